@@ -1,0 +1,254 @@
+//! The CrowdStrike clouds, and where requests go.
+
+use std::fmt;
+use std::str::FromStr;
+
+use url::{Host, Url};
+
+use crate::types::ParseError;
+
+/// A CrowdStrike cloud. An account lives in exactly one.
+///
+/// ```
+/// use malquery_proto::Cloud;
+///
+/// assert_eq!("US2".parse::<Cloud>()?, Cloud::Us2);
+/// assert_eq!("gov1".parse::<Cloud>()?, Cloud::UsGov1);
+/// assert_eq!(Cloud::Eu1.to_string(), "eu-1");
+/// # Ok::<(), malquery_proto::types::ParseError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cloud {
+    /// US-1, where most accounts are.
+    Us1,
+    /// US-2.
+    Us2,
+    /// US-3.
+    Us3,
+    /// EU-1.
+    Eu1,
+    /// US-GOV-1.
+    UsGov1,
+    /// US-GOV-2.
+    UsGov2,
+}
+
+impl Cloud {
+    /// Every cloud.
+    pub const ALL: [Self; 6] = [Self::Us1, Self::Us2, Self::Us3, Self::Eu1, Self::UsGov1, Self::UsGov2];
+
+    /// The name, as `X-Cs-Region` has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Us1 => "us-1",
+            Self::Us2 => "us-2",
+            Self::Us3 => "us-3",
+            Self::Eu1 => "eu-1",
+            Self::UsGov1 => "us-gov-1",
+            Self::UsGov2 => "us-gov-2",
+        }
+    }
+
+    const fn host(self) -> &'static str {
+        match self {
+            Self::Us1 => "api.crowdstrike.com",
+            Self::Us2 => "api.us-2.crowdstrike.com",
+            Self::Us3 => "api.us-3.crowdstrike.com",
+            Self::Eu1 => "api.eu-1.crowdstrike.com",
+            Self::UsGov1 => "api.laggar.gcw.crowdstrike.com",
+            Self::UsGov2 => "api.us-gov-2.crowdstrike.mil",
+        }
+    }
+
+    /// The cloud a host belongs to.
+    pub(crate) fn of_host(host: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|cloud| cloud.host().eq_ignore_ascii_case(host))
+    }
+}
+
+impl FromStr for Cloud {
+    type Err = ParseError;
+
+    /// Takes the name in any case, with or without dashes; `gov1` and `gov2` stand for the government clouds.
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let word = text.trim().replace(['-', '_'], "").to_ascii_lowercase();
+        let word = if word.starts_with("gov") { format!("us{word}") } else { word };
+        Self::ALL.into_iter().find(|cloud| cloud.name().replace('-', "") == word).ok_or_else(|| {
+            ParseError::new(
+                "a cloud",
+                format!("{text:?} is none of us-1, us-2, us-3, eu-1, us-gov-1 and us-gov-2"),
+            )
+        })
+    }
+}
+
+impl fmt::Display for Cloud {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Where requests go: a cloud, or a URL of your own such as a proxy in front of one.
+///
+/// It is an https URL; plain http is taken for loopback addresses alone. A path is kept as a prefix.
+///
+/// ```
+/// use malquery_proto::{BaseUrl, Cloud};
+///
+/// assert_eq!(BaseUrl::from(Cloud::Us1).as_str(), "https://api.crowdstrike.com");
+/// assert_eq!("http://127.0.0.1:8080/falcon/".parse::<BaseUrl>()?.as_str(), "http://127.0.0.1:8080/falcon");
+/// assert!("http://api.crowdstrike.com".parse::<BaseUrl>().is_err());
+/// # Ok::<(), malquery_proto::types::ParseError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct BaseUrl(Box<str>);
+
+const WHAT: &str = "a base URL";
+
+impl BaseUrl {
+    /// The base URL, without a slash at its end.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The cloud, unless this is a URL of your own.
+    pub fn cloud(&self) -> Option<Cloud> {
+        Cloud::of_host(self.0.strip_prefix("https://")?)
+    }
+}
+
+impl From<Cloud> for BaseUrl {
+    fn from(cloud: Cloud) -> Self {
+        Self(format!("https://{}", cloud.host()).into())
+    }
+}
+
+impl FromStr for BaseUrl {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let url = Url::parse(text.trim()).map_err(|error| {
+            ParseError::new(WHAT, format!("{error}; write it like https://api.crowdstrike.com"))
+        })?;
+        Self::try_from(url)
+    }
+}
+
+impl TryFrom<Url> for BaseUrl {
+    type Error = ParseError;
+
+    fn try_from(url: Url) -> Result<Self, ParseError> {
+        let refuse = |why: &'static str| Err(ParseError::new(WHAT, why));
+        if url.host().is_none() || !matches!(url.scheme(), "https" | "http") {
+            return refuse("it must start with https:// and a host");
+        }
+        if url.scheme() == "http" && !is_loopback(&url) {
+            return refuse("it must be https; plain http would show the credentials to the network");
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return refuse("it must not hold a user name or password");
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return refuse("it must not have a query or fragment");
+        }
+        let text = url.as_str().trim_end_matches('/');
+        // The two crates differ in what a host may be.
+        match http::Uri::try_from(text) {
+            Ok(_) => Ok(Self(text.into())),
+            Err(error) => Err(ParseError::new(WHAT, error.to_string())),
+        }
+    }
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn every_name_and_alias_leads_to_its_cloud() {
+        let table = [
+            (Cloud::Us1, "https://api.crowdstrike.com", ["us-1", "us1", "US-1", "US1"].as_slice()),
+            (Cloud::Us2, "https://api.us-2.crowdstrike.com", &["us-2", "us2", "Us-2"]),
+            (Cloud::Us3, "https://api.us-3.crowdstrike.com", &["us-3", "us3", "US3"]),
+            (Cloud::Eu1, "https://api.eu-1.crowdstrike.com", &["eu-1", "eu1", "EU-1"]),
+            (
+                Cloud::UsGov1,
+                "https://api.laggar.gcw.crowdstrike.com",
+                &["us-gov-1", "usgov1", "gov1", "gov-1", "USGOV1"],
+            ),
+            (Cloud::UsGov2, "https://api.us-gov-2.crowdstrike.mil", &["us-gov-2", "usgov2", "gov2", "GOV-2"]),
+        ];
+        for (cloud, url, names) in table {
+            let base = BaseUrl::from(cloud);
+            assert_eq!(base.as_str(), url);
+            assert_eq!(base.cloud(), Some(cloud));
+            assert_eq!(url.parse::<BaseUrl>().unwrap(), base);
+            for name in names {
+                assert_eq!(name.parse::<Cloud>().unwrap(), cloud, "{name}");
+            }
+        }
+        assert_eq!(
+            "us-9".parse::<Cloud>().unwrap_err().to_string(),
+            "not a cloud: \"us-9\" is none of us-1, us-2, us-3, eu-1, us-gov-1 and us-gov-2"
+        );
+        assert!("".parse::<Cloud>().is_err());
+    }
+
+    #[test]
+    fn base_urls_keep_a_prefix_and_nothing_else() {
+        let kept = |text: &str| text.parse::<BaseUrl>().unwrap().to_string();
+        assert_eq!(kept("https://proxy.example/falcon/v2/"), "https://proxy.example/falcon/v2");
+        assert_eq!(kept("https://PROXY.example:443"), "https://proxy.example");
+        assert_eq!(kept("http://localhost:1"), "http://localhost:1");
+        assert_eq!(kept("http://127.9.9.9:1//"), "http://127.9.9.9:1");
+        assert_eq!(kept("http://[::1]:1"), "http://[::1]:1");
+        let refused = |text: &str| text.parse::<BaseUrl>().unwrap_err().to_string();
+        for text in
+            ["http://10.0.0.1", "http://localhost.evil.example", "http://[::2]", "http://127.0.0.1.example"]
+        {
+            assert_eq!(
+                refused(text),
+                "not a base URL: it must be https; plain http would show the credentials to the network",
+                "{text}"
+            );
+        }
+        assert_eq!(refused("https://a:b@host"), "not a base URL: it must not hold a user name or password");
+        assert_eq!(refused("https://host/?x=1"), "not a base URL: it must not have a query or fragment");
+        assert_eq!(refused("https://host/#x"), "not a base URL: it must not have a query or fragment");
+        assert_eq!(refused("ftp://host"), "not a base URL: it must start with https:// and a host");
+        assert_eq!(
+            refused("api.crowdstrike.com"),
+            "not a base URL: relative URL without a base; write it like https://api.crowdstrike.com"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,40}|https?://.{0,20}") {
+            let _ = text.parse::<Cloud>();
+            if let Ok(base) = text.parse::<BaseUrl>() {
+                prop_assert_eq!(base.as_str().parse::<BaseUrl>().unwrap(), base.clone());
+                let token = http::Uri::try_from(format!("{base}/oauth2/token"));
+                prop_assert!(token.is_ok());
+            }
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! What can go wrong, a type for each layer: [`BuildError`] before anything is sent, [`ResponseError`] for a
+//! reply, [`StreamError`](crate::stream::StreamError) for the bytes of a download,
+//! [`FlowError`](crate::flow::FlowError) for a call with its retries, and
+//! `client::Error` for all of them.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use http::StatusCode;
+
+use crate::cloud::{BaseUrl, Cloud};
+use crate::operation::{Meta, RateLimit, ResponseHead, Scope};
+use crate::time::Timestamp;
+use crate::types::{Envelope, ErrorItem, Json};
+
+/// A request that was refused before anything was sent. Nothing was billed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A search without patterns.
+    #[error("a search needs at least one pattern")]
+    NoPatterns,
+    /// A request about samples that names none.
+    #[error("name at least one SHA-256")]
+    NoSamples,
+    /// A hunt with an empty YARA rule.
+    #[error("the YARA rule is empty")]
+    EmptyRule,
+    /// A limit of zero.
+    #[error("a limit of 0 returns nothing; give at least 1")]
+    ZeroLimit,
+    /// A range whose ends are in the wrong order.
+    #[error("the smallest {what} {min} is above the largest {max}, so nothing can match")]
+    #[allow(missing_docs)]
+    EmptyRange { what: &'static str, min: String, max: String },
+    /// More ids than a URL can hold.
+    #[error("the URL would have {0} bytes, more than {max}; ask for fewer ids at once", max = crate::operation::MAX_URL)]
+    UrlTooLong(usize),
+    /// Credentials with an empty client id or secret.
+    #[error("the {0} is empty")]
+    EmptyCredential(&'static str),
+    /// A part of the request that HTTP or JSON cannot carry.
+    #[error("the request cannot be written: {0}")]
+    Malformed(String),
+}
+
+/// A reply that is not the one hoped for.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResponseError {
+    /// The service, or something between, answered with an error.
+    #[error(transparent)]
+    Api(Box<ApiError>),
+    /// A successful reply could not be understood.
+    #[error(transparent)]
+    Decode(Box<DecodeError>),
+}
+
+impl ResponseError {
+    /// The HTTP status of the reply.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Api(error) => error.status(),
+            Self::Decode(error) => error.status,
+        }
+    }
+
+    /// The id to give to CrowdStrike's support.
+    pub fn trace_id(&self) -> Option<&str> {
+        match self {
+            Self::Api(error) => error.trace_id(),
+            Self::Decode(error) => error.trace_id.as_deref(),
+        }
+    }
+}
+
+/// A reply with a 2xx status whose body is not what the operation answers.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the reply to {operation} ({status}) could not be read: {why}; it begins {body:?}")]
+pub struct DecodeError {
+    operation: &'static str,
+    status: StatusCode,
+    trace_id: Option<String>,
+    why: String,
+    body: String,
+}
+
+impl DecodeError {
+    pub(crate) fn new(meta: &Meta, head: ResponseHead<'_>, body: &[u8], why: impl fmt::Display) -> Self {
+        Self {
+            operation: meta.id,
+            status: head.status,
+            trace_id: head.trace_id().map(Into::into),
+            why: why.to_string(),
+            body: excerpt(body, 200),
+        }
+    }
+
+    /// The same for a body that must not be shown, because it may hold a token.
+    pub(crate) fn secret(meta: &Meta, head: ResponseHead<'_>, why: impl fmt::Display) -> Self {
+        Self { body: "[not shown]".into(), ..Self::new(meta, head, &[], why) }
+    }
+}
+
+/// What kind of error a service answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ApiErrorKind {
+    /// The request was not understood (400 and other 4xx). Sending it again will not help.
+    BadRequest,
+    /// The bearer token or the credentials are not valid here (401).
+    Unauthorized,
+    /// The API client may not do this (403).
+    Forbidden,
+    /// There is no such thing (404).
+    NotFound,
+    /// Too many requests (429); wait and send again.
+    RateLimited,
+    /// The monthly quota is used up (429 from MalQuery itself). Waiting a little does not help.
+    QuotaExhausted,
+    /// The service or a gateway failed (5xx).
+    Server,
+    /// A redirection that is not followed (3xx).
+    Redirect,
+    /// A successful status with errors in the place of a result.
+    Partial,
+}
+
+/// An error the service answered with.
+///
+/// Its `Display` is one line: status, message, trace id and, where there is one, what to do about it.
+#[derive(Debug, Clone)]
+pub struct ApiError {
+    status: StatusCode,
+    kind: ApiErrorKind,
+    operation: &'static str,
+    scope: Option<Scope>,
+    errors: Vec<ErrorItem>,
+    trace_id: Option<String>,
+    region: Option<String>,
+    /// The cloud that was asked, when it is not the region the reply names.
+    asked: Option<String>,
+    rate_limit: RateLimit,
+    body: Option<String>,
+}
+
+impl ApiError {
+    /// Reads an error reply: as the service writes it, else as other JSON, else as text.
+    pub(crate) fn new(meta: &Meta, head: ResponseHead<'_>, body: &[u8]) -> Self {
+        let typed = serde_json::from_slice::<Envelope<ErrorMeta, Json>>(body).ok();
+        let (meta_found, errors) = typed.map_or_else(Default::default, |reply| (reply.meta, reply.errors));
+        let errors: Vec<_> =
+            errors.into_iter().filter(|item| item.message.is_some() || item.code.is_some()).collect();
+        let rate_limit = head.rate_limit();
+        let powered_by = meta_found.powered_by.unwrap_or_default();
+        let kind = match head.status.as_u16() {
+            401 => ApiErrorKind::Unauthorized,
+            403 => ApiErrorKind::Forbidden,
+            404 => ApiErrorKind::NotFound,
+            429 if powered_by.starts_with("malquery") && rate_limit.retry.is_none() => {
+                ApiErrorKind::QuotaExhausted
+            }
+            429 => ApiErrorKind::RateLimited,
+            200..=299 => ApiErrorKind::Partial,
+            300..=399 => ApiErrorKind::Redirect,
+            400..=499 => ApiErrorKind::BadRequest,
+            _ => ApiErrorKind::Server,
+        };
+        Self {
+            status: head.status,
+            kind,
+            operation: meta.id,
+            scope: meta.scope,
+            trace_id: head.trace_id().map(Into::into).or(meta_found.trace_id),
+            region: head.region().map(Into::into),
+            asked: None,
+            rate_limit,
+            body: errors.is_empty().then(|| excerpt(body, 2048)).filter(|body| !body.is_empty()),
+            errors,
+        }
+    }
+
+    /// Lets the error compare the region of the account with the cloud that was asked.
+    pub(crate) fn asked(mut self, base: &BaseUrl) -> Self {
+        let same = base.cloud().is_some_and(|cloud| Some(cloud.name()) == self.region.as_deref());
+        self.asked =
+            (!same).then(|| base.cloud().map_or_else(|| base.to_string(), |cloud| cloud.to_string()));
+        self
+    }
+
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// What kind of error it is.
+    pub fn kind(&self) -> ApiErrorKind {
+        self.kind
+    }
+
+    /// The errors as the service listed them; empty when the body was not understood.
+    pub fn errors(&self) -> &[ErrorItem] {
+        &self.errors
+    }
+
+    /// The id to give to CrowdStrike's support.
+    pub fn trace_id(&self) -> Option<&str> {
+        self.trace_id.as_deref()
+    }
+
+    /// The region the reply names (`X-Cs-Region`).
+    pub fn region(&self) -> Option<&str> {
+        self.region.as_deref()
+    }
+
+    /// The beginning of the body (at most 2,048 characters), when it was not understood.
+    pub fn body(&self) -> Option<&str> {
+        self.body.as_deref()
+    }
+
+    /// The rate limit the reply states.
+    pub fn rate_limit(&self) -> RateLimit {
+        self.rate_limit
+    }
+
+    /// Whether the same request may succeed later. It does not say that sending it again is free: a hunt
+    /// whose outcome is unknown may have been billed.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.kind, ApiErrorKind::RateLimited | ApiErrorKind::Server)
+            || self.status == StatusCode::REQUEST_TIMEOUT
+    }
+
+    /// When the service asks to try again, if it says so; `now` is when the reply came.
+    pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
+        self.rate_limit.retry.map(|retry| retry.at(now))
+    }
+
+    /// What usually causes this error and what to do about it.
+    pub fn hint(&self) -> Option<Cow<'static, str>> {
+        let token = self.scope.is_none();
+        let said = |words: &str| self.messages().any(|message| message.to_ascii_lowercase().contains(words));
+        if let (401, Some(region), Some(asked)) = (self.status.as_u16(), &self.region, &self.asked)
+            && region.parse::<Cloud>().is_ok()
+        {
+            return Some(format!("the reply names the cloud {region}, but {asked} was asked: set FALCON_CLOUD={region}, or name that cloud").into());
+        }
+        Some(match (self.status.as_u16(), self.scope) {
+            (400 | 401, None) => "check the client id and secret, and the cloud: credentials of a government cloud work only there".into(),
+            (401, Some(_)) => "the token has expired or was revoked, or the account lives in another cloud (FALCON_CLOUD)".into(),
+            (403, None) if said("customer id") => "check the member CID".into(),
+            (403, None) => "the address you send from is probably not on the allowlist of the API client".into(),
+            (403, Some(scope)) => format!("the API client lacks the scope {scope}, the address you send from is not on its allowlist, or the member CID is wrong").into(),
+            (300..=399, _) if token => "the account lives in another cloud: name it (FALCON_CLOUD)".into(),
+            (300..=399, _) => "check the base URL; redirections are not followed".into(),
+            (404, _) if said("sample archive") => "the archive is made only for a finished multi-download; check the request id and wait for the job".into(),
+            (429, _) if self.kind == ApiErrorKind::QuotaExhausted => "the monthly quota is used up; the quotas operation tells when it is reset".into(),
+            _ => return None,
+        })
+    }
+
+    fn messages(&self) -> impl Iterator<Item = &str> {
+        self.errors.iter().filter_map(|item| item.message.as_deref())
+    }
+}
+
+crate::types::extra::model! {
+    /// What of `meta` matters in an error.
+    #[derive(Default)]
+    pub struct ErrorMeta {
+        /// The service that answered.
+        pub powered_by: Option<String>,
+        /// The trace id.
+        pub trace_id: Option<String>,
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} answered {}", self.operation, self.status)?;
+        let mut separator = ": ";
+        for item in &self.errors {
+            match (&item.message, item.code) {
+                (Some(message), _) => write!(f, "{separator}{}", excerpt(message.as_bytes(), 500))?,
+                (None, Some(code)) => write!(f, "{separator}code {code}")?,
+                (None, None) => continue,
+            }
+            separator = "; ";
+        }
+        if let Some(body) = &self.body {
+            write!(f, ": {}", excerpt(body.as_bytes(), 200))?;
+        }
+        if let Some(trace_id) = &self.trace_id {
+            write!(f, " (trace id {})", excerpt(trace_id.as_bytes(), 100))?;
+        }
+        if let Some(hint) = self.hint() {
+            write!(f, "; hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ApiError {}
+
+/// The beginning of a text from outside as one line, without characters that could steer a terminal.
+pub(crate) fn excerpt(bytes: &[u8], most: usize) -> String {
+    // A character has at most 4 bytes, so this is enough of them.
+    let cut = &bytes[..bytes.len().min(4 * most)];
+    let text = String::from_utf8_lossy(cut);
+    let mut line = String::with_capacity(text.len().min(most));
+    for (count, c) in text.trim().chars().enumerate() {
+        if count == most {
+            line.push('…');
+            break;
+        }
+        let harmless = !c.is_control()
+            && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        line.push(if harmless { c } else { ' ' });
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_small() {
+        assert!(size_of::<ResponseError>() <= 16);
+        assert!(size_of::<BuildError>() <= 64);
+    }
+
+    #[test]
+    fn foreign_text_cannot_steer_a_terminal() {
+        assert_eq!(excerpt("a\u{1b}[31mred\r\nb\u{202e}c\u{0}".as_bytes(), 50), "a [31mred  b c ");
+        assert_eq!(excerpt(&[b'x'; 60], 50).chars().count(), 51);
+        assert_eq!(excerpt(&[0xff, b'a'], 50), "\u{fffd}a");
+    }
+}

@@ -1,0 +1,165 @@
+//! State that outlives one exchange, without I/O: the token, and a call with its retries.
+//!
+//! A flow says what to do next and is told what came of it. It has no clock, no sleep, no thread and no random
+//! number: the time comes in as an argument. The blocking [`Client`](crate::client::Client) is one driver; an
+//! asynchronous one is the same loop with two `.await`s.
+
+mod auth;
+mod call;
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use auth::Auth;
+pub use call::CallFlow;
+
+use crate::error::{ApiError, BuildError, ResponseError};
+use crate::time::Timestamp;
+
+/// The largest JSON reply that is read, in bytes. 100,000 results take about 30 MB.
+pub const MAX_JSON_BODY: u64 = 256 * 1024 * 1024;
+
+/// What to do next.
+#[derive(Debug)]
+#[must_use]
+#[non_exhaustive]
+pub enum Step {
+    /// Send this request and report what came of it, with its ticket.
+    Send(Box<Attempt>),
+    /// Ask again at this time, which is later than now.
+    Wait(Timestamp),
+}
+
+/// A request to send.
+#[non_exhaustive]
+pub struct Attempt {
+    /// The request.
+    pub request: http::Request<Vec<u8>>,
+    /// What to report with.
+    pub ticket: Ticket,
+    /// How many bytes of the body to read before reporting; `None` leaves the body of a successful reply to
+    /// the caller (of any other, read [`MAX_ERROR_BODY`](crate::operation::MAX_ERROR_BODY)).
+    pub max_body: Option<u64>,
+    /// When the flow ends. There is no use in waiting longer for a reply.
+    pub deadline: Timestamp,
+}
+
+impl std::fmt::Debug for Attempt {
+    /// Leaves out the body of the request, which may hold a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Attempt({} {})", self.request.method(), self.request.uri())
+    }
+}
+
+/// Ties a report to the request it is about. It is used up by the report, so nothing is reported twice.
+#[derive(Debug)]
+#[must_use]
+pub struct Ticket(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Token { serial: u64 },
+    Call { serial: u64, generation: u64 },
+}
+
+/// Why there is no reply: may the service have seen the request?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SendFailure {
+    /// The request surely did not arrive: the name was not found, the connection was refused, the
+    /// certificate was not trusted.
+    NotSent,
+    /// It may have arrived: the connection broke or the time ran out after the request was on its way.
+    Unknown,
+}
+
+/// How often and how long a call is tried.
+///
+/// A request that is [`Safe`](crate::operation::Replay::Safe) is sent again after a failure and a 5xx. One that
+/// is [`Billed`](crate::operation::Replay::Billed) is sent again only when it surely did not arrive. Both are
+/// sent again once after a 401, with a new token, and after a 429 of the gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RetryPolicy {
+    /// How many times a request is sent at the most.
+    pub max_attempts: u32,
+    /// The pause before the second attempt; it doubles from one to the next, and a part of it is left to chance.
+    pub first_delay: Duration,
+    /// The longest pause, unless the service asks for a longer one.
+    pub max_delay: Duration,
+    /// The longest pause the service may ask for; beyond it the call ends with an error that says until when.
+    pub max_rate_limit_wait: Duration,
+    /// How long a call may take with all its attempts.
+    pub time_limit: Duration,
+}
+
+impl Default for RetryPolicy {
+    /// 4 attempts, 0.5 s to 30 s between them, at most 2 minutes for a rate limit and 10 minutes in all.
+    fn default() -> Self {
+        Self {
+            max_attempts: 4,
+            first_delay: Duration::from_millis(500),
+            max_delay: Duration::from_secs(30),
+            max_rate_limit_wait: Duration::from_secs(120),
+            time_limit: Duration::from_secs(600),
+        }
+    }
+}
+
+impl RetryPolicy {
+    /// Sends every request once. A 401 is still answered with a new token.
+    pub fn never() -> Self {
+        Self { max_attempts: 1, ..Self::default() }
+    }
+
+    /// The pause after this many attempts, between a half and the whole of the doubled delay.
+    fn delay(&self, attempts: u32, seed: u64) -> Duration {
+        let doubled =
+            self.first_delay.saturating_mul(1u32 << attempts.saturating_sub(1).min(20)).min(self.max_delay);
+        let half = doubled / 2;
+        let spread = u64::try_from(half.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+        // A Wait must be later than now, so it is at least a millisecond.
+        (half + Duration::from_millis(mix(seed, attempts) % spread)).max(Duration::from_millis(1))
+    }
+}
+
+/// Spreads the bits of a seed (the finaliser of splitmix64).
+fn mix(seed: u64, round: u32) -> u64 {
+    let mut z = seed.wrapping_add(u64::from(round).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// Why a flow ended without a result.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum FlowError {
+    /// The request was refused before anything was sent.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// The reply is not the one hoped for.
+    #[error(transparent)]
+    Response(#[from] ResponseError),
+    /// No reply came, in as many attempts as the policy allows.
+    #[error("{operation} got no reply ({attempts} attempts)")]
+    #[allow(missing_docs)]
+    NoReply { operation: &'static str, attempts: u32 },
+    /// A request that may be billed may have arrived. It was not sent again.
+    #[error(
+        "it is not known whether {operation} arrived, and it was not sent again since it may cost quota twice; \
+         compare `quotas` with the count you remember before you send it again"
+    )]
+    #[allow(missing_docs)]
+    Unsure { operation: &'static str, reply: Option<Box<ApiError>> },
+    /// The time is up.
+    #[error("the time for {operation} is up")]
+    #[allow(missing_docs)]
+    TimeUp { operation: &'static str },
+    /// The bearer token the caller supplied is not valid any more, and there are no credentials to renew it with.
+    #[error("the bearer token that was supplied is not valid (any more); supply another, or credentials")]
+    TokenRejected,
+    /// A report with a ticket of another request.
+    #[error("a reply was reported with the ticket of another request")]
+    WrongTicket,
+}

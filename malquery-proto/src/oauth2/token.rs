@@ -1,0 +1,100 @@
+use std::time::Duration;
+
+use http::Method;
+use zeroize::Zeroizing;
+
+use super::{BearerToken, Credentials};
+use crate::cloud::BaseUrl;
+use crate::error::{ApiError, BuildError, DecodeError, ResponseError};
+use crate::operation::{Meta, Replay, Reply, RequestParts, ResponseHead};
+
+/// Exchanges credentials for a bearer token.
+///
+/// `POST /oauth2/token` (operation id `oauth2AccessToken`), a form with `client_id`, `client_secret` and
+/// perhaps `member_cid`. It costs no quota; 300 requests a minute are allowed from one address.
+///
+/// Statuses: 201 with the token; 308 when the account lives in another commercial cloud; 400 or 401 for wrong
+/// credentials; 403 for a wrong member CID or an address that is not on the allowlist; 429; 500.
+#[derive(Debug, Clone, Copy)]
+pub struct Token<'a> {
+    credentials: &'a Credentials,
+}
+
+/// What is known of the operation beforehand.
+pub(crate) const META: Meta = Meta {
+    id: "oauth2AccessToken",
+    method: Method::POST,
+    path: "/oauth2/token",
+    accept: "application/json",
+    scope: None,
+    replay: Replay::Safe,
+};
+
+/// A bearer token and how long it lives.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct AccessToken {
+    /// The token.
+    pub bearer: BearerToken,
+    /// How long it lives from the time it was issued; 30 minutes when the reply does not say.
+    pub expires_in: Duration,
+}
+
+impl<'a> Token<'a> {
+    /// Asks for a token for these credentials.
+    pub fn new(credentials: &'a Credentials) -> Self {
+        Self { credentials }
+    }
+
+    /// The request. Its body holds the secret.
+    ///
+    /// # Errors
+    /// Refuses an empty client id or secret.
+    pub fn request(&self, base: &BaseUrl) -> Result<http::Request<Vec<u8>>, BuildError> {
+        self.credentials.check()?;
+        let mut parts = RequestParts::new(base, &META);
+        let member_cid = self.credentials.member_cid.as_ref().map(|cid| ("member_cid", &*cid.0));
+        parts.form(
+            [
+                ("client_id", &*self.credentials.client_id),
+                ("client_secret", self.credentials.client_secret.expose()),
+            ]
+            .into_iter()
+            .chain(member_cid),
+        );
+        parts.finish()
+    }
+
+    /// Reads the reply.
+    ///
+    /// # Errors
+    /// [`ResponseError::Api`] for any status but 2xx, [`ResponseError::Decode`] for a reply without a token.
+    pub fn response(&self, head: ResponseHead<'_>, body: &[u8]) -> Result<Reply<AccessToken>, ResponseError> {
+        if !head.status.is_success() {
+            return Err(ResponseError::Api(Box::new(ApiError::new(&META, head, body))));
+        }
+        let refuse = |why: &str| ResponseError::Decode(Box::new(DecodeError::secret(&META, head, why)));
+        // serde_json's own message could quote the body, and with it the token.
+        let reply: TokenReply = serde_json::from_slice(body).map_err(|_| refuse("it is no JSON object"))?;
+        let token = reply.access_token.ok_or_else(|| refuse("it has no access_token"))?;
+        let bearer = BearerToken::new(token.as_str()).map_err(|why| refuse(&why.to_string()))?;
+        let expires_in = seconds(&reply.expires_in).unwrap_or(LIFETIME);
+        Ok(Reply::new(head, None, AccessToken { bearer, expires_in }))
+    }
+}
+
+const LIFETIME: Duration = Duration::from_secs(1799);
+
+/// The reply, of which no copy is kept: the tokens in it are wiped with it.
+#[derive(serde::Deserialize)]
+struct TokenReply {
+    access_token: Option<Zeroizing<String>>,
+    #[serde(default)]
+    expires_in: serde_json::Value,
+}
+
+/// A number of seconds, also as a decimal or a text.
+fn seconds(value: &serde_json::Value) -> Option<Duration> {
+    let seconds = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())?;
+    Duration::try_from_secs_f64(seconds).ok()
+}

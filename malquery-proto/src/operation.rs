@@ -1,0 +1,371 @@
+//! What an operation is, and what all of them share: how a request is put together, and how the status,
+//! the headers and the errors of a reply are read.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+use serde::Serialize;
+use url::form_urlencoded;
+
+use crate::cloud::BaseUrl;
+use crate::error::{ApiError, BuildError, DecodeError, ResponseError};
+use crate::oauth2::BearerToken;
+use crate::stream::StreamCheck;
+use crate::time::Timestamp;
+use crate::types::extra::Item;
+use crate::types::{Envelope, ReplyMeta};
+
+/// The longest URL that is sent, in bytes.
+pub const MAX_URL: usize = 8_000;
+
+/// The largest body read as an error, in bytes.
+pub const MAX_ERROR_BODY: u64 = 64 * 1024;
+
+/// What is known of an operation before it is called. Every request carries it as an extension, so that a
+/// transport can, say, wait longer for a slow one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meta {
+    /// The operation id of CrowdStrike's API description.
+    pub id: &'static str,
+    /// The HTTP method.
+    pub method: Method,
+    /// The path below the base URL.
+    pub path: &'static str,
+    /// The media type asked for.
+    pub accept: &'static str,
+    /// The scope the API client needs; `None` for the token endpoints.
+    pub scope: Option<Scope>,
+    /// Whether the request may be sent again.
+    pub replay: Replay,
+}
+
+/// A scope an API client is given in the Falcon console.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// `malquery:read`, for what only looks.
+    Read,
+    /// `malquery:write`, for what starts a search or a download job.
+    Write,
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Read => "malquery:read",
+            Self::Write => "malquery:write",
+        })
+    }
+}
+
+/// Whether a request may be sent again when its outcome is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Replay {
+    /// Sending it twice costs nothing.
+    Safe,
+    /// Each arrival may be billed to a monthly quota: sent again only when it surely did not arrive.
+    Billed,
+}
+
+/// An operation of the API: a value that says what to ask.
+///
+/// The nine of MalQuery are in [`operations`](crate::operations).
+pub trait Operation {
+    /// What is known beforehand.
+    const META: Meta;
+
+    /// Writes the query or the body.
+    ///
+    /// # Errors
+    /// Refuses what the service would refuse, or what cannot find anything.
+    fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError>;
+
+    /// The request, ready to be sent.
+    ///
+    /// # Errors
+    /// As [`Operation::encode`]; also a URL over [`MAX_URL`] bytes.
+    fn request(&self, base: &BaseUrl, bearer: &BearerToken) -> Result<http::Request<Vec<u8>>, BuildError> {
+        let mut request = unsigned(self, base)?;
+        request.headers_mut().insert(header::AUTHORIZATION, bearer.header());
+        Ok(request)
+    }
+
+    /// Reads a reply that is no success. Give it at least the first [`MAX_ERROR_BODY`] bytes of the body.
+    fn error(&self, head: ResponseHead<'_>, body: &[u8]) -> ApiError {
+        ApiError::new(&Self::META, head, body)
+    }
+}
+
+/// The request without a token, so that what cannot be sent is refused before a token is asked for.
+pub(crate) fn unsigned<O: Operation + ?Sized>(
+    operation: &O,
+    base: &BaseUrl,
+) -> Result<http::Request<Vec<u8>>, BuildError> {
+    let mut parts = RequestParts::new(base, &O::META);
+    operation.encode(&mut parts)?;
+    parts.finish()
+}
+
+/// An operation that answers with a JSON document.
+pub trait JsonOperation: Operation {
+    /// What the document says of itself.
+    type Meta: ReplyMeta;
+    /// One result.
+    type Resource: Item;
+
+    /// Reads the reply.
+    ///
+    /// # Errors
+    /// [`ResponseError::Api`] for any status but 2xx, and for errors in the place of a result;
+    /// [`ResponseError::Decode`] for a body that is not the JSON it should be.
+    fn response(&self, head: ResponseHead<'_>, body: &[u8]) -> Result<JsonReply<Self>, ResponseError> {
+        let output: Envelope<Self::Meta, Self::Resource> = read_json(&Self::META, head, body)?;
+        let trace_id = output.meta.trace_id().map(Into::into);
+        Ok(Reply::new(head, trace_id, output))
+    }
+}
+
+/// The reply to a [`JsonOperation`].
+pub type JsonReply<O> = Reply<Envelope<<O as JsonOperation>::Meta, <O as JsonOperation>::Resource>>;
+
+/// An operation that answers with bytes: a sample, or an archive of samples.
+pub trait StreamOperation: Operation {
+    /// What the body must satisfy, given the head of a successful reply.
+    fn check(&self, head: ResponseHead<'_>) -> StreamCheck;
+
+    /// Reads the head of a reply. `None` says that it is no success: read the body and give both to
+    /// [`Operation::error`]. The status alone decides, since a sample may look like anything, even like an error.
+    fn response(&self, head: ResponseHead<'_>) -> Option<Reply<StreamCheck>> {
+        head.status.is_success().then(|| Reply::new(head, None, self.check(head)))
+    }
+}
+
+/// Reads a JSON document of type `T` from a reply.
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
+    meta: &Meta,
+    head: ResponseHead<'_>,
+    body: &[u8],
+) -> Result<T, ResponseError> {
+    if !head.status.is_success() {
+        return Err(ResponseError::Api(Box::new(ApiError::new(meta, head, body))));
+    }
+    serde_json::from_slice(body).map_err(|why| {
+        let error = ApiError::new(meta, head, body);
+        if error.errors().is_empty() {
+            ResponseError::Decode(Box::new(DecodeError::new(meta, head, body, why)))
+        } else {
+            ResponseError::Api(Box::new(error))
+        }
+    })
+}
+
+/// A request in the making. [`Operation::encode`] fills it.
+#[derive(Debug)]
+pub struct RequestParts {
+    meta: Meta,
+    uri: String,
+    has_query: bool,
+    pub(crate) headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl RequestParts {
+    pub(crate) fn new(base: &BaseUrl, meta: &Meta) -> Self {
+        let mut uri = String::with_capacity(base.as_str().len() + meta.path.len() + 80);
+        uri.push_str(base.as_str());
+        uri.push_str(meta.path);
+        let mut headers = HeaderMap::with_capacity(4);
+        headers.insert(header::ACCEPT, HeaderValue::from_static(meta.accept));
+        Self { meta: meta.clone(), uri, has_query: false, headers, body: Vec::new() }
+    }
+
+    /// Adds a pair to the query. A name may come several times.
+    pub fn query(&mut self, name: &str, value: impl fmt::Display) {
+        self.uri.push(if self.has_query { '&' } else { '?' });
+        self.has_query = true;
+        self.uri.push_str(name);
+        self.uri.push('=');
+        self.uri.extend(form_urlencoded::byte_serialize(value.to_string().as_bytes()));
+    }
+
+    /// Sets a JSON body.
+    ///
+    /// # Errors
+    /// Fails when the value cannot be written as JSON.
+    pub fn json(&mut self, body: &impl Serialize) -> Result<(), BuildError> {
+        self.body = serde_json::to_vec(body).map_err(|error| BuildError::Malformed(error.to_string()))?;
+        self.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(())
+    }
+
+    /// Sets a form as the body.
+    pub(crate) fn form<'a>(&mut self, fields: impl IntoIterator<Item = (&'a str, &'a str)>) {
+        self.body =
+            form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish().into_bytes();
+        self.headers
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+    }
+
+    /// Asks for the bytes as they are: a compressed sample could not be checked against its declared length.
+    pub fn identity(&mut self) {
+        self.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    }
+
+    pub(crate) fn finish(self) -> Result<http::Request<Vec<u8>>, BuildError> {
+        if self.uri.len() > MAX_URL {
+            return Err(BuildError::UrlTooLong(self.uri.len()));
+        }
+        let mut request = http::Request::builder()
+            .method(self.meta.method.clone())
+            .uri(self.uri)
+            .body(self.body)
+            .map_err(|error| BuildError::Malformed(error.to_string()))?;
+        *request.headers_mut() = self.headers;
+        request.extensions_mut().insert(self.meta);
+        Ok(request)
+    }
+}
+
+/// The status and the headers of a reply.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseHead<'a> {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: &'a HeaderMap,
+}
+
+impl<'a, B> From<&'a http::Response<B>> for ResponseHead<'a> {
+    fn from(response: &'a http::Response<B>) -> Self {
+        Self { status: response.status(), headers: response.headers() }
+    }
+}
+
+impl<'a> ResponseHead<'a> {
+    fn text(&self, name: &HeaderName) -> Option<&'a str> {
+        self.headers.get(name)?.to_str().ok().map(str::trim).filter(|text| !text.is_empty())
+    }
+
+    /// The id to give to CrowdStrike's support.
+    pub fn trace_id(&self) -> Option<&'a str> {
+        self.text(&HeaderName::from_static("x-cs-traceid"))
+    }
+
+    /// The cloud the reply names.
+    pub fn region(&self) -> Option<&'a str> {
+        self.text(&HeaderName::from_static("x-cs-region"))
+    }
+
+    pub(crate) fn location(&self) -> Option<&'a str> {
+        self.text(&header::LOCATION)
+    }
+
+    pub(crate) fn content_encoding(&self) -> Option<&'a str> {
+        self.text(&header::CONTENT_ENCODING)
+    }
+
+    pub(crate) fn content_length(&self) -> Option<u64> {
+        self.text(&header::CONTENT_LENGTH)?.parse().ok()
+    }
+
+    /// The rate limit the reply states.
+    pub fn rate_limit(&self) -> RateLimit {
+        let number =
+            |name| self.text(&HeaderName::from_static(name)).and_then(|text| text.parse::<u64>().ok());
+        let after = || {
+            let text = self.text(&header::RETRY_AFTER)?;
+            match text.parse() {
+                Ok(seconds) => Some(Retry::After(Duration::from_secs(seconds))),
+                Err(_) => {
+                    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+                    Some(Retry::At(Timestamp::from_millis(u64::try_from(date.as_millisecond()).ok()?)))
+                }
+            }
+        };
+        // CrowdStrike's description says milliseconds, all that was seen is seconds; 1e11 seconds are the year 5138.
+        let at = |epoch: u64| {
+            Retry::At(Timestamp::from_millis(if epoch > 100_000_000_000 {
+                epoch
+            } else {
+                epoch.saturating_mul(1000)
+            }))
+        };
+        RateLimit {
+            limit: number("x-ratelimit-limit"),
+            remaining: number("x-ratelimit-remaining"),
+            retry: number("x-ratelimit-retryafter").map(at).or_else(after),
+        }
+    }
+}
+
+/// The rate limit of the account: 6,000 requests a minute for all of its API clients together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RateLimit {
+    /// Requests a minute.
+    pub limit: Option<u64>,
+    /// Requests left.
+    pub remaining: Option<u64>,
+    /// When to send the next request; only on some 429 replies.
+    pub retry: Option<Retry>,
+}
+
+/// When a reply asks to try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// At this time.
+    At(Timestamp),
+    /// This long after the reply.
+    After(Duration),
+}
+
+impl Retry {
+    /// The time, for a reply that came at `now`.
+    pub fn at(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(time) => time,
+            Self::After(duration) => now.after(duration),
+        }
+    }
+}
+
+/// A reply, with what its head says. It dereferences to the output.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Reply<T> {
+    /// What was asked for.
+    pub output: T,
+    /// The HTTP status, some 2xx.
+    pub status: StatusCode,
+    /// The id to give to CrowdStrike's support.
+    pub trace_id: Option<String>,
+    /// The rate limit.
+    pub rate_limit: RateLimit,
+}
+
+impl<T> Reply<T> {
+    pub(crate) fn new(head: ResponseHead<'_>, trace_id: Option<String>, output: T) -> Self {
+        Self {
+            output,
+            status: head.status,
+            trace_id: head.trace_id().map(Into::into).or(trace_id),
+            rate_limit: head.rate_limit(),
+        }
+    }
+
+    /// The same reply with another output.
+    #[cfg(feature = "client")]
+    pub(crate) fn map<U>(self, to: impl FnOnce(T) -> U) -> Reply<U> {
+        let Self { output, status, trace_id, rate_limit } = self;
+        Reply { output: to(output), status, trace_id, rate_limit }
+    }
+}
+
+impl<T> std::ops::Deref for Reply<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.output
+    }
+}

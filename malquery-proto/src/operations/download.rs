@@ -1,0 +1,47 @@
+use http::Method;
+
+use crate::error::BuildError;
+use crate::operation::{Meta, Operation, Replay, RequestParts, ResponseHead, Scope, StreamOperation};
+use crate::stream::StreamCheck;
+use crate::types::Sha256;
+
+/// Downloads one sample. What arrives is the raw, unencrypted malware.
+///
+/// `GET /malquery/entities/download-files/v1?ids=…` (operation id `GetMalQueryDownloadV1`, also known as
+/// `get_download`). Scope `malquery:read`. **Costs one download of the monthly quota**; whether a failed one
+/// counts is not documented. Errors 400, 401, 403, 404, 429, 500.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GetDownload {
+    sha256: Sha256,
+}
+
+impl GetDownload {
+    /// Downloads this sample.
+    pub fn new(sha256: Sha256) -> Self {
+        Self { sha256 }
+    }
+}
+
+impl Operation for GetDownload {
+    const META: Meta = Meta {
+        id: "GetMalQueryDownloadV1",
+        method: Method::GET,
+        path: "/malquery/entities/download-files/v1",
+        accept: "application/octet-stream",
+        scope: Some(Scope::Read),
+        replay: Replay::Safe,
+    };
+
+    fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
+        out.identity();
+        out.query("ids", self.sha256);
+        Ok(())
+    }
+}
+
+/// The sample must have the length its head declares and the SHA-256 that was asked for.
+impl StreamOperation for GetDownload {
+    fn check(&self, head: ResponseHead<'_>) -> StreamCheck {
+        StreamCheck::for_head(head).expect_sha256(self.sha256)
+    }
+}

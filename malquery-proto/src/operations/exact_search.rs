@@ -1,0 +1,72 @@
+use http::Method;
+use serde::Serialize;
+
+use crate::error::BuildError;
+use crate::operation::{JsonOperation, Meta, Operation, Replay, RequestParts, Scope};
+use crate::types::{Json, Pattern, SearchOptions, Submitted};
+
+/// Starts a job that finds samples with some bytes or strings.
+///
+/// `POST /malquery/queries/exact-search/v1` (operation id `PostMalQueryExactSearchV1`, also known as
+/// `exact_search`). Scope `malquery:write`. Whether it costs quota is not documented, so it is not sent a
+/// second time unless the first surely did not arrive. Errors 400, 401, 403, 429, 500.
+///
+/// The reply holds the id of the job; [`GetRequest`](super::GetRequest) tells when it is done.
+///
+/// ```
+/// use malquery_proto::operations::ExactSearch;
+/// use malquery_proto::types::{FileType, Pattern, SearchOptions};
+///
+/// let search = ExactSearch::new([Pattern::wide("powershell")?])
+///     .options(SearchOptions::new().limit(100).filter_filetypes([FileType::PE32]));
+/// # Ok::<(), malquery_proto::types::ParseError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExactSearch {
+    patterns: Vec<Pattern>,
+    options: SearchOptions,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    options: Option<&'a SearchOptions>,
+    patterns: &'a [Pattern],
+}
+
+impl ExactSearch {
+    /// Finds samples that hold all of these patterns.
+    pub fn new(patterns: impl IntoIterator<Item = Pattern>) -> Self {
+        Self { patterns: patterns.into_iter().collect(), options: SearchOptions::new() }
+    }
+
+    /// Narrows the search.
+    pub fn options(mut self, options: SearchOptions) -> Self {
+        self.options = options;
+        self
+    }
+}
+
+impl Operation for ExactSearch {
+    const META: Meta = Meta {
+        id: "PostMalQueryExactSearchV1",
+        method: Method::POST,
+        path: "/malquery/queries/exact-search/v1",
+        accept: "application/json",
+        scope: Some(Scope::Write),
+        replay: Replay::Billed,
+    };
+
+    fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
+        if self.patterns.is_empty() {
+            return Err(BuildError::NoPatterns);
+        }
+        self.options.check()?;
+        out.json(&Body { options: self.options.to_send(), patterns: &self.patterns })
+    }
+}
+
+impl JsonOperation for ExactSearch {
+    type Meta = Submitted;
+    type Resource = Json;
+}

@@ -1,0 +1,71 @@
+use http::Method;
+use serde::Serialize;
+
+use crate::error::BuildError;
+use crate::operation::{JsonOperation, Meta, Operation, Replay, RequestParts, Scope};
+use crate::types::{Json, SearchOptions, Submitted};
+
+/// Starts a job that runs a YARA rule over the corpus.
+///
+/// `POST /malquery/queries/hunt/v1` (operation id `PostMalQueryHuntV1`, also known as `hunt`).
+/// Scope `malquery:write`. **Costs one hunt of the monthly quota**, so it is not sent a second time unless the
+/// first surely did not arrive. Errors 400, 401, 403, 429, 500.
+///
+/// The reply holds the id of the job; [`GetRequest`](super::GetRequest) tells when it is done.
+///
+/// ```
+/// use malquery_proto::operations::Hunt;
+/// use malquery_proto::types::SearchOptions;
+///
+/// let hunt = Hunt::new(r#"rule gnu { strings: $a = "GNU" condition: $a }"#)
+///     .options(SearchOptions::new().limit(100));
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct Hunt {
+    yara_rule: String,
+    options: SearchOptions,
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    options: Option<&'a SearchOptions>,
+    yara_rule: &'a str,
+}
+
+impl Hunt {
+    /// Runs this YARA rule, one for each hunt.
+    pub fn new(yara_rule: impl Into<String>) -> Self {
+        Self { yara_rule: yara_rule.into(), options: SearchOptions::new() }
+    }
+
+    /// Narrows the hunt.
+    pub fn options(mut self, options: SearchOptions) -> Self {
+        self.options = options;
+        self
+    }
+}
+
+impl Operation for Hunt {
+    const META: Meta = Meta {
+        id: "PostMalQueryHuntV1",
+        method: Method::POST,
+        path: "/malquery/queries/hunt/v1",
+        accept: "application/json",
+        scope: Some(Scope::Write),
+        replay: Replay::Billed,
+    };
+
+    fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
+        if self.yara_rule.trim().is_empty() {
+            return Err(BuildError::EmptyRule);
+        }
+        self.options.check()?;
+        out.json(&Body { options: self.options.to_send(), yara_rule: &self.yara_rule })
+    }
+}
+
+impl JsonOperation for Hunt {
+    type Meta = Submitted;
+    type Resource = Json;
+}

@@ -1,0 +1,87 @@
+use http::Method;
+
+use crate::error::BuildError;
+use crate::operation::{JsonOperation, Meta, Operation, Replay, RequestParts, Scope};
+use crate::types::extra::model;
+use crate::types::{Json, ReplyMeta};
+
+/// Asks how much of the monthly quotas is used.
+///
+/// `GET /malquery/aggregates/quotas/v1` (operation id `GetMalQueryQuotasV1`, also known as `get_quotas`).
+/// Scope `malquery:read`. Costs nothing. Errors 400, 401, 403, 404, 429, 500.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GetQuotas;
+
+impl Operation for GetQuotas {
+    const META: Meta = Meta {
+        id: "GetMalQueryQuotasV1",
+        method: Method::GET,
+        path: "/malquery/aggregates/quotas/v1",
+        accept: "application/json",
+        scope: Some(Scope::Read),
+        replay: Replay::Safe,
+    };
+
+    fn encode(&self, _: &mut RequestParts) -> Result<(), BuildError> {
+        Ok(())
+    }
+}
+
+/// The quotas are all in `meta`; there are no resources.
+impl JsonOperation for GetQuotas {
+    type Meta = Quotas;
+    type Resource = Json;
+}
+
+model! {
+    /// The monthly quotas of the account and how much of them is used.
+    #[derive(Default)]
+    pub struct Quotas {
+        /// Hunts this month.
+        pub hunt_count: Option<u64>,
+        /// Hunts a month.
+        pub hunt_limit: Option<u64>,
+        /// Samples downloaded this month.
+        pub download_count: Option<u64>,
+        /// Samples to download a month.
+        pub download_limit: Option<u64>,
+        /// Monitored rules.
+        pub monitor_count: Option<u64>,
+        /// Rules that may be monitored.
+        pub monitor_limit: Option<u64>,
+        /// Days until the counts begin again.
+        pub days_left: Option<u64>,
+        /// When the counts begin again, in the service's own words.
+        pub refresh_time: Option<Json>,
+        /// Hunts of each user.
+        pub hunt_counts: Vec<UserCount>,
+        /// Downloads of each user.
+        pub download_counts: Vec<UserCount>,
+    }
+}
+
+model! {
+    /// How much one user used.
+    #[derive(Default)]
+    pub struct UserCount {
+        /// The user; may be an empty text.
+        pub userid: Option<String>,
+        /// How much.
+        pub counter: Option<u64>,
+    }
+}
+
+impl Quotas {
+    /// The hunts left this month; `None` when the reply does not say.
+    pub fn hunts_left(&self) -> Option<u64> {
+        Some(self.hunt_limit?.saturating_sub(self.hunt_count?))
+    }
+
+    /// The downloads left this month; `None` when the reply does not say.
+    pub fn downloads_left(&self) -> Option<u64> {
+        Some(self.download_limit?.saturating_sub(self.download_count?))
+    }
+}
+
+/// The quotas' `meta` has no trace id.
+impl ReplyMeta for Quotas {}

@@ -1,0 +1,48 @@
+use http::Method;
+
+use crate::error::BuildError;
+use crate::operation::{Meta, Operation, Replay, RequestParts, ResponseHead, Scope, StreamOperation};
+use crate::stream::StreamCheck;
+use crate::types::RequestId;
+
+/// Fetches the archive a multi-download made: a zip with the password `infected`.
+///
+/// `GET /malquery/entities/samples-fetch/v1?ids=…` (operation id `GetMalQueryEntitiesSamplesFetchV1`, also
+/// known as `get_samples`), with the request id of a [`SamplesMultidownload`](super::SamplesMultidownload)
+/// that is done. Scope `malquery:read`. Costs no quota that is documented; the multi-download did.
+/// Errors 401, 403, 429, 500; `Could not find sample archive` when there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GetSamples {
+    id: RequestId,
+}
+
+impl GetSamples {
+    /// Fetches the archive of this multi-download.
+    pub fn new(id: RequestId) -> Self {
+        Self { id }
+    }
+}
+
+impl Operation for GetSamples {
+    const META: Meta = Meta {
+        id: "GetMalQueryEntitiesSamplesFetchV1",
+        method: Method::GET,
+        path: "/malquery/entities/samples-fetch/v1",
+        accept: "application/zip",
+        scope: Some(Scope::Read),
+        replay: Replay::Safe,
+    };
+
+    fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
+        out.identity();
+        out.query("ids", &self.id);
+        Ok(())
+    }
+}
+
+/// The archive must have the length its head declares and begin like a zip archive.
+impl StreamOperation for GetSamples {
+    fn check(&self, head: ResponseHead<'_>) -> StreamCheck {
+        StreamCheck::for_head(head).expect_zip()
+    }
+}

@@ -1,0 +1,53 @@
+use std::collections::HashSet;
+
+use http::Method;
+use serde::Serialize;
+
+use crate::error::BuildError;
+use crate::operation::{JsonOperation, Meta, Operation, Replay, RequestParts, Scope};
+use crate::types::{Json, Sha256, Submitted};
+
+/// Starts a job that makes an archive of samples.
+///
+/// `POST /malquery/entities/samples-multidownload/v1` (operation id
+/// `PostMalQueryEntitiesSamplesMultidownloadV1`, also known as `samples_multidownload`).
+/// Scope `malquery:write`. **Costs one download of the monthly quota for each sample**, so it is not sent a
+/// second time unless the first surely did not arrive. Errors 400, 401, 403, 404, 429, 500.
+///
+/// The reply holds the id of the job. When [`GetRequest`](super::GetRequest) says that it is done,
+/// [`GetSamples`](super::GetSamples) fetches the archive with the same id.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SamplesMultidownload {
+    samples: Vec<Sha256>,
+}
+
+impl SamplesMultidownload {
+    /// Archives these samples. One that is named twice is sent, and billed, once.
+    pub fn new(samples: impl IntoIterator<Item = Sha256>) -> Self {
+        let mut seen = HashSet::new();
+        Self { samples: samples.into_iter().filter(|sample| seen.insert(*sample)).collect() }
+    }
+}
+
+impl Operation for SamplesMultidownload {
+    const META: Meta = Meta {
+        id: "PostMalQueryEntitiesSamplesMultidownloadV1",
+        method: Method::POST,
+        path: "/malquery/entities/samples-multidownload/v1",
+        accept: "application/json",
+        scope: Some(Scope::Write),
+        replay: Replay::Billed,
+    };
+
+    fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
+        if self.samples.is_empty() {
+            return Err(BuildError::NoSamples);
+        }
+        out.json(self)
+    }
+}
+
+impl JsonOperation for SamplesMultidownload {
+    type Meta = Submitted;
+    type Resource = Json;
+}

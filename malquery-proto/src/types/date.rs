@@ -1,0 +1,132 @@
+use std::fmt;
+use std::str::FromStr;
+
+use super::ParseError;
+use super::extra::text_item;
+
+/// A calendar day, written `YYYY/MM/DD`: the day on which a sample was first seen, in UTC.
+///
+/// ```
+/// use malquery_proto::types::Date;
+///
+/// let date: Date = "2024/02/29".parse()?;
+/// assert!(date < "2024/03/01".parse()?);
+/// assert!("2023/02/29".parse::<Date>().is_err());
+/// # Ok::<(), malquery_proto::types::ParseError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Date(jiff::civil::Date);
+
+impl Date {
+    /// The day of a year (0 to 9999), month (1 to 12) and day of the month.
+    ///
+    /// # Errors
+    /// Refuses a day that is not in the calendar.
+    pub fn new(year: u16, month: u8, day: u8) -> Result<Self, ParseError> {
+        let days = (i16::try_from(year).ok(), i8::try_from(month).ok(), i8::try_from(day).ok());
+        match days {
+            (Some(year @ 0..=9999), Some(month), Some(day)) => jiff::civil::Date::new(year, month, day).ok(),
+            _ => None,
+        }
+        .map(Self)
+        .ok_or_else(|| ParseError::new(WHAT, "there is no such day in the calendar"))
+    }
+
+    /// The year.
+    pub fn year(&self) -> u16 {
+        self.0.year().unsigned_abs()
+    }
+
+    /// The month, from 1.
+    pub fn month(&self) -> u8 {
+        self.0.month().unsigned_abs()
+    }
+
+    /// The day of the month, from 1.
+    pub fn day(&self) -> u8 {
+        self.0.day().unsigned_abs()
+    }
+}
+
+const WHAT: &str = "a date";
+
+impl FromStr for Date {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let number = |range| -> Option<u16> {
+            let digits: &str = text.get(range)?;
+            digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
+        };
+        match (number(0..4), number(5..7), number(8..10)) {
+            (Some(year), Some(month), Some(day))
+                if text.len() == 10 && text.as_bytes()[4] == b'/' && text.as_bytes()[7] == b'/' =>
+            {
+                // Two digits fit into a byte.
+                Self::new(year, month as u8, day as u8)
+            }
+            _ => Err(ParseError::new(WHAT, "write it as YYYY/MM/DD")),
+        }
+    }
+}
+
+impl fmt::Display for Date {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04}/{:02}/{:02}", self.year(), self.month(), self.day())
+    }
+}
+
+impl fmt::Debug for Date {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Date({self})")
+    }
+}
+
+text_item!(Date, |_, _| true);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn only_real_days_in_the_one_format() {
+        for day in ["2020/06/09", "2024/02/29", "2000/02/29", "0000/01/01", "9999/12/31"] {
+            assert_eq!(day.parse::<Date>().unwrap().to_string(), day);
+        }
+        for day in ["2023/02/29", "1900/02/29", "2020/13/01", "2020/00/01", "2020/01/00", "2020/04/31"] {
+            let message = day.parse::<Date>().unwrap_err().to_string();
+            assert_eq!(message, "not a date: there is no such day in the calendar", "{day}");
+        }
+        for text in [
+            "",
+            "2020-06-09",
+            "2020/6/9",
+            "20/06/09",
+            "2020/06/09 ",
+            "2020/06/0９",
+            "+202/06/09",
+            "2020/06/09T00",
+        ] {
+            let message = text.parse::<Date>().unwrap_err().to_string();
+            assert_eq!(message, "not a date: write it as YYYY/MM/DD", "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,12}") {
+            if let Ok(date) = text.parse::<Date>() {
+                prop_assert_eq!(date.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn every_day_survives_text(year in 0u16..=9999, month in 1u8..=12, day in 1u8..=28) {
+            let date = Date::new(year, month, day).unwrap();
+            prop_assert_eq!(date.to_string().parse::<Date>().unwrap(), date);
+            prop_assert_eq!((date.year(), date.month(), date.day()), (year, month, day));
+        }
+    }
+}

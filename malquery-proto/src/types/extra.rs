@@ -1,0 +1,593 @@
+//! How a reply is read: leniently, and without losing anything.
+//!
+//! A typed field holds what it understands. Whatever writing the typed fields again would not give back
+//! (an unknown field, `null`, an empty list, a value of another type or in another spelling) is kept in
+//! [`Extra`] as it was received, so that reading and writing a reply returns the reply.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::ser::{SerializeMap, Serializer};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A JSON value whose shape this crate does not know.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Json(Value);
+
+impl Json {
+    /// Reads the value as a type of yours; `None` when it does not fit.
+    pub fn to<T: DeserializeOwned>(&self) -> Option<T> {
+        T::deserialize(&self.0).ok()
+    }
+
+    /// The text, when the value is a string.
+    pub fn as_str(&self) -> Option<&str> {
+        self.0.as_str()
+    }
+}
+
+impl fmt::Display for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Json {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// A JSON number as it was received, an integer or a decimal.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Number(serde_json::Number);
+
+impl Number {
+    /// The value as a floating point number; large integers are rounded.
+    pub fn as_f64(&self) -> Option<f64> {
+        self.0.as_f64()
+    }
+
+    /// The value, when it is a whole number of at least zero.
+    pub fn as_u64(&self) -> Option<u64> {
+        self.0.as_u64()
+    }
+}
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// What a reply said beyond its typed fields, kept so that nothing is lost.
+///
+/// It holds unknown fields, and known ones whose value the typed field could not take over to the
+/// letter, such as `null`. It costs one pointer when there is nothing to keep.
+///
+/// ```
+/// # use malquery_proto::types::Sample;
+/// let sample: Sample = serde_json::from_str(r#"{"label": "malware", "score": 7}"#)?;
+/// assert_eq!(sample.extra.get("score").and_then(|score| score.to::<u32>()), Some(7));
+/// assert_eq!(serde_json::to_string(&sample)?, r#"{"label":"malware","score":7}"#);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Default, PartialEq)]
+// A box around the list, because nearly every one of 100,000 results has nothing to keep.
+#[allow(clippy::box_collection)]
+pub struct Extra(Option<Box<Vec<Entry>>>);
+
+type Entry = (Cow<'static, str>, Json);
+
+impl Extra {
+    /// The value received under `name`, if it was kept.
+    pub fn get(&self, name: &str) -> Option<&Json> {
+        self.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+    }
+
+    /// Everything that was kept, in the order it was received.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Json)> {
+        self.0.iter().flat_map(|entries| entries.iter()).map(|(name, value)| (&**name, value))
+    }
+
+    /// Whether there is nothing here.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(crate) fn keep(&mut self, name: impl Into<Cow<'static, str>>, value: Value) {
+        let name = name.into();
+        let entries = self.0.get_or_insert_with(|| Box::new(Vec::with_capacity(1)));
+        match entries.iter_mut().find(|(key, _)| *key == name) {
+            Some(entry) => entry.1 = Json(value),
+            None => entries.push((name, Json(value))),
+        }
+    }
+
+    /// Writes a typed field, or what was received in its place as long as that still means the same.
+    pub(crate) fn write<F: Field, M: SerializeMap>(
+        &self,
+        map: &mut M,
+        name: &'static str,
+        field: &F,
+    ) -> Result<(), M::Error> {
+        if let Some(kept) = self.get(name) {
+            let same = F::read(&kept.0).is_ok_and(|read| read.value == *field);
+            if same {
+                return map.serialize_entry(name, kept);
+            }
+        }
+        if field.is_empty() { Ok(()) } else { map.serialize_entry(name, field) }
+    }
+}
+
+impl fmt::Debug for Extra {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
+}
+
+/// A value that was read, and what was received where the value does not say it all.
+pub struct Read<T> {
+    pub(crate) value: T,
+    pub(crate) keep: Option<Value>,
+}
+
+/// The type of one field of a model.
+pub trait Field: Sized + PartialEq + Serialize {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Read<Self>, D::Error>;
+    /// What the field is when the reply does not have it.
+    fn missing<E: serde::de::Error>(name: &'static str) -> Result<Self, E>;
+    fn is_empty(&self) -> bool;
+}
+
+impl<'de, T: Field> Deserialize<'de> for Read<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        T::read(deserializer)
+    }
+}
+
+/// What an optional field or a list is made of: a text, a number, or a model.
+pub trait Item: Sized + PartialEq + Serialize {
+    /// Reads a text; `None` when it is not understood.
+    fn from_text(_text: &str) -> Option<Self> {
+        None
+    }
+
+    /// Whether writing the value gives the text it was read from.
+    fn is_text(&self, _text: &str) -> bool {
+        false
+    }
+
+    /// Reads anything that is neither a text nor, for a model, an object.
+    fn from_value(_value: &Value) -> Option<Self> {
+        None
+    }
+
+    fn from_map<'de, A: MapAccess<'de>>(map: A) -> Result<Read<Option<Self>>, A::Error> {
+        Value::deserialize(MapAccessDeserializer::new(map)).map(loose)
+    }
+}
+
+/// Reads an item from a value of any JSON type, and never fails but for broken JSON.
+struct Loose<T>(PhantomData<T>);
+
+fn loose<T: Item>(received: Value) -> Read<Option<T>> {
+    let value = T::from_value(&received);
+    let exact =
+        value.as_ref().is_some_and(|v| serde_json::to_value(v).is_ok_and(|written| written == received));
+    Read { value, keep: (!exact).then_some(received) }
+}
+
+impl<'de, T: Item> Visitor<'de> for Loose<T> {
+    type Value = Read<Option<T>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        let value = T::from_text(text);
+        let exact = value.as_ref().is_some_and(|value| value.is_text(text));
+        Ok(Read { value, keep: (!exact).then(|| Value::from(text)) })
+    }
+
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
+        Ok(Read { value: None, keep: Some(Value::Null) })
+    }
+
+    fn visit_none<E: serde::de::Error>(self) -> Result<Self::Value, E> {
+        self.visit_unit()
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(loose(value.into()))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(loose(value.into()))
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(loose(value.into()))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(loose(value.into()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        Value::deserialize(SeqAccessDeserializer::new(seq)).map(loose)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::from_map(map)
+    }
+}
+
+impl<T: Item> Field for Option<T> {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Read<Self>, D::Error> {
+        deserializer.deserialize_any(Loose(PhantomData))
+    }
+
+    fn missing<E: serde::de::Error>(_: &'static str) -> Result<Self, E> {
+        Ok(None)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.is_none()
+    }
+}
+
+/// An element of a list, read like an optional field.
+struct Element<T>(Read<Option<T>>);
+
+impl<'de, T: Item> Deserialize<'de> for Element<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Field::read(deserializer).map(Element)
+    }
+}
+
+/// Anything but a list in the place of one: nothing is understood, all of it is kept.
+impl<T> From<Value> for Read<Vec<T>> {
+    fn from(received: Value) -> Self {
+        Self { value: Vec::new(), keep: Some(received) }
+    }
+}
+
+impl<T: Item> Field for Vec<T> {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Read<Self>, D::Error> {
+        struct List<T>(PhantomData<T>);
+
+        impl<'de, T: Item> Visitor<'de> for List<T> {
+            type Value = Read<Vec<T>>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut value = Vec::new();
+                let mut keep = None;
+                while let Some(Element::<T>(element)) = seq.next_element()? {
+                    // From the first odd element on, the list as received is kept beside what was understood.
+                    if element.keep.is_some() && keep.is_none() {
+                        keep = Some(
+                            value
+                                .iter()
+                                .map(serde_json::to_value)
+                                .collect::<Result<Vec<_>, _>>()
+                                .map_err(A::Error::custom)?,
+                        );
+                    }
+                    if let Some(keep) = &mut keep {
+                        keep.push(match element.keep {
+                            Some(received) => received,
+                            None => serde_json::to_value(&element.value).map_err(A::Error::custom)?,
+                        });
+                    }
+                    value.extend(element.value);
+                }
+                let keep = keep.or_else(|| value.is_empty().then(Vec::new)).map(Value::Array);
+                Ok(Read { value, keep })
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(Value::Null.into())
+            }
+
+            fn visit_none<E>(self) -> Result<Self::Value, E> {
+                Ok(Value::Null.into())
+            }
+
+            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+                deserializer.deserialize_any(self)
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+                Ok(Value::from(value).into())
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+                Ok(Value::from(value).into())
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+                Ok(Value::from(value).into())
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+                Ok(Value::from(value).into())
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
+                Ok(Value::from(value).into())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                Value::deserialize(MapAccessDeserializer::new(map)).map(Into::into)
+            }
+        }
+
+        deserializer.deserialize_any(List(PhantomData))
+    }
+
+    fn missing<E: serde::de::Error>(_: &'static str) -> Result<Self, E> {
+        Ok(Vec::new())
+    }
+
+    fn is_empty(&self) -> bool {
+        Vec::is_empty(self)
+    }
+}
+
+impl Item for String {
+    fn from_text(text: &str) -> Option<Self> {
+        Some(text.to_owned())
+    }
+
+    fn is_text(&self, _: &str) -> bool {
+        true
+    }
+}
+
+impl Item for u64 {
+    fn from_text(text: &str) -> Option<Self> {
+        text.trim().parse().ok()
+    }
+
+    fn from_value(value: &Value) -> Option<Self> {
+        value.as_u64()
+    }
+}
+
+impl Item for i64 {
+    fn from_text(text: &str) -> Option<Self> {
+        text.trim().parse().ok()
+    }
+
+    fn from_value(value: &Value) -> Option<Self> {
+        value.as_i64()
+    }
+}
+
+impl Item for Number {
+    fn from_value(value: &Value) -> Option<Self> {
+        match value {
+            Value::Number(number) => Some(Self(number.clone())),
+            _ => None,
+        }
+    }
+}
+
+impl Item for Json {
+    fn from_text(text: &str) -> Option<Self> {
+        Some(Self(text.into()))
+    }
+
+    fn is_text(&self, _: &str) -> bool {
+        true
+    }
+
+    fn from_value(value: &Value) -> Option<Self> {
+        Some(Self(value.clone()))
+    }
+}
+
+/// Implements [`Item`] and serde for a type that is a text on the wire: it has `FromStr` and `as_str`
+/// or `Display`.
+macro_rules! text_item {
+    ($name:ident, $same:expr) => {
+        impl $crate::types::extra::Item for $name {
+            fn from_text(text: &str) -> Option<Self> {
+                text.parse().ok()
+            }
+
+            fn is_text(&self, text: &str) -> bool {
+                let same: fn(&Self, &str) -> bool = $same;
+                same(self, text)
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+/// Declares a reply model: a struct whose fields are read leniently and written again without loss.
+/// The name of a field on the wire: its own, unless another is given.
+macro_rules! wire_name {
+    ($field:ident) => {
+        stringify!($field)
+    };
+    ($field:ident $wire:literal) => {
+        $wire
+    };
+}
+
+macro_rules! model {
+    (
+        $(#[$meta:meta])*
+        pub struct $name:ident $(< $($param:ident : $bound:ident),+ >)? {
+            $( $(#[$field_meta:meta])* pub $field:ident $(= $wire:literal)? : $type:ty, )*
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq)]
+        #[non_exhaustive]
+        pub struct $name $(< $($param),+ >)? {
+            $( $(#[$field_meta])* pub $field: $type, )*
+            /// What was received beyond these fields.
+            pub extra: $crate::types::Extra,
+        }
+
+        const _: () = {
+            use $crate::types::extra::{Extra, Field, Item, Read, read_model, read_required, write_unknown};
+
+            const FIELDS: &[&str] = &[$($crate::types::extra::wire_name!($field $($wire)?)),*];
+
+            #[allow(non_camel_case_types)]
+            enum Key {
+                $($field,)*
+                Other(Box<str>),
+            }
+
+            impl<'de> serde::Deserialize<'de> for Key {
+                fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                    struct Keys;
+
+                    impl serde::de::Visitor<'_> for Keys {
+                        type Value = Key;
+
+                        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                            f.write_str("a field name")
+                        }
+
+                        fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Key, E> {
+                            Ok(match name {
+                                $($crate::types::extra::wire_name!($field $($wire)?) => Key::$field,)*
+                                other => Key::Other(other.into()),
+                            })
+                        }
+                    }
+
+                    deserializer.deserialize_identifier(Keys)
+                }
+            }
+
+            impl $(< $($param: $bound),+ >)? Item for $name $(< $($param),+ >)? {
+                fn from_map<'de, A: serde::de::MapAccess<'de>>(mut map: A) -> Result<Read<Option<Self>>, A::Error> {
+                    $( let mut $field: Option<$type> = None; )*
+                    let mut extra = Extra::default();
+                    while let Some(key) = map.next_key()? {
+                        match key {
+                            $(
+                                Key::$field => {
+                                    let read: Read<$type> = map.next_value()?;
+                                    $field = Some(read.value);
+                                    if let Some(received) = read.keep {
+                                        extra.keep($crate::types::extra::wire_name!($field $($wire)?), received);
+                                    }
+                                }
+                            )*
+                            Key::Other(name) => extra.keep(String::from(name), map.next_value()?),
+                        }
+                    }
+                    let model = Self {
+                        $( $field: match $field { Some(value) => value, None => Field::missing($crate::types::extra::wire_name!($field $($wire)?))? }, )*
+                        extra,
+                    };
+                    Ok(Read { value: Some(model), keep: None })
+                }
+            }
+
+            impl $(< $($param: $bound),+ >)? Field for $name $(< $($param),+ >)? {
+                fn read<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Read<Self>, D::Error> {
+                    read_required(deserializer)
+                }
+
+                fn missing<E: serde::de::Error>(_: &'static str) -> Result<Self, E> {
+                    read_model(serde::de::value::MapDeserializer::<_, E>::new(std::iter::empty::<(&str, &str)>()))
+                }
+
+                fn is_empty(&self) -> bool {
+                    false
+                }
+            }
+
+            impl<'de $(, $($param: $bound),+ )?> serde::Deserialize<'de> for $name $(< $($param),+ >)? {
+                fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                    read_model(deserializer)
+                }
+            }
+
+            impl $(< $($param: $bound),+ >)? serde::Serialize for $name $(< $($param),+ >)? {
+                fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                    use serde::ser::SerializeMap;
+                    let mut map = serializer.serialize_map(None)?;
+                    $( self.extra.write(&mut map, $crate::types::extra::wire_name!($field $($wire)?), &self.$field)?; )*
+                    write_unknown::<S>(&mut map, &self.extra, FIELDS)?;
+                    map.end()
+                }
+            }
+        };
+    };
+}
+
+pub(crate) use {model, text_item, wire_name};
+
+/// Reads a model that must be an object.
+pub(crate) fn read_model<'de, T: Item, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    deserializer
+        .deserialize_any(Loose(PhantomData))?
+        .value
+        .ok_or_else(|| D::Error::custom("expected a JSON object"))
+}
+
+/// Reads a model that is there even when the reply has `null` or something else in its place.
+pub(crate) fn read_required<'de, T: Item + Field, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Read<T>, D::Error> {
+    let Read { value, keep } = deserializer.deserialize_any(Loose::<T>(PhantomData))?;
+    match value {
+        Some(value) => Ok(Read { value, keep }),
+        None => Ok(Read { value: T::missing("")?, keep }),
+    }
+}
+
+pub(crate) fn write_unknown<S: Serializer>(
+    map: &mut S::SerializeMap,
+    extra: &Extra,
+    known: &[&str],
+) -> Result<(), S::Error> {
+    extra
+        .iter()
+        .filter(|(name, _)| !known.contains(name))
+        .try_for_each(|(name, value)| map.serialize_entry(name, value))
+}

@@ -1,0 +1,160 @@
+use std::fmt;
+use std::str::FromStr;
+
+use super::ParseError;
+use super::extra::text_item;
+
+macro_rules! hash {
+    ($(#[$doc:meta])* $name:ident, $bytes:literal, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; $bytes]);
+
+        impl $name {
+            /// The hash with these bytes.
+            pub const fn from_bytes(bytes: [u8; $bytes]) -> Self {
+                Self(bytes)
+            }
+
+            /// The bytes of the hash.
+            pub const fn as_bytes(&self) -> &[u8; $bytes] {
+                &self.0
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseError;
+
+            /// Takes hex digits of any case, and nothing around them.
+            fn from_str(text: &str) -> Result<Self, ParseError> {
+                let mut bytes = [0; $bytes];
+                read_hex(text, &mut bytes, $what)?;
+                Ok(Self(bytes))
+            }
+        }
+
+        impl fmt::Display for $name {
+            /// Writes lower-case hex digits.
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut text = [0; 2 * $bytes];
+                f.write_str(write_hex(&self.0, &mut text))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+
+        // A reply may write a hash in capitals; it is written in lower case again, which is the same hash.
+        text_item!($name, |_, _| true);
+    };
+}
+
+hash!(
+    /// The SHA-256 of a sample, by which MalQuery names it.
+    ///
+    /// ```
+    /// use malquery_proto::types::Sha256;
+    ///
+    /// let sha256: Sha256 = "9F86D081884C7D659A2FEAA0C55AD015A3BF4F1B2B0B822CD15D6C15B0F00A08".parse()?;
+    /// assert_eq!(sha256.to_string(), "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08");
+    /// assert!("9f86".parse::<Sha256>().is_err());
+    /// # Ok::<(), malquery_proto::types::ParseError>(())
+    /// ```
+    Sha256, 32, "a SHA-256"
+);
+hash!(
+    /// The SHA-1 of a sample. MalQuery reports it, but does not search by it.
+    Sha1, 20, "a SHA-1"
+);
+hash!(
+    /// The MD5 of a sample. MalQuery reports it, but does not search by it.
+    Md5, 16, "an MD5"
+);
+
+/// The value of each byte as a hex digit; `0xff` for what is none. A table, because a large reply has
+/// tens of millions of digits.
+const DIGITS: [u8; 256] = {
+    let mut digits = [0xff; 256];
+    let mut i = 0;
+    while i < 16 {
+        digits[b"0123456789abcdef"[i] as usize] = i as u8;
+        digits[b"0123456789ABCDEF"[i] as usize] = i as u8;
+        i += 1;
+    }
+    digits
+};
+
+fn read_hex(text: &str, out: &mut [u8], what: &'static str) -> Result<(), ParseError> {
+    if text.len() == 2 * out.len() {
+        let mut invalid = 0;
+        for (byte, pair) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let (high, low) = (DIGITS[usize::from(pair[0])], DIGITS[usize::from(pair[1])]);
+            *byte = high << 4 | low & 0x0f;
+            invalid |= high | low;
+        }
+        if invalid & 0xf0 == 0 {
+            return Ok(());
+        }
+    }
+    match text.char_indices().find(|(_, c)| !c.is_ascii_hexdigit()) {
+        Some((position, _)) => Err(ParseError::at(what, text, position, "is not a hex digit")),
+        None => {
+            Err(ParseError::new(what, format!("it takes {} hex digits, not {}", 2 * out.len(), text.len())))
+        }
+    }
+}
+
+fn write_hex<'a>(bytes: &[u8], text: &'a mut [u8]) -> &'a str {
+    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
+        pair[1] = b"0123456789abcdef"[usize::from(byte & 15)];
+    }
+    std::str::from_utf8(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_refused_is_named_with_its_place() {
+        let message = |text: &str| text.parse::<Md5>().unwrap_err().to_string();
+        assert_eq!(message(""), "not an MD5: it takes 32 hex digits, not 0");
+        assert_eq!(message("0123"), "not an MD5: it takes 32 hex digits, not 4");
+        assert_eq!(
+            message("g123456789abcdef0123456789abcdef"),
+            "not an MD5: 'g' at position 0 is not a hex digit"
+        );
+        assert_eq!(
+            message("0123456789abcdef0123456789abcde\n"),
+            "not an MD5: '\\n' at position 31 is not a hex digit"
+        );
+        // 32 bytes, of which two are one character
+        assert_eq!(
+            message("0123456789abcdef0123456789abcdé"),
+            "not an MD5: 'é' at position 30 is not a hex digit"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_survive_text_of_any_case(bytes: [u8; 32]) {
+            let hash = Sha256::from_bytes(bytes);
+            let text = hash.to_string();
+            prop_assert_eq!(&text, &bytes.iter().map(|b| format!("{b:02x}")).collect::<String>());
+            prop_assert_eq!(text.parse::<Sha256>().unwrap(), hash);
+            prop_assert_eq!(text.to_uppercase().parse::<Sha256>().unwrap(), hash);
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,70}") {
+            let is_hash = text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit());
+            prop_assert_eq!(text.parse::<Sha256>().is_ok(), is_hash);
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The values of requests and replies.
+//!
+//! What you send is checked when it is made: a [`Sha256`], a [`Pattern`] or a [`Date`] that exists is right.
+//! What the service sends is read leniently: unknown fields and words are kept (see [`Extra`]), never an error.
+
+mod date;
+mod envelope;
+pub(crate) mod extra;
+mod file_size;
+mod file_type;
+mod hash;
+mod job;
+pub(crate) mod options;
+mod parse_error;
+mod pattern;
+mod request_id;
+mod sample;
+#[cfg(test)]
+mod tests;
+mod words;
+
+pub use date::Date;
+pub use envelope::{Envelope, ErrorItem, PlainMeta, ReplyMeta, Submitted};
+pub use extra::{Extra, Json, Number};
+pub use file_size::FileSize;
+pub use file_type::FileType;
+pub use hash::{Md5, Sha1, Sha256};
+pub use job::{JobMeta, JobPattern, Match, SearchMeta, Stats};
+pub use options::SearchOptions;
+pub use parse_error::ParseError;
+pub use pattern::Pattern;
+pub use request_id::RequestId;
+pub use sample::Sample;
+pub use words::{JobStatus, Label, MetaField, PatternType, RequestType};

@@ -1,0 +1,185 @@
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+use super::{ParseError, PatternType};
+
+/// Something to search for in the bytes of a sample. Several patterns of a search must all occur.
+///
+/// As text, on a command line, it is written `hex:8948208b48`, `ascii:CreateRemoteThread` or `wide:powershell`.
+///
+/// ```
+/// use malquery_proto::types::Pattern;
+///
+/// assert_eq!(Pattern::hex("8948208b48")?, Pattern::hex_bytes(b"\x89\x48\x20\x8b\x48")?);
+/// assert_eq!("wide:powershell".parse::<Pattern>()?, Pattern::wide("powershell")?);
+/// assert!(Pattern::hex("894").is_err());
+/// # Ok::<(), malquery_proto::types::ParseError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+pub struct Pattern {
+    r#type: PatternType,
+    value: String,
+}
+
+impl Pattern {
+    /// Bytes, written as pairs of hex digits without spaces.
+    ///
+    /// # Errors
+    /// Refuses an empty pattern, anything but hex digits, and an odd number of them.
+    pub fn hex(digits: impl Into<String>) -> Result<Self, ParseError> {
+        const WHAT: &str = "a hex pattern";
+        let digits = digits.into();
+        if let Some((position, c)) = digits.char_indices().find(|(_, c)| !c.is_ascii_hexdigit()) {
+            let why =
+                if c.is_whitespace() { "is not a hex digit; leave out spaces" } else { "is not a hex digit" };
+            return Err(ParseError::at(WHAT, &digits, position, why));
+        }
+        if digits.len() % 2 == 1 {
+            return Err(ParseError::new(
+                WHAT,
+                format!("a byte is two hex digits, and the one at position {} is alone", digits.len() - 1),
+            )
+            .with_position(digits.len() - 1));
+        }
+        Self::new(WHAT, PatternType::Hex, digits)
+    }
+
+    /// These bytes, as a hex pattern.
+    ///
+    /// # Errors
+    /// Refuses an empty pattern.
+    pub fn hex_bytes(bytes: impl AsRef<[u8]>) -> Result<Self, ParseError> {
+        Self::hex(bytes.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+    }
+
+    /// A text of one byte a character.
+    ///
+    /// # Errors
+    /// Refuses an empty pattern and a character that is not ASCII: the bytes it stands for depend on an
+    /// encoding, so write those as [`Pattern::hex`].
+    pub fn ascii(text: impl Into<String>) -> Result<Self, ParseError> {
+        const WHAT: &str = "an ascii pattern";
+        let text = text.into();
+        match text.char_indices().find(|(_, c)| !c.is_ascii()) {
+            Some((position, _)) => {
+                Err(ParseError::at(WHAT, &text, position, "is not ASCII; give its bytes as a hex pattern"))
+            }
+            None => Self::new(WHAT, PatternType::Ascii, text),
+        }
+    }
+
+    /// A text of two bytes a character (UTF-16), as Windows stores it.
+    ///
+    /// # Errors
+    /// Refuses an empty pattern.
+    pub fn wide(text: impl Into<String>) -> Result<Self, ParseError> {
+        Self::new("a wide pattern", PatternType::Wide, text.into())
+    }
+
+    fn new(what: &'static str, r#type: PatternType, value: String) -> Result<Self, ParseError> {
+        if value.is_empty() { Err(ParseError::new(what, "it is empty")) } else { Ok(Self { r#type, value }) }
+    }
+
+    /// How the value is to be understood.
+    pub fn pattern_type(&self) -> &PatternType {
+        &self.r#type
+    }
+
+    /// The hex digits or the text.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+}
+
+impl FromStr for Pattern {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        const WHAT: &str = "a pattern";
+        let (kind, value) = text
+            .split_once(':')
+            .ok_or_else(|| ParseError::new(WHAT, "write TYPE:VALUE, where TYPE is hex, ascii or wide"))?;
+        match kind {
+            "hex" => Self::hex(value),
+            "ascii" => Self::ascii(value),
+            "wide" => Self::wide(value),
+            _ => Err(ParseError::new(
+                WHAT,
+                format!("there is no type {kind:?}; it is one of hex, ascii and wide"),
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.r#type, self.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_is_refused_is_named_with_its_place() {
+        let refused = |text: &str| {
+            let error = text.parse::<Pattern>().unwrap_err();
+            (error.to_string(), error.position())
+        };
+        let case = |message: &str, position| (message.to_owned(), position);
+        assert_eq!(refused("hex:"), case("not a hex pattern: it is empty", None));
+        assert_eq!(refused("ascii:"), case("not an ascii pattern: it is empty", None));
+        assert_eq!(refused("wide:"), case("not a wide pattern: it is empty", None));
+        assert_eq!(
+            refused("hex:123"),
+            case("not a hex pattern: a byte is two hex digits, and the one at position 2 is alone", Some(2))
+        );
+        assert_eq!(
+            refused("hex:0x12"),
+            case("not a hex pattern: 'x' at position 1 is not a hex digit", Some(1))
+        );
+        assert_eq!(
+            refused("hex:12 34"),
+            case("not a hex pattern: ' ' at position 2 is not a hex digit; leave out spaces", Some(2))
+        );
+        assert_eq!(
+            refused("ascii:Müll"),
+            case(
+                "not an ascii pattern: 'ü' at position 1 is not ASCII; give its bytes as a hex pattern",
+                Some(1)
+            )
+        );
+        assert_eq!(
+            refused("utf8:x"),
+            case("not a pattern: there is no type \"utf8\"; it is one of hex, ascii and wide", None)
+        );
+        assert_eq!(
+            refused("x"),
+            case("not a pattern: write TYPE:VALUE, where TYPE is hex, ascii or wide", None)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_and_their_digits_are_one_pattern(bytes in prop::collection::vec(any::<u8>(), 1..64)) {
+            let pattern = Pattern::hex_bytes(&bytes).unwrap();
+            prop_assert_eq!(pattern.value().len(), 2 * bytes.len());
+            prop_assert_eq!(Pattern::hex(pattern.value()).unwrap(), pattern.clone());
+            prop_assert_eq!(pattern.to_string().parse::<Pattern>().unwrap(), pattern);
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in ".{0,40}") {
+            let hex = !text.is_empty() && text.len().is_multiple_of(2) && text.chars().all(|c| c.is_ascii_hexdigit());
+            prop_assert_eq!(Pattern::hex(text.as_str()).is_ok(), hex);
+            prop_assert_eq!(Pattern::ascii(text.as_str()).is_ok(), !text.is_empty() && text.is_ascii());
+            prop_assert_eq!(Pattern::wide(text.as_str()).is_ok(), !text.is_empty());
+            let _ = text.parse::<Pattern>();
+        }
+    }
+}

@@ -1,0 +1,85 @@
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::{Deserialize, Deserializer, Error};
+
+use super::ParseError;
+use super::extra::{Field, Read, text_item};
+
+/// The id of a job (a hunt, an exact search or a multi-download), from the `reqid` of the reply to it.
+///
+/// Ids look like UUIDs, but those MalQuery issues are not RFC 4122 UUIDs, so any text is taken that is not
+/// empty, has no white space or control character and at most 200 bytes.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(Box<str>);
+
+impl RequestId {
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for RequestId {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        const WHAT: &str = "a request id";
+        if text.is_empty() {
+            return Err(ParseError::new(WHAT, "it is empty"));
+        }
+        if text.len() > 200 {
+            return Err(ParseError::new(WHAT, format!("it is {} bytes long, more than 200", text.len())));
+        }
+        match text.char_indices().find(|(_, c)| c.is_whitespace() || c.is_control()) {
+            Some((position, _)) => Err(ParseError::at(WHAT, text, position, "does not belong in an id")),
+            None => Ok(Self(text.into())),
+        }
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RequestId({})", self.0)
+    }
+}
+
+text_item!(RequestId, |_, _| true);
+
+/// Without its id a job that was paid for is lost, so here a reply must have one.
+impl Field for RequestId {
+    fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Read<Self>, D::Error> {
+        Self::deserialize(deserializer).map(|value| Read { value, keep: None })
+    }
+
+    fn missing<E: Error>(name: &'static str) -> Result<Self, E> {
+        Err(E::missing_field(name))
+    }
+
+    fn is_empty(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_need_not_be_uuids_but_must_be_one_word() {
+        for id in ["3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab", "x", "käse"] {
+            assert_eq!(id.parse::<RequestId>().unwrap().as_str(), id);
+        }
+        let message = |text: &str| text.parse::<RequestId>().unwrap_err().to_string();
+        assert_eq!(message(""), "not a request id: it is empty");
+        assert_eq!(message("a b"), "not a request id: ' ' at position 1 does not belong in an id");
+        assert_eq!(message("a\r\n"), "not a request id: '\\r' at position 1 does not belong in an id");
+        assert_eq!(message(&"a".repeat(201)), "not a request id: it is 201 bytes long, more than 200");
+    }
+}

@@ -1,0 +1,198 @@
+//! Reading and writing replies.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+type Job = Envelope<JobMeta, Match>;
+
+fn round_trip<T: serde::de::DeserializeOwned + serde::Serialize>(reply: &Value) -> T {
+    let read: T = serde_json::from_value(reply.clone()).unwrap();
+    assert_eq!(&serde_json::to_value(&read).unwrap(), reply);
+    read
+}
+
+#[test]
+fn a_full_result_is_typed() {
+    let job: Job = round_trip(&json!({
+        "meta": {"reqid": "r", "reqtype": "hunt", "status": "done", "query_time": 91_234_567_890_u64,
+            "stats": {"total_count": 2, "malware_count": 1, "pua_count": 0, "clean_count": 0, "unknown_count": 1},
+            "options": {"limit": 5}, "patterns": [{"type": "hex", "value": "00"}], "yara_rule": "rule x {}"},
+        "resources": [{
+            "sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            "sha1": "a94a8fe5ccb19ba61c4c0873d391e987982fbbd3", "md5": "098f6bcd4621d373cade4e832627b4f6",
+            "filesize": 4, "filetype": "PE32", "first_seen": "2020/06/09", "label": "malware",
+            "family": "Test", "samples": [{"filesize": 1}], "ignore_reason": "none", "label_confidence": "high",
+            "pattern": "00", "pattern_type": "hex", "tags": ["a"], "yara_rule": "r", "yara_rules": ["r"]
+        }],
+        "errors": [{"code": 500, "message": "in part", "id": "x"}]
+    }));
+    assert_eq!(job.meta.status, Some(JobStatus::Done));
+    assert_eq!(job.meta.reqtype, Some(RequestType::Hunt));
+    assert_eq!(job.meta.query_time.as_ref().unwrap().as_u64(), Some(91_234_567_890));
+    assert_eq!(job.meta.stats.as_ref().unwrap().total_count, Some(2));
+    assert_eq!(job.meta.patterns[0].pattern_type, Some(PatternType::Hex));
+    let found = &job.resources[0];
+    assert_eq!(found.filetype, Some(FileType::PE32));
+    assert_eq!(found.first_seen.unwrap().to_string(), "2020/06/09");
+    assert_eq!(found.label, Some(Label::Malware));
+    assert_eq!(found.samples[0].filesize, Some(1));
+    assert_eq!(job.errors[0].code, Some(500));
+    assert!(job.extra.is_empty() && job.meta.extra.is_empty() && found.extra.is_empty());
+}
+
+#[test]
+fn what_is_not_understood_is_kept_and_does_not_fail_the_rest() {
+    let job: Job = round_trip(&json!({
+        "meta": {"status": "INPROGRESS", "stats": null, "query_time": "slow", "sample": 5, "new": [1]},
+        "resources": [
+            {"sha256": "nonsense", "filesize": "12", "label": 7, "filetype": null, "samples": null, "new": {"a": null}},
+            "a text where a sample belongs",
+            {"sha256": "", "first_seen": "9 June", "tags": "x", "filesize": -1, "family": 1.5},
+            null
+        ],
+        "errors": "none",
+        "extra": true
+    }));
+    assert_eq!(job.meta.status, Some(JobStatus::InProgress));
+    assert_eq!(job.meta.stats, None);
+    assert_eq!(job.resources.len(), 2);
+    assert_eq!(job.resources[0].filesize, Some(12));
+    assert_eq!(job.resources[0].sha256, None);
+    assert_eq!(job.resources[0].extra.get("sha256").unwrap().as_str(), Some("nonsense"));
+    assert_eq!(job.resources[1].filesize, None);
+    assert_eq!(job.resources[1].extra.get("filesize").unwrap().to::<i32>(), Some(-1));
+    assert_eq!(job.extra.get("extra").unwrap().to_string(), "true");
+}
+
+#[test]
+fn missing_null_and_empty_stay_what_they_were() {
+    for reply in [
+        json!({}),
+        json!({"meta": null}),
+        json!({"meta": {}, "resources": null, "errors": null}),
+        json!({"meta": {}, "resources": [], "errors": []}),
+        json!({"meta": {"trace_id": null}, "resources": [{}]}),
+    ] {
+        let read: Envelope<PlainMeta, Sample> = serde_json::from_value(reply.clone()).unwrap();
+        assert!(read.errors.is_empty());
+        let written = serde_json::to_value(&read).unwrap();
+        // without a `meta` an empty one is written
+        let expected = if reply.get("meta").is_some() { reply } else { json!({"meta": {}}) };
+        assert_eq!(written, expected);
+    }
+    assert!(serde_json::from_str::<Envelope<PlainMeta, Sample>>("[]").is_err());
+    assert!(serde_json::from_str::<Envelope<PlainMeta, Sample>>("null").is_err());
+    assert!(serde_json::from_str::<Envelope<PlainMeta, Sample>>("").is_err());
+}
+
+#[test]
+fn a_query_time_is_a_number_of_any_kind() {
+    for (text, value) in
+        [("1.27e-07", 1.27e-7), ("0.5", 0.5), ("123456789012", 123_456_789_012.0), ("0", 0.0)]
+    {
+        let meta: PlainMeta = serde_json::from_str(&format!(r#"{{"query_time": {text}}}"#)).unwrap();
+        assert_eq!(meta.query_time.unwrap().as_f64(), Some(value));
+    }
+}
+
+#[test]
+fn a_submission_without_an_id_is_an_error() {
+    type Reply = Envelope<Submitted, Json>;
+    let reply: Reply = round_trip(&json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": []}));
+    assert_eq!(reply.meta.reqid.as_str(), "r-1");
+    // the trap: this `done` is not the job's
+    assert_eq!(reply.meta.extra.get("status").unwrap().as_str(), Some("done"));
+    for meta in [json!({}), json!({"reqid": null}), json!({"reqid": ""}), json!({"reqid": 1}), Value::Null] {
+        let error = serde_json::from_value::<Reply>(json!({"meta": meta, "resources": []})).unwrap_err();
+        assert!(!error.to_string().is_empty());
+    }
+    let error = serde_json::from_str::<Reply>("{}").unwrap_err();
+    assert_eq!(error.to_string(), "missing field `reqid` at line 1 column 2");
+}
+
+#[test]
+fn a_change_by_the_caller_is_written() {
+    let mut sample: Sample = serde_json::from_value(json!({"label": null, "filesize": "7"})).unwrap();
+    sample.label = Some(Label::Clean);
+    sample.filesize = Some(8);
+    assert_eq!(serde_json::to_value(&sample).unwrap(), json!({"label": "clean", "filesize": 8}));
+}
+
+#[test]
+fn a_result_is_small() {
+    // 100,000 of them are to fit into half of what a model of strings takes.
+    assert!(size_of::<Sample>() <= 192, "{}", size_of::<Sample>());
+    assert_eq!(size_of::<Extra>(), 8);
+}
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        (-1e9..1e9f64).prop_map(Value::from),
+        prop::sample::select(vec![
+            "",
+            "done",
+            "Done",
+            "malware",
+            "PE32",
+            "pe32",
+            "2020/06/09",
+            "9f86d081884c7d659a2feaa0c55ad015",
+            "7",
+            "ü"
+        ])
+        .prop_map(Value::from),
+    ];
+    let names = prop::sample::select(vec![
+        "meta",
+        "resources",
+        "errors",
+        "sha256",
+        "md5",
+        "filesize",
+        "filetype",
+        "first_seen",
+        "label",
+        "family",
+        "samples",
+        "tags",
+        "status",
+        "reqtype",
+        "stats",
+        "total_count",
+        "query_time",
+        "patterns",
+        "type",
+        "new",
+        "",
+    ]);
+    leaf.prop_recursive(4, 48, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::btree_map(names.clone().prop_map(String::from), inner, 0..8)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_object_is_read_and_comes_back(mut reply in any_json(), meta in any_json()) {
+        if let Value::Object(members) = &mut reply {
+            // without a `meta` an empty one is written
+            let meta = if meta.is_object() { meta } else { json!({}) };
+            members.insert("meta".into(), meta);
+            let read: Job = serde_json::from_value(reply.clone()).unwrap();
+            prop_assert_eq!(serde_json::to_value(&read).unwrap(), reply.clone());
+            let text: Job = serde_json::from_str(&reply.to_string()).unwrap();
+            prop_assert_eq!(text, read);
+        } else {
+            prop_assert!(serde_json::from_value::<Job>(reply).is_err());
+        }
+    }
+}
