@@ -77,12 +77,6 @@ impl FromStr for FileSize {
     }
 }
 
-impl From<u64> for FileSize {
-    fn from(bytes: u64) -> Self {
-        Self::bytes(bytes)
-    }
-}
-
 impl fmt::Display for FileSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)

@@ -75,14 +75,14 @@ impl SearchOptions {
     }
 
     /// Finds only files of this size or larger.
-    pub fn min_size(mut self, size: impl Into<FileSize>) -> Self {
-        self.min_size = Some(size.into());
+    pub fn min_size(mut self, size: FileSize) -> Self {
+        self.min_size = Some(size);
         self
     }
 
     /// Finds only files of this size or smaller.
-    pub fn max_size(mut self, size: impl Into<FileSize>) -> Self {
-        self.max_size = Some(size.into());
+    pub fn max_size(mut self, size: FileSize) -> Self {
+        self.max_size = Some(size);
         self
     }
 
@@ -137,13 +137,24 @@ mod tests {
             "the smallest date 2024/01/02 is above the largest 2024/01/01, so nothing can match"
         );
         assert_eq!(
-            refused(SearchOptions::new().min_size("8mb".parse::<FileSize>().unwrap()).max_size(1000)),
+            refused(
+                SearchOptions::new()
+                    .min_size("8mb".parse::<FileSize>().unwrap())
+                    .max_size(FileSize::bytes(1000))
+            ),
             "the smallest size 8mb is above the largest 1000, so nothing can match"
         );
         assert_eq!(refused(SearchOptions::new().limit(0)), "a limit of 0 returns nothing; give at least 1");
         let day = date("2024/01/01");
         assert!(
-            SearchOptions::new().min_date(day).max_date(day).min_size(5).max_size(5).limit(1).check().is_ok()
+            SearchOptions::new()
+                .min_date(day)
+                .max_date(day)
+                .min_size(FileSize::bytes(5))
+                .max_size(FileSize::bytes(5))
+                .limit(1)
+                .check()
+                .is_ok()
         );
     }
 }
