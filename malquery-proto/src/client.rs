@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io::{self, Read};
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,11 +11,12 @@ use http::StatusCode;
 
 use crate::cloud::BaseUrl;
 use crate::error::{ApiError, BuildError, ResponseError};
-use crate::flow::{Attempt, Auth, CallFlow, FlowError, RetryPolicy, SendFailure, Step, Ticket};
-use crate::oauth2::Revoke;
-use crate::operation::{
-    JsonOperation, JsonReply, MAX_ERROR_BODY, Operation, Reply, ResponseHead, StreamOperation,
+use crate::flow::{
+    Attempt, Auth, CallFlow, FlowError, JobFlow, JobProgress, RetryPolicy, SendFailure, Step, Submission,
+    Ticket,
 };
+use crate::oauth2::Revoke;
+use crate::operation::{JsonOperation, JsonReply, MAX_ERROR_BODY, Reply, ResponseHead, StreamOperation};
 use crate::operations::{
     ExactSearch, FuzzySearch, GetDownload, GetMetadata, GetQuotas, GetRequest, GetSamples, Hunt,
     SamplesMultidownload,
@@ -71,6 +73,18 @@ impl<C: Clock + ?Sized> Clock for &C {
     fn sleep_until(&self, time: Timestamp) {
         (**self).sleep_until(time);
     }
+}
+
+/// What the observer of a job is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JobStep {
+    /// A request is about to be sent. The flow knows that it is under way.
+    Send,
+    /// The outcome of a request was taken.
+    Reported,
+    /// Nothing is sent until this time.
+    Wait(Timestamp),
 }
 
 /// The time that is left for a request, its whole body included. A transport should give up by then.
@@ -209,13 +223,16 @@ impl<T: Transport, C: Clock> Client<T, C> {
     /// # Errors
     /// [`Error::Flow`], after the attempts its operation and the [`RetryPolicy`] allow.
     pub fn call<O: JsonOperation>(&self, operation: &O) -> Result<JsonReply<O>, Error> {
+        let mut flow = self.call_flow();
         self.drive(
-            operation,
+            &mut flow,
             |flow, now, auth| flow.poll(now, auth, operation),
             |flow, now, auth, ticket, response| {
                 let body = response.body().bytes();
                 flow.on_response(now, auth, operation, ticket, ResponseHead::from(&response), body)
             },
+            CallFlow::on_failure,
+            |_, _| ControlFlow::Continue(()),
         )
     }
 
@@ -224,8 +241,9 @@ impl<T: Transport, C: Clock> Client<T, C> {
     /// # Errors
     /// As [`Client::call`]. Errors in the bytes come from reading the [`Download`].
     pub fn open<O: StreamOperation>(&self, operation: &O) -> Result<Reply<Download<T::Body>>, Error> {
+        let mut flow = self.call_flow();
         self.drive(
-            operation,
+            &mut flow,
             |flow, now, auth| flow.poll_stream(now, auth, operation),
             |flow, now, auth, ticket, response| {
                 let head = ResponseHead::from(&response);
@@ -233,6 +251,48 @@ impl<T: Transport, C: Clock> Client<T, C> {
                 Ok(reply
                     .map(|reply| reply.map(|check| Download::new(response.into_body().into_stream(), check))))
             },
+            CallFlow::on_failure,
+            |_, _| ControlFlow::Continue(()),
+        )
+    }
+
+    /// A job to be submitted by [`Client::run_job`].
+    pub fn job(&self, job: impl Into<Submission>) -> JobFlow {
+        JobFlow::new(job, self.retry, self.seed())
+    }
+
+    /// A job that was submitted before, to be waited for by [`Client::run_job`].
+    pub fn attach(&self, id: RequestId) -> JobFlow {
+        JobFlow::attach(id, self.retry, self.seed())
+    }
+
+    /// Submits a job, if that is not done yet, and waits for its end. Polling costs nothing.
+    ///
+    /// Before every request and after every reply `observe` is shown the flow and what comes next. It may store
+    /// the flow, so that another process can go on with it, or end the run with [`ControlFlow::Break`].
+    ///
+    /// # Errors
+    /// [`Error::Flow`]; [`Error::Stopped`] when the observer ended the run.
+    pub fn run_job(
+        &self,
+        flow: &mut JobFlow,
+        observe: impl FnMut(&JobFlow, JobStep) -> ControlFlow<()>,
+    ) -> Result<JsonReply<GetRequest>, Error> {
+        if self.deadline.is_some() {
+            flow.set_deadline(self.deadline);
+        }
+        self.drive(
+            flow,
+            JobFlow::poll,
+            |flow, now, auth, ticket, response| {
+                let body = response.body().bytes();
+                match flow.on_response(now, auth, ticket, ResponseHead::from(&response), body)? {
+                    JobProgress::Pending => Ok(None),
+                    JobProgress::Done(reply) => Ok(Some(*reply)),
+                }
+            },
+            JobFlow::on_failure,
+            observe,
         )
     }
 
@@ -261,52 +321,73 @@ impl<T: Transport, C: Clock> Client<T, C> {
         }
     }
 
-    /// Runs a flow to its end.
-    fn drive<O: Operation, R>(
+    fn call_flow(&self) -> CallFlow {
+        let mut flow = CallFlow::new(self.retry, self.seed());
+        flow.set_deadline(self.deadline);
+        flow
+    }
+
+    /// A seed need not be secret, only different from call to call and from process to process.
+    fn seed(&self) -> u64 {
+        self.clock.now().as_millis() ^ self.calls.fetch_add(1, Ordering::Relaxed).rotate_left(32)
+    }
+
+    /// Runs a flow to its end: the one loop in which something is sent.
+    fn drive<F, R>(
         &self,
-        operation: &O,
-        mut poll: impl FnMut(&mut CallFlow, Timestamp, &mut Auth) -> Result<Step, FlowError>,
+        flow: &mut F,
+        mut poll: impl FnMut(&mut F, Timestamp, &mut Auth) -> Result<Step, FlowError>,
         mut take: impl FnMut(
-            &mut CallFlow,
+            &mut F,
             Timestamp,
             &mut Auth,
             Ticket,
             http::Response<Payload<T::Body>>,
         ) -> Result<Option<R>, FlowError>,
+        mut fail: impl FnMut(&mut F, Timestamp, &mut Auth, Ticket, SendFailure) -> Result<(), FlowError>,
+        mut observe: impl FnMut(&F, JobStep) -> ControlFlow<()>,
     ) -> Result<R, Error> {
-        // The seed need not be secret, only different from call to call and from process to process.
-        let call = self.calls.fetch_add(1, Ordering::Relaxed);
-        let seed = self.clock.now().as_millis() ^ call.rotate_left(32);
-        let mut flow = CallFlow::new(self.retry, seed).deadline(self.deadline);
         let mut cause = None;
         loop {
             let now = self.clock.now();
-            let step = poll(&mut flow, now, &mut self.auth());
+            let step = poll(flow, now, &mut self.auth());
             let attempt = match step {
                 Ok(Step::Send(attempt)) => attempt,
                 Ok(Step::Wait(time)) => {
+                    if observe(flow, JobStep::Wait(time)).is_break() {
+                        return Err(Error::Stopped);
+                    }
                     self.clock.sleep_until(time);
                     continue;
                 }
                 Err(error) => return Err(Error::new(error, cause)),
             };
             let Attempt { mut request, ticket, max_body, deadline } = *attempt;
+            if observe(flow, JobStep::Send).is_break() {
+                // Nothing was sent, and the flow is to know that.
+                let _ = fail(flow, now, &mut self.auth(), ticket, SendFailure::NotSent);
+                let _ = observe(flow, JobStep::Reported);
+                return Err(Error::Stopped);
+            }
             request.extensions_mut().insert(TimeLeft(deadline.since(now)));
             let result = self.send(request, max_body);
             let now = self.clock.now();
             let outcome = match result {
-                Ok(response) => take(&mut flow, now, &mut self.auth(), ticket, response),
+                Ok(response) => take(flow, now, &mut self.auth(), ticket, response),
                 Err(error) => {
-                    log::debug!("{} got no reply: {error}", O::META.id);
+                    log::debug!("no reply: {error}");
                     let why = error.failure();
                     cause = Some(error);
-                    flow.on_failure(now, &mut self.auth(), operation, ticket, why).map(|()| None)
+                    fail(flow, now, &mut self.auth(), ticket, why).map(|()| None)
                 }
             };
+            // Also told when the flow has ended, so that what is stored is its last state.
+            let stopped = observe(flow, JobStep::Reported).is_break();
             match outcome {
-                Ok(None) => {}
                 Ok(Some(result)) => return Ok(result),
                 Err(error) => return Err(Error::new(error, cause)),
+                Ok(None) if stopped => return Err(Error::Stopped),
+                Ok(None) => {}
             }
         }
     }
@@ -490,6 +571,8 @@ pub enum Error {
         /// What the transport said of the last attempt, when that is why.
         cause: Option<Box<dyn TransportError>>,
     },
+    /// The observer of a job ended the run.
+    Stopped,
     /// The body of a download broke off or is not what was asked for.
     Body(io::Error),
     /// A file could not be written.
@@ -567,6 +650,7 @@ impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Flow { error, .. } => error.fmt(f),
+            Self::Stopped => f.write_str("the run was stopped; the job itself goes on"),
             Self::Body(_) => f.write_str("the download failed"),
             #[cfg(feature = "fs")]
             Self::File { path, .. } => write!(f, "{} could not be written", path.display()),
@@ -579,6 +663,7 @@ impl StdError for Error {
         match self {
             Self::Flow { error: FlowError::Unsure { reply: Some(reply), .. }, .. } => Some(reply),
             Self::Flow { cause, .. } => cause.as_deref().map(|cause| cause as _),
+            Self::Stopped => None,
             Self::Body(error) => Some(error),
             #[cfg(feature = "fs")]
             Self::File { error, .. } => Some(error),

@@ -26,7 +26,10 @@ use crate::time::Timestamp;
 pub struct CallFlow {
     policy: RetryPolicy,
     seed: u64,
+    // Times and the refusals of tokens belong to this process; in another one they begin anew.
+    #[serde(skip)]
     deadline: Option<Timestamp>,
+    #[serde(skip)]
     started: Option<Timestamp>,
     not_before: Option<Timestamp>,
     attempts: u32,
@@ -34,8 +37,9 @@ pub struct CallFlow {
     token_attempts: u32,
     /// Whether the one replay after a 401 is used up.
     replayed: bool,
+    /// The request that was handed out and not reported. For a billed one that may have arrived it stays, so
+    /// that it is not sent again, not even by another process.
     in_flight: Option<u64>,
-    /// Refusals of tokens this flow knows of. They belong to the session, not to the stored state.
     #[serde(skip)]
     refusals_seen: Option<u64>,
 }
@@ -65,15 +69,31 @@ impl CallFlow {
     }
 
     /// Ends the call at this time, if the policy does not end it sooner.
-    pub fn deadline(mut self, deadline: Option<Timestamp>) -> Self {
+    pub fn set_deadline(&mut self, deadline: Option<Timestamp>) {
         self.deadline = deadline;
-        self
+    }
+
+    /// The next call of the same job.
+    pub(super) fn next(&self, policy: RetryPolicy) -> Self {
+        Self { deadline: self.deadline, ..Self::new(policy, self.seed.wrapping_add(1)) }
     }
 
     /// When the call has to end.
     fn ends(&self, now: Timestamp) -> Timestamp {
         let limit = self.started.unwrap_or(now).after(self.policy.time_limit);
         self.deadline.map_or(limit, |deadline| deadline.min(limit))
+    }
+
+    /// Starts the time limit, if it does not run yet, and tells when the call has to end.
+    fn begin(&mut self, now: Timestamp, meta: &Meta) -> Result<Timestamp, FlowError> {
+        self.started.get_or_insert(now);
+        let ends = self.ends(now);
+        if now < ends { Ok(ends) } else { Err(FlowError::TimeUp { operation: meta.id }) }
+    }
+
+    /// Waits, but not beyond the end of the call.
+    pub(super) fn wait(&mut self, now: Timestamp, until: Timestamp, meta: &Meta) -> Result<Step, FlowError> {
+        self.begin(now, meta).map(|ends| Step::Wait(until.min(ends)))
     }
 
     /// What to do next for an operation with a JSON reply.
@@ -86,7 +106,7 @@ impl CallFlow {
         auth: &mut Auth,
         operation: &O,
     ) -> Result<Step, FlowError> {
-        self.next(now, auth, operation, Some(MAX_JSON_BODY))
+        self.step(now, auth, operation, Some(MAX_JSON_BODY))
     }
 
     /// What to do next for an operation that answers with bytes.
@@ -99,10 +119,10 @@ impl CallFlow {
         auth: &mut Auth,
         operation: &O,
     ) -> Result<Step, FlowError> {
-        self.next(now, auth, operation, None)
+        self.step(now, auth, operation, None)
     }
 
-    fn next<O: Operation>(
+    fn step<O: Operation>(
         &mut self,
         now: Timestamp,
         auth: &mut Auth,
@@ -112,11 +132,7 @@ impl CallFlow {
         let meta = O::META;
         // Refused before anything is sent, even the request for a token.
         let mut request = unsigned(operation, auth.base())?;
-        self.started.get_or_insert(now);
-        let ends = self.ends(now);
-        if now >= ends {
-            return Err(FlowError::TimeUp { operation: meta.id });
-        }
+        let ends = self.begin(now, &meta)?;
         if self.in_flight.is_some() && meta.replay == Replay::Billed {
             // The request was handed out, and what came of it was not reported.
             return Err(FlowError::Unsure { operation: meta.id, reply: None });
@@ -134,7 +150,8 @@ impl CallFlow {
                 self.attempts += 1;
                 let serial = u64::from(self.attempts);
                 self.in_flight = Some(serial);
-                let ticket = Ticket(Kind::Call { serial, generation });
+                let ticket =
+                    Ticket(Kind::Call { serial, generation, operation: meta.id, replay: meta.replay });
                 Ok(Step::Send(Attempt { request, ticket, max_body, deadline: ends }.into()))
             }
         }
@@ -153,7 +170,7 @@ impl CallFlow {
         head: ResponseHead<'_>,
         body: &[u8],
     ) -> Result<Option<JsonReply<O>>, FlowError> {
-        self.take(now, auth, &O::META, ticket, head, body, || operation.response(head, body))
+        self.take(now, auth, ticket, head, body, || operation.response(head, body))
     }
 
     /// Takes the head of the reply to an attempt of an operation that answers with bytes, and its body unless
@@ -170,17 +187,15 @@ impl CallFlow {
         head: ResponseHead<'_>,
         body: &[u8],
     ) -> Result<Option<Reply<StreamCheck>>, FlowError> {
-        self.take(now, auth, &O::META, ticket, head, body, || {
+        self.take(now, auth, ticket, head, body, || {
             operation.response(head).ok_or_else(|| ResponseError::Api(operation.error(head, body).into()))
         })
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn take<R>(
         &mut self,
         now: Timestamp,
         auth: &mut Auth,
-        meta: &Meta,
         ticket: Ticket,
         head: ResponseHead<'_>,
         body: &[u8],
@@ -194,20 +209,40 @@ impl CallFlow {
                 }
                 Ok(None)
             }
-            Kind::Call { serial, generation } => {
-                self.in_flight.take_if(|sent| *sent == serial).ok_or(FlowError::WrongTicket)?;
+            Kind::Call { serial, generation, operation, replay } => {
+                self.reported(serial)?;
                 let error = match read() {
-                    Ok(result) => return Ok(Some(result)),
+                    Ok(result) => {
+                        self.in_flight = None;
+                        return Ok(Some(result));
+                    }
                     Err(ResponseError::Api(error)) => ResponseError::Api(auth.explain(*error).into()),
                     Err(error) => error,
                 };
-                match self.judge(now, auth, meta, generation, error) {
-                    Verdict::Again(time) => {
-                        self.not_before = time;
-                        Ok(None)
-                    }
-                    Verdict::Fail(error) => Err(error),
+                let verdict = self.judge(now, auth, operation, replay, generation, error);
+                self.settle(replay, verdict).map(|()| None)
+            }
+        }
+    }
+
+    fn reported(&self, serial: u64) -> Result<(), FlowError> {
+        if self.in_flight == Some(serial) { Ok(()) } else { Err(FlowError::WrongTicket) }
+    }
+
+    fn settle(&mut self, replay: Replay, verdict: Verdict) -> Result<(), FlowError> {
+        match verdict {
+            Verdict::Again(time) => {
+                self.in_flight = None;
+                self.not_before = time;
+                Ok(())
+            }
+            Verdict::Fail(error) => {
+                let arrived =
+                    matches!(error, FlowError::Unsure { .. } | FlowError::Response(ResponseError::Decode(_)));
+                if replay == Replay::Safe || !arrived {
+                    self.in_flight = None;
                 }
+                Err(error)
             }
         }
     }
@@ -216,15 +251,13 @@ impl CallFlow {
     ///
     /// # Errors
     /// Ends the call.
-    pub fn on_failure<O: Operation>(
+    pub fn on_failure(
         &mut self,
         now: Timestamp,
         auth: &mut Auth,
-        _operation: &O,
         ticket: Ticket,
         why: SendFailure,
     ) -> Result<(), FlowError> {
-        let meta = O::META;
         match ticket.0 {
             Kind::Token { serial } => {
                 auth.on_failure(serial, why);
@@ -233,19 +266,14 @@ impl CallFlow {
                     FlowError::NoReply { operation: crate::oauth2::TOKEN_ID, attempts: self.token_attempts };
                 self.retry_token(now, auth, None, error)
             }
-            Kind::Call { serial, .. } => {
-                self.in_flight.take_if(|sent| *sent == serial).ok_or(FlowError::WrongTicket)?;
-                if why == SendFailure::Unknown && meta.replay == Replay::Billed {
-                    return Err(FlowError::Unsure { operation: meta.id, reply: None });
-                }
-                let error = FlowError::NoReply { operation: meta.id, attempts: self.attempts };
-                match self.pause(now, None, error) {
-                    Verdict::Again(time) => {
-                        self.not_before = time;
-                        Ok(())
-                    }
-                    Verdict::Fail(error) => Err(error),
-                }
+            Kind::Call { serial, operation, replay, .. } => {
+                self.reported(serial)?;
+                let verdict = if why == SendFailure::Unknown && replay == Replay::Billed {
+                    Verdict::Fail(FlowError::Unsure { operation, reply: None })
+                } else {
+                    self.pause(now, None, FlowError::NoReply { operation, attempts: self.attempts })
+                };
+                self.settle(replay, verdict)
             }
         }
     }
@@ -254,7 +282,8 @@ impl CallFlow {
         &mut self,
         now: Timestamp,
         auth: &mut Auth,
-        meta: &Meta,
+        operation: &'static str,
+        replay: Replay,
         generation: u64,
         error: ResponseError,
     ) -> Verdict {
@@ -275,8 +304,8 @@ impl CallFlow {
                 }
                 verdict
             }
-            _ if api.is_retryable() && meta.replay == Replay::Billed => {
-                Verdict::Fail(FlowError::Unsure { operation: meta.id, reply: Some(api.clone()) })
+            _ if api.is_retryable() && replay == Replay::Billed => {
+                Verdict::Fail(FlowError::Unsure { operation, reply: Some(api.clone()) })
             }
             _ if api.is_retryable() => {
                 let hint = api.retry_at(now);

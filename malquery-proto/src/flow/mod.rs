@@ -6,6 +6,9 @@
 
 mod auth;
 mod call;
+mod job;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -13,8 +16,11 @@ use serde::{Deserialize, Serialize};
 
 pub use auth::Auth;
 pub use call::CallFlow;
+pub use job::{JobFlow, JobProgress, Submission};
 
-use crate::error::{ApiError, BuildError, ResponseError};
+use crate::error::{ApiError, BuildError, ResponseError, excerpt};
+use crate::operation::{JsonReply, Replay};
+use crate::operations::GetRequest;
 use crate::time::Timestamp;
 
 /// The largest JSON reply that is read, in bytes. 100,000 results take about 30 MB.
@@ -60,7 +66,7 @@ pub struct Ticket(Kind);
 #[derive(Debug)]
 enum Kind {
     Token { serial: u64 },
-    Call { serial: u64, generation: u64 },
+    Call { serial: u64, generation: u64, operation: &'static str, replay: Replay },
 }
 
 /// Why there is no reply: may the service have seen the request?
@@ -123,6 +129,10 @@ impl RetryPolicy {
     }
 }
 
+fn trace(id: Option<&str>) -> String {
+    id.map(|id| format!(" (trace id {})", excerpt(id.as_bytes(), 100))).unwrap_or_default()
+}
+
 /// Spreads the bits of a seed (the finaliser of splitmix64).
 fn mix(seed: u64, round: u32) -> u64 {
     let mut z = seed.wrapping_add(u64::from(round).wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -159,6 +169,9 @@ pub enum FlowError {
     /// The bearer token the caller supplied is not valid any more, and there are no credentials to renew it with.
     #[error("the bearer token that was supplied is not valid (any more); supply another, or credentials")]
     TokenRejected,
+    /// The service says that the job failed.
+    #[error("the job failed{}", trace(.0.trace_id.as_deref()))]
+    JobFailed(Box<JsonReply<GetRequest>>),
     /// A report with a ticket of another request.
     #[error("a reply was reported with the ticket of another request")]
     WrongTicket,

@@ -1,5 +1,5 @@
 use http::Method;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::BuildError;
 use crate::operation::{JsonOperation, Meta, Operation, Replay, RequestParts, Scope};
@@ -21,17 +21,11 @@ use crate::types::{Json, Pattern, SearchOptions, Submitted};
 ///     .options(SearchOptions::new().limit(100).filter_filetypes([FileType::PE32]));
 /// # Ok::<(), malquery_proto::types::ParseError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ExactSearch {
-    patterns: Vec<Pattern>,
+    #[serde(default, skip_serializing_if = "SearchOptions::is_empty")]
     options: SearchOptions,
-}
-
-#[derive(Serialize)]
-struct Body<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    options: Option<&'a SearchOptions>,
-    patterns: &'a [Pattern],
+    patterns: Vec<Pattern>,
 }
 
 impl ExactSearch {
@@ -62,7 +56,7 @@ impl Operation for ExactSearch {
             return Err(BuildError::NoPatterns);
         }
         self.options.check()?;
-        out.json(&Body { options: self.options.to_send(), patterns: &self.patterns })
+        out.json(self)
     }
 }
 

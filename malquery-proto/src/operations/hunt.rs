@@ -1,5 +1,5 @@
 use http::Method;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::BuildError;
 use crate::operation::{JsonOperation, Meta, Operation, Replay, RequestParts, Scope};
@@ -20,17 +20,11 @@ use crate::types::{Json, SearchOptions, Submitted};
 /// let hunt = Hunt::new(r#"rule gnu { strings: $a = "GNU" condition: $a }"#)
 ///     .options(SearchOptions::new().limit(100));
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Hunt {
-    yara_rule: String,
+    #[serde(default, skip_serializing_if = "SearchOptions::is_empty")]
     options: SearchOptions,
-}
-
-#[derive(Serialize)]
-struct Body<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    options: Option<&'a SearchOptions>,
-    yara_rule: &'a str,
+    yara_rule: String,
 }
 
 impl Hunt {
@@ -61,7 +55,7 @@ impl Operation for Hunt {
             return Err(BuildError::EmptyRule);
         }
         self.options.check()?;
-        out.json(&Body { options: self.options.to_send(), yara_rule: &self.yara_rule })
+        out.json(self)
     }
 }
 

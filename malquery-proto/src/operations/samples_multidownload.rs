@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use http::Method;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::BuildError;
 use crate::operation::{JsonOperation, Meta, Operation, Replay, RequestParts, Scope};
@@ -16,7 +16,7 @@ use crate::types::{Json, Sha256, Submitted};
 ///
 /// The reply holds the id of the job. When [`GetRequest`](super::GetRequest) says that it is done,
 /// [`GetSamples`](super::GetSamples) fetches the archive with the same id.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SamplesMultidownload {
     samples: Vec<Sha256>,
 }

@@ -1,4 +1,4 @@
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Date, FileSize, FileType, MetaField};
 use crate::error::BuildError;
@@ -16,7 +16,8 @@ use crate::error::BuildError;
 ///     .max_size("8mb".parse()?);
 /// # Ok::<(), malquery_proto::types::ParseError>(())
 /// ```
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct SearchOptions {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     filter_filetypes: Vec<FileType>,
@@ -114,9 +115,8 @@ impl SearchOptions {
         Ok(())
     }
 
-    /// The options for the body of a request; `None` leaves the member out.
-    pub(crate) fn to_send(&self) -> Option<&Self> {
-        (*self != Self::default()).then_some(self)
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{ParseError, PatternType};
 
@@ -17,7 +17,8 @@ use super::{ParseError, PatternType};
 /// assert!(Pattern::hex("894").is_err());
 /// # Ok::<(), malquery_proto::types::ParseError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "Parts")]
 pub struct Pattern {
     r#type: PatternType,
     value: String,
@@ -90,6 +91,21 @@ impl Pattern {
     /// The hex digits or the text.
     pub fn value(&self) -> &str {
         &self.value
+    }
+}
+
+/// A pattern as it is stored; reading it checks it again.
+#[derive(Deserialize)]
+struct Parts {
+    r#type: PatternType,
+    value: String,
+}
+
+impl TryFrom<Parts> for Pattern {
+    type Error = ParseError;
+
+    fn try_from(Parts { r#type, value }: Parts) -> Result<Self, ParseError> {
+        format!("{}:{value}", r#type).parse()
     }
 }
 

@@ -1,0 +1,462 @@
+//! The flows against a simulated service, with time as a number.
+
+use std::collections::VecDeque;
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use super::*;
+use crate::cloud::{BaseUrl, Cloud};
+use crate::error::ApiErrorKind;
+use crate::oauth2::{BearerToken, Credentials};
+use crate::operation::{JsonReply, ResponseHead};
+use crate::operations::{GetQuotas, Hunt};
+use crate::types::SearchOptions;
+
+/// What the service does with the next request.
+#[derive(Debug, Clone)]
+enum Answer {
+    Reply(u16, Vec<(&'static str, String)>, String),
+    Lost(SendFailure),
+}
+
+fn reply(status: u16, body: &str) -> Answer {
+    Answer::Reply(status, vec![], body.into())
+}
+
+fn with(answer: Answer, name: &'static str, value: impl ToString) -> Answer {
+    match answer {
+        Answer::Reply(status, mut headers, body) => {
+            headers.push((name, value.to_string()));
+            Answer::Reply(status, headers, body)
+        }
+        lost => lost,
+    }
+}
+
+fn token() -> Answer {
+    reply(201, r#"{"access_token": "t0ken", "expires_in": 1799}"#)
+}
+
+fn quotas() -> Answer {
+    reply(200, r#"{"meta": {"hunt_count": 1, "hunt_limit": 5}}"#)
+}
+
+fn submitted() -> Answer {
+    reply(200, r#"{"meta": {"reqid": "job-1", "status": "done"}, "resources": []}"#)
+}
+
+fn status(word: &str) -> Answer {
+    reply(200, &format!(r#"{{"meta": {{"reqid": "job-1", "status": "{word}"}}, "resources": []}}"#))
+}
+
+const GATEWAY_429: &str = r#"{"meta": {"powered_by": "crowdstrike-api-gateway"}, "errors": [{"code": 429, "message": "slow down"}]}"#;
+const QUOTA_429: &str =
+    r#"{"meta": {"powered_by": "malquery-api"}, "errors": [{"code": 429, "message": "quota"}]}"#;
+
+/// Runs flows against answers, and takes down what was sent and how long was waited.
+struct Service {
+    now: Timestamp,
+    auth: Auth,
+    answers: VecDeque<Answer>,
+    sent: Vec<String>,
+    waits: Vec<Duration>,
+}
+
+const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+impl Service {
+    fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
+        Self {
+            now: START,
+            auth: Auth::new(Cloud::Us1, Credentials::new("id", "s3cret")),
+            answers: answers.into_iter().collect(),
+            sent: vec![],
+            waits: vec![],
+        }
+    }
+
+    fn answer(&mut self, attempt: &Attempt) -> Answer {
+        let uri = attempt.request.uri();
+        self.sent.push(format!(
+            "{} {}",
+            attempt.request.method(),
+            uri.path().rsplit('/').nth(1).unwrap_or_default()
+        ));
+        self.answers.pop_front().unwrap_or_else(|| panic!("unexpected request {:?}", self.sent))
+    }
+
+    fn run<F, R>(
+        &mut self,
+        flow: &mut F,
+        poll: impl Fn(&mut F, Timestamp, &mut Auth) -> Result<Step, FlowError>,
+        take: impl Fn(
+            &mut F,
+            Timestamp,
+            &mut Auth,
+            Ticket,
+            ResponseHead<'_>,
+            &[u8],
+        ) -> Result<Option<R>, FlowError>,
+        fail: impl Fn(&mut F, Timestamp, &mut Auth, Ticket, SendFailure) -> Result<(), FlowError>,
+    ) -> Result<R, FlowError> {
+        for _ in 0..1000 {
+            match poll(flow, self.now, &mut self.auth)? {
+                Step::Wait(time) => {
+                    assert!(time > self.now, "a wait must lead on");
+                    self.waits.push(time.since(self.now));
+                    self.now = time;
+                }
+                Step::Send(attempt) => match self.answer(&attempt) {
+                    Answer::Lost(why) => fail(flow, self.now, &mut self.auth, attempt.ticket, why)?,
+                    Answer::Reply(status, headers, body) => {
+                        let headers: HeaderMap = headers
+                            .iter()
+                            .map(|(name, value)| {
+                                (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+                            })
+                            .collect();
+                        let status = StatusCode::from_u16(status).unwrap();
+                        let head = ResponseHead { status, headers: &headers };
+                        if let Some(result) =
+                            take(flow, self.now, &mut self.auth, attempt.ticket, head, body.as_bytes())?
+                        {
+                            return Ok(result);
+                        }
+                    }
+                },
+            }
+        }
+        panic!("the flow does not end: {:?}", self.sent)
+    }
+
+    fn call<O: crate::operation::JsonOperation>(&mut self, operation: &O) -> Result<JsonReply<O>, FlowError> {
+        self.run(
+            &mut CallFlow::new(RetryPolicy::default(), 7),
+            |flow, now, auth| flow.poll(now, auth, operation),
+            |flow, now, auth, ticket, head, body| flow.on_response(now, auth, operation, ticket, head, body),
+            CallFlow::on_failure,
+        )
+    }
+
+    fn job(&mut self, flow: &mut JobFlow) -> Result<JsonReply<GetRequest>, FlowError> {
+        self.run(
+            flow,
+            JobFlow::poll,
+            |flow, now, auth, ticket, head, body| {
+                Ok(match flow.on_response(now, auth, ticket, head, body)? {
+                    JobProgress::Done(reply) => Some(*reply),
+                    JobProgress::Pending => None,
+                })
+            },
+            JobFlow::on_failure,
+        )
+    }
+}
+
+fn hunt() -> Hunt {
+    Hunt::new("rule private_rule { condition: true }").options(SearchOptions::new().limit(3))
+}
+
+fn api_kind(error: &FlowError) -> Option<ApiErrorKind> {
+    match error {
+        FlowError::Response(ResponseError::Api(error)) => Some(error.kind()),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_token_is_fetched_once_and_renewed_before_it_expires() {
+    let mut service = Service::new([token(), quotas(), quotas(), token(), quotas()]);
+    service.call(&GetQuotas).unwrap();
+    // 120 seconds before the end of 1,799
+    service.now = START.after(Duration::from_secs(1678));
+    service.call(&GetQuotas).unwrap();
+    service.now = START.after(Duration::from_secs(1680));
+    service.call(&GetQuotas).unwrap();
+    assert_eq!(service.sent, ["POST oauth2", "GET quotas", "GET quotas", "POST oauth2", "GET quotas"]);
+}
+
+#[test]
+fn a_token_that_lives_no_time_at_all_serves_one_call() {
+    let dead = || reply(201, r#"{"access_token": "t", "expires_in": 0}"#);
+    let mut service = Service::new([dead(), quotas(), dead(), quotas()]);
+    service.call(&GetQuotas).unwrap();
+    service.call(&GetQuotas).unwrap();
+}
+
+#[test]
+fn what_is_invalid_is_refused_before_a_token_is_asked_for() {
+    let mut service = Service::new([]);
+    let error = service.call(&Hunt::new(" ")).unwrap_err();
+    assert!(matches!(error, FlowError::Build(BuildError::EmptyRule)), "{error}");
+    service.auth = Auth::new(Cloud::Us1, Credentials::new("id", ""));
+    let error = service.call(&GetQuotas).unwrap_err();
+    assert_eq!(error.to_string(), "the client secret is empty");
+    assert!(service.sent.is_empty());
+}
+
+#[test]
+fn a_401_is_replayed_once_with_a_new_token() {
+    let denied =
+        || reply(401, r#"{"errors": [{"code": 401, "message": "access denied, invalid bearer token"}]}"#);
+    for billed in [false, true] {
+        let mut service = Service::new([token(), denied(), token()]);
+        service.answers.push_back(if billed { submitted() } else { quotas() });
+        let result =
+            if billed { service.call(&hunt()).map(drop) } else { service.call(&GetQuotas).map(drop) };
+        result.unwrap();
+        let mut service = Service::new([token(), denied(), token(), denied()]);
+        let error = if billed { service.call(&hunt()).map(drop) } else { service.call(&GetQuotas).map(drop) };
+        assert_eq!(api_kind(&error.unwrap_err()), Some(ApiErrorKind::Unauthorized));
+        assert!(service.waits.is_empty());
+    }
+}
+
+#[test]
+fn wrong_credentials_are_tried_once() {
+    let mut service = Service::new([reply(
+        403,
+        r#"{"errors": [{"code": 403, "message": "access denied, authorization failed"}]}"#,
+    )]);
+    let error = service.call(&GetQuotas).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "oauth2AccessToken answered 403 Forbidden: access denied, authorization failed; hint: the address you send \
+         from is probably not on the allowlist of the API client"
+    );
+    assert!(!error.to_string().contains("s3cret"));
+}
+
+#[test]
+fn a_safe_call_outlasts_failures_and_a_billed_one_does_not_repeat_them() {
+    let failures = [reply(500, ""), reply(502, "<html>"), Answer::Lost(SendFailure::Unknown)];
+    let mut service = Service::new([token()].into_iter().chain(failures.clone()).chain([quotas()]));
+    service.call(&GetQuotas).unwrap();
+    assert_eq!(service.waits.len(), 3);
+    for (wait, most) in service.waits.iter().zip([500, 1000, 2000]) {
+        assert!(wait.as_millis() >= most / 2 && wait.as_millis() <= most, "{wait:?} of {most}");
+    }
+    for failure in failures {
+        let mut service = Service::new([token(), failure]);
+        let error = service.call(&hunt()).unwrap_err();
+        assert!(matches!(error, FlowError::Unsure { .. }), "{error}");
+        assert_eq!(service.sent, ["POST oauth2", "POST hunt"]);
+    }
+}
+
+#[test]
+fn what_was_surely_not_sent_is_sent_again() {
+    let refused = || Answer::Lost(SendFailure::NotSent);
+    let mut service = Service::new([refused(), token(), refused(), refused(), submitted()]);
+    service.call(&hunt()).unwrap();
+    let mut service = Service::new([token(), refused(), refused(), refused(), refused()]);
+    let error = service.call(&hunt()).unwrap_err();
+    assert_eq!(error.to_string(), "PostMalQueryHuntV1 got no reply (4 attempts)");
+    let mut service = Service::new([refused(), refused(), refused(), refused()]);
+    let error = service.call(&hunt()).unwrap_err();
+    assert_eq!(error.to_string(), "oauth2AccessToken got no reply (4 attempts)");
+}
+
+#[test]
+fn a_rate_limit_is_waited_for_and_an_exhausted_quota_is_not() {
+    let seconds = START.as_millis() / 1000 + 7;
+    for (answer, expected) in [
+        (with(reply(429, GATEWAY_429), "x-ratelimit-retryafter", seconds), 7_000),
+        (with(reply(429, GATEWAY_429), "x-ratelimit-retryafter", seconds * 1000), 7_000),
+        (with(reply(429, GATEWAY_429), "retry-after", 9), 9_000),
+        (with(reply(429, QUOTA_429), "retry-after", 9), 9_000),
+    ] {
+        let mut service = Service::new([token(), answer, submitted()]);
+        service.call(&hunt()).unwrap();
+        assert_eq!(service.waits, [Duration::from_millis(expected)]);
+    }
+    // no hint, or one that has passed: a pause of our own
+    for answer in
+        [reply(429, GATEWAY_429), with(reply(429, GATEWAY_429), "x-ratelimit-retryafter", seconds - 60)]
+    {
+        let mut service = Service::new([token(), answer, submitted()]);
+        service.call(&hunt()).unwrap();
+        assert_eq!(service.waits.len(), 1);
+    }
+    let mut service = Service::new([token(), reply(429, QUOTA_429)]);
+    assert_eq!(api_kind(&service.call(&hunt()).unwrap_err()), Some(ApiErrorKind::QuotaExhausted));
+    // longer than anyone should wait without being asked
+    let far = with(reply(429, GATEWAY_429), "retry-after", 3600);
+    let mut service = Service::new([token(), far]);
+    let error = service.call(&hunt()).unwrap_err();
+    let FlowError::Response(ResponseError::Api(api)) = &error else { panic!("{error}") };
+    assert_eq!(api.retry_at(service.now), Some(START.after(Duration::from_secs(3600))));
+}
+
+#[test]
+fn the_account_is_followed_to_its_cloud_once_and_nowhere_else() {
+    let moved = |to: &str| with(with(reply(308, ""), "location", to), "x-cs-region", "us-2");
+    let us2 = "https://api.us-2.crowdstrike.com/oauth2/token";
+    let mut service = Service::new([moved(us2), token(), quotas()]);
+    service.call(&GetQuotas).unwrap();
+    assert_eq!(service.auth.base(), &BaseUrl::from(Cloud::Us2));
+
+    let mut service = Service::new([moved(us2), moved(us2)]);
+    assert_eq!(api_kind(&service.call(&GetQuotas).unwrap_err()), Some(ApiErrorKind::Redirect));
+
+    for elsewhere in [
+        "https://evil.example/oauth2/token",
+        "http://api.us-2.crowdstrike.com/oauth2/token",
+        "https://api.us-2.crowdstrike.com.evil.example/",
+        "https://api.us-2.crowdstrike.com@evil.example/",
+        "https://api.us-2.crowdstrike.com:8443/",
+        "/oauth2/token",
+    ] {
+        let mut service = Service::new([moved(elsewhere)]);
+        let error = service.call(&GetQuotas).unwrap_err();
+        assert_eq!(api_kind(&error), Some(ApiErrorKind::Redirect), "{elsewhere}");
+        assert!(
+            error.to_string().ends_with("hint: the account lives in another cloud: name it (FALCON_CLOUD)"),
+            "{error}"
+        );
+    }
+    let mut service = Service::new([moved(us2)]);
+    service.auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret")).follow_region(false);
+    assert_eq!(api_kind(&service.call(&GetQuotas).unwrap_err()), Some(ApiErrorKind::Redirect));
+}
+
+#[test]
+fn a_401_of_the_wrong_cloud_names_the_right_one() {
+    let denied = || with(reply(401, ""), "x-cs-region", "us-2");
+    let mut service = Service::new([token(), denied(), token(), denied()]);
+    assert_eq!(
+        service.call(&GetQuotas).unwrap_err().to_string(),
+        "GetMalQueryQuotasV1 answered 401 Unauthorized; hint: the reply names the cloud us-2, but us-1 was asked: \
+         set FALCON_CLOUD=us-2, or name that cloud"
+    );
+}
+
+#[test]
+fn a_supplied_token_is_not_renewed() {
+    let mut service = Service::new([quotas(), reply(401, "")]);
+    service.auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+    service.call(&GetQuotas).unwrap();
+    let error = service.call(&GetQuotas).unwrap_err();
+    assert!(matches!(error, FlowError::TokenRejected), "{error}");
+}
+
+#[test]
+fn while_one_flow_fetches_a_token_the_others_wait_and_share_its_fate() {
+    let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
+    let mut flows = [1, 2, 3].map(|seed| CallFlow::new(RetryPolicy::default(), seed));
+    let Step::Send(fetch) = flows[0].poll(START, &mut auth, &GetQuotas).unwrap() else { panic!() };
+    for flow in &mut flows[1..] {
+        assert!(matches!(flow.poll(START, &mut auth, &GetQuotas).unwrap(), Step::Wait(time) if time > START));
+    }
+    let headers = HeaderMap::new();
+    let head = ResponseHead { status: StatusCode::UNAUTHORIZED, headers: &headers };
+    flows[0].on_response(START, &mut auth, &GetQuotas, fetch.ticket, head, b"").unwrap_err();
+    let later = START.after(Duration::from_millis(20));
+    for flow in &mut flows[1..] {
+        assert_eq!(
+            api_kind(&flow.poll(later, &mut auth, &GetQuotas).unwrap_err()),
+            Some(ApiErrorKind::Unauthorized)
+        );
+    }
+    // a call that begins now may try anew
+    let mut flow = CallFlow::new(RetryPolicy::default(), 4);
+    assert!(matches!(flow.poll(later, &mut auth, &GetQuotas).unwrap(), Step::Send(_)));
+}
+
+#[test]
+fn a_flow_that_never_reports_does_not_keep_the_others_from_a_token() {
+    let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
+    let _lost = CallFlow::new(RetryPolicy::default(), 1).poll(START, &mut auth, &GetQuotas).unwrap();
+    let mut flow = CallFlow::new(RetryPolicy::default(), 2);
+    assert!(matches!(flow.poll(START, &mut auth, &GetQuotas).unwrap(), Step::Wait(_)));
+    let later = START.after(Duration::from_secs(90));
+    assert!(matches!(flow.poll(later, &mut auth, &GetQuotas).unwrap(), Step::Send(_)));
+}
+
+#[test]
+fn a_job_ends_when_it_is_done_and_not_when_its_submission_is() {
+    let mut service =
+        Service::new([token(), submitted(), status("inprogress"), status("queued"), status("done")]);
+    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+    let reply = service.job(&mut flow).unwrap();
+    assert_eq!(reply.meta.reqid, flow.id().cloned());
+    assert_eq!(service.waits, [Duration::from_secs(5); 2]);
+    assert_eq!(service.sent, ["POST oauth2", "POST hunt", "GET requests", "GET requests", "GET requests"]);
+}
+
+#[test]
+fn a_failed_job_is_an_error() {
+    let mut service = Service::new([token(), submitted(), status("failed")]);
+    let error = service.job(&mut JobFlow::new(hunt(), RetryPolicy::default(), 7)).unwrap_err();
+    assert!(matches!(error, FlowError::JobFailed(_)), "{error}");
+}
+
+#[test]
+fn polling_outlasts_an_outage() {
+    let mut answers = vec![token(), submitted()];
+    answers.extend(
+        (0..19).map(|i| if i % 2 == 0 { reply(503, "") } else { Answer::Lost(SendFailure::Unknown) }),
+    );
+    answers.push(status("done"));
+    Service::new(answers).job(&mut JobFlow::new(hunt(), RetryPolicy::default(), 7)).unwrap();
+}
+
+#[test]
+fn a_deadline_ends_a_job_that_can_be_taken_up_again() {
+    let mut service =
+        Service::new([token(), submitted()].into_iter().chain((0..99).map(|_| status("inprogress"))));
+    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+    let deadline = START.after(Duration::from_secs(12));
+    flow.set_deadline(Some(deadline));
+    let error = service.job(&mut flow).unwrap_err();
+    assert_eq!(error.to_string(), "the time for GetMalQueryRequestV1 is up");
+    assert_eq!(service.now, deadline);
+    service.answers = [status("done")].into();
+    flow.set_deadline(None);
+    service.job(&mut flow).unwrap();
+}
+
+#[test]
+fn a_stored_job_goes_on_in_another_process_without_the_rule() {
+    let mut service = Service::new([token(), submitted(), status("inprogress")]);
+    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+    flow.set_deadline(Some(START.after(Duration::from_secs(3))));
+    service.job(&mut flow).unwrap_err();
+    let stored = serde_json::to_string(&flow).unwrap();
+    for secret in ["private_rule", "s3cret", "t0ken"] {
+        assert!(!stored.contains(secret), "{stored}");
+    }
+    let mut flow: JobFlow = serde_json::from_str(&stored).unwrap();
+    service.answers = [status("done")].into();
+    service.job(&mut flow).unwrap();
+    let newer = stored.replacen("\"version\":1", "\"version\":2", 1);
+    assert!(serde_json::from_str::<JobFlow>(&newer).unwrap_err().to_string().contains("version 2"));
+}
+
+#[test]
+fn a_submission_that_may_have_arrived_is_never_sent_again() {
+    // the outcome was reported as unknown, or the process ended before it was reported
+    for reported in [true, false] {
+        let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+        let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+        let Step::Send(attempt) = flow.poll(START, &mut auth).unwrap() else { panic!() };
+        if reported {
+            flow.on_failure(START, &mut auth, attempt.ticket, SendFailure::Unknown).unwrap_err();
+        }
+        let mut flow: JobFlow = serde_json::from_str(&serde_json::to_string(&flow).unwrap()).unwrap();
+        for _ in 0..2 {
+            assert!(matches!(flow.poll(START, &mut auth).unwrap_err(), FlowError::Unsure { .. }));
+        }
+    }
+    // a reply that says it was accepted, and does not say as what
+    let mut service = Service::new([token(), reply(200, r#"{"meta": {}}"#)]);
+    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+    assert!(matches!(service.job(&mut flow).unwrap_err(), FlowError::Response(ResponseError::Decode(_))));
+    assert!(matches!(service.job(&mut flow).unwrap_err(), FlowError::Unsure { .. }));
+    // one that was surely not sent is another matter
+    let lost = || Answer::Lost(SendFailure::NotSent);
+    let mut service = Service::new([token(), lost(), lost(), lost(), lost(), submitted(), status("done")]);
+    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+    service.job(&mut flow).unwrap_err();
+    service.job(&mut flow).unwrap();
+}
