@@ -188,3 +188,89 @@ impl StreamCheck {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Feeds a body in chunks of these sizes, over and over, and the rest at once when there are none.
+    fn feed(mut check: StreamCheck, body: &[u8], sizes: &[usize]) -> Result<Received, StreamError> {
+        let mut rest = body;
+        let mut sizes = sizes.iter().cycle();
+        while !rest.is_empty() {
+            let size = sizes.next().map_or(rest.len(), |size| *size).min(rest.len());
+            let (chunk, behind) = rest.split_at(size);
+            check.update(chunk)?;
+            rest = behind;
+        }
+        check.finish()
+    }
+
+    fn sha256(body: &[u8]) -> Sha256 {
+        Sha256::from_bytes(Hasher::digest(body).into())
+    }
+
+    #[test]
+    fn each_way_to_be_wrong_has_its_error() {
+        let body = b"PK\x03\x04 and more";
+        let right = || StreamCheck::new().expect_length(13).expect_sha256(sha256(body)).expect_zip().cap(13);
+        assert_eq!(feed(right(), body, &[]).unwrap(), Received { bytes: 13, sha256: sha256(body) });
+        for end in 0..body.len() {
+            let error = feed(right(), &body[..end], &[]).unwrap_err();
+            assert_eq!(error, StreamError::Short { received: end as u64, declared: 13 });
+        }
+        let longer = b"PK\x03\x04 and more!";
+        assert_eq!(feed(right().cap(99), longer, &[]).unwrap_err(), StreamError::Long { declared: 13 });
+        assert_eq!(feed(right(), longer, &[]).unwrap_err(), StreamError::TooLarge { cap: 13 });
+        let other = b"PK\x03\x04 and mort";
+        let error = feed(right(), other, &[]).unwrap_err();
+        assert_eq!(error, StreamError::WrongHash { received: sha256(other), expected: sha256(body) });
+        for body in [b"{\"errors\": []}".as_slice(), b"PK", b"", b"PK\x01\x02"] {
+            assert_eq!(feed(StreamCheck::new().expect_zip(), body, &[]).unwrap_err(), StreamError::NotZip);
+        }
+        feed(StreamCheck::new().expect_zip(), b"PK\x05\x06", &[1]).unwrap();
+    }
+
+    #[test]
+    fn a_compressed_body_is_refused() {
+        let mut headers = http::HeaderMap::new();
+        let check = |headers: &http::HeaderMap| {
+            feed(StreamCheck::for_head(ResponseHead { status: http::StatusCode::OK, headers }), b"x", &[])
+        };
+        headers.insert("content-encoding", "identity".parse().unwrap());
+        check(&headers).unwrap();
+        headers.insert("content-encoding", "gzip".parse().unwrap());
+        assert_eq!(check(&headers).unwrap_err(), StreamError::Encoded("gzip".into()));
+        let empty = StreamCheck::for_head(ResponseHead { status: http::StatusCode::OK, headers: &headers });
+        assert_eq!(empty.finish().unwrap_err(), StreamError::Encoded("gzip".into()));
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_make_no_difference(
+            body in prop::collection::vec(any::<u8>(), 0..200),
+            zip: bool,
+            cut in 0usize..220,
+            flip in prop::option::of(0usize..200),
+            sizes in prop::collection::vec(1usize..9, 1..6),
+        ) {
+            let mut body = body;
+            if zip {
+                body.splice(..0, *b"PK\x03\x04");
+            }
+            let declared = StreamCheck::new().expect_length(body.len() as u64).expect_sha256(sha256(&body));
+            let check = if zip { declared.expect_zip() } else { declared };
+            let right = body.clone();
+            body.truncate(cut);
+            if let Some(byte) = flip.and_then(|at| body.get_mut(at)) {
+                *byte ^= 1;
+            }
+            let whole = feed(check.clone(), &body, &[]);
+            prop_assert_eq!(&whole, &feed(check.clone(), &body, &[1]));
+            prop_assert_eq!(&whole, &feed(check, &body, &sizes));
+            prop_assert_eq!(whole.is_ok(), body == right);
+        }
+    }
+}
