@@ -1,0 +1,68 @@
+use std::fmt;
+use std::io::{self, Read};
+
+use flate2::read::MultiGzDecoder;
+use ureq::BodyReader;
+
+/// The body of a reply, read from the connection as you read it, and decoded when it is a compressed JSON document.
+///
+/// A body that stalls fails with [`TimedOut`](io::ErrorKind::TimedOut), one that breaks off with
+/// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof). After an error all further reads fail, too.
+pub struct Body {
+    reader: Reader,
+    failed: Option<io::ErrorKind>,
+}
+
+enum Reader {
+    Plain(BodyReader<'static>),
+    Gzip(Box<MultiGzDecoder<BodyReader<'static>>>),
+}
+
+impl Body {
+    pub(crate) fn new(body: ureq::Body, gzip: bool) -> Self {
+        let reader = body.into_reader();
+        let reader =
+            if gzip { Reader::Gzip(MultiGzDecoder::new(reader).into()) } else { Reader::Plain(reader) };
+        Self { reader, failed: None }
+    }
+}
+
+impl Read for Body {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // ureq would report the end of the body, and who reads on would take it for whole.
+        if let Some(kind) = self.failed {
+            return Err(kind.into());
+        }
+        let result = match &mut self.reader {
+            Reader::Plain(reader) => reader.read(buffer),
+            Reader::Gzip(reader) => reader.read(buffer),
+        };
+        result.map_err(|error| {
+            let error = explain(error);
+            if error.kind() != io::ErrorKind::Interrupted {
+                self.failed = Some(error.kind());
+            }
+            error
+        })
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Body").finish_non_exhaustive()
+    }
+}
+
+/// ureq makes `ErrorKind::Other` of everything that is not an error of the socket.
+fn explain(error: io::Error) -> io::Error {
+    match error.downcast::<ureq::Error>() {
+        Ok(ureq::Error::Timeout(ureq::Timeout::Global)) => {
+            io::Error::new(io::ErrorKind::TimedOut, "the time for the call was up before the body ended")
+        }
+        Ok(ureq::Error::Timeout(_)) => {
+            io::Error::new(io::ErrorKind::TimedOut, "the body stalled: no byte of it came in time")
+        }
+        Ok(error) => io::Error::new(io::ErrorKind::InvalidData, error),
+        Err(error) => error,
+    }
+}

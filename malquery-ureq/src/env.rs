@@ -1,0 +1,185 @@
+use std::ffi::OsString;
+
+use malquery_proto::types::ParseError;
+use malquery_proto::{BaseUrl, Cloud, Credentials};
+
+const CLIENT_ID: &str = "FALCON_CLIENT_ID";
+const CLIENT_SECRET: &str = "FALCON_CLIENT_SECRET";
+const CLOUD: &str = "FALCON_CLOUD";
+const BASE_URL: &str = "FALCON_BASE_URL";
+const MEMBER_CID: &str = "FALCON_MEMBER_CID";
+
+/// Where to ask and who asks, as the environment has it.
+///
+/// | variable | meaning |
+/// |---|---|
+/// | `FALCON_CLIENT_ID` | the id of the API client |
+/// | `FALCON_CLIENT_SECRET` | its secret |
+/// | `FALCON_CLOUD` | the cloud the account lives in; `us-1` unless set |
+/// | `FALCON_BASE_URL` | where to ask, in place of a cloud; it is used when both are set |
+/// | `FALCON_MEMBER_CID` | the child to act for; only for a Flight Control parent |
+///
+/// White space around a value is left out. An empty value is the same as none.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where requests go.
+    pub base: BaseUrl,
+    /// Who asks.
+    pub credentials: Credentials,
+}
+
+impl Settings {
+    /// The settings of the process environment.
+    ///
+    /// # Errors
+    /// See [`EnvError`].
+    pub fn from_env() -> Result<Self, EnvError> {
+        Self::from_lookup(|name| std::env::var_os(name))
+    }
+
+    /// The settings that `lookup` gives for the names of the variables, for a program that lets its options stand
+    /// above the environment, or keeps them elsewhere.
+    ///
+    /// ```
+    /// use malquery_ureq::Settings;
+    ///
+    /// // From the command line.
+    /// let cloud = Some("eu-1".to_owned());
+    /// let settings = Settings::from_lookup(|name| match name {
+    ///     "FALCON_CLOUD" => cloud.clone().map(Into::into).or_else(|| std::env::var_os(name)),
+    ///     # "FALCON_CLIENT_ID" | "FALCON_CLIENT_SECRET" => Some("x".into()),
+    ///     _ => std::env::var_os(name),
+    /// })?;
+    /// # Ok::<(), malquery_ureq::EnvError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// See [`EnvError`].
+    pub fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, EnvError> {
+        let get = |name| match lookup(name).map(OsString::into_string) {
+            None => Ok(None),
+            Some(Ok(value)) => Ok(Some(value.trim().to_owned()).filter(|value| !value.is_empty())),
+            Some(Err(_)) => Err(EnvError::NotUnicode(name)),
+        };
+        let need = |name| get(name)?.ok_or(EnvError::Missing(name));
+        let mut credentials = Credentials::new(need(CLIENT_ID)?, need(CLIENT_SECRET)?);
+        if let Some(cid) = get(MEMBER_CID)? {
+            credentials = credentials.member_cid(cid.parse().map_err(invalid(MEMBER_CID))?);
+        }
+        let base = match (get(BASE_URL)?, get(CLOUD)?) {
+            (Some(url), _) => url.parse().map_err(invalid(BASE_URL))?,
+            (None, Some(cloud)) => cloud.parse::<Cloud>().map_err(invalid(CLOUD))?.into(),
+            (None, None) => Cloud::Us1.into(),
+        };
+        Ok(Self { base, credentials })
+    }
+}
+
+/// An environment variable that is missing or cannot be used. It does not show the secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnvError {
+    /// It is not set, or empty.
+    #[error("{0} is not set; make an API client in the Falcon console and set its id and secret")]
+    Missing(&'static str),
+    /// It is not Unicode.
+    #[error("{0} is not Unicode")]
+    NotUnicode(&'static str),
+    /// It has a value that does not belong there.
+    #[error("{variable} is not valid")]
+    #[allow(missing_docs)]
+    Invalid {
+        variable: &'static str,
+        #[source]
+        error: ParseError,
+    },
+}
+
+impl EnvError {
+    /// The name of the variable.
+    pub fn variable(&self) -> &'static str {
+        match self {
+            Self::Missing(variable) | Self::NotUnicode(variable) | Self::Invalid { variable, .. } => variable,
+        }
+    }
+}
+
+fn invalid(variable: &'static str) -> impl Fn(ParseError) -> EnvError {
+    move |error| EnvError::Invalid { variable, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Settings, EnvError> {
+        Settings::from_lookup(|name| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())
+        })
+    }
+
+    const WHO: [(&str, &str); 2] = [(CLIENT_ID, "an-id"), (CLIENT_SECRET, "p4ssw0rd")];
+
+    fn with(more: &[(&str, &str)]) -> Result<Settings, EnvError> {
+        read(&[more, &WHO].concat())
+    }
+
+    #[test]
+    fn values_are_trimmed_and_empty_ones_are_none() {
+        let settings = read(&[
+            (CLIENT_ID, " an-id\n"),
+            (CLIENT_SECRET, "\tp4ssw0rd\r\n"),
+            (CLOUD, ""),
+            (BASE_URL, " "),
+            (MEMBER_CID, "\n"),
+        ])
+        .unwrap();
+        assert_eq!(settings.base, Cloud::Us1.into());
+        assert_eq!(settings.credentials.client_id(), "an-id");
+        assert!(format!("{settings:?}").contains("member_cid: None"), "{settings:?}");
+    }
+
+    #[test]
+    fn the_base_url_beats_the_cloud() {
+        assert_eq!(with(&[]).unwrap().base, Cloud::Us1.into());
+        assert_eq!(with(&[(CLOUD, "EU1")]).unwrap().base, Cloud::Eu1.into());
+        let own = [(CLOUD, "eu-1"), (BASE_URL, "https://falcon.example/")];
+        assert_eq!(with(&own).unwrap().base.as_str(), "https://falcon.example");
+        // Of a cloud that is not used, nothing is said.
+        let own = [(CLOUD, "nowhere"), (BASE_URL, "http://127.0.0.1:8080")];
+        assert_eq!(with(&own).unwrap().base.as_str(), "http://127.0.0.1:8080");
+    }
+
+    #[test]
+    fn the_member_cid_is_read() {
+        let settings = with(&[(MEMBER_CID, " 0123456789abcdef0123456789abcdef-4F ")]).unwrap();
+        assert!(format!("{settings:?}").contains("\"0123456789abcdef0123456789abcdef\""), "{settings:?}");
+    }
+
+    #[test]
+    fn errors_name_the_variable() {
+        assert_eq!(read(&[]).unwrap_err(), EnvError::Missing(CLIENT_ID));
+        assert_eq!(read(&WHO[..1]).unwrap_err(), EnvError::Missing(CLIENT_SECRET));
+        assert_eq!(read(&WHO[1..]).unwrap_err(), EnvError::Missing(CLIENT_ID));
+        let wrong: [(&str, &str); 2] = [(CLOUD, "us-9"), (BASE_URL, "http://api.crowdstrike.com")];
+        for (name, value) in wrong {
+            let error = with(&[(name, value)]).unwrap_err();
+            assert_eq!(error.variable(), name);
+            assert_eq!(error.to_string(), format!("{name} is not valid"));
+            let source = std::error::Error::source(&error).unwrap().to_string();
+            assert!(source.starts_with("not a "), "{source}");
+            assert!(!format!("{error} {error:?} {source}").contains("p4ssw0rd"));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_not_unicode_is_not_taken_for_missing() {
+        use std::os::unix::ffi::OsStringExt;
+
+        let error =
+            Settings::from_lookup(|_| Some(OsString::from_vec(b"p4ssw0rd\xff".to_vec()))).unwrap_err();
+        assert_eq!(error, EnvError::NotUnicode(CLIENT_ID));
+        assert!(!format!("{error} {error:?}").contains("p4ss"));
+    }
+}
