@@ -4,7 +4,9 @@
 
 use divan::counter::BytesCount;
 use divan::{AllocProfiler, Bencher, black_box};
-use malquery_proto::types::{Envelope, JobMeta, Match};
+use http::{HeaderMap, StatusCode};
+use malquery_proto::operation::{JsonOperation, ResponseHead};
+use malquery_proto::operations::GetRequest;
 use serde::Deserialize;
 
 #[global_allocator]
@@ -102,7 +104,13 @@ fn a_floor_ignored_any(bencher: Bencher<'_, '_>, results: usize) {
 
 #[divan::bench(args = RESULTS, sample_count = 20)]
 fn b_malquery(bencher: Bencher<'_, '_>, results: usize) {
-    bench::<Envelope<JobMeta, Match>>(bencher, results);
+    let reply = reply(results);
+    let headers = HeaderMap::new();
+    let head = ResponseHead { status: StatusCode::OK, headers: &headers };
+    let operation = GetRequest::new("r".parse().expect("an id"));
+    bencher
+        .counter(BytesCount::of_slice(&reply))
+        .bench_local(|| operation.response(head, black_box(&reply)).expect("the reply is right"));
 }
 
 #[divan::bench(args = RESULTS, sample_count = 20)]

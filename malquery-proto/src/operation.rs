@@ -150,7 +150,13 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     if !head.status.is_success() {
         return Err(ResponseError::Api(Box::new(ApiError::new(meta, head, body))));
     }
-    serde_json::from_slice(body).map_err(|why| {
+    // Checked once as a whole, which is faster than text by text.
+    let read = match std::str::from_utf8(body) {
+        Ok(text) => serde_json::from_str(text),
+        // An odd byte in the name of a malware family is no reason to lose the results of a hunt.
+        Err(_) => serde_json::from_str(&String::from_utf8_lossy(body)),
+    };
+    read.map_err(|why| {
         let error = ApiError::new(meta, head, body);
         if error.errors().is_empty() {
             ResponseError::Decode(Box::new(DecodeError::new(meta, head, body, why)))

@@ -2,7 +2,7 @@ use http::Method;
 
 use crate::error::BuildError;
 use crate::operation::{JsonOperation, Meta, Operation, Replay, RequestParts, Scope};
-use crate::types::{JobMeta, Match, RequestId};
+use crate::types::{JobMeta, RequestId, Sample};
 
 /// Asks where a job is, and for its results once it is done.
 ///
@@ -39,5 +39,5 @@ impl Operation for GetRequest {
 
 impl JsonOperation for GetRequest {
     type Meta = JobMeta;
-    type Resource = Match;
+    type Resource = Sample;
 }

@@ -25,7 +25,7 @@ pub use extra::{Extra, Json, Number};
 pub use file_size::FileSize;
 pub use file_type::FileType;
 pub use hash::{Md5, Sha1, Sha256};
-pub use job::{JobMeta, JobPattern, Match, SearchMeta, Stats};
+pub use job::{JobMeta, JobPattern, SearchMeta, Stats};
 pub use options::SearchOptions;
 pub use parse_error::ParseError;
 pub use pattern::Pattern;

@@ -1,8 +1,14 @@
+use serde::de::DeserializeOwned;
+
 use super::extra::model;
-use super::{Date, FileType, Label, Md5, Sha1, Sha256};
+use super::{Date, FileType, Label, Md5, PatternType, Sha1, Sha256};
 
 model! {
-    /// What MalQuery knows of a sample. Every field may be missing: a search returns those it was asked for.
+    /// What MalQuery knows of a sample, be it from the metadata, a search or a hunt. Every field may be missing:
+    /// a search returns those it was asked for.
+    ///
+    /// What only the results of jobs have, and seldom, is read from `extra` by the methods: fields for it would
+    /// double the size of each of 100,000 results.
     #[derive(Default)]
     pub struct Sample {
         /// The SHA-256, by which a sample is downloaded.
@@ -21,5 +27,55 @@ model! {
         pub label: Option<Label>,
         /// The malware family.
         pub family: Option<String>,
+    }
+}
+
+impl Sample {
+    /// The samples of a result that groups several.
+    pub fn samples(&self) -> Vec<Self> {
+        self.extra("samples").unwrap_or_default()
+    }
+
+    /// Why the service left the result out.
+    pub fn ignore_reason(&self) -> Option<&str> {
+        self.text("ignore_reason")
+    }
+
+    /// How sure the label is.
+    pub fn label_confidence(&self) -> Option<&str> {
+        self.text("label_confidence")
+    }
+
+    /// The pattern that matched.
+    pub fn pattern(&self) -> Option<&str> {
+        self.text("pattern")
+    }
+
+    /// The type of that pattern.
+    pub fn pattern_type(&self) -> Option<PatternType> {
+        self.text("pattern_type")?.parse().ok()
+    }
+
+    /// Tags.
+    pub fn tags(&self) -> Vec<String> {
+        self.extra("tags").unwrap_or_default()
+    }
+
+    /// The YARA rule that matched.
+    pub fn yara_rule(&self) -> Option<&str> {
+        self.text("yara_rule")
+    }
+
+    /// The YARA rules that matched.
+    pub fn yara_rules(&self) -> Vec<String> {
+        self.extra("yara_rules").unwrap_or_default()
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.extra.get(name)?.as_str()
+    }
+
+    fn extra<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
+        self.extra.get(name)?.to()
     }
 }

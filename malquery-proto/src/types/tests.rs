@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-type Job = Envelope<JobMeta, Match>;
+type Job = Envelope<JobMeta, Sample>;
 
 fn round_trip<T: serde::de::DeserializeOwned + serde::Serialize>(reply: &Value) -> T {
     let read: T = serde_json::from_value(reply.clone()).unwrap();
@@ -37,9 +37,16 @@ fn a_full_result_is_typed() {
     assert_eq!(found.filetype, Some(FileType::PE32));
     assert_eq!(found.first_seen.unwrap().to_string(), "2020/06/09");
     assert_eq!(found.label, Some(Label::Malware));
-    assert_eq!(found.samples[0].filesize, Some(1));
+    assert_eq!(found.samples()[0].filesize, Some(1));
+    assert_eq!(found.ignore_reason(), Some("none"));
+    assert_eq!(found.label_confidence(), Some("high"));
+    assert_eq!(found.pattern(), Some("00"));
+    assert_eq!(found.pattern_type(), Some(PatternType::Hex));
+    assert_eq!(found.tags(), ["a"]);
+    assert_eq!(found.yara_rule(), Some("r"));
+    assert_eq!(found.yara_rules(), ["r"]);
     assert_eq!(job.errors[0].code, Some(500));
-    assert!(job.extra.is_empty() && job.meta.extra.is_empty() && found.extra.is_empty());
+    assert!(job.extra.is_empty() && job.meta.extra.is_empty());
 }
 
 #[test]
@@ -123,7 +130,7 @@ fn a_change_by_the_caller_is_written() {
 #[test]
 fn a_result_is_small() {
     // 100,000 of them are to fit into half of what a model of strings takes.
-    assert!(size_of::<Sample>() <= 192, "{}", size_of::<Sample>());
+    assert!(size_of::<Sample>() <= 176, "{}", size_of::<Sample>());
     assert_eq!(size_of::<Extra>(), 8);
 }
 
