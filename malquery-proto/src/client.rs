@@ -485,10 +485,16 @@ impl<B> Payload<B> {
 /// has the wrong hash, so a copy of it cannot succeed.
 ///
 /// Take care: what it gives before its end may be a broken sample, and what it gives is malware.
-#[derive(Debug)]
 pub struct Download<B> {
     body: Option<B>,
     state: State,
+    progress: Option<Box<dyn FnMut(u64) + Send>>,
+}
+
+impl<B> std::fmt::Debug for Download<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Download").field("state", &self.state).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]
@@ -500,7 +506,7 @@ enum State {
 
 impl<B: Read> Download<B> {
     fn new(body: Option<B>, check: StreamCheck) -> Self {
-        Self { body, state: State::Reading(Box::new(check)) }
+        Self { body, state: State::Reading(Box::new(check)), progress: None }
     }
 
     /// The declared length in bytes, if there is one.
@@ -510,6 +516,12 @@ impl<B: Read> Download<B> {
             State::Whole(received) => Some(received.bytes),
             State::Failed(_) => None,
         }
+    }
+
+    /// Tells `progress` how many bytes have been read, after every read.
+    pub fn on_progress(mut self, progress: impl FnMut(u64) + Send + 'static) -> Self {
+        self.progress = Some(Box::new(progress));
+        self
     }
 
     /// What was received; `None` until the end was read and the body found to be whole.
@@ -548,10 +560,13 @@ impl<B: Read> Read for Download<B> {
         }
         let count = body.read(buffer)?;
         if count > 0 {
-            return match check.update(&buffer[..count]) {
-                Ok(()) => Ok(count),
-                Err(error) => self.end(Err(error)),
-            };
+            if let Err(error) = check.update(&buffer[..count]) {
+                return self.end(Err(error));
+            }
+            if let Some(progress) = &mut self.progress {
+                progress(check.bytes());
+            }
+            return Ok(count);
         }
         let result = std::mem::take(&mut **check).finish();
         self.end(result)

@@ -135,9 +135,8 @@ impl JobFlow {
     }
 
     /// Asks this often whether the job is done: every 5 seconds unless set, at least every millisecond.
-    pub fn interval(mut self, interval: Duration) -> Self {
+    pub fn set_interval(&mut self, interval: Duration) {
         self.interval = interval.max(Duration::from_millis(1));
-        self
     }
 
     /// Ends at this time with [`FlowError::TimeUp`]. The job itself goes on; the flow can be taken up again

@@ -1,8 +1,5 @@
 use super::extra::model;
-use super::{
-    Date, FileType, JobStatus, Json, Label, Md5, Number, PatternType, ReplyMeta, RequestId, RequestType,
-    Sample, Sha1, Sha256,
-};
+use super::{JobStatus, Json, Number, PatternType, ReplyMeta, RequestId, RequestType};
 
 model! {
     /// How many samples matched, by verdict. These count all matches, also those beyond the limit of a search.

@@ -1,0 +1,221 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use malquery_proto::oauth2::MemberCid;
+use malquery_proto::types::{Date, FileSize, FileType, MetaField, Pattern, RequestId, SearchOptions, Sha256};
+use malquery_proto::{BaseUrl, Cloud};
+
+/// Searches the malware samples of CrowdStrike Falcon MalQuery, and downloads them.
+///
+/// Credentials come from FALCON_CLIENT_ID and FALCON_CLIENT_SECRET; FALCON_CLOUD, FALCON_BASE_URL and
+/// FALCON_MEMBER_CID are read, too, and an option beats them. Without credentials it runs offline on recorded
+/// replies. Standard output is one JSON document; everything else goes to standard error.
+#[derive(Debug, Parser)]
+#[command(name = "malquery", version)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) session: Session,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Session {
+    /// The cloud the account lives in: us-1, us-2, us-3, eu-1, us-gov-1 or us-gov-2.
+    #[arg(long, value_name = "NAME", global = true, conflicts_with = "base_url")]
+    pub(crate) cloud: Option<Cloud>,
+
+    /// Another place to send requests to; https, or http on loopback.
+    #[arg(long, value_name = "URL", global = true)]
+    pub(crate) base_url: Option<BaseUrl>,
+
+    /// The Flight Control child to act for.
+    #[arg(long, value_name = "CID", global = true)]
+    pub(crate) member_cid: Option<MemberCid>,
+
+    /// Answers from this cassette of recorded replies; nothing is sent.
+    #[arg(long, value_name = "CASSETTE", global = true)]
+    pub(crate) replay: Option<PathBuf>,
+
+    /// The pause between two looks at a job.
+    #[arg(long, value_name = "SECONDS", global = true, default_value = "5", value_parser = seconds)]
+    pub(crate) poll_interval: Duration,
+
+    /// The time the whole command may take.
+    #[arg(long, value_name = "SECONDS", global = true, default_value = "600", value_parser = seconds)]
+    pub(crate) timeout: Duration,
+
+    /// Replaces an output file that is there already.
+    #[arg(long, global = true)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Shows the monthly quotas and how much of them is used.
+    Quotas,
+
+    /// Finds samples at once, with false positives.
+    FuzzySearch {
+        #[command(flatten)]
+        patterns: Patterns,
+        #[command(flatten)]
+        results: Results,
+    },
+
+    /// Starts a search for samples that hold all of the patterns.
+    ExactSearch {
+        #[command(flatten)]
+        patterns: Patterns,
+        #[command(flatten)]
+        options: Options,
+        /// Waits for the results.
+        #[arg(long)]
+        wait: bool,
+    },
+
+    /// Starts a search with a YARA rule. Costs a hunt.
+    Hunt {
+        /// The file with the YARA rule.
+        #[arg(long, value_name = "FILE")]
+        rule: PathBuf,
+        #[command(flatten)]
+        options: Options,
+        /// Waits for the results.
+        #[arg(long)]
+        wait: bool,
+    },
+
+    /// Shows where a job is, and its results.
+    Request {
+        /// The request id of the job.
+        #[arg(value_name = "REQID")]
+        id: RequestId,
+        /// Waits until the job is done.
+        #[arg(long)]
+        wait: bool,
+    },
+
+    /// Shows what is known of samples.
+    Metadata {
+        #[arg(value_name = "SHA256", required = true)]
+        samples: Vec<Sha256>,
+    },
+
+    /// Downloads a sample: raw malware. Costs a download.
+    Download {
+        #[arg(value_name = "SHA256")]
+        sample: Sha256,
+        /// The file to write.
+        #[arg(long, value_name = "FILE")]
+        output: PathBuf,
+    },
+
+    /// Starts to archive samples. Costs a download for each.
+    Multidownload {
+        #[arg(value_name = "SHA256", required = true)]
+        samples: Vec<Sha256>,
+        /// Waits until the archive is made.
+        #[arg(long)]
+        wait: bool,
+    },
+
+    /// Fetches the archive of a multi-download, a zip with the password `infected`.
+    Samples {
+        /// The request id of the multi-download.
+        #[arg(value_name = "REQID")]
+        id: RequestId,
+        /// The file to write.
+        #[arg(long, value_name = "FILE")]
+        output: PathBuf,
+    },
+
+    /// Does it all: searches, schedules the download, waits, and fetches the archive.
+    Collect {
+        #[command(flatten)]
+        patterns: Patterns,
+        /// Collects at most this many samples. Each costs a download.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: Option<u32>,
+        /// The folder for the archive, which is called `samples.zip`.
+        #[arg(long, value_name = "DIR")]
+        output_dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Patterns {
+    /// What to look for: hex:8948208b48, ascii:TEXT or wide:TEXT. Several must all occur.
+    #[arg(long = "pattern", value_name = "TYPE:VALUE", required = true, num_args = 1..)]
+    pub(crate) patterns: Vec<Pattern>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Results {
+    /// Returns at most this many results.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: Option<u32>,
+
+    /// Returns only these fields: sha256, md5, type, size, first_seen, label, family.
+    #[arg(long, value_name = "a,b", value_delimiter = ',')]
+    pub(crate) meta: Vec<MetaField>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    results: Results,
+
+    /// Finds only files of these types, such as pe32,pe64.
+    #[arg(long, value_name = "a,b", value_delimiter = ',')]
+    filetype: Vec<FileType>,
+
+    /// Finds only samples first seen on this day or later, as YYYY/MM/DD.
+    #[arg(long, value_name = "D")]
+    min_date: Option<Date>,
+
+    /// Finds only samples first seen on this day or earlier, as YYYY/MM/DD.
+    #[arg(long, value_name = "D")]
+    max_date: Option<Date>,
+
+    /// Finds only files of this size or larger: bytes, or a number with KB, MB or GB.
+    #[arg(long, value_name = "S")]
+    min_size: Option<FileSize>,
+
+    /// Finds only files of this size or smaller.
+    #[arg(long, value_name = "S")]
+    max_size: Option<FileSize>,
+}
+
+impl From<Options> for SearchOptions {
+    fn from(options: Options) -> Self {
+        let mut search = Self::new().filter_meta(options.results.meta).filter_filetypes(options.filetype);
+        if let Some(limit) = options.results.limit {
+            search = search.limit(limit);
+        }
+        if let Some(date) = options.min_date {
+            search = search.min_date(date);
+        }
+        if let Some(date) = options.max_date {
+            search = search.max_date(date);
+        }
+        if let Some(size) = options.min_size {
+            search = search.min_size(size);
+        }
+        if let Some(size) = options.max_size {
+            search = search.max_size(size);
+        }
+        search
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "give a number of seconds".to_owned())?;
+    // A year is as good as for ever, and does not overflow anything.
+    Duration::try_from_secs_f64(seconds.min(31_536_000.0))
+        .map_err(|_| "give a number of seconds of at least 0".into())
+}

@@ -1,0 +1,23 @@
+//! The first twenty lines with malquery: a search, and what is known of its results.
+//!
+//! With FALCON_CLIENT_ID and FALCON_CLIENT_SECRET set (and FALCON_CLOUD, unless the account lives in us-1) this
+//! asks the real service. A search costs none of the monthly quota that is documented.
+
+use malquery_proto::operations::FuzzySearch;
+use malquery_proto::types::{MetaField, Pattern};
+use malquery_ureq::Client;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let client = Client::from_env()?;
+
+    let quotas = client.quotas()?;
+    println!("{:?} hunts and {:?} downloads left", quotas.meta.hunts_left(), quotas.meta.downloads_left());
+
+    let search = FuzzySearch::new([Pattern::ascii("CreateRemoteThread")?, Pattern::hex("8948208b48")?])
+        .filter_meta([MetaField::Sha256, MetaField::Label, MetaField::Family])
+        .limit(10);
+    for sample in &client.fuzzy_search(&search)?.resources {
+        println!("{:?} {:?} {:?}", sample.sha256, sample.label, sample.family);
+    }
+    Ok(())
+}
