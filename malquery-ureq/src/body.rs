@@ -4,6 +4,8 @@ use std::io::{self, Read};
 use flate2::read::MultiGzDecoder;
 use ureq::BodyReader;
 
+use crate::connect::Broken;
+
 /// The body of a reply, read from the connection as you read it, and decoded when it is a compressed JSON document.
 ///
 /// A body that stalls fails with [`TimedOut`](io::ErrorKind::TimedOut), one that breaks off with
@@ -61,6 +63,9 @@ fn explain(error: io::Error) -> io::Error {
         }
         Ok(ureq::Error::Timeout(_)) => {
             io::Error::new(io::ErrorKind::TimedOut, "the body stalled: no byte of it came in time")
+        }
+        Ok(ureq::Error::Other(cause)) if cause.is::<Broken>() => {
+            io::Error::new(io::ErrorKind::UnexpectedEof, cause)
         }
         Ok(error) => io::Error::new(io::ErrorKind::InvalidData, error),
         Err(error) => error,

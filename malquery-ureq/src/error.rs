@@ -5,7 +5,7 @@ use std::io;
 use malquery_proto::client::TransportError;
 use malquery_proto::flow::SendFailure;
 
-use crate::connect::{NoConnection, Phase};
+use crate::connect::{Broken, NoConnection, Phase};
 
 /// A setting of the transport that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +84,9 @@ impl UreqError {
         match error {
             ureq::Error::Other(cause) => match cause.downcast::<NoConnection>() {
                 Ok(cause) => Self::no_connection(*cause),
-                Err(cause) => Self { source: Some(cause), ..Self::new(Kind::Broken, host) },
+                Err(cause) => {
+                    Self { source: source(ureq::Error::Other(cause)), ..Self::new(Kind::Broken, host) }
+                }
             },
             // ureq looks at these two before it connects, and at the third before it sends.
             ureq::Error::RequireHttpsOnly(_) => Self::new(Kind::PlainHttp, host),
@@ -145,6 +147,10 @@ impl Kind {
 /// What an error of ureq is about; its own `source` is always `None`.
 fn source(error: ureq::Error) -> Option<Box<dyn StdError + Send + Sync>> {
     Some(match error {
+        ureq::Error::Other(cause) => match cause.downcast::<Broken>() {
+            Ok(cause) => return source(ureq::Error::Io(cause.0)),
+            Err(cause) => cause,
+        },
         ureq::Error::Io(error) => match error.downcast::<rustls::Error>() {
             Ok(error) => error.into(),
             Err(error) => error.into(),

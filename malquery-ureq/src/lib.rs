@@ -55,11 +55,17 @@
 //!   and it would be unknown whether it saw the request.
 //! - **What surely was not sent is known.** A broken connection looks the same to ureq before and after the
 //!   request went out. So its resolver and connector are wrapped here, and mark what fails before there is a
-//!   connection. They are of ureq's `unversioned` interface; only the calls to them are used.
+//!   connection. They are of ureq's `unversioned` interface, which may change in a minor version of ureq.
+//! - **A broken connection is not the end of a body.** ureq takes a reset, or TLS cut off without notice, for the
+//!   end of a body that declares no length. Only an end by plain TCP's own rules cannot be told apart, and plain
+//!   TCP is for loopback.
 //! - **Errors have a source.** ureq's do not.
 //! - **A body is read 512 KiB at a time**, four times of what ureq does: large downloads are faster.
 //! - **An error in a body stays.** After one, ureq reports the end of the body to who reads on.
 //! - **There are timeouts.** ureq has none. See [`Builder`].
+//! - **Logs show no secret, but for one level of one crate**: at `trace`, and only there, `ureq_proto` (which ureq is
+//!   built on) dumps every byte it sends and receives, tokens and samples among them. A library cannot turn that
+//!   off. Keep that target at `debug` in the logger you install.
 //! - **A user agent is checked.** ureq panics on one that is not a header.
 
 mod body;
