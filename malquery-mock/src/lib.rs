@@ -1,1 +1,113 @@
-//! x
+//! Test programs that use MalQuery offline.
+//!
+//! Everything here is a [`Transport`](malquery_proto::Transport), so it takes the place of the network below a
+//! [`Client`](malquery_proto::Client): the program under test stays as it is, if it takes its client, or the
+//! client's transport and clock, from outside.
+//!
+//! # Test your own program offline
+//!
+//! **A [`script`] gives replies and faults in their order**, whatever is asked. It is the quickest way to see
+//! how a program takes an error:
+//!
+//! ```
+//! use malquery_mock::{Mock, VirtualClock, reply, script};
+//! use malquery_proto::client::Error;
+//! use malquery_proto::flow::Auth;
+//! use malquery_proto::{Client, Clock, Cloud, Credentials, Transport};
+//!
+//! // What is to be tested. It takes any client.
+//! fn hunts_left<T: Transport, C: Clock>(client: &Client<T, C>) -> Result<u64, Error> {
+//!     let quotas = client.quotas()?;
+//!     Ok(quotas.meta.hunt_limit.unwrap_or(0).saturating_sub(quotas.meta.hunt_count.unwrap_or(0)))
+//! }
+//!
+//! fn client(mock: Mock, clock: &VirtualClock) -> Client<Mock, VirtualClock> {
+//!     let auth = Auth::new(Cloud::Us1, Credentials::new("an-id", "a-secret"));
+//!     Client::new(mock, clock.clone(), auth)
+//! }
+//!
+//! let (mock, guard) = script([
+//!     reply::status(500).times(2),
+//!     reply::json(200, serde_json::json!({"meta": {"hunt_limit": 100, "hunt_count": 98}})),
+//! ])
+//! .with_tokens()
+//! .play();
+//! let clock = VirtualClock::new();
+//! assert_eq!(hunts_left(&client(mock, &clock))?, 2);
+//! assert_eq!(clock.waits().len(), 2); // It took two pauses, and no time.
+//! guard.finish();
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! **A [`Cassette`] holds whole exchanges**, and answers a request only if it is the recorded one: the same
+//! method, path, query, body and kind of authorization. It is a JSON file, and [`mod@format`] explains
+//! it. `Cassette::load("tests/cassettes/collect.json")` reads it; here it is a part of the program:
+//!
+//! ```
+//! use malquery_mock::{Cassette, VirtualClock};
+//! use malquery_proto::flow::Auth;
+//! use malquery_proto::types::RequestId;
+//! use malquery_proto::{Client, Cloud, Credentials};
+//!
+//! let cassette = Cassette::parse("poll.json", r#"{
+//!     "version": 1,
+//!     "interactions": [
+//!         { "id": "running",
+//!           "request": { "method": "GET", "uri": "/malquery/entities/requests/v1?ids=a-job" },
+//!           "response": { "status": 200, "body": { "json": { "meta": { "status": "inprogress" } } } },
+//!           "times": 2 },
+//!         { "id": "done",
+//!           "request": { "method": "GET", "uri": "/malquery/entities/requests/v1?ids=a-job" },
+//!           "response": { "status": 200, "body": { "json": { "meta": { "status": "done" } } } } }
+//!     ]
+//! }"#)?;
+//! let (mock, guard) = cassette.with_tokens().play();
+//! let auth = Auth::new(Cloud::Us1, Credentials::new("an-id", "a-secret"));
+//! let client = Client::new(mock, VirtualClock::new(), auth);
+//! let job: RequestId = "a-job".parse()?;
+//! let mut seen = Vec::new();
+//! for _ in 0..3 {
+//!     seen.push(client.request(&job)?.meta.status.as_ref().map(ToString::to_string).unwrap_or_default());
+//! }
+//! assert_eq!(seen, ["inprogress", "inprogress", "done"]);
+//! guard.finish();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Equal requests are answered in the recorded order, each once, so a job goes on from `inprogress` to `done`.
+//! A request that nothing answers is an error of the transport, never an invented reply. It is strict at the
+//! end, too: [`MockGuard`] fails the test when something else was asked for, even when the program swallowed the
+//! error, and when not all was played. Its messages name the closest interaction, and what differs.
+//!
+//! **A program that replays**, say a command line with an option for it, takes [`Cassette::transport`]: there is
+//! no guard, nothing panics, and [`Mock::check`] tells at the end whether all was played.
+//!
+//! ```no_run
+//! use malquery_mock::Cassette;
+//!
+//! let mock = Cassette::load("demo.json")?.transport();
+//! // … Client::new(mock.clone(), …) …
+//! mock.check()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! **A [`VirtualClock`]** jumps instead of waiting, and tells what was waited for.
+//!
+//! **A [`Transcript`]** goes around any transport and shows what went over it, for a snapshot.
+
+mod cassette;
+mod clock;
+mod diff;
+mod digest;
+pub mod format;
+mod json;
+mod matching;
+mod play;
+pub mod reply;
+mod transcript;
+
+pub use cassette::{Cassette, CassetteError, script};
+pub use clock::VirtualClock;
+pub use play::{Mock, MockBody, MockError, MockGuard, Unfinished};
+pub use reply::Fault;
+pub use transcript::{Transcript, TranscriptBody};

@@ -1,0 +1,115 @@
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use malquery_proto::{Clock, Timestamp};
+
+/// A clock that jumps: waiting takes no time, so a hunt of half an hour is over at once.
+///
+/// It starts at 2026-01-01T00:00:00Z and moves only when someone waits or calls [`advance`](Self::advance).
+/// Clones share the time, so keep one to ask what was waited for.
+///
+/// ```
+/// use std::time::Duration;
+/// use malquery_mock::VirtualClock;
+/// use malquery_proto::Clock;
+///
+/// let clock = VirtualClock::new();
+/// let start = clock.now();
+/// clock.sleep_until(start.after(Duration::from_secs(1800)));
+/// assert_eq!(clock.now().since(start), Duration::from_secs(1800));
+/// assert_eq!(clock.waits(), [Duration::from_secs(1800)]);
+/// ```
+#[derive(Debug, Clone)]
+pub struct VirtualClock(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    now: Timestamp,
+    waits: Vec<Duration>,
+}
+
+/// A real pause in each wait: threads that wait for another one must not jump ahead while it works.
+const PAUSE: Duration = Duration::from_micros(20);
+
+impl VirtualClock {
+    /// A clock at 2026-01-01T00:00:00Z.
+    pub fn new() -> Self {
+        Self::starting_at(Timestamp::from_millis(1_767_225_600_000))
+    }
+
+    /// A clock at another time.
+    pub fn starting_at(now: Timestamp) -> Self {
+        Self(Arc::new(Mutex::new(State { now, waits: Vec::new() })))
+    }
+
+    /// Moves the time on, as if something took that long.
+    pub fn advance(&self, duration: Duration) {
+        let mut state = self.state();
+        state.now = state.now.after(duration);
+    }
+
+    /// The waits until now, in order. A wait until a time that had passed is not one.
+    pub fn waits(&self) -> Vec<Duration> {
+        self.state().waits.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for VirtualClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Clock for VirtualClock {
+    fn now(&self) -> Timestamp {
+        self.state().now
+    }
+
+    fn sleep_until(&self, time: Timestamp) {
+        let mut state = self.state();
+        if time > state.now {
+            let wait = time.since(state.now);
+            state.waits.push(wait);
+            state.now = time;
+        }
+        drop(state);
+        thread::sleep(PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_never_goes_back() {
+        let clock = VirtualClock::new();
+        thread::scope(|scope| {
+            for step in 1..=4 {
+                let clock = clock.clone();
+                scope.spawn(move || {
+                    let mut last = clock.now();
+                    for _ in 0..200 {
+                        clock.sleep_until(last.after(Duration::from_millis(step)));
+                        let now = clock.now();
+                        assert!(now >= last.after(Duration::from_millis(step)));
+                        last = now;
+                    }
+                });
+            }
+        });
+        let start = VirtualClock::new().now();
+        assert_eq!(clock.waits().iter().sum::<Duration>(), clock.now().since(start));
+        let before = clock.now();
+        clock.sleep_until(start);
+        assert_eq!(clock.now(), before);
+        clock.sleep_until(Timestamp::MAX);
+        clock.advance(Duration::MAX);
+        assert_eq!(clock.now(), Timestamp::MAX);
+    }
+}

@@ -1,0 +1,413 @@
+//! JSON as it is written: numbers keep their digits, objects their order, and every value its place.
+
+use std::collections::HashSet;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::diff;
+
+/// How deep arrays and objects may nest.
+const MAX_DEPTH: usize = 100;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Json {
+    /// Where it begins in the text, in bytes.
+    pub(crate) at: usize,
+    pub(crate) value: Value,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Value {
+    Null,
+    Bool(bool),
+    /// The digits as they are written.
+    Number(Box<str>),
+    String(String),
+    Array(Vec<Json>),
+    Object(Vec<(String, Json)>),
+}
+
+#[derive(Debug)]
+pub(crate) struct JsonError {
+    pub(crate) at: usize,
+    pub(crate) pointer: String,
+    pub(crate) message: String,
+}
+
+impl Json {
+    /// Reads a document. Duplicate keys are refused, since one of the two would be lost.
+    pub(crate) fn parse(text: &str) -> Result<Self, JsonError> {
+        let raw = read::<&RawValue>(text, text, "")?;
+        build(text, raw.get(), &mut String::new(), 0)
+    }
+
+    /// What kind of value it is, for messages.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self.value {
+            Value::Null => "null",
+            Value::Bool(_) => "a boolean",
+            Value::Number(_) => "a number",
+            Value::String(_) => "a string",
+            Value::Array(_) => "an array",
+            Value::Object(_) => "an object",
+        }
+    }
+
+    /// Appends what differs from `other`, one entry for each place. Objects have no order here, and numbers are
+    /// equal when their values are.
+    pub(crate) fn differences(&self, other: &Self, pointer: &mut String, out: &mut Vec<String>) {
+        match (&self.value, &other.value) {
+            (Value::Null, Value::Null) => {}
+            (Value::Bool(a), Value::Bool(b)) if a == b => {}
+            (Value::Number(a), Value::Number(b)) if same_number(a, b) => {}
+            (Value::String(a), Value::String(b)) if a == b => {}
+            (Value::String(a), Value::String(b)) if a.contains('\n') || b.contains('\n') => {
+                out.push(format!(
+                    "{}: other lines (- cassette, + request)\n{}",
+                    place(pointer),
+                    diff::lines(a, b)
+                ));
+            }
+            (Value::Array(a), Value::Array(b)) => {
+                for index in 0..a.len().max(b.len()) {
+                    nested(pointer, &index.to_string(), |pointer| {
+                        compare(a.get(index), b.get(index), pointer, out);
+                    });
+                }
+            }
+            (Value::Object(a), Value::Object(b)) => {
+                for (key, value) in a {
+                    nested(pointer, key, |pointer| compare(Some(value), member(b, key), pointer, out));
+                }
+                for (key, value) in b.iter().filter(|(key, _)| member(a, key).is_none()) {
+                    nested(pointer, key, |pointer| compare(None, Some(value), pointer, out));
+                }
+            }
+            _ => {
+                let (recorded, sent) = diff::around_difference(&self.to_string(), &other.to_string());
+                out.push(format!("{}: {recorded} in the cassette, {sent} in the request", place(pointer)));
+            }
+        }
+    }
+
+    /// Writes it over several lines. A text of several lines becomes a block, whose end is on a line of its own
+    /// if the text ends with a newline. The values of keys that `hide` names are left out.
+    pub(crate) fn pretty(&self, indent: usize, hide: &dyn Fn(&str) -> bool, out: &mut String) {
+        let inner = " ".repeat(indent + 2);
+        let outer = " ".repeat(indent);
+        match &self.value {
+            Value::Array(items) if !items.is_empty() => {
+                out.push('[');
+                for (index, item) in items.iter().enumerate() {
+                    out.push_str(if index == 0 { "\n" } else { ",\n" });
+                    out.push_str(&inner);
+                    item.pretty(indent + 2, hide, out);
+                }
+                out.push_str(&format!("\n{outer}]"));
+            }
+            Value::Object(members) if !members.is_empty() => {
+                out.push('{');
+                for (index, (key, value)) in members.iter().enumerate() {
+                    out.push_str(if index == 0 { "\n" } else { ",\n" });
+                    out.push_str(&format!("{inner}{}: ", quote(key)));
+                    if hide(key) {
+                        out.push_str("\"[redacted]\"");
+                    } else {
+                        value.pretty(indent + 2, hide, out);
+                    }
+                }
+                out.push_str(&format!("\n{outer}}}"));
+            }
+            Value::String(text) if is_block(text) => {
+                out.push_str("\"\"\"");
+                for line in text.strip_suffix('\n').unwrap_or(text).split('\n') {
+                    out.push('\n');
+                    out.push_str(if line.is_empty() { "" } else { &inner });
+                    out.push_str(line);
+                }
+                if text.ends_with('\n') {
+                    out.push_str(&format!("\n{outer}"));
+                }
+                out.push_str("\"\"\"");
+            }
+            _ => out.push_str(&self.to_string()),
+        }
+    }
+}
+
+impl fmt::Display for Json {
+    /// Writes it in its shortest form.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.value {
+            Value::Null => f.write_str("null"),
+            Value::Bool(value) => write!(f, "{value}"),
+            Value::Number(digits) => f.write_str(digits),
+            Value::String(text) => f.write_str(&quote(text)),
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    write!(f, "{}{item}", if index == 0 { "[" } else { "," })?;
+                }
+                f.write_str(if items.is_empty() { "[]" } else { "]" })
+            }
+            Value::Object(members) => {
+                for (index, (key, value)) in members.iter().enumerate() {
+                    write!(f, "{}{}:{value}", if index == 0 { "{" } else { "," }, quote(key))?;
+                }
+                f.write_str(if members.is_empty() { "{}" } else { "}" })
+            }
+        }
+    }
+}
+
+/// Whether a text is shown line by line.
+fn is_block(text: &str) -> bool {
+    text.contains('\n') && text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t'))
+}
+
+pub(crate) fn quote(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn member<'a>(members: &'a [(String, Json)], key: &str) -> Option<&'a Json> {
+    members.iter().find(|(name, _)| name == key).map(|(_, value)| value)
+}
+
+fn compare(recorded: Option<&Json>, sent: Option<&Json>, pointer: &mut String, out: &mut Vec<String>) {
+    let only = |value: &Json, whose| format!("only in the {whose}: {}", diff::cut(&value.to_string()));
+    match (recorded, sent) {
+        (Some(recorded), Some(sent)) => recorded.differences(sent, pointer, out),
+        (Some(value), None) => out.push(format!("{pointer}: {}", only(value, "cassette"))),
+        (None, Some(value)) => out.push(format!("{pointer}: {}", only(value, "request"))),
+        (None, None) => {}
+    }
+}
+
+fn place(pointer: &str) -> &str {
+    if pointer.is_empty() { "the whole document" } else { pointer }
+}
+
+/// Runs `inside` with the pointer of a member.
+pub(crate) fn nested<T>(pointer: &mut String, key: &str, inside: impl FnOnce(&mut String) -> T) -> T {
+    let length = pointer.len();
+    pointer.push('/');
+    pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
+    let result = inside(pointer);
+    pointer.truncate(length);
+    result
+}
+
+/// Whether two numbers have the same value, such as `1`, `1.0` and `10e-1`.
+fn same_number(a: &str, b: &str) -> bool {
+    a == b || matches!((normal(a), normal(b)), (Some(a), Some(b)) if a == b)
+}
+
+/// The sign, the digits without zeros around them, and the power of ten of the last one.
+fn normal(number: &str) -> Option<(bool, String, i64)> {
+    let (negative, number) = number.strip_prefix('-').map_or((false, number), |rest| (true, rest));
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{whole}{fraction}");
+    let digits = digits.trim_start_matches('0');
+    let kept = digits.trim_end_matches('0');
+    if kept.is_empty() {
+        return Some((false, String::new(), 0));
+    }
+    let exponent: i64 = exponent.parse().ok()?;
+    let exponent = exponent
+        .checked_sub(i64::try_from(fraction.len()).ok()?)?
+        .checked_add(i64::try_from(digits.len() - kept.len()).ok()?)?;
+    Some((negative, kept.to_owned(), exponent))
+}
+
+/// Line and column, from 1, of a place in a text.
+pub(crate) fn line_column(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (before.matches('\n').count() + 1, before[start..].chars().count() + 1)
+}
+
+fn build(text: &str, raw: &str, pointer: &mut String, depth: usize) -> Result<Json, JsonError> {
+    let at = offset(text, raw);
+    let fail = |pointer: &str, message: String| JsonError { at, pointer: pointer.to_owned(), message };
+    if depth > MAX_DEPTH {
+        return Err(fail(pointer, format!("it nests deeper than {MAX_DEPTH} levels")));
+    }
+    let value = match raw.as_bytes().first() {
+        Some(b'{') => {
+            let Members(members) = read(text, raw, pointer)?;
+            let mut keys = HashSet::with_capacity(members.len());
+            for (key, value) in &members {
+                if !keys.insert(key.as_str()) {
+                    let at = offset(text, value.get());
+                    let message = format!("the key {} comes twice", quote(key));
+                    return Err(JsonError { at, ..fail(pointer, message) });
+                }
+            }
+            let mut built = Vec::with_capacity(members.len());
+            for (key, value) in members {
+                let value = nested(pointer, &key, |pointer| build(text, value.get(), pointer, depth + 1))?;
+                built.push((key, value));
+            }
+            Value::Object(built)
+        }
+        Some(b'[') => {
+            let items: Vec<&RawValue> = read(text, raw, pointer)?;
+            let mut built = Vec::with_capacity(items.len());
+            for (index, item) in items.into_iter().enumerate() {
+                built.push(nested(pointer, &index.to_string(), |pointer| {
+                    build(text, item.get(), pointer, depth + 1)
+                })?);
+            }
+            Value::Array(built)
+        }
+        Some(b'"') => Value::String(read(text, raw, pointer)?),
+        Some(b't') => Value::Bool(true),
+        Some(b'f') => Value::Bool(false),
+        Some(b'n') => Value::Null,
+        _ => Value::Number(raw.into()),
+    };
+    Ok(Json { at, value })
+}
+
+/// Where a part of the text begins.
+fn offset(text: &str, part: &str) -> usize {
+    (part.as_ptr() as usize).wrapping_sub(text.as_ptr() as usize).min(text.len())
+}
+
+fn read<'de, T: Deserialize<'de>>(text: &str, part: &'de str, pointer: &str) -> Result<T, JsonError> {
+    serde_json::from_str(part).map_err(|error| {
+        // Its line and column count from the part; the message ends with them.
+        let start =
+            part.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum::<usize>();
+        let mut at = (offset(text, part) + start + error.column().saturating_sub(1)).min(text.len());
+        while !text.is_char_boundary(at) {
+            at -= 1;
+        }
+        let message = error.to_string();
+        let message = message.split(" at line ").next().unwrap_or_default();
+        JsonError { at, pointer: pointer.to_owned(), message: format!("no valid JSON: {message}") }
+    })
+}
+
+struct Members<'a>(Vec<(String, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+
+        impl<'de> Visitor<'de> for Read {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(Read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn differences(a: &str, b: &str) -> Vec<String> {
+        let mut out = Vec::new();
+        Json::parse(a).unwrap().differences(&Json::parse(b).unwrap(), &mut String::new(), &mut out);
+        out
+    }
+
+    #[test]
+    fn documents_are_compared_by_meaning() {
+        for (a, b) in [
+            (r#"{"a": 1, "b": [1.0, 10e-1, "x"]}"#, r#"{"b":[1,1,"\u0078"],"a":0.1E+1}"#),
+            ("-0", "0.00"),
+            ("100", "1e2"),
+            ("123456789012345678901234567890", "123456789012345678901234567890.0"),
+            ("1e99999999999999999999", "1e99999999999999999999"),
+        ] {
+            assert_eq!(differences(a, b), Vec::<String>::new(), "{a} {b}");
+        }
+        assert_eq!(differences("12345678901234567890", "12345678901234567891").len(), 1);
+        assert_eq!(
+            differences(r#"{"a": {"b/c": [1, 2]}, "x": 1}"#, r#"{"a": {"b/c": [1]}, "y": null}"#),
+            [
+                "/a/b~1c/1: only in the cassette: 2",
+                "/x: only in the cassette: 1",
+                "/y: only in the request: null"
+            ]
+        );
+        assert_eq!(
+            differences("1", "\"1\""),
+            ["the whole document: 1 in the cassette, \"1\" in the request"]
+        );
+    }
+
+    #[test]
+    fn digits_and_order_are_kept() {
+        let text = r#"{"z":1.2700e-07,"a":[12345678901234567890123],"s":"\"ü\u0000"}"#;
+        let shown = Json::parse(text).unwrap().to_string();
+        assert_eq!(shown, text);
+    }
+
+    #[test]
+    fn deep_documents_are_refused() {
+        let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(Json::parse(&deep(MAX_DEPTH)).is_ok());
+        assert!(Json::parse(&deep(100_000)).unwrap_err().message.contains("deeper"));
+        assert!(Json::parse(&"[".repeat(100_000)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_can_be_written_and_read_again(
+            text in prop_oneof![r#"[\[\]{}:,"\\u0-9eE.+ \ntrufalsnü-]{0,60}"#, document()]
+        ) {
+            // One side alone is lenient: numbers beyond f64 are read here, and duplicate keys there.
+            let lenient = serde_json::from_str::<serde_json::Value>(&text).is_ok();
+            match Json::parse(&text) {
+                Ok(json) => {
+                    prop_assert!(serde_json::from_str::<&RawValue>(&text).is_ok());
+                    let again = Json::parse(&json.to_string()).unwrap();
+                    let mut out = Vec::new();
+                    json.differences(&again, &mut String::new(), &mut out);
+                    prop_assert!(out.is_empty());
+                    json.pretty(0, &|_| false, &mut String::new());
+                }
+                Err(error) => prop_assert!(!lenient || error.message.contains("twice"), "{}", error.message),
+            }
+        }
+    }
+
+    fn document() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            Just("null".to_owned()),
+            any::<bool>().prop_map(|value| value.to_string()),
+            r"-?(0|[1-9][0-9]{0,25})(\.[0-9]{1,9})?(e[+-]?[0-9]{1,3})?",
+            any::<String>().prop_map(|text| quote(&text)),
+        ];
+        leaf.prop_recursive(4, 32, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6)
+                    .prop_map(|items| format!("[ {} ]", items.join(" ,\n"))),
+                prop::collection::vec((any::<String>(), inner), 0..6).prop_map(|members| {
+                    let members: Vec<_> =
+                        members.iter().map(|(key, value)| format!("{}:\t{value}", quote(key))).collect();
+                    format!("{{{}}}", members.join(","))
+                }),
+            ]
+        })
+    }
+}

@@ -1,0 +1,266 @@
+//! What an interaction expects of a request, and why a request is not it.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use http::Method;
+use http::header::AUTHORIZATION;
+use url::form_urlencoded;
+
+use crate::diff;
+use crate::digest;
+use crate::json::Json;
+
+/// Form fields whose values are never shown.
+pub(crate) const SECRET_FIELDS: [&str; 7] =
+    ["client_id", "client_secret", "member_cid", "token", "access_token", "refresh_token", "id_token"];
+
+/// Whether a text that could not be read as what it is may hold a secret.
+pub(crate) fn names_secret(text: &str) -> bool {
+    SECRET_FIELDS
+        .iter()
+        .any(|name| text.contains(&format!("\"{name}\"")) || text.contains(&format!("{name}=")))
+}
+
+pub(crate) type Pairs = Vec<(String, String)>;
+
+/// The request an interaction answers.
+#[derive(Debug, Clone)]
+pub(crate) struct Expected {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) query: Pairs,
+    /// The authorization scheme; the outer `None` says that it is not checked.
+    pub(crate) scheme: Option<Option<String>>,
+    pub(crate) body: Body,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Body {
+    Empty,
+    Json(Json),
+    Form(Pairs),
+    Bytes(Arc<[u8]>),
+}
+
+/// A request, with its parts read once.
+pub(crate) struct Seen<'a> {
+    request: &'a http::Request<Vec<u8>>,
+    query: Pairs,
+    scheme: Option<String>,
+    json: OnceCell<Option<Json>>,
+}
+
+/// Why a matcher refuses, a line or more for each reason.
+pub(crate) type Refusal = Vec<String>;
+
+type Matcher = fn(&Expected, &Seen<'_>) -> Result<(), Refusal>;
+
+/// The matchers, with how much each counts for finding the closest interaction.
+const MATCHERS: [(&str, u32, Matcher); 5] = [
+    ("path", 8, Expected::path),
+    ("method", 4, Expected::method),
+    ("query", 2, Expected::query),
+    ("authorization", 1, Expected::authorization),
+    ("body", 2, Expected::body),
+];
+
+impl Expected {
+    pub(crate) fn matches(&self, seen: &Seen<'_>) -> bool {
+        MATCHERS.iter().all(|(_, _, matcher)| matcher(self, seen).is_ok())
+    }
+
+    /// What each matcher says.
+    pub(crate) fn verdicts(&self, seen: &Seen<'_>) -> Vec<(&'static str, Result<(), Refusal>)> {
+        MATCHERS.iter().map(|(name, _, matcher)| (*name, matcher(self, seen))).collect()
+    }
+
+    /// How close the request is: first what agrees, then how little differs.
+    pub(crate) fn closeness(&self, seen: &Seen<'_>) -> (u32, std::cmp::Reverse<usize>) {
+        let mut score = 0;
+        let mut reasons = 0;
+        for (_, weight, matcher) in &MATCHERS {
+            match matcher(self, seen) {
+                Ok(()) => score += weight,
+                Err(refusal) => reasons += refusal.len(),
+            }
+        }
+        (score, std::cmp::Reverse(reasons))
+    }
+
+    fn method(&self, seen: &Seen<'_>) -> Result<(), Refusal> {
+        equal(&self.method, seen.request.method())
+    }
+
+    fn path(&self, seen: &Seen<'_>) -> Result<(), Refusal> {
+        equal(&below_base(&self.path), &below_base(seen.request.uri().path()))
+    }
+
+    fn query(&self, seen: &Seen<'_>) -> Result<(), Refusal> {
+        pairs(&self.query, &seen.query, false)
+    }
+
+    fn authorization(&self, seen: &Seen<'_>) -> Result<(), Refusal> {
+        let Some(expected) = &self.scheme else { return Ok(()) };
+        let name = |scheme: &Option<String>| scheme.clone().unwrap_or_else(|| "none".into());
+        equal(&name(expected), &name(&seen.scheme))
+    }
+
+    fn body(&self, seen: &Seen<'_>) -> Result<(), Refusal> {
+        let sent = seen.request.body();
+        match &self.body {
+            Body::Empty if sent.is_empty() => Ok(()),
+            Body::Empty => {
+                Err(vec![format!("none in the cassette, {} in the request", digest::describe(sent))])
+            }
+            Body::Json(expected) => {
+                let Some(json) = seen.json() else {
+                    let sent = if sent.is_empty() { "none".into() } else { digest::describe(sent) };
+                    return Err(vec![format!("JSON in the cassette, {sent} in the request")]);
+                };
+                let mut reasons = Vec::new();
+                expected.differences(json, &mut String::new(), &mut reasons);
+                if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+            }
+            Body::Form(expected) => {
+                let sent: Pairs = form_urlencoded::parse(sent).into_owned().collect();
+                pairs(expected, &sent, true)
+            }
+            Body::Bytes(expected) if **expected == **sent => Ok(()),
+            Body::Bytes(expected) if sent.is_empty() => {
+                Err(vec![format!("{} in the cassette, none in the request", digest::describe(expected))])
+            }
+            Body::Bytes(expected) => {
+                Err(vec![match (std::str::from_utf8(expected), std::str::from_utf8(sent)) {
+                    (Ok(expected), Ok(sent)) if !names_secret(expected) && !names_secret(sent) => {
+                        format!("other lines (- cassette, + request)\n{}", diff::lines(expected, sent))
+                    }
+                    _ => format!(
+                        "{} in the cassette, {} in the request",
+                        digest::describe(expected),
+                        digest::describe(sent)
+                    ),
+                }])
+            }
+        }
+    }
+}
+
+impl<'a> Seen<'a> {
+    pub(crate) fn new(request: &'a http::Request<Vec<u8>>) -> Self {
+        let query = request.uri().query().unwrap_or_default();
+        Self {
+            request,
+            query: form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
+            scheme: request.headers().get(AUTHORIZATION).map(|value| scheme(value.as_bytes())),
+            json: OnceCell::new(),
+        }
+    }
+
+    fn json(&self) -> Option<&Json> {
+        let parse = || Json::parse(std::str::from_utf8(self.request.body()).ok()?).ok();
+        self.json.get_or_init(parse).as_ref()
+    }
+
+    /// Whether it asks for a token.
+    pub(crate) fn is_token_request(&self) -> bool {
+        self.request.method() == Method::POST && below_base(self.request.uri().path()) == "/oauth2/token"
+    }
+
+    pub(crate) fn line(&self) -> String {
+        let uri = self.request.uri();
+        format!("{} {}", self.request.method(), uri.path_and_query().map_or("/", |path| path.as_str()))
+    }
+}
+
+/// The path without the prefix a base URL may have.
+pub(crate) fn below_base(path: &str) -> &str {
+    ["/malquery/", "/oauth2/"]
+        .iter()
+        .filter_map(|start| path.rfind(start))
+        .max()
+        .map_or(path, |at| &path[at..])
+}
+
+/// The scheme of an `Authorization` header, such as `Bearer`. The rest of the value is a secret.
+pub(crate) fn scheme(value: &[u8]) -> String {
+    let word = value.split(|byte| *byte == b' ').next().unwrap_or_default();
+    let mut word = String::from_utf8_lossy(word).to_ascii_lowercase();
+    if let Some(first) = word.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    word
+}
+
+/// Whether this stands for a value that is not in the cassette, such as `[client_secret]`.
+fn is_placeholder(value: &str) -> bool {
+    let name = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    name.is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+}
+
+fn equal<T: PartialEq + ToString>(recorded: &T, sent: &T) -> Result<(), Refusal> {
+    if recorded == sent {
+        return Ok(());
+    }
+    Err(vec![format!("{} in the cassette, {} in the request", recorded.to_string(), sent.to_string())])
+}
+
+/// Compares pairs, whatever the order of different names.
+fn pairs(recorded: &Pairs, sent: &Pairs, placeholders: bool) -> Result<(), Refusal> {
+    let names: BTreeSet<&str> = recorded.iter().chain(sent).map(|(name, _)| name.as_str()).collect();
+    let mut reasons = Vec::new();
+    for name in names {
+        let of = |pairs: &'_ Pairs| -> Vec<String> {
+            pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect()
+        };
+        let (recorded, sent) = (of(recorded), of(sent));
+        let same = recorded.len() == sent.len()
+            && recorded.iter().zip(&sent).all(|(a, b)| a == b || (placeholders && is_placeholder(a)));
+        if !same && recorded.len() == sent.len() && SECRET_FIELDS.contains(&name) {
+            reasons.push(format!("{name}: the values differ, and are not shown"));
+        } else if !same {
+            let show = |values: &[String]| -> Cow<'static, str> {
+                if values.is_empty() {
+                    "nothing".into()
+                } else if SECRET_FIELDS.contains(&name) {
+                    "[redacted]".into()
+                } else {
+                    diff::cut(&values.join(", ")).into()
+                }
+            };
+            reasons.push(format!(
+                "{name}: {} in the cassette, {} in the request",
+                show(&recorded),
+                show(&sent)
+            ));
+        }
+    }
+    if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_of_the_base_url_does_not_count() {
+        for path in ["/malquery/a/v1", "/falcon/malquery/a/v1", "/malquery/malquery/a/v1"] {
+            assert_eq!(below_base(path), "/malquery/a/v1");
+        }
+        assert_eq!(below_base("/x/oauth2/token"), "/oauth2/token");
+        assert_eq!(below_base("/other"), "/other");
+    }
+
+    #[test]
+    fn schemes_and_placeholders() {
+        assert_eq!(scheme(b"bearer abc"), "Bearer");
+        assert_eq!(scheme("ü x".as_bytes()), "ü");
+        assert_eq!(scheme(b""), "");
+        assert!(is_placeholder("[client_secret]"));
+        for value in ["[]", "client", "[a b]", "[A]", "["] {
+            assert!(!is_placeholder(value), "{value}");
+        }
+    }
+}

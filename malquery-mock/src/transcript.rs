@@ -1,0 +1,373 @@
+use std::fmt::{self, Write as _};
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use http::{HeaderMap, HeaderName, header};
+use malquery_proto::Transport;
+use malquery_proto::client::TransportError;
+use malquery_proto::flow::SendFailure;
+use sha2::{Digest, Sha256};
+use url::form_urlencoded;
+
+use crate::diff;
+use crate::digest;
+use crate::json::{Json, Value};
+use crate::matching::{self, SECRET_FIELDS};
+
+/// The longest body that is shown. A longer one is told by its length and hash, as binary ones are.
+const MAX_SHOWN: usize = 256 * 1024;
+/// Shorter secrets are hidden in their fields, and not everywhere: they could be part of any word.
+const MIN_SECRET: usize = 8;
+
+/// Writes down what goes over a transport, as text for snapshots.
+///
+/// It goes around any transport and passes everything on as it is, also bodies while they are read. `Display`
+/// gives the exchanges until now, in the order of their requests: pretty JSON, texts of several lines such as a
+/// YARA rule as a block, binary bodies as length and hash, equal exchanges that follow each other once with
+/// their number. Hosts and `date` headers are left out, and so are secrets.
+///
+/// ```
+/// use malquery_mock::{Transcript, VirtualClock, reply, script};
+/// use malquery_proto::flow::Auth;
+/// use malquery_proto::{Client, Cloud, Credentials};
+///
+/// let quotas = serde_json::json!({"meta": {"hunt_limit": 100}});
+/// let (mock, guard) = script([reply::json(200, quotas).times(2)]).with_tokens().play();
+/// let transcript = Transcript::new(mock);
+/// let auth = Auth::new(Cloud::Us1, Credentials::new("an-id", "a-secret"));
+/// let client = Client::new(&transcript, VirtualClock::new(), auth);
+/// client.quotas()?;
+/// client.quotas()?;
+/// guard.finish();
+///
+/// // With insta: insta::assert_snapshot!(transcript);
+/// assert_eq!(transcript.to_string(), r#"
+/// > POST /oauth2/token
+/// > accept: application/json
+/// > content-type: application/x-www-form-urlencoded
+///   client_id=[redacted]
+///   client_secret=[redacted]
+/// < 201 Created
+/// < content-type: application/json
+///   {
+///     "access_token": "[redacted]",
+///     "expires_in": 1799,
+///     "token_type": "bearer"
+///   }
+///
+/// > GET /malquery/aggregates/quotas/v1 x2
+/// > accept: application/json
+/// > authorization: Bearer [redacted]
+/// < 200 OK
+/// < content-type: application/json
+///   {
+///     "meta": {
+///       "hunt_limit": 100
+///     }
+///   }
+/// "#.trim_start());
+/// # Ok::<(), malquery_proto::client::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Transcript<T> {
+    transport: T,
+    log: Arc<Mutex<Log>>,
+}
+
+#[derive(Default)]
+struct Log {
+    exchanges: Vec<Exchange>,
+    secrets: Vec<String>,
+}
+
+struct Exchange {
+    line: String,
+    request: String,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    Pending,
+    Failed(String),
+    Reply { head: String, body: Text },
+}
+
+/// A body, as far as it was read.
+struct Text {
+    media_type: String,
+    /// The beginning, up to [`MAX_SHOWN`].
+    kept: Vec<u8>,
+    length: usize,
+    hasher: Sha256,
+    end: End,
+}
+
+enum End {
+    Open,
+    Whole,
+    Broken(String),
+}
+
+impl<T> Transcript<T> {
+    /// Writes down what goes over this transport. Clones write into the same transcript.
+    pub fn new(transport: T) -> Self {
+        Self { transport, log: Arc::default() }
+    }
+}
+
+impl<T> fmt::Debug for Transcript<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Transcript({} exchanges)", lock(&self.log).exchanges.len())
+    }
+}
+
+impl<T> fmt::Display for Transcript<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let log = lock(&self.log);
+        let mut folded: Vec<(&str, String, u32)> = Vec::new();
+        for exchange in &log.exchanges {
+            let rest = exchange.rest();
+            match folded.last_mut() {
+                Some((line, last, count)) if *line == exchange.line && *last == rest => *count += 1,
+                _ => folded.push((&exchange.line, rest, 1)),
+            }
+        }
+        let mut text = String::new();
+        for (index, (line, rest, count)) in folded.iter().enumerate() {
+            let gap = if index == 0 { "" } else { "\n" };
+            let times = if *count == 1 { String::new() } else { format!(" x{count}") };
+            let _ = write!(text, "{gap}> {line}{times}\n{rest}");
+        }
+        for secret in &log.secrets {
+            text = text.replace(secret, "[redacted]");
+        }
+        f.write_str(&text)
+    }
+}
+
+impl<T: Transport> Transport for Transcript<T> {
+    type Body = TranscriptBody<T::Body>;
+    type Error = T::Error;
+
+    fn execute(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Self::Body>, T::Error> {
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let line = format!("{} {path}", request.method());
+        let mut text = String::new();
+        headers(request.headers(), "> ", &mut text);
+        let mut body = Text::new(request.headers());
+        body.add(request.body());
+        body.end = End::Whole;
+        body.show(&mut text);
+        let index = {
+            let mut log = lock(&self.log);
+            log.note_secrets(&request);
+            log.exchanges.push(Exchange { line, request: text, outcome: Outcome::Pending });
+            log.exchanges.len() - 1
+        };
+        match self.transport.execute(request) {
+            Ok(response) => {
+                let (parts, inner) = response.into_parts();
+                let mut head = format!("< {}\n", parts.status);
+                headers(&parts.headers, "< ", &mut head);
+                let body = Text::new(&parts.headers);
+                lock(&self.log).exchanges[index].outcome = Outcome::Reply { head, body };
+                let body = TranscriptBody { inner, log: self.log.clone(), index };
+                Ok(http::Response::from_parts(parts, body))
+            }
+            Err(error) => {
+                let sent = match error.failure() {
+                    SendFailure::NotSent => "surely not sent",
+                    SendFailure::Unknown => "perhaps sent",
+                };
+                let message = error.to_string().replace('\n', "\n    ");
+                lock(&self.log).exchanges[index].outcome =
+                    Outcome::Failed(format!("< no reply, {sent}: {message}\n"));
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A body that is written down while it is read.
+pub struct TranscriptBody<B> {
+    inner: B,
+    log: Arc<Mutex<Log>>,
+    index: usize,
+}
+
+impl<B: Read> Read for TranscriptBody<B> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let result = self.inner.read(buffer);
+        let mut log = lock(&self.log);
+        if let Outcome::Reply { body, .. } = &mut log.exchanges[self.index].outcome {
+            match &result {
+                Ok(0) if !buffer.is_empty() => body.end = End::Whole,
+                Ok(count) => body.add(&buffer[..(*count).min(buffer.len())]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => body.end = End::Broken(error.to_string()),
+            }
+            if matches!(body.end, End::Whole)
+                && let Some(json) = body.json()
+            {
+                let mut secrets = Vec::new();
+                find_secrets(&json, &mut secrets);
+                secrets.into_iter().for_each(|secret| log.add_secret(secret));
+            }
+        }
+        result
+    }
+}
+
+impl<B> fmt::Debug for TranscriptBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TranscriptBody(exchange {})", self.index + 1)
+    }
+}
+
+impl Log {
+    /// Remembers the secrets of a request, since a reply may repeat them in any place.
+    fn note_secrets(&mut self, request: &http::Request<Vec<u8>>) {
+        for value in request.headers().get_all(header::AUTHORIZATION) {
+            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
+            if let Some((_, secret)) = value.split_once(' ') {
+                self.add_secret(secret.to_owned());
+            }
+        }
+        if media_type(request.headers()) == FORM {
+            for (name, value) in form_urlencoded::parse(request.body()) {
+                if SECRET_FIELDS.contains(&&*name) {
+                    self.add_secret(value.into_owned());
+                }
+            }
+        }
+    }
+
+    fn add_secret(&mut self, secret: String) {
+        if secret.len() >= MIN_SECRET && !self.secrets.contains(&secret) {
+            self.secrets.push(secret);
+            // One may be a part of another.
+            self.secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        }
+    }
+}
+
+impl Exchange {
+    fn rest(&self) -> String {
+        let mut text = self.request.clone();
+        match &self.outcome {
+            Outcome::Pending => text.push_str("< no reply yet\n"),
+            Outcome::Failed(line) => text.push_str(line),
+            Outcome::Reply { head, body } => {
+                text.push_str(head);
+                body.show(&mut text);
+            }
+        }
+        text
+    }
+}
+
+const FORM: &str = "application/x-www-form-urlencoded";
+
+impl Text {
+    fn new(headers: &HeaderMap) -> Self {
+        let media_type = media_type(headers);
+        Self { media_type, kept: Vec::new(), length: 0, hasher: Sha256::new(), end: End::Open }
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        let room = MAX_SHOWN.saturating_sub(self.kept.len()).min(bytes.len());
+        self.kept.extend_from_slice(&bytes[..room]);
+        self.length += bytes.len();
+        self.hasher.update(bytes);
+    }
+
+    /// The whole body, if it is short enough and text.
+    fn text(&self) -> Option<&str> {
+        let binary = ["application/octet-stream", "application/zip"].contains(&&*self.media_type);
+        let text =
+            std::str::from_utf8(&self.kept).ok().filter(|_| self.length == self.kept.len() && !binary)?;
+        text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t')).then_some(text)
+    }
+
+    fn json(&self) -> Option<Json> {
+        let text = self.text()?;
+        let may_be = self.media_type.contains("json") || text.starts_with(['{', '[']);
+        if may_be { Json::parse(text).ok() } else { None }
+    }
+
+    fn show(&self, out: &mut String) {
+        let mut shown = String::new();
+        if self.length == 0 {
+            // Nothing to show, and nothing to say of it.
+        } else if let Some(json) = self.json() {
+            json.pretty(0, &|key| SECRET_FIELDS.contains(&key), &mut shown);
+        } else if let Some(text) = self.text().filter(|_| self.media_type == FORM) {
+            for (name, value) in form_urlencoded::parse(text.as_bytes()) {
+                let value = if SECRET_FIELDS.contains(&&*name) { "[redacted]".into() } else { value };
+                let _ = writeln!(shown, "{name}={value}");
+            }
+        } else if let Some(text) = self.text().filter(|text| !matching::names_secret(text)) {
+            shown.push_str(text);
+        } else {
+            let kind =
+                if self.media_type.is_empty() { String::new() } else { format!(" {}", self.media_type) };
+            let hash = digest::hex(self.hasher.clone().finalize());
+            let _ = write!(shown, "<{} bytes{kind} sha256={}...>", self.length, &hash[..8]);
+        }
+        let lines = shown.strip_suffix('\n').unwrap_or(&shown).split('\n');
+        for line in lines.filter(|_| !shown.is_empty()) {
+            let gap = if line.is_empty() { "" } else { "  " };
+            let _ = writeln!(out, "{gap}{}", diff::visible(line));
+        }
+        let _ = match &self.end {
+            End::Whole => Ok(()),
+            End::Open => writeln!(out, "< not read to the end"),
+            End::Broken(error) => writeln!(out, "< broken off after {} bytes: {error}", self.length),
+        };
+    }
+}
+
+fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
+    log.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn media_type(headers: &HeaderMap) -> String {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// The headers in the order of their names.
+fn headers(headers: &HeaderMap, mark: &str, out: &mut String) {
+    let mut names: Vec<&HeaderName> = headers.keys().filter(|name| **name != header::DATE).collect();
+    names.sort_by_key(|name| name.as_str());
+    for name in names {
+        for value in headers.get_all(name) {
+            let hidden = value.is_sensitive()
+                || [header::COOKIE, header::SET_COOKIE, header::PROXY_AUTHORIZATION].contains(name);
+            let shown = if *name == header::AUTHORIZATION {
+                format!("{} [redacted]", matching::scheme(value.as_bytes()))
+            } else if hidden {
+                "[redacted]".into()
+            } else {
+                String::from_utf8_lossy(value.as_bytes()).into_owned()
+            };
+            let _ = writeln!(out, "{mark}{name}: {shown}");
+        }
+    }
+}
+
+/// The values of secret fields, at any depth.
+fn find_secrets(json: &Json, out: &mut Vec<String>) {
+    match &json.value {
+        Value::Array(items) => items.iter().for_each(|item| find_secrets(item, out)),
+        Value::Object(members) => {
+            for (key, value) in members {
+                match &value.value {
+                    Value::String(text) if SECRET_FIELDS.contains(&key.as_str()) => out.push(text.clone()),
+                    _ => find_secrets(value, out),
+                }
+            }
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,103 @@
+//! Whole jobs over the client.
+
+use std::io::{Read, copy, sink};
+use std::time::Duration;
+
+use malquery_mock::{Cassette, Mock, Transcript, VirtualClock};
+use malquery_proto::client::{Download, Error};
+use malquery_proto::flow::Auth;
+use malquery_proto::operations::{ExactSearch, Hunt};
+use malquery_proto::types::{JobStatus, Pattern, RequestId, SearchOptions, Sha256};
+use malquery_proto::{Client, Clock, Cloud, Credentials, Transport};
+
+fn load(name: &str) -> Cassette {
+    Cassette::load(format!("{}/tests/cassettes/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+}
+
+fn auth() -> Auth {
+    Auth::new(Cloud::Us1, Credentials::new("an-id", "a-secret-of-some-length"))
+}
+
+fn poll<T: Transport>(client: &Client<T, VirtualClock>, id: &RequestId) -> Result<Vec<Sha256>, Error> {
+    loop {
+        let job = client.request(id)?;
+        if job.meta.status == Some(JobStatus::Done) {
+            return Ok(job.resources.iter().filter_map(|found| found.sha256).collect());
+        }
+        let clock = client.clock();
+        clock.sleep_until(clock.now().after(Duration::from_secs(300)));
+    }
+}
+
+/// Searches, waits, and fetches an archive of what was found.
+fn collect<T: Transport>(client: &Client<T, VirtualClock>) -> Result<Download<T::Body>, Error> {
+    let search = ExactSearch::new([Pattern::ascii("hello").unwrap()]).options(SearchOptions::new().limit(10));
+    let search = client.exact_search(&search)?.meta.reqid.clone();
+    let found = poll(client, &search)?;
+    let job = client.samples_multidownload(found)?.meta.reqid.clone();
+    poll(client, &job)?;
+    Ok(client.samples(&job)?.output)
+}
+
+#[test]
+fn a_job_runs_from_in_progress_to_done() {
+    let (mock, guard) = load("collect.json").play();
+    let transcript = Transcript::new(mock);
+    let clock = VirtualClock::new();
+    let client = Client::new(&transcript, clock.clone(), auth());
+    let mut archive = collect(&client).unwrap();
+    copy(&mut archive, &mut sink()).unwrap();
+    assert_eq!(archive.received().unwrap().bytes, 128);
+    assert_eq!(clock.waits(), [Duration::from_secs(300); 3]);
+    guard.finish();
+    insta::assert_snapshot!(transcript);
+}
+
+#[test]
+fn a_cassette_plays_again_from_its_beginning_and_for_any_base_url() {
+    let cassette = load("collect.json");
+    for base in ["https://api.eu-1.crowdstrike.com", "http://127.0.0.1:1/falcon/v2"] {
+        let (mock, _guard) = cassette.play();
+        let auth = Auth::new(
+            base.parse::<malquery_proto::BaseUrl>().unwrap(),
+            Credentials::new("another-id", "another-secret"),
+        );
+        let client = Client::new(mock, VirtualClock::new(), auth);
+        copy(&mut collect(&client).unwrap(), &mut sink()).unwrap();
+    }
+}
+
+#[test]
+fn faults_of_a_cassette_arrive_as_faults() {
+    let (mock, guard) = load("faults.json").with_tokens().play();
+    let transcript = Transcript::new(mock);
+    let client = Client::new(&transcript, VirtualClock::new(), auth());
+    let rule = "rule gnu {\n  strings:\n    $a = \"GNU\"\n  condition:\n    $a\n}";
+    let job = client.hunt(&Hunt::new(rule)).unwrap().meta.reqid.clone();
+    let mut bytes = Vec::new();
+    let error = client.samples(&job).unwrap().output.read_to_end(&mut bytes).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
+    assert_eq!(bytes.len(), 57);
+    for _ in 0..2 {
+        copy(&mut client.samples(&job).unwrap().output, &mut sink()).unwrap();
+    }
+    guard.finish();
+    insta::assert_snapshot!(transcript);
+}
+
+#[test]
+fn threads_share_a_mock() {
+    fn shareable<T: Clone + Send + Sync + 'static>(_: &T) {}
+    let text = r#"{"version": 1, "interactions": [{"id": "quotas", "times": 40,
+        "request": {"method": "GET", "uri": "/malquery/aggregates/quotas/v1"},
+        "response": {"status": 200, "body": {"json": {"meta": {"hunt_limit": 1}}}}}]}"#;
+    let (mock, guard) = Cassette::parse("threads", text).unwrap().with_tokens().play();
+    shareable::<Mock>(&mock);
+    let client = Client::new(mock, VirtualClock::new(), auth());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..10).for_each(|_| drop(client.quotas().unwrap())));
+        }
+    });
+    guard.finish();
+}

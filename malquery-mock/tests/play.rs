@@ -1,0 +1,268 @@
+//! What answers which request, and what is said when nothing does.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use http::{Method, Request};
+use malquery_mock::{Cassette, Fault, Mock, MockError, reply, script};
+use malquery_proto::Transport;
+use malquery_proto::client::TransportError;
+use malquery_proto::flow::SendFailure;
+
+fn cassette(interactions: &str) -> Cassette {
+    let text = format!("{{\n\"version\": 1,\n\"interactions\": [{interactions}]}}");
+    Cassette::parse("test.json", &text).unwrap()
+}
+
+/// One interaction with this request.
+fn expecting(request: &str) -> Mock {
+    cassette(&format!(
+        r#"{{"id": "one", "request": {request}, "response": {{"status": 200}}, "repeat_last": true}}"#
+    ))
+    .transport()
+}
+
+fn request(method: &str, uri: &str, body: &str) -> Request<Vec<u8>> {
+    Request::builder().method(method).uri(uri).body(body.as_bytes().to_vec()).unwrap()
+}
+
+fn with_authorization(mut request: Request<Vec<u8>>, value: &str) -> Request<Vec<u8>> {
+    request.headers_mut().insert("authorization", value.parse().unwrap());
+    request
+}
+
+fn refusal(mock: &Mock, request: Request<Vec<u8>>) -> String {
+    match mock.execute(request) {
+        Err(error @ MockError::Unmatched(_)) => {
+            assert_eq!(error.failure(), SendFailure::NotSent);
+            error.to_string()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn panic_of(f: impl FnOnce()) -> Option<String> {
+    let payload = catch_unwind(AssertUnwindSafe(f)).err()?;
+    Some(payload.downcast_ref::<String>().unwrap().clone())
+}
+
+const HUNT: &str = r#"{
+    "method": "POST",
+    "uri": "https://api.crowdstrike.com/malquery/queries/hunt/v1",
+    "headers": [["authorization", "Bearer [access_token]"]],
+    "body": { "json": {
+        "options": { "limit": 100, "filter_filetypes": ["pe32", "pe64"] },
+        "yara_rule": "rule gnu\n{\n  meta:\n    author = \"me\"\n  strings:\n    $a = \"GNU\"\n    $b = \"gnu\"\n  condition:\n    any of them\n}"
+    } }
+}"#;
+
+#[test]
+fn requests_match_by_meaning() {
+    let mock = expecting(
+        r#"{"method": "POST", "uri": "https://a/malquery/x?ids=1&ids=2&a=%20b",
+            "body": {"json": {"a": 1, "b": [1.50, "x"]}}}"#,
+    );
+    for (uri, body) in [
+        ("https://a/malquery/x?ids=1&ids=2&a=%20b", r#"{"a": 1, "b": [1.50, "x"]}"#),
+        ("http://other:1/base/malquery/x?a=+b&ids=1&ids=2", r#"{"b":[15e-1,"\u0078"],"a":1.0}"#),
+        ("/malquery/x?ids=1&a=%20b&ids=2", r#"{"b":[1.5,"x"],"a":1}"#),
+    ] {
+        mock.execute(with_authorization(request("POST", uri, body), "Basic x")).unwrap();
+    }
+    let good = r#"{"a":1,"b":[1.5,"x"]}"#;
+    for (method, uri, body) in [
+        ("PUT", "/malquery/x?ids=1&ids=2&a=%20b", good),
+        ("POST", "/malquery/y?ids=1&ids=2&a=%20b", good),
+        ("POST", "/malquery/x?ids=2&ids=1&a=%20b", good),
+        ("POST", "/malquery/x?ids=1&ids=1&ids=2&a=%20b", good),
+        ("POST", "/malquery/x?ids=1%2C2&a=%20b", good),
+        ("POST", "/malquery/x?ids=1&ids=2&a=%20b", ""),
+        ("POST", "/malquery/x?ids=1&ids=2&a=%20b", r#"{"a":1,"b":["x",1.5]}"#),
+        ("POST", "/malquery/x?ids=1&ids=2&a=%20b", r#"{"a":1,"b":[1.5,"x"],"c":null}"#),
+    ] {
+        refusal(&mock, request(method, uri, body));
+    }
+}
+
+#[test]
+fn the_authorization_scheme_counts_when_headers_are_recorded() {
+    let bearer = expecting(
+        r#"{"method": "GET", "uri": "/x", "headers": [["Authorization", "Bearer [access_token]"]]}"#,
+    );
+    bearer.execute(with_authorization(request("GET", "/x", ""), "bearer abc")).unwrap();
+    refusal(&bearer, request("GET", "/x", ""));
+    refusal(&bearer, with_authorization(request("GET", "/x", ""), "Basic abc"));
+    let none = expecting(r#"{"method": "GET", "uri": "/x", "headers": []}"#);
+    none.execute(request("GET", "/x", "")).unwrap();
+    refusal(&none, with_authorization(request("GET", "/x", ""), "Bearer abc"));
+}
+
+#[test]
+fn other_bodies_match_as_they_should() {
+    let form =
+        expecting(r#"{"method": "POST", "uri": "/x", "body": {"form": [["a", "[secret]"], ["b", "1 2"]]}}"#);
+    form.execute(request("POST", "/x", "a=anything&b=1+2")).unwrap();
+    form.execute(request("POST", "/x", "b=1%202&a=")).unwrap();
+    for body in ["a=1", "a=1&b=2", "a=1&a=1&b=1+2", "a=1&b=1+2&c=", ""] {
+        refusal(&form, request("POST", "/x", body));
+    }
+    let text = expecting(r#"{"method": "POST", "uri": "/x", "body": {"text": "{\"a\": 1}"}}"#);
+    text.execute(request("POST", "/x", r#"{"a": 1}"#)).unwrap();
+    refusal(&text, request("POST", "/x", r#"{"a":1}"#));
+    let absent = expecting(r#"{"method": "POST", "uri": "/x"}"#);
+    absent.execute(request("POST", "/x", "")).unwrap();
+    refusal(&absent, request("POST", "/x", "x"));
+}
+
+#[test]
+fn a_request_without_match_is_explained() {
+    let mock = expecting(HUNT);
+    let body = serde_json::json!({
+        "options": { "limit": 10, "filter_filetypes": ["pe32"], "app": "x" },
+        "yara_rule": "rule gnu\n{\n  meta:\n    author = \"me\"\n  strings:\n    $a = \"GNU\" wide\n    $b = \"gnu\"\n  condition:\n    all of them\n}",
+    });
+    let other = request("POST", "/malquery/queries/hunt/v1?dry=1", &body.to_string());
+    insta::assert_snapshot!(refusal(&mock, with_authorization(other, "Basic aWQ6c2VjcmV0")));
+}
+
+#[test]
+fn every_kind_of_refusal_can_be_read() {
+    let bytes = |len: usize| "x".repeat(len);
+    let mock = cassette(
+        r#"
+{"id": "token", "request": {"method": "POST", "uri": "/oauth2/token",
+    "body": {"form": [["client_id", "[client_id]"], ["client_secret", "recorded-by-mistake"]]}}, "response": {"status": 201}},
+{"id": "poll", "request": {"method": "GET", "uri": "/malquery/entities/requests/v1?ids=a-job"}, "response": {"status": 200}, "times": 2},
+{"id": "text", "request": {"method": "POST", "uri": "/text", "body": {"text": "a\nb\nc"}}, "response": {"status": 200}},
+{"id": "bytes", "request": {"method": "POST", "uri": "/bytes", "body":
+    {"base64": ["/w=="], "len": 1, "sha256": "a8100ae6aa1940d0b663bb31cd466142ebbdbd5187131b92d93818987832eb89"}}, "response": {"status": 200}}"#,
+    )
+    .transport();
+    let poll = || request("GET", "/malquery/entities/requests/v1?ids=a-job", "");
+    mock.execute(poll()).unwrap();
+    mock.execute(poll()).unwrap();
+    let messages = [
+        poll(),
+        request("GET", "/malquery/entities/requests/v1?ids=another-job", ""),
+        request("POST", "/oauth2/token", "client_id=an-id&client_secret=do-not-show&member_cid=nor-this"),
+        request("POST", "/text", "a\nB\nc"),
+        request("POST", "/text", "client_secret=do-not-show"),
+        request("POST", "/bytes", &bytes(20)),
+        request("GET", "/text", ""),
+        Request::builder().method(Method::OPTIONS).uri("*").body(vec![0xff]).unwrap(),
+    ]
+    .map(|request| refusal(&mock, request));
+    insta::assert_snapshot!(messages.join("\n\n---\n\n"));
+    assert!(!messages.concat().contains("do-not-show") && !messages.concat().contains("recorded-by-mistake"));
+}
+
+#[test]
+fn equal_requests_are_answered_in_order_and_only_the_last_repeats() {
+    let interaction = |status: u16, more: &str| {
+        format!(
+            r#"{{"id": "s{status}", "request": {{"method": "GET", "uri": "/x"}}, "response": {{"status": {status}}}{more}}}"#
+        )
+    };
+    let statuses = |mock: &Mock, count: usize| -> Vec<u16> {
+        (0..count)
+            .map(|_| mock.execute(request("GET", "/x", "")).map_or(0, |reply| reply.status().as_u16()))
+            .collect()
+    };
+    let two = [interaction(200, r#", "times": 2, "repeat_last": true"#), interaction(404, "")].join(",");
+    let mock = cassette(&two).transport();
+    assert_eq!(statuses(&mock, 5), [200, 200, 404, 0, 0]);
+    assert!(mock.check().is_err());
+    let two = [interaction(404, ""), interaction(200, r#", "repeat_last": true"#)].join(",");
+    let mock = cassette(&two).transport();
+    assert_eq!(statuses(&mock, 4), [404, 200, 200, 200]);
+    mock.check().unwrap();
+
+    let (mock, guard) = script([reply::status(500), reply::status(204).times(2)]).play();
+    assert_eq!(statuses(&mock, 3), [500, 204, 204]);
+    guard.finish();
+    let (mock, guard) = script([reply::status(500), reply::status(204).repeat_last()]).play();
+    assert_eq!(statuses(&mock, 4), [500, 204, 204, 204]);
+    guard.finish();
+}
+
+#[test]
+fn the_guard_tells_all_that_is_wrong() {
+    let two = r#"
+{"id": "poll", "request": {"method": "GET", "uri": "/x"}, "response": {"status": 200}, "times": 2},
+{"id": "fetch", "request": {"method": "GET", "uri": "/y"}, "response": {"status": 200}}"#;
+    let line = std::cell::Cell::new(0);
+    let message = panic_of(|| {
+        line.set(line!() + 1);
+        let (mock, guard) = cassette(two).play();
+        mock.execute(request("GET", "/x", "")).unwrap();
+        for _ in 0..3 {
+            mock.execute(request("GET", "/z", "")).unwrap_err();
+        }
+        guard.finish();
+    })
+    .unwrap();
+    insta::assert_snapshot!(message.replace(&format!("{}:{}:", file!(), line.get()), "FILE:LINE:"));
+
+    // Dropping it does the same, but not while a test fails already.
+    let message = panic_of(|| drop(cassette(two).play())).unwrap();
+    assert!(message.contains("2 of 2 not played to the end"), "{message}");
+    let message = panic_of(|| {
+        let (_mock, _guard) = cassette(two).play();
+        panic!("{}", "of the test".to_owned());
+    });
+    assert_eq!(message.as_deref(), Some("of the test"));
+}
+
+#[test]
+fn an_error_is_readable_when_a_test_unwraps_it() {
+    let (mock, _guard) = script([]).play();
+    let message = panic_of(|| drop(mock.execute(request("GET", "/x", "")).unwrap())).unwrap();
+    insta::assert_snapshot!(message, @r#"
+    called `Result::unwrap()` on an `Err` value: nothing in the script answers the request
+      GET /x
+    there is nothing to play
+    "#);
+    std::mem::forget(_guard);
+}
+
+#[test]
+fn faults_tell_whether_a_request_may_have_arrived() {
+    let kinds = [
+        (Fault::ConnectRefused, SendFailure::NotSent),
+        (Fault::Dns, SendFailure::NotSent),
+        (Fault::Tls, SendFailure::NotSent),
+        (Fault::Timeout, SendFailure::Unknown),
+        (Fault::Reset, SendFailure::Unknown),
+        (Fault::Eof, SendFailure::Unknown),
+    ];
+    let (mock, guard) = script(kinds.map(|(fault, _)| reply::fault(fault))).play();
+    for (fault, failure) in kinds {
+        let error = mock.execute(request("GET", "/x", "")).unwrap_err();
+        assert!(matches!(error, MockError::Fault(kind) if kind == fault));
+        assert_eq!(error.failure(), failure);
+    }
+    guard.finish();
+}
+
+#[test]
+fn bodies_come_in_pieces() {
+    use std::io::Read;
+    let long: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
+    let (mock, guard) = script([
+        reply::bytes(200, "application/octet-stream", long.clone()),
+        reply::bytes(200, "text/plain", "hello").truncate_after(4),
+    ])
+    .play();
+    let mut body = mock.execute(request("GET", "/x", "")).unwrap().into_body();
+    let mut buffer = vec![0; 1 << 20];
+    assert_eq!(body.read(&mut buffer).unwrap(), 3);
+    let mut rest = Vec::new();
+    body.read_to_end(&mut rest).unwrap();
+    assert_eq!([&buffer[..3], &rest].concat(), long);
+
+    let reply = mock.execute(request("GET", "/x", "")).unwrap();
+    assert_eq!(reply.headers().len(), 1);
+    let mut text = String::new();
+    let error = reply.into_body().read_to_string(&mut text).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
+    guard.finish();
+}
