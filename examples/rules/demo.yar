@@ -1,0 +1,1 @@
+rule demo { strings: $a = "CrowdStrike" condition: $a }
