@@ -101,3 +101,20 @@ fn threads_share_a_mock() {
     });
     guard.finish();
 }
+
+#[test]
+fn a_client_cannot_retry_a_request_without_match_into_a_success() {
+    let (mock, guard) = load("faults.json").with_tokens().play();
+    let client = Client::new(mock.clone(), VirtualClock::new(), auth());
+    let error = client.hunt(&Hunt::new("rule other { condition: true }")).unwrap_err();
+    // Nothing was sent, so there is no doubt about quota either.
+    assert_eq!(error.to_string(), "PostMalQueryHuntV1 got no reply (4 attempts)");
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(
+        source.starts_with("nothing in ") && source.contains("the closest is \"refused\" (line 4)"),
+        "{source}"
+    );
+    let all = mock.check().unwrap_err().to_string();
+    assert!(all.contains(&source) && all.contains("(asked 4 times)"), "{all}");
+    std::panic::catch_unwind(|| guard.finish()).unwrap_err();
+}
