@@ -179,7 +179,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
         self.call(&GetRequest::new(id.clone()))
     }
 
-    /// Asks what is known of samples, at most about 110. Costs nothing. See [`GetMetadata`].
+    /// Asks what is known of samples, at most 115 or so. Costs nothing. See [`GetMetadata`].
     ///
     /// # Errors
     /// See [`Client::call`].
@@ -369,7 +369,9 @@ impl<T: Transport, C: Clock> Client<T, C> {
                 let _ = observe(flow, JobStep::Reported);
                 return Err(Error::Stopped);
             }
-            request.extensions_mut().insert(TimeLeft(deadline.since(now)));
+            if let Some(deadline) = deadline {
+                request.extensions_mut().insert(TimeLeft(deadline.since(now)));
+            }
             let result = self.send(request, max_body);
             let now = self.clock.now();
             let outcome = match result {

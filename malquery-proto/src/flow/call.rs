@@ -143,7 +143,8 @@ impl CallFlow {
         match auth.bearer(now, &mut self.refusals_seen)? {
             Bearer::Wait(time) => Ok(Step::Wait(time.min(ends))),
             Bearer::Fetch(request, ticket) => Ok(Step::Send(
-                Attempt { request: *request, ticket, max_body: Some(MAX_JSON_BODY), deadline: ends }.into(),
+                Attempt { request: *request, ticket, max_body: Some(MAX_JSON_BODY), deadline: Some(ends) }
+                    .into(),
             )),
             Bearer::Use(bearer, generation) => {
                 request.headers_mut().insert(http::header::AUTHORIZATION, bearer.header());
@@ -152,7 +153,8 @@ impl CallFlow {
                 self.in_flight = Some(serial);
                 let ticket =
                     Ticket(Kind::Call { serial, generation, operation: meta.id, replay: meta.replay });
-                Ok(Step::Send(Attempt { request, ticket, max_body, deadline: ends }.into()))
+                let deadline = if max_body.is_some() { Some(ends) } else { self.deadline };
+                Ok(Step::Send(Attempt { request, ticket, max_body, deadline }.into()))
             }
         }
     }

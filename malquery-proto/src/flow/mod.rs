@@ -47,8 +47,9 @@ pub struct Attempt {
     /// How many bytes of the body to read before reporting; `None` leaves the body of a successful reply to
     /// the caller (of any other, read [`MAX_ERROR_BODY`](crate::operation::MAX_ERROR_BODY)).
     pub max_body: Option<u64>,
-    /// When the flow ends. There is no use in waiting longer for a reply.
-    pub deadline: Timestamp,
+    /// When the reply has to be there, its body included. The time limit of a policy does not hold for a body that
+    /// is left to the caller: a large download may take longer.
+    pub deadline: Option<Timestamp>,
 }
 
 impl std::fmt::Debug for Attempt {

@@ -47,7 +47,7 @@ impl<'a> Revoke<'a> {
         ));
         let basic = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
         parts.headers.insert(header::AUTHORIZATION, sensitive("Basic ", &basic));
-        parts.form([("client_id", &*self.credentials.client_id), ("token", self.token.expose())]);
+        parts.form([("token", self.token.expose())]);
         parts.finish()
     }
 

@@ -75,7 +75,8 @@ impl<'a> Token<'a> {
         }
         let refuse = |why: &str| ResponseError::Decode(Box::new(DecodeError::secret(&META, head, why)));
         // serde_json's own message could quote the body, and with it the token.
-        let reply: TokenReply = serde_json::from_slice(body).map_err(|_| refuse("it is no JSON object"))?;
+        let reply: TokenReply =
+            serde_json::from_slice(body).map_err(|_| refuse("it is not the JSON of a token"))?;
         let token = reply.access_token.ok_or_else(|| refuse("it has no access_token"))?;
         let bearer = BearerToken::new(token.as_str()).map_err(|why| refuse(&why.to_string()))?;
         let expires_in = seconds(&reply.expires_in).unwrap_or(LIFETIME);

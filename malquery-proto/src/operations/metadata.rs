@@ -15,7 +15,7 @@ pub struct GetMetadata {
 }
 
 impl GetMetadata {
-    /// Asks about these samples, as many as fit into a URL: about 110.
+    /// Asks about these samples, as many as fit into a URL: 115 for most clouds.
     pub fn new(ids: impl IntoIterator<Item = Sha256>) -> Self {
         Self { ids: ids.into_iter().collect() }
     }

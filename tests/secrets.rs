@@ -1,0 +1,126 @@
+//! Secrets stay secret: whole sessions are driven, and what they log, print and fail with is searched.
+
+use std::fmt::Write;
+use std::sync::Mutex;
+
+use malquery_mock::{Fault, Transcript, VirtualClock, reply, script};
+use malquery_proto::flow::{Auth, RetryPolicy};
+use malquery_proto::operations::{FuzzySearch, Hunt};
+use malquery_proto::types::Pattern;
+use malquery_proto::{Client, Cloud, Credentials};
+use serde_json::json;
+
+const SECRET: &str = "s3cret+/=&%\"value";
+const TOKEN: &str = "eyJ-t0ken.value";
+
+static LOGGED: Mutex<String> = Mutex::new(String::new());
+
+struct Logger;
+
+impl log::Log for Logger {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        // What carries HTTP for ureq writes out every byte at its finest level. No library can keep it from that;
+        // the documentation of malquery-ureq warns of it.
+        !metadata.target().starts_with("ureq_proto") || metadata.level() < log::Level::Trace
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        writeln!(LOGGED.lock().unwrap(), "{} {}", record.target(), record.args()).unwrap();
+    }
+
+    fn flush(&self) {}
+}
+
+fn assert_clean(what: &str, text: &str) {
+    let form: String = url::form_urlencoded::byte_serialize(SECRET.as_bytes()).collect();
+    let in_json = serde_json::to_string(SECRET).unwrap();
+    for secret in [SECRET, TOKEN, &form, in_json.trim_matches('"'), "s3cret", "t0ken"] {
+        assert!(!text.contains(secret), "{what} shows {secret}:\n{text}");
+    }
+}
+
+#[test]
+fn nothing_that_is_shown_holds_a_secret() {
+    log::set_logger(&Logger).unwrap();
+    log::set_max_level(log::LevelFilter::Trace);
+    let token = || reply::json(201, json!({"access_token": TOKEN, "expires_in": 1799}));
+    let sessions = [
+        vec![token(), reply::json(200, json!({"meta": {"reqid": "r"}}))],
+        vec![token(), reply::status(401), token(), reply::status(401)],
+        vec![token(), reply::fault(Fault::Reset)],
+        vec![token(), reply::json(200, json!({"meta": {}}))],
+        vec![reply::fault(Fault::Tls).times(4)],
+        vec![reply::json(
+            403,
+            json!({"errors": [{"code": 403, "message": "access denied, authorization failed"}]}),
+        )],
+        // a reply that is not the JSON it should be, with a token in it
+        vec![reply::bytes(201, "application/json", format!("{{\"access_token\": \"{TOKEN}\", }}"))],
+        vec![reply::bytes(201, "application/json", format!("{{\"access_token\": \"{TOKEN}\\n\"}}"))],
+        vec![reply::bytes(201, "application/json", format!("[\"{TOKEN}\"]"))],
+    ];
+    let mut shown = String::new();
+    for replies in sessions {
+        let transport = Transcript::new(script(replies).transport());
+        let auth = Auth::new(Cloud::Us1, Credentials::new("an-id", SECRET));
+        writeln!(shown, "{auth:?} {auth:#?}").unwrap();
+        let client = Client::new(transport.clone(), VirtualClock::new(), auth).retry(RetryPolicy::default());
+        match client.hunt(&Hunt::new("rule a {}")) {
+            Ok(reply) => writeln!(shown, "{reply:?}").unwrap(),
+            Err(error) => {
+                writeln!(shown, "{error} {error:?} {error:#?}").unwrap();
+                let mut source = std::error::Error::source(&error);
+                while let Some(error) = source {
+                    writeln!(shown, "{error} {error:?}").unwrap();
+                    source = error.source();
+                }
+            }
+        }
+        writeln!(shown, "{client:?} {transport}").unwrap();
+    }
+    assert!(shown.contains("an-id"), "the sessions were shown");
+    assert_clean("output", &shown);
+    assert_clean("the log", &LOGGED.lock().unwrap());
+}
+
+#[test]
+fn the_log_of_ureq_holds_no_secret_either() {
+    let _ = log::set_logger(&Logger).map(|()| log::set_max_level(log::LevelFilter::Trace));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        use std::io::{BufRead, BufReader, Read, Write};
+        for body in [format!(r#"{{"access_token": "{TOKEN}"}}"#), r#"{"meta": {}}"#.to_owned()] {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                if line == "\r\n" {
+                    break;
+                }
+            }
+            reader.read_exact(&mut vec![0; length]).unwrap();
+            write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+                body.len()
+            )
+            .unwrap();
+        }
+    });
+    let base: malquery_proto::BaseUrl = base.parse().unwrap();
+    let client = malquery_ureq::Client::new(base, Credentials::new("an-id", SECRET));
+    client.fuzzy_search(&FuzzySearch::new([Pattern::ascii("a").unwrap()])).unwrap();
+    server.join().unwrap();
+    let logged = LOGGED.lock().unwrap();
+    assert!(logged.contains("ureq"), "ureq logs: {logged}");
+    assert_clean("the log of ureq", &logged);
+}
