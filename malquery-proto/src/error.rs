@@ -276,7 +276,10 @@ crate::types::extra::model! {
 
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} answered {}", self.operation, self.status)?;
+        write!(f, "{} answered {}", self.operation, self.status.as_str())?;
+        if let Some(reason) = self.status.canonical_reason() {
+            write!(f, " {reason}")?;
+        }
         let mut separator = ": ";
         for item in &self.errors {
             match (&item.message, item.code) {

@@ -1,6 +1,82 @@
-//! The CrowdStrike Falcon MalQuery protocol, without I/O.
-
-#![cfg_attr(docsrs, feature(doc_cfg))]
+//! CrowdStrike Falcon **MalQuery** without I/O: a corpus of malware samples, searched by bytes, strings and YARA
+//! rules, and downloaded.
+//!
+//! This crate builds `http::Request`s and reads `http::Response`s. It opens no socket, reads no clock, starts no
+//! thread, draws no random number and, but for the feature `fs`, touches no file. `malquery-ureq` adds what it
+//! takes to call the service, `malquery-mock` what it takes to test without it.
+//!
+//! It has three layers, each of use without the next.
+//!
+//! # 1. Operations
+//!
+//! [`operations`] has a type for each of the nine, which says what to ask, and [`types`] what they are made of.
+//! What you send is checked when it is made; what arrives is read leniently, and nothing of it is lost.
+//!
+//! ```
+//! use http::{HeaderMap, StatusCode};
+//! use malquery_proto::oauth2::BearerToken;
+//! use malquery_proto::operation::{JsonOperation, Operation, ResponseHead};
+//! use malquery_proto::operations::FuzzySearch;
+//! use malquery_proto::types::{Label, Pattern};
+//! use malquery_proto::{BaseUrl, Cloud};
+//!
+//! let search = FuzzySearch::new([Pattern::ascii("CreateRemoteThread")?]).limit(1);
+//! let request = search.request(&BaseUrl::from(Cloud::Us1), &BearerToken::new("the-token")?)?;
+//! assert_eq!(request.uri(), "https://api.crowdstrike.com/malquery/combined/fuzzy-search/v1");
+//!
+//! // … send it, and read the reply:
+//! let headers = HeaderMap::new();
+//! let head = ResponseHead { status: StatusCode::OK, headers: &headers };
+//! let reply = search.response(head, br#"{"meta": {}, "resources": [{"label": "malware"}]}"#)?;
+//! assert_eq!(reply.resources[0].label, Some(Label::Malware));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # 2. Flows
+//!
+//! [`flow`] has what outlives one exchange: [`Auth`](flow::Auth) gets and renews the token,
+//! [`CallFlow`](flow::CallFlow) tries a call again where that is right, [`JobFlow`](flow::JobFlow) submits a job
+//! and waits for its end. They say what to do next and are told what came of it, and when. A job can be stored
+//! and taken up by another process.
+//!
+//! # 3. The client
+//!
+//! [`Client`] (feature `client`, on by default) drives the flows over a [`Transport`] and a [`Clock`], and blocks.
+//! Implement those two for the HTTP client of your choice; an asynchronous program drives the flows itself.
+//!
+//! # What the client does for you
+//!
+//! - **The token** is asked for when it is needed and renewed two minutes before it expires. Threads share it.
+//!   After a 401 there is one new token and one replay, never more.
+//! - **The cloud**: when the token endpoint says that the account lives in another commercial cloud, requests go
+//!   there, once, and only to a host of [`Cloud`]. Government clouds have to be named.
+//! - **Quota**: what may be billed (a hunt, an exact search, a multi-download) is sent again only if it surely did
+//!   not arrive. If that is not known, the error is [`FlowError::Unsure`](flow::FlowError::Unsure).
+//! - **Failures** of what costs nothing are retried, with growing pauses ([`RetryPolicy`](flow::RetryPolicy)).
+//! - **Rate limits** are waited for as the service asks, and hold for all threads. An exhausted monthly quota is
+//!   an error at once.
+//! - **Jobs**: the reply to a submission says `done` while the job has not begun. Only the requests operation
+//!   tells, and a `failed` job is an error.
+//! - **Downloads** are checked as they are read: length, SHA-256, and the signature of an archive. They stream.
+//! - **Secrets** are in no `Debug`, no error and no stored state, and are wiped from memory when dropped. (The body
+//!   of the request for a token holds the secret, and is not wiped: it belongs to the transport.)
+//!
+//! # Where this departs from what one might expect
+//!
+//! - [`FileType`](types::FileType) is not an enum but keeps the word as it is written, since neither the list nor
+//!   its case is settled.
+//! - The `status` of a reply to a submission is no field, so that nobody takes it for the job's. It is in `extra`.
+//! - What only results of jobs have, and seldom, are methods of [`Sample`](types::Sample) and no fields. That
+//!   halves the size of 100,000 results.
+//! - A result, a list or a field that is not understood never fails a reply. It is in `extra`, as received.
+//!   The exceptions are the request id of a submission and the token: without them the reply is worth nothing.
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `client` | yes | [`Client`], [`Transport`], [`Clock`] |
+//! | `fs` | no (`malquery-ureq` turns it on) | `Download::to_file` |
 
 #[cfg(feature = "client")]
 pub mod client;

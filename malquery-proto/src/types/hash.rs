@@ -27,9 +27,7 @@ macro_rules! hash {
 
             /// Takes hex digits of any case, and nothing around them.
             fn from_str(text: &str) -> Result<Self, ParseError> {
-                let mut bytes = [0; $bytes];
-                read_hex(text, &mut bytes, $what)?;
-                Ok(Self(bytes))
+                read_hex::<$bytes, { 2 * $bytes }>(text).map(Self).ok_or_else(|| refusal(text, 2 * $bytes, $what))
             }
         }
 
@@ -74,31 +72,32 @@ hash!(
     Md5, 16, "an MD5"
 );
 
-fn read_hex(text: &str, out: &mut [u8], what: &'static str) -> Result<(), ParseError> {
-    if text.len() == 2 * out.len() {
-        // A large reply has tens of millions of digits. Without a branch or a table, the compiler makes vector
-        // instructions of this.
-        let mut digits = [0; 64];
-        let digits = &mut digits[..text.len()];
-        let mut valid = true;
-        for (digit, byte) in digits.iter_mut().zip(text.bytes()) {
-            let number = byte.wrapping_sub(b'0');
-            let letter = (byte | 0x20).wrapping_sub(b'a');
-            valid &= (number < 10) | (letter < 6);
-            *digit = if number < 10 { number } else { letter.wrapping_add(10) };
-        }
-        if valid {
-            for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
-                *byte = pair[0] << 4 | pair[1];
-            }
-            return Ok(());
-        }
+/// The bytes that `2 * N` hex digits stand for.
+///
+/// A large reply has tens of millions of digits. With lengths the compiler knows, and neither a branch nor a table,
+/// it makes vector instructions of the first loop.
+fn read_hex<const N: usize, const DIGITS: usize>(text: &str) -> Option<[u8; N]> {
+    let text: &[u8; DIGITS] = text.as_bytes().try_into().ok()?;
+    let mut digits = [0; DIGITS];
+    let mut invalid = 0;
+    for i in 0..DIGITS {
+        let number = text[i].wrapping_sub(b'0');
+        let letter = (text[i] | 0x20).wrapping_sub(b'a');
+        invalid |= u8::from(number > 9) & u8::from(letter > 5);
+        digits[i] = if number > 9 { letter.wrapping_add(10) } else { number };
     }
+    let mut bytes = [0; N];
+    for i in 0..N {
+        bytes[i] = digits[2 * i] << 4 | digits[2 * i + 1];
+    }
+    (invalid == 0).then_some(bytes)
+}
+
+/// Why a text is not `digits` hex digits.
+fn refusal(text: &str, digits: usize, what: &'static str) -> ParseError {
     match text.char_indices().find(|(_, c)| !c.is_ascii_hexdigit()) {
-        Some((position, _)) => Err(ParseError::at(what, text, position, "is not a hex digit")),
-        None => {
-            Err(ParseError::new(what, format!("it takes {} hex digits, not {}", 2 * out.len(), text.len())))
-        }
+        Some((position, _)) => ParseError::at(what, text, position, "is not a hex digit"),
+        None => ParseError::new(what, format!("it takes {digits} hex digits, not {}", text.len())),
     }
 }
 
