@@ -151,3 +151,8 @@ impl Deref for Client {
         &self.0
     }
 }
+
+/// The README's code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
