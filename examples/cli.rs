@@ -1,1 +1,470 @@
-//! x
+//! The contract of the `malquery` command line: what it prints, writes and exits with, offline and against a
+//! server on a real socket.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::{fs, io, thread};
+
+use malquery_mock::Cassette;
+use malquery_proto::Transport;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const A: &str = "f599015c08658c5b730d3394cdb55cee238a8d82508a179b860fc201cde95e18";
+const SEARCH: &str = "11111111-2222-6ea1-5f4f-000000000001";
+const ARCHIVE: &str = "11111111-2222-6ea1-5f4f-000000000002";
+
+/// What a run of the command line left.
+struct Run {
+    code: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Run {
+    fn json(&self) -> Value {
+        assert_eq!(self.code, 0, "{}", self.stderr);
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
+    }
+
+    /// The one line that says what went wrong; nothing is printed on standard output then.
+    fn error(&self, code: i32) -> &str {
+        assert_eq!((self.code, self.stdout.as_str()), (code, ""), "{}", self.stderr);
+        let lines: Vec<_> = self.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(lines.len(), 1, "{}", self.stderr);
+        lines[0]
+    }
+}
+
+fn program() -> PathBuf {
+    // Tests are in target/PROFILE/deps, examples in target/PROFILE/examples.
+    let tests = std::env::current_exe().unwrap();
+    let program = tests
+        .parent()
+        .unwrap()
+        .with_file_name("examples")
+        .join("malquery")
+        .with_extension(std::env::consts::EXE_EXTENSION);
+    assert!(program.exists(), "{} is missing; `cargo build --examples` makes it", program.display());
+    program
+}
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command.args(args);
+    for name in ["CLIENT_ID", "CLIENT_SECRET", "CLOUD", "BASE_URL", "MEMBER_CID"] {
+        command.env_remove(format!("FALCON_{name}"));
+    }
+    command
+}
+
+fn run(command: &mut Command) -> Run {
+    let output = command.output().unwrap();
+    Run {
+        code: output.status.code().expect("an exit code"),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn offline(args: &[&str]) -> Run {
+    run(&mut command(args))
+}
+
+/// A reply of the server: status, headers, body.
+type Answer = (u16, Vec<(String, String)>, Vec<u8>);
+
+fn answer(status: u16, body: Value) -> Answer {
+    (status, vec![("content-type".into(), "application/json".into())], body.to_string().into_bytes())
+}
+
+/// A server on loopback that takes down what it is asked.
+struct Server {
+    http: Arc<tiny_http::Server>,
+    base: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    fn start(mut reply: impl FnMut(http::Request<Vec<u8>>) -> Answer + Send + 'static) -> Self {
+        let http = Arc::new(tiny_http::Server::http("127.0.0.1:0").unwrap());
+        let base = format!("http://{}/prefix", http.server_addr());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (server, log) = (http.clone(), asked.clone());
+        thread::spawn(move || {
+            for mut incoming in server.incoming_requests() {
+                let path = incoming.url().strip_prefix("/prefix").unwrap_or("not the prefix").to_owned();
+                log.lock().unwrap().push(format!("{} {path}", incoming.method()));
+                let mut request = http::Request::builder()
+                    .method(incoming.method().as_str())
+                    .uri(&path)
+                    .body(Vec::new())
+                    .unwrap();
+                for header in incoming.headers() {
+                    let name: http::HeaderName = header.field.as_str().as_str().parse().unwrap();
+                    request.headers_mut().append(name, header.value.as_str().parse().unwrap());
+                }
+                io::copy(incoming.as_reader(), request.body_mut()).unwrap();
+                let (status, headers, body) = reply(request);
+                let mut response = tiny_http::Response::from_data(body).with_status_code(status);
+                for (name, value) in headers {
+                    response.add_header(tiny_http::Header::from_bytes(name, value).unwrap());
+                }
+                let _ = incoming.respond(response);
+            }
+        });
+        Self { http, base, asked }
+    }
+
+    /// Answers with the cassette that ships with the examples.
+    fn with_cassette() -> Self {
+        let mock = Cassette::load(concat!(env!("CARGO_MANIFEST_DIR"), "/cassettes/offline.json"))
+            .unwrap()
+            .transport();
+        Self::start(move |request| {
+            let (head, mut body) = mock.execute(request).unwrap().into_parts();
+            let mut bytes = Vec::new();
+            io::copy(&mut body, &mut bytes).unwrap();
+            let headers = head
+                .headers
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()));
+            (head.status.as_u16(), headers.collect(), bytes)
+        })
+    }
+
+    /// Gives out a token, and then these answers.
+    fn with_answers(answers: impl IntoIterator<Item = Answer>) -> Self {
+        let mut answers: VecDeque<_> = answers.into_iter().collect();
+        Self::start(move |request| match request.uri().path() {
+            "/oauth2/token" => answer(201, json!({"access_token": "t0ken", "expires_in": 1799})),
+            _ => answers
+                .pop_front()
+                .unwrap_or_else(|| answer(418, json!({"errors": [{"message": "no answer is left"}]}))),
+        })
+    }
+
+    fn run(&self, args: &[&str]) -> Run {
+        run(command(&["--base-url", &self.base])
+            .args(args)
+            .env("FALCON_CLIENT_ID", "an-id")
+            .env("FALCON_CLIENT_SECRET", "s3cret"))
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.http.unblock();
+    }
+}
+
+fn folder() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+fn in_folder(folder: &TempDir, name: &str) -> String {
+    folder.path().join(name).to_str().unwrap().to_owned()
+}
+
+/// What a folder holds, hidden files included.
+fn names(folder: impl AsRef<Path>) -> Vec<String> {
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Every command with a JSON reply, with what the cassette has for it.
+const JSON_COMMANDS: [&[&str]; 10] = [
+    &["quotas"],
+    &["fuzzy-search", "--pattern", "ascii:CrowdStrike", "--limit", "3"],
+    &["exact-search", "--pattern", "ascii:CrowdStrike"],
+    &["exact-search", "--pattern", "ascii:CrowdStrike", "--limit", "3", "--wait", "--poll-interval", "0.01"],
+    &["hunt", "--rule", concat!(env!("CARGO_MANIFEST_DIR"), "/rules/demo.yar")],
+    &[
+        "hunt",
+        "--rule",
+        concat!(env!("CARGO_MANIFEST_DIR"), "/rules/demo.yar"),
+        "--wait",
+        "--poll-interval",
+        "0.01",
+    ],
+    &["request", SEARCH],
+    &["request", SEARCH, "--wait", "--poll-interval", "0.01"],
+    &["metadata", A],
+    &[
+        "multidownload",
+        A,
+        "5eaab9f8a0f97240a9388ebdcf7e9c692dd1bc8764962bf354ed05506eecac77",
+        "53aa078d114019465100a6f1a11cfa1338db0f209db33f3c7711ade2bfcba1f6",
+        "--wait",
+        "--poll-interval",
+        "0.01",
+    ],
+];
+
+#[test]
+fn every_json_command_prints_one_document_offline_and_the_same_from_a_server() {
+    for args in JSON_COMMANDS {
+        let replayed = offline(args);
+        let document = replayed.json();
+        assert!(
+            ["meta", "resources", "errors"].iter().all(|name| document.get(name).is_some()),
+            "{document}"
+        );
+        assert!(replayed.stderr.contains("running offline"), "{}", replayed.stderr);
+        let served = Server::with_cassette().run(args);
+        assert_eq!(served.json(), document, "{args:?}");
+        assert!(!served.stderr.contains("offline"));
+    }
+}
+
+#[test]
+fn downloads_give_files_and_say_what_they_are() {
+    for run in [offline as fn(&[&str]) -> Run, |args| Server::with_cassette().run(args)] {
+        let out = folder();
+        let target = in_folder(&out, "sample.bin");
+        let document = run(&["download", A, "--output", &target]).json();
+        assert_eq!(document, json!({"path": target, "bytes": 103, "sha256": A}));
+        assert_eq!(fs::read(&target).unwrap().len(), 103);
+        let target = in_folder(&out, "samples.zip");
+        let document = run(&["samples", ARCHIVE, "--output", &target]).json();
+        assert_eq!(document["bytes"], fs::metadata(&target).unwrap().len());
+        assert_eq!(names(&out), ["sample.bin", "samples.zip"]);
+    }
+}
+
+#[test]
+fn collect_does_the_whole_job() {
+    for server in [None, Some(Server::with_cassette())] {
+        let out = folder();
+        let target = in_folder(&out, "new/folder");
+        let args = [
+            "collect",
+            "--pattern",
+            "ascii:CrowdStrike",
+            "--limit",
+            "3",
+            "--output-dir",
+            &target,
+            "--poll-interval",
+            "0.01",
+        ];
+        let document = server.as_ref().map_or_else(|| offline(&args), |server| server.run(&args)).json();
+        assert_eq!(document["samples"].as_array().unwrap().len(), 3);
+        assert_eq!((&document["search"], &document["download"]), (&json!(SEARCH), &json!(ARCHIVE)));
+        assert_eq!(names(&target), ["samples.zip"]);
+        assert!(fs::read(Path::new(&target).join("samples.zip")).unwrap().starts_with(b"PK"));
+        if let Some(server) = &server {
+            let asked = server.asked();
+            let submissions = asked.iter().filter(|line| line.starts_with("POST /malquery")).count();
+            assert_eq!(submissions, 2, "{asked:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_received_is_left_out() {
+    let reply = json!({
+        "meta": {"trace_id": "t", "query_time": 1.27e-7, "new": {"a": [1, null]}},
+        "resources": [{"sha256": A, "label": "odd", "filetype": "PE32", "family": null, "score": 0.5, "tags": []}],
+        "more": true,
+    });
+    let mut expected = reply.clone();
+    expected["errors"] = json!([]);
+    assert_eq!(Server::with_answers([answer(200, reply)]).run(&["metadata", A]).json(), expected);
+}
+
+#[test]
+fn invalid_input_is_refused_before_anything_is_sent() {
+    let server = Server::with_answers([]);
+    let out = folder();
+    let existing = in_folder(&out, "existing");
+    fs::write(&existing, "mine").unwrap();
+    let empty = in_folder(&out, "empty.yar");
+    fs::write(&empty, " \n").unwrap();
+    let missing = in_folder(&out, "missing/file");
+    let cases: [&[&str]; 24] = [
+        &[],
+        &["quota"],
+        &["quotas", "--cloud", "us-9"],
+        &["quotas", "--timeout", "-1"],
+        &["quotas", "--timeout", "soon"],
+        &["fuzzy-search"],
+        &["fuzzy-search", "--pattern", "hex:123"],
+        &["fuzzy-search", "--pattern", "hex:12 34"],
+        &["fuzzy-search", "--pattern", "ascii:"],
+        &["fuzzy-search", "--pattern", "text:a"],
+        &["fuzzy-search", "--pattern", "ascii:a", "--limit", "0"],
+        &["exact-search", "--pattern", "ascii:a", "--min-date", "2024-01-01"],
+        &["exact-search", "--pattern", "ascii:a", "--min-date", "2024/02/30"],
+        &["exact-search", "--pattern", "ascii:a", "--min-date", "2024/02/02", "--max-date", "2024/02/01"],
+        &["exact-search", "--pattern", "ascii:a", "--min-size", "2mb", "--max-size", "1mb", "--wait"],
+        &["hunt", "--rule", &missing],
+        &["hunt", "--rule", &empty],
+        &["hunt", "--rule", &empty, "--wait"],
+        &["request", ""],
+        &["metadata", "f599"],
+        &["download", A, "--output", &existing],
+        &["download", A, "--output", &missing],
+        &["samples", ARCHIVE, "--output", out.path().to_str().unwrap()],
+        &["collect", "--pattern", "ascii:a", "--output-dir", &existing],
+    ];
+    for args in cases {
+        let run = server.run(args);
+        assert_eq!((run.code, run.stdout.as_str()), (2, ""), "{args:?}: {}", run.stderr);
+    }
+    assert_eq!(server.asked(), [""; 0]);
+    assert_eq!(fs::read(&existing).unwrap(), b"mine");
+    assert_eq!(names(&out), ["empty.yar", "existing"]);
+
+    let message = |args: &[&str]| server.run(args).error(2).to_owned();
+    assert_eq!(
+        message(&["download", A, "--output", &existing]),
+        format!("error: {existing} exists; give --force to replace it")
+    );
+    assert_eq!(message(&["hunt", "--rule", &empty]), "error: the YARA rule is empty");
+}
+
+#[test]
+fn settings_that_are_half_set_or_wrong_are_refused() {
+    let refused = |pairs: &[(&str, &str)], args: &[&str]| {
+        let run = run(command(args).envs(pairs.iter().copied()));
+        run.error(2).to_owned()
+    };
+    assert!(refused(&[("FALCON_CLIENT_ID", "an-id")], &["quotas"]).contains("FALCON_CLIENT_SECRET"));
+    assert!(refused(&[("FALCON_CLIENT_SECRET", "s3cret")], &["quotas"]).contains("FALCON_CLIENT_ID"));
+    let both = [("FALCON_CLIENT_ID", "an-id"), ("FALCON_CLIENT_SECRET", "s3cret")];
+    let with = |name, value| [both[0], both[1], (name, value)];
+    assert!(refused(&with("FALCON_CLOUD", "mars-1"), &["quotas"]).contains("mars-1"));
+    assert!(refused(&with("FALCON_BASE_URL", "http://10.0.0.1"), &["quotas"]).contains("https"));
+    assert!(
+        refused(&[], &["--replay", "/no/such/cassette.json", "quotas"]).contains("/no/such/cassette.json")
+    );
+}
+
+#[test]
+fn an_option_beats_the_environment() {
+    let server = Server::with_cassette();
+    let run = run(command(&["quotas", "--base-url", &server.base])
+        .env("FALCON_CLIENT_ID", "an-id")
+        .env("FALCON_CLIENT_SECRET", "s3cret")
+        .env("FALCON_CLOUD", "nonsense")
+        .env("FALCON_BASE_URL", "nonsense"));
+    run.json();
+}
+
+#[test]
+fn an_error_is_one_line_with_status_message_trace_id_and_hint() {
+    let body = json!({"meta": {"trace_id": "trace-7"}, "errors": [{"code": 403, "message": "access denied,\nauthorization failed"}]});
+    let run = Server::with_answers([answer(403, body)]).run(&["quotas"]);
+    assert_eq!(
+        run.error(1),
+        "error: GetMalQueryQuotasV1 answered 403 Forbidden: access denied, authorization failed (trace id trace-7); hint: \
+         the API client lacks the scope malquery:read, the address you send from is not on its allowlist, or the \
+         member CID is wrong"
+    );
+}
+
+#[test]
+fn a_service_that_is_not_there_is_an_error() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let run = run(command(&["--base-url", &format!("http://127.0.0.1:{port}"), "--timeout", "1", "quotas"])
+        .env("FALCON_CLIENT_ID", "an-id")
+        .env("FALCON_CLIENT_SECRET", "s3cret"));
+    assert!(run.error(1).contains("refused"), "{}", run.stderr);
+}
+
+#[test]
+fn a_hunt_that_may_have_arrived_is_sent_once() {
+    let server = Server::with_answers([answer(500, json!({"errors": [{"code": 500, "message": "oops"}]}))]);
+    let rule = concat!(env!("CARGO_MANIFEST_DIR"), "/rules/demo.yar");
+    let run = server.run(&["hunt", "--rule", rule, "--wait"]);
+    assert!(run.error(1).contains("it was not sent again"), "{}", run.stderr);
+    assert_eq!(server.asked(), ["POST /oauth2/token", "POST /malquery/queries/hunt/v1"]);
+}
+
+#[test]
+fn a_job_that_fails_or_takes_too_long_is_an_error_that_says_how_to_go_on() {
+    let status = |word: &str| answer(200, json!({"meta": {"reqid": "r-1", "status": word}, "resources": []}));
+    let run = Server::with_answers([status("inprogress"), status("failed")]).run(&[
+        "request",
+        "r-1",
+        "--wait",
+        "--poll-interval",
+        "0.01",
+    ]);
+    assert!(run.error(1).contains("the job failed"), "{}", run.stderr);
+
+    let run = Server::with_answers((0..1000).map(|_| status("inprogress"))).run(&[
+        "request",
+        "r-1",
+        "--wait",
+        "--poll-interval",
+        "0.05",
+        "--timeout",
+        "0.5",
+    ]);
+    assert!(run.error(1).contains("time"), "{}", run.stderr);
+    assert!(run.stderr.contains("malquery request r-1 --wait"), "{}", run.stderr);
+}
+
+#[test]
+fn a_download_that_is_not_what_was_asked_for_leaves_nothing() {
+    let out = folder();
+    let target = in_folder(&out, "sample.bin");
+    let bytes = |body: &[u8]| (200, vec![], body.to_vec());
+    let run = Server::with_answers([bytes(b"other bytes")]).run(&["download", A, "--output", &target]);
+    assert!(run.error(1).contains("have the SHA-256"), "{}", run.stderr);
+    let run =
+        Server::with_answers([bytes(b"{\"errors\": []}")]).run(&["samples", "r-1", "--output", &target]);
+    assert!(run.error(1).contains("not a zip archive"), "{}", run.stderr);
+    let run = Server::with_answers([answer(404, json!({"errors": [{"code": 404, "message": "not here"}]}))])
+        .run(&["download", A, "--output", &target]);
+    assert!(run.error(1).contains("not here"), "{}", run.stderr);
+    assert_eq!(names(&out), [""; 0]);
+}
+
+#[test]
+fn force_replaces_a_file_only_by_a_whole_one() {
+    let out = folder();
+    let target = in_folder(&out, "sample.bin");
+    fs::write(&target, "mine").unwrap();
+    let broken = Server::with_answers([(200, vec![], b"other bytes".to_vec())]);
+    broken.run(&["download", A, "--output", &target, "--force"]).error(1);
+    assert_eq!(fs::read(&target).unwrap(), b"mine");
+    offline(&["download", A, "--output", &target, "--force"]).json();
+    assert_eq!(fs::read(&target).unwrap().len(), 103);
+    assert_eq!(names(&out), ["sample.bin"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_sample_is_for_its_owner_and_not_to_be_executed() {
+    use std::os::unix::fs::PermissionsExt;
+    let out = folder();
+    let target = in_folder(&out, "sample.bin");
+    offline(&["download", A, "--output", &target]).json();
+    assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_search_without_results_costs_no_download() {
+    let out = folder();
+    let server = Server::with_answers([
+        answer(200, json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": []})),
+        answer(200, json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": [{"label": "malware"}]})),
+    ]);
+    let run = server.run(&["collect", "--pattern", "ascii:a", "--output-dir", &in_folder(&out, "out")]);
+    assert_eq!(run.json()["samples"], json!([]));
+    assert!(run.stderr.contains("nothing was found"));
+    assert_eq!(server.asked().len(), 3);
+}
