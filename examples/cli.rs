@@ -292,11 +292,12 @@ fn invalid_input_is_refused_before_anything_is_sent() {
     let empty = in_folder(&out, "empty.yar");
     fs::write(&empty, " \n").unwrap();
     let missing = in_folder(&out, "missing/file");
-    let cases: [&[&str]; 24] = [
+    let cases: [&[&str]; 25] = [
         &[],
         &["quota"],
         &["quotas", "--cloud", "us-9"],
         &["quotas", "--timeout", "-1"],
+        &["quotas", "--timeout", "nan"],
         &["quotas", "--timeout", "soon"],
         &["fuzzy-search"],
         &["fuzzy-search", "--pattern", "hex:123"],
@@ -461,10 +462,145 @@ fn a_search_without_results_costs_no_download() {
     let out = folder();
     let server = Server::with_answers([
         answer(200, json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": []})),
-        answer(200, json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": [{"label": "malware"}]})),
+        answer(200, json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": []})),
     ]);
     let run = server.run(&["collect", "--pattern", "ascii:a", "--output-dir", &in_folder(&out, "out")]);
     assert_eq!(run.json()["samples"], json!([]));
     assert!(run.stderr.contains("nothing was found"));
     assert_eq!(server.asked().len(), 3);
+    assert_eq!(names(&out), [""; 0]);
+
+    let server = Server::with_answers([
+        answer(200, json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": []})),
+        answer(200, json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": [{"label": "malware"}]})),
+    ]);
+    let run = server.run(&["collect", "--pattern", "ascii:a", "--output-dir", &in_folder(&out, "out")]);
+    assert_eq!(run.error(1), "error: none of the 1 results has a SHA-256 to download it by");
+    assert_eq!(server.asked().len(), 3);
+}
+
+#[test]
+fn a_paid_download_that_is_not_fetched_says_how_to_fetch_it() {
+    let out = folder();
+    let server = Server::with_answers([
+        answer(200, json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": []})),
+        answer(
+            200,
+            json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": [{"sha256": A}, {"sha256": A}]}),
+        ),
+        answer(200, json!({"meta": {"reqid": "r-2", "status": "done"}, "resources": []})),
+        answer(200, json!({"meta": {"reqid": "r-2", "status": "done"}, "resources": []})),
+        answer(404, json!({"errors": [{"code": 404, "message": "Could not find sample archive"}]})),
+    ]);
+    let target = in_folder(&out, "out");
+    let run = server.run(&["collect", "--pattern", "ascii:a", "--output-dir", &target]);
+    assert!(run.error(1).contains("Could not find sample archive"));
+    assert!(
+        run.stderr
+            .contains(&format!("fetch it again with: malquery samples r-2 --output {target}/samples.zip")),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(names(&out), [""; 0]);
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_found_out_before_it_is_paid_for() {
+    let out = folder();
+    let server = Server::with_answers([]);
+    for target in ["new/", "new/.", "new/file", &"x".repeat(300), "/dev/null", "."] {
+        let target = if target.starts_with('/') { target.to_owned() } else { in_folder(&out, target) };
+        let run = server.run(&["download", A, "--force", "--output", &target]);
+        assert_eq!(run.code, 2, "{target}: {}", run.stderr);
+    }
+    assert_eq!(server.asked(), [""; 0]);
+    assert_eq!(names(&out), [""; 0]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_path_that_is_not_unicode_is_written_all_the_same() {
+    use std::os::unix::ffi::OsStringExt;
+    let out = folder();
+    let target = out.path().join(std::ffi::OsString::from_vec(b"s\xff".to_vec()));
+    let run = run(command(&["download", A, "--output"]).arg(&target));
+    assert_eq!(run.json()["bytes"], 103);
+    assert_eq!(fs::read(&target).unwrap().len(), 103);
+}
+
+#[test]
+fn a_request_id_is_told_even_if_standard_output_is_full() {
+    let Ok(full) = fs::File::options().write(true).open("/dev/full") else { return };
+    let rule = concat!(env!("CARGO_MANIFEST_DIR"), "/rules/demo.yar");
+    let output = command(&["hunt", "--rule", rule]).stdout(full).output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr.contains("the request id is 11111111-2222-6ea1-5f4f-000000000003"), "{stderr}");
+    assert!(stderr.contains("error: standard output could not be written"), "{stderr}");
+}
+
+#[test]
+fn a_named_service_without_credentials_is_no_reason_to_run_offline() {
+    for option in [["--cloud", "us-2"], ["--base-url", "http://127.0.0.1:1"], ["--member-cid", "x"]] {
+        let run = offline(&[option[0], option[1], "quotas"]);
+        assert!(run.error(2).contains("FALCON_CLIENT_ID"), "{}", run.stderr);
+    }
+    offline(&["--cloud", "us-2", "quotas", "--base-url", "http://127.0.0.1:1"]).error(2);
+}
+
+#[test]
+fn a_job_is_taken_up_again_from_its_state() {
+    let out = folder();
+    let state = in_folder(&out, "state.json");
+    let rule = concat!(env!("CARGO_MANIFEST_DIR"), "/rules/demo.yar");
+    let job = |word: &str| answer(200, json!({"meta": {"reqid": "r-1", "status": word}, "resources": []}));
+    let server = Server::with_answers([job("done"), job("inprogress"), answer(403, json!({}))]);
+    let interrupted = server.run(&["hunt", "--rule", rule, "--state", &state, "--poll-interval", "0.01"]);
+    assert!(
+        interrupted.stderr.contains(&format!("go on with: malquery resume {state}")),
+        "{}",
+        interrupted.stderr
+    );
+    interrupted.error(1);
+    let stored = fs::read_to_string(&state).unwrap();
+    assert!(
+        stored.contains("r-1") && !stored.contains("CrowdStrike") && !stored.contains("s3cret"),
+        "{stored}"
+    );
+
+    // it does not take the place of another job
+    server.run(&["hunt", "--rule", rule, "--state", &state]).error(2);
+    let server = Server::with_answers([job("inprogress"), job("done")]);
+    assert_eq!(server.run(&["resume", &state, "--poll-interval", "0.01"]).json()["meta"]["status"], "done");
+    assert_eq!(server.asked().iter().filter(|line| line.starts_with("GET")).count(), 2);
+    assert_eq!(names(&out), ["state.json"]);
+    fs::write(&state, "{}").unwrap();
+    assert!(server.run(&["resume", &state]).error(2).contains("is no state of a job"));
+}
+
+#[test]
+fn a_quota_that_does_not_suffice_is_found_out_before_it_is_spent() {
+    let quotas =
+        json!({"meta": {"hunt_count": 100, "hunt_limit": 100, "download_count": 49, "download_limit": 50}});
+    let rule = concat!(env!("CARGO_MANIFEST_DIR"), "/rules/demo.yar");
+    let other = "5eaab9f8a0f97240a9388ebdcf7e9c692dd1bc8764962bf354ed05506eecac77";
+    for (args, message) in [
+        (
+            ["hunt", "--rule", rule].as_slice(),
+            "error: 1 hunts are needed and 0 are left this month; nothing was sent",
+        ),
+        (
+            &["hunt", "--rule", rule, "--wait"],
+            "error: 1 hunts are needed and 0 are left this month; nothing was sent",
+        ),
+        (
+            &["multidownload", A, other],
+            "error: 2 downloads are needed and 1 are left this month; nothing was sent",
+        ),
+    ] {
+        let server = Server::with_answers([answer(200, quotas.clone())]);
+        let args = [&["--check-quota"], args].concat();
+        assert_eq!(server.run(&args).error(1), message);
+        assert_eq!(server.asked().len(), 2);
+    }
 }

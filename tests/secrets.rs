@@ -1,7 +1,7 @@
 //! Secrets stay secret: whole sessions are driven, and what they log, print and fail with is searched.
 
 use std::fmt::Write;
-use std::sync::Mutex;
+use std::sync::{Mutex, Once};
 
 use malquery_mock::{Fault, Transcript, VirtualClock, reply, script};
 use malquery_proto::flow::{Auth, RetryPolicy};
@@ -34,6 +34,14 @@ impl log::Log for Logger {
     fn flush(&self) {}
 }
 
+fn listen() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        log::set_logger(&Logger).unwrap();
+        log::set_max_level(log::LevelFilter::Trace);
+    });
+}
+
 fn assert_clean(what: &str, text: &str) {
     let form: String = url::form_urlencoded::byte_serialize(SECRET.as_bytes()).collect();
     let in_json = serde_json::to_string(SECRET).unwrap();
@@ -44,8 +52,7 @@ fn assert_clean(what: &str, text: &str) {
 
 #[test]
 fn nothing_that_is_shown_holds_a_secret() {
-    log::set_logger(&Logger).unwrap();
-    log::set_max_level(log::LevelFilter::Trace);
+    listen();
     let token = || reply::json(201, json!({"access_token": TOKEN, "expires_in": 1799}));
     let sessions = [
         vec![token(), reply::json(200, json!({"meta": {"reqid": "r"}}))],
@@ -88,7 +95,7 @@ fn nothing_that_is_shown_holds_a_secret() {
 
 #[test]
 fn the_log_of_ureq_holds_no_secret_either() {
-    let _ = log::set_logger(&Logger).map(|()| log::set_max_level(log::LevelFilter::Trace));
+    listen();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     let server = std::thread::spawn(move || {

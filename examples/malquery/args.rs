@@ -1,6 +1,7 @@
 //! What can be said on the command line.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -11,8 +12,8 @@ use malquery_proto::{BaseUrl, Cloud};
 /// Searches the malware samples of CrowdStrike Falcon MalQuery, and downloads them.
 ///
 /// Credentials come from FALCON_CLIENT_ID and FALCON_CLIENT_SECRET; FALCON_CLOUD, FALCON_BASE_URL and
-/// FALCON_MEMBER_CID are read, too, and an option beats them. Without credentials it runs offline on recorded
-/// replies. Standard output is one JSON document; everything else goes to standard error.
+/// FALCON_MEMBER_CID are read, too, and an option beats them. Without credentials it runs offline, on recorded
+/// replies for `ascii:CrowdStrike`. Standard output is one JSON document; everything else goes to standard error.
 #[derive(Debug, Parser)]
 #[command(name = "malquery", version)]
 pub(crate) struct Cli {
@@ -24,9 +25,10 @@ pub(crate) struct Cli {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Session {
     /// The cloud the account lives in: us-1, us-2, us-3, eu-1, us-gov-1 or us-gov-2.
-    #[arg(long, value_name = "NAME", global = true, conflicts_with = "base_url")]
+    #[arg(long, value_name = "NAME", global = true)]
     pub(crate) cloud: Option<Cloud>,
 
     /// Another place to send requests to; https, or http on loopback.
@@ -42,16 +44,31 @@ pub(crate) struct Session {
     pub(crate) replay: Option<PathBuf>,
 
     /// The pause between two looks at a job.
-    #[arg(long, value_name = "SECONDS", global = true, default_value = "5", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", global = true, default_value = "5", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) poll_interval: Duration,
 
     /// The time the whole command may take.
-    #[arg(long, value_name = "SECONDS", global = true, default_value = "600", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", global = true, default_value = "600", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) timeout: Duration,
 
-    /// Replaces an output file that is there already.
+    /// Stays with the cloud that was named, even when the account lives in another.
+    #[arg(long, global = true)]
+    pub(crate) no_region_redirect: bool,
+
+    /// Refuses a hunt or a download that the rest of the monthly quota does not cover.
+    #[arg(long, global = true)]
+    pub(crate) check_quota: bool,
+
+    /// Replaces an output file or a state that is there already.
     #[arg(long, global = true)]
     pub(crate) force: bool,
+}
+
+impl Session {
+    /// Whether an option says which service is meant.
+    pub(crate) fn names_a_service(&self) -> bool {
+        self.cloud.is_some() || self.base_url.is_some() || self.member_cid.is_some()
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -73,9 +90,8 @@ pub(crate) enum Command {
         patterns: Patterns,
         #[command(flatten)]
         options: Options,
-        /// Waits for the results.
-        #[arg(long)]
-        wait: bool,
+        #[command(flatten)]
+        wait: Wait,
     },
 
     /// Starts a search with a YARA rule. Costs a hunt.
@@ -85,9 +101,8 @@ pub(crate) enum Command {
         rule: PathBuf,
         #[command(flatten)]
         options: Options,
-        /// Waits for the results.
-        #[arg(long)]
-        wait: bool,
+        #[command(flatten)]
+        wait: Wait,
     },
 
     /// Shows where a job is, and its results.
@@ -95,19 +110,27 @@ pub(crate) enum Command {
         /// The request id of the job.
         #[arg(value_name = "REQID")]
         id: RequestId,
-        /// Waits until the job is done.
-        #[arg(long)]
-        wait: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
+
+    /// Goes on with a job whose state was kept with --state.
+    Resume {
+        /// The file with the state.
+        #[arg(value_name = "FILE")]
+        state: PathBuf,
     },
 
     /// Shows what is known of samples.
     Metadata {
+        /// The samples, by their SHA-256.
         #[arg(value_name = "SHA256", required = true)]
         samples: Vec<Sha256>,
     },
 
     /// Downloads a sample: raw malware. Costs a download.
     Download {
+        /// The sample, by its SHA-256.
         #[arg(value_name = "SHA256")]
         sample: Sha256,
         /// The file to write.
@@ -117,11 +140,11 @@ pub(crate) enum Command {
 
     /// Starts to archive samples. Costs a download for each.
     Multidownload {
+        /// The samples, by their SHA-256.
         #[arg(value_name = "SHA256", required = true)]
         samples: Vec<Sha256>,
-        /// Waits until the archive is made.
-        #[arg(long)]
-        wait: bool,
+        #[command(flatten)]
+        wait: Wait,
     },
 
     /// Fetches the archive of a multi-download, a zip with the password `infected`.
@@ -139,12 +162,29 @@ pub(crate) enum Command {
         #[command(flatten)]
         patterns: Patterns,
         /// Collects at most this many samples. Each costs a download.
-        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, value_name = "N", value_parser = limit, allow_negative_numbers = true)]
         limit: Option<u32>,
         /// The folder for the archive, which is called `samples.zip`.
         #[arg(long, value_name = "DIR")]
         output_dir: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Wait {
+    /// Waits until the job is done, and prints its results.
+    #[arg(long)]
+    pub(crate) wait: bool,
+
+    /// Waits, and keeps the state of the job in this file, so that `resume` can go on with it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+}
+
+impl Wait {
+    pub(crate) fn is_set(&self) -> bool {
+        self.wait || self.state.is_some()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -157,11 +197,11 @@ pub(crate) struct Patterns {
 #[derive(Debug, Args)]
 pub(crate) struct Results {
     /// Returns at most this many results.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = limit, allow_negative_numbers = true)]
     pub(crate) limit: Option<u32>,
 
     /// Returns only these fields: sha256, md5, type, size, first_seen, label, family.
-    #[arg(long, value_name = "a,b", value_delimiter = ',')]
+    #[arg(long, value_name = "a,b", value_delimiter = ',', value_parser = trimmed::<MetaField>)]
     pub(crate) meta: Vec<MetaField>,
 }
 
@@ -171,7 +211,7 @@ pub(crate) struct Options {
     results: Results,
 
     /// Finds only files of these types, such as pe32,pe64.
-    #[arg(long, value_name = "a,b", value_delimiter = ',')]
+    #[arg(long, value_name = "a,b", value_delimiter = ',', value_parser = trimmed::<FileType>)]
     filetype: Vec<FileType>,
 
     /// Finds only samples first seen on this day or later, as YYYY/MM/DD.
@@ -213,8 +253,20 @@ impl From<Options> for SearchOptions {
     }
 }
 
+/// An element of a list, with or without a space behind the comma.
+fn trimmed<T: FromStr>(text: &str) -> Result<T, T::Err> {
+    text.trim().parse()
+}
+
+fn limit(text: &str) -> Result<u32, &'static str> {
+    text.parse().ok().filter(|limit| *limit > 0).ok_or("give a whole number of at least 1")
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "give a number of seconds".to_owned())?;
+    let seconds: f64 = text.parse().map_err(|_| "give a number of seconds")?;
+    if seconds.is_nan() {
+        return Err("give a number of seconds".into());
+    }
     // A year is as good as for ever, and does not overflow anything.
     Duration::try_from_secs_f64(seconds.min(31_536_000.0))
         .map_err(|_| "give a number of seconds of at least 0".into())

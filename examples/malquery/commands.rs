@@ -1,18 +1,22 @@
 //! One function for each command.
 
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use malquery_proto::client::{Download, JobStep};
-use malquery_proto::flow::{JobFlow, Submission};
+use malquery_proto::client::{Download, Error, Job, JobStep};
+use malquery_proto::flow::{FlowError, JobFlow, Submission};
 use malquery_proto::operation::JsonReply;
 use malquery_proto::operations::{ExactSearch, FuzzySearch, GetRequest, Hunt, SamplesMultidownload};
 use malquery_proto::types::{RequestId, Sample, SearchOptions, Sha256};
-use malquery_proto::{Client, Clock, Transport};
+use malquery_proto::{Client, Clock, OutputFile, Transport};
 use serde_json::json;
 
-use crate::args::{Command, Patterns, Results, Session};
-use crate::output::{Failure, bar, note, print, print_reply, spinner};
+use crate::args::{Command, Patterns, Results, Session, Wait};
+use crate::interrupt;
+use crate::output::{Failure, bar, harmless, note, print, print_reply, spinner};
 
 pub(crate) fn run<T: Transport, C: Clock>(
     client: &Client<T, C>,
@@ -25,30 +29,31 @@ pub(crate) fn run<T: Transport, C: Clock>(
         Command::FuzzySearch { patterns, results } => commands.fuzzy_search(patterns, results),
         Command::ExactSearch { patterns, options, wait } => {
             let search = ExactSearch::new(patterns.patterns).options(options.into());
-            if wait {
-                commands.submit_and_wait(search)
+            if wait.is_set() {
+                commands.start(search, &wait)
             } else {
-                print_reply(&client.exact_search(&search)?.output)
+                submitted(&client.exact_search(&search)?)
             }
         }
         Command::Hunt { rule, options, wait } => {
-            let hunt = Hunt::new(read_rule(&rule)?).options(options.into());
-            if wait { commands.submit_and_wait(hunt) } else { print_reply(&client.hunt(&hunt)?.output) }
+            let hunt = Hunt::new(read(&rule)?).options(options.into());
+            if wait.is_set() { commands.start(hunt, &wait) } else { submitted(&client.hunt(&hunt)?) }
         }
-        Command::Request { id, wait: true } => print_reply(&commands.wait(client.attach(id))?.output),
-        Command::Request { id, wait: false } => print_reply(&client.request(&id)?.output),
-        Command::Metadata { samples } => print_reply(&client.metadata(samples)?.output),
-        Command::Multidownload { samples, wait: true } => {
-            commands.submit_and_wait(SamplesMultidownload::new(samples))
+        Command::Request { id, wait } if wait.is_set() => {
+            commands.wait_and_print(client.attach(id).flow().clone(), &wait)
         }
-        Command::Multidownload { samples, wait: false } => {
-            print_reply(&client.samples_multidownload(samples)?.output)
+        Command::Request { id, .. } => print_reply(&client.request(&id)?.output),
+        Command::Resume { state } => commands.resume(state),
+        Command::Metadata { samples } => commands.metadata(samples),
+        Command::Multidownload { samples, wait } => {
+            if wait.is_set() {
+                commands.start(SamplesMultidownload::new(samples), &wait)
+            } else {
+                submitted(&client.samples_multidownload(samples)?)
+            }
         }
-        Command::Download { sample, output } => commands.download(sample, &output),
-        Command::Samples { id, output } => {
-            commands.check_output(&output)?;
-            print(&commands.fetch(&id, &output)?)
-        }
+        Command::Download { sample, output } => commands.download(sample, output),
+        Command::Samples { id, output } => print(&commands.fetch(&id, commands.create(output)?)?),
         Command::Collect { patterns, limit, output_dir } => commands.collect(patterns, limit, &output_dir),
     }
 }
@@ -70,14 +75,39 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         print_reply(&reply.output)
     }
 
-    fn submit_and_wait(&self, job: impl Into<Submission>) -> Result<(), Failure> {
-        print_reply(&self.wait(self.client.job(job))?.output)
+    fn metadata(&self, samples: Vec<Sha256>) -> Result<(), Failure> {
+        let reply = self.client.metadata(samples)?;
+        for sample in &reply.missing {
+            note(format_args!("nothing is known of {sample}"));
+        }
+        print_reply(&reply.output)
     }
 
-    /// Waits for the end of a job, and says how to go on should that be interrupted.
-    fn wait(&self, mut flow: JobFlow) -> Result<JsonReply<GetRequest>, Failure> {
+    /// Submits a job and waits for its end.
+    fn start(&self, job: impl Into<Submission>, wait: &Wait) -> Result<(), Failure> {
+        self.wait_and_print(self.client.job(job), wait)
+    }
+
+    fn wait_and_print(&self, flow: JobFlow, wait: &Wait) -> Result<(), Failure> {
+        if let Some(state) = &wait.state {
+            // What is there may be the state of a job that is paid for. The file itself is made in every step.
+            drop(self.create(state.clone())?);
+        }
+        print_reply(&self.wait(flow, wait.state.as_deref())?.output)
+    }
+
+    fn resume(&self, state: PathBuf) -> Result<(), Failure> {
+        let flow = serde_json::from_str(&read(&state)?).map_err(|error| {
+            Failure::Invalid(format!("{} is no state of a job: {error}", state.display()))
+        })?;
+        print_reply(&self.wait(flow, Some(&state))?.output)
+    }
+
+    /// Waits for the end of a job, keeps its state, and says how to go on should it be interrupted.
+    fn wait(&self, mut flow: JobFlow, state: Option<&Path>) -> Result<JsonReply<GetRequest>, Failure> {
         flow.set_interval(self.session.poll_interval);
         let mut told = flow.id().cloned();
+        let mut lost = None;
         let waiting = spinner("submitting");
         let result = self.client.run_job(&mut flow, |flow, step| {
             if told.is_none()
@@ -86,72 +116,138 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
                 waiting.suspend(|| note(format_args!("submitted; the request id is {id}")));
                 told = Some(id.clone());
             }
+            interrupt::hint(match (state, flow.id()) {
+                (Some(state), _) => Some(format!("go on with: malquery resume {}", state.display())),
+                (None, Some(id)) => {
+                    Some(format!("the job may go on; look at it with: malquery request {id} --wait"))
+                }
+                (None, None) => None,
+            });
             match (step, flow.id()) {
-                (JobStep::Wait(_), Some(id)) => waiting.set_message(format!("waiting for {id}")),
-                (JobStep::Send, Some(id)) => waiting.set_message(format!("asking for {id}")),
+                (JobStep::Wait(_), Some(id)) => waiting.set_message(harmless(&format!("waiting for {id}"))),
+                (JobStep::Send, Some(id)) => waiting.set_message(harmless(&format!("asking for {id}"))),
                 _ => {}
             }
-            ControlFlow::Continue(())
+            // Before the request goes out, so that what is on disk knows of it.
+            match state.map(|path| keep(flow, path)) {
+                Some(Err(error)) => {
+                    lost = Some(error);
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            }
         });
         waiting.finish_and_clear();
-        result.map_err(|error| {
-            if let Some(id) = flow.id() {
-                note(format_args!("the job may go on; look at it with: malquery request {id} --wait"));
+        match (result, lost) {
+            (Ok(reply), _) => {
+                interrupt::hint(None);
+                Ok(reply)
             }
-            error.into()
-        })
+            (Err(_), Some(error)) => Err(error),
+            (Err(error), None) => {
+                // A job that failed has ended, and one that was refused has not begun.
+                if !error.is_final() {
+                    interrupt::show_hint();
+                }
+                Err(self.explain(error))
+            }
+        }
     }
 
-    fn download(&self, sample: Sha256, output: &Path) -> Result<(), Failure> {
-        self.check_output(output)?;
-        note(format_args!("warning: {} will be raw, unencrypted malware", output.display()));
-        let reply = self.client.download(sample)?;
+    fn download(&self, sample: Sha256, output: PathBuf) -> Result<(), Failure> {
+        let output = self.create(output)?;
+        note(format_args!("warning: {} will be raw, unencrypted malware", output.path().display()));
+        let reply = self.client.download(sample).map_err(|error| self.explain(error))?;
         print(&self.write(reply.output, output)?)
     }
 
-    fn fetch(&self, id: &RequestId, output: &Path) -> Result<serde_json::Value, Failure> {
-        note(format_args!("{} will be a zip of malware; its password is `infected`", output.display()));
-        let reply = self.client.samples(id)?;
-        self.write(reply.output, output)
+    fn fetch(&self, id: &RequestId, output: OutputFile) -> Result<serde_json::Value, Failure> {
+        let path = output.path().display();
+        note(format_args!("{path} will be a zip of malware; its password is `infected`"));
+        // The archive was paid for.
+        interrupt::hint(Some(format!("fetch it again with: malquery samples {id} --output {path}")));
+        let reply = self.client.samples(id).map_err(|error| self.explain(error));
+        let written = reply.and_then(|reply| self.write(reply.output, output));
+        match written {
+            Ok(_) => interrupt::hint(None),
+            Err(_) => interrupt::show_hint(),
+        }
+        written
     }
 
-    fn write(&self, download: Download<T::Body>, output: &Path) -> Result<serde_json::Value, Failure> {
+    /// Says which option ended the command.
+    fn explain(&self, error: Error) -> Failure {
+        let time_is_up = matches!(&error, Error::Flow { error: FlowError::TimeUp { .. }, .. });
+        match (Failure::from(error), time_is_up) {
+            (Failure::Failed(message), true) => {
+                Failure::Failed(format!("{message} (--timeout is {} s)", self.session.timeout.as_secs_f64()))
+            }
+            (failure, _) => failure,
+        }
+    }
+
+    fn write(&self, download: Download<T::Body>, output: OutputFile) -> Result<serde_json::Value, Failure> {
+        let path = output.path().to_owned();
         let bar = bar(download.length());
         let shown = bar.clone();
+        interrupt::writing(true);
         let received = download
-            .on_progress(move |bytes| shown.set_position(bytes))
-            .to_file(output, self.session.force)?;
+            .on_progress(move |bytes| {
+                shown.set_position(bytes);
+                interrupt::check()
+            })
+            .write_to(output);
+        interrupt::writing(false);
         bar.finish_and_clear();
-        Ok(json!({"path": output, "bytes": received.bytes, "sha256": received.sha256}))
+        let received = received?;
+        // JSON has no way to write a path that is not Unicode.
+        Ok(json!({"path": path.to_string_lossy(), "bytes": received.bytes, "sha256": received.sha256}))
     }
 
-    /// Refuses an output file before anything is sent, since what is sent may cost quota.
-    fn check_output(&self, output: &Path) -> Result<(), Failure> {
-        let refuse = |why: &str| Err(Failure::Invalid(format!("{} {why}", output.display())));
-        if output.is_dir() {
-            return refuse("is a folder; name a file");
-        }
-        if !self.session.force && output.symlink_metadata().is_ok() {
-            return refuse("exists; give --force to replace it");
-        }
-        match output.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
-                refuse("cannot be written: its folder does not exist")
+    /// Makes an output file before anything is sent, since what is sent may cost quota.
+    fn create(&self, path: PathBuf) -> Result<OutputFile, Failure> {
+        OutputFile::create(path, self.session.force).map_err(|error| match error {
+            Error::File { path, error }
+                if error.kind() == ErrorKind::AlreadyExists && !self.session.force =>
+            {
+                Failure::Invalid(format!("{} exists; give --force to replace it", path.display()))
             }
-            _ => Ok(()),
-        }
+            error => Failure::invalid(&error),
+        })
     }
 
     fn collect(&self, patterns: Patterns, limit: Option<u32>, folder: &Path) -> Result<(), Failure> {
-        let archive = folder.join("samples.zip");
-        std::fs::create_dir_all(folder)
-            .map_err(|error| Failure::Invalid(format!("{} cannot be made: {error}", folder.display())))?;
-        self.check_output(&archive)?;
+        let is_new = !folder.exists();
+        std::fs::create_dir_all(folder).map_err(|error| {
+            Failure::Invalid(format!("{} cannot be made a folder: {error}", folder.display()))
+        })?;
+        let result = self
+            .create(folder.join("samples.zip"))
+            .and_then(|archive| self.collect_into(patterns, limit, archive));
+        if is_new {
+            // Only an empty one can be removed, so this is for a run that left nothing.
+            let _ = std::fs::remove_dir(folder);
+        }
+        result
+    }
 
+    fn collect_into(
+        &self,
+        patterns: Patterns,
+        limit: Option<u32>,
+        archive: OutputFile,
+    ) -> Result<(), Failure> {
         let options = limit.map_or_else(SearchOptions::new, |limit| SearchOptions::new().limit(limit));
-        let search = self.wait(self.client.job(ExactSearch::new(patterns.patterns).options(options)))?;
+        let search =
+            self.wait(self.client.job(ExactSearch::new(patterns.patterns).options(options)), None)?;
         let found = samples(&search.resources, limit);
         if found.is_empty() {
+            if !search.resources.is_empty() {
+                let count = search.resources.len();
+                return Err(Failure::Failed(format!(
+                    "none of the {count} results has a SHA-256 to download it by"
+                )));
+            }
             note(format_args!("nothing was found"));
             return print(&json!({
                 "search": search.meta.reqid, "download": null, "samples": [], "path": null, "bytes": 0, "sha256": null,
@@ -159,10 +255,13 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         }
 
         note(format_args!("downloading {} samples, each of which costs a download", found.len()));
-        let submitted = self.client.samples_multidownload(found.iter().copied())?;
-        let id = &submitted.meta.reqid;
-        self.wait(self.client.attach(id.clone()))?;
-        let mut report = self.fetch(id, &archive)?;
+        let job = self.client.samples_multidownload(found.iter().copied())?;
+        let id = job.id();
+        note(format_args!(
+            "submitted; the request id is {id}; fetch it later with: malquery samples {id} --output FILE"
+        ));
+        self.wait(job.flow().clone(), None)?;
+        let mut report = self.fetch(id, archive)?;
         report["search"] = json!(search.meta.reqid);
         report["download"] = json!(id);
         report["samples"] = json!(found);
@@ -172,19 +271,43 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
 
 /// The SHA-256 of every sample of the results, each once, and no more than were asked for.
 fn samples(results: &[Sample], limit: Option<u32>) -> Vec<Sha256> {
+    let mut seen = HashSet::new();
     let mut found = Vec::new();
     for result in results {
         let nested = result.samples();
-        for sha256 in std::iter::once(result).chain(&nested).filter_map(|sample| sample.sha256) {
-            if !found.contains(&sha256) {
-                found.push(sha256);
-            }
-        }
+        let named = std::iter::once(result).chain(&nested).filter_map(|sample| sample.sha256);
+        found.extend(named.filter(|sha256| seen.insert(*sha256)));
     }
     found.truncate(limit.map_or(usize::MAX, |limit| limit as usize));
     found
 }
 
-fn read_rule(path: &PathBuf) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| Failure::Invalid(format!("{}: {error}", path.display())))
+/// Reads a small text file.
+fn read(path: &Path) -> Result<String, Failure> {
+    const MOST: u64 = 16 * 1024 * 1024;
+    let refuse = |why: &dyn std::fmt::Display| Failure::Invalid(format!("{}: {why}", path.display()));
+    let mut text = String::new();
+    let file = File::open(path).map_err(|error| refuse(&error))?;
+    file.take(MOST + 1).read_to_string(&mut text).map_err(|error| refuse(&error))?;
+    if text.len() as u64 > MOST { Err(refuse(&"it is larger than 16 MiB")) } else { Ok(text) }
+}
+
+/// Prints the reply to a submission.
+fn submitted<T: Transport, C: Clock>(job: &Job<'_, T, C>) -> Result<(), Failure> {
+    // Also here, should standard output be full: it was paid for.
+    note(format_args!("submitted; the request id is {}", job.id()));
+    job.submitted().map_or(Ok(()), |reply| print_reply(&reply.output))
+}
+
+/// Writes the state of a job, whole or not at all. It may hold a YARA rule, so it is for its owner alone.
+fn keep(flow: &JobFlow, path: &Path) -> Result<(), Failure> {
+    let failed = |error: &dyn std::error::Error| {
+        Failure::Failed(format!("{} could not be written: {error}", path.display()))
+    };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|error| failed(&error))?;
+    serde_json::to_writer_pretty(&mut file, flow).map_err(|error| failed(&error))?;
+    file.as_file().sync_all().map_err(|error| failed(&error))?;
+    file.persist(path).map_err(|error| failed(&error.error))?;
+    Ok(())
 }

@@ -6,6 +6,7 @@
 
 mod args;
 mod commands;
+mod interrupt;
 mod output;
 
 use std::ffi::OsString;
@@ -14,10 +15,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use malquery_mock::{Cassette, VirtualClock};
 use malquery_proto::flow::Auth;
-use malquery_proto::{Client, Clock, Credentials, Transport};
+use malquery_proto::{Client, Clock, Cloud, Credentials, Transport};
 use malquery_ureq::{Settings, SystemClock, UreqTransport};
 
-use crate::args::{Cli, Session};
+use crate::args::{Cli, Command, Session};
 use crate::output::{Failure, note};
 
 /// What runs when there are neither credentials nor `--replay`.
@@ -26,6 +27,7 @@ const OFFLINE: &str = include_str!("../cassettes/offline.json");
 fn main() -> ExitCode {
     // Refused input ends here, with 2.
     let cli = Cli::parse();
+    interrupt::listen();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -37,43 +39,49 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<(), Failure> {
     let Cli { session, command } = cli;
-    let cassette = match &session.replay {
-        Some(path) => Some(Cassette::load(path).map_err(|error| Failure::invalid(&error))?),
-        None if credentials_are_set() => None,
+    // Not for the parser, which does not see an option before the command and one after it together.
+    if session.cloud.is_some() && session.base_url.is_some() {
+        return Err(Failure::Invalid("give --cloud or --base-url, not both".into()));
+    }
+    let invalid = |error: &dyn std::error::Error| Failure::invalid(error);
+    match &session.replay {
+        Some(path) => replay(&Cassette::load(path).map_err(|error| invalid(&error))?, &session, command),
+        // Who names a service means it, and must not be served a demonstration in its place.
+        None if credentials_are_set() || session.names_a_service() => {
+            let settings =
+                Settings::from_lookup(|name| lookup(&session, name)).map_err(|error| invalid(&error))?;
+            let auth =
+                Auth::new(settings.base, settings.credentials).follow_region(!session.no_region_redirect);
+            commands::run(&client(UreqTransport::new(), SystemClock, auth, &session), &session, command)
+        }
         None => {
             note(format_args!(
                 "no FALCON_CLIENT_ID and FALCON_CLIENT_SECRET: running offline, on recorded replies that ship with \
                  this example"
             ));
-            Some(Cassette::parse("offline.json", OFFLINE).map_err(|error| Failure::invalid(&error))?)
-        }
-    };
-    match cassette {
-        Some(cassette) => {
-            // Recorded time passes at once.
-            let base = session
-                .base_url
-                .clone()
-                .unwrap_or_else(|| session.cloud.unwrap_or(malquery_proto::Cloud::Us1).into());
-            let auth = Auth::new(base, Credentials::new("offline", "offline"));
-            commands::run(
-                &client(cassette.transport(), VirtualClock::new(), auth, &session),
-                &session,
-                command,
-            )
-        }
-        None => {
-            let settings = Settings::from_lookup(|name| lookup(&session, name))
-                .map_err(|error| Failure::invalid(&error))?;
-            let auth = Auth::new(settings.base, settings.credentials);
-            commands::run(&client(UreqTransport::new(), SystemClock, auth, &session), &session, command)
+            let cassette = Cassette::parse("offline.json", OFFLINE).map_err(|error| invalid(&error))?;
+            let result = replay(&cassette, &session, command);
+            if let Err(Failure::Failed(_)) = result {
+                note(format_args!(
+                    "offline there are replies only for: quotas; fuzzy-search, exact-search and collect with --pattern \
+                     ascii:CrowdStrike and no --limit or --limit 3; and what these lead to"
+                ));
+            }
+            result
         }
     }
 }
 
+/// Answers from a cassette. Recorded time passes at once.
+fn replay(cassette: &Cassette, session: &Session, command: Command) -> Result<(), Failure> {
+    let base = session.base_url.clone().unwrap_or_else(|| session.cloud.unwrap_or(Cloud::Us1).into());
+    let auth = Auth::new(base, Credentials::new("offline", "offline"));
+    commands::run(&client(cassette.transport(), VirtualClock::new(), auth, session), session, command)
+}
+
 fn client<T: Transport, C: Clock>(transport: T, clock: C, auth: Auth, session: &Session) -> Client<T, C> {
     let deadline = clock.now().after(session.timeout);
-    Client::new(transport, clock, auth).deadline(deadline)
+    Client::new(transport, clock, auth).deadline(deadline).check_quota(session.check_quota)
 }
 
 /// A half of the credentials is a mistake, and no reason to run offline.

@@ -60,10 +60,16 @@ fn chain(error: &dyn StdError) -> String {
     message
 }
 
+/// A text that may come from elsewhere, without what could steer a terminal or turn the writing around.
+pub(crate) fn harmless(text: &str) -> String {
+    let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if c.is_control() || turns(c) { ' ' } else { c }).collect()
+}
+
 /// A message for the person at the terminal.
 pub(crate) fn note(message: fmt::Arguments<'_>) {
     // There is nowhere to say that standard error is gone.
-    let _ = writeln!(io::stderr(), "{message}");
+    let _ = writeln!(io::stderr(), "{}", harmless(&message.to_string()));
 }
 
 /// Prints the one document.
@@ -71,7 +77,8 @@ pub(crate) fn print(document: &impl Serialize) -> Result<(), Failure> {
     let mut text = serde_json::to_vec_pretty(document).map_err(|error| Failure::failed(&error))?;
     text.push(b'\n');
     let mut stdout = io::stdout().lock();
-    stdout.write_all(&text).and_then(|()| stdout.flush()).map_err(|error| Failure::failed(&error))
+    let written = stdout.write_all(&text).and_then(|()| stdout.flush());
+    written.map_err(|error| Failure::Failed(format!("standard output could not be written: {error}")))
 }
 
 /// Prints a reply as it was received, with the three members every reply has in the API's description.

@@ -335,7 +335,7 @@ impl TransportError for MockError {
     fn failure(&self) -> SendFailure {
         match self {
             Self::Fault(fault) => fault.failure(),
-            Self::Unmatched(_) => SendFailure::NotSent,
+            Self::Unmatched(_) => SendFailure::NeverSent,
         }
     }
 }

@@ -32,9 +32,9 @@ fn poll<T: Transport>(client: &Client<T, VirtualClock>, id: &RequestId) -> Resul
 /// Searches, waits, and fetches an archive of what was found.
 fn collect<T: Transport>(client: &Client<T, VirtualClock>) -> Result<Download<T::Body>, Error> {
     let search = ExactSearch::new([Pattern::ascii("hello").unwrap()]).options(SearchOptions::new().limit(10));
-    let search = client.exact_search(&search)?.meta.reqid.clone();
+    let search = client.exact_search(&search)?.id().clone();
     let found = poll(client, &search)?;
-    let job = client.samples_multidownload(found)?.meta.reqid.clone();
+    let job = client.samples_multidownload(found)?.id().clone();
     poll(client, &job)?;
     Ok(client.samples(&job)?.output)
 }
@@ -73,7 +73,7 @@ fn faults_of_a_cassette_arrive_as_faults() {
     let transcript = Transcript::new(mock);
     let client = Client::new(&transcript, VirtualClock::new(), auth());
     let rule = "rule gnu {\n  strings:\n    $a = \"GNU\"\n  condition:\n    $a\n}";
-    let job = client.hunt(&Hunt::new(rule)).unwrap().meta.reqid.clone();
+    let job = client.hunt(&Hunt::new(rule)).unwrap().id().clone();
     let mut bytes = Vec::new();
     let error = client.samples(&job).unwrap().output.read_to_end(&mut bytes).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
@@ -108,13 +108,13 @@ fn a_client_cannot_retry_a_request_without_match_into_a_success() {
     let client = Client::new(mock.clone(), VirtualClock::new(), auth());
     let error = client.hunt(&Hunt::new("rule other { condition: true }")).unwrap_err();
     // Nothing was sent, so there is no doubt about quota either.
-    assert_eq!(error.to_string(), "PostMalQueryHuntV1 got no reply (4 attempts)");
+    assert_eq!(error.to_string(), "PostMalQueryHuntV1 got no reply in 1 attempt");
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(
         source.starts_with("nothing in ") && source.contains("the closest is \"refused\" (line 4)"),
         "{source}"
     );
     let all = mock.check().unwrap_err().to_string();
-    assert!(all.contains(&source) && all.contains("(asked 4 times)"), "{all}");
+    assert!(all.contains(&source) && !all.contains("asked"), "{all}");
     std::panic::catch_unwind(|| guard.finish()).unwrap_err();
 }

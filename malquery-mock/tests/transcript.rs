@@ -88,7 +88,7 @@ fn a_retry_is_seen_with_its_rule() {
     let clock = VirtualClock::new();
     let auth = Auth::new(Cloud::Us1, Credentials::new(ID, SECRET));
     let client = Client::new(&transcript, clock.clone(), auth);
-    client.hunt(&Hunt::new("rule gnu {\n  condition: true\n}\n")).unwrap();
+    let _ = client.hunt(&Hunt::new("rule gnu {\n  condition: true\n}\n")).unwrap();
     guard.finish();
     assert_eq!(clock.waits().len(), 2);
     insta::assert_snapshot!(transcript);

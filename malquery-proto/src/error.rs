@@ -9,9 +9,9 @@ use std::fmt;
 use http::StatusCode;
 
 use crate::cloud::{BaseUrl, Cloud};
-use crate::operation::{Meta, RateLimit, ResponseHead, Scope};
+use crate::operation::{Meta, RateLimit, Replay, ResponseHead, Retry, Scope};
 use crate::time::Timestamp;
-use crate::types::{Envelope, ErrorItem, Json};
+use crate::types::{Envelope, ErrorItem, Extra, Json};
 
 /// A request that was refused before anything was sent. Nothing was billed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,7 +34,7 @@ pub enum BuildError {
     #[allow(missing_docs)]
     EmptyRange { what: &'static str, min: String, max: String },
     /// More ids than a URL can hold.
-    #[error("the URL would have {0} bytes, more than {max}; ask for fewer ids at once", max = crate::operation::MAX_URL)]
+    #[error("the URL would have {0} bytes and must stay below {max}; ask for fewer ids at once", max = crate::operation::MAX_URL)]
     UrlTooLong(usize),
     /// Credentials with an empty client id or secret.
     #[error("the {0} is empty")]
@@ -76,13 +76,14 @@ impl ResponseError {
 
 /// A reply with a 2xx status whose body is not what the operation answers.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the reply to {operation} ({status}) could not be read: {why}; it begins {body:?}")]
+#[error("the reply to {operation} ({status}) could not be read: {why}; it begins {body:?}{}", if *billed { "; it was sent, and may have been billed" } else { "" })]
 pub struct DecodeError {
     operation: &'static str,
     status: StatusCode,
     trace_id: Option<String>,
     why: String,
     body: String,
+    billed: bool,
 }
 
 impl DecodeError {
@@ -93,6 +94,7 @@ impl DecodeError {
             trace_id: head.trace_id().map(Into::into),
             why: why.to_string(),
             body: excerpt(body, 200),
+            billed: meta.replay == Replay::Billed,
         }
     }
 
@@ -139,7 +141,7 @@ pub struct ApiError {
     trace_id: Option<String>,
     region: Option<String>,
     /// The cloud that was asked, when it is not the region the reply names.
-    asked: Option<String>,
+    asked: Option<Cloud>,
     rate_limit: RateLimit,
     body: Option<String>,
 }
@@ -152,14 +154,13 @@ impl ApiError {
         let errors: Vec<_> =
             errors.into_iter().filter(|item| item.message.is_some() || item.code.is_some()).collect();
         let rate_limit = head.rate_limit();
-        let powered_by = meta_found.powered_by.unwrap_or_default();
+        let from_malquery =
+            meta_found.powered_by.is_some_and(|by| by.to_ascii_lowercase().starts_with("malquery"));
         let kind = match head.status.as_u16() {
             401 => ApiErrorKind::Unauthorized,
             403 => ApiErrorKind::Forbidden,
             404 => ApiErrorKind::NotFound,
-            429 if powered_by.starts_with("malquery") && rate_limit.retry.is_none() => {
-                ApiErrorKind::QuotaExhausted
-            }
+            429 if from_malquery && rate_limit.retry.is_none() => ApiErrorKind::QuotaExhausted,
             429 => ApiErrorKind::RateLimited,
             200..=299 => ApiErrorKind::Partial,
             300..=399 => ApiErrorKind::Redirect,
@@ -182,9 +183,20 @@ impl ApiError {
 
     /// Lets the error compare the region of the account with the cloud that was asked.
     pub(crate) fn asked(mut self, base: &BaseUrl) -> Self {
-        let same = base.cloud().is_some_and(|cloud| Some(cloud.name()) == self.region.as_deref());
-        self.asked =
-            (!same).then(|| base.cloud().map_or_else(|| base.to_string(), |cloud| cloud.to_string()));
+        // Of a URL of one's own it is not known which cloud is behind it.
+        self.asked = base.cloud().filter(|cloud| Some(cloud.name()) != self.region.as_deref());
+        self
+    }
+
+    /// The same error without the body, which may repeat what was sent, and without this secret.
+    pub(crate) fn hiding(mut self, secret: &str) -> Self {
+        self.body = None;
+        for item in &mut self.errors {
+            item.extra = Extra::default();
+            for text in [&mut item.message, &mut item.id].into_iter().flatten() {
+                *text = text.replace(secret, "[secret]");
+            }
+        }
         self
     }
 
@@ -239,9 +251,8 @@ impl ApiError {
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         let token = self.scope.is_none();
         let said = |words: &str| self.messages().any(|message| message.to_ascii_lowercase().contains(words));
-        if let (401, Some(region), Some(asked)) = (self.status.as_u16(), &self.region, &self.asked)
-            && region.parse::<Cloud>().is_ok()
-        {
+        let region = self.region.as_deref().and_then(|region| region.parse::<Cloud>().ok());
+        if let (401, Some(region), Some(asked)) = (self.status.as_u16(), region, self.asked) {
             return Some(format!("the reply names the cloud {region}, but {asked} was asked: set FALCON_CLOUD={region}, or name that cloud").into());
         }
         Some(match (self.status.as_u16(), self.scope) {
@@ -250,11 +261,19 @@ impl ApiError {
             (403, None) if said("customer id") => "check the member CID".into(),
             (403, None) => "the address you send from is probably not on the allowlist of the API client".into(),
             (403, Some(scope)) => format!("the API client lacks the scope {scope}, the address you send from is not on its allowlist, or the member CID is wrong").into(),
-            (300..=399, _) if token => "the account lives in another cloud: name it (FALCON_CLOUD)".into(),
+            (300..=399, _) if token => match region {
+                Some(region) => {
+                    format!("the account lives in another cloud: set FALCON_CLOUD={region}, or name that cloud").into()
+                }
+                None => "the account lives in another cloud: name it (FALCON_CLOUD)".into(),
+            },
             (300..=399, _) => "check the base URL; redirections are not followed".into(),
             (404, _) if said("sample archive") => "the archive is made only for a finished multi-download; check the request id and wait for the job".into(),
             (429, _) if self.kind == ApiErrorKind::QuotaExhausted => "the monthly quota is used up; the quotas operation tells when it is reset".into(),
-            _ => return None,
+            _ => match self.rate_limit.retry? {
+                Retry::At(time) => format!("try again at {time}").into(),
+                Retry::After(time) => format!("try again in {} seconds", time.as_secs()).into(),
+            },
         })
     }
 

@@ -50,16 +50,16 @@
 //!   After a 401 there is one new token and one replay, never more.
 //! - **The cloud**: when the token endpoint says that the account lives in another commercial cloud, requests go
 //!   there, once, and only to a host of [`Cloud`]. Government clouds have to be named.
-//! - **Quota**: what may be billed (a hunt, an exact search, a multi-download) is sent again only if it surely did
-//!   not arrive. If that is not known, the error is [`FlowError::Unsure`](flow::FlowError::Unsure).
+//! - **Quota**: a job that may be billed (a hunt, an exact search, a multi-download) is sent again only if it surely
+//!   did not arrive. If that is not known, the error is [`FlowError::Unsure`](flow::FlowError::Unsure).
 //! - **Failures** of what costs nothing are retried, with growing pauses ([`RetryPolicy`](flow::RetryPolicy)).
 //! - **Rate limits** are waited for as the service asks, and hold for all threads. An exhausted monthly quota is
 //!   an error at once.
 //! - **Jobs**: the reply to a submission says `done` while the job has not begun. Only the requests operation
 //!   tells, and a `failed` job is an error.
 //! - **Downloads** are checked as they are read: length, SHA-256, and the signature of an archive. They stream.
-//! - **Secrets** are in no `Debug`, no error and no stored state, and are wiped from memory when dropped. (The body
-//!   of the request for a token holds the secret, and is not wiped: it belongs to the transport.)
+//! - **Secrets** are in no `Debug`, no error and no stored state, and are wiped from memory when dropped. (The request
+//!   for a token and the `Authorization` headers are not wiped: they belong to the transport.)
 //!
 //! # Where this departs from what one might expect
 //!
@@ -76,7 +76,7 @@
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `client` | yes | [`Client`], [`Transport`], [`Clock`] |
-//! | `fs` | no (`malquery-ureq` turns it on) | `Download::to_file` |
+//! | `fs` | no (`malquery-ureq` turns it on) | [`OutputFile`], `Download::to_file` |
 
 #[cfg(feature = "client")]
 pub mod client;
@@ -96,5 +96,7 @@ pub mod types;
 #[cfg(feature = "client")]
 pub use client::{Client, Clock, Transport};
 pub use cloud::{BaseUrl, Cloud};
+#[cfg(feature = "fs")]
+pub use fs::OutputFile;
 pub use oauth2::Credentials;
 pub use time::Timestamp;

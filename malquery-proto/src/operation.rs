@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 use crate::types::extra::Item;
 use crate::types::{Envelope, ReplyMeta};
 
-/// The longest URL that is sent, in bytes.
+/// A URL that is sent is shorter than this, in bytes.
 pub const MAX_URL: usize = 8_000;
 
 /// The largest body read as an error, in bytes.
@@ -62,7 +62,7 @@ impl fmt::Display for Scope {
 /// Whether a request may be sent again when its outcome is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Replay {
-    /// Sending it twice costs nothing.
+    /// Sending it again after a failure is not known to cost anything.
     Safe,
     /// Each arrival may be billed to a monthly quota: sent again only when it surely did not arrive.
     Billed,
@@ -84,7 +84,7 @@ pub trait Operation {
     /// The request, ready to be sent.
     ///
     /// # Errors
-    /// As [`Operation::encode`]; also a URL over [`MAX_URL`] bytes.
+    /// As [`Operation::encode`]; also a URL of [`MAX_URL`] bytes or more.
     fn request(&self, base: &BaseUrl, bearer: &BearerToken) -> Result<http::Request<Vec<u8>>, BuildError> {
         let mut request = unsigned(self, base)?;
         request.headers_mut().insert(header::AUTHORIZATION, bearer.header());
@@ -117,8 +117,9 @@ pub trait JsonOperation: Operation {
     /// Reads the reply.
     ///
     /// # Errors
-    /// [`ResponseError::Api`] for any status but 2xx, and for errors in the place of a result;
-    /// [`ResponseError::Decode`] for a body that is not the JSON it should be.
+    /// [`ResponseError::Api`] for any status but 2xx, and for a body that cannot be read as a result but holds errors;
+    /// [`ResponseError::Decode`] for a body that is not the JSON it should be. Errors beside a result, which may be
+    /// empty, are left in the envelope.
     fn response(&self, head: ResponseHead<'_>, body: &[u8]) -> Result<JsonReply<Self>, ResponseError> {
         let output: Envelope<Self::Meta, Self::Resource> = read_json(&Self::META, head, body)?;
         let trace_id = output.meta.trace_id().map(Into::into);
@@ -150,11 +151,13 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     if !head.status.is_success() {
         return Err(ResponseError::Api(Box::new(ApiError::new(meta, head, body))));
     }
+    // Some gateways put a byte order mark first.
+    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     // Checked once as a whole, which is faster than text by text.
-    let read = match std::str::from_utf8(body) {
+    let read = match std::str::from_utf8(text) {
         Ok(text) => serde_json::from_str(text),
         // An odd byte in the name of a malware family is no reason to lose the results of a hunt.
-        Err(_) => serde_json::from_str(&String::from_utf8_lossy(body)),
+        Err(_) => serde_json::from_str(&String::from_utf8_lossy(text)),
     };
     read.map_err(|why| {
         let error = ApiError::new(meta, head, body);
@@ -219,7 +222,7 @@ impl RequestParts {
     }
 
     pub(crate) fn finish(self) -> Result<http::Request<Vec<u8>>, BuildError> {
-        if self.uri.len() > MAX_URL {
+        if self.uri.len() >= MAX_URL {
             return Err(BuildError::UrlTooLong(self.uri.len()));
         }
         let mut request = http::Request::builder()

@@ -5,7 +5,8 @@ use sha2::{Digest, Sha256 as Hasher};
 use crate::operation::ResponseHead;
 use crate::types::Sha256;
 
-/// Checks the bytes of a download as they come, in chunks of any size. It holds no byte of them.
+/// Checks the bytes of a download as they come, in chunks of any size. It keeps none of them, but for the last 64 KiB of
+/// an archive.
 ///
 /// ```
 /// use malquery_proto::stream::StreamCheck;
@@ -18,7 +19,7 @@ use crate::types::Sha256;
 /// assert_eq!(received.sha256, "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824".parse().unwrap());
 /// # Ok::<(), malquery_proto::stream::StreamError>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[must_use = "only finish() tells whether the body is whole"]
 pub struct StreamCheck {
     hasher: Hasher,
@@ -29,7 +30,21 @@ pub struct StreamCheck {
     zip: bool,
     /// The first bytes, for the signature.
     first: [u8; 4],
+    /// The last bytes of an archive, where its directory ends.
+    tail: Vec<u8>,
     encoding: Option<Box<str>>,
+}
+
+/// The longest end of an archive: a record of 22 bytes and a comment.
+const ZIP_END: usize = 22 + 65_535;
+
+impl std::fmt::Debug for StreamCheck {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamCheck")
+            .field("bytes", &self.bytes)
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What was received, once it was found to be whole.
@@ -65,6 +80,15 @@ pub enum StreamError {
     /// Something else than a zip archive.
     #[error("the body is not a zip archive")]
     NotZip,
+    /// A zip archive without its end.
+    #[error("the zip archive is cut off: its directory is missing")]
+    CutZip,
+    /// The body could not be read to its end.
+    #[error("the body broke off")]
+    Broken,
+    /// The caller ended the download.
+    #[error("the download was stopped")]
+    Stopped,
     /// A compressed body, though none was asked for: its bytes cannot be checked.
     #[error(
         "the body arrived with the content encoding {0:?}, which was not asked for; a proxy may have added it"
@@ -89,6 +113,7 @@ impl StreamCheck {
             sha256: None,
             zip: false,
             first: [0; 4],
+            tail: Vec::new(),
             encoding: None,
         }
     }
@@ -120,7 +145,7 @@ impl StreamCheck {
         self
     }
 
-    /// Refuses a body that does not begin like a zip archive.
+    /// Refuses a body that does not begin and end like a zip archive.
     pub fn expect_zip(mut self) -> Self {
         self.zip = true;
         self
@@ -157,8 +182,29 @@ impl StreamCheck {
         if self.bytes >= 4 {
             self.check_zip()?;
         }
+        if self.zip {
+            self.keep_tail(chunk);
+        }
         self.hasher.update(chunk);
         Ok(())
+    }
+
+    /// Keeps the last [`ZIP_END`] bytes, and up to as many more, so that small chunks are not moved again and again.
+    fn keep_tail(&mut self, chunk: &[u8]) {
+        let chunk = &chunk[chunk.len().saturating_sub(ZIP_END)..];
+        if self.tail.len() + chunk.len() > 2 * ZIP_END {
+            self.tail.drain(..self.tail.len().saturating_sub(ZIP_END));
+        }
+        self.tail.extend_from_slice(chunk);
+    }
+
+    /// Whether the archive ends with the end of its directory, and the comment this declares.
+    fn has_zip_end(&self) -> bool {
+        (0..self.tail.len().saturating_sub(21)).rev().any(|at| {
+            let record = &self.tail[at..];
+            let comment = usize::from(u16::from_le_bytes([record[20], record[21]]));
+            record.starts_with(b"PK\x05\x06") && record.len() == 22 + comment
+        })
     }
 
     /// Ends the body.
@@ -173,6 +219,9 @@ impl StreamCheck {
             return Err(StreamError::Short { received: self.bytes, declared });
         }
         self.check_zip()?;
+        if self.zip && !self.has_zip_end() {
+            return Err(StreamError::CutZip);
+        }
         let received = Sha256::from_bytes(self.hasher.finalize().into());
         match self.sha256 {
             Some(expected) if expected != received => Err(StreamError::WrongHash { received, expected }),
@@ -214,23 +263,46 @@ mod tests {
 
     #[test]
     fn each_way_to_be_wrong_has_its_error() {
-        let body = b"PK\x03\x04 and more";
-        let right = || StreamCheck::new().expect_length(13).expect_sha256(sha256(body)).expect_zip().cap(13);
+        let body = b"any bytes are";
+        let right = || StreamCheck::new().expect_length(13).expect_sha256(sha256(body)).cap(13);
         assert_eq!(feed(right(), body, &[]).unwrap(), Received { bytes: 13, sha256: sha256(body) });
         for end in 0..body.len() {
             let error = feed(right(), &body[..end], &[]).unwrap_err();
             assert_eq!(error, StreamError::Short { received: end as u64, declared: 13 });
         }
-        let longer = b"PK\x03\x04 and more!";
+        let longer = b"any bytes are!";
         assert_eq!(feed(right().cap(99), longer, &[]).unwrap_err(), StreamError::Long { declared: 13 });
         assert_eq!(feed(right(), longer, &[]).unwrap_err(), StreamError::TooLarge { cap: 13 });
-        let other = b"PK\x03\x04 and mort";
+        let other = b"any bytes arm";
         let error = feed(right(), other, &[]).unwrap_err();
         assert_eq!(error, StreamError::WrongHash { received: sha256(other), expected: sha256(body) });
         for body in [b"{\"errors\": []}".as_slice(), b"PK", b"", b"PK\x01\x02"] {
             assert_eq!(feed(StreamCheck::new().expect_zip(), body, &[]).unwrap_err(), StreamError::NotZip);
         }
-        feed(StreamCheck::new().expect_zip(), b"PK\x05\x06", &[1]).unwrap();
+    }
+
+    /// The end of an archive with a comment.
+    fn zip_end(comment: &[u8]) -> Vec<u8> {
+        let length = u16::try_from(comment.len()).unwrap().to_le_bytes();
+        [b"PK\x05\x06".as_slice(), &[0; 16], &length, comment].concat()
+    }
+
+    #[test]
+    fn an_archive_needs_its_end() {
+        let whole = [b"PK\x03\x04 an entry".as_slice(), &zip_end(b"a comment")].concat();
+        for chunks in [&[][..], &[1], &[7, 100_000]] {
+            feed(StreamCheck::new().expect_zip(), &whole, chunks).unwrap();
+            feed(StreamCheck::new().expect_zip(), &zip_end(b""), chunks).unwrap();
+        }
+        for end in 4..whole.len() {
+            let error = feed(StreamCheck::new().expect_zip(), &whole[..end], &[]).unwrap_err();
+            assert_eq!(error, StreamError::CutZip, "{end}");
+        }
+        // the longest comment, behind more than is kept, in chunks that do not fit
+        let large = [b"PK\x03\x04".as_slice(), &[b'x'; 300_000], &zip_end(&[b'c'; 65_535])].concat();
+        for chunks in [&[][..], &[65_557], &[4096], &[65_536, 3]] {
+            feed(StreamCheck::new().expect_zip(), &large, chunks).unwrap();
+        }
     }
 
     #[test]
@@ -259,6 +331,7 @@ mod tests {
             let mut body = body;
             if zip {
                 body.splice(..0, *b"PK\x03\x04");
+                body.extend(zip_end(b"end"));
             }
             let declared = StreamCheck::new().expect_length(body.len() as u64).expect_sha256(sha256(&body));
             let check = if zip { declared.expect_zip() } else { declared };

@@ -1,4 +1,5 @@
 use std::ffi::OsString;
+use std::fmt;
 
 use malquery_proto::types::ParseError;
 use malquery_proto::{BaseUrl, Cloud, Credentials};
@@ -76,7 +77,7 @@ impl Settings {
 }
 
 /// An environment variable that is missing or cannot be used. It does not show the secret.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnvError {
     /// It is not set, or empty.
@@ -93,6 +94,16 @@ pub enum EnvError {
         #[source]
         error: ParseError,
     },
+}
+
+/// Says what `Display` and the source say: it is what a `main` that returns an error shows.
+impl fmt::Debug for EnvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid { error, .. } => write!(f, "{self}: {error}"),
+            _ => write!(f, "{self}"),
+        }
+    }
 }
 
 impl EnvError {

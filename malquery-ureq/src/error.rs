@@ -35,7 +35,7 @@ pub struct UreqError {
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
-/// Which are [`SendFailure::NotSent`] is said in one place, [`Kind::failure`].
+/// Which of them were not sent is said in one place, [`Kind::failure`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     NoTime,
@@ -58,16 +58,16 @@ pub(crate) enum Kind {
 impl Kind {
     fn failure(self) -> SendFailure {
         match self {
-            Self::NoTime
-            | Self::PlainHttp
+            Self::PlainHttp
             | Self::Malformed
+            | Self::UntrustedCertificate
+            | Self::CertificateName
+            | Self::CertificateTime => SendFailure::NeverSent,
+            Self::NoTime
             | Self::Lookup
             | Self::LookupTimeout
             | Self::Connect
             | Self::ConnectTimeout
-            | Self::UntrustedCertificate
-            | Self::CertificateName
-            | Self::CertificateTime
             | Self::Tls
             | Self::Proxy => SendFailure::NotSent,
             Self::Timeout | Self::NotHttp | Self::Broken => SendFailure::Unknown,

@@ -1,5 +1,5 @@
 //! A blocking client for CrowdStrike Falcon MalQuery: [`malquery_proto`] over [`ureq`](https://docs.rs/ureq) and
-//! rustls. No asynchronous runtime, no C library.
+//! rustls. No asynchronous runtime, no OpenSSL.
 //!
 //! ```no_run
 //! use malquery_proto::operations::FuzzySearch;

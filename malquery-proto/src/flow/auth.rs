@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{FlowError, Kind, SendFailure, Ticket};
+use super::{FlowError, Kind, Pause, Ticket};
 use crate::cloud::{BaseUrl, Cloud};
 use crate::error::{ApiError, ApiErrorKind, ResponseError};
 use crate::oauth2::{BearerToken, Credentials, Token};
@@ -18,14 +18,16 @@ pub struct Auth {
     token: Option<Issued>,
     /// Counts the tokens.
     generation: u64,
+    /// Counts the requests for tokens.
+    serial: u64,
     fetching: Option<Fetching>,
     /// Counts the refusals: the flows that waited for a token that was refused end with the error.
     refusals: u64,
     refusal: Option<FlowError>,
     /// No token request before this time.
-    not_before: Option<Timestamp>,
+    token_pause: Option<Pause>,
     /// No request at all before this time: a rate limit holds for all flows.
-    paused: Option<Timestamp>,
+    pause: Option<Pause>,
     margin: Duration,
     follow_region: bool,
 }
@@ -34,7 +36,7 @@ pub struct Auth {
 enum Source {
     Credentials(Credentials),
     /// A token from elsewhere cannot be renewed.
-    Supplied,
+    Supplied(BearerToken),
 }
 
 #[derive(Debug)]
@@ -65,26 +67,26 @@ pub(super) enum Bearer {
 impl Auth {
     /// Asks `base` for tokens for these credentials.
     pub fn new(base: impl Into<BaseUrl>, credentials: Credentials) -> Self {
-        Self::from(base.into(), Source::Credentials(credentials), None)
+        Self::from(base.into(), Source::Credentials(credentials))
     }
 
-    /// Uses a token from elsewhere. When it has expired, calls fail with [`FlowError::TokenRejected`].
+    /// Uses a token from elsewhere, which cannot be renewed: when it has expired, calls fail with a 401.
     pub fn with_token(base: impl Into<BaseUrl>, bearer: BearerToken) -> Self {
-        let token = Issued { bearer, renew_at: Timestamp::MAX, used: false };
-        Self::from(base.into(), Source::Supplied, Some(token))
+        Self::from(base.into(), Source::Supplied(bearer))
     }
 
-    fn from(base: BaseUrl, source: Source, token: Option<Issued>) -> Self {
+    fn from(base: BaseUrl, source: Source) -> Self {
         Self {
             base,
             source,
-            token,
+            token: None,
             generation: 0,
+            serial: 0,
             fetching: None,
             refusals: 0,
             refusal: None,
-            not_before: None,
-            paused: None,
+            token_pause: None,
+            pause: None,
             margin: Duration::from_secs(120),
             follow_region: true,
         }
@@ -112,30 +114,37 @@ impl Auth {
     /// A token to use, or how to get one. `seen` belongs to the flow and counts the refusals it knows of.
     pub(super) fn bearer(&mut self, now: Timestamp, seen: &mut Option<u64>) -> Result<Bearer, FlowError> {
         let seen = seen.get_or_insert(self.refusals);
-        if let Some(paused) = self.paused.filter(|paused| *paused > now) {
-            return Ok(Bearer::Wait(paused));
+        if let Some(time) = self.pause.and_then(|pause| pause.end(now)) {
+            return Ok(Bearer::Wait(time));
         }
         if let Some(token) = self.token.as_mut().filter(|token| now < token.renew_at || !token.used) {
             token.used = true;
             return Ok(Bearer::Use(token.bearer.clone(), self.generation));
         }
-        let Source::Credentials(credentials) = &self.source else { return Err(FlowError::TokenRejected) };
+        let credentials = match &self.source {
+            Source::Credentials(credentials) => credentials,
+            // Its life is not known, so it is used until the service refuses it, and then the service says why.
+            Source::Supplied(bearer) => return Ok(Bearer::Use(bearer.clone(), 0)),
+        };
         if *seen < self.refusals
             && let Some(refusal) = &self.refusal
         {
-            *seen = self.refusals;
             return Err(refusal.clone());
         }
-        if self.fetching.as_ref().is_some_and(|fetching| now.since(fetching.since) < LEASE) {
+        if self
+            .fetching
+            .as_ref()
+            .is_some_and(|fetching| fetching.since <= now && now.since(fetching.since) < LEASE)
+        {
             return Ok(Bearer::Wait(now.after(LOOK)));
         }
-        if let Some(time) = self.not_before.filter(|time| *time > now) {
+        if let Some(time) = self.token_pause.and_then(|pause| pause.end(now)) {
             return Ok(Bearer::Wait(time));
         }
         let request = Token::new(credentials).request(&self.base)?;
-        let serial = self.fetching.as_ref().map_or(self.generation, |fetching| fetching.serial) + 1;
-        self.fetching = Some(Fetching { serial, since: now });
-        Ok(Bearer::Fetch(request.into(), Ticket(Kind::Token { serial })))
+        self.serial += 1;
+        self.fetching = Some(Fetching { serial: self.serial, since: now });
+        Ok(Bearer::Fetch(request.into(), Ticket(Kind::Token { serial: self.serial })))
     }
 
     /// Takes the reply to a token request.
@@ -152,7 +161,8 @@ impl Auth {
             Ok(reply) => {
                 let life = reply.expires_in;
                 self.generation += 1;
-                self.not_before = None;
+                self.token_pause = None;
+                self.refusal = None;
                 self.token = Some(Issued {
                     bearer: reply.output.bearer,
                     renew_at: since.after(life - self.margin.min(life / 4)),
@@ -176,25 +186,26 @@ impl Auth {
         }
     }
 
-    /// Takes note that a token request got no reply.
-    pub(super) fn on_failure(&mut self, serial: u64, _why: SendFailure) {
-        self.end_fetching(serial);
-    }
-
-    fn end_fetching(&mut self, serial: u64) -> Option<Timestamp> {
+    /// A request for a token is over; gives when it was sent.
+    pub(super) fn end_fetching(&mut self, serial: u64) -> Option<Timestamp> {
         self.fetching.take_if(|fetching| fetching.serial == serial).map(|fetching| fetching.since)
     }
 
     /// No flow asks for a token before this time.
-    pub(super) fn retry_token_at(&mut self, time: Timestamp) {
-        self.not_before = Some(time);
+    pub(super) fn retry_token_at(&mut self, now: Timestamp, time: Timestamp) {
+        self.token_pause = Some(Pause::new(now, time));
     }
 
     /// No token is to be had: every flow that waits for one ends with this error.
     pub(super) fn refuse(&mut self, error: &FlowError) {
         self.refusals += 1;
         self.refusal = Some(error.clone());
-        self.not_before = None;
+        self.token_pause = None;
+    }
+
+    /// Whether there is a way to get a new token.
+    pub(super) fn can_renew(&self) -> bool {
+        matches!(self.source, Source::Credentials(_))
     }
 
     /// A reply of 401 to a token of this generation.
@@ -205,8 +216,10 @@ impl Auth {
     }
 
     /// No request before this time.
-    pub(super) fn pause(&mut self, until: Timestamp) {
-        self.paused = self.paused.max(Some(until));
+    pub(super) fn pause(&mut self, now: Timestamp, until: Timestamp) {
+        if self.pause.and_then(|pause| pause.end(now)).is_none_or(|end| end < until) {
+            self.pause = Some(Pause::new(now, until));
+        }
     }
 
     /// Lets an error compare the account's region with this session's.
@@ -219,7 +232,7 @@ impl Auth {
     pub(crate) fn take_token(&mut self) -> Option<(Credentials, BearerToken)> {
         match &self.source {
             Source::Credentials(credentials) => Some((credentials.clone(), self.token.take()?.bearer)),
-            Source::Supplied => None,
+            Source::Supplied(_) => None,
         }
     }
 }

@@ -1,7 +1,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::auth::Bearer;
-use super::{Attempt, Auth, FlowError, Kind, MAX_JSON_BODY, RetryPolicy, SendFailure, Step, Ticket};
+use super::{
+    Attempt, Auth, FlowError, Kind, MAX_JSON_BODY, Pause, RetryPolicy, SendFailure, Step, Ticket, Version,
+};
 use crate::error::{ApiErrorKind, ResponseError};
 use crate::operation::{
     JsonOperation, JsonReply, Meta, Operation, Replay, Reply, ResponseHead, StreamOperation, unsigned,
@@ -24,24 +26,29 @@ use crate::time::Timestamp;
 /// | attempts or time used up | error | error |
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CallFlow {
+    version: Version,
     policy: RetryPolicy,
+    /// Spreads the pauses of calls that fail together, and tells the tickets of flows apart.
     seed: u64,
-    // Times and the refusals of tokens belong to this process; in another one they begin anew.
+    // The time limit and the refusals of tokens belong to this process; in another one they begin anew.
     #[serde(skip)]
     deadline: Option<Timestamp>,
     #[serde(skip)]
     started: Option<Timestamp>,
-    not_before: Option<Timestamp>,
+    #[serde(skip)]
+    refusals_seen: Option<u64>,
+    pause: Option<Pause>,
+    /// Attempts that failed.
     attempts: u32,
-    /// Failures to get a token since the last one.
+    /// Attempts to get a token that failed since the last one.
     token_attempts: u32,
     /// Whether the one replay after a 401 is used up.
     replayed: bool,
-    /// The request that was handed out and not reported. For a billed one that may have arrived it stays, so
-    /// that it is not sent again, not even by another process.
-    in_flight: Option<u64>,
-    #[serde(skip)]
-    refusals_seen: Option<u64>,
+    /// Counts the requests.
+    serial: u64,
+    /// Whether the last of them was handed out and not reported. For a billed one that may have arrived this stays,
+    /// so that it is not sent again, not even by another process.
+    in_flight: bool,
 }
 
 /// What is to be done about a failed attempt.
@@ -52,19 +59,21 @@ enum Verdict {
 }
 
 impl CallFlow {
-    /// A call under this policy. The seed spreads the pauses of calls that fail together.
+    /// A call under this policy. Give flows that run side by side different seeds.
     pub fn new(policy: RetryPolicy, seed: u64) -> Self {
         Self {
+            version: Version::default(),
             policy,
             seed,
             deadline: None,
             started: None,
-            not_before: None,
+            refusals_seen: None,
+            pause: None,
             attempts: 0,
             token_attempts: 0,
             replayed: false,
-            in_flight: None,
-            refusals_seen: None,
+            serial: 0,
+            in_flight: false,
         }
     }
 
@@ -75,25 +84,30 @@ impl CallFlow {
 
     /// The next call of the same job.
     pub(super) fn next(&self, policy: RetryPolicy) -> Self {
-        Self { deadline: self.deadline, ..Self::new(policy, self.seed.wrapping_add(1)) }
+        Self { deadline: self.deadline, serial: self.serial, ..Self::new(policy, self.seed) }
     }
 
-    /// When the call has to end.
-    fn ends(&self, now: Timestamp) -> Timestamp {
-        let limit = self.started.unwrap_or(now).after(self.policy.time_limit);
-        self.deadline.map_or(limit, |deadline| deadline.min(limit))
+    /// Whether a request was handed out and not reported, or may have arrived and must not be sent again.
+    pub(super) fn is_in_flight(&self) -> bool {
+        self.in_flight
     }
 
     /// Starts the time limit, if it does not run yet, and tells when the call has to end.
     fn begin(&mut self, now: Timestamp, meta: &Meta) -> Result<Timestamp, FlowError> {
-        self.started.get_or_insert(now);
-        let ends = self.ends(now);
+        // A clock that was set back begins anew.
+        let started = self.started.filter(|started| *started <= now).unwrap_or(now);
+        self.started = Some(started);
+        let limit = started.after(self.policy.time_limit);
+        let ends = self.deadline.map_or(limit, |deadline| deadline.min(limit));
         if now < ends { Ok(ends) } else { Err(FlowError::TimeUp { operation: meta.id }) }
     }
 
-    /// Waits, but not beyond the end of the call.
-    pub(super) fn wait(&mut self, now: Timestamp, until: Timestamp, meta: &Meta) -> Result<Step, FlowError> {
-        self.begin(now, meta).map(|ends| Step::Wait(until.min(ends)))
+    /// A pause before the call begins, which only the deadline ends.
+    pub(super) fn wait(&self, now: Timestamp, until: Timestamp, meta: &Meta) -> Result<Step, FlowError> {
+        match self.deadline {
+            Some(deadline) if deadline <= now => Err(FlowError::TimeUp { operation: meta.id }),
+            deadline => Ok(Step::Wait(deadline.map_or(until, |deadline| deadline.min(until)))),
+        }
     }
 
     /// What to do next for an operation with a JSON reply.
@@ -130,17 +144,24 @@ impl CallFlow {
         max_body: Option<u64>,
     ) -> Result<Step, FlowError> {
         let meta = O::META;
+        if self.in_flight && meta.replay == Replay::Billed {
+            // The request was handed out, and what came of it was not reported. Whatever else is the matter, this is
+            // what the caller has to know.
+            return Err(FlowError::Unsure { operation: meta.id, reply: None });
+        }
         // Refused before anything is sent, even the request for a token.
         let mut request = unsigned(operation, auth.base())?;
         let ends = self.begin(now, &meta)?;
-        if self.in_flight.is_some() && meta.replay == Replay::Billed {
-            // The request was handed out, and what came of it was not reported.
-            return Err(FlowError::Unsure { operation: meta.id, reply: None });
+        if std::mem::take(&mut self.in_flight) {
+            // A process that ends again and again must not ask without a pause.
+            let delay = self.policy.delay(1, self.seed ^ self.serial);
+            self.pause = Some(Pause::new(now, now.after(delay)));
         }
-        if let Some(time) = self.not_before.filter(|time| *time > now) {
+        if let Some(time) = self.pause.and_then(|pause| pause.end(now)) {
             return Ok(Step::Wait(time.min(ends)));
         }
-        match auth.bearer(now, &mut self.refusals_seen)? {
+        let bearer = auth.bearer(now, &mut self.refusals_seen).inspect_err(|_| self.refusals_seen = None)?;
+        match bearer {
             Bearer::Wait(time) => Ok(Step::Wait(time.min(ends))),
             Bearer::Fetch(request, ticket) => Ok(Step::Send(
                 Attempt { request: *request, ticket, max_body: Some(MAX_JSON_BODY), deadline: Some(ends) }
@@ -148,11 +169,15 @@ impl CallFlow {
             )),
             Bearer::Use(bearer, generation) => {
                 request.headers_mut().insert(http::header::AUTHORIZATION, bearer.header());
-                self.attempts += 1;
-                let serial = u64::from(self.attempts);
-                self.in_flight = Some(serial);
-                let ticket =
-                    Ticket(Kind::Call { serial, generation, operation: meta.id, replay: meta.replay });
+                self.serial += 1;
+                self.in_flight = true;
+                let ticket = Ticket(Kind::Call {
+                    flow: self.seed,
+                    serial: self.serial,
+                    generation,
+                    operation: meta.id,
+                    replay: meta.replay,
+                });
                 let deadline = if max_body.is_some() { Some(ends) } else { self.deadline };
                 Ok(Step::Send(Attempt { request, ticket, max_body, deadline }.into()))
             }
@@ -160,6 +185,9 @@ impl CallFlow {
     }
 
     /// Takes the reply to an attempt; `Some` is the result, `None` means to go on.
+    ///
+    /// It is [`CallFlow::on_token`] for a ticket of a token request, else [`CallFlow::on_reply`]. Those two let you
+    /// read a large reply before you lock an [`Auth`] that threads share.
     ///
     /// # Errors
     /// Ends the call.
@@ -172,7 +200,10 @@ impl CallFlow {
         head: ResponseHead<'_>,
         body: &[u8],
     ) -> Result<Option<JsonReply<O>>, FlowError> {
-        self.take(now, auth, ticket, head, body, || operation.response(head, body))
+        if ticket.is_token() {
+            return self.on_token(now, auth, ticket, head, body).map(|()| None);
+        }
+        self.on_reply(now, auth, ticket, operation.response(head, body))
     }
 
     /// Takes the head of the reply to an attempt of an operation that answers with bytes, and its body unless
@@ -189,64 +220,62 @@ impl CallFlow {
         head: ResponseHead<'_>,
         body: &[u8],
     ) -> Result<Option<Reply<StreamCheck>>, FlowError> {
-        self.take(now, auth, ticket, head, body, || {
-            operation.response(head).ok_or_else(|| ResponseError::Api(operation.error(head, body).into()))
-        })
+        if ticket.is_token() {
+            return self.on_token(now, auth, ticket, head, body).map(|()| None);
+        }
+        let error = || ResponseError::Api(operation.error(head, body).into());
+        self.on_reply(now, auth, ticket, operation.response(head).ok_or_else(error))
     }
 
-    fn take<R>(
+    /// Takes the reply to a request for a token.
+    ///
+    /// # Errors
+    /// Ends the call.
+    pub fn on_token(
         &mut self,
         now: Timestamp,
         auth: &mut Auth,
         ticket: Ticket,
         head: ResponseHead<'_>,
         body: &[u8],
-        read: impl FnOnce() -> Result<R, ResponseError>,
+    ) -> Result<(), FlowError> {
+        let Kind::Token { serial } = ticket.0 else { return Err(FlowError::WrongTicket) };
+        let error = match auth.on_response(now, serial, head, body) {
+            Ok(()) => {
+                self.token_attempts = 0;
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        let again = match &error {
+            ResponseError::Api(api) if api.is_retryable() => Some(api.retry_at(now)),
+            _ => None,
+        };
+        self.token_failed(now, auth, again, error.into())
+    }
+
+    /// Takes the reply to an attempt as its operation read it.
+    ///
+    /// # Errors
+    /// Ends the call.
+    pub fn on_reply<R>(
+        &mut self,
+        now: Timestamp,
+        auth: &mut Auth,
+        ticket: Ticket,
+        reply: Result<R, ResponseError>,
     ) -> Result<Option<R>, FlowError> {
-        match ticket.0 {
-            Kind::Token { serial } => {
-                match auth.on_response(now, serial, head, body) {
-                    Ok(()) => self.token_attempts = 0,
-                    Err(error) => self.token_failed(now, auth, error)?,
-                }
-                Ok(None)
+        let call = self.reported(ticket)?;
+        let error = match reply {
+            Ok(result) => {
+                self.in_flight = false;
+                return Ok(Some(result));
             }
-            Kind::Call { serial, generation, operation, replay } => {
-                self.reported(serial)?;
-                let error = match read() {
-                    Ok(result) => {
-                        self.in_flight = None;
-                        return Ok(Some(result));
-                    }
-                    Err(ResponseError::Api(error)) => ResponseError::Api(auth.explain(*error).into()),
-                    Err(error) => error,
-                };
-                let verdict = self.judge(now, auth, operation, replay, generation, error);
-                self.settle(replay, verdict).map(|()| None)
-            }
-        }
-    }
-
-    fn reported(&self, serial: u64) -> Result<(), FlowError> {
-        if self.in_flight == Some(serial) { Ok(()) } else { Err(FlowError::WrongTicket) }
-    }
-
-    fn settle(&mut self, replay: Replay, verdict: Verdict) -> Result<(), FlowError> {
-        match verdict {
-            Verdict::Again(time) => {
-                self.in_flight = None;
-                self.not_before = time;
-                Ok(())
-            }
-            Verdict::Fail(error) => {
-                let arrived =
-                    matches!(error, FlowError::Unsure { .. } | FlowError::Response(ResponseError::Decode(_)));
-                if replay == Replay::Safe || !arrived {
-                    self.in_flight = None;
-                }
-                Err(error)
-            }
-        }
+            Err(ResponseError::Api(error)) => ResponseError::Api(auth.explain(*error).into()),
+            Err(error) => error,
+        };
+        let verdict = self.judge(now, auth, &call, error);
+        self.settle(now, call.replay, verdict).map(|()| None)
     }
 
     /// Takes note that an attempt got no reply.
@@ -260,67 +289,88 @@ impl CallFlow {
         ticket: Ticket,
         why: SendFailure,
     ) -> Result<(), FlowError> {
+        if let Kind::Token { serial } = ticket.0 {
+            auth.end_fetching(serial);
+            let attempts = self.token_attempts + 1;
+            let error = FlowError::NoReply { operation: crate::oauth2::TOKEN_ID, attempts };
+            let again = (why != SendFailure::NeverSent).then_some(None);
+            return self.token_failed(now, auth, again, error);
+        }
+        let Call { operation, replay, .. } = self.reported(ticket)?;
+        let verdict = match why {
+            SendFailure::Unknown if replay == Replay::Billed => {
+                Verdict::Fail(FlowError::Unsure { operation, reply: None })
+            }
+            SendFailure::NeverSent => {
+                Verdict::Fail(FlowError::NoReply { operation, attempts: self.attempts + 1 })
+            }
+            _ => {
+                let error = FlowError::NoReply { operation, attempts: self.attempts + 1 };
+                self.again(now, None, error)
+            }
+        };
+        self.settle(now, replay, verdict)
+    }
+
+    /// Takes an attempt back that was not sent after all.
+    ///
+    /// # Errors
+    /// Refuses a ticket of another flow.
+    pub fn cancel(&mut self, auth: &mut Auth, ticket: Ticket) -> Result<(), FlowError> {
+        if let Kind::Token { serial } = ticket.0 {
+            auth.end_fetching(serial);
+            return Ok(());
+        }
+        self.reported(ticket).map(|_| self.in_flight = false)
+    }
+
+    /// What a ticket is about, if it is the one of the request under way.
+    fn reported(&self, ticket: Ticket) -> Result<Call, FlowError> {
         match ticket.0 {
-            Kind::Token { serial } => {
-                auth.on_failure(serial, why);
-                self.token_attempts += 1;
-                let error =
-                    FlowError::NoReply { operation: crate::oauth2::TOKEN_ID, attempts: self.token_attempts };
-                self.retry_token(now, auth, None, error)
+            Kind::Call { flow, serial, generation, operation, replay }
+                if self.in_flight && flow == self.seed && serial == self.serial =>
+            {
+                Ok(Call { generation, operation, replay })
             }
-            Kind::Call { serial, operation, replay, .. } => {
-                self.reported(serial)?;
-                let verdict = if why == SendFailure::Unknown && replay == Replay::Billed {
-                    Verdict::Fail(FlowError::Unsure { operation, reply: None })
-                } else {
-                    self.pause(now, None, FlowError::NoReply { operation, attempts: self.attempts })
-                };
-                self.settle(replay, verdict)
-            }
+            _ => Err(FlowError::WrongTicket),
         }
     }
 
-    fn judge(
-        &mut self,
-        now: Timestamp,
-        auth: &mut Auth,
-        operation: &'static str,
-        replay: Replay,
-        generation: u64,
-        error: ResponseError,
-    ) -> Verdict {
+    fn judge(&mut self, now: Timestamp, auth: &mut Auth, call: &Call, error: ResponseError) -> Verdict {
         let ResponseError::Api(api) = &error else { return Verdict::Fail(error.into()) };
         match api.kind() {
-            ApiErrorKind::Unauthorized if !self.replayed => {
-                self.replayed = true;
+            ApiErrorKind::Unauthorized if !self.replayed && auth.can_renew() => {
                 // The replay is not one of the attempts: it is not the service that failed.
-                self.attempts -= 1;
-                auth.reject(generation);
+                self.replayed = true;
+                auth.reject(call.generation);
                 Verdict::Again(None)
             }
             ApiErrorKind::RateLimited => {
                 let hint = api.retry_at(now);
-                let verdict = self.pause(now, hint, error.into());
-                if let Verdict::Again(Some(time)) = verdict {
-                    auth.pause(time);
+                if let Some(hint) = hint {
+                    // It holds for the other calls, too, whatever becomes of this one.
+                    auth.pause(now, hint.min(now.after(self.policy.max_rate_limit_wait)));
                 }
-                verdict
+                self.again(now, hint, error.into())
             }
-            _ if api.is_retryable() && replay == Replay::Billed => {
-                Verdict::Fail(FlowError::Unsure { operation, reply: Some(api.clone()) })
+            _ if api.is_retryable() && call.replay == Replay::Billed => {
+                Verdict::Fail(FlowError::Unsure { operation: call.operation, reply: Some(api.clone()) })
             }
             _ if api.is_retryable() => {
                 let hint = api.retry_at(now);
-                self.pause(now, hint, error.into())
+                self.again(now, hint, error.into())
             }
             _ => Verdict::Fail(error.into()),
         }
     }
 
     /// Again after a pause, unless attempts or time are used up.
-    fn pause(&self, now: Timestamp, hint: Option<Timestamp>, error: FlowError) -> Verdict {
-        let attempts = self.attempts.max(1);
-        self.pause_after(now, attempts, hint).map_or(Verdict::Fail(error), |time| Verdict::Again(Some(time)))
+    fn again(&mut self, now: Timestamp, hint: Option<Timestamp>, error: FlowError) -> Verdict {
+        self.attempts += 1;
+        match self.pause_after(now, self.attempts, hint) {
+            Some(time) => Verdict::Again(Some(time)),
+            None => Verdict::Fail(error),
+        }
     }
 
     fn pause_after(&self, now: Timestamp, attempts: u32, hint: Option<Timestamp>) -> Option<Timestamp> {
@@ -329,45 +379,67 @@ impl CallFlow {
             Some(hint) => hint,
             None => now.after(self.policy.delay(attempts, self.seed)),
         };
-        (attempts < self.policy.max_attempts && time < self.ends(now)).then_some(time)
+        let limit = self.started.unwrap_or(now).after(self.policy.time_limit);
+        let ends = self.deadline.map_or(limit, |deadline| deadline.min(limit));
+        (attempts < self.policy.max_attempts && time < ends).then_some(time)
     }
 
+    fn settle(&mut self, now: Timestamp, replay: Replay, verdict: Verdict) -> Result<(), FlowError> {
+        let error = match verdict {
+            Verdict::Again(time) => {
+                self.in_flight = false;
+                self.pause = time.map(|time| Pause::new(now, time));
+                return Ok(());
+            }
+            Verdict::Fail(error) => error,
+        };
+        // A reply that says it was accepted, even if it does not say as what, counts as arrived.
+        let arrived = match &error {
+            FlowError::Unsure { .. } | FlowError::Response(ResponseError::Decode(_)) => true,
+            FlowError::Response(ResponseError::Api(api)) => api.status().is_success(),
+            _ => false,
+        };
+        self.in_flight = replay == Replay::Billed && arrived;
+        self.begin_anew();
+        Err(error)
+    }
+
+    /// Who takes a call up again after an error has all its attempts before them.
+    fn begin_anew(&mut self) {
+        self.attempts = 0;
+        self.token_attempts = 0;
+        self.replayed = false;
+        self.refusals_seen = None;
+        self.started = None;
+        self.pause = None;
+    }
+
+    /// A token was not to be had: `again` is the hint when to try again, if that may help.
     fn token_failed(
         &mut self,
         now: Timestamp,
         auth: &mut Auth,
-        error: ResponseError,
-    ) -> Result<(), FlowError> {
-        self.token_attempts += 1;
-        match &error {
-            ResponseError::Api(api) if api.is_retryable() => {
-                let hint = api.retry_at(now);
-                self.retry_token(now, auth, hint, error.into())
-            }
-            _ => {
-                let error = error.into();
-                auth.refuse(&error);
-                Err(error)
-            }
-        }
-    }
-
-    fn retry_token(
-        &mut self,
-        now: Timestamp,
-        auth: &mut Auth,
-        hint: Option<Timestamp>,
+        again: Option<Option<Timestamp>>,
         error: FlowError,
     ) -> Result<(), FlowError> {
-        match self.pause_after(now, self.token_attempts, hint) {
+        self.token_attempts += 1;
+        match again.and_then(|hint| self.pause_after(now, self.token_attempts, hint)) {
             Some(time) => {
-                auth.retry_token_at(time);
+                auth.retry_token_at(now, time);
                 Ok(())
             }
             None => {
                 auth.refuse(&error);
+                self.begin_anew();
                 Err(error)
             }
         }
     }
+}
+
+/// What a ticket of a call says.
+struct Call {
+    generation: u64,
+    operation: &'static str,
+    replay: Replay,
 }

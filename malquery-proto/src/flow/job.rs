@@ -1,9 +1,10 @@
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
-use super::{Auth, CallFlow, FlowError, RetryPolicy, SendFailure, Step, Ticket};
-use crate::operation::{JsonReply, Operation, ResponseHead};
+use super::{Auth, CallFlow, FlowError, Pause, RetryPolicy, SendFailure, Step, Ticket, Version};
+use crate::error::ResponseError;
+use crate::operation::{JsonOperation, JsonReply, Operation, ResponseHead};
 use crate::operations::{ExactSearch, GetRequest, Hunt, SamplesMultidownload};
 use crate::time::Timestamp;
 use crate::types::{JobStatus, RequestId};
@@ -34,8 +35,7 @@ pub struct JobFlow {
     policy: RetryPolicy,
     interval: Duration,
     phase: Phase,
-    /// No poll before this time.
-    next_poll: Option<Timestamp>,
+    next_poll: Option<Pause>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -76,26 +76,6 @@ impl From<SamplesMultidownload> for Submission {
     }
 }
 
-/// The version of the stored state.
-#[derive(Debug, Clone, Serialize)]
-struct Version(u32);
-
-impl Version {
-    const CURRENT: u32 = 1;
-}
-
-impl<'de> Deserialize<'de> for Version {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match u32::deserialize(deserializer)? {
-            Self::CURRENT => Ok(Self(Self::CURRENT)),
-            other => Err(serde::de::Error::custom(format!(
-                "the state of a job has version {other}, and only {} is known; it was written by another release",
-                Self::CURRENT
-            ))),
-        }
-    }
-}
-
 /// What came of a step of a job.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -106,9 +86,15 @@ pub enum JobProgress {
     Done(Box<JsonReply<GetRequest>>),
 }
 
-/// Polls may fail this many times as often as other calls before a job is given up: it may run for an hour,
-/// and was paid for.
-const PATIENCE: u32 = 5;
+/// The reply to an attempt, read and not yet taken.
+#[derive(Debug)]
+pub struct JobReply(Read);
+
+#[derive(Debug)]
+enum Read {
+    Submit(Box<Result<JsonReply<Hunt>, ResponseError>>),
+    Poll(Box<Result<JsonReply<GetRequest>, ResponseError>>),
+}
 
 impl JobFlow {
     /// A job to be submitted.
@@ -125,7 +111,7 @@ impl JobFlow {
 
     fn from(phase: Phase, policy: RetryPolicy, seed: u64) -> Self {
         Self {
-            version: Version(Version::CURRENT),
+            version: Version::default(),
             call: CallFlow::new(policy, seed),
             policy,
             interval: Duration::from_secs(5),
@@ -145,6 +131,14 @@ impl JobFlow {
         self.call.set_deadline(deadline);
     }
 
+    /// What is to be submitted, until that is under way.
+    pub fn to_submit(&self) -> Option<&Submission> {
+        match &self.phase {
+            Phase::Submit(submission) if !self.call.is_in_flight() => Some(submission),
+            _ => None,
+        }
+    }
+
     /// The id of the job, once it is submitted.
     pub fn id(&self) -> Option<&RequestId> {
         match &self.phase {
@@ -162,14 +156,15 @@ impl JobFlow {
             Phase::Submit(Submission::Hunt(hunt)) => self.call.poll(now, auth, hunt),
             Phase::Submit(Submission::ExactSearch(search)) => self.call.poll(now, auth, search),
             Phase::Submit(Submission::SamplesMultidownload(download)) => self.call.poll(now, auth, download),
-            Phase::Poll(id) => match self.next_poll.filter(|time| *time > now) {
+            Phase::Poll(id) => match self.next_poll.and_then(|pause| pause.end(now)) {
                 Some(time) => self.call.wait(now, time, &GetRequest::META),
                 None => self.call.poll(now, auth, &GetRequest::new(id.clone())),
             },
         }
     }
 
-    /// Takes the reply to an attempt.
+    /// Takes the reply to an attempt: [`JobFlow::on_token`] for a ticket of a token request, else
+    /// [`JobFlow::on_reply`].
     ///
     /// # Errors
     /// The flow stops.
@@ -181,29 +176,76 @@ impl JobFlow {
         head: ResponseHead<'_>,
         body: &[u8],
     ) -> Result<JobProgress, FlowError> {
-        let call = &mut self.call;
-        let submitted = match &self.phase {
-            Phase::Submit(Submission::Hunt(hunt)) => call.on_response(now, auth, hunt, ticket, head, body)?,
+        if ticket.is_token() {
+            return self.on_token(now, auth, ticket, head, body).map(|()| JobProgress::Pending);
+        }
+        self.on_reply(now, auth, ticket, self.read(head, body))
+    }
+
+    /// Reads the reply to an attempt, which for 100,000 results takes a while. No [`Auth`] is needed for it.
+    pub fn read(&self, head: ResponseHead<'_>, body: &[u8]) -> JobReply {
+        JobReply(match &self.phase {
+            Phase::Submit(Submission::Hunt(hunt)) => Read::Submit(hunt.response(head, body).into()),
             Phase::Submit(Submission::ExactSearch(search)) => {
-                call.on_response(now, auth, search, ticket, head, body)?
+                Read::Submit(search.response(head, body).into())
             }
             Phase::Submit(Submission::SamplesMultidownload(download)) => {
-                call.on_response(now, auth, download, ticket, head, body)?
+                Read::Submit(download.response(head, body).into())
             }
             Phase::Poll(id) => {
                 let request = GetRequest::new(id.clone());
-                return match call.on_response(now, auth, &request, ticket, head, body)? {
-                    Some(reply) => self.on_status(now, reply),
-                    None => Ok(JobProgress::Pending),
-                };
+                let reply = request.response(head, body).and_then(|reply| {
+                    // Errors in the place of a status: the service does not know the job, say.
+                    if reply.meta.status.is_none() && !reply.errors.is_empty() {
+                        return Err(ResponseError::Api(request.error(head, body).into()));
+                    }
+                    Ok(reply)
+                });
+                Read::Poll(reply.into())
             }
-        };
-        if let Some(reply) = submitted {
-            // The reply says `done` of itself; the job has only begun.
-            self.phase = Phase::Poll(reply.output.meta.reqid);
-            self.next_call();
+        })
+    }
+
+    /// Takes the reply to a request for a token.
+    ///
+    /// # Errors
+    /// The flow stops.
+    pub fn on_token(
+        &mut self,
+        now: Timestamp,
+        auth: &mut Auth,
+        ticket: Ticket,
+        head: ResponseHead<'_>,
+        body: &[u8],
+    ) -> Result<(), FlowError> {
+        self.call.on_token(now, auth, ticket, head, body)
+    }
+
+    /// Takes the reply to an attempt as [`JobFlow::read`] read it.
+    ///
+    /// # Errors
+    /// The flow stops.
+    pub fn on_reply(
+        &mut self,
+        now: Timestamp,
+        auth: &mut Auth,
+        ticket: Ticket,
+        reply: JobReply,
+    ) -> Result<JobProgress, FlowError> {
+        match reply.0 {
+            Read::Submit(reply) => {
+                if let Some(reply) = self.call.on_reply(now, auth, ticket, *reply)? {
+                    // The reply says `done` of itself; the job has only begun.
+                    self.phase = Phase::Poll(reply.output.meta.reqid);
+                    self.next_call();
+                }
+                Ok(JobProgress::Pending)
+            }
+            Read::Poll(reply) => match self.call.on_reply(now, auth, ticket, *reply)? {
+                Some(reply) => self.on_status(now, reply),
+                None => Ok(JobProgress::Pending),
+            },
         }
-        Ok(JobProgress::Pending)
     }
 
     fn on_status(&mut self, now: Timestamp, reply: JsonReply<GetRequest>) -> Result<JobProgress, FlowError> {
@@ -212,17 +254,27 @@ impl JobFlow {
             Some(JobStatus::Done) => Ok(JobProgress::Done(reply.into())),
             Some(JobStatus::Failed) => Err(FlowError::JobFailed(reply.into())),
             _ => {
-                self.next_poll = Some(now.after(self.interval));
+                self.next_poll = Some(Pause::new(now, now.after(self.interval)));
                 Ok(JobProgress::Pending)
             }
         }
     }
 
-    /// Every poll is a call of its own, with attempts of its own.
+    #[cfg(feature = "client")]
+    pub(crate) fn call_mut(&mut self) -> &mut CallFlow {
+        &mut self.call
+    }
+
+    /// Every poll is a call of its own, with attempts of its own. It is more patient: the job may run for an hour,
+    /// and was paid for, and a poll costs nothing.
     fn next_call(&mut self) {
-        let policy =
-            RetryPolicy { max_attempts: self.policy.max_attempts.saturating_mul(PATIENCE), ..self.policy };
-        self.call = self.call.next(policy);
+        let patient = RetryPolicy {
+            max_attempts: self.policy.max_attempts.saturating_mul(5),
+            max_rate_limit_wait: self.policy.time_limit.max(self.policy.max_rate_limit_wait),
+            ..self.policy
+        };
+        self.call = self.call.next(patient);
+        self.next_poll = None;
     }
 
     /// Takes note that an attempt got no reply.
@@ -237,5 +289,13 @@ impl JobFlow {
         why: SendFailure,
     ) -> Result<(), FlowError> {
         self.call.on_failure(now, auth, ticket, why)
+    }
+
+    /// Takes an attempt back that was not sent after all.
+    ///
+    /// # Errors
+    /// Refuses a ticket of another flow.
+    pub fn cancel(&mut self, auth: &mut Auth, ticket: Ticket) -> Result<(), FlowError> {
+        self.call.cancel(auth, ticket)
     }
 }

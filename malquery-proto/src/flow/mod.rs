@@ -12,11 +12,12 @@ mod tests;
 
 use std::time::Duration;
 
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 pub use auth::Auth;
 pub use call::CallFlow;
-pub use job::{JobFlow, JobProgress, Submission};
+pub use job::{JobFlow, JobProgress, JobReply, Submission};
 
 use crate::error::{ApiError, BuildError, ResponseError, excerpt};
 use crate::operation::{JsonReply, Replay};
@@ -67,15 +68,66 @@ pub struct Ticket(Kind);
 #[derive(Debug)]
 enum Kind {
     Token { serial: u64 },
-    Call { serial: u64, generation: u64, operation: &'static str, replay: Replay },
+    Call { flow: u64, serial: u64, generation: u64, operation: &'static str, replay: Replay },
+}
+
+impl Ticket {
+    /// Whether it belongs to a request for a token.
+    pub fn is_token(&self) -> bool {
+        matches!(self.0, Kind::Token { .. })
+    }
+}
+
+/// A time before which nothing is to be sent, and since when. Should the clock be set back, it ends at once: better
+/// a request too early than a day of silence.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Pause {
+    since: Timestamp,
+    until: Timestamp,
+}
+
+impl Pause {
+    fn new(since: Timestamp, until: Timestamp) -> Self {
+        Self { since, until }
+    }
+
+    /// When it ends, if it has not.
+    fn end(self, now: Timestamp) -> Option<Timestamp> {
+        (self.since <= now && now < self.until).then_some(self.until)
+    }
+}
+
+/// The version of a stored flow.
+#[derive(Debug, Clone, Serialize)]
+struct Version(u32);
+
+impl Default for Version {
+    fn default() -> Self {
+        Self(1)
+    }
+}
+
+impl<'de> Deserialize<'de> for Version {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let known = Self::default();
+        match u32::deserialize(deserializer)? {
+            version if version == known.0 => Ok(known),
+            other => Err(serde::de::Error::custom(format!(
+                "the stored state has version {other}, and only {} is known; another release wrote it",
+                known.0
+            ))),
+        }
+    }
 }
 
 /// Why there is no reply: may the service have seen the request?
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SendFailure {
-    /// The request surely did not arrive: the name was not found, the connection was refused, the
-    /// certificate was not trusted.
+    /// The request surely did not arrive, and may the next time: the name was not found, the connection was
+    /// refused.
     NotSent,
+    /// The request surely did not arrive, and would not the next time either: the certificate is not trusted.
+    NeverSent,
     /// It may have arrived: the connection broke or the time ran out after the request was on its way.
     Unknown,
 }
@@ -86,7 +138,6 @@ pub enum SendFailure {
 /// is [`Billed`](crate::operation::Replay::Billed) is sent again only when it surely did not arrive. Both are
 /// sent again once after a 401, with a new token, and after a 429 of the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[non_exhaustive]
 pub struct RetryPolicy {
     /// How many times a request is sent at the most.
     pub max_attempts: u32,
@@ -130,8 +181,17 @@ impl RetryPolicy {
     }
 }
 
-fn trace(id: Option<&str>) -> String {
-    id.map(|id| format!(" (trace id {})", excerpt(id.as_bytes(), 100))).unwrap_or_default()
+/// What the reply about a failed job says of it.
+fn reasons(reply: &JsonReply<GetRequest>) -> String {
+    let mut text = String::new();
+    for message in reply.errors.iter().filter_map(|error| error.message.as_deref()) {
+        text.push_str(if text.is_empty() { ": " } else { "; " });
+        text.push_str(&excerpt(message.as_bytes(), 500));
+    }
+    if let Some(id) = &reply.trace_id {
+        text.push_str(&format!(" (trace id {})", excerpt(id.as_bytes(), 100)));
+    }
+    text
 }
 
 /// Spreads the bits of a seed (the finaliser of splitmix64).
@@ -153,7 +213,7 @@ pub enum FlowError {
     #[error(transparent)]
     Response(#[from] ResponseError),
     /// No reply came, in as many attempts as the policy allows.
-    #[error("{operation} got no reply ({attempts} attempts)")]
+    #[error("{operation} got no reply in {attempts} attempt{}", if *attempts == 1 { "" } else { "s" })]
     #[allow(missing_docs)]
     NoReply { operation: &'static str, attempts: u32 },
     /// A request that may be billed may have arrived. It was not sent again.
@@ -162,18 +222,68 @@ pub enum FlowError {
          compare `quotas` with the count you remember before you send it again"
     )]
     #[allow(missing_docs)]
-    Unsure { operation: &'static str, reply: Option<Box<ApiError>> },
+    Unsure {
+        operation: &'static str,
+        /// What the service or a gateway answered, if it did.
+        #[source]
+        reply: Option<Box<ApiError>>,
+    },
     /// The time is up.
     #[error("the time for {operation} is up")]
     #[allow(missing_docs)]
     TimeUp { operation: &'static str },
-    /// The bearer token the caller supplied is not valid any more, and there are no credentials to renew it with.
-    #[error("the bearer token that was supplied is not valid (any more); supply another, or credentials")]
-    TokenRejected,
+    /// The remaining quota does not cover the job, which was not sent.
+    #[error("{needed} {what} are needed and {left} are left this month; nothing was sent")]
+    #[allow(missing_docs)]
+    QuotaShort { what: &'static str, needed: u64, left: u64 },
     /// The service says that the job failed.
-    #[error("the job failed{}", trace(.0.trace_id.as_deref()))]
+    #[error("the job failed{}", reasons(.0))]
     JobFailed(Box<JsonReply<GetRequest>>),
     /// A report with a ticket of another request.
     #[error("a reply was reported with the ticket of another request")]
     WrongTicket,
+}
+
+impl FlowError {
+    /// The error reply, when the service answered with one.
+    pub fn api(&self) -> Option<&ApiError> {
+        match self {
+            Self::Response(ResponseError::Api(error)) => Some(error),
+            Self::Unsure { reply, .. } => reply.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The HTTP status, when there was a reply.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Response(error) => Some(error.status()),
+            Self::JobFailed(reply) => Some(reply.status),
+            _ => self.api().map(ApiError::status),
+        }
+    }
+
+    /// The id to give to CrowdStrike's support.
+    pub fn trace_id(&self) -> Option<&str> {
+        match self {
+            Self::Response(error) => error.trace_id(),
+            Self::JobFailed(reply) => reply.trace_id.as_deref(),
+            _ => self.api().and_then(ApiError::trace_id),
+        }
+    }
+
+    /// Whether the same call, or the same [`JobFlow`], may succeed later without a change of anything. What another
+    /// try costs, its operation says.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Response(ResponseError::Api(error)) => error.is_retryable(),
+            Self::NoReply { .. } | Self::TimeUp { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// When the service asks to try again, if it says so; `now` is when the reply came.
+    pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
+        self.api().and_then(|error| error.retry_at(now))
+    }
 }

@@ -251,10 +251,10 @@ fn what_was_surely_not_sent_is_sent_again() {
     service.call(&hunt()).unwrap();
     let mut service = Service::new([token(), refused(), refused(), refused(), refused()]);
     let error = service.call(&hunt()).unwrap_err();
-    assert_eq!(error.to_string(), "PostMalQueryHuntV1 got no reply (4 attempts)");
+    assert_eq!(error.to_string(), "PostMalQueryHuntV1 got no reply in 4 attempts");
     let mut service = Service::new([refused(), refused(), refused(), refused()]);
     let error = service.call(&hunt()).unwrap_err();
-    assert_eq!(error.to_string(), "oauth2AccessToken got no reply (4 attempts)");
+    assert_eq!(error.to_string(), "oauth2AccessToken got no reply in 4 attempts");
 }
 
 #[test]
@@ -310,10 +310,7 @@ fn the_account_is_followed_to_its_cloud_once_and_nowhere_else() {
         let mut service = Service::new([moved(elsewhere)]);
         let error = service.call(&GetQuotas).unwrap_err();
         assert_eq!(api_kind(&error), Some(ApiErrorKind::Redirect), "{elsewhere}");
-        assert!(
-            error.to_string().ends_with("hint: the account lives in another cloud: name it (FALCON_CLOUD)"),
-            "{error}"
-        );
+        assert!(error.to_string().ends_with("set FALCON_CLOUD=us-2, or name that cloud"), "{error}");
     }
     let mut service = Service::new([moved(us2)]);
     service.auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret")).follow_region(false);
@@ -337,7 +334,8 @@ fn a_supplied_token_is_not_renewed() {
     service.auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
     service.call(&GetQuotas).unwrap();
     let error = service.call(&GetQuotas).unwrap_err();
-    assert!(matches!(error, FlowError::TokenRejected), "{error}");
+    assert_eq!(api_kind(&error), Some(ApiErrorKind::Unauthorized), "{error}");
+    assert_eq!(service.sent.len(), 2);
 }
 
 #[test]
@@ -459,4 +457,155 @@ fn a_submission_that_may_have_arrived_is_never_sent_again() {
     let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
     service.job(&mut flow).unwrap_err();
     service.job(&mut flow).unwrap();
+}
+
+#[test]
+fn a_submission_under_way_is_unsure_even_when_the_time_is_up() {
+    let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+    let Step::Send(_dropped) = flow.poll(START, &mut auth).unwrap() else { panic!() };
+    let later = START.after(Duration::from_secs(100_000));
+    let error = flow.poll(later, &mut auth).unwrap_err();
+    assert!(matches!(error, FlowError::Unsure { .. }) && !error.is_retryable(), "{error}");
+}
+
+#[test]
+fn a_submission_that_was_accepted_with_errors_is_not_sent_again() {
+    let mut service =
+        Service::new([token(), reply(200, r#"{"meta": {}, "errors": [{"code": 500, "message": "no id"}]}"#)]);
+    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+    assert_eq!(api_kind(&service.job(&mut flow).unwrap_err()), Some(ApiErrorKind::Partial));
+    assert!(matches!(service.job(&mut flow).unwrap_err(), FlowError::Unsure { .. }));
+}
+
+#[test]
+fn an_interval_may_be_longer_than_the_time_for_a_call() {
+    let mut service = Service::new([token(), status("inprogress"), token(), status("done")]);
+    let mut flow = JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
+    flow.set_interval(Duration::from_secs(7200));
+    service.job(&mut flow).unwrap();
+    assert_eq!(service.waits, [Duration::from_secs(7200)]);
+}
+
+#[test]
+fn a_job_that_is_not_known_is_an_error_and_not_waited_for() {
+    let unknown = reply(
+        200,
+        r#"{"meta": {}, "resources": null, "errors": [{"code": 404, "message": "no such request"}]}"#,
+    );
+    let mut service = Service::new([token(), unknown]);
+    let error =
+        service.job(&mut JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7)).unwrap_err();
+    assert_eq!(error.to_string(), "GetMalQueryRequestV1 answered 200 OK: no such request");
+}
+
+#[test]
+fn a_failed_job_says_why() {
+    let failed =
+        reply(200, r#"{"meta": {"status": "failed", "trace_id": "t-1"}, "errors": [{"message": "line 3"}]}"#);
+    let mut service = Service::new([token(), failed]);
+    let error =
+        service.job(&mut JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7)).unwrap_err();
+    assert_eq!(error.to_string(), "the job failed: line 3 (trace id t-1)");
+    assert_eq!((error.trace_id(), error.status().unwrap().as_u16()), (Some("t-1"), 200));
+}
+
+#[test]
+fn a_flow_that_got_no_token_may_be_taken_up_again() {
+    let lost = || Answer::Lost(SendFailure::NotSent);
+    let mut service = Service::new([lost(), lost(), lost(), lost()]);
+    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+    service.job(&mut flow).unwrap_err();
+    // the second time it asks anew, with all its attempts, and does not repeat the old error
+    service.answers = [lost(), lost(), lost(), token(), submitted(), status("done")].into();
+    service.job(&mut flow).unwrap();
+}
+
+#[test]
+fn an_old_refusal_does_not_end_a_flow_after_a_token_was_had() {
+    let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
+    let headers = HeaderMap::new();
+    let head = |status| ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: &headers };
+    let token = br#"{"access_token": "t", "expires_in": 1799}"#;
+    fn send(flow: &mut CallFlow, auth: &mut Auth) -> Ticket {
+        match flow.poll(START, auth, &GetQuotas).unwrap() {
+            Step::Send(attempt) => attempt.ticket,
+            Step::Wait(_) => panic!(),
+        }
+    }
+    let [mut f, mut g, mut k] = [1, 2, 3].map(|seed| CallFlow::new(RetryPolicy::default(), seed));
+    let ticket = send(&mut f, &mut auth);
+    f.on_token(START, &mut auth, ticket, head(201), token).unwrap();
+    let under_way = send(&mut f, &mut auth);
+    auth.reject(1);
+    let ticket = send(&mut g, &mut auth);
+    g.on_token(START, &mut auth, ticket, head(403), b"").unwrap_err();
+    let ticket = send(&mut k, &mut auth);
+    k.on_token(START, &mut auth, ticket, head(201), token).unwrap();
+    f.on_response(START, &mut auth, &GetQuotas, under_way, head(401), b"").unwrap();
+    // K's token is good, so F has its replay
+    let _ = send(&mut f, &mut auth);
+}
+
+#[test]
+fn the_tickets_of_flows_are_not_mixed_up() {
+    let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+    let mut quotas = CallFlow::new(RetryPolicy::default(), 1);
+    let mut job = JobFlow::new(hunt(), RetryPolicy::default(), 2);
+    let Step::Send(safe) = quotas.poll(START, &mut auth, &GetQuotas).unwrap() else { panic!() };
+    let Step::Send(_billed) = job.poll(START, &mut auth).unwrap() else { panic!() };
+    let error = job.on_failure(START, &mut auth, safe.ticket, SendFailure::Unknown).unwrap_err();
+    assert!(matches!(error, FlowError::WrongTicket));
+    assert!(matches!(job.poll(START, &mut auth).unwrap_err(), FlowError::Unsure { .. }));
+}
+
+#[test]
+fn a_cancelled_attempt_was_not_sent() {
+    let mut service = Service::new([submitted(), status("done")]);
+    service.auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+    let Step::Send(attempt) = flow.poll(START, &mut service.auth).unwrap() else { panic!() };
+    flow.cancel(&mut service.auth, attempt.ticket).unwrap();
+    service.job(&mut flow).unwrap();
+}
+
+#[test]
+fn a_rate_limit_holds_for_others_even_if_the_call_gives_up() {
+    let mut service = Service::new([token(), with(reply(429, GATEWAY_429), "retry-after", 30), quotas()]);
+    let mut once = CallFlow::new(RetryPolicy::never(), 1);
+    service
+        .run(
+            &mut once,
+            |flow, now, auth| flow.poll(now, auth, &GetQuotas),
+            |flow, now, auth, ticket, head, body| flow.on_response(now, auth, &GetQuotas, ticket, head, body),
+            CallFlow::on_failure,
+        )
+        .unwrap_err();
+    service.call(&GetQuotas).unwrap();
+    assert_eq!(service.waits, [Duration::from_secs(30)]);
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_silence_anything() {
+    let mut service = Service::new([token(), submitted(), status("inprogress"), status("done")]);
+    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+    flow.set_deadline(Some(START.after(Duration::from_secs(2))));
+    service.job(&mut flow).unwrap_err();
+    flow.set_deadline(None);
+    service.now = Timestamp::from_millis(START.as_millis() - 86_400_000);
+    service.job(&mut flow).unwrap();
+    assert_eq!(service.waits.len(), 1);
+}
+
+#[test]
+fn polls_that_are_never_reported_are_not_sent_without_a_pause() {
+    let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+    let mut flow = JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
+    let mut now = START;
+    for _ in 0..100 {
+        let Step::Send(_dropped) = flow.poll(now, &mut auth).unwrap() else { panic!() };
+        flow = serde_json::from_str(&serde_json::to_string(&flow).unwrap()).unwrap();
+        let Step::Wait(time) = flow.poll(now, &mut auth).unwrap() else { panic!() };
+        now = time;
+    }
 }

@@ -60,7 +60,8 @@ impl<'a> Revoke<'a> {
         if head.status.is_success() {
             Ok(Reply::new(head, None, ()))
         } else {
-            Err(ResponseError::Api(Box::new(ApiError::new(&META, head, body))))
+            let error = ApiError::new(&META, head, body).hiding(self.token.expose());
+            Err(ResponseError::Api(error.into()))
         }
     }
 }

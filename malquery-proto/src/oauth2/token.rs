@@ -71,7 +71,8 @@ impl<'a> Token<'a> {
     /// [`ResponseError::Api`] for any status but 2xx, [`ResponseError::Decode`] for a reply without a token.
     pub fn response(&self, head: ResponseHead<'_>, body: &[u8]) -> Result<Reply<AccessToken>, ResponseError> {
         if !head.status.is_success() {
-            return Err(ResponseError::Api(Box::new(ApiError::new(&META, head, body))));
+            let error = ApiError::new(&META, head, body).hiding(self.credentials.client_secret.expose());
+            return Err(ResponseError::Api(error.into()));
         }
         let refuse = |why: &str| ResponseError::Decode(Box::new(DecodeError::secret(&META, head, why)));
         // serde_json's own message could quote the body, and with it the token.

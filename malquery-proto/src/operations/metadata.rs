@@ -1,7 +1,8 @@
 use http::Method;
 
+use crate::cloud::BaseUrl;
 use crate::error::BuildError;
-use crate::operation::{JsonOperation, Meta, Operation, Replay, RequestParts, Scope};
+use crate::operation::{JsonOperation, MAX_URL, Meta, Operation, Replay, RequestParts, Scope};
 use crate::types::{PlainMeta, Sample, Sha256};
 
 /// Asks what is known of samples. It is the cheap way to look a hash up: a hunt for it would cost a hunt.
@@ -18,6 +19,13 @@ impl GetMetadata {
     /// Asks about these samples, as many as fit into a URL: 115 for most clouds.
     pub fn new(ids: impl IntoIterator<Item = Sha256>) -> Self {
         Self { ids: ids.into_iter().collect() }
+    }
+
+    /// As many requests as it takes to ask `base` about all of these samples.
+    pub fn split(samples: &[Sha256], base: &BaseUrl) -> Vec<Self> {
+        // Each takes `ids=`, 64 digits and a separator.
+        let room = (MAX_URL - 1).saturating_sub(base.as_str().len() + Self::META.path.len());
+        samples.chunks((room / 69).max(1)).map(|ids| Self::new(ids.iter().copied())).collect()
     }
 }
 

@@ -27,6 +27,11 @@ impl SamplesMultidownload {
         let mut seen = HashSet::new();
         Self { samples: samples.into_iter().filter(|sample| seen.insert(*sample)).collect() }
     }
+
+    /// The samples, each once.
+    pub fn samples(&self) -> &[Sha256] {
+        &self.samples
+    }
 }
 
 impl Operation for SamplesMultidownload {

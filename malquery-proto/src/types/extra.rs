@@ -5,6 +5,7 @@
 //! [`Extra`] as it was received, so that reading and writing a reply returns the reply.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
@@ -84,7 +85,9 @@ impl fmt::Debug for Number {
 /// assert_eq!(serde_json::to_string(&sample)?, r#"{"label":"malware","score":7}"#);
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Clone, Default, PartialEq)]
+///
+/// Two of them are equal when they hold the same, in whatever order.
+#[derive(Clone, Default)]
 // A box around the list, because nearly every one of 100,000 results has nothing to keep.
 #[allow(clippy::box_collection)]
 pub struct Extra(Option<Box<Vec<Entry>>>);
@@ -94,12 +97,13 @@ type Entry = (Cow<'static, str>, Json);
 impl Extra {
     /// The value received under `name`, if it was kept.
     pub fn get(&self, name: &str) -> Option<&Json> {
-        self.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
+        // Of a name that came twice the last counts, as elsewhere.
+        self.entries().iter().rev().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
     /// Everything that was kept, in the order it was received.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Json)> {
-        self.0.iter().flat_map(|entries| entries.iter()).map(|(name, value)| (&**name, value))
+        self.entries().iter().map(|(name, value)| (&**name, value))
     }
 
     /// Whether there is nothing here.
@@ -108,12 +112,11 @@ impl Extra {
     }
 
     pub(crate) fn keep(&mut self, name: impl Into<Cow<'static, str>>, value: Value) {
-        let name = name.into();
-        let entries = self.0.get_or_insert_with(|| Box::new(Vec::with_capacity(1)));
-        match entries.iter_mut().find(|(key, _)| *key == name) {
-            Some(entry) => entry.1 = Json(value),
-            None => entries.push((name, Json(value))),
-        }
+        self.0.get_or_insert_with(|| Box::new(Vec::with_capacity(1))).push((name.into(), Json(value)));
+    }
+
+    fn entries(&self) -> &[Entry] {
+        self.0.as_deref().map_or(&[], Vec::as_slice)
     }
 
     /// Writes a typed field, or what was received in its place as long as that still means the same.
@@ -130,6 +133,16 @@ impl Extra {
             }
         }
         if field.is_empty() { Ok(()) } else { map.serialize_entry(name, field) }
+    }
+}
+
+impl PartialEq for Extra {
+    fn eq(&self, other: &Self) -> bool {
+        let map = |extra: &Self| -> BTreeMap<String, Value> {
+            extra.iter().map(|(name, value)| (name.to_owned(), value.0.clone())).collect()
+        };
+        // Nearly always there is nothing on both sides, or the same in the same order.
+        self.entries() == other.entries() || map(self) == map(other)
     }
 }
 
@@ -440,7 +453,6 @@ macro_rules! text_item {
     };
 }
 
-/// Declares a reply model: a struct whose fields are read leniently and written again without loss.
 /// The name of a field on the wire: its own, unless another is given.
 macro_rules! wire_name {
     ($field:ident) => {
@@ -451,6 +463,7 @@ macro_rules! wire_name {
     };
 }
 
+/// Declares a reply model: a struct whose fields are read leniently and written again without loss.
 macro_rules! model {
     (
         $(#[$meta:meta])*

@@ -34,7 +34,10 @@ impl FileSize {
 
     /// Whether this is more than `other`, however many bytes a KB has.
     pub(crate) fn surely_exceeds(&self, other: &Self) -> bool {
-        [1000.0, 1024.0].iter().all(|kilo| self.at(*kilo) > other.at(*kilo))
+        match (self.0.parse::<u64>(), other.0.parse::<u64>()) {
+            (Ok(bytes), Ok(others)) => bytes > others,
+            _ => [1000.0, 1024.0].iter().all(|kilo| self.at(*kilo) > other.at(*kilo)),
+        }
     }
 
     /// The bytes, if a KB has `kilo` of them. As decimals, which is exact below 2^53 bytes and good enough above.
@@ -70,7 +73,12 @@ impl FromStr for FileSize {
         }
         let size = Self(text.to_owned());
         // 2^64
-        if size.at(1024.0) >= 18_446_744_073_709_551_616.0 {
+        let fits = if power == 0 {
+            text.parse::<u64>().is_ok()
+        } else {
+            size.at(1024.0) < 18_446_744_073_709_551_616.0
+        };
+        if !fits {
             return refuse("no file is that large");
         }
         Ok(size)
@@ -95,8 +103,7 @@ mod tests {
     fn bytes_and_units_are_taken_as_written() {
         for text in ["0", "128000", "1.3 KB", "1.3KB", "8mb", "8 Mb", "2GB", "0.5gb", "18446744073709551615"]
         {
-            // the largest u64 is not exact as a decimal and is rounded up to 2^64
-            assert_eq!(text.parse::<FileSize>().is_ok(), text.len() < 20, "{text}");
+            assert_eq!(text.parse::<FileSize>().unwrap().as_str(), text);
         }
     }
 
@@ -127,6 +134,7 @@ mod tests {
         assert!(!exceeds("1 KB", "1010"));
         assert!(!exceeds("1 KB", "1 KB"));
         assert!(!exceeds("1", "1 GB"));
+        assert!(exceeds("9007199254740993", "9007199254740992"));
     }
 
     proptest! {

@@ -125,10 +125,13 @@ impl FileType {
 impl FromStr for FileType {
     type Err = ParseError;
 
-    /// Takes any word; refuses only an empty one.
+    /// Takes any word; refuses an empty one and white space around it.
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        if text.trim().is_empty() {
+        if text.is_empty() {
             return Err(ParseError::new("a file type", "it is empty"));
+        }
+        if text.trim() != text {
+            return Err(ParseError::new("a file type", "there is white space around it"));
         }
         Ok(Self(word(text).unwrap_or_else(|| Word::Other(text.into()))))
     }
@@ -184,6 +187,7 @@ mod tests {
         assert_eq!(other, "mixed.case".parse().unwrap());
         assert_ne!(other, FileType::PDF);
         assert!("".parse::<FileType>().is_err());
+        assert!(" pe32".parse::<FileType>().is_err());
         assert_eq!(size_of::<FileType>(), 16);
     }
 }

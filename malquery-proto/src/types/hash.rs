@@ -97,7 +97,15 @@ fn read_hex<const N: usize, const DIGITS: usize>(text: &str) -> Option<[u8; N]> 
 fn refusal(text: &str, digits: usize, what: &'static str) -> ParseError {
     match text.char_indices().find(|(_, c)| !c.is_ascii_hexdigit()) {
         Some((position, _)) => ParseError::at(what, text, position, "is not a hex digit"),
-        None => ParseError::new(what, format!("it takes {digits} hex digits, not {}", text.len())),
+        None => {
+            let other = match text.len() {
+                32 => ", as many as an MD5 has",
+                40 => ", as many as a SHA-1 has",
+                64 => ", as many as a SHA-256 has",
+                _ => "",
+            };
+            ParseError::new(what, format!("it takes {digits} hex digits, not {}{other}", text.len()))
+        }
     }
 }
 
@@ -146,7 +154,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in ".{0,70}") {
+        fn any_text_is_read_or_refused(text in "[0-9a-fA-Fx ]{64}|[0-9a-f]{60,68}|.{0,70}") {
             let is_hash = text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit());
             prop_assert_eq!(text.parse::<Sha256>().is_ok(), is_hash);
         }

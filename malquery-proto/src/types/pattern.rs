@@ -33,8 +33,11 @@ impl Pattern {
         const WHAT: &str = "a hex pattern";
         let digits = digits.into();
         if let Some((position, c)) = digits.char_indices().find(|(_, c)| !c.is_ascii_hexdigit()) {
-            let why =
-                if c.is_whitespace() { "is not a hex digit; leave out spaces" } else { "is not a hex digit" };
+            let why = match c {
+                'x' | 'X' if position == 1 => "is not a hex digit; leave out 0x",
+                c if c.is_whitespace() => "is not a hex digit; leave out spaces",
+                _ => "is not a hex digit",
+            };
             return Err(ParseError::at(WHAT, &digits, position, why));
         }
         if digits.len() % 2 == 1 {
@@ -157,7 +160,7 @@ mod tests {
         );
         assert_eq!(
             refused("hex:0x12"),
-            case("not a hex pattern: 'x' at position 1 is not a hex digit", Some(1))
+            case("not a hex pattern: 'x' at position 1 is not a hex digit; leave out 0x", Some(1))
         );
         assert_eq!(
             refused("hex:12 34"),

@@ -2,6 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::de::{Deserialize, Deserializer, Error};
+use serde_json::Value;
 
 use super::ParseError;
 use super::extra::{Field, Read, text_item};
@@ -20,11 +21,12 @@ impl RequestId {
     }
 }
 
+const WHAT: &str = "a request id";
+
 impl FromStr for RequestId {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        const WHAT: &str = "a request id";
         if text.is_empty() {
             return Err(ParseError::new(WHAT, "it is empty"));
         }
@@ -55,7 +57,15 @@ text_item!(RequestId, |_, _| true);
 /// Without its id a job that was paid for is lost, so here a reply must have one.
 impl Field for RequestId {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Read<Self>, D::Error> {
-        Self::deserialize(deserializer).map(|value| Read { value, keep: None })
+        let received = Value::deserialize(deserializer)?;
+        match &received {
+            Value::String(text) => text.parse().map(|value| Read { value, keep: None }),
+            Value::Number(number) => {
+                number.to_string().parse().map(|value| Read { value, keep: Some(received.clone()) })
+            }
+            _ => Err(ParseError::new(WHAT, "it is no text")),
+        }
+        .map_err(D::Error::custom)
     }
 
     fn missing<E: Error>(name: &'static str) -> Result<Self, E> {

@@ -1,7 +1,7 @@
 use serde::de::DeserializeOwned;
 
 use super::extra::model;
-use super::{Date, FileType, Label, Md5, PatternType, Sha1, Sha256};
+use super::{Date, FileType, Json, Label, Md5, PatternType, Sha1, Sha256};
 
 model! {
     /// What MalQuery knows of a sample, be it from the metadata, a search or a hunt. Every field may be missing:
@@ -33,7 +33,7 @@ model! {
 impl Sample {
     /// The samples of a result that groups several.
     pub fn samples(&self) -> Vec<Self> {
-        self.extra("samples").unwrap_or_default()
+        self.list("samples")
     }
 
     /// Why the service left the result out.
@@ -58,7 +58,7 @@ impl Sample {
 
     /// Tags.
     pub fn tags(&self) -> Vec<String> {
-        self.extra("tags").unwrap_or_default()
+        self.list("tags")
     }
 
     /// The YARA rule that matched.
@@ -68,14 +68,16 @@ impl Sample {
 
     /// The YARA rules that matched.
     pub fn yara_rules(&self) -> Vec<String> {
-        self.extra("yara_rules").unwrap_or_default()
+        self.list("yara_rules")
     }
 
     fn text(&self, name: &str) -> Option<&str> {
         self.extra.get(name)?.as_str()
     }
 
-    fn extra<T: DeserializeOwned>(&self, name: &str) -> Option<T> {
-        self.extra.get(name)?.to()
+    /// The elements of a list that are understood.
+    fn list<T: DeserializeOwned>(&self, name: &str) -> Vec<T> {
+        let elements: Option<Vec<Json>> = self.extra.get(name).and_then(Json::to);
+        elements.iter().flatten().filter_map(Json::to).collect()
     }
 }

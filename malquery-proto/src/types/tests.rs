@@ -74,6 +74,28 @@ fn what_is_not_understood_is_kept_and_does_not_fail_the_rest() {
 }
 
 #[test]
+fn an_odd_element_beside_others_is_not_lost() {
+    // found by random replies: the order of unknown fields must not matter
+    let job: Job = round_trip(&json!({
+        "meta": {"patterns": [{"type": "hex"}, 5]},
+        "resources": [{"yara_rules": ["r", 1], "label_confidence": 0.9, "samples": [{"filesize": 1}, null]}, null],
+        "errors": [{"code": 1, "z": 1, "a": 2}, "a text"],
+    }));
+    assert_eq!(job.resources[0].samples().len(), 1);
+    assert_eq!(job.resources[0].yara_rules(), ["r"]);
+    let text = r#"{"meta":{},"resources":[{"z":1,"a":2},null],"errors":[{"z":1,"a":2},7]}"#;
+    let job: Job = serde_json::from_str(text).unwrap();
+    assert_eq!(serde_json::to_string(&job).unwrap().replace(r#""a":2,"z":1"#, r#""z":1,"a":2"#), text);
+}
+
+#[test]
+fn many_unknown_fields_take_no_more_than_their_share_of_time() {
+    let fields: serde_json::Map<String, Value> = (0..200_000).map(|i| (i.to_string(), Value::Null)).collect();
+    let meta: PlainMeta = serde_json::from_value(Value::Object(fields)).unwrap();
+    assert_eq!(meta.extra.iter().count(), 200_000);
+}
+
+#[test]
 fn missing_null_and_empty_stay_what_they_were() {
     for reply in [
         json!({}),
@@ -111,10 +133,13 @@ fn a_submission_without_an_id_is_an_error() {
     assert_eq!(reply.meta.reqid.as_str(), "r-1");
     // the trap: this `done` is not the job's
     assert_eq!(reply.meta.extra.get("status").unwrap().as_str(), Some("done"));
-    for meta in [json!({}), json!({"reqid": null}), json!({"reqid": ""}), json!({"reqid": 1}), Value::Null] {
+    for meta in [json!({}), json!({"reqid": null}), json!({"reqid": ""}), json!({"reqid": [1]}), Value::Null]
+    {
         let error = serde_json::from_value::<Reply>(json!({"meta": meta, "resources": []})).unwrap_err();
         assert!(!error.to_string().is_empty());
     }
+    let reply: Reply = round_trip(&json!({"meta": {"reqid": 17}, "resources": []}));
+    assert_eq!(reply.meta.reqid.as_str(), "17");
     let error = serde_json::from_str::<Reply>("{}").unwrap_err();
     assert_eq!(error.to_string(), "missing field `reqid` at line 1 column 2");
 }

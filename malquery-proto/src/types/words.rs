@@ -30,11 +30,14 @@ macro_rules! words {
         impl FromStr for $name {
             type Err = ParseError;
 
-            /// Takes any word, in any case; refuses only an empty one.
+            /// Takes any word, in any case; refuses an empty one and white space around it.
             fn from_str(text: &str) -> Result<Self, ParseError> {
                 $( if text.eq_ignore_ascii_case($text) { return Ok(Self::$variant); } )+
-                if text.trim().is_empty() {
+                if text.is_empty() {
                     return Err(ParseError::new($what, "it is empty"));
+                }
+                if text.trim() != text {
+                    return Err(ParseError::new($what, "there is white space around it"));
                 }
                 Ok(Self::_Other(text.into()))
             }

@@ -20,6 +20,8 @@ use sha2::Digest;
 use crate::server::{Seen, Server, Then, get, hang, json, reply, request, token};
 
 const ID: &str = "0a1b2c3d-1111-2222-6ea1-444455556666";
+/// The smallest zip archive: an empty one.
+const ARCHIVE: &[u8] = b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 const SAMPLE: &[u8] = b"MZ\x90\0\xff\r\n\r\n a sample";
 
 fn sample() -> Sha256 {
@@ -60,7 +62,7 @@ fn the_nine_operations_and_the_token_byte_by_byte() {
         match path.strip_prefix("/malquery/").unwrap() {
             "aggregates/quotas/v1" => json(out, r#"{"meta":{"hunt_count":3},"errors":[]}"#),
             "entities/download-files/v1" => reply(out, "200 OK", "", SAMPLE),
-            "entities/samples-fetch/v1" => reply(out, "200 OK", "", b"PK\x03\x04 an archive"),
+            "entities/samples-fetch/v1" => reply(out, "200 OK", "", ARCHIVE),
             "entities/requests/v1" => json(out, r#"{"meta":{"status":"inprogress"},"resources":[]}"#),
             path if path.starts_with("queries/") || path.contains("multidownload") => {
                 json(out, &format!(r#"{{"meta":{{"reqid":"{ID}","status":"done"}},"resources":[]}}"#))
@@ -81,10 +83,10 @@ fn the_nine_operations_and_the_token_byte_by_byte() {
     assert!(client.request(&id).unwrap().resources.is_empty());
     body.clear();
     client.samples(&id).unwrap().output.read_to_end(&mut body).unwrap();
-    assert_eq!(body, b"PK\x03\x04 an archive");
-    assert_eq!(client.samples_multidownload([sample()]).unwrap().meta.reqid, id);
-    assert_eq!(client.exact_search(&ExactSearch::new([pattern()])).unwrap().meta.reqid, id);
-    assert_eq!(client.hunt(&Hunt::new("rule r { condition: true }")).unwrap().meta.reqid, id);
+    assert_eq!(body, ARCHIVE);
+    assert_eq!(client.samples_multidownload([sample()]).unwrap().id(), &id);
+    assert_eq!(client.exact_search(&ExactSearch::new([pattern()])).unwrap().id(), &id);
+    assert_eq!(client.hunt(&Hunt::new("rule r { condition: true }")).unwrap().id(), &id);
 
     let agent = concat!("user-agent: malquery-ureq/", env!("CARGO_PKG_VERSION"));
     let accept = "accept: application/json";
@@ -217,9 +219,9 @@ fn connections_are_used_again_but_not_for_what_is_billed() {
     client.quotas().unwrap();
     client.quotas().unwrap();
     let hunt = Hunt::new("rule r { condition: true }");
-    client.hunt(&hunt).unwrap();
+    let _ = client.hunt(&hunt).unwrap();
     client.quotas().unwrap();
-    client.hunt(&hunt).unwrap();
+    let _ = client.hunt(&hunt).unwrap();
     let used: Vec<_> = server.seen().iter().map(|request| request.connection).collect();
     // The token, two quotas | a hunt, quotas | a hunt.
     assert_eq!(used, [1, 1, 1, 2, 2, 3]);
@@ -237,7 +239,7 @@ fn a_hunt_does_not_meet_a_connection_that_was_closed_while_idle() {
     let client = client(&server);
     let hunt = Hunt::new("rule r { condition: true }");
     for _ in 0..20 {
-        client.hunt(&hunt).unwrap();
+        let _ = client.hunt(&hunt).unwrap();
     }
 }
 
@@ -382,7 +384,7 @@ fn plain_http_goes_to_loopback_alone_and_never_through_a_proxy() {
         &format!("http://127.0.0.1:{}@elsewhere.example/", server.port),
     ] {
         let error = transport.execute(get(url)).unwrap_err();
-        assert_eq!(error.failure(), SendFailure::NotSent, "{url}");
+        assert_eq!(error.failure(), SendFailure::NeverSent, "{url}");
         assert!(error.to_string().ends_with("; use https"), "{error}");
     }
     assert_eq!((proxy.connections(), server.connections()), (0, 1));

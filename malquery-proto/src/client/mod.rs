@@ -1,5 +1,10 @@
 //! The blocking client: it drives the flows over a [`Transport`] and a [`Clock`].
 
+mod download;
+mod error;
+mod job;
+
+use std::collections::HashSet;
 use std::error::Error as StdError;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
@@ -7,10 +12,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use http::StatusCode;
+pub use download::Download;
+pub use error::Error;
+pub use job::Job;
 
 use crate::cloud::BaseUrl;
-use crate::error::{ApiError, BuildError, ResponseError};
+use crate::error::ResponseError;
+use zeroize::Zeroize;
+
 use crate::flow::{
     Attempt, Auth, CallFlow, FlowError, JobFlow, JobProgress, RetryPolicy, SendFailure, Step, Submission,
     Ticket,
@@ -21,14 +30,17 @@ use crate::operations::{
     ExactSearch, FuzzySearch, GetDownload, GetMetadata, GetQuotas, GetRequest, GetSamples, Hunt,
     SamplesMultidownload,
 };
-use crate::stream::{Received, StreamCheck, StreamError};
+use crate::stream::StreamError;
 use crate::time::Timestamp;
-use crate::types::{RequestId, Sha256};
+use crate::types::{Json, RequestId, Sha256, Submitted};
 
 /// Sends a request and gives the reply, whatever its status. Implement it for the HTTP client of your choice.
 ///
 /// Send the request as it is, follow no redirect, and check certificates. A request carries what is known of
-/// its operation ([`Meta`](crate::operation::Meta)) and the time that is left ([`TimeLeft`]) as extensions.
+/// its operation ([`Meta`](crate::operation::Meta)) and, where there is a limit, the time that is left ([`TimeLeft`])
+/// as extensions. A download has no limit unless the client has a deadline, so bound the silence between two bytes.
+/// An empty body means none: a GET goes out without `content-length`. A transport that decodes a body (gzip) takes
+/// `content-length` and `content-encoding` out of the head, and leaves alone what was asked for as `identity`.
 pub trait Transport {
     /// The body of a reply, read as it arrives.
     type Body: Read;
@@ -42,14 +54,20 @@ pub trait Transport {
     fn execute(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Self::Body>, Self::Error>;
 }
 
-impl<T: Transport + ?Sized> Transport for &T {
-    type Body = T::Body;
-    type Error = T::Error;
+macro_rules! pointer_to_transport {
+    ($($pointer:ty),+) => {$(
+        impl<T: Transport + ?Sized> Transport for $pointer {
+            type Body = T::Body;
+            type Error = T::Error;
 
-    fn execute(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<T::Body>, T::Error> {
-        (**self).execute(request)
-    }
+            fn execute(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<T::Body>, T::Error> {
+                (**self).execute(request)
+            }
+        }
+    )+};
 }
+
+pointer_to_transport!(&T, Box<T>, std::sync::Arc<T>);
 
 /// Why there is no reply. What it says of the failure decides whether a request may be sent again.
 pub trait TransportError: StdError + Send + Sync + 'static {
@@ -101,7 +119,57 @@ pub struct Client<T, C> {
     auth: Mutex<Auth>,
     retry: RetryPolicy,
     deadline: Option<Timestamp>,
+    check_quota: bool,
     calls: AtomicU64,
+}
+
+/// What a job takes of a monthly quota.
+struct Cost {
+    hunts: bool,
+    count: u64,
+}
+
+impl Cost {
+    const HUNT: Self = Self { hunts: true, count: 1 };
+
+    fn downloads(download: &SamplesMultidownload) -> Self {
+        Self { hunts: false, count: download.samples().len() as u64 }
+    }
+
+    fn of(submission: &Submission) -> Self {
+        match submission {
+            Submission::Hunt(_) => Self::HUNT,
+            Submission::SamplesMultidownload(download) => Self::downloads(download),
+            // Whether a search costs anything is not documented.
+            Submission::ExactSearch(_) => Self { hunts: false, count: 0 },
+        }
+    }
+}
+
+/// What is known of samples: a reply, joined from as many as it took, and what was not found.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct MetadataReply {
+    /// The reply. Its `meta` is that of the first, if there were several.
+    pub reply: JsonReply<GetMetadata>,
+    /// The samples that were asked for and of which nothing is known.
+    pub missing: Vec<Sha256>,
+}
+
+impl MetadataReply {
+    fn new(reply: JsonReply<GetMetadata>, mut samples: Vec<Sha256>) -> Self {
+        let found: HashSet<_> = reply.resources.iter().filter_map(|sample| sample.sha256).collect();
+        samples.retain(|sample| !found.contains(sample));
+        Self { reply, missing: samples }
+    }
+}
+
+impl std::ops::Deref for MetadataReply {
+    type Target = JsonReply<GetMetadata>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.reply
+    }
 }
 
 impl<T: Transport, C: Clock> Client<T, C> {
@@ -113,6 +181,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
             auth: Mutex::new(auth),
             retry: RetryPolicy::default(),
             deadline: None,
+            check_quota: false,
             calls: AtomicU64::new(0),
         }
     }
@@ -126,6 +195,14 @@ impl<T: Transport, C: Clock> Client<T, C> {
     /// Ends every call at this time.
     pub fn deadline(mut self, deadline: Timestamp) -> Self {
         self.deadline = Some(deadline);
+        self
+    }
+
+    /// Asks for the quotas before every hunt and multi-download, and refuses what they do not cover, before it is
+    /// sent. It takes a request more, and another client may be faster; but it keeps a month's downloads from
+    /// being half spent on a job that cannot be finished.
+    pub fn check_quota(mut self, check: bool) -> Self {
+        self.check_quota = check;
         self
     }
 
@@ -159,16 +236,17 @@ impl<T: Transport, C: Clock> Client<T, C> {
     ///
     /// # Errors
     /// See [`Client::call`].
-    pub fn exact_search(&self, search: &ExactSearch) -> Result<JsonReply<ExactSearch>, Error> {
-        self.call(search)
+    pub fn exact_search(&self, search: &ExactSearch) -> Result<Job<'_, T, C>, Error> {
+        self.submit(search)
     }
 
     /// Starts a hunt, which costs one. See [`Hunt`].
     ///
     /// # Errors
-    /// See [`Client::call`].
-    pub fn hunt(&self, hunt: &Hunt) -> Result<JsonReply<Hunt>, Error> {
-        self.call(hunt)
+    /// See [`Client::call`]; also [`FlowError::QuotaShort`] with [`Client::check_quota`].
+    pub fn hunt(&self, hunt: &Hunt) -> Result<Job<'_, T, C>, Error> {
+        self.guard(Cost::HUNT)?;
+        self.submit(hunt)
     }
 
     /// Asks where a job is, and for its results. Costs nothing. See [`GetRequest`].
@@ -179,27 +257,37 @@ impl<T: Transport, C: Clock> Client<T, C> {
         self.call(&GetRequest::new(id.clone()))
     }
 
-    /// Asks what is known of samples, at most 115 or so. Costs nothing. See [`GetMetadata`].
+    /// Asks what is known of samples, however many: it takes a request for each 115 or so. Costs nothing.
+    /// The results come in the order of the samples; see [`MetadataReply::missing`] for those not known.
+    /// See [`GetMetadata`].
     ///
     /// # Errors
     /// See [`Client::call`].
-    pub fn metadata(
-        &self,
-        samples: impl IntoIterator<Item = Sha256>,
-    ) -> Result<JsonReply<GetMetadata>, Error> {
-        self.call(&GetMetadata::new(samples))
+    pub fn metadata(&self, samples: impl IntoIterator<Item = Sha256>) -> Result<MetadataReply, Error> {
+        let samples: Vec<_> = samples.into_iter().collect();
+        let mut requests = GetMetadata::split(&samples, &self.base()).into_iter();
+        // Without samples there is still a request, for its error.
+        let mut reply = self.call(&requests.next().unwrap_or_else(|| GetMetadata::new([])))?;
+        for request in requests {
+            let next = self.call(&request)?.output;
+            reply.output.resources.extend(next.resources);
+            reply.output.errors.extend(next.errors);
+        }
+        Ok(MetadataReply::new(reply, samples))
     }
 
     /// Starts a job that makes an archive of samples, which costs one download for each.
     /// See [`SamplesMultidownload`].
     ///
     /// # Errors
-    /// See [`Client::call`].
+    /// See [`Client::call`]; also [`FlowError::QuotaShort`] with [`Client::check_quota`].
     pub fn samples_multidownload(
         &self,
         samples: impl IntoIterator<Item = Sha256>,
-    ) -> Result<JsonReply<SamplesMultidownload>, Error> {
-        self.call(&SamplesMultidownload::new(samples))
+    ) -> Result<Job<'_, T, C>, Error> {
+        let download = SamplesMultidownload::new(samples);
+        self.guard(Cost::downloads(&download))?;
+        self.submit(&download)
     }
 
     /// Downloads a sample, the raw malware, which costs one download. See [`GetDownload`].
@@ -226,12 +314,10 @@ impl<T: Transport, C: Clock> Client<T, C> {
         let mut flow = self.call_flow();
         self.drive(
             &mut flow,
+            |flow| flow,
             |flow, now, auth| flow.poll(now, auth, operation),
-            |flow, now, auth, ticket, response| {
-                let body = response.body().bytes();
-                flow.on_response(now, auth, operation, ticket, ResponseHead::from(&response), body)
-            },
-            CallFlow::on_failure,
+            |_, response| operation.response(ResponseHead::from(&response), response.body().bytes()),
+            CallFlow::on_reply,
             |_, _| ControlFlow::Continue(()),
         )
     }
@@ -244,26 +330,30 @@ impl<T: Transport, C: Clock> Client<T, C> {
         let mut flow = self.call_flow();
         self.drive(
             &mut flow,
+            |flow| flow,
             |flow, now, auth| flow.poll_stream(now, auth, operation),
-            |flow, now, auth, ticket, response| {
+            |_, response| {
                 let head = ResponseHead::from(&response);
-                let reply = flow.on_stream(now, auth, operation, ticket, head, response.body().bytes())?;
-                Ok(reply
-                    .map(|reply| reply.map(|check| Download::new(response.into_body().into_stream(), check))))
+                match operation.response(head) {
+                    Some(reply) => {
+                        Ok(reply.map(|check| Download::new(response.into_body().into_stream(), check)))
+                    }
+                    None => Err(ResponseError::Api(operation.error(head, response.body().bytes()).into())),
+                }
             },
-            CallFlow::on_failure,
+            CallFlow::on_reply,
             |_, _| ControlFlow::Continue(()),
         )
     }
 
-    /// A job to be submitted by [`Client::run_job`].
-    pub fn job(&self, job: impl Into<Submission>) -> JobFlow {
-        JobFlow::new(job, self.retry, self.seed())
+    /// A job that was submitted before.
+    pub fn attach(&self, id: RequestId) -> Job<'_, T, C> {
+        self.handle(id, None)
     }
 
-    /// A job that was submitted before, to be waited for by [`Client::run_job`].
-    pub fn attach(&self, id: RequestId) -> JobFlow {
-        JobFlow::attach(id, self.retry, self.seed())
+    /// A job to be submitted and waited for by [`Client::run_job`], which can be stored before it is submitted.
+    pub fn job(&self, job: impl Into<Submission>) -> JobFlow {
+        JobFlow::new(job, self.retry, self.seed())
     }
 
     /// Submits a job, if that is not done yet, and waits for its end. Polling costs nothing.
@@ -278,22 +368,56 @@ impl<T: Transport, C: Clock> Client<T, C> {
         flow: &mut JobFlow,
         observe: impl FnMut(&JobFlow, JobStep) -> ControlFlow<()>,
     ) -> Result<JsonReply<GetRequest>, Error> {
+        if let Some(submission) = flow.to_submit() {
+            self.guard(Cost::of(submission))?;
+        }
         if self.deadline.is_some() {
             flow.set_deadline(self.deadline);
         }
         self.drive(
             flow,
+            JobFlow::call_mut,
             JobFlow::poll,
-            |flow, now, auth, ticket, response| {
-                let body = response.body().bytes();
-                match flow.on_response(now, auth, ticket, ResponseHead::from(&response), body)? {
-                    JobProgress::Pending => Ok(None),
-                    JobProgress::Done(reply) => Ok(Some(*reply)),
-                }
+            |flow, response| flow.read(ResponseHead::from(&response), response.body().bytes()),
+            |flow, now, auth, ticket, reply| match flow.on_reply(now, auth, ticket, reply)? {
+                JobProgress::Pending => Ok(None),
+                JobProgress::Done(reply) => Ok(Some(*reply)),
             },
-            JobFlow::on_failure,
             observe,
         )
+    }
+
+    fn submit<O>(&self, operation: &O) -> Result<Job<'_, T, C>, Error>
+    where
+        O: JsonOperation<Meta = Submitted, Resource = Json>,
+    {
+        let reply = self.call(operation)?;
+        Ok(self.handle(reply.meta.reqid.clone(), Some(reply)))
+    }
+
+    fn handle(&self, id: RequestId, submitted: Option<JsonReply<Hunt>>) -> Job<'_, T, C> {
+        let flow = JobFlow::attach(id.clone(), self.retry, self.seed());
+        Job::new(self, id, flow, submitted)
+    }
+
+    /// Refuses what the remaining quota does not cover, if that is wanted and the service tells.
+    fn guard(&self, cost: Cost) -> Result<(), Error> {
+        if !self.check_quota || cost.count == 0 {
+            return Ok(());
+        }
+        let quotas = self.quotas()?;
+        let left = if cost.hunts { quotas.meta.hunts_left() } else { quotas.meta.downloads_left() };
+        match left {
+            Some(left) if left < cost.count => {
+                let what = if cost.hunts { "hunts" } else { "downloads" };
+                Err(FlowError::QuotaShort { what, needed: cost.count, left }.into())
+            }
+            Some(_) => Ok(()),
+            None => {
+                log::warn!("the service does not tell how much quota is left");
+                Ok(())
+            }
+        }
     }
 
     /// Ends the life of the token, if there is one that this client asked for. Afterwards it asks for a new one.
@@ -307,7 +431,10 @@ impl<T: Transport, C: Clock> Client<T, C> {
         };
         let Some((credentials, token)) = taken else { return Ok(()) };
         let revoke = Revoke::new(&credentials, &token);
-        let request = revoke.request(&base).map_err(FlowError::from)?;
+        let mut request = revoke.request(&base).map_err(FlowError::from)?;
+        if let Some(deadline) = self.deadline {
+            request.extensions_mut().insert(TimeLeft(deadline.since(self.clock.now())));
+        }
         match self.send(request, Some(MAX_ERROR_BODY)) {
             Ok(response) => {
                 let body = response.body().bytes();
@@ -332,19 +459,15 @@ impl<T: Transport, C: Clock> Client<T, C> {
         self.clock.now().as_millis() ^ self.calls.fetch_add(1, Ordering::Relaxed).rotate_left(32)
     }
 
-    /// Runs a flow to its end: the one loop in which something is sent.
-    fn drive<F, R>(
+    /// Runs a flow to its end: the one loop in which something is sent. `read` reads a reply, which may take a while
+    /// and needs no lock; `take` tells the flow. `call` gives the call under way.
+    fn drive<F, P, R>(
         &self,
         flow: &mut F,
-        mut poll: impl FnMut(&mut F, Timestamp, &mut Auth) -> Result<Step, FlowError>,
-        mut take: impl FnMut(
-            &mut F,
-            Timestamp,
-            &mut Auth,
-            Ticket,
-            http::Response<Payload<T::Body>>,
-        ) -> Result<Option<R>, FlowError>,
-        mut fail: impl FnMut(&mut F, Timestamp, &mut Auth, Ticket, SendFailure) -> Result<(), FlowError>,
+        call: impl Fn(&mut F) -> &mut CallFlow,
+        poll: impl Fn(&mut F, Timestamp, &mut Auth) -> Result<Step, FlowError>,
+        read: impl Fn(&F, http::Response<Payload<T::Body>>) -> P,
+        take: impl Fn(&mut F, Timestamp, &mut Auth, Ticket, P) -> Result<Option<R>, FlowError>,
         mut observe: impl FnMut(&F, JobStep) -> ControlFlow<()>,
     ) -> Result<R, Error> {
         let mut cause = None;
@@ -365,7 +488,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
             let Attempt { mut request, ticket, max_body, deadline } = *attempt;
             if observe(flow, JobStep::Send).is_break() {
                 // Nothing was sent, and the flow is to know that.
-                let _ = fail(flow, now, &mut self.auth(), ticket, SendFailure::NotSent);
+                call(flow).cancel(&mut self.auth(), ticket)?;
                 let _ = observe(flow, JobStep::Reported);
                 return Err(Error::Stopped);
             }
@@ -375,12 +498,25 @@ impl<T: Transport, C: Clock> Client<T, C> {
             let result = self.send(request, max_body);
             let now = self.clock.now();
             let outcome = match result {
-                Ok(response) => take(flow, now, &mut self.auth(), ticket, response),
+                Ok(mut response) if ticket.is_token() => {
+                    cause = None;
+                    let head =
+                        ResponseHead { status: response.status(), headers: &response.headers().clone() };
+                    let result =
+                        call(flow).on_token(now, &mut self.auth(), ticket, head, response.body().bytes());
+                    response.body_mut().wipe();
+                    result.map(|()| None)
+                }
+                Ok(response) => {
+                    cause = None;
+                    let reply = read(flow, response);
+                    take(flow, self.clock.now(), &mut self.auth(), ticket, reply)
+                }
                 Err(error) => {
                     log::debug!("no reply: {error}");
                     let why = error.failure();
                     cause = Some(error);
-                    fail(flow, now, &mut self.auth(), ticket, why).map(|()| None)
+                    call(flow).on_failure(now, &mut self.auth(), ticket, why).map(|()| None)
                 }
             };
             // Also told when the flow has ended, so that what is stored is its last state.
@@ -416,7 +552,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
     }
 
     fn auth(&self) -> MutexGuard<'_, Auth> {
-        // Nothing that panics runs under the lock; were it to, the state is still that of the last step.
+        // Should encoding a request panic, the state is still that of the last step.
         self.auth.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -437,17 +573,20 @@ fn read_body(
         bytes.truncate(usize::try_from(most).unwrap_or(usize::MAX));
         return Ok(bytes);
     }
-    result.map_err(|error| Box::new(BodyError(error)) as Box<dyn TransportError>)?;
     let received = bytes.len() as u64;
+    let short = declared.filter(|declared| received < *declared);
+    if let (Err(error), None) = (result, short) {
+        return Err(Box::new(BodyError(error)));
+    }
     if received > most {
         return Err(Box::new(BodyError(io::Error::other(StreamError::TooLarge { cap: most }))));
     }
     // A transport that decodes a body has to take the length out of the head.
-    match declared {
-        Some(declared) if received < declared => {
+    match short {
+        Some(declared) => {
             Err(Box::new(BodyError(io::Error::other(StreamError::Short { received, declared }))))
         }
-        _ => Ok(bytes),
+        None => Ok(bytes),
     }
 }
 
@@ -475,215 +614,17 @@ impl<B> Payload<B> {
         }
     }
 
+    /// Wipes a reply that holds a token.
+    fn wipe(&mut self) {
+        if let Self::Bytes(bytes) = self {
+            bytes.zeroize();
+        }
+    }
+
     fn into_stream(self) -> Option<B> {
         match self {
             Self::Bytes(_) => None,
             Self::Stream(body) => Some(body),
-        }
-    }
-}
-
-/// The bytes of a download, checked as they are read. Reading fails at the end of a body that is short, long or
-/// has the wrong hash, so a copy of it cannot succeed.
-///
-/// Take care: what it gives before its end may be a broken sample, and what it gives is malware.
-pub struct Download<B> {
-    body: Option<B>,
-    state: State,
-    progress: Option<Box<dyn FnMut(u64) + Send>>,
-}
-
-impl<B> std::fmt::Debug for Download<B> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Download").field("state", &self.state).finish_non_exhaustive()
-    }
-}
-
-#[derive(Debug)]
-enum State {
-    Reading(Box<StreamCheck>),
-    Whole(Received),
-    Failed(StreamError),
-}
-
-impl<B: Read> Download<B> {
-    fn new(body: Option<B>, check: StreamCheck) -> Self {
-        Self { body, state: State::Reading(Box::new(check)), progress: None }
-    }
-
-    /// The declared length in bytes, if there is one.
-    pub fn length(&self) -> Option<u64> {
-        match &self.state {
-            State::Reading(check) => check.length(),
-            State::Whole(received) => Some(received.bytes),
-            State::Failed(_) => None,
-        }
-    }
-
-    /// Tells `progress` how many bytes have been read, after every read.
-    pub fn on_progress(mut self, progress: impl FnMut(u64) + Send + 'static) -> Self {
-        self.progress = Some(Box::new(progress));
-        self
-    }
-
-    /// What was received; `None` until the end was read and the body found to be whole.
-    pub fn received(&self) -> Option<Received> {
-        match &self.state {
-            State::Whole(received) => Some(*received),
-            _ => None,
-        }
-    }
-
-    fn end(&mut self, result: Result<Received, StreamError>) -> io::Result<usize> {
-        self.body = None;
-        match result {
-            Ok(received) => {
-                self.state = State::Whole(received);
-                Ok(0)
-            }
-            Err(error) => {
-                self.state = State::Failed(error.clone());
-                Err(io::Error::new(io::ErrorKind::InvalidData, error))
-            }
-        }
-    }
-}
-
-impl<B: Read> Read for Download<B> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (State::Reading(check), Some(body)) = (&mut self.state, &mut self.body) else {
-            return match &self.state {
-                State::Failed(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error.clone())),
-                _ => Ok(0),
-            };
-        };
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        let count = body.read(buffer)?;
-        if count > 0 {
-            if let Err(error) = check.update(&buffer[..count]) {
-                return self.end(Err(error));
-            }
-            if let Some(progress) = &mut self.progress {
-                progress(check.bytes());
-            }
-            return Ok(count);
-        }
-        let result = std::mem::take(&mut **check).finish();
-        self.end(result)
-    }
-}
-
-/// Why a call gave no result.
-///
-/// Its `Display` is one line and tells what to do where that is known; `source` is what the transport said.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Error {
-    /// The call ended without a result.
-    #[allow(missing_docs)]
-    Flow {
-        error: FlowError,
-        /// What the transport said of the last attempt, when that is why.
-        cause: Option<Box<dyn TransportError>>,
-    },
-    /// The observer of a job ended the run.
-    Stopped,
-    /// The body of a download broke off or is not what was asked for.
-    Body(io::Error),
-    /// A file could not be written.
-    #[cfg(feature = "fs")]
-    #[allow(missing_docs)]
-    File { path: std::path::PathBuf, error: io::Error },
-}
-
-impl Error {
-    fn new(error: FlowError, cause: Option<Box<dyn TransportError>>) -> Self {
-        let explains = match &error {
-            FlowError::NoReply { .. } | FlowError::TimeUp { .. } => true,
-            FlowError::Unsure { reply, .. } => reply.is_none(),
-            _ => false,
-        };
-        Self::Flow { error, cause: cause.filter(|_| explains) }
-    }
-
-    /// The request was refused before anything was sent.
-    pub fn invalid(&self) -> Option<&BuildError> {
-        match self {
-            Self::Flow { error: FlowError::Build(error), .. } => Some(error),
-            _ => None,
-        }
-    }
-
-    /// The error reply, when the service answered with one.
-    pub fn api(&self) -> Option<&ApiError> {
-        match self {
-            Self::Flow { error: FlowError::Response(ResponseError::Api(error)), .. } => Some(error),
-            Self::Flow { error: FlowError::Unsure { reply, .. }, .. } => reply.as_deref(),
-            _ => None,
-        }
-    }
-
-    /// The HTTP status, when there was a reply.
-    pub fn status(&self) -> Option<StatusCode> {
-        match self {
-            Self::Flow { error: FlowError::Response(error), .. } => Some(error.status()),
-            _ => self.api().map(ApiError::status),
-        }
-    }
-
-    /// The id to give to CrowdStrike's support.
-    pub fn trace_id(&self) -> Option<&str> {
-        match self {
-            Self::Flow { error: FlowError::Response(error), .. } => error.trace_id(),
-            _ => self.api().and_then(ApiError::trace_id),
-        }
-    }
-
-    /// Whether the same call may succeed later without a change of anything, and without being billed twice.
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Flow { error: FlowError::Response(ResponseError::Api(error)), .. } => error.is_retryable(),
-            Self::Flow { error: FlowError::NoReply { .. } | FlowError::TimeUp { .. }, .. }
-            | Self::Body(_) => true,
-            _ => false,
-        }
-    }
-
-    /// When the service asks to try again, if it says so; `now` is when the reply came.
-    pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
-        self.api().and_then(|error| error.retry_at(now))
-    }
-}
-
-impl From<FlowError> for Error {
-    fn from(error: FlowError) -> Self {
-        Self::new(error, None)
-    }
-}
-
-impl std::fmt::Display for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Flow { error, .. } => error.fmt(f),
-            Self::Stopped => f.write_str("the run was stopped; the job itself goes on"),
-            Self::Body(_) => f.write_str("the download failed"),
-            #[cfg(feature = "fs")]
-            Self::File { path, .. } => write!(f, "{} could not be written", path.display()),
-        }
-    }
-}
-
-impl StdError for Error {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        match self {
-            Self::Flow { error: FlowError::Unsure { reply: Some(reply), .. }, .. } => Some(reply),
-            Self::Flow { cause, .. } => cause.as_deref().map(|cause| cause as _),
-            Self::Stopped => None,
-            Self::Body(error) => Some(error),
-            #[cfg(feature = "fs")]
-            Self::File { error, .. } => Some(error),
         }
     }
 }

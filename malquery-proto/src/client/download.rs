@@ -1,0 +1,121 @@
+use std::io::{self, Read};
+use std::ops::ControlFlow;
+
+use crate::stream::{Received, StreamCheck, StreamError};
+
+/// The bytes of a download, checked as they are read. Reading fails at the end of a body that is short, long or
+/// has the wrong hash, so a copy of it cannot succeed.
+///
+/// Take care: what it gives before its end may be a broken sample, and what it gives is malware.
+pub struct Download<B> {
+    body: Option<B>,
+    state: State,
+    progress: Option<Box<dyn FnMut(u64) -> ControlFlow<()> + Send>>,
+}
+
+impl<B> std::fmt::Debug for Download<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Download").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+enum State {
+    Reading(Box<StreamCheck>),
+    Whole(Received),
+    Failed(StreamError),
+}
+
+impl<B: Read> Download<B> {
+    pub(super) fn new(body: Option<B>, check: StreamCheck) -> Self {
+        Self { body, state: State::Reading(Box::new(check)), progress: None }
+    }
+
+    /// Refuses a body of more than `cap` bytes.
+    pub fn cap(mut self, cap: u64) -> Self {
+        if let State::Reading(check) = &mut self.state {
+            **check = std::mem::take(&mut **check).cap(cap);
+        }
+        self
+    }
+
+    /// The declared length in bytes, if there is one.
+    pub fn length(&self) -> Option<u64> {
+        match &self.state {
+            State::Reading(check) => check.length(),
+            State::Whole(received) => Some(received.bytes),
+            State::Failed(_) => None,
+        }
+    }
+
+    /// Tells `progress` how many bytes have been read, after every read. It may end the download, which then fails.
+    pub fn on_progress(mut self, progress: impl FnMut(u64) -> ControlFlow<()> + Send + 'static) -> Self {
+        self.progress = Some(Box::new(progress));
+        self
+    }
+
+    /// What was received; `None` until the end was read and the body found to be whole.
+    pub fn received(&self) -> Option<Received> {
+        match &self.state {
+            State::Whole(received) => Some(*received),
+            _ => None,
+        }
+    }
+
+    fn end(&mut self, result: Result<Received, StreamError>) -> io::Result<usize> {
+        self.body = None;
+        match result {
+            Ok(received) => {
+                self.state = State::Whole(received);
+                Ok(0)
+            }
+            Err(error) => {
+                self.state = State::Failed(error.clone());
+                Err(io::Error::new(io::ErrorKind::InvalidData, error))
+            }
+        }
+    }
+}
+
+impl<B: Read> Read for Download<B> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let (State::Reading(check), Some(body)) = (&mut self.state, &mut self.body) else {
+            return match &self.state {
+                State::Failed(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error.clone())),
+                _ => Ok(0),
+            };
+        };
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let count = match body.read(buffer) {
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+            Err(error) => {
+                // What comes after an error is not to be trusted, not even an end.
+                self.body = None;
+                let (received, declared) = (check.bytes(), check.length());
+                self.state = State::Failed(StreamError::Broken);
+                return match declared {
+                    Some(declared) if received < declared && error.kind() == io::ErrorKind::UnexpectedEof => {
+                        self.end(Err(StreamError::Short { received, declared }))
+                    }
+                    _ => Err(error),
+                };
+            }
+        };
+        if count > 0 {
+            if let Err(error) = check.update(&buffer[..count]) {
+                return self.end(Err(error));
+            }
+            if let Some(progress) = &mut self.progress
+                && progress(check.bytes()).is_break()
+            {
+                return self.end(Err(StreamError::Stopped));
+            }
+            return Ok(count);
+        }
+        let result = std::mem::take(&mut **check).finish();
+        self.end(result)
+    }
+}

@@ -1,0 +1,159 @@
+use std::error::Error as StdError;
+use std::io;
+
+use http::StatusCode;
+
+use super::TransportError;
+use crate::error::{ApiError, BuildError};
+use crate::flow::FlowError;
+use crate::stream::StreamError;
+use crate::time::Timestamp;
+
+/// Why a call gave no result.
+///
+/// Its `Display` is one line and tells what to do where that is known; `source` is what the transport said.
+#[non_exhaustive]
+pub enum Error {
+    /// The call ended without a result.
+    #[allow(missing_docs)]
+    Flow {
+        error: FlowError,
+        /// What the transport said of the last attempt, when that is why.
+        cause: Option<Box<dyn TransportError>>,
+    },
+    /// The observer of a job ended the run.
+    Stopped,
+    /// The bytes of a download are not what was asked for.
+    Stream(StreamError),
+    /// The body of a download could not be read to its end.
+    Body(io::Error),
+    /// A file could not be written.
+    #[cfg(feature = "fs")]
+    #[allow(missing_docs)]
+    File { path: std::path::PathBuf, error: io::Error },
+}
+
+impl Error {
+    pub(super) fn new(error: FlowError, cause: Option<Box<dyn TransportError>>) -> Self {
+        let explains = match &error {
+            FlowError::NoReply { .. } | FlowError::TimeUp { .. } => true,
+            FlowError::Unsure { reply, .. } => reply.is_none(),
+            _ => false,
+        };
+        Self::Flow { error, cause: cause.filter(|_| explains) }
+    }
+
+    /// The request was refused before anything was sent.
+    pub fn invalid(&self) -> Option<&BuildError> {
+        match self {
+            Self::Flow { error: FlowError::Build(error), .. } => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The error of the flow, when that is what it is.
+    pub fn flow(&self) -> Option<&FlowError> {
+        match self {
+            Self::Flow { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+
+    /// The error reply, when the service answered with one.
+    pub fn api(&self) -> Option<&ApiError> {
+        self.flow()?.api()
+    }
+
+    /// The HTTP status, when there was a reply.
+    pub fn status(&self) -> Option<StatusCode> {
+        self.flow()?.status()
+    }
+
+    /// The id to give to CrowdStrike's support.
+    pub fn trace_id(&self) -> Option<&str> {
+        self.flow()?.trace_id()
+    }
+
+    /// Whether the same call, or the same job flow, may succeed later without a change of anything. What another try
+    /// costs, its operation says: a download, say, costs a download.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Flow { error, .. } => error.is_retryable(),
+            Self::Stream(StreamError::Short { .. }) | Self::Body(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether a job came to its end with this error, or was refused before it began: there is nothing to go on with.
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::Flow {
+                error: FlowError::JobFailed(_) | FlowError::Build(_) | FlowError::QuotaShort { .. },
+                ..
+            }
+        )
+    }
+
+    /// When the service asks to try again, if it says so; `now` is when the reply came.
+    pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
+        self.flow()?.retry_at(now)
+    }
+}
+
+impl From<FlowError> for Error {
+    fn from(error: FlowError) -> Self {
+        Self::new(error, None)
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Flow { error, .. } => error.fmt(f),
+            Self::Stopped => f.write_str("stopped"),
+            Self::Stream(error) => error.fmt(f),
+            Self::Body(_) => f.write_str("the download broke off"),
+            #[cfg(feature = "fs")]
+            Self::File { path, .. } => write!(f, "{} could not be written", path.display()),
+        }
+    }
+}
+
+/// Says what `Display` and the sources say: it is what a `main` that returns an error, and `unwrap`, show.
+impl std::fmt::Debug for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")?;
+        let mut source = self.source();
+        while let Some(error) = source {
+            write!(f, ": {error}")?;
+            source = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl From<io::Error> for Error {
+    /// An error of reading a [`Download`](super::Download).
+    fn from(error: io::Error) -> Self {
+        match error.downcast::<StreamError>() {
+            Ok(error) => Self::Stream(error),
+            Err(error) => Self::Body(error),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Flow { error, cause } => match cause {
+                Some(cause) => Some(&**cause),
+                None => error.source(),
+            },
+            Self::Stopped | Self::Stream(_) => None,
+            Self::Body(error) => Some(error),
+            #[cfg(feature = "fs")]
+            Self::File { error, .. } => Some(error),
+        }
+    }
+}
