@@ -40,6 +40,11 @@ impl OutputFile {
     }
 
     fn open(path: &Path, overwrite: bool) -> io::Result<NamedTempFile> {
+        Self::check(path, overwrite)?;
+        part(folder(path))
+    }
+
+    fn check(path: &Path, overwrite: bool) -> io::Result<()> {
         // `Path` overlooks these two, and they are found out only when the file is renamed.
         let text = path.to_string_lossy();
         let names_a_folder = ["/", "/."].iter().any(|end| text.ends_with(end));
@@ -62,7 +67,7 @@ impl OutputFile {
             // A name that is too long, say.
             Err(error) => return Err(error),
         }
-        tempfile::Builder::new().prefix(".malquery-").suffix(".part").tempfile_in(folder(path))
+        Ok(())
     }
 
     /// Where it is to appear.
@@ -70,20 +75,85 @@ impl OutputFile {
         &self.path
     }
 
+    /// Where it stands until it is complete, for a program that may be ended before it can drop this.
+    pub fn temporary(&self) -> &Path {
+        self.file.path()
+    }
+
     fn finish(self) -> Result<(), Error> {
         let Self { path, file, overwrite } = self;
-        let finish = || {
-            file.as_file().sync_all()?;
-            if overwrite { file.persist(&path) } else { file.persist_noclobber(&path) }
-                .map_err(|error| error.error)
-        };
-        finish().map_err(|error| Error::File { path: path.clone(), error })?;
-        // The name is on the disk once the folder is. Not every system can sync one.
-        if let Ok(folder) = fs::File::open(folder(&path)) {
-            let _ = folder.sync_all();
-        }
-        Ok(())
+        persist(file, &path, overwrite).map_err(|error| Error::File { path, error })
     }
+}
+
+/// Lets a file that is complete appear.
+fn persist(file: NamedTempFile, path: &Path, overwrite: bool) -> io::Result<()> {
+    file.as_file().sync_all()?;
+    if overwrite { file.persist(path) } else { file.persist_noclobber(path) }.map_err(|error| error.error)?;
+    // The name is on the disk once the folder is. Not every system can sync one.
+    if let Ok(folder) = fs::File::open(folder(path)) {
+        let _ = folder.sync_all();
+    }
+    Ok(())
+}
+
+/// A file that is not complete: readable and writable by its owner alone, and gone when it is dropped.
+fn part(folder: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new().prefix(".malquery-").suffix(".part").tempfile_in(folder)
+}
+
+/// A file of a folder that gets its name once its bytes are known. Otherwise as [`OutputFile`].
+#[cfg(feature = "archive")]
+#[derive(Debug)]
+pub(crate) struct UnnamedFile(NamedTempFile);
+
+#[cfg(feature = "archive")]
+impl UnnamedFile {
+    pub(crate) fn create(folder: &Path) -> io::Result<Self> {
+        part(folder).map(Self)
+    }
+
+    pub(crate) fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+
+    /// Lets it appear as `path`, in the folder it was made in. Tells whether it does: a file that is there already
+    /// and has the same bytes is left as it is.
+    pub(crate) fn name(self, path: &Path, received: Received, overwrite: bool) -> io::Result<bool> {
+        if holds(path, received) {
+            return Ok(false);
+        }
+        match OutputFile::check(path, overwrite).and_then(|()| persist(self.0, path, overwrite)) {
+            // Another process was faster.
+            Err(_) if holds(path, received) => Ok(false),
+            result => result.map(|()| true),
+        }
+    }
+}
+
+/// Whether there is a file with these bytes. A link is none.
+#[cfg(feature = "archive")]
+fn holds(path: &Path, received: Received) -> bool {
+    use sha2::{Digest, Sha256};
+
+    let same = || {
+        let found = path.symlink_metadata()?;
+        if !found.is_file() || found.len() != received.bytes {
+            return Ok(false);
+        }
+        let mut file = fs::File::open(path)?;
+        let mut hasher = Sha256::new();
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            match file.read(&mut chunk) {
+                Ok(0) => return Ok(*received.sha256.as_bytes() == *hasher.finalize()),
+                Ok(count) => hasher.update(&chunk[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    };
+    same().unwrap_or(false)
 }
 
 /// The folder of a file. An empty parent is the current directory.

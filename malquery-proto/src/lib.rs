@@ -77,7 +77,10 @@
 //! |---|---|---|
 //! | `client` | yes | [`Client`], [`Transport`], [`Clock`] |
 //! | `fs` | no (`malquery-ureq` turns it on) | [`OutputFile`], `Download::to_file` |
+//! | `archive` | no | [`archive`]: reads the archive of samples, and with `fs` extracts it |
 
+#[cfg(feature = "archive")]
+pub mod archive;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod cloud;
@@ -93,6 +96,8 @@ pub mod stream;
 mod time;
 pub mod types;
 
+#[cfg(feature = "archive")]
+pub use archive::Archive;
 #[cfg(feature = "client")]
 pub use client::{Client, Clock, Transport};
 pub use cloud::{BaseUrl, Cloud};

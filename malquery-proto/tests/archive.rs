@@ -1,0 +1,586 @@
+//! The archive of samples, over archives that other programs made. See archives/make.sh.
+// Tests may touch files.
+#![allow(clippy::disallowed_methods)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error as _;
+use std::fs;
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::path::Path;
+
+use malquery_proto::archive::{Archive, ArchiveError, Limit, Limits, Oddity, Report};
+use malquery_proto::types::Sha256;
+use proptest::prelude::*;
+use sha2::Digest;
+
+fn fixture(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/archives").join(name);
+    fs::read(path).unwrap()
+}
+
+fn open(name: &str) -> Archive<Cursor<Vec<u8>>> {
+    Archive::open(Cursor::new(fixture(name))).unwrap()
+}
+
+fn refused(name: &str) -> ArchiveError {
+    Archive::open(Cursor::new(fixture(name))).unwrap_err()
+}
+
+fn sha256(bytes: &[u8]) -> Sha256 {
+    Sha256::from_bytes(sha2::Sha256::digest(bytes).into())
+}
+
+fn numbers() -> Vec<u8> {
+    (1..=400).flat_map(|number: u32| format!("{number}\n").into_bytes()).collect()
+}
+
+/// The bytes of the entries that have these names.
+fn contents() -> BTreeMap<&'static str, Vec<u8>> {
+    BTreeMap::from([
+        ("greeting.txt", b"hello".to_vec()),
+        ("second.txt", b"world".to_vec()),
+        ("numbers.txt", numbers()),
+        ("nothing", Vec::new()),
+        ("-", numbers()),
+    ])
+}
+
+/// The files of a folder.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(path).unwrap())
+        })
+        .collect()
+}
+
+/// What stands in a folder is samples under their own names.
+fn assert_samples_only(folder: &Path) {
+    for (name, bytes) in files(folder) {
+        assert_eq!(name, sha256(&bytes).to_string());
+    }
+}
+
+/// All that an error says.
+fn chain(error: &ArchiveError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+fn stopped(error: ArchiveError) -> (usize, ArchiveError, Box<Report>) {
+    match error {
+        ArchiveError::Stopped { entry, source, report } => (entry, *source, report),
+        error => panic!("{error:?}"),
+    }
+}
+
+#[test]
+fn archives_of_other_programs_are_read() {
+    let archives: [(&str, &[&str]); 12] = [
+        ("zipcrypto-stored.zip", &["greeting.txt"]),
+        ("zipcrypto-deflated.zip", &["numbers.txt"]),
+        ("zipcrypto-several.zip", &["greeting.txt", "second.txt", "numbers.txt", "nothing"]),
+        ("zipcrypto-zip64.zip", &["greeting.txt", "numbers.txt"]),
+        ("zipcrypto-descriptors.zip", &["greeting.txt", "numbers.txt"]),
+        ("zipcrypto-7z.zip", &["greeting.txt", "numbers.txt"]),
+        ("plain-zip64-descriptors.zip", &["-"]),
+        ("aes128.zip", &["greeting.txt"]),
+        ("aes256-stored.zip", &["greeting.txt"]),
+        ("aes256-deflated.zip", &["numbers.txt"]),
+        ("aes256-several.zip", &["greeting.txt", "nothing", "numbers.txt", "second.txt"]),
+        ("empty.zip", &[]),
+    ];
+    let contents = contents();
+    for (file, names) in archives {
+        let mut archive = open(file);
+        let listed: Vec<_> = archive.entries().iter().map(|entry| entry.name().to_string()).collect();
+        assert_eq!(listed, names, "{file}");
+        for (number, name) in names.iter().enumerate() {
+            let info = &archive.entries()[number];
+            assert_eq!(info.size(), contents[name].len() as u64, "{file} {name}");
+            assert_eq!(info.is_encrypted(), !file.starts_with("plain"), "{file} {name}");
+            // Info-ZIP tells that it read from a pipe.
+            let odd: &[Oddity] = if *name == "-" { &[Oddity::Special] } else { &[] };
+            assert_eq!(info.oddities(), odd, "{file} {name}");
+            let mut entry = archive.entry(number).unwrap();
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).unwrap();
+            assert_eq!(bytes, contents[name], "{file} {name}");
+            let received = entry.received().unwrap();
+            assert_eq!((received.bytes, received.sha256), (bytes.len() as u64, sha256(&bytes)));
+            assert_eq!(entry.read(&mut [0; 8]).unwrap(), 0);
+        }
+
+        // Without a wish everything is found.
+        let report = archive.check().unwrap().complete().unwrap();
+        assert_eq!(report.found.len(), names.len());
+        assert_eq!(report.bytes, names.iter().map(|name| contents[name].len() as u64).sum::<u64>());
+
+        let folder = tempfile::tempdir().unwrap();
+        let report = archive.extract(folder.path(), false).unwrap().complete().unwrap();
+        let written = files(folder.path());
+        assert_eq!(written.len(), names.len(), "{file}");
+        for (found, name) in report.found.iter().zip(names) {
+            let path = folder.path().join(sha256(&contents[name]).to_string());
+            assert_eq!((&found.file, found.existed), (&Some(path), false));
+            assert_eq!(written[&found.sha256.to_string()], contents[name]);
+        }
+    }
+}
+
+#[test]
+fn what_was_asked_for_is_told_from_what_was_not() {
+    let (hello, other, many) = (sha256(b"hello"), sha256(b"other"), sha256(&numbers()));
+    let mut archive = open("zipcrypto-several.zip").expect_samples([other, hello, many, other]);
+    let folder = tempfile::tempdir().unwrap();
+    for keep in [false, true] {
+        archive = archive.keep_unexpected(keep);
+        let report = archive.extract(folder.path(), false).unwrap();
+        let names = |list: &[malquery_proto::archive::Found]| {
+            list.iter().map(|found| (found.entry, found.name.to_string())).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&report.found), [(0, "greeting.txt".into()), (2, "numbers.txt".into())]);
+        assert_eq!(names(&report.unexpected), [(1, "second.txt".into()), (3, "nothing".into())]);
+        assert_eq!(report.missing, [other]);
+        assert!(report.found.iter().all(|found| found.file.is_some() && found.existed == keep));
+        assert!(report.unexpected.iter().all(|found| found.file.is_some() == keep));
+        assert_eq!(files(folder.path()).len(), if keep { 4 } else { 2 });
+        assert!(!report.is_complete());
+        let error = report.complete().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "1 samples are missing from the archive, and 0 of its entries are damaged"
+        );
+        assert_eq!(error.report().unwrap().missing, [other]);
+    }
+    assert_samples_only(folder.path());
+}
+
+#[test]
+fn files_that_are_there_are_kept_replaced_or_refused() {
+    let (hello, many) = (sha256(b"hello").to_string(), sha256(&numbers()).to_string());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+
+    // the same bytes
+    fs::write(path.join(&hello), "hello").unwrap();
+    let report = open("aes256-stored.zip").extract(path, false).unwrap();
+    assert!(report.found[0].existed);
+    assert_eq!(report.found[0].file.as_deref(), Some(&*path.join(&hello)));
+
+    // others, as long or not
+    for bytes in ["help!", "", "hello "] {
+        fs::write(path.join(&hello), bytes).unwrap();
+        let (entry, error, report) = stopped(open("zipcrypto-zip64.zip").extract(path, false).unwrap_err());
+        assert_eq!((entry, report.found.len(), report.bytes), (0, 0, 5));
+        assert!(matches!(&error, ArchiveError::File { path: of, .. } if *of == path.join(&hello)));
+        assert!(chain(&error).ends_with("could not be written: there is a file of that name"));
+        assert_eq!(files(path), BTreeMap::from([(hello.clone(), bytes.as_bytes().to_vec())]));
+    }
+    let report = open("zipcrypto-zip64.zip").extract(path, true).unwrap();
+    assert!(report.found.iter().all(|found| !found.existed));
+    assert_eq!(files(path).len(), 2);
+    assert_samples_only(path);
+
+    // The first stays when the second is refused.
+    fs::remove_file(path.join(&hello)).unwrap();
+    fs::write(path.join(&many), "1").unwrap();
+    let (entry, _, report) = stopped(open("zipcrypto-zip64.zip").extract(path, false).unwrap_err());
+    assert_eq!(entry, 1);
+    assert_eq!(report.found[0].file.as_deref(), Some(&*path.join(&hello)));
+    assert_eq!(files(path)[&hello], b"hello");
+
+    // A folder is not replaced by anything.
+    fs::remove_file(path.join(&many)).unwrap();
+    fs::create_dir(path.join(&many)).unwrap();
+    for overwrite in [false, true] {
+        assert!(open("zipcrypto-deflated.zip").extract(path, overwrite).is_err());
+    }
+    let nowhere = path.join("nowhere");
+    let (_, error, _) = stopped(open("aes128.zip").extract(&nowhere, false).unwrap_err());
+    assert!(matches!(error, ArchiveError::File { path, .. } if path == nowhere));
+}
+
+#[cfg(unix)]
+#[test]
+fn files_are_private_and_links_are_not_followed() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    let folder = tempfile::tempdir().unwrap();
+    let aside = tempfile::NamedTempFile::new().unwrap();
+    let path = folder.path().join(sha256(b"hello").to_string());
+    fs::write(aside.path(), "hello").unwrap();
+    symlink(aside.path(), &path).unwrap();
+    // Even though it leads to the same bytes.
+    assert!(open("aes256-stored.zip").extract(folder.path(), false).is_err());
+    open("aes256-stored.zip").extract(folder.path(), true).unwrap();
+    let metadata = path.symlink_metadata().unwrap();
+    assert!(metadata.is_file());
+    assert_eq!(metadata.permissions().mode() & 0o7777, 0o600);
+    fs::write(aside.path(), "changed").unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"hello");
+
+    // A program with the set-user-id bit is a file like any other.
+    let report = open("kinds.zip").extract(folder.path(), false).unwrap();
+    for found in report.found.iter().filter(|found| !found.existed) {
+        let metadata = found.file.as_ref().unwrap().symlink_metadata().unwrap();
+        assert!(metadata.is_file());
+        assert_eq!(metadata.permissions().mode() & 0o7777, 0o600);
+    }
+}
+
+#[test]
+fn hostile_names_are_reported_and_not_used() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("a").join("b");
+    fs::create_dir_all(&folder).unwrap();
+    let mut archive = open("names.zip");
+    let report = archive.extract(&folder, false).unwrap().complete().unwrap();
+    assert_eq!(report.found.len(), 7);
+    assert_eq!(files(&folder).len(), 7);
+    assert_samples_only(&folder);
+    assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(parent.path().join("a")).unwrap().count(), 1);
+
+    let odd: Vec<_> = report.odd.iter().map(|odd| (odd.entry, odd.name.to_string(), odd.why)).collect();
+    let expected = [
+        (0, "../../escapes!", Oddity::Escapes),
+        (0, "../../escapes!", Oddity::Folders),
+        (1, r"/etc/hosts\0", Oddity::Escapes),
+        (1, r"/etc/hosts\0", Oddity::Folders),
+        (1, r"/etc/hosts\0", Oddity::Unprintable),
+        (2, r"C:\\x\\y.exe", Oddity::Escapes),
+        (2, r"C:\\x\\y.exe", Oddity::Folders),
+        (3, r"\u{1b}[31m\u{202e}\u{7}!", Oddity::Unprintable),
+        (4, r"\xff\xfe\x80x.bin", Oddity::Unprintable),
+        (5, "NUL", Oddity::Reserved),
+        (6, "a/b/c", Oddity::Folders),
+    ];
+    assert_eq!(odd, expected.map(|(entry, name, why)| (entry, name.to_owned(), why)));
+    assert_eq!(archive.entries()[4].name().as_bytes(), b"\xff\xfe\x80x.bin");
+}
+
+#[test]
+fn folders_links_devices_and_twins_are_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = open("kinds.zip").extract(folder.path(), false).unwrap();
+    let odd: Vec<_> = report.odd.iter().map(|odd| (odd.name.to_string(), odd.why)).collect();
+    let expected = [("folder/", Oddity::Directory), ("link", Oddity::Link), ("device", Oddity::Special)];
+    assert_eq!(odd, expected.map(|(name, why)| (name.to_owned(), why)));
+    assert!(report.duplicate_names);
+    let texts: Vec<_> = files(folder.path()).into_values().collect();
+    assert_eq!(texts.len(), 4);
+    for text in ["/etc/passwd", "device", "program", "the second"] {
+        assert!(texts.contains(&text.as_bytes().to_vec()));
+    }
+    assert_samples_only(folder.path());
+    assert!(!open("names.zip").has_duplicate_names());
+}
+
+#[test]
+fn bombs_end_with_an_error_and_leave_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let refuse = |name: &str, limits: Limits, expected: Limit| {
+        let mut archive = Archive::open_with(Cursor::new(fixture(name)), limits).unwrap();
+        for error in [archive.extract(folder.path(), false).unwrap_err(), archive.check().unwrap_err()] {
+            assert!(matches!(error, ArchiveError::Limit { limit, .. } if limit == expected), "{error:?}");
+        }
+        assert_eq!(files(folder.path()), BTreeMap::new());
+    };
+    let limits = Limits::default();
+    refuse("bomb.zip", limits, Limit::Ratio);
+    refuse("bomb.zip", Limits { ratio: 2000, entry_size: 2_999_999, ..limits }, Limit::EntrySize);
+    refuse("bomb.zip", Limits { ratio: 2000, total_size: 2_999_999, ..limits }, Limit::TotalSize);
+    refuse("zipcrypto-several.zip", Limits { total_size: 1501, ..limits }, Limit::TotalSize);
+    let mut bomb =
+        Archive::open_with(Cursor::new(fixture("bomb.zip")), Limits { ratio: 2000, ..limits }).unwrap();
+    assert_eq!(bomb.check().unwrap().bytes, 3_000_000);
+
+    // More comes out than was declared: not a byte of it is written.
+    let report = open("liar.zip").extract(folder.path(), false).unwrap();
+    assert!(matches!(report.damaged[0].error, ArchiveError::Damaged(_)));
+    assert_eq!(files(folder.path()), BTreeMap::new());
+
+    let few = Limits { entries: 3, ..limits };
+    for (name, limits) in [
+        ("zipcrypto-several.zip", few),
+        ("claims-60000.zip", limits),
+        ("claims-zip64.zip", limits),
+        ("claims-zip64.zip", Limits { entries: 1 << 40, ..limits }),
+    ] {
+        let error = Archive::open_with(Cursor::new(fixture(name)), limits).unwrap_err();
+        assert!(matches!(error, ArchiveError::Limit { limit: Limit::Entries, .. }), "{name} {error:?}");
+    }
+    let small = Limits { directory_size: 200, ..limits };
+    let error = Archive::open_with(Cursor::new(fixture("zipcrypto-several.zip")), small).unwrap_err();
+    assert!(matches!(error, ArchiveError::Limit { limit: Limit::DirectorySize, .. }), "{error:?}");
+    let error = refused("overlap.zip");
+    assert!(matches!(error, ArchiveError::Overlap), "{error:?}");
+}
+
+#[test]
+fn the_total_holds_for_entries_that_are_read_one_by_one() {
+    let limits = Limits { total_size: 2000, ..Limits::default() };
+    let mut archive = Archive::open_with(Cursor::new(fixture("zipcrypto-several.zip")), limits).unwrap();
+    io::copy(&mut archive.entry(2).unwrap(), &mut io::sink()).unwrap();
+    let error = io::copy(&mut archive.entry(2).unwrap(), &mut io::sink()).unwrap_err();
+    let error = error.downcast::<ArchiveError>().unwrap();
+    assert!(matches!(error, ArchiveError::Limit { limit: Limit::TotalSize, allowed: 2000 }));
+    // A pass of its own counts by itself.
+    archive.check().unwrap().complete().unwrap();
+    io::copy(&mut archive.entry(0).unwrap(), &mut io::sink()).unwrap();
+    assert!(matches!(archive.entry(4).unwrap_err(), ArchiveError::NoEntry(4)));
+}
+
+#[test]
+fn a_wrong_password_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, entries) in [("wrong-password.zip", 2), ("wrong-password-aes.zip", 1)] {
+        let expected = sha256(b"hello");
+        let report = open(name).expect_samples([expected]).extract(folder.path(), false).unwrap();
+        assert_eq!((report.damaged.len(), report.found.len()), (entries, 0), "{name}");
+        assert_eq!(report.missing, [expected]);
+        for damaged in &report.damaged {
+            assert!(matches!(damaged.error, ArchiveError::WrongPassword), "{name} {:?}", damaged.error);
+        }
+        assert_eq!(files(folder.path()), BTreeMap::new());
+        let report = open(name).password("other").expect_samples([expected]).check().unwrap();
+        assert!(report.is_complete(), "{name}");
+    }
+
+    // One in 256 passwords gets past the check of ZipCrypto, and is found out later.
+    let mut noticed_late = 0;
+    for password in 0..2000 {
+        let report = open("zipcrypto-several.zip").password(password.to_string()).check().unwrap();
+        assert_eq!(report.found.iter().filter(|found| found.bytes > 0).count(), 0);
+        noticed_late +=
+            report.damaged.iter().filter(|damaged| matches!(damaged.error, ArchiveError::Damaged(_))).count();
+    }
+    assert!(noticed_late > 0);
+}
+
+#[test]
+fn what_is_not_supported_is_named() {
+    let report = open("lzma.zip").check().unwrap();
+    let error = &report.damaged[0].error;
+    assert!(matches!(error, ArchiveError::Unsupported(_)), "{error:?}");
+    assert_eq!(
+        chain(error),
+        "the entry is packed in a way that is not supported: unpack the archive with another program: compression \
+         method not supported: 14"
+    );
+}
+
+#[test]
+fn what_is_no_archive_is_refused() {
+    for bytes in [&b""[..], b"PK", b"{\"errors\": []}", b"\x7fELF", &[0; 100_000]] {
+        let error = Archive::open(Cursor::new(bytes)).unwrap_err();
+        assert!(matches!(error, ArchiveError::NotZip), "{error:?}");
+    }
+    // Nothing may stand before the archive.
+    let mut bytes = b"MZ".to_vec();
+    bytes.extend(fixture("aes128.zip"));
+    assert!(matches!(Archive::open(Cursor::new(bytes)).unwrap_err(), ArchiveError::NotZip));
+}
+
+#[test]
+fn a_cut_archive_is_never_taken_for_a_whole_one() {
+    for name in [
+        "zipcrypto-several.zip",
+        "zipcrypto-zip64.zip",
+        "zipcrypto-descriptors.zip",
+        "plain-zip64-descriptors.zip",
+        "aes256-several.zip",
+        "empty.zip",
+    ] {
+        let whole = fixture(name);
+        for end in 0..whole.len() {
+            let error = Archive::open(Cursor::new(&whole[..end])).unwrap_err();
+            let expected = match error {
+                ArchiveError::NotZip => end < 4,
+                ArchiveError::Broken(_) => end >= 4,
+                _ => false,
+            };
+            assert!(expected, "{name} {end} {error:?}");
+        }
+    }
+}
+
+#[test]
+fn a_byte_that_is_missing_within_an_archive_is_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["zipcrypto-several.zip", "aes256-several.zip", "plain-zip64-descriptors.zip"] {
+        let whole = fixture(name);
+        let samples: Vec<_> = open(name).check().unwrap().found.iter().map(|found| found.sha256).collect();
+        let directory = whole.windows(4).position(|bytes| bytes == b"PK\x01\x02").unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes.remove(at);
+            let Ok(archive) = Archive::open(Cursor::new(bytes)) else { continue };
+            let mut archive = archive.expect_samples(samples.iter().copied());
+            let Ok(report) = archive.extract(folder.path(), false) else { continue };
+            // Of the directory, a byte of a name or of a date may be missing without harm.
+            assert!(
+                !report.is_complete() || at > directory && report.found.len() == samples.len(),
+                "{name} {at}"
+            );
+        }
+    }
+    assert_samples_only(folder.path());
+}
+
+#[test]
+fn the_hash_decides_where_the_checksum_is_wrong() {
+    // The checksum in the directory is the one that counts.
+    let mut bytes = fixture("plain-zip64-descriptors.zip");
+    let directory = bytes.windows(4).position(|bytes| bytes == b"PK\x01\x02").unwrap();
+    bytes[directory + 16] ^= 1;
+    let folder = tempfile::tempdir().unwrap();
+    let report = Archive::open(Cursor::new(bytes.clone())).unwrap().extract(folder.path(), false).unwrap();
+    assert_eq!((report.found.len(), report.damaged.len()), (0, 1));
+    assert_eq!(files(folder.path()), BTreeMap::new());
+    let mut archive = Archive::open(Cursor::new(bytes)).unwrap().expect_samples([sha256(&numbers())]);
+    let report = archive.extract(folder.path(), false).unwrap().complete().unwrap();
+    assert_eq!(report.found.len(), 1);
+    assert_samples_only(folder.path());
+}
+
+/// A file on a disk that fails to be read at a place.
+struct Failing {
+    file: Cursor<Vec<u8>>,
+    at: u64,
+}
+
+impl Read for Failing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let start = self.file.position();
+        let count = self.file.read(buffer)?;
+        if (start..start + count as u64).contains(&self.at) {
+            return Err(io::Error::other("the disk is on fire"));
+        }
+        Ok(count)
+    }
+}
+
+impl Seek for Failing {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}
+
+#[test]
+fn an_error_of_the_file_is_not_taken_for_one_of_the_archive() {
+    for name in ["zipcrypto-several.zip", "aes256-several.zip"] {
+        let whole = fixture(name);
+        for at in 0..whole.len() as u64 {
+            let error = match Archive::open(Failing { file: Cursor::new(whole.clone()), at }) {
+                Err(error) => error,
+                Ok(mut archive) => match archive.check() {
+                    // data descriptors are not read
+                    Ok(report) => {
+                        assert!(report.is_complete(), "{name} {at}");
+                        continue;
+                    }
+                    Err(error) => stopped(error).1,
+                },
+            };
+            assert!(matches!(error, ArchiveError::Read(_)), "{name} {at} {error:?}");
+            assert_eq!(chain(&error), "the archive could not be read: the disk is on fire");
+        }
+    }
+}
+
+#[test]
+fn types_are_as_they_should_be() {
+    fn is_send<T: Send>() {}
+    is_send::<Archive<fs::File>>();
+    is_send::<ArchiveError>();
+    is_send::<Report>();
+    assert!(std::mem::size_of::<ArchiveError>() <= 64);
+}
+
+fn any_fixture() -> impl Strategy<Value = Vec<u8>> {
+    prop::sample::select(vec![
+        "zipcrypto-several.zip",
+        "zipcrypto-zip64.zip",
+        "zipcrypto-descriptors.zip",
+        "plain-zip64-descriptors.zip",
+        "aes256-several.zip",
+        "aes256-stored.zip",
+        "kinds.zip",
+        "names.zip",
+        "overlap.zip",
+        "claims-zip64.zip",
+        "lzma.zip",
+        "empty.zip",
+    ])
+    .prop_map(fixture)
+}
+
+/// Reads whatever it is, and looks that nothing is written under a wrong name.
+fn survive(bytes: Vec<u8>) {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = Limits { total_size: 1 << 20, entry_size: 1 << 20, ..Limits::default() };
+    let Ok(mut archive) = Archive::open_with(Cursor::new(bytes), limits) else { return };
+    let report = archive.extract(folder.path(), false);
+    assert_samples_only(folder.path());
+    let report = match &report {
+        Ok(report) => report,
+        Err(error) => match error.report() {
+            Some(report) => report,
+            None => return assert_eq!(files(folder.path()), BTreeMap::new()),
+        },
+    };
+    let names: BTreeSet<_> = report.found.iter().map(|found| found.sha256.to_string()).collect();
+    assert!(names.iter().eq(files(folder.path()).keys()));
+    for odd in &report.odd {
+        assert!(odd.name.to_string().chars().all(|c| !c.is_control()));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn flipped_bytes_never_panic_or_give_a_sample_a_wrong_name(
+        bytes in any_fixture(),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut bytes = bytes;
+        for (at, byte) in flips {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        survive(bytes);
+    }
+
+    #[test]
+    fn flipped_bytes_of_the_directory_never_panic(
+        bytes in any_fixture(),
+        flips in prop::collection::vec((0usize..400, any::<u8>()), 1..4),
+    ) {
+        let mut bytes = bytes;
+        for (back, byte) in flips {
+            let at = bytes.len() - 1 - back % bytes.len();
+            bytes[at] = byte;
+        }
+        survive(bytes);
+    }
+
+    #[test]
+    fn random_bytes_never_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..400), is_zip: bool) {
+        if is_zip {
+            bytes.splice(..0, *b"PK\x03\x04");
+            bytes.extend(*b"PK\x05\x06");
+            bytes.extend([0; 18]);
+        }
+        survive(bytes);
+    }
+}
