@@ -24,6 +24,8 @@ pub struct Auth {
     /// Counts the refusals: the flows that waited for a token that was refused end with the error.
     refusals: u64,
     refusal: Option<FlowError>,
+    /// Counts the requests for tokens that failed.
+    failures: u64,
     /// No token request before this time.
     token_pause: Option<Pause>,
     /// No request at all before this time: a rate limit holds for all flows.
@@ -50,13 +52,22 @@ struct Issued {
 #[derive(Debug)]
 struct Fetching {
     serial: u64,
-    since: Timestamp,
+    lease: Pause,
 }
 
 /// How long a flow has the right to fetch a token alone. Should it never report, another one may try.
 const LEASE: Duration = Duration::from_secs(90);
 /// How often the other flows look whether the token is there.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// What a flow knows of.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    /// How many refusals there were when it began.
+    refusals: u64,
+    /// How many requests for tokens had failed when it came to need one.
+    failures: Option<u64>,
+}
 
 pub(super) enum Bearer {
     Use(BearerToken, u64),
@@ -85,6 +96,7 @@ impl Auth {
             fetching: None,
             refusals: 0,
             refusal: None,
+            failures: 0,
             token_pause: None,
             pause: None,
             margin: Duration::from_secs(120),
@@ -111,31 +123,29 @@ impl Auth {
         &self.base
     }
 
-    /// A token to use, or how to get one. `seen` belongs to the flow and counts the refusals it knows of.
-    pub(super) fn bearer(&mut self, now: Timestamp, seen: &mut Option<u64>) -> Result<Bearer, FlowError> {
-        let seen = seen.get_or_insert(self.refusals);
+    /// A token to use, or how to get one. `seen` belongs to the flow.
+    pub(super) fn bearer(&mut self, now: Timestamp, seen: &mut Option<Seen>) -> Result<Bearer, FlowError> {
+        let seen = seen.get_or_insert(Seen { refusals: self.refusals, failures: None });
         if let Some(time) = self.pause.and_then(|pause| pause.end(now)) {
             return Ok(Bearer::Wait(time));
         }
         if let Some(token) = self.token.as_mut().filter(|token| now < token.renew_at || !token.used) {
             token.used = true;
+            seen.failures = None;
             return Ok(Bearer::Use(token.bearer.clone(), self.generation));
         }
+        seen.failures.get_or_insert(self.failures);
         let credentials = match &self.source {
             Source::Credentials(credentials) => credentials,
             // Its life is not known, so it is used until the service refuses it, and then the service says why.
             Source::Supplied(bearer) => return Ok(Bearer::Use(bearer.clone(), 0)),
         };
-        if *seen < self.refusals
+        if seen.refusals < self.refusals
             && let Some(refusal) = &self.refusal
         {
             return Err(refusal.clone());
         }
-        if self
-            .fetching
-            .as_ref()
-            .is_some_and(|fetching| fetching.since <= now && now.since(fetching.since) < LEASE)
-        {
+        if self.fetching.as_ref().is_some_and(|fetching| fetching.lease.end(now).is_some()) {
             return Ok(Bearer::Wait(now.after(LOOK)));
         }
         if let Some(time) = self.token_pause.and_then(|pause| pause.end(now)) {
@@ -143,7 +153,7 @@ impl Auth {
         }
         let request = Token::new(credentials).request(&self.base)?;
         self.serial += 1;
-        self.fetching = Some(Fetching { serial: self.serial, since: now });
+        self.fetching = Some(Fetching { serial: self.serial, lease: Pause::new(now, now.after(LEASE)) });
         Ok(Bearer::Fetch(request.into(), Ticket(Kind::Token { serial: self.serial })))
     }
 
@@ -188,7 +198,19 @@ impl Auth {
 
     /// A request for a token is over; gives when it was sent.
     pub(super) fn end_fetching(&mut self, serial: u64) -> Option<Timestamp> {
-        self.fetching.take_if(|fetching| fetching.serial == serial).map(|fetching| fetching.since)
+        self.fetching.take_if(|fetching| fetching.serial == serial).map(|fetching| fetching.lease.since)
+    }
+
+    /// A request for a token failed. Gives how many have since the flow looked last, whoever made them: all together
+    /// are to ask no more often than one would.
+    pub(super) fn token_failed(&mut self, seen: &mut Option<Seen>) -> u32 {
+        let seen = seen.as_mut().and_then(|seen| seen.failures.as_mut());
+        let before = seen.as_ref().map_or(self.failures, |seen| **seen);
+        self.failures += 1;
+        if let Some(seen) = seen {
+            *seen = self.failures;
+        }
+        u32::try_from(self.failures - before).unwrap_or(u32::MAX)
     }
 
     /// No flow asks for a token before this time.

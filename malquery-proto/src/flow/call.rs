@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::auth::Bearer;
+use super::auth::{Bearer, Seen};
 use super::{
     Attempt, Auth, FlowError, Kind, MAX_JSON_BODY, Pause, RetryPolicy, SendFailure, Step, Ticket, Version,
 };
@@ -36,11 +36,11 @@ pub struct CallFlow {
     #[serde(skip)]
     started: Option<Timestamp>,
     #[serde(skip)]
-    refusals_seen: Option<u64>,
+    seen: Option<Seen>,
     pause: Option<Pause>,
     /// Attempts that failed.
     attempts: u32,
-    /// Attempts to get a token that failed since the last one.
+    /// Attempts to get a token that failed since the last one, also those of other flows while this one waited.
     token_attempts: u32,
     /// Whether the one replay after a 401 is used up.
     replayed: bool,
@@ -67,7 +67,7 @@ impl CallFlow {
             seed,
             deadline: None,
             started: None,
-            refusals_seen: None,
+            seen: None,
             pause: None,
             attempts: 0,
             token_attempts: 0,
@@ -160,7 +160,7 @@ impl CallFlow {
         if let Some(time) = self.pause.and_then(|pause| pause.end(now)) {
             return Ok(Step::Wait(time.min(ends)));
         }
-        let bearer = auth.bearer(now, &mut self.refusals_seen).inspect_err(|_| self.refusals_seen = None)?;
+        let bearer = auth.bearer(now, &mut self.seen).inspect_err(|_| self.seen = None)?;
         match bearer {
             Bearer::Wait(time) => Ok(Step::Wait(time.min(ends))),
             Bearer::Fetch(request, ticket) => Ok(Step::Send(
@@ -171,6 +171,7 @@ impl CallFlow {
                 request.headers_mut().insert(http::header::AUTHORIZATION, bearer.header());
                 self.serial += 1;
                 self.in_flight = true;
+                self.token_attempts = 0;
                 let ticket = Ticket(Kind::Call {
                     flow: self.seed,
                     serial: self.serial,
@@ -251,6 +252,7 @@ impl CallFlow {
             ResponseError::Api(api) if api.is_retryable() => Some(api.retry_at(now)),
             _ => None,
         };
+        self.token_attempts += auth.token_failed(&mut self.seen);
         self.token_failed(now, auth, again, error.into())
     }
 
@@ -291,7 +293,8 @@ impl CallFlow {
     ) -> Result<(), FlowError> {
         if let Kind::Token { serial } = ticket.0 {
             auth.end_fetching(serial);
-            let attempts = self.token_attempts + 1;
+            self.token_attempts += auth.token_failed(&mut self.seen);
+            let attempts = self.token_attempts;
             let error = FlowError::NoReply { operation: crate::oauth2::TOKEN_ID, attempts };
             let again = (why != SendFailure::NeverSent).then_some(None);
             return self.token_failed(now, auth, again, error);
@@ -409,7 +412,7 @@ impl CallFlow {
         self.attempts = 0;
         self.token_attempts = 0;
         self.replayed = false;
-        self.refusals_seen = None;
+        self.seen = None;
         self.started = None;
         self.pause = None;
     }
@@ -422,7 +425,6 @@ impl CallFlow {
         again: Option<Option<Timestamp>>,
         error: FlowError,
     ) -> Result<(), FlowError> {
-        self.token_attempts += 1;
         match again.and_then(|hint| self.pause_after(now, self.token_attempts, hint)) {
             Some(time) => {
                 auth.retry_token_at(now, time);

@@ -78,8 +78,12 @@ impl Ticket {
     }
 }
 
+/// How much later than now it may be already for another thread.
+const OVERTAKEN: Duration = Duration::from_secs(1);
+
 /// A time before which nothing is to be sent, and since when. Should the clock be set back, it ends at once: better
-/// a request too early than a day of silence.
+/// a request too early than a day of silence. (By a second or less it was not set back: another thread may have read
+/// it, and come here later.)
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Pause {
     since: Timestamp,
@@ -93,7 +97,7 @@ impl Pause {
 
     /// When it ends, if it has not.
     fn end(self, now: Timestamp) -> Option<Timestamp> {
-        (self.since <= now && now < self.until).then_some(self.until)
+        (self.since.since(now) <= OVERTAKEN && now < self.until).then_some(self.until)
     }
 }
 

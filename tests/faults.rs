@@ -1,0 +1,636 @@
+//! Each operation against each fault, over real sockets: what comes of the call, and how often the service was asked.
+//!
+//! The expectations are the two snapshots, which are written to be read; what must hold whatever they say is in
+//! [`Cell::check`].
+
+use std::collections::VecDeque;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use malquery_proto::client::Error;
+use malquery_proto::error::ResponseError;
+use malquery_proto::flow::{Auth, FlowError, RetryPolicy};
+use malquery_proto::operation::{Operation, Replay};
+use malquery_proto::operations::{
+    ExactSearch, FuzzySearch, GetDownload, GetMetadata, GetQuotas, GetRequest, GetSamples, Hunt,
+    SamplesMultidownload,
+};
+use malquery_proto::types::{JobStatus, Label, Pattern, Sha256};
+use malquery_proto::{BaseUrl, Credentials};
+use malquery_ureq::{Client, UreqTransport};
+
+/// Far beyond all that a call may take, however slow the machine.
+const NO_HANG: Duration = Duration::from_secs(40);
+/// How long the service may be silent where it is. Elsewhere there is no such limit, so that a slow machine does not
+/// look like a silent service.
+const SILENCE: Duration = Duration::from_secs(2);
+/// How many calls run at once.
+const AT_ONCE: usize = 40;
+
+const POLICY: RetryPolicy = RetryPolicy {
+    max_attempts: 3,
+    first_delay: Duration::from_millis(5),
+    max_delay: Duration::from_millis(20),
+    max_rate_limit_wait: Duration::from_secs(10),
+    time_limit: Duration::from_secs(120),
+};
+
+const SECRET: &str = "p4ssw0rd";
+const SAMPLE: &[u8] = b"hello";
+const SHA256: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+/// The smallest zip archive: an empty one.
+const ARCHIVE: &[u8] = b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+const SUBMITTED: &str =
+    r#"{"meta": {"reqid": "job-1", "status": "done", "query_time": 0.1}, "resources": []}"#;
+
+// The operations.
+
+struct Call {
+    name: &'static str,
+    id: &'static str,
+    /// Method and path.
+    line: String,
+    billed: bool,
+    /// The body of the reply when all is well.
+    body: &'static [u8],
+    /// Makes the call, reads the reply to its end and looks at what is in it.
+    run: fn(&Client) -> Result<(), Error>,
+}
+
+fn call<O: Operation>(
+    name: &'static str,
+    body: &'static [u8],
+    run: fn(&Client) -> Result<(), Error>,
+) -> Arc<Call> {
+    let meta = O::META;
+    let line = format!("{} {}", meta.method, meta.path);
+    Arc::new(Call { name, id: meta.id, line, billed: meta.replay == Replay::Billed, body, run })
+}
+
+fn calls() -> Vec<Arc<Call>> {
+    fn pattern() -> [Pattern; 1] {
+        [Pattern::ascii("a").unwrap()]
+    }
+    fn sample() -> Sha256 {
+        SHA256.parse().unwrap()
+    }
+    let found = br#"{"meta": {}, "resources": [{"label": "malware", "sha256": "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"}]}"#;
+    vec![
+        call::<GetQuotas>("quotas", br#"{"meta": {"hunt_limit": 100}, "errors": []}"#, |client| {
+            assert_eq!(client.quotas()?.meta.hunt_limit, Some(100));
+            Ok(())
+        }),
+        call::<FuzzySearch>("fuzzy_search", found, |client| {
+            let reply = client.fuzzy_search(&FuzzySearch::new(pattern()))?;
+            assert_eq!(reply.resources[0].label, Some(Label::Malware));
+            Ok(())
+        }),
+        call::<GetMetadata>("metadata", found, |client| {
+            let reply = client.metadata([sample()])?;
+            assert_eq!((reply.missing.len(), reply.resources.len()), (0, 1));
+            Ok(())
+        }),
+        call::<GetRequest>("request", br#"{"meta": {"status": "done"}, "resources": []}"#, |client| {
+            let reply = client.request(&"job-1".parse().unwrap())?;
+            assert_eq!(reply.meta.status, Some(JobStatus::Done));
+            Ok(())
+        }),
+        call::<GetDownload>("download", SAMPLE, |client| {
+            let mut bytes = Vec::new();
+            client.download(sample())?.output.read_to_end(&mut bytes)?;
+            assert_eq!(bytes, SAMPLE);
+            Ok(())
+        }),
+        call::<GetSamples>("samples", ARCHIVE, |client| {
+            let mut bytes = Vec::new();
+            client.samples(&"job-1".parse().unwrap())?.output.read_to_end(&mut bytes)?;
+            assert_eq!(bytes, ARCHIVE);
+            Ok(())
+        }),
+        call::<ExactSearch>("exact_search", SUBMITTED.as_bytes(), |client| {
+            assert_eq!(client.exact_search(&ExactSearch::new(pattern()))?.id().as_str(), "job-1");
+            Ok(())
+        }),
+        call::<Hunt>("hunt", SUBMITTED.as_bytes(), |client| {
+            assert_eq!(client.hunt(&Hunt::new("rule a { condition: true }"))?.id().as_str(), "job-1");
+            Ok(())
+        }),
+        call::<SamplesMultidownload>("samples_multidownload", SUBMITTED.as_bytes(), |client| {
+            assert_eq!(client.samples_multidownload([sample()])?.id().as_str(), "job-1");
+            Ok(())
+        }),
+    ]
+}
+
+// The faults.
+
+/// What the service does with a request.
+enum Act {
+    /// Answers it.
+    Well,
+    /// Breaks the connection when it has the whole of the request.
+    Reset,
+    /// Says nothing.
+    Silence,
+    /// Answers with a half of the body, and ends the connection.
+    Cut,
+    /// Answers with a half of the body, and says nothing more.
+    Stall,
+    Answer {
+        status: &'static str,
+        headers: String,
+        body: &'static str,
+    },
+}
+
+struct Fault {
+    name: &'static str,
+    /// Nobody listens. The rest is for where somebody does.
+    refused: bool,
+    /// Whether the call waits for a silent service.
+    silent: bool,
+    /// What becomes of a request to the endpoint with the fault. They are counted from 1.
+    act: fn(&Asked, usize) -> Act,
+}
+
+/// What a fault may want to know.
+struct Asked {
+    port: u16,
+    path: String,
+    /// Milliseconds since the epoch.
+    at: u64,
+}
+
+const GATEWAY_429: &str = r#"{"meta": {"powered_by": "crowdstrike-api-gateway"}, "errors": [{"code": 429, "message": "API rate limit exceeded."}]}"#;
+const QUOTA_429: &str = r#"{"meta": {"powered_by": "malquery-api", "reqid": ""}, "resources": []}"#;
+
+fn answer(status: &'static str, body: &'static str) -> Act {
+    Act::Answer { status, headers: String::new(), body }
+}
+
+fn error(status: &'static str) -> Act {
+    answer(status, r#"{"meta": {"trace_id": "t-1"}, "errors": [{"code": 1, "message": "said so"}]}"#)
+}
+
+fn limit(header: &str, value: u64) -> Act {
+    let headers = format!("{header}: {value}\r\n");
+    Act::Answer { status: "429 Too Many Requests", headers, body: GATEWAY_429 }
+}
+
+fn redirect(to: &str) -> Act {
+    let headers = format!("location: {to}\r\nx-cs-region: us-2\r\n");
+    Act::Answer { status: "308 Permanent Redirect", headers, body: "" }
+}
+
+/// A second or two later, in whole seconds.
+fn seconds_ahead(now: u64) -> u64 {
+    now / 1000 + 2
+}
+
+fn millis_ahead(now: u64) -> u64 {
+    now + 1200
+}
+
+fn faults() -> Vec<Fault> {
+    const SERVER: &str = "500 Internal Server Error";
+    let on_socket = |name, act| Fault { name, refused: false, silent: false, act };
+    let silent = |name, act| Fault { name, refused: false, silent: true, act };
+    vec![
+        Fault { name: "none", refused: false, silent: false, act: |_, _| Act::Well },
+        Fault { name: "refused", refused: true, silent: false, act: |_, _| Act::Well },
+        on_socket("reset before the head, once", |_, n| if n == 1 { Act::Reset } else { Act::Well }),
+        on_socket("reset before the head, always", |_, _| Act::Reset),
+        silent("no head, always", |_, _| Act::Silence),
+        on_socket("cut body, once", |_, n| if n == 1 { Act::Cut } else { Act::Well }),
+        on_socket("cut body, always", |_, _| Act::Cut),
+        silent("stalled body, once", |_, n| if n == 1 { Act::Stall } else { Act::Well }),
+        silent("stalled body, always", |_, _| Act::Stall),
+        on_socket("401 once", |_, n| if n == 1 { error("401 Unauthorized") } else { Act::Well }),
+        on_socket("401 always", |_, _| error("401 Unauthorized")),
+        on_socket("403", |_, _| error("403 Forbidden")),
+        on_socket("404", |_, _| error("404 Not Found")),
+        on_socket("429 once, with seconds", |asked, n| {
+            if n == 1 { limit("x-ratelimit-retryafter", seconds_ahead(asked.at)) } else { Act::Well }
+        }),
+        on_socket("429 once, with milliseconds", |asked, n| {
+            if n == 1 { limit("X-RateLimit-RetryAfter", millis_ahead(asked.at)) } else { Act::Well }
+        }),
+        on_socket(
+            "429 once, with retry-after",
+            |_, n| {
+                if n == 1 { limit("retry-after", 1) } else { Act::Well }
+            },
+        ),
+        on_socket("429 once, with nothing", |_, n| {
+            if n == 1 { answer("429 Too Many Requests", GATEWAY_429) } else { Act::Well }
+        }),
+        on_socket("429 always, with nothing", |_, _| answer("429 Too Many Requests", GATEWAY_429)),
+        on_socket("429 with an hour", |asked, _| limit("x-ratelimit-retryafter", asked.at / 1000 + 3600)),
+        on_socket("quota 429", |_, _| answer("429 Too Many Requests", QUOTA_429)),
+        on_socket("500 twice", |_, n| if n <= 2 { error(SERVER) } else { Act::Well }),
+        on_socket("500 always", |_, _| error(SERVER)),
+        on_socket("502 HTML, always", |_, _| {
+            answer("502 Bad Gateway", "<html>\r\n<title>502 Bad Gateway</title>\r\n</html>")
+        }),
+        on_socket("308 to a host of CrowdStrike", |asked, _| {
+            redirect(&format!("https://api.us-2.crowdstrike.com{}", asked.path))
+        }),
+        on_socket("308 to a foreign host", |asked, _| {
+            redirect(&format!("https://api.us-2.crowdstrike.com.evil.example{}", asked.path))
+        }),
+        on_socket("308 to another name of this machine", |asked, _| {
+            redirect(&format!("http://localhost:{}{}", asked.port, asked.path))
+        }),
+    ]
+}
+
+// The service.
+
+#[derive(Clone, Copy, PartialEq)]
+enum Endpoint {
+    Data,
+    Token,
+}
+
+/// What the service and the proxy, which is the same server, were asked.
+#[derive(Default)]
+struct Log {
+    /// When, in milliseconds since the epoch, and with which token.
+    data: Vec<(u64, String)>,
+    token: Vec<u64>,
+    /// What should have gone elsewhere, or nowhere.
+    elsewhere: Vec<String>,
+}
+
+struct Server {
+    port: u16,
+    stop: Arc<AtomicBool>,
+    log: Arc<Mutex<Log>>,
+}
+
+impl Server {
+    fn start(call: &Arc<Call>, fault: &Arc<Fault>, faulty: Endpoint) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (stop, log) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Log::default())));
+        let server = Self { port, stop: Arc::clone(&stop), log: Arc::clone(&log) };
+        if fault.refused && faulty == Endpoint::Token {
+            return server;
+        }
+        let (call, fault) = (Arc::clone(call), Arc::clone(fault));
+        let mut listener = Some(listener);
+        thread::spawn(move || {
+            while let Some(Ok((stream, _))) = listener.as_ref().map(TcpListener::accept) {
+                if stop.load(Ordering::SeqCst) {
+                    return;
+                }
+                if fault.refused {
+                    // After the token nobody listens any more.
+                    listener = None;
+                }
+                let service = Service {
+                    port,
+                    faulty,
+                    call: Arc::clone(&call),
+                    fault: Arc::clone(&fault),
+                    log: Arc::clone(&log),
+                };
+                thread::spawn(move || service.serve(stream));
+            }
+        });
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        // Wakes it up.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+/// One connection.
+struct Service {
+    port: u16,
+    faulty: Endpoint,
+    call: Arc<Call>,
+    fault: Arc<Fault>,
+    log: Arc<Mutex<Log>>,
+}
+
+impl Service {
+    fn serve(&self, mut stream: TcpStream) {
+        let _ = stream.set_read_timeout(Some(2 * NO_HANG));
+        while let Some((head, length)) = peek(&stream) {
+            let (act, status, body) = self.judge(&head);
+            if let Act::Reset = act {
+                // The system makes a reset of it, since the request is still to be read.
+                return;
+            }
+            stream.read_exact(&mut vec![0; length]).unwrap();
+            let (status, headers, body) = match &act {
+                Act::Silence => return wait_for_end(stream),
+                Act::Answer { status, headers, body } => (*status, headers.clone(), body.as_bytes().to_vec()),
+                _ if self.fault.refused => (status, "connection: close\r\n".into(), body),
+                _ => (status, String::new(), body),
+            };
+            let head = format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n", body.len());
+            let sent = if let Act::Cut | Act::Stall = act { body.len() / 2 } else { body.len() };
+            let _ = stream.write_all(&[head.as_bytes(), &body[..sent]].concat());
+            match act {
+                Act::Cut => return,
+                Act::Stall => return wait_for_end(stream),
+                _ if self.fault.refused => return,
+                _ => {}
+            }
+        }
+    }
+
+    /// Takes note of a request, and tells what becomes of it and what the answer is if all is well.
+    fn judge(&self, head: &str) -> (Act, &'static str, Vec<u8>) {
+        let at = now();
+        let line = head.lines().next().unwrap().trim_end_matches(" HTTP/1.1");
+        let (method, target) = line.split_once(' ').unwrap();
+        let here = header(head, "host") == Some(&format!("127.0.0.1:{}", self.port));
+        let asked = Asked { port: self.port, path: target.into(), at };
+        let log = &mut *self.log.lock().unwrap();
+        let act = |endpoint, count| {
+            if self.faulty == endpoint { (self.fault.act)(&asked, count) } else { Act::Well }
+        };
+        let path = target.split('?').next().unwrap();
+        if here && line == "POST /oauth2/token" {
+            log.token.push(at);
+            let count = log.token.len();
+            let body = format!(r#"{{"access_token": "token-{count}", "expires_in": 1799}}"#);
+            (act(Endpoint::Token, count), "201 Created", body.into_bytes())
+        } else if here && format!("{method} {path}") == self.call.line {
+            log.data.push((at, header(head, "authorization").unwrap_or_default().into()));
+            (act(Endpoint::Data, log.data.len()), "200 OK", self.call.body.to_vec())
+        } else {
+            let secrets = header(head, "authorization").is_some() || head.contains("token-");
+            log.elsewhere.push(format!("{line}{}", if secrets { " with a secret" } else { "" }));
+            (Act::Well, "403 Forbidden", Vec::new())
+        }
+    }
+}
+
+/// Waits for a whole request; gives its head and its length, and leaves it unread.
+fn peek(stream: &TcpStream) -> Option<(String, usize)> {
+    let mut buffer = vec![0; 16 * 1024];
+    for _ in 0..NO_HANG.as_millis() {
+        let count = stream.peek(&mut buffer).ok().filter(|count| *count > 0)?;
+        let seen = &buffer[..count];
+        if let Some(end) = seen.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
+            let head = String::from_utf8(seen[..end].to_vec()).unwrap();
+            let body: usize = header(&head, "content-length").map_or(0, |text| text.parse().unwrap());
+            if count >= end + 4 + body {
+                return Some((head, end + 4 + body));
+            }
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    None
+}
+
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().skip(1).find_map(|line| {
+        let (key, value) = line.split_once(": ")?;
+        key.eq_ignore_ascii_case(name).then_some(value)
+    })
+}
+
+/// Says nothing until the client has had enough.
+fn wait_for_end(mut stream: TcpStream) {
+    let _ = stream.read(&mut [0]);
+}
+
+fn now() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
+// A call and a fault.
+
+struct Cell {
+    /// Where it stands in the table.
+    row: usize,
+    call: Arc<Call>,
+    fault: Arc<Fault>,
+    faulty: Endpoint,
+    /// If it is there already.
+    server: Option<Server>,
+}
+
+impl Cell {
+    fn serve(&self) -> Server {
+        Server::start(&self.call, &self.fault, self.faulty)
+    }
+
+    /// Makes the call, and tells in a line what came of it.
+    fn run(mut self) -> String {
+        let server = self.server.take().unwrap_or_else(|| self.serve());
+        let limit = if self.fault.silent { SILENCE } else { NO_HANG };
+        let transport = UreqTransport::builder()
+            // Plain http to this machine does not go through it, and all else must not leave the machine.
+            .proxy(format!("http://127.0.0.1:{}", server.port))
+            .connect_timeout(NO_HANG)
+            .reply_timeout(limit)
+            .search_timeout(limit)
+            .build()
+            .unwrap();
+        let base: BaseUrl = format!("http://127.0.0.1:{}", server.port).parse().unwrap();
+        let auth = Auth::new(base, Credentials::new("an-id", SECRET));
+        let client = Client::with_transport(transport, auth).retry(POLICY);
+        let start = Instant::now();
+        let result = (self.call.run)(&client);
+        let took = start.elapsed();
+        let log = server.log.lock().unwrap();
+        self.check(&result, took, &log);
+        let mut line = format!(
+            "{}; requests: {} data, {} token",
+            self.outcome(&result),
+            log.data.len(),
+            log.token.len()
+        );
+        for asked in &log.elsewhere {
+            line += &format!(", {asked}");
+        }
+        line
+    }
+
+    fn outcome(&self, result: &Result<(), Error>) -> String {
+        let error = match result {
+            Ok(()) => return "ok".into(),
+            Err(error) => error,
+        };
+        let what = |operation: &str| {
+            if operation == self.call.id {
+                "reply"
+            } else {
+                assert_eq!(operation, "oauth2AccessToken");
+                "token"
+            }
+        };
+        let said = match error {
+            Error::Flow { error: FlowError::NoReply { operation, attempts }, cause } => {
+                assert!(cause.is_some());
+                format!("no {} in {attempts} attempts", what(operation))
+            }
+            Error::Flow { error: FlowError::Unsure { operation, reply }, cause } => {
+                // What made it unsure is a reply or the lack of one.
+                assert_eq!((*operation, reply.is_some()), (self.call.id, cause.is_none()));
+                match reply {
+                    Some(reply) => format!("unsure, after {:?} {}", reply.kind(), reply.status().as_str()),
+                    None => "unsure".into(),
+                }
+            }
+            Error::Flow { error: FlowError::Response(ResponseError::Api(api)), .. } => {
+                format!("{:?} {}", api.kind(), api.status().as_str())
+            }
+            Error::Body(error) => format!("the body: {error}"),
+            error => format!("{error}"),
+        };
+        said + if error.is_retryable() { ", may be tried again" } else { "" }
+    }
+
+    /// What holds whatever the table says.
+    fn check(&self, result: &Result<(), Error>, took: Duration, log: &Log) {
+        let (call, fault) = (self.call.name, self.fault.name);
+        let context = format!("{call}, {fault}: {result:?}");
+        assert!(took < NO_HANG, "{context} took {took:?}");
+        if let Err(error) = result {
+            let shown = format!("{error} {error:?}");
+            assert!(!shown.contains(SECRET) && !shown.contains("token-"), "{context}");
+            assert!(!error.to_string().contains('\n'), "{context}");
+        }
+        // Requests without a hint in them that they surely were not billed.
+        if self.call.billed && self.faulty == Endpoint::Data {
+            let lost = ["reset", "no head", "cut", "stalled", "500", "502"];
+            if lost.iter().any(|start| fault.starts_with(start)) {
+                assert_eq!(log.data.len(), 1, "{context}");
+                let unsure = matches!(result, Err(Error::Flow { error: FlowError::Unsure { .. }, .. }));
+                assert!(unsure, "{context}");
+            }
+        }
+        // A token is used until it is refused, and another one then.
+        let refused = fault.starts_with("401") && self.faulty == Endpoint::Data;
+        for (number, (_, authorization)) in log.data.iter().enumerate() {
+            let expected = if refused { format!("token-{}", number + 1) } else { "token-".into() };
+            assert!(authorization.starts_with(&format!("Bearer {expected}")), "{context}: {authorization}");
+        }
+        // Nobody but the token endpoint leads elsewhere, and that to a host of CrowdStrike alone.
+        let follows = self.faulty == Endpoint::Token && fault == "308 to a host of CrowdStrike";
+        assert_eq!(!log.elsewhere.is_empty(), follows, "{context}: {:?}", log.elsewhere);
+        // A hint is waited for.
+        let times: Vec<u64> = match self.faulty {
+            Endpoint::Data => log.data.iter().map(|(at, _)| *at).collect(),
+            Endpoint::Token => log.token.clone(),
+        };
+        let hint: Option<fn(u64) -> u64> = match fault {
+            "429 once, with seconds" => Some(|at| 1000 * seconds_ahead(at)),
+            "429 once, with milliseconds" => Some(millis_ahead),
+            "429 once, with retry-after" => Some(|at| at + 1000),
+            _ => None,
+        };
+        if let Some(hint) = hint {
+            assert_eq!(times.len(), 2, "{context}");
+            assert!(times[1] >= hint(times[0]), "{context}: {times:?}");
+        }
+    }
+}
+
+/// Runs the calls, many at once, and gives a line about each in the order of the calls.
+fn run(mut cells: Vec<Cell>) -> Vec<String> {
+    let count = cells.len();
+    // Those that take long begin first.
+    cells.sort_by_key(|cell| !cell.fault.silent);
+    let queue = Arc::new(Mutex::new(VecDeque::from(cells)));
+    let (sender, receiver) = mpsc::channel();
+    for _ in 0..AT_ONCE.min(count) {
+        let (queue, sender) = (Arc::clone(&queue), sender.clone());
+        thread::spawn(move || {
+            loop {
+                let Some(cell) = queue.lock().unwrap().pop_front() else { return };
+                sender.send((cell.row, cell.run())).unwrap();
+            }
+        });
+    }
+    drop(sender);
+    let mut lines = vec![None; count];
+    for _ in 0..count {
+        match receiver.recv_timeout(2 * NO_HANG) {
+            Ok((row, line)) => lines[row] = Some(line),
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("calls hang; known is {lines:#?}"),
+            Err(mpsc::RecvTimeoutError::Disconnected) => panic!("a call panicked, see above"),
+        }
+    }
+    lines.into_iter().flatten().collect()
+}
+
+/// Runs the calls against all faults at the endpoint, and tells for each fault what came of them.
+fn table(calls: &[Arc<Call>], faulty: Endpoint) -> String {
+    let faults: Vec<_> = faults().into_iter().map(Arc::new).collect();
+    // Where nobody is to listen, the port must not be given to another server: so those are first, and have
+    // their ports before the first of them gives up its own.
+    let mut lines = Vec::new();
+    for refused in [true, false] {
+        let mut cells: Vec<_> = faults
+            .iter()
+            .filter(|fault| fault.refused == refused)
+            .flat_map(|fault| calls.iter().map(move |call| (fault, call)))
+            .enumerate()
+            .map(|(row, (fault, call))| Cell {
+                row,
+                call: Arc::clone(call),
+                fault: Arc::clone(fault),
+                faulty,
+                server: None,
+            })
+            .collect();
+        if refused {
+            for cell in &mut cells {
+                cell.server = Some(cell.serve());
+            }
+        }
+        lines.push(run(cells).into_iter());
+    }
+    let mut text = String::new();
+    for fault in &faults {
+        let lines = &mut lines[usize::from(!fault.refused)];
+        // Operations with the same outcome are told together.
+        let mut outcomes: Vec<(String, Vec<&str>)> = Vec::new();
+        for (call, line) in calls.iter().zip(lines) {
+            match outcomes.iter_mut().find(|(other, _)| *other == line) {
+                Some((_, names)) => names.push(call.name),
+                None => outcomes.push((line, vec![call.name])),
+            }
+        }
+        text += &format!("{}\n", fault.name);
+        for (line, names) in outcomes {
+            text += &format!("    {}\n        {line}\n", names.join(" "));
+        }
+    }
+    text
+}
+
+/// One at a time, so that one's ports are not given to the other.
+static ONE_TABLE: Mutex<()> = Mutex::new(());
+
+#[test]
+fn faults_of_the_operations() {
+    let _one = ONE_TABLE.lock();
+    insta::assert_snapshot!("data", table(&calls(), Endpoint::Data));
+}
+
+#[test]
+fn faults_of_the_token_endpoint() {
+    let _one = ONE_TABLE.lock();
+    // What is billed is not in doubt when it was not even sent.
+    let calls: Vec<_> =
+        calls().into_iter().filter(|call| call.name == "quotas" || call.name == "hunt").collect();
+    insta::assert_snapshot!("token", table(&calls, Endpoint::Token));
+}
