@@ -507,7 +507,7 @@ impl Cell {
             assert!(!shown.contains(SECRET) && !shown.contains("token-"), "{context}");
             assert!(!error.to_string().contains('\n'), "{context}");
         }
-        // Requests without a hint in them that they surely were not billed.
+        // What may be billed and may have arrived is not sent again.
         if self.call.billed && self.faulty == Endpoint::Data {
             let lost = ["reset", "no head", "cut", "stalled", "500", "502"];
             if lost.iter().any(|start| fault.starts_with(start)) {

@@ -180,6 +180,8 @@ struct Issued {
     /// When it was first used. Its life begins then, so that it cannot be over before the token arrives.
     used: Option<u64>,
     uses: usize,
+    /// How often it was used when it was to be renewed. Once is allowed, if it took as long to arrive.
+    late: usize,
     /// It was answered with a 401.
     refused: bool,
 }
@@ -201,13 +203,17 @@ impl Tokens {
 
     fn issue(&mut self, made: u64) -> Answer {
         self.asking = false;
-        self.issued.push(Issued { asked: made, used: None, uses: 0, refused: false });
+        self.issued.push(Issued { asked: made, used: None, uses: 0, late: 0, refused: false });
         issue(self.issued.len() - 1)
     }
 
     fn call(&mut self, made: u64, number: usize) -> Answer {
         let token = &mut self.issued[number];
         token.uses += 1;
+        token.late += usize::from(made >= token.asked + RENEW);
+        if token.late > 1 {
+            self.complaints.push(format!("token {number} was not renewed in time"));
+        }
         if made >= *token.used.get_or_insert(made) + LIFE {
             self.complaints.push(format!("token {number} was used when it had expired"));
             token.refused = true;
@@ -243,8 +249,10 @@ fn tokens_that_live_50_ms() {
             }
             Some(number) => lock(&tokens).call(made, number),
         };
-        // So that there are many tokens, and all threads have requests under way.
-        thread::sleep(Duration::from_millis(1));
+        // So that there are many tokens, and all threads have requests under way. Some learn of a refusal when there is
+        // a new token already.
+        let late = if answer.status == 401 { 5 * (lock(&tokens).refused % 4) } else { 0 };
+        thread::sleep(Duration::from_millis(1 + late as u64));
         answer
     };
     let client = client(service, &clock);
