@@ -154,10 +154,7 @@ fn what_was_asked_for_is_told_from_what_was_not() {
         assert_eq!(files(folder.path()).len(), if keep { 4 } else { 2 });
         assert!(!report.is_complete());
         let error = report.complete().unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "1 samples are missing from the archive, and 0 of its entries are damaged"
-        );
+        assert_eq!(error.to_string(), "the archive is not complete: samples missing: 1, entries damaged: 0");
         assert_eq!(error.report().unwrap().missing, [other]);
     }
     assert_samples_only(folder.path());
@@ -488,7 +485,14 @@ fn an_error_of_the_file_is_not_taken_for_one_of_the_archive() {
                         assert!(report.is_complete(), "{name} {at}");
                         continue;
                     }
-                    Err(error) => stopped(error).1,
+                    Err(error) => {
+                        // What was extracted before stays, and nothing else.
+                        let folder = tempfile::tempdir().unwrap();
+                        let (_, _, report) = stopped(archive.extract(folder.path(), false).unwrap_err());
+                        assert_samples_only(folder.path());
+                        assert_eq!(files(folder.path()).len(), report.found.len());
+                        stopped(error).1
+                    }
                 },
             };
             assert!(matches!(error, ArchiveError::Read(_)), "{name} {at} {error:?}");
