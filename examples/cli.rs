@@ -604,3 +604,148 @@ fn a_quota_that_does_not_suffice_is_found_out_before_it_is_spent() {
         assert_eq!(server.asked().len(), 2);
     }
 }
+
+fn example(name: &str, server: &Server) -> Command {
+    let mut command =
+        Command::new(program().with_file_name(name).with_extension(std::env::consts::EXE_EXTENSION));
+    command
+        .env("FALCON_CLIENT_ID", "an-id")
+        .env("FALCON_CLIENT_SECRET", "s3cret")
+        .env("FALCON_BASE_URL", &server.base)
+        .env_remove("FALCON_MEMBER_CID");
+    command
+}
+
+fn quotas() -> Answer {
+    let meta = json!({"hunt_count": 2, "hunt_limit": 100, "download_count": 5, "download_limit": 50});
+    answer(200, json!({"meta": meta, "errors": []}))
+}
+
+#[test]
+fn the_quickstart_prints_what_it_found() {
+    let found = json!({"meta": {}, "resources": [{"sha256": A, "label": "malware", "family": "Demo"}, {"sha256": A, "label": "clean"}]});
+    let run = run(&mut example("quickstart", &Server::with_answers([quotas(), answer(200, found)])));
+    assert_eq!(
+        run.stdout,
+        format!("98 hunts and 45 downloads are left this month\n{A} malware Demo\n{A} clean -\n"),
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn an_own_transport_works_and_its_refusals_are_not_sent() {
+    // a 401 in between, so that there is a replay, too
+    let server = Server::with_answers([answer(401, json!({})), quotas()]);
+    assert_eq!(run(&mut example("own_transport", &server)).stdout, "98 hunts are left this month\n");
+    assert_eq!(server.asked().len(), 4);
+}
+
+#[test]
+fn an_asynchronous_driver_runs_the_same_flows() {
+    let mut polls = 0;
+    let server = Server::start(move |request| match request.uri().path() {
+        "/oauth2/token" => answer(201, json!({"access_token": "t0ken", "expires_in": 1799})),
+        "/malquery/aggregates/quotas/v1" => quotas(),
+        "/malquery/queries/exact-search/v1" => {
+            answer(200, json!({"meta": {"reqid": "r-1", "status": "done"}}))
+        }
+        path => {
+            assert_eq!(path, "/malquery/entities/requests/v1");
+            polls += 1;
+            match polls {
+                1 => answer(503, json!({})),
+                2 => answer(200, json!({"meta": {"status": "inprogress"}})),
+                _ => answer(200, json!({"meta": {"status": "done"}, "resources": [{"sha256": A}]})),
+            }
+        }
+    });
+    let run = run(example("async_driver", &server).arg("ascii:CrowdStrike"));
+    assert_eq!(run.stdout, format!("45 downloads are left this month\n{A}\n"), "{}", run.stderr);
+    let asked = server.asked();
+    assert_eq!(asked.iter().filter(|line| line.ends_with("/oauth2/token")).count(), 1, "{asked:?}");
+    assert_eq!(asked.iter().filter(|line| line.contains("exact-search")).count(), 1, "{asked:?}");
+}
+
+/// Ends a command with Ctrl-C as soon as it has come so far.
+#[cfg(unix)]
+fn interrupt_when(command: &mut Command, so_far: impl Fn() -> bool) -> Run {
+    use std::process::Stdio;
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while !so_far() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended too early");
+        thread::sleep(std::time::Duration::from_millis(5));
+    }
+    // The name of the signal is enough for kill(1), and there is no other way without unsafe code.
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let output = child.wait_with_output().unwrap();
+    Run {
+        code: output.status.code().expect("an exit code"),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_leaves_the_state_of_a_job_and_says_how_to_go_on() {
+    let out = folder();
+    let state = in_folder(&out, "state.json");
+    let rule = concat!(env!("CARGO_MANIFEST_DIR"), "/rules/demo.yar");
+    let job = |word: &str| answer(200, json!({"meta": {"reqid": "r-1", "status": word}, "resources": []}));
+    let server = Server::with_answers([job("done"), job("inprogress")]);
+    let args =
+        ["--base-url", &server.base, "hunt", "--rule", rule, "--state", &state, "--poll-interval", "60"];
+    let mut command = command(&args);
+    command.env("FALCON_CLIENT_ID", "an-id").env("FALCON_CLIENT_SECRET", "s3cret");
+    let interrupted = interrupt_when(&mut command, || {
+        fs::read_to_string(&state).is_ok_and(|stored| stored.contains("r-1"))
+    });
+    assert_eq!(interrupted.error(1), "error: interrupted");
+    assert!(
+        interrupted.stderr.contains(&format!("go on with: malquery resume {state}")),
+        "{}",
+        interrupted.stderr
+    );
+    let server = Server::with_answers([job("done")]);
+    server.run(&["resume", &state]).json();
+    assert_eq!(names(&out), ["state.json"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_leaves_no_half_of_a_sample() {
+    use std::io::{Read, Write};
+    let out = folder();
+    let target = in_folder(&out, "sample.bin");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let token = r#"{"access_token": "t"}"#;
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        write!(
+            stream,
+            "HTTP/1.1 201 Created\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{token}",
+            token.len()
+        )
+        .unwrap();
+        drop(stream);
+        let (mut stream, _) = listener.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n").unwrap();
+        // A sample that never ends, until the client goes away.
+        while stream.write_all(&[b'x'; 1000]).is_ok() {
+            thread::sleep(std::time::Duration::from_millis(20));
+        }
+    });
+    let mut command = command(&["--base-url", &base, "download", A, "--output", &target]);
+    command.env("FALCON_CLIENT_ID", "an-id").env("FALCON_CLIENT_SECRET", "s3cret");
+    let run = interrupt_when(&mut command, || {
+        fs::read_dir(out.path())
+            .unwrap()
+            .any(|entry| entry.unwrap().metadata().is_ok_and(|found| found.len() > 0))
+    });
+    assert_eq!(run.error(1), "error: interrupted");
+    assert_eq!(names(&out), [""; 0]);
+}

@@ -13,9 +13,10 @@ use malquery_proto::operations::{ExactSearch, FuzzySearch, GetRequest, Hunt, Sam
 use malquery_proto::types::{RequestId, Sample, SearchOptions, Sha256};
 use malquery_proto::{Client, Clock, OutputFile, Transport};
 use serde_json::json;
+use tempfile::NamedTempFile;
 
 use crate::args::{Command, Patterns, Results, Session, Wait};
-use crate::interrupt;
+use crate::interrupt::{self, Scratch};
 use crate::output::{Failure, bar, harmless, note, print, print_reply, spinner};
 
 pub(crate) fn run<T: Transport, C: Clock>(
@@ -57,6 +58,9 @@ pub(crate) fn run<T: Transport, C: Clock>(
         Command::Collect { patterns, limit, output_dir } => commands.collect(patterns, limit, &output_dir),
     }
 }
+
+/// A file to be written whole or not at all, also when Ctrl-C comes in between.
+type Output = (OutputFile, Scratch);
 
 struct Commands<'a, T, C> {
     client: &'a Client<T, C>,
@@ -156,13 +160,13 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
 
     fn download(&self, sample: Sha256, output: PathBuf) -> Result<(), Failure> {
         let output = self.create(output)?;
-        note(format_args!("warning: {} will be raw, unencrypted malware", output.path().display()));
+        note(format_args!("warning: {} will be raw, unencrypted malware", output.0.path().display()));
         let reply = self.client.download(sample).map_err(|error| self.explain(error))?;
         print(&self.write(reply.output, output)?)
     }
 
-    fn fetch(&self, id: &RequestId, output: OutputFile) -> Result<serde_json::Value, Failure> {
-        let path = output.path().display();
+    fn fetch(&self, id: &RequestId, output: Output) -> Result<serde_json::Value, Failure> {
+        let path = output.0.path().display();
         note(format_args!("{path} will be a zip of malware; its password is `infected`"));
         // The archive was paid for.
         interrupt::hint(Some(format!("fetch it again with: malquery samples {id} --output {path}")));
@@ -186,18 +190,17 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         }
     }
 
-    fn write(&self, download: Download<T::Body>, output: OutputFile) -> Result<serde_json::Value, Failure> {
+    fn write(&self, download: Download<T::Body>, output: Output) -> Result<serde_json::Value, Failure> {
+        let (output, _scratch) = output;
         let path = output.path().to_owned();
         let bar = bar(download.length());
         let shown = bar.clone();
-        interrupt::writing(true);
         let received = download
             .on_progress(move |bytes| {
                 shown.set_position(bytes);
-                interrupt::check()
+                ControlFlow::Continue(())
             })
             .write_to(output);
-        interrupt::writing(false);
         bar.finish_and_clear();
         let received = received?;
         // JSON has no way to write a path that is not Unicode.
@@ -205,8 +208,9 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
     }
 
     /// Makes an output file before anything is sent, since what is sent may cost quota.
-    fn create(&self, path: PathBuf) -> Result<OutputFile, Failure> {
-        OutputFile::create(path, self.session.force).map_err(|error| match error {
+    fn create(&self, path: PathBuf) -> Result<Output, Failure> {
+        let made = Scratch::make(|| OutputFile::create(path, self.session.force), OutputFile::temporary);
+        made.map_err(|error| match error {
             Error::File { path, error }
                 if error.kind() == ErrorKind::AlreadyExists && !self.session.force =>
             {
@@ -231,12 +235,7 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         result
     }
 
-    fn collect_into(
-        &self,
-        patterns: Patterns,
-        limit: Option<u32>,
-        archive: OutputFile,
-    ) -> Result<(), Failure> {
+    fn collect_into(&self, patterns: Patterns, limit: Option<u32>, archive: Output) -> Result<(), Failure> {
         let options = limit.map_or_else(SearchOptions::new, |limit| SearchOptions::new().limit(limit));
         let search =
             self.wait(self.client.job(ExactSearch::new(patterns.patterns).options(options)), None)?;
@@ -305,7 +304,8 @@ fn keep(flow: &JobFlow, path: &Path) -> Result<(), Failure> {
         Failure::Failed(format!("{} could not be written: {error}", path.display()))
     };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|error| failed(&error))?;
+    let make = || tempfile::Builder::new().prefix(".malquery-").suffix(".part").tempfile_in(folder);
+    let (mut file, _scratch) = Scratch::make(make, NamedTempFile::path).map_err(|error| failed(&error))?;
     serde_json::to_writer_pretty(&mut file, flow).map_err(|error| failed(&error))?;
     file.as_file().sync_all().map_err(|error| failed(&error))?;
     file.persist(path).map_err(|error| failed(&error.error))?;

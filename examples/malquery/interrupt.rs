@@ -1,31 +1,31 @@
-//! What Ctrl-C does.
+//! What Ctrl-C does: it ends the command at once, removes what is half written, and says how to go on.
 //!
-//! A job's state is on disk, or its id was told, before anything is sent. So the command can end at once, with a
-//! word on how to go on. Only while an output file is written does it end in order, so that no half of it stays;
-//! a second Ctrl-C ends that, too.
+//! A job's state is on disk, or its id was told, before anything is sent.
 
-use std::ops::ControlFlow;
-use std::process;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{fs, process};
 
 use crate::output::note;
 
 static HINT: Mutex<Option<String>> = Mutex::new(None);
-static WRITING: AtomicBool = AtomicBool::new(false);
-static STOPPED: AtomicBool = AtomicBool::new(false);
+static SCRATCH: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Listens for Ctrl-C from now on.
 pub(crate) fn listen() {
     let listening = ctrlc::set_handler(|| {
-        let first = !STOPPED.swap(true, Ordering::SeqCst);
-        if first && WRITING.load(Ordering::SeqCst) {
-            return;
+        // No other thread makes a file from here on.
+        let scratch = lock(&SCRATCH);
+        for path in &*scratch {
+            // It may have got its name just now.
+            let _ = fs::remove_file(path);
         }
         note(format_args!("error: interrupted"));
-        if let Some(hint) = &*HINT.lock().unwrap_or_else(PoisonError::into_inner) {
-            note(format_args!("{hint}"));
-        }
+        show_hint();
         process::exit(1);
     });
     if let Err(error) = listening {
@@ -35,22 +35,36 @@ pub(crate) fn listen() {
 
 /// What to say on how to go on.
 pub(crate) fn hint(hint: Option<String>) {
-    *HINT.lock().unwrap_or_else(PoisonError::into_inner) = hint;
+    *lock(&HINT) = hint;
 }
 
-/// Says how to go on, after an error.
+/// Says how to go on.
 pub(crate) fn show_hint() {
-    if let Some(hint) = &*HINT.lock().unwrap_or_else(PoisonError::into_inner) {
+    if let Some(hint) = &*lock(&HINT) {
         note(format_args!("{hint}"));
     }
 }
 
-/// An output file is being written, or not any more.
-pub(crate) fn writing(writing: bool) {
-    WRITING.store(writing, Ordering::SeqCst);
+/// A file under a temporary name, which Ctrl-C removes.
+#[derive(Debug)]
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Makes a file that stands at `path` until it is complete.
+    pub(crate) fn make<F, E>(
+        make: impl FnOnce() -> Result<F, E>,
+        path: impl FnOnce(&F) -> &Path,
+    ) -> Result<(F, Self), E> {
+        let mut scratch = lock(&SCRATCH);
+        let file = make()?;
+        let path = path(&file).to_owned();
+        scratch.push(path.clone());
+        Ok((file, Self(path)))
+    }
 }
 
-/// Whether to go on writing.
-pub(crate) fn check() -> ControlFlow<()> {
-    if STOPPED.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        lock(&SCRATCH).retain(|path| *path != self.0);
+    }
 }

@@ -77,7 +77,7 @@
 //! |---|---|---|
 //! | `client` | yes | [`Client`], [`Transport`], [`Clock`] |
 //! | `fs` | no (`malquery-ureq` turns it on) | [`OutputFile`], `Download::to_file` |
-//! | `archive` | no | [`archive`]: reads the archive of samples, and with `fs` extracts it; takes Rust 1.89 |
+//! | `archive` | no | [`archive`]: reads the archive of samples, and with `fs` extracts it |
 
 #[cfg(feature = "archive")]
 pub mod archive;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use proptest::prelude::*;
 
 use super::*;
 use crate::cloud::{BaseUrl, Cloud};
@@ -607,5 +608,197 @@ fn polls_that_are_never_reported_are_not_sent_without_a_pause() {
         flow = serde_json::from_str(&serde_json::to_string(&flow).unwrap()).unwrap();
         let Step::Wait(time) = flow.poll(now, &mut auth).unwrap() else { panic!() };
         now = time;
+    }
+}
+
+/// A reply to whatever is asked, by its number; the service below decides what it is a reply to.
+fn any_answer() -> impl Strategy<Value = u8> {
+    0u8..24
+}
+
+/// What the service says to a request for a token, to a submission and to a poll.
+fn answer_to(path: &str, number: u8) -> Answer {
+    let seconds = u64::from(number) * 5;
+    match (path, number) {
+        (_, 0) => reply(500, ""),
+        (_, 1) => reply(503, "<html>"),
+        (_, 2) => Answer::Lost(SendFailure::NotSent),
+        (_, 3) => Answer::Lost(SendFailure::Unknown),
+        (_, 4) => with(reply(429, GATEWAY_429), "retry-after", seconds),
+        (_, 5) => reply(429, GATEWAY_429),
+        (_, 6) => reply(400, r#"{"errors": [{"code": 400, "message": "no"}]}"#),
+        (_, 7) => reply(308, ""),
+        (_, 8) => reply(200, "garbage"),
+        (_, 9) => Answer::Lost(SendFailure::NeverSent),
+        ("/oauth2/token", _) => token(),
+        (_, 10 | 11) => reply(401, ""),
+        (_, 12) => reply(403, ""),
+        (_, 13) => reply(429, QUOTA_429),
+        (_, 14) => reply(200, r#"{"meta": {}, "errors": [{"message": "in the place of an id"}]}"#),
+        (_, 15) => reply(408, ""),
+        ("/malquery/queries/hunt/v1", _) => submitted(),
+        (_, 16) => status("failed"),
+        (_, 17) => status("a new word"),
+        (_, 18) => status("done"),
+        _ => status("inprogress"),
+    }
+}
+
+/// Whether a submission with this answer may have been accepted, and with it billed.
+fn may_be_billed(answer: &Answer) -> bool {
+    match answer {
+        Answer::Reply(status, ..) => matches!(status, 200..=299 | 408 | 500..),
+        Answer::Lost(why) => *why == SendFailure::Unknown,
+    }
+}
+
+/// What happens at one request.
+#[derive(Debug, Clone)]
+struct Event {
+    answer: u8,
+    /// The request is handed out, and the process ends before it is reported.
+    lost: bool,
+    /// The process ends after the report.
+    restart: bool,
+    /// The clock jumps by this many seconds, forth or back.
+    jump: i64,
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    let jump = prop_oneof![8 => Just(0), 1 => -600i64..0, 1 => 0..100_000i64];
+    (any_answer(), prop::bool::weighted(0.1), prop::bool::weighted(0.3), jump)
+        .prop_map(|(answer, lost, restart, jump)| Event { answer, lost, restart, jump })
+}
+
+fn restored(flow: &JobFlow) -> JobFlow {
+    serde_json::from_str(&serde_json::to_string(flow).unwrap()).unwrap()
+}
+
+fn path_of(attempt: &Attempt) -> String {
+    attempt.request.uri().path().to_owned()
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_a_hunt_is_billed_at_most_once_and_every_flow_ends(
+        events in prop::collection::vec(any_event(), 1..40),
+        seed: u64,
+    ) {
+        let mut now = START;
+        let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
+        let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), seed);
+        // Jumps of the clock are not repeated: no program ends while its clock runs backwards for ever.
+        let calm = events.clone().into_iter().map(|event| Event { jump: 0, ..event }).collect::<Vec<_>>();
+        let mut events = events.into_iter().chain(calm.into_iter().cycle());
+        let mut billed = 0;
+        // A person takes it up again after an error, three times; each run ends by its deadline at the latest.
+        for _ in 0..4 {
+            let deadline = now.after(Duration::from_secs(300));
+            flow.set_deadline(Some(deadline));
+            let mut sent_at = (now, 0);
+            loop {
+                let attempt = match flow.poll(now, &mut auth) {
+                    Ok(Step::Wait(time)) => {
+                        prop_assert!(time > now, "a wait must lead on");
+                        now = time;
+                        continue;
+                    }
+                    Ok(Step::Send(attempt)) => attempt,
+                    Err(_) => break,
+                };
+                // Time passes, so the deadline comes. All that may follow at once are the submission and the first poll,
+                // each with a token, a 401, another token and a replay.
+                sent_at = if sent_at.0 == now { (now, sent_at.1 + 1) } else { (now, 1) };
+                prop_assert!(sent_at.1 <= 8, "requests without a pause");
+                prop_assert!(now < deadline, "a request after the deadline");
+                let event = events.next().unwrap();
+                let path = path_of(&attempt);
+                let answer = answer_to(&path, event.answer);
+                if path == "/malquery/queries/hunt/v1" {
+                    // A request that was handed out may have arrived, whatever became of the process.
+                    billed += u32::from(event.lost || may_be_billed(&answer));
+                    prop_assert!(billed <= 1, "billed twice");
+                }
+                let ended = if event.lost {
+                    drop(attempt);
+                    flow = restored(&flow);
+                    auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
+                    flow.set_deadline(Some(deadline));
+                    now = now.after(Duration::from_secs(1));
+                    false
+                } else {
+                    match answer {
+                        Answer::Lost(why) => flow.on_failure(now, &mut auth, attempt.ticket, why).is_err(),
+                        Answer::Reply(status, headers, body) => {
+                            let headers: HeaderMap = headers
+                                .iter()
+                                .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
+                                .collect();
+                            let head = ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: &headers };
+                            let taken = flow.on_response(now, &mut auth, attempt.ticket, head, body.as_bytes());
+                            !matches!(taken, Ok(JobProgress::Pending))
+                        }
+                    }
+                };
+                if event.restart {
+                    let stored = serde_json::to_string(&flow).unwrap();
+                    prop_assert!(!stored.contains("s3cret") && !stored.contains("t0ken"));
+                    prop_assert_eq!(stored.contains("private_rule"), flow.id().is_none());
+                    flow = restored(&flow);
+                    flow.set_deadline(Some(deadline));
+                    auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
+                    now = now.after(Duration::from_secs(1));
+                }
+                now = Timestamp::from_millis(now.as_millis().saturating_add_signed(event.jump * 1000));
+                if ended {
+                    break;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_flow_that_is_stored_after_every_step_ends_as_one_that_is_not(
+        answers in prop::collection::vec(any_answer(), 1..60),
+        seed: u64,
+    ) {
+        let run = |restart: bool| {
+            let mut now = START;
+            // The token lives longer than the job; that the session begins anew is another matter.
+            let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+            let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), seed);
+            let mut sent = vec![];
+            for answer in answers.iter().cycle().take(500) {
+                let attempt = loop {
+                    match flow.poll(now, &mut auth) {
+                        Ok(Step::Wait(time)) => now = time,
+                        Ok(Step::Send(attempt)) => break attempt,
+                        Err(error) => return (sent, error.to_string()),
+                    }
+                };
+                sent.push((path_of(&attempt), now));
+                let outcome = match answer_to(&path_of(&attempt), *answer) {
+                    Answer::Lost(why) => flow.on_failure(now, &mut auth, attempt.ticket, why).map(|()| JobProgress::Pending),
+                    Answer::Reply(status, headers, body) => {
+                        let headers: HeaderMap = headers
+                            .iter()
+                            .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
+                            .collect();
+                        let head = ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: &headers };
+                        flow.on_response(now, &mut auth, attempt.ticket, head, body.as_bytes())
+                    }
+                };
+                match outcome {
+                    Ok(JobProgress::Pending) => {}
+                    Ok(JobProgress::Done(_)) => return (sent, "done".to_owned()),
+                    Err(error) => return (sent, error.to_string()),
+                }
+                if restart {
+                    flow = restored(&flow);
+                }
+            }
+            (sent, "still running".to_owned())
+        };
+        prop_assert_eq!(run(true), run(false));
     }
 }

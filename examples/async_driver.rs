@@ -1,0 +1,150 @@
+//! malquery in an asynchronous program: the flows of `malquery-proto`, driven with tokio and reqwest.
+//!
+//! The loop below is the one of the blocking client, with `.await` in two places. It submits the exact search its
+//! arguments tell (`ascii:CrowdStrike`, say) and waits for the results, beside a call for the quotas; both share
+//! one token. It reads the same environment as the quickstart.
+
+use std::error::Error;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use malquery_proto::Timestamp;
+use malquery_proto::flow::{
+    Attempt, Auth, CallFlow, FlowError, JobFlow, JobProgress, RetryPolicy, SendFailure, Step, Ticket,
+};
+use malquery_proto::operation::{JsonOperation, JsonReply, ResponseHead};
+use malquery_proto::operations::{ExactSearch, GetQuotas, GetRequest};
+use malquery_proto::types::Pattern;
+use malquery_ureq::Settings;
+
+/// What the calls of a session share.
+struct Session {
+    http: reqwest::Client,
+    auth: Mutex<Auth>,
+}
+
+/// A reply, read to its end.
+type Response = http::Response<Vec<u8>>;
+
+impl Session {
+    fn new(auth: Auth) -> Result<Self, reqwest::Error> {
+        // The token endpoint redirects to another cloud, and malquery decides where credentials may go.
+        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+        Ok(Self { http, auth: Mutex::new(auth) })
+    }
+
+    /// Calls an operation that answers with JSON.
+    async fn call<O: JsonOperation>(&self, operation: &O) -> Result<JsonReply<O>, FlowError> {
+        let mut flow = CallFlow::new(RetryPolicy::default(), seed());
+        loop {
+            let step = flow.poll(now(), &mut self.auth(), operation)?;
+            let Some((ticket, result)) = self.follow(step).await else { continue };
+            match result {
+                Ok(reply) => {
+                    let head = ResponseHead::from(&reply);
+                    let taken =
+                        flow.on_response(now(), &mut self.auth(), operation, ticket, head, reply.body())?;
+                    if let Some(reply) = taken {
+                        return Ok(reply);
+                    }
+                }
+                Err(why) => flow.on_failure(now(), &mut self.auth(), ticket, why)?,
+            }
+        }
+    }
+
+    /// Submits a job and waits for its end.
+    async fn run(&self, flow: &mut JobFlow) -> Result<JsonReply<GetRequest>, FlowError> {
+        loop {
+            let step = flow.poll(now(), &mut self.auth())?;
+            let Some((ticket, result)) = self.follow(step).await else { continue };
+            match result {
+                Ok(reply) => {
+                    let head = ResponseHead::from(&reply);
+                    let taken = flow.on_response(now(), &mut self.auth(), ticket, head, reply.body())?;
+                    if let JobProgress::Done(reply) = taken {
+                        return Ok(*reply);
+                    }
+                }
+                Err(why) => flow.on_failure(now(), &mut self.auth(), ticket, why)?,
+            }
+        }
+    }
+
+    /// Waits, or sends. A lock is never held across an `.await`.
+    async fn follow(&self, step: Step) -> Option<(Ticket, Result<Response, SendFailure>)> {
+        match step {
+            Step::Wait(time) => {
+                tokio::time::sleep(time.since(now())).await;
+                None
+            }
+            Step::Send(attempt) => {
+                let Attempt { request, ticket, deadline, .. } = *attempt;
+                let left = deadline.map_or(Duration::from_secs(600), |deadline| deadline.since(now()));
+                let result = tokio::time::timeout(left, self.send(request)).await;
+                Some((ticket, result.unwrap_or(Err(SendFailure::Unknown))))
+            }
+            _ => None,
+        }
+    }
+
+    async fn send(&self, request: http::Request<Vec<u8>>) -> Result<Response, SendFailure> {
+        let request = reqwest::Request::try_from(request).map_err(|_| SendFailure::NeverSent)?;
+        let failure = |error: reqwest::Error| {
+            eprintln!("no reply: {error}");
+            if error.is_connect() { SendFailure::NotSent } else { SendFailure::Unknown }
+        };
+        let reply = self.http.execute(request).await.map_err(failure)?;
+        let mut response = http::Response::new(Vec::new());
+        *response.status_mut() = reply.status();
+        *response.headers_mut() = reply.headers().clone();
+        *response.body_mut() = reply.bytes().await.map_err(failure)?.into();
+        Ok(response)
+    }
+
+    fn auth(&self) -> MutexGuard<'_, Auth> {
+        self.auth.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(since.as_millis().try_into().unwrap_or(u64::MAX))
+}
+
+/// Different for flows that run side by side.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(())
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
+    let patterns: Vec<Pattern> =
+        std::env::args().skip(1).map(|text| text.parse()).collect::<Result<_, _>>()?;
+    let Settings { base, credentials } = Settings::from_env()?;
+    let session = Session::new(Auth::new(base, credentials))?;
+
+    let mut job = JobFlow::new(ExactSearch::new(patterns), RetryPolicy::default(), seed());
+    job.set_interval(Duration::from_secs(2));
+    let (quotas, found) = tokio::join!(session.call(&GetQuotas), session.run(&mut job));
+    println!("{} downloads are left this month", quotas?.meta.downloads_left().unwrap_or_default());
+    for sample in &found?.resources {
+        if let Some(sha256) = sample.sha256 {
+            println!("{sha256}");
+        }
+    }
+    Ok(())
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    // reqwest is built without a provider of cryptography, so that this needs no C++ compiler and no cmake.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let run = async {
+        // The futures are `Send`, so they can be spawned on a runtime with many threads, too.
+        fn is_send<T: Send>(future: T) -> T {
+            future
+        }
+        is_send(run()).await
+    };
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run)
+}
