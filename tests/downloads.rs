@@ -1,0 +1,790 @@
+//! Downloads to a file, over real sockets, of replies that are damaged in every way: an error, and neither the file
+//! nor a temporary one left behind. The bytes of the samples are harmless.
+
+use std::cell::OnceCell;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::ops::{ControlFlow, Range};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use malquery_proto::BaseUrl;
+use malquery_proto::client::{Download, Error};
+use malquery_proto::flow::{Auth, FlowError, RetryPolicy};
+use malquery_proto::oauth2::BearerToken;
+use malquery_proto::stream::{Received, StreamError};
+use malquery_proto::types::Sha256;
+use malquery_ureq::{Body, Client, UreqTransport};
+use tempfile::TempDir;
+
+const SAMPLE: &[u8] = b"hello";
+const SHA256: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+/// So long that it is read and written in several parts.
+const LARGE: usize = 300_000;
+const LARGE_SHA256: &str = "6faf65bccedfdd1c688edc3dc36a740b08ee4eb82f64d726fa3f69cf839e5a01";
+
+/// Where the service is not to be silent: far beyond all that a call may take, however slow the machine.
+const NO_HANG: Duration = Duration::from_secs(40);
+/// Where it is silent.
+const SILENCE: Duration = Duration::from_millis(300);
+
+// What is sent.
+
+/// An archive of one stored entry.
+fn archive() -> Vec<u8> {
+    let (name, data) = (b"a", b"hello");
+    let sizes = [crc32(data).to_le_bytes(), [5, 0, 0, 0], [5, 0, 0, 0]].concat();
+    let common = [&[10, 0, 0, 0, 0, 0, 0, 0, 0x21, 0x28][..], &sizes, &[1, 0, 0, 0]].concat();
+    let entry = [b"PK\x03\x04", &common[..], name, data].concat();
+    let listed = [b"PK\x01\x02\x14\x03", &common[..], &[0; 14], name].concat();
+    let (at, length) = (u8::try_from(entry.len()).unwrap(), u8::try_from(listed.len()).unwrap());
+    let end = [b"PK\x05\x06", &[0, 0, 0, 0, 1, 0, 1, 0, length, 0, 0, 0, at, 0, 0, 0, 0, 0][..]].concat();
+    [entry, listed, end].concat()
+}
+
+/// As gzip, stored.
+fn gzip(body: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(body.len()).unwrap();
+    let block = [&[1][..], &length.to_le_bytes(), &(!length).to_le_bytes(), body].concat();
+    let end = [crc32(body).to_le_bytes(), u32::from(length).to_le_bytes()].concat();
+    [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255][..], &block, &end].concat()
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
+}
+
+/// How the end of a body is told.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Framing {
+    Length,
+    Chunked,
+    /// By the end of the connection.
+    Close,
+}
+
+const FRAMINGS: [Framing; 3] = [Framing::Length, Framing::Chunked, Framing::Close];
+
+/// A reply as it goes over the wire.
+#[derive(Clone)]
+struct Wire {
+    bytes: Vec<u8>,
+    /// Where the bytes of the body are.
+    body: Vec<Range<usize>>,
+}
+
+impl Wire {
+    fn new(framing: Framing, body: &[u8]) -> Self {
+        Self::with_headers(framing, "", body)
+    }
+
+    fn with_headers(framing: Framing, headers: &str, body: &[u8]) -> Self {
+        let framed = match framing {
+            Framing::Length => format!("content-length: {}\r\n", body.len()),
+            Framing::Chunked => "transfer-encoding: chunked\r\n".into(),
+            Framing::Close => String::new(),
+        };
+        let mut wire = Self::head("200 OK", &format!("{headers}{framed}"));
+        if framing == Framing::Chunked {
+            for chunk in body.chunks(body.len().div_ceil(2).max(1)) {
+                wire.bytes.extend(format!("{:x}\r\n", chunk.len()).bytes());
+                wire.push(chunk);
+                wire.bytes.extend(b"\r\n");
+            }
+            wire.bytes.extend(b"0\r\n\r\n");
+        } else {
+            wire.push(body);
+        }
+        wire
+    }
+
+    fn head(status: &str, headers: &str) -> Self {
+        let bytes = format!("HTTP/1.1 {status}\r\nconnection: close\r\n{headers}\r\n").into_bytes();
+        Self { bytes, body: Vec::new() }
+    }
+
+    fn push(&mut self, body: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend(body);
+        self.body.push(start..self.bytes.len());
+    }
+
+    fn cut(&self, end: usize) -> Self {
+        Self { bytes: self.bytes[..end].to_vec(), body: Vec::new() }
+    }
+}
+
+/// What the service does when it has sent a reply.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum End {
+    Close,
+    /// Breaks the connection.
+    Reset,
+    /// Says nothing more.
+    Hold,
+    /// Sends a byte now and then, for ever.
+    Trickle,
+    /// Takes the next request.
+    Stay,
+}
+
+// The service.
+
+/// Gives the answer that was set last, to one connection at a time.
+struct Server {
+    port: u16,
+    answer: Arc<Mutex<(Wire, End)>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Server {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let answer = Arc::new(Mutex::new((Wire::head("500 Internal Server Error", ""), End::Close)));
+        let server = Self { port, answer: Arc::clone(&answer), stop: Arc::default() };
+        let stop = Arc::clone(&server.stop);
+        thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                if stop.load(Ordering::SeqCst) {
+                    return;
+                }
+                serve(stream, &answer);
+            }
+        });
+        server
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        // Wakes it up.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+/// One connection.
+fn serve(mut stream: TcpStream, answer: &Mutex<(Wire, End)>) {
+    let _ = stream.set_read_timeout(Some(2 * NO_HANG));
+    let _ = stream.set_nodelay(true);
+    let mut buffer = [0; 4096];
+    loop {
+        let length = loop {
+            match stream.peek(&mut buffer) {
+                Err(_) | Ok(0) => return,
+                Ok(count) if buffer[..count].ends_with(b"\r\n\r\n") => break count,
+                Ok(_) => thread::sleep(Duration::from_millis(1)),
+            }
+        };
+        let (wire, end) = answer.lock().unwrap().clone();
+        if end != End::Reset {
+            stream.read_exact(&mut buffer[..length]).unwrap();
+        }
+        let _ = stream.write_all(&wire.bytes);
+        match end {
+            End::Close => return,
+            // The system makes a reset of it, since the request is still to be read.
+            End::Reset => return,
+            End::Hold => {
+                let _ = stream.read(&mut [0]);
+                return;
+            }
+            End::Trickle => {
+                while stream.write_all(b"x").is_ok() {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                return;
+            }
+            End::Stay => {}
+        }
+    }
+}
+
+// The download.
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum What {
+    Sample,
+    Archive,
+}
+
+const BOTH: [What; 2] = [What::Sample, What::Archive];
+
+/// Whether bytes that are missing or too many must be found out where the framing has no fault: a sample has a hash; an
+/// archive has an end, which need not be looked for where a length is declared.
+fn knows_its_end(what: What, framing: Framing) -> bool {
+    what == What::Sample || framing != Framing::Length
+}
+
+impl What {
+    fn body(self) -> Vec<u8> {
+        match self {
+            Self::Sample => SAMPLE.to_vec(),
+            Self::Archive => archive(),
+        }
+    }
+}
+
+type Watch = Box<dyn FnMut(u64) -> ControlFlow<()> + Send>;
+
+/// A service and a folder for what it sends.
+struct Place {
+    server: Server,
+    folder: TempDir,
+    reply_timeout: Duration,
+    total_timeout: Option<Duration>,
+    sha256: Sha256,
+    client: OnceCell<Client>,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self {
+            server: Server::start(),
+            folder: tempfile::tempdir().unwrap(),
+            reply_timeout: NO_HANG,
+            total_timeout: None,
+            sha256: SHA256.parse().unwrap(),
+            client: OnceCell::new(),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("target")
+    }
+
+    /// All that is in the folder.
+    fn names(&self) -> Vec<String> {
+        let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+        fs::read_dir(&self.folder).unwrap().map(name).collect()
+    }
+
+    fn client(&self) -> Client {
+        let mut transport = UreqTransport::builder()
+            .no_proxy()
+            .connect_timeout(NO_HANG)
+            .reply_timeout(self.reply_timeout)
+            .search_timeout(self.reply_timeout);
+        if let Some(timeout) = self.total_timeout {
+            transport = transport.total_timeout(timeout);
+        }
+        let base: BaseUrl = format!("http://127.0.0.1:{}", self.server.port).parse().unwrap();
+        let auth = Auth::with_token(base, BearerToken::new("a-token").unwrap());
+        Client::with_transport(transport.build().unwrap(), auth).retry(RetryPolicy::never())
+    }
+
+    fn answer(&self, wire: &Wire, end: End) {
+        *self.server.answer.lock().unwrap() = (wire.clone(), end);
+    }
+
+    fn open(&self, client: &Client, what: What) -> Result<Download<Body>, Error> {
+        Ok(match what {
+            What::Sample => client.download(self.sha256)?.output,
+            What::Archive => client.samples(&"job-1".parse().unwrap())?.output,
+        })
+    }
+
+    fn fetch(&self, what: What, wire: &Wire, end: End) -> Result<Received, Error> {
+        self.answer(wire, end);
+        self.open(self.client.get_or_init(|| self.client()), what)?.to_file(self.path(), false)
+    }
+
+    /// A download that fails, and leaves nothing behind.
+    #[track_caller]
+    fn fails(&self, context: &str, what: What, wire: &Wire, end: End) -> Error {
+        let result = self.fetch(what, wire, end);
+        assert_eq!(self.names(), [""; 0], "{context}: {what:?} {end:?} {result:?}");
+        result.expect_err(&format!("{context}: {what:?} {end:?} {:?}", wire.bytes.escape_ascii().to_string()))
+    }
+
+    /// A download that succeeds. Gives what it wrote, and takes it away.
+    #[track_caller]
+    fn take(&self, context: &str, received: Received) -> Vec<u8> {
+        assert_eq!(self.names(), ["target"], "{context}");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = self.path().metadata().unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, 0o600, "{context}");
+        }
+        let bytes = fs::read(self.path()).unwrap();
+        assert_eq!(received.bytes, bytes.len() as u64, "{context}");
+        fs::remove_file(self.path()).unwrap();
+        bytes
+    }
+
+    #[track_caller]
+    fn succeeds(&self, context: &str, what: What, wire: &Wire, end: End) {
+        let received = match self.fetch(what, wire, end) {
+            Ok(received) => received,
+            Err(error) => panic!("{context}: {what:?} {error:?}"),
+        };
+        assert_eq!(self.take(context, received), what.body(), "{context}: {what:?}");
+    }
+}
+
+// The tests.
+
+#[test]
+fn a_whole_body_arrives() {
+    let place = Place::new();
+    for what in BOTH {
+        for framing in FRAMINGS {
+            let context = format!("{framing:?}");
+            place.succeeds(&context, what, &Wire::new(framing, &what.body()), End::Close);
+            let identity = Wire::with_headers(framing, "content-encoding: identity\r\n", &what.body());
+            place.succeeds(&context, what, &identity, End::Close);
+            if framing != Framing::Close {
+                // Nobody waits for the end of a connection that is not needed any more.
+                place.succeeds(&context, what, &Wire::new(framing, &what.body()), End::Hold);
+            }
+        }
+        let mut bytewise = Wire::head("200 OK", "transfer-encoding: chunked\r\ntrailer: x\r\n");
+        for byte in what.body() {
+            bytewise.bytes.extend([b'1', b'\r', b'\n', byte, b'\r', b'\n']);
+        }
+        bytewise.bytes.extend(b"0\r\nx: y\r\n\r\n");
+        place.succeeds("byte by byte", what, &bytewise, End::Close);
+    }
+}
+
+#[test]
+fn every_cut_is_an_error() {
+    let place = Place::new();
+    for what in BOTH {
+        for framing in FRAMINGS {
+            let wire = Wire::new(framing, &what.body());
+            for end in 0..wire.bytes.len() {
+                let context = format!("{framing:?}, {end} of {}", wire.bytes.len());
+                place.fails(&context, what, &wire.cut(end), End::Reset);
+                if framing == Framing::Chunked && end + 2 == wire.bytes.len() {
+                    // The last chunk was there, which ends the body. ureq does not ask for the line behind it.
+                    place.succeeds(&context, what, &wire.cut(end), End::Close);
+                } else {
+                    place.fails(&context, what, &wire.cut(end), End::Close);
+                }
+            }
+            place.succeeds("whole", what, &wire, End::Close);
+        }
+        // Whether a reset comes before the end or instead of it makes a difference.
+        place.fails("reset", what, &Wire::new(Framing::Close, &what.body()), End::Reset);
+    }
+}
+
+#[test]
+fn no_flipped_bit_is_overlooked() {
+    // A reply that lost its `connection: close` may leave a dead connection to the next call.
+    let (place, odd) = (Place::new(), Place::new());
+    for framing in FRAMINGS {
+        for what in BOTH {
+            let (body, wire) = (what.body(), Wire::new(framing, &what.body()));
+            let head = wire.bytes.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
+            for at in 0..wire.bytes.len() {
+                // Of a head, and of an archive, one of each byte is enough.
+                let every = what == What::Sample && at > head;
+                for bit in (0..8).filter(|bit| every || at % 8 == *bit) {
+                    let mut flipped = wire.clone();
+                    flipped.bytes[at] ^= 1 << bit;
+                    let context =
+                        format!("{framing:?}, {}", flipped.bytes[..wire.bytes.len()].escape_ascii());
+                    let of_body = wire.body.iter().any(|range| range.contains(&at));
+                    if what == What::Sample && of_body {
+                        let error = place.fails(&context, what, &flipped, End::Close);
+                        let wrong = matches!(error, Error::Stream(StreamError::WrongHash { .. }));
+                        assert!(wrong, "{context}: {error:?}");
+                        continue;
+                    }
+                    match odd.fetch(what, &flipped, End::Close) {
+                        Err(_) => assert_eq!(odd.names(), [""; 0], "{context}"),
+                        // It was none of the bytes that matter; or of an archive, whose hash is not known, and whose
+                        // entries are checked when they are read.
+                        Ok(received) => {
+                            let bytes = odd.take(&context, received);
+                            if bytes.len() != body.len() {
+                                // It was the length itself.
+                                assert!(!knows_its_end(what, framing), "{context}");
+                                assert!(body.starts_with(&bytes) && !of_body, "{context}");
+                                continue;
+                            }
+                            let pairs = bytes.iter().zip(&body);
+                            let flips: u32 = pairs.map(|(one, other)| (one ^ other).count_ones()).sum();
+                            assert_eq!(flips, u32::from(of_body), "{context}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+    // What makes an archive of it is known: its first bytes, and the end of its directory.
+    let body = archive();
+    let end = body.len() - 22;
+    for at in [0, 1, 2, 3, end, end + 1, end + 2, end + 3, end + 20, end + 21] {
+        for bit in 0..8 {
+            let mut flipped = body.clone();
+            flipped[at] ^= 1 << bit;
+            let error =
+                place.fails("archive", What::Archive, &Wire::new(Framing::Close, &flipped), End::Close);
+            let told = matches!(error, Error::Stream(StreamError::NotZip | StreamError::CutZip));
+            assert!(told, "{at} {bit}: {error:?}");
+        }
+    }
+}
+
+#[test]
+fn other_bytes_are_an_error() {
+    let place = Place::new();
+    for framing in FRAMINGS {
+        for other in [&b"hellp"[..], b"", b"h", b"hello\n", b"\0hello", b"{\"errors\": []}"] {
+            let context = format!("{framing:?}");
+            let error = place.fails(&context, What::Sample, &Wire::new(framing, other), End::Close);
+            assert!(matches!(error, Error::Stream(StreamError::WrongHash { .. })), "{context}: {error:?}");
+        }
+        for other in [&b"hello"[..], b"", b"PK", b"{\"errors\": []}", b"PK\x01\x02", b"PK\x03\x04"] {
+            if other == b"PK\x03\x04" && !knows_its_end(What::Archive, framing) {
+                continue;
+            }
+            let context = format!("{framing:?}");
+            let error = place.fails(&context, What::Archive, &Wire::new(framing, other), End::Close);
+            let told = matches!(error, Error::Stream(StreamError::NotZip | StreamError::CutZip));
+            assert!(told, "{context}: {error:?}");
+        }
+    }
+}
+
+#[test]
+fn no_error_is_taken_for_a_sample() {
+    let place = Place::new();
+    for what in BOTH {
+        for status in ["400 Bad Request", "403 Forbidden", "404 Not Found", "429 Too Many Requests", "500 Oh"]
+        {
+            let mut wire = Wire::head(status, "content-type: application/octet-stream\r\n");
+            wire.push(&what.body());
+            let error = place.fails(status, what, &wire, End::Close);
+            assert!(error.status().is_some(), "{error:?}");
+        }
+        for status in ["204 No Content", "206 Partial Content"] {
+            let mut wire = Wire::head(status, "");
+            wire.push(&what.body()[1..]);
+            place.fails(status, what, &wire, End::Close);
+        }
+    }
+}
+
+#[test]
+fn extra_bytes_are_an_error() {
+    let place = Place::new();
+    for what in BOTH {
+        for framing in FRAMINGS.into_iter().filter(|framing| knows_its_end(what, *framing)) {
+            for extra in [&b"\0"[..], b"\r\n", b"0\r\n\r\n", &[b'x'; 70_000]] {
+                let wire = Wire::new(framing, &[&what.body(), extra].concat());
+                place.fails(&format!("{framing:?}"), what, &wire, End::Close);
+            }
+        }
+        for (framing, headers) in [(Framing::Chunked, "content-length: 4\r\n"), (Framing::Close, "")] {
+            // Those behind a body that says where it ends are none of its bytes; elsewhere they are.
+            let mut wire = Wire::with_headers(framing, headers, &what.body());
+            wire.bytes.extend(b"x");
+            place.fails(&format!("{framing:?}"), what, &wire, End::Close);
+        }
+    }
+}
+
+#[test]
+fn what_follows_a_body_is_not_the_next_reply() {
+    for framing in [Framing::Length, Framing::Chunked] {
+        for what in BOTH {
+            let place = Place::new();
+            let client = place.client();
+            // On a connection that stays open.
+            let keep = |wire: Wire| {
+                let at = wire.bytes.windows(17).position(|part| part == b"connection: close").unwrap();
+                Wire { bytes: [&wire.bytes[..at], &wire.bytes[at + 19..]].concat(), body: Vec::new() }
+            };
+            let hostile = [b"PK\x05\x06".as_slice(), &[0; 18]].concat();
+            let mut wire = keep(Wire::new(framing, &what.body()));
+            wire.bytes.extend(keep(Wire::new(framing, &hostile)).bytes);
+            for end in [End::Stay, End::Close] {
+                place.answer(&wire, end);
+                for _ in 0..3 {
+                    let result = place.open(&client, What::Archive).unwrap().to_file(place.path(), false);
+                    match (what, result) {
+                        (What::Archive, Ok(received)) => {
+                            assert_eq!(place.take("archive", received), archive(), "{framing:?}");
+                        }
+                        (What::Sample, Err(Error::Stream(StreamError::NotZip))) => {
+                            assert_eq!(place.names(), [""; 0]);
+                        }
+                        (_, result) => panic!("{framing:?} {what:?} {result:?}"),
+                    }
+                    if end == End::Close {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_lying_content_length_is_an_error() {
+    let place = Place::new();
+    for what in BOTH {
+        let body = what.body();
+        let length = body.len();
+        let mut lies: Vec<String> =
+            (0..length + 4).filter(|lie| *lie != length).map(|lie| lie.to_string()).collect();
+        let odd = ["18446744073709551615", "18446744073709551616", "-1", "", "+5", "0x5", "many", "5 5"];
+        lies.extend(odd.map(Into::into));
+        lies.push(format!("{length}, {}", length + 1));
+        lies.push(format!("{length}\r\ncontent-length: {}", length - 1));
+        lies.push(format!("{}\r\ncontent-length: {length}", length - 1));
+        for lie in &lies {
+            let mut wire = Wire::head("200 OK", &format!("content-length: {lie}\r\n"));
+            wire.push(&body);
+            for end in [End::Close, End::Reset] {
+                let cut = lie.parse().is_ok_and(|lie: usize| (4..length).contains(&lie));
+                if !cut || knows_its_end(what, Framing::Length) {
+                    place.fails(lie, what, &wire, end);
+                    continue;
+                }
+                match place.fetch(what, &wire, end) {
+                    Err(_) => assert_eq!(place.names(), [""; 0], "{lie}"),
+                    Ok(received) => {
+                        let bytes = place.take(lie, received);
+                        assert_eq!(bytes.len().to_string(), *lie);
+                        assert!(body.starts_with(&bytes), "{lie}");
+                    }
+                }
+            }
+        }
+        // Beside another framing, which is the one that holds: it is a lie there, too.
+        for lie in (0..length + 4).filter(|lie| *lie != length) {
+            let headers = format!("content-length: {lie}\r\n");
+            let wire = Wire::with_headers(Framing::Chunked, &headers, &body);
+            let error = place.fails(&headers, what, &wire, End::Close);
+            let told = match error {
+                Error::Stream(StreamError::Long { declared }) => lie < length && declared == lie as u64,
+                Error::Stream(StreamError::Short { declared, .. }) => lie > length && declared == lie as u64,
+                // The first bytes tell as much.
+                Error::Stream(StreamError::NotZip) => lie < 4 && what == What::Archive,
+                _ => false,
+            };
+            assert!(told, "{lie}: {error:?}");
+        }
+    }
+}
+
+#[test]
+fn broken_chunks_are_an_error() {
+    let place = Place::new();
+    for what in BOTH {
+        let body = String::from_utf8_lossy(&what.body()[..4]).into_owned();
+        for chunks in [
+            format!("5\r\n{body}\r\n0\r\n\r\n"),
+            format!("3\r\n{body}\r\n0\r\n\r\n"),
+            format!("-4\r\n{body}\r\n0\r\n\r\n"),
+            format!("x\r\n{body}\r\n0\r\n\r\n"),
+            format!("ffffffffffffffff\r\n{body}\r\n0\r\n\r\n"),
+            format!("fffffffffffffffff\r\n{body}\r\n0\r\n\r\n"),
+            format!("4\r\n{body}0\r\n\r\n"),
+            format!("4\r\n{body}\r\n\r\n"),
+            body,
+            "0\r\n\r\n".into(),
+        ] {
+            let mut wire = Wire::head("200 OK", "transfer-encoding: chunked\r\n");
+            wire.push(chunks.as_bytes());
+            place.fails(&chunks, what, &wire, End::Close);
+        }
+    }
+}
+
+#[test]
+fn a_compressed_body_is_an_error() {
+    let place = Place::new();
+    for what in BOTH {
+        for framing in FRAMINGS {
+            for coding in
+                ["gzip", "GZIP", "x-gzip", "deflate", "br", "zstd", "gzip, identity", "identity, gzip"]
+            {
+                // Whether it is compressed or is only said to be.
+                for body in [gzip(&what.body()), what.body(), Vec::new()] {
+                    let headers = format!("content-encoding: {coding}\r\n");
+                    let context = format!("{framing:?} {coding}");
+                    let wire = Wire::with_headers(framing, &headers, &body);
+                    let error = place.fails(&context, what, &wire, End::Close);
+                    let told = match &error {
+                        Error::Stream(StreamError::Encoded(told)) => **told == *coding,
+                        _ => false,
+                    };
+                    assert!(told, "{context}: {error:?}");
+                }
+            }
+            let compressed = gzip(&what.body());
+            for headers in [
+                "",
+                "content-encoding: identity\r\ncontent-encoding: gzip\r\n",
+                "content-encoding: gzip\r\ncontent-encoding: identity\r\n",
+                "transfer-encoding: gzip\r\n",
+            ] {
+                let wire = Wire::with_headers(framing, headers, &compressed);
+                place.fails(headers, what, &wire, End::Close);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_stalls_is_an_error() {
+    let mut cases = Vec::new();
+    for what in BOTH {
+        for framing in FRAMINGS {
+            let wire = Wire::new(framing, &what.body());
+            let (start, length) = (wire.body[0].start, wire.bytes.len());
+            let last = match framing {
+                Framing::Length => vec![length - 1],
+                Framing::Chunked => vec![wire.body[1].end, length - 5, length - 2, length - 1],
+                // The end never comes.
+                Framing::Close => vec![length],
+            };
+            for end in [vec![0, 20, start, start + 2], last].concat() {
+                cases.push((what, wire.cut(end), end >= start, End::Hold));
+            }
+        }
+        let length = Wire::head("200 OK", "content-length: 99999999999\r\n");
+        for wire in [length, Wire::new(Framing::Close, &what.body())] {
+            cases.push((what, wire, true, End::Trickle));
+        }
+    }
+    // They wait at the same time.
+    let threads: Vec<_> = cases
+        .into_iter()
+        .map(|(what, wire, has_head, end)| {
+            thread::spawn(move || {
+                let mut place = Place::new();
+                match end {
+                    End::Trickle => place.total_timeout = Some(SILENCE),
+                    _ => place.reply_timeout = SILENCE,
+                }
+                let error = place.fails("stall", what, &wire, end);
+                let told = match &error {
+                    Error::Body(error) => has_head && error.kind() == io::ErrorKind::TimedOut,
+                    // Also when the machine was too slow for the head.
+                    Error::Flow { error: FlowError::NoReply { .. }, cause } => cause.is_some(),
+                    // The first bytes of the trickle tell as much.
+                    Error::Stream(StreamError::NotZip) => end == End::Trickle && what == What::Archive,
+                    _ => false,
+                };
+                assert!(told, "{what:?} {end:?} {error:?}");
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
+/// A large sample, and a look at it when it is not complete.
+fn watched(framing: Framing, act: fn() -> ControlFlow<()>) -> (Place, Download<Body>) {
+    let mut place = Place::new();
+    place.sha256 = LARGE_SHA256.parse().unwrap();
+    place.answer(&Wire::new(framing, &[b'J'; LARGE]), End::Close);
+    let folder = place.folder.path().to_owned();
+    let watch: Watch = Box::new(move |bytes| {
+        if bytes <= 100_000 {
+            return ControlFlow::Continue(());
+        }
+        // A part of it is in a hidden file that nobody else can read.
+        let files: Vec<_> = fs::read_dir(&folder).unwrap().map(Result::unwrap).collect();
+        assert_eq!(files.len(), 1);
+        assert!(files[0].file_name().to_string_lossy().starts_with('.'));
+        let metadata = files[0].metadata().unwrap();
+        assert!((1..bytes).contains(&metadata.len()), "{metadata:?}");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(metadata.permissions().mode() & 0o7777, 0o600);
+        }
+        act()
+    });
+    let download = place.open(&place.client(), What::Sample).unwrap().on_progress(watch);
+    (place, download)
+}
+
+#[test]
+fn a_panic_leaves_nothing_behind() {
+    const WHY: &str = "as the test wants it";
+    let act: fn() -> ControlFlow<()> = || std::panic::panic_any(WHY);
+    for framing in FRAMINGS {
+        for overwrite in [false, true] {
+            let (place, download) = watched(framing, act);
+            let path = place.path();
+            let panic = catch_unwind(AssertUnwindSafe(|| download.to_file(path, overwrite))).unwrap_err();
+            assert_eq!(panic.downcast_ref(), Some(&WHY));
+            assert_eq!(place.names(), [""; 0]);
+        }
+        let (place, download) = watched(framing, act);
+        let path = place.path();
+        let panic = thread::spawn(|| download.to_file(path, false)).join().unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&WHY));
+        assert_eq!(place.names(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_download_that_is_stopped_leaves_nothing_behind() {
+    for framing in FRAMINGS {
+        let (place, download) = watched(framing, || ControlFlow::Break(()));
+        let error = download.to_file(place.path(), false).unwrap_err();
+        assert!(matches!(error, Error::Stream(StreamError::Stopped)), "{error:?}");
+        assert_eq!(place.names(), [""; 0]);
+
+        let (place, download) = watched(framing, || ControlFlow::Continue(()));
+        let received = download.to_file(place.path(), false).unwrap();
+        assert_eq!(place.take("large", received), [b'J'; LARGE]);
+
+        let (place, download) = watched(framing, || ControlFlow::Continue(()));
+        let error = download.cap(LARGE as u64 - 1).to_file(place.path(), false).unwrap_err();
+        assert!(matches!(error, Error::Stream(StreamError::TooLarge { .. })), "{error:?}");
+        assert_eq!(place.names(), [""; 0]);
+
+        let (place, download) = watched(framing, || ControlFlow::Continue(()));
+        drop(download);
+        assert_eq!(place.names(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_file_that_is_there_stays_when_the_download_fails() {
+    let place = Place::new();
+    fs::write(place.path(), "old").unwrap();
+    let client = place.client();
+    for framing in FRAMINGS {
+        for what in BOTH {
+            let mut body = what.body();
+            body[0] ^= 1;
+            place.answer(&Wire::new(framing, &body), End::Close);
+            for overwrite in [false, true] {
+                let result = place.open(&client, what).unwrap().to_file(place.path(), overwrite);
+                match result.unwrap_err() {
+                    Error::File { error, .. } if !overwrite => {
+                        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+                    }
+                    Error::Stream(_) if overwrite => {}
+                    error => panic!("{error:?}"),
+                }
+                assert_eq!(place.names(), ["target"]);
+                assert_eq!(fs::read(place.path()).unwrap(), b"old");
+            }
+        }
+    }
+    place.answer(&Wire::new(Framing::Length, SAMPLE), End::Close);
+    let received = place.open(&client, What::Sample).unwrap().to_file(place.path(), true).unwrap();
+    assert_eq!(place.take("replaced", received), SAMPLE);
+}
