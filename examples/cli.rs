@@ -164,6 +164,24 @@ impl Drop for Server {
     }
 }
 
+/// Reads a whole request. To a server that answers before, and closes, the rest is a broken connection.
+fn read_request(stream: &std::net::TcpStream) {
+    use io::{BufRead, Read};
+    let mut reader = io::BufReader::new(stream);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+    }
+    io::copy(&mut reader.take(length), &mut io::sink()).unwrap();
+}
+
 fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
 }
@@ -239,6 +257,14 @@ fn downloads_give_files_and_say_what_they_are() {
         let document = run(&["samples", ARCHIVE, "--output", &target]).json();
         assert_eq!(document["bytes"], fs::metadata(&target).unwrap().len());
         assert_eq!(names(&out), ["sample.bin", "samples.zip"]);
+        let folder = folder();
+        let into = folder.path().to_str().unwrap();
+        let document = run(&["samples", ARCHIVE, "--output", &target, "--force", "--extract", into]).json();
+        assert_eq!(document["extracted"]["damaged"], json!([]));
+        let files: Vec<_> = document["extracted"]["files"].as_array().unwrap().iter().collect();
+        assert_eq!(files.len(), 3);
+        assert_eq!(names(&folder).len(), 3);
+        assert_eq!(fs::metadata(folder.path().join(A)).unwrap().len(), 103);
     }
 }
 
@@ -432,6 +458,35 @@ fn a_download_that_is_not_what_was_asked_for_leaves_nothing() {
         .run(&["download", A, "--output", &target]);
     assert!(run.error(1).contains("not here"), "{}", run.stderr);
     assert_eq!(names(&out), [""; 0]);
+}
+
+#[test]
+fn a_download_that_breaks_off_is_begun_anew() {
+    let out = folder();
+    let target = in_folder(&out, "samples.zip");
+    // tiny_http does not send less than it declares, so this is the work of a server by hand
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let empty = b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    thread::spawn(move || {
+        use std::io::Write;
+        for (status, body, declared) in [
+            ("201 Created", br#"{"access_token": "t"}"#.as_slice(), 21),
+            ("200 OK", &empty[..9], 22),
+            ("200 OK", empty.as_slice(), 22),
+        ] {
+            let (mut stream, _) = listener.accept().unwrap();
+            read_request(&stream);
+            write!(stream, "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {declared}\r\n\r\n")
+                .unwrap();
+            stream.write_all(body).unwrap();
+        }
+    });
+    let run = run(command(&["--base-url", &base, "samples", "r-1", "--output", &target])
+        .env("FALCON_CLIENT_ID", "an-id")
+        .env("FALCON_CLIENT_SECRET", "s3cret"));
+    assert_eq!(run.json()["bytes"], 22);
+    assert_eq!(fs::read(&target).unwrap(), empty);
 }
 
 #[test]
@@ -695,7 +750,7 @@ fn ctrl_c_leaves_the_state_of_a_job_and_says_how_to_go_on() {
     let job = |word: &str| answer(200, json!({"meta": {"reqid": "r-1", "status": word}, "resources": []}));
     let server = Server::with_answers([job("done"), job("inprogress")]);
     let args =
-        ["--base-url", &server.base, "hunt", "--rule", rule, "--state", &state, "--poll-interval", "60"];
+        ["--base-url", &server.base, "hunt", "--rule", rule, "--state", &state, "--poll-interval", "2"];
     let mut command = command(&args);
     command.env("FALCON_CLIENT_ID", "an-id").env("FALCON_CLIENT_SECRET", "s3cret");
     let interrupted = interrupt_when(&mut command, || {
@@ -715,7 +770,7 @@ fn ctrl_c_leaves_the_state_of_a_job_and_says_how_to_go_on() {
 #[cfg(unix)]
 #[test]
 fn ctrl_c_leaves_no_half_of_a_sample() {
-    use std::io::{Read, Write};
+    use std::io::Write;
     let out = folder();
     let target = in_folder(&out, "sample.bin");
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -723,7 +778,7 @@ fn ctrl_c_leaves_no_half_of_a_sample() {
     thread::spawn(move || {
         let token = r#"{"access_token": "t"}"#;
         let (mut stream, _) = listener.accept().unwrap();
-        let _ = stream.read(&mut [0; 4096]);
+        read_request(&stream);
         write!(
             stream,
             "HTTP/1.1 201 Created\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{token}",
@@ -732,7 +787,7 @@ fn ctrl_c_leaves_no_half_of_a_sample() {
         .unwrap();
         drop(stream);
         let (mut stream, _) = listener.accept().unwrap();
-        let _ = stream.read(&mut [0; 4096]);
+        read_request(&stream);
         stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n").unwrap();
         // A sample that never ends, until the client goes away.
         while stream.write_all(&[b'x'; 1000]).is_ok() {

@@ -155,6 +155,9 @@ pub(crate) enum Command {
         /// The file to write.
         #[arg(long, value_name = "FILE")]
         output: PathBuf,
+        /// Also writes each sample into this folder, in a file named by its SHA-256.
+        #[arg(long, value_name = "DIR")]
+        extract: Option<PathBuf>,
     },
 
     /// Does it all: searches, schedules the download, waits, and fetches the archive.

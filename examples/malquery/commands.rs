@@ -2,17 +2,19 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{ErrorKind, Read};
+use std::io::{BufReader, ErrorKind, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use malquery_proto::client::{Download, Error, Job, JobStep};
+use malquery_proto::client::{Error, Job, JobStep};
 use malquery_proto::flow::{FlowError, JobFlow, Submission};
-use malquery_proto::operation::JsonReply;
-use malquery_proto::operations::{ExactSearch, FuzzySearch, GetRequest, Hunt, SamplesMultidownload};
+use malquery_proto::operation::{JsonReply, StreamOperation};
+use malquery_proto::operations::{
+    ExactSearch, FuzzySearch, GetDownload, GetRequest, GetSamples, Hunt, SamplesMultidownload,
+};
 use malquery_proto::types::{RequestId, Sample, SearchOptions, Sha256};
-use malquery_proto::{Client, Clock, OutputFile, Transport};
-use serde_json::json;
+use malquery_proto::{Archive, Client, Clock, OutputFile, Transport};
+use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
 use crate::args::{Command, Patterns, Results, Session, Wait};
@@ -54,7 +56,7 @@ pub(crate) fn run<T: Transport, C: Clock>(
             }
         }
         Command::Download { sample, output } => commands.download(sample, output),
-        Command::Samples { id, output } => print(&commands.fetch(&id, commands.create(output)?)?),
+        Command::Samples { id, output, extract } => commands.samples(&id, output, extract),
         Command::Collect { patterns, limit, output_dir } => commands.collect(patterns, limit, &output_dir),
     }
 }
@@ -161,22 +163,52 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
     fn download(&self, sample: Sha256, output: PathBuf) -> Result<(), Failure> {
         let output = self.create(output)?;
         note(format_args!("warning: {} will be raw, unencrypted malware", output.0.path().display()));
-        let reply = self.client.download(sample).map_err(|error| self.explain(error))?;
-        print(&self.write(reply.output, output)?)
+        print(&self.save(&GetDownload::new(sample), output)?)
     }
 
-    fn fetch(&self, id: &RequestId, output: Output) -> Result<serde_json::Value, Failure> {
+    fn samples(&self, id: &RequestId, output: PathBuf, extract: Option<PathBuf>) -> Result<(), Failure> {
+        if let Some(folder) = extract.as_ref().filter(|folder| !folder.is_dir()) {
+            return Err(Failure::Invalid(format!("{} is no folder to extract to", folder.display())));
+        }
+        let mut report = self.fetch(id, self.create(output.clone())?)?;
+        if let Some(folder) = extract {
+            report["extracted"] = self.extract(&output, &folder)?;
+        }
+        print(&report)
+    }
+
+    fn fetch(&self, id: &RequestId, output: Output) -> Result<Value, Failure> {
         let path = output.0.path().display();
         note(format_args!("{path} will be a zip of malware; its password is `infected`"));
         // The archive was paid for.
         interrupt::hint(Some(format!("fetch it again with: malquery samples {id} --output {path}")));
-        let reply = self.client.samples(id).map_err(|error| self.explain(error));
-        let written = reply.and_then(|reply| self.write(reply.output, output));
-        match written {
+        let saved = self.save(&GetSamples::new(id.clone()), output);
+        match saved {
             Ok(_) => interrupt::hint(None),
             Err(_) => interrupt::show_hint(),
         }
-        written
+        saved
+    }
+
+    /// Writes each sample of an archive into a file that is named by its SHA-256.
+    fn extract(&self, archive: &Path, folder: &Path) -> Result<Value, Failure> {
+        note(format_args!("warning: the files in {} will be raw, unencrypted malware", folder.display()));
+        let failed = |error: &dyn std::error::Error| Failure::failed(error);
+        let file = BufReader::new(File::open(archive).map_err(|error| failed(&error))?);
+        let mut archive = Archive::open(file).map_err(|error| failed(&error))?;
+        let report = archive.extract(folder, self.session.force).map_err(|error| failed(&error))?;
+        let files = report.found.iter().map(|found| {
+            let path = found.file.as_deref().map(|path| path.to_string_lossy());
+            json!({"path": path, "bytes": found.bytes, "sha256": found.sha256})
+        });
+        let damaged = report
+            .damaged
+            .iter()
+            .map(|damaged| json!({"name": damaged.name.to_string(), "error": damaged.error.to_string()}));
+        for damaged in &report.damaged {
+            note(format_args!("warning: {} of the archive is damaged: {}", damaged.name, damaged.error));
+        }
+        Ok(json!({"files": files.collect::<Vec<_>>(), "damaged": damaged.collect::<Vec<_>>()}))
     }
 
     /// Says which option ended the command.
@@ -190,19 +222,17 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         }
     }
 
-    fn write(&self, download: Download<T::Body>, output: Output) -> Result<serde_json::Value, Failure> {
-        let (output, _scratch) = output;
+    fn save<O: StreamOperation>(&self, operation: &O, (output, _scratch): Output) -> Result<Value, Failure> {
         let path = output.path().to_owned();
-        let bar = bar(download.length());
-        let shown = bar.clone();
-        let received = download
-            .on_progress(move |bytes| {
-                shown.set_position(bytes);
-                ControlFlow::Continue(())
-            })
-            .write_to(output);
-        bar.finish_and_clear();
-        let received = received?;
+        let mut shown = None;
+        let result = self.client.save(operation, output, |bytes, total| {
+            shown.get_or_insert_with(|| bar(total)).set_position(bytes);
+            ControlFlow::Continue(())
+        });
+        if let Some(bar) = shown {
+            bar.finish_and_clear();
+        }
+        let received = result.map_err(|error| self.explain(error))?;
         // JSON has no way to write a path that is not Unicode.
         Ok(json!({"path": path.to_string_lossy(), "bytes": received.bytes, "sha256": received.sha256}))
     }

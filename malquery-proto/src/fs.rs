@@ -2,12 +2,14 @@
 #![allow(clippy::disallowed_methods)]
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use crate::client::{Download, Error};
+use crate::client::{Client, Clock, Download, Error, Transport};
+use crate::operation::StreamOperation;
 use crate::stream::Received;
 
 /// How much is read and written at a time.
@@ -78,6 +80,15 @@ impl OutputFile {
     /// Where it stands until it is complete, for a program that may be ended before it can drop this.
     pub fn temporary(&self) -> &Path {
         self.file.path()
+    }
+
+    /// Begins anew.
+    fn clear(&mut self) -> Result<(), Error> {
+        let file = self.file.as_file_mut();
+        file.set_len(0)
+            .and_then(|()| file.seek(SeekFrom::Start(0)))
+            .map(drop)
+            .map_err(|error| Error::File { path: self.path.clone(), error })
     }
 
     fn finish(self) -> Result<(), Error> {
@@ -177,22 +188,73 @@ impl<B: Read> Download<B> {
     /// # Errors
     /// As [`Download::to_file`].
     pub fn write_to(mut self, mut output: OutputFile) -> Result<Received, Error> {
-        let mut chunk = vec![0; CHUNK];
-        let received = loop {
-            match self.read(&mut chunk) {
-                Ok(0) => match self.received() {
-                    Some(received) => break received,
-                    None => return Err(Error::Body(io::ErrorKind::UnexpectedEof.into())),
-                },
-                Ok(count) => output
-                    .file
-                    .write_all(&chunk[..count])
-                    .map_err(|error| Error::File { path: output.path.clone(), error })?,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
-            }
-        };
+        let received = copy(&mut self, &mut output, |_| ControlFlow::Continue(()))?;
         output.finish()?;
         Ok(received)
+    }
+}
+
+impl<T: Transport, C: Clock> Client<T, C> {
+    /// Downloads into a file that was made before. A download that breaks off is begun anew, as the retry policy
+    /// allows; one with the wrong bytes is not, since they would be the same. See [`GetDownload`] for what another
+    /// try of a sample may cost.
+    ///
+    /// `progress` is told the bytes that were read and, if it was declared, their total, and may end the download.
+    ///
+    /// [`GetDownload`]: crate::operations::GetDownload
+    ///
+    /// # Errors
+    /// As [`Client::open`] and [`Download::to_file`]. In all cases nothing is left behind.
+    pub fn save<O: StreamOperation>(
+        &self,
+        operation: &O,
+        mut output: OutputFile,
+        mut progress: impl FnMut(u64, Option<u64>) -> ControlFlow<()>,
+    ) -> Result<Received, Error> {
+        let mut attempts = 0;
+        loop {
+            let mut download = self.open(operation)?.output;
+            let total = download.length();
+            match copy(&mut download, &mut output, |bytes| progress(bytes, total)) {
+                Ok(received) => {
+                    output.finish()?;
+                    return Ok(received);
+                }
+                Err(error) => {
+                    attempts += 1;
+                    let Some(time) = self.retry_at(attempts).filter(|_| error.is_retryable()) else {
+                        return Err(error);
+                    };
+                    log::debug!("the download broke off and is begun anew: {error}");
+                    self.clock().sleep_until(time);
+                    output.clear()?;
+                }
+            }
+        }
+    }
+}
+
+/// Copies a download into a file, and checks that it is whole.
+fn copy<B: Read>(
+    download: &mut Download<B>,
+    output: &mut OutputFile,
+    mut progress: impl FnMut(u64) -> ControlFlow<()>,
+) -> Result<Received, Error> {
+    let mut chunk = vec![0; CHUNK];
+    let mut bytes = 0;
+    loop {
+        match download.read(&mut chunk) {
+            Ok(0) => return download.received().ok_or(Error::Body(io::ErrorKind::UnexpectedEof.into())),
+            Ok(count) => {
+                let written = output.file.write_all(&chunk[..count]);
+                written.map_err(|error| Error::File { path: output.path.clone(), error })?;
+                bytes += count as u64;
+                if progress(bytes).is_break() {
+                    return Err(Error::Stopped);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }

@@ -448,6 +448,14 @@ impl<T: Transport, C: Clock> Client<T, C> {
         }
     }
 
+    /// When to try again after so many attempts, if attempts and time allow it.
+    #[cfg(feature = "fs")]
+    pub(crate) fn retry_at(&self, attempts: u32) -> Option<Timestamp> {
+        let time = self.clock.now().after(self.retry.delay(attempts, self.seed()));
+        let in_time = self.deadline.is_none_or(|deadline| time < deadline);
+        (attempts < self.retry.max_attempts && in_time).then_some(time)
+    }
+
     fn call_flow(&self) -> CallFlow {
         let mut flow = CallFlow::new(self.retry, self.seed());
         flow.set_deadline(self.deadline);

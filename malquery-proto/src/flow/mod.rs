@@ -175,7 +175,7 @@ impl RetryPolicy {
     }
 
     /// The pause after this many attempts, between a half and the whole of the doubled delay.
-    fn delay(&self, attempts: u32, seed: u64) -> Duration {
+    pub(crate) fn delay(&self, attempts: u32, seed: u64) -> Duration {
         let doubled =
             self.first_delay.saturating_mul(1u32 << attempts.saturating_sub(1).min(20)).min(self.max_delay);
         let half = doubled / 2;
