@@ -804,3 +804,19 @@ fn ctrl_c_leaves_no_half_of_a_sample() {
     assert_eq!(run.error(1), "error: interrupted");
     assert_eq!(names(&out), [""; 0]);
 }
+
+#[test]
+fn the_account_is_not_followed_to_its_cloud_when_that_is_not_wanted() {
+    let server = Server::start(|_| {
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let location = header("location", "https://api.us-2.crowdstrike.com/oauth2/token");
+        (308, vec![location, header("x-cs-region", "us-2")], vec![])
+    });
+    let run = server.run(&["quotas", "--no-region-redirect"]);
+    assert_eq!(
+        run.error(1),
+        "error: oauth2AccessToken answered 308 Permanent Redirect; hint: the account lives in another cloud: set \
+         FALCON_CLOUD=us-2, or name that cloud"
+    );
+    assert_eq!(server.asked(), ["POST /oauth2/token"]);
+}
