@@ -29,7 +29,11 @@ type Response = http::Response<Vec<u8>>;
 impl Session {
     fn new(auth: Auth) -> Result<Self, reqwest::Error> {
         // The token endpoint redirects to another cloud, and malquery decides where credentials may go.
-        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+        // A connection that was idle may be closed just as a hunt goes out, and it would not be known whether it arrived.
+        let http = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .pool_max_idle_per_host(0)
+            .build()?;
         Ok(Self { http, auth: Mutex::new(auth) })
     }
 

@@ -67,7 +67,7 @@ fn a_job_handle_tells_asks_and_waits() {
     let (mock, guard) = play([job("done"), job("inprogress"), job("inprogress"), job("done")]);
     let clock = VirtualClock::new();
     let client = client(mock, clock.clone());
-    let hunt =
+    let mut hunt =
         client.hunt(&Hunt::new("rule a { condition: true }")).unwrap().interval(Duration::from_secs(60));
     assert_eq!(hunt.id().as_str(), "r-1");
     assert!(hunt.submitted().unwrap().trace_id.is_none());

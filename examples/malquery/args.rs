@@ -55,7 +55,7 @@ pub(crate) struct Session {
     #[arg(long, global = true)]
     pub(crate) no_region_redirect: bool,
 
-    /// Refuses a hunt or a download that the rest of the monthly quota does not cover.
+    /// Refuses a hunt or a multi-download that the rest of the monthly quota does not cover.
     #[arg(long, global = true)]
     pub(crate) check_quota: bool,
 
@@ -182,6 +182,13 @@ pub(crate) struct Wait {
     /// Waits, and keeps the state of the job in this file, so that `resume` can go on with it.
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
+}
+
+impl Command {
+    /// Whether it goes on with a real job, of which a demonstration knows nothing.
+    pub(crate) fn is_resume(&self) -> bool {
+        matches!(self, Self::Resume { .. })
+    }
 }
 
 impl Wait {

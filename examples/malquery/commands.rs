@@ -123,11 +123,17 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
                 told = Some(id.clone());
             }
             interrupt::hint(match (state, flow.id()) {
-                (Some(state), _) => Some(format!("go on with: malquery resume {}", state.display())),
-                (None, Some(id)) => {
-                    Some(format!("the job may go on; look at it with: malquery request {id} --wait"))
+                (Some(state), Some(_)) => Some(format!("go on with: malquery resume {}", state.display())),
+                (None, Some(id)) => Some(format!("the job may go on; look at it with: malquery request {id} --wait")),
+                (Some(state), None) if flow.to_submit().is_some() => {
+                    Some(format!("nothing was submitted; go on with: malquery resume {}", state.display()))
                 }
-                (None, None) => None,
+                (None, None) if flow.to_submit().is_some() => None,
+                // The request is under way, or its outcome is not known.
+                (_, None) => {
+                    let advice = "it is not known whether the job was submitted; compare `malquery quotas` before you start it anew";
+                    Some(advice.into())
+                }
             });
             match (step, flow.id()) {
                 (JobStep::Wait(_), Some(id)) => waiting.set_message(harmless(&format!("waiting for {id}"))),
@@ -339,5 +345,9 @@ fn keep(flow: &JobFlow, path: &Path) -> Result<(), Failure> {
     serde_json::to_writer_pretty(&mut file, flow).map_err(|error| failed(&error))?;
     file.as_file().sync_all().map_err(|error| failed(&error))?;
     file.persist(path).map_err(|error| failed(&error.error))?;
+    // What is on disk must know of a request before it goes out, also after a power cut. Not every system can do this.
+    if let Ok(folder) = File::open(folder) {
+        let _ = folder.sync_all();
+    }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What Ctrl-C does: it ends the command at once, removes what is half written, and says how to go on.
 //!
-//! A job's state is on disk, or its id was told, before anything is sent.
+//! What cannot be saved is the id of a job whose submission is under way just then: it is not known yet. The hint
+//! says so.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -47,7 +47,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
     match &session.replay {
         Some(path) => replay(&Cassette::load(path).map_err(|error| invalid(&error))?, &session, command),
         // Who names a service means it, and must not be served a demonstration in its place.
-        None if credentials_are_set() || session.names_a_service() => {
+        None if credentials_are_set() || session.names_a_service() || command.is_resume() => {
             let settings =
                 Settings::from_lookup(|name| lookup(&session, name)).map_err(|error| invalid(&error))?;
             let auth =

@@ -1,5 +1,5 @@
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use malquery_proto::{Clock, Timestamp};
 
@@ -13,9 +13,11 @@ impl Clock for SystemClock {
     }
 
     fn sleep_until(&self, time: Timestamp) {
-        // In slices, since the clock may be set meanwhile, and may not run on while the machine sleeps.
+        // In slices, since the clock may be set meanwhile, and may not run on while the machine sleeps. Should it be set
+        // back, the wait is no longer for that.
+        let (begun, whole) = (Instant::now(), time.since(self.now()));
         loop {
-            let left = time.since(self.now());
+            let left = time.since(self.now()).min(whole.saturating_sub(begun.elapsed()));
             if left.is_zero() {
                 return;
             }

@@ -54,11 +54,13 @@ impl<'a, T: Transport, C: Clock> Job<'a, T, C> {
         self
     }
 
-    /// Waits until the job is done, and gives its results.
+    /// Waits until the job is done, and gives its results. After an error the handle is still there: its id finds the
+    /// job again, and it may be waited for once more. A status word that is not known means to wait on, so give the
+    /// client a deadline if you do not want to wait for ever.
     ///
     /// # Errors
     /// [`FlowError::JobFailed`](crate::flow::FlowError::JobFailed) when it failed; otherwise see [`Client::call`].
-    pub fn wait(self) -> Result<JsonReply<GetRequest>, Error> {
+    pub fn wait(&mut self) -> Result<JsonReply<GetRequest>, Error> {
         self.observe(|_, _| ControlFlow::Continue(()))
     }
 
@@ -67,7 +69,7 @@ impl<'a, T: Transport, C: Clock> Job<'a, T, C> {
     /// # Errors
     /// See [`Client::run_job`].
     pub fn observe(
-        mut self,
+        &mut self,
         observe: impl FnMut(&JobFlow, JobStep) -> ControlFlow<()>,
     ) -> Result<JsonReply<GetRequest>, Error> {
         self.client.run_job(&mut self.flow, observe)

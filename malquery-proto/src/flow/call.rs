@@ -99,7 +99,11 @@ impl CallFlow {
         self.started = Some(started);
         let limit = started.after(self.policy.time_limit);
         let ends = self.deadline.map_or(limit, |deadline| deadline.min(limit));
-        if now < ends { Ok(ends) } else { Err(FlowError::TimeUp { operation: meta.id }) }
+        if now < ends {
+            return Ok(ends);
+        }
+        self.begin_anew();
+        Err(FlowError::TimeUp { operation: meta.id })
     }
 
     /// A pause before the call begins, which only the deadline ends.
@@ -160,7 +164,7 @@ impl CallFlow {
         if let Some(time) = self.pause.and_then(|pause| pause.end(now)) {
             return Ok(Step::Wait(time.min(ends)));
         }
-        let bearer = auth.bearer(now, &mut self.seen).inspect_err(|_| self.seen = None)?;
+        let bearer = auth.bearer(now, &mut self.seen).inspect_err(|_| self.begin_anew())?;
         match bearer {
             Bearer::Wait(time) => Ok(Step::Wait(time.min(ends))),
             Bearer::Fetch(request, ticket) => Ok(Step::Send(
@@ -350,11 +354,16 @@ impl CallFlow {
             }
             ApiErrorKind::RateLimited => {
                 let hint = api.retry_at(now);
-                if let Some(hint) = hint {
-                    // It holds for the other calls, too, whatever becomes of this one.
-                    auth.pause(now, hint.min(now.after(self.policy.max_rate_limit_wait)));
+                let verdict = self.again(now, hint, error.into());
+                // It holds for the other calls, too, whatever becomes of this one; but no longer than they would wait.
+                let pause = match verdict {
+                    Verdict::Again(time) => time,
+                    Verdict::Fail(_) => hint,
+                };
+                if let Some(time) = pause {
+                    auth.pause(now, time.min(now.after(RetryPolicy::default().max_rate_limit_wait)));
                 }
-                self.again(now, hint, error.into())
+                verdict
             }
             _ if api.is_retryable() && call.replay == Replay::Billed => {
                 Verdict::Fail(FlowError::Unsure { operation: call.operation, reply: Some(api.clone()) })

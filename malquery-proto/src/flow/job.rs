@@ -26,6 +26,7 @@ use crate::types::{JobStatus, RequestId};
 /// | poll | `done` | done |
 /// | poll | `failed` | [`FlowError::JobFailed`] |
 /// | poll | `inprogress`, or a word that is not known | again after the interval |
+/// | poll | no status, ten times in a row | [`FlowError::NoStatus`] |
 /// | restored while the submission was under way | poll | [`FlowError::Unsure`] |
 /// | any | attempts or time used up | error |
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -36,6 +37,9 @@ pub struct JobFlow {
     interval: Duration,
     phase: Phase,
     next_poll: Option<Pause>,
+    /// Replies in a row that did not tell a status.
+    #[serde(default)]
+    silent: u32,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -86,6 +90,9 @@ pub enum JobProgress {
     Done(Box<JsonReply<GetRequest>>),
 }
 
+/// How many replies in a row may lack a status. A word that is not known is one: it means to ask again.
+const MOST_SILENT: u32 = 10;
+
 /// The reply to an attempt, read and not yet taken.
 #[derive(Debug)]
 pub struct JobReply(Read);
@@ -117,6 +124,7 @@ impl JobFlow {
             interval: Duration::from_secs(5),
             phase,
             next_poll: None,
+            silent: 0,
         }
     }
 
@@ -253,7 +261,12 @@ impl JobFlow {
         match &reply.meta.status {
             Some(JobStatus::Done) => Ok(JobProgress::Done(reply.into())),
             Some(JobStatus::Failed) => Err(FlowError::JobFailed(reply.into())),
-            _ => {
+            status => {
+                self.silent = if status.is_none() { self.silent + 1 } else { 0 };
+                if self.silent >= MOST_SILENT {
+                    self.silent = 0;
+                    return Err(FlowError::NoStatus);
+                }
                 self.next_poll = Some(Pause::new(now, now.after(self.interval)));
                 Ok(JobProgress::Pending)
             }

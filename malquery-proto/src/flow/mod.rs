@@ -240,6 +240,9 @@ pub enum FlowError {
     #[error("{needed} {what} are needed and {left} are left this month; nothing was sent")]
     #[allow(missing_docs)]
     QuotaShort { what: &'static str, needed: u64, left: u64 },
+    /// The service answers, but does not tell where the job is.
+    #[error("the service does not tell the status of the job; check its request id")]
+    NoStatus,
     /// The service says that the job failed.
     #[error("the job failed{}", reasons(.0))]
     JobFailed(Box<JsonReply<GetRequest>>),

@@ -501,6 +501,38 @@ fn a_job_that_is_not_known_is_an_error_and_not_waited_for() {
 }
 
 #[test]
+fn a_job_without_a_status_is_not_asked_about_for_ever() {
+    let silent = || reply(200, r#"{"meta": {}, "resources": []}"#);
+    let mut service = Service::new([token()].into_iter().chain((0..99).map(|_| silent())));
+    let error =
+        service.job(&mut JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7)).unwrap_err();
+    assert!(matches!(error, FlowError::NoStatus), "{error}");
+    assert_eq!(service.sent.len(), 11);
+}
+
+#[test]
+fn a_flow_whose_time_was_up_may_be_taken_up_again() {
+    let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+    let mut flow = CallFlow::new(RetryPolicy::default(), 7);
+    let Step::Send(attempt) = flow.poll(START, &mut auth, &GetQuotas).unwrap() else { panic!() };
+    flow.on_failure(START, &mut auth, attempt.ticket, SendFailure::NotSent).unwrap();
+    let later = START.after(Duration::from_secs(601));
+    assert!(matches!(flow.poll(later, &mut auth, &GetQuotas).unwrap_err(), FlowError::TimeUp { .. }));
+    assert!(matches!(flow.poll(later, &mut auth, &GetQuotas).unwrap(), Step::Send(_)));
+}
+
+#[test]
+fn a_rate_limit_without_a_hint_holds_for_others_too() {
+    let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+    let [mut one, mut other] = [1, 2].map(|seed| CallFlow::new(RetryPolicy::default(), seed));
+    let Step::Send(attempt) = one.poll(START, &mut auth, &GetQuotas).unwrap() else { panic!() };
+    let headers = HeaderMap::new();
+    let head = ResponseHead { status: StatusCode::TOO_MANY_REQUESTS, headers: &headers };
+    one.on_response(START, &mut auth, &GetQuotas, attempt.ticket, head, GATEWAY_429.as_bytes()).unwrap();
+    assert!(matches!(other.poll(START, &mut auth, &GetQuotas).unwrap(), Step::Wait(_)));
+}
+
+#[test]
 fn a_failed_job_says_why() {
     let failed =
         reply(200, r#"{"meta": {"status": "failed", "trace_id": "t-1"}, "errors": [{"message": "line 3"}]}"#);
