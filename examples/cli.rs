@@ -820,3 +820,34 @@ fn the_account_is_not_followed_to_its_cloud_when_that_is_not_wanted() {
     );
     assert_eq!(server.asked(), ["POST /oauth2/token"]);
 }
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_during_a_submission_waits_for_its_id() {
+    let out = folder();
+    let state = in_folder(&out, "state.json");
+    let rule = concat!(env!("CARGO_MANIFEST_DIR"), "/rules/demo.yar");
+    let server = Server::start(|request| {
+        let path = request.uri().path();
+        if path == "/oauth2/token" {
+            return answer(201, json!({"access_token": "t0ken", "expires_in": 1799}));
+        }
+        assert_eq!(path, "/malquery/queries/hunt/v1");
+        // long enough for the signal to arrive in between
+        thread::sleep(std::time::Duration::from_secs(2));
+        answer(200, json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": []}))
+    });
+    for options in [["--state", state.as_str()].as_slice(), &[]] {
+        let mut command = command(&["--base-url", &server.base, "hunt", "--rule", rule]);
+        command.args(options).env("FALCON_CLIENT_ID", "an-id").env("FALCON_CLIENT_SECRET", "s3cret");
+        let before = server.asked().len();
+        let run = interrupt_when(&mut command, || {
+            server.asked()[before..].iter().any(|line| line.contains("hunt"))
+        });
+        assert!(run.stderr.contains("waiting for the reply to a submission"), "{}", run.stderr);
+        assert!(run.stderr.contains("the request id is r-1"), "{}", run.stderr);
+        assert_eq!(run.code, i32::from(!options.is_empty()), "{}", run.stderr);
+    }
+    assert!(fs::read_to_string(&state).unwrap().contains("r-1"));
+    assert_eq!(names(&out), ["state.json"]);
+}

@@ -35,12 +35,12 @@ pub(crate) fn run<T: Transport, C: Clock>(
             if wait.is_set() {
                 commands.start(search, &wait)
             } else {
-                submitted(&client.exact_search(&search)?)
+                submitted(|| client.exact_search(&search))
             }
         }
         Command::Hunt { rule, options, wait } => {
             let hunt = Hunt::new(read(&rule)?).options(options.into());
-            if wait.is_set() { commands.start(hunt, &wait) } else { submitted(&client.hunt(&hunt)?) }
+            if wait.is_set() { commands.start(hunt, &wait) } else { submitted(|| client.hunt(&hunt)) }
         }
         Command::Request { id, wait } if wait.is_set() => {
             commands.wait_and_print(client.attach(id).flow().clone(), &wait)
@@ -52,7 +52,7 @@ pub(crate) fn run<T: Transport, C: Clock>(
             if wait.is_set() {
                 commands.start(SamplesMultidownload::new(samples), &wait)
             } else {
-                submitted(&client.samples_multidownload(samples)?)
+                submitted(|| client.samples_multidownload(samples))
             }
         }
         Command::Download { sample, output } => commands.download(sample, output),
@@ -99,21 +99,28 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
             // What is there may be the state of a job that is paid for. The file itself is made in every step.
             drop(self.create(state.clone())?);
         }
-        print_reply(&self.wait(flow, wait.state.as_deref())?.output)
+        print_reply(&self.wait(flow, wait.state.as_deref(), false)?.output)
     }
 
     fn resume(&self, state: PathBuf) -> Result<(), Failure> {
         let flow = serde_json::from_str(&read(&state)?).map_err(|error| {
             Failure::Invalid(format!("{} is no state of a job: {error}", state.display()))
         })?;
-        print_reply(&self.wait(flow, Some(&state))?.output)
+        print_reply(&self.wait(flow, Some(&state), true)?.output)
     }
 
     /// Waits for the end of a job, keeps its state, and says how to go on should it be interrupted.
-    fn wait(&self, mut flow: JobFlow, state: Option<&Path>) -> Result<JsonReply<GetRequest>, Failure> {
+    fn wait(
+        &self,
+        mut flow: JobFlow,
+        state: Option<&Path>,
+        resumed: bool,
+    ) -> Result<JsonReply<GetRequest>, Failure> {
         flow.set_interval(self.session.poll_interval);
         let mut told = flow.id().cloned();
         let mut lost = None;
+        // What another process put there meanwhile may be the state of a job that is paid for.
+        let mut is_new = flow.to_submit().is_some() && !self.session.force && !resumed;
         let waiting = spinner("submitting");
         let result = self.client.run_job(&mut flow, |flow, step| {
             if told.is_none()
@@ -135,18 +142,27 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
                     Some(advice.into())
                 }
             });
+            let submitting = step == JobStep::Send && flow.id().is_none() && flow.to_submit().is_none();
+            if submitting {
+                interrupt::submitting(true);
+            }
             match (step, flow.id()) {
                 (JobStep::Wait(_), Some(id)) => waiting.set_message(harmless(&format!("waiting for {id}"))),
                 (JobStep::Send, Some(id)) => waiting.set_message(harmless(&format!("asking for {id}"))),
                 _ => {}
             }
             // Before the request goes out, so that what is on disk knows of it.
-            match state.map(|path| keep(flow, path)) {
-                Some(Err(error)) => {
+            let kept = state.map_or(Ok(()), |path| keep(flow, path, std::mem::take(&mut is_new)));
+            if !submitting {
+                interrupt::submitting(false);
+            }
+            match kept {
+                Err(error) => {
                     lost = Some(error);
                     ControlFlow::Break(())
                 }
-                _ => ControlFlow::Continue(()),
+                Ok(()) if interrupt::stopped() && !submitting => ControlFlow::Break(()),
+                Ok(()) => ControlFlow::Continue(()),
             }
         });
         waiting.finish_and_clear();
@@ -274,7 +290,7 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
     fn collect_into(&self, patterns: Patterns, limit: Option<u32>, archive: Output) -> Result<(), Failure> {
         let options = limit.map_or_else(SearchOptions::new, |limit| SearchOptions::new().limit(limit));
         let search =
-            self.wait(self.client.job(ExactSearch::new(patterns.patterns).options(options)), None)?;
+            self.wait(self.client.job(ExactSearch::new(patterns.patterns).options(options)), None, false)?;
         let found = samples(&search.resources, limit);
         if found.is_empty() {
             if !search.resources.is_empty() {
@@ -290,12 +306,14 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         }
 
         note(format_args!("downloading {} samples, each of which costs a download", found.len()));
+        interrupt::submitting(true);
         let job = self.client.samples_multidownload(found.iter().copied())?;
         let id = job.id();
         note(format_args!(
             "submitted; the request id is {id}; fetch it later with: malquery samples {id} --output FILE"
         ));
-        self.wait(job.flow().clone(), None)?;
+        interrupt::submitting(false);
+        self.wait(job.flow().clone(), None, false)?;
         let mut report = self.fetch(id, archive)?;
         report["search"] = json!(search.meta.reqid);
         report["download"] = json!(id);
@@ -328,14 +346,19 @@ fn read(path: &Path) -> Result<String, Failure> {
 }
 
 /// Prints the reply to a submission.
-fn submitted<T: Transport, C: Clock>(job: &Job<'_, T, C>) -> Result<(), Failure> {
+fn submitted<'a, T: Transport + 'a, C: Clock + 'a>(
+    submit: impl FnOnce() -> Result<Job<'a, T, C>, Error>,
+) -> Result<(), Failure> {
+    interrupt::submitting(true);
+    let job = submit()?;
     // Also here, should standard output be full: it was paid for.
     note(format_args!("submitted; the request id is {}", job.id()));
+    interrupt::submitting(false);
     job.submitted().map_or(Ok(()), |reply| print_reply(&reply.output))
 }
 
 /// Writes the state of a job, whole or not at all. It may hold a YARA rule, so it is for its owner alone.
-fn keep(flow: &JobFlow, path: &Path) -> Result<(), Failure> {
+fn keep(flow: &JobFlow, path: &Path, is_new: bool) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| {
         Failure::Failed(format!("{} could not be written: {error}", path.display()))
     };
@@ -344,7 +367,8 @@ fn keep(flow: &JobFlow, path: &Path) -> Result<(), Failure> {
     let (mut file, _scratch) = Scratch::make(make, NamedTempFile::path).map_err(|error| failed(&error))?;
     serde_json::to_writer_pretty(&mut file, flow).map_err(|error| failed(&error))?;
     file.as_file().sync_all().map_err(|error| failed(&error))?;
-    file.persist(path).map_err(|error| failed(&error.error))?;
+    if is_new { file.persist_noclobber(path) } else { file.persist(path) }
+        .map_err(|error| failed(&error.error))?;
     // What is on disk must know of a request before it goes out, also after a power cut. Not every system can do this.
     if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();

@@ -1,15 +1,17 @@
 //! What Ctrl-C does: it ends the command at once, removes what is half written, and says how to go on.
 //!
-//! What cannot be saved is the id of a job whose submission is under way just then: it is not known yet. The hint
-//! says so.
+//! While a submission is under way the id of the job is not known yet, so the first Ctrl-C waits for the reply.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{fs, process};
 
 use crate::output::note;
 
 static HINT: Mutex<Option<String>> = Mutex::new(None);
+static SUBMITTING: AtomicBool = AtomicBool::new(false);
+static STOPPED: AtomicBool = AtomicBool::new(false);
 static SCRATCH: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -19,6 +21,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Listens for Ctrl-C from now on.
 pub(crate) fn listen() {
     let listening = ctrlc::set_handler(|| {
+        let first = !STOPPED.swap(true, Ordering::SeqCst);
+        if first && SUBMITTING.load(Ordering::SeqCst) {
+            note(format_args!(
+                "waiting for the reply to a submission, lest its id be lost; Ctrl-C again ends at once"
+            ));
+            return;
+        }
         // No other thread makes a file from here on.
         let scratch = lock(&SCRATCH);
         for path in &*scratch {
@@ -32,6 +41,16 @@ pub(crate) fn listen() {
     if let Err(error) = listening {
         note(format_args!("warning: Ctrl-C will end this without a word: {error}"));
     }
+}
+
+/// A submission goes out, or its reply was taken: in between Ctrl-C waits.
+pub(crate) fn submitting(under_way: bool) {
+    SUBMITTING.store(under_way, Ordering::SeqCst);
+}
+
+/// Whether Ctrl-C came in between.
+pub(crate) fn stopped() -> bool {
+    STOPPED.load(Ordering::SeqCst)
 }
 
 /// What to say on how to go on.

@@ -379,21 +379,26 @@ impl CallFlow {
     /// Again after a pause, unless attempts or time are used up.
     fn again(&mut self, now: Timestamp, hint: Option<Timestamp>, error: FlowError) -> Verdict {
         self.attempts += 1;
-        match self.pause_after(now, self.attempts, hint) {
+        match self.pause_after(now, self.attempts, hint).filter(|time| self.lasts_until(now, *time)) {
             Some(time) => Verdict::Again(Some(time)),
             None => Verdict::Fail(error),
         }
     }
 
+    /// When to try again after so many failures, whether or not the call has the time for it.
     fn pause_after(&self, now: Timestamp, attempts: u32, hint: Option<Timestamp>) -> Option<Timestamp> {
         let time = match hint.filter(|hint| *hint > now) {
             Some(hint) if hint.since(now) > self.policy.max_rate_limit_wait => return None,
             Some(hint) => hint,
             None => now.after(self.policy.delay(attempts, self.seed)),
         };
+        (attempts < self.policy.max_attempts).then_some(time)
+    }
+
+    /// Whether the call has not ended by then.
+    fn lasts_until(&self, now: Timestamp, time: Timestamp) -> bool {
         let limit = self.started.unwrap_or(now).after(self.policy.time_limit);
-        let ends = self.deadline.map_or(limit, |deadline| deadline.min(limit));
-        (attempts < self.policy.max_attempts && time < ends).then_some(time)
+        time < self.deadline.map_or(limit, |deadline| deadline.min(limit))
     }
 
     fn settle(&mut self, now: Timestamp, replay: Replay, verdict: Verdict) -> Result<(), FlowError> {
@@ -437,7 +442,12 @@ impl CallFlow {
         match again.and_then(|hint| self.pause_after(now, self.token_attempts, hint)) {
             Some(time) => {
                 auth.retry_token_at(now, time);
-                Ok(())
+                if self.lasts_until(now, time) {
+                    return Ok(());
+                }
+                // Its own time is up; the other flows may go on.
+                self.begin_anew();
+                Err(error)
             }
             None => {
                 auth.refuse(&error);

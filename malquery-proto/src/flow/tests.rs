@@ -533,6 +533,18 @@ fn a_rate_limit_without_a_hint_holds_for_others_too() {
 }
 
 #[test]
+fn a_flow_whose_own_time_is_up_does_not_end_the_others() {
+    let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
+    let [mut short, mut long] = [1, 2].map(|seed| CallFlow::new(RetryPolicy::default(), seed));
+    short.set_deadline(Some(START.after(Duration::from_millis(10))));
+    let Step::Send(fetch) = short.poll(START, &mut auth, &GetQuotas).unwrap() else { panic!() };
+    assert!(matches!(long.poll(START, &mut auth, &GetQuotas).unwrap(), Step::Wait(_)));
+    short.on_failure(START, &mut auth, fetch.ticket, SendFailure::Unknown).unwrap_err();
+    let Step::Wait(time) = long.poll(START, &mut auth, &GetQuotas).unwrap() else { panic!() };
+    assert!(matches!(long.poll(time, &mut auth, &GetQuotas).unwrap(), Step::Send(_)));
+}
+
+#[test]
 fn a_failed_job_says_why() {
     let failed =
         reply(200, r#"{"meta": {"status": "failed", "trace_id": "t-1"}, "errors": [{"message": "line 3"}]}"#);
