@@ -851,3 +851,33 @@ fn ctrl_c_during_a_submission_waits_for_its_id() {
     assert!(fs::read_to_string(&state).unwrap().contains("r-1"));
     assert_eq!(names(&out), ["state.json"]);
 }
+
+#[test]
+fn two_processes_do_not_go_on_with_one_job() {
+    let out = folder();
+    let state = in_folder(&out, "state.json");
+    let rule = concat!(env!("CARGO_MANIFEST_DIR"), "/rules/demo.yar");
+    let server = Server::start(|request| match request.uri().path() {
+        "/oauth2/token" => {
+            // Until the token comes, the state says that nothing was submitted.
+            thread::sleep(std::time::Duration::from_secs(2));
+            answer(201, json!({"access_token": "t0ken", "expires_in": 1799}))
+        }
+        _ => answer(200, json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": []})),
+    });
+    let mut first = command(&["--base-url", &server.base, "hunt", "--rule", rule, "--state", &state]);
+    first.env("FALCON_CLIENT_ID", "an-id").env("FALCON_CLIENT_SECRET", "s3cret");
+    let running = thread::spawn(move || run(&mut first));
+    while server.asked().is_empty() {
+        thread::sleep(std::time::Duration::from_millis(5));
+    }
+    for args in
+        [["resume", state.as_str()].as_slice(), &["hunt", "--rule", rule, "--state", &state, "--force"]]
+    {
+        assert!(server.run(args).error(2).contains("another malquery is busy with this job"));
+    }
+    running.join().unwrap().json();
+    assert_eq!(server.asked().iter().filter(|line| line.contains("hunt")).count(), 1);
+    assert_eq!(names(&out), ["state.json"]);
+    server.run(&["resume", &state]).json();
+}

@@ -1,7 +1,8 @@
 //! One function for each command.
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::ffi::OsString;
+use std::fs::{File, TryLockError};
 use std::io::{BufReader, ErrorKind, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -95,14 +96,21 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
     }
 
     fn wait_and_print(&self, flow: JobFlow, wait: &Wait) -> Result<(), Failure> {
-        if let Some(state) = &wait.state {
-            // What is there may be the state of a job that is paid for. The file itself is made in every step.
-            drop(self.create(state.clone())?);
-        }
+        let _lock = match &wait.state {
+            Some(state) => {
+                let lock = StateLock::take(state)?;
+                // What is there may be the state of a job that is paid for. The file itself is made in every step.
+                drop(self.create(state.clone())?);
+                Some(lock)
+            }
+            None => None,
+        };
         print_reply(&self.wait(flow, wait.state.as_deref(), false)?.output)
     }
 
     fn resume(&self, state: PathBuf) -> Result<(), Failure> {
+        // Before the state is read: two that go on with one job would both submit it.
+        let _lock = StateLock::take(&state)?;
         let flow = serde_json::from_str(&read(&state)?).map_err(|error| {
             Failure::Invalid(format!("{} is no state of a job: {error}", state.display()))
         })?;
@@ -355,6 +363,66 @@ fn submitted<'a, T: Transport + 'a, C: Clock + 'a>(
     note(format_args!("submitted; the request id is {}", job.id()));
     interrupt::submitting(false);
     job.submitted().map_or(Ok(()), |reply| print_reply(&reply.output))
+}
+
+/// Keeps other processes from the state of a job, by a lock on a file beside it: the state itself is replaced in every
+/// step. The system lets the lock go when the process ends, however it does.
+struct StateLock {
+    path: PathBuf,
+    _file: File,
+    _scratch: Scratch,
+}
+
+impl StateLock {
+    fn take(state: &Path) -> Result<Self, Failure> {
+        let refuse = |why: &dyn std::fmt::Display| Failure::Invalid(format!("{}: {why}", state.display()));
+        let Some(name) = state.file_name() else { return Err(refuse(&"it names no file")) };
+        let mut lock = OsString::from(".");
+        lock.push(name);
+        lock.push(".lock");
+        let path = state.with_file_name(lock);
+        let take = || loop {
+            let file = File::options()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)
+                .map_err(|error| refuse(&error))?;
+            match file.try_lock() {
+                Ok(()) if is_same(&file, &path) => return Ok(file),
+                // Its holder has just removed it.
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(refuse(&"another malquery is busy with this job"));
+                }
+                Err(TryLockError::Error(error)) => return Err(refuse(&error)),
+            }
+        };
+        let ((file, path), scratch) =
+            Scratch::make(|| take().map(|file| (file, path.clone())), |made| &made.1)?;
+        Ok(Self { path, _file: file, _scratch: scratch })
+    }
+}
+
+impl Drop for StateLock {
+    fn drop(&mut self) {
+        // While the lock is held. It is no matter if it stays.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Whether a file still has this name.
+#[cfg(unix)]
+fn is_same(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let id = |found: std::fs::Metadata| (found.dev(), found.ino());
+    matches!((file.metadata().map(id), path.symlink_metadata().map(id)), (Ok(a), Ok(b)) if a == b)
+}
+
+/// Elsewhere a file that is open keeps its name.
+#[cfg(not(unix))]
+fn is_same(_: &File, path: &Path) -> bool {
+    path.exists()
 }
 
 /// Writes the state of a job, whole or not at all. It may hold a YARA rule, so it is for its owner alone.
