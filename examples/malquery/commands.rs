@@ -395,6 +395,8 @@ impl StateLock {
                 Err(TryLockError::WouldBlock) => {
                     return Err(refuse(&"another malquery is busy with this job"));
                 }
+                // A file system without locks is no reason to keep anyone from a hunt.
+                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => return Ok(file),
                 Err(TryLockError::Error(error)) => return Err(refuse(&error)),
             }
         };
