@@ -79,7 +79,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Flow { error, .. } => error.is_retryable(),
-            Self::Stream(StreamError::Short { .. }) | Self::Body(_) => true,
+            Self::Stream(StreamError::Short { .. } | StreamError::CutZip) | Self::Body(_) => true,
             _ => false,
         }
     }
