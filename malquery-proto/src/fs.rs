@@ -91,7 +91,20 @@ impl OutputFile {
             .map_err(|error| Error::File { path: self.path.clone(), error })
     }
 
-    fn finish(self) -> Result<(), Error> {
+    /// A second handle of the file, at its beginning.
+    #[cfg(feature = "archive")]
+    pub(crate) fn reader(&mut self) -> Result<fs::File, Error> {
+        let file = self.file.as_file_mut();
+        let reader = file.seek(SeekFrom::Start(0)).and_then(|_| file.try_clone());
+        reader.map_err(|error| Error::File { path: self.path.clone(), error })
+    }
+
+    #[cfg(feature = "archive")]
+    pub(crate) fn overwrites(&self) -> bool {
+        self.overwrite
+    }
+
+    pub(crate) fn finish(self) -> Result<(), Error> {
         let Self { path, file, overwrite } = self;
         persist(file, &path, overwrite).map_err(|error| Error::File { path, error })
     }
@@ -209,17 +222,26 @@ impl<T: Transport, C: Clock> Client<T, C> {
         &self,
         operation: &O,
         mut output: OutputFile,
+        progress: impl FnMut(u64, Option<u64>) -> ControlFlow<()>,
+    ) -> Result<Received, Error> {
+        let received = self.fetch(operation, &mut output, progress)?;
+        output.finish()?;
+        Ok(received)
+    }
+
+    /// Downloads into a file that does not appear yet.
+    pub(crate) fn fetch<O: StreamOperation>(
+        &self,
+        operation: &O,
+        output: &mut OutputFile,
         mut progress: impl FnMut(u64, Option<u64>) -> ControlFlow<()>,
     ) -> Result<Received, Error> {
         let mut attempts = 0;
         loop {
             let mut download = self.open(operation)?.output;
             let total = download.length();
-            match copy(&mut download, &mut output, |bytes| progress(bytes, total)) {
-                Ok(received) => {
-                    output.finish()?;
-                    return Ok(received);
-                }
+            match copy(&mut download, output, |bytes| progress(bytes, total)) {
+                Ok(received) => return Ok(received),
                 Err(error) => {
                     attempts += 1;
                     let Some(time) = self.retry_at(attempts).filter(|_| error.is_retryable()) else {

@@ -4,6 +4,8 @@ use std::io;
 use http::StatusCode;
 
 use super::TransportError;
+#[cfg(feature = "archive")]
+use crate::archive::ArchiveError;
 use crate::error::{ApiError, BuildError};
 use crate::flow::FlowError;
 use crate::stream::StreamError;
@@ -31,6 +33,9 @@ pub enum Error {
     #[cfg(feature = "fs")]
     #[allow(missing_docs)]
     File { path: std::path::PathBuf, error: io::Error },
+    /// An archive could not be read.
+    #[cfg(feature = "archive")]
+    Archive(ArchiveError),
 }
 
 impl Error {
@@ -107,6 +112,13 @@ impl From<FlowError> for Error {
     }
 }
 
+#[cfg(feature = "archive")]
+impl From<ArchiveError> for Error {
+    fn from(error: ArchiveError) -> Self {
+        Self::Archive(error)
+    }
+}
+
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -116,6 +128,8 @@ impl std::fmt::Display for Error {
             Self::Body(_) => f.write_str("the download broke off"),
             #[cfg(feature = "fs")]
             Self::File { path, .. } => write!(f, "{} could not be written", path.display()),
+            #[cfg(feature = "archive")]
+            Self::Archive(error) => error.fmt(f),
         }
     }
 }
@@ -154,6 +168,8 @@ impl StdError for Error {
             Self::Body(error) => Some(error),
             #[cfg(feature = "fs")]
             Self::File { error, .. } => Some(error),
+            #[cfg(feature = "archive")]
+            Self::Archive(error) => error.source(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The blocking client: it drives the flows over a [`Transport`] and a [`Clock`].
 
+#[cfg(all(feature = "fs", feature = "archive"))]
+mod collect;
 mod download;
 mod error;
 mod job;
@@ -12,6 +14,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+#[cfg(all(feature = "fs", feature = "archive"))]
+pub use collect::{Collect, CollectStep, Collected};
 pub use download::Download;
 pub use error::Error;
 pub use job::Job;
@@ -124,16 +128,17 @@ pub struct Client<T, C> {
 }
 
 /// What a job takes of a monthly quota.
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Cost {
-    hunts: bool,
-    count: u64,
+    hunts: u64,
+    downloads: u64,
 }
 
 impl Cost {
-    const HUNT: Self = Self { hunts: true, count: 1 };
+    const HUNT: Self = Self { hunts: 1, downloads: 0 };
 
     fn downloads(download: &SamplesMultidownload) -> Self {
-        Self { hunts: false, count: download.samples().len() as u64 }
+        Self { hunts: 0, downloads: download.samples().len() as u64 }
     }
 
     fn of(submission: &Submission) -> Self {
@@ -141,7 +146,7 @@ impl Cost {
             Submission::Hunt(_) => Self::HUNT,
             Submission::SamplesMultidownload(download) => Self::downloads(download),
             // Whether a search costs anything is not documented.
-            Submission::ExactSearch(_) => Self { hunts: false, count: 0 },
+            Submission::ExactSearch(_) => Self { hunts: 0, downloads: 0 },
         }
     }
 }
@@ -371,6 +376,14 @@ impl<T: Transport, C: Clock> Client<T, C> {
         if let Some(submission) = flow.to_submit() {
             self.guard(Cost::of(submission))?;
         }
+        self.run_guarded(flow, observe)
+    }
+
+    fn run_guarded(
+        &self,
+        flow: &mut JobFlow,
+        observe: impl FnMut(&JobFlow, JobStep) -> ControlFlow<()>,
+    ) -> Result<JsonReply<GetRequest>, Error> {
         if self.deadline.is_some() {
             flow.set_deadline(self.deadline);
         }
@@ -402,22 +415,23 @@ impl<T: Transport, C: Clock> Client<T, C> {
 
     /// Refuses what the remaining quota does not cover, if that is wanted and the service tells.
     fn guard(&self, cost: Cost) -> Result<(), Error> {
-        if !self.check_quota || cost.count == 0 {
+        if !self.check_quota || cost == (Cost { hunts: 0, downloads: 0 }) {
             return Ok(());
         }
         let quotas = self.quotas()?;
-        let left = if cost.hunts { quotas.meta.hunts_left() } else { quotas.meta.downloads_left() };
-        match left {
-            Some(left) if left < cost.count => {
-                let what = if cost.hunts { "hunts" } else { "downloads" };
-                Err(FlowError::QuotaShort { what, needed: cost.count, left }.into())
-            }
-            Some(_) => Ok(()),
-            None => {
-                log::warn!("the service does not tell how much quota is left");
-                Ok(())
+        for (what, needed, left) in [
+            ("hunts", cost.hunts, quotas.meta.hunts_left()),
+            ("downloads", cost.downloads, quotas.meta.downloads_left()),
+        ] {
+            match left {
+                Some(left) if left < needed => {
+                    return Err(FlowError::QuotaShort { what, needed, left }.into());
+                }
+                None if needed > 0 => log::warn!("the service does not tell how many {what} are left"),
+                _ => {}
             }
         }
+        Ok(())
     }
 
     /// Ends the life of the token, if there is one that this client asked for. Afterwards it asks for a new one.

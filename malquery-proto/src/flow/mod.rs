@@ -103,7 +103,7 @@ impl Pause {
 
 /// The version of a stored flow.
 #[derive(Debug, Clone, Serialize)]
-struct Version(u32);
+pub(crate) struct Version(u32);
 
 impl Default for Version {
     fn default() -> Self {

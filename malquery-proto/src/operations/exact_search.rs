@@ -39,6 +39,11 @@ impl ExactSearch {
         self.options = options;
         self
     }
+
+    #[cfg(all(feature = "fs", feature = "archive"))]
+    pub(crate) fn options_mut(&mut self) -> &mut SearchOptions {
+        &mut self.options
+    }
 }
 
 impl Operation for ExactSearch {

@@ -38,6 +38,11 @@ impl Hunt {
         self.options = options;
         self
     }
+
+    #[cfg(all(feature = "fs", feature = "archive"))]
+    pub(crate) fn options_mut(&mut self) -> &mut SearchOptions {
+        &mut self.options
+    }
 }
 
 impl Operation for Hunt {

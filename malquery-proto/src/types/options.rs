@@ -118,6 +118,20 @@ impl SearchOptions {
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// How many results are wanted at most.
+    #[cfg(all(feature = "fs", feature = "archive"))]
+    pub(crate) fn most(&self) -> Option<u32> {
+        self.limit
+    }
+
+    /// Has every result say its SHA-256, whatever fields were selected.
+    #[cfg(all(feature = "fs", feature = "archive"))]
+    pub(crate) fn want_sha256(&mut self) {
+        if !self.filter_meta.is_empty() && !self.filter_meta.contains(&MetaField::Sha256) {
+            self.filter_meta.push(MetaField::Sha256);
+        }
+    }
 }
 
 pub(crate) fn check_limit(limit: Option<u32>) -> Result<(), BuildError> {

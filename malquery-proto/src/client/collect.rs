@@ -1,0 +1,348 @@
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Client, Clock, Cost, Error, JobStep, Transport};
+use crate::archive::{Archive, Report};
+use crate::flow::{JobFlow, Submission, Version};
+use crate::fs::OutputFile;
+use crate::operations::{GetSamples, SamplesMultidownload};
+use crate::stream::Received;
+use crate::types::{RequestId, Sample, Sha256};
+
+/// The whole job, and how far it is: search or hunt, schedule the samples that were found, wait, fetch the archive,
+/// and verify what is in it. [`Client::collect`] runs it.
+///
+/// It serialises as a [`JobFlow`] does, so that a job that was paid for survives a restart. After an error the same
+/// value goes on where it was: nothing is submitted twice.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Collect {
+    version: Version,
+    phase: Phase,
+    limit: Option<u32>,
+    interval: Option<Duration>,
+    extract: Option<PathBuf>,
+    search: Option<RequestId>,
+    found: Vec<Sha256>,
+    /// Too much to be stored in every step.
+    #[serde(skip)]
+    results: Vec<Sample>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Phase {
+    New(Submission),
+    Search(JobFlow),
+    Download(JobFlow),
+    Fetch(RequestId),
+    NothingFound,
+}
+
+/// What the observer of a [`Collect`] is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CollectStep {
+    /// The job under way, [`Collect::flow`], takes this step.
+    Job(JobStep),
+    /// So many bytes of the archive were fetched, of a total that may be known.
+    #[allow(missing_docs)]
+    Fetch { bytes: u64, total: Option<u64> },
+    /// So many bytes of the archive were verified, and extracted where that is wanted.
+    #[allow(missing_docs)]
+    Verify { bytes: u64, total: u64 },
+}
+
+/// What became of a [`Collect`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Collected {
+    /// The id of the search or hunt, if there was one.
+    pub search: Option<RequestId>,
+    /// Its results; none when the search was done by another process, before this one went on.
+    pub results: Vec<Sample>,
+    /// The samples that were found, each once: those of the results that have a SHA-256, and no more than the limit
+    /// of the search.
+    pub found: Vec<Sha256>,
+    /// The id of the multi-download; `None` when nothing was found.
+    pub download: Option<RequestId>,
+    /// The archive as it was written to the output file; `None` when nothing was found, and there is no file.
+    pub archive: Option<Received>,
+    /// What is in the archive, and what is missing there.
+    pub samples: Report,
+}
+
+impl Collect {
+    /// Collects what a hunt or an exact search finds, or the samples of a multi-download.
+    ///
+    /// No more samples are downloaded than the limit of the search, and every result is asked for its SHA-256, whatever
+    /// fields were selected.
+    pub fn new(job: impl Into<Submission>) -> Self {
+        let mut job = job.into();
+        let options = match &mut job {
+            Submission::Hunt(hunt) => Some(hunt.options_mut()),
+            Submission::ExactSearch(search) => Some(search.options_mut()),
+            Submission::SamplesMultidownload(_) => None,
+        };
+        let limit = options.and_then(|options| {
+            options.want_sha256();
+            options.most()
+        });
+        let found = match &job {
+            Submission::SamplesMultidownload(download) => download.samples().to_vec(),
+            _ => Vec::new(),
+        };
+        Self { limit, found, ..Self::at(Phase::New(job)) }
+    }
+
+    /// Collects the archive of a multi-download that is done. Since it is not known what it should hold, all that it
+    /// does hold counts as found.
+    pub fn fetch(id: RequestId) -> Self {
+        Self::at(Phase::Fetch(id))
+    }
+
+    fn at(phase: Phase) -> Self {
+        let results = Vec::new();
+        Self {
+            version: Version::default(),
+            phase,
+            limit: None,
+            interval: None,
+            extract: None,
+            search: None,
+            found: Vec::new(),
+            results,
+        }
+    }
+
+    /// Asks this often whether a job is done: every 5 seconds unless set.
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = Some(interval);
+        self
+    }
+
+    /// Also writes each sample into this folder, which has to exist, as [`Archive::extract`] does. **What it writes is
+    /// malware.**
+    pub fn extract(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.extract = Some(folder.into());
+        self
+    }
+
+    /// The job that is waited for, if there is one.
+    pub fn flow(&self) -> Option<&JobFlow> {
+        match &self.phase {
+            Phase::Search(flow) | Phase::Download(flow) => Some(flow),
+            _ => None,
+        }
+    }
+
+    /// The id of the search or hunt, once it is done.
+    pub fn search(&self) -> Option<&RequestId> {
+        self.search.as_ref()
+    }
+
+    /// The id of the multi-download, once it is submitted.
+    pub fn download(&self) -> Option<&RequestId> {
+        match &self.phase {
+            Phase::Download(flow) => flow.id(),
+            Phase::Fetch(id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// The samples to be downloaded, once they are known.
+    pub fn found(&self) -> &[Sha256] {
+        &self.found
+    }
+
+    /// Takes the samples of the results, each once.
+    fn take(&mut self, results: Vec<Sample>) {
+        let mut seen = HashSet::new();
+        for result in &results {
+            let nested = result.samples();
+            let named = std::iter::once(result).chain(&nested).filter_map(|sample| sample.sha256);
+            self.found.extend(named.filter(|sha256| seen.insert(*sha256)));
+        }
+        self.found.truncate(self.limit.map_or(usize::MAX, |limit| limit as usize));
+        self.results = results;
+    }
+
+    fn report(&mut self, archive: Option<Received>, samples: Report) -> Collected {
+        Collected {
+            search: self.search.clone(),
+            results: std::mem::take(&mut self.results),
+            found: self.found.clone(),
+            download: self.download().cloned(),
+            archive,
+            samples,
+        }
+    }
+}
+
+impl<T: Transport, C: Clock> Client<T, C> {
+    /// Does the whole job: searches or hunts, schedules the samples that were found, waits, fetches the archive into a
+    /// file that was made before, and verifies what is in it.
+    ///
+    /// A hunt costs one, and each sample a download. With [`Client::check_quota`] a job the rest of the month does not
+    /// cover is refused before it costs anything: the downloads once the samples are known, and before a hunt as many as
+    /// its limit, or one.
+    ///
+    /// The archive is kept once it can be opened, even if samples are missing or damaged: [`Collected::samples`] tells.
+    /// When nothing was found there is no archive, and no error.
+    ///
+    /// Before every request, after every reply and while bytes arrive, `observe` is shown how far it is. It may store
+    /// the [`Collect`], so that another process can go on with it, or end the run with [`ControlFlow::Break`].
+    ///
+    /// ```no_run
+    /// # fn example<T: malquery_proto::Transport, C: malquery_proto::Clock>(
+    /// #     client: &malquery_proto::Client<T, C>,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::ops::ControlFlow;
+    ///
+    /// use malquery_proto::OutputFile;
+    /// use malquery_proto::client::Collect;
+    /// use malquery_proto::operations::Hunt;
+    /// use malquery_proto::types::SearchOptions;
+    ///
+    /// let hunt = Hunt::new(r#"rule gnu { strings: $a = "GNU" condition: $a }"#);
+    /// let mut job = Collect::new(hunt.options(SearchOptions::new().limit(10)));
+    /// let archive = OutputFile::create("samples.zip", false)?;
+    /// let collected = client.collect(&mut job, archive, |_, _| ControlFlow::Continue(()))?;
+    /// for sample in &collected.samples.found {
+    ///     println!("{} {} bytes", sample.sha256, sample.bytes);
+    /// }
+    /// for sample in &collected.samples.missing {
+    ///     println!("{sample} is not in the archive");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Client::run_job`] and [`Client::save`]; [`Error::Archive`] when the archive cannot be opened, and then there
+    /// is no file, or when samples cannot be extracted, and then there is one.
+    pub fn collect(
+        &self,
+        job: &mut Collect,
+        mut archive: OutputFile,
+        mut observe: impl FnMut(&Collect, CollectStep) -> ControlFlow<()>,
+    ) -> Result<Collected, Error> {
+        loop {
+            match job.phase.clone() {
+                Phase::New(submission) => {
+                    let is_download = matches!(submission, Submission::SamplesMultidownload(_));
+                    let flow = self.collect_flow(job, submission);
+                    job.phase = if is_download { Phase::Download(flow) } else { Phase::Search(flow) };
+                }
+                Phase::Search(mut flow) => {
+                    if let Some(Submission::Hunt(_)) = flow.to_submit() {
+                        // Results that cannot be downloaded are not worth a hunt.
+                        self.guard(Cost { hunts: 1, downloads: job.limit.map_or(1, u64::from) })?;
+                    }
+                    let result = self.run_guarded(&mut flow, |flow, step| {
+                        job.phase = Phase::Search(flow.clone());
+                        observe(job, CollectStep::Job(step))
+                    });
+                    job.search = flow.id().cloned();
+                    job.phase = Phase::Search(flow);
+                    job.take(result?.output.resources);
+                    job.phase = if job.found.is_empty() {
+                        Phase::NothingFound
+                    } else {
+                        let download = SamplesMultidownload::new(job.found.iter().copied());
+                        Phase::Download(self.collect_flow(job, download.into()))
+                    };
+                }
+                Phase::NothingFound => return Ok(job.report(None, Report::default())),
+                Phase::Download(mut flow) => {
+                    let result = self.run_job(&mut flow, |flow, step| {
+                        job.phase = Phase::Download(flow.clone());
+                        observe(job, CollectStep::Job(step))
+                    });
+                    let id = flow.id().cloned();
+                    job.phase = Phase::Download(flow);
+                    result?;
+                    if let Some(id) = id {
+                        job.phase = Phase::Fetch(id);
+                    }
+                }
+                Phase::Fetch(id) => {
+                    let received = self.fetch(&GetSamples::new(id), &mut archive, |bytes, total| {
+                        observe(job, CollectStep::Fetch { bytes, total })
+                    })?;
+                    let samples = verify(job, archive, received.bytes, observe)?;
+                    return Ok(job.report(Some(received), samples));
+                }
+            }
+        }
+    }
+
+    fn collect_flow(&self, job: &Collect, submission: Submission) -> JobFlow {
+        let mut flow = self.job(submission);
+        if let Some(interval) = job.interval {
+            flow.set_interval(interval);
+        }
+        flow
+    }
+}
+
+/// Lets the archive appear, if it is one, and reads what is in it.
+fn verify(
+    job: &Collect,
+    mut file: OutputFile,
+    total: u64,
+    mut observe: impl FnMut(&Collect, CollectStep) -> ControlFlow<()>,
+) -> Result<Report, Error> {
+    let mut stopped = false;
+    let reader = Watched {
+        file: file.reader()?,
+        bytes: 0,
+        watch: |bytes: u64| {
+            let step = observe(job, CollectStep::Verify { bytes: bytes.min(total), total });
+            stopped |= step.is_break();
+            step
+        },
+    };
+    let overwrite = file.overwrites();
+    let result = Archive::open(reader).map_err(Error::from).and_then(|mut archive| {
+        // What follows takes nothing away from it: it was paid for.
+        file.finish()?;
+        if !job.found.is_empty() {
+            archive = archive.expect_samples(job.found.iter().copied());
+        }
+        Ok(match &job.extract {
+            Some(folder) => archive.extract(folder, overwrite)?,
+            None => archive.check()?,
+        })
+    });
+    if stopped { Err(Error::Stopped) } else { result }
+}
+
+/// A file whose reader is told how far it is, and may stop it.
+struct Watched<W> {
+    file: File,
+    bytes: u64,
+    watch: W,
+}
+
+impl<W: FnMut(u64) -> ControlFlow<()>> Read for Watched<W> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.bytes += count as u64;
+        match (self.watch)(self.bytes) {
+            ControlFlow::Continue(()) => Ok(count),
+            ControlFlow::Break(()) => Err(io::Error::other("stopped")),
+        }
+    }
+}
+
+impl<W> Seek for Watched<W> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
+}

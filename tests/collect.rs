@@ -1,0 +1,369 @@
+//! The whole job in one call: what is asked in which order, what is left behind, and that nothing is paid for twice.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use malquery_mock::{Mock, MockGuard, Transcript, VirtualClock, reply, script};
+use malquery_proto::client::{Collect, CollectStep, Collected, Error, JobStep};
+use malquery_proto::flow::{Auth, FlowError};
+use malquery_proto::operations::{ExactSearch, Hunt, SamplesMultidownload};
+use malquery_proto::types::{MetaField, Pattern, RequestId, SearchOptions, Sha256};
+use malquery_proto::{Client, Cloud, Credentials, OutputFile};
+use serde_json::{Value, json};
+
+/// An archive with these three and an empty sample.
+const ARCHIVE: &[u8] = include_bytes!("../malquery-proto/tests/archives/zipcrypto-several.zip");
+const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+const WORLD: &str = "486ea46224d1bb4fb680f34f7c9ad96a8f24ec88be73ea8e5a6c65260e9cb8a7";
+const NUMBERS: &str = "079c7f8c11c1f937511ef9b17fdcc14345730c69d29d3d269175eb545ce02f45";
+/// In no archive.
+const OTHER: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+
+fn sha256(text: &str) -> Sha256 {
+    text.parse().unwrap()
+}
+
+fn search(limit: u32) -> ExactSearch {
+    ExactSearch::new([Pattern::ascii("hello").unwrap()]).options(SearchOptions::new().limit(limit))
+}
+
+fn hunt(options: SearchOptions) -> Hunt {
+    Hunt::new("rule a { condition: true }").options(options)
+}
+
+fn submitted(id: &str) -> reply::Reply {
+    reply::json(200, json!({"meta": {"reqid": id, "status": "done"}, "resources": []}))
+}
+
+fn job(id: &str, word: &str, found: &[&str]) -> reply::Reply {
+    let resources: Vec<Value> = found.iter().map(|sha256| json!({"sha256": sha256})).collect();
+    reply::json(200, json!({"meta": {"reqid": id, "status": word}, "resources": resources}))
+}
+
+fn quotas(hunts: u64, downloads: u64) -> reply::Reply {
+    let meta =
+        json!({"hunt_count": 0, "hunt_limit": hunts, "download_count": 0, "download_limit": downloads});
+    reply::json(200, json!({"meta": meta}))
+}
+
+fn zip(bytes: &[u8]) -> reply::Reply {
+    reply::bytes(200, "application/zip", bytes)
+}
+
+/// A service that does the whole job.
+fn service(found: &[&str], archive: &[u8]) -> Vec<reply::Reply> {
+    vec![
+        submitted("search-1"),
+        job("search-1", "inprogress", &[]),
+        job("search-1", "done", found),
+        submitted("download-1"),
+        job("download-1", "inprogress", &[]),
+        job("download-1", "done", &[]),
+        zip(archive),
+    ]
+}
+
+struct Run {
+    client: Client<Transcript<Mock>, VirtualClock>,
+    transcript: Transcript<Mock>,
+    guard: MockGuard,
+    folder: tempfile::TempDir,
+}
+
+impl Run {
+    fn new(replies: impl IntoIterator<Item = reply::Reply>) -> Self {
+        let (mock, guard) = script(replies).with_tokens().play();
+        let transcript = Transcript::new(mock);
+        let auth = Auth::new(Cloud::Us1, Credentials::new("an-id", "a-secret"));
+        let client = Client::new(transcript.clone(), VirtualClock::new(), auth);
+        Self { client, transcript, guard, folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn archive(&self) -> PathBuf {
+        self.folder.path().join("samples.zip")
+    }
+
+    fn collect(
+        &self,
+        job: &mut Collect,
+        observe: impl FnMut(&Collect, CollectStep) -> ControlFlow<()>,
+    ) -> Result<Collected, Error> {
+        self.client.collect(job, OutputFile::create(self.archive(), false).unwrap(), observe)
+    }
+
+    /// Runs it to its end.
+    fn all(&self, job: impl Into<malquery_proto::flow::Submission>) -> Result<Collected, Error> {
+        self.collect(&mut Collect::new(job), |_, _| ControlFlow::Continue(()))
+    }
+
+    /// What was asked for, but for tokens.
+    fn asked(&self) -> Vec<String> {
+        let text = self.transcript.to_string();
+        let lines = text.lines().filter_map(|line| line.strip_prefix("> "));
+        let paths = lines.filter(|line| line.starts_with("GET /") || line.starts_with("POST /malquery"));
+        paths.map(|line| line.replace("/malquery/", "").replace("/v1", "")).collect()
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn hashes(found: &[malquery_proto::archive::Found]) -> Vec<Sha256> {
+    found.iter().map(|found| found.sha256).collect()
+}
+
+#[test]
+fn the_whole_job_in_its_order() {
+    let run = Run::new(service(&[HELLO, NUMBERS, HELLO, OTHER], ARCHIVE));
+    let mut steps = Vec::new();
+    let mut collect = Collect::new(search(10)).extract(run.folder.path());
+    let collected = run
+        .collect(&mut collect, |job, step| {
+            let step = match step {
+                CollectStep::Job(JobStep::Send) => "send",
+                CollectStep::Fetch { .. } => "fetch",
+                CollectStep::Verify { .. } => "verify",
+                _ => return ControlFlow::Continue(()),
+            };
+            let line = format!("{step} found={} download={}", job.found().len(), job.download().is_some());
+            if steps.last() != Some(&line) {
+                steps.push(line);
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(
+        run.asked(),
+        [
+            "POST queries/exact-search",
+            "GET entities/requests?ids=search-1",
+            "GET entities/requests?ids=search-1",
+            "POST entities/samples-multidownload",
+            "GET entities/requests?ids=download-1",
+            "GET entities/requests?ids=download-1",
+            "GET entities/samples-fetch?ids=download-1",
+        ]
+    );
+    assert_eq!(
+        steps,
+        [
+            "send found=0 download=false",
+            "send found=3 download=false",
+            "send found=3 download=true",
+            "fetch found=3 download=true",
+            "verify found=3 download=true",
+        ]
+    );
+    assert_eq!(collected.search.unwrap().as_str(), "search-1");
+    assert_eq!(collected.download.unwrap().as_str(), "download-1");
+    assert_eq!(collected.results.len(), 4);
+    assert_eq!(collected.found, [HELLO, NUMBERS, OTHER].map(sha256));
+    assert_eq!(collected.archive.unwrap().bytes, ARCHIVE.len() as u64);
+    assert_eq!(hashes(&collected.samples.found), [HELLO, NUMBERS].map(sha256));
+    assert_eq!(collected.samples.missing, [sha256(OTHER)]);
+    assert_eq!(collected.samples.unexpected.len(), 2);
+    // What was not asked for is not written.
+    assert_eq!(names(run.folder.path()), [NUMBERS, HELLO, "samples.zip"]);
+    assert_eq!(fs::read(run.archive()).unwrap(), ARCHIVE);
+    assert_eq!(fs::read(run.folder.path().join(HELLO)).unwrap(), b"hello");
+    run.guard.finish();
+}
+
+#[test]
+fn it_downloads_no_more_than_the_limit_and_needs_the_hashes() {
+    let run = Run::new(service(&[HELLO, NUMBERS, OTHER], ARCHIVE));
+    let options = SearchOptions::new().limit(2).filter_meta([MetaField::Label]);
+    let collected = run.all(hunt(options)).unwrap();
+    assert_eq!(collected.found, [HELLO, NUMBERS].map(sha256));
+    assert!(collected.samples.is_complete());
+    let text = run.transcript.to_string();
+    let wanted = "    \"filter_meta\": [\n        \"label\",\n        \"sha256\"\n      ]";
+    assert!(text.contains(wanted), "{text}");
+    run.guard.finish();
+    // Without a choice of fields they come anyway.
+    let run = Run::new(service(&[HELLO], ARCHIVE));
+    run.all(search(1)).unwrap();
+    assert!(!run.transcript.to_string().contains("filter_meta"));
+    run.guard.finish();
+}
+
+#[test]
+fn samples_that_are_known_need_no_search() {
+    let run = Run::new(service(&[], ARCHIVE).split_off(3));
+    let download = SamplesMultidownload::new([HELLO, WORLD].map(sha256));
+    let collected = run.all(download).unwrap();
+    assert_eq!(collected.search, None);
+    assert_eq!(hashes(&collected.samples.found), [HELLO, WORLD].map(sha256));
+    run.guard.finish();
+
+    // A multi-download of another process: all that is there is taken.
+    let run = Run::new([zip(ARCHIVE)]);
+    let id: RequestId = "download-1".parse().unwrap();
+    let mut job = Collect::fetch(id.clone()).extract(run.folder.path());
+    let collected = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!(collected.download, Some(id));
+    assert_eq!(collected.samples.found.len(), 4);
+    assert_eq!(names(run.folder.path()).len(), 5);
+    run.guard.finish();
+}
+
+#[test]
+fn nothing_found_is_no_error_and_costs_nothing() {
+    let run = Run::new(service(&[], b"").into_iter().take(3));
+    let collected = run.all(search(3)).unwrap();
+    assert!(collected.found.is_empty() && collected.archive.is_none() && collected.download.is_none());
+    assert_eq!(names(run.folder.path()), [""; 0]);
+    run.guard.finish();
+}
+
+#[test]
+fn a_job_too_large_for_the_quota_is_refused_before_it_costs_anything() {
+    let guarded = |replies: Vec<reply::Reply>| {
+        let mut run = Run::new(replies);
+        run.client = run.client.check_quota(true);
+        run
+    };
+    // A hunt whose samples could not be downloaded.
+    for (hunts, downloads, limit, message) in [
+        (0, 50, 3, "1 hunts are needed and 0 are left this month; nothing was sent"),
+        (5, 2, 3, "3 downloads are needed and 2 are left this month; nothing was sent"),
+    ] {
+        let run = guarded(vec![quotas(hunts, downloads)]);
+        let error = run.all(hunt(SearchOptions::new().limit(limit))).unwrap_err();
+        assert_eq!(error.to_string(), message);
+        assert_eq!(run.asked(), ["GET aggregates/quotas"]);
+        assert_eq!(names(run.folder.path()), [""; 0]);
+        run.guard.finish();
+    }
+    // How many samples an exact search finds is known afterwards, and it has cost nothing. They are not lost.
+    let mut replies: Vec<_> = service(&[HELLO, WORLD, NUMBERS], b"").into_iter().take(3).collect();
+    replies.push(quotas(5, 2));
+    replies.push(quotas(5, 3));
+    replies.extend(service(&[], ARCHIVE).split_off(3));
+    let run = guarded(replies);
+    let mut job = Collect::new(search(9));
+    let error = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap_err();
+    let short = matches!(error.flow(), Some(FlowError::QuotaShort { needed: 3, left: 2, what: "downloads" }));
+    assert!(short, "{error}");
+    assert_eq!(run.asked().len(), 4);
+    assert_eq!(job.found().len(), 3);
+    // Next month.
+    let collected = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!(collected.samples.found.len(), 3);
+    run.guard.finish();
+}
+
+/// Stops after each step in turn, and goes on from what was stored, as another process would.
+#[test]
+fn it_goes_on_from_any_step_and_submits_nothing_twice() {
+    for stop in 0.. {
+        let run = Run::new(service(&[HELLO, WORLD], ARCHIVE));
+        let mut step = 0;
+        let mut stored = serde_json::to_string(&Collect::new(search(9))).unwrap();
+        let mut job = Collect::new(search(9));
+        let result = run.collect(&mut job, |job, _| {
+            stored = serde_json::to_string(job).unwrap();
+            step += 1;
+            if step > stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        if result.is_ok() {
+            run.guard.finish();
+            assert!(stop > 20, "{stop}");
+            return;
+        }
+        assert!(matches!(result, Err(Error::Stopped)), "{stop}: {result:?}");
+        let appeared = run.archive().exists();
+        let mut job: Collect = serde_json::from_str(&stored).unwrap();
+        if appeared {
+            // It was stopped while the archive was verified. It is there, whole.
+            assert_eq!(fs::read(run.archive()).unwrap(), ARCHIVE);
+            run.guard.finish();
+            continue;
+        }
+        assert_eq!(names(run.folder.path()), [""; 0], "{stop}");
+        let result = run.collect(&mut job, |_, _| ControlFlow::Continue(()));
+        let submits = run.asked().iter().filter(|line| line.starts_with("POST")).count();
+        match result {
+            Ok(collected) => {
+                assert_eq!(collected.samples.found.len(), 2);
+                assert_eq!(submits, 2, "{stop}");
+                run.guard.finish();
+            }
+            Err(error) => {
+                // The archive was fetched once already, and the script has no second one; or a submission was stored
+                // as under way, and whether it arrived cannot be known.
+                let text = error.to_string();
+                let fetched = run.asked().last().unwrap().contains("samples-fetch");
+                let unsure = matches!(error.flow(), Some(FlowError::Unsure { .. }));
+                assert!(fetched || unsure, "{stop}: {text}");
+                assert!(submits <= 2, "{stop}");
+                // The guard would fail for what was not played.
+                drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.guard.finish())));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_archive_that_is_none_leaves_nothing_and_can_be_fetched_again() {
+    let cut = [b"PK\x03\x04 no directory ".as_slice(), b"PK\x05\x06", &[9; 16], &[0, 0]].concat();
+    let mut replies = service(&[HELLO], &cut);
+    replies.push(zip(ARCHIVE));
+    let run = Run::new(replies);
+    let mut job = Collect::new(search(1));
+    let error = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap_err();
+    assert!(matches!(error, Error::Archive(_)), "{error:?}");
+    assert_eq!(names(run.folder.path()), [""; 0]);
+    assert_eq!(job.download().unwrap().as_str(), "download-1");
+    let collected = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!(hashes(&collected.samples.found), [sha256(HELLO)]);
+    run.guard.finish();
+}
+
+#[test]
+fn an_archive_with_damage_is_kept_and_reported() {
+    let mut damaged = ARCHIVE.to_vec();
+    // The last byte of the first entry, behind its head of 30 bytes, its name, what else is said of it and the 12 bytes
+    // of its cipher.
+    let length = |at: usize| usize::from(u16::from_le_bytes([ARCHIVE[at], ARCHIVE[at + 1]]));
+    let at = 30 + length(26) + length(28) + 12 + 4;
+    damaged[at] ^= 1;
+    let run = Run::new(service(&[HELLO, WORLD, NUMBERS], &damaged));
+    let mut job = Collect::new(search(9)).extract(run.folder.path());
+    let collected = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap();
+    assert!(!collected.samples.is_complete(), "{:?}", collected.samples);
+    assert_eq!(collected.samples.missing, [sha256(HELLO)]);
+    assert_eq!(collected.samples.damaged.len(), 1);
+    assert_eq!(names(run.folder.path()), [NUMBERS, WORLD, "samples.zip"]);
+    run.guard.finish();
+}
+
+#[test]
+fn what_stops_it_leaves_no_half_of_a_file() {
+    // While it is fetched, opened, and read; at last it is not stopped.
+    let mut appeared = Vec::new();
+    for stop in 0.. {
+        let run = Run::new(service(&[HELLO, WORLD, NUMBERS], ARCHIVE));
+        let mut job = Collect::new(search(9)).extract(run.folder.path());
+        let mut looks = 0;
+        let result = run.collect(&mut job, |_, step| {
+            looks += i32::from(!matches!(step, CollectStep::Job(_)));
+            if looks > stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        run.guard.finish();
+        let left = names(run.folder.path());
+        assert!(left.iter().all(|name| !name.contains("part")), "{left:?}");
+        appeared.push(left.len());
+        match result {
+            Ok(_) => break,
+            Err(error) => assert!(matches!(error, Error::Stopped), "{error:?}"),
+        }
+    }
+    appeared.dedup();
+    assert_eq!(appeared, [0, 1, 2, 3, 4]);
+}
