@@ -52,8 +52,12 @@ fn program() -> PathBuf {
 }
 
 fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(program());
+    let mut command = without_settings(Command::new(program()));
     command.args(args);
+    command
+}
+
+fn without_settings(mut command: Command) -> Command {
     for name in ["CLIENT_ID", "CLIENT_SECRET", "CLOUD", "BASE_URL", "MEMBER_CID"] {
         command.env_remove(format!("FALCON_{name}"));
     }
@@ -260,9 +264,9 @@ fn downloads_give_files_and_say_what_they_are() {
         let folder = folder();
         let into = folder.path().to_str().unwrap();
         let document = run(&["samples", ARCHIVE, "--output", &target, "--force", "--extract", into]).json();
-        assert_eq!(document["extracted"]["damaged"], json!([]));
-        let files: Vec<_> = document["extracted"]["files"].as_array().unwrap().iter().collect();
-        assert_eq!(files.len(), 3);
+        assert_eq!(document["contents"]["damaged"], json!([]));
+        assert_eq!(document["contents"]["files"].as_array().unwrap().len(), 3);
+        assert_eq!(document["bytes"], fs::metadata(&target).unwrap().len());
         assert_eq!(names(&folder).len(), 3);
         assert_eq!(fs::metadata(folder.path().join(A)).unwrap().len(), 103);
     }
@@ -287,8 +291,15 @@ fn collect_does_the_whole_job() {
         let document = server.as_ref().map_or_else(|| offline(&args), |server| server.run(&args)).json();
         assert_eq!(document["samples"].as_array().unwrap().len(), 3);
         assert_eq!((&document["search"], &document["download"]), (&json!(SEARCH), &json!(ARCHIVE)));
-        assert_eq!(names(&target), ["samples.zip"]);
+        assert_eq!(document["contents"]["missing"], json!([]));
+        // Each sample under its SHA-256, beside the archive.
+        let mut files: Vec<_> =
+            document["samples"].as_array().unwrap().iter().map(|sample| sample.as_str().unwrap()).collect();
+        files.push("samples.zip");
+        files.sort();
+        assert_eq!(names(&target), files);
         assert!(fs::read(Path::new(&target).join("samples.zip")).unwrap().starts_with(b"PK"));
+        assert_eq!(fs::metadata(Path::new(&target).join(A)).unwrap().len(), 103);
         if let Some(server) = &server {
             let asked = server.asked();
             let submissions = asked.iter().filter(|line| line.starts_with("POST /malquery")).count();
@@ -552,7 +563,7 @@ fn a_paid_download_that_is_not_fetched_says_how_to_fetch_it() {
     assert!(run.error(1).contains("Could not find sample archive"));
     assert!(
         run.stderr
-            .contains(&format!("fetch it again with: malquery samples r-2 --output {target}/samples.zip")),
+            .contains(&format!("can be fetched with: malquery samples r-2 --output {target}/samples.zip")),
         "{}",
         run.stderr
     );
@@ -633,12 +644,130 @@ fn a_job_is_taken_up_again_from_its_state() {
     assert!(server.run(&["resume", &state]).error(2).contains("is no state of a job"));
 }
 
+/// The replies of a service from a submission to an archive.
+fn collecting(found: &[&str], archive: &'static [u8]) -> Vec<Answer> {
+    let job = |id: &str, word: &str, found: &[&str]| {
+        let resources: Vec<_> = found.iter().map(|sha256| json!({"sha256": sha256})).collect();
+        answer(200, json!({"meta": {"reqid": id, "status": word}, "resources": resources}))
+    };
+    vec![
+        job("r-1", "done", &[]),
+        job("r-1", "inprogress", &[]),
+        job("r-1", "done", found),
+        job("r-2", "done", &[]),
+        job("r-2", "done", &[]),
+        (200, vec![("content-type".into(), "application/zip".into())], archive.to_vec()),
+    ]
+}
+
+/// An archive with `HELLO` and three others.
+const SEVERAL: &[u8] = include_bytes!("../malquery-proto/tests/archives/zipcrypto-several.zip");
+const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+#[test]
+fn collect_says_what_is_missing_and_keeps_the_rest() {
+    let out = folder();
+    let target = in_folder(&out, "out");
+    let rule = concat!(env!("CARGO_MANIFEST_DIR"), "/rules/demo.yar");
+    let server = Server::with_answers(collecting(&[HELLO, A], SEVERAL));
+    let run = server.run(&[
+        "collect",
+        "--rule",
+        rule,
+        "--limit",
+        "2",
+        "--poll-interval",
+        "0.01",
+        "--output-dir",
+        &target,
+    ]);
+    // It is not done, and yet there is something to show.
+    assert_eq!(run.code, 1);
+    let error = "error: the archive is not complete: samples missing: 1, entries damaged: 0";
+    assert_eq!(run.stderr.lines().last(), Some(error));
+    let document: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(document["contents"]["missing"], json!([A]));
+    assert_eq!(document["contents"]["files"][0]["sha256"], HELLO);
+    assert_eq!(document["contents"]["unexpected"].as_array().unwrap().len(), 3);
+    assert!(run.stderr.contains(&format!("warning: {A} is not in the archive")), "{}", run.stderr);
+    assert_eq!(names(&target), [HELLO, "samples.zip"]);
+    assert!(server.asked().iter().any(|line| line == "POST /malquery/queries/hunt/v1"));
+    // In the archive alone.
+    let server = Server::with_answers(collecting(&[HELLO], SEVERAL));
+    let target = in_folder(&out, "other");
+    let document = server
+        .run(&[
+            "collect",
+            "--pattern",
+            "ascii:a",
+            "--no-extract",
+            "--poll-interval",
+            "0.01",
+            "--output-dir",
+            &target,
+        ])
+        .json();
+    assert_eq!(document["contents"]["files"][0]["path"], Value::Null);
+    assert_eq!(names(&target), ["samples.zip"]);
+}
+
+#[test]
+fn a_collect_is_taken_up_again_from_its_state() {
+    let out = folder();
+    let (state, target) = (in_folder(&out, "state.json"), in_folder(&out, "out"));
+    let args = [
+        "collect",
+        "--pattern",
+        "ascii:s3arch",
+        "--state",
+        &state,
+        "--poll-interval",
+        "0.01",
+        "--output-dir",
+        &target,
+    ];
+    let mut answers = collecting(&[HELLO], SEVERAL);
+    let archive = answers.pop().unwrap();
+    answers.push(answer(404, json!({"errors": [{"code": 404, "message": "Could not find sample archive"}]})));
+    let run = Server::with_answers(answers).run(&args);
+    assert!(run.stderr.contains(&format!("go on with: malquery resume {state}")), "{}", run.stderr);
+    run.error(1);
+    let stored = fs::read_to_string(&state).unwrap();
+    assert!(stored.contains("r-2") && !stored.contains("s3arch") && !stored.contains("s3cret"), "{stored}");
+    // It does not take the place of another.
+    Server::with_answers([]).run(&args).error(2);
+    fs::create_dir_all(&target).unwrap();
+    let done = answer(200, json!({"meta": {"reqid": "r-2", "status": "done"}, "resources": []}));
+    let server = Server::with_answers([done, archive]);
+    let document = server.run(&["resume", &state]).json();
+    assert_eq!((&document["search"], &document["download"]), (&json!("r-1"), &json!("r-2")));
+    assert_eq!(names(&target), [HELLO, "samples.zip"]);
+    assert!(server.asked().iter().all(|line| !line.starts_with("POST /malquery")), "{:?}", server.asked());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_lookup_is_a_table_on_a_terminal_and_a_document_elsewhere() {
+    let document = offline(&["lookup", A]).json();
+    assert_eq!(document["resources"][0]["sha256"], A);
+    // `script` gives it a terminal.
+    let line = format!("{} lookup {A}", program().display());
+    let script = without_settings(Command::new("script")).args(["-qec", &line, "/dev/null"]).output();
+    let output = script.expect("script, of util-linux");
+    let shown = String::from_utf8_lossy(&output.stdout).replace('\r', "");
+    let row = format!("{A}  PE32    103  2024/01/15  malware  Demo");
+    let head = format!("{:<64}  TYPE  BYTES  FIRST SEEN  LABEL    FAMILY", "SHA-256");
+    assert!(shown.contains(&format!("{head}\n{row}\n")), "{shown}");
+}
+
 #[test]
 fn a_quota_that_does_not_suffice_is_found_out_before_it_is_spent() {
     let quotas =
         json!({"meta": {"hunt_count": 100, "hunt_limit": 100, "download_count": 49, "download_limit": 50}});
     let rule = concat!(env!("CARGO_MANIFEST_DIR"), "/rules/demo.yar");
     let other = "5eaab9f8a0f97240a9388ebdcf7e9c692dd1bc8764962bf354ed05506eecac77";
+    let out = folder();
+    let target = in_folder(&out, "out");
     for (args, message) in [
         (
             ["hunt", "--rule", rule].as_slice(),
@@ -651,6 +780,10 @@ fn a_quota_that_does_not_suffice_is_found_out_before_it_is_spent() {
         (
             &["multidownload", A, other],
             "error: 2 downloads are needed and 1 are left this month; nothing was sent",
+        ),
+        (
+            &["collect", "--rule", rule, "--limit", "2", "--output-dir", &target],
+            "error: 1 hunts are needed and 0 are left this month; nothing was sent",
         ),
     ] {
         let server = Server::with_answers([answer(200, quotas.clone())]);

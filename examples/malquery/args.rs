@@ -114,11 +114,18 @@ pub(crate) enum Command {
         wait: Wait,
     },
 
-    /// Goes on with a job whose state was kept with --state.
+    /// Goes on with a job, or a collect, whose state was kept with --state.
     Resume {
         /// The file with the state.
         #[arg(value_name = "FILE")]
         state: PathBuf,
+    },
+
+    /// Shows what is known of samples, on a terminal as a table. Costs nothing.
+    Lookup {
+        /// The samples, by their SHA-256.
+        #[arg(value_name = "SHA256", required = true)]
+        samples: Vec<Sha256>,
     },
 
     /// Shows what is known of samples.
@@ -160,17 +167,36 @@ pub(crate) enum Command {
         extract: Option<PathBuf>,
     },
 
-    /// Does it all: searches, schedules the download, waits, and fetches the archive.
+    /// Does it all: searches, schedules the download, waits, fetches the archive, and unpacks it.
     Collect {
         #[command(flatten)]
-        patterns: Patterns,
-        /// Collects at most this many samples. Each costs a download.
-        #[arg(long, value_name = "N", value_parser = limit, allow_negative_numbers = true)]
-        limit: Option<u32>,
-        /// The folder for the archive, which is called `samples.zip`.
+        job: CollectJob,
+        /// A sample costs a download, so give a --limit, too.
+        #[command(flatten)]
+        options: Options,
+        /// The folder for the archive, `samples.zip`, and for the samples, each in a file named by its SHA-256.
         #[arg(long, value_name = "DIR")]
         output_dir: PathBuf,
+        /// Leaves the samples in the archive.
+        #[arg(long)]
+        no_extract: bool,
+        /// Keeps the state of the job in this file, so that `resume` can go on with it.
+        #[arg(long, value_name = "FILE")]
+        state: Option<PathBuf>,
     },
+}
+
+/// What finds the samples to collect.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct CollectJob {
+    /// What to look for: hex:8948208b48, ascii:TEXT or wide:TEXT. Several must all occur.
+    #[arg(long = "pattern", value_name = "TYPE:VALUE", num_args = 1..)]
+    pub(crate) patterns: Vec<Pattern>,
+
+    /// The file with a YARA rule, for a hunt. Costs a hunt.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rule: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -1,6 +1,7 @@
 //! What Ctrl-C does: it ends the command at once, removes what is half written, and says how to go on.
 //!
-//! While a submission is under way the id of the job is not known yet, so the first Ctrl-C waits for the reply.
+//! While a submission is under way the id of the job is not known yet, so the first Ctrl-C waits for the reply. While
+//! samples are extracted it waits for the end of a read, so that no half of one stays.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,7 @@ use std::{fs, process};
 use crate::output::note;
 
 static HINT: Mutex<Option<String>> = Mutex::new(None);
-static SUBMITTING: AtomicBool = AtomicBool::new(false);
+static WAIT_FOR: Mutex<Option<&str>> = Mutex::new(None);
 static STOPPED: AtomicBool = AtomicBool::new(false);
 static SCRATCH: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
@@ -22,10 +23,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) fn listen() {
     let listening = ctrlc::set_handler(|| {
         let first = !STOPPED.swap(true, Ordering::SeqCst);
-        if first && SUBMITTING.load(Ordering::SeqCst) {
-            note(format_args!(
-                "waiting for the reply to a submission, lest its id be lost; Ctrl-C again ends at once"
-            ));
+        let wait_for = *lock(&WAIT_FOR);
+        if let Some(what) = wait_for.filter(|_| first) {
+            note(format_args!("waiting for {what}; Ctrl-C again ends at once"));
             return;
         }
         // No other thread makes a file from here on.
@@ -45,7 +45,12 @@ pub(crate) fn listen() {
 
 /// A submission goes out, or its reply was taken: in between Ctrl-C waits.
 pub(crate) fn submitting(under_way: bool) {
-    SUBMITTING.store(under_way, Ordering::SeqCst);
+    *lock(&WAIT_FOR) = under_way.then_some("the reply to a submission, lest its id be lost");
+}
+
+/// Samples are being extracted: Ctrl-C waits, and who extracts looks at [`stopped`].
+pub(crate) fn extracting(under_way: bool) {
+    *lock(&WAIT_FOR) = under_way.then_some("the sample that is being written");
 }
 
 /// Whether Ctrl-C came in between.

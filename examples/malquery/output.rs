@@ -6,6 +6,7 @@ use std::io::{self, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use malquery_proto::client::Error;
+use malquery_proto::types::Sample;
 use serde::Serialize;
 use serde::ser::SerializeMap;
 use serde_json::Value;
@@ -76,14 +77,49 @@ pub(crate) fn note(message: fmt::Arguments<'_>) {
 pub(crate) fn print(document: &impl Serialize) -> Result<(), Failure> {
     let mut text = serde_json::to_vec_pretty(document).map_err(|error| Failure::failed(&error))?;
     text.push(b'\n');
+    write(&text)
+}
+
+fn write(text: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(&text).and_then(|()| stdout.flush());
+    let written = stdout.write_all(text).and_then(|()| stdout.flush());
     written.map_err(|error| Failure::Failed(format!("standard output could not be written: {error}")))
 }
 
 /// Prints a reply as it was received, with the three members every reply has in the API's description.
 pub(crate) fn print_reply(reply: &impl Serialize) -> Result<(), Failure> {
     print(&Document(serde_json::to_value(reply).map_err(|error| Failure::failed(&error))?))
+}
+
+/// Prints what is known of samples, for a person.
+pub(crate) fn print_table(samples: &[Sample]) -> Result<(), Failure> {
+    fn cell(value: Option<impl fmt::Display>) -> String {
+        value.map_or_else(|| "-".into(), |value| harmless(&value.to_string()))
+    }
+    let mut rows = vec![["SHA-256", "TYPE", "BYTES", "FIRST SEEN", "LABEL", "FAMILY"].map(String::from)];
+    rows.extend(samples.iter().map(|sample| {
+        [
+            cell(sample.sha256),
+            cell(sample.filetype.as_ref()),
+            cell(sample.filesize),
+            cell(sample.first_seen),
+            cell(sample.label.as_ref()),
+            cell(sample.family.as_ref()),
+        ]
+    }));
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 6] = std::array::from_fn(width);
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
+            // Numbers stand at the right.
+            2 => format!("{cell:>width$}"),
+            _ => format!("{cell:<width$}"),
+        });
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    write(text.as_bytes())
 }
 
 struct Document(Value);

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -123,6 +123,9 @@ impl Collect {
     /// Asks this often whether a job is done: every 5 seconds unless set.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = Some(interval);
+        if let Phase::Search(flow) | Phase::Download(flow) = &mut self.phase {
+            flow.set_interval(interval);
+        }
         self
     }
 
@@ -153,6 +156,11 @@ impl Collect {
             Phase::Fetch(id) => Some(id),
             _ => None,
         }
+    }
+
+    /// The folder for the samples, if they are to be extracted.
+    pub fn extracts_to(&self) -> Option<&Path> {
+        self.extract.as_deref()
     }
 
     /// The samples to be downloaded, once they are known.
