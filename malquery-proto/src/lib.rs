@@ -57,7 +57,9 @@
 //!   an error at once.
 //! - **Jobs**: the reply to a submission says `done` while the job has not begun. Only the requests operation
 //!   tells, and a `failed` job is an error.
-//! - **Downloads** are checked as they are read: length, SHA-256, and the signature of an archive. They stream.
+//! - **Downloads** are checked as they are read: length, SHA-256, and the beginning and end of an archive. They stream.
+//! - **The whole job**, from a rule to verified samples, is one call, `Client::collect`, and goes on where it was after an
+//!   error or a restart.
 //! - **Secrets** are in no `Debug`, no error and no stored state, and are wiped from memory when dropped. (The request
 //!   for a token and the `Authorization` headers are not wiped: they belong to the transport.)
 //!
@@ -77,7 +79,7 @@
 //! |---|---|---|
 //! | `client` | yes | [`Client`], [`Transport`], [`Clock`] |
 //! | `fs` | no (`malquery-ureq` turns it on) | [`OutputFile`], `Download::to_file` |
-//! | `archive` | no | [`archive`]: reads the archive of samples, and with `fs` extracts it |
+//! | `archive` | no | [`archive`]: reads the archive of samples, and with `fs` extracts it; and `Client::collect` |
 
 #[cfg(feature = "archive")]
 pub mod archive;
