@@ -6,7 +6,7 @@ use std::time::Duration;
 use malquery_mock::{Mock, Transcript, VirtualClock, reply, script};
 use malquery_proto::client::{Error, JobStep};
 use malquery_proto::flow::{Auth, FlowError, JobFlow};
-use malquery_proto::operations::{ExactSearch, Hunt};
+use malquery_proto::operations::{ExactSearch, GetRequest, Hunt};
 use malquery_proto::types::{Pattern, Sha256};
 use malquery_proto::{Client, Cloud, Credentials, Transport};
 use serde_json::json;
@@ -162,4 +162,41 @@ fn a_revoked_token_is_followed_by_a_new_one() {
         ]
     );
     guard.finish();
+}
+
+#[test]
+fn results_come_one_by_one() {
+    let body = json!({"meta": {"reqid": "r-1", "status": "done", "trace_id": "t"}, "resources": [
+        {"sha256": sample(1).to_string()}, {"sha256": sample(2).to_string()}, 7,
+    ]});
+    let id = GetRequest::new("r-1".parse().unwrap());
+    let run = |replies: Vec<reply::Reply>, most: usize| {
+        let (mock, guard) = play(replies);
+        let mut seen = Vec::new();
+        let result = client(mock, VirtualClock::new()).each(&id, |result| {
+            seen.push(result.sha256.unwrap());
+            if seen.len() == most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        guard.finish();
+        (result, seen.len())
+    };
+    // What comes before the body is tried again.
+    let (result, seen) = run(vec![reply::status(503), reply::json(200, &body)], 9);
+    let reply = result.unwrap();
+    assert_eq!((seen, reply.resources.len(), reply.trace_id.as_deref()), (2, 0, Some("t")));
+    assert_eq!(serde_json::to_value(&reply.output).unwrap()["resources"], json!([7]));
+    // A body that breaks off is not, since results were handed out.
+    let length = body.to_string().len();
+    let (result, seen) = run(vec![reply::json(200, &body).truncate_after(length - 4)], 9);
+    assert_eq!(result.unwrap_err().to_string(), "the download broke off");
+    assert_eq!(seen, 2);
+    let (result, seen) = run(vec![reply::json(200, &body)], 1);
+    assert!(matches!(result, Err(Error::Stopped)));
+    assert_eq!(seen, 1);
+    let (result, _) = run(vec![reply::bytes(200, "text/html", "<html>").header("x-cs-traceid", "t-1")], 9);
+    let error = result.unwrap_err();
+    assert_eq!(error.trace_id(), Some("t-1"));
+    assert!(error.to_string().contains("could not be read"), "{error}");
+    let (result, _) = run(vec![reply::status(404)], 9);
+    assert_eq!(result.unwrap_err().status().unwrap(), 404);
 }

@@ -98,6 +98,19 @@ impl DecodeError {
         }
     }
 
+    /// The same for a body that was read while it arrived.
+    #[cfg(feature = "client")]
+    pub(crate) fn of_stream(
+        meta: &Meta,
+        status: StatusCode,
+        trace_id: Option<String>,
+        why: impl fmt::Display,
+    ) -> Self {
+        let headers = http::HeaderMap::new();
+        let head = ResponseHead { status, headers: &headers };
+        Self { trace_id, body: "[not kept]".into(), ..Self::new(meta, head, &[], why) }
+    }
+
     /// The same for a body that must not be shown, because it may hold a token.
     pub(crate) fn secret(meta: &Meta, head: ResponseHead<'_>, why: impl fmt::Display) -> Self {
         Self { body: "[not shown]".into(), ..Self::new(meta, head, &[], why) }

@@ -21,22 +21,26 @@ pub use error::Error;
 pub use job::Job;
 
 use crate::cloud::BaseUrl;
-use crate::error::ResponseError;
+use crate::error::{BuildError, DecodeError, ResponseError};
 use zeroize::Zeroize;
 
 use crate::flow::{
-    Attempt, Auth, CallFlow, FlowError, JobFlow, JobProgress, RetryPolicy, SendFailure, Step, Submission,
-    Ticket,
+    Attempt, Auth, CallFlow, FlowError, JobFlow, JobProgress, MAX_JSON_BODY, RetryPolicy, SendFailure, Step,
+    Submission, Ticket,
 };
 use crate::oauth2::Revoke;
-use crate::operation::{JsonOperation, JsonReply, MAX_ERROR_BODY, Reply, ResponseHead, StreamOperation};
+use crate::operation::{
+    JsonOperation, JsonReply, MAX_ERROR_BODY, Meta, Operation, Reply, RequestParts, ResponseHead,
+    StreamOperation,
+};
 use crate::operations::{
     ExactSearch, FuzzySearch, GetDownload, GetMetadata, GetQuotas, GetRequest, GetSamples, Hunt,
     SamplesMultidownload,
 };
-use crate::stream::StreamError;
+use crate::stream::{StreamCheck, StreamError};
 use crate::time::Timestamp;
-use crate::types::{Json, RequestId, Sha256, Submitted};
+use crate::types::each::read_each;
+use crate::types::{Json, ReplyMeta, RequestId, Sha256, Submitted};
 
 /// Sends a request and gives the reply, whatever its status. Implement it for the HTTP client of your choice.
 ///
@@ -351,6 +355,63 @@ impl<T: Transport, C: Clock> Client<T, C> {
         )
     }
 
+    /// Calls an operation that answers with JSON, and hands its results to `each` one by one, as they arrive: the memory
+    /// it takes does not grow with their number. The reply has all but those results.
+    ///
+    /// For the results of a job that is done, give it [`GetRequest`]; of one that is not there are none.
+    ///
+    /// ```
+    /// # fn example<T: malquery_proto::Transport, C: malquery_proto::Clock>(
+    /// #     client: &malquery_proto::Client<T, C>,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::ops::ControlFlow;
+    ///
+    /// use malquery_proto::operations::GetRequest;
+    /// use malquery_proto::types::{JobStatus, Sample};
+    ///
+    /// let mut bytes = 0;
+    /// let reply = client.each(&GetRequest::new("the-request-id".parse()?), |sample: Sample| {
+    ///     bytes += sample.filesize.unwrap_or(0);
+    ///     ControlFlow::Continue(())
+    /// })?;
+    /// if reply.meta.status == Some(JobStatus::Done) {
+    ///     println!("{bytes} bytes in all");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Client::call`], until the first bytes of the body arrive. A body that breaks off later is not asked for again,
+    /// since results were handed out: [`Error::Stream`], [`Error::Body`], or [`ResponseError::Decode`] for what is no JSON.
+    /// [`Error::Stopped`] when `each` said so.
+    pub fn each<O: JsonOperation>(
+        &self,
+        operation: &O,
+        mut each: impl FnMut(O::Resource) -> ControlFlow<()>,
+    ) -> Result<JsonReply<O>, Error> {
+        let reply = self.open(&Streamed(operation))?;
+        let mut stopped = false;
+        let Reply { output: download, status, trace_id, rate_limit } = reply;
+        let read = read_each(download.cap(MAX_JSON_BODY), |result| {
+            let step = each(result);
+            stopped = step.is_break();
+            step
+        });
+        match read {
+            Ok(output) => {
+                let trace_id = trace_id.or_else(|| ReplyMeta::trace_id(&output.meta).map(Into::into));
+                Ok(Reply { output, status, trace_id, rate_limit })
+            }
+            Err(_) if stopped => Err(Error::Stopped),
+            Err(error) if error.is_io() => Err(io::Error::from(error).into()),
+            Err(error) => {
+                let error = DecodeError::of_stream(&O::META, status, trace_id, error);
+                Err(FlowError::from(ResponseError::Decode(error.into())).into())
+            }
+        }
+    }
+
     /// A job that was submitted before.
     pub fn attach(&self, id: RequestId) -> Job<'_, T, C> {
         self.handle(id, None)
@@ -620,6 +681,23 @@ struct BodyError(io::Error);
 impl TransportError for BodyError {
     fn failure(&self) -> SendFailure {
         SendFailure::Unknown
+    }
+}
+
+/// An operation whose reply is read while it arrives.
+struct Streamed<'a, O>(&'a O);
+
+impl<O: Operation> Operation for Streamed<'_, O> {
+    const META: Meta = O::META;
+
+    fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
+        self.0.encode(out)
+    }
+}
+
+impl<O: Operation> StreamOperation for Streamed<'_, O> {
+    fn check(&self, head: ResponseHead<'_>) -> StreamCheck {
+        StreamCheck::for_head(head)
     }
 }
 

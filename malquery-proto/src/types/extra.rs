@@ -269,7 +269,7 @@ impl<T: Item> Field for Option<T> {
 }
 
 /// An element of a list, read like an optional field.
-struct Element<T>(Read<Option<T>>);
+pub(crate) struct Element<T>(pub(crate) Read<Option<T>>);
 
 impl<'de, T: Item> Deserialize<'de> for Element<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

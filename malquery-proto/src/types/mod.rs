@@ -4,6 +4,8 @@
 //! What the service sends is read leniently: unknown fields and words are kept (see [`Extra`]), never an error.
 
 mod date;
+#[cfg(feature = "client")]
+pub(crate) mod each;
 mod envelope;
 pub(crate) mod extra;
 mod file_size;
