@@ -97,6 +97,8 @@
 
 mod cassette;
 mod clock;
+#[cfg(feature = "service")]
+mod corpus;
 mod diff;
 mod digest;
 pub mod format;
@@ -108,6 +110,8 @@ mod transcript;
 
 pub use cassette::{Cassette, CassetteError, script};
 pub use clock::VirtualClock;
+#[cfg(feature = "service")]
+pub use corpus::{Corpus, CorpusError, CorpusSample, Skipped};
 pub use play::{Mock, MockBody, MockError, MockGuard, Unfinished};
 pub use reply::Fault;
 pub use transcript::{Transcript, TranscriptBody};

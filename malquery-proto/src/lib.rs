@@ -80,6 +80,7 @@
 //! | `client` | yes | [`Client`], [`Transport`], [`Clock`] |
 //! | `fs` | no (`malquery-ureq` turns it on) | [`OutputFile`], `Download::to_file` |
 //! | `archive` | no | [`archive`]: reads the archive of samples, and with `fs` extracts it; and `Client::collect` |
+//! | `yara` | no | [`yara`]: compiles a YARA rule and runs it over bytes, without the service |
 
 #[cfg(feature = "archive")]
 pub mod archive;
@@ -97,6 +98,8 @@ mod secret;
 pub mod stream;
 mod time;
 pub mod types;
+#[cfg(feature = "yara")]
+pub mod yara;
 
 #[cfg(feature = "archive")]
 pub use archive::Archive;

@@ -3,6 +3,7 @@ use std::str::FromStr;
 
 use super::ParseError;
 use super::extra::text_item;
+use crate::time::Timestamp;
 
 /// A calendar day, written `YYYY/MM/DD`: the day on which a sample was first seen, in UTC.
 ///
@@ -30,6 +31,22 @@ impl Date {
         }
         .map(Self)
         .ok_or_else(|| ParseError::new(WHAT, "there is no such day in the calendar"))
+    }
+
+    /// The day of a point in time, in UTC.
+    ///
+    /// ```
+    /// use malquery_proto::Timestamp;
+    /// use malquery_proto::types::Date;
+    ///
+    /// assert_eq!(Date::of(Timestamp::from_millis(0)).to_string(), "1970/01/01");
+    /// assert_eq!(Date::of(Timestamp::MAX).to_string(), "9999/12/31"); // There is no later one.
+    /// ```
+    pub fn of(time: Timestamp) -> Self {
+        let instant = i64::try_from(time.as_millis())
+            .ok()
+            .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
+        Self(instant.map_or(jiff::civil::Date::MAX, |time| jiff::tz::TimeZone::UTC.to_datetime(time).date()))
     }
 
     /// The year.

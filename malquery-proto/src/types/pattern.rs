@@ -95,6 +95,34 @@ impl Pattern {
     pub fn value(&self) -> &str {
         &self.value
     }
+
+    /// The bytes that a sample has to contain: those of the hex digits, the ASCII text itself, or the wide text
+    /// as UTF-16 in little-endian order.
+    ///
+    /// ```
+    /// use malquery_proto::types::Pattern;
+    ///
+    /// assert_eq!(Pattern::hex("8948")?.bytes(), b"\x89\x48");
+    /// assert_eq!(Pattern::wide("PS")?.bytes(), b"P\0S\0");
+    /// # Ok::<(), malquery_proto::types::ParseError>(())
+    /// ```
+    pub fn bytes(&self) -> Vec<u8> {
+        match self.r#type {
+            PatternType::Hex => self
+                .value
+                .as_bytes()
+                .chunks(2)
+                .map(|pair| pair.iter().fold(0, |byte, &digit| byte << 4 | hex_digit(digit)))
+                .collect(),
+            PatternType::Wide => self.value.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+            _ => self.value.clone().into_bytes(),
+        }
+    }
+}
+
+/// The value of a hex digit of either case.
+fn hex_digit(digit: u8) -> u8 {
+    (digit & 0xf) + if digit.is_ascii_alphabetic() { 9 } else { 0 }
 }
 
 /// A pattern as it is stored; reading it checks it again.
@@ -189,6 +217,8 @@ mod tests {
             let pattern = Pattern::hex_bytes(&bytes).unwrap();
             prop_assert_eq!(pattern.value().len(), 2 * bytes.len());
             prop_assert_eq!(Pattern::hex(pattern.value()).unwrap(), pattern.clone());
+            prop_assert_eq!(pattern.bytes(), bytes.clone());
+            prop_assert_eq!(Pattern::hex(pattern.value().to_uppercase()).unwrap().bytes(), bytes);
             prop_assert_eq!(pattern.to_string().parse::<Pattern>().unwrap(), pattern);
         }
 

@@ -1,0 +1,550 @@
+//! The files a service searches.
+
+mod annotations;
+mod file_type;
+mod scan;
+mod source;
+
+use std::collections::HashSet;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::{fmt, fs};
+
+use malquery_proto::types::{Date, Label, Md5, Pattern, Sha1, Sha256};
+#[cfg(feature = "yara")]
+pub(crate) use malquery_proto::yara::Rule;
+
+use annotations::{Annotation, Annotations};
+use scan::Scan;
+use source::{Opened, Source, Stamp};
+
+/// How often a file that changes while it is read is read again.
+const TRIES: usize = 3;
+
+/// Samples to be searched: the files of a folder, one file, or bytes in memory. Clones are the same corpus.
+///
+/// Files are listed when the corpus is opened, and read when they are searched. Only what a search finds is
+/// hashed. A file that was changed since is read and hashed anew; one that is gone, or cannot be read, is left out.
+/// Nothing is ever written.
+#[derive(Clone)]
+pub struct Corpus(Arc<Inner>);
+
+struct Inner {
+    name: String,
+    /// `None` in memory.
+    root: Option<PathBuf>,
+    samples: Vec<Arc<Slot>>,
+    annotations: Annotations,
+    skipped: Vec<Skipped>,
+}
+
+/// One file, and what is known of it.
+struct Slot {
+    source: Source,
+    annotation: Annotation,
+    known: Mutex<Known>,
+}
+
+/// What was found out about a file as it was at some time.
+#[derive(Default, Clone)]
+struct Known {
+    stamp: Stamp,
+    filetype: Option<&'static str>,
+    hashes: Option<Hashes>,
+}
+
+#[derive(Clone, Copy)]
+struct Hashes {
+    sha256: Sha256,
+    sha1: Sha1,
+    md5: Md5,
+}
+
+/// A sample in memory, for [`Corpus::from_bytes`].
+#[derive(Debug, Clone)]
+pub struct CorpusSample {
+    bytes: Vec<u8>,
+    annotation: Annotation,
+}
+
+impl CorpusSample {
+    /// A sample with these bytes, first seen on 1970/01/01, without a label.
+    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { bytes: bytes.into(), annotation: Annotation::default() }
+    }
+
+    /// The day it was first seen.
+    pub fn first_seen(mut self, day: Date) -> Self {
+        self.annotation.first_seen = Some(day);
+        self
+    }
+
+    /// The verdict.
+    pub fn label(mut self, label: Label) -> Self {
+        self.annotation.label = Some(label);
+        self
+    }
+
+    /// The malware family.
+    pub fn family(mut self, family: impl Into<String>) -> Self {
+        self.annotation.family = Some(family.into());
+        self
+    }
+}
+
+impl From<Vec<u8>> for CorpusSample {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::new(bytes)
+    }
+}
+
+impl Corpus {
+    /// Takes the files of a folder and of those below it, or a single file.
+    ///
+    /// Links are not followed (but `folder` itself may be one), and anything but a regular file is passed over.
+    /// What cannot be listed is left out; [`skipped`](Self::skipped) tells.
+    ///
+    /// # Errors
+    /// Refuses what is neither a folder nor a file, and a folder that cannot be listed.
+    pub fn open(folder: impl AsRef<Path>) -> Result<Self, CorpusError> {
+        let root = folder.as_ref();
+        let (files, skipped) = source::list(root)?;
+        let mut annotations = Annotations::load(root)?;
+        let mut samples = Vec::with_capacity(files.len());
+        for path in files {
+            let annotation = annotations.take(root, &path);
+            samples.push(Slot::new(Source::File(path), annotation));
+        }
+        annotations.check(root)?;
+        Ok(Self(Arc::new(Inner {
+            name: root.display().to_string(),
+            root: Some(root.to_owned()),
+            samples,
+            annotations,
+            skipped,
+        })))
+    }
+
+    /// Takes samples in memory: bytes, or a [`CorpusSample`] with what is known of them.
+    pub fn from_bytes<S: Into<CorpusSample>>(samples: impl IntoIterator<Item = S>) -> Self {
+        let slot = |sample: S| {
+            let CorpusSample { bytes, annotation } = sample.into();
+            Slot::new(Source::Memory(bytes.into()), annotation)
+        };
+        Self(Arc::new(Inner {
+            name: "in memory".into(),
+            root: None,
+            samples: samples.into_iter().map(slot).collect(),
+            annotations: Annotations::default(),
+            skipped: Vec::new(),
+        }))
+    }
+
+    /// How many files there are. Several may have the same content; a search reports it once.
+    pub fn len(&self) -> usize {
+        self.0.samples.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.samples.is_empty()
+    }
+
+    /// What could not be listed.
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.0.skipped
+    }
+
+    /// The samples in which all the patterns occur.
+    pub(crate) fn search(&self, patterns: &[Pattern], options: &Filter) -> io::Result<Found> {
+        let scan = Scan::new(patterns);
+        self.select(options, |opened, buffer| scan.run(opened, buffer))
+    }
+
+    /// The samples that a YARA rule matches.
+    #[cfg(feature = "yara")]
+    pub(crate) fn hunt(&self, rule: &Rule, options: &Filter) -> io::Result<Found> {
+        self.select(options, |opened, buffer| scan::hunt(rule, opened, buffer))
+    }
+
+    /// The sample with this hash, the first of several. It hashes what was not hashed before, until it is found.
+    pub(crate) fn find(&self, sha256: &Sha256) -> io::Result<Option<Entry>> {
+        self.check_root()?;
+        let find = |slot: &Arc<Slot>, buffer: &mut Vec<u8>| {
+            slot.read(|opened| match slot.hashes(opened, buffer)? {
+                hashes if hashes.sha256 == *sha256 => self.entry(slot, opened, buffer).map(Some),
+                _ => Ok(None),
+            })
+        };
+        let mut buffer = Vec::new();
+        let cached = |slot: &&Arc<Slot>| slot.known().hashes.is_some_and(|known| known.sha256 == *sha256);
+        for slot in self.0.samples.iter().filter(cached) {
+            if let Ok(Some(entry)) = find(slot, &mut buffer) {
+                return Ok(Some(entry));
+            }
+        }
+        let (entries, _) = self.each(true, find)?;
+        Ok(entries.into_iter().next())
+    }
+
+    fn select(
+        &self,
+        options: &Filter,
+        matches: impl Fn(&mut Opened, &mut Vec<u8>) -> io::Result<bool> + Sync,
+    ) -> io::Result<Found> {
+        self.check_root()?;
+        let (all, skipped) = self.each(false, |slot, buffer| {
+            slot.read(|opened| {
+                // From the cheapest to the dearest. The date is only sure when the hash is known.
+                if !options.has_size(opened.stamp.size)
+                    || (!self.0.annotations.has_dates() && !options.has_date(slot.first_seen(opened.stamp)))
+                    || !(options.filetypes.is_empty() || options.has_type(slot.filetype(opened)?))
+                    || !matches(opened, buffer)?
+                {
+                    return Ok(None);
+                }
+                let entry = self.entry(slot, opened, buffer)?;
+                Ok(options.has_date(entry.first_seen()).then_some(entry))
+            })
+        })?;
+        let mut found = Found { skipped, ..Found::default() };
+        let mut seen = HashSet::with_capacity(all.len());
+        let limit = options.limit.unwrap_or(u64::MAX);
+        for entry in all {
+            if !seen.insert(entry.sha256()) {
+                continue;
+            }
+            *match entry.0.label {
+                Some(Label::Clean) => &mut found.clean,
+                Some(Label::Malware | Label::Malicious) => &mut found.malware,
+                Some(Label::Unwanted) => &mut found.pua,
+                Some(ref other) if other.as_str().eq_ignore_ascii_case("pua") => &mut found.pua,
+                _ => &mut found.unknown,
+            } += 1;
+            if found.total < limit {
+                found.entries.push(entry);
+            }
+            found.total += 1;
+        }
+        Ok(found)
+    }
+
+    /// Runs `work` for all samples, over several threads. What it finds is in the order of the samples. With
+    /// `first`, it ends with the first that is found.
+    fn each(
+        &self,
+        first: bool,
+        work: impl Fn(&Arc<Slot>, &mut Vec<u8>) -> io::Result<Option<Entry>> + Sync,
+    ) -> io::Result<(Vec<Entry>, Vec<Skipped>)> {
+        let samples = &self.0.samples;
+        let next = AtomicUsize::new(0);
+        let enough = AtomicBool::new(false);
+        let run = || {
+            let (mut found, mut skipped) = (Vec::new(), Vec::new());
+            let mut buffer = Vec::new();
+            // They are taken in their order, so that all before the first that is found are looked at, too.
+            while !enough.load(Ordering::Relaxed) {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let Some(slot) = samples.get(index) else { break };
+                match work(slot, &mut buffer) {
+                    Ok(Some(entry)) => {
+                        found.push((index, entry));
+                        enough.fetch_or(first, Ordering::Relaxed);
+                    }
+                    Ok(None) => {}
+                    Err(error) => skipped.push((index, Skipped::new(&slot.source, &error))),
+                }
+            }
+            (found, skipped)
+        };
+        let threads = thread::available_parallelism().map_or(1, usize::from).min(samples.len());
+        let (mut found, mut skipped) = thread::scope(|scope| {
+            let helpers: Vec<_> =
+                (1..threads).map_while(|_| thread::Builder::new().spawn_scoped(scope, run).ok()).collect();
+            let (mut found, mut skipped) = run();
+            for helper in helpers {
+                let (more, left_out) =
+                    helper.join().map_err(|_| io::Error::other("a thread of the search panicked"))?;
+                found.extend(more);
+                skipped.extend(left_out);
+            }
+            io::Result::Ok((found, skipped))
+        })?;
+        found.sort_unstable_by_key(|(index, _)| *index);
+        skipped.sort_unstable_by_key(|(index, _)| *index);
+        Ok((
+            found.into_iter().map(|(_, entry)| entry).collect(),
+            skipped.into_iter().map(|(_, skipped)| skipped).collect(),
+        ))
+    }
+
+    fn entry(&self, slot: &Arc<Slot>, opened: &mut Opened, buffer: &mut Vec<u8>) -> io::Result<Entry> {
+        let hashes = slot.hashes(opened, buffer)?;
+        let annotation = self.0.annotations.of(&hashes.sha256).unwrap_or(&slot.annotation);
+        let by_path = &slot.annotation;
+        Ok(Entry(Arc::new(Hit {
+            slot: slot.clone(),
+            stamp: opened.stamp,
+            hashes,
+            filetype: slot.filetype(opened)?,
+            first_seen: annotation.first_seen.unwrap_or_else(|| slot.first_seen(opened.stamp)),
+            label: annotation.label.clone().or_else(|| by_path.label.clone()),
+            family: annotation.family.clone().or_else(|| by_path.family.clone()),
+        })))
+    }
+
+    /// A search over a folder that is gone would otherwise find nothing, and say no more.
+    fn check_root(&self) -> io::Result<()> {
+        match self.0.root.as_ref().map(fs::metadata) {
+            Some(Err(error)) => Err(io::Error::new(
+                error.kind(),
+                format!("the corpus {} cannot be read: {error}", self.0.name),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Corpus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Corpus({}, {} samples)", self.0.name, self.len())
+    }
+}
+
+impl Slot {
+    fn new(source: Source, annotation: Annotation) -> Arc<Self> {
+        Arc::new(Self { source, annotation, known: Mutex::default() })
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the sample and reads it, again when it was changed meanwhile.
+    fn read<T>(&self, mut work: impl FnMut(&mut Opened) -> io::Result<T>) -> io::Result<T> {
+        for _ in 0..TRIES {
+            let mut opened = self.source.open()?;
+            let result = work(&mut opened);
+            if opened.is_unchanged()? {
+                return result;
+            }
+        }
+        Err(io::Error::other("it changes while it is read"))
+    }
+
+    /// What is known of the sample as it is now.
+    fn known_of(&self, opened: &Opened) -> Known {
+        let known = self.known();
+        if known.stamp == opened.stamp {
+            known.clone()
+        } else {
+            Known { stamp: opened.stamp, ..Known::default() }
+        }
+    }
+
+    fn filetype(&self, opened: &mut Opened) -> io::Result<&'static str> {
+        let known = self.known_of(opened);
+        if let Some(filetype) = known.filetype {
+            return Ok(filetype);
+        }
+        let filetype = file_type::detect(opened)?;
+        if opened.is_unchanged()? {
+            *self.known() = Known { filetype: Some(filetype), ..known };
+        }
+        Ok(filetype)
+    }
+
+    fn hashes(&self, opened: &mut Opened, buffer: &mut Vec<u8>) -> io::Result<Hashes> {
+        let known = self.known_of(opened);
+        if let Some(hashes) = known.hashes {
+            return Ok(hashes);
+        }
+        let hashes = scan::hash(opened, buffer)?;
+        if opened.is_unchanged()? {
+            *self.known() = Known { hashes: Some(hashes), ..known };
+        }
+        Ok(hashes)
+    }
+
+    /// The day, if nothing is said of the hash.
+    fn first_seen(&self, stamp: Stamp) -> Date {
+        self.annotation.first_seen.unwrap_or_else(|| stamp.day())
+    }
+}
+
+/// What narrows a search. Ranges include their ends.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Filter {
+    /// Empty for all.
+    pub(crate) filetypes: Vec<String>,
+    pub(crate) min_date: Option<Date>,
+    pub(crate) max_date: Option<Date>,
+    pub(crate) min_size: Option<u64>,
+    pub(crate) max_size: Option<u64>,
+    pub(crate) limit: Option<u64>,
+}
+
+impl Filter {
+    fn has_size(&self, size: u64) -> bool {
+        self.min_size.is_none_or(|min| min <= size) && self.max_size.is_none_or(|max| size <= max)
+    }
+
+    fn has_date(&self, date: Date) -> bool {
+        self.min_date.is_none_or(|min| min <= date) && self.max_date.is_none_or(|max| date <= max)
+    }
+
+    fn has_type(&self, filetype: &str) -> bool {
+        self.filetypes.iter().any(|wanted| wanted.eq_ignore_ascii_case(filetype))
+    }
+}
+
+/// What a search found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// At most as many as the limit, in the order of their paths, each content once.
+    pub(crate) entries: Vec<Entry>,
+    /// All that match, beyond the limit, too. The other numbers are parts of it.
+    pub(crate) total: u64,
+    pub(crate) clean: u64,
+    pub(crate) malware: u64,
+    pub(crate) pua: u64,
+    pub(crate) unknown: u64,
+    /// What could not be searched.
+    pub(crate) skipped: Vec<Skipped>,
+}
+
+/// A sample that was found, as it was then. It is cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Entry(Arc<Hit>);
+
+struct Hit {
+    slot: Arc<Slot>,
+    stamp: Stamp,
+    hashes: Hashes,
+    filetype: &'static str,
+    first_seen: Date,
+    label: Option<Label>,
+    family: Option<String>,
+}
+
+impl Entry {
+    pub(crate) fn sha256(&self) -> Sha256 {
+        self.0.hashes.sha256
+    }
+
+    pub(crate) fn sha1(&self) -> Sha1 {
+        self.0.hashes.sha1
+    }
+
+    pub(crate) fn md5(&self) -> Md5 {
+        self.0.hashes.md5
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.0.stamp.size
+    }
+
+    pub(crate) fn filetype(&self) -> &'static str {
+        self.0.filetype
+    }
+
+    pub(crate) fn first_seen(&self) -> Date {
+        self.0.first_seen
+    }
+
+    pub(crate) fn label(&self) -> Option<&str> {
+        self.0.label.as_ref().map(Label::as_str)
+    }
+
+    pub(crate) fn family(&self) -> Option<&str> {
+        self.0.family.as_deref()
+    }
+
+    /// Opens the sample for reading. It is an error if it is not the same any more, at once or at the end.
+    pub(crate) fn open(&self) -> io::Result<impl Read + Send + use<>> {
+        let opened = self.0.slot.source.open()?;
+        if opened.stamp != self.0.stamp {
+            return Err(source::changed());
+        }
+        Ok(Checked(opened))
+    }
+}
+
+impl fmt::Debug for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Entry({})", self.sha256())
+    }
+}
+
+/// Reads a sample, and fails at its end if it was changed meanwhile.
+struct Checked(Opened);
+
+impl Read for Checked {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buffer)? {
+            0 if !buffer.is_empty() && !self.0.is_unchanged()? => Err(source::changed()),
+            count => Ok(count),
+        }
+    }
+}
+
+/// A file that was left out.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Skipped {
+    /// Where it is; `None` for a sample in memory.
+    pub path: Option<PathBuf>,
+    /// Why it was left out.
+    pub why: String,
+}
+
+impl Skipped {
+    fn new(source: &Source, error: &io::Error) -> Self {
+        let path = match source {
+            Source::File(path) => Some(path.clone()),
+            Source::Memory(_) => None,
+        };
+        Self { path, why: error.to_string() }
+    }
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "{}: {}", path.display(), self.why),
+            None => write!(f, "a sample in memory: {}", self.why),
+        }
+    }
+}
+
+/// A corpus that cannot be opened.
+#[derive(Debug)]
+pub struct CorpusError {
+    message: String,
+    source: Option<io::Error>,
+}
+
+impl CorpusError {
+    fn new(path: &Path, message: impl fmt::Display) -> Self {
+        Self { message: format!("{}: {message}", path.display()), source: None }
+    }
+
+    fn io(path: &Path, message: &str, source: io::Error) -> Self {
+        Self { source: Some(source), ..Self::new(path, message) }
+    }
+}
+
+impl fmt::Display for CorpusError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for CorpusError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|error| error as _)
+    }
+}

@@ -1,0 +1,166 @@
+//! Where the bytes of a sample come from.
+
+use std::fs::{self, File};
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use malquery_proto::Timestamp;
+use malquery_proto::types::Date;
+
+use super::{CorpusError, Skipped};
+
+pub(super) enum Source {
+    File(PathBuf),
+    Memory(Arc<[u8]>),
+}
+
+/// By what a changed file is known.
+#[derive(Default, Clone, Copy, PartialEq)]
+pub(super) struct Stamp {
+    pub(super) size: u64,
+    modified: Option<SystemTime>,
+}
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self { size: metadata.len(), modified: metadata.modified().ok() })
+    }
+
+    /// The day of the last modification, in UTC; 1970/01/01 if there is none, or it was before.
+    pub(super) fn day(&self) -> Date {
+        let age = self.modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        Date::of(Timestamp::from_millis(0).after(age))
+    }
+}
+
+impl Source {
+    pub(super) fn open(&self) -> io::Result<Opened> {
+        let (bytes, stamp) = match self {
+            Self::File(path) => {
+                // It may have become a pipe, where opening would wait.
+                if !fs::symlink_metadata(path)?.is_file() {
+                    return Err(io::Error::other("it is not a file any more"));
+                }
+                let file = File::open(path)?;
+                let stamp = Stamp::of(&file)?;
+                (Bytes::File(file), stamp)
+            }
+            Self::Memory(bytes) => (
+                Bytes::Memory(Cursor::new(bytes.clone())),
+                Stamp { size: bytes.len() as u64, modified: None },
+            ),
+        };
+        Ok(Opened { bytes, stamp, left: stamp.size })
+    }
+}
+
+/// A sample that is read. It ends where it ended when it was opened.
+pub(super) struct Opened {
+    bytes: Bytes,
+    pub(super) stamp: Stamp,
+    left: u64,
+}
+
+enum Bytes {
+    File(File),
+    Memory(Cursor<Arc<[u8]>>),
+}
+
+impl Opened {
+    /// Whether the file is still as it was when it was opened.
+    pub(super) fn is_unchanged(&self) -> io::Result<bool> {
+        match &self.bytes {
+            Bytes::File(file) => Ok(Stamp::of(file)? == self.stamp),
+            Bytes::Memory(_) => Ok(true),
+        }
+    }
+
+    pub(super) fn is_at_end(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Reads until the buffer is full or the sample ends.
+    pub(super) fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            match self.read(&mut buffer[filled..]) {
+                Ok(0) => break,
+                Ok(count) => filled += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+}
+
+impl Read for Opened {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        if most == 0 {
+            return Ok(0);
+        }
+        let count = match &mut self.bytes {
+            Bytes::File(file) => file.read(&mut buffer[..most])?,
+            Bytes::Memory(bytes) => bytes.read(&mut buffer[..most])?,
+        };
+        self.left -= count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for Opened {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match &mut self.bytes {
+            Bytes::File(file) => file.seek(to)?,
+            Bytes::Memory(bytes) => bytes.seek(to)?,
+        };
+        self.left = self.stamp.size.saturating_sub(at);
+        Ok(at)
+    }
+}
+
+pub(super) fn changed() -> io::Error {
+    io::Error::other("the file was changed since it was found")
+}
+
+/// All regular files in a folder and below it in the order of their paths, and what could not be listed.
+pub(super) fn list(root: &Path) -> Result<(Vec<PathBuf>, Vec<Skipped>), CorpusError> {
+    let unreadable = |error| CorpusError::io(root, "it could not be read", error);
+    let kind = fs::metadata(root).map_err(unreadable)?;
+    if kind.is_file() {
+        return Ok((vec![fs::canonicalize(root).map_err(unreadable)?], Vec::new()));
+    }
+    if !kind.is_dir() {
+        return Err(CorpusError::new(root, "it is neither a folder nor a file"));
+    }
+    fs::read_dir(root).map_err(unreadable)?;
+    let mut files = Vec::new();
+    let mut skipped = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let mut skip = |path: PathBuf, error: io::Error| {
+            skipped.push(Skipped { path: Some(path), why: error.to_string() });
+        };
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) => {
+                skip(folder, error);
+                continue;
+            }
+        };
+        for entry in entries {
+            match entry.and_then(|entry| Ok((entry.file_type()?, entry.path()))) {
+                Ok((kind, path)) if kind.is_dir() => folders.push(path),
+                Ok((kind, path)) if kind.is_file() => files.push(path),
+                Ok(_) => {}
+                Err(error) => skip(folder.clone(), error),
+            }
+        }
+    }
+    files.sort_unstable();
+    Ok((files, skipped))
+}
