@@ -4,6 +4,8 @@ mod annotations;
 mod file_type;
 mod scan;
 mod source;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashSet;
 use std::io::{self, Read};
@@ -111,8 +113,8 @@ impl Corpus {
     /// Refuses what is neither a folder nor a file, and a folder that cannot be listed.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, CorpusError> {
         let root = folder.as_ref();
-        let (files, skipped) = source::list(root)?;
-        let mut annotations = Annotations::load(root)?;
+        let (mut files, skipped) = source::list(root)?;
+        let mut annotations = Annotations::load(root, &mut files)?;
         let mut samples = Vec::with_capacity(files.len());
         for path in files {
             let annotation = annotations.take(root, &path);
@@ -196,11 +198,12 @@ impl Corpus {
         matches: impl Fn(&mut Opened, &mut Vec<u8>) -> io::Result<bool> + Sync,
     ) -> io::Result<Found> {
         self.check_root()?;
+        let date_needs_hash = self.0.annotations.has_dates();
         let (all, skipped) = self.each(false, |slot, buffer| {
             slot.read(|opened| {
                 // From the cheapest to the dearest. The date is only sure when the hash is known.
                 if !options.has_size(opened.stamp.size)
-                    || (!self.0.annotations.has_dates() && !options.has_date(slot.first_seen(opened.stamp)))
+                    || (!date_needs_hash && !options.has_date(slot.first_seen(opened.stamp)))
                     || !(options.filetypes.is_empty() || options.has_type(slot.filetype(opened)?))
                     || !matches(opened, buffer)?
                 {

@@ -26,7 +26,7 @@ impl Scan {
         Self::with_chunk(patterns, CHUNK)
     }
 
-    fn with_chunk(patterns: &[Pattern], chunk: usize) -> Self {
+    pub(super) fn with_chunk(patterns: &[Pattern], chunk: usize) -> Self {
         let mut needles: Vec<_> = patterns.iter().map(Pattern::bytes).collect();
         needles.sort_unstable_by_key(|needle| usize::MAX - needle.len());
         let overlap = needles.first().map_or(0, |longest| longest.len().saturating_sub(1));

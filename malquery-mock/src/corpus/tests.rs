@@ -1,0 +1,406 @@
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+use malquery_proto::types::{Date, Label, Pattern, Sha256};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::scan::{CHUNK, Scan};
+use super::source::Source;
+use super::{Corpus, CorpusSample, Entry, Filter, Found};
+use crate::digest;
+
+fn day(text: &str) -> Date {
+    text.parse().unwrap()
+}
+
+fn ascii(text: &str) -> Pattern {
+    Pattern::ascii(text).unwrap()
+}
+
+fn hash(bytes: &[u8]) -> Sha256 {
+    digest::sha256(bytes).parse().unwrap()
+}
+
+fn bytes(entry: &Entry) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    entry.open().unwrap().read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+fn contents(found: &Found) -> Vec<Vec<u8>> {
+    found.entries.iter().map(bytes).collect()
+}
+
+/// A folder with these files, each modified on 2020/06/09.
+fn folder(files: &[(&str, &[u8])]) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (path, bytes) in files {
+        write(&folder.path().join(path), bytes);
+    }
+    folder
+}
+
+fn write(path: &Path, bytes: &[u8]) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut file = File::create(path).unwrap();
+    file.write_all(bytes).unwrap();
+    file.set_modified(UNIX_EPOCH + Duration::from_secs(1_591_660_800)).unwrap();
+}
+
+/// Whether a file in pieces of `chunk` bytes has all the patterns.
+fn scan(bytes: &[u8], patterns: &[Pattern], chunk: usize) -> bool {
+    let mut opened = Source::Memory(bytes.into()).open().unwrap();
+    // What another file left there must not be found.
+    let mut buffer = patterns.iter().flat_map(Pattern::bytes).collect();
+    Scan::with_chunk(patterns, chunk).run(&mut opened, &mut buffer).unwrap()
+}
+
+fn naive(bytes: &[u8], patterns: &[Pattern]) -> bool {
+    patterns.iter().all(|pattern| {
+        let pattern = pattern.bytes();
+        bytes.windows(pattern.len()).any(|window| window == pattern)
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_search_finds_what_a_naive_one_does(
+        files in prop::collection::vec(prop::collection::vec(0u8..3, 0..60), 1..8),
+        patterns in prop::collection::vec(prop::collection::vec(0u8..3, 1..7), 1..4),
+        chunk in 1usize..20,
+    ) {
+        let patterns: Vec<_> = patterns.into_iter().map(|p| Pattern::hex_bytes(p).unwrap()).collect();
+        let mut expected = Vec::new();
+        for file in &files {
+            let found = naive(file, &patterns);
+            prop_assert_eq!(scan(file, &patterns, chunk), found);
+            if found && !expected.contains(file) {
+                expected.push(file.clone());
+            }
+        }
+        let found = Corpus::from_bytes(files).search(&patterns, &Filter::default()).unwrap();
+        prop_assert_eq!(contents(&found), expected);
+    }
+
+    #[test]
+    fn texts_are_found_in_their_encoding(before in ".{0,9}", text in "[ -~]{1,9}", wide in ".{1,9}") {
+        let file: Vec<u8> = [&before, &wide].iter().flat_map(|text| text.encode_utf16()).flat_map(u16::to_le_bytes)
+            .chain(text.bytes()).collect();
+        let corpus = Corpus::from_bytes([file]);
+        let patterns = [ascii(&text), Pattern::wide(wide).unwrap()];
+        prop_assert_eq!(corpus.search(&patterns, &Filter::default()).unwrap().total, 1);
+    }
+}
+
+#[test]
+fn a_pattern_over_the_edge_of_a_chunk_is_found_at_every_offset() {
+    let pattern = *b"needle in a file";
+    let patterns = [ascii("needle in a file"), ascii("edle")];
+    for edge in [CHUNK, 2 * CHUNK, 3 * CHUNK - pattern.len() + 1] {
+        for at in edge - pattern.len() - 1..=edge + 1 {
+            let mut file = vec![b'n'; 3 * CHUNK + pattern.len()];
+            file[at..at + pattern.len()].copy_from_slice(&pattern);
+            assert!(scan(&file, &patterns, CHUNK), "at {at}");
+            file[at + pattern.len() - 1] ^= 1;
+            assert!(!scan(&file, &patterns, CHUNK), "at {at}");
+            // The file ends with it, and one byte before its end.
+            file[at + pattern.len() - 1] ^= 1;
+            assert!(scan(&file[..at + pattern.len()], &patterns, CHUNK), "at {at}");
+            assert!(!scan(&file[..at + pattern.len() - 1], &patterns, CHUNK), "at {at}");
+        }
+    }
+}
+
+#[test]
+fn a_pattern_may_be_longer_than_a_chunk() {
+    let long: Vec<u8> = (0..3 * CHUNK / 2).map(|at| (at % 251) as u8).collect();
+    let patterns = [Pattern::hex_bytes(&long).unwrap()];
+    for before in [0, 1, CHUNK - 1, CHUNK, 2 * CHUNK + 7] {
+        let mut file = vec![0; before];
+        file.extend(&long);
+        assert!(scan(&file, &patterns, CHUNK));
+        file.push(1);
+        assert!(scan(&file, &patterns, CHUNK));
+        file[before] ^= 1;
+        assert!(!scan(&file, &patterns, CHUNK));
+    }
+}
+
+#[test]
+fn sizes_around_a_chunk_are_read_to_their_end() {
+    for size in [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK] {
+        let mut file = vec![0; size];
+        assert!(!scan(&file, &[ascii("x")], CHUNK));
+        file[size - 1] = b'x';
+        assert!(scan(&file, &[ascii("x")], CHUNK), "{size}");
+    }
+    assert!(!scan(b"", &[ascii("x")], CHUNK));
+}
+
+#[test]
+fn a_content_is_reported_once_and_counted_with_its_label() {
+    let corpus = Corpus::from_bytes([
+        CorpusSample::new("a MARK").label(Label::Malware).family("first").first_seen(day("2024/02/29")),
+        CorpusSample::new("nothing"),
+        CorpusSample::new("a MARK").label(Label::Clean),
+        CorpusSample::new("b MARK").label(Label::Clean),
+        CorpusSample::new("c MARK").label("PUA".parse().unwrap()),
+        CorpusSample::new("d MARK").label(Label::Unwanted),
+        CorpusSample::new("e MARK").label(Label::Malicious),
+        CorpusSample::new("f MARK"),
+        CorpusSample::new("g MARK").label("odd".parse().unwrap()),
+    ]);
+    assert_eq!((corpus.len(), corpus.is_empty()), (9, false));
+    let options = Filter { limit: Some(2), ..Filter::default() };
+    let found = corpus.search(&[ascii("MARK")], &options).unwrap();
+    assert_eq!(contents(&found), [b"a MARK", b"b MARK"]);
+    assert_eq!(found.total, 7);
+    assert_eq!((found.clean, found.malware, found.pua, found.unknown), (1, 2, 2, 2));
+    let first = &found.entries[0];
+    assert_eq!(first.sha256(), hash(b"a MARK"));
+    // As sha1sum and md5sum say.
+    assert_eq!(first.sha1().to_string(), "537703579018b24446012771eb570cba2b909077");
+    assert_eq!(first.md5().to_string(), "1617e953f5d86fdb85700a32aa5a3553");
+    assert_eq!((first.size(), first.filetype()), (6, "text"));
+    assert_eq!((first.label(), first.family()), (Some("malware"), Some("first")));
+    assert_eq!(first.first_seen(), day("2024/02/29"));
+    assert_eq!(found.entries[1].first_seen(), day("1970/01/01"));
+    assert!(corpus.search(&[ascii("mark")], &Filter::default()).unwrap().entries.is_empty());
+}
+
+#[test]
+fn filters_narrow_a_search() {
+    let corpus = Corpus::from_bytes([
+        CorpusSample::new("MARK").first_seen(day("2020/01/01")),
+        CorpusSample::new("MARK 2").first_seen(day("2020/01/02")),
+        CorpusSample::new("%PDF-MARK").first_seen(day("2020/01/03")),
+    ]);
+    let found = |options: Filter| contents(&corpus.search(&[ascii("MARK")], &options).unwrap());
+    let all: [&[u8]; 3] = [b"MARK", b"MARK 2", b"%PDF-MARK"];
+    assert_eq!(found(Filter::default()), all);
+    assert_eq!(found(Filter { min_date: Some(day("2020/01/02")), ..Filter::default() }), all[1..]);
+    assert_eq!(found(Filter { max_date: Some(day("2020/01/02")), ..Filter::default() }), all[..2]);
+    assert_eq!(found(Filter { min_size: Some(6), ..Filter::default() }), all[1..]);
+    assert_eq!(found(Filter { max_size: Some(6), ..Filter::default() }), all[..2]);
+    assert_eq!(found(Filter { filetypes: vec!["PDF".into()], ..Filter::default() }), all[2..]);
+    assert_eq!(found(Filter { filetypes: vec!["pdf".into(), "Text".into()], ..Filter::default() }), all);
+    assert_eq!(found(Filter { filetypes: vec!["pe32".into()], ..Filter::default() }), [b""; 0]);
+    assert_eq!(found(Filter { limit: Some(0), ..Filter::default() }), [b""; 0]);
+}
+
+#[test]
+fn files_are_found_in_folders_but_not_through_links() {
+    let folder = folder(&[
+        ("b", b"MARK b"),
+        ("a/x", b"MARK x"),
+        ("a/.hidden/\u{fc}", b"MARK hidden"),
+        ("empty", b""),
+        ("a/malquery-corpus.json", b"MARK json"),
+    ]);
+    let root = folder.path();
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("..", root.join("a/loop")).unwrap();
+        std::os::unix::fs::symlink("b", root.join("link")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", root.join("zero")).unwrap();
+        std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
+        pipe(&root.join("pipe"));
+    }
+    let corpus = Corpus::open(root).unwrap();
+    assert_eq!((corpus.len(), corpus.skipped().len()), (5, 0));
+    let found = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
+    assert_eq!(contents(&found), [&b"MARK hidden"[..], b"MARK json", b"MARK x", b"MARK b"]);
+    assert!(found.skipped.is_empty());
+    assert!(found.entries.iter().all(|entry| entry.first_seen() == day("2020/06/09")));
+
+    let one = Corpus::open(root.join("b")).unwrap();
+    assert_eq!(one.search(&[ascii("MARK")], &Filter::default()).unwrap().total, 1);
+    #[cfg(unix)]
+    {
+        // What is named itself may be a link, but has to be a file or a folder.
+        assert_eq!(
+            Corpus::open(root.join("link"))
+                .unwrap()
+                .search(&[ascii("MARK")], &Filter::default())
+                .unwrap()
+                .total,
+            1
+        );
+        assert_eq!(Corpus::open(root.join("a/loop")).unwrap().len(), 5);
+        let error = Corpus::open(root.join("pipe")).unwrap_err().to_string();
+        assert!(error.ends_with("pipe: it is neither a folder nor a file"), "{error}");
+    }
+    let error = Corpus::open(root.join("missing")).unwrap_err().to_string();
+    assert!(error.ends_with("missing: it could not be read"), "{error}");
+}
+
+#[cfg(unix)]
+fn pipe(path: &Path) {
+    assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+#[test]
+fn files_that_are_gone_or_shorter_are_no_obstacle() {
+    let folder =
+        folder(&[("a", b"MARK a"), ("b", b"MARK b"), ("c", b"x MARK"), ("d", b"MARK d"), ("e", b"MARK e")]);
+    let at = |name| folder.path().join(name);
+    let corpus = Corpus::open(folder.path()).unwrap();
+    fs::remove_file(at("a")).unwrap();
+    fs::remove_file(at("b")).unwrap();
+    fs::create_dir(at("b")).unwrap();
+    File::options().write(true).open(at("c")).unwrap().set_len(5).unwrap();
+    #[cfg(unix)]
+    {
+        // Opening it would wait for somebody to write.
+        fs::remove_file(at("d")).unwrap();
+        pipe(&at("d"));
+    }
+    let found = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
+    assert_eq!(contents(&found).last().unwrap(), b"MARK e");
+    let skipped: Vec<_> = found.skipped.iter().map(ToString::to_string).collect();
+    assert!(skipped[0].starts_with(&at("a").display().to_string()), "{skipped:?}");
+    assert!(skipped[1].ends_with("b: it is not a file any more"), "{skipped:?}");
+    #[cfg(unix)]
+    assert_eq!((found.total, skipped.len()), (1, 3), "{skipped:?}");
+    assert!(corpus.find(&hash(b"MARK e")).unwrap().is_some());
+
+    let gone = folder.path().to_owned();
+    drop(folder);
+    let error = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap_err().to_string();
+    assert!(error.contains(&gone.display().to_string()), "{error}");
+    assert!(corpus.find(&hash(b"MARK e")).is_err());
+}
+
+#[test]
+fn a_changed_file_is_hashed_anew_and_not_passed_off_as_the_old_one() {
+    let folder = folder(&[("a", b"MARK 1"), ("b", b"MARK"), ("c", b"other")]);
+    let corpus = Corpus::open(folder.path()).unwrap();
+    let before = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
+    let entry = &before.entries[0];
+    let mut reader = entry.open().unwrap();
+    reader.read_exact(&mut [0; 3]).unwrap();
+
+    // Of the same size, a moment later.
+    fs::write(folder.path().join("a"), b"MARK 2").unwrap();
+    let message = |error: std::io::Error| error.to_string();
+    assert_eq!(message(entry.open().err().unwrap()), "the file was changed since it was found");
+    let error = reader.read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(message(error), "the file was changed since it was found");
+    assert!(corpus.find(&hash(b"MARK 1")).unwrap().is_none());
+    assert_eq!(bytes(&corpus.find(&hash(b"MARK 2")).unwrap().unwrap()), b"MARK 2");
+    let after = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
+    assert_eq!(contents(&after), [&b"MARK 2"[..], b"MARK"]);
+    assert_eq!(after.entries[0].sha256(), hash(b"MARK 2"));
+    assert_ne!(after.entries[0].first_seen(), entry.first_seen());
+}
+
+#[test]
+fn a_file_that_never_rests_is_left_out() {
+    let folder = folder(&[("a", b"MARK")]);
+    let path = folder.path().join("a");
+    let corpus = Corpus::open(folder.path()).unwrap();
+    let mut tries = 0;
+    let mut read = |rests_after| {
+        tries = 0;
+        corpus.0.samples[0].read(|opened| {
+            tries += 1;
+            if tries <= rests_after {
+                File::options().append(true).open(&path).unwrap().write_all(b"+").unwrap();
+            }
+            let mut bytes = Vec::new();
+            opened.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        })
+    };
+    // It ends where it ended when it was opened, and is read again.
+    assert_eq!(read(2).unwrap(), b"MARK++");
+    assert_eq!(read(99).unwrap_err().to_string(), "it changes while it is read");
+}
+
+#[test]
+fn only_what_is_found_is_hashed() {
+    let corpus =
+        Corpus::from_bytes([b"MARK 1".to_vec(), b"other".to_vec(), b"MARK 2".to_vec(), b"last".to_vec()]);
+    let hashed = || corpus.0.samples.iter().map(|slot| slot.known().hashes.is_some()).collect::<Vec<_>>();
+    let found = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
+    assert_eq!(hashed(), [true, false, true, false]);
+    assert_eq!(corpus.find(&hash(b"MARK 2")).unwrap().unwrap().sha256(), found.entries[1].sha256());
+    assert_eq!(hashed(), [true, false, true, false]);
+    assert!(corpus.find(&hash(b"nowhere")).unwrap().is_none());
+    assert_eq!(hashed(), [true; 4]);
+}
+
+#[test]
+fn annotations_say_what_a_file_does_not() {
+    let folder = folder(&[("a/one", b"MARK 1"), ("two", b"MARK 2"), ("three", b"MARK 3")]);
+    let json = format!(
+        r#"{{ "path": {{ "a/one": {{ "first_seen": "2001/01/01", "label": "malware", "family": "by path" }} }},
+             "sha256": {{ "{}": {{ "label": "clean" }}, "{}": {{ "first_seen": "2002/02/02" }} }} }}"#,
+        hash(b"MARK 1"),
+        hash(b"MARK 2")
+    );
+    fs::write(folder.path().join("malquery-corpus.json"), json).unwrap();
+    let corpus = Corpus::open(folder.path()).unwrap();
+    assert_eq!(corpus.len(), 3);
+    let find = |options: Filter| {
+        let found = corpus.search(&[ascii("MARK")], &options).unwrap();
+        let shown = |entry: &Entry| {
+            format!(
+                "{} {} {:?} {:?}",
+                String::from_utf8(bytes(entry)).unwrap(),
+                entry.first_seen(),
+                entry.label(),
+                entry.family()
+            )
+        };
+        found.entries.iter().map(shown).collect::<Vec<_>>()
+    };
+    let all = [
+        // What is said of the hash goes first.
+        r#"MARK 1 2001/01/01 Some("clean") Some("by path")"#,
+        "MARK 3 2020/06/09 None None",
+        "MARK 2 2002/02/02 None None",
+    ];
+    assert_eq!(find(Filter::default()), all);
+    assert_eq!(find(Filter { max_date: Some(day("2002/02/02")), ..Filter::default() }), [all[0], all[2]]);
+    assert_eq!(find(Filter { min_date: Some(day("2002/02/03")), ..Filter::default() }), [all[1]]);
+}
+
+#[test]
+fn annotations_that_cannot_be_meant_are_refused_with_their_place() {
+    let refused = |json: &str| {
+        let folder = folder(&[("a", b"x"), ("malquery-corpus.json", json.as_bytes())]);
+        let error = Corpus::open(folder.path()).unwrap_err().to_string();
+        error.replace(&format!("{}/", folder.path().display()), "")
+    };
+    let cases = [
+        "",
+        "{\n \"paths\": {} }",
+        "{\n \"path\": { \"a\": { \"lable\": \"x\" } } }",
+        "{\n \"path\": { \"a\": { \"first_seen\": \"2023/02/29\" } } }",
+        "{\n \"path\": { \"a\": { \"first_seen\": \"2023-02-28\" } } }",
+        "{\n \"path\": { \"a\": { \"label\": \"\" } } }",
+        "{\n \"path\": { \"a\": {},\n \"a\": {} } }",
+        "{\n \"path\": { \"b\": {} } }",
+        "{\n \"path\": { \"../a\": {} } }",
+        "{\n \"path\": { \"/etc/passwd\": {} } }",
+        "{\n \"path\": { \"c:\\\\a\": {} } }",
+        "{\n \"path\": { \"\": {} } }",
+        "{\n \"path\": { \"malquery-corpus.json\": {} } }",
+        "{\n \"sha256\": { \"12\": {} } }",
+        "[]",
+        "{\n \"path\": { \"a\": [\"2020/01/01\"] } }",
+    ];
+    let shown: Vec<_> = cases.iter().map(|json| format!("{json}\n=> {}\n", refused(json))).collect();
+    insta::assert_snapshot!(shown.join("\n"));
+    #[cfg(unix)]
+    {
+        let folder = folder(&[("a", b"x")]);
+        std::os::unix::fs::symlink("a", folder.path().join("malquery-corpus.json")).unwrap();
+        let error = Corpus::open(folder.path()).unwrap_err().to_string();
+        assert!(error.ends_with("malquery-corpus.json: it is not a regular file"), "{error}");
+    }
+}
