@@ -117,13 +117,19 @@ fn text(prefix: &[u8]) -> Option<&'static str> {
         "python"
     } else if runs("perl") {
         "perl"
-    } else if begins("<!doctype html") || begins("<html") {
+    } else if content.starts_with(b"<") && is_html(content) {
         "html"
     } else if HEADERS.iter().any(|header| begins(header)) {
         "email"
     } else {
         "text"
     })
+}
+
+/// Whether there is an HTML element after comments and the like.
+fn is_html(content: &[u8]) -> bool {
+    let start = content[..content.len().min(1024)].to_ascii_lowercase();
+    ["<!doctype html", "<html"].iter().any(|tag| memmem::find(&start, tag.as_bytes()).is_some())
 }
 
 /// Whether it is UTF-8, UTF-16 with a mark, or one byte a character, without control characters but those that
@@ -145,5 +151,130 @@ fn is_text(prefix: &[u8]) -> bool {
             Err(error) if error.error_len().is_none() => true,
             Err(_) => !prefix.iter().any(|byte| (0x80..0xa0).contains(byte)),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::corpus::source::Source;
+
+    fn of(bytes: &[u8]) -> &'static str {
+        detect(&mut Source::Memory(bytes.into()).open().unwrap()).unwrap()
+    }
+
+    fn program(magic: u16) -> Vec<u8> {
+        let mut bytes = b"MZ".to_vec();
+        bytes.resize(60, 0);
+        bytes.extend([0x80, 0, 0, 0]);
+        bytes.resize(0x80, 0);
+        bytes.extend(b"PE\0\0");
+        bytes.resize(0x80 + 24, 0);
+        bytes.extend(magic.to_le_bytes());
+        bytes
+    }
+
+    fn archive(names: &[&str]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for name in names {
+            bytes.extend(b"PK\x03\x04");
+            bytes.extend([0; 22]);
+            bytes.extend((name.len() as u16).to_le_bytes());
+            bytes.extend([0, 0]);
+            bytes.extend(name.as_bytes());
+            bytes.extend(b"content");
+        }
+        bytes
+    }
+
+    /// A compound document whose directory is behind all that is looked at else.
+    fn document(class: u32, name: &str, at: usize) -> Vec<u8> {
+        let mut bytes = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1".to_vec();
+        bytes.resize(26, 0);
+        bytes.extend([3, 0]);
+        bytes.resize(48, 0);
+        bytes.extend((at as u32).to_le_bytes());
+        bytes.resize(600, 0);
+        bytes.extend(name.encode_utf16().flat_map(u16::to_le_bytes));
+        bytes.resize(512 * (1 + at) + 80, 0);
+        bytes.extend(class.to_le_bytes());
+        bytes.extend([0, 0, 0, 0, 0xc0, 0, 0, 0, 0, 0, 0, 0x46]);
+        bytes.resize(bytes.len() + 512, 0);
+        bytes
+    }
+
+    #[test]
+    fn content_decides() {
+        for (bytes, word) in [
+            (program(0x10b), "PE32"),
+            (program(0x20b), "PE64"),
+            (program(0), "data"),
+            (b"MZ\0".to_vec(), "data"),
+            (archive(&["[Content_Types].xml", "_rels/.rels", "word/document.xml"]), "docx"),
+            (archive(&["[Content_Types].xml", "_rels/.rels", "xl/workbook.xml"]), "xlsx"),
+            (archive(&["[Content_Types].xml", "_rels/.rels", "ppt/presentation.xml"]), "pptx"),
+            (archive(&["META-INF/", "META-INF/MANIFEST.MF", "A.class"]), "java.arc"),
+            (archive(&["readme"]), "data"),
+            (document(0x0002_0906, "", 0), "doc"),
+            (document(0x0002_0820, "", 500), "xls"),
+            (document(0, "", 500), "cdfv2"),
+            (document(0, "WordDocument", 3), "doc"),
+            (document(0, "Workbook", 3), "xls"),
+            (document(0, "PowerPoint Document", 3), "ppt"),
+            (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1".to_vec(), "cdfv2"),
+        ] {
+            assert_eq!(of(&bytes), word);
+        }
+        for (bytes, word) in [
+            (&b"\x7fELF\x01\x01\x01"[..], "elf32"),
+            (b"\x7fELF\x02\x01\x01", "elf64"),
+            (b"\xcf\xfa\xed\xfe\x07\x00\x00\x01", "macho"),
+            (b"\xca\xfe\xba\xbe\x00\x00\x00\x02", "macho"),
+            (b"\xca\xfe\xba\xbe\x00\x00\x00\x34", "cjava"),
+            (b"\xca\xfe\xba\xbe\x00\x03\x00\x2d", "cjava"),
+            (b"%PDF-1.7\n", "pdf"),
+            (b"{\\rtf1\\ansi}", "rtf"),
+            (b"CWS\x09\0\0\0\0", "swf"),
+            (b"\xd4\xc3\xb2\xa1\x02\0\x04\0", "pcap"),
+            (b"dex\n035\0", "dalvik"),
+            (b"L\0\0\0\x01\x14\x02\0\0\0\0\0\xc0\0\0\0\0\0\0\x46", "lnk"),
+            (b"\xcb\x0d\r\n\0\0\0\0\0\0\0\0\0\0\0\0\xe3", "pythonc"),
+            (b"\x03\xf3\r\n\0\0\0\0c", "pythonc"),
+            (b"HWP Document File V3.00 \x1a\x01\x02", "hwp"),
+            (b"#!/usr/bin/env python3\nprint(1)", "python"),
+            (b"#! /bin/perl -w\n", "perl"),
+            (b"#!/bin/sh\npython", "text"),
+            (b"\xef\xbb\xbf\n <!DocType HTML>", "html"),
+            (b"<?xml version='1.0'?>\n<!-- x -->\n<html>", "html"),
+            (b"<svg>", "text"),
+            (b"Received: from a by b\nFrom: c\n", "email"),
+            (b"plain\ttext\r\n", "text"),
+            (b"\xff\xfep\0s\0", "text"),
+            (b"\xff\xfe\x00\xd8p\0", "data"),
+            (b"caf\xe9", "text"),
+            (b"caf\x81\xe9", "data"),
+            (b"a\0b", "data"),
+            (b"", "data"),
+        ] {
+            assert_eq!(of(bytes), word, "{}", bytes.escape_ascii());
+        }
+        let long = "\u{fc}".repeat(PREFIX as usize);
+        assert_eq!(of(long.as_bytes()), "text");
+        assert_eq!(of(format!("x{long}").as_bytes()), "text");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_have_a_type(
+            start in prop::sample::select(vec![
+                &b""[..], b"MZ", b"PK\x03\x04", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", b"\xff\xfe", b"\xfe\xff",
+                b"\x7fELF", b"\xca\xfe\xba\xbe", b"<",
+            ]),
+            rest in prop::collection::vec(any::<u8>(), 0..700),
+        ) {
+            prop_assert!(!of(&[start, &rest].concat()).is_empty());
+        }
     }
 }
