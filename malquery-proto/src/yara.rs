@@ -28,13 +28,17 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Compiles a rule.
+    /// Compiles a rule. Parentheses and brackets may nest 20 levels deep.
+    ///
+    /// A rule that was written to do harm can still exhaust the stack, which ends the program: by thousands of
+    /// signs in a row, say. So do not compile rules of strangers on a small stack.
     ///
     /// # Errors
     /// Says what is wrong, and where.
     pub fn compile(text: &str) -> Result<Self, RuleError> {
         let mut compiler = boreal::Compiler::new();
-        compiler.set_params(CompilerParams::default().disable_includes(true));
+        let params = CompilerParams::default();
+        compiler.set_params(params.disable_includes(true).parse_expression_recursion_limit(MAX_NESTING));
         compiler.add_rules_str(text).map_err(|error| {
             let diagnostic = error.to_diagnostic();
             let span = diagnostic.labels.first().map(|label| label.range.clone()).unwrap_or_default();
@@ -71,6 +75,9 @@ impl Rule {
     }
 }
 
+/// How deep parentheses and brackets may nest. A level may take 40 KiB of a stack, of which a thread has 2 MiB.
+const MAX_NESTING: u8 = 20;
+
 /// How long a rule may take for one file.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -92,7 +99,11 @@ impl fmt::Display for TimedOut {
 
 impl std::error::Error for TimedOut {}
 
-/// A YARA rule that is refused.
+/// How many characters of a line are shown before the place, and from there.
+const MAX_BEFORE: usize = 60;
+const MAX_AFTER: usize = 40;
+
+/// A YARA rule that is refused. The text shows the line and the place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleError {
     why: String,
@@ -105,12 +116,22 @@ impl RuleError {
     fn new(text: &str, span: Range<usize>, why: impl Into<String>) -> Self {
         let before = text.get(..span.start).unwrap_or(text);
         let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let column = before[start..].chars().count();
+        // A long line is shown in part; tabs would move the caret.
+        let left_out = column.saturating_sub(MAX_BEFORE);
         let line = text[start..].lines().next().unwrap_or_default();
+        let shown =
+            line.chars().skip(left_out).take(MAX_BEFORE + MAX_AFTER).map(|c| if c == '\t' { ' ' } else { c });
         Self {
             why: why.into(),
             line: before.matches('\n').count() + 1,
-            column: before[start..].chars().count() + 1,
-            shown: line.into(),
+            column: column + 1,
+            shown: format!(
+                "  {}\n  {:>2$}",
+                shown.collect::<String>().trim_end(),
+                '^',
+                column - left_out + 1
+            ),
         }
     }
 
@@ -128,8 +149,82 @@ impl RuleError {
 impl fmt::Display for RuleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { why, line, column, shown } = self;
-        write!(f, "line {line}, column {column}: {why}\n  {shown}\n  {:>column$}", '^')
+        write!(f, "line {line}, column {column}: {why}\n{shown}")
     }
 }
 
 impl std::error::Error for RuleError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_rule_shows_the_place() {
+        let cases = [
+            "",
+            "rule a { condition: }",
+            "rule a {\n    strings:\n        $a = \"x\n    condition: $a\n}",
+            "rule a {\n    strings:\n        $a = { 4D 5A ZZ }\n    condition: $a\n}",
+            "rule a {\n    strings:\n\t\t$a = /(/\n    condition: $a\n}",
+            "rule a {\n    condition: $b\n}",
+            "rule a { strings: $a = \"x\" condition: true }",
+            "rule a {\r\n    condition: filesise < 5\r\n}",
+            "/* \u{fc}\u{fc} */ rule a { condition: \"\u{4e2d}\u{6587}\" + foo }",
+            "import \"vt\"\nrule a { condition: vt.metadata.file_type == 1 }",
+            "rule a { condition: pe.is_dll() }",
+            "include \"other.yar\"\nrule a { condition: true }",
+            "private rule a { condition: true }",
+            "rule a { condition: true }\nrule b { condition: a }",
+            "private rule a { condition: true }\nrule b { condition: a }",
+            "rule a { condition: true }\nrule a { condition: true }",
+            "rule a { strings: $a = /a{1000}{1000}{1000}/ condition: $a }",
+            "import \"math\"",
+        ];
+        let shown = |text: &str| {
+            let error = Rule::compile(text).map_or_else(|error| error.to_string(), |_| "taken".into());
+            format!("{text}\n=> {error}\n")
+        };
+        insta::assert_snapshot!(cases.map(shown).join("\n"));
+    }
+
+    #[test]
+    fn modules_look_into_files() {
+        let matches = |rule: &str, bytes: &[u8]| Rule::compile(rule).unwrap().matches(bytes).unwrap();
+        let hash = "import \"hash\" rule h { condition: hash.sha256(0, filesize) ==
+            \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }";
+        assert!(matches(hash, b"test"));
+        assert!(!matches(hash, b"tesT"));
+        let math = "import \"math\" rule m { condition: math.entropy(0, filesize) > 2 }";
+        assert!(matches(math, b"abcdefgh"));
+        assert!(!matches(math, b"aaaaaaaa"));
+        let elf = "import \"elf\" import \"pe\" rule e { condition: elf.type == elf.ET_EXEC or pe.is_pe }";
+        assert!(!matches(elf, b"\x7fELF"));
+        assert!(matches("rule empty { condition: filesize == 0 }", b""));
+        assert!(matches("global rule g { strings: $a = /a.c/ nocase condition: $a }", b"xABC"));
+    }
+
+    #[test]
+    fn hostile_rules_end() {
+        let deep = |open: &str, close: &str, depth| {
+            format!("rule a {{ condition: {}true{} }}", open.repeat(depth), close.repeat(depth))
+        };
+        for rule in [
+            deep("(", ")", 100_000),
+            deep("uint8(", ")", 100_000),
+            format!(
+                "rule a {{ strings: $a = /{}a{}/ condition: $a }}",
+                "(".repeat(100_000),
+                ")".repeat(100_000)
+            ),
+            format!(
+                "rule a {{ strings: $a = {{ 00 {}00{} }} condition: $a }}",
+                "(".repeat(100_000),
+                ")".repeat(100_000)
+            ),
+            "(".repeat(100_000),
+        ] {
+            assert!(Rule::compile(&rule).is_err());
+        }
+    }
+}

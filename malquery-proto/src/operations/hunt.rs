@@ -43,6 +43,26 @@ impl Hunt {
     pub(crate) fn options_mut(&mut self) -> &mut SearchOptions {
         &mut self.options
     }
+
+    /// Compiles the rule here, before a hunt of the quota is spent on it.
+    ///
+    /// What it refuses, the service most likely refuses, too. Two things it cannot know: a module that the service
+    /// has and [`Rule`](crate::yara::Rule) has not, and an identifier that the service defines. A rule that it
+    /// takes can still be refused, since which version of YARA the service runs is not known.
+    ///
+    /// ```
+    /// use malquery_proto::operations::Hunt;
+    ///
+    /// let error = Hunt::new("rule gnu { condition: filesise < 5 }").check().unwrap_err();
+    /// assert_eq!((error.line(), error.column()), (1, 23));
+    /// ```
+    ///
+    /// # Errors
+    /// Says what is wrong, shows the line and marks the place.
+    #[cfg(feature = "yara")]
+    pub fn check(&self) -> Result<(), crate::yara::RuleError> {
+        crate::yara::Rule::compile(&self.yara_rule).map(drop)
+    }
 }
 
 impl Operation for Hunt {
