@@ -36,6 +36,10 @@ impl Rule {
     /// # Errors
     /// Says what is wrong, and where.
     pub fn compile(text: &str) -> Result<Self, RuleError> {
+        Self::compile_with(text, TIMEOUT)
+    }
+
+    fn compile_with(text: &str, timeout: Duration) -> Result<Self, RuleError> {
         let mut compiler = boreal::Compiler::new();
         let params = CompilerParams::default();
         compiler.set_params(params.disable_includes(true).parse_expression_recursion_limit(MAX_NESTING));
@@ -45,7 +49,7 @@ impl Rule {
             RuleError::new(text, span, diagnostic.message)
         })?;
         let mut scanner = compiler.finalize();
-        scanner.set_scan_params(ScanParams::default().timeout_duration(Some(TIMEOUT)));
+        scanner.set_scan_params(ScanParams::default().timeout_duration(Some(timeout)));
         let rules: Vec<(String, bool)> =
             scanner.rules().map(|rule| (rule.name.to_owned(), rule.is_private)).collect();
         match rules.as_slice() {
@@ -206,6 +210,9 @@ mod tests {
 
     #[test]
     fn hostile_rules_end() {
+        let endless = "rule a { condition: for all i in (0..9000000000000) : (i >= 0) }";
+        let rule = Rule::compile_with(endless, Duration::from_millis(20)).unwrap();
+        assert_eq!(rule.matches(b"x"), Err(TimedOut));
         let deep = |open: &str, close: &str, depth| {
             format!("rule a {{ condition: {}true{} }}", open.repeat(depth), close.repeat(depth))
         };

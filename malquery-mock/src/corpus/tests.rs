@@ -404,3 +404,47 @@ fn annotations_that_cannot_be_meant_are_refused_with_their_place() {
         assert!(error.ends_with("malquery-corpus.json: it is not a regular file"), "{error}");
     }
 }
+
+#[cfg(feature = "yara")]
+mod yara {
+    use super::super::Rule;
+    use super::*;
+
+    #[test]
+    fn a_rule_is_run_over_whole_files() {
+        let long = [&b"MZ"[..], &[0; 3 * CHUNK], b"END"].concat();
+        let folder =
+            folder(&[("a", &long), ("b", b"MZ END"), ("c", b"END MZ"), ("d/e", b"MZ END"), ("empty", b"")]);
+        let corpus = Corpus::open(folder.path()).unwrap();
+        let hunt = |rule: &str, options: Filter| {
+            let found = corpus.hunt(&Rule::compile(rule).unwrap(), &options).unwrap();
+            assert!(found.skipped.is_empty());
+            assert_eq!(found.total, found.entries.len() as u64);
+            contents(&found)
+        };
+        let rule = r#"rule r { strings: $a = "MZ" $b = "END" condition: $a at 0 and @b > @a }"#;
+        assert_eq!(hunt(rule, Filter::default()), [long.clone(), b"MZ END".to_vec()]);
+        assert_eq!(hunt(rule, Filter { max_size: Some(6), ..Filter::default() }), [b"MZ END"]);
+        assert_eq!(hunt("rule r { condition: filesize == 0 }", Filter::default()), [b""]);
+        let hash = format!(
+            "import \"hash\" rule r {{ condition: hash.sha256(0, filesize) == \"{}\" }}",
+            hash(b"END MZ")
+        );
+        assert_eq!(hunt(&hash, Filter::default()), [b"END MZ"]);
+    }
+
+    #[test]
+    fn a_file_too_large_for_a_rule_is_named() {
+        let folder = folder(&[("a", b"x"), ("huge", b"")]);
+        let path = folder.path().join("huge");
+        File::options().write(true).open(&path).unwrap().set_len(256 * 1024 * 1024 + 1).unwrap();
+        let corpus = Corpus::open(folder.path()).unwrap();
+        let found =
+            corpus.hunt(&Rule::compile("rule all { condition: true }").unwrap(), &Filter::default()).unwrap();
+        assert_eq!(contents(&found), [b"x"]);
+        let skipped: Vec<_> = found.skipped.iter().map(ToString::to_string).collect();
+        let expected =
+            format!("{}: it is larger than 256 MiB, so the rule was not run over it", path.display());
+        assert_eq!(skipped, [expected]);
+    }
+}
