@@ -49,7 +49,8 @@ impl Rule {
             RuleError::new(text, span, diagnostic.message)
         })?;
         let mut scanner = compiler.finalize();
-        scanner.set_scan_params(ScanParams::default().timeout_duration(Some(timeout)));
+        let params = ScanParams::default().timeout_duration(Some(timeout));
+        scanner.set_scan_params(params.string_max_nb_matches(MAX_MATCHES));
         let rules: Vec<(String, bool)> =
             scanner.rules().map(|rule| (rule.name.to_owned(), rule.is_private)).collect();
         match rules.as_slice() {
@@ -81,6 +82,9 @@ impl Rule {
 
 /// How deep parentheses and brackets may nest. A level may take 40 KiB of a stack, of which a thread has 2 MiB.
 const MAX_NESTING: u8 = 20;
+
+/// How often a string is counted. As YARA has it; a condition such as `#a > 5000` is never true with less.
+const MAX_MATCHES: u32 = 1_000_000;
 
 /// How long a rule may take for one file.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -204,6 +208,8 @@ mod tests {
         assert!(!matches(math, b"aaaaaaaa"));
         let elf = "import \"elf\" import \"pe\" rule e { condition: elf.type == elf.ET_EXEC or pe.is_pe }";
         assert!(!matches(elf, b"\x7fELF"));
+        let count = "rule c { strings: $a = \"ab\" condition: #a == 5000 }";
+        assert!(matches(count, "ab".repeat(5000).as_bytes()));
         assert!(matches("rule empty { condition: filesize == 0 }", b""));
         assert!(matches("global rule g { strings: $a = /a.c/ nocase condition: $a }", b"xABC"));
     }
