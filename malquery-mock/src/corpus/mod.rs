@@ -28,9 +28,46 @@ const TRIES: usize = 3;
 
 /// Samples to be searched: the files of a folder, one file, or bytes in memory. Clones are the same corpus.
 ///
-/// Files are listed when the corpus is opened, and read when they are searched. Only what a search finds is
-/// hashed. A file that was changed since is read and hashed anew; one that is gone, or cannot be read, is left out.
-/// Nothing is ever written.
+/// Files are listed when the corpus is opened, and read when they are searched; none is ever written. Only what a
+/// search finds is hashed, once. A file that was changed is read and hashed anew, and never passed off as the one
+/// that was found before. One that is gone or cannot be read is left out.
+///
+/// A search reads in pieces, whatever the size of a file. A YARA rule needs the whole file in memory, once for each
+/// processor; a file above 256 MiB is left out of a hunt, and so is one for which the rule takes more than 60
+/// seconds.
+///
+/// Files with the same content are one sample, the one whose path comes first.
+///
+/// # File types
+///
+/// The type is told by the content, in the service's words: `PE32`, `PE64`, `elf32`, `elf64`, `macho`, `pdf`, `doc`,
+/// `docx`, `xls`, `xlsx`, `ppt`, `pptx`, `rtf`, `hwp`, `cdfv2` (any other compound document), `html`, `email`, `perl`,
+/// `python`, `pythonc`, `java.arc`, `cjava`, `dalvik`, `lnk`, `swf`, `pcap` and `text`; all else is `data`. The case is
+/// that of the service where it is known, and a filter ignores it.
+///
+/// # What the files do not say
+///
+/// A sample was first seen on the day its file was last modified, in UTC, and has no label. The file
+/// `malquery-corpus.json` in the folder can say otherwise, by path (with slashes) or by SHA-256, which goes first
+/// where both say something. It is no sample itself. Everything in it is optional:
+///
+/// ```json
+/// { "path": { "tools/nc.exe": { "label": "unwanted" } },
+///   "sha256": { "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08":
+///     { "first_seen": "2020/06/09", "label": "malware", "family": "demo" } } }
+/// ```
+///
+/// ```
+/// use malquery_mock::{Corpus, CorpusSample};
+/// use malquery_proto::types::Label;
+///
+/// let corpus = Corpus::from_bytes([
+///     CorpusSample::new("one").label(Label::Malware).first_seen("2020/06/09".parse()?),
+///     CorpusSample::new("two"),
+/// ]);
+/// assert_eq!(corpus.len(), 2);
+/// # Ok::<(), malquery_proto::types::ParseError>(())
+/// ```
 #[derive(Clone)]
 pub struct Corpus(Arc<Inner>);
 
@@ -110,7 +147,9 @@ impl Corpus {
     /// What cannot be listed is left out; [`skipped`](Self::skipped) tells.
     ///
     /// # Errors
-    /// Refuses what is neither a folder nor a file, and a folder that cannot be listed.
+    /// Refuses what is neither a folder nor a file, and a folder that cannot be listed. In `malquery-corpus.json`,
+    /// refuses a key that is not known, a value that is not valid, and a path that is not in the corpus; the text
+    /// names the place.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, CorpusError> {
         let root = folder.as_ref();
         let (mut files, skipped) = source::list(root)?;
