@@ -9,6 +9,7 @@ mod tests;
 
 use std::collections::HashSet;
 use std::io::{self, Read};
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -291,7 +292,9 @@ impl Corpus {
             while !enough.load(Ordering::Relaxed) {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(slot) = samples.get(index) else { break };
-                match work(slot, &mut buffer) {
+                // A parser that a hostile file makes panic must not end the search of the others.
+                let result = panic::catch_unwind(AssertUnwindSafe(|| work(slot, &mut buffer)));
+                match result.unwrap_or_else(|_| Err(io::Error::other("the search of it panicked"))) {
                     Ok(Some(entry)) => {
                         found.push((index, entry));
                         enough.fetch_or(first, Ordering::Relaxed);
@@ -393,7 +396,7 @@ impl Slot {
             return Ok(filetype);
         }
         let filetype = file_type::detect(opened)?;
-        if opened.is_unchanged()? {
+        if opened.is_settled()? {
             *self.known() = Known { filetype: Some(filetype), ..known };
         }
         Ok(filetype)
@@ -405,7 +408,7 @@ impl Slot {
             return Ok(hashes);
         }
         let hashes = scan::hash(opened, buffer)?;
-        if opened.is_unchanged()? {
+        if opened.is_settled()? {
             *self.known() = Known { hashes: Some(hashes), ..known };
         }
         Ok(hashes)

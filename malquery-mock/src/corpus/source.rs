@@ -4,12 +4,15 @@ use std::fs::{self, File};
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use malquery_proto::Timestamp;
 use malquery_proto::types::Date;
 
 use super::{CorpusError, Skipped};
+
+/// More than the grain of a file system's clock; that of FAT is two seconds.
+const SETTLED: Duration = Duration::from_secs(2);
 
 pub(super) enum Source {
     File(PathBuf),
@@ -76,6 +79,13 @@ impl Opened {
             Bytes::File(file) => Ok(Stamp::of(file)? == self.stamp),
             Bytes::Memory(_) => Ok(true),
         }
+    }
+
+    /// Whether it is unchanged, and another change would show: one in the same moment would not, as clocks of file
+    /// systems are coarse.
+    pub(super) fn is_settled(&self) -> io::Result<bool> {
+        let age = |time: SystemTime| time.elapsed().unwrap_or_default();
+        Ok(self.stamp.modified.is_none_or(|time| age(time) > SETTLED) && self.is_unchanged()?)
     }
 
     pub(super) fn is_at_end(&self) -> bool {

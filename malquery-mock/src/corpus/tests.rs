@@ -1,6 +1,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use malquery_proto::types::{Date, Label, Pattern, Sha256};
@@ -295,6 +296,35 @@ fn a_changed_file_is_hashed_anew_and_not_passed_off_as_the_old_one() {
     assert_eq!(contents(&after), [&b"MARK 2"[..], b"MARK"]);
     assert_eq!(after.entries[0].sha256(), hash(b"MARK 2"));
     assert_ne!(after.entries[0].first_seen(), entry.first_seen());
+}
+
+#[test]
+fn a_change_in_the_same_moment_is_seen() {
+    let folder = folder(&[("a", b"")]);
+    let corpus = Corpus::open(folder.path()).unwrap();
+    let now = std::time::SystemTime::now();
+    for content in [&b"MARK 1"[..], b"MARK 2"] {
+        let mut file = File::create(folder.path().join("a")).unwrap();
+        file.write_all(content).unwrap();
+        file.set_modified(now).unwrap();
+        let found = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
+        assert_eq!(found.entries[0].sha256(), hash(content));
+    }
+}
+
+#[test]
+fn a_panic_over_one_file_does_not_end_the_search() {
+    let corpus = Corpus::from_bytes((0..20u8).map(|byte| vec![byte]));
+    let (found, skipped) = corpus
+        .each(false, |slot, buffer| {
+            slot.read(|opened| {
+                assert!(!Arc::ptr_eq(slot, &corpus.0.samples[7]));
+                corpus.entry(slot, opened, buffer).map(Some)
+            })
+        })
+        .unwrap();
+    assert_eq!(found.len(), 19);
+    assert_eq!(skipped[0].to_string(), "a sample in memory: the search of it panicked");
 }
 
 #[test]
