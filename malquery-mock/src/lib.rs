@@ -106,6 +106,8 @@ mod json;
 mod matching;
 mod play;
 pub mod reply;
+#[cfg(feature = "service")]
+pub mod service;
 mod transcript;
 
 pub use cassette::{Cassette, CassetteError, script};
@@ -114,4 +116,6 @@ pub use clock::VirtualClock;
 pub use corpus::{Corpus, CorpusError, CorpusSample, Skipped};
 pub use play::{Mock, MockBody, MockError, MockGuard, Unfinished};
 pub use reply::Fault;
+#[cfg(feature = "service")]
+pub use service::Service;
 pub use transcript::{Transcript, TranscriptBody};

@@ -83,6 +83,13 @@ pub trait TransportError: StdError + Send + Sync + 'static {
     fn failure(&self) -> SendFailure;
 }
 
+/// Of a transport that always has a reply.
+impl TransportError for std::convert::Infallible {
+    fn failure(&self) -> SendFailure {
+        match *self {}
+    }
+}
+
 /// Tells the time and waits.
 pub trait Clock {
     /// The time now.
