@@ -106,6 +106,8 @@ mod json;
 mod matching;
 mod play;
 pub mod reply;
+#[cfg(feature = "server")]
+mod server;
 #[cfg(feature = "service")]
 pub mod service;
 mod transcript;
@@ -116,6 +118,8 @@ pub use clock::VirtualClock;
 pub use corpus::{Corpus, CorpusError, CorpusSample, Skipped};
 pub use play::{Mock, MockBody, MockError, MockGuard, Unfinished};
 pub use reply::Fault;
+#[cfg(feature = "server")]
+pub use server::Server;
 #[cfg(feature = "service")]
 pub use service::Service;
 pub use transcript::{Transcript, TranscriptBody};

@@ -34,6 +34,9 @@ pub(super) fn patterns(document: &Map<String, Value>) -> Result<Vec<Pattern>, St
     list.iter()
         .enumerate()
         .map(|(index, pattern)| {
+            if !pattern.is_object() {
+                return Err(format!("patterns[{index}] must be an object, not {}", kind(pattern)));
+            }
             let text = |name: &str| match pattern.get(name) {
                 Some(Value::String(text)) => Ok(text.as_str()),
                 Some(other) => Err(format!("patterns[{index}].{name} must be a text, not {}", kind(other))),

@@ -433,9 +433,9 @@ impl Call {
         let job = Arc::new(Job::new(id, kind, options, fields, self.now));
         let pending = state.jobs.keep(job.clone());
         drop(state);
-        let fails = (self.service.settings.fails)(number);
+        let settings = self.service.settings.clone();
         pending.start(self.service.gate.clone(), move || {
-            if fails { Err("the job was made to fail".into()) } else { work() }
+            if (settings.fails)(number) { Err("the job was made to fail".into()) } else { work() }
         });
         let mut document = Document::new(self.meta(MALQUERY));
         document.meta["reqid"] = job.id.clone().into();

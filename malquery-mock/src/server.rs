@@ -1,0 +1,385 @@
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use http::{Method, Request, Response, StatusCode, Version, header};
+use ureq_proto::server::{RecvRequestResult, Reply};
+
+use crate::service::{Service, ServiceBody};
+
+/// How many connections may be open at once.
+const MAX_CONNECTIONS: usize = 1024;
+/// The longest head of a request, in bytes.
+const MAX_HEAD: usize = 32 * 1024;
+/// The longest body of a request, in bytes.
+const MAX_BODY: usize = 16 * 1024 * 1024;
+/// How long a request may take to arrive whole, from its first byte on.
+const REQUEST_TIME: Duration = Duration::from_secs(10);
+/// How long a connection may be idle between requests.
+const IDLE_TIME: Duration = Duration::from_secs(60);
+/// How long a reply may take, and how many bytes a second extend that.
+const REPLY_TIME: Duration = Duration::from_secs(30);
+const REPLY_SPEED: u64 = 4096;
+/// How long a connection is still read that is about to be closed.
+const LINGER_TIME: Duration = Duration::from_secs(2);
+const CHUNK: usize = 64 * 1024;
+
+/// A [`Service`] over HTTP/1.1, for clients in any language. It stops when it is dropped.
+///
+/// Each connection has a thread. At most 1,024 are open at once, and a further one gets a 503. A request has to be
+/// there within 10 seconds of its first byte (else 408), its head is at most 32 KiB long (431) and its body 16 MiB
+/// (413). A reply is given up when its reader takes less than 4 KiB a second for half a minute. An idle connection is
+/// closed after a minute. Whatever a client does ends its own connection at the most.
+///
+/// There is no TLS: clients take `http://` for loopback addresses.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    service: Service,
+    address: SocketAddr,
+    stopped: AtomicBool,
+    connections: Mutex<HashMap<u64, Arc<TcpStream>>>,
+}
+
+impl Server {
+    /// Listens at a loopback address; port 0 takes any that is free.
+    ///
+    /// Requests whose `Host` is a name other than `localhost` are refused: a web page could have sent them.
+    ///
+    /// # Errors
+    /// Refuses any other address: the corpus may hold malware, and the credentials are no secret. Fails when the
+    /// address cannot be listened at.
+    pub fn start(service: Service, address: SocketAddr) -> io::Result<Self> {
+        if !address.ip().is_loopback() {
+            let why =
+                format!("{} is not a loopback address; others could fetch samples from there", address.ip());
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        Self::start_anywhere(service, address)
+    }
+
+    /// Listens at any address. Whoever reaches it can fetch the samples: the credentials travel unencrypted.
+    ///
+    /// # Errors
+    /// Fails when the address cannot be listened at.
+    pub fn start_anywhere(service: Service, address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        let shared = Arc::new(Shared {
+            service,
+            address: listener.local_addr()?,
+            stopped: AtomicBool::new(false),
+            connections: Mutex::default(),
+        });
+        let accepting = shared.clone();
+        let thread = thread::Builder::new()
+            .name("malquery-server".into())
+            .spawn(move || accepting.accept(&listener))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// The base URL for clients, such as `http://127.0.0.1:8080`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.shared.address)
+    }
+}
+
+impl Drop for Server {
+    /// Closes all connections.
+    fn drop(&mut self) {
+        self.shared.stopped.store(true, Ordering::SeqCst);
+        // Wakes the thread that accepts; any other connection does so, too.
+        let mut address = self.shared.address;
+        match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+            _ => {}
+        }
+        let woken = TcpStream::connect_timeout(&address, Duration::from_secs(1));
+        if let Some(thread) = self.thread.take().filter(|_| woken.is_ok()) {
+            let _ = thread.join();
+        }
+        for stream in self.shared.connections().values() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Shared {
+    fn connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<TcpStream>>> {
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn accept(self: &Arc<Self>, listener: &TcpListener) {
+        for number in 0.. {
+            let accepted = listener.accept();
+            if self.stopped.load(Ordering::SeqCst) {
+                return;
+            }
+            let Ok((stream, _)) = accepted else {
+                // Out of file descriptors, most likely. Some will be free in a while.
+                thread::sleep(Duration::from_millis(20));
+                continue;
+            };
+            let stream = Arc::new(stream);
+            let mut connections = self.connections();
+            let full = connections.len() >= MAX_CONNECTIONS;
+            if !full {
+                connections.insert(number, stream.clone());
+            }
+            drop(connections);
+            let connection =
+                Connection { shared: self.clone(), stream: stream.clone(), number, input: Vec::new() };
+            let spawned = !full
+                && thread::Builder::new()
+                    .name("malquery-connection".into())
+                    .spawn(move || connection.serve())
+                    .is_ok();
+            if !spawned {
+                let _ = stream.set_write_timeout(Some(Duration::from_millis(100)));
+                let refused = self.service.refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
+                let _ = send(&stream, refused, true, false);
+            }
+        }
+    }
+
+    /// Whether a `Host` is one that no web page can be behind.
+    fn trusts(&self, host: Option<&[u8]>) -> bool {
+        let Some(host) = host else { return true };
+        if !self.address.ip().is_loopback() {
+            return true;
+        }
+        let Ok(authority) = http::uri::Authority::try_from(host) else { return false };
+        let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+        name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+    }
+}
+
+struct Connection {
+    shared: Arc<Shared>,
+    stream: Arc<TcpStream>,
+    number: u64,
+    /// What was read and not yet used.
+    input: Vec<u8>,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.shared.connections().remove(&self.number);
+    }
+}
+
+/// Why there is no request.
+enum NoRequest {
+    /// There is nobody to answer.
+    Gone,
+    Refused(StatusCode, &'static str),
+}
+
+impl From<io::Error> for NoRequest {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            // Which of the two depends on the system.
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                Self::Refused(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time")
+            }
+            _ => Self::Gone,
+        }
+    }
+}
+
+impl Connection {
+    fn serve(mut self) {
+        let _ = self.stream.set_nodelay(true);
+        while let Ok(keep) = self.exchange() {
+            if !keep || self.shared.stopped.load(Ordering::SeqCst) {
+                break;
+            }
+        }
+    }
+
+    /// Answers one request; gives whether another may follow.
+    fn exchange(&mut self) -> io::Result<bool> {
+        if self.input.is_empty() {
+            self.fill(Instant::now() + IDLE_TIME)?;
+        }
+        let (response, keep, body) = match self.request(Instant::now() + REQUEST_TIME) {
+            Ok((request, keep)) => {
+                let body = request.method() != Method::HEAD;
+                (self.shared.service.answer(&request), keep, body)
+            }
+            Err(NoRequest::Refused(status, message)) => {
+                (self.shared.service.refuse(status, message), false, true)
+            }
+            Err(NoRequest::Gone) => return Ok(false),
+        };
+        send(&self.stream, response, body, keep)?;
+        if !keep {
+            self.linger();
+        }
+        Ok(keep)
+    }
+
+    /// Reads a request, and whether the connection may be used after it.
+    fn request(&mut self, end: Instant) -> Result<(Request<Vec<u8>>, bool), NoRequest> {
+        const MALFORMED: NoRequest = NoRequest::Refused(StatusCode::BAD_REQUEST, "the request is malformed");
+        let mut reply = Reply::new().map_err(|_| MALFORMED)?;
+        let (used, head) = loop {
+            match reply.try_request(&self.input) {
+                Ok((used, Some(head))) => break (used, head),
+                Ok((_, None)) if self.input.len() < MAX_HEAD => self.fill(end)?,
+                Ok((_, None)) => {
+                    let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                    return Err(NoRequest::Refused(status, "the head of the request is longer than 32 KiB"));
+                }
+                Err(_) => return Err(MALFORMED),
+            }
+        };
+        self.input.drain(..used);
+        let headers = head.headers();
+        if !self.shared.trusts(headers.get(header::HOST).map(|host| host.as_bytes())) {
+            let why = "the host is not this one; use localhost or an address";
+            return Err(NoRequest::Refused(StatusCode::MISDIRECTED_REQUEST, why));
+        }
+        let keep = head.version() == Version::HTTP_11
+            && !headers
+                .get_all(header::CONNECTION)
+                .iter()
+                .any(|value| value.as_bytes().to_ascii_lowercase().windows(5).any(|word| word == b"close"));
+        let length =
+            headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let too_large = NoRequest::Refused(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 16 MiB");
+        if length.is_some_and(|length: u64| length > MAX_BODY as u64) {
+            return Err(too_large);
+        }
+        let undeclared = length.is_none() && !headers.contains_key(header::TRANSFER_ENCODING);
+        let mut body = Vec::new();
+        let mut receive = match reply.proceed() {
+            Some(RecvRequestResult::ProvideResponse(_)) => return Ok((head.map(|()| body), keep)),
+            // By the book it has no body, but then there would be nothing to answer.
+            Some(_) if undeclared => {
+                let why = "the request has neither content-length nor transfer-encoding";
+                return Err(NoRequest::Refused(StatusCode::LENGTH_REQUIRED, why));
+            }
+            Some(RecvRequestResult::RecvBody(receive)) => receive,
+            Some(RecvRequestResult::Send100(expecting)) => {
+                let mut text = [0; 64];
+                let (length, receive) = expecting.accept(&mut text).map_err(|_| MALFORMED)?;
+                self.stream.set_write_timeout(Some(REQUEST_TIME))?;
+                (&*self.stream).write_all(&text[..length])?;
+                receive
+            }
+            None => return Err(MALFORMED),
+        };
+        let mut chunk = vec![0; CHUNK];
+        while !receive.is_ended() {
+            let (used, count) = receive.read(&self.input, &mut chunk).map_err(|_| MALFORMED)?;
+            self.input.drain(..used);
+            body.extend_from_slice(&chunk[..count]);
+            if body.len() > MAX_BODY {
+                return Err(too_large);
+            }
+            if used == 0 && count == 0 && !receive.is_ended() {
+                if self.input.len() > MAX_HEAD {
+                    return Err(MALFORMED);
+                }
+                self.fill(end)?;
+            }
+        }
+        Ok((head.map(|()| body), keep))
+    }
+
+    /// Reads what there is, and waits for it.
+    fn fill(&mut self, end: Instant) -> io::Result<()> {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        let mut chunk = [0; 16 * 1024];
+        match (&*self.stream).read(&mut chunk)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            count => {
+                self.input.extend_from_slice(&chunk[..count]);
+                Ok(())
+            }
+        }
+    }
+
+    /// Lets the peer read the reply: to close while it still sends would take it from under its hands.
+    fn linger(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Write);
+        let end = Instant::now() + LINGER_TIME;
+        while self.fill(end).is_ok() {
+            self.input.clear();
+        }
+    }
+}
+
+/// Writes a reply. Its body has the length the reply declares, or the connection ends.
+fn send(stream: &TcpStream, response: Response<ServiceBody>, with_body: bool, keep: bool) -> io::Result<()> {
+    let (head, mut body) = response.into_parts();
+    let mut text = format!(
+        "HTTP/1.1 {} {}\r\n",
+        head.status.as_str(),
+        head.status.canonical_reason().unwrap_or("Unknown")
+    )
+    .into_bytes();
+    for (name, value) in &head.headers {
+        text.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    text.extend_from_slice(if keep { b"\r\n" } else { b"connection: close\r\n\r\n" });
+    let declared =
+        head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let mut left: u64 = declared.filter(|_| with_body).unwrap_or(0);
+    let begun = Instant::now();
+    let mut sent = 0;
+    loop {
+        // What is small goes out at once with the head.
+        let room = left.min(CHUNK as u64);
+        let count = body.by_ref().take(room).read_to_end(&mut text)? as u64;
+        if count < room {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        left -= count;
+        // A sample that was changed meanwhile says so at its end. Then the reply must not look whole.
+        if with_body && left == 0 && body.read(&mut [0])? > 0 {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut rest = &text[..];
+        while !rest.is_empty() {
+            let time = REPLY_TIME + Duration::from_secs(sent / REPLY_SPEED);
+            let time = time.saturating_sub(begun.elapsed());
+            if time.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            stream.set_write_timeout(Some(time))?;
+            match (&mut &*stream).write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    sent += count as u64;
+                    rest = &rest[count..];
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        text.clear();
+        if left == 0 {
+            return Ok(());
+        }
+    }
+}

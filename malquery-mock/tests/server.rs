@@ -1,0 +1,339 @@
+//! The stand-in over sockets: what HTTP allows, and what hostile peers do.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use malquery_mock::{Corpus, Server, Service};
+use proptest::prelude::*;
+
+const HELLO: &str = "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9";
+/// What has no rate limit.
+const ANY: &str = "GET /any HTTP/1.1\r\nHost: localhost\r\n\r\n";
+/// Far beyond all that anything here may take.
+const NO_HANG: Duration = Duration::from_secs(60);
+
+fn start() -> Server {
+    let service = Service::new(Corpus::from_bytes([b"hello world".to_vec()]));
+    Server::start(service, (Ipv4Addr::LOCALHOST, 0).into()).unwrap()
+}
+
+fn connect(server: &Server) -> TcpStream {
+    let stream = TcpStream::connect(server.address()).unwrap();
+    stream.set_read_timeout(Some(NO_HANG)).unwrap();
+    stream
+}
+
+/// One reply: its head, and as many bytes as it declares.
+fn reply(stream: &mut TcpStream) -> (String, Vec<u8>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("0");
+    let mut body = vec![0; length.parse().unwrap()];
+    if !head.starts_with("HTTP/1.1 100 ") {
+        stream.read_exact(&mut body).unwrap();
+    }
+    (head, body)
+}
+
+/// The status and the message of the reply to these bytes, and whether the server then closes.
+fn ask(server: &Server, bytes: &[u8]) -> (String, String, bool) {
+    let mut stream = connect(server);
+    // A server that has refused enough of it need not read on.
+    let _ = stream.write_all(bytes);
+    let (head, body) = reply(&mut stream);
+    stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let closed = matches!(stream.read(&mut [0]), Ok(0));
+    assert_eq!(closed, head.contains("connection: close"), "{head}");
+    (head[9..12].to_owned(), String::from_utf8(body).unwrap(), closed)
+}
+
+/// Whether the server still does its work.
+fn goes_on(server: &Server) {
+    let mut stream = connect(server);
+    stream.write_all(ANY.as_bytes()).unwrap();
+    let (head, body) = reply(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 404 Not Found\r\n"), "{head}");
+    assert!(String::from_utf8(body).unwrap().contains("404: Page Not Found"));
+}
+
+fn token(stream: &mut TcpStream) -> String {
+    let form = format!("client_id={}&client_secret={}", Service::CLIENT_ID, Service::CLIENT_SECRET);
+    let length = form.len();
+    write!(
+        stream,
+        "POST /oauth2/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{form}"
+    )
+    .unwrap();
+    let (head, body) = reply(stream);
+    assert!(head.starts_with("HTTP/1.1 201 Created\r\n"), "{head}");
+    let reply: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    reply["access_token"].as_str().unwrap().into()
+}
+
+#[test]
+fn requests_of_every_form_are_served_over_one_connection() {
+    let server = start();
+    let mut stream = connect(&server);
+    let token = token(&mut stream);
+    let auth = format!("Host: localhost\r\nAuthorization: Bearer {token}\r\n");
+
+    // Two at once, in their order.
+    let download = format!("GET /malquery/entities/download-files/v1?ids={HELLO} HTTP/1.1\r\n{auth}\r\n");
+    let quotas = format!("GET /malquery/aggregates/quotas/v1 HTTP/1.1\r\n{auth}\r\n");
+    write!(stream, "{download}{quotas}").unwrap();
+    let (head, body) = reply(&mut stream);
+    assert!(head.contains("content-type: application/octet-stream\r\n"), "{head}");
+    assert_eq!(body, b"hello world");
+    let (head, body) = reply(&mut stream);
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert!(String::from_utf8(body).unwrap().contains("\"download_count\":1"));
+
+    // A body in chunks.
+    let body = r#"{"patterns":[{"type":"ascii","value":"hello"}]}"#;
+    let (first, second) = body.split_at(20);
+    let post = format!("POST /malquery/combined/fuzzy-search/v1 HTTP/1.1\r\n{auth}");
+    write!(stream, "{post}Transfer-Encoding: chunked\r\n\r\n").unwrap();
+    for part in [first, second, ""] {
+        thread::sleep(Duration::from_millis(20));
+        write!(stream, "{:x}\r\n{part}\r\n", part.len()).unwrap();
+    }
+    let (_, found) = reply(&mut stream);
+    assert!(String::from_utf8(found).unwrap().contains(HELLO));
+
+    // A body that waits to be asked for.
+    write!(stream, "{post}Content-Length: {}\r\nExpect: 100-continue\r\n\r\n", body.len()).unwrap();
+    assert_eq!(reply(&mut stream).0, "HTTP/1.1 100 Continue\r\n\r\n");
+    write!(stream, "{body}").unwrap();
+    let (_, found) = reply(&mut stream);
+    assert!(String::from_utf8(found).unwrap().contains(HELLO));
+
+    // A reply to HEAD has no body, and the next one is understood.
+    write!(stream, "{}{quotas}", quotas.replace("GET", "HEAD")).unwrap();
+    let mut bytes = [0; 12];
+    stream.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"HTTP/1.1 405");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut bytes[..1]).unwrap();
+        head.push(bytes[0]);
+    }
+    assert!(reply(&mut stream).0.starts_with("HTTP/1.1 200 OK\r\n"));
+
+    // A client that says it is the last one, and an old one.
+    for request in
+        [quotas.replace("\r\n\r\n", "\r\nConnection: Close\r\n\r\n"), quotas.replace("HTTP/1.1", "HTTP/1.0")]
+    {
+        let mut stream = connect(&server);
+        write!(stream, "{request}").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("connection: close"), "{text}");
+    }
+}
+
+#[test]
+fn what_is_no_request_gets_an_error_and_the_server_goes_on() {
+    let server = start();
+    let host = "Host: localhost\r\n";
+    let long = format!("GET /{} HTTP/1.1\r\n{host}\r\n", "x".repeat(40_000));
+    let headers = format!("GET / HTTP/1.1\r\n{host}{}\r\n", "a: b\r\n".repeat(1000));
+    let huge = format!("POST /oauth2/token HTTP/1.1\r\n{host}Content-Length: 16777217\r\n\r\n");
+    let expecting = huge.replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n");
+    let chunks = format!("POST /oauth2/token HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\n\r\n");
+    let large = [chunks.as_bytes(), b"1000001\r\n", &vec![b'x'; 0x100_0001], b"\r\n0\r\n\r\n"].concat();
+    let post = |headers: &str| format!("POST /oauth2/token HTTP/1.1\r\n{host}{headers}\r\n");
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("400", b"\0\0\0\0\r\n\r\n".to_vec()),
+        ("400", b"GET\r\n\r\n".to_vec()),
+        ("400", b"GET / HTTP/3.0\r\n\r\n".to_vec()),
+        ("400", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec()),
+        ("404", format!("GET /x HTTP/1.1\r\n{host}\r\n").into_bytes()),
+        ("404", b"OPTIONS * HTTP/1.1\r\n\r\n".to_vec()),
+        ("431", long.into_bytes()),
+        ("400", headers.into_bytes()),
+        ("413", huge.into_bytes()),
+        ("413", expecting.into_bytes()),
+        ("413", large),
+        ("411", post("").into_bytes()),
+        ("400", post("Content-Length: -1\r\n").into_bytes()),
+        ("400", post("Content-Length: 1\r\nContent-Length: 2\r\n").into_bytes()),
+        ("400", post("Transfer-Encoding: chunked\r\n\r\nno number\r\n").into_bytes()),
+        ("400", post("Content-Length: 7\r\n\r\n{\"a\": [").into_bytes()),
+        ("421", b"GET /malquery/aggregates/quotas/v1 HTTP/1.1\r\nHost: attacker.example:80\r\n\r\n".to_vec()),
+        ("421", b"GET /malquery/aggregates/quotas/v1 HTTP/1.1\r\nHost: \xff\r\n\r\n".to_vec()),
+        ("401", b"GET /malquery/aggregates/quotas/v1 HTTP/1.1\r\nHost: [::1]:80\r\n\r\n".to_vec()),
+    ];
+    for (expected, bytes) in cases {
+        let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(80)]);
+        let (status, body, _) = ask(&server, &bytes);
+        assert_eq!((&*status, body.contains("\"errors\"")), (expected, true), "{shown}: {body}");
+        goes_on(&server);
+    }
+}
+
+#[test]
+fn a_request_that_is_cut_harms_nobody() {
+    let server = start();
+    let request = "POST /oauth2/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nclient_id=";
+    for length in [1, 20, request.len()] {
+        let mut stream = connect(&server);
+        stream.write_all(&request.as_bytes()[..length]).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).unwrap();
+        assert!(rest.is_empty());
+    }
+    // One that goes away before its reply, again and again.
+    for _ in 0..50 {
+        let mut stream = connect(&server);
+        stream.write_all(ANY.as_bytes()).unwrap();
+    }
+    goes_on(&server);
+}
+
+#[test]
+fn slow_requests_are_given_up_and_others_are_served() {
+    let server = start();
+    let post = "POST /oauth2/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n";
+    let begun = Instant::now();
+    let threads: Vec<_> = ["", "GET / HTTP/1.1\r\nX: ", post]
+        .into_iter()
+        .map(|head| {
+            let mut stream = connect(&server);
+            thread::spawn(move || {
+                let _ = stream.write_all(head.as_bytes());
+                // A byte now and then, so that no single read takes long.
+                let mut writer = stream.try_clone().unwrap();
+                thread::spawn(move || {
+                    while writer.write_all(b"x").is_ok() {
+                        thread::sleep(Duration::from_millis(200));
+                    }
+                });
+                reply(&mut stream).0
+            })
+        })
+        .collect();
+    while threads.iter().any(|thread| !thread.is_finished()) {
+        goes_on(&server);
+        assert!(begun.elapsed() < NO_HANG);
+        thread::sleep(Duration::from_millis(500));
+    }
+    for thread in threads {
+        assert!(thread.join().unwrap().starts_with("HTTP/1.1 408 Request Timeout\r\n"));
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(10));
+}
+
+/// It takes more open files than many systems give a process, so it runs in one that asked for more.
+#[cfg(unix)]
+#[test]
+fn a_thousand_connections_are_held_and_further_ones_refused() {
+    const INNER: &str = "MALQUERY_TEST_INNER";
+    if std::env::var_os(INNER).is_none() {
+        let inner = std::process::Command::new("sh")
+            .args(["-c", "ulimit -n 4096 && exec \"$0\" --exact \"$1\""])
+            .arg(std::env::current_exe().unwrap())
+            .arg("a_thousand_connections_are_held_and_further_ones_refused")
+            .env(INNER, "1")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&inner.stdout);
+        assert!(inner.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
+    let server = start();
+    let mut held: Vec<TcpStream> = (0..1000).map(|_| connect(&server)).collect();
+    goes_on(&server);
+    for stream in held.iter_mut().step_by(97) {
+        stream.write_all(ANY.as_bytes()).unwrap();
+        assert!(reply(stream).0.starts_with("HTTP/1.1 404 "));
+    }
+    let end = Instant::now() + NO_HANG;
+    let refused = loop {
+        assert!(Instant::now() < end);
+        let mut stream = connect(&server);
+        stream.write_all(ANY.as_bytes()).unwrap();
+        let mut status = [0; 12];
+        match stream.read_exact(&mut status) {
+            Ok(()) if &status == b"HTTP/1.1 404" => held.push(stream),
+            Ok(()) => break String::from_utf8(status.to_vec()).unwrap(),
+            // The refusal may be lost when the request comes after it.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break "HTTP/1.1 503".into(),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert_eq!(refused, "HTTP/1.1 503");
+    assert_eq!(held.len(), 1024);
+    drop(held);
+    // The server learns in a while that they are gone.
+    while TcpStream::connect(server.address())
+        .map(|mut stream| {
+            stream.write_all(ANY.as_bytes()).is_err()
+                || !stream.read_exact(&mut [0; 12]).is_ok_and(|()| stream.peek(&mut [0]).is_ok())
+        })
+        .unwrap_or(true)
+    {
+        assert!(Instant::now() < end);
+    }
+    goes_on(&server);
+}
+
+#[test]
+fn it_listens_only_at_loopback_addresses_unless_told() {
+    let service = Service::new(Corpus::from_bytes([b"hello".to_vec()]));
+    let any: SocketAddr = (Ipv4Addr::UNSPECIFIED, 0).into();
+    let error = Server::start(service.clone(), any).unwrap_err();
+    assert_eq!(error.to_string(), "0.0.0.0 is not a loopback address; others could fetch samples from there");
+    let server = Server::start_anywhere(service, any).unwrap();
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.address().port())).unwrap();
+    write!(stream, "{}", ANY.replace("localhost", "samples.example")).unwrap();
+    assert!(reply(&mut stream).0.starts_with("HTTP/1.1 404 "));
+}
+
+#[test]
+fn it_stops_when_it_is_dropped() {
+    let server = start();
+    let address = server.address();
+    assert_eq!(server.url(), format!("http://{address}"));
+    let mut idle = connect(&server);
+    let mut busy = connect(&server);
+    busy.write_all(b"POST / HTTP/1.1\r\n").unwrap();
+    goes_on(&server);
+    drop(server);
+    for stream in [&mut idle, &mut busy] {
+        assert!(!matches!(stream.read(&mut [0]), Ok(count) if count > 0));
+    }
+    // The address is free again.
+    TcpListener::bind(address).unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #[test]
+    fn any_bytes_get_a_reply_or_an_end(
+        bytes in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..200),
+            "(GET|POST) [/a-z?=]{0,20} HTTP/1.[01]\r\n([A-Za-z-]{1,20}: [ -~]{0,20}\r\n){0,4}\r\n.{0,40}"
+                .prop_map(String::into_bytes),
+        ],
+    ) {
+        thread_local!(static SERVER: Server = start());
+        SERVER.with(|server| {
+            let mut stream = connect(server);
+            let _ = stream.write_all(&bytes);
+            let _ = stream.shutdown(Shutdown::Write);
+            let mut text = Vec::new();
+            let _ = stream.read_to_end(&mut text);
+            prop_assert!(text.is_empty() || text.starts_with(b"HTTP/1.1 "));
+            goes_on(server);
+            Ok(())
+        })?;
+    }
+}

@@ -1,0 +1,789 @@
+//! The stand-in, in memory: through the client, and by requests that no client of ours would send.
+
+use std::io::{Cursor, Read};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use http::{Method, Request, Response};
+use malquery_mock::service::{Counts, ServiceBody};
+use malquery_mock::{Corpus, CorpusSample, Service, Transcript, VirtualClock};
+use malquery_proto::client::Error;
+use malquery_proto::error::ApiErrorKind;
+use malquery_proto::flow::{Auth, FlowError, RetryPolicy};
+use malquery_proto::operations::{ExactSearch, FuzzySearch, Hunt};
+use malquery_proto::types::{FileType, Label, MetaField, Pattern, RequestType, SearchOptions, Sha256};
+use malquery_proto::{Archive, Client, Clock, Cloud, Credentials, Transport};
+use serde_json::{Value, json};
+
+const HELLO: &str = "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9";
+const UNKNOWN: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+const RULE: &str = "rule greeting { strings: $a = \"hello\" condition: $a }";
+
+fn corpus() -> Corpus {
+    let sample = |text: &str, day: &str| CorpusSample::new(text).first_seen(day.parse().unwrap());
+    Corpus::from_bytes([
+        sample("hello world", "2024/01/15").label(Label::Malware).family("Demo"),
+        sample("hello night", "2024/02/15").label(Label::Clean),
+        sample("%PDF-1.7 hello paper", "2024/03/15"),
+    ])
+}
+
+fn service(clock: &VirtualClock) -> Service {
+    Service::new(corpus()).clock(clock.clone())
+}
+
+fn credentials() -> Credentials {
+    Credentials::new(Service::CLIENT_ID, Service::CLIENT_SECRET)
+}
+
+fn client<T: Transport>(transport: T, clock: &VirtualClock) -> Client<T, VirtualClock> {
+    Client::new(transport, clock.clone(), Auth::new(Cloud::Us1, credentials()))
+}
+
+fn sha256(text: &str) -> Sha256 {
+    text.parse().unwrap()
+}
+
+fn hello() -> [Pattern; 1] {
+    [Pattern::ascii("hello").unwrap()]
+}
+
+/// Requests by hand, with a token.
+struct Raw<T> {
+    transport: T,
+    token: String,
+}
+
+struct Got {
+    status: u16,
+    response: Response<()>,
+    body: Vec<u8>,
+}
+
+impl Got {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    fn message(&self) -> String {
+        let reply = self.json();
+        assert_eq!(reply["errors"][0]["code"], self.status, "{reply}");
+        assert!(reply.get("resources").is_none(), "{reply}");
+        reply["errors"][0]["message"].as_str().unwrap().into()
+    }
+
+    fn reqid(&self) -> String {
+        self.json()["meta"]["reqid"].as_str().unwrap().into()
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        Some(self.response.headers().get(name)?.to_str().unwrap())
+    }
+}
+
+fn form(id: &str, secret: &str, more: &str) -> String {
+    format!("client_id={id}&client_secret={secret}{more}")
+}
+
+impl<T: Transport<Body: Read>> Raw<T> {
+    fn new(transport: T) -> Self {
+        let mut raw = Self { transport, token: String::new() };
+        raw.renew();
+        raw
+    }
+
+    fn renew(&mut self) {
+        let got = self.post("/oauth2/token", &form(Service::CLIENT_ID, Service::CLIENT_SECRET, ""));
+        assert_eq!(got.status, 201);
+        self.token = got.json()["access_token"].as_str().unwrap().into();
+    }
+
+    fn send(&self, request: Request<Vec<u8>>) -> Got {
+        let (head, mut body) = self.transport.execute(request).unwrap().into_parts();
+        let mut bytes = Vec::new();
+        body.read_to_end(&mut bytes).unwrap();
+        let got = Got { status: head.status.as_u16(), response: Response::from_parts(head, ()), body: bytes };
+        for name in ["x-cs-traceid", "x-ratelimit-limit", "x-ratelimit-remaining"] {
+            assert!(got.header(name).is_some(), "{name}");
+        }
+        assert_eq!(got.header("content-length"), Some(&*got.body.len().to_string()));
+        got
+    }
+
+    fn request(&self, method: Method, uri: &str, body: &str) -> Got {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("https://api.crowdstrike.com{uri}"))
+            .header("authorization", format!("Bearer {}", self.token));
+        self.send(request.body(body.into()).unwrap())
+    }
+
+    fn get(&self, uri: &str) -> Got {
+        self.request(Method::GET, uri, "")
+    }
+
+    fn post(&self, uri: &str, body: &str) -> Got {
+        self.request(Method::POST, uri, body)
+    }
+
+    fn poll(&self, id: &str) -> Got {
+        self.get(&format!("/malquery/entities/requests/v1?ids={id}"))
+    }
+
+    fn fetch(&self, id: &str) -> Got {
+        self.get(&format!("/malquery/entities/samples-fetch/v1?ids={id}"))
+    }
+
+    fn exact(&self, body: &Value) -> Got {
+        self.post("/malquery/queries/exact-search/v1", &body.to_string())
+    }
+
+    fn multidownload(&self, samples: &[&str]) -> Got {
+        let body = json!({"samples": samples});
+        self.post("/malquery/entities/samples-multidownload/v1", &body.to_string())
+    }
+}
+
+#[test]
+fn every_operation_replies_as_documented() {
+    let clock = VirtualClock::new();
+    let transcript = Transcript::new(service(&clock).seed(1).fail_jobs(|number| number == 3));
+    let raw = Raw::new(transcript.clone());
+    raw.get("/malquery/aggregates/quotas/v1");
+    let body = json!({"patterns": [{"type": "hex", "value": "68656c6c6f"}], "options": {"limit": 2}});
+    raw.post("/malquery/combined/fuzzy-search/v1", &body.to_string());
+    raw.get(&format!("/malquery/entities/metadata/v1?ids={HELLO}&ids={UNKNOWN}"));
+    let body = json!({
+        "patterns": [{"type": "ascii", "value": "hello"}, {"type": "ascii", "value": "\"\\o"}],
+        "options": {},
+    });
+    let none = raw.exact(&body).reqid();
+    clock.advance(Duration::from_millis(1500));
+    raw.poll(&none);
+    raw.poll(&none);
+    let body = json!({
+        "patterns": [{"type": "ascii", "value": "hello"}],
+        "options": {"filter_meta": ["sha256", "type", "size"], "min_date": "2024/02/01", "unknown": 1},
+    });
+    let some = raw.exact(&body).reqid();
+    raw.poll(&some);
+    raw.poll(&some);
+    let failing = raw.exact(&body).reqid();
+    raw.poll(&failing);
+    raw.poll(&failing);
+    let archive = raw.multidownload(&[HELLO, HELLO]).reqid();
+    raw.fetch(&archive);
+    raw.poll(&archive);
+    raw.poll(&archive);
+    raw.get(&format!("/malquery/entities/download-files/v1?ids={HELLO}"));
+    raw.get("/malquery/aggregates/quotas/v1");
+    let request = Request::post("https://api.crowdstrike.com/oauth2/revoke")
+        .header("authorization", basic(Service::CLIENT_SECRET))
+        .body(format!("token={}", raw.token).into_bytes());
+    raw.send(request.unwrap());
+    raw.get("/malquery/aggregates/quotas/v1");
+    insta::assert_snapshot!(transcript);
+}
+
+fn basic(secret: &str) -> String {
+    use base64::Engine;
+    let pair = format!("{}:{secret}", Service::CLIENT_ID);
+    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+}
+
+#[test]
+fn every_mistake_is_refused_and_costs_nothing() {
+    let clock = VirtualClock::new();
+    let service = service(&clock);
+    let raw = Raw::new(service.clone());
+    let pattern = json!([{"type": "ascii", "value": "a"}]);
+    let options = |options: Value| json!({"patterns": pattern, "options": options}).to_string();
+    let patterns = |patterns: Value| json!({"patterns": patterns}).to_string();
+    let exact = "POST /malquery/queries/exact-search/v1";
+    let multi = "POST /malquery/entities/samples-multidownload/v1";
+    let cases: Vec<(&str, String)> = vec![
+        ("GET /", "".into()),
+        ("GET /malquery/aggregates/quotas/v2", "".into()),
+        ("POST /malquery/aggregates/quotas/v1", "".into()),
+        ("DELETE /malquery/queries/hunt/v1", "".into()),
+        ("HEAD /malquery/aggregates/quotas/v1", "".into()),
+        (exact, "".into()),
+        (exact, "{\"patterns\": [".into()),
+        (exact, "[]".into()),
+        (exact, "{}".into()),
+        (exact, patterns(json!([]))),
+        (exact, patterns(json!("ascii:a"))),
+        (exact, patterns(json!(["ascii:a"]))),
+        (exact, patterns(json!([{"type": "ascii"}]))),
+        (exact, patterns(json!([{"type": "utf8", "value": "a"}]))),
+        (exact, patterns(json!([{"type": "ascii", "value": "a"}, {"type": "hex", "value": "89 48"}]))),
+        (exact, patterns(json!([{"type": "hex", "value": "894"}]))),
+        (exact, patterns(json!([{"type": "ascii", "value": "é"}]))),
+        (exact, patterns(json!([{"type": "wide", "value": 1}]))),
+        (exact, options(json!([]))),
+        (exact, options(json!({"limit": "3"}))),
+        (exact, options(json!({"limit": 0}))),
+        (exact, options(json!({"filter_meta": "sha256,md5"}))),
+        (exact, options(json!({"filter_meta": ["sha-256"]}))),
+        (exact, options(json!({"filter_filetypes": [1]}))),
+        (exact, options(json!({"min_date": "2024-01-01"}))),
+        (exact, options(json!({"max_size": 128000}))),
+        (exact, options(json!({"max_size": "8 PB"}))),
+        ("POST /malquery/combined/fuzzy-search/v1", options(json!([]))),
+        ("POST /malquery/queries/hunt/v1", json!({"yara_rule": " "}).to_string()),
+        ("POST /malquery/queries/hunt/v1", json!({"yara_rule": ["rule"]}).to_string()),
+        (multi, "{}".into()),
+        (multi, json!({"samples": []}).to_string()),
+        (multi, json!({"samples": HELLO}).to_string()),
+        (multi, json!({"samples": ["abc"]}).to_string()),
+        (multi, json!({"samples": [HELLO, UNKNOWN]}).to_string()),
+        ("GET /malquery/entities/download-files/v1", "".into()),
+        ("GET /malquery/entities/download-files/v1?ids=abc", "".into()),
+        ("GET /malquery/entities/download-files/v1?ids=a&ids=b", "".into()),
+        ("GET /malquery/entities/metadata/v1?ids=", "".into()),
+        ("GET /malquery/entities/metadata/v1?ids=a%2Cb", "".into()),
+        ("GET /malquery/entities/requests/v1?ids=no-such-job", "".into()),
+        ("GET /malquery/entities/samples-fetch/v1?ids=no-such-job", "".into()),
+        ("POST /oauth2/token", "".into()),
+        ("POST /oauth2/token", form("another", Service::CLIENT_SECRET, "")),
+        ("POST /oauth2/token", form(Service::CLIENT_ID, "wrong", "")),
+        ("POST /oauth2/token", form(Service::CLIENT_ID, Service::CLIENT_SECRET, "&member_cid=abc")),
+        ("POST /oauth2/revoke", "token=abc".into()),
+    ];
+    let mut text = String::new();
+    for (line, body) in cases {
+        let (method, uri) = line.split_once(' ').unwrap();
+        let got = raw.request(method.parse().unwrap(), uri, &body);
+        let by = got.json()["meta"]["powered_by"].as_str().unwrap().to_owned();
+        text += &format!("{line} {body}\n    {} {by}: {}\n", got.status, got.message());
+    }
+    let unknown = format!("/malquery/entities/download-files/v1?ids={UNKNOWN}");
+    assert_eq!(raw.get(&unknown).status, 404);
+    let Counts { hunts, downloads, .. } = service.counts();
+    assert_eq!((hunts, downloads), (0, 0));
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn a_client_searches_and_downloads() {
+    let clock = VirtualClock::new();
+    let service = service(&clock);
+    let client = client(service.clone(), &clock);
+
+    let found = client.fuzzy_search(&FuzzySearch::new(hello()).filter_meta([MetaField::Label])).unwrap();
+    assert_eq!(found.resources.len(), 3);
+    assert_eq!(found.resources[0].sha256, None);
+    let stats = found.meta.stats.as_ref().unwrap();
+    let counts = (stats.total_count, stats.malware_count, stats.clean_count, stats.unknown_count);
+    assert_eq!(counts, (Some(3), Some(1), Some(1), Some(1)));
+
+    let options = SearchOptions::new()
+        .filter_filetypes([FileType::PDF])
+        .max_size("1 KB".parse().unwrap())
+        .min_date("2024/03/15".parse().unwrap());
+    let mut job = client.exact_search(&ExactSearch::new(hello()).options(options)).unwrap();
+    let found = job.wait().unwrap();
+    assert_eq!(found.resources.len(), 1);
+    assert_eq!(found.resources[0].filetype, Some(FileType::PDF));
+    assert_eq!(found.resources[0].label, Some(Label::Unknown));
+    assert_eq!(found.meta.reqtype, Some(RequestType::Search));
+
+    let known = client.metadata([sha256(HELLO), sha256(UNKNOWN)]).unwrap();
+    assert_eq!(known.missing, [sha256(UNKNOWN)]);
+    assert_eq!(known.resources[0].family.as_deref(), Some("Demo"));
+
+    let samples: Vec<_> = client
+        .fuzzy_search(&FuzzySearch::new(hello()))
+        .unwrap()
+        .resources
+        .iter()
+        .map(|found| found.sha256.unwrap())
+        .collect();
+    let mut job = client.samples_multidownload(samples.clone()).unwrap();
+    job.wait().unwrap();
+    // The archive can be fetched more than once, also at the same time.
+    let mut readers = [client.samples(job.id()).unwrap(), client.samples(job.id()).unwrap()];
+    let mut archives = [Vec::new(), Vec::new()];
+    loop {
+        let mut buffer = [0; 7];
+        let mut ended = true;
+        for (reader, archive) in readers.iter_mut().zip(&mut archives) {
+            let count = reader.output.read(&mut buffer).unwrap();
+            archive.extend_from_slice(&buffer[..count]);
+            ended &= count == 0;
+        }
+        if ended {
+            break;
+        }
+    }
+    assert_eq!(archives[0], archives[1]);
+    let mut archive = Archive::open(Cursor::new(&archives[0])).unwrap().expect_samples(samples);
+    let report = archive.check().unwrap();
+    assert!(report.is_complete());
+    assert!(archive.entries().iter().all(|entry| entry.is_encrypted()));
+    assert!(archive.entries().iter().any(|entry| entry.name().to_string() == HELLO));
+
+    let mut bytes = Vec::new();
+    client.download(sha256(HELLO)).unwrap().output.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, b"hello world");
+    let counts = service.counts();
+    assert_eq!((counts.hunts, counts.downloads, counts.tokens), (0, 4, 1));
+}
+
+#[cfg(feature = "yara")]
+#[test]
+fn a_hunt_costs_one_and_a_rule_that_does_not_compile_none() {
+    let clock = VirtualClock::new();
+    let service = service(&clock).hunts(1);
+    let client = client(service.clone(), &clock);
+    let error = client.hunt(&Hunt::new("rule a {\n  condition: $b\n}")).unwrap_err();
+    assert_eq!(error.status().unwrap(), 400);
+    assert!(error.to_string().contains("Invalid user input: yara_rule does not compile: "), "{error}");
+    assert!(error.to_string().contains("line 2"), "{error}");
+    assert_eq!(service.counts().hunts, 0);
+
+    let found = client.hunt(&Hunt::new(RULE)).unwrap().wait().unwrap();
+    assert_eq!(found.resources.len(), 3);
+    assert_eq!(found.resources[0].yara_rule(), Some("greeting"));
+    assert_eq!(found.meta.yara_rule.as_deref(), Some(RULE));
+    assert_eq!(found.meta.reqtype, Some(RequestType::Hunt));
+    assert_eq!(service.counts().hunts, 1);
+
+    let error = client.hunt(&Hunt::new(RULE)).unwrap_err();
+    assert_eq!(error.api().unwrap().kind(), ApiErrorKind::QuotaExhausted);
+    assert_eq!(service.counts().hunts, 1);
+    assert_eq!(client.quotas().unwrap().meta.hunts_left(), Some(0));
+}
+
+#[cfg(not(feature = "yara"))]
+#[test]
+fn a_hunt_without_yara_says_what_to_turn_on() {
+    let clock = VirtualClock::new();
+    let service = service(&clock);
+    let error = client(service.clone(), &clock).hunt(&Hunt::new(RULE)).unwrap_err();
+    assert!(error.to_string().contains("turn on the feature `yara`"), "{error}");
+    assert_eq!(service.counts().hunts, 0);
+}
+
+#[test]
+fn tokens_end_and_are_renewed() {
+    let clock = VirtualClock::new();
+    let service = service(&clock).token_life(Duration::from_secs(100));
+    let mut raw = Raw::new(service.clone());
+    let quotas = "/malquery/aggregates/quotas/v1";
+    clock.advance(Duration::from_millis(99_999));
+    assert_eq!(raw.get(quotas).status, 200);
+    clock.advance(Duration::from_millis(1));
+    let refused = raw.get(quotas);
+    assert_eq!((refused.status, &*refused.message()), (401, "access denied, invalid bearer token"));
+    let first = raw.token.clone();
+    raw.renew();
+    assert_ne!(raw.token, first);
+    assert_eq!(raw.get(quotas).status, 200);
+
+    // The client renews by itself, and comes back from a token that was revoked behind its back.
+    let client = client(service.clone(), &clock);
+    for _ in 0..10 {
+        client.quotas().unwrap();
+        clock.advance(Duration::from_secs(60));
+    }
+    assert!(service.counts().tokens > 5);
+}
+
+#[test]
+fn a_revoked_token_is_refused() {
+    let clock = VirtualClock::new();
+    let raw = Raw::new(service(&clock));
+    let revoke = |secret: &str| {
+        let request = Request::post("/oauth2/revoke").header("authorization", basic(secret));
+        raw.send(request.body(format!("token={}", raw.token).into_bytes()).unwrap())
+    };
+    assert_eq!(revoke("wrong").status, 401);
+    assert_eq!(raw.get("/malquery/aggregates/quotas/v1").status, 200);
+    assert_eq!(revoke(Service::CLIENT_SECRET).status, 200);
+    assert_eq!(raw.get("/malquery/aggregates/quotas/v1").status, 401);
+    assert_eq!(revoke(Service::CLIENT_SECRET).status, 200);
+}
+
+#[test]
+fn scopes_and_children_are_checked() {
+    let clock = VirtualClock::new();
+    let without = |read, write| client(service(&clock).scopes(read, write), &clock);
+    let error = without(false, true).quotas().unwrap_err();
+    assert_eq!(error.status().unwrap(), 403);
+    assert!(error.to_string().contains("lacks the scope malquery:read"), "{error}");
+    let error = without(true, false).fuzzy_search(&FuzzySearch::new(hello())).unwrap_err();
+    assert!(error.to_string().contains("lacks the scope malquery:write"), "{error}");
+    without(true, false).quotas().unwrap();
+
+    let cid = "0123456789ABCDEF0123456789ABCDEF";
+    let parent = service(&clock).member_cids([format!("{}-4F", cid.to_lowercase())]);
+    let act_for = |cid: &str| {
+        let auth = Auth::new(Cloud::Us1, credentials().member_cid(cid.parse().unwrap()));
+        Client::new(parent.clone(), clock.clone(), auth).quotas()
+    };
+    act_for(cid).unwrap();
+    let error = act_for("ffffffffffffffffffffffffffffffff").unwrap_err();
+    assert_eq!(error.status().unwrap(), 403);
+    assert!(error.to_string().contains("check the member CID"), "{error}");
+}
+
+#[test]
+fn a_client_is_sent_to_the_cloud_of_the_account() {
+    let clock = VirtualClock::new();
+    let at_home = client(service(&clock).cloud(Cloud::Eu1), &clock);
+    at_home.quotas().unwrap();
+    assert_eq!(at_home.base(), Cloud::Eu1.into());
+
+    let error = client(service(&clock).cloud(Cloud::UsGov1), &clock).quotas().unwrap_err();
+    assert_eq!(error.status().unwrap(), 400);
+    assert!(error.to_string().contains("credentials of a government cloud work only there"), "{error}");
+
+    let raw = Raw::new(service(&clock));
+    let elsewhere = |uri: &str, body: String| {
+        let request = Request::builder()
+            .method(if body.is_empty() { Method::GET } else { Method::POST })
+            .uri(format!("https://api.us-2.crowdstrike.com{uri}"))
+            .header("authorization", format!("Bearer {}", raw.token));
+        raw.send(request.body(body.into()).unwrap())
+    };
+    assert_eq!(elsewhere("/malquery/aggregates/quotas/v1", String::new()).status, 401);
+    let token = form(Service::CLIENT_ID, Service::CLIENT_SECRET, "");
+    let moved = elsewhere("/oauth2/token", token);
+    assert_eq!((moved.status, &*moved.body), (308, &b""[..]));
+    assert_eq!(moved.header("location"), Some("https://api.crowdstrike.com/oauth2/token"));
+    assert_eq!(moved.header("x-cs-region"), Some("us-1"));
+    assert_eq!(elsewhere("/oauth2/token", form("x", "y", "")).status, 400);
+}
+
+#[test]
+fn quotas_are_spent_whole_or_not_at_all_and_begin_anew_with_the_month() {
+    let clock = VirtualClock::new();
+    let service = service(&clock).downloads(3);
+    let raw = Raw::new(service.clone());
+    let download = || raw.get(&format!("/malquery/entities/download-files/v1?ids={HELLO}"));
+    assert_eq!(raw.multidownload(&[HELLO, UNKNOWN]).status, 404);
+    assert_eq!(service.counts().downloads, 0);
+    assert_eq!(raw.multidownload(&[HELLO, &HELLO.to_uppercase()]).status, 200);
+    assert_eq!(service.counts().downloads, 1);
+    let second = raw.exact(&json!({"patterns": [{"type": "ascii", "value": "night"}]})).reqid();
+    raw.poll(&second);
+    let night = raw.poll(&second).json()["resources"][0]["sha256"].as_str().unwrap().to_owned();
+    assert_eq!(download().status, 200);
+    // Two do not fit.
+    let refused = raw.multidownload(&[HELLO, &night]);
+    assert_eq!((refused.status, &*refused.message()), (429, "the monthly quota of downloads is exhausted"));
+    assert_eq!(refused.json()["meta"]["powered_by"], "malquery-api");
+    assert_eq!(refused.header("x-ratelimit-retryafter"), None);
+    assert_eq!(service.counts().downloads, 2);
+    assert_eq!(download().status, 200);
+    assert_eq!(download().status, 429);
+    let client = client(service.clone(), &clock);
+    let quotas = client.quotas().unwrap();
+    assert_eq!((quotas.meta.downloads_left(), quotas.meta.days_left), (Some(0), Some(31)));
+    // The virtual clock begins with January.
+    clock.advance(Duration::from_secs(31 * 24 * 60 * 60 - 1));
+    assert_eq!(client.quotas().unwrap().meta.days_left, Some(1));
+    assert_eq!(client.quotas().unwrap().meta.downloads_left(), Some(0));
+    clock.advance(Duration::from_secs(1));
+    let quotas = client.quotas().unwrap();
+    assert_eq!((quotas.meta.downloads_left(), quotas.meta.days_left), (Some(3), Some(28)));
+}
+
+#[test]
+fn rate_limits_hold_for_a_minute() {
+    let clock = VirtualClock::new();
+    let service = service(&clock).rate_limit(3);
+    let raw = Raw::new(service.clone());
+    let quotas = "/malquery/aggregates/quotas/v1";
+    let left = |got: &Got| got.header("x-ratelimit-remaining").unwrap().parse::<u32>().unwrap();
+    for remaining in [2, 1, 0] {
+        assert_eq!(left(&raw.get(quotas)), remaining);
+        clock.advance(Duration::from_millis(1100));
+    }
+    let refused = raw.get(quotas);
+    assert_eq!((refused.status, left(&refused)), (429, 0));
+    assert_eq!(refused.json()["meta"]["powered_by"], "crowdstrike-api-gateway");
+    // The first was at 2026-01-01T00:00:00Z.
+    assert_eq!(refused.header("x-ratelimit-retryafter"), Some("1767225660"));
+    assert_eq!(refused.header("x-ratelimit-limit"), Some("3"));
+    let client = client(service, &clock);
+    client.quotas().unwrap();
+    assert!(clock.waits().iter().sum::<Duration>() > Duration::from_secs(50));
+
+    // 15 bad tokens; a good one still passes.
+    let mut raw = Raw::new(Service::new(corpus()).clock(clock.clone()));
+    let good = std::mem::replace(&mut raw.token, "bad".into());
+    let statuses: Vec<_> = (0..17).map(|_| raw.get(quotas).status).collect();
+    assert_eq!(statuses, [[401; 15].as_slice(), &[429; 2]].concat());
+    raw.token = good;
+    assert_eq!(raw.get(quotas).status, 200);
+    // 300 requests for tokens, one of which was made already.
+    for _ in 0..299 {
+        raw.renew();
+    }
+    assert_eq!(raw.post("/oauth2/token", "").status, 429);
+}
+
+#[test]
+fn jobs_take_their_time_and_fail_when_made_to() {
+    let clock = VirtualClock::new();
+    let service = service(&clock).polls(0).job_time(Duration::from_secs(60)).fail_jobs(|number| number == 2);
+    let client = client(service, &clock);
+    let mut job = client.exact_search(&ExactSearch::new(hello())).unwrap();
+    assert_eq!(job.wait().unwrap().resources.len(), 3);
+    assert_eq!(clock.waits(), [Duration::from_secs(5); 12]);
+    let mut job = client.exact_search(&ExactSearch::new(hello())).unwrap();
+    let error = job.wait().unwrap_err();
+    assert!(matches!(error.flow(), Some(FlowError::JobFailed(_))), "{error}");
+    assert!(error.to_string().contains("the job was made to fail"), "{error}");
+}
+
+#[test]
+fn only_so_many_jobs_are_unfinished_at_once() {
+    let clock = VirtualClock::new();
+    let block = Arc::new(Mutex::new(()));
+    let held = block.lock().unwrap();
+    let blocked = block.clone();
+    let service = service(&clock).fail_jobs(move |_| {
+        drop(blocked.lock());
+        false
+    });
+    let raw = Raw::new(service.clone());
+    let body = json!({"patterns": [{"type": "ascii", "value": "hello"}]});
+    let jobs: Vec<_> = (0..64).map(|_| raw.exact(&body).reqid()).collect();
+    let refused = raw.exact(&body);
+    assert_eq!((refused.status, &*refused.message()), (429, "too many jobs are not finished"));
+    assert!(refused.header("x-ratelimit-retryafter").is_some());
+    assert_eq!(raw.poll(&jobs[0]).json()["meta"]["status"], "inprogress");
+    drop(held);
+    for job in &jobs {
+        raw.poll(job);
+        assert_eq!(raw.poll(job).json()["meta"]["status"], "done");
+    }
+    assert_eq!(raw.exact(&body).status, 200);
+    // The last 1,000 are kept.
+    for _ in 0..1000 {
+        let job = raw.exact(&body).reqid();
+        raw.poll(&job);
+        assert_eq!(raw.poll(&job).json()["meta"]["status"], "done");
+        clock.advance(Duration::from_secs(1));
+    }
+    assert_eq!(raw.poll(&jobs[0]).status, 400);
+}
+
+#[test]
+fn a_job_that_panics_fails() {
+    let clock = VirtualClock::new();
+    let service = service(&clock).fail_jobs(|_| std::panic::resume_unwind(Box::new("on purpose")));
+    let error = client(service, &clock).exact_search(&ExactSearch::new(hello())).unwrap().wait().unwrap_err();
+    assert!(error.to_string().contains("the work on the job ended early"), "{error}");
+}
+
+#[test]
+fn threads_share_tokens_jobs_and_quotas() {
+    let clock = VirtualClock::new();
+    let service = service(&clock).downloads(50).polls(0);
+    let client = Client::new(service.clone(), clock.clone(), Auth::new(Cloud::Us1, credentials()))
+        .retry(RetryPolicy::never());
+    let succeeded: usize = thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    let download = |_: &usize| -> Result<(), Error> {
+                        let mut bytes = Vec::new();
+                        client.download(sha256(HELLO))?.output.read_to_end(&mut bytes)?;
+                        assert_eq!(bytes, b"hello world");
+                        client.exact_search(&ExactSearch::new(hello()))?.wait()?;
+                        Ok(())
+                    };
+                    (0..10).filter(|number| download(number).is_ok()).count()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(succeeded, 50);
+    assert_eq!(service.counts().downloads, 50);
+}
+
+#[test]
+fn ids_come_from_the_seed() {
+    let ids = |seed| {
+        let clock = VirtualClock::new();
+        let raw = Raw::new(service(&clock).seed(seed));
+        let body = json!({"patterns": [{"type": "ascii", "value": "hello"}]});
+        let got = raw.exact(&body);
+        let id = got.reqid();
+        // Like a UUID, but of no variant of RFC 4122.
+        assert!(matches!(id.as_bytes()[19], b'5') && id.len() == 36, "{id}");
+        (id, got.header("x-cs-traceid").unwrap().to_owned(), raw.token)
+    };
+    assert_eq!(ids(1), ids(1));
+    assert_ne!(ids(1), ids(2));
+}
+
+#[test]
+fn nothing_secret_is_shown() {
+    let service = Service::new(corpus()).credentials("an-id", "p4ssw0rd");
+    assert_eq!(format!("{service:?}"), "Service(3 samples)");
+    let raw = Raw { transport: service, token: String::new() };
+    assert_eq!(raw.post("/oauth2/token", &form("an-id", "p4ssw0rd", "")).status, 201);
+    assert_eq!(raw.post("/oauth2/token", &form(Service::CLIENT_ID, Service::CLIENT_SECRET, "")).status, 400);
+    let refused = raw.post("/oauth2/token", &form("other", "p4ssw0rd", ""));
+    assert!(!String::from_utf8(refused.body).unwrap().contains("p4ssw0rd"));
+}
+
+mod random {
+    use malquery_proto::oauth2::BearerToken;
+    use malquery_proto::operation::{JsonOperation, Operation, ResponseHead};
+    use malquery_proto::operations::{GetMetadata, GetQuotas, GetRequest, SamplesMultidownload};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A request with its path, and whether its body is JSON of which operation.
+    #[derive(Debug, Clone)]
+    enum Ask {
+        Quotas,
+        Fuzzy(String),
+        Exact(String),
+        Hunt(String),
+        Metadata(usize),
+        Multi(Vec<usize>),
+        Download(usize),
+        Poll(usize),
+        Fetch(usize),
+        Token(String),
+        Raw(String, String),
+        Later(u32),
+    }
+
+    fn ask() -> impl Strategy<Value = Ask> {
+        let search = prop_oneof![
+            Just(json!({"patterns": [{"type": "ascii", "value": "hello"}]}).to_string()),
+            (0..5u64).prop_map(|limit| {
+                json!({"patterns": [{"type": "wide", "value": "a"}], "options": {"limit": limit}}).to_string()
+            }),
+            r#"[{}\[\]":,a-z0-9]{0,40}"#,
+        ];
+        let rule = prop_oneof![
+            Just(json!({"yara_rule": RULE}).to_string()),
+            "[ a-z{}:$]{0,30}".prop_map(|rule| json!({"yara_rule": rule}).to_string()),
+        ];
+        prop_oneof![
+            Just(Ask::Quotas),
+            search.clone().prop_map(Ask::Fuzzy),
+            search.prop_map(Ask::Exact),
+            rule.prop_map(Ask::Hunt),
+            (0..4usize).prop_map(Ask::Metadata),
+            prop::collection::vec(0..4usize, 0..5).prop_map(Ask::Multi),
+            (0..4usize).prop_map(Ask::Download),
+            (0..8usize).prop_map(Ask::Poll),
+            (0..8usize).prop_map(Ask::Fetch),
+            "[a-z=&%0-9]{0,30}".prop_map(Ask::Token),
+            ("(GET|POST|PUT|HEAD|X)", "/[a-z0-9/?=&%.-]{0,40}")
+                .prop_map(|(method, path)| Ask::Raw(method, path)),
+            (0..100_000u32).prop_map(Ask::Later),
+        ]
+    }
+
+    /// Reads the reply as its operation does, which must work, or give an error of the service.
+    fn read<O: JsonOperation>(operation: &O, got: &Got) {
+        let head = ResponseHead::from(&got.response);
+        match operation.response(head, &got.body) {
+            Ok(_) => assert_eq!(got.status, 200),
+            Err(malquery_proto::error::ResponseError::Api(error)) => {
+                assert!(error.body().is_none() && error.trace_id().is_some(), "{error}");
+                assert!(got.status >= 400);
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+        #[test]
+        fn no_sequence_of_requests_breaks_the_service(asks in prop::collection::vec(ask(), 1..40)) {
+            let clock = VirtualClock::new();
+            let service = service(&clock).hunts(3).downloads(4).polls(1);
+            let mut raw = Raw::new(service.clone());
+            let all = client(Service::new(corpus()), &clock).fuzzy_search(&FuzzySearch::new(hello())).unwrap();
+            let mut samples: Vec<Sha256> = all.resources.iter().map(|found| found.sha256.unwrap()).collect();
+            samples.push(sha256(UNKNOWN));
+            let mut jobs = vec!["no-such-job".to_owned()];
+            let mut month = 1;
+            let (mut hunts, mut downloads) = (0, 0);
+            for ask in asks {
+                let job = |jobs: &Vec<String>, number: usize| jobs[number % jobs.len()].clone();
+                match ask {
+                    Ask::Quotas => read(&GetQuotas, &raw.get("/malquery/aggregates/quotas/v1")),
+                    Ask::Fuzzy(body) => {
+                        read(&FuzzySearch::new(hello()), &raw.post("/malquery/combined/fuzzy-search/v1", &body));
+                    }
+                    Ask::Exact(body) => {
+                        let got = raw.post("/malquery/queries/exact-search/v1", &body);
+                        read(&ExactSearch::new(hello()), &got);
+                        if got.status == 200 { jobs.push(got.reqid()); }
+                    }
+                    Ask::Hunt(body) => {
+                        let got = raw.post("/malquery/queries/hunt/v1", &body);
+                        read(&Hunt::new(RULE), &got);
+                        if got.status == 200 { jobs.push(got.reqid()); hunts += 1; }
+                    }
+                    Ask::Metadata(number) => {
+                        let operation = GetMetadata::new([samples[number]]);
+                        let got = raw.get(&format!("{}?ids={}", GetMetadata::META.path, samples[number]));
+                        read(&operation, &got);
+                    }
+                    Ask::Multi(numbers) => {
+                        let wanted: Vec<_> = numbers.iter().map(|number| samples[*number].to_string()).collect();
+                        let got = raw.multidownload(&wanted.iter().map(String::as_str).collect::<Vec<_>>());
+                        read(&SamplesMultidownload::new([]), &got);
+                        if got.status == 200 {
+                            jobs.push(got.reqid());
+                            downloads += wanted.iter().collect::<std::collections::HashSet<_>>().len() as u64;
+                        }
+                    }
+                    Ask::Download(number) => {
+                        let got = raw.get(&format!("/malquery/entities/download-files/v1?ids={}", samples[number]));
+                        if got.status == 200 { downloads += 1; } else { got.message(); }
+                    }
+                    Ask::Poll(number) => {
+                        let id = job(&jobs, number);
+                        read(&GetRequest::new(id.parse().unwrap()), &raw.poll(&id));
+                    }
+                    Ask::Fetch(number) => {
+                        let got = raw.fetch(&job(&jobs, number));
+                        if got.status == 200 { assert_eq!(&got.body[..2], b"PK"); } else { got.message(); }
+                    }
+                    Ask::Token(body) => {
+                        raw.post("/oauth2/token", &body).message();
+                    }
+                    Ask::Raw(method, path) => {
+                        raw.request(method.parse().unwrap(), &path, "x").message();
+                    }
+                    Ask::Later(seconds) => {
+                        clock.advance(Duration::from_secs(seconds.into()));
+                        raw.renew();
+                        let now = malquery_proto::types::Date::of(clock.now()).month();
+                        if now != month { (month, hunts, downloads) = (now, 0, 0); }
+                    }
+                }
+                let counts = service.counts();
+                assert_eq!((counts.hunts, counts.downloads), (hunts, downloads));
+                assert!(hunts <= 3 && downloads <= 4);
+            }
+            let _ = BearerToken::new(raw.token);
+        }
+    }
+}
+
+#[test]
+fn the_service_can_be_shared() {
+    fn shared<T: Clone + Send + Sync + 'static>() {}
+    fn sent<T: Send + 'static>() {}
+    shared::<Service>();
+    sent::<ServiceBody>();
+}
