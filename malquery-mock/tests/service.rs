@@ -9,7 +9,6 @@ use http::{Method, Request, Response};
 use malquery_mock::service::{Counts, ServiceBody};
 use malquery_mock::{Corpus, CorpusSample, Service, Transcript, VirtualClock};
 use malquery_proto::client::Error;
-use malquery_proto::error::ApiErrorKind;
 use malquery_proto::flow::{Auth, FlowError, RetryPolicy};
 use malquery_proto::operations::{ExactSearch, FuzzySearch, Hunt};
 use malquery_proto::types::{FileType, Label, MetaField, Pattern, RequestType, SearchOptions, Sha256};
@@ -351,7 +350,7 @@ fn a_hunt_costs_one_and_a_rule_that_does_not_compile_none() {
     assert_eq!(service.counts().hunts, 1);
 
     let error = client.hunt(&Hunt::new(RULE)).unwrap_err();
-    assert_eq!(error.api().unwrap().kind(), ApiErrorKind::QuotaExhausted);
+    assert_eq!(error.api().unwrap().kind(), malquery_proto::error::ApiErrorKind::QuotaExhausted);
     assert_eq!(service.counts().hunts, 1);
     assert_eq!(client.quotas().unwrap().meta.hunts_left(), Some(0));
 }

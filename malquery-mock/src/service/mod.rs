@@ -122,7 +122,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// ```
 /// use malquery_mock::{Corpus, Service};
 ///
-/// let service = Service::new(Corpus::from_bytes([]));
+/// let service = Service::new(Corpus::from_bytes([b"hello world".to_vec()]));
 /// let response = service.answer(&http::Request::new(Vec::new()));
 /// assert_eq!(response.status(), 404);
 /// ```
