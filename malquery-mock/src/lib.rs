@@ -94,6 +94,19 @@
 //! **A [`VirtualClock`]** jumps instead of waiting, and tells what was waited for.
 //!
 //! **A [`Transcript`]** goes around any transport and shows what went over it, for a snapshot.
+//!
+#![cfg_attr(
+    feature = "service",
+    doc = "**A [`Service`]** stands in for MalQuery, and searches files that you name: see [`mod@service`]."
+)]
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `service` | `Service` and the `Corpus` it searches |
+//! | `yara` | hunts: YARA rules run over the corpus |
+//! | `server` | `Server`, which serves it over HTTP |
 
 mod cassette;
 mod clock;

@@ -253,7 +253,7 @@ impl Call {
         let mut options = ask::options(&document).map_err(Refusal::input)?;
         // It knows no other filter.
         options.filter = Filter { limit: options.filter.limit, ..Default::default() };
-        let turn = self.service.gate.enter();
+        let turn = self.service.requests.enter();
         let found = self.service.corpus.search(&patterns, &options.filter);
         drop(turn);
         let found = found.map_err(|error| Refusal::corpus(&error))?;
@@ -268,7 +268,7 @@ impl Call {
         let hashes = ask::hashes(ids.iter().map(String::as_str)).map_err(Refusal::input)?;
         let mut entries = Vec::new();
         for hash in &hashes {
-            entries.extend(self.service.corpus.find(hash).map_err(|error| Refusal::corpus(&error))?);
+            entries.extend(self.find(hash)?);
         }
         let mut document = Document::new(self.meta(MALQUERY));
         document.resources = entries.iter().map(|entry| Resource::new(entry, None, None)).collect();
@@ -278,7 +278,7 @@ impl Call {
     fn download(&self, request: &Request<Vec<u8>>) -> Answer {
         let id = ask::id(request.uri()).map_err(Refusal::input)?;
         let hashes = ask::hashes([&*id]).map_err(Refusal::input)?;
-        let entry = self.find(&hashes)?.remove(0);
+        let entry = self.find_all(&hashes)?.remove(0);
         let bytes = entry.open().map_err(|error| Refusal::corpus(&error))?;
         spend(&mut self.state().counts.downloads, self.service.settings.downloads, 1, "downloads")?;
         Ok(self.reply(StatusCode::OK, Some("application/octet-stream"), entry.size(), bytes))
@@ -329,7 +329,7 @@ impl Call {
     fn multidownload(&self, request: &Request<Vec<u8>>) -> Answer {
         let document = ask::document(request.body()).map_err(Refusal::input)?;
         let hashes = ask::samples(&document).map_err(Refusal::input)?;
-        let entries = self.find(&hashes)?;
+        let entries = self.find_all(&hashes)?;
         let count = entries.len() as u64;
         let spend = |state: &mut State| {
             spend(&mut state.counts.downloads, self.service.settings.downloads, count, "downloads")
@@ -400,15 +400,17 @@ impl Call {
         polls >= settings.polls && self.now >= job.submitted.after(settings.job_time)
     }
 
-    /// All of these samples.
-    fn find(&self, hashes: &[Sha256]) -> Result<Vec<Entry>, Refusal> {
-        let found = hashes.iter().map(|hash| {
-            let entry = self.service.corpus.find(hash).map_err(|error| Refusal::corpus(&error))?;
-            entry.ok_or_else(|| {
-                Refusal::malquery(StatusCode::NOT_FOUND, format!("Could not find sample {hash}"))
-            })
-        });
-        found.collect()
+    /// A sample, if it is there. The corpus may have to hash all that it has.
+    fn find(&self, hash: &Sha256) -> Result<Option<Entry>, Refusal> {
+        let _turn = self.service.requests.enter();
+        self.service.corpus.find(hash).map_err(|error| Refusal::corpus(&error))
+    }
+
+    /// These samples, if all of them are there.
+    fn find_all(&self, hashes: &[Sha256]) -> Result<Vec<Entry>, Refusal> {
+        let missing =
+            |hash| Refusal::malquery(StatusCode::NOT_FOUND, format!("Could not find sample {hash}"));
+        hashes.iter().map(|hash| self.find(hash)?.ok_or_else(|| missing(hash))).collect()
     }
 
     /// Takes a job on, if its quota can be spent.
@@ -434,7 +436,7 @@ impl Call {
         let pending = state.jobs.keep(job.clone());
         drop(state);
         let settings = self.service.settings.clone();
-        pending.start(self.service.gate.clone(), move || {
+        pending.start(self.service.jobs.clone(), move || {
             if (settings.fails)(number) { Err("the job was made to fail".into()) } else { work() }
         });
         let mut document = Document::new(self.meta(MALQUERY));

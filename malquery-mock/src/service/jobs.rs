@@ -18,7 +18,7 @@ use crate::corpus::{Entry, Found};
 
 /// How many jobs may wait or work at once.
 const MAX_PENDING: usize = 64;
-/// How many searches, hunts and archives are worked on at once.
+/// How many are worked on at once: jobs, and requests that take as much work.
 const MAX_WORKING: usize = 4;
 /// How many jobs are kept. Beyond that, the oldest finished one is forgotten.
 const MAX_KEPT: usize = 1000;
@@ -204,6 +204,8 @@ impl Archive {
         let mut zip = zip::ZipWriter::new(tempfile::tempfile().map_err(|why| error(&why))?);
         for sample in samples {
             let options = SimpleFileOptions::default()
+                // It is read once, and soon.
+                .compression_level(Some(1))
                 .large_file(sample.size() > u64::from(u32::MAX) / 2)
                 .with_deprecated_encryption(b"infected")
                 .map_err(|why| error(&why))?;

@@ -85,7 +85,7 @@ assert!(reply.contains("access denied, invalid bearer token"));
 //!
 //! # Limits
 //!
-//! At most 4 searches, hunts and archives are worked on at once. With 64 jobs that are not finished, a further one is
+//! At most 4 jobs are worked on at once, and as many requests that search or look a sample up. With 64 jobs that are not finished, a further one is
 //! refused with a 429 of the gateway and costs nothing. The last 1,000 jobs are kept. Archives are made in temporary
 //! files without a name; nothing stays on disk.
 
@@ -130,7 +130,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Service {
     corpus: Corpus,
     settings: Arc<Settings>,
-    gate: Arc<Gate>,
+    jobs: Arc<Gate>,
+    requests: Arc<Gate>,
     state: Arc<Mutex<State>>,
 }
 
@@ -208,7 +209,8 @@ impl Service {
                 fails: Arc::new(|_| false),
                 clock: Arc::new(SystemClock),
             }),
-            gate: Arc::default(),
+            jobs: Arc::default(),
+            requests: Arc::default(),
             state: Arc::default(),
         }
     }
@@ -294,7 +296,7 @@ impl Service {
         self.state(now).counts
     }
 
-    /// The reply to a request. Any request has one.
+    /// The reply to a request. Any request has one. A fuzzy search takes its time before it returns.
     pub fn answer(&self, request: &Request<Vec<u8>>) -> Response<ServiceBody> {
         Call::new(self).answer(request)
     }
