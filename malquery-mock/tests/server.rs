@@ -231,6 +231,34 @@ fn slow_requests_are_given_up_and_others_are_served() {
     assert!(begun.elapsed() >= Duration::from_secs(10));
 }
 
+#[test]
+fn a_reader_that_does_not_read_is_given_up() {
+    let large = vec![0; 32 << 20];
+    let corpus = Corpus::from_bytes([large.clone()]);
+    let server = Server::start(Service::new(corpus), (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let mut stream = connect(&server);
+    let auth = format!("Host: localhost\r\nAuthorization: Bearer {}\r\n", token(&mut stream));
+    let body = r#"{"patterns":[{"type":"hex","value":"00"}]}"#;
+    let length = body.len();
+    let post = "POST /malquery/combined/fuzzy-search/v1 HTTP/1.1";
+    write!(stream, "{post}\r\n{auth}Content-Length: {length}\r\n\r\n{body}").unwrap();
+    let found: serde_json::Value = serde_json::from_slice(&reply(&mut stream).1).unwrap();
+    let sha256 = found["resources"][0]["sha256"].as_str().unwrap();
+    let get = format!("GET /malquery/entities/download-files/v1?ids={sha256} HTTP/1.1\r\n{auth}\r\n");
+    let mut silent = connect(&server);
+    write!(silent, "{get}").unwrap();
+    let begun = Instant::now();
+    thread::sleep(Duration::from_secs(35));
+    goes_on(&server);
+    let mut received = Vec::new();
+    let _ = silent.read_to_end(&mut received);
+    assert!(received.starts_with(b"HTTP/1.1 200 OK\r\n") && received.len() < large.len());
+    // One that reads gets it all.
+    write!(stream, "{get}").unwrap();
+    assert!(reply(&mut stream).1 == large);
+    assert!(begun.elapsed() < NO_HANG);
+}
+
 /// It takes more open files than many systems give a process, so it runs in one that asked for more.
 #[cfg(unix)]
 #[test]

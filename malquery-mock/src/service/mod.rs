@@ -85,9 +85,9 @@ assert!(reply.contains("access denied, invalid bearer token"));
 //!
 //! # Limits
 //!
-//! At most 4 jobs are worked on at once, and as many requests that search or look a sample up. With 64 jobs that are not finished, a further one is
-//! refused with a 429 of the gateway and costs nothing. The last 1,000 jobs are kept. Archives are made in temporary
-//! files without a name; nothing stays on disk.
+//! At most 4 jobs are worked on at once, and as many requests that search or look a sample up. With 64 jobs that are
+//! not finished, a further one is refused with a 429 of the gateway and costs nothing. The last 1,000 jobs are kept.
+//! Archives are temporary files without a name, kept as long as their jobs; nothing stays on disk.
 
 mod ask;
 mod call;
