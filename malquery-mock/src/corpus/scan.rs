@@ -80,7 +80,7 @@ pub(super) fn hash(opened: &mut Opened, buffer: &mut Vec<u8>) -> io::Result<Hash
     grow(buffer, CHUNK);
     opened.rewind()?;
     loop {
-        let count = opened.fill(buffer)?;
+        let count = opened.fill(&mut buffer[..CHUNK])?;
         let bytes = &buffer[..count];
         if bytes.is_empty() {
             break;
