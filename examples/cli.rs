@@ -30,6 +30,11 @@ impl Run {
     }
 
     /// The one line that says what went wrong; nothing is printed on standard output then.
+    /// Refused by the parser of the command line, which has more to say than a line.
+    fn error_of_usage(&self) {
+        assert_eq!((self.code, self.stdout.as_str()), (2, ""), "{}", self.stderr);
+    }
+
     fn error(&self, code: i32) -> &str {
         assert_eq!((self.code, self.stdout.as_str()), (code, ""), "{}", self.stderr);
         let lines: Vec<_> = self.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
@@ -73,7 +78,13 @@ fn run(command: &mut Command) -> Run {
     }
 }
 
+/// On recorded replies.
 fn offline(args: &[&str]) -> Run {
+    run(command(&["--replay", concat!(env!("CARGO_MANIFEST_DIR"), "/cassettes/offline.json")]).args(args))
+}
+
+/// Without credentials or anything else: over the files that ship with the examples.
+fn demo(args: &[&str]) -> Run {
     run(&mut command(args))
 }
 
@@ -242,10 +253,9 @@ fn every_json_command_prints_one_document_offline_and_the_same_from_a_server() {
             ["meta", "resources", "errors"].iter().all(|name| document.get(name).is_some()),
             "{document}"
         );
-        assert!(replayed.stderr.contains("running offline"), "{}", replayed.stderr);
         let served = Server::with_cassette().run(args);
         assert_eq!(served.json(), document, "{args:?}");
-        assert!(!served.stderr.contains("offline"));
+        assert_eq!(served.stderr, replayed.stderr);
     }
 }
 
@@ -369,7 +379,8 @@ fn invalid_input_is_refused_before_anything_is_sent() {
         message(&["download", A, "--output", &existing]),
         format!("error: {existing} exists; give --force to replace it")
     );
-    assert_eq!(message(&["hunt", "--rule", &empty]), "error: the YARA rule is empty");
+    assert_eq!(message(&["hunt", "--rule", &empty]), format!("error: {empty}:1:1: there is no rule"));
+    assert_eq!(message(&["hunt", "--rule", &empty, "--no-check-rule"]), "error: the YARA rule is empty");
 }
 
 #[test]
@@ -598,7 +609,8 @@ fn a_path_that_is_not_unicode_is_written_all_the_same() {
 fn a_request_id_is_told_even_if_standard_output_is_full() {
     let Ok(full) = fs::File::options().write(true).open("/dev/full") else { return };
     let rule = concat!(env!("CARGO_MANIFEST_DIR"), "/rules/demo.yar");
-    let output = command(&["hunt", "--rule", rule]).stdout(full).output().unwrap();
+    let cassette = concat!(env!("CARGO_MANIFEST_DIR"), "/cassettes/offline.json");
+    let output = command(&["hunt", "--rule", rule, "--replay", cassette]).stdout(full).output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr.contains("the request id is 11111111-2222-6ea1-5f4f-000000000003"), "{stderr}");
@@ -608,10 +620,10 @@ fn a_request_id_is_told_even_if_standard_output_is_full() {
 #[test]
 fn a_named_service_without_credentials_is_no_reason_to_run_offline() {
     for option in [["--cloud", "us-2"], ["--base-url", "http://127.0.0.1:1"], ["--member-cid", "x"]] {
-        let run = offline(&[option[0], option[1], "quotas"]);
+        let run = demo(&[option[0], option[1], "quotas"]);
         assert!(run.error(2).contains("FALCON_CLIENT_ID"), "{}", run.stderr);
     }
-    offline(&["--cloud", "us-2", "quotas", "--base-url", "http://127.0.0.1:1"]).error(2);
+    demo(&["--cloud", "us-2", "quotas", "--base-url", "http://127.0.0.1:1"]).error(2);
 }
 
 #[test]
@@ -751,11 +763,11 @@ fn a_lookup_is_a_table_on_a_terminal_and_a_document_elsewhere() {
     let document = offline(&["lookup", A]).json();
     assert_eq!(document["resources"][0]["sha256"], A);
     // `script` gives it a terminal.
-    let line = format!("{} lookup {A}", program().display());
+    let line = format!("{} lookup {A} {HELLO}", program().display());
     let script = without_settings(Command::new("script")).args(["-qec", &line, "/dev/null"]).output();
     let output = script.expect("script, of util-linux");
     let shown = String::from_utf8_lossy(&output.stdout).replace('\r', "");
-    let row = format!("{A}  PE32    103  2024/01/15  malware  Demo");
+    let row = format!("{A}  text    103  2024/01/15  malware  Demo");
     let head = format!("{:<64}  TYPE  BYTES  FIRST SEEN  LABEL    FAMILY", "SHA-256");
     assert!(shown.contains(&format!("{head}\n{row}\n")), "{shown}");
 }
@@ -1013,4 +1025,96 @@ fn two_processes_do_not_go_on_with_one_job() {
     assert_eq!(server.asked().iter().filter(|line| line.contains("hunt")).count(), 1);
     assert_eq!(names(&out), ["state.json"]);
     server.run(&["resume", &state]).json();
+}
+
+#[test]
+fn without_credentials_it_searches_the_files_that_ship_with_it() {
+    let out = folder();
+    let target = in_folder(&out, "out");
+    let run = demo(&["collect", "--pattern", "ascii:CrowdStrike", "--limit", "3", "--output-dir", &target]);
+    assert!(run.stderr.contains("offline, over 8 harmless files"), "{}", run.stderr);
+    let document = run.json();
+    assert_eq!(document["contents"]["missing"], json!([]));
+    assert_eq!(names(&target).len(), 4);
+    assert!(names(&target).contains(&A.to_owned()));
+    let found =
+        demo(&["exact-search", "--wait", "--filetype", "pe32", "--pattern", "wide:powershell"]).json();
+    assert_eq!(found["resources"].as_array().unwrap().len(), 1);
+    assert_eq!(found["resources"][0]["family"], "Demo");
+}
+
+#[test]
+fn it_searches_the_files_of_a_folder() {
+    let corpus = folder();
+    fs::write(corpus.path().join("one"), b"some bytes \x00\x01\x02").unwrap();
+    fs::write(corpus.path().join("other"), b"more bytes").unwrap();
+    let corpus = corpus.path().to_str().unwrap();
+    let found = |args: &[&str]| {
+        let document = demo(&[&["--corpus", corpus], args].concat()).json();
+        let names = document["resources"].as_array().unwrap().iter();
+        names.map(|sample| sample["filesize"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&["exact-search", "--wait", "--pattern", "hex:000102", "ascii:some"]), [14]);
+    assert_eq!(found(&["fuzzy-search", "--pattern", "ascii:bytes"]), [14, 10]);
+    let out = folder();
+    let rule = in_folder(&out, "rule.yar");
+    fs::write(&rule, "rule more { strings: $a = \"more\" condition: $a at 0 and filesize < 11 }").unwrap();
+    assert_eq!(found(&["hunt", "--wait", "--rule", &rule]), [10]);
+    assert_eq!(demo(&["check-rule", &rule]).json(), json!({"path": rule, "rule": "more"}));
+    // With credentials, too: who names a corpus means it.
+    let mut command = command(&["--corpus", corpus, "quotas"]);
+    run(command.env("FALCON_CLIENT_ID", "an-id").env("FALCON_CLIENT_SECRET", "s3cret")).json();
+    demo(&["--corpus", &in_folder(&out, "none"), "quotas"]).error(2);
+    demo(&["--corpus", corpus, "--replay", &rule, "quotas"]).error_of_usage();
+}
+
+#[test]
+fn a_rule_with_a_typo_costs_no_hunt() {
+    let out = folder();
+    let rule = in_folder(&out, "rule.yar");
+    fs::write(&rule, "rule more {\n  strings: $a = \"more\"\n  condition: $b\n}").unwrap();
+    let target = in_folder(&out, "out");
+    let message = format!("error: {rule}:3:14: unknown variable $b");
+    let server = Server::with_answers([]);
+    for args in [
+        &["check-rule", &rule][..],
+        &["hunt", "--rule", &rule],
+        &["collect", "--rule", &rule, "--output-dir", &target],
+    ] {
+        assert_eq!(server.run(args).error(2), message);
+    }
+    assert_eq!(server.asked(), [""; 0]);
+    server.run(&["hunt", "--rule", &rule, "--no-check-rule"]);
+    assert!(server.asked().last().unwrap().contains("hunt"));
+    assert_eq!(names(&out), ["rule.yar"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn the_stand_in_serves_other_programs() {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+    let mut serving = command(&["serve"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(serving.stdout.take().unwrap()).lines();
+    let mut next = || lines.next().unwrap().unwrap();
+    let url = next();
+    let settings: Vec<String> = (0..3).map(|_| next()).collect();
+    assert_eq!(settings[0], format!("FALCON_BASE_URL={url}"));
+    assert!(url.starts_with("http://127.0.0.1:"), "{url}");
+    let ask = |args: &[&str]| {
+        let mut command = command(args);
+        run(command.envs(settings.iter().map(|line| line.split_once('=').unwrap()))).json()
+    };
+    // A job of one process is there for another.
+    let submitted = ask(&["exact-search", "--pattern", "ascii:CrowdStrike"]);
+    let id = submitted["meta"]["reqid"].as_str().unwrap();
+    let done = ask(&["request", id, "--wait", "--poll-interval", "0.01"]);
+    assert_eq!(done["resources"].as_array().unwrap().len(), 4);
+    let out = folder();
+    let target = in_folder(&out, "out");
+    ask(&["collect", "--pattern", "ascii:GNU", "--output-dir", &target, "--poll-interval", "0.01"]);
+    assert_eq!(names(&target).len(), 3);
+    assert_eq!(ask(&["quotas"])["meta"]["download_count"], 2);
+    assert!(Command::new("kill").args(["-INT", &serving.id().to_string()]).status().unwrap().success());
+    assert_eq!(serving.wait().unwrap().code(), Some(0));
 }

@@ -12,8 +12,9 @@ use malquery_proto::{BaseUrl, Cloud};
 /// Searches the malware samples of CrowdStrike Falcon MalQuery, and downloads them.
 ///
 /// Credentials come from FALCON_CLIENT_ID and FALCON_CLIENT_SECRET; FALCON_CLOUD, FALCON_BASE_URL and
-/// FALCON_MEMBER_CID are read, too, and an option beats them. Without credentials it runs offline, on recorded
-/// replies for `ascii:CrowdStrike`. Standard output is one JSON document; everything else goes to standard error.
+/// FALCON_MEMBER_CID are read, too, and an option beats them. Without credentials, or with --corpus, it runs offline: a
+/// stand-in for MalQuery searches your own files. Standard output is one JSON document; everything else goes to standard
+/// error.
 #[derive(Debug, Parser)]
 #[command(name = "malquery", version)]
 pub(crate) struct Cli {
@@ -43,6 +44,11 @@ pub(crate) struct Session {
     #[arg(long, value_name = "CASSETTE", global = true)]
     pub(crate) replay: Option<PathBuf>,
 
+    /// Searches the files of this folder in place of MalQuery; nothing is sent. Each command has a stand-in of its own, whose
+    /// jobs end with it.
+    #[arg(long, value_name = "DIR", global = true, conflicts_with = "replay")]
+    pub(crate) corpus: Option<PathBuf>,
+
     /// The pause between two looks at a job.
     #[arg(long, value_name = "SECONDS", global = true, default_value = "5", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) poll_interval: Duration,
@@ -62,6 +68,10 @@ pub(crate) struct Session {
     /// Replaces an output file or a state that is there already.
     #[arg(long, global = true)]
     pub(crate) force: bool,
+
+    /// Sends a YARA rule without compiling it here first, say because it needs what only the service knows.
+    #[arg(long, global = true)]
+    pub(crate) no_check_rule: bool,
 }
 
 impl Session {
@@ -73,6 +83,35 @@ impl Session {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    #[command(flatten)]
+    Call(Call),
+    #[command(flatten)]
+    Local(Local),
+}
+
+/// What asks no service.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Local {
+    /// Compiles a YARA rule here, so that a typo does not cost a hunt. Sends nothing.
+    CheckRule {
+        /// The file with the YARA rule.
+        #[arg(value_name = "FILE")]
+        rule: PathBuf,
+    },
+
+    /// Serves a stand-in for MalQuery, over the files of --corpus, to any client on this machine, until Ctrl-C.
+    ///
+    /// Prints its address, and the credentials it takes as lines FALCON_CLIENT_ID=... and FALCON_CLIENT_SECRET=...
+    Serve {
+        /// The port to listen at; 0 is any that is free.
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        port: u16,
+    },
+}
+
+/// What asks MalQuery, or what stands in for it.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Call {
     /// Shows the monthly quotas and how much of them is used.
     Quotas,
 
@@ -210,7 +249,7 @@ pub(crate) struct Wait {
     pub(crate) state: Option<PathBuf>,
 }
 
-impl Command {
+impl Call {
     /// Whether it goes on with a real job, of which a demonstration knows nothing.
     pub(crate) fn is_resume(&self) -> bool {
         matches!(self, Self::Resume { .. })

@@ -15,25 +15,26 @@ use malquery_proto::operations::{
     ExactSearch, FuzzySearch, GetDownload, GetRequest, GetSamples, Hunt, SamplesMultidownload,
 };
 use malquery_proto::types::{RequestId, Sha256};
+use malquery_proto::yara::Rule;
 use malquery_proto::{Client, Clock, OutputFile, Transport};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use crate::args::{Command, Patterns, Results, Session, Wait};
+use crate::args::{Call, Patterns, Results, Session, Wait};
 use crate::interrupt::{self, Scratch};
 use crate::output::{Failure, bar, harmless, note, print, print_reply, print_table, spinner};
 
 pub(crate) fn run<T: Transport, C: Clock>(
     client: &Client<T, C>,
     session: &Session,
-    command: Command,
+    command: Call,
 ) -> Result<(), Failure> {
     let commands = Commands { client, session };
     match command {
-        Command::Quotas => print_reply(&client.quotas()?.output),
-        Command::FuzzySearch { patterns, results } => commands.fuzzy_search(patterns, results),
-        Command::ExactSearch { patterns, options, wait } => {
+        Call::Quotas => print_reply(&client.quotas()?.output),
+        Call::FuzzySearch { patterns, results } => commands.fuzzy_search(patterns, results),
+        Call::ExactSearch { patterns, options, wait } => {
             let search = ExactSearch::new(patterns.patterns).options(options.into());
             if wait.is_set() {
                 commands.start(search, &wait)
@@ -41,34 +42,47 @@ pub(crate) fn run<T: Transport, C: Clock>(
                 submitted(|| client.exact_search(&search))
             }
         }
-        Command::Hunt { rule, options, wait } => {
-            let hunt = Hunt::new(read(&rule)?).options(options.into());
+        Call::Hunt { rule, options, wait } => {
+            let hunt = commands.rule(&rule)?.options(options.into());
             if wait.is_set() { commands.start(hunt, &wait) } else { submitted(|| client.hunt(&hunt)) }
         }
-        Command::Request { id, wait } if wait.is_set() => {
+        Call::Request { id, wait } if wait.is_set() => {
             commands.wait_and_print(client.attach(id).flow().clone(), &wait)
         }
-        Command::Request { id, .. } => print_reply(&client.request(&id)?.output),
-        Command::Resume { state } => commands.resume(&state),
-        Command::Lookup { samples } => commands.metadata(samples, io::stdout().is_terminal()),
-        Command::Metadata { samples } => commands.metadata(samples, false),
-        Command::Multidownload { samples, wait } => {
+        Call::Request { id, .. } => print_reply(&client.request(&id)?.output),
+        Call::Resume { state } => commands.resume(&state),
+        Call::Lookup { samples } => commands.metadata(samples, io::stdout().is_terminal()),
+        Call::Metadata { samples } => commands.metadata(samples, false),
+        Call::Multidownload { samples, wait } => {
             if wait.is_set() {
                 commands.start(SamplesMultidownload::new(samples), &wait)
             } else {
                 submitted(|| client.samples_multidownload(samples))
             }
         }
-        Command::Download { sample, output } => commands.download(sample, output),
-        Command::Samples { id, output, extract } => commands.samples(id, output, extract),
-        Command::Collect { job, options, output_dir, no_extract, state } => {
+        Call::Download { sample, output } => commands.download(sample, output),
+        Call::Samples { id, output, extract } => commands.samples(id, output, extract),
+        Call::Collect { job, options, output_dir, no_extract, state } => {
             let job = match job.rule {
-                Some(rule) => Submission::from(Hunt::new(read(&rule)?).options(options.into())),
+                Some(rule) => Submission::from(commands.rule(&rule)?.options(options.into())),
                 None => ExactSearch::new(job.patterns).options(options.into()).into(),
             };
             commands.collect(job, &output_dir, !no_extract, state.as_deref())
         }
     }
+}
+
+/// Compiles a rule.
+pub(crate) fn check_rule(path: &Path) -> Result<(), Failure> {
+    let rule = compile(path, &read(path)?)?;
+    print(&json!({"path": path.to_string_lossy(), "rule": rule.name()}))
+}
+
+fn compile(path: &Path, text: &str) -> Result<Rule, Failure> {
+    Rule::compile(text).map_err(|error| {
+        let place = format!("{}:{}:{}", path.display(), error.line(), error.column());
+        Failure::Invalid(format!("{place}: {}", error.message()))
+    })
 }
 
 /// A file to be written whole or not at all, also when Ctrl-C comes in between.
@@ -80,6 +94,15 @@ struct Commands<'a, T, C> {
 }
 
 impl<T: Transport, C: Clock> Commands<'_, T, C> {
+    /// A hunt with the rule of a file.
+    fn rule(&self, path: &Path) -> Result<Hunt, Failure> {
+        let text = read(path)?;
+        if !self.session.no_check_rule {
+            compile(path, &text)?;
+        }
+        Ok(Hunt::new(text))
+    }
+
     fn fuzzy_search(&self, patterns: Patterns, results: Results) -> Result<(), Failure> {
         let mut search = FuzzySearch::new(patterns.patterns).filter_meta(results.meta);
         if let Some(limit) = results.limit {

@@ -12,6 +12,7 @@ use crate::output::note;
 
 static HINT: Mutex<Option<String>> = Mutex::new(None);
 static WAIT_FOR: Mutex<Option<&str>> = Mutex::new(None);
+static IS_NO_ERROR: AtomicBool = AtomicBool::new(false);
 static STOPPED: AtomicBool = AtomicBool::new(false);
 static SCRATCH: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
@@ -28,6 +29,9 @@ pub(crate) fn listen() {
             note(format_args!("waiting for {what}; Ctrl-C again ends at once"));
             return;
         }
+        if IS_NO_ERROR.load(Ordering::SeqCst) {
+            process::exit(0);
+        }
         // No other thread makes a file from here on.
         let scratch = lock(&SCRATCH);
         for path in &*scratch {
@@ -41,6 +45,11 @@ pub(crate) fn listen() {
     if let Err(error) = listening {
         note(format_args!("warning: Ctrl-C will end this without a word: {error}"));
     }
+}
+
+/// From now on Ctrl-C is the way to end the command.
+pub(crate) fn is_no_error() {
+    IS_NO_ERROR.store(true, Ordering::SeqCst);
 }
 
 /// A submission goes out, or its reply was taken: in between Ctrl-C waits.

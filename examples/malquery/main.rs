@@ -2,7 +2,7 @@
 //!
 //! It is an example of the client, and meant to be used: standard output is exactly one JSON document, messages
 //! go to standard error, and it exits with 0 when it is done, with 2 for input that was refused before anything
-//! was sent, and with 1 for everything else.
+//! was sent, and with 1 for everything else. `serve` alone prints lines instead, and goes on.
 
 mod args;
 mod commands;
@@ -10,19 +10,21 @@ mod interrupt;
 mod output;
 
 use std::ffi::OsString;
+use std::net::Ipv4Addr;
 use std::process::ExitCode;
+use std::thread;
 
 use clap::Parser;
-use malquery_mock::{Cassette, VirtualClock};
+use malquery_mock::{Cassette, Corpus, Server, Service, VirtualClock};
 use malquery_proto::flow::Auth;
 use malquery_proto::{Client, Clock, Cloud, Credentials, Transport};
 use malquery_ureq::{Settings, SystemClock, UreqTransport};
 
-use crate::args::{Cli, Command, Session};
+use crate::args::{Call, Cli, Command, Local, Session};
 use crate::output::{Failure, note};
 
-/// What runs when there are neither credentials nor `--replay`.
-const OFFLINE: &str = include_str!("../cassettes/offline.json");
+/// What is searched when there are neither credentials nor a corpus: a few harmless files.
+const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus");
 
 fn main() -> ExitCode {
     // Refused input ends here, with 2.
@@ -43,40 +45,74 @@ fn run(cli: Cli) -> Result<(), Failure> {
     if session.cloud.is_some() && session.base_url.is_some() {
         return Err(Failure::Invalid("give --cloud or --base-url, not both".into()));
     }
+    let command = match command {
+        Command::Call(command) => command,
+        Command::Local(Local::CheckRule { rule }) => return commands::check_rule(&rule),
+        Command::Local(Local::Serve { port }) => return serve(&session, port),
+    };
     let invalid = |error: &dyn std::error::Error| Failure::invalid(error);
-    match &session.replay {
-        Some(path) => replay(&Cassette::load(path).map_err(|error| invalid(&error))?, &session, command),
-        // Who names a service means it, and must not be served a demonstration in its place.
-        None if credentials_are_set() || session.names_a_service() || command.is_resume() => {
-            let settings =
-                Settings::from_lookup(|name| lookup(&session, name)).map_err(|error| invalid(&error))?;
-            let auth =
-                Auth::new(settings.base, settings.credentials).follow_region(!session.no_region_redirect);
-            commands::run(&client(UreqTransport::new(), SystemClock, auth, &session), &session, command)
-        }
-        None => {
-            note(format_args!(
-                "no FALCON_CLIENT_ID and FALCON_CLIENT_SECRET: running offline, on recorded replies that ship with \
-                 this example"
-            ));
-            let cassette = Cassette::parse("offline.json", OFFLINE).map_err(|error| invalid(&error))?;
-            let result = replay(&cassette, &session, command);
-            if let Err(Failure::Failed(_)) = result {
-                note(format_args!(
-                    "offline there are replies only for: quotas; fuzzy-search, exact-search and collect with --pattern \
-                     ascii:CrowdStrike and no --limit or --limit 3; and what these lead to"
-                ));
-            }
-            result
-        }
+    if let Some(path) = &session.replay {
+        let cassette = Cassette::load(path).map_err(|error| invalid(&error))?;
+        return offline(cassette.transport(), Credentials::new("offline", "offline"), &session, command);
+    }
+    // Who names a service means it, and must not be served a demonstration in its place.
+    let is_real = credentials_are_set() || session.names_a_service() || command.is_resume();
+    if session.corpus.is_none() && is_real {
+        let settings =
+            Settings::from_lookup(|name| lookup(&session, name)).map_err(|error| invalid(&error))?;
+        let auth = Auth::new(settings.base, settings.credentials).follow_region(!session.no_region_redirect);
+        return commands::run(&client(UreqTransport::new(), SystemClock, auth, &session), &session, command);
+    }
+    let service = Service::new(corpus(&session)?);
+    let credentials = Credentials::new(Service::CLIENT_ID, Service::CLIENT_SECRET);
+    offline(service, credentials, &session, command)
+}
+
+/// The files that stand in for the samples of MalQuery.
+fn corpus(session: &Session) -> Result<Corpus, Failure> {
+    let folder = session.corpus.as_deref().unwrap_or(DEMO.as_ref());
+    let corpus = Corpus::open(folder).map_err(|error| Failure::invalid(&error))?;
+    for skipped in corpus.skipped() {
+        note(format_args!("warning: {skipped}"));
+    }
+    match &session.corpus {
+        Some(folder) => note(format_args!("offline, over {} files of {}", corpus.len(), folder.display())),
+        None => note(format_args!(
+            "no FALCON_CLIENT_ID and FALCON_CLIENT_SECRET: offline, over {} harmless files that ship with this example; \
+             give --corpus DIR to search your own",
+            corpus.len()
+        )),
+    }
+    Ok(corpus)
+}
+
+/// Serves the stand-in until Ctrl-C.
+fn serve(session: &Session, port: u16) -> Result<(), Failure> {
+    let corpus = corpus(session)?;
+    let failed = |error: &dyn std::error::Error| Failure::failed(error);
+    let server = Server::start(Service::new(corpus), (Ipv4Addr::LOCALHOST, port).into())
+        .map_err(|error| failed(&error))?;
+    interrupt::is_no_error();
+    let (url, id, secret) = (server.url(), Service::CLIENT_ID, Service::CLIENT_SECRET);
+    output::write(
+        format!("{url}\nFALCON_BASE_URL={url}\nFALCON_CLIENT_ID={id}\nFALCON_CLIENT_SECRET={secret}\n")
+            .as_bytes(),
+    )?;
+    loop {
+        thread::park();
     }
 }
 
-/// Answers from a cassette. Recorded time passes at once.
-fn replay(cassette: &Cassette, session: &Session, command: Command) -> Result<(), Failure> {
+/// Runs a command without a network. Waiting takes no time.
+fn offline<T: Transport>(
+    transport: T,
+    credentials: Credentials,
+    session: &Session,
+    command: Call,
+) -> Result<(), Failure> {
     let base = session.base_url.clone().unwrap_or_else(|| session.cloud.unwrap_or(Cloud::Us1).into());
-    let auth = Auth::new(base, Credentials::new("offline", "offline"));
-    commands::run(&client(cassette.transport(), VirtualClock::new(), auth, session), session, command)
+    let auth = Auth::new(base, credentials);
+    commands::run(&client(transport, VirtualClock::new(), auth, session), session, command)
 }
 
 fn client<T: Transport, C: Clock>(transport: T, clock: C, auth: Auth, session: &Session) -> Client<T, C> {

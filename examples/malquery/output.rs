@@ -80,7 +80,8 @@ pub(crate) fn print(document: &impl Serialize) -> Result<(), Failure> {
     write(&text)
 }
 
-fn write(text: &[u8]) -> Result<(), Failure> {
+/// Writes to standard output.
+pub(crate) fn write(text: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(text).and_then(|()| stdout.flush());
     written.map_err(|error| Failure::Failed(format!("standard output could not be written: {error}")))

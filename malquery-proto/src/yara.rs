@@ -143,6 +143,11 @@ impl RuleError {
         }
     }
 
+    /// What is wrong, in one line.
+    pub fn message(&self) -> &str {
+        &self.why
+    }
+
     /// The line of what is wrong, from 1.
     pub fn line(&self) -> usize {
         self.line
