@@ -230,8 +230,8 @@ fn a_job_too_large_for_the_quota_is_refused_before_it_costs_anything() {
     };
     // A hunt whose samples could not be downloaded.
     for (hunts, downloads, limit, message) in [
-        (0, 50, 3, "1 hunts are needed and 0 are left this month; nothing was sent"),
-        (5, 2, 3, "3 downloads are needed and 2 are left this month; nothing was sent"),
+        (0, 50, 3, "hunts needed: 1, left this month: 0; the job was not submitted"),
+        (5, 2, 3, "downloads needed: 3, left this month: 2; the job was not submitted"),
     ] {
         let run = guarded(vec![quotas(hunts, downloads)]);
         let error = run.all(hunt(SearchOptions::new().limit(limit))).unwrap_err();
@@ -261,52 +261,125 @@ fn a_job_too_large_for_the_quota_is_refused_before_it_costs_anything() {
 /// Stops after each step in turn, and goes on from what was stored, as another process would.
 #[test]
 fn it_goes_on_from_any_step_and_submits_nothing_twice() {
+    let mut fetches = Vec::new();
     for stop in 0.. {
-        let run = Run::new(service(&[HELLO, WORLD], ARCHIVE));
+        let mut replies = service(&[HELLO, WORLD], ARCHIVE);
+        // Should the archive be fetched a second time.
+        replies.push(zip(ARCHIVE));
+        let transcript = Transcript::new(script(replies).with_tokens().transport());
+        let auth = || Auth::new(Cloud::Us1, Credentials::new("an-id", "a-secret"));
+        let client = || Client::new(transcript.clone(), VirtualClock::new(), auth());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("samples.zip");
         let mut step = 0;
-        let mut stored = serde_json::to_string(&Collect::new(search(9))).unwrap();
         let mut job = Collect::new(search(9));
-        let result = run.collect(&mut job, |job, _| {
+        let mut stored = serde_json::to_string(&job).unwrap();
+        let output = OutputFile::create(&path, false).unwrap();
+        let result = client().collect(&mut job, output, |job, now| {
+            // A submission that is under way is waited for, as whoever stops a program should.
+            let submitting = now == CollectStep::Job(JobStep::Send)
+                && job.flow().is_some_and(|flow| flow.id().is_none() && flow.to_submit().is_none());
             stored = serde_json::to_string(job).unwrap();
-            step += 1;
-            if step > stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            step += i32::from(!submitting);
+            if step > stop && !submitting { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        if result.is_ok() {
-            run.guard.finish();
-            assert!(stop > 20, "{stop}");
-            return;
-        }
-        assert!(matches!(result, Err(Error::Stopped)), "{stop}: {result:?}");
-        let appeared = run.archive().exists();
+        let ended = result.is_ok();
+        assert!(ended || matches!(result, Err(Error::Stopped)), "{stop}: {result:?}");
         let mut job: Collect = serde_json::from_str(&stored).unwrap();
-        if appeared {
-            // It was stopped while the archive was verified. It is there, whole.
-            assert_eq!(fs::read(run.archive()).unwrap(), ARCHIVE);
-            run.guard.finish();
-            continue;
-        }
-        assert_eq!(names(run.folder.path()), [""; 0], "{stop}");
-        let result = run.collect(&mut job, |_, _| ControlFlow::Continue(()));
-        let submits = run.asked().iter().filter(|line| line.starts_with("POST")).count();
-        match result {
-            Ok(collected) => {
-                assert_eq!(collected.samples.found.len(), 2);
-                assert_eq!(submits, 2, "{stop}");
-                run.guard.finish();
-            }
-            Err(error) => {
-                // The archive was fetched once already, and the script has no second one; or a submission was stored
-                // as under way, and whether it arrived cannot be known.
-                let text = error.to_string();
-                let fetched = run.asked().last().unwrap().contains("samples-fetch");
-                let unsure = matches!(error.flow(), Some(FlowError::Unsure { .. }));
-                assert!(fetched || unsure, "{stop}: {text}");
-                assert!(submits <= 2, "{stop}");
-                // The guard would fail for what was not played.
-                drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.guard.finish())));
-            }
+        let collected = if job.archive().is_some() {
+            // It was stopped while the archive was verified, which needs no request.
+            assert_eq!(fs::read(&path).unwrap(), ARCHIVE);
+            job.verify(false, |_, _| ControlFlow::Continue(())).unwrap()
+        } else {
+            assert_eq!(names(folder.path()), [""; 0], "{stop}");
+            let output = OutputFile::create(&path, false).unwrap();
+            client().collect(&mut job, output, |_, _| ControlFlow::Continue(())).unwrap()
+        };
+        assert_eq!(hashes(&collected.samples.found), [HELLO, WORLD].map(sha256), "{stop}");
+        assert_eq!(collected.archive.unwrap().bytes, ARCHIVE.len() as u64);
+        let text = transcript.to_string();
+        let count = |line: &str| text.lines().filter(|shown| shown.starts_with(line)).count();
+        assert_eq!(count("> POST /malquery"), 2, "{stop}");
+        fetches.push(count("> GET /malquery/entities/samples-fetch"));
+        if ended {
+            break;
         }
     }
+    fetches.dedup();
+    // Before it was fetched, while it was, and after.
+    assert_eq!(fetches, [1, 2, 1]);
+}
+
+#[test]
+fn a_submission_under_way_is_not_sent_again() {
+    let run = Run::new([submitted("search-1")]);
+    let mut stored = String::new();
+    let mut job = Collect::new(search(9));
+    let error = run.collect(&mut job, |job, step| {
+        let under_way = job.flow().is_some_and(|flow| flow.to_submit().is_none());
+        if step == CollectStep::Job(JobStep::Send) && under_way && stored.is_empty() {
+            stored = serde_json::to_string(job).unwrap();
+        }
+        if job.flow().is_some_and(|flow| flow.id().is_some()) {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    });
+    assert!(matches!(error, Err(Error::Stopped)));
+    // As if the process had died before the reply came.
+    let mut job: Collect = serde_json::from_str(&stored).unwrap();
+    let error = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap_err();
+    assert!(matches!(error.flow(), Some(FlowError::Unsure { .. })), "{error}");
+    run.guard.finish();
+}
+
+#[test]
+fn a_search_of_another_process_is_waited_for_and_collected() {
+    let run = Run::new(service(&[HELLO, WORLD], ARCHIVE).split_off(1));
+    let mut job = Collect::attach("search-1".parse().unwrap()).limit(1);
+    job = job.interval(std::time::Duration::from_secs(60));
+    let collected = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!(collected.found, [sha256(HELLO)]);
+    assert_eq!(collected.search.unwrap().as_str(), "search-1");
+    let minute = std::time::Duration::from_secs(60);
+    assert_eq!(run.client.clock().waits(), [minute, minute]);
+    run.guard.finish();
+}
+
+#[test]
+fn samples_within_a_result_are_collected_too() {
+    let mut replies = service(&[], ARCHIVE);
+    let nested = json!([{"samples": [{"sha256": WORLD}, {"sha256": HELLO}, {"sha256": "no hash"}]}, {"sha256": HELLO}]);
+    replies[2] =
+        reply::json(200, json!({"meta": {"reqid": "search-1", "status": "done"}, "resources": nested}));
+    let run = Run::new(replies);
+    assert_eq!(run.all(search(9)).unwrap().found, [WORLD, HELLO].map(sha256));
+    run.guard.finish();
+}
+
+#[test]
+fn what_is_there_is_replaced_only_if_that_is_wanted() {
+    for overwrite in [false, true] {
+        let run = Run::new(service(&[HELLO], ARCHIVE));
+        let sample = run.folder.path().join(HELLO);
+        fs::write(&sample, "mine").unwrap();
+        let mut job = Collect::new(search(9)).extract(run.folder.path());
+        let output = OutputFile::create(run.archive(), overwrite).unwrap();
+        let result = run.client.collect(&mut job, output, |_, _| ControlFlow::Continue(()));
+        assert_eq!(result.is_ok(), overwrite, "{result:?}");
+        assert_eq!(fs::read(&sample).unwrap(), if overwrite { b"hello" } else { b"mine".as_slice() });
+        // The archive was paid for, and can be unpacked elsewhere.
+        assert_eq!(fs::read(run.archive()).unwrap(), ARCHIVE);
+        run.guard.finish();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("samples.zip"), ARCHIVE).unwrap();
+    let mut job = Collect::unpack(folder.path().join("samples.zip")).extract(folder.path());
+    let collected = job.verify(false, |_, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!(collected.samples.found.len(), 4);
+    assert_eq!(names(folder.path()).len(), 5);
+    let mut job = Collect::new(search(1));
+    assert!(matches!(job.verify(false, |_, _| ControlFlow::Continue(())), Err(Error::File { .. })));
 }
 
 #[test]

@@ -110,6 +110,17 @@ impl OutputFile {
     }
 }
 
+/// Opens a file to read it, and tells its length.
+#[cfg(feature = "archive")]
+pub(crate) fn open(path: &Path) -> Result<(fs::File, u64), Error> {
+    let open = || {
+        let file = fs::File::open(path)?;
+        let length = file.metadata()?.len();
+        Ok((file, length))
+    };
+    open().map_err(|error| Error::File { path: path.to_owned(), error })
+}
+
 /// Lets a file that is complete appear.
 fn persist(file: NamedTempFile, path: &Path, overwrite: bool) -> io::Result<()> {
     file.as_file().sync_all()?;

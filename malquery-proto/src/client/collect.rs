@@ -8,9 +8,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Client, Clock, Cost, Error, JobStep, Transport};
-use crate::archive::{Archive, Report};
+use crate::archive::{Archive, Limits, Report};
 use crate::flow::{JobFlow, Submission, Version};
-use crate::fs::OutputFile;
+use crate::fs::{OutputFile, open};
 use crate::operations::{GetSamples, SamplesMultidownload};
 use crate::stream::Received;
 use crate::types::{RequestId, Sample, Sha256};
@@ -19,7 +19,8 @@ use crate::types::{RequestId, Sample, Sha256};
 /// and verify what is in it. [`Client::collect`] runs it.
 ///
 /// It serialises as a [`JobFlow`] does, so that a job that was paid for survives a restart. After an error the same
-/// value goes on where it was: nothing is submitted twice.
+/// value goes on where it was: nothing is submitted twice. Once the archive is there, [`Collect::verify`] goes on without
+/// a request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Collect {
     version: Version,
@@ -40,7 +41,9 @@ enum Phase {
     New(Submission),
     Search(JobFlow),
     Download(JobFlow),
+    Attached(RequestId),
     Fetch(RequestId),
+    Verify { id: Option<RequestId>, archive: PathBuf, received: Option<(u64, Sha256)> },
     NothingFound,
 }
 
@@ -53,7 +56,8 @@ pub enum CollectStep {
     /// So many bytes of the archive were fetched, of a total that may be known.
     #[allow(missing_docs)]
     Fetch { bytes: u64, total: Option<u64> },
-    /// So many bytes of the archive were verified, and extracted where that is wanted.
+    /// So many bytes of the archive were verified, and extracted where that is wanted. It begins with 0, when the archive
+    /// has got its name.
     #[allow(missing_docs)]
     Verify { bytes: u64, total: u64 },
 }
@@ -71,7 +75,8 @@ pub struct Collected {
     pub found: Vec<Sha256>,
     /// The id of the multi-download; `None` when nothing was found.
     pub download: Option<RequestId>,
-    /// The archive as it was written to the output file; `None` when nothing was found, and there is no file.
+    /// The archive as it was written to the output file; `None` when nothing was found, and there is no file, or when
+    /// it was there before.
     pub archive: Option<Received>,
     /// What is in the archive, and what is missing there.
     pub samples: Report,
@@ -100,10 +105,20 @@ impl Collect {
         Self { limit, found, ..Self::at(Phase::New(job)) }
     }
 
+    /// Collects what a search or hunt finds that was submitted before. It may still be running.
+    pub fn attach(search: RequestId) -> Self {
+        Self::at(Phase::Attached(search))
+    }
+
     /// Collects the archive of a multi-download that is done. Since it is not known what it should hold, all that it
     /// does hold counts as found.
     pub fn fetch(id: RequestId) -> Self {
         Self::at(Phase::Fetch(id))
+    }
+
+    /// Verifies an archive that is there already: see [`Collect::verify`]. All that it holds counts as found.
+    pub fn unpack(archive: impl Into<PathBuf>) -> Self {
+        Self::at(Phase::Verify { id: None, archive: archive.into(), received: None })
     }
 
     fn at(phase: Phase) -> Self {
@@ -118,6 +133,12 @@ impl Collect {
             found: Vec::new(),
             results,
         }
+    }
+
+    /// Downloads no more than so many samples, whatever the limit of the search is.
+    pub fn limit(mut self, limit: u32) -> Self {
+        self.limit = Some(limit);
+        self
     }
 
     /// Asks this often whether a job is done: every 5 seconds unless set.
@@ -154,6 +175,15 @@ impl Collect {
         match &self.phase {
             Phase::Download(flow) => flow.id(),
             Phase::Fetch(id) => Some(id),
+            Phase::Verify { id, .. } => id.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The archive, once it is there.
+    pub fn archive(&self) -> Option<&Path> {
+        match &self.phase {
+            Phase::Verify { archive, .. } => Some(archive),
             _ => None,
         }
     }
@@ -180,6 +210,50 @@ impl Collect {
         self.results = results;
     }
 
+    /// Verifies the [`archive`](Self::archive), and extracts it if that is wanted: what is left to do when this was
+    /// interrupted. It sends nothing.
+    ///
+    /// # Errors
+    /// [`Error::Archive`]; [`Error::File`] when there is no archive; [`Error::Stopped`].
+    pub fn verify(
+        &mut self,
+        overwrite: bool,
+        mut observe: impl FnMut(&Self, CollectStep) -> ControlFlow<()>,
+    ) -> Result<Collected, Error> {
+        let Phase::Verify { archive: path, received, .. } = &self.phase else {
+            let error = io::Error::new(io::ErrorKind::NotFound, "the archive is not fetched yet");
+            return Err(Error::File { path: PathBuf::new(), error });
+        };
+        let received = received.map(|(bytes, sha256)| Received { bytes, sha256 });
+        let (file, total) = open(path)?;
+        if observe(self, CollectStep::Verify { bytes: 0, total }).is_break() {
+            return Err(Error::Stopped);
+        }
+        let mut stopped = false;
+        let watch = |bytes: u64| {
+            let step = observe(self, CollectStep::Verify { bytes: bytes.min(total), total });
+            stopped |= step.is_break();
+            step
+        };
+        let result = self.open_archive(Watched { file, bytes: 0, watch }).and_then(|mut archive| {
+            match &self.extract {
+                Some(folder) => archive.extract(folder, overwrite),
+                None => archive.check(),
+            }
+            .map_err(Error::from)
+        });
+        if stopped { Err(Error::Stopped) } else { Ok(self.report(received, result?)) }
+    }
+
+    fn open_archive<R: Read + Seek>(&self, reader: R) -> Result<Archive<R>, Error> {
+        let limits = Limits::default();
+        // It may hold as many as were asked for.
+        let limits = Limits { entries: limits.entries.max(self.found.len() as u64), ..limits };
+        let archive = Archive::open_with(reader, limits)?;
+        let expected = self.found.iter().copied();
+        Ok(if self.found.is_empty() { archive } else { archive.expect_samples(expected) })
+    }
+
     fn report(&mut self, archive: Option<Received>, samples: Report) -> Collected {
         Collected {
             search: self.search.clone(),
@@ -200,8 +274,8 @@ impl<T: Transport, C: Clock> Client<T, C> {
     /// cover is refused before it costs anything: the downloads once the samples are known, and before a hunt as many as
     /// its limit, or one.
     ///
-    /// The archive is kept once it can be opened, even if samples are missing or damaged: [`Collected::samples`] tells.
-    /// When nothing was found there is no archive, and no error.
+    /// The archive is kept once it can be opened, even if samples are missing or damaged: [`Collected::samples`] tells. If
+    /// the run ends after that, [`Collect::verify`] takes it up. When nothing was found there is no archive, and no error.
     ///
     /// Before every request, after every reply and while bytes arrive, `observe` is shown how far it is. It may store
     /// the [`Collect`], so that another process can go on with it, or end the run with [`ControlFlow::Break`].
@@ -279,13 +353,27 @@ impl<T: Transport, C: Clock> Client<T, C> {
                         job.phase = Phase::Fetch(id);
                     }
                 }
-                Phase::Fetch(id) => {
-                    let received = self.fetch(&GetSamples::new(id), &mut archive, |bytes, total| {
-                        observe(job, CollectStep::Fetch { bytes, total })
-                    })?;
-                    let samples = verify(job, archive, received.bytes, observe)?;
-                    return Ok(job.report(Some(received), samples));
+                Phase::Attached(id) => {
+                    let mut flow = JobFlow::attach(id, self.retry, self.seed());
+                    if let Some(interval) = job.interval {
+                        flow.set_interval(interval);
+                    }
+                    job.phase = Phase::Search(flow);
                 }
+                Phase::Fetch(id) => {
+                    let fetched = self.fetch(&GetSamples::new(id.clone()), &mut archive, |bytes, total| {
+                        observe(job, CollectStep::Fetch { bytes, total })
+                    });
+                    let Received { bytes, sha256 } = fetched?;
+                    // What can be opened appears, whatever is found in it: it was paid for.
+                    job.open_archive(archive.reader()?)?;
+                    let (path, overwrite) = (archive.path().to_owned(), archive.overwrites());
+                    archive.finish()?;
+                    job.phase =
+                        Phase::Verify { id: Some(id), archive: path, received: Some((bytes, sha256)) };
+                    return job.verify(overwrite, observe);
+                }
+                Phase::Verify { .. } => return job.verify(archive.overwrites(), observe),
             }
         }
     }
@@ -297,38 +385,6 @@ impl<T: Transport, C: Clock> Client<T, C> {
         }
         flow
     }
-}
-
-/// Lets the archive appear, if it is one, and reads what is in it.
-fn verify(
-    job: &Collect,
-    mut file: OutputFile,
-    total: u64,
-    mut observe: impl FnMut(&Collect, CollectStep) -> ControlFlow<()>,
-) -> Result<Report, Error> {
-    let mut stopped = false;
-    let reader = Watched {
-        file: file.reader()?,
-        bytes: 0,
-        watch: |bytes: u64| {
-            let step = observe(job, CollectStep::Verify { bytes: bytes.min(total), total });
-            stopped |= step.is_break();
-            step
-        },
-    };
-    let overwrite = file.overwrites();
-    let result = Archive::open(reader).map_err(Error::from).and_then(|mut archive| {
-        // What follows takes nothing away from it: it was paid for.
-        file.finish()?;
-        if !job.found.is_empty() {
-            archive = archive.expect_samples(job.found.iter().copied());
-        }
-        Ok(match &job.extract {
-            Some(folder) => archive.extract(folder, overwrite)?,
-            None => archive.check()?,
-        })
-    });
-    if stopped { Err(Error::Stopped) } else { result }
 }
 
 /// A file whose reader is told how far it is, and may stop it.

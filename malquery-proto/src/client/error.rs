@@ -29,7 +29,7 @@ pub enum Error {
     Stream(StreamError),
     /// The body of a download could not be read to its end.
     Body(io::Error),
-    /// A file could not be written.
+    /// A file could not be written, or an archive not be read again.
     #[cfg(feature = "fs")]
     #[allow(missing_docs)]
     File { path: std::path::PathBuf, error: io::Error },
@@ -89,7 +89,7 @@ impl Error {
         }
     }
 
-    /// Whether a job came to its end with this error, or was refused before it began: there is nothing to go on with.
+    /// Whether a job came to its end with this error, or was refused before it began: the job itself has nothing to go on with.
     pub fn is_final(&self) -> bool {
         matches!(
             self,
@@ -127,7 +127,7 @@ impl std::fmt::Display for Error {
             Self::Stream(error) => error.fmt(f),
             Self::Body(_) => f.write_str("the download broke off"),
             #[cfg(feature = "fs")]
-            Self::File { path, .. } => write!(f, "{} could not be written", path.display()),
+            Self::File { path, .. } => write!(f, "{} could not be written or read", path.display()),
             #[cfg(feature = "archive")]
             Self::Archive(error) => error.fmt(f),
         }

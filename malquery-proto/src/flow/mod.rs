@@ -237,7 +237,7 @@ pub enum FlowError {
     #[allow(missing_docs)]
     TimeUp { operation: &'static str },
     /// The remaining quota does not cover the job, which was not sent.
-    #[error("{needed} {what} are needed and {left} are left this month; nothing was sent")]
+    #[error("{what} needed: {needed}, left this month: {left}; the job was not submitted")]
     #[allow(missing_docs)]
     QuotaShort { what: &'static str, needed: u64, left: u64 },
     /// The service answers, but does not tell where the job is.
