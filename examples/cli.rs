@@ -463,7 +463,7 @@ fn a_job_that_fails_or_takes_too_long_is_an_error_that_says_how_to_go_on() {
         "0.5",
     ]);
     assert!(run.error(1).contains("time"), "{}", run.stderr);
-    assert!(run.stderr.contains("malquery request r-1 --wait"), "{}", run.stderr);
+    assert!(run.stderr.contains(" request r-1 --wait"), "{}", run.stderr);
 }
 
 #[test]
@@ -573,8 +573,7 @@ fn a_paid_download_that_is_not_fetched_says_how_to_fetch_it() {
     let run = server.run(&["collect", "--pattern", "ascii:a", "--output-dir", &target]);
     assert!(run.error(1).contains("Could not find sample archive"));
     assert!(
-        run.stderr
-            .contains(&format!("can be fetched with: malquery samples r-2 --output {target}/samples.zip")),
+        run.stderr.contains(&format!(" samples r-2 --output {target}/samples.zip --extract {target}\n")),
         "{}",
         run.stderr
     );
@@ -635,7 +634,9 @@ fn a_job_is_taken_up_again_from_its_state() {
     let server = Server::with_answers([job("done"), job("inprogress"), answer(403, json!({}))]);
     let interrupted = server.run(&["hunt", "--rule", rule, "--state", &state, "--poll-interval", "0.01"]);
     assert!(
-        interrupted.stderr.contains(&format!("go on with: malquery resume {state}")),
+        interrupted
+            .stderr
+            .contains(&format!("go on with: malquery --base-url {} resume {state}\n", server.base)),
         "{}",
         interrupted.stderr
     );
@@ -741,20 +742,89 @@ fn a_collect_is_taken_up_again_from_its_state() {
     let mut answers = collecting(&[HELLO], SEVERAL);
     let archive = answers.pop().unwrap();
     answers.push(answer(404, json!({"errors": [{"code": 404, "message": "Could not find sample archive"}]})));
-    let run = Server::with_answers(answers).run(&args);
-    assert!(run.stderr.contains(&format!("go on with: malquery resume {state}")), "{}", run.stderr);
+    let server = Server::with_answers(answers);
+    let run = server.run(&args);
+    let hint = format!("go on with: malquery --base-url {} resume {state}\n", server.base);
+    assert!(run.stderr.contains(&hint), "{}", run.stderr);
     run.error(1);
     let stored = fs::read_to_string(&state).unwrap();
     assert!(stored.contains("r-2") && !stored.contains("s3arch") && !stored.contains("s3cret"), "{stored}");
     // It does not take the place of another.
     Server::with_answers([]).run(&args).error(2);
-    fs::create_dir_all(&target).unwrap();
+    // The folder that was made for it is gone, since nothing was in it.
+    assert_eq!(names(&out), ["state.json"]);
     let done = answer(200, json!({"meta": {"reqid": "r-2", "status": "done"}, "resources": []}));
     let server = Server::with_answers([done, archive]);
-    let document = server.run(&["resume", &state]).json();
+    let run = server.run(&["resume", &state]);
+    assert!(!run.stderr.contains("costs a download"), "{}", run.stderr);
+    let document = run.json();
     assert_eq!((&document["search"], &document["download"]), (&json!("r-1"), &json!("r-2")));
     assert_eq!(names(&target), [HELLO, "samples.zip"]);
     assert!(server.asked().iter().all(|line| !line.starts_with("POST /malquery")), "{:?}", server.asked());
+}
+
+/// The state knows where its files are, wherever who goes on with it stands; and once the archive is there, nothing is
+/// asked for any more.
+#[test]
+fn a_collect_goes_on_from_another_folder_and_without_a_request() {
+    let out = folder();
+    let state = in_folder(&out, "state.json");
+    let credentials = [("FALCON_CLIENT_ID", "an-id"), ("FALCON_CLIENT_SECRET", "s3cret")];
+    let server = Server::with_answers(collecting(&[HELLO], SEVERAL));
+    // Something of that name is there already, and no --force.
+    fs::create_dir(out.path().join("new")).unwrap();
+    fs::write(out.path().join("new").join(HELLO), "mine").unwrap();
+    let mut command =
+        command(&["--base-url", &server.base, "collect", "--pattern", "ascii:a", "--poll-interval", "0.01"]);
+    command.args(["--state", "state.json", "--output-dir", "new"]).current_dir(&out).envs(credentials);
+    let stopped = run(&mut command);
+    assert_eq!(stopped.code, 1);
+    assert!(stopped.stderr.contains("resume"), "{}", stopped.stderr);
+    assert_eq!(names(out.path().join("new")), [HELLO, "samples.zip"]);
+    let asked = server.asked().len();
+    let document = server.run(&["resume", &state, "--force"]).json();
+    assert_eq!(document["download"], "r-2");
+    assert_eq!(server.asked().len(), asked);
+    assert_eq!(fs::read(out.path().join("new").join(HELLO)).unwrap(), b"hello");
+    // Without a state the archive can be unpacked all the same.
+    let target = in_folder(&out, "other folder");
+    let archive = in_folder(&out, "new/samples.zip");
+    let document = demo(&["extract", &archive, "--output-dir", &target]).json();
+    assert_eq!(document["contents"]["files"].as_array().unwrap().len(), 4);
+    assert_eq!(names(&target).len(), 4);
+    demo(&["extract", &in_folder(&out, "none.zip"), "--output-dir", &target]).error(1);
+}
+
+#[test]
+fn what_a_search_found_is_not_lost_when_the_download_is_refused() {
+    let out = folder();
+    let target = in_folder(&out, "my out");
+    let mut answers: Vec<_> = collecting(&[HELLO, A], SEVERAL).into_iter().take(3).collect();
+    answers.push(answer(
+        403,
+        json!({"errors": [{"code": 403, "message": "access denied, authorization failed"}]}),
+    ));
+    let server = Server::with_answers(answers);
+    let run =
+        server.run(&["collect", "--pattern", "ascii:a", "--poll-interval", "0.01", "--output-dir", &target]);
+    let hint = format!("collect --request r-1 --output-dir '{target}'\n");
+    assert!(run.stderr.contains(&hint), "{}", run.stderr);
+    run.error(1);
+    let server = Server::with_answers(collecting(&[HELLO], SEVERAL).into_iter().skip(2));
+    let args = ["collect", "--request", "r-1", "--limit", "1", "--output-dir", &target];
+    let document = server.run(&args).json();
+    assert_eq!((&document["search"], &document["download"]), (&json!("r-1"), &json!("r-2")));
+    assert_eq!(names(&target), [HELLO, "samples.zip"]);
+}
+
+#[test]
+fn a_state_is_not_kept_where_the_archive_goes() {
+    let out = folder();
+    let target = in_folder(&out, "out");
+    let state = in_folder(&out, "out/samples.zip");
+    let server = Server::with_answers([]);
+    server.run(&["collect", "--pattern", "ascii:a", "--state", &state, "--output-dir", &target]).error(2);
+    assert_eq!(server.asked(), [""; 0]);
 }
 
 #[cfg(target_os = "linux")]
@@ -783,19 +853,19 @@ fn a_quota_that_does_not_suffice_is_found_out_before_it_is_spent() {
     for (args, message) in [
         (
             ["hunt", "--rule", rule].as_slice(),
-            "error: 1 hunts are needed and 0 are left this month; nothing was sent",
+            "error: hunts needed: 1, left this month: 0; the job was not submitted",
         ),
         (
             &["hunt", "--rule", rule, "--wait"],
-            "error: 1 hunts are needed and 0 are left this month; nothing was sent",
+            "error: hunts needed: 1, left this month: 0; the job was not submitted",
         ),
         (
             &["multidownload", A, other],
-            "error: 2 downloads are needed and 1 are left this month; nothing was sent",
+            "error: downloads needed: 2, left this month: 1; the job was not submitted",
         ),
         (
             &["collect", "--rule", rule, "--limit", "2", "--output-dir", &target],
-            "error: 1 hunts are needed and 0 are left this month; nothing was sent",
+            "error: hunts needed: 1, left this month: 0; the job was not submitted",
         ),
     ] {
         let server = Server::with_answers([answer(200, quotas.clone())]);
@@ -903,7 +973,9 @@ fn ctrl_c_leaves_the_state_of_a_job_and_says_how_to_go_on() {
     });
     assert_eq!(interrupted.error(1), "error: interrupted");
     assert!(
-        interrupted.stderr.contains(&format!("go on with: malquery resume {state}")),
+        interrupted
+            .stderr
+            .contains(&format!("go on with: malquery --base-url {} resume {state}\n", server.base)),
         "{}",
         interrupted.stderr
     );
@@ -1019,7 +1091,7 @@ fn two_processes_do_not_go_on_with_one_job() {
     for args in
         [["resume", state.as_str()].as_slice(), &["hunt", "--rule", rule, "--state", &state, "--force"]]
     {
-        assert!(server.run(args).error(2).contains("another malquery is busy with this job"));
+        assert!(server.run(args).error(2).contains("another malquery is busy with it"));
     }
     running.join().unwrap().json();
     assert_eq!(server.asked().iter().filter(|line| line.contains("hunt")).count(), 1);

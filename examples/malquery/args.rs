@@ -9,6 +9,8 @@ use malquery_proto::oauth2::MemberCid;
 use malquery_proto::types::{Date, FileSize, FileType, MetaField, Pattern, RequestId, SearchOptions, Sha256};
 use malquery_proto::{BaseUrl, Cloud};
 
+use crate::output::quoted;
+
 /// Searches the malware samples of CrowdStrike Falcon MalQuery, and downloads them.
 ///
 /// Credentials come from FALCON_CLIENT_ID and FALCON_CLIENT_SECRET; FALCON_CLOUD, FALCON_BASE_URL and
@@ -79,6 +81,16 @@ impl Session {
     pub(crate) fn names_a_service(&self) -> bool {
         self.cloud.is_some() || self.base_url.is_some() || self.member_cid.is_some()
     }
+
+    /// How the program is called for the same service.
+    pub(crate) fn program(&self) -> String {
+        let options = [
+            self.cloud.map(|cloud| format!(" --cloud {cloud}")),
+            self.base_url.as_ref().map(|url| format!(" --base-url {}", quoted(url.as_str().as_ref()))),
+            self.member_cid.as_ref().map(|cid| format!(" --member-cid {cid}")),
+        ];
+        options.into_iter().flatten().fold("malquery".into(), |program, option| program + &option)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -97,6 +109,16 @@ pub(crate) enum Local {
         /// The file with the YARA rule.
         #[arg(value_name = "FILE")]
         rule: PathBuf,
+    },
+
+    /// Unpacks an archive of samples, each into a file named by its SHA-256. Sends nothing.
+    Extract {
+        /// The archive.
+        #[arg(value_name = "FILE")]
+        archive: PathBuf,
+        /// The folder for the samples.
+        #[arg(long, value_name = "DIR")]
+        output_dir: PathBuf,
     },
 
     /// Serves a stand-in for MalQuery, over the files of --corpus, to any client on this machine, until Ctrl-C.
@@ -236,6 +258,10 @@ pub(crate) struct CollectJob {
     /// The file with a YARA rule, for a hunt. Costs a hunt.
     #[arg(long, value_name = "FILE")]
     pub(crate) rule: Option<PathBuf>,
+
+    /// The request id of a search or a hunt that was submitted before. Of the options only --limit counts.
+    #[arg(long, value_name = "REQID")]
+    pub(crate) request: Option<RequestId>,
 }
 
 #[derive(Debug, Args)]
@@ -304,6 +330,12 @@ pub(crate) struct Options {
     /// Finds only files of this size or smaller.
     #[arg(long, value_name = "S")]
     max_size: Option<FileSize>,
+}
+
+impl Options {
+    pub(crate) fn limit(&self) -> Option<u32> {
+        self.results.limit
+    }
 }
 
 impl From<Options> for SearchOptions {

@@ -11,10 +11,17 @@ use std::{fs, process};
 use crate::output::note;
 
 static HINT: Mutex<Option<String>> = Mutex::new(None);
-static WAIT_FOR: Mutex<Option<&str>> = Mutex::new(None);
+static WAIT_FOR: Mutex<Option<WaitFor>> = Mutex::new(None);
 static IS_NO_ERROR: AtomicBool = AtomicBool::new(false);
 static STOPPED: AtomicBool = AtomicBool::new(false);
 static SCRATCH: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// What Ctrl-C waits for.
+#[derive(Clone, Copy)]
+enum WaitFor {
+    Reply,
+    Sample,
+}
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -24,10 +31,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) fn listen() {
     let listening = ctrlc::set_handler(|| {
         let first = !STOPPED.swap(true, Ordering::SeqCst);
-        let wait_for = *lock(&WAIT_FOR);
-        if let Some(what) = wait_for.filter(|_| first) {
-            note(format_args!("waiting for {what}; Ctrl-C again ends at once"));
-            return;
+        match *lock(&WAIT_FOR) {
+            Some(WaitFor::Reply) if first => {
+                note(format_args!(
+                    "waiting for the reply to a submission, lest its id be lost; Ctrl-C again ends at once"
+                ));
+                return;
+            }
+            // It ends with the next read.
+            Some(WaitFor::Sample) => return,
+            _ => {}
         }
         if IS_NO_ERROR.load(Ordering::SeqCst) {
             process::exit(0);
@@ -54,12 +67,12 @@ pub(crate) fn is_no_error() {
 
 /// A submission goes out, or its reply was taken: in between Ctrl-C waits.
 pub(crate) fn submitting(under_way: bool) {
-    *lock(&WAIT_FOR) = under_way.then_some("the reply to a submission, lest its id be lost");
+    *lock(&WAIT_FOR) = under_way.then_some(WaitFor::Reply);
 }
 
 /// Samples are being extracted: Ctrl-C waits, and who extracts looks at [`stopped`].
 pub(crate) fn extracting(under_way: bool) {
-    *lock(&WAIT_FOR) = under_way.then_some("the sample that is being written");
+    *lock(&WAIT_FOR) = under_way.then_some(WaitFor::Sample);
 }
 
 /// Whether Ctrl-C came in between.

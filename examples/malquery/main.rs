@@ -5,9 +5,12 @@
 //! was sent, and with 1 for everything else. `serve` alone prints lines instead, and goes on.
 
 mod args;
+mod collect;
 mod commands;
 mod interrupt;
 mod output;
+mod state;
+mod watch;
 
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
@@ -48,6 +51,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let command = match command {
         Command::Call(command) => command,
         Command::Local(Local::CheckRule { rule }) => return commands::check_rule(&rule),
+        Command::Local(Local::Extract { archive, output_dir }) => {
+            return collect::extract(&archive, &output_dir, session.force);
+        }
         Command::Local(Local::Serve { port }) => return serve(&session, port),
     };
     let invalid = |error: &dyn std::error::Error| Failure::invalid(error);

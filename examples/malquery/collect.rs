@@ -1,0 +1,302 @@
+//! The whole job, and unpacking: what ends with samples in a folder.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use indicatif::ProgressBar;
+use malquery_proto::archive::{ArchiveError, Report};
+use malquery_proto::client::{Collect, CollectStep, Collected, Error};
+use malquery_proto::flow::{FlowError, JobFlow};
+use malquery_proto::types::RequestId;
+use malquery_proto::{Clock, Transport};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::commands::{Commands, Output};
+use crate::interrupt;
+use crate::output::{Failure, bar, note, print, quoted};
+use crate::state::{Lock, State};
+use crate::watch::Watch;
+
+/// The state of a collect, as it is kept.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Collecting<C = Collect, P = PathBuf> {
+    collect: C,
+    archive: P,
+}
+
+/// Unpacks an archive that is on disk. Asks no service.
+pub(crate) fn extract(archive: &Path, folder: &Path, force: bool) -> Result<(), Failure> {
+    make_folder(folder)?;
+    let mut collect = Collect::unpack(archive).extract(folder);
+    let mut progress = Progress::default();
+    let result = collect.verify(force, |collect, step| progress.step(collect, step, archive));
+    progress.end();
+    let collected = result.map_err(|error| failed(error, archive, &Failure::from))?;
+    show(json!({"path": archive.to_string_lossy()}), collected.samples)
+}
+
+impl<T: Transport, C: Clock> Commands<'_, T, C> {
+    pub(crate) fn collect(
+        &self,
+        collect: Collect,
+        folder: &Path,
+        extract: bool,
+        state: Option<&Path>,
+    ) -> Result<(), Failure> {
+        // Who goes on with a state may stand elsewhere.
+        let absolute = state.map(|_| std::path::absolute(folder)).transpose();
+        let absolute = absolute.map_err(|error| Failure::invalid(&error))?;
+        let folder = absolute.as_deref().unwrap_or(folder);
+        if state.is_some() && folder.to_str().is_none() {
+            return Err(Failure::Invalid(format!("{} cannot be kept in a state", folder.display())));
+        }
+        let path = folder.join("samples.zip");
+        if state.is_some_and(|state| std::path::absolute(state).is_ok_and(|state| state == path)) {
+            return Err(Failure::Invalid("the state and the archive cannot be one file".into()));
+        }
+        let is_new = !folder.exists();
+        make_folder(folder)?;
+        let collect = if extract { collect.extract(folder) } else { collect };
+        let result = Lock::take(&path).and_then(|_lock| {
+            let archive = self.create(path)?;
+            let state = state.map(|path| self.new_state(path)).transpose()?;
+            self.run_collect(collect, archive, state)
+        });
+        if is_new {
+            // Only an empty one can be removed, so this is for a run that left nothing.
+            let _ = std::fs::remove_dir(folder);
+        }
+        result
+    }
+
+    /// Goes on with a collect.
+    pub(crate) fn resume_collect(&self, stored: Collecting, state: State) -> Result<(), Failure> {
+        let Collecting { mut collect, archive } = stored;
+        for folder in archive.parent().into_iter().chain(collect.extracts_to()) {
+            make_folder(folder)?;
+        }
+        let _lock = Lock::take(&archive)?;
+        if collect.archive().is_none() {
+            let archive = self.create(archive)?;
+            return self.run_collect(collect, archive, Some(state));
+        }
+        // What is left to do needs no request.
+        let mut progress = Progress::default();
+        let force = self.session.force;
+        let result = collect.verify(force, |collect, step| progress.step(collect, step, &archive));
+        progress.end();
+        show_collected(result.map_err(|error| failed(error, &archive, &Failure::from))?, &archive)
+    }
+
+    pub(crate) fn run_collect(
+        &self,
+        collect: Collect,
+        (archive, _scratch): Output,
+        state: Option<State>,
+    ) -> Result<(), Failure> {
+        let path = archive.path().to_owned();
+        let program = self.session.program();
+        let mut collect = collect.interval(self.session.poll_interval);
+        let id = collect.flow().and_then(JobFlow::id).or(collect.download()).cloned();
+        let mut watch = Watch::new(program.clone(), state, id);
+        watch.hint(go_on(&program, &collect, &path), true, false);
+        let mut announced = collect.search().is_none() && !collect.found().is_empty();
+        announced |= collect.download().is_some();
+        let mut progress = Progress::default();
+        let result = self.client.collect(&mut collect, archive, |collect, step| {
+            if !announced && !collect.found().is_empty() {
+                let count = collect.found().len();
+                watch.note(format_args!("samples to download: {count}, each of which costs a download"));
+                announced = true;
+            }
+            let stored = Collecting { collect, archive: &path };
+            let go_on = go_on(&program, collect, &path);
+            match step {
+                CollectStep::Job(step) => match collect.flow() {
+                    Some(flow) => watch.step(flow, step, &stored, go_on),
+                    None => ControlFlow::Continue(()),
+                },
+                CollectStep::Verify { bytes: 0, .. } => {
+                    // The archive is there, and is not to be fetched again.
+                    watch.hint(go_on, true, false);
+                    watch.waiting.finish_and_clear();
+                    watch.keep(&stored)?;
+                    progress.step(collect, step, &path)
+                }
+                step => {
+                    watch.waiting.finish_and_clear();
+                    progress.step(collect, step, &path)
+                }
+            }
+        });
+        progress.end();
+        if let Err(Error::Flow { error: FlowError::JobFailed(_), .. }) = &result {
+            // To look at the download that failed is no use; what was found is.
+            interrupt::hint(collect.search().map(|id| collect_again(&program, id, &path)));
+        }
+        let worth = collect.search().is_some();
+        let explain = |error| failed(error, &path, &|error| self.explain(error));
+        show_collected(watch.end(result, worth, explain)?, &path)
+    }
+}
+
+/// How to go on without a state.
+fn go_on(program: &str, collect: &Collect, path: &Path) -> Option<String> {
+    let folder = || path.parent().unwrap_or(Path::new("."));
+    if let Some(archive) = collect.archive() {
+        let to = collect.extracts_to().unwrap_or_else(folder);
+        return Some(format!(
+            "the archive is there; unpack it with: {program} extract {} --output-dir {}",
+            quoted(archive),
+            quoted(to)
+        ));
+    }
+    if let Some(id) = collect.download() {
+        let to = collect.extracts_to().map_or_else(String::new, |to| format!(" --extract {}", quoted(to)));
+        return Some(fetch_again(program, id, path) + &to);
+    }
+    let search = collect.search().or_else(|| collect.flow().and_then(JobFlow::id));
+    search.map(|id| collect_again(program, id, path))
+}
+
+/// How to fetch an archive that was paid for.
+pub(crate) fn fetch_again(program: &str, id: &RequestId, output: &Path) -> String {
+    format!("the archive can be fetched with: {program} samples {id} --output {}", quoted(output))
+}
+
+/// How to collect what a search found.
+fn collect_again(program: &str, id: &RequestId, path: &Path) -> String {
+    let folder = quoted(path.parent().unwrap_or(Path::new(".")));
+    format!("collect what the search found with: {program} collect --request {id} --output-dir {folder}")
+}
+
+fn make_folder(folder: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(folder)
+        .map_err(|error| Failure::Invalid(format!("{} cannot be made a folder: {error}", folder.display())))
+}
+
+/// Shows how an archive is fetched, verified and extracted.
+#[derive(Default)]
+struct Progress {
+    shown: Option<(bool, ProgressBar)>,
+}
+
+impl Progress {
+    fn step(&mut self, collect: &Collect, step: CollectStep, path: &Path) -> ControlFlow<()> {
+        let (fetching, bytes, total) = match step {
+            CollectStep::Fetch { bytes, total } => (true, bytes, total),
+            CollectStep::Verify { bytes, total } => (false, bytes, Some(total)),
+            _ => return ControlFlow::Continue(()),
+        };
+        if self.shown.as_ref().is_none_or(|shown| shown.0 != fetching) {
+            self.clear();
+            if fetching {
+                warn_of_zip(path);
+            } else if let Some(folder) = collect.extracts_to() {
+                warn_of_files(folder);
+                interrupt::extracting(true);
+            }
+            self.shown = Some((fetching, bar(total)));
+        }
+        if let Some((_, bar)) = &self.shown {
+            bar.set_position(bytes);
+        }
+        // While it is fetched, Ctrl-C ends it by itself.
+        if !fetching && interrupt::stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn clear(&mut self) {
+        if let Some((_, bar)) = self.shown.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn end(&mut self) {
+        self.clear();
+        interrupt::extracting(false);
+    }
+}
+
+/// What went wrong. Files that were written before are told.
+fn failed(error: Error, path: &Path, explain: &dyn Fn(Error) -> Failure) -> Failure {
+    if let Error::Archive(error) = &error
+        && let Some(report) = ArchiveError::report(error)
+    {
+        let document = json!({"path": path.to_string_lossy(), "contents": contents(report)});
+        if let Err(failure) = print(&document) {
+            return failure;
+        }
+    }
+    explain(error)
+}
+
+fn show_collected(collected: Collected, path: &Path) -> Result<(), Failure> {
+    let Collected { search, results, found, download, archive, samples, .. } = collected;
+    if archive.is_none() {
+        if !results.is_empty() {
+            let count = results.len();
+            return Err(Failure::Failed(format!(
+                "none of the {count} results has a SHA-256 to download it by"
+            )));
+        }
+        note(format_args!("nothing was found"));
+    }
+    let document = json!({
+        "search": search,
+        "download": download,
+        "samples": found,
+        // JSON has no way to write a path that is not Unicode.
+        "path": archive.map(|_| path.to_string_lossy()),
+        "bytes": archive.map_or(0, |archive| archive.bytes),
+        "sha256": archive.map(|archive| archive.sha256),
+    });
+    show(document, samples)
+}
+
+/// Prints what is in an archive. Samples that are missing or damaged are an error.
+fn show(mut document: Value, samples: Report) -> Result<(), Failure> {
+    document["contents"] = contents(&samples);
+    print(&document)?;
+    samples.complete().map(drop).map_err(|error| Failure::failed(&error))
+}
+
+/// What is in an archive, and what is not.
+fn contents(report: &Report) -> Value {
+    let list = |found: &[malquery_proto::archive::Found]| -> Value {
+        let one = |found: &malquery_proto::archive::Found| {
+            let path = found.file.as_deref().map(|path| path.to_string_lossy());
+            json!({"path": path, "bytes": found.bytes, "sha256": found.sha256, "name": found.name.to_string()})
+        };
+        found.iter().map(one).collect()
+    };
+    let damaged = report.damaged.iter().map(|damaged| {
+        note(format_args!("warning: {} of the archive is damaged: {}", damaged.name, damaged.error));
+        json!({"name": damaged.name.to_string(), "error": damaged.error.to_string()})
+    });
+    let odd = report.odd.iter().map(|odd| {
+        note(format_args!("warning: {} of the archive is odd: {}", odd.name, odd.why));
+        json!({"name": odd.name.to_string(), "why": odd.why.to_string()})
+    });
+    let (damaged, odd): (Value, Value) = (damaged.collect(), odd.collect());
+    if report.duplicate_names {
+        note(format_args!(
+            "warning: several entries of the archive have the same name, and only the last can be read"
+        ));
+    }
+    for sample in &report.missing {
+        note(format_args!("warning: {sample} is not in the archive"));
+    }
+    json!({
+        "files": list(&report.found), "missing": report.missing, "unexpected": list(&report.unexpected),
+        "damaged": damaged, "odd": odd, "duplicate_names": report.duplicate_names,
+    })
+}
+
+pub(crate) fn warn_of_zip(path: &Path) {
+    note(format_args!("warning: {} will be a zip of malware; its password is `infected`", path.display()));
+}
+
+fn warn_of_files(folder: &Path) {
+    note(format_args!("warning: the files in {} will be raw, unencrypted malware", folder.display()));
+}

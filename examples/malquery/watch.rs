@@ -1,0 +1,131 @@
+//! Watches over a job: keeps its state, tells its id, and says how to go on should it be interrupted.
+
+use std::fmt;
+use std::ops::ControlFlow;
+
+use indicatif::ProgressBar;
+use malquery_proto::client::{Error, JobStep};
+use malquery_proto::flow::JobFlow;
+use malquery_proto::types::RequestId;
+use serde::Serialize;
+
+use crate::interrupt;
+use crate::output::{Failure, harmless, note, quoted, spinner};
+use crate::state::State;
+
+pub(crate) struct Watch {
+    /// How the program is called, with the options that name the service.
+    program: String,
+    state: Option<State>,
+    told: Option<RequestId>,
+    /// How to go on without the state.
+    go_on: Option<String>,
+    /// Why the state could not be kept.
+    lost: Option<Failure>,
+    pub(crate) waiting: ProgressBar,
+}
+
+impl Watch {
+    pub(crate) fn new(program: String, state: Option<State>, told: Option<RequestId>) -> Self {
+        Self { program, state, told, go_on: None, lost: None, waiting: spinner("submitting") }
+    }
+
+    pub(crate) fn note(&self, message: fmt::Arguments<'_>) {
+        self.waiting.suspend(|| note(message));
+    }
+
+    /// Takes a step of a job. `stored` is what is kept, and `go_on` how to go on without it.
+    pub(crate) fn step(
+        &mut self,
+        flow: &JobFlow,
+        step: JobStep,
+        stored: &impl Serialize,
+        go_on: Option<String>,
+    ) -> ControlFlow<()> {
+        if let Some(id) = flow.id().filter(|id| self.told.as_ref() != Some(*id)) {
+            self.note(format_args!("submitted; the request id is {id}"));
+            self.told = Some(id.clone());
+        }
+        let under_way = flow.id().is_none() && flow.to_submit().is_none();
+        self.hint(go_on, flow.id().is_some(), under_way);
+        let submitting = step == JobStep::Send && under_way;
+        if submitting {
+            interrupt::submitting(true);
+        }
+        match (step, flow.id()) {
+            (JobStep::Wait(_), Some(id)) => self.waiting.set_message(harmless(&format!("waiting for {id}"))),
+            (JobStep::Send, Some(id)) => self.waiting.set_message(harmless(&format!("asking for {id}"))),
+            (JobStep::Send, None) => self.waiting.set_message("submitting"),
+            _ => {}
+        }
+        // Before the request goes out, so that what is on disk knows of it.
+        let kept = self.keep(stored);
+        if !submitting {
+            interrupt::submitting(false);
+        }
+        if interrupt::stopped() && !submitting { ControlFlow::Break(()) } else { kept }
+    }
+
+    /// Keeps the state.
+    pub(crate) fn keep(&mut self, stored: &impl Serialize) -> ControlFlow<()> {
+        match self.state.as_mut().map_or(Ok(()), |state| state.keep(stored)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(failure) => {
+                self.lost = Some(failure);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    /// Sets what is said should it be interrupted now.
+    pub(crate) fn hint(&mut self, go_on: Option<String>, submitted: bool, under_way: bool) {
+        let resume = self.state.as_ref().map(|state| {
+            let nothing =
+                if submitted || under_way || go_on.is_some() { "" } else { "nothing was submitted; " };
+            format!("{nothing}go on with: {} resume {}", self.program, quoted(&state.path))
+        });
+        let unknown = under_way.then(|| {
+            let what = "it is not known whether the job was submitted; compare";
+            format!("{what} `{} quotas` before you start it anew", self.program)
+        });
+        // Who resumes a submission that is under way is told the same.
+        let advice = match (unknown, resume) {
+            (None, Some(resume)) => Some(resume),
+            (unknown, _) => {
+                let parts: Vec<_> = unknown.into_iter().chain(go_on.clone()).collect();
+                (!parts.is_empty()).then(|| parts.join("; "))
+            }
+        };
+        self.go_on = go_on;
+        interrupt::hint(advice);
+    }
+
+    /// The end of the job. A job that failed has ended, and one that was refused has not begun: there is nothing to go on
+    /// with, unless it is `worth` it.
+    pub(crate) fn end<R>(
+        self,
+        result: Result<R, Error>,
+        worth: bool,
+        explain: impl FnOnce(Error) -> Failure,
+    ) -> Result<R, Failure> {
+        self.waiting.finish_and_clear();
+        match (result, self.lost) {
+            (Ok(reply), _) => {
+                interrupt::hint(None);
+                Ok(reply)
+            }
+            (Err(_), Some(failure)) => {
+                // What is on disk may not know of the job.
+                interrupt::hint(self.go_on);
+                interrupt::show_hint();
+                Err(failure)
+            }
+            (Err(error), None) => {
+                if worth || !error.is_final() {
+                    interrupt::show_hint();
+                }
+                Err(explain(error))
+            }
+        }
+    }
+}
