@@ -55,6 +55,7 @@ pub struct Cassette {
 /// ```
 pub fn script(replies: impl IntoIterator<Item = Reply>) -> Cassette {
     let interaction = |(index, reply): (usize, Reply)| Interaction {
+        id: "".into(),
         label: format!("reply {} of the script", index + 1),
         expected: None,
         answer: reply.answer,
@@ -360,6 +361,7 @@ fn interaction(mut at: At<'_>) -> Result<Interaction> {
     let answer = if at.get("error")?.is_some() { fault(&answer)? } else { response(&answer)? };
     let (line, _) = json::line_column(at.source.text, at.json.at);
     Ok(Interaction {
+        id: id.string()?.into(),
         label: format!("{} (line {line})", json::quote(id.string()?)),
         expected: Some(request(&at.need("request")?)?),
         answer,

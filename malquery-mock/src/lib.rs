@@ -117,6 +117,7 @@ mod digest;
 pub mod format;
 mod json;
 mod matching;
+mod overlay;
 mod play;
 pub mod reply;
 #[cfg(feature = "server")]
@@ -129,6 +130,7 @@ pub use cassette::{Cassette, CassetteError, script};
 pub use clock::VirtualClock;
 #[cfg(feature = "service")]
 pub use corpus::{Corpus, CorpusError, CorpusSample, Skipped};
+pub use overlay::Overlay;
 pub use play::{Mock, MockBody, MockError, MockGuard, Unfinished};
 pub use reply::Fault;
 #[cfg(feature = "server")]

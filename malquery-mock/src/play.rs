@@ -4,7 +4,7 @@ use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use malquery_proto::Transport;
 use malquery_proto::client::TransportError;
 use malquery_proto::flow::SendFailure;
@@ -19,6 +19,8 @@ const MAX_REASONS: usize = 8;
 /// One exchange to be played.
 #[derive(Clone)]
 pub(crate) struct Interaction {
+    /// The id in the cassette; a reply of a script has none.
+    pub(crate) id: Arc<str>,
     pub(crate) label: String,
     /// `None` answers any request.
     pub(crate) expected: Option<Expected>,
@@ -133,17 +135,25 @@ impl Mock {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The answer to a request, which counts as played.
-    fn answer(&self, request: &http::Request<Vec<u8>>) -> Result<Answer, MockError> {
+    /// The answer to a request, which counts as played. `None` if there is none, which does not count.
+    pub(crate) fn try_execute(
+        &self,
+        request: &http::Request<Vec<u8>>,
+    ) -> Option<Result<http::Response<MockBody>, MockError>> {
+        let answer = self.find(&Seen::new(request)).ok()?;
+        Some(answer.send(request.uri()))
+    }
+
+    /// The answer, which counts as played, or the last interaction that was this request.
+    fn find(&self, seen: &Seen<'_>) -> Result<Answer, Option<&Interaction>> {
         let Shared { cassette, .. } = &*self.0;
-        let seen = Seen::new(request);
         if cassette.tokens && seen.is_token_request() {
             return Ok(token());
         }
         let mut state = self.state();
         let mut last = None;
         for (index, interaction) in cassette.interactions.iter().enumerate() {
-            if interaction.matches(&seen) {
+            if interaction.matches(seen) {
                 if state.played[index] < interaction.times {
                     state.played[index] += 1;
                     return Ok(interaction.answer.clone());
@@ -151,9 +161,19 @@ impl Mock {
                 last = Some(interaction);
             }
         }
-        if let Some(interaction) = last.filter(|interaction| interaction.repeat_last) {
-            return Ok(interaction.answer.clone());
+        match last {
+            Some(interaction) if interaction.repeat_last => Ok(interaction.answer.clone()),
+            last => Err(last),
         }
+    }
+
+    fn answer(&self, request: &http::Request<Vec<u8>>) -> Result<Answer, MockError> {
+        let seen = Seen::new(request);
+        let last = match self.find(&seen) {
+            Ok(answer) => return Ok(answer),
+            Err(last) => last,
+        };
+        let mut state = self.state();
         let message: Arc<str> = self.explain(&seen, last, &state.played).into();
         match state.unmatched.iter_mut().find(|(known, _)| *known == message) {
             Some((_, count)) => *count += 1,
@@ -242,9 +262,15 @@ impl Transport for Mock {
     type Error = MockError;
 
     fn execute(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<MockBody>, MockError> {
-        match self.answer(&request)? {
-            Answer::Fault(fault) => Err(MockError::Fault(fault)),
-            Answer::Response { status, headers, body, truncate_after } => {
+        self.answer(&request)?.send(request.uri())
+    }
+}
+
+impl Answer {
+    fn send(self, uri: &Uri) -> Result<http::Response<MockBody>, MockError> {
+        match self {
+            Self::Fault(fault) => Err(MockError::fault(fault, uri)),
+            Self::Response { status, headers, body, truncate_after } => {
                 let mut response = http::Response::new(MockBody::new(body, truncate_after));
                 *response.status_mut() = status;
                 *response.headers_mut() = headers;
@@ -304,8 +330,17 @@ impl Drop for MockGuard {
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum MockError {
-    /// A fault that was asked for.
-    Fault(Fault),
+    /// A fault that was asked for. It reads as the error of `malquery-ureq` for the real thing, and so does its
+    /// source: an [`io::Error`] of the same kind.
+    #[non_exhaustive]
+    Fault {
+        /// Which fault.
+        fault: Fault,
+        /// The host that was to be reached.
+        host: Arc<str>,
+        #[doc(hidden)]
+        source: Arc<io::Error>,
+    },
     /// Nothing answers this request. The text says why and what to do, over several lines.
     ///
     /// It counts as surely not sent, which is true: a client may try again, and fails again. What it does about
@@ -313,10 +348,17 @@ pub enum MockError {
     Unmatched(Arc<str>),
 }
 
+impl MockError {
+    fn fault(fault: Fault, uri: &Uri) -> Self {
+        let host = uri.host().unwrap_or_default().into();
+        Self::Fault { fault, host, source: Arc::new(fault.source()) }
+    }
+}
+
 impl fmt::Display for MockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fault(fault) => write!(f, "{fault} (a fault of the mock)"),
+            Self::Fault { fault, host, .. } => fault.explain(host, f),
             Self::Unmatched(message) => f.write_str(message),
         }
     }
@@ -329,12 +371,19 @@ impl fmt::Debug for MockError {
     }
 }
 
-impl std::error::Error for MockError {}
+impl std::error::Error for MockError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Fault { source, .. } => Some(&**source),
+            Self::Unmatched(_) => None,
+        }
+    }
+}
 
 impl TransportError for MockError {
     fn failure(&self) -> SendFailure {
         match self {
-            Self::Fault(fault) => fault.failure(),
+            Self::Fault { fault, .. } => fault.failure(),
             Self::Unmatched(_) => SendFailure::NeverSent,
         }
     }
@@ -386,12 +435,8 @@ impl Read for MockBody {
         if count == 0 {
             return match self.truncate_after {
                 None => Ok(0),
-                Some(after) => Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    format!(
-                        "the connection was closed after {after} bytes of the body (a fault of the mock)"
-                    ),
-                )),
+                // In the words of malquery-ureq.
+                Some(_) => Err(Fault::Eof.source()),
             };
         }
         buffer[..count].copy_from_slice(&self.bytes[self.at..self.at + count]);

@@ -1,6 +1,7 @@
 //! Replies and faults in code, for [`script`](crate::script).
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -30,7 +31,7 @@ pub enum Fault {
     ConnectRefused,
     /// The name of the host is not found (`dns`).
     Dns,
-    /// The TLS handshake fails, say since the certificate is not trusted (`tls`).
+    /// The TLS handshake fails, since it is not TLS that is spoken there (`tls`).
     Tls,
     /// No reply comes in time (`timeout`).
     Timeout,
@@ -59,16 +60,35 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ConnectRefused => "the connection was refused",
-            Self::Dns => "the name of the host was not found",
-            Self::Tls => "the TLS handshake failed",
-            Self::Timeout => "no reply came in time",
-            Self::Reset => "the connection was reset",
-            Self::Eof => "the connection was closed before a reply came",
-        })
+impl Fault {
+    /// What malquery-ureq says of the real thing; a test on sockets compares the two.
+    pub(crate) fn explain(self, host: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ConnectRefused => write!(
+                f,
+                "no connection to {host}; check the network, a firewall, and whether a proxy is needed"
+            ),
+            Self::Dns => write!(
+                f,
+                "the name {host} was not found; check the cloud or base URL, the network, and whether a proxy is \
+                 needed"
+            ),
+            Self::Tls => write!(f, "no TLS connection to {host}; is it https that is spoken there?"),
+            Self::Timeout => write!(f, "no reply from {host} in time"),
+            Self::Reset | Self::Eof => write!(f, "the connection to {host} broke before the reply"),
+        }
+    }
+
+    /// What the system or rustls says of it.
+    pub(crate) fn source(self) -> io::Error {
+        match self {
+            Self::ConnectRefused => io::ErrorKind::ConnectionRefused.into(),
+            Self::Dns => io::Error::other("failed to lookup address information"),
+            Self::Tls => io::Error::new(io::ErrorKind::InvalidData, "received corrupt message"),
+            Self::Timeout => io::ErrorKind::TimedOut.into(),
+            Self::Reset => io::ErrorKind::ConnectionReset.into(),
+            Self::Eof => io::Error::new(io::ErrorKind::UnexpectedEof, "Peer disconnected"),
+        }
     }
 }
 
@@ -135,7 +155,7 @@ impl Reply {
             Answer::Response { headers, .. } => {
                 headers.append(name, value);
             }
-            Answer::Fault(fault) => panic!("there is no reply to add a header to: {fault}"),
+            Answer::Fault(fault) => panic!("there is no reply to add a header to: {fault:?}"),
         }
         self
     }

@@ -237,7 +237,7 @@ fn faults_tell_whether_a_request_may_have_arrived() {
     let (mock, guard) = script(kinds.map(|(fault, _)| reply::fault(fault))).play();
     for (fault, failure) in kinds {
         let error = mock.execute(request("GET", "/x", "")).unwrap_err();
-        assert!(matches!(error, MockError::Fault(kind) if kind == fault));
+        assert!(matches!(error, MockError::Fault { fault: kind, .. } if kind == fault));
         assert_eq!(error.failure(), failure);
     }
     guard.finish();
@@ -265,4 +265,42 @@ fn bodies_come_in_pieces() {
     let error = reply.into_body().read_to_string(&mut text).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
     guard.finish();
+}
+
+#[test]
+fn replies_and_faults_are_laid_over_a_cassette() {
+    let polls = cassette(
+        r#"{"id": "poll", "request": {"method": "GET", "uri": "/x"}, "response": {"status": 201}, "times": 3},
+           {"id": "other", "request": {"method": "GET", "uri": "/y"}, "response": {"status": 204}},
+           {"id": "poll", "request": {"method": "GET", "uri": "/x"}, "response": {"status": 202}, "repeat_last": true}"#,
+    );
+    let statuses = |cassette: Cassette, uris: &str| -> String {
+        let (mock, guard) = cassette.play();
+        let status = |uri: char| match mock.execute(request("GET", &format!("/{uri}"), "")) {
+            Ok(reply) => reply.status().as_str().to_owned(),
+            Err(MockError::Fault { fault, .. }) => format!("{fault:?}"),
+            Err(error) => panic!("{error}"),
+        };
+        let all: Vec<_> = uris.chars().map(status).collect();
+        guard.finish();
+        all.join(" ")
+    };
+    let on = || polls.on("poll");
+    assert_eq!(statuses(polls.clone(), "xxxxyx"), "201 201 201 202 204 202");
+    assert_eq!(statuses(on().nth(0).fault(Fault::Eof), "xxxxyx"), "Eof 201 201 202 204 202");
+    assert_eq!(statuses(on().nth(1).reply(reply::status(500)), "xxxxyx"), "201 500 201 202 204 202");
+    assert_eq!(statuses(on().nth(2).extra().fault(Fault::Dns), "xxxxxyx"), "201 201 Dns 201 202 204 202");
+    assert_eq!(statuses(on().nth(3).fault(Fault::Tls), "xxxxyx"), "201 201 201 Tls 204 Tls");
+    assert_eq!(statuses(on().fault(Fault::Timeout), "xxxxyx"), "Timeout Timeout Timeout Timeout 204 Timeout");
+    assert_eq!(
+        statuses(on().nth(0).fault(Fault::Eof).on("other").extra().reply(reply::status(503)), "xxxxyyx"),
+        "Eof 201 201 202 503 204 202"
+    );
+    let message = panic_of(|| drop(polls.on("fetch"))).unwrap();
+    assert_eq!(message, "test.json has no interaction \"fetch\"; there are other, poll");
+    let message = panic_of(|| drop(on().nth(4).fault(Fault::Eof))).unwrap();
+    assert_eq!(
+        message,
+        "test.json answers only 4 requests with \"poll\", so none is number 4, counted from 0"
+    );
 }

@@ -1,0 +1,127 @@
+//! A fault of the mock is the error that malquery-ureq gives for the real thing, with a socket for each.
+//!
+//! Equal are the text, whether the service may have seen the request, and the kind of the I/O error behind it. The
+//! text of what is behind it is the system's, and may be another on another system; for `dns` and `tls` the standard
+//! library has no kind of its own, so there it is enough that there is a source.
+
+use std::error::Error;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use http::Request;
+use malquery_mock::{Fault, reply, script};
+use malquery_proto::Transport;
+use malquery_proto::client::TransportError;
+use malquery_ureq::UreqTransport;
+
+/// A server that leaves its connections to `script`.
+fn server(script: impl Fn(TcpStream) + Send + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || listener.incoming().flatten().for_each(script));
+    port
+}
+
+fn read_head(stream: &mut TcpStream) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
+    }
+}
+
+fn get(uri: &str) -> Request<Vec<u8>> {
+    Request::get(uri).body(Vec::new()).unwrap()
+}
+
+fn real() -> UreqTransport {
+    let timeout = Duration::from_secs(20);
+    UreqTransport::builder().no_proxy().connect_timeout(timeout).reply_timeout(timeout).build().unwrap()
+}
+
+fn io_kind(error: &dyn Error) -> Option<io::ErrorKind> {
+    error.source().expect("a source").downcast_ref::<io::Error>().map(io::Error::kind)
+}
+
+/// Compares the fault with what really happens at `uri`.
+fn compare(fault: Fault, transport: &UreqTransport, uri: &str) {
+    let real = transport.execute(get(uri)).expect_err("a fault");
+    let (mock, guard) = script([reply::fault(fault)]).play();
+    let mocked = mock.execute(get(uri)).expect_err("a fault");
+    assert_eq!(mocked.to_string(), real.to_string());
+    assert_eq!(mocked.failure(), real.failure(), "{fault:?}");
+    match fault {
+        Fault::Dns | Fault::Tls => assert!(mocked.source().is_some() && real.source().is_some()),
+        _ => assert_eq!(io_kind(&mocked), io_kind(&real), "{fault:?}: {real:?}"),
+    }
+    guard.finish();
+}
+
+#[test]
+fn connect_refused() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    compare(Fault::ConnectRefused, &real(), &format!("http://127.0.0.1:{port}/x"));
+}
+
+#[test]
+fn dns() {
+    compare(Fault::Dns, &real(), "https://no-such-host.invalid/x");
+}
+
+#[test]
+fn tls() {
+    let port = server(|mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
+        // Until the client is gone, so that it reads this and not a reset.
+        let _ = io::copy(&mut stream, &mut io::sink());
+    });
+    compare(Fault::Tls, &real(), &format!("https://127.0.0.1:{port}/x"));
+}
+
+#[test]
+fn timeout() {
+    let port = server(|mut stream| {
+        thread::spawn(move || io::copy(&mut stream, &mut io::sink()));
+    });
+    let transport =
+        UreqTransport::builder().no_proxy().reply_timeout(Duration::from_millis(300)).build().unwrap();
+    compare(Fault::Timeout, &transport, &format!("http://127.0.0.1:{port}/x"));
+}
+
+#[test]
+fn reset() {
+    // To close a connection with bytes unread makes a reset.
+    let port = server(|mut stream| stream.read_exact(&mut [0]).unwrap());
+    compare(Fault::Reset, &real(), &format!("http://127.0.0.1:{port}/x"));
+}
+
+#[test]
+fn eof() {
+    let port = server(|mut stream| read_head(&mut stream));
+    compare(Fault::Eof, &real(), &format!("http://127.0.0.1:{port}/x"));
+}
+
+#[test]
+fn truncate_after() {
+    let port = server(|mut stream| {
+        read_head(&mut stream);
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 128\r\n\r\nhello").unwrap();
+    });
+    let cut = |result: &mut dyn Read| {
+        let mut bytes = Vec::new();
+        let error = result.read_to_end(&mut bytes).expect_err("a fault");
+        assert_eq!(bytes, b"hello");
+        (error.kind(), error.to_string())
+    };
+    let mut real = real().execute(get(&format!("http://127.0.0.1:{port}/x"))).unwrap().into_body();
+    let whole = [b"hello".as_slice(), &[0; 123]].concat();
+    let (mock, guard) = script([reply::bytes(200, "application/zip", whole).truncate_after(5)]).play();
+    let mut mocked = mock.execute(get("/x")).unwrap().into_body();
+    assert_eq!(cut(&mut mocked), cut(&mut real));
+    // Who reads on does not take it for the end.
+    assert!(mocked.read(&mut [0; 8]).is_err() && real.read(&mut [0; 8]).is_err());
+    guard.finish();
+}
