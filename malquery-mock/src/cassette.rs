@@ -396,6 +396,10 @@ fn request(at: &At<'_>) -> Result<Expected> {
     let query = parsed.query().unwrap_or_default();
     Ok(Expected {
         method: known,
+        origin: parsed
+            .scheme_str()
+            .zip(parsed.authority())
+            .map(|(scheme, authority)| format!("{scheme}://{authority}")),
         path: parsed.path().to_owned(),
         query: form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
         scheme,

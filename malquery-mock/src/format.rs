@@ -56,6 +56,38 @@
 //!
 //! Everything else is refused, as are duplicate keys, wrong lengths and hashes, and markers of merge conflicts.
 //!
+//! # What is recorded
+//!
+//! A [`Session`](crate::Session) writes what went over its transport, and only what says something the next day,
+//! too:
+//!
+//! - Of a request the headers `accept`, `content-type` and the scheme of `authorization`; of a reply
+//!   `content-disposition`, `content-encoding`, `content-length` (not of JSON), `content-type`, `location`,
+//!   `x-cs-region` and `x-cs-traceid`. When a reply says when to try again, in whatever way, `retry-after` with the
+//!   seconds from then.
+//! - A body as `json`, `form` or `text` if it is that, else as `base64`. A reply of more than 64 KiB lies in a file,
+//!   in the folder beside the cassette that has its name without `.json`. While it is recorded it is in memory.
+//! - A body that was not read to its end, or broke, as what was read of it and `truncate_after`.
+//! - An error of the transport as the `error` that is the same to a client; one that is none of them is refused.
+//! - Equal exchanges in a row once, with `times`. Trace ids and `query_time` do not count for that.
+//!
+//! **Secrets are replaced** by their names, such as `[client_secret]`: credentials, tokens and the member CID, in
+//! forms, queries, JSON of any depth and `authorization`, wherever a reply repeats them. Trace, request and user ids
+//! become others of the same shape, the same one throughout the file; those that the service made up are numbered,
+//! and a request id that the program brought along is recognised when it brings it again. Ids of less than 8
+//! letters and digits stay, but for user ids. YARA rules and patterns stay: requests are told apart by them.
+//!
+//! **Then everything that is to be written is searched** for each of these values, plain, URL-encoded, escaped as in
+//! JSON and in base64, also within each other. If one is found, say in a YARA rule, nothing is written, and the
+//! error tells where and what kind of value it is. So is a text that names a secret and cannot be read. Secrets of
+//! less than 4 bytes are replaced, but not searched for, as they are part of any text. What is compressed, such as
+//! the content of a zip, is not searched.
+//!
+//! # What stays the same
+//!
+//! A file of version 1 means to every later version of this crate what it means to this one. What is not in the
+//! table of keys gets a name in `features`, or a higher `version`, which this version then refuses by that name.
+//!
 //! # Which interaction answers a request
 //!
 //! The first one in the file that agrees with it in all of these and was not played `times` times:
@@ -68,4 +100,4 @@
 //!   Other headers do not count;
 //! - the **body**: JSON and forms by their meaning, others by their bytes. A recorded request without a body
 //!   answers only requests without one. In a form, a recorded value such as `[client_secret]` (lower case and
-//!   underscores in square brackets) stands for any value.
+//!   underscores in square brackets) stands for any value, and so it does for secrets in queries and JSON.

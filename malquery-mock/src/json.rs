@@ -7,9 +7,12 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::diff;
+use crate::matching::{is_placeholder, is_secret_field};
 
 /// How deep arrays and objects may nest.
 const MAX_DEPTH: usize = 100;
+/// How long a line of a file becomes, unless one value alone is longer.
+const MAX_LINE: usize = 110;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Json {
@@ -79,16 +82,121 @@ impl Json {
             }
             (Value::Object(a), Value::Object(b)) => {
                 for (key, value) in a {
-                    nested(pointer, key, |pointer| compare(Some(value), member(b, key), pointer, out));
+                    nested(pointer, key, |pointer| match member(b, key) {
+                        Some(sent) if is_secret_field(key) => {
+                            // Nothing of a secret is shown, and its name in its place stands for it.
+                            let mut differs = Vec::new();
+                            value.differences(sent, pointer, &mut differs);
+                            if !differs.is_empty() && !value.as_str().is_some_and(is_placeholder) {
+                                out.push(format!("{pointer}: the values differ, and are not shown"));
+                            }
+                        }
+                        sent => compare(Some(value), sent, pointer, out),
+                    });
                 }
                 for (key, value) in b.iter().filter(|(key, _)| member(a, key).is_none()) {
-                    nested(pointer, key, |pointer| compare(None, Some(value), pointer, out));
+                    nested(pointer, key, |pointer| match is_secret_field(key) {
+                        true => out.push(format!("{pointer}: only in the request, and not shown")),
+                        false => compare(None, Some(value), pointer, out),
+                    });
                 }
             }
             _ => {
                 let (recorded, sent) = diff::around_difference(&self.to_string(), &other.to_string());
                 out.push(format!("{}: {recorded} in the cassette, {sent} in the request", place(pointer)));
             }
+        }
+    }
+
+    /// Writes it as it stands in a file: what fits stands on one line.
+    pub(crate) fn layout(&self, indent: usize, out: &mut String) {
+        let (open, close, parts): (_, _, Vec<(Option<&str>, &Self)>) = match &self.value {
+            Value::Array(items) if !items.is_empty() => {
+                ('[', ']', items.iter().map(|item| (None, item)).collect())
+            }
+            Value::Object(members) if !members.is_empty() => {
+                ('{', '}', members.iter().map(|(key, value)| (Some(key.as_str()), value)).collect())
+            }
+            _ => {
+                out.push_str(&self.to_string());
+                return;
+            }
+        };
+        let mut line = String::new();
+        if self.fits(MAX_LINE.saturating_sub(indent), &mut line) {
+            out.push_str(&line);
+            return;
+        }
+        out.push(open);
+        for (index, (key, value)) in parts.into_iter().enumerate() {
+            out.push_str(if index == 0 { "\n" } else { ",\n" });
+            out.push_str(&" ".repeat(indent + 2));
+            if let Some(key) = key {
+                out.push_str(&format!("{}: ", quote(key)));
+            }
+            value.layout(indent + 2, out);
+        }
+        out.push_str(&format!("\n{}{close}", " ".repeat(indent)));
+    }
+
+    /// Writes it on one line, and gives up where that gets too long.
+    fn fits(&self, most: usize, out: &mut String) -> bool {
+        match &self.value {
+            Value::Array(items) => {
+                out.push('[');
+                for (index, item) in items.iter().enumerate() {
+                    out.push_str(if index == 0 { "" } else { ", " });
+                    if !item.fits(most, out) {
+                        return false;
+                    }
+                }
+                out.push(']');
+            }
+            Value::Object(members) => {
+                out.push('{');
+                for (index, (key, value)) in members.iter().enumerate() {
+                    out.push_str(if index == 0 { " " } else { ", " });
+                    out.push_str(&format!("{}: ", quote(key)));
+                    if !value.fits(most, out) {
+                        return false;
+                    }
+                }
+                out.push_str(if members.is_empty() { "}" } else { " }" });
+            }
+            _ => out.push_str(&self.to_string()),
+        }
+        out.len() <= most
+    }
+
+    pub(crate) fn string(text: impl Into<String>) -> Self {
+        Value::String(text.into()).into()
+    }
+
+    pub(crate) fn number(number: impl ToString) -> Self {
+        Value::Number(number.to_string().into()).into()
+    }
+
+    pub(crate) fn array(items: impl IntoIterator<Item = Self>) -> Self {
+        Value::Array(items.into_iter().collect()).into()
+    }
+
+    pub(crate) fn object<'a>(members: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
+        let members = members.into_iter().map(|(key, value)| (key.to_owned(), value));
+        Value::Object(members.collect()).into()
+    }
+
+    /// The member of an object.
+    pub(crate) fn get(&self, key: &str) -> Option<&Self> {
+        match &self.value {
+            Value::Object(members) => member(members, key),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn as_str(&self) -> Option<&str> {
+        match &self.value {
+            Value::String(text) => Some(text),
+            _ => None,
         }
     }
 
@@ -134,6 +242,12 @@ impl Json {
             }
             _ => out.push_str(&self.to_string()),
         }
+    }
+}
+
+impl From<Value> for Json {
+    fn from(value: Value) -> Self {
+        Self { at: 0, value }
     }
 }
 

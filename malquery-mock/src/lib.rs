@@ -4,7 +4,50 @@
 //! [`Client`](malquery_proto::Client): the program under test stays as it is, if it takes its client, or the
 //! client's transport and clock, from outside.
 //!
-//! # Test your own program offline
+//! | to see | take |
+//! |---|---|
+//! | that a program works with what the service really answers | a [`Session`], which records once and replays for ever |
+//! | what it makes of an error | a [`script`] of replies and faults, or [`Cassette::on`] to lay them over a recording |
+//! | what it sends | a [`Transcript`] |
+//!
+//! # Record once, replay for ever
+//!
+//! In a package of your own, `cargo add --dev malquery-mock`. A test begins a [`Session`] with the path of its
+//! cassette, and a function that makes what is needed to send something:
+//!
+//! ```no_run
+//! use malquery_mock::Session;
+//! use malquery_proto::flow::Auth;
+//! use malquery_ureq::{Settings, SystemClock, UreqTransport};
+//!
+//! # /*
+//! #[test]
+//! # */
+//! fn hunts_are_left() {
+//!     let (client, guard) = Session::new("tests/cassettes/quotas.json")
+//!         .client(|| {
+//!             let Settings { base, credentials } = Settings::from_env().unwrap();
+//!             (UreqTransport::new(), SystemClock, Auth::new(base, credentials))
+//!         })
+//!         .unwrap();
+//!     let quotas = client.quotas().unwrap();
+//!     assert!(quotas.meta.hunts_left().unwrap() > 0);
+//!     guard.finish();
+//! }
+//! ```
+//!
+//! 1. **Record.** Set the credentials of an API client, and run `MALQUERY_MOCK=record cargo test hunts_are_left`. The
+//!    cassette is written when the test has passed, without secrets: read it, and commit it.
+//! 2. **Replay.** `cargo test` answers from the cassette from now on. It needs no network and no credentials, and a
+//!    job of half an hour takes no time.
+//! 3. **When the program changes** and asks for something else, the test fails and tells what differs. Record anew if
+//!    that is meant, or add only what is new with `MALQUERY_MOCK=append`.
+//! 4. **When the service may have changed**, `MALQUERY_MOCK=verify` compares it with the cassette and writes nothing.
+//!
+//! Recording, appending and verifying use the monthly quotas as every live call does. See [`Mode`] for all modes,
+//! and [`format`](mod@format#what-is-recorded) for what is written and what becomes of secrets.
+//!
+//! # Scripts, cassettes, clock and transcript
 //!
 //! **A [`script`] gives replies and faults in their order**, whatever is asked. It is the quickest way to see
 //! how a program takes an error:
@@ -114,16 +157,22 @@ mod clock;
 mod corpus;
 mod diff;
 mod digest;
+mod drift;
 pub mod format;
 mod json;
 mod matching;
 mod overlay;
 mod play;
+mod pseudonym;
+mod record;
+mod redact;
 pub mod reply;
+mod save;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "service")]
 pub mod service;
+mod session;
 mod transcript;
 
 pub use cassette::{Cassette, CassetteError, script};
@@ -137,4 +186,7 @@ pub use reply::Fault;
 pub use server::Server;
 #[cfg(feature = "service")]
 pub use service::Service;
+pub use session::{
+    Mode, OpenError, Session, SessionBody, SessionClock, SessionError, SessionGuard, SessionTransport,
+};
 pub use transcript::{Transcript, TranscriptBody};

@@ -12,10 +12,15 @@ use url::form_urlencoded;
 use crate::diff;
 use crate::digest;
 use crate::json::Json;
+use crate::pseudonym;
 
 /// Form fields whose values are never shown.
 pub(crate) const SECRET_FIELDS: [&str; 7] =
     ["client_id", "client_secret", "member_cid", "token", "access_token", "refresh_token", "id_token"];
+
+pub(crate) fn is_secret_field(name: &str) -> bool {
+    SECRET_FIELDS.iter().any(|field| field.eq_ignore_ascii_case(name))
+}
 
 /// Whether a text that could not be read as what it is may hold a secret.
 pub(crate) fn names_secret(text: &str) -> bool {
@@ -30,6 +35,8 @@ pub(crate) type Pairs = Vec<(String, String)>;
 #[derive(Debug, Clone)]
 pub(crate) struct Expected {
     pub(crate) method: Method,
+    /// Where it was sent, which does not count.
+    pub(crate) origin: Option<String>,
     pub(crate) path: String,
     pub(crate) query: Pairs,
     /// The authorization scheme; the outer `None` says that it is not checked.
@@ -171,7 +178,16 @@ impl<'a> Seen<'a> {
 
     pub(crate) fn line(&self) -> String {
         let uri = self.request.uri();
-        format!("{} {}", self.request.method(), uri.path_and_query().map_or("/", |path| path.as_str()))
+        let path = uri.path_and_query().map_or("/", |path| path.as_str());
+        if !self.query.iter().any(|(name, _)| is_secret_field(name)) {
+            return format!("{} {path}", self.request.method());
+        }
+        let shown = |(name, value): &(String, String)| match is_secret_field(name) {
+            true => format!("{name}=[redacted]"),
+            false => format!("{name}={value}"),
+        };
+        let query: Vec<_> = self.query.iter().map(shown).collect();
+        format!("{} {}?{}", self.request.method(), uri.path(), query.join("&"))
     }
 }
 
@@ -195,7 +211,7 @@ pub(crate) fn scheme(value: &[u8]) -> String {
 }
 
 /// Whether this stands for a value that is not in the cassette, such as `[client_secret]`.
-fn is_placeholder(value: &str) -> bool {
+pub(crate) fn is_placeholder(value: &str) -> bool {
     let name = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     name.is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
 }
@@ -217,14 +233,18 @@ fn pairs(recorded: &Pairs, sent: &Pairs, placeholders: bool) -> Result<(), Refus
         };
         let (recorded, sent) = (of(recorded), of(sent));
         let same = recorded.len() == sent.len()
-            && recorded.iter().zip(&sent).all(|(a, b)| a == b || (placeholders && is_placeholder(a)));
-        if !same && recorded.len() == sent.len() && SECRET_FIELDS.contains(&name) {
+            && recorded.iter().zip(&sent).all(|(a, b)| {
+                a == b
+                    || (is_placeholder(a) && (placeholders || is_secret_field(name)))
+                    || (name == "ids" && *a == pseudonym::hashed(b))
+            });
+        if !same && recorded.len() == sent.len() && is_secret_field(name) {
             reasons.push(format!("{name}: the values differ, and are not shown"));
         } else if !same {
             let show = |values: &[String]| -> Cow<'static, str> {
                 if values.is_empty() {
                     "nothing".into()
-                } else if SECRET_FIELDS.contains(&name) {
+                } else if is_secret_field(name) {
                     "[redacted]".into()
                 } else {
                     diff::cut(&values.join(", ")).into()

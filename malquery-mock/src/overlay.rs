@@ -85,7 +85,7 @@ impl Overlay {
         let mut found = false;
         for interaction in cassette.interactions.iter() {
             let first = seen;
-            let hit = &*interaction.id == id && {
+            let hit = *interaction.id == *id && {
                 seen += interaction.times;
                 nth.is_none_or(|nth| (first..seen).contains(&nth))
             };

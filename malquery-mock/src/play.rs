@@ -30,7 +30,7 @@ pub(crate) struct Interaction {
 }
 
 impl Interaction {
-    fn matches(&self, seen: &Seen<'_>) -> bool {
+    pub(crate) fn matches(&self, seen: &Seen<'_>) -> bool {
         self.expected.as_ref().is_none_or(|expected| expected.matches(seen))
     }
 
@@ -129,6 +129,16 @@ impl Mock {
             "{} was not played as it is (the mock was made at {made_at}):{text}",
             cassette.name
         )))
+    }
+
+    pub(crate) fn tell_unmatched(&self) {
+        for (message, _) in &self.state().unmatched {
+            eprintln!("{message}");
+        }
+    }
+
+    pub(crate) fn interactions(&self) -> &[Interaction] {
+        &self.0.cassette.interactions
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -317,9 +327,7 @@ impl Drop for MockGuard {
         let Err(error) = self.mock.check() else { return };
         if thread::panicking() {
             // What had no match is probably why; what was not played is not.
-            for (message, _) in &self.mock.state().unmatched {
-                eprintln!("{message}");
-            }
+            self.mock.tell_unmatched();
             return;
         }
         panic!("{error}");
@@ -389,9 +397,15 @@ impl TransportError for MockError {
     }
 }
 
-/// A cassette that was not played as it is: [`Mock::check`].
+/// What was wrong at the end: [`Mock::check`], [`SessionGuard::close`](crate::SessionGuard::close).
 #[derive(Clone)]
 pub struct Unfinished(String);
+
+impl Unfinished {
+    pub(crate) fn new(message: String) -> Self {
+        Self(message)
+    }
+}
 
 impl fmt::Display for Unfinished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

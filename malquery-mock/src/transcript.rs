@@ -40,7 +40,7 @@ const MIN_SECRET: usize = 8;
 /// client.quotas()?;
 /// guard.finish();
 ///
-/// // With insta: insta::assert_snapshot!(transcript);
+/// // With insta: malquery_mock::assert_transcript!(transcript);
 /// assert_eq!(transcript.to_string(), r#"
 /// > POST /oauth2/token
 /// > accept: application/json
@@ -186,6 +186,24 @@ impl<T: Transport> Transport for Transcript<T> {
             }
         }
     }
+}
+
+/// Compares a [`Transcript`] with its snapshot, by [insta](https://docs.rs/insta): `assert_transcript!(transcript)`,
+/// `assert_transcript!("name", transcript)` or `assert_transcript!(transcript, @"...")`.
+///
+/// Your package needs `insta` among its dev-dependencies. It is yours and not one of this crate, so that the
+/// snapshots are written by the version you have and review.
+#[macro_export]
+macro_rules! assert_transcript {
+    ($transcript:expr $(,)?) => {
+        ::insta::assert_snapshot!($transcript)
+    };
+    ($transcript:expr, @$snapshot:literal $(,)?) => {
+        ::insta::assert_snapshot!($transcript, @$snapshot)
+    };
+    ($name:expr, $transcript:expr $(,)?) => {
+        ::insta::assert_snapshot!($name, $transcript)
+    };
 }
 
 /// A body that is written down while it is read.

@@ -3,7 +3,7 @@
 use std::io::{Read, copy, sink};
 use std::time::Duration;
 
-use malquery_mock::{Cassette, Mock, Transcript, VirtualClock};
+use malquery_mock::{Cassette, Mock, Transcript, VirtualClock, assert_transcript};
 use malquery_proto::client::{Download, Error};
 use malquery_proto::flow::Auth;
 use malquery_proto::operations::{ExactSearch, Hunt};
@@ -50,7 +50,7 @@ fn a_job_runs_from_in_progress_to_done() {
     assert_eq!(archive.received().unwrap().bytes, 128);
     assert_eq!(clock.waits(), [Duration::from_secs(300); 3]);
     guard.finish();
-    insta::assert_snapshot!(transcript);
+    assert_transcript!(transcript);
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn faults_of_a_cassette_arrive_as_faults() {
         copy(&mut client.samples(&job).unwrap().output, &mut sink()).unwrap();
     }
     guard.finish();
-    insta::assert_snapshot!(transcript);
+    assert_transcript!(transcript);
 }
 
 #[test]

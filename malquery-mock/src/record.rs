@@ -1,0 +1,172 @@
+//! What goes over a transport, as it goes.
+
+use std::error::Error as StdError;
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::{HeaderMap, Method, StatusCode, Uri, header};
+use malquery_proto::client::TransportError;
+use malquery_proto::flow::SendFailure;
+
+use crate::play::MockError;
+use crate::reply::Fault;
+
+/// The exchanges in the order of their requests. Clones share it, also among threads.
+#[derive(Clone, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<Exchange>>>);
+
+#[derive(Clone)]
+pub(crate) struct Exchange {
+    pub(crate) method: Method,
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+    pub(crate) outcome: Outcome,
+}
+
+#[derive(Clone)]
+pub(crate) enum Outcome {
+    /// The transport has not come back yet.
+    Pending,
+    /// The fault that plays the same, if there is one.
+    Failed {
+        fault: Option<Fault>,
+        message: String,
+    },
+    Reply {
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Vec<u8>,
+        end: End,
+        at: u64,
+    },
+}
+
+/// How far a body was read.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum End {
+    Open,
+    Whole,
+    Broken(io::ErrorKind),
+}
+
+impl Log {
+    pub(crate) fn exchanges(&self) -> Vec<Exchange> {
+        self.lock().clone()
+    }
+
+    /// Notes a request, and then what comes of it.
+    pub(crate) fn pass<B, E: TransportError>(
+        &self,
+        request: http::Request<Vec<u8>>,
+        execute: impl FnOnce(http::Request<Vec<u8>>) -> Result<http::Response<B>, E>,
+    ) -> Result<http::Response<Recorded<B>>, E> {
+        let index = {
+            let mut log = self.lock();
+            log.push(Exchange {
+                method: request.method().clone(),
+                uri: request.uri().clone(),
+                headers: request.headers().clone(),
+                body: request.body().clone(),
+                outcome: Outcome::Pending,
+            });
+            log.len() - 1
+        };
+        let result = execute(request);
+        self.lock()[index].outcome = match &result {
+            Ok(response) => Outcome::Reply {
+                status: response.status(),
+                headers: response.headers().clone(),
+                body: Vec::new(),
+                end: if declared(response.headers()) == Some(0) { End::Whole } else { End::Open },
+                at: now(),
+            },
+            Err(error) => Outcome::Failed { fault: fault_of(error), message: error.to_string() },
+        };
+        result.map(|response| response.map(|inner| Recorded { inner, log: self.clone(), index }))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Exchange>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A body that is noted while it is read.
+pub(crate) struct Recorded<B> {
+    inner: B,
+    log: Log,
+    index: usize,
+}
+
+impl<B: Read> Read for Recorded<B> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let result = self.inner.read(buffer);
+        if let Outcome::Reply { headers, body, end, .. } = &mut self.log.lock()[self.index].outcome {
+            match &result {
+                Ok(0) if !buffer.is_empty() => *end = End::Whole,
+                Ok(count) => {
+                    body.extend_from_slice(&buffer[..(*count).min(buffer.len())]);
+                    // Some stop there, and do not ask for the end.
+                    if declared(headers) == Some(body.len()) {
+                        *end = End::Whole;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => *end = End::Broken(error.kind()),
+            }
+        }
+        result
+    }
+}
+
+fn declared(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Milliseconds since the Unix epoch.
+fn now() -> u64 {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The fault that plays an error of a transport: by the I/O error at its bottom, and never one that says something
+/// else of whether the request was sent.
+fn fault_of<E: TransportError>(error: &E) -> Option<Fault> {
+    let failure = error.failure();
+    if let Some(MockError::Fault { fault, .. }) = (error as &dyn StdError).downcast_ref() {
+        return Some(*fault);
+    }
+    let mut kinds = Vec::new();
+    let mut words = String::new();
+    let mut next: Option<&dyn StdError> = Some(error);
+    while let Some(error) = next {
+        kinds.extend(error.downcast_ref::<io::Error>().map(io::Error::kind));
+        words.push_str(&error.to_string().to_ascii_lowercase());
+        next = error.source();
+    }
+    let says = |any: &[&str]| any.iter().any(|word| words.contains(word));
+    match failure {
+        SendFailure::NotSent if says(&["tls", "certificate", "handshake"]) => Some(Fault::Tls),
+        SendFailure::NotSent if says(&["lookup", "looking up", "resolve", "dns", "was not found"]) => {
+            Some(Fault::Dns)
+        }
+        SendFailure::NotSent => Some(Fault::ConnectRefused),
+        SendFailure::Unknown
+            if kinds.contains(&io::ErrorKind::TimedOut) || says(&["timed out", "timeout"]) =>
+        {
+            Some(Fault::Timeout)
+        }
+        SendFailure::Unknown
+            if kinds.iter().any(|kind| {
+                use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+                matches!(kind, ConnectionReset | ConnectionAborted | BrokenPipe)
+            }) =>
+        {
+            Some(Fault::Reset)
+        }
+        SendFailure::Unknown => Some(Fault::Eof),
+        // What was refused here would be refused again, and no fault is like that.
+        SendFailure::NeverSent => None,
+    }
+}

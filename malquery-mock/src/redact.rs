@@ -1,0 +1,605 @@
+//! What must not get into a file: found, replaced, and looked for again in what is to be written.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use http::{HeaderMap, Uri, header};
+use url::form_urlencoded;
+
+use crate::json::{Json, Value};
+use crate::matching::{self, Pairs, SECRET_FIELDS};
+use crate::pseudonym;
+
+/// Shorter secrets are replaced where they have a name, and not looked for elsewhere: they are part of any text.
+const MIN_SECRET: usize = 4;
+/// How many encodings within each other are looked through.
+const MAX_LAYERS: u32 = 3;
+/// Fewer characters of base64 hold no secret.
+const MIN_BASE64: usize = 6;
+
+const TRACE_ID: &str = "x-cs-traceid";
+const SERVICE_IDS: [&str; 4] = ["trace_id", "traceid", "reqid", "request_id"];
+const USER_IDS: [&str; 3] = ["userid", "user_id", "user_uuid"];
+
+/// A body by its media type.
+#[derive(Clone)]
+pub(crate) enum Content {
+    Empty,
+    Json(Json),
+    Form(Pairs),
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Content {
+    /// Reads a body. An `exact` one is kept to the byte, whatever it is.
+    pub(crate) fn read(headers: &HeaderMap, body: &[u8], exact: bool) -> Self {
+        let media =
+            headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let text = std::str::from_utf8(body).ok();
+        let plain = media.is_empty() || media.starts_with("text/");
+        match text {
+            _ if body.is_empty() => return Self::Empty,
+            Some(text)
+                if !exact
+                    && (media.contains("json") || plain && text.trim_start().starts_with(['{', '['])) =>
+            {
+                if let Ok(json) = Json::parse(text) {
+                    return Self::Json(json);
+                }
+            }
+            Some(text) if !exact && media == "application/x-www-form-urlencoded" => {
+                return Self::Form(form_urlencoded::parse(text.as_bytes()).into_owned().collect());
+            }
+            _ => {}
+        }
+        match text {
+            Some(text) if text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t')) => {
+                Self::Text(text.to_owned())
+            }
+            _ => Self::Bytes(body.to_vec()),
+        }
+    }
+}
+
+/// What was found in all exchanges of a recording.
+pub(crate) struct Redaction {
+    /// The values, and what they are.
+    secrets: BTreeMap<Vec<u8>, &'static str>,
+    /// In the order in which they came, and whether the program brought them along.
+    found: Vec<(String, bool)>,
+    known: BTreeSet<String>,
+    ids: HashMap<String, String>,
+    /// What to replace in replies, long ones first.
+    replacements: Vec<(String, String)>,
+}
+
+/// What [`Redaction::scan`] found.
+pub(crate) struct Leak {
+    pub(crate) what: &'static str,
+}
+
+impl Redaction {
+    pub(crate) fn new() -> Self {
+        Self {
+            secrets: BTreeMap::new(),
+            found: Vec::new(),
+            known: BTreeSet::new(),
+            ids: HashMap::new(),
+            replacements: Vec::new(),
+        }
+    }
+
+    pub(crate) fn see_request(&mut self, uri: &Uri, headers: &HeaderMap, body: &Content) {
+        if let Some((user, _)) = uri.authority().and_then(|authority| authority.as_str().rsplit_once('@')) {
+            let (name, password) = user.split_once(':').unwrap_or(("", user));
+            self.secret(name.as_bytes(), "user name in the URL");
+            self.secret(password.as_bytes(), "password in the URL");
+        }
+        for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+            self.field(&name, &value);
+        }
+        for id in job_ids(uri) {
+            self.id(&id, true);
+        }
+        for (name, value) in headers {
+            let bytes = value.as_bytes();
+            if *name == header::AUTHORIZATION || *name == header::PROXY_AUTHORIZATION {
+                self.authorization(bytes);
+            } else if value.is_sensitive() {
+                self.secret(bytes, "sensitive header");
+            } else if *name == header::COOKIE {
+                self.cookie(bytes);
+            }
+        }
+        self.see(body, true);
+    }
+
+    pub(crate) fn see_reply(&mut self, headers: &HeaderMap, body: &Content) {
+        for (name, value) in headers {
+            if *name == header::SET_COOKIE {
+                self.cookie(value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default());
+            } else if value.is_sensitive() {
+                self.secret(value.as_bytes(), "sensitive header");
+            } else if name == TRACE_ID
+                && let Ok(value) = value.to_str()
+            {
+                self.id(value, false);
+            }
+        }
+        self.see(body, false);
+    }
+
+    fn see(&mut self, body: &Content, request: bool) {
+        match body {
+            Content::Json(json) => self.see_json(json, None, request),
+            Content::Form(pairs) => pairs.iter().for_each(|(name, value)| self.field(name, value)),
+            _ => {}
+        }
+    }
+
+    fn see_json(&mut self, json: &Json, secret: Option<&'static str>, request: bool) {
+        match &json.value {
+            Value::Array(items) => items.iter().for_each(|item| self.see_json(item, secret, request)),
+            Value::Object(members) => {
+                for (key, value) in members {
+                    if let (false, None, Some(id)) = (request, secret, value.as_str()) {
+                        if is_one_of(key, &SERVICE_IDS) {
+                            self.id(id, false);
+                        } else if is_one_of(key, &USER_IDS) && !id.is_empty() {
+                            self.found.push((id.to_owned(), false));
+                        }
+                    }
+                    self.see_json(value, secret.or(secret_name(key)), request);
+                }
+            }
+            Value::String(text) => {
+                if let Some(name) = secret {
+                    self.secret(text.as_bytes(), name);
+                }
+            }
+            Value::Number(digits) => {
+                if let Some(name) = secret {
+                    self.secret(digits.as_bytes(), name);
+                }
+            }
+            Value::Null | Value::Bool(_) => {}
+        }
+    }
+
+    fn field(&mut self, name: &str, value: &str) {
+        if let Some(name) = secret_name(name) {
+            self.secret(value.as_bytes(), name);
+        }
+    }
+
+    fn authorization(&mut self, value: &[u8]) {
+        let (scheme, rest) = split_once(value, b' ').unwrap_or((b"", value));
+        let rest = rest.trim_ascii();
+        if scheme.eq_ignore_ascii_case(b"bearer") {
+            return self.secret(rest, "access_token");
+        }
+        self.secret(rest, "authorization");
+        if scheme.eq_ignore_ascii_case(b"basic")
+            && let Ok(decoded) = STANDARD.decode(rest)
+        {
+            let (id, secret) = split_once(&decoded, b':').unwrap_or((b"", &decoded));
+            for (part, what) in
+                [(decoded.as_slice(), "authorization"), (id, "client_id"), (secret, "client_secret")]
+            {
+                self.secret(part, what);
+                // Within Basic they may be URL-encoded.
+                if let Cow::Owned(part) = percent(part, true) {
+                    self.secret(&part, what);
+                }
+            }
+        }
+    }
+
+    fn cookie(&mut self, value: &[u8]) {
+        for pair in value.split(|byte| *byte == b';') {
+            self.secret(split_once(pair, b'=').map_or(pair, |(_, value)| value).trim_ascii(), "cookie");
+        }
+    }
+
+    fn secret(&mut self, value: &[u8], what: &'static str) {
+        let placeholder = std::str::from_utf8(value).is_ok_and(matching::is_placeholder);
+        if !value.is_empty() && !placeholder {
+            self.secrets.entry(value.to_vec()).or_insert(what);
+        }
+    }
+
+    fn id(&mut self, value: &str, brought: bool) {
+        if pseudonym::is_id(value) {
+            self.found.push((value.to_owned(), brought));
+        }
+    }
+
+    /// Gives every id its pseudonym. `taken` is a text whose pseudonyms are not given again.
+    pub(crate) fn assign(&mut self, taken: &str) {
+        // What is a pseudonym already stays.
+        let (kept, found): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.found).into_iter().partition(|(id, _)| pseudonym::is_numbered(id));
+        self.known = kept.into_iter().map(|(id, _)| id).collect();
+        let mut number = 1;
+        for (id, brought) in found {
+            if self.ids.contains_key(&id) {
+                continue;
+            }
+            let other = if brought {
+                pseudonym::hashed(&id)
+            } else {
+                let mut candidate = pseudonym::numbered(&id, number);
+                while pseudonym::is_id(&id) && (taken.contains(&candidate) || self.known.contains(&candidate))
+                {
+                    number += 1;
+                    candidate = pseudonym::numbered(&id, number);
+                }
+                number += 1;
+                candidate
+            };
+            self.ids.insert(id, other);
+        }
+        let secrets = self.secrets.iter().filter(|(value, _)| value.len() >= MIN_SECRET);
+        self.replacements = secrets
+            .filter_map(|(value, what)| {
+                Some((std::str::from_utf8(value).ok()?.to_owned(), format!("[{}]", what.replace(' ', "_"))))
+            })
+            .chain(
+                self.ids.iter().filter(|(id, _)| pseudonym::is_id(id)).map(|(a, b)| (a.clone(), b.clone())),
+            )
+            .collect();
+        self.replacements.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+    }
+
+    /// The URI as it is written: without a user, and with placeholders and pseudonyms.
+    pub(crate) fn uri(&self, uri: &Uri) -> String {
+        let mut text = String::new();
+        if let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) {
+            let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+            text = format!("{scheme}://{host}");
+        }
+        text.push_str(uri.path());
+        let Some(query) = uri.query() else { return text };
+        let pairs: Pairs = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        let is_job = job_ids(uri).next().is_some();
+        let other: Pairs = pairs
+            .iter()
+            .map(|(name, value)| {
+                let value = match secret_name(name) {
+                    Some(secret) => format!("[{secret}]"),
+                    None if is_job && name == "ids" => {
+                        let ids: Vec<_> =
+                            value.split(',').map(|id| self.ids.get(id).map_or(id, |id| id)).collect();
+                        ids.join(",")
+                    }
+                    None => value.clone(),
+                };
+                (name.clone(), value)
+            })
+            .collect();
+        text.push('?');
+        if other == pairs {
+            text.push_str(query);
+        } else {
+            text.push_str(&form_urlencoded::Serializer::new(String::new()).extend_pairs(other).finish());
+        }
+        text
+    }
+
+    /// A body as it is written. Of a request only what has the name of a secret is replaced, since the rest is what
+    /// requests are told apart by.
+    pub(crate) fn content(&self, content: Content, request: bool) -> Content {
+        match content {
+            Content::Json(json) => Content::Json(self.json(json, None, request)),
+            Content::Form(pairs) => Content::Form(
+                pairs
+                    .into_iter()
+                    .map(|(name, value)| match secret_name(&name) {
+                        Some(secret) => (name, format!("[{secret}]")),
+                        None => (name, value),
+                    })
+                    .collect(),
+            ),
+            Content::Text(text) if !request => Content::Text(self.text(text)),
+            content => content,
+        }
+    }
+
+    fn json(&self, json: Json, secret: Option<&str>, request: bool) -> Json {
+        let value = match json.value {
+            Value::Array(items) => {
+                Value::Array(items.into_iter().map(|item| self.json(item, secret, request)).collect())
+            }
+            Value::Object(members) => Value::Object(
+                members
+                    .into_iter()
+                    .map(|(key, value)| {
+                        let is_id = is_one_of(&key, &SERVICE_IDS) || is_one_of(&key, &USER_IDS);
+                        let name = secret.or(secret_name(&key));
+                        let value = match (name, value.as_str().and_then(|id| self.ids.get(id))) {
+                            (None, Some(other)) if is_id && !request => Json::string(other),
+                            _ => self.json(value, name, request),
+                        };
+                        (key, value)
+                    })
+                    .collect(),
+            ),
+            Value::String(_) | Value::Number(_) if secret.is_some() => {
+                Value::String(format!("[{}]", secret.unwrap_or_default()))
+            }
+            Value::String(text) if !request => Value::String(self.text(text)),
+            value => value,
+        };
+        value.into()
+    }
+
+    /// A text of a reply.
+    pub(crate) fn text(&self, mut text: String) -> String {
+        for (value, other) in &self.replacements {
+            if text.contains(value.as_str()) {
+                text = text.replace(value.as_str(), other);
+            }
+        }
+        text
+    }
+
+    /// Looks for everything that was replaced, in every encoding.
+    pub(crate) fn scan(&self, bytes: &[u8]) -> Result<(), Leak> {
+        let ids =
+            self.ids.keys().filter(|id| pseudonym::is_id(id)).map(|id| (id.as_bytes(), "id of the service"));
+        let secrets = self.secrets.iter().map(|(value, what)| (value.as_slice(), *what));
+        let needles: Vec<_> = secrets
+            .filter(|(value, _)| value.len() >= MIN_SECRET)
+            .chain(ids)
+            .map(|(value, what)| (memchr::memmem::Finder::new(value), what))
+            .collect();
+        if needles.is_empty() {
+            return Ok(());
+        }
+        look(without_names(bytes), &needles, MAX_LAYERS)
+    }
+}
+
+/// The ids of jobs in a URI. Other operations take hashes of samples.
+fn job_ids(uri: &Uri) -> impl Iterator<Item = String> {
+    let path = matching::below_base(uri.path());
+    let jobs = ["/malquery/entities/requests/", "/malquery/entities/samples-fetch/"];
+    let query = if jobs.iter().any(|job| path.starts_with(job)) { uri.query() } else { None };
+    let pairs: Pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect();
+    pairs
+        .into_iter()
+        .filter(|(name, _)| name == "ids")
+        .flat_map(|(_, value)| value.split(',').map(str::to_owned).collect::<Vec<_>>())
+}
+
+fn is_one_of(name: &str, names: &[&str]) -> bool {
+    names.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+fn secret_name(name: &str) -> Option<&'static str> {
+    SECRET_FIELDS.into_iter().find(|field| field.eq_ignore_ascii_case(name))
+}
+
+fn split_once(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
+    let index = bytes.iter().position(|byte| *byte == at)?;
+    Some((&bytes[..index], &bytes[index + 1..]))
+}
+
+/// Without our own words, such as `"client_secret": "[client_secret]"`: a secret may be one of them.
+fn without_names(bytes: &[u8]) -> Vec<u8> {
+    let Ok(text) = std::str::from_utf8(bytes) else { return bytes.to_vec() };
+    let mut text = text.to_owned();
+    for name in SECRET_FIELDS.into_iter().chain(["authorization", "cookie", "sensitive_header"]) {
+        for (open, close) in [("[", "]"), ("\"", "\""), ("%5B", "%5D")] {
+            text = text.replace(&format!("{open}{name}{close}"), &format!("{open}{close}"));
+        }
+    }
+    text.into_bytes()
+}
+
+type Needle<'a> = (memchr::memmem::Finder<'a>, &'static str);
+
+/// Looks into bytes, and into what they are when they are decoded.
+fn look(bytes: Vec<u8>, needles: &[Needle<'_>], layers: u32) -> Result<(), Leak> {
+    for (finder, what) in needles {
+        if finder.find(&bytes).is_some() {
+            return Err(Leak { what });
+        }
+    }
+    if layers == 0 {
+        return Ok(());
+    }
+    for decoded in [unescape(&bytes), percent(&bytes, false), percent(&bytes, true), joined(&bytes)] {
+        if let Cow::Owned(decoded) = decoded {
+            look(decoded, needles, layers - 1)?;
+        }
+    }
+    base64_runs(&bytes, |decoded| look(decoded, needles, layers - 1))
+}
+
+/// Without the escapes of JSON, if there are any.
+fn unescape(bytes: &[u8]) -> Cow<'_, [u8]> {
+    if !bytes.contains(&b'\\') {
+        return bytes.into();
+    }
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut units: Vec<u16> = Vec::new();
+    let mut at = 0;
+    while at < bytes.len() {
+        let unit = bytes
+            .get(at..at + 6)
+            .filter(|part| part.starts_with(b"\\u"))
+            .and_then(|part| u16::from_str_radix(std::str::from_utf8(&part[2..]).ok()?, 16).ok());
+        if let Some(unit) = unit {
+            units.push(unit);
+            at += 6;
+            continue;
+        }
+        out.extend(String::from_utf16_lossy(&units).bytes());
+        units.clear();
+        match (bytes[at], bytes.get(at + 1)) {
+            (b'\\', Some(next)) => {
+                out.push(match next {
+                    b'n' => b'\n',
+                    b'r' => b'\r',
+                    b't' => b'\t',
+                    b'b' => 8,
+                    b'f' => 12,
+                    other => *other,
+                });
+                at += 2;
+            }
+            (byte, _) => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    out.extend(String::from_utf16_lossy(&units).bytes());
+    out.into()
+}
+
+/// Without the escapes of URLs, if there are any; `plus` is a space in forms.
+fn percent(bytes: &[u8], plus: bool) -> Cow<'_, [u8]> {
+    let escaped = bytes.contains(&b'%') || plus && bytes.contains(&b'+');
+    if !escaped {
+        return bytes.into();
+    }
+    let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        match (bytes[at], digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push(u8::try_from(high * 16 + low).unwrap_or(b'?'));
+                at += 3;
+            }
+            (b'+', ..) if plus => {
+                out.push(b' ');
+                at += 1;
+            }
+            (byte, ..) => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    out.into()
+}
+
+/// Lines put together, if there are several: base64 may be broken into lines.
+fn joined(bytes: &[u8]) -> Cow<'_, [u8]> {
+    if !bytes.contains(&b'\n') {
+        return bytes.into();
+    }
+    bytes.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect()
+}
+
+/// Decodes what may be base64, of the usual and of the URL alphabet, wherever in it a group of four may begin.
+fn base64_runs(bytes: &[u8], mut found: impl FnMut(Vec<u8>) -> Result<(), Leak>) -> Result<(), Leak> {
+    let config = GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent);
+    let engine = GeneralPurpose::new(&alphabet::STANDARD, config);
+    let belongs = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_');
+    let mut decoded = [const { Vec::new() }; 4];
+    for run in bytes.split(|byte| !belongs(byte)).filter(|run| run.len() >= MIN_BASE64) {
+        let usual: Vec<u8> = run
+            .iter()
+            .map(|byte| match byte {
+                b'-' => b'+',
+                b'_' => b'/',
+                byte => *byte,
+            })
+            .collect();
+        for (start, out) in decoded.iter_mut().enumerate() {
+            let part = &usual[start..];
+            let part = if part.len() % 4 == 1 { &part[..part.len() - 1] } else { part };
+            out.extend(engine.decode(part).unwrap_or_default());
+            // So that what is next to each other here was next to each other there.
+            out.push(0);
+        }
+    }
+    decoded.into_iter().filter(|decoded| decoded.len() > 1).try_for_each(&mut found)
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn knowing(secret: &str) -> Redaction {
+        let mut redaction = Redaction::new();
+        redaction.secret(secret.as_bytes(), "client_secret");
+        redaction.assign("");
+        redaction
+    }
+
+    fn percent_all(text: &str, upper: bool) -> String {
+        text.bytes().map(|byte| if upper { format!("%{byte:02X}") } else { format!("%{byte:02x}") }).collect()
+    }
+
+    fn escape_all(text: &str) -> String {
+        text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_secret_is_found_in_every_encoding(
+            secret in r#"[a-zA-Z0-9+/=&%"'\\ üß€😀.~-]{4,24}"#,
+            before in "[a-zA-Z0-9+/]{0,5}",
+            after in "[a-zA-Z0-9+/]{0,5}",
+        ) {
+            prop_assume!(!matching::is_placeholder(&secret));
+            let redaction = knowing(&secret);
+            let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+            let json = crate::json::quote(&secret);
+            let json = &json[1..json.len() - 1];
+            let inside = format!("{before}{secret}{after}");
+            let lower = form.replace("%C3", "%c3").replace("%2B", "%2b").replace("%2F", "%2f");
+            for text in [
+                secret.clone(),
+                form.clone(),
+                lower,
+                form.replace('+', "%20"),
+                percent_all(&secret, true),
+                percent_all(&secret, false),
+                json.to_owned(),
+                json.replace('/', "\\/"),
+                escape_all(&secret),
+                crate::json::quote(json),
+                STANDARD.encode(&inside),
+                STANDARD_NO_PAD.encode(&inside),
+                URL_SAFE.encode(&inside),
+                URL_SAFE_NO_PAD.encode(&inside),
+                form_urlencoded::byte_serialize(STANDARD.encode(&inside).as_bytes()).collect(),
+                STANDARD.encode(STANDARD.encode(&inside)),
+                STANDARD.encode(&form),
+            ] {
+                prop_assert!(redaction.scan(format!("xyz {text} xyz").as_bytes()).is_err(), "{} in {}", secret, text);
+                prop_assert!(redaction.scan(format!("\"{text}\"").as_bytes()).is_err(), "{} in {}", secret, text);
+            }
+        }
+
+        #[test]
+        fn a_text_without_it_is_clean(text in "[a-z0-9 {}:\"]{0,200}") {
+            prop_assert!(knowing("S3CRET+VALUE=&").scan(text.as_bytes()).is_ok());
+        }
+    }
+
+    #[test]
+    fn our_own_words_are_no_secret() {
+        let redaction = knowing("secret");
+        assert!(redaction.scan(br#"[["client_secret", "[client_secret]"]]"#).is_ok());
+        assert!(redaction.scan(br#"[["client_secret", "[client_secret]"], "a secret"]"#).is_err());
+        assert!(knowing("abc").scan(b"abc").is_ok());
+    }
+}

@@ -1,0 +1,505 @@
+//! A recording as a file.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use malquery_proto::operation::{ResponseHead, Retry};
+use url::form_urlencoded;
+
+use crate::cassette::Cassette;
+use crate::digest;
+use crate::json::{Json, Value};
+use crate::matching;
+use crate::record::{End, Exchange, Outcome};
+use crate::redact::{Content, Leak, Redaction};
+use crate::reply::Fault;
+
+/// Larger bodies of replies go to files of their own.
+const MAX_INLINE: usize = 64 * 1024;
+/// Characters of base64 on a line.
+const BASE64_LINE: usize = 76;
+
+const REQUEST_HEADERS: [&str; 2] = ["accept", "content-type"];
+const REPLY_HEADERS: [&str; 6] =
+    ["content-disposition", "content-encoding", "content-type", "location", "x-cs-region", "x-cs-traceid"];
+const TRACE_ID: &str = "x-cs-traceid";
+
+/// A cassette and the files beside it, not yet written.
+pub(crate) struct Recording {
+    path: PathBuf,
+    text: String,
+    /// Their names below the folder of the cassette.
+    files: Vec<(String, Vec<u8>)>,
+    /// What the person should know of.
+    pub(crate) notes: Vec<String>,
+}
+
+/// An exchange as it is written.
+struct Written {
+    id: String,
+    json: Json,
+    /// The same without what is different each time.
+    same: String,
+    times: u32,
+    files: Vec<(String, Vec<u8>)>,
+    /// Bytes that stand in the file as base64.
+    hidden: Vec<Vec<u8>>,
+}
+
+impl Recording {
+    /// Makes a cassette of what was recorded, after those interactions that are to stay.
+    ///
+    /// # Errors
+    /// Says why there can be none.
+    pub(crate) fn new(path: &Path, exchanges: Vec<Exchange>, kept: &[Json]) -> Result<Self, String> {
+        let folder = body_folder(path)?;
+        let mut notes = Vec::new();
+        let mut redaction = Redaction::new();
+        let read: Vec<_> =
+            exchanges.into_iter().map(|exchange| Read::new(exchange, &mut redaction)).collect();
+        let kept_text = Json::array(kept.iter().cloned()).to_string();
+        redaction.assign(&kept_text);
+
+        let mut jobs = HashMap::new();
+        let mut all: Vec<Written> = Vec::new();
+        for exchange in read {
+            let Some(next) = exchange.write(&redaction, &folder, &mut jobs, &mut notes)? else { continue };
+            match all.last_mut() {
+                Some(last) if last.id == next.id && last.same == next.same => last.times += 1,
+                _ => all.push(next),
+            }
+        }
+
+        let leak = |id: &str, leak: Leak| {
+            format!(
+                "in {} there would be a secret in a place where it cannot be replaced: the {} of this recording. \
+                 Nothing was written. If it is a dummy that is a part of other texts, take an unusual one",
+                shown(&redaction, id),
+                leak.what
+            )
+        };
+        for json in kept {
+            let id = json.get("id").and_then(Json::as_str).unwrap_or_default();
+            redaction.scan(json.to_string().as_bytes()).map_err(|found| leak(id, found))?;
+        }
+        let mut beside = BTreeSet::new();
+        files_in(kept, &folder, &mut beside);
+        for name in beside {
+            let bytes = fs::read(path.with_file_name(&name)).map_err(|error| format!("{name}: {error}"))?;
+            redaction.scan(&bytes).map_err(|found| leak(&name, found))?;
+        }
+        let mut interactions = kept.to_vec();
+        let mut files = Vec::new();
+        for mut written in all {
+            if written.times > 1
+                && let Value::Object(members) = &mut written.json.value
+            {
+                members.push(("times".into(), Json::number(written.times)));
+            }
+            let json = written.json.to_string();
+            let parts = [json.as_bytes()].into_iter().chain(written.hidden.iter().map(Vec::as_slice));
+            for bytes in parts.chain(written.files.iter().map(|(_, bytes)| bytes.as_slice())) {
+                redaction.scan(bytes).map_err(|found| leak(&written.id, found))?;
+            }
+            interactions.push(written.json);
+            files.extend(written.files);
+        }
+        let text = document(interactions);
+        redaction.scan(text.as_bytes()).map_err(|found| leak("the file", found))?;
+        Ok(Self { path: path.into(), text, files, notes })
+    }
+
+    /// Writes it, whole or not at all, unless it is there already.
+    ///
+    /// # Errors
+    /// When it cannot be written. The former cassette is as it was.
+    pub(crate) fn save(&self) -> Result<(), String> {
+        let fail = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
+        let folder = match self.path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        let former = fs::read_to_string(&self.path).ok();
+        let unchanged = |name: &str, bytes: &[u8]| fs::read(folder.join(name)).is_ok_and(|old| old == bytes);
+        if former.as_deref() == Some(&self.text)
+            && self.files.iter().all(|(name, bytes)| unchanged(name, bytes))
+        {
+            return Ok(());
+        }
+        fs::create_dir_all(folder).map_err(|error| fail(folder, error))?;
+        let mut made = Vec::new();
+        let result = (|| {
+            for (name, bytes) in self.files.iter().filter(|(name, bytes)| !unchanged(name, bytes)) {
+                let path = folder.join(name);
+                let parent = path.parent().unwrap_or(folder);
+                fs::create_dir_all(parent).map_err(|error| fail(parent, error))?;
+                made.push(path.clone());
+                write(&path, bytes).map_err(|error| fail(&path, error))?;
+            }
+            // A cassette that could not be read again would be of no use, and the former one might be.
+            let probe = staged(folder, self.text.as_bytes()).map_err(|error| fail(&self.path, error))?;
+            Cassette::load(probe.path()).map_err(|error| {
+                format!("{}: what was recorded is not a cassette: {error}", self.path.display())
+            })?;
+            probe.persist(&self.path).map_err(|error| fail(&self.path, error.error))?;
+            Ok(())
+        })();
+        if result.is_err() {
+            for path in made {
+                // They are of no use alone, and it is told what went wrong.
+                let _ = fs::remove_file(path);
+            }
+            return result;
+        }
+        self.remove_orphans(folder, &former.unwrap_or_default());
+        Ok(())
+    }
+
+    /// Removes the files of the former version that this one does not name.
+    fn remove_orphans(&self, folder: &Path, former: &str) {
+        let Ok(own) = body_folder(&self.path) else { return };
+        for name in files_of(former, &own).difference(&files_of(&self.text, &own)) {
+            // It does no harm where it cannot be removed.
+            let _ = fs::remove_file(folder.join(name));
+        }
+        let _ = fs::remove_dir(folder.join(own));
+    }
+}
+
+/// The text of a cassette with these interactions.
+pub(crate) fn document(interactions: Vec<Json>) -> String {
+    let mut text = String::new();
+    let root = Json::object([
+        ("version", Json::number(1)),
+        ("recorded_with", Json::string(concat!("malquery-mock ", env!("CARGO_PKG_VERSION")))),
+        ("redaction", Json::string("falcon-1")),
+        ("interactions", Json::array(interactions)),
+    ]);
+    root.layout(0, &mut text);
+    text.push('\n');
+    text
+}
+
+/// A recorded exchange, with its bodies read once.
+struct Read {
+    exchange: Exchange,
+    sent: Content,
+    got: Content,
+}
+
+impl Read {
+    fn new(exchange: Exchange, redaction: &mut Redaction) -> Self {
+        let sent = Content::read(&exchange.headers, &exchange.body, false);
+        redaction.see_request(&exchange.uri, &exchange.headers, &sent);
+        let mut got = Content::Empty;
+        if let Outcome::Reply { status, headers, body, .. } = &exchange.outcome {
+            let path = matching::below_base(exchange.uri.path());
+            let sample = ["/malquery/entities/download-files/", "/malquery/entities/samples-fetch/"];
+            let exact = status.is_success() && sample.iter().any(|sample| path.starts_with(sample));
+            got = Content::read(headers, body, exact);
+            redaction.see_reply(headers, &got);
+        }
+        Self { exchange, sent, got }
+    }
+
+    fn write(
+        self,
+        redaction: &Redaction,
+        folder: &str,
+        jobs: &mut HashMap<String, String>,
+        notes: &mut Vec<String>,
+    ) -> Result<Option<Written>, String> {
+        let Self { exchange, sent, got } = self;
+        let id = name(&exchange, &got, jobs);
+        let shown = shown(redaction, &id);
+        let mut written = Written {
+            id: id.clone(),
+            json: Value::Null.into(),
+            same: String::new(),
+            times: 1,
+            files: vec![],
+            hidden: vec![],
+        };
+        for content in [&sent, &got] {
+            if let Content::Text(text) = content
+                && matching::names_secret(text)
+                && !is_sample(&exchange, content, &got)
+            {
+                return Err(format!(
+                    "a body of {shown} names a secret, and cannot be read as what it says it is, so the secret cannot \
+                     be found. Nothing was written"
+                ));
+            }
+        }
+        let (sent, got) = (redaction.content(sent, true), redaction.content(got, false));
+        let mut headers = pairs(&exchange.headers, &REQUEST_HEADERS, |value| value);
+        if let Some(value) = exchange.headers.get(header::AUTHORIZATION) {
+            let scheme = matching::scheme(value.as_bytes());
+            let what = if scheme == "Bearer" { "access_token" } else { "credentials" };
+            let alone = !value.as_bytes().contains(&b' ');
+            let value = if alone { format!("[{what}]") } else { format!("{scheme} [{what}]") };
+            headers.push(("authorization".into(), value));
+            headers.sort();
+        }
+        let mut request = vec![
+            ("method", Json::string(exchange.method.as_str())),
+            ("uri", Json::string(redaction.uri(&exchange.uri))),
+            // Also an empty list tells something: that there was no authorization.
+            ("headers", json_pairs(headers)),
+        ];
+        if let Some(body) = written.body(sent, folder, true) {
+            request.push(("body", body));
+        }
+        let request = Json::object(request);
+        let mut same = shape(&request);
+        let outcome = match exchange.outcome {
+            Outcome::Pending => {
+                notes.push(format!("{shown} was under way when the recording ended, and is not in it"));
+                return Ok(None);
+            }
+            Outcome::Failed { fault: None, message } => {
+                return Err(format!(
+                    "{shown} failed in a way that a cassette cannot play: {}",
+                    redaction.text(message)
+                ));
+            }
+            Outcome::Failed { fault: Some(fault), .. } => {
+                let name =
+                    Fault::NAMES.iter().find(|(_, known)| *known == fault).map_or("eof", |(name, _)| name);
+                same.push_str(name);
+                ("error", Json::object([("kind", Json::string(name))]))
+            }
+            Outcome::Reply { status, headers, body, end, at } => {
+                let whole = end == End::Whole || matches!(got, Content::Json(_));
+                if let End::Broken(kind) = end
+                    && kind != io::ErrorKind::UnexpectedEof
+                {
+                    notes.push(format!(
+                        "the body of {shown} broke ({kind}); a cassette knows only a connection that is closed, and plays that"
+                    ));
+                }
+                let changed = matches!(&got, Content::Text(text) if text.as_bytes() != body);
+                let mut kept = reply_headers(redaction, status, &headers, at);
+                if !matches!(got, Content::Json(_)) && !changed {
+                    kept.extend(pairs(&headers, &["content-length"], |value| value));
+                    kept.sort();
+                }
+                let stable = kept.iter().filter(|(name, _)| name != TRACE_ID).cloned().collect();
+                let mut reply = vec![("status", Json::number(status.as_u16()))];
+                if !kept.is_empty() {
+                    reply.push(("headers", json_pairs(kept)));
+                }
+                let length = match &got {
+                    Content::Text(text) => text.len(),
+                    _ => body.len(),
+                };
+                let body = written.body(got, folder, false);
+                same.push_str(&format!("{status}{}{whole}", json_pairs(stable)));
+                same.push_str(&body.as_ref().map(shape).unwrap_or_default());
+                reply.extend(body.map(|body| ("body", body)));
+                if !whole {
+                    reply.push(("fault", Json::object([("truncate_after", Json::number(length))])));
+                }
+                ("response", Json::object(reply))
+            }
+        };
+        written.same = same;
+        written.json = Json::object([("id", Json::string(id)), ("request", request), outcome]);
+        Ok(Some(written))
+    }
+}
+
+impl Written {
+    fn body(&mut self, content: Content, folder: &str, request: bool) -> Option<Json> {
+        let (bytes, extension) = match content {
+            Content::Empty => return None,
+            Content::Json(json) => {
+                let text = json.to_string();
+                // What is matched is there to be read.
+                if request || text.len() <= MAX_INLINE {
+                    return Some(Json::object([("json", json)]));
+                }
+                (text.into_bytes(), "json")
+            }
+            Content::Form(form) => return Some(Json::object([("form", json_pairs(form))])),
+            Content::Text(text) if text.len() <= MAX_INLINE => {
+                return Some(Json::object([("text", Json::string(text))]));
+            }
+            Content::Text(text) => (text.into_bytes(), "txt"),
+            Content::Bytes(bytes) if bytes.starts_with(b"PK") => (bytes, "zip"),
+            Content::Bytes(bytes) => (bytes, "bin"),
+        };
+        let sha256 = digest::sha256(&bytes);
+        let checks = [("len", Json::number(bytes.len())), ("sha256", Json::string(sha256.as_str()))];
+        let place = if bytes.len() > MAX_INLINE {
+            // Named by what is in it, so that no version of a cassette meets the files of another.
+            let name = format!("{folder}/{}-{}.{extension}", self.id, &sha256[..8]);
+            self.files.push((name.clone(), bytes));
+            ("file", Json::string(name))
+        } else {
+            let encoded = STANDARD.encode(&bytes);
+            self.hidden.push(bytes);
+            let lines = encoded
+                .as_bytes()
+                .chunks(BASE64_LINE)
+                .map(|line| Json::string(String::from_utf8_lossy(line)));
+            ("base64", Json::array(lines))
+        };
+        Some(Json::object([place].into_iter().chain(checks)))
+    }
+}
+
+/// Whether this is the body of a reply that is a sample or an archive, in which any word may stand.
+fn is_sample(exchange: &Exchange, content: &Content, got: &Content) -> bool {
+    let path = matching::below_base(exchange.uri.path());
+    std::ptr::eq(content, got) && (path.contains("/download-files/") || path.contains("/samples-fetch/"))
+}
+
+/// An id for messages. It comes from a path, and that may hold anything.
+fn shown(redaction: &Redaction, id: &str) -> String {
+    match redaction.scan(id.as_bytes()) {
+        Ok(()) => crate::json::quote(id),
+        Err(_) => "a request with a path of its own".into(),
+    }
+}
+
+/// A name for messages and overlays: the operation, and for polls also what is polled.
+fn name(exchange: &Exchange, got: &Content, jobs: &mut HashMap<String, String>) -> String {
+    let path = matching::below_base(exchange.uri.path());
+    let is_version = |part: &str| part.strip_prefix('v').is_some_and(|rest| rest.parse::<u32>().is_ok());
+    let last = path.split('/').rev().find(|part| !part.is_empty() && !is_version(part)).unwrap_or("request");
+    let clean = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    let name: String = last.chars().map(clean).take(60).collect();
+    if exchange.method == Method::GET && name == "requests" {
+        let query = exchange.uri.query().unwrap_or_default();
+        let job = form_urlencoded::parse(query.as_bytes()).find_map(|(_, id)| jobs.get(&*id).cloned());
+        return job.map_or(name, |job| format!("{job}.poll"));
+    }
+    if let Content::Json(json) = got
+        && let Some(id) = json.get("meta").and_then(|meta| meta.get("reqid")).and_then(Json::as_str)
+    {
+        jobs.insert(id.to_owned(), name.clone());
+    }
+    name
+}
+
+fn reply_headers(
+    redaction: &Redaction,
+    status: StatusCode,
+    headers: &HeaderMap,
+    at: u64,
+) -> Vec<(String, String)> {
+    let mut kept = pairs(headers, &REPLY_HEADERS, |value| redaction.text(value));
+    // A time on the clock of that day would be far in the past, or in the future of a virtual clock.
+    let retry = ResponseHead { status, headers }.rate_limit().retry;
+    let seconds = match retry {
+        None => None,
+        Some(Retry::After(after)) => Some(after.as_secs()),
+        Some(Retry::At(time)) => {
+            Some(time.as_millis().saturating_sub(date(headers).unwrap_or(at)).div_ceil(1000))
+        }
+    };
+    if let Some(seconds) = seconds {
+        kept.push(("retry-after".into(), seconds.to_string()));
+    }
+    kept.sort();
+    kept
+}
+
+/// What the clock of the service said, in milliseconds.
+fn date(headers: &HeaderMap) -> Option<u64> {
+    let value: &HeaderValue = headers.get(header::DATE)?;
+    let headers = HeaderMap::from_iter([(header::RETRY_AFTER, value.clone())]);
+    match (ResponseHead { status: StatusCode::OK, headers: &headers }).rate_limit().retry? {
+        Retry::At(time) => Some(time.as_millis()),
+        Retry::After(_) => None,
+    }
+}
+
+/// The headers of an allow-list, in the order of their names.
+fn pairs(headers: &HeaderMap, allowed: &[&str], value: impl Fn(String) -> String) -> Vec<(String, String)> {
+    let mut kept = Vec::new();
+    for name in allowed {
+        for found in headers.get_all(*name) {
+            if let (Ok(text), false) = (std::str::from_utf8(found.as_bytes()), found.is_sensitive()) {
+                kept.push(((*name).to_owned(), value(text.to_owned())));
+            }
+        }
+    }
+    kept
+}
+
+fn json_pairs(pairs: Vec<(String, String)>) -> Json {
+    Json::array(pairs.into_iter().map(|(name, value)| Json::array([Json::string(name), Json::string(value)])))
+}
+
+/// The JSON without what is another in every reply, to tell equal polls.
+fn shape(json: &Json) -> String {
+    let mut text = String::new();
+    json.pretty(0, &|key| ["trace_id", "query_time"].contains(&key), &mut text);
+    text
+}
+
+/// The folder for bodies, beside the cassette and named as it is.
+fn body_folder(path: &Path) -> Result<String, String> {
+    let name = if path.extension().is_some() { path.file_stem() } else { None };
+    let file = path.file_name().and_then(|file| file.to_str());
+    match (name.and_then(|name| name.to_str()), file) {
+        (Some(name), Some(_)) => Ok(name.into()),
+        (None, Some(file)) => Ok(format!("{file}.bodies")),
+        _ => Err(format!("{} is no name for a cassette", path.display())),
+    }
+}
+
+/// The files in this folder that a cassette names.
+fn files_of(cassette: &str, folder: &str) -> BTreeSet<String> {
+    let mut out = BTreeSet::new();
+    if let Ok(json) = Json::parse(cassette)
+        && let Some(Value::Array(interactions)) = json.get("interactions").map(|all| &all.value)
+    {
+        files_in(interactions, folder, &mut out);
+    }
+    out
+}
+
+fn files_in(interactions: &[Json], folder: &str, out: &mut BTreeSet<String>) {
+    for interaction in interactions {
+        for side in ["request", "response"] {
+            let body = interaction.get(side).and_then(|side| side.get("body"));
+            let file = body.and_then(|body| body.get("file")).and_then(Json::as_str);
+            // Only what this crate writes: no way out of the folder.
+            let own = |file: &&str| {
+                file.strip_prefix(folder)
+                    .and_then(|rest| rest.strip_prefix('/'))
+                    .is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '\\']) && rest != "..")
+            };
+            out.extend(file.filter(own).map(str::to_owned));
+        }
+    }
+}
+
+/// A file that appears under its name when it is whole.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    staged(folder, bytes)?.persist(path).map_err(|error| error.error)
+}
+
+fn staged(folder: &Path, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".cassette-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // Less what the umask takes: it holds no secret, and belongs into the repository.
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let mut file = builder.tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    Ok(file)
+}
