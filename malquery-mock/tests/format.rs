@@ -97,6 +97,18 @@ fn everything_else_is_refused_with_its_place() {
         body(&format!(r#"{{"base64": ["aGV", "sb G8="], "len": 5, "sha256": "{sha}"}}"#)),
         body(&format!(r#"{{"base64": ["aGV", "sbG8"], "len": 5, "sha256": "{sha}"}}"#)),
         body(r#"{"file": "greeting.zip"}"#),
+        r#"{"version": 1, "interactions": [], "comment": "by hand"}"#.into(),
+        r#"{"version": 1e0, "interactions": []}"#.into(),
+        "{\"version\": 1, \"interactions\": [\n||||||| base\n]}".into(),
+        "{\"version\": 1, \"interactions\": [\n=======\n]}".into(),
+        "{\"version\": 1, \"interactions\": [\n>>>>>>> branch\n]}".into(),
+        "{\"version\": 1, \"interactions\": []".into(),
+        "{\"version\": 1, \"interactions\": []}\n{}".into(),
+        "\u{feff}{\"version\": 1, \"interactions\": []}".into(),
+        one(&format!(r#"{{"id": "a", {GET}, "response": {{"status": 200}}, "times": 4294967296}}"#)),
+        sent(r#"{"method": "GET", "uri": "/x", "header": []}"#),
+        body(r#"{"base64": ["aGVsbG8=", "aGVsbG8="], "len": 10, "sha256": "0"}"#),
+        body(r#"{"file": "a", "json": 1}"#),
     ];
     let messages: Vec<String> = texts
         .iter()
@@ -187,6 +199,63 @@ fn files_stay_in_the_folder() {
     assert!(error.source().is_some() && error.place().is_none());
     std::fs::write(&path, b"\xff").unwrap();
     assert!(Cassette::load(&path).unwrap_err().to_string().ends_with(": the file is not UTF-8"));
+}
+
+/// Cassettes of every kind, as bytes.
+fn corpus() -> Vec<Vec<u8>> {
+    let mut files = Vec::new();
+    for folder in ["corpus-v1", "cassettes"] {
+        for entry in std::fs::read_dir(format!("{}/tests/{folder}", env!("CARGO_MANIFEST_DIR"))).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                files.push(std::fs::read(path).unwrap());
+            }
+        }
+    }
+    files
+}
+
+proptest! {
+    // PROPTEST_CASES=100000 for a long run.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_damage_to_a_file_makes_it_panic(
+        file in any::<prop::sample::Index>(),
+        other in any::<prop::sample::Index>(),
+        damage in prop::collection::vec((0..4u8, any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        thread_local! {
+            static CORPUS: (Vec<Vec<u8>>, tempfile::TempDir) = (corpus(), tempfile::TempDir::new().unwrap());
+        }
+        CORPUS.with(|(corpus, folder)| {
+            let mut bytes = corpus[file.index(corpus.len())].clone();
+            let other = &corpus[other.index(corpus.len())];
+            for (kind, from, to, byte) in &damage {
+                let (from, to) = (from.index(bytes.len() + 1), to.index(bytes.len() + 1));
+                let range = from.min(to)..from.max(to);
+                match kind {
+                    0 => if let Some(place) = bytes.get_mut(range.start) { *place ^= byte },
+                    1 => bytes.truncate(range.end),
+                    2 => { bytes.drain(range.start..range.end.min(range.start + usize::from(*byte))); }
+                    _ => {
+                        let start = from % other.len();
+                        let piece = other[start..(start + usize::from(*byte)).min(other.len())].to_vec();
+                        bytes.splice(range.start..range.start, piece);
+                    }
+                }
+            }
+            let path = folder.path().join("damaged.json");
+            std::fs::write(&path, &bytes).unwrap();
+            match Cassette::load(&path) {
+                Ok(cassette) => {
+                    let _ = cassette.transport().check();
+                }
+                // The place is missing only where there is no text.
+                Err(error) => assert!(error.place().is_some() || std::str::from_utf8(&bytes).is_err(), "{error}"),
+            }
+        });
+    }
 }
 
 proptest! {
