@@ -248,7 +248,7 @@ impl Mock {
                         }
                     }
                     text.push_str(
-                        "to fix it: send what was recorded, or change the interaction, or record it anew",
+                        "to fix it: send what was recorded, or change the interaction, or record it anew (a `Session` does, with MALQUERY_MOCK=record)",
                     );
                 }
                 None => text.push_str("there is nothing to play"),
