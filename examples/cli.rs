@@ -1190,3 +1190,54 @@ fn the_stand_in_serves_other_programs() {
     assert!(Command::new("kill").args(["-INT", &serving.id().to_string()]).status().unwrap().success());
     assert_eq!(serving.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn what_a_command_does_is_recorded_and_replayed() {
+    let out = folder();
+    let cassette = in_folder(&out, "tape.json");
+    let job = |word: &str| answer(200, json!({"meta": {"reqid": SEARCH, "status": word}, "resources": []}));
+    let rule = concat!(env!("CARGO_MANIFEST_DIR"), "/rules/demo.yar");
+    let hunt = ["hunt", "--rule", rule, "--wait", "--poll-interval", "0.01"];
+    let server = Server::with_answers([job("done"), job("inprogress"), job("done")]);
+    let recorded = server.run(&[&hunt[..], &["--record", &cassette]].concat());
+    assert!(recorded.stderr.contains(&format!("recorded in {cassette}")), "{}", recorded.stderr);
+    assert_eq!(recorded.json()["meta"]["reqid"], SEARCH);
+    let text = fs::read_to_string(&cassette).unwrap();
+    for secret in ["s3cret", "an-id", "t0ken", SEARCH] {
+        assert!(!text.contains(secret), "{secret}: {text}");
+    }
+    assert_eq!(names(&out), ["tape.json"]);
+    // Recorded time passes at once.
+    let replayed = demo(&[&hunt[..4], &["--replay", &cassette]].concat());
+    assert_eq!(replayed.json()["meta"]["status"], "done");
+
+    // A request id from the command line is recognised.
+    let server = Server::with_answers([job("done")]);
+    server.run(&["request", SEARCH, "--record", &cassette]).error(2);
+    assert_eq!(server.asked(), [""; 0]);
+    server.run(&["request", SEARCH, "--record", &cassette, "--force"]).json();
+    assert_eq!(demo(&["request", SEARCH, "--replay", &cassette]).json()["meta"]["status"], "done");
+}
+
+#[test]
+fn a_recording_that_would_hold_a_secret_is_not_written() {
+    let out = folder();
+    let cassette = in_folder(&out, "tape.json");
+    let job = answer(200, json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": []}));
+    let server = Server::with_answers([job]);
+    let rule = in_folder(&out, "rule.yar");
+    fs::write(&rule, "rule leak { strings: $a = \"s3cret\" condition: $a }").unwrap();
+    let run = server.run(&["hunt", "--rule", &rule, "--record", &cassette]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    assert!(run.stderr.contains("was not written: in \"hunt\" there would be a secret"), "{}", run.stderr);
+    assert!(!run.stderr.contains("s3cret"), "{}", run.stderr);
+    assert_eq!(names(&out), ["rule.yar"]);
+
+    // Errors are recorded, too.
+    let server =
+        Server::with_answers([answer(403, json!({"errors": [{"code": 403, "message": "access denied"}]}))]);
+    server.run(&["quotas", "--record", &cassette]).error(1);
+    assert!(demo(&["quotas", "--replay", &cassette]).error(1).contains("access denied"));
+    demo(&["quotas", "--replay", &cassette, "--record", &cassette]).error(2);
+    assert!(demo(&["quotas", "--record", &in_folder(&out, "x.json")]).error(2).contains("FALCON_CLIENT_ID"));
+}

@@ -51,6 +51,10 @@ pub(crate) struct Session {
     #[arg(long, value_name = "DIR", global = true, conflicts_with = "replay")]
     pub(crate) corpus: Option<PathBuf>,
 
+    /// Writes what is asked and answered into this cassette, without secrets, for --replay and for tests.
+    #[arg(long, value_name = "CASSETTE", global = true)]
+    pub(crate) record: Option<PathBuf>,
+
     /// The pause between two looks at a job.
     #[arg(long, value_name = "SECONDS", global = true, default_value = "5", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) poll_interval: Duration,

@@ -14,11 +14,12 @@ mod watch;
 
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
 
 use clap::Parser;
-use malquery_mock::{Cassette, Corpus, Server, Service, VirtualClock};
+use malquery_mock::{Cassette, Corpus, Mode, Server, Service, VirtualClock};
 use malquery_proto::flow::Auth;
 use malquery_proto::{Client, Clock, Cloud, Credentials, Transport};
 use malquery_ureq::{Settings, SystemClock, UreqTransport};
@@ -48,6 +49,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
     if session.cloud.is_some() && session.base_url.is_some() {
         return Err(Failure::Invalid("give --cloud or --base-url, not both".into()));
     }
+    if session.record.is_some() && (session.replay.is_some() || session.corpus.is_some()) {
+        return Err(Failure::Invalid(
+            "--record needs the service: give it without --replay and without --corpus".into(),
+        ));
+    }
     let command = match command {
         Command::Call(command) => command,
         Command::Local(Local::CheckRule { rule }) => return commands::check_rule(&rule),
@@ -62,11 +68,15 @@ fn run(cli: Cli) -> Result<(), Failure> {
         return offline(cassette.transport(), Credentials::new("offline", "offline"), &session, command);
     }
     // Who names a service means it, and must not be served a demonstration in its place.
-    let is_real = credentials_are_set() || session.names_a_service() || command.is_resume();
+    let is_real =
+        credentials_are_set() || session.names_a_service() || session.record.is_some() || command.is_resume();
     if session.corpus.is_none() && is_real {
         let settings =
             Settings::from_lookup(|name| lookup(&session, name)).map_err(|error| invalid(&error))?;
         let auth = Auth::new(settings.base, settings.credentials).follow_region(!session.no_region_redirect);
+        if let Some(path) = &session.record {
+            return record(path, auth, &session, command);
+        }
         return commands::run(&client(UreqTransport::new(), SystemClock, auth, &session), &session, command);
     }
     let service = Service::new(corpus(&session)?);
@@ -119,6 +129,29 @@ fn offline<T: Transport>(
     let base = session.base_url.clone().unwrap_or_else(|| session.cloud.unwrap_or(Cloud::Us1).into());
     let auth = Auth::new(base, credentials);
     commands::run(&client(transport, VirtualClock::new(), auth, session), session, command)
+}
+
+/// Records what the command does, also when it fails: an error of the service is worth a test, too.
+fn record(path: &Path, auth: Auth, session: &Session, command: Call) -> Result<(), Failure> {
+    if path.exists() && !session.force {
+        return Err(Failure::Invalid(format!("{} is there already; --force replaces it", path.display())));
+    }
+    let (transport, guard) = malquery_mock::Session::new(path)
+        .mode(Mode::Record)
+        .transport(UreqTransport::new)
+        .map_err(|error| Failure::invalid(&error))?;
+    let result = commands::run(&client(transport, SystemClock, auth, session), session, command);
+    match guard.close() {
+        Ok(()) if path.exists() => note(format_args!("recorded in {}", path.display())),
+        // Nothing was sent.
+        Ok(()) => {}
+        Err(error) => match &result {
+            Ok(()) => return Err(Failure::failed(&error)),
+            // One line says what went wrong, and the command is what was asked for.
+            Err(_) => note(format_args!("{error}")),
+        },
+    }
+    result
 }
 
 fn client<T: Transport, C: Clock>(transport: T, clock: C, auth: Auth, session: &Session) -> Client<T, C> {
