@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use http::Request;
-use malquery_mock::{Fault, reply, script};
+use malquery_mock::{Fault, MockError, Mode, Session, SessionError, reply, script};
 use malquery_proto::Transport;
 use malquery_proto::client::TransportError;
 use malquery_ureq::UreqTransport;
@@ -56,6 +56,19 @@ fn compare(fault: Fault, transport: &UreqTransport, uri: &str) {
     match fault {
         Fault::Dns | Fault::Tls => assert!(mocked.source().is_some() && real.source().is_some()),
         _ => assert_eq!(io_kind(&mocked), io_kind(&real), "{fault:?}: {real:?}"),
+    }
+    guard.finish();
+
+    // The recorder takes it for the same.
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("fault.json");
+    let (recorder, guard) = Session::new(&path).mode(Mode::Record).transport(|| transport).unwrap();
+    recorder.execute(get(uri)).expect_err("a fault");
+    guard.finish();
+    let (replay, guard) = Session::new(&path).mode(Mode::Replay).transport(|| transport).unwrap();
+    match replay.execute(get(uri)) {
+        Err(SessionError::Mock(MockError::Fault { fault: recorded, .. })) => assert_eq!(recorded, fault),
+        other => panic!("{other:?}"),
     }
     guard.finish();
 }

@@ -24,6 +24,7 @@ pub(crate) fn is_secret_field(name: &str) -> bool {
 
 /// Whether a text that could not be read as what it is may hold a secret.
 pub(crate) fn names_secret(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
     SECRET_FIELDS
         .iter()
         .any(|name| text.contains(&format!("\"{name}\"")) || text.contains(&format!("{name}=")))

@@ -147,6 +147,9 @@ fn fault_of<E: TransportError>(error: &E) -> Option<Fault> {
     }
     let says = |any: &[&str]| any.iter().any(|word| words.contains(word));
     match failure {
+        SendFailure::NotSent if kinds.contains(&io::ErrorKind::ConnectionRefused) => {
+            Some(Fault::ConnectRefused)
+        }
         SendFailure::NotSent if says(&["tls", "certificate", "handshake"]) => Some(Fault::Tls),
         SendFailure::NotSent if says(&["lookup", "looking up", "resolve", "dns", "was not found"]) => {
             Some(Fault::Dns)

@@ -16,8 +16,10 @@ use crate::pseudonym;
 
 /// Shorter secrets are replaced where they have a name, and not looked for elsewhere: they are part of any text.
 const MIN_SECRET: usize = 4;
-/// How many encodings within each other are looked through.
-const MAX_LAYERS: u32 = 3;
+/// How many encodings within each other are looked through: in what is small, in a large text, whose strings are
+/// escaped, and in large binary bodies.
+const LAYERS: [u32; 3] = [3, 2, 1];
+const LARGE: usize = 128 * 1024;
 /// Fewer characters of base64 hold no secret.
 const MIN_BASE64: usize = 6;
 
@@ -362,7 +364,13 @@ impl Redaction {
         if needles.is_empty() {
             return Ok(());
         }
-        look(without_names(bytes), &needles, MAX_LAYERS)
+        let [small, text, binary] = LAYERS;
+        let layers = match std::str::from_utf8(bytes) {
+            _ if bytes.len() <= LARGE => small,
+            Ok(_) => text,
+            Err(_) => binary,
+        };
+        look(without_names(bytes), &needles, layers)
     }
 }
 
@@ -443,23 +451,22 @@ fn unescape(bytes: &[u8]) -> Cow<'_, [u8]> {
         }
         out.extend(String::from_utf16_lossy(&units).bytes());
         units.clear();
-        match (bytes[at], bytes.get(at + 1)) {
-            (b'\\', Some(next)) => {
-                out.push(match next {
-                    b'n' => b'\n',
-                    b'r' => b'\r',
-                    b't' => b'\t',
-                    b'b' => 8,
-                    b'f' => 12,
-                    other => *other,
-                });
-                at += 2;
-            }
-            (byte, _) => {
-                out.push(byte);
-                at += 1;
-            }
+        if let (b'\\', Some(next)) = (bytes[at], bytes.get(at + 1)) {
+            out.push(match next {
+                b'n' => b'\n',
+                b'r' => b'\r',
+                b't' => b'\t',
+                b'b' => 8,
+                b'f' => 12,
+                other => *other,
+            });
+            at += 2;
+            continue;
         }
+        // All up to the next escape, which may begin here and be none.
+        let end = memchr::memchr(b'\\', &bytes[at + 1..]).map_or(bytes.len(), |next| at + 1 + next);
+        out.extend_from_slice(&bytes[at..end]);
+        at = end;
     }
     out.extend(String::from_utf16_lossy(&units).bytes());
     out.into()
@@ -484,9 +491,12 @@ fn percent(bytes: &[u8], plus: bool) -> Cow<'_, [u8]> {
                 out.push(b' ');
                 at += 1;
             }
-            (byte, ..) => {
-                out.push(byte);
-                at += 1;
+            _ => {
+                let rest = &bytes[at + 1..];
+                let next = if plus { memchr::memchr2(b'%', b'+', rest) } else { memchr::memchr(b'%', rest) };
+                let end = next.map_or(bytes.len(), |next| at + 1 + next);
+                out.extend_from_slice(&bytes[at..end]);
+                at = end;
             }
         }
     }

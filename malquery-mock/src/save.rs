@@ -171,6 +171,19 @@ impl Recording {
     }
 }
 
+/// Whether a cassette can be written there, found out before anything is sent.
+pub(crate) fn check(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(folder)?;
+    staged(folder, b"").map(drop)
+}
+
 /// The text of a cassette with these interactions.
 pub(crate) fn document(interactions: Vec<Json>) -> String {
     let mut text = String::new();

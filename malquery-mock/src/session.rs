@@ -18,7 +18,7 @@ use crate::json::{Json, Value};
 use crate::matching::{self, Body};
 use crate::play::{Mock, MockBody, MockError, Unfinished};
 use crate::record::{Log, Recorded};
-use crate::save::Recording;
+use crate::save::{self, Recording};
 
 const VARIABLE: &str = "MALQUERY_MOCK";
 
@@ -95,6 +95,8 @@ pub enum OpenError {
     Ci,
     /// The cassette is refused, or is not there.
     Cassette(Arc<CassetteError>),
+    /// The cassette could not be written afterwards.
+    Unwritable(PathBuf, Arc<io::Error>),
 }
 
 impl fmt::Display for OpenError {
@@ -108,6 +110,7 @@ impl fmt::Display for OpenError {
                 f,
                 "{VARIABLE} asks for a recording, and CI is set; record on your own machine, and commit the cassette"
             ),
+            Self::Unwritable(path, error) => write!(f, "{} cannot be written: {error}", path.display()),
             Self::Cassette(error) => {
                 write!(f, "{error}")?;
                 if let Some(source) = std::error::Error::source(&**error) {
@@ -217,6 +220,10 @@ impl Session {
             Some(mode) => mode,
             None => Mode::from_env()?,
         };
+        if matches!(mode, Mode::Record | Mode::Append) {
+            save::check(&self.path)
+                .map_err(|error| OpenError::Unwritable(self.path.clone(), error.into()))?;
+        }
         let mut kept = Vec::new();
         let cassette = match mode {
             // There may be none yet.

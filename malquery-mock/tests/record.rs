@@ -552,10 +552,10 @@ fn nothing_is_written_without_need_or_while_panicking() {
     take(&transport, get("/x")).unwrap();
     guard.finish();
     assert!(deep.exists());
-    let under_a_file = path.join("test.json");
-    let (transport, guard) = begin(&under_a_file, Mode::Record, Service(service));
-    take(&transport, get("/x")).unwrap();
-    assert!(guard.close().unwrap_err().to_string().contains("was not written"));
+    for unwritable in [path.join("test.json"), folder.path().join("a")] {
+        let error = Session::new(unwritable).mode(Mode::Record).transport(nothing).unwrap_err();
+        assert!(error.to_string().contains(" cannot be written: "), "{error}");
+    }
 }
 
 #[test]
