@@ -77,11 +77,13 @@
 //! and a request id that the program brought along is recognised when it brings it again. Ids of less than 8
 //! letters and digits stay, but for user ids. YARA rules and patterns stay: requests are told apart by them.
 //!
-//! **Then everything that is to be written is searched** for each of these values, plain, URL-encoded, escaped as in
-//! JSON and in base64, also within each other (up to three of them, and fewer in what is large). If one is found, say in a YARA rule, nothing is written, and the
-//! error tells where and what kind of value it is. So is a text that names a secret and cannot be read. Secrets of
-//! less than 4 bytes are replaced, but not searched for, as they are part of any text. What is compressed, such as
-//! the content of a zip, is not searched.
+//! **Then everything that is to be written is searched** for each of these values, plain, URL-encoded, escaped as
+//! in JSON and in base64, also within each other (up to three of them, and fewer in what is large). If one is
+//! found, say in a YARA rule, nothing is written, and the error tells where and what kind of value it is. So is a
+//! text that names a secret and cannot be read. Secrets of less than 4 bytes are replaced where they have a name,
+//! and not searched for, as they are part of any text; those of less than 8 are not replaced in the midst of a
+//! reply, but found there, and then nothing is written. What is compressed, such as the content of a zip, is not
+//! searched.
 //!
 //! # What stays the same
 //!

@@ -16,6 +16,9 @@ use crate::pseudonym;
 
 /// Shorter secrets are replaced where they have a name, and not looked for elsewhere: they are part of any text.
 const MIN_SECRET: usize = 4;
+/// Shorter secrets are not replaced in the midst of a reply: it could be another word that is changed. The search
+/// finds them.
+const MIN_REPLACED: usize = 8;
 /// How many encodings within each other are looked through: in what is small, in a large text, whose strings are
 /// escaped, and in large binary bodies.
 const LAYERS: [u32; 3] = [3, 2, 1];
@@ -70,12 +73,12 @@ impl Content {
 }
 
 /// What was found in all exchanges of a recording.
+#[derive(Default)]
 pub(crate) struct Redaction {
     /// The values, and what they are.
     secrets: BTreeMap<Vec<u8>, &'static str>,
     /// In the order in which they came, and whether the program brought them along.
     found: Vec<(String, bool)>,
-    known: BTreeSet<String>,
     ids: HashMap<String, String>,
     /// What to replace in replies, long ones first.
     replacements: Vec<(String, String)>,
@@ -87,16 +90,6 @@ pub(crate) struct Leak {
 }
 
 impl Redaction {
-    pub(crate) fn new() -> Self {
-        Self {
-            secrets: BTreeMap::new(),
-            found: Vec::new(),
-            known: BTreeSet::new(),
-            ids: HashMap::new(),
-            replacements: Vec::new(),
-        }
-    }
-
     pub(crate) fn see_request(&mut self, uri: &Uri, headers: &HeaderMap, body: &Content) {
         if let Some((user, _)) = uri.authority().and_then(|authority| authority.as_str().rsplit_once('@')) {
             let (name, password) = user.split_once(':').unwrap_or(("", user));
@@ -227,7 +220,7 @@ impl Redaction {
         // What is a pseudonym already stays.
         let (kept, found): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.found).into_iter().partition(|(id, _)| pseudonym::is_numbered(id));
-        self.known = kept.into_iter().map(|(id, _)| id).collect();
+        let kept: BTreeSet<_> = kept.into_iter().map(|(id, _)| id).collect();
         let mut number = 1;
         for (id, brought) in found {
             if self.ids.contains_key(&id) {
@@ -237,8 +230,7 @@ impl Redaction {
                 pseudonym::hashed(&id)
             } else {
                 let mut candidate = pseudonym::numbered(&id, number);
-                while pseudonym::is_id(&id) && (taken.contains(&candidate) || self.known.contains(&candidate))
-                {
+                while pseudonym::is_id(&id) && (taken.contains(&candidate) || kept.contains(&candidate)) {
                     number += 1;
                     candidate = pseudonym::numbered(&id, number);
                 }
@@ -247,7 +239,7 @@ impl Redaction {
             };
             self.ids.insert(id, other);
         }
-        let secrets = self.secrets.iter().filter(|(value, _)| value.len() >= MIN_SECRET);
+        let secrets = self.secrets.iter().filter(|(value, _)| value.len() >= MIN_REPLACED);
         self.replacements = secrets
             .filter_map(|(value, what)| {
                 Some((std::str::from_utf8(value).ok()?.to_owned(), format!("[{}]", what.replace(' ', "_"))))
@@ -547,7 +539,7 @@ mod tests {
     use super::*;
 
     fn knowing(secret: &str) -> Redaction {
-        let mut redaction = Redaction::new();
+        let mut redaction = Redaction::default();
         redaction.secret(secret.as_bytes(), "client_secret");
         redaction.assign("");
         redaction

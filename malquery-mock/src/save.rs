@@ -59,7 +59,7 @@ impl Recording {
     pub(crate) fn new(path: &Path, exchanges: Vec<Exchange>, kept: &[Json]) -> Result<Self, String> {
         let folder = body_folder(path)?;
         let mut notes = Vec::new();
-        let mut redaction = Redaction::new();
+        let mut redaction = Redaction::default();
         let read: Vec<_> =
             exchanges.into_iter().map(|exchange| Read::new(exchange, &mut redaction)).collect();
         let kept_text = Json::array(kept.iter().cloned()).to_string();
@@ -185,7 +185,7 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
 }
 
 /// The text of a cassette with these interactions.
-pub(crate) fn document(interactions: Vec<Json>) -> String {
+fn document(interactions: Vec<Json>) -> String {
     let mut text = String::new();
     let root = Json::object([
         ("version", Json::number(1)),
@@ -269,7 +269,7 @@ impl Read {
             request.push(("body", body));
         }
         let request = Json::object(request);
-        let mut same = shape(&request);
+        let mut same = request.to_string();
         let outcome = match exchange.outcome {
             Outcome::Pending => {
                 notes.push(format!("{shown} was under way when the recording ended, and is not in it"));
@@ -302,7 +302,7 @@ impl Read {
                     kept.extend(pairs(&headers, &["content-length"], |value| value));
                     kept.sort();
                 }
-                let stable = kept.iter().filter(|(name, _)| name != TRACE_ID).cloned().collect();
+                let lasting = kept.iter().filter(|(name, _)| name != TRACE_ID).cloned().collect();
                 let mut reply = vec![("status", Json::number(status.as_u16()))];
                 if !kept.is_empty() {
                     reply.push(("headers", json_pairs(kept)));
@@ -312,8 +312,8 @@ impl Read {
                     _ => body.len(),
                 };
                 let body = written.body(got, folder, false);
-                same.push_str(&format!("{status}{}{whole}", json_pairs(stable)));
-                same.push_str(&body.as_ref().map(shape).unwrap_or_default());
+                same.push_str(&format!("{status}{}{whole}", json_pairs(lasting)));
+                same.push_str(&body.as_ref().map(stable).unwrap_or_default());
                 reply.extend(body.map(|body| ("body", body)));
                 if !whole {
                     reply.push(("fault", Json::object([("truncate_after", Json::number(length))])));
@@ -452,10 +452,18 @@ fn json_pairs(pairs: Vec<(String, String)>) -> Json {
 }
 
 /// The JSON without what is another in every reply, to tell equal polls.
-fn shape(json: &Json) -> String {
-    let mut text = String::new();
-    json.pretty(0, &|key| ["trace_id", "query_time"].contains(&key), &mut text);
-    text
+fn stable(json: &Json) -> String {
+    match &json.value {
+        Value::Array(items) => format!("[{}]", items.iter().map(stable).collect::<Vec<_>>().join(",")),
+        Value::Object(members) => {
+            let lasting =
+                members.iter().filter(|(key, _)| !["trace_id", "query_time"].contains(&key.as_str()));
+            let members =
+                lasting.map(|(key, value)| format!("{}:{}", crate::json::quote(key), stable(value)));
+            format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+        }
+        _ => json.to_string(),
+    }
 }
 
 /// The folder for bodies, beside the cassette and named as it is.

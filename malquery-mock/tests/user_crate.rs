@@ -94,13 +94,12 @@ impl Package {
     fn test(&self, variables: &[(&str, &str)]) -> (bool, String) {
         let mut command = Command::new(env!("CARGO"));
         command.args(["test", "--offline", "--quiet", "--test", "find"]).current_dir(&self.0);
+        // What is of this package, and what would change its outcome.
+        let of_others =
+            ["FALCON_", "MALQUERY_", "CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_", "RUST_"];
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
-            if ["FALCON_", "MALQUERY_", "CARGO_", "RUST_"]
-                .iter()
-                .any(|start| name.starts_with(start) && name != "CARGO_HOME")
-                || name == "CI"
-            {
+            if name == "CI" || of_others.iter().any(|start| name.starts_with(start)) {
                 command.env_remove(&*name);
             }
         }
