@@ -62,7 +62,7 @@
 //! too:
 //!
 //! - Of a request the headers `accept`, `content-type` and the scheme of `authorization`; of a reply
-//!   `content-disposition`, `content-encoding`, `content-length` (not of JSON), `content-type`, `location`,
+//!   `content-disposition`, `content-length` (not of JSON), `content-type`, `location`,
 //!   `x-cs-region` and `x-cs-traceid`. When a reply says when to try again, in whatever way, `retry-after` with the
 //!   seconds from then.
 //! - A body as `json`, `form` or `text` if it is that, else as `base64`. A reply of more than 64 KiB lies in a file,
@@ -79,8 +79,8 @@
 //!
 //! **Then everything that is to be written is searched** for each of these values, plain, URL-encoded, escaped as
 //! in JSON and in base64, also within each other (up to three of them, and fewer in what is large). If one is
-//! found, say in a YARA rule, nothing is written, and the error tells where and what kind of value it is. So is a
-//! text that names a secret and cannot be read. Secrets of less than 4 bytes are replaced where they have a name,
+//! found, say in a YARA rule, nothing is written, and the error tells where and what kind of value it is. Neither is it
+//! for a body that names a secret and cannot be read, or is compressed. Secrets of less than 4 bytes are replaced where they have a name,
 //! and not searched for, as they are part of any text; those of less than 8 are not replaced in the midst of a
 //! reply, but found there, and then nothing is written. What is compressed, such as the content of a zip, is not
 //! searched.

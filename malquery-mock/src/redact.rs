@@ -10,7 +10,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 use http::{HeaderMap, Uri, header};
 use url::form_urlencoded;
 
-use crate::json::{Json, Value};
+use crate::json::{self, Json, Value};
 use crate::matching::{self, Pairs, SECRET_FIELDS};
 use crate::pseudonym;
 
@@ -157,6 +157,12 @@ impl Redaction {
                 if let Some(name) = secret {
                     self.secret(text.as_bytes(), name);
                 }
+                // A document may be quoted in another. Its secrets are replaced as those of any text.
+                if text.starts_with(['{', '['])
+                    && let Ok(inner) = Json::parse(text)
+                {
+                    self.see_json(&inner, secret, request);
+                }
             }
             Value::Number(digits) => {
                 if let Some(name) = secret {
@@ -241,8 +247,13 @@ impl Redaction {
         }
         let secrets = self.secrets.iter().filter(|(value, _)| value.len() >= MIN_REPLACED);
         self.replacements = secrets
-            .filter_map(|(value, what)| {
-                Some((std::str::from_utf8(value).ok()?.to_owned(), format!("[{}]", what.replace(' ', "_"))))
+            .filter_map(|(value, what)| Some((std::str::from_utf8(value).ok()?, what)))
+            .flat_map(|(value, what)| {
+                let quoted = json::quote(value);
+                let form: String = form_urlencoded::byte_serialize(value.as_bytes()).collect();
+                let url = form.replace('+', "%20");
+                [value, &quoted[1..quoted.len() - 1], &form, &url]
+                    .map(|text| (text.to_owned(), format!("[{}]", what.replace(' ', "_"))))
             })
             .chain(
                 self.ids.iter().filter(|(id, _)| pseudonym::is_id(id)).map(|(a, b)| (a.clone(), b.clone())),

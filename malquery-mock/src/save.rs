@@ -25,8 +25,8 @@ const MAX_INLINE: usize = 64 * 1024;
 const BASE64_LINE: usize = 76;
 
 const REQUEST_HEADERS: [&str; 2] = ["accept", "content-type"];
-const REPLY_HEADERS: [&str; 6] =
-    ["content-disposition", "content-encoding", "content-type", "location", "x-cs-region", "x-cs-traceid"];
+const REPLY_HEADERS: [&str; 5] =
+    ["content-disposition", "content-type", "location", "x-cs-region", "x-cs-traceid"];
 const TRACE_ID: &str = "x-cs-traceid";
 
 /// A cassette and the files beside it, not yet written.
@@ -203,21 +203,23 @@ struct Read {
     exchange: Exchange,
     sent: Content,
     got: Content,
+    /// The reply is a sample or an archive: it is kept to the byte, and any word may stand in it.
+    exact: bool,
 }
 
 impl Read {
     fn new(exchange: Exchange, redaction: &mut Redaction) -> Self {
         let sent = Content::read(&exchange.headers, &exchange.body, false);
         redaction.see_request(&exchange.uri, &exchange.headers, &sent);
-        let mut got = Content::Empty;
+        let (mut got, mut exact) = (Content::Empty, false);
         if let Outcome::Reply { status, headers, body, .. } = &exchange.outcome {
             let path = matching::below_base(exchange.uri.path());
             let sample = ["/malquery/entities/download-files/", "/malquery/entities/samples-fetch/"];
-            let exact = status.is_success() && sample.iter().any(|sample| path.starts_with(sample));
+            exact = status.is_success() && sample.iter().any(|sample| path.starts_with(sample));
             got = Content::read(headers, body, exact);
             redaction.see_reply(headers, &got);
         }
-        Self { exchange, sent, got }
+        Self { exchange, sent, got, exact }
     }
 
     fn write(
@@ -227,7 +229,7 @@ impl Read {
         jobs: &mut HashMap<String, String>,
         notes: &mut Vec<String>,
     ) -> Result<Option<Written>, String> {
-        let Self { exchange, sent, got } = self;
+        let Self { exchange, sent, got, exact } = self;
         let id = name(&exchange, &got, jobs);
         let shown = shown(redaction, &id);
         let mut written = Written {
@@ -239,15 +241,30 @@ impl Read {
             hidden: vec![],
         };
         for content in [&sent, &got] {
-            if let Content::Text(text) = content
-                && matching::names_secret(text)
-                && !is_sample(&exchange, content, &got)
-            {
+            let text = match content {
+                Content::Text(text) => text.into(),
+                Content::Bytes(bytes) => String::from_utf8_lossy(bytes),
+                _ => continue,
+            };
+            if matching::names_secret(&text) && !(exact && std::ptr::eq(content, &got)) {
                 return Err(format!(
                     "a body of {shown} names a secret, and cannot be read as what it says it is, so the secret cannot \
                      be found. Nothing was written"
                 ));
             }
+        }
+        let compressed = |headers: &HeaderMap| {
+            headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| coding != "identity")
+        };
+        let reply = match &exchange.outcome {
+            Outcome::Reply { headers, .. } => Some(headers),
+            _ => None,
+        };
+        if compressed(&exchange.headers) || reply.is_some_and(compressed) {
+            return Err(format!(
+                "a body of {shown} is compressed, and cannot be searched for secrets; record it around a transport \
+                 that decodes it. Nothing was written"
+            ));
         }
         let (sent, got) = (redaction.content(sent, true), redaction.content(got, false));
         let mut headers = pairs(&exchange.headers, &REQUEST_HEADERS, |value| value);
@@ -365,12 +382,6 @@ impl Written {
         };
         Some(Json::object([place].into_iter().chain(checks)))
     }
-}
-
-/// Whether this is the body of a reply that is a sample or an archive, in which any word may stand.
-fn is_sample(exchange: &Exchange, content: &Content, got: &Content) -> bool {
-    let path = matching::below_base(exchange.uri.path());
-    std::ptr::eq(content, got) && (path.contains("/download-files/") || path.contains("/samples-fetch/"))
 }
 
 /// An id for messages. It comes from a path, and that may hold anything.
