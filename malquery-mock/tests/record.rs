@@ -279,7 +279,7 @@ fn a_secret_leaves_no_file_or_a_clean_one() {
                 ok.clone(),
             ),
             ("text", get("/x"), answer(200, &[("content-type", "text/html")], format!("<p>{secret}</p>"))),
-            ("bytes", get("/x"), answer(200, &[], [b"\0\x01", secret.as_bytes()].concat())),
+            ("bytes", get("/x"), answer(200, &[], [[0; 50].as_slice(), secret.as_bytes()].concat())),
             ("large bytes", get("/x"), answer(200, &[], [vec![0; 100_000], secret.into()].concat())),
             ("large reply", get("/x"), json_answer(200, &json!({"a": "x".repeat(100_000), "token": secret}))),
             (
@@ -382,6 +382,75 @@ fn a_leak_is_told_with_its_place_and_not_its_value() {
          client_secret of this recording. Nothing was written. If it is a dummy that is a part of other texts, take \
          an unusual one"
     );
+}
+
+#[test]
+fn what_headers_and_urls_carry_is_a_secret_elsewhere_too() {
+    let text = |text: &str| answer(200, &[("content-type", "text/plain")], text);
+    let mut sensitive = get("/x");
+    sensitive.headers_mut().insert("x-api-key", "the-k3y-of-the-proxy".parse().unwrap());
+    sensitive.headers_mut().get_mut("x-api-key").unwrap().set_sensitive(true);
+    let with = |name, value| request("GET", "/x", &[(name, value)], "");
+    let set_cookie = answer(200, &[("set-cookie", "sid=the-c00kie; path=/")], "the-c00kie");
+    for (request, response, secret) in [
+        (sensitive, text("for the-k3y-of-the-proxy"), "the-k3y-of-the-proxy"),
+        (with("cookie", "a=b; sid=the-c00kie"), text("for the-c00kie"), "the-c00kie"),
+        (
+            with("authorization", "Bearer a-t0ken-from-elsewhere"),
+            text("for a-t0ken-from-elsewhere"),
+            "a-t0ken-from-elsewhere",
+        ),
+        (
+            with("authorization", "Token a-t0ken-from-elsewhere"),
+            text("for a-t0ken-from-elsewhere"),
+            "a-t0ken-from-elsewhere",
+        ),
+        (with("authorization", "Basic dXNlcjpwNHNzdzByZA=="), text("for p4ssw0rd"), "p4ssw0rd"),
+        (get("http://user:p4ssw0rd@host/x"), text("for p4ssw0rd"), "p4ssw0rd"),
+        (get("/x"), set_cookie, "the-c00kie"),
+    ] {
+        let text = record(&[(request.clone(), response.clone())]).unwrap();
+        assert!(!text.contains(secret), "{text}");
+        assert!(!text.contains("user"), "{text}");
+        // What is sent is not changed, so there it is refused.
+        let mut again = request;
+        *again.body_mut() = secret.as_bytes().to_vec();
+        record(&[(again, response)]).unwrap_err();
+    }
+}
+
+#[test]
+fn what_is_appended_to_is_searched_and_its_pseudonyms_are_not_given_again() {
+    let job = |path: &'static str, id: &'static str| {
+        let reply = json!({"meta": {"reqid": id}});
+        (request("POST", path, &[], ""), json_answer(200, &reply))
+    };
+    let (folder, path) = folder();
+    let run = |mode, (request, response): (Sent, Got)| {
+        let (transport, guard) = begin(&path, mode, Service(|_: &Sent| Ok(response.clone())));
+        take(&transport, request).unwrap();
+        guard.close().map_err(|error| error.to_string())
+    };
+    run(Mode::Record, job("/a", "11112222-3333-6ea1-8b4e-5d1f0c7a9e33")).unwrap();
+    run(Mode::Append, job("/b", "44445555-6666-6ea1-8b4e-5d1f0c7a9e33")).unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    for number in ["000000000001", "000000000002"] {
+        assert_eq!(text.matches(number).count(), 1, "{text}");
+    }
+
+    let login = |secret: &str| {
+        let form = [("content-type", "application/x-www-form-urlencoded")];
+        (request("POST", "/login", &form, format!("client_secret={secret}")), answer(200, &[], ""))
+    };
+    // It came by hand into the cassette, or into a file beside it.
+    fs::write(&path, text.replacen("\"uri\": \"/a\"", "\"uri\": \"/s3cret-by-hand\"", 1)).unwrap();
+    let error = run(Mode::Append, login("s3cret-by-hand")).unwrap_err();
+    assert!(error.contains("in \"a\" there would be a secret"), "{error}");
+    let large = answer(200, &[], [vec![0; 100_000], b"s3cret-in-a-file".into()].concat());
+    run(Mode::Record, (get("/x"), large)).unwrap();
+    let error = run(Mode::Append, login("s3cret-in-a-file")).unwrap_err();
+    assert!(error.contains("in \"test/x-"), "{error}");
+    assert_eq!(names(folder.path()), ["test", "test.json"]);
 }
 
 #[test]
