@@ -23,6 +23,9 @@ mod digest;
 #[allow(dead_code, unused_imports)]
 #[path = "../src/json.rs"]
 mod json;
+#[allow(dead_code)]
+#[path = "../src/secret.rs"]
+mod secret;
 
 use std::fs;
 use std::path::Path;

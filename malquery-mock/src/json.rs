@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::diff;
-use crate::matching::{is_placeholder, is_secret_field};
+use crate::secret::{is_placeholder, is_secret_field};
 
 /// How deep arrays and objects may nest.
 const MAX_DEPTH: usize = 100;

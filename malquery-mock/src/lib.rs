@@ -168,6 +168,7 @@ mod record;
 mod redact;
 pub mod reply;
 mod save;
+mod secret;
 #[cfg(feature = "server")]
 mod server;
 #[cfg(feature = "service")]

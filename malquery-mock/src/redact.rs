@@ -11,8 +11,9 @@ use http::{HeaderMap, Uri, header};
 use url::form_urlencoded;
 
 use crate::json::{self, Json, Value};
-use crate::matching::{self, Pairs, SECRET_FIELDS};
+use crate::matching::{self, Pairs};
 use crate::pseudonym;
+use crate::secret::{self, SECRET_FIELDS};
 
 /// Shorter secrets are replaced where they have a name, and not looked for elsewhere: they are part of any text.
 const MIN_SECRET: usize = 4;
@@ -209,7 +210,7 @@ impl Redaction {
     }
 
     fn secret(&mut self, value: &[u8], what: &'static str) {
-        let placeholder = std::str::from_utf8(value).is_ok_and(matching::is_placeholder);
+        let placeholder = std::str::from_utf8(value).is_ok_and(secret::is_placeholder);
         if !value.is_empty() && !placeholder {
             self.secrets.entry(value.to_vec()).or_insert(what);
         }
@@ -571,7 +572,7 @@ mod tests {
             before in "[a-zA-Z0-9+/]{0,5}",
             after in "[a-zA-Z0-9+/]{0,5}",
         ) {
-            prop_assume!(!matching::is_placeholder(&secret));
+            prop_assume!(!secret::is_placeholder(&secret));
             let redaction = knowing(&secret);
             let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
             let json = crate::json::quote(&secret);

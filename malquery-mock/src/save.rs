@@ -18,6 +18,7 @@ use crate::matching;
 use crate::record::{End, Exchange, Outcome};
 use crate::redact::{Content, Leak, Redaction};
 use crate::reply::Fault;
+use crate::secret;
 
 /// Larger bodies of replies go to files of their own.
 const MAX_INLINE: usize = 64 * 1024;
@@ -246,7 +247,7 @@ impl Read {
                 Content::Bytes(bytes) => String::from_utf8_lossy(bytes),
                 _ => continue,
             };
-            if matching::names_secret(&text) && !(exact && std::ptr::eq(content, &got)) {
+            if secret::names_secret(&text) && !(exact && std::ptr::eq(content, &got)) {
                 return Err(format!(
                     "a body of {shown} names a secret, and cannot be read as what it says it is, so the secret cannot \
                      be found. Nothing was written"

@@ -13,6 +13,7 @@ use crate::diff;
 use crate::digest;
 use crate::json::{Json, Value};
 use crate::matching;
+use crate::secret;
 
 /// The longest body that is shown. A longer one is told by its length and hash, as binary ones are.
 const MAX_SHOWN: usize = 256 * 1024;
@@ -253,7 +254,7 @@ impl Log {
         }
         if media_type(request.headers()) == FORM {
             for (name, value) in form_urlencoded::parse(request.body()) {
-                if matching::is_secret_field(&name) {
+                if secret::is_secret_field(&name) {
                     self.add_secret(value.into_owned());
                 }
             }
@@ -318,13 +319,13 @@ impl Text {
         if self.length == 0 {
             // Nothing to show, and nothing to say of it.
         } else if let Some(json) = self.json() {
-            json.pretty(0, &matching::is_secret_field, &mut shown);
+            json.pretty(0, &secret::is_secret_field, &mut shown);
         } else if let Some(text) = self.text().filter(|_| self.media_type == FORM) {
             for (name, value) in form_urlencoded::parse(text.as_bytes()) {
-                let value = if matching::is_secret_field(&name) { "[redacted]".into() } else { value };
+                let value = if secret::is_secret_field(&name) { "[redacted]".into() } else { value };
                 let _ = writeln!(shown, "{name}={value}");
             }
-        } else if let Some(text) = self.text().filter(|text| !matching::names_secret(text)) {
+        } else if let Some(text) = self.text().filter(|text| !secret::names_secret(text)) {
             shown.push_str(text);
         } else {
             let kind =
@@ -381,7 +382,7 @@ fn find_secrets(json: &Json, out: &mut Vec<String>) {
         Value::Object(members) => {
             for (key, value) in members {
                 match &value.value {
-                    Value::String(text) if matching::is_secret_field(key) => out.push(text.clone()),
+                    Value::String(text) if secret::is_secret_field(key) => out.push(text.clone()),
                     _ => find_secrets(value, out),
                 }
             }
