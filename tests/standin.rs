@@ -170,9 +170,17 @@ impl StandIn {
     }
 
     /// Submits a recorded job anew, so that nothing was asked about it yet.
-    fn submit(&self, recorded_id: &str) -> String {
-        let request = &self.jobs[recorded_id];
-        let given = self.ask(request, &json!({}));
+    fn submit(&self, recorded_id: &str, is_archive: bool) -> String {
+        // Where only the poll or the archive was recorded, any job will do.
+        let (path, body) = match is_archive {
+            true => ("entities/samples-multidownload", json!({"samples": [&self.samples[0]]})),
+            false => (
+                "queries/exact-search",
+                json!({"patterns": [{"type": "ascii", "value": "found by nothing else"}]}),
+            ),
+        };
+        let any = json!({"method": "POST", "uri": format!("/malquery/{path}/v1"), "body": {"json": body}});
+        let given = self.ask(self.jobs.get(recorded_id).unwrap_or(&any), &json!({}));
         let given: Value = serde_json::from_slice(&given.body).unwrap();
         given["meta"]["reqid"].as_str().unwrap().to_owned()
     }
@@ -198,7 +206,7 @@ impl StandIn {
             return self.send(method, path, form.into_bytes());
         }
         if path.contains("/requests/") || path.contains("/samples-fetch/") {
-            let id = self.submit(&ids[0]);
+            let id = self.submit(&ids[0], path.contains("/samples-fetch/"));
             let poll =
                 |id: &str| self.send("GET", &format!("/malquery/entities/requests/v1?ids={id}"), Vec::new());
             let first = poll(&id);
@@ -232,6 +240,12 @@ fn check(cassette: &Path) -> Vec<String> {
         // A fault of the network is no reply.
         let Some(status) = response["status"].as_u64() else { continue };
         let recorded = &response["body"]["json"];
+        // There is no other cloud, what is revoked here is no token of its own, and a quota that is used up has a
+        // reply of the shape of the operation, which the tests of the quotas look at.
+        let is_used_up = status == 429 && recorded["meta"]["reqid"].is_string();
+        if (300..400).contains(&status) || interaction["id"] == "revoke" || is_used_up {
+            continue;
+        }
         if recorded["meta"]["reqid"].is_string() && request["method"] == "POST" {
             let id = recorded["meta"]["reqid"].as_str().unwrap().to_owned();
             stand_in.jobs.insert(id, request.clone());
