@@ -198,6 +198,9 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
 
     /// Says which option ended the command.
     pub(crate) fn explain(&self, error: Error) -> Failure {
+        if matches!(error, Error::Stopped) {
+            return Failure::Failed("interrupted".into());
+        }
         let time_is_up = matches!(&error, Error::Flow { error: FlowError::TimeUp { .. }, .. });
         match (Failure::from(error), time_is_up) {
             (Failure::Failed(message), true) => {

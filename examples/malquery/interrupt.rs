@@ -6,21 +6,41 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::{fs, process};
+use std::{fs, process, thread};
 
 use crate::output::note;
 
 static HINT: Mutex<Option<String>> = Mutex::new(None);
-static WAIT_FOR: Mutex<Option<WaitFor>> = Mutex::new(None);
+static GATE: Mutex<Gate> = Mutex::new(Gate { stopped: false, exiting: false, wait_for: None });
 static IS_NO_ERROR: AtomicBool = AtomicBool::new(false);
-static STOPPED: AtomicBool = AtomicBool::new(false);
 static SCRATCH: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// What the command and Ctrl-C know of each other.
+struct Gate {
+    /// Ctrl-C came.
+    stopped: bool,
+    /// The process ends any moment, and nothing is to be begun.
+    exiting: bool,
+    wait_for: Option<WaitFor>,
+}
 
 /// What Ctrl-C waits for.
 #[derive(Clone, Copy)]
 enum WaitFor {
     Reply,
     Sample,
+}
+
+/// The gate, unless the process is about to end: then who asks waits for that.
+fn gate() -> MutexGuard<'static, Gate> {
+    loop {
+        let gate = lock(&GATE);
+        if !gate.exiting {
+            return gate;
+        }
+        drop(gate);
+        thread::park();
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -30,8 +50,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Listens for Ctrl-C from now on.
 pub(crate) fn listen() {
     let listening = ctrlc::set_handler(|| {
-        let first = !STOPPED.swap(true, Ordering::SeqCst);
-        match *lock(&WAIT_FOR) {
+        let mut gate = lock(&GATE);
+        let first = !std::mem::replace(&mut gate.stopped, true);
+        match gate.wait_for {
             Some(WaitFor::Reply) if first => {
                 note(format_args!(
                     "waiting for the reply to a submission, lest its id be lost; Ctrl-C again ends at once"
@@ -40,8 +61,9 @@ pub(crate) fn listen() {
             }
             // It ends with the next read.
             Some(WaitFor::Sample) => return,
-            _ => {}
+            _ => gate.exiting = true,
         }
+        drop(gate);
         if IS_NO_ERROR.load(Ordering::SeqCst) {
             process::exit(0);
         }
@@ -67,17 +89,17 @@ pub(crate) fn is_no_error() {
 
 /// A submission goes out, or its reply was taken: in between Ctrl-C waits.
 pub(crate) fn submitting(under_way: bool) {
-    *lock(&WAIT_FOR) = under_way.then_some(WaitFor::Reply);
+    gate().wait_for = under_way.then_some(WaitFor::Reply);
 }
 
 /// Samples are being extracted: Ctrl-C waits, and who extracts looks at [`stopped`].
 pub(crate) fn extracting(under_way: bool) {
-    *lock(&WAIT_FOR) = under_way.then_some(WaitFor::Sample);
+    gate().wait_for = under_way.then_some(WaitFor::Sample);
 }
 
 /// Whether Ctrl-C came in between.
 pub(crate) fn stopped() -> bool {
-    STOPPED.load(Ordering::SeqCst)
+    gate().stopped
 }
 
 /// What to say on how to go on.
