@@ -45,7 +45,7 @@ use crate::types::{Json, ReplyMeta, RequestId, Sha256, Submitted};
 /// Sends a request and gives the reply, whatever its status. Implement it for the HTTP client of your choice.
 ///
 /// Send the request as it is, follow no redirect, and check certificates. A request carries what is known of
-/// its operation ([`Meta`](crate::operation::Meta)) and, where there is a limit, the time that is left ([`TimeLeft`])
+/// its operation ([`Meta`]) and, where there is a limit, the time that is left ([`TimeLeft`])
 /// as extensions. A download has no limit unless the client has a deadline, so bound the silence between two bytes.
 /// An empty body means none: a GET goes out without `content-length`. A transport that decodes a body (gzip) takes
 /// `content-length` and `content-encoding` out of the head, and leaves alone what was asked for as `identity`.
