@@ -253,9 +253,10 @@ fn every_json_command_prints_one_document_offline_and_the_same_from_a_server() {
             ["meta", "resources", "errors"].iter().all(|name| document.get(name).is_some()),
             "{document}"
         );
-        let served = Server::with_cassette().run(args);
+        let server = Server::with_cassette();
+        let served = server.run(args);
         assert_eq!(served.json(), document, "{args:?}");
-        assert_eq!(served.stderr, replayed.stderr);
+        assert_eq!(served.stderr.replace(&format!(" --base-url {}", server.base), ""), replayed.stderr);
     }
 }
 
@@ -1113,6 +1114,22 @@ fn without_credentials_it_searches_the_files_that_ship_with_it() {
         demo(&["exact-search", "--wait", "--filetype", "pe32", "--pattern", "wide:powershell"]).json();
     assert_eq!(found["resources"].as_array().unwrap().len(), 1);
     assert_eq!(found["resources"][0]["family"], "Demo");
+}
+
+#[test]
+fn what_outlives_a_command_is_not_promised_offline() {
+    let out = folder();
+    let state = in_folder(&out, "state.json");
+    let target = in_folder(&out, "out");
+    for args in [
+        &["exact-search", "--pattern", "ascii:a", "--state", &state][..],
+        &["collect", "--pattern", "ascii:a", "--state", &state, "--output-dir", &target],
+    ] {
+        assert!(demo(args).error(2).contains("malquery serve"));
+    }
+    let mut quotas = command(&["quotas"]);
+    assert!(run(quotas.env("FALCON_BASE_URL", "http://127.0.0.1:1")).error(2).contains("FALCON_CLIENT_ID"));
+    assert_eq!(names(&out), [""; 0]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use malquery_mock::{Mock, MockGuard, Transcript, VirtualClock, reply, script};
+use malquery_mock::{Corpus, Mock, MockGuard, Service, Transcript, VirtualClock, reply, script};
 use malquery_proto::client::{Collect, CollectStep, Collected, Error, JobStep};
 use malquery_proto::flow::{Auth, FlowError};
 use malquery_proto::operations::{ExactSearch, Hunt, SamplesMultidownload};
@@ -263,12 +263,12 @@ fn a_job_too_large_for_the_quota_is_refused_before_it_costs_anything() {
 fn it_goes_on_from_any_step_and_submits_nothing_twice() {
     let mut fetches = Vec::new();
     for stop in 0.. {
-        let mut replies = service(&[HELLO, WORLD], ARCHIVE);
-        // Should the archive be fetched a second time.
-        replies.push(zip(ARCHIVE));
-        let transcript = Transcript::new(script(replies).with_tokens().transport());
-        let auth = || Auth::new(Cloud::Us1, Credentials::new("an-id", "a-secret"));
-        let client = || Client::new(transcript.clone(), VirtualClock::new(), auth());
+        let corpus = Corpus::from_bytes([b"hello".to_vec(), b"hello again".to_vec()]);
+        let clock = VirtualClock::new();
+        let service = Service::new(corpus).clock(clock.clone());
+        let transcript = Transcript::new(service.clone());
+        let auth = || Auth::new(Cloud::Us1, Credentials::new(Service::CLIENT_ID, Service::CLIENT_SECRET));
+        let client = || Client::new(transcript.clone(), clock.clone(), auth());
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("samples.zip");
         let mut step = 0;
@@ -288,15 +288,18 @@ fn it_goes_on_from_any_step_and_submits_nothing_twice() {
         let mut job: Collect = serde_json::from_str(&stored).unwrap();
         let collected = if job.archive().is_some() {
             // It was stopped while the archive was verified, which needs no request.
-            assert_eq!(fs::read(&path).unwrap(), ARCHIVE);
             job.verify(false, |_, _| ControlFlow::Continue(())).unwrap()
         } else {
             assert_eq!(names(folder.path()), [""; 0], "{stop}");
             let output = OutputFile::create(&path, false).unwrap();
             client().collect(&mut job, output, |_, _| ControlFlow::Continue(())).unwrap()
         };
-        assert_eq!(hashes(&collected.samples.found), [HELLO, WORLD].map(sha256), "{stop}");
-        assert_eq!(collected.archive.unwrap().bytes, ARCHIVE.len() as u64);
+        assert!(
+            collected.samples.is_complete() && collected.samples.found.len() == 2,
+            "{stop}: {collected:?}"
+        );
+        assert_eq!(collected.archive.unwrap().bytes, fs::metadata(&path).unwrap().len());
+        assert_eq!(service.counts().downloads, 2);
         let text = transcript.to_string();
         let count = |line: &str| text.lines().filter(|shown| shown.starts_with(line)).count();
         assert_eq!(count("> POST /malquery"), 2, "{stop}");
@@ -379,7 +382,38 @@ fn what_is_there_is_replaced_only_if_that_is_wanted() {
     assert_eq!(collected.samples.found.len(), 4);
     assert_eq!(names(folder.path()).len(), 5);
     let mut job = Collect::new(search(1));
-    assert!(matches!(job.verify(false, |_, _| ControlFlow::Continue(())), Err(Error::File { .. })));
+    assert!(matches!(job.verify(false, |_, _| ControlFlow::Continue(())), Err(Error::Archive(_))));
+}
+
+#[test]
+fn what_is_stopped_once_stops_also_when_a_job_is_just_done() {
+    for stop in 0.. {
+        let run = Run::new(service(&[HELLO], ARCHIVE));
+        let mut step = -1;
+        let mut job = Collect::new(search(9));
+        // Once, and not again.
+        let result = run.collect(&mut job, |_, _| {
+            step += 1;
+            if step == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        if step < stop {
+            return run.guard.finish();
+        }
+        assert!(matches!(result, Err(Error::Stopped)), "{stop}: {result:?}");
+        std::mem::forget(run.guard);
+    }
+}
+
+#[test]
+fn a_folder_that_is_not_there_is_found_out_before_anything_is_paid_for() {
+    let run = Run::new([]);
+    for folder in ["none", "samples"] {
+        fs::write(run.folder.path().join("samples"), "a file").unwrap();
+        let mut job = Collect::new(search(9)).extract(run.folder.path().join(folder));
+        let error = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap_err();
+        assert!(matches!(error, Error::File { .. }), "{error:?}");
+    }
+    run.guard.finish();
 }
 
 #[test]

@@ -284,6 +284,18 @@ impl Call {
     pub(crate) fn is_resume(&self) -> bool {
         matches!(self, Self::Resume { .. })
     }
+
+    /// Whether it counts on jobs that outlive it.
+    pub(crate) fn keeps_state(&self) -> bool {
+        match self {
+            Self::ExactSearch { wait, .. }
+            | Self::Hunt { wait, .. }
+            | Self::Request { wait, .. }
+            | Self::Multidownload { wait, .. } => wait.state.is_some(),
+            Self::Collect { state, .. } => state.is_some(),
+            call => call.is_resume(),
+        }
+    }
 }
 
 impl Wait {

@@ -32,7 +32,11 @@ pub(crate) fn extract(archive: &Path, folder: &Path, force: bool) -> Result<(), 
     let mut progress = Progress::default();
     let result = collect.verify(force, |collect, step| progress.step(collect, step, archive));
     progress.end();
-    let collected = result.map_err(|error| failed(error, archive, &Failure::from))?;
+    let named = |error: Error| match Failure::from(error) {
+        Failure::Failed(why) => Failure::Failed(format!("{}: {why}", archive.display())),
+        failure => failure,
+    };
+    let collected = result.map_err(|error| failed(error, archive, &named))?;
     show(json!({"path": archive.to_string_lossy()}), collected.samples)
 }
 
@@ -222,6 +226,7 @@ impl Progress {
 fn failed(error: Error, path: &Path, explain: &dyn Fn(Error) -> Failure) -> Failure {
     if let Error::Archive(error) = &error
         && let Some(report) = ArchiveError::report(error)
+        && !report.found.is_empty()
     {
         let document = json!({"path": path.to_string_lossy(), "contents": contents(report)});
         if let Err(failure) = print(&document) {

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::args::{Call, Patterns, Results, Session, Wait};
 use crate::collect::{Collecting, fetch_again, warn_of_zip};
 use crate::interrupt::{self, Scratch};
-use crate::output::{Failure, bar, note, print, print_reply, print_table, spinner};
+use crate::output::{Failure, bar, note, print, print_reply, print_table, quoted, spinner};
 use crate::state::State;
 use crate::watch::Watch;
 
@@ -37,12 +37,16 @@ pub(crate) fn run<T: Transport, C: Clock>(
             if wait.is_set() {
                 commands.start(search, &wait)
             } else {
-                submitted(|| client.exact_search(&search))
+                submitted(session, || client.exact_search(&search))
             }
         }
         Call::Hunt { rule, options, wait } => {
             let hunt = commands.rule(&rule)?.options(options.into());
-            if wait.is_set() { commands.start(hunt, &wait) } else { submitted(|| client.hunt(&hunt)) }
+            if wait.is_set() {
+                commands.start(hunt, &wait)
+            } else {
+                submitted(session, || client.hunt(&hunt))
+            }
         }
         Call::Request { id, wait } if wait.is_set() => {
             commands.wait_and_print(client.attach(id).flow().clone(), &wait)
@@ -55,7 +59,7 @@ pub(crate) fn run<T: Transport, C: Clock>(
             if wait.is_set() {
                 commands.start(SamplesMultidownload::new(samples), &wait)
             } else {
-                submitted(|| client.samples_multidownload(samples))
+                submitted(session, || client.samples_multidownload(samples))
             }
         }
         Call::Download { sample, output } => commands.download(sample, output),
@@ -83,6 +87,10 @@ pub(crate) fn check_rule(path: &Path) -> Result<(), Failure> {
 
 fn compile(path: &Path, text: &str) -> Result<Rule, Failure> {
     Rule::compile(text).map_err(|error| {
+        // The line and the place in it.
+        for line in error.to_string().lines().skip(1) {
+            note(format_args!("{line}"));
+        }
         let place = format!("{}:{}:{}", path.display(), error.line(), error.column());
         Failure::Invalid(format!("{place}: {}", error.message()))
     })
@@ -138,7 +146,14 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
     pub(crate) fn new_state(&self, path: &Path) -> Result<State, Failure> {
         let mut state = State::take(path)?;
         // What is there may be the state of a job that is paid for. The file itself is made in every step.
-        drop(self.create(path.to_owned())?);
+        drop(self.create(path.to_owned()).map_err(|failure| match failure {
+            Failure::Invalid(why) => Failure::Invalid(format!(
+                "{why}; if it is the state of a job, go on with: {} resume {}",
+                self.session.program(),
+                quoted(path)
+            )),
+            failure => failure,
+        })?);
         // And so may what another process puts there meanwhile.
         state.is_new = !self.session.force;
         Ok(state)
@@ -251,12 +266,19 @@ fn read(path: &Path) -> Result<String, Failure> {
 
 /// Prints the reply to a submission.
 fn submitted<'a, T: Transport + 'a, C: Clock + 'a>(
+    session: &Session,
     submit: impl FnOnce() -> Result<Job<'a, T, C>, Error>,
 ) -> Result<(), Failure> {
     interrupt::submitting(true);
     let job = submit()?;
     // Also here, should standard output be full: it was paid for.
-    note(format_args!("submitted; the request id is {}", job.id()));
+    let id = job.id();
+    note(format_args!("submitted; the request id is {id}"));
+    // The reply says `done` of itself.
+    note(format_args!(
+        "the job has only begun; wait for its results with: {} request {id} --wait",
+        session.program()
+    ));
     interrupt::submitting(false);
     job.submitted().map_or(Ok(()), |reply| print_reply(&reply.output))
 }

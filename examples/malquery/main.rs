@@ -79,6 +79,13 @@ fn run(cli: Cli) -> Result<(), Failure> {
         }
         return commands::run(&client(UreqTransport::new(), SystemClock, auth, &session), &session, command);
     }
+    if command.keeps_state() {
+        return Err(Failure::Invalid(
+            "offline the jobs end with the command, and there is no state to keep; start `malquery serve` and give \
+             --base-url"
+                .into(),
+        ));
+    }
     let service = Service::new(corpus(&session)?);
     let credentials = Credentials::new(Service::CLIENT_ID, Service::CLIENT_SECRET);
     offline(service, credentials, &session, command)
@@ -159,9 +166,9 @@ fn client<T: Transport, C: Clock>(transport: T, clock: C, auth: Auth, session: &
     Client::new(transport, clock, auth).deadline(deadline).check_quota(session.check_quota)
 }
 
-/// A half of the credentials is a mistake, and no reason to run offline.
+/// A half of the credentials, or a service without them, is a mistake, and no reason to run offline.
 fn credentials_are_set() -> bool {
-    ["FALCON_CLIENT_ID", "FALCON_CLIENT_SECRET"]
+    ["FALCON_CLIENT_ID", "FALCON_CLIENT_SECRET", "FALCON_BASE_URL"]
         .iter()
         .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }

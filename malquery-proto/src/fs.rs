@@ -110,6 +110,17 @@ impl OutputFile {
     }
 }
 
+/// Whether there is a folder to write into.
+#[cfg(feature = "archive")]
+pub(crate) fn check_folder(path: &Path) -> Result<(), Error> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::NotADirectory, "it is no folder")),
+        Err(error) => Err(error),
+    }
+    .map_err(|error| Error::File { path: path.to_owned(), error })
+}
+
 /// Opens a file to read it, and tells its length.
 #[cfg(feature = "archive")]
 pub(crate) fn open(path: &Path) -> Result<(fs::File, u64), Error> {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Client, Clock, Cost, Error, JobStep, Transport};
-use crate::archive::{Archive, Limits, Report};
+use crate::archive::{Archive, ArchiveError, Limits, Report};
 use crate::flow::{JobFlow, Submission, Version};
-use crate::fs::{OutputFile, open};
+use crate::fs::{OutputFile, check_folder, open};
 use crate::operations::{GetSamples, SamplesMultidownload};
 use crate::stream::Received;
 use crate::types::{RequestId, Sample, Sha256};
@@ -21,6 +21,36 @@ use crate::types::{RequestId, Sample, Sha256};
 /// It serialises as a [`JobFlow`] does, so that a job that was paid for survives a restart. After an error the same
 /// value goes on where it was: nothing is submitted twice. Once the archive is there, [`Collect::verify`] goes on without
 /// a request.
+///
+/// ```
+/// # fn example<T: malquery_proto::Transport, C: malquery_proto::Clock>(
+/// #     client: &malquery_proto::Client<T, C>,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::ops::ControlFlow;
+///
+/// use malquery_proto::OutputFile;
+/// use malquery_proto::client::Collect;
+///
+/// // `state.json` was written by the observer of a former run, with `serde_json::to_vec(job)`.
+/// let mut job: Collect = serde_json::from_slice(&std::fs::read("state.json")?)?;
+/// let collected = if job.archive().is_some() {
+///     job.verify(false, |_, _| ControlFlow::Continue(()))?
+/// } else {
+///     let archive = OutputFile::create("samples.zip", false)?;
+///     client.collect(&mut job, archive, |job, _| match std::fs::write("state.json", store(job)) {
+///         Ok(()) => ControlFlow::Continue(()),
+///         Err(_) => ControlFlow::Break(()),
+///     })?
+/// };
+/// # let _ = collected;
+/// # fn store(job: &Collect) -> Vec<u8> { serde_json::to_vec(job).unwrap_or_default() }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A submission that was under way when its process died may have been billed, and is not sent again: the error is
+/// [`FlowError::Unsure`](crate::flow::FlowError::Unsure). Compare the quotas, then begin anew, with [`Collect::attach`] if
+/// the search has an id.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Collect {
     version: Version,
@@ -214,15 +244,15 @@ impl Collect {
     /// interrupted. It sends nothing.
     ///
     /// # Errors
-    /// [`Error::Archive`]; [`Error::File`] when there is no archive; [`Error::Stopped`].
+    /// [`Error::Archive`], also when the archive was not fetched yet; [`Error::File`] when it is gone; [`Error::Stopped`].
     pub fn verify(
         &mut self,
         overwrite: bool,
         mut observe: impl FnMut(&Self, CollectStep) -> ControlFlow<()>,
     ) -> Result<Collected, Error> {
         let Phase::Verify { archive: path, received, .. } = &self.phase else {
-            let error = io::Error::new(io::ErrorKind::NotFound, "the archive is not fetched yet");
-            return Err(Error::File { path: PathBuf::new(), error });
+            let error = io::Error::new(io::ErrorKind::NotFound, "it is not fetched yet");
+            return Err(ArchiveError::Read(error).into());
         };
         let received = received.map(|(bytes, sha256)| Received { bytes, sha256 });
         let (file, total) = open(path)?;
@@ -314,6 +344,10 @@ impl<T: Transport, C: Clock> Client<T, C> {
         mut archive: OutputFile,
         mut observe: impl FnMut(&Collect, CollectStep) -> ControlFlow<()>,
     ) -> Result<Collected, Error> {
+        if let Some(folder) = &job.extract {
+            // Before anything is paid for.
+            check_folder(folder)?;
+        }
         loop {
             match job.phase.clone() {
                 Phase::New(submission) => {
@@ -326,9 +360,12 @@ impl<T: Transport, C: Clock> Client<T, C> {
                         // Results that cannot be downloaded are not worth a hunt.
                         self.guard(Cost { hunts: 1, downloads: job.limit.map_or(1, u64::from) })?;
                     }
+                    let mut stopped = false;
                     let result = self.run_guarded(&mut flow, |flow, step| {
                         job.phase = Phase::Search(flow.clone());
-                        observe(job, CollectStep::Job(step))
+                        let step = observe(job, CollectStep::Job(step));
+                        stopped = step.is_break();
+                        step
                     });
                     job.search = flow.id().cloned();
                     job.phase = Phase::Search(flow);
@@ -339,18 +376,28 @@ impl<T: Transport, C: Clock> Client<T, C> {
                         let download = SamplesMultidownload::new(job.found.iter().copied());
                         Phase::Download(self.collect_flow(job, download.into()))
                     };
+                    // The search was done with the very step that should have been its last.
+                    if stopped {
+                        return Err(Error::Stopped);
+                    }
                 }
                 Phase::NothingFound => return Ok(job.report(None, Report::default())),
                 Phase::Download(mut flow) => {
+                    let mut stopped = false;
                     let result = self.run_job(&mut flow, |flow, step| {
                         job.phase = Phase::Download(flow.clone());
-                        observe(job, CollectStep::Job(step))
+                        let step = observe(job, CollectStep::Job(step));
+                        stopped = step.is_break();
+                        step
                     });
                     let id = flow.id().cloned();
                     job.phase = Phase::Download(flow);
                     result?;
                     if let Some(id) = id {
                         job.phase = Phase::Fetch(id);
+                    }
+                    if stopped {
+                        return Err(Error::Stopped);
                     }
                 }
                 Phase::Attached(id) => {
