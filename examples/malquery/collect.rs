@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::commands::{Commands, Output};
 use crate::interrupt;
-use crate::output::{Failure, bar, note, print, quoted};
+use crate::output::{Failure, bar, note, print, quoted, warn_of_errors};
 use crate::state::{Lock, State};
 use crate::watch::Watch;
 
@@ -237,7 +237,8 @@ fn failed(error: Error, path: &Path, explain: &dyn Fn(Error) -> Failure) -> Fail
 }
 
 fn show_collected(collected: Collected, path: &Path) -> Result<(), Failure> {
-    let Collected { search, results, found, download, archive, samples, .. } = collected;
+    let Collected { search, results, errors, found, download, archive, samples, .. } = collected;
+    warn_of_errors(&errors);
     if archive.is_none() {
         if !results.is_empty() {
             let count = results.len();
@@ -251,6 +252,7 @@ fn show_collected(collected: Collected, path: &Path) -> Result<(), Failure> {
         "search": search,
         "download": download,
         "samples": found,
+        "errors": errors,
         // JSON has no way to write a path that is not Unicode.
         "path": archive.map(|_| path.to_string_lossy()),
         "bytes": archive.map_or(0, |archive| archive.bytes),

@@ -12,14 +12,14 @@ use malquery_proto::operations::{
     ExactSearch, FuzzySearch, GetDownload, GetRequest, GetSamples, Hunt, SamplesMultidownload,
 };
 use malquery_proto::types::{RequestId, Sha256};
-use malquery_proto::yara::Rule;
+use malquery_proto::yara::{Rule, RuleError};
 use malquery_proto::{Client, Clock, OutputFile, Transport};
 use serde_json::{Value, json};
 
 use crate::args::{Call, Patterns, Results, Session, Wait};
 use crate::collect::{Collecting, fetch_again, warn_of_zip};
 use crate::interrupt::{self, Scratch};
-use crate::output::{Failure, bar, note, print, print_reply, print_table, quoted, spinner};
+use crate::output::{Failure, bar, note, print, print_reply, print_table, quoted, spinner, warn_of_errors};
 use crate::state::State;
 use crate::watch::Watch;
 
@@ -81,19 +81,17 @@ pub(crate) fn run<T: Transport, C: Clock>(
 
 /// Compiles a rule.
 pub(crate) fn check_rule(path: &Path) -> Result<(), Failure> {
-    let rule = compile(path, &read(path)?)?;
+    let rule = Rule::compile(&read(path)?).map_err(|error| refused(path, &error))?;
     print(&json!({"path": path.to_string_lossy(), "rule": rule.name()}))
 }
 
-fn compile(path: &Path, text: &str) -> Result<Rule, Failure> {
-    Rule::compile(text).map_err(|error| {
-        // The line and the place in it.
-        for line in error.to_string().lines().skip(1) {
-            note(format_args!("{line}"));
-        }
-        let place = format!("{}:{}:{}", path.display(), error.line(), error.column());
-        Failure::Invalid(format!("{place}: {}", error.message()))
-    })
+fn refused(path: &Path, error: &RuleError) -> Failure {
+    // The line and the place in it.
+    for line in error.to_string().lines().skip(1) {
+        note(format_args!("{line}"));
+    }
+    let place = format!("{}:{}:{}", path.display(), error.line(), error.column());
+    Failure::Invalid(format!("{place}: {}", error.message()))
 }
 
 /// A file to be written whole or not at all, also when Ctrl-C comes in between.
@@ -107,11 +105,11 @@ pub(crate) struct Commands<'a, T, C> {
 impl<T: Transport, C: Clock> Commands<'_, T, C> {
     /// A hunt with the rule of a file.
     fn rule(&self, path: &Path) -> Result<Hunt, Failure> {
-        let text = read(path)?;
+        let hunt = Hunt::new(read(path)?);
         if !self.session.no_check_rule {
-            compile(path, &text)?;
+            hunt.check().map_err(|error| refused(path, &error))?;
         }
-        Ok(Hunt::new(text))
+        Ok(hunt)
     }
 
     fn fuzzy_search(&self, patterns: Patterns, results: Results) -> Result<(), Failure> {
@@ -140,7 +138,9 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
 
     fn wait_and_print(&self, flow: JobFlow, wait: &Wait) -> Result<(), Failure> {
         let state = wait.state.as_deref().map(|path| self.new_state(path)).transpose()?;
-        print_reply(&self.wait(flow, state)?.output)
+        let reply = self.wait(flow, state)?;
+        warn_of_errors(&reply.errors);
+        print_reply(&reply.output)
     }
 
     pub(crate) fn new_state(&self, path: &Path) -> Result<State, Failure> {

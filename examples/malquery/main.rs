@@ -86,20 +86,26 @@ fn run(cli: Cli) -> Result<(), Failure> {
                 .into(),
         ));
     }
-    let service = Service::new(corpus(&session)?);
+    let service = Service::new(corpus(&session, false)?);
     let credentials = Credentials::new(Service::CLIENT_ID, Service::CLIENT_SECRET);
     offline(service, credentials, &session, command)
 }
 
 /// The files that stand in for the samples of MalQuery.
-fn corpus(session: &Session) -> Result<Corpus, Failure> {
+fn corpus(session: &Session, is_serving: bool) -> Result<Corpus, Failure> {
     let folder = session.corpus.as_deref().unwrap_or(DEMO.as_ref());
     let corpus = Corpus::open(folder).map_err(|error| Failure::invalid(&error))?;
     for skipped in corpus.skipped() {
         note(format_args!("warning: {skipped}"));
     }
     match &session.corpus {
+        Some(folder) if is_serving => {
+            note(format_args!("over {} files of {}", corpus.len(), folder.display()))
+        }
         Some(folder) => note(format_args!("offline, over {} files of {}", corpus.len(), folder.display())),
+        None if is_serving => {
+            note(format_args!("over {} harmless files that ship with this example", corpus.len()))
+        }
         None => note(format_args!(
             "no FALCON_CLIENT_ID and FALCON_CLIENT_SECRET: offline, over {} harmless files that ship with this example; \
              give --corpus DIR to search your own",
@@ -111,7 +117,10 @@ fn corpus(session: &Session) -> Result<Corpus, Failure> {
 
 /// Serves the stand-in until Ctrl-C.
 fn serve(session: &Session, port: u16) -> Result<(), Failure> {
-    let corpus = corpus(session)?;
+    if session.names_a_service() || session.replay.is_some() || session.record.is_some() {
+        return Err(Failure::Invalid("serve asks no service: give it --corpus and --port alone".into()));
+    }
+    let corpus = corpus(session, true)?;
     let failed = |error: &dyn std::error::Error| Failure::failed(error);
     let server = Server::start(Service::new(corpus), (Ipv4Addr::LOCALHOST, port).into())
         .map_err(|error| failed(&error))?;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use malquery_proto::client::Error;
-use malquery_proto::types::Sample;
+use malquery_proto::types::{ErrorItem, Sample};
 use serde::Serialize;
 use serde::ser::SerializeMap;
 use serde_json::Value;
@@ -79,6 +79,16 @@ pub(crate) fn quoted(path: &Path) -> String {
 pub(crate) fn note(message: fmt::Arguments<'_>) {
     // There is nowhere to say that standard error is gone.
     let _ = writeln!(io::stderr(), "{}", harmless(&message.to_string()));
+}
+
+/// Says what went wrong in part.
+pub(crate) fn warn_of_errors(errors: &[ErrorItem]) {
+    for error in errors {
+        note(format_args!(
+            "warning: {}",
+            error.message.as_deref().unwrap_or("the service reports an error without words")
+        ));
+    }
 }
 
 /// Prints the one document.

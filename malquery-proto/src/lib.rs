@@ -2,7 +2,8 @@
 //! rules, and downloaded.
 //!
 //! This crate builds `http::Request`s and reads `http::Response`s. It opens no socket, reads no clock, starts no
-//! thread, draws no random number and, but for the feature `fs`, touches no file. `malquery-ureq` adds what it
+//! thread, draws no random number and, but for the feature `fs`, touches no file. (To compile a YARA rule, the feature `yara`
+//! takes a thread for the sake of its stack.) `malquery-ureq` adds what it
 //! takes to call the service, `malquery-mock` what it takes to test without it.
 //!
 //! It has three layers, each of use without the next.

@@ -28,10 +28,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Compiles a rule. Parentheses and brackets may nest 20 levels deep.
-    ///
-    /// A rule that was written to do harm can still exhaust the stack, which ends the program: by thousands of
-    /// signs in a row, say. So do not compile rules of strangers on a small stack.
+    /// Compiles a rule of at most 64 KiB. Parentheses and brackets may nest 20 levels deep.
     ///
     /// # Errors
     /// Says what is wrong, and where.
@@ -40,6 +37,14 @@ impl Rule {
     }
 
     fn compile_with(text: &str, timeout: Duration) -> Result<Self, RuleError> {
+        if text.len() > MAX_RULE {
+            return Err(RuleError::new(text, 0..0, "the rule is longer than 64 KiB"));
+        }
+        on_large_stack(|| Self::compile_here(text, timeout))
+            .unwrap_or_else(|| Err(RuleError::new(text, 0..0, "there is no memory to compile the rule")))
+    }
+
+    fn compile_here(text: &str, timeout: Duration) -> Result<Self, RuleError> {
         let mut compiler = boreal::Compiler::new();
         let params = CompilerParams::default();
         compiler.set_params(params.disable_includes(true).parse_expression_recursion_limit(MAX_NESTING));
@@ -82,6 +87,20 @@ impl Rule {
 
 /// How deep parentheses and brackets may nest. A level may take 40 KiB of a stack, of which a thread has 2 MiB.
 const MAX_NESTING: u8 = 20;
+
+/// The longest rule, in bytes.
+const MAX_RULE: usize = 64 * 1024;
+
+/// What each byte of a rule may take of the stack: thousands of signs in a row are an expression as deep as that.
+const STACK: usize = MAX_RULE * 1024;
+
+/// Runs something that may need much of a stack.
+fn on_large_stack<T: Send>(run: impl FnOnce() -> T + Send) -> Option<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, run).ok()?;
+        thread.join().ok()
+    })
+}
 
 /// How often a string is counted. As YARA has it; a condition such as `#a > 5000` is never true with less.
 const MAX_MATCHES: u32 = 1_000_000;
@@ -227,8 +246,28 @@ mod tests {
         let deep = |open: &str, close: &str, depth| {
             format!("rule a {{ condition: {}true{} }}", open.repeat(depth), close.repeat(depth))
         };
+        for (sign, end) in [
+            ("not ", "true"),
+            ("- ", "1 == 1"),
+            ("-", "1 == 1"),
+            ("~", "1 == 1"),
+            ("defined ", "true"),
+            ("not defined ", "true"),
+            ("1+", "1 == 2"),
+            ("true == ", "true"),
+            ("\"a\" contains ", "\"a\""),
+            ("1 < ", "2"),
+        ] {
+            let count = (MAX_RULE - 60) / sign.len();
+            let text = format!("rule a {{ condition: {}{end} }}", sign.repeat(count));
+            assert!(text.len() <= MAX_RULE);
+            let error = Rule::compile(&text).unwrap_err();
+            assert_eq!(error.message(), "condition is too complex and reached max depth", "{sign}");
+        }
+        let long = format!("rule a {{ condition: true }} //{}", "x".repeat(MAX_RULE));
+        assert_eq!(Rule::compile(&long).unwrap_err().message(), "the rule is longer than 64 KiB");
         for rule in [
-            deep("(", ")", 100_000),
+            deep("(", ")", 10_000),
             deep("uint8(", ")", 100_000),
             format!(
                 "rule a {{ strings: $a = /{}a{}/ condition: $a }}",

@@ -25,12 +25,18 @@ pub(super) fn document(body: &[u8]) -> Result<Map<String, Value>, String> {
 }
 
 /// `patterns`, of which there is at least one.
+/// Each is looked for in each file, so there has to be an end.
+const MAX_PATTERNS: usize = 100;
+
 pub(super) fn patterns(document: &Map<String, Value>) -> Result<Vec<Pattern>, String> {
     let list = match document.get("patterns") {
         Some(Value::Array(list)) if !list.is_empty() => list,
         Some(Value::Array(_)) | None => return Err("patterns must hold at least one pattern".into()),
         Some(other) => return Err(format!("patterns must be a list, not {}", kind(other))),
     };
+    if list.len() > MAX_PATTERNS {
+        return Err(format!("patterns may hold {MAX_PATTERNS} patterns, and holds {}", list.len()));
+    }
     list.iter()
         .enumerate()
         .map(|(index, pattern)| {

@@ -13,7 +13,7 @@ use crate::flow::{JobFlow, Submission, Version};
 use crate::fs::{OutputFile, check_folder, open};
 use crate::operations::{GetSamples, SamplesMultidownload};
 use crate::stream::Received;
-use crate::types::{RequestId, Sample, Sha256};
+use crate::types::{ErrorItem, RequestId, Sample, Sha256};
 
 /// The whole job, and how far it is: search or hunt, schedule the samples that were found, wait, fetch the archive,
 /// and verify what is in it. [`Client::collect`] runs it.
@@ -63,6 +63,8 @@ pub struct Collect {
     /// Too much to be stored in every step.
     #[serde(skip)]
     results: Vec<Sample>,
+    #[serde(skip)]
+    errors: Vec<ErrorItem>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -100,6 +102,8 @@ pub struct Collected {
     pub search: Option<RequestId>,
     /// Its results; none when the search was done by another process, before this one went on.
     pub results: Vec<Sample>,
+    /// What the service said went wrong in part in the search or in the download.
+    pub errors: Vec<ErrorItem>,
     /// The samples that were found, each once: those of the results that have a SHA-256, and no more than the limit
     /// of the search.
     pub found: Vec<Sha256>,
@@ -162,6 +166,7 @@ impl Collect {
             search: None,
             found: Vec::new(),
             results,
+            errors: Vec::new(),
         }
     }
 
@@ -288,6 +293,7 @@ impl Collect {
         Collected {
             search: self.search.clone(),
             results: std::mem::take(&mut self.results),
+            errors: std::mem::take(&mut self.errors),
             found: self.found.clone(),
             download: self.download().cloned(),
             archive,
@@ -369,7 +375,9 @@ impl<T: Transport, C: Clock> Client<T, C> {
                     });
                     job.search = flow.id().cloned();
                     job.phase = Phase::Search(flow);
-                    job.take(result?.output.resources);
+                    let done = result?.output;
+                    job.errors = done.errors;
+                    job.take(done.resources);
                     job.phase = if job.found.is_empty() {
                         Phase::NothingFound
                     } else {
@@ -392,7 +400,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
                     });
                     let id = flow.id().cloned();
                     job.phase = Phase::Download(flow);
-                    result?;
+                    job.errors.extend(result?.output.errors);
                     if let Some(id) = id {
                         job.phase = Phase::Fetch(id);
                     }
