@@ -115,6 +115,15 @@ impl Extra {
         self.0.get_or_insert_with(|| Box::new(Vec::with_capacity(1))).push((name.into(), Json(value)));
     }
 
+    pub(crate) fn forget(&mut self, name: &str) {
+        if let Some(entries) = &mut self.0 {
+            entries.retain(|(key, _)| key != name);
+            if entries.is_empty() {
+                self.0 = None;
+            }
+        }
+    }
+
     fn entries(&self) -> &[Entry] {
         self.0.as_deref().map_or(&[], Vec::as_slice)
     }
@@ -523,7 +532,10 @@ macro_rules! model {
                             $(
                                 Key::$field => {
                                     let read: Read<$type> = map.next_value()?;
-                                    $field = Some(read.value);
+                                    if $field.replace(read.value).is_some() {
+                                        // Of a name that came twice the last counts.
+                                        extra.forget($crate::types::extra::wire_name!($field $($wire)?));
+                                    }
                                     if let Some(received) = read.keep {
                                         extra.keep($crate::types::extra::wire_name!($field $($wire)?), received);
                                     }

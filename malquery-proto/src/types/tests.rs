@@ -145,6 +145,22 @@ fn a_submission_without_an_id_is_an_error() {
 }
 
 #[test]
+fn of_a_field_that_comes_twice_the_last_counts() {
+    // Found by fuzzing: what was kept of the first stood beside the second, or was written in its place.
+    let read = |text: &str| serde_json::from_str::<Sample>(text).unwrap();
+    let sample = read(
+        r#"{"md5": "nonsense", "label": "Malware", "md5": "098f6bcd4621d373cade4e832627b4f6", "label": "malware"}"#,
+    );
+    assert_eq!(sample.label, Some(Label::Malware));
+    assert!(sample.md5.is_some() && sample.extra.is_empty());
+    let written = r#"{"md5":"098f6bcd4621d373cade4e832627b4f6","label":"malware"}"#;
+    assert_eq!(serde_json::to_string(&sample).unwrap(), written);
+    let sample = read(r#"{"filesize": 7, "filesize": null}"#);
+    assert_eq!(sample.filesize, None);
+    assert_eq!(serde_json::to_string(&sample).unwrap(), r#"{"filesize":null}"#);
+}
+
+#[test]
 fn a_change_by_the_caller_is_written() {
     let mut sample: Sample = serde_json::from_value(json!({"label": null, "filesize": "7"})).unwrap();
     sample.label = Some(Label::Clean);
