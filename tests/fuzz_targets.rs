@@ -1,0 +1,59 @@
+//! What is fuzzed with cargo-fuzz, fed the seeds, and the seeds cut off and with bytes changed: a smoke test that takes
+//! no nightly compiler. `tests/fuzz/README.md` tells how to fuzz.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+#[path = "fuzz/src/lib.rs"]
+#[allow(unreachable_pub, unused_imports)]
+mod targets;
+
+use targets::TARGETS;
+
+fn fuzz() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
+}
+
+fn seeds(target: &str) -> Vec<Vec<u8>> {
+    let folder = fuzz().join("seeds").join(target);
+    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files.iter().map(|file| fs::read(file).unwrap()).collect()
+}
+
+#[test]
+fn what_is_fuzzed_holds_for_the_seeds_and_what_is_near_them() {
+    for (name, target) in TARGETS {
+        let seeds = seeds(name);
+        assert!(!seeds.is_empty(), "{name} has no seeds");
+        for seed in &seeds {
+            target(seed);
+            for round in 1..=6 {
+                target(&seed[..seed.len() * round / 7]);
+                let mut changed = seed.clone();
+                if !changed.is_empty() {
+                    let at = (round * 2_654_435_761) % changed.len();
+                    changed[at] = changed[at].wrapping_add(round as u8).rotate_left(round as u32);
+                    target(&changed);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_target_has_a_program_and_seeds_and_there_are_no_others() {
+    let names: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    let listed = |folder: &str| -> BTreeSet<String> {
+        let entries = fs::read_dir(fuzz().join(folder)).unwrap();
+        let path = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().path();
+        entries.map(path).map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(listed("fuzz_targets"), names);
+    assert_eq!(listed("seeds"), names);
+    let manifest = fs::read_to_string(fuzz().join("Cargo.toml")).unwrap();
+    for name in names {
+        assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name}");
+    }
+}
