@@ -1,0 +1,232 @@
+//! How often memory is asked for. Unlike times, these counts do not vary from run to run or with what else a machine
+//! does, and so a test can hold them.
+//!
+//! The counter sees this thread alone, and counts a list that grows as an allocation for each time it does. The bounds
+//! are those measured, for a debug and a release build alike; fewer is no failure. Where lists grow by steps which
+//! another standard library may choose otherwise, the bound is for the whole and has room for some.
+
+use std::convert::Infallible;
+use std::hint::black_box;
+use std::io::{self, Read};
+use std::ops::ControlFlow;
+
+use allocation_counter::{AllocationInfo, measure};
+use http::{HeaderMap, StatusCode};
+use malquery_proto::client::{Client, Clock, Transport, TransportError};
+use malquery_proto::flow::{Auth, SendFailure};
+use malquery_proto::oauth2::BearerToken;
+use malquery_proto::operation::{JsonOperation, Operation, ResponseHead};
+use malquery_proto::operations::{
+    ExactSearch, FuzzySearch, GetDownload, GetMetadata, GetQuotas, GetRequest, GetSamples, Hunt,
+    SamplesMultidownload,
+};
+use malquery_proto::stream::StreamCheck;
+use malquery_proto::types::{FileType, MetaField, Pattern, Sample, SearchOptions, Sha256};
+use malquery_proto::{BaseUrl, Cloud, Timestamp};
+
+fn counted(run: impl FnOnce()) -> AllocationInfo {
+    let info = measure(run);
+    assert_eq!((info.count_current, info.bytes_current), (0, 0), "all memory was given back");
+    info
+}
+
+fn token() -> BearerToken {
+    BearerToken::new("a-token").unwrap()
+}
+
+fn samples(count: u8) -> impl Iterator<Item = Sha256> {
+    (0..count).map(|number| Sha256::from_bytes([number; 32]))
+}
+
+fn options() -> SearchOptions {
+    SearchOptions::new()
+        .limit(100)
+        .filter_meta([MetaField::Sha256, MetaField::Label])
+        .filter_filetypes([FileType::PE32, FileType::PE64])
+        .min_date("2024/01/01".parse().unwrap())
+        .max_size("8mb".parse().unwrap())
+}
+
+const META: &str = r#"{"query_time":91234567,"powered_by":"malquery-api","trace_id":"t","reqid":"r","reqtype":"hunt","status":"done"}"#;
+
+fn result(number: usize, rest: &str) -> String {
+    format!(
+        r#"{{"sha256":"{number:064x}","sha1":"{number:040x}","md5":"{number:032x}","filesize":{number},"filetype":"PE32","first_seen":"2020/06/09","label":"malware","family":"Emotet"{rest}}}"#
+    )
+}
+
+/// So many results, with something beyond the fields where `rest` says so.
+fn reply(results: usize, rest: &str) -> Vec<u8> {
+    let results: Vec<_> = (0..results).map(|number| result(number, rest)).collect();
+    format!(r#"{{"meta":{META},"resources":[{}],"errors":[]}}"#, results.join(",")).into_bytes()
+}
+
+#[test]
+fn requests_take_a_handful() {
+    fn build<O: Operation>(operation: &O) -> u64 {
+        let (base, token) = (BaseUrl::from(Cloud::Us1), token());
+        counted(|| drop(black_box(operation.request(&base, &token).unwrap()))).count_total
+    }
+    let patterns = || [Pattern::hex("8948208b48").unwrap(), Pattern::wide("powershell").unwrap()];
+    let id = || "3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab".parse().unwrap();
+    for (what, bound, count) in [
+        ("quotas", 10, build(&GetQuotas)),
+        ("fuzzy search", 11, build(&FuzzySearch::new(patterns()).limit(10))),
+        ("exact search", 12, build(&ExactSearch::new(patterns()).options(options()))),
+        ("hunt", 12, build(&Hunt::new("rule a { condition: true }").options(options()))),
+        ("request", 11, build(&GetRequest::new(id()))),
+        ("metadata", 11, build(&GetMetadata::new(samples(1)))),
+        // One for each id, to write it, and those of a URL that grows.
+        ("metadata of 100", 116, build(&GetMetadata::new(samples(100)))),
+        ("download", 11, build(&GetDownload::new(Sha256::from_bytes([7; 32])))),
+        ("samples", 11, build(&GetSamples::new(id()))),
+        ("multi-download of 100", 17, build(&SamplesMultidownload::new(samples(100)))),
+    ] {
+        assert!(count <= bound, "{what}: {count} allocations, not {bound} at the most");
+    }
+}
+
+fn read(body: &[u8]) -> AllocationInfo {
+    let headers = HeaderMap::new();
+    let head = ResponseHead { status: StatusCode::OK, headers: &headers };
+    let operation = GetRequest::new("r".parse().unwrap());
+    counted(|| drop(black_box(operation.response(head, body).unwrap())))
+}
+
+#[test]
+fn a_result_takes_one_and_the_reply_a_few() {
+    // One is the family, the only field that is a text.
+    for (results, bound) in [(0, 7), (10, 19), (1_000, 1_000 + 20), (10_000, 10_000 + 25)] {
+        let count = read(&reply(results, "")).count_total;
+        assert!(count <= bound, "{results} results: {count} allocations, not {bound} at the most");
+    }
+    // What is kept beside the fields takes three more: a list, its box, and the name.
+    let count = read(&reply(1_000, r#","new":1"#)).count_total;
+    assert!(count <= 4 * 1_000 + 20, "{count}");
+    // A list doubles when it grows, so that at the most three times its size is there at once.
+    let bytes = read(&reply(10_000, "")).bytes_max;
+    assert!(bytes <= 10_000 * (3 * size_of::<Sample>() as u64 + 8), "{bytes}");
+}
+
+#[test]
+fn a_chunk_of_a_download_takes_none() {
+    let chunk = [7; 64 * 1024];
+    let mut check = StreamCheck::new().expect_length(100 * 64 * 1024).cap(1 << 30);
+    let info = measure(|| (0..100).for_each(|_| check.update(black_box(&chunk)).unwrap()));
+    assert_eq!(info.count_total, 0);
+    // Of an archive the end is kept, which is in its place after twice 64 KiB.
+    let mut check = StreamCheck::new().expect_zip();
+    check.update(b"PK\x03\x04").unwrap();
+    (0..200).for_each(|_| check.update(&chunk[..1000]).unwrap());
+    let info = measure(|| (0..1000).for_each(|_| check.update(black_box(&chunk[..1000])).unwrap()));
+    assert_eq!(info.count_total, 0);
+
+    let sha256 = Sha256::from_bytes([0; 32]);
+    let client = client(Body::new("", &"a".repeat(1024), 10_000, ""));
+    let mut download = client.download(sha256).unwrap().output;
+    let mut buffer = [0; 1024];
+    let info = measure(|| {
+        for _ in 0..10_000 {
+            assert_eq!(download.read(&mut buffer).unwrap(), 1024);
+        }
+    });
+    assert_eq!(info.count_total, 0);
+}
+
+#[test]
+fn each_takes_no_more_memory_for_more_results() {
+    let each = |parts| {
+        let body = Body::new(
+            &format!(r#"{{"meta":{META},"resources":["#),
+            &(result(7, "") + ","),
+            parts,
+            r#"{}],"errors":[]}"#,
+        );
+        let client = client(body);
+        let mut results = 0;
+        let info = counted(|| {
+            let reply = client.each(&GetRequest::new("r".parse().unwrap()), |sample| {
+                black_box(sample);
+                results += 1;
+                ControlFlow::Continue(())
+            });
+            drop(reply.unwrap());
+        });
+        assert_eq!(results, parts + 1);
+        info
+    };
+    let (few, many) = (each(10), each(100_000));
+    assert_eq!((few.bytes_max, few.count_max), (many.bytes_max, many.count_max));
+    // The chunks in which it is read, twice 64 KiB, and one more while it begins.
+    assert!(many.bytes_max <= 200 * 1024, "{}", many.bytes_max);
+    // The family of each, and a chunk for every 64 KiB.
+    assert!(many.count_total <= 100_000 + 500, "{}", many.count_total);
+}
+
+/// A body of which a part is repeated, and that takes no more memory for it.
+#[derive(Clone)]
+struct Body {
+    pieces: [Vec<u8>; 3],
+    parts: usize,
+    at: (usize, usize),
+}
+
+impl Body {
+    fn new(head: &str, part: &str, parts: usize, tail: &str) -> Self {
+        Self { pieces: [head, part, tail].map(|piece| piece.into()), parts, at: (0, 0) }
+    }
+}
+
+impl Read for Body {
+    fn read(&mut self, mut buffer: &mut [u8]) -> io::Result<usize> {
+        let mut total = 0;
+        while !buffer.is_empty() && self.at.0 < self.parts + 2 {
+            let (piece, at) = &mut self.at;
+            let bytes = &self.pieces[usize::from(*piece > 0) + usize::from(*piece > self.parts)][*at..];
+            let count = (&bytes[..]).read(buffer)?;
+            if count == bytes.len() {
+                (*piece, *at) = (*piece + 1, 0)
+            } else {
+                *at += count
+            }
+            total += count;
+            buffer = &mut buffer[count..];
+        }
+        Ok(total)
+    }
+}
+
+fn client(body: Body) -> Client<Given, Still> {
+    Client::new(Given(body), Still, Auth::with_token(Cloud::Us1, token()))
+}
+
+struct Given(Body);
+
+impl Transport for Given {
+    type Body = Body;
+    type Error = Never;
+
+    fn execute(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Body>, Never> {
+        Ok(http::Response::new(self.0.clone()))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("it always answers")]
+struct Never(Infallible);
+
+impl TransportError for Never {
+    fn failure(&self) -> SendFailure {
+        match self.0 {}
+    }
+}
+
+struct Still;
+
+impl Clock for Still {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000)
+    }
+
+    fn sleep_until(&self, _: Timestamp) {}
+}
