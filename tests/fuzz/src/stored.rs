@@ -18,6 +18,10 @@ use super::input::{Input, assert_harmless};
 pub fn stored(data: &[u8]) {
     let end = data.iter().position(|byte| *byte == 0).unwrap_or(data.len());
     let (json, rest) = (&data[..end], data.get(end + 1..).unwrap_or_default());
+    if ["a-secret", "a-token"].iter().any(|secret| String::from_utf8_lossy(json).contains(secret)) {
+        // It could not be told from one that should not be stored.
+        return;
+    }
     if let Some(flow) = read::<JobFlow>(json) {
         Run::new([flow], renewable()).steps(&mut Input(rest));
     }
