@@ -6,8 +6,8 @@
 //! ```
 //!
 //! `MALQUERY_BENCH_MIB` is the size of the sample in MiB (1024 unless set), `MALQUERY_BENCH_ROUNDS` how often each is
-//! done (5 unless set). Both ask the same server, a process of its own, and take turns. Each reads 64 KiB at a time,
-//! hashes them and throws them away. The memory is known on Linux alone.
+//! done (5 unless set). Both ask the same server, a process of its own, with the same buffer and the same timeouts, and
+//! take turns. Each reads 64 KiB at a time, hashes them and throws them away. The memory is known on Linux alone.
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -24,8 +24,10 @@ use sha2::Digest;
 
 /// How much is read at a time.
 const CHUNK: usize = 64 * 1024;
-/// The input buffer of malquery-ureq.
+/// The input buffer of malquery-ureq, and its timeouts.
 const INPUT_BUFFER: usize = 512 * 1024;
+const CONNECT: Option<Duration> = Some(Duration::from_secs(10));
+const REPLY: Option<Duration> = Some(Duration::from_secs(60));
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -136,7 +138,16 @@ fn malquery(client: &Client, sha256: Sha256) -> Result<()> {
 }
 
 fn agent() -> ureq::Agent {
-    ureq::Agent::config_builder().proxy(None).input_buffer_size(INPUT_BUFFER).build().into()
+    ureq::Agent::config_builder()
+        .proxy(None)
+        .timeout_resolve(CONNECT)
+        .timeout_connect(CONNECT)
+        .timeout_per_write(REPLY)
+        .timeout_recv_response(REPLY)
+        .timeout_per_read(REPLY)
+        .input_buffer_size(INPUT_BUFFER)
+        .build()
+        .into()
 }
 
 fn bare(agent: &ureq::Agent, url: &str, sha256: Sha256) -> Result<()> {
