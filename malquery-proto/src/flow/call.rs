@@ -173,7 +173,8 @@ impl CallFlow {
             )),
             Bearer::Use(bearer, generation) => {
                 request.headers_mut().insert(http::header::AUTHORIZATION, bearer.header());
-                self.serial += 1;
+                // This and the counts below may come from a state that was stored, and be any number.
+                self.serial = self.serial.wrapping_add(1);
                 self.in_flight = true;
                 self.token_attempts = 0;
                 let ticket = Ticket(Kind::Call {
@@ -256,7 +257,7 @@ impl CallFlow {
             ResponseError::Api(api) if api.is_retryable() => Some(api.retry_at(now)),
             _ => None,
         };
-        self.token_attempts += auth.token_failed(&mut self.seen);
+        self.token_attempts = self.token_attempts.saturating_add(auth.token_failed(&mut self.seen));
         self.token_failed(now, auth, again, error.into())
     }
 
@@ -297,7 +298,7 @@ impl CallFlow {
     ) -> Result<(), FlowError> {
         if let Kind::Token { serial } = ticket.0 {
             auth.end_fetching(serial);
-            self.token_attempts += auth.token_failed(&mut self.seen);
+            self.token_attempts = self.token_attempts.saturating_add(auth.token_failed(&mut self.seen));
             let attempts = self.token_attempts;
             let error = FlowError::NoReply { operation: crate::oauth2::TOKEN_ID, attempts };
             let again = (why != SendFailure::NeverSent).then_some(None);
@@ -309,10 +310,10 @@ impl CallFlow {
                 Verdict::Fail(FlowError::Unsure { operation, reply: None })
             }
             SendFailure::NeverSent => {
-                Verdict::Fail(FlowError::NoReply { operation, attempts: self.attempts + 1 })
+                Verdict::Fail(FlowError::NoReply { operation, attempts: self.attempts.saturating_add(1) })
             }
             _ => {
-                let error = FlowError::NoReply { operation, attempts: self.attempts + 1 };
+                let error = FlowError::NoReply { operation, attempts: self.attempts.saturating_add(1) };
                 self.again(now, None, error)
             }
         };
@@ -378,7 +379,7 @@ impl CallFlow {
 
     /// Again after a pause, unless attempts or time are used up.
     fn again(&mut self, now: Timestamp, hint: Option<Timestamp>, error: FlowError) -> Verdict {
-        self.attempts += 1;
+        self.attempts = self.attempts.saturating_add(1);
         match self.pause_after(now, self.attempts, hint).filter(|time| self.lasts_until(now, *time)) {
             Some(time) => Verdict::Again(Some(time)),
             None => Verdict::Fail(error),

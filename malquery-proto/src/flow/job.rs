@@ -262,7 +262,7 @@ impl JobFlow {
             Some(JobStatus::Done) => Ok(JobProgress::Done(reply.into())),
             Some(JobStatus::Failed) => Err(FlowError::JobFailed(reply.into())),
             status => {
-                self.silent = if status.is_none() { self.silent + 1 } else { 0 };
+                self.silent = if status.is_none() { self.silent.saturating_add(1) } else { 0 };
                 if self.silent >= MOST_SILENT {
                     self.silent = 0;
                     return Err(FlowError::NoStatus);

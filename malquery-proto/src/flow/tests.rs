@@ -846,3 +846,27 @@ proptest! {
         prop_assert_eq!(run(true), run(false));
     }
 }
+
+#[test]
+fn a_stored_job_may_hold_any_number() {
+    // Whoever wrote it: a number that is the largest already must not end the program.
+    let flow = JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
+    let mut stored = serde_json::to_value(&flow).unwrap();
+    stored["silent"] = u32::MAX.into();
+    stored["call"]["serial"] = u64::MAX.into();
+    stored["call"]["attempts"] = u32::MAX.into();
+    stored["call"]["token_attempts"] = u32::MAX.into();
+    for answers in [
+        vec![reply(500, "")],
+        vec![token(), Answer::Lost(SendFailure::NotSent)],
+        vec![token(), Answer::Lost(SendFailure::NeverSent)],
+        vec![token(), reply(500, "")],
+        vec![token(), reply(200, r#"{"meta": {}}"#)],
+        vec![Answer::Lost(SendFailure::Unknown)],
+    ] {
+        let mut flow: JobFlow = serde_json::from_value(stored.clone()).unwrap();
+        let mut service = Service::new(answers);
+        assert!(service.job(&mut flow).is_err());
+        assert!(service.answers.is_empty());
+    }
+}
