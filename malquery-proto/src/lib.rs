@@ -95,6 +95,9 @@ mod fs;
 pub mod oauth2;
 pub mod operation;
 pub mod operations;
+#[cfg(doc)]
+#[doc = include_str!("../docs/proof.md")]
+pub mod proof {}
 mod secret;
 pub mod stream;
 mod time;
