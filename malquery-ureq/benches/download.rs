@@ -7,7 +7,7 @@
 //!
 //! `MALQUERY_BENCH_MIB` is the size of the sample in MiB (1024 unless set), `MALQUERY_BENCH_ROUNDS` how often each is
 //! done (5 unless set). Both ask the same server, a process of its own, with the same buffer and the same timeouts, and
-//! take turns. Each reads 64 KiB at a time, hashes them and throws them away. The memory is known on Linux alone.
+//! take turns. Each reads 64 KiB at a time, hashes them and throws them away. The memory and the time of the processor are known on Linux alone.
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -60,31 +60,26 @@ fn compare() -> Result<()> {
     let (client, agent) = (client(server.port)?, agent());
     let url = format!("http://127.0.0.1:{}/", server.port);
     let (mut with, mut without) = (Vec::new(), Vec::new());
+    let (mut cpu_with, mut cpu_without) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         // Who is first in a round may have it easier.
         for turn in [round % 2, (round + 1) % 2] {
-            let start = Instant::now();
+            let (start, cpu) = (Instant::now(), cpu_time());
             if turn == 0 {
                 malquery(&client, sha256)?;
                 with.push(start.elapsed());
+                cpu_with.push(cpu_time() - cpu);
             } else {
                 bare(&agent, &url, sha256)?;
                 without.push(start.elapsed());
+                cpu_without.push(cpu_time() - cpu);
             }
         }
     }
     println!("{mib} MiB over loopback, {rounds} rounds");
-    let (with, without) = (Times::new(with), Times::new(without));
-    println!("               best      median");
-    println!("malquery   {:>8.3} s {:>8.3} s", with.best.as_secs_f64(), with.median.as_secs_f64());
-    println!("ureq, sha2 {:>8.3} s {:>8.3} s", without.best.as_secs_f64(), without.median.as_secs_f64());
-    let ratio = |one: Duration, other: Duration| one.as_secs_f64() / other.as_secs_f64();
-    println!(
-        "ratio      {:>8.3}   {:>8.3}",
-        ratio(with.best, without.best),
-        ratio(with.median, without.median)
-    );
-
+    print(with, without);
+    println!("the time that the processor worked for it, which other programs change less:");
+    print(cpu_with, cpu_without);
     let child = Command::new(std::env::current_exe()?)
         .args(["download", &server.port.to_string(), &sha256.to_string()])
         .stderr(Stdio::inherit())
@@ -97,6 +92,26 @@ fn compare() -> Result<()> {
         kib => println!("peak memory of a download: {kib} KiB, {:.1} MiB", kib as f64 / 1024.0),
     }
     Ok(())
+}
+
+fn print(with: Vec<Duration>, without: Vec<Duration>) {
+    let (with, without) = (Times::new(with), Times::new(without));
+    println!("               best      median");
+    println!("malquery   {:>8.3} s {:>8.3} s", with.best.as_secs_f64(), with.median.as_secs_f64());
+    println!("ureq, sha2 {:>8.3} s {:>8.3} s", without.best.as_secs_f64(), without.median.as_secs_f64());
+    let ratio = |one: Duration, other: Duration| one.as_secs_f64() / other.as_secs_f64();
+    println!(
+        "ratio      {:>8.3}   {:>8.3}",
+        ratio(with.best, without.best),
+        ratio(with.median, without.median)
+    );
+}
+
+/// How long this thread has had a processor; nothing where that is not known.
+fn cpu_time() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = text.split(' ').next().and_then(|number| number.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or_default())
 }
 
 fn number(variable: &str, default: usize) -> Result<usize> {
