@@ -31,7 +31,8 @@ const TRIES: usize = 3;
 ///
 /// Files are listed when the corpus is opened, and read when they are searched; none is ever written. Only what a
 /// search finds is hashed, once. A file that was changed is read and hashed anew, and never passed off as the one
-/// that was found before. One that is gone or cannot be read is left out.
+/// that was found before; only where the system is no Unix, a change is not seen that keeps the size and sets the
+/// time of modification back. A file that is gone or cannot be read is left out.
 ///
 /// A search reads in pieces, whatever the size of a file. A YARA rule needs the whole file in memory, once for each
 /// processor; a file above 256 MiB is left out of a hunt, and so is one for which the rule takes more than 60

@@ -2,6 +2,8 @@
 
 use std::fs::{self, File};
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
+#[cfg(unix)]
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,7 +14,7 @@ use malquery_proto::types::Date;
 use super::{CorpusError, Skipped};
 
 /// More than the grain of a file system's clock; that of FAT is two seconds.
-const SETTLED: Duration = Duration::from_secs(2);
+pub(super) const SETTLED: Duration = Duration::from_secs(2);
 
 pub(super) enum Source {
     File(PathBuf),
@@ -24,12 +26,24 @@ pub(super) enum Source {
 pub(super) struct Stamp {
     pub(super) size: u64,
     modified: Option<SystemTime>,
+    /// When the system saw the last change: unlike the time of modification, nobody can set it. Only Unix tells it.
+    changed: Option<SystemTime>,
+    /// The device and the number of the file on it. Only Unix tells them.
+    file: (u64, u64),
 }
 
 impl Stamp {
     fn of(file: &File) -> io::Result<Self> {
         let metadata = file.metadata()?;
-        Ok(Self { size: metadata.len(), modified: metadata.modified().ok() })
+        let stamp = Self { size: metadata.len(), modified: metadata.modified().ok(), ..Self::default() };
+        #[cfg(unix)]
+        let stamp = {
+            let seconds = u64::try_from(metadata.ctime()).ok();
+            let nanos = u32::try_from(metadata.ctime_nsec()).unwrap_or_default();
+            let changed = seconds.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::new(seconds, nanos)));
+            Self { changed, file: (metadata.dev(), metadata.ino()), ..stamp }
+        };
+        Ok(stamp)
     }
 
     /// The day of the last modification, in UTC; 1970/01/01 if there is none, or it was before.
@@ -53,7 +67,7 @@ impl Source {
             }
             Self::Memory(bytes) => (
                 Bytes::Memory(Cursor::new(bytes.clone())),
-                Stamp { size: bytes.len() as u64, modified: None },
+                Stamp { size: bytes.len() as u64, ..Stamp::default() },
             ),
         };
         Ok(Opened { bytes, stamp, left: stamp.size })
@@ -82,10 +96,11 @@ impl Opened {
     }
 
     /// Whether it is unchanged, and another change would show: one in the same moment would not, as clocks of file
-    /// systems are coarse.
+    /// systems are coarse. A time far in the future is as good as one long ago: a change would not have it either.
     pub(super) fn is_settled(&self) -> io::Result<bool> {
-        let age = |time: SystemTime| time.elapsed().unwrap_or_default();
-        Ok(self.stamp.modified.is_none_or(|time| age(time) > SETTLED) && self.is_unchanged()?)
+        let distance = |time: SystemTime| time.elapsed().unwrap_or_else(|ahead| ahead.duration());
+        let last = self.stamp.changed.or(self.stamp.modified);
+        Ok(last.is_none_or(|time| distance(time) > SETTLED) && self.is_unchanged()?)
     }
 
     pub(super) fn is_at_end(&self) -> bool {

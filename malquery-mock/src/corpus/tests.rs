@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::scan::{CHUNK, Scan};
-use super::source::Source;
+use super::source::{SETTLED, Source};
 use super::{Corpus, CorpusSample, Entry, Filter, Found};
 use crate::digest;
 
@@ -309,6 +309,37 @@ fn a_change_in_the_same_moment_is_seen() {
         file.set_modified(now).unwrap();
         let found = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
         assert_eq!(found.entries[0].sha256(), hash(content));
+    }
+}
+
+#[test]
+fn a_settled_file_is_hashed_once_even_if_it_is_from_the_future() {
+    let folder = folder(&[("a", b"MARK 1"), ("b", b"MARK 2")]);
+    let ahead = std::time::SystemTime::now() + Duration::from_secs(86_400);
+    File::options().write(true).open(folder.path().join("b")).unwrap().set_modified(ahead).unwrap();
+    std::thread::sleep(SETTLED + Duration::from_millis(100));
+    let corpus = Corpus::open(folder.path()).unwrap();
+    assert_eq!(corpus.search(&[ascii("MARK")], &Filter::default()).unwrap().total, 2);
+    assert!(corpus.0.samples.iter().all(|slot| slot.known().hashes.is_some()));
+}
+
+/// Elsewhere it would not be seen.
+#[cfg(unix)]
+#[test]
+fn a_change_is_seen_though_the_size_and_the_time_are_as_before() {
+    let folder = folder(&[("a", b"MARK 1"), ("b", b"MARK 3")]);
+    std::thread::sleep(SETTLED + Duration::from_millis(100));
+    let corpus = Corpus::open(folder.path()).unwrap();
+    let before = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
+    assert!(corpus.0.samples.iter().all(|slot| slot.known().hashes.is_some()));
+    // One is written over, the other replaced.
+    write(&folder.path().join("a"), b"MARK 2");
+    write(&folder.path().join("new/b"), b"MARK 4");
+    fs::rename(folder.path().join("new/b"), folder.path().join("b")).unwrap();
+    for (entry, [old, new]) in before.entries.iter().zip([[b"MARK 1", b"MARK 2"], [b"MARK 3", b"MARK 4"]]) {
+        assert_eq!(entry.open().err().unwrap().to_string(), "the file was changed since it was found");
+        assert!(corpus.find(&hash(old)).unwrap().is_none());
+        assert_eq!(bytes(&corpus.find(&hash(new)).unwrap().unwrap()), new);
     }
 }
 
