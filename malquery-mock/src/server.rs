@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use http::{Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
+use ureq_proto::Error;
 use ureq_proto::server::{RecvRequestResult, Reply};
 
 use crate::service::{Service, ServiceBody};
@@ -188,6 +189,9 @@ enum NoRequest {
     Refused(StatusCode, &'static str),
 }
 
+const BAD_LENGTH: NoRequest =
+    NoRequest::Refused(StatusCode::BAD_REQUEST, "the content-length is not one whole number of bytes");
+
 impl From<io::Error> for NoRequest {
     fn from(error: io::Error) -> Self {
         match error.kind() {
@@ -195,6 +199,8 @@ impl From<io::Error> for NoRequest {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                 Self::Refused(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time")
             }
+            // Who sends no more may still read.
+            io::ErrorKind::UnexpectedEof => Self::Refused(StatusCode::BAD_REQUEST, "the request ends early"),
             _ => Self::Gone,
         }
     }
@@ -244,6 +250,9 @@ impl Connection {
                     let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                     return Err(NoRequest::Refused(status, "the head of the request is longer than 32 KiB"));
                 }
+                Err(Error::BadContentLengthHeader | Error::TooManyContentLengthHeaders) => {
+                    return Err(BAD_LENGTH);
+                }
                 Err(_) => return Err(MALFORMED),
             }
         };
@@ -258,16 +267,30 @@ impl Connection {
                 .get_all(header::CONNECTION)
                 .iter()
                 .any(|value| value.as_bytes().to_ascii_lowercase().windows(5).any(|word| word == b"close"));
-        let length =
-            headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        let length = content_length(headers)?;
+        let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+        let encoded = match (encodings.next(), encodings.next()) {
+            (None, _) => false,
+            (Some(_), _) if length.is_some() => {
+                let why = "the request has both content-length and transfer-encoding";
+                return Err(NoRequest::Refused(StatusCode::BAD_REQUEST, why));
+            }
+            (Some(encoding), None) if encoding.as_bytes().eq_ignore_ascii_case(b"chunked") => true,
+            _ => {
+                let why = "the transfer-encoding is not chunked alone";
+                return Err(NoRequest::Refused(StatusCode::NOT_IMPLEMENTED, why));
+            }
+        };
         let too_large = NoRequest::Refused(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 16 MiB");
-        if length.is_some_and(|length: u64| length > MAX_BODY as u64) {
+        if length.is_some_and(|length| length > MAX_BODY as u64) {
             return Err(too_large);
         }
-        let undeclared = length.is_none() && !headers.contains_key(header::TRANSFER_ENCODING);
+        let undeclared = length.is_none() && !encoded;
+        let empty = length.unwrap_or(0) == 0 && !encoded;
         let mut body = Vec::new();
         let mut receive = match reply.proceed() {
-            Some(RecvRequestResult::ProvideResponse(_)) => return Ok((head.map(|()| body), keep)),
+            // Nobody reads the body of a HEAD or CONNECT, and it must not be taken for the next request.
+            Some(RecvRequestResult::ProvideResponse(_)) => return Ok((head.map(|()| body), keep && empty)),
             // By the book it has no body, but then there would be nothing to answer.
             Some(_) if undeclared => {
                 let why = "the request has neither content-length nor transfer-encoding";
@@ -325,6 +348,17 @@ impl Connection {
         while self.fill(end).is_ok() {
             self.input.clear();
         }
+    }
+}
+
+/// The length of the body, if the head declares it.
+fn content_length(headers: &HeaderMap) -> Result<Option<u64>, NoRequest> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return Ok(None) };
+    let digits = length.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match (digits.and_then(|digits| digits.parse().ok()), lengths.next()) {
+        (Some(length), None) => Ok(Some(length)),
+        _ => Err(BAD_LENGTH),
     }
 }
 

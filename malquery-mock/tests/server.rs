@@ -166,6 +166,10 @@ fn what_is_no_request_gets_an_error_and_the_server_goes_on() {
         ("400", post("Content-Length: 1\r\nContent-Length: 2\r\n").into_bytes()),
         ("400", post("Transfer-Encoding: chunked\r\n\r\nno number\r\n").into_bytes()),
         ("400", post("Content-Length: 7\r\n\r\n{\"a\": [").into_bytes()),
+        ("501", post("Transfer-Encoding: gzip\r\n").into_bytes()),
+        ("501", post("Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n").into_bytes()),
+        ("501", post("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n").into_bytes()),
+        ("501", format!("GET /any HTTP/1.1\r\n{host}Transfer-Encoding: xchunked\r\n\r\n").into_bytes()),
         ("421", b"GET /malquery/aggregates/quotas/v1 HTTP/1.1\r\nHost: attacker.example:80\r\n\r\n".to_vec()),
         ("421", b"GET /malquery/aggregates/quotas/v1 HTTP/1.1\r\nHost: \xff\r\n\r\n".to_vec()),
         ("401", b"GET /malquery/aggregates/quotas/v1 HTTP/1.1\r\nHost: [::1]:80\r\n\r\n".to_vec()),
@@ -179,16 +183,78 @@ fn what_is_no_request_gets_an_error_and_the_server_goes_on() {
 }
 
 #[test]
-fn a_request_that_is_cut_harms_nobody() {
+fn a_length_that_is_in_doubt_is_refused() {
+    let server = start();
+    let unreadable = "the content-length is not one whole number of bytes";
+    let both = "the request has both content-length and transfer-encoding";
+    for (method, headers, expected) in [
+        ("POST", "Content-Length: 47, 47\r\n", unreadable),
+        ("POST", "Content-Length: 47\r\nContent-Length: 47\r\n", unreadable),
+        ("POST", "Content-Length: 1\r\nContent-Length: 2\r\n", unreadable),
+        ("POST", "Content-Length: +1\r\n", unreadable),
+        ("POST", "Content-Length: 1 1\r\n", unreadable),
+        ("POST", "Content-Length:\r\n", unreadable),
+        ("POST", "Content-Length: 18446744073709551616\r\n", unreadable),
+        // Its body is not read.
+        ("CONNECT", "Content-Length: +1\r\n", unreadable),
+        ("POST", "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", both),
+        ("POST", "Transfer-Encoding: chunked\r\nContent-Length: 0\r\n", both),
+        ("GET", "Transfer-Encoding: gzip\r\nContent-Length: 1\r\n", both),
+    ] {
+        // What follows is not taken for a second request.
+        let request = format!("{method} /any HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n{ANY}");
+        let mut stream = connect(&server);
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert!(text.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{request}{text}");
+        assert!(text.contains("connection: close\r\n") && text.contains(expected), "{request}{text}");
+        assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{request}{text}");
+    }
+}
+
+#[test]
+fn a_body_that_nobody_reads_is_not_the_next_request() {
+    let server = start();
+    let last = ANY.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    let length = format!("Content-Length: {}\r\n", last.len());
+    for (header, replies) in
+        [(&*length, 1), ("Transfer-Encoding: chunked\r\n", 1), ("Content-Length: 0\r\n", 2), ("", 2)]
+    {
+        let mut stream = connect(&server);
+        write!(stream, "HEAD /any HTTP/1.1\r\nHost: localhost\r\n{header}\r\n{last}").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert_eq!(text.matches("HTTP/1.1 404 ").count(), replies, "{header}{text}");
+        assert_eq!(text.matches("connection: close\r\n").count(), 1, "{header}{text}");
+
+        let mut stream = connect(&server);
+        write!(stream, "CONNECT /any HTTP/1.1\r\nHost: localhost\r\n{header}\r\n{last}").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        assert_eq!(text.matches("HTTP/1.1 ").count(), replies, "{header}{text}");
+        assert_eq!(text.matches("connection: close\r\n").count(), 1, "{header}{text}");
+    }
+}
+
+#[test]
+fn a_request_that_is_cut_is_told_so() {
     let server = start();
     let request = "POST /oauth2/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nclient_id=";
-    for length in [1, 20, request.len()] {
+    let chunked = "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab";
+    for cut in ["", &request[..1], &request[..20], request, chunked] {
         let mut stream = connect(&server);
-        stream.write_all(&request.as_bytes()[..length]).unwrap();
+        stream.write_all(cut.as_bytes()).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
-        let mut rest = Vec::new();
-        stream.read_to_end(&mut rest).unwrap();
-        assert!(rest.is_empty());
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        if cut.is_empty() {
+            assert_eq!(text, "");
+            continue;
+        }
+        assert!(text.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{cut}: {text}");
+        assert!(text.contains("connection: close\r\n"), "{cut}: {text}");
+        assert!(text.contains("the request ends early"), "{cut}: {text}");
     }
     // One that goes away before its reply, again and again.
     for _ in 0..50 {
@@ -345,7 +411,7 @@ fn it_stops_when_it_is_dropped() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
     #[test]
-    fn any_bytes_get_a_reply_or_an_end(
+    fn any_bytes_get_a_reply(
         bytes in prop_oneof![
             prop::collection::vec(any::<u8>(), 0..200),
             "(GET|POST) [/a-z?=]{0,20} HTTP/1.[01]\r\n([A-Za-z-]{1,20}: [ -~]{0,20}\r\n){0,4}\r\n.{0,40}"
@@ -359,6 +425,7 @@ proptest! {
             let _ = stream.shutdown(Shutdown::Write);
             let mut text = Vec::new();
             let _ = stream.read_to_end(&mut text);
+            prop_assert_eq!(text.is_empty(), bytes.is_empty());
             prop_assert!(text.is_empty() || text.starts_with(b"HTTP/1.1 "));
             goes_on(server);
             Ok(())
