@@ -17,7 +17,7 @@ const MAX_CONNECTIONS: usize = 1024;
 /// The longest head of a request, in bytes.
 const MAX_HEAD: usize = 32 * 1024;
 /// The longest body of a request, in bytes.
-const MAX_BODY: usize = 16 * 1024 * 1024;
+const MAX_BODY: usize = 1024 * 1024;
 /// How long a request may take to arrive whole, from its first byte on.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
 /// How long a connection may be idle between requests.
@@ -31,7 +31,7 @@ const CHUNK: usize = 64 * 1024;
 /// A [`Service`] over HTTP/1.1, for clients in any language. It stops when it is dropped.
 ///
 /// Each connection has a thread. At most 1,024 are open at once, and a further one gets a 503. A request has to be
-/// there within 10 seconds of its first byte (else 408), its head is at most 32 KiB long (431) and its body 16 MiB
+/// there within 10 seconds of its first byte (else 408), its head is at most 32 KiB long (431) and its body 1 MiB
 /// (413). A reply is given up when its reader takes longer than 30 seconds for 64 KiB. An idle connection is
 /// closed after a minute. Whatever a client does ends its own connection at the most.
 ///
@@ -281,7 +281,7 @@ impl Connection {
                 return Err(NoRequest::Refused(StatusCode::NOT_IMPLEMENTED, why));
             }
         };
-        let too_large = NoRequest::Refused(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 16 MiB");
+        let too_large = NoRequest::Refused(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 1 MiB");
         if length.is_some_and(|length| length > MAX_BODY as u64) {
             return Err(too_large);
         }

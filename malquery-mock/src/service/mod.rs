@@ -87,7 +87,9 @@ assert!(reply.contains("access denied, invalid bearer token"));
 //!
 //! At most 4 jobs are worked on at once, and as many requests that search or look a sample up. With 64 jobs that are
 //! not finished, a further one is refused with a 429 of the gateway and costs nothing. The last 1,000 jobs are kept.
-//! Archives are temporary files without a name, kept as long as their jobs; nothing stays on disk.
+//! Archives are temporary files without a name, kept as long as their jobs; nothing stays on disk. A search takes at most
+//! 100 patterns, and a rule may be 64 KiB long. A job is never given up: a rule that takes its 60 seconds for every file
+//! of a large corpus holds one of the four places for as long. So give it to those who mean well.
 
 mod ask;
 mod call;
