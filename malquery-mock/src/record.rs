@@ -23,6 +23,8 @@ pub(crate) struct Exchange {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Vec<u8>,
     pub(crate) outcome: Outcome,
+    /// It goes into the cassette. What does not is seen all the same, since its secrets may stand elsewhere.
+    pub(crate) written: bool,
 }
 
 #[derive(Clone)]
@@ -60,6 +62,7 @@ impl Log {
     pub(crate) fn pass<B, E: TransportError>(
         &self,
         request: http::Request<Vec<u8>>,
+        written: bool,
         execute: impl FnOnce(http::Request<Vec<u8>>) -> Result<http::Response<B>, E>,
     ) -> Result<http::Response<Recorded<B>>, E> {
         let index = {
@@ -70,6 +73,7 @@ impl Log {
                 headers: request.headers().clone(),
                 body: request.body().clone(),
                 outcome: Outcome::Pending,
+                written,
             });
             log.len() - 1
         };

@@ -267,6 +267,9 @@ impl Read {
                  that decodes it. Nothing was written"
             ));
         }
+        if !exchange.written {
+            return Ok(None);
+        }
         let (sent, got) = (redaction.content(sent, true), redaction.content(got, false));
         let mut headers = pairs(&exchange.headers, &REQUEST_HEADERS, |value| value);
         if let Some(value) = exchange.headers.get(header::AUTHORIZATION) {

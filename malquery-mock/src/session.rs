@@ -309,20 +309,21 @@ impl<T: Transport> Transport for SessionTransport<T> {
 
     fn execute(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Self::Body>, Self::Error> {
         let played = |response: http::Response<_>| response.map(|body| SessionBody(Inner::Played(body)));
-        let (live, mock, mut log) = match &self.0 {
+        let (live, mock, log) = match &self.0 {
             Way::Replay(mock) => return mock.execute(request).map(played).map_err(SessionError::Mock),
             Way::Live { live, mock, log } => (live, mock, log.as_ref()),
         };
+        let mut written = true;
         if let Some(result) = mock.as_ref().and_then(|mock| mock.try_execute(&request)) {
             if !is_for_tokens(request.uri().path()) {
                 return result.map(played).map_err(SessionError::Mock);
             }
             // The cassette has it, so it is not added; but a real token takes a real reply.
-            log = None;
+            written = false;
         }
         let result = match log {
             Some(log) => log
-                .pass(request, |request| live.execute(request))
+                .pass(request, written, |request| live.execute(request))
                 .map(|response| response.map(|body| SessionBody(Inner::Recorded(body)))),
             None => live.execute(request).map(|response| response.map(|body| SessionBody(Inner::Live(body)))),
         };
@@ -468,7 +469,7 @@ impl End {
         match self {
             Self::Nothing => Ok(()),
             Self::Check(mock) => mock.check(),
-            Self::Save { log, .. } if log.exchanges().is_empty() => Ok(()),
+            Self::Save { log, .. } if log.exchanges().iter().all(|exchange| !exchange.written) => Ok(()),
             Self::Save { path, log, kept } => {
                 let fail = |why: String| {
                     Unfinished::new(format!(

@@ -560,6 +560,51 @@ fn a_time_to_retry_is_kept_as_a_duration() {
     assert!(text.contains(r#"["retry-after", "7"]"#), "{text}");
 }
 
+#[test]
+fn appending_knows_the_credentials_of_tokens_it_does_not_write() {
+    let secret = "S3cretS3cretS3cretS3cretS3cretS3cretS3cr";
+    let login = request(
+        "POST",
+        "/oauth2/token",
+        &[("content-type", "application/x-www-form-urlencoded")],
+        format!("client_id=an-id-of-8&client_secret={secret}"),
+    );
+    let service = |_: &Sent| {
+        let message = format!("an-id-of-8 with {secret} and a-l1ve-t0ken");
+        Ok(json_answer(201, &json!({"access_token": "a-l1ve-t0ken", "message": message})))
+    };
+    for with_token in [true, false] {
+        let (_folder, path) = folder();
+        let run = |mode, requests: &[Sent]| {
+            let (transport, guard) = begin(&path, mode, Service(service));
+            for request in requests {
+                take(&transport, request.clone()).unwrap();
+            }
+            guard.close().map_err(|error| error.to_string())
+        };
+        let first = if with_token { vec![login.clone(), get("/a")] } else { vec![get("/a")] };
+        // Without a login it is not known what the first reply names.
+        let hidden = |_: &Sent| Ok(answer(200, &[], "x"));
+        if with_token {
+            run(Mode::Record, &first).unwrap();
+        } else {
+            let (transport, guard) = begin(&path, Mode::Record, Service(hidden));
+            take(&transport, get("/a")).unwrap();
+            guard.finish();
+        }
+        run(Mode::Append, &[login.clone(), get("/b")]).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.matches("/oauth2/token").count(), usize::from(with_token), "{text}");
+        assert!(text.contains("\"/b\""), "{text}");
+        for leak in [secret, "an-id-of-8", "a-l1ve-t0ken"] {
+            assert!(!text.contains(leak), "{leak} in {text}");
+        }
+        let rule = request("POST", "/c", &[], secret);
+        assert!(run(Mode::Append, &[login.clone(), rule]).unwrap_err().contains("client_secret"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    }
+}
+
 // Files.
 
 fn names(folder: &Path) -> Vec<String> {
