@@ -156,12 +156,10 @@ impl Redaction {
             }
             Value::String(text) => {
                 if let Some(name) = secret {
-                    self.secret(text.as_bytes(), name);
+                    self.field(name, text);
                 }
-                // A document may be quoted in another. Its secrets are replaced as those of any text.
-                if text.starts_with(['{', '['])
-                    && let Ok(inner) = Json::parse(text)
-                {
+                // Its secrets are replaced as those of any text.
+                if let Some(inner) = quoted(text) {
                     self.see_json(&inner, secret, request);
                 }
             }
@@ -177,6 +175,9 @@ impl Redaction {
     fn field(&mut self, name: &str, value: &str) {
         if let Some(name) = secret_name(name) {
             self.secret(value.as_bytes(), name);
+            if name == "authorization" {
+                self.authorization(value.as_bytes());
+            }
         }
     }
 
@@ -388,6 +389,39 @@ fn job_ids(uri: &Uri) -> impl Iterator<Item = String> {
         .into_iter()
         .filter(|(name, _)| name == "ids")
         .flat_map(|(_, value)| value.split(',').map(str::to_owned).collect::<Vec<_>>())
+}
+
+/// A document that stands in a string of another.
+fn quoted(text: &str) -> Option<Json> {
+    let text = text.trim();
+    if text.starts_with(['{', '[', '"']) { Json::parse(text).ok() } else { None }
+}
+
+/// Whether a body that is to be written may have a secret in a place where it was not found.
+pub(crate) fn gives_secret(content: &Content) -> bool {
+    match content {
+        Content::Json(json) => gives_secret_in(json, None),
+        Content::Form(pairs) => pairs.iter().any(|(name, value)| {
+            secret_name(name).is_none() && gives_secret_in(&Json::string(value.as_str()), None)
+        }),
+        _ => false,
+    }
+}
+
+fn gives_secret_in(json: &Json, name: Option<&str>) -> bool {
+    match &json.value {
+        Value::Array(items) => items.iter().any(|item| gives_secret_in(item, name)),
+        Value::Object(members) => members.iter().any(|(key, value)| {
+            secret::gives_secret(key) || gives_secret_in(value, name.or(secret_name(key)))
+        }),
+        Value::String(text) if name.is_some() => !text.is_empty() && !secret::is_placeholder(text),
+        Value::String(text) => match quoted(text) {
+            Some(inner) => gives_secret_in(&inner, None),
+            None => secret::gives_secret(text),
+        },
+        Value::Number(_) => name.is_some(),
+        Value::Null | Value::Bool(_) => false,
+    }
 }
 
 fn is_one_of(name: &str, names: &[&str]) -> bool {

@@ -16,7 +16,7 @@ use crate::digest;
 use crate::json::{Json, Value};
 use crate::matching;
 use crate::record::{End, Exchange, Outcome};
-use crate::redact::{Content, Leak, Redaction};
+use crate::redact::{self, Content, Leak, Redaction};
 use crate::reply::Fault;
 use crate::secret;
 
@@ -271,6 +271,12 @@ impl Read {
             return Ok(None);
         }
         let (sent, got) = (redaction.content(sent, true), redaction.content(got, false));
+        if [&sent, &got].into_iter().any(redact::gives_secret) {
+            return Err(format!(
+                "a text in a body of {shown} gives a value to the name of a secret, and only fields of JSON and forms \
+                 can be replaced. Nothing was written"
+            ));
+        }
         let mut headers = pairs(&exchange.headers, &REQUEST_HEADERS, |value| value);
         if let Some(value) = exchange.headers.get(header::AUTHORIZATION) {
             let scheme = matching::scheme(value.as_bytes());

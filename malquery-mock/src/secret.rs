@@ -1,8 +1,19 @@
 //! The names that secrets go by.
 
-/// Form fields whose values are never shown.
-pub(crate) const SECRET_FIELDS: [&str; 7] =
-    ["client_id", "client_secret", "member_cid", "token", "access_token", "refresh_token", "id_token"];
+/// Fields whose values are never shown.
+pub(crate) const SECRET_FIELDS: [&str; 8] = [
+    "client_id",
+    "client_secret",
+    "member_cid",
+    "token",
+    "access_token",
+    "refresh_token",
+    "id_token",
+    "authorization",
+];
+
+/// Fewer characters after `Bearer` are a word.
+const MIN_TOKEN: usize = 8;
 
 pub(crate) fn is_secret_field(name: &str) -> bool {
     SECRET_FIELDS.iter().any(|field| field.eq_ignore_ascii_case(name))
@@ -10,14 +21,100 @@ pub(crate) fn is_secret_field(name: &str) -> bool {
 
 /// Whether a text that could not be read as what it is may hold a secret.
 pub(crate) fn names_secret(text: &str) -> bool {
-    let text = text.to_ascii_lowercase();
-    SECRET_FIELDS
-        .iter()
-        .any(|name| text.contains(&format!("\"{name}\"")) || text.contains(&format!("{name}=")))
+    let lower = text.to_ascii_lowercase();
+    SECRET_FIELDS.iter().any(|name| lower.contains(&format!("\"{name}\""))) || gives_secret(text)
+}
+
+/// Whether a text gives a value to the name of a secret, in whatever notation, or has the credentials of an
+/// `Authorization` header. Placeholders are no values.
+pub(crate) fn gives_secret(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let named = SECRET_FIELDS.iter().any(|name| {
+        lower.match_indices(name).any(|(at, _)| {
+            // `$token = "..."` and `#token > 1` are of a YARA rule.
+            let free = !lower[..at].ends_with(|c: char| c.is_alphanumeric() || "$#@!".contains(c));
+            free && value_of(&text[at + name.len()..])
+                .is_some_and(|(value, plain)| !(plain && *name == "token") || is_token(value))
+        })
+    });
+    named
+        || ["bearer", "basic"].iter().any(|scheme| {
+            lower.match_indices(scheme).any(|(at, _)| {
+                let rest = &text[at + scheme.len()..];
+                let value = rest.trim_start();
+                value.len() < rest.len() && is_token(value)
+            })
+        })
+}
+
+/// What follows a name, if that is a value: `="x`, `: 'x`, `\":\"x`, `>x`; and whether it looks as it does after
+/// a word of a sentence.
+fn value_of(rest: &str) -> Option<(&str, bool)> {
+    let quote = |c: char| matches!(c, '"' | '\'' | '\\' | '`');
+    let sign = rest.trim_start_matches(|c: char| quote(c) || c.is_whitespace());
+    let quoted = rest[..rest.len() - sign.len()].contains(quote);
+    // A pair may also be a list of two.
+    let value = sign.strip_prefix([':', '=', '>']).or(sign.strip_prefix(',').filter(|_| quoted))?;
+    let value = value.trim_start_matches(['=', '>']).trim_start().trim_start_matches(quote);
+    let first = value.chars().next()?;
+    let placeholder = value.find(']').is_some_and(|end| is_placeholder(&value[..=end]));
+    let some = !first.is_whitespace() && !"<,;&)}]".contains(first) && !placeholder;
+    some.then_some((value, !quoted && sign.starts_with(':')))
+}
+
+/// Whether it begins with what is no word.
+fn is_token(text: &str) -> bool {
+    let end = text.find(|c: char| !c.is_ascii_alphanumeric() && !"-._~+/=".contains(c)).unwrap_or(text.len());
+    let word = text[..end].trim_end_matches('.');
+    word.len() >= MIN_TOKEN
+        && word
+            .bytes()
+            .enumerate()
+            .any(|(at, b)| !b.is_ascii_lowercase() && !(at == 0 && b.is_ascii_uppercase()))
 }
 
 /// Whether this stands for a value that is not in the cassette, such as `[client_secret]`.
 pub(crate) fn is_placeholder(value: &str) -> bool {
     let name = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     name.is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_known_by_its_name_in_every_notation() {
+        for text in [
+            "access_token: N",
+            "'access_token': 'N'",
+            "<access_token>N</access_token>",
+            r#"{\"access_token\":\"N\"}"#,
+            r#"{\\\"Client_Secret\\\" : \\\"N"#,
+            "POST /x?client_secret=N failed",
+            r#"["client_id", "N"]"#,
+            "'access_token' => 'N'",
+            "token=N",
+            "token: NEWunkn0wn",
+            "Authorization: Bearer N",
+            "curl -H 'bearer NEWunkn0wn'",
+            "Basic dXNlcjpwdzEyMw==",
+        ] {
+            assert!(gives_secret(text) && names_secret(text), "{text}");
+        }
+        for text in [
+            "",
+            "no access_token",
+            "client_secret=[client_secret]&client_id=",
+            r#""access_token": """#,
+            "access denied, invalid token: expired",
+            "bearer authentication, please",
+            "token_type: bearer",
+            "</access_token> <a>",
+            "rule a { strings: $token = \"abc12345\" $b = \"client_secret=\" condition: #token > 1 and $b }",
+        ] {
+            assert!(!gives_secret(text), "{text}");
+        }
+        assert!(names_secret("{\"access_token\""));
+    }
 }

@@ -385,6 +385,43 @@ fn a_leak_is_told_with_its_place_and_not_its_value() {
 }
 
 #[test]
+fn a_secret_that_only_its_name_tells_is_refused_in_texts() {
+    let new = "NEWunkn0wnT0kenVALUE";
+    let inner = json!({"access_token": new}).to_string();
+    let text = |text: String| answer(200, &[("content-type", "text/plain")], text);
+    let message = |text: String| json_answer(200, &json!({"errors": [{"message": text}]}));
+    for reply in [
+        message(format!("upstream said: {inner}")),
+        message(format!("POST /oauth2/token?client_secret={new} failed")),
+        message(format!("Authorization: Bearer {new}")),
+        message(format!("[1, {}", json!(inner))),
+        text(format!("access_token: {new}\n")),
+        text(format!("{{'access_token': '{new}'}}")),
+        text(format!("<access_token>{new}</access_token>")),
+        text(format!("log {}", json!(inner))),
+        text(format!("Authorization: Bearer {new}\n")),
+        // Too short to be replaced in a text.
+        message(json!({"token": "abc"}).to_string()),
+    ] {
+        let error = record(&[(get("/x"), reply)]).unwrap_err();
+        assert!(error.contains("Nothing was written") && !error.contains(new), "{error}");
+    }
+    let body = json!({"note": format!("client_secret={new}")}).to_string();
+    let sent = request("POST", "/x", &[("content-type", "application/json")], body);
+    record(&[(sent, answer(200, &[], "x"))]).unwrap_err();
+    // What can be read is replaced.
+    for reply in [
+        message(format!(" {inner} ")),
+        json_answer(200, &json!(inner)),
+        json_answer(200, &json!({"m": json!(inner).to_string()})),
+        json_answer(200, &json!({"headers": {"Authorization": format!("Bearer {new}")}, "again": new})),
+    ] {
+        let text = record(&[(get("/x"), reply)]).unwrap();
+        assert!(!text.contains(new) && text.contains('['), "{text}");
+    }
+}
+
+#[test]
 fn what_headers_and_urls_carry_is_a_secret_elsewhere_too() {
     let text = |text: &str| answer(200, &[("content-type", "text/plain")], text);
     let mut sensitive = get("/x");
