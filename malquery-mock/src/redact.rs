@@ -23,6 +23,8 @@ const MIN_REPLACED: usize = 8;
 /// How many encodings within each other are looked through: in what is small, in a large text, whose strings are
 /// escaped, and in large binary bodies.
 const LAYERS: [u32; 3] = [3, 2, 1];
+/// Digits of an id that is the same with and without dashes.
+const MIN_UNDASHED: usize = 16;
 const LARGE: usize = 128 * 1024;
 /// Fewer characters of base64 hold no secret.
 const MIN_BASE64: usize = 6;
@@ -81,7 +83,7 @@ pub(crate) struct Redaction {
     /// In the order in which they came, and whether the program brought them along.
     found: Vec<(String, bool)>,
     ids: HashMap<String, String>,
-    /// What to replace in replies, long ones first.
+    /// What to replace in replies, in lower case, long ones first.
     replacements: Vec<(String, String)>,
 }
 
@@ -178,6 +180,12 @@ impl Redaction {
             if name == "authorization" {
                 self.authorization(value.as_bytes());
             }
+            // A CID has a checksum behind it, or not.
+            if let (true, Some((cid, _))) =
+                (name.ends_with("cid") || name == "customer_id", value.split_once('-'))
+            {
+                self.secret(cid.as_bytes(), name);
+            }
         }
     }
 
@@ -260,6 +268,12 @@ impl Redaction {
             .chain(
                 self.ids.iter().filter(|(id, _)| pseudonym::is_id(id)).map(|(a, b)| (a.clone(), b.clone())),
             )
+            .flat_map(|(value, other)| {
+                let flat = undashed(value.as_bytes()).and_then(|flat| String::from_utf8(flat).ok());
+                let flat = flat.filter(|flat| *flat != value).map(|flat| (flat, other.clone()));
+                [Some((value, other)), flat].into_iter().flatten()
+            })
+            .map(|(value, other)| (value.to_ascii_lowercase(), other))
             .collect();
         self.replacements.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
     }
@@ -348,10 +362,21 @@ impl Redaction {
 
     /// A text of a reply.
     pub(crate) fn text(&self, mut text: String) -> String {
+        // As long as the text, so that places are the same.
+        let mut lower = text.to_ascii_lowercase();
         for (value, other) in &self.replacements {
-            if text.contains(value.as_str()) {
-                text = text.replace(value.as_str(), other);
+            if !lower.contains(value.as_str()) {
+                continue;
             }
+            let (mut out, mut end) = (String::new(), 0);
+            for (at, _) in lower.match_indices(value.as_str()) {
+                out.push_str(&text[end..at]);
+                out.push_str(other);
+                end = at + value.len();
+            }
+            out.push_str(&text[end..]);
+            lower = out.to_ascii_lowercase();
+            text = out;
         }
         text
     }
@@ -361,21 +386,24 @@ impl Redaction {
         let ids =
             self.ids.keys().filter(|id| pseudonym::is_id(id)).map(|id| (id.as_bytes(), "id of the service"));
         let secrets = self.secrets.iter().map(|(value, what)| (value.as_slice(), *what));
-        let needles: Vec<_> = secrets
+        let (part_of_names, others): (Vec<_>, Vec<_>) = secrets
             .filter(|(value, _)| value.len() >= MIN_SECRET)
             .chain(ids)
-            .map(|(value, what)| (memchr::memmem::Finder::new(value), what))
-            .collect();
-        if needles.is_empty() {
-            return Ok(());
-        }
+            .map(|(value, what)| Needle::new(value, what))
+            .partition(|needle| is_part_of_name(needle.finder.needle()));
         let [small, text, binary] = LAYERS;
         let layers = match std::str::from_utf8(bytes) {
             _ if bytes.len() <= LARGE => small,
             Ok(_) => text,
             Err(_) => binary,
         };
-        look(without_names(bytes), &needles, layers)
+        if !others.is_empty() {
+            look(bytes, &others, layers)?;
+        }
+        if !part_of_names.is_empty() {
+            look(&without_names(bytes), &part_of_names, layers)?;
+        }
+        Ok(())
     }
 }
 
@@ -437,11 +465,20 @@ fn split_once(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
     Some((&bytes[..index], &bytes[index + 1..]))
 }
 
-/// Without our own words, such as `"client_secret": "[client_secret]"`: a secret may be one of them.
+/// The words that stand in a file for secrets.
+fn names() -> impl Iterator<Item = &'static str> {
+    SECRET_FIELDS.into_iter().chain(["cookie", "sensitive_header"])
+}
+
+fn is_part_of_name(value: &[u8]) -> bool {
+    names().any(|name| memchr::memmem::find(name.as_bytes(), value).is_some())
+}
+
+/// Without our own words, such as `"client_secret": "[client_secret]"`, for a secret that is a part of one of them.
 fn without_names(bytes: &[u8]) -> Vec<u8> {
     let Ok(text) = std::str::from_utf8(bytes) else { return bytes.to_vec() };
     let mut text = text.to_owned();
-    for name in SECRET_FIELDS.into_iter().chain(["authorization", "cookie", "sensitive_header"]) {
+    for name in names() {
         for (open, close) in [("[", "]"), ("\"", "\""), ("%5B", "%5D")] {
             text = text.replace(&format!("{open}{name}{close}"), &format!("{open}{close}"));
         }
@@ -449,24 +486,50 @@ fn without_names(bytes: &[u8]) -> Vec<u8> {
     text.into_bytes()
 }
 
-type Needle<'a> = (memchr::memmem::Finder<'a>, &'static str);
+/// What is looked for, in lower case.
+struct Needle {
+    finder: memchr::memmem::Finder<'static>,
+    /// The same without dashes, of what is written with and without them.
+    undashed: Option<memchr::memmem::Finder<'static>>,
+    what: &'static str,
+}
+
+impl Needle {
+    fn new(value: &[u8], what: &'static str) -> Self {
+        let finder = |value: &[u8]| memchr::memmem::Finder::new(&value.to_ascii_lowercase()).into_owned();
+        Self { finder: finder(value), undashed: undashed(value).map(|value| finder(&value)), what }
+    }
+}
+
+/// The digits of a hexadecimal id, such as a UUID.
+fn undashed(value: &[u8]) -> Option<Vec<u8>> {
+    let digits: Vec<u8> = value.iter().copied().filter(|byte| *byte != b'-').collect();
+    (digits.len() >= MIN_UNDASHED && digits.iter().all(u8::is_ascii_hexdigit)).then_some(digits)
+}
 
 /// Looks into bytes, and into what they are when they are decoded.
-fn look(bytes: Vec<u8>, needles: &[Needle<'_>], layers: u32) -> Result<(), Leak> {
-    for (finder, what) in needles {
-        if finder.find(&bytes).is_some() {
+fn look(bytes: &[u8], needles: &[Needle], layers: u32) -> Result<(), Leak> {
+    let lower = bytes.to_ascii_lowercase();
+    let flat: Vec<u8> = match needles.iter().any(|needle| needle.undashed.is_some()) {
+        true => lower.iter().copied().filter(|byte| *byte != b'-').collect(),
+        false => Vec::new(),
+    };
+    for Needle { finder, undashed, what } in needles {
+        if finder.find(&lower).is_some()
+            || undashed.as_ref().is_some_and(|undashed| undashed.find(&flat).is_some())
+        {
             return Err(Leak { what });
         }
     }
     if layers == 0 {
         return Ok(());
     }
-    for decoded in [unescape(&bytes), percent(&bytes, false), percent(&bytes, true), joined(&bytes)] {
+    for decoded in [unescape(bytes), percent(bytes, false), percent(bytes, true), joined(bytes)] {
         if let Cow::Owned(decoded) = decoded {
-            look(decoded, needles, layers - 1)?;
+            look(&decoded, needles, layers - 1)?;
         }
     }
-    base64_runs(&bytes, |decoded| look(decoded, needles, layers - 1))
+    base64_runs(bytes, |decoded| look(&decoded, needles, layers - 1))
 }
 
 /// Without the escapes of JSON, if there are any.
@@ -649,5 +712,25 @@ mod tests {
         assert!(redaction.scan(br#"[["client_secret", "[client_secret]"]]"#).is_ok());
         assert!(redaction.scan(br#"[["client_secret", "[client_secret]"], "a secret"]"#).is_err());
         assert!(knowing("abc").scan(b"abc").is_ok());
+        for secret in ["p4ss[token]w0rd", "abc%5Bcookie%5Ddef", "a\"token\"b"] {
+            assert!(knowing(secret).scan(format!("rule {secret}").as_bytes()).is_err(), "{secret}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_the_same_in_capitals_and_without_dashes() {
+        let id = "6b1e2cd4-a6c1-4df0-98b3-7e0d4ad3c8f1";
+        let flat = id.replace('-', "");
+        for known in [id, &flat, &id.to_uppercase()] {
+            let redaction = knowing(known);
+            for text in [id, &id.to_uppercase(), &flat, &flat.to_uppercase()] {
+                assert!(redaction.scan(STANDARD.encode(text).as_bytes()).is_err(), "{known} in {text}");
+                let other = redaction.text(format!("a {text}, {text} z"));
+                assert!(
+                    redaction.scan(other.as_bytes()).is_ok() || !known.contains('-'),
+                    "{known} in {other}"
+                );
+            }
+        }
     }
 }

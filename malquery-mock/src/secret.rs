@@ -1,10 +1,12 @@
 //! The names that secrets go by.
 
 /// Fields whose values are never shown.
-pub(crate) const SECRET_FIELDS: [&str; 8] = [
+pub(crate) const SECRET_FIELDS: [&str; 10] = [
     "client_id",
     "client_secret",
     "member_cid",
+    "cid",
+    "customer_id",
     "token",
     "access_token",
     "refresh_token",
@@ -33,8 +35,10 @@ pub(crate) fn gives_secret(text: &str) -> bool {
         lower.match_indices(name).any(|(at, _)| {
             // `$token = "..."` and `#token > 1` are of a YARA rule.
             let free = !lower[..at].ends_with(|c: char| c.is_alphanumeric() || "$#@!".contains(c));
-            free && value_of(&text[at + name.len()..])
-                .is_some_and(|(value, plain)| !(plain && *name == "token") || is_token(value))
+            // `cid:` is also a kind of link.
+            free && *name != "cid"
+                && value_of(&text[at + name.len()..])
+                    .is_some_and(|(value, plain)| !(plain && *name == "token") || is_token(value))
         })
     });
     named

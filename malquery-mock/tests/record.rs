@@ -422,6 +422,33 @@ fn a_secret_that_only_its_name_tells_is_refused_in_texts() {
 }
 
 #[test]
+fn values_are_known_in_capitals_and_without_dashes() {
+    let cid = "fedcba9876543210fedcba9876543210";
+    let login = request(
+        "POST",
+        "/oauth2/token",
+        &[("content-type", "application/x-www-form-urlencoded")],
+        format!("member_cid={cid}-4F&client_secret=p4ss[token]w0rd"),
+    );
+    let upper = cid.to_uppercase();
+    let flat = TRACE.replace('-', "");
+    let message = format!("Failed for customer ID={upper} ({cid}), trace {} or {flat}", TRACE.to_uppercase());
+    let headers = [("content-type", "application/json"), ("x-cs-traceid", TRACE)];
+    let body = json!({"message": message, "cid": "abcd1234", "customer_id": "abcd1234", "by": "abcd1234"});
+    let text = record(&[(login.clone(), answer(200, &headers, body.to_string()))]).unwrap();
+    for leak in [cid, &upper, &flat, &TRACE.to_uppercase(), "abcd1234"] {
+        assert!(!text.contains(leak), "{leak} in {text}");
+    }
+    // What is sent is not changed.
+    for rule in [upper, "p4ss[token]w0rd".into()] {
+        let body = json!({"yara_rule": rule}).to_string();
+        let hunt = request("POST", "/x", &[("content-type", "application/json")], body);
+        let ok = json_answer(200, &json!({}));
+        record(&[(login.clone(), ok.clone()), (hunt, ok)]).unwrap_err();
+    }
+}
+
+#[test]
 fn what_headers_and_urls_carry_is_a_secret_elsewhere_too() {
     let text = |text: &str| answer(200, &[("content-type", "text/plain")], text);
     let mut sensitive = get("/x");
