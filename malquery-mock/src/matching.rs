@@ -186,14 +186,16 @@ pub(crate) fn below_base(path: &str) -> &str {
         .map_or(path, |at| &path[at..])
 }
 
-/// The scheme of an `Authorization` header, such as `Bearer`. The rest of the value is a secret.
+const SCHEMES: [&str; 7] = ["Basic", "Bearer", "Digest", "Negotiate", "NTLM", "OAuth", "Token"];
+/// What stands for every other scheme.
+pub(crate) const OTHER_SCHEME: &str = "other";
+
+/// The scheme of an `Authorization` header, such as `Bearer`. The rest of the value is a secret, and so may be the
+/// first word when it is no scheme that is known.
 pub(crate) fn scheme(value: &[u8]) -> String {
-    let word = value.split(|byte| *byte == b' ').next().unwrap_or_default();
-    let mut word = String::from_utf8_lossy(word).to_ascii_lowercase();
-    if let Some(first) = word.get_mut(..1) {
-        first.make_ascii_uppercase();
-    }
-    word
+    let word = value.split(u8::is_ascii_whitespace).next().unwrap_or_default();
+    let known = SCHEMES.iter().find(|scheme| scheme.as_bytes().eq_ignore_ascii_case(word));
+    known.map_or(OTHER_SCHEME, |scheme| scheme).to_owned()
 }
 
 fn equal<T: PartialEq + ToString>(recorded: &T, sent: &T) -> Result<(), Refusal> {
@@ -257,8 +259,10 @@ mod tests {
     #[test]
     fn schemes_and_placeholders() {
         assert_eq!(scheme(b"bearer abc"), "Bearer");
-        assert_eq!(scheme("ü x".as_bytes()), "ü");
-        assert_eq!(scheme(b""), "");
+        assert_eq!(scheme(b"basic\tabc"), "Basic");
+        for value in ["\u{fc} x", "", "a-bare-key", "a-key rest", "Bearerabc", "other [credentials]"] {
+            assert_eq!(scheme(value.as_bytes()), "other", "{value}");
+        }
         assert!(is_placeholder("[client_secret]"));
         for value in ["[]", "client", "[a b]", "[A]", "["] {
             assert!(!is_placeholder(value), "{value}");

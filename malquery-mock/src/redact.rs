@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use http::{HeaderMap, Uri, header};
 use url::form_urlencoded;
 
@@ -28,6 +28,14 @@ const MIN_UNDASHED: usize = 16;
 const LARGE: usize = 128 * 1024;
 /// Fewer characters of base64 hold no secret.
 const MIN_BASE64: usize = 6;
+
+/// Base64 as it comes, with padding and without.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_allow_trailing_bits(true)
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 const TRACE_ID: &str = "x-cs-traceid";
 const SERVICE_IDS: [&str; 4] = ["trace_id", "traceid", "reqid", "request_id"];
@@ -95,9 +103,7 @@ pub(crate) struct Leak {
 impl Redaction {
     pub(crate) fn see_request(&mut self, uri: &Uri, headers: &HeaderMap, body: &Content) {
         if let Some((user, _)) = uri.authority().and_then(|authority| authority.as_str().rsplit_once('@')) {
-            let (name, password) = user.split_once(':').unwrap_or(("", user));
-            self.secret(name.as_bytes(), "user name in the URL");
-            self.secret(password.as_bytes(), "password in the URL");
+            self.user(user);
         }
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
             self.field(&name, &value);
@@ -124,6 +130,18 @@ impl Redaction {
                 self.cookie(value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default());
             } else if value.is_sensitive() {
                 self.secret(value.as_bytes(), "sensitive header");
+            } else if *name == header::LOCATION
+                && let Ok(value) = std::str::from_utf8(value.as_bytes())
+            {
+                let link = Link::new(value);
+                if let Some(user) = link.user {
+                    self.user(user);
+                }
+                for (name, value) in form_urlencoded::parse(link.query.as_bytes())
+                    .chain(form_urlencoded::parse(link.fragment.as_bytes()))
+                {
+                    self.field(&name, &value);
+                }
             } else if name == TRACE_ID
                 && let Ok(value) = value.to_str()
             {
@@ -174,6 +192,17 @@ impl Redaction {
         }
     }
 
+    /// What stands in a URL before the host.
+    fn user(&mut self, user: &str) {
+        let (name, password) = user.split_once(':').unwrap_or(("", user));
+        for (part, what) in [(name, "user name in the URL"), (password, "password in the URL")] {
+            self.secret(part.as_bytes(), what);
+            if let Cow::Owned(part) = percent(part.as_bytes(), false) {
+                self.secret(&part, what);
+            }
+        }
+    }
+
     fn field(&mut self, name: &str, value: &str) {
         if let Some(name) = secret_name(name) {
             self.secret(value.as_bytes(), name);
@@ -190,14 +219,22 @@ impl Redaction {
     }
 
     fn authorization(&mut self, value: &[u8]) {
-        let (scheme, rest) = split_once(value, b' ').unwrap_or((b"", value));
-        let rest = rest.trim_ascii();
-        if scheme.eq_ignore_ascii_case(b"bearer") {
+        let scheme = matching::scheme(value);
+        if scheme == matching::OTHER_SCHEME {
+            // Any word of it may be the key.
+            self.secret(value.trim_ascii(), "authorization");
+            for word in value.split(u8::is_ascii_whitespace) {
+                self.secret(word, "authorization");
+            }
+        }
+        let end = value.iter().position(u8::is_ascii_whitespace).unwrap_or(value.len());
+        let rest = value[end..].trim_ascii();
+        if scheme == "Bearer" {
             return self.secret(rest, "access_token");
         }
         self.secret(rest, "authorization");
-        if scheme.eq_ignore_ascii_case(b"basic")
-            && let Ok(decoded) = STANDARD.decode(rest)
+        if scheme == "Basic"
+            && let Ok(decoded) = BASE64.decode(rest)
         {
             let (id, secret) = split_once(&decoded, b':').unwrap_or((b"", &decoded));
             for (part, what) in
@@ -286,9 +323,29 @@ impl Redaction {
             text = format!("{scheme}://{host}");
         }
         text.push_str(uri.path());
-        let Some(query) = uri.query() else { return text };
+        if let Some(query) = uri.query() {
+            text.push('?');
+            text.push_str(&self.query(query, job_ids(uri).next().is_some()));
+        }
+        text
+    }
+
+    /// A `Location` as it is written, cleaned as a URI and as a text of a reply.
+    pub(crate) fn location(&self, value: &str) -> String {
+        let link = Link::new(value);
+        let mut text = link.before.to_owned();
+        text.push_str(link.after);
+        for (sign, pairs) in [('?', link.query), ('#', link.fragment)] {
+            if !pairs.is_empty() {
+                text.push(sign);
+                text.push_str(&self.query(pairs, false));
+            }
+        }
+        self.text(text)
+    }
+
+    fn query(&self, query: &str, is_job: bool) -> String {
         let pairs: Pairs = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
-        let is_job = job_ids(uri).next().is_some();
         let other: Pairs = pairs
             .iter()
             .map(|(name, value)| {
@@ -304,13 +361,10 @@ impl Redaction {
                 (name.clone(), value)
             })
             .collect();
-        text.push('?');
         if other == pairs {
-            text.push_str(query);
-        } else {
-            text.push_str(&form_urlencoded::Serializer::new(String::new()).extend_pairs(other).finish());
+            return query.to_owned();
         }
-        text
+        form_urlencoded::Serializer::new(String::new()).extend_pairs(other).finish()
     }
 
     /// A body as it is written. Of a request only what has the name of a secret is replaced, since the rest is what
@@ -404,6 +458,35 @@ impl Redaction {
             look(&without_names(bytes), &part_of_names, layers)?;
         }
         Ok(())
+    }
+}
+
+/// A URI reference by its parts: it may be relative, and have a fragment.
+struct Link<'a> {
+    /// Up to the user.
+    before: &'a str,
+    user: Option<&'a str>,
+    /// From the host to the path.
+    after: &'a str,
+    query: &'a str,
+    fragment: &'a str,
+}
+
+impl<'a> Link<'a> {
+    fn new(text: &'a str) -> Self {
+        let (text, fragment) = text.split_once('#').unwrap_or((text, ""));
+        let (text, query) = text.split_once('?').unwrap_or((text, ""));
+        let host = text.find("//").map_or(text.len(), |at| at + 2);
+        let path = text[host..].find('/').map_or(text.len(), |at| host + at);
+        let user = text[host..path].rfind('@').map(|at| host + at);
+        let after = user.map_or(host, |user| user + 1);
+        Self {
+            before: &text[..host],
+            user: user.map(|user| &text[host..user]),
+            after: &text[after..],
+            query,
+            fragment,
+        }
     }
 }
 
@@ -614,10 +697,6 @@ fn joined(bytes: &[u8]) -> Cow<'_, [u8]> {
 
 /// Decodes what may be base64, of the usual and of the URL alphabet, wherever in it a group of four may begin.
 fn base64_runs(bytes: &[u8], mut found: impl FnMut(Vec<u8>) -> Result<(), Leak>) -> Result<(), Leak> {
-    let config = GeneralPurposeConfig::new()
-        .with_decode_allow_trailing_bits(true)
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    let engine = GeneralPurpose::new(&alphabet::STANDARD, config);
     let belongs = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_');
     let mut decoded = [const { Vec::new() }; 4];
     for run in bytes.split(|byte| !belongs(byte)).filter(|run| run.len() >= MIN_BASE64) {
@@ -632,7 +711,7 @@ fn base64_runs(bytes: &[u8], mut found: impl FnMut(Vec<u8>) -> Result<(), Leak>)
         for (start, out) in decoded.iter_mut().enumerate() {
             let part = &usual[start..];
             let part = if part.len() % 4 == 1 { &part[..part.len() - 1] } else { part };
-            out.extend(engine.decode(part).unwrap_or_default());
+            out.extend(BASE64.decode(part).unwrap_or_default());
             // So that what is next to each other here was next to each other there.
             out.push(0);
         }
@@ -642,7 +721,7 @@ fn base64_runs(bytes: &[u8], mut found: impl FnMut(Vec<u8>) -> Result<(), Leak>)
 
 #[cfg(test)]
 mod tests {
-    use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+    use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
     use proptest::prelude::*;
 
     use super::*;

@@ -30,10 +30,15 @@ const REPLY_HEADERS: [&str; 5] =
     ["content-disposition", "content-type", "location", "x-cs-region", "x-cs-traceid"];
 const TRACE_ID: &str = "x-cs-traceid";
 
+/// The text of a cassette when it was read, or `None` if there was no file.
+pub(crate) type Before = Option<String>;
+
 /// A cassette and the files beside it, not yet written.
 pub(crate) struct Recording {
     path: PathBuf,
     text: String,
+    /// What the file must be, when it is added to.
+    before: Option<Before>,
     /// Their names below the folder of the cassette.
     files: Vec<(String, Vec<u8>)>,
     /// What the person should know of.
@@ -57,7 +62,12 @@ impl Recording {
     ///
     /// # Errors
     /// Says why there can be none.
-    pub(crate) fn new(path: &Path, exchanges: Vec<Exchange>, kept: &[Json]) -> Result<Self, String> {
+    pub(crate) fn new(
+        path: &Path,
+        exchanges: Vec<Exchange>,
+        kept: &[Json],
+        before: Option<Before>,
+    ) -> Result<Self, String> {
         let folder = body_folder(path)?;
         let mut notes = Vec::new();
         let mut redaction = Redaction::default();
@@ -112,13 +122,13 @@ impl Recording {
         }
         let text = document(interactions);
         redaction.scan(text.as_bytes()).map_err(|found| leak("the file", found))?;
-        Ok(Self { path: path.into(), text, files, notes })
+        Ok(Self { path: path.into(), text, before, files, notes })
     }
 
     /// Writes it, whole or not at all, unless it is there already.
     ///
     /// # Errors
-    /// When it cannot be written. The former cassette is as it was.
+    /// When it cannot be written, or is not what was added to. The former cassette is as it was.
     pub(crate) fn save(&self) -> Result<(), String> {
         let fail = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
         let folder = match self.path.parent() {
@@ -126,6 +136,9 @@ impl Recording {
             _ => Path::new("."),
         };
         let former = fs::read_to_string(&self.path).ok();
+        if self.before.as_ref().is_some_and(|before| *before != former) {
+            return Err("another session has written it since this one began; append to it again".into());
+        }
         let unchanged = |name: &str, bytes: &[u8]| fs::read(folder.join(name)).is_ok_and(|old| old == bytes);
         if former.as_deref() == Some(&self.text)
             && self.files.iter().all(|(name, bytes)| unchanged(name, bytes))
@@ -281,9 +294,7 @@ impl Read {
         if let Some(value) = exchange.headers.get(header::AUTHORIZATION) {
             let scheme = matching::scheme(value.as_bytes());
             let what = if scheme == "Bearer" { "access_token" } else { "credentials" };
-            let alone = !value.as_bytes().contains(&b' ');
-            let value = if alone { format!("[{what}]") } else { format!("{scheme} [{what}]") };
-            headers.push(("authorization".into(), value));
+            headers.push(("authorization".into(), format!("{scheme} [{what}]")));
             headers.sort();
         }
         let mut request = vec![
@@ -315,7 +326,8 @@ impl Read {
                 ("error", Json::object([("kind", Json::string(name))]))
             }
             Outcome::Reply { status, headers, body, end, at } => {
-                let whole = end == End::Whole || matches!(got, Content::Json(_));
+                // Some read JSON to its last bracket and no further.
+                let whole = end == End::Whole || end == End::Open && matches!(got, Content::Json(_));
                 if let End::Broken(kind) = end
                     && kind != io::ErrorKind::UnexpectedEof
                 {
@@ -336,6 +348,7 @@ impl Read {
                 }
                 let length = match &got {
                     Content::Text(text) => text.len(),
+                    Content::Json(json) => json.to_string().len(),
                     _ => body.len(),
                 };
                 let body = written.body(got, folder, false);
@@ -429,6 +442,9 @@ fn reply_headers(
     at: u64,
 ) -> Vec<(String, String)> {
     let mut kept = pairs(headers, &REPLY_HEADERS, |value| redaction.text(value));
+    for (_, value) in kept.iter_mut().filter(|(name, _)| name == "location") {
+        *value = redaction.location(value);
+    }
     // A time on the clock of that day would be far in the past, or in the future of a virtual clock.
     let retry = ResponseHead { status, headers }.rate_limit().retry;
     let seconds = match retry {

@@ -1,8 +1,9 @@
 use std::ffi::OsString;
 use std::fmt;
+use std::fs;
 use std::io::{self, Read};
 use std::panic::Location;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::thread;
@@ -225,13 +226,14 @@ impl Session {
                 .map_err(|error| OpenError::Unwritable(self.path.clone(), error.into()))?;
         }
         let mut kept = Vec::new();
+        let before = (mode == Mode::Append).then(|| fs::read_to_string(&self.path).ok());
         let cassette = match mode {
             // There may be none yet.
             Mode::Append if !self.path.exists() => None,
             mode if mode.loads() => {
                 let cassette = Cassette::load(&self.path)?;
                 if mode == Mode::Append {
-                    kept = interactions(&self.path);
+                    kept = interactions(before.iter().flatten().next().map_or("", String::as_str));
                 }
                 let token = cassette.interactions.iter().any(|interaction| interaction.is_for_tokens());
                 Some(if token { cassette } else { cassette.with_tokens() })
@@ -252,7 +254,9 @@ impl Session {
         let end = match (mode, mock, log, cassette) {
             (Mode::Replay, Some(mock), ..) => End::Check(mock),
             (Mode::Verify, _, Some(log), Some(cassette)) => End::Compare { cassette, log },
-            (Mode::Record | Mode::Append, _, Some(log), _) => End::Save { path: self.path, log, kept },
+            (Mode::Record | Mode::Append, _, Some(log), _) => {
+                End::Save { path: self.path, log, kept, before }
+            }
             _ => End::Nothing,
         };
         let transport = SessionTransport(way);
@@ -261,8 +265,8 @@ impl Session {
 }
 
 /// The interactions of a cassette that was read before, as they are written.
-fn interactions(path: &Path) -> Vec<Json> {
-    let json = std::fs::read_to_string(path).ok().and_then(|text| Json::parse(&text).ok());
+fn interactions(text: &str) -> Vec<Json> {
+    let json = Json::parse(text).ok();
     match json.as_ref().and_then(|json| json.get("interactions")).map(|all| &all.value) {
         Some(Value::Array(interactions)) => interactions.clone(),
         _ => Vec::new(),
@@ -438,7 +442,7 @@ pub struct SessionGuard {
 enum End {
     Nothing,
     Check(Mock),
-    Save { path: PathBuf, log: Log, kept: Vec<Json> },
+    Save { path: PathBuf, log: Log, kept: Vec<Json>, before: Option<save::Before> },
     Compare { cassette: Cassette, log: Log },
 }
 
@@ -470,14 +474,14 @@ impl End {
             Self::Nothing => Ok(()),
             Self::Check(mock) => mock.check(),
             Self::Save { log, .. } if log.exchanges().iter().all(|exchange| !exchange.written) => Ok(()),
-            Self::Save { path, log, kept } => {
+            Self::Save { path, log, kept, before } => {
                 let fail = |why: String| {
                     Unfinished::new(format!(
                         "{} was not written: {why} (the session began at {made_at})",
                         path.display()
                     ))
                 };
-                let recording = Recording::new(path, log.exchanges(), kept).map_err(fail)?;
+                let recording = Recording::new(path, log.exchanges(), kept, before.clone()).map_err(fail)?;
                 recording.save().map_err(fail)?;
                 recording.notes.iter().for_each(|note| eprintln!("{}: {note}", path.display()));
                 Ok(())

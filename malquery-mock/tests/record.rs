@@ -449,6 +449,51 @@ fn values_are_known_in_capitals_and_without_dashes() {
 }
 
 #[test]
+fn a_location_is_cleaned_as_a_uri() {
+    let new = "NEWunkn0wnT0kenVALUE";
+    for (location, written) in [
+        (format!("https://h/y?access_token={new}&b=1"), "https://h/y?access_token=[access_token]&b=1"),
+        (format!("https://user:{new}@h/y"), "https://h/y"),
+        (format!("//{new}@h/y@z"), "//h/y@z"),
+        (format!("y?a=b#access_token={new}"), "y?a=b#access_token=[access_token]"),
+        ("/y?a=%20+b#c".into(), "/y?a=%20+b#c"),
+    ] {
+        let headers = [("location", location.as_str()), ("content-type", "text/plain")];
+        let text = record(&[(get("/x"), answer(302, &headers, format!("see {new}")))]).unwrap();
+        assert!(text.contains(&format!("[\"location\", \"{written}\"]")), "{text}");
+        assert!(!location.contains(new) || !text.contains(new), "{text}");
+    }
+}
+
+#[test]
+fn an_authorization_of_no_known_scheme_is_not_shown() {
+    for (value, scheme) in [
+        ("S3cretBareApiKey", "other [credentials]"),
+        ("S3cretBareApiKey rest", "other [credentials]"),
+        ("Bearer\tS3cretBareApiKey", "Bearer [access_token]"),
+        ("Basic dXM6UzNjcmV0QmFyZUFwaUtleQ", "Basic [credentials]"),
+    ] {
+        let (_folder, path) = folder();
+        let service = |_: &Sent| {
+            Ok(answer(200, &[("content-type", "text/plain")], "for s3cretbareapikey, S3cretBareApiKey"))
+        };
+        let sent = request("GET", "/x", &[("authorization", value)], "");
+        let (transport, guard) = begin(&path, Mode::Record, Service(service));
+        take(&transport, sent.clone()).unwrap();
+        guard.finish();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(!text.to_lowercase().contains("s3cret") && text.contains(scheme), "{text}");
+        let (transport, guard) = begin(&path, Mode::Replay, nothing());
+        let error = transport.execute(request("GET", "/y", &[("authorization", value)], "")).unwrap_err();
+        assert!(!error.to_string().contains("S3cret"), "{error}");
+        assert!(guard.close().is_err());
+        let (transport, guard) = begin(&path, Mode::Replay, nothing());
+        take(&transport, sent).unwrap();
+        guard.finish();
+    }
+}
+
+#[test]
 fn what_headers_and_urls_carry_is_a_secret_elsewhere_too() {
     let text = |text: &str| answer(200, &[("content-type", "text/plain")], text);
     let mut sensitive = get("/x");
@@ -616,6 +661,19 @@ fn what_no_cassette_can_play_is_not_left_out_in_silence() {
 }
 
 #[test]
+fn what_broke_behind_whole_json_breaks_again() {
+    let (_folder, path) = folder();
+    let reply = reply::bytes(200, "application/json", "{ \"a\": 1}  and more").truncate_after(11);
+    let (transport, guard) = begin(&path, Mode::Record, script([reply]).transport());
+    assert!(take(&transport, get("/x")).unwrap().2);
+    guard.finish();
+    let (transport, guard) = begin(&path, Mode::Replay, nothing());
+    let (_, body, broken) = take(&transport, get("/x")).unwrap();
+    assert_eq!((body.as_slice(), broken), (b"{\"a\":1}".as_slice(), true));
+    guard.finish();
+}
+
+#[test]
 fn a_time_to_retry_is_kept_as_a_duration() {
     let headers = [("x-ratelimit-retryafter", "1767225610"), ("date", "Thu, 01 Jan 2026 00:00:00 GMT")];
     let text = record(&[(get("/x"), answer(429, &headers, ""))]).unwrap();
@@ -773,6 +831,27 @@ fn saving_a_cassette_again_changes_nothing() {
     guard.finish();
     let longer = fs::read_to_string(&path).unwrap();
     assert!(longer.starts_with(text.trim_end_matches("\n  ]\n}\n")) && longer.contains("/new"), "{longer}");
+}
+
+#[test]
+fn what_another_session_appended_is_not_lost() {
+    for exists in [true, false] {
+        let (_folder, path) = folder();
+        let begin = |mode| begin(&path, mode, Service(|_: &Sent| Ok(answer(200, &[], "x"))));
+        if exists {
+            let (transport, guard) = begin(Mode::Record);
+            take(&transport, get("/zero")).unwrap();
+            guard.finish();
+        }
+        let ((one, first), (two, second)) = (begin(Mode::Append), begin(Mode::Append));
+        take(&one, get("/one")).unwrap();
+        take(&two, get("/two")).unwrap();
+        first.finish();
+        let error = second.close().unwrap_err().to_string();
+        assert!(error.contains("another session has written it since"), "{error}");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains("\"/one\"") && !text.contains("\"/two\""), "{text}");
+    }
 }
 
 // Modes.
