@@ -151,8 +151,7 @@ impl<T: Transport> Transport for Transcript<T> {
     type Error = T::Error;
 
     fn execute(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Self::Body>, T::Error> {
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let line = format!("{} {path}", request.method());
+        let line = matching::Seen::new(&request).line();
         let mut text = String::new();
         headers(request.headers(), "> ", &mut text);
         let mut body = Text::new(request.headers());
@@ -248,8 +247,15 @@ impl Log {
     fn note_secrets(&mut self, request: &http::Request<Vec<u8>>) {
         for value in request.headers().get_all(header::AUTHORIZATION) {
             let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-            if let Some((_, secret)) = value.split_once(' ') {
-                self.add_secret(secret.to_owned());
+            let known = matching::scheme(value.as_bytes()) != matching::OTHER_SCHEME;
+            // Any word may be the key where none is a scheme.
+            for word in value.split_ascii_whitespace().skip(usize::from(known)) {
+                self.add_secret(word.to_owned());
+            }
+        }
+        for (name, value) in form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()) {
+            if secret::is_secret_field(&name) {
+                self.add_secret(value.into_owned());
             }
         }
         if media_type(request.headers()) == FORM {

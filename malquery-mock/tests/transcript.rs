@@ -43,6 +43,32 @@ fn secrets_are_gone_wherever_they_stand() {
 }
 
 #[test]
+fn secrets_of_queries_and_bare_authorizations_are_not_shown() {
+    let (mock, guard) =
+        script([reply::bytes(200, "text/plain", "QUERYs3cret1 of S3cretBareApiKey").times(2)]).play();
+    let transcript = Transcript::new(mock);
+    for authorization in ["S3cretBareApiKey", "Bearer\tS3cretBareApiKey"] {
+        let request = Request::get("/x?token=QUERYs3cret1&a=b").header("authorization", authorization);
+        let response = transcript.execute(request.body(Vec::new()).unwrap()).unwrap();
+        response.into_body().read_to_end(&mut Vec::new()).unwrap();
+    }
+    guard.finish();
+    malquery_mock::assert_transcript!(transcript, @r"
+    > GET /x?token=[redacted]&a=b
+    > authorization: other [redacted]
+    < 200 OK
+    < content-type: text/plain
+      [redacted] of [redacted]
+
+    > GET /x?token=[redacted]&a=b
+    > authorization: Bearer [redacted]
+    < 200 OK
+    < content-type: text/plain
+      [redacted] of [redacted]
+    ");
+}
+
+#[test]
 fn every_kind_of_body_is_shown() {
     let (mock, guard) = script([
         reply::bytes(502, "text/html; charset=utf-8", "<html>\r\n\n<body>\n")
