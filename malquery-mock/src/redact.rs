@@ -37,6 +37,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// Bytes of the longest character reference, such as `#x10ffff`.
+const MAX_ENTITY: usize = 10;
+
 const TRACE_ID: &str = "x-cs-traceid";
 const SERVICE_IDS: [&str; 4] = ["trace_id", "traceid", "reqid", "request_id"];
 const USER_IDS: [&str; 3] = ["userid", "user_id", "user_uuid"];
@@ -607,15 +610,86 @@ fn look(bytes: &[u8], needles: &[Needle], layers: u32) -> Result<(), Leak> {
     if layers == 0 {
         return Ok(());
     }
-    for decoded in [unescape(bytes), percent(bytes, false), percent(bytes, true), joined(bytes)] {
+    let plain = [unescape, entities, narrow, joined].map(|decode| decode(bytes));
+    for decoded in plain.into_iter().chain([percent(bytes, false), percent(bytes, true)]) {
         if let Cow::Owned(decoded) = decoded {
             look(&decoded, needles, layers - 1)?;
         }
     }
-    base64_runs(bytes, |decoded| look(&decoded, needles, layers - 1))
+    let mut found = |decoded: Vec<u8>| look(&decoded, needles, layers - 1);
+    hex_runs(bytes).into_iter().filter(|decoded| decoded.len() > 1).try_for_each(&mut found)?;
+    base64_runs(bytes, found)
 }
 
-/// Without the escapes of JSON, if there are any.
+/// Hexadecimal digits as bytes, also with spaces between as in a YARA rule, wherever in them a byte may begin.
+fn hex_runs(bytes: &[u8]) -> [Vec<u8>; 2] {
+    let mut decoded = [const { Vec::new() }; 2];
+    let belongs = |byte: &u8| byte.is_ascii_hexdigit() || byte.is_ascii_whitespace();
+    for run in bytes.split(|byte| !belongs(byte)).filter(|run| run.len() >= 2 * MIN_SECRET) {
+        let digits: Vec<u8> =
+            run.iter().filter_map(|byte| char::from(*byte).to_digit(16)?.try_into().ok()).collect();
+        if digits.len() < 2 * MIN_SECRET {
+            continue;
+        }
+        for (start, out) in decoded.iter_mut().enumerate() {
+            out.extend(digits[start..].chunks_exact(2).map(|pair| pair[0] * 16 + pair[1]));
+            out.push(0);
+        }
+    }
+    decoded
+}
+
+/// Wide text as narrow one, if there is a zero byte.
+fn narrow(bytes: &[u8]) -> Cow<'_, [u8]> {
+    if memchr::memchr(0, bytes).is_none() {
+        return bytes.into();
+    }
+    bytes.iter().copied().filter(|byte| *byte != 0).collect()
+}
+
+/// Without the character references of HTML, if there are any.
+fn entities(bytes: &[u8]) -> Cow<'_, [u8]> {
+    if !bytes.contains(&b'&') {
+        return bytes.into();
+    }
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some(at) = memchr::memchr(b'&', rest) {
+        out.extend_from_slice(&rest[..at]);
+        let name = &rest[at + 1..];
+        let end = name.iter().take(MAX_ENTITY).position(|byte| *byte == b';');
+        let character =
+            end.and_then(|end| std::str::from_utf8(&name[..end]).ok()).and_then(|name| match name {
+                "amp" => Some('&'),
+                "lt" => Some('<'),
+                "gt" => Some('>'),
+                "quot" => Some('"'),
+                "apos" => Some('\''),
+                name => {
+                    let digits = name.strip_prefix('#')?;
+                    let number = match digits.strip_prefix(['x', 'X']) {
+                        Some(hex) => u32::from_str_radix(hex, 16),
+                        None => digits.parse(),
+                    };
+                    char::from_u32(number.ok()?)
+                }
+            });
+        match (character, end) {
+            (Some(character), Some(end)) => {
+                out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+                rest = &name[end + 1..];
+            }
+            _ => {
+                out.push(b'&');
+                rest = name;
+            }
+        }
+    }
+    out.extend_from_slice(rest);
+    out.into()
+}
+
+/// Without the escapes of JSON and of strings of YARA, if there are any.
 fn unescape(bytes: &[u8]) -> Cow<'_, [u8]> {
     if !bytes.contains(&b'\\') {
         return bytes.into();
@@ -635,6 +709,15 @@ fn unescape(bytes: &[u8]) -> Cow<'_, [u8]> {
         }
         out.extend(String::from_utf16_lossy(&units).bytes());
         units.clear();
+        let byte = bytes
+            .get(at..at + 4)
+            .filter(|part| part.starts_with(b"\\x") && part[2..].iter().all(u8::is_ascii_hexdigit))
+            .and_then(|part| u8::from_str_radix(std::str::from_utf8(&part[2..]).ok()?, 16).ok());
+        if let Some(byte) = byte {
+            out.push(byte);
+            at += 4;
+            continue;
+        }
         if let (b'\\', Some(next)) = (bytes[at], bytes.get(at + 1)) {
             out.push(match next {
                 b'n' => b'\n',
@@ -737,6 +820,11 @@ mod tests {
         text.bytes().map(|byte| if upper { format!("%{byte:02X}") } else { format!("%{byte:02x}") }).collect()
     }
 
+    fn html(text: &str) -> String {
+        let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        text.replace('"', "&quot;").replace('\'', "&#39;")
+    }
+
     fn escape_all(text: &str) -> String {
         text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect()
     }
@@ -773,6 +861,16 @@ mod tests {
                 form_urlencoded::byte_serialize(STANDARD.encode(&inside).as_bytes()).collect(),
                 STANDARD.encode(STANDARD.encode(&inside)),
                 STANDARD.encode(&form),
+                secret.bytes().map(|byte| format!("\\x{byte:02x}")).collect(),
+                secret.bytes().map(|byte| format!("\\\\x{byte:02X}")).collect(),
+                secret.bytes().map(|byte| format!("{byte:02x}")).collect(),
+                secret.bytes().map(|byte| format!("{byte:02X} ")).collect(),
+                secret.bytes().map(|byte| format!("{byte:02X}\\n")).collect(),
+                secret.chars().map(|c| format!("&#{};", u32::from(c))).collect(),
+                secret.chars().map(|c| format!("&#x{:x};", u32::from(c))).collect(),
+                html(&secret),
+                secret.bytes().flat_map(|byte| [char::from(byte), '\0']).filter(|_| secret.is_ascii()).collect::<String>()
+                    + if secret.is_ascii() { "" } else { &secret },
             ] {
                 prop_assert!(redaction.scan(format!("xyz {text} xyz").as_bytes()).is_err(), "{} in {}", secret, text);
                 prop_assert!(redaction.scan(format!("\"{text}\"").as_bytes()).is_err(), "{} in {}", secret, text);

@@ -494,6 +494,37 @@ fn an_authorization_of_no_known_scheme_is_not_shown() {
 }
 
 #[test]
+fn a_secret_in_a_pattern_is_found() {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
+    let secret = "p4ss+w/o=r&d%<\"'x";
+    let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+    let login = request(
+        "POST",
+        "/oauth2/token",
+        &[("content-type", "application/x-www-form-urlencoded")],
+        format!("client_secret={form}"),
+    );
+    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let spaced: String = secret.bytes().map(|byte| format!("{byte:02X} ")).collect();
+    let escaped: String = secret.bytes().map(|byte| format!("\\x{byte:02x}")).collect();
+    let wide: Vec<u8> = secret.bytes().flat_map(|byte| [byte, 0]).collect();
+    for body in [
+        json!({"options": {}, "patterns": [{"type": "hex", "value": hex}]}),
+        json!({"yara_rule": format!("rule a {{\n strings:\n $a = {{ {spaced}}}\n condition: $a }}")}),
+        json!({"yara_rule": format!("rule a {{ strings: $a = \"{escaped}\" condition: $a }}")}),
+        json!({"patterns": [{"type": "wide", "value": STANDARD.encode(&wide)}]}),
+        json!({"note": "<p>p4ss+w/o=r&amp;d%&lt;&quot;&#39;x</p>"}),
+    ] {
+        let hunt = request("POST", "/x", &[("content-type", "application/json")], body.to_string());
+        let ok = json_answer(200, &json!({}));
+        let error = record(&[(login.clone(), ok.clone()), (hunt, ok)]).expect_err(&body.to_string());
+        assert!(error.contains("client_secret"), "{error}");
+    }
+}
+
+#[test]
 fn what_headers_and_urls_carry_is_a_secret_elsewhere_too() {
     let text = |text: &str| answer(200, &[("content-type", "text/plain")], text);
     let mut sensitive = get("/x");
