@@ -61,7 +61,8 @@
 //! A [`Session`](crate::Session) writes what went over its transport, and only what says something the next day,
 //! too:
 //!
-//! - Of a request the headers `accept`, `content-type` and the scheme of `authorization`; of a reply
+//! - Of a request the headers `accept`, `content-type` and the scheme of `authorization` (`other` for one that is
+//!   not known); of a reply
 //!   `content-disposition`, `content-length` (not of JSON), `content-type`, `location`,
 //!   `x-cs-region` and `x-cs-traceid`. When a reply says when to try again, in whatever way, `retry-after` with the
 //!   seconds from then.
@@ -71,16 +72,17 @@
 //! - An error of the transport as the `error` that is the same to a client; one that is none of them is refused.
 //! - Equal exchanges in a row once, with `times`. Trace ids and `query_time` do not count for that.
 //!
-//! **Secrets are replaced** by their names, such as `[client_secret]`: credentials, tokens and the member CID, in
+//! **Secrets are replaced** by their names, such as `[client_secret]`: credentials, tokens and CIDs, in
 //! forms, queries, JSON of any depth and `authorization`, wherever a reply repeats them. Trace, request and user ids
 //! become others of the same shape, the same one throughout the file; those that the service made up are numbered,
 //! and a request id that the program brought along is recognised when it brings it again. Ids of less than 8
 //! letters and digits stay, but for user ids. YARA rules and patterns stay: requests are told apart by them.
 //!
-//! **Then everything that is to be written is searched** for each of these values, plain, URL-encoded, escaped as
-//! in JSON and in base64, also within each other (up to three of them, and fewer in what is large). If one is
-//! found, say in a YARA rule, nothing is written, and the error tells where and what kind of value it is. Neither is it
-//! for a body that names a secret and cannot be read, or is compressed. Secrets of less than 4 bytes are replaced where they have a name,
+//! **Then everything that is to be written is searched** for each of these values, in any case of letters, plain,
+//! URL-encoded, escaped as in JSON, YARA and HTML, hexadecimal, in base64 and as wide text, also within each other
+//! (up to three of them, and fewer in what is large). If one is found, say in a YARA rule, nothing is written, and
+//! the error tells where and what kind of value it is. Neither is it for a body that names a secret and cannot be
+//! read, or is compressed, and for a text such as `access_token: abc` in a string of JSON. Secrets of less than 4 bytes are replaced where they have a name,
 //! and not searched for, as they are part of any text; those of less than 8 are not replaced in the midst of a
 //! reply, but found there, and then nothing is written. What is compressed, such as the content of a zip, is not
 //! searched.
@@ -98,7 +100,7 @@
 //! - the **path**. The host does not count, and neither does what a base URL puts before `/malquery/` or
 //!   `/oauth2/`;
 //! - the **query**: the same pairs; the order counts only among those of one name;
-//! - the **authorization scheme** (`Bearer`, `Basic` or none), unless the recorded request has no `headers`.
+//! - the **authorization scheme** (`Bearer`, `Basic`, another or none), unless the recorded request has no `headers`.
 //!   Other headers do not count;
 //! - the **body**: JSON and forms by their meaning, others by their bytes. A recorded request without a body
 //!   answers only requests without one. In a form, a recorded value such as `[client_secret]` (lower case and

@@ -910,4 +910,39 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_secret_is_known_by_its_name_in_every_notation() {
+        for text in [
+            "access_token: N",
+            "'access_token': 'N'",
+            "<access_token>N</access_token>",
+            r#"{\"access_token\":\"N\"}"#,
+            r#"{\\\"Client_Secret\\\" : \\\"N"#,
+            "POST /x?client_secret=N failed",
+            r#"["client_id", "N"]"#,
+            "'access_token' => 'N'",
+            "token=N",
+            "token: NEWunkn0wn",
+            "Authorization: Bearer N",
+            "curl -H 'bearer NEWunkn0wn'",
+            "Basic dXNlcjpwdzEyMw==",
+        ] {
+            assert!(secret::gives_secret(text) && secret::names_secret(text), "{text}");
+        }
+        for text in [
+            "",
+            "no access_token",
+            "client_secret=[client_secret]&client_id=",
+            r#""access_token": """#,
+            "access denied, invalid token: expired",
+            "bearer authentication, please",
+            "token_type: bearer",
+            "</access_token> <a>",
+            "rule a { strings: $token = \"abc12345\" $b = \"client_secret=\" condition: #token > 1 and $b }",
+        ] {
+            assert!(!secret::gives_secret(text), "{text}");
+        }
+        assert!(secret::names_secret("{\"access_token\""));
+    }
 }

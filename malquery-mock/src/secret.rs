@@ -74,51 +74,11 @@ fn is_token(text: &str) -> bool {
         && word
             .bytes()
             .enumerate()
-            .any(|(at, b)| !b.is_ascii_lowercase() && !(at == 0 && b.is_ascii_uppercase()))
+            .any(|(at, b)| !(b.is_ascii_lowercase() || at == 0 && b.is_ascii_uppercase()))
 }
 
 /// Whether this stands for a value that is not in the cassette, such as `[client_secret]`.
 pub(crate) fn is_placeholder(value: &str) -> bool {
     let name = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     name.is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_secret_is_known_by_its_name_in_every_notation() {
-        for text in [
-            "access_token: N",
-            "'access_token': 'N'",
-            "<access_token>N</access_token>",
-            r#"{\"access_token\":\"N\"}"#,
-            r#"{\\\"Client_Secret\\\" : \\\"N"#,
-            "POST /x?client_secret=N failed",
-            r#"["client_id", "N"]"#,
-            "'access_token' => 'N'",
-            "token=N",
-            "token: NEWunkn0wn",
-            "Authorization: Bearer N",
-            "curl -H 'bearer NEWunkn0wn'",
-            "Basic dXNlcjpwdzEyMw==",
-        ] {
-            assert!(gives_secret(text) && names_secret(text), "{text}");
-        }
-        for text in [
-            "",
-            "no access_token",
-            "client_secret=[client_secret]&client_id=",
-            r#""access_token": """#,
-            "access denied, invalid token: expired",
-            "bearer authentication, please",
-            "token_type: bearer",
-            "</access_token> <a>",
-            "rule a { strings: $token = \"abc12345\" $b = \"client_secret=\" condition: #token > 1 and $b }",
-        ] {
-            assert!(!gives_secret(text), "{text}");
-        }
-        assert!(names_secret("{\"access_token\""));
-    }
 }
