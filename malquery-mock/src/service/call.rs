@@ -49,11 +49,13 @@ struct Refusal {
     powered_by: &'static str,
     message: String,
     retry_at: Option<Timestamp>,
+    /// Whether the reply is of the shape of a submission, as when its quota is used up.
+    is_submission: bool,
 }
 
 impl Refusal {
     fn gateway(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, powered_by: GATEWAY, message: message.into(), retry_at: None }
+        Self { status, powered_by: GATEWAY, message: message.into(), retry_at: None, is_submission: false }
     }
 
     fn malquery(status: StatusCode, message: impl Into<String>) -> Self {
@@ -428,7 +430,7 @@ impl Call {
             let refusal = Refusal::gateway(StatusCode::TOO_MANY_REQUESTS, "too many jobs are not finished");
             return Err(Refusal { retry_at, ..refusal });
         }
-        spend(&mut state)?;
+        spend(&mut state).map_err(|refusal| Refusal { is_submission: true, ..refusal })?;
         state.jobs.count += 1;
         let number = state.jobs.count;
         let id = self.service.id("job", number);
@@ -453,9 +455,15 @@ impl Call {
     }
 
     fn refused(&self, refusal: Refusal) -> Response<ServiceBody> {
-        let Refusal { status, powered_by, message, retry_at } = refusal;
+        let Refusal { status, powered_by, message, retry_at, is_submission } = refusal;
         let errors = json!([{"code": status.as_u16(), "message": message}]);
-        let mut response = self.json(status, &json!({"meta": self.meta(powered_by), "errors": errors}));
+        let mut document = json!({"meta": self.meta(powered_by), "errors": errors});
+        if is_submission {
+            document["meta"]["reqid"] = "".into();
+            document["meta"]["status"] = "".into();
+            document["resources"] = json!([]);
+        }
+        let mut response = self.json(status, &document);
         if let Some(time) = retry_at {
             let seconds = time.as_millis().div_ceil(1000).to_string();
             set(&mut response, HeaderName::from_static("x-ratelimit-retryafter"), &seconds);
