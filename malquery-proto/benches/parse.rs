@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 use divan::counter::BytesCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use http::{HeaderMap, StatusCode};
-use malquery_proto::client::{Client, Clock, Transport, TransportError};
-use malquery_proto::flow::{Auth, SendFailure};
+use malquery_proto::client::{Client, Clock, Transport};
+use malquery_proto::flow::Auth;
 use malquery_proto::oauth2::BearerToken;
 use malquery_proto::operation::{JsonOperation, ResponseHead};
 use malquery_proto::operations::GetRequest;
@@ -142,20 +142,10 @@ struct Given<'a>(&'a [u8]);
 
 impl<'a> Transport for Given<'a> {
     type Body = &'a [u8];
-    type Error = Never;
+    type Error = Infallible;
 
-    fn execute(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<&'a [u8]>, Never> {
+    fn execute(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<&'a [u8]>, Infallible> {
         Ok(http::Response::new(black_box(self.0)))
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("it always answers")]
-struct Never(Infallible);
-
-impl TransportError for Never {
-    fn failure(&self) -> SendFailure {
-        match self.0 {}
     }
 }
 

@@ -12,8 +12,8 @@ use std::ops::ControlFlow;
 
 use allocation_counter::{AllocationInfo, measure};
 use http::{HeaderMap, StatusCode};
-use malquery_proto::client::{Client, Clock, Transport, TransportError};
-use malquery_proto::flow::{Auth, SendFailure};
+use malquery_proto::client::{Client, Clock, Transport};
+use malquery_proto::flow::Auth;
 use malquery_proto::oauth2::BearerToken;
 use malquery_proto::operation::{JsonOperation, Operation, ResponseHead};
 use malquery_proto::operations::{
@@ -204,20 +204,10 @@ struct Given(Body);
 
 impl Transport for Given {
     type Body = Body;
-    type Error = Never;
+    type Error = Infallible;
 
-    fn execute(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Body>, Never> {
+    fn execute(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Body>, Infallible> {
         Ok(http::Response::new(self.0.clone()))
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("it always answers")]
-struct Never(Infallible);
-
-impl TransportError for Never {
-    fn failure(&self) -> SendFailure {
-        match self.0 {}
     }
 }
 

@@ -5,9 +5,9 @@ use std::io::Read;
 use std::ops::ControlFlow;
 
 use http::{HeaderMap, StatusCode};
-use malquery_proto::client::{Client, Clock, Transport, TransportError};
+use malquery_proto::client::{Client, Clock, Transport};
 use malquery_proto::error::ResponseError;
-use malquery_proto::flow::{Auth, RetryPolicy, SendFailure};
+use malquery_proto::flow::{Auth, RetryPolicy};
 use malquery_proto::oauth2::{BearerToken, Credentials, Token};
 use malquery_proto::operation::{JsonOperation, JsonReply, Replay, ResponseHead};
 use malquery_proto::operations::{
@@ -167,9 +167,9 @@ struct Chunks<'a> {
 
 impl<'a> Transport for Chunks<'a> {
     type Body = Slowly<'a>;
-    type Error = Never;
+    type Error = Infallible;
 
-    fn execute(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Slowly<'a>>, Never> {
+    fn execute(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Slowly<'a>>, Infallible> {
         Ok(http::Response::new(Slowly(self.body, self.chunk)))
     }
 }
@@ -180,23 +180,6 @@ impl Read for Slowly<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let most = self.1.min(buffer.len());
         self.0.read(&mut buffer[..most])
-    }
-}
-
-#[derive(Debug)]
-struct Never(Infallible);
-
-impl std::fmt::Display for Never {
-    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {}
-    }
-}
-
-impl std::error::Error for Never {}
-
-impl TransportError for Never {
-    fn failure(&self) -> SendFailure {
-        match self.0 {}
     }
 }
 
