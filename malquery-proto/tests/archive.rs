@@ -2,11 +2,13 @@
 // Tests may touch files.
 #![allow(clippy::disallowed_methods)]
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error as _;
 use std::fs;
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
+use std::rc::Rc;
 
 use malquery_proto::archive::{Archive, ArchiveError, Limit, Limits, Oddity, Report};
 use malquery_proto::types::Sha256;
@@ -449,6 +451,76 @@ fn the_hash_decides_where_the_checksum_is_wrong() {
     assert_samples_only(folder.path());
 }
 
+#[test]
+fn an_archive_says_what_it_holds() {
+    let mut archive = open("zipcrypto-stored.zip");
+    let info = &archive.entries()[0];
+    // ZipCrypto puts twelve bytes before the data.
+    assert_eq!((info.size(), info.packed_size()), (5, 17));
+    assert_eq!(format!("{:?}", info.name()), "EntryName(greeting.txt)");
+    assert!(
+        format!("{archive:?}").starts_with("Archive { entries: [EntryInfo { name: EntryName(greeting.txt)")
+    );
+    let mut entry = archive.entry(0).unwrap();
+    assert!(format!("{entry:?}").ends_with("bytes: 0, .. }"));
+    io::copy(&mut entry, &mut io::sink()).unwrap();
+    assert!(format!("{entry:?}").ends_with("bytes: 5, .. }"));
+    drop(entry);
+    let report = archive.check().unwrap();
+    assert_eq!((&report.found[0].file, report.found[0].existed), (&None, false));
+}
+
+#[test]
+fn an_entry_whose_header_is_damaged_harms_no_other() {
+    let mut bytes = fixture("zipcrypto-several.zip");
+    let headers: Vec<_> = (0..bytes.len() - 4).filter(|at| bytes[*at..*at + 4] == *b"PK\x03\x04").collect();
+    bytes[headers[1]] = b'?';
+    let report = Archive::open(Cursor::new(bytes.clone())).unwrap().check().unwrap();
+    assert_eq!((report.found.len(), report.damaged.len()), (3, 1));
+    assert_eq!(report.damaged[0].entry, 1);
+    // It is another thing if it cannot be read.
+    let at = headers[1] as u64;
+    let error = Archive::open(Failing { file: Cursor::new(bytes), at }).unwrap_err();
+    assert!(matches!(error, ArchiveError::Read(_)), "{error:?}");
+}
+
+/// Gives a byte at a time, and is interrupted before each.
+struct Interrupted(Cursor<Vec<u8>>, bool);
+
+impl Read for Interrupted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.1 = !self.1;
+        if self.1 {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        let count = buffer.len().min(1);
+        self.0.read(&mut buffer[..count])
+    }
+}
+
+impl Seek for Interrupted {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
+#[test]
+fn a_read_that_is_interrupted_is_done_again() {
+    for name in ["zipcrypto-several.zip", "aes256-several.zip"] {
+        let mut archive = Archive::open(Interrupted(Cursor::new(fixture(name)), false)).unwrap();
+        assert_eq!(archive.check().unwrap().complete().unwrap().found.len(), 4);
+        let mut bytes = [0; 5];
+        let entry = archive.entries().iter().position(|entry| entry.name().to_string() == "greeting.txt");
+        let mut entry = archive.entry(entry.unwrap()).unwrap();
+        let mut count = 0;
+        while count < bytes.len() {
+            // By hand: `read_exact` would begin again by itself.
+            count += entry.read(&mut bytes[count..]).unwrap();
+        }
+        assert_eq!(&bytes, b"hello");
+    }
+}
+
 /// A file on a disk that fails to be read at a place.
 struct Failing {
     file: Cursor<Vec<u8>>,
@@ -499,6 +571,35 @@ fn an_error_of_the_file_is_not_taken_for_one_of_the_archive() {
             assert_eq!(chain(&error), "the archive could not be read: the disk is on fire");
         }
     }
+}
+
+#[test]
+fn an_entry_that_is_read_by_hand_keeps_the_kind_of_an_error_of_the_file() {
+    /// Is refused once this is set.
+    struct Refused(Cursor<Vec<u8>>, Rc<Cell<bool>>);
+
+    impl Read for Refused {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.1.get() { Err(io::ErrorKind::PermissionDenied.into()) } else { self.0.read(buffer) }
+        }
+    }
+
+    impl Seek for Refused {
+        fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+            self.0.seek(to)
+        }
+    }
+
+    let refused = Rc::new(Cell::new(false));
+    let file = Refused(Cursor::new(fixture("zipcrypto-several.zip")), Rc::clone(&refused));
+    let mut archive = Archive::open(file).unwrap();
+    let mut entry = archive.entry(2).unwrap();
+    refused.set(true);
+    let error = io::copy(&mut entry, &mut io::sink()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    // What comes after is not taken for the rest.
+    refused.set(false);
+    assert_eq!(entry.read(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::InvalidData);
 }
 
 #[test]
