@@ -13,7 +13,7 @@ use url::form_urlencoded;
 use crate::json::{self, Json, Value};
 use crate::matching::{self, Pairs};
 use crate::pseudonym;
-use crate::secret::{self, SECRET_FIELDS};
+use crate::secret::{self, secret_name};
 
 /// Shorter secrets are replaced where they have a name, and not looked for elsewhere: they are part of any text.
 const MIN_SECRET: usize = 4;
@@ -37,12 +37,15 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
         .with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// Characters that the parts of a JWT have at least.
+const MIN_JWT_PART: usize = 16;
+
 /// Bytes of the longest character reference, such as `#x10ffff`.
 const MAX_ENTITY: usize = 10;
 
 const TRACE_ID: &str = "x-cs-traceid";
-const SERVICE_IDS: [&str; 4] = ["trace_id", "traceid", "reqid", "request_id"];
-const USER_IDS: [&str; 3] = ["userid", "user_id", "user_uuid"];
+const SERVICE_IDS: [&str; 3] = ["trace_id", "reqid", "request_id"];
+const USER_IDS: [&str; 2] = ["user_id", "user_uuid"];
 
 /// A body by its media type.
 #[derive(Clone)]
@@ -260,8 +263,20 @@ impl Redaction {
 
     fn secret(&mut self, value: &[u8], what: &'static str) {
         let placeholder = std::str::from_utf8(value).is_ok_and(secret::is_placeholder);
-        if !value.is_empty() && !placeholder {
-            self.secrets.entry(value.to_vec()).or_insert(what);
+        if value.is_empty() || placeholder {
+            return;
+        }
+        self.secrets.entry(value.to_vec()).or_insert(what);
+        // What a JWT says of the customer, and its signature, are not for others either.
+        let belongs = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        let parts: Vec<_> = value.split(|byte| *byte == b'.').collect();
+        if let [_, parts @ ..] = parts.as_slice()
+            && parts.len() == 2
+            && parts.iter().all(|part| part.len() >= MIN_JWT_PART && part.iter().all(belongs))
+        {
+            for part in parts {
+                self.secrets.entry(part.to_vec()).or_insert(what);
+            }
         }
     }
 
@@ -539,11 +554,8 @@ fn gives_secret_in(json: &Json, name: Option<&str>) -> bool {
 }
 
 fn is_one_of(name: &str, names: &[&str]) -> bool {
-    names.iter().any(|known| known.eq_ignore_ascii_case(name))
-}
-
-fn secret_name(name: &str) -> Option<&'static str> {
-    SECRET_FIELDS.into_iter().find(|field| field.eq_ignore_ascii_case(name))
+    let name = secret::plain(name);
+    names.iter().any(|known| secret::plain(known) == name)
 }
 
 fn split_once(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
@@ -553,7 +565,7 @@ fn split_once(bytes: &[u8], at: u8) -> Option<(&[u8], &[u8])> {
 
 /// The words that stand in a file for secrets.
 fn names() -> impl Iterator<Item = &'static str> {
-    SECRET_FIELDS.into_iter().chain(["cookie", "sensitive_header"])
+    secret::secret_names().chain(["cookie", "sensitive_header"])
 }
 
 fn is_part_of_name(value: &[u8]) -> bool {
@@ -611,10 +623,13 @@ fn look(bytes: &[u8], needles: &[Needle], layers: u32) -> Result<(), Leak> {
         return Ok(());
     }
     let plain = [unescape, entities, narrow, joined].map(|decode| decode(bytes));
-    for decoded in plain.into_iter().chain([percent(bytes, false), percent(bytes, true)]) {
+    for decoded in plain {
         if let Cow::Owned(decoded) = decoded {
             look(&decoded, needles, layers - 1)?;
         }
+    }
+    for decoded in [false, true].into_iter().flat_map(|plus| percent_all(bytes, plus)) {
+        look(&decoded, needles, layers - 1)?;
     }
     let mut found = |decoded: Vec<u8>| look(&decoded, needles, layers - 1);
     hex_runs(bytes).into_iter().filter(|decoded| decoded.len() > 1).try_for_each(&mut found)?;
@@ -770,6 +785,20 @@ fn percent(bytes: &[u8], plus: bool) -> Cow<'_, [u8]> {
     out.into()
 }
 
+/// All that comes out while what was escaped several times is decoded.
+fn percent_all(bytes: &[u8], plus: bool) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    let mut next = percent(bytes, plus);
+    while let Cow::Owned(decoded) = next {
+        if all.last().is_some_and(|last| *last == decoded) {
+            break;
+        }
+        next = Cow::Owned(percent(&decoded, false).into_owned());
+        all.push(decoded);
+    }
+    all
+}
+
 /// Lines put together, if there are several: base64 may be broken into lines.
 fn joined(bytes: &[u8]) -> Cow<'_, [u8]> {
     if !bytes.contains(&b'\n') {
@@ -881,6 +910,17 @@ mod tests {
         fn a_text_without_it_is_clean(text in "[a-z0-9 {}:\"]{0,200}") {
             prop_assert!(knowing("S3CRET+VALUE=&").scan(text.as_bytes()).is_ok());
         }
+    }
+
+    #[test]
+    fn a_secret_is_found_however_often_it_was_escaped() {
+        let redaction = knowing("p4ss/w+rd");
+        let mut text = "p4ss/w+rd".to_owned();
+        for _ in 0..12 {
+            text = form_urlencoded::byte_serialize(text.as_bytes()).collect();
+            assert!(redaction.scan(text.as_bytes()).is_err(), "{text}");
+        }
+        assert!(redaction.scan(b"100% of %25 and %2525").is_ok());
     }
 
     #[test]

@@ -14,11 +14,52 @@ pub(crate) const SECRET_FIELDS: [&str; 10] = [
     "authorization",
 ];
 
+/// Parts of other names whose values are not shown, as [`plain`] writes them.
+const SECRET_WORDS: [&str; 10] = [
+    "secret",
+    "password",
+    "passwd",
+    "passphrase",
+    "credential",
+    "assertion",
+    "authorization",
+    "apikey",
+    "accesskey",
+    "privatekey",
+];
+
+/// Their ends, so that `token_type` is none.
+const SECRET_ENDS: [&str; 2] = ["token", "signature"];
+
+/// The rest, which would be parts of harmless names.
+const SECRET_SHORT: [&str; 3] = ["sig", "pwd", "username"];
+
 /// Fewer characters after `Bearer` are a word.
 const MIN_TOKEN: usize = 8;
 
 pub(crate) fn is_secret_field(name: &str) -> bool {
-    SECRET_FIELDS.iter().any(|field| field.eq_ignore_ascii_case(name))
+    secret_name(name).is_some()
+}
+
+/// What a value of this name is called where it stood, if it is a secret: `client_secret` for `clientSecret`.
+pub(crate) fn secret_name(name: &str) -> Option<&'static str> {
+    let name = plain(name);
+    SECRET_FIELDS
+        .into_iter()
+        .find(|field| plain(field) == name)
+        .or_else(|| SECRET_WORDS.into_iter().find(|word| name.contains(word)))
+        .or_else(|| SECRET_ENDS.into_iter().find(|end| name.ends_with(end)))
+        .or_else(|| SECRET_SHORT.into_iter().find(|word| name == *word))
+}
+
+/// What [`secret_name`] gives.
+pub(crate) fn secret_names() -> impl Iterator<Item = &'static str> {
+    SECRET_FIELDS.into_iter().chain(SECRET_WORDS).chain(SECRET_ENDS).chain(SECRET_SHORT)
+}
+
+/// A name without what is written now this way and now that: `x-api-key`, `xApiKey`, `X_API_KEY`.
+pub(crate) fn plain(name: &str) -> String {
+    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
 }
 
 /// Whether a text that could not be read as what it is may hold a secret.

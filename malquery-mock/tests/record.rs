@@ -422,6 +422,60 @@ fn a_secret_that_only_its_name_tells_is_refused_in_texts() {
 }
 
 #[test]
+fn a_secret_is_known_by_a_name_like_those_of_secrets() {
+    let value = "unkn0wn/f0r/the/day";
+    let exchanges = |name: &str| {
+        let ok = json_answer(200, &json!({}));
+        let form = [("content-type", "application/x-www-form-urlencoded")];
+        [
+            (get(&format!("/x?{name}={value}")), ok.clone()),
+            (request("POST", "/x", &form, format!("{name}={value}")), ok.clone()),
+            (get("/x"), json_answer(200, &json!({"a": [{name: [value]}]}))),
+            (get("/x"), answer(302, &[("location", &format!("/y?{name}={value}"))], "")),
+        ]
+    };
+    for name in [
+        "clientSecret",
+        "accessToken",
+        "x-api-key",
+        "X-Amz-Signature",
+        "X-Amz-Credential",
+        "X-Amz-Security-Token",
+        "password",
+        "client_assertion",
+        "PRIVATE_KEY",
+        "userName",
+        "sig",
+    ] {
+        for exchange in exchanges(name) {
+            let text = record(&[exchange]).unwrap();
+            assert!(!text.contains("unkn0wn"), "{name}: {text}");
+        }
+    }
+    for name in ["token_type", "expires_in", "sha256", "yara_rule", "design"] {
+        for exchange in exchanges(name) {
+            assert!(record(&[exchange]).unwrap().contains("unkn0wn"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn the_parts_of_a_jwt_are_secrets() {
+    let token = "eyJhbGciOiJSUzI1NiJ9.eyJjaWQiOiJ0aGUtY3VzdG9tZXIifQ.c2lnbmF0dXJlLW9mLWl0";
+    let login = (get("/x"), json_answer(200, &json!({"access_token": token})));
+    for part in token.split('.').skip(1) {
+        for note in [part.to_owned(), format!("it was {part}.")] {
+            let text =
+                record(&[login.clone(), (get("/y"), json_answer(200, &json!({"note": note})))]).unwrap();
+            assert!(!text.contains(part), "{text}");
+        }
+        assert!(
+            record(&[login.clone(), (get(&format!("/y?a={part}")), json_answer(200, &json!({})))]).is_err()
+        );
+    }
+}
+
+#[test]
 fn values_are_known_in_capitals_and_without_dashes() {
     let cid = "fedcba9876543210fedcba9876543210";
     let login = request(
