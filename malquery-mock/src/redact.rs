@@ -231,6 +231,11 @@ impl Redaction {
             self.secret(value.trim_ascii(), "authorization");
             for word in value.split(u8::is_ascii_whitespace) {
                 self.secret(word, "authorization");
+                if let Ok(decoded) = BASE64.decode(word)
+                    && decoded.contains(&b':')
+                {
+                    self.basic(&decoded);
+                }
             }
         }
         let end = value.iter().position(u8::is_ascii_whitespace).unwrap_or(value.len());
@@ -242,15 +247,18 @@ impl Redaction {
         if scheme == "Basic"
             && let Ok(decoded) = BASE64.decode(rest)
         {
-            let (id, secret) = split_once(&decoded, b':').unwrap_or((b"", &decoded));
-            for (part, what) in
-                [(decoded.as_slice(), "authorization"), (id, "client_id"), (secret, "client_secret")]
-            {
-                self.secret(part, what);
-                // Within Basic they may be URL-encoded.
-                if let Cow::Owned(part) = percent(part, true) {
-                    self.secret(&part, what);
-                }
+            self.basic(&decoded);
+        }
+    }
+
+    /// What stands in a `Basic` header.
+    fn basic(&mut self, decoded: &[u8]) {
+        let (id, secret) = split_once(decoded, b':').unwrap_or((b"", decoded));
+        for (part, what) in [(decoded, "authorization"), (id, "client_id"), (secret, "client_secret")] {
+            self.secret(part, what);
+            // They may be URL-encoded there.
+            if let Cow::Owned(part) = percent(part, true) {
+                self.secret(&part, what);
             }
         }
     }

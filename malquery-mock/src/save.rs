@@ -30,6 +30,9 @@ const REPLY_HEADERS: [&str; 5] =
     ["content-disposition", "content-type", "location", "x-cs-region", "x-cs-traceid"];
 const TRACE_ID: &str = "x-cs-traceid";
 
+/// How gzip and zstd begin.
+const COMPRESSED: [&[u8]; 2] = [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"];
+
 /// The text of a cassette when it was read, or `None` if there was no file.
 pub(crate) type Before = Option<String>;
 
@@ -274,7 +277,15 @@ impl Read {
             Outcome::Reply { headers, .. } => Some(headers),
             _ => None,
         };
-        if compressed(&exchange.headers) || reply.is_some_and(compressed) {
+        let looks_compressed = |content: &Content| match content {
+            Content::Bytes(bytes) => COMPRESSED.iter().any(|magic| bytes.starts_with(magic)),
+            _ => false,
+        };
+        if compressed(&exchange.headers)
+            || reply.is_some_and(compressed)
+            || looks_compressed(&sent)
+            || !exact && looks_compressed(&got)
+        {
             return Err(format!(
                 "a body of {shown} is compressed, and cannot be searched for secrets; record it around a transport \
                  that decodes it. Nothing was written"

@@ -476,6 +476,54 @@ fn the_parts_of_a_jwt_are_secrets() {
 }
 
 #[test]
+fn the_words_of_an_authorization_without_a_scheme_are_decoded() {
+    use base64::Engine;
+
+    let value = base64::engine::general_purpose::STANDARD.encode("the-id-0f-8:s3cret-of-8");
+    for value in [value.clone(), format!("Custom {value}")] {
+        let sent = request("GET", "/x", &[("authorization", &value)], "");
+        let reply = json_answer(200, &json!({"note": "it was s3cret-of-8, of the-id-0f-8"}));
+        let text = record(&[(sent, reply)]).unwrap();
+        assert!(!text.contains("s3cret") && !text.contains("the-id"), "{text}");
+    }
+}
+
+#[test]
+fn what_is_compressed_is_refused_whether_it_says_so_or_not() {
+    for magic in [b"\x1f\x8b\x08\0".as_slice(), b"\x28\xb5\x2f\xfd"] {
+        for path in ["/x", "/malquery/entities/download-files/v1"] {
+            let got = record(&[(get(path), answer(200, &[], magic))]);
+            match path {
+                "/x" => assert!(got.unwrap_err().contains("is compressed")),
+                // A sample is whatever it is.
+                _ => assert!(got.is_ok()),
+            }
+        }
+        assert!(record(&[(request("POST", "/x", &[], magic), json_answer(200, &json!({})))]).is_err());
+    }
+}
+
+#[test]
+fn a_secret_of_several_parts_plays_again() {
+    let (_folder, path) = folder();
+    let sent = |secret: &str| {
+        let body = json!({"access_token": [secret, {"a": secret, "b": null}], "c": 1});
+        request("POST", "/x", &[("content-type", "application/json")], body.to_string())
+    };
+    let (transport, guard) = begin(&path, Mode::Record, Service(|_: &Sent| Ok(json_answer(200, &json!({})))));
+    take(&transport, sent("s3cret-of-8")).unwrap();
+    guard.finish();
+    let (transport, guard) = begin(&path, Mode::Replay, nothing());
+    take(&transport, sent("another-one")).unwrap();
+    guard.finish();
+    // Another shape is another request.
+    let (transport, guard) = begin(&path, Mode::Replay, nothing());
+    let other = r#"{"access_token": ["s", {"a": "s"}], "c": 1}"#;
+    assert!(take(&transport, request("POST", "/x", &[("content-type", "application/json")], other)).is_err());
+    assert!(guard.close().is_err());
+}
+
+#[test]
 fn values_are_known_in_capitals_and_without_dashes() {
     let cid = "fedcba9876543210fedcba9876543210";
     let login = request(
