@@ -338,8 +338,8 @@ impl std::error::Error for ApiError {}
 
 /// The beginning of a text from outside as one line, without characters that could steer a terminal.
 pub(crate) fn excerpt(bytes: &[u8], most: usize) -> String {
-    // A character has at most 4 bytes, so this is enough of them.
-    let cut = &bytes[..bytes.len().min(4 * most)];
+    // A character has at most 4 bytes, so this is enough of them, and of one more to see that there are more.
+    let cut = &bytes[..bytes.len().min(4 * (most + 1))];
     let text = String::from_utf8_lossy(cut);
     let mut line = String::with_capacity(text.len().min(most));
     for (count, c) in text.trim().chars().enumerate() {
@@ -369,5 +369,33 @@ mod tests {
         assert_eq!(excerpt("a\u{1b}[31mred\r\nb\u{202e}c\u{0}".as_bytes(), 50), "a [31mred  b c ");
         assert_eq!(excerpt(&[b'x'; 60], 50).chars().count(), 51);
         assert_eq!(excerpt(&[0xff, b'a'], 50), "\u{fffd}a");
+    }
+
+    #[test]
+    fn a_reply_that_is_not_understood_gives_what_is_known() {
+        let headers = http::HeaderMap::from_iter([(
+            http::HeaderName::from_static("x-cs-traceid"),
+            http::HeaderValue::from_static("trace-1"),
+        )]);
+        let head = ResponseHead { status: StatusCode::OK, headers: &headers };
+        let meta = <crate::operations::Hunt as crate::operation::Operation>::META;
+        let error = ResponseError::Decode(DecodeError::new(&meta, head, b"<html>", "odd").into());
+        assert_eq!((error.status().as_u16(), error.trace_id()), (200, Some("trace-1")));
+        let shown = "the reply to PostMalQueryHuntV1 (200 OK) could not be read: odd; it begins";
+        let billed = "; it was sent, and may have been billed";
+        assert_eq!(error.to_string(), format!("{shown} \"<html>\"{billed}"));
+        let secret = DecodeError::secret(&meta, head, "odd");
+        assert_eq!(secret.to_string(), format!("{shown} \"[not shown]\"{billed}"));
+        #[cfg(feature = "client")]
+        {
+            let error = DecodeError::of_stream(&meta, StatusCode::OK, Some("trace-2".into()), "odd");
+            assert_eq!(error.to_string(), format!("{shown} \"[not kept]\"{billed}"));
+            assert_eq!(ResponseError::Decode(error.into()).trace_id(), Some("trace-2"));
+        }
+    }
+
+    #[test]
+    fn an_excerpt_of_many_bytes_is_as_long_as_one_of_many_characters() {
+        assert_eq!(excerpt("\u{1f600}".repeat(60).as_bytes(), 50), "\u{1f600}".repeat(50) + "…");
     }
 }

@@ -320,6 +320,33 @@ mod tests {
         assert_eq!(empty.finish().unwrap_err(), StreamError::Encoded("gzip".into()));
     }
 
+    #[test]
+    fn a_check_tells_what_it_expects_and_has() {
+        let mut check = StreamCheck::new().expect_length(5);
+        check.update(b"abc").unwrap();
+        assert_eq!((check.length(), check.bytes()), (Some(5), 3));
+        assert_eq!(format!("{check:?}"), "StreamCheck { bytes: 3, length: Some(5), .. }");
+        assert_eq!(StreamCheck::new().length(), None);
+    }
+
+    #[test]
+    fn of_an_archive_no_more_is_kept_than_its_end_may_take() {
+        const LONGEST_END: usize = 22 + 65_535;
+        let mut check = StreamCheck::new().expect_zip();
+        check.update(b"PK\x03\x04").unwrap();
+        let mut most = 0;
+        for chunk in (0..3000).map(|i| [i as u8; 100]) {
+            check.update(&chunk).unwrap();
+            most = most.max(check.tail.len());
+            assert!(check.tail.len() >= LONGEST_END.min(check.bytes as usize));
+            assert!(check.tail.ends_with(&chunk));
+        }
+        // Moved only when twice as much is there, else small chunks would take time by the square.
+        assert!((2 * LONGEST_END - 100..=2 * LONGEST_END).contains(&most), "{most}");
+        check.update(&vec![0; 1_000_000]).unwrap();
+        assert!(check.tail.len() <= 2 * LONGEST_END);
+    }
+
     proptest! {
         #[test]
         fn chunks_make_no_difference(

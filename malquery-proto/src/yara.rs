@@ -48,7 +48,8 @@ impl Rule {
         let mut compiler = boreal::Compiler::new();
         let params = CompilerParams::default();
         compiler.set_params(params.disable_includes(true).parse_expression_recursion_limit(MAX_NESTING));
-        compiler.add_rules_str(text).map_err(|error| {
+        // boreal takes no comment that ends with the text, as YARA does.
+        compiler.add_rules_str(format!("{text}\n")).map_err(|error| {
             let diagnostic = error.to_diagnostic();
             let span = diagnostic.labels.first().map(|label| label.range.clone()).unwrap_or_default();
             RuleError::new(text, span, diagnostic.message)
@@ -218,6 +219,23 @@ mod tests {
             format!("{text}\n=> {error}\n")
         };
         insta::assert_snapshot!(cases.map(shown).join("\n"));
+    }
+
+    #[test]
+    fn a_rule_has_a_name_and_an_error_its_place() {
+        let rule = Rule::compile("rule a_name { condition: true }").unwrap();
+        assert_eq!((rule.name(), format!("{rule:?}")), ("a_name", "Rule(a_name)".into()));
+        let error = Rule::compile("rule a {\n    condition: $b\n}").unwrap_err();
+        assert_eq!((error.line(), error.column()), (2, 16));
+        assert_eq!(TimedOut.to_string(), "the rule took longer than 60 seconds");
+    }
+
+    #[test]
+    fn a_rule_may_have_64_kib() {
+        let rule = "rule a { condition: true } //";
+        let of_length = |length: usize| format!("{rule}{}", "x".repeat(length - rule.len()));
+        Rule::compile(&of_length(65_536)).unwrap();
+        assert!(Rule::compile(&of_length(65_537)).is_err());
     }
 
     #[test]

@@ -9,8 +9,8 @@ use super::*;
 use crate::cloud::{BaseUrl, Cloud};
 use crate::error::ApiErrorKind;
 use crate::oauth2::{BearerToken, Credentials};
-use crate::operation::{JsonReply, ResponseHead};
-use crate::operations::{GetQuotas, Hunt};
+use crate::operation::{JsonOperation, JsonReply, Operation, ResponseHead};
+use crate::operations::{GetDownload, GetQuotas, Hunt};
 use crate::types::SearchOptions;
 
 /// What the service does with the next request.
@@ -327,6 +327,234 @@ fn a_401_of_the_wrong_cloud_names_the_right_one() {
         "GetMalQueryQuotasV1 answered 401 Unauthorized; hint: the reply names the cloud us-2, but us-1 was asked: \
          set FALCON_CLOUD=us-2, or name that cloud"
     );
+}
+
+#[test]
+fn a_token_is_renewed_to_the_second_and_a_short_one_after_three_quarters_of_its_life() {
+    let short = || reply(201, r#"{"access_token": "t", "expires_in": 100}"#);
+    for (answer, last, renewed) in [(token as fn() -> Answer, 1_678_999, 1_679_000), (short, 74_999, 75_000)]
+    {
+        let mut service = Service::new([answer(), quotas(), quotas(), answer(), quotas()]);
+        service.call(&GetQuotas).unwrap();
+        service.now = START.after(Duration::from_millis(last));
+        service.call(&GetQuotas).unwrap();
+        assert_eq!(service.sent.len(), 3);
+        service.now = START.after(Duration::from_millis(renewed));
+        service.call(&GetQuotas).unwrap();
+        assert_eq!(service.sent.len(), 5);
+    }
+}
+
+#[test]
+fn a_failure_that_would_come_again_is_not_tried_again() {
+    let never = || Answer::Lost(SendFailure::NeverSent);
+    let mut service = Service::new([token(), never(), never()]);
+    let error = service.call(&GetQuotas).unwrap_err();
+    assert_eq!(error.to_string(), "GetMalQueryQuotasV1 got no reply in 1 attempt");
+    assert_eq!(service.call(&GetQuotas).unwrap_err().to_string(), error.to_string());
+    let mut service = Service::new([never()]);
+    let error = service.call(&GetQuotas).unwrap_err();
+    assert_eq!(error.to_string(), "oauth2AccessToken got no reply in 1 attempt");
+}
+
+#[test]
+fn a_token_endpoint_that_fails_is_asked_again_and_one_that_refuses_is_not() {
+    let limited = with(reply(429, ""), "retry-after", 3);
+    let mut service = Service::new([reply(503, ""), limited, token(), quotas()]);
+    service.call(&GetQuotas).unwrap();
+    assert_eq!(service.waits.len(), 2);
+    assert_eq!(service.waits[1], Duration::from_secs(3));
+    let mut service = Service::new([reply(400, "")]);
+    assert_eq!(api_kind(&service.call(&GetQuotas).unwrap_err()), Some(ApiErrorKind::BadRequest));
+}
+
+#[test]
+fn a_pause_ends_before_the_call_does_or_is_not_begun() {
+    let limited = |seconds| with(reply(429, GATEWAY_429), "retry-after", seconds);
+    // the longest pause a service may ask for, and the time for a call
+    for (policy, longest) in [
+        (RetryPolicy::default(), 120),
+        (RetryPolicy { time_limit: Duration::from_secs(100), ..RetryPolicy::default() }, 99),
+    ] {
+        for (seconds, waits) in [(longest, true), (longest + 1, false)] {
+            let mut service = Service::new([token(), limited(seconds), quotas()]);
+            let result = service.run(
+                &mut CallFlow::new(policy, 7),
+                |flow, now, auth| flow.poll(now, auth, &GetQuotas),
+                |flow, now, auth, ticket, head, body| {
+                    flow.on_response(now, auth, &GetQuotas, ticket, head, body)
+                },
+                CallFlow::on_failure,
+            );
+            assert_eq!(result.is_ok(), waits, "{seconds}");
+            assert_eq!(service.waits.iter().sum::<Duration>().as_secs(), if waits { seconds } else { 0 });
+        }
+    }
+}
+
+#[test]
+fn a_poll_waits_as_long_as_the_service_asks_within_the_time_for_a_call() {
+    let limited = |seconds| with(reply(429, GATEWAY_429), "retry-after", seconds);
+    let attach = || JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
+    // longer than any other call would wait
+    let mut service = Service::new([token(), status("inprogress"), limited(300), status("done")]);
+    service.job(&mut attach()).unwrap();
+    assert_eq!(service.waits, [5, 300].map(Duration::from_secs));
+}
+
+#[test]
+fn of_two_rate_limits_the_longer_holds() {
+    let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+    let ready = |auth: &mut Auth| match CallFlow::new(RetryPolicy::default(), 1).poll(START, auth, &GetQuotas)
+    {
+        Ok(Step::Wait(time)) => time.since(START).as_secs(),
+        step => panic!("{step:?}"),
+    };
+    for (seconds, expected) in [(10, 10), (5, 10), (20, 20)] {
+        auth.pause(START, START.after(Duration::from_secs(seconds)));
+        assert_eq!(ready(&mut auth), expected);
+    }
+}
+
+#[test]
+fn a_pause_outlasts_a_clock_a_second_behind_and_no_more() {
+    let pause = Pause::new(START.after(Duration::from_secs(10)), START.after(Duration::from_secs(20)));
+    let ends_at = |millis| pause.end(START.after(Duration::from_millis(millis))).is_some();
+    assert!(!ends_at(8_999) && ends_at(9_000) && ends_at(19_999) && !ends_at(20_000));
+}
+
+#[test]
+fn flows_that_wait_for_a_token_count_each_others_failures() {
+    let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
+    let mut flows = [1, 2].map(|seed| CallFlow::new(RetryPolicy::default(), seed));
+    let (mut now, mut sent) = (START, 0);
+    // They take turns, and together ask as often as one would.
+    let error = loop {
+        let steps = flows.each_mut().map(|flow| flow.poll(now, &mut auth, &GetQuotas).unwrap());
+        let report = steps.into_iter().zip(&mut flows).find_map(|(step, flow)| match step {
+            Step::Send(attempt) => {
+                Some(flow.on_failure(now, &mut auth, attempt.ticket, SendFailure::NotSent))
+            }
+            Step::Wait(_) => None,
+        });
+        sent += u32::from(report.is_some());
+        if let Some(Err(error)) = report {
+            break error;
+        }
+        flows.reverse();
+        now = now.after(Duration::from_millis(100));
+    };
+    assert_eq!(error.to_string(), "oauth2AccessToken got no reply in 4 attempts");
+    assert_eq!(sent, 4);
+}
+
+#[test]
+fn a_late_report_of_one_token_request_does_not_end_another() {
+    let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
+    let mut flows = [1, 2, 3].map(|seed| CallFlow::new(RetryPolicy::default(), seed));
+    let Step::Send(late) = flows[0].poll(START, &mut auth, &GetQuotas).unwrap() else { panic!() };
+    let later = START.after(Duration::from_secs(90));
+    let Step::Send(_under_way) = flows[1].poll(later, &mut auth, &GetQuotas).unwrap() else { panic!() };
+    flows[0].cancel(&mut auth, late.ticket).unwrap();
+    assert!(matches!(flows[2].poll(later, &mut auth, &GetQuotas).unwrap(), Step::Wait(_)));
+}
+
+#[test]
+fn only_a_redirection_leads_to_another_cloud() {
+    let us2 = "https://api.us-2.crowdstrike.com/oauth2/token";
+    let mut service = Service::new([with(reply(403, ""), "location", us2)]);
+    assert_eq!(api_kind(&service.call(&GetQuotas).unwrap_err()), Some(ApiErrorKind::Forbidden));
+    assert_eq!(service.auth.base(), &BaseUrl::from(Cloud::Us1));
+    for odd in ["https://user@api.us-2.crowdstrike.com/", "https://:word@api.us-2.crowdstrike.com/"] {
+        let mut service = Service::new([with(reply(308, ""), "location", odd)]);
+        assert_eq!(api_kind(&service.call(&GetQuotas).unwrap_err()), Some(ApiErrorKind::Redirect), "{odd}");
+    }
+}
+
+#[test]
+fn what_is_to_be_submitted_is_there_until_it_is_under_way() {
+    let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+    assert!(matches!(flow.to_submit(), Some(Submission::Hunt(_))));
+    let Step::Send(attempt) = flow.poll(START, &mut auth).unwrap() else { panic!() };
+    assert!(flow.to_submit().is_none());
+    flow.on_failure(START, &mut auth, attempt.ticket, SendFailure::NotSent).unwrap();
+    assert!(flow.to_submit().is_some());
+    assert!(JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7).to_submit().is_none());
+}
+
+#[test]
+fn an_attempt_says_how_much_to_read_and_shows_no_body() {
+    let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
+    let Step::Send(token) =
+        CallFlow::new(RetryPolicy::default(), 1).poll(START, &mut auth, &GetQuotas).unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!(format!("{token:?}"), "Attempt(POST https://api.crowdstrike.com/oauth2/token)");
+    assert!(token.ticket.is_token());
+    let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+    let mut flow = CallFlow::new(RetryPolicy::default(), 1);
+    let Step::Send(call) = flow.poll(START, &mut auth, &GetQuotas).unwrap() else { panic!() };
+    assert_eq!((token.max_body, call.max_body), (Some(268_435_456), Some(268_435_456)));
+    let sample = GetDownload::new(crate::types::Sha256::from_bytes([1; 32]));
+    let mut flow = CallFlow::new(RetryPolicy::default(), 1);
+    let Step::Send(download) = flow.poll_stream(START, &mut auth, &sample).unwrap() else { panic!() };
+    assert_eq!(download.max_body, None);
+    let headers = HeaderMap::new();
+    let head = ResponseHead { status: StatusCode::OK, headers: &headers };
+    let reply = flow.on_stream(START, &mut auth, &sample, download.ticket, head, b"").unwrap();
+    assert!(reply.is_some());
+}
+
+#[test]
+fn pauses_are_spread_over_their_second_half() {
+    // the first numbers of splitmix64 from the seed 0
+    assert_eq!(
+        [1, 2, 3].map(|round| mix(0, round)),
+        [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f]
+    );
+    let pauses: Vec<_> = (0..2000).map(|seed| RetryPolicy::default().delay(2, seed).as_millis()).collect();
+    assert_eq!((pauses.iter().min(), pauses.iter().max()), (Some(&500), Some(&1000)));
+}
+
+#[test]
+fn an_error_gives_what_the_reply_said() {
+    let headers: HeaderMap = [
+        (HeaderName::from_static("x-cs-traceid"), HeaderValue::from_static("trace-1")),
+        (HeaderName::from_static("retry-after"), HeaderValue::from_static("5")),
+    ]
+    .into_iter()
+    .collect();
+    let head = |status| ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: &headers };
+    let api = |status| GetQuotas.error(head(status), b"");
+    let seen = |error: &FlowError| {
+        (
+            error.api().is_some(),
+            error.status().map(|status| status.as_u16()),
+            error.trace_id().map(str::to_owned),
+            error.is_retryable(),
+            error.retry_at(START).map(|time| time.since(START).as_secs()),
+        )
+    };
+    let trace = || Some("trace-1".to_owned());
+    let busy = FlowError::from(ResponseError::Api(api(503).into()));
+    assert_eq!(seen(&busy), (true, Some(503), trace(), true, Some(5)));
+    let denied = FlowError::from(ResponseError::Api(api(403).into()));
+    assert_eq!(seen(&denied), (true, Some(403), trace(), false, Some(5)));
+    let unsure = |reply| FlowError::Unsure { operation: "x", reply };
+    assert_eq!(seen(&unsure(Some(api(502).into()))), (true, Some(502), trace(), false, Some(5)));
+    assert_eq!(seen(&unsure(None)), (false, None, None, false, None));
+    let decode = FlowError::from(JsonOperation::response(&GetQuotas, head(200), b"[").unwrap_err());
+    assert_eq!(seen(&decode), (false, Some(200), trace(), false, None));
+    let failed = br#"{"meta": {"status": "failed"}, "errors": [{"message": "no"}, {"message": "way"}]}"#;
+    let reply = GetRequest::new("job-1".parse().unwrap()).response(head(200), failed).unwrap();
+    let failed = FlowError::JobFailed(reply.into());
+    assert_eq!(seen(&failed), (false, Some(200), trace(), false, None));
+    assert_eq!(failed.to_string(), "the job failed: no; way (trace id trace-1)");
+    for error in [FlowError::NoReply { operation: "x", attempts: 1 }, FlowError::TimeUp { operation: "x" }] {
+        assert_eq!(seen(&error), (false, None, None, true, None));
+    }
 }
 
 #[test]

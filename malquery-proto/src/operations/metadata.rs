@@ -53,3 +53,35 @@ impl JsonOperation for GetMetadata {
     type Meta = PlainMeta;
     type Resource = Sample;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cloud::Cloud;
+    use crate::operation::unsigned;
+
+    #[test]
+    fn many_samples_are_asked_about_in_as_few_requests_as_fit() {
+        let samples: Vec<_> = (0..500u16)
+            .map(|i| Sha256::from_bytes(std::array::from_fn(|at| i.to_le_bytes()[at % 2])))
+            .collect();
+        let bases = [
+            BaseUrl::from(Cloud::Us1),
+            BaseUrl::from(Cloud::UsGov1),
+            format!("https://proxy.example/{}/", "a".repeat(200)).parse().unwrap(),
+        ];
+        for base in bases {
+            let parts = GetMetadata::split(&samples, &base);
+            assert_eq!(parts.iter().flat_map(|part| part.ids.clone()).collect::<Vec<_>>(), samples);
+            for (at, part) in parts.iter().enumerate() {
+                unsigned(part, &base).unwrap();
+                let first_of_next = parts.get(at + 1).map(|next| next.ids[0]);
+                if let Some(one_more) = first_of_next {
+                    let more = GetMetadata::new(part.ids.iter().copied().chain([one_more]));
+                    assert!(matches!(unsigned(&more, &base), Err(BuildError::UrlTooLong(_))));
+                }
+            }
+        }
+        assert!(GetMetadata::split(&[], &Cloud::Us1.into()).is_empty());
+    }
+}

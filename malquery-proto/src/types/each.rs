@@ -287,6 +287,31 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_read_that_was_interrupted_is_repeated_and_one_that_failed_is_not() {
+        struct Failing<'a>(&'a [u8], Option<io::ErrorKind>);
+
+        impl Read for Failing<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                match self.1.take() {
+                    Some(kind) => Err(kind.into()),
+                    None => self.0.read(buffer),
+                }
+            }
+        }
+
+        let read =
+            |kind| read_each::<PlainMeta, Sample>(Failing(b"{}", Some(kind)), |_| ControlFlow::Continue(()));
+        read(io::ErrorKind::Interrupted).unwrap();
+        assert_eq!(read(io::ErrorKind::TimedOut).unwrap_err().io_error_kind(), Some(io::ErrorKind::TimedOut));
+    }
+
+    #[test]
+    fn what_is_expected_is_said() {
+        let refused = |body: &str| read(body.as_bytes(), 7).unwrap_err().to_string();
+        assert_eq!(refused("[]"), "invalid type: sequence, expected a JSON object at line 1 column 1");
+    }
+
     proptest! {
         #[test]
         fn any_bytes_become_the_same_text_in_any_chunks(

@@ -137,6 +137,13 @@ mod tests {
         assert!(exceeds("9007199254740993", "9007199254740992"));
     }
 
+    #[test]
+    fn the_largest_file_has_less_than_two_to_the_64() {
+        assert!("18446744073709551616".parse::<FileSize>().is_err());
+        assert!("17179869183.9 GB".parse::<FileSize>().is_ok());
+        assert!("17179869184 GB".parse::<FileSize>().is_err());
+    }
+
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in "[0-9. kKmMgGbB]{0,12}|.{0,12}") {

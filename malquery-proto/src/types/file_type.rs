@@ -190,4 +190,20 @@ mod tests {
         assert!(" pe32".parse::<FileType>().is_err());
         assert_eq!(size_of::<FileType>(), 16);
     }
+
+    #[test]
+    fn equal_types_have_one_hash_and_one_text() {
+        let types: std::collections::HashSet<FileType> = ["pe32", "PE32", "Odd.Kind", "odd.kind", "pdf"]
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect();
+        assert_eq!(types.len(), 3);
+        assert_eq!(format!("{:?}", FileType::PE32), "FileType(pe32)");
+        let hash = |text: &str| {
+            let mut hasher = std::hash::DefaultHasher::new();
+            text.parse::<FileType>().unwrap().hash(&mut hasher);
+            hasher.finish()
+        };
+        assert_ne!(hash("pe32"), hash("pdf"));
+    }
 }

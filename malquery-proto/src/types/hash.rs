@@ -143,6 +143,24 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_hash_of_another_kind_is_told_by_its_length() {
+        let digits = |count| "a".repeat(count);
+        let refused = |error: ParseError| error.to_string();
+        assert_eq!(
+            refused(digits(32).parse::<Sha256>().unwrap_err()),
+            "not a SHA-256: it takes 64 hex digits, not 32, as many as an MD5 has"
+        );
+        assert_eq!(
+            refused(digits(40).parse::<Sha256>().unwrap_err()),
+            "not a SHA-256: it takes 64 hex digits, not 40, as many as a SHA-1 has"
+        );
+        assert_eq!(
+            refused(digits(64).parse::<Md5>().unwrap_err()),
+            "not an MD5: it takes 32 hex digits, not 64, as many as a SHA-256 has"
+        );
+    }
+
     proptest! {
         #[test]
         fn bytes_survive_text_of_any_case(bytes: [u8; 32]) {

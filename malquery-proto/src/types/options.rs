@@ -171,4 +171,42 @@ mod tests {
                 .is_ok()
         );
     }
+
+    #[test]
+    #[cfg(all(feature = "fs", feature = "archive"))]
+    fn a_collection_asks_for_the_hash_whatever_was_selected() {
+        let selected = |fields: &[MetaField]| {
+            let mut options = SearchOptions::new().filter_meta(fields.iter().cloned()).limit(7);
+            options.want_sha256();
+            assert_eq!(options.most(), Some(7));
+            options.filter_meta
+        };
+        // nothing selected is everything
+        assert_eq!(selected(&[]), []);
+        assert_eq!(selected(&[MetaField::Label]), [MetaField::Label, MetaField::Sha256]);
+        assert_eq!(selected(&[MetaField::Sha256]), [MetaField::Sha256]);
+    }
+
+    #[test]
+    fn only_what_was_set_is_written() {
+        assert!(SearchOptions::new().is_empty());
+        for (options, written) in [
+            (SearchOptions::new().limit(3).app("x"), r#"{"limit":3,"app":"x"}"#),
+            (
+                SearchOptions::new().limit(3).submitted_by_customer(false),
+                r#"{"limit":3,"submitted_by_customer":false}"#,
+            ),
+            (
+                SearchOptions::new().limit(3).filter_meta([MetaField::Label]),
+                r#"{"filter_meta":["label"],"limit":3}"#,
+            ),
+            (
+                SearchOptions::new().limit(3).filter_filetypes([FileType::PE32]),
+                r#"{"filter_filetypes":["pe32"],"limit":3}"#,
+            ),
+        ] {
+            assert!(!options.is_empty());
+            assert_eq!(serde_json::to_string(&options).unwrap(), written);
+        }
+    }
 }

@@ -211,6 +211,16 @@ mod tests {
         );
     }
 
+    #[test]
+    fn only_what_looks_like_a_prefix_or_a_space_is_taken_for_one() {
+        let refused = |text: &str| Pattern::hex(text).unwrap_err().to_string();
+        assert_eq!(refused("12x4"), "not a hex pattern: 'x' at position 2 is not a hex digit");
+        assert_eq!(refused("0X12"), "not a hex pattern: 'X' at position 1 is not a hex digit; leave out 0x");
+        assert_eq!(refused("0g12"), "not a hex pattern: 'g' at position 1 is not a hex digit");
+        assert_eq!(Pattern::wide("aé").unwrap().bytes(), [b'a', 0, 0xe9, 0]);
+        assert_eq!(Pattern::ascii("ab").unwrap().bytes(), b"ab");
+    }
+
     proptest! {
         #[test]
         fn bytes_and_their_digits_are_one_pattern(bytes in prop::collection::vec(any::<u8>(), 1..64)) {

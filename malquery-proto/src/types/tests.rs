@@ -175,6 +175,50 @@ fn a_result_is_small() {
     assert_eq!(size_of::<Extra>(), 8);
 }
 
+#[test]
+fn a_value_of_an_unknown_shape_is_shown_as_json() {
+    let sample: Sample = serde_json::from_value(json!({"new": {"a": [1, null]}, "score": 7.5})).unwrap();
+    assert_eq!(format!("{:?}", sample.extra), r#"{"new": {"a":[1,null]}, "score": 7.5}"#);
+    assert_eq!(sample.extra.get("new").unwrap().to_string(), r#"{"a":[1,null]}"#);
+    let meta: PlainMeta = serde_json::from_str(r#"{"query_time": 1.5}"#).unwrap();
+    let time = meta.query_time.unwrap();
+    assert_eq!((format!("{time:?}"), time.to_string()), ("1.5".into(), "1.5".into()));
+    assert!(!sample.extra.is_empty() && Extra::default().is_empty());
+    let id: RequestId = "job-1".parse().unwrap();
+    let date: Date = "2020/06/09".parse().unwrap();
+    assert_eq!(format!("{id:?} {date:?}"), "RequestId(job-1) Date(2020/06/09)");
+}
+
+#[test]
+fn two_replies_are_equal_when_they_say_the_same_in_any_order() {
+    let read = |text: &str| serde_json::from_str::<Sample>(text).unwrap();
+    let one = read(r#"{"a": 1, "b": 2}"#);
+    assert_eq!(one, read(r#"{"b": 2, "a": 1}"#));
+    for other in [r#"{"a": 1, "b": 3}"#, r#"{"a": 1}"#, r#"{"a": 1, "c": 2}"#, "{}"] {
+        assert_ne!(one, read(other), "{other}");
+    }
+}
+
+#[test]
+fn a_code_may_be_a_text() {
+    let reply: Job =
+        round_trip(&json!({"meta": {}, "errors": [{"code": " 404 "}, {"code": "-1"}, {"code": "x"}]}));
+    let codes: Vec<_> = reply.errors.iter().map(|error| error.code).collect();
+    assert_eq!(codes, [Some(404), Some(-1), None]);
+}
+
+#[test]
+fn every_kind_of_meta_gives_its_trace_id() {
+    fn of<M: ReplyMeta>() -> Option<String> {
+        let reply: Envelope<M, Sample> =
+            serde_json::from_value(json!({"meta": {"reqid": "r", "trace_id": "t-1"}})).unwrap();
+        reply.meta.trace_id().map(str::to_owned)
+    }
+    let found = [of::<PlainMeta>(), of::<Submitted>(), of::<JobMeta>(), of::<SearchMeta>()];
+    assert_eq!(found, [(); 4].map(|()| Some("t-1".to_owned())));
+    assert_eq!(of::<crate::operations::Quotas>(), None);
+}
+
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
