@@ -87,6 +87,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn it_moves_when_something_takes_time_and_when_something_waits() {
+        let clock = VirtualClock::new();
+        let start = clock.now();
+        clock.advance(Duration::from_secs(3));
+        assert_eq!(clock.now().since(start), Duration::from_secs(3));
+        clock.sleep_until(clock.now());
+        assert!(clock.waits().is_empty());
+        clock.sleep_until(clock.now().after(Duration::from_secs(2)));
+        assert_eq!(clock.waits(), [Duration::from_secs(2)]);
+    }
+
+    #[test]
     fn it_never_goes_back() {
         let clock = VirtualClock::new();
         thread::scope(|scope| {

@@ -123,6 +123,48 @@ mod tests {
         assert!(a.ends_with("xAAA") && b.ends_with("xBBB") && a.len() < 200, "{a} {b}");
     }
 
+    #[test]
+    fn what_is_short_or_differs_early_is_shown_from_its_beginning() {
+        let x = |count: usize| "x".repeat(count);
+        let around = |a: String, b: String| around_difference(&a, &b);
+        assert_eq!(around(x(100), x(99)), (x(100), x(99)));
+        // one of them is long
+        let (a, b) = around(x(60) + &"A".repeat(80), x(60));
+        assert_eq!((&a[..8], b.as_str()), ("…xxxxx", &*format!("…{}", x(25))));
+        let (a, b) = around(x(60), x(60) + &"A".repeat(80));
+        assert_eq!((a.as_str(), &b[..8]), (&*format!("…{}", x(25)), "…xxxxx"));
+        // from the 50th character on the beginning says less than the difference
+        let (a, _) = around(x(49) + &"A".repeat(80), x(49) + &"B".repeat(80));
+        assert_eq!(a, format!("{}{}… (129 bytes)", x(49), "A".repeat(51)));
+        let (a, _) = around(x(50) + &"A".repeat(60), x(50) + &"B".repeat(60));
+        assert_eq!(a, format!("…{}{}", x(25), "A".repeat(60)));
+    }
+
+    #[test]
+    fn only_what_differs_is_marked() {
+        assert_eq!(lines("1\n2", "3\n2"), "- 1\n+ 3\n  2");
+        assert_eq!(lines("2\n1", "2\n3"), "  2\n- 1\n+ 3");
+        assert_eq!(lines("1\n2\n3", "1\n3"), "  1\n- 2\n  3");
+        let many =
+            |from: u32| (from..from + 1001).map(|line| line.to_string()).collect::<Vec<_>>().join("\n");
+        // beyond the table nothing is common, and nothing is lost
+        let shown = lines(&many(0), &many(2000));
+        assert_eq!((shown.matches("- ").count(), shown.matches("+ ").count()), (1001, 1001));
+    }
+
+    /// The length of the longest common subsequence, from the front and row by row.
+    fn most_in_common(a: &[&str], b: &[&str]) -> usize {
+        let mut row = vec![0; b.len() + 1];
+        for line in a {
+            let mut next = row.clone();
+            for (j, other) in b.iter().enumerate() {
+                next[j + 1] = if line == other { row[j] + 1 } else { next[j].max(row[j + 1]) };
+            }
+            row = next;
+        }
+        row[b.len()]
+    }
+
     proptest! {
         #[test]
         fn both_texts_can_be_read_from_the_difference(a in "[ab\n]{0,30}", b in "[abü\n]{0,30}") {
@@ -130,8 +172,10 @@ mod tests {
             let mut out = Vec::new();
             middle(&left, &right, &mut out);
             let side = |not: char| out.iter().filter(|(mark, _)| *mark != not).map(|(_, line)| *line).collect::<Vec<_>>();
-            prop_assert_eq!(side('+'), left);
-            prop_assert_eq!(side('-'), right);
+            prop_assert_eq!(side('+'), left.clone());
+            prop_assert_eq!(side('-'), right.clone());
+            let common = out.iter().filter(|(mark, _)| *mark == ' ').count();
+            prop_assert_eq!(common, most_in_common(&left, &right));
             let _ = lines(&a, &b);
         }
     }

@@ -486,6 +486,102 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_equal_when_their_values_are() {
+        for (a, b) in [("1.50", "15e-1"), ("1500", "15e2"), ("0.015", "1.5E-2"), ("-2", "-2.0")] {
+            assert_eq!(differences(a, b), Vec::<String>::new(), "{a} {b}");
+        }
+        for (a, b) in [("15", "1500"), ("1.5", "15"), ("2", "-2"), ("1e2", "1e3"), ("0.1", "0.01")] {
+            assert_eq!(differences(a, b).len(), 1, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn words_are_told_apart_and_lines_are_compared_as_lines() {
+        for word in ["true", "false", "null", "0", "\"\"", "[]", "{}"] {
+            for other in ["true", "false", "null", "0", "\"\"", "[]", "{}"] {
+                assert_eq!(differences(word, other).is_empty(), word == other, "{word} {other}");
+            }
+        }
+        assert_eq!(differences(r#""a\nb""#, r#""a""#).len(), 1);
+        assert!(differences(r#""a\nb""#, r#""a""#)[0].starts_with("the whole document: other lines"));
+        assert!(differences(r#""a""#, r#""a\nb""#)[0].starts_with("the whole document: other lines"));
+        assert_eq!(
+            differences(r#""a""#, r#""b""#),
+            [r#"the whole document: "a" in the cassette, "b" in the request"#]
+        );
+    }
+
+    #[test]
+    fn of_a_secret_no_value_is_shown() {
+        let one = |a: &str, b: &str| differences(a, b).join("|");
+        let differ = "/client_secret: the values differ, and are not shown";
+        assert_eq!(one(r#"{"client_secret": "a"}"#, r#"{"client_secret": "a"}"#), "");
+        assert_eq!(one(r#"{"client_secret": "a"}"#, r#"{"client_secret": "b"}"#), differ);
+        assert_eq!(one(r#"{"client_secret": "[client_secret]"}"#, r#"{"client_secret": [1]}"#), "");
+        assert_eq!(
+            one("{}", r#"{"client_secret": "b"}"#),
+            "/client_secret: only in the request, and not shown"
+        );
+        // what stands in the place of a part stands for it, and for no more
+        let parts = r#"{"client_secret": ["[client_secret]", {"a": "[client_secret]"}]}"#;
+        assert_eq!(one(parts, r#"{"client_secret": ["x", {"a": "y"}]}"#), "");
+        for sent in [
+            r#"{"client_secret": ["x"]}"#,
+            r#"{"client_secret": ["x", {"a": "y"}, 1]}"#,
+            r#"{"client_secret": ["x", {"b": "y"}]}"#,
+            r#"{"client_secret": ["x", {"a": "y", "b": 1}]}"#,
+        ] {
+            assert_eq!(one(parts, sent), differ, "{sent}");
+        }
+    }
+
+    #[test]
+    fn what_fits_stands_on_one_line() {
+        let layout = |text: &str| {
+            let mut out = String::new();
+            Json::parse(text).unwrap().layout(0, &mut out);
+            out
+        };
+        let long = "x".repeat(60);
+        assert_eq!(
+            layout(&format!(
+                r#"{{"a":[1,{{"b":null,"c":[]}}],"none":{{}},"list":["{long}","{long}"],"words":{{"d":"{long}","e":"{long}"}}}}"#
+            )),
+            format!(
+                r#"{{
+  "a": [1, {{ "b": null, "c": [] }}],
+  "none": {{}},
+  "list": [
+    "{long}",
+    "{long}"
+  ],
+  "words": {{
+    "d": "{long}",
+    "e": "{long}"
+  }}
+}}"#
+            )
+        );
+        let line = |length: usize| format!("[\"{}\"]", "x".repeat(length - 4));
+        assert_eq!(layout(&line(MAX_LINE)), line(MAX_LINE));
+        assert_eq!(layout(&line(MAX_LINE + 1)).lines().count(), 3);
+        // Within something else there is as much less room.
+        let nested = format!("[{},{}]", line(MAX_LINE - 2), line(MAX_LINE - 1));
+        assert_eq!(layout(&nested).lines().count(), 1 + 1 + 3 + 1);
+    }
+
+    #[test]
+    fn a_fault_has_its_place() {
+        let place = |text: &str| Json::parse(text).unwrap_err().at;
+        assert_eq!(place("[\n  \u{fc}]"), 4);
+        assert_eq!(place(r#"{"a": {"b": 1, "b": 2}}"#), 20);
+        let json = Json::parse(r#"{"a": "text", "b": 1}"#).unwrap();
+        assert_eq!(json.get("a").and_then(Json::as_str), Some("text"));
+        assert!(json.get("b").and_then(Json::as_str).is_none());
+        assert!(json.get("c").is_none() && json.get("a").unwrap().get("a").is_none());
+    }
+
+    #[test]
     fn digits_and_order_are_kept() {
         let text = r#"{"z":1.2700e-07,"a":[12345678901234567890123],"s":"\"ü\u0000"}"#;
         let shown = Json::parse(text).unwrap().to_string();
@@ -494,9 +590,15 @@ mod tests {
 
     #[test]
     fn deep_documents_are_refused() {
-        let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
-        assert!(Json::parse(&deep(MAX_DEPTH)).is_ok());
-        assert!(Json::parse(&deep(100_000)).unwrap_err().message.contains("deeper"));
+        for (open, close) in [("[", "]"), (r#"{"a":"#, "}")] {
+            let deep = |levels: usize| {
+                Json::parse(&format!("{}1{}", open.repeat(levels), close.repeat(levels)))
+                    .map_err(|error| error.message)
+            };
+            assert!(deep(MAX_DEPTH).is_ok());
+            assert_eq!(deep(MAX_DEPTH + 1).unwrap_err(), "it nests deeper than 100 levels");
+            assert_eq!(deep(100_000).unwrap_err(), "it nests deeper than 100 levels");
+        }
         assert!(Json::parse(&"[".repeat(100_000)).is_err());
     }
 

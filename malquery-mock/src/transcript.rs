@@ -228,7 +228,7 @@ impl<B: Read> Read for TranscriptBody<B> {
                 && let Some(json) = body.json()
             {
                 let mut secrets = Vec::new();
-                find_secrets(&json, &mut secrets);
+                find_secrets(&json, false, &mut secrets);
                 secrets.into_iter().for_each(|secret| log.add_secret(secret));
             }
         }
@@ -382,17 +382,15 @@ fn headers(headers: &HeaderMap, mark: &str, out: &mut String) {
 }
 
 /// The values of secret fields, at any depth.
-fn find_secrets(json: &Json, out: &mut Vec<String>) {
+fn find_secrets(json: &Json, is_secret: bool, out: &mut Vec<String>) {
     match &json.value {
-        Value::Array(items) => items.iter().for_each(|item| find_secrets(item, out)),
+        Value::Array(items) => items.iter().for_each(|item| find_secrets(item, is_secret, out)),
         Value::Object(members) => {
             for (key, value) in members {
-                match &value.value {
-                    Value::String(text) if secret::is_secret_field(key) => out.push(text.clone()),
-                    _ => find_secrets(value, out),
-                }
+                find_secrets(value, is_secret || secret::is_secret_field(key), out);
             }
         }
+        Value::String(text) if is_secret => out.push(text.clone()),
         _ => {}
     }
 }

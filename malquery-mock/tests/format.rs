@@ -150,6 +150,9 @@ fn bodies_are_sent_as_recorded() {
     );
     assert_eq!(body(r#"{"text": "<html>\n"}"#), "<html>\n");
     assert_eq!(body(r#"{"form": [["a b", "&"], ["a", "ü"]]}"#), "a+b=%26&a=%C3%BC");
+    // a text of JSON has its quotes, and one that is not has none
+    assert_eq!(body(r#"{"json": "word"}"#), "\"word\"");
+    assert_eq!(body(r#"{"text": "word"}"#), "word");
     let hello = r#"{"base64": ["aGV", "sbG8="], "len": 5,
         "sha256": "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"}"#;
     assert_eq!(body(hello), "hello");

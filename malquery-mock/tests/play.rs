@@ -304,3 +304,139 @@ fn replies_and_faults_are_laid_over_a_cassette() {
         "test.json answers only 4 requests with \"poll\", so none is number 4, counted from 0"
     );
 }
+
+#[test]
+fn the_closest_interaction_is_the_one_that_agrees_in_what_says_most() {
+    let closest = |interactions: &[(&str, &str, &str)], sent: Request<Vec<u8>>| {
+        let text: Vec<_> = interactions
+            .iter()
+            .map(|(id, method, uri)| {
+                format!(r#"{{"id": "{id}", "request": {{"method": "{method}", "uri": "{uri}"}}, "response": {{"status": 200}}}}"#)
+            })
+            .collect();
+        let message = refusal(&cassette(&text.join(",")).transport(), sent);
+        message.split_once("the closest is ").unwrap().1.split(',').next().unwrap().to_owned()
+    };
+    // the path says more than the method and the query together
+    let found =
+        closest(&[("method", "POST", "/y?a=1"), ("path", "GET", "/x")], request("POST", "/x?a=1", ""));
+    assert!(found.contains("path"), "{found}");
+    let found =
+        closest(&[("query", "GET", "/y?a=1"), ("method", "POST", "/y")], request("POST", "/x?a=1", ""));
+    assert!(found.contains("method"), "{found}");
+    // of two that agree in as much, the one with less to change
+    let found = closest(
+        &[("two", "GET", "/x?a=1&b=2"), ("one", "GET", "/x?a=1&b=3")],
+        request("GET", "/x?a=1&b=4&c=5", ""),
+    );
+    assert!(found.contains("two"), "{found}");
+    let found = closest(
+        &[("two", "GET", "/x?a=1&b=2"), ("one", "GET", "/x?a=3&b=3")],
+        request("GET", "/x?a=3&b=4", ""),
+    );
+    assert!(found.contains("one"), "{found}");
+}
+
+#[test]
+fn of_equals_the_first_that_was_not_played_is_the_closest() {
+    let two = r#"
+{"id": "first", "request": {"method": "GET", "uri": "/x?a=1"}, "response": {"status": 200}},
+{"id": "second", "request": {"method": "GET", "uri": "/x?a=2"}, "response": {"status": 200}, "times": 3},
+{"id": "third", "request": {"method": "GET", "uri": "/x?a=3"}, "response": {"status": 200}}"#;
+    let mock = cassette(two).transport();
+    let closest = || {
+        let message = refusal(&mock, request("GET", "/x?a=9", ""));
+        message.lines().find(|line| line.starts_with("the closest")).unwrap().to_owned()
+    };
+    assert_eq!(closest(), "the closest is \"first\" (line 4), not played yet");
+    mock.execute(request("GET", "/x?a=1", "")).unwrap();
+    assert!(closest().contains("\"second\""), "{}", closest());
+    mock.execute(request("GET", "/x?a=2", "")).unwrap();
+    assert!(closest().ends_with("\"second\" (line 5), played 1 of 3 times"), "{}", closest());
+    for uri in ["/x?a=2", "/x?a=2", "/x?a=3"] {
+        mock.execute(request("GET", uri, "")).unwrap();
+    }
+    assert!(closest().ends_with("\"first\" (line 4), played"), "{}", closest());
+}
+
+#[test]
+fn a_message_names_eight_reasons_and_counts_the_rest() {
+    let fields = |count: u32, value: u32| {
+        let fields: Vec<_> = (0..count).map(|i| format!("\"f{i}\": {value}")).collect();
+        format!("{{{}}}", fields.join(", "))
+    };
+    for (count, rest) in [(8, None), (9, Some("… and 1 more")), (12, Some("… and 4 more"))] {
+        let mock = expecting(&format!(
+            r#"{{"method": "POST", "uri": "/x", "body": {{"json": {}}}}}"#,
+            fields(count, 1)
+        ));
+        let message = refusal(&mock, request("POST", "/x", &fields(count, 2)));
+        assert_eq!(message.matches(" in the cassette, ").count(), 8);
+        assert_eq!(message.lines().map(str::trim).find(|line| line.starts_with('…')), rest);
+    }
+}
+
+#[test]
+fn what_is_laid_over_comes_once_or_in_the_place_of_all() {
+    let polls = cassette(
+        r#"{"id": "poll", "request": {"method": "GET", "uri": "/x"}, "response": {"status": 201}, "times": 2},
+           {"id": "other", "request": {"method": "GET", "uri": "/y"}, "response": {"status": 204}}"#,
+    );
+    let statuses = |cassette: Cassette| -> Vec<String> {
+        let mock = cassette.transport();
+        std::iter::from_fn(|| match mock.execute(request("GET", "/x", "")) {
+            Ok(reply) => Some(reply.status().as_str().to_owned()),
+            Err(MockError::Fault { fault, .. }) => Some(format!("{fault:?}")),
+            Err(_) => None,
+        })
+        .take(5)
+        .collect()
+    };
+    assert_eq!(statuses(polls.on("poll").extra().fault(Fault::Eof)), ["Eof", "201", "201"]);
+    assert_eq!(statuses(polls.on("poll").fault(Fault::Eof)), ["Eof", "Eof"]);
+    let one = |more: &str| {
+        cassette(&format!(
+            r#"{{"id": "one", "request": {{"method": "GET", "uri": "/x"}}, "response": {{"status": 200}}{more}}}"#
+        ))
+    };
+    let repeated = one(r#", "repeat_last": true"#);
+    assert_eq!(statuses(repeated.on("one").fault(Fault::Eof)), ["Eof"; 5]);
+    assert_eq!(statuses(repeated.on("one").extra().fault(Fault::Eof)), ["Eof", "200", "200", "200", "200"]);
+    // it is named in messages
+    let message = panic_of(|| drop(one("").on("one").fault(Fault::Eof).play())).unwrap();
+    assert!(message.contains("what is laid over \"one\""), "{message}");
+}
+
+#[test]
+fn what_is_made_for_tests_shows_itself_in_few_words() {
+    use std::error::Error;
+    use std::io::Read;
+    let cassette =
+        cassette(r#"{"id": "one", "request": {"method": "GET", "uri": "/x"}, "response": {"status": 200}}"#);
+    assert_eq!(format!("{cassette:?}"), "Cassette(test.json, 1 interactions)");
+    let mock = cassette.transport();
+    assert_eq!(format!("{mock:?}"), "Mock(test.json)");
+    let unfinished = mock.check().unwrap_err();
+    assert_eq!(format!("{unfinished:?}"), unfinished.to_string());
+    assert!(format!("{unfinished:?}").contains("test.json was not played as it is"));
+    assert_eq!(format!("{:?}", reply::bytes(200, "text/plain", "hello")), "Reply(200 OK, 5 bytes)");
+    assert_eq!(format!("{:?}", reply::fault(Fault::Eof)), "Reply(Eof)");
+    let (mock, guard) = script([reply::bytes(200, "text/plain", "hello"), reply::fault(Fault::Reset)]).play();
+    let mut body = mock.execute(request("GET", "/x", "")).unwrap().into_body();
+    assert_eq!(body.read(&mut []).unwrap(), 0);
+    assert_eq!(body.read(&mut [0; 9]).unwrap(), 3);
+    assert_eq!(format!("{body:?}"), "MockBody(3 of 5 bytes read)");
+    let fault = mock.execute(request("GET", "/x", "")).unwrap_err();
+    assert!(fault.source().is_some());
+    let unmatched = mock.execute(request("GET", "/x", "")).unwrap_err();
+    assert!(unmatched.source().is_none());
+    std::mem::forget(guard);
+}
+
+#[test]
+fn a_reply_breaks_off_within_its_body() {
+    drop(reply::bytes(200, "text/plain", "hello").truncate_after(5));
+    let message = panic_of(|| drop(reply::bytes(200, "text/plain", "hello").truncate_after(6))).unwrap();
+    assert_eq!(message, "there are no 6 bytes to break off after");
+    assert!(panic_of(|| drop(reply::fault(Fault::Eof).truncate_after(0))).is_some());
+}

@@ -68,6 +68,71 @@ fn secrets_of_queries_and_bare_authorizations_are_not_shown() {
     ");
 }
 
+/// Answers every request with these bytes, after a read that was interrupted.
+struct Interrupted(&'static str);
+
+impl Read for Interrupted {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self.0.split_at_checked(1) {
+            Some(("!", rest)) => {
+                self.0 = rest;
+                Err(std::io::ErrorKind::Interrupted.into())
+            }
+            Some((first, rest)) if !buffer.is_empty() => {
+                self.0 = rest;
+                buffer[0] = first.as_bytes()[0];
+                Ok(1)
+            }
+            _ => Ok(0),
+        }
+    }
+}
+
+impl Transport for Interrupted {
+    type Body = Self;
+    type Error = std::convert::Infallible;
+
+    fn execute(&self, _: Request<Vec<u8>>) -> Result<http::Response<Self>, Self::Error> {
+        Ok(http::Response::new(Self(self.0)))
+    }
+}
+
+#[test]
+fn a_body_is_read_to_its_end_and_no_sooner() {
+    let transcript = Transcript::new(Interrupted("!a!b"));
+    assert_eq!(format!("{transcript:?}"), "Transcript(0 exchanges)");
+    let get = || transcript.execute(Request::get("/x").body(Vec::new()).unwrap()).unwrap().into_body();
+    let mut body = get();
+    assert_eq!(format!("{body:?}"), "TranscriptBody(exchange 1)");
+    let mut text = String::new();
+    body.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "ab");
+    // An empty buffer is filled at once, and says nothing of the end.
+    let mut body = get();
+    body.read(&mut []).unwrap_err();
+    assert_eq!(body.read(&mut []).unwrap(), 0);
+    let shown = transcript.to_string();
+    assert_eq!(shown.matches("not read to the end").count(), 1, "{shown}");
+    assert!(!shown.contains("broken off"), "{shown}");
+}
+
+#[test]
+fn what_a_reply_names_a_secret_is_one_wherever_it_stands() {
+    let (mock, guard) = script([reply::json(
+        200,
+        json!({"list": [{"access_token": "n3w-t0ken-1"}], "client_secret": ["n3w-s3cret-2", {"a": "n3w-s3cret-3"}],
+            "note": "n3w-t0ken-1 n3w-s3cret-2 n3w-s3cret-3 tiny", "token": "tiny"}),
+    )])
+    .play();
+    let transcript = Transcript::new(mock);
+    let response = transcript.execute(Request::get("/x").body(Vec::new()).unwrap()).unwrap();
+    response.into_body().read_to_end(&mut Vec::new()).unwrap();
+    guard.finish();
+    let shown = transcript.to_string();
+    // What is too short to be one is not looked for elsewhere: it would be found in every word.
+    assert!(shown.contains("[redacted] [redacted] [redacted] tiny"), "{shown}");
+}
+
 #[test]
 fn every_kind_of_body_is_shown() {
     let (mock, guard) = script([
