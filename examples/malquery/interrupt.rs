@@ -8,12 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{fs, process, thread};
 
+use malquery_mock::{SessionGuard, Unfinished};
+
 use crate::output::note;
 
 static HINT: Mutex<Option<String>> = Mutex::new(None);
 static GATE: Mutex<Gate> = Mutex::new(Gate { stopped: false, exiting: false, wait_for: None });
 static IS_NO_ERROR: AtomicBool = AtomicBool::new(false);
 static SCRATCH: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+static RECORDING: Mutex<Option<(PathBuf, SessionGuard)>> = Mutex::new(None);
 
 /// What the command and Ctrl-C know of each other.
 struct Gate {
@@ -74,6 +77,9 @@ pub(crate) fn listen() {
             let _ = fs::remove_file(path);
         }
         note(format_args!("error: interrupted"));
+        if let Err(error) = end_recording() {
+            note(format_args!("{error}"));
+        }
         show_hint();
         process::exit(1);
     });
@@ -100,6 +106,23 @@ pub(crate) fn extracting(under_way: bool) {
 /// Whether Ctrl-C came in between.
 pub(crate) fn stopped() -> bool {
     gate().stopped
+}
+
+/// What is sent from now on is recorded in `path`.
+pub(crate) fn record(path: &Path, guard: SessionGuard) {
+    *lock(&RECORDING) = Some((path.to_owned(), guard));
+}
+
+/// Writes what was recorded. Who comes second waits until it is written.
+pub(crate) fn end_recording() -> Result<(), Unfinished> {
+    let mut recording = lock(&RECORDING);
+    let Some((path, guard)) = recording.take() else { return Ok(()) };
+    guard.close()?;
+    // There is none when nothing was sent.
+    if path.exists() {
+        note(format_args!("recorded in {}", path.display()));
+    }
+    Ok(())
 }
 
 /// What to say on how to go on.

@@ -156,16 +156,14 @@ fn record(path: &Path, auth: Auth, session: &Session, command: Call) -> Result<(
         .mode(Mode::Record)
         .transport(UreqTransport::new)
         .map_err(|error| Failure::invalid(&error))?;
+    interrupt::record(path, guard);
     let result = commands::run(&client(transport, SystemClock, auth, session), session, command);
-    match guard.close() {
-        Ok(()) if path.exists() => note(format_args!("recorded in {}", path.display())),
-        // Nothing was sent.
-        Ok(()) => {}
-        Err(error) => match &result {
+    if let Err(error) = interrupt::end_recording() {
+        match &result {
             Ok(()) => return Err(Failure::failed(&error)),
             // One line says what went wrong, and the command is what was asked for.
             Err(_) => note(format_args!("{error}")),
-        },
+        }
     }
     result
 }

@@ -91,6 +91,9 @@ pub(crate) fn find(cassette: &Cassette, exchanges: Vec<Exchange>) -> Vec<String>
     let mut jobs: HashMap<String, String> = HashMap::new();
     let mut found = Vec::new();
     let mut count = vec![0; cassette.interactions.len()];
+    if exchanges.is_empty() && !cassette.interactions.is_empty() {
+        found.push("nothing was sent, so nothing could be compared".into());
+    }
     for exchange in exchanges {
         let request = recorded_request(&exchange, &jobs);
         let seen = Seen::new(&request);
@@ -162,6 +165,9 @@ fn drift(interaction: &Interaction, exchange: &Exchange) -> Vec<String> {
             match (recorded_body(interaction), live_body(exchange)) {
                 (Some(recorded), Some(live)) => Shape::of(&recorded).drift(&Shape::of(&live), "", &mut out),
                 (Some(_), None) if is_whole(exchange) => out.push("JSON in the cassette, none live".into()),
+                (None, Some(_)) if !breaks_off(interaction) => {
+                    out.push("no JSON in the cassette, JSON live".into())
+                }
                 _ => {}
             }
             out
@@ -183,6 +189,10 @@ fn live_body(exchange: &Exchange) -> Option<Json> {
         Outcome::Reply { body, .. } => Json::parse(std::str::from_utf8(body).ok()?).ok(),
         _ => None,
     }
+}
+
+fn breaks_off(interaction: &Interaction) -> bool {
+    matches!(&interaction.answer, Answer::Response { truncate_after: Some(_), .. })
 }
 
 fn is_whole(exchange: &Exchange) -> bool {

@@ -67,13 +67,21 @@
 //!   `x-cs-region` and `x-cs-traceid`. When a reply says when to try again, in whatever way, `retry-after` with the
 //!   seconds from then.
 //! - A body as `json`, `form` or `text` if it is that, else as `base64`. A reply of more than 64 KiB lies in a file,
-//!   in the folder beside the cassette that has its name without `.json`. While it is recorded it is in memory.
+//!   in the folder beside the cassette that has its name with `.bodies` behind. While it is recorded it is in memory.
+//!   `query_time` of a reply is 0, since it is another each time.
 //! - A body that was not read to its end, or broke, as what was read of it and `truncate_after`.
 //! - An error of the transport as the `error` that is the same to a client; one that is none of them is refused.
-//! - Equal exchanges in a row once, with `times`. Trace ids and `query_time` do not count for that.
+//! - Equal exchanges in a row once, with `times`. Trace ids do not count for that.
 //!
-//! **Secrets are replaced** by their names, such as `[client_secret]`: credentials, tokens and CIDs, in
-//! forms, queries, JSON of any depth and `authorization`, wherever a reply repeats them. Trace, request and user ids
+//! **Secrets are replaced** by their names, such as `[client_secret]`, and wherever a reply repeats them. A secret is
+//!
+//! - the value of a field that is named like one, in forms, queries, `location` and JSON of any depth: credentials,
+//!   tokens, CIDs, API keys, signatures, passwords (`clientSecret`, `x-api-key` and `X-Amz-Signature` are such names);
+//! - everything in a reply of `/oauth2` but `token_type`, `expires_in`, `scope`, `meta` and errors;
+//! - what stands in `authorization`, in cookies, in headers that are marked sensitive, and before the host of a URL;
+//! - the payload and the signature of a token that is a JWT.
+//!
+//! Trace, request and user ids
 //! become others of the same shape, the same one throughout the file; those that the service made up are numbered,
 //! and a request id that the program brought along is recognised when it brings it again. Ids of less than 8
 //! letters and digits stay, but for user ids. YARA rules and patterns stay: requests are told apart by them.
@@ -81,11 +89,17 @@
 //! **Then everything that is to be written is searched** for each of these values, in any case of letters, plain,
 //! URL-encoded, escaped as in JSON, YARA and HTML, hexadecimal, in base64 and as wide text, also within each other
 //! (up to three of them, and fewer in what is large). If one is found, say in a YARA rule, nothing is written, and
-//! the error tells where and what kind of value it is. Neither is it for a body that names a secret and cannot be
-//! read, or is compressed, and for a text such as `access_token: abc` in a string of JSON. Secrets of less than 4 bytes are replaced where they have a name,
-//! and not searched for, as they are part of any text; those of less than 8 are not replaced in the midst of a
-//! reply, but found there, and then nothing is written. What is compressed, such as the content of a zip, is not
-//! searched.
+//! the error tells where and what kind of value it is.
+//!
+//! **Nothing is written either** for what may hold a secret that is not known: a body that names one and cannot be read,
+//! one that is compressed, a text such as `access_token: abc` in a string of JSON, also in base64, and whatever has
+//! the shape of a JWT.
+//!
+//! **What is not found:** secrets of less than 4 bytes are replaced where they have a name, and not searched for, as
+//! they are part of any text. (Those of less than 8 are not replaced in the midst of a reply, but found there, and then
+//! nothing is written.) A secret that nothing names, that is never sent as one, and that is no JWT is a text like any
+//! other. What is compressed, such as the content of a zip, is not searched, and no sample is searched for names. Read
+//! a cassette before you commit it.
 //!
 //! # What stays the same
 //!

@@ -14,9 +14,14 @@ use crate::reply::Fault;
 
 /// The exchanges in the order of their requests. Clones share it, also among threads.
 #[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<Exchange>>>);
+pub(crate) struct Log(Arc<Mutex<State>>);
 
-#[derive(Clone)]
+#[derive(Default)]
+struct State {
+    exchanges: Vec<Exchange>,
+    ended: bool,
+}
+
 pub(crate) struct Exchange {
     pub(crate) method: Method,
     pub(crate) uri: Uri,
@@ -27,7 +32,6 @@ pub(crate) struct Exchange {
     pub(crate) written: bool,
 }
 
-#[derive(Clone)]
 pub(crate) enum Outcome {
     /// The transport has not come back yet.
     Pending,
@@ -54,8 +58,15 @@ pub(crate) enum End {
 }
 
 impl Log {
-    pub(crate) fn exchanges(&self) -> Vec<Exchange> {
-        self.lock().clone()
+    /// Ends the recording, and gives what is in it.
+    pub(crate) fn end(&self) -> Vec<Exchange> {
+        let mut state = self.lock();
+        state.ended = true;
+        std::mem::take(&mut state.exchanges)
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.lock().ended
     }
 
     /// Notes a request, and then what comes of it.
@@ -66,8 +77,8 @@ impl Log {
         execute: impl FnOnce(http::Request<Vec<u8>>) -> Result<http::Response<B>, E>,
     ) -> Result<http::Response<Recorded<B>>, E> {
         let index = {
-            let mut log = self.lock();
-            log.push(Exchange {
+            let exchanges = &mut self.lock().exchanges;
+            exchanges.push(Exchange {
                 method: request.method().clone(),
                 uri: request.uri().clone(),
                 headers: request.headers().clone(),
@@ -75,10 +86,10 @@ impl Log {
                 outcome: Outcome::Pending,
                 written,
             });
-            log.len() - 1
+            exchanges.len() - 1
         };
         let result = execute(request);
-        self.lock()[index].outcome = match &result {
+        let outcome = match &result {
             Ok(response) => Outcome::Reply {
                 status: response.status(),
                 headers: response.headers().clone(),
@@ -88,10 +99,14 @@ impl Log {
             },
             Err(error) => Outcome::Failed { fault: fault_of(error), message: error.to_string() },
         };
+        // The recording may have ended meanwhile.
+        if let Some(exchange) = self.lock().exchanges.get_mut(index) {
+            exchange.outcome = outcome;
+        }
         result.map(|response| response.map(|inner| Recorded { inner, log: self.clone(), index }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Exchange>> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -106,7 +121,9 @@ pub(crate) struct Recorded<B> {
 impl<B: Read> Read for Recorded<B> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let result = self.inner.read(buffer);
-        if let Outcome::Reply { headers, body, end, .. } = &mut self.log.lock()[self.index].outcome {
+        let mut log = self.log.lock();
+        let outcome = log.exchanges.get_mut(self.index).map(|exchange| &mut exchange.outcome);
+        if let Some(Outcome::Reply { headers, body, end, .. }) = outcome {
             match &result {
                 Ok(0) if !buffer.is_empty() => *end = End::Whole,
                 Ok(count) => {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use aho_corasick::{AhoCorasick, MatchKind};
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
@@ -44,8 +45,48 @@ const MIN_JWT_PART: usize = 16;
 const MAX_ENTITY: usize = 10;
 
 const TRACE_ID: &str = "x-cs-traceid";
+const QUERY_TIME: &str = "query_time";
 const SERVICE_IDS: [&str; 3] = ["trace_id", "reqid", "request_id"];
 const USER_IDS: [&str; 2] = ["user_id", "user_uuid"];
+
+/// What is no secret in a reply of `/oauth2`, where everything else is one.
+const HARMLESS: [&str; 9] =
+    ["token_type", "expires_in", "scope", "meta", "errors", "error", "error_description", "message", "code"];
+
+/// Fewer characters of a part of a JWT are a word.
+const MIN_JWT: usize = 8;
+
+/// Whose body it is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Side {
+    Request,
+    Reply,
+    /// A reply of `/oauth2`.
+    TokenReply,
+}
+
+impl Side {
+    /// The side of the reply to a request for this path.
+    pub(crate) fn of_reply(path: &str) -> Self {
+        if matching::below_base(path).starts_with("/oauth2/") { Self::TokenReply } else { Self::Reply }
+    }
+
+    /// What a field of this name is called where it stood, if it is a secret.
+    fn secret(self, name: &str) -> Option<&'static str> {
+        let unknown = self == Self::TokenReply && !is_one_of(name, &HARMLESS);
+        secret_name(name).or(unknown.then_some("token"))
+    }
+
+    /// What a document is called that is no object.
+    fn whole(self, json: &Json) -> Option<&'static str> {
+        (self == Self::TokenReply && !matches!(json.value, Value::Object(_))).then_some("token")
+    }
+
+    /// The side of what is within a field.
+    fn within(self) -> Self {
+        if self == Self::Request { self } else { Self::Reply }
+    }
+}
 
 /// A body by its media type.
 #[derive(Clone)]
@@ -97,8 +138,10 @@ pub(crate) struct Redaction {
     /// In the order in which they came, and whether the program brought them along.
     found: Vec<(String, bool)>,
     ids: HashMap<String, String>,
-    /// What to replace in replies, in lower case, long ones first.
-    replacements: Vec<(String, String)>,
+    /// What to replace in replies, and by what.
+    replacer: Option<(AhoCorasick, Vec<String>)>,
+    /// What must not be in the file: what is a part of our own words, and the rest.
+    needles: [Needles; 2],
 }
 
 /// What [`Redaction::scan`] found.
@@ -127,10 +170,10 @@ impl Redaction {
                 self.cookie(bytes);
             }
         }
-        self.see(body, true);
+        self.see(body, Side::Request);
     }
 
-    pub(crate) fn see_reply(&mut self, headers: &HeaderMap, body: &Content) {
+    pub(crate) fn see_reply(&mut self, side: Side, headers: &HeaderMap, body: &Content) {
         for (name, value) in headers {
             if *name == header::SET_COOKIE {
                 self.cookie(value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default());
@@ -154,30 +197,30 @@ impl Redaction {
                 self.id(value, false);
             }
         }
-        self.see(body, false);
+        self.see(body, side);
     }
 
-    fn see(&mut self, body: &Content, request: bool) {
+    fn see(&mut self, body: &Content, side: Side) {
         match body {
-            Content::Json(json) => self.see_json(json, None, request),
+            Content::Json(json) => self.see_json(json, side.whole(json), side),
             Content::Form(pairs) => pairs.iter().for_each(|(name, value)| self.field(name, value)),
             _ => {}
         }
     }
 
-    fn see_json(&mut self, json: &Json, secret: Option<&'static str>, request: bool) {
+    fn see_json(&mut self, json: &Json, secret: Option<&'static str>, side: Side) {
         match &json.value {
-            Value::Array(items) => items.iter().for_each(|item| self.see_json(item, secret, request)),
+            Value::Array(items) => items.iter().for_each(|item| self.see_json(item, secret, side)),
             Value::Object(members) => {
                 for (key, value) in members {
-                    if let (false, None, Some(id)) = (request, secret, value.as_str()) {
+                    if let (false, None, Some(id)) = (side == Side::Request, secret, value.as_str()) {
                         if is_one_of(key, &SERVICE_IDS) {
                             self.id(id, false);
                         } else if is_one_of(key, &USER_IDS) && !id.is_empty() {
                             self.found.push((id.to_owned(), false));
                         }
                     }
-                    self.see_json(value, secret.or(secret_name(key)), request);
+                    self.see_json(value, secret.or(side.secret(key)), side.within());
                 }
             }
             Value::String(text) => {
@@ -186,7 +229,7 @@ impl Redaction {
                 }
                 // Its secrets are replaced as those of any text.
                 if let Some(inner) = quoted(text) {
-                    self.see_json(&inner, secret, request);
+                    self.see_json(&inner, secret, side);
                 }
             }
             Value::Number(digits) => {
@@ -319,7 +362,7 @@ impl Redaction {
             self.ids.insert(id, other);
         }
         let secrets = self.secrets.iter().filter(|(value, _)| value.len() >= MIN_REPLACED);
-        self.replacements = secrets
+        let (values, others): (Vec<_>, Vec<_>) = secrets
             .filter_map(|(value, what)| Some((std::str::from_utf8(value).ok()?, what)))
             .flat_map(|(value, what)| {
                 let quoted = json::quote(value);
@@ -336,9 +379,21 @@ impl Redaction {
                 let flat = flat.filter(|flat| *flat != value).map(|flat| (flat, other.clone()));
                 [Some((value, other)), flat].into_iter().flatten()
             })
-            .map(|(value, other)| (value.to_ascii_lowercase(), other))
-            .collect();
-        self.replacements.sort_by(|(a, _), (b, _)| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
+            .unzip();
+        // Without it nothing is replaced, and what should have been is found.
+        let replacer = AhoCorasick::builder()
+            .ascii_case_insensitive(true)
+            .match_kind(MatchKind::LeftmostLongest)
+            .build(values);
+        self.replacer = replacer.ok().map(|replacer| (replacer, others));
+
+        let ids = self.ids.keys().filter(|id| pseudonym::is_id(id));
+        let values = self.secrets.iter().map(|(value, what)| (value.as_slice(), *what));
+        let (part_of_names, others) = values
+            .filter(|(value, _)| value.len() >= MIN_SECRET)
+            .chain(ids.map(|id| (id.as_bytes(), "id of the service")))
+            .partition(|(value, _)| is_part_of_name(&value.to_ascii_lowercase()));
+        self.needles = [part_of_names, others].map(Needles::new);
     }
 
     /// The URI as it is written: without a user, and with placeholders and pseudonyms.
@@ -395,9 +450,12 @@ impl Redaction {
 
     /// A body as it is written. Of a request only what has the name of a secret is replaced, since the rest is what
     /// requests are told apart by.
-    pub(crate) fn content(&self, content: Content, request: bool) -> Content {
+    pub(crate) fn content(&self, content: Content, side: Side) -> Content {
         match content {
-            Content::Json(json) => Content::Json(self.json(json, None, request)),
+            Content::Json(json) => {
+                let secret = side.whole(&json);
+                Content::Json(self.json(json, secret, side))
+            }
             Content::Form(pairs) => Content::Form(
                 pairs
                     .into_iter()
@@ -407,25 +465,30 @@ impl Redaction {
                     })
                     .collect(),
             ),
-            Content::Text(text) if !request => Content::Text(self.text(text)),
+            Content::Text(text) if side != Side::Request => Content::Text(self.text(text)),
             content => content,
         }
     }
 
-    fn json(&self, json: Json, secret: Option<&str>, request: bool) -> Json {
+    fn json(&self, json: Json, secret: Option<&str>, side: Side) -> Json {
+        let is_reply = side != Side::Request;
         let value = match json.value {
             Value::Array(items) => {
-                Value::Array(items.into_iter().map(|item| self.json(item, secret, request)).collect())
+                Value::Array(items.into_iter().map(|item| self.json(item, secret, side)).collect())
             }
             Value::Object(members) => Value::Object(
                 members
                     .into_iter()
                     .map(|(key, value)| {
                         let is_id = is_one_of(&key, &SERVICE_IDS) || is_one_of(&key, &USER_IDS);
-                        let name = secret.or(secret_name(&key));
+                        let name = secret.or(side.secret(&key));
                         let value = match (name, value.as_str().and_then(|id| self.ids.get(id))) {
-                            (None, Some(other)) if is_id && !request => Json::string(other),
-                            _ => self.json(value, name, request),
+                            (None, Some(other)) if is_id && is_reply => Json::string(other),
+                            // Another in every recording.
+                            _ if key == QUERY_TIME && is_reply && matches!(value.value, Value::Number(_)) => {
+                                Json::number(0)
+                            }
+                            _ => self.json(value, name, side.within()),
                         };
                         (key, value)
                     })
@@ -434,43 +497,23 @@ impl Redaction {
             Value::String(_) | Value::Number(_) if secret.is_some() => {
                 Value::String(format!("[{}]", secret.unwrap_or_default()))
             }
-            Value::String(text) if !request => Value::String(self.text(text)),
+            Value::String(text) if is_reply => Value::String(self.text(text)),
             value => value,
         };
         value.into()
     }
 
     /// A text of a reply.
-    pub(crate) fn text(&self, mut text: String) -> String {
-        // As long as the text, so that places are the same.
-        let mut lower = text.to_ascii_lowercase();
-        for (value, other) in &self.replacements {
-            if !lower.contains(value.as_str()) {
-                continue;
-            }
-            let (mut out, mut end) = (String::new(), 0);
-            for (at, _) in lower.match_indices(value.as_str()) {
-                out.push_str(&text[end..at]);
-                out.push_str(other);
-                end = at + value.len();
-            }
-            out.push_str(&text[end..]);
-            lower = out.to_ascii_lowercase();
-            text = out;
+    pub(crate) fn text(&self, text: String) -> String {
+        match &self.replacer {
+            Some((replacer, others)) if replacer.is_match(&text) => replacer.replace_all(&text, others),
+            _ => text,
         }
-        text
     }
 
     /// Looks for everything that was replaced, in every encoding.
     pub(crate) fn scan(&self, bytes: &[u8]) -> Result<(), Leak> {
-        let ids =
-            self.ids.keys().filter(|id| pseudonym::is_id(id)).map(|id| (id.as_bytes(), "id of the service"));
-        let secrets = self.secrets.iter().map(|(value, what)| (value.as_slice(), *what));
-        let (part_of_names, others): (Vec<_>, Vec<_>) = secrets
-            .filter(|(value, _)| value.len() >= MIN_SECRET)
-            .chain(ids)
-            .map(|(value, what)| Needle::new(value, what))
-            .partition(|needle| is_part_of_name(needle.finder.needle()));
+        let [part_of_names, others] = &self.needles;
         let [small, text, binary] = LAYERS;
         let layers = match std::str::from_utf8(bytes) {
             _ if bytes.len() <= LARGE => small,
@@ -478,10 +521,10 @@ impl Redaction {
             Err(_) => binary,
         };
         if !others.is_empty() {
-            look(bytes, &others, layers)?;
+            look(bytes, others, layers)?;
         }
         if !part_of_names.is_empty() {
-            look(&without_names(bytes), &part_of_names, layers)?;
+            look(&without_names(bytes), part_of_names, layers)?;
         }
         Ok(())
     }
@@ -554,11 +597,42 @@ fn gives_secret_in(json: &Json, name: Option<&str>) -> bool {
         Value::String(text) if name.is_some() => !text.is_empty() && !secret::is_placeholder(text),
         Value::String(text) => match quoted(text) {
             Some(inner) => gives_secret_in(&inner, None),
-            None => secret::gives_secret(text),
+            None => text_gives_secret(text),
         },
         Value::Number(_) => name.is_some(),
         Value::Null | Value::Bool(_) => false,
     }
+}
+
+/// Whether a text gives a secret, also in base64, or has a JWT in it.
+fn text_gives_secret(text: &str) -> bool {
+    secret::gives_secret(text) || has_jwt(text) || {
+        let gives = |decoded: Vec<u8>| {
+            let text = String::from_utf8_lossy(&decoded);
+            if secret::gives_secret(&text) { Err(Leak { what: "text in base64" }) } else { Ok(()) }
+        };
+        base64_runs(text.as_bytes(), gives)
+            .and_then(|()| base64_runs(&joined(text.as_bytes()), gives))
+            .is_err()
+    }
+}
+
+/// Whether a body that could not be read as what it is may hold a secret.
+pub(crate) fn names_secret(text: &str) -> bool {
+    secret::names_secret(text) || text_gives_secret(text)
+}
+
+/// Whether there is something with the shape of a JWT: `eyJ...` is the beginning of a JSON object in base64.
+pub(crate) fn has_jwt(text: &str) -> bool {
+    let belongs = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    text.match_indices("eyJ").any(|(at, _)| {
+        let rest = &text[at..];
+        let token = &rest[..rest.find(|c| !belongs(c)).unwrap_or(rest.len())];
+        let mut parts = token.split('.').map(str::len);
+        [parts.next(), parts.next(), parts.next()]
+            .iter()
+            .all(|part| part.is_some_and(|length| length >= MIN_JWT))
+    })
 }
 
 fn is_one_of(name: &str, names: &[&str]) -> bool {
@@ -592,19 +666,46 @@ fn without_names(bytes: &[u8]) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// What is looked for, in lower case.
-struct Needle {
-    finder: memchr::memmem::Finder<'static>,
+/// What is looked for, in any case of letters.
+#[derive(Default)]
+struct Needles {
+    plain: Option<AhoCorasick>,
+    what: Vec<&'static str>,
     /// The same without dashes, of what is written with and without them.
-    undashed: Option<memchr::memmem::Finder<'static>>,
-    what: &'static str,
+    undashed: Option<AhoCorasick>,
+    undashed_what: Vec<&'static str>,
 }
 
-impl Needle {
-    fn new(value: &[u8], what: &'static str) -> Self {
-        let finder = |value: &[u8]| memchr::memmem::Finder::new(&value.to_ascii_lowercase()).into_owned();
-        Self { finder: finder(value), undashed: undashed(value).map(|value| finder(&value)), what }
+impl Needles {
+    fn new(values: Vec<(&[u8], &'static str)>) -> Self {
+        let flat = values.iter().filter_map(|(value, what)| Some((undashed(value)?, *what)));
+        let (flat, undashed_what): (Vec<_>, Vec<_>) = flat.unzip();
+        let (values, what): (Vec<_>, Vec<_>) = values.into_iter().unzip();
+        Self { plain: searcher(&values), what, undashed: searcher(&flat), undashed_what }
     }
+
+    fn is_empty(&self) -> bool {
+        self.what.is_empty()
+    }
+
+    /// What of it is there.
+    fn find(&self, bytes: &[u8]) -> Result<(), Leak> {
+        let found = |searcher: &Option<AhoCorasick>, what: &[&'static str], bytes: &[u8]| match searcher {
+            Some(searcher) => searcher.find(bytes).map(|found| what[found.pattern().as_usize()]),
+            // It could not be made, so nobody knows.
+            None => what.first().copied(),
+        };
+        let flat = || bytes.iter().copied().filter(|byte| *byte != b'-').collect::<Vec<_>>();
+        let leak = found(&self.plain, &self.what, bytes).or_else(|| match self.undashed_what.as_slice() {
+            [] => None,
+            what => found(&self.undashed, what, &flat()),
+        });
+        leak.map_or(Ok(()), |what| Err(Leak { what }))
+    }
+}
+
+fn searcher(values: &[impl AsRef<[u8]>]) -> Option<AhoCorasick> {
+    AhoCorasick::builder().ascii_case_insensitive(true).build(values).ok()
 }
 
 /// The digits of a hexadecimal id, such as a UUID.
@@ -614,19 +715,8 @@ fn undashed(value: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Looks into bytes, and into what they are when they are decoded.
-fn look(bytes: &[u8], needles: &[Needle], layers: u32) -> Result<(), Leak> {
-    let lower = bytes.to_ascii_lowercase();
-    let flat: Vec<u8> = match needles.iter().any(|needle| needle.undashed.is_some()) {
-        true => lower.iter().copied().filter(|byte| *byte != b'-').collect(),
-        false => Vec::new(),
-    };
-    for Needle { finder, undashed, what } in needles {
-        if finder.find(&lower).is_some()
-            || undashed.as_ref().is_some_and(|undashed| undashed.find(&flat).is_some())
-        {
-            return Err(Leak { what });
-        }
-    }
+fn look(bytes: &[u8], needles: &Needles, layers: u32) -> Result<(), Leak> {
+    needles.find(bytes)?;
     if layers == 0 {
         return Ok(());
     }
@@ -807,12 +897,24 @@ fn percent_all(bytes: &[u8], plus: bool) -> Vec<Vec<u8>> {
     all
 }
 
-/// Lines put together, if there are several: base64 may be broken into lines.
+/// Lines put together, if there are several, also in a string of JSON: base64 may be broken into lines.
 fn joined(bytes: &[u8]) -> Cow<'_, [u8]> {
-    if !bytes.contains(&b'\n') {
+    let escape = |pair: &[u8]| matches!(pair, b"\\n" | b"\\r" | b"\\t");
+    if !bytes.contains(&b'\n') && !bytes.windows(2).any(escape) {
         return bytes.into();
     }
-    bytes.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect()
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(byte) = bytes.get(at) {
+        match bytes.get(at..at + 2) {
+            Some(pair) if escape(pair) => at += 2,
+            _ => {
+                at += 1;
+                out.extend((!byte.is_ascii_whitespace()).then_some(*byte));
+            }
+        }
+    }
+    out.into()
 }
 
 /// Decodes what may be base64, of the usual and of the URL alphabet, wherever in it a group of four may begin.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -16,9 +16,8 @@ use crate::digest;
 use crate::json::{Json, Value};
 use crate::matching;
 use crate::record::{End, Exchange, Outcome};
-use crate::redact::{self, Content, Leak, Redaction};
+use crate::redact::{self, Content, Leak, Redaction, Side};
 use crate::reply::Fault;
-use crate::secret;
 
 /// Larger bodies of replies go to files of their own.
 const MAX_INLINE: usize = 64 * 1024;
@@ -101,9 +100,7 @@ impl Recording {
             let id = json.get("id").and_then(Json::as_str).unwrap_or_default();
             redaction.scan(json.to_string().as_bytes()).map_err(|found| leak(id, found))?;
         }
-        let mut beside = BTreeSet::new();
-        files_in(kept, &folder, &mut beside);
-        for name in beside {
+        for name in files_of(kept) {
             let bytes = fs::read(path.with_file_name(&name)).map_err(|error| format!("{name}: {error}"))?;
             redaction.scan(&bytes).map_err(|found| leak(&name, found))?;
         }
@@ -180,11 +177,22 @@ impl Recording {
     /// Removes the files of the former version that this one does not name.
     fn remove_orphans(&self, folder: &Path, former: &str) {
         let Ok(own) = body_folder(&self.path) else { return };
-        for name in files_of(former, &own).difference(&files_of(&self.text, &own)) {
+        let is_own = |file: &&String| file.strip_prefix(&own).is_some_and(|rest| rest.starts_with('/'));
+        let named = files_of(&interactions(&self.text));
+        for name in files_of(&interactions(former)).difference(&named).filter(is_own) {
             // It does no harm where it cannot be removed.
             let _ = fs::remove_file(folder.join(name));
         }
         let _ = fs::remove_dir(folder.join(own));
+    }
+}
+
+/// The interactions of a cassette that was read before, as they are written.
+pub(crate) fn interactions(text: &str) -> Vec<Json> {
+    let json = Json::parse(text).ok();
+    match json.as_ref().and_then(|json| json.get("interactions")).map(|all| &all.value) {
+        Some(Value::Array(interactions)) => interactions.clone(),
+        _ => Vec::new(),
     }
 }
 
@@ -234,7 +242,7 @@ impl Read {
             let sample = ["/malquery/entities/download-files/", "/malquery/entities/samples-fetch/"];
             exact = status.is_success() && sample.iter().any(|sample| path.starts_with(sample));
             got = Content::read(headers, body, exact);
-            redaction.see_reply(headers, &got);
+            redaction.see_reply(Side::of_reply(exchange.uri.path()), headers, &got);
         }
         Self { exchange, sent, got, exact }
     }
@@ -263,7 +271,7 @@ impl Read {
                 Content::Bytes(bytes) => String::from_utf8_lossy(bytes),
                 _ => continue,
             };
-            if secret::names_secret(&text) && !(exact && std::ptr::eq(content, &got)) {
+            if redact::names_secret(&text) && !(exact && std::ptr::eq(content, &got)) {
                 return Err(format!(
                     "a body of {shown} names a secret, and cannot be read as what it says it is, so the secret cannot \
                      be found. Nothing was written"
@@ -294,7 +302,8 @@ impl Read {
         if !exchange.written {
             return Ok(None);
         }
-        let (sent, got) = (redaction.content(sent, true), redaction.content(got, false));
+        let side = Side::of_reply(exchange.uri.path());
+        let (sent, got) = (redaction.content(sent, Side::Request), redaction.content(got, side));
         if [&sent, &got].into_iter().any(redact::gives_secret) {
             return Err(format!(
                 "a text in a body of {shown} gives a value to the name of a secret, and only fields of JSON and forms \
@@ -374,6 +383,11 @@ impl Read {
         };
         written.same = same;
         written.json = Json::object([("id", Json::string(id)), ("request", request), outcome]);
+        if redact::has_jwt(&written.json.to_string()) {
+            return Err(format!(
+                "in {shown} there is a token (a JWT) in a place where it cannot be replaced. Nothing was written"
+            ));
+        }
         Ok(Some(written))
     }
 }
@@ -504,8 +518,7 @@ fn stable(json: &Json) -> String {
     match &json.value {
         Value::Array(items) => format!("[{}]", items.iter().map(stable).collect::<Vec<_>>().join(",")),
         Value::Object(members) => {
-            let lasting =
-                members.iter().filter(|(key, _)| !["trace_id", "query_time"].contains(&key.as_str()));
+            let lasting = members.iter().filter(|(key, _)| key != "trace_id");
             let members =
                 lasting.map(|(key, value)| format!("{}:{}", crate::json::quote(key), stable(value)));
             format!("{{{}}}", members.collect::<Vec<_>>().join(","))
@@ -514,42 +527,27 @@ fn stable(json: &Json) -> String {
     }
 }
 
-/// The folder for bodies, beside the cassette and named as it is.
+/// The folder for bodies, beside the cassette and named after it.
 fn body_folder(path: &Path) -> Result<String, String> {
-    let name = if path.extension().is_some() { path.file_stem() } else { None };
-    let file = path.file_name().and_then(|file| file.to_str());
-    match (name.and_then(|name| name.to_str()), file) {
-        (Some(name), Some(_)) => Ok(name.into()),
-        (None, Some(file)) => Ok(format!("{file}.bodies")),
-        _ => Err(format!("{} is no name for a cassette", path.display())),
+    match path.file_name().and_then(|file| file.to_str()) {
+        Some(file) => Ok(format!("{file}.bodies")),
+        None => Err(format!("{} is no name for a cassette", path.display())),
     }
 }
 
-/// The files in this folder that a cassette names.
-fn files_of(cassette: &str, folder: &str) -> BTreeSet<String> {
+/// The files that interactions name, if there is no way out of the folder in it.
+fn files_of(interactions: &[Json]) -> BTreeSet<String> {
     let mut out = BTreeSet::new();
-    if let Ok(json) = Json::parse(cassette)
-        && let Some(Value::Array(interactions)) = json.get("interactions").map(|all| &all.value)
-    {
-        files_in(interactions, folder, &mut out);
-    }
-    out
-}
-
-fn files_in(interactions: &[Json], folder: &str, out: &mut BTreeSet<String>) {
     for interaction in interactions {
         for side in ["request", "response"] {
             let body = interaction.get(side).and_then(|side| side.get("body"));
             let file = body.and_then(|body| body.get("file")).and_then(Json::as_str);
-            // Only what this crate writes: no way out of the folder.
-            let own = |file: &&str| {
-                file.strip_prefix(folder)
-                    .and_then(|rest| rest.strip_prefix('/'))
-                    .is_some_and(|rest| !rest.is_empty() && !rest.contains(['/', '\\']) && rest != "..")
-            };
-            out.extend(file.filter(own).map(str::to_owned));
+            let stays =
+                |file: &&str| Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
+            out.extend(file.filter(stays).map(str::to_owned));
         }
     }
+    out
 }
 
 /// A file that appears under its name when it is whole.

@@ -15,13 +15,17 @@ use malquery_proto::{BaseUrl, Client, Clock, Cloud, Credentials, Timestamp, Tran
 use crate::cassette::{Cassette, CassetteError};
 use crate::clock::VirtualClock;
 use crate::drift;
-use crate::json::{Json, Value};
+use crate::json::Json;
 use crate::matching::{self, Body};
 use crate::play::{Mock, MockBody, MockError, Unfinished};
 use crate::record::{Log, Recorded};
 use crate::save::{self, Recording};
 
 const VARIABLE: &str = "MALQUERY_MOCK";
+
+/// Said of a request for which quota would be spent and nothing recorded, as after `let (client, _) = ...`.
+const ENDED: &str = "the session has ended, so the request was not sent: keep its guard, such as in `let (client, guard)`, and \
+    finish it behind the last request";
 
 /// What a [`Session`] does: the value of `MALQUERY_MOCK`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -170,13 +174,14 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session with this cassette: a path, for tests from the folder of their package. Give it the extension
-    /// `.json`; large bodies go into a folder of the same name without it.
+    /// A session with this cassette: a path, for tests from the folder of their package. Large bodies go into a folder
+    /// beside it, which is named as it is with `.bodies` behind.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), mode: None }
     }
 
-    /// Sets the mode, whatever the environment says.
+    /// Sets the mode, whatever the environment says. A recording that stands in the code is made on a build server, too:
+    /// only one that `MALQUERY_MOCK` asks for is refused there.
     pub fn mode(mut self, mode: Mode) -> Self {
         self.mode = Some(mode);
         self
@@ -233,7 +238,7 @@ impl Session {
             mode if mode.loads() => {
                 let cassette = Cassette::load(&self.path)?;
                 if mode == Mode::Append {
-                    kept = interactions(before.iter().flatten().next().map_or("", String::as_str));
+                    kept = save::interactions(before.iter().flatten().next().map_or("", String::as_str));
                 }
                 let token = cassette.interactions.iter().any(|interaction| interaction.is_for_tokens());
                 Some(if token { cassette } else { cassette.with_tokens() })
@@ -249,7 +254,7 @@ impl Session {
         let log = matches!(mode, Mode::Record | Mode::Append | Mode::Verify).then(Log::default);
         let way = match (mode, &mock) {
             (Mode::Replay, Some(mock)) => Way::Replay(mock.clone()),
-            _ => Way::Live { live: live(), mock: mock.clone(), log: log.clone() },
+            _ => Way::Live { live: live().into(), mock: mock.clone(), log: log.clone() },
         };
         let end = match (mode, mock, log, cassette) {
             (Mode::Replay, Some(mock), ..) => End::Check(mock),
@@ -264,28 +269,30 @@ impl Session {
     }
 }
 
-/// The interactions of a cassette that was read before, as they are written.
-fn interactions(text: &str) -> Vec<Json> {
-    let json = Json::parse(text).ok();
-    match json.as_ref().and_then(|json| json.get("interactions")).map(|all| &all.value) {
-        Some(Value::Array(interactions)) => interactions.clone(),
-        _ => Vec::new(),
-    }
-}
-
 /// The transport of a [`Session`], whatever its mode. Clones are of the same session, also in other threads.
-#[derive(Clone)]
+///
+/// What records or verifies sends nothing any more once its guard has ended.
 pub struct SessionTransport<T>(Way<T>);
 
-#[derive(Clone)]
 enum Way<T> {
     Replay(Mock),
     /// The cassette, if it is asked first, and what notes the rest.
     Live {
-        live: T,
+        live: Arc<T>,
         mock: Option<Mock>,
         log: Option<Log>,
     },
+}
+
+impl<T> Clone for SessionTransport<T> {
+    fn clone(&self) -> Self {
+        Self(match &self.0 {
+            Way::Replay(mock) => Way::Replay(mock.clone()),
+            Way::Live { live, mock, log } => {
+                Way::Live { live: live.clone(), mock: mock.clone(), log: log.clone() }
+            }
+        })
+    }
 }
 
 impl<T> SessionTransport<T> {
@@ -317,6 +324,9 @@ impl<T: Transport> Transport for SessionTransport<T> {
             Way::Replay(mock) => return mock.execute(request).map(played).map_err(SessionError::Mock),
             Way::Live { live, mock, log } => (live, mock, log.as_ref()),
         };
+        if log.is_some_and(Log::has_ended) {
+            return Err(SessionError::Mock(MockError::Unmatched(ENDED.into())));
+        }
         let mut written = true;
         if let Some(result) = mock.as_ref().and_then(|mock| mock.try_execute(&request)) {
             if !is_for_tokens(request.uri().path()) {
@@ -473,21 +483,24 @@ impl End {
         match self {
             Self::Nothing => Ok(()),
             Self::Check(mock) => mock.check(),
-            Self::Save { log, .. } if log.exchanges().iter().all(|exchange| !exchange.written) => Ok(()),
             Self::Save { path, log, kept, before } => {
+                let exchanges = log.end();
+                if exchanges.iter().all(|exchange| !exchange.written) {
+                    return Ok(());
+                }
                 let fail = |why: String| {
                     Unfinished::new(format!(
                         "{} was not written: {why} (the session began at {made_at})",
                         path.display()
                     ))
                 };
-                let recording = Recording::new(path, log.exchanges(), kept, before.clone()).map_err(fail)?;
+                let recording = Recording::new(path, exchanges, kept, before.clone()).map_err(fail)?;
                 recording.save().map_err(fail)?;
                 recording.notes.iter().for_each(|note| eprintln!("{}: {note}", path.display()));
                 Ok(())
             }
             Self::Compare { cassette, log } => {
-                let drift = drift::find(cassette, log.exchanges());
+                let drift = drift::find(cassette, log.end());
                 if drift.is_empty() {
                     return Ok(());
                 }

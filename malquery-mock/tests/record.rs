@@ -476,6 +476,82 @@ fn the_parts_of_a_jwt_are_secrets() {
 }
 
 #[test]
+fn a_jwt_that_nothing_names_is_refused_wherever_it_stands() {
+    let token = "eyJhbGciOiJSUzI1NiJ9.eyJjaWQiOiJ0aGUtY3VzdG9tZXIifQ.c2lnbmF0dXJl";
+    let text = [("content-type", "text/plain")];
+    for (sent, got) in [
+        (get("/x"), json_answer(200, &json!({"note": format!("see {token}.")}))),
+        (get("/x"), answer(200, &text, format!("<{token}>"))),
+        (get(&format!("/x?a={token}")), json_answer(200, &json!({}))),
+        (get(&format!("/x/{token}")), json_answer(200, &json!({}))),
+        (request("POST", "/x", &text, token), answer(200, &[], "")),
+        (get("/x"), answer(302, &[("location", &format!("/y/{token}"))], "")),
+    ] {
+        let error = record(&[(sent, got)]).unwrap_err();
+        assert!(error.contains("Nothing was written") && !error.contains(token), "{error}");
+    }
+    let rule = "rule a { strings: $a = \"eyJhbGciOi\" $b = /eyJ[a-zA-Z]+\\.eyJ[a-z]+\\./ condition: $a }";
+    record(&[(get("/x"), json_answer(200, &json!({"yara_rule": rule})))]).unwrap();
+}
+
+#[test]
+fn what_a_token_reply_says_is_secret_unless_it_is_known_to_be_harmless() {
+    let reply = json!({
+        "access_token": "NEWunkn0wn-1", "expires_in": 1799, "token_type": "bearer", "issued": "NEWunkn0wn-2",
+        "session": {"key": ["NEWunkn0wn-3", 12_345_678]}, "scope": "malquery:read",
+        "meta": {"query_time": 0.2, "powered_by": "csam", "trace_id": "6b1e2cd4-a6c1-4df0-98b3-7e0d4ad3c8f1"},
+        "errors": [{"code": 200, "message": "NEWunkn0wn-2 again"}]
+    });
+    let text = record(&[(request("POST", "/oauth2/token", &[], ""), json_answer(201, &reply))]).unwrap();
+    assert!(!text.contains("NEWunkn0wn") && !text.contains("12345678"), "{text}");
+    for harmless in ["1799", "\"bearer\"", "malquery:read", "csam", "[token] again", "\"code\": 200"] {
+        assert!(text.contains(harmless), "{harmless}: {text}");
+    }
+    // a token alone
+    let alone = (request("POST", "/oauth2/token", &[], ""), json_answer(201, &json!("NEWunkn0wn-1")));
+    assert!(!record(&[alone]).unwrap().contains("NEWunkn0wn"));
+    // elsewhere unknown fields are what a test is about
+    let reply = (get("/malquery/x"), json_answer(200, &json!({"issued": "unkn0wn-2"})));
+    assert!(record(&[reply]).unwrap().contains("unkn0wn-2"));
+}
+
+#[test]
+fn a_secret_that_only_its_name_tells_is_refused_in_base64() {
+    use base64::Engine;
+    let text = [("content-type", "text/plain")];
+    let inner = json!({"access_token": "NEWunkn0wnT0kenVALUE", "expires_in": 1799}).to_string();
+    let encoded = base64::engine::general_purpose::STANDARD.encode(&inner);
+    let lines: Vec<_> =
+        encoded.as_bytes().chunks(20).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    for encoded in [encoded.clone(), lines.join("\r\n"), lines.join("\n")] {
+        for got in [
+            json_answer(200, &json!({"note": format!("cached: {encoded}")})),
+            json_answer(200, &json!({"note": format!("{encoded}{}", " filler".repeat(30_000))})),
+            answer(200, &text, encoded),
+        ] {
+            let error = record(&[(get("/x"), got)]).unwrap_err();
+            assert!(error.contains("Nothing was written"), "{error}");
+        }
+    }
+    let harmless =
+        json!({"note": base64::engine::general_purpose::STANDARD.encode("what is an access_token?")});
+    record(&[(get("/x"), json_answer(200, &harmless))]).unwrap();
+    // A known one is found in the lines of a large document.
+    let known = (
+        request("POST", "/oauth2/token", &[], ""),
+        json_answer(201, &json!({"access_token": "kn0wn-t0ken/value"})),
+    );
+    let lines: Vec<String> = base64::engine::general_purpose::STANDARD
+        .encode("and then kn0wn-t0ken/value was sent")
+        .as_bytes()
+        .chunks(8)
+        .map(|line| String::from_utf8_lossy(line).into_owned())
+        .collect();
+    let large = json!({"a": "x".repeat(200_000), "note": lines.join("\r\n")});
+    record(&[known, (get("/x"), json_answer(200, &large))]).unwrap_err();
+}
+
+#[test]
 fn the_words_of_an_authorization_without_a_scheme_are_decoded() {
     use base64::Engine;
 
@@ -691,8 +767,8 @@ fn what_is_appended_to_is_searched_and_its_pseudonyms_are_not_given_again() {
     let large = answer(200, &[], [vec![0; 100_000], b"s3cret-in-a-file".into()].concat());
     run(Mode::Record, (get("/x"), large)).unwrap();
     let error = run(Mode::Append, login("s3cret-in-a-file")).unwrap_err();
-    assert!(error.contains("in \"test/x-"), "{error}");
-    assert_eq!(names(folder.path()), ["test", "test.json"]);
+    assert!(error.contains("in \"test.json.bodies/x-"), "{error}");
+    assert_eq!(names(folder.path()), ["test.json", "test.json.bodies"]);
 }
 
 #[test]
@@ -887,9 +963,10 @@ fn large_bodies_lie_beside_and_old_ones_go() {
     run(0, 65_536);
     assert_eq!(names(folder.path()), ["test.json"]);
     run(0, 65_537);
-    let beside = folder.path().join("test");
+    let beside = folder.path().join("test.json.bodies");
     let first = names(&beside);
-    assert_eq!((names(folder.path()), first.len()), (vec!["test".into(), "test.json".into()], 1));
+    let both = vec!["test.json".to_owned(), "test.json.bodies".into()];
+    assert_eq!((names(folder.path()), first.len()), (both, 1));
     assert!(first[0].starts_with("samples-fetch-") && first[0].ends_with(".bin"), "{first:?}");
     fs::write(beside.join("of-the-user"), "").unwrap();
     run(1, 70_000);
@@ -898,6 +975,50 @@ fn large_bodies_lie_beside_and_old_ones_go() {
     fs::remove_file(beside.join("of-the-user")).unwrap();
     run(1, 1);
     assert_eq!(names(folder.path()), ["test.json"]);
+}
+
+#[test]
+fn cassettes_that_differ_in_their_extension_keep_their_own_bodies() {
+    let (folder, path) = folder();
+    let other = folder.path().join("test.cassette");
+    let run = |path: &Path, mode, fill: u8| {
+        let service = Service(|_: &Sent| Ok(answer(200, &[], vec![fill; 70_000])));
+        let (transport, guard) = begin(path, mode, service);
+        assert_eq!(take(&transport, get("/x")).unwrap().1, vec![fill; 70_000]);
+        guard.finish();
+    };
+    run(&path, Mode::Record, 1);
+    run(&other, Mode::Record, 2);
+    run(&other, Mode::Record, 3);
+    run(&path, Mode::Replay, 1);
+    run(&other, Mode::Replay, 3);
+}
+
+#[test]
+fn what_is_sent_when_the_guard_has_ended_is_refused_and_not_lost_in_silence() {
+    let (_folder, path) = folder();
+    let sent = Mutex::new(0);
+    let service = |_: &Sent| {
+        *sent.lock().unwrap() += 1;
+        Ok(answer(200, &[], "x"))
+    };
+    for mode in [Mode::Record, Mode::Append] {
+        // The guard ends at once.
+        let (transport, _) = begin(&path, mode, Service(service));
+        let error = transport.execute(get("/x")).map(drop).unwrap_err();
+        assert_eq!(error.failure(), SendFailure::NeverSent);
+        assert!(
+            error.to_string().starts_with("the session has ended, so the request was not sent"),
+            "{error}"
+        );
+    }
+    assert_eq!((*sent.lock().unwrap(), path.exists()), (0, false));
+    // A body that is read later is not missed, and does no harm.
+    let (transport, guard) = begin(&path, Mode::Record, Service(service));
+    let body = transport.clone().execute(get("/x")).unwrap().into_body();
+    guard.finish();
+    assert_eq!(io::read_to_string(body).unwrap(), "x");
+    assert!(fs::read_to_string(&path).unwrap().contains("truncate_after"));
 }
 
 #[test]
@@ -1082,6 +1203,35 @@ fn a_service_that_drifts_is_told() {
     let end = error.find("):\n").unwrap();
     insta::assert_snapshot!(format!("{}{}", &error[..begin], &error[end + 1..]));
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
+}
+
+#[test]
+fn a_comparison_that_compares_nothing_is_told() {
+    let (_folder, path) = folder();
+    let text = |_: &Sent| Ok(answer(200, &[("content-type", "text/plain")], "words"));
+    let document = |_: &Sent| Ok(json_answer(200, &json!({"a": 1})));
+    let run = |mode, service: Answers<'_>, send: bool| {
+        let (transport, guard) = begin(&path, mode, Service(service));
+        if send {
+            take(&transport, get("/x")).unwrap();
+        }
+        guard.close().map_err(|error| error.to_string())
+    };
+    for (recorded, live, drift) in [
+        (
+            &text as Answers<'_>,
+            &document as Answers<'_>,
+            "\"x\" (line 6): no JSON in the cassette, JSON live",
+        ),
+        (&document, &text, "\"x\" (line 6): JSON in the cassette, none live"),
+    ] {
+        run(Mode::Record, recorded, true).unwrap();
+        run(Mode::Verify, recorded, true).unwrap();
+        let error = run(Mode::Verify, live, true).unwrap_err();
+        assert!(error.contains(drift), "{error}");
+        let error = run(Mode::Verify, recorded, false).unwrap_err();
+        assert!(error.contains("nothing was sent, so nothing could be compared"), "{error}");
+    }
 }
 
 // Any exchange.
