@@ -987,6 +987,30 @@ fn ctrl_c_leaves_the_state_of_a_job_and_says_how_to_go_on() {
 
 #[cfg(unix)]
 #[test]
+fn ctrl_c_writes_what_was_recorded_so_far() {
+    let out = folder();
+    let (state, cassette) = (in_folder(&out, "state.json"), in_folder(&out, "cassette.json"));
+    let rule = concat!(env!("CARGO_MANIFEST_DIR"), "/rules/demo.yar");
+    let job = answer(200, json!({"meta": {"reqid": "r-1", "status": "inprogress"}, "resources": []}));
+    let server = Server::with_answers([job.clone(), job]);
+    let base = ["--base-url", &server.base, "--record", &cassette];
+    let args = [&base[..], &["hunt", "--rule", rule, "--state", &state, "--poll-interval", "20"]].concat();
+    let mut command = command(&args);
+    command.env("FALCON_CLIENT_ID", "an-id-of-a-client").env("FALCON_CLIENT_SECRET", "s3cret-of-it");
+    let run = interrupt_when(&mut command, || {
+        server.asked().iter().any(|line| line.contains("/requests/"))
+            && fs::read_to_string(&state).is_ok_and(|stored| stored.contains("r-1"))
+    });
+    assert_eq!(run.code, 1);
+    let told = format!("recorded in {cassette}\n");
+    assert!(run.stderr.contains("error: interrupted\n") && run.stderr.contains(&told), "{}", run.stderr);
+    let text = fs::read_to_string(&cassette).unwrap();
+    assert!(text.contains("\"id\": \"hunt\"") && !text.contains("s3cret-of-it"), "{text}");
+    assert_eq!(names(&out), ["cassette.json", "state.json"]);
+}
+
+#[cfg(unix)]
+#[test]
 fn ctrl_c_leaves_no_half_of_a_sample() {
     use std::io::Write;
     let out = folder();
