@@ -74,6 +74,11 @@
 //! - A result, a list or a field that is not understood never fails a reply. It is in `extra`, as received.
 //!   The exceptions are the request id of a submission and the token: without them the reply is worth nothing.
 //!
+//! # Further reading
+//!
+//! The module `guide` goes through all of it, from one request to testing offline and handling samples safely; `security` says
+//! what is protected and which test shows it; `proof` what was measured, fuzzed and mutated; `dependencies` why each is there.
+//!
 //! # Features
 //!
 //! | feature | default | adds |
@@ -82,6 +87,12 @@
 //! | `fs` | no (`malquery-ureq` turns it on) | [`OutputFile`], `Download::to_file` |
 //! | `archive` | no | [`archive`]: reads the archive of samples, and with `fs` extracts it; and `Client::collect` |
 //! | `yara` | no | [`yara`]: compiles a YARA rule and runs it over bytes, without the service |
+
+// Pages of the documentation alone. They show all features, and links lead nowhere in what is built with fewer.
+#![cfg_attr(
+    not(all(feature = "client", feature = "fs", feature = "archive", feature = "yara")),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 
 #[cfg(feature = "archive")]
 pub mod archive;
@@ -96,8 +107,17 @@ pub mod oauth2;
 pub mod operation;
 pub mod operations;
 #[cfg(doc)]
+#[doc = include_str!("../docs/dependencies.md")]
+pub mod dependencies {}
+#[cfg(all(doc, feature = "client"))]
+#[doc = include_str!("../docs/guide.md")]
+pub mod guide {}
+#[cfg(doc)]
 #[doc = include_str!("../docs/proof.md")]
 pub mod proof {}
+#[cfg(doc)]
+#[doc = include_str!("../docs/security.md")]
+pub mod security {}
 mod secret;
 pub mod stream;
 mod time;
