@@ -1,14 +1,19 @@
 //! The conveniences of the client: many hashes at once, job handles, the quota guard, revoking.
 
+use std::fs;
+use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
 use malquery_mock::{Mock, Transcript, VirtualClock, reply, script};
 use malquery_proto::client::{Error, JobStep};
-use malquery_proto::flow::{Auth, FlowError, JobFlow};
-use malquery_proto::operations::{ExactSearch, GetRequest, Hunt};
+use malquery_proto::error::BuildError;
+use malquery_proto::flow::{Auth, FlowError, JobFlow, RetryPolicy};
+use malquery_proto::oauth2::BearerToken;
+use malquery_proto::operations::{ExactSearch, GetDownload, GetRequest, Hunt};
+use malquery_proto::stream::StreamError;
 use malquery_proto::types::{Pattern, Sha256};
-use malquery_proto::{Client, Cloud, Credentials, Transport};
+use malquery_proto::{Client, Clock, Cloud, Credentials, OutputFile, Transport};
 use serde_json::json;
 
 fn client<T: Transport>(transport: T, clock: VirtualClock) -> Client<T, VirtualClock> {
@@ -199,4 +204,205 @@ fn results_come_one_by_one() {
     assert!(error.to_string().contains("could not be read"), "{error}");
     let (result, _) = run(vec![reply::status(404)], 9);
     assert_eq!(result.unwrap_err().status().unwrap(), 404);
+}
+
+#[test]
+fn results_are_asked_for_as_the_operation_says_and_a_short_body_is_an_error() {
+    let id = GetRequest::new("r-1".parse().unwrap());
+    let body = json!({"meta": {}, "resources": []});
+    let length = body.to_string().len();
+    let declared = |length: usize| reply::json(200, &body).header("content-length", &length.to_string());
+    let (mock, guard) = play([declared(length), declared(length + 1)]);
+    let transport = Transcript::new(mock);
+    let client = client(transport.clone(), VirtualClock::new());
+    let each = || client.each(&id, |_| ControlFlow::Continue(()));
+    each().unwrap();
+    assert!(transport.to_string().contains("> GET /malquery/entities/requests/v1?ids=r-1\n"));
+    let error = each().unwrap_err();
+    let short = StreamError::Short { received: length as u64, declared: length as u64 + 1 };
+    assert_eq!(error.to_string(), short.to_string());
+    guard.finish();
+}
+
+const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+fn hello() -> GetDownload {
+    GetDownload::new(HELLO.parse().unwrap())
+}
+
+#[test]
+fn a_download_that_breaks_off_is_begun_anew_as_the_policy_allows() {
+    let whole = || reply::bytes(200, "application/octet-stream", "hello");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sample");
+    let save = |replies: Vec<reply::Reply>, policy: RetryPolicy, deadline: Option<Duration>| {
+        let (mock, guard) = play(replies);
+        let clock = VirtualClock::new();
+        let auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+        // A borrowed clock is one, too.
+        let mut client = Client::new(mock, &clock, auth).retry(policy);
+        if let Some(deadline) = deadline {
+            client = client.deadline(clock.now().after(deadline));
+        }
+        let output = OutputFile::create(&path, true).unwrap();
+        let mut seen = Vec::new();
+        let result = client.save(&hello(), output, |bytes, _| {
+            seen.push(bytes);
+            ControlFlow::Continue(())
+        });
+        guard.finish();
+        (result, clock.waits(), seen)
+    };
+    // What came of the first is more than of the last, and none of it stays.
+    let broken = |at: usize| whole().truncate_after(at);
+    let (result, waits, seen) =
+        save(vec![broken(5), broken(4), broken(0), whole()], RetryPolicy::default(), None);
+    assert_eq!(result.unwrap().bytes, 5);
+    assert_eq!(fs::read(&path).unwrap(), b"hello");
+    assert_eq!(seen, [3, 5, 3, 4, 3, 5]);
+    assert_eq!(waits.len(), 3);
+    for (wait, most) in waits.iter().zip([500, 1000, 2000]) {
+        assert!((most / 2..=most).contains(&wait.as_millis()), "{wait:?}");
+    }
+    fs::remove_file(&path).unwrap();
+    for (replies, policy, deadline, waited) in [
+        // Attempts are used up, or there are none, or there is no time for another.
+        (vec![broken(1).times(4)], RetryPolicy::default(), None, 3),
+        (vec![broken(1)], RetryPolicy::never(), None, 0),
+        (vec![broken(1)], RetryPolicy::default(), Some(Duration::from_millis(200)), 0),
+        // The same bytes would come again.
+        (vec![reply::bytes(200, "", "hellO")], RetryPolicy::default(), None, 0),
+    ] {
+        let (result, waits, _) = save(replies, policy, deadline);
+        result.unwrap_err();
+        assert_eq!((waits.len(), path.exists()), (waited, false));
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// Gives a body in parts, with errors between.
+struct Parts(Vec<Result<&'static str, io::ErrorKind>>);
+
+impl Read for Parts {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.0.is_empty() {
+            return Ok(0);
+        }
+        let part = self.0.remove(0)?;
+        buffer[..part.len()].copy_from_slice(part.as_bytes());
+        Ok(part.len())
+    }
+}
+
+/// Answers with a length and a body.
+struct InParts(Option<usize>, Vec<Result<&'static str, io::ErrorKind>>);
+
+impl Transport for InParts {
+    type Body = Parts;
+    type Error = std::convert::Infallible;
+
+    fn execute(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Parts>, Self::Error> {
+        let mut response = http::Response::new(Parts(self.1.clone()));
+        if let Some(length) = self.0 {
+            response.headers_mut().insert("content-length", length.into());
+        }
+        Ok(response)
+    }
+}
+
+#[test]
+fn a_read_that_was_interrupted_goes_on_and_one_that_failed_does_not() {
+    let open = |length, parts: &[Result<&'static str, io::ErrorKind>]| {
+        let auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+        let client = Client::new(InParts(length, parts.to_vec()), VirtualClock::new(), auth);
+        client.open(&hello()).unwrap().output
+    };
+    let (interrupted, reset, cut) =
+        (io::ErrorKind::Interrupted, io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof);
+    let mut download = open(Some(5), &[Err(interrupted), Ok("hel"), Err(interrupted), Ok("lo")]);
+    assert_eq!((download.length(), download.received()), (Some(5), None));
+    assert!(format!("{download:?}").starts_with("Download { state: Reading"));
+    let mut bytes = Vec::new();
+    download.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, b"hello");
+    assert_eq!((download.length(), download.received().unwrap().bytes), (Some(5), 5));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sample");
+    open(None, &[Err(interrupted), Ok("hello")]).to_file(&path, false).unwrap();
+
+    // A body that is cut tells what is missing; any other error is told as it is. After it there is no end.
+    for (length, parts, expected) in [
+        (Some(5), [Ok("hel"), Err(cut)], "the body ended after 3 of 5 bytes"),
+        (Some(5), [Ok("hel"), Err(reset)], "connection reset"),
+        (Some(5), [Ok("hello"), Err(cut)], "unexpected end of file"),
+        (None, [Ok("hel"), Err(cut)], "unexpected end of file"),
+    ] {
+        let mut download = open(length, &parts);
+        let error = download.read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+        download.read(&mut [0; 9]).unwrap_err();
+        assert_eq!(download.received(), None);
+    }
+}
+
+#[test]
+fn an_error_is_told_without_its_whole_body_and_a_result_is_not() {
+    let large = json!({"meta": {"hunt_limit": 5, "padding": "x".repeat(100_000)}});
+    let (mock, guard) = play([
+        reply::json(200, &large),
+        reply::json(404, json!({"errors": [{"message": "gone"}]})).truncate_after(5),
+        reply::json(200, &large).header("content-length", "200000").times(4),
+        reply::json(200, &large).truncate_after(90_000).times(4),
+    ]);
+    let client = client(mock, VirtualClock::new());
+    assert_eq!(client.quotas().unwrap().meta.hunt_limit, Some(5));
+    assert_eq!(client.quotas().unwrap_err().status().unwrap(), 404);
+    for cause in ["ended after 100038 of 200000 bytes", "the body of the reply could not be read"] {
+        let error = client.quotas().unwrap_err();
+        assert!(matches!(error.flow(), Some(FlowError::NoReply { attempts: 4, .. })), "{error}");
+        let shown = format!("{error} {:?}", std::error::Error::source(&error).map(ToString::to_string));
+        assert!(shown.contains(cause), "{shown}");
+    }
+    guard.finish();
+}
+
+#[test]
+fn what_was_refused_before_it_was_sent_is_told_from_what_was_not() {
+    let (mock, guard) = play([reply::status(404)]);
+    let client = client(mock, VirtualClock::new());
+    let error = client.hunt(&Hunt::new("")).map(drop).unwrap_err();
+    assert_eq!(error.invalid(), Some(&BuildError::EmptyRule));
+    assert_eq!(client.quotas().unwrap_err().invalid(), None);
+    guard.finish();
+}
+
+#[test]
+fn a_place_where_no_file_can_be_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("folder")).unwrap();
+    fs::write(at("file"), "").unwrap();
+    let refused = |path: &str, overwrite| {
+        let error = OutputFile::create(at(path), overwrite).map(drop).unwrap_err();
+        std::error::Error::source(&error).unwrap().to_string()
+    };
+    for (path, overwrite, why) in [
+        ("folder", true, "what is there is no file"),
+        ("folder", false, "there is a folder of that name"),
+        ("file", false, "there is a file of that name"),
+        ("folder/..", true, "it names a folder, not a file"),
+        ("new/", true, "it names a folder, not a file"),
+        ("new/.", true, "it names a folder, not a file"),
+    ] {
+        let shown = refused(path, overwrite);
+        assert!(shown.contains(why), "{path}: {shown}");
+    }
+    assert!(OutputFile::create(at(&"x".repeat(300)), true).is_err());
+    drop(OutputFile::create(at("file"), true).unwrap());
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
+        drop(OutputFile::create(at("link"), true).unwrap());
+        OutputFile::create(at("link"), false).unwrap_err();
+    }
 }

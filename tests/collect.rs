@@ -121,13 +121,18 @@ fn hashes(found: &[malquery_proto::archive::Found]) -> Vec<Sha256> {
 fn the_whole_job_in_its_order() {
     let run = Run::new(service(&[HELLO, NUMBERS, HELLO, OTHER], ARCHIVE));
     let mut steps = Vec::new();
+    let mut verified = 0;
     let mut collect = Collect::new(search(10)).extract(run.folder.path());
+    assert_eq!((collect.extracts_to(), collect.search()), (Some(run.folder.path()), None));
     let collected = run
         .collect(&mut collect, |job, step| {
             let step = match step {
                 CollectStep::Job(JobStep::Send) => "send",
                 CollectStep::Fetch { .. } => "fetch",
-                CollectStep::Verify { .. } => "verify",
+                CollectStep::Verify { bytes, .. } => {
+                    verified = verified.max(bytes);
+                    "verify"
+                }
                 _ => return ControlFlow::Continue(()),
             };
             let line = format!("{step} found={} download={}", job.found().len(), job.download().is_some());
@@ -159,6 +164,9 @@ fn the_whole_job_in_its_order() {
             "verify found=3 download=true",
         ]
     );
+    // The directory is read apart from the entries.
+    assert!(verified >= ARCHIVE.len() as u64 / 2, "{verified}");
+    assert_eq!(collect.search().unwrap().as_str(), "search-1");
     assert_eq!(collected.search.unwrap().as_str(), "search-1");
     assert_eq!(collected.download.unwrap().as_str(), "download-1");
     assert_eq!(collected.results.len(), 4);
