@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Tells which crates the public API of a crate names, and fails when there is one that it should not.
+
+    .ci/external-types.py CRATE ALLOWED...
+
+It reads rustdoc's JSON, which stable Rust gives only when it is told to be a nightly one.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+
+def main(crate, allowed):
+    command = ["cargo", "rustdoc", "-q", "-p", crate, "--all-features", "--lib", "--", "-Z", "unstable-options"]
+    command += ["--output-format", "json", "--cap-lints", "allow"]
+    subprocess.run(command, check=True, env={**os.environ, "RUSTC_BOOTSTRAP": "1"})
+    metadata = subprocess.check_output(["cargo", "metadata", "--format-version", "1", "--no-deps"])
+    target = json.loads(metadata)["target_directory"]
+    with open(f"{target}/doc/{crate.replace('-', '_')}.json", encoding="utf-8") as file:
+        docs = json.load(file)
+
+    found = {}
+    for item in docs["index"].values():
+        # What the compiler or another crate implements for every type says nothing of this one.
+        implementation = item["inner"].get("impl", {})
+        if item["crate_id"] != 0 or implementation.get("is_synthetic") or implementation.get("blanket_impl"):
+            continue
+        for path in named(item["inner"]):
+            summary = docs["paths"].get(str(path))
+            if summary and summary["crate_id"] != 0:
+                name = docs["external_crates"][str(summary["crate_id"])]["name"]
+                found.setdefault(name, set()).add("::".join(summary["path"]))
+    others = {name: paths for name, paths in found.items() if name not in {"std", "core", "alloc", *allowed}}
+    for name, paths in sorted(others.items()):
+        print(f"{crate} names {name}: {', '.join(sorted(paths))}")
+    unused = [name for name in allowed if name not in found]
+    if unused:
+        print(f"{crate} does not name {', '.join(unused)}, which it may")
+    return 1 if others or unused else 0
+
+
+def named(value):
+    """The ids of the types and traits that stand anywhere in a declaration."""
+    if isinstance(value, dict):
+        for key in ("resolved_path", "trait", "trait_"):
+            part = value.get(key)
+            if isinstance(part, dict) and "id" in part:
+                yield part["id"]
+        for part in value.values():
+            yield from named(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from named(part)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2:]))
