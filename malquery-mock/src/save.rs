@@ -278,6 +278,15 @@ impl Read {
                 ));
             }
         }
+        let side = Side::of_reply(exchange.uri.path());
+        if let (Side::TokenReply, Outcome::Reply { status, .. }) = (side, &exchange.outcome)
+            && status.is_success()
+            && !matches!(got, Content::Json(_) | Content::Empty)
+        {
+            return Err(format!(
+                "the reply of {shown} may hold a token, and is no JSON, so the token cannot be found. Nothing was written"
+            ));
+        }
         let compressed = |headers: &HeaderMap| {
             headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| coding != "identity")
         };
@@ -302,7 +311,6 @@ impl Read {
         if !exchange.written {
             return Ok(None);
         }
-        let side = Side::of_reply(exchange.uri.path());
         let (sent, got) = (redaction.content(sent, Side::Request), redaction.content(got, side));
         if [&sent, &got].into_iter().any(redact::gives_secret) {
             return Err(format!(

@@ -510,6 +510,14 @@ fn what_a_token_reply_says_is_secret_unless_it_is_known_to_be_harmless() {
     // a token alone
     let alone = (request("POST", "/oauth2/token", &[], ""), json_answer(201, &json!("NEWunkn0wn-1")));
     assert!(!record(&[alone]).unwrap().contains("NEWunkn0wn"));
+    // a page of a gateway is an error as any other, and a token that cannot be read is refused
+    let token =
+        |status, body: &'static str| (request("POST", "/oauth2/token", &[], ""), answer(status, &[], body));
+    record(&[token(502, "<html>no</html>"), token(200, "")]).unwrap();
+    for body in ["NEWunkn0wn-1", "expires_in=1799&key=NEWunkn0wn-1", "{\"key\": \"NEWunkn0wn-1\""] {
+        let error = record(&[token(201, body)]).unwrap_err();
+        assert!(error.contains("Nothing was written") && !error.contains("NEWunkn0wn"), "{error}");
+    }
     // elsewhere unknown fields are what a test is about
     let reply = (get("/malquery/x"), json_answer(200, &json!({"issued": "unkn0wn-2"})));
     assert!(record(&[reply]).unwrap().contains("unkn0wn-2"));
