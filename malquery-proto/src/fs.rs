@@ -20,6 +20,26 @@ const CHUNK: usize = 64 * 1024;
 /// Until it is complete it stands beside its target under another name, readable by its owner alone and not
 /// executable. Dropping it leaves nothing behind. Make it before you ask for what it is to hold, and you are not
 /// billed for a download that cannot be written.
+///
+/// ```
+/// # fn example<T: malquery_proto::Transport, C: malquery_proto::Clock>(
+/// #     client: &malquery_proto::Client<T, C>,
+/// #     sha256: malquery_proto::types::Sha256,
+/// # ) -> Result<(), malquery_proto::client::Error> {
+/// use std::ops::ControlFlow;
+///
+/// use malquery_proto::OutputFile;
+/// use malquery_proto::operations::GetDownload;
+///
+/// let output = OutputFile::create("sample.bin", false)?; // refused here, it costs nothing
+/// let received = client.save(&GetDownload::new(sha256), output, |bytes, total| {
+///     eprintln!("{bytes} of {total:?}");
+///     ControlFlow::Continue(())
+/// })?;
+/// # let _ = received;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct OutputFile {
     path: PathBuf,

@@ -71,6 +71,42 @@ pub enum Replay {
 /// An operation of the API: a value that says what to ask.
 ///
 /// The nine of MalQuery are in [`operations`](crate::operations).
+///
+/// ```
+/// use http::Method;
+/// use malquery_proto::error::BuildError;
+/// use malquery_proto::operation::{JsonOperation, Meta, Operation, Replay, RequestParts, Scope};
+/// use malquery_proto::types::{Json, PlainMeta};
+///
+/// /// One that this crate does not have yet, say. A client calls it like any other.
+/// struct Rules {
+///     limit: u32,
+/// }
+///
+/// impl Operation for Rules {
+///     const META: Meta = Meta {
+///         id: "GetRules",
+///         method: Method::GET,
+///         path: "/malquery/entities/rules/v1",
+///         accept: "application/json",
+///         scope: Some(Scope::Read),
+///         replay: Replay::Safe,
+///     };
+///
+///     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
+///         out.query("limit", self.limit);
+///         Ok(())
+///     }
+/// }
+///
+/// impl JsonOperation for Rules {
+///     type Meta = PlainMeta;
+///     type Resource = Json;
+/// }
+/// # use malquery_proto::oauth2::BearerToken;
+/// # let request = Rules { limit: 5 }.request(&malquery_proto::Cloud::Us1.into(), &BearerToken::new("t").unwrap()).unwrap();
+/// # assert!(request.uri().to_string().ends_with("/malquery/entities/rules/v1?limit=5"));
+/// ```
 pub trait Operation {
     /// What is known beforehand.
     const META: Meta;

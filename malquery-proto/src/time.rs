@@ -5,6 +5,18 @@ use serde::{Deserialize, Serialize};
 
 /// A point in time: milliseconds since the Unix epoch. It serialises, unlike `Instant`, and the service's
 /// rate limit is given in it.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use malquery_proto::Timestamp;
+///
+/// let begin = Timestamp::from_millis(1_767_225_600_000);
+/// let later = begin.after(Duration::from_secs(90));
+/// assert_eq!(later.since(begin), Duration::from_secs(90));
+/// assert_eq!(begin.since(later), Duration::ZERO);
+/// assert_eq!(begin.to_string(), "2026-01-01T00:00:00Z");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Timestamp(u64);

@@ -22,6 +22,17 @@ use boreal::scanner::ScanParams;
 /// The modules `pe`, `elf`, `macho`, `dotnet`, `dex`, `hash`, `math`, `string` and `time` can be imported. The rule
 /// stands alone: an `include` is refused, and so is a second rule, be it private or global, since a hunt takes
 /// one rule.
+///
+/// ```
+/// use malquery_proto::yara::Rule;
+///
+/// let rule = Rule::compile("rule greeting { strings: $a = \"hello\" nocase condition: $a }")?;
+/// assert!(rule.matches(b"Hello, analyst")?);
+///
+/// let error = Rule::compile("rule typo { condition: filesise < 5 }").unwrap_err();
+/// assert_eq!((error.line(), error.column()), (1, 24));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Rule {
     scanner: Scanner,
     name: String,

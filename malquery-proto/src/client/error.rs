@@ -14,6 +14,20 @@ use crate::time::Timestamp;
 /// Why a call gave no result.
 ///
 /// Its `Display` is one line and tells what to do where that is known; `source` is what the transport said.
+///
+/// ```
+/// use malquery_proto::client::Error;
+/// use malquery_proto::flow::FlowError;
+///
+/// fn what_to_do(error: &Error) -> &'static str {
+///     match error.flow() {
+///         Some(FlowError::Unsure { .. }) => "compare the quotas before you submit it again",
+///         Some(FlowError::QuotaShort { .. }) => "wait for the next month",
+///         _ if error.is_retryable() => "try again later",
+///         _ => "tell a person",
+///     }
+/// }
+/// ```
 #[non_exhaustive]
 pub enum Error {
     /// The call ended without a result.

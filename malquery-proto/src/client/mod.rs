@@ -78,6 +78,29 @@ macro_rules! pointer_to_transport {
 pointer_to_transport!(&T, Box<T>, std::sync::Arc<T>);
 
 /// Why there is no reply. What it says of the failure decides whether a request may be sent again.
+///
+/// ```
+/// use malquery_proto::client::TransportError;
+/// use malquery_proto::flow::SendFailure;
+///
+/// #[derive(Debug)]
+/// struct NoReply(std::io::Error);
+///
+/// impl TransportError for NoReply {
+///     fn failure(&self) -> SendFailure {
+///         match self.0.kind() {
+///             // There was no connection, so nothing was sent.
+///             std::io::ErrorKind::ConnectionRefused => SendFailure::NotSent,
+///             // When in doubt: a hunt is not sent again then.
+///             _ => SendFailure::Unknown,
+///         }
+///     }
+/// }
+/// # impl std::error::Error for NoReply {}
+/// # impl std::fmt::Display for NoReply {
+/// #     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result { self.0.fmt(f) }
+/// # }
+/// ```
 pub trait TransportError: StdError + Send + Sync + 'static {
     /// Whether the service may have seen the request. When in doubt, [`SendFailure::Unknown`].
     fn failure(&self) -> SendFailure;
@@ -127,6 +150,24 @@ pub struct TimeLeft(pub Duration);
 /// A client for MalQuery.
 ///
 /// It can be shared by threads when its transport and clock can: they use one token and one rate limit.
+///
+/// ```
+/// use malquery_proto::client::Error;
+/// use malquery_proto::types::Sha256;
+/// use malquery_proto::{Client, Clock, Transport};
+///
+/// /// Any client will do: one over a network, or one of a test.
+/// fn known<T: Transport, C: Clock>(client: &Client<T, C>, samples: Vec<Sha256>) -> Result<(), Error> {
+///     let quotas = client.quotas()?;
+///     println!("{:?} downloads are left this month", quotas.meta.downloads_left());
+///     let found = client.metadata(samples)?;
+///     for sample in &found.resources {
+///         println!("{:?} {:?} {:?}", sample.sha256, sample.label, sample.family);
+///     }
+///     println!("{} are not known", found.missing.len());
+///     Ok(())
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Client<T, C> {
     transport: T,
@@ -308,6 +349,19 @@ impl<T: Transport, C: Clock> Client<T, C> {
 
     /// Downloads a sample, the raw malware, which costs one download. See [`GetDownload`].
     ///
+    ///
+    /// ```
+    /// # #[cfg(feature = "fs")]
+    /// # fn example<T: malquery_proto::Transport, C: malquery_proto::Clock>(
+    /// #     client: &malquery_proto::Client<T, C>,
+    /// #     sha256: malquery_proto::types::Sha256,
+    /// # ) -> Result<(), malquery_proto::client::Error> {
+    /// // Readable by you alone, not executable, and there only when all bytes came and have this hash.
+    /// let received = client.download(sha256)?.output.to_file("sample.bin", false)?;
+    /// println!("{} bytes", received.bytes);
+    /// # Ok(())
+    /// # }
+    /// ```
     /// # Errors
     /// See [`Client::call`].
     pub fn download(&self, sample: Sha256) -> Result<Reply<Download<T::Body>>, Error> {

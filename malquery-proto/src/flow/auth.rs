@@ -11,6 +11,24 @@ use crate::time::Timestamp;
 ///
 /// Any number of flows may use one. A counter tells the tokens apart, so that many replies of 401 to one token
 /// lead to one new token; while a flow asks for it, the others wait.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use malquery_proto::flow::Auth;
+/// use malquery_proto::oauth2::BearerToken;
+/// use malquery_proto::{Cloud, Credentials};
+///
+/// // Asks for a token, renews it 30 seconds before it expires, and asks in this cloud alone.
+/// let auth = Auth::new(Cloud::Us2, Credentials::new("the id", "the secret"))
+///     .margin(Duration::from_secs(30))
+///     .follow_region(false);
+/// assert_eq!(auth.base().as_str(), "https://api.us-2.crowdstrike.com");
+///
+/// // A token from elsewhere is used until it is refused.
+/// let auth = Auth::with_token(Cloud::Us2, BearerToken::new("the-token")?);
+/// # Ok::<(), malquery_proto::types::ParseError>(())
+/// ```
 #[derive(Debug)]
 pub struct Auth {
     base: BaseUrl,

@@ -29,6 +29,19 @@ use crate::types::{JobStatus, RequestId};
 /// | poll | no status, ten times in a row | [`FlowError::NoStatus`] |
 /// | restored while the submission was under way | poll | [`FlowError::Unsure`] |
 /// | any | attempts or time used up | error |
+///
+/// ```
+/// use malquery_proto::flow::{JobFlow, RetryPolicy};
+/// use malquery_proto::operations::Hunt;
+///
+/// let mut job = JobFlow::new(Hunt::new("rule a { condition: true }"), RetryPolicy::default(), 1);
+/// job.set_interval(std::time::Duration::from_secs(30));
+/// let stored = serde_json::to_string(&job)?;
+/// // … perhaps tomorrow, in another process:
+/// let job: JobFlow = serde_json::from_str(&stored)?;
+/// assert!(job.to_submit().is_some() && job.id().is_none());
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct JobFlow {
     version: Version,

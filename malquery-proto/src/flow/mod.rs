@@ -141,6 +141,15 @@ pub enum SendFailure {
 /// A request that is [`Safe`](crate::operation::Replay::Safe) is sent again after a failure and a 5xx. One that
 /// is [`Billed`](crate::operation::Replay::Billed) is sent again only when it surely did not arrive. Both are
 /// sent again once after a 401, with a new token, and after a 429 of the gateway.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use malquery_proto::flow::RetryPolicy;
+///
+/// // For a person who waits at a terminal.
+/// let policy = RetryPolicy { max_attempts: 2, time_limit: Duration::from_secs(30), ..RetryPolicy::default() };
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetryPolicy {
     /// How many times a request is sent at the most.

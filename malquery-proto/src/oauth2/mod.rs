@@ -24,6 +24,14 @@ use crate::types::ParseError;
 /// The credentials of an API client, made in the Falcon console under "API clients and keys".
 ///
 /// `Debug` does not show the secret, and its memory is wiped when it is dropped.
+///
+/// ```
+/// use malquery_proto::Credentials;
+///
+/// let credentials = Credentials::new("the id", "the secret").member_cid("0123456789ABCDEF0123456789ABCDEF-4F".parse()?);
+/// assert!(!format!("{credentials:?}").contains("the secret"));
+/// # Ok::<(), malquery_proto::types::ParseError>(())
+/// ```
 #[derive(Clone)]
 pub struct Credentials {
     client_id: String,

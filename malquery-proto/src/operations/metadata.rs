@@ -22,6 +22,15 @@ impl GetMetadata {
     }
 
     /// As many requests as it takes to ask `base` about all of these samples.
+    ///
+    /// ```
+    /// use malquery_proto::Cloud;
+    /// use malquery_proto::operations::GetMetadata;
+    /// use malquery_proto::types::Sha256;
+    ///
+    /// let samples: Vec<_> = (0..200).map(|i| Sha256::from_bytes([i; 32])).collect();
+    /// assert_eq!(GetMetadata::split(&samples, &Cloud::Us1.into()).len(), 2);
+    /// ```
     pub fn split(samples: &[Sha256], base: &BaseUrl) -> Vec<Self> {
         // Each takes `ids=`, 64 digits and a separator.
         let room = (MAX_URL - 1).saturating_sub(base.as_str().len() + Self::META.path.len());

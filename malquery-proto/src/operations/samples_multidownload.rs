@@ -16,6 +16,19 @@ use crate::types::{Json, Sha256, Submitted};
 ///
 /// The reply holds the id of the job. When [`GetRequest`](super::GetRequest) says that it is done,
 /// [`GetSamples`](super::GetSamples) fetches the archive with the same id.
+///
+/// ```
+/// # #[cfg(feature = "client")]
+/// # fn example<T: malquery_proto::Transport, C: malquery_proto::Clock>(
+/// #     client: &malquery_proto::Client<T, C>,
+/// #     samples: Vec<malquery_proto::types::Sha256>,
+/// # ) -> Result<(), malquery_proto::client::Error> {
+/// let mut job = client.samples_multidownload(samples)?;
+/// job.wait()?;
+/// let archive = client.samples(job.id())?.output; // a reader that checks what it reads
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SamplesMultidownload {
     samples: Vec<Sha256>,

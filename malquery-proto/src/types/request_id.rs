@@ -11,6 +11,15 @@ use super::extra::{Field, Read, text_item};
 ///
 /// Ids look like UUIDs, but those MalQuery issues are not RFC 4122 UUIDs, so any text is taken that is not
 /// empty, has no white space or control character and at most 200 bytes.
+///
+/// ```
+/// use malquery_proto::types::RequestId;
+///
+/// let id: RequestId = "3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab".parse()?;
+/// assert_eq!(id.as_str().len(), 36);
+/// assert!("two words".parse::<RequestId>().is_err());
+/// # Ok::<(), malquery_proto::types::ParseError>(())
+/// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(Box<str>);
 
