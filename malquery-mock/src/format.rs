@@ -86,14 +86,14 @@
 //! and a request id that the program brought along is recognised when it brings it again. Ids of less than 8
 //! letters and digits stay, but for user ids. YARA rules and patterns stay: requests are told apart by them.
 //!
-//! **Then everything that is to be written is searched** for each of these values, in any case of letters, plain,
+//! **Then everything that is to be written is searched** for each of these values, in any case of ASCII letters, plain,
 //! URL-encoded, escaped as in JSON, YARA and HTML, hexadecimal, in base64 and as wide text, also within each other
 //! (up to three of them, and fewer in what is large). If one is found, say in a YARA rule, nothing is written, and
 //! the error tells where and what kind of value it is.
 //!
 //! **Nothing is written either** for what may hold a secret that is not known: a body that names one and cannot be read,
-//! one that is compressed, a text such as `access_token: abc` in a string of JSON, also in base64, and whatever has
-//! the shape of a JWT.
+//! one that is compressed, a reply of `/oauth2` that is no JSON, a text such as `access_token: abc` in a string of JSON
+//! (but not in a YARA rule or a pattern), also in base64, and whatever has the shape of a JWT.
 //!
 //! **What is not found:** secrets of less than 4 bytes are replaced where they have a name, and not searched for, as
 //! they are part of any text. (Those of less than 8 are not replaced in the midst of a reply, but found there, and then

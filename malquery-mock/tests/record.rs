@@ -573,6 +573,42 @@ fn the_words_of_an_authorization_without_a_scheme_are_decoded() {
 }
 
 #[test]
+fn a_rule_against_thieves_of_tokens_is_recorded() {
+    for rule in [
+        r#"rule a { strings: $token = "access_token=" $b = "Authorization: Bearer " $c = "client_secret" condition: any of them }"#,
+        r#"rule a { meta: cid = "malpedia" reference = "https://example.com/?token=" condition: true }"#,
+        r#"rule a { strings: $a = "\"access_token\":\"" $b = "Bearer %s" $c = "token=%s&id=%s" condition: 2 of them }"#,
+        r#"rule a { strings: $a = "TVqQAAMAAAAEAAAA//8AALgAAAAAAAAAQAAAAAAAAAAAAAAAAAA" $b = "password=" condition: $a }"#,
+    ] {
+        let pattern =
+            json!({"patterns": [{"type": "ascii", "value": "access_token=abcdefgh"}], "yara_rule": rule});
+        let sent = request("POST", "/x", &[("content-type", "application/json")], pattern.to_string());
+        let text = record(&[(sent, json_answer(200, &json!({"meta": {"yara_rule": rule}})))]).unwrap();
+        assert_eq!(text.matches("rule a {").count(), 2, "{text}");
+        // Elsewhere such a text may be a token.
+        record(&[(get("/x"), json_answer(200, &json!({"note": "access_token=abcdefgh"})))]).unwrap_err();
+    }
+}
+
+#[test]
+fn a_secret_is_found_however_deep_it_lies_in_what_is_large() {
+    let secret = "p4ss\"w\\rd of it";
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let pairs =
+        url::form_urlencoded::Serializer::new(String::new()).append_pair("client_secret", secret).finish();
+    let login = (request("POST", "/x", &form, pairs), json_answer(200, &json!({})));
+    let mut text = serde_json::to_string(&serde_json::to_string(secret).unwrap()).unwrap();
+    for _ in 0..4 {
+        text = serde_json::to_string(&text).unwrap();
+        let large = json!({"a": "x".repeat(200_000), "b": text});
+        let error = record(&[login.clone(), (get("/x"), json_answer(200, &large))]).unwrap_err();
+        assert!(error.contains("the client_secret of this recording"), "{error}");
+    }
+    let hex: String = secret.bytes().map(|byte| format!("{byte:02X}+")).collect();
+    record(&[login, (get(&format!("/x?q={hex}")), json_answer(200, &json!({})))]).unwrap_err();
+}
+
+#[test]
 fn what_is_compressed_is_refused_whether_it_says_so_or_not() {
     for magic in [b"\x1f\x8b\x08\0".as_slice(), b"\x28\xb5\x2f\xfd"] {
         for path in ["/x", "/malquery/entities/download-files/v1"] {
