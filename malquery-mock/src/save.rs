@@ -135,6 +135,16 @@ impl Recording {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
+        fs::create_dir_all(folder).map_err(|error| fail(folder, error))?;
+        // So that of two processes that append in the same instant one is told. Not every system can lock a folder.
+        let lock = File::open(folder).and_then(|folder| folder.lock().map(|()| folder));
+        let result = self.save_in(folder);
+        drop(lock);
+        result
+    }
+
+    fn save_in(&self, folder: &Path) -> Result<(), String> {
+        let fail = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
         let former = fs::read_to_string(&self.path).ok();
         if self.before.as_ref().is_some_and(|before| *before != former) {
             return Err("another session has written it since this one began; append to it again".into());
@@ -145,7 +155,6 @@ impl Recording {
         {
             return Ok(());
         }
-        fs::create_dir_all(folder).map_err(|error| fail(folder, error))?;
         let mut made = Vec::new();
         let result = (|| {
             for (name, bytes) in self.files.iter().filter(|(name, bytes)| !unchanged(name, bytes)) {

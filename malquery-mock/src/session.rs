@@ -40,8 +40,8 @@ pub enum Mode {
     /// tokens are sent, since those of a cassette are no real ones. A job that the cassette knows cannot be gone on
     /// with, since its id there is not the real one: record it anew.
     Append,
-    /// Sends everything, writes nothing, and fails when statuses or the shape of JSON are others than recorded
-    /// (`verify`). It costs the hunts and downloads that the test costs live.
+    /// Sends everything, writes nothing, and fails when statuses or the shape of JSON are others than recorded, or when
+    /// nothing was sent (`verify`). It costs the hunts and downloads that the test costs live.
     Verify,
     /// Sends everything, and leaves the cassette alone (`passthrough`).
     Passthrough,

@@ -1152,6 +1152,29 @@ fn what_another_session_appended_is_not_lost() {
     }
 }
 
+#[test]
+fn of_many_that_append_in_the_same_instant_one_does_and_the_others_are_told() {
+    let (_folder, path) = folder();
+    let barrier = std::sync::Barrier::new(8);
+    let append = &|number: usize| {
+        let (transport, guard) = begin(&path, Mode::Append, Service(|_: &Sent| Ok(answer(200, &[], "x"))));
+        take(&transport, get(&format!("/number-{number}"))).unwrap();
+        barrier.wait();
+        guard.close().map(|()| number).map_err(|error| error.to_string())
+    };
+    let results = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|number| scope.spawn(move || append(number))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+    });
+    let (done, told): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+    assert_eq!((done.len(), told.len()), (1, 7), "{told:?}");
+    assert!(
+        told.iter().all(|error| error.as_ref().unwrap_err().contains("another session has written it since"))
+    );
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(&format!("/number-{}", done[0].as_ref().unwrap())), "{text}");
+}
+
 // Modes.
 
 #[test]
