@@ -672,46 +672,53 @@ fn without_names(bytes: &[u8]) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// What is looked for, in any case of letters.
+/// What is looked for.
 #[derive(Default)]
 struct Needles {
-    plain: Option<AhoCorasick>,
-    what: Vec<&'static str>,
+    plain: Searcher,
     /// The same without dashes, of what is written with and without them.
-    undashed: Option<AhoCorasick>,
-    undashed_what: Vec<&'static str>,
+    undashed: Searcher,
 }
 
 impl Needles {
     fn new(values: Vec<(&[u8], &'static str)>) -> Self {
-        let flat = values.iter().filter_map(|(value, what)| Some((undashed(value)?, *what)));
-        let (flat, undashed_what): (Vec<_>, Vec<_>) = flat.unzip();
-        let (values, what): (Vec<_>, Vec<_>) = values.into_iter().unzip();
-        Self { plain: searcher(&values), what, undashed: searcher(&flat), undashed_what }
+        let undashed = values.iter().filter_map(|(value, what)| Some((undashed(value)?, *what)));
+        Self { undashed: Searcher::new(undashed), plain: Searcher::new(values.iter().copied()) }
     }
 
     fn is_empty(&self) -> bool {
-        self.what.is_empty()
+        self.plain.what.is_empty()
     }
 
-    /// What of it is there.
     fn find(&self, bytes: &[u8]) -> Result<(), Leak> {
-        let found = |searcher: &Option<AhoCorasick>, what: &[&'static str], bytes: &[u8]| match searcher {
-            Some(searcher) => searcher.find(bytes).map(|found| what[found.pattern().as_usize()]),
-            // It could not be made, so nobody knows.
-            None => what.first().copied(),
-        };
-        let flat = || bytes.iter().copied().filter(|byte| *byte != b'-').collect::<Vec<_>>();
-        let leak = found(&self.plain, &self.what, bytes).or_else(|| match self.undashed_what.as_slice() {
-            [] => None,
-            what => found(&self.undashed, what, &flat()),
+        let found = self.plain.find(bytes).or_else(|| {
+            let flat = || bytes.iter().copied().filter(|byte| *byte != b'-').collect::<Vec<_>>();
+            if self.undashed.what.is_empty() { None } else { self.undashed.find(&flat()) }
         });
-        leak.map_or(Ok(()), |what| Err(Leak { what }))
+        found.map_or(Ok(()), |what| Err(Leak { what }))
     }
 }
 
-fn searcher(values: &[impl AsRef<[u8]>]) -> Option<AhoCorasick> {
-    AhoCorasick::builder().ascii_case_insensitive(true).build(values).ok()
+/// Finds any of many values, in any case of letters, and tells what it is.
+#[derive(Default)]
+struct Searcher {
+    finder: Option<AhoCorasick>,
+    what: Vec<&'static str>,
+}
+
+impl Searcher {
+    fn new(values: impl Iterator<Item = (impl AsRef<[u8]>, &'static str)>) -> Self {
+        let (values, what): (Vec<_>, Vec<_>) = values.unzip();
+        Self { finder: AhoCorasick::builder().ascii_case_insensitive(true).build(values).ok(), what }
+    }
+
+    fn find(&self, bytes: &[u8]) -> Option<&'static str> {
+        match &self.finder {
+            Some(finder) => finder.find(bytes).map(|found| self.what[found.pattern().as_usize()]),
+            // It could not be made, so nobody knows.
+            None => self.what.first().copied(),
+        }
+    }
 }
 
 /// The digits of a hexadecimal id, such as a UUID.
