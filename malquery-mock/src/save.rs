@@ -120,7 +120,7 @@ impl Recording {
             interactions.push(written.json);
             files.extend(written.files);
         }
-        let text = document(interactions);
+        let text = document(&interactions);
         redaction.scan(text.as_bytes()).map_err(|found| leak("the file", found))?;
         Ok(Self { path: path.into(), text, before, files, notes })
     }
@@ -218,17 +218,17 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
     staged(folder, b"").map(drop)
 }
 
-/// The text of a cassette with these interactions.
-fn document(interactions: Vec<Json>) -> String {
-    let mut text = String::new();
-    let root = Json::object([
-        ("version", Json::number(1)),
-        ("recorded_with", Json::string(concat!("malquery-mock ", env!("CARGO_PKG_VERSION")))),
-        ("redaction", Json::string("falcon-1")),
-        ("interactions", Json::array(interactions)),
-    ]);
-    root.layout(0, &mut text);
-    text.push('\n');
+/// The text of a cassette with these interactions. Each has lines of its own, so that those to come change none.
+fn document(interactions: &[Json]) -> String {
+    let mut text = format!(
+        "{{\n  \"version\": 1,\n  \"recorded_with\": \"malquery-mock {}\",\n  \"redaction\": \"falcon-1\",\n  \"interactions\": [",
+        env!("CARGO_PKG_VERSION")
+    );
+    for (index, interaction) in interactions.iter().enumerate() {
+        text.push_str(if index == 0 { "\n    " } else { ",\n    " });
+        interaction.layout(4, &mut text);
+    }
+    text.push_str("\n  ]\n}\n");
     text
 }
 

@@ -1132,6 +1132,21 @@ fn saving_a_cassette_again_changes_nothing() {
 }
 
 #[test]
+fn what_is_appended_changes_no_line_of_what_is_there() {
+    // Found by random exchanges: one that is short stood on one line with all the rest.
+    let (_folder, path) = folder();
+    let mut before = String::new();
+    for uri in ["/a", "/b", "/c"] {
+        let (transport, guard) = begin(&path, Mode::Append, Service(|_: &Sent| Ok(answer(200, &[], ""))));
+        take(&transport, get(uri)).unwrap();
+        guard.finish();
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with(before.trim_end_matches("\n  ]\n}\n")), "{before}\n{text}");
+        before = text;
+    }
+}
+
+#[test]
 fn what_another_session_appended_is_not_lost() {
     for exists in [true, false] {
         let (_folder, path) = folder();
