@@ -13,11 +13,12 @@ import sys
 
 
 def main(crate, allowed):
-    command = ["cargo", "rustdoc", "-q", "-p", crate, "--all-features", "--lib", "--", "-Z", "unstable-options"]
-    command += ["--output-format", "json", "--cap-lints", "allow"]
-    subprocess.run(command, check=True, env={**os.environ, "RUSTC_BOOTSTRAP": "1"})
     metadata = subprocess.check_output(["cargo", "metadata", "--format-version", "1", "--no-deps"])
-    target = json.loads(metadata)["target_directory"]
+    # In a folder of its own: what asks which compiler it is would be built again and again.
+    target = json.loads(metadata)["target_directory"] + "/rustdoc-json"
+    command = ["cargo", "rustdoc", "-q", "-p", crate, "--all-features", "--lib", "--target-dir", target, "--"]
+    command += ["-Z", "unstable-options", "--output-format", "json", "--cap-lints", "allow"]
+    subprocess.run(command, check=True, env={**os.environ, "RUSTC_BOOTSTRAP": "1"})
     with open(f"{target}/doc/{crate.replace('-', '_')}.json", encoding="utf-8") as file:
         docs = json.load(file)
 
