@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use malquery_mock::{Mock, Transcript, VirtualClock, reply, script};
@@ -13,7 +14,7 @@ use malquery_proto::oauth2::BearerToken;
 use malquery_proto::operations::{ExactSearch, GetDownload, GetRequest, Hunt};
 use malquery_proto::stream::StreamError;
 use malquery_proto::types::{Pattern, Sha256};
-use malquery_proto::{Client, Clock, Cloud, Credentials, OutputFile, Transport};
+use malquery_proto::{Client, Clock, Cloud, Credentials, OutputFile, Timestamp, Transport};
 use serde_json::json;
 
 fn client<T: Transport>(transport: T, clock: VirtualClock) -> Client<T, VirtualClock> {
@@ -405,4 +406,67 @@ fn a_place_where_no_file_can_be_is_refused_at_once() {
         drop(OutputFile::create(at("link"), true).unwrap());
         OutputFile::create(at("link"), false).unwrap_err();
     }
+}
+
+/// Keeps what is logged as a warning.
+struct Warnings(Mutex<Vec<String>>);
+
+static WARNINGS: Warnings = Warnings(Mutex::new(Vec::new()));
+
+impl log::Log for Warnings {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Warn
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            self.0.lock().unwrap().push(record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[test]
+fn a_quota_that_the_service_does_not_tell_is_warned_of() {
+    let _ = log::set_logger(&WARNINGS);
+    log::set_max_level(log::LevelFilter::Warn);
+    let (mock, guard) = play([
+        reply::json(200, json!({"meta": {"hunt_count": 1, "hunt_limit": 5}})),
+        job("done"),
+        reply::json(200, json!({"meta": {"hunt_count": 1, "hunt_limit": 5}})),
+        job("done"),
+    ]);
+    let client = client(mock, VirtualClock::new()).check_quota(true);
+    let warned = || {
+        let warnings = WARNINGS.0.lock().unwrap();
+        warnings.iter().filter(|text| text.contains("does not tell how many downloads are left")).count()
+    };
+    // Of what is not needed nothing has to be known.
+    let _ = client.hunt(&Hunt::new("rule a { condition: true }")).unwrap();
+    assert_eq!(warned(), 0);
+    let _ = client.samples_multidownload([sample(1)]).unwrap();
+    assert_eq!(warned(), 1);
+    guard.finish();
+}
+
+#[test]
+fn calls_that_fail_together_are_not_tried_again_together() {
+    let pauses = |start: u64, calls: usize| {
+        let replies = (0..calls).flat_map(|_| [reply::status(503), reply::json(200, json!({"meta": {}}))]);
+        let (mock, guard) = play(replies);
+        let clock = VirtualClock::starting_at(Timestamp::from_millis(1_767_225_600_000 + start));
+        let client = client(mock, clock.clone());
+        (0..calls).for_each(|_| drop(client.quotas().unwrap()));
+        guard.finish();
+        clock.waits()
+    };
+    let different = |mut pauses: Vec<Duration>| {
+        pauses.sort();
+        pauses.dedup();
+        pauses.len()
+    };
+    // Those of one client, and those of processes that began in different milliseconds. A pause is one of 251.
+    assert!(different(pauses(0, 30)) > 10);
+    assert!(different((0..30).flat_map(|start| pauses(start, 1)).collect()) > 10);
 }

@@ -187,3 +187,41 @@ impl StdError for Error {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue};
+
+    use super::*;
+    use crate::operation::{Operation, ResponseHead};
+    use crate::operations::GetQuotas;
+
+    fn busy() -> Error {
+        let headers = HeaderMap::from_iter([(http::header::RETRY_AFTER, HeaderValue::from_static("5"))]);
+        let head = ResponseHead { status: StatusCode::SERVICE_UNAVAILABLE, headers: &headers };
+        FlowError::from(crate::error::ResponseError::Api(GetQuotas.error(head, b"").into())).into()
+    }
+
+    #[test]
+    fn an_error_says_whether_and_when_to_go_on() {
+        let now = Timestamp::from_millis(1_000);
+        assert_eq!(busy().retry_at(now), Some(Timestamp::from_millis(6_000)));
+        assert!(busy().is_retryable() && !busy().is_final());
+        let refused = Error::from(FlowError::from(BuildError::NoPatterns));
+        assert!(refused.is_final() && !refused.is_retryable());
+        let short = FlowError::QuotaShort { what: "hunts", needed: 1, left: 0 };
+        assert!(Error::from(short).is_final());
+        for error in
+            [Error::Stopped, Error::Stream(StreamError::CutZip), Error::Body(io::ErrorKind::Other.into())]
+        {
+            assert_eq!((error.retry_at(now), error.is_final()), (None, false));
+        }
+    }
+
+    #[test]
+    fn debug_tells_all_the_sources() {
+        let error = Error::Body(io::Error::other(BuildError::NoSamples));
+        assert_eq!(format!("{error:?}"), "the download broke off: name at least one SHA-256");
+        assert_eq!(format!("{:?}", Error::Stopped), "stopped");
+    }
+}
