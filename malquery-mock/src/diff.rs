@@ -167,6 +167,19 @@ mod tests {
 
     proptest! {
         #[test]
+        fn as_many_lines_as_can_be_are_common(
+            a in prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 0..9),
+            b in prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 0..9),
+        ) {
+            let mut out = Vec::new();
+            middle(&a, &b, &mut out);
+            let common = out.iter().filter(|(mark, _)| *mark == ' ').count();
+            prop_assert_eq!(common, most_in_common(&a, &b));
+        }
+    }
+
+    proptest! {
+        #[test]
         fn both_texts_can_be_read_from_the_difference(a in "[ab\n]{0,30}", b in "[abü\n]{0,30}") {
             let (left, right): (Vec<_>, Vec<_>) = (a.split('\n').collect(), b.split('\n').collect());
             let mut out = Vec::new();

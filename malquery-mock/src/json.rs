@@ -571,6 +571,41 @@ mod tests {
     }
 
     #[test]
+    fn a_document_is_shown_over_several_lines_without_what_is_hidden() {
+        let text = r#"{"a":[1,[],{"b":null}],"secret":[1],"lines":"x\ny\n","none":{}}"#;
+        let mut out = String::new();
+        Json::parse(text).unwrap().pretty(0, &|key| key == "secret", &mut out);
+        let lines = [
+            "{",
+            "  \"a\": [",
+            "    1,",
+            "    [],",
+            "    {",
+            "      \"b\": null",
+            "    }",
+            "  ],",
+            "  \"secret\": \"[redacted]\",",
+            "  \"lines\": \"\"\"",
+            "    x",
+            "    y",
+            "  \"\"\",",
+            "  \"none\": {}",
+            "}",
+        ];
+        assert_eq!(out, lines.join("\n"));
+    }
+
+    #[test]
+    fn every_value_has_its_kind() {
+        let kinds = ["null", "true", "false", "-1.5e3", "\"\"", "[]", "{}"]
+            .map(|text| Json::parse(text).unwrap().kind());
+        assert_eq!(
+            kinds,
+            ["null", "a boolean", "a boolean", "a number", "a string", "an array", "an object"]
+        );
+    }
+
+    #[test]
     fn a_fault_has_its_place() {
         let place = |text: &str| Json::parse(text).unwrap_err().at;
         assert_eq!(place("[\n  \u{fc}]"), 4);

@@ -398,4 +398,75 @@ mod tests {
     fn an_excerpt_of_many_bytes_is_as_long_as_one_of_many_characters() {
         assert_eq!(excerpt("\u{1f600}".repeat(60).as_bytes(), 50), "\u{1f600}".repeat(50) + "…");
     }
+
+    fn answered(meta: &Meta, status: u16, headers: &[(&'static str, &'static str)], body: &str) -> ApiError {
+        let headers = headers.iter().map(|(name, value)| {
+            (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
+        });
+        let headers = http::HeaderMap::from_iter(headers);
+        let head = ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: &headers };
+        ApiError::new(meta, head, body.as_bytes())
+    }
+
+    #[test]
+    fn an_error_gives_all_that_the_reply_says() {
+        let meta = <crate::operations::GetQuotas as crate::operation::Operation>::META;
+        let headers = [
+            ("x-cs-region", "us-2"),
+            ("x-cs-traceid", "t-1"),
+            ("retry-after", "7"),
+            ("x-ratelimit-limit", "6000"),
+        ];
+        let error = answered(&meta, 503, &headers, "<html>busy</html>");
+        assert_eq!(
+            (error.region(), error.trace_id(), error.body()),
+            (Some("us-2"), Some("t-1"), Some("<html>busy</html>"))
+        );
+        assert_eq!(error.rate_limit().retry, Some(Retry::After(std::time::Duration::from_secs(7))));
+        assert_eq!(error.rate_limit().limit, Some(6000));
+        assert_eq!(error.hint().unwrap(), "try again in 7 seconds");
+        let error = answered(&meta, 500, &[], r#"{"errors": [{"code": 500, "message": "no"}]}"#);
+        assert_eq!((error.region(), error.trace_id(), error.body(), error.hint()), (None, None, None, None));
+        assert_eq!(error.errors()[0].message.as_deref(), Some("no"));
+    }
+
+    #[test]
+    fn a_hint_fits_the_endpoint_and_the_message() {
+        let token = Meta { scope: None, ..<crate::operations::Hunt as crate::operation::Operation>::META };
+        let read = <crate::operations::GetQuotas as crate::operation::Operation>::META;
+        let hint = |meta, status, message: &str| {
+            let body = format!(r#"{{"errors": [{{"message": "{message}"}}]}}"#);
+            answered(meta, status, &[], &body)
+                .hint()
+                .map(|hint| hint.split([',', ' ']).take(3).collect::<Vec<_>>().join(" "))
+        };
+        let hints = [
+            hint(&token, 400, "no"),
+            hint(&token, 401, "no"),
+            hint(&token, 403, "Invalid customer ID"),
+            hint(&token, 403, "no"),
+            hint(&read, 400, "no"),
+            hint(&read, 401, "no"),
+            hint(&read, 403, "no"),
+            hint(&read, 404, "no"),
+            hint(&read, 404, "Could not find sample archive"),
+            hint(&read, 429, "no"),
+        ];
+        let hints = hints.map(|hint| hint.unwrap_or_else(|| "none".into()));
+        assert_eq!(
+            hints,
+            [
+                "check the client",
+                "check the client",
+                "check the member",
+                "the address you",
+                "none",
+                "the token has",
+                "the API client",
+                "none",
+                "the archive is",
+                "none"
+            ]
+        );
+    }
 }
