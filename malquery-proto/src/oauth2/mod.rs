@@ -160,6 +160,7 @@ mod tests {
     #[test]
     fn secrets_are_not_shown() {
         let credentials = Credentials::new("an-id", "p4ssw0rd");
+        assert_eq!(credentials.client_id(), "an-id");
         let token = BearerToken::new("t0ken").unwrap();
         let shown = format!("{credentials:?} {credentials:#?} {token:?} {:?}", token.header());
         assert!(
