@@ -75,6 +75,9 @@ impl fmt::Debug for Number {
 
 /// What a reply said beyond its typed fields, kept so that nothing is lost.
 ///
+/// A value is kept as JSON means it: a number beyond 64 bits is rounded, and the members of an object have no order and no
+/// duplicates.
+///
 /// It holds unknown fields, and known ones whose value the typed field could not take over to the
 /// letter, such as `null`. It costs one pointer when there is nothing to keep.
 ///
@@ -115,12 +118,18 @@ impl Extra {
         self.0.get_or_insert_with(|| Box::new(Vec::with_capacity(1))).push((name.into(), Json(value)));
     }
 
-    pub(crate) fn forget(&mut self, name: &str) {
-        if let Some(entries) = &mut self.0 {
-            entries.retain(|(key, _)| key != name);
-            if entries.is_empty() {
-                self.0 = None;
-            }
+    /// Of typed fields that came more than once, drops what was kept before the last. `kept` says of each field whether
+    /// something was kept of its last value.
+    pub(crate) fn settle(&mut self, mut kept: Vec<(&'static str, bool)>) {
+        let Some(entries) = &mut self.0 else { return };
+        entries.reverse();
+        entries.retain(|(key, _)| match kept.iter_mut().find(|(name, _)| key == name) {
+            Some((_, kept)) => std::mem::take(kept),
+            None => true,
+        });
+        entries.reverse();
+        if entries.is_empty() {
+            self.0 = None;
         }
     }
 
@@ -525,17 +534,17 @@ macro_rules! model {
 
             impl $(< $($param: $bound),+ >)? Item for $name $(< $($param),+ >)? {
                 fn from_map<'de, A: serde::de::MapAccess<'de>>(mut map: A) -> Result<Read<Option<Self>>, A::Error> {
-                    $( let mut $field: Option<$type> = None; )*
+                    // Each with whether something was kept of it.
+                    $( let mut $field: Option<($type, bool)> = None; )*
                     let mut extra = Extra::default();
+                    let mut again = false;
                     while let Some(key) = map.next_key()? {
                         match key {
                             $(
                                 Key::$field => {
                                     let read: Read<$type> = map.next_value()?;
-                                    if $field.replace(read.value).is_some() {
-                                        // Of a name that came twice the last counts.
-                                        extra.forget($crate::types::extra::wire_name!($field $($wire)?));
-                                    }
+                                    // Of a name that came twice the last counts.
+                                    again |= $field.replace((read.value, read.keep.is_some())).is_some();
                                     if let Some(received) = read.keep {
                                         extra.keep($crate::types::extra::wire_name!($field $($wire)?), received);
                                     }
@@ -544,8 +553,13 @@ macro_rules! model {
                             Key::Other(name) => extra.keep(String::from(name), map.next_value()?),
                         }
                     }
+                    if again {
+                        extra.settle(vec![$(
+                            ($crate::types::extra::wire_name!($field $($wire)?), $field.as_ref().is_some_and(|field| field.1)),
+                        )*]);
+                    }
                     let model = Self {
-                        $( $field: match $field { Some(value) => value, None => Field::missing($crate::types::extra::wire_name!($field $($wire)?))? }, )*
+                        $( $field: match $field { Some((value, _)) => value, None => Field::missing($crate::types::extra::wire_name!($field $($wire)?))? }, )*
                         extra,
                     };
                     Ok(Read { value: Some(model), keep: None })
