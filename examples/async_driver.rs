@@ -12,7 +12,7 @@ use malquery_proto::Timestamp;
 use malquery_proto::flow::{
     Attempt, Auth, CallFlow, FlowError, JobFlow, JobProgress, RetryPolicy, SendFailure, Step, Ticket,
 };
-use malquery_proto::operation::{JsonOperation, JsonReply, ResponseHead};
+use malquery_proto::operation::{JsonOperation, JsonReply, MAX_ERROR_BODY, ResponseHead};
 use malquery_proto::operations::{ExactSearch, GetQuotas, GetRequest};
 use malquery_proto::types::Pattern;
 use malquery_ureq::Settings;
@@ -83,26 +83,37 @@ impl Session {
                 None
             }
             Step::Send(attempt) => {
-                let Attempt { request, ticket, deadline, .. } = *attempt;
+                let Attempt { request, ticket, max_body, deadline, .. } = *attempt;
                 let left = deadline.map_or(Duration::from_secs(600), |deadline| deadline.since(now()));
-                let result = tokio::time::timeout(left, self.send(request)).await;
+                let result = tokio::time::timeout(left, self.send(request, max_body)).await;
                 Some((ticket, result.unwrap_or(Err(SendFailure::Unknown))))
             }
-            _ => None,
         }
     }
 
-    async fn send(&self, request: http::Request<Vec<u8>>) -> Result<Response, SendFailure> {
-        let request = reqwest::Request::try_from(request).map_err(|_| SendFailure::NeverSent)?;
+    /// Sends a request, and reads one byte more than the largest reply at the most.
+    async fn send(
+        &self,
+        request: http::Request<Vec<u8>>,
+        max_body: Option<u64>,
+    ) -> Result<Response, SendFailure> {
+        let request = reqwest::Request::try_from(request).map_err(|_| SendFailure::CannotSend)?;
         let failure = |error: reqwest::Error| {
             eprintln!("no reply: {error}");
             if error.is_connect() { SendFailure::NotSent } else { SendFailure::Unknown }
         };
-        let reply = self.http.execute(request).await.map_err(failure)?;
+        let mut reply = self.http.execute(request).await.map_err(failure)?;
+        let most = if reply.status().is_success() { max_body } else { Some(MAX_ERROR_BODY) };
         let mut response = http::Response::new(Vec::new());
         *response.status_mut() = reply.status();
         *response.headers_mut() = reply.headers().clone();
-        *response.body_mut() = reply.bytes().await.map_err(failure)?.into();
+        let body = response.body_mut();
+        while let Some(chunk) = reply.chunk().await.map_err(failure)? {
+            body.extend_from_slice(&chunk);
+            if most.is_some_and(|most| body.len() as u64 > most) {
+                break;
+            }
+        }
         Ok(response)
     }
 

@@ -48,7 +48,7 @@ impl TransportError for Failure {
     /// May the service have seen the request? When in doubt it may: a hunt is then not sent again.
     fn failure(&self) -> SendFailure {
         match self.0.kind() {
-            ErrorKind::InvalidBaseUrl | ErrorKind::InvalidUrlHost => SendFailure::NeverSent,
+            ErrorKind::InvalidBaseUrl | ErrorKind::InvalidUrlHost => SendFailure::CannotSend,
             ErrorKind::Io(error) if error.kind() == Io::ConnectionRefused => SendFailure::NotSent,
             _ => SendFailure::Unknown,
         }

@@ -1,5 +1,7 @@
 //! The conveniences of the client: many hashes at once, job handles, the quota guard, revoking.
 
+use std::cell::Cell;
+use std::convert::Infallible;
 use std::fs;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
@@ -11,6 +13,7 @@ use malquery_proto::client::{Error, JobStep};
 use malquery_proto::error::BuildError;
 use malquery_proto::flow::{Auth, FlowError, JobFlow, RetryPolicy};
 use malquery_proto::oauth2::BearerToken;
+use malquery_proto::operation::MAX_JSON_BODY;
 use malquery_proto::operations::{ExactSearch, GetDownload, GetRequest, Hunt};
 use malquery_proto::stream::StreamError;
 use malquery_proto::types::{Pattern, Sha256};
@@ -89,7 +92,7 @@ fn a_stored_job_is_taken_up_by_another_client_and_a_stopped_one_was_not_sent() {
     let (mock, guard) = play([job("done"), job("inprogress"), job("done")]);
     let first = client(mock.clone(), VirtualClock::new());
     let search = ExactSearch::new([Pattern::ascii("a").unwrap()]);
-    let mut flow = first.job(search);
+    let mut flow = first.job_flow(search);
     // stopped before the submission: nothing was sent, so it may be sent later
     let error = first.run_job(&mut flow, |_, step| match step {
         JobStep::Send => ControlFlow::Break(()),
@@ -134,7 +137,7 @@ fn the_quota_guard_refuses_before_anything_is_sent() {
     assert_eq!(short(client.samples_multidownload([sample(1), sample(2)]).map(drop)), (2, 1));
     // a sample named twice is one download
     drop(client.samples_multidownload([sample(1), sample(2), sample(1)]).unwrap());
-    let mut flow = client.job(hunt.clone());
+    let mut flow = client.job_flow(hunt.clone());
     assert_eq!(short(client.run_job(&mut flow, |_, _| ControlFlow::Continue(())).map(drop)), (1, 0));
     // where the service does not tell, it is not kept from anything
     drop(client.hunt(&hunt).unwrap());
@@ -375,6 +378,60 @@ fn what_was_refused_before_it_was_sent_is_told_from_what_was_not() {
     assert_eq!(error.invalid(), Some(&BuildError::EmptyRule));
     assert_eq!(client.quotas().unwrap_err().invalid(), None);
     guard.finish();
+    // Also where the quotas would be asked for first.
+    let (mock, guard) = play([]);
+    let client = self::client(mock, VirtualClock::new()).check_quota(true);
+    let results = [
+        client.hunt(&Hunt::new("")).map(drop),
+        client.samples_multidownload([]).map(drop),
+        client.run_job(&mut client.job_flow(Hunt::new("")), |_, _| ControlFlow::Continue(())).map(drop),
+    ];
+    for result in results {
+        assert!(result.unwrap_err().invalid().is_some());
+    }
+    guard.finish();
+}
+
+/// A service whose replies to all but logins are too large by a byte.
+struct TooLarge(Cell<u32>);
+
+impl Transport for TooLarge {
+    type Body = Box<dyn Read>;
+    type Error = Infallible;
+
+    fn execute(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Self::Body>, Infallible> {
+        if request.uri().path() == "/oauth2/token" {
+            return Ok(http::Response::new(Box::new(&br#"{"access_token": "t0ken"}"#[..])));
+        }
+        self.0.set(self.0.get() + 1);
+        Ok(http::Response::new(Box::new(io::repeat(b' ').take(MAX_JSON_BODY + 1))))
+    }
+}
+
+#[test]
+fn a_reply_that_is_too_large_is_not_asked_for_again() {
+    let service = TooLarge(Cell::new(0));
+    let error = client(&service, VirtualClock::new()).quotas().unwrap_err();
+    assert!(error.to_string().contains("more than 256 MiB; go through it result by result"), "{error}");
+    assert!(!error.is_retryable());
+    assert_eq!(service.0.get(), 1);
+}
+
+#[test]
+fn a_job_is_waited_for_no_longer_than_it_may_take() {
+    let mock = script((0..20).map(|_| job("inprogress"))).with_tokens().transport();
+    let clock = VirtualClock::new();
+    let (start, minute) = (clock.now(), Duration::from_secs(60));
+    let client = client(mock, clock.clone());
+    let mut handle = client.attach("r-1".parse().unwrap()).deadline(start.after(minute));
+    let error = handle.wait().unwrap_err();
+    assert!(matches!(error.flow(), Some(FlowError::TimeUp { .. })), "{error:?}");
+    assert_eq!(clock.now().since(start), minute);
+    // Whichever deadline comes first.
+    let client = client.deadline(clock.now().after(Duration::from_secs(7)));
+    let mut handle = client.attach("r-1".parse().unwrap()).deadline(clock.now().after(minute));
+    handle.wait().unwrap_err();
+    assert_eq!(clock.now().since(start), minute + Duration::from_secs(7));
 }
 
 #[test]

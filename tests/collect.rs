@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use malquery_mock::{Corpus, Mock, MockGuard, Service, Transcript, VirtualClock, reply, script};
+use malquery_proto::archive::{ArchiveError, Limits};
 use malquery_proto::client::{Collect, CollectStep, Collected, Error, JobStep};
+use malquery_proto::error::BuildError;
 use malquery_proto::flow::{Auth, FlowError};
 use malquery_proto::operations::{ExactSearch, Hunt, SamplesMultidownload};
 use malquery_proto::types::{MetaField, Pattern, RequestId, SearchOptions, Sha256};
@@ -217,6 +219,49 @@ fn samples_that_are_known_need_no_search() {
     assert_eq!(collected.download, Some(id));
     assert_eq!(collected.samples.found.len(), 4);
     assert_eq!(names(run.folder.path()).len(), 5);
+    run.guard.finish();
+}
+
+#[test]
+fn no_more_samples_that_are_known_are_scheduled_than_the_limit() {
+    let run = Run::new([submitted("download-1"), job("download-1", "done", &[]), zip(ARCHIVE)]);
+    let mut job = Collect::new(SamplesMultidownload::new([HELLO, WORLD, NUMBERS].map(sha256))).limit(1);
+    assert_eq!(job.found(), [sha256(HELLO)]);
+    let collected = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!(collected.found, [sha256(HELLO)]);
+    let transcript = run.transcript.to_string();
+    assert!(transcript.contains(HELLO) && !transcript.contains(WORLD), "{transcript}");
+    run.guard.finish();
+}
+
+#[test]
+fn a_limit_of_nothing_is_refused_before_it_costs_anything() {
+    let run = Run::new([]);
+    for mut job in [
+        Collect::new(hunt(SearchOptions::new())).limit(0),
+        Collect::new(SamplesMultidownload::new([sha256(HELLO)])).limit(0),
+        Collect::attach("search-1".parse().unwrap()).limit(0),
+    ] {
+        let error = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap_err();
+        assert_eq!(error.invalid(), Some(&BuildError::ZeroLimit));
+    }
+    run.guard.finish();
+}
+
+#[test]
+fn an_archive_beyond_the_limits_is_kept_and_taken_up_with_others() {
+    let run = Run::new([submitted("download-1"), job("download-1", "done", &[]), zip(ARCHIVE)]);
+    let few = Limits { entries: 1, ..Limits::default() };
+    let mut job = Collect::new(SamplesMultidownload::new([HELLO, WORLD, NUMBERS].map(sha256))).limits(few);
+    let error = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap_err();
+    assert!(matches!(error, Error::Archive(ArchiveError::Limit { .. })), "{error:?}");
+    assert_eq!(fs::read(run.archive()).unwrap(), ARCHIVE);
+    // Also by another process.
+    let stored: Collect = serde_json::from_value(serde_json::to_value(&job).unwrap()).unwrap();
+    for mut job in [job.limits(Limits::default()), stored] {
+        let collected = job.verify(false, |_, _| ControlFlow::Continue(())).unwrap();
+        assert!(collected.samples.missing.is_empty());
+    }
     run.guard.finish();
 }
 

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, StatusCode};
 use malquery_proto::error::ResponseError;
-use malquery_proto::oauth2::{Credentials, Token};
+use malquery_proto::oauth2::{Credentials, GetToken};
 use malquery_proto::operation::{JsonOperation, JsonReply, ResponseHead};
 use malquery_proto::operations::{
     ExactSearch, FuzzySearch, GetMetadata, GetQuotas, GetRequest, Hunt, SamplesMultidownload,
@@ -206,7 +206,7 @@ fn a_token_reply_may_lack_all_but_the_token() {
     let headers = HeaderMap::new();
     let read = |status: u16, body: &str| {
         let head = ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: &headers };
-        Token::new(&credentials)
+        GetToken::new(&credentials)
             .response(head, body.as_bytes())
             .map(|reply| reply.output.expires_in.as_millis())
     };

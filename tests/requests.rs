@@ -3,7 +3,7 @@
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use malquery_mock::{Mock, Transcript, VirtualClock, reply, script};
 use malquery_proto::flow::Auth;
-use malquery_proto::oauth2::{BearerToken, Revoke, Token};
+use malquery_proto::oauth2::{BearerToken, GetToken, Revoke};
 use malquery_proto::operation::Operation;
 use malquery_proto::operations::{
     ExactSearch, FuzzySearch, GetDownload, GetMetadata, GetQuotas, GetRequest, GetSamples, Hunt,
@@ -162,7 +162,7 @@ fn every_request_equals_that_of_falconpy() {
     check("exact_search_bare", &ExactSearch::new(bare_pattern()), &base, &bearer);
     check("hunt", &hunt(), &base, &bearer);
     check("hunt_bare", &Hunt::new("rule a { condition: true }"), &base, &bearer);
-    assert_as_falconpy("token", &Token::new(&credentials()).request(&base).unwrap());
+    assert_as_falconpy("token", &GetToken::new(&credentials()).request(&base).unwrap());
     let token = BearerToken::new("t0ken").unwrap();
     assert_as_falconpy("revoke", &Revoke::new(&credentials(), &token).request(&base).unwrap());
 }

@@ -133,7 +133,7 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
 
     /// Submits a job and waits for its end.
     fn start(&self, job: impl Into<Submission>, wait: &Wait) -> Result<(), Failure> {
-        self.wait_and_print(self.client.job(job), wait)
+        self.wait_and_print(self.client.job_flow(job), wait)
     }
 
     fn wait_and_print(&self, flow: JobFlow, wait: &Wait) -> Result<(), Failure> {

@@ -392,7 +392,7 @@ impl TransportError for MockError {
     fn failure(&self) -> SendFailure {
         match self {
             Self::Fault { fault, .. } => fault.failure(),
-            Self::Unmatched(_) => SendFailure::NeverSent,
+            Self::Unmatched(_) => SendFailure::CannotSend,
         }
     }
 }

@@ -191,6 +191,6 @@ fn fault_of<E: TransportError>(error: &E) -> Option<Fault> {
         }
         SendFailure::Unknown => Some(Fault::Eof),
         // What was refused here would be refused again, and no fault is like that.
-        SendFailure::NeverSent => None,
+        SendFailure::CannotSend => None,
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, header};
 use malquery_proto::operation::{ResponseHead, Retry};
 use url::form_urlencoded;
 
@@ -491,26 +491,14 @@ fn reply_headers(
     let retry = ResponseHead { status, headers }.rate_limit().retry;
     let seconds = match retry {
         None => None,
-        Some(Retry::After(after)) => Some(after.as_secs()),
-        Some(Retry::At(time)) => {
-            Some(time.as_millis().saturating_sub(date(headers).unwrap_or(at)).div_ceil(1000))
-        }
+        Some(Retry::After(after)) => Some(after.as_millis().div_ceil(1000)),
+        Some(Retry::At(time)) => Some(u128::from(time.as_millis().saturating_sub(at).div_ceil(1000))),
     };
     if let Some(seconds) = seconds {
         kept.push(("retry-after".into(), seconds.to_string()));
     }
     kept.sort();
     kept
-}
-
-/// What the clock of the service said, in milliseconds.
-fn date(headers: &HeaderMap) -> Option<u64> {
-    let value: &HeaderValue = headers.get(header::DATE)?;
-    let headers = HeaderMap::from_iter([(header::RETRY_AFTER, value.clone())]);
-    match (ResponseHead { status: StatusCode::OK, headers: &headers }).rate_limit().retry? {
-        Retry::At(time) => Some(time.as_millis()),
-        Retry::After(_) => None,
-    }
 }
 
 /// The headers of an allow-list, in the order of their names.

@@ -176,7 +176,7 @@ impl<T: Transport> Transport for Transcript<T> {
             }
             Err(error) => {
                 let sent = match error.failure() {
-                    SendFailure::NotSent | SendFailure::NeverSent => "surely not sent",
+                    SendFailure::NotSent | SendFailure::CannotSend => "surely not sent",
                     SendFailure::Unknown => "perhaps sent",
                 };
                 let message = error.to_string().replace('\n', "\n    ");

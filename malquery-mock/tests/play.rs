@@ -33,7 +33,7 @@ fn with_authorization(mut request: Request<Vec<u8>>, value: &str) -> Request<Vec
 fn refusal(mock: &Mock, request: Request<Vec<u8>>) -> String {
     match mock.execute(request) {
         Err(error @ MockError::Unmatched(_)) => {
-            assert_eq!(error.failure(), SendFailure::NeverSent);
+            assert_eq!(error.failure(), SendFailure::CannotSend);
             error.to_string()
         }
         other => panic!("{other:?}"),

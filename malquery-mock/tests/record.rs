@@ -894,7 +894,7 @@ fn bodies_that_are_not_read_to_their_end_play_the_same() {
 #[test]
 fn what_no_cassette_can_play_is_not_left_out_in_silence() {
     let (folder, path) = folder();
-    let service = Service(|_: &Sent| Err(Down(SendFailure::NeverSent)));
+    let service = Service(|_: &Sent| Err(Down(SendFailure::CannotSend)));
     let (transport, guard) = begin(&path, Mode::Record, service);
     take(&transport, get("/x")).unwrap_err();
     let error = guard.close().unwrap_err().to_string();
@@ -1050,7 +1050,7 @@ fn what_is_sent_when_the_guard_has_ended_is_refused_and_not_lost_in_silence() {
         // The guard ends at once.
         let (transport, _) = begin(&path, mode, Service(service));
         let error = transport.execute(get("/x")).map(drop).unwrap_err();
-        assert_eq!(error.failure(), SendFailure::NeverSent);
+        assert_eq!(error.failure(), SendFailure::CannotSend);
         assert!(
             error.to_string().starts_with("the session has ended, so the request was not sent"),
             "{error}"

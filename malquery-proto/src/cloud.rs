@@ -50,6 +50,11 @@ impl Cloud {
         }
     }
 
+    /// Whether it is a cloud of the government. Their accounts are known nowhere else, and no other cloud leads there.
+    pub const fn is_government(self) -> bool {
+        matches!(self, Self::UsGov1 | Self::UsGov2)
+    }
+
     const fn host(self) -> &'static str {
         match self {
             Self::Us1 => "api.crowdstrike.com",

@@ -229,7 +229,8 @@ fn folder(path: &Path) -> &Path {
 
 impl<B: Read> Download<B> {
     /// Writes the download to a file, which appears when it is complete and found to be right, or not at all.
-    /// See [`OutputFile`].
+    /// The path is looked at only now, when the download was billed: to be told before, make an [`OutputFile`] first, and give
+    /// it to [`Client::save`].
     ///
     /// # Errors
     /// [`Error::Stream`] or [`Error::Body`] when the download is not whole, [`Error::File`] when the file cannot be

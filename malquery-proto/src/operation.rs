@@ -23,6 +23,9 @@ pub const MAX_URL: usize = 8_000;
 /// The largest body read as an error, in bytes.
 pub const MAX_ERROR_BODY: u64 = 64 * 1024;
 
+/// The largest JSON reply that is read, in bytes. 100,000 results take about 30 MB.
+pub const MAX_JSON_BODY: u64 = 256 * 1024 * 1024;
+
 /// What is known of an operation before it is called. Every request carries it as an extension, so that a
 /// transport can, say, wait longer for a slow one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,6 +192,10 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     }
     // Some gateways put a byte order mark first.
     let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    if body.len() as u64 > MAX_JSON_BODY {
+        let why = "it has more than 256 MiB; go through it result by result, with `Client::each`";
+        return Err(ResponseError::Decode(Box::new(DecodeError::new(meta, head, text, why))));
+    }
     // Checked once as a whole, which is faster than text by text.
     let read = match std::str::from_utf8(text) {
         Ok(text) => serde_json::from_str(text),
@@ -225,8 +232,8 @@ impl RequestParts {
         Self { meta: meta.clone(), uri, has_query: false, headers, body: Vec::new() }
     }
 
-    /// Adds a pair to the query. A name may come several times.
-    pub fn query(&mut self, name: &str, value: impl fmt::Display) {
+    /// Adds a pair to the query. A name, which is written as it is, may come several times.
+    pub fn query(&mut self, name: &'static str, value: impl fmt::Display) {
         self.uri.push(if self.has_query { '&' } else { '?' });
         self.has_query = true;
         self.uri.push_str(name);
@@ -318,19 +325,23 @@ impl<'a> ResponseHead<'a> {
     pub fn rate_limit(&self) -> RateLimit {
         let number =
             |name| self.text(&HeaderName::from_static(name)).and_then(|text| text.parse::<u64>().ok());
+        let date = |text: &str| {
+            let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
+            Some(Timestamp::from_millis(u64::try_from(date.as_millisecond()).ok()?))
+        };
+        // The clock here may be wrong by more than the pause is long: the one of the service says how long that is.
+        let sent = self.text(&header::DATE).and_then(date);
+        let at = |time: Timestamp| sent.map_or(Retry::At(time), |sent| Retry::After(time.since(sent)));
         let after = || {
             let text = self.text(&header::RETRY_AFTER)?;
             match text.parse() {
                 Ok(seconds) => Some(Retry::After(Duration::from_secs(seconds))),
-                Err(_) => {
-                    let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-                    Some(Retry::At(Timestamp::from_millis(u64::try_from(date.as_millisecond()).ok()?)))
-                }
+                Err(_) => date(text).map(at),
             }
         };
         // CrowdStrike's description says milliseconds, all that was seen is seconds; 1e11 seconds are the year 5138.
-        let at = |epoch: u64| {
-            Retry::At(Timestamp::from_millis(if epoch > 100_000_000_000 {
+        let epoch = |epoch: u64| {
+            at(Timestamp::from_millis(if epoch > 100_000_000_000 {
                 epoch
             } else {
                 epoch.saturating_mul(1000)
@@ -339,7 +350,7 @@ impl<'a> ResponseHead<'a> {
         RateLimit {
             limit: number("x-ratelimit-limit"),
             remaining: number("x-ratelimit-remaining"),
-            retry: number("x-ratelimit-retryafter").map(at).or_else(after),
+            retry: number("x-ratelimit-retryafter").map(epoch).or_else(after),
         }
     }
 }
@@ -359,7 +370,7 @@ pub struct RateLimit {
 /// When a reply asks to try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
-    /// At this time.
+    /// At this time; only where the reply does not tell its own.
     At(Timestamp),
     /// This long after the reply.
     After(Duration),

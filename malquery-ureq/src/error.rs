@@ -62,7 +62,7 @@ impl Kind {
             | Self::Malformed
             | Self::UntrustedCertificate
             | Self::CertificateName
-            | Self::CertificateTime => SendFailure::NeverSent,
+            | Self::CertificateTime => SendFailure::CannotSend,
             Self::NoTime
             | Self::Lookup
             | Self::LookupTimeout

@@ -138,6 +138,11 @@ impl Client {
         Self(self.0.deadline(deadline))
     }
 
+    /// Refuses a hunt or a multi-download the rest of the month does not cover, before it is sent.
+    pub fn check_quota(self, check: bool) -> Self {
+        Self(self.0.check_quota(check))
+    }
+
     /// The client of `malquery-proto`.
     pub fn into_inner(self) -> malquery_proto::Client<UreqTransport, SystemClock> {
         self.0

@@ -160,12 +160,11 @@ impl Call {
         let form: HashMap<_, _> = form_urlencoded::parse(request.body()).collect();
         let field = |name: &str| form.get(name).map_or("", |value| &**value);
         let (id, secret) = (field("client_id"), field("client_secret"));
-        let commercial = |cloud: Cloud| !matches!(cloud, Cloud::UsGov1 | Cloud::UsGov2);
         let elsewhere = asked(request).filter(|cloud| *cloud != settings.cloud);
         if id != settings.client_id
             || secret != settings.client_secret
             // A government account is known nowhere else.
-            || elsewhere.is_some_and(|cloud| !commercial(cloud) || !commercial(settings.cloud))
+            || elsewhere.is_some_and(|cloud| cloud.is_government() || settings.cloud.is_government())
         {
             let message = format!(
                 "Failed to generate access token for clientID={}",

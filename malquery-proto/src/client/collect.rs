@@ -9,11 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{Client, Clock, Cost, Error, JobStep, Transport};
 use crate::archive::{Archive, ArchiveError, Limits, Report};
-use crate::flow::{JobFlow, Submission, Version};
+use crate::error::BuildError;
+use crate::flow::{FlowError, JobFlow, Submission, Version};
 use crate::fs::{OutputFile, check_folder, open};
 use crate::operations::{GetSamples, SamplesMultidownload};
 use crate::stream::Received;
 use crate::types::{ErrorItem, RequestId, Sample, Sha256};
+
+/// Bytes of a sample in the directory of an archive, with a name that is a SHA-256 and all that formats add to it.
+const DIRECTORY_ENTRY: u64 = 400;
 
 /// The whole job, and how far it is: search or hunt, schedule the samples that were found, wait, fetch the archive,
 /// and verify what is in it. [`Client::collect`] runs it.
@@ -65,6 +69,9 @@ pub struct Collect {
     results: Vec<Sample>,
     #[serde(skip)]
     errors: Vec<ErrorItem>,
+    /// Of this process, as a deadline is.
+    #[serde(skip)]
+    limits: Option<Limits>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -119,8 +126,9 @@ pub struct Collected {
 impl Collect {
     /// Collects what a hunt or an exact search finds, or the samples of a multi-download.
     ///
-    /// No more samples are downloaded than the limit of the search, and every result is asked for its SHA-256, whatever
-    /// fields were selected.
+    /// **Each sample costs a download.** No more are downloaded than the limit of the search; without one it is all that the
+    /// search finds, which may be more than the quota of a month. See [`Collect::limit`] and [`Client::check_quota`].
+    /// Every result is asked for its SHA-256, whatever fields were selected.
     pub fn new(job: impl Into<Submission>) -> Self {
         let mut job = job.into();
         let options = match &mut job {
@@ -167,12 +175,27 @@ impl Collect {
             found: Vec::new(),
             results,
             errors: Vec::new(),
+            limits: None,
         }
     }
 
-    /// Downloads no more than so many samples, whatever the limit of the search is.
+    /// Downloads no more than so many samples, whatever the limit of the search is: the first of those that are found, or of
+    /// a multi-download. A limit of 0 is refused by [`Client::collect`].
     pub fn limit(mut self, limit: u32) -> Self {
         self.limit = Some(limit);
+        if let Phase::New(Submission::SamplesMultidownload(download)) = &mut self.phase {
+            self.found.truncate(limit as usize);
+            *download = SamplesMultidownload::new(self.found.iter().copied());
+        }
+        self
+    }
+
+    /// What may come out of the archive: the [default limits](Limits) unless set, with as many entries as samples were asked
+    /// for. They are not stored with the rest.
+    ///
+    /// An archive that exceeds them is refused, and kept: it was paid for. [`Collect::verify`] takes it up with others.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = Some(limits);
         self
     }
 
@@ -281,9 +304,16 @@ impl Collect {
     }
 
     fn open_archive<R: Read + Seek>(&self, reader: R) -> Result<Archive<R>, Error> {
-        let limits = Limits::default();
-        // It may hold as many as were asked for.
-        let limits = Limits { entries: limits.entries.max(self.found.len() as u64), ..limits };
+        let limits = self.limits.unwrap_or_else(|| {
+            let limits = Limits::default();
+            // It may hold as many as were asked for.
+            let asked = self.found.len() as u64;
+            Limits {
+                entries: limits.entries.max(asked),
+                directory_size: limits.directory_size.max(asked.saturating_mul(DIRECTORY_ENTRY)),
+                ..limits
+            }
+        });
         let archive = Archive::open_with(reader, limits)?;
         let expected = self.found.iter().copied();
         Ok(if self.found.is_empty() { archive } else { archive.expect_samples(expected) })
@@ -343,15 +373,18 @@ impl<T: Transport, C: Clock> Client<T, C> {
     ///
     /// # Errors
     /// As [`Client::run_job`] and [`Client::save`]; [`Error::Archive`] when the archive cannot be opened, and then there
-    /// is no file, or when samples cannot be extracted, and then there is one.
+    /// is no file, or when it exceeds a [limit](Collect::limits) or samples cannot be extracted, and then there is one.
     pub fn collect(
         &self,
         job: &mut Collect,
         mut archive: OutputFile,
         mut observe: impl FnMut(&Collect, CollectStep) -> ControlFlow<()>,
     ) -> Result<Collected, Error> {
+        // Before anything is paid for.
+        if job.limit == Some(0) {
+            return Err(FlowError::from(BuildError::ZeroLimit).into());
+        }
         if let Some(folder) = &job.extract {
-            // Before anything is paid for.
             check_folder(folder)?;
         }
         loop {
@@ -362,7 +395,8 @@ impl<T: Transport, C: Clock> Client<T, C> {
                     job.phase = if is_download { Phase::Download(flow) } else { Phase::Search(flow) };
                 }
                 Phase::Search(mut flow) => {
-                    if let Some(Submission::Hunt(_)) = flow.to_submit() {
+                    if let Some(submission @ Submission::Hunt(_)) = flow.to_submit() {
+                        self.check_submission(submission)?;
                         // Results that cannot be downloaded are not worth a hunt.
                         self.guard(Cost { hunts: 1, downloads: job.limit.map_or(1, u64::from) })?;
                     }
@@ -420,8 +454,11 @@ impl<T: Transport, C: Clock> Client<T, C> {
                         observe(job, CollectStep::Fetch { bytes, total })
                     });
                     let Received { bytes, sha256 } = fetched?;
-                    // What can be opened appears, whatever is found in it: it was paid for.
-                    job.open_archive(archive.reader()?)?;
+                    // What can be opened appears, whatever is found in it, and so does what is too large: it was paid for.
+                    match job.open_archive(archive.reader()?) {
+                        Ok(_) | Err(Error::Archive(ArchiveError::Limit { .. })) => {}
+                        Err(error) => return Err(error),
+                    }
                     let (path, overwrite) = (archive.path().to_owned(), archive.overwrites());
                     archive.finish()?;
                     job.phase =
@@ -434,7 +471,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
     }
 
     fn collect_flow(&self, job: &Collect, submission: Submission) -> JobFlow {
-        let mut flow = self.job(submission);
+        let mut flow = self.job_flow(submission);
         if let Some(interval) = job.interval {
             flow.set_interval(interval);
         }

@@ -5,6 +5,7 @@ use super::{Client, Clock, Error, JobStep, Transport};
 use crate::flow::JobFlow;
 use crate::operation::JsonReply;
 use crate::operations::{GetRequest, Hunt};
+use crate::time::Timestamp;
 use crate::types::RequestId;
 
 /// A job that was submitted: a hunt, an exact search or a multi-download.
@@ -54,9 +55,16 @@ impl<'a, T: Transport, C: Clock> Job<'a, T, C> {
         self
     }
 
+    /// Waits no longer than until this time: [`Job::wait`] then ends with
+    /// [`FlowError::TimeUp`](crate::flow::FlowError::TimeUp), and the job goes on.
+    pub fn deadline(mut self, deadline: Timestamp) -> Self {
+        self.flow.set_deadline(Some(deadline));
+        self
+    }
+
     /// Waits until the job is done, and gives its results. After an error the handle is still there: its id finds the
-    /// job again, and it may be waited for once more. A status word that is not known means to wait on, so give the
-    /// client a deadline if you do not want to wait for ever.
+    /// job again, and it may be waited for once more. A status word that is not known means to wait on, so give it a
+    /// [deadline](Job::deadline) if you do not want to wait for ever.
     ///
     /// # Errors
     /// [`FlowError::JobFailed`](crate::flow::FlowError::JobFailed) when it failed; otherwise see [`Client::call`].

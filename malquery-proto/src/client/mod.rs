@@ -25,13 +25,13 @@ use crate::error::{BuildError, DecodeError, ResponseError};
 use zeroize::Zeroize;
 
 use crate::flow::{
-    Attempt, Auth, CallFlow, FlowError, JobFlow, JobProgress, MAX_JSON_BODY, RetryPolicy, SendFailure, Step,
-    Submission, Ticket,
+    Attempt, Auth, CallFlow, FlowError, JobFlow, JobProgress, RetryPolicy, SendFailure, Step, Submission,
+    Ticket,
 };
 use crate::oauth2::Revoke;
 use crate::operation::{
-    JsonOperation, JsonReply, MAX_ERROR_BODY, Meta, Operation, Reply, RequestParts, ResponseHead,
-    StreamOperation,
+    JsonOperation, JsonReply, MAX_ERROR_BODY, MAX_JSON_BODY, Meta, Operation, Reply, RequestParts,
+    ResponseHead, StreamOperation, unsigned,
 };
 use crate::operations::{
     ExactSearch, FuzzySearch, GetDownload, GetMetadata, GetQuotas, GetRequest, GetSamples, Hunt,
@@ -40,7 +40,7 @@ use crate::operations::{
 use crate::stream::{StreamCheck, StreamError};
 use crate::time::Timestamp;
 use crate::types::each::read_each;
-use crate::types::{Json, ReplyMeta, RequestId, Sha256, Submitted};
+use crate::types::{Json, ReplyMeta, RequestId, Sha256, SubmitMeta};
 
 /// Sends a request and gives the reply, whatever its status. Implement it for the HTTP client of your choice.
 ///
@@ -121,15 +121,21 @@ pub trait Clock {
     fn sleep_until(&self, time: Timestamp);
 }
 
-impl<C: Clock + ?Sized> Clock for &C {
-    fn now(&self) -> Timestamp {
-        (**self).now()
-    }
+macro_rules! pointer_to_clock {
+    ($($pointer:ty),+) => {$(
+        impl<C: Clock + ?Sized> Clock for $pointer {
+            fn now(&self) -> Timestamp {
+                (**self).now()
+            }
 
-    fn sleep_until(&self, time: Timestamp) {
-        (**self).sleep_until(time);
-    }
+            fn sleep_until(&self, time: Timestamp) {
+                (**self).sleep_until(time);
+            }
+        }
+    )+};
 }
+
+pointer_to_clock!(&C, Box<C>, std::sync::Arc<C>);
 
 /// What the observer of a job is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,7 +255,8 @@ impl<T: Transport, C: Clock> Client<T, C> {
         self
     }
 
-    /// Ends every call at this time.
+    /// Ends every call at this time, and afterwards every call at once: it is for a client that lives as long as a command
+    /// does. A single job takes [`Job::deadline`].
     pub fn deadline(mut self, deadline: Timestamp) -> Self {
         self.deadline = Some(deadline);
         self
@@ -302,6 +309,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
     /// # Errors
     /// See [`Client::call`]; also [`FlowError::QuotaShort`] with [`Client::check_quota`].
     pub fn hunt(&self, hunt: &Hunt) -> Result<Job<'_, T, C>, Error> {
+        self.check(hunt)?;
         self.guard(Cost::HUNT)?;
         self.submit(hunt)
     }
@@ -315,7 +323,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
     }
 
     /// Asks what is known of samples, however many: it takes a request for each 115 or so. Costs nothing.
-    /// The results come in the order of the samples; see [`MetadataReply::missing`] for those not known.
+    /// The results come in the order in which the service gives them; see [`MetadataReply::missing`] for those not known.
     /// See [`GetMetadata`].
     ///
     /// # Errors
@@ -343,12 +351,15 @@ impl<T: Transport, C: Clock> Client<T, C> {
         samples: impl IntoIterator<Item = Sha256>,
     ) -> Result<Job<'_, T, C>, Error> {
         let download = SamplesMultidownload::new(samples);
+        self.check(&download)?;
         self.guard(Cost::downloads(&download))?;
         self.submit(&download)
     }
 
     /// Downloads a sample, the raw malware, which costs one download. See [`GetDownload`].
     ///
+    /// It is tried again until the head of a reply is there. If the bytes break off after that, reading ends with an error:
+    /// [`Client::save`] begins anew then, into a file that is made before anything is billed.
     ///
     /// ```
     /// # #[cfg(feature = "fs")]
@@ -368,7 +379,8 @@ impl<T: Transport, C: Clock> Client<T, C> {
         self.open(&GetDownload::new(sample))
     }
 
-    /// Fetches the archive of a multi-download that is done. See [`GetSamples`].
+    /// Fetches the archive of a multi-download that is done. See [`GetSamples`]. If its bytes break off, reading ends with an
+    /// error; [`Client::save`] begins anew.
     ///
     /// # Errors
     /// See [`Client::call`].
@@ -479,7 +491,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
     }
 
     /// A job to be submitted and waited for by [`Client::run_job`], which can be stored before it is submitted.
-    pub fn job(&self, job: impl Into<Submission>) -> JobFlow {
+    pub fn job_flow(&self, job: impl Into<Submission>) -> JobFlow {
         JobFlow::new(job, self.retry, self.seed())
     }
 
@@ -496,6 +508,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
         observe: impl FnMut(&JobFlow, JobStep) -> ControlFlow<()>,
     ) -> Result<JsonReply<GetRequest>, Error> {
         if let Some(submission) = flow.to_submit() {
+            self.check_submission(submission)?;
             self.guard(Cost::of(submission))?;
         }
         self.run_guarded(flow, observe)
@@ -506,9 +519,8 @@ impl<T: Transport, C: Clock> Client<T, C> {
         flow: &mut JobFlow,
         observe: impl FnMut(&JobFlow, JobStep) -> ControlFlow<()>,
     ) -> Result<JsonReply<GetRequest>, Error> {
-        if self.deadline.is_some() {
-            flow.set_deadline(self.deadline);
-        }
+        let own = flow.call_mut().deadline();
+        flow.set_deadline(own.into_iter().chain(self.deadline).min());
         self.drive(
             flow,
             JobFlow::call_mut,
@@ -524,7 +536,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
 
     fn submit<O>(&self, operation: &O) -> Result<Job<'_, T, C>, Error>
     where
-        O: JsonOperation<Meta = Submitted, Resource = Json>,
+        O: JsonOperation<Meta = SubmitMeta, Resource = Json>,
     {
         let reply = self.call(operation)?;
         Ok(self.handle(reply.meta.reqid.clone(), Some(reply)))
@@ -533,6 +545,19 @@ impl<T: Transport, C: Clock> Client<T, C> {
     fn handle(&self, id: RequestId, submitted: Option<JsonReply<Hunt>>) -> Job<'_, T, C> {
         let flow = JobFlow::attach(id.clone(), self.retry, self.seed());
         Job::new(self, id, flow, submitted)
+    }
+
+    /// Refuses what cannot be sent before anything is: the quotas are asked for before a submission is built.
+    fn check<O: Operation>(&self, operation: &O) -> Result<(), Error> {
+        unsigned(operation, &self.base()).map(drop).map_err(|error| FlowError::from(error).into())
+    }
+
+    fn check_submission(&self, submission: &Submission) -> Result<(), Error> {
+        match submission {
+            Submission::Hunt(hunt) => self.check(hunt),
+            Submission::ExactSearch(search) => self.check(search),
+            Submission::SamplesMultidownload(download) => self.check(download),
+        }
     }
 
     /// Refuses what the remaining quota does not cover, if that is wanted and the service tells.
@@ -701,7 +726,8 @@ impl<T: Transport, C: Clock> Client<T, C> {
     }
 }
 
-/// Reads a body of at most `most` bytes. Where `whole` is set, a longer or a cut one is an error.
+/// Reads a body of at most `most` bytes, and one more of a longer one. Where `whole` is set, a cut one is an error; one that
+/// is too long is for who reads it: to ask for it again would not make it shorter.
 fn read_body(
     head: &http::response::Parts,
     body: impl Read,
@@ -722,11 +748,8 @@ fn read_body(
     if let (Err(error), None) = (result, short) {
         return Err(Box::new(BodyError(error)));
     }
-    if received > most {
-        return Err(Box::new(BodyError(io::Error::other(StreamError::TooLarge { cap: most }))));
-    }
     // A transport that decodes a body has to take the length out of the head.
-    match short {
+    match short.filter(|_| received <= most) {
         Some(declared) => {
             Err(Box::new(BodyError(io::Error::other(StreamError::Short { received, declared }))))
         }

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::{FlowError, Kind, Pause, Ticket};
 use crate::cloud::{BaseUrl, Cloud};
 use crate::error::{ApiError, ApiErrorKind, ResponseError};
-use crate::oauth2::{BearerToken, Credentials, Token};
+use crate::oauth2::{BearerToken, Credentials, GetToken};
 use crate::operation::ResponseHead;
 use crate::time::Timestamp;
 
@@ -129,8 +129,9 @@ impl Auth {
         self
     }
 
-    /// Whether to follow the token endpoint to the cloud the account lives in (`true` unless set). It is
-    /// followed once, and only to a host of [`Cloud`].
+    /// Whether to follow the token endpoint to the cloud the account lives in (`true` unless set). It is followed once, and
+    /// only to the host of a commercial [`Cloud`], and from a government cloud nowhere: those have to be named. A URL of your
+    /// own, such as a proxy, is left, too: say `false` where that must not be.
     pub fn follow_region(mut self, follow: bool) -> Self {
         self.follow_region = follow;
         self
@@ -169,7 +170,7 @@ impl Auth {
         if let Some(time) = self.token_pause.and_then(|pause| pause.end(now)) {
             return Ok(Bearer::Wait(time));
         }
-        let request = Token::new(credentials).request(&self.base)?;
+        let request = GetToken::new(credentials).request(&self.base)?;
         self.serial += 1;
         self.fetching = Some(Fetching { serial: self.serial, lease: Pause::new(now, now.after(LEASE)) });
         Ok(Bearer::Fetch(request.into(), Ticket(Kind::Token { serial: self.serial })))
@@ -185,7 +186,7 @@ impl Auth {
     ) -> Result<(), ResponseError> {
         let since = self.end_fetching(serial).unwrap_or(now);
         let Source::Credentials(credentials) = &self.source else { return Ok(()) };
-        match Token::new(credentials).response(head, body) {
+        match GetToken::new(credentials).response(head, body) {
             Ok(reply) => {
                 let life = reply.expires_in;
                 self.generation += 1;
@@ -199,7 +200,7 @@ impl Auth {
                 Ok(())
             }
             Err(ResponseError::Api(error)) if error.kind() == ApiErrorKind::Redirect => {
-                match head.location().and_then(cloud_of).filter(|_| self.follow_region) {
+                match head.location().and_then(cloud_of).filter(|to| self.may_follow(*to)) {
                     Some(cloud) => {
                         log::info!("the account lives in {cloud}; asking there");
                         self.base = cloud.into();
@@ -212,6 +213,10 @@ impl Auth {
             Err(ResponseError::Api(error)) => Err(ResponseError::Api(error.asked(&self.base).into())),
             Err(error) => Err(error),
         }
+    }
+
+    fn may_follow(&self, to: Cloud) -> bool {
+        self.follow_region && !to.is_government() && !self.base.cloud().is_some_and(Cloud::is_government)
     }
 
     /// A request for a token is over; gives when it was sent.

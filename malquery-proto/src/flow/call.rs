@@ -1,12 +1,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::auth::{Bearer, Seen};
-use super::{
-    Attempt, Auth, FlowError, Kind, MAX_JSON_BODY, Pause, RetryPolicy, SendFailure, Step, Ticket, Version,
-};
+use super::{Attempt, Auth, FlowError, Kind, Pause, RetryPolicy, SendFailure, Step, Ticket, Version};
 use crate::error::{ApiErrorKind, ResponseError};
 use crate::operation::{
-    JsonOperation, JsonReply, Meta, Operation, Replay, Reply, ResponseHead, StreamOperation, unsigned,
+    JsonOperation, JsonReply, MAX_JSON_BODY, Meta, Operation, Replay, Reply, ResponseHead, StreamOperation,
+    unsigned,
 };
 use crate::stream::StreamCheck;
 use crate::time::Timestamp;
@@ -80,6 +79,11 @@ impl CallFlow {
     /// Ends the call at this time, if the policy does not end it sooner.
     pub fn set_deadline(&mut self, deadline: Option<Timestamp>) {
         self.deadline = deadline;
+    }
+
+    #[cfg(feature = "client")]
+    pub(crate) fn deadline(&self) -> Option<Timestamp> {
+        self.deadline
     }
 
     /// The next call of the same job.
@@ -301,7 +305,7 @@ impl CallFlow {
             self.token_attempts = self.token_attempts.saturating_add(auth.token_failed(&mut self.seen));
             let attempts = self.token_attempts;
             let error = FlowError::NoReply { operation: crate::oauth2::TOKEN_ID, attempts };
-            let again = (why != SendFailure::NeverSent).then_some(None);
+            let again = (why != SendFailure::CannotSend).then_some(None);
             return self.token_failed(now, auth, again, error);
         }
         let Call { operation, replay, .. } = self.reported(ticket)?;
@@ -309,7 +313,7 @@ impl CallFlow {
             SendFailure::Unknown if replay == Replay::Billed => {
                 Verdict::Fail(FlowError::Unsure { operation, reply: None })
             }
-            SendFailure::NeverSent => {
+            SendFailure::CannotSend => {
                 Verdict::Fail(FlowError::NoReply { operation, attempts: self.attempts.saturating_add(1) })
             }
             _ => {

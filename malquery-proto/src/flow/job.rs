@@ -11,6 +11,9 @@ use crate::types::{JobStatus, RequestId};
 
 /// A job from its submission to its result: a hunt, an exact search or a multi-download.
 ///
+/// Once it is submitted it is patient, since it was paid for: unless the [`RetryPolicy`] allows but one attempt, a poll is
+/// tried five times as often as other calls, and waits for a rate limit as long as a call may take.
+///
 /// It serialises, so that a pending job survives a restart or moves to another machine. The stored state holds
 /// no secret and no token, and once the job is submitted no YARA rule or pattern.
 ///
@@ -105,6 +108,10 @@ pub enum JobProgress {
 
 /// How many replies in a row may lack a status. A word that is not known is one: it means to ask again.
 const MOST_SILENT: u32 = 10;
+
+/// Polls are tried this many times as often as other calls: the job may run for an hour, and was paid for, and a poll
+/// costs nothing.
+const POLL_PATIENCE: u32 = 5;
 
 /// The reply to an attempt, read and not yet taken.
 #[derive(Debug)]
@@ -291,13 +298,16 @@ impl JobFlow {
         &mut self.call
     }
 
-    /// Every poll is a call of its own, with attempts of its own. It is more patient: the job may run for an hour,
-    /// and was paid for, and a poll costs nothing.
+    /// Every poll is a call of its own, with attempts of its own.
     fn next_call(&mut self) {
-        let patient = RetryPolicy {
-            max_attempts: self.policy.max_attempts.saturating_mul(5),
-            max_rate_limit_wait: self.policy.time_limit.max(self.policy.max_rate_limit_wait),
-            ..self.policy
+        let patient = match self.policy.max_attempts {
+            // Who wants no second attempt wants none here.
+            ..=1 => self.policy,
+            attempts => RetryPolicy {
+                max_attempts: attempts.saturating_mul(POLL_PATIENCE),
+                max_rate_limit_wait: self.policy.time_limit.max(self.policy.max_rate_limit_wait),
+                ..self.policy
+            },
         };
         self.call = self.call.next(patient);
         self.next_poll = None;

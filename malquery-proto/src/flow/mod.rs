@@ -24,13 +24,9 @@ use crate::operation::{JsonReply, Replay};
 use crate::operations::GetRequest;
 use crate::time::Timestamp;
 
-/// The largest JSON reply that is read, in bytes. 100,000 results take about 30 MB.
-pub const MAX_JSON_BODY: u64 = 256 * 1024 * 1024;
-
-/// What to do next.
+/// What to do next. There will be no third: a driver that does both does all.
 #[derive(Debug)]
 #[must_use]
-#[non_exhaustive]
 pub enum Step {
     /// Send this request and report what came of it, with its ticket.
     Send(Box<Attempt>),
@@ -45,7 +41,7 @@ pub struct Attempt {
     pub request: http::Request<Vec<u8>>,
     /// What to report with.
     pub ticket: Ticket,
-    /// How many bytes of the body to read before reporting; `None` leaves the body of a successful reply to
+    /// How many bytes of the body to read before reporting, one more to tell that there are more; `None` leaves the body of a successful reply to
     /// the caller (of any other, read [`MAX_ERROR_BODY`](crate::operation::MAX_ERROR_BODY)).
     pub max_body: Option<u64>,
     /// When the reply has to be there, its body included. The time limit of a policy does not hold for a body that
@@ -131,7 +127,7 @@ pub enum SendFailure {
     /// refused.
     NotSent,
     /// The request surely did not arrive, and would not the next time either: the certificate is not trusted.
-    NeverSent,
+    CannotSend,
     /// It may have arrived: the connection broke or the time ran out after the request was on its way.
     Unknown,
 }
@@ -152,7 +148,7 @@ pub enum SendFailure {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetryPolicy {
-    /// How many times a request is sent at the most.
+    /// How many times a request is sent at the most; the polls of a [`JobFlow`] five times that, if it is more than 1.
     pub max_attempts: u32,
     /// The pause before the second attempt; it doubles from one to the next, and a part of it is left to chance.
     pub first_delay: Duration,

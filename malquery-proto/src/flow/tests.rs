@@ -258,6 +258,9 @@ fn what_was_surely_not_sent_is_sent_again() {
     assert_eq!(error.to_string(), "oauth2AccessToken got no reply in 4 attempts");
 }
 
+/// The time 1,600,000,000.
+const DATE: &str = "Sun, 13 Sep 2020 12:26:40 GMT";
+
 #[test]
 fn a_rate_limit_is_waited_for_and_an_exhausted_quota_is_not() {
     let seconds = START.as_millis() / 1000 + 7;
@@ -266,6 +269,20 @@ fn a_rate_limit_is_waited_for_and_an_exhausted_quota_is_not() {
         (with(reply(429, GATEWAY_429), "x-ratelimit-retryafter", seconds * 1000), 7_000),
         (with(reply(429, GATEWAY_429), "retry-after", 9), 9_000),
         (with(reply(429, QUOTA_429), "retry-after", 9), 9_000),
+        // By the clock of the service, whatever the one here says.
+        (with(with(reply(429, GATEWAY_429), "x-ratelimit-retryafter", 1_600_000_008), "date", DATE), 8_000),
+        (
+            with(
+                with(reply(429, GATEWAY_429), "x-ratelimit-retryafter", 1_600_000_008_000_u64),
+                "date",
+                DATE,
+            ),
+            8_000,
+        ),
+        (
+            with(with(reply(429, GATEWAY_429), "retry-after", "Sun, 13 Sep 2020 12:26:46 GMT"), "date", DATE),
+            6_000,
+        ),
     ] {
         let mut service = Service::new([token(), answer, submitted()]);
         service.call(&hunt()).unwrap();
@@ -313,6 +330,21 @@ fn the_account_is_followed_to_its_cloud_once_and_nowhere_else() {
         assert_eq!(api_kind(&error), Some(ApiErrorKind::Redirect), "{elsewhere}");
         assert!(error.to_string().ends_with("set FALCON_CLOUD=us-2, or name that cloud"), "{error}");
     }
+    // Accounts of the government are known in their own clouds alone.
+    for (from, to) in [
+        (Cloud::Us1, Cloud::UsGov1),
+        (Cloud::Us1, Cloud::UsGov2),
+        (Cloud::UsGov1, Cloud::Us2),
+        (Cloud::UsGov2, Cloud::UsGov1),
+    ] {
+        let mut service = Service::new([moved(&format!("{}/oauth2/token", BaseUrl::from(to)))]);
+        service.auth = Auth::new(from, Credentials::new("id", "s3cret"));
+        assert_eq!(
+            api_kind(&service.call(&GetQuotas).unwrap_err()),
+            Some(ApiErrorKind::Redirect),
+            "{from} {to}"
+        );
+    }
     let mut service = Service::new([moved(us2)]);
     service.auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret")).follow_region(false);
     assert_eq!(api_kind(&service.call(&GetQuotas).unwrap_err()), Some(ApiErrorKind::Redirect));
@@ -347,7 +379,7 @@ fn a_token_is_renewed_to_the_second_and_a_short_one_after_three_quarters_of_its_
 
 #[test]
 fn a_failure_that_would_come_again_is_not_tried_again() {
-    let never = || Answer::Lost(SendFailure::NeverSent);
+    let never = || Answer::Lost(SendFailure::CannotSend);
     let mut service = Service::new([token(), never(), never()]);
     let error = service.call(&GetQuotas).unwrap_err();
     assert_eq!(error.to_string(), "GetMalQueryQuotasV1 got no reply in 1 attempt");
@@ -859,6 +891,18 @@ fn a_rate_limit_holds_for_others_even_if_the_call_gives_up() {
 }
 
 #[test]
+fn polls_are_tried_more_often_than_other_calls_unless_that_is_not_wanted() {
+    for (policy, attempts) in
+        [(RetryPolicy::never(), 1), (RetryPolicy { max_attempts: 2, ..RetryPolicy::default() }, 10)]
+    {
+        let mut service = Service::new(std::iter::once(token()).chain((0..attempts).map(|_| reply(503, ""))));
+        let mut flow = JobFlow::attach("job-1".parse().unwrap(), policy, 7);
+        service.job(&mut flow).unwrap_err();
+        assert_eq!(service.sent.len(), 1 + attempts);
+    }
+}
+
+#[test]
 fn a_clock_that_is_set_back_does_not_silence_anything() {
     let mut service = Service::new([token(), submitted(), status("inprogress"), status("done")]);
     let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
@@ -901,7 +945,7 @@ fn answer_to(path: &str, number: u8) -> Answer {
         (_, 6) => reply(400, r#"{"errors": [{"code": 400, "message": "no"}]}"#),
         (_, 7) => reply(308, ""),
         (_, 8) => reply(200, "garbage"),
-        (_, 9) => Answer::Lost(SendFailure::NeverSent),
+        (_, 9) => Answer::Lost(SendFailure::CannotSend),
         ("/oauth2/token", _) => token(),
         (_, 10 | 11) => reply(401, ""),
         (_, 12) => reply(403, ""),
@@ -1087,7 +1131,7 @@ fn a_stored_job_may_hold_any_number() {
     for answers in [
         vec![reply(500, "")],
         vec![token(), Answer::Lost(SendFailure::NotSent)],
-        vec![token(), Answer::Lost(SendFailure::NeverSent)],
+        vec![token(), Answer::Lost(SendFailure::CannotSend)],
         vec![token(), reply(500, "")],
         vec![token(), reply(200, r#"{"meta": {}}"#)],
         vec![Answer::Lost(SendFailure::Unknown)],

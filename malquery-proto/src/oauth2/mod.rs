@@ -12,7 +12,7 @@ use std::str::FromStr;
 use http::HeaderValue;
 
 pub use revoke::Revoke;
-pub use token::{AccessToken, Token};
+pub use token::{AccessToken, GetToken};
 
 /// The operation id of the token endpoint.
 pub(crate) const TOKEN_ID: &str = token::META.id;

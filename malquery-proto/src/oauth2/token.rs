@@ -16,7 +16,7 @@ use crate::operation::{Meta, Replay, Reply, RequestParts, ResponseHead};
 /// Statuses: 201 with the token; 308 when the account lives in another commercial cloud; 400 or 401 for wrong
 /// credentials; 403 for a wrong member CID or an address that is not on the allowlist; 429; 500.
 #[derive(Debug, Clone, Copy)]
-pub struct Token<'a> {
+pub struct GetToken<'a> {
     credentials: &'a Credentials,
 }
 
@@ -40,7 +40,7 @@ pub struct AccessToken {
     pub expires_in: Duration,
 }
 
-impl<'a> Token<'a> {
+impl<'a> GetToken<'a> {
     /// Asks for a token for these credentials.
     pub fn new(credentials: &'a Credentials) -> Self {
         Self { credentials }

@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::BuildError;
 use crate::operation::{JsonOperation, Meta, Operation, Replay, RequestParts, Scope};
-use crate::types::{Json, Pattern, SearchOptions, Submitted};
+use crate::types::{Json, Pattern, SearchOptions, SubmitMeta};
 
 /// Starts a job that finds samples with some bytes or strings.
 ///
@@ -66,6 +66,6 @@ impl Operation for ExactSearch {
 }
 
 impl JsonOperation for ExactSearch {
-    type Meta = Submitted;
+    type Meta = SubmitMeta;
     type Resource = Json;
 }

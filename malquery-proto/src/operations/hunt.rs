@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::BuildError;
 use crate::operation::{JsonOperation, Meta, Operation, Replay, RequestParts, Scope};
-use crate::types::{Json, SearchOptions, Submitted};
+use crate::types::{Json, SearchOptions, SubmitMeta};
 
 /// Starts a job that runs a YARA rule over the corpus.
 ///
@@ -85,6 +85,6 @@ impl Operation for Hunt {
 }
 
 impl JsonOperation for Hunt {
-    type Meta = Submitted;
+    type Meta = SubmitMeta;
     type Resource = Json;
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::BuildError;
 use crate::operation::{JsonOperation, Meta, Operation, Replay, RequestParts, Scope};
-use crate::types::{Json, Sha256, Submitted};
+use crate::types::{Json, Sha256, SubmitMeta};
 
 /// Starts a job that makes an archive of samples.
 ///
@@ -66,6 +66,6 @@ impl Operation for SamplesMultidownload {
 }
 
 impl JsonOperation for SamplesMultidownload {
-    type Meta = Submitted;
+    type Meta = SubmitMeta;
     type Resource = Json;
 }

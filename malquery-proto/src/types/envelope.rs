@@ -47,7 +47,7 @@ model! {
     /// The service sends a `status` here too, and it says `done` while the job has not begun: it speaks of
     /// the HTTP request. To keep anyone from mistaking it for the job's, it is left in `extra`.
     /// [`GetRequest`](crate::operations::GetRequest) tells where a job is.
-    pub struct Submitted {
+    pub struct SubmitMeta {
         /// The job.
         pub reqid: RequestId,
         /// The time the query took, in a unit the service does not document.
@@ -73,7 +73,7 @@ impl ReplyMeta for PlainMeta {
     }
 }
 
-impl ReplyMeta for Submitted {
+impl ReplyMeta for SubmitMeta {
     fn trace_id(&self) -> Option<&str> {
         self.trace_id.as_deref()
     }

@@ -22,7 +22,7 @@ mod tests;
 mod words;
 
 pub use date::Date;
-pub use envelope::{Envelope, ErrorItem, PlainMeta, ReplyMeta, Submitted};
+pub use envelope::{Envelope, ErrorItem, PlainMeta, ReplyMeta, SubmitMeta};
 pub use extra::{Extra, Json, Number};
 pub use file_size::FileSize;
 pub use file_type::FileType;

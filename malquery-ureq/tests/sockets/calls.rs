@@ -384,7 +384,7 @@ fn plain_http_goes_to_loopback_alone_and_never_through_a_proxy() {
         &format!("http://127.0.0.1:{}@elsewhere.example/", server.port),
     ] {
         let error = transport.execute(get(url)).unwrap_err();
-        assert_eq!(error.failure(), SendFailure::NeverSent, "{url}");
+        assert_eq!(error.failure(), SendFailure::CannotSend, "{url}");
         assert!(error.to_string().ends_with("; use https"), "{error}");
     }
     assert_eq!((proxy.connections(), server.connections()), (0, 1));

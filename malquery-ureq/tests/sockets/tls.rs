@@ -78,10 +78,10 @@ fn a_certificate_is_trusted_when_its_root_is_given() {
     let url = format!("https://127.0.0.1:{}", server.port);
 
     let error = builder().build().unwrap().execute(get(&url)).unwrap_err();
-    check(&error, SendFailure::NeverSent, "add its root certificate", "invalid peer certificate");
+    check(&error, SendFailure::CannotSend, "add its root certificate", "invalid peer certificate");
     let other = builder().root_certificates(Ca::new().pem).build().unwrap();
     let error = other.execute(get(&url)).unwrap_err();
-    check(&error, SendFailure::NeverSent, "is not trusted", "invalid peer certificate");
+    check(&error, SendFailure::CannotSend, "is not trusted", "invalid peer certificate");
     assert!(server.seen().is_empty());
 
     // Several certificates, given in one text or one after the other.
@@ -101,7 +101,7 @@ fn a_certificate_for_another_name_or_time_is_not_trusted() {
     let transport = || builder().root_certificates(&ca.pem).build().unwrap();
     let server = serve(ca.server("other.example", |_| {}));
     let error = transport().execute(get(&format!("https://127.0.0.1:{}", server.port))).unwrap_err();
-    check(&error, SendFailure::NeverSent, "is for another name than 127.0.0.1", "not valid for name");
+    check(&error, SendFailure::CannotSend, "is for another name than 127.0.0.1", "not valid for name");
     assert!(server.seen().is_empty());
 
     let server = serve(ca.server("127.0.0.1", |params| {
@@ -109,7 +109,7 @@ fn a_certificate_for_another_name_or_time_is_not_trusted() {
         params.not_after = rcgen::date_time_ymd(2002, 1, 1);
     }));
     let error = transport().execute(get(&format!("https://127.0.0.1:{}", server.port))).unwrap_err();
-    check(&error, SendFailure::NeverSent, "check the clock", "expired");
+    check(&error, SendFailure::CannotSend, "check the clock", "expired");
     assert!(server.seen().is_empty());
 }
 

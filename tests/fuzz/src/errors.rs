@@ -1,7 +1,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use malquery_proto::Timestamp;
 use malquery_proto::error::{ApiErrorKind, ResponseError};
-use malquery_proto::oauth2::{Credentials, Token};
+use malquery_proto::oauth2::{Credentials, GetToken};
 use malquery_proto::operation::{JsonOperation, ResponseHead, StreamOperation};
 use malquery_proto::operations::{GetDownload, GetQuotas, GetSamples, Hunt};
 use malquery_proto::types::Sha256;
@@ -30,7 +30,7 @@ pub fn errors(data: &[u8]) {
         1 => Hunt::new("rule a { condition: true }").response(head, body).map(drop),
         2 => {
             let credentials = Credentials::new("an-id", "a-secret");
-            Token::new(&credentials).response(head, body).map(drop)
+            GetToken::new(&credentials).response(head, body).map(drop)
         }
         3 => stream(&GetDownload::new(Sha256::from_bytes([7; 32])), head, body),
         _ => stream(&GetSamples::new("r".parse().expect("an id")), head, body),

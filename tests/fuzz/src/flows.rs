@@ -180,7 +180,6 @@ impl<const N: usize> Run<N> {
                 // There is no other step.
                 Ok(Step::Wait(self.now))
             }
-            Ok(_) => unreachable!("there are two kinds of steps"),
             Err(error) => {
                 assert_harmless(&error.to_string());
                 Err(error)
@@ -233,7 +232,7 @@ impl<const N: usize> Run<N> {
 
     fn fail(&mut self, input: &mut Input<'_>) {
         let Some((to, open)) = self.take(input) else { return };
-        let why = input.pick(&[SendFailure::NotSent, SendFailure::NeverSent, SendFailure::Unknown]);
+        let why = input.pick(&[SendFailure::NotSent, SendFailure::CannotSend, SendFailure::Unknown]);
         if open.is_submission && why != SendFailure::Unknown {
             self.sides[open.side].arrived = 0;
         }

@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 use malquery_proto::client::{Client, Clock, Transport};
 use malquery_proto::error::ResponseError;
 use malquery_proto::flow::{Auth, RetryPolicy};
-use malquery_proto::oauth2::{BearerToken, Credentials, Token};
+use malquery_proto::oauth2::{BearerToken, Credentials, GetToken};
 use malquery_proto::operation::{JsonOperation, JsonReply, Replay, ResponseHead};
 use malquery_proto::operations::{
     ExactSearch, FuzzySearch, GetMetadata, GetQuotas, GetRequest, Hunt, SamplesMultidownload,
@@ -152,7 +152,7 @@ impl Check for Parts {
 fn token(body: &[u8]) {
     let headers = HeaderMap::new();
     let credentials = Credentials::new("an-id", "a-secret");
-    let reply = Token::new(&credentials)
+    let reply = GetToken::new(&credentials)
         .response(ResponseHead { status: StatusCode::CREATED, headers: &headers }, body);
     if let Err(error) = reply {
         assert_harmless(&error.to_string());
