@@ -1094,6 +1094,48 @@ fn ctrl_c_during_a_submission_waits_for_its_id() {
     assert_eq!(names(&out), ["state.json"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn ctrl_c_before_a_submission_goes_out_ends_at_once() {
+    let rule = concat!(env!("CARGO_MANIFEST_DIR"), "/rules/demo.yar");
+    let server = Server::start(|_| {
+        // long enough for the signal to arrive in between
+        thread::sleep(std::time::Duration::from_secs(2));
+        answer(201, json!({"access_token": "t0ken", "expires_in": 1799}))
+    });
+    for args in
+        [&["hunt", "--rule", rule][..], &["exact-search", "--pattern", "ascii:a"], &["multidownload", A]]
+    {
+        let mut command = command(&["--base-url", &server.base]);
+        command.args(args).env("FALCON_CLIENT_ID", "an-id").env("FALCON_CLIENT_SECRET", "s3cret");
+        let before = server.asked().len();
+        let run = interrupt_when(&mut command, || server.asked().len() > before);
+        assert_eq!(run.error(1), "error: interrupted");
+        assert!(run.stderr.contains("nothing was submitted\n"), "{}", run.stderr);
+    }
+    assert_eq!(server.asked(), ["POST /oauth2/token"; 3]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_submission_that_is_refused_is_not_sent_again_after_ctrl_c() {
+    let rule = concat!(env!("CARGO_MANIFEST_DIR"), "/rules/demo.yar");
+    let server = Server::start(|request| {
+        if request.uri().path() == "/oauth2/token" {
+            return answer(201, json!({"access_token": "t0ken", "expires_in": 1799}));
+        }
+        thread::sleep(std::time::Duration::from_secs(2));
+        answer(429, json!({"errors": [{"code": 429, "message": "API rate limit exceeded."}]}))
+    });
+    let mut command = command(&["--base-url", &server.base, "hunt", "--rule", rule]);
+    command.env("FALCON_CLIENT_ID", "an-id").env("FALCON_CLIENT_SECRET", "s3cret");
+    let run = interrupt_when(&mut command, || server.asked().iter().any(|line| line.contains("hunt")));
+    assert!(run.stderr.contains("waiting for the reply to a submission"), "{}", run.stderr);
+    assert_eq!(run.error(1), "error: interrupted");
+    assert!(run.stderr.contains("nothing was submitted\n"), "{}", run.stderr);
+    assert_eq!(server.asked(), ["POST /oauth2/token", "POST /malquery/queries/hunt/v1"]);
+}
+
 #[test]
 fn two_processes_do_not_go_on_with_one_job() {
     let out = folder();

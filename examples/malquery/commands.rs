@@ -269,7 +269,8 @@ fn submitted<'a, T: Transport + 'a, C: Clock + 'a>(
     session: &Session,
     submit: impl FnOnce() -> Result<Job<'a, T, C>, Error>,
 ) -> Result<(), Failure> {
-    interrupt::submitting(true);
+    interrupt::hint(Some(interrupt::NOT_SUBMITTED.into()));
+    // From when it goes out, Ctrl-C waits for the reply.
     let job = submit()?;
     // Also here, should standard output be full: it was paid for.
     let id = job.id();
@@ -279,6 +280,7 @@ fn submitted<'a, T: Transport + 'a, C: Clock + 'a>(
         "the job has only begun; wait for its results with: {} request {id} --wait",
         session.program()
     ));
+    interrupt::hint(None);
     interrupt::submitting(false);
     job.submitted().map_or(Ok(()), |reply| print_reply(&reply.output))
 }

@@ -1,7 +1,8 @@
 //! What Ctrl-C does: it ends the command at once, removes what is half written, and says how to go on.
 //!
-//! While a submission is under way the id of the job is not known yet, so the first Ctrl-C waits for the reply. While
-//! samples are extracted it waits for the end of a read, so that no half of one stays.
+//! While a submission is under way the id of the job is not known yet, so the first Ctrl-C waits for the reply; before it
+//! goes out, and in the pause before another attempt, nothing is waited for. While samples are extracted it waits for the
+//! end of a read, so that no half of one stays.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +10,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{fs, process, thread};
 
 use malquery_mock::{SessionGuard, Unfinished};
+use malquery_proto::client::TransportError;
+use malquery_proto::flow::SendFailure;
+use malquery_proto::operation::{Meta, Replay};
+use malquery_proto::{Clock, Timestamp, Transport};
 
 use crate::output::note;
 
@@ -67,25 +72,30 @@ pub(crate) fn listen() {
             _ => gate.exiting = true,
         }
         drop(gate);
-        if IS_NO_ERROR.load(Ordering::SeqCst) {
-            process::exit(0);
-        }
-        // No other thread makes a file from here on.
-        let scratch = lock(&SCRATCH);
-        for path in &*scratch {
-            // It may have got its name just now.
-            let _ = fs::remove_file(path);
-        }
-        note(format_args!("error: interrupted"));
-        if let Err(error) = end_recording() {
-            note(format_args!("{error}"));
-        }
-        show_hint();
-        process::exit(1);
+        end();
     });
     if let Err(error) = listening {
         note(format_args!("warning: Ctrl-C will end this without a word: {error}"));
     }
+}
+
+/// Ends the process. Who calls it has said so at the gate.
+fn end() -> ! {
+    if IS_NO_ERROR.load(Ordering::SeqCst) {
+        process::exit(0);
+    }
+    // No other thread makes a file from here on.
+    let scratch = lock(&SCRATCH);
+    for path in &*scratch {
+        // It may have got its name just now.
+        let _ = fs::remove_file(path);
+    }
+    note(format_args!("error: interrupted"));
+    if let Err(error) = end_recording() {
+        note(format_args!("{error}"));
+    }
+    show_hint();
+    process::exit(1);
 }
 
 /// From now on Ctrl-C is the way to end the command.
@@ -96,6 +106,70 @@ pub(crate) fn is_no_error() {
 /// A submission goes out, or its reply was taken: in between Ctrl-C waits.
 pub(crate) fn submitting(under_way: bool) {
     gate().wait_for = under_way.then_some(WaitFor::Reply);
+}
+
+/// A transport that knows when a submission goes out, and a clock: if Ctrl-C came during a submission that was refused,
+/// there is neither a pause nor another attempt.
+pub(crate) struct Interruptible<T>(pub(crate) T);
+
+impl<T: Transport> Transport for Interruptible<T> {
+    type Body = T::Body;
+    type Error = T::Error;
+
+    fn execute(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<T::Body>, T::Error> {
+        end_if_stopped();
+        let is_submission =
+            request.extensions().get::<Meta>().is_some_and(|meta| meta.replay == Replay::Billed);
+        // Who watches over a job has said so before, when the state was kept.
+        let is_told = is_submission && begin_submission();
+        let reply = self.0.execute(request);
+        if is_told && !reply.as_ref().is_ok_and(|reply| reply.status().is_success()) {
+            let refused = match &reply {
+                Ok(reply) => reply.status().is_client_error(),
+                Err(error) => error.failure() != SendFailure::Unknown,
+            };
+            if refused {
+                hint(Some(NOT_SUBMITTED.into()));
+            }
+            // There is no id to wait for.
+            submitting(false);
+        }
+        reply
+    }
+}
+
+impl<C: Clock> Clock for Interruptible<C> {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    fn sleep_until(&self, time: Timestamp) {
+        end_if_stopped();
+        self.0.sleep_until(time);
+    }
+}
+
+/// Ctrl-C waits from now on. Tells whether it did not before.
+fn begin_submission() -> bool {
+    let is_told = gate().wait_for.replace(WaitFor::Reply).is_none();
+    if is_told {
+        let unknown =
+            "it is not known whether the job was submitted; compare the quotas before you start it anew";
+        hint(Some(unknown.into()));
+    }
+    is_told
+}
+
+/// What is said of a job that did not go out.
+pub(crate) const NOT_SUBMITTED: &str = "nothing was submitted";
+
+fn end_if_stopped() {
+    let mut gate = gate();
+    if gate.stopped {
+        gate.exiting = true;
+        drop(gate);
+        end();
+    }
 }
 
 /// Samples are being extracted: Ctrl-C waits, and who extracts looks at [`stopped`].

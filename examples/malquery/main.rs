@@ -25,6 +25,7 @@ use malquery_proto::{Client, Clock, Cloud, Credentials, Transport};
 use malquery_ureq::{Settings, SystemClock, UreqTransport};
 
 use crate::args::{Call, Cli, Command, Local, Session};
+use crate::interrupt::Interruptible;
 use crate::output::{Failure, note};
 
 /// What is searched when there are neither credentials nor a corpus: a few harmless files.
@@ -168,9 +169,16 @@ fn record(path: &Path, auth: Auth, session: &Session, command: Call) -> Result<(
     result
 }
 
-fn client<T: Transport, C: Clock>(transport: T, clock: C, auth: Auth, session: &Session) -> Client<T, C> {
+fn client<T: Transport, C: Clock>(
+    transport: T,
+    clock: C,
+    auth: Auth,
+    session: &Session,
+) -> Client<Interruptible<T>, Interruptible<C>> {
     let deadline = clock.now().after(session.timeout);
-    Client::new(transport, clock, auth).deadline(deadline).check_quota(session.check_quota)
+    Client::new(Interruptible(transport), Interruptible(clock), auth)
+        .deadline(deadline)
+        .check_quota(session.check_quota)
 }
 
 /// A half of the credentials, or a service without them, is a mistake, and no reason to run offline.
