@@ -1303,6 +1303,26 @@ fn what_a_command_does_is_recorded_and_replayed() {
 }
 
 #[test]
+fn a_recording_that_holds_malware_says_so() {
+    let out = folder();
+    let (tape, target) = (in_folder(&out, "tape.json"), in_folder(&out, "out"));
+    let warning = format!("warning: {tape} holds what was downloaded: raw malware\n");
+    let sample = in_folder(&out, "sample");
+    let zip = in_folder(&out, "samples.zip");
+    let search = ["--pattern", "ascii:CrowdStrike", "--limit", "3"];
+    for (args, holds) in [
+        (&["download", A, "--output", &sample][..], true),
+        (&["samples", ARCHIVE, "--output", &zip], true),
+        (&[&["collect", "--output-dir", &target, "--poll-interval", "0.01"], &search[..]].concat(), true),
+        (&[&["fuzzy-search"], &search[..]].concat(), false),
+    ] {
+        let recorded = Server::with_cassette().run(&[args, &["--force", "--record", &tape]].concat());
+        recorded.json();
+        assert_eq!(recorded.stderr.contains(&warning), holds, "{args:?}: {}", recorded.stderr);
+    }
+}
+
+#[test]
 fn a_recording_that_would_hold_a_secret_is_not_written() {
     let out = folder();
     let cassette = in_folder(&out, "tape.json");

@@ -12,7 +12,8 @@ use std::{fs, process, thread};
 use malquery_mock::{SessionGuard, Unfinished};
 use malquery_proto::client::TransportError;
 use malquery_proto::flow::SendFailure;
-use malquery_proto::operation::{Meta, Replay};
+use malquery_proto::operation::{Meta, Operation, Replay};
+use malquery_proto::operations::{GetDownload, GetSamples};
 use malquery_proto::{Clock, Timestamp, Transport};
 
 use crate::output::note;
@@ -21,6 +22,7 @@ static HINT: Mutex<Option<String>> = Mutex::new(None);
 static GATE: Mutex<Gate> = Mutex::new(Gate { stopped: false, exiting: false, wait_for: None });
 static IS_NO_ERROR: AtomicBool = AtomicBool::new(false);
 static SCRATCH: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+static DOWNLOADED: AtomicBool = AtomicBool::new(false);
 static RECORDING: Mutex<Option<(PathBuf, SessionGuard)>> = Mutex::new(None);
 
 /// What the command and Ctrl-C know of each other.
@@ -108,7 +110,7 @@ pub(crate) fn submitting(under_way: bool) {
     gate().wait_for = under_way.then_some(WaitFor::Reply);
 }
 
-/// A transport that knows when a submission goes out, and a clock: if Ctrl-C came during a submission that was refused,
+/// A transport that knows when a submission goes out, and a download comes, and a clock: if Ctrl-C came during a submission that was refused,
 /// there is neither a pause nor another attempt.
 pub(crate) struct Interruptible<T>(pub(crate) T);
 
@@ -118,12 +120,18 @@ impl<T: Transport> Transport for Interruptible<T> {
 
     fn execute(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<T::Body>, T::Error> {
         end_if_stopped();
-        let is_submission =
-            request.extensions().get::<Meta>().is_some_and(|meta| meta.replay == Replay::Billed);
+        let meta = request.extensions().get::<Meta>();
+        let downloads = [GetDownload::META.id, GetSamples::META.id];
+        let is_download = meta.is_some_and(|meta| downloads.contains(&meta.id));
+        let is_submission = meta.is_some_and(|meta| meta.replay == Replay::Billed);
         // Who watches over a job has said so before, when the state was kept.
         let is_told = is_submission && begin_submission();
         let reply = self.0.execute(request);
-        if is_told && !reply.as_ref().is_ok_and(|reply| reply.status().is_success()) {
+        let is_success = reply.as_ref().is_ok_and(|reply| reply.status().is_success());
+        if is_download && is_success {
+            DOWNLOADED.store(true, Ordering::SeqCst);
+        }
+        if is_told && !is_success {
             let refused = match &reply {
                 Ok(reply) => reply.status().is_client_error(),
                 Err(error) => error.failure() != SendFailure::Unknown,
@@ -195,6 +203,9 @@ pub(crate) fn end_recording() -> Result<(), Unfinished> {
     // There is none when nothing was sent.
     if path.exists() {
         note(format_args!("recorded in {}", path.display()));
+        if DOWNLOADED.load(Ordering::SeqCst) {
+            note(format_args!("warning: {} holds what was downloaded: raw malware", path.display()));
+        }
     }
     Ok(())
 }
