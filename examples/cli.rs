@@ -29,12 +29,12 @@ impl Run {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
     }
 
-    /// The one line that says what went wrong; nothing is printed on standard output then.
     /// Refused by the parser of the command line, which has more to say than a line.
     fn error_of_usage(&self) {
         assert_eq!((self.code, self.stdout.as_str()), (2, ""), "{}", self.stderr);
     }
 
+    /// The one line that says what went wrong; nothing is printed on standard output then.
     fn error(&self, code: i32) -> &str {
         assert_eq!((self.code, self.stdout.as_str()), (code, ""), "{}", self.stderr);
         let lines: Vec<_> = self.stderr.lines().filter(|line| line.starts_with("error: ")).collect();
@@ -414,7 +414,7 @@ fn an_option_beats_the_environment() {
 
 #[test]
 fn an_error_is_one_line_with_status_message_trace_id_and_hint() {
-    let body = json!({"meta": {"trace_id": "trace-7"}, "errors": [{"code": 403, "message": "access denied,\nauthorization failed"}]});
+    let body = json!({"meta": {"trace_id": "trace-7"}, "errors": [{"code": 403, "message": "access denied, authorization failed"}]});
     let run = Server::with_answers([answer(403, body)]).run(&["quotas"]);
     assert_eq!(
         run.error(1),
@@ -422,6 +422,31 @@ fn an_error_is_one_line_with_status_message_trace_id_and_hint() {
          the API client lacks the scope malquery:read, the address you send from is not on its allowlist, or the \
          member CID is wrong"
     );
+}
+
+/// A caret is of use only below what it points at; but nothing from elsewhere looks like a message of ours, or steers the
+/// terminal.
+#[test]
+fn lines_of_the_service_stay_lines_and_are_indented() {
+    let message = "line 1, column 3:\r\n  ab\n    ^\n\nerror: \u{1b}[2Jforged";
+    let error = json!({"errors": [{"code": 400, "message": message}]});
+    let run = Server::with_answers([answer(400, error)]).run(&["quotas"]);
+    let shown = "error: GetMalQueryQuotasV1 answered 400 Bad Request: line 1, column 3:\n    ab\n      ^\n  error:  [2Jforged\n";
+    assert_eq!((run.code, run.stderr.as_str()), (1, shown));
+    let done =
+        json!({"meta": {"status": "done"}, "resources": [{}], "errors": [{"message": "one\nerror: two"}]});
+    let run = Server::with_answers([answer(200, done)]).run(&["request", "r-1", "--wait"]);
+    assert_eq!((run.code, run.stderr.as_str()), (0, "warning: one\n  error: two\n"));
+}
+
+#[test]
+fn what_differs_from_a_cassette_is_shown_with_what_to_do() {
+    let run = offline(&["fuzzy-search", "--pattern", "ascii:other"]);
+    assert!(run.error(1).ends_with("offline.json answers the request"), "{}", run.stderr);
+    let differs = "\n    body          differs\n      /patterns/0/value: \"CrowdStrike\" in the cassette, \"other\" in the request\n";
+    assert!(run.stderr.contains(differs), "{}", run.stderr);
+    let fix = "\n  to fix it: record it anew, with `--record FILE --force` in place of --replay\n";
+    assert!(run.stderr.ends_with(fix) && !run.stderr.contains("MALQUERY_MOCK"), "{}", run.stderr);
 }
 
 #[test]
@@ -1239,9 +1264,16 @@ fn a_rule_with_a_typo_costs_no_hunt() {
         assert_eq!(server.run(args).error(2), message);
     }
     assert_eq!(server.asked(), [""; 0]);
+    let shown = demo(&["check-rule", &rule]).stderr;
+    assert_eq!(shown, format!("{message}\n    condition: $b\n               ^\n"));
     server.run(&["hunt", "--rule", &rule, "--no-check-rule"]);
     assert!(server.asked().last().unwrap().contains("hunt"));
     assert_eq!(names(&out), ["rule.yar"]);
+    fs::write(&rule, "import \"vt\"\nrule a { condition: vt.metadata.file_type == 1 }").unwrap();
+    assert_eq!(
+        demo(&["check-rule", &rule]).error(2),
+        format!("error: {rule}:1:1: unknown import vt; if the service knows it: --no-check-rule")
+    );
 }
 
 #[cfg(unix)]

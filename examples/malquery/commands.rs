@@ -86,12 +86,16 @@ pub(crate) fn check_rule(path: &Path) -> Result<(), Failure> {
 }
 
 fn refused(path: &Path, error: &RuleError) -> Failure {
+    let mut message = format!("{}:{}:{}: {}", path.display(), error.line(), error.column(), error.message());
+    if error.message().starts_with("unknown import") {
+        message.push_str("; if the service knows it: --no-check-rule");
+    }
     // The line and the place in it.
     for line in error.to_string().lines().skip(1) {
-        note(format_args!("{line}"));
+        message.push('\n');
+        message.push_str(line.strip_prefix("  ").unwrap_or(line));
     }
-    let place = format!("{}:{}:{}", path.display(), error.line(), error.column());
-    Failure::Invalid(format!("{place}: {}", error.message()))
+    Failure::Invalid(message)
 }
 
 /// A file to be written whole or not at all, also when Ctrl-C comes in between.

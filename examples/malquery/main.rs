@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            note(format_args!("error: {}", failure.line()));
+            note(format_args!("error: {}", failure.message()));
             ExitCode::from(failure.code())
         }
     }
@@ -162,7 +162,7 @@ fn record(path: &Path, auth: Auth, session: &Session, command: Call) -> Result<(
     if let Err(error) = interrupt::end_recording() {
         match &result {
             Ok(()) => return Err(Failure::failed(&error)),
-            // One line says what went wrong, and the command is what was asked for.
+            // One error is told, and the command is what was asked for.
             Err(_) => note(format_args!("{error}")),
         }
     }

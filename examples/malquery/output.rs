@@ -6,7 +6,9 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use malquery_mock::MockError;
 use malquery_proto::client::Error;
+use malquery_proto::error::ApiError;
 use malquery_proto::types::{ErrorItem, Sample};
 use serde::Serialize;
 use serde::ser::SerializeMap;
@@ -37,17 +39,43 @@ impl Failure {
         }
     }
 
-    /// The message as one line.
-    pub(crate) fn line(&self) -> String {
+    pub(crate) fn message(&self) -> &str {
         let (Self::Invalid(message) | Self::Failed(message)) = self;
-        message.split(char::is_control).filter(|part| !part.trim().is_empty()).collect::<Vec<_>>().join(" ")
+        message
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        if error.invalid().is_some() { Self::invalid(&error) } else { Self::failed(&error) }
+        if error.invalid().is_some() {
+            return Self::invalid(&error);
+        }
+        let mut text = chain(&error);
+        // The library makes one line of what the service says, in which the caret of a YARA error points nowhere.
+        let said = error.api().map(ApiError::errors).unwrap_or_default();
+        for message in said.iter().filter_map(|error| error.message.as_deref()) {
+            text = text.replace(&harmless(message.trim()), message.trim());
+        }
+        if let Some(mismatch) = mismatch(&error) {
+            // What to do is said there to the author of a test.
+            let table: Vec<_> = mismatch.lines().filter(|line| !line.starts_with("to fix it: ")).collect();
+            text = text.replace(mismatch, &table.join("\n"));
+            text.push_str("\nto fix it: record it anew, with `--record FILE --force` in place of --replay");
+        }
+        Self::Failed(text)
     }
+}
+
+/// What differs from a cassette, if that is the error.
+fn mismatch(error: &Error) -> Option<&str> {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(MockError::Unmatched(message)) = error.downcast_ref() {
+            return Some(message);
+        }
+        source = error.source();
+    }
+    None
 }
 
 /// An error and its sources.
@@ -64,7 +92,7 @@ fn chain(error: &dyn StdError) -> String {
 
 /// A text that may come from elsewhere, without what could steer a terminal or turn the writing around.
 pub(crate) fn harmless(text: &str) -> String {
-    let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().map(|c| if c.is_control() || turns(c) { ' ' } else { c }).collect()
 }
 
@@ -75,10 +103,13 @@ pub(crate) fn quoted(path: &Path) -> String {
     if path.chars().all(plain) { path.into_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }
 }
 
-/// A message for the person at the terminal.
+/// A message for the person at the terminal. All lines but the first are indented, so that no text from elsewhere looks like
+/// a message of ours.
 pub(crate) fn note(message: fmt::Arguments<'_>) {
+    let message = message.to_string();
+    let lines: Vec<_> = message.lines().filter(|line| !line.trim().is_empty()).map(harmless).collect();
     // There is nowhere to say that standard error is gone.
-    let _ = writeln!(io::stderr(), "{}", harmless(&message.to_string()));
+    let _ = writeln!(io::stderr(), "{}", lines.join("\n  "));
 }
 
 /// Says what went wrong in part.
