@@ -493,6 +493,27 @@ fn a_job_that_fails_or_takes_too_long_is_an_error_that_says_how_to_go_on() {
 }
 
 #[test]
+fn a_search_without_hits_says_so() {
+    let done = || answer(200, json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": []}));
+    let rule = concat!(env!("CARGO_MANIFEST_DIR"), "/rules/demo.yar");
+    for args in [
+        &["fuzzy-search", "--pattern", "ascii:a"][..],
+        &["exact-search", "--pattern", "ascii:a", "--wait"],
+        &["hunt", "--rule", rule, "--wait"],
+    ] {
+        let run = Server::with_answers([done(), done()]).run(args);
+        run.json();
+        assert!(run.stderr.ends_with("nothing was found\n"), "{}", run.stderr);
+    }
+    // An archive has no results.
+    let server = Server::with_answers([done(), done()]);
+    let run = server.run(&["multidownload", A, "--wait"]);
+    run.json();
+    let fetch = format!("fetch it with: malquery --base-url {} samples r-1 --output FILE\n", server.base);
+    assert!(run.stderr.ends_with(&fetch) && !run.stderr.contains("nothing was found"), "{}", run.stderr);
+}
+
+#[test]
 fn a_download_that_is_not_what_was_asked_for_leaves_nothing() {
     let out = folder();
     let target = in_folder(&out, "sample.bin");
@@ -1216,8 +1237,22 @@ fn what_outlives_a_command_is_not_promised_offline() {
         &["exact-search", "--pattern", "ascii:a", "--state", &state][..],
         &["collect", "--pattern", "ascii:a", "--state", &state, "--output-dir", &target],
     ] {
-        assert!(demo(args).error(2).contains("malquery serve"));
+        assert!(demo(args).error(2).contains("start `malquery serve`, and export the three settings"));
     }
+    // What goes on with a job, or needs the service, is told the same.
+    let tape = in_folder(&out, "tape.json");
+    for args in [["resume", state.as_str()].as_slice(), &["quotas", "--record", &tape]] {
+        assert!(demo(args).error(2).contains("start `malquery serve`, and export the three settings"));
+    }
+    for args in [&["exact-search", "--pattern", "ascii:a"][..], &["multidownload", A]] {
+        let run = demo(args);
+        run.json();
+        assert!(run.stderr.ends_with("give --wait, or start `malquery serve`\n"), "{}", run.stderr);
+    }
+    let archived = demo(&["multidownload", A, "--wait"]);
+    archived.json();
+    let hint = "use `malquery collect`, or start `malquery serve`\n";
+    assert!(archived.stderr.ends_with(hint), "{}", archived.stderr);
     let mut quotas = command(&["quotas"]);
     assert!(run(quotas.env("FALCON_BASE_URL", "http://127.0.0.1:1")).error(2).contains("FALCON_CLIENT_ID"));
     assert_eq!(names(&out), [""; 0]);
@@ -1246,6 +1281,18 @@ fn it_searches_the_files_of_a_folder() {
     run(command.env("FALCON_CLIENT_ID", "an-id").env("FALCON_CLIENT_SECRET", "s3cret")).json();
     demo(&["--corpus", &in_folder(&out, "none"), "quotas"]).error(2);
     demo(&["--corpus", corpus, "--replay", &rule, "quotas"]).error_of_usage();
+    // It would not be asked.
+    for service in [["--base-url", "http://127.0.0.1:1"], ["--cloud", "us-2"], ["--member-cid", "x"]] {
+        let args = [&["--corpus", corpus, "quotas"], &service[..]].concat();
+        assert!(demo(&args).error(2).contains("--corpus asks no service"));
+    }
+    let (one, none) = (folder(), folder());
+    fs::write(one.path().join("one"), "bytes").unwrap();
+    let said = |corpus: &TempDir| demo(&["--corpus", corpus.path().to_str().unwrap(), "quotas"]).stderr;
+    assert!(said(&one).contains("over 1 file of "));
+    let path = none.path().display();
+    let empty = format!("warning: there is nothing to search in {path}\noffline, over 0 files of {path}\n");
+    assert_eq!(said(&none), empty);
 }
 
 #[test]

@@ -78,6 +78,10 @@ pub(crate) struct Session {
     /// Sends a YARA rule without compiling it here first, say because it needs what only the service knows.
     #[arg(long, global = true)]
     pub(crate) no_check_rule: bool,
+
+    /// Whether the jobs end with the command, in a stand-in of its own.
+    #[arg(skip)]
+    pub(crate) jobs_end: bool,
 }
 
 impl Session {

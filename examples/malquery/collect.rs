@@ -12,7 +12,8 @@ use malquery_proto::{Clock, Transport};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::commands::{Commands, Output};
+use crate::args::Session;
+use crate::commands::{Commands, NOTHING, Output};
 use crate::interrupt;
 use crate::output::{Failure, bar, note, print, quoted, warn_of_errors};
 use crate::state::{Lock, State};
@@ -104,7 +105,8 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         let mut collect = collect.interval(self.session.poll_interval);
         let id = collect.flow().and_then(JobFlow::id).or(collect.download()).cloned();
         let mut watch = Watch::new(program.clone(), state, id);
-        watch.hint(go_on(&program, &collect, &path), true, false);
+        let go_on = |collect: &Collect| go_on(self.session, collect, &path);
+        watch.hint(go_on(&collect), true, false);
         let mut announced = collect.search().is_none() && !collect.found().is_empty();
         announced |= collect.download().is_some();
         let mut progress = Progress::default();
@@ -115,7 +117,7 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
                 announced = true;
             }
             let stored = Collecting { collect, archive: &path };
-            let go_on = go_on(&program, collect, &path);
+            let go_on = go_on(collect);
             match step {
                 CollectStep::Job(step) => match collect.flow() {
                     Some(flow) => watch.step(flow, step, &stored, go_on),
@@ -137,7 +139,8 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         progress.end();
         if let Err(Error::Flow { error: FlowError::JobFailed(_), .. }) = &result {
             // To look at the download that failed is no use; what was found is.
-            interrupt::hint(collect.search().map(|id| collect_again(&program, id, &path)));
+            let found = collect.search().filter(|_| !self.session.jobs_end);
+            interrupt::hint(found.map(|id| collect_again(&program, id, &path)));
         }
         let worth = collect.search().is_some();
         let explain = |error| failed(error, &path, &|error| self.explain(error));
@@ -146,7 +149,8 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
 }
 
 /// How to go on without a state.
-fn go_on(program: &str, collect: &Collect, path: &Path) -> Option<String> {
+fn go_on(session: &Session, collect: &Collect, path: &Path) -> Option<String> {
+    let program = &session.program();
     let folder = || path.parent().unwrap_or(Path::new("."));
     if let Some(archive) = collect.archive() {
         let to = collect.extracts_to().unwrap_or_else(folder);
@@ -155,6 +159,9 @@ fn go_on(program: &str, collect: &Collect, path: &Path) -> Option<String> {
             quoted(archive),
             quoted(to)
         ));
+    }
+    if session.jobs_end {
+        return None;
     }
     if let Some(id) = collect.download() {
         let to = collect.extracts_to().map_or_else(String::new, |to| format!(" --extract {}", quoted(to)));
@@ -246,7 +253,7 @@ fn show_collected(collected: Collected, path: &Path) -> Result<(), Failure> {
                 "none of the {count} results has a SHA-256 to download it by"
             )));
         }
-        note(format_args!("nothing was found"));
+        note(format_args!("{NOTHING}"));
     }
     let document = json!({
         "search": search,

@@ -21,7 +21,17 @@ use crate::collect::{Collecting, fetch_again, warn_of_zip};
 use crate::interrupt::{self, Scratch};
 use crate::output::{Failure, bar, note, print, print_reply, print_table, quoted, spinner, warn_of_errors};
 use crate::state::State;
-use crate::watch::Watch;
+use crate::watch::{Watch, is_unknown};
+
+/// What a job gives.
+enum Kind {
+    Search,
+    Archive,
+    /// It was submitted before.
+    Unknown,
+}
+
+pub(crate) const NOTHING: &str = "nothing was found";
 
 pub(crate) fn run<T: Transport, C: Clock>(
     client: &Client<T, C>,
@@ -35,7 +45,7 @@ pub(crate) fn run<T: Transport, C: Clock>(
         Call::ExactSearch { patterns, options, wait } => {
             let search = ExactSearch::new(patterns.patterns).options(options.into());
             if wait.is_set() {
-                commands.start(search, &wait)
+                commands.start(search, &wait, Kind::Search)
             } else {
                 submitted(session, || client.exact_search(&search))
             }
@@ -43,13 +53,13 @@ pub(crate) fn run<T: Transport, C: Clock>(
         Call::Hunt { rule, options, wait } => {
             let hunt = commands.rule(&rule)?.options(options.into());
             if wait.is_set() {
-                commands.start(hunt, &wait)
+                commands.start(hunt, &wait, Kind::Search)
             } else {
                 submitted(session, || client.hunt(&hunt))
             }
         }
         Call::Request { id, wait } if wait.is_set() => {
-            commands.wait_and_print(client.attach(id).flow().clone(), &wait)
+            commands.wait_and_print(client.attach(id).flow().clone(), &wait, Kind::Unknown)
         }
         Call::Request { id, .. } => print_reply(&client.request(&id)?.output),
         Call::Resume { state } => commands.resume(&state),
@@ -57,7 +67,7 @@ pub(crate) fn run<T: Transport, C: Clock>(
         Call::Metadata { samples } => commands.metadata(samples, false),
         Call::Multidownload { samples, wait } => {
             if wait.is_set() {
-                commands.start(SamplesMultidownload::new(samples), &wait)
+                commands.start(SamplesMultidownload::new(samples), &wait, Kind::Archive)
             } else {
                 submitted(session, || client.samples_multidownload(samples))
             }
@@ -124,6 +134,9 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         let searching = spinner("searching");
         let reply = self.client.fuzzy_search(&search)?;
         searching.finish_and_clear();
+        if reply.resources.is_empty() {
+            note(format_args!("{NOTHING}"));
+        }
         print_reply(&reply.output)
     }
 
@@ -136,14 +149,24 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
     }
 
     /// Submits a job and waits for its end.
-    fn start(&self, job: impl Into<Submission>, wait: &Wait) -> Result<(), Failure> {
-        self.wait_and_print(self.client.job_flow(job), wait)
+    fn start(&self, job: impl Into<Submission>, wait: &Wait, what: Kind) -> Result<(), Failure> {
+        self.wait_and_print(self.client.job_flow(job), wait, what)
     }
 
-    fn wait_and_print(&self, flow: JobFlow, wait: &Wait) -> Result<(), Failure> {
+    fn wait_and_print(&self, mut flow: JobFlow, wait: &Wait, what: Kind) -> Result<(), Failure> {
         let state = wait.state.as_deref().map(|path| self.new_state(path)).transpose()?;
-        let reply = self.wait(flow, state)?;
+        let reply = self.wait(&mut flow, state)?;
         warn_of_errors(&reply.errors);
+        match (what, flow.id()) {
+            (Kind::Search, _) if reply.resources.is_empty() => note(format_args!("{NOTHING}")),
+            (Kind::Archive, _) if self.session.jobs_end => note(format_args!(
+                "offline the archive ended with this command: use `malquery collect`, or start `malquery serve`"
+            )),
+            (Kind::Archive, Some(id)) => {
+                note(format_args!("fetch it with: {} samples {id} --output FILE", self.session.program()))
+            }
+            _ => {}
+        }
         print_reply(&reply.output)
     }
 
@@ -174,18 +197,18 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
             let stored: Collecting = serde_json::from_value(stored).map_err(refuse)?;
             return self.resume_collect(stored, state);
         }
-        let flow = serde_json::from_value(stored).map_err(refuse)?;
-        print_reply(&self.wait(flow, Some(state))?.output)
+        let mut flow = serde_json::from_value(stored).map_err(refuse)?;
+        print_reply(&self.wait(&mut flow, Some(state))?.output)
     }
 
     /// Waits for the end of a job, keeps its state, and says how to go on should it be interrupted.
-    fn wait(&self, mut flow: JobFlow, state: Option<State>) -> Result<JsonReply<GetRequest>, Failure> {
+    fn wait(&self, flow: &mut JobFlow, state: Option<State>) -> Result<JsonReply<GetRequest>, Failure> {
         flow.set_interval(self.session.poll_interval);
         let program = self.session.program();
         let mut watch = Watch::new(program.clone(), state, flow.id().cloned());
-        let result = self.client.run_job(&mut flow, |flow, step| {
+        let result = self.client.run_job(flow, |flow, step| {
             let look = |id| format!("the job may go on; look at it with: {program} request {id} --wait");
-            watch.step(flow, step, flow, flow.id().map(look))
+            watch.step(flow, step, flow, flow.id().filter(|_| !self.session.jobs_end).map(look))
         });
         watch.end(result, false, |error| self.explain(error))
     }
@@ -193,7 +216,8 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
     fn download(&self, sample: Sha256, output: PathBuf) -> Result<(), Failure> {
         let output = self.create(output)?;
         note(format_args!("warning: {} will be raw, unencrypted malware", output.0.path().display()));
-        print(&self.save(&GetDownload::new(sample), output)?)
+        let saved = self.save(&GetDownload::new(sample), output);
+        print(&saved.map_err(|error| self.explain(error))?)
     }
 
     fn samples(&self, id: RequestId, output: PathBuf, extract: Option<PathBuf>) -> Result<(), Failure> {
@@ -208,11 +232,11 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         // The archive was paid for.
         interrupt::hint(Some(fetch_again(&self.session.program(), &id, output.0.path())));
         let saved = self.save(&GetSamples::new(id), output);
-        match saved {
-            Ok(_) => interrupt::hint(None),
-            Err(_) => interrupt::show_hint(),
+        match &saved {
+            Err(error) if !is_unknown(error) => interrupt::show_hint(),
+            _ => interrupt::hint(None),
         }
-        print(&saved?)
+        print(&saved.map_err(|error| self.explain(error))?)
     }
 
     /// Says which option ended the command.
@@ -229,7 +253,7 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         }
     }
 
-    fn save<O: StreamOperation>(&self, operation: &O, (output, _scratch): Output) -> Result<Value, Failure> {
+    fn save<O: StreamOperation>(&self, operation: &O, (output, _scratch): Output) -> Result<Value, Error> {
         let path = output.path().to_owned();
         let mut shown = None;
         let result = self.client.save(operation, output, |bytes, total| {
@@ -239,7 +263,7 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         if let Some(bar) = shown {
             bar.finish_and_clear();
         }
-        let received = result.map_err(|error| self.explain(error))?;
+        let received = result?;
         // JSON has no way to write a path that is not Unicode.
         Ok(json!({"path": path.to_string_lossy(), "bytes": received.bytes, "sha256": received.sha256}))
     }
@@ -280,10 +304,14 @@ fn submitted<'a, T: Transport + 'a, C: Clock + 'a>(
     let id = job.id();
     note(format_args!("submitted; the request id is {id}"));
     // The reply says `done` of itself.
-    note(format_args!(
-        "the job has only begun; wait for its results with: {} request {id} --wait",
-        session.program()
-    ));
+    if session.jobs_end {
+        note(format_args!("offline the job ended with this command: give --wait, or start `malquery serve`"));
+    } else {
+        note(format_args!(
+            "the job has only begun; wait for its results with: {} request {id} --wait",
+            session.program()
+        ));
+    }
     interrupt::hint(None);
     interrupt::submitting(false);
     job.submitted().map_or(Ok(()), |reply| print_reply(&reply.output))

@@ -31,6 +31,9 @@ use crate::output::{Failure, note};
 /// What is searched when there are neither credentials nor a corpus: a few harmless files.
 const DEMO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/corpus");
 
+/// Where jobs outlive the command without MalQuery.
+const SERVE: &str = "start `malquery serve`, and export the three settings it prints";
+
 fn main() -> ExitCode {
     // Refused input ends here, with 2.
     let cli = Cli::parse();
@@ -45,7 +48,7 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
-    let Cli { session, command } = cli;
+    let Cli { mut session, command } = cli;
     // Not for the parser, which does not see an option before the command and one after it together.
     if session.cloud.is_some() && session.base_url.is_some() {
         return Err(Failure::Invalid("give --cloud or --base-url, not both".into()));
@@ -53,6 +56,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
     if session.record.is_some() && (session.replay.is_some() || session.corpus.is_some()) {
         return Err(Failure::Invalid(
             "--record needs the service: give it without --replay and without --corpus".into(),
+        ));
+    }
+    if session.corpus.is_some() && session.names_a_service() {
+        return Err(Failure::Invalid(
+            "--corpus asks no service: give it without --cloud, --base-url and --member-cid".into(),
         ));
     }
     let command = match command {
@@ -72,8 +80,12 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let is_real =
         credentials_are_set() || session.names_a_service() || session.record.is_some() || command.is_resume();
     if session.corpus.is_none() && is_real {
-        let settings =
-            Settings::from_lookup(|name| lookup(&session, name)).map_err(|error| invalid(&error))?;
+        let settings = Settings::from_lookup(|name| lookup(&session, name)).map_err(|error| {
+            if credentials_are_set() || session.names_a_service() {
+                return invalid(&error);
+            }
+            Failure::Invalid(format!("{error}; or, offline, {SERVE}"))
+        })?;
         let auth = Auth::new(settings.base, settings.credentials).follow_region(!session.no_region_redirect);
         if let Some(path) = &session.record {
             return record(path, auth, &session, command);
@@ -81,12 +93,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
         return commands::run(&client(UreqTransport::new(), SystemClock, auth, &session), &session, command);
     }
     if command.keeps_state() {
-        return Err(Failure::Invalid(
-            "offline the jobs end with the command, and there is no state to keep; start `malquery serve` and give \
-             --base-url"
-                .into(),
-        ));
+        return Err(Failure::Invalid(format!(
+            "offline the jobs end with the command, and there is no state to keep; {SERVE}"
+        )));
     }
+    session.jobs_end = true;
     let service = Service::new(corpus(&session, false)?);
     let credentials = Credentials::new(Service::CLIENT_ID, Service::CLIENT_SECRET);
     offline(service, credentials, &session, command)
@@ -99,18 +110,18 @@ fn corpus(session: &Session, is_serving: bool) -> Result<Corpus, Failure> {
     for skipped in corpus.skipped() {
         note(format_args!("warning: {skipped}"));
     }
+    let count = corpus.len();
+    if count == 0 {
+        note(format_args!("warning: there is nothing to search in {}", folder.display()));
+    }
+    let files = if count == 1 { "file" } else { "files" };
     match &session.corpus {
-        Some(folder) if is_serving => {
-            note(format_args!("over {} files of {}", corpus.len(), folder.display()))
-        }
-        Some(folder) => note(format_args!("offline, over {} files of {}", corpus.len(), folder.display())),
-        None if is_serving => {
-            note(format_args!("over {} harmless files that ship with this example", corpus.len()))
-        }
+        Some(folder) if is_serving => note(format_args!("over {count} {files} of {}", folder.display())),
+        Some(folder) => note(format_args!("offline, over {count} {files} of {}", folder.display())),
+        None if is_serving => note(format_args!("over {count} harmless files that ship with this example")),
         None => note(format_args!(
-            "no FALCON_CLIENT_ID and FALCON_CLIENT_SECRET: offline, over {} harmless files that ship with this example; \
-             give --corpus DIR to search your own",
-            corpus.len()
+            "no FALCON_CLIENT_ID and FALCON_CLIENT_SECRET: offline, over {count} harmless files that ship with this \
+             example; give --corpus DIR to search your own"
         )),
     }
     Ok(corpus)

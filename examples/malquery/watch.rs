@@ -100,8 +100,8 @@ impl Watch {
         interrupt::hint(advice);
     }
 
-    /// The end of the job. A job that failed has ended, and one that was refused has not begun: there is nothing to go on
-    /// with, unless it is `worth` it.
+    /// The end of the job. A job that failed has ended, one that was refused has not begun, and one that is not known is not
+    /// there: there is nothing to go on with, unless it is `worth` it.
     pub(crate) fn end<R>(
         self,
         result: Result<R, Error>,
@@ -121,11 +121,16 @@ impl Watch {
                 Err(failure)
             }
             (Err(error), None) => {
-                if worth || !error.is_final() {
+                if worth || !(error.is_final() || is_unknown(&error)) {
                     interrupt::show_hint();
                 }
                 Err(explain(error))
             }
         }
     }
+}
+
+/// Whether the service knows of no such thing, and would not the next time either.
+pub(crate) fn is_unknown(error: &Error) -> bool {
+    error.status().is_some_and(|status| [400, 404].contains(&status.as_u16()))
 }
