@@ -272,14 +272,14 @@ fn downloads_give_files_and_say_what_they_are() {
         let document = run(&["samples", ARCHIVE, "--output", &target]).json();
         assert_eq!(document["bytes"], fs::metadata(&target).unwrap().len());
         assert_eq!(names(&out), ["sample.bin", "samples.zip"]);
-        let folder = folder();
-        let into = folder.path().to_str().unwrap();
-        let document = run(&["samples", ARCHIVE, "--output", &target, "--force", "--extract", into]).json();
+        let folder = in_folder(&out, "new");
+        let document =
+            run(&["samples", ARCHIVE, "--output", &target, "--force", "--extract", &folder]).json();
         assert_eq!(document["contents"]["damaged"], json!([]));
         assert_eq!(document["contents"]["files"].as_array().unwrap().len(), 3);
         assert_eq!(document["bytes"], fs::metadata(&target).unwrap().len());
         assert_eq!(names(&folder).len(), 3);
-        assert_eq!(fs::metadata(folder.path().join(A)).unwrap().len(), 103);
+        assert_eq!(fs::metadata(Path::new(&folder).join(A)).unwrap().len(), 103);
     }
 }
 
@@ -340,7 +340,7 @@ fn invalid_input_is_refused_before_anything_is_sent() {
     let empty = in_folder(&out, "empty.yar");
     fs::write(&empty, " \n").unwrap();
     let missing = in_folder(&out, "missing/file");
-    let cases: [&[&str]; 25] = [
+    let cases: [&[&str]; 27] = [
         &[],
         &["quota"],
         &["quotas", "--cloud", "us-9"],
@@ -364,6 +364,8 @@ fn invalid_input_is_refused_before_anything_is_sent() {
         &["metadata", "f599"],
         &["download", A, "--output", &existing],
         &["download", A, "--output", &missing],
+        &["download", A, "--output", "-"],
+        &["samples", ARCHIVE, "--output", "-"],
         &["samples", ARCHIVE, "--output", out.path().to_str().unwrap()],
         &["collect", "--pattern", "ascii:a", "--output-dir", &existing],
     ];
@@ -380,6 +382,9 @@ fn invalid_input_is_refused_before_anything_is_sent() {
         message(&["download", A, "--output", &existing]),
         format!("error: {existing} exists; give --force to replace it")
     );
+    let no_folder = format!("error: there is no folder {}", in_folder(&out, "missing"));
+    assert_eq!(message(&["download", A, "--output", &missing]), no_folder);
+    assert_eq!(message(&["exact-search", "--pattern", "ascii:a", "--state", &missing]), no_folder);
     assert_eq!(message(&["hunt", "--rule", &empty]), format!("error: {empty}:1:1: there is no rule"));
     assert_eq!(message(&["hunt", "--rule", &empty, "--no-check-rule"]), "error: the YARA rule is empty");
 }
@@ -490,6 +495,26 @@ fn a_job_that_fails_or_takes_too_long_is_an_error_that_says_how_to_go_on() {
     ]);
     assert!(run.error(1).contains("time"), "{}", run.stderr);
     assert!(run.stderr.contains(" request r-1 --wait"), "{}", run.stderr);
+}
+
+#[test]
+fn what_the_service_does_not_know_is_not_to_be_asked_for_again() {
+    let out = folder();
+    let (target, folder) = (in_folder(&out, "samples.zip"), in_folder(&out, "out"));
+    for args in [
+        &["request", "r-1", "--wait"][..],
+        &["samples", "r-1", "--output", &target],
+        &["samples", "r-1", "--output", &target, "--extract", &folder],
+        &["collect", "--request", "r-1", "--output-dir", &folder],
+    ] {
+        for status in [400, 404] {
+            let gone = json!({"errors": [{"code": status, "message": "there is no such job"}]});
+            let run = Server::with_answers([answer(status, gone)]).run(args);
+            assert!(run.error(1).contains("there is no such job"));
+            assert!(!run.stderr.contains("malquery --base-url"), "{}", run.stderr);
+        }
+    }
+    assert_eq!(names(&out), [""; 0]);
 }
 
 #[test]
@@ -839,7 +864,12 @@ fn a_collect_goes_on_from_another_folder_and_without_a_request() {
     let document = demo(&["extract", &archive, "--output-dir", &target]).json();
     assert_eq!(document["contents"]["files"].as_array().unwrap().len(), 4);
     assert_eq!(names(&target).len(), 4);
-    demo(&["extract", &in_folder(&out, "none.zip"), "--output-dir", &target]).error(1);
+    // What is not there is named once, and no folder is made for it.
+    let (none, target) = (in_folder(&out, "none.zip"), in_folder(&out, "none"));
+    let run = demo(&["extract", &none, "--output-dir", &target]);
+    assert!(run.error(1).starts_with(&format!("error: {none} could not be")), "{}", run.stderr);
+    assert_eq!(run.stderr.matches(&none).count(), 1);
+    assert_eq!(names(&out), ["new", "other folder", "state.json"]);
 }
 
 #[test]

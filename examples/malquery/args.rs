@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use malquery_proto::oauth2::MemberCid;
 use malquery_proto::types::{Date, FileSize, FileType, MetaField, Pattern, RequestId, SearchOptions, Sha256};
@@ -210,7 +211,7 @@ pub(crate) enum Call {
         #[arg(value_name = "SHA256")]
         sample: Sha256,
         /// The file to write.
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(file))]
         output: PathBuf,
     },
 
@@ -229,7 +230,7 @@ pub(crate) enum Call {
         #[arg(value_name = "REQID")]
         id: RequestId,
         /// The file to write.
-        #[arg(long, value_name = "FILE")]
+        #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(file))]
         output: PathBuf,
         /// Also writes each sample into this folder, in a file named by its SHA-256.
         #[arg(long, value_name = "DIR")]
@@ -383,6 +384,11 @@ impl From<Options> for SearchOptions {
 /// An element of a list, with or without a space behind the comma.
 fn trimmed<T: FromStr>(text: &str) -> Result<T, T::Err> {
     text.trim().parse()
+}
+
+/// Where a sample goes: malware is not for a terminal, and a file of that name was not meant.
+fn file(path: PathBuf) -> Result<PathBuf, &'static str> {
+    if path.as_os_str() == "-" { Err("samples are written to files only; name one") } else { Ok(path) }
 }
 
 fn limit(text: &str) -> Result<u32, &'static str> {

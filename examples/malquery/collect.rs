@@ -28,14 +28,15 @@ pub(crate) struct Collecting<C = Collect, P = PathBuf> {
 
 /// Unpacks an archive that is on disk. Asks no service.
 pub(crate) fn extract(archive: &Path, folder: &Path, force: bool) -> Result<(), Failure> {
-    make_folder(folder)?;
+    let _folder = Folder::make(folder)?;
     let mut collect = Collect::unpack(archive).extract(folder);
     let mut progress = Progress::default();
     let result = collect.verify(force, |collect, step| progress.step(collect, step, archive));
     progress.end();
-    let named = |error: Error| match Failure::from(error) {
-        Failure::Failed(why) => Failure::Failed(format!("{}: {why}", archive.display())),
-        failure => failure,
+    let named = |error: Error| match error {
+        // It names the file.
+        error @ Error::File { .. } => error.into(),
+        error => Failure::Failed(format!("{}: {}", archive.display(), Failure::from(error).message())),
     };
     let collected = result.map_err(|error| failed(error, archive, &named))?;
     show(json!({"path": archive.to_string_lossy()}), collected.samples)
@@ -60,27 +61,20 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         if state.is_some_and(|state| std::path::absolute(state).is_ok_and(|state| state == path)) {
             return Err(Failure::Invalid("the state and the archive cannot be one file".into()));
         }
-        let is_new = !folder.exists();
-        make_folder(folder)?;
+        let _folder = Folder::make(folder)?;
         let collect = if extract { collect.extract(folder) } else { collect };
-        let result = Lock::take(&path).and_then(|_lock| {
-            let archive = self.create(path)?;
-            let state = state.map(|path| self.new_state(path)).transpose()?;
-            self.run_collect(collect, archive, state)
-        });
-        if is_new {
-            // Only an empty one can be removed, so this is for a run that left nothing.
-            let _ = std::fs::remove_dir(folder);
-        }
-        result
+        let _lock = Lock::take(&path)?;
+        let archive = self.create(path)?;
+        let state = state.map(|path| self.new_state(path)).transpose()?;
+        self.run_collect(collect, archive, state)
     }
 
     /// Goes on with a collect.
     pub(crate) fn resume_collect(&self, stored: Collecting, state: State) -> Result<(), Failure> {
         let Collecting { mut collect, archive } = stored;
-        for folder in archive.parent().into_iter().chain(collect.extracts_to()) {
-            make_folder(folder)?;
-        }
+        let folders = [archive.parent(), collect.extracts_to()].map(|path| path.map(Path::to_owned));
+        let folders: Result<Vec<_>, _> = folders.iter().flatten().map(|path| Folder::make(path)).collect();
+        let _folders = folders?;
         let _lock = Lock::take(&archive)?;
         if collect.archive().is_none() {
             let archive = self.create(archive)?;
@@ -142,7 +136,7 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
             let found = collect.search().filter(|_| !self.session.jobs_end);
             interrupt::hint(found.map(|id| collect_again(&program, id, &path)));
         }
-        let worth = collect.search().is_some();
+        let worth = !collect.found().is_empty();
         let explain = |error| failed(error, &path, &|error| self.explain(error));
         show_collected(watch.end(result, worth, explain)?, &path)
     }
@@ -182,9 +176,29 @@ fn collect_again(program: &str, id: &RequestId, path: &Path) -> String {
     format!("collect what the search found with: {program} collect --request {id} --output-dir {folder}")
 }
 
-fn make_folder(folder: &Path) -> Result<(), Failure> {
-    std::fs::create_dir_all(folder)
-        .map_err(|error| Failure::Invalid(format!("{} cannot be made a folder: {error}", folder.display())))
+/// A folder to write into.
+pub(crate) struct Folder<'a> {
+    path: &'a Path,
+    is_new: bool,
+}
+
+impl<'a> Folder<'a> {
+    pub(crate) fn make(path: &'a Path) -> Result<Self, Failure> {
+        let is_new = !path.exists();
+        std::fs::create_dir_all(path).map_err(|error| {
+            Failure::Invalid(format!("{} cannot be made a folder: {error}", path.display()))
+        })?;
+        Ok(Self { path, is_new })
+    }
+}
+
+impl Drop for Folder<'_> {
+    fn drop(&mut self) {
+        if self.is_new {
+            // Only an empty one can be removed, so this is for a run that left nothing.
+            let _ = std::fs::remove_dir(self.path);
+        }
+    }
 }
 
 /// Shows how an archive is fetched, verified and extracted.

@@ -17,9 +17,11 @@ use malquery_proto::{Client, Clock, OutputFile, Transport};
 use serde_json::{Value, json};
 
 use crate::args::{Call, Patterns, Results, Session, Wait};
-use crate::collect::{Collecting, fetch_again, warn_of_zip};
+use crate::collect::{Collecting, Folder, fetch_again, warn_of_zip};
 use crate::interrupt::{self, Scratch};
-use crate::output::{Failure, bar, note, print, print_reply, print_table, quoted, spinner, warn_of_errors};
+use crate::output::{
+    Failure, bar, no_folder, note, print, print_reply, print_table, quoted, spinner, warn_of_errors,
+};
 use crate::state::State;
 use crate::watch::{Watch, is_unknown};
 
@@ -221,11 +223,9 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
     }
 
     fn samples(&self, id: RequestId, output: PathBuf, extract: Option<PathBuf>) -> Result<(), Failure> {
-        if let Some(folder) = extract.as_ref().filter(|folder| !folder.is_dir()) {
-            return Err(Failure::Invalid(format!("{} is no folder to extract to", folder.display())));
-        }
+        let _folder = extract.as_deref().map(Folder::make).transpose()?;
         let output = self.create(output)?;
-        if let Some(folder) = extract {
+        if let Some(folder) = &extract {
             return self.run_collect(Collect::fetch(id).extract(folder), output, None);
         }
         warn_of_zip(output.0.path());
@@ -277,6 +277,7 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
             {
                 Failure::Invalid(format!("{} exists; give --force to replace it", path.display()))
             }
+            Error::File { path, error } if error.kind() == ErrorKind::NotFound => no_folder(&path),
             error => Failure::invalid(&error),
         })
     }

@@ -90,6 +90,11 @@ fn chain(error: &dyn StdError) -> String {
     message
 }
 
+/// A file cannot be made for want of its folder.
+pub(crate) fn no_folder(of: &Path) -> Failure {
+    Failure::Invalid(format!("there is no folder {}", of.parent().unwrap_or(of).display()))
+}
+
 /// A text that may come from elsewhere, without what could steer a terminal or turn the writing around.
 pub(crate) fn harmless(text: &str) -> String {
     let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');

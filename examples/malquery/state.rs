@@ -9,7 +9,7 @@ use serde::Serialize;
 use tempfile::NamedTempFile;
 
 use crate::interrupt::Scratch;
-use crate::output::Failure;
+use crate::output::{Failure, no_folder};
 
 /// Where the state of a job is kept.
 pub(crate) struct State {
@@ -48,12 +48,13 @@ impl Lock {
         lock.push(".lock");
         let path = of.with_file_name(lock);
         let take = || loop {
-            let file = File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)
-                .map_err(|error| refuse(&error))?;
+            let file =
+                File::options().create(true).truncate(false).write(true).open(&path).map_err(|error| {
+                    match error.kind() {
+                        ErrorKind::NotFound => no_folder(of),
+                        _ => refuse(&error),
+                    }
+                })?;
             match file.try_lock() {
                 Ok(()) if is_same(&file, &path) => return Ok(file),
                 // Its holder has just removed it.
