@@ -133,9 +133,7 @@ fn seed() -> u64 {
     RandomState::new().hash_one(())
 }
 
-async fn run() -> Result<(), Box<dyn Error>> {
-    let patterns: Vec<Pattern> =
-        std::env::args().skip(1).map(|text| text.parse()).collect::<Result<_, _>>()?;
+async fn run(patterns: Vec<Pattern>) -> Result<(), Box<dyn Error>> {
     let Settings { base, credentials } = Settings::from_env()?;
     let session = Session::new(Auth::new(base, credentials))?;
 
@@ -152,6 +150,12 @@ async fn run() -> Result<(), Box<dyn Error>> {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    let patterns: Vec<Pattern> =
+        std::env::args().skip(1).map(|text| text.parse()).collect::<Result<_, _>>()?;
+    if patterns.is_empty() {
+        eprintln!("usage: async_driver TYPE:VALUE..., such as ascii:CrowdStrike");
+        std::process::exit(2);
+    }
     // reqwest is built without a provider of cryptography, so that this needs no C++ compiler and no cmake.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let run = async {
@@ -159,7 +163,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         fn is_send<T: Send>(future: T) -> T {
             future
         }
-        is_send(run()).await
+        is_send(run(patterns)).await
     };
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run)
 }

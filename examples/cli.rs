@@ -390,6 +390,20 @@ fn invalid_input_is_refused_before_anything_is_sent() {
 }
 
 #[test]
+fn what_a_command_costs_is_said_before() {
+    let help =
+        |command: &str| demo(&[command, "--help"]).stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    let collect = help("collect");
+    assert!(collect.contains("Costs a download for each sample, and with --rule a hunt."), "{collect}");
+    assert!(collect.contains("Without --limit everything that is found is downloaded"), "{collect}");
+    assert!(collect.contains("A hunt may take an hour: --timeout 3600"), "{collect}");
+    let serve = help("serve");
+    for setting in ["FALCON_BASE_URL", "FALCON_CLIENT_ID", "FALCON_CLIENT_SECRET"] {
+        assert!(serve.contains(&format!("{setting}=...")), "{serve}");
+    }
+}
+
+#[test]
 fn settings_that_are_half_set_or_wrong_are_refused() {
     let refused = |pairs: &[(&str, &str)], args: &[&str]| {
         let run = run(command(args).envs(pairs.iter().copied()));
@@ -1012,6 +1026,10 @@ fn an_asynchronous_driver_runs_the_same_flows() {
     let asked = server.asked();
     assert_eq!(asked.iter().filter(|line| line.ends_with("/oauth2/token")).count(), 1, "{asked:?}");
     assert_eq!(asked.iter().filter(|line| line.contains("exact-search")).count(), 1, "{asked:?}");
+    let mut without = example("async_driver", &server);
+    let usage = without.output().unwrap();
+    assert!(usage.stderr.starts_with(b"usage: async_driver TYPE:VALUE"));
+    assert_eq!((usage.status.code(), server.asked().len()), (Some(2), asked.len()));
 }
 
 /// Ends a command with Ctrl-C as soon as it has come so far.

@@ -16,8 +16,8 @@ use crate::output::quoted;
 ///
 /// Credentials come from FALCON_CLIENT_ID and FALCON_CLIENT_SECRET; FALCON_CLOUD, FALCON_BASE_URL and
 /// FALCON_MEMBER_CID are read, too, and an option beats them. Without credentials, or with --corpus, it runs offline: a
-/// stand-in for MalQuery searches your own files. Standard output is one JSON document; everything else goes to standard
-/// error.
+/// stand-in for MalQuery searches your own files. Standard output is one JSON document when it succeeds, and nothing when
+/// it fails, unless there are samples to tell of all the same; everything else goes to standard error.
 #[derive(Debug, Parser)]
 #[command(name = "malquery", version)]
 pub(crate) struct Cli {
@@ -60,7 +60,7 @@ pub(crate) struct Session {
     #[arg(long, value_name = "SECONDS", global = true, default_value = "5", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) poll_interval: Duration,
 
-    /// The time the whole command may take.
+    /// The time the whole command may take. A hunt may take an hour: --timeout 3600.
     #[arg(long, value_name = "SECONDS", global = true, default_value = "600", value_parser = seconds, allow_negative_numbers = true)]
     pub(crate) timeout: Duration,
 
@@ -132,7 +132,8 @@ pub(crate) enum Local {
 
     /// Serves a stand-in for MalQuery, over the files of --corpus, to any client on this machine, until Ctrl-C.
     ///
-    /// Prints its address, and the credentials it takes as lines FALCON_CLIENT_ID=... and FALCON_CLIENT_SECRET=...
+    /// Prints its address, and three settings for whoever is to ask it, as lines FALCON_BASE_URL=..., FALCON_CLIENT_ID=...
+    /// and FALCON_CLIENT_SECRET=... With the output in a file: export $(grep FALCON_ FILE)
     Serve {
         /// The port to listen at; 0 is any that is free.
         #[arg(long, value_name = "N", default_value_t = 0)]
@@ -237,11 +238,13 @@ pub(crate) enum Call {
         extract: Option<PathBuf>,
     },
 
-    /// Does it all: searches, schedules the download, waits, fetches the archive, and unpacks it.
+    /// Does it all: searches, schedules the download, waits, fetches the archive, and unpacks it. Costs a download for each
+    /// sample, and with --rule a hunt.
+    ///
+    /// Without --limit everything that is found is downloaded, and each sample is a download of the month.
     Collect {
         #[command(flatten)]
         job: CollectJob,
-        /// A sample costs a download, so give a --limit, too.
         #[command(flatten)]
         options: Options,
         /// The folder for the archive, `samples.zip`, and for the samples, each in a file named by its SHA-256.
@@ -275,7 +278,7 @@ pub(crate) struct CollectJob {
 
 #[derive(Debug, Args)]
 pub(crate) struct Wait {
-    /// Waits until the job is done, and prints its results.
+    /// Waits until the job is done, and prints its results. For a hunt, which may take an hour, give a longer --timeout.
     #[arg(long)]
     pub(crate) wait: bool,
 

@@ -1,8 +1,9 @@
 //! The `malquery` command line: every operation of MalQuery, and the whole job in one command.
 //!
-//! It is an example of the client, and meant to be used: standard output is exactly one JSON document, messages
-//! go to standard error, and it exits with 0 when it is done, with 2 for input that was refused before anything
-//! was sent, and with 1 for everything else. `serve` alone prints lines instead, and goes on.
+//! It is an example of the client, and meant to be used: standard output is exactly one JSON document when it
+//! succeeds, messages go to standard error, and it exits with 0 when it is done, with 2 for input that was refused
+//! before anything was sent, and with 1 for everything else. Then standard output is empty, unless an archive is not
+//! complete: what is in it is told. `serve` prints lines instead, and goes on, and `lookup` a table on a terminal.
 
 mod args;
 mod collect;
