@@ -8,9 +8,10 @@ use crate::types::Sha256;
 /// Downloads one sample. What arrives is the raw, unencrypted malware.
 ///
 /// `GET /malquery/entities/download-files/v1?ids=…` (operation id `GetMalQueryDownloadV1`, also known as
-/// `get_download`). Scope `malquery:read`. **Costs one download of the monthly quota.** Whether a failed one
-/// counts is not documented; it is a GET, and tried again after a failure like the others. Where that is not wanted,
-/// [`RetryPolicy::never`](crate::flow::RetryPolicy::never) is for it. Errors 400, 401, 403, 404, 429, 500.
+/// `get_download`). Scope `malquery:read`. **Costs one download of the monthly quota.** Whether a download that fails
+/// counts is not documented. It is a GET, and tried again until the head of the reply is there; `Client::save` begins anew
+/// when its bytes break off. Where that is not wanted, [`RetryPolicy::never`](crate::flow::RetryPolicy::never) is for it.
+/// Errors 400, 401, 403, 404, 429, 500.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GetDownload {
     sha256: Sha256,
