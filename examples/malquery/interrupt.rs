@@ -110,8 +110,8 @@ pub(crate) fn submitting(under_way: bool) {
     gate().wait_for = under_way.then_some(WaitFor::Reply);
 }
 
-/// A transport that knows when a submission goes out, and a download comes, and a clock: if Ctrl-C came during a submission that was refused,
-/// there is neither a pause nor another attempt.
+/// A transport that knows when a submission goes out and when a download comes, and a clock. If Ctrl-C came while a
+/// submission was under way that was refused, there is neither a pause nor another attempt.
 pub(crate) struct Interruptible<T>(pub(crate) T);
 
 impl<T: Transport> Transport for Interruptible<T> {
@@ -171,9 +171,10 @@ fn begin_submission() -> bool {
 /// What is said of a job that did not go out.
 pub(crate) const NOT_SUBMITTED: &str = "nothing was submitted";
 
+/// Ends the process if Ctrl-C came and what it waited for is over.
 fn end_if_stopped() {
     let mut gate = gate();
-    if gate.stopped {
+    if gate.stopped && gate.wait_for.is_none() {
         gate.exiting = true;
         drop(gate);
         end();
