@@ -61,6 +61,7 @@ pub fn script(replies: impl IntoIterator<Item = Reply>) -> Cassette {
         answer: reply.answer,
         times: reply.times,
         repeat_last: reply.repeat_last,
+        any_number: false,
     };
     Cassette {
         name: "the script".into(),
@@ -79,7 +80,12 @@ impl Cassette {
         let name = path.display().to_string();
         let whole = |message: &str, source| CassetteError::whole(&name, message, source);
         let bytes = std::fs::read(path).map_err(|error| whole("the file could not be read", Some(error)))?;
-        let text = String::from_utf8(bytes).map_err(|_| whole("the file is not UTF-8", None))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let mut refused = whole("the file is not UTF-8", None);
+            let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            refused.0.place = Some(json::line_column(&String::from_utf8_lossy(valid), valid.len()));
+            refused
+        })?;
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
@@ -100,6 +106,18 @@ impl Cassette {
     /// played. For scripts, and for cassettes without a recorded token.
     pub fn with_tokens(mut self) -> Self {
         self.tokens = true;
+        self
+    }
+
+    /// Lets the recorded tokens be asked for as often as it takes: that depends on how fast the program and its clock are,
+    /// not on what the program does.
+    pub(crate) fn with_any_number_of_tokens(mut self) -> Self {
+        let mut interactions = self.interactions.to_vec();
+        for interaction in interactions.iter_mut().filter(|interaction| interaction.is_for_tokens()) {
+            interaction.any_number =
+                matches!(&interaction.answer, Answer::Response { status, .. } if status.is_success());
+        }
+        self.interactions = interactions.into();
         self
     }
 }
@@ -367,6 +385,7 @@ fn interaction(mut at: At<'_>) -> Result<Interaction> {
         answer,
         times,
         repeat_last: at.get("repeat_last")?.map(|value| value.boolean()).transpose()?.unwrap_or(false),
+        any_number: false,
     })
 }
 

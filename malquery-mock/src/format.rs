@@ -66,19 +66,23 @@
 //!   `content-disposition`, `content-length` (not of JSON), `content-type`, `location`,
 //!   `x-cs-region` and `x-cs-traceid`. When a reply says when to try again, in whatever way, `retry-after` with the
 //!   seconds from then.
-//! - A body as `json`, `form` or `text` if it is that, else as `base64`. A reply of more than 64 KiB lies in a file,
-//!   in the folder beside the cassette that has its name with `.bodies` behind. While it is recorded it is in memory.
+//! - A body as `json`, `text` or, of a request, `form` if it is that, else as `base64`. A reply of more than 64 KiB lies in a
+//!   file, in the folder beside the cassette that has its name with `.bodies` behind. While it is recorded it is in memory.
 //!   `query_time` of a reply is 0, since it is another each time.
+//! - A sample or an archive as it came. **It is malware**, so the files are readable by their owner alone. Record from a
+//!   stand-in, or do not commit it.
 //! - A body that was not read to its end, or broke, as what was read of it and `truncate_after`.
 //! - An error of the transport as the `error` that is the same to a client; one that is none of them is refused.
 //! - Equal exchanges in a row once, with `times`. Trace ids do not count for that.
 //!
-//! **Secrets are replaced** by their names, such as `[client_secret]`, and wherever a reply repeats them. A secret is
+//! **Secrets are replaced** by their names, such as `[client_secret]` (a number of a reply by 0), and wherever a reply repeats
+//! them, but in samples. A secret is
 //!
 //! - the value of a field that is named like one, in forms, queries, `location` and JSON of any depth: credentials,
 //!   tokens, CIDs, API keys, signatures, passwords (`clientSecret`, `x-api-key` and `X-Amz-Signature` are such names);
 //! - everything in a reply of `/oauth2` but `token_type`, `expires_in`, `scope`, `meta` and errors;
-//! - what stands in `authorization`, in cookies, in headers that are marked sensitive, and before the host of a URL;
+//! - what stands in `authorization`, in cookies, in headers that are marked sensitive or named like a secret, and before the
+//!   host of a URL;
 //! - the payload and the signature of a token that is a JWT.
 //!
 //! Trace, request and user ids
@@ -89,16 +93,18 @@
 //! **Then everything that is to be written is searched** for each of these values, in any case of ASCII letters, plain,
 //! URL-encoded, escaped as in JSON, YARA and HTML, hexadecimal, in base64 and as wide text, also within each other
 //! (up to three of them, and fewer in what is large). If one is found, say in a YARA rule, nothing is written, and
-//! the error tells where and what kind of value it is.
+//! the error tells where and what kind of value it is. The same holds for what cannot be searched in good time: a text that
+//! is escaped more than 16 times in the same way, or becomes 256 MiB in all when it is decoded.
 //!
 //! **Nothing is written either** for what may hold a secret that is not known: a body that names one and cannot be read,
-//! one that is compressed, a reply of `/oauth2` that is no JSON, a text such as `access_token: abc` in a string of JSON
-//! (but not in a YARA rule or a pattern), also in base64, and whatever has the shape of a JWT.
+//! one that is compressed, a reply of `/oauth2` that is no JSON, a text such as `access_token: abc` or
+//! `https://user:abc@host` in a string of JSON (but not in a YARA rule or a pattern), a path, a query or a header, also in
+//! base64, and whatever has the shape of a JWT.
 //!
 //! **What is not found:** secrets of less than 4 bytes are replaced where they have a name, and not searched for, as
 //! they are part of any text. (Those of less than 8 are not replaced in the midst of a reply, but found there, and then
 //! nothing is written.) A secret that nothing names, that is never sent as one, and that is no JWT is a text like any
-//! other. What is compressed, such as the content of a zip, is not searched, and no sample is searched for names. Read
+//! other. Of two secrets that overlap in a text the second may keep its end. What is compressed, such as the content of a zip, is not searched, and no sample is searched for names. Read
 //! a cassette before you commit it.
 //!
 //! # What stays the same
@@ -119,3 +125,6 @@
 //! - the **body**: JSON and forms by their meaning, others by their bytes. A recorded request without a body
 //!   answers only requests without one. In a form, a recorded value such as `[client_secret]` (lower case and
 //!   underscores in square brackets) stands for any value, and so it does for secrets in queries and JSON.
+//!
+//! A [`Session`](crate::Session) gives recorded tokens as often as they are asked for: how many a run takes is for the clock
+//! to say.

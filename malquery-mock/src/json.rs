@@ -11,6 +11,8 @@ use crate::secret::{is_placeholder, is_secret_field};
 
 /// How deep arrays and objects may nest.
 const MAX_DEPTH: usize = 100;
+/// How deep a body stands in a cassette.
+const BODY_DEPTH: usize = 5;
 /// How long a line of a file becomes, unless one value alone is longer.
 const MAX_LINE: usize = 110;
 
@@ -44,6 +46,12 @@ impl Json {
     pub(crate) fn parse(text: &str) -> Result<Self, JsonError> {
         let raw = read::<&RawValue>(text, text, "")?;
         build(text, raw.get(), &mut String::new(), 0)
+    }
+
+    /// Reads a document that is to stand in a cassette, and must not be deeper than a cassette may be.
+    pub(crate) fn parse_body(text: &str) -> Result<Self, JsonError> {
+        let raw = read::<&RawValue>(text, text, "")?;
+        build(text, raw.get(), &mut String::new(), BODY_DEPTH)
     }
 
     /// What kind of value it is, for messages.
@@ -217,8 +225,8 @@ impl Json {
     }
 
     /// Writes it over several lines. A text of several lines becomes a block, whose end is on a line of its own
-    /// if the text ends with a newline. The values of keys that `hide` names are left out.
-    pub(crate) fn pretty(&self, indent: usize, hide: &dyn Fn(&str) -> bool, out: &mut String) {
+    /// if the text ends with a newline.
+    pub(crate) fn pretty(&self, indent: usize, out: &mut String) {
         let inner = " ".repeat(indent + 2);
         let outer = " ".repeat(indent);
         match &self.value {
@@ -227,7 +235,7 @@ impl Json {
                 for (index, item) in items.iter().enumerate() {
                     out.push_str(if index == 0 { "\n" } else { ",\n" });
                     out.push_str(&inner);
-                    item.pretty(indent + 2, hide, out);
+                    item.pretty(indent + 2, out);
                 }
                 out.push_str(&format!("\n{outer}]"));
             }
@@ -236,11 +244,7 @@ impl Json {
                 for (index, (key, value)) in members.iter().enumerate() {
                     out.push_str(if index == 0 { "\n" } else { ",\n" });
                     out.push_str(&format!("{inner}{}: ", quote(key)));
-                    if hide(key) {
-                        out.push_str("\"[redacted]\"");
-                    } else {
-                        value.pretty(indent + 2, hide, out);
-                    }
+                    value.pretty(indent + 2, out);
                 }
                 out.push_str(&format!("\n{outer}}}"));
             }
@@ -571,10 +575,10 @@ mod tests {
     }
 
     #[test]
-    fn a_document_is_shown_over_several_lines_without_what_is_hidden() {
-        let text = r#"{"a":[1,[],{"b":null}],"secret":[1],"lines":"x\ny\n","none":{}}"#;
+    fn a_document_is_shown_over_several_lines() {
+        let text = r#"{"a":[1,[],{"b":null}],"lines":"x\ny\n","none":{}}"#;
         let mut out = String::new();
-        Json::parse(text).unwrap().pretty(0, &|key| key == "secret", &mut out);
+        Json::parse(text).unwrap().pretty(0, &mut out);
         let lines = [
             "{",
             "  \"a\": [",
@@ -584,7 +588,6 @@ mod tests {
             "      \"b\": null",
             "    }",
             "  ],",
-            "  \"secret\": \"[redacted]\",",
             "  \"lines\": \"\"\"",
             "    x",
             "    y",
@@ -651,7 +654,7 @@ mod tests {
                     let mut out = Vec::new();
                     json.differences(&again, &mut String::new(), &mut out);
                     prop_assert!(out.is_empty());
-                    json.pretty(0, &|_| false, &mut String::new());
+                    json.pretty(0, &mut String::new());
                 }
                 Err(error) => prop_assert!(!lenient || error.message.contains("twice"), "{}", error.message),
             }

@@ -13,6 +13,7 @@ use crate::diff;
 use crate::digest;
 use crate::json::Json;
 use crate::pseudonym;
+use crate::redact::{link_gives_secret, value_gives_secret};
 use crate::secret::{is_placeholder, is_secret_field, names_secret};
 
 pub(crate) type Pairs = Vec<(String, String)>;
@@ -165,10 +166,14 @@ impl<'a> Seen<'a> {
     pub(crate) fn line(&self) -> String {
         let uri = self.request.uri();
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        if !self.query.iter().any(|(name, _)| is_secret_field(name)) {
+        if link_gives_secret(uri.path()) {
+            return format!("{} [a path that is not shown]", self.request.method());
+        }
+        let hidden = |name: &str, value: &str| is_secret_field(name) || value_gives_secret(value);
+        if !self.query.iter().any(|(name, value)| hidden(name, value)) {
             return format!("{} {path}", self.request.method());
         }
-        let shown = |(name, value): &(String, String)| match is_secret_field(name) {
+        let shown = |(name, value): &(String, String)| match hidden(name, value) {
             true => format!("{name}=[redacted]"),
             false => format!("{name}={value}"),
         };
@@ -227,7 +232,7 @@ fn pairs(recorded: &Pairs, sent: &Pairs, placeholders: bool) -> Result<(), Refus
             let show = |values: &[String]| -> Cow<'static, str> {
                 if values.is_empty() {
                     "nothing".into()
-                } else if is_secret_field(name) {
+                } else if is_secret_field(name) || values.iter().any(|value| value_gives_secret(value)) {
                     "[redacted]".into()
                 } else {
                     diff::cut(&values.join(", ")).into()

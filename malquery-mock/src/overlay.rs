@@ -81,13 +81,16 @@ impl Overlay {
     pub fn reply(self, reply: Reply) -> Cassette {
         let Self { mut cassette, id, nth, extra } = self;
         let mut out: Vec<Interaction> = Vec::new();
-        let mut seen = 0;
+        let mut seen = 0_u32;
         let mut found = false;
-        for interaction in cassette.interactions.iter() {
+        let last = cassette.interactions.iter().rposition(|interaction| *interaction.id == *id);
+        for (index, interaction) in cassette.interactions.iter().enumerate() {
             let first = seen;
+            // The last one may answer requests without end.
+            let repeats = interaction.repeat_last && Some(index) == last;
             let hit = *interaction.id == *id && {
-                seen += interaction.times;
-                nth.is_none_or(|nth| (first..seen).contains(&nth))
+                seen = seen.saturating_add(interaction.times);
+                nth.is_none_or(|nth| (first..seen).contains(&nth) || repeats && nth >= first)
             };
             if !hit {
                 out.push(interaction.clone());
@@ -99,18 +102,23 @@ impl Overlay {
                 None if extra => (0, 1),
                 None => (0, interaction.times),
             };
-            let after = interaction.times - before - if extra { 0 } else { over };
+            let after = interaction.times.saturating_sub(before).saturating_sub(if extra { 0 } else { over });
+            let over_all = nth.is_none() && !extra;
             let laid = Interaction {
                 label: format!("what is laid over {}", interaction.label),
                 answer: reply.answer.clone(),
-                repeat_last: interaction.repeat_last && after == 0,
                 ..interaction.clone()
             };
-            let rest = [(before, interaction), (over, &laid), (after, interaction)];
+            // What answers without end is behind the others, also if it need not answer any.
+            let rest = [
+                (before, interaction, false),
+                (over, &laid, over_all && interaction.repeat_last),
+                (after, interaction, !over_all && interaction.repeat_last),
+            ];
             out.extend(
                 rest.into_iter()
-                    .filter(|(times, _)| *times > 0)
-                    .map(|(times, part)| Interaction { times, ..part.clone() }),
+                    .filter(|(times, _, repeat_last)| *times > 0 || *repeat_last)
+                    .map(|(times, part, repeat_last)| Interaction { times, repeat_last, ..part.clone() }),
             );
         }
         if let (false, Some(nth)) = (found, nth) {

@@ -27,6 +27,8 @@ pub(crate) struct Interaction {
     pub(crate) answer: Answer,
     pub(crate) times: u32,
     pub(crate) repeat_last: bool,
+    /// It answers as often as it is asked for, also less often than `times`.
+    pub(crate) any_number: bool,
 }
 
 impl Interaction {
@@ -112,7 +114,7 @@ impl Mock {
             .interactions
             .iter()
             .zip(&state.played)
-            .filter(|(interaction, played)| **played < interaction.times)
+            .filter(|(interaction, played)| **played < interaction.times && !interaction.any_number)
             .map(|(interaction, played)| {
                 format!("\n  {}: {}", interaction.label, interaction.played(*played))
             })
@@ -172,7 +174,9 @@ impl Mock {
             }
         }
         match last {
-            Some(interaction) if interaction.repeat_last => Ok(interaction.answer.clone()),
+            Some(interaction) if interaction.repeat_last || interaction.any_number => {
+                Ok(interaction.answer.clone())
+            }
             last => Err(last),
         }
     }
@@ -351,8 +355,8 @@ pub enum MockError {
     },
     /// Nothing answers this request. The text says why and what to do, over several lines.
     ///
-    /// It counts as surely not sent, which is true: a client may try again, and fails again. What it does about
-    /// it is of no importance, since the guard and [`Mock::check`] raise it again.
+    /// It counts as one that cannot be sent, so a client does not try it again. What a program does about it is of no
+    /// importance, since the guard and [`Mock::check`] raise it again.
     Unmatched(Arc<str>),
 }
 

@@ -65,19 +65,19 @@ impl Log {
         std::mem::take(&mut state.exchanges)
     }
 
-    pub(crate) fn has_ended(&self) -> bool {
-        self.lock().ended
-    }
-
-    /// Notes a request, and then what comes of it.
+    /// Notes a request, and then what comes of it. `None` when the recording has ended: then nothing is sent.
     pub(crate) fn pass<B, E: TransportError>(
         &self,
         request: http::Request<Vec<u8>>,
         written: bool,
         execute: impl FnOnce(http::Request<Vec<u8>>) -> Result<http::Response<B>, E>,
-    ) -> Result<http::Response<Recorded<B>>, E> {
+    ) -> Option<Result<http::Response<Recorded<B>>, E>> {
         let index = {
-            let exchanges = &mut self.lock().exchanges;
+            let state = &mut *self.lock();
+            if state.ended {
+                return None;
+            }
+            let exchanges = &mut state.exchanges;
             exchanges.push(Exchange {
                 method: request.method().clone(),
                 uri: request.uri().clone(),
@@ -103,7 +103,7 @@ impl Log {
         if let Some(exchange) = self.lock().exchanges.get_mut(index) {
             exchange.outcome = outcome;
         }
-        result.map(|response| response.map(|inner| Recorded { inner, log: self.clone(), index }))
+        Some(result.map(|response| response.map(|inner| Recorded { inner, log: self.clone(), index })))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -125,6 +125,8 @@ impl<B: Read> Read for Recorded<B> {
         let outcome = log.exchanges.get_mut(self.index).map(|exchange| &mut exchange.outcome);
         if let Some(Outcome::Reply { headers, body, end, .. }) = outcome {
             match &result {
+                // What broke is not whole because nothing more comes.
+                Ok(0) if matches!(end, End::Broken(_)) => {}
                 Ok(0) if !buffer.is_empty() => *end = End::Whole,
                 Ok(count) => {
                     body.extend_from_slice(&buffer[..(*count).min(buffer.len())]);

@@ -8,12 +8,13 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
-use http::{HeaderMap, Uri, header};
+use http::{HeaderMap, HeaderValue, Uri, header};
 use url::form_urlencoded;
 
 use crate::json::{self, Json, Value};
 use crate::matching::{self, Pairs};
 use crate::pseudonym;
+use crate::record::{Exchange, Outcome};
 use crate::secret::{self, secret_name};
 
 /// Shorter secrets are replaced where they have a name, and not looked for elsewhere: they are part of any text.
@@ -27,6 +28,10 @@ const LAYERS: [u32; 3] = [3, 2, 1];
 /// Digits of an id that is the same with and without dashes.
 const MIN_UNDASHED: usize = 16;
 const LARGE: usize = 128 * 1024;
+/// How often a text may be escaped in the same way. Hostile ones are escaped a thousand times, to keep who reads them busy.
+const MAX_ROUNDS: u32 = 16;
+/// How many bytes of what was decoded are looked through.
+const MAX_DECODED: usize = 256 * 1024 * 1024;
 /// Fewer characters of base64 hold no secret.
 const MIN_BASE64: usize = 6;
 
@@ -41,9 +46,11 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// Characters that the parts of a JWT have at least.
 const MIN_JWT_PART: usize = 16;
 
-/// Bytes of the longest character reference, such as `#x10ffff`.
-const MAX_ENTITY: usize = 10;
+/// Bytes of the longest character reference, such as `#x10ffff`, with zeros before.
+const MAX_ENTITY: usize = 24;
 
+/// What is shown in the place of a secret.
+const REDACTED: &str = "[redacted]";
 const TRACE_ID: &str = "x-cs-traceid";
 const QUERY_TIME: &str = "query_time";
 /// The fields that hold what is searched for.
@@ -101,8 +108,9 @@ pub(crate) enum Content {
 }
 
 impl Content {
-    /// Reads a body. An `exact` one is kept to the byte, whatever it is.
-    pub(crate) fn read(headers: &HeaderMap, body: &[u8], exact: bool) -> Self {
+    /// Reads a body. An `exact` one is kept to the byte, whatever it is; and a reply is no form, which would be written
+    /// in another way than it came.
+    pub(crate) fn read(headers: &HeaderMap, body: &[u8], side: Side, exact: bool) -> Self {
         let media =
             headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -114,11 +122,11 @@ impl Content {
                 if !exact
                     && (media.contains("json") || plain && text.trim_start().starts_with(['{', '['])) =>
             {
-                if let Ok(json) = Json::parse(text) {
+                if let Ok(json) = Json::parse_body(text) {
                     return Self::Json(json);
                 }
             }
-            Some(text) if !exact && media == "application/x-www-form-urlencoded" => {
+            Some(text) if side == Side::Request && media == "application/x-www-form-urlencoded" => {
                 return Self::Form(form_urlencoded::parse(text.as_bytes()).into_owned().collect());
             }
             _ => {}
@@ -166,10 +174,10 @@ impl Redaction {
             let bytes = value.as_bytes();
             if *name == header::AUTHORIZATION || *name == header::PROXY_AUTHORIZATION {
                 self.authorization(bytes);
-            } else if value.is_sensitive() {
-                self.secret(bytes, "sensitive header");
             } else if *name == header::COOKIE {
                 self.cookie(bytes);
+            } else {
+                self.header(name.as_str(), value);
             }
         }
         self.see(body, Side::Request);
@@ -179,6 +187,8 @@ impl Redaction {
         for (name, value) in headers {
             if *name == header::SET_COOKIE {
                 self.cookie(value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default());
+            } else if *name == header::AUTHORIZATION {
+                self.authorization(value.as_bytes());
             } else if value.is_sensitive() {
                 self.secret(value.as_bytes(), "sensitive header");
             } else if *name == header::LOCATION
@@ -193,13 +203,23 @@ impl Redaction {
                 {
                     self.field(&name, &value);
                 }
-            } else if name == TRACE_ID
-                && let Ok(value) = value.to_str()
-            {
-                self.id(value, false);
+            } else if name == TRACE_ID {
+                value.to_str().into_iter().for_each(|value| self.id(value, false));
+            } else {
+                self.header(name.as_str(), value);
             }
         }
         self.see(body, side);
+    }
+
+    /// The same of an exchange whose bodies are not needed.
+    pub(crate) fn see_exchange(&mut self, exchange: &Exchange) {
+        let Exchange { uri, headers, body, .. } = exchange;
+        self.see_request(uri, headers, &Content::read(headers, body, Side::Request, false));
+        if let Outcome::Reply { headers, body, .. } = &exchange.outcome {
+            let side = Side::of_reply(uri.path());
+            self.see_reply(side, headers, &Content::read(headers, body, side, false));
+        }
     }
 
     fn see(&mut self, body: &Content, side: Side) {
@@ -243,6 +263,14 @@ impl Redaction {
         }
     }
 
+    fn header(&mut self, name: &str, value: &HeaderValue) {
+        if value.is_sensitive() {
+            self.secret(value.as_bytes(), "sensitive header");
+        } else if let Some(name) = secret_name(name) {
+            self.secret(value.as_bytes(), name);
+        }
+    }
+
     /// What stands in a URL before the host.
     fn user(&mut self, user: &str) {
         let (name, password) = user.split_once(':').unwrap_or(("", user));
@@ -276,7 +304,7 @@ impl Redaction {
             self.secret(value.trim_ascii(), "authorization");
             for word in value.split(u8::is_ascii_whitespace) {
                 self.secret(word, "authorization");
-                if let Ok(decoded) = BASE64.decode(word)
+                if let Some(decoded) = decode_base64(word)
                     && decoded.contains(&b':')
                 {
                     self.basic(&decoded);
@@ -290,7 +318,7 @@ impl Redaction {
         }
         self.secret(rest, "authorization");
         if scheme == "Basic"
-            && let Ok(decoded) = BASE64.decode(rest)
+            && let Some(decoded) = decode_base64(rest)
         {
             self.basic(&decoded);
         }
@@ -310,7 +338,10 @@ impl Redaction {
 
     fn cookie(&mut self, value: &[u8]) {
         for pair in value.split(|byte| *byte == b';') {
-            self.secret(split_once(pair, b'=').map_or(pair, |(_, value)| value).trim_ascii(), "cookie");
+            let value = split_once(pair, b'=').map_or(pair, |(_, value)| value).trim_ascii();
+            self.secret(value, "cookie");
+            let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+            quoted.into_iter().for_each(|value| self.secret(value, "cookie"));
         }
     }
 
@@ -367,11 +398,7 @@ impl Redaction {
         let (values, others): (Vec<_>, Vec<_>) = secrets
             .filter_map(|(value, what)| Some((std::str::from_utf8(value).ok()?, what)))
             .flat_map(|(value, what)| {
-                let quoted = json::quote(value);
-                let form: String = form_urlencoded::byte_serialize(value.as_bytes()).collect();
-                let url = form.replace('+', "%20");
-                [value, &quoted[1..quoted.len() - 1], &form, &url]
-                    .map(|text| (text.to_owned(), format!("[{}]", what.replace(' ', "_"))))
+                notations(value).map(|text| (text, format!("[{}]", what.replace(' ', "_"))))
             })
             .chain(
                 self.ids.iter().filter(|(id, _)| pseudonym::is_id(id)).map(|(a, b)| (a.clone(), b.clone())),
@@ -496,6 +523,8 @@ impl Redaction {
                     })
                     .collect(),
             ),
+            // Who reads a number is to read one when it is played, too.
+            Value::Number(_) if secret.is_some() && is_reply => return Json::number(0),
             Value::String(_) | Value::Number(_) if secret.is_some() => {
                 Value::String(format!("[{}]", secret.unwrap_or_default()))
             }
@@ -513,6 +542,56 @@ impl Redaction {
         }
     }
 
+    /// A text that is to be shown, without secrets.
+    pub(crate) fn hide(&self, text: &str) -> String {
+        let secrets = self.secrets.keys().filter(|value| value.len() >= MIN_REPLACED);
+        let secrets: Vec<_> =
+            secrets.filter_map(|value| std::str::from_utf8(value).ok()).flat_map(notations).collect();
+        let finder = AhoCorasick::builder()
+            .ascii_case_insensitive(true)
+            .match_kind(MatchKind::LeftmostLongest)
+            .build(&secrets);
+        match finder {
+            Ok(finder) => finder.replace_all(text, &vec![REDACTED; secrets.len()]),
+            Err(_) => REDACTED.into(),
+        }
+    }
+
+    /// A document that is to be shown, without secrets.
+    pub(crate) fn hidden(&self, json: &Json, side: Side) -> Json {
+        if side.whole(json).is_some() {
+            return Json::string(REDACTED);
+        }
+        let within = side.within();
+        match &json.value {
+            Value::Array(items) => Json::array(items.iter().map(|item| self.hidden(item, side))),
+            Value::Object(members) => Json::object(members.iter().map(|(key, value)| {
+                let nothing = ["null", "[]", "{}"].contains(&value.to_string().as_str());
+                let value = match side.secret(key) {
+                    Some(_) if nothing => value.clone(),
+                    Some(_) => Json::string(REDACTED),
+                    None if SEARCHES.contains(&key.as_str()) => value.clone(),
+                    None => self.hidden(value, within),
+                };
+                (key.as_str(), value)
+            })),
+            Value::String(text) => {
+                let shown = Json::string(self.hide(text));
+                if gives_secret_in(&shown, None) { Json::string(REDACTED) } else { shown }
+            }
+            _ => json.clone(),
+        }
+    }
+
+    /// A text of others in a message, such as what a transport says of an error.
+    pub(crate) fn shown(&self, text: &str) -> String {
+        let text = self.text(text.to_owned());
+        match self.scan(text.as_bytes()) {
+            Ok(()) if !text_gives_secret(&text) => text,
+            _ => "[not shown, since it holds a secret]".into(),
+        }
+    }
+
     /// Looks for everything that was replaced, in every encoding.
     pub(crate) fn scan(&self, bytes: &[u8]) -> Result<(), Leak> {
         let [part_of_names, others] = &self.needles;
@@ -522,14 +601,23 @@ impl Redaction {
             Ok(_) => text,
             Err(_) => binary,
         };
+        let mut budget = MAX_DECODED;
         if !others.is_empty() {
-            look(bytes, others, layers)?;
+            look(bytes, others, layers, None, &mut budget)?;
         }
         if !part_of_names.is_empty() {
-            look(&without_names(bytes), part_of_names, layers)?;
+            look(&without_names(bytes), part_of_names, layers, None, &mut budget)?;
         }
         Ok(())
     }
+}
+
+/// A secret as it may stand in a text: as it is, in JSON, in a form, and in a URL.
+fn notations(value: &str) -> [String; 4] {
+    let quoted = json::quote(value);
+    let form: String = form_urlencoded::byte_serialize(value.as_bytes()).collect();
+    let url = form.replace('+', "%20");
+    [value.to_owned(), quoted[1..quoted.len() - 1].to_owned(), form, url]
 }
 
 /// A URI reference by its parts: it may be relative, and have a fragment.
@@ -579,6 +667,22 @@ fn quoted(text: &str) -> Option<Json> {
     if text.starts_with(['{', '[', '"']) { Json::parse(text).ok() } else { None }
 }
 
+/// Whether a part of a URI or a header may hold a secret. A value may be a document, or a URI again.
+pub(crate) fn value_gives_secret(value: &str) -> bool {
+    gives_secret_in(&Json::string(value), None)
+}
+
+/// Whether the path or the query of a URI reference gives a secret.
+pub(crate) fn link_gives_secret(link: &str) -> bool {
+    let link = Link::new(link);
+    let path = [link.before, link.after].concat();
+    let pairs = [link.query, link.fragment].map(|pairs| form_urlencoded::parse(pairs.as_bytes()));
+    text_gives_secret(&path)
+        || pairs.into_iter().flatten().any(|(name, value)| {
+            text_gives_secret(&name) || secret_name(&name).is_none() && value_gives_secret(&value)
+        })
+}
+
 /// Whether a body that is to be written may have a secret in a place where it was not found.
 pub(crate) fn gives_secret(content: &Content) -> bool {
     match content {
@@ -605,14 +709,17 @@ fn gives_secret_in(json: &Json, name: Option<&str>) -> bool {
             Some(inner) => gives_secret_in(&inner, None),
             None => text_gives_secret(text),
         },
-        Value::Number(_) => name.is_some(),
+        Value::Number(digits) => name.is_some() && **digits != *"0",
         Value::Null | Value::Bool(_) => false,
     }
 }
 
-/// Whether a text gives a secret, also in base64, or has a JWT in it.
+/// Whether a text gives a secret, also URL-encoded or in base64, or has a JWT in it.
 fn text_gives_secret(text: &str) -> bool {
-    secret::gives_secret(text) || has_jwt(text) || {
+    let decoded = percent(text.as_bytes(), false);
+    let escaped =
+        matches!(decoded, Cow::Owned(_)) && secret::gives_secret(&String::from_utf8_lossy(&decoded));
+    secret::gives_secret(text) || escaped || has_jwt(text) || {
         let gives = |decoded: Vec<u8>| {
             let text = String::from_utf8_lossy(&decoded);
             if secret::gives_secret(&text) { Err(Leak { what: "text in base64" }) } else { Ok(()) }
@@ -727,30 +834,61 @@ fn undashed(value: &[u8]) -> Option<Vec<u8>> {
     (digits.len() >= MIN_UNDASHED && digits.iter().all(u8::is_ascii_hexdigit)).then_some(digits)
 }
 
-/// Looks into bytes, and into what they are when they are decoded.
-fn look(bytes: &[u8], needles: &Needles, layers: u32) -> Result<(), Leak> {
+/// What undoes one kind of escape, if there is something to undo.
+type Decoder = fn(&[u8]) -> Cow<'_, [u8]>;
+
+const DECODERS: [Decoder; 6] =
+    [unescape, entities, narrow, joined, |bytes| percent(bytes, false), |bytes| percent(bytes, true)];
+
+/// Looks into bytes, and into what they are when they are decoded. What a decoder gave was decoded by it as often as it can
+/// be, so it is not `last` given to it again.
+fn look(
+    bytes: &[u8],
+    needles: &Needles,
+    layers: u32,
+    last: Option<usize>,
+    budget: &mut usize,
+) -> Result<(), Leak> {
     needles.find(bytes)?;
     if layers == 0 {
         return Ok(());
     }
-    let mut found = |decoded: Vec<u8>| look(&decoded, needles, layers - 1);
-    let all = [
-        decode_all(bytes, unescape),
-        decode_all(bytes, entities),
-        decode_all(bytes, narrow),
-        decode_all(bytes, joined),
-        decode_all(bytes, |bytes| percent(bytes, false)),
-        decode_all(bytes, |bytes| percent(bytes, true)),
-    ];
-    all.into_iter().flatten().try_for_each(&mut found)?;
-    hex_runs(bytes).into_iter().filter(|decoded| decoded.len() > 1).try_for_each(&mut found)?;
-    base64_runs(bytes, found)
+    for (index, decode) in DECODERS.iter().enumerate().filter(|(index, _)| Some(*index) != last) {
+        let mut decoded = Cow::Borrowed(bytes);
+        for round in 0.. {
+            let next = match decode(&decoded) {
+                Cow::Owned(next) if next != *decoded => next,
+                _ => break,
+            };
+            if round == MAX_ROUNDS {
+                return Err(Leak { what: "text that is escaped too often to be searched" });
+            }
+            spend(budget, &next)?;
+            look(&next, needles, layers - 1, Some(index), budget)?;
+            decoded = next.into();
+        }
+    }
+    for decoded in hex_runs(bytes).into_iter().filter(|decoded| decoded.len() > 1) {
+        spend(budget, &decoded)?;
+        look(&decoded, needles, layers - 1, None, budget)?;
+    }
+    base64_runs(bytes, |decoded| {
+        spend(budget, &decoded)?;
+        look(&decoded, needles, layers - 1, None, budget)
+    })
 }
 
-/// Hexadecimal digits as bytes, also with spaces between as in a YARA rule, wherever in them a byte may begin.
+/// Takes the work of searching what was decoded from what there is left.
+fn spend(budget: &mut usize, decoded: &[u8]) -> Result<(), Leak> {
+    let left = budget.checked_sub(decoded.len());
+    *budget = left.ok_or(Leak { what: "text with too many encodings to be searched" })?;
+    Ok(())
+}
+
+/// Hexadecimal digits as bytes, also with spaces, colons or dashes between as in a YARA rule, wherever in them a byte may begin.
 fn hex_runs(bytes: &[u8]) -> [Vec<u8>; 2] {
     let mut decoded = [const { Vec::new() }; 2];
-    let belongs = |byte: &u8| byte.is_ascii_hexdigit() || byte.is_ascii_whitespace();
+    let belongs = |byte: &u8| byte.is_ascii_hexdigit() || byte.is_ascii_whitespace() || b":-".contains(byte);
     for run in bytes.split(|byte| !belongs(byte)).filter(|run| run.len() >= 2 * MIN_SECRET) {
         let digits: Vec<u8> =
             run.iter().filter_map(|byte| char::from(*byte).to_digit(16)?.try_into().ok()).collect();
@@ -791,6 +929,12 @@ fn entities(bytes: &[u8]) -> Cow<'_, [u8]> {
                 "gt" => Some('>'),
                 "quot" => Some('"'),
                 "apos" => Some('\''),
+                "sol" => Some('/'),
+                "plus" => Some('+'),
+                "equals" => Some('='),
+                "colon" => Some(':'),
+                "percnt" => Some('%'),
+                "bsol" => Some('\\'),
                 name => {
                     let digits = name.strip_prefix('#')?;
                     let number = match digits.strip_prefix(['x', 'X']) {
@@ -867,8 +1011,8 @@ fn unescape(bytes: &[u8]) -> Cow<'_, [u8]> {
 
 /// Without the escapes of URLs, if there are any; `plus` is a space in forms.
 fn percent(bytes: &[u8], plus: bool) -> Cow<'_, [u8]> {
-    let escaped = bytes.contains(&b'%') || plus && bytes.contains(&b'+');
-    if !escaped {
+    // Without a plus the one does what the other does.
+    if !bytes.contains(if plus { &b'+' } else { &b'%' }) {
         return bytes.into();
     }
     let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
@@ -896,16 +1040,19 @@ fn percent(bytes: &[u8], plus: bool) -> Cow<'_, [u8]> {
     out.into()
 }
 
-/// All that comes out while what was escaped several times is decoded.
-fn decode_all(bytes: &[u8], decode: impl Fn(&[u8]) -> Cow<'_, [u8]>) -> Vec<Vec<u8>> {
-    let mut all: Vec<Vec<u8>> = Vec::new();
-    loop {
-        let last = all.last().map_or(bytes, Vec::as_slice);
-        match decode(last) {
-            Cow::Owned(decoded) if decoded != last => all.push(decoded),
-            _ => return all,
-        }
-    }
+/// Base64 of the usual or of the URL alphabet.
+fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
+    BASE64.decode(usual_alphabet(text)).ok()
+}
+
+fn usual_alphabet(text: &[u8]) -> Vec<u8> {
+    text.iter()
+        .map(|byte| match byte {
+            b'-' => b'+',
+            b'_' => b'/',
+            byte => *byte,
+        })
+        .collect()
 }
 
 /// Lines put together, if there are several, also in a string of JSON: base64 may be broken into lines.
@@ -933,14 +1080,7 @@ fn base64_runs(bytes: &[u8], mut found: impl FnMut(Vec<u8>) -> Result<(), Leak>)
     let belongs = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_');
     let mut decoded = [const { Vec::new() }; 4];
     for run in bytes.split(|byte| !belongs(byte)).filter(|run| run.len() >= MIN_BASE64) {
-        let usual: Vec<u8> = run
-            .iter()
-            .map(|byte| match byte {
-                b'-' => b'+',
-                b'_' => b'/',
-                byte => *byte,
-            })
-            .collect();
+        let usual = usual_alphabet(run);
         for (start, out) in decoded.iter_mut().enumerate() {
             let part = &usual[start..];
             let part = if part.len() % 4 == 1 { &part[..part.len() - 1] } else { part };

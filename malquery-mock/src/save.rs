@@ -32,6 +32,8 @@ const TRACE_ID: &str = "x-cs-traceid";
 /// How gzip and zstd begin.
 const COMPRESSED: [&[u8]; 2] = [b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd"];
 
+const INTERACTIONS: &str = "\"interactions\":";
+
 /// The text of a cassette when it was read, or `None` if there was no file.
 pub(crate) type Before = Option<String>;
 
@@ -39,10 +41,12 @@ pub(crate) type Before = Option<String>;
 pub(crate) struct Recording {
     path: PathBuf,
     text: String,
-    /// What the file must be, when it is added to.
-    before: Option<Before>,
+    /// What the file was when the session began.
+    before: Before,
     /// Their names below the folder of the cassette.
     files: Vec<(String, Vec<u8>)>,
+    /// Raw malware is for its owner alone.
+    holds_samples: bool,
     /// What the person should know of.
     pub(crate) notes: Vec<String>,
 }
@@ -68,13 +72,14 @@ impl Recording {
         path: &Path,
         exchanges: Vec<Exchange>,
         kept: &[Json],
-        before: Option<Before>,
+        before: Before,
     ) -> Result<Self, String> {
         let folder = body_folder(path)?;
         let mut notes = Vec::new();
         let mut redaction = Redaction::default();
         let read: Vec<_> =
             exchanges.into_iter().map(|exchange| Read::new(exchange, &mut redaction)).collect();
+        let holds_samples = read.iter().any(|read| read.exact && !matches!(read.got, Content::Empty));
         let kept_text = Json::array(kept.iter().cloned()).to_string();
         redaction.assign(&kept_text);
 
@@ -121,8 +126,10 @@ impl Recording {
             files.extend(written.files);
         }
         let text = document(&interactions);
-        redaction.scan(text.as_bytes()).map_err(|found| leak("the file", found))?;
-        Ok(Self { path: path.into(), text, before, files, notes })
+        // What stands before them is of this crate.
+        let (_, recorded) = text.split_once(INTERACTIONS).unwrap_or(("", &text));
+        redaction.scan(recorded.as_bytes()).map_err(|found| leak("the file", found))?;
+        Ok(Self { path: path.into(), text, before, files, holds_samples, notes })
     }
 
     /// Writes it, whole or not at all, unless it is there already.
@@ -146,8 +153,10 @@ impl Recording {
     fn save_in(&self, folder: &Path) -> Result<(), String> {
         let fail = |path: &Path, error: io::Error| format!("{}: {error}", path.display());
         let former = fs::read_to_string(&self.path).ok();
-        if self.before.as_ref().is_some_and(|before| *before != former) {
-            return Err("another session has written it since this one began; append to it again".into());
+        if self.before != former {
+            return Err("another session has written it since this one began; record or append again, one after the other, or \
+                        give each a cassette of its own"
+                .into());
         }
         let unchanged = |name: &str, bytes: &[u8]| fs::read(folder.join(name)).is_ok_and(|old| old == bytes);
         if former.as_deref() == Some(&self.text)
@@ -162,10 +171,13 @@ impl Recording {
                 let parent = path.parent().unwrap_or(folder);
                 fs::create_dir_all(parent).map_err(|error| fail(parent, error))?;
                 made.push(path.clone());
-                write(&path, bytes).map_err(|error| fail(&path, error))?;
+                staged(parent, bytes, self.holds_samples)
+                    .and_then(|file| file.persist(&path).map_err(|error| error.error))
+                    .map_err(|error| fail(&path, error))?;
             }
             // A cassette that could not be read again would be of no use, and the former one might be.
-            let probe = staged(folder, self.text.as_bytes()).map_err(|error| fail(&self.path, error))?;
+            let probe = staged(folder, self.text.as_bytes(), self.holds_samples)
+                .map_err(|error| fail(&self.path, error))?;
             Cassette::load(probe.path()).map_err(|error| {
                 format!("{}: what was recorded is not a cassette: {error}", self.path.display())
             })?;
@@ -214,14 +226,21 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
+    let bodies = folder.join(body_folder(path).map_err(io::Error::other)?);
+    if bodies.exists() && !bodies.is_dir() {
+        return Err(io::Error::new(
+            io::ErrorKind::NotADirectory,
+            format!("{} is no folder", bodies.display()),
+        ));
+    }
     fs::create_dir_all(folder)?;
-    staged(folder, b"").map(drop)
+    staged(folder, b"", false).map(drop)
 }
 
 /// The text of a cassette with these interactions. Each has lines of its own, so that those to come change none.
 fn document(interactions: &[Json]) -> String {
     let mut text = format!(
-        "{{\n  \"version\": 1,\n  \"recorded_with\": \"malquery-mock {}\",\n  \"redaction\": \"falcon-1\",\n  \"interactions\": [",
+        "{{\n  \"version\": 1,\n  \"recorded_with\": \"malquery-mock {}\",\n  \"redaction\": \"falcon-1\",\n  {INTERACTIONS} [",
         env!("CARGO_PKG_VERSION")
     );
     for (index, interaction) in interactions.iter().enumerate() {
@@ -243,15 +262,16 @@ struct Read {
 
 impl Read {
     fn new(exchange: Exchange, redaction: &mut Redaction) -> Self {
-        let sent = Content::read(&exchange.headers, &exchange.body, false);
+        let sent = Content::read(&exchange.headers, &exchange.body, Side::Request, false);
         redaction.see_request(&exchange.uri, &exchange.headers, &sent);
         let (mut got, mut exact) = (Content::Empty, false);
         if let Outcome::Reply { status, headers, body, .. } = &exchange.outcome {
             let path = matching::below_base(exchange.uri.path());
             let sample = ["/malquery/entities/download-files/", "/malquery/entities/samples-fetch/"];
             exact = status.is_success() && sample.iter().any(|sample| path.starts_with(sample));
-            got = Content::read(headers, body, exact);
-            redaction.see_reply(Side::of_reply(exchange.uri.path()), headers, &got);
+            let side = Side::of_reply(exchange.uri.path());
+            got = Content::read(headers, body, side, exact);
+            redaction.see_reply(side, headers, &got);
         }
         Self { exchange, sent, got, exact }
     }
@@ -320,7 +340,9 @@ impl Read {
         if !exchange.written {
             return Ok(None);
         }
-        let (sent, got) = (redaction.content(sent, Side::Request), redaction.content(got, side));
+        let sent = redaction.content(sent, Side::Request);
+        // A sample with other bytes would have another hash.
+        let got = if exact { got } else { redaction.content(got, side) };
         if [&sent, &got].into_iter().any(redact::gives_secret) {
             return Err(format!(
                 "a text in a body of {shown} gives a value to the name of a secret, and only fields of JSON and forms \
@@ -343,6 +365,12 @@ impl Read {
         if let Some(body) = written.body(sent, folder, true) {
             request.push(("body", body));
         }
+        if redact::link_gives_secret(&redaction.uri(&exchange.uri)) {
+            return Err(format!(
+                "the path or the query of {shown} gives a value to the name of a secret, and only fields of a query can be \
+                 replaced. Nothing was written"
+            ));
+        }
         let request = Json::object(request);
         let mut same = request.to_string();
         let outcome = match exchange.outcome {
@@ -353,7 +381,7 @@ impl Read {
             Outcome::Failed { fault: None, message } => {
                 return Err(format!(
                     "{shown} failed in a way that a cassette cannot play: {}",
-                    redaction.text(message)
+                    redaction.shown(&message)
                 ));
             }
             Outcome::Failed { fault: Some(fault), .. } => {
@@ -376,7 +404,16 @@ impl Read {
                 let mut kept = reply_headers(redaction, status, &headers, at);
                 if !matches!(got, Content::Json(_)) && !changed {
                     kept.extend(pairs(&headers, &["content-length"], |value| value));
-                    kept.sort();
+                    kept.sort_by(|(a, _), (b, _)| a.cmp(b));
+                }
+                let header_gives_secret = |(name, value): &(String, String)| match name.as_str() {
+                    "location" => redact::link_gives_secret(value),
+                    _ => redact::value_gives_secret(value),
+                };
+                if let Some((name, _)) = kept.iter().find(|header| header_gives_secret(header)) {
+                    return Err(format!(
+                        "the header {name} of the reply of {shown} gives a value to the name of a secret. Nothing was written"
+                    ));
                 }
                 let lasting = kept.iter().filter(|(name, _)| name != TRACE_ID).cloned().collect();
                 let mut reply = vec![("status", Json::number(status.as_u16()))];
@@ -400,7 +437,9 @@ impl Read {
         };
         written.same = same;
         written.json = Json::object([("id", Json::string(id)), ("request", request), outcome]);
-        if redact::has_jwt(&written.json.to_string()) {
+        let json = written.json.to_string();
+        let files = written.files.iter().filter(|_| !exact).map(|(_, bytes)| String::from_utf8_lossy(bytes));
+        if std::iter::once(json.into()).chain(files).any(|text| redact::has_jwt(&text)) {
             return Err(format!(
                 "in {shown} there is a token (a JWT) in a place where it cannot be replaced. Nothing was written"
             ));
@@ -497,7 +536,7 @@ fn reply_headers(
     if let Some(seconds) = seconds {
         kept.push(("retry-after".into(), seconds.to_string()));
     }
-    kept.sort();
+    kept.sort_by(|(a, _), (b, _)| a.cmp(b));
     kept
 }
 
@@ -555,20 +594,15 @@ fn files_of(interactions: &[Json]) -> BTreeSet<String> {
     out
 }
 
-/// A file that appears under its name when it is whole.
-fn write(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    staged(folder, bytes)?.persist(path).map_err(|error| error.error)
-}
-
-fn staged(folder: &Path, bytes: &[u8]) -> io::Result<tempfile::NamedTempFile> {
+/// A file that gets its name when it is whole.
+fn staged(folder: &Path, bytes: &[u8], is_private: bool) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".cassette-");
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         // Less what the umask takes: it holds no secret, and belongs into the repository.
-        builder.permissions(fs::Permissions::from_mode(0o666));
+        builder.permissions(fs::Permissions::from_mode(if is_private { 0o600 } else { 0o666 }));
     }
     let mut file = builder.tempfile_in(folder)?;
     file.write_all(bytes)?;

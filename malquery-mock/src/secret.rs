@@ -64,32 +64,66 @@ pub(crate) fn plain(name: &str) -> String {
 
 /// Whether a text that could not be read as what it is may hold a secret.
 pub(crate) fn names_secret(text: &str) -> bool {
-    let lower = text.to_ascii_lowercase();
-    SECRET_FIELDS.iter().any(|name| lower.contains(&format!("\"{name}\""))) || gives_secret(text)
+    let quote = |c: char| matches!(c, '"' | '\'' | '`');
+    let quoted = |(at, name): (usize, &str)| {
+        text[..at].ends_with(quote)
+            && text[at + name.len()..].trim_start_matches('\\').starts_with(quote)
+            && secret_name(name).is_some()
+    };
+    words(text).any(quoted) || gives_secret(text)
 }
 
 /// Whether a text gives a value to the name of a secret, in whatever notation, or has the credentials of an
-/// `Authorization` header. Placeholders are no values.
+/// `Authorization` header or of a URL. Placeholders are no values.
 pub(crate) fn gives_secret(text: &str) -> bool {
-    let lower = text.to_ascii_lowercase();
-    let named = SECRET_FIELDS.iter().any(|name| {
-        lower.match_indices(name).any(|(at, _)| {
-            // `$token = "..."` and `#token > 1` are of a YARA rule.
-            let free = !lower[..at].ends_with(|c: char| c.is_alphanumeric() || "$#@!".contains(c));
-            // `cid:` is also a kind of link.
-            free && *name != "cid"
-                && value_of(&text[at + name.len()..])
-                    .is_some_and(|(value, plain)| !(plain && *name == "token") || is_token(value))
-        })
+    let named = words(text).any(|(at, name)| {
+        // `$token = "..."` and `#token > 1` are of a YARA rule.
+        let free = !text[..at].ends_with(['$', '#', '@', '!']);
+        // `cid:` is also a kind of link.
+        let plain_name = plain(name);
+        free && plain_name != "cid"
+            && secret_name(name).is_some()
+            && value_of(&text[at + name.len()..]).is_some_and(|(value, sentence)| {
+                // What follows a colon in a sentence is often no more than the next word of it.
+                let certain =
+                    plain_name != "token" && SECRET_FIELDS.iter().any(|field| plain(field) == plain_name);
+                !sentence || certain || is_token(value)
+            })
     });
+    let lower = || text.to_ascii_lowercase();
     named
+        || has_user(text)
         || ["bearer", "basic"].iter().any(|scheme| {
-            lower.match_indices(scheme).any(|(at, _)| {
+            lower().match_indices(scheme).any(|(at, _)| {
                 let rest = &text[at + scheme.len()..];
                 let value = rest.trim_start();
                 value.len() < rest.len() && is_token(value)
             })
         })
+}
+
+/// What may be a name, and where.
+fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let belongs = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let start = at + text[at..].find(belongs)?;
+        let end = text[start..].find(|c| !belongs(c)).map_or(text.len(), |length| start + length);
+        at = end;
+        Some((start, &text[start..end]))
+    })
+}
+
+/// Whether there is a URL with a password.
+fn has_user(text: &str) -> bool {
+    text.match_indices("://").any(|(at, sign)| {
+        let rest = &text[at + sign.len()..];
+        let ends =
+            |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>' | '\\');
+        let authority = &rest[..rest.find(ends).unwrap_or(rest.len())];
+        let user = authority.rsplit_once('@').and_then(|(user, _)| user.split_once(':'));
+        user.is_some_and(|(_, password)| !password.is_empty() && !is_placeholder(password))
+    })
 }
 
 /// What follows a name, if that is a value: `="x`, `: 'x`, `\":\"x`, `>x`; and whether it looks as it does after

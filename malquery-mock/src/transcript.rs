@@ -2,7 +2,7 @@ use std::fmt::{self, Write as _};
 use std::io::{self, Read};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, StatusCode, Uri, header};
 use malquery_proto::Transport;
 use malquery_proto::client::TransportError;
 use malquery_proto::flow::SendFailure;
@@ -11,14 +11,13 @@ use url::form_urlencoded;
 
 use crate::diff;
 use crate::digest;
-use crate::json::{Json, Value};
+use crate::json::Json;
 use crate::matching;
+use crate::redact::{self, Content, Redaction, Side};
 use crate::secret;
 
 /// The longest body that is shown. A longer one is told by its length and hash, as binary ones are.
 const MAX_SHOWN: usize = 256 * 1024;
-/// Shorter secrets are hidden in their fields, and not everywhere: they could be part of any word.
-const MIN_SECRET: usize = 8;
 
 /// Writes down what goes over a transport, as text for snapshots.
 ///
@@ -75,22 +74,20 @@ pub struct Transcript<T> {
     log: Arc<Mutex<Log>>,
 }
 
-#[derive(Default)]
-struct Log {
-    exchanges: Vec<Exchange>,
-    secrets: Vec<String>,
-}
+type Log = Vec<Exchange>;
 
 struct Exchange {
     line: String,
-    request: String,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Text,
     outcome: Outcome,
 }
 
 enum Outcome {
     Pending,
     Failed(String),
-    Reply { head: String, body: Text },
+    Reply { status: StatusCode, headers: HeaderMap, body: Box<Text> },
 }
 
 /// A body, as far as it was read.
@@ -118,16 +115,17 @@ impl<T> Transcript<T> {
 
 impl<T> fmt::Debug for Transcript<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Transcript({} exchanges)", lock(&self.log).exchanges.len())
+        write!(f, "Transcript({} exchanges)", lock(&self.log).len())
     }
 }
 
 impl<T> fmt::Display for Transcript<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let log = lock(&self.log);
+        let redaction = secrets(&log);
         let mut folded: Vec<(&str, String, u32)> = Vec::new();
-        for exchange in &log.exchanges {
-            let rest = exchange.rest();
+        for exchange in log.iter() {
+            let rest = exchange.rest(&redaction);
             match folded.last_mut() {
                 Some((line, last, count)) if *line == exchange.line && *last == rest => *count += 1,
                 _ => folded.push((&exchange.line, rest, 1)),
@@ -139,11 +137,22 @@ impl<T> fmt::Display for Transcript<T> {
             let times = if *count == 1 { String::new() } else { format!(" x{count}") };
             let _ = write!(text, "{gap}> {line}{times}\n{rest}");
         }
-        for secret in &log.secrets {
-            text = text.replace(secret, "[redacted]");
-        }
-        f.write_str(&text)
+        f.write_str(&redaction.hide(&text))
     }
+}
+
+/// The secrets of all exchanges, since any of them may repeat one of another.
+fn secrets(log: &Log) -> Redaction {
+    let mut redaction = Redaction::default();
+    for exchange in log {
+        let Exchange { uri, headers, body, .. } = exchange;
+        redaction.see_request(uri, headers, &Content::read(headers, &body.kept, Side::Request, false));
+        if let Outcome::Reply { headers, body, .. } = &exchange.outcome {
+            let side = exchange.side();
+            redaction.see_reply(side, headers, &Content::read(headers, &body.kept, side, false));
+        }
+    }
+    redaction
 }
 
 impl<T: Transport> Transport for Transcript<T> {
@@ -152,25 +161,21 @@ impl<T: Transport> Transport for Transcript<T> {
 
     fn execute(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Self::Body>, T::Error> {
         let line = matching::Seen::new(&request).line();
-        let mut text = String::new();
-        headers(request.headers(), "> ", &mut text);
         let mut body = Text::new(request.headers());
         body.add(request.body());
         body.end = End::Whole;
-        body.show(&mut text);
         let index = {
             let mut log = lock(&self.log);
-            log.note_secrets(&request);
-            log.exchanges.push(Exchange { line, request: text, outcome: Outcome::Pending });
-            log.exchanges.len() - 1
+            let (uri, headers) = (request.uri().clone(), request.headers().clone());
+            log.push(Exchange { line, uri, headers, body, outcome: Outcome::Pending });
+            log.len() - 1
         };
         match self.transport.execute(request) {
             Ok(response) => {
                 let (parts, inner) = response.into_parts();
-                let mut head = format!("< {}\n", parts.status);
-                headers(&parts.headers, "< ", &mut head);
-                let body = Text::new(&parts.headers);
-                lock(&self.log).exchanges[index].outcome = Outcome::Reply { head, body };
+                let body = Text::new(&parts.headers).into();
+                lock(&self.log)[index].outcome =
+                    Outcome::Reply { status: parts.status, headers: parts.headers.clone(), body };
                 let body = TranscriptBody { inner, log: self.log.clone(), index };
                 Ok(http::Response::from_parts(parts, body))
             }
@@ -180,8 +185,7 @@ impl<T: Transport> Transport for Transcript<T> {
                     SendFailure::Unknown => "perhaps sent",
                 };
                 let message = error.to_string().replace('\n', "\n    ");
-                lock(&self.log).exchanges[index].outcome =
-                    Outcome::Failed(format!("< no reply, {sent}: {message}\n"));
+                lock(&self.log)[index].outcome = Outcome::Failed(format!("< no reply, {sent}: {message}\n"));
                 Err(error)
             }
         }
@@ -217,19 +221,12 @@ impl<B: Read> Read for TranscriptBody<B> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let result = self.inner.read(buffer);
         let mut log = lock(&self.log);
-        if let Outcome::Reply { body, .. } = &mut log.exchanges[self.index].outcome {
+        if let Outcome::Reply { body, .. } = &mut log[self.index].outcome {
             match &result {
                 Ok(0) if !buffer.is_empty() => body.end = End::Whole,
                 Ok(count) => body.add(&buffer[..(*count).min(buffer.len())]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => body.end = End::Broken(error.to_string()),
-            }
-            if matches!(body.end, End::Whole)
-                && let Some(json) = body.json()
-            {
-                let mut secrets = Vec::new();
-                find_secrets(&json, false, &mut secrets);
-                secrets.into_iter().for_each(|secret| log.add_secret(secret));
             }
         }
         result
@@ -242,49 +239,22 @@ impl<B> fmt::Debug for TranscriptBody<B> {
     }
 }
 
-impl Log {
-    /// Remembers the secrets of a request, since a reply may repeat them in any place.
-    fn note_secrets(&mut self, request: &http::Request<Vec<u8>>) {
-        for value in request.headers().get_all(header::AUTHORIZATION) {
-            let value = String::from_utf8_lossy(value.as_bytes()).into_owned();
-            let known = matching::scheme(value.as_bytes()) != matching::OTHER_SCHEME;
-            // Any word may be the key where none is a scheme.
-            for word in value.split_ascii_whitespace().skip(usize::from(known)) {
-                self.add_secret(word.to_owned());
-            }
-        }
-        for (name, value) in form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()) {
-            if secret::is_secret_field(&name) {
-                self.add_secret(value.into_owned());
-            }
-        }
-        if media_type(request.headers()) == FORM {
-            for (name, value) in form_urlencoded::parse(request.body()) {
-                if secret::is_secret_field(&name) {
-                    self.add_secret(value.into_owned());
-                }
-            }
-        }
-    }
-
-    fn add_secret(&mut self, secret: String) {
-        if secret.len() >= MIN_SECRET && !self.secrets.contains(&secret) {
-            self.secrets.push(secret);
-            // One may be a part of another.
-            self.secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        }
-    }
-}
-
 impl Exchange {
-    fn rest(&self) -> String {
-        let mut text = self.request.clone();
+    fn side(&self) -> Side {
+        Side::of_reply(self.uri.path())
+    }
+
+    fn rest(&self, redaction: &Redaction) -> String {
+        let mut text = String::new();
+        headers(&self.headers, "> ", redaction, &mut text);
+        self.body.show(Side::Request, redaction, &mut text);
         match &self.outcome {
             Outcome::Pending => text.push_str("< no reply yet\n"),
             Outcome::Failed(line) => text.push_str(line),
-            Outcome::Reply { head, body } => {
-                text.push_str(head);
-                body.show(&mut text);
+            Outcome::Reply { status, headers: found, body } => {
+                let _ = writeln!(text, "< {status}");
+                headers(found, "< ", redaction, &mut text);
+                body.show(self.side(), redaction, &mut text);
             }
         }
         text
@@ -320,18 +290,19 @@ impl Text {
         if may_be { Json::parse(text).ok() } else { None }
     }
 
-    fn show(&self, out: &mut String) {
+    fn show(&self, side: Side, redaction: &Redaction, out: &mut String) {
         let mut shown = String::new();
         if self.length == 0 {
             // Nothing to show, and nothing to say of it.
         } else if let Some(json) = self.json() {
-            json.pretty(0, &secret::is_secret_field, &mut shown);
+            redaction.hidden(&json, side).pretty(0, &mut shown);
         } else if let Some(text) = self.text().filter(|_| self.media_type == FORM) {
             for (name, value) in form_urlencoded::parse(text.as_bytes()) {
-                let value = if secret::is_secret_field(&name) { "[redacted]".into() } else { value };
+                let hidden = secret::is_secret_field(&name) || redact::value_gives_secret(&value);
+                let value = if hidden { "[redacted]".into() } else { value };
                 let _ = writeln!(shown, "{name}={value}");
             }
-        } else if let Some(text) = self.text().filter(|text| !secret::names_secret(text)) {
+        } else if let Some(text) = self.text().filter(|text| !redact::names_secret(text)) {
             shown.push_str(text);
         } else {
             let kind =
@@ -362,35 +333,31 @@ fn media_type(headers: &HeaderMap) -> String {
 }
 
 /// The headers in the order of their names.
-fn headers(headers: &HeaderMap, mark: &str, out: &mut String) {
+fn headers(headers: &HeaderMap, mark: &str, redaction: &Redaction, out: &mut String) {
     let mut names: Vec<&HeaderName> = headers.keys().filter(|name| **name != header::DATE).collect();
     names.sort_by_key(|name| name.as_str());
     for name in names {
         for value in headers.get_all(name) {
             let hidden = value.is_sensitive()
+                || secret::is_secret_field(name.as_str())
                 || [header::COOKIE, header::SET_COOKIE, header::PROXY_AUTHORIZATION].contains(name);
             let shown = if *name == header::AUTHORIZATION {
                 format!("{} [redacted]", matching::scheme(value.as_bytes()))
             } else if hidden {
                 "[redacted]".into()
             } else {
-                String::from_utf8_lossy(value.as_bytes()).into_owned()
+                let value = String::from_utf8_lossy(value.as_bytes());
+                let (value, gives) = match *name {
+                    header::LOCATION => {
+                        let link = redaction.location(&value);
+                        let gives = redact::link_gives_secret(&link);
+                        (link, gives)
+                    }
+                    _ => (value.clone().into_owned(), redact::value_gives_secret(&value)),
+                };
+                if gives { "[redacted]".into() } else { value }
             };
             let _ = writeln!(out, "{mark}{name}: {shown}");
         }
-    }
-}
-
-/// The values of secret fields, at any depth.
-fn find_secrets(json: &Json, is_secret: bool, out: &mut Vec<String>) {
-    match &json.value {
-        Value::Array(items) => items.iter().for_each(|item| find_secrets(item, is_secret, out)),
-        Value::Object(members) => {
-            for (key, value) in members {
-                find_secrets(value, is_secret || secret::is_secret_field(key), out);
-            }
-        }
-        Value::String(text) if is_secret => out.push(text.clone()),
-        _ => {}
     }
 }

@@ -1,117 +1,26 @@
 //! What is recorded, and that it plays the same.
 
+mod recorder;
+
 use std::fs;
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Mutex;
 
-use http::{Request, Response};
-use malquery_mock::{
-    Cassette, Fault, Mode, Session, SessionGuard, SessionTransport, VirtualClock, reply, script,
-};
+use http::Response;
+use malquery_mock::{Cassette, Fault, Mode, Session, VirtualClock, reply, script};
 use malquery_proto::client::{Error, TransportError};
 use malquery_proto::flow::{Auth, SendFailure};
 use malquery_proto::operations::Hunt;
 use malquery_proto::types::RequestId;
 use malquery_proto::{Client, Cloud, Credentials, Transport};
 use proptest::prelude::*;
+use recorder::{
+    Answers, Down, Got, Sent, Service, answer, begin, folder, get, json_answer, nothing, record, request,
+    take,
+};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-
-type Sent = Request<Vec<u8>>;
-type Got = Response<Vec<u8>>;
-type Answers<'a> = &'a dyn Fn(&Sent) -> Result<Got, Down>;
-
-/// A service that answers as a function says.
-struct Service<F>(F);
-
-#[derive(Debug)]
-struct Down(SendFailure);
-
-impl std::fmt::Display for Down {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the service is down")
-    }
-}
-
-impl std::error::Error for Down {}
-
-impl TransportError for Down {
-    fn failure(&self) -> SendFailure {
-        self.0
-    }
-}
-
-impl<F: Fn(&Sent) -> Result<Got, Down>> Transport for Service<F> {
-    type Body = io::Cursor<Vec<u8>>;
-    type Error = Down;
-
-    fn execute(&self, request: Sent) -> Result<Response<Self::Body>, Down> {
-        Ok(self.0(&request)?.map(io::Cursor::new))
-    }
-}
-
-fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Got {
-    let mut builder = Response::builder().status(status);
-    for (name, value) in headers {
-        builder = builder.header(*name, *value);
-    }
-    builder.body(body.into()).unwrap()
-}
-
-fn json_answer(status: u16, body: &Value) -> Got {
-    answer(status, &[("content-type", "application/json")], body.to_string())
-}
-
-fn request(method: &str, uri: &str, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Sent {
-    let mut builder = Request::builder().method(method).uri(uri);
-    for (name, value) in headers {
-        builder = builder.header(*name, *value);
-    }
-    builder.body(body.into()).unwrap()
-}
-
-fn get(uri: &str) -> Sent {
-    request("GET", uri, &[], "")
-}
-
-fn folder() -> (TempDir, PathBuf) {
-    let folder = TempDir::new().unwrap();
-    let path = folder.path().join("test.json");
-    (folder, path)
-}
-
-fn begin<T: Transport>(path: &Path, mode: Mode, live: T) -> (SessionTransport<T>, SessionGuard) {
-    Session::new(path).mode(mode).transport(|| live).unwrap()
-}
-
-/// A transport that must not be used.
-fn nothing() -> malquery_mock::Mock {
-    script([]).transport()
-}
-
-/// Status, body, and what broke it.
-fn take<T: Transport>(transport: &T, request: Sent) -> Result<(u16, Vec<u8>, bool), SendFailure> {
-    let response = transport.execute(request).map_err(|error| error.failure())?;
-    let status = response.status().as_u16();
-    let mut bytes = Vec::new();
-    let broken = response.into_body().read_to_end(&mut bytes).is_err();
-    Ok((status, bytes, broken))
-}
-
-/// Records these exchanges and gives the text of the cassette.
-fn record(exchanges: &[(Sent, Got)]) -> Result<String, String> {
-    let (_folder, path) = folder();
-    let next = Mutex::new(exchanges.iter());
-    let service = Service(|_: &Sent| Ok(next.lock().unwrap().next().unwrap().1.clone()));
-    let (transport, guard) = begin(&path, Mode::Record, service);
-    for (request, _) in exchanges {
-        take(&transport, request.clone()).unwrap();
-    }
-    guard.close().map_err(|error| error.to_string().replace(&path.display().to_string(), "test.json"))?;
-    Ok(fs::read_to_string(&path).unwrap())
-}
 
 const TRACE: &str = "6b1e2cd4-a6c1-4df0-98b3-7e0d4ad3c8f1";
 const JOB: &str = "0e1f6ea1-7c1d-6ea1-5f4f-a1b2c3d4e5f6";

@@ -1,0 +1,423 @@
+//! What attacks on the recorder found: each was a secret in a file, a recording lost or a replay that failed.
+
+mod recorder;
+
+use std::fs;
+use std::io::{self, Read};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use malquery_mock::{Mode, Session, Transcript};
+use malquery_proto::flow::Auth;
+use malquery_proto::{Clock, Cloud, Credentials, Timestamp, Transport};
+use serde_json::json;
+
+use recorder::{Got, Sent, Service, answer, begin, folder, get, json_answer, nothing, record, request, take};
+
+/// A secret that the recorder has not met.
+const NEW: &str = "NEWunkn0wnT0kenVALUE";
+
+fn js(text: impl Into<Vec<u8>>) -> Got {
+    answer(200, &[("content-type", "application/json")], text)
+}
+
+fn text(text: impl Into<Vec<u8>>) -> Got {
+    answer(200, &[("content-type", "text/plain")], text)
+}
+
+fn login(secret: &str) -> (Sent, Got) {
+    let form =
+        url::form_urlencoded::Serializer::new(String::new()).append_pair("client_secret", secret).finish();
+    let headers = [("content-type", "application/x-www-form-urlencoded")];
+    (request("POST", "/oauth2/token", &headers, form), json_answer(200, &json!({})))
+}
+
+/// Nothing was written, or nothing of the secret.
+fn assert_clean(sent: Sent, got: Got) {
+    let what = format!("{sent:?} {got:?}");
+    if let Ok(text) = record(&[(sent, got)]) {
+        assert!(!text.contains(NEW), "{what}: {text}");
+    }
+}
+
+#[test]
+fn a_body_that_cannot_be_read_and_names_a_secret_is_refused_whatever_the_name() {
+    let names = [
+        "clientSecret",
+        "x-api-key",
+        "X-Amz-Signature",
+        "password",
+        "apikey",
+        "accessToken",
+        "private_key",
+        "refreshToken",
+    ];
+    for name in names {
+        let json = format!("{{\"{name}\":\"{NEW}\"}}");
+        for got in [
+            js(format!("{{\"{name}\":\"{NEW}\",\"a\":1,\"a\":2}}")),
+            js(format!("{{\"{name}\":\"{NEW}\"")),
+            js(format!("{{\"password\": \"{NEW}\", \"clientSec")),
+            js(format!("\u{feff}{json}")),
+            js(format!("{{\"{name}\":\"{NEW}\",\"n\":\"\\ud800\"}}")),
+            js(format!("{}{json}{}", "[".repeat(101), "]".repeat(101))),
+            answer(200, &[("content-type", "application/octet-stream")], json.as_str()),
+            answer(200, &[("content-type", "application/x-ndjson")], format!("{{}}\n{json}\n")),
+            text(format!("{name}: {NEW}\n")),
+            json_answer(200, &json!({"message": format!("GET /y?{name}={NEW} failed")})),
+            json_answer(200, &json!({"message": format!("https://user:{NEW}@host/y")})),
+        ] {
+            assert_clean(get("/x"), got);
+        }
+        let part =
+            format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{NEW}\r\n--b--\r\n");
+        for (media, body) in
+            [("text/plain", format!("{name}={NEW}")), ("multipart/form-data; boundary=b", part)]
+        {
+            assert_clean(request("POST", "/x", &[("content-type", media)], body), text("x"));
+        }
+    }
+}
+
+#[test]
+fn words_of_sentences_are_no_secrets() {
+    for message in
+        ["the password: expired", "digital signature: none", "a secret; a token", "see http://host/a@b"]
+    {
+        let text = record(&[(get("/x"), json_answer(400, &json!({"message": message})))]).unwrap();
+        assert!(text.contains(message), "{text}");
+    }
+}
+
+#[test]
+fn what_a_uri_and_headers_carry_is_looked_at_by_name_too() {
+    let inner: String =
+        url::form_urlencoded::byte_serialize(format!("https://h/cb?access_token={NEW}").as_bytes()).collect();
+    for uri in [
+        format!("/x?next={inner}"),
+        format!("/x;access_token={NEW}/y"),
+        format!("/x?a=1;access_token={NEW}"),
+        format!("/x?q=%7B%22client_secret%22%3A%22{NEW}%22%7D"),
+    ] {
+        assert_clean(get(&uri), text("x"));
+    }
+    for (name, value) in [
+        ("location", format!("/login?next={inner}")),
+        ("location", format!("/login;access_token={NEW}")),
+        ("content-disposition", format!("attachment; access_token={NEW}")),
+    ] {
+        assert_clean(get("/x"), answer(302, &[(name, &value)], ""));
+    }
+    // Nor is it shown where a request has no match.
+    for uri in [format!("/x?next={inner}"), format!("/x;access_token={NEW}/y")] {
+        let mock = nothing();
+        mock.execute(get(&uri)).unwrap_err();
+        assert!(!mock.check().unwrap_err().to_string().contains(NEW), "{uri}");
+    }
+}
+
+#[test]
+fn secrets_of_headers_are_known_when_they_come_again() {
+    let echo = || json_answer(200, &json!({"message": format!("got {NEW} of you")}));
+    let basic = base64_url(&format!("\u{fe}\u{ff}id:{NEW}"));
+    for (name, value) in [
+        ("x-api-key", NEW.to_owned()),
+        ("authorization", format!("Basic {basic}")),
+        ("cookie", format!("a=\"{NEW}\"")),
+    ] {
+        assert_clean(request("GET", "/x", &[(name, &value)], ""), echo());
+    }
+    for (name, value) in [("x-auth-token", NEW.to_owned()), ("authorization", format!("Bearer {NEW}"))] {
+        let mut got = echo();
+        got.headers_mut().insert(http::HeaderName::from_static(name), value.parse().unwrap());
+        assert_clean(get("/x"), got);
+    }
+}
+
+fn base64_url(text: &str) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::URL_SAFE.encode(text)
+}
+
+#[test]
+fn a_jwt_is_found_in_bodies_that_lie_beside_the_cassette() {
+    let jwt = "eyJhbGciOiJSUzI1NiJ9.eyJjaWQiOiJ0aGUtY3VzdG9tZXIifQ.c2lnbmF0dXJl";
+    let pad = "x".repeat(70_000);
+    for body in [
+        json!({"a": pad, jwt: 1}),
+        json!({"yara_rule": format!("{pad} {jwt}")}),
+        json!({"patterns": [{"value": format!("{pad} {jwt}")}]}),
+    ] {
+        record(&[(get("/x"), json_answer(200, &body))]).unwrap_err();
+    }
+}
+
+#[test]
+fn encodings_of_encodings_do_not_keep_the_search_busy() {
+    let secret = "S3cretValue/of+the=user";
+    // Enough that it took minutes, and all of the memory.
+    for body in [
+        format!("%{}", "25".repeat(4000)),
+        format!("&{}", "amp;".repeat(4000)),
+        format!("{}%{}", "\\\\".repeat(3000), "25".repeat(3000)),
+        format!("&{}%{}", "amp;".repeat(15), "25".repeat(15)),
+    ] {
+        // What is too much is refused.
+        let _ = record(&[login(secret), (get("/x"), text(body))]);
+    }
+    let often = (0..12)
+        .fold(secret.to_owned(), |text, _| text.replace('%', "%25").replace('/', "%2F").replace('+', "%2B"));
+    record(&[login(secret), (get("/x"), text(often))]).unwrap_err();
+    let message = record(&[login(secret), (get("/x"), text(format!("%{}", "25".repeat(100))))]).unwrap_err();
+    assert!(message.contains("escaped too often to be searched"), "{message}");
+}
+
+#[test]
+fn a_secret_is_found_in_more_notations() {
+    let secret = "p4ss/w+rd=x";
+    let hex =
+        |between: &str| secret.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(between);
+    for body in
+        [hex(":"), hex("-"), "p4ss&sol;w&plus;rd&equals;x".into(), secret.replace('/', "&#0000000047;")]
+    {
+        record(&[login(secret), (get("/x"), text(format!("it is {body}.")))]).expect_err(&body);
+    }
+}
+
+/// Time that passes only when it is said.
+#[derive(Clone)]
+struct Slow(Arc<Mutex<Timestamp>>);
+
+impl Clock for Slow {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap()
+    }
+
+    fn sleep_until(&self, time: Timestamp) {
+        let mut now = self.0.lock().unwrap();
+        *now = time.max(*now);
+    }
+}
+
+#[test]
+fn a_replay_asks_for_as_many_tokens_as_it_needs() {
+    let (_folder, path) = folder();
+    let service = || {
+        Service(|request: &Sent| {
+            Ok(match request.uri().path() {
+                "/oauth2/token" => {
+                    json_answer(201, &json!({"access_token": "t0ken-of-a-day", "expires_in": 1799}))
+                }
+                _ => json_answer(200, &json!({"meta": {"hunt_limit": 3}})),
+            })
+        })
+    };
+    // A program that works for half an hour between two calls, and one that does not, each recorded and replayed as the other.
+    for (recorded, replayed) in [(1790, 0), (0, 1790)] {
+        for (mode, pause) in [(Mode::Record, recorded), (Mode::Replay, replayed)] {
+            let clock = Slow(Arc::new(Mutex::new(Timestamp::from_millis(1_767_225_600_000))));
+            let (transport, guard) = Session::new(&path).mode(mode).transport(service).unwrap();
+            let auth = Auth::new(Cloud::Us1, Credentials::new("the-id-1234", "the-secret-1234"));
+            let client = malquery_proto::Client::new(transport, clock.clone(), auth);
+            client.quotas().unwrap();
+            clock.sleep_until(clock.now().after(Duration::from_secs(pause)));
+            client.quotas().unwrap();
+            guard.close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn of_two_recordings_of_one_cassette_the_second_is_told() {
+    let (_folder, path) = folder();
+    let (first, first_guard) = begin(&path, Mode::Record, Service(|_: &Sent| Ok(text("1"))));
+    let (second, second_guard) = begin(&path, Mode::Record, Service(|_: &Sent| Ok(text("2"))));
+    take(&first, get("/one")).unwrap();
+    take(&second, get("/two")).unwrap();
+    first_guard.close().unwrap();
+    let message = second_guard.close().unwrap_err().to_string();
+    assert!(message.contains("another session has written it"), "{message}");
+    assert!(fs::read_to_string(&path).unwrap().contains("/one"));
+}
+
+#[test]
+fn documents_that_nest_as_deep_as_a_cassette_may_are_kept() {
+    for depth in [90, 95, 96, 97, 100, 101, 126] {
+        let body = format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let text = record(&[(get("/x"), js(body.as_str()))]).unwrap();
+        assert!(text.contains(&"[".repeat(50)) || text.contains("\"json\""), "{depth}");
+        record(&[(request("POST", "/x", &[("content-type", "application/json")], body), text_of("x"))])
+            .unwrap();
+    }
+}
+
+fn text_of(body: &str) -> Got {
+    text(body)
+}
+
+#[test]
+fn a_form_that_is_a_reply_plays_as_it_came() {
+    let (_folder, path) = folder();
+    let form = [("content-type", "application/x-www-form-urlencoded"), ("content-length", "9")];
+    let service = Service(|_: &Sent| Ok(answer(200, &form, "a=b%20c&d")));
+    let (transport, guard) = begin(&path, Mode::Record, service);
+    take(&transport, get("/x")).unwrap();
+    guard.close().unwrap();
+    let (transport, guard) = begin(&path, Mode::Replay, nothing());
+    assert_eq!(take(&transport, get("/x")).unwrap().1, b"a=b%20c&d");
+    guard.close().unwrap();
+}
+
+#[test]
+fn what_cannot_be_written_is_found_out_before_anything_is_sent() {
+    let (folder, path) = folder();
+    fs::write(folder.path().join("test.json.bodies"), "a file").unwrap();
+    for path in [path, folder.path().join("new/.."), "".into()] {
+        let begun = Session::new(&path).mode(Mode::Record).transport(nothing);
+        assert!(begun.is_err(), "{}", path.display());
+    }
+}
+
+#[test]
+fn a_sample_is_not_changed_and_is_for_its_owner_alone() {
+    let id = "6b1e2cd4-a6c1-4df0-98b3-7e0d4ad3c8f1";
+    let uri = "/malquery/entities/download-files/v1?ids=2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    let sample = |body: &str| answer(200, &[("x-cs-traceid", id)], body);
+    record(&[(get(uri), sample(&format!("# {id}")))]).unwrap_err();
+    let (_folder, path) = folder();
+    let (transport, guard) = begin(&path, Mode::Record, Service(|_: &Sent| Ok(sample("harmless"))));
+    take(&transport, get(uri)).unwrap();
+    guard.close().unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
+
+#[test]
+fn headers_that_come_twice_keep_their_order() {
+    let (_folder, path) = folder();
+    let twice = [("content-type", "text/plain"), ("content-type", "application/json")];
+    let (transport, guard) = begin(&path, Mode::Record, Service(|_: &Sent| Ok(answer(200, &twice, "{}"))));
+    take(&transport, get("/x")).unwrap();
+    guard.close().unwrap();
+    let (transport, guard) = begin(&path, Mode::Replay, nothing());
+    let reply = transport.execute(get("/x")).unwrap();
+    assert_eq!(reply.headers().get("content-type").unwrap(), "text/plain");
+    guard.close().unwrap();
+}
+
+/// A body that breaks, and then says that it is over.
+struct Breaks(u32);
+
+impl Read for Breaks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0 += 1;
+        match self.0 {
+            1 => {
+                buffer[..4].copy_from_slice(b"abcd");
+                Ok(4)
+            }
+            2 => Err(io::ErrorKind::ConnectionReset.into()),
+            _ => Ok(0),
+        }
+    }
+}
+
+struct Broken;
+
+impl Transport for Broken {
+    type Body = Breaks;
+    type Error = std::convert::Infallible;
+
+    fn execute(&self, _: Sent) -> Result<http::Response<Breaks>, Self::Error> {
+        Ok(http::Response::new(Breaks(0)))
+    }
+}
+
+#[test]
+fn what_broke_is_not_whole_because_nothing_more_came() {
+    let (_folder, path) = folder();
+    let (transport, guard) = begin(&path, Mode::Record, Broken);
+    let mut body = transport.execute(get("/x")).unwrap().into_body();
+    let mut buffer = [0; 8];
+    let results = [body.read(&mut buffer).ok(), body.read(&mut buffer).ok(), body.read(&mut buffer).ok()];
+    assert_eq!(results, [Some(4), None, Some(0)]);
+    guard.close().unwrap();
+    assert!(fs::read_to_string(&path).unwrap().contains("truncate_after"));
+}
+
+#[test]
+fn the_very_same_service_has_not_drifted_and_what_drifted_shows_no_secret() {
+    let (_folder, path) = folder();
+    let service = || {
+        Service(|_: &Sent| {
+            Ok(json_answer(200, &json!({"cid": 12345678, "next_token": 5, "secret": "abcdefgh"})))
+        })
+    };
+    for mode in [Mode::Record, Mode::Verify] {
+        let (transport, guard) = begin(&path, mode, service());
+        take(&transport, get("/x")).unwrap();
+        guard.close().unwrap();
+    }
+    let (folder, path) = (_folder, path);
+    let (transport, guard) =
+        begin(&path, Mode::Verify, Service(|_: &Sent| Ok(json_answer(200, &json!(null)))));
+    take(&transport, get("/x")).unwrap();
+    assert!(guard.close().unwrap_err().to_string().contains("the whole document"));
+    // A token alone is nothing that was compared.
+    let (transport, guard) = begin(&path, Mode::Verify, service());
+    take(&transport, login("a-secret-1").0).unwrap();
+    assert!(guard.close().unwrap_err().to_string().contains("nothing was sent"));
+    drop(folder);
+}
+
+#[test]
+fn a_recording_of_nothing_but_what_is_under_way_leaves_the_cassette() {
+    let (_folder, path) = folder();
+    fs::write(&path, "{}").unwrap();
+    let (sender, receiver) = std::sync::mpsc::channel::<()>();
+    let receiver = Mutex::new(receiver);
+    let (transport, guard) = begin(
+        &path,
+        Mode::Record,
+        Service(move |_: &Sent| {
+            let _ = receiver.lock().unwrap().recv();
+            Ok(text("late"))
+        }),
+    );
+    std::thread::scope(|scope| {
+        let late = scope.spawn(|| take(&transport, get("/x")));
+        while !format!("{guard:?}").contains("SessionGuard") || late.is_finished() {}
+        std::thread::sleep(Duration::from_millis(50));
+        guard.close().unwrap();
+        sender.send(()).unwrap();
+        late.join().unwrap().unwrap();
+    });
+    assert_eq!(fs::read_to_string(&path).unwrap(), "{}");
+}
+
+#[test]
+fn a_transcript_leaves_secrets_out_wherever_they_stand() {
+    let secret = "p4ss\"word\\1+2/3";
+    let (sent, _) = login(secret);
+    let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+    for (got, hidden) in [
+        (json_answer(400, &json!({"message": format!("bad {secret}")})), "p4ss"),
+        (text(format!("bad {form}")), "p4ss"),
+        (json_answer(400, &json!({"message": format!("access_token: {NEW}")})), NEW),
+        (json_answer(201, &json!({"access_token": "abcdefgh-1234", "other": NEW})), NEW),
+        (json_answer(400, &json!({"message": format!("{{\"password\": \"{NEW}\"}}")})), NEW),
+        (answer(302, &[("location", &format!("/y?access_token={NEW}"))], ""), NEW),
+        (answer(302, &[("location", &format!("https://u:{NEW}@h/y"))], ""), NEW),
+        (answer(200, &[("x-api-key", NEW)], ""), NEW),
+        (js(format!("{{\"password\": \"{NEW}\", \"")), NEW),
+        (text("eyJhbGciOiJSUzI1NiJ9.eyJjaWQiOiJ0aGUtY3VzdG9tZXIifQ.c2lnbmF0dXJl"), "eyJ"),
+    ] {
+        let transcript = Transcript::new(Service(|_: &Sent| Ok(got.clone())));
+        take(&transcript, sent.clone()).unwrap();
+        let shown = transcript.to_string();
+        assert!(!shown.contains(hidden), "{shown}");
+    }
+}

@@ -1,0 +1,109 @@
+//! Services that are functions, and what is recorded of them.
+#![allow(dead_code)] // Not every test uses all of it.
+
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use http::{Request, Response};
+use malquery_mock::{Mode, Session, SessionGuard, SessionTransport, script};
+use malquery_proto::Transport;
+use malquery_proto::client::TransportError;
+use malquery_proto::flow::SendFailure;
+use serde_json::Value;
+use tempfile::TempDir;
+
+pub(crate) type Sent = Request<Vec<u8>>;
+pub(crate) type Got = Response<Vec<u8>>;
+pub(crate) type Answers<'a> = &'a dyn Fn(&Sent) -> Result<Got, Down>;
+
+/// A service that answers as a function says.
+pub(crate) struct Service<F>(pub(crate) F);
+
+#[derive(Debug)]
+pub(crate) struct Down(pub(crate) SendFailure);
+
+impl std::fmt::Display for Down {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the service is down")
+    }
+}
+
+impl std::error::Error for Down {}
+
+impl TransportError for Down {
+    fn failure(&self) -> SendFailure {
+        self.0
+    }
+}
+
+impl<F: Fn(&Sent) -> Result<Got, Down>> Transport for Service<F> {
+    type Body = io::Cursor<Vec<u8>>;
+    type Error = Down;
+
+    fn execute(&self, request: Sent) -> Result<Response<Self::Body>, Down> {
+        Ok(self.0(&request)?.map(io::Cursor::new))
+    }
+}
+
+pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Got {
+    let mut builder = Response::builder().status(status);
+    for (name, value) in headers {
+        builder = builder.header(*name, *value);
+    }
+    builder.body(body.into()).unwrap()
+}
+
+pub(crate) fn json_answer(status: u16, body: &Value) -> Got {
+    answer(status, &[("content-type", "application/json")], body.to_string())
+}
+
+pub(crate) fn request(method: &str, uri: &str, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Sent {
+    let mut builder = Request::builder().method(method).uri(uri);
+    for (name, value) in headers {
+        builder = builder.header(*name, *value);
+    }
+    builder.body(body.into()).unwrap()
+}
+
+pub(crate) fn get(uri: &str) -> Sent {
+    request("GET", uri, &[], "")
+}
+
+pub(crate) fn folder() -> (TempDir, PathBuf) {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("test.json");
+    (folder, path)
+}
+
+pub(crate) fn begin<T: Transport>(path: &Path, mode: Mode, live: T) -> (SessionTransport<T>, SessionGuard) {
+    Session::new(path).mode(mode).transport(|| live).unwrap()
+}
+
+/// A transport that must not be used.
+pub(crate) fn nothing() -> malquery_mock::Mock {
+    script([]).transport()
+}
+
+/// Status, body, and what broke it.
+pub(crate) fn take<T: Transport>(transport: &T, request: Sent) -> Result<(u16, Vec<u8>, bool), SendFailure> {
+    let response = transport.execute(request).map_err(|error| error.failure())?;
+    let status = response.status().as_u16();
+    let mut bytes = Vec::new();
+    let broken = response.into_body().read_to_end(&mut bytes).is_err();
+    Ok((status, bytes, broken))
+}
+
+/// Records these exchanges and gives the text of the cassette.
+pub(crate) fn record(exchanges: &[(Sent, Got)]) -> Result<String, String> {
+    let (_folder, path) = folder();
+    let next = Mutex::new(exchanges.iter());
+    let service = Service(|_: &Sent| Ok(next.lock().unwrap().next().unwrap().1.clone()));
+    let (transport, guard) = begin(&path, Mode::Record, service);
+    for (request, _) in exchanges {
+        take(&transport, request.clone()).unwrap();
+    }
+    guard.close().map_err(|error| error.to_string().replace(&path.display().to_string(), "test.json"))?;
+    Ok(fs::read_to_string(&path).unwrap())
+}
