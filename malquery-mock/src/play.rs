@@ -127,6 +127,11 @@ impl Mock {
         if text.is_empty() {
             return Ok(());
         }
+        if state.unmatched.is_empty() && state.played.iter().all(|played| *played == 0) {
+            text.push_str(
+                "\nnothing was asked: was the guard dropped at once? Bind it, as in `let (mock, guard)`",
+            );
+        }
         Err(Unfinished(format!(
             "{} was not played as it is (the mock was made at {made_at}):{text}",
             cassette.name

@@ -50,10 +50,12 @@
 //! - **The token** is asked for when it is needed and renewed two minutes before it expires. Threads share it.
 //!   After a 401 there is one new token and one replay, never more.
 //! - **The cloud**: when the token endpoint says that the account lives in another commercial cloud, requests go
-//!   there, once, and only to a host of [`Cloud`]. Government clouds have to be named.
+//!   there, once, and only to a host of [`Cloud`]; also from a base URL of your own, unless
+//!   [`Auth::follow_region`](flow::Auth::follow_region) says no. Government clouds have to be named.
 //! - **Quota**: a job that may be billed (a hunt, an exact search, a multi-download) is sent again only if it surely
 //!   did not arrive. If that is not known, the error is [`FlowError::Unsure`](flow::FlowError::Unsure).
-//! - **Failures** of what costs nothing are retried, with growing pauses ([`RetryPolicy`](flow::RetryPolicy)).
+//! - **Failures** of everything else are retried, with growing pauses ([`RetryPolicy`](flow::RetryPolicy)). A download of a
+//!   sample is among it, whether or not one that failed counts, which is not documented.
 //! - **Rate limits** are waited for as the service asks, and hold for all threads. An exhausted monthly quota is
 //!   an error at once.
 //! - **Jobs**: the reply to a submission says `done` while the job has not begun. Only the requests operation
@@ -73,6 +75,13 @@
 //!   halves the size of 100,000 results.
 //! - A result, a list or a field that is not understood never fails a reply. It is in `extra`, as received.
 //!   The exceptions are the request id of a submission and the token: without them the reply is worth nothing.
+//! - A [`Step`](flow::Step) sends or waits; that a flow is done is what its report gives, where the reply is at hand.
+//!   There is no third, so that a driver that does both needs no arm for what it does not know.
+//! - An operation names the types of its reply, and one function reads them all: there is no `decode` to write. What
+//!   [`Operation`](operation::Operation) and its kin provide is not to be replaced.
+//! - A fuzzy search is tried again and an exact search is not, though of neither it is documented what it costs: the one
+//!   is over with its reply, the other leaves a job behind each time.
+//! - SHA-256 is always there: a download that nobody verifies is not on offer.
 //!
 //! # Further reading
 //!

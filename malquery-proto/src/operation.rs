@@ -65,7 +65,7 @@ impl fmt::Display for Scope {
 /// Whether a request may be sent again when its outcome is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Replay {
-    /// Sending it again after a failure is not known to cost anything.
+    /// Sending it again after a failure is not known to cost anything more.
     Safe,
     /// Each arrival may be billed to a monthly quota: sent again only when it surely did not arrive.
     Billed,
@@ -148,9 +148,13 @@ pub(crate) fn unsigned<O: Operation + ?Sized>(
 
 /// An operation that answers with a JSON document.
 pub trait JsonOperation: Operation {
-    /// What the document says of itself.
+    /// What the document says of itself: [`PlainMeta`], or one of the others in [`types`](crate::types) with a name that ends
+    /// so. Others cannot be made outside of this crate.
+    ///
+    /// [`PlainMeta`]: crate::types::PlainMeta
     type Meta: ReplyMeta;
-    /// One result.
+    /// One result: a [`Sample`](crate::types::Sample), or any [`Json`](crate::types::Json). Others cannot be made outside of
+    /// this crate.
     type Resource: Item;
 
     /// Reads the reply.

@@ -109,6 +109,7 @@ const STACK: usize = MAX_RULE * 1024;
 /// Runs something that may need much of a stack.
 fn on_large_stack<T: Send>(run: impl FnOnce() -> T + Send) -> Option<T> {
     std::thread::scope(|scope| {
+        #[allow(clippy::disallowed_methods)] // The one thread of this crate, for the sake of its stack.
         let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, run).ok()?;
         thread.join().ok()
     })

@@ -56,6 +56,7 @@ const DIRECTORY_ENTRY: u64 = 400;
 /// [`FlowError::Unsure`](crate::flow::FlowError::Unsure). Compare the quotas, then begin anew, with [`Collect::attach`] if
 /// the search has an id.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[must_use]
 pub struct Collect {
     version: Version,
     phase: Phase,

@@ -7,6 +7,7 @@ use crate::stream::{Received, StreamCheck, StreamError};
 /// has the wrong hash, so a copy of it cannot succeed.
 ///
 /// Take care: what it gives before its end may be a broken sample, and what it gives is malware.
+#[must_use = "nothing is read, and so nothing checked, until it is read to its end"]
 pub struct Download<B> {
     body: Option<B>,
     state: State,

@@ -30,6 +30,7 @@ use crate::time::Timestamp;
 /// # Ok::<(), malquery_proto::types::ParseError>(())
 /// ```
 #[derive(Debug)]
+#[must_use]
 pub struct Auth {
     base: BaseUrl,
     source: Source,

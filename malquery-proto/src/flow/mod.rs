@@ -57,6 +57,10 @@ impl std::fmt::Debug for Attempt {
 }
 
 /// Ties a report to the request it is about. It is used up by the report, so nothing is reported twice.
+///
+/// One that is dropped, say with a future that is cancelled, leaves its flow in the dark: a submission is
+/// [`Unsure`](FlowError::Unsure) from then on, and for a token the other flows wait up to 90 seconds. Give it to `cancel`
+/// if the request was surely not sent.
 #[derive(Debug)]
 #[must_use]
 pub struct Ticket(Kind);

@@ -21,7 +21,7 @@ use crate::types::{Json, Pattern, SearchOptions, SubmitMeta};
 ///     .options(SearchOptions::new().limit(100).filter_filetypes([FileType::PE32]));
 /// # Ok::<(), malquery_proto::types::ParseError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExactSearch {
     #[serde(default, skip_serializing_if = "SearchOptions::is_empty")]
     options: SearchOptions,

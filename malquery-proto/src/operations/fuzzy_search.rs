@@ -22,14 +22,14 @@ use crate::types::{MetaField, Pattern, Sample, SearchMeta};
 ///     .limit(10);
 /// # Ok::<(), malquery_proto::types::ParseError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FuzzySearch {
     #[serde(skip_serializing_if = "Options::is_default")]
     options: Options,
     patterns: Vec<Pattern>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 struct Options {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     filter_meta: Vec<MetaField>,

@@ -20,7 +20,7 @@ use crate::types::{Json, SearchOptions, SubmitMeta};
 /// let hunt = Hunt::new(r#"rule gnu { strings: $a = "GNU" condition: $a }"#)
 ///     .options(SearchOptions::new().limit(100));
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hunt {
     #[serde(default, skip_serializing_if = "SearchOptions::is_empty")]
     options: SearchOptions,

@@ -16,8 +16,9 @@ use crate::error::BuildError;
 ///     .max_size("8mb".parse()?);
 /// # Ok::<(), malquery_proto::types::ParseError>(())
 /// ```
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[must_use]
 pub struct SearchOptions {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     filter_filetypes: Vec<FileType>,
