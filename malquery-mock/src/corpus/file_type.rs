@@ -207,6 +207,13 @@ mod tests {
 
     #[test]
     fn content_decides() {
+        let mut powerpoint = document(0, "", 0);
+        let class =
+            [0x10, 0x8d, 0x81, 0x64, 0x9b, 0x4f, 0xcf, 0x11, 0x86, 0xea, 0, 0xaa, 0, 0xb9, 0x29, 0xe8];
+        let at = 512 + 80;
+        powerpoint[at..at + class.len()].copy_from_slice(&class);
+        let mut hwp = document(0, "", 3);
+        hwp[700..717].copy_from_slice(b"HWP Document File");
         for (bytes, word) in [
             (program(0x10b), "PE32"),
             (program(0x20b), "PE64"),
@@ -223,6 +230,9 @@ mod tests {
             (document(0, "WordDocument", 3), "doc"),
             (document(0, "Workbook", 3), "xls"),
             (document(0, "PowerPoint Document", 3), "ppt"),
+            // The class of PowerPoint, and nothing else that says so.
+            (powerpoint, "ppt"),
+            (hwp, "hwp"),
             (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1".to_vec(), "cdfv2"),
         ] {
             assert_eq!(of(&bytes), word);
@@ -232,6 +242,8 @@ mod tests {
             (b"\x7fELF\x02\x01\x01", "elf64"),
             (b"\xcf\xfa\xed\xfe\x07\x00\x00\x01", "macho"),
             (b"\xca\xfe\xba\xbe\x00\x00\x00\x02", "macho"),
+            (b"\xca\xfe\xba\xbe\x00\x00\x00\x2c", "macho"),
+            (b"\xca\xfe\xba\xbe\x00\x00\x00\x2d", "cjava"),
             (b"\xca\xfe\xba\xbe\x00\x00\x00\x34", "cjava"),
             (b"\xca\xfe\xba\xbe\x00\x03\x00\x2d", "cjava"),
             (b"%PDF-1.7\n", "pdf"),
@@ -242,6 +254,8 @@ mod tests {
             (b"L\0\0\0\x01\x14\x02\0\0\0\0\0\xc0\0\0\0\0\0\0\x46", "lnk"),
             (b"\xcb\x0d\r\n\0\0\0\0\0\0\0\0\0\0\0\0\xe3", "pythonc"),
             (b"\x03\xf3\r\n\0\0\0\0c", "pythonc"),
+            (b"\x03\xf3\r\n\0\0\0\0\0\0\0\0c", "pythonc"),
+            (b"\x03\xf3\r\n\0\0\0\0d\0\0\0d\0\0\0d", "data"),
             (b"HWP Document File V3.00 \x1a\x01\x02", "hwp"),
             (b"#!/usr/bin/env python3\nprint(1)", "python"),
             (b"#! /bin/perl -w\n", "perl"),
@@ -252,6 +266,7 @@ mod tests {
             (b"Received: from a by b\nFrom: c\n", "email"),
             (b"plain\ttext\r\n", "text"),
             (b"\xff\xfep\0s\0", "text"),
+            (b"\xfe\xff\0p\0s", "text"),
             (b"\xff\xfe\x00\xd8p\0", "data"),
             (b"caf\xe9", "text"),
             (b"caf\x81\xe9", "data"),

@@ -142,6 +142,19 @@ fn sizes_around_a_chunk_are_read_to_their_end() {
 }
 
 #[test]
+fn a_corpus_tells_of_itself() {
+    let empty = folder(&[]);
+    let corpus = Corpus::open(empty.path()).unwrap();
+    assert!(corpus.is_empty() && corpus.skipped().is_empty());
+    let corpus = Corpus::from_bytes([b"one".to_vec(), b"two".to_vec()]);
+    assert!(!corpus.is_empty());
+    assert_eq!(format!("{corpus:?}"), "Corpus(in memory, 2 samples)");
+    let error = Corpus::open(empty.path().join("none")).unwrap_err();
+    let source = std::error::Error::source(&error).unwrap();
+    assert_eq!(source.downcast_ref::<std::io::Error>().unwrap().kind(), std::io::ErrorKind::NotFound);
+}
+
+#[test]
 fn a_content_is_reported_once_and_counted_with_its_label() {
     let corpus = Corpus::from_bytes([
         CorpusSample::new("a MARK").label(Label::Malware).family("first").first_seen(day("2024/02/29")),
