@@ -275,9 +275,12 @@ mod tests {
         ] {
             assert_eq!(of(bytes), word, "{}", bytes.escape_ascii());
         }
-        let long = "\u{fc}".repeat(PREFIX as usize);
-        assert_eq!(of(long.as_bytes()), "text");
-        assert_eq!(of(format!("x{long}").as_bytes()), "text");
+        // The second is one that is no text alone.
+        for letter in ["\u{fc}", "\u{c0}"] {
+            let long = letter.repeat(PREFIX as usize);
+            assert_eq!(of(long.as_bytes()), "text");
+            assert_eq!(of(format!("x{long}").as_bytes()), "text");
+        }
     }
 
     proptest! {
