@@ -374,6 +374,20 @@ fn the_very_same_service_has_not_drifted_and_what_drifted_shows_no_secret() {
 }
 
 #[test]
+fn what_drifted_is_told_of_each_interaction_in_turn() {
+    let (_folder, path) = folder();
+    let one = |id: &str| json!({"id": id, "request": {"method": "GET", "uri": "/x"}, "response": {"status": 200, "body": {"json": {"a": 1}}}});
+    fs::write(&path, json!({"version": 1, "interactions": [one("first"), one("second")]}).to_string())
+        .unwrap();
+    let (transport, guard) =
+        begin(&path, Mode::Verify, Service(|_: &Sent| Ok(json_answer(200, &json!({"a": "text"})))));
+    take(&transport, get("/x")).unwrap();
+    take(&transport, get("/x")).unwrap();
+    let message = guard.close().unwrap_err().to_string();
+    assert!(message.contains("\"first\"") && message.contains("\"second\""), "{message}");
+}
+
+#[test]
 fn a_recording_of_nothing_but_what_is_under_way_leaves_the_cassette() {
     let (_folder, path) = folder();
     fs::write(&path, "{}").unwrap();
