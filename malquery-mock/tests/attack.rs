@@ -388,6 +388,37 @@ fn what_drifted_is_told_of_each_interaction_in_turn() {
 }
 
 #[test]
+fn a_body_that_is_not_there_to_its_end_has_not_drifted() {
+    let (_folder, path) = folder();
+    let body = |body: serde_json::Value, fault: serde_json::Value| {
+        let mut response = json!({"status": 200, "body": body});
+        if fault.is_object() {
+            response["fault"] = fault;
+        }
+        let request = json!({"method": "GET", "uri": "/x"});
+        json!({"version": 1, "interactions": [{"id": "x", "request": request, "response": response}]})
+            .to_string()
+    };
+    let live = || Service(|_: &Sent| Ok(json_answer(200, &json!({"a": 1}))));
+    // Live it was not read to its end.
+    fs::write(&path, body(json!({"json": {"a": 1}}), json!(null))).unwrap();
+    let (transport, guard) = begin(&path, Mode::Verify, live());
+    let mut reply = transport.execute(get("/x")).unwrap().into_body();
+    assert_eq!(reply.read(&mut [0; 3]).unwrap(), 3);
+    guard.close().unwrap();
+    // It broke off when it was recorded.
+    fs::write(&path, body(json!({"text": "{\"a\""}), json!({"truncate_after": 4}))).unwrap();
+    let (transport, guard) = begin(&path, Mode::Verify, live());
+    take(&transport, get("/x")).unwrap();
+    guard.close().unwrap();
+    // Whole, and no JSON any more.
+    fs::write(&path, body(json!({"json": {"a": 1}}), json!(null))).unwrap();
+    let (transport, guard) = begin(&path, Mode::Verify, Service(|_: &Sent| Ok(text("gone"))));
+    take(&transport, get("/x")).unwrap();
+    assert!(guard.close().unwrap_err().to_string().contains("JSON in the cassette, none live"));
+}
+
+#[test]
 fn a_recording_of_nothing_but_what_is_under_way_leaves_the_cassette() {
     let (_folder, path) = folder();
     fs::write(&path, "{}").unwrap();
