@@ -1,5 +1,6 @@
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Component, Path};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -14,6 +15,9 @@ use crate::json::{self, Json, Value};
 use crate::matching::{self, Body, Expected, Pairs};
 use crate::play::Interaction;
 use crate::reply::{Answer, Fault, Reply};
+
+/// The largest cassette that is read, in bytes. Large bodies lie beside it.
+const MAX_FILE: u64 = 256 * 1024 * 1024;
 
 /// Exchanges to be replayed: from a file ([`load`](Self::load)), from a text ([`parse`](Self::parse)), or
 /// replies in code ([`script`]).
@@ -79,7 +83,14 @@ impl Cassette {
         let path = path.as_ref();
         let name = path.display().to_string();
         let whole = |message: &str, source| CassetteError::whole(&name, message, source);
-        let bytes = std::fs::read(path).map_err(|error| whole("the file could not be read", Some(error)))?;
+        let mut bytes = Vec::new();
+        let read_all = |file: File| file.take(MAX_FILE + 1).read_to_end(&mut bytes);
+        File::open(path)
+            .and_then(read_all)
+            .map_err(|error| whole("the file could not be read", Some(error)))?;
+        if bytes.len() as u64 > MAX_FILE {
+            return Err(whole("the file is larger than 256 MiB", None));
+        }
         let text = String::from_utf8(bytes).map_err(|error| {
             let mut refused = whole("the file is not UTF-8", None);
             let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];

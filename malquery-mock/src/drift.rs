@@ -118,7 +118,7 @@ pub(crate) fn find(cassette: &Cassette, exchanges: Vec<Exchange>) -> Vec<String>
             cassette.interactions.iter().enumerate().filter(|(_, interaction)| interaction.matches(&seen));
         let closest = candidates
             .map(|(index, interaction)| {
-                (drift(interaction, &exchange), count[index] >= interaction.times, index)
+                (drift(interaction, &exchange, &redaction), count[index] >= interaction.times, index)
             })
             .min_by_key(|(drift, used, index)| (drift.len(), *used, *index));
         match closest {
@@ -136,7 +136,14 @@ pub(crate) fn find(cassette: &Cassette, exchanges: Vec<Exchange>) -> Vec<String>
         }
     }
     let mut known = BTreeSet::new();
-    found.into_iter().map(|line| redaction.shown(&line)).filter(|line| known.insert(line.clone())).collect()
+    found
+        .into_iter()
+        .map(|line| match redaction.scan(line.as_bytes()) {
+            Ok(()) => line,
+            Err(_) => redaction.shown(&line),
+        })
+        .filter(|line| known.insert(line.clone()))
+        .collect()
 }
 
 /// The request as it would be of the recorded job.
@@ -160,7 +167,7 @@ fn recorded_request(exchange: &Exchange, jobs: &HashMap<String, String>) -> Requ
     request
 }
 
-fn drift(interaction: &Interaction, exchange: &Exchange) -> Vec<String> {
+fn drift(interaction: &Interaction, exchange: &Exchange, redaction: &Redaction) -> Vec<String> {
     match (&interaction.answer, &exchange.outcome) {
         (_, Outcome::Pending) => Vec::new(),
         (Answer::Fault(_), Outcome::Failed { .. }) => Vec::new(),
@@ -168,7 +175,11 @@ fn drift(interaction: &Interaction, exchange: &Exchange) -> Vec<String> {
             vec![format!("the fault {fault:?} in the cassette, the status {} live", status.as_u16())]
         }
         (Answer::Response { status, .. }, Outcome::Failed { message, .. }) => {
-            vec![format!("the status {} in the cassette, no reply live: {message}", status.as_u16())]
+            vec![format!(
+                "the status {} in the cassette, no reply live: {}",
+                status.as_u16(),
+                redaction.shown(message)
+            )]
         }
         (Answer::Response { status, .. }, Outcome::Reply { status: live, .. }) if status != live => {
             vec![format!("the status {} in the cassette, {} live", status.as_u16(), live.as_u16())]

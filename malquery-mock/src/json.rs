@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::diff;
-use crate::secret::{is_placeholder, is_secret_field};
+use crate::secret::{self, is_placeholder, is_secret_field};
 
 /// How deep arrays and objects may nest.
 const MAX_DEPTH: usize = 100;
@@ -74,7 +74,11 @@ impl Json {
             (Value::Bool(a), Value::Bool(b)) if a == b => {}
             (Value::Number(a), Value::Number(b)) if same_number(a, b) => {}
             (Value::String(a), Value::String(b)) if a == b => {}
-            (Value::String(a), Value::String(b)) if a.contains('\n') || b.contains('\n') => {
+            (Value::String(a), Value::String(b))
+                if (a.contains('\n') || b.contains('\n'))
+                    && (secret::is_searched(pointer)
+                        || ![a, b].iter().any(|text| secret::gives_secret(text))) =>
+            {
                 out.push(format!(
                     "{}: other lines (- cassette, + request)\n{}",
                     place(pointer),
@@ -108,9 +112,24 @@ impl Json {
                 }
             }
             _ => {
-                let (recorded, sent) = diff::around_difference(&self.to_string(), &other.to_string());
+                let shown = |json: &Self| json.shown(pointer).to_string();
+                let (recorded, sent) = diff::around_difference(&shown(self), &shown(other));
                 out.push(format!("{}: {recorded} in the cassette, {sent} in the request", place(pointer)));
             }
+        }
+    }
+
+    /// It as it may be shown in a message: without what has the name of a secret, unless it is what is searched for.
+    fn shown(&self, pointer: &str) -> Self {
+        let redacted = || Self::string("[redacted]");
+        match &self.value {
+            _ if secret::is_searched(pointer) => self.clone(),
+            Value::Array(items) => Self::array(items.iter().map(|item| item.shown(pointer))),
+            Value::Object(members) => Self::object(members.iter().map(|(key, value)| {
+                (key.as_str(), if is_secret_field(key) { redacted() } else { value.shown(key) })
+            })),
+            Value::String(text) if secret::gives_secret(text) => redacted(),
+            _ => self.clone(),
         }
     }
 
@@ -312,8 +331,8 @@ fn compare(recorded: Option<&Json>, sent: Option<&Json>, pointer: &mut String, o
     let only = |value: &Json, whose| format!("only in the {whose}: {}", diff::cut(&value.to_string()));
     match (recorded, sent) {
         (Some(recorded), Some(sent)) => recorded.differences(sent, pointer, out),
-        (Some(value), None) => out.push(format!("{pointer}: {}", only(value, "cassette"))),
-        (None, Some(value)) => out.push(format!("{pointer}: {}", only(value, "request"))),
+        (Some(value), None) => out.push(format!("{pointer}: {}", only(&value.shown(pointer), "cassette"))),
+        (None, Some(value)) => out.push(format!("{pointer}: {}", only(&value.shown(pointer), "request"))),
         (None, None) => {}
     }
 }

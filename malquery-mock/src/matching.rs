@@ -214,7 +214,12 @@ fn equal<T: PartialEq + ToString>(recorded: &T, sent: &T) -> Result<(), Refusal>
 fn pairs(recorded: &Pairs, sent: &Pairs, placeholders: bool) -> Result<(), Refusal> {
     let names: BTreeSet<&str> = recorded.iter().chain(sent).map(|(name, _)| name.as_str()).collect();
     let mut reasons = Vec::new();
-    let hashed = |ids: &str| ids.split(',').map(pseudonym::hashed).collect::<Vec<_>>().join(",");
+    let hashed = |ids: &str| {
+        ids.split(',')
+            .map(|id| if pseudonym::is_id(id) { pseudonym::hashed(id) } else { id.to_owned() })
+            .collect::<Vec<_>>()
+            .join(",")
+    };
     for name in names {
         let of = |pairs: &'_ Pairs| -> Vec<String> {
             pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect()

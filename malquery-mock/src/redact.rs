@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
-use http::{HeaderMap, HeaderValue, Uri, header};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use url::form_urlencoded;
 
 use crate::json::{self, Json, Value};
@@ -53,31 +53,52 @@ const MAX_ENTITY: usize = 24;
 const REDACTED: &str = "[redacted]";
 const TRACE_ID: &str = "x-cs-traceid";
 const QUERY_TIME: &str = "query_time";
-/// The fields that hold what is searched for.
-const SEARCHES: [&str; 2] = ["yara_rule", "patterns"];
 const SERVICE_IDS: [&str; 3] = ["trace_id", "reqid", "request_id"];
 const USER_IDS: [&str; 2] = ["user_id", "user_uuid"];
 
 /// What is no secret in a reply of `/oauth2`, where everything else is one.
-const HARMLESS: [&str; 9] =
-    ["token_type", "expires_in", "scope", "meta", "errors", "error", "error_description", "message", "code"];
+const HARMLESS: [&str; 13] = [
+    "token_type",
+    "issued_token_type",
+    "expires_in",
+    "scope",
+    "status",
+    "path",
+    "resources",
+    "meta",
+    "errors",
+    "error",
+    "error_description",
+    "message",
+    "code",
+];
+/// Shorter values of fields that are not known are replaced where they stand, and, if they may be words, nowhere else.
+const MIN_UNKNOWN: usize = 16;
+/// Words that stand for nothing secret, whatever their name: flags, and the password of every archive of samples.
+const WORDS: [&str; 7] = ["true", "false", "null", "none", "deleted", "infected", "undefined"];
 
 /// Fewer characters of a part of a JWT are a word.
 const MIN_JWT: usize = 8;
+
+/// Whether an id can be told from a word, and so be looked for in texts.
+fn is_told_apart(id: &str) -> bool {
+    pseudonym::is_id(id) && id.bytes().any(|byte| byte.is_ascii_digit())
+}
 
 /// Whose body it is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Side {
     Request,
     Reply,
-    /// A reply of `/oauth2`.
+    /// A reply with a token.
     TokenReply,
 }
 
 impl Side {
     /// The side of the reply to a request for this path.
-    pub(crate) fn of_reply(path: &str) -> Self {
-        if matching::below_base(path).starts_with("/oauth2/") { Self::TokenReply } else { Self::Reply }
+    pub(crate) fn of_reply(path: &str, status: StatusCode) -> Self {
+        let is_token = status.is_success() && matching::below_base(path) == "/oauth2/token";
+        if is_token { Self::TokenReply } else { Self::Reply }
     }
 
     /// What a field of this name is called where it stood, if it is a secret.
@@ -157,6 +178,8 @@ pub(crate) struct Redaction {
 /// What [`Redaction::scan`] found.
 pub(crate) struct Leak {
     pub(crate) what: &'static str,
+    /// Else it could not be searched.
+    pub(crate) is_found: bool,
 }
 
 impl Redaction {
@@ -186,7 +209,11 @@ impl Redaction {
     pub(crate) fn see_reply(&mut self, side: Side, headers: &HeaderMap, body: &Content) {
         for (name, value) in headers {
             if *name == header::SET_COOKIE {
-                self.cookie(value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default());
+                let pair = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+                // Shorter ones are consents and regions.
+                if split_once(pair, b'=').is_none_or(|(_, value)| value.len() >= MIN_REPLACED) {
+                    self.cookie(pair);
+                }
             } else if *name == header::AUTHORIZATION {
                 self.authorization(value.as_bytes());
             } else if value.is_sensitive() {
@@ -216,23 +243,29 @@ impl Redaction {
     pub(crate) fn see_exchange(&mut self, exchange: &Exchange) {
         let Exchange { uri, headers, body, .. } = exchange;
         self.see_request(uri, headers, &Content::read(headers, body, Side::Request, false));
-        if let Outcome::Reply { headers, body, .. } = &exchange.outcome {
-            let side = Side::of_reply(uri.path());
+        if let Outcome::Reply { status, headers, body, .. } = &exchange.outcome {
+            let side = Side::of_reply(uri.path(), *status);
             self.see_reply(side, headers, &Content::read(headers, body, side, false));
         }
     }
 
     fn see(&mut self, body: &Content, side: Side) {
         match body {
-            Content::Json(json) => self.see_json(json, side.whole(json), side),
+            Content::Json(json) => {
+                let whole = side.whole(json);
+                self.see_json(json, whole, whole.is_some(), side);
+            }
             Content::Form(pairs) => pairs.iter().for_each(|(name, value)| self.field(name, value)),
             _ => {}
         }
     }
 
-    fn see_json(&mut self, json: &Json, secret: Option<&'static str>, side: Side) {
+    /// What has the name `secret`, or is within that; `is_unknown` if that is only because nothing is known of it.
+    fn see_json(&mut self, json: &Json, secret: Option<&'static str>, is_unknown: bool, side: Side) {
         match &json.value {
-            Value::Array(items) => items.iter().for_each(|item| self.see_json(item, secret, side)),
+            Value::Array(items) => {
+                items.iter().for_each(|item| self.see_json(item, secret, is_unknown, side))
+            }
             Value::Object(members) => {
                 for (key, value) in members {
                     if let (false, None, Some(id)) = (side == Side::Request, secret, value.as_str()) {
@@ -242,20 +275,23 @@ impl Redaction {
                             self.found.push((id.to_owned(), false));
                         }
                     }
-                    self.see_json(value, secret.or(side.secret(key)), side.within());
+                    let is_unknown = secret_name(key).is_none() && (secret.is_none() || is_unknown);
+                    self.see_json(value, secret.or(side.secret(key)), is_unknown, side.within());
                 }
             }
             Value::String(text) => {
-                if let Some(name) = secret {
+                if let Some(name) =
+                    secret.filter(|_| !is_unknown || text.len() >= MIN_UNKNOWN || secret::is_token(text))
+                {
                     self.field(name, text);
                 }
                 // Its secrets are replaced as those of any text.
                 if let Some(inner) = quoted(text) {
-                    self.see_json(&inner, secret, side);
+                    self.see_json(&inner, secret, is_unknown, side);
                 }
             }
             Value::Number(digits) => {
-                if let Some(name) = secret {
+                if let Some(name) = secret.filter(|_| !is_unknown) {
                     self.secret(digits.as_bytes(), name);
                 }
             }
@@ -266,7 +302,7 @@ impl Redaction {
     fn header(&mut self, name: &str, value: &HeaderValue) {
         if value.is_sensitive() {
             self.secret(value.as_bytes(), "sensitive header");
-        } else if let Some(name) = secret_name(name) {
+        } else if let Some(name) = secret_name(name).filter(|_| !name.starts_with("access-control-")) {
             self.secret(value.as_bytes(), name);
         }
     }
@@ -340,6 +376,9 @@ impl Redaction {
         for pair in value.split(|byte| *byte == b';') {
             let value = split_once(pair, b'=').map_or(pair, |(_, value)| value).trim_ascii();
             self.secret(value, "cookie");
+            if let Cow::Owned(value) = percent(value, false) {
+                self.secret(&value, "cookie");
+            }
             let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
             quoted.into_iter().for_each(|value| self.secret(value, "cookie"));
         }
@@ -347,7 +386,8 @@ impl Redaction {
 
     fn secret(&mut self, value: &[u8], what: &'static str) {
         let placeholder = std::str::from_utf8(value).is_ok_and(secret::is_placeholder);
-        if value.is_empty() || placeholder {
+        let is_word = WORDS.iter().any(|word| word.as_bytes().eq_ignore_ascii_case(value));
+        if value.is_empty() || placeholder || is_word {
             return;
         }
         self.secrets.entry(value.to_vec()).or_insert(what);
@@ -365,7 +405,8 @@ impl Redaction {
     }
 
     fn id(&mut self, value: &str, brought: bool) {
-        if pseudonym::is_id(value) {
+        // That of nobody is no id.
+        if pseudonym::is_id(value) && value.bytes().any(|byte| !matches!(byte, b'0' | b'-')) {
             self.found.push((value.to_owned(), brought));
         }
     }
@@ -400,9 +441,7 @@ impl Redaction {
             .flat_map(|(value, what)| {
                 notations(value).map(|text| (text, format!("[{}]", what.replace(' ', "_"))))
             })
-            .chain(
-                self.ids.iter().filter(|(id, _)| pseudonym::is_id(id)).map(|(a, b)| (a.clone(), b.clone())),
-            )
+            .chain(self.ids.iter().filter(|(id, _)| is_told_apart(id)).map(|(a, b)| (a.clone(), b.clone())))
             .flat_map(|(value, other)| {
                 let flat = undashed(value.as_bytes()).and_then(|flat| String::from_utf8(flat).ok());
                 let flat = flat.filter(|flat| *flat != value).map(|flat| (flat, other.clone()));
@@ -416,7 +455,7 @@ impl Redaction {
             .build(values);
         self.replacer = replacer.ok().map(|replacer| (replacer, others));
 
-        let ids = self.ids.keys().filter(|id| pseudonym::is_id(id));
+        let ids = self.ids.keys().filter(|id| is_told_apart(id));
         let values = self.secrets.iter().map(|(value, what)| (value.as_slice(), *what));
         let (part_of_names, others) = values
             .filter(|(value, _)| value.len() >= MIN_SECRET)
@@ -545,6 +584,9 @@ impl Redaction {
     /// A text that is to be shown, without secrets.
     pub(crate) fn hide(&self, text: &str) -> String {
         let secrets = self.secrets.keys().filter(|value| value.len() >= MIN_REPLACED);
+        if self.secrets.is_empty() {
+            return text.to_owned();
+        }
         let secrets: Vec<_> =
             secrets.filter_map(|value| std::str::from_utf8(value).ok()).flat_map(notations).collect();
         let finder = AhoCorasick::builder()
@@ -570,7 +612,7 @@ impl Redaction {
                 let value = match side.secret(key) {
                     Some(_) if nothing => value.clone(),
                     Some(_) => Json::string(REDACTED),
-                    None if SEARCHES.contains(&key.as_str()) => value.clone(),
+                    None if secret::is_searched(key) => value.clone(),
                     None => self.hidden(value, within),
                 };
                 (key.as_str(), value)
@@ -594,6 +636,15 @@ impl Redaction {
 
     /// Looks for everything that was replaced, in every encoding.
     pub(crate) fn scan(&self, bytes: &[u8]) -> Result<(), Leak> {
+        self.search(bytes, true)
+    }
+
+    /// The same for a sample, which may be hostile: what is escaped too often in it is passed over.
+    pub(crate) fn scan_sample(&self, bytes: &[u8]) -> Result<(), Leak> {
+        self.search(bytes, false)
+    }
+
+    fn search(&self, bytes: &[u8], is_strict: bool) -> Result<(), Leak> {
         let [part_of_names, others] = &self.needles;
         let [small, text, binary] = LAYERS;
         let layers = match std::str::from_utf8(bytes) {
@@ -601,7 +652,7 @@ impl Redaction {
             Ok(_) => text,
             Err(_) => binary,
         };
-        let mut budget = MAX_DECODED;
+        let mut budget = Budget { left: MAX_DECODED, is_strict };
         if !others.is_empty() {
             look(bytes, others, layers, None, &mut budget)?;
         }
@@ -700,7 +751,7 @@ fn gives_secret_in(json: &Json, name: Option<&str>) -> bool {
         Value::Object(members) => members
             .iter()
             // A rule against thieves of tokens is full of such words.
-            .filter(|(key, _)| !SEARCHES.contains(&key.as_str()))
+            .filter(|(key, _)| !secret::is_searched(key))
             .any(|(key, value)| {
                 secret::gives_secret(key) || gives_secret_in(value, name.or(secret_name(key)))
             }),
@@ -716,18 +767,39 @@ fn gives_secret_in(json: &Json, name: Option<&str>) -> bool {
 
 /// Whether a text gives a secret, also URL-encoded or in base64, or has a JWT in it.
 fn text_gives_secret(text: &str) -> bool {
-    let decoded = percent(text.as_bytes(), false);
-    let escaped =
-        matches!(decoded, Cow::Owned(_)) && secret::gives_secret(&String::from_utf8_lossy(&decoded));
-    secret::gives_secret(text) || escaped || has_jwt(text) || {
+    secret::gives_secret(text) || escaped_gives_secret(text) || has_jwt(text) || {
         let gives = |decoded: Vec<u8>| {
             let text = String::from_utf8_lossy(&decoded);
-            if secret::gives_secret(&text) { Err(Leak { what: "text in base64" }) } else { Ok(()) }
+            if secret::gives_secret(&text) {
+                Err(Leak { what: "text in base64", is_found: true })
+            } else {
+                Ok(())
+            }
         };
-        base64_runs(text.as_bytes(), gives)
-            .and_then(|()| base64_runs(&joined(text.as_bytes()), gives))
-            .is_err()
+        let joined = match joined(text.as_bytes()) {
+            Cow::Owned(joined) => base64_runs(&joined, gives),
+            Cow::Borrowed(_) => Ok(()),
+        };
+        joined.and_then(|()| base64_runs(text.as_bytes(), gives)).is_err()
     }
+}
+
+/// Whether a text gives a secret when its escapes are undone: those of URLs, HTML and JSON.
+fn escaped_gives_secret(text: &str) -> bool {
+    let decoders: [Decoder; 3] = [|bytes| percent(bytes, false), entities, unescape];
+    decoders.iter().any(|decode| {
+        let mut decoded = Cow::Borrowed(text.as_bytes());
+        for _ in 0..MAX_ROUNDS {
+            decoded = match decode(&decoded) {
+                Cow::Owned(next) if next != *decoded => next.into(),
+                _ => break,
+            };
+            if secret::gives_secret(&String::from_utf8_lossy(&decoded)) {
+                return true;
+            }
+        }
+        false
+    })
 }
 
 /// Whether a body that could not be read as what it is may hold a secret.
@@ -738,13 +810,12 @@ pub(crate) fn names_secret(text: &str) -> bool {
 /// Whether there is something with the shape of a JWT: `eyJ...` is the beginning of a JSON object in base64.
 pub(crate) fn has_jwt(text: &str) -> bool {
     let belongs = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    text.match_indices("eyJ").any(|(at, _)| {
-        let rest = &text[at..];
-        let token = &rest[..rest.find(|c| !belongs(c)).unwrap_or(rest.len())];
-        let mut parts = token.split('.').map(str::len);
-        [parts.next(), parts.next(), parts.next()]
-            .iter()
-            .all(|part| part.is_some_and(|length| length >= MIN_JWT))
+    text.split(|c| !belongs(c)).any(|run| {
+        let parts: Vec<&str> = run.split('.').collect();
+        parts.windows(3).any(|part| {
+            part[0].find("eyJ").is_some_and(|at| part[0].len() - at >= MIN_JWT)
+                && part[1..].iter().all(|part| part.len() >= MIN_JWT)
+        })
     })
 }
 
@@ -802,7 +873,7 @@ impl Needles {
             let flat = || bytes.iter().copied().filter(|byte| *byte != b'-').collect::<Vec<_>>();
             if self.undashed.what.is_empty() { None } else { self.undashed.find(&flat()) }
         });
-        found.map_or(Ok(()), |what| Err(Leak { what }))
+        found.map_or(Ok(()), |what| Err(Leak { what, is_found: true }))
     }
 }
 
@@ -847,7 +918,7 @@ fn look(
     needles: &Needles,
     layers: u32,
     last: Option<usize>,
-    budget: &mut usize,
+    budget: &mut Budget,
 ) -> Result<(), Leak> {
     needles.find(bytes)?;
     if layers == 0 {
@@ -861,28 +932,48 @@ fn look(
                 _ => break,
             };
             if round == MAX_ROUNDS {
-                return Err(Leak { what: "text that is escaped too often to be searched" });
+                budget.refuse("text that is escaped too often to be searched")?;
+                break;
             }
-            spend(budget, &next)?;
+            if !budget.spend(&next)? {
+                return Ok(());
+            }
             look(&next, needles, layers - 1, Some(index), budget)?;
             decoded = next.into();
         }
     }
     for decoded in hex_runs(bytes).into_iter().filter(|decoded| decoded.len() > 1) {
-        spend(budget, &decoded)?;
+        if !budget.spend(&decoded)? {
+            return Ok(());
+        }
         look(&decoded, needles, layers - 1, None, budget)?;
     }
     base64_runs(bytes, |decoded| {
-        spend(budget, &decoded)?;
-        look(&decoded, needles, layers - 1, None, budget)
+        if budget.spend(&decoded)? { look(&decoded, needles, layers - 1, None, budget) } else { Ok(()) }
     })
 }
 
-/// Takes the work of searching what was decoded from what there is left.
-fn spend(budget: &mut usize, decoded: &[u8]) -> Result<(), Leak> {
-    let left = budget.checked_sub(decoded.len());
-    *budget = left.ok_or(Leak { what: "text with too many encodings to be searched" })?;
-    Ok(())
+/// How much is looked through.
+struct Budget {
+    left: usize,
+    is_strict: bool,
+}
+
+impl Budget {
+    /// Takes the work of searching what was decoded from what there is left, and tells whether there was enough.
+    fn spend(&mut self, decoded: &[u8]) -> Result<bool, Leak> {
+        match self.left.checked_sub(decoded.len()) {
+            Some(left) => {
+                self.left = left;
+                Ok(true)
+            }
+            None => self.refuse("text with too many encodings to be searched").map(|()| false),
+        }
+    }
+
+    fn refuse(&self, what: &'static str) -> Result<(), Leak> {
+        if self.is_strict { Err(Leak { what, is_found: false }) } else { Ok(()) }
+    }
 }
 
 /// Hexadecimal digits as bytes, also with spaces, colons or dashes between as in a YARA rule, wherever in them a byte may begin.
@@ -1225,7 +1316,7 @@ mod tests {
             "'access_token' => 'N'",
             "token=N",
             "token: NEWunkn0wn",
-            "Authorization: Bearer N",
+            "Authorization: Bearer NEWunkn0wn",
             "curl -H 'bearer NEWunkn0wn'",
             "Basic dXNlcjpwdzEyMw==",
         ] {

@@ -61,6 +61,7 @@ struct Written {
     files: Vec<(String, Vec<u8>)>,
     /// Bytes that stand in the file as base64.
     hidden: Vec<Vec<u8>>,
+    is_sample: bool,
 }
 
 impl Recording {
@@ -94,6 +95,13 @@ impl Recording {
         }
 
         let leak = |id: &str, leak: Leak| {
+            if !leak.is_found {
+                return format!(
+                    "in {} there is a {}, so there may be a secret in it. Nothing was written",
+                    shown(&redaction, id),
+                    leak.what
+                );
+            }
             format!(
                 "in {} there would be a secret in a place where it cannot be replaced: the {} of this recording. \
                  Nothing was written. If it is a dummy that is a part of other texts, take an unusual one",
@@ -118,9 +126,15 @@ impl Recording {
                 members.push(("times".into(), Json::number(written.times)));
             }
             let json = written.json.to_string();
-            let parts = [json.as_bytes()].into_iter().chain(written.hidden.iter().map(Vec::as_slice));
-            for bytes in parts.chain(written.files.iter().map(|(_, bytes)| bytes.as_slice())) {
-                redaction.scan(bytes).map_err(|found| leak(&written.id, found))?;
+            // A sample may be hostile, and is as it is.
+            let scan = |bytes: &[u8]| {
+                if written.is_sample { redaction.scan_sample(bytes) } else { redaction.scan(bytes) }
+            };
+            let beside = written.files.iter().map(|(_, bytes)| bytes.as_slice());
+            for bytes in
+                [json.as_bytes()].into_iter().chain(written.hidden.iter().map(Vec::as_slice)).chain(beside)
+            {
+                scan(bytes).map_err(|found| leak(&written.id, found))?;
             }
             interactions.push(written.json);
             files.extend(written.files);
@@ -128,7 +142,12 @@ impl Recording {
         let text = document(&interactions);
         // What stands before them is of this crate.
         let (_, recorded) = text.split_once(INTERACTIONS).unwrap_or(("", &text));
-        redaction.scan(recorded.as_bytes()).map_err(|found| leak("the file", found))?;
+        let scanned = if holds_samples {
+            redaction.scan_sample(recorded.as_bytes())
+        } else {
+            redaction.scan(recorded.as_bytes())
+        };
+        scanned.map_err(|found| leak("the file", found))?;
         Ok(Self { path: path.into(), text, before, files, holds_samples, notes })
     }
 
@@ -219,8 +238,13 @@ pub(crate) fn interactions(text: &str) -> Vec<Json> {
 
 /// Whether a cassette can be written there, found out before anything is sent.
 pub(crate) fn check(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
+    // `Path` overlooks these two, and they would be found out when the file is renamed.
+    let text = path.to_string_lossy();
+    if path.is_dir() || ["/", "/."].iter().any(|end| text.ends_with(end)) {
         return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if path.exists() && !path.is_file() {
+        return Err(io::Error::other("what is there is no file"));
     }
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -269,7 +293,7 @@ impl Read {
             let path = matching::below_base(exchange.uri.path());
             let sample = ["/malquery/entities/download-files/", "/malquery/entities/samples-fetch/"];
             exact = status.is_success() && sample.iter().any(|sample| path.starts_with(sample));
-            let side = Side::of_reply(exchange.uri.path());
+            let side = Side::of_reply(exchange.uri.path(), *status);
             got = Content::read(headers, body, side, exact);
             redaction.see_reply(side, headers, &got);
         }
@@ -293,25 +317,31 @@ impl Read {
             times: 1,
             files: vec![],
             hidden: vec![],
+            is_sample: exact,
         };
+        if redact::link_gives_secret(&redaction.uri(&exchange.uri)) {
+            return Err("the path or the query of a request gives a value to the name of a secret, and only fields of a query \
+                        can be replaced. Nothing was written"
+                .into());
+        }
         for content in [&sent, &got] {
             let text = match content {
                 Content::Text(text) => text.into(),
                 Content::Bytes(bytes) => String::from_utf8_lossy(bytes),
                 _ => continue,
             };
-            if redact::names_secret(&text) && !(exact && std::ptr::eq(content, &got)) {
+            if !(exact && std::ptr::eq(content, &got)) && redact::names_secret(&text) {
                 return Err(format!(
                     "a body of {shown} names a secret, and cannot be read as what it says it is, so the secret cannot \
                      be found. Nothing was written"
                 ));
             }
         }
-        let side = Side::of_reply(exchange.uri.path());
-        if let (Side::TokenReply, Outcome::Reply { status, .. }) = (side, &exchange.outcome)
-            && status.is_success()
-            && !matches!(got, Content::Json(_) | Content::Empty)
-        {
+        let side = match &exchange.outcome {
+            Outcome::Reply { status, .. } => Side::of_reply(exchange.uri.path(), *status),
+            _ => Side::Reply,
+        };
+        if side == Side::TokenReply && !matches!(got, Content::Json(_) | Content::Empty) {
             return Err(format!(
                 "the reply of {shown} may hold a token, and is no JSON, so the token cannot be found. Nothing was written"
             ));
@@ -365,14 +395,9 @@ impl Read {
         if let Some(body) = written.body(sent, folder, true) {
             request.push(("body", body));
         }
-        if redact::link_gives_secret(&redaction.uri(&exchange.uri)) {
-            return Err(format!(
-                "the path or the query of {shown} gives a value to the name of a secret, and only fields of a query can be \
-                 replaced. Nothing was written"
-            ));
-        }
         let request = Json::object(request);
         let mut same = request.to_string();
+        let same_request = same.clone();
         let outcome = match exchange.outcome {
             Outcome::Pending => {
                 notes.push(format!("{shown} was under way when the recording ended, and is not in it"));
@@ -437,7 +462,8 @@ impl Read {
         };
         written.same = same;
         written.json = Json::object([("id", Json::string(id)), ("request", request), outcome]);
-        let json = written.json.to_string();
+        // A sample may hold anything.
+        let json = if exact { same_request } else { written.json.to_string() };
         let files = written.files.iter().filter(|_| !exact).map(|(_, bytes)| String::from_utf8_lossy(bytes));
         if std::iter::once(json.into()).chain(files).any(|text| redact::has_jwt(&text)) {
             return Err(format!(

@@ -15,7 +15,7 @@ pub(crate) const SECRET_FIELDS: [&str; 10] = [
 ];
 
 /// Parts of other names whose values are not shown, as [`plain`] writes them.
-const SECRET_WORDS: [&str; 10] = [
+const SECRET_WORDS: [&str; 12] = [
     "secret",
     "password",
     "passwd",
@@ -26,16 +26,33 @@ const SECRET_WORDS: [&str; 10] = [
     "apikey",
     "accesskey",
     "privatekey",
+    "amzsignature",
+    "googsignature",
 ];
 
 /// Their ends, so that `token_type` is none.
-const SECRET_ENDS: [&str; 2] = ["token", "signature"];
+const SECRET_ENDS: [&str; 1] = ["token"];
 
 /// The rest, which would be parts of harmless names.
 const SECRET_SHORT: [&str; 3] = ["sig", "pwd", "username"];
 
+/// The fields that hold what is searched for.
+const SEARCHES: [&str; 4] = ["yara_rule", "yara_rules", "pattern", "patterns"];
+
 /// Fewer characters after `Bearer` are a word.
 const MIN_TOKEN: usize = 8;
+/// Capitals in the midst of a word without digits that make it none.
+const MIN_HUMPS: usize = 3;
+/// Bytes of the longest placeholder.
+const MAX_PLACEHOLDER: usize = 40;
+/// How the names of malware go on behind a colon, as in `PasswordStealer:Win32/Vidar.B`.
+const PLATFORMS: [&str; 10] =
+    ["Win32/", "Win64/", "MSIL/", "Linux/", "MacOS/", "Android", "JS/", "VBS/", "HTML/", "Script/"];
+
+/// Whether a field, or the place of one, holds what is searched for: a rule against thieves of tokens is full of such words.
+pub(crate) fn is_searched(pointer: &str) -> bool {
+    pointer.split('/').any(|name| SEARCHES.contains(&name))
+}
 
 pub(crate) fn is_secret_field(name: &str) -> bool {
     secret_name(name).is_some()
@@ -46,7 +63,7 @@ pub(crate) fn secret_name(name: &str) -> Option<&'static str> {
     let name = plain(name);
     SECRET_FIELDS
         .into_iter()
-        .find(|field| plain(field) == name)
+        .find(|field| field.bytes().filter(|b| *b != b'_').eq(name.bytes()))
         .or_else(|| SECRET_WORDS.into_iter().find(|word| name.contains(word)))
         .or_else(|| SECRET_ENDS.into_iter().find(|end| name.ends_with(end)))
         .or_else(|| SECRET_SHORT.into_iter().find(|word| name == *word))
@@ -77,8 +94,10 @@ pub(crate) fn names_secret(text: &str) -> bool {
 /// `Authorization` header or of a URL. Placeholders are no values.
 pub(crate) fn gives_secret(text: &str) -> bool {
     let named = words(text).any(|(at, name)| {
-        // `$token = "..."` and `#token > 1` are of a YARA rule.
-        let free = !text[..at].ends_with(['$', '#', '@', '!']);
+        // `$token = "..."`, `#token > 1` and `@token[1]` are of a YARA rule, `#token=` is of a URL.
+        let is_counted =
+            text[..at].ends_with(['#', '@', '!']) && text[at + name.len()..].starts_with([' ', '[']);
+        let free = !text[..at].ends_with('$') && !is_counted;
         // `cid:` is also a kind of link.
         let plain_name = plain(name);
         free && plain_name != "cid"
@@ -86,20 +105,21 @@ pub(crate) fn gives_secret(text: &str) -> bool {
             && value_of(&text[at + name.len()..]).is_some_and(|(value, sentence)| {
                 // What follows a colon in a sentence is often no more than the next word of it.
                 let certain =
-                    plain_name != "token" && SECRET_FIELDS.iter().any(|field| plain(field) == plain_name);
+                    plain_name != "token" && ["token", "secret"].iter().any(|end| plain_name.ends_with(end));
                 !sentence || certain || is_token(value)
             })
     });
-    let lower = || text.to_ascii_lowercase();
-    named
-        || has_user(text)
-        || ["bearer", "basic"].iter().any(|scheme| {
-            lower().match_indices(scheme).any(|(at, _)| {
-                let rest = &text[at + scheme.len()..];
-                let value = rest.trim_start();
-                value.len() < rest.len() && is_token(value)
-            })
+    if named || has_user(text) {
+        return true;
+    }
+    let lower = text.to_ascii_lowercase();
+    ["bearer", "basic"].iter().any(|scheme| {
+        lower.match_indices(scheme).any(|(at, _)| {
+            let rest = &text[at + scheme.len()..];
+            let value = rest.trim_start_matches(|c: char| c.is_whitespace() || "\"'`<:=\\".contains(c));
+            value.len() < rest.len() && is_token(value)
         })
+    })
 }
 
 /// What may be a name, and where.
@@ -121,8 +141,10 @@ fn has_user(text: &str) -> bool {
         let ends =
             |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>' | '\\');
         let authority = &rest[..rest.find(ends).unwrap_or(rest.len())];
-        let user = authority.rsplit_once('@').and_then(|(user, _)| user.split_once(':'));
-        user.is_some_and(|(_, password)| !password.is_empty() && !is_placeholder(password))
+        authority.rsplit_once('@').is_some_and(|(user, _)| match user.split_once(':') {
+            Some((_, password)) => !password.is_empty() && !is_placeholder(password),
+            None => is_token(user),
+        })
     })
 }
 
@@ -130,26 +152,39 @@ fn has_user(text: &str) -> bool {
 /// a word of a sentence.
 fn value_of(rest: &str) -> Option<(&str, bool)> {
     let quote = |c: char| matches!(c, '"' | '\'' | '\\' | '`');
+    // `user[password]=` and `token[0]=`.
+    let rest = rest.strip_prefix(']').unwrap_or(rest);
+    let index = rest
+        .strip_prefix('[')
+        .and_then(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix(']'));
+    let rest = index.unwrap_or(rest);
     let sign = rest.trim_start_matches(|c: char| quote(c) || c.is_whitespace());
     let quoted = rest[..rest.len() - sign.len()].contains(quote);
     // A pair may also be a list of two.
     let value = sign.strip_prefix([':', '=', '>']).or(sign.strip_prefix(',').filter(|_| quoted))?;
-    let value = value.trim_start_matches(['=', '>']).trim_start().trim_start_matches(quote);
+    let bare = value.trim_start_matches(['=', '>']).trim_start();
+    let value = bare.trim_start_matches(quote);
     let first = value.chars().next()?;
-    let placeholder = value.find(']').is_some_and(|end| is_placeholder(&value[..=end]));
-    let some = !first.is_whitespace() && !"<,;&)}]".contains(first) && !placeholder;
-    some.then_some((value, !quoted && sign.starts_with(':')))
+    let placeholder = value
+        .bytes()
+        .take(MAX_PLACEHOLDER)
+        .position(|byte| byte == b']')
+        .is_some_and(|end| is_placeholder(&value[..=end]));
+    let some = !first.is_whitespace() && !"<,;&)}]*".contains(first) && !placeholder;
+    some.then_some((value, value.len() == bare.len() && sign.starts_with(':')))
 }
 
 /// Whether it begins with what is no word.
-fn is_token(text: &str) -> bool {
+pub(crate) fn is_token(text: &str) -> bool {
     let end = text.find(|c: char| !c.is_ascii_alphanumeric() && !"-._~+/=".contains(c)).unwrap_or(text.len());
     let word = text[..end].trim_end_matches('.');
+    let humps = word
+        .as_bytes()
+        .windows(2)
+        .filter(|pair| pair[0].is_ascii_lowercase() && pair[1].is_ascii_uppercase());
     word.len() >= MIN_TOKEN
-        && word
-            .bytes()
-            .enumerate()
-            .any(|(at, b)| !(b.is_ascii_lowercase() || at == 0 && b.is_ascii_uppercase()))
+        && !PLATFORMS.iter().any(|platform| word.starts_with(platform))
+        && (word.bytes().any(|byte| byte.is_ascii_digit()) || humps.count() >= MIN_HUMPS)
 }
 
 /// Whether this stands for a value that is not in the cassette, such as `[client_secret]`.

@@ -227,12 +227,13 @@ impl Session {
             Some(mode) => mode,
             None => Mode::from_env()?,
         };
-        if matches!(mode, Mode::Record | Mode::Append) {
+        let writes = matches!(mode, Mode::Record | Mode::Append);
+        if writes {
             save::check(&self.path)
                 .map_err(|error| OpenError::Unwritable(self.path.clone(), error.into()))?;
         }
         let mut kept = Vec::new();
-        let before = fs::read_to_string(&self.path).ok();
+        let before = if writes { fs::read_to_string(&self.path).ok() } else { None };
         let cassette = match mode {
             // There may be none yet.
             Mode::Append if !self.path.exists() => None,

@@ -241,7 +241,10 @@ impl<B> fmt::Debug for TranscriptBody<B> {
 
 impl Exchange {
     fn side(&self) -> Side {
-        Side::of_reply(self.uri.path())
+        match self.outcome {
+            Outcome::Reply { status, .. } => Side::of_reply(self.uri.path(), status),
+            _ => Side::Reply,
+        }
     }
 
     fn rest(&self, redaction: &Redaction) -> String {
@@ -250,6 +253,7 @@ impl Exchange {
         self.body.show(Side::Request, redaction, &mut text);
         match &self.outcome {
             Outcome::Pending => text.push_str("< no reply yet\n"),
+            Outcome::Failed(line) if redact::names_secret(line) => text.push_str("< no reply: [redacted]\n"),
             Outcome::Failed(line) => text.push_str(line),
             Outcome::Reply { status, headers: found, body } => {
                 let _ = writeln!(text, "< {status}");
@@ -318,6 +322,9 @@ impl Text {
         let _ = match &self.end {
             End::Whole => Ok(()),
             End::Open => writeln!(out, "< not read to the end"),
+            End::Broken(error) if redact::names_secret(error) => {
+                writeln!(out, "< broken off after {} bytes: [redacted]", self.length)
+            }
             End::Broken(error) => writeln!(out, "< broken off after {} bytes: {error}", self.length),
         };
     }

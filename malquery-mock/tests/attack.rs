@@ -419,6 +419,218 @@ fn a_body_that_is_not_there_to_its_end_has_not_drifted() {
 }
 
 #[test]
+fn what_is_harmless_is_recorded() {
+    let login = || {
+        let form = "client_id=0123456789abcdef0123456789abcdef&client_secret=s3cretOfTheUser-0123";
+        let headers = [("content-type", "application/x-www-form-urlencoded")];
+        let body = json!({"access_token": "eyJhbGciOi-t0ken", "expires_in": 1799, "ext_expires_in": 1799,
+            "token_type": "bearer", "issued_token_type": "bearer", "status": "done"});
+        (request("POST", "/oauth2/token", &headers, form), json_answer(201, &body))
+    };
+    let submit = || {
+        json_answer(
+            200,
+            &json!({"meta": {"reqid": "0e1f6ea1-7c1d-6ea1-5f4f-a1b2c3d4e5f6", "status": "done"}}),
+        )
+    };
+    let hunt = |rule: &str| {
+        let body = json!({"yara_rule": rule}).to_string();
+        request("POST", "/malquery/queries/hunt/v1", &[("content-type", "application/json")], body)
+    };
+    // Headers of gateways, whose values are words.
+    let mut cors = submit();
+    let headers = [
+        ("access-control-allow-credentials", "true"),
+        ("set-cookie", "consent=true"),
+        ("set-cookie", "r=us-1"),
+    ];
+    for (name, value) in headers {
+        cors.headers_mut().append(http::HeaderName::from_static(name), value.parse().unwrap());
+    }
+    record(&[login(), (hunt("rule a { strings: $a = \"GNU\" condition: true }"), cors)]).unwrap();
+    // What was searched for comes back with what was found.
+    for pattern in [
+        "password=hunter2xyz",
+        "https://user:pass@evil/",
+        "Authorization: Basic dXNlcjpwdzEyMw==",
+        "POST /gate.php?pwd=1",
+    ] {
+        let body = json!({"patterns": [{"type": "ascii", "value": pattern}]}).to_string();
+        let search = request(
+            "POST",
+            "/malquery/queries/exact-search/v1",
+            &[("content-type", "application/json")],
+            body,
+        );
+        let found =
+            json!({"meta": {"status": "done"}, "resources": [{"pattern": pattern, "yara_rules": [pattern]}]});
+        record(&[
+            login(),
+            (search, submit()),
+            (get("/malquery/entities/requests/v1?ids=x"), json_answer(200, &found)),
+        ])
+        .expect(pattern);
+    }
+    // Errors of the token endpoint, in the words of others.
+    for (status, body) in [
+        (403, json!({"timestamp": 1, "status": 403, "error": "Forbidden", "path": "/oauth2/token"})),
+        (403, json!({"status": "error", "message": "no"})),
+        (429, json!({"resources": ["malquery"]})),
+    ] {
+        let refused = (request("POST", "/oauth2/token", &[], ""), json_answer(status, &body));
+        record(&[refused, login(), (hunt("rule a { condition: true }"), submit())]).unwrap();
+    }
+    record(&[(request("POST", "/oauth2/revoke", &[], ""), text("OK"))]).unwrap();
+    // Sentences, and the names of malware.
+    for message in [
+        "Invalid client_id: client not found",
+        "authorization: scope malquery:write required",
+        "Authorization: header missing",
+        "member_cid: not a child of this CID",
+        "customer_id: invalid format",
+        "unexpected token: STRING_IDENTIFIER",
+        "token: invalid_grant",
+        "failed to parse token: SignatureExpired",
+        "rule \"CredentialStealer\": undefined identifier",
+        "Bearer Token-based authentication",
+        "Basic HTTP-Authentication",
+        "token=***",
+        "Password-Stealer:Win32/Vidar.B",
+        "CredentialStealer:MSIL/RedLine.A",
+    ] {
+        let text = record(&[(
+            hunt("rule a { condition: true }"),
+            json_answer(400, &json!({"errors": [{"message": message}]})),
+        )]);
+        assert!(
+            text.as_ref().is_ok_and(|text| text.contains(&json!(message).to_string())),
+            "{message}: {text:?}"
+        );
+    }
+    let found = json!({"resources": [{"signature": "Zbot", "digital_signature": "valid", "password": "infected", "family": "Zbot"}]});
+    let text = record(&[
+        (get("/x"), json_answer(200, &found)),
+        (hunt("rule infected_zbot { condition: true }"), submit()),
+    ])
+    .unwrap();
+    assert!(text.contains("\"family\": \"Zbot\""), "{text}");
+}
+
+#[test]
+fn short_ids_are_told_apart() {
+    let (_folder, path) = folder();
+    let service = Service(|request: &Sent| Ok(text(request.uri().query().unwrap().to_owned())));
+    let uri = |id: &str| format!("/malquery/entities/requests/v1?ids={id}");
+    let ids: Vec<_> = (1..99).map(|id| id.to_string()).chain(["abcdef0123456789,short".into()]).collect();
+    let (transport, guard) = begin(&path, Mode::Record, service);
+    for id in &ids {
+        take(&transport, get(&uri(id))).unwrap();
+    }
+    guard.close().unwrap();
+    let (transport, guard) = begin(&path, Mode::Replay, nothing());
+    for id in ids.iter().rev().filter(|id| id.len() < 8) {
+        assert_eq!(take(&transport, get(&uri(id))).unwrap().1, format!("ids={id}").into_bytes());
+    }
+    take(&transport, get(&uri("abcdef0123456789,short"))).unwrap();
+    guard.close().unwrap();
+}
+
+#[test]
+fn what_differs_is_shown_without_secrets() {
+    let cassette = |body: serde_json::Value| {
+        let request = json!({"method": "POST", "uri": "/x", "body": {"json": body}});
+        let file = json!({"version": 1, "interactions": [{"id": "a", "request": request, "response": {"status": 200}}]});
+        malquery_mock::Cassette::parse("x", &file.to_string()).unwrap()
+    };
+    for (recorded, sent) in [
+        (json!({"note": "x"}), json!({"note": "x", "o": {"client_secret": NEW}})),
+        (json!({"note": "x"}), json!({"note": {"client_secret": NEW}})),
+        (json!({"note": ["x"]}), json!({"note": ["x", {"password": NEW}]})),
+        (json!({"note": "x"}), json!({"note": format!("access_token: {NEW}")})),
+        (json!({"note": "x\ny"}), json!({"note": format!("x\naccess_token: {NEW}\n")})),
+    ] {
+        let mock = cassette(recorded).transport();
+        mock.execute(request("POST", "/x", &[], sent.to_string())).unwrap_err();
+        let message = mock.check().unwrap_err().to_string();
+        assert!(!message.contains(NEW), "{message}");
+    }
+    // What is searched for is shown, whatever words are in it.
+    let mock = cassette(json!({"yara_rule": "rule a {\n}"})).transport();
+    let rule = "rule a {\n  strings: $a = \"access_token=abc12345\"\n}";
+    mock.execute(request("POST", "/x", &[], json!({"yara_rule": rule}).to_string())).unwrap_err();
+    assert!(mock.check().unwrap_err().to_string().contains("access_token=abc12345"));
+}
+
+#[test]
+fn samples_are_recorded_whatever_is_in_them() {
+    let uri = "/malquery/entities/download-files/v1?ids=2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    let jwt = "eyJhbGciOiJSUzI1NiJ9.eyJjaWQiOiJ0aGUtY3VzdG9tZXIifQ.c2lnbmF0dXJl";
+    for body in [
+        format!("var t = '{jwt}';"),
+        "\\".repeat(100_000),
+        format!("%{}\0", "25".repeat(1000)),
+        "Username: joe\nPassword: hunter2\n".repeat(3000),
+        "eyJ".repeat(20_000),
+    ] {
+        record(&[login("a-secret-0123456"), (get(uri), answer(200, &[], body))]).unwrap();
+    }
+}
+
+#[test]
+fn secrets_are_known_in_the_notations_of_pages_and_forms() {
+    for body in [
+        format!("&quot;access_token&quot;:&quot;{NEW}&quot;"),
+        format!("access_token&#61;{NEW}"),
+        format!("\\u0022access_token\\u0022:\\u0022{NEW}\\u0022"),
+        format!("user[password]={NEW}"),
+        format!("access_token[0]={NEW}"),
+        format!("access_token%253D{NEW}"),
+        format!("Bearer \"{NEW}\""),
+        format!("bearer:{NEW}"),
+        format!("https://{NEW}@host/"),
+        format!("/cb#password={NEW}"),
+    ] {
+        assert_clean(get("/x"), json_answer(200, &json!({"message": body})));
+        assert_clean(get("/x"), text(body));
+    }
+    // Nor does a refusal, a transcript or a failure show one.
+    let message = record(&[(get(&format!("/x;access_token={NEW}/v1")), text("password: abc1"))]).unwrap_err();
+    assert!(!message.contains(NEW), "{message}");
+    let transcript = Transcript::new(Proxy);
+    transcript.execute(get("/x")).unwrap_err();
+    assert!(!transcript.to_string().contains(NEW), "{transcript}");
+}
+
+/// A transport whose error names what it was told.
+struct Proxy;
+
+#[derive(Debug)]
+struct NoProxy;
+
+impl std::fmt::Display for NoProxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cannot connect to the proxy http://user:{NEW}@proxy:3128/")
+    }
+}
+
+impl std::error::Error for NoProxy {}
+
+impl malquery_proto::client::TransportError for NoProxy {
+    fn failure(&self) -> malquery_proto::flow::SendFailure {
+        malquery_proto::flow::SendFailure::NotSent
+    }
+}
+
+impl Transport for Proxy {
+    type Body = io::Empty;
+    type Error = NoProxy;
+
+    fn execute(&self, _: Sent) -> Result<http::Response<io::Empty>, NoProxy> {
+        Err(NoProxy)
+    }
+}
+
+#[test]
 fn a_recording_of_nothing_but_what_is_under_way_leaves_the_cassette() {
     let (_folder, path) = folder();
     fs::write(&path, "{}").unwrap();
