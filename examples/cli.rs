@@ -881,7 +881,7 @@ fn a_collect_goes_on_from_another_folder_and_without_a_request() {
     // What is not there is named once, and no folder is made for it.
     let (none, target) = (in_folder(&out, "none.zip"), in_folder(&out, "none"));
     let run = demo(&["extract", &none, "--output-dir", &target]);
-    assert!(run.error(1).starts_with(&format!("error: {none} could not be")), "{}", run.stderr);
+    assert!(run.error(2).starts_with(&format!("error: there is no file {none}")), "{}", run.stderr);
     assert_eq!(run.stderr.matches(&none).count(), 1);
     assert_eq!(names(&out), ["new", "other folder", "state.json"]);
 }

@@ -1,6 +1,6 @@
 //! What can be said on the command line.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -91,12 +91,14 @@ impl Session {
         self.cloud.is_some() || self.base_url.is_some() || self.member_cid.is_some()
     }
 
-    /// How the program is called for the same service.
+    /// How the program is called for the same service, with the same care.
     pub(crate) fn program(&self) -> String {
         let options = [
             self.cloud.map(|cloud| format!(" --cloud {cloud}")),
             self.base_url.as_ref().map(|url| format!(" --base-url {}", quoted(url.as_str().as_ref()))),
-            self.member_cid.as_ref().map(|cid| format!(" --member-cid {cid}")),
+            self.member_cid.as_ref().map(|cid| format!(" --member-cid {}", quoted(cid.to_string().as_ref()))),
+            self.no_region_redirect.then(|| " --no-region-redirect".into()),
+            self.check_quota.then(|| " --check-quota".into()),
         ];
         options.into_iter().flatten().fold("malquery".into(), |program, option| program + &option)
     }
@@ -295,14 +297,39 @@ impl Call {
 
     /// Whether it counts on jobs that outlive it.
     pub(crate) fn keeps_state(&self) -> bool {
+        self.state().is_some()
+    }
+
+    /// The file with the state of its job.
+    fn state(&self) -> Option<&Path> {
         match self {
             Self::ExactSearch { wait, .. }
             | Self::Hunt { wait, .. }
             | Self::Request { wait, .. }
-            | Self::Multidownload { wait, .. } => wait.state.is_some(),
-            Self::Collect { state, .. } => state.is_some(),
-            call => call.is_resume(),
+            | Self::Multidownload { wait, .. } => wait.state.as_deref(),
+            Self::Collect { state, .. } => state.as_deref(),
+            Self::Resume { state } => Some(state),
+            _ => None,
         }
+    }
+
+    /// Whether it reads or writes this file.
+    pub(crate) fn uses(&self, path: &Path) -> bool {
+        let output = match self {
+            Self::Download { output, .. } | Self::Samples { output, .. } => Some(output.clone()),
+            Self::Collect { output_dir, .. } => Some(output_dir.join("samples.zip")),
+            _ => None,
+        };
+        let rule = match self {
+            Self::Hunt { rule, .. } => Some(rule.as_path()),
+            Self::Collect { job, .. } => job.rule.as_deref(),
+            _ => None,
+        };
+        let absolute = |path: &Path| std::path::absolute(path).ok();
+        [output.as_deref(), self.state(), rule]
+            .into_iter()
+            .flatten()
+            .any(|used| absolute(used) == absolute(path))
     }
 }
 

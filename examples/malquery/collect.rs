@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
-use malquery_proto::archive::{ArchiveError, Report};
+use malquery_proto::archive::{ArchiveError, Limits, Report};
 use malquery_proto::client::{Collect, CollectStep, Collected, Error};
 use malquery_proto::flow::{FlowError, JobFlow};
 use malquery_proto::types::RequestId;
@@ -26,10 +26,23 @@ pub(crate) struct Collecting<C = Collect, P = PathBuf> {
     archive: P,
 }
 
+/// What may come out of an archive whose samples are not known. More than by default, since it was asked for, and there
+/// is no other way to it.
+pub(crate) const LIMITS: Limits = Limits {
+    entries: 100_000,
+    directory_size: 32 << 20,
+    entry_size: 2 << 30,
+    total_size: 64 << 30,
+    ratio: 500,
+};
+
 /// Unpacks an archive that is on disk. Asks no service.
 pub(crate) fn extract(archive: &Path, folder: &Path, force: bool) -> Result<(), Failure> {
     let _folder = Folder::make(folder)?;
-    let mut collect = Collect::unpack(archive).extract(folder);
+    if !archive.exists() {
+        return Err(Failure::Invalid(format!("there is no file {}", archive.display())));
+    }
+    let mut collect = Collect::unpack(archive).limits(LIMITS).extract(folder);
     let mut progress = Progress::default();
     let result = collect.verify(force, |collect, step| progress.step(collect, step, archive));
     progress.end();
@@ -100,7 +113,10 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         let id = collect.flow().and_then(JobFlow::id).or(collect.download()).cloned();
         let mut watch = Watch::new(program.clone(), state, id);
         let go_on = |collect: &Collect| go_on(self.session, collect, &path);
-        watch.hint(go_on(&collect), true, false);
+        // A state may be that of a submission under way.
+        let submitted = collect.flow().is_none_or(|flow| flow.id().is_some());
+        let under_way = collect.flow().is_some_and(|flow| flow.id().is_none() && flow.to_submit().is_none());
+        watch.hint(go_on(&collect), submitted, under_way);
         let mut announced = collect.search().is_none() && !collect.found().is_empty();
         announced |= collect.download().is_some();
         let mut progress = Progress::default();
@@ -134,7 +150,7 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         if let Err(Error::Flow { error: FlowError::JobFailed(_), .. }) = &result {
             // To look at the download that failed is no use; what was found is.
             let found = collect.search().filter(|_| !self.session.jobs_end);
-            interrupt::hint(found.map(|id| collect_again(&program, id, &path)));
+            interrupt::hint(found.map(|id| collect_again(&program, &collect, id, &path)));
         }
         let worth = !collect.found().is_empty();
         let explain = |error| failed(error, &path, &|error| self.explain(error));
@@ -159,21 +175,28 @@ fn go_on(session: &Session, collect: &Collect, path: &Path) -> Option<String> {
     }
     if let Some(id) = collect.download() {
         let to = collect.extracts_to().map_or_else(String::new, |to| format!(" --extract {}", quoted(to)));
-        return Some(fetch_again(program, id, path) + &to);
+        return Some(fetch_again(session, id, path) + &to);
     }
     let search = collect.search().or_else(|| collect.flow().and_then(JobFlow::id));
-    search.map(|id| collect_again(program, id, path))
+    search.map(|id| collect_again(program, collect, id, path))
 }
 
 /// How to fetch an archive that was paid for.
-pub(crate) fn fetch_again(program: &str, id: &RequestId, output: &Path) -> String {
-    format!("the archive can be fetched with: {program} samples {id} --output {}", quoted(output))
+pub(crate) fn fetch_again(session: &Session, id: &RequestId, output: &Path) -> String {
+    let force = if session.force { " --force" } else { "" };
+    let (program, id, output) = (session.program(), quoted(id.as_str().as_ref()), quoted(output));
+    format!("the archive can be fetched with: {program} samples {id} --output {output}{force}")
 }
 
 /// How to collect what a search found.
-fn collect_again(program: &str, id: &RequestId, path: &Path) -> String {
-    let folder = quoted(path.parent().unwrap_or(Path::new(".")));
-    format!("collect what the search found with: {program} collect --request {id} --output-dir {folder}")
+fn collect_again(program: &str, collect: &Collect, id: &RequestId, path: &Path) -> String {
+    let (id, folder) = (quoted(id.as_str().as_ref()), quoted(path.parent().unwrap_or(Path::new("."))));
+    // Without it more would be paid for than was wanted.
+    let limit = collect.max_samples().map_or_else(String::new, |limit| format!(" --limit {limit}"));
+    let rest = if collect.extracts_to().is_some() { "" } else { " --no-extract" };
+    format!(
+        "collect what the search found with: {program} collect --request {id}{limit} --output-dir {folder}{rest}"
+    )
 }
 
 /// A folder to write into.

@@ -11,13 +11,13 @@ use malquery_proto::operation::{JsonReply, StreamOperation};
 use malquery_proto::operations::{
     ExactSearch, FuzzySearch, GetDownload, GetRequest, GetSamples, Hunt, SamplesMultidownload,
 };
-use malquery_proto::types::{RequestId, Sha256};
+use malquery_proto::types::{ErrorItem, RequestId, Sample, Sha256};
 use malquery_proto::yara::{Rule, RuleError};
 use malquery_proto::{Client, Clock, OutputFile, Transport};
 use serde_json::{Value, json};
 
 use crate::args::{Call, Patterns, Results, Session, Wait};
-use crate::collect::{Collecting, Folder, fetch_again, warn_of_zip};
+use crate::collect::{Collecting, Folder, LIMITS, fetch_again, warn_of_zip};
 use crate::interrupt::{self, Scratch};
 use crate::output::{
     Failure, bar, no_folder, note, print, print_reply, print_table, quoted, spinner, warn_of_errors,
@@ -42,7 +42,11 @@ pub(crate) fn run<T: Transport, C: Clock>(
 ) -> Result<(), Failure> {
     let commands = Commands { client, session };
     match command {
-        Call::Quotas => print_reply(&client.quotas()?.output),
+        Call::Quotas => {
+            let reply = client.quotas()?;
+            warn_of_errors(&reply.errors);
+            print_reply(&reply.output)
+        }
         Call::FuzzySearch { patterns, results } => commands.fuzzy_search(patterns, results),
         Call::ExactSearch { patterns, options, wait } => {
             let search = ExactSearch::new(patterns.patterns).options(options.into());
@@ -63,7 +67,11 @@ pub(crate) fn run<T: Transport, C: Clock>(
         Call::Request { id, wait } if wait.is_set() => {
             commands.wait_and_print(client.attach(id).flow().clone(), &wait, Kind::Unknown)
         }
-        Call::Request { id, .. } => print_reply(&client.request(&id)?.output),
+        Call::Request { id, .. } => {
+            let reply = client.request(&id)?;
+            warn_of_errors(&reply.errors);
+            print_reply(&reply.output)
+        }
         Call::Resume { state } => commands.resume(&state),
         Call::Lookup { samples } => commands.metadata(samples, io::stdout().is_terminal()),
         Call::Metadata { samples } => commands.metadata(samples, false),
@@ -136,6 +144,8 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         let searching = spinner("searching");
         let reply = self.client.fuzzy_search(&search)?;
         searching.finish_and_clear();
+        warn_of_errors(&reply.errors);
+        check_results(&reply.resources, &reply.errors)?;
         if reply.resources.is_empty() {
             note(format_args!("{NOTHING}"));
         }
@@ -144,6 +154,8 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
 
     fn metadata(&self, samples: Vec<Sha256>, as_table: bool) -> Result<(), Failure> {
         let reply = self.client.metadata(samples)?;
+        warn_of_errors(&reply.errors);
+        check_results(&reply.resources, &reply.errors)?;
         for sample in &reply.missing {
             note(format_args!("nothing is known of {sample}"));
         }
@@ -160,12 +172,15 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         let reply = self.wait(&mut flow, state)?;
         warn_of_errors(&reply.errors);
         match (what, flow.id()) {
-            (Kind::Search, _) if reply.resources.is_empty() => note(format_args!("{NOTHING}")),
+            (Kind::Search, _) if reply.resources.is_empty() && reply.errors.is_empty() => {
+                note(format_args!("{NOTHING}"))
+            }
             (Kind::Archive, _) if self.session.jobs_end => note(format_args!(
                 "offline the archive ended with this command: use `malquery collect`, or start `malquery serve`"
             )),
             (Kind::Archive, Some(id)) => {
-                note(format_args!("fetch it with: {} samples {id} --output FILE", self.session.program()))
+                let id = quoted(id.as_str().as_ref());
+                note(format_args!("fetch it with: {} samples {id} --output FILE", self.session.program()));
             }
             _ => {}
         }
@@ -209,7 +224,10 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         let program = self.session.program();
         let mut watch = Watch::new(program.clone(), state, flow.id().cloned());
         let result = self.client.run_job(flow, |flow, step| {
-            let look = |id| format!("the job may go on; look at it with: {program} request {id} --wait");
+            let look = |id: &RequestId| {
+                let id = quoted(id.as_str().as_ref());
+                format!("the job may go on; look at it with: {program} request {id} --wait")
+            };
             watch.step(flow, step, flow, flow.id().filter(|_| !self.session.jobs_end).map(look))
         });
         watch.end(result, false, |error| self.explain(error))
@@ -226,11 +244,11 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         let _folder = extract.as_deref().map(Folder::make).transpose()?;
         let output = self.create(output)?;
         if let Some(folder) = &extract {
-            return self.run_collect(Collect::fetch(id).extract(folder), output, None);
+            return self.run_collect(Collect::fetch(id).limits(LIMITS).extract(folder), output, None);
         }
         warn_of_zip(output.0.path());
         // The archive was paid for.
-        interrupt::hint(Some(fetch_again(&self.session.program(), &id, output.0.path())));
+        interrupt::hint(Some(fetch_again(self.session, &id, output.0.path())));
         let saved = self.save(&GetSamples::new(id), output);
         match &saved {
             Err(error) if !is_unknown(error) => interrupt::show_hint(),
@@ -283,6 +301,16 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
     }
 }
 
+/// Nothing was found because something failed: that is no result.
+fn check_results(results: &[Sample], errors: &[ErrorItem]) -> Result<(), Failure> {
+    match errors {
+        [_, ..] if results.is_empty() => {
+            Err(Failure::Failed("the service reports errors, and no results".into()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Reads a small text file.
 fn read(path: &Path) -> Result<String, Failure> {
     const MOST: u64 = 16 * 1024 * 1024;
@@ -309,8 +337,9 @@ fn submitted<'a, T: Transport + 'a, C: Clock + 'a>(
         note(format_args!("offline the job ended with this command: give --wait, or start `malquery serve`"));
     } else {
         note(format_args!(
-            "the job has only begun; wait for its results with: {} request {id} --wait",
-            session.program()
+            "the job has only begun; wait for its results with: {} request {} --wait",
+            session.program(),
+            quoted(id.as_str().as_ref())
         ));
     }
     interrupt::hint(None);

@@ -165,6 +165,12 @@ fn record(path: &Path, auth: Auth, session: &Session, command: Call) -> Result<(
     if path.exists() && !session.force {
         return Err(Failure::Invalid(format!("{} is there already; --force replaces it", path.display())));
     }
+    if command.uses(path) {
+        return Err(Failure::Invalid(format!(
+            "the command itself uses {}; record into another file",
+            path.display()
+        )));
+    }
     let (transport, guard) = malquery_mock::Session::new(path)
         .mode(Mode::Record)
         .transport(UreqTransport::new)

@@ -101,11 +101,15 @@ pub(crate) fn harmless(text: &str) -> String {
     text.chars().map(|c| if c.is_control() || turns(c) { ' ' } else { c }).collect()
 }
 
-/// A path as it is typed into a shell.
+/// A path, or another word, as it is typed into a shell.
 pub(crate) fn quoted(path: &Path) -> String {
     let path = path.to_string_lossy();
-    let plain = |c: char| c.is_alphanumeric() || "/._-+:@%,=~".contains(c);
-    if path.chars().all(plain) { path.into_owned() } else { format!("'{}'", path.replace('\'', r"'\''")) }
+    let plain = |c: char| c.is_alphanumeric() || "/._-+:@%,".contains(c);
+    if path.chars().all(plain) && !path.is_empty() {
+        path.into_owned()
+    } else {
+        format!("'{}'", path.replace('\'', r"'\''"))
+    }
 }
 
 /// A message for the person at the terminal. All lines but the first are indented, so that no text from elsewhere looks like

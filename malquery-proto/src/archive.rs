@@ -228,7 +228,10 @@ pub enum ArchiveError {
     #[allow(missing_docs)]
     Stopped { entry: usize, source: Box<ArchiveError>, report: Box<Report> },
     /// Samples are missing or damaged.
-    #[error("the archive is not complete: samples missing: {}, entries damaged: {}", _0.missing.len(), _0.damaged.len())]
+    #[error(
+        "the archive is not complete: samples missing: {}, entries damaged: {}{}", _0.missing.len(), _0.damaged.len(),
+        if _0.duplicate_names { "; several entries have the same name, and only the last of them can be read" } else { "" }
+    )]
     Incomplete(Box<Report>),
 }
 
@@ -524,12 +527,16 @@ pub struct Report {
     pub duplicate_names: bool,
     /// The bytes that came out of the archive.
     pub bytes: u64,
+    /// Whether it is known what was asked for.
+    is_expected: bool,
 }
 
 impl Report {
-    /// Whether nothing that was asked for is missing, and nothing is damaged.
+    /// Whether nothing that was asked for is missing, nothing is damaged, and nothing is hidden behind another entry of the
+    /// same name. (Where it is known what was asked for, that is not missing either.)
     pub fn is_complete(&self) -> bool {
-        self.missing.is_empty() && self.damaged.is_empty()
+        let hides = self.duplicate_names && !self.is_expected;
+        self.missing.is_empty() && self.damaged.is_empty() && !hides
     }
 
     /// Makes an error of a report that is not complete.
@@ -578,7 +585,7 @@ impl<R: Read + Seek> Archive<R> {
     /// As [`Archive::open`].
     pub fn open_with(reader: R, limits: Limits) -> Result<Self, ArchiveError> {
         let mut reader = Marked(reader);
-        survey(&mut reader, &limits).map_err(|error| match error {
+        let begins_with_entry = survey(&mut reader, &limits).map_err(|error| match error {
             Surveyed::Refused(error) => error,
             Surveyed::Io(error) => broken(ZipError::Io(error)),
         })?;
@@ -586,6 +593,9 @@ impl<R: Read + Seek> Archive<R> {
         let config = Config { archive_offset: ArchiveOffset::Known(0) };
         let mut zip = ZipArchive::with_config(config, reader).map_err(broken)?;
         limits.check_directory(zip.len() as u64, 0)?;
+        if begins_with_entry && zip.is_empty() {
+            return Err(ArchiveError::Broken("it begins with an entry, and its directory has none".into()));
+        }
         let entries = read_directory(&mut zip)?;
         Ok(Self {
             zip,
@@ -723,7 +733,9 @@ impl<R: Read + Seek> Archive<R> {
             }
         }
         report.bytes = self.total;
-        if let Some(expected) = &expected {
+        report.is_expected = expected.is_some();
+        // What comes behind the entry it stopped at was not looked at.
+        if let (Some(expected), None) = (&expected, &stopped) {
             let mut seen: HashSet<_> = report.found.iter().map(|found| found.sha256).collect();
             report.missing = expected.iter().copied().filter(|sample| seen.insert(*sample)).collect();
         }
@@ -1008,7 +1020,8 @@ impl From<ArchiveError> for Surveyed {
 /// room for as many entries as are declared, and for all that there are.)
 ///
 /// There may be several ends, one real and others in its comment, say. All that could be taken must be within the limits.
-fn survey<R: Read + Seek>(reader: &mut R, limits: &Limits) -> Result<(), Surveyed> {
+/// Tells whether the archive begins with an entry.
+fn survey<R: Read + Seek>(reader: &mut R, limits: &Limits) -> Result<bool, Surveyed> {
     /// A record without its comment, and the record of Zip64 that stands before it.
     const END: usize = 22;
     const LOCATOR: usize = 20;
@@ -1048,7 +1061,7 @@ fn survey<R: Read + Seek>(reader: &mut R, limits: &Limits) -> Result<(), Surveye
         }
         limits.check_directory(entries, (start + at as u64).saturating_sub(directory))?;
     }
-    Ok(())
+    Ok(first.starts_with(b"PK\x03\x04"))
 }
 
 /// Reads so many bytes from there, if there are as many.
@@ -1212,7 +1225,7 @@ mod tests {
         bytes.extend(u16::try_from(comment.len()).unwrap().to_le_bytes());
         bytes.extend(comment);
         match survey(&mut io::Cursor::new(bytes), &Limits::default()) {
-            Ok(()) => None,
+            Ok(_) => None,
             Err(Surveyed::Refused(ArchiveError::Limit { limit, .. })) => Some(limit),
             Err(Surveyed::Refused(error)) => panic!("{error}"),
             Err(Surveyed::Io(error)) => panic!("{error}"),

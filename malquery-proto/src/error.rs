@@ -84,6 +84,14 @@ pub struct DecodeError {
     why: String,
     body: String,
     billed: bool,
+    is_too_large: bool,
+}
+
+/// Takes a secret out of a text.
+fn hide(text: &mut String, secret: &str) {
+    if text.contains(secret) {
+        *text = text.replace(secret, "[secret]");
+    }
 }
 
 impl DecodeError {
@@ -95,6 +103,7 @@ impl DecodeError {
             why: why.to_string(),
             body: excerpt(body, 200),
             billed: meta.replay == Replay::Billed,
+            is_too_large: false,
         }
     }
 
@@ -109,6 +118,23 @@ impl DecodeError {
         let headers = http::HeaderMap::new();
         let head = ResponseHead { status, headers: &headers };
         Self { trace_id, body: "[not kept]".into(), ..Self::new(meta, head, &[], why) }
+    }
+
+    /// The same without this secret.
+    pub(crate) fn without(mut self, secret: &str) -> Self {
+        hide(&mut self.body, secret);
+        self
+    }
+
+    /// Whether the same reply would be refused again.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.is_too_large
+    }
+
+    /// A reply that is too large to be read.
+    pub(crate) fn too_large(meta: &Meta, head: ResponseHead<'_>, body: &[u8]) -> Self {
+        let why = "it has more than 256 MiB; go through it result by result, with `Client::each`";
+        Self { is_too_large: true, ..Self::new(meta, head, body, why) }
     }
 
     /// The same for a body that must not be shown, because it may hold a token.
@@ -206,10 +232,21 @@ impl ApiError {
         self.body = None;
         for item in &mut self.errors {
             item.extra = Extra::default();
+        }
+        self.without(secret)
+    }
+
+    /// The same error without this secret.
+    pub(crate) fn without(mut self, secret: &str) -> Self {
+        for item in &mut self.errors {
+            if item.extra.iter().any(|(_, value)| value.to_string().contains(secret)) {
+                item.extra = Extra::default();
+            }
             for text in [&mut item.message, &mut item.id].into_iter().flatten() {
-                *text = text.replace(secret, "[secret]");
+                hide(text, secret);
             }
         }
+        self.body.iter_mut().for_each(|body| hide(body, secret));
         self
     }
 

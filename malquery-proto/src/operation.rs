@@ -197,8 +197,7 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     // Some gateways put a byte order mark first.
     let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     if body.len() as u64 > MAX_JSON_BODY {
-        let why = "it has more than 256 MiB; go through it result by result, with `Client::each`";
-        return Err(ResponseError::Decode(Box::new(DecodeError::new(meta, head, text, why))));
+        return Err(ResponseError::Decode(Box::new(DecodeError::too_large(meta, head, text))));
     }
     // Checked once as a whole, which is faster than text by text.
     let read = match std::str::from_utf8(text) {

@@ -81,7 +81,7 @@ pub enum StreamError {
     #[error("the body is not a zip archive")]
     NotZip,
     /// A zip archive without its end.
-    #[error("the zip archive is cut off: its directory is missing")]
+    #[error("the zip archive does not end as one does: it is cut off, or something was added")]
     CutZip,
     /// The body could not be read to its end.
     #[error("the body broke off")]

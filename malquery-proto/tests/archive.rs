@@ -267,6 +267,18 @@ fn hostile_names_are_reported_and_not_used() {
 }
 
 #[test]
+fn a_directory_without_entries_does_not_hide_those_that_are_there() {
+    let mut bytes = fixture("zipcrypto-stored.zip");
+    // A comment that is an end of its own, with no entries.
+    let end = bytes.windows(4).rposition(|window| window == b"PK\x05\x06").unwrap();
+    bytes[end + 20..end + 22].copy_from_slice(&22_u16.to_le_bytes());
+    bytes.extend(b"PK\x05\x06");
+    bytes.extend([0; 18]);
+    let result = Archive::open(std::io::Cursor::new(bytes)).map(|archive| archive.entries().len());
+    assert!(!matches!(result, Ok(0)), "{result:?}");
+}
+
+#[test]
 fn folders_links_devices_and_twins_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let report = open("kinds.zip").extract(folder.path(), false).unwrap();
@@ -274,6 +286,10 @@ fn folders_links_devices_and_twins_are_reported() {
     let expected = [("folder/", Oddity::Directory), ("link", Oddity::Link), ("device", Oddity::Special)];
     assert_eq!(odd, expected.map(|(name, why)| (name.to_owned(), why)));
     assert!(report.duplicate_names);
+    // One is hidden, so it is not said that all is there.
+    assert!(!report.is_complete());
+    let message = open("kinds.zip").check().unwrap().complete().unwrap_err().to_string();
+    assert!(message.contains("several entries have the same name"), "{message}");
     let texts: Vec<_> = files(folder.path()).into_values().collect();
     assert_eq!(texts.len(), 4);
     for text in ["/etc/passwd", "device", "program", "the second"] {

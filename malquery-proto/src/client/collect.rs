@@ -252,6 +252,11 @@ impl Collect {
         self.extract.as_deref()
     }
 
+    /// How many samples are downloaded at the most, if that is limited.
+    pub fn max_samples(&self) -> Option<u32> {
+        self.limit
+    }
+
     /// The samples to be downloaded, once they are known.
     pub fn found(&self) -> &[Sha256] {
         &self.found

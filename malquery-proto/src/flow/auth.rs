@@ -268,9 +268,23 @@ impl Auth {
         }
     }
 
-    /// Lets an error compare the account's region with this session's.
-    pub(super) fn explain(&self, error: ApiError) -> ApiError {
-        error.asked(&self.base)
+    /// Lets an error compare the account's region with this session's, and takes the token out of it: a page may repeat what
+    /// was sent.
+    pub(super) fn explain(&self, error: ResponseError) -> ResponseError {
+        let bearer = match &self.source {
+            Source::Supplied(bearer) => Some(bearer),
+            Source::Credentials(_) => self.token.as_ref().map(|token| &token.bearer),
+        };
+        match (error, bearer.map(BearerToken::expose)) {
+            (ResponseError::Api(error), bearer) => {
+                let error = error.asked(&self.base);
+                ResponseError::Api(Box::new(bearer.into_iter().fold(error, ApiError::without)))
+            }
+            (ResponseError::Decode(error), Some(bearer)) => {
+                ResponseError::Decode(Box::new(error.without(bearer)))
+            }
+            (error, None) => error,
+        }
     }
 
     /// The token and its credentials, to revoke it; the session forgets it.

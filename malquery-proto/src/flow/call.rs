@@ -7,6 +7,7 @@ use crate::operation::{
     JsonOperation, JsonReply, MAX_JSON_BODY, Meta, Operation, Replay, Reply, ResponseHead, StreamOperation,
     unsigned,
 };
+use crate::operations::GetRequest;
 use crate::stream::StreamCheck;
 use crate::time::Timestamp;
 
@@ -49,6 +50,9 @@ pub struct CallFlow {
     /// so that it is not sent again, not even by another process.
     in_flight: bool,
 }
+
+/// How many replies to polls that cannot be read end a call.
+const MOST_UNREADABLE: u32 = 4;
 
 /// What is to be done about a failed attempt.
 enum Verdict {
@@ -282,8 +286,7 @@ impl CallFlow {
                 self.in_flight = false;
                 return Ok(Some(result));
             }
-            Err(ResponseError::Api(error)) => ResponseError::Api(auth.explain(*error).into()),
-            Err(error) => error,
+            Err(error) => auth.explain(error),
         };
         let verdict = self.judge(now, auth, &call, error);
         self.settle(now, call.replay, verdict).map(|()| None)
@@ -349,7 +352,18 @@ impl CallFlow {
     }
 
     fn judge(&mut self, now: Timestamp, auth: &mut Auth, call: &Call, error: ResponseError) -> Verdict {
-        let ResponseError::Api(api) = &error else { return Verdict::Fail(error.into()) };
+        let api = match &error {
+            ResponseError::Api(api) => api,
+            // A page of a gateway, perhaps, in the place of a poll: the job was paid for, and is waited for.
+            ResponseError::Decode(why)
+                if call.operation == GetRequest::META.id
+                    && !why.is_too_large()
+                    && self.attempts + 1 < MOST_UNREADABLE =>
+            {
+                return self.again(now, None, error.into());
+            }
+            ResponseError::Decode(_) => return Verdict::Fail(error.into()),
+        };
         match api.kind() {
             ApiErrorKind::Unauthorized if !self.replayed && auth.can_renew() => {
                 // The replay is not one of the attempts: it is not the service that failed.

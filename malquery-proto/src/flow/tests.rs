@@ -891,6 +891,41 @@ fn a_rate_limit_holds_for_others_even_if_the_call_gives_up() {
 }
 
 #[test]
+fn a_page_in_the_place_of_a_poll_does_not_end_the_wait() {
+    let page = || reply(200, "<html>maintenance</html>");
+    let attach = || JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
+    let mut service = Service::new([token(), status("inprogress"), page(), page(), page(), status("done")]);
+    service.job(&mut attach()).unwrap();
+    // But not for ever, and no other call.
+    let mut service = Service::new(std::iter::once(token()).chain((0..4).map(|_| page())));
+    assert!(matches!(service.job(&mut attach()).unwrap_err(), FlowError::Response(ResponseError::Decode(_))));
+    let mut service = Service::new([token(), page()]);
+    service.call(&GetQuotas).unwrap_err();
+    assert_eq!(service.sent.len(), 2);
+}
+
+#[test]
+fn a_token_that_a_page_repeats_is_not_shown() {
+    let bearer = "a-token-of-the-user";
+    for (code, body) in [
+        (502, format!("<pre>authorization: Bearer {bearer}</pre>")),
+        (
+            403,
+            format!(
+                "{{\"errors\": [{{\"code\": 403, \"message\": \"no {bearer}\", \"sent\": \"{bearer}\"}}]}}"
+            ),
+        ),
+        (200, format!("<pre>{bearer}</pre>")),
+    ] {
+        let mut service = Service::new((0..4).map(|_| reply(code, &body)));
+        service.auth = Auth::with_token(Cloud::Us1, BearerToken::new(bearer).unwrap());
+        let error = service.call(&GetQuotas).unwrap_err();
+        let shown = format!("{error} {error:?}");
+        assert!(shown.contains("[secret]") && !shown.contains(bearer), "{shown}");
+    }
+}
+
+#[test]
 fn polls_are_tried_more_often_than_other_calls_unless_that_is_not_wanted() {
     for (policy, attempts) in
         [(RetryPolicy::never(), 1), (RetryPolicy { max_attempts: 2, ..RetryPolicy::default() }, 10)]
