@@ -1471,3 +1471,69 @@ fn a_recording_that_would_hold_a_secret_is_not_written() {
     demo(&["quotas", "--replay", &cassette, "--record", &cassette]).error(2);
     assert!(demo(&["quotas", "--record", &in_folder(&out, "x.json")]).error(2).contains("FALCON_CLIENT_ID"));
 }
+
+#[test]
+fn what_comes_from_the_service_is_quoted_in_hints() {
+    let id = "x;touch${IFS}pwned;#";
+    let server = Server::with_answers([answer(200, json!({"meta": {"reqid": id, "status": "done"}}))]);
+    let run = server.run(&["exact-search", "--pattern", "ascii:abc"]);
+    run.json();
+    assert!(run.stderr.contains(&format!(" request '{id}' --wait")), "{}", run.stderr);
+}
+
+#[test]
+fn a_hint_to_collect_keeps_what_limits_it() {
+    let out = folder();
+    let found = json!({"meta": {"status": "done"}, "resources": [{"sha256": A}, {"sha256": HELLO}]});
+    let refused = || answer(403, json!({"errors": [{"code": 403, "message": "no"}]}));
+    let server = Server::with_answers([answer(200, found), refused()]);
+    let target = in_folder(&out, "out");
+    let run =
+        server.run(&["collect", "--request", "r-1", "--limit", "1", "--no-extract", "--output-dir", &target]);
+    run.error(1);
+    let hint = format!(" collect --request r-1 --limit 1 --output-dir {target} --no-extract\n");
+    assert!(run.stderr.contains(&hint), "{}", run.stderr);
+}
+
+#[test]
+fn an_error_in_the_place_of_results_is_an_error() {
+    let failed = || {
+        answer(
+            200,
+            json!({"meta": {}, "resources": [], "errors": [{"code": 500, "message": "backend down"}]}),
+        )
+    };
+    for args in [["fuzzy-search", "--pattern", "ascii:abc"].as_slice(), &["lookup", A], &["metadata", A]] {
+        let run = Server::with_answers([failed()]).run(args);
+        run.error(1);
+        assert!(
+            run.stderr.contains("backend down") && !run.stderr.contains("nothing"),
+            "{args:?}: {}",
+            run.stderr
+        );
+    }
+    // Beside a result it is a warning.
+    for args in [["quotas"].as_slice(), &["request", "r-1"]] {
+        let run = Server::with_answers([failed()]).run(args);
+        run.json();
+        assert!(run.stderr.contains("warning: backend down"), "{args:?}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn a_recording_that_cannot_be_written_is_refused_before_anything_is_sent() {
+    let out = folder();
+    let server = Server::with_answers([]);
+    let file = in_folder(&out, "file");
+    let slash = format!("{file}/");
+    for args in [
+        ["download", A, "--output", &file, "--record", &file].as_slice(),
+        &["hunt", "--rule", &file, "--record", &file, "--no-check-rule"],
+        &["request", "r-1", "--state", &file, "--record", &file],
+        &["quotas", "--record", &slash],
+        &["quotas", "--record", "/dev/null", "--force"],
+    ] {
+        server.run(args).error(2);
+    }
+    assert_eq!(server.asked(), [""; 0]);
+}
