@@ -80,7 +80,8 @@
 //!
 //! - the value of a field that is named like one, in forms, queries, `location` and JSON of any depth: credentials,
 //!   tokens, CIDs, API keys, signatures, passwords (`clientSecret`, `x-api-key` and `X-Amz-Signature` are such names);
-//! - everything in a reply of `/oauth2` but `token_type`, `expires_in`, `scope`, `meta` and errors;
+//! - everything in a reply with a token but what is known to be harmless, such as `token_type`, `expires_in`, `scope`,
+//!   `meta` and errors; elsewhere it is looked for unless it may be a word;
 //! - what stands in `authorization`, in cookies, in headers that are marked sensitive or named like a secret, and before the
 //!   host of a URL;
 //! - the payload and the signature of a token that is a JWT.
@@ -94,17 +95,17 @@
 //! URL-encoded, escaped as in JSON, YARA and HTML, hexadecimal, in base64 and as wide text, also within each other
 //! (up to three of them, and fewer in what is large). If one is found, say in a YARA rule, nothing is written, and
 //! the error tells where and what kind of value it is. The same holds for what cannot be searched in good time: a text that
-//! is escaped more than 16 times in the same way, or becomes 256 MiB in all when it is decoded.
+//! is escaped more than 16 times in the same way, or becomes 256 MiB in all when it is decoded. (In samples that is passed over.)
 //!
 //! **Nothing is written either** for what may hold a secret that is not known: a body that names one and cannot be read,
-//! one that is compressed, a reply of `/oauth2` that is no JSON, a text such as `access_token: abc` or
+//! one that is compressed, a reply with a token that is no JSON, a text such as `access_token: abc` or
 //! `https://user:abc@host` in a string of JSON (but not in a YARA rule or a pattern), a path, a query or a header, also in
 //! base64, and whatever has the shape of a JWT.
 //!
 //! **What is not found:** secrets of less than 4 bytes are replaced where they have a name, and not searched for, as
 //! they are part of any text. (Those of less than 8 are not replaced in the midst of a reply, but found there, and then
 //! nothing is written.) A secret that nothing names, that is never sent as one, and that is no JWT is a text like any
-//! other. Of two secrets that overlap in a text the second may keep its end. What is compressed, such as the content of a zip, is not searched, and no sample is searched for names. Read
+//! other, and flags such as `true` and the password `infected` are none. Of two secrets that overlap in a text the second may keep its end. What is compressed, such as the content of a zip, is not searched, and no sample is searched for names. Read
 //! a cassette before you commit it.
 //!
 //! # What stays the same

@@ -87,6 +87,28 @@ mod tests {
         assert!(is_uuid(&hashed(id)) && hashed(id) != id);
     }
 
+    #[test]
+    fn a_hash_is_the_same_in_every_version() {
+        // Cassettes hold them: to change one is to break what was recorded.
+        for (id, hash) in [
+            ("3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab", "54f90961-2c40-b8b0-3669-398943517b12"),
+            ("Job_2026-ABCxyz-0189", "Zhj_2688-DVOnhe-6668"),
+            ("0123456789012345678901234567890123456789", "b2c4de98197fc7811974468b2b5e189030e8ac4d"),
+        ] {
+            assert_eq!(hashed(id), hash, "{id}");
+        }
+    }
+
+    #[test]
+    fn eight_letters_and_digits_make_an_id() {
+        assert!(is_id("abcd-1234") && !is_id("abcd-123-") && !is_id(""));
+        assert!(
+            !is_uuid("3c9d5b1e-4a2f-6ea1-5f4f-0123456789a")
+                && !is_uuid("3c9d5b1ee4a2f-6ea1-5f4f-0123456789ab")
+        );
+        assert!(!is_uuid("3c9d5b1e-4a2f-6ea1-5f4f-0123456789ag"));
+    }
+
     proptest! {
         #[test]
         fn any_text_has_a_pseudonym(text in any::<String>(), number in any::<u64>()) {

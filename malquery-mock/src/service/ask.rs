@@ -230,6 +230,23 @@ mod tests {
     }
 
     #[test]
+    fn a_search_has_a_hundred_patterns_at_most() {
+        let asked = |count: usize| {
+            let pattern = r#"{"type": "ascii", "value": "GNU"}"#;
+            let body = format!(r#"{{"patterns": [{}]}}"#, vec![pattern; count].join(","));
+            patterns(&document(body.as_bytes()).unwrap()).map(|patterns| patterns.len())
+        };
+        assert_eq!((asked(1), asked(100)), (Ok(1), Ok(100)));
+        assert_eq!(asked(101).unwrap_err(), "patterns may hold 100 patterns, and holds 101");
+    }
+
+    #[test]
+    fn what_is_long_is_cut() {
+        assert_eq!(quoted(&"x".repeat(64)), format!("\"{}\"", "x".repeat(64)));
+        assert_eq!(quoted(&"x".repeat(65)), format!("\"{}\"…", "x".repeat(64)));
+    }
+
+    #[test]
     fn ids_of_both_forms() {
         let ids = |query: &str| ids(&format!("/x?{query}").parse().unwrap());
         assert_eq!(ids("ids=a&ids=b").unwrap(), ["a", "b"]);
