@@ -644,14 +644,23 @@ impl Redaction {
         self.search(bytes, false)
     }
 
+    /// The same for what was scanned before in its parts, which are not decoded again.
+    pub(crate) fn scan_layout(&self, bytes: &[u8]) -> Result<(), Leak> {
+        self.search_in(bytes, 0, true)
+    }
+
     fn search(&self, bytes: &[u8], is_strict: bool) -> Result<(), Leak> {
-        let [part_of_names, others] = &self.needles;
         let [small, text, binary] = LAYERS;
         let layers = match std::str::from_utf8(bytes) {
             _ if bytes.len() <= LARGE => small,
             Ok(_) => text,
             Err(_) => binary,
         };
+        self.search_in(bytes, layers, is_strict)
+    }
+
+    fn search_in(&self, bytes: &[u8], layers: u32, is_strict: bool) -> Result<(), Leak> {
+        let [part_of_names, others] = &self.needles;
         let mut budget = Budget { left: MAX_DECODED, is_strict };
         if !others.is_empty() {
             look(bytes, others, layers, None, &mut budget)?;

@@ -142,12 +142,7 @@ impl Recording {
         let text = document(&interactions);
         // What stands before them is of this crate.
         let (_, recorded) = text.split_once(INTERACTIONS).unwrap_or(("", &text));
-        let scanned = if holds_samples {
-            redaction.scan_sample(recorded.as_bytes())
-        } else {
-            redaction.scan(recorded.as_bytes())
-        };
-        scanned.map_err(|found| leak("the file", found))?;
+        redaction.scan_layout(recorded.as_bytes()).map_err(|found| leak("the file", found))?;
         Ok(Self { path: path.into(), text, before, files, holds_samples, notes })
     }
 
