@@ -678,3 +678,11 @@ fn a_transcript_leaves_secrets_out_wherever_they_stand() {
         assert!(!shown.contains(hidden), "{shown}");
     }
 }
+
+#[test]
+fn ids_of_users_get_pseudonyms_wherever_they_come_again() {
+    let reply = json!({"meta": {"hunt_counts": [{"userid": "user-12345678", "counter": 1}, {"userid": "", "counter": 2}]},
+        "resources": [{"user_uuid": "user-12345678"}], "errors": [{"message": "by user-12345678"}]});
+    let text = record(&[(get("/x"), json_answer(200, &reply))]).unwrap();
+    assert!(!text.contains("user-12345678") && text.contains("\"userid\": \"\""), "{text}");
+}
