@@ -686,3 +686,12 @@ fn ids_of_users_get_pseudonyms_wherever_they_come_again() {
     let text = record(&[(get("/x"), json_answer(200, &reply))]).unwrap();
     assert!(!text.contains("user-12345678") && text.contains("\"userid\": \"\""), "{text}");
 }
+
+#[test]
+fn a_transcript_shows_a_rule_whatever_words_are_in_it() {
+    let rule = "rule thief { strings: $a = \"access_token=abc12345\" condition: $a }";
+    let body = json!({"yara_rule": rule}).to_string();
+    let transcript = Transcript::new(Service(|_: &Sent| Ok(json_answer(200, &json!({"meta": {}})))));
+    take(&transcript, request("POST", "/x", &[("content-type", "application/json")], body)).unwrap();
+    assert!(transcript.to_string().contains("access_token=abc12345"), "{transcript}");
+}
