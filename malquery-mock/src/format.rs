@@ -92,8 +92,8 @@
 //! letters and digits stay, but for user ids. YARA rules and patterns stay: requests are told apart by them.
 //!
 //! **Then everything that is to be written is searched** for each of these values, in any case of ASCII letters, plain,
-//! URL-encoded, escaped as in JSON, YARA and HTML, hexadecimal, in base64 and as wide text, also within each other
-//! (up to three of them, and fewer in what is large). If one is found, say in a YARA rule, nothing is written, and
+//! URL-encoded, escaped as in JSON, YARA and HTML, hexadecimal (also with spaces, colons or dashes between), in base64 and
+//! as wide text, also within each other (up to three of them, and fewer in what is large). If one is found, say in a YARA rule, nothing is written, and
 //! the error tells where and what kind of value it is. The same holds for what cannot be searched in good time: a text that
 //! is escaped more than 16 times in the same way, or becomes 256 MiB in all when it is decoded. (In samples that is passed over.)
 //!

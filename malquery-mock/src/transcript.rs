@@ -24,7 +24,9 @@ const MAX_SHOWN: usize = 256 * 1024;
 /// It goes around any transport and passes everything on as it is, also bodies while they are read. `Display`
 /// gives the exchanges until now, in the order of their requests: pretty JSON, texts of several lines such as a
 /// YARA rule as a block, binary bodies as length and hash, equal exchanges that follow each other once with
-/// their number. Hosts and `date` headers are left out, and so are secrets.
+/// their number. Hosts and `date` headers are left out, and so is what [`format`](crate::format#what-is-recorded) calls a
+/// secret, also where it comes again as a text of 8 bytes or more. (It is not searched for in other encodings, as a recording
+/// is.)
 ///
 /// ```
 /// use malquery_mock::{Transcript, VirtualClock, reply, script};
