@@ -391,8 +391,8 @@ impl Read {
             request.push(("body", body));
         }
         let request = Json::object(request);
-        let mut same = request.to_string();
-        let same_request = same.clone();
+        let request_text = request.to_string();
+        let mut same = request_text.clone();
         let outcome = match exchange.outcome {
             Outcome::Pending => {
                 notes.push(format!("{shown} was under way when the recording ended, and is not in it"));
@@ -458,7 +458,7 @@ impl Read {
         written.same = same;
         written.json = Json::object([("id", Json::string(id)), ("request", request), outcome]);
         // A sample may hold anything.
-        let json = if exact { same_request } else { written.json.to_string() };
+        let json = if exact { request_text } else { written.json.to_string() };
         let files = written.files.iter().filter(|_| !exact).map(|(_, bytes)| String::from_utf8_lossy(bytes));
         if std::iter::once(json.into()).chain(files).any(|text| redact::has_jwt(&text)) {
             return Err(format!(

@@ -634,22 +634,19 @@ impl Transport for Proxy {
 fn a_recording_of_nothing_but_what_is_under_way_leaves_the_cassette() {
     let (_folder, path) = folder();
     fs::write(&path, "{}").unwrap();
-    let (sender, receiver) = std::sync::mpsc::channel::<()>();
-    let receiver = Mutex::new(receiver);
-    let (transport, guard) = begin(
-        &path,
-        Mode::Record,
-        Service(move |_: &Sent| {
-            let _ = receiver.lock().unwrap().recv();
-            Ok(text("late"))
-        }),
-    );
+    let ((asked, wait), (go_on, rest)) = (std::sync::mpsc::channel(), std::sync::mpsc::channel());
+    let (asked, rest) = (Mutex::new(asked), Mutex::new(rest));
+    let service = Service(|_: &Sent| {
+        asked.lock().unwrap().send(()).unwrap();
+        rest.lock().unwrap().recv().unwrap();
+        Ok(text("late"))
+    });
+    let (transport, guard) = begin(&path, Mode::Record, service);
     std::thread::scope(|scope| {
         let late = scope.spawn(|| take(&transport, get("/x")));
-        while !format!("{guard:?}").contains("SessionGuard") || late.is_finished() {}
-        std::thread::sleep(Duration::from_millis(50));
+        wait.recv().unwrap();
         guard.close().unwrap();
-        sender.send(()).unwrap();
+        go_on.send(()).unwrap();
         late.join().unwrap().unwrap();
     });
     assert_eq!(fs::read_to_string(&path).unwrap(), "{}");
