@@ -7,7 +7,7 @@ use crate::error::ResponseError;
 use crate::operation::{JsonOperation, JsonReply, Operation, ResponseHead};
 use crate::operations::{ExactSearch, GetRequest, Hunt, SamplesMultidownload};
 use crate::time::Timestamp;
-use crate::types::{JobStatus, RequestId};
+use crate::types::{ErrorItem, JobStatus, RequestId};
 
 /// A job from its submission to its result: a hunt, an exact search or a multi-download.
 ///
@@ -56,6 +56,9 @@ pub struct JobFlow {
     /// Replies in a row that did not tell a status.
     #[serde(default)]
     silent: u32,
+    /// What the reply to the submission says went wrong in part. Of this process, since it may repeat what was sent.
+    #[serde(skip)]
+    errors: Vec<ErrorItem>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -102,7 +105,8 @@ impl From<SamplesMultidownload> for Submission {
 pub enum JobProgress {
     /// Go on.
     Pending,
-    /// The job is done. This is the reply with its results.
+    /// The job is done. This is the reply with its results. Its errors begin with those that stood beside the id in the
+    /// reply to the submission, if that was taken in this process.
     Done(Box<JsonReply<GetRequest>>),
 }
 
@@ -145,6 +149,7 @@ impl JobFlow {
             phase,
             next_poll: None,
             silent: 0,
+            errors: Vec::new(),
         }
     }
 
@@ -265,6 +270,7 @@ impl JobFlow {
                 if let Some(reply) = self.call.on_reply(now, auth, ticket, *reply)? {
                     // The reply says `done` of itself; the job has only begun.
                     self.phase = Phase::Poll(reply.output.meta.reqid);
+                    self.errors = reply.output.errors;
                     self.next_call();
                 }
                 Ok(JobProgress::Pending)
@@ -276,8 +282,15 @@ impl JobFlow {
         }
     }
 
-    fn on_status(&mut self, now: Timestamp, reply: JsonReply<GetRequest>) -> Result<JobProgress, FlowError> {
+    fn on_status(
+        &mut self,
+        now: Timestamp,
+        mut reply: JsonReply<GetRequest>,
+    ) -> Result<JobProgress, FlowError> {
         self.next_call();
+        if let Some(JobStatus::Done | JobStatus::Failed) = reply.meta.status {
+            reply.output.errors.splice(..0, std::mem::take(&mut self.errors));
+        }
         match &reply.meta.status {
             Some(JobStatus::Done) => Ok(JobProgress::Done(reply.into())),
             Some(JobStatus::Failed) => Err(FlowError::JobFailed(reply.into())),

@@ -731,6 +731,23 @@ fn a_submission_under_way_is_unsure_even_when_the_time_is_up() {
 }
 
 #[test]
+fn what_went_wrong_in_part_with_a_submission_is_told_at_the_end() {
+    let partly = r#"{"meta": {"reqid": "job-1"}, "errors": [{"code": 404, "message": "no such sample"}]}"#;
+    for word in ["done", "failed"] {
+        let end = format!(r#"{{"meta": {{"status": "{word}"}}, "errors": [{{"message": "and more"}}]}}"#);
+        let mut service = Service::new([token(), reply(200, partly), status("inprogress"), reply(200, &end)]);
+        let mut flow = JobFlow::new(Hunt::new("rule a { condition: true }"), RetryPolicy::default(), 1);
+        let reply = match service.job(&mut flow) {
+            Ok(reply) => reply,
+            Err(FlowError::JobFailed(reply)) => *reply,
+            Err(error) => panic!("{error}"),
+        };
+        let messages: Vec<_> = reply.errors.iter().filter_map(|error| error.message.as_deref()).collect();
+        assert_eq!(messages, ["no such sample", "and more"], "{word}");
+    }
+}
+
+#[test]
 fn a_submission_that_was_accepted_with_errors_is_not_sent_again() {
     let mut service =
         Service::new([token(), reply(200, r#"{"meta": {}, "errors": [{"code": 500, "message": "no id"}]}"#)]);
