@@ -6,6 +6,16 @@ use std::str::FromStr;
 use super::ParseError;
 use super::extra::text_item;
 
+/// A word that is not listed. Only parsing makes one, so that none of the listed can be in it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct OtherWord(Box<str>);
+
+impl fmt::Debug for OtherWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident, $what:literal, { $( $(#[$variant_doc:meta])* $variant:ident = $text:literal, )+ }) => {
         $(#[$doc])*
@@ -14,7 +24,7 @@ macro_rules! words {
         pub enum $name {
             $( $(#[$variant_doc])* $variant, )+
             #[doc(hidden)]
-            _Other(Box<str>),
+            _Other(OtherWord),
         }
 
         impl $name {
@@ -22,7 +32,7 @@ macro_rules! words {
             pub fn as_str(&self) -> &str {
                 match self {
                     $( Self::$variant => $text, )+
-                    Self::_Other(text) => text,
+                    Self::_Other(word) => &word.0,
                 }
             }
         }
@@ -39,7 +49,7 @@ macro_rules! words {
                 if text.trim() != text {
                     return Err(ParseError::new($what, "there is white space around it"));
                 }
-                Ok(Self::_Other(text.into()))
+                Ok(Self::_Other(OtherWord(text.into())))
             }
         }
 
