@@ -158,7 +158,7 @@ fn id() -> RequestId {
 
 fn read(body: &mut impl Read) -> Result<String, Error> {
     let mut bytes = Vec::new();
-    body.read_to_end(&mut bytes)?;
+    body.read_to_end(&mut bytes).map_err(Error::of_download)?;
     Ok(format!("{} bytes", bytes.len()))
 }
 

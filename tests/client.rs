@@ -124,6 +124,8 @@ fn the_quota_guard_refuses_before_anything_is_sent() {
         quotas(1, 2),
         job("done"),
         quotas(0, 0),
+        quotas(0, 50),
+        quotas(0, 50),
         reply::json(200, json!({"meta": {}})),
         job("done"),
     ]);
@@ -139,6 +141,9 @@ fn the_quota_guard_refuses_before_anything_is_sent() {
     drop(client.samples_multidownload([sample(1), sample(2), sample(1)]).unwrap());
     let mut flow = client.job_flow(hunt.clone());
     assert_eq!(short(client.run_job(&mut flow, |_, _| ControlFlow::Continue(())).map(drop)), (1, 0));
+    // whichever way it would be sent
+    assert_eq!(short(client.call(&hunt).map(drop)), (1, 0));
+    assert_eq!(short(client.each(&hunt, |_| ControlFlow::Continue(())).map(drop)), (1, 0));
     // where the service does not tell, it is not kept from anything
     drop(client.hunt(&hunt).unwrap());
     guard.finish();
@@ -332,7 +337,7 @@ fn a_read_that_was_interrupted_goes_on_and_one_that_failed_does_not() {
     assert_eq!((download.length(), download.received().unwrap().bytes), (Some(5), 5));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sample");
-    open(None, &[Err(interrupted), Ok("hello")]).to_file(&path, false).unwrap();
+    open(None, &[Err(interrupted), Ok("hello")]).write_to(OutputFile::create(&path, false).unwrap()).unwrap();
 
     // A body that is cut tells what is missing; any other error is told as it is. After it there is no end.
     for (length, parts, expected) in [
@@ -395,6 +400,20 @@ fn what_was_refused_before_it_was_sent_is_told_from_what_was_not() {
 /// A service whose replies to all but logins are too large by a byte.
 struct TooLarge(Cell<u32>);
 
+/// A service whose list of two results has a long rest, and so much white space between the two.
+struct Long(u64);
+
+impl Transport for Long {
+    type Body = Box<dyn Read>;
+    type Error = Infallible;
+
+    fn execute(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Self::Body>, Infallible> {
+        let gap = || io::repeat(b' ').take(self.0);
+        let (begin, next, end) = (&br#"{"resources": [{}"#[..], &b", {}"[..], &b"]}"[..]);
+        Ok(http::Response::new(Box::new(begin.chain(gap()).chain(next).chain(gap()).chain(end))))
+    }
+}
+
 impl Transport for TooLarge {
     type Body = Box<dyn Read>;
     type Error = Infallible;
@@ -418,6 +437,75 @@ fn a_reply_that_is_too_large_is_not_asked_for_again() {
 }
 
 #[test]
+fn a_reply_of_any_length_is_read_result_by_result() {
+    let count = |gap| {
+        let auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+        let client = Client::new(Long(gap), VirtualClock::new(), auth);
+        let mut count = 0;
+        let count_it = |_| {
+            count += 1;
+            ControlFlow::Continue(())
+        };
+        client.each(&GetRequest::new("r-1".parse().unwrap()), count_it).map(|_| count)
+    };
+    assert_eq!(count(MAX_JSON_BODY * 2 / 3).unwrap(), 2);
+    let error = count(MAX_JSON_BODY).unwrap_err();
+    assert_eq!(format!("{error:?}"), "the download broke off: more than 256 MiB came without a result");
+}
+
+#[test]
+fn a_submission_whose_reply_breaks_off_is_unsure_whichever_way_it_was_sent() {
+    let (mock, guard) = play([job("done").truncate_after(20), job("done").truncate_after(20)]);
+    let client = client(mock, VirtualClock::new());
+    let hunt = Hunt::new("rule a { condition: true }");
+    for result in [client.call(&hunt).map(drop), client.each(&hunt, |_| ControlFlow::Continue(())).map(drop)]
+    {
+        let error = result.unwrap_err();
+        assert!(matches!(error.flow(), Some(FlowError::Unsure { .. })) && !error.is_retryable(), "{error}");
+    }
+    guard.finish();
+}
+
+#[test]
+fn a_download_that_breaks_off_takes_no_more_requests_than_the_policy_allows() {
+    let cut = || reply::bytes(200, "application/octet-stream", "hello").truncate_after(2);
+    let (mock, guard) = play([reply::status(503), cut(), reply::status(503), cut()]);
+    let clock = VirtualClock::new();
+    let client = client(mock, clock.clone());
+    let folder = tempfile::tempdir().unwrap();
+    let output = OutputFile::create(folder.path().join("sample"), false).unwrap();
+    let error = client.save(&hello(), output, |_, _| ControlFlow::Continue(())).unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    assert_eq!(clock.waits().len(), 3);
+    guard.finish();
+}
+
+/// A body that says it read more than there was room for.
+struct Boaster;
+
+impl Read for Boaster {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(buffer.len() + 1)
+    }
+}
+
+impl Transport for Boaster {
+    type Body = Self;
+    type Error = Infallible;
+
+    fn execute(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Self>, Infallible> {
+        Ok(http::Response::new(Self))
+    }
+}
+
+#[test]
+fn a_transport_that_is_wrong_about_its_reads_ends_no_program() {
+    let auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+    let mut download = Client::new(Boaster, VirtualClock::new(), auth).open(&hello()).unwrap().output;
+    assert_eq!(download.read(&mut [0; 10]).unwrap(), 10);
+}
+
+#[test]
 fn a_job_is_waited_for_no_longer_than_it_may_take() {
     let mock = script((0..20).map(|_| job("inprogress"))).with_tokens().transport();
     let clock = VirtualClock::new();
@@ -425,13 +513,21 @@ fn a_job_is_waited_for_no_longer_than_it_may_take() {
     let client = client(mock, clock.clone());
     let mut handle = client.attach("r-1".parse().unwrap()).deadline(start.after(minute));
     let error = handle.wait().unwrap_err();
-    assert!(matches!(error.flow(), Some(FlowError::TimeUp { .. })), "{error:?}");
+    assert!(matches!(error.flow(), Some(FlowError::Deadline { .. })), "{error:?}");
     assert_eq!(clock.now().since(start), minute);
     // Whichever deadline comes first.
     let client = client.deadline(clock.now().after(Duration::from_secs(7)));
     let mut handle = client.attach("r-1".parse().unwrap()).deadline(clock.now().after(minute));
     handle.wait().unwrap_err();
     assert_eq!(clock.now().since(start), minute + Duration::from_secs(7));
+    // That of a client is not for the next one.
+    let (mock, _guard) = play([job("inprogress")]);
+    let first = self::client(mock, clock.clone()).deadline(clock.now().after(Duration::from_secs(1)));
+    let mut flow = JobFlow::attach("r-1".parse().unwrap(), RetryPolicy::default(), 1);
+    let go_on = |_: &JobFlow, _| ControlFlow::Continue(());
+    assert!(matches!(first.run_job(&mut flow, go_on).unwrap_err().flow(), Some(FlowError::Deadline { .. })));
+    let (mock, _guard) = play([job("done")]);
+    self::client(mock, clock).run_job(&mut flow, go_on).unwrap();
 }
 
 #[test]

@@ -235,6 +235,28 @@ fn no_more_samples_that_are_known_are_scheduled_than_the_limit() {
 }
 
 #[test]
+fn a_limit_holds_until_the_download_is_submitted() {
+    // Stopped between the two.
+    let run = Run::new(service(&[HELLO, WORLD, NUMBERS], ARCHIVE));
+    let mut job = Collect::new(search(9));
+    let stop = |job: &Collect, _| {
+        if job.found().is_empty() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    assert!(matches!(run.collect(&mut job, stop), Err(Error::Stopped)));
+    assert_eq!(run.asked().len(), 3);
+    let mut job = job.limit(2);
+    assert_eq!((job.max_samples(), job.found()), (Some(2), [HELLO, WORLD].map(sha256).as_slice()));
+    let collected = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!(collected.found.len(), 2);
+    let text = run.transcript.to_string();
+    assert!(text.contains(WORLD) && text.matches(NUMBERS).count() == 1, "{text}");
+    run.guard.finish();
+    // Too late, and not said to hold.
+    let job = job.limit(1);
+    assert_eq!((job.max_samples(), job.found().len()), (Some(2), 2));
+}
+
+#[test]
 fn a_limit_of_nothing_is_refused_before_it_costs_anything() {
     let run = Run::new([]);
     for mut job in [
@@ -305,6 +327,7 @@ fn a_job_too_large_for_the_quota_is_refused_before_it_costs_anything() {
     assert!(short, "{error}");
     assert_eq!(run.asked().len(), 4);
     assert_eq!(job.found().len(), 3);
+    assert_eq!(job.clone().limit(2).found().len(), 2);
     // Next month.
     let collected = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap();
     assert_eq!(collected.samples.found.len(), 3);

@@ -227,8 +227,6 @@ impl What {
     }
 }
 
-type Watch = Box<dyn FnMut(u64) -> ControlFlow<()> + Send>;
-
 /// A service and a folder for what it sends.
 struct Place {
     server: Server,
@@ -286,9 +284,13 @@ impl Place {
         })
     }
 
+    fn output(&self, overwrite: bool) -> OutputFile {
+        OutputFile::create(self.path(), overwrite).unwrap()
+    }
+
     fn fetch(&self, what: What, wire: &Wire, end: End) -> Result<Received, Error> {
         self.answer(wire, end);
-        self.open(self.client.get_or_init(|| self.client()), what)?.to_file(self.path(), false)
+        self.open(self.client.get_or_init(|| self.client()), what)?.write_to(self.output(false))
     }
 
     /// The other way to do it.
@@ -513,7 +515,7 @@ fn what_follows_a_body_is_not_the_next_reply() {
             for end in [End::Stay, End::Close] {
                 place.answer(&wire, end);
                 for _ in 0..3 {
-                    let result = place.open(&client, What::Archive).unwrap().to_file(place.path(), false);
+                    let result = place.open(&client, What::Archive).unwrap().write_to(place.output(false));
                     match (what, result) {
                         (What::Archive, Ok(received)) => {
                             assert_eq!(place.take("archive", received), archive(), "{framing:?}");
@@ -679,12 +681,16 @@ fn a_peer_that_stalls_is_an_error() {
 }
 
 /// A large sample, and a look at it when it is not complete.
-fn watched(framing: Framing, act: fn() -> ControlFlow<()>) -> (Place, Download<Body>) {
+fn watched(
+    framing: Framing,
+    overwrite: bool,
+    act: fn() -> ControlFlow<()>,
+) -> (Place, impl FnOnce() -> Result<Received, Error>) {
     let mut place = Place::new();
     place.sha256 = LARGE_SHA256.parse().unwrap();
     place.answer(&Wire::new(framing, &[b'J'; LARGE]), End::Close);
     let folder = place.folder.path().to_owned();
-    let watch: Watch = Box::new(move |bytes| {
+    let watch = move |bytes, _| {
         if bytes <= 100_000 {
             return ControlFlow::Continue(());
         }
@@ -693,16 +699,16 @@ fn watched(framing: Framing, act: fn() -> ControlFlow<()>) -> (Place, Download<B
         assert_eq!(files.len(), 1);
         assert!(files[0].file_name().to_string_lossy().starts_with('.'));
         let metadata = files[0].metadata().unwrap();
-        assert!((1..bytes).contains(&metadata.len()), "{metadata:?}");
+        assert!((1..=bytes).contains(&metadata.len()) && bytes < LARGE as u64, "{metadata:?}");
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
             assert_eq!(metadata.permissions().mode() & 0o7777, 0o600);
         }
         act()
-    });
-    let download = place.open(&place.client(), What::Sample).unwrap().on_progress(watch);
-    (place, download)
+    };
+    let (client, output, sample) = (place.client(), place.output(overwrite), GetDownload::new(place.sha256));
+    (place, move || client.save(&sample, output, watch))
 }
 
 #[test]
@@ -711,15 +717,13 @@ fn a_panic_leaves_nothing_behind() {
     let act: fn() -> ControlFlow<()> = || std::panic::panic_any(WHY);
     for framing in FRAMINGS {
         for overwrite in [false, true] {
-            let (place, download) = watched(framing, act);
-            let path = place.path();
-            let panic = catch_unwind(AssertUnwindSafe(|| download.to_file(path, overwrite))).unwrap_err();
+            let (place, save) = watched(framing, overwrite, act);
+            let panic = catch_unwind(AssertUnwindSafe(save)).unwrap_err();
             assert_eq!(panic.downcast_ref(), Some(&WHY));
             assert_eq!(place.names(), [""; 0]);
         }
-        let (place, download) = watched(framing, act);
-        let path = place.path();
-        let panic = thread::spawn(|| download.to_file(path, false)).join().unwrap_err();
+        let (place, save) = watched(framing, false, act);
+        let panic = thread::spawn(save).join().unwrap_err();
         assert_eq!(panic.downcast_ref(), Some(&WHY));
         assert_eq!(place.names(), [""; 0]);
     }
@@ -728,22 +732,21 @@ fn a_panic_leaves_nothing_behind() {
 #[test]
 fn a_download_that_is_stopped_leaves_nothing_behind() {
     for framing in FRAMINGS {
-        let (place, download) = watched(framing, || ControlFlow::Break(()));
-        let error = download.to_file(place.path(), false).unwrap_err();
-        assert!(matches!(error, Error::Stream(StreamError::Stopped)), "{error:?}");
+        let (place, save) = watched(framing, false, || ControlFlow::Break(()));
+        let error = save().unwrap_err();
+        assert!(matches!(error, Error::Stopped), "{error:?}");
         assert_eq!(place.names(), [""; 0]);
 
-        let (place, download) = watched(framing, || ControlFlow::Continue(()));
-        let received = download.to_file(place.path(), false).unwrap();
+        let (place, save) = watched(framing, false, || ControlFlow::Continue(()));
+        let received = save().unwrap();
         assert_eq!(place.take("large", received), [b'J'; LARGE]);
 
-        let (place, download) = watched(framing, || ControlFlow::Continue(()));
-        let error = download.cap(LARGE as u64 - 1).to_file(place.path(), false).unwrap_err();
+        let download = || place.open(&place.client(), What::Sample).unwrap();
+        let error = download().cap(LARGE as u64 - 1).write_to(place.output(false)).unwrap_err();
         assert!(matches!(error, Error::Stream(StreamError::TooLarge { .. })), "{error:?}");
         assert_eq!(place.names(), [""; 0]);
 
-        let (place, download) = watched(framing, || ControlFlow::Continue(()));
-        drop(download);
+        drop(download());
         assert_eq!(place.names(), [""; 0]);
     }
 }
@@ -759,7 +762,8 @@ fn a_file_that_is_there_stays_when_the_download_fails() {
             body[0] ^= 1;
             place.answer(&Wire::new(framing, &body), End::Close);
             for overwrite in [false, true] {
-                let result = place.open(&client, what).unwrap().to_file(place.path(), overwrite);
+                let output = OutputFile::create(place.path(), overwrite);
+                let result = output.and_then(|output| place.open(&client, what).unwrap().write_to(output));
                 match result.unwrap_err() {
                     Error::File { error, .. } if !overwrite => {
                         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
@@ -773,6 +777,6 @@ fn a_file_that_is_there_stays_when_the_download_fails() {
         }
     }
     place.answer(&Wire::new(Framing::Length, SAMPLE), End::Close);
-    let received = place.open(&client, What::Sample).unwrap().to_file(place.path(), true).unwrap();
+    let received = place.open(&client, What::Sample).unwrap().write_to(place.output(true)).unwrap();
     assert_eq!(place.take("replaced", received), SAMPLE);
 }

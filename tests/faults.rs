@@ -101,13 +101,17 @@ fn calls() -> Vec<Arc<Call>> {
         }),
         call::<GetDownload>("download", SAMPLE, |client| {
             let mut bytes = Vec::new();
-            client.download(sample())?.output.read_to_end(&mut bytes)?;
+            client.download(sample())?.output.read_to_end(&mut bytes).map_err(Error::of_download)?;
             assert_eq!(bytes, SAMPLE);
             Ok(())
         }),
         call::<GetSamples>("samples", ARCHIVE, |client| {
             let mut bytes = Vec::new();
-            client.samples(&"job-1".parse().unwrap())?.output.read_to_end(&mut bytes)?;
+            client
+                .samples(&"job-1".parse().unwrap())?
+                .output
+                .read_to_end(&mut bytes)
+                .map_err(Error::of_download)?;
             assert_eq!(bytes, ARCHIVE);
             Ok(())
         }),

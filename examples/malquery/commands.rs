@@ -262,7 +262,7 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         if matches!(error, Error::Stopped) {
             return Failure::Failed("interrupted".into());
         }
-        let time_is_up = matches!(&error, Error::Flow { error: FlowError::TimeUp { .. }, .. });
+        let time_is_up = matches!(error.flow(), Some(FlowError::TimeUp { .. } | FlowError::Deadline { .. }));
         match (Failure::from(error), time_is_up) {
             (Failure::Failed(message), true) => {
                 Failure::Failed(format!("{message} (--timeout is {} s)", self.session.timeout.as_secs_f64()))

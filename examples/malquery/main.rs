@@ -91,7 +91,8 @@ fn run(cli: Cli) -> Result<(), Failure> {
         if let Some(path) = &session.record {
             return record(path, auth, &session, command);
         }
-        return commands::run(&client(UreqTransport::new(), SystemClock, auth, &session), &session, command);
+        let transport = UreqTransport::builder().build().map_err(|error| invalid(&error))?;
+        return commands::run(&client(transport, SystemClock, auth, &session), &session, command);
     }
     if command.keeps_state() {
         return Err(Failure::Invalid(format!(
@@ -171,9 +172,10 @@ fn record(path: &Path, auth: Auth, session: &Session, command: Call) -> Result<(
             path.display()
         )));
     }
+    let transport = UreqTransport::builder().build().map_err(|error| Failure::invalid(&error))?;
     let (transport, guard) = malquery_mock::Session::new(path)
         .mode(Mode::Record)
-        .transport(UreqTransport::new)
+        .transport(|| transport)
         .map_err(|error| Failure::invalid(&error))?;
     interrupt::record(path, guard);
     let result = commands::run(&client(transport, SystemClock, auth, session), session, command);

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 
 use indicatif::ProgressBar;
 use malquery_proto::client::{Error, JobStep};
-use malquery_proto::flow::JobFlow;
+use malquery_proto::flow::{FlowError, JobFlow};
 use malquery_proto::types::RequestId;
 use serde::Serialize;
 
@@ -121,13 +121,22 @@ impl Watch {
                 Err(failure)
             }
             (Err(error), None) => {
-                if worth || !(error.is_final() || is_unknown(&error)) {
+                if worth || !is_final(&error) {
                     interrupt::show_hint();
                 }
                 Err(explain(error))
             }
         }
     }
+}
+
+/// Whether the job ended with it, or never began.
+fn is_final(error: &Error) -> bool {
+    let ended = matches!(
+        error.flow(),
+        Some(FlowError::JobFailed(_) | FlowError::Build(_) | FlowError::QuotaShort { .. })
+    );
+    ended || is_unknown(error)
 }
 
 /// Whether the service knows of no such thing, and would not the next time either.

@@ -595,7 +595,11 @@ fn threads_share_tokens_jobs_and_quotas() {
                 scope.spawn(|| {
                     let download = |_: &usize| -> Result<(), Error> {
                         let mut bytes = Vec::new();
-                        client.download(sha256(HELLO))?.output.read_to_end(&mut bytes)?;
+                        client
+                            .download(sha256(HELLO))?
+                            .output
+                            .read_to_end(&mut bytes)
+                            .map_err(Error::of_download)?;
                         assert_eq!(bytes, b"hello world");
                         client.exact_search(&ExactSearch::new(hello()))?.wait()?;
                         Ok(())

@@ -9,7 +9,7 @@ use std::fmt;
 use http::StatusCode;
 
 use crate::cloud::{BaseUrl, Cloud};
-use crate::operation::{Meta, RateLimit, Replay, ResponseHead, Retry, Scope};
+use crate::operation::{Meta, RateLimit, Replay, ResponseHead, Retry, Scope, json_text};
 use crate::time::Timestamp;
 use crate::types::{Envelope, ErrorItem, Extra, Json};
 
@@ -87,10 +87,22 @@ pub struct DecodeError {
     is_too_large: bool,
 }
 
-/// Takes a secret out of a text.
+/// What stands in the place of a secret.
+const HIDDEN: &str = "[secret]";
+/// A shorter beginning of a secret at the end of a cut text is left: it could be any word.
+const MIN_BEGINNING: usize = 4;
+
+/// Takes a secret out of a text, also the beginning of one that was cut off at its end.
 fn hide(text: &mut String, secret: &str) {
     if text.contains(secret) {
-        *text = text.replace(secret, "[secret]");
+        *text = text.replace(secret, HIDDEN);
+    }
+    let Some(kept) = text.strip_suffix(CUT) else { return };
+    let begins = |length: &usize| secret.get(..*length).is_some_and(|beginning| kept.ends_with(beginning));
+    if let Some(length) = (MIN_BEGINNING..secret.len()).rev().find(begins) {
+        text.truncate(kept.len() - length);
+        text.push_str(HIDDEN);
+        text.push(CUT);
     }
 }
 
@@ -123,6 +135,7 @@ impl DecodeError {
     /// The same without this secret.
     pub(crate) fn without(mut self, secret: &str) -> Self {
         hide(&mut self.body, secret);
+        hide(&mut self.why, secret);
         self
     }
 
@@ -147,7 +160,7 @@ impl DecodeError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ApiErrorKind {
-    /// The request was not understood (400 and other 4xx). Sending it again will not help.
+    /// The request was not understood (400 and other 4xx). Sending it again will not help, but for a timeout (408).
     BadRequest,
     /// The bearer token or the credentials are not valid here (401).
     Unauthorized,
@@ -188,7 +201,7 @@ pub struct ApiError {
 impl ApiError {
     /// Reads an error reply: as the service writes it, else as other JSON, else as text.
     pub(crate) fn new(meta: &Meta, head: ResponseHead<'_>, body: &[u8]) -> Self {
-        let typed = serde_json::from_slice::<Envelope<ErrorMeta, Json>>(body).ok();
+        let typed = serde_json::from_str::<Envelope<ErrorMeta, Json>>(&json_text(body)).ok();
         let (meta_found, errors) = typed.map_or_else(Default::default, |reply| (reply.meta, reply.errors));
         let errors: Vec<_> =
             errors.into_iter().filter(|item| item.message.is_some() || item.code.is_some()).collect();
@@ -373,6 +386,9 @@ impl fmt::Display for ApiError {
 
 impl std::error::Error for ApiError {}
 
+/// Stands for what is left out at the end of an excerpt.
+const CUT: char = '…';
+
 /// The beginning of a text from outside as one line, without characters that could steer a terminal.
 pub(crate) fn excerpt(bytes: &[u8], most: usize) -> String {
     // A character has at most 4 bytes, so this is enough of them, and of one more to see that there are more.
@@ -381,7 +397,7 @@ pub(crate) fn excerpt(bytes: &[u8], most: usize) -> String {
     let mut line = String::with_capacity(text.len().min(most));
     for (count, c) in text.trim().chars().enumerate() {
         if count == most {
-            line.push('…');
+            line.push(CUT);
             break;
         }
         let harmless = !c.is_control()

@@ -228,21 +228,12 @@ fn folder(path: &Path) -> &Path {
 }
 
 impl<B: Read> Download<B> {
-    /// Writes the download to a file, which appears when it is complete and found to be right, or not at all.
-    /// The path is looked at only now, when the download was billed: to be told before, make an [`OutputFile`] first, and give
-    /// it to [`Client::save`].
+    /// Writes the download to a file that was made before, and appears when it is complete and found to be right, or not at
+    /// all. [`Client::save`] also begins anew when the bytes break off.
     ///
     /// # Errors
     /// [`Error::Stream`] or [`Error::Body`] when the download is not whole, [`Error::File`] when the file cannot be
-    /// written or, without `overwrite`, is there already. In all cases nothing is left behind.
-    pub fn to_file(self, path: impl Into<PathBuf>, overwrite: bool) -> Result<Received, Error> {
-        self.write_to(OutputFile::create(path, overwrite)?)
-    }
-
-    /// Writes the download to a file that was made before.
-    ///
-    /// # Errors
-    /// As [`Download::to_file`].
+    /// written. In all cases nothing is left behind.
     pub fn write_to(mut self, mut output: OutputFile) -> Result<Received, Error> {
         let received = copy(&mut self, &mut output, |_| ControlFlow::Continue(()))?;
         output.finish()?;
@@ -260,7 +251,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
     /// [`GetDownload`]: crate::operations::GetDownload
     ///
     /// # Errors
-    /// As [`Client::open`] and [`Download::to_file`]. In all cases nothing is left behind.
+    /// As [`Client::open`] and [`Download::write_to`]. In all cases nothing is left behind.
     pub fn save<O: StreamOperation>(
         &self,
         operation: &O,
@@ -279,19 +270,17 @@ impl<T: Transport, C: Clock> Client<T, C> {
         output: &mut OutputFile,
         mut progress: impl FnMut(u64, Option<u64>) -> ControlFlow<()>,
     ) -> Result<Received, Error> {
-        let mut attempts = 0;
+        let mut flow = self.call_flow();
         loop {
-            let mut download = self.open(operation)?.output;
+            let mut download = self.open_in(&mut flow, operation)?.output;
             let total = download.length();
             match copy(&mut download, output, |bytes| progress(bytes, total)) {
                 Ok(received) => return Ok(received),
                 Err(error) => {
-                    attempts += 1;
-                    let Some(time) = self.retry_at(attempts).filter(|_| error.is_retryable()) else {
+                    if !(error.is_retryable() && flow.broke_off(self.clock().now())) {
                         return Err(error);
-                    };
+                    }
                     log::debug!("the download broke off and is begun anew: {error}");
-                    self.clock().sleep_until(time);
                     output.clear()?;
                 }
             }
@@ -319,7 +308,7 @@ fn copy<B: Read>(
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(Error::of_download(error)),
         }
     }
 }

@@ -93,7 +93,7 @@
 //! | feature | default | adds |
 //! |---|---|---|
 //! | `client` | yes | [`Client`], [`Transport`], [`Clock`] |
-//! | `fs` | no (`malquery-ureq` turns it on) | [`OutputFile`], `Download::to_file` |
+//! | `fs` | no (`malquery-ureq` turns it on) | [`OutputFile`], `Client::save` |
 //! | `archive` | no | [`archive`]: reads the archive of samples, and with `fs` extracts it; and `Client::collect` |
 //! | `yara` | no | [`yara`]: compiles a YARA rule and runs it over bytes, without the service |
 

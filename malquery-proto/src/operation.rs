@@ -1,6 +1,7 @@
 //! What an operation is, and what all of them share: how a request is put together, and how the status,
 //! the headers and the errors of a reply are read.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ pub const MAX_JSON_BODY: u64 = 256 * 1024 * 1024;
 /// What is known of an operation before it is called. Every request carries it as an extension, so that a
 /// transport can, say, wait longer for a slow one.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Meta {
     /// The operation id of CrowdStrike's API description.
     pub id: &'static str,
@@ -42,6 +44,63 @@ pub struct Meta {
     pub scope: Option<Scope>,
     /// Whether the request may be sent again.
     pub replay: Replay,
+}
+
+impl Meta {
+    /// An operation that only looks: a GET with the scope `malquery:read` that answers with JSON and may be sent again.
+    pub const fn get(id: &'static str, path: &'static str) -> Self {
+        Self::new(Method::GET, id, path, Scope::Read, Replay::Safe)
+    }
+
+    /// An operation that starts something: a POST with the scope `malquery:write` that answers with JSON. Each arrival may be
+    /// [billed](Replay::Billed), unless it is said to be [safe](Meta::safe).
+    pub const fn post(id: &'static str, path: &'static str) -> Self {
+        Self::new(Method::POST, id, path, Scope::Write, Replay::Billed)
+    }
+
+    const fn new(method: Method, id: &'static str, path: &'static str, scope: Scope, replay: Replay) -> Self {
+        Self { id, method, path, accept: "application/json", scope: Some(scope), replay }
+    }
+
+    /// The same that answers with this media type.
+    pub const fn accept(mut self, accept: &'static str) -> Self {
+        self.accept = accept;
+        self
+    }
+
+    /// The same that may be sent again: see [`Replay::Safe`].
+    pub const fn safe(mut self) -> Self {
+        self.replay = Replay::Safe;
+        self
+    }
+
+    /// The same without a scope, as the token endpoints are.
+    pub(crate) const fn unscoped(mut self) -> Self {
+        self.scope = None;
+        self
+    }
+}
+
+/// What an operation takes of the monthly quotas.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Cost {
+    /// So many hunts.
+    pub hunts: u64,
+    /// So many downloads, one for each sample.
+    pub downloads: u64,
+}
+
+impl Cost {
+    /// So many hunts.
+    pub const fn hunts(hunts: u64) -> Self {
+        Self { hunts, downloads: 0 }
+    }
+
+    /// So many downloads.
+    pub const fn downloads(downloads: u64) -> Self {
+        Self { hunts: 0, downloads }
+    }
 }
 
 /// A scope an API client is given in the Falcon console.
@@ -76,9 +135,8 @@ pub enum Replay {
 /// The nine of MalQuery are in [`operations`](crate::operations).
 ///
 /// ```
-/// use http::Method;
 /// use malquery_proto::error::BuildError;
-/// use malquery_proto::operation::{JsonOperation, Meta, Operation, Replay, RequestParts, Scope};
+/// use malquery_proto::operation::{JsonOperation, Meta, Operation, RequestParts};
 /// use malquery_proto::types::{Json, PlainMeta};
 ///
 /// /// One that this crate does not have yet, say. A client calls it like any other.
@@ -87,14 +145,7 @@ pub enum Replay {
 /// }
 ///
 /// impl Operation for Rules {
-///     const META: Meta = Meta {
-///         id: "GetRules",
-///         method: Method::GET,
-///         path: "/malquery/entities/rules/v1",
-///         accept: "application/json",
-///         scope: Some(Scope::Read),
-///         replay: Replay::Safe,
-///     };
+///     const META: Meta = Meta::get("GetRules", "/malquery/entities/rules/v1");
 ///
 ///     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
 ///         out.query("limit", self.limit);
@@ -119,6 +170,11 @@ pub trait Operation {
     /// # Errors
     /// Refuses what the service would refuse, or what cannot find anything.
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError>;
+
+    /// What it takes of the monthly quotas, as far as that is known: nothing, unless an operation says otherwise.
+    fn cost(&self) -> Cost {
+        Cost::default()
+    }
 
     /// The request, ready to be sent.
     ///
@@ -194,18 +250,10 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     if !head.status.is_success() {
         return Err(ResponseError::Api(Box::new(ApiError::new(meta, head, body))));
     }
-    // Some gateways put a byte order mark first.
-    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     if body.len() as u64 > MAX_JSON_BODY {
-        return Err(ResponseError::Decode(Box::new(DecodeError::too_large(meta, head, text))));
+        return Err(ResponseError::Decode(Box::new(DecodeError::too_large(meta, head, body))));
     }
-    // Checked once as a whole, which is faster than text by text.
-    let read = match std::str::from_utf8(text) {
-        Ok(text) => serde_json::from_str(text),
-        // An odd byte in the name of a malware family is no reason to lose the results of a hunt.
-        Err(_) => serde_json::from_str(&String::from_utf8_lossy(text)),
-    };
-    read.map_err(|why| {
+    serde_json::from_str(&json_text(body)).map_err(|why| {
         let error = ApiError::new(meta, head, body);
         if error.errors().is_empty() {
             ResponseError::Decode(Box::new(DecodeError::new(meta, head, body, why)))
@@ -213,6 +261,13 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
             ResponseError::Api(Box::new(error))
         }
     })
+}
+
+/// The text of a body. Some gateways put a byte order mark first, and an odd byte in the name of a malware family is no
+/// reason to lose the results of a hunt. It is checked once as a whole, which is faster than text by text.
+pub(crate) fn json_text(body: &[u8]) -> Cow<'_, str> {
+    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    std::str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
 }
 
 /// A request in the making. [`Operation::encode`] fills it.

@@ -5,8 +5,8 @@ use sha2::{Digest, Sha256 as Hasher};
 use crate::operation::ResponseHead;
 use crate::types::Sha256;
 
-/// Checks the bytes of a download as they come, in chunks of any size. It keeps none of them, but for the last 64 KiB of
-/// an archive.
+/// Checks the bytes of a download as they come, in chunks of any size. It keeps none of them, but for the end of
+/// an archive, of which up to 128 KiB.
 ///
 /// ```
 /// use malquery_proto::stream::StreamCheck;
@@ -86,9 +86,6 @@ pub enum StreamError {
     /// The body could not be read to its end.
     #[error("the body broke off")]
     Broken,
-    /// The caller ended the download.
-    #[error("the download was stopped")]
-    Stopped,
     /// A compressed body, though none was asked for: its bytes cannot be checked.
     #[error(
         "the body arrived with the content encoding {0:?}, which was not asked for; a proxy may have added it"

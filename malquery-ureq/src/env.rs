@@ -86,6 +86,9 @@ pub enum EnvError {
     /// It is not Unicode.
     #[error("{0} is not Unicode")]
     NotUnicode(&'static str),
+    /// It is not the URL of a proxy. It is not shown, since it may hold a password.
+    #[error("{0} is not the URL of a proxy like http://host:port; correct or unset it")]
+    Proxy(&'static str),
     /// It has a value that does not belong there.
     #[error("{variable} is not valid")]
     #[allow(missing_docs)]
@@ -110,7 +113,10 @@ impl EnvError {
     /// The name of the variable.
     pub fn variable(&self) -> &'static str {
         match self {
-            Self::Missing(variable) | Self::NotUnicode(variable) | Self::Invalid { variable, .. } => variable,
+            Self::Missing(variable)
+            | Self::NotUnicode(variable)
+            | Self::Proxy(variable)
+            | Self::Invalid { variable, .. } => variable,
         }
     }
 }

@@ -16,6 +16,9 @@ pub enum ConfigError {
         "the proxy is not a URL like http://host:port (http, https, socks4, socks4a, socks5 and socks5h)"
     )]
     Proxy,
+    /// The same of a variable of the environment.
+    #[error("{0} is not the URL of a proxy like http://host:port; correct or unset it")]
+    ProxyVariable(&'static str),
     /// Characters that a header cannot carry.
     #[error("the user agent has a character that a header cannot carry")]
     UserAgent,

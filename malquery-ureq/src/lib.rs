@@ -87,6 +87,7 @@ pub use body::Body;
 pub use clock::SystemClock;
 pub use env::{EnvError, Settings};
 pub use error::{ConfigError, UreqError};
+use transport::environment_proxy;
 pub use transport::{Builder, UreqTransport};
 
 /// A client for MalQuery: [`malquery_proto::Client`] over [`UreqTransport`] and [`SystemClock`].
@@ -108,7 +109,8 @@ impl Client {
     /// Names the variable that is missing or not valid. It does not show the secret.
     pub fn from_env() -> Result<Self, EnvError> {
         let Settings { base, credentials } = Settings::from_env()?;
-        Ok(Self::new(base, credentials))
+        let proxy = environment_proxy().map_err(EnvError::Proxy)?;
+        Ok(Self::with_transport(UreqTransport::through(proxy), Auth::new(base, credentials)))
     }
 
     /// A client for a cloud, or for a URL of your own.
@@ -133,7 +135,8 @@ impl Client {
         Self(self.0.retry(policy))
     }
 
-    /// Ends every call at this time.
+    /// Ends every call at this time, and afterwards every call at once. A single job takes
+    /// [`Job::deadline`](malquery_proto::client::Job::deadline).
     pub fn deadline(self, deadline: Timestamp) -> Self {
         Self(self.0.deadline(deadline))
     }

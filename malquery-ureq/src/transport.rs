@@ -30,9 +30,14 @@ pub struct UreqTransport {
 }
 
 impl UreqTransport {
-    /// A transport with the timeouts of [`Builder`] and the proxy of the environment, if it names one.
+    /// A transport with the timeouts of [`Builder`] and the proxy of the environment, if it names one. One that cannot be read
+    /// is passed over; [`Builder::build`] refuses it.
     pub fn new() -> Self {
-        Builder::default().agent(Proxy::try_from_env(), TlsConfig::default())
+        Self::through(Proxy::try_from_env())
+    }
+
+    pub(crate) fn through(proxy: Option<Proxy>) -> Self {
+        Builder::default().agent(proxy, TlsConfig::default())
     }
 
     /// A transport with other settings.
@@ -71,6 +76,11 @@ impl Default for UreqTransport {
     }
 }
 
+/// A time that can be added to now. `Duration::MAX`, for one who wants no limit, cannot.
+fn bounded(timeout: Duration) -> Duration {
+    timeout.min(Duration::from_secs(100 * 365 * 24 * 3600))
+}
+
 struct PerRequest {
     /// Plain http to this machine.
     loopback: bool,
@@ -103,7 +113,7 @@ impl Transport for UreqTransport {
             // seen the request. One that is billed would end as unsure, and for nothing.
             fresh: meta.is_some_and(|meta| meta.replay == Replay::Billed),
             reply: if slow { self.reply_timeout.max(self.search_timeout) } else { self.reply_timeout },
-            total: self.total_timeout.into_iter().chain(left).min(),
+            total: self.total_timeout.into_iter().chain(left.map(bounded)).min(),
         };
         // What asks for `identity` gets the bytes as they came.
         let any = !parts.headers.contains_key(ACCEPT_ENCODING);
@@ -158,7 +168,7 @@ fn is_loopback(uri: &Uri) -> bool {
 /// | [`search_timeout`](Self::search_timeout) | 180 s |
 /// | [`total_timeout`](Self::total_timeout) | none, since a large download takes long |
 ///
-/// Whatever they are, a request ends when the time its call has left ([`TimeLeft`]) is up.
+/// [`Duration::MAX`] is no limit. Whatever they are, a request ends when the time its call has left ([`TimeLeft`]) is up.
 #[derive(Clone)]
 #[must_use]
 pub struct Builder {
@@ -189,25 +199,25 @@ impl Default for Builder {
 impl Builder {
     /// How long the lookup of a name may take, and how long the connection after it, with TLS and a proxy.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
+        self.connect_timeout = bounded(timeout);
         self
     }
 
     /// How long the service may be silent: until the head of its reply is there, and between two bytes of a body.
     pub fn reply_timeout(mut self, timeout: Duration) -> Self {
-        self.reply_timeout = timeout;
+        self.reply_timeout = bounded(timeout);
         self
     }
 
     /// The same for a fuzzy search, which answers only when it is done. The longer of the two holds for it.
     pub fn search_timeout(mut self, timeout: Duration) -> Self {
-        self.search_timeout = timeout;
+        self.search_timeout = bounded(timeout);
         self
     }
 
     /// How long a request may take in all, with the whole body of the reply.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
-        self.total_timeout = Some(timeout);
+        self.total_timeout = Some(bounded(timeout));
         self
     }
 
@@ -249,7 +259,7 @@ impl Builder {
         // ureq panics when it is to send a user agent that is not a header.
         HeaderValue::from_str(&self.user_agent).map_err(|_| ConfigError::UserAgent)?;
         let proxy = match &self.proxy {
-            None => Proxy::try_from_env(),
+            None => environment_proxy().map_err(ConfigError::ProxyVariable)?,
             Some(None) => None,
             Some(Some(url)) => Some(Proxy::new(url).map_err(|_| ConfigError::Proxy)?),
         };
@@ -284,6 +294,17 @@ impl Builder {
             search_timeout: self.search_timeout,
             total_timeout: self.total_timeout,
         }
+    }
+}
+
+/// The proxy of the environment, or the name of the variable that is none. ureq would look no further than that it
+/// cannot read it, and send without a proxy.
+pub(crate) fn environment_proxy() -> Result<Option<Proxy>, &'static str> {
+    let variables = ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
+    let set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    match variables.into_iter().find(set) {
+        Some(name) if !std::env::var(name).is_ok_and(|value| Proxy::new(&value).is_ok()) => Err(name),
+        _ => Ok(Proxy::try_from_env()),
     }
 }
 
@@ -368,6 +389,17 @@ mod tests {
             let error = refused(UreqTransport::builder().root_certificates(pem));
             assert!(matches!(error, ConfigError::RootCertificates(_)), "{pem} {error}");
         }
+    }
+
+    #[test]
+    fn a_time_without_an_end_is_no_limit() {
+        let forever = Duration::MAX;
+        let builder = UreqTransport::builder().connect_timeout(forever).reply_timeout(forever);
+        let transport = builder.search_timeout(forever).total_timeout(forever).no_proxy().build().unwrap();
+        let mut request = Request::get("http://127.0.0.1:1/").body(Vec::new()).unwrap();
+        request.extensions_mut().insert(TimeLeft(forever));
+        // There is nobody, and nothing panics.
+        transport.execute(request).map(drop).unwrap_err();
     }
 
     #[test]

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Client, Clock, Cost, Error, JobStep, Transport};
+use super::{Client, Clock, Error, JobStep, Transport};
 use crate::archive::{Archive, ArchiveError, Limits, Report};
 use crate::error::BuildError;
 use crate::flow::{FlowError, JobFlow, Submission, Version};
 use crate::fs::{OutputFile, check_folder, open};
+use crate::operation::Cost;
 use crate::operations::{GetSamples, SamplesMultidownload};
 use crate::stream::Received;
 use crate::types::{ErrorItem, RequestId, Sample, Sha256};
@@ -110,7 +111,7 @@ pub struct Collected {
     pub search: Option<RequestId>,
     /// Its results; none when the search was done by another process, before this one went on.
     pub results: Vec<Sample>,
-    /// What the service said went wrong in part in the search or in the download.
+    /// What the service said went wrong in part in the search or in the download, as far as this process was told.
     pub errors: Vec<ErrorItem>,
     /// The samples that were found, each once: those of the results that have a SHA-256, and no more than the limit
     /// of the search.
@@ -181,14 +182,25 @@ impl Collect {
     }
 
     /// Downloads no more than so many samples, whatever the limit of the search is: the first of those that are found, or of
-    /// a multi-download. A limit of 0 is refused by [`Client::collect`].
+    /// a multi-download. Once that is submitted it comes too late, and changes nothing. A limit of 0 is refused by
+    /// [`Client::collect`].
     pub fn limit(mut self, limit: u32) -> Self {
-        self.limit = Some(limit);
-        if let Phase::New(Submission::SamplesMultidownload(download)) = &mut self.phase {
-            self.found.truncate(limit as usize);
-            *download = SamplesMultidownload::new(self.found.iter().copied());
+        match &self.phase {
+            Phase::Search(_)
+            | Phase::Attached(_)
+            | Phase::New(Submission::Hunt(_) | Submission::ExactSearch(_)) => {}
+            Phase::New(Submission::SamplesMultidownload(_)) => self.want(limit),
+            Phase::Download(flow) if flow.to_submit().is_some() => self.want(limit),
+            _ => return self,
         }
+        self.limit = Some(limit);
         self
+    }
+
+    /// Schedules the first of the samples that were found.
+    fn want(&mut self, limit: u32) {
+        self.found.truncate(limit as usize);
+        self.phase = Phase::New(SamplesMultidownload::new(self.found.iter().copied()).into());
     }
 
     /// What may come out of the archive: the [default limits](Limits) unless set, with as many entries as samples were asked
@@ -402,9 +414,9 @@ impl<T: Transport, C: Clock> Client<T, C> {
                 }
                 Phase::Search(mut flow) => {
                     if let Some(submission @ Submission::Hunt(_)) = flow.to_submit() {
-                        self.check_submission(submission)?;
                         // Results that cannot be downloaded are not worth a hunt.
-                        self.guard(Cost { hunts: 1, downloads: job.limit.map_or(1, u64::from) })?;
+                        let downloads = job.limit.map_or(1, u64::from);
+                        self.guard_submission(submission, Cost { downloads, ..submission.cost() })?;
                     }
                     let mut stopped = false;
                     let result = self.run_guarded(&mut flow, |flow, step| {

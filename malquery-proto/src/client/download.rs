@@ -1,5 +1,4 @@
 use std::io::{self, Read};
-use std::ops::ControlFlow;
 
 use crate::stream::{Received, StreamCheck, StreamError};
 
@@ -11,7 +10,6 @@ use crate::stream::{Received, StreamCheck, StreamError};
 pub struct Download<B> {
     body: Option<B>,
     state: State,
-    progress: Option<Box<dyn FnMut(u64) -> ControlFlow<()> + Send>>,
 }
 
 impl<B> std::fmt::Debug for Download<B> {
@@ -29,7 +27,7 @@ enum State {
 
 impl<B: Read> Download<B> {
     pub(super) fn new(body: Option<B>, check: StreamCheck) -> Self {
-        Self { body, state: State::Reading(Box::new(check)), progress: None }
+        Self { body, state: State::Reading(Box::new(check)) }
     }
 
     /// Refuses a body of more than `cap` bytes.
@@ -47,12 +45,6 @@ impl<B: Read> Download<B> {
             State::Whole(received) => Some(received.bytes),
             State::Failed(_) => None,
         }
-    }
-
-    /// Tells `progress` how many bytes have been read, after every read. It may end the download, which then fails.
-    pub fn on_progress(mut self, progress: impl FnMut(u64) -> ControlFlow<()> + Send + 'static) -> Self {
-        self.progress = Some(Box::new(progress));
-        self
     }
 
     /// What was received; `None` until the end was read and the body found to be whole.
@@ -90,7 +82,8 @@ impl<B: Read> Read for Download<B> {
             return Ok(0);
         }
         let count = match body.read(buffer) {
-            Ok(count) => count,
+            // More than there was room for is a mistake of the transport, and no reason to panic.
+            Ok(count) => count.min(buffer.len()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
             Err(error) => {
                 // What comes after an error is not to be trusted, not even an end.
@@ -108,11 +101,6 @@ impl<B: Read> Read for Download<B> {
         if count > 0 {
             if let Err(error) = check.update(&buffer[..count]) {
                 return self.end(Err(error));
-            }
-            if let Some(progress) = &mut self.progress
-                && progress(check.bytes()).is_break()
-            {
-                return self.end(Err(StreamError::Stopped));
             }
             return Ok(count);
         }

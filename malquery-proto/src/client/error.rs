@@ -37,7 +37,7 @@ pub enum Error {
         /// What the transport said of the last attempt, when that is why.
         cause: Option<Box<dyn TransportError>>,
     },
-    /// The observer of a job ended the run.
+    /// The observer of a job, of results or of a download ended the run.
     Stopped,
     /// The bytes of a download are not what was asked for.
     Stream(StreamError),
@@ -55,7 +55,10 @@ pub enum Error {
 impl Error {
     pub(super) fn new(error: FlowError, cause: Option<Box<dyn TransportError>>) -> Self {
         let explains = match &error {
-            FlowError::NoReply { .. } | FlowError::TimeUp { .. } => true,
+            FlowError::NoReply { .. }
+            | FlowError::CannotSend { .. }
+            | FlowError::TimeUp { .. }
+            | FlowError::Deadline { .. } => true,
             FlowError::Unsure { reply, .. } => reply.is_none(),
             _ => false,
         };
@@ -101,17 +104,6 @@ impl Error {
             Self::Stream(StreamError::Short { .. } | StreamError::CutZip) | Self::Body(_) => true,
             _ => false,
         }
-    }
-
-    /// Whether a job came to its end with this error, or was refused before it began: the job itself has nothing to go on with.
-    pub fn is_final(&self) -> bool {
-        matches!(
-            self,
-            Self::Flow {
-                error: FlowError::JobFailed(_) | FlowError::Build(_) | FlowError::QuotaShort { .. },
-                ..
-            }
-        )
     }
 
     /// When the service asks to try again, if it says so; `now` is when the reply came.
@@ -161,9 +153,9 @@ impl std::fmt::Debug for Error {
     }
 }
 
-impl From<io::Error> for Error {
-    /// An error of reading a [`Download`](super::Download).
-    fn from(error: io::Error) -> Self {
+impl Error {
+    /// What an error of reading a [`Download`](super::Download) says.
+    pub fn of_download(error: io::Error) -> Self {
         match error.downcast::<StreamError>() {
             Ok(error) => Self::Stream(error),
             Err(error) => Self::Body(error),
@@ -206,15 +198,13 @@ mod tests {
     fn an_error_says_whether_and_when_to_go_on() {
         let now = Timestamp::from_millis(1_000);
         assert_eq!(busy().retry_at(now), Some(Timestamp::from_millis(6_000)));
-        assert!(busy().is_retryable() && !busy().is_final());
+        assert!(busy().is_retryable());
         let refused = Error::from(FlowError::from(BuildError::NoPatterns));
-        assert!(refused.is_final() && !refused.is_retryable());
-        let short = FlowError::QuotaShort { what: "hunts", needed: 1, left: 0 };
-        assert!(Error::from(short).is_final());
+        assert!(refused.invalid().is_some() && !refused.is_retryable());
         for error in
             [Error::Stopped, Error::Stream(StreamError::CutZip), Error::Body(io::ErrorKind::Other.into())]
         {
-            assert_eq!((error.retry_at(now), error.is_final()), (None, false));
+            assert_eq!((error.retry_at(now), error.is_retryable()), (None, !matches!(error, Error::Stopped)));
         }
     }
 

@@ -56,7 +56,7 @@ impl<'a, T: Transport, C: Clock> Job<'a, T, C> {
     }
 
     /// Waits no longer than until this time: [`Job::wait`] then ends with
-    /// [`FlowError::TimeUp`](crate::flow::FlowError::TimeUp), and the job goes on.
+    /// [`FlowError::Deadline`](crate::flow::FlowError::Deadline), and the job goes on.
     pub fn deadline(mut self, deadline: Timestamp) -> Self {
         self.flow.set_deadline(Some(deadline));
         self

@@ -6,6 +6,7 @@ mod download;
 mod error;
 mod job;
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::error::Error as StdError;
 use std::io::{self, Read};
@@ -30,8 +31,8 @@ use crate::flow::{
 };
 use crate::oauth2::Revoke;
 use crate::operation::{
-    JsonOperation, JsonReply, MAX_ERROR_BODY, MAX_JSON_BODY, Meta, Operation, Reply, RequestParts,
-    ResponseHead, StreamOperation, unsigned,
+    Cost, JsonOperation, JsonReply, MAX_ERROR_BODY, MAX_JSON_BODY, Meta, Operation, Replay, Reply,
+    RequestParts, ResponseHead, StreamOperation, unsigned,
 };
 use crate::operations::{
     ExactSearch, FuzzySearch, GetDownload, GetMetadata, GetQuotas, GetRequest, GetSamples, Hunt,
@@ -185,30 +186,6 @@ pub struct Client<T, C> {
     calls: AtomicU64,
 }
 
-/// What a job takes of a monthly quota.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Cost {
-    hunts: u64,
-    downloads: u64,
-}
-
-impl Cost {
-    const HUNT: Self = Self { hunts: 1, downloads: 0 };
-
-    fn downloads(download: &SamplesMultidownload) -> Self {
-        Self { hunts: 0, downloads: download.samples().len() as u64 }
-    }
-
-    fn of(submission: &Submission) -> Self {
-        match submission {
-            Submission::Hunt(_) => Self::HUNT,
-            Submission::SamplesMultidownload(download) => Self::downloads(download),
-            // Whether a search costs anything is not documented.
-            Submission::ExactSearch(_) => Self { hunts: 0, downloads: 0 },
-        }
-    }
-}
-
 /// What is known of samples: a reply, joined from as many as it took, and what was not found.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -263,7 +240,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
     }
 
     /// Asks for the quotas before every hunt and multi-download, and refuses what they do not cover, before it is
-    /// sent. It takes a request more, and another client may be faster; but it keeps a month's downloads from
+    /// sent, with [`FlowError::QuotaShort`]. It takes a request more, and another client may be faster; but it keeps a month's downloads from
     /// being half spent on a job that cannot be finished.
     pub fn check_quota(mut self, check: bool) -> Self {
         self.check_quota = check;
@@ -309,8 +286,6 @@ impl<T: Transport, C: Clock> Client<T, C> {
     /// # Errors
     /// See [`Client::call`]; also [`FlowError::QuotaShort`] with [`Client::check_quota`].
     pub fn hunt(&self, hunt: &Hunt) -> Result<Job<'_, T, C>, Error> {
-        self.check(hunt)?;
-        self.guard(Cost::HUNT)?;
         self.submit(hunt)
     }
 
@@ -350,10 +325,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
         &self,
         samples: impl IntoIterator<Item = Sha256>,
     ) -> Result<Job<'_, T, C>, Error> {
-        let download = SamplesMultidownload::new(samples);
-        self.check(&download)?;
-        self.guard(Cost::downloads(&download))?;
-        self.submit(&download)
+        self.submit(&SamplesMultidownload::new(samples))
     }
 
     /// Downloads a sample, the raw malware, which costs one download. See [`GetDownload`].
@@ -367,8 +339,11 @@ impl<T: Transport, C: Clock> Client<T, C> {
     /// #     client: &malquery_proto::Client<T, C>,
     /// #     sha256: malquery_proto::types::Sha256,
     /// # ) -> Result<(), malquery_proto::client::Error> {
-    /// // Readable by you alone, not executable, and there only when all bytes came and have this hash.
-    /// let received = client.download(sha256)?.output.to_file("sample.bin", false)?;
+    /// use malquery_proto::OutputFile;
+    ///
+    /// // Made before anything is billed. Readable by you alone, and there only when all bytes came and have this hash.
+    /// let file = OutputFile::create("sample.bin", false)?;
+    /// let received = client.download(sha256)?.output.write_to(file)?;
     /// println!("{} bytes", received.bytes);
     /// # Ok(())
     /// # }
@@ -391,8 +366,10 @@ impl<T: Transport, C: Clock> Client<T, C> {
     /// Calls an operation that answers with JSON.
     ///
     /// # Errors
-    /// [`Error::Flow`], after the attempts its operation and the [`RetryPolicy`] allow.
+    /// [`Error::Flow`], after the attempts its operation and the [`RetryPolicy`] allow; of a hunt and a multi-download also
+    /// what [`Client::check_quota`] finds.
     pub fn call<O: JsonOperation>(&self, operation: &O) -> Result<JsonReply<O>, Error> {
+        self.guard(operation, operation.cost())?;
         let mut flow = self.call_flow();
         self.drive(
             &mut flow,
@@ -409,9 +386,17 @@ impl<T: Transport, C: Clock> Client<T, C> {
     /// # Errors
     /// As [`Client::call`]. Errors in the bytes come from reading the [`Download`].
     pub fn open<O: StreamOperation>(&self, operation: &O) -> Result<Reply<Download<T::Body>>, Error> {
-        let mut flow = self.call_flow();
+        self.open_in(&mut self.call_flow(), operation)
+    }
+
+    /// The same as a part of a call that goes on when the bytes break off.
+    pub(crate) fn open_in<O: StreamOperation>(
+        &self,
+        flow: &mut CallFlow,
+        operation: &O,
+    ) -> Result<Reply<Download<T::Body>>, Error> {
         self.drive(
-            &mut flow,
+            flow,
             |flow| flow,
             |flow, now, auth| flow.poll_stream(now, auth, operation),
             |_, response| {
@@ -429,7 +414,8 @@ impl<T: Transport, C: Clock> Client<T, C> {
     }
 
     /// Calls an operation that answers with JSON, and hands its results to `each` one by one, as they arrive: the memory
-    /// it takes does not grow with their number. The reply has all but those results.
+    /// it takes does not grow with their number, and there is no limit to that: only between two results no more than
+    /// 256 MiB may come. The reply has all but those results.
     ///
     /// For the results of a job that is done, give it [`GetRequest`]; of one that is not there are none.
     ///
@@ -457,16 +443,20 @@ impl<T: Transport, C: Clock> Client<T, C> {
     /// # Errors
     /// As [`Client::call`], until the first bytes of the body arrive. A body that breaks off later is not asked for again,
     /// since results were handed out: [`Error::Stream`], [`Error::Body`], or [`ResponseError::Decode`] for what is no JSON.
-    /// [`Error::Stopped`] when `each` said so.
+    /// [`Error::Stopped`] when `each` said so. Of a `resources` that comes twice, the results of both are handed out, where
+    /// [`Client::call`] keeps the last.
     pub fn each<O: JsonOperation>(
         &self,
         operation: &O,
         mut each: impl FnMut(O::Resource) -> ControlFlow<()>,
     ) -> Result<JsonReply<O>, Error> {
+        self.guard(operation, operation.cost())?;
         let reply = self.open(&Streamed(operation))?;
         let mut stopped = false;
         let Reply { output: download, status, trace_id, rate_limit } = reply;
-        let read = read_each(download.cap(MAX_JSON_BODY), |result| {
+        let left = Cell::new(MAX_JSON_BODY);
+        let read = read_each(Bounded { body: download, left: &left }, |result| {
+            left.set(MAX_JSON_BODY);
             let step = each(result);
             stopped = step.is_break();
             step
@@ -477,7 +467,11 @@ impl<T: Transport, C: Clock> Client<T, C> {
                 Ok(Reply { output, status, trace_id, rate_limit })
             }
             Err(_) if stopped => Err(Error::Stopped),
-            Err(error) if error.is_io() => Err(io::Error::from(error).into()),
+            // It arrived, and what it said of itself is lost.
+            Err(_) if O::META.replay == Replay::Billed => {
+                Err(FlowError::Unsure { operation: O::META.id, reply: None }.into())
+            }
+            Err(error) if error.is_io() => Err(Error::of_download(error.into())),
             Err(error) => {
                 let error = DecodeError::of_stream(&O::META, status, trace_id, error);
                 Err(FlowError::from(ResponseError::Decode(error.into())).into())
@@ -508,8 +502,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
         observe: impl FnMut(&JobFlow, JobStep) -> ControlFlow<()>,
     ) -> Result<JsonReply<GetRequest>, Error> {
         if let Some(submission) = flow.to_submit() {
-            self.check_submission(submission)?;
-            self.guard(Cost::of(submission))?;
+            self.guard_submission(submission, submission.cost())?;
         }
         self.run_guarded(flow, observe)
     }
@@ -521,7 +514,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
     ) -> Result<JsonReply<GetRequest>, Error> {
         let own = flow.call_mut().deadline();
         flow.set_deadline(own.into_iter().chain(self.deadline).min());
-        self.drive(
+        let result = self.drive(
             flow,
             JobFlow::call_mut,
             JobFlow::poll,
@@ -531,7 +524,10 @@ impl<T: Transport, C: Clock> Client<T, C> {
                 JobProgress::Done(reply) => Ok(Some(*reply)),
             },
             observe,
-        )
+        );
+        // The one of this client is not for the next that runs it.
+        flow.set_deadline(own);
+        result
     }
 
     fn submit<O>(&self, operation: &O) -> Result<Job<'_, T, C>, Error>
@@ -547,24 +543,21 @@ impl<T: Transport, C: Clock> Client<T, C> {
         Job::new(self, id, flow, submitted)
     }
 
-    /// Refuses what cannot be sent before anything is: the quotas are asked for before a submission is built.
-    fn check<O: Operation>(&self, operation: &O) -> Result<(), Error> {
-        unsigned(operation, &self.base()).map(drop).map_err(|error| FlowError::from(error).into())
-    }
-
-    fn check_submission(&self, submission: &Submission) -> Result<(), Error> {
+    fn guard_submission(&self, submission: &Submission, cost: Cost) -> Result<(), Error> {
         match submission {
-            Submission::Hunt(hunt) => self.check(hunt),
-            Submission::ExactSearch(search) => self.check(search),
-            Submission::SamplesMultidownload(download) => self.check(download),
+            Submission::Hunt(hunt) => self.guard(hunt, cost),
+            Submission::ExactSearch(search) => self.guard(search, cost),
+            Submission::SamplesMultidownload(download) => self.guard(download, cost),
         }
     }
 
-    /// Refuses what the remaining quota does not cover, if that is wanted and the service tells.
-    fn guard(&self, cost: Cost) -> Result<(), Error> {
-        if !self.check_quota || cost == (Cost { hunts: 0, downloads: 0 }) {
+    /// Refuses a submission that the remaining quota does not cover, if that is wanted and the service tells.
+    fn guard<O: Operation>(&self, operation: &O, cost: Cost) -> Result<(), Error> {
+        if !self.check_quota || O::META.replay != Replay::Billed || cost == Cost::default() {
             return Ok(());
         }
+        // What cannot be sent is refused before anything is.
+        unsigned(operation, &self.base()).map_err(FlowError::from)?;
         let quotas = self.quotas()?;
         for (what, needed, left) in [
             ("hunts", cost.hunts, quotas.meta.hunts_left()),
@@ -609,15 +602,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
         }
     }
 
-    /// When to try again after so many attempts, if attempts and time allow it.
-    #[cfg(feature = "fs")]
-    pub(crate) fn retry_at(&self, attempts: u32) -> Option<Timestamp> {
-        let time = self.clock.now().after(self.retry.delay(attempts, self.seed()));
-        let in_time = self.deadline.is_none_or(|deadline| time < deadline);
-        (attempts < self.retry.max_attempts && in_time).then_some(time)
-    }
-
-    fn call_flow(&self) -> CallFlow {
+    pub(crate) fn call_flow(&self) -> CallFlow {
         let mut flow = CallFlow::new(self.retry, self.seed());
         flow.set_deadline(self.deadline);
         flow
@@ -745,8 +730,12 @@ fn read_body(
     }
     let received = bytes.len() as u64;
     let short = declared.filter(|declared| received < *declared);
-    if let (Err(error), None) = (result, short) {
-        return Err(Box::new(BodyError(error)));
+    match result {
+        // That the connection was closed says less than how much is missing.
+        Err(error) if short.is_none() || error.kind() != io::ErrorKind::UnexpectedEof => {
+            return Err(Box::new(BodyError(error)));
+        }
+        _ => {}
     }
     // A transport that decodes a body has to take the length out of the head.
     match short.filter(|_| received <= most) {
@@ -782,6 +771,23 @@ impl<O: Operation> Operation for Streamed<'_, O> {
 impl<O: Operation> StreamOperation for Streamed<'_, O> {
     fn check(&self, head: ResponseHead<'_>) -> StreamCheck {
         StreamCheck::for_head(head)
+    }
+}
+
+/// A body of which no more than so much may come.
+struct Bounded<'a, R> {
+    body: R,
+    left: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Bounded<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.body.read(buffer)?;
+        let Some(left) = self.left.get().checked_sub(count as u64) else {
+            return Err(io::Error::other("more than 256 MiB came without a result"));
+        };
+        self.left.set(left);
+        Ok(count)
     }
 }
 

@@ -1,10 +1,11 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{FlowError, Kind, Pause, Ticket};
 use crate::cloud::{BaseUrl, Cloud};
-use crate::error::{ApiError, ApiErrorKind, ResponseError};
+use crate::error::{ApiErrorKind, ResponseError};
 use crate::oauth2::{BearerToken, Credentials, GetToken};
-use crate::operation::ResponseHead;
+use crate::operation::{Replay, ResponseHead};
 use crate::time::Timestamp;
 
 /// The token of a session: asked for when it is needed, renewed before it expires, and shared.
@@ -32,6 +33,8 @@ use crate::time::Timestamp;
 #[derive(Debug)]
 #[must_use]
 pub struct Auth {
+    /// Tells it from others.
+    identity: Arc<()>,
     base: BaseUrl,
     source: Source,
     token: Option<Issued>,
@@ -88,6 +91,16 @@ pub(super) struct Seen {
     failures: Option<u64>,
 }
 
+/// What a ticket of a call says of it.
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) operation: &'static str,
+    pub(super) replay: Replay,
+    /// The token that was sent.
+    pub(super) bearer: BearerToken,
+    pub(super) generation: u64,
+}
+
 pub(super) enum Bearer {
     Use(BearerToken, u64),
     Fetch(Box<http::Request<Vec<u8>>>, Ticket),
@@ -107,6 +120,7 @@ impl Auth {
 
     fn from(base: BaseUrl, source: Source) -> Self {
         Self {
+            identity: Arc::default(),
             base,
             source,
             token: None,
@@ -174,7 +188,13 @@ impl Auth {
         let request = GetToken::new(credentials).request(&self.base)?;
         self.serial += 1;
         self.fetching = Some(Fetching { serial: self.serial, lease: Pause::new(now, now.after(LEASE)) });
-        Ok(Bearer::Fetch(request.into(), Ticket(Kind::Token { serial: self.serial })))
+        let ticket = Ticket(Kind::Token { of: self.identity.clone(), serial: self.serial });
+        Ok(Bearer::Fetch(request.into(), ticket))
+    }
+
+    /// Whether a ticket of a request for a token is of this session.
+    pub(super) fn is_own(&self, of: &Arc<()>) -> Result<(), FlowError> {
+        if Arc::ptr_eq(of, &self.identity) { Ok(()) } else { Err(FlowError::WrongTicket) }
     }
 
     /// Takes the reply to a token request.
@@ -270,20 +290,12 @@ impl Auth {
 
     /// Lets an error compare the account's region with this session's, and takes the token out of it: a page may repeat what
     /// was sent.
-    pub(super) fn explain(&self, error: ResponseError) -> ResponseError {
-        let bearer = match &self.source {
-            Source::Supplied(bearer) => Some(bearer),
-            Source::Credentials(_) => self.token.as_ref().map(|token| &token.bearer),
-        };
-        match (error, bearer.map(BearerToken::expose)) {
-            (ResponseError::Api(error), bearer) => {
-                let error = error.asked(&self.base);
-                ResponseError::Api(Box::new(bearer.into_iter().fold(error, ApiError::without)))
+    pub(super) fn explain(&self, error: ResponseError, sent: &BearerToken) -> ResponseError {
+        match error {
+            ResponseError::Api(error) => {
+                ResponseError::Api(Box::new(error.asked(&self.base).without(sent.expose())))
             }
-            (ResponseError::Decode(error), Some(bearer)) => {
-                ResponseError::Decode(Box::new(error.without(bearer)))
-            }
-            (error, None) => error,
+            ResponseError::Decode(error) => ResponseError::Decode(Box::new(error.without(sent.expose()))),
         }
     }
 

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::auth::{Bearer, Seen};
+use super::auth::{Bearer, Call, Seen};
 use super::{Attempt, Auth, FlowError, Kind, Pause, RetryPolicy, SendFailure, Step, Ticket, Version};
 use crate::error::{ApiErrorKind, ResponseError};
 use crate::operation::{
@@ -22,7 +22,9 @@ use crate::time::Timestamp;
 /// | 429 of MalQuery (quota) | error | error |
 /// | other 4xx, 3xx | error | error |
 /// | 5xx, 408, or a failure after sending | again after a pause | [`FlowError::Unsure`] |
+/// | 2xx that cannot be read | error; a poll is tried three times more | error, and [`FlowError::Unsure`] ever after |
 /// | surely not sent | again after a pause | the same |
+/// | cannot be sent | error | error |
 /// | attempts or time used up | error | error |
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CallFlow {
@@ -49,6 +51,9 @@ pub struct CallFlow {
     /// Whether the last of them was handed out and not reported. For a billed one that may have arrived this stays,
     /// so that it is not sent again, not even by another process.
     in_flight: bool,
+    /// Whether that may be billed. A later call of another operation must not forget it.
+    #[serde(default)]
+    billed: bool,
 }
 
 /// How many replies to polls that cannot be read end a call.
@@ -77,6 +82,7 @@ impl CallFlow {
             replayed: false,
             serial: 0,
             in_flight: false,
+            billed: false,
         }
     }
 
@@ -111,13 +117,16 @@ impl CallFlow {
             return Ok(ends);
         }
         self.begin_anew();
-        Err(FlowError::TimeUp { operation: meta.id })
+        Err(match self.deadline {
+            Some(deadline) if deadline <= now => FlowError::Deadline { operation: meta.id },
+            _ => FlowError::TimeUp { operation: meta.id },
+        })
     }
 
     /// A pause before the call begins, which only the deadline ends.
     pub(super) fn wait(&self, now: Timestamp, until: Timestamp, meta: &Meta) -> Result<Step, FlowError> {
         match self.deadline {
-            Some(deadline) if deadline <= now => Err(FlowError::TimeUp { operation: meta.id }),
+            Some(deadline) if deadline <= now => Err(FlowError::Deadline { operation: meta.id }),
             deadline => Ok(Step::Wait(deadline.map_or(until, |deadline| deadline.min(until)))),
         }
     }
@@ -156,7 +165,7 @@ impl CallFlow {
         max_body: Option<u64>,
     ) -> Result<Step, FlowError> {
         let meta = O::META;
-        if self.in_flight && meta.replay == Replay::Billed {
+        if self.in_flight && (self.billed || meta.replay == Replay::Billed) {
             // The request was handed out, and what came of it was not reported. Whatever else is the matter, this is
             // what the caller has to know.
             return Err(FlowError::Unsure { operation: meta.id, reply: None });
@@ -184,14 +193,10 @@ impl CallFlow {
                 // This and the counts below may come from a state that was stored, and be any number.
                 self.serial = self.serial.wrapping_add(1);
                 self.in_flight = true;
+                self.billed = meta.replay == Replay::Billed;
                 self.token_attempts = 0;
-                let ticket = Ticket(Kind::Call {
-                    flow: self.seed,
-                    serial: self.serial,
-                    generation,
-                    operation: meta.id,
-                    replay: meta.replay,
-                });
+                let call = Call { operation: meta.id, replay: meta.replay, bearer, generation };
+                let ticket = Ticket(Kind::Call { flow: self.seed, serial: self.serial, call });
                 let deadline = if max_body.is_some() { Some(ends) } else { self.deadline };
                 Ok(Step::Send(Attempt { request, ticket, max_body, deadline }.into()))
             }
@@ -253,7 +258,8 @@ impl CallFlow {
         head: ResponseHead<'_>,
         body: &[u8],
     ) -> Result<(), FlowError> {
-        let Kind::Token { serial } = ticket.0 else { return Err(FlowError::WrongTicket) };
+        let Kind::Token { of, serial } = ticket.0 else { return Err(FlowError::WrongTicket) };
+        auth.is_own(&of)?;
         let error = match auth.on_response(now, serial, head, body) {
             Ok(()) => {
                 self.token_attempts = 0;
@@ -286,7 +292,7 @@ impl CallFlow {
                 self.in_flight = false;
                 return Ok(Some(result));
             }
-            Err(error) => auth.explain(error),
+            Err(error) => auth.explain(error, &call.bearer),
         };
         let verdict = self.judge(now, auth, &call, error);
         self.settle(now, call.replay, verdict).map(|()| None)
@@ -303,12 +309,15 @@ impl CallFlow {
         ticket: Ticket,
         why: SendFailure,
     ) -> Result<(), FlowError> {
-        if let Kind::Token { serial } = ticket.0 {
+        if let Kind::Token { of, serial } = ticket.0 {
+            auth.is_own(&of)?;
             auth.end_fetching(serial);
             self.token_attempts = self.token_attempts.saturating_add(auth.token_failed(&mut self.seen));
-            let attempts = self.token_attempts;
-            let error = FlowError::NoReply { operation: crate::oauth2::TOKEN_ID, attempts };
-            let again = (why != SendFailure::CannotSend).then_some(None);
+            let (operation, attempts) = (crate::oauth2::TOKEN_ID, self.token_attempts);
+            let (again, error) = match why {
+                SendFailure::CannotSend => (None, FlowError::CannotSend { operation }),
+                _ => (Some(None), FlowError::NoReply { operation, attempts }),
+            };
             return self.token_failed(now, auth, again, error);
         }
         let Call { operation, replay, .. } = self.reported(ticket)?;
@@ -316,9 +325,7 @@ impl CallFlow {
             SendFailure::Unknown if replay == Replay::Billed => {
                 Verdict::Fail(FlowError::Unsure { operation, reply: None })
             }
-            SendFailure::CannotSend => {
-                Verdict::Fail(FlowError::NoReply { operation, attempts: self.attempts.saturating_add(1) })
-            }
+            SendFailure::CannotSend => Verdict::Fail(FlowError::CannotSend { operation }),
             _ => {
                 let error = FlowError::NoReply { operation, attempts: self.attempts.saturating_add(1) };
                 self.again(now, None, error)
@@ -327,12 +334,26 @@ impl CallFlow {
         self.settle(now, replay, verdict)
     }
 
+    /// Takes note that the body of a reply that was taken broke off. Tells whether it is asked for again. What was read of
+    /// it took its time, so the time limit begins anew.
+    #[cfg(all(feature = "client", feature = "fs"))]
+    pub(crate) fn broke_off(&mut self, now: Timestamp) -> bool {
+        self.started = None;
+        let verdict = self.again(now, None, FlowError::WrongTicket);
+        if let Verdict::Again(time) = verdict {
+            self.pause = time.map(|time| Pause::new(now, time));
+            return true;
+        }
+        false
+    }
+
     /// Takes an attempt back that was not sent after all.
     ///
     /// # Errors
     /// Refuses a ticket of another flow.
     pub fn cancel(&mut self, auth: &mut Auth, ticket: Ticket) -> Result<(), FlowError> {
-        if let Kind::Token { serial } = ticket.0 {
+        if let Kind::Token { of, serial } = ticket.0 {
+            auth.is_own(&of)?;
             auth.end_fetching(serial);
             return Ok(());
         }
@@ -342,10 +363,10 @@ impl CallFlow {
     /// What a ticket is about, if it is the one of the request under way.
     fn reported(&self, ticket: Ticket) -> Result<Call, FlowError> {
         match ticket.0 {
-            Kind::Call { flow, serial, generation, operation, replay }
+            Kind::Call { flow, serial, call }
                 if self.in_flight && flow == self.seed && serial == self.serial =>
             {
-                Ok(Call { generation, operation, replay })
+                Ok(call)
             }
             _ => Err(FlowError::WrongTicket),
         }
@@ -358,7 +379,7 @@ impl CallFlow {
             ResponseError::Decode(why)
                 if call.operation == GetRequest::META.id
                     && !why.is_too_large()
-                    && self.attempts + 1 < MOST_UNREADABLE =>
+                    && self.attempts < MOST_UNREADABLE - 1 =>
             {
                 return self.again(now, None, error.into());
             }
@@ -475,11 +496,4 @@ impl CallFlow {
             }
         }
     }
-}
-
-/// What a ticket of a call says.
-struct Call {
-    generation: u64,
-    operation: &'static str,
-    replay: Replay,
 }

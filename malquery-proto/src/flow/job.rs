@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Auth, CallFlow, FlowError, Pause, RetryPolicy, SendFailure, Step, Ticket, Version};
 use crate::error::ResponseError;
-use crate::operation::{JsonOperation, JsonReply, Operation, ResponseHead};
+use crate::operation::{Cost, JsonOperation, JsonReply, Operation, ResponseHead};
 use crate::operations::{ExactSearch, GetRequest, Hunt, SamplesMultidownload};
 use crate::time::Timestamp;
 use crate::types::{ErrorItem, JobStatus, RequestId};
@@ -21,11 +21,14 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 /// |---|---|---|
 /// | submit | poll | the request goes out |
 /// | submit | 2xx | poll; what was asked for leaves the state |
-/// | submit | may have arrived, or 5xx | [`FlowError::Unsure`], now and ever after: it may have been billed |
+/// | submit | may have arrived, 5xx or 408 | [`FlowError::Unsure`], now and ever after: it may have been billed |
+/// | submit | 2xx that cannot be read | error, and [`FlowError::Unsure`] ever after |
 /// | submit | surely not sent | again after a pause |
 /// | submit, poll | 401 | new token, once |
 /// | submit, poll | 429 of the gateway | again when it says, else after a pause; 429 of MalQuery: error |
-/// | poll | failure, 5xx | again after a pause |
+/// | submit, poll | other 4xx, 3xx | error |
+/// | poll | failure, 5xx, 408 | again after a pause |
+/// | poll | 2xx that cannot be read | the same, three times |
 /// | poll | `done` | done |
 /// | poll | `failed` | [`FlowError::JobFailed`] |
 /// | poll | `inprogress`, or a word that is not known | again after the interval |
@@ -79,6 +82,17 @@ pub enum Submission {
     ExactSearch(ExactSearch),
     /// A multi-download.
     SamplesMultidownload(SamplesMultidownload),
+}
+
+impl Submission {
+    /// What it takes of the monthly quotas.
+    pub fn cost(&self) -> Cost {
+        match self {
+            Self::Hunt(hunt) => hunt.cost(),
+            Self::ExactSearch(search) => search.cost(),
+            Self::SamplesMultidownload(download) => download.cost(),
+        }
+    }
 }
 
 impl From<Hunt> for Submission {
@@ -153,12 +167,12 @@ impl JobFlow {
         }
     }
 
-    /// Asks this often whether the job is done: every 5 seconds unless set, at least every millisecond.
+    /// Asks this often whether the job is done: every 5 seconds unless set, and at the most every millisecond.
     pub fn set_interval(&mut self, interval: Duration) {
-        self.interval = interval.max(Duration::from_millis(1));
+        self.interval = interval;
     }
 
-    /// Ends at this time with [`FlowError::TimeUp`]. The job itself goes on; the flow can be taken up again
+    /// Ends at this time with [`FlowError::Deadline`]. The job itself goes on; the flow can be taken up again
     /// with a later deadline.
     pub fn set_deadline(&mut self, deadline: Option<Timestamp>) {
         self.call.set_deadline(deadline);
@@ -300,7 +314,9 @@ impl JobFlow {
                     self.silent = 0;
                     return Err(FlowError::NoStatus);
                 }
-                self.next_poll = Some(Pause::new(now, now.after(self.interval)));
+                // Also one that was stored: a wait leads on.
+                let interval = self.interval.max(Duration::from_millis(1));
+                self.next_poll = Some(Pause::new(now, now.after(interval)));
                 Ok(JobProgress::Pending)
             }
         }

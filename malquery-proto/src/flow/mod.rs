@@ -10,6 +10,7 @@ mod job;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -20,7 +21,7 @@ pub use call::CallFlow;
 pub use job::{JobFlow, JobProgress, JobReply, Submission};
 
 use crate::error::{ApiError, BuildError, ResponseError, excerpt};
-use crate::operation::{JsonReply, Replay};
+use crate::operation::JsonReply;
 use crate::operations::GetRequest;
 use crate::time::Timestamp;
 
@@ -67,8 +68,16 @@ pub struct Ticket(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    Token { serial: u64 },
-    Call { flow: u64, serial: u64, generation: u64, operation: &'static str, replay: Replay },
+    /// `of` tells one [`Auth`] from another: no token is to come from the account of somebody else.
+    Token {
+        of: Arc<()>,
+        serial: u64,
+    },
+    Call {
+        flow: u64,
+        serial: u64,
+        call: auth::Call,
+    },
 }
 
 impl Ticket {
@@ -229,6 +238,10 @@ pub enum FlowError {
     #[error("{operation} got no reply in {attempts} attempt{}", if *attempts == 1 { "" } else { "s" })]
     #[allow(missing_docs)]
     NoReply { operation: &'static str, attempts: u32 },
+    /// The request cannot be sent, and could not the next time either: what the transport says has to be mended first.
+    #[error("{operation} cannot be sent")]
+    #[allow(missing_docs)]
+    CannotSend { operation: &'static str },
     /// A request that may be billed may have arrived. It was not sent again.
     #[error(
         "it is not known whether {operation} arrived, and it was not sent again since it may cost quota twice; \
@@ -241,10 +254,14 @@ pub enum FlowError {
         #[source]
         reply: Option<Box<ApiError>>,
     },
-    /// The time is up.
+    /// The time that the policy gives a call is up.
     #[error("the time for {operation} is up")]
     #[allow(missing_docs)]
     TimeUp { operation: &'static str },
+    /// The deadline that was set has passed. What goes on has to have a later one.
+    #[error("the time for {operation} is up: its deadline has passed")]
+    #[allow(missing_docs)]
+    Deadline { operation: &'static str },
     /// The remaining quota does not cover the job, which was not sent.
     #[error("{what} needed: {needed}, left this month: {left}; the job was not submitted")]
     #[allow(missing_docs)]

@@ -382,11 +382,11 @@ fn a_failure_that_would_come_again_is_not_tried_again() {
     let never = || Answer::Lost(SendFailure::CannotSend);
     let mut service = Service::new([token(), never(), never()]);
     let error = service.call(&GetQuotas).unwrap_err();
-    assert_eq!(error.to_string(), "GetMalQueryQuotasV1 got no reply in 1 attempt");
+    assert_eq!(error.to_string(), "GetMalQueryQuotasV1 cannot be sent");
     assert_eq!(service.call(&GetQuotas).unwrap_err().to_string(), error.to_string());
     let mut service = Service::new([never()]);
     let error = service.call(&GetQuotas).unwrap_err();
-    assert_eq!(error.to_string(), "oauth2AccessToken got no reply in 1 attempt");
+    assert_eq!(error.to_string(), "oauth2AccessToken cannot be sent");
 }
 
 #[test]
@@ -668,7 +668,7 @@ fn a_deadline_ends_a_job_that_can_be_taken_up_again() {
     let deadline = START.after(Duration::from_secs(12));
     flow.set_deadline(Some(deadline));
     let error = service.job(&mut flow).unwrap_err();
-    assert_eq!(error.to_string(), "the time for GetMalQueryRequestV1 is up");
+    assert_eq!(error.to_string(), "the time for GetMalQueryRequestV1 is up: its deadline has passed");
     assert_eq!(service.now, deadline);
     service.answers = [status("done")].into();
     flow.set_deadline(None);
@@ -942,6 +942,116 @@ fn a_token_that_a_page_repeats_is_not_shown() {
     }
 }
 
+proptest! {
+    #[test]
+    fn not_even_the_beginning_of_a_token_is_shown(
+        token in "[a-zA-Z0-9_.-]{20,1500}",
+        before in 0usize..2_200,
+        status in prop::sample::select(vec![200u16, 403]),
+    ) {
+        // Where a page is cut, it may be in the midst of a token.
+        let page = format!("<pre>{}{token}", " x".repeat(before / 2));
+        let mut service = Service::new([reply(status, &page)]);
+        service.auth = Auth::with_token(Cloud::Us1, BearerToken::new(&*token).unwrap());
+        let error = service.call(&GetQuotas).unwrap_err();
+        let shown = format!("{error} {error:?}");
+        prop_assert!(!shown.contains(&token[..4]), "{}", shown);
+    }
+}
+
+#[test]
+fn a_token_that_was_replaced_meanwhile_is_not_shown_either() {
+    let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
+    let headers = HeaderMap::new();
+    let head = |status| ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: &headers };
+    let mut login = |flow: &mut CallFlow, now, token: &str| {
+        let Step::Send(attempt) = flow.poll(now, &mut auth, &GetQuotas).unwrap() else { panic!() };
+        let body = format!(r#"{{"access_token": "{token}"}}"#);
+        flow.on_token(now, &mut auth, attempt.ticket, head(201), body.as_bytes()).unwrap();
+        let Step::Send(attempt) = flow.poll(now, &mut auth, &GetQuotas).unwrap() else { panic!() };
+        attempt.ticket
+    };
+    let mut slow = CallFlow::new(RetryPolicy::never(), 1);
+    let ticket = login(&mut slow, START, "the-first-token");
+    let later = START.after(Duration::from_secs(1_750));
+    let _ticket = login(&mut CallFlow::new(RetryPolicy::never(), 2), later, "the-second-token");
+    let page = b"<pre>Bearer the-first-token</pre>";
+    let error = slow.on_response(later, &mut auth, &GetQuotas, ticket, head(502), page).unwrap_err();
+    assert!(error.to_string().contains("<pre>Bearer [secret]</pre>"), "{error}");
+}
+
+#[test]
+fn a_token_is_taken_only_by_the_session_that_asked_for_it() {
+    let session = |name: &str| Auth::new(Cloud::Us1, Credentials::new(name, "s3cret"));
+    let (mut one, mut other) = (session("one"), session("other"));
+    let headers = HeaderMap::new();
+    let mut flow = CallFlow::new(RetryPolicy::default(), 1);
+    let mut ticket = |auth: &mut Auth, now| match flow.poll(now, auth, &GetQuotas).unwrap() {
+        Step::Send(attempt) => attempt.ticket,
+        Step::Wait(_) => panic!("it waits"),
+    };
+    // The same number of requests for tokens, so that nothing but the session tells them apart.
+    let _of_other = ticket(&mut other, START);
+    let head = ResponseHead { status: StatusCode::CREATED, headers: &headers };
+    let body = br#"{"access_token": "of-one"}"#;
+    let mut flow = CallFlow::new(RetryPolicy::default(), 2);
+    let error = flow.on_token(START, &mut other, ticket(&mut one, START), head, body);
+    assert!(matches!(error, Err(FlowError::WrongTicket)));
+    let again = START.after(Duration::from_secs(100));
+    let error = flow.on_failure(again, &mut other, ticket(&mut one, again), SendFailure::Unknown);
+    assert!(matches!(error, Err(FlowError::WrongTicket)));
+    let again = again.after(Duration::from_secs(100));
+    let error = flow.cancel(&mut other, ticket(&mut one, again));
+    assert!(matches!(error, Err(FlowError::WrongTicket)));
+}
+
+#[test]
+fn a_flow_does_not_forget_a_hunt_for_another_call() {
+    let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+    let mut flow = CallFlow::new(RetryPolicy::default(), 1);
+    let Step::Send(_lost) = flow.poll(START, &mut auth, &hunt()).unwrap() else { panic!() };
+    let mut flow: CallFlow = serde_json::from_value(serde_json::to_value(&flow).unwrap()).unwrap();
+    for _ in 0..2 {
+        let error = flow.poll(START, &mut auth, &GetQuotas).unwrap_err();
+        assert!(matches!(error, FlowError::Unsure { .. }), "{error}");
+        assert!(matches!(flow.poll(START, &mut auth, &hunt()), Err(FlowError::Unsure { .. })));
+    }
+}
+
+#[test]
+fn an_error_with_a_byte_order_mark_or_an_odd_byte_is_understood() {
+    let headers = HeaderMap::new();
+    let head = |status| ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: &headers };
+    let (before, after) = QUOTA_429.split_once("quota").unwrap();
+    for body in [
+        [b"\xef\xbb\xbf", QUOTA_429.as_bytes()].concat(),
+        [before.as_bytes(), b"qu\xffta", after.as_bytes()].concat(),
+    ] {
+        let error = GetQuotas.error(head(429), &body);
+        assert_eq!(error.kind(), ApiErrorKind::QuotaExhausted, "{error}");
+    }
+    let credentials = Credentials::new("id", "s3cret");
+    let body = [b"\xef\xbb\xbf{\"access_token\": \"t0ken\", \"scope\": \"", &b"\xff\"}"[..]].concat();
+    let token = crate::oauth2::GetToken::new(&credentials);
+    assert_eq!(token.response(head(201), &body).unwrap().bearer.expose(), "t0ken");
+}
+
+#[test]
+fn what_nothing_but_a_change_helps_is_not_retryable() {
+    let mut service = Service::new([Answer::Lost(SendFailure::CannotSend)]);
+    let error = service.call(&GetQuotas).unwrap_err();
+    assert_eq!(error.to_string(), "oauth2AccessToken cannot be sent");
+    assert!(!error.is_retryable());
+    let mut service = Service::new([token(), Answer::Lost(SendFailure::CannotSend)]);
+    let error = service.call(&GetQuotas).unwrap_err();
+    assert_eq!(error.to_string(), "GetMalQueryQuotasV1 cannot be sent");
+    assert!(!error.is_retryable());
+    let mut flow = CallFlow::new(RetryPolicy::default(), 1);
+    flow.set_deadline(Some(START));
+    let error = flow.poll(START, &mut service.auth, &GetQuotas).unwrap_err();
+    assert!(matches!(error, FlowError::Deadline { .. }) && !error.is_retryable(), "{error}");
+}
+
 #[test]
 fn polls_are_tried_more_often_than_other_calls_unless_that_is_not_wanted() {
     for (policy, attempts) in
@@ -1186,6 +1296,7 @@ fn a_stored_job_may_hold_any_number() {
         vec![token(), Answer::Lost(SendFailure::CannotSend)],
         vec![token(), reply(500, "")],
         vec![token(), reply(200, r#"{"meta": {}}"#)],
+        vec![token(), reply(200, "<html>")],
         vec![Answer::Lost(SendFailure::Unknown)],
     ] {
         let mut flow: JobFlow = serde_json::from_value(stored.clone()).unwrap();
@@ -1193,4 +1304,15 @@ fn a_stored_job_may_hold_any_number() {
         assert!(service.job(&mut flow).is_err());
         assert!(service.answers.is_empty());
     }
+}
+
+#[test]
+fn a_stored_interval_of_nothing_is_a_pause_all_the_same() {
+    let flow = JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
+    let mut stored = serde_json::to_value(&flow).unwrap();
+    stored["interval"] = serde_json::json!({"secs": 0, "nanos": 0});
+    let mut flow: JobFlow = serde_json::from_value(stored).unwrap();
+    let mut service = Service::new([token(), status("inprogress"), status("done")]);
+    service.job(&mut flow).unwrap();
+    assert_eq!(service.waits, [Duration::from_millis(1)]);
 }

@@ -15,7 +15,7 @@ pub use revoke::Revoke;
 pub use token::{AccessToken, GetToken};
 
 /// The operation id of the token endpoint.
-pub(crate) const TOKEN_ID: &str = token::META.id;
+pub(crate) const TOKEN_ID: &str = "oauth2AccessToken";
 
 use crate::error::BuildError;
 use crate::secret::Secret;

@@ -1,12 +1,12 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{Method, header};
+use http::header;
 use zeroize::Zeroizing;
 
 use super::{BearerToken, Credentials, sensitive};
 use crate::cloud::BaseUrl;
 use crate::error::{ApiError, BuildError, ResponseError};
-use crate::operation::{Meta, Replay, Reply, RequestParts, ResponseHead};
+use crate::operation::{Meta, Reply, RequestParts, ResponseHead};
 
 /// Ends the life of a bearer token.
 ///
@@ -18,14 +18,7 @@ pub struct Revoke<'a> {
     token: &'a BearerToken,
 }
 
-const META: Meta = Meta {
-    id: "oauth2RevokeToken",
-    method: Method::POST,
-    path: "/oauth2/revoke",
-    accept: "application/json",
-    scope: None,
-    replay: Replay::Safe,
-};
+const META: Meta = Meta::post("oauth2RevokeToken", "/oauth2/revoke").unscoped().safe();
 
 impl<'a> Revoke<'a> {
     /// Revokes a token that was issued for these credentials.

@@ -1,12 +1,12 @@
+use std::borrow::Cow;
 use std::time::Duration;
 
-use http::Method;
 use zeroize::Zeroizing;
 
-use super::{BearerToken, Credentials};
+use super::{BearerToken, Credentials, TOKEN_ID};
 use crate::cloud::BaseUrl;
 use crate::error::{ApiError, BuildError, DecodeError, ResponseError};
-use crate::operation::{Meta, Replay, Reply, RequestParts, ResponseHead};
+use crate::operation::{Meta, Reply, RequestParts, ResponseHead, json_text};
 
 /// Exchanges credentials for a bearer token.
 ///
@@ -21,14 +21,7 @@ pub struct GetToken<'a> {
 }
 
 /// What is known of the operation beforehand.
-pub(crate) const META: Meta = Meta {
-    id: "oauth2AccessToken",
-    method: Method::POST,
-    path: "/oauth2/token",
-    accept: "application/json",
-    scope: None,
-    replay: Replay::Safe,
-};
+pub(crate) const META: Meta = Meta::post(TOKEN_ID, "/oauth2/token").unscoped().safe();
 
 /// A bearer token and how long it lives.
 #[derive(Debug, Clone)]
@@ -75,9 +68,12 @@ impl<'a> GetToken<'a> {
             return Err(ResponseError::Api(error.into()));
         }
         let refuse = |why: &str| ResponseError::Decode(Box::new(DecodeError::secret(&META, head, why)));
+        let reply = match json_text(body) {
+            Cow::Borrowed(text) => serde_json::from_str::<TokenReply>(text),
+            Cow::Owned(text) => serde_json::from_str(&Zeroizing::new(text)),
+        };
         // serde_json's own message could quote the body, and with it the token.
-        let reply: TokenReply =
-            serde_json::from_slice(body).map_err(|_| refuse("it is not the JSON of a token"))?;
+        let reply = reply.map_err(|_| refuse("it is not the JSON of a token"))?;
         let token = reply.access_token.ok_or_else(|| refuse("it has no access_token"))?;
         let bearer = BearerToken::new(token.as_str()).map_err(|why| refuse(&why.to_string()))?;
         let expires_in = seconds(&reply.expires_in).unwrap_or(LIFETIME);

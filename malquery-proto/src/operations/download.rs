@@ -1,7 +1,5 @@
-use http::Method;
-
 use crate::error::BuildError;
-use crate::operation::{Meta, Operation, Replay, RequestParts, ResponseHead, Scope, StreamOperation};
+use crate::operation::{Cost, Meta, Operation, RequestParts, ResponseHead, StreamOperation};
 use crate::stream::StreamCheck;
 use crate::types::Sha256;
 
@@ -25,19 +23,17 @@ impl GetDownload {
 }
 
 impl Operation for GetDownload {
-    const META: Meta = Meta {
-        id: "GetMalQueryDownloadV1",
-        method: Method::GET,
-        path: "/malquery/entities/download-files/v1",
-        accept: "application/octet-stream",
-        scope: Some(Scope::Read),
-        replay: Replay::Safe,
-    };
+    const META: Meta = Meta::get("GetMalQueryDownloadV1", "/malquery/entities/download-files/v1")
+        .accept("application/octet-stream");
 
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
         out.identity();
         out.query("ids", self.sha256);
         Ok(())
+    }
+
+    fn cost(&self) -> Cost {
+        Cost::downloads(1)
     }
 }
 

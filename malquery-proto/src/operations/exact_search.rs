@@ -1,8 +1,7 @@
-use http::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::error::BuildError;
-use crate::operation::{JsonOperation, Meta, Operation, Replay, RequestParts, Scope};
+use crate::operation::{JsonOperation, Meta, Operation, RequestParts};
 use crate::types::{Json, Pattern, SearchOptions, SubmitMeta};
 
 /// Starts a job that finds samples with some bytes or strings.
@@ -47,14 +46,7 @@ impl ExactSearch {
 }
 
 impl Operation for ExactSearch {
-    const META: Meta = Meta {
-        id: "PostMalQueryExactSearchV1",
-        method: Method::POST,
-        path: "/malquery/queries/exact-search/v1",
-        accept: "application/json",
-        scope: Some(Scope::Write),
-        replay: Replay::Billed,
-    };
+    const META: Meta = Meta::post("PostMalQueryExactSearchV1", "/malquery/queries/exact-search/v1");
 
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
         if self.patterns.is_empty() {

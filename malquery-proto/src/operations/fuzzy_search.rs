@@ -1,8 +1,7 @@
-use http::Method;
 use serde::Serialize;
 
 use crate::error::BuildError;
-use crate::operation::{JsonOperation, Meta, Operation, Replay, RequestParts, Scope};
+use crate::operation::{JsonOperation, Meta, Operation, RequestParts};
 use crate::types::options::check_limit;
 use crate::types::{MetaField, Pattern, Sample, SearchMeta};
 
@@ -63,14 +62,7 @@ impl FuzzySearch {
 }
 
 impl Operation for FuzzySearch {
-    const META: Meta = Meta {
-        id: "PostMalQueryFuzzySearchV1",
-        method: Method::POST,
-        path: "/malquery/combined/fuzzy-search/v1",
-        accept: "application/json",
-        scope: Some(Scope::Write),
-        replay: Replay::Safe,
-    };
+    const META: Meta = Meta::post("PostMalQueryFuzzySearchV1", "/malquery/combined/fuzzy-search/v1").safe();
 
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
         if self.patterns.is_empty() {

@@ -1,8 +1,7 @@
-use http::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::error::BuildError;
-use crate::operation::{JsonOperation, Meta, Operation, Replay, RequestParts, Scope};
+use crate::operation::{Cost, JsonOperation, Meta, Operation, RequestParts};
 use crate::types::{Json, SearchOptions, SubmitMeta};
 
 /// Starts a job that runs a YARA rule over the corpus.
@@ -66,14 +65,7 @@ impl Hunt {
 }
 
 impl Operation for Hunt {
-    const META: Meta = Meta {
-        id: "PostMalQueryHuntV1",
-        method: Method::POST,
-        path: "/malquery/queries/hunt/v1",
-        accept: "application/json",
-        scope: Some(Scope::Write),
-        replay: Replay::Billed,
-    };
+    const META: Meta = Meta::post("PostMalQueryHuntV1", "/malquery/queries/hunt/v1");
 
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
         if self.yara_rule.trim().is_empty() {
@@ -81,6 +73,10 @@ impl Operation for Hunt {
         }
         self.options.check()?;
         out.json(self)
+    }
+
+    fn cost(&self) -> Cost {
+        Cost::hunts(1)
     }
 }
 

@@ -1,8 +1,6 @@
-use http::Method;
-
 use crate::cloud::BaseUrl;
 use crate::error::BuildError;
-use crate::operation::{JsonOperation, MAX_URL, Meta, Operation, Replay, RequestParts, Scope};
+use crate::operation::{JsonOperation, MAX_URL, Meta, Operation, RequestParts};
 use crate::types::{PlainMeta, Sample, Sha256};
 
 /// Asks what is known of samples. It is the cheap way to look a hash up: a hunt for it would cost a hunt.
@@ -39,14 +37,7 @@ impl GetMetadata {
 }
 
 impl Operation for GetMetadata {
-    const META: Meta = Meta {
-        id: "GetMalQueryMetadataV1",
-        method: Method::GET,
-        path: "/malquery/entities/metadata/v1",
-        accept: "application/json",
-        scope: Some(Scope::Read),
-        replay: Replay::Safe,
-    };
+    const META: Meta = Meta::get("GetMalQueryMetadataV1", "/malquery/entities/metadata/v1");
 
     /// Repeats `ids` for each, the form that CrowdStrike's own Python client sends.
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {

@@ -1,7 +1,5 @@
-use http::Method;
-
 use crate::error::BuildError;
-use crate::operation::{JsonOperation, Meta, Operation, Replay, RequestParts, Scope};
+use crate::operation::{JsonOperation, Meta, Operation, RequestParts};
 use crate::types::extra::model;
 use crate::types::{Json, ReplyMeta};
 
@@ -13,14 +11,7 @@ use crate::types::{Json, ReplyMeta};
 pub struct GetQuotas;
 
 impl Operation for GetQuotas {
-    const META: Meta = Meta {
-        id: "GetMalQueryQuotasV1",
-        method: Method::GET,
-        path: "/malquery/aggregates/quotas/v1",
-        accept: "application/json",
-        scope: Some(Scope::Read),
-        replay: Replay::Safe,
-    };
+    const META: Meta = Meta::get("GetMalQueryQuotasV1", "/malquery/aggregates/quotas/v1");
 
     fn encode(&self, _: &mut RequestParts) -> Result<(), BuildError> {
         Ok(())

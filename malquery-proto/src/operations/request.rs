@@ -1,7 +1,5 @@
-use http::Method;
-
 use crate::error::BuildError;
-use crate::operation::{JsonOperation, Meta, Operation, Replay, RequestParts, Scope};
+use crate::operation::{JsonOperation, Meta, Operation, RequestParts};
 use crate::types::{JobMeta, RequestId, Sample};
 
 /// Asks where a job is, and for its results once it is done.
@@ -22,14 +20,7 @@ impl GetRequest {
 }
 
 impl Operation for GetRequest {
-    const META: Meta = Meta {
-        id: "GetMalQueryRequestV1",
-        method: Method::GET,
-        path: "/malquery/entities/requests/v1",
-        accept: "application/json",
-        scope: Some(Scope::Read),
-        replay: Replay::Safe,
-    };
+    const META: Meta = Meta::get("GetMalQueryRequestV1", "/malquery/entities/requests/v1");
 
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
         out.query("ids", &self.id);

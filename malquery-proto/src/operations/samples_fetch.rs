@@ -1,7 +1,5 @@
-use http::Method;
-
 use crate::error::BuildError;
-use crate::operation::{Meta, Operation, Replay, RequestParts, ResponseHead, Scope, StreamOperation};
+use crate::operation::{Meta, Operation, RequestParts, ResponseHead, StreamOperation};
 use crate::stream::StreamCheck;
 use crate::types::RequestId;
 
@@ -24,14 +22,8 @@ impl GetSamples {
 }
 
 impl Operation for GetSamples {
-    const META: Meta = Meta {
-        id: "GetMalQueryEntitiesSamplesFetchV1",
-        method: Method::GET,
-        path: "/malquery/entities/samples-fetch/v1",
-        accept: "application/zip",
-        scope: Some(Scope::Read),
-        replay: Replay::Safe,
-    };
+    const META: Meta = Meta::get("GetMalQueryEntitiesSamplesFetchV1", "/malquery/entities/samples-fetch/v1")
+        .accept("application/zip");
 
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
         out.identity();
@@ -40,7 +32,7 @@ impl Operation for GetSamples {
     }
 }
 
-/// The archive must have the length its head declares and begin like a zip archive.
+/// The archive must have the length its head declares, and begin and end as a zip archive does.
 impl StreamOperation for GetSamples {
     fn check(&self, head: ResponseHead<'_>) -> StreamCheck {
         StreamCheck::for_head(head).expect_zip()

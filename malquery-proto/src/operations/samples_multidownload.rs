@@ -1,10 +1,9 @@
 use std::collections::HashSet;
 
-use http::Method;
 use serde::{Deserialize, Serialize};
 
 use crate::error::BuildError;
-use crate::operation::{JsonOperation, Meta, Operation, Replay, RequestParts, Scope};
+use crate::operation::{Cost, JsonOperation, Meta, Operation, RequestParts};
 use crate::types::{Json, Sha256, SubmitMeta};
 
 /// Starts a job that makes an archive of samples.
@@ -48,20 +47,20 @@ impl SamplesMultidownload {
 }
 
 impl Operation for SamplesMultidownload {
-    const META: Meta = Meta {
-        id: "PostMalQueryEntitiesSamplesMultidownloadV1",
-        method: Method::POST,
-        path: "/malquery/entities/samples-multidownload/v1",
-        accept: "application/json",
-        scope: Some(Scope::Write),
-        replay: Replay::Billed,
-    };
+    const META: Meta = Meta::post(
+        "PostMalQueryEntitiesSamplesMultidownloadV1",
+        "/malquery/entities/samples-multidownload/v1",
+    );
 
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
         if self.samples.is_empty() {
             return Err(BuildError::NoSamples);
         }
         out.json(self)
+    }
+
+    fn cost(&self) -> Cost {
+        Cost::downloads(self.samples.len() as u64)
     }
 }
 

@@ -89,7 +89,8 @@ impl FromStr for Date {
 
 impl fmt::Display for Date {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:04}/{:02}/{:02}", self.year(), self.month(), self.day())
+        let text = format_args!("{:04}/{:02}/{:02}", self.year(), self.month(), self.day());
+        if f.width().or(f.precision()).is_none() { f.write_fmt(text) } else { f.pad(&text.to_string()) }
     }
 }
 

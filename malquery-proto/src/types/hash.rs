@@ -35,7 +35,7 @@ macro_rules! hash {
             /// Writes lower-case hex digits.
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 let mut text = [0; 2 * $bytes];
-                f.write_str(write_hex(&self.0, &mut text))
+                f.pad(write_hex(&self.0, &mut text))
             }
         }
 

@@ -24,14 +24,17 @@ pub struct Pattern {
     value: String,
 }
 
+const WHAT: &str = "a pattern";
+
 impl Pattern {
-    /// Bytes, written as pairs of hex digits without spaces.
+    /// Bytes, written as pairs of hex digits without spaces. Two patterns of the same bytes are equal, so their digits are
+    /// kept as small letters.
     ///
     /// # Errors
     /// Refuses an empty pattern, anything but hex digits, and an odd number of them.
     pub fn hex(digits: impl Into<String>) -> Result<Self, ParseError> {
         const WHAT: &str = "a hex pattern";
-        let digits = digits.into();
+        let mut digits = digits.into();
         if let Some((position, c)) = digits.char_indices().find(|(_, c)| !c.is_ascii_hexdigit()) {
             let why = match c {
                 'x' | 'X' if position == 1 => "is not a hex digit; leave out 0x",
@@ -47,6 +50,7 @@ impl Pattern {
             )
             .with_position(digits.len() - 1));
         }
+        digits.make_ascii_lowercase();
         Self::new(WHAT, PatternType::Hex, digits)
     }
 
@@ -86,12 +90,24 @@ impl Pattern {
         if value.is_empty() { Err(ParseError::new(what, "it is empty")) } else { Ok(Self { r#type, value }) }
     }
 
+    fn of_type(kind: &str, value: impl Into<String>) -> Result<Self, ParseError> {
+        match kind {
+            "hex" => Self::hex(value),
+            "ascii" => Self::ascii(value),
+            "wide" => Self::wide(value),
+            _ => Err(ParseError::new(
+                WHAT,
+                format!("there is no type {kind:?}; it is one of hex, ascii and wide"),
+            )),
+        }
+    }
+
     /// How the value is to be understood.
     pub fn pattern_type(&self) -> &PatternType {
         &self.r#type
     }
 
-    /// The hex digits or the text.
+    /// The hex digits, as small letters, or the text.
     pub fn value(&self) -> &str {
         &self.value
     }
@@ -136,7 +152,7 @@ impl TryFrom<Parts> for Pattern {
     type Error = ParseError;
 
     fn try_from(Parts { r#type, value }: Parts) -> Result<Self, ParseError> {
-        format!("{}:{value}", r#type).parse()
+        Self::of_type(r#type.as_str(), value)
     }
 }
 
@@ -144,25 +160,16 @@ impl FromStr for Pattern {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        const WHAT: &str = "a pattern";
         let (kind, value) = text
             .split_once(':')
             .ok_or_else(|| ParseError::new(WHAT, "write TYPE:VALUE, where TYPE is hex, ascii or wide"))?;
-        match kind {
-            "hex" => Self::hex(value),
-            "ascii" => Self::ascii(value),
-            "wide" => Self::wide(value),
-            _ => Err(ParseError::new(
-                WHAT,
-                format!("there is no type {kind:?}; it is one of hex, ascii and wide"),
-            )),
-        }
+        Self::of_type(kind, value)
     }
 }
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.r#type, self.value)
+        f.pad(&format!("{}:{}", self.r#type, self.value))
     }
 }
 
@@ -171,6 +178,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn patterns_of_the_same_bytes_are_equal_and_the_type_is_read_by_itself() {
+        assert_eq!(Pattern::hex("aBC0").unwrap(), Pattern::hex_bytes([0xab, 0xc0]).unwrap());
+        let stored = r#"{"type": "ascii:x", "value": "y"}"#;
+        assert!(serde_json::from_str::<Pattern>(stored).is_err());
+        assert_eq!(
+            format!("[{:>8}] [{:.3}]", Pattern::ascii("x").unwrap(), Pattern::wide("y").unwrap()),
+            "[ ascii:x] [wid]"
+        );
+    }
 
     #[test]
     fn what_is_refused_is_named_with_its_place() {
