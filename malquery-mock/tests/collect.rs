@@ -108,7 +108,7 @@ fn a_client_cannot_retry_a_request_without_match_into_a_success() {
     let client = Client::new(mock.clone(), VirtualClock::new(), auth());
     let error = client.hunt(&Hunt::new("rule other { condition: true }")).unwrap_err();
     // Nothing was sent, so there is no doubt about quota either.
-    assert_eq!(error.to_string(), "PostMalQueryHuntV1 got no reply in 1 attempt");
+    assert_eq!(error.to_string(), "PostMalQueryHuntV1 cannot be sent");
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(
         source.starts_with("nothing in ") && source.contains("the closest is \"refused\" (line 4)"),
