@@ -1512,6 +1512,53 @@ fn an_error_in_the_place_of_results_is_an_error() {
             run.stderr
         );
     }
+    // So it is for a job that is done.
+    let submitted = || answer(200, json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": []}));
+    let done = || {
+        let meta = json!({"reqid": "r-1", "status": "done", "reqtype": "search"});
+        answer(200, json!({"meta": meta, "resources": [], "errors": [{"message": "backend down"}]}))
+    };
+    let out = folder();
+    let (rule, state) = (concat!(env!("CARGO_MANIFEST_DIR"), "/rules/demo.yar"), in_folder(&out, "state"));
+    for args in [
+        ["exact-search", "--pattern", "ascii:abc", "--wait"].as_slice(),
+        &["hunt", "--rule", rule, "--state", &state],
+        &["collect", "--pattern", "ascii:abc", "--output-dir", &in_folder(&out, "out")],
+    ] {
+        let run = Server::with_answers([submitted(), done()]).run(args);
+        assert!(run.error(1).ends_with("the service reports errors, and no results"));
+        assert!(run.stderr.contains("warning: backend down"), "{args:?}: {}", run.stderr);
+    }
+    for args in [["request", "r-1", "--wait"].as_slice(), &["resume", &state]] {
+        let run = Server::with_answers([done()]).run(args);
+        run.error(1);
+        assert!(run.stderr.contains("warning: backend down"), "{args:?}: {}", run.stderr);
+    }
+    // What has an odd form is told as it is.
+    let odd = answer(200, json!({"meta": {}, "resources": {"a": 1}, "errors": ["boom"]}));
+    let run = Server::with_answers([odd]).run(&["fuzzy-search", "--pattern", "ascii:abc"]);
+    run.error(1);
+    assert!(
+        run.stderr.contains("warning: the errors of the reply could not be read: [\"boom\"]"),
+        "{}",
+        run.stderr
+    );
+    assert!(
+        run.stderr.contains("warning: the resources of the reply could not be read: {\"a\":1}"),
+        "{}",
+        run.stderr
+    );
+    // What stands beside a request id is said, waited for or not.
+    let partly = || {
+        let errors = json!([{"code": 404, "message": "no such sample"}]);
+        answer(200, json!({"meta": {"reqid": "r-1"}, "resources": [], "errors": errors}))
+    };
+    let done = answer(200, json!({"meta": {"reqid": "r-1", "status": "done"}}));
+    for args in [["multidownload", A].as_slice(), &["multidownload", A, "--wait"]] {
+        let run = Server::with_answers([partly(), done.clone()]).run(args);
+        run.json();
+        assert!(run.stderr.contains("warning: no such sample"), "{args:?}: {}", run.stderr);
+    }
     // Beside a result it is a warning.
     for args in [["quotas"].as_slice(), &["request", "r-1"]] {
         let run = Server::with_answers([failed()]).run(args);
@@ -1536,4 +1583,88 @@ fn a_recording_that_cannot_be_written_is_refused_before_anything_is_sent() {
         server.run(args).error(2);
     }
     assert_eq!(server.asked(), [""; 0]);
+}
+
+#[test]
+fn nothing_in_a_document_steers_a_terminal() {
+    let family = "a\u{9b}31m\u{7f}\u{85}\u{202e}\u{200b}\u{1b}z\u{e9}";
+    let reply = json!({"meta": {}, "resources": [{"sha256": A, "family": family}]});
+    let run = Server::with_answers([answer(200, reply)]).run(&["metadata", A]);
+    assert_eq!(run.json()["resources"][0]["family"], family);
+    assert!(run.stdout.contains("a\\u009b31m\\u007f\\u0085\\u202e\\u200b\\u001bz\u{e9}"), "{}", run.stdout);
+}
+
+/// An archive with a bomb, 3 MB of zeros, and `HELLO`.
+const BOMB: &[u8] = include_bytes!("../malquery-proto/tests/archives/bomb-and-sample.zip");
+
+#[test]
+fn a_padded_sample_does_not_keep_the_others_and_is_taken_when_that_is_wanted() {
+    let out = folder();
+    let target = in_folder(&out, "out");
+    let server = Server::with_answers(collecting(&[HELLO], BOMB));
+    let run =
+        server.run(&["collect", "--pattern", "ascii:a", "--poll-interval", "0.01", "--output-dir", &target]);
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    assert_eq!(names(&target), [HELLO, "samples.zip"]);
+    assert!(run.stderr.contains("--max-ratio 1100"), "{}", run.stderr);
+    let archive = format!("{target}/samples.zip");
+    let other = in_folder(&out, "other");
+    let document = demo(&["extract", &archive, "--output-dir", &other, "--max-ratio", "1100"]).json();
+    assert_eq!(document["contents"]["files"].as_array().unwrap().len(), 2);
+    assert_eq!(names(&other).len(), 2);
+}
+
+#[test]
+fn what_was_not_needed_is_not_left() {
+    let out = folder();
+    let deep = in_folder(&out, "one/two/three");
+    demo(&["extract", "nothing.zip", "--output-dir", &deep]).error(2);
+    assert_eq!(names(out.path()), [""; 0]);
+    let run = Server::with_answers([answer(400, json!({"errors": [{"message": "bad rule"}]}))]);
+    run.run(&["collect", "--pattern", "ascii:abc", "--output-dir", &deep]).error(1);
+    assert_eq!(names(out.path()), [""; 0]);
+}
+
+#[test]
+fn an_archive_that_is_gone_can_be_fetched_again() {
+    let out = folder();
+    let (target, state) = (in_folder(&out, "out"), in_folder(&out, "state"));
+    let server = Server::with_answers(collecting(&[HELLO], SEVERAL));
+    let args = [
+        "collect",
+        "--pattern",
+        "ascii:a",
+        "--poll-interval",
+        "0.01",
+        "--output-dir",
+        &target,
+        "--state",
+        &state,
+    ];
+    server.run(&args).json();
+    fs::remove_file(format!("{target}/samples.zip")).unwrap();
+    let run = server.run(&["resume", &state]);
+    run.error(1);
+    assert!(run.stderr.contains("the archive can be fetched with: malquery"), "{}", run.stderr);
+    assert!(run.stderr.contains(" samples r-2 --output "), "{}", run.stderr);
+}
+
+#[test]
+fn a_file_in_the_way_says_how_to_replace_it() {
+    let out = folder();
+    fs::create_dir(in_folder(&out, "out")).unwrap();
+    fs::write(in_folder(&out, &format!("out/{HELLO}")), "other").unwrap();
+    let archive = in_folder(&out, "samples.zip");
+    fs::write(&archive, SEVERAL).unwrap();
+    let args = ["extract", &archive, "--output-dir", &in_folder(&out, "out")];
+    assert!(demo(&args).error(1).ends_with("; give --force to replace it"));
+    demo(&[args.as_slice(), &["--force"]].concat()).json();
+}
+
+#[test]
+fn a_rule_may_begin_with_a_byte_order_mark() {
+    let out = folder();
+    let rule = in_folder(&out, "rule.yar");
+    fs::write(&rule, "\u{feff}rule a { condition: true }").unwrap();
+    assert_eq!(demo(&["check-rule", &rule]).json()["rule"], "a");
 }

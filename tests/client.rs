@@ -126,6 +126,7 @@ fn the_quota_guard_refuses_before_anything_is_sent() {
         quotas(0, 0),
         quotas(0, 50),
         quotas(0, 50),
+        reply::json(200, json!({"meta": {}, "errors": [{"code": 500, "message": "no database"}]})),
         reply::json(200, json!({"meta": {}})),
         job("done"),
     ]);
@@ -144,6 +145,12 @@ fn the_quota_guard_refuses_before_anything_is_sent() {
     // whichever way it would be sent
     assert_eq!(short(client.call(&hunt).map(drop)), (1, 0));
     assert_eq!(short(client.each(&hunt, |_| ControlFlow::Continue(())).map(drop)), (1, 0));
+    // where the service cannot tell, it is not risked
+    let error = client.hunt(&hunt).map(drop).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "it is not known how many hunts are left this month (no database); the job was not submitted"
+    );
     // where the service does not tell, it is not kept from anything
     drop(client.hunt(&hunt).unwrap());
     guard.finish();
@@ -362,6 +369,9 @@ fn an_error_is_told_without_its_whole_body_and_a_result_is_not() {
         reply::json(404, json!({"errors": [{"message": "gone"}]})).truncate_after(5),
         reply::json(200, &large).header("content-length", "200000").times(4),
         reply::json(200, &large).truncate_after(90_000).times(4),
+        reply::json(200, json!({"meta": {"hunt_limit": 5}}))
+            .header("content-length", "9999")
+            .header("transfer-encoding", "chunked"),
     ]);
     let client = client(mock, VirtualClock::new());
     assert_eq!(client.quotas().unwrap().meta.hunt_limit, Some(5));
@@ -372,6 +382,8 @@ fn an_error_is_told_without_its_whole_body_and_a_result_is_not() {
         let shown = format!("{error} {:?}", std::error::Error::source(&error).map(ToString::to_string));
         assert!(shown.contains(cause), "{shown}");
     }
+    // A length beside chunks counts for nothing.
+    assert_eq!(client.quotas().unwrap().meta.hunt_limit, Some(5));
     guard.finish();
 }
 
@@ -528,6 +540,18 @@ fn a_job_is_waited_for_no_longer_than_it_may_take() {
     assert!(matches!(first.run_job(&mut flow, go_on).unwrap_err().flow(), Some(FlowError::Deadline { .. })));
     let (mock, _guard) = play([job("done")]);
     self::client(mock, clock).run_job(&mut flow, go_on).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_what_is_no_file_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    for (target, is_refused) in [("/dev/null", true), ("/", true), ("/nowhere/at/all", false)] {
+        let link = folder.path().join(target.replace('/', "-"));
+        std::os::unix::fs::symlink(target, &link).unwrap();
+        assert_eq!(OutputFile::create(&link, true).is_err(), is_refused, "{target}");
+        assert!(link.is_symlink());
+    }
 }
 
 #[test]

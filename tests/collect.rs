@@ -13,6 +13,7 @@ use malquery_proto::operations::{ExactSearch, Hunt, SamplesMultidownload};
 use malquery_proto::types::{MetaField, Pattern, RequestId, SearchOptions, Sha256};
 use malquery_proto::{Client, Cloud, Credentials, OutputFile};
 use serde_json::{Value, json};
+use sha2::Digest;
 
 /// An archive with these three and an empty sample.
 const ARCHIVE: &[u8] = include_bytes!("../malquery-proto/tests/archives/zipcrypto-several.zip");
@@ -254,6 +255,22 @@ fn a_limit_holds_until_the_download_is_submitted() {
     // Too late, and not said to hold.
     let job = job.limit(1);
     assert_eq!((job.max_samples(), job.found().len()), (Some(2), 2));
+}
+
+#[test]
+fn an_archive_that_was_exchanged_meanwhile_is_not_vouched_for() {
+    let run = Run::new(service(&[HELLO], ARCHIVE));
+    let mut job = Collect::new(search(1));
+    run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap();
+    let stored = serde_json::to_string(&job).unwrap();
+    let other = include_bytes!("../malquery-proto/tests/archives/zipcrypto-stored.zip");
+    fs::write(run.archive(), other).unwrap();
+    let mut job: Collect = serde_json::from_str(&stored).unwrap();
+    let collected = job.verify(false, |_, _| ControlFlow::Continue(())).unwrap();
+    let archive = collected.archive.unwrap();
+    assert_eq!(archive.bytes, other.len() as u64);
+    assert_eq!(archive.sha256, Sha256::from_bytes(sha2::Sha256::digest(other).into()));
+    assert!(collected.samples.is_complete());
 }
 
 #[test]

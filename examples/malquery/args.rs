@@ -76,6 +76,11 @@ pub(crate) struct Session {
     #[arg(long, global = true)]
     pub(crate) force: bool,
 
+    /// How many bytes may come out of an entry of an archive for each byte in it: 500 unless given. Samples that are padded
+    /// with zeros need up to 1100; so does a zip bomb.
+    #[arg(long, value_name = "N", global = true, value_parser = ratio, allow_negative_numbers = true)]
+    pub(crate) max_ratio: Option<u64>,
+
     /// Sends a YARA rule without compiling it here first, say because it needs what only the service knows.
     #[arg(long, global = true)]
     pub(crate) no_check_rule: bool,
@@ -421,8 +426,12 @@ fn file(path: PathBuf) -> Result<PathBuf, &'static str> {
     if path.as_os_str() == "-" { Err("samples are written to files only; name one") } else { Ok(path) }
 }
 
+fn ratio(text: &str) -> Result<u64, &'static str> {
+    text.parse().ok().filter(|ratio| *ratio > 0).ok_or("give a whole number of at least 1")
+}
+
 fn limit(text: &str) -> Result<u32, &'static str> {
-    text.parse().ok().filter(|limit| *limit > 0).ok_or("give a whole number of at least 1")
+    text.parse().ok().filter(|limit| *limit > 0).ok_or("give a whole number from 1 to 4294967295")
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -1,10 +1,11 @@
 //! The whole job, and unpacking: what ends with samples in a folder.
 
+use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
-use malquery_proto::archive::{ArchiveError, Limits, Report};
+use malquery_proto::archive::{ArchiveError, Limit, Limits, Report};
 use malquery_proto::client::{Collect, CollectStep, Collected, Error};
 use malquery_proto::flow::{FlowError, JobFlow};
 use malquery_proto::types::RequestId;
@@ -13,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::args::Session;
-use crate::commands::{Commands, NOTHING, Output};
-use crate::interrupt;
+use crate::commands::{Commands, NOTHING, Output, check_results};
+use crate::interrupt::{self, Scratch};
 use crate::output::{Failure, bar, note, print, quoted, warn_of_errors};
 use crate::state::{Lock, State};
 use crate::watch::Watch;
@@ -28,7 +29,7 @@ pub(crate) struct Collecting<C = Collect, P = PathBuf> {
 
 /// What may come out of an archive whose samples are not known. More than by default, since it was asked for, and there
 /// is no other way to it.
-pub(crate) const LIMITS: Limits = Limits {
+const LIMITS: Limits = Limits {
     entries: 100_000,
     directory_size: 32 << 20,
     entry_size: 2 << 30,
@@ -36,15 +37,22 @@ pub(crate) const LIMITS: Limits = Limits {
     ratio: 500,
 };
 
+impl Session {
+    /// The limits for an archive, with the ratio that is allowed.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits { ratio: self.max_ratio.unwrap_or(LIMITS.ratio), ..LIMITS }
+    }
+}
+
 /// Unpacks an archive that is on disk. Asks no service.
-pub(crate) fn extract(archive: &Path, folder: &Path, force: bool) -> Result<(), Failure> {
+pub(crate) fn extract(session: &Session, archive: &Path, folder: &Path) -> Result<(), Failure> {
     let _folder = Folder::make(folder)?;
     if !archive.exists() {
         return Err(Failure::Invalid(format!("there is no file {}", archive.display())));
     }
-    let mut collect = Collect::unpack(archive).limits(LIMITS).extract(folder);
+    let mut collect = Collect::unpack(archive).limits(session.limits()).extract(folder);
     let mut progress = Progress::default();
-    let result = collect.verify(force, |collect, step| progress.step(collect, step, archive));
+    let result = collect.verify(session.force, |collect, step| progress.step(collect, step, archive));
     progress.end();
     let named = |error: Error| match error {
         // It names the file.
@@ -52,7 +60,7 @@ pub(crate) fn extract(archive: &Path, folder: &Path, force: bool) -> Result<(), 
         error => Failure::Failed(format!("{}: {}", archive.display(), Failure::from(error).message())),
     };
     let collected = result.map_err(|error| failed(error, archive, &named))?;
-    show(json!({"path": archive.to_string_lossy()}), collected.samples)
+    show(session, json!({"path": archive.to_string_lossy()}), collected.samples)
 }
 
 impl<T: Transport, C: Clock> Commands<'_, T, C> {
@@ -76,6 +84,9 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         }
         let _folder = Folder::make(folder)?;
         let collect = if extract { collect.extract(folder) } else { collect };
+        // Without it there is room for as many as were asked for.
+        let limited = self.session.max_ratio.is_some();
+        let collect = if limited { collect.limits(self.session.limits()) } else { collect };
         let _lock = Lock::take(&path)?;
         let archive = self.create(path)?;
         let state = state.map(|path| self.new_state(path)).transpose()?;
@@ -84,7 +95,7 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
 
     /// Goes on with a collect.
     pub(crate) fn resume_collect(&self, stored: Collecting, state: State) -> Result<(), Failure> {
-        let Collecting { mut collect, archive } = stored;
+        let Collecting { collect, archive } = stored;
         let folders = [archive.parent(), collect.extracts_to()].map(|path| path.map(Path::to_owned));
         let folders: Result<Vec<_>, _> = folders.iter().flatten().map(|path| Folder::make(path)).collect();
         let _folders = folders?;
@@ -94,11 +105,20 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
             return self.run_collect(collect, archive, Some(state));
         }
         // What is left to do needs no request.
+        let mut collect = collect.limits(self.session.limits());
         let mut progress = Progress::default();
         let force = self.session.force;
         let result = collect.verify(force, |collect, step| progress.step(collect, step, &archive));
         progress.end();
-        show_collected(result.map_err(|error| failed(error, &archive, &Failure::from))?, &archive)
+        let result = result.map_err(|error| {
+            let is_gone = matches!(&error, Error::File { error, .. } if error.kind() == ErrorKind::NotFound);
+            if let Some(id) = collect.download().filter(|_| is_gone) {
+                interrupt::hint(Some(fetch_again(self.session, id, &archive)));
+                interrupt::show_hint();
+            }
+            failed(error, &archive, &Failure::from)
+        });
+        show_collected(self.session, result?, &archive)
     }
 
     pub(crate) fn run_collect(
@@ -154,7 +174,7 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         }
         let worth = !collect.found().is_empty();
         let explain = |error| failed(error, &path, &|error| self.explain(error));
-        show_collected(watch.end(result, worth, explain)?, &path)
+        show_collected(self.session, watch.end(result, worth, explain)?, &path)
     }
 }
 
@@ -201,25 +221,28 @@ fn collect_again(program: &str, collect: &Collect, id: &RequestId, path: &Path) 
 
 /// A folder to write into.
 pub(crate) struct Folder<'a> {
-    path: &'a Path,
-    is_new: bool,
+    /// Those that were made for it, the innermost first.
+    new: Vec<&'a Path>,
+    _scratch: Vec<Scratch>,
 }
 
 impl<'a> Folder<'a> {
     pub(crate) fn make(path: &'a Path) -> Result<Self, Failure> {
-        let is_new = !path.exists();
+        let new: Vec<_> =
+            path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
         std::fs::create_dir_all(path).map_err(|error| {
             Failure::Invalid(format!("{} cannot be made a folder: {error}", path.display()))
         })?;
-        Ok(Self { path, is_new })
+        let _scratch = new.iter().rev().map(|folder| Scratch::folder(folder)).collect();
+        Ok(Self { new, _scratch })
     }
 }
 
 impl Drop for Folder<'_> {
     fn drop(&mut self) {
-        if self.is_new {
+        for folder in &self.new {
             // Only an empty one can be removed, so this is for a run that left nothing.
-            let _ = std::fs::remove_dir(self.path);
+            let _ = std::fs::remove_dir(folder);
         }
     }
 }
@@ -277,13 +300,25 @@ fn failed(error: Error, path: &Path, explain: &dyn Fn(Error) -> Failure) -> Fail
             return failure;
         }
     }
-    explain(error)
+    let is_in_the_way = match &error {
+        Error::Archive(ArchiveError::Stopped { source, .. }) => {
+            matches!(&**source, ArchiveError::File { error, .. } if error.kind() == ErrorKind::AlreadyExists)
+        }
+        _ => false,
+    };
+    match explain(error) {
+        Failure::Failed(message) if is_in_the_way => {
+            Failure::Failed(format!("{message}; give --force to replace it"))
+        }
+        failure => failure,
+    }
 }
 
-fn show_collected(collected: Collected, path: &Path) -> Result<(), Failure> {
+fn show_collected(session: &Session, collected: Collected, path: &Path) -> Result<(), Failure> {
     let Collected { search, results, errors, found, download, archive, samples, .. } = collected;
     warn_of_errors(&errors);
     if archive.is_none() {
+        check_results(&results, !errors.is_empty())?;
         if !results.is_empty() {
             let count = results.len();
             return Err(Failure::Failed(format!(
@@ -302,13 +337,20 @@ fn show_collected(collected: Collected, path: &Path) -> Result<(), Failure> {
         "bytes": archive.map_or(0, |archive| archive.bytes),
         "sha256": archive.map(|archive| archive.sha256),
     });
-    show(document, samples)
+    show(session, document, samples)
 }
 
 /// Prints what is in an archive. Samples that are missing or damaged are an error.
-fn show(mut document: Value, samples: Report) -> Result<(), Failure> {
+fn show(session: &Session, mut document: Value, samples: Report) -> Result<(), Failure> {
     document["contents"] = contents(&samples);
     print(&document)?;
+    let is_ratio = |error: &ArchiveError| matches!(error, ArchiveError::Limit { limit: Limit::Ratio, .. });
+    if samples.damaged.iter().any(|damaged| is_ratio(&damaged.error)) {
+        note(format_args!(
+            "a sample that is padded to be large is taken with: {} extract ARCHIVE --output-dir DIR --max-ratio 1100",
+            session.program()
+        ));
+    }
     samples.complete().map(drop).map_err(|error| Failure::failed(&error))
 }
 

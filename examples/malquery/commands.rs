@@ -11,16 +11,16 @@ use malquery_proto::operation::{JsonReply, StreamOperation};
 use malquery_proto::operations::{
     ExactSearch, FuzzySearch, GetDownload, GetRequest, GetSamples, Hunt, SamplesMultidownload,
 };
-use malquery_proto::types::{ErrorItem, RequestId, Sample, Sha256};
+use malquery_proto::types::{RequestId, RequestType, Sample, Sha256};
 use malquery_proto::yara::{Rule, RuleError};
 use malquery_proto::{Client, Clock, OutputFile, Transport};
 use serde_json::{Value, json};
 
 use crate::args::{Call, Patterns, Results, Session, Wait};
-use crate::collect::{Collecting, Folder, LIMITS, fetch_again, warn_of_zip};
+use crate::collect::{Collecting, Folder, fetch_again, warn_of_zip};
 use crate::interrupt::{self, Scratch};
 use crate::output::{
-    Failure, bar, no_folder, note, print, print_reply, print_table, quoted, spinner, warn_of_errors,
+    Failure, bar, no_folder, note, print, print_reply, print_table, quoted, spinner, warn_of,
 };
 use crate::state::State;
 use crate::watch::{Watch, is_unknown};
@@ -44,7 +44,7 @@ pub(crate) fn run<T: Transport, C: Clock>(
     match command {
         Call::Quotas => {
             let reply = client.quotas()?;
-            warn_of_errors(&reply.errors);
+            warn_of(&reply.errors, &reply.extra);
             print_reply(&reply.output)
         }
         Call::FuzzySearch { patterns, results } => commands.fuzzy_search(patterns, results),
@@ -69,7 +69,7 @@ pub(crate) fn run<T: Transport, C: Clock>(
         }
         Call::Request { id, .. } => {
             let reply = client.request(&id)?;
-            warn_of_errors(&reply.errors);
+            warn_of(&reply.errors, &reply.extra);
             print_reply(&reply.output)
         }
         Call::Resume { state } => commands.resume(&state),
@@ -144,8 +144,8 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         let searching = spinner("searching");
         let reply = self.client.fuzzy_search(&search)?;
         searching.finish_and_clear();
-        warn_of_errors(&reply.errors);
-        check_results(&reply.resources, &reply.errors)?;
+        let is_odd = warn_of(&reply.errors, &reply.extra);
+        check_results(&reply.resources, is_odd)?;
         if reply.resources.is_empty() {
             note(format_args!("{NOTHING}"));
         }
@@ -154,8 +154,8 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
 
     fn metadata(&self, samples: Vec<Sha256>, as_table: bool) -> Result<(), Failure> {
         let reply = self.client.metadata(samples)?;
-        warn_of_errors(&reply.errors);
-        check_results(&reply.resources, &reply.errors)?;
+        let is_odd = warn_of(&reply.errors, &reply.extra);
+        check_results(&reply.resources, is_odd)?;
         for sample in &reply.missing {
             note(format_args!("nothing is known of {sample}"));
         }
@@ -170,10 +170,22 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
     fn wait_and_print(&self, mut flow: JobFlow, wait: &Wait, what: Kind) -> Result<(), Failure> {
         let state = wait.state.as_deref().map(|path| self.new_state(path)).transpose()?;
         let reply = self.wait(&mut flow, state)?;
-        warn_of_errors(&reply.errors);
+        self.show_job(&flow, &reply, what)
+    }
+
+    /// Prints what came of a job.
+    fn show_job(&self, flow: &JobFlow, reply: &JsonReply<GetRequest>, what: Kind) -> Result<(), Failure> {
+        let has_errors = warn_of(&reply.errors, &reply.extra);
+        let what = match (what, &reply.meta.reqtype) {
+            (Kind::Unknown, Some(RequestType::Hunt | RequestType::Search)) => Kind::Search,
+            (what, _) => what,
+        };
         match (what, flow.id()) {
-            (Kind::Search, _) if reply.resources.is_empty() && reply.errors.is_empty() => {
-                note(format_args!("{NOTHING}"))
+            (Kind::Search, _) => {
+                check_results(&reply.resources, has_errors)?;
+                if reply.resources.is_empty() {
+                    note(format_args!("{NOTHING}"));
+                }
             }
             (Kind::Archive, _) if self.session.jobs_end => note(format_args!(
                 "offline the archive ended with this command: use `malquery collect`, or start `malquery serve`"
@@ -214,8 +226,13 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
             let stored: Collecting = serde_json::from_value(stored).map_err(refuse)?;
             return self.resume_collect(stored, state);
         }
-        let mut flow = serde_json::from_value(stored).map_err(refuse)?;
-        print_reply(&self.wait(&mut flow, Some(state))?.output)
+        let mut flow: JobFlow = serde_json::from_value(stored).map_err(refuse)?;
+        let what = match flow.to_submit() {
+            Some(Submission::SamplesMultidownload(_)) => Kind::Archive,
+            _ => Kind::Unknown,
+        };
+        let reply = self.wait(&mut flow, Some(state))?;
+        self.show_job(&flow, &reply, what)
     }
 
     /// Waits for the end of a job, keeps its state, and says how to go on should it be interrupted.
@@ -244,7 +261,11 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         let _folder = extract.as_deref().map(Folder::make).transpose()?;
         let output = self.create(output)?;
         if let Some(folder) = &extract {
-            return self.run_collect(Collect::fetch(id).limits(LIMITS).extract(folder), output, None);
+            return self.run_collect(
+                Collect::fetch(id).limits(self.session.limits()).extract(folder),
+                output,
+                None,
+            );
         }
         warn_of_zip(output.0.path());
         // The archive was paid for.
@@ -302,13 +323,11 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
 }
 
 /// Nothing was found because something failed: that is no result.
-fn check_results(results: &[Sample], errors: &[ErrorItem]) -> Result<(), Failure> {
-    match errors {
-        [_, ..] if results.is_empty() => {
-            Err(Failure::Failed("the service reports errors, and no results".into()))
-        }
-        _ => Ok(()),
+pub(crate) fn check_results(results: &[Sample], has_errors: bool) -> Result<(), Failure> {
+    if has_errors && results.is_empty() {
+        return Err(Failure::Failed("the service reports errors, and no results".into()));
     }
+    Ok(())
 }
 
 /// Reads a small text file.
@@ -318,7 +337,11 @@ fn read(path: &Path) -> Result<String, Failure> {
     let mut text = String::new();
     let file = File::open(path).map_err(|error| refuse(&error))?;
     file.take(MOST + 1).read_to_string(&mut text).map_err(|error| refuse(&error))?;
-    if text.len() as u64 > MOST { Err(refuse(&"it is larger than 16 MiB")) } else { Ok(text) }
+    if text.len() as u64 > MOST {
+        return Err(refuse(&"it is larger than 16 MiB"));
+    }
+    // A byte order mark is of the editor, and no part of a rule.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 /// Prints the reply to a submission.
@@ -344,5 +367,7 @@ fn submitted<'a, T: Transport + 'a, C: Clock + 'a>(
     }
     interrupt::hint(None);
     interrupt::submitting(false);
-    job.submitted().map_or(Ok(()), |reply| print_reply(&reply.output))
+    let Some(reply) = job.submitted() else { return Ok(()) };
+    warn_of(&reply.errors, &reply.extra);
+    print_reply(&reply.output)
 }

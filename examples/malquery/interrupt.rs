@@ -88,9 +88,11 @@ fn end() -> ! {
     }
     // No other thread makes a file from here on.
     let scratch = lock(&SCRATCH);
-    for path in &*scratch {
-        // It may have got its name just now.
-        let _ = fs::remove_file(path);
+    for path in scratch.iter().rev() {
+        // It may have got its name just now. A folder goes if nothing is left in it.
+        if fs::remove_file(path).is_err() {
+            let _ = fs::remove_dir(path);
+        }
     }
     note(format_args!("error: interrupted"));
     if let Err(error) = end_recording() {
@@ -223,7 +225,7 @@ pub(crate) fn show_hint() {
     }
 }
 
-/// A file under a temporary name, which Ctrl-C removes.
+/// A file under a temporary name, or a new folder, which Ctrl-C removes.
 #[derive(Debug)]
 pub(crate) struct Scratch(PathBuf);
 
@@ -238,6 +240,12 @@ impl Scratch {
         let path = path(&file).to_owned();
         scratch.push(path.clone());
         Ok((file, Self(path)))
+    }
+
+    /// A folder that was made for what is to come, and is there for nothing without it.
+    pub(crate) fn folder(path: &Path) -> Self {
+        lock(&SCRATCH).push(path.to_owned());
+        Self(path.to_owned())
     }
 }
 

@@ -68,7 +68,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Call(command) => command,
         Command::Local(Local::CheckRule { rule }) => return commands::check_rule(&rule),
         Command::Local(Local::Extract { archive, output_dir }) => {
-            return collect::extract(&archive, &output_dir, session.force);
+            return collect::extract(&session, &archive, &output_dir);
         }
         Command::Local(Local::Serve { port }) => return serve(&session, port),
     };

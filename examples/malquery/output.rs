@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use malquery_mock::MockError;
 use malquery_proto::client::Error;
 use malquery_proto::error::ApiError;
-use malquery_proto::types::{ErrorItem, Sample};
+use malquery_proto::types::{ErrorItem, Extra, Sample};
 use serde::Serialize;
 use serde::ser::SerializeMap;
 use serde_json::Value;
@@ -97,8 +97,13 @@ pub(crate) fn no_folder(of: &Path) -> Failure {
 
 /// A text that may come from elsewhere, without what could steer a terminal or turn the writing around.
 pub(crate) fn harmless(text: &str) -> String {
-    let turns = |c| matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    text.chars().map(|c| if c.is_control() || turns(c) { ' ' } else { c }).collect()
+    text.chars().map(|c| if steers(c) { ' ' } else { c }).collect()
+}
+
+/// Whether a character could steer a terminal, turn the writing around, or not be seen.
+fn steers(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// A path, or another word, as it is typed into a shell.
@@ -131,11 +136,35 @@ pub(crate) fn warn_of_errors(errors: &[ErrorItem]) {
     }
 }
 
+/// Says what went wrong in part, and what of a reply could not be read. Tells whether there is any.
+pub(crate) fn warn_of(errors: &[ErrorItem], extra: &Extra) -> bool {
+    warn_of_errors(errors);
+    let mut is_odd = false;
+    for (name, value) in extra.iter().filter(|(name, _)| ["errors", "resources"].contains(name)) {
+        let text = value.to_string();
+        if !["null", "[]", "{}"].contains(&&*text) {
+            let text: String = text.chars().take(500).collect();
+            note(format_args!("warning: the {name} of the reply could not be read: {text}"));
+            is_odd = true;
+        }
+    }
+    is_odd || !errors.is_empty()
+}
+
 /// Prints the one document.
 pub(crate) fn print(document: &impl Serialize) -> Result<(), Failure> {
-    let mut text = serde_json::to_vec_pretty(document).map_err(|error| Failure::failed(&error))?;
-    text.push(b'\n');
-    write(&text)
+    let text = serde_json::to_string_pretty(document).map_err(|error| Failure::failed(&error))?;
+    let mut shown = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        // Where it can stand in JSON, this is the same character.
+        if steers(c) && c != '\n' {
+            shown.push_str(&format!("\\u{:04x}", u32::from(c)))
+        } else {
+            shown.push(c)
+        }
+    }
+    shown.push('\n');
+    write(shown.as_bytes())
 }
 
 /// Writes to standard output.

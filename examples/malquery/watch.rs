@@ -134,7 +134,12 @@ impl Watch {
 fn is_final(error: &Error) -> bool {
     let ended = matches!(
         error.flow(),
-        Some(FlowError::JobFailed(_) | FlowError::Build(_) | FlowError::QuotaShort { .. })
+        Some(
+            FlowError::JobFailed(_)
+                | FlowError::Build(_)
+                | FlowError::QuotaShort { .. }
+                | FlowError::QuotaUnknown { .. }
+        )
     );
     ended || is_unknown(error)
 }

@@ -49,7 +49,8 @@ assert_eq!(std::fs::read(folder.join(name))?, b"hello");
 //! # Limits
 //!
 //! See [`Limits`]. An archive that exceeds one is refused: by what it declares before anything is read, and by what
-//! comes out while it is read. Entries that share bytes of the archive are refused too, and so is what inflates to
+//! comes out while it is read. So is an entry that is too large by itself, and told with those that are damaged; the others
+//! are read. Entries that share bytes of the archive are refused too, and so is what inflates to
 //! more than it declares. An archive within an archive is a sample like any other: it is not opened.
 //!
 //! # Costs
@@ -193,7 +194,7 @@ pub enum ArchiveError {
     Read(#[source] io::Error),
     /// More than the [`Limits`] allow, which may be a zip bomb.
     #[error(
-        "the archive exceeds a limit, as a zip bomb does: {limit} may be {allowed} at most; raise the limit if you trust it"
+        "a limit is exceeded, as by a zip bomb: {limit} may be {allowed} at most; raise the limit if you trust it"
     )]
     #[allow(missing_docs)]
     Limit { limit: Limit, allowed: u64 },
@@ -249,7 +250,13 @@ impl ArchiveError {
 
     /// Whether it is about one entry, and the others may be read.
     fn is_of_entry(&self) -> bool {
-        matches!(self, Self::WrongPassword | Self::Damaged(_) | Self::Unsupported(_))
+        matches!(
+            self,
+            Self::WrongPassword
+                | Self::Damaged(_)
+                | Self::Unsupported(_)
+                | Self::Limit { limit: Limit::EntrySize | Limit::Ratio, .. }
+        )
     }
 
     /// An error of opening an entry.
@@ -417,6 +424,14 @@ impl EntryInfo {
         self.packed
     }
 
+    /// The SHA-256 that its name is or begins with, as the file that it is in a folder: what the entry should hold.
+    fn named(&self) -> Option<Sha256> {
+        let name = self.name.0.rsplit(|byte| matches!(byte, b'/' | b'\\')).next()?;
+        let (hash, rest) = name.split_at_checked(64)?;
+        let ends = rest.first().is_none_or(|byte| !byte.is_ascii_alphanumeric());
+        std::str::from_utf8(hash).ok().filter(|_| ends)?.parse().ok()
+    }
+
     /// Whether it takes a password.
     pub fn is_encrypted(&self) -> bool {
         self.encrypted
@@ -515,11 +530,12 @@ pub struct Odd {
 pub struct Report {
     /// What was asked for and is there. Without [`Archive::expect_samples`], what is there.
     pub found: Vec<Found>,
-    /// What was asked for and is not there, in the order it was asked for.
+    /// What was asked for and is not there, in the order it was asked for. Without [`Archive::expect_samples`], the samples
+    /// that entries are named after, and that no entry is.
     pub missing: Vec<Sha256>,
     /// What is there and was not asked for.
     pub unexpected: Vec<Found>,
-    /// What could not be read.
+    /// What could not be read, or is larger than the [`Limits`] allow.
     pub damaged: Vec<Damaged>,
     /// What is unusual.
     pub odd: Vec<Odd>,
@@ -698,9 +714,11 @@ impl<R: Read + Seek> Archive<R> {
     fn walk<S: Store>(&mut self, store: &mut S) -> Result<Report, ArchiveError> {
         let mut declared = 0_u64;
         for info in &self.entries {
-            self.limits.check_entry(info.size, info.packed)?;
-            declared = declared.saturating_add(info.size);
-            self.limits.check_total(declared)?;
+            // What is too large by itself is not read, whatever the others are.
+            if self.limits.check_entry(info.size, info.packed).is_ok() {
+                declared = declared.saturating_add(info.size);
+                self.limits.check_total(declared)?;
+            }
         }
         self.total = 0;
         let expected = self.expected.take();
@@ -735,9 +753,11 @@ impl<R: Read + Seek> Archive<R> {
         report.bytes = self.total;
         report.is_expected = expected.is_some();
         // What comes behind the entry it stopped at was not looked at.
-        if let (Some(expected), None) = (&expected, &stopped) {
+        if stopped.is_none() {
             let mut seen: HashSet<_> = report.found.iter().map(|found| found.sha256).collect();
-            report.missing = expected.iter().copied().filter(|sample| seen.insert(*sample)).collect();
+            let named = || self.entries.iter().filter_map(EntryInfo::named).collect();
+            report.missing = expected.clone().unwrap_or_else(named);
+            report.missing.retain(|sample| seen.insert(*sample));
         }
         self.expected = expected;
         match stopped {

@@ -400,9 +400,10 @@ pub(crate) fn excerpt(bytes: &[u8], most: usize) -> String {
             line.push(CUT);
             break;
         }
-        let harmless = !c.is_control()
-            && !matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        line.push(if harmless { c } else { ' ' });
+        // Also what turns the writing around, and what cannot be seen.
+        let steers = c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+        line.push(if steers { ' ' } else { c });
     }
     line
 }

@@ -51,7 +51,7 @@ impl OutputFile {
     /// A file that is to appear at `path`. One that is there already is replaced only when `overwrite` is set.
     ///
     /// # Errors
-    /// [`Error::File`] when there is something already (with `overwrite`: something else than a file or a link), or
+    /// [`Error::File`] when there is something already (with `overwrite`: something else than a file or a link to one), or
     /// when no file can be written there.
     pub fn create(path: impl Into<PathBuf>, overwrite: bool) -> Result<Self, Error> {
         let path = path.into();
@@ -81,7 +81,8 @@ impl OutputFile {
                     format!("there is {what} of that name"),
                 ));
             }
-            Ok(found) if !found.is_file() && !found.is_symlink() => {
+            // Also at the end of a link, such as `/dev/stdout`: what takes its place would be a file.
+            Ok(found) if !(found.is_file() || found.is_symlink() && leads_to_file(path)) => {
                 return Err(io::Error::new(io::ErrorKind::AlreadyExists, "what is there is no file"));
             }
             Ok(_) => {}
@@ -200,26 +201,39 @@ impl UnnamedFile {
 /// Whether there is a file with these bytes. A link is none.
 #[cfg(feature = "archive")]
 fn holds(path: &Path, received: Received) -> bool {
+    let is_alike = |found: fs::Metadata| found.is_file() && found.len() == received.bytes;
+    path.symlink_metadata().is_ok_and(is_alike) && digest(path).is_ok_and(|found| found == received)
+}
+
+/// What is in a file.
+#[cfg(feature = "archive")]
+pub(crate) fn digest(path: &Path) -> Result<Received, Error> {
     use sha2::{Digest, Sha256};
 
-    let same = || {
-        let found = path.symlink_metadata()?;
-        if !found.is_file() || found.len() != received.bytes {
-            return Ok(false);
-        }
+    let read = || {
         let mut file = fs::File::open(path)?;
-        let mut hasher = Sha256::new();
+        let (mut bytes, mut hasher) = (0, Sha256::new());
         let mut chunk = vec![0; CHUNK];
         loop {
             match file.read(&mut chunk) {
-                Ok(0) => return Ok(*received.sha256.as_bytes() == *hasher.finalize()),
-                Ok(count) => hasher.update(&chunk[..count]),
+                Ok(0) => break,
+                Ok(count) => {
+                    hasher.update(&chunk[..count]);
+                    bytes += count as u64;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
+        let sha256 = crate::types::Sha256::from_bytes(hasher.finalize().into());
+        Ok(Received { bytes, sha256 })
     };
-    same().unwrap_or(false)
+    read().map_err(|error| Error::File { path: path.to_owned(), error })
+}
+
+/// Whether a link leads to a file, or nowhere.
+fn leads_to_file(link: &Path) -> bool {
+    link.metadata().map_or(true, |found| found.is_file())
 }
 
 /// The folder of a file. An empty parent is the current directory.

@@ -302,16 +302,34 @@ fn folders_links_devices_and_twins_are_reported() {
 #[test]
 fn bombs_end_with_an_error_and_leave_nothing() {
     let folder = tempfile::tempdir().unwrap();
+    let is = |error: &ArchiveError, expected: Limit| {
+        assert!(matches!(error, ArchiveError::Limit { limit, .. } if *limit == expected), "{error:?}");
+    };
     let refuse = |name: &str, limits: Limits, expected: Limit| {
         let mut archive = Archive::open_with(Cursor::new(fixture(name)), limits).unwrap();
         for error in [archive.extract(folder.path(), false).unwrap_err(), archive.check().unwrap_err()] {
-            assert!(matches!(error, ArchiveError::Limit { limit, .. } if limit == expected), "{error:?}");
+            is(&error, expected);
         }
         assert_eq!(files(folder.path()), BTreeMap::new());
     };
     let limits = Limits::default();
-    refuse("bomb.zip", limits, Limit::Ratio);
-    refuse("bomb.zip", Limits { ratio: 2000, entry_size: 2_999_999, ..limits }, Limit::EntrySize);
+    // One entry does not keep the others from being read.
+    for (limits, limit) in [
+        (limits, Limit::Ratio),
+        (Limits { ratio: 2000, entry_size: 2_999_999, ..limits }, Limit::EntrySize),
+        // It does not count towards the total either, since nothing of it is read.
+        (Limits { total_size: 5, ..limits }, Limit::Ratio),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let bytes = Cursor::new(fixture("bomb-and-sample.zip"));
+        let mut archive = Archive::open_with(bytes, limits).unwrap().expect_samples([sha256(b"hello")]);
+        let report = archive.extract(folder.path(), false).unwrap();
+        assert_eq!((report.found.len(), report.missing.len(), report.bytes), (1, 0, 5));
+        is(&report.damaged[0].error, limit);
+        assert!(!report.is_complete());
+        assert_eq!(files(folder.path()).into_values().collect::<Vec<_>>(), [b"hello"]);
+        is(&archive.entry(0).map(drop).unwrap_err(), limit);
+    }
     refuse("bomb.zip", Limits { ratio: 2000, total_size: 2_999_999, ..limits }, Limit::TotalSize);
     refuse("zipcrypto-several.zip", Limits { total_size: 1501, ..limits }, Limit::TotalSize);
     let mut bomb =
@@ -338,6 +356,19 @@ fn bombs_end_with_an_error_and_leave_nothing() {
     assert!(matches!(error, ArchiveError::Limit { limit: Limit::DirectorySize, .. }), "{error:?}");
     let error = refused("overlap.zip");
     assert!(matches!(error, ArchiveError::Overlap), "{error:?}");
+}
+
+#[test]
+fn a_sample_that_an_entry_is_named_after_and_no_entry_is_is_missing() {
+    let report = open("named.zip").check().unwrap();
+    assert_eq!(report.missing, [sha256(b"hello")]);
+    assert_eq!(report.found.len(), 2);
+    assert!(!report.is_complete());
+    let report = open("named-otherwise.zip").check().unwrap();
+    assert_eq!((report.missing.len(), report.is_complete()), (0, true));
+    // Where it is known what should be there, names do not count.
+    let report = open("named.zip").expect_samples([sha256(b"world")]).check().unwrap();
+    assert!(report.is_complete(), "{report:?}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::{Client, Clock, Error, JobStep, Transport};
 use crate::archive::{Archive, ArchiveError, Limits, Report};
 use crate::error::BuildError;
 use crate::flow::{FlowError, JobFlow, Submission, Version};
-use crate::fs::{OutputFile, check_folder, open};
+use crate::fs::{OutputFile, check_folder, digest, open};
 use crate::operation::Cost;
 use crate::operations::{GetSamples, SamplesMultidownload};
 use crate::stream::Received;
@@ -118,8 +118,8 @@ pub struct Collected {
     pub found: Vec<Sha256>,
     /// The id of the multi-download; `None` when nothing was found.
     pub download: Option<RequestId>,
-    /// The archive as it was written to the output file; `None` when nothing was found, and there is no file, or when
-    /// it was there before.
+    /// The archive as it is in the output file; `None` when nothing was found, and there is no file, or when it was not
+    /// fetched by this [`Collect`].
     pub archive: Option<Received>,
     /// What is in the archive, and what is missing there.
     pub samples: Report,
@@ -287,20 +287,31 @@ impl Collect {
     }
 
     /// Verifies the [`archive`](Self::archive), and extracts it if that is wanted: what is left to do when this was
-    /// interrupted. It sends nothing.
+    /// interrupted. It sends nothing. With `overwrite`, samples take the place of other files of their name.
     ///
     /// # Errors
     /// [`Error::Archive`], also when the archive was not fetched yet; [`Error::File`] when it is gone; [`Error::Stopped`].
     pub fn verify(
         &mut self,
         overwrite: bool,
-        mut observe: impl FnMut(&Self, CollectStep) -> ControlFlow<()>,
+        observe: impl FnMut(&Self, CollectStep) -> ControlFlow<()>,
     ) -> Result<Collected, Error> {
-        let Phase::Verify { archive: path, received, .. } = &self.phase else {
+        let Phase::Verify { archive, received, .. } = &self.phase else {
             let error = io::Error::new(io::ErrorKind::NotFound, "it is not fetched yet");
             return Err(ArchiveError::Read(error).into());
         };
-        let received = received.map(|(bytes, sha256)| Received { bytes, sha256 });
+        // It may be another one by now.
+        let received = received.map(|_| digest(archive)).transpose()?;
+        self.verify_file(&archive.clone(), received, overwrite, observe)
+    }
+
+    fn verify_file(
+        &mut self,
+        path: &Path,
+        received: Option<Received>,
+        overwrite: bool,
+        mut observe: impl FnMut(&Self, CollectStep) -> ControlFlow<()>,
+    ) -> Result<Collected, Error> {
         let (file, total) = open(path)?;
         if observe(self, CollectStep::Verify { bytes: 0, total }).is_break() {
             return Err(Error::Stopped);
@@ -471,7 +482,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
                     let fetched = self.fetch(&GetSamples::new(id.clone()), &mut archive, |bytes, total| {
                         observe(job, CollectStep::Fetch { bytes, total })
                     });
-                    let Received { bytes, sha256 } = fetched?;
+                    let received = fetched?;
                     // What can be opened appears, whatever is found in it, and so does what is too large: it was paid for.
                     match job.open_archive(archive.reader()?) {
                         Ok(_) | Err(Error::Archive(ArchiveError::Limit { .. })) => {}
@@ -479,9 +490,9 @@ impl<T: Transport, C: Clock> Client<T, C> {
                     }
                     let (path, overwrite) = (archive.path().to_owned(), archive.overwrites());
                     archive.finish()?;
-                    job.phase =
-                        Phase::Verify { id: Some(id), archive: path, received: Some((bytes, sha256)) };
-                    return job.verify(overwrite, observe);
+                    let fetched = Some((received.bytes, received.sha256));
+                    job.phase = Phase::Verify { id: Some(id), archive: path.clone(), received: fetched };
+                    return job.verify_file(&path, Some(received), overwrite, observe);
                 }
                 Phase::Verify { .. } => return job.verify(archive.overwrites(), observe),
             }

@@ -22,7 +22,7 @@ pub use error::Error;
 pub use job::Job;
 
 use crate::cloud::BaseUrl;
-use crate::error::{BuildError, DecodeError, ResponseError};
+use crate::error::{BuildError, DecodeError, ResponseError, excerpt};
 use zeroize::Zeroize;
 
 use crate::flow::{
@@ -240,7 +240,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
     }
 
     /// Asks for the quotas before every hunt and multi-download, and refuses what they do not cover, before it is
-    /// sent, with [`FlowError::QuotaShort`]. It takes a request more, and another client may be faster; but it keeps a month's downloads from
+    /// sent, with [`FlowError::QuotaShort`]; with [`FlowError::QuotaUnknown`] where errors stand in the place of a quota. It takes a request more, and another client may be faster; but it keeps a month's downloads from
     /// being half spent on a job that cannot be finished.
     pub fn check_quota(mut self, check: bool) -> Self {
         self.check_quota = check;
@@ -567,6 +567,12 @@ impl<T: Transport, C: Clock> Client<T, C> {
                 Some(left) if left < needed => {
                     return Err(FlowError::QuotaShort { what, needed, left }.into());
                 }
+                // It could not tell, where one that does not tell at all must not keep anyone from a hunt.
+                None if needed > 0 && !quotas.errors.is_empty() => {
+                    let why = quotas.errors[0].message.as_deref().unwrap_or("it does not say why");
+                    let why = excerpt(why.as_bytes(), 500).into();
+                    return Err(FlowError::QuotaUnknown { what, why }.into());
+                }
                 None if needed > 0 => log::warn!("the service does not tell how many {what} are left"),
                 _ => {}
             }
@@ -719,7 +725,11 @@ fn read_body(
     most: u64,
     whole: bool,
 ) -> Result<Vec<u8>, Box<dyn TransportError>> {
+    // Beside chunks a length counts for nothing (RFC 9112, 6.3). JSON shows by itself whether it is whole; a sample does not,
+    // and there it is an error.
+    let is_chunked = head.headers.contains_key(http::header::TRANSFER_ENCODING);
     let declared = ResponseHead { status: head.status, headers: &head.headers }.content_length();
+    let declared = declared.filter(|_| !is_chunked);
     let capacity = declared.unwrap_or(0).min(most).min(1 << 20);
     let mut bytes = Vec::with_capacity(usize::try_from(capacity).unwrap_or(0));
     let result = body.take(most.saturating_add(1)).read_to_end(&mut bytes);

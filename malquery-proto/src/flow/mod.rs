@@ -266,6 +266,10 @@ pub enum FlowError {
     #[error("{what} needed: {needed}, left this month: {left}; the job was not submitted")]
     #[allow(missing_docs)]
     QuotaShort { what: &'static str, needed: u64, left: u64 },
+    /// The remaining quota could not be found out, and the job was not sent.
+    #[error("it is not known how many {what} are left this month ({why}); the job was not submitted")]
+    #[allow(missing_docs)]
+    QuotaUnknown { what: &'static str, why: Box<str> },
     /// The service answers, but does not tell where the job is.
     #[error("the service does not tell the status of the job; check its request id")]
     NoStatus,

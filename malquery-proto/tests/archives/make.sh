@@ -46,6 +46,18 @@ mv empty.zip "$here/empty.zip"
 # A bomb, 3 MB of zeros in 3 KB.
 zip -qX9 -P infected "$here/bomb.zip" zeros
 
+# The same before a sample.
+zip -qX9 -P infected "$here/bomb-and-sample.zip" zeros greeting.txt
+
+# Entries that are named after samples, the first after one that it is not.
+cp second.txt 2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824.bin
+mkdir folder
+seq 1 400 > folder/079C7F8C11C1F937511EF9B17FDCC14345730C69D29D3D269175EB545CE02F45
+zip -qXD -P infected "$here/named.zip" 2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824.bin \
+    folder/079C7F8C11C1F937511EF9B17FDCC14345730C69D29D3D269175EB545CE02F45
+# The same again with the sample that was missing: its name is no more than what it says.
+zip -qXD -P infected "$here/named-otherwise.zip" 2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824.bin greeting.txt
+
 # Hostile names, encrypted: the names are exchanged for others of the same length, here and in the directory.
 for name in AAAAAAAAAAAAAA BBBBBBBBBBB CCCCCCCCCC DDDDDDDDDD EEEEEEEE FFF GGGGG; do printf '%s' "$name" > "$name"; done
 zip -qX0 -P infected names.zip AAAAAAAAAAAAAA BBBBBBBBBBB CCCCCCCCCC DDDDDDDDDD EEEEEEEE FFF GGGGG
