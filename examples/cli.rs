@@ -1668,3 +1668,21 @@ fn a_rule_may_begin_with_a_byte_order_mark() {
     fs::write(&rule, "\u{feff}rule a { condition: true }").unwrap();
     assert_eq!(demo(&["check-rule", &rule]).json()["rule"], "a");
 }
+
+#[test]
+fn a_job_that_was_refused_leaves_no_state() {
+    let out = folder();
+    let state = in_folder(&out, "state");
+    let args = ["exact-search", "--pattern", "ascii:a", "--poll-interval", "0.01", "--state", &state];
+    let refused = answer(400, json!({"errors": [{"code": 400, "message": "bad pattern"}]}));
+    Server::with_answers([refused]).run(&args).error(1);
+    assert_eq!(names(out.path()), [""; 0]);
+    // What may go on keeps it, and so does what was submitted.
+    Server::with_answers([answer(403, json!({}))]).run(&args).error(1);
+    assert_eq!(names(out.path()), ["state"]);
+    fs::remove_file(&state).unwrap();
+    let submitted = answer(200, json!({"meta": {"reqid": "r-1"}}));
+    let gone = answer(404, json!({"errors": [{"message": "no such job"}]}));
+    Server::with_answers([submitted, gone]).run(&args).error(1);
+    assert_eq!(names(out.path()), ["state"]);
+}

@@ -212,6 +212,7 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         })?);
         // And so may what another process puts there meanwhile.
         state.is_new = !self.session.force;
+        state.is_own = true;
         Ok(state)
     }
 

@@ -16,13 +16,23 @@ pub(crate) struct State {
     pub(crate) path: PathBuf,
     /// Whether it must not replace anything when it is kept for the first time.
     pub(crate) is_new: bool,
+    /// Whether this command made it.
+    pub(crate) is_own: bool,
     _lock: Lock,
 }
 
 impl State {
     /// The state that is there, or is to be there. Nobody else may have it.
     pub(crate) fn take(path: &Path) -> Result<Self, Failure> {
-        Ok(Self { path: path.to_owned(), is_new: false, _lock: Lock::take(path)? })
+        Ok(Self { path: path.to_owned(), is_new: false, is_own: false, _lock: Lock::take(path)? })
+    }
+
+    /// Removes what this command has made of it: there is no job to go on with.
+    pub(crate) fn forget(self) {
+        if self.is_own {
+            // It does no harm where it cannot be removed: who resumes it is told the same again.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 
     /// Writes it, whole or not at all.

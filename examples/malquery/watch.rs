@@ -123,6 +123,9 @@ impl Watch {
             (Err(error), None) => {
                 if worth || !is_final(&error) {
                     interrupt::show_hint();
+                } else if self.told.is_none() {
+                    // What was refused is refused again; what is mended is another job.
+                    self.state.into_iter().for_each(State::forget);
                 }
                 Err(explain(error))
             }

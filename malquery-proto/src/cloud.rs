@@ -248,7 +248,9 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in ".{0,40}|https?://.{0,20}") {
-            let _ = text.parse::<Cloud>();
+            if let Ok(cloud) = text.parse::<Cloud>() {
+                prop_assert_eq!(cloud.to_string().parse::<Cloud>().unwrap(), cloud);
+            }
             if let Ok(base) = text.parse::<BaseUrl>() {
                 prop_assert_eq!(base.as_str().parse::<BaseUrl>().unwrap(), base.clone());
                 let token = http::Uri::try_from(format!("{base}/oauth2/token"));

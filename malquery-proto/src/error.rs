@@ -416,6 +416,9 @@ mod tests {
     fn errors_are_small() {
         assert!(size_of::<ResponseError>() <= 16);
         assert!(size_of::<BuildError>() <= 64);
+        assert!(size_of::<crate::flow::FlowError>() <= 64);
+        #[cfg(feature = "client")]
+        assert!(size_of::<crate::client::Error>() <= 80);
     }
 
     #[test]

@@ -11,7 +11,8 @@
 //! # 1. Operations
 //!
 //! [`operations`] has a type for each of the nine, which says what to ask, and [`types`] what they are made of.
-//! What you send is checked when it is made; what arrives is read leniently, and nothing of it is lost.
+//! What you send is checked when it is made, or at the latest before anything is sent; what arrives is read leniently, and
+//! nothing of it is lost.
 //!
 //! ```
 //! use http::{HeaderMap, StatusCode};

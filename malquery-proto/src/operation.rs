@@ -483,3 +483,9 @@ impl<T> std::ops::Deref for Reply<T> {
         &self.output
     }
 }
+
+impl<T> std::ops::DerefMut for Reply<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.output
+    }
+}

@@ -1,5 +1,5 @@
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(later.since(begin), Duration::from_secs(90));
 /// assert_eq!(begin.since(later), Duration::ZERO);
 /// assert_eq!(begin.to_string(), "2026-01-01T00:00:00Z");
+/// assert!(Timestamp::from(std::time::SystemTime::now()) > begin);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -43,6 +44,13 @@ impl Timestamp {
     /// The time from `earlier` to here; zero when that is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl From<SystemTime> for Timestamp {
+    /// The time of a system clock; the epoch for what is before it.
+    fn from(time: SystemTime) -> Self {
+        Self(0).after(time.duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 }
 

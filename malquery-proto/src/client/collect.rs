@@ -372,7 +372,8 @@ impl<T: Transport, C: Clock> Client<T, C> {
     /// The archive is kept once it can be opened, even if samples are missing or damaged: [`Collected::samples`] tells. If
     /// the run ends after that, [`Collect::verify`] takes it up. When nothing was found there is no archive, and no error.
     ///
-    /// Before every request, after every reply and while bytes arrive, `observe` is shown how far it is. It may store
+    /// Before every request of the two jobs, after every reply to them and while bytes of the archive arrive, `observe` is
+    /// shown how far it is; not of questions for the quotas, nor before the archive begins to arrive. It may store
     /// the [`Collect`], so that another process can go on with it, or end the run with [`ControlFlow::Break`].
     ///
     /// ```no_run

@@ -491,7 +491,8 @@ impl<T: Transport, C: Clock> Client<T, C> {
 
     /// Submits a job, if that is not done yet, and waits for its end. Polling costs nothing.
     ///
-    /// Before every request and after every reply `observe` is shown the flow and what comes next. It may store
+    /// Before every request of the job and of its token, and after every reply, `observe` is shown the flow and what comes next
+    /// (of a question for the quotas it is not told). A flow keeps the [`RetryPolicy`] it was made with. `observe` may store
     /// the flow, so that another process can go on with it, or end the run with [`ControlFlow::Break`].
     ///
     /// # Errors

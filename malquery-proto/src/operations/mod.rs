@@ -13,7 +13,8 @@
 //! | [`GetSamples`] | that archive | nothing that is documented |
 //!
 //! There is no pagination. All of them need a bearer token with the scope `malquery:read` (the GETs) or
-//! `malquery:write` (the POSTs), and all may answer 400, 401, 403, 429 and 500.
+//! `malquery:write` (the POSTs), and all may answer 401, 403, 429 and 500, and all but
+//! [`GetSamples`] 400.
 
 mod download;
 mod exact_search;

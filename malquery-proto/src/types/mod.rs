@@ -1,6 +1,7 @@
 //! The values of requests and replies.
 //!
-//! What you send is checked when it is made: a [`Sha256`], a [`Pattern`] or a [`Date`] that exists is right.
+//! A value is checked when it is made: a [`Sha256`], a [`Pattern`] or a [`Date`] that exists is right. What they are put
+//! together to, such as a range or an empty list, is checked before anything is sent.
 //! What the service sends is read leniently: unknown fields and words are kept (see [`Extra`]), never an error.
 
 mod date;
