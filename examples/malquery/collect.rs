@@ -377,6 +377,12 @@ fn contents(report: &Report) -> Value {
             "warning: several entries of the archive have the same name, and only the last can be read"
         ));
     }
+    if !report.unexpected.is_empty() {
+        let count = report.unexpected.len();
+        note(format_args!(
+            "warning: entries of the archive that were not asked for, and are not extracted: {count}"
+        ));
+    }
     for sample in &report.missing {
         note(format_args!("warning: {sample} is not in the archive"));
     }

@@ -1,13 +1,12 @@
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, Uri};
-use malquery_proto::Transport;
 use malquery_proto::client::TimeLeft;
 use malquery_proto::operation::{Meta, Operation, Replay};
 use malquery_proto::operations::FuzzySearch;
+use malquery_proto::{BaseUrl, Transport};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
@@ -146,17 +145,9 @@ fn is_gzip(headers: &HeaderMap) -> bool {
         .is_some_and(|coding| coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip"))
 }
 
-/// The same hosts as [`BaseUrl`](malquery_proto::BaseUrl) takes plain http for. A request built by hand did not
-/// pass there.
+/// Whether [`BaseUrl`] takes plain http for this host. A request built by hand did not pass there.
 fn is_loopback(uri: &Uri) -> bool {
-    let host = uri.host().unwrap_or_default();
-    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback()),
-        None => {
-            host.eq_ignore_ascii_case("localhost")
-                || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
-        }
-    }
+    uri.authority().is_some_and(|authority| format!("http://{authority}").parse::<BaseUrl>().is_ok())
 }
 
 /// The settings of a [`UreqTransport`].
