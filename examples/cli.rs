@@ -1586,6 +1586,37 @@ fn a_recording_that_cannot_be_written_is_refused_before_anything_is_sent() {
 }
 
 #[test]
+fn a_quota_that_is_not_told_is_said_and_one_that_cannot_be_is_not_risked() {
+    let submitted = answer(200, json!({"meta": {"reqid": "r-1"}, "resources": []}));
+    let server = Server::with_answers([answer(200, json!({"meta": {}})), submitted]);
+    let run = server.run(&["multidownload", A, "--check-quota"]);
+    run.json();
+    assert!(
+        run.stderr.contains("warning: the service does not tell how many downloads are left"),
+        "{}",
+        run.stderr
+    );
+    let errors = json!({"meta": {}, "errors": [{"code": 500, "message": "no database"}]});
+    let server = Server::with_answers([answer(200, errors)]);
+    assert!(server.run(&["multidownload", A, "--check-quota"]).error(1).contains("(no database)"));
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[test]
+fn a_proxy_that_cannot_be_read_is_not_passed_over() {
+    let server = Server::with_answers([]);
+    let mut command = command(&["--base-url", &server.base, "quotas"]);
+    let command = command.env("FALCON_CLIENT_ID", "an-id").env("FALCON_CLIENT_SECRET", "s3cret");
+    for name in ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"] {
+        command.env_remove(name);
+    }
+    let run = run(command.env("https_proxy", "ftp://user:p4ssw0rd@host"));
+    assert!(run.error(2).starts_with("error: https_proxy is not the URL of a proxy"), "{}", run.stderr);
+    assert!(!run.stderr.contains("p4ssw0rd"));
+    assert_eq!(server.asked(), [""; 0]);
+}
+
+#[test]
 fn nothing_in_a_document_steers_a_terminal() {
     let family = "a\u{9b}31m\u{7f}\u{85}\u{202e}\u{200b}\u{1b}z\u{e9}";
     let reply = json!({"meta": {}, "resources": [{"sha256": A, "family": family}]});

@@ -38,6 +38,7 @@ const SERVE: &str = "start `malquery serve`, and export the three settings it pr
 fn main() -> ExitCode {
     // Refused input ends here, with 2.
     let cli = Cli::parse();
+    output::show_warnings();
     interrupt::listen();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -126,6 +126,29 @@ pub(crate) fn note(message: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{}", lines.join("\n  "));
 }
 
+/// Shows what the library warns of, and nothing that is for its authors.
+struct Warnings;
+
+impl log::Log for Warnings {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Warn && metadata.target().starts_with("malquery")
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            note(format_args!("warning: {}", record.args()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+pub(crate) fn show_warnings() {
+    if log::set_logger(&Warnings).is_ok() {
+        log::set_max_level(log::LevelFilter::Warn);
+    }
+}
+
 /// Says what went wrong in part.
 pub(crate) fn warn_of_errors(errors: &[ErrorItem]) {
     for error in errors {
