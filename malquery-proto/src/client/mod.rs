@@ -239,9 +239,10 @@ impl<T: Transport, C: Clock> Client<T, C> {
         self
     }
 
-    /// Asks for the quotas before every hunt and multi-download, and refuses what they do not cover, before it is
-    /// sent, with [`FlowError::QuotaShort`]; with [`FlowError::QuotaUnknown`] where errors stand in the place of a quota. It takes a request more, and another client may be faster; but it keeps a month's downloads from
-    /// being half spent on a job that cannot be finished.
+    /// Asks for the quotas before every hunt and multi-download, and refuses what they do not cover before it is sent, with
+    /// [`FlowError::QuotaShort`], or with [`FlowError::QuotaUnknown`] where errors stand in the place of a quota. It takes a
+    /// request more, and another client may be faster; but it keeps a month's downloads from being half spent on a job that
+    /// cannot be finished.
     pub fn check_quota(mut self, check: bool) -> Self {
         self.check_quota = check;
         self

@@ -339,12 +339,11 @@ impl CallFlow {
     #[cfg(all(feature = "client", feature = "fs"))]
     pub(crate) fn broke_off(&mut self, now: Timestamp) -> bool {
         self.started = None;
-        let verdict = self.again(now, None, FlowError::WrongTicket);
-        if let Verdict::Again(time) = verdict {
-            self.pause = time.map(|time| Pause::new(now, time));
-            return true;
-        }
-        false
+        // A token that has expired meanwhile may be renewed as for the first attempt.
+        self.replayed = false;
+        let time = self.next_attempt(now, None);
+        self.pause = time.map(|time| Pause::new(now, time));
+        time.is_some()
     }
 
     /// Takes an attempt back that was not sent after all.
@@ -418,11 +417,16 @@ impl CallFlow {
 
     /// Again after a pause, unless attempts or time are used up.
     fn again(&mut self, now: Timestamp, hint: Option<Timestamp>, error: FlowError) -> Verdict {
-        self.attempts = self.attempts.saturating_add(1);
-        match self.pause_after(now, self.attempts, hint).filter(|time| self.lasts_until(now, *time)) {
+        match self.next_attempt(now, hint) {
             Some(time) => Verdict::Again(Some(time)),
             None => Verdict::Fail(error),
         }
+    }
+
+    /// Counts a failure. Gives the time of the next attempt, if attempts and time allow one.
+    fn next_attempt(&mut self, now: Timestamp, hint: Option<Timestamp>) -> Option<Timestamp> {
+        self.attempts = self.attempts.saturating_add(1);
+        self.pause_after(now, self.attempts, hint).filter(|time| self.lasts_until(now, *time))
     }
 
     /// When to try again after so many failures, whether or not the call has the time for it.
