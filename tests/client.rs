@@ -412,20 +412,6 @@ fn what_was_refused_before_it_was_sent_is_told_from_what_was_not() {
 /// A service whose replies to all but logins are too large by a byte.
 struct TooLarge(Cell<u32>);
 
-/// A service whose list of two results has a long rest, and so much white space between the two.
-struct Long(u64);
-
-impl Transport for Long {
-    type Body = Box<dyn Read>;
-    type Error = Infallible;
-
-    fn execute(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Self::Body>, Infallible> {
-        let gap = || io::repeat(b' ').take(self.0);
-        let (begin, next, end) = (&br#"{"resources": [{}"#[..], &b", {}"[..], &b"]}"[..]);
-        Ok(http::Response::new(Box::new(begin.chain(gap()).chain(next).chain(gap()).chain(end))))
-    }
-}
-
 impl Transport for TooLarge {
     type Body = Box<dyn Read>;
     type Error = Infallible;
@@ -446,23 +432,6 @@ fn a_reply_that_is_too_large_is_not_asked_for_again() {
     assert!(error.to_string().contains("more than 256 MiB; go through it result by result"), "{error}");
     assert!(!error.is_retryable());
     assert_eq!(service.0.get(), 1);
-}
-
-#[test]
-fn a_reply_of_any_length_is_read_result_by_result() {
-    let count = |gap| {
-        let auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-        let client = Client::new(Long(gap), VirtualClock::new(), auth);
-        let mut count = 0;
-        let count_it = |_| {
-            count += 1;
-            ControlFlow::Continue(())
-        };
-        client.each(&GetRequest::new("r-1".parse().unwrap()), count_it).map(|_| count)
-    };
-    assert_eq!(count(MAX_JSON_BODY * 2 / 3).unwrap(), 2);
-    let error = count(MAX_JSON_BODY).unwrap_err();
-    assert_eq!(format!("{error:?}"), "the download broke off: more than 256 MiB came without a result");
 }
 
 #[test]

@@ -449,15 +449,25 @@ impl<T: Transport, C: Clock> Client<T, C> {
     pub fn each<O: JsonOperation>(
         &self,
         operation: &O,
+        each: impl FnMut(O::Resource) -> ControlFlow<()>,
+    ) -> Result<JsonReply<O>, Error> {
+        self.each_within(MAX_JSON_BODY, operation, each)
+    }
+
+    /// The same with no more than so many bytes between two results.
+    fn each_within<O: JsonOperation>(
+        &self,
+        most: u64,
+        operation: &O,
         mut each: impl FnMut(O::Resource) -> ControlFlow<()>,
     ) -> Result<JsonReply<O>, Error> {
         self.guard(operation, operation.cost())?;
         let reply = self.open(&Streamed(operation))?;
         let mut stopped = false;
         let Reply { output: download, status, trace_id, rate_limit } = reply;
-        let left = Cell::new(MAX_JSON_BODY);
+        let left = Cell::new(most);
         let read = read_each(Bounded { body: download, left: &left }, |result| {
-            left.set(MAX_JSON_BODY);
+            left.set(most);
             let step = each(result);
             stopped = step.is_break();
             step
@@ -796,7 +806,7 @@ impl<R: Read> Read for Bounded<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.body.read(buffer)?;
         let Some(left) = self.left.get().checked_sub(count as u64) else {
-            return Err(io::Error::other("more than 256 MiB came without a result"));
+            return Err(io::Error::other("more came without a result than is read"));
         };
         self.left.set(left);
         Ok(count)
@@ -828,5 +838,56 @@ impl<B> Payload<B> {
             Self::Bytes(_) => None,
             Self::Stream(body) => Some(body),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::str::FromStr;
+
+    use super::*;
+    use crate::cloud::Cloud;
+    use crate::oauth2::BearerToken;
+
+    /// A service that answers everything with these bytes, and a clock that stands still.
+    struct Always(Vec<u8>);
+
+    impl Transport for &Always {
+        type Body = io::Cursor<Vec<u8>>;
+        type Error = Infallible;
+
+        fn execute(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Self::Body>, Infallible> {
+            Ok(http::Response::new(io::Cursor::new(self.0.clone())))
+        }
+    }
+
+    impl Clock for Always {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_millis(0)
+        }
+
+        fn sleep_until(&self, _: Timestamp) {}
+    }
+
+    #[test]
+    fn a_reply_of_any_length_is_read_result_by_result_if_there_are_results() {
+        let count = |results: usize, gap: usize| {
+            let list = vec![format!("{}{{}}", " ".repeat(gap)); results].join(",");
+            let service = Always(format!(r#"{{"resources": [{list}]}}"#).into_bytes());
+            let auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+            let client = Client::new(&service, Always(Vec::new()), auth);
+            let mut count = 0;
+            let id = RequestId::from_str("r-1").unwrap();
+            // More than is read from the body at once.
+            let read = client.each_within(200_000, &GetRequest::new(id), |_| {
+                count += 1;
+                ControlFlow::Continue(())
+            });
+            read.map(|_| count)
+        };
+        assert_eq!(count(20, 100_000).unwrap(), 20);
+        let error = count(2, 300_000).unwrap_err();
+        assert_eq!(format!("{error:?}"), "the download broke off: more came without a result than is read");
     }
 }
