@@ -69,8 +69,8 @@
 //! - A body as `json`, `text` or, of a request, `form` if it is that, else as `base64`. A reply of more than 64 KiB lies in a
 //!   file, in the folder beside the cassette that has its name with `.bodies` behind. While it is recorded it is in memory.
 //!   `query_time` of a reply is 0, since it is another each time.
-//! - A sample or an archive as it came. **It is malware**, so the files are readable by their owner alone. Record from a
-//!   stand-in, or do not commit it.
+//! - A sample or an archive as it came, also with the ids that stand in it. **It is malware**, so the files are readable by
+//!   their owner alone. Record from a stand-in, or do not commit it.
 //! - A body that was not read to its end, or broke, as what was read of it and `truncate_after`.
 //! - An error of the transport as the `error` that is the same to a client; one that is none of them is refused.
 //! - Equal exchanges in a row once, with `times`. Trace ids do not count for that.

@@ -55,6 +55,8 @@ const TRACE_ID: &str = "x-cs-traceid";
 const QUERY_TIME: &str = "query_time";
 const SERVICE_IDS: [&str; 3] = ["trace_id", "reqid", "request_id"];
 const USER_IDS: [&str; 2] = ["user_id", "user_uuid"];
+/// What an id is called that was found where it should not be.
+const SERVICE_ID: &str = "id of the service";
 
 /// What is no secret in a reply of `/oauth2`, where everything else is one.
 const HARMLESS: [&str; 13] = [
@@ -459,7 +461,7 @@ impl Redaction {
         let values = self.secrets.iter().map(|(value, what)| (value.as_slice(), *what));
         let (part_of_names, others) = values
             .filter(|(value, _)| value.len() >= MIN_SECRET)
-            .chain(ids.map(|id| (id.as_bytes(), "id of the service")))
+            .chain(ids.map(|id| (id.as_bytes(), SERVICE_ID)))
             .partition(|(value, _)| is_part_of_name(&value.to_ascii_lowercase()));
         self.needles = [part_of_names, others].map(Needles::new);
     }
@@ -639,14 +641,15 @@ impl Redaction {
         self.search(bytes, true)
     }
 
-    /// The same for a sample, which may be hostile: what is escaped too often in it is passed over.
+    /// The same for a sample, which may be hostile and is kept to the byte: what is escaped too often in it is passed
+    /// over, and so are ids, which could not be replaced.
     pub(crate) fn scan_sample(&self, bytes: &[u8]) -> Result<(), Leak> {
         self.search(bytes, false)
     }
 
-    /// The same for what was scanned before in its parts, which are not decoded again.
+    /// The same for what was scanned before in its parts, which are not decoded again, and may be samples.
     pub(crate) fn scan_layout(&self, bytes: &[u8]) -> Result<(), Leak> {
-        self.search_in(bytes, 0, true)
+        self.search_in(bytes, 0, false)
     }
 
     fn search(&self, bytes: &[u8], is_strict: bool) -> Result<(), Leak> {
@@ -877,10 +880,10 @@ impl Needles {
         self.plain.what.is_empty()
     }
 
-    fn find(&self, bytes: &[u8]) -> Result<(), Leak> {
-        let found = self.plain.find(bytes).or_else(|| {
+    fn find(&self, bytes: &[u8], ids: bool) -> Result<(), Leak> {
+        let found = self.plain.find(bytes, ids).or_else(|| {
             let flat = || bytes.iter().copied().filter(|byte| *byte != b'-').collect::<Vec<_>>();
-            if self.undashed.what.is_empty() { None } else { self.undashed.find(&flat()) }
+            if self.undashed.what.is_empty() { None } else { self.undashed.find(&flat(), ids) }
         });
         found.map_or(Ok(()), |what| Err(Leak { what, is_found: true }))
     }
@@ -899,9 +902,13 @@ impl Searcher {
         Self { finder: AhoCorasick::builder().ascii_case_insensitive(true).build(values).ok(), what }
     }
 
-    fn find(&self, bytes: &[u8]) -> Option<&'static str> {
+    /// The first of them, or the first that is no id.
+    fn find(&self, bytes: &[u8], ids: bool) -> Option<&'static str> {
+        let what = |found: aho_corasick::Match| self.what[found.pattern().as_usize()];
         match &self.finder {
-            Some(finder) => finder.find(bytes).map(|found| self.what[found.pattern().as_usize()]),
+            Some(finder) if ids => finder.find(bytes).map(what),
+            // A secret may begin within an id.
+            Some(finder) => finder.find_overlapping_iter(bytes).map(what).find(|what| *what != SERVICE_ID),
             // It could not be made, so nobody knows.
             None => self.what.first().copied(),
         }
@@ -929,7 +936,7 @@ fn look(
     last: Option<usize>,
     budget: &mut Budget,
 ) -> Result<(), Leak> {
-    needles.find(bytes)?;
+    needles.find(bytes, budget.is_strict)?;
     if layers == 0 {
         return Ok(());
     }

@@ -4,10 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Component, Path, PathBuf};
+use std::slice;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, Method, StatusCode, Uri, header};
 use malquery_proto::operation::{ResponseHead, Retry};
 use url::form_urlencoded;
 
@@ -61,7 +62,6 @@ struct Written {
     files: Vec<(String, Vec<u8>)>,
     /// Bytes that stand in the file as base64.
     hidden: Vec<Vec<u8>>,
-    is_sample: bool,
 }
 
 impl Recording {
@@ -80,7 +80,6 @@ impl Recording {
         let mut redaction = Redaction::default();
         let read: Vec<_> =
             exchanges.into_iter().map(|exchange| Read::new(exchange, &mut redaction)).collect();
-        let holds_samples = read.iter().any(|read| read.exact && !matches!(read.got, Content::Empty));
         let kept_text = Json::array(kept.iter().cloned()).to_string();
         redaction.assign(&kept_text);
 
@@ -111,11 +110,12 @@ impl Recording {
         };
         for json in kept {
             let id = json.get("id").and_then(Json::as_str).unwrap_or_default();
-            redaction.scan(json.to_string().as_bytes()).map_err(|found| leak(id, found))?;
-        }
-        for name in files_of(kept) {
-            let bytes = fs::read(path.with_file_name(&name)).map_err(|error| format!("{name}: {error}"))?;
-            redaction.scan(&bytes).map_err(|found| leak(&name, found))?;
+            scan(&redaction, json).map_err(|found| leak(id, found))?;
+            for name in files_of(slice::from_ref(json)) {
+                let bytes =
+                    fs::read(path.with_file_name(&name)).map_err(|error| format!("{name}: {error}"))?;
+                scan_body(&redaction, json, &bytes).map_err(|found| leak(&name, found))?;
+            }
         }
         let mut interactions = kept.to_vec();
         let mut files = Vec::new();
@@ -125,20 +125,15 @@ impl Recording {
             {
                 members.push(("times".into(), Json::number(written.times)));
             }
-            let json = written.json.to_string();
-            // A sample may be hostile, and is as it is.
-            let scan = |bytes: &[u8]| {
-                if written.is_sample { redaction.scan_sample(bytes) } else { redaction.scan(bytes) }
-            };
-            let beside = written.files.iter().map(|(_, bytes)| bytes.as_slice());
-            for bytes in
-                [json.as_bytes()].into_iter().chain(written.hidden.iter().map(Vec::as_slice)).chain(beside)
-            {
-                scan(bytes).map_err(|found| leak(&written.id, found))?;
+            scan(&redaction, &written.json).map_err(|found| leak(&written.id, found))?;
+            let beside = written.files.iter().map(|(_, bytes)| bytes);
+            for bytes in written.hidden.iter().chain(beside) {
+                scan_body(&redaction, &written.json, bytes).map_err(|found| leak(&written.id, found))?;
             }
             interactions.push(written.json);
             files.extend(written.files);
         }
+        let holds_samples = interactions.iter().any(is_sample);
         let text = document(&interactions);
         // What stands before them is of this crate.
         let (_, recorded) = text.split_once(INTERACTIONS).unwrap_or(("", &text));
@@ -222,6 +217,44 @@ impl Recording {
     }
 }
 
+/// Looks for what must not be in an interaction. Only a sample is as it is; what stands around it is of the service.
+fn scan(redaction: &Redaction, interaction: &Json) -> Result<(), Leak> {
+    if is_sample(interaction) {
+        let headers = interaction.get("response").and_then(|response| response.get("headers"));
+        for json in interaction.get("request").into_iter().chain(headers) {
+            redaction.scan(json.to_string().as_bytes())?;
+        }
+    }
+    scan_body(redaction, interaction, interaction.to_string().as_bytes())
+}
+
+/// The same for a body of it that stands elsewhere, or as base64.
+fn scan_body(redaction: &Redaction, interaction: &Json, bytes: &[u8]) -> Result<(), Leak> {
+    if is_sample(interaction) { redaction.scan_sample(bytes) } else { redaction.scan(bytes) }
+}
+
+/// Whether an interaction, just recorded or read again, has a sample.
+fn is_sample(interaction: &Json) -> bool {
+    let uri = interaction.get("request").and_then(|request| request.get("uri")).and_then(Json::as_str);
+    let reply = interaction.get("response");
+    let status = match reply.and_then(|reply| reply.get("status")).map(|status| &status.value) {
+        Some(Value::Number(digits)) => digits.parse().ok(),
+        _ => None,
+    };
+    let has_body = reply.is_some_and(|reply| reply.get("body").is_some());
+    match (uri.and_then(|uri| uri.parse::<Uri>().ok()), status) {
+        (Some(uri), Some(status)) => has_body && gives_samples(&uri, status),
+        _ => false,
+    }
+}
+
+/// Whether this reply is a sample or an archive, which is kept to the byte, whatever it says it is.
+fn gives_samples(uri: &Uri, status: StatusCode) -> bool {
+    let path = matching::below_base(uri.path());
+    let samples = ["/malquery/entities/download-files/", "/malquery/entities/samples-fetch/"];
+    status.is_success() && samples.iter().any(|sample| path.starts_with(sample))
+}
+
 /// The interactions of a cassette that was read before, as they are written.
 pub(crate) fn interactions(text: &str) -> Vec<Json> {
     let json = Json::parse(text).ok();
@@ -285,9 +318,7 @@ impl Read {
         redaction.see_request(&exchange.uri, &exchange.headers, &sent);
         let (mut got, mut exact) = (Content::Empty, false);
         if let Outcome::Reply { status, headers, body, .. } = &exchange.outcome {
-            let path = matching::below_base(exchange.uri.path());
-            let sample = ["/malquery/entities/download-files/", "/malquery/entities/samples-fetch/"];
-            exact = status.is_success() && sample.iter().any(|sample| path.starts_with(sample));
+            exact = gives_samples(&exchange.uri, *status);
             let side = Side::of_reply(exchange.uri.path(), *status);
             got = Content::read(headers, body, side, exact);
             redaction.see_reply(side, headers, &got);
@@ -312,7 +343,6 @@ impl Read {
             times: 1,
             files: vec![],
             hidden: vec![],
-            is_sample: exact,
         };
         if redact::link_gives_secret(&redaction.uri(&exchange.uri)) {
             return Err("the path or the query of a request gives a value to the name of a secret, and only fields of a query \

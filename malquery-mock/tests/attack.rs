@@ -32,6 +32,11 @@ fn login(secret: &str) -> (Sent, Got) {
     (request("POST", "/oauth2/token", &headers, form), json_answer(200, &json!({})))
 }
 
+fn b64(text: &str) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(text)
+}
+
 /// Nothing was written, or nothing of the secret.
 fn assert_clean(sent: Sent, got: Got) {
     let what = format!("{sent:?} {got:?}");
@@ -283,15 +288,73 @@ fn a_sample_is_not_changed_and_is_for_its_owner_alone() {
     let id = "6b1e2cd4-a6c1-4df0-98b3-7e0d4ad3c8f1";
     let uri = "/malquery/entities/download-files/v1?ids=2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
     let sample = |body: &str| answer(200, &[("x-cs-traceid", id)], body);
-    record(&[(get(uri), sample(&format!("# {id}")))]).unwrap_err();
     let (_folder, path) = folder();
-    let (transport, guard) = begin(&path, Mode::Record, Service(|_: &Sent| Ok(sample("harmless"))));
+    let private = || {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    };
+    // The id is replaced in the header, and stays in the sample, which would be another without it.
+    let body = format!("# {id}");
+    let (transport, guard) = begin(&path, Mode::Record, Service(|_: &Sent| Ok(sample(&body))));
     take(&transport, get(uri)).unwrap();
     guard.close().unwrap();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    private();
+    let recorded = fs::read_to_string(&path).unwrap();
+    assert_eq!(recorded.matches(id).count(), 1, "{recorded}");
+    assert!(recorded.contains(&format!("\"text\": \"{body}\"")), "{recorded}");
+
+    let (transport, guard) = begin(&path, Mode::Append, Service(|_: &Sent| Ok(text("x"))));
+    take(&transport, get("/malquery/aggregates/quotas/v1")).unwrap();
+    guard.close().unwrap();
+    private();
+    // The id is still looked for where it can be replaced, and a secret everywhere.
+    let about = |note: String| js(json!({"meta": {"reqid": id}, "note": note}).to_string());
+    let secret = "S3cretOfTheUser0123456789";
+    let base64 = b64(id);
+    record(&[(get(uri), sample(id)), (get(&format!("/x/{id}")), text("x"))]).unwrap_err();
+    record(&[(get(uri), sample(id)), (get("/x"), about(base64.clone()))]).unwrap_err();
+    record(&[(get(&format!("{uri},{base64}")), sample(id))]).unwrap_err();
+    record(&[login(secret), (get(uri), sample(&format!("{id} {secret}")))]).unwrap_err();
+}
+
+#[test]
+fn a_reply_of_json_in_the_place_of_an_archive_is_kept_to_the_byte() {
+    let id = "6b1e2cd4-a6c1-4df0-98b3-7e0d4ad3c8f1";
+    let trace = "5a1e2cd4-a6c1-4df0-98b3-7e0d4ad3c8f2";
+    let body = format!(r#"{{ "meta": {{"trace_id": "{trace}", "reqid": "{id}"}} }}"#);
+    let uri = format!("/malquery/entities/samples-fetch/v1?ids={id}");
+    let (_folder, path) = folder();
+    for mode in [Mode::Record, Mode::Replay] {
+        let headers = [("content-type", "application/json"), ("x-cs-traceid", trace)];
+        let (transport, guard) =
+            begin(&path, mode, Service(|_: &Sent| Ok(answer(202, &headers, body.as_str()))));
+        assert_eq!(take(&transport, get(&uri)).unwrap(), (202, body.clone().into_bytes(), false));
+        guard.close().unwrap();
+    }
+}
+
+#[test]
+fn what_holds_a_hostile_sample_can_be_appended_to() {
+    let uri = "/malquery/entities/download-files/v1?ids=2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    let escaped = |count| format!("%{}", "25".repeat(count));
+    for body in [escaped(1000), format!("{}\0", escaped(1000)), escaped(50_000)] {
+        let (_folder, path) = folder();
+        for (mode, uri) in [(Mode::Record, uri), (Mode::Append, "/y")] {
+            let service = Service(|request: &Sent| {
+                Ok(match request.uri().path() {
+                    "/oauth2/token" => json_answer(200, &json!({})),
+                    "/y" => text("x"),
+                    _ => text(body.as_str()),
+                })
+            });
+            let (transport, guard) = begin(&path, mode, service);
+            take(&transport, login("a-secret-0123456").0).unwrap();
+            take(&transport, get(uri)).unwrap();
+            guard.close().unwrap();
+        }
     }
 }
 
