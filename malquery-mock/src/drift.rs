@@ -10,7 +10,7 @@ use crate::json::{Json, Value};
 use crate::matching::Seen;
 use crate::play::Interaction;
 use crate::record::{End, Exchange, Outcome};
-use crate::redact::Redaction;
+use crate::redact::{Redaction, each_id, in_notation_of, plain_id};
 use crate::reply::Answer;
 use crate::session::is_for_tokens;
 
@@ -94,8 +94,8 @@ impl Shape {
 /// Compares what came with what is recorded: statuses, and the shape of JSON. Values, and how often a job is polled,
 /// do not count.
 pub(crate) fn find(cassette: &Cassette, exchanges: Vec<Exchange>) -> Vec<String> {
-    // The jobs are others than the recorded ones.
-    let mut jobs: HashMap<String, String> = HashMap::new();
+    // The jobs are others than the recorded ones. Each with its id here and there, by what all notations of that have.
+    let mut jobs: HashMap<String, (String, String)> = HashMap::new();
     let mut found = Vec::new();
     let mut count = vec![0; cassette.interactions.len()];
     let mut redaction = Redaction::default();
@@ -104,7 +104,10 @@ pub(crate) fn find(cassette: &Cassette, exchanges: Vec<Exchange>) -> Vec<String>
     }
     redaction.assign("");
     let tokens_alone = exchanges.iter().all(|exchange| is_for_tokens(exchange.uri.path()));
-    let recorded = cassette.interactions.iter().any(|interaction| !interaction.is_for_tokens());
+    // To get a token and to give it back is all that some do.
+    let recorded = cassette.interactions.iter().any(|interaction| {
+        !interaction.expected.as_ref().is_some_and(|expected| is_for_tokens(&expected.path))
+    });
     if (exchanges.is_empty() || tokens_alone && recorded) && !cassette.interactions.is_empty() {
         found.push("nothing was sent, so nothing could be compared".into());
     }
@@ -129,7 +132,7 @@ pub(crate) fn find(cassette: &Cassette, exchanges: Vec<Exchange>) -> Vec<String>
                 if let (Some(recorded), Some(live)) = (recorded_body(interaction), live_body(&exchange))
                     && let (Some(recorded), Some(live)) = (job(&recorded), job(&live))
                 {
-                    jobs.insert(live, recorded);
+                    jobs.insert(plain_id(&live), (live, recorded));
                 }
                 found.extend(drift.into_iter().map(|line| format!("{}: {line}", interaction.label)));
             }
@@ -147,15 +150,18 @@ pub(crate) fn find(cassette: &Cassette, exchanges: Vec<Exchange>) -> Vec<String>
 }
 
 /// The request as it would be of the recorded job.
-fn recorded_request(exchange: &Exchange, jobs: &HashMap<String, String>) -> Request<Vec<u8>> {
+fn recorded_request(exchange: &Exchange, jobs: &HashMap<String, (String, String)>) -> Request<Vec<u8>> {
     let mut request = Request::new(exchange.body.clone());
     *request.method_mut() = exchange.method.clone();
     *request.headers_mut() = exchange.headers.clone();
     let query = exchange.uri.query().unwrap_or_default();
     let pairs: Vec<_> = form_urlencoded::parse(query.as_bytes())
         .map(|(name, value)| {
-            let value = jobs.get(&*value).cloned().unwrap_or_else(|| value.into_owned());
-            (name.into_owned(), value)
+            let other = |id: &str| {
+                let (live, recorded) = jobs.get(&plain_id(id))?;
+                Some(if id == live { recorded.clone() } else { in_notation_of(id, recorded) })
+            };
+            (name.into_owned(), each_id(&value, other))
         })
         .collect();
     let mut uri = exchange.uri.path().to_owned();

@@ -9,7 +9,9 @@ use http::{HeaderMap, Method, StatusCode, Uri, header};
 use malquery_proto::client::TransportError;
 use malquery_proto::flow::SendFailure;
 
+use crate::json::Json;
 use crate::play::MockError;
+use crate::redact;
 use crate::reply::Fault;
 
 /// The exchanges in the order of their requests. Clones share it, also among threads.
@@ -104,6 +106,24 @@ impl Log {
             exchange.outcome = outcome;
         }
         Some(result.map(|response| response.map(|inner| Recorded { inner, log: self.clone(), index })))
+    }
+
+    /// Whether a request is for a job that a reply in it began.
+    pub(crate) fn began(&self, uri: &Uri) -> bool {
+        let ids: Vec<_> = redact::job_ids(uri).map(|id| redact::plain_id(&id)).collect();
+        let state = self.lock();
+        // All that begins a job is sent so.
+        let mut submitted = state.exchanges.iter().filter(|exchange| exchange.method == Method::POST);
+        !ids.is_empty()
+            && submitted.any(|exchange| {
+                let Outcome::Reply { body, .. } = &exchange.outcome else { return false };
+                let reply = std::str::from_utf8(body).ok().and_then(|text| Json::parse(text).ok());
+                let id = reply.as_ref().and_then(|reply| reply.get("meta")?.get("reqid")?.as_str());
+                id.is_some_and(|id| {
+                    let mut parts = [id].into_iter().chain(id.split(','));
+                    parts.any(|part| ids.contains(&redact::plain_id(part)))
+                })
+            })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

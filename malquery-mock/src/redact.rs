@@ -1,7 +1,7 @@
 //! What must not get into a file: found, replaced, and looked for again in what is to be written.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use base64::Engine;
@@ -170,7 +170,8 @@ pub(crate) struct Redaction {
     secrets: BTreeMap<Vec<u8>, &'static str>,
     /// In the order in which they came, and whether the program brought them along.
     found: Vec<(String, bool)>,
-    ids: HashMap<String, String>,
+    /// In a fixed order, since in a text those that are alike are replaced by the pseudonym of the first.
+    ids: BTreeMap<String, String>,
     /// What to replace in replies, and by what.
     replacer: Option<(AhoCorasick, Vec<String>)>,
     /// What must not be in the file: what is a part of our own words, and the rest.
@@ -415,24 +416,37 @@ impl Redaction {
 
     /// Gives every id its pseudonym. `taken` is a text whose pseudonyms are not given again.
     pub(crate) fn assign(&mut self, taken: &str) {
-        // What is a pseudonym already stays.
+        // Before a run there may be the end of an escape, as in `\n` and `%2C`.
+        let taken: HashSet<&str> =
+            runs(taken).flat_map(|run| (0..3).filter_map(|start| run.get(start..))).collect();
+        let is_taken = |id: &str| pseudonym::is_id(id) && runs(id).all(|run| taken.contains(run));
+        let mut known = HashSet::new();
+        let found = std::mem::take(&mut self.found).into_iter().filter(|(id, _)| known.insert(id.clone()));
+        // What is a pseudonym already stays, unless the service gave it to something else before.
         let (kept, found): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.found).into_iter().partition(|(id, _)| pseudonym::is_numbered(id));
+            found.partition(|(id, brought)| pseudonym::is_numbered(id) && (*brought || !is_taken(id)));
         let kept: BTreeSet<_> = kept.into_iter().map(|(id, _)| id).collect();
+        // Of the ids that the service made up, by what is the same in all their notations.
+        let mut numbered: HashMap<String, String> =
+            kept.iter().map(|id| (plain_id(id), id.clone())).collect();
         let mut number = 1;
         for (id, brought) in found {
-            if self.ids.contains_key(&id) {
+            // Then it is no id, but a list of them.
+            if id.contains(',') && id.split(',').any(|part| self.ids.contains_key(part)) {
                 continue;
             }
-            let other = if brought {
+            let other = if let Some(other) = numbered.get(&plain_id(&id)) {
+                in_notation_of(&id, other)
+            } else if brought {
                 pseudonym::hashed(&id)
             } else {
                 let mut candidate = pseudonym::numbered(&id, number);
-                while pseudonym::is_id(&id) && (taken.contains(&candidate) || kept.contains(&candidate)) {
+                while is_taken(&candidate) || kept.contains(&candidate) {
                     number += 1;
                     candidate = pseudonym::numbered(&id, number);
                 }
                 number += 1;
+                numbered.insert(plain_id(&id), candidate.clone());
                 candidate
             };
             self.ids.insert(id, other);
@@ -446,7 +460,14 @@ impl Redaction {
             .chain(self.ids.iter().filter(|(id, _)| is_told_apart(id)).map(|(a, b)| (a.clone(), b.clone())))
             .flat_map(|(value, other)| {
                 let flat = undashed(value.as_bytes()).and_then(|flat| String::from_utf8(flat).ok());
-                let flat = flat.filter(|flat| *flat != value).map(|flat| (flat, other.clone()));
+                let flat = flat.filter(|flat| *flat != value).map(|flat| {
+                    let other = if self.ids.contains_key(&value) {
+                        in_notation_of(&flat, &other)
+                    } else {
+                        other.clone()
+                    };
+                    (flat, other)
+                });
                 [Some((value, other)), flat].into_iter().flatten()
             })
             .unzip();
@@ -457,7 +478,8 @@ impl Redaction {
             .build(values);
         self.replacer = replacer.ok().map(|replacer| (replacer, others));
 
-        let ids = self.ids.keys().filter(|id| is_told_apart(id));
+        // What is a pseudonym of another in the same file tells nothing.
+        let ids = self.ids.keys().filter(|id| is_told_apart(id) && !pseudonym::is_numbered(id));
         let values = self.secrets.iter().map(|(value, what)| (value.as_slice(), *what));
         let (part_of_names, others) = values
             .filter(|(value, _)| value.len() >= MIN_SECRET)
@@ -502,11 +524,7 @@ impl Redaction {
             .map(|(name, value)| {
                 let value = match secret_name(name) {
                     Some(secret) => format!("[{secret}]"),
-                    None if is_job && name == "ids" => {
-                        let ids: Vec<_> =
-                            value.split(',').map(|id| self.ids.get(id).map_or(id, |id| id)).collect();
-                        ids.join(",")
-                    }
+                    None if is_job && name == "ids" => each_id(value, |id| self.ids.get(id).cloned()),
                     None => value.clone(),
                 };
                 (name.clone(), value)
@@ -712,8 +730,38 @@ impl<'a> Link<'a> {
     }
 }
 
+/// The runs of letters and digits in a text.
+fn runs(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|run| !run.is_empty())
+}
+
+/// What is the same in all notations of an id: those of hexadecimal digits are also written in capitals and without dashes.
+pub(crate) fn plain_id(id: &str) -> String {
+    match undashed(id.as_bytes()) {
+        Some(digits) => String::from_utf8_lossy(&digits).to_ascii_lowercase(),
+        None => id.to_owned(),
+    }
+}
+
+/// The pseudonym of an id in this notation of it: with dashes where that has them.
+pub(crate) fn in_notation_of(id: &str, pseudonym: &str) -> String {
+    if plain_id(id).len() != plain_id(pseudonym).len() || undashed(id.as_bytes()).is_none() {
+        return pseudonym.to_owned();
+    }
+    let mut digits = pseudonym.chars().filter(|c| *c != '-');
+    id.chars().map(|c| if c == '-' { c } else { digits.next().unwrap_or('0') }).collect()
+}
+
+/// Replaces a value of `ids`: one id, which may have commas in it, or else several with commas between.
+pub(crate) fn each_id(value: &str, other: impl Fn(&str) -> Option<String>) -> String {
+    other(value).unwrap_or_else(|| {
+        let ids: Vec<_> = value.split(',').map(|id| other(id).unwrap_or_else(|| id.to_owned())).collect();
+        ids.join(",")
+    })
+}
+
 /// The ids of jobs in a URI. Other operations take hashes of samples.
-fn job_ids(uri: &Uri) -> impl Iterator<Item = String> {
+pub(crate) fn job_ids(uri: &Uri) -> impl Iterator<Item = String> {
     let path = matching::below_base(uri.path());
     let jobs = ["/malquery/entities/requests/", "/malquery/entities/samples-fetch/"];
     let query = if jobs.iter().any(|job| path.starts_with(job)) { uri.query() } else { None };

@@ -2,6 +2,7 @@
 
 mod recorder;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,6 +22,7 @@ use recorder::{
     take,
 };
 use serde_json::{Value, json};
+use url::form_urlencoded;
 
 const TRACE: &str = "6b1e2cd4-a6c1-4df0-98b3-7e0d4ad3c8f1";
 const JOB: &str = "0e1f6ea1-7c1d-6ea1-5f4f-a1b2c3d4e5f6";
@@ -114,6 +116,150 @@ fn an_id_that_the_program_brings_along_is_recognised() {
     let stands_for_it = reply["meta"]["reqid"].as_str().unwrap();
     assert!(text.contains(&format!("?ids={stands_for_it}")), "{text}");
     guard.finish();
+}
+
+/// A job from its submission to its samples, for a program that writes the id it is given in a notation of its own.
+fn job_of(path: &Path, mode: Mode, id: &str, notation: &dyn Fn(&str) -> String) -> Result<(), String> {
+    let service = Service(|request: &Sent| {
+        Ok(match request.uri().path() {
+            "/malquery/queries/hunt/v1" => json_answer(200, &json!({"meta": {"reqid": id}})),
+            "/malquery/entities/requests/v1" => json_answer(
+                200,
+                &json!({"meta": {"reqid": id, "status": "done"}, "errors": [{"message": format!("of {id}")}]}),
+            ),
+            _ => answer(200, &[("content-type", "text/plain")], "harmless"),
+        })
+    });
+    let (transport, guard) = begin(path, mode, service);
+    let (_, reply, _) = take(&transport, submission("a")).unwrap();
+    let ids = form_urlencoded::Serializer::new(String::new())
+        .append_pair("ids", &notation(&reqid(&reply)))
+        .finish();
+    for path in ["/malquery/entities/requests/v1", "/malquery/entities/samples-fetch/v1"] {
+        // What has no match is told again at the end.
+        let _ = take(&transport, get(&format!("{path}?{ids}")));
+    }
+    guard.close().map_err(|error| error.to_string())
+}
+
+fn submission(rule: &str) -> Sent {
+    let headers = [("content-type", "application/json")];
+    request("POST", "/malquery/queries/hunt/v1", &headers, json!({"yara_rule": rule}).to_string())
+}
+
+fn reqid(reply: &[u8]) -> String {
+    let reply: Value = serde_json::from_slice(reply).unwrap();
+    reply["meta"]["reqid"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_job_of_any_id_plays_again_and_has_not_drifted() {
+    let same = |id: &str| id.to_owned();
+    let (upper, lower) = (|id: &str| id.to_uppercase(), |id: &str| id.to_lowercase());
+    let undashed = |id: &str| id.replace('-', "");
+    let capitals = JOB.to_uppercase();
+    for (id, notation) in [
+        (JOB, &same as &dyn Fn(&str) -> String),
+        (JOB, &upper),
+        (JOB, &undashed),
+        (&capitals, &lower),
+        (&capitals, &undashed),
+        ("abcdef12,abcdef34", &same),
+        ("job,6b1e2cd4a6c14df098b37e0d4ad3c8f1", &same),
+        ("a", &same),
+        ("12345678", &same),
+        ("00000000-0000-4000-8000-000000000001", &same),
+        ("AbCdEfGh+/=%&?#", &same),
+        ("\"quoted-12345678\\", &same),
+        ("日本語日本語日本語日本語1", &same),
+        ("[client_id_1]", &same),
+        ("https://host/path/12345678", &same),
+    ] {
+        let (_folder, path) = folder();
+        for mode in [Mode::Record, Mode::Replay, Mode::Verify] {
+            job_of(&path, mode, id, notation).unwrap_or_else(|error| panic!("{id}: {error}"));
+        }
+        let other = id.replace('1', "3");
+        job_of(&path, Mode::Verify, &other, notation).unwrap_or_else(|error| panic!("{id}: {error}"));
+    }
+}
+
+#[test]
+fn an_id_in_two_notations_has_the_same_pseudonym_in_each_recording() {
+    let capitals = TRACE.to_uppercase();
+    let flat = TRACE.replace('-', "");
+    let reply = json!({"meta": {"reqid": TRACE}, "note": format!("{TRACE} or {capitals} or {flat}")});
+    let uri = format!("/malquery/entities/requests/v1?ids={capitals}");
+    let recorded = || record(&[(get(&uri), json_answer(200, &reply))]).unwrap();
+    let first = recorded();
+    for _ in 0..20 {
+        assert_eq!(recorded(), first);
+    }
+    let text = record(&[(get("/x"), json_answer(200, &reply))]).unwrap();
+    let note = "00000000-0000-4000-8000-000000000001 or 00000000-0000-4000-8000-000000000001 or 00000000000040008000000000000001";
+    assert!(text.contains(note), "{text}");
+}
+
+#[test]
+fn an_id_of_the_program_with_a_comma_is_recognised() {
+    let uri = "/malquery/entities/requests/v1?ids=abcdef12,abcdef34";
+    let (_folder, path) = folder();
+    for mode in [Mode::Record, Mode::Replay] {
+        let service =
+            Service(|_: &Sent| Ok(json_answer(200, &json!({"meta": {"reqid": "abcdef12,abcdef34"}}))));
+        let (transport, guard) = begin(&path, mode, service);
+        take(&transport, get(uri)).unwrap();
+        guard.close().unwrap();
+    }
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(!text.contains("abcdef12") && !text.contains("abcdef34"), "{text}");
+}
+
+#[test]
+fn users_with_short_names_stay_apart() {
+    let users: Vec<_> = ('a'..='z').map(|name| json!({"userid": name.to_string()})).collect();
+    let users = [users, vec![json!({"user_id": "1"}), json!({"user_id": "12"})]].concat();
+    let text = record(&[(get("/x"), json_answer(200, &json!({"resources": users})))]).unwrap();
+    let cassette: Value = serde_json::from_str(&text).unwrap();
+    let found = cassette.pointer("/interactions/0/response/body/json/resources").unwrap().as_array().unwrap();
+    let pseudonyms: BTreeSet<_> =
+        found.iter().map(|user| user.as_object().unwrap().values().next().unwrap().to_string()).collect();
+    assert_eq!(pseudonyms.len(), users.len(), "{text}");
+}
+
+#[test]
+fn a_job_that_is_appended_is_none_of_the_cassette() {
+    // A stand-in numbers its jobs, and begins anew in each process.
+    for id in ["00000000-0000-4000-8000-000000000001", "12345678", "00000001,00000002", "7"] {
+        let (_folder, path) = folder();
+        let job = |mode, rule: &str, found: &str| {
+            let service = Service(|request: &Sent| {
+                Ok(match request.uri().path() {
+                    "/malquery/queries/hunt/v1" => json_answer(200, &json!({"meta": {"reqid": id}})),
+                    _ => json_answer(200, &json!({"meta": {"status": "done"}, "resources": [found]})),
+                })
+            });
+            let (transport, guard) = begin(&path, mode, service);
+            let (_, reply, _) = take(&transport, submission(rule)).unwrap();
+            let ids =
+                form_urlencoded::Serializer::new(String::new()).append_pair("ids", &reqid(&reply)).finish();
+            let (_, reply, _) =
+                take(&transport, get(&format!("/malquery/entities/requests/v1?{ids}"))).unwrap();
+            assert!(String::from_utf8_lossy(&reply).contains(found), "{id}");
+            guard
+        };
+        job(Mode::Record, "a", "old").finish();
+        job(Mode::Append, "b", "fresh").finish();
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.matches("\"fresh\"").count(), 1, "{text}");
+        // What was recorded is still known as itself, and one that is long enough has a pseudonym of its own.
+        let is_long = id.len() >= 8;
+        if is_long {
+            job(Mode::Replay, "b", "fresh").close().unwrap_err();
+        }
+        job(Mode::Append, "a", "old").finish();
+        assert_eq!(fs::read_to_string(&path).unwrap(), text);
+    }
 }
 
 // Secrets.
@@ -1223,6 +1369,53 @@ fn a_comparison_that_compares_nothing_is_told() {
         let error = run(Mode::Verify, recorded, false).unwrap_err();
         assert!(error.contains("nothing was sent, so nothing could be compared"), "{error}");
     }
+}
+
+#[test]
+fn a_comparison_knows_the_jobs_of_a_request_for_several() {
+    for ids in ["ids={a}&ids={b}", "ids={a},{b}", "ids={a}%2C{b}"] {
+        let (_folder, path) = folder();
+        for (mode, first) in [(Mode::Record, '1'), (Mode::Replay, '1'), (Mode::Verify, '3')] {
+            let jobs = Mutex::new(0);
+            let service = Service(|request: &Sent| {
+                Ok(match request.uri().path() {
+                    "/malquery/queries/hunt/v1" => {
+                        *jobs.lock().unwrap() += 1;
+                        let id = format!("{first}1111111-2222-6ea1-5f4f-a0000000000{}", jobs.lock().unwrap());
+                        json_answer(200, &json!({"meta": {"reqid": id}}))
+                    }
+                    _ => json_answer(200, &json!({"meta": {"status": "done"}})),
+                })
+            });
+            let (transport, guard) = begin(&path, mode, service);
+            let [a, b] = ["a", "b"].map(|rule| reqid(&take(&transport, submission(rule)).unwrap().1));
+            let ids = ids.replace("{a}", &a).replace("{b}", &b);
+            take(&transport, get(&format!("/malquery/entities/requests/v1?{ids}"))).unwrap();
+            guard.close().unwrap_or_else(|error| panic!("{ids}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn a_comparison_of_what_only_gets_a_token_and_gives_it_back_is_one() {
+    let (_folder, path) = folder();
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let token = || request("POST", "/oauth2/token", &form, "client_secret=a-secret-0123456");
+    let revoke = || request("POST", "/oauth2/revoke", &form, "token=abcdefgh-1234");
+    let run = |mode, requests: &[Sent]| {
+        let (transport, guard) = begin(&path, mode, Service(|_: &Sent| Ok(json_answer(200, &json!({})))));
+        for request in requests {
+            take(&transport, request.clone()).unwrap();
+        }
+        guard.close().map_err(|error| error.to_string())
+    };
+    for mode in [Mode::Record, Mode::Replay, Mode::Verify] {
+        run(mode, &[token(), revoke()]).unwrap();
+    }
+    // Of what does more it compares nothing.
+    run(Mode::Record, &[token(), get("/x"), revoke()]).unwrap();
+    let error = run(Mode::Verify, &[token(), revoke()]).unwrap_err();
+    assert!(error.contains("nothing was sent"), "{error}");
 }
 
 // Any exchange.
