@@ -44,6 +44,8 @@ pub(crate) struct Seen<'a> {
     request: &'a http::Request<Vec<u8>>,
     query: Pairs,
     scheme: Option<String>,
+    /// What stands in a cassette for the ids of the query.
+    hashed: OnceCell<Vec<String>>,
     json: OnceCell<Option<Json>>,
 }
 
@@ -62,8 +64,22 @@ const MATCHERS: [(&str, u32, Matcher); 5] = [
 ];
 
 impl Expected {
+    /// Whether no matcher refuses. It is asked of each interaction for each request, so it gives no reasons.
     pub(crate) fn matches(&self, seen: &Seen<'_>) -> bool {
-        MATCHERS.iter().all(|(_, _, matcher)| matcher(self, seen).is_ok())
+        let sent = seen.request.body();
+        self.method == *seen.request.method()
+            && below_base(&self.path) == below_base(seen.request.uri().path())
+            && self.scheme.as_ref().is_none_or(|scheme| *scheme == seen.scheme)
+            && same_pairs(&self.query, &seen.query, false, |at| seen.hashed(at).into())
+            && match &self.body {
+                Body::Empty => sent.is_empty(),
+                Body::Json(expected) => seen.json().is_some_and(|json| expected.agrees(json)),
+                Body::Form(expected) => {
+                    let sent: Pairs = form_urlencoded::parse(sent).into_owned().collect();
+                    same_pairs(expected, &sent, true, |at| hashed(&sent[at].1).into())
+                }
+                Body::Bytes(expected) => **expected == **sent,
+            }
     }
 
     /// What each matcher says.
@@ -149,8 +165,14 @@ impl<'a> Seen<'a> {
             request,
             query: form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
             scheme: request.headers().get(AUTHORIZATION).map(|value| scheme(value.as_bytes())),
+            hashed: OnceCell::new(),
             json: OnceCell::new(),
         }
+    }
+
+    /// What stands in a cassette for the ids in a pair of the query.
+    fn hashed(&self, at: usize) -> &str {
+        &self.hashed.get_or_init(|| self.query.iter().map(|(_, value)| hashed(value)).collect())[at]
     }
 
     fn json(&self) -> Option<&Json> {
@@ -210,27 +232,61 @@ fn equal<T: PartialEq + ToString>(recorded: &T, sent: &T) -> Result<(), Refusal>
     Err(vec![format!("{} in the cassette, {} in the request", recorded.to_string(), sent.to_string())])
 }
 
+/// What stands in a cassette for the ids of jobs that the program brought along.
+fn hashed(ids: &str) -> String {
+    ids.split(',')
+        .map(|id| if pseudonym::is_id(id) { pseudonym::hashed(id) } else { id.to_owned() })
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+/// Whether a recorded value is the one that was sent, or stands for it.
+fn same_value<'a>(
+    name: &str,
+    recorded: &str,
+    sent: &str,
+    placeholders: bool,
+    hashed: impl FnOnce() -> Cow<'a, str>,
+) -> bool {
+    recorded == sent
+        || (is_placeholder(recorded) && (placeholders || is_secret_field(name)))
+        || (name == "ids" && recorded == hashed())
+}
+
+/// Whether [`pairs`] has nothing to say; `hashed` gives what stands for one of those that were sent.
+fn same_pairs<'a>(
+    recorded: &Pairs,
+    sent: &Pairs,
+    placeholders: bool,
+    hashed: impl Fn(usize) -> Cow<'a, str>,
+) -> bool {
+    // Those of one name keep their order.
+    let by_name = |pairs: &Pairs| {
+        let mut order: Vec<usize> = (0..pairs.len()).collect();
+        order.sort_by_key(|at| &pairs[*at].0);
+        order
+    };
+    recorded.len() == sent.len()
+        && by_name(recorded).into_iter().zip(by_name(sent)).all(|(a, b)| {
+            let ((name, recorded), (other, sent)) = (&recorded[a], &sent[b]);
+            name == other && same_value(name, recorded, sent, placeholders, || hashed(b))
+        })
+}
+
 /// Compares pairs, whatever the order of different names.
 fn pairs(recorded: &Pairs, sent: &Pairs, placeholders: bool) -> Result<(), Refusal> {
     let names: BTreeSet<&str> = recorded.iter().chain(sent).map(|(name, _)| name.as_str()).collect();
     let mut reasons = Vec::new();
-    let hashed = |ids: &str| {
-        ids.split(',')
-            .map(|id| if pseudonym::is_id(id) { pseudonym::hashed(id) } else { id.to_owned() })
-            .collect::<Vec<_>>()
-            .join(",")
-    };
     for name in names {
         let of = |pairs: &'_ Pairs| -> Vec<String> {
             pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect()
         };
         let (recorded, sent) = (of(recorded), of(sent));
         let same = recorded.len() == sent.len()
-            && recorded.iter().zip(&sent).all(|(a, b)| {
-                a == b
-                    || (is_placeholder(a) && (placeholders || is_secret_field(name)))
-                    || (name == "ids" && *a == hashed(b))
-            });
+            && recorded
+                .iter()
+                .zip(&sent)
+                .all(|(a, b)| same_value(name, a, b, placeholders, || hashed(b).into()));
         if !same && recorded.len() == sent.len() && is_secret_field(name) {
             reasons.push(format!("{name}: the values differ, and are not shown"));
         } else if !same {
@@ -255,7 +311,34 @@ fn pairs(recorded: &Pairs, sent: &Pairs, placeholders: bool) -> Result<(), Refus
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn any_pairs() -> impl Strategy<Value = Pairs> {
+        let name = prop::sample::select(vec!["a", "ids", "token"]);
+        let value = prop::sample::select(vec!["", "x", "[token]", "x,12345678", "12345678"]);
+        prop::collection::vec((name.prop_map(String::from), value.prop_map(String::from)), 0..4)
+    }
+
+    proptest! {
+        #[test]
+        fn what_matches_is_refused_by_no_matcher(
+            recorded in any_pairs(),
+            sent in prop_oneof![any_pairs().prop_map(Some), Just(None)],
+            hash in any::<bool>(),
+            placeholders in any::<bool>(),
+        ) {
+            let sent = sent.unwrap_or_else(|| recorded.clone());
+            let hash = |(name, value): (String, String)| {
+                let value = if hash && name == "ids" { hashed(&value) } else { value };
+                (name, value)
+            };
+            let recorded: Pairs = recorded.into_iter().map(hash).collect();
+            let same = same_pairs(&recorded, &sent, placeholders, |at| hashed(&sent[at].1).into());
+            prop_assert_eq!(same, pairs(&recorded, &sent, placeholders).is_ok());
+        }
+    }
 
     #[test]
     fn a_prefix_of_the_base_url_does_not_count() {

@@ -168,17 +168,14 @@ impl Mock {
             return Ok(token());
         }
         let mut state = self.state();
-        let mut last = None;
-        for (index, interaction) in cassette.interactions.iter().enumerate() {
-            if interaction.matches(seen) {
-                if state.played[index] < interaction.times {
-                    state.played[index] += 1;
-                    return Ok(interaction.answer.clone());
-                }
-                last = Some(interaction);
+        for (interaction, played) in cassette.interactions.iter().zip(&mut state.played) {
+            // Those that are used up are most of them in the end.
+            if *played < interaction.times && interaction.matches(seen) {
+                *played += 1;
+                return Ok(interaction.answer.clone());
             }
         }
-        match last {
+        match cassette.interactions.iter().rfind(|interaction| interaction.matches(seen)) {
             Some(interaction) if interaction.repeat_last || interaction.any_number => {
                 Ok(interaction.answer.clone())
             }
