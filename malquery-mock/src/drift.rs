@@ -1,5 +1,6 @@
 //! Where a live service has moved away from a cassette.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use http::Request;
@@ -15,7 +16,7 @@ use crate::reply::Answer;
 use crate::session::is_for_tokens;
 
 /// What a JSON document is made of. The items of an array count as one.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Shape {
     /// How many values it was made from.
     count: usize,
@@ -97,6 +98,8 @@ pub(crate) fn find(cassette: &Cassette, exchanges: Vec<Exchange>) -> Vec<String>
     // The jobs are others than the recorded ones. Each with its id here and there, by what all notations of that have.
     let mut jobs: HashMap<String, (String, String)> = HashMap::new();
     let mut found = Vec::new();
+    // Of each body that was recorded, made once, and only for what is asked for.
+    let shapes: Vec<OnceCell<Option<Shape>>> = vec![OnceCell::new(); cassette.interactions.len()];
     let mut count = vec![0; cassette.interactions.len()];
     let mut redaction = Redaction::default();
     for exchange in &exchanges {
@@ -117,11 +120,17 @@ pub(crate) fn find(cassette: &Cassette, exchanges: Vec<Exchange>) -> Vec<String>
         if cassette.tokens && seen.is_token_request() {
             continue;
         }
+        let live = live_body(&exchange);
+        let live_shape = live.as_ref().map(Shape::of);
         let candidates =
             cassette.interactions.iter().enumerate().filter(|(_, interaction)| interaction.matches(&seen));
         let closest = candidates
             .map(|(index, interaction)| {
-                (drift(interaction, &exchange, &redaction), count[index] >= interaction.times, index)
+                let recorded =
+                    shapes[index].get_or_init(|| recorded_body(interaction).as_ref().map(Shape::of));
+                let drift =
+                    drift(interaction, &exchange, [recorded, &live_shape].map(Option::as_ref), &redaction);
+                (drift, count[index] >= interaction.times, index)
             })
             .min_by_key(|(drift, used, index)| (drift.len(), *used, *index));
         match closest {
@@ -129,8 +138,8 @@ pub(crate) fn find(cassette: &Cassette, exchanges: Vec<Exchange>) -> Vec<String>
             Some((drift, _, index)) => {
                 let interaction = &cassette.interactions[index];
                 count[index] += 1;
-                if let (Some(recorded), Some(live)) = (recorded_body(interaction), live_body(&exchange))
-                    && let (Some(recorded), Some(live)) = (job(&recorded), job(&live))
+                if let Some(live) = live.as_ref().and_then(job)
+                    && let Some(recorded) = recorded_body(interaction).as_ref().and_then(job)
                 {
                     jobs.insert(plain_id(&live), (live, recorded));
                 }
@@ -173,7 +182,12 @@ fn recorded_request(exchange: &Exchange, jobs: &HashMap<String, (String, String)
     request
 }
 
-fn drift(interaction: &Interaction, exchange: &Exchange, redaction: &Redaction) -> Vec<String> {
+fn drift(
+    interaction: &Interaction,
+    exchange: &Exchange,
+    shapes: [Option<&Shape>; 2],
+    redaction: &Redaction,
+) -> Vec<String> {
     match (&interaction.answer, &exchange.outcome) {
         (_, Outcome::Pending) => Vec::new(),
         (Answer::Fault(_), Outcome::Failed { .. }) => Vec::new(),
@@ -192,10 +206,10 @@ fn drift(interaction: &Interaction, exchange: &Exchange, redaction: &Redaction) 
         }
         (Answer::Response { .. }, Outcome::Reply { .. }) => {
             let mut out = Vec::new();
-            match (recorded_body(interaction), live_body(exchange)) {
-                (Some(recorded), Some(live)) => Shape::of(&recorded).drift(&Shape::of(&live), "", &mut out),
-                (Some(_), None) if is_whole(exchange) => out.push("JSON in the cassette, none live".into()),
-                (None, Some(_)) if !breaks_off(interaction) => {
+            match shapes {
+                [Some(recorded), Some(live)] => recorded.drift(live, "", &mut out),
+                [Some(_), None] if is_whole(exchange) => out.push("JSON in the cassette, none live".into()),
+                [None, Some(_)] if !breaks_off(interaction) => {
                     out.push("no JSON in the cassette, JSON live".into())
                 }
                 _ => {}
