@@ -400,12 +400,29 @@ fn interaction(mut at: At<'_>) -> Result<Interaction> {
     })
 }
 
+/// Why a request can be in no cassette.
+pub(crate) fn unfit(method: &Method, uri: &Uri) -> Option<&'static str> {
+    if !is_method(method) {
+        return Some("the method of a request in a cassette has no small letters, so it was not sent");
+    }
+    (!has_path(uri)).then_some("a request in a cassette has a path that begins with /, so it was not sent")
+}
+
+/// Methods are told apart by case, and small letters are slips of the pen.
+fn is_method(method: &Method) -> bool {
+    !method.as_str().bytes().any(|byte| byte.is_ascii_lowercase())
+}
+
+fn has_path(uri: &Uri) -> bool {
+    uri.path().starts_with('/')
+}
+
 fn request(at: &At<'_>) -> Result<Expected> {
     at.only(&["method", "uri", "headers", "body"])?;
     let method = at.need("method")?;
     let known = Method::from_bytes(method.string()?.as_bytes())
         .ok()
-        .filter(|method| method.as_str().bytes().all(|byte| byte.is_ascii_uppercase()))
+        .filter(is_method)
         .ok_or_else(|| method.error("this is not a method such as GET or POST"))?;
     let uri = at.need("uri")?;
     let refuse = |why: &str| uri.error(format!("this is not a URI such as https://host/path?query: {why}"));
@@ -414,7 +431,7 @@ fn request(at: &At<'_>) -> Result<Expected> {
     }
     let parsed: Uri =
         uri.string()?.parse().map_err(|error: http::uri::InvalidUri| refuse(&error.to_string()))?;
-    if !parsed.path().starts_with('/') {
+    if !has_path(&parsed) {
         return Err(refuse("it has no path"));
     }
     let scheme = match at.get("headers")? {

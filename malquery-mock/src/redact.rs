@@ -9,6 +9,7 @@ use base64::alphabet;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use malquery_proto::Cloud;
 use url::form_urlencoded;
 
 use crate::json::{self, Json, Value};
@@ -213,7 +214,7 @@ impl Redaction {
         for (name, value) in headers {
             if *name == header::SET_COOKIE {
                 let pair = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-                // Shorter ones are consents and regions.
+                // Shorter ones are consents.
                 if split_once(pair, b'=').is_none_or(|(_, value)| value.len() >= MIN_REPLACED) {
                     self.cookie(pair);
                 }
@@ -378,6 +379,10 @@ impl Redaction {
     fn cookie(&mut self, value: &[u8]) {
         for pair in value.split(|byte| *byte == b';') {
             let value = split_once(pair, b'=').map_or(pair, |(_, value)| value).trim_ascii();
+            // Where the service is, which it says elsewhere, too.
+            if std::str::from_utf8(value).is_ok_and(|value| value.parse::<Cloud>().is_ok()) {
+                continue;
+            }
             self.secret(value, "cookie");
             if let Cow::Owned(value) = percent(value, false) {
                 self.secret(&value, "cookie");
@@ -716,7 +721,9 @@ impl<'a> Link<'a> {
     fn new(text: &'a str) -> Self {
         let (text, fragment) = text.split_once('#').unwrap_or((text, ""));
         let (text, query) = text.split_once('?').unwrap_or((text, ""));
-        let host = text.find("//").map_or(text.len(), |at| at + 2);
+        // Two slashes within a path are no more than that.
+        let start = if text.starts_with("//") { Some(2) } else { text.find("://").map(|at| at + 3) };
+        let host = start.unwrap_or(text.len());
         let path = text[host..].find('/').map_or(text.len(), |at| host + at);
         let user = text[host..path].rfind('@').map(|at| host + at);
         let after = user.map_or(host, |user| user + 1);
@@ -789,6 +796,8 @@ pub(crate) fn link_gives_secret(link: &str) -> bool {
     let path = [link.before, link.after].concat();
     let pairs = [link.query, link.fragment].map(|pairs| form_urlencoded::parse(pairs.as_bytes()));
     text_gives_secret(&path)
+        // Within a path there may be a URL without its scheme.
+        || text_gives_secret(&path.replace("//", "://"))
         || pairs.into_iter().flatten().any(|(name, value)| {
             text_gives_secret(&name) || secret_name(&name).is_none() && value_gives_secret(&value)
         })

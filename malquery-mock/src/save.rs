@@ -198,6 +198,7 @@ impl Recording {
                 // They are of no use alone, and it is told what went wrong.
                 let _ = fs::remove_file(path);
             }
+            remove_empty(folder, &self.path);
             return result;
         }
         self.remove_orphans(folder, &former.unwrap_or_default());
@@ -213,7 +214,15 @@ impl Recording {
             // It does no harm where it cannot be removed.
             let _ = fs::remove_file(folder.join(name));
         }
-        let _ = fs::remove_dir(folder.join(own));
+        remove_empty(folder, &self.path);
+    }
+}
+
+/// Removes the folder for bodies, if there is nothing in it.
+fn remove_empty(folder: &Path, cassette: &Path) {
+    if let Ok(bodies) = body_folder(cassette) {
+        // Else it is used, or not there.
+        let _ = fs::remove_dir(folder.join(bodies));
     }
 }
 
@@ -278,14 +287,25 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
-    let bodies = folder.join(body_folder(path).map_err(io::Error::other)?);
-    if bodies.exists() && !bodies.is_dir() {
-        return Err(io::Error::new(
-            io::ErrorKind::NotADirectory,
-            format!("{} is no folder", bodies.display()),
-        ));
-    }
+    let bodies = body_folder(path).map_err(io::Error::other)?;
     fs::create_dir_all(folder)?;
+    let bodies = folder.join(bodies);
+    let refuse = |why: &str| {
+        let why = format!("{} {why}", bodies.display());
+        Err(io::Error::new(io::ErrorKind::NotADirectory, why))
+    };
+    match fs::symlink_metadata(&bodies) {
+        // It may be a link that leads nowhere.
+        Ok(_) if !bodies.is_dir() => return refuse("is no folder"),
+        // What lies elsewhere is not read as a part of the cassette.
+        Ok(_) if !bodies.canonicalize()?.starts_with(folder.canonicalize()?) => {
+            return refuse("leads out of the folder of the cassette");
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(io::Error::new(error.kind(), format!("{}: {error}", bodies.display())));
+        }
+        _ => {}
+    }
     staged(folder, b"", false).map(drop)
 }
 

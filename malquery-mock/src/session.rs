@@ -12,7 +12,7 @@ use malquery_proto::client::TransportError;
 use malquery_proto::flow::{Auth, SendFailure};
 use malquery_proto::{BaseUrl, Client, Clock, Cloud, Credentials, Timestamp, Transport};
 
-use crate::cassette::{Cassette, CassetteError};
+use crate::cassette::{self, Cassette, CassetteError};
 use crate::clock::VirtualClock;
 use crate::drift;
 use crate::json::Json;
@@ -336,6 +336,14 @@ impl<T: Transport> Transport for SessionTransport<T> {
             }
             // The cassette has it, so it is not added; but a real token takes a real reply.
             written = false;
+        }
+        if let (Some(log), Some(why)) = (log, cassette::unfit(request.method(), request.uri())) {
+            // It is noted, so that it is told again at the end.
+            let refuse = |_| Err::<http::Response<T::Body>, _>(MockError::Unmatched(why.into()));
+            return match log.pass(request, written, refuse).ok_or_else(ended)? {
+                Ok(response) => Ok(response.map(|body| SessionBody(Inner::Recorded(body)))),
+                Err(error) => Err(SessionError::Mock(error)),
+            };
         }
         let result = match log {
             Some(log) => log

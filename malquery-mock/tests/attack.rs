@@ -4,6 +4,7 @@ mod recorder;
 
 use std::fs;
 use std::io::{self, Read};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -277,10 +278,116 @@ fn a_form_that_is_a_reply_plays_as_it_came() {
 fn what_cannot_be_written_is_found_out_before_anything_is_sent() {
     let (folder, path) = folder();
     fs::write(folder.path().join("test.json.bodies"), "a file").unwrap();
-    for path in [path, folder.path().join("new/.."), "".into()] {
+    let long = folder.path().join(format!("{}.json", "n".repeat(245)));
+    for path in [path, folder.path().join("new/.."), "".into(), long] {
         let begun = Session::new(&path).mode(Mode::Record).transport(nothing);
         assert!(begun.is_err(), "{}", path.display());
     }
+}
+
+#[cfg(unix)]
+#[test]
+fn bodies_do_not_lie_where_they_would_not_be_read() {
+    use std::os::unix::fs::symlink;
+    let (folder, path) = folder();
+    let bodies = folder.path().join("test.json.bodies");
+    let elsewhere = tempfile::TempDir::new().unwrap();
+    for target in [elsewhere.path(), Path::new("nowhere")] {
+        symlink(target, &bodies).unwrap();
+        assert!(Session::new(&path).mode(Mode::Record).transport(nothing).is_err(), "{}", target.display());
+        fs::remove_file(&bodies).unwrap();
+    }
+    fs::create_dir(folder.path().join("other")).unwrap();
+    symlink("other", &bodies).unwrap();
+    for mode in [Mode::Record, Mode::Replay] {
+        let service = Service(|_: &Sent| Ok(answer(200, &[], vec![1; 70_000])));
+        let (transport, guard) = begin(&path, mode, service);
+        assert_eq!(take(&transport, get("/x")).unwrap().1.len(), 70_000);
+        guard.close().unwrap();
+    }
+}
+
+#[test]
+fn nothing_is_left_of_a_recording_that_cannot_be_written() {
+    let (folder, path) = folder();
+    let service = Service(|_: &Sent| {
+        fs::create_dir(&path).unwrap();
+        Ok(answer(200, &[], vec![1; 70_000]))
+    });
+    let (transport, guard) = begin(&path, Mode::Record, service);
+    take(&transport, get("/x")).unwrap();
+    guard.close().unwrap_err();
+    let left: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["test.json"]);
+}
+
+#[test]
+fn a_request_that_no_cassette_can_hold_is_not_sent_and_told_at_the_end() {
+    for sent in [request("get", "/x", &[], ""), request("OPTIONS", "*", &[], "")] {
+        let (_folder, path) = folder();
+        let service = Service(|sent: &Sent| {
+            assert_eq!(sent.uri().path(), "/a");
+            Ok(text("x"))
+        });
+        let (transport, guard) = begin(&path, Mode::Record, service);
+        take(&transport, get("/a")).unwrap();
+        transport.execute(sent).unwrap_err();
+        let error = guard.close().unwrap_err().to_string();
+        assert!(error.contains("so it was not sent"), "{error}");
+        assert!(!path.exists());
+    }
+    for method in ["GET", "HEAD", "OPTIONS", "PATCH", "M-SEARCH"] {
+        let (_folder, path) = folder();
+        for mode in [Mode::Record, Mode::Replay] {
+            let (transport, guard) = begin(&path, mode, Service(|_: &Sent| Ok(text(""))));
+            take(&transport, request(method, "/x", &[], "")).unwrap();
+            guard.close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_location_with_an_at_sign_plays_as_it_came() {
+    for location in [
+        "/redirect//user@host/x",
+        "/a?next=//user@host/x",
+        "https://host/x//y@z",
+        "/a/b@c",
+        "//host/x@y",
+        "https://h/x?a=b;c=d&e",
+        "/x?a=%41&b=+",
+        "?x",
+        "#y",
+        "../z",
+    ] {
+        let (_folder, path) = folder();
+        for mode in [Mode::Record, Mode::Replay] {
+            let service = Service(|_: &Sent| Ok(answer(302, &[("location", location)], "")));
+            let (transport, guard) = begin(&path, mode, service);
+            let reply = transport.execute(get("/x")).unwrap();
+            assert_eq!(reply.headers()["location"], location);
+            guard.close().unwrap();
+        }
+    }
+    for location in ["//user@host/x", "https://user@host/x", "/redirect/https://user@host/x"] {
+        let got = answer(302, &[("location", location)], "");
+        let text = record(&[(get("/x"), got)]).unwrap();
+        assert!(!text.contains("user"), "{text}");
+    }
+    record(&[(get("/x"), answer(302, &[("location", "/redirect//user:abc@host/x")], ""))]).unwrap_err();
+}
+
+#[test]
+fn what_says_where_the_service_is_and_what_it_allows_is_no_secret() {
+    let headers = [
+        ("set-cookie", "region=us-gov-1; Path=/"),
+        ("access-control-allow-credentials", "for-some-1"),
+        ("content-type", "text/plain"),
+        ("x-cs-region", "us-gov-1"),
+    ];
+    let text = record(&[(get("/x"), answer(200, &headers, "for-some-1 in us-gov-1"))]).unwrap();
+    assert!(text.contains(r#"["x-cs-region", "us-gov-1"]"#), "{text}");
+    assert!(text.contains(r#""text": "for-some-1 in us-gov-1""#), "{text}");
 }
 
 #[test]
