@@ -1,6 +1,7 @@
 //! What must not get into a file: found, replaced, and looked for again in what is to be written.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use aho_corasick::{AhoCorasick, MatchKind};
@@ -175,6 +176,8 @@ pub(crate) struct Redaction {
     ids: BTreeMap<String, String>,
     /// What to replace in replies, and by what.
     replacer: Option<(AhoCorasick, Vec<String>)>,
+    /// What is not to be shown, made when it is asked for.
+    hider: OnceCell<Option<(AhoCorasick, usize)>>,
     /// What must not be in the file: what is a part of our own words, and the rest.
     needles: [Needles; 2],
 }
@@ -398,6 +401,7 @@ impl Redaction {
         if value.is_empty() || placeholder || is_word {
             return;
         }
+        self.hider = OnceCell::new();
         self.secrets.entry(value.to_vec()).or_insert(what);
         // What a JWT says of the customer, and its signature, are not for others either.
         let belongs = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
@@ -608,19 +612,21 @@ impl Redaction {
 
     /// A text that is to be shown, without secrets.
     pub(crate) fn hide(&self, text: &str) -> String {
-        let secrets = self.secrets.keys().filter(|value| value.len() >= MIN_REPLACED);
-        if self.secrets.is_empty() {
-            return text.to_owned();
-        }
-        let secrets: Vec<_> =
-            secrets.filter_map(|value| std::str::from_utf8(value).ok()).flat_map(notations).collect();
-        let finder = AhoCorasick::builder()
-            .ascii_case_insensitive(true)
-            .match_kind(MatchKind::LeftmostLongest)
-            .build(&secrets);
-        match finder {
-            Ok(finder) => finder.replace_all(text, &vec![REDACTED; secrets.len()]),
-            Err(_) => REDACTED.into(),
+        let hider = self.hider.get_or_init(|| {
+            let secrets = self.secrets.keys().filter(|value| value.len() >= MIN_REPLACED);
+            let secrets: Vec<_> =
+                secrets.filter_map(|value| std::str::from_utf8(value).ok()).flat_map(notations).collect();
+            let finder = AhoCorasick::builder()
+                .ascii_case_insensitive(true)
+                .match_kind(MatchKind::LeftmostLongest)
+                .build(&secrets);
+            finder.ok().map(|finder| (finder, secrets.len()))
+        });
+        match hider {
+            _ if self.secrets.is_empty() => text.to_owned(),
+            Some((finder, _)) if !finder.is_match(text) => text.to_owned(),
+            Some((finder, count)) => finder.replace_all(text, &vec![REDACTED; *count]),
+            None => REDACTED.into(),
         }
     }
 
@@ -1357,6 +1363,24 @@ mod tests {
         for secret in ["p4ss[token]w0rd", "abc%5Bcookie%5Ddef", "a\"token\"b"] {
             assert!(knowing(secret).scan(format!("rule {secret}").as_bytes()).is_err(), "{secret}");
         }
+    }
+
+    #[test]
+    fn a_secret_that_comes_later_is_hidden_too() {
+        let mut redaction = knowing("a-secret-0123456");
+        let text = "a-secret-0123456, b-secret-0123456";
+        assert_eq!(redaction.hide(text), "[redacted], b-secret-0123456");
+        redaction.secret(b"b-secret-0123456", "client_secret");
+        assert_eq!(redaction.hide(text), "[redacted], [redacted]");
+        assert_eq!(Redaction::default().hide(text), text);
+    }
+
+    #[test]
+    fn a_word_is_judged_by_its_beginning() {
+        // So that a text of one word with `bearer` in it ever again is read in good time.
+        let long = "a".repeat(1023);
+        assert!(secret::is_token(&format!("{long}1{long}")) && !secret::is_token(&format!("{long}a1")));
+        assert!(!secret::is_token(&format!("{}é1", &long[..1022])) && secret::is_token("abcdefg1é"));
     }
 
     #[test]

@@ -41,6 +41,8 @@ const SEARCHES: [&str; 4] = ["yara_rule", "yara_rules", "pattern", "patterns"];
 
 /// Fewer characters after `Bearer` are a word.
 const MIN_TOKEN: usize = 8;
+/// Characters that a word is judged by: texts may be one word, with `bearer` in it a thousand times.
+const MAX_JUDGED: usize = 1024;
 /// Capitals in the midst of a word without digits that make it none.
 const MIN_HUMPS: usize = 3;
 /// Bytes of the longest placeholder.
@@ -176,7 +178,9 @@ fn value_of(rest: &str) -> Option<(&str, bool)> {
 
 /// Whether it begins with what is no word.
 pub(crate) fn is_token(text: &str) -> bool {
-    let end = text.find(|c: char| !c.is_ascii_alphanumeric() && !"-._~+/=".contains(c)).unwrap_or(text.len());
+    let mut bytes = text.bytes().take(MAX_JUDGED);
+    let end = bytes.position(|byte| !byte.is_ascii_alphanumeric() && !b"-._~+/=".contains(&byte));
+    let end = end.unwrap_or(text.len().min(MAX_JUDGED));
     let word = text[..end].trim_end_matches('.');
     let humps = word
         .as_bytes()
