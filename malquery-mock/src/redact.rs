@@ -1366,6 +1366,38 @@ mod tests {
     }
 
     #[test]
+    fn three_encodings_within_each_other_are_undone_and_no_more() {
+        let redaction = knowing("p4ss/w+rd");
+        let hex = |text: String| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let mut text = "p4ss/w+rd".to_owned();
+        for layers in 1..5 {
+            text = hex(text);
+            assert_eq!(redaction.scan(text.as_bytes()).is_err(), layers < 4, "{layers}");
+        }
+    }
+
+    #[test]
+    fn base64_is_decoded_with_more_behind_it_and_in_lines() {
+        let redaction = knowing("p4ss/w+rd");
+        for more in ["", "A", "AB", "ABC"] {
+            let text = STANDARD_NO_PAD.encode("p4ss/w+rd") + more;
+            assert!(redaction.scan(text.as_bytes()).is_err(), "{text}");
+        }
+        assert_eq!(*joined(b"abcd\\nef\\r\\ngh\nij kl"), *b"abcdefghijkl");
+    }
+
+    #[test]
+    fn only_a_jwt_is_looked_for_in_its_parts() {
+        for (secret, text) in [
+            ("head.abcdefgh.ijklmnop", "abcdefgh"),
+            ("head.some words and more.other words and more", "some words and more"),
+        ] {
+            assert!(knowing(secret).scan(text.as_bytes()).is_ok(), "{secret}");
+        }
+        assert!(knowing("head.abcdefghijklmnop.abcdefghijklmnop").scan(b"abcdefghijklmnop").is_err());
+    }
+
+    #[test]
     fn a_secret_that_comes_later_is_hidden_too() {
         let mut redaction = knowing("a-secret-0123456");
         let text = "a-secret-0123456, b-secret-0123456";

@@ -855,6 +855,82 @@ fn ids_of_users_get_pseudonyms_wherever_they_come_again() {
 }
 
 #[test]
+fn an_id_that_may_be_a_word_is_replaced_only_where_it_is_an_id() {
+    let job = js(json!({"meta": {"reqid": "inprogress", "status": "inprogress"}}).to_string());
+    let body = json!({"reqid": "inprogress"}).to_string();
+    let asked = request("POST", "/x?ids=inprogress", &[("content-type", "application/json")], body.as_str());
+    let poll = get("/malquery/entities/requests/v1?ids=inprogress");
+    let text = record(&[(get("/a"), job.clone()), (poll, job), (asked, text("inprogress"))]).unwrap();
+    // In the body of a request, in a query that is not of a job, as a status, twice, and in a text.
+    assert_eq!(text.matches("inprogress").count(), 5, "{text}");
+    assert_eq!(text.matches(r#""status": "inprogress""#).count(), 2, "{text}");
+    assert_eq!(text.matches("0000000001").count(), 3, "{text}");
+}
+
+#[test]
+fn an_id_of_zeros_is_that_of_nobody() {
+    let nobody = "00000000-0000-0000-0000-000000000000";
+    let reply = json!({"trace_id": "abcdef12", "errors": [{"trace_id": nobody}]});
+    let text = record(&[(get("/x"), js(reply.to_string()))]).unwrap();
+    assert!(!text.contains("abcdef12") && text.contains(nobody), "{text}");
+}
+
+#[test]
+fn a_body_is_json_if_it_says_so_or_looks_like_it_and_says_nothing_else() {
+    let kind = |headers: &[(&str, &str)], body: &str| {
+        let text = record(&[(get("/x"), answer(200, headers, body))]).unwrap();
+        let cassette: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let body = cassette.pointer("/interactions/0/response/body").unwrap().as_object().unwrap();
+        body.keys().next().unwrap().clone()
+    };
+    let media = |media| [("content-type", media)];
+    assert_eq!(kind(&[], r#"{"a": 1}"#), "json");
+    assert_eq!(kind(&media("text/plain"), " [1]"), "json");
+    assert_eq!(kind(&media("application/problem+json"), "12"), "json");
+    assert_eq!(kind(&media("text/plain"), "12"), "text");
+    assert_eq!(kind(&media("application/octet-stream"), r#"{"a": 1}"#), "text");
+}
+
+#[test]
+fn what_has_the_name_of_a_secret_is_known_even_if_it_may_be_a_word() {
+    let reply = js(json!({"client_secret": "opensesame"}).to_string());
+    let recorded = record(&[(get("/x"), reply), (get("/y"), text("say opensesame"))]).unwrap();
+    assert!(recorded.contains("say [client_secret]"), "{recorded}");
+    // Of a token nothing is known, so what may be a word is left.
+    let reply = json!({"access_token": "abcdefgh-1234", "state": "pending!", "note": "opensesameopensesame"});
+    let token = (request("POST", "/oauth2/token", &[], ""), js(reply.to_string()));
+    let recorded = record(&[token, (get("/y"), text("pending! opensesameopensesame"))]).unwrap();
+    assert!(recorded.contains("pending! [token]"), "{recorded}");
+    // A placeholder is no value, whatever the name.
+    let recorded = record(&[login("[my_secret]"), (get("/y"), text("say [my_secret]"))]).unwrap();
+    assert!(recorded.contains("say [my_secret]"), "{recorded}");
+    // A secret is replaced as it stands in JSON, whatever comes behind it.
+    let recorded =
+        record(&[login(r#"open"sesame\1"#), (get("/y"), text(r#"{"say open\"sesame\\1 now"#))]).unwrap();
+    assert!(recorded.contains("say [client_secret] now"), "{recorded}");
+}
+
+#[test]
+fn a_location_is_searched_as_a_link() {
+    let jwt = "eyJhbGciOiJSUzI1NiJ9%2EeyJjaWQiOiJ0aGUtY3VzdG9tZXIifQ%2Ec2lnbmF0dXJl";
+    let error =
+        record(&[(get("/x"), answer(302, &[("location", &format!("/y?state={jwt}"))], ""))]).unwrap_err();
+    assert!(error.contains("the header location"), "{error}");
+}
+
+#[test]
+fn polls_are_equal_whatever_the_traces_of_their_errors() {
+    let poll = |trace: &str| {
+        (get("/x"), js(json!({"errors": [{"trace_id": trace, "code": 1}, {"code": 2}]}).to_string()))
+    };
+    let text = record(&[poll("6b1e2cd4-a6c1-4df0"), poll("7c1e2cd4-a6c1-4df0")]).unwrap();
+    assert!(text.contains("\"times\": 2"), "{text}");
+    let other = (get("/x"), js(json!({"errors": [{"code": 1}, {"code": 3}]}).to_string()));
+    let text = record(&[poll("6b1e2cd4-a6c1-4df0"), other]).unwrap();
+    assert!(!text.contains("times"), "{text}");
+}
+
+#[test]
 fn a_transcript_shows_a_rule_whatever_words_are_in_it() {
     let rule = "rule thief { strings: $a = \"access_token=abc12345\" condition: $a }";
     let body = json!({"yara_rule": rule}).to_string();

@@ -5,9 +5,9 @@ mod recorder;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use http::Response;
 use malquery_mock::{Cassette, Fault, Mode, Session, VirtualClock, reply, script};
@@ -1276,6 +1276,27 @@ fn a_replay_is_strict_and_names_the_line_of_the_test() {
     let error = guard.close().unwrap_err().to_string();
     assert!(error.contains(&format!("record.rs:{here}:")), "{error}");
     assert!(error.contains("GET /y") && error.contains("\"x\" (line 6): not played yet"), "{error}");
+
+    // A guard that is finished panics there, and one that is dropped where that is.
+    let (transport, guard) = begin(&path, Mode::Replay, nothing());
+    assert_eq!(format!("{:?}", transport.execute(get("/x")).unwrap().into_body()), "SessionBody { .. }");
+    guard.finish();
+    let (_, guard) = begin(&path, Mode::Replay, nothing());
+    let former: Arc<dyn Fn(&PanicHookInfo<'_>) + Send + Sync> = std::panic::take_hook().into();
+    let (place, this) = (Arc::new(Mutex::new(None)), std::thread::current().id());
+    let (noted, passed) = (place.clone(), former.clone());
+    // Other tests panic meanwhile, in threads of their own.
+    std::panic::set_hook(Box::new(move |info| {
+        if std::thread::current().id() == this {
+            *noted.lock().unwrap() = info.location().map(|place| place.line());
+        } else {
+            passed(info);
+        }
+    }));
+    let line = line!() + 1;
+    catch_unwind(AssertUnwindSafe(|| guard.finish())).unwrap_err();
+    std::panic::set_hook(Box::new(move |info| former(info)));
+    assert_eq!(*place.lock().unwrap(), Some(line));
 }
 
 #[test]
