@@ -360,8 +360,15 @@ fn read(source: &Source<'_>) -> Result<Cassette> {
     for key in ["recorded_with", "redaction"] {
         root.get(key)?.map(|value| value.string()).transpose()?;
     }
+    let (mut counted, mut line) = (0, 1);
+    // From each to the next, since there may be thousands.
+    let numbered = |at: At<'_>| {
+        line += source.text[counted..at.json.at].matches('\n').count();
+        counted = at.json.at;
+        interaction(at, line)
+    };
     let interactions =
-        root.need("interactions")?.items()?.into_iter().map(interaction).collect::<Result<Arc<[_]>>>()?;
+        root.need("interactions")?.items()?.into_iter().map(numbered).collect::<Result<Arc<[_]>>>()?;
     Ok(Cassette { name: source.name.into(), interactions, tokens: false })
 }
 
@@ -372,7 +379,7 @@ fn id_of(text: &str, pointer: &str) -> Option<String> {
     Some(lenient.pointer(&format!("/interactions/{index}/id"))?.as_str()?.to_owned())
 }
 
-fn interaction(mut at: At<'_>) -> Result<Interaction> {
+fn interaction(mut at: At<'_>, line: usize) -> Result<Interaction> {
     let id = at.need("id")?;
     at.id = Some(id.string()?);
     if id.string()?.is_empty() {
@@ -388,7 +395,6 @@ fn interaction(mut at: At<'_>) -> Result<Interaction> {
     };
     let answer = at.one_of(&["response", "error"])?;
     let answer = if at.get("error")?.is_some() { fault(&answer)? } else { response(&answer)? };
-    let (line, _) = json::line_column(at.source.text, at.json.at);
     Ok(Interaction {
         id: id.string()?.into(),
         label: format!("{} (line {line})", json::quote(id.string()?)),

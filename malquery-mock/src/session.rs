@@ -38,8 +38,8 @@ pub enum Mode {
     /// another session meanwhile: each test has a cassette of its own.
     Record,
     /// Answers what the cassette can answer, sends the rest, and adds it to the cassette (`append`). Requests for
-    /// tokens are sent, since those of a cassette are no real ones. A job that the cassette knows cannot be gone on
-    /// with, since its id there is not the real one: record it anew.
+    /// tokens are sent, since those of a cassette are no real ones. A job that is begun live goes on live. One that the
+    /// cassette knows cannot be gone on with, since its id there is not the real one: record it anew.
     Append,
     /// Sends everything, writes nothing, and fails when statuses or the shape of JSON are others than recorded, or when
     /// nothing was sent (`verify`). It costs the hunts and downloads that the test costs live.
