@@ -347,6 +347,46 @@ fn a_request_that_no_cassette_can_hold_is_not_sent_and_told_at_the_end() {
 }
 
 #[test]
+fn a_panic_in_the_transport_does_not_end_the_recording() {
+    let (_folder, path) = folder();
+    let service = Service(|sent: &Sent| {
+        assert!(sent.uri().path() != "/panic");
+        Ok(text("x"))
+    });
+    let (transport, guard) = begin(&path, Mode::Record, service);
+    take(&transport, get("/a")).unwrap();
+    let panicking = std::panic::AssertUnwindSafe(|| take(&transport, get("/panic")));
+    assert!(std::panic::catch_unwind(panicking).is_err());
+    take(&transport, get("/b")).unwrap();
+    guard.close().unwrap();
+    let (transport, guard) = begin(&path, Mode::Replay, nothing());
+    take(&transport, get("/a")).unwrap();
+    take(&transport, get("/b")).unwrap();
+    guard.close().unwrap();
+}
+
+#[test]
+fn numbers_without_end_and_times_out_of_mind_play() {
+    let date = "Thu, 01 Jan 2026 00:00:00 GMT";
+    for headers in [
+        [("retry-after", "99999999999999999999999"), ("date", "x")],
+        [("retry-after", "18446744073709551615"), ("date", "x")],
+        [("retry-after", "Fri, 31 Dec 9999 23:59:59 GMT"), ("date", date)],
+        [("x-ratelimit-retryafter", "18446744073709551615"), ("date", date)],
+        [("x-ratelimit-retryafter", "-1"), ("date", "Thu, 01 Jan 1000 00:00:00 GMT")],
+        [("content-length", "18446744073709551615"), ("date", "x")],
+    ] {
+        let (_folder, path) = folder();
+        let body = r#"{"n":1e999999999999,"m":-0.0,"o":123456789012345678901234567890}"#;
+        for mode in [Mode::Record, Mode::Replay] {
+            let (transport, guard) = begin(&path, mode, Service(|_: &Sent| Ok(answer(429, &headers, body))));
+            assert_eq!(take(&transport, get("/x")).unwrap(), (429, body.into(), false), "{headers:?}");
+            guard.close().unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_location_with_an_at_sign_plays_as_it_came() {
     for location in [
         "/redirect//user@host/x",
