@@ -458,7 +458,10 @@ impl Redaction {
                 numbered.insert(plain_id(&id), candidate.clone());
                 candidate
             };
-            self.ids.insert(id, other);
+            // Else it is a pseudonym in another notation, and stays.
+            if other != id {
+                self.ids.insert(id, other);
+            }
         }
         let secrets = self.secrets.iter().filter(|(value, _)| value.len() >= MIN_REPLACED);
         let (values, others): (Vec<_>, Vec<_>) = secrets
@@ -758,7 +761,7 @@ pub(crate) fn plain_id(id: &str) -> String {
 
 /// The pseudonym of an id in this notation of it: with dashes where that has them.
 pub(crate) fn in_notation_of(id: &str, pseudonym: &str) -> String {
-    if plain_id(id).len() != plain_id(pseudonym).len() || undashed(id.as_bytes()).is_none() {
+    if plain_id(id).len() != plain_id(pseudonym).len() {
         return pseudonym.to_owned();
     }
     let mut digits = pseudonym.chars().filter(|c| *c != '-');
@@ -1384,6 +1387,18 @@ mod tests {
             assert!(redaction.scan(text.as_bytes()).is_err(), "{text}");
         }
         assert_eq!(*joined(b"abcd\\nef\\r\\ngh\nij kl"), *b"abcdefghijkl");
+    }
+
+    #[test]
+    fn a_pseudonym_of_another_length_has_no_other_notation() {
+        let id = "6b1e2cd4-a6c1-4df0-98b3-7e0d4ad3c8f1";
+        assert_eq!(
+            in_notation_of(&id.replace('-', ""), &pseudonym::numbered(id, 7)),
+            "00000000000040008000000000000007"
+        );
+        for other in ["a-job", "00000000-0000-4000-8000-000000000007-1"] {
+            assert_eq!(in_notation_of(id, other), other);
+        }
     }
 
     #[test]

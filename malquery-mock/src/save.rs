@@ -250,9 +250,8 @@ fn is_sample(interaction: &Json) -> bool {
         Some(Value::Number(digits)) => digits.parse().ok(),
         _ => None,
     };
-    let has_body = reply.is_some_and(|reply| reply.get("body").is_some());
     match (uri.and_then(|uri| uri.parse::<Uri>().ok()), status) {
-        (Some(uri), Some(status)) => has_body && gives_samples(&uri, status),
+        (Some(uri), Some(status)) => gives_samples(&uri, status),
         _ => false,
     }
 }

@@ -464,6 +464,8 @@ fn a_sample_is_not_changed_and_is_for_its_owner_alone() {
     record(&[(get(uri), sample(id)), (get(&format!("/x/{id}")), text("x"))]).unwrap_err();
     record(&[(get(uri), sample(id)), (get("/x"), about(base64.clone()))]).unwrap_err();
     record(&[(get(&format!("{uri},{base64}")), sample(id))]).unwrap_err();
+    let headers = [("x-cs-traceid", id), ("location", &format!("/x?{base64}"))];
+    record(&[(get(uri), answer(200, &headers, "harmless"))]).unwrap_err();
     record(&[login(secret), (get(uri), sample(&format!("{id} {secret}")))]).unwrap_err();
 }
 
