@@ -151,18 +151,25 @@ impl Content {
                     return Self::Json(json);
                 }
             }
-            Some(text) if side == Side::Request && media == "application/x-www-form-urlencoded" => {
+            Some(text)
+                if side == Side::Request
+                    && media == "application/x-www-form-urlencoded"
+                    && is_plain(text) =>
+            {
                 return Self::Form(form_urlencoded::parse(text.as_bytes()).into_owned().collect());
             }
             _ => {}
         }
         match text {
-            Some(text) if text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t')) => {
-                Self::Text(text.to_owned())
-            }
+            Some(text) if is_plain(text) => Self::Text(text.to_owned()),
             _ => Self::Bytes(body.to_vec()),
         }
     }
+}
+
+/// Whether it is text and no bytes that could be one, such as those of wide characters.
+pub(crate) fn is_plain(text: &str) -> bool {
+    text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t'))
 }
 
 /// What was found in all exchanges of a recording.
@@ -807,18 +814,22 @@ pub(crate) fn link_gives_secret(link: &str) -> bool {
     text_gives_secret(&path)
         // Within a path there may be a URL without its scheme.
         || text_gives_secret(&path.replace("//", "://"))
-        || pairs.into_iter().flatten().any(|(name, value)| {
-            text_gives_secret(&name) || secret_name(&name).is_none() && value_gives_secret(&value)
-        })
+        || pairs.into_iter().flatten().any(|(name, value)| pair_gives_secret(&name, &value))
+}
+
+/// Whether a pair of a query or a form gives a secret where none is replaced. What is no form at all stands in the name
+/// of a pair.
+pub(crate) fn pair_gives_secret(name: &str, value: &str) -> bool {
+    names_secret(name)
+        || secret_name(name).is_none()
+            && (value_gives_secret(value) || secret::gives_secret(&format!("{name}={value}")))
 }
 
 /// Whether a body that is to be written may have a secret in a place where it was not found.
 pub(crate) fn gives_secret(content: &Content) -> bool {
     match content {
         Content::Json(json) => gives_secret_in(json, None),
-        Content::Form(pairs) => pairs.iter().any(|(name, value)| {
-            secret_name(name).is_none() && gives_secret_in(&Json::string(value.as_str()), None)
-        }),
+        Content::Form(pairs) => pairs.iter().any(|(name, value)| pair_gives_secret(name, value)),
         _ => false,
     }
 }
@@ -830,9 +841,7 @@ fn gives_secret_in(json: &Json, name: Option<&str>) -> bool {
             .iter()
             // A rule against thieves of tokens is full of such words.
             .filter(|(key, _)| !secret::is_searched(key))
-            .any(|(key, value)| {
-                secret::gives_secret(key) || gives_secret_in(value, name.or(secret_name(key)))
-            }),
+            .any(|(key, value)| text_gives_secret(key) || gives_secret_in(value, name.or(secret_name(key)))),
         Value::String(text) if name.is_some() => !text.is_empty() && !secret::is_placeholder(text),
         Value::String(text) => match quoted(text) {
             Some(inner) => gives_secret_in(&inner, None),
@@ -862,9 +871,9 @@ fn text_gives_secret(text: &str) -> bool {
     }
 }
 
-/// Whether a text gives a secret when its escapes are undone: those of URLs, HTML and JSON.
+/// Whether a text gives a secret when its escapes are undone: those of URLs, HTML and JSON, and zeros between.
 fn escaped_gives_secret(text: &str) -> bool {
-    let decoders: [Decoder; 3] = [|bytes| percent(bytes, false), entities, unescape];
+    let decoders: [Decoder; 4] = [|bytes| percent(bytes, false), entities, unescape, narrow];
     decoders.iter().any(|decode| {
         let mut decoded = Cow::Borrowed(text.as_bytes());
         for _ in 0..MAX_ROUNDS {
@@ -883,6 +892,14 @@ fn escaped_gives_secret(text: &str) -> bool {
 /// Whether a body that could not be read as what it is may hold a secret.
 pub(crate) fn names_secret(text: &str) -> bool {
     secret::names_secret(text) || text_gives_secret(text)
+}
+
+/// The same of bytes that are no text.
+pub(crate) fn bytes_name_secret(bytes: &[u8]) -> bool {
+    let names = |bytes: &[u8]| names_secret(&String::from_utf8_lossy(bytes));
+    secret::bytes_name_secret(bytes)
+        || names(bytes)
+        || matches!(narrow(bytes), Cow::Owned(text) if names(&text))
 }
 
 /// Whether there is something with the shape of a JWT: `eyJ...` is the beginning of a JSON object in base64.

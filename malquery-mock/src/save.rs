@@ -369,12 +369,13 @@ impl Read {
                 .into());
         }
         for content in [&sent, &got] {
-            let text = match content {
-                Content::Text(text) => text.into(),
-                Content::Bytes(bytes) => String::from_utf8_lossy(bytes),
-                _ => continue,
+            let names_secret = match content {
+                _ if exact && std::ptr::eq(content, &got) => false,
+                Content::Text(text) => redact::names_secret(text),
+                Content::Bytes(bytes) => redact::bytes_name_secret(bytes),
+                _ => false,
             };
-            if !(exact && std::ptr::eq(content, &got)) && redact::names_secret(&text) {
+            if names_secret {
                 return Err(format!(
                     "a body of {shown} names a secret, and cannot be read as what it says it is, so the secret cannot \
                      be found. Nothing was written"

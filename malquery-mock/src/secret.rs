@@ -43,6 +43,8 @@ const SEARCHES: [&str; 4] = ["yara_rule", "yara_rules", "pattern", "patterns"];
 const MIN_TOKEN: usize = 8;
 /// Characters that a word is judged by: texts may be one word, with `bearer` in it a thousand times.
 const MAX_JUDGED: usize = 1024;
+/// Shorter names stand among any bytes.
+const MIN_NAME_IN_BYTES: usize = 5;
 /// Capitals in the midst of a word without digits that make it none.
 const MIN_HUMPS: usize = 3;
 /// Bytes of the longest placeholder.
@@ -62,7 +64,7 @@ pub(crate) fn is_secret_field(name: &str) -> bool {
 
 /// What a value of this name is called where it stood, if it is a secret: `client_secret` for `clientSecret`.
 pub(crate) fn secret_name(name: &str) -> Option<&'static str> {
-    let name = plain(name);
+    let name = plain(without_index(name));
     SECRET_FIELDS
         .into_iter()
         .find(|field| field.bytes().filter(|b| *b != b'_').eq(name.bytes()))
@@ -79,6 +81,29 @@ pub(crate) fn secret_names() -> impl Iterator<Item = &'static str> {
 /// A name without what is written now this way and now that: `x-api-key`, `xApiKey`, `X_API_KEY`.
 pub(crate) fn plain(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+}
+
+/// The name of a list without the place in it, as in `token[0]`.
+fn without_index(mut name: &str) -> &str {
+    let before = |name: &'_ str| {
+        let digits = name.strip_suffix(']')?.trim_end_matches(|c: char| c.is_ascii_digit());
+        digits.strip_suffix('[').map(str::len)
+    };
+    while let Some(end) = before(name) {
+        name = &name[..end];
+    }
+    name
+}
+
+/// Whether there is the name of a secret in bytes that are no text, such as those of MessagePack, where no sign tells what
+/// is a name and what a value.
+pub(crate) fn bytes_name_secret(bytes: &[u8]) -> bool {
+    // Zeros are those of wide characters.
+    let plain: Vec<u8> =
+        bytes.iter().filter(|byte| !matches!(byte, 0 | b'_' | b'-')).map(u8::to_ascii_lowercase).collect();
+    secret_names().map(self::plain).any(|name| {
+        name.len() >= MIN_NAME_IN_BYTES && memchr::memmem::find(&plain, name.as_bytes()).is_some()
+    })
 }
 
 /// Whether a text that could not be read as what it is may hold a secret.
@@ -104,7 +129,7 @@ pub(crate) fn gives_secret(text: &str) -> bool {
         let plain_name = plain(name);
         free && plain_name != "cid"
             && secret_name(name).is_some()
-            && value_of(&text[at + name.len()..]).is_some_and(|(value, sentence)| {
+            && value_of(behind(&text[..at], &text[at + name.len()..])).is_some_and(|(value, sentence)| {
                 // What follows a colon in a sentence is often no more than the next word of it.
                 let certain =
                     plain_name != "token" && ["token", "secret"].iter().any(|end| plain_name.ends_with(end));
@@ -150,21 +175,37 @@ fn has_user(text: &str) -> bool {
     })
 }
 
+/// What follows a name; where that is the name of a tag, without the attributes that stand between it and its text.
+fn behind<'a>(before: &str, rest: &'a str) -> &'a str {
+    let belongs = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    // It may have a prefix.
+    let before = before.strip_suffix(':').map_or(before, |prefix| prefix.trim_end_matches(belongs));
+    let tag = if before.ends_with('<') { rest.find(['<', '>']) } else { None };
+    tag.filter(|end| !rest[..*end].ends_with('/')).map_or(rest, |end| &rest[end..])
+}
+
 /// What follows a name, if that is a value: `="x`, `: 'x`, `\":\"x`, `>x`; and whether it looks as it does after
 /// a word of a sentence.
 fn value_of(rest: &str) -> Option<(&str, bool)> {
     let quote = |c: char| matches!(c, '"' | '\'' | '\\' | '`');
     // `user[password]=` and `token[0]=`.
     let rest = rest.strip_prefix(']').unwrap_or(rest);
-    let index = rest
+    let mut rest = rest;
+    while let Some(behind) = rest
         .strip_prefix('[')
-        .and_then(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix(']'));
-    let rest = index.unwrap_or(rest);
+        .and_then(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix(']'))
+    {
+        rest = behind;
+    }
     let sign = rest.trim_start_matches(|c: char| quote(c) || c.is_whitespace());
     let quoted = rest[..rest.len() - sign.len()].contains(quote);
+    // PHP writes `s:5:"token";s:3:"abc";`.
+    let php = || sign.strip_prefix(";s:")?.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix(':');
     // A pair may also be a list of two.
-    let value = sign.strip_prefix([':', '=', '>']).or(sign.strip_prefix(',').filter(|_| quoted))?;
+    let pair = || sign.strip_prefix(',').or_else(php).filter(|_| quoted);
+    let value = sign.strip_prefix([':', '=', '>']).or_else(pair)?;
     let bare = value.trim_start_matches(['=', '>']).trim_start();
+    let bare = bare.strip_prefix("<![CDATA[").unwrap_or(bare);
     let value = bare.trim_start_matches(quote);
     let first = value.chars().next()?;
     let placeholder = value

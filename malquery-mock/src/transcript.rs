@@ -287,7 +287,7 @@ impl Text {
         let binary = ["application/octet-stream", "application/zip"].contains(&&*self.media_type);
         let text =
             std::str::from_utf8(&self.kept).ok().filter(|_| self.length == self.kept.len() && !binary)?;
-        text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t')).then_some(text)
+        redact::is_plain(text).then_some(text)
     }
 
     fn json(&self) -> Option<Json> {

@@ -17,6 +17,7 @@ use recorder::{Got, Sent, Service, answer, begin, folder, get, json_answer, noth
 
 /// A secret that the recorder has not met.
 const NEW: &str = "NEWunkn0wnT0kenVALUE";
+const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded");
 
 fn js(text: impl Into<Vec<u8>>) -> Got {
     answer(200, &[("content-type", "application/json")], text)
@@ -29,8 +30,7 @@ fn text(text: impl Into<Vec<u8>>) -> Got {
 fn login(secret: &str) -> (Sent, Got) {
     let form =
         url::form_urlencoded::Serializer::new(String::new()).append_pair("client_secret", secret).finish();
-    let headers = [("content-type", "application/x-www-form-urlencoded")];
-    (request("POST", "/oauth2/token", &headers, form), json_answer(200, &json!({})))
+    (request("POST", "/oauth2/token", &[FORM], form), json_answer(200, &json!({})))
 }
 
 fn b64(text: &str) -> String {
@@ -979,4 +979,86 @@ fn a_transcript_shows_a_rule_whatever_words_are_in_it() {
     let transcript = Transcript::new(Service(|_: &Sent| Ok(json_answer(200, &json!({"meta": {}})))));
     take(&transcript, request("POST", "/x", &[("content-type", "application/json")], body)).unwrap();
     assert!(transcript.to_string().contains("access_token=abc12345"), "{transcript}");
+}
+
+/// Bodies with a secret that are no forms, whatever they say.
+fn no_forms() -> Vec<String> {
+    vec![
+        format!("{{\"client_secret\":\"{NEW}\"}}"),
+        format!("{{\"client_id\":\"x\",\"access_token\":\"{NEW}==\"}}"),
+        format!(" {{\"client_secret\": \"{NEW}\", \"a\": 1, \"a\": 2}}"),
+        format!("client_secret: {NEW}"),
+        format!("<access_token>{NEW}</access_token>"),
+        format!("<access_token type=\"bearer\">{NEW}</access_token>"),
+        format!("Authorization: Bearer {NEW}"),
+        format!("https://user:{NEW}@host/"),
+        format!("client_secret={NEW}").chars().flat_map(|c| [c, '\0']).collect(),
+        // Protobuf.
+        format!("\n\u{c}access-token\u{12}\u{14}{NEW}"),
+    ]
+}
+
+#[test]
+fn what_says_it_is_a_form_and_is_none_is_refused() {
+    for body in no_forms() {
+        record(&[(request("POST", "/x", &[FORM], body.as_str()), text("x"))]).expect_err(&body);
+    }
+}
+
+#[test]
+fn a_name_with_an_index_is_that_of_a_secret() {
+    for (sent, got) in [
+        (get(&format!("/x?access_token%5B0%5D={NEW}")), text("x")),
+        (request("POST", "/x", &[FORM], format!("access_token%5B%5D={NEW}")), text("x")),
+        (get("/x"), json_answer(200, &json!({"access_token[0][12]": NEW}))),
+        (get("/x"), answer(302, &[("location", &format!("/y?access_token[0]={NEW}"))], "")),
+    ] {
+        let text = record(&[(sent, got)]).unwrap();
+        assert!(!text.contains(NEW) && text.contains("access_token"), "{text}");
+    }
+    record(&[(get("/x"), json_answer(200, &json!({"m": format!("access_token[0][1]={NEW}")})))]).unwrap_err();
+}
+
+#[test]
+fn bodies_that_name_a_secret_and_are_no_text_are_refused() {
+    let json = format!("{{\"access_token\":\"{NEW}\"}}");
+    let wide = |turn: fn(u16) -> [u8; 2]| json.encode_utf16().flat_map(turn).collect::<Vec<_>>();
+    for body in [
+        wide(u16::to_le_bytes),
+        wide(u16::to_be_bytes),
+        // MessagePack, CBOR and Protobuf.
+        [b"\x81\xacaccess_token\xb4", NEW.as_bytes()].concat(),
+        [b"\xa1\x6caccess_token\x74", NEW.as_bytes()].concat(),
+        [b"\x0a\x0caccess-token\x12\x14", NEW.as_bytes()].concat(),
+    ] {
+        for media in ["application/json", "application/x-protobuf"] {
+            let media = [("content-type", media)];
+            record(&[(get("/x"), answer(200, &media, body.as_slice()))]).unwrap_err();
+            record(&[(request("POST", "/x", &media, body.as_slice()), text("x"))]).unwrap_err();
+        }
+    }
+    // Samples may name what they like, and other bytes name nothing.
+    let bytes = b"\xff\0t\0o\0k\0e\0n\0".as_slice();
+    record(&[(get("/malquery/entities/download-files/v1?ids=x"), answer(200, &[], bytes))]).unwrap();
+    record(&[(get("/x"), answer(200, &[], b"\xffsig\0cid\xffpwd".as_slice()))]).unwrap();
+}
+
+#[test]
+fn tags_with_attributes_and_other_notations_give_a_secret() {
+    for message in [
+        format!("<access_token type=\"bearer\">{NEW}</access_token>"),
+        format!("<a:access_token\n x='1'>{NEW}</a:access_token>"),
+        format!("<access_token><![CDATA[{NEW}]]></access_token>"),
+        format!("s:12:\"access_token\";s:20:\"{NEW}\";"),
+        format!("access_token={NEW}").chars().flat_map(|c| [c, '\0']).collect(),
+    ] {
+        record(&[(get("/x"), json_answer(200, &json!({"message": message})))]).expect_err(&message);
+        record(&[(get("/x"), text(message.as_str()))]).expect_err(&message);
+    }
+    for key in [format!("access_token%3D{NEW}"), base64_url(&format!("access_token: {NEW}"))] {
+        record(&[(get("/x"), json_answer(200, &json!({key.as_str(): 1})))]).expect_err(&key);
+    }
+    for message in ["<password/> is missing", "<token a=\"1\"></token>", "<token>[token]</token>"] {
+        record(&[(get("/x"), json_answer(200, &json!({"message": message})))]).expect(message);
+    }
 }
