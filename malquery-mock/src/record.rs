@@ -67,6 +67,17 @@ impl Log {
         std::mem::take(&mut state.exchanges)
     }
 
+    /// Notes a request that was answered without being sent, for the secrets in it.
+    pub(crate) fn see(&self, request: http::Request<Vec<u8>>) {
+        let (parts, body) = request.into_parts();
+        let http::request::Parts { method, uri, headers, .. } = parts;
+        let state = &mut *self.lock();
+        if !state.ended {
+            let outcome = Outcome::Pending;
+            state.exchanges.push(Exchange { method, uri, headers, body, outcome, written: false });
+        }
+    }
+
     /// Notes a request, and then what comes of it. `None` when the recording has ended: then nothing is sent.
     pub(crate) fn pass<B, E: TransportError>(
         &self,

@@ -198,14 +198,19 @@ pub(crate) struct Leak {
 
 impl Redaction {
     pub(crate) fn see_request(&mut self, uri: &Uri, headers: &HeaderMap, body: &Content) {
+        for id in job_ids(uri) {
+            self.id(&id, true);
+        }
+        self.see_secrets(uri, headers, body);
+    }
+
+    /// The secrets alone, of a request whose ids are not those of the service.
+    pub(crate) fn see_secrets(&mut self, uri: &Uri, headers: &HeaderMap, body: &Content) {
         if let Some((user, _)) = uri.authority().and_then(|authority| authority.as_str().rsplit_once('@')) {
             self.user(user);
         }
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
             self.field(&name, &value);
-        }
-        for id in job_ids(uri) {
-            self.id(&id, true);
         }
         for (name, value) in headers {
             let bytes = value.as_bytes();
@@ -410,6 +415,11 @@ impl Redaction {
         }
         self.hider = OnceCell::new();
         self.secrets.entry(value.to_vec()).or_insert(what);
+        // It may be from a file that ends with a line break, and come again without.
+        let trimmed = value.trim_ascii();
+        if trimmed.len() < value.len() {
+            self.secret(trimmed, what);
+        }
         // What a JWT says of the customer, and its signature, are not for others either.
         let belongs = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
         let parts: Vec<_> = value.split(|byte| *byte == b'.').collect();

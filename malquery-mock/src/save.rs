@@ -334,7 +334,11 @@ struct Read {
 impl Read {
     fn new(exchange: Exchange, redaction: &mut Redaction) -> Self {
         let sent = Content::read(&exchange.headers, &exchange.body, Side::Request, false);
-        redaction.see_request(&exchange.uri, &exchange.headers, &sent);
+        match exchange.written {
+            true => redaction.see_request(&exchange.uri, &exchange.headers, &sent),
+            // The ids are those of the cassette that answered it.
+            false => redaction.see_secrets(&exchange.uri, &exchange.headers, &sent),
+        }
         let (mut got, mut exact) = (Content::Empty, false);
         if let Outcome::Reply { status, headers, body, .. } = &exchange.outcome {
             exact = gives_samples(&exchange.uri, *status);
@@ -425,6 +429,11 @@ impl Read {
             ));
         }
         let mut headers = pairs(&exchange.headers, &REQUEST_HEADERS, |value| value);
+        if let Some((name, _)) = headers.iter().find(|(_, value)| redact::value_gives_secret(value)) {
+            return Err(format!(
+                "the header {name} of {shown} gives a value to the name of a secret. Nothing was written"
+            ));
+        }
         if let Some(value) = exchange.headers.get(header::AUTHORIZATION) {
             let scheme = matching::scheme(value.as_bytes());
             let what = if scheme == "Bearer" { "access_token" } else { "credentials" };

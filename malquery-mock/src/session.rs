@@ -332,6 +332,9 @@ impl<T: Transport> Transport for SessionTransport<T> {
         let mock = mock.as_ref().filter(|_| !log.is_some_and(|log| log.began(request.uri())));
         if let Some(result) = mock.and_then(|mock| mock.try_execute(&request)) {
             if !is_for_tokens(request.uri().path()) {
+                if let Some(log) = log {
+                    log.see(request);
+                }
                 return result.map(played).map_err(SessionError::Mock);
             }
             // The cassette has it, so it is not added; but a real token takes a real reply.

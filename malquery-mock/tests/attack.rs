@@ -1062,3 +1062,47 @@ fn tags_with_attributes_and_other_notations_give_a_secret() {
         record(&[(get("/x"), json_answer(200, &json!({"message": message})))]).expect(message);
     }
 }
+
+#[test]
+fn a_secret_with_white_space_around_it_is_known_without() {
+    let secret = "S3cretOfTheUser0123456789";
+    let basic = format!("Basic {}", base64_url(&format!("an-id-0123:{secret}\n")));
+    for sent in [
+        login(&format!("{secret}\n")).0,
+        login(&format!(" {secret} ")).0,
+        request("POST", "/oauth2/token", &[("authorization", &basic)], ""),
+    ] {
+        let message = format!("no client has {secret}");
+        let text = record(&[(sent, json_answer(403, &json!({"errors": [{"message": message}]})))]).unwrap();
+        assert!(!text.contains(secret), "{text}");
+    }
+}
+
+#[test]
+fn the_secrets_of_what_was_played_are_known_in_append_mode() {
+    let (_folder, path) = folder();
+    let key = "S3cretKeyOfTheUser0123456789";
+    // The id is one of a cassette that a person wrote, and no secret of this session.
+    let uri = "/malquery/entities/requests/v1?ids=abcdef0123456789";
+    let login = || request("POST", uri, &[FORM], format!("client_secret={key}"));
+    let (sent, form) = (json!({"method": "POST", "uri": uri}), json!([["client_secret", "[client_secret]"]]));
+    let mut one = json!({"id": "a", "request": sent, "response": {"status": 200}});
+    one["request"]["body"] = json!({"form": form});
+    fs::write(&path, json!({"version": 1, "interactions": [one]}).to_string()).unwrap();
+    let echo = json_answer(400, &json!({"message": format!("no such user: {key}")}));
+    let (transport, guard) = begin(&path, Mode::Append, Service(|_: &Sent| Ok(echo.clone())));
+    take(&transport, login()).unwrap();
+    take(&transport, get("/y")).unwrap();
+    guard.close().unwrap();
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(!text.contains(key) && text.contains("no such user: [client_secret]"), "{text}");
+}
+
+#[test]
+fn headers_of_a_request_that_give_a_secret_are_refused() {
+    for (name, value) in [("accept", "application/json; access_token="), ("content-type", "a/b; password=")] {
+        let sent = request("GET", "/x", &[(name, &format!("{value}{NEW}"))], "");
+        let message = record(&[(sent, text("x"))]).unwrap_err();
+        assert!(message.contains(name) && !message.contains(NEW), "{message}");
+    }
+}
