@@ -89,7 +89,7 @@
 //! Trace, request and user ids
 //! become others of the same shape, the same one throughout the file; those that the service made up are numbered,
 //! and a request id that the program brought along is recognised when it brings it again. Ids of less than 8
-//! letters and digits stay, but for user ids. YARA rules and patterns stay: requests are told apart by them.
+//! letters and digits stay, but for user ids, which are looked for in texts if they have a digit or an `@`. YARA rules and patterns stay: requests are told apart by them.
 //!
 //! **Then everything that is to be written is searched** for each of these values, in any case of ASCII letters, plain,
 //! URL-encoded, escaped as in JSON, YARA and HTML, hexadecimal (also with spaces, colons or dashes between), in base64 and

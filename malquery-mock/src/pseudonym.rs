@@ -8,6 +8,9 @@ use sha2::{Digest, Sha256};
 /// Ids with fewer letters and digits stay: they tell nothing, and two of them could get the same pseudonym.
 const MIN_ID: usize = 8;
 
+/// No recording has as many ids.
+const MAX_NUMBER: u64 = 1_000_000;
+
 pub(crate) fn is_id(value: &str) -> bool {
     value.chars().filter(char::is_ascii_alphanumeric).count() >= MIN_ID
 }
@@ -38,7 +41,9 @@ pub(crate) fn numbered(value: &str, number: u64) -> String {
 /// Whether it is what [`numbered`] gives.
 pub(crate) fn is_numbered(value: &str) -> bool {
     let last = value.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
-    last.parse().is_ok_and(|number| numbered(value, number) == value)
+    // A real one may be all digits, and has no zeros before them.
+    let zero = value.trim_start_matches(|c: char| !c.is_alphanumeric()).starts_with('0');
+    zero && last.parse().is_ok_and(|number| number < MAX_NUMBER && numbered(value, number) == value)
 }
 
 /// The shape of the id, with letters and digits that depend on all of it.

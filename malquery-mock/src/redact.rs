@@ -84,9 +84,9 @@ const WORDS: [&str; 7] = ["true", "false", "null", "none", "deleted", "infected"
 /// Fewer characters of a part of a JWT are a word.
 const MIN_JWT: usize = 8;
 
-/// Whether an id can be told from a word, and so be looked for in texts.
+/// Whether an id can be told from a word, and so be looked for in texts. It may be an address.
 fn is_told_apart(id: &str) -> bool {
-    pseudonym::is_id(id) && id.bytes().any(|byte| byte.is_ascii_digit())
+    pseudonym::is_id(id) && id.bytes().any(|byte| byte.is_ascii_digit() || byte == b'@')
 }
 
 /// Whose body it is.
@@ -287,7 +287,7 @@ impl Redaction {
             }
             Value::Object(members) => {
                 for (key, value) in members {
-                    if let (false, None, Some(id)) = (side == Side::Request, secret, value.as_str()) {
+                    if let (false, None, Some(id)) = (side == Side::Request, secret, id_of(value)) {
                         if is_one_of(key, &SERVICE_IDS) {
                             self.id(id, false);
                         } else if is_one_of(key, &USER_IDS) && !id.is_empty() {
@@ -599,8 +599,8 @@ impl Redaction {
                     .map(|(key, value)| {
                         let is_id = is_one_of(&key, &SERVICE_IDS) || is_one_of(&key, &USER_IDS);
                         let name = secret.or(side.secret(&key));
-                        let value = match (name, value.as_str().and_then(|id| self.ids.get(id))) {
-                            (None, Some(other)) if is_id && is_reply => Json::string(other),
+                        let value = match (name, id_of(&value).and_then(|id| self.ids.get(id))) {
+                            (None, Some(other)) if is_id && is_reply => id_like(&value, other),
                             // Another in every recording.
                             _ if key == QUERY_TIME && is_reply && matches!(value.value, Value::Number(_)) => {
                                 Json::number(0)
@@ -803,6 +803,28 @@ pub(crate) fn job_ids(uri: &Uri) -> impl Iterator<Item = String> {
         .into_iter()
         .filter(|(name, _)| name == "ids")
         .flat_map(|(_, value)| value.split(',').map(str::to_owned).collect::<Vec<_>>())
+}
+
+/// An id, which may be a number.
+fn id_of(json: &Json) -> Option<&str> {
+    match &json.value {
+        Value::String(text) => Some(text),
+        Value::Number(digits) if **digits != *"0" && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+            Some(digits)
+        }
+        _ => None,
+    }
+}
+
+/// A pseudonym of the same type as the id. Numbers have no zeros before them.
+fn id_like(id: &Json, pseudonym: &str) -> Json {
+    match id.value {
+        Value::Number(_) => {
+            let digits: String = pseudonym.chars().filter(char::is_ascii_digit).collect();
+            Json::number(digits.parse::<u128>().unwrap_or_default())
+        }
+        _ => Json::string(pseudonym),
+    }
 }
 
 /// A document that stands in a string of another.

@@ -1106,3 +1106,37 @@ fn headers_of_a_request_that_give_a_secret_are_refused() {
         assert!(message.contains(name) && !message.contains(NEW), "{message}");
     }
 }
+
+#[test]
+fn ids_get_pseudonyms_whatever_they_are_made_of() {
+    let id = "4711081512345";
+    for reply in [
+        json!({"user_id": id, "errors": [{"message": format!("by {id}")}]}),
+        json!({"trace_id": id}),
+        json!({"user_uuid": "4711"}),
+        json!({"user_uuid": "04711081512345"}),
+        json!({"user_id": 4_711_081_512_345_u64, "errors": [{"message": format!("by {id}")}]}),
+        json!({"user_id": "jane.4711@corp.example", "errors": [{"message": "by jane.4711@corp.example"}]}),
+        json!({"user_id": "jane.doe4711@corp.example"}),
+    ] {
+        let text = record(&[(get("/x"), json_answer(200, &reply))]).unwrap();
+        assert!(!text.contains("4711"), "{text}");
+    }
+    let mail = "jane.doe@corp.example";
+    let reply = json!({"userid": mail, "errors": [{"message": format!("by {mail}")}]});
+    let text = record(&[(get("/x"), json_answer(200, &reply))]).unwrap();
+    assert!(!text.contains("jane"), "{text}");
+    // What is played is a number again, and another for another.
+    let reply = json!({"users": [{"user_id": 4711}, {"user_id": 4712}, {"user_id": 4711}, {"user_id": 0}]});
+    let text = record(&[(get("/x"), json_answer(200, &reply))]).unwrap();
+    let ids: Vec<_> = text.split("\"user_id\": ").skip(1).map(|rest| &rest[..1]).collect();
+    assert_eq!(ids, ["1", "2", "1", "0"], "{text}");
+}
+
+#[test]
+fn an_id_that_may_be_a_word_stays_where_it_is_one() {
+    let reply = json!({"userid": "operator", "label": "operator", "note": "the operator of it"});
+    let text = record(&[(get("/x"), json_answer(200, &reply))]).unwrap();
+    assert!(text.contains("\"label\": \"operator\"") && text.contains("the operator of it"), "{text}");
+    assert!(!text.contains("\"userid\": \"operator\""), "{text}");
+}
