@@ -357,7 +357,7 @@ impl Read {
         notes: &mut Vec<String>,
     ) -> Result<Option<Written>, String> {
         let Self { exchange, sent, got, exact } = self;
-        let id = name(&exchange, &got, jobs);
+        let id = name(&exchange, &got, jobs, redaction);
         let shown = shown(redaction, &id);
         let mut written = Written {
             id: id.clone(),
@@ -577,8 +577,16 @@ fn shown(redaction: &Redaction, id: &str) -> String {
 }
 
 /// A name for messages and overlays: the operation, and for polls also what is polled.
-fn name(exchange: &Exchange, got: &Content, jobs: &mut HashMap<String, String>) -> String {
-    let path = matching::below_base(exchange.uri.path());
+fn name(
+    exchange: &Exchange,
+    got: &Content,
+    jobs: &mut HashMap<String, String>,
+    redaction: &Redaction,
+) -> String {
+    let path = exchange.uri.path();
+    // Looked for in what is whole: a part of a secret, or one with other signs, would not be found in the name.
+    let is_clean = redaction.scan(path.as_bytes()).is_ok();
+    let path = if is_clean { matching::below_base(path) } else { "" };
     let is_version = |part: &str| part.strip_prefix('v').is_some_and(|rest| rest.parse::<u32>().is_ok());
     let last = path.split('/').rev().find(|part| !part.is_empty() && !is_version(part)).unwrap_or("request");
     let clean = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };

@@ -1140,3 +1140,22 @@ fn an_id_that_may_be_a_word_stays_where_it_is_one() {
     assert!(text.contains("\"label\": \"operator\"") && text.contains("the operator of it"), "{text}");
     assert!(!text.contains("\"userid\": \"operator\""), "{text}");
 }
+
+#[test]
+fn a_refusal_shows_no_part_of_a_secret_in_a_path() {
+    let long = "abcd1234EFGH5678".repeat(6);
+    for (secret, path, part) in [
+        ("S3cret+Value/of=user", "/x/S3cret%2BValue%2Fof%3Duser", "S3cret-2BValue-2Fof-3Duser"),
+        (&long, &*format!("/x/{long}"), &long[..60]),
+        ("prefix00/S3cretValueOfTheUser", "/x/prefix00/S3cretValueOfTheUser", "S3cretValueOfTheUser"),
+        ("S3cret+Value,of~the~user", "/x/S3cret+Value,of~the~user", "Value-of-the-user"),
+    ] {
+        let message = record(&[login(secret), (get(path), text("x"))]).unwrap_err();
+        assert!(!message.contains(part), "{message}");
+        // Nor does what asks for the job that it began.
+        let began = (get(path), json_answer(200, &json!({"meta": {"reqid": "abcdef0123456789"}})));
+        let poll = get("/malquery/entities/requests/v1?ids=abcdef0123456789");
+        let message = record(&[login(secret), began, (poll, text("password: abc1"))]).unwrap_err();
+        assert!(!message.contains(part), "{message}");
+    }
+}
