@@ -23,6 +23,15 @@ mod digest;
 #[allow(dead_code, unused_imports)]
 #[path = "../src/json.rs"]
 mod json;
+#[allow(dead_code, unused_imports)]
+#[path = "../src/matching.rs"]
+mod matching;
+#[allow(dead_code, unused_imports)]
+#[path = "../src/pseudonym.rs"]
+mod pseudonym;
+#[allow(dead_code, unused_imports)]
+#[path = "../src/redact.rs"]
+mod redact;
 #[allow(dead_code)]
 #[path = "../src/secret.rs"]
 mod secret;

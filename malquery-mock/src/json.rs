@@ -7,6 +7,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::diff;
+use crate::redact::{self, Redaction, Side};
 use crate::secret::{self, is_placeholder, is_secret_field};
 
 /// How deep arrays and objects may nest.
@@ -77,7 +78,7 @@ impl Json {
             (Value::String(a), Value::String(b))
                 if (a.contains('\n') || b.contains('\n'))
                     && (secret::is_searched(pointer)
-                        || ![a, b].iter().any(|text| secret::gives_secret(text))) =>
+                        || ![a, b].iter().any(|text| redact::value_gives_secret(text))) =>
             {
                 out.push(format!(
                     "{}: other lines (- cassette, + request)\n{}",
@@ -98,7 +99,7 @@ impl Json {
                         Some(sent) if is_secret_field(key) => {
                             // Nothing of a secret is shown, and its name in its place stands for it.
                             if !value.stands_for(sent) {
-                                out.push(format!("{pointer}: the values differ, and are not shown"));
+                                out.push(format!("{}: the values differ, and are not shown", place(pointer)));
                             }
                         }
                         sent => compare(Some(value), sent, pointer, out),
@@ -106,7 +107,7 @@ impl Json {
                 }
                 for (key, value) in b.iter().filter(|(key, _)| member(a, key).is_none()) {
                     nested(pointer, key, |pointer| match is_secret_field(key) {
-                        true => out.push(format!("{pointer}: only in the request, and not shown")),
+                        true => out.push(format!("{}: only in the request, and not shown", place(pointer))),
                         false => compare(None, Some(value), pointer, out),
                     });
                 }
@@ -141,16 +142,7 @@ impl Json {
 
     /// It as it may be shown in a message: without what has the name of a secret, unless it is what is searched for.
     fn shown(&self, pointer: &str) -> Self {
-        let redacted = || Self::string("[redacted]");
-        match &self.value {
-            _ if secret::is_searched(pointer) => self.clone(),
-            Value::Array(items) => Self::array(items.iter().map(|item| item.shown(pointer))),
-            Value::Object(members) => Self::object(members.iter().map(|(key, value)| {
-                (key.as_str(), if is_secret_field(key) { redacted() } else { value.shown(key) })
-            })),
-            Value::String(text) if secret::gives_secret(text) => redacted(),
-            _ => self.clone(),
-        }
+        Redaction::default().hidden(self, Side::Request, secret::is_searched(pointer))
     }
 
     /// Whether a secret is as it was recorded. What stands in its place, at any depth, stands for any.
@@ -347,14 +339,23 @@ fn compare(recorded: Option<&Json>, sent: Option<&Json>, pointer: &mut String, o
     let only = |value: &Json, whose| format!("only in the {whose}: {}", diff::cut(&value.to_string()));
     match (recorded, sent) {
         (Some(recorded), Some(sent)) => recorded.differences(sent, pointer, out),
-        (Some(value), None) => out.push(format!("{pointer}: {}", only(&value.shown(pointer), "cassette"))),
-        (None, Some(value)) => out.push(format!("{pointer}: {}", only(&value.shown(pointer), "request"))),
+        (Some(value), None) => {
+            out.push(format!("{}: {}", place(pointer), only(&value.shown(pointer), "cassette")));
+        }
+        (None, Some(value)) => {
+            out.push(format!("{}: {}", place(pointer), only(&value.shown(pointer), "request")));
+        }
         (None, None) => {}
     }
 }
 
 fn place(pointer: &str) -> &str {
-    if pointer.is_empty() { "the whole document" } else { pointer }
+    match pointer {
+        "" => "the whole document",
+        // A key may be any text.
+        _ if redact::names_secret(pointer) => "a place that is not shown",
+        _ => pointer,
+    }
 }
 
 /// Runs `inside` with the pointer of a member.

@@ -13,8 +13,8 @@ use crate::diff;
 use crate::digest;
 use crate::json::Json;
 use crate::pseudonym;
-use crate::redact::{link_gives_secret, value_gives_secret};
-use crate::secret::{is_placeholder, is_secret_field, names_secret};
+use crate::redact::{bytes_name_secret, is_plain, link_gives_secret, names_secret, pair_gives_secret};
+use crate::secret::{is_placeholder, is_secret_field};
 
 pub(crate) type Pairs = Vec<(String, String)>;
 
@@ -105,7 +105,11 @@ impl Expected {
     }
 
     fn path(&self, seen: &Seen<'_>) -> Result<(), Refusal> {
-        equal(&below_base(&self.path), &below_base(seen.request.uri().path()))
+        let (recorded, sent) = (below_base(&self.path), below_base(seen.request.uri().path()));
+        if recorded != sent && [recorded, sent].into_iter().any(link_gives_secret) {
+            return Err(vec!["another one, which is not shown".into()]);
+        }
+        equal(&recorded, &sent)
     }
 
     fn query(&self, seen: &Seen<'_>) -> Result<(), Refusal> {
@@ -134,6 +138,9 @@ impl Expected {
                 expected.differences(json, &mut String::new(), &mut reasons);
                 if reasons.is_empty() { Ok(()) } else { Err(reasons) }
             }
+            Body::Form(_) if !std::str::from_utf8(sent).is_ok_and(is_plain) => {
+                Err(vec![format!("a form in the cassette, {} in the request", digest::describe(sent))])
+            }
             Body::Form(expected) => {
                 let sent: Pairs = form_urlencoded::parse(sent).into_owned().collect();
                 pairs(expected, &sent, true)
@@ -143,8 +150,9 @@ impl Expected {
                 Err(vec![format!("{} in the cassette, none in the request", digest::describe(expected))])
             }
             Body::Bytes(expected) => {
-                Err(vec![match (std::str::from_utf8(expected), std::str::from_utf8(sent)) {
-                    (Ok(expected), Ok(sent)) if !names_secret(expected) && !names_secret(sent) => {
+                let text = |bytes| std::str::from_utf8(bytes).ok().filter(|text| !may_hold_secret(text));
+                Err(vec![match (text(expected), text(sent)) {
+                    (Some(expected), Some(sent)) => {
                         format!("other lines (- cassette, + request)\n{}", diff::lines(expected, sent))
                     }
                     _ => format!(
@@ -191,13 +199,13 @@ impl<'a> Seen<'a> {
         if link_gives_secret(uri.path()) {
             return format!("{} [a path that is not shown]", self.request.method());
         }
-        let hidden = |name: &str, value: &str| is_secret_field(name) || value_gives_secret(value);
+        let hidden = |name: &str, value: &str| is_secret_field(name) || pair_gives_secret(name, value);
         if !self.query.iter().any(|(name, value)| hidden(name, value)) {
             return format!("{} {path}", self.request.method());
         }
         let shown = |(name, value): &(String, String)| match hidden(name, value) {
-            true => format!("{name}=[redacted]"),
-            false => format!("{name}={value}"),
+            true => format!("{}=[redacted]", shown_name(name)),
+            false => format!("{}={value}", shown_name(name)),
         };
         let query: Vec<_> = self.query.iter().map(shown).collect();
         format!("{} {}?{}", self.request.method(), uri.path(), query.join("&"))
@@ -273,6 +281,16 @@ fn same_pairs<'a>(
         })
 }
 
+/// Whether a body that is no JSON and no form may have a secret in it.
+fn may_hold_secret(text: &str) -> bool {
+    if is_plain(text) { names_secret(text) } else { bytes_name_secret(text.as_bytes()) }
+}
+
+/// The name of a pair as it may be shown: all of what is no form stands in one.
+fn shown_name(name: &str) -> &str {
+    if names_secret(name) { "[redacted]" } else { name }
+}
+
 /// Compares pairs, whatever the order of different names.
 fn pairs(recorded: &Pairs, sent: &Pairs, placeholders: bool) -> Result<(), Refusal> {
     let names: BTreeSet<&str> = recorded.iter().chain(sent).map(|(name, _)| name.as_str()).collect();
@@ -288,19 +306,20 @@ fn pairs(recorded: &Pairs, sent: &Pairs, placeholders: bool) -> Result<(), Refus
                 .zip(&sent)
                 .all(|(a, b)| same_value(name, a, b, placeholders, || hashed(b).into()));
         if !same && recorded.len() == sent.len() && is_secret_field(name) {
-            reasons.push(format!("{name}: the values differ, and are not shown"));
+            reasons.push(format!("{}: the values differ, and are not shown", shown_name(name)));
         } else if !same {
             let show = |values: &[String]| -> Cow<'static, str> {
                 if values.is_empty() {
                     "nothing".into()
-                } else if is_secret_field(name) || values.iter().any(|value| value_gives_secret(value)) {
+                } else if is_secret_field(name) || values.iter().any(|value| pair_gives_secret(name, value)) {
                     "[redacted]".into()
                 } else {
                     diff::cut(&values.join(", ")).into()
                 }
             };
             reasons.push(format!(
-                "{name}: {} in the cassette, {} in the request",
+                "{}: {} in the cassette, {} in the request",
+                shown_name(name),
                 show(&recorded),
                 show(&sent)
             ));

@@ -11,7 +11,7 @@ use malquery_proto::flow::SendFailure;
 
 use crate::json::Json;
 use crate::play::MockError;
-use crate::redact;
+use crate::redact::{self, Content, Redaction, Side};
 use crate::reply::Fault;
 
 /// The exchanges in the order of their requests. Clones share it, also among threads.
@@ -139,6 +139,18 @@ impl Log {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Redaction {
+    /// Notes what is in an exchange whose bodies are not needed.
+    pub(crate) fn see_exchange(&mut self, exchange: &Exchange) {
+        let Exchange { uri, headers, body, .. } = exchange;
+        self.see_request(uri, headers, &Content::read(headers, body, Side::Request, false));
+        if let Outcome::Reply { status, headers, body, .. } = &exchange.outcome {
+            let side = Side::of_reply(uri.path(), *status);
+            self.see_reply(side, headers, &Content::read(headers, body, side, false));
+        }
     }
 }
 

@@ -16,7 +16,6 @@ use url::form_urlencoded;
 use crate::json::{self, Json, Value};
 use crate::matching::{self, Pairs};
 use crate::pseudonym;
-use crate::record::{Exchange, Outcome};
 use crate::secret::{self, secret_name};
 
 /// Shorter secrets are replaced where they have a name, and not looked for elsewhere: they are part of any text.
@@ -258,16 +257,6 @@ impl Redaction {
         self.see(body, side);
     }
 
-    /// The same of an exchange whose bodies are not needed.
-    pub(crate) fn see_exchange(&mut self, exchange: &Exchange) {
-        let Exchange { uri, headers, body, .. } = exchange;
-        self.see_request(uri, headers, &Content::read(headers, body, Side::Request, false));
-        if let Outcome::Reply { status, headers, body, .. } = &exchange.outcome {
-            let side = Side::of_reply(uri.path(), *status);
-            self.see_reply(side, headers, &Content::read(headers, body, side, false));
-        }
-    }
-
     fn see(&mut self, body: &Content, side: Side) {
         match body {
             Content::Json(json) => {
@@ -275,6 +264,7 @@ impl Redaction {
                 self.see_json(json, whole, whole.is_some(), side);
             }
             Content::Form(pairs) => pairs.iter().for_each(|(name, value)| self.field(name, value)),
+            Content::Text(text) if side == Side::TokenReply => self.secret(text.as_bytes(), "token"),
             _ => {}
         }
     }
@@ -650,25 +640,24 @@ impl Redaction {
         }
     }
 
-    /// A document that is to be shown, without secrets.
-    pub(crate) fn hidden(&self, json: &Json, side: Side) -> Json {
+    /// A document that is to be shown, without secrets. In what is searched for any word may stand, but no field of a secret.
+    pub(crate) fn hidden(&self, json: &Json, side: Side, is_searched: bool) -> Json {
         if side.whole(json).is_some() {
             return Json::string(REDACTED);
         }
         let within = side.within();
         match &json.value {
-            Value::Array(items) => Json::array(items.iter().map(|item| self.hidden(item, side))),
+            Value::Array(items) => Json::array(items.iter().map(|item| self.hidden(item, side, is_searched))),
             Value::Object(members) => Json::object(members.iter().map(|(key, value)| {
                 let nothing = ["null", "[]", "{}"].contains(&value.to_string().as_str());
                 let value = match side.secret(key) {
                     Some(_) if nothing => value.clone(),
                     Some(_) => Json::string(REDACTED),
-                    None if secret::is_searched(key) => value.clone(),
-                    None => self.hidden(value, within),
+                    None => self.hidden(value, within, is_searched || secret::is_searched(key)),
                 };
-                (key.as_str(), value)
+                (if text_gives_secret(key) { REDACTED } else { key }, value)
             })),
-            Value::String(text) => {
+            Value::String(text) if !is_searched => {
                 let shown = Json::string(self.hide(text));
                 if gives_secret_in(&shown, None) { Json::string(REDACTED) } else { shown }
             }
@@ -683,6 +672,14 @@ impl Redaction {
             Ok(()) if !text_gives_secret(&text) => text,
             _ => "[not shown, since it holds a secret]".into(),
         }
+    }
+
+    /// Looks for secrets of which the end of a body has cut off less than half.
+    pub(crate) fn scan_cut(&self, bytes: &[u8]) -> Result<(), Leak> {
+        let halves = self.secrets.iter().filter(|(value, _)| value.len() >= MIN_REPLACED);
+        let halves = halves.map(|(value, what)| (&value[..value.len().div_ceil(2).max(MIN_REPLACED)], *what));
+        let mut budget = Budget { left: MAX_DECODED, is_strict: true };
+        look(&without_names(bytes), &Needles::new(halves.collect()), layers(bytes), None, &mut budget)
     }
 
     /// Looks for everything that was replaced, in every encoding.
@@ -702,13 +699,7 @@ impl Redaction {
     }
 
     fn search(&self, bytes: &[u8], is_strict: bool) -> Result<(), Leak> {
-        let [small, text, binary] = LAYERS;
-        let layers = match std::str::from_utf8(bytes) {
-            _ if bytes.len() <= LARGE => small,
-            Ok(_) => text,
-            Err(_) => binary,
-        };
-        self.search_in(bytes, layers, is_strict)
+        self.search_in(bytes, layers(bytes), is_strict)
     }
 
     fn search_in(&self, bytes: &[u8], layers: u32, is_strict: bool) -> Result<(), Leak> {
@@ -721,6 +712,16 @@ impl Redaction {
             look(&without_names(bytes), part_of_names, layers, None, &mut budget)?;
         }
         Ok(())
+    }
+}
+
+/// How many encodings within each other are looked through.
+fn layers(bytes: &[u8]) -> u32 {
+    let [small, text, binary] = LAYERS;
+    match std::str::from_utf8(bytes) {
+        _ if bytes.len() <= LARGE => small,
+        Ok(_) => text,
+        Err(_) => binary,
     }
 }
 

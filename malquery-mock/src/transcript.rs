@@ -12,7 +12,7 @@ use url::form_urlencoded;
 use crate::diff;
 use crate::digest;
 use crate::json::Json;
-use crate::matching;
+use crate::matching::{self, Pairs};
 use crate::redact::{self, Content, Redaction, Side};
 use crate::secret;
 
@@ -296,19 +296,34 @@ impl Text {
         if may_be { Json::parse(text).ok() } else { None }
     }
 
+    /// The pairs of a form, if it is one: else all of it would stand in a name.
+    fn form(&self) -> Option<Pairs> {
+        let text = self.text().filter(|_| self.media_type == FORM)?;
+        let pairs: Pairs = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
+        if pairs.iter().any(|(name, _)| redact::names_secret(name)) { None } else { Some(pairs) }
+    }
+
+    /// Whether a text has no secret that has no place of its own in it.
+    fn is_shown(&self, text: &str, side: Side, redaction: &Redaction) -> bool {
+        let is_whole = matches!(self.end, End::Whole);
+        side != Side::TokenReply
+            && !redact::names_secret(text)
+            && (is_whole || redaction.scan_cut(redaction.hide(text).as_bytes()).is_ok())
+    }
+
     fn show(&self, side: Side, redaction: &Redaction, out: &mut String) {
         let mut shown = String::new();
         if self.length == 0 {
             // Nothing to show, and nothing to say of it.
         } else if let Some(json) = self.json() {
-            redaction.hidden(&json, side).pretty(0, &mut shown);
-        } else if let Some(text) = self.text().filter(|_| self.media_type == FORM) {
-            for (name, value) in form_urlencoded::parse(text.as_bytes()) {
-                let hidden = secret::is_secret_field(&name) || redact::value_gives_secret(&value);
-                let value = if hidden { "[redacted]".into() } else { value };
+            redaction.hidden(&json, side, false).pretty(0, &mut shown);
+        } else if let Some(pairs) = self.form().filter(|_| side != Side::TokenReply) {
+            for (name, value) in pairs {
+                let hidden = secret::is_secret_field(&name) || redact::pair_gives_secret(&name, &value);
+                let value = if hidden { "[redacted]" } else { &value };
                 let _ = writeln!(shown, "{name}={value}");
             }
-        } else if let Some(text) = self.text().filter(|text| !redact::names_secret(text)) {
+        } else if let Some(text) = self.text().filter(|text| self.is_shown(text, side, redaction)) {
             shown.push_str(text);
         } else {
             let kind =

@@ -749,28 +749,44 @@ fn short_ids_are_told_apart() {
 
 #[test]
 fn what_differs_is_shown_without_secrets() {
-    let cassette = |body: serde_json::Value| {
-        let request = json!({"method": "POST", "uri": "/x", "body": {"json": body}});
-        let file = json!({"version": 1, "interactions": [{"id": "a", "request": request, "response": {"status": 200}}]});
-        malquery_mock::Cassette::parse("x", &file.to_string()).unwrap()
-    };
+    let jwt = "eyJhbGciOiJSUzI1NiJ9.eyJjaWQiOiJ0aGUtY3VzdG9tZXIifQ.c2lnbmF0dXJl";
+    let cassette = |body: &serde_json::Value| json!({"method": "POST", "uri": "/x", "body": {"json": body}});
+    let sent_json = |body: &serde_json::Value| request("POST", "/x", &[], body.to_string());
     for (recorded, sent) in [
         (json!({"note": "x"}), json!({"note": "x", "o": {"client_secret": NEW}})),
         (json!({"note": "x"}), json!({"note": {"client_secret": NEW}})),
         (json!({"note": ["x"]}), json!({"note": ["x", {"password": NEW}]})),
         (json!({"note": "x"}), json!({"note": format!("access_token: {NEW}")})),
         (json!({"note": "x\ny"}), json!({"note": format!("x\naccess_token: {NEW}\n")})),
+        (json!({"note": "x"}), json!({"note": format!("access_token%3D{NEW}")})),
+        (json!({"note": "x"}), json!({"note": format!("access_token&#61;{NEW}")})),
+        (json!({"note": "x"}), json!({"note": jwt})),
+        (json!({"note": "x\ny"}), json!({"note": format!("x\naccess_token%3D{NEW}\n")})),
+        (json!({"note": "x\ny"}), json!({"note": format!("x\n{jwt}\n")})),
+        (json!({"a": "x"}), json!({"a": "x", format!("access_token={NEW}"): 1})),
+        (json!({"a": 1}), json!({"a": {format!("access_token={NEW}"): 1}})),
+        (json!({"a": {}}), json!({"a": {format!("{{\"secret\":\"{NEW}\"}}"): 1}})),
+        (json!({"a": 1}), json!({"a": json!({"access_token": NEW}).to_string()})),
+        (json!({"a": 1}), json!({"a": json!(json!({"access_token": NEW}).to_string()).to_string()})),
+        (json!({"a": 1}), json!({"a": 1, "patterns": {"x": [{"client_secret": NEW}]}})),
+        (json!({"patterns": 1}), json!({"patterns": [{"client_secret": NEW}]})),
     ] {
-        let mock = cassette(recorded).transport();
-        mock.execute(request("POST", "/x", &[], sent.to_string())).unwrap_err();
-        let message = mock.check().unwrap_err().to_string();
-        assert!(!message.contains(NEW), "{message}");
+        let message = mismatch(cassette(&recorded), sent_json(&sent));
+        assert!(!message.contains(NEW) && !message.contains(jwt), "{message}");
+        let shown = transcript(sent_json(&sent), text("x"));
+        assert!(!shown.contains(NEW) && !shown.contains(jwt), "{shown}");
     }
     // What is searched for is shown, whatever words are in it.
-    let mock = cassette(json!({"yara_rule": "rule a {\n}"})).transport();
     let rule = "rule a {\n  strings: $a = \"access_token=abc12345\"\n}";
-    mock.execute(request("POST", "/x", &[], json!({"yara_rule": rule}).to_string())).unwrap_err();
-    assert!(mock.check().unwrap_err().to_string().contains("access_token=abc12345"));
+    for (recorded, sent) in [
+        (json!({"yara_rule": "rule a {\n}"}), json!({"yara_rule": rule})),
+        (json!({"a": 1}), json!({"patterns": [{"value": "access_token=abc12345"}]})),
+    ] {
+        let message = mismatch(cassette(&recorded), sent_json(&sent));
+        assert!(message.contains("access_token=abc12345"), "{message}");
+        let shown = transcript(sent_json(&sent), text("x"));
+        assert!(shown.contains("access_token=abc12345"), "{shown}");
+    }
 }
 
 #[test]
@@ -1158,4 +1174,79 @@ fn a_refusal_shows_no_part_of_a_secret_in_a_path() {
         let message = record(&[login(secret), began, (poll, text("password: abc1"))]).unwrap_err();
         assert!(!message.contains(part), "{message}");
     }
+}
+
+fn one(request: serde_json::Value) -> malquery_mock::Mock {
+    let one = json!({"id": "a", "request": request, "response": {"status": 200}});
+    let file = json!({"version": 1, "interactions": [one]});
+    malquery_mock::Cassette::parse("x", &file.to_string()).unwrap().transport()
+}
+
+/// What is said of a request that nothing answers.
+fn mismatch(recorded: serde_json::Value, sent: Sent) -> String {
+    let mock = one(recorded);
+    mock.execute(sent).unwrap_err();
+    mock.check().unwrap_err().to_string()
+}
+
+fn transcript(sent: Sent, got: Got) -> String {
+    let transcript = Transcript::new(Service(|_: &Sent| Ok(got.clone())));
+    take(&transcript, sent).unwrap();
+    transcript.to_string()
+}
+
+#[test]
+fn what_says_it_is_a_form_and_is_none_is_not_shown() {
+    let form = json!({"form": [["client_id", "[client_id]"], ["client_secret", "[client_secret]"]]});
+    for body in no_forms() {
+        let sent = || request("POST", "/x", &[FORM], body.as_str());
+        for shown in [
+            mismatch(json!({"method": "POST", "uri": "/x", "body": form}), sent()),
+            mismatch(json!({"method": "POST", "uri": "/x", "body": {"text": "x"}}), sent()),
+            transcript(sent(), text("x")),
+        ] {
+            assert!(!shown.contains(NEW) && !shown.contains(&NEW[..12]), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn paths_and_names_of_a_query_that_give_a_secret_are_not_shown() {
+    for uri in [
+        format!("/x;access_token={NEW}/y"),
+        format!("/x?access_token%3D{NEW}"),
+        format!("/x?%7B%22client_secret%22:%22{NEW}%22%7D"),
+        format!("/x?%7B%22client_secret%22:%22{NEW}%22%7D=1"),
+        format!("/x?%3Caccess_token+type=%22b%22%3E{NEW}"),
+    ] {
+        let message = mismatch(json!({"method": "GET", "uri": "/x?a=1"}), get(&uri));
+        assert!(!message.contains(NEW), "{message}");
+        let shown = transcript(get(&uri), text("x"));
+        assert!(!shown.contains(NEW), "{shown}");
+    }
+    // What is no secret is told.
+    let message = mismatch(json!({"method": "GET", "uri": "/x?a=1"}), get("/y?a=2"));
+    assert!(message.contains("/x in the cassette, /y in the request"), "{message}");
+    assert!(message.contains("a: 1 in the cassette, 2 in the request"), "{message}");
+}
+
+#[test]
+fn a_token_that_is_no_json_is_not_shown() {
+    for (media, body) in [
+        ("text/plain", NEW.to_owned()),
+        ("application/json", format!("\"{NEW}\"")),
+        ("text/plain", format!("id {NEW}")),
+        (FORM.1, format!("id={NEW}")),
+    ] {
+        let got = answer(201, &[("content-type", media)], body);
+        let shown = transcript(request("POST", "/oauth2/token", &[FORM], "grant_type=x"), got);
+        assert!(!shown.contains(NEW), "{shown}");
+    }
+    // Nor where it comes again.
+    let transcript = Transcript::new(Service(|request: &Sent| {
+        Ok(if request.method() == "POST" { answer(201, &[], NEW) } else { text(format!("bad {NEW}")) })
+    }));
+    take(&transcript, request("POST", "/oauth2/token", &[], "")).unwrap();
+    take(&transcript, get("/x")).unwrap();
+    assert!(!transcript.to_string().contains(NEW), "{transcript}");
 }
