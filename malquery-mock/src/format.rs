@@ -97,8 +97,9 @@
 //! the error tells where and what kind of value it is. The same holds for what cannot be searched in good time: a text that
 //! is escaped more than 16 times in the same way, or becomes 256 MiB in all when it is decoded. (In samples that is passed over.)
 //!
-//! **Nothing is written either** for what may hold a secret that is not known: a body that names one and cannot be read,
-//! one that is compressed, a reply with a token that is no JSON, a text such as `access_token: abc` or
+//! **Nothing is written either** for what may hold a secret that is not known: a body that names one and cannot be read, such as
+//! JSON that is sent as a form, one that is compressed, one that was not read to its end and has more than half of a secret
+//! there, a reply with a token that is no JSON, a text such as `access_token: abc` or
 //! `https://user:abc@host` in a string of JSON (but not in a YARA rule or a pattern), a path, a query or a header, also in
 //! base64, and whatever has the shape of a JWT.
 //!

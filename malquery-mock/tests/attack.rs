@@ -1250,3 +1250,39 @@ fn a_token_that_is_no_json_is_not_shown() {
     take(&transcript, get("/x")).unwrap();
     assert!(!transcript.to_string().contains(NEW), "{transcript}");
 }
+
+#[test]
+fn a_secret_that_the_end_of_a_body_cuts_off_is_found() {
+    let secret = "S3cretOfTheUser0123456789";
+    let encoded = base64_url(&format!("it is {secret}"));
+    for (body, read, is_refused) in [
+        (format!("you sent {secret}"), 33, true),
+        (format!("you sent {secret}"), 9, false),
+        (encoded.clone(), encoded.len() - 6, true),
+        (format!("\0 {secret}"), 26, true),
+        // All of it can be replaced.
+        (format!("you sent {secret} and more"), 36, false),
+    ] {
+        let service = |body: String| {
+            Service(move |request: &Sent| {
+                Ok(if request.uri().path() == "/x" {
+                    text(body.as_str())
+                } else {
+                    json_answer(200, &json!({}))
+                })
+            })
+        };
+        let (_folder, path) = folder();
+        let (transport, guard) = begin(&path, Mode::Record, service(body.clone()));
+        let transcript = Transcript::new(transport);
+        take(&transcript, login(secret).0).unwrap();
+        let mut reply = transcript.execute(get("/x")).unwrap().into_body();
+        reply.read_exact(&mut vec![0; read]).unwrap();
+        drop(reply);
+        let shown = transcript.to_string();
+        assert!(!shown.contains("S3cretOf") && !shown.contains(&encoded[..20]), "{shown}");
+        let result = guard.close().map_err(|error| error.to_string());
+        assert_eq!(result.is_err(), is_refused, "{body}: {result:?}");
+        assert!(!fs::read_to_string(&path).unwrap_or_default().contains("S3cretOf"), "{body}");
+    }
+}
