@@ -106,7 +106,8 @@
 //! **What is not found:** secrets of less than 4 bytes are replaced where they have a name, and not searched for, as
 //! they are part of any text. (Those of less than 8 are not replaced in the midst of a reply, but found there, and then
 //! nothing is written.) A secret that nothing names, that is never sent as one, and that is no JWT is a text like any
-//! other, and flags such as `true` and the password `infected` are none. Of two secrets that overlap in a text the second may keep its end. What is compressed, such as the content of a zip, is not searched, and no sample is searched for names. Read
+//! other, and flags such as `true`, the password `infected` and the next word of a sentence as in `access_token: expired`
+//! are none. Of two secrets that overlap in a text the second may keep its end. What is compressed, such as the content of a zip, is not searched, and no sample is searched for names. Read
 //! a cassette before you commit it.
 //!
 //! # What stays the same

@@ -1264,7 +1264,7 @@ fn percent(bytes: &[u8], plus: bool) -> Cow<'_, [u8]> {
 }
 
 /// Base64 of the usual or of the URL alphabet.
-fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
+pub(crate) fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
     BASE64.decode(usual_alphabet(text)).ok()
 }
 

@@ -1,5 +1,7 @@
 //! The names that secrets go by.
 
+use crate::redact;
+
 /// Fields whose values are never shown.
 pub(crate) const SECRET_FIELDS: [&str; 10] = [
     "client_id",
@@ -47,6 +49,12 @@ const MAX_JUDGED: usize = 1024;
 const MIN_NAME_IN_BYTES: usize = 5;
 /// Capitals in the midst of a word without digits that make it none.
 const MIN_HUMPS: usize = 3;
+/// Letters of the longest word of a message.
+const MAX_WORD: usize = 12;
+/// Words of a sentence among which none may be a value.
+const MAX_WORDS: usize = 16;
+/// How much of what stands behind `Basic` is looked at.
+const MAX_BASIC: usize = 256;
 /// Bytes of the longest placeholder.
 const MAX_PLACEHOLDER: usize = 40;
 /// How the names of malware go on behind a colon, as in `PasswordStealer:Win32/Vidar.B`.
@@ -114,12 +122,17 @@ pub(crate) fn names_secret(text: &str) -> bool {
             && text[at + name.len()..].trim_start_matches('\\').starts_with(quote)
             && secret_name(name).is_some()
     };
-    words(text).any(quoted) || gives_secret(text)
+    words(text).any(quoted) || gives(text, true)
 }
 
 /// Whether a text gives a value to the name of a secret, in whatever notation, or has the credentials of an
 /// `Authorization` header or of a URL. Placeholders are no values.
 pub(crate) fn gives_secret(text: &str) -> bool {
+    gives(text, false)
+}
+
+/// The same; if it is `strict`, also what may as well be the next word of a sentence.
+fn gives(text: &str, strict: bool) -> bool {
     let named = words(text).any(|(at, name)| {
         // `$token = "..."`, `#token > 1` and `@token[1]` are of a YARA rule, `#token=` is of a URL.
         let is_counted =
@@ -127,13 +140,15 @@ pub(crate) fn gives_secret(text: &str) -> bool {
         let free = !text[..at].ends_with('$') && !is_counted;
         // `cid:` is also a kind of link.
         let plain_name = plain(name);
+        let is_family = plain_name == "token" && is_family(&text[..at]);
         free && plain_name != "cid"
+            && !is_family
             && secret_name(name).is_some()
             && value_of(behind(&text[..at], &text[at + name.len()..])).is_some_and(|(value, sentence)| {
                 // What follows a colon in a sentence is often no more than the next word of it.
                 let certain =
                     plain_name != "token" && ["token", "secret"].iter().any(|end| plain_name.ends_with(end));
-                !sentence || certain || is_token(value)
+                !sentence || certain && (strict || !is_word(value)) || is_token(value)
             })
     });
     if named || has_user(text) {
@@ -144,7 +159,8 @@ pub(crate) fn gives_secret(text: &str) -> bool {
         lower.match_indices(scheme).any(|(at, _)| {
             let rest = &text[at + scheme.len()..];
             let value = rest.trim_start_matches(|c: char| c.is_whitespace() || "\"'`<:=\\".contains(c));
-            value.len() < rest.len() && is_token(value)
+            let may_be = strict || *scheme != "basic" || is_basic(value);
+            value.len() < rest.len() && may_be && is_token(value)
         })
     })
 }
@@ -163,7 +179,7 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// Whether there is a URL with a password.
 fn has_user(text: &str) -> bool {
-    text.match_indices("://").any(|(at, sign)| {
+    text.match_indices("://").filter(|(at, _)| !text[..*at].ends_with("mailto")).any(|(at, sign)| {
         let rest = &text[at + sign.len()..];
         let ends =
             |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>' | '\\');
@@ -213,8 +229,37 @@ fn value_of(rest: &str) -> Option<(&str, bool)> {
         .take(MAX_PLACEHOLDER)
         .position(|byte| byte == b']')
         .is_some_and(|end| is_placeholder(&value[..=end]));
-    let some = !first.is_whitespace() && !"<,;&)}]*".contains(first) && !placeholder;
+    // `token=...` is of a manual, and `token=[a-z]+` of a rule.
+    let dots = value.starts_with("...") && !value[3..].starts_with(|c: char| c.is_ascii_alphanumeric());
+    let class = matches!(value.as_bytes(), [b'[', first, b'-', ..] if first.is_ascii_alphanumeric());
+    let some = !first.is_whitespace() && !"<,;&)}]*…".contains(first) && !placeholder && !dots && !class;
     some.then_some((value, value.len() == bare.len() && sign.starts_with(':')))
+}
+
+/// Whether what follows is the name of a family of malware, as in `Stealer:Win32/Token`.
+fn is_family(before: &str) -> bool {
+    PLATFORMS.iter().any(|name| before.strip_suffix(name).is_some_and(|rest| rest.ends_with(':')))
+}
+
+/// Whether it begins with a word of a sentence, as in `access_token: expired`.
+fn is_word(text: &str) -> bool {
+    let end = text.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(text.len());
+    let (word, rest) = text.split_at(if text.starts_with('0') { 1 } else { end });
+    let rest = rest.trim_start_matches(|c| ".,;:!?)'\"".contains(c));
+    let token = |word: &str| is_token(word.trim_start_matches(|c: char| !c.is_ascii_alphanumeric()));
+    (1..=MAX_WORD).contains(&word.len())
+        && (rest.is_empty() || rest.starts_with(char::is_whitespace))
+        && !rest.split_whitespace().take(MAX_WORDS).any(token)
+}
+
+/// Whether it begins with what may stand behind `Basic`, and not with what stands behind that name of a language.
+fn is_basic(text: &str) -> bool {
+    let belongs = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+    let end =
+        text.bytes().take(MAX_BASIC).position(|byte| !belongs(byte)).unwrap_or(text.len().min(MAX_BASIC));
+    let word = text[..end].trim_end_matches('.');
+    !word.contains(['-', '.', '_', '~'])
+        || redact::decode_base64(word.as_bytes()).is_some_and(|decoded| decoded.contains(&b':'))
 }
 
 /// Whether it begins with what is no word.

@@ -709,6 +709,17 @@ fn what_is_harmless_is_recorded() {
         "token=***",
         "Password-Stealer:Win32/Vidar.B",
         "CredentialStealer:MSIL/RedLine.A",
+        "Stealer:Win32/Token=abc12345",
+        "Microsoft Visual Basic v5.0/v6.0",
+        "Basic x86-assembly",
+        "basic 2026-01-01",
+        "access_token: expired",
+        "client_secret: must not be empty",
+        "secret: 0",
+        "see https://falcon.crowdstrike.com/documentation?token=...",
+        "mailto://12345678@example.com",
+        "see https://host:8080/a@b",
+        "rule \"thief\" at line 3: invalid regexp /password=[a-z]+/",
     ] {
         let text = record(&[(
             hunt("rule a { condition: true }"),
@@ -1285,4 +1296,28 @@ fn a_secret_that_the_end_of_a_body_cuts_off_is_found() {
         assert_eq!(result.is_err(), is_refused, "{body}: {result:?}");
         assert!(!fs::read_to_string(&path).unwrap_or_default().contains("S3cretOf"), "{body}");
     }
+}
+
+#[test]
+fn what_looks_like_words_and_is_none_is_refused() {
+    for message in [
+        "access_token: expired1x".to_owned(),
+        "access_token: abc:DEF".into(),
+        format!("access_token: it is \"{NEW}\""),
+        ":Win32/access_token=N".into(),
+        "client_secret: abcdefghijklm".into(),
+        "client_secret: abcdef-ghi".into(),
+        "client_secret: 0123".into(),
+        "access_token=expired".into(),
+        "\"access_token\": \"expired\"".into(),
+        format!("Basic {}", base64_url("id:\u{fe}\u{ff}\u{fe}")),
+        "Basic c2VjcmV0X2tleTEy".into(),
+        "token=...abcdef12".into(),
+        "\"access_token\":[\"N\"]".into(),
+        "x Win32/token=abc12345".into(),
+    ] {
+        record(&[(get("/x"), json_answer(200, &json!({"message": message})))]).expect_err(&message);
+    }
+    // A text that is no sentence of the service, such as a file of settings, may have a word for a secret.
+    record(&[(get("/x"), text("client_secret: hunter"))]).unwrap_err();
 }
