@@ -1321,3 +1321,97 @@ fn what_looks_like_words_and_is_none_is_refused() {
     // A text that is no sentence of the service, such as a file of settings, may have a word for a secret.
     record(&[(get("/x"), text("client_secret: hunter"))]).unwrap_err();
 }
+
+#[test]
+fn short_values_are_secrets_by_their_name_alone() {
+    let echo =
+        |word: &str| (get("/x"), json_answer(200, &json!({"label": word, "note": format!("a {word}!")})));
+    let reply = |key: &str, word: &str| (get("/y"), json_answer(200, &json!({key: word})));
+    let token = |key: &str, word: &str| {
+        (request("POST", "/oauth2/token", &[], ""), json_answer(201, &json!({key: word, "expires_in": 1})))
+    };
+    for (word, first) in [
+        ("abcdefgh", reply("client_secret", "abcdefgh")),
+        // The same where nothing is known of the name, if it is too long for a word.
+        ("abcdefghijklmnop", token("opaque", "abcdefghijklmnop")),
+        ("abcdefg1", token("opaque", "abcdefg1")),
+    ] {
+        let text = record(&[first, echo(word)]).unwrap();
+        assert!(!text.contains(word), "{text}");
+    }
+    let text = record(&[token("opaque", "malware-family"), echo("malware-family")]).unwrap();
+    assert!(
+        text.contains("\"label\": \"malware-family\"") && text.contains("\"opaque\": \"[token]\""),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_stands_for_a_secret_is_none() {
+    for secret in ["[client_secret]", "", "null"] {
+        record(&[login(secret), (get("/x"), text("null [client_secret]"))]).expect(secret);
+    }
+    // Short words between dots are no parts of a JWT.
+    let text = record(&[login("first.user.name"), (get("/x"), text("the user and the name"))]).unwrap();
+    assert!(text.contains("the user and the name"), "{text}");
+}
+
+#[test]
+fn an_id_without_zeros_and_dashes_gets_a_pseudonym_too() {
+    for (id, stays) in [("abcdef12", false), ("00000000-0000-0000-0000-000000000000", true)] {
+        let text = record(&[(get("/x"), json_answer(200, &json!({"meta": {"reqid": id}})))]).unwrap();
+        assert_eq!(text.contains(id), stays, "{text}");
+    }
+}
+
+#[test]
+fn what_is_called_text_is_json_if_it_is_an_object_or_a_list() {
+    for headers in [&[("content-type", "text/plain")][..], &[]] {
+        let body = format!("{{\"client_secret\":\"{NEW}\"}}");
+        let text = record(&[(get("/x"), answer(200, headers, body))]).unwrap();
+        assert!(text.contains("\"client_secret\": \"[client_secret]\""), "{text}");
+        let text = record(&[(get("/x"), answer(200, headers, "12.50"))]).unwrap();
+        assert!(text.contains("\"text\": \"12.50\""), "{text}");
+    }
+}
+
+#[test]
+fn a_location_is_recorded_without_its_secrets() {
+    for (secret, other) in [(NEW, "[access_token]"), ("N1", "%5Baccess_token%5D")] {
+        let location = format!("/y?access_token={secret}&a=b");
+        let text = record(&[(get("/x"), answer(302, &[("location", &location)], ""))]).unwrap();
+        assert!(text.contains(&format!("access_token={other}&a=b")), "{text}");
+    }
+}
+
+/// A body that breaks, and says what it was told.
+struct Tells;
+
+impl Read for Tells {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::Error::other(format!("no route to http://user:{NEW}@proxy:3128/")))
+    }
+}
+
+impl Transport for Tells {
+    type Body = Self;
+    type Error = std::convert::Infallible;
+
+    fn execute(&self, _: Sent) -> Result<http::Response<Self>, Self::Error> {
+        Ok(http::Response::new(Self))
+    }
+}
+
+#[test]
+fn a_transcript_shows_no_secret_of_what_broke_or_of_what_is_marked() {
+    let transcript = Transcript::new(Tells);
+    let mut sent = get("/x");
+    let mut value = http::HeaderValue::from_static("m4rked");
+    value.set_sensitive(true);
+    sent.headers_mut().insert("x-marked", value);
+    let mut reply = transcript.execute(sent).unwrap().into_body();
+    reply.read(&mut [0; 8]).unwrap_err();
+    let shown = transcript.to_string();
+    assert!(!shown.contains(NEW) && !shown.contains("m4rked"), "{shown}");
+    assert!(shown.contains("< broken off after 0 bytes: [redacted]"), "{shown}");
+}
