@@ -906,7 +906,8 @@ fn text_gives_secret(text: &str) -> bool {
 
 /// Whether a text gives a secret when its escapes are undone: those of URLs, HTML and JSON, and zeros between.
 fn escaped_gives_secret(text: &str) -> bool {
-    let decoders: [Decoder; 4] = [|bytes| percent(bytes, false), entities, unescape, narrow];
+    let decoders: [Decoder; 5] =
+        [|bytes| percent(bytes, false), |bytes| percent(bytes, true), entities, unescape, narrow];
     decoders.iter().any(|decode| {
         let mut decoded = Cow::Borrowed(text.as_bytes());
         for _ in 0..MAX_ROUNDS {

@@ -197,7 +197,8 @@ fn behind<'a>(before: &str, rest: &'a str) -> &'a str {
     // It may have a prefix.
     let before = before.strip_suffix(':').map_or(before, |prefix| prefix.trim_end_matches(belongs));
     let tag = if before.ends_with('<') { rest.find(['<', '>']) } else { None };
-    tag.filter(|end| !rest[..*end].ends_with('/')).map_or(rest, |end| &rest[end..])
+    let has_attributes = |end: &usize| rest[..*end].contains('=') && !rest[..*end].ends_with('/');
+    tag.filter(has_attributes).map_or(rest, |end| &rest[end..])
 }
 
 /// What follows a name, if that is a value: `="x`, `: 'x`, `\":\"x`, `>x`; and whether it looks as it does after

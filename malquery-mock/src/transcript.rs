@@ -306,7 +306,8 @@ impl Text {
     /// Whether a text has no secret that has no place of its own in it.
     fn is_shown(&self, text: &str, side: Side, redaction: &Redaction) -> bool {
         let is_whole = matches!(self.end, End::Whole);
-        side != Side::TokenReply
+        self.media_type != FORM
+            && side != Side::TokenReply
             && !redact::names_secret(text)
             && (is_whole || redaction.scan_cut(redaction.hide(text).as_bytes()).is_ok())
     }
