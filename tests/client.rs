@@ -126,6 +126,9 @@ fn the_quota_guard_refuses_before_anything_is_sent() {
         quotas(0, 0),
         quotas(0, 50),
         quotas(0, 50),
+        job("done"),
+        reply::json(200, json!({"meta": {"hunt_count": 0, "hunt_limit": 1}, "errors": [{"message": "no"}]})),
+        job("done"),
         reply::json(200, json!({"meta": {}, "errors": [{"code": 500, "message": "no database"}]})),
         reply::json(200, json!({"meta": {}})),
         job("done"),
@@ -145,6 +148,9 @@ fn the_quota_guard_refuses_before_anything_is_sent() {
     // whichever way it would be sent
     assert_eq!(short(client.call(&hunt).map(drop)), (1, 0));
     assert_eq!(short(client.each(&hunt, |_| ControlFlow::Continue(())).map(drop)), (1, 0));
+    // a search costs nothing that is known, and a quota that is not needed need not be known
+    drop(client.exact_search(&ExactSearch::new([Pattern::ascii("a").unwrap()])).unwrap());
+    drop(client.hunt(&hunt).unwrap());
     // where the service cannot tell, it is not risked
     let error = client.hunt(&hunt).map(drop).unwrap_err();
     assert_eq!(
@@ -345,6 +351,23 @@ fn a_read_that_was_interrupted_goes_on_and_one_that_failed_does_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sample");
     open(None, &[Err(interrupted), Ok("hello")]).write_to(OutputFile::create(&path, false).unwrap()).unwrap();
+
+    // So it is for a reply that is read as a whole.
+    for (length, parts, expected) in [
+        (
+            Some(5),
+            [Ok("{"), Err(cut)],
+            "the body of the reply could not be read: the body ended after 1 of 5 bytes",
+        ),
+        (Some(5), [Ok("{"), Err(reset)], "the body of the reply could not be read: connection reset"),
+        (None, [Ok("{"), Err(cut)], "the body of the reply could not be read: unexpected end of file"),
+    ] {
+        let auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+        let transport = InParts(length, parts.to_vec());
+        let client = Client::new(transport, VirtualClock::new(), auth).retry(RetryPolicy::never());
+        let error = client.quotas().unwrap_err();
+        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), expected);
+    }
 
     // A body that is cut tells what is missing; any other error is told as it is. After it there is no end.
     for (length, parts, expected) in [
