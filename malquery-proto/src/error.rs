@@ -422,6 +422,21 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_hidden_also_where_it_is_cut_and_nothing_else_is() {
+        let hidden = |text: &str| {
+            let mut text = text.to_owned();
+            hide(&mut text, "toke-n123");
+            text
+        };
+        assert_eq!(hidden("a toke-n123 b toke-n12… c"), "a [secret] b toke-n12… c");
+        assert_eq!(hidden("é toke-n12…"), "é [secret]…");
+        assert_eq!(hidden("a toke…"), "a [secret]…");
+        for text in ["a tok…", "a toke-n12", "…", "toke-n124…", ""] {
+            assert_eq!(hidden(text), text);
+        }
+    }
+
+    #[test]
     fn foreign_text_cannot_steer_a_terminal() {
         assert_eq!(excerpt("a\u{1b}[31mred\r\nb\u{202e}c\u{0}".as_bytes(), 50), "a [31mred  b c ");
         assert_eq!(excerpt(&[b'x'; 60], 50).chars().count(), 51);
