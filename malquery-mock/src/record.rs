@@ -239,3 +239,60 @@ fn fault_of<E: TransportError>(error: &E) -> Option<Fault> {
         SendFailure::CannotSend => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a transport says, above an I/O error.
+    #[derive(Debug)]
+    struct Failed {
+        failure: SendFailure,
+        said: &'static str,
+        source: io::Error,
+    }
+
+    impl std::fmt::Display for Failed {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str(self.said)
+        }
+    }
+
+    impl StdError for Failed {
+        fn source(&self) -> Option<&(dyn StdError + 'static)> {
+            Some(&self.source)
+        }
+    }
+
+    impl TransportError for Failed {
+        fn failure(&self) -> SendFailure {
+            self.failure
+        }
+    }
+
+    #[test]
+    fn a_failure_is_played_as_what_it_was() {
+        use SendFailure::{CannotSend, NotSent, Unknown};
+        use io::ErrorKind::{
+            BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, Other, TimedOut,
+        };
+        for (failure, said, kind, fault) in [
+            (NotSent, "no connection", ConnectionRefused, Some(Fault::ConnectRefused)),
+            (NotSent, "TLS failed", ConnectionRefused, Some(Fault::ConnectRefused)),
+            (NotSent, "the certificate is not one", Other, Some(Fault::Tls)),
+            (NotSent, "looking up the host", Other, Some(Fault::Dns)),
+            (NotSent, "no connection", Other, Some(Fault::ConnectRefused)),
+            (Unknown, "no reply", TimedOut, Some(Fault::Timeout)),
+            (Unknown, "it timed out", ConnectionReset, Some(Fault::Timeout)),
+            (Unknown, "no reply", ConnectionReset, Some(Fault::Reset)),
+            (Unknown, "no reply", ConnectionAborted, Some(Fault::Reset)),
+            (Unknown, "no reply", BrokenPipe, Some(Fault::Reset)),
+            // Whatever it says, it may have been sent.
+            (Unknown, "the certificate is not one", ConnectionRefused, Some(Fault::Eof)),
+            (CannotSend, "the certificate is not one", TimedOut, None),
+        ] {
+            let error = Failed { failure, said, source: io::Error::new(kind, "no more to say") };
+            assert_eq!(fault_of(&error), fault, "{failure:?} {said} {kind:?}");
+        }
+    }
+}

@@ -1330,6 +1330,16 @@ mod tests {
         redaction
     }
 
+    #[test]
+    fn what_others_say_is_shown_unless_a_secret_is_in_it() {
+        let redaction = knowing("S3cretOfTheUser");
+        assert_eq!(redaction.shown("no route to the host"), "no route to the host");
+        for text in ["S3cretOfTheUser is wrong", "access_token=whatever-it-is was refused"] {
+            let shown = redaction.shown(text);
+            assert!(!shown.contains("S3cret") && !shown.contains("whatever"), "{shown}");
+        }
+    }
+
     fn percent_all(text: &str, upper: bool) -> String {
         text.bytes().map(|byte| if upper { format!("%{byte:02X}") } else { format!("%{byte:02x}") }).collect()
     }
