@@ -255,6 +255,19 @@ fn a_limit_holds_until_the_download_is_submitted() {
     // Too late, and not said to hold.
     let job = job.limit(1);
     assert_eq!((job.max_samples(), job.found().len()), (Some(2), 2));
+    // So it is as soon as the download was submitted: it would be billed again.
+    let run = Run::new(service(&[HELLO, WORLD, NUMBERS], ARCHIVE));
+    let mut job = Collect::new(search(9));
+    let stop = |job: &Collect, _| match job.download() {
+        None => ControlFlow::Continue(()),
+        Some(_) => ControlFlow::Break(()),
+    };
+    assert!(matches!(run.collect(&mut job, stop), Err(Error::Stopped)));
+    let mut job = job.limit(1);
+    assert_eq!((job.max_samples(), job.found().len()), (Some(9), 3));
+    run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!(run.asked().iter().filter(|line| line.starts_with("POST entities")).count(), 1);
+    run.guard.finish();
 }
 
 #[test]
