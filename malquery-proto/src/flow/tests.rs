@@ -1050,6 +1050,13 @@ fn what_nothing_but_a_change_helps_is_not_retryable() {
     flow.set_deadline(Some(START));
     let error = flow.poll(START, &mut service.auth, &GetQuotas).unwrap_err();
     assert!(matches!(error, FlowError::Deadline { .. }) && !error.is_retryable(), "{error}");
+    // Before the deadline it is the policy that ends a call, and another try has its time anew.
+    let limit = Duration::from_secs(1);
+    let mut flow = CallFlow::new(RetryPolicy { time_limit: limit, ..RetryPolicy::default() }, 1);
+    flow.set_deadline(Some(START.after(Duration::from_secs(60))));
+    let Step::Send(_lost) = flow.poll(START, &mut service.auth, &GetQuotas).unwrap() else { panic!() };
+    let error = flow.poll(START.after(limit), &mut service.auth, &GetQuotas).unwrap_err();
+    assert!(matches!(error, FlowError::TimeUp { .. }) && error.is_retryable(), "{error}");
 }
 
 #[test]
