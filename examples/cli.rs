@@ -1717,3 +1717,35 @@ fn a_job_that_was_refused_leaves_no_state() {
     Server::with_answers([submitted, gone]).run(&args).error(1);
     assert_eq!(names(out.path()), ["state"]);
 }
+
+#[test]
+fn what_the_rest_of_the_month_covers_can_be_downloaded() {
+    let out = folder();
+    let target = in_folder(&out, "out");
+    let quotas =
+        json!({"meta": {"hunt_count": 0, "hunt_limit": 9, "download_count": 49, "download_limit": 50}});
+    let mut answers = collecting(&[HELLO, A], SEVERAL);
+    answers.truncate(3);
+    answers.push(answer(200, quotas));
+    let server = Server::with_answers(answers);
+    let pattern = ["--pattern", "ascii:a", "--poll-interval", "0.01", "--output-dir", &target];
+    let run = server.run(&[&["collect", "--check-quota"], pattern.as_slice()].concat());
+    assert!(run.error(1).starts_with("error: downloads needed: 2, left this month: 1"));
+    let hint = "for as many as are left, collect what the search found with: malquery";
+    assert!(run.stderr.contains(hint), "{}", run.stderr);
+    assert!(run.stderr.contains(" collect --request r-1 --limit 1 --output-dir "), "{}", run.stderr);
+}
+
+#[test]
+fn a_poll_without_a_reply_is_told_at_once() {
+    // Nothing listens there any more.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let run = run(command(&["--base-url", &nobody, "--timeout", "2", "request", "r-1", "--wait"])
+        .env("FALCON_CLIENT_ID", "an-id")
+        .env("FALCON_CLIENT_SECRET", "s3cret"));
+    run.error(1);
+    let warning = "warning: no reply to oauth2AccessToken: ";
+    assert_eq!(run.stderr.matches(warning).count(), 1, "{}", run.stderr);
+}

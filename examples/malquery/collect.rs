@@ -172,6 +172,14 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
             let found = collect.search().filter(|_| !self.session.jobs_end);
             interrupt::hint(found.map(|id| collect_again(&program, &collect, id, &path)));
         }
+        if let Some(FlowError::QuotaShort { what: "downloads", left, .. }) =
+            result.as_ref().err().and_then(Error::flow)
+            && let Some(id) = collect.search()
+            && *left > 0
+        {
+            let limited = collect.clone().limit(u32::try_from(*left).unwrap_or(u32::MAX));
+            note(format_args!("for as many as are left, {}", collect_again(&program, &limited, id, &path)));
+        }
         let worth = !collect.found().is_empty();
         let explain = |error| failed(error, &path, &|error| self.explain(error));
         show_collected(self.session, watch.end(result, worth, explain)?, &path)

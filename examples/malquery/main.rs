@@ -137,8 +137,10 @@ fn serve(session: &Session, port: u16) -> Result<(), Failure> {
     }
     let corpus = corpus(session, true)?;
     let failed = |error: &dyn std::error::Error| Failure::failed(error);
-    let server = Server::start(Service::new(corpus), (Ipv4Addr::LOCALHOST, port).into())
-        .map_err(|error| failed(&error))?;
+    // Other ids than those of another one, so that a state is not taken up where it does not belong.
+    let service = Service::new(corpus).seed(SystemClock.now().as_millis());
+    let server =
+        Server::start(service, (Ipv4Addr::LOCALHOST, port).into()).map_err(|error| failed(&error))?;
     interrupt::is_no_error();
     let (url, id, secret) = (server.url(), Service::CLIENT_ID, Service::CLIENT_SECRET);
     output::write(

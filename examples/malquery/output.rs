@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use malquery_mock::MockError;
@@ -126,6 +127,8 @@ pub(crate) fn note(message: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{}", lines.join("\n  "));
 }
 
+static LAST_WARNING: Mutex<String> = Mutex::new(String::new());
+
 /// Shows what the library warns of, and nothing that is for its authors.
 struct Warnings;
 
@@ -135,8 +138,15 @@ impl log::Log for Warnings {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            note(format_args!("warning: {}", record.args()));
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        // An attempt that fails as the last one did is no news.
+        let said = record.args().to_string();
+        let mut last = LAST_WARNING.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last != said {
+            note(format_args!("warning: {said}"));
+            *last = said;
         }
     }
 

@@ -18,6 +18,8 @@ pub(crate) struct Watch {
     program: String,
     state: Option<State>,
     told: Option<RequestId>,
+    /// Whether its submission was seen.
+    is_new: bool,
     /// How to go on without the state.
     go_on: Option<String>,
     /// Why the state could not be kept.
@@ -27,7 +29,7 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn new(program: String, state: Option<State>, told: Option<RequestId>) -> Self {
-        Self { program, state, told, go_on: None, lost: None, waiting: spinner("submitting") }
+        Self { program, state, told, is_new: false, go_on: None, lost: None, waiting: spinner("submitting") }
     }
 
     pub(crate) fn note(&self, message: fmt::Arguments<'_>) {
@@ -43,9 +45,11 @@ impl Watch {
         go_on: Option<String>,
     ) -> ControlFlow<()> {
         if let Some(id) = flow.id().filter(|id| self.told.as_ref() != Some(*id)) {
-            self.note(format_args!("submitted; the request id is {id}"));
+            let what = if self.is_new { "submitted" } else { "going on with a job" };
+            self.note(format_args!("{what}; the request id is {id}"));
             self.told = Some(id.clone());
         }
+        self.is_new |= flow.id().is_none();
         let under_way = flow.id().is_none() && flow.to_submit().is_none();
         self.hint(go_on, flow.id().is_some(), under_way);
         let submitting = step == JobStep::Send && under_way;

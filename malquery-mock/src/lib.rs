@@ -41,7 +41,7 @@
 //! 2. **Replay.** `cargo test` answers from the cassette from now on. It needs no network and no credentials, and a
 //!    job of half an hour takes no time.
 //! 3. **When the program changes** and asks for something else, the test fails and tells what differs. Record anew if
-//!    that is meant, or add only what is new with `MALQUERY_MOCK=append`.
+//!    that is meant. `MALQUERY_MOCK=append` is for what it asks for in addition: what was recorded has to be played, too.
 //! 4. **When the service may have changed**, `MALQUERY_MOCK=verify` compares it with the cassette and writes nothing.
 //!
 //! Recording, appending and verifying use the monthly quotas as every live call does. See [`Mode`] for all modes,

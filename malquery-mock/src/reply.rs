@@ -122,6 +122,16 @@ pub fn json(status: u16, value: impl Serialize) -> Reply {
 }
 
 /// A reply with any body, say a sample or a text such as `"<html>"`.
+///
+/// ```
+/// use malquery_mock::{reply, script};
+///
+/// // A download that breaks off after two bytes, and then one that does not.
+/// let sample = || reply::bytes(200, "application/octet-stream", "hello");
+/// let (mock, guard) = script([sample().truncate_after(2), sample()]).with_tokens().play();
+/// # drop(mock);
+/// # std::mem::forget(guard);
+/// ```
 #[track_caller]
 pub fn bytes(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Reply {
     let mut reply = self::status(status).header(header::CONTENT_TYPE.as_str(), content_type);

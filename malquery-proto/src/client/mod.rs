@@ -443,7 +443,8 @@ impl<T: Transport, C: Clock> Client<T, C> {
     ///
     /// # Errors
     /// As [`Client::call`], until the first bytes of the body arrive. A body that breaks off later is not asked for again,
-    /// since results were handed out: [`Error::Stream`], [`Error::Body`], or [`ResponseError::Decode`] for what is no JSON.
+    /// since results were handed out: [`Error::Stream`], [`Error::Body`] also for JSON that ends too soon, or
+    /// [`ResponseError::Decode`] for what is no JSON.
     /// [`Error::Stopped`] when `each` said so. Of a `resources` that comes twice, the results of both are handed out, where
     /// [`Client::call`] keeps the last.
     pub fn each<O: JsonOperation>(
@@ -482,7 +483,8 @@ impl<T: Transport, C: Clock> Client<T, C> {
             Err(_) if O::META.replay == Replay::Billed => {
                 Err(FlowError::Unsure { operation: O::META.id, reply: None }.into())
             }
-            Err(error) if error.is_io() => Err(Error::of_download(error.into())),
+            // A cut one is not JSON, and may come whole the next time.
+            Err(error) if error.is_io() || error.is_eof() => Err(Error::of_download(error.into())),
             Err(error) => {
                 let error = DecodeError::of_stream(&O::META, status, trace_id, error);
                 Err(FlowError::from(ResponseError::Decode(error.into())).into())
@@ -504,7 +506,8 @@ impl<T: Transport, C: Clock> Client<T, C> {
     ///
     /// Before every request of the job and of its token, and after every reply, `observe` is shown the flow and what comes next
     /// (of a question for the quotas it is not told). A flow keeps the [`RetryPolicy`] it was made with. `observe` may store
-    /// the flow, so that another process can go on with it, or end the run with [`ControlFlow::Break`].
+    /// the flow, so that another process can go on with it, or end the run with [`ControlFlow::Break`]: before a request,
+    /// that is taken back, and the flow shown once more.
     ///
     /// # Errors
     /// [`Error::Flow`]; [`Error::Stopped`] when the observer ended the run.
@@ -658,6 +661,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
                 Err(error) => return Err(Error::new(error, cause)),
             };
             let Attempt { mut request, ticket, max_body, deadline } = *attempt;
+            let operation = request.extensions().get::<Meta>().map_or("a request", |meta| meta.id);
             if observe(flow, JobStep::Send).is_break() {
                 // Nothing was sent, and the flow is to know that.
                 call(flow).cancel(&mut self.auth(), ticket)?;
@@ -685,8 +689,11 @@ impl<T: Transport, C: Clock> Client<T, C> {
                     take(flow, self.clock.now(), &mut self.auth(), ticket, reply)
                 }
                 Err(error) => {
-                    log::debug!("no reply: {error}");
                     let why = error.failure();
+                    if why != SendFailure::CannotSend {
+                        // It may be tried again for a long time, and in silence it would seem to be the job that takes it.
+                        log::warn!("no reply to {operation}: {error}");
+                    }
                     cause = Some(error);
                     call(flow).on_failure(now, &mut self.auth(), ticket, why).map(|()| None)
                 }

@@ -136,6 +136,9 @@ impl<'de, R: Item> Visitor<'de> for Each<'_, R> {
     }
 }
 
+/// How much is read at a time.
+const CHUNK: usize = 64 * 1024;
+
 /// Text without a byte order mark, in which what is no UTF-8 is replaced: neither is a reason to lose a result.
 struct Utf8<R> {
     inner: R,
@@ -145,30 +148,32 @@ struct Utf8<R> {
     /// The beginning of a character whose rest is not read yet.
     open: Vec<u8>,
     begun: bool,
+    chunk: Box<[u8]>,
 }
 
 impl<R: Read> Utf8<R> {
     fn new(inner: R) -> Self {
-        Self { inner, text: Vec::new(), at: 0, open: Vec::new(), begun: false }
+        Self { inner, text: Vec::new(), at: 0, open: Vec::new(), begun: false, chunk: vec![0; CHUNK].into() }
     }
 
     /// Reads more, and tells whether that was all. It may be no more than the beginning of a character.
     fn fill(&mut self) -> io::Result<bool> {
-        const CHUNK: usize = 64 * 1024;
-        let mut bytes = std::mem::take(&mut self.open);
+        self.at = 0;
+        let mut bytes = std::mem::take(&mut self.text);
+        bytes.clear();
+        bytes.append(&mut self.open);
+        bytes.reserve(CHUNK);
         // At the beginning enough for a byte order mark.
         let enough = bytes.len() + if self.begun { 1 } else { 3 };
         let mut is_end = false;
         while bytes.len() < enough && !is_end {
-            let start = bytes.len();
-            bytes.resize(start + CHUNK, 0);
             let count = loop {
-                match self.inner.read(&mut bytes[start..]) {
+                match self.inner.read(&mut self.chunk) {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    result => break result?,
+                    result => break result?.min(CHUNK),
                 }
             };
-            bytes.truncate(start + count);
+            bytes.extend_from_slice(&self.chunk[..count]);
             is_end = count == 0;
         }
         if !self.begun {
@@ -177,7 +182,6 @@ impl<R: Read> Utf8<R> {
                 bytes.drain(..3);
             }
         }
-        self.at = 0;
         if let Err(error) = std::str::from_utf8(&bytes) {
             if error.error_len().is_none() && !is_end {
                 self.open = bytes.split_off(error.valid_up_to());
