@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use malquery_proto::Timestamp;
 use malquery_proto::flow::{
-    Attempt, Auth, CallFlow, FlowError, JobFlow, JobProgress, RetryPolicy, SendFailure, Step, Ticket,
+    Attempt, Auth, CallFlow, FlowError, JobFlow, JobProgress, RetryPolicy, SendFailure, Step,
+    Ticket,
 };
 use malquery_proto::operation::{JsonOperation, JsonReply, MAX_ERROR_BODY, ResponseHead};
 use malquery_proto::operations::{ExactSearch, GetQuotas, GetRequest};
@@ -34,7 +35,10 @@ impl Session {
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(0)
             .build()?;
-        Ok(Self { http, auth: Mutex::new(auth) })
+        Ok(Self {
+            http,
+            auth: Mutex::new(auth),
+        })
     }
 
     /// Calls an operation that answers with JSON.
@@ -42,12 +46,20 @@ impl Session {
         let mut flow = CallFlow::new(RetryPolicy::default(), seed());
         loop {
             let step = flow.poll(now(), &mut self.auth(), operation)?;
-            let Some((ticket, result)) = self.follow(step).await else { continue };
+            let Some((ticket, result)) = self.follow(step).await else {
+                continue;
+            };
             match result {
                 Ok(reply) => {
                     let head = ResponseHead::from(&reply);
-                    let taken =
-                        flow.on_response(now(), &mut self.auth(), operation, ticket, head, reply.body())?;
+                    let taken = flow.on_response(
+                        now(),
+                        &mut self.auth(),
+                        operation,
+                        ticket,
+                        head,
+                        reply.body(),
+                    )?;
                     if let Some(reply) = taken {
                         return Ok(reply);
                     }
@@ -61,11 +73,14 @@ impl Session {
     async fn run(&self, flow: &mut JobFlow) -> Result<JsonReply<GetRequest>, FlowError> {
         loop {
             let step = flow.poll(now(), &mut self.auth())?;
-            let Some((ticket, result)) = self.follow(step).await else { continue };
+            let Some((ticket, result)) = self.follow(step).await else {
+                continue;
+            };
             match result {
                 Ok(reply) => {
                     let head = ResponseHead::from(&reply);
-                    let taken = flow.on_response(now(), &mut self.auth(), ticket, head, reply.body())?;
+                    let taken =
+                        flow.on_response(now(), &mut self.auth(), ticket, head, reply.body())?;
                     if let JobProgress::Done(reply) = taken {
                         return Ok(*reply);
                     }
@@ -83,8 +98,15 @@ impl Session {
                 None
             }
             Step::Send(attempt) => {
-                let Attempt { request, ticket, max_body, deadline, .. } = *attempt;
-                let left = deadline.map_or(Duration::from_secs(600), |deadline| deadline.since(now()));
+                let Attempt {
+                    request,
+                    ticket,
+                    max_body,
+                    deadline,
+                    ..
+                } = *attempt;
+                let left =
+                    deadline.map_or(Duration::from_secs(600), |deadline| deadline.since(now()));
                 let result = tokio::time::timeout(left, self.send(request, max_body)).await;
                 Some((ticket, result.unwrap_or(Err(SendFailure::Unknown))))
             }
@@ -100,10 +122,18 @@ impl Session {
         let request = reqwest::Request::try_from(request).map_err(|_| SendFailure::CannotSend)?;
         let failure = |error: reqwest::Error| {
             eprintln!("no reply: {error}");
-            if error.is_connect() { SendFailure::NotSent } else { SendFailure::Unknown }
+            if error.is_connect() {
+                SendFailure::NotSent
+            } else {
+                SendFailure::Unknown
+            }
         };
         let mut reply = self.http.execute(request).await.map_err(failure)?;
-        let most = if reply.status().is_success() { max_body } else { Some(MAX_ERROR_BODY) };
+        let most = if reply.status().is_success() {
+            max_body
+        } else {
+            Some(MAX_ERROR_BODY)
+        };
         let mut response = http::Response::new(Vec::new());
         *response.status_mut() = reply.status();
         *response.headers_mut() = reply.headers().clone();
@@ -123,7 +153,9 @@ impl Session {
 }
 
 fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     Timestamp::from_millis(since.as_millis().try_into().unwrap_or(u64::MAX))
 }
 
@@ -140,7 +172,10 @@ async fn run(patterns: Vec<Pattern>) -> Result<(), Box<dyn Error>> {
     let mut job = JobFlow::new(ExactSearch::new(patterns), RetryPolicy::default(), seed());
     job.set_interval(Duration::from_secs(2));
     let (quotas, found) = tokio::join!(session.call(&GetQuotas), session.run(&mut job));
-    println!("{} downloads are left this month", quotas?.meta.downloads_left().unwrap_or_default());
+    println!(
+        "{} downloads are left this month",
+        quotas?.meta.downloads_left().unwrap_or_default()
+    );
     for sample in &found?.resources {
         if let Some(sha256) = sample.sha256 {
             println!("{sha256}");
@@ -150,8 +185,10 @@ async fn run(patterns: Vec<Pattern>) -> Result<(), Box<dyn Error>> {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let patterns: Vec<Pattern> =
-        std::env::args().skip(1).map(|text| text.parse()).collect::<Result<_, _>>()?;
+    let patterns: Vec<Pattern> = std::env::args()
+        .skip(1)
+        .map(|text| text.parse())
+        .collect::<Result<_, _>>()?;
     if patterns.is_empty() {
         eprintln!("usage: async_driver TYPE:VALUE..., such as ascii:CrowdStrike");
         std::process::exit(2);
@@ -165,5 +202,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         is_send(run(patterns)).await
     };
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run)
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(run)
 }

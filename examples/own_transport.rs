@@ -19,7 +19,10 @@ impl Transport for Attohttpc {
     type Body = ResponseReader;
     type Error = Failure;
 
-    fn execute(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<ResponseReader>, Failure> {
+    fn execute(
+        &self,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<http::Response<ResponseReader>, Failure> {
         let (head, body) = request.into_parts();
         let mut builder = RequestBuilder::try_new(head.method, head.uri.to_string())?
             // The token endpoint redirects to another cloud, and malquery decides where credentials may go.
@@ -32,7 +35,11 @@ impl Transport for Attohttpc {
         }
         builder.headers_mut().extend(head.headers);
         // A request without a body must go out without one.
-        let reply = if body.is_empty() { builder.send() } else { builder.bytes(body).send() }?;
+        let reply = if body.is_empty() {
+            builder.send()
+        } else {
+            builder.bytes(body).send()
+        }?;
         let (status, headers, body) = reply.split();
         let mut response = http::Response::new(body);
         *response.status_mut() = status;
@@ -73,6 +80,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let Settings { base, credentials } = Settings::from_env()?;
     let client = Client::new(Attohttpc, SystemClock, Auth::new(base, credentials));
     let quotas = client.quotas()?;
-    println!("{} hunts are left this month", quotas.meta.hunts_left().unwrap_or_default());
+    println!(
+        "{} hunts are left this month",
+        quotas.meta.hunts_left().unwrap_or_default()
+    );
     Ok(())
 }

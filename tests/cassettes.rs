@@ -10,7 +10,9 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use malquery_mock::reply::Reply;
-use malquery_mock::{Mock, Mode, Session, SessionClock, SessionTransport, VirtualClock, reply, script};
+use malquery_mock::{
+    Mock, Mode, Session, SessionClock, SessionTransport, VirtualClock, reply, script,
+};
 use malquery_proto::client::Error;
 use malquery_proto::flow::{Auth, RetryPolicy};
 use malquery_proto::operations::{ExactSearch, FuzzySearch, Hunt};
@@ -52,8 +54,16 @@ fn token() -> Reply {
 /// A reply of MalQuery. Each has a trace id of its own.
 fn malquery(trace: u32, meta: Value, resources: Value) -> Reply {
     let mut all = json!({"query_time": 0.012 * f64::from(trace), "powered_by": "malquery-api", "trace_id": trace_id(trace)});
-    all.as_object_mut().unwrap().extend(meta.as_object().unwrap().clone());
-    dressed(reply::json(200, json!({"meta": all, "resources": resources, "errors": []})), trace)
+    all.as_object_mut()
+        .unwrap()
+        .extend(meta.as_object().unwrap().clone());
+    dressed(
+        reply::json(
+            200,
+            json!({"meta": all, "resources": resources, "errors": []}),
+        ),
+        trace,
+    )
 }
 
 fn submitted(trace: u32, id: &str) -> Reply {
@@ -88,20 +98,26 @@ fn quotas() -> Reply {
 /// An archive of the sample, without a password so that it can be read here.
 fn archive() -> Reply {
     let bytes = fs::read(
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../malquery-mock/tests/cassettes/bodies/greeting.zip"),
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../malquery-mock/tests/cassettes/bodies/greeting.zip"),
     );
     let bytes = bytes.unwrap();
     let length = bytes.len().to_string();
-    dressed(reply::bytes(200, "application/zip", bytes).header("content-length", &length), 9)
+    dressed(
+        reply::bytes(200, "application/zip", bytes).header("content-length", &length),
+        9,
+    )
 }
 
 /// An error of the gateway.
 fn error(status: u16, message: &str) -> Reply {
     let trace = u32::from(status);
-    let meta =
-        json!({"query_time": 1.27e-7, "powered_by": "crowdstrike-api-gateway", "trace_id": trace_id(trace)});
+    let meta = json!({"query_time": 1.27e-7, "powered_by": "crowdstrike-api-gateway", "trace_id": trace_id(trace)});
     dressed(
-        reply::json(status, json!({"meta": meta, "errors": [{"code": status, "message": message}]})),
+        reply::json(
+            status,
+            json!({"meta": meta, "errors": [{"code": status, "message": message}]}),
+        ),
         trace,
     )
 }
@@ -114,7 +130,10 @@ fn rate_limited() -> Reply {
 /// What MalQuery itself answers when the quota of the month is used up.
 fn quota_exhausted() -> Reply {
     let meta = json!({"query_time": 0.003, "powered_by": "malquery-api", "trace_id": trace_id(429), "reqid": "", "status": ""});
-    dressed(reply::json(429, json!({"meta": meta, "resources": []})), 429)
+    dressed(
+        reply::json(429, json!({"meta": meta, "resources": []})),
+        429,
+    )
 }
 
 /// The replies to one call for each of these statuses.
@@ -132,8 +151,10 @@ fn errors(statuses: &[u16], limit: fn() -> Reply, not_found: &str) -> Vec<Reply>
             404 => replies.push(error(404, not_found)),
             429 => replies.push(limit()),
             500 => {
-                let message =
-                    format!("Internal Server Error: Please provide trace-id='{}' to support", trace_id(500));
+                let message = format!(
+                    "Internal Server Error: Please provide trace-id='{}' to support",
+                    trace_id(500)
+                );
                 replies.push(error(500, &message));
             }
             _ => panic!("{status}"),
@@ -167,30 +188,52 @@ type Call = fn(&Client) -> Result<String, Error>;
 /// The operations, with the statuses that are documented for each.
 const OPERATIONS: [(&str, &[u16], Call); 9] = [
     ("quotas", &[400, 401, 403, 404, 429, 500], |client| {
-        Ok(format!("{:?} hunts left", client.quotas()?.meta.hunts_left()))
+        Ok(format!(
+            "{:?} hunts left",
+            client.quotas()?.meta.hunts_left()
+        ))
     }),
     ("fuzzy-search", &[400, 401, 403, 429, 500], |client| {
-        Ok(format!("{:?}", client.fuzzy_search(&FuzzySearch::new(pattern()))?.resources))
+        Ok(format!(
+            "{:?}",
+            client.fuzzy_search(&FuzzySearch::new(pattern()))?.resources
+        ))
     }),
-    ("download-files", &[400, 401, 403, 404, 429, 500], |client| {
-        read(&mut client.download(sample())?.output)
-    }),
+    (
+        "download-files",
+        &[400, 401, 403, 404, 429, 500],
+        |client| read(&mut client.download(sample())?.output),
+    ),
     ("metadata", &[400, 401, 403, 429, 500], |client| {
         let reply = client.metadata([sample(), Sha256::from_bytes([7; 32])])?;
-        Ok(format!("{:?}, missing {:?}", reply.resources[0].family, reply.missing))
+        Ok(format!(
+            "{:?}, missing {:?}",
+            reply.resources[0].family, reply.missing
+        ))
     }),
     ("requests", &[400, 401, 403, 429, 500], |client| {
         Ok(format!("{:?}", client.request(&id())?.meta.status))
     }),
-    ("samples-fetch", &[401, 403, 404, 429, 500], |client| read(&mut client.samples(&id())?.output)),
-    ("samples-multidownload", &[400, 401, 403, 404, 429, 500], |client| {
-        Ok(client.samples_multidownload([sample()])?.id().to_string())
+    ("samples-fetch", &[401, 403, 404, 429, 500], |client| {
+        read(&mut client.samples(&id())?.output)
     }),
+    (
+        "samples-multidownload",
+        &[400, 401, 403, 404, 429, 500],
+        |client| Ok(client.samples_multidownload([sample()])?.id().to_string()),
+    ),
     ("exact-search", &[400, 401, 403, 429, 500], |client| {
-        let options = SearchOptions::new().limit(10).min_size("1KB".parse().unwrap());
-        Ok(client.exact_search(&ExactSearch::new(pattern()).options(options))?.id().to_string())
+        let options = SearchOptions::new()
+            .limit(10)
+            .min_size("1KB".parse().unwrap());
+        Ok(client
+            .exact_search(&ExactSearch::new(pattern()).options(options))?
+            .id()
+            .to_string())
     }),
-    ("hunt", &[400, 401, 403, 429, 500], |client| Ok(client.hunt(&Hunt::new(RULE))?.id().to_string())),
+    ("hunt", &[400, 401, 403, 429, 500], |client| {
+        Ok(client.hunt(&Hunt::new(RULE))?.id().to_string())
+    }),
 ];
 
 fn success(operation: &str) -> Reply {
@@ -201,9 +244,10 @@ fn success(operation: &str) -> Reply {
             json!({"stats": {"clean_count": 0, "malware_count": 7, "pua_count": 0, "total_count": 8, "unknown_count": 1}, "status": "done"}),
             found(),
         ),
-        "download-files" => {
-            dressed(reply::bytes(200, "application/octet-stream", SAMPLE).header("content-length", "6"), 4)
-        }
+        "download-files" => dressed(
+            reply::bytes(200, "application/octet-stream", SAMPLE).header("content-length", "6"),
+            4,
+        ),
         "metadata" => malquery(5, json!({}), found()),
         "requests" => poll(6, SEARCH, "done", found()),
         "samples-fetch" => archive(),
@@ -216,15 +260,25 @@ fn collect(client: &Client) -> Result<String, Error> {
         loop {
             let job = client.request(id)?;
             if job.meta.status == Some(JobStatus::Done) {
-                return Ok(job.resources.iter().filter_map(|found| found.sha256).collect());
+                return Ok(job
+                    .resources
+                    .iter()
+                    .filter_map(|found| found.sha256)
+                    .collect());
             }
         }
     };
-    let search = client.exact_search(&ExactSearch::new(pattern()))?.id().clone();
+    let search = client
+        .exact_search(&ExactSearch::new(pattern()))?
+        .id()
+        .clone();
     let found = wait(&search)?;
     let download = client.samples_multidownload(found)?.id().clone();
     wait(&download)?;
-    Ok(format!("{search} {download} {}", read(&mut client.samples(&download)?.output)?))
+    Ok(format!(
+        "{search} {download} {}",
+        read(&mut client.samples(&download)?.output)?
+    ))
 }
 
 /// A cassette: its name, what the service answers, and what is called.
@@ -256,7 +310,11 @@ fn cases() -> Vec<Case> {
     };
     let mut cases = Vec::new();
     for (name, statuses, call) in OPERATIONS {
-        cases.push(case(name, vec![token(), success(name)], Box::new(move |client| show(call(client)))));
+        cases.push(case(
+            name,
+            vec![token(), success(name)],
+            Box::new(move |client| show(call(client))),
+        ));
         let limit = if ["samples-multidownload", "exact-search", "hunt"].contains(&name) {
             quota_exhausted
         } else {
@@ -267,7 +325,11 @@ fn cases() -> Vec<Case> {
             errors(
                 statuses,
                 limit,
-                if name == "samples-fetch" { "Could not find sample archive" } else { "Not Found" },
+                if name == "samples-fetch" {
+                    "Could not find sample archive"
+                } else {
+                    "Not Found"
+                },
             ),
             Box::new(move |client| {
                 let lines: Vec<_> = statuses.iter().map(|_| show(call(client))).collect();
@@ -282,21 +344,33 @@ fn cases() -> Vec<Case> {
             token(),
             quotas(),
             dressed(
-                reply::json(200, json!({"meta": {"query_time": 0.1, "trace_id": trace_id(8)}, "errors": []})),
+                reply::json(
+                    200,
+                    json!({"meta": {"query_time": 0.1, "trace_id": trace_id(8)}, "errors": []}),
+                ),
                 8,
             ),
         ],
         Box::new(move |client| {
             let called = show(quotas_call(client));
-            format!("{called}\n{}", show(client.revoke().map(|()| "revoked".into())))
+            format!(
+                "{called}\n{}",
+                show(client.revoke().map(|()| "revoked".into()))
+            )
         }),
     ));
     cases.push(case(
         "token.errors",
         vec![
-            error(400, &format!("Failed to generate access token for clientID={CLIENT_ID}")),
+            error(
+                400,
+                &format!("Failed to generate access token for clientID={CLIENT_ID}"),
+            ),
             error(401, "access denied, invalid client credentials"),
-            error(403, "Failed to generate access token for customer ID=0123456789abcdef0123456789abcdef"),
+            error(
+                403,
+                "Failed to generate access token for customer ID=0123456789abcdef0123456789abcdef",
+            ),
             error(403, "access denied, authorization failed"),
             rate_limited(),
             error(500, "Internal Server Error"),
@@ -313,7 +387,13 @@ fn cases() -> Vec<Case> {
     cases.push(case(
         "token.redirect",
         vec![moved, token(), quotas()],
-        Box::new(move |client| format!("{} at {}", show(quotas_call(client)), client.base().as_str())),
+        Box::new(move |client| {
+            format!(
+                "{} at {}",
+                show(quotas_call(client)),
+                client.base().as_str()
+            )
+        }),
     ));
     cases.push(case(
         "collect",
@@ -339,7 +419,11 @@ fn run(case: &Case, path: &Path, mode: Mode) -> String {
         let credentials = Credentials::new(CLIENT_ID, SECRET)
             .member_cid("0123456789abcdef0123456789abcdef-4F".parse().unwrap());
         let auth = Auth::new(case.cloud, credentials).follow_region(true);
-        (script(case.replies.iter().cloned()).transport(), VirtualClock::new(), auth)
+        (
+            script(case.replies.iter().cloned()).transport(),
+            VirtualClock::new(),
+            auth,
+        )
     };
     let (client, guard) = Session::new(path).mode(mode).client(live).unwrap();
     let outcome = (case.run)(&client.retry(RetryPolicy::never()));
@@ -356,7 +440,12 @@ fn each_plays_and_gives_its_outcome() {
     let mut outcomes = String::new();
     for case in cases() {
         let outcome = run(&case, &shipped(&case.name), Mode::Replay);
-        let _ = writeln!(outcomes, "{}\n  {}", case.name, outcome.replace('\n', "\n  "));
+        let _ = writeln!(
+            outcomes,
+            "{}\n  {}",
+            case.name,
+            outcome.replace('\n', "\n  ")
+        );
     }
     insta::assert_snapshot!("outcomes", outcomes);
 }
@@ -368,7 +457,10 @@ fn each_is_what_the_recorder_writes() {
     // Of the version of this crate it does not depend.
     let read = |path: &Path| -> String {
         let text = fs::read_to_string(path).unwrap_or_default();
-        text.lines().filter(|line| !line.contains("\"recorded_with\"")).collect::<Vec<_>>().join("\n")
+        text.lines()
+            .filter(|line| !line.contains("\"recorded_with\""))
+            .collect::<Vec<_>>()
+            .join("\n")
     };
     let mut different = Vec::new();
     for case in &cases {
@@ -378,12 +470,18 @@ fn each_is_what_the_recorder_writes() {
             different.push(path);
         }
     }
-    assert!(different.is_empty(), "the recorder writes these in another way: {different:?}");
+    assert!(
+        different.is_empty(),
+        "the recorder writes these in another way: {different:?}"
+    );
     let mut names: Vec<_> = fs::read_dir(shipped("x").parent().unwrap())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
-    let mut known: Vec<_> = cases.iter().map(|case| format!("{}.json", case.name)).collect();
+    let mut known: Vec<_> = cases
+        .iter()
+        .map(|case| format!("{}.json", case.name))
+        .collect();
     names.sort();
     known.sort();
     assert_eq!(names, known);

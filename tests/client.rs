@@ -21,7 +21,11 @@ use malquery_proto::{Client, Clock, Cloud, Credentials, OutputFile, Timestamp, T
 use serde_json::json;
 
 fn client<T: Transport>(transport: T, clock: VirtualClock) -> Client<T, VirtualClock> {
-    Client::new(transport, clock, Auth::new(Cloud::Us1, Credentials::new("id", "secret")))
+    Client::new(
+        transport,
+        clock,
+        Auth::new(Cloud::Us1, Credentials::new("id", "secret")),
+    )
 }
 
 fn play(replies: impl IntoIterator<Item = reply::Reply>) -> (Mock, malquery_mock::MockGuard) {
@@ -49,18 +53,43 @@ fn metadata_of_any_number_of_hashes_is_asked_in_parts_and_joined_in_order() {
             .map(|number| json!({"sha256": sample(number).to_string()}))
             .collect();
         let errors = json!([{"code": 404, "message": trace}]);
-        reply::json(200, json!({"meta": {"trace_id": trace}, "resources": resources, "errors": errors}))
+        reply::json(
+            200,
+            json!({"meta": {"trace_id": trace}, "resources": resources, "errors": errors}),
+        )
     };
     let (mock, guard) = play([part(0..115, "a"), part(115..230, "b"), part(230..300, "c")]);
     let transport = Transcript::new(mock);
-    let found = client(transport.clone(), VirtualClock::new()).metadata((0..300).map(sample)).unwrap();
-    let hashes: Vec<_> = found.resources.iter().map(|found| found.sha256.unwrap()).collect();
-    assert_eq!(hashes, (0..300).filter(|number| known(*number)).map(sample).collect::<Vec<_>>());
-    assert_eq!(found.missing, (0..300).filter(|number| !known(*number)).map(sample).collect::<Vec<_>>());
+    let found = client(transport.clone(), VirtualClock::new())
+        .metadata((0..300).map(sample))
+        .unwrap();
+    let hashes: Vec<_> = found
+        .resources
+        .iter()
+        .map(|found| found.sha256.unwrap())
+        .collect();
+    assert_eq!(
+        hashes,
+        (0..300)
+            .filter(|number| known(*number))
+            .map(sample)
+            .collect::<Vec<_>>()
+    );
+    assert_eq!(
+        found.missing,
+        (0..300)
+            .filter(|number| !known(*number))
+            .map(sample)
+            .collect::<Vec<_>>()
+    );
     assert_eq!(found.errors.len(), 3);
     assert_eq!(found.trace_id.as_deref(), Some("a"));
     let urls = transport.to_string();
-    let lengths: Vec<_> = urls.lines().filter(|line| line.starts_with("> GET")).map(str::len).collect();
+    let lengths: Vec<_> = urls
+        .lines()
+        .filter(|line| line.starts_with("> GET"))
+        .map(str::len)
+        .collect();
     assert_eq!(lengths.len(), 3);
     assert!(lengths.iter().all(|length| *length < 8_000), "{lengths:?}");
     guard.finish();
@@ -73,15 +102,31 @@ fn metadata_of_any_number_of_hashes_is_asked_in_parts_and_joined_in_order() {
 
 #[test]
 fn a_job_handle_tells_asks_and_waits() {
-    let (mock, guard) = play([job("done"), job("inprogress"), job("inprogress"), job("done")]);
+    let (mock, guard) = play([
+        job("done"),
+        job("inprogress"),
+        job("inprogress"),
+        job("done"),
+    ]);
     let clock = VirtualClock::new();
     let client = client(mock, clock.clone());
-    let mut hunt =
-        client.hunt(&Hunt::new("rule a { condition: true }")).unwrap().interval(Duration::from_secs(60));
+    let mut hunt = client
+        .hunt(&Hunt::new("rule a { condition: true }"))
+        .unwrap()
+        .interval(Duration::from_secs(60));
     assert_eq!(hunt.id().as_str(), "r-1");
     assert!(hunt.submitted().unwrap().trace_id.is_none());
     // the submission said `done` of itself
-    assert_eq!(hunt.status().unwrap().meta.status.as_ref().unwrap().as_str(), "inprogress");
+    assert_eq!(
+        hunt.status()
+            .unwrap()
+            .meta
+            .status
+            .as_ref()
+            .unwrap()
+            .as_str(),
+        "inprogress"
+    );
     assert_eq!(hunt.wait().unwrap().resources[0].sha256, Some(sample(7)));
     assert_eq!(clock.waits(), [Duration::from_secs(60)]);
     guard.finish();
@@ -102,13 +147,19 @@ fn a_stored_job_is_taken_up_by_another_client_and_a_stopped_one_was_not_sent() {
     let mut stored = String::new();
     let error = first.run_job(&mut flow, |flow, step| {
         stored = serde_json::to_string(flow).unwrap();
-        if matches!(step, JobStep::Wait(_)) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if matches!(step, JobStep::Wait(_)) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     });
     assert!(matches!(error, Err(Error::Stopped)));
     let mut flow: JobFlow = serde_json::from_str(&stored).unwrap();
     assert_eq!(flow.id().unwrap().as_str(), "r-1");
     let second = client(mock, VirtualClock::new());
-    second.run_job(&mut flow, |_, _| ControlFlow::Continue(())).unwrap();
+    second
+        .run_job(&mut flow, |_, _| ControlFlow::Continue(()))
+        .unwrap();
     guard.finish();
 }
 
@@ -127,29 +178,63 @@ fn the_quota_guard_refuses_before_anything_is_sent() {
         quotas(0, 50),
         quotas(0, 50),
         job("done"),
-        reply::json(200, json!({"meta": {"hunt_count": 0, "hunt_limit": 1}, "errors": [{"message": "no"}]})),
+        reply::json(
+            200,
+            json!({"meta": {"hunt_count": 0, "hunt_limit": 1}, "errors": [{"message": "no"}]}),
+        ),
         job("done"),
-        reply::json(200, json!({"meta": {}, "errors": [{"code": 500, "message": "no database"}]})),
+        reply::json(
+            200,
+            json!({"meta": {}, "errors": [{"code": 500, "message": "no database"}]}),
+        ),
         reply::json(200, json!({"meta": {}})),
         job("done"),
     ]);
     let client = client(mock, VirtualClock::new()).check_quota(true);
     let hunt = Hunt::new("rule a { condition: true }");
     let short = |result: Result<(), Error>| match result {
-        Err(Error::Flow { error: FlowError::QuotaShort { needed, left, .. }, .. }) => (needed, left),
+        Err(Error::Flow {
+            error: FlowError::QuotaShort { needed, left, .. },
+            ..
+        }) => (needed, left),
         other => panic!("{other:?}"),
     };
     assert_eq!(short(client.hunt(&hunt).map(drop)), (1, 0));
-    assert_eq!(short(client.samples_multidownload([sample(1), sample(2)]).map(drop)), (2, 1));
+    assert_eq!(
+        short(
+            client
+                .samples_multidownload([sample(1), sample(2)])
+                .map(drop)
+        ),
+        (2, 1)
+    );
     // a sample named twice is one download
-    drop(client.samples_multidownload([sample(1), sample(2), sample(1)]).unwrap());
+    drop(
+        client
+            .samples_multidownload([sample(1), sample(2), sample(1)])
+            .unwrap(),
+    );
     let mut flow = client.job_flow(hunt.clone());
-    assert_eq!(short(client.run_job(&mut flow, |_, _| ControlFlow::Continue(())).map(drop)), (1, 0));
+    assert_eq!(
+        short(
+            client
+                .run_job(&mut flow, |_, _| ControlFlow::Continue(()))
+                .map(drop)
+        ),
+        (1, 0)
+    );
     // whichever way it would be sent
     assert_eq!(short(client.call(&hunt).map(drop)), (1, 0));
-    assert_eq!(short(client.each(&hunt, |_| ControlFlow::Continue(())).map(drop)), (1, 0));
+    assert_eq!(
+        short(client.each(&hunt, |_| ControlFlow::Continue(())).map(drop)),
+        (1, 0)
+    );
     // a search costs nothing that is known, and a quota that is not needed need not be known
-    drop(client.exact_search(&ExactSearch::new([Pattern::ascii("a").unwrap()])).unwrap());
+    drop(
+        client
+            .exact_search(&ExactSearch::new([Pattern::ascii("a").unwrap()]))
+            .unwrap(),
+    );
     drop(client.hunt(&hunt).unwrap());
     // where the service cannot tell, it is not risked
     let error = client.hunt(&hunt).map(drop).unwrap_err();
@@ -202,7 +287,11 @@ fn results_come_one_by_one() {
         let mut seen = Vec::new();
         let result = client(mock, VirtualClock::new()).each(&id, |result| {
             seen.push(result.sha256.unwrap());
-            if seen.len() == most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if seen.len() == most {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         guard.finish();
         (result, seen.len())
@@ -210,8 +299,14 @@ fn results_come_one_by_one() {
     // What comes before the body is tried again.
     let (result, seen) = run(vec![reply::status(503), reply::json(200, &body)], 9);
     let reply = result.unwrap();
-    assert_eq!((seen, reply.resources.len(), reply.trace_id.as_deref()), (2, 0, Some("t")));
-    assert_eq!(serde_json::to_value(&reply.output).unwrap()["resources"], json!([7]));
+    assert_eq!(
+        (seen, reply.resources.len(), reply.trace_id.as_deref()),
+        (2, 0, Some("t"))
+    );
+    assert_eq!(
+        serde_json::to_value(&reply.output).unwrap()["resources"],
+        json!([7])
+    );
     // A body that breaks off is not, since results were handed out.
     let length = body.to_string().len();
     let (result, seen) = run(vec![reply::json(200, &body).truncate_after(length - 4)], 9);
@@ -220,7 +315,10 @@ fn results_come_one_by_one() {
     let (result, seen) = run(vec![reply::json(200, &body)], 1);
     assert!(matches!(result, Err(Error::Stopped)));
     assert_eq!(seen, 1);
-    let (result, _) = run(vec![reply::bytes(200, "text/html", "<html>").header("x-cs-traceid", "t-1")], 9);
+    let (result, _) = run(
+        vec![reply::bytes(200, "text/html", "<html>").header("x-cs-traceid", "t-1")],
+        9,
+    );
     let error = result.unwrap_err();
     assert_eq!(error.trace_id(), Some("t-1"));
     assert!(error.to_string().contains("could not be read"), "{error}");
@@ -233,15 +331,23 @@ fn results_are_asked_for_as_the_operation_says_and_a_short_body_is_an_error() {
     let id = GetRequest::new("r-1".parse().unwrap());
     let body = json!({"meta": {}, "resources": []});
     let length = body.to_string().len();
-    let declared = |length: usize| reply::json(200, &body).header("content-length", &length.to_string());
+    let declared =
+        |length: usize| reply::json(200, &body).header("content-length", &length.to_string());
     let (mock, guard) = play([declared(length), declared(length + 1)]);
     let transport = Transcript::new(mock);
     let client = client(transport.clone(), VirtualClock::new());
     let each = || client.each(&id, |_| ControlFlow::Continue(()));
     each().unwrap();
-    assert!(transport.to_string().contains("> GET /malquery/entities/requests/v1?ids=r-1\n"));
+    assert!(
+        transport
+            .to_string()
+            .contains("> GET /malquery/entities/requests/v1?ids=r-1\n")
+    );
     let error = each().unwrap_err();
-    let short = StreamError::Short { received: length as u64, declared: length as u64 + 1 };
+    let short = StreamError::Short {
+        received: length as u64,
+        declared: length as u64 + 1,
+    };
     assert_eq!(error.to_string(), short.to_string());
     guard.finish();
 }
@@ -277,8 +383,11 @@ fn a_download_that_breaks_off_is_begun_anew_as_the_policy_allows() {
     };
     // What came of the first is more than of the last, and none of it stays.
     let broken = |at: usize| whole().truncate_after(at);
-    let (result, waits, seen) =
-        save(vec![broken(5), broken(4), broken(0), whole()], RetryPolicy::default(), None);
+    let (result, waits, seen) = save(
+        vec![broken(5), broken(4), broken(0), whole()],
+        RetryPolicy::default(),
+        None,
+    );
     assert_eq!(result.unwrap().bytes, 5);
     assert_eq!(fs::read(&path).unwrap(), b"hello");
     assert_eq!(seen, [3, 5, 3, 4, 3, 5]);
@@ -291,9 +400,19 @@ fn a_download_that_breaks_off_is_begun_anew_as_the_policy_allows() {
         // Attempts are used up, or there are none, or there is no time for another.
         (vec![broken(1).times(4)], RetryPolicy::default(), None, 3),
         (vec![broken(1)], RetryPolicy::never(), None, 0),
-        (vec![broken(1)], RetryPolicy::default(), Some(Duration::from_millis(200)), 0),
+        (
+            vec![broken(1)],
+            RetryPolicy::default(),
+            Some(Duration::from_millis(200)),
+            0,
+        ),
         // The same bytes would come again.
-        (vec![reply::bytes(200, "", "hellO")], RetryPolicy::default(), None, 0),
+        (
+            vec![reply::bytes(200, "", "hellO")],
+            RetryPolicy::default(),
+            None,
+            0,
+        ),
     ] {
         let (result, waits, _) = save(replies, policy, deadline);
         result.unwrap_err();
@@ -326,7 +445,9 @@ impl Transport for InParts {
     fn execute(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Parts>, Self::Error> {
         let mut response = http::Response::new(Parts(self.1.clone()));
         if let Some(length) = self.0 {
-            response.headers_mut().insert("content-length", length.into());
+            response
+                .headers_mut()
+                .insert("content-length", length.into());
         }
         Ok(response)
     }
@@ -339,18 +460,29 @@ fn a_read_that_was_interrupted_goes_on_and_one_that_failed_does_not() {
         let client = Client::new(InParts(length, parts.to_vec()), VirtualClock::new(), auth);
         client.open(&hello()).unwrap().output
     };
-    let (interrupted, reset, cut) =
-        (io::ErrorKind::Interrupted, io::ErrorKind::ConnectionReset, io::ErrorKind::UnexpectedEof);
-    let mut download = open(Some(5), &[Err(interrupted), Ok("hel"), Err(interrupted), Ok("lo")]);
+    let (interrupted, reset, cut) = (
+        io::ErrorKind::Interrupted,
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::UnexpectedEof,
+    );
+    let mut download = open(
+        Some(5),
+        &[Err(interrupted), Ok("hel"), Err(interrupted), Ok("lo")],
+    );
     assert_eq!((download.length(), download.received()), (Some(5), None));
     assert!(format!("{download:?}").starts_with("Download { state: Reading"));
     let mut bytes = Vec::new();
     download.read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes, b"hello");
-    assert_eq!((download.length(), download.received().unwrap().bytes), (Some(5), 5));
+    assert_eq!(
+        (download.length(), download.received().unwrap().bytes),
+        (Some(5), 5)
+    );
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sample");
-    open(None, &[Err(interrupted), Ok("hello")]).write_to(OutputFile::create(&path, false).unwrap()).unwrap();
+    open(None, &[Err(interrupted), Ok("hello")])
+        .write_to(OutputFile::create(&path, false).unwrap())
+        .unwrap();
 
     // So it is for a reply that is read as a whole.
     for (length, parts, expected) in [
@@ -359,19 +491,34 @@ fn a_read_that_was_interrupted_goes_on_and_one_that_failed_does_not() {
             [Ok("{"), Err(cut)],
             "the body of the reply could not be read: the body ended after 1 of 5 bytes",
         ),
-        (Some(5), [Ok("{"), Err(reset)], "the body of the reply could not be read: connection reset"),
-        (None, [Ok("{"), Err(cut)], "the body of the reply could not be read: unexpected end of file"),
+        (
+            Some(5),
+            [Ok("{"), Err(reset)],
+            "the body of the reply could not be read: connection reset",
+        ),
+        (
+            None,
+            [Ok("{"), Err(cut)],
+            "the body of the reply could not be read: unexpected end of file",
+        ),
     ] {
         let auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
         let transport = InParts(length, parts.to_vec());
         let client = Client::new(transport, VirtualClock::new(), auth).retry(RetryPolicy::never());
         let error = client.quotas().unwrap_err();
-        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), expected);
+        assert_eq!(
+            std::error::Error::source(&error).unwrap().to_string(),
+            expected
+        );
     }
 
     // A body that is cut tells what is missing; any other error is told as it is. After it there is no end.
     for (length, parts, expected) in [
-        (Some(5), [Ok("hel"), Err(cut)], "the body ended after 3 of 5 bytes"),
+        (
+            Some(5),
+            [Ok("hel"), Err(cut)],
+            "the body ended after 3 of 5 bytes",
+        ),
         (Some(5), [Ok("hel"), Err(reset)], "connection reset"),
         (Some(5), [Ok("hello"), Err(cut)], "unexpected end of file"),
         (None, [Ok("hel"), Err(cut)], "unexpected end of file"),
@@ -390,7 +537,9 @@ fn an_error_is_told_without_its_whole_body_and_a_result_is_not() {
     let (mock, guard) = play([
         reply::json(200, &large),
         reply::json(404, json!({"errors": [{"message": "gone"}]})).truncate_after(5),
-        reply::json(200, &large).header("content-length", "200000").times(4),
+        reply::json(200, &large)
+            .header("content-length", "200000")
+            .times(4),
         reply::json(200, &large).truncate_after(90_000).times(4),
         reply::json(200, json!({"meta": {"hunt_limit": 5}}))
             .header("content-length", "9999")
@@ -399,10 +548,19 @@ fn an_error_is_told_without_its_whole_body_and_a_result_is_not() {
     let client = client(mock, VirtualClock::new());
     assert_eq!(client.quotas().unwrap().meta.hunt_limit, Some(5));
     assert_eq!(client.quotas().unwrap_err().status().unwrap(), 404);
-    for cause in ["ended after 100038 of 200000 bytes", "the body of the reply could not be read"] {
+    for cause in [
+        "ended after 100038 of 200000 bytes",
+        "the body of the reply could not be read",
+    ] {
         let error = client.quotas().unwrap_err();
-        assert!(matches!(error.flow(), Some(FlowError::NoReply { attempts: 4, .. })), "{error}");
-        let shown = format!("{error} {:?}", std::error::Error::source(&error).map(ToString::to_string));
+        assert!(
+            matches!(error.flow(), Some(FlowError::NoReply { attempts: 4, .. })),
+            "{error}"
+        );
+        let shown = format!(
+            "{error} {:?}",
+            std::error::Error::source(&error).map(ToString::to_string)
+        );
         assert!(shown.contains(cause), "{shown}");
     }
     // A length beside chunks counts for nothing.
@@ -424,7 +582,11 @@ fn what_was_refused_before_it_was_sent_is_told_from_what_was_not() {
     let results = [
         client.hunt(&Hunt::new("")).map(drop),
         client.samples_multidownload([]).map(drop),
-        client.run_job(&mut client.job_flow(Hunt::new("")), |_, _| ControlFlow::Continue(())).map(drop),
+        client
+            .run_job(&mut client.job_flow(Hunt::new("")), |_, _| {
+                ControlFlow::Continue(())
+            })
+            .map(drop),
     ];
     for result in results {
         assert!(result.unwrap_err().invalid().is_some());
@@ -439,12 +601,19 @@ impl Transport for TooLarge {
     type Body = Box<dyn Read>;
     type Error = Infallible;
 
-    fn execute(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Self::Body>, Infallible> {
+    fn execute(
+        &self,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<http::Response<Self::Body>, Infallible> {
         if request.uri().path() == "/oauth2/token" {
-            return Ok(http::Response::new(Box::new(&br#"{"access_token": "t0ken"}"#[..])));
+            return Ok(http::Response::new(Box::new(
+                &br#"{"access_token": "t0ken"}"#[..],
+            )));
         }
         self.0.set(self.0.get() + 1);
-        Ok(http::Response::new(Box::new(io::repeat(b' ').take(MAX_JSON_BODY + 1))))
+        Ok(http::Response::new(Box::new(
+            io::repeat(b' ').take(MAX_JSON_BODY + 1),
+        )))
     }
 }
 
@@ -452,20 +621,33 @@ impl Transport for TooLarge {
 fn a_reply_that_is_too_large_is_not_asked_for_again() {
     let service = TooLarge(Cell::new(0));
     let error = client(&service, VirtualClock::new()).quotas().unwrap_err();
-    assert!(error.to_string().contains("more than 256 MiB; go through it result by result"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("more than 256 MiB; go through it result by result"),
+        "{error}"
+    );
     assert!(!error.is_retryable());
     assert_eq!(service.0.get(), 1);
 }
 
 #[test]
 fn a_submission_whose_reply_breaks_off_is_unsure_whichever_way_it_was_sent() {
-    let (mock, guard) = play([job("done").truncate_after(20), job("done").truncate_after(20)]);
+    let (mock, guard) = play([
+        job("done").truncate_after(20),
+        job("done").truncate_after(20),
+    ]);
     let client = client(mock, VirtualClock::new());
     let hunt = Hunt::new("rule a { condition: true }");
-    for result in [client.call(&hunt).map(drop), client.each(&hunt, |_| ControlFlow::Continue(())).map(drop)]
-    {
+    for result in [
+        client.call(&hunt).map(drop),
+        client.each(&hunt, |_| ControlFlow::Continue(())).map(drop),
+    ] {
         let error = result.unwrap_err();
-        assert!(matches!(error.flow(), Some(FlowError::Unsure { .. })) && !error.is_retryable(), "{error}");
+        assert!(
+            matches!(error.flow(), Some(FlowError::Unsure { .. })) && !error.is_retryable(),
+            "{error}"
+        );
     }
     guard.finish();
 }
@@ -478,7 +660,9 @@ fn a_download_that_breaks_off_takes_no_more_requests_than_the_policy_allows() {
     let client = client(mock, clock.clone());
     let folder = tempfile::tempdir().unwrap();
     let output = OutputFile::create(folder.path().join("sample"), false).unwrap();
-    let error = client.save(&hello(), output, |_, _| ControlFlow::Continue(())).unwrap_err();
+    let error = client
+        .save(&hello(), output, |_, _| ControlFlow::Continue(()))
+        .unwrap_err();
     assert!(error.is_retryable(), "{error}");
     assert_eq!(clock.waits().len(), 3);
     guard.finish();
@@ -505,31 +689,47 @@ impl Transport for Boaster {
 #[test]
 fn a_transport_that_is_wrong_about_its_reads_ends_no_program() {
     let auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-    let mut download = Client::new(Boaster, VirtualClock::new(), auth).open(&hello()).unwrap().output;
+    let mut download = Client::new(Boaster, VirtualClock::new(), auth)
+        .open(&hello())
+        .unwrap()
+        .output;
     assert_eq!(download.read(&mut [0; 10]).unwrap(), 10);
 }
 
 #[test]
 fn a_job_is_waited_for_no_longer_than_it_may_take() {
-    let mock = script((0..20).map(|_| job("inprogress"))).with_tokens().transport();
+    let mock = script((0..20).map(|_| job("inprogress")))
+        .with_tokens()
+        .transport();
     let clock = VirtualClock::new();
     let (start, minute) = (clock.now(), Duration::from_secs(60));
     let client = client(mock, clock.clone());
-    let mut handle = client.attach("r-1".parse().unwrap()).deadline(start.after(minute));
+    let mut handle = client
+        .attach("r-1".parse().unwrap())
+        .deadline(start.after(minute));
     let error = handle.wait().unwrap_err();
-    assert!(matches!(error.flow(), Some(FlowError::Deadline { .. })), "{error:?}");
+    assert!(
+        matches!(error.flow(), Some(FlowError::Deadline { .. })),
+        "{error:?}"
+    );
     assert_eq!(clock.now().since(start), minute);
     // Whichever deadline comes first.
     let client = client.deadline(clock.now().after(Duration::from_secs(7)));
-    let mut handle = client.attach("r-1".parse().unwrap()).deadline(clock.now().after(minute));
+    let mut handle = client
+        .attach("r-1".parse().unwrap())
+        .deadline(clock.now().after(minute));
     handle.wait().unwrap_err();
     assert_eq!(clock.now().since(start), minute + Duration::from_secs(7));
     // That of a client is not for the next one.
     let (mock, _guard) = play([job("inprogress")]);
-    let first = self::client(mock, clock.clone()).deadline(clock.now().after(Duration::from_secs(1)));
+    let first =
+        self::client(mock, clock.clone()).deadline(clock.now().after(Duration::from_secs(1)));
     let mut flow = JobFlow::attach("r-1".parse().unwrap(), RetryPolicy::default(), 1);
     let go_on = |_: &JobFlow, _| ControlFlow::Continue(());
-    assert!(matches!(first.run_job(&mut flow, go_on).unwrap_err().flow(), Some(FlowError::Deadline { .. })));
+    assert!(matches!(
+        first.run_job(&mut flow, go_on).unwrap_err().flow(),
+        Some(FlowError::Deadline { .. })
+    ));
     let (mock, _guard) = play([job("done")]);
     self::client(mock, clock).run_job(&mut flow, go_on).unwrap();
 }
@@ -541,7 +741,11 @@ fn a_link_to_what_is_no_file_is_not_replaced() {
     for (target, is_refused) in [("/dev/null", true), ("/", true), ("/nowhere/at/all", false)] {
         let link = folder.path().join(target.replace('/', "-"));
         std::os::unix::fs::symlink(target, &link).unwrap();
-        assert_eq!(OutputFile::create(&link, true).is_err(), is_refused, "{target}");
+        assert_eq!(
+            OutputFile::create(&link, true).is_err(),
+            is_refused,
+            "{target}"
+        );
         assert!(link.is_symlink());
     }
 }
@@ -553,7 +757,9 @@ fn a_place_where_no_file_can_be_is_refused_at_once() {
     fs::create_dir(at("folder")).unwrap();
     fs::write(at("file"), "").unwrap();
     let refused = |path: &str, overwrite| {
-        let error = OutputFile::create(at(path), overwrite).map(drop).unwrap_err();
+        let error = OutputFile::create(at(path), overwrite)
+            .map(drop)
+            .unwrap_err();
         std::error::Error::source(&error).unwrap().to_string()
     };
     for (path, overwrite, why) in [
@@ -609,10 +815,15 @@ fn a_quota_that_the_service_does_not_tell_is_warned_of() {
     let client = client(mock, VirtualClock::new()).check_quota(true);
     let warned = || {
         let warnings = WARNINGS.0.lock().unwrap();
-        warnings.iter().filter(|text| text.contains("does not tell how many downloads are left")).count()
+        warnings
+            .iter()
+            .filter(|text| text.contains("does not tell how many downloads are left"))
+            .count()
     };
     // Of what is not needed nothing has to be known.
-    let _ = client.hunt(&Hunt::new("rule a { condition: true }")).unwrap();
+    let _ = client
+        .hunt(&Hunt::new("rule a { condition: true }"))
+        .unwrap();
     assert_eq!(warned(), 0);
     let _ = client.samples_multidownload([sample(1)]).unwrap();
     assert_eq!(warned(), 1);
@@ -622,7 +833,8 @@ fn a_quota_that_the_service_does_not_tell_is_warned_of() {
 #[test]
 fn calls_that_fail_together_are_not_tried_again_together() {
     let pauses = |start: u64, calls: usize| {
-        let replies = (0..calls).flat_map(|_| [reply::status(503), reply::json(200, json!({"meta": {}}))]);
+        let replies =
+            (0..calls).flat_map(|_| [reply::status(503), reply::json(200, json!({"meta": {}}))]);
         let (mock, guard) = play(replies);
         let clock = VirtualClock::starting_at(Timestamp::from_millis(1_767_225_600_000 + start));
         let client = client(mock, clock.clone());

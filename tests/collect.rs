@@ -36,17 +36,25 @@ fn hunt(options: SearchOptions) -> Hunt {
 }
 
 fn submitted(id: &str) -> reply::Reply {
-    reply::json(200, json!({"meta": {"reqid": id, "status": "done"}, "resources": []}))
+    reply::json(
+        200,
+        json!({"meta": {"reqid": id, "status": "done"}, "resources": []}),
+    )
 }
 
 fn job(id: &str, word: &str, found: &[&str]) -> reply::Reply {
-    let resources: Vec<Value> = found.iter().map(|sha256| json!({"sha256": sha256})).collect();
-    reply::json(200, json!({"meta": {"reqid": id, "status": word}, "resources": resources}))
+    let resources: Vec<Value> = found
+        .iter()
+        .map(|sha256| json!({"sha256": sha256}))
+        .collect();
+    reply::json(
+        200,
+        json!({"meta": {"reqid": id, "status": word}, "resources": resources}),
+    )
 }
 
 fn quotas(hunts: u64, downloads: u64) -> reply::Reply {
-    let meta =
-        json!({"hunt_count": 0, "hunt_limit": hunts, "download_count": 0, "download_limit": downloads});
+    let meta = json!({"hunt_count": 0, "hunt_limit": hunts, "download_count": 0, "download_limit": downloads});
     reply::json(200, json!({"meta": meta}))
 }
 
@@ -80,7 +88,12 @@ impl Run {
         let transcript = Transcript::new(mock);
         let auth = Auth::new(Cloud::Us1, Credentials::new("an-id", "a-secret"));
         let client = Client::new(transcript.clone(), VirtualClock::new(), auth);
-        Self { client, transcript, guard, folder: tempfile::tempdir().unwrap() }
+        Self {
+            client,
+            transcript,
+            guard,
+            folder: tempfile::tempdir().unwrap(),
+        }
     }
 
     fn archive(&self) -> PathBuf {
@@ -92,7 +105,11 @@ impl Run {
         job: &mut Collect,
         observe: impl FnMut(&Collect, CollectStep) -> ControlFlow<()>,
     ) -> Result<Collected, Error> {
-        self.client.collect(job, OutputFile::create(self.archive(), false).unwrap(), observe)
+        self.client.collect(
+            job,
+            OutputFile::create(self.archive(), false).unwrap(),
+            observe,
+        )
     }
 
     /// Runs it to its end.
@@ -104,14 +121,19 @@ impl Run {
     fn asked(&self) -> Vec<String> {
         let text = self.transcript.to_string();
         let lines = text.lines().filter_map(|line| line.strip_prefix("> "));
-        let paths = lines.filter(|line| line.starts_with("GET /") || line.starts_with("POST /malquery"));
-        paths.map(|line| line.replace("/malquery/", "").replace("/v1", "")).collect()
+        let paths =
+            lines.filter(|line| line.starts_with("GET /") || line.starts_with("POST /malquery"));
+        paths
+            .map(|line| line.replace("/malquery/", "").replace("/v1", ""))
+            .collect()
     }
 }
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
-    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -126,7 +148,10 @@ fn the_whole_job_in_its_order() {
     let mut steps = Vec::new();
     let mut verified = 0;
     let mut collect = Collect::new(search(10)).extract(run.folder.path());
-    assert_eq!((collect.extracts_to(), collect.search()), (Some(run.folder.path()), None));
+    assert_eq!(
+        (collect.extracts_to(), collect.search()),
+        (Some(run.folder.path()), None)
+    );
     let collected = run
         .collect(&mut collect, |job, step| {
             let step = match step {
@@ -138,7 +163,11 @@ fn the_whole_job_in_its_order() {
                 }
                 _ => return ControlFlow::Continue(()),
             };
-            let line = format!("{step} found={} download={}", job.found().len(), job.download().is_some());
+            let line = format!(
+                "{step} found={} download={}",
+                job.found().len(),
+                job.download().is_some()
+            );
             if steps.last() != Some(&line) {
                 steps.push(line);
             }
@@ -175,7 +204,10 @@ fn the_whole_job_in_its_order() {
     assert_eq!(collected.results.len(), 4);
     assert_eq!(collected.found, [HELLO, NUMBERS, OTHER].map(sha256));
     assert_eq!(collected.archive.unwrap().bytes, ARCHIVE.len() as u64);
-    assert_eq!(hashes(&collected.samples.found), [HELLO, NUMBERS].map(sha256));
+    assert_eq!(
+        hashes(&collected.samples.found),
+        [HELLO, NUMBERS].map(sha256)
+    );
     assert_eq!(collected.samples.missing, [sha256(OTHER)]);
     assert_eq!(collected.samples.unexpected.len(), 2);
     // What was not asked for is not written.
@@ -188,7 +220,9 @@ fn the_whole_job_in_its_order() {
 #[test]
 fn it_downloads_no_more_than_the_limit_and_needs_the_hashes() {
     let run = Run::new(service(&[HELLO, NUMBERS, OTHER], ARCHIVE));
-    let options = SearchOptions::new().limit(2).filter_meta([MetaField::Label]);
+    let options = SearchOptions::new()
+        .limit(2)
+        .filter_meta([MetaField::Label]);
     let collected = run.all(hunt(options)).unwrap();
     assert_eq!(collected.found, [HELLO, NUMBERS].map(sha256));
     assert!(collected.samples.is_complete());
@@ -216,7 +250,9 @@ fn samples_that_are_known_need_no_search() {
     let run = Run::new([zip(ARCHIVE)]);
     let id: RequestId = "download-1".parse().unwrap();
     let mut job = Collect::fetch(id.clone()).extract(run.folder.path());
-    let collected = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap();
+    let collected = run
+        .collect(&mut job, |_, _| ControlFlow::Continue(()))
+        .unwrap();
     assert_eq!(collected.download, Some(id));
     assert_eq!(collected.samples.found.len(), 4);
     assert_eq!(names(run.folder.path()).len(), 5);
@@ -225,13 +261,25 @@ fn samples_that_are_known_need_no_search() {
 
 #[test]
 fn no_more_samples_that_are_known_are_scheduled_than_the_limit() {
-    let run = Run::new([submitted("download-1"), job("download-1", "done", &[]), zip(ARCHIVE)]);
-    let mut job = Collect::new(SamplesMultidownload::new([HELLO, WORLD, NUMBERS].map(sha256))).limit(1);
+    let run = Run::new([
+        submitted("download-1"),
+        job("download-1", "done", &[]),
+        zip(ARCHIVE),
+    ]);
+    let mut job = Collect::new(SamplesMultidownload::new(
+        [HELLO, WORLD, NUMBERS].map(sha256),
+    ))
+    .limit(1);
     assert_eq!(job.found(), [sha256(HELLO)]);
-    let collected = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap();
+    let collected = run
+        .collect(&mut job, |_, _| ControlFlow::Continue(()))
+        .unwrap();
     assert_eq!(collected.found, [sha256(HELLO)]);
     let transcript = run.transcript.to_string();
-    assert!(transcript.contains(HELLO) && !transcript.contains(WORLD), "{transcript}");
+    assert!(
+        transcript.contains(HELLO) && !transcript.contains(WORLD),
+        "{transcript}"
+    );
     run.guard.finish();
 }
 
@@ -241,16 +289,28 @@ fn a_limit_holds_until_the_download_is_submitted() {
     let run = Run::new(service(&[HELLO, WORLD, NUMBERS], ARCHIVE));
     let mut job = Collect::new(search(9));
     let stop = |job: &Collect, _| {
-        if job.found().is_empty() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        if job.found().is_empty() {
+            ControlFlow::Continue(())
+        } else {
+            ControlFlow::Break(())
+        }
     };
     assert!(matches!(run.collect(&mut job, stop), Err(Error::Stopped)));
     assert_eq!(run.asked().len(), 3);
     let mut job = job.limit(2);
-    assert_eq!((job.max_samples(), job.found()), (Some(2), [HELLO, WORLD].map(sha256).as_slice()));
-    let collected = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap();
+    assert_eq!(
+        (job.max_samples(), job.found()),
+        (Some(2), [HELLO, WORLD].map(sha256).as_slice())
+    );
+    let collected = run
+        .collect(&mut job, |_, _| ControlFlow::Continue(()))
+        .unwrap();
     assert_eq!(collected.found.len(), 2);
     let text = run.transcript.to_string();
-    assert!(text.contains(WORLD) && text.matches(NUMBERS).count() == 1, "{text}");
+    assert!(
+        text.contains(WORLD) && text.matches(NUMBERS).count() == 1,
+        "{text}"
+    );
     run.guard.finish();
     // Too late, and not said to hold.
     let job = job.limit(1);
@@ -265,8 +325,15 @@ fn a_limit_holds_until_the_download_is_submitted() {
     assert!(matches!(run.collect(&mut job, stop), Err(Error::Stopped)));
     let mut job = job.limit(1);
     assert_eq!((job.max_samples(), job.found().len()), (Some(9), 3));
-    run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap();
-    assert_eq!(run.asked().iter().filter(|line| line.starts_with("POST entities")).count(), 1);
+    run.collect(&mut job, |_, _| ControlFlow::Continue(()))
+        .unwrap();
+    assert_eq!(
+        run.asked()
+            .iter()
+            .filter(|line| line.starts_with("POST entities"))
+            .count(),
+        1
+    );
     run.guard.finish();
 }
 
@@ -274,7 +341,8 @@ fn a_limit_holds_until_the_download_is_submitted() {
 fn an_archive_that_was_exchanged_meanwhile_is_not_vouched_for() {
     let run = Run::new(service(&[HELLO], ARCHIVE));
     let mut job = Collect::new(search(1));
-    run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap();
+    run.collect(&mut job, |_, _| ControlFlow::Continue(()))
+        .unwrap();
     let stored = serde_json::to_string(&job).unwrap();
     let other = include_bytes!("../malquery-proto/tests/archives/zipcrypto-stored.zip");
     fs::write(run.archive(), other).unwrap();
@@ -282,7 +350,10 @@ fn an_archive_that_was_exchanged_meanwhile_is_not_vouched_for() {
     let collected = job.verify(false, |_, _| ControlFlow::Continue(())).unwrap();
     let archive = collected.archive.unwrap();
     assert_eq!(archive.bytes, other.len() as u64);
-    assert_eq!(archive.sha256, Sha256::from_bytes(sha2::Sha256::digest(other).into()));
+    assert_eq!(
+        archive.sha256,
+        Sha256::from_bytes(sha2::Sha256::digest(other).into())
+    );
     assert!(collected.samples.is_complete());
 }
 
@@ -294,7 +365,9 @@ fn a_limit_of_nothing_is_refused_before_it_costs_anything() {
         Collect::new(SamplesMultidownload::new([sha256(HELLO)])).limit(0),
         Collect::attach("search-1".parse().unwrap()).limit(0),
     ] {
-        let error = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap_err();
+        let error = run
+            .collect(&mut job, |_, _| ControlFlow::Continue(()))
+            .unwrap_err();
         assert_eq!(error.invalid(), Some(&BuildError::ZeroLimit));
     }
     run.guard.finish();
@@ -302,11 +375,26 @@ fn a_limit_of_nothing_is_refused_before_it_costs_anything() {
 
 #[test]
 fn an_archive_beyond_the_limits_is_kept_and_taken_up_with_others() {
-    let run = Run::new([submitted("download-1"), job("download-1", "done", &[]), zip(ARCHIVE)]);
-    let few = Limits { entries: 1, ..Limits::default() };
-    let mut job = Collect::new(SamplesMultidownload::new([HELLO, WORLD, NUMBERS].map(sha256))).limits(few);
-    let error = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap_err();
-    assert!(matches!(error, Error::Archive(ArchiveError::Limit { .. })), "{error:?}");
+    let run = Run::new([
+        submitted("download-1"),
+        job("download-1", "done", &[]),
+        zip(ARCHIVE),
+    ]);
+    let few = Limits {
+        entries: 1,
+        ..Limits::default()
+    };
+    let mut job = Collect::new(SamplesMultidownload::new(
+        [HELLO, WORLD, NUMBERS].map(sha256),
+    ))
+    .limits(few);
+    let error = run
+        .collect(&mut job, |_, _| ControlFlow::Continue(()))
+        .unwrap_err();
+    assert!(
+        matches!(error, Error::Archive(ArchiveError::Limit { .. })),
+        "{error:?}"
+    );
     assert_eq!(fs::read(run.archive()).unwrap(), ARCHIVE);
     // Also by another process.
     let stored: Collect = serde_json::from_value(serde_json::to_value(&job).unwrap()).unwrap();
@@ -321,7 +409,9 @@ fn an_archive_beyond_the_limits_is_kept_and_taken_up_with_others() {
 fn nothing_found_is_no_error_and_costs_nothing() {
     let run = Run::new(service(&[], b"").into_iter().take(3));
     let collected = run.all(search(3)).unwrap();
-    assert!(collected.found.is_empty() && collected.archive.is_none() && collected.download.is_none());
+    assert!(
+        collected.found.is_empty() && collected.archive.is_none() && collected.download.is_none()
+    );
     assert_eq!(names(run.folder.path()), [""; 0]);
     run.guard.finish();
 }
@@ -335,31 +425,57 @@ fn a_job_too_large_for_the_quota_is_refused_before_it_costs_anything() {
     };
     // A hunt whose samples could not be downloaded.
     for (hunts, downloads, limit, message) in [
-        (0, 50, 3, "hunts needed: 1, left this month: 0; the job was not submitted"),
-        (5, 2, 3, "downloads needed: 3, left this month: 2; the job was not submitted"),
+        (
+            0,
+            50,
+            3,
+            "hunts needed: 1, left this month: 0; the job was not submitted",
+        ),
+        (
+            5,
+            2,
+            3,
+            "downloads needed: 3, left this month: 2; the job was not submitted",
+        ),
     ] {
         let run = guarded(vec![quotas(hunts, downloads)]);
-        let error = run.all(hunt(SearchOptions::new().limit(limit))).unwrap_err();
+        let error = run
+            .all(hunt(SearchOptions::new().limit(limit)))
+            .unwrap_err();
         assert_eq!(error.to_string(), message);
         assert_eq!(run.asked(), ["GET aggregates/quotas"]);
         assert_eq!(names(run.folder.path()), [""; 0]);
         run.guard.finish();
     }
     // How many samples an exact search finds is known afterwards, and it has cost nothing. They are not lost.
-    let mut replies: Vec<_> = service(&[HELLO, WORLD, NUMBERS], b"").into_iter().take(3).collect();
+    let mut replies: Vec<_> = service(&[HELLO, WORLD, NUMBERS], b"")
+        .into_iter()
+        .take(3)
+        .collect();
     replies.push(quotas(5, 2));
     replies.push(quotas(5, 3));
     replies.extend(service(&[], ARCHIVE).split_off(3));
     let run = guarded(replies);
     let mut job = Collect::new(search(9));
-    let error = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap_err();
-    let short = matches!(error.flow(), Some(FlowError::QuotaShort { needed: 3, left: 2, what: "downloads" }));
+    let error = run
+        .collect(&mut job, |_, _| ControlFlow::Continue(()))
+        .unwrap_err();
+    let short = matches!(
+        error.flow(),
+        Some(FlowError::QuotaShort {
+            needed: 3,
+            left: 2,
+            what: "downloads"
+        })
+    );
     assert!(short, "{error}");
     assert_eq!(run.asked().len(), 4);
     assert_eq!(job.found().len(), 3);
     assert_eq!(job.clone().limit(2).found().len(), 2);
     // Next month.
-    let collected = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap();
+    let collected = run
+        .collect(&mut job, |_, _| ControlFlow::Continue(()))
+        .unwrap();
     assert_eq!(collected.samples.found.len(), 3);
     run.guard.finish();
 }
@@ -373,7 +489,12 @@ fn it_goes_on_from_any_step_and_submits_nothing_twice() {
         let clock = VirtualClock::new();
         let service = Service::new(corpus).clock(clock.clone());
         let transcript = Transcript::new(service.clone());
-        let auth = || Auth::new(Cloud::Us1, Credentials::new(Service::CLIENT_ID, Service::CLIENT_SECRET));
+        let auth = || {
+            Auth::new(
+                Cloud::Us1,
+                Credentials::new(Service::CLIENT_ID, Service::CLIENT_SECRET),
+            )
+        };
         let client = || Client::new(transcript.clone(), clock.clone(), auth());
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("samples.zip");
@@ -384,13 +505,22 @@ fn it_goes_on_from_any_step_and_submits_nothing_twice() {
         let result = client().collect(&mut job, output, |job, now| {
             // A submission that is under way is waited for, as whoever stops a program should.
             let submitting = now == CollectStep::Job(JobStep::Send)
-                && job.flow().is_some_and(|flow| flow.id().is_none() && flow.to_submit().is_none());
+                && job
+                    .flow()
+                    .is_some_and(|flow| flow.id().is_none() && flow.to_submit().is_none());
             stored = serde_json::to_string(job).unwrap();
             step += i32::from(!submitting);
-            if step > stop && !submitting { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if step > stop && !submitting {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         let ended = result.is_ok();
-        assert!(ended || matches!(result, Err(Error::Stopped)), "{stop}: {result:?}");
+        assert!(
+            ended || matches!(result, Err(Error::Stopped)),
+            "{stop}: {result:?}"
+        );
         let mut job: Collect = serde_json::from_str(&stored).unwrap();
         let collected = if job.archive().is_some() {
             // It was stopped while the archive was verified, which needs no request.
@@ -398,13 +528,18 @@ fn it_goes_on_from_any_step_and_submits_nothing_twice() {
         } else {
             assert_eq!(names(folder.path()), [""; 0], "{stop}");
             let output = OutputFile::create(&path, false).unwrap();
-            client().collect(&mut job, output, |_, _| ControlFlow::Continue(())).unwrap()
+            client()
+                .collect(&mut job, output, |_, _| ControlFlow::Continue(()))
+                .unwrap()
         };
         assert!(
             collected.samples.is_complete() && collected.samples.found.len() == 2,
             "{stop}: {collected:?}"
         );
-        assert_eq!(collected.archive.unwrap().bytes, fs::metadata(&path).unwrap().len());
+        assert_eq!(
+            collected.archive.unwrap().bytes,
+            fs::metadata(&path).unwrap().len()
+        );
         assert_eq!(service.counts().downloads, 2);
         let text = transcript.to_string();
         let count = |line: &str| text.lines().filter(|shown| shown.starts_with(line)).count();
@@ -437,8 +572,13 @@ fn a_submission_under_way_is_not_sent_again() {
     assert!(matches!(error, Err(Error::Stopped)));
     // As if the process had died before the reply came.
     let mut job: Collect = serde_json::from_str(&stored).unwrap();
-    let error = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap_err();
-    assert!(matches!(error.flow(), Some(FlowError::Unsure { .. })), "{error}");
+    let error = run
+        .collect(&mut job, |_, _| ControlFlow::Continue(()))
+        .unwrap_err();
+    assert!(
+        matches!(error.flow(), Some(FlowError::Unsure { .. })),
+        "{error}"
+    );
     run.guard.finish();
 }
 
@@ -447,7 +587,9 @@ fn a_search_of_another_process_is_waited_for_and_collected() {
     let run = Run::new(service(&[HELLO, WORLD], ARCHIVE).split_off(1));
     let mut job = Collect::attach("search-1".parse().unwrap()).limit(1);
     job = job.interval(std::time::Duration::from_secs(60));
-    let collected = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap();
+    let collected = run
+        .collect(&mut job, |_, _| ControlFlow::Continue(()))
+        .unwrap();
     assert_eq!(collected.found, [sha256(HELLO)]);
     assert_eq!(collected.search.unwrap().as_str(), "search-1");
     let minute = std::time::Duration::from_secs(60);
@@ -459,10 +601,15 @@ fn a_search_of_another_process_is_waited_for_and_collected() {
 fn samples_within_a_result_are_collected_too() {
     let mut replies = service(&[], ARCHIVE);
     let nested = json!([{"samples": [{"sha256": WORLD}, {"sha256": HELLO}, {"sha256": "no hash"}]}, {"sha256": HELLO}]);
-    replies[2] =
-        reply::json(200, json!({"meta": {"reqid": "search-1", "status": "done"}, "resources": nested}));
+    replies[2] = reply::json(
+        200,
+        json!({"meta": {"reqid": "search-1", "status": "done"}, "resources": nested}),
+    );
     let run = Run::new(replies);
-    assert_eq!(run.all(search(9)).unwrap().found, [WORLD, HELLO].map(sha256));
+    assert_eq!(
+        run.all(search(9)).unwrap().found,
+        [WORLD, HELLO].map(sha256)
+    );
     run.guard.finish();
 }
 
@@ -474,9 +621,18 @@ fn what_is_there_is_replaced_only_if_that_is_wanted() {
         fs::write(&sample, "mine").unwrap();
         let mut job = Collect::new(search(9)).extract(run.folder.path());
         let output = OutputFile::create(run.archive(), overwrite).unwrap();
-        let result = run.client.collect(&mut job, output, |_, _| ControlFlow::Continue(()));
+        let result = run
+            .client
+            .collect(&mut job, output, |_, _| ControlFlow::Continue(()));
         assert_eq!(result.is_ok(), overwrite, "{result:?}");
-        assert_eq!(fs::read(&sample).unwrap(), if overwrite { b"hello" } else { b"mine".as_slice() });
+        assert_eq!(
+            fs::read(&sample).unwrap(),
+            if overwrite {
+                b"hello"
+            } else {
+                b"mine".as_slice()
+            }
+        );
         // The archive was paid for, and can be unpacked elsewhere.
         assert_eq!(fs::read(run.archive()).unwrap(), ARCHIVE);
         run.guard.finish();
@@ -488,7 +644,10 @@ fn what_is_there_is_replaced_only_if_that_is_wanted() {
     assert_eq!(collected.samples.found.len(), 4);
     assert_eq!(names(folder.path()).len(), 5);
     let mut job = Collect::new(search(1));
-    assert!(matches!(job.verify(false, |_, _| ControlFlow::Continue(())), Err(Error::Archive(_))));
+    assert!(matches!(
+        job.verify(false, |_, _| ControlFlow::Continue(())),
+        Err(Error::Archive(_))
+    ));
 }
 
 #[test]
@@ -500,7 +659,11 @@ fn what_is_stopped_once_stops_also_when_a_job_is_just_done() {
         // Once, and not again.
         let result = run.collect(&mut job, |_, _| {
             step += 1;
-            if step == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if step == stop {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         if step < stop {
             return run.guard.finish();
@@ -516,7 +679,9 @@ fn a_folder_that_is_not_there_is_found_out_before_anything_is_paid_for() {
     for folder in ["none", "samples"] {
         fs::write(run.folder.path().join("samples"), "a file").unwrap();
         let mut job = Collect::new(search(9)).extract(run.folder.path().join(folder));
-        let error = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap_err();
+        let error = run
+            .collect(&mut job, |_, _| ControlFlow::Continue(()))
+            .unwrap_err();
         assert!(matches!(error, Error::File { .. }), "{error:?}");
     }
     run.guard.finish();
@@ -524,16 +689,26 @@ fn a_folder_that_is_not_there_is_found_out_before_anything_is_paid_for() {
 
 #[test]
 fn an_archive_that_is_none_leaves_nothing_and_can_be_fetched_again() {
-    let cut = [b"PK\x03\x04 no directory ".as_slice(), b"PK\x05\x06", &[9; 16], &[0, 0]].concat();
+    let cut = [
+        b"PK\x03\x04 no directory ".as_slice(),
+        b"PK\x05\x06",
+        &[9; 16],
+        &[0, 0],
+    ]
+    .concat();
     let mut replies = service(&[HELLO], &cut);
     replies.push(zip(ARCHIVE));
     let run = Run::new(replies);
     let mut job = Collect::new(search(1));
-    let error = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap_err();
+    let error = run
+        .collect(&mut job, |_, _| ControlFlow::Continue(()))
+        .unwrap_err();
     assert!(matches!(error, Error::Archive(_)), "{error:?}");
     assert_eq!(names(run.folder.path()), [""; 0]);
     assert_eq!(job.download().unwrap().as_str(), "download-1");
-    let collected = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap();
+    let collected = run
+        .collect(&mut job, |_, _| ControlFlow::Continue(()))
+        .unwrap();
     assert_eq!(hashes(&collected.samples.found), [sha256(HELLO)]);
     run.guard.finish();
 }
@@ -548,7 +723,9 @@ fn an_archive_with_damage_is_kept_and_reported() {
     damaged[at] ^= 1;
     let run = Run::new(service(&[HELLO, WORLD, NUMBERS], &damaged));
     let mut job = Collect::new(search(9)).extract(run.folder.path());
-    let collected = run.collect(&mut job, |_, _| ControlFlow::Continue(())).unwrap();
+    let collected = run
+        .collect(&mut job, |_, _| ControlFlow::Continue(()))
+        .unwrap();
     assert!(!collected.samples.is_complete(), "{:?}", collected.samples);
     assert_eq!(collected.samples.missing, [sha256(HELLO)]);
     assert_eq!(collected.samples.damaged.len(), 1);
@@ -566,7 +743,11 @@ fn what_stops_it_leaves_no_half_of_a_file() {
         let mut looks = 0;
         let result = run.collect(&mut job, |_, step| {
             looks += i32::from(!matches!(step, CollectStep::Job(_)));
-            if looks > stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if looks > stop {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         run.guard.finish();
         let left = names(run.folder.path());

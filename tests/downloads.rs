@@ -40,25 +40,51 @@ const SILENCE: Duration = Duration::from_millis(300);
 fn archive() -> Vec<u8> {
     let (name, data) = (b"a", b"hello");
     let sizes = [crc32(data).to_le_bytes(), [5, 0, 0, 0], [5, 0, 0, 0]].concat();
-    let common = [&[10, 0, 0, 0, 0, 0, 0, 0, 0x21, 0x28][..], &sizes, &[1, 0, 0, 0]].concat();
+    let common = [
+        &[10, 0, 0, 0, 0, 0, 0, 0, 0x21, 0x28][..],
+        &sizes,
+        &[1, 0, 0, 0],
+    ]
+    .concat();
     let entry = [b"PK\x03\x04", &common[..], name, data].concat();
     let listed = [b"PK\x01\x02\x14\x03", &common[..], &[0; 14], name].concat();
-    let (at, length) = (u8::try_from(entry.len()).unwrap(), u8::try_from(listed.len()).unwrap());
-    let end = [b"PK\x05\x06", &[0, 0, 0, 0, 1, 0, 1, 0, length, 0, 0, 0, at, 0, 0, 0, 0, 0][..]].concat();
+    let (at, length) = (
+        u8::try_from(entry.len()).unwrap(),
+        u8::try_from(listed.len()).unwrap(),
+    );
+    let end = [
+        b"PK\x05\x06",
+        &[0, 0, 0, 0, 1, 0, 1, 0, length, 0, 0, 0, at, 0, 0, 0, 0, 0][..],
+    ]
+    .concat();
     [entry, listed, end].concat()
 }
 
 /// As gzip, stored.
 fn gzip(body: &[u8]) -> Vec<u8> {
     let length = u16::try_from(body.len()).unwrap();
-    let block = [&[1][..], &length.to_le_bytes(), &(!length).to_le_bytes(), body].concat();
+    let block = [
+        &[1][..],
+        &length.to_le_bytes(),
+        &(!length).to_le_bytes(),
+        body,
+    ]
+    .concat();
     let end = [crc32(body).to_le_bytes(), u32::from(length).to_le_bytes()].concat();
     [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255][..], &block, &end].concat()
 }
 
 fn crc32(bytes: &[u8]) -> u32 {
-    let step = |crc: u32, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
-    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
+    let step = |crc: u32, _| {
+        if crc & 1 == 1 {
+            (crc >> 1) ^ 0xedb8_8320
+        } else {
+            crc >> 1
+        }
+    };
+    !bytes
+        .iter()
+        .fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
 }
 
 /// How the end of a body is told.
@@ -107,7 +133,10 @@ impl Wire {
 
     fn head(status: &str, headers: &str) -> Self {
         let bytes = format!("HTTP/1.1 {status}\r\nconnection: close\r\n{headers}\r\n").into_bytes();
-        Self { bytes, body: Vec::new() }
+        Self {
+            bytes,
+            body: Vec::new(),
+        }
     }
 
     fn push(&mut self, body: &[u8]) {
@@ -117,7 +146,10 @@ impl Wire {
     }
 
     fn cut(&self, end: usize) -> Self {
-        Self { bytes: self.bytes[..end].to_vec(), body: Vec::new() }
+        Self {
+            bytes: self.bytes[..end].to_vec(),
+            body: Vec::new(),
+        }
     }
 }
 
@@ -148,8 +180,15 @@ impl Server {
     fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let answer = Arc::new(Mutex::new((Wire::head("500 Internal Server Error", ""), End::Close)));
-        let server = Self { port, answer: Arc::clone(&answer), stop: Arc::default() };
+        let answer = Arc::new(Mutex::new((
+            Wire::head("500 Internal Server Error", ""),
+            End::Close,
+        )));
+        let server = Self {
+            port,
+            answer: Arc::clone(&answer),
+            stop: Arc::default(),
+        };
         let stop = Arc::clone(&server.stop);
         thread::spawn(move || {
             while let Ok((stream, _)) = listener.accept() {
@@ -255,7 +294,8 @@ impl Place {
 
     /// All that is in the folder.
     fn names(&self) -> Vec<String> {
-        let name = |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
+        let name =
+            |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
         fs::read_dir(&self.folder).unwrap().map(name).collect()
     }
 
@@ -268,7 +308,9 @@ impl Place {
         if let Some(timeout) = self.total_timeout {
             transport = transport.total_timeout(timeout);
         }
-        let base: BaseUrl = format!("http://127.0.0.1:{}", self.server.port).parse().unwrap();
+        let base: BaseUrl = format!("http://127.0.0.1:{}", self.server.port)
+            .parse()
+            .unwrap();
         let auth = Auth::with_token(base, BearerToken::new("a-token").unwrap());
         Client::with_transport(transport.build().unwrap(), auth).retry(RetryPolicy::never())
     }
@@ -290,7 +332,8 @@ impl Place {
 
     fn fetch(&self, what: What, wire: &Wire, end: End) -> Result<Received, Error> {
         self.answer(wire, end);
-        self.open(self.client.get_or_init(|| self.client()), what)?.write_to(self.output(false))
+        self.open(self.client.get_or_init(|| self.client()), what)?
+            .write_to(self.output(false))
     }
 
     /// The other way to do it.
@@ -310,9 +353,16 @@ impl Place {
     fn fails(&self, context: &str, what: What, wire: &Wire, end: End) -> Error {
         let saved = self.save(what, wire, end);
         let result = self.fetch(what, wire, end);
-        assert_eq!(self.names(), [""; 0], "{context}: {what:?} {end:?} {result:?}");
+        assert_eq!(
+            self.names(),
+            [""; 0],
+            "{context}: {what:?} {end:?} {result:?}"
+        );
         assert!(saved.is_err(), "{context}: {what:?} {end:?} {saved:?}");
-        result.expect_err(&format!("{context}: {what:?} {end:?} {:?}", wire.bytes.escape_ascii().to_string()))
+        result.expect_err(&format!(
+            "{context}: {what:?} {end:?} {:?}",
+            wire.bytes.escape_ascii().to_string()
+        ))
     }
 
     /// A download that succeeds. Gives what it wrote, and takes it away.
@@ -337,7 +387,11 @@ impl Place {
             Ok(received) => received,
             Err(error) => panic!("{context}: {what:?} {error:?}"),
         };
-        assert_eq!(self.take(context, received), what.body(), "{context}: {what:?}");
+        assert_eq!(
+            self.take(context, received),
+            what.body(),
+            "{context}: {what:?}"
+        );
     }
 }
 
@@ -349,8 +403,14 @@ fn a_whole_body_arrives() {
     for what in BOTH {
         for framing in FRAMINGS {
             let context = format!("{framing:?}");
-            place.succeeds(&context, what, &Wire::new(framing, &what.body()), End::Close);
-            let identity = Wire::with_headers(framing, "content-encoding: identity\r\n", &what.body());
+            place.succeeds(
+                &context,
+                what,
+                &Wire::new(framing, &what.body()),
+                End::Close,
+            );
+            let identity =
+                Wire::with_headers(framing, "content-encoding: identity\r\n", &what.body());
             place.succeeds(&context, what, &identity, End::Close);
             if framing != Framing::Close {
                 // Nobody waits for the end of a connection that is not needed any more.
@@ -359,7 +419,9 @@ fn a_whole_body_arrives() {
         }
         let mut bytewise = Wire::head("200 OK", "transfer-encoding: chunked\r\ntrailer: x\r\n");
         for byte in what.body() {
-            bytewise.bytes.extend([b'1', b'\r', b'\n', byte, b'\r', b'\n']);
+            bytewise
+                .bytes
+                .extend([b'1', b'\r', b'\n', byte, b'\r', b'\n']);
         }
         bytewise.bytes.extend(b"0\r\nx: y\r\n\r\n");
         place.succeeds("byte by byte", what, &bytewise, End::Close);
@@ -385,7 +447,12 @@ fn every_cut_is_an_error() {
             place.succeeds("whole", what, &wire, End::Close);
         }
         // Whether a reset comes before the end or instead of it makes a difference.
-        place.fails("reset", what, &Wire::new(Framing::Close, &what.body()), End::Reset);
+        place.fails(
+            "reset",
+            what,
+            &Wire::new(Framing::Close, &what.body()),
+            End::Reset,
+        );
     }
 }
 
@@ -396,15 +463,21 @@ fn no_flipped_bit_is_overlooked() {
     for framing in FRAMINGS {
         for what in BOTH {
             let (body, wire) = (what.body(), Wire::new(framing, &what.body()));
-            let head = wire.bytes.windows(4).position(|end| end == b"\r\n\r\n").unwrap();
+            let head = wire
+                .bytes
+                .windows(4)
+                .position(|end| end == b"\r\n\r\n")
+                .unwrap();
             for at in 0..wire.bytes.len() {
                 // Of a head, and of an archive, one of each byte is enough.
                 let every = what == What::Sample && at > head;
                 for bit in (0..8).filter(|bit| every || at % 8 == *bit) {
                     let mut flipped = wire.clone();
                     flipped.bytes[at] ^= 1 << bit;
-                    let context =
-                        format!("{framing:?}, {}", flipped.bytes[..wire.bytes.len()].escape_ascii());
+                    let context = format!(
+                        "{framing:?}, {}",
+                        flipped.bytes[..wire.bytes.len()].escape_ascii()
+                    );
                     let of_body = wire.body.iter().any(|range| range.contains(&at));
                     if what == What::Sample && of_body {
                         let error = place.fails(&context, what, &flipped, End::Close);
@@ -420,7 +493,8 @@ fn no_flipped_bit_is_overlooked() {
                             let bytes = odd.take(&context, received);
                             assert_eq!(bytes.len(), body.len(), "{context}");
                             let pairs = bytes.iter().zip(&body);
-                            let flips: u32 = pairs.map(|(one, other)| (one ^ other).count_ones()).sum();
+                            let flips: u32 =
+                                pairs.map(|(one, other)| (one ^ other).count_ones()).sum();
                             assert_eq!(flips, u32::from(of_body), "{context}");
                         }
                     }
@@ -431,12 +505,31 @@ fn no_flipped_bit_is_overlooked() {
     // What makes an archive of it is known: its first bytes, and the end of its directory.
     let body = archive();
     let end = body.len() - 22;
-    for at in [0, 1, 2, 3, end, end + 1, end + 2, end + 3, end + 20, end + 21] {
+    for at in [
+        0,
+        1,
+        2,
+        3,
+        end,
+        end + 1,
+        end + 2,
+        end + 3,
+        end + 20,
+        end + 21,
+    ] {
         for (bit, framing) in (0..8).flat_map(|bit| FRAMINGS.map(|framing| (bit, framing))) {
             let mut flipped = body.clone();
             flipped[at] ^= 1 << bit;
-            let error = place.fails("archive", What::Archive, &Wire::new(framing, &flipped), End::Close);
-            let told = matches!(error, Error::Stream(StreamError::NotZip | StreamError::CutZip));
+            let error = place.fails(
+                "archive",
+                What::Archive,
+                &Wire::new(framing, &flipped),
+                End::Close,
+            );
+            let told = matches!(
+                error,
+                Error::Stream(StreamError::NotZip | StreamError::CutZip)
+            );
             assert!(told, "{at} {bit}: {error:?}");
         }
     }
@@ -446,15 +539,45 @@ fn no_flipped_bit_is_overlooked() {
 fn other_bytes_are_an_error() {
     let place = Place::new();
     for framing in FRAMINGS {
-        for other in [&b"hellp"[..], b"", b"h", b"hello\n", b"\0hello", b"{\"errors\": []}"] {
+        for other in [
+            &b"hellp"[..],
+            b"",
+            b"h",
+            b"hello\n",
+            b"\0hello",
+            b"{\"errors\": []}",
+        ] {
             let context = format!("{framing:?}");
-            let error = place.fails(&context, What::Sample, &Wire::new(framing, other), End::Close);
-            assert!(matches!(error, Error::Stream(StreamError::WrongHash { .. })), "{context}: {error:?}");
+            let error = place.fails(
+                &context,
+                What::Sample,
+                &Wire::new(framing, other),
+                End::Close,
+            );
+            assert!(
+                matches!(error, Error::Stream(StreamError::WrongHash { .. })),
+                "{context}: {error:?}"
+            );
         }
-        for other in [&b"hello"[..], b"", b"PK", b"{\"errors\": []}", b"PK\x01\x02", b"PK\x03\x04"] {
+        for other in [
+            &b"hello"[..],
+            b"",
+            b"PK",
+            b"{\"errors\": []}",
+            b"PK\x01\x02",
+            b"PK\x03\x04",
+        ] {
             let context = format!("{framing:?}");
-            let error = place.fails(&context, What::Archive, &Wire::new(framing, other), End::Close);
-            let told = matches!(error, Error::Stream(StreamError::NotZip | StreamError::CutZip));
+            let error = place.fails(
+                &context,
+                What::Archive,
+                &Wire::new(framing, other),
+                End::Close,
+            );
+            let told = matches!(
+                error,
+                Error::Stream(StreamError::NotZip | StreamError::CutZip)
+            );
             assert!(told, "{context}: {error:?}");
         }
     }
@@ -464,8 +587,13 @@ fn other_bytes_are_an_error() {
 fn no_error_is_taken_for_a_sample() {
     let place = Place::new();
     for what in BOTH {
-        for status in ["400 Bad Request", "403 Forbidden", "404 Not Found", "429 Too Many Requests", "500 Oh"]
-        {
+        for status in [
+            "400 Bad Request",
+            "403 Forbidden",
+            "404 Not Found",
+            "429 Too Many Requests",
+            "500 Oh",
+        ] {
             let mut wire = Wire::head(status, "content-type: application/octet-stream\r\n");
             wire.push(&what.body());
             let error = place.fails(status, what, &wire, End::Close);
@@ -489,7 +617,10 @@ fn extra_bytes_are_an_error() {
                 place.fails(&format!("{framing:?}"), what, &wire, End::Close);
             }
         }
-        for (framing, headers) in [(Framing::Chunked, "content-length: 4\r\n"), (Framing::Close, "")] {
+        for (framing, headers) in [
+            (Framing::Chunked, "content-length: 4\r\n"),
+            (Framing::Close, ""),
+        ] {
             // Those behind a body that says where it ends are none of its bytes; elsewhere they are.
             let mut wire = Wire::with_headers(framing, headers, &what.body());
             wire.bytes.extend(b"x");
@@ -506,8 +637,15 @@ fn what_follows_a_body_is_not_the_next_reply() {
             let client = place.client();
             // On a connection that stays open.
             let keep = |wire: Wire| {
-                let at = wire.bytes.windows(17).position(|part| part == b"connection: close").unwrap();
-                Wire { bytes: [&wire.bytes[..at], &wire.bytes[at + 19..]].concat(), body: Vec::new() }
+                let at = wire
+                    .bytes
+                    .windows(17)
+                    .position(|part| part == b"connection: close")
+                    .unwrap();
+                Wire {
+                    bytes: [&wire.bytes[..at], &wire.bytes[at + 19..]].concat(),
+                    body: Vec::new(),
+                }
             };
             let hostile = [b"PK\x05\x06".as_slice(), &[0; 18]].concat();
             let mut wire = keep(Wire::new(framing, &what.body()));
@@ -515,7 +653,10 @@ fn what_follows_a_body_is_not_the_next_reply() {
             for end in [End::Stay, End::Close] {
                 place.answer(&wire, end);
                 for _ in 0..3 {
-                    let result = place.open(&client, What::Archive).unwrap().write_to(place.output(false));
+                    let result = place
+                        .open(&client, What::Archive)
+                        .unwrap()
+                        .write_to(place.output(false));
                     match (what, result) {
                         (What::Archive, Ok(received)) => {
                             assert_eq!(place.take("archive", received), archive(), "{framing:?}");
@@ -540,9 +681,20 @@ fn a_lying_content_length_is_an_error() {
     for what in BOTH {
         let body = what.body();
         let length = body.len();
-        let mut lies: Vec<String> =
-            (0..length + 4).filter(|lie| *lie != length).map(|lie| lie.to_string()).collect();
-        let odd = ["18446744073709551615", "18446744073709551616", "-1", "", "+5", "0x5", "many", "5 5"];
+        let mut lies: Vec<String> = (0..length + 4)
+            .filter(|lie| *lie != length)
+            .map(|lie| lie.to_string())
+            .collect();
+        let odd = [
+            "18446744073709551615",
+            "18446744073709551616",
+            "-1",
+            "",
+            "+5",
+            "0x5",
+            "many",
+            "5 5",
+        ];
         lies.extend(odd.map(Into::into));
         lies.push(format!("{length}, {}", length + 1));
         lies.push(format!("{length}\r\ncontent-length: {}", length - 1));
@@ -560,8 +712,12 @@ fn a_lying_content_length_is_an_error() {
             let wire = Wire::with_headers(Framing::Chunked, &headers, &body);
             let error = place.fails(&headers, what, &wire, End::Close);
             let told = match error {
-                Error::Stream(StreamError::Long { declared }) => lie < length && declared == lie as u64,
-                Error::Stream(StreamError::Short { declared, .. }) => lie > length && declared == lie as u64,
+                Error::Stream(StreamError::Long { declared }) => {
+                    lie < length && declared == lie as u64
+                }
+                Error::Stream(StreamError::Short { declared, .. }) => {
+                    lie > length && declared == lie as u64
+                }
                 // The first bytes tell as much.
                 Error::Stream(StreamError::NotZip) => lie < 4 && what == What::Archive,
                 _ => false,
@@ -600,9 +756,16 @@ fn a_compressed_body_is_an_error() {
     let place = Place::new();
     for what in BOTH {
         for framing in FRAMINGS {
-            for coding in
-                ["gzip", "GZIP", "x-gzip", "deflate", "br", "zstd", "gzip, identity", "identity, gzip"]
-            {
+            for coding in [
+                "gzip",
+                "GZIP",
+                "x-gzip",
+                "deflate",
+                "br",
+                "zstd",
+                "gzip, identity",
+                "identity, gzip",
+            ] {
                 // Whether it is compressed or is only said to be.
                 for body in [gzip(&what.body()), what.body(), Vec::new()] {
                     let headers = format!("content-encoding: {coding}\r\n");
@@ -666,9 +829,14 @@ fn a_peer_that_stalls_is_an_error() {
                 let told = match &error {
                     Error::Body(error) => has_head && error.kind() == io::ErrorKind::TimedOut,
                     // Also when the machine was too slow for the head.
-                    Error::Flow { error: FlowError::NoReply { .. }, cause } => cause.is_some(),
+                    Error::Flow {
+                        error: FlowError::NoReply { .. },
+                        cause,
+                    } => cause.is_some(),
                     // The first bytes of the trickle tell as much.
-                    Error::Stream(StreamError::NotZip) => end == End::Trickle && what == What::Archive,
+                    Error::Stream(StreamError::NotZip) => {
+                        end == End::Trickle && what == What::Archive
+                    }
                     _ => false,
                 };
                 assert!(told, "{what:?} {end:?} {error:?}");
@@ -707,7 +875,11 @@ fn watched(
         }
         act()
     };
-    let (client, output, sample) = (place.client(), place.output(overwrite), GetDownload::new(place.sha256));
+    let (client, output, sample) = (
+        place.client(),
+        place.output(overwrite),
+        GetDownload::new(place.sha256),
+    );
     (place, move || client.save(&sample, output, watch))
 }
 
@@ -742,8 +914,14 @@ fn a_download_that_is_stopped_leaves_nothing_behind() {
         assert_eq!(place.take("large", received), [b'J'; LARGE]);
 
         let download = || place.open(&place.client(), What::Sample).unwrap();
-        let error = download().cap(LARGE as u64 - 1).write_to(place.output(false)).unwrap_err();
-        assert!(matches!(error, Error::Stream(StreamError::TooLarge { .. })), "{error:?}");
+        let error = download()
+            .cap(LARGE as u64 - 1)
+            .write_to(place.output(false))
+            .unwrap_err();
+        assert!(
+            matches!(error, Error::Stream(StreamError::TooLarge { .. })),
+            "{error:?}"
+        );
         assert_eq!(place.names(), [""; 0]);
 
         drop(download());
@@ -763,7 +941,8 @@ fn a_file_that_is_there_stays_when_the_download_fails() {
             place.answer(&Wire::new(framing, &body), End::Close);
             for overwrite in [false, true] {
                 let output = OutputFile::create(place.path(), overwrite);
-                let result = output.and_then(|output| place.open(&client, what).unwrap().write_to(output));
+                let result =
+                    output.and_then(|output| place.open(&client, what).unwrap().write_to(output));
                 match result.unwrap_err() {
                     Error::File { error, .. } if !overwrite => {
                         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
@@ -777,6 +956,10 @@ fn a_file_that_is_there_stays_when_the_download_fails() {
         }
     }
     place.answer(&Wire::new(Framing::Length, SAMPLE), End::Close);
-    let received = place.open(&client, What::Sample).unwrap().write_to(place.output(true)).unwrap();
+    let received = place
+        .open(&client, What::Sample)
+        .unwrap()
+        .write_to(place.output(true))
+        .unwrap();
     assert_eq!(place.take("replaced", received), SAMPLE);
 }

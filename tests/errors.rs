@@ -14,7 +14,9 @@ use malquery_proto::types::{Pattern, Sha256};
 use malquery_proto::{Client, Cloud, Credentials, Timestamp};
 use serde_json::json;
 
-const STATUSES: [u16; 14] = [301, 308, 400, 401, 403, 404, 408, 409, 418, 429, 500, 502, 503, 504];
+const STATUSES: [u16; 14] = [
+    301, 308, 400, 401, 403, 404, 408, 409, 418, 429, 500, 502, 503, 504,
+];
 
 fn pattern() -> [Pattern; 1] {
     [Pattern::ascii("a").unwrap()]
@@ -26,27 +28,70 @@ fn sample() -> Sha256 {
 
 /// Calls every operation once, without retries, against a service that always answers this.
 fn call_each(answer: &reply::Reply) -> Vec<(&'static str, Error)> {
-    let mock = script([answer.clone().repeat_last()]).with_tokens().transport();
+    let mock = script([answer.clone().repeat_last()])
+        .with_tokens()
+        .transport();
     let auth = Auth::new(Cloud::Us1, Credentials::new("id", "secret"));
     let client = Client::new(mock, VirtualClock::new(), auth).retry(RetryPolicy::never());
     vec![
         ("quotas", client.quotas().map(drop).unwrap_err()),
-        ("fuzzy_search", client.fuzzy_search(&FuzzySearch::new(pattern())).map(drop).unwrap_err()),
+        (
+            "fuzzy_search",
+            client
+                .fuzzy_search(&FuzzySearch::new(pattern()))
+                .map(drop)
+                .unwrap_err(),
+        ),
         ("download", client.download(sample()).map(drop).unwrap_err()),
-        ("metadata", client.metadata([sample()]).map(drop).unwrap_err()),
-        ("request", client.request(&"r".parse().unwrap()).map(drop).unwrap_err()),
-        ("samples", client.samples(&"r".parse().unwrap()).map(drop).unwrap_err()),
-        ("samples_multidownload", client.samples_multidownload([sample()]).map(drop).unwrap_err()),
-        ("exact_search", client.exact_search(&ExactSearch::new(pattern())).map(drop).unwrap_err()),
-        ("hunt", client.hunt(&Hunt::new("rule a {}")).map(drop).unwrap_err()),
+        (
+            "metadata",
+            client.metadata([sample()]).map(drop).unwrap_err(),
+        ),
+        (
+            "request",
+            client.request(&"r".parse().unwrap()).map(drop).unwrap_err(),
+        ),
+        (
+            "samples",
+            client.samples(&"r".parse().unwrap()).map(drop).unwrap_err(),
+        ),
+        (
+            "samples_multidownload",
+            client
+                .samples_multidownload([sample()])
+                .map(drop)
+                .unwrap_err(),
+        ),
+        (
+            "exact_search",
+            client
+                .exact_search(&ExactSearch::new(pattern()))
+                .map(drop)
+                .unwrap_err(),
+        ),
+        (
+            "hunt",
+            client.hunt(&Hunt::new("rule a {}")).map(drop).unwrap_err(),
+        ),
     ]
 }
 
 fn outcome(error: &Error) -> String {
     match error {
-        Error::Flow { error: FlowError::Unsure { .. }, .. } => "unsure".into(),
+        Error::Flow {
+            error: FlowError::Unsure { .. },
+            ..
+        } => "unsure".into(),
         _ => match error.api() {
-            Some(api) => format!("{:?}{}", api.kind(), if error.is_retryable() { ", retryable" } else { "" }),
+            Some(api) => format!(
+                "{:?}{}",
+                api.kind(),
+                if error.is_retryable() {
+                    ", retryable"
+                } else {
+                    ""
+                }
+            ),
             None => format!("{error}"),
         },
     }
@@ -69,20 +114,35 @@ fn the_table_of_statuses_and_operations() {
     insta::assert_snapshot!("statuses", table);
 }
 
-fn api_error<O: Operation>(operation: &O, status: u16, headers: &[(&str, &str)], body: &[u8]) -> ApiError {
+fn api_error<O: Operation>(
+    operation: &O,
+    status: u16,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> ApiError {
     let headers: HeaderMap = headers
         .iter()
         .map(|(name, value)| {
-            (name.parse::<http::HeaderName>().unwrap(), value.parse::<http::HeaderValue>().unwrap())
+            (
+                name.parse::<http::HeaderName>().unwrap(),
+                value.parse::<http::HeaderValue>().unwrap(),
+            )
         })
         .collect();
-    operation.error(ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: &headers }, body)
+    operation.error(
+        ResponseHead {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: &headers,
+        },
+        body,
+    )
 }
 
 #[test]
 fn the_body_is_read_as_typed_then_as_json_then_as_text() {
-    let shown =
-        |status, body: &[u8]| api_error(&GetQuotas, status, &[("x-cs-traceid", "t-2")], body).to_string();
+    let shown = |status, body: &[u8]| {
+        api_error(&GetQuotas, status, &[("x-cs-traceid", "t-2")], body).to_string()
+    };
     insta::assert_snapshot!(
         "bodies",
         [
@@ -102,16 +162,29 @@ fn the_body_is_read_as_typed_then_as_json_then_as_text() {
 #[test]
 fn hints_say_what_to_do() {
     let hint = |status, headers: &[(&str, &str)], body: &str| {
-        let read = api_error(&GetRequest::new("r".parse().unwrap()), status, headers, body.as_bytes());
+        let read = api_error(
+            &GetRequest::new("r".parse().unwrap()),
+            status,
+            headers,
+            body.as_bytes(),
+        );
         let write = api_error(&Hunt::new("rule a {}"), status, headers, body.as_bytes());
-        format!("{status} read:  {:?}\n{status} write: {:?}", read.hint(), write.hint())
+        format!(
+            "{status} read:  {:?}\n{status} write: {:?}",
+            read.hint(),
+            write.hint()
+        )
     };
     insta::assert_snapshot!(
         "hints",
         [
             hint(401, &[], ""),
             hint(403, &[], ""),
-            hint(404, &[], r#"{"errors": [{"code": 404, "message": "Could not find sample archive"}]}"#),
+            hint(
+                404,
+                &[],
+                r#"{"errors": [{"code": 404, "message": "Could not find sample archive"}]}"#
+            ),
             hint(308, &[], ""),
             hint(429, &[], r#"{"meta": {"powered_by": "malquery-api"}}"#),
             hint(500, &[], ""),
@@ -128,7 +201,10 @@ fn an_exhausted_quota_is_told_from_a_rate_limit() {
     let quota = r#"{"meta": {"powered_by": "malquery-api", "reqid": ""}, "resources": []}"#;
     let gateway = r#"{"meta": {"powered_by": "crowdstrike-api-gateway"}, "errors": [{"code": 429, "message": "API rate limit exceeded."}]}"#;
     assert_eq!(kind(&[], quota), ApiErrorKind::QuotaExhausted);
-    assert_eq!(kind(&[("retry-after", "3")], quota), ApiErrorKind::RateLimited);
+    assert_eq!(
+        kind(&[("retry-after", "3")], quota),
+        ApiErrorKind::RateLimited
+    );
     assert_eq!(kind(&[], gateway), ApiErrorKind::RateLimited);
     assert_eq!(kind(&[], ""), ApiErrorKind::RateLimited);
 }
@@ -137,17 +213,34 @@ fn an_exhausted_quota_is_told_from_a_rate_limit() {
 fn the_time_to_retry_is_read_in_every_form() {
     let now = Timestamp::from_millis(1_700_000_000_000);
     let at = |headers: &[(&str, &str)]| {
-        api_error(&GetQuotas, 429, headers, b"").retry_at(now).map(|time| time.as_millis())
+        api_error(&GetQuotas, 429, headers, b"")
+            .retry_at(now)
+            .map(|time| time.as_millis())
     };
-    assert_eq!(at(&[("x-ratelimit-retryafter", "1700000060")]), Some(1_700_000_060_000));
-    assert_eq!(at(&[("X-RateLimit-RetryAfter", "1700000060000")]), Some(1_700_000_060_000));
+    assert_eq!(
+        at(&[("x-ratelimit-retryafter", "1700000060")]),
+        Some(1_700_000_060_000)
+    );
+    assert_eq!(
+        at(&[("X-RateLimit-RetryAfter", "1700000060000")]),
+        Some(1_700_000_060_000)
+    );
     assert_eq!(at(&[("retry-after", "60")]), Some(1_700_000_060_000));
-    assert_eq!(at(&[("retry-after", "Tue, 14 Nov 2023 22:14:20 GMT")]), Some(1_700_000_060_000));
-    assert_eq!(at(&[("x-ratelimit-retryafter", "soon"), ("retry-after", "60")]), Some(1_700_000_060_000));
+    assert_eq!(
+        at(&[("retry-after", "Tue, 14 Nov 2023 22:14:20 GMT")]),
+        Some(1_700_000_060_000)
+    );
+    assert_eq!(
+        at(&[("x-ratelimit-retryafter", "soon"), ("retry-after", "60")]),
+        Some(1_700_000_060_000)
+    );
     assert_eq!(at(&[("retry-after", "-5")]), None);
     assert_eq!(at(&[("retry-after", "99999999999999999999")]), None);
     assert_eq!(at(&[]), None);
-    assert_eq!(at(&[("x-ratelimit-retryafter", "18446744073709551615")]), Some(u64::MAX));
+    assert_eq!(
+        at(&[("x-ratelimit-retryafter", "18446744073709551615")]),
+        Some(u64::MAX)
+    );
 }
 
 #[test]

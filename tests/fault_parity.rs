@@ -39,11 +39,20 @@ fn get(uri: &str) -> Request<Vec<u8>> {
 
 fn real() -> UreqTransport {
     let timeout = Duration::from_secs(20);
-    UreqTransport::builder().no_proxy().connect_timeout(timeout).reply_timeout(timeout).build().unwrap()
+    UreqTransport::builder()
+        .no_proxy()
+        .connect_timeout(timeout)
+        .reply_timeout(timeout)
+        .build()
+        .unwrap()
 }
 
 fn io_kind(error: &dyn Error) -> Option<io::ErrorKind> {
-    error.source().expect("a source").downcast_ref::<io::Error>().map(io::Error::kind)
+    error
+        .source()
+        .expect("a source")
+        .downcast_ref::<io::Error>()
+        .map(io::Error::kind)
 }
 
 /// Compares the fault with what really happens at `uri`.
@@ -62,12 +71,20 @@ fn compare(fault: Fault, transport: &UreqTransport, uri: &str) {
     // The recorder takes it for the same.
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("fault.json");
-    let (recorder, guard) = Session::new(&path).mode(Mode::Record).transport(|| transport).unwrap();
+    let (recorder, guard) = Session::new(&path)
+        .mode(Mode::Record)
+        .transport(|| transport)
+        .unwrap();
     recorder.execute(get(uri)).expect_err("a fault");
     guard.finish();
-    let (replay, guard) = Session::new(&path).mode(Mode::Replay).transport(|| transport).unwrap();
+    let (replay, guard) = Session::new(&path)
+        .mode(Mode::Replay)
+        .transport(|| transport)
+        .unwrap();
     match replay.execute(get(uri)) {
-        Err(SessionError::Mock(MockError::Fault { fault: recorded, .. })) => assert_eq!(recorded, fault),
+        Err(SessionError::Mock(MockError::Fault {
+            fault: recorded, ..
+        })) => assert_eq!(recorded, fault),
         other => panic!("{other:?}"),
     }
     guard.finish();
@@ -75,8 +92,16 @@ fn compare(fault: Fault, transport: &UreqTransport, uri: &str) {
 
 #[test]
 fn connect_refused() {
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    compare(Fault::ConnectRefused, &real(), &format!("http://127.0.0.1:{port}/x"));
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    compare(
+        Fault::ConnectRefused,
+        &real(),
+        &format!("http://127.0.0.1:{port}/x"),
+    );
 }
 
 #[test]
@@ -99,9 +124,16 @@ fn timeout() {
     let port = server(|mut stream| {
         thread::spawn(move || io::copy(&mut stream, &mut io::sink()));
     });
-    let transport =
-        UreqTransport::builder().no_proxy().reply_timeout(Duration::from_millis(300)).build().unwrap();
-    compare(Fault::Timeout, &transport, &format!("http://127.0.0.1:{port}/x"));
+    let transport = UreqTransport::builder()
+        .no_proxy()
+        .reply_timeout(Duration::from_millis(300))
+        .build()
+        .unwrap();
+    compare(
+        Fault::Timeout,
+        &transport,
+        &format!("http://127.0.0.1:{port}/x"),
+    );
 }
 
 #[test]
@@ -121,7 +153,9 @@ fn eof() {
 fn truncate_after() {
     let port = server(|mut stream| {
         read_head(&mut stream);
-        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 128\r\n\r\nhello").unwrap();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 128\r\n\r\nhello")
+            .unwrap();
     });
     let cut = |result: &mut dyn Read| {
         let mut bytes = Vec::new();
@@ -129,9 +163,13 @@ fn truncate_after() {
         assert_eq!(bytes, b"hello");
         (error.kind(), error.to_string())
     };
-    let mut real = real().execute(get(&format!("http://127.0.0.1:{port}/x"))).unwrap().into_body();
+    let mut real = real()
+        .execute(get(&format!("http://127.0.0.1:{port}/x")))
+        .unwrap()
+        .into_body();
     let whole = [b"hello".as_slice(), &[0; 123]].concat();
-    let (mock, guard) = script([reply::bytes(200, "application/zip", whole).truncate_after(5)]).play();
+    let (mock, guard) =
+        script([reply::bytes(200, "application/zip", whole).truncate_after(5)]).play();
     let mut mocked = mock.execute(get("/x")).unwrap().into_body();
     assert_eq!(cut(&mut mocked), cut(&mut real));
     // Who reads on does not take it for the end.

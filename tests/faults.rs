@@ -68,7 +68,14 @@ fn call<O: Operation>(
 ) -> Arc<Call> {
     let meta = O::META;
     let line = format!("{} {}", meta.method, meta.path);
-    Arc::new(Call { name, id: meta.id, line, billed: meta.replay == Replay::Billed, body, run })
+    Arc::new(Call {
+        name,
+        id: meta.id,
+        line,
+        billed: meta.replay == Replay::Billed,
+        body,
+        run,
+    })
 }
 
 fn calls() -> Vec<Arc<Call>> {
@@ -80,10 +87,14 @@ fn calls() -> Vec<Arc<Call>> {
     }
     let found = br#"{"meta": {}, "resources": [{"label": "malware", "sha256": "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"}]}"#;
     vec![
-        call::<GetQuotas>("quotas", br#"{"meta": {"hunt_limit": 100}, "errors": []}"#, |client| {
-            assert_eq!(client.quotas()?.meta.hunt_limit, Some(100));
-            Ok(())
-        }),
+        call::<GetQuotas>(
+            "quotas",
+            br#"{"meta": {"hunt_limit": 100}, "errors": []}"#,
+            |client| {
+                assert_eq!(client.quotas()?.meta.hunt_limit, Some(100));
+                Ok(())
+            },
+        ),
         call::<FuzzySearch>("fuzzy_search", found, |client| {
             let reply = client.fuzzy_search(&FuzzySearch::new(pattern()))?;
             assert_eq!(reply.resources[0].label, Some(Label::Malware));
@@ -94,14 +105,22 @@ fn calls() -> Vec<Arc<Call>> {
             assert_eq!((reply.missing.len(), reply.resources.len()), (0, 1));
             Ok(())
         }),
-        call::<GetRequest>("request", br#"{"meta": {"status": "done"}, "resources": []}"#, |client| {
-            let reply = client.request(&"job-1".parse().unwrap())?;
-            assert_eq!(reply.meta.status, Some(JobStatus::Done));
-            Ok(())
-        }),
+        call::<GetRequest>(
+            "request",
+            br#"{"meta": {"status": "done"}, "resources": []}"#,
+            |client| {
+                let reply = client.request(&"job-1".parse().unwrap())?;
+                assert_eq!(reply.meta.status, Some(JobStatus::Done));
+                Ok(())
+            },
+        ),
         call::<GetDownload>("download", SAMPLE, |client| {
             let mut bytes = Vec::new();
-            client.download(sample())?.output.read_to_end(&mut bytes).map_err(Error::of_download)?;
+            client
+                .download(sample())?
+                .output
+                .read_to_end(&mut bytes)
+                .map_err(Error::of_download)?;
             assert_eq!(bytes, SAMPLE);
             Ok(())
         }),
@@ -116,15 +135,30 @@ fn calls() -> Vec<Arc<Call>> {
             Ok(())
         }),
         call::<ExactSearch>("exact_search", SUBMITTED.as_bytes(), |client| {
-            assert_eq!(client.exact_search(&ExactSearch::new(pattern()))?.id().as_str(), "job-1");
+            assert_eq!(
+                client
+                    .exact_search(&ExactSearch::new(pattern()))?
+                    .id()
+                    .as_str(),
+                "job-1"
+            );
             Ok(())
         }),
         call::<Hunt>("hunt", SUBMITTED.as_bytes(), |client| {
-            assert_eq!(client.hunt(&Hunt::new("rule a { condition: true }"))?.id().as_str(), "job-1");
+            assert_eq!(
+                client
+                    .hunt(&Hunt::new("rule a { condition: true }"))?
+                    .id()
+                    .as_str(),
+                "job-1"
+            );
             Ok(())
         }),
         call::<SamplesMultidownload>("samples_multidownload", SUBMITTED.as_bytes(), |client| {
-            assert_eq!(client.samples_multidownload([sample()])?.id().as_str(), "job-1");
+            assert_eq!(
+                client.samples_multidownload([sample()])?.id().as_str(),
+                "job-1"
+            );
             Ok(())
         }),
     ]
@@ -173,21 +207,36 @@ const GATEWAY_429: &str = r#"{"meta": {"powered_by": "crowdstrike-api-gateway"},
 const QUOTA_429: &str = r#"{"meta": {"powered_by": "malquery-api", "reqid": ""}, "resources": []}"#;
 
 fn answer(status: &'static str, body: &'static str) -> Act {
-    Act::Answer { status, headers: String::new(), body }
+    Act::Answer {
+        status,
+        headers: String::new(),
+        body,
+    }
 }
 
 fn error(status: &'static str) -> Act {
-    answer(status, r#"{"meta": {"trace_id": "t-1"}, "errors": [{"code": 1, "message": "said so"}]}"#)
+    answer(
+        status,
+        r#"{"meta": {"trace_id": "t-1"}, "errors": [{"code": 1, "message": "said so"}]}"#,
+    )
 }
 
 fn limit(header: &str, value: u64) -> Act {
     let headers = format!("{header}: {value}\r\n");
-    Act::Answer { status: "429 Too Many Requests", headers, body: GATEWAY_429 }
+    Act::Answer {
+        status: "429 Too Many Requests",
+        headers,
+        body: GATEWAY_429,
+    }
 }
 
 fn redirect(to: &str) -> Act {
     let headers = format!("location: {to}\r\nx-cs-region: us-2\r\n");
-    Act::Answer { status: "308 Permanent Redirect", headers, body: "" }
+    Act::Answer {
+        status: "308 Permanent Redirect",
+        headers,
+        body: "",
+    }
 }
 
 /// A second or two later, in whole seconds.
@@ -201,50 +250,111 @@ fn millis_ahead(now: u64) -> u64 {
 
 fn faults() -> Vec<Fault> {
     const SERVER: &str = "500 Internal Server Error";
-    let on_socket = |name, act| Fault { name, refused: false, silent: false, act };
-    let silent = |name, act| Fault { name, refused: false, silent: true, act };
+    let on_socket = |name, act| Fault {
+        name,
+        refused: false,
+        silent: false,
+        act,
+    };
+    let silent = |name, act| Fault {
+        name,
+        refused: false,
+        silent: true,
+        act,
+    };
     vec![
-        Fault { name: "none", refused: false, silent: false, act: |_, _| Act::Well },
-        Fault { name: "refused", refused: true, silent: false, act: |_, _| Act::Well },
-        on_socket("reset before the head, once", |_, n| if n == 1 { Act::Reset } else { Act::Well }),
+        Fault {
+            name: "none",
+            refused: false,
+            silent: false,
+            act: |_, _| Act::Well,
+        },
+        Fault {
+            name: "refused",
+            refused: true,
+            silent: false,
+            act: |_, _| Act::Well,
+        },
+        on_socket("reset before the head, once", |_, n| {
+            if n == 1 { Act::Reset } else { Act::Well }
+        }),
         on_socket("reset before the head, always", |_, _| Act::Reset),
         silent("no head, always", |_, _| Act::Silence),
-        on_socket("cut body, once", |_, n| if n == 1 { Act::Cut } else { Act::Well }),
+        on_socket(
+            "cut body, once",
+            |_, n| if n == 1 { Act::Cut } else { Act::Well },
+        ),
         on_socket("cut body, always", |_, _| Act::Cut),
-        silent("stalled body, once", |_, n| if n == 1 { Act::Stall } else { Act::Well }),
+        silent("stalled body, once", |_, n| {
+            if n == 1 { Act::Stall } else { Act::Well }
+        }),
         silent("stalled body, always", |_, _| Act::Stall),
-        on_socket("401 once", |_, n| if n == 1 { error("401 Unauthorized") } else { Act::Well }),
+        on_socket("401 once", |_, n| {
+            if n == 1 {
+                error("401 Unauthorized")
+            } else {
+                Act::Well
+            }
+        }),
         on_socket("401 always", |_, _| error("401 Unauthorized")),
         on_socket("403", |_, _| error("403 Forbidden")),
         on_socket("404", |_, _| error("404 Not Found")),
         on_socket("429 once, with seconds", |asked, n| {
-            if n == 1 { limit("x-ratelimit-retryafter", seconds_ahead(asked.at)) } else { Act::Well }
+            if n == 1 {
+                limit("x-ratelimit-retryafter", seconds_ahead(asked.at))
+            } else {
+                Act::Well
+            }
         }),
         on_socket("429 once, with milliseconds", |asked, n| {
-            if n == 1 { limit("X-RateLimit-RetryAfter", millis_ahead(asked.at)) } else { Act::Well }
+            if n == 1 {
+                limit("X-RateLimit-RetryAfter", millis_ahead(asked.at))
+            } else {
+                Act::Well
+            }
+        }),
+        on_socket("429 once, with retry-after", |_, n| {
+            if n == 1 {
+                limit("retry-after", 1)
+            } else {
+                Act::Well
+            }
+        }),
+        on_socket("429 once, with nothing", |_, n| {
+            if n == 1 {
+                answer("429 Too Many Requests", GATEWAY_429)
+            } else {
+                Act::Well
+            }
+        }),
+        on_socket("429 always, with nothing", |_, _| {
+            answer("429 Too Many Requests", GATEWAY_429)
+        }),
+        on_socket("429 with an hour", |asked, _| {
+            limit("x-ratelimit-retryafter", asked.at / 1000 + 3600)
+        }),
+        on_socket("quota 429", |_, _| {
+            answer("429 Too Many Requests", QUOTA_429)
         }),
         on_socket(
-            "429 once, with retry-after",
-            |_, n| {
-                if n == 1 { limit("retry-after", 1) } else { Act::Well }
-            },
+            "500 twice",
+            |_, n| if n <= 2 { error(SERVER) } else { Act::Well },
         ),
-        on_socket("429 once, with nothing", |_, n| {
-            if n == 1 { answer("429 Too Many Requests", GATEWAY_429) } else { Act::Well }
-        }),
-        on_socket("429 always, with nothing", |_, _| answer("429 Too Many Requests", GATEWAY_429)),
-        on_socket("429 with an hour", |asked, _| limit("x-ratelimit-retryafter", asked.at / 1000 + 3600)),
-        on_socket("quota 429", |_, _| answer("429 Too Many Requests", QUOTA_429)),
-        on_socket("500 twice", |_, n| if n <= 2 { error(SERVER) } else { Act::Well }),
         on_socket("500 always", |_, _| error(SERVER)),
         on_socket("502 HTML, always", |_, _| {
-            answer("502 Bad Gateway", "<html>\r\n<title>502 Bad Gateway</title>\r\n</html>")
+            answer(
+                "502 Bad Gateway",
+                "<html>\r\n<title>502 Bad Gateway</title>\r\n</html>",
+            )
         }),
         on_socket("308 to a host of CrowdStrike", |asked, _| {
             redirect(&format!("https://api.us-2.crowdstrike.com{}", asked.path))
         }),
         on_socket("308 to a foreign host", |asked, _| {
-            redirect(&format!("https://api.us-2.crowdstrike.com.evil.example{}", asked.path))
+            redirect(&format!(
+                "https://api.us-2.crowdstrike.com.evil.example{}",
+                asked.path
+            ))
         }),
         on_socket("308 to another name of this machine", |asked, _| {
             redirect(&format!("http://localhost:{}{}", asked.port, asked.path))
@@ -280,8 +390,15 @@ impl Server {
     fn start(call: &Arc<Call>, fault: &Arc<Fault>, faulty: Endpoint) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (stop, log) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Log::default())));
-        let server = Self { port, stop: Arc::clone(&stop), log: Arc::clone(&log) };
+        let (stop, log) = (
+            Arc::new(AtomicBool::new(false)),
+            Arc::new(Mutex::new(Log::default())),
+        );
+        let server = Self {
+            port,
+            stop: Arc::clone(&stop),
+            log: Arc::clone(&log),
+        };
         if fault.refused && faulty == Endpoint::Token {
             return server;
         }
@@ -339,12 +456,23 @@ impl Service {
             stream.read_exact(&mut vec![0; length]).unwrap();
             let (status, headers, body) = match &act {
                 Act::Silence => return wait_for_end(stream),
-                Act::Answer { status, headers, body } => (*status, headers.clone(), body.as_bytes().to_vec()),
+                Act::Answer {
+                    status,
+                    headers,
+                    body,
+                } => (*status, headers.clone(), body.as_bytes().to_vec()),
                 _ if self.fault.refused => (status, "connection: close\r\n".into(), body),
                 _ => (status, String::new(), body),
             };
-            let head = format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n", body.len());
-            let sent = if let Act::Cut | Act::Stall = act { body.len() / 2 } else { body.len() };
+            let head = format!(
+                "HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n",
+                body.len()
+            );
+            let sent = if let Act::Cut | Act::Stall = act {
+                body.len() / 2
+            } else {
+                body.len()
+            };
             let _ = stream.write_all(&[head.as_bytes(), &body[..sent]].concat());
             match act {
                 Act::Cut => return,
@@ -361,23 +489,43 @@ impl Service {
         let line = head.lines().next().unwrap().trim_end_matches(" HTTP/1.1");
         let (method, target) = line.split_once(' ').unwrap();
         let here = header(head, "host") == Some(&format!("127.0.0.1:{}", self.port));
-        let asked = Asked { port: self.port, path: target.into(), at };
+        let asked = Asked {
+            port: self.port,
+            path: target.into(),
+            at,
+        };
         let log = &mut *self.log.lock().unwrap();
         let act = |endpoint, count| {
-            if self.faulty == endpoint { (self.fault.act)(&asked, count) } else { Act::Well }
+            if self.faulty == endpoint {
+                (self.fault.act)(&asked, count)
+            } else {
+                Act::Well
+            }
         };
         let path = target.split('?').next().unwrap();
         if here && line == "POST /oauth2/token" {
             log.token.push(at);
             let count = log.token.len();
             let body = format!(r#"{{"access_token": "token-{count}", "expires_in": 1799}}"#);
-            (act(Endpoint::Token, count), "201 Created", body.into_bytes())
+            (
+                act(Endpoint::Token, count),
+                "201 Created",
+                body.into_bytes(),
+            )
         } else if here && format!("{method} {path}") == self.call.line {
-            log.data.push((at, header(head, "authorization").unwrap_or_default().into()));
-            (act(Endpoint::Data, log.data.len()), "200 OK", self.call.body.to_vec())
+            log.data
+                .push((at, header(head, "authorization").unwrap_or_default().into()));
+            (
+                act(Endpoint::Data, log.data.len()),
+                "200 OK",
+                self.call.body.to_vec(),
+            )
         } else {
             let secrets = header(head, "authorization").is_some() || head.contains("token-");
-            log.elsewhere.push(format!("{line}{}", if secrets { " with a secret" } else { "" }));
+            log.elsewhere.push(format!(
+                "{line}{}",
+                if secrets { " with a secret" } else { "" }
+            ));
             (Act::Well, "403 Forbidden", Vec::new())
         }
     }
@@ -391,7 +539,8 @@ fn peek(stream: &TcpStream) -> Option<(String, usize)> {
         let seen = &buffer[..count];
         if let Some(end) = seen.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
             let head = String::from_utf8(seen[..end].to_vec()).unwrap();
-            let body: usize = header(&head, "content-length").map_or(0, |text| text.parse().unwrap());
+            let body: usize =
+                header(&head, "content-length").map_or(0, |text| text.parse().unwrap());
             if count >= end + 4 + body {
                 return Some((head, end + 4 + body));
             }
@@ -414,7 +563,13 @@ fn wait_for_end(mut stream: TcpStream) {
 }
 
 fn now() -> u64 {
-    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+    u64::try_from(
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_millis(),
+    )
+    .unwrap()
 }
 
 // A call and a fault.
@@ -480,25 +635,49 @@ impl Cell {
             }
         };
         let said = match error {
-            Error::Flow { error: FlowError::NoReply { operation, attempts }, cause } => {
+            Error::Flow {
+                error:
+                    FlowError::NoReply {
+                        operation,
+                        attempts,
+                    },
+                cause,
+            } => {
                 assert!(cause.is_some());
                 format!("no {} in {attempts} attempts", what(operation))
             }
-            Error::Flow { error: FlowError::Unsure { operation, reply }, cause } => {
+            Error::Flow {
+                error: FlowError::Unsure { operation, reply },
+                cause,
+            } => {
                 // What made it unsure is a reply or the lack of one.
-                assert_eq!((*operation, reply.is_some()), (self.call.id, cause.is_none()));
+                assert_eq!(
+                    (*operation, reply.is_some()),
+                    (self.call.id, cause.is_none())
+                );
                 match reply {
-                    Some(reply) => format!("unsure, after {:?} {}", reply.kind(), reply.status().as_str()),
+                    Some(reply) => format!(
+                        "unsure, after {:?} {}",
+                        reply.kind(),
+                        reply.status().as_str()
+                    ),
                     None => "unsure".into(),
                 }
             }
-            Error::Flow { error: FlowError::Response(ResponseError::Api(api)), .. } => {
+            Error::Flow {
+                error: FlowError::Response(ResponseError::Api(api)),
+                ..
+            } => {
                 format!("{:?} {}", api.kind(), api.status().as_str())
             }
             Error::Body(error) => format!("the body: {error}"),
             error => format!("{error}"),
         };
-        said + if error.is_retryable() { ", may be tried again" } else { "" }
+        said + if error.is_retryable() {
+            ", may be tried again"
+        } else {
+            ""
+        }
     }
 
     /// What holds whatever the table says.
@@ -508,7 +687,10 @@ impl Cell {
         assert!(took < NO_HANG, "{context} took {took:?}");
         if let Err(error) = result {
             let shown = format!("{error} {error:?}");
-            assert!(!shown.contains(SECRET) && !shown.contains("token-"), "{context}");
+            assert!(
+                !shown.contains(SECRET) && !shown.contains("token-"),
+                "{context}"
+            );
             assert!(!error.to_string().contains('\n'), "{context}");
         }
         // What may be billed and may have arrived is not sent again.
@@ -516,19 +698,37 @@ impl Cell {
             let lost = ["reset", "no head", "cut", "stalled", "500", "502"];
             if lost.iter().any(|start| fault.starts_with(start)) {
                 assert_eq!(log.data.len(), 1, "{context}");
-                let unsure = matches!(result, Err(Error::Flow { error: FlowError::Unsure { .. }, .. }));
+                let unsure = matches!(
+                    result,
+                    Err(Error::Flow {
+                        error: FlowError::Unsure { .. },
+                        ..
+                    })
+                );
                 assert!(unsure, "{context}");
             }
         }
         // A token is used until it is refused, and another one then.
         let refused = fault.starts_with("401") && self.faulty == Endpoint::Data;
         for (number, (_, authorization)) in log.data.iter().enumerate() {
-            let expected = if refused { format!("token-{}", number + 1) } else { "token-".into() };
-            assert!(authorization.starts_with(&format!("Bearer {expected}")), "{context}: {authorization}");
+            let expected = if refused {
+                format!("token-{}", number + 1)
+            } else {
+                "token-".into()
+            };
+            assert!(
+                authorization.starts_with(&format!("Bearer {expected}")),
+                "{context}: {authorization}"
+            );
         }
         // Nobody but the token endpoint leads elsewhere, and that to a host of CrowdStrike alone.
         let follows = self.faulty == Endpoint::Token && fault == "308 to a host of CrowdStrike";
-        assert_eq!(!log.elsewhere.is_empty(), follows, "{context}: {:?}", log.elsewhere);
+        assert_eq!(
+            !log.elsewhere.is_empty(),
+            follows,
+            "{context}: {:?}",
+            log.elsewhere
+        );
         // A hint is waited for.
         let times: Vec<u64> = match self.faulty {
             Endpoint::Data => log.data.iter().map(|(at, _)| *at).collect(),
@@ -558,7 +758,9 @@ fn run(mut cells: Vec<Cell>) -> Vec<String> {
         let (queue, sender) = (Arc::clone(&queue), sender.clone());
         thread::spawn(move || {
             loop {
-                let Some(cell) = queue.lock().unwrap().pop_front() else { return };
+                let Some(cell) = queue.lock().unwrap().pop_front() else {
+                    return;
+                };
                 sender.send((cell.row, cell.run())).unwrap();
             }
         });
@@ -634,7 +836,9 @@ fn faults_of_the_operations() {
 fn faults_of_the_token_endpoint() {
     let _one = ONE_TABLE.lock();
     // What is billed is not in doubt when it was not even sent.
-    let calls: Vec<_> =
-        calls().into_iter().filter(|call| call.name == "quotas" || call.name == "hunt").collect();
+    let calls: Vec<_> = calls()
+        .into_iter()
+        .filter(|call| call.name == "quotas" || call.name == "hunt")
+        .collect();
     insta::assert_snapshot!("token", table(&calls, Endpoint::Token));
 }

@@ -17,7 +17,10 @@ fn fuzz() -> PathBuf {
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let folder = fuzz().join("seeds").join(target);
-    let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     files.sort();
     files.iter().map(|file| fs::read(file).unwrap()).collect()
 }
@@ -34,7 +37,9 @@ fn what_is_fuzzed_holds_for_the_seeds_and_what_is_near_them() {
                 let mut changed = seed.clone();
                 if !changed.is_empty() {
                     let at = (round * 2_654_435_761) % changed.len();
-                    changed[at] = changed[at].wrapping_add(round as u8).rotate_left(round as u32);
+                    changed[at] = changed[at]
+                        .wrapping_add(round as u8)
+                        .rotate_left(round as u32);
                     target(&changed);
                 }
             }
@@ -48,12 +53,18 @@ fn every_target_has_a_program_and_seeds_and_there_are_no_others() {
     let listed = |folder: &str| -> BTreeSet<String> {
         let entries = fs::read_dir(fuzz().join(folder)).unwrap();
         let path = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().path();
-        entries.map(path).map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
+        entries
+            .map(path)
+            .map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned())
+            .collect()
     };
     assert_eq!(listed("fuzz_targets"), names);
     assert_eq!(listed("seeds"), names);
     let manifest = fs::read_to_string(fuzz().join("Cargo.toml")).unwrap();
     for name in names {
-        assert!(manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")), "{name}");
+        assert!(
+            manifest.contains(&format!("path = \"fuzz_targets/{name}.rs\"")),
+            "{name}"
+        );
     }
 }

@@ -24,9 +24,14 @@ fn try_read<O: JsonOperation>(
     headers: &[(&'static str, &str)],
     body: &str,
 ) -> Result<JsonReply<O>, ResponseError> {
-    let headers: HeaderMap =
-        headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-    let head = ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: &headers };
+    let headers: HeaderMap = headers
+        .iter()
+        .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+        .collect();
+    let head = ResponseHead {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers: &headers,
+    };
     operation.response(head, body.as_bytes())
 }
 
@@ -52,12 +57,21 @@ fn quotas_have_everything_in_their_meta() {
             "errors": [],
         }),
     );
-    assert_eq!((reply.meta.hunts_left(), reply.meta.downloads_left()), (Some(97), Some(1)));
+    assert_eq!(
+        (reply.meta.hunts_left(), reply.meta.downloads_left()),
+        (Some(97), Some(1))
+    );
     assert_eq!(reply.meta.hunt_counts[0].userid.as_deref(), Some(""));
     assert_eq!(reply.meta.hunt_counts[1].counter, Some(1));
     assert_eq!(reply.trace_id, None);
-    let reply = read(&GetQuotas, &json!({"meta": {"hunt_limit": 1, "hunt_count": 2}}));
-    assert_eq!((reply.meta.hunts_left(), reply.meta.downloads_left()), (Some(0), None));
+    let reply = read(
+        &GetQuotas,
+        &json!({"meta": {"hunt_limit": 1, "hunt_count": 2}}),
+    );
+    assert_eq!(
+        (reply.meta.hunts_left(), reply.meta.downloads_left()),
+        (Some(0), None)
+    );
 }
 
 #[test]
@@ -91,17 +105,31 @@ fn the_three_submissions_give_an_id_and_no_status() {
     });
     let ids = [
         read(&Hunt::new("rule a {}"), &body).output.meta.reqid,
-        read(&ExactSearch::new([Pattern::ascii("a").unwrap()]), &body).output.meta.reqid,
-        read(&SamplesMultidownload::new([Sha256::from_bytes([0; 32])]), &body).output.meta.reqid,
+        read(&ExactSearch::new([Pattern::ascii("a").unwrap()]), &body)
+            .output
+            .meta
+            .reqid,
+        read(
+            &SamplesMultidownload::new([Sha256::from_bytes([0; 32])]),
+            &body,
+        )
+        .output
+        .meta
+        .reqid,
     ];
-    assert!(ids.iter().all(|id| id.as_str() == "3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab"));
+    assert!(
+        ids.iter()
+            .all(|id| id.as_str() == "3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab")
+    );
 }
 
 #[test]
 fn a_job_in_each_state() {
-    for (word, status) in
-        [("inprogress", JobStatus::InProgress), ("done", JobStatus::Done), ("failed", JobStatus::Failed)]
-    {
+    for (word, status) in [
+        ("inprogress", JobStatus::InProgress),
+        ("done", JobStatus::Done),
+        ("failed", JobStatus::Failed),
+    ] {
         let reply = read(
             &request(),
             &json!({"meta": {"reqid": "r", "reqtype": "hunt", "status": word, "query_time": 8_123_456_789_u64},
@@ -109,7 +137,10 @@ fn a_job_in_each_state() {
         );
         assert_eq!(reply.meta.status, Some(status));
     }
-    let reply = read(&request(), &json!({"meta": {"status": "paused", "reqtype": "retrohunt"}}));
+    let reply = read(
+        &request(),
+        &json!({"meta": {"status": "paused", "reqtype": "retrohunt"}}),
+    );
     assert_eq!(reply.meta.status.as_ref().unwrap().as_str(), "paused");
     assert_eq!(reply.meta.reqtype.as_ref().unwrap().as_str(), "retrohunt");
 }
@@ -137,7 +168,12 @@ fn lists_may_be_missing_null_or_empty() {
         read(&GetQuotas, &body);
     }
     // a reply without a `meta` at all
-    assert!(try_read(&search(), 200, &[], "{}").unwrap().resources.is_empty());
+    assert!(
+        try_read(&search(), 200, &[], "{}")
+            .unwrap()
+            .resources
+            .is_empty()
+    );
 }
 
 #[test]
@@ -145,28 +181,56 @@ fn the_trace_id_of_the_header_comes_first_and_its_case_does_not_matter() {
     let body = r#"{"meta": {"trace_id": "of the body"}}"#;
     let reply = try_read(&search(), 200, &[("X-Cs-Traceid", "of the head")], body).unwrap();
     assert_eq!(reply.trace_id.as_deref(), Some("of the head"));
-    assert_eq!(try_read(&search(), 200, &[], body).unwrap().trace_id.as_deref(), Some("of the body"));
+    assert_eq!(
+        try_read(&search(), 200, &[], body)
+            .unwrap()
+            .trace_id
+            .as_deref(),
+        Some("of the body")
+    );
 }
 
 #[test]
 fn the_rate_limit_is_read_from_the_head() {
-    let reply =
-        try_read(&search(), 200, &[("X-RateLimit-Limit", "6000"), ("x-ratelimit-remaining", "5998")], "{}")
-            .unwrap();
-    assert_eq!((reply.rate_limit.limit, reply.rate_limit.remaining), (Some(6000), Some(5998)));
+    let reply = try_read(
+        &search(),
+        200,
+        &[
+            ("X-RateLimit-Limit", "6000"),
+            ("x-ratelimit-remaining", "5998"),
+        ],
+        "{}",
+    )
+    .unwrap();
+    assert_eq!(
+        (reply.rate_limit.limit, reply.rate_limit.remaining),
+        (Some(6000), Some(5998))
+    );
     assert_eq!(reply.rate_limit.retry, None);
 }
 
 #[test]
 fn any_2xx_is_a_success() {
     for status in [200, 201, 202, 204, 206] {
-        assert_eq!(try_read(&search(), status, &[], "{}").unwrap().status.as_u16(), status);
+        assert_eq!(
+            try_read(&search(), status, &[], "{}")
+                .unwrap()
+                .status
+                .as_u16(),
+            status
+        );
     }
 }
 
 #[test]
 fn a_success_that_is_no_reply_is_an_error_with_its_beginning() {
-    let error = try_read(&request(), 200, &[("x-cs-traceid", "t")], "<html>\n<b>sorry</b>").unwrap_err();
+    let error = try_read(
+        &request(),
+        200,
+        &[("x-cs-traceid", "t")],
+        "<html>\n<b>sorry</b>",
+    )
+    .unwrap_err();
     assert_eq!(
         error.to_string(),
         "the reply to GetMalQueryRequestV1 (200 OK) could not be read: expected value at line 1 column 1; it begins \
@@ -175,7 +239,10 @@ fn a_success_that_is_no_reply_is_an_error_with_its_beginning() {
     assert_eq!(error.trace_id(), Some("t"));
     for body in ["", "[]", "null", "{\"meta\": {", "\u{0}"] {
         assert!(
-            matches!(try_read(&request(), 200, &[], body).unwrap_err(), ResponseError::Decode(_)),
+            matches!(
+                try_read(&request(), 200, &[], body).unwrap_err(),
+                ResponseError::Decode(_)
+            ),
             "{body}"
         );
     }
@@ -183,9 +250,13 @@ fn a_success_that_is_no_reply_is_an_error_with_its_beginning() {
 
 #[test]
 fn a_submission_that_was_accepted_with_errors_says_them() {
-    let body = r#"{"meta": {"trace_id": "t"}, "errors": [{"code": 500, "message": "the queue is full"}]}"#;
+    let body =
+        r#"{"meta": {"trace_id": "t"}, "errors": [{"code": 500, "message": "the queue is full"}]}"#;
     let error = try_read(&Hunt::new("rule a {}"), 200, &[], body).unwrap_err();
-    assert_eq!(error.to_string(), "PostMalQueryHuntV1 answered 200 OK: the queue is full (trace id t)");
+    assert_eq!(
+        error.to_string(),
+        "PostMalQueryHuntV1 answered 200 OK: the queue is full (trace id t)"
+    );
 }
 
 #[test]
@@ -194,8 +265,15 @@ fn an_odd_byte_in_a_name_does_not_lose_the_results() {
     body.extend([0xfc]);
     body.extend(br#"ller", "filesize": 7}]}"#);
     let headers = HeaderMap::new();
-    let reply =
-        request().response(ResponseHead { status: StatusCode::OK, headers: &headers }, &body).unwrap();
+    let reply = request()
+        .response(
+            ResponseHead {
+                status: StatusCode::OK,
+                headers: &headers,
+            },
+            &body,
+        )
+        .unwrap();
     assert_eq!(reply.resources[0].filesize, Some(7));
     assert_eq!(reply.resources[0].family.as_deref(), Some("M\u{fffd}ller"));
 }
@@ -205,20 +283,42 @@ fn a_token_reply_may_lack_all_but_the_token() {
     let credentials = Credentials::new("id", "secret");
     let headers = HeaderMap::new();
     let read = |status: u16, body: &str| {
-        let head = ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: &headers };
+        let head = ResponseHead {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: &headers,
+        };
         GetToken::new(&credentials)
             .response(head, body.as_bytes())
             .map(|reply| reply.output.expires_in.as_millis())
     };
     assert_eq!(
-        read(201, r#"{"access_token": "t", "expires_in": 1799, "token_type": "bearer"}"#).unwrap(),
+        read(
+            201,
+            r#"{"access_token": "t", "expires_in": 1799, "token_type": "bearer"}"#
+        )
+        .unwrap(),
         1_799_000
     );
-    assert_eq!(read(200, r#"{"access_token": "t", "new": [1], "scope": null}"#).unwrap(), 1_799_000);
-    assert_eq!(read(201, r#"{"access_token": "t", "expires_in": "60"}"#).unwrap(), 60_000);
-    assert_eq!(read(201, r#"{"access_token": "t", "expires_in": 0.05}"#).unwrap(), 50);
-    assert_eq!(read(201, r#"{"access_token": "t", "expires_in": null}"#).unwrap(), 1_799_000);
-    assert_eq!(read(201, r#"{"access_token": "t", "expires_in": -1}"#).unwrap(), 1_799_000);
+    assert_eq!(
+        read(200, r#"{"access_token": "t", "new": [1], "scope": null}"#).unwrap(),
+        1_799_000
+    );
+    assert_eq!(
+        read(201, r#"{"access_token": "t", "expires_in": "60"}"#).unwrap(),
+        60_000
+    );
+    assert_eq!(
+        read(201, r#"{"access_token": "t", "expires_in": 0.05}"#).unwrap(),
+        50
+    );
+    assert_eq!(
+        read(201, r#"{"access_token": "t", "expires_in": null}"#).unwrap(),
+        1_799_000
+    );
+    assert_eq!(
+        read(201, r#"{"access_token": "t", "expires_in": -1}"#).unwrap(),
+        1_799_000
+    );
     for (body, why) in [
         ("{}", "it has no access_token"),
         (r#"{"access_token": null}"#, "it has no access_token"),
@@ -227,7 +327,10 @@ fn a_token_reply_may_lack_all_but_the_token() {
             "{\"access_token\": \"t0p-secret\\n\"}",
             "not a bearer token: it has a character that does not belong in one",
         ),
-        (r#"{"access_token": "t0p-secret""#, "it is not the JSON of a token"),
+        (
+            r#"{"access_token": "t0p-secret""#,
+            "it is not the JSON of a token",
+        ),
         ("", "it is not the JSON of a token"),
     ] {
         let error = read(201, body).unwrap_err().to_string();

@@ -9,7 +9,9 @@ use malquery_proto::operations::{
     ExactSearch, FuzzySearch, GetDownload, GetMetadata, GetQuotas, GetRequest, GetSamples, Hunt,
     SamplesMultidownload,
 };
-use malquery_proto::types::{FileSize, FileType, MetaField, Pattern, RequestId, SearchOptions, Sha256};
+use malquery_proto::types::{
+    FileSize, FileType, MetaField, Pattern, RequestId, SearchOptions, Sha256,
+};
 use malquery_proto::{BaseUrl, Client, Cloud, Credentials};
 use serde_json::{Value, json};
 
@@ -45,11 +47,14 @@ fn options() -> SearchOptions {
 }
 
 fn credentials() -> Credentials {
-    Credentials::new("the id", "s+/=&%").member_cid("0123456789abcdef0123456789abcdef-4F".parse().unwrap())
+    Credentials::new("the id", "s+/=&%")
+        .member_cid("0123456789abcdef0123456789abcdef-4F".parse().unwrap())
 }
 
 fn fuzzy_search() -> FuzzySearch {
-    FuzzySearch::new(patterns()).filter_meta([MetaField::Sha256, MetaField::Label]).limit(3)
+    FuzzySearch::new(patterns())
+        .filter_meta([MetaField::Sha256, MetaField::Label])
+        .limit(3)
 }
 
 fn exact_search() -> ExactSearch {
@@ -66,10 +71,12 @@ fn bare_pattern() -> [Pattern; 1] {
 
 /// The exchanges of a client, as text.
 fn transcript(use_client: impl FnOnce(&Client<Transcript<Mock>, VirtualClock>)) -> String {
-    let answer =
-        json!({"meta": {"reqid": "3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab", "trace_id": "t"}, "resources": []});
-    let transport =
-        Transcript::new(script([reply::json(200, answer).repeat_last()]).with_tokens().transport());
+    let answer = json!({"meta": {"reqid": "3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab", "trace_id": "t"}, "resources": []});
+    let transport = Transcript::new(
+        script([reply::json(200, answer).repeat_last()])
+            .with_tokens()
+            .transport(),
+    );
     let auth = Auth::new(Cloud::Us1, credentials());
     let client = Client::new(transport.clone(), VirtualClock::new(), auth);
     use_client(&client);
@@ -78,15 +85,30 @@ fn transcript(use_client: impl FnOnce(&Client<Transcript<Mock>, VirtualClock>)) 
 
 #[test]
 fn every_request_as_text() {
-    insta::assert_snapshot!("quotas", transcript(|client| drop(client.quotas().unwrap())));
+    insta::assert_snapshot!(
+        "quotas",
+        transcript(|client| drop(client.quotas().unwrap()))
+    );
     insta::assert_snapshot!(
         "fuzzy_search",
         transcript(|client| drop(client.fuzzy_search(&fuzzy_search()).unwrap()))
     );
-    insta::assert_snapshot!("download", transcript(|client| drop(client.download(a()).unwrap())));
-    insta::assert_snapshot!("metadata", transcript(|client| drop(client.metadata([a(), b()]).unwrap())));
-    insta::assert_snapshot!("request", transcript(|client| drop(client.request(&id()).unwrap())));
-    insta::assert_snapshot!("samples_fetch", transcript(|client| drop(client.samples(&id()).unwrap())));
+    insta::assert_snapshot!(
+        "download",
+        transcript(|client| drop(client.download(a()).unwrap()))
+    );
+    insta::assert_snapshot!(
+        "metadata",
+        transcript(|client| drop(client.metadata([a(), b()]).unwrap()))
+    );
+    insta::assert_snapshot!(
+        "request",
+        transcript(|client| drop(client.request(&id()).unwrap()))
+    );
+    insta::assert_snapshot!(
+        "samples_fetch",
+        transcript(|client| drop(client.samples(&id()).unwrap()))
+    );
     insta::assert_snapshot!(
         "samples_multidownload",
         // the second of a pair would be billed, too
@@ -96,12 +118,19 @@ fn every_request_as_text() {
         "exact_search",
         transcript(|client| drop(client.exact_search(&exact_search()).unwrap()))
     );
-    insta::assert_snapshot!("hunt", transcript(|client| drop(client.hunt(&hunt()).unwrap())));
+    insta::assert_snapshot!(
+        "hunt",
+        transcript(|client| drop(client.hunt(&hunt()).unwrap()))
+    );
     insta::assert_snapshot!(
         "all_options",
         transcript(|client| {
             let options = options().app("an app").submitted_by_customer(false);
-            drop(client.hunt(&Hunt::new("rule b {\n  condition:\n    true\n}\n").options(options)).unwrap());
+            drop(
+                client
+                    .hunt(&Hunt::new("rule b {\n  condition:\n    true\n}\n").options(options))
+                    .unwrap(),
+            );
         })
     );
     insta::assert_snapshot!(
@@ -118,9 +147,17 @@ fn every_request_as_text() {
 fn assert_as_falconpy(name: &str, request: &http::Request<Vec<u8>>) {
     let recorded: Value = serde_json::from_str(include_str!("falconpy-1.6.6.json")).unwrap();
     let expected = &recorded[name];
-    let pairs =
-        |text: &[u8]| -> Value { url::form_urlencoded::parse(text).map(|(k, v)| json!([k, v])).collect() };
-    let header = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let pairs = |text: &[u8]| -> Value {
+        url::form_urlencoded::parse(text)
+            .map(|(k, v)| json!([k, v]))
+            .collect()
+    };
+    let header = |name| {
+        request
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
     let mut sent = json!({
         "method": request.method().as_str(),
         "path": request.uri().path(),
@@ -133,13 +170,19 @@ fn assert_as_falconpy(name: &str, request: &http::Request<Vec<u8>>) {
             _ => sent["form"] = pairs(request.body()),
         }
     } else {
-        assert!(request.body().is_empty(), "{name}: a body without a media type");
+        assert!(
+            request.body().is_empty(),
+            "{name}: a body without a media type"
+        );
     }
     if let Some(authorization) = header(AUTHORIZATION) {
         // FalconPy writes `basic`, and the scheme's case has no meaning
         sent["authorization"] = authorization.replacen("Basic ", "basic ", 1).into();
     }
-    assert!(header(CONTENT_LENGTH).is_none(), "the transport knows the length");
+    assert!(
+        header(CONTENT_LENGTH).is_none(),
+        "the transport knows the length"
+    );
     assert_eq!(&sent, expected, "{name}");
 }
 
@@ -152,25 +195,53 @@ fn every_request_equals_that_of_falconpy() {
     }
     check("quotas", &GetQuotas, &base, &bearer);
     check("fuzzy_search", &fuzzy_search(), &base, &bearer);
-    check("fuzzy_search_bare", &FuzzySearch::new(bare_pattern()), &base, &bearer);
+    check(
+        "fuzzy_search_bare",
+        &FuzzySearch::new(bare_pattern()),
+        &base,
+        &bearer,
+    );
     check("download", &GetDownload::new(a()), &base, &bearer);
     check("metadata", &GetMetadata::new([a(), b()]), &base, &bearer);
     check("request", &GetRequest::new(id()), &base, &bearer);
     check("samples_fetch", &GetSamples::new(id()), &base, &bearer);
-    check("samples_multidownload", &SamplesMultidownload::new([a(), b()]), &base, &bearer);
+    check(
+        "samples_multidownload",
+        &SamplesMultidownload::new([a(), b()]),
+        &base,
+        &bearer,
+    );
     check("exact_search", &exact_search(), &base, &bearer);
-    check("exact_search_bare", &ExactSearch::new(bare_pattern()), &base, &bearer);
+    check(
+        "exact_search_bare",
+        &ExactSearch::new(bare_pattern()),
+        &base,
+        &bearer,
+    );
     check("hunt", &hunt(), &base, &bearer);
-    check("hunt_bare", &Hunt::new("rule a { condition: true }"), &base, &bearer);
-    assert_as_falconpy("token", &GetToken::new(&credentials()).request(&base).unwrap());
+    check(
+        "hunt_bare",
+        &Hunt::new("rule a { condition: true }"),
+        &base,
+        &bearer,
+    );
+    assert_as_falconpy(
+        "token",
+        &GetToken::new(&credentials()).request(&base).unwrap(),
+    );
     let token = BearerToken::new("t0ken").unwrap();
-    assert_as_falconpy("revoke", &Revoke::new(&credentials(), &token).request(&base).unwrap());
+    assert_as_falconpy(
+        "revoke",
+        &Revoke::new(&credentials(), &token).request(&base).unwrap(),
+    );
 }
 
 #[test]
 fn a_prefix_of_the_base_url_is_kept() {
     let base: BaseUrl = "https://proxy.example/falcon/".parse().unwrap();
-    let request = GetRequest::new(id()).request(&base, &BearerToken::new("t").unwrap()).unwrap();
+    let request = GetRequest::new(id())
+        .request(&base, &BearerToken::new("t").unwrap())
+        .unwrap();
     assert_eq!(
         request.uri(),
         "https://proxy.example/falcon/malquery/entities/requests/v1?ids=3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab"
@@ -180,15 +251,21 @@ fn a_prefix_of_the_base_url_is_kept() {
 #[test]
 fn an_id_of_any_text_is_encoded() {
     let id: RequestId = "a/b?c=d&e#f%ü".parse().unwrap();
-    let request = GetRequest::new(id).request(&Cloud::Us1.into(), &BearerToken::new("t").unwrap()).unwrap();
-    assert_eq!(request.uri().query(), Some("ids=a%2Fb%3Fc%3Dd%26e%23f%25%C3%BC"));
+    let request = GetRequest::new(id)
+        .request(&Cloud::Us1.into(), &BearerToken::new("t").unwrap())
+        .unwrap();
+    assert_eq!(
+        request.uri().query(),
+        Some("ids=a%2Fb%3Fc%3Dd%26e%23f%25%C3%BC")
+    );
 }
 
 #[test]
 fn a_url_stays_below_8000_bytes() {
     let bearer = BearerToken::new("t").unwrap();
-    let metadata =
-        |count| GetMetadata::new(std::iter::repeat_n(a(), count)).request(&Cloud::Us1.into(), &bearer);
+    let metadata = |count| {
+        GetMetadata::new(std::iter::repeat_n(a(), count)).request(&Cloud::Us1.into(), &bearer)
+    };
     assert!(metadata(115).unwrap().uri().to_string().len() < 8000);
     assert_eq!(
         metadata(116).unwrap_err().to_string(),
@@ -203,16 +280,33 @@ fn what_cannot_find_anything_is_refused() {
     fn refused(operation: &impl Operation, base: &BaseUrl, bearer: &BearerToken) -> String {
         operation.request(base, bearer).unwrap_err().to_string()
     }
-    assert_eq!(refused(&FuzzySearch::new([]), &base, &bearer), "a search needs at least one pattern");
-    assert_eq!(refused(&ExactSearch::new([]), &base, &bearer), "a search needs at least one pattern");
+    assert_eq!(
+        refused(&FuzzySearch::new([]), &base, &bearer),
+        "a search needs at least one pattern"
+    );
+    assert_eq!(
+        refused(&ExactSearch::new([]), &base, &bearer),
+        "a search needs at least one pattern"
+    );
     assert_eq!(
         refused(&FuzzySearch::new(bare_pattern()).limit(0), &base, &bearer),
         "a limit of 0 returns nothing; give at least 1"
     );
-    assert_eq!(refused(&Hunt::new(" \n"), &base, &bearer), "the YARA rule is empty");
-    assert_eq!(refused(&GetMetadata::new([]), &base, &bearer), "name at least one SHA-256");
-    assert_eq!(refused(&SamplesMultidownload::new([]), &base, &bearer), "name at least one SHA-256");
-    let backwards = SearchOptions::new().min_size(FileSize::bytes(2)).max_size(FileSize::bytes(1));
+    assert_eq!(
+        refused(&Hunt::new(" \n"), &base, &bearer),
+        "the YARA rule is empty"
+    );
+    assert_eq!(
+        refused(&GetMetadata::new([]), &base, &bearer),
+        "name at least one SHA-256"
+    );
+    assert_eq!(
+        refused(&SamplesMultidownload::new([]), &base, &bearer),
+        "name at least one SHA-256"
+    );
+    let backwards = SearchOptions::new()
+        .min_size(FileSize::bytes(2))
+        .max_size(FileSize::bytes(1));
     assert_eq!(
         refused(&hunt().options(backwards), &base, &bearer),
         "the smallest size 2 is above the largest 1, so nothing can match"

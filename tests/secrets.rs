@@ -28,7 +28,13 @@ impl log::Log for Logger {
         if !self.enabled(record.metadata()) {
             return;
         }
-        writeln!(LOGGED.lock().unwrap(), "{} {}", record.target(), record.args()).unwrap();
+        writeln!(
+            LOGGED.lock().unwrap(),
+            "{} {}",
+            record.target(),
+            record.args()
+        )
+        .unwrap();
     }
 
     fn flush(&self) {}
@@ -45,7 +51,14 @@ fn listen() {
 fn assert_clean(what: &str, text: &str) {
     let form: String = url::form_urlencoded::byte_serialize(SECRET.as_bytes()).collect();
     let in_json = serde_json::to_string(SECRET).unwrap();
-    for secret in [SECRET, TOKEN, &form, in_json.trim_matches('"'), "s3cret", "t0ken"] {
+    for secret in [
+        SECRET,
+        TOKEN,
+        &form,
+        in_json.trim_matches('"'),
+        "s3cret",
+        "t0ken",
+    ] {
         assert!(!text.contains(secret), "{what} shows {secret}:\n{text}");
     }
 }
@@ -65,16 +78,29 @@ fn nothing_that_is_shown_holds_a_secret() {
             json!({"errors": [{"code": 403, "message": "access denied, authorization failed"}]}),
         )],
         // a reply that is not the JSON it should be, with a token in it
-        vec![reply::bytes(201, "application/json", format!("{{\"access_token\": \"{TOKEN}\", }}"))],
-        vec![reply::bytes(201, "application/json", format!("{{\"access_token\": \"{TOKEN}\\n\"}}"))],
-        vec![reply::bytes(201, "application/json", format!("[\"{TOKEN}\"]"))],
+        vec![reply::bytes(
+            201,
+            "application/json",
+            format!("{{\"access_token\": \"{TOKEN}\", }}"),
+        )],
+        vec![reply::bytes(
+            201,
+            "application/json",
+            format!("{{\"access_token\": \"{TOKEN}\\n\"}}"),
+        )],
+        vec![reply::bytes(
+            201,
+            "application/json",
+            format!("[\"{TOKEN}\"]"),
+        )],
     ];
     let mut shown = String::new();
     for replies in sessions {
         let transport = Transcript::new(script(replies).transport());
         let auth = Auth::new(Cloud::Us1, Credentials::new("an-id", SECRET));
         writeln!(shown, "{auth:?} {auth:#?}").unwrap();
-        let client = Client::new(transport.clone(), VirtualClock::new(), auth).retry(RetryPolicy::default());
+        let client =
+            Client::new(transport.clone(), VirtualClock::new(), auth).retry(RetryPolicy::default());
         match client.hunt(&Hunt::new("rule a {}")) {
             Ok(reply) => writeln!(shown, "{reply:?}").unwrap(),
             Err(error) => {
@@ -100,7 +126,10 @@ fn the_log_of_ureq_holds_no_secret_either() {
     let base = format!("http://{}", listener.local_addr().unwrap());
     let server = std::thread::spawn(move || {
         use std::io::{BufRead, BufReader, Read, Write};
-        for body in [format!(r#"{{"access_token": "{TOKEN}"}}"#), r#"{"meta": {}}"#.to_owned()] {
+        for body in [
+            format!(r#"{{"access_token": "{TOKEN}"}}"#),
+            r#"{"meta": {}}"#.to_owned(),
+        ] {
             let (mut stream, _) = listener.accept().unwrap();
             let mut reader = BufReader::new(stream.try_clone().unwrap());
             let mut length = 0;
@@ -125,7 +154,9 @@ fn the_log_of_ureq_holds_no_secret_either() {
     });
     let base: malquery_proto::BaseUrl = base.parse().unwrap();
     let client = malquery_ureq::Client::new(base, Credentials::new("an-id", SECRET));
-    client.fuzzy_search(&FuzzySearch::new([Pattern::ascii("a").unwrap()])).unwrap();
+    client
+        .fuzzy_search(&FuzzySearch::new([Pattern::ascii("a").unwrap()]))
+        .unwrap();
     server.join().unwrap();
     let logged = LOGGED.lock().unwrap();
     assert!(logged.contains("ureq"), "ureq logs: {logged}");

@@ -71,7 +71,11 @@ fn differences(recorded: &Value, given: &Value, place: &str, found: &mut Vec<Str
                 differences(recorded, given, &format!("{place}/*"), found);
             }
             if recorded.is_empty() != given.is_empty() && place != "/errors" {
-                found.push(format!("{place} has {} elements, not {}", given.len(), recorded.len()));
+                found.push(format!(
+                    "{place} has {} elements, not {}",
+                    given.len(),
+                    recorded.len()
+                ));
             }
         }
         (Value::Number(_), Value::Number(_))
@@ -99,7 +103,9 @@ fn bytes(body: &Value) -> Vec<u8> {
 }
 
 fn path(uri: &str) -> &str {
-    let path = uri.split_once("://").map_or(uri, |(_, rest)| &rest[rest.find('/').unwrap_or(rest.len())..]);
+    let path = uri.split_once("://").map_or(uri, |(_, rest)| {
+        &rest[rest.find('/').unwrap_or(rest.len())..]
+    });
     path.split('?').next().unwrap_or_default()
 }
 
@@ -127,7 +133,10 @@ impl StandIn {
             if path(interaction["request"]["uri"].as_str().unwrap()).contains("/download-files/") {
                 corpus.push(bytes(&interaction["response"]["body"]).into());
             }
-            for pattern in interaction["request"]["body"]["json"]["patterns"].as_array().into_iter().flatten()
+            for pattern in interaction["request"]["body"]["json"]["patterns"]
+                .as_array()
+                .into_iter()
+                .flatten()
             {
                 let pattern: Pattern = serde_json::from_value(pattern.clone()).unwrap();
                 all.extend(pattern.bytes());
@@ -137,13 +146,26 @@ impl StandIn {
         // The clock stands still, so that the token lives as long as it takes.
         let service = Service::new(Corpus::from_bytes(corpus)).clock(VirtualClock::new());
         let service = service.hunts(1000).downloads(1000);
-        let mut stand_in = Self { service, token: String::new(), samples: Vec::new(), jobs: HashMap::new() };
-        let form = format!("client_id={}&client_secret={}", Service::CLIENT_ID, Service::CLIENT_SECRET);
+        let mut stand_in = Self {
+            service,
+            token: String::new(),
+            samples: Vec::new(),
+            jobs: HashMap::new(),
+        };
+        let form = format!(
+            "client_id={}&client_secret={}",
+            Service::CLIENT_ID,
+            Service::CLIENT_SECRET
+        );
         let token = stand_in.send("POST", "/oauth2/token", form.into_bytes());
         let token: Value = serde_json::from_slice(&token.body).unwrap();
         stand_in.token = token["access_token"].as_str().unwrap().into();
         let search = json!({"patterns": [{"type": "ascii", "value": "found by nothing else"}]});
-        let found = stand_in.send("POST", "/malquery/combined/fuzzy-search/v1", search.to_string().into());
+        let found = stand_in.send(
+            "POST",
+            "/malquery/combined/fuzzy-search/v1",
+            search.to_string().into(),
+        );
         let found: Value = serde_json::from_slice(&found.body).unwrap();
         let sample = found["resources"][0]["sha256"].as_str().unwrap();
         stand_in.samples.push(sample.into());
@@ -155,25 +177,46 @@ impl StandIn {
             .method(method)
             .uri(uri)
             .header("authorization", format!("Bearer {}", self.token));
-        let (head, mut content) = self.service.answer(&request.body(body).unwrap()).into_parts();
+        let (head, mut content) = self
+            .service
+            .answer(&request.body(body).unwrap())
+            .into_parts();
         let mut body = Vec::new();
         content.read_to_end(&mut body).unwrap();
-        let media_type = head.headers.get("content-type").map_or("", |value| value.to_str().unwrap());
-        Given { status: head.status, media_type: media_type.into(), body }
+        let media_type = head
+            .headers
+            .get("content-type")
+            .map_or("", |value| value.to_str().unwrap());
+        Given {
+            status: head.status,
+            media_type: media_type.into(),
+            body,
+        }
     }
 
     /// Whether it has this sample; if not, one that it has.
     fn sample(&self, sha256: &str) -> String {
-        let known = self.send("GET", &format!("/malquery/entities/metadata/v1?ids={sha256}"), Vec::new());
+        let known = self.send(
+            "GET",
+            &format!("/malquery/entities/metadata/v1?ids={sha256}"),
+            Vec::new(),
+        );
         let known: Value = serde_json::from_slice(&known.body).unwrap();
-        if known["resources"] == json!([]) { self.samples[0].clone() } else { sha256.into() }
+        if known["resources"] == json!([]) {
+            self.samples[0].clone()
+        } else {
+            sha256.into()
+        }
     }
 
     /// Submits a recorded job anew, so that nothing was asked about it yet.
     fn submit(&self, recorded_id: &str, is_archive: bool) -> String {
         // Where only the poll or the archive was recorded, any job will do.
         let (path, body) = match is_archive {
-            true => ("entities/samples-multidownload", json!({"samples": [&self.samples[0]]})),
+            true => (
+                "entities/samples-multidownload",
+                json!({"samples": [&self.samples[0]]}),
+            ),
             false => (
                 "queries/exact-search",
                 json!({"patterns": [{"type": "ascii", "value": "found by nothing else"}]}),
@@ -187,7 +230,10 @@ impl StandIn {
 
     /// The reply to a recorded request, in the same situation.
     fn ask(&self, request: &Value, recorded: &Value) -> Given {
-        let (method, uri) = (request["method"].as_str().unwrap(), request["uri"].as_str().unwrap());
+        let (method, uri) = (
+            request["method"].as_str().unwrap(),
+            request["uri"].as_str().unwrap(),
+        );
         let path = path(uri);
         let ids: Vec<String> = url::Url::parse("https://host")
             .and_then(|base| base.join(uri))
@@ -198,17 +244,29 @@ impl StandIn {
             .collect();
         let with_ids = |ids: Vec<String>| {
             let ids: Vec<_> = ids.iter().map(|id| format!("ids={id}")).collect();
-            if ids.is_empty() { path.to_owned() } else { format!("{path}?{}", ids.join("&")) }
+            if ids.is_empty() {
+                path.to_owned()
+            } else {
+                format!("{path}?{}", ids.join("&"))
+            }
         };
         if path.starts_with("/oauth2/") {
-            let form =
-                format!("client_id={}&client_secret={}&token=x", Service::CLIENT_ID, Service::CLIENT_SECRET);
+            let form = format!(
+                "client_id={}&client_secret={}&token=x",
+                Service::CLIENT_ID,
+                Service::CLIENT_SECRET
+            );
             return self.send(method, path, form.into_bytes());
         }
         if path.contains("/requests/") || path.contains("/samples-fetch/") {
             let id = self.submit(&ids[0], path.contains("/samples-fetch/"));
-            let poll =
-                |id: &str| self.send("GET", &format!("/malquery/entities/requests/v1?ids={id}"), Vec::new());
+            let poll = |id: &str| {
+                self.send(
+                    "GET",
+                    &format!("/malquery/entities/requests/v1?ids={id}"),
+                    Vec::new(),
+                )
+            };
             let first = poll(&id);
             if path.contains("/requests/") && recorded["meta"]["status"] == "inprogress" {
                 return first;
@@ -226,7 +284,15 @@ impl StandIn {
             }
         }
         let ids = ids.iter().map(|id| self.sample(id)).collect();
-        self.send(method, &with_ids(ids), if body.is_null() { Vec::new() } else { bytes(&body) })
+        self.send(
+            method,
+            &with_ids(ids),
+            if body.is_null() {
+                Vec::new()
+            } else {
+                bytes(&body)
+            },
+        )
     }
 }
 
@@ -238,13 +304,18 @@ fn check(cassette: &Path) -> Vec<String> {
     for interaction in interactions {
         let (request, response) = (&interaction["request"], &interaction["response"]);
         // A fault of the network is no reply.
-        let Some(status) = response["status"].as_u64() else { continue };
+        let Some(status) = response["status"].as_u64() else {
+            continue;
+        };
         let recorded = &response["body"]["json"];
         // A quota that is used up has a reply of the shape of the operation.
         let is_used_up = status == 429 && recorded["meta"]["reqid"].is_string();
         let costs_nothing = path(request["uri"].as_str().unwrap()).contains("/exact-search/");
         // There is no other cloud, what is revoked here is no token of its own, and a search uses no quota up.
-        if (300..400).contains(&status) || interaction["id"] == "revoke" || (is_used_up && costs_nothing) {
+        if (300..400).contains(&status)
+            || interaction["id"] == "revoke"
+            || (is_used_up && costs_nothing)
+        {
             continue;
         }
         if recorded["meta"]["reqid"].is_string() && request["method"] == "POST" {
@@ -275,7 +346,10 @@ fn check(cassette: &Path) -> Vec<String> {
             .find(|header| header[0] == "content-type")
             .and_then(|header| header[1].as_str());
         if status < 400 && media_type.is_some_and(|media_type| media_type != given.media_type) {
-            differs.push(format!("the media type is {}, not {media_type:?}", given.media_type));
+            differs.push(format!(
+                "the media type is {}, not {media_type:?}",
+                given.media_type
+            ));
         }
         if recorded.is_null() {
             let recorded = bytes(&response["body"]);
@@ -293,7 +367,11 @@ fn check(cassette: &Path) -> Vec<String> {
             }
         }
         let (name, id) = (cassette.display(), &interaction["id"]);
-        found.extend(differs.iter().map(|differs| format!("{name}: {id}: {differs}")));
+        found.extend(
+            differs
+                .iter()
+                .map(|differs| format!("{name}: {id}: {differs}")),
+        );
     }
     found
 }
@@ -303,10 +381,15 @@ fn every_recorded_request_gets_a_reply_of_the_same_shape() {
     let mut checked = 0;
     let mut found = Vec::new();
     for folder in FOLDERS {
-        let Ok(entries) = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)) else { continue };
+        let Ok(entries) = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)) else {
+            continue;
+        };
         for entry in entries {
             let path = entry.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "json") {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "json")
+            {
                 found.extend(check(&path));
                 checked += 1;
             }
@@ -323,11 +406,9 @@ fn other_shapes_are_found() {
         differences(&recorded, &given, "", &mut found);
         found
     };
-    let recorded =
-        json!({"meta": {"reqid": "a", "query_time": 0.1}, "resources": [{"filesize": 1}], "errors": null});
+    let recorded = json!({"meta": {"reqid": "a", "query_time": 0.1}, "resources": [{"filesize": 1}], "errors": null});
     assert!(differs(recorded.clone(), recorded.clone()).is_empty());
-    let given =
-        json!({"meta": {"query_time": "1", "new": 1}, "resources": [{"filesize": 2}, {"filesize": "3"}]});
+    let given = json!({"meta": {"query_time": "1", "new": 1}, "resources": [{"filesize": 2}, {"filesize": "3"}]});
     assert_eq!(
         differs(recorded.clone(), given),
         [
@@ -338,12 +419,18 @@ fn other_shapes_are_found() {
         ]
     );
     let given = json!({"meta": {"reqid": "a", "query_time": 1}, "resources": []});
-    assert_eq!(differs(recorded, given), ["/resources has 0 elements, not 1"]);
+    assert_eq!(
+        differs(recorded, given),
+        ["/resources has 0 elements, not 1"]
+    );
 }
 
 #[test]
 fn the_whole_way_over_sockets() {
-    let service = Service::new(Corpus::from_bytes([b"hello world".to_vec(), b"hello night".to_vec()]));
+    let service = Service::new(Corpus::from_bytes([
+        b"hello world".to_vec(),
+        b"hello night".to_vec(),
+    ]));
     let server = Server::start(service.clone(), (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let base: BaseUrl = server.url().parse().unwrap();
     let credentials = Credentials::new(Service::CLIENT_ID, Service::CLIENT_SECRET);
@@ -351,28 +438,67 @@ fn the_whole_way_over_sockets() {
     let hello = || [Pattern::ascii("hello").unwrap()];
     let soon = Duration::from_millis(5);
 
-    assert_eq!(client.fuzzy_search(&FuzzySearch::new(hello()).limit(1)).unwrap().resources.len(), 1);
-    let found = client.exact_search(&ExactSearch::new(hello())).unwrap().interval(soon).wait().unwrap();
-    let samples: Vec<Sha256> = found.resources.iter().map(|found| found.sha256.unwrap()).collect();
+    assert_eq!(
+        client
+            .fuzzy_search(&FuzzySearch::new(hello()).limit(1))
+            .unwrap()
+            .resources
+            .len(),
+        1
+    );
+    let found = client
+        .exact_search(&ExactSearch::new(hello()))
+        .unwrap()
+        .interval(soon)
+        .wait()
+        .unwrap();
+    let samples: Vec<Sha256> = found
+        .resources
+        .iter()
+        .map(|found| found.sha256.unwrap())
+        .collect();
     assert_eq!(samples.len(), 2);
     let rule = "rule night { strings: $a = \"night\" condition: $a }";
-    let hunted = client.hunt(&Hunt::new(rule)).unwrap().interval(soon).wait().unwrap();
+    let hunted = client
+        .hunt(&Hunt::new(rule))
+        .unwrap()
+        .interval(soon)
+        .wait()
+        .unwrap();
     assert_eq!(hunted.resources.len(), 1);
     assert!(client.metadata(samples.clone()).unwrap().missing.is_empty());
 
-    let mut job = client.samples_multidownload(samples.clone()).unwrap().interval(soon);
+    let mut job = client
+        .samples_multidownload(samples.clone())
+        .unwrap()
+        .interval(soon);
     job.wait().unwrap();
     let mut archive = Vec::new();
-    client.samples(job.id()).unwrap().output.read_to_end(&mut archive).unwrap();
-    let mut archive = Archive::open(Cursor::new(archive)).unwrap().expect_samples(samples.clone());
+    client
+        .samples(job.id())
+        .unwrap()
+        .output
+        .read_to_end(&mut archive)
+        .unwrap();
+    let mut archive = Archive::open(Cursor::new(archive))
+        .unwrap()
+        .expect_samples(samples.clone());
     assert!(archive.check().unwrap().is_complete());
     for sample in &samples {
         let mut bytes = Vec::new();
-        client.download(*sample).unwrap().output.read_to_end(&mut bytes).unwrap();
+        client
+            .download(*sample)
+            .unwrap()
+            .output
+            .read_to_end(&mut bytes)
+            .unwrap();
         assert!(bytes.starts_with(b"hello "));
     }
     let quotas = client.quotas().unwrap();
-    assert_eq!((quotas.meta.hunt_count, quotas.meta.download_count), (Some(1), Some(4)));
+    assert_eq!(
+        (quotas.meta.hunt_count, quotas.meta.download_count),
+        (Some(1), Some(4))
+    );
     client.revoke().unwrap();
     assert_eq!(service.counts().tokens, 1);
 }

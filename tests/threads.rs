@@ -40,7 +40,11 @@ struct TestClock {
 
 impl TestClock {
     fn new() -> Self {
-        Self { start: Instant::now(), waiting: Mutex::default(), changed: Condvar::new() }
+        Self {
+            start: Instant::now(),
+            waiting: Mutex::default(),
+            changed: Condvar::new(),
+        }
     }
 
     fn millis(&self) -> u64 {
@@ -51,7 +55,10 @@ impl TestClock {
     fn until_waiting(&self, count: usize) {
         let waiting = self.waiting.lock().unwrap();
         let few = |waiting: &mut HashSet<ThreadId>| waiting.len() < count;
-        let (mut waiting, timeout) = self.changed.wait_timeout_while(waiting, NO_HANG, few).unwrap();
+        let (mut waiting, timeout) = self
+            .changed
+            .wait_timeout_while(waiting, NO_HANG, few)
+            .unwrap();
         assert!(!timeout.timed_out(), "only {} threads wait", waiting.len());
         waiting.clear();
     }
@@ -67,7 +74,11 @@ impl Clock for TestClock {
     fn sleep_until(&self, time: Timestamp) {
         self.waiting.lock().unwrap().insert(thread::current().id());
         self.changed.notify_all();
-        while let Some(left) = time.as_millis().checked_sub(self.millis()).filter(|left| *left > 0) {
+        while let Some(left) = time
+            .as_millis()
+            .checked_sub(self.millis())
+            .filter(|left| *left > 0)
+        {
             thread::sleep(Duration::from_millis(left));
         }
     }
@@ -83,11 +94,18 @@ struct Answer {
 }
 
 fn answer(status: u16, body: impl Into<String>) -> Answer {
-    Answer { status, header: None, body: body.into() }
+    Answer {
+        status,
+        header: None,
+        body: body.into(),
+    }
 }
 
 fn issue(number: usize) -> Answer {
-    answer(201, format!(r#"{{"access_token": "{number}", "expires_in": 0.05}}"#))
+    answer(
+        201,
+        format!(r#"{{"access_token": "{number}", "expires_in": 0.05}}"#),
+    )
 }
 
 /// The service always answers.
@@ -113,11 +131,21 @@ impl<F: Fn(Option<usize>) -> Answer> Transport for Service<F> {
     type Error = Never;
 
     /// A request without a token is one for a token.
-    fn execute(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Self::Body>, Never> {
-        let bearer = request.headers().get("authorization").map(|value| value.to_str().unwrap());
+    fn execute(
+        &self,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<http::Response<Self::Body>, Never> {
+        let bearer = request
+            .headers()
+            .get("authorization")
+            .map(|value| value.to_str().unwrap());
         assert_eq!(bearer.is_none(), request.uri().path() == "/oauth2/token");
         let token = bearer.map(|bearer| bearer.strip_prefix("Bearer ").unwrap().parse().unwrap());
-        let Answer { status, header, body } = self.0(token);
+        let Answer {
+            status,
+            header,
+            body,
+        } = self.0(token);
         let mut response = http::Response::builder().status(status);
         if let Some((name, value)) = header {
             response = response.header(name, value);
@@ -155,7 +183,10 @@ fn in_threads<R: Send>(run: impl Fn() -> R + Sync) -> Vec<R> {
                 })
             })
             .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
     })
 }
 
@@ -190,20 +221,29 @@ impl Tokens {
     /// Takes note of a request for a token. The one before must be in need of it.
     fn ask(&mut self, made: u64) {
         if std::mem::replace(&mut self.asking, true) {
-            self.complaints.push("two requests for a token at once".into());
+            self.complaints
+                .push("two requests for a token at once".into());
         }
         let number = self.issued.len();
         if let Some(last) = self.issued.last() {
             let age = made.saturating_sub(last.asked);
             if !last.refused && age < RENEW {
-                self.complaints.push(format!("token {number} was asked for when the last was {age} ms old"));
+                self.complaints.push(format!(
+                    "token {number} was asked for when the last was {age} ms old"
+                ));
             }
         }
     }
 
     fn issue(&mut self, made: u64) -> Answer {
         self.asking = false;
-        self.issued.push(Issued { asked: made, used: None, uses: 0, late: 0, refused: false });
+        self.issued.push(Issued {
+            asked: made,
+            used: None,
+            uses: 0,
+            late: 0,
+            refused: false,
+        });
         issue(self.issued.len() - 1)
     }
 
@@ -212,10 +252,12 @@ impl Tokens {
         token.uses += 1;
         token.late += usize::from(made >= token.asked + RENEW);
         if token.late > 1 {
-            self.complaints.push(format!("token {number} was not renewed in time"));
+            self.complaints
+                .push(format!("token {number} was not renewed in time"));
         }
         if made >= *token.used.get_or_insert(made) + LIFE {
-            self.complaints.push(format!("token {number} was used when it had expired"));
+            self.complaints
+                .push(format!("token {number} was used when it had expired"));
             token.refused = true;
         }
         // Some are revoked before their time.
@@ -251,7 +293,11 @@ fn tokens_that_live_50_ms() {
         };
         // So that there are many tokens, and all threads have requests under way. Some learn of a refusal when there is
         // a new token already.
-        let late = if answer.status == 401 { 5 * (lock(&tokens).refused % 4) } else { 0 };
+        let late = if answer.status == 401 {
+            5 * (lock(&tokens).refused % 4)
+        } else {
+            0
+        };
         thread::sleep(Duration::from_millis(1 + late as u64));
         answer
     };
@@ -269,12 +315,20 @@ fn tokens_that_live_50_ms() {
     let (last, replaced) = tokens.issued.split_last().unwrap();
     let end = clock.millis();
     assert!(last.uses > 0);
-    assert!(replaced.iter().all(|token| token.refused || end - token.asked >= RENEW));
+    assert!(
+        replaced
+            .iter()
+            .all(|token| token.refused || end - token.asked >= RENEW)
+    );
     // A thread makes at most a call a millisecond, and a token serves until it is 37 ms old.
     assert!(replaced.len() >= CALLS / 40, "{}", replaced.len());
     // Of those that were revoked all threads may have had a request under way.
     let revoked = replaced.iter().filter(|token| token.refused).count();
-    assert!(revoked > 0 && (revoked..=revoked * THREADS).contains(&tokens.refused), "{}", tokens.refused);
+    assert!(
+        revoked > 0 && (revoked..=revoked * THREADS).contains(&tokens.refused),
+        "{}",
+        tokens.refused
+    );
 }
 
 /// A thread may read the clock, and be overtaken by another before it looks whether a token is asked for.
@@ -290,7 +344,10 @@ fn a_thread_that_is_overtaken_does_not_ask_for_a_second_token() {
 
     impl Overtaken {
         fn wait_for(&self, turn: usize, until: Duration) {
-            let _ = self.changed.wait_timeout_while(lock(&self.turn), until, |now| *now < turn).unwrap();
+            let _ = self
+                .changed
+                .wait_timeout_while(lock(&self.turn), until, |now| *now < turn)
+                .unwrap();
         }
 
         fn next(&self, turn: usize) {
@@ -303,7 +360,8 @@ fn a_thread_that_is_overtaken_does_not_ask_for_a_second_token() {
         fn now(&self) -> Timestamp {
             let now = self.clock.now();
             // The first time is only for a seed.
-            if thread::current().name() == Some("overtaken") && self.told.fetch_add(1, Ordering::SeqCst) == 1
+            if thread::current().name() == Some("overtaken")
+                && self.told.fetch_add(1, Ordering::SeqCst) == 1
             {
                 self.next(1);
                 // Should the client hold a lock here, the other does not come by.
@@ -333,7 +391,10 @@ fn a_thread_that_is_overtaken_does_not_ask_for_a_second_token() {
             };
             clock.next(2);
             thread::sleep(Duration::from_millis(100));
-            answer(201, format!(r#"{{"access_token": "{number}", "expires_in": 1799}}"#))
+            answer(
+                201,
+                format!(r#"{{"access_token": "{number}", "expires_in": 1799}}"#),
+            )
         }
         Some(_) => answer(200, QUOTAS),
     };
@@ -341,7 +402,10 @@ fn a_thread_that_is_overtaken_does_not_ask_for_a_second_token() {
     let client = Client::new(Service(service), &clock, auth);
     thread::scope(|scope| {
         let call = || client.quotas().map(drop).unwrap();
-        thread::Builder::new().name("overtaken".into()).spawn_scoped(scope, call).unwrap();
+        thread::Builder::new()
+            .name("overtaken".into())
+            .spawn_scoped(scope, call)
+            .unwrap();
         clock.wait_for(1, NO_HANG);
         assert_eq!(*lock(&clock.turn), 1);
         // The clock has gone on.
@@ -368,8 +432,13 @@ fn waves(status: u16, header: Option<(&'static str, String)>) -> Vec<(Vec<Error>
         if first {
             clock.until_waiting(THREADS - 1);
         }
-        let body = r#"{"meta": {"trace_id": "t-1"}, "errors": [{"code": 1, "message": "access denied"}]}"#;
-        Answer { status, header: header.clone(), body: body.into() }
+        let body =
+            r#"{"meta": {"trace_id": "t-1"}, "errors": [{"code": 1, "message": "access denied"}]}"#;
+        Answer {
+            status,
+            header: header.clone(),
+            body: body.into(),
+        }
     };
     let client = client(service, &clock);
     (0..3)
@@ -442,7 +511,10 @@ fn a_rate_limit_of_one_holds_all_back() {
     }
 
     let limit = Mutex::new(Limit::default());
-    let clock = Watch { clock: TestClock::new(), limit: &limit };
+    let clock = Watch {
+        clock: TestClock::new(),
+        limit: &limit,
+    };
     let service = |token: Option<usize>| {
         let made = MADE.get();
         if token.is_none() {

@@ -7,7 +7,9 @@ use std::time::Duration;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use malquery_proto::oauth2::MemberCid;
-use malquery_proto::types::{Date, FileSize, FileType, MetaField, Pattern, RequestId, SearchOptions, Sha256};
+use malquery_proto::types::{
+    Date, FileSize, FileType, MetaField, Pattern, RequestId, SearchOptions, Sha256,
+};
 use malquery_proto::{BaseUrl, Cloud};
 
 use crate::output::quoted;
@@ -100,12 +102,20 @@ impl Session {
     pub(crate) fn program(&self) -> String {
         let options = [
             self.cloud.map(|cloud| format!(" --cloud {cloud}")),
-            self.base_url.as_ref().map(|url| format!(" --base-url {}", quoted(url.as_str().as_ref()))),
-            self.member_cid.as_ref().map(|cid| format!(" --member-cid {}", quoted(cid.to_string().as_ref()))),
-            self.no_region_redirect.then(|| " --no-region-redirect".into()),
+            self.base_url
+                .as_ref()
+                .map(|url| format!(" --base-url {}", quoted(url.as_str().as_ref()))),
+            self.member_cid
+                .as_ref()
+                .map(|cid| format!(" --member-cid {}", quoted(cid.to_string().as_ref()))),
+            self.no_region_redirect
+                .then(|| " --no-region-redirect".into()),
             self.check_quota.then(|| " --check-quota".into()),
         ];
-        options.into_iter().flatten().fold("malquery".into(), |program, option| program + &option)
+        options
+            .into_iter()
+            .flatten()
+            .fold("malquery".into(), |program, option| program + &option)
     }
 }
 
@@ -396,7 +406,9 @@ impl Options {
 
 impl From<Options> for SearchOptions {
     fn from(options: Options) -> Self {
-        let mut search = Self::new().filter_meta(options.results.meta).filter_filetypes(options.filetype);
+        let mut search = Self::new()
+            .filter_meta(options.results.meta)
+            .filter_filetypes(options.filetype);
         if let Some(limit) = options.results.limit {
             search = search.limit(limit);
         }
@@ -423,15 +435,25 @@ fn trimmed<T: FromStr>(text: &str) -> Result<T, T::Err> {
 
 /// Where a sample goes: malware is not for a terminal, and a file of that name was not meant.
 fn file(path: PathBuf) -> Result<PathBuf, &'static str> {
-    if path.as_os_str() == "-" { Err("samples are written to files only; name one") } else { Ok(path) }
+    if path.as_os_str() == "-" {
+        Err("samples are written to files only; name one")
+    } else {
+        Ok(path)
+    }
 }
 
 fn ratio(text: &str) -> Result<u64, &'static str> {
-    text.parse().ok().filter(|ratio| *ratio > 0).ok_or("give a whole number of at least 1")
+    text.parse()
+        .ok()
+        .filter(|ratio| *ratio > 0)
+        .ok_or("give a whole number of at least 1")
 }
 
 fn limit(text: &str) -> Result<u32, &'static str> {
-    text.parse().ok().filter(|limit| *limit > 0).ok_or("give a whole number from 1 to 4294967295")
+    text.parse()
+        .ok()
+        .filter(|limit| *limit > 0)
+        .ok_or("give a whole number from 1 to 4294967295")
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -40,7 +40,10 @@ const LIMITS: Limits = Limits {
 impl Session {
     /// The limits for an archive, with the ratio that is allowed.
     pub(crate) fn limits(&self) -> Limits {
-        Limits { ratio: self.max_ratio.unwrap_or(LIMITS.ratio), ..LIMITS }
+        Limits {
+            ratio: self.max_ratio.unwrap_or(LIMITS.ratio),
+            ..LIMITS
+        }
     }
 }
 
@@ -48,19 +51,34 @@ impl Session {
 pub(crate) fn extract(session: &Session, archive: &Path, folder: &Path) -> Result<(), Failure> {
     let _folder = Folder::make(folder)?;
     if !archive.exists() {
-        return Err(Failure::Invalid(format!("there is no file {}", archive.display())));
+        return Err(Failure::Invalid(format!(
+            "there is no file {}",
+            archive.display()
+        )));
     }
-    let mut collect = Collect::unpack(archive).limits(session.limits()).extract(folder);
+    let mut collect = Collect::unpack(archive)
+        .limits(session.limits())
+        .extract(folder);
     let mut progress = Progress::default();
-    let result = collect.verify(session.force, |collect, step| progress.step(collect, step, archive));
+    let result = collect.verify(session.force, |collect, step| {
+        progress.step(collect, step, archive)
+    });
     progress.end();
     let named = |error: Error| match error {
         // It names the file.
         error @ Error::File { .. } => error.into(),
-        error => Failure::Failed(format!("{}: {}", archive.display(), Failure::from(error).message())),
+        error => Failure::Failed(format!(
+            "{}: {}",
+            archive.display(),
+            Failure::from(error).message()
+        )),
     };
     let collected = result.map_err(|error| failed(error, archive, &named))?;
-    show(session, json!({"path": archive.to_string_lossy()}), collected.samples)
+    show(
+        session,
+        json!({"path": archive.to_string_lossy()}),
+        collected.samples,
+    )
 }
 
 impl<T: Transport, C: Clock> Commands<'_, T, C> {
@@ -76,17 +94,30 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         let absolute = absolute.map_err(|error| Failure::invalid(&error))?;
         let folder = absolute.as_deref().unwrap_or(folder);
         if state.is_some() && folder.to_str().is_none() {
-            return Err(Failure::Invalid(format!("{} cannot be kept in a state", folder.display())));
+            return Err(Failure::Invalid(format!(
+                "{} cannot be kept in a state",
+                folder.display()
+            )));
         }
         let path = folder.join("samples.zip");
         if state.is_some_and(|state| std::path::absolute(state).is_ok_and(|state| state == path)) {
-            return Err(Failure::Invalid("the state and the archive cannot be one file".into()));
+            return Err(Failure::Invalid(
+                "the state and the archive cannot be one file".into(),
+            ));
         }
         let _folder = Folder::make(folder)?;
-        let collect = if extract { collect.extract(folder) } else { collect };
+        let collect = if extract {
+            collect.extract(folder)
+        } else {
+            collect
+        };
         // Without it there is room for as many as were asked for.
         let limited = self.session.max_ratio.is_some();
-        let collect = if limited { collect.limits(self.session.limits()) } else { collect };
+        let collect = if limited {
+            collect.limits(self.session.limits())
+        } else {
+            collect
+        };
         let _lock = Lock::take(&path)?;
         let archive = self.create(path)?;
         let state = state.map(|path| self.new_state(path)).transpose()?;
@@ -96,8 +127,13 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
     /// Goes on with a collect.
     pub(crate) fn resume_collect(&self, stored: Collecting, state: State) -> Result<(), Failure> {
         let Collecting { collect, archive } = stored;
-        let folders = [archive.parent(), collect.extracts_to()].map(|path| path.map(Path::to_owned));
-        let folders: Result<Vec<_>, _> = folders.iter().flatten().map(|path| Folder::make(path)).collect();
+        let folders =
+            [archive.parent(), collect.extracts_to()].map(|path| path.map(Path::to_owned));
+        let folders: Result<Vec<_>, _> = folders
+            .iter()
+            .flatten()
+            .map(|path| Folder::make(path))
+            .collect();
         let _folders = folders?;
         let _lock = Lock::take(&archive)?;
         if collect.archive().is_none() {
@@ -108,10 +144,13 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         let mut collect = collect.limits(self.session.limits());
         let mut progress = Progress::default();
         let force = self.session.force;
-        let result = collect.verify(force, |collect, step| progress.step(collect, step, &archive));
+        let result = collect.verify(force, |collect, step| {
+            progress.step(collect, step, &archive)
+        });
         progress.end();
         let result = result.map_err(|error| {
-            let is_gone = matches!(&error, Error::File { error, .. } if error.kind() == ErrorKind::NotFound);
+            let is_gone =
+                matches!(&error, Error::File { error, .. } if error.kind() == ErrorKind::NotFound);
             if let Some(id) = collect.download().filter(|_| is_gone) {
                 interrupt::hint(Some(fetch_again(self.session, id, &archive)));
                 interrupt::show_hint();
@@ -130,12 +169,18 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         let path = archive.path().to_owned();
         let program = self.session.program();
         let mut collect = collect.interval(self.session.poll_interval);
-        let id = collect.flow().and_then(JobFlow::id).or(collect.download()).cloned();
+        let id = collect
+            .flow()
+            .and_then(JobFlow::id)
+            .or(collect.download())
+            .cloned();
         let mut watch = Watch::new(program.clone(), state, id);
         let go_on = |collect: &Collect| go_on(self.session, collect, &path);
         // A state may be that of a submission under way.
         let submitted = collect.flow().is_none_or(|flow| flow.id().is_some());
-        let under_way = collect.flow().is_some_and(|flow| flow.id().is_none() && flow.to_submit().is_none());
+        let under_way = collect
+            .flow()
+            .is_some_and(|flow| flow.id().is_none() && flow.to_submit().is_none());
         watch.hint(go_on(&collect), submitted, under_way);
         let mut announced = collect.search().is_none() && !collect.found().is_empty();
         announced |= collect.download().is_some();
@@ -143,10 +188,15 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         let result = self.client.collect(&mut collect, archive, |collect, step| {
             if !announced && !collect.found().is_empty() {
                 let count = collect.found().len();
-                watch.note(format_args!("samples to download: {count}, each of which costs a download"));
+                watch.note(format_args!(
+                    "samples to download: {count}, each of which costs a download"
+                ));
                 announced = true;
             }
-            let stored = Collecting { collect, archive: &path };
+            let stored = Collecting {
+                collect,
+                archive: &path,
+            };
             let go_on = go_on(collect);
             match step {
                 CollectStep::Job(step) => match collect.flow() {
@@ -167,18 +217,30 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
             }
         });
         progress.end();
-        if let Err(Error::Flow { error: FlowError::JobFailed(_), .. }) = &result {
+        if let Err(Error::Flow {
+            error: FlowError::JobFailed(_),
+            ..
+        }) = &result
+        {
             // To look at the download that failed is no use; what was found is.
             let found = collect.search().filter(|_| !self.session.jobs_end);
             interrupt::hint(found.map(|id| collect_again(&program, &collect, id, &path)));
         }
-        if let Some(FlowError::QuotaShort { what: "downloads", left, .. }) =
-            result.as_ref().err().and_then(Error::flow)
+        if let Some(FlowError::QuotaShort {
+            what: "downloads",
+            left,
+            ..
+        }) = result.as_ref().err().and_then(Error::flow)
             && let Some(id) = collect.search()
             && *left > 0
         {
-            let limited = collect.clone().limit(u32::try_from(*left).unwrap_or(u32::MAX));
-            note(format_args!("for as many as are left, {}", collect_again(&program, &limited, id, &path)));
+            let limited = collect
+                .clone()
+                .limit(u32::try_from(*left).unwrap_or(u32::MAX));
+            note(format_args!(
+                "for as many as are left, {}",
+                collect_again(&program, &limited, id, &path)
+            ));
         }
         let worth = !collect.found().is_empty();
         let explain = |error| failed(error, &path, &|error| self.explain(error));
@@ -202,26 +264,43 @@ fn go_on(session: &Session, collect: &Collect, path: &Path) -> Option<String> {
         return None;
     }
     if let Some(id) = collect.download() {
-        let to = collect.extracts_to().map_or_else(String::new, |to| format!(" --extract {}", quoted(to)));
+        let to = collect
+            .extracts_to()
+            .map_or_else(String::new, |to| format!(" --extract {}", quoted(to)));
         return Some(fetch_again(session, id, path) + &to);
     }
-    let search = collect.search().or_else(|| collect.flow().and_then(JobFlow::id));
+    let search = collect
+        .search()
+        .or_else(|| collect.flow().and_then(JobFlow::id));
     search.map(|id| collect_again(program, collect, id, path))
 }
 
 /// How to fetch an archive that was paid for.
 pub(crate) fn fetch_again(session: &Session, id: &RequestId, output: &Path) -> String {
     let force = if session.force { " --force" } else { "" };
-    let (program, id, output) = (session.program(), quoted(id.as_str().as_ref()), quoted(output));
+    let (program, id, output) = (
+        session.program(),
+        quoted(id.as_str().as_ref()),
+        quoted(output),
+    );
     format!("the archive can be fetched with: {program} samples {id} --output {output}{force}")
 }
 
 /// How to collect what a search found.
 fn collect_again(program: &str, collect: &Collect, id: &RequestId, path: &Path) -> String {
-    let (id, folder) = (quoted(id.as_str().as_ref()), quoted(path.parent().unwrap_or(Path::new("."))));
+    let (id, folder) = (
+        quoted(id.as_str().as_ref()),
+        quoted(path.parent().unwrap_or(Path::new("."))),
+    );
     // Without it more would be paid for than was wanted.
-    let limit = collect.max_samples().map_or_else(String::new, |limit| format!(" --limit {limit}"));
-    let rest = if collect.extracts_to().is_some() { "" } else { " --no-extract" };
+    let limit = collect
+        .max_samples()
+        .map_or_else(String::new, |limit| format!(" --limit {limit}"));
+    let rest = if collect.extracts_to().is_some() {
+        ""
+    } else {
+        " --no-extract"
+    };
     format!(
         "collect what the search found with: {program} collect --request {id}{limit} --output-dir {folder}{rest}"
     )
@@ -236,12 +315,21 @@ pub(crate) struct Folder<'a> {
 
 impl<'a> Folder<'a> {
     pub(crate) fn make(path: &'a Path) -> Result<Self, Failure> {
-        let new: Vec<_> =
-            path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists()).collect();
+        let new: Vec<_> = path
+            .ancestors()
+            .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
+            .collect();
         std::fs::create_dir_all(path).map_err(|error| {
-            Failure::Invalid(format!("{} cannot be made a folder: {error}", path.display()))
+            Failure::Invalid(format!(
+                "{} cannot be made a folder: {error}",
+                path.display()
+            ))
         })?;
-        let _scratch = new.iter().rev().map(|folder| Scratch::folder(folder)).collect();
+        let _scratch = new
+            .iter()
+            .rev()
+            .map(|folder| Scratch::folder(folder))
+            .collect();
         Ok(Self { new, _scratch })
     }
 }
@@ -282,7 +370,11 @@ impl Progress {
             bar.set_position(bytes);
         }
         // While it is fetched, Ctrl-C ends it by itself.
-        if !fetching && interrupt::stopped() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if !fetching && interrupt::stopped() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     }
 
     fn clear(&mut self) {
@@ -323,7 +415,16 @@ fn failed(error: Error, path: &Path, explain: &dyn Fn(Error) -> Failure) -> Fail
 }
 
 fn show_collected(session: &Session, collected: Collected, path: &Path) -> Result<(), Failure> {
-    let Collected { search, results, errors, found, download, archive, samples, .. } = collected;
+    let Collected {
+        search,
+        results,
+        errors,
+        found,
+        download,
+        archive,
+        samples,
+        ..
+    } = collected;
     warn_of_errors(&errors);
     if archive.is_none() {
         check_results(&results, !errors.is_empty())?;
@@ -352,14 +453,29 @@ fn show_collected(session: &Session, collected: Collected, path: &Path) -> Resul
 fn show(session: &Session, mut document: Value, samples: Report) -> Result<(), Failure> {
     document["contents"] = contents(&samples);
     print(&document)?;
-    let is_ratio = |error: &ArchiveError| matches!(error, ArchiveError::Limit { limit: Limit::Ratio, .. });
-    if samples.damaged.iter().any(|damaged| is_ratio(&damaged.error)) {
+    let is_ratio = |error: &ArchiveError| {
+        matches!(
+            error,
+            ArchiveError::Limit {
+                limit: Limit::Ratio,
+                ..
+            }
+        )
+    };
+    if samples
+        .damaged
+        .iter()
+        .any(|damaged| is_ratio(&damaged.error))
+    {
         note(format_args!(
             "a sample that is padded to be large is taken with: {} extract ARCHIVE --output-dir DIR --max-ratio 1100",
             session.program()
         ));
     }
-    samples.complete().map(drop).map_err(|error| Failure::failed(&error))
+    samples
+        .complete()
+        .map(drop)
+        .map_err(|error| Failure::failed(&error))
 }
 
 /// What is in an archive, and what is not.
@@ -372,11 +488,17 @@ fn contents(report: &Report) -> Value {
         found.iter().map(one).collect()
     };
     let damaged = report.damaged.iter().map(|damaged| {
-        note(format_args!("warning: {} of the archive is damaged: {}", damaged.name, damaged.error));
+        note(format_args!(
+            "warning: {} of the archive is damaged: {}",
+            damaged.name, damaged.error
+        ));
         json!({"name": damaged.name.to_string(), "error": damaged.error.to_string()})
     });
     let odd = report.odd.iter().map(|odd| {
-        note(format_args!("warning: {} of the archive is odd: {}", odd.name, odd.why));
+        note(format_args!(
+            "warning: {} of the archive is odd: {}",
+            odd.name, odd.why
+        ));
         json!({"name": odd.name.to_string(), "why": odd.why.to_string()})
     });
     let (damaged, odd): (Value, Value) = (damaged.collect(), odd.collect());
@@ -401,9 +523,15 @@ fn contents(report: &Report) -> Value {
 }
 
 pub(crate) fn warn_of_zip(path: &Path) {
-    note(format_args!("warning: {} will be a zip of malware; its password is `infected`", path.display()));
+    note(format_args!(
+        "warning: {} will be a zip of malware; its password is `infected`",
+        path.display()
+    ));
 }
 
 fn warn_of_files(folder: &Path) {
-    note(format_args!("warning: the files in {} will be raw, unencrypted malware", folder.display()));
+    note(format_args!(
+        "warning: the files in {} will be raw, unencrypted malware",
+        folder.display()
+    ));
 }

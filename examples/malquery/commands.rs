@@ -48,7 +48,11 @@ pub(crate) fn run<T: Transport, C: Clock>(
             print_reply(&reply.output)
         }
         Call::FuzzySearch { patterns, results } => commands.fuzzy_search(patterns, results),
-        Call::ExactSearch { patterns, options, wait } => {
+        Call::ExactSearch {
+            patterns,
+            options,
+            wait,
+        } => {
             let search = ExactSearch::new(patterns.patterns).options(options.into());
             if wait.is_set() {
                 commands.start(search, &wait, Kind::Search)
@@ -56,7 +60,11 @@ pub(crate) fn run<T: Transport, C: Clock>(
                 submitted(session, || client.exact_search(&search))
             }
         }
-        Call::Hunt { rule, options, wait } => {
+        Call::Hunt {
+            rule,
+            options,
+            wait,
+        } => {
             let hunt = commands.rule(&rule)?.options(options.into());
             if wait.is_set() {
                 commands.start(hunt, &wait, Kind::Search)
@@ -83,8 +91,18 @@ pub(crate) fn run<T: Transport, C: Clock>(
             }
         }
         Call::Download { sample, output } => commands.download(sample, output),
-        Call::Samples { id, output, extract } => commands.samples(id, output, extract),
-        Call::Collect { job, options, output_dir, no_extract, state } => {
+        Call::Samples {
+            id,
+            output,
+            extract,
+        } => commands.samples(id, output, extract),
+        Call::Collect {
+            job,
+            options,
+            output_dir,
+            no_extract,
+            state,
+        } => {
             let limit = options.limit();
             let collect = match (job.rule, job.request) {
                 (Some(rule), _) => Collect::new(commands.rule(&rule)?.options(options.into())),
@@ -92,7 +110,9 @@ pub(crate) fn run<T: Transport, C: Clock>(
                     || Collect::attach(id.clone()),
                     |limit| Collect::attach(id.clone()).limit(limit),
                 ),
-                (None, None) => Collect::new(ExactSearch::new(job.patterns).options(options.into())),
+                (None, None) => {
+                    Collect::new(ExactSearch::new(job.patterns).options(options.into()))
+                }
             };
             commands.collect(collect, &output_dir, !no_extract, state.as_deref())
         }
@@ -106,7 +126,13 @@ pub(crate) fn check_rule(path: &Path) -> Result<(), Failure> {
 }
 
 fn refused(path: &Path, error: &RuleError) -> Failure {
-    let mut message = format!("{}:{}:{}: {}", path.display(), error.line(), error.column(), error.message());
+    let mut message = format!(
+        "{}:{}:{}: {}",
+        path.display(),
+        error.line(),
+        error.column(),
+        error.message()
+    );
     if error.message().starts_with("unknown import") {
         message.push_str("; if the service knows it: --no-check-rule");
     }
@@ -159,7 +185,11 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         for sample in &reply.missing {
             note(format_args!("nothing is known of {sample}"));
         }
-        if as_table { print_table(&reply.resources) } else { print_reply(&reply.output) }
+        if as_table {
+            print_table(&reply.resources)
+        } else {
+            print_reply(&reply.output)
+        }
     }
 
     /// Submits a job and waits for its end.
@@ -168,13 +198,22 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
     }
 
     fn wait_and_print(&self, mut flow: JobFlow, wait: &Wait, what: Kind) -> Result<(), Failure> {
-        let state = wait.state.as_deref().map(|path| self.new_state(path)).transpose()?;
+        let state = wait
+            .state
+            .as_deref()
+            .map(|path| self.new_state(path))
+            .transpose()?;
         let reply = self.wait(&mut flow, state)?;
         self.show_job(&flow, &reply, what)
     }
 
     /// Prints what came of a job.
-    fn show_job(&self, flow: &JobFlow, reply: &JsonReply<GetRequest>, what: Kind) -> Result<(), Failure> {
+    fn show_job(
+        &self,
+        flow: &JobFlow,
+        reply: &JsonReply<GetRequest>,
+        what: Kind,
+    ) -> Result<(), Failure> {
         let has_errors = warn_of(&reply.errors, &reply.extra);
         let what = match (what, &reply.meta.reqtype) {
             (Kind::Unknown, Some(RequestType::Hunt | RequestType::Search)) => Kind::Search,
@@ -192,7 +231,10 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
             )),
             (Kind::Archive, Some(id)) => {
                 let id = quoted(id.as_str().as_ref());
-                note(format_args!("fetch it with: {} samples {id} --output FILE", self.session.program()));
+                note(format_args!(
+                    "fetch it with: {} samples {id} --output FILE",
+                    self.session.program()
+                ));
             }
             _ => {}
         }
@@ -202,14 +244,17 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
     pub(crate) fn new_state(&self, path: &Path) -> Result<State, Failure> {
         let mut state = State::take(path)?;
         // What is there may be the state of a job that is paid for. The file itself is made in every step.
-        drop(self.create(path.to_owned()).map_err(|failure| match failure {
-            Failure::Invalid(why) => Failure::Invalid(format!(
-                "{why}; if it is the state of a job, go on with: {} resume {}",
-                self.session.program(),
-                quoted(path)
-            )),
-            failure => failure,
-        })?);
+        drop(
+            self.create(path.to_owned())
+                .map_err(|failure| match failure {
+                    Failure::Invalid(why) => Failure::Invalid(format!(
+                        "{why}; if it is the state of a job, go on with: {} resume {}",
+                        self.session.program(),
+                        quoted(path)
+                    )),
+                    failure => failure,
+                })?,
+        );
         // And so may what another process puts there meanwhile.
         state.is_new = !self.session.force;
         state.is_own = true;
@@ -237,7 +282,11 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
     }
 
     /// Waits for the end of a job, keeps its state, and says how to go on should it be interrupted.
-    fn wait(&self, flow: &mut JobFlow, state: Option<State>) -> Result<JsonReply<GetRequest>, Failure> {
+    fn wait(
+        &self,
+        flow: &mut JobFlow,
+        state: Option<State>,
+    ) -> Result<JsonReply<GetRequest>, Failure> {
         flow.set_interval(self.session.poll_interval);
         let program = self.session.program();
         let mut watch = Watch::new(program.clone(), state, flow.id().cloned());
@@ -246,24 +295,39 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
                 let id = quoted(id.as_str().as_ref());
                 format!("the job may go on; look at it with: {program} request {id} --wait")
             };
-            watch.step(flow, step, flow, flow.id().filter(|_| !self.session.jobs_end).map(look))
+            watch.step(
+                flow,
+                step,
+                flow,
+                flow.id().filter(|_| !self.session.jobs_end).map(look),
+            )
         });
         watch.end(result, false, |error| self.explain(error))
     }
 
     fn download(&self, sample: Sha256, output: PathBuf) -> Result<(), Failure> {
         let output = self.create(output)?;
-        note(format_args!("warning: {} will be raw, unencrypted malware", output.0.path().display()));
+        note(format_args!(
+            "warning: {} will be raw, unencrypted malware",
+            output.0.path().display()
+        ));
         let saved = self.save(&GetDownload::new(sample), output);
         print(&saved.map_err(|error| self.explain(error))?)
     }
 
-    fn samples(&self, id: RequestId, output: PathBuf, extract: Option<PathBuf>) -> Result<(), Failure> {
+    fn samples(
+        &self,
+        id: RequestId,
+        output: PathBuf,
+        extract: Option<PathBuf>,
+    ) -> Result<(), Failure> {
         let _folder = extract.as_deref().map(Folder::make).transpose()?;
         let output = self.create(output)?;
         if let Some(folder) = &extract {
             return self.run_collect(
-                Collect::fetch(id).limits(self.session.limits()).extract(folder),
+                Collect::fetch(id)
+                    .limits(self.session.limits())
+                    .extract(folder),
                 output,
                 None,
             );
@@ -284,16 +348,24 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         if matches!(error, Error::Stopped) {
             return Failure::Failed("interrupted".into());
         }
-        let time_is_up = matches!(error.flow(), Some(FlowError::TimeUp { .. } | FlowError::Deadline { .. }));
+        let time_is_up = matches!(
+            error.flow(),
+            Some(FlowError::TimeUp { .. } | FlowError::Deadline { .. })
+        );
         match (Failure::from(error), time_is_up) {
-            (Failure::Failed(message), true) => {
-                Failure::Failed(format!("{message} (--timeout is {} s)", self.session.timeout.as_secs_f64()))
-            }
+            (Failure::Failed(message), true) => Failure::Failed(format!(
+                "{message} (--timeout is {} s)",
+                self.session.timeout.as_secs_f64()
+            )),
             (failure, _) => failure,
         }
     }
 
-    fn save<O: StreamOperation>(&self, operation: &O, (output, _scratch): Output) -> Result<Value, Error> {
+    fn save<O: StreamOperation>(
+        &self,
+        operation: &O,
+        (output, _scratch): Output,
+    ) -> Result<Value, Error> {
         let path = output.path().to_owned();
         let mut shown = None;
         let result = self.client.save(operation, output, |bytes, total| {
@@ -305,17 +377,25 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         }
         let received = result?;
         // JSON has no way to write a path that is not Unicode.
-        Ok(json!({"path": path.to_string_lossy(), "bytes": received.bytes, "sha256": received.sha256}))
+        Ok(
+            json!({"path": path.to_string_lossy(), "bytes": received.bytes, "sha256": received.sha256}),
+        )
     }
 
     /// Makes an output file before anything is sent, since what is sent may cost quota.
     pub(crate) fn create(&self, path: PathBuf) -> Result<Output, Failure> {
-        let made = Scratch::make(|| OutputFile::create(path, self.session.force), OutputFile::temporary);
+        let made = Scratch::make(
+            || OutputFile::create(path, self.session.force),
+            OutputFile::temporary,
+        );
         made.map_err(|error| match error {
             Error::File { path, error }
                 if error.kind() == ErrorKind::AlreadyExists && !self.session.force =>
             {
-                Failure::Invalid(format!("{} exists; give --force to replace it", path.display()))
+                Failure::Invalid(format!(
+                    "{} exists; give --force to replace it",
+                    path.display()
+                ))
             }
             Error::File { path, error } if error.kind() == ErrorKind::NotFound => no_folder(&path),
             error => Failure::invalid(&error),
@@ -326,7 +406,9 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
 /// Nothing was found because something failed: that is no result.
 pub(crate) fn check_results(results: &[Sample], has_errors: bool) -> Result<(), Failure> {
     if has_errors && results.is_empty() {
-        return Err(Failure::Failed("the service reports errors, and no results".into()));
+        return Err(Failure::Failed(
+            "the service reports errors, and no results".into(),
+        ));
     }
     Ok(())
 }
@@ -334,15 +416,21 @@ pub(crate) fn check_results(results: &[Sample], has_errors: bool) -> Result<(), 
 /// Reads a small text file.
 fn read(path: &Path) -> Result<String, Failure> {
     const MOST: u64 = 16 * 1024 * 1024;
-    let refuse = |why: &dyn std::fmt::Display| Failure::Invalid(format!("{}: {why}", path.display()));
+    let refuse =
+        |why: &dyn std::fmt::Display| Failure::Invalid(format!("{}: {why}", path.display()));
     let mut text = String::new();
     let file = File::open(path).map_err(|error| refuse(&error))?;
-    file.take(MOST + 1).read_to_string(&mut text).map_err(|error| refuse(&error))?;
+    file.take(MOST + 1)
+        .read_to_string(&mut text)
+        .map_err(|error| refuse(&error))?;
     if text.len() as u64 > MOST {
         return Err(refuse(&"it is larger than 16 MiB"));
     }
     // A byte order mark is of the editor, and no part of a rule.
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+    Ok(text
+        .strip_prefix('\u{feff}')
+        .map(str::to_owned)
+        .unwrap_or(text))
 }
 
 /// Prints the reply to a submission.
@@ -358,7 +446,9 @@ fn submitted<'a, T: Transport + 'a, C: Clock + 'a>(
     note(format_args!("submitted; the request id is {id}"));
     // The reply says `done` of itself.
     if session.jobs_end {
-        note(format_args!("offline the job ended with this command: give --wait, or start `malquery serve`"));
+        note(format_args!(
+            "offline the job ended with this command: give --wait, or start `malquery serve`"
+        ));
     } else {
         note(format_args!(
             "the job has only begun; wait for its results with: {} request {} --wait",
@@ -368,7 +458,9 @@ fn submitted<'a, T: Transport + 'a, C: Clock + 'a>(
     }
     interrupt::hint(None);
     interrupt::submitting(false);
-    let Some(reply) = job.submitted() else { return Ok(()) };
+    let Some(reply) = job.submitted() else {
+        return Ok(());
+    };
     warn_of(&reply.errors, &reply.extra);
     print_reply(&reply.output)
 }

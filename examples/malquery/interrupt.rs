@@ -19,7 +19,11 @@ use malquery_proto::{Clock, Timestamp, Transport};
 use crate::output::note;
 
 static HINT: Mutex<Option<String>> = Mutex::new(None);
-static GATE: Mutex<Gate> = Mutex::new(Gate { stopped: false, exiting: false, wait_for: None });
+static GATE: Mutex<Gate> = Mutex::new(Gate {
+    stopped: false,
+    exiting: false,
+    wait_for: None,
+});
 static IS_NO_ERROR: AtomicBool = AtomicBool::new(false);
 static SCRATCH: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 static DOWNLOADED: AtomicBool = AtomicBool::new(false);
@@ -77,7 +81,9 @@ pub(crate) fn listen() {
         end();
     });
     if let Err(error) = listening {
-        note(format_args!("warning: Ctrl-C will end this without a word: {error}"));
+        note(format_args!(
+            "warning: Ctrl-C will end this without a word: {error}"
+        ));
     }
 }
 
@@ -120,7 +126,10 @@ impl<T: Transport> Transport for Interruptible<T> {
     type Body = T::Body;
     type Error = T::Error;
 
-    fn execute(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<T::Body>, T::Error> {
+    fn execute(
+        &self,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<http::Response<T::Body>, T::Error> {
         end_if_stopped();
         let meta = request.extensions().get::<Meta>();
         let downloads = [GetDownload::META.id, GetSamples::META.id];
@@ -129,7 +138,9 @@ impl<T: Transport> Transport for Interruptible<T> {
         // Who watches over a job has said so before, when the state was kept.
         let is_told = is_submission && begin_submission();
         let reply = self.0.execute(request);
-        let is_success = reply.as_ref().is_ok_and(|reply| reply.status().is_success());
+        let is_success = reply
+            .as_ref()
+            .is_ok_and(|reply| reply.status().is_success());
         if is_download && is_success {
             DOWNLOADED.store(true, Ordering::SeqCst);
         }
@@ -163,8 +174,7 @@ impl<C: Clock> Clock for Interruptible<C> {
 fn begin_submission() -> bool {
     let is_told = gate().wait_for.replace(WaitFor::Reply).is_none();
     if is_told {
-        let unknown =
-            "it is not known whether the job was submitted; compare the quotas before you start it anew";
+        let unknown = "it is not known whether the job was submitted; compare the quotas before you start it anew";
         hint(Some(unknown.into()));
     }
     is_told
@@ -201,13 +211,18 @@ pub(crate) fn record(path: &Path, guard: SessionGuard) {
 /// Writes what was recorded. Who comes second waits until it is written.
 pub(crate) fn end_recording() -> Result<(), Unfinished> {
     let mut recording = lock(&RECORDING);
-    let Some((path, guard)) = recording.take() else { return Ok(()) };
+    let Some((path, guard)) = recording.take() else {
+        return Ok(());
+    };
     guard.close()?;
     // There is none when nothing was sent.
     if path.exists() {
         note(format_args!("recorded in {}", path.display()));
         if DOWNLOADED.load(Ordering::SeqCst) {
-            note(format_args!("warning: {} holds what was downloaded: raw malware", path.display()));
+            note(format_args!(
+                "warning: {} holds what was downloaded: raw malware",
+                path.display()
+            ));
         }
     }
     Ok(())

@@ -50,10 +50,15 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<(), Failure> {
-    let Cli { mut session, command } = cli;
+    let Cli {
+        mut session,
+        command,
+    } = cli;
     // Not for the parser, which does not see an option before the command and one after it together.
     if session.cloud.is_some() && session.base_url.is_some() {
-        return Err(Failure::Invalid("give --cloud or --base-url, not both".into()));
+        return Err(Failure::Invalid(
+            "give --cloud or --base-url, not both".into(),
+        ));
     }
     if session.record.is_some() && (session.replay.is_some() || session.corpus.is_some()) {
         return Err(Failure::Invalid(
@@ -68,7 +73,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let command = match command {
         Command::Call(command) => command,
         Command::Local(Local::CheckRule { rule }) => return commands::check_rule(&rule),
-        Command::Local(Local::Extract { archive, output_dir }) => {
+        Command::Local(Local::Extract {
+            archive,
+            output_dir,
+        }) => {
             return collect::extract(&session, &archive, &output_dir);
         }
         Command::Local(Local::Serve { port }) => return serve(&session, port),
@@ -76,11 +84,18 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let invalid = |error: &dyn std::error::Error| Failure::invalid(error);
     if let Some(path) = &session.replay {
         let cassette = Cassette::load(path).map_err(|error| invalid(&error))?;
-        return offline(cassette.transport(), Credentials::new("offline", "offline"), &session, command);
+        return offline(
+            cassette.transport(),
+            Credentials::new("offline", "offline"),
+            &session,
+            command,
+        );
     }
     // Who names a service means it, and must not be served a demonstration in its place.
-    let is_real =
-        credentials_are_set() || session.names_a_service() || session.record.is_some() || command.is_resume();
+    let is_real = credentials_are_set()
+        || session.names_a_service()
+        || session.record.is_some()
+        || command.is_resume();
     if session.corpus.is_none() && is_real {
         let settings = Settings::from_lookup(|name| lookup(&session, name)).map_err(|error| {
             if credentials_are_set() || session.names_a_service() {
@@ -88,12 +103,19 @@ fn run(cli: Cli) -> Result<(), Failure> {
             }
             Failure::Invalid(format!("{error}; or, offline, {SERVE}"))
         })?;
-        let auth = Auth::new(settings.base, settings.credentials).follow_region(!session.no_region_redirect);
+        let auth = Auth::new(settings.base, settings.credentials)
+            .follow_region(!session.no_region_redirect);
         if let Some(path) = &session.record {
             return record(path, auth, &session, command);
         }
-        let transport = UreqTransport::builder().build().map_err(|error| invalid(&error))?;
-        return commands::run(&client(transport, SystemClock, auth, &session), &session, command);
+        let transport = UreqTransport::builder()
+            .build()
+            .map_err(|error| invalid(&error))?;
+        return commands::run(
+            &client(transport, SystemClock, auth, &session),
+            &session,
+            command,
+        );
     }
     if command.keeps_state() {
         return Err(Failure::Invalid(format!(
@@ -115,13 +137,23 @@ fn corpus(session: &Session, is_serving: bool) -> Result<Corpus, Failure> {
     }
     let count = corpus.len();
     if count == 0 {
-        note(format_args!("warning: there is nothing to search in {}", folder.display()));
+        note(format_args!(
+            "warning: there is nothing to search in {}",
+            folder.display()
+        ));
     }
     let files = if count == 1 { "file" } else { "files" };
     match &session.corpus {
-        Some(folder) if is_serving => note(format_args!("over {count} {files} of {}", folder.display())),
-        Some(folder) => note(format_args!("offline, over {count} {files} of {}", folder.display())),
-        None if is_serving => note(format_args!("over {count} harmless files that ship with this example")),
+        Some(folder) if is_serving => {
+            note(format_args!("over {count} {files} of {}", folder.display()))
+        }
+        Some(folder) => note(format_args!(
+            "offline, over {count} {files} of {}",
+            folder.display()
+        )),
+        None if is_serving => note(format_args!(
+            "over {count} harmless files that ship with this example"
+        )),
         None => note(format_args!(
             "no FALCON_CLIENT_ID and FALCON_CLIENT_SECRET: offline, over {count} harmless files that ship with this \
              example; give --corpus DIR to search your own"
@@ -133,19 +165,23 @@ fn corpus(session: &Session, is_serving: bool) -> Result<Corpus, Failure> {
 /// Serves the stand-in until Ctrl-C.
 fn serve(session: &Session, port: u16) -> Result<(), Failure> {
     if session.names_a_service() || session.replay.is_some() || session.record.is_some() {
-        return Err(Failure::Invalid("serve asks no service: give it --corpus and --port alone".into()));
+        return Err(Failure::Invalid(
+            "serve asks no service: give it --corpus and --port alone".into(),
+        ));
     }
     let corpus = corpus(session, true)?;
     let failed = |error: &dyn std::error::Error| Failure::failed(error);
     // Other ids than those of another one, so that a state is not taken up where it does not belong.
     let service = Service::new(corpus).seed(SystemClock.now().as_millis());
-    let server =
-        Server::start(service, (Ipv4Addr::LOCALHOST, port).into()).map_err(|error| failed(&error))?;
+    let server = Server::start(service, (Ipv4Addr::LOCALHOST, port).into())
+        .map_err(|error| failed(&error))?;
     interrupt::is_no_error();
     let (url, id, secret) = (server.url(), Service::CLIENT_ID, Service::CLIENT_SECRET);
     output::write(
-        format!("{url}\nFALCON_BASE_URL={url}\nFALCON_CLIENT_ID={id}\nFALCON_CLIENT_SECRET={secret}\n")
-            .as_bytes(),
+        format!(
+            "{url}\nFALCON_BASE_URL={url}\nFALCON_CLIENT_ID={id}\nFALCON_CLIENT_SECRET={secret}\n"
+        )
+        .as_bytes(),
     )?;
     loop {
         thread::park();
@@ -159,15 +195,25 @@ fn offline<T: Transport>(
     session: &Session,
     command: Call,
 ) -> Result<(), Failure> {
-    let base = session.base_url.clone().unwrap_or_else(|| session.cloud.unwrap_or(Cloud::Us1).into());
+    let base = session
+        .base_url
+        .clone()
+        .unwrap_or_else(|| session.cloud.unwrap_or(Cloud::Us1).into());
     let auth = Auth::new(base, credentials);
-    commands::run(&client(transport, VirtualClock::new(), auth, session), session, command)
+    commands::run(
+        &client(transport, VirtualClock::new(), auth, session),
+        session,
+        command,
+    )
 }
 
 /// Records what the command does, also when it fails: an error of the service is worth a test, too.
 fn record(path: &Path, auth: Auth, session: &Session, command: Call) -> Result<(), Failure> {
     if path.exists() && !session.force {
-        return Err(Failure::Invalid(format!("{} is there already; --force replaces it", path.display())));
+        return Err(Failure::Invalid(format!(
+            "{} is there already; --force replaces it",
+            path.display()
+        )));
     }
     if command.uses(path) {
         return Err(Failure::Invalid(format!(
@@ -175,13 +221,19 @@ fn record(path: &Path, auth: Auth, session: &Session, command: Call) -> Result<(
             path.display()
         )));
     }
-    let transport = UreqTransport::builder().build().map_err(|error| Failure::invalid(&error))?;
+    let transport = UreqTransport::builder()
+        .build()
+        .map_err(|error| Failure::invalid(&error))?;
     let (transport, guard) = malquery_mock::Session::new(path)
         .mode(Mode::Record)
         .transport(|| transport)
         .map_err(|error| Failure::invalid(&error))?;
     interrupt::record(path, guard);
-    let result = commands::run(&client(transport, SystemClock, auth, session), session, command);
+    let result = commands::run(
+        &client(transport, SystemClock, auth, session),
+        session,
+        command,
+    );
     if let Err(error) = interrupt::end_recording() {
         match &result {
             Ok(()) => return Err(Failure::failed(&error)),
@@ -206,9 +258,13 @@ fn client<T: Transport, C: Clock>(
 
 /// A half of the credentials, or a service without them, is a mistake, and no reason to run offline.
 fn credentials_are_set() -> bool {
-    ["FALCON_CLIENT_ID", "FALCON_CLIENT_SECRET", "FALCON_BASE_URL"]
-        .iter()
-        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+    [
+        "FALCON_CLIENT_ID",
+        "FALCON_CLIENT_SECRET",
+        "FALCON_BASE_URL",
+    ]
+    .iter()
+    .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
 /// A setting from an option, else from the environment.
@@ -223,5 +279,7 @@ fn lookup(session: &Session, name: &str) -> Option<OsString> {
         "FALCON_MEMBER_CID" => session.member_cid.as_ref().map(|cid| cid.to_string()),
         _ => None,
     };
-    option.map(OsString::from).or_else(|| std::env::var_os(name))
+    option
+        .map(OsString::from)
+        .or_else(|| std::env::var_os(name))
 }

@@ -59,9 +59,14 @@ impl From<Error> for Failure {
         }
         if let Some(mismatch) = mismatch(&error) {
             // What to do is said there to the author of a test.
-            let table: Vec<_> = mismatch.lines().filter(|line| !line.starts_with("to fix it: ")).collect();
+            let table: Vec<_> = mismatch
+                .lines()
+                .filter(|line| !line.starts_with("to fix it: "))
+                .collect();
             text = text.replace(mismatch, &table.join("\n"));
-            text.push_str("\nto fix it: record it anew, with `--record FILE --force` in place of --replay");
+            text.push_str(
+                "\nto fix it: record it anew, with `--record FILE --force` in place of --replay",
+            );
         }
         Self::Failed(text)
     }
@@ -93,12 +98,17 @@ fn chain(error: &dyn StdError) -> String {
 
 /// A file cannot be made for want of its folder.
 pub(crate) fn no_folder(of: &Path) -> Failure {
-    Failure::Invalid(format!("there is no folder {}", of.parent().unwrap_or(of).display()))
+    Failure::Invalid(format!(
+        "there is no folder {}",
+        of.parent().unwrap_or(of).display()
+    ))
 }
 
 /// A text that may come from elsewhere, without what could steer a terminal or turn the writing around.
 pub(crate) fn harmless(text: &str) -> String {
-    text.chars().map(|c| if steers(c) { ' ' } else { c }).collect()
+    text.chars()
+        .map(|c| if steers(c) { ' ' } else { c })
+        .collect()
 }
 
 /// Whether a character could steer a terminal, turn the writing around, or not be seen.
@@ -122,7 +132,11 @@ pub(crate) fn quoted(path: &Path) -> String {
 /// a message of ours.
 pub(crate) fn note(message: fmt::Arguments<'_>) {
     let message = message.to_string();
-    let lines: Vec<_> = message.lines().filter(|line| !line.trim().is_empty()).map(harmless).collect();
+    let lines: Vec<_> = message
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .map(harmless)
+        .collect();
     // There is nowhere to say that standard error is gone.
     let _ = writeln!(io::stderr(), "{}", lines.join("\n  "));
 }
@@ -164,7 +178,10 @@ pub(crate) fn warn_of_errors(errors: &[ErrorItem]) {
     for error in errors {
         note(format_args!(
             "warning: {}",
-            error.message.as_deref().unwrap_or("the service reports an error without words")
+            error
+                .message
+                .as_deref()
+                .unwrap_or("the service reports an error without words")
         ));
     }
 }
@@ -173,11 +190,16 @@ pub(crate) fn warn_of_errors(errors: &[ErrorItem]) {
 pub(crate) fn warn_of(errors: &[ErrorItem], extra: &Extra) -> bool {
     warn_of_errors(errors);
     let mut is_odd = false;
-    for (name, value) in extra.iter().filter(|(name, _)| ["errors", "resources"].contains(name)) {
+    for (name, value) in extra
+        .iter()
+        .filter(|(name, _)| ["errors", "resources"].contains(name))
+    {
         let text = value.to_string();
         if !["null", "[]", "{}"].contains(&&*text) {
             let text: String = text.chars().take(500).collect();
-            note(format_args!("warning: the {name} of the reply could not be read: {text}"));
+            note(format_args!(
+                "warning: the {name} of the reply could not be read: {text}"
+            ));
             is_odd = true;
         }
     }
@@ -204,12 +226,15 @@ pub(crate) fn print(document: &impl Serialize) -> Result<(), Failure> {
 pub(crate) fn write(text: &[u8]) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     let written = stdout.write_all(text).and_then(|()| stdout.flush());
-    written.map_err(|error| Failure::Failed(format!("standard output could not be written: {error}")))
+    written
+        .map_err(|error| Failure::Failed(format!("standard output could not be written: {error}")))
 }
 
 /// Prints a reply as it was received, with the three members every reply has in the API's description.
 pub(crate) fn print_reply(reply: &impl Serialize) -> Result<(), Failure> {
-    print(&Document(serde_json::to_value(reply).map_err(|error| Failure::failed(&error))?))
+    print(&Document(
+        serde_json::to_value(reply).map_err(|error| Failure::failed(&error))?,
+    ))
 }
 
 /// Prints what is known of samples, for a person.
@@ -217,7 +242,8 @@ pub(crate) fn print_table(samples: &[Sample]) -> Result<(), Failure> {
     fn cell(value: Option<impl fmt::Display>) -> String {
         value.map_or_else(|| "-".into(), |value| harmless(&value.to_string()))
     }
-    let mut rows = vec![["SHA-256", "TYPE", "BYTES", "FIRST SEEN", "LABEL", "FAMILY"].map(String::from)];
+    let mut rows =
+        vec![["SHA-256", "TYPE", "BYTES", "FIRST SEEN", "LABEL", "FAMILY"].map(String::from)];
     rows.extend(samples.iter().map(|sample| {
         [
             cell(sample.sha256),
@@ -228,15 +254,24 @@ pub(crate) fn print_table(samples: &[Sample]) -> Result<(), Failure> {
             cell(sample.family.as_ref()),
         ]
     }));
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let widths: [usize; 6] = std::array::from_fn(width);
     let mut text = String::new();
     for row in &rows {
-        let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
-            // Numbers stand at the right.
-            2 => format!("{cell:>width$}"),
-            _ => format!("{cell:<width$}"),
-        });
+        let cells =
+            row.iter()
+                .zip(widths)
+                .enumerate()
+                .map(|(column, (cell, width))| match column {
+                    // Numbers stand at the right.
+                    2 => format!("{cell:>width$}"),
+                    _ => format!("{cell:<width$}"),
+                });
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }

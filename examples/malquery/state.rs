@@ -24,7 +24,12 @@ pub(crate) struct State {
 impl State {
     /// The state that is there, or is to be there. Nobody else may have it.
     pub(crate) fn take(path: &Path) -> Result<Self, Failure> {
-        Ok(Self { path: path.to_owned(), is_new: false, is_own: false, _lock: Lock::take(path)? })
+        Ok(Self {
+            path: path.to_owned(),
+            is_new: false,
+            is_own: false,
+            _lock: Lock::take(path)?,
+        })
     }
 
     /// Removes what this command has made of it: there is no job to go on with.
@@ -51,19 +56,24 @@ pub(crate) struct Lock {
 
 impl Lock {
     pub(crate) fn take(of: &Path) -> Result<Self, Failure> {
-        let refuse = |why: &dyn std::fmt::Display| Failure::Invalid(format!("{}: {why}", of.display()));
-        let Some(name) = of.file_name() else { return Err(refuse(&"it names no file")) };
+        let refuse =
+            |why: &dyn std::fmt::Display| Failure::Invalid(format!("{}: {why}", of.display()));
+        let Some(name) = of.file_name() else {
+            return Err(refuse(&"it names no file"));
+        };
         let mut lock = OsString::from(".");
         lock.push(name);
         lock.push(".lock");
         let path = of.with_file_name(lock);
         let take = || loop {
-            let file =
-                File::options().create(true).truncate(false).write(true).open(&path).map_err(|error| {
-                    match error.kind() {
-                        ErrorKind::NotFound => no_folder(of),
-                        _ => refuse(&error),
-                    }
+            let file = File::options()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)
+                .map_err(|error| match error.kind() {
+                    ErrorKind::NotFound => no_folder(of),
+                    _ => refuse(&error),
                 })?;
             match file.try_lock() {
                 Ok(()) if is_same(&file, &path) => return Ok(file),
@@ -73,13 +83,19 @@ impl Lock {
                     return Err(refuse(&"another malquery is busy with it"));
                 }
                 // A file system without locks is no reason to keep anyone from a hunt.
-                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => return Ok(file),
+                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
+                    return Ok(file);
+                }
                 Err(TryLockError::Error(error)) => return Err(refuse(&error)),
             }
         };
         let ((file, path), scratch) =
             Scratch::make(|| take().map(|file| (file, path.clone())), |made| &made.1)?;
-        Ok(Self { path, _file: file, _scratch: scratch })
+        Ok(Self {
+            path,
+            _file: file,
+            _scratch: scratch,
+        })
     }
 }
 
@@ -109,13 +125,26 @@ fn keep(stored: &impl Serialize, path: &Path, is_new: bool) -> Result<(), Failur
     let failed = |error: &dyn std::error::Error| {
         Failure::Failed(format!("{} could not be written: {error}", path.display()))
     };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let make = || tempfile::Builder::new().prefix(".malquery-").suffix(".part").tempfile_in(folder);
-    let (mut file, _scratch) = Scratch::make(make, NamedTempFile::path).map_err(|error| failed(&error))?;
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let make = || {
+        tempfile::Builder::new()
+            .prefix(".malquery-")
+            .suffix(".part")
+            .tempfile_in(folder)
+    };
+    let (mut file, _scratch) =
+        Scratch::make(make, NamedTempFile::path).map_err(|error| failed(&error))?;
     serde_json::to_writer_pretty(&mut file, stored).map_err(|error| failed(&error))?;
     file.as_file().sync_all().map_err(|error| failed(&error))?;
-    if is_new { file.persist_noclobber(path) } else { file.persist(path) }
-        .map_err(|error| failed(&error.error))?;
+    if is_new {
+        file.persist_noclobber(path)
+    } else {
+        file.persist(path)
+    }
+    .map_err(|error| failed(&error.error))?;
     // What is on disk must know of a request before it goes out, also after a power cut. Not every system can do this.
     if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();

@@ -29,7 +29,15 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn new(program: String, state: Option<State>, told: Option<RequestId>) -> Self {
-        Self { program, state, told, is_new: false, go_on: None, lost: None, waiting: spinner("submitting") }
+        Self {
+            program,
+            state,
+            told,
+            is_new: false,
+            go_on: None,
+            lost: None,
+            waiting: spinner("submitting"),
+        }
     }
 
     pub(crate) fn note(&self, message: fmt::Arguments<'_>) {
@@ -45,7 +53,11 @@ impl Watch {
         go_on: Option<String>,
     ) -> ControlFlow<()> {
         if let Some(id) = flow.id().filter(|id| self.told.as_ref() != Some(*id)) {
-            let what = if self.is_new { "submitted" } else { "going on with a job" };
+            let what = if self.is_new {
+                "submitted"
+            } else {
+                "going on with a job"
+            };
             self.note(format_args!("{what}; the request id is {id}"));
             self.told = Some(id.clone());
         }
@@ -57,8 +69,12 @@ impl Watch {
             interrupt::submitting(true);
         }
         match (step, flow.id()) {
-            (JobStep::Wait(_), Some(id)) => self.waiting.set_message(harmless(&format!("waiting for {id}"))),
-            (JobStep::Send, Some(id)) => self.waiting.set_message(harmless(&format!("asking for {id}"))),
+            (JobStep::Wait(_), Some(id)) => self
+                .waiting
+                .set_message(harmless(&format!("waiting for {id}"))),
+            (JobStep::Send, Some(id)) => self
+                .waiting
+                .set_message(harmless(&format!("asking for {id}"))),
             (JobStep::Send, None) => self.waiting.set_message("submitting"),
             _ => {}
         }
@@ -67,12 +83,20 @@ impl Watch {
         if !submitting {
             interrupt::submitting(false);
         }
-        if interrupt::stopped() && !submitting { ControlFlow::Break(()) } else { kept }
+        if interrupt::stopped() && !submitting {
+            ControlFlow::Break(())
+        } else {
+            kept
+        }
     }
 
     /// Keeps the state.
     pub(crate) fn keep(&mut self, stored: &impl Serialize) -> ControlFlow<()> {
-        match self.state.as_mut().map_or(Ok(()), |state| state.keep(stored)) {
+        match self
+            .state
+            .as_mut()
+            .map_or(Ok(()), |state| state.keep(stored))
+        {
             Ok(()) => ControlFlow::Continue(()),
             Err(failure) => {
                 self.lost = Some(failure);
@@ -84,9 +108,16 @@ impl Watch {
     /// Sets what is said should it be interrupted now.
     pub(crate) fn hint(&mut self, go_on: Option<String>, submitted: bool, under_way: bool) {
         let resume = self.state.as_ref().map(|state| {
-            let nothing =
-                if submitted || under_way || go_on.is_some() { "" } else { "nothing was submitted; " };
-            format!("{nothing}go on with: {} resume {}", self.program, quoted(&state.path))
+            let nothing = if submitted || under_way || go_on.is_some() {
+                ""
+            } else {
+                "nothing was submitted; "
+            };
+            format!(
+                "{nothing}go on with: {} resume {}",
+                self.program,
+                quoted(&state.path)
+            )
         });
         let unknown = under_way.then(|| {
             let what = "it is not known whether the job was submitted; compare";
@@ -153,5 +184,7 @@ fn is_final(error: &Error) -> bool {
 
 /// Whether the service knows of no such thing, and would not the next time either.
 pub(crate) fn is_unknown(error: &Error) -> bool {
-    error.status().is_some_and(|status| [400, 404].contains(&status.as_u16()))
+    error
+        .status()
+        .is_some_and(|status| [400, 404].contains(&status.as_u16()))
 }

@@ -25,7 +25,11 @@ use malquery_proto::{Client, Cloud, Credentials};
 const FILES: usize = 10_000;
 const TOTAL: usize = 1 << 30;
 const ROUNDS: usize = 7;
-const PATTERNS: [&str; 3] = ["CreateRemoteThread", "VirtualAllocEx", "http://stage.example/"];
+const PATTERNS: [&str; 3] = [
+    "CreateRemoteThread",
+    "VirtualAllocEx",
+    "http://stage.example/",
+];
 /// One file in as many has all the patterns.
 const HITS: usize = 500;
 /// One in as many is large, and has nearly all of a pattern where a search that reads in pieces would miss it.
@@ -39,14 +43,29 @@ fn main() {
     let search = || {
         let corpus = Corpus::open(folder.path()).expect("the corpus");
         assert_eq!(corpus.len(), FILES);
-        let auth = Auth::new(Cloud::Us1, Credentials::new(Service::CLIENT_ID, Service::CLIENT_SECRET));
+        let auth = Auth::new(
+            Cloud::Us1,
+            Credentials::new(Service::CLIENT_ID, Service::CLIENT_SECRET),
+        );
         let client = Client::new(Service::new(corpus), VirtualClock::new(), auth);
-        let mut job = client.exact_search(&ExactSearch::new(patterns.clone())).expect("a search");
-        assert_eq!(job.wait().expect("its results").resources.len(), FILES / HITS);
+        let mut job = client
+            .exact_search(&ExactSearch::new(patterns.clone()))
+            .expect("a search");
+        assert_eq!(
+            job.wait().expect("its results").resources.len(),
+            FILES / HITS
+        );
     };
     let rg = |mode: &str| {
         let mut command = Command::new("rg");
-        command.args(["--no-config", "--no-ignore", "--hidden", "--text", "--fixed-strings", mode]);
+        command.args([
+            "--no-config",
+            "--no-ignore",
+            "--hidden",
+            "--text",
+            "--fixed-strings",
+            mode,
+        ]);
         for pattern in PATTERNS {
             command.args(["-e", pattern]);
         }
@@ -55,7 +74,10 @@ fn main() {
     search();
     if let Err(error) = rg("--count") {
         let ours = (0..ROUNDS).map(|_| time(search)).collect();
-        println!("rg cannot be run ({error}); this search alone: {}", shown(ours));
+        println!(
+            "rg cannot be run ({error}); this search alone: {}",
+            shown(ours)
+        );
         return;
     }
     let (mut ours, mut counting, mut listing) = (Vec::new(), Vec::new(), Vec::new());
@@ -90,13 +112,24 @@ fn median(times: &[Duration]) -> Duration {
 
 fn shown(mut times: Vec<Duration>) -> String {
     times.sort_unstable();
-    format!("{:.3?} to {:.3?}, median {:.3?}", times[0], times[times.len() - 1], median(&times))
+    format!(
+        "{:.3?} to {:.3?}, median {:.3?}",
+        times[0],
+        times[times.len() - 1],
+        median(&times)
+    )
 }
 
 /// Where the system tells it.
 fn peak() -> Option<String> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
-    Some(status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().to_owned())
+    Some(
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))?
+            .trim()
+            .to_owned(),
+    )
 }
 
 /// Writes the files: half of them random bytes, half of them words, many small ones and a few of some megabytes.

@@ -94,14 +94,21 @@ impl Cassette {
         let text = String::from_utf8(bytes).map_err(|error| {
             let mut refused = whole("the file is not UTF-8", None);
             let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            refused.0.place = Some(json::line_column(&String::from_utf8_lossy(valid), valid.len()));
+            refused.0.place = Some(json::line_column(
+                &String::from_utf8_lossy(valid),
+                valid.len(),
+            ));
             refused
         })?;
         let folder = match path.parent() {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        read(&Source { name: &name, text: &text, folder: Some(folder) })
+        read(&Source {
+            name: &name,
+            text: &text,
+            folder: Some(folder),
+        })
     }
 
     /// Reads a cassette from a text, say of `include_str!`. The name is for messages. There is no folder, so
@@ -110,7 +117,11 @@ impl Cassette {
     /// # Errors
     /// As [`Cassette::load`].
     pub fn parse(name: &str, text: &str) -> Result<Self, CassetteError> {
-        read(&Source { name, text, folder: None })
+        read(&Source {
+            name,
+            text,
+            folder: None,
+        })
     }
 
     /// Answers requests for a token with one that lives for 30 minutes, any number of times, beside what is
@@ -124,9 +135,11 @@ impl Cassette {
     /// not on what the program does.
     pub(crate) fn with_any_number_of_tokens(mut self) -> Self {
         let mut interactions = self.interactions.to_vec();
-        for interaction in interactions.iter_mut().filter(|interaction| interaction.is_for_tokens()) {
-            interaction.any_number =
-                matches!(&interaction.answer, Answer::Response { status, .. } if status.is_success());
+        for interaction in interactions
+            .iter_mut()
+            .filter(|interaction| interaction.is_for_tokens())
+        {
+            interaction.any_number = matches!(&interaction.answer, Answer::Response { status, .. } if status.is_success());
         }
         self.interactions = interactions.into();
         self
@@ -135,7 +148,12 @@ impl Cassette {
 
 impl fmt::Debug for Cassette {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Cassette({}, {} interactions)", self.name, self.interactions.len())
+        write!(
+            f,
+            "Cassette({}, {} interactions)",
+            self.name,
+            self.interactions.len()
+        )
     }
 }
 
@@ -173,7 +191,14 @@ impl CassetteError {
 
 impl fmt::Display for CassetteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Detail { name, place, pointer, id, message, .. } = &*self.0;
+        let Detail {
+            name,
+            place,
+            pointer,
+            id,
+            message,
+            ..
+        } = &*self.0;
         f.write_str(name)?;
         if let Some((line, column)) = place {
             write!(f, ":{line}:{column}")?;
@@ -224,13 +249,20 @@ impl<'a> At<'a> {
     }
 
     fn expected(&self, what: &str) -> CassetteError {
-        self.error(format!("this should be {what}, and is {}", self.json.kind()))
+        self.error(format!(
+            "this should be {what}, and is {}",
+            self.json.kind()
+        ))
     }
 
     fn inner(&self, key: &str, json: &'a Json) -> Self {
         let mut pointer = self.pointer.clone();
         let pointer = json::nested(&mut pointer, key, |pointer| pointer.clone());
-        Self { pointer, json, ..*self }
+        Self {
+            pointer,
+            json,
+            ..*self
+        }
     }
 
     fn members(&self) -> Result<&'a [(String, Json)]> {
@@ -242,10 +274,17 @@ impl<'a> At<'a> {
 
     /// Refuses any other key.
     fn only(&self, keys: &[&str]) -> Result<()> {
-        match self.members()?.iter().find(|(key, _)| !keys.contains(&key.as_str())) {
+        match self
+            .members()?
+            .iter()
+            .find(|(key, _)| !keys.contains(&key.as_str()))
+        {
             Some((key, value)) => {
-                let message =
-                    format!("the key {} is not known; there are {}", json::quote(key), keys.join(", "));
+                let message = format!(
+                    "the key {} is not known; there are {}",
+                    json::quote(key),
+                    keys.join(", ")
+                );
                 Err(self.inner(key, value).error(message))
             }
             None => Ok(()),
@@ -258,7 +297,8 @@ impl<'a> At<'a> {
     }
 
     fn need(&self, key: &str) -> Result<Self> {
-        self.get(key)?.ok_or_else(|| self.error(format!("the key {} is missing", json::quote(key))))
+        self.get(key)?
+            .ok_or_else(|| self.error(format!("the key {} is missing", json::quote(key))))
     }
 
     /// The one key of these that is there.
@@ -268,7 +308,9 @@ impl<'a> At<'a> {
             match (self.get(key)?, &found) {
                 (Some(value), None) => found = Some(value),
                 (Some(value), Some(_)) => {
-                    return Err(value.error(format!("only one of {} may be given", keys.join(", "))));
+                    return Err(
+                        value.error(format!("only one of {} may be given", keys.join(", ")))
+                    );
                 }
                 (None, _) => {}
             }
@@ -326,7 +368,10 @@ fn read(source: &Source<'_>) -> Result<Cassette> {
     let place = |at| Some(json::line_column(source.text, at));
     let mut at = 0;
     for line in source.text.split_inclusive('\n') {
-        if ["<<<<<<<", "|||||||", "=======", ">>>>>>>"].iter().any(|marker| line.starts_with(marker)) {
+        if ["<<<<<<<", "|||||||", "=======", ">>>>>>>"]
+            .iter()
+            .any(|marker| line.starts_with(marker))
+        {
             let mut error = CassetteError::whole(
                 source.name,
                 "a merge conflict is not resolved: here is its marker",
@@ -344,19 +389,37 @@ fn read(source: &Source<'_>) -> Result<Cassette> {
         refused.0.pointer = error.pointer;
         refused
     })?;
-    let root = At { source, id: None, pointer: String::new(), json: &root };
+    let root = At {
+        source,
+        id: None,
+        pointer: String::new(),
+        json: &root,
+    };
 
     // First what decides whether the rest can be understood.
     let version = root.need("version")?;
     if !matches!(&version.json.value, Value::Number(digits) if **digits == *"1") {
-        return Err(version.error(format!("the version {} is not known; this one reads 1", version.json)));
+        return Err(version.error(format!(
+            "the version {} is not known; this one reads 1",
+            version.json
+        )));
     }
-    if let Some(feature) =
-        root.get("features")?.map(|features| features.items()).transpose()?.unwrap_or_default().first()
+    if let Some(feature) = root
+        .get("features")?
+        .map(|features| features.items())
+        .transpose()?
+        .unwrap_or_default()
+        .first()
     {
         return Err(feature.error(format!("the feature {} is not known", feature.json)));
     }
-    root.only(&["version", "features", "recorded_with", "redaction", "interactions"])?;
+    root.only(&[
+        "version",
+        "features",
+        "recorded_with",
+        "redaction",
+        "interactions",
+    ])?;
     for key in ["recorded_with", "redaction"] {
         root.get(key)?.map(|value| value.string()).transpose()?;
     }
@@ -367,16 +430,29 @@ fn read(source: &Source<'_>) -> Result<Cassette> {
         counted = at.json.at;
         interaction(at, line)
     };
-    let interactions =
-        root.need("interactions")?.items()?.into_iter().map(numbered).collect::<Result<Arc<[_]>>>()?;
-    Ok(Cassette { name: source.name.into(), interactions, tokens: false })
+    let interactions = root
+        .need("interactions")?
+        .items()?
+        .into_iter()
+        .map(numbered)
+        .collect::<Result<Arc<[_]>>>()?;
+    Ok(Cassette {
+        name: source.name.into(),
+        interactions,
+        tokens: false,
+    })
 }
 
 /// The id of the interaction a pointer leads into, of a text that is refused for a duplicate key or the like.
 fn id_of(text: &str, pointer: &str) -> Option<String> {
     let index = pointer.strip_prefix("/interactions/")?.split('/').next()?;
     let lenient: serde_json::Value = serde_json::from_str(text).ok()?;
-    Some(lenient.pointer(&format!("/interactions/{index}/id"))?.as_str()?.to_owned())
+    Some(
+        lenient
+            .pointer(&format!("/interactions/{index}/id"))?
+            .as_str()?
+            .to_owned(),
+    )
 }
 
 fn interaction(mut at: At<'_>, line: usize) -> Result<Interaction> {
@@ -394,14 +470,22 @@ fn interaction(mut at: At<'_>, line: usize) -> Result<Interaction> {
         },
     };
     let answer = at.one_of(&["response", "error"])?;
-    let answer = if at.get("error")?.is_some() { fault(&answer)? } else { response(&answer)? };
+    let answer = if at.get("error")?.is_some() {
+        fault(&answer)?
+    } else {
+        response(&answer)?
+    };
     Ok(Interaction {
         id: id.string()?.into(),
         label: format!("{} (line {line})", json::quote(id.string()?)),
         expected: Some(request(&at.need("request")?)?),
         answer,
         times,
-        repeat_last: at.get("repeat_last")?.map(|value| value.boolean()).transpose()?.unwrap_or(false),
+        repeat_last: at
+            .get("repeat_last")?
+            .map(|value| value.boolean())
+            .transpose()?
+            .unwrap_or(false),
         any_number: false,
     })
 }
@@ -409,14 +493,20 @@ fn interaction(mut at: At<'_>, line: usize) -> Result<Interaction> {
 /// Why a request can be in no cassette.
 pub(crate) fn unfit(method: &Method, uri: &Uri) -> Option<&'static str> {
     if !is_method(method) {
-        return Some("the method of a request in a cassette has no small letters, so it was not sent");
+        return Some(
+            "the method of a request in a cassette has no small letters, so it was not sent",
+        );
     }
-    (!has_path(uri)).then_some("a request in a cassette has a path that begins with /, so it was not sent")
+    (!has_path(uri))
+        .then_some("a request in a cassette has a path that begins with /, so it was not sent")
 }
 
 /// Methods are told apart by case, and small letters are slips of the pen.
 fn is_method(method: &Method) -> bool {
-    !method.as_str().bytes().any(|byte| byte.is_ascii_lowercase())
+    !method
+        .as_str()
+        .bytes()
+        .any(|byte| byte.is_ascii_lowercase())
 }
 
 fn has_path(uri: &Uri) -> bool {
@@ -431,20 +521,28 @@ fn request(at: &At<'_>) -> Result<Expected> {
         .filter(is_method)
         .ok_or_else(|| method.error("this is not a method such as GET or POST"))?;
     let uri = at.need("uri")?;
-    let refuse = |why: &str| uri.error(format!("this is not a URI such as https://host/path?query: {why}"));
+    let refuse = |why: &str| {
+        uri.error(format!(
+            "this is not a URI such as https://host/path?query: {why}"
+        ))
+    };
     if uri.string()?.contains('#') {
         return Err(refuse("a request has no fragment"));
     }
-    let parsed: Uri =
-        uri.string()?.parse().map_err(|error: http::uri::InvalidUri| refuse(&error.to_string()))?;
+    let parsed: Uri = uri
+        .string()?
+        .parse()
+        .map_err(|error: http::uri::InvalidUri| refuse(&error.to_string()))?;
     if !has_path(&parsed) {
         return Err(refuse("it has no path"));
     }
     let scheme = match at.get("headers")? {
         None => None,
-        Some(at) => {
-            Some(headers(&at)?.get(header::AUTHORIZATION).map(|value| matching::scheme(value.as_bytes())))
-        }
+        Some(at) => Some(
+            headers(&at)?
+                .get(header::AUTHORIZATION)
+                .map(|value| matching::scheme(value.as_bytes())),
+        ),
     };
     let query = parsed.query().unwrap_or_default();
     Ok(Expected {
@@ -454,7 +552,9 @@ fn request(at: &At<'_>) -> Result<Expected> {
             .zip(parsed.authority())
             .map(|(scheme, authority)| format!("{scheme}://{authority}")),
         path: parsed.path().to_owned(),
-        query: form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
+        query: form_urlencoded::parse(query.as_bytes())
+            .into_owned()
+            .collect(),
         scheme,
         body: body(at)?,
     })
@@ -467,7 +567,11 @@ fn response(at: &At<'_>) -> Result<Answer> {
         .ok()
         .filter(|code| !code.is_informational())
         .ok_or_else(|| status.error(format!("{} is not the status of a reply", status.json)))?;
-    let headers = at.get("headers")?.map(|at| headers(&at)).transpose()?.unwrap_or_default();
+    let headers = at
+        .get("headers")?
+        .map(|at| headers(&at))
+        .transpose()?
+        .unwrap_or_default();
     let body = body(at)?;
     if matches!(body, Body::Json(_)) && headers.contains_key(header::CONTENT_LENGTH) {
         return Err(at.error(
@@ -489,7 +593,12 @@ fn response(at: &At<'_>) -> Result<Answer> {
             }
         }
     };
-    Ok(Answer::Response { status: code, headers, body, truncate_after })
+    Ok(Answer::Response {
+        status: code,
+        headers,
+        body,
+        truncate_after,
+    })
 }
 
 fn fault(at: &At<'_>) -> Result<Answer> {
@@ -500,7 +609,11 @@ fn fault(at: &At<'_>) -> Result<Answer> {
         Some((_, fault)) => Ok(Answer::Fault(*fault)),
         None => {
             let names: Vec<_> = Fault::NAMES.iter().map(|(name, _)| *name).collect();
-            Err(kind.error(format!("the kind {} is not known; there are {}", kind.json, names.join(", "))))
+            Err(kind.error(format!(
+                "the kind {} is not known; there are {}",
+                kind.json,
+                names.join(", ")
+            )))
         }
     }
 }
@@ -508,17 +621,21 @@ fn fault(at: &At<'_>) -> Result<Answer> {
 fn headers(at: &At<'_>) -> Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     for (pair, name, value) in at.pairs()? {
-        let name =
-            HeaderName::from_bytes(name.as_bytes()).map_err(|_| pair.error("the name is not valid"))?;
-        let value =
-            HeaderValue::from_bytes(value.as_bytes()).map_err(|_| pair.error("the value is not valid"))?;
-        headers.try_append(name, value).map_err(|_| pair.error("there are too many headers"))?;
+        let name = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|_| pair.error("the name is not valid"))?;
+        let value = HeaderValue::from_bytes(value.as_bytes())
+            .map_err(|_| pair.error("the value is not valid"))?;
+        headers
+            .try_append(name, value)
+            .map_err(|_| pair.error("there are too many headers"))?;
     }
     Ok(headers)
 }
 
 fn body(at: &At<'_>) -> Result<Body> {
-    let Some(at) = at.get("body")? else { return Ok(Body::Empty) };
+    let Some(at) = at.get("body")? else {
+        return Ok(Body::Empty);
+    };
     at.only(&["json", "text", "form", "base64", "file", "len", "sha256"])?;
     let content = at.one_of(&["json", "text", "form", "base64", "file"])?;
     let (len, sha256) = (at.get("len")?, at.get("sha256")?);
@@ -534,7 +651,9 @@ fn body(at: &At<'_>) -> Result<Body> {
                 return Err(key.error("len and sha256 go with base64 and file"));
             }
             return match &content.json.value {
-                Value::String(text) if at.get("text")?.is_some() => Ok(Body::Bytes(text.as_bytes().into())),
+                Value::String(text) if at.get("text")?.is_some() => {
+                    Ok(Body::Bytes(text.as_bytes().into()))
+                }
                 _ if at.get("json")?.is_some() => Ok(Body::Json(content.json.clone())),
                 _ if at.get("form")?.is_some() => Ok(Body::Form(
                     content
@@ -567,12 +686,17 @@ fn base64(at: &At<'_>) -> Result<Vec<u8>> {
     let mut text = String::new();
     for line in &lines {
         let characters = line.string()?;
-        if let Some(wrong) = characters.chars().find(|c| !(c.is_ascii_alphanumeric() || "+/=".contains(*c))) {
+        if let Some(wrong) = characters
+            .chars()
+            .find(|c| !(c.is_ascii_alphanumeric() || "+/=".contains(*c)))
+        {
             return Err(line.error(format!("{wrong:?} does not belong in base64")));
         }
         text.push_str(characters);
     }
-    STANDARD.decode(&text).map_err(|error| at.error(format!("this is no base64: {error}")))
+    STANDARD
+        .decode(&text)
+        .map_err(|error| at.error(format!("this is no base64: {error}")))
 }
 
 /// A file in the folder of the cassette or below it.
@@ -587,7 +711,11 @@ fn file(at: &At<'_>) -> Result<Vec<u8>> {
         error
     };
     let escapes = || refuse("it must lie in the folder of the cassette", None);
-    if name.as_os_str().is_empty() || !name.components().all(|part| matches!(part, Component::Normal(_))) {
+    if name.as_os_str().is_empty()
+        || !name
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)))
+    {
         return Err(escapes());
     }
     let unread = |error| refuse("the file could not be read", Some(error));
@@ -605,8 +733,11 @@ fn file(at: &At<'_>) -> Result<Vec<u8>> {
 impl Body {
     /// The bytes to send.
     fn into_bytes(self) -> Arc<[u8]> {
-        let form =
-            |pairs: &Pairs| form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+        let form = |pairs: &Pairs| {
+            form_urlencoded::Serializer::new(String::new())
+                .extend_pairs(pairs)
+                .finish()
+        };
         match self {
             Self::Empty => Arc::default(),
             Self::Json(json) => json.to_string().into_bytes().into(),

@@ -40,7 +40,10 @@ impl VirtualClock {
 
     /// A clock at another time.
     pub fn starting_at(now: Timestamp) -> Self {
-        Self(Arc::new(Mutex::new(State { now, waits: Vec::new() })))
+        Self(Arc::new(Mutex::new(State {
+            now,
+            waits: Vec::new(),
+        })))
     }
 
     /// Moves the time on, as if something took that long.
@@ -116,7 +119,10 @@ mod tests {
             }
         });
         let start = VirtualClock::new().now();
-        assert_eq!(clock.waits().iter().sum::<Duration>(), clock.now().since(start));
+        assert_eq!(
+            clock.waits().iter().sum::<Duration>(),
+            clock.now().since(start)
+        );
         let before = clock.now();
         clock.sleep_until(start);
         assert_eq!(clock.now(), before);

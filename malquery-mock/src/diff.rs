@@ -18,7 +18,9 @@ pub(crate) fn cut(text: &str) -> String {
 /// Shortens two texts such that the place where they differ stays.
 pub(crate) fn around_difference(a: &str, b: &str) -> (String, String) {
     let same = a.chars().zip(b.chars()).take_while(|(a, b)| a == b).count();
-    if a.chars().nth(MAX_SHOWN).is_none() && b.chars().nth(MAX_SHOWN).is_none() || same < MAX_SHOWN / 2 {
+    if a.chars().nth(MAX_SHOWN).is_none() && b.chars().nth(MAX_SHOWN).is_none()
+        || same < MAX_SHOWN / 2
+    {
         return (cut(a), cut(b));
     }
     let from = same - MAX_SHOWN / 4;
@@ -30,7 +32,11 @@ pub(crate) fn around_difference(a: &str, b: &str) -> (String, String) {
 pub(crate) fn visible(line: &str) -> String {
     let mut text = String::with_capacity(line.len());
     for c in line.chars() {
-        if c.is_control() && c != '\t' { text.extend(c.escape_default()) } else { text.push(c) }
+        if c.is_control() && c != '\t' {
+            text.extend(c.escape_default())
+        } else {
+            text.push(c)
+        }
     }
     text
 }
@@ -39,7 +45,12 @@ pub(crate) fn visible(line: &str) -> String {
 pub(crate) fn lines(a: &str, b: &str) -> String {
     let (a, b): (Vec<&str>, Vec<&str>) = (a.split('\n').collect(), b.split('\n').collect());
     let start = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
-    let end = a[start..].iter().rev().zip(b[start..].iter().rev()).take_while(|(a, b)| a == b).count();
+    let end = a[start..]
+        .iter()
+        .rev()
+        .zip(b[start..].iter().rev())
+        .take_while(|(a, b)| a == b)
+        .count();
     let mut out: Vec<(char, &str)> = a[..start].iter().map(|line| (' ', *line)).collect();
     middle(&a[start..a.len() - end], &b[start..b.len() - end], &mut out);
     out.extend(a[a.len() - end..].iter().map(|line| (' ', *line)));
@@ -109,7 +120,8 @@ mod tests {
     #[test]
     fn lines_that_differ_stand_among_those_around_them() {
         let a = "rule x {\nmeta:\n  a = 1\n  b = 2\nstrings:\n  $a = \"GNU\"\ncondition:\n  $a\n}";
-        let b = "rule x {\nmeta:\n  a = 1\n  b = 2\nstrings:\n  $a = \"GNU\" wide\ncondition:\n  $a\n}";
+        let b =
+            "rule x {\nmeta:\n  a = 1\n  b = 2\nstrings:\n  $a = \"GNU\" wide\ncondition:\n  $a\n}";
         assert_eq!(
             lines(a, b),
             "  …\n    b = 2\n  strings:\n-   $a = \"GNU\"\n+   $a = \"GNU\" wide\n  condition:\n    $a\n  …"
@@ -120,7 +132,10 @@ mod tests {
     fn long_texts_are_cut_near_the_difference() {
         let same = "x".repeat(500);
         let (a, b) = around_difference(&format!("{same}AAA"), &format!("{same}BBB"));
-        assert!(a.ends_with("xAAA") && b.ends_with("xBBB") && a.len() < 200, "{a} {b}");
+        assert!(
+            a.ends_with("xAAA") && b.ends_with("xBBB") && a.len() < 200,
+            "{a} {b}"
+        );
     }
 
     #[test]
@@ -145,11 +160,18 @@ mod tests {
         assert_eq!(lines("1\n2", "3\n2"), "- 1\n+ 3\n  2");
         assert_eq!(lines("2\n1", "2\n3"), "  2\n- 1\n+ 3");
         assert_eq!(lines("1\n2\n3", "1\n3"), "  1\n- 2\n  3");
-        let many =
-            |from: u32| (from..from + 1001).map(|line| line.to_string()).collect::<Vec<_>>().join("\n");
+        let many = |from: u32| {
+            (from..from + 1001)
+                .map(|line| line.to_string())
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
         // beyond the table nothing is common, and nothing is lost
         let shown = lines(&many(0), &many(2000));
-        assert_eq!((shown.matches("- ").count(), shown.matches("+ ").count()), (1001, 1001));
+        assert_eq!(
+            (shown.matches("- ").count(), shown.matches("+ ").count()),
+            (1001, 1001)
+        );
     }
 
     /// The length of the longest common subsequence, from the front and row by row.
@@ -158,7 +180,11 @@ mod tests {
         for line in a {
             let mut next = row.clone();
             for (j, other) in b.iter().enumerate() {
-                next[j + 1] = if line == other { row[j] + 1 } else { next[j].max(row[j + 1]) };
+                next[j + 1] = if line == other {
+                    row[j] + 1
+                } else {
+                    next[j].max(row[j + 1])
+                };
             }
             row = next;
         }

@@ -60,15 +60,33 @@ impl Shape {
     fn drift(&self, live: &Self, pointer: &str, out: &mut Vec<String>) {
         // A document that is nothing but null has moved; a field may be null today.
         if pointer.is_empty() && self.kinds.is_empty() != live.kinds.is_empty() {
-            let kinds = |shape: &Self| if shape.kinds.is_empty() { "null".into() } else { shape.kinds() };
-            out.push(format!("the whole document: {} in the cassette, {} live", kinds(self), kinds(live)));
+            let kinds = |shape: &Self| {
+                if shape.kinds.is_empty() {
+                    "null".into()
+                } else {
+                    shape.kinds()
+                }
+            };
+            out.push(format!(
+                "the whole document: {} in the cassette, {} live",
+                kinds(self),
+                kinds(live)
+            ));
         }
         if self.kinds.is_empty() || live.kinds.is_empty() {
             return;
         }
         if !live.kinds.is_subset(&self.kinds) {
-            let place = if pointer.is_empty() { "the whole document" } else { pointer };
-            out.push(format!("{place}: {} in the cassette, {} live", self.kinds(), live.kinds()));
+            let place = if pointer.is_empty() {
+                "the whole document"
+            } else {
+                pointer
+            };
+            out.push(format!(
+                "{place}: {} in the cassette, {} live",
+                self.kinds(),
+                live.kinds()
+            ));
             return;
         }
         let inner = |key: &str| format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"));
@@ -77,13 +95,25 @@ impl Shape {
                 Some(live) => value.drift(live, &inner(key), out),
                 // What only some items have need not be there.
                 None if value.count == self.count && !value.kinds.is_empty() => {
-                    out.push(format!("{}: missing live ({} in the cassette)", inner(key), value.kinds()));
+                    out.push(format!(
+                        "{}: missing live ({} in the cassette)",
+                        inner(key),
+                        value.kinds()
+                    ));
                 }
                 None => {}
             }
         }
-        for (key, value) in live.members.iter().filter(|(key, _)| !self.members.contains_key(*key)) {
-            let kinds = if value.kinds.is_empty() { "null".into() } else { value.kinds() };
+        for (key, value) in live
+            .members
+            .iter()
+            .filter(|(key, _)| !self.members.contains_key(*key))
+        {
+            let kinds = if value.kinds.is_empty() {
+                "null".into()
+            } else {
+                value.kinds()
+            };
             out.push(format!("{}: added live ({kinds})", inner(key)));
         }
         if let (Some(items), Some(live)) = (&self.items, &live.items) {
@@ -106,10 +136,15 @@ pub(crate) fn find(cassette: &Cassette, exchanges: Vec<Exchange>) -> Vec<String>
         redaction.see_exchange(exchange);
     }
     redaction.assign("");
-    let tokens_alone = exchanges.iter().all(|exchange| is_for_tokens(exchange.uri.path()));
+    let tokens_alone = exchanges
+        .iter()
+        .all(|exchange| is_for_tokens(exchange.uri.path()));
     // To get a token and to give it back is all that some do.
     let recorded = cassette.interactions.iter().any(|interaction| {
-        !interaction.expected.as_ref().is_some_and(|expected| is_for_tokens(&expected.path))
+        !interaction
+            .expected
+            .as_ref()
+            .is_some_and(|expected| is_for_tokens(&expected.path))
     });
     if (exchanges.is_empty() || tokens_alone && recorded) && !cassette.interactions.is_empty() {
         found.push("nothing was sent, so nothing could be compared".into());
@@ -122,14 +157,21 @@ pub(crate) fn find(cassette: &Cassette, exchanges: Vec<Exchange>) -> Vec<String>
         }
         let live = live_body(&exchange);
         let live_shape = live.as_ref().map(Shape::of);
-        let candidates =
-            cassette.interactions.iter().enumerate().filter(|(_, interaction)| interaction.matches(&seen));
+        let candidates = cassette
+            .interactions
+            .iter()
+            .enumerate()
+            .filter(|(_, interaction)| interaction.matches(&seen));
         let closest = candidates
             .map(|(index, interaction)| {
-                let recorded =
-                    shapes[index].get_or_init(|| recorded_body(interaction).as_ref().map(Shape::of));
-                let drift =
-                    drift(interaction, &exchange, [recorded, &live_shape].map(Option::as_ref), &redaction);
+                let recorded = shapes[index]
+                    .get_or_init(|| recorded_body(interaction).as_ref().map(Shape::of));
+                let drift = drift(
+                    interaction,
+                    &exchange,
+                    [recorded, &live_shape].map(Option::as_ref),
+                    &redaction,
+                );
                 (drift, count[index] >= interaction.times, index)
             })
             .min_by_key(|(drift, used, index)| (drift.len(), *used, *index));
@@ -143,7 +185,11 @@ pub(crate) fn find(cassette: &Cassette, exchanges: Vec<Exchange>) -> Vec<String>
                 {
                     jobs.insert(plain_id(&live), (live, recorded));
                 }
-                found.extend(drift.into_iter().map(|line| format!("{}: {line}", interaction.label)));
+                found.extend(
+                    drift
+                        .into_iter()
+                        .map(|line| format!("{}: {line}", interaction.label)),
+                );
             }
         }
     }
@@ -159,7 +205,10 @@ pub(crate) fn find(cassette: &Cassette, exchanges: Vec<Exchange>) -> Vec<String>
 }
 
 /// The request as it would be of the recorded job.
-fn recorded_request(exchange: &Exchange, jobs: &HashMap<String, (String, String)>) -> Request<Vec<u8>> {
+fn recorded_request(
+    exchange: &Exchange,
+    jobs: &HashMap<String, (String, String)>,
+) -> Request<Vec<u8>> {
     let mut request = Request::new(exchange.body.clone());
     *request.method_mut() = exchange.method.clone();
     *request.headers_mut() = exchange.headers.clone();
@@ -168,15 +217,23 @@ fn recorded_request(exchange: &Exchange, jobs: &HashMap<String, (String, String)
         .map(|(name, value)| {
             let other = |id: &str| {
                 let (live, recorded) = jobs.get(&plain_id(id))?;
-                Some(if id == live { recorded.clone() } else { in_notation_of(id, recorded) })
+                Some(if id == live {
+                    recorded.clone()
+                } else {
+                    in_notation_of(id, recorded)
+                })
             };
             (name.into_owned(), each_id(&value, other))
         })
         .collect();
     let mut uri = exchange.uri.path().to_owned();
     if !pairs.is_empty() {
-        uri =
-            format!("{uri}?{}", form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish());
+        uri = format!(
+            "{uri}?{}",
+            form_urlencoded::Serializer::new(String::new())
+                .extend_pairs(pairs)
+                .finish()
+        );
     }
     *request.uri_mut() = uri.parse().unwrap_or_else(|_| exchange.uri.clone());
     request
@@ -192,7 +249,10 @@ fn drift(
         (_, Outcome::Pending) => Vec::new(),
         (Answer::Fault(_), Outcome::Failed { .. }) => Vec::new(),
         (Answer::Fault(fault), Outcome::Reply { status, .. }) => {
-            vec![format!("the fault {fault:?} in the cassette, the status {} live", status.as_u16())]
+            vec![format!(
+                "the fault {fault:?} in the cassette, the status {} live",
+                status.as_u16()
+            )]
         }
         (Answer::Response { status, .. }, Outcome::Failed { message, .. }) => {
             vec![format!(
@@ -201,14 +261,22 @@ fn drift(
                 redaction.shown(message)
             )]
         }
-        (Answer::Response { status, .. }, Outcome::Reply { status: live, .. }) if status != live => {
-            vec![format!("the status {} in the cassette, {} live", status.as_u16(), live.as_u16())]
+        (Answer::Response { status, .. }, Outcome::Reply { status: live, .. })
+            if status != live =>
+        {
+            vec![format!(
+                "the status {} in the cassette, {} live",
+                status.as_u16(),
+                live.as_u16()
+            )]
         }
         (Answer::Response { .. }, Outcome::Reply { .. }) => {
             let mut out = Vec::new();
             match shapes {
                 [Some(recorded), Some(live)] => recorded.drift(live, "", &mut out),
-                [Some(_), None] if is_whole(exchange) => out.push("JSON in the cassette, none live".into()),
+                [Some(_), None] if is_whole(exchange) => {
+                    out.push("JSON in the cassette, none live".into())
+                }
                 [None, Some(_)] if !breaks_off(interaction) => {
                     out.push("no JSON in the cassette, JSON live".into())
                 }
@@ -221,9 +289,11 @@ fn drift(
 
 fn recorded_body(interaction: &Interaction) -> Option<Json> {
     match &interaction.answer {
-        Answer::Response { body, truncate_after: None, .. } => {
-            Json::parse(std::str::from_utf8(body).ok()?).ok()
-        }
+        Answer::Response {
+            body,
+            truncate_after: None,
+            ..
+        } => Json::parse(std::str::from_utf8(body).ok()?).ok(),
         _ => None,
     }
 }
@@ -236,11 +306,23 @@ fn live_body(exchange: &Exchange) -> Option<Json> {
 }
 
 fn breaks_off(interaction: &Interaction) -> bool {
-    matches!(&interaction.answer, Answer::Response { truncate_after: Some(_), .. })
+    matches!(
+        &interaction.answer,
+        Answer::Response {
+            truncate_after: Some(_),
+            ..
+        }
+    )
 }
 
 fn is_whole(exchange: &Exchange) -> bool {
-    matches!(&exchange.outcome, Outcome::Reply { end: End::Whole, .. })
+    matches!(
+        &exchange.outcome,
+        Outcome::Reply {
+            end: End::Whole,
+            ..
+        }
+    )
 }
 
 fn job(reply: &Json) -> Option<String> {

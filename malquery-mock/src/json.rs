@@ -99,7 +99,10 @@ impl Json {
                         Some(sent) if is_secret_field(key) => {
                             // Nothing of a secret is shown, and its name in its place stands for it.
                             if !value.stands_for(sent) {
-                                out.push(format!("{}: the values differ, and are not shown", place(pointer)));
+                                out.push(format!(
+                                    "{}: the values differ, and are not shown",
+                                    place(pointer)
+                                ));
                             }
                         }
                         sent => compare(Some(value), sent, pointer, out),
@@ -107,7 +110,10 @@ impl Json {
                 }
                 for (key, value) in b.iter().filter(|(key, _)| member(a, key).is_none()) {
                     nested(pointer, key, |pointer| match is_secret_field(key) {
-                        true => out.push(format!("{}: only in the request, and not shown", place(pointer))),
+                        true => out.push(format!(
+                            "{}: only in the request, and not shown",
+                            place(pointer)
+                        )),
                         false => compare(None, Some(value), pointer, out),
                     });
                 }
@@ -115,7 +121,10 @@ impl Json {
             _ => {
                 let shown = |json: &Self| json.shown(pointer).to_string();
                 let (recorded, sent) = diff::around_difference(&shown(self), &shown(other));
-                out.push(format!("{}: {recorded} in the cassette, {sent} in the request", place(pointer)));
+                out.push(format!(
+                    "{}: {recorded} in the cassette, {sent} in the request",
+                    place(pointer)
+                ));
             }
         }
     }
@@ -133,7 +142,8 @@ impl Json {
             (Value::Object(a), Value::Object(b)) => {
                 a.len() == b.len()
                     && a.iter().all(|(key, a)| {
-                        member(b, key).is_some_and(|b| a.agrees(b) || is_secret_field(key) && a.stands_for(b))
+                        member(b, key)
+                            .is_some_and(|b| a.agrees(b) || is_secret_field(key) && a.stands_for(b))
                     })
             }
             _ => false,
@@ -153,7 +163,9 @@ impl Json {
                 a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.stands_for(b))
             }
             (Value::Object(a), Value::Object(b)) => {
-                a.len() == b.len() && a.iter().all(|(key, a)| member(b, key).is_some_and(|b| a.stands_for(b)))
+                a.len() == b.len()
+                    && a.iter()
+                        .all(|(key, a)| member(b, key).is_some_and(|b| a.stands_for(b)))
             }
             _ => self.agrees(sent),
         }
@@ -165,9 +177,14 @@ impl Json {
             Value::Array(items) if !items.is_empty() => {
                 ('[', ']', items.iter().map(|item| (None, item)).collect())
             }
-            Value::Object(members) if !members.is_empty() => {
-                ('{', '}', members.iter().map(|(key, value)| (Some(key.as_str()), value)).collect())
-            }
+            Value::Object(members) if !members.is_empty() => (
+                '{',
+                '}',
+                members
+                    .iter()
+                    .map(|(key, value)| (Some(key.as_str()), value))
+                    .collect(),
+            ),
             _ => {
                 out.push_str(&self.to_string());
                 return;
@@ -232,7 +249,9 @@ impl Json {
     }
 
     pub(crate) fn object<'a>(members: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
-        let members = members.into_iter().map(|(key, value)| (key.to_owned(), value));
+        let members = members
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value));
         Value::Object(members.collect()).into()
     }
 
@@ -314,7 +333,12 @@ impl fmt::Display for Json {
             }
             Value::Object(members) => {
                 for (index, (key, value)) in members.iter().enumerate() {
-                    write!(f, "{}{}:{value}", if index == 0 { "{" } else { "," }, quote(key))?;
+                    write!(
+                        f,
+                        "{}{}:{value}",
+                        if index == 0 { "{" } else { "," },
+                        quote(key)
+                    )?;
                 }
                 f.write_str(if members.is_empty() { "{}" } else { "}" })
             }
@@ -324,7 +348,10 @@ impl fmt::Display for Json {
 
 /// Whether a text is shown line by line.
 fn is_block(text: &str) -> bool {
-    text.contains('\n') && text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t'))
+    text.contains('\n')
+        && text
+            .chars()
+            .all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t'))
 }
 
 pub(crate) fn quote(text: &str) -> String {
@@ -332,18 +359,35 @@ pub(crate) fn quote(text: &str) -> String {
 }
 
 fn member<'a>(members: &'a [(String, Json)], key: &str) -> Option<&'a Json> {
-    members.iter().find(|(name, _)| name == key).map(|(_, value)| value)
+    members
+        .iter()
+        .find(|(name, _)| name == key)
+        .map(|(_, value)| value)
 }
 
-fn compare(recorded: Option<&Json>, sent: Option<&Json>, pointer: &mut String, out: &mut Vec<String>) {
-    let only = |value: &Json, whose| format!("only in the {whose}: {}", diff::cut(&value.to_string()));
+fn compare(
+    recorded: Option<&Json>,
+    sent: Option<&Json>,
+    pointer: &mut String,
+    out: &mut Vec<String>,
+) {
+    let only =
+        |value: &Json, whose| format!("only in the {whose}: {}", diff::cut(&value.to_string()));
     match (recorded, sent) {
         (Some(recorded), Some(sent)) => recorded.differences(sent, pointer, out),
         (Some(value), None) => {
-            out.push(format!("{}: {}", place(pointer), only(&value.shown(pointer), "cassette")));
+            out.push(format!(
+                "{}: {}",
+                place(pointer),
+                only(&value.shown(pointer), "cassette")
+            ));
         }
         (None, Some(value)) => {
-            out.push(format!("{}: {}", place(pointer), only(&value.shown(pointer), "request")));
+            out.push(format!(
+                "{}: {}",
+                place(pointer),
+                only(&value.shown(pointer), "request")
+            ));
         }
         (None, None) => {}
     }
@@ -359,7 +403,11 @@ fn place(pointer: &str) -> &str {
 }
 
 /// Runs `inside` with the pointer of a member.
-pub(crate) fn nested<T>(pointer: &mut String, key: &str, inside: impl FnOnce(&mut String) -> T) -> T {
+pub(crate) fn nested<T>(
+    pointer: &mut String,
+    key: &str,
+    inside: impl FnOnce(&mut String) -> T,
+) -> T {
     let length = pointer.len();
     pointer.push('/');
     pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
@@ -375,7 +423,9 @@ fn same_number(a: &str, b: &str) -> bool {
 
 /// The sign, the digits without zeros around them, and the power of ten of the last one.
 fn normal(number: &str) -> Option<(bool, String, i64)> {
-    let (negative, number) = number.strip_prefix('-').map_or((false, number), |rest| (true, rest));
+    let (negative, number) = number
+        .strip_prefix('-')
+        .map_or((false, number), |rest| (true, rest));
     let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let digits = format!("{whole}{fraction}");
@@ -395,14 +445,24 @@ fn normal(number: &str) -> Option<(bool, String, i64)> {
 pub(crate) fn line_column(text: &str, at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    (before.matches('\n').count() + 1, before[start..].chars().count() + 1)
+    (
+        before.matches('\n').count() + 1,
+        before[start..].chars().count() + 1,
+    )
 }
 
 fn build(text: &str, raw: &str, pointer: &mut String, depth: usize) -> Result<Json, JsonError> {
     let at = offset(text, raw);
-    let fail = |pointer: &str, message: String| JsonError { at, pointer: pointer.to_owned(), message };
+    let fail = |pointer: &str, message: String| JsonError {
+        at,
+        pointer: pointer.to_owned(),
+        message,
+    };
     if depth > MAX_DEPTH {
-        return Err(fail(pointer, format!("it nests deeper than {MAX_DEPTH} levels")));
+        return Err(fail(
+            pointer,
+            format!("it nests deeper than {MAX_DEPTH} levels"),
+        ));
     }
     let value = match raw.as_bytes().first() {
         Some(b'{') => {
@@ -412,12 +472,17 @@ fn build(text: &str, raw: &str, pointer: &mut String, depth: usize) -> Result<Js
                 if !keys.insert(key.as_str()) {
                     let at = offset(text, value.get());
                     let message = format!("the key {} comes twice", quote(key));
-                    return Err(JsonError { at, ..fail(pointer, message) });
+                    return Err(JsonError {
+                        at,
+                        ..fail(pointer, message)
+                    });
                 }
             }
             let mut built = Vec::with_capacity(members.len());
             for (key, value) in members {
-                let value = nested(pointer, &key, |pointer| build(text, value.get(), pointer, depth + 1))?;
+                let value = nested(pointer, &key, |pointer| {
+                    build(text, value.get(), pointer, depth + 1)
+                })?;
                 built.push((key, value));
             }
             Value::Object(built)
@@ -443,21 +508,35 @@ fn build(text: &str, raw: &str, pointer: &mut String, depth: usize) -> Result<Js
 
 /// Where a part of the text begins.
 fn offset(text: &str, part: &str) -> usize {
-    (part.as_ptr() as usize).wrapping_sub(text.as_ptr() as usize).min(text.len())
+    (part.as_ptr() as usize)
+        .wrapping_sub(text.as_ptr() as usize)
+        .min(text.len())
 }
 
-fn read<'de, T: Deserialize<'de>>(text: &str, part: &'de str, pointer: &str) -> Result<T, JsonError> {
+fn read<'de, T: Deserialize<'de>>(
+    text: &str,
+    part: &'de str,
+    pointer: &str,
+) -> Result<T, JsonError> {
     serde_json::from_str(part).map_err(|error| {
         // Its line and column count from the part; the message ends with them.
-        let start =
-            part.split_inclusive('\n').take(error.line().saturating_sub(1)).map(str::len).sum::<usize>();
-        let mut at = (offset(text, part) + start + error.column().saturating_sub(1)).min(text.len());
+        let start = part
+            .split_inclusive('\n')
+            .take(error.line().saturating_sub(1))
+            .map(str::len)
+            .sum::<usize>();
+        let mut at =
+            (offset(text, part) + start + error.column().saturating_sub(1)).min(text.len());
         while !text.is_char_boundary(at) {
             at -= 1;
         }
         let message = error.to_string();
         let message = message.split(" at line ").next().unwrap_or_default();
-        JsonError { at, pointer: pointer.to_owned(), message: format!("no valid JSON: {message}") }
+        JsonError {
+            at,
+            pointer: pointer.to_owned(),
+            message: format!("no valid JSON: {message}"),
+        }
     })
 }
 
@@ -504,17 +583,29 @@ mod tests {
     #[test]
     fn documents_are_compared_by_meaning() {
         for (a, b) in [
-            (r#"{"a": 1, "b": [1.0, 10e-1, "x"]}"#, r#"{"b":[1,1,"\u0078"],"a":0.1E+1}"#),
+            (
+                r#"{"a": 1, "b": [1.0, 10e-1, "x"]}"#,
+                r#"{"b":[1,1,"\u0078"],"a":0.1E+1}"#,
+            ),
             ("-0", "0.00"),
             ("100", "1e2"),
-            ("123456789012345678901234567890", "123456789012345678901234567890.0"),
+            (
+                "123456789012345678901234567890",
+                "123456789012345678901234567890.0",
+            ),
             ("1e99999999999999999999", "1e99999999999999999999"),
         ] {
             assert_eq!(differences(a, b), Vec::<String>::new(), "{a} {b}");
         }
-        assert_eq!(differences("12345678901234567890", "12345678901234567891").len(), 1);
         assert_eq!(
-            differences(r#"{"a": {"b/c": [1, 2]}, "x": 1}"#, r#"{"a": {"b/c": [1]}, "y": null}"#),
+            differences("12345678901234567890", "12345678901234567891").len(),
+            1
+        );
+        assert_eq!(
+            differences(
+                r#"{"a": {"b/c": [1, 2]}, "x": 1}"#,
+                r#"{"a": {"b/c": [1]}, "y": null}"#
+            ),
             [
                 "/a/b~1c/1: only in the cassette: 2",
                 "/x: only in the cassette: 1",
@@ -529,10 +620,21 @@ mod tests {
 
     #[test]
     fn numbers_are_equal_when_their_values_are() {
-        for (a, b) in [("1.50", "15e-1"), ("1500", "15e2"), ("0.015", "1.5E-2"), ("-2", "-2.0")] {
+        for (a, b) in [
+            ("1.50", "15e-1"),
+            ("1500", "15e2"),
+            ("0.015", "1.5E-2"),
+            ("-2", "-2.0"),
+        ] {
             assert_eq!(differences(a, b), Vec::<String>::new(), "{a} {b}");
         }
-        for (a, b) in [("15", "1500"), ("1.5", "15"), ("2", "-2"), ("1e2", "1e3"), ("0.1", "0.01")] {
+        for (a, b) in [
+            ("15", "1500"),
+            ("1.5", "15"),
+            ("2", "-2"),
+            ("1e2", "1e3"),
+            ("0.1", "0.01"),
+        ] {
             assert_eq!(differences(a, b).len(), 1, "{a} {b}");
         }
     }
@@ -541,12 +643,20 @@ mod tests {
     fn words_are_told_apart_and_lines_are_compared_as_lines() {
         for word in ["true", "false", "null", "0", "\"\"", "[]", "{}"] {
             for other in ["true", "false", "null", "0", "\"\"", "[]", "{}"] {
-                assert_eq!(differences(word, other).is_empty(), word == other, "{word} {other}");
+                assert_eq!(
+                    differences(word, other).is_empty(),
+                    word == other,
+                    "{word} {other}"
+                );
             }
         }
         assert_eq!(differences(r#""a\nb""#, r#""a""#).len(), 1);
-        assert!(differences(r#""a\nb""#, r#""a""#)[0].starts_with("the whole document: other lines"));
-        assert!(differences(r#""a""#, r#""a\nb""#)[0].starts_with("the whole document: other lines"));
+        assert!(
+            differences(r#""a\nb""#, r#""a""#)[0].starts_with("the whole document: other lines")
+        );
+        assert!(
+            differences(r#""a""#, r#""a\nb""#)[0].starts_with("the whole document: other lines")
+        );
         assert_eq!(
             differences(r#""a""#, r#""b""#),
             [r#"the whole document: "a" in the cassette, "b" in the request"#]
@@ -557,9 +667,21 @@ mod tests {
     fn of_a_secret_no_value_is_shown() {
         let one = |a: &str, b: &str| differences(a, b).join("|");
         let differ = "/client_secret: the values differ, and are not shown";
-        assert_eq!(one(r#"{"client_secret": "a"}"#, r#"{"client_secret": "a"}"#), "");
-        assert_eq!(one(r#"{"client_secret": "a"}"#, r#"{"client_secret": "b"}"#), differ);
-        assert_eq!(one(r#"{"client_secret": "[client_secret]"}"#, r#"{"client_secret": [1]}"#), "");
+        assert_eq!(
+            one(r#"{"client_secret": "a"}"#, r#"{"client_secret": "a"}"#),
+            ""
+        );
+        assert_eq!(
+            one(r#"{"client_secret": "a"}"#, r#"{"client_secret": "b"}"#),
+            differ
+        );
+        assert_eq!(
+            one(
+                r#"{"client_secret": "[client_secret]"}"#,
+                r#"{"client_secret": [1]}"#
+            ),
+            ""
+        );
         assert_eq!(
             one("{}", r#"{"client_secret": "b"}"#),
             "/client_secret: only in the request, and not shown"
@@ -642,7 +764,15 @@ mod tests {
             .map(|text| Json::parse(text).unwrap().kind());
         assert_eq!(
             kinds,
-            ["null", "a boolean", "a boolean", "a number", "a string", "an array", "an object"]
+            [
+                "null",
+                "a boolean",
+                "a boolean",
+                "a number",
+                "a string",
+                "an array",
+                "an object"
+            ]
         );
     }
 
@@ -672,8 +802,14 @@ mod tests {
                     .map_err(|error| error.message)
             };
             assert!(deep(MAX_DEPTH).is_ok());
-            assert_eq!(deep(MAX_DEPTH + 1).unwrap_err(), "it nests deeper than 100 levels");
-            assert_eq!(deep(100_000).unwrap_err(), "it nests deeper than 100 levels");
+            assert_eq!(
+                deep(MAX_DEPTH + 1).unwrap_err(),
+                "it nests deeper than 100 levels"
+            );
+            assert_eq!(
+                deep(100_000).unwrap_err(),
+                "it nests deeper than 100 levels"
+            );
         }
         assert!(Json::parse(&"[".repeat(100_000)).is_err());
     }
@@ -711,8 +847,10 @@ mod tests {
                 prop::collection::vec(inner.clone(), 0..6)
                     .prop_map(|items| format!("[ {} ]", items.join(" ,\n"))),
                 prop::collection::vec((any::<String>(), inner), 0..6).prop_map(|members| {
-                    let members: Vec<_> =
-                        members.iter().map(|(key, value)| format!("{}:\t{value}", quote(key))).collect();
+                    let members: Vec<_> = members
+                        .iter()
+                        .map(|(key, value)| format!("{}:\t{value}", quote(key)))
+                        .collect();
                     format!("{{{}}}", members.join(","))
                 }),
             ]

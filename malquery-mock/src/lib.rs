@@ -188,6 +188,7 @@ pub use server::Server;
 #[cfg(feature = "service")]
 pub use service::Service;
 pub use session::{
-    Mode, OpenError, Session, SessionBody, SessionClock, SessionError, SessionGuard, SessionTransport,
+    Mode, OpenError, Session, SessionBody, SessionClock, SessionError, SessionGuard,
+    SessionTransport,
 };
 pub use transcript::{Transcript, TranscriptBody};

@@ -13,7 +13,9 @@ use crate::diff;
 use crate::digest;
 use crate::json::Json;
 use crate::pseudonym;
-use crate::redact::{bytes_name_secret, is_plain, link_gives_secret, names_secret, pair_gives_secret};
+use crate::redact::{
+    bytes_name_secret, is_plain, link_gives_secret, names_secret, pair_gives_secret,
+};
 use crate::secret::{is_placeholder, is_secret_field};
 
 pub(crate) type Pairs = Vec<(String, String)>;
@@ -69,7 +71,10 @@ impl Expected {
         let sent = seen.request.body();
         self.method == *seen.request.method()
             && below_base(&self.path) == below_base(seen.request.uri().path())
-            && self.scheme.as_ref().is_none_or(|scheme| *scheme == seen.scheme)
+            && self
+                .scheme
+                .as_ref()
+                .is_none_or(|scheme| *scheme == seen.scheme)
             && same_pairs(&self.query, &seen.query, false, |at| seen.hashed(at).into())
             && match &self.body {
                 Body::Empty => sent.is_empty(),
@@ -84,7 +89,10 @@ impl Expected {
 
     /// What each matcher says.
     pub(crate) fn verdicts(&self, seen: &Seen<'_>) -> Vec<(&'static str, Result<(), Refusal>)> {
-        MATCHERS.iter().map(|(name, _, matcher)| (*name, matcher(self, seen))).collect()
+        MATCHERS
+            .iter()
+            .map(|(name, _, matcher)| (*name, matcher(self, seen)))
+            .collect()
     }
 
     /// How close the request is: first what agrees, then how little differs.
@@ -105,7 +113,10 @@ impl Expected {
     }
 
     fn path(&self, seen: &Seen<'_>) -> Result<(), Refusal> {
-        let (recorded, sent) = (below_base(&self.path), below_base(seen.request.uri().path()));
+        let (recorded, sent) = (
+            below_base(&self.path),
+            below_base(seen.request.uri().path()),
+        );
         if recorded != sent && [recorded, sent].into_iter().any(link_gives_secret) {
             return Err(vec!["another one, which is not shown".into()]);
         }
@@ -117,7 +128,9 @@ impl Expected {
     }
 
     fn authorization(&self, seen: &Seen<'_>) -> Result<(), Refusal> {
-        let Some(expected) = &self.scheme else { return Ok(()) };
+        let Some(expected) = &self.scheme else {
+            return Ok(());
+        };
         let name = |scheme: &Option<String>| scheme.clone().unwrap_or_else(|| "none".into());
         equal(&name(expected), &name(&seen.scheme))
     }
@@ -126,34 +139,52 @@ impl Expected {
         let sent = seen.request.body();
         match &self.body {
             Body::Empty if sent.is_empty() => Ok(()),
-            Body::Empty => {
-                Err(vec![format!("none in the cassette, {} in the request", digest::describe(sent))])
-            }
+            Body::Empty => Err(vec![format!(
+                "none in the cassette, {} in the request",
+                digest::describe(sent)
+            )]),
             Body::Json(expected) => {
                 let Some(json) = seen.json() else {
-                    let sent = if sent.is_empty() { "none".into() } else { digest::describe(sent) };
+                    let sent = if sent.is_empty() {
+                        "none".into()
+                    } else {
+                        digest::describe(sent)
+                    };
                     return Err(vec![format!("JSON in the cassette, {sent} in the request")]);
                 };
                 let mut reasons = Vec::new();
                 expected.differences(json, &mut String::new(), &mut reasons);
-                if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+                if reasons.is_empty() {
+                    Ok(())
+                } else {
+                    Err(reasons)
+                }
             }
-            Body::Form(_) if !std::str::from_utf8(sent).is_ok_and(is_plain) => {
-                Err(vec![format!("a form in the cassette, {} in the request", digest::describe(sent))])
-            }
+            Body::Form(_) if !std::str::from_utf8(sent).is_ok_and(is_plain) => Err(vec![format!(
+                "a form in the cassette, {} in the request",
+                digest::describe(sent)
+            )]),
             Body::Form(expected) => {
                 let sent: Pairs = form_urlencoded::parse(sent).into_owned().collect();
                 pairs(expected, &sent, true)
             }
             Body::Bytes(expected) if **expected == **sent => Ok(()),
-            Body::Bytes(expected) if sent.is_empty() => {
-                Err(vec![format!("{} in the cassette, none in the request", digest::describe(expected))])
-            }
+            Body::Bytes(expected) if sent.is_empty() => Err(vec![format!(
+                "{} in the cassette, none in the request",
+                digest::describe(expected)
+            )]),
             Body::Bytes(expected) => {
-                let text = |bytes| std::str::from_utf8(bytes).ok().filter(|text| !may_hold_secret(text));
+                let text = |bytes| {
+                    std::str::from_utf8(bytes)
+                        .ok()
+                        .filter(|text| !may_hold_secret(text))
+                };
                 Err(vec![match (text(expected), text(sent)) {
                     (Some(expected), Some(sent)) => {
-                        format!("other lines (- cassette, + request)\n{}", diff::lines(expected, sent))
+                        format!(
+                            "other lines (- cassette, + request)\n{}",
+                            diff::lines(expected, sent)
+                        )
                     }
                     _ => format!(
                         "{} in the cassette, {} in the request",
@@ -171,8 +202,13 @@ impl<'a> Seen<'a> {
         let query = request.uri().query().unwrap_or_default();
         Self {
             request,
-            query: form_urlencoded::parse(query.as_bytes()).into_owned().collect(),
-            scheme: request.headers().get(AUTHORIZATION).map(|value| scheme(value.as_bytes())),
+            query: form_urlencoded::parse(query.as_bytes())
+                .into_owned()
+                .collect(),
+            scheme: request
+                .headers()
+                .get(AUTHORIZATION)
+                .map(|value| scheme(value.as_bytes())),
             hashed: OnceCell::new(),
             json: OnceCell::new(),
         }
@@ -180,7 +216,9 @@ impl<'a> Seen<'a> {
 
     /// What stands in a cassette for the ids in a pair of the query.
     fn hashed(&self, at: usize) -> &str {
-        &self.hashed.get_or_init(|| self.query.iter().map(|(_, value)| hashed(value)).collect())[at]
+        &self
+            .hashed
+            .get_or_init(|| self.query.iter().map(|(_, value)| hashed(value)).collect())[at]
     }
 
     fn json(&self) -> Option<&Json> {
@@ -190,7 +228,8 @@ impl<'a> Seen<'a> {
 
     /// Whether it asks for a token.
     pub(crate) fn is_token_request(&self) -> bool {
-        self.request.method() == Method::POST && below_base(self.request.uri().path()) == "/oauth2/token"
+        self.request.method() == Method::POST
+            && below_base(self.request.uri().path()) == "/oauth2/token"
     }
 
     pub(crate) fn line(&self) -> String {
@@ -199,7 +238,8 @@ impl<'a> Seen<'a> {
         if link_gives_secret(uri.path()) {
             return format!("{} [a path that is not shown]", self.request.method());
         }
-        let hidden = |name: &str, value: &str| is_secret_field(name) || pair_gives_secret(name, value);
+        let hidden =
+            |name: &str, value: &str| is_secret_field(name) || pair_gives_secret(name, value);
         if !self.query.iter().any(|(name, value)| hidden(name, value)) {
             return format!("{} {path}", self.request.method());
         }
@@ -208,7 +248,12 @@ impl<'a> Seen<'a> {
             false => format!("{}={value}", shown_name(name)),
         };
         let query: Vec<_> = self.query.iter().map(shown).collect();
-        format!("{} {}?{}", self.request.method(), uri.path(), query.join("&"))
+        format!(
+            "{} {}?{}",
+            self.request.method(),
+            uri.path(),
+            query.join("&")
+        )
     }
 }
 
@@ -221,15 +266,28 @@ pub(crate) fn below_base(path: &str) -> &str {
         .map_or(path, |at| &path[at..])
 }
 
-const SCHEMES: [&str; 7] = ["Basic", "Bearer", "Digest", "Negotiate", "NTLM", "OAuth", "Token"];
+const SCHEMES: [&str; 7] = [
+    "Basic",
+    "Bearer",
+    "Digest",
+    "Negotiate",
+    "NTLM",
+    "OAuth",
+    "Token",
+];
 /// What stands for every other scheme.
 pub(crate) const OTHER_SCHEME: &str = "other";
 
 /// The scheme of an `Authorization` header, such as `Bearer`. The rest of the value is a secret, and so may be the
 /// first word when it is no scheme that is known.
 pub(crate) fn scheme(value: &[u8]) -> String {
-    let word = value.split(u8::is_ascii_whitespace).next().unwrap_or_default();
-    let known = SCHEMES.iter().find(|scheme| scheme.as_bytes().eq_ignore_ascii_case(word));
+    let word = value
+        .split(u8::is_ascii_whitespace)
+        .next()
+        .unwrap_or_default();
+    let known = SCHEMES
+        .iter()
+        .find(|scheme| scheme.as_bytes().eq_ignore_ascii_case(word));
     known.map_or(OTHER_SCHEME, |scheme| scheme).to_owned()
 }
 
@@ -237,13 +295,23 @@ fn equal<T: PartialEq + ToString>(recorded: &T, sent: &T) -> Result<(), Refusal>
     if recorded == sent {
         return Ok(());
     }
-    Err(vec![format!("{} in the cassette, {} in the request", recorded.to_string(), sent.to_string())])
+    Err(vec![format!(
+        "{} in the cassette, {} in the request",
+        recorded.to_string(),
+        sent.to_string()
+    )])
 }
 
 /// What stands in a cassette for the ids of jobs that the program brought along.
 fn hashed(ids: &str) -> String {
     ids.split(',')
-        .map(|id| if pseudonym::is_id(id) { pseudonym::hashed(id) } else { id.to_owned() })
+        .map(|id| {
+            if pseudonym::is_id(id) {
+                pseudonym::hashed(id)
+            } else {
+                id.to_owned()
+            }
+        })
         .collect::<Vec<_>>()
         .join(",")
 }
@@ -275,29 +343,48 @@ fn same_pairs<'a>(
         order
     };
     recorded.len() == sent.len()
-        && by_name(recorded).into_iter().zip(by_name(sent)).all(|(a, b)| {
-            let ((name, recorded), (other, sent)) = (&recorded[a], &sent[b]);
-            name == other && same_value(name, recorded, sent, placeholders, || hashed(b))
-        })
+        && by_name(recorded)
+            .into_iter()
+            .zip(by_name(sent))
+            .all(|(a, b)| {
+                let ((name, recorded), (other, sent)) = (&recorded[a], &sent[b]);
+                name == other && same_value(name, recorded, sent, placeholders, || hashed(b))
+            })
 }
 
 /// Whether a body that is no JSON and no form may have a secret in it.
 fn may_hold_secret(text: &str) -> bool {
-    if is_plain(text) { names_secret(text) } else { bytes_name_secret(text.as_bytes()) }
+    if is_plain(text) {
+        names_secret(text)
+    } else {
+        bytes_name_secret(text.as_bytes())
+    }
 }
 
 /// The name of a pair as it may be shown: all of what is no form stands in one.
 fn shown_name(name: &str) -> &str {
-    if names_secret(name) { "[redacted]" } else { name }
+    if names_secret(name) {
+        "[redacted]"
+    } else {
+        name
+    }
 }
 
 /// Compares pairs, whatever the order of different names.
 fn pairs(recorded: &Pairs, sent: &Pairs, placeholders: bool) -> Result<(), Refusal> {
-    let names: BTreeSet<&str> = recorded.iter().chain(sent).map(|(name, _)| name.as_str()).collect();
+    let names: BTreeSet<&str> = recorded
+        .iter()
+        .chain(sent)
+        .map(|(name, _)| name.as_str())
+        .collect();
     let mut reasons = Vec::new();
     for name in names {
         let of = |pairs: &'_ Pairs| -> Vec<String> {
-            pairs.iter().filter(|(key, _)| key == name).map(|(_, value)| value.clone()).collect()
+            pairs
+                .iter()
+                .filter(|(key, _)| key == name)
+                .map(|(_, value)| value.clone())
+                .collect()
         };
         let (recorded, sent) = (of(recorded), of(sent));
         let same = recorded.len() == sent.len()
@@ -306,12 +393,17 @@ fn pairs(recorded: &Pairs, sent: &Pairs, placeholders: bool) -> Result<(), Refus
                 .zip(&sent)
                 .all(|(a, b)| same_value(name, a, b, placeholders, || hashed(b).into()));
         if !same && recorded.len() == sent.len() && is_secret_field(name) {
-            reasons.push(format!("{}: the values differ, and are not shown", shown_name(name)));
+            reasons.push(format!(
+                "{}: the values differ, and are not shown",
+                shown_name(name)
+            ));
         } else if !same {
             let show = |values: &[String]| -> Cow<'static, str> {
                 if values.is_empty() {
                     "nothing".into()
-                } else if is_secret_field(name) || values.iter().any(|value| pair_gives_secret(name, value)) {
+                } else if is_secret_field(name)
+                    || values.iter().any(|value| pair_gives_secret(name, value))
+                {
                     "[redacted]".into()
                 } else {
                     diff::cut(&values.join(", ")).into()
@@ -325,7 +417,11 @@ fn pairs(recorded: &Pairs, sent: &Pairs, placeholders: bool) -> Result<(), Refus
             ));
         }
     }
-    if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+    if reasons.is_empty() {
+        Ok(())
+    } else {
+        Err(reasons)
+    }
 }
 
 #[cfg(test)]
@@ -337,7 +433,10 @@ mod tests {
     fn any_pairs() -> impl Strategy<Value = Pairs> {
         let name = prop::sample::select(vec!["a", "ids", "token"]);
         let value = prop::sample::select(vec!["", "x", "[token]", "x,12345678", "12345678"]);
-        prop::collection::vec((name.prop_map(String::from), value.prop_map(String::from)), 0..4)
+        prop::collection::vec(
+            (name.prop_map(String::from), value.prop_map(String::from)),
+            0..4,
+        )
     }
 
     proptest! {
@@ -364,7 +463,11 @@ mod tests {
 
     #[test]
     fn a_prefix_of_the_base_url_does_not_count() {
-        for path in ["/malquery/a/v1", "/falcon/malquery/a/v1", "/malquery/malquery/a/v1"] {
+        for path in [
+            "/malquery/a/v1",
+            "/falcon/malquery/a/v1",
+            "/malquery/malquery/a/v1",
+        ] {
             assert_eq!(below_base(path), "/malquery/a/v1");
         }
         assert_eq!(below_base("/x/oauth2/token"), "/oauth2/token");
@@ -375,7 +478,14 @@ mod tests {
     fn schemes_and_placeholders() {
         assert_eq!(scheme(b"bearer abc"), "Bearer");
         assert_eq!(scheme(b"basic\tabc"), "Basic");
-        for value in ["\u{fc} x", "", "a-bare-key", "a-key rest", "Bearerabc", "other [credentials]"] {
+        for value in [
+            "\u{fc} x",
+            "",
+            "a-bare-key",
+            "a-key rest",
+            "Bearerabc",
+            "other [credentials]",
+        ] {
             assert_eq!(scheme(value.as_bytes()), "other", "{value}");
         }
         assert!(is_placeholder("[client_secret]"));

@@ -41,12 +41,30 @@ impl Cassette {
     /// When no interaction has this id. The message names those there are.
     #[track_caller]
     pub fn on(&self, id: &str) -> Overlay {
-        if !self.interactions.iter().any(|interaction| &*interaction.id == id) {
-            let known: BTreeSet<_> = self.interactions.iter().map(|interaction| &*interaction.id).collect();
+        if !self
+            .interactions
+            .iter()
+            .any(|interaction| &*interaction.id == id)
+        {
+            let known: BTreeSet<_> = self
+                .interactions
+                .iter()
+                .map(|interaction| &*interaction.id)
+                .collect();
             let known: Vec<_> = known.into_iter().collect();
-            panic!("{} has no interaction {}; there are {}", self.name, json::quote(id), known.join(", "));
+            panic!(
+                "{} has no interaction {}; there are {}",
+                self.name,
+                json::quote(id),
+                known.join(", ")
+            );
         }
-        Overlay { cassette: self.clone(), id: id.into(), nth: None, extra: false }
+        Overlay {
+            cassette: self.clone(),
+            id: id.into(),
+            nth: None,
+            extra: false,
+        }
     }
 }
 
@@ -79,11 +97,19 @@ impl Overlay {
     /// When there is no nth request.
     #[track_caller]
     pub fn reply(self, reply: Reply) -> Cassette {
-        let Self { mut cassette, id, nth, extra } = self;
+        let Self {
+            mut cassette,
+            id,
+            nth,
+            extra,
+        } = self;
         let mut out: Vec<Interaction> = Vec::new();
         let mut seen = 0_u32;
         let mut found = false;
-        let last = cassette.interactions.iter().rposition(|interaction| *interaction.id == *id);
+        let last = cassette
+            .interactions
+            .iter()
+            .rposition(|interaction| *interaction.id == *id);
         for (index, interaction) in cassette.interactions.iter().enumerate() {
             let first = seen;
             // The last one may answer requests without end.
@@ -102,7 +128,10 @@ impl Overlay {
                 None if extra => (0, 1),
                 None => (0, interaction.times),
             };
-            let after = interaction.times.saturating_sub(before).saturating_sub(if extra { 0 } else { over });
+            let after = interaction
+                .times
+                .saturating_sub(before)
+                .saturating_sub(if extra { 0 } else { over });
             let over_all = nth.is_none() && !extra;
             let laid = Interaction {
                 label: format!("what is laid over {}", interaction.label),
@@ -118,7 +147,11 @@ impl Overlay {
             out.extend(
                 rest.into_iter()
                     .filter(|(times, _, repeat_last)| *times > 0 || *repeat_last)
-                    .map(|(times, part, repeat_last)| Interaction { times, repeat_last, ..part.clone() }),
+                    .map(|(times, part, repeat_last)| Interaction {
+                        times,
+                        repeat_last,
+                        ..part.clone()
+                    }),
             );
         }
         if let (false, Some(nth)) = (found, nth) {

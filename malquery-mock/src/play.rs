@@ -33,7 +33,9 @@ pub(crate) struct Interaction {
 
 impl Interaction {
     pub(crate) fn matches(&self, seen: &Seen<'_>) -> bool {
-        self.expected.as_ref().is_none_or(|expected| expected.matches(seen))
+        self.expected
+            .as_ref()
+            .is_none_or(|expected| expected.matches(seen))
     }
 
     fn played(&self, played: u32) -> String {
@@ -81,14 +83,23 @@ impl Cassette {
     #[must_use = "the guard checks at its end that all was played"]
     pub fn play(&self) -> (Mock, MockGuard) {
         let mock = self.transport();
-        (mock.clone(), MockGuard { mock, finished: false })
+        (
+            mock.clone(),
+            MockGuard {
+                mock,
+                finished: false,
+            },
+        )
     }
 
     /// Plays it from the beginning, for a program: without a guard, so nothing panics. A request that no
     /// interaction answers is an error all the same, and [`Mock::check`] tells at the end whether all was played.
     #[track_caller]
     pub fn transport(&self) -> Mock {
-        let state = State { played: vec![0; self.interactions.len()], ..State::default() };
+        let state = State {
+            played: vec![0; self.interactions.len()],
+            ..State::default()
+        };
         Mock(Arc::new(Shared {
             cassette: self.clone(),
             made_at: Location::caller(),
@@ -103,11 +114,17 @@ impl Mock {
     /// # Errors
     /// Says what is missing, and repeats what had no match.
     pub fn check(&self) -> Result<(), Unfinished> {
-        let Shared { cassette, made_at, .. } = &*self.0;
+        let Shared {
+            cassette, made_at, ..
+        } = &*self.0;
         let state = self.state();
         let mut text = String::new();
         for (message, count) in &state.unmatched {
-            let times = if *count == 1 { String::new() } else { format!("\n(asked {count} times)") };
+            let times = if *count == 1 {
+                String::new()
+            } else {
+                format!("\n(asked {count} times)")
+            };
             let _ = write!(text, "\n\n{message}{times}");
         }
         let unplayed: Vec<String> = cassette
@@ -121,8 +138,12 @@ impl Mock {
             .collect();
         if !unplayed.is_empty() {
             let of = cassette.interactions.len();
-            let _ =
-                write!(text, "\n\n{} of {of} not played to the end:{}", unplayed.len(), unplayed.concat());
+            let _ = write!(
+                text,
+                "\n\n{} of {of} not played to the end:{}",
+                unplayed.len(),
+                unplayed.concat()
+            );
         }
         if text.is_empty() {
             return Ok(());
@@ -175,7 +196,11 @@ impl Mock {
                 return Ok(interaction.answer.clone());
             }
         }
-        match cassette.interactions.iter().rfind(|interaction| interaction.matches(seen)) {
+        match cassette
+            .interactions
+            .iter()
+            .rfind(|interaction| interaction.matches(seen))
+        {
             Some(interaction) if interaction.repeat_last || interaction.any_number => {
                 Ok(interaction.answer.clone())
             }
@@ -191,7 +216,11 @@ impl Mock {
         };
         let mut state = self.state();
         let message: Arc<str> = self.explain(&seen, last, &state.played).into();
-        match state.unmatched.iter_mut().find(|(known, _)| *known == message) {
+        match state
+            .unmatched
+            .iter_mut()
+            .find(|(known, _)| *known == message)
+        {
             Some((_, count)) => *count += 1,
             None => state.unmatched.push((message.clone(), 1)),
         }
@@ -200,7 +229,9 @@ impl Mock {
 
     /// Why no interaction answers a request.
     fn explain(&self, seen: &Seen<'_>, used_up: Option<&Interaction>, played: &[u32]) -> String {
-        let Cassette { name, interactions, .. } = &self.0.cassette;
+        let Cassette {
+            name, interactions, ..
+        } = &self.0.cassette;
         let mut text = format!("nothing in {name} answers the request\n  {}\n", seen.line());
         if let Some(interaction) = used_up {
             let _ = match interaction.expected {
@@ -249,7 +280,11 @@ impl Mock {
                                 let _ = writeln!(text, "    {}", reason.replace('\n', "\n      "));
                             }
                             if reasons.len() > MAX_REASONS {
-                                let _ = writeln!(text, "    … and {} more", reasons.len() - MAX_REASONS);
+                                let _ = writeln!(
+                                    text,
+                                    "    … and {} more",
+                                    reasons.len() - MAX_REASONS
+                                );
                             }
                         }
                     }
@@ -277,7 +312,10 @@ impl Transport for Mock {
     type Body = MockBody;
     type Error = MockError;
 
-    fn execute(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<MockBody>, MockError> {
+    fn execute(
+        &self,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<http::Response<MockBody>, MockError> {
         self.answer(&request)?.send(request.uri())
     }
 }
@@ -286,7 +324,12 @@ impl Answer {
     fn send(self, uri: &Uri) -> Result<http::Response<MockBody>, MockError> {
         match self {
             Self::Fault(fault) => Err(MockError::fault(fault, uri)),
-            Self::Response { status, headers, body, truncate_after } => {
+            Self::Response {
+                status,
+                headers,
+                body,
+                truncate_after,
+            } => {
                 let mut response = http::Response::new(MockBody::new(body, truncate_after));
                 *response.status_mut() = status;
                 *response.headers_mut() = headers;
@@ -299,8 +342,16 @@ impl Answer {
 fn token() -> Answer {
     let body = br#"{"access_token":"mock-access-token","expires_in":1799,"token_type":"bearer"}"#;
     let mut headers = HeaderMap::new();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Answer::Response { status: StatusCode::CREATED, headers, body: Arc::from(*body), truncate_after: None }
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/json"),
+    );
+    Answer::Response {
+        status: StatusCode::CREATED,
+        headers,
+        body: Arc::from(*body),
+        truncate_after: None,
+    }
 }
 
 /// Fails the test when a cassette was not played as it is. It is made by [`Cassette::play`].
@@ -330,7 +381,9 @@ impl Drop for MockGuard {
         if self.finished {
             return;
         }
-        let Err(error) = self.mock.check() else { return };
+        let Err(error) = self.mock.check() else {
+            return;
+        };
         if thread::panicking() {
             // What had no match is probably why; what was not played is not.
             self.mock.tell_unmatched();
@@ -365,7 +418,11 @@ pub enum MockError {
 impl MockError {
     fn fault(fault: Fault, uri: &Uri) -> Self {
         let host = uri.host().unwrap_or_default().into();
-        Self::Fault { fault, host, source: Arc::new(fault.source()) }
+        Self::Fault {
+            fault,
+            host,
+            source: Arc::new(fault.source()),
+        }
     }
 }
 
@@ -441,7 +498,12 @@ const LAST_PIECE: usize = 12 * 1024;
 
 impl MockBody {
     fn new(bytes: Arc<[u8]>, truncate_after: Option<usize>) -> Self {
-        Self { bytes, at: 0, piece: FIRST_PIECE, truncate_after }
+        Self {
+            bytes,
+            at: 0,
+            piece: FIRST_PIECE,
+            truncate_after,
+        }
     }
 }
 
@@ -450,8 +512,14 @@ impl Read for MockBody {
         if buffer.is_empty() {
             return Ok(0);
         }
-        let end = self.truncate_after.unwrap_or(self.bytes.len()).min(self.bytes.len());
-        let count = buffer.len().min(self.piece).min(end.saturating_sub(self.at));
+        let end = self
+            .truncate_after
+            .unwrap_or(self.bytes.len())
+            .min(self.bytes.len());
+        let count = buffer
+            .len()
+            .min(self.piece)
+            .min(end.saturating_sub(self.at));
         if count == 0 {
             return match self.truncate_after {
                 None => Ok(0),
@@ -468,6 +536,11 @@ impl Read for MockBody {
 
 impl fmt::Debug for MockBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MockBody({} of {} bytes read)", self.at, self.bytes.len())
+        write!(
+            f,
+            "MockBody({} of {} bytes read)",
+            self.at,
+            self.bytes.len()
+        )
     }
 }

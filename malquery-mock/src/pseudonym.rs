@@ -40,15 +40,24 @@ pub(crate) fn numbered(value: &str, number: u64) -> String {
 
 /// Whether it is what [`numbered`] gives.
 pub(crate) fn is_numbered(value: &str) -> bool {
-    let last = value.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+    let last = value
+        .rsplit(|c: char| !c.is_ascii_digit())
+        .next()
+        .unwrap_or_default();
     // A real one may be all digits, and has no zeros before them.
-    let zero = value.trim_start_matches(|c: char| !c.is_alphanumeric()).starts_with('0');
-    zero && last.parse().is_ok_and(|number| number < MAX_NUMBER && numbered(value, number) == value)
+    let zero = value
+        .trim_start_matches(|c: char| !c.is_alphanumeric())
+        .starts_with('0');
+    zero && last
+        .parse()
+        .is_ok_and(|number| number < MAX_NUMBER && numbered(value, number) == value)
 }
 
 /// The shape of the id, with letters and digits that depend on all of it.
 pub(crate) fn hashed(value: &str) -> String {
-    let hex = value.chars().all(|c| !c.is_alphanumeric() || matches!(c, '0'..='9' | 'a'..='f'));
+    let hex = value
+        .chars()
+        .all(|c| !c.is_alphanumeric() || matches!(c, '0'..='9' | 'a'..='f'));
     let mut hash = Sha256::digest(value.as_bytes());
     let mut next = 0;
     let mut byte = || {
@@ -61,7 +70,9 @@ pub(crate) fn hashed(value: &str) -> String {
     };
     let letter = |first: u8, count: u8, byte: u8| char::from(first + byte % count);
     let replace = |c: char| match c {
-        c if hex && c.is_alphanumeric() => char::from_digit(u32::from(byte() % 16), 16).unwrap_or('0'),
+        c if hex && c.is_alphanumeric() => {
+            char::from_digit(u32::from(byte() % 16), 16).unwrap_or('0')
+        }
         c if c.is_ascii_digit() => letter(b'0', 10, byte()),
         c if c.is_ascii_uppercase() => letter(b'A', 26, byte()),
         c if c.is_alphanumeric() => letter(b'a', 26, byte()),
@@ -91,7 +102,10 @@ mod tests {
         assert_eq!(numbered("A1b2_C3d4e5", 7), "0000_000007");
         assert_eq!(hashed("Job-7"), hashed("Job-7"));
         assert!(is_numbered(&numbered(id, 12)) && !is_numbered(id) && !is_numbered(""));
-        assert_eq!([numbered("a", 9), numbered("a", 10), numbered("a-b", 123)], ["9", "10", "12-3"]);
+        assert_eq!(
+            [numbered("a", 9), numbered("a", 10), numbered("a-b", 123)],
+            ["9", "10", "12-3"]
+        );
         assert!(is_uuid(&hashed(id)) && hashed(id) != id);
     }
 
@@ -99,9 +113,15 @@ mod tests {
     fn a_hash_is_the_same_in_every_version() {
         // Cassettes hold them: to change one is to break what was recorded.
         for (id, hash) in [
-            ("3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab", "54f90961-2c40-b8b0-3669-398943517b12"),
+            (
+                "3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab",
+                "54f90961-2c40-b8b0-3669-398943517b12",
+            ),
             ("Job_2026-ABCxyz-0189", "Zhj_2688-DVOnhe-6668"),
-            ("0123456789012345678901234567890123456789", "b2c4de98197fc7811974468b2b5e189030e8ac4d"),
+            (
+                "0123456789012345678901234567890123456789",
+                "b2c4de98197fc7811974468b2b5e189030e8ac4d",
+            ),
         ] {
             assert_eq!(hashed(id), hash, "{id}");
         }

@@ -70,11 +70,23 @@ impl Log {
     /// Notes a request that was answered without being sent, for the secrets in it.
     pub(crate) fn see(&self, request: http::Request<Vec<u8>>) {
         let (parts, body) = request.into_parts();
-        let http::request::Parts { method, uri, headers, .. } = parts;
+        let http::request::Parts {
+            method,
+            uri,
+            headers,
+            ..
+        } = parts;
         let state = &mut *self.lock();
         if !state.ended {
             let outcome = Outcome::Pending;
-            state.exchanges.push(Exchange { method, uri, headers, body, outcome, written: false });
+            state.exchanges.push(Exchange {
+                method,
+                uri,
+                headers,
+                body,
+                outcome,
+                written: false,
+            });
         }
     }
 
@@ -107,29 +119,53 @@ impl Log {
                 status: response.status(),
                 headers: response.headers().clone(),
                 body: Vec::new(),
-                end: if declared(response.headers()) == Some(0) { End::Whole } else { End::Open },
+                end: if declared(response.headers()) == Some(0) {
+                    End::Whole
+                } else {
+                    End::Open
+                },
                 at: now(),
             },
-            Err(error) => Outcome::Failed { fault: fault_of(error), message: error.to_string() },
+            Err(error) => Outcome::Failed {
+                fault: fault_of(error),
+                message: error.to_string(),
+            },
         };
         // The recording may have ended meanwhile.
         if let Some(exchange) = self.lock().exchanges.get_mut(index) {
             exchange.outcome = outcome;
         }
-        Some(result.map(|response| response.map(|inner| Recorded { inner, log: self.clone(), index })))
+        Some(result.map(|response| {
+            response.map(|inner| Recorded {
+                inner,
+                log: self.clone(),
+                index,
+            })
+        }))
     }
 
     /// Whether a request is for a job that a reply in it began.
     pub(crate) fn began(&self, uri: &Uri) -> bool {
-        let ids: Vec<_> = redact::job_ids(uri).map(|id| redact::plain_id(&id)).collect();
+        let ids: Vec<_> = redact::job_ids(uri)
+            .map(|id| redact::plain_id(&id))
+            .collect();
         let state = self.lock();
         // All that begins a job is sent so.
-        let mut submitted = state.exchanges.iter().filter(|exchange| exchange.method == Method::POST);
+        let mut submitted = state
+            .exchanges
+            .iter()
+            .filter(|exchange| exchange.method == Method::POST);
         !ids.is_empty()
             && submitted.any(|exchange| {
-                let Outcome::Reply { body, .. } = &exchange.outcome else { return false };
-                let reply = std::str::from_utf8(body).ok().and_then(|text| Json::parse(text).ok());
-                let id = reply.as_ref().and_then(|reply| reply.get("meta")?.get("reqid")?.as_str());
+                let Outcome::Reply { body, .. } = &exchange.outcome else {
+                    return false;
+                };
+                let reply = std::str::from_utf8(body)
+                    .ok()
+                    .and_then(|text| Json::parse(text).ok());
+                let id = reply
+                    .as_ref()
+                    .and_then(|reply| reply.get("meta")?.get("reqid")?.as_str());
                 id.is_some_and(|id| {
                     let mut parts = [id].into_iter().chain(id.split(','));
                     parts.any(|part| ids.contains(&redact::plain_id(part)))
@@ -145,9 +181,21 @@ impl Log {
 impl Redaction {
     /// Notes what is in an exchange whose bodies are not needed.
     pub(crate) fn see_exchange(&mut self, exchange: &Exchange) {
-        let Exchange { uri, headers, body, .. } = exchange;
-        self.see_request(uri, headers, &Content::read(headers, body, Side::Request, false));
-        if let Outcome::Reply { status, headers, body, .. } = &exchange.outcome {
+        let Exchange {
+            uri, headers, body, ..
+        } = exchange;
+        self.see_request(
+            uri,
+            headers,
+            &Content::read(headers, body, Side::Request, false),
+        );
+        if let Outcome::Reply {
+            status,
+            headers,
+            body,
+            ..
+        } = &exchange.outcome
+        {
             let side = Side::of_reply(uri.path(), *status);
             self.see_reply(side, headers, &Content::read(headers, body, side, false));
         }
@@ -165,8 +213,14 @@ impl<B: Read> Read for Recorded<B> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let result = self.inner.read(buffer);
         let mut log = self.log.lock();
-        let outcome = log.exchanges.get_mut(self.index).map(|exchange| &mut exchange.outcome);
-        if let Some(Outcome::Reply { headers, body, end, .. }) = outcome {
+        let outcome = log
+            .exchanges
+            .get_mut(self.index)
+            .map(|exchange| &mut exchange.outcome);
+        if let Some(Outcome::Reply {
+            headers, body, end, ..
+        }) = outcome
+        {
             match &result {
                 // What broke is not whole because nothing more comes.
                 Ok(0) if matches!(end, End::Broken(_)) => {}
@@ -187,12 +241,19 @@ impl<B: Read> Read for Recorded<B> {
 }
 
 fn declared(headers: &HeaderMap) -> Option<usize> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    headers
+        .get(header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
 }
 
 /// Milliseconds since the Unix epoch.
 fn now() -> u64 {
-    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
@@ -217,7 +278,9 @@ fn fault_of<E: TransportError>(error: &E) -> Option<Fault> {
             Some(Fault::ConnectRefused)
         }
         SendFailure::NotSent if says(&["tls", "certificate", "handshake"]) => Some(Fault::Tls),
-        SendFailure::NotSent if says(&["lookup", "looking up", "resolve", "dns", "was not found"]) => {
+        SendFailure::NotSent
+            if says(&["lookup", "looking up", "resolve", "dns", "was not found"]) =>
+        {
             Some(Fault::Dns)
         }
         SendFailure::NotSent => Some(Fault::ConnectRefused),
@@ -277,21 +340,50 @@ mod tests {
             BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, Other, TimedOut,
         };
         for (failure, said, kind, fault) in [
-            (NotSent, "no connection", ConnectionRefused, Some(Fault::ConnectRefused)),
-            (NotSent, "TLS failed", ConnectionRefused, Some(Fault::ConnectRefused)),
-            (NotSent, "the certificate is not one", Other, Some(Fault::Tls)),
+            (
+                NotSent,
+                "no connection",
+                ConnectionRefused,
+                Some(Fault::ConnectRefused),
+            ),
+            (
+                NotSent,
+                "TLS failed",
+                ConnectionRefused,
+                Some(Fault::ConnectRefused),
+            ),
+            (
+                NotSent,
+                "the certificate is not one",
+                Other,
+                Some(Fault::Tls),
+            ),
             (NotSent, "looking up the host", Other, Some(Fault::Dns)),
             (NotSent, "no connection", Other, Some(Fault::ConnectRefused)),
             (Unknown, "no reply", TimedOut, Some(Fault::Timeout)),
-            (Unknown, "it timed out", ConnectionReset, Some(Fault::Timeout)),
+            (
+                Unknown,
+                "it timed out",
+                ConnectionReset,
+                Some(Fault::Timeout),
+            ),
             (Unknown, "no reply", ConnectionReset, Some(Fault::Reset)),
             (Unknown, "no reply", ConnectionAborted, Some(Fault::Reset)),
             (Unknown, "no reply", BrokenPipe, Some(Fault::Reset)),
             // Whatever it says, it may have been sent.
-            (Unknown, "the certificate is not one", ConnectionRefused, Some(Fault::Eof)),
+            (
+                Unknown,
+                "the certificate is not one",
+                ConnectionRefused,
+                Some(Fault::Eof),
+            ),
             (CannotSend, "the certificate is not one", TimedOut, None),
         ] {
-            let error = Failed { failure, said, source: io::Error::new(kind, "no more to say") };
+            let error = Failed {
+                failure,
+                said,
+                source: io::Error::new(kind, "no more to say"),
+            };
             assert_eq!(fault_of(&error), fault, "{failure:?} {said} {kind:?}");
         }
     }

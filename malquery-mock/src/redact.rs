@@ -78,7 +78,15 @@ const HARMLESS: [&str; 13] = [
 /// Shorter values of fields that are not known are replaced where they stand, and, if they may be words, nowhere else.
 const MIN_UNKNOWN: usize = 16;
 /// Words that stand for nothing secret, whatever their name: flags, and the password of every archive of samples.
-const WORDS: [&str; 7] = ["true", "false", "null", "none", "deleted", "infected", "undefined"];
+const WORDS: [&str; 7] = [
+    "true",
+    "false",
+    "null",
+    "none",
+    "deleted",
+    "infected",
+    "undefined",
+];
 
 /// Fewer characters of a part of a JWT are a word.
 const MIN_JWT: usize = 8;
@@ -101,7 +109,11 @@ impl Side {
     /// The side of the reply to a request for this path.
     pub(crate) fn of_reply(path: &str, status: StatusCode) -> Self {
         let is_token = status.is_success() && matching::below_base(path) == "/oauth2/token";
-        if is_token { Self::TokenReply } else { Self::Reply }
+        if is_token {
+            Self::TokenReply
+        } else {
+            Self::Reply
+        }
     }
 
     /// What a field of this name is called where it stood, if it is a secret.
@@ -117,7 +129,11 @@ impl Side {
 
     /// The side of what is within a field.
     fn within(self) -> Self {
-        if self == Self::Request { self } else { Self::Reply }
+        if self == Self::Request {
+            self
+        } else {
+            Self::Reply
+        }
     }
 }
 
@@ -135,16 +151,24 @@ impl Content {
     /// Reads a body. An `exact` one is kept to the byte, whatever it is; and a reply is no form, which would be written
     /// in another way than it came.
     pub(crate) fn read(headers: &HeaderMap, body: &[u8], side: Side, exact: bool) -> Self {
-        let media =
-            headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let media = headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        let media = media
+            .split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase();
         let text = std::str::from_utf8(body).ok();
         let plain = media.is_empty() || media.starts_with("text/");
         match text {
             _ if body.is_empty() => return Self::Empty,
             Some(text)
                 if !exact
-                    && (media.contains("json") || plain && text.trim_start().starts_with(['{', '['])) =>
+                    && (media.contains("json")
+                        || plain && text.trim_start().starts_with(['{', '['])) =>
             {
                 if let Ok(json) = Json::parse_body(text) {
                     return Self::Json(json);
@@ -155,7 +179,11 @@ impl Content {
                     && media == "application/x-www-form-urlencoded"
                     && is_plain(text) =>
             {
-                return Self::Form(form_urlencoded::parse(text.as_bytes()).into_owned().collect());
+                return Self::Form(
+                    form_urlencoded::parse(text.as_bytes())
+                        .into_owned()
+                        .collect(),
+                );
             }
             _ => {}
         }
@@ -168,7 +196,8 @@ impl Content {
 
 /// Whether it is text and no bytes that could be one, such as those of wide characters.
 pub(crate) fn is_plain(text: &str) -> bool {
-    text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t'))
+    text.chars()
+        .all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t'))
 }
 
 /// What was found in all exchanges of a recording.
@@ -205,7 +234,10 @@ impl Redaction {
 
     /// The secrets alone, of a request whose ids are not those of the service.
     pub(crate) fn see_secrets(&mut self, uri: &Uri, headers: &HeaderMap, body: &Content) {
-        if let Some((user, _)) = uri.authority().and_then(|authority| authority.as_str().rsplit_once('@')) {
+        if let Some((user, _)) = uri
+            .authority()
+            .and_then(|authority| authority.as_str().rsplit_once('@'))
+        {
             self.user(user);
         }
         for (name, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
@@ -227,7 +259,11 @@ impl Redaction {
     pub(crate) fn see_reply(&mut self, side: Side, headers: &HeaderMap, body: &Content) {
         for (name, value) in headers {
             if *name == header::SET_COOKIE {
-                let pair = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+                let pair = value
+                    .as_bytes()
+                    .split(|byte| *byte == b';')
+                    .next()
+                    .unwrap_or_default();
                 // Shorter ones are consents.
                 if split_once(pair, b'=').is_none_or(|(_, value)| value.len() >= MIN_REPLACED) {
                     self.cookie(pair);
@@ -249,7 +285,10 @@ impl Redaction {
                     self.field(&name, &value);
                 }
             } else if name == TRACE_ID {
-                value.to_str().into_iter().for_each(|value| self.id(value, false));
+                value
+                    .to_str()
+                    .into_iter()
+                    .for_each(|value| self.id(value, false));
             } else {
                 self.header(name.as_str(), value);
             }
@@ -263,18 +302,28 @@ impl Redaction {
                 let whole = side.whole(json);
                 self.see_json(json, whole, whole.is_some(), side);
             }
-            Content::Form(pairs) => pairs.iter().for_each(|(name, value)| self.field(name, value)),
-            Content::Text(text) if side == Side::TokenReply => self.secret(text.as_bytes(), "token"),
+            Content::Form(pairs) => pairs
+                .iter()
+                .for_each(|(name, value)| self.field(name, value)),
+            Content::Text(text) if side == Side::TokenReply => {
+                self.secret(text.as_bytes(), "token")
+            }
             _ => {}
         }
     }
 
     /// What has the name `secret`, or is within that; `is_unknown` if that is only because nothing is known of it.
-    fn see_json(&mut self, json: &Json, secret: Option<&'static str>, is_unknown: bool, side: Side) {
+    fn see_json(
+        &mut self,
+        json: &Json,
+        secret: Option<&'static str>,
+        is_unknown: bool,
+        side: Side,
+    ) {
         match &json.value {
-            Value::Array(items) => {
-                items.iter().for_each(|item| self.see_json(item, secret, is_unknown, side))
-            }
+            Value::Array(items) => items
+                .iter()
+                .for_each(|item| self.see_json(item, secret, is_unknown, side)),
             Value::Object(members) => {
                 for (key, value) in members {
                     if let (false, None, Some(id)) = (side == Side::Request, secret, id_of(value)) {
@@ -285,12 +334,17 @@ impl Redaction {
                         }
                     }
                     let is_unknown = secret_name(key).is_none() && (secret.is_none() || is_unknown);
-                    self.see_json(value, secret.or(side.secret(key)), is_unknown, side.within());
+                    self.see_json(
+                        value,
+                        secret.or(side.secret(key)),
+                        is_unknown,
+                        side.within(),
+                    );
                 }
             }
             Value::String(text) => {
-                if let Some(name) =
-                    secret.filter(|_| !is_unknown || text.len() >= MIN_UNKNOWN || secret::is_token(text))
+                if let Some(name) = secret
+                    .filter(|_| !is_unknown || text.len() >= MIN_UNKNOWN || secret::is_token(text))
                 {
                     self.field(name, text);
                 }
@@ -311,7 +365,9 @@ impl Redaction {
     fn header(&mut self, name: &str, value: &HeaderValue) {
         if value.is_sensitive() {
             self.secret(value.as_bytes(), "sensitive header");
-        } else if let Some(name) = secret_name(name).filter(|_| !name.starts_with("access-control-")) {
+        } else if let Some(name) =
+            secret_name(name).filter(|_| !name.starts_with("access-control-"))
+        {
             self.secret(value.as_bytes(), name);
         }
     }
@@ -319,7 +375,10 @@ impl Redaction {
     /// What stands in a URL before the host.
     fn user(&mut self, user: &str) {
         let (name, password) = user.split_once(':').unwrap_or(("", user));
-        for (part, what) in [(name, "user name in the URL"), (password, "password in the URL")] {
+        for (part, what) in [
+            (name, "user name in the URL"),
+            (password, "password in the URL"),
+        ] {
             self.secret(part.as_bytes(), what);
             if let Cow::Owned(part) = percent(part.as_bytes(), false) {
                 self.secret(&part, what);
@@ -334,9 +393,10 @@ impl Redaction {
                 self.authorization(value.as_bytes());
             }
             // A CID has a checksum behind it, or not.
-            if let (true, Some((cid, _))) =
-                (name.ends_with("cid") || name == "customer_id", value.split_once('-'))
-            {
+            if let (true, Some((cid, _))) = (
+                name.ends_with("cid") || name == "customer_id",
+                value.split_once('-'),
+            ) {
                 self.secret(cid.as_bytes(), name);
             }
         }
@@ -356,7 +416,10 @@ impl Redaction {
                 }
             }
         }
-        let end = value.iter().position(u8::is_ascii_whitespace).unwrap_or(value.len());
+        let end = value
+            .iter()
+            .position(u8::is_ascii_whitespace)
+            .unwrap_or(value.len());
         let rest = value[end..].trim_ascii();
         if scheme == "Bearer" {
             return self.secret(rest, "access_token");
@@ -372,7 +435,11 @@ impl Redaction {
     /// What stands in a `Basic` header.
     fn basic(&mut self, decoded: &[u8]) {
         let (id, secret) = split_once(decoded, b':').unwrap_or((b"", decoded));
-        for (part, what) in [(decoded, "authorization"), (id, "client_id"), (secret, "client_secret")] {
+        for (part, what) in [
+            (decoded, "authorization"),
+            (id, "client_id"),
+            (secret, "client_secret"),
+        ] {
             self.secret(part, what);
             // They may be URL-encoded there.
             if let Cow::Owned(part) = percent(part, true) {
@@ -383,7 +450,9 @@ impl Redaction {
 
     fn cookie(&mut self, value: &[u8]) {
         for pair in value.split(|byte| *byte == b';') {
-            let value = split_once(pair, b'=').map_or(pair, |(_, value)| value).trim_ascii();
+            let value = split_once(pair, b'=')
+                .map_or(pair, |(_, value)| value)
+                .trim_ascii();
             // Where the service is, which it says elsewhere, too.
             if std::str::from_utf8(value).is_ok_and(|value| value.parse::<Cloud>().is_ok()) {
                 continue;
@@ -392,14 +461,20 @@ impl Redaction {
             if let Cow::Owned(value) = percent(value, false) {
                 self.secret(&value, "cookie");
             }
-            let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
-            quoted.into_iter().for_each(|value| self.secret(value, "cookie"));
+            let quoted = value
+                .strip_prefix(b"\"")
+                .and_then(|value| value.strip_suffix(b"\""));
+            quoted
+                .into_iter()
+                .for_each(|value| self.secret(value, "cookie"));
         }
     }
 
     fn secret(&mut self, value: &[u8], what: &'static str) {
         let placeholder = std::str::from_utf8(value).is_ok_and(secret::is_placeholder);
-        let is_word = WORDS.iter().any(|word| word.as_bytes().eq_ignore_ascii_case(value));
+        let is_word = WORDS
+            .iter()
+            .any(|word| word.as_bytes().eq_ignore_ascii_case(value));
         if value.is_empty() || placeholder || is_word {
             return;
         }
@@ -415,7 +490,9 @@ impl Redaction {
         let parts: Vec<_> = value.split(|byte| *byte == b'.').collect();
         if let [_, parts @ ..] = parts.as_slice()
             && parts.len() == 2
-            && parts.iter().all(|part| part.len() >= MIN_JWT_PART && part.iter().all(belongs))
+            && parts
+                .iter()
+                .all(|part| part.len() >= MIN_JWT_PART && part.iter().all(belongs))
         {
             for part in parts {
                 self.secrets.entry(part.to_vec()).or_insert(what);
@@ -433,14 +510,17 @@ impl Redaction {
     /// Gives every id its pseudonym. `taken` is a text whose pseudonyms are not given again.
     pub(crate) fn assign(&mut self, taken: &str) {
         // Before a run there may be the end of an escape, as in `\n` and `%2C`.
-        let taken: HashSet<&str> =
-            runs(taken).flat_map(|run| (0..3).filter_map(|start| run.get(start..))).collect();
+        let taken: HashSet<&str> = runs(taken)
+            .flat_map(|run| (0..3).filter_map(|start| run.get(start..)))
+            .collect();
         let is_taken = |id: &str| pseudonym::is_id(id) && runs(id).all(|run| taken.contains(run));
         let mut known = HashSet::new();
-        let found = std::mem::take(&mut self.found).into_iter().filter(|(id, _)| known.insert(id.clone()));
+        let found = std::mem::take(&mut self.found)
+            .into_iter()
+            .filter(|(id, _)| known.insert(id.clone()));
         // What is a pseudonym already stays, unless the service gave it to something else before.
-        let (kept, found): (Vec<_>, Vec<_>) =
-            found.partition(|(id, brought)| pseudonym::is_numbered(id) && (*brought || !is_taken(id)));
+        let (kept, found): (Vec<_>, Vec<_>) = found
+            .partition(|(id, brought)| pseudonym::is_numbered(id) && (*brought || !is_taken(id)));
         let kept: BTreeSet<_> = kept.into_iter().map(|(id, _)| id).collect();
         // Of the ids that the service made up, by what is the same in all their notations.
         let mut numbered: HashMap<String, String> =
@@ -470,13 +550,21 @@ impl Redaction {
                 self.ids.insert(id, other);
             }
         }
-        let secrets = self.secrets.iter().filter(|(value, _)| value.len() >= MIN_REPLACED);
+        let secrets = self
+            .secrets
+            .iter()
+            .filter(|(value, _)| value.len() >= MIN_REPLACED);
         let (values, others): (Vec<_>, Vec<_>) = secrets
             .filter_map(|(value, what)| Some((std::str::from_utf8(value).ok()?, what)))
             .flat_map(|(value, what)| {
                 notations(value).map(|text| (text, format!("[{}]", what.replace(' ', "_"))))
             })
-            .chain(self.ids.iter().filter(|(id, _)| is_told_apart(id)).map(|(a, b)| (a.clone(), b.clone())))
+            .chain(
+                self.ids
+                    .iter()
+                    .filter(|(id, _)| is_told_apart(id))
+                    .map(|(a, b)| (a.clone(), b.clone())),
+            )
             .flat_map(|(value, other)| {
                 let flat = undashed(value.as_bytes()).and_then(|flat| String::from_utf8(flat).ok());
                 let flat = flat.filter(|flat| *flat != value).map(|flat| {
@@ -498,8 +586,14 @@ impl Redaction {
         self.replacer = replacer.ok().map(|replacer| (replacer, others));
 
         // What is a pseudonym of another in the same file tells nothing.
-        let ids = self.ids.keys().filter(|id| is_told_apart(id) && !pseudonym::is_numbered(id));
-        let values = self.secrets.iter().map(|(value, what)| (value.as_slice(), *what));
+        let ids = self
+            .ids
+            .keys()
+            .filter(|id| is_told_apart(id) && !pseudonym::is_numbered(id));
+        let values = self
+            .secrets
+            .iter()
+            .map(|(value, what)| (value.as_slice(), *what));
         let (part_of_names, others) = values
             .filter(|(value, _)| value.len() >= MIN_SECRET)
             .chain(ids.map(|id| (id.as_bytes(), SERVICE_ID)))
@@ -537,13 +631,17 @@ impl Redaction {
     }
 
     fn query(&self, query: &str, is_job: bool) -> String {
-        let pairs: Pairs = form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        let pairs: Pairs = form_urlencoded::parse(query.as_bytes())
+            .into_owned()
+            .collect();
         let other: Pairs = pairs
             .iter()
             .map(|(name, value)| {
                 let value = match secret_name(name) {
                     Some(secret) => format!("[{secret}]"),
-                    None if is_job && name == "ids" => each_id(value, |id| self.ids.get(id).cloned()),
+                    None if is_job && name == "ids" => {
+                        each_id(value, |id| self.ids.get(id).cloned())
+                    }
                     None => value.clone(),
                 };
                 (name.clone(), value)
@@ -552,7 +650,9 @@ impl Redaction {
         if other == pairs {
             return query.to_owned();
         }
-        form_urlencoded::Serializer::new(String::new()).extend_pairs(other).finish()
+        form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(other)
+            .finish()
     }
 
     /// A body as it is written. Of a request only what has the name of a secret is replaced, since the rest is what
@@ -580,9 +680,12 @@ impl Redaction {
     fn json(&self, json: Json, secret: Option<&str>, side: Side) -> Json {
         let is_reply = side != Side::Request;
         let value = match json.value {
-            Value::Array(items) => {
-                Value::Array(items.into_iter().map(|item| self.json(item, secret, side)).collect())
-            }
+            Value::Array(items) => Value::Array(
+                items
+                    .into_iter()
+                    .map(|item| self.json(item, secret, side))
+                    .collect(),
+            ),
             Value::Object(members) => Value::Object(
                 members
                     .into_iter()
@@ -592,7 +695,10 @@ impl Redaction {
                         let value = match (name, id_of(&value).and_then(|id| self.ids.get(id))) {
                             (None, Some(other)) if is_id && is_reply => id_like(&value, other),
                             // Another in every recording.
-                            _ if key == QUERY_TIME && is_reply && matches!(value.value, Value::Number(_)) => {
+                            _ if key == QUERY_TIME
+                                && is_reply
+                                && matches!(value.value, Value::Number(_)) =>
+                            {
                                 Json::number(0)
                             }
                             _ => self.json(value, name, side.within()),
@@ -615,7 +721,9 @@ impl Redaction {
     /// A text of a reply.
     pub(crate) fn text(&self, text: String) -> String {
         match &self.replacer {
-            Some((replacer, others)) if replacer.is_match(&text) => replacer.replace_all(&text, others),
+            Some((replacer, others)) if replacer.is_match(&text) => {
+                replacer.replace_all(&text, others)
+            }
             _ => text,
         }
     }
@@ -623,9 +731,14 @@ impl Redaction {
     /// A text that is to be shown, without secrets.
     pub(crate) fn hide(&self, text: &str) -> String {
         let hider = self.hider.get_or_init(|| {
-            let secrets = self.secrets.keys().filter(|value| value.len() >= MIN_REPLACED);
-            let secrets: Vec<_> =
-                secrets.filter_map(|value| std::str::from_utf8(value).ok()).flat_map(notations).collect();
+            let secrets = self
+                .secrets
+                .keys()
+                .filter(|value| value.len() >= MIN_REPLACED);
+            let secrets: Vec<_> = secrets
+                .filter_map(|value| std::str::from_utf8(value).ok())
+                .flat_map(notations)
+                .collect();
             let finder = AhoCorasick::builder()
                 .ascii_case_insensitive(true)
                 .match_kind(MatchKind::LeftmostLongest)
@@ -647,7 +760,11 @@ impl Redaction {
         }
         let within = side.within();
         match &json.value {
-            Value::Array(items) => Json::array(items.iter().map(|item| self.hidden(item, side, is_searched))),
+            Value::Array(items) => Json::array(
+                items
+                    .iter()
+                    .map(|item| self.hidden(item, side, is_searched)),
+            ),
             Value::Object(members) => Json::object(members.iter().map(|(key, value)| {
                 let nothing = ["null", "[]", "{}"].contains(&value.to_string().as_str());
                 let value = match side.secret(key) {
@@ -655,11 +772,22 @@ impl Redaction {
                     Some(_) => Json::string(REDACTED),
                     None => self.hidden(value, within, is_searched || secret::is_searched(key)),
                 };
-                (if text_gives_secret(key) { REDACTED } else { key }, value)
+                (
+                    if text_gives_secret(key) {
+                        REDACTED
+                    } else {
+                        key
+                    },
+                    value,
+                )
             })),
             Value::String(text) if !is_searched => {
                 let shown = Json::string(self.hide(text));
-                if gives_secret_in(&shown, None) { Json::string(REDACTED) } else { shown }
+                if gives_secret_in(&shown, None) {
+                    Json::string(REDACTED)
+                } else {
+                    shown
+                }
             }
             _ => json.clone(),
         }
@@ -676,10 +804,23 @@ impl Redaction {
 
     /// Looks for secrets of which the end of a body has cut off less than half.
     pub(crate) fn scan_cut(&self, bytes: &[u8]) -> Result<(), Leak> {
-        let halves = self.secrets.iter().filter(|(value, _)| value.len() >= MIN_REPLACED);
-        let halves = halves.map(|(value, what)| (&value[..value.len().div_ceil(2).max(MIN_REPLACED)], *what));
-        let mut budget = Budget { left: MAX_DECODED, is_strict: true };
-        look(&without_names(bytes), &Needles::new(halves.collect()), layers(bytes), None, &mut budget)
+        let halves = self
+            .secrets
+            .iter()
+            .filter(|(value, _)| value.len() >= MIN_REPLACED);
+        let halves = halves
+            .map(|(value, what)| (&value[..value.len().div_ceil(2).max(MIN_REPLACED)], *what));
+        let mut budget = Budget {
+            left: MAX_DECODED,
+            is_strict: true,
+        };
+        look(
+            &without_names(bytes),
+            &Needles::new(halves.collect()),
+            layers(bytes),
+            None,
+            &mut budget,
+        )
     }
 
     /// Looks for everything that was replaced, in every encoding.
@@ -704,12 +845,21 @@ impl Redaction {
 
     fn search_in(&self, bytes: &[u8], layers: u32, is_strict: bool) -> Result<(), Leak> {
         let [part_of_names, others] = &self.needles;
-        let mut budget = Budget { left: MAX_DECODED, is_strict };
+        let mut budget = Budget {
+            left: MAX_DECODED,
+            is_strict,
+        };
         if !others.is_empty() {
             look(bytes, others, layers, None, &mut budget)?;
         }
         if !part_of_names.is_empty() {
-            look(&without_names(bytes), part_of_names, layers, None, &mut budget)?;
+            look(
+                &without_names(bytes),
+                part_of_names,
+                layers,
+                None,
+                &mut budget,
+            )?;
         }
         Ok(())
     }
@@ -730,7 +880,12 @@ fn notations(value: &str) -> [String; 4] {
     let quoted = json::quote(value);
     let form: String = form_urlencoded::byte_serialize(value.as_bytes()).collect();
     let url = form.replace('+', "%20");
-    [value.to_owned(), quoted[1..quoted.len() - 1].to_owned(), form, url]
+    [
+        value.to_owned(),
+        quoted[1..quoted.len() - 1].to_owned(),
+        form,
+        url,
+    ]
 }
 
 /// A URI reference by its parts: it may be relative, and have a fragment.
@@ -749,7 +904,11 @@ impl<'a> Link<'a> {
         let (text, fragment) = text.split_once('#').unwrap_or((text, ""));
         let (text, query) = text.split_once('?').unwrap_or((text, ""));
         // Two slashes within a path are no more than that.
-        let start = if text.starts_with("//") { Some(2) } else { text.find("://").map(|at| at + 3) };
+        let start = if text.starts_with("//") {
+            Some(2)
+        } else {
+            text.find("://").map(|at| at + 3)
+        };
         let host = start.unwrap_or(text.len());
         let path = text[host..].find('/').map_or(text.len(), |at| host + at);
         let user = text[host..path].rfind('@').map(|at| host + at);
@@ -766,7 +925,8 @@ impl<'a> Link<'a> {
 
 /// The runs of letters and digits in a text.
 fn runs(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|run| !run.is_empty())
+    text.split(|c: char| !c.is_ascii_alphanumeric())
+        .filter(|run| !run.is_empty())
 }
 
 /// What is the same in all notations of an id: those of hexadecimal digits are also written in capitals and without dashes.
@@ -783,13 +943,24 @@ pub(crate) fn in_notation_of(id: &str, pseudonym: &str) -> String {
         return pseudonym.to_owned();
     }
     let mut digits = pseudonym.chars().filter(|c| *c != '-');
-    id.chars().map(|c| if c == '-' { c } else { digits.next().unwrap_or('0') }).collect()
+    id.chars()
+        .map(|c| {
+            if c == '-' {
+                c
+            } else {
+                digits.next().unwrap_or('0')
+            }
+        })
+        .collect()
 }
 
 /// Replaces a value of `ids`: one id, which may have commas in it, or else several with commas between.
 pub(crate) fn each_id(value: &str, other: impl Fn(&str) -> Option<String>) -> String {
     other(value).unwrap_or_else(|| {
-        let ids: Vec<_> = value.split(',').map(|id| other(id).unwrap_or_else(|| id.to_owned())).collect();
+        let ids: Vec<_> = value
+            .split(',')
+            .map(|id| other(id).unwrap_or_else(|| id.to_owned()))
+            .collect();
         ids.join(",")
     })
 }
@@ -797,9 +968,18 @@ pub(crate) fn each_id(value: &str, other: impl Fn(&str) -> Option<String>) -> St
 /// The ids of jobs in a URI. Other operations take hashes of samples.
 pub(crate) fn job_ids(uri: &Uri) -> impl Iterator<Item = String> {
     let path = matching::below_base(uri.path());
-    let jobs = ["/malquery/entities/requests/", "/malquery/entities/samples-fetch/"];
-    let query = if jobs.iter().any(|job| path.starts_with(job)) { uri.query() } else { None };
-    let pairs: Pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes()).into_owned().collect();
+    let jobs = [
+        "/malquery/entities/requests/",
+        "/malquery/entities/samples-fetch/",
+    ];
+    let query = if jobs.iter().any(|job| path.starts_with(job)) {
+        uri.query()
+    } else {
+        None
+    };
+    let pairs: Pairs = form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .into_owned()
+        .collect();
     pairs
         .into_iter()
         .filter(|(name, _)| name == "ids")
@@ -810,7 +990,9 @@ pub(crate) fn job_ids(uri: &Uri) -> impl Iterator<Item = String> {
 fn id_of(json: &Json) -> Option<&str> {
     match &json.value {
         Value::String(text) => Some(text),
-        Value::Number(digits) if **digits != *"0" && digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+        Value::Number(digits)
+            if **digits != *"0" && digits.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
             Some(digits)
         }
         _ => None,
@@ -831,7 +1013,11 @@ fn id_like(id: &Json, pseudonym: &str) -> Json {
 /// A document that stands in a string of another.
 fn quoted(text: &str) -> Option<Json> {
     let text = text.trim();
-    if text.starts_with(['{', '[', '"']) { Json::parse(text).ok() } else { None }
+    if text.starts_with(['{', '[', '"']) {
+        Json::parse(text).ok()
+    } else {
+        None
+    }
 }
 
 /// Whether a part of a URI or a header may hold a secret. A value may be a document, or a URI again.
@@ -862,7 +1048,9 @@ pub(crate) fn pair_gives_secret(name: &str, value: &str) -> bool {
 pub(crate) fn gives_secret(content: &Content) -> bool {
     match content {
         Content::Json(json) => gives_secret_in(json, None),
-        Content::Form(pairs) => pairs.iter().any(|(name, value)| pair_gives_secret(name, value)),
+        Content::Form(pairs) => pairs
+            .iter()
+            .any(|(name, value)| pair_gives_secret(name, value)),
         _ => false,
     }
 }
@@ -874,7 +1062,9 @@ fn gives_secret_in(json: &Json, name: Option<&str>) -> bool {
             .iter()
             // A rule against thieves of tokens is full of such words.
             .filter(|(key, _)| !secret::is_searched(key))
-            .any(|(key, value)| text_gives_secret(key) || gives_secret_in(value, name.or(secret_name(key)))),
+            .any(|(key, value)| {
+                text_gives_secret(key) || gives_secret_in(value, name.or(secret_name(key)))
+            }),
         Value::String(text) if name.is_some() => !text.is_empty() && !secret::is_placeholder(text),
         Value::String(text) => match quoted(text) {
             Some(inner) => gives_secret_in(&inner, None),
@@ -891,7 +1081,10 @@ fn text_gives_secret(text: &str) -> bool {
         let gives = |decoded: Vec<u8>| {
             let text = String::from_utf8_lossy(&decoded);
             if secret::gives_secret(&text) {
-                Err(Leak { what: "text in base64", is_found: true })
+                Err(Leak {
+                    what: "text in base64",
+                    is_found: true,
+                })
             } else {
                 Ok(())
             }
@@ -900,14 +1093,21 @@ fn text_gives_secret(text: &str) -> bool {
             Cow::Owned(joined) => base64_runs(&joined, gives),
             Cow::Borrowed(_) => Ok(()),
         };
-        joined.and_then(|()| base64_runs(text.as_bytes(), gives)).is_err()
+        joined
+            .and_then(|()| base64_runs(text.as_bytes(), gives))
+            .is_err()
     }
 }
 
 /// Whether a text gives a secret when its escapes are undone: those of URLs, HTML and JSON, and zeros between.
 fn escaped_gives_secret(text: &str) -> bool {
-    let decoders: [Decoder; 5] =
-        [|bytes| percent(bytes, false), |bytes| percent(bytes, true), entities, unescape, narrow];
+    let decoders: [Decoder; 5] = [
+        |bytes| percent(bytes, false),
+        |bytes| percent(bytes, true),
+        entities,
+        unescape,
+        narrow,
+    ];
     decoders.iter().any(|decode| {
         let mut decoded = Cow::Borrowed(text.as_bytes());
         for _ in 0..MAX_ROUNDS {
@@ -942,7 +1142,9 @@ pub(crate) fn has_jwt(text: &str) -> bool {
     text.split(|c| !belongs(c)).any(|run| {
         let parts: Vec<&str> = run.split('.').collect();
         parts.windows(3).any(|part| {
-            part[0].find("eyJ").is_some_and(|at| part[0].len() - at >= MIN_JWT)
+            part[0]
+                .find("eyJ")
+                .is_some_and(|at| part[0].len() - at >= MIN_JWT)
                 && part[1..].iter().all(|part| part.len() >= MIN_JWT)
         })
     })
@@ -969,7 +1171,9 @@ fn is_part_of_name(value: &[u8]) -> bool {
 
 /// Without our own words, such as `"client_secret": "[client_secret]"`, for a secret that is a part of one of them.
 fn without_names(bytes: &[u8]) -> Vec<u8> {
-    let Ok(text) = std::str::from_utf8(bytes) else { return bytes.to_vec() };
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return bytes.to_vec();
+    };
     let mut text = text.to_owned();
     for name in names() {
         for (open, close) in [("[", "]"), ("\"", "\""), ("%5B", "%5D")] {
@@ -989,8 +1193,13 @@ struct Needles {
 
 impl Needles {
     fn new(values: Vec<(&[u8], &'static str)>) -> Self {
-        let undashed = values.iter().filter_map(|(value, what)| Some((undashed(value)?, *what)));
-        Self { undashed: Searcher::new(undashed), plain: Searcher::new(values.iter().copied()) }
+        let undashed = values
+            .iter()
+            .filter_map(|(value, what)| Some((undashed(value)?, *what)));
+        Self {
+            undashed: Searcher::new(undashed),
+            plain: Searcher::new(values.iter().copied()),
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -999,10 +1208,25 @@ impl Needles {
 
     fn find(&self, bytes: &[u8], ids: bool) -> Result<(), Leak> {
         let found = self.plain.find(bytes, ids).or_else(|| {
-            let flat = || bytes.iter().copied().filter(|byte| *byte != b'-').collect::<Vec<_>>();
-            if self.undashed.what.is_empty() { None } else { self.undashed.find(&flat(), ids) }
+            let flat = || {
+                bytes
+                    .iter()
+                    .copied()
+                    .filter(|byte| *byte != b'-')
+                    .collect::<Vec<_>>()
+            };
+            if self.undashed.what.is_empty() {
+                None
+            } else {
+                self.undashed.find(&flat(), ids)
+            }
         });
-        found.map_or(Ok(()), |what| Err(Leak { what, is_found: true }))
+        found.map_or(Ok(()), |what| {
+            Err(Leak {
+                what,
+                is_found: true,
+            })
+        })
     }
 }
 
@@ -1016,7 +1240,13 @@ struct Searcher {
 impl Searcher {
     fn new(values: impl Iterator<Item = (impl AsRef<[u8]>, &'static str)>) -> Self {
         let (values, what): (Vec<_>, Vec<_>) = values.unzip();
-        Self { finder: AhoCorasick::builder().ascii_case_insensitive(true).build(values).ok(), what }
+        Self {
+            finder: AhoCorasick::builder()
+                .ascii_case_insensitive(true)
+                .build(values)
+                .ok(),
+            what,
+        }
     }
 
     /// The first of them, or the first that is no id.
@@ -1025,7 +1255,10 @@ impl Searcher {
         match &self.finder {
             Some(finder) if ids => finder.find(bytes).map(what),
             // A secret may begin within an id.
-            Some(finder) => finder.find_overlapping_iter(bytes).map(what).find(|what| *what != SERVICE_ID),
+            Some(finder) => finder
+                .find_overlapping_iter(bytes)
+                .map(what)
+                .find(|what| *what != SERVICE_ID),
             // It could not be made, so nobody knows.
             None => self.what.first().copied(),
         }
@@ -1041,8 +1274,14 @@ fn undashed(value: &[u8]) -> Option<Vec<u8>> {
 /// What undoes one kind of escape, if there is something to undo.
 type Decoder = fn(&[u8]) -> Cow<'_, [u8]>;
 
-const DECODERS: [Decoder; 6] =
-    [unescape, entities, narrow, joined, |bytes| percent(bytes, false), |bytes| percent(bytes, true)];
+const DECODERS: [Decoder; 6] = [
+    unescape,
+    entities,
+    narrow,
+    joined,
+    |bytes| percent(bytes, false),
+    |bytes| percent(bytes, true),
+];
 
 /// Looks into bytes, and into what they are when they are decoded. What a decoder gave was decoded by it as often as it can
 /// be, so it is not `last` given to it again.
@@ -1057,7 +1296,11 @@ fn look(
     if layers == 0 {
         return Ok(());
     }
-    for (index, decode) in DECODERS.iter().enumerate().filter(|(index, _)| Some(*index) != last) {
+    for (index, decode) in DECODERS
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| Some(*index) != last)
+    {
         let mut decoded = Cow::Borrowed(bytes);
         for round in 0.. {
             let next = match decode(&decoded) {
@@ -1075,14 +1318,21 @@ fn look(
             decoded = next.into();
         }
     }
-    for decoded in hex_runs(bytes).into_iter().filter(|decoded| decoded.len() > 1) {
+    for decoded in hex_runs(bytes)
+        .into_iter()
+        .filter(|decoded| decoded.len() > 1)
+    {
         if !budget.spend(&decoded)? {
             return Ok(());
         }
         look(&decoded, needles, layers - 1, None, budget)?;
     }
     base64_runs(bytes, |decoded| {
-        if budget.spend(&decoded)? { look(&decoded, needles, layers - 1, None, budget) } else { Ok(()) }
+        if budget.spend(&decoded)? {
+            look(&decoded, needles, layers - 1, None, budget)
+        } else {
+            Ok(())
+        }
     })
 }
 
@@ -1100,27 +1350,46 @@ impl Budget {
                 self.left = left;
                 Ok(true)
             }
-            None => self.refuse("text with too many encodings to be searched").map(|()| false),
+            None => self
+                .refuse("text with too many encodings to be searched")
+                .map(|()| false),
         }
     }
 
     fn refuse(&self, what: &'static str) -> Result<(), Leak> {
-        if self.is_strict { Err(Leak { what, is_found: false }) } else { Ok(()) }
+        if self.is_strict {
+            Err(Leak {
+                what,
+                is_found: false,
+            })
+        } else {
+            Ok(())
+        }
     }
 }
 
 /// Hexadecimal digits as bytes, also with spaces, colons or dashes between as in a YARA rule, wherever in them a byte may begin.
 fn hex_runs(bytes: &[u8]) -> [Vec<u8>; 2] {
     let mut decoded = [const { Vec::new() }; 2];
-    let belongs = |byte: &u8| byte.is_ascii_hexdigit() || byte.is_ascii_whitespace() || b":-".contains(byte);
-    for run in bytes.split(|byte| !belongs(byte)).filter(|run| run.len() >= 2 * MIN_SECRET) {
-        let digits: Vec<u8> =
-            run.iter().filter_map(|byte| char::from(*byte).to_digit(16)?.try_into().ok()).collect();
+    let belongs =
+        |byte: &u8| byte.is_ascii_hexdigit() || byte.is_ascii_whitespace() || b":-".contains(byte);
+    for run in bytes
+        .split(|byte| !belongs(byte))
+        .filter(|run| run.len() >= 2 * MIN_SECRET)
+    {
+        let digits: Vec<u8> = run
+            .iter()
+            .filter_map(|byte| char::from(*byte).to_digit(16)?.try_into().ok())
+            .collect();
         if digits.len() < 2 * MIN_SECRET {
             continue;
         }
         for (start, out) in decoded.iter_mut().enumerate() {
-            out.extend(digits[start..].chunks_exact(2).map(|pair| pair[0] * 16 + pair[1]));
+            out.extend(
+                digits[start..]
+                    .chunks_exact(2)
+                    .map(|pair| pair[0] * 16 + pair[1]),
+            );
             out.push(0);
         }
     }
@@ -1146,8 +1415,9 @@ fn entities(bytes: &[u8]) -> Cow<'_, [u8]> {
         out.extend_from_slice(&rest[..at]);
         let name = &rest[at + 1..];
         let end = name.iter().take(MAX_ENTITY).position(|byte| *byte == b';');
-        let character =
-            end.and_then(|end| std::str::from_utf8(&name[..end]).ok()).and_then(|name| match name {
+        let character = end
+            .and_then(|end| std::str::from_utf8(&name[..end]).ok())
+            .and_then(|name| match name {
                 "amp" => Some('&'),
                 "lt" => Some('<'),
                 "gt" => Some('>'),
@@ -1239,7 +1509,11 @@ fn percent(bytes: &[u8], plus: bool) -> Cow<'_, [u8]> {
     if !bytes.contains(if plus { &b'+' } else { &b'%' }) {
         return bytes.into();
     }
-    let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
+    let digit = |at: usize| {
+        bytes
+            .get(at)
+            .and_then(|byte| char::from(*byte).to_digit(16))
+    };
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
@@ -1254,7 +1528,11 @@ fn percent(bytes: &[u8], plus: bool) -> Cow<'_, [u8]> {
             }
             _ => {
                 let rest = &bytes[at + 1..];
-                let next = if plus { memchr::memchr2(b'%', b'+', rest) } else { memchr::memchr(b'%', rest) };
+                let next = if plus {
+                    memchr::memchr2(b'%', b'+', rest)
+                } else {
+                    memchr::memchr(b'%', rest)
+                };
                 let end = next.map_or(bytes.len(), |next| at + 1 + next);
                 out.extend_from_slice(&bytes[at..end]);
                 at = end;
@@ -1300,20 +1578,34 @@ fn joined(bytes: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// Decodes what may be base64, of the usual and of the URL alphabet, wherever in it a group of four may begin.
-fn base64_runs(bytes: &[u8], mut found: impl FnMut(Vec<u8>) -> Result<(), Leak>) -> Result<(), Leak> {
-    let belongs = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_');
+fn base64_runs(
+    bytes: &[u8],
+    mut found: impl FnMut(Vec<u8>) -> Result<(), Leak>,
+) -> Result<(), Leak> {
+    let belongs =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'-' | b'_');
     let mut decoded = [const { Vec::new() }; 4];
-    for run in bytes.split(|byte| !belongs(byte)).filter(|run| run.len() >= MIN_BASE64) {
+    for run in bytes
+        .split(|byte| !belongs(byte))
+        .filter(|run| run.len() >= MIN_BASE64)
+    {
         let usual = usual_alphabet(run);
         for (start, out) in decoded.iter_mut().enumerate() {
             let part = &usual[start..];
-            let part = if part.len() % 4 == 1 { &part[..part.len() - 1] } else { part };
+            let part = if part.len() % 4 == 1 {
+                &part[..part.len() - 1]
+            } else {
+                part
+            };
             out.extend(BASE64.decode(part).unwrap_or_default());
             // So that what is next to each other here was next to each other there.
             out.push(0);
         }
     }
-    decoded.into_iter().filter(|decoded| decoded.len() > 1).try_for_each(&mut found)
+    decoded
+        .into_iter()
+        .filter(|decoded| decoded.len() > 1)
+        .try_for_each(&mut found)
 }
 
 #[cfg(test)]
@@ -1333,24 +1625,46 @@ mod tests {
     #[test]
     fn what_others_say_is_shown_unless_a_secret_is_in_it() {
         let redaction = knowing("S3cretOfTheUser");
-        assert_eq!(redaction.shown("no route to the host"), "no route to the host");
-        for text in ["S3cretOfTheUser is wrong", "access_token=whatever-it-is was refused"] {
+        assert_eq!(
+            redaction.shown("no route to the host"),
+            "no route to the host"
+        );
+        for text in [
+            "S3cretOfTheUser is wrong",
+            "access_token=whatever-it-is was refused",
+        ] {
             let shown = redaction.shown(text);
-            assert!(!shown.contains("S3cret") && !shown.contains("whatever"), "{shown}");
+            assert!(
+                !shown.contains("S3cret") && !shown.contains("whatever"),
+                "{shown}"
+            );
         }
     }
 
     fn percent_all(text: &str, upper: bool) -> String {
-        text.bytes().map(|byte| if upper { format!("%{byte:02X}") } else { format!("%{byte:02x}") }).collect()
+        text.bytes()
+            .map(|byte| {
+                if upper {
+                    format!("%{byte:02X}")
+                } else {
+                    format!("%{byte:02x}")
+                }
+            })
+            .collect()
     }
 
     fn html(text: &str) -> String {
-        let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+        let text = text
+            .replace('&', "&amp;")
+            .replace('<', "&lt;")
+            .replace('>', "&gt;");
         text.replace('"', "&quot;").replace('\'', "&#39;")
     }
 
     fn escape_all(text: &str) -> String {
-        text.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect()
+        text.encode_utf16()
+            .map(|unit| format!("\\u{unit:04x}"))
+            .collect()
     }
 
     proptest! {
@@ -1421,22 +1735,43 @@ mod tests {
     #[test]
     fn our_own_words_are_no_secret() {
         let redaction = knowing("secret");
-        assert!(redaction.scan(br#"[["client_secret", "[client_secret]"]]"#).is_ok());
-        assert!(redaction.scan(br#"[["client_secret", "[client_secret]"], "a secret"]"#).is_err());
+        assert!(
+            redaction
+                .scan(br#"[["client_secret", "[client_secret]"]]"#)
+                .is_ok()
+        );
+        assert!(
+            redaction
+                .scan(br#"[["client_secret", "[client_secret]"], "a secret"]"#)
+                .is_err()
+        );
         assert!(knowing("abc").scan(b"abc").is_ok());
         for secret in ["p4ss[token]w0rd", "abc%5Bcookie%5Ddef", "a\"token\"b"] {
-            assert!(knowing(secret).scan(format!("rule {secret}").as_bytes()).is_err(), "{secret}");
+            assert!(
+                knowing(secret)
+                    .scan(format!("rule {secret}").as_bytes())
+                    .is_err(),
+                "{secret}"
+            );
         }
     }
 
     #[test]
     fn three_encodings_within_each_other_are_undone_and_no_more() {
         let redaction = knowing("p4ss/w+rd");
-        let hex = |text: String| text.bytes().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let hex = |text: String| {
+            text.bytes()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+        };
         let mut text = "p4ss/w+rd".to_owned();
         for layers in 1..5 {
             text = hex(text);
-            assert_eq!(redaction.scan(text.as_bytes()).is_err(), layers < 4, "{layers}");
+            assert_eq!(
+                redaction.scan(text.as_bytes()).is_err(),
+                layers < 4,
+                "{layers}"
+            );
         }
     }
 
@@ -1466,11 +1801,18 @@ mod tests {
     fn only_a_jwt_is_looked_for_in_its_parts() {
         for (secret, text) in [
             ("head.abcdefgh.ijklmnop", "abcdefgh"),
-            ("head.some words and more.other words and more", "some words and more"),
+            (
+                "head.some words and more.other words and more",
+                "some words and more",
+            ),
         ] {
             assert!(knowing(secret).scan(text.as_bytes()).is_ok(), "{secret}");
         }
-        assert!(knowing("head.abcdefghijklmnop.abcdefghijklmnop").scan(b"abcdefghijklmnop").is_err());
+        assert!(
+            knowing("head.abcdefghijklmnop.abcdefghijklmnop")
+                .scan(b"abcdefghijklmnop")
+                .is_err()
+        );
     }
 
     #[test]
@@ -1487,8 +1829,12 @@ mod tests {
     fn a_word_is_judged_by_its_beginning() {
         // So that a text of one word with `bearer` in it ever again is read in good time.
         let long = "a".repeat(1023);
-        assert!(secret::is_token(&format!("{long}1{long}")) && !secret::is_token(&format!("{long}a1")));
-        assert!(!secret::is_token(&format!("{}é1", &long[..1022])) && secret::is_token("abcdefg1é"));
+        assert!(
+            secret::is_token(&format!("{long}1{long}")) && !secret::is_token(&format!("{long}a1"))
+        );
+        assert!(
+            !secret::is_token(&format!("{}é1", &long[..1022])) && secret::is_token("abcdefg1é")
+        );
     }
 
     #[test]
@@ -1498,7 +1844,10 @@ mod tests {
         for known in [id, &flat, &id.to_uppercase()] {
             let redaction = knowing(known);
             for text in [id, &id.to_uppercase(), &flat, &flat.to_uppercase()] {
-                assert!(redaction.scan(STANDARD.encode(text).as_bytes()).is_err(), "{known} in {text}");
+                assert!(
+                    redaction.scan(STANDARD.encode(text).as_bytes()).is_err(),
+                    "{known} in {text}"
+                );
                 let other = redaction.text(format!("a {text}, {text} z"));
                 assert!(
                     redaction.scan(other.as_bytes()).is_ok() || !known.contains('-'),
@@ -1525,7 +1874,10 @@ mod tests {
             "curl -H 'bearer NEWunkn0wn'",
             "Basic dXNlcjpwdzEyMw==",
         ] {
-            assert!(secret::gives_secret(text) && secret::names_secret(text), "{text}");
+            assert!(
+                secret::gives_secret(text) && secret::names_secret(text),
+                "{text}"
+            );
         }
         for text in [
             "",

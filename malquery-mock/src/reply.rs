@@ -19,7 +19,12 @@ pub struct Reply {
 
 #[derive(Clone)]
 pub(crate) enum Answer {
-    Response { status: StatusCode, headers: HeaderMap, body: Arc<[u8]>, truncate_after: Option<usize> },
+    Response {
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Arc<[u8]>,
+        truncate_after: Option<usize>,
+    },
     Fault(Fault),
 }
 
@@ -73,7 +78,10 @@ impl Fault {
                 "the name {host} was not found; check the cloud or base URL, the network, and whether a proxy is \
                  needed"
             ),
-            Self::Tls => write!(f, "no TLS connection to {host}; is it https that is spoken there?"),
+            Self::Tls => write!(
+                f,
+                "no TLS connection to {host}; is it https that is spoken there?"
+            ),
             Self::Timeout => write!(f, "no reply from {host} in time"),
             Self::Reset | Self::Eof => write!(f, "the connection to {host} broke before the reply"),
         }
@@ -98,7 +106,10 @@ impl Fault {
 /// When the status is not from 200 to 999. So do the other functions here.
 #[track_caller]
 pub fn status(status: u16) -> Reply {
-    let Some(status) = StatusCode::from_u16(status).ok().filter(|status| !status.is_informational()) else {
+    let Some(status) = StatusCode::from_u16(status)
+        .ok()
+        .filter(|status| !status.is_informational())
+    else {
         panic!("{status} is not the status of a reply");
     };
     Reply::new(Answer::Response {
@@ -148,7 +159,11 @@ pub fn fault(fault: Fault) -> Reply {
 
 impl Reply {
     fn new(answer: Answer) -> Self {
-        Self { answer, times: 1, repeat_last: false }
+        Self {
+            answer,
+            times: 1,
+            repeat_last: false,
+        }
     }
 
     /// Adds a header. None is added by itself but the content type, not even a length.
@@ -157,8 +172,10 @@ impl Reply {
     /// When it is no valid header, or this is a fault.
     #[track_caller]
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(value.as_bytes()))
-        else {
+        let (Ok(name), Ok(value)) = (
+            HeaderName::try_from(name),
+            HeaderValue::from_bytes(value.as_bytes()),
+        ) else {
             panic!("{name:?}: {value:?} is not a valid header");
         };
         match &mut self.answer {
@@ -177,9 +194,11 @@ impl Reply {
     #[track_caller]
     pub fn truncate_after(mut self, bytes: usize) -> Self {
         match &mut self.answer {
-            Answer::Response { body, truncate_after, .. } if bytes <= body.len() => {
-                *truncate_after = Some(bytes)
-            }
+            Answer::Response {
+                body,
+                truncate_after,
+                ..
+            } if bytes <= body.len() => *truncate_after = Some(bytes),
             _ => panic!("there are no {bytes} bytes to break off after"),
         }
         self
@@ -207,7 +226,9 @@ impl fmt::Debug for Reply {
     /// Leaves out the body.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.answer {
-            Answer::Response { status, body, .. } => write!(f, "Reply({status}, {} bytes)", body.len()),
+            Answer::Response { status, body, .. } => {
+                write!(f, "Reply({status}, {} bytes)", body.len())
+            }
             Answer::Fault(fault) => write!(f, "Reply({fault:?})"),
         }
     }

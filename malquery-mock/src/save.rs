@@ -26,8 +26,13 @@ const MAX_INLINE: usize = 64 * 1024;
 const BASE64_LINE: usize = 76;
 
 const REQUEST_HEADERS: [&str; 2] = ["accept", "content-type"];
-const REPLY_HEADERS: [&str; 5] =
-    ["content-disposition", "content-type", "location", "x-cs-region", "x-cs-traceid"];
+const REPLY_HEADERS: [&str; 5] = [
+    "content-disposition",
+    "content-type",
+    "location",
+    "x-cs-region",
+    "x-cs-traceid",
+];
 const TRACE_ID: &str = "x-cs-traceid";
 
 /// How gzip and zstd begin.
@@ -78,15 +83,19 @@ impl Recording {
         let folder = body_folder(path)?;
         let mut notes = Vec::new();
         let mut redaction = Redaction::default();
-        let read: Vec<_> =
-            exchanges.into_iter().map(|exchange| Read::new(exchange, &mut redaction)).collect();
+        let read: Vec<_> = exchanges
+            .into_iter()
+            .map(|exchange| Read::new(exchange, &mut redaction))
+            .collect();
         let kept_text = Json::array(kept.iter().cloned()).to_string();
         redaction.assign(&kept_text);
 
         let mut jobs = HashMap::new();
         let mut all: Vec<Written> = Vec::new();
         for exchange in read {
-            let Some(next) = exchange.write(&redaction, &folder, &mut jobs, &mut notes)? else { continue };
+            let Some(next) = exchange.write(&redaction, &folder, &mut jobs, &mut notes)? else {
+                continue;
+            };
             match all.last_mut() {
                 Some(last) if last.id == next.id && last.same == next.same => last.times += 1,
                 _ => all.push(next),
@@ -112,8 +121,8 @@ impl Recording {
             let id = json.get("id").and_then(Json::as_str).unwrap_or_default();
             scan(&redaction, json).map_err(|found| leak(id, found))?;
             for name in files_of(slice::from_ref(json)) {
-                let bytes =
-                    fs::read(path.with_file_name(&name)).map_err(|error| format!("{name}: {error}"))?;
+                let bytes = fs::read(path.with_file_name(&name))
+                    .map_err(|error| format!("{name}: {error}"))?;
                 scan_body(&redaction, json, &bytes).map_err(|found| leak(&name, found))?;
             }
         }
@@ -128,7 +137,8 @@ impl Recording {
             scan(&redaction, &written.json).map_err(|found| leak(&written.id, found))?;
             let beside = written.files.iter().map(|(_, bytes)| bytes);
             for bytes in written.hidden.iter().chain(beside) {
-                scan_body(&redaction, &written.json, bytes).map_err(|found| leak(&written.id, found))?;
+                scan_body(&redaction, &written.json, bytes)
+                    .map_err(|found| leak(&written.id, found))?;
             }
             interactions.push(written.json);
             files.extend(written.files);
@@ -137,8 +147,17 @@ impl Recording {
         let text = document(&interactions);
         // What stands before them is of this crate.
         let (_, recorded) = text.split_once(INTERACTIONS).unwrap_or(("", &text));
-        redaction.scan_layout(recorded.as_bytes()).map_err(|found| leak("the file", found))?;
-        Ok(Self { path: path.into(), text, before, files, holds_samples, notes })
+        redaction
+            .scan_layout(recorded.as_bytes())
+            .map_err(|found| leak("the file", found))?;
+        Ok(Self {
+            path: path.into(),
+            text,
+            before,
+            files,
+            holds_samples,
+            notes,
+        })
     }
 
     /// Writes it, whole or not at all, unless it is there already.
@@ -167,15 +186,23 @@ impl Recording {
                         give each a cassette of its own"
                 .into());
         }
-        let unchanged = |name: &str, bytes: &[u8]| fs::read(folder.join(name)).is_ok_and(|old| old == bytes);
+        let unchanged =
+            |name: &str, bytes: &[u8]| fs::read(folder.join(name)).is_ok_and(|old| old == bytes);
         if former.as_deref() == Some(&self.text)
-            && self.files.iter().all(|(name, bytes)| unchanged(name, bytes))
+            && self
+                .files
+                .iter()
+                .all(|(name, bytes)| unchanged(name, bytes))
         {
             return Ok(());
         }
         let mut made = Vec::new();
         let result = (|| {
-            for (name, bytes) in self.files.iter().filter(|(name, bytes)| !unchanged(name, bytes)) {
+            for (name, bytes) in self
+                .files
+                .iter()
+                .filter(|(name, bytes)| !unchanged(name, bytes))
+            {
                 let path = folder.join(name);
                 let parent = path.parent().unwrap_or(folder);
                 fs::create_dir_all(parent).map_err(|error| fail(parent, error))?;
@@ -188,9 +215,14 @@ impl Recording {
             let probe = staged(folder, self.text.as_bytes(), self.holds_samples)
                 .map_err(|error| fail(&self.path, error))?;
             Cassette::load(probe.path()).map_err(|error| {
-                format!("{}: what was recorded is not a cassette: {error}", self.path.display())
+                format!(
+                    "{}: what was recorded is not a cassette: {error}",
+                    self.path.display()
+                )
             })?;
-            probe.persist(&self.path).map_err(|error| fail(&self.path, error.error))?;
+            probe
+                .persist(&self.path)
+                .map_err(|error| fail(&self.path, error.error))?;
             Ok(())
         })();
         if result.is_err() {
@@ -207,10 +239,18 @@ impl Recording {
 
     /// Removes the files of the former version that this one does not name.
     fn remove_orphans(&self, folder: &Path, former: &str) {
-        let Ok(own) = body_folder(&self.path) else { return };
-        let is_own = |file: &&String| file.strip_prefix(&own).is_some_and(|rest| rest.starts_with('/'));
+        let Ok(own) = body_folder(&self.path) else {
+            return;
+        };
+        let is_own = |file: &&String| {
+            file.strip_prefix(&own)
+                .is_some_and(|rest| rest.starts_with('/'))
+        };
         let named = files_of(&interactions(&self.text));
-        for name in files_of(&interactions(former)).difference(&named).filter(is_own) {
+        for name in files_of(&interactions(former))
+            .difference(&named)
+            .filter(is_own)
+        {
             // It does no harm where it cannot be removed.
             let _ = fs::remove_file(folder.join(name));
         }
@@ -229,7 +269,9 @@ fn remove_empty(folder: &Path, cassette: &Path) {
 /// Looks for what must not be in an interaction. Only a sample is as it is; what stands around it is of the service.
 fn scan(redaction: &Redaction, interaction: &Json) -> Result<(), Leak> {
     if is_sample(interaction) {
-        let headers = interaction.get("response").and_then(|response| response.get("headers"));
+        let headers = interaction
+            .get("response")
+            .and_then(|response| response.get("headers"));
         for json in interaction.get("request").into_iter().chain(headers) {
             redaction.scan(json.to_string().as_bytes())?;
         }
@@ -239,14 +281,24 @@ fn scan(redaction: &Redaction, interaction: &Json) -> Result<(), Leak> {
 
 /// The same for a body of it that stands elsewhere, or as base64.
 fn scan_body(redaction: &Redaction, interaction: &Json, bytes: &[u8]) -> Result<(), Leak> {
-    if is_sample(interaction) { redaction.scan_sample(bytes) } else { redaction.scan(bytes) }
+    if is_sample(interaction) {
+        redaction.scan_sample(bytes)
+    } else {
+        redaction.scan(bytes)
+    }
 }
 
 /// Whether an interaction, just recorded or read again, has a sample.
 fn is_sample(interaction: &Json) -> bool {
-    let uri = interaction.get("request").and_then(|request| request.get("uri")).and_then(Json::as_str);
+    let uri = interaction
+        .get("request")
+        .and_then(|request| request.get("uri"))
+        .and_then(Json::as_str);
     let reply = interaction.get("response");
-    let status = match reply.and_then(|reply| reply.get("status")).map(|status| &status.value) {
+    let status = match reply
+        .and_then(|reply| reply.get("status"))
+        .map(|status| &status.value)
+    {
         Some(Value::Number(digits)) => digits.parse().ok(),
         _ => None,
     };
@@ -259,14 +311,21 @@ fn is_sample(interaction: &Json) -> bool {
 /// Whether this reply is a sample or an archive, which is kept to the byte, whatever it says it is.
 fn gives_samples(uri: &Uri, status: StatusCode) -> bool {
     let path = matching::below_base(uri.path());
-    let samples = ["/malquery/entities/download-files/", "/malquery/entities/samples-fetch/"];
+    let samples = [
+        "/malquery/entities/download-files/",
+        "/malquery/entities/samples-fetch/",
+    ];
     status.is_success() && samples.iter().any(|sample| path.starts_with(sample))
 }
 
 /// The interactions of a cassette that was read before, as they are written.
 pub(crate) fn interactions(text: &str) -> Vec<Json> {
     let json = Json::parse(text).ok();
-    match json.as_ref().and_then(|json| json.get("interactions")).map(|all| &all.value) {
+    match json
+        .as_ref()
+        .and_then(|json| json.get("interactions"))
+        .map(|all| &all.value)
+    {
         Some(Value::Array(interactions)) => interactions.clone(),
         _ => Vec::new(),
     }
@@ -301,7 +360,10 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
             return refuse("leads out of the folder of the cassette");
         }
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(io::Error::new(error.kind(), format!("{}: {error}", bodies.display())));
+            return Err(io::Error::new(
+                error.kind(),
+                format!("{}: {error}", bodies.display()),
+            ));
         }
         _ => {}
     }
@@ -340,13 +402,24 @@ impl Read {
             false => redaction.see_secrets(&exchange.uri, &exchange.headers, &sent),
         }
         let (mut got, mut exact) = (Content::Empty, false);
-        if let Outcome::Reply { status, headers, body, .. } = &exchange.outcome {
+        if let Outcome::Reply {
+            status,
+            headers,
+            body,
+            ..
+        } = &exchange.outcome
+        {
             exact = gives_samples(&exchange.uri, *status);
             let side = Side::of_reply(exchange.uri.path(), *status);
             got = Content::read(headers, body, side, exact);
             redaction.see_reply(side, headers, &got);
         }
-        Self { exchange, sent, got, exact }
+        Self {
+            exchange,
+            sent,
+            got,
+            exact,
+        }
     }
 
     fn write(
@@ -356,7 +429,12 @@ impl Read {
         jobs: &mut HashMap<String, String>,
         notes: &mut Vec<String>,
     ) -> Result<Option<Written>, String> {
-        let Self { exchange, sent, got, exact } = self;
+        let Self {
+            exchange,
+            sent,
+            got,
+            exact,
+        } = self;
         let id = name(&exchange, &got, jobs, redaction);
         let shown = shown(redaction, &id);
         let mut written = Written {
@@ -396,7 +474,10 @@ impl Read {
             ));
         }
         let compressed = |headers: &HeaderMap| {
-            headers.get_all(header::CONTENT_ENCODING).iter().any(|coding| coding != "identity")
+            headers
+                .get_all(header::CONTENT_ENCODING)
+                .iter()
+                .any(|coding| coding != "identity")
         };
         let reply = match &exchange.outcome {
             Outcome::Reply { headers, .. } => Some(headers),
@@ -421,7 +502,11 @@ impl Read {
         }
         let sent = redaction.content(sent, Side::Request);
         // A sample with other bytes would have another hash.
-        let got = if exact { got } else { redaction.content(got, side) };
+        let got = if exact {
+            got
+        } else {
+            redaction.content(got, side)
+        };
         if [&sent, &got].into_iter().any(redact::gives_secret) {
             return Err(format!(
                 "a text in a body of {shown} gives a value to the name of a secret, and only fields of JSON and forms \
@@ -429,14 +514,21 @@ impl Read {
             ));
         }
         let mut headers = pairs(&exchange.headers, &REQUEST_HEADERS, |value| value);
-        if let Some((name, _)) = headers.iter().find(|(_, value)| redact::value_gives_secret(value)) {
+        if let Some((name, _)) = headers
+            .iter()
+            .find(|(_, value)| redact::value_gives_secret(value))
+        {
             return Err(format!(
                 "the header {name} of {shown} gives a value to the name of a secret. Nothing was written"
             ));
         }
         if let Some(value) = exchange.headers.get(header::AUTHORIZATION) {
             let scheme = matching::scheme(value.as_bytes());
-            let what = if scheme == "Bearer" { "access_token" } else { "credentials" };
+            let what = if scheme == "Bearer" {
+                "access_token"
+            } else {
+                "credentials"
+            };
             headers.push(("authorization".into(), format!("{scheme} [{what}]")));
             headers.sort();
         }
@@ -454,24 +546,40 @@ impl Read {
         let mut same = request_text.clone();
         let outcome = match exchange.outcome {
             Outcome::Pending => {
-                notes.push(format!("{shown} was under way when the recording ended, and is not in it"));
+                notes.push(format!(
+                    "{shown} was under way when the recording ended, and is not in it"
+                ));
                 return Ok(None);
             }
-            Outcome::Failed { fault: None, message } => {
+            Outcome::Failed {
+                fault: None,
+                message,
+            } => {
                 return Err(format!(
                     "{shown} failed in a way that a cassette cannot play: {}",
                     redaction.shown(&message)
                 ));
             }
-            Outcome::Failed { fault: Some(fault), .. } => {
-                let name =
-                    Fault::NAMES.iter().find(|(_, known)| *known == fault).map_or("eof", |(name, _)| name);
+            Outcome::Failed {
+                fault: Some(fault), ..
+            } => {
+                let name = Fault::NAMES
+                    .iter()
+                    .find(|(_, known)| *known == fault)
+                    .map_or("eof", |(name, _)| name);
                 same.push_str(name);
                 ("error", Json::object([("kind", Json::string(name))]))
             }
-            Outcome::Reply { status, headers, body, end, at } => {
+            Outcome::Reply {
+                status,
+                headers,
+                body,
+                end,
+                at,
+            } => {
                 // Some read JSON to its last bracket and no further.
-                let whole = end == End::Whole || end == End::Open && matches!(got, Content::Json(_));
+                let whole =
+                    end == End::Whole || end == End::Open && matches!(got, Content::Json(_));
                 if let End::Broken(kind) = end
                     && kind != io::ErrorKind::UnexpectedEof
                 {
@@ -505,7 +613,11 @@ impl Read {
                         "the header {name} of the reply of {shown} gives a value to the name of a secret. Nothing was written"
                     ));
                 }
-                let lasting = kept.iter().filter(|(name, _)| name != TRACE_ID).cloned().collect();
+                let lasting = kept
+                    .iter()
+                    .filter(|(name, _)| name != TRACE_ID)
+                    .cloned()
+                    .collect();
                 let mut reply = vec![("status", Json::number(status.as_u16()))];
                 if !kept.is_empty() {
                     reply.push(("headers", json_pairs(kept)));
@@ -520,7 +632,10 @@ impl Read {
                 same.push_str(&body.as_ref().map(stable).unwrap_or_default());
                 reply.extend(body.map(|body| ("body", body)));
                 if !whole {
-                    reply.push(("fault", Json::object([("truncate_after", Json::number(length))])));
+                    reply.push((
+                        "fault",
+                        Json::object([("truncate_after", Json::number(length))]),
+                    ));
                 }
                 ("response", Json::object(reply))
             }
@@ -528,9 +643,20 @@ impl Read {
         written.same = same;
         written.json = Json::object([("id", Json::string(id)), ("request", request), outcome]);
         // A sample may hold anything.
-        let json = if exact { request_text } else { written.json.to_string() };
-        let files = written.files.iter().filter(|_| !exact).map(|(_, bytes)| String::from_utf8_lossy(bytes));
-        if std::iter::once(json.into()).chain(files).any(|text| redact::has_jwt(&text)) {
+        let json = if exact {
+            request_text
+        } else {
+            written.json.to_string()
+        };
+        let files = written
+            .files
+            .iter()
+            .filter(|_| !exact)
+            .map(|(_, bytes)| String::from_utf8_lossy(bytes));
+        if std::iter::once(json.into())
+            .chain(files)
+            .any(|text| redact::has_jwt(&text))
+        {
             return Err(format!(
                 "in {shown} there is a token (a JWT) in a place where it cannot be replaced. Nothing was written"
             ));
@@ -560,7 +686,10 @@ impl Written {
             Content::Bytes(bytes) => (bytes, "bin"),
         };
         let sha256 = digest::sha256(&bytes);
-        let checks = [("len", Json::number(bytes.len())), ("sha256", Json::string(sha256.as_str()))];
+        let checks = [
+            ("len", Json::number(bytes.len())),
+            ("sha256", Json::string(sha256.as_str())),
+        ];
         let place = if bytes.len() > MAX_INLINE {
             // Named by what is in it, so that no version of a cassette meets the files of another.
             let name = format!("{folder}/{}-{}.{extension}", self.id, &sha256[..8]);
@@ -597,18 +726,39 @@ fn name(
     let path = exchange.uri.path();
     // Looked for in what is whole: a part of a secret, or one with other signs, would not be found in the name.
     let is_clean = redaction.scan(path.as_bytes()).is_ok();
-    let path = if is_clean { matching::below_base(path) } else { "" };
-    let is_version = |part: &str| part.strip_prefix('v').is_some_and(|rest| rest.parse::<u32>().is_ok());
-    let last = path.split('/').rev().find(|part| !part.is_empty() && !is_version(part)).unwrap_or("request");
-    let clean = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    let path = if is_clean {
+        matching::below_base(path)
+    } else {
+        ""
+    };
+    let is_version = |part: &str| {
+        part.strip_prefix('v')
+            .is_some_and(|rest| rest.parse::<u32>().is_ok())
+    };
+    let last = path
+        .split('/')
+        .rev()
+        .find(|part| !part.is_empty() && !is_version(part))
+        .unwrap_or("request");
+    let clean = |c: char| {
+        if c.is_ascii_alphanumeric() || "-_.".contains(c) {
+            c
+        } else {
+            '-'
+        }
+    };
     let name: String = last.chars().map(clean).take(60).collect();
     if exchange.method == Method::GET && name == "requests" {
         let query = exchange.uri.query().unwrap_or_default();
-        let job = form_urlencoded::parse(query.as_bytes()).find_map(|(_, id)| jobs.get(&*id).cloned());
+        let job =
+            form_urlencoded::parse(query.as_bytes()).find_map(|(_, id)| jobs.get(&*id).cloned());
         return job.map_or(name, |job| format!("{job}.poll"));
     }
     if let Content::Json(json) = got
-        && let Some(id) = json.get("meta").and_then(|meta| meta.get("reqid")).and_then(Json::as_str)
+        && let Some(id) = json
+            .get("meta")
+            .and_then(|meta| meta.get("reqid"))
+            .and_then(Json::as_str)
     {
         jobs.insert(id.to_owned(), name.clone());
     }
@@ -630,7 +780,9 @@ fn reply_headers(
     let seconds = match retry {
         None => None,
         Some(Retry::After(after)) => Some(after.as_millis().div_ceil(1000)),
-        Some(Retry::At(time)) => Some(u128::from(time.as_millis().saturating_sub(at).div_ceil(1000))),
+        Some(Retry::At(time)) => Some(u128::from(
+            time.as_millis().saturating_sub(at).div_ceil(1000),
+        )),
     };
     if let Some(seconds) = seconds {
         kept.push(("retry-after".into(), seconds.to_string()));
@@ -640,11 +792,16 @@ fn reply_headers(
 }
 
 /// The headers of an allow-list, in the order of their names.
-fn pairs(headers: &HeaderMap, allowed: &[&str], value: impl Fn(String) -> String) -> Vec<(String, String)> {
+fn pairs(
+    headers: &HeaderMap,
+    allowed: &[&str],
+    value: impl Fn(String) -> String,
+) -> Vec<(String, String)> {
     let mut kept = Vec::new();
     for name in allowed {
         for found in headers.get_all(*name) {
-            if let (Ok(text), false) = (std::str::from_utf8(found.as_bytes()), found.is_sensitive()) {
+            if let (Ok(text), false) = (std::str::from_utf8(found.as_bytes()), found.is_sensitive())
+            {
                 kept.push(((*name).to_owned(), value(text.to_owned())));
             }
         }
@@ -653,17 +810,24 @@ fn pairs(headers: &HeaderMap, allowed: &[&str], value: impl Fn(String) -> String
 }
 
 fn json_pairs(pairs: Vec<(String, String)>) -> Json {
-    Json::array(pairs.into_iter().map(|(name, value)| Json::array([Json::string(name), Json::string(value)])))
+    Json::array(
+        pairs
+            .into_iter()
+            .map(|(name, value)| Json::array([Json::string(name), Json::string(value)])),
+    )
 }
 
 /// The JSON without what is another in every reply, to tell equal polls.
 fn stable(json: &Json) -> String {
     match &json.value {
-        Value::Array(items) => format!("[{}]", items.iter().map(stable).collect::<Vec<_>>().join(",")),
+        Value::Array(items) => format!(
+            "[{}]",
+            items.iter().map(stable).collect::<Vec<_>>().join(",")
+        ),
         Value::Object(members) => {
             let lasting = members.iter().filter(|(key, _)| key != "trace_id");
-            let members =
-                lasting.map(|(key, value)| format!("{}:{}", crate::json::quote(key), stable(value)));
+            let members = lasting
+                .map(|(key, value)| format!("{}:{}", crate::json::quote(key), stable(value)));
             format!("{{{}}}", members.collect::<Vec<_>>().join(","))
         }
         _ => json.to_string(),
@@ -684,9 +848,14 @@ fn files_of(interactions: &[Json]) -> BTreeSet<String> {
     for interaction in interactions {
         for side in ["request", "response"] {
             let body = interaction.get(side).and_then(|side| side.get("body"));
-            let file = body.and_then(|body| body.get("file")).and_then(Json::as_str);
-            let stays =
-                |file: &&str| Path::new(file).components().all(|part| matches!(part, Component::Normal(_)));
+            let file = body
+                .and_then(|body| body.get("file"))
+                .and_then(Json::as_str);
+            let stays = |file: &&str| {
+                Path::new(file)
+                    .components()
+                    .all(|part| matches!(part, Component::Normal(_)))
+            };
             out.extend(file.filter(stays).map(str::to_owned));
         }
     }
@@ -701,7 +870,11 @@ fn staged(folder: &Path, bytes: &[u8], is_private: bool) -> io::Result<tempfile:
     {
         use std::os::unix::fs::PermissionsExt;
         // Less what the umask takes: it holds no secret, and belongs into the repository.
-        builder.permissions(fs::Permissions::from_mode(if is_private { 0o600 } else { 0o666 }));
+        builder.permissions(fs::Permissions::from_mode(if is_private {
+            0o600
+        } else {
+            0o666
+        }));
     }
     let mut file = builder.tempfile_in(folder)?;
     file.write_all(bytes)?;

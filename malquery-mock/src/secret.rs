@@ -58,8 +58,9 @@ const MAX_BASIC: usize = 256;
 /// Bytes of the longest placeholder.
 const MAX_PLACEHOLDER: usize = 40;
 /// How the names of malware go on behind a colon, as in `PasswordStealer:Win32/Vidar.B`.
-const PLATFORMS: [&str; 10] =
-    ["Win32/", "Win64/", "MSIL/", "Linux/", "MacOS/", "Android", "JS/", "VBS/", "HTML/", "Script/"];
+const PLATFORMS: [&str; 10] = [
+    "Win32/", "Win64/", "MSIL/", "Linux/", "MacOS/", "Android", "JS/", "VBS/", "HTML/", "Script/",
+];
 
 /// Whether a field, or the place of one, holds what is searched for: a rule against thieves of tokens is full of such words.
 pub(crate) fn is_searched(pointer: &str) -> bool {
@@ -83,18 +84,27 @@ pub(crate) fn secret_name(name: &str) -> Option<&'static str> {
 
 /// What [`secret_name`] gives.
 pub(crate) fn secret_names() -> impl Iterator<Item = &'static str> {
-    SECRET_FIELDS.into_iter().chain(SECRET_WORDS).chain(SECRET_ENDS).chain(SECRET_SHORT)
+    SECRET_FIELDS
+        .into_iter()
+        .chain(SECRET_WORDS)
+        .chain(SECRET_ENDS)
+        .chain(SECRET_SHORT)
 }
 
 /// A name without what is written now this way and now that: `x-api-key`, `xApiKey`, `X_API_KEY`.
 pub(crate) fn plain(name: &str) -> String {
-    name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+    name.chars()
+        .filter(char::is_ascii_alphanumeric)
+        .map(|c| c.to_ascii_lowercase())
+        .collect()
 }
 
 /// The name of a list without the place in it, as in `token[0]`.
 fn without_index(mut name: &str) -> &str {
     let before = |name: &'_ str| {
-        let digits = name.strip_suffix(']')?.trim_end_matches(|c: char| c.is_ascii_digit());
+        let digits = name
+            .strip_suffix(']')?
+            .trim_end_matches(|c: char| c.is_ascii_digit());
         digits.strip_suffix('[').map(str::len)
     };
     while let Some(end) = before(name) {
@@ -107,8 +117,11 @@ fn without_index(mut name: &str) -> &str {
 /// is a name and what a value.
 pub(crate) fn bytes_name_secret(bytes: &[u8]) -> bool {
     // Zeros are those of wide characters.
-    let plain: Vec<u8> =
-        bytes.iter().filter(|byte| !matches!(byte, 0 | b'_' | b'-')).map(u8::to_ascii_lowercase).collect();
+    let plain: Vec<u8> = bytes
+        .iter()
+        .filter(|byte| !matches!(byte, 0 | b'_' | b'-'))
+        .map(u8::to_ascii_lowercase)
+        .collect();
     secret_names().map(self::plain).any(|name| {
         name.len() >= MIN_NAME_IN_BYTES && memchr::memmem::find(&plain, name.as_bytes()).is_some()
     })
@@ -119,7 +132,9 @@ pub(crate) fn names_secret(text: &str) -> bool {
     let quote = |c: char| matches!(c, '"' | '\'' | '`');
     let quoted = |(at, name): (usize, &str)| {
         text[..at].ends_with(quote)
-            && text[at + name.len()..].trim_start_matches('\\').starts_with(quote)
+            && text[at + name.len()..]
+                .trim_start_matches('\\')
+                .starts_with(quote)
             && secret_name(name).is_some()
     };
     words(text).any(quoted) || gives(text, true)
@@ -135,8 +150,8 @@ pub(crate) fn gives_secret(text: &str) -> bool {
 fn gives(text: &str, strict: bool) -> bool {
     let named = words(text).any(|(at, name)| {
         // `$token = "..."`, `#token > 1` and `@token[1]` are of a YARA rule, `#token=` is of a URL.
-        let is_counted =
-            text[..at].ends_with(['#', '@', '!']) && text[at + name.len()..].starts_with([' ', '[']);
+        let is_counted = text[..at].ends_with(['#', '@', '!'])
+            && text[at + name.len()..].starts_with([' ', '[']);
         let free = !text[..at].ends_with('$') && !is_counted;
         // `cid:` is also a kind of link.
         let plain_name = plain(name);
@@ -144,12 +159,16 @@ fn gives(text: &str, strict: bool) -> bool {
         free && plain_name != "cid"
             && !is_family
             && secret_name(name).is_some()
-            && value_of(behind(&text[..at], &text[at + name.len()..])).is_some_and(|(value, sentence)| {
-                // What follows a colon in a sentence is often no more than the next word of it.
-                let certain =
-                    plain_name != "token" && ["token", "secret"].iter().any(|end| plain_name.ends_with(end));
-                !sentence || certain && (strict || !is_word(value)) || is_token(value)
-            })
+            && value_of(behind(&text[..at], &text[at + name.len()..])).is_some_and(
+                |(value, sentence)| {
+                    // What follows a colon in a sentence is often no more than the next word of it.
+                    let certain = plain_name != "token"
+                        && ["token", "secret"]
+                            .iter()
+                            .any(|end| plain_name.ends_with(end));
+                    !sentence || certain && (strict || !is_word(value)) || is_token(value)
+                },
+            )
     });
     if named || has_user(text) {
         return true;
@@ -158,7 +177,8 @@ fn gives(text: &str, strict: bool) -> bool {
     ["bearer", "basic"].iter().any(|scheme| {
         lower.match_indices(scheme).any(|(at, _)| {
             let rest = &text[at + scheme.len()..];
-            let value = rest.trim_start_matches(|c: char| c.is_whitespace() || "\"'`<:=\\".contains(c));
+            let value =
+                rest.trim_start_matches(|c: char| c.is_whitespace() || "\"'`<:=\\".contains(c));
             let may_be = strict || *scheme != "basic" || is_basic(value);
             value.len() < rest.len() && may_be && is_token(value)
         })
@@ -171,7 +191,9 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
     let mut at = 0;
     std::iter::from_fn(move || {
         let start = at + text[at..].find(belongs)?;
-        let end = text[start..].find(|c| !belongs(c)).map_or(text.len(), |length| start + length);
+        let end = text[start..]
+            .find(|c| !belongs(c))
+            .map_or(text.len(), |length| start + length);
         at = end;
         Some((start, &text[start..end]))
     })
@@ -179,24 +201,35 @@ fn words(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// Whether there is a URL with a password.
 fn has_user(text: &str) -> bool {
-    text.match_indices("://").filter(|(at, _)| !text[..*at].ends_with("mailto")).any(|(at, sign)| {
-        let rest = &text[at + sign.len()..];
-        let ends =
-            |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>' | '\\');
-        let authority = &rest[..rest.find(ends).unwrap_or(rest.len())];
-        authority.rsplit_once('@').is_some_and(|(user, _)| match user.split_once(':') {
-            Some((_, password)) => !password.is_empty() && !is_placeholder(password),
-            None => is_token(user),
+    text.match_indices("://")
+        .filter(|(at, _)| !text[..*at].ends_with("mailto"))
+        .any(|(at, sign)| {
+            let rest = &text[at + sign.len()..];
+            let ends = |c: char| {
+                c.is_whitespace() || matches!(c, '/' | '?' | '#' | '"' | '\'' | '<' | '>' | '\\')
+            };
+            let authority = &rest[..rest.find(ends).unwrap_or(rest.len())];
+            authority
+                .rsplit_once('@')
+                .is_some_and(|(user, _)| match user.split_once(':') {
+                    Some((_, password)) => !password.is_empty() && !is_placeholder(password),
+                    None => is_token(user),
+                })
         })
-    })
 }
 
 /// What follows a name; where that is the name of a tag, without the attributes that stand between it and its text.
 fn behind<'a>(before: &str, rest: &'a str) -> &'a str {
     let belongs = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     // It may have a prefix.
-    let before = before.strip_suffix(':').map_or(before, |prefix| prefix.trim_end_matches(belongs));
-    let tag = if before.ends_with('<') { rest.find(['<', '>']) } else { None };
+    let before = before
+        .strip_suffix(':')
+        .map_or(before, |prefix| prefix.trim_end_matches(belongs));
+    let tag = if before.ends_with('<') {
+        rest.find(['<', '>'])
+    } else {
+        None
+    };
     let has_attributes = |end: &usize| rest[..*end].contains('=') && !rest[..*end].ends_with('/');
     tag.filter(has_attributes).map_or(rest, |end| &rest[end..])
 }
@@ -208,16 +241,20 @@ fn value_of(rest: &str) -> Option<(&str, bool)> {
     // `user[password]=` and `token[0]=`.
     let rest = rest.strip_prefix(']').unwrap_or(rest);
     let mut rest = rest;
-    while let Some(behind) = rest
-        .strip_prefix('[')
-        .and_then(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix(']'))
-    {
+    while let Some(behind) = rest.strip_prefix('[').and_then(|rest| {
+        rest.trim_start_matches(|c: char| c.is_ascii_digit())
+            .strip_prefix(']')
+    }) {
         rest = behind;
     }
     let sign = rest.trim_start_matches(|c: char| quote(c) || c.is_whitespace());
     let quoted = rest[..rest.len() - sign.len()].contains(quote);
     // PHP writes `s:5:"token";s:3:"abc";`.
-    let php = || sign.strip_prefix(";s:")?.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix(':');
+    let php = || {
+        sign.strip_prefix(";s:")?
+            .trim_start_matches(|c: char| c.is_ascii_digit())
+            .strip_prefix(':')
+    };
     // A pair may also be a list of two.
     let pair = || sign.strip_prefix(',').or_else(php).filter(|_| quoted);
     let value = sign.strip_prefix([':', '=', '>']).or_else(pair)?;
@@ -231,23 +268,33 @@ fn value_of(rest: &str) -> Option<(&str, bool)> {
         .position(|byte| byte == b']')
         .is_some_and(|end| is_placeholder(&value[..=end]));
     // `token=...` is of a manual, and `token=[a-z]+` of a rule.
-    let dots = value.starts_with("...") && !value[3..].starts_with(|c: char| c.is_ascii_alphanumeric());
-    let class = matches!(value.as_bytes(), [b'[', first, b'-', ..] if first.is_ascii_alphanumeric());
-    let some = !first.is_whitespace() && !"<,;&)}]*…".contains(first) && !placeholder && !dots && !class;
+    let dots =
+        value.starts_with("...") && !value[3..].starts_with(|c: char| c.is_ascii_alphanumeric());
+    let class =
+        matches!(value.as_bytes(), [b'[', first, b'-', ..] if first.is_ascii_alphanumeric());
+    let some =
+        !first.is_whitespace() && !"<,;&)}]*…".contains(first) && !placeholder && !dots && !class;
     some.then_some((value, value.len() == bare.len() && sign.starts_with(':')))
 }
 
 /// Whether what follows is the name of a family of malware, as in `Stealer:Win32/Token`.
 fn is_family(before: &str) -> bool {
-    PLATFORMS.iter().any(|name| before.strip_suffix(name).is_some_and(|rest| rest.ends_with(':')))
+    PLATFORMS.iter().any(|name| {
+        before
+            .strip_suffix(name)
+            .is_some_and(|rest| rest.ends_with(':'))
+    })
 }
 
 /// Whether it begins with a word of a sentence, as in `access_token: expired`.
 fn is_word(text: &str) -> bool {
-    let end = text.find(|c: char| !c.is_ascii_lowercase()).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_lowercase())
+        .unwrap_or(text.len());
     let (word, rest) = text.split_at(if text.starts_with('0') { 1 } else { end });
     let rest = rest.trim_start_matches(|c| ".,;:!?)'\"".contains(c));
-    let token = |word: &str| is_token(word.trim_start_matches(|c: char| !c.is_ascii_alphanumeric()));
+    let token =
+        |word: &str| is_token(word.trim_start_matches(|c: char| !c.is_ascii_alphanumeric()));
     (1..=MAX_WORD).contains(&word.len())
         && (rest.is_empty() || rest.starts_with(char::is_whitespace))
         && !rest.split_whitespace().take(MAX_WORDS).any(token)
@@ -256,8 +303,11 @@ fn is_word(text: &str) -> bool {
 /// Whether it begins with what may stand behind `Basic`, and not with what stands behind that name of a language.
 fn is_basic(text: &str) -> bool {
     let belongs = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
-    let end =
-        text.bytes().take(MAX_BASIC).position(|byte| !belongs(byte)).unwrap_or(text.len().min(MAX_BASIC));
+    let end = text
+        .bytes()
+        .take(MAX_BASIC)
+        .position(|byte| !belongs(byte))
+        .unwrap_or(text.len().min(MAX_BASIC));
     let word = text[..end].trim_end_matches('.');
     !word.contains(['-', '.', '_', '~'])
         || redact::decode_base64(word.as_bytes()).is_some_and(|decoded| decoded.contains(&b':'))
@@ -280,6 +330,10 @@ pub(crate) fn is_token(text: &str) -> bool {
 
 /// Whether this stands for a value that is not in the cassette, such as `[client_secret]`.
 pub(crate) fn is_placeholder(value: &str) -> bool {
-    let name = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    name.is_some_and(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+    let name = value
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    name.is_some_and(|name| {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+    })
 }

@@ -60,8 +60,10 @@ impl Server {
     /// address cannot be listened at.
     pub fn start(service: Service, address: SocketAddr) -> io::Result<Self> {
         if !address.ip().is_loopback() {
-            let why =
-                format!("{} is not a loopback address; others could fetch samples from there", address.ip());
+            let why = format!(
+                "{} is not a loopback address; others could fetch samples from there",
+                address.ip()
+            );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
         Self::start_anywhere(service, address)
@@ -83,7 +85,10 @@ impl Server {
         let thread = thread::Builder::new()
             .name("malquery-server".into())
             .spawn(move || accepting.accept(&listener))?;
-        Ok(Self { shared, thread: Some(thread) })
+        Ok(Self {
+            shared,
+            thread: Some(thread),
+        })
     }
 
     /// Where it listens.
@@ -120,7 +125,9 @@ impl Drop for Server {
 
 impl Shared {
     fn connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<TcpStream>>> {
-        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+        self.connections
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn accept(self: &Arc<Self>, listener: &TcpListener) {
@@ -141,8 +148,12 @@ impl Shared {
                 connections.insert(number, stream.clone());
             }
             drop(connections);
-            let connection =
-                Connection { shared: self.clone(), stream: stream.clone(), number, input: Vec::new() };
+            let connection = Connection {
+                shared: self.clone(),
+                stream: stream.clone(),
+                number,
+                input: Vec::new(),
+            };
             let spawned = !full
                 && thread::Builder::new()
                     .name("malquery-connection".into())
@@ -150,7 +161,9 @@ impl Shared {
                     .is_ok();
             if !spawned {
                 let _ = stream.set_write_timeout(Some(Duration::from_millis(100)));
-                let refused = self.service.refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
+                let refused = self
+                    .service
+                    .refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
                 let _ = send(&stream, refused, true, false);
             }
         }
@@ -162,8 +175,13 @@ impl Shared {
         if !self.address.ip().is_loopback() {
             return true;
         }
-        let Ok(authority) = http::uri::Authority::try_from(host) else { return false };
-        let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+        let Ok(authority) = http::uri::Authority::try_from(host) else {
+            return false;
+        };
+        let name = authority
+            .host()
+            .trim_start_matches('[')
+            .trim_end_matches(']');
         name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
     }
 }
@@ -189,18 +207,23 @@ enum NoRequest {
     Refused(StatusCode, &'static str),
 }
 
-const BAD_LENGTH: NoRequest =
-    NoRequest::Refused(StatusCode::BAD_REQUEST, "the content-length is not one whole number of bytes");
+const BAD_LENGTH: NoRequest = NoRequest::Refused(
+    StatusCode::BAD_REQUEST,
+    "the content-length is not one whole number of bytes",
+);
 
 impl From<io::Error> for NoRequest {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             // Which of the two depends on the system.
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                Self::Refused(StatusCode::REQUEST_TIMEOUT, "the request did not arrive in time")
-            }
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Refused(
+                StatusCode::REQUEST_TIMEOUT,
+                "the request did not arrive in time",
+            ),
             // Who sends no more may still read.
-            io::ErrorKind::UnexpectedEof => Self::Refused(StatusCode::BAD_REQUEST, "the request ends early"),
+            io::ErrorKind::UnexpectedEof => {
+                Self::Refused(StatusCode::BAD_REQUEST, "the request ends early")
+            }
             _ => Self::Gone,
         }
     }
@@ -240,7 +263,8 @@ impl Connection {
 
     /// Reads a request, and whether the connection may be used after it.
     fn request(&mut self, end: Instant) -> Result<(Request<Vec<u8>>, bool), NoRequest> {
-        const MALFORMED: NoRequest = NoRequest::Refused(StatusCode::BAD_REQUEST, "the request is malformed");
+        const MALFORMED: NoRequest =
+            NoRequest::Refused(StatusCode::BAD_REQUEST, "the request is malformed");
         let mut reply = Reply::new().map_err(|_| MALFORMED)?;
         let (used, head) = loop {
             match reply.try_request(&self.input) {
@@ -248,7 +272,10 @@ impl Connection {
                 Ok((_, None)) if self.input.len() < MAX_HEAD => self.fill(end)?,
                 Ok((_, None)) => {
                     let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-                    return Err(NoRequest::Refused(status, "the head of the request is longer than 32 KiB"));
+                    return Err(NoRequest::Refused(
+                        status,
+                        "the head of the request is longer than 32 KiB",
+                    ));
                 }
                 Err(Error::BadContentLengthHeader | Error::TooManyContentLengthHeaders) => {
                     return Err(BAD_LENGTH);
@@ -258,15 +285,21 @@ impl Connection {
         };
         self.input.drain(..used);
         let headers = head.headers();
-        if !self.shared.trusts(headers.get(header::HOST).map(|host| host.as_bytes())) {
+        if !self
+            .shared
+            .trusts(headers.get(header::HOST).map(|host| host.as_bytes()))
+        {
             let why = "the host is not this one; use localhost or an address";
             return Err(NoRequest::Refused(StatusCode::MISDIRECTED_REQUEST, why));
         }
         let keep = head.version() == Version::HTTP_11
-            && !headers
-                .get_all(header::CONNECTION)
-                .iter()
-                .any(|value| value.as_bytes().to_ascii_lowercase().windows(5).any(|word| word == b"close"));
+            && !headers.get_all(header::CONNECTION).iter().any(|value| {
+                value
+                    .as_bytes()
+                    .to_ascii_lowercase()
+                    .windows(5)
+                    .any(|word| word == b"close")
+            });
         let length = content_length(headers)?;
         let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
         let encoded = match (encodings.next(), encodings.next()) {
@@ -281,7 +314,10 @@ impl Connection {
                 return Err(NoRequest::Refused(StatusCode::NOT_IMPLEMENTED, why));
             }
         };
-        let too_large = NoRequest::Refused(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than 1 MiB");
+        let too_large = NoRequest::Refused(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body is larger than 1 MiB",
+        );
         if length.is_some_and(|length| length > MAX_BODY as u64) {
             return Err(too_large);
         }
@@ -290,7 +326,9 @@ impl Connection {
         let mut body = Vec::new();
         let mut receive = match reply.proceed() {
             // Nobody reads the body of a HEAD or CONNECT, and it must not be taken for the next request.
-            Some(RecvRequestResult::ProvideResponse(_)) => return Ok((head.map(|()| body), keep && empty)),
+            Some(RecvRequestResult::ProvideResponse(_)) => {
+                return Ok((head.map(|()| body), keep && empty));
+            }
             // By the book it has no body, but then there would be nothing to answer.
             Some(_) if undeclared => {
                 let why = "the request has neither content-length nor transfer-encoding";
@@ -308,7 +346,9 @@ impl Connection {
         };
         let mut chunk = vec![0; CHUNK];
         while !receive.is_ended() {
-            let (used, count) = receive.read(&self.input, &mut chunk).map_err(|_| MALFORMED)?;
+            let (used, count) = receive
+                .read(&self.input, &mut chunk)
+                .map_err(|_| MALFORMED)?;
             self.input.drain(..used);
             body.extend_from_slice(&chunk[..count]);
             if body.len() > MAX_BODY {
@@ -354,16 +394,29 @@ impl Connection {
 /// The length of the body, if the head declares it.
 fn content_length(headers: &HeaderMap) -> Result<Option<u64>, NoRequest> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let Some(length) = lengths.next() else { return Ok(None) };
-    let digits = length.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    match (digits.and_then(|digits| digits.parse().ok()), lengths.next()) {
+    let Some(length) = lengths.next() else {
+        return Ok(None);
+    };
+    let digits = length
+        .to_str()
+        .ok()
+        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    match (
+        digits.and_then(|digits| digits.parse().ok()),
+        lengths.next(),
+    ) {
         (Some(length), None) => Ok(Some(length)),
         _ => Err(BAD_LENGTH),
     }
 }
 
 /// Writes a reply. Its body has the length the reply declares, or the connection ends.
-fn send(stream: &TcpStream, response: Response<ServiceBody>, with_body: bool, keep: bool) -> io::Result<()> {
+fn send(
+    stream: &TcpStream,
+    response: Response<ServiceBody>,
+    with_body: bool,
+    keep: bool,
+) -> io::Result<()> {
     let (head, mut body) = response.into_parts();
     let mut text = format!(
         "HTTP/1.1 {} {}\r\n",
@@ -374,9 +427,15 @@ fn send(stream: &TcpStream, response: Response<ServiceBody>, with_body: bool, ke
     for (name, value) in &head.headers {
         text.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
     }
-    text.extend_from_slice(if keep { b"\r\n" } else { b"connection: close\r\n\r\n" });
-    let declared =
-        head.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    text.extend_from_slice(if keep {
+        b"\r\n"
+    } else {
+        b"connection: close\r\n\r\n"
+    });
+    let declared = head
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
     let mut left: u64 = declared.filter(|_| with_body).unwrap_or(0);
     loop {
         // What is small goes out at once with the head.

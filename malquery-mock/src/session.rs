@@ -68,7 +68,11 @@ impl Mode {
 
     fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, OpenError> {
         let value = lookup(VARIABLE).unwrap_or_default();
-        let mode = if value.is_empty() { Self::Replay } else { value.to_string_lossy().parse()? };
+        let mode = if value.is_empty() {
+            Self::Replay
+        } else {
+            value.to_string_lossy().parse()?
+        };
         let ci = lookup("CI").unwrap_or_default();
         let ci = !ci.is_empty() && ci != "0" && !ci.eq_ignore_ascii_case("false");
         if ci && matches!(mode, Self::Record | Self::Append) {
@@ -86,7 +90,10 @@ impl FromStr for Mode {
     type Err = OpenError;
 
     fn from_str(text: &str) -> Result<Self, OpenError> {
-        let known = Self::NAMES.iter().find(|(name, _)| *name == text).map(|(_, mode)| *mode);
+        let known = Self::NAMES
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, mode)| *mode);
         known.ok_or_else(|| OpenError::Mode(text.chars().take(40).collect()))
     }
 }
@@ -110,17 +117,26 @@ impl fmt::Display for OpenError {
         match self {
             Self::Mode(value) => {
                 let names: Vec<_> = Mode::NAMES.iter().map(|(name, _)| *name).collect();
-                write!(f, "{VARIABLE}={value:?} is no mode; there are {}", names.join(", "))
+                write!(
+                    f,
+                    "{VARIABLE}={value:?} is no mode; there are {}",
+                    names.join(", ")
+                )
             }
             Self::Ci => write!(
                 f,
                 "{VARIABLE} asks for a recording, and CI is set; record on your own machine, and commit the cassette"
             ),
-            Self::Unwritable(path, error) => write!(f, "{} cannot be written: {error}", path.display()),
+            Self::Unwritable(path, error) => {
+                write!(f, "{} cannot be written: {error}", path.display())
+            }
             Self::Cassette(error) => {
                 write!(f, "{error}")?;
                 if let Some(source) = std::error::Error::source(&**error) {
-                    write!(f, " ({source}); to record it, run this with {VARIABLE}=record")?;
+                    write!(
+                        f,
+                        " ({source}); to record it, run this with {VARIABLE}=record"
+                    )?;
                 }
                 Ok(())
             }
@@ -178,7 +194,10 @@ impl Session {
     /// A session with this cassette: a path, for tests from the folder of their package. Large bodies go into a folder
     /// beside it, which is named as it is with `.bodies` behind.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), mode: None }
+        Self {
+            path: path.into(),
+            mode: None,
+        }
     }
 
     /// Sets the mode, whatever the environment says. A recording that stands in the code is made on a build server, too:
@@ -209,7 +228,10 @@ impl Session {
         })?;
         let (clock, auth) = match parts {
             Some((clock, auth)) => (SessionClock::Live(clock), auth),
-            None => (SessionClock::Virtual(VirtualClock::new()), guard.end.stand_in()),
+            None => (
+                SessionClock::Virtual(VirtualClock::new()),
+                guard.end.stand_in(),
+            ),
         };
         Ok((Client::new(transport, clock, auth), guard))
     }
@@ -233,7 +255,11 @@ impl Session {
                 .map_err(|error| OpenError::Unwritable(self.path.clone(), error.into()))?;
         }
         let mut kept = Vec::new();
-        let before = if writes { fs::read_to_string(&self.path).ok() } else { None };
+        let before = if writes {
+            fs::read_to_string(&self.path).ok()
+        } else {
+            None
+        };
         let cassette = match mode {
             // There may be none yet.
             Mode::Append if !self.path.exists() => None,
@@ -242,8 +268,15 @@ impl Session {
                 if mode == Mode::Append {
                     kept = save::interactions(before.as_deref().unwrap_or_default());
                 }
-                let token = cassette.interactions.iter().any(|interaction| interaction.is_for_tokens());
-                Some(if token { cassette.with_any_number_of_tokens() } else { cassette.with_tokens() })
+                let token = cassette
+                    .interactions
+                    .iter()
+                    .any(|interaction| interaction.is_for_tokens());
+                Some(if token {
+                    cassette.with_any_number_of_tokens()
+                } else {
+                    cassette.with_tokens()
+                })
             }
             _ => None,
         };
@@ -256,18 +289,32 @@ impl Session {
         let log = matches!(mode, Mode::Record | Mode::Append | Mode::Verify).then(Log::default);
         let way = match (mode, &mock) {
             (Mode::Replay, Some(mock)) => Way::Replay(mock.clone()),
-            _ => Way::Live { live: live().into(), mock: mock.clone(), log: log.clone() },
+            _ => Way::Live {
+                live: live().into(),
+                mock: mock.clone(),
+                log: log.clone(),
+            },
         };
         let end = match (mode, mock, log, cassette) {
             (Mode::Replay, Some(mock), ..) => End::Check(mock),
             (Mode::Verify, _, Some(log), Some(cassette)) => End::Compare { cassette, log },
-            (Mode::Record | Mode::Append, _, Some(log), _) => {
-                End::Save { path: self.path, log, kept, before }
-            }
+            (Mode::Record | Mode::Append, _, Some(log), _) => End::Save {
+                path: self.path,
+                log,
+                kept,
+                before,
+            },
             _ => End::Nothing,
         };
         let transport = SessionTransport(way);
-        Ok((transport, SessionGuard { end, made_at, finished: false }))
+        Ok((
+            transport,
+            SessionGuard {
+                end,
+                made_at,
+                finished: false,
+            },
+        ))
     }
 }
 
@@ -290,9 +337,11 @@ impl<T> Clone for SessionTransport<T> {
     fn clone(&self) -> Self {
         Self(match &self.0 {
             Way::Replay(mock) => Way::Replay(mock.clone()),
-            Way::Live { live, mock, log } => {
-                Way::Live { live: live.clone(), mock: mock.clone(), log: log.clone() }
-            }
+            Way::Live { live, mock, log } => Way::Live {
+                live: live.clone(),
+                mock: mock.clone(),
+                log: log.clone(),
+            },
         })
     }
 }
@@ -320,16 +369,27 @@ impl<T: Transport> Transport for SessionTransport<T> {
     type Body = SessionBody<T::Body>;
     type Error = SessionError<T::Error>;
 
-    fn execute(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Self::Body>, Self::Error> {
-        let played = |response: http::Response<_>| response.map(|body| SessionBody(Inner::Played(body)));
+    fn execute(
+        &self,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<http::Response<Self::Body>, Self::Error> {
+        let played =
+            |response: http::Response<_>| response.map(|body| SessionBody(Inner::Played(body)));
         let (live, mock, log) = match &self.0 {
-            Way::Replay(mock) => return mock.execute(request).map(played).map_err(SessionError::Mock),
+            Way::Replay(mock) => {
+                return mock
+                    .execute(request)
+                    .map(played)
+                    .map_err(SessionError::Mock);
+            }
             Way::Live { live, mock, log } => (live, mock, log.as_ref()),
         };
         let ended = || SessionError::Mock(MockError::Unmatched(ENDED.into()));
         let mut written = true;
         // A job that was begun live goes on live, also when the cassette has one of the same id.
-        let mock = mock.as_ref().filter(|_| !log.is_some_and(|log| log.began(request.uri())));
+        let mock = mock
+            .as_ref()
+            .filter(|_| !log.is_some_and(|log| log.began(request.uri())));
         if let Some(result) = mock.and_then(|mock| mock.try_execute(&request)) {
             if !is_for_tokens(request.uri().path()) {
                 if let Some(log) = log {
@@ -353,7 +413,9 @@ impl<T: Transport> Transport for SessionTransport<T> {
                 .pass(request, written, |request| live.execute(request))
                 .ok_or_else(ended)?
                 .map(|response| response.map(|body| SessionBody(Inner::Recorded(body)))),
-            None => live.execute(request).map(|response| response.map(|body| SessionBody(Inner::Live(body)))),
+            None => live
+                .execute(request)
+                .map(|response| response.map(|body| SessionBody(Inner::Live(body)))),
         };
         result.map_err(SessionError::Live)
     }
@@ -366,7 +428,9 @@ pub(crate) fn is_for_tokens(path: &str) -> bool {
 
 impl crate::play::Interaction {
     pub(crate) fn is_for_tokens(&self) -> bool {
-        self.expected.as_ref().is_some_and(|expected| matching::below_base(&expected.path) == "/oauth2/token")
+        self.expected
+            .as_ref()
+            .is_some_and(|expected| matching::below_base(&expected.path) == "/oauth2/token")
     }
 }
 
@@ -467,8 +531,16 @@ pub struct SessionGuard {
 enum End {
     Nothing,
     Check(Mock),
-    Save { path: PathBuf, log: Log, kept: Vec<Json>, before: save::Before },
-    Compare { cassette: Cassette, log: Log },
+    Save {
+        path: PathBuf,
+        log: Log,
+        kept: Vec<Json>,
+        before: save::Before,
+    },
+    Compare {
+        cassette: Cassette,
+        log: Log,
+    },
 }
 
 impl End {
@@ -480,8 +552,15 @@ impl End {
             Self::Check(mock) => mock.interactions(),
             _ => &[],
         };
-        if let Some(expected) = interactions.first().and_then(|first| first.expected.as_ref()) {
-            if let Some(recorded) = expected.origin.as_ref().and_then(|origin| origin.parse().ok()) {
+        if let Some(expected) = interactions
+            .first()
+            .and_then(|first| first.expected.as_ref())
+        {
+            if let Some(recorded) = expected
+                .origin
+                .as_ref()
+                .and_then(|origin| origin.parse().ok())
+            {
                 base = recorded;
             }
             if let Body::Form(pairs) = &expected.body
@@ -498,10 +577,19 @@ impl End {
         match self {
             Self::Nothing => Ok(()),
             Self::Check(mock) => mock.check(),
-            Self::Save { path, log, kept, before } => {
+            Self::Save {
+                path,
+                log,
+                kept,
+                before,
+            } => {
                 let exchanges = log.end();
                 let is_over = |exchange: &&Exchange| !matches!(exchange.outcome, Outcome::Pending);
-                if !exchanges.iter().filter(is_over).any(|exchange| exchange.written) {
+                if !exchanges
+                    .iter()
+                    .filter(is_over)
+                    .any(|exchange| exchange.written)
+                {
                     return Ok(());
                 }
                 let fail = |why: String| {
@@ -510,9 +598,13 @@ impl End {
                         path.display()
                     ))
                 };
-                let recording = Recording::new(path, exchanges, kept, before.clone()).map_err(fail)?;
+                let recording =
+                    Recording::new(path, exchanges, kept, before.clone()).map_err(fail)?;
                 recording.save().map_err(fail)?;
-                recording.notes.iter().for_each(|note| eprintln!("{}: {note}", path.display()));
+                recording
+                    .notes
+                    .iter()
+                    .for_each(|note| eprintln!("{}: {note}", path.display()));
                 Ok(())
             }
             Self::Compare { cassette, log } => {
@@ -582,8 +674,14 @@ mod tests {
     use super::*;
 
     fn mode(mock: Option<&str>, ci: Option<&str>) -> Result<Mode, String> {
-        Mode::from_lookup(|name| if name == "CI" { ci.map(Into::into) } else { mock.map(Into::into) })
-            .map_err(|error| error.to_string())
+        Mode::from_lookup(|name| {
+            if name == "CI" {
+                ci.map(Into::into)
+            } else {
+                mock.map(Into::into)
+            }
+        })
+        .map_err(|error| error.to_string())
     }
 
     #[test]

@@ -89,7 +89,11 @@ struct Exchange {
 enum Outcome {
     Pending,
     Failed(String),
-    Reply { status: StatusCode, headers: HeaderMap, body: Box<Text> },
+    Reply {
+        status: StatusCode,
+        headers: HeaderMap,
+        body: Box<Text>,
+    },
 }
 
 /// A body, as far as it was read.
@@ -111,7 +115,10 @@ enum End {
 impl<T> Transcript<T> {
     /// Writes down what goes over this transport. Clones write into the same transcript.
     pub fn new(transport: T) -> Self {
-        Self { transport, log: Arc::default() }
+        Self {
+            transport,
+            log: Arc::default(),
+        }
     }
 }
 
@@ -136,7 +143,11 @@ impl<T> fmt::Display for Transcript<T> {
         let mut text = String::new();
         for (index, (line, rest, count)) in folded.iter().enumerate() {
             let gap = if index == 0 { "" } else { "\n" };
-            let times = if *count == 1 { String::new() } else { format!(" x{count}") };
+            let times = if *count == 1 {
+                String::new()
+            } else {
+                format!(" x{count}")
+            };
             let _ = write!(text, "{gap}> {line}{times}\n{rest}");
         }
         f.write_str(&redaction.hide(&text))
@@ -147,11 +158,21 @@ impl<T> fmt::Display for Transcript<T> {
 fn secrets(log: &Log) -> Redaction {
     let mut redaction = Redaction::default();
     for exchange in log {
-        let Exchange { uri, headers, body, .. } = exchange;
-        redaction.see_request(uri, headers, &Content::read(headers, &body.kept, Side::Request, false));
+        let Exchange {
+            uri, headers, body, ..
+        } = exchange;
+        redaction.see_request(
+            uri,
+            headers,
+            &Content::read(headers, &body.kept, Side::Request, false),
+        );
         if let Outcome::Reply { headers, body, .. } = &exchange.outcome {
             let side = exchange.side();
-            redaction.see_reply(side, headers, &Content::read(headers, &body.kept, side, false));
+            redaction.see_reply(
+                side,
+                headers,
+                &Content::read(headers, &body.kept, side, false),
+            );
         }
     }
     redaction
@@ -161,7 +182,10 @@ impl<T: Transport> Transport for Transcript<T> {
     type Body = TranscriptBody<T::Body>;
     type Error = T::Error;
 
-    fn execute(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Self::Body>, T::Error> {
+    fn execute(
+        &self,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<http::Response<Self::Body>, T::Error> {
         let line = matching::Seen::new(&request).line();
         let mut body = Text::new(request.headers());
         body.add(request.body());
@@ -169,16 +193,29 @@ impl<T: Transport> Transport for Transcript<T> {
         let index = {
             let mut log = lock(&self.log);
             let (uri, headers) = (request.uri().clone(), request.headers().clone());
-            log.push(Exchange { line, uri, headers, body, outcome: Outcome::Pending });
+            log.push(Exchange {
+                line,
+                uri,
+                headers,
+                body,
+                outcome: Outcome::Pending,
+            });
             log.len() - 1
         };
         match self.transport.execute(request) {
             Ok(response) => {
                 let (parts, inner) = response.into_parts();
                 let body = Text::new(&parts.headers).into();
-                lock(&self.log)[index].outcome =
-                    Outcome::Reply { status: parts.status, headers: parts.headers.clone(), body };
-                let body = TranscriptBody { inner, log: self.log.clone(), index };
+                lock(&self.log)[index].outcome = Outcome::Reply {
+                    status: parts.status,
+                    headers: parts.headers.clone(),
+                    body,
+                };
+                let body = TranscriptBody {
+                    inner,
+                    log: self.log.clone(),
+                    index,
+                };
                 Ok(http::Response::from_parts(parts, body))
             }
             Err(error) => {
@@ -187,7 +224,8 @@ impl<T: Transport> Transport for Transcript<T> {
                     SendFailure::Unknown => "perhaps sent",
                 };
                 let message = error.to_string().replace('\n', "\n    ");
-                lock(&self.log)[index].outcome = Outcome::Failed(format!("< no reply, {sent}: {message}\n"));
+                lock(&self.log)[index].outcome =
+                    Outcome::Failed(format!("< no reply, {sent}: {message}\n"));
                 Err(error)
             }
         }
@@ -255,9 +293,15 @@ impl Exchange {
         self.body.show(Side::Request, redaction, &mut text);
         match &self.outcome {
             Outcome::Pending => text.push_str("< no reply yet\n"),
-            Outcome::Failed(line) if redact::names_secret(line) => text.push_str("< no reply: [redacted]\n"),
+            Outcome::Failed(line) if redact::names_secret(line) => {
+                text.push_str("< no reply: [redacted]\n")
+            }
             Outcome::Failed(line) => text.push_str(line),
-            Outcome::Reply { status, headers: found, body } => {
+            Outcome::Reply {
+                status,
+                headers: found,
+                body,
+            } => {
                 let _ = writeln!(text, "< {status}");
                 headers(found, "< ", redaction, &mut text);
                 body.show(self.side(), redaction, &mut text);
@@ -272,7 +316,13 @@ const FORM: &str = "application/x-www-form-urlencoded";
 impl Text {
     fn new(headers: &HeaderMap) -> Self {
         let media_type = media_type(headers);
-        Self { media_type, kept: Vec::new(), length: 0, hasher: Sha256::new(), end: End::Open }
+        Self {
+            media_type,
+            kept: Vec::new(),
+            length: 0,
+            hasher: Sha256::new(),
+            end: End::Open,
+        }
     }
 
     fn add(&mut self, bytes: &[u8]) {
@@ -285,8 +335,9 @@ impl Text {
     /// The whole body, if it is short enough and text.
     fn text(&self) -> Option<&str> {
         let binary = ["application/octet-stream", "application/zip"].contains(&&*self.media_type);
-        let text =
-            std::str::from_utf8(&self.kept).ok().filter(|_| self.length == self.kept.len() && !binary)?;
+        let text = std::str::from_utf8(&self.kept)
+            .ok()
+            .filter(|_| self.length == self.kept.len() && !binary)?;
         redact::is_plain(text).then_some(text)
     }
 
@@ -299,8 +350,14 @@ impl Text {
     /// The pairs of a form, if it is one: else all of it would stand in a name.
     fn form(&self) -> Option<Pairs> {
         let text = self.text().filter(|_| self.media_type == FORM)?;
-        let pairs: Pairs = form_urlencoded::parse(text.as_bytes()).into_owned().collect();
-        if pairs.iter().any(|(name, _)| redact::names_secret(name)) { None } else { Some(pairs) }
+        let pairs: Pairs = form_urlencoded::parse(text.as_bytes())
+            .into_owned()
+            .collect();
+        if pairs.iter().any(|(name, _)| redact::names_secret(name)) {
+            None
+        } else {
+            Some(pairs)
+        }
     }
 
     /// Whether a text has no secret that has no place of its own in it.
@@ -320,17 +377,29 @@ impl Text {
             redaction.hidden(&json, side, false).pretty(0, &mut shown);
         } else if let Some(pairs) = self.form().filter(|_| side != Side::TokenReply) {
             for (name, value) in pairs {
-                let hidden = secret::is_secret_field(&name) || redact::pair_gives_secret(&name, &value);
+                let hidden =
+                    secret::is_secret_field(&name) || redact::pair_gives_secret(&name, &value);
                 let value = if hidden { "[redacted]" } else { &value };
                 let _ = writeln!(shown, "{name}={value}");
             }
-        } else if let Some(text) = self.text().filter(|text| self.is_shown(text, side, redaction)) {
+        } else if let Some(text) = self
+            .text()
+            .filter(|text| self.is_shown(text, side, redaction))
+        {
             shown.push_str(text);
         } else {
-            let kind =
-                if self.media_type.is_empty() { String::new() } else { format!(" {}", self.media_type) };
+            let kind = if self.media_type.is_empty() {
+                String::new()
+            } else {
+                format!(" {}", self.media_type)
+            };
             let hash = digest::hex(self.hasher.clone().finalize());
-            let _ = write!(shown, "<{} bytes{kind} sha256={}...>", self.length, &hash[..8]);
+            let _ = write!(
+                shown,
+                "<{} bytes{kind} sha256={}...>",
+                self.length,
+                &hash[..8]
+            );
         }
         let lines = shown.strip_suffix('\n').unwrap_or(&shown).split('\n');
         for line in lines.filter(|_| !shown.is_empty()) {
@@ -343,7 +412,9 @@ impl Text {
             End::Broken(error) if redact::names_secret(error) => {
                 writeln!(out, "< broken off after {} bytes: [redacted]", self.length)
             }
-            End::Broken(error) => writeln!(out, "< broken off after {} bytes: {error}", self.length),
+            End::Broken(error) => {
+                writeln!(out, "< broken off after {} bytes: {error}", self.length)
+            }
         };
     }
 }
@@ -353,19 +424,35 @@ fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
 }
 
 fn media_type(headers: &HeaderMap) -> String {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    value
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase()
 }
 
 /// The headers in the order of their names.
 fn headers(headers: &HeaderMap, mark: &str, redaction: &Redaction, out: &mut String) {
-    let mut names: Vec<&HeaderName> = headers.keys().filter(|name| **name != header::DATE).collect();
+    let mut names: Vec<&HeaderName> = headers
+        .keys()
+        .filter(|name| **name != header::DATE)
+        .collect();
     names.sort_by_key(|name| name.as_str());
     for name in names {
         for value in headers.get_all(name) {
             let hidden = value.is_sensitive()
                 || secret::is_secret_field(name.as_str())
-                || [header::COOKIE, header::SET_COOKIE, header::PROXY_AUTHORIZATION].contains(name);
+                || [
+                    header::COOKIE,
+                    header::SET_COOKIE,
+                    header::PROXY_AUTHORIZATION,
+                ]
+                .contains(name);
             let shown = if *name == header::AUTHORIZATION {
                 format!("{} [redacted]", matching::scheme(value.as_bytes()))
             } else if hidden {
@@ -378,7 +465,10 @@ fn headers(headers: &HeaderMap, mark: &str, redaction: &Redaction, out: &mut Str
                         let gives = redact::link_gives_secret(&link);
                         (link, gives)
                     }
-                    _ => (value.clone().into_owned(), redact::value_gives_secret(&value)),
+                    _ => (
+                        value.clone().into_owned(),
+                        redact::value_gives_secret(&value),
+                    ),
                 };
                 if gives { "[redacted]".into() } else { value }
             };

@@ -11,18 +11,32 @@ use malquery_proto::types::{JobStatus, Pattern, RequestId, SearchOptions, Sha256
 use malquery_proto::{Client, Clock, Cloud, Credentials, Transport};
 
 fn load(name: &str) -> Cassette {
-    Cassette::load(format!("{}/tests/cassettes/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    Cassette::load(format!(
+        "{}/tests/cassettes/{name}",
+        env!("CARGO_MANIFEST_DIR")
+    ))
+    .unwrap()
 }
 
 fn auth() -> Auth {
-    Auth::new(Cloud::Us1, Credentials::new("an-id", "a-secret-of-some-length"))
+    Auth::new(
+        Cloud::Us1,
+        Credentials::new("an-id", "a-secret-of-some-length"),
+    )
 }
 
-fn poll<T: Transport>(client: &Client<T, VirtualClock>, id: &RequestId) -> Result<Vec<Sha256>, Error> {
+fn poll<T: Transport>(
+    client: &Client<T, VirtualClock>,
+    id: &RequestId,
+) -> Result<Vec<Sha256>, Error> {
     loop {
         let job = client.request(id)?;
         if job.meta.status == Some(JobStatus::Done) {
-            return Ok(job.resources.iter().filter_map(|found| found.sha256).collect());
+            return Ok(job
+                .resources
+                .iter()
+                .filter_map(|found| found.sha256)
+                .collect());
         }
         let clock = client.clock();
         clock.sleep_until(clock.now().after(Duration::from_secs(300)));
@@ -31,7 +45,8 @@ fn poll<T: Transport>(client: &Client<T, VirtualClock>, id: &RequestId) -> Resul
 
 /// Searches, waits, and fetches an archive of what was found.
 fn collect<T: Transport>(client: &Client<T, VirtualClock>) -> Result<Download<T::Body>, Error> {
-    let search = ExactSearch::new([Pattern::ascii("hello").unwrap()]).options(SearchOptions::new().limit(10));
+    let search = ExactSearch::new([Pattern::ascii("hello").unwrap()])
+        .options(SearchOptions::new().limit(10));
     let search = client.exact_search(&search)?.id().clone();
     let found = poll(client, &search)?;
     let job = client.samples_multidownload(found)?.id().clone();
@@ -56,7 +71,10 @@ fn a_job_runs_from_in_progress_to_done() {
 #[test]
 fn a_cassette_plays_again_from_its_beginning_and_for_any_base_url() {
     let cassette = load("collect.json");
-    for base in ["https://api.eu-1.crowdstrike.com", "http://127.0.0.1:1/falcon/v2"] {
+    for base in [
+        "https://api.eu-1.crowdstrike.com",
+        "http://127.0.0.1:1/falcon/v2",
+    ] {
         let (mock, _guard) = cassette.play();
         let auth = Auth::new(
             base.parse::<malquery_proto::BaseUrl>().unwrap(),
@@ -75,7 +93,12 @@ fn faults_of_a_cassette_arrive_as_faults() {
     let rule = "rule gnu {\n  strings:\n    $a = \"GNU\"\n  condition:\n    $a\n}";
     let job = client.hunt(&Hunt::new(rule)).unwrap().id().clone();
     let mut bytes = Vec::new();
-    let error = client.samples(&job).unwrap().output.read_to_end(&mut bytes).unwrap_err();
+    let error = client
+        .samples(&job)
+        .unwrap()
+        .output
+        .read_to_end(&mut bytes)
+        .unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
     assert_eq!(bytes.len(), 57);
     for _ in 0..2 {
@@ -91,7 +114,10 @@ fn threads_share_a_mock() {
     let text = r#"{"version": 1, "interactions": [{"id": "quotas", "times": 40,
         "request": {"method": "GET", "uri": "/malquery/aggregates/quotas/v1"},
         "response": {"status": 200, "body": {"json": {"meta": {"hunt_limit": 1}}}}}]}"#;
-    let (mock, guard) = Cassette::parse("threads", text).unwrap().with_tokens().play();
+    let (mock, guard) = Cassette::parse("threads", text)
+        .unwrap()
+        .with_tokens()
+        .play();
     shareable::<Mock>(&mock);
     let client = Client::new(mock, VirtualClock::new(), auth());
     std::thread::scope(|scope| {
@@ -106,7 +132,9 @@ fn threads_share_a_mock() {
 fn a_client_cannot_retry_a_request_without_match_into_a_success() {
     let (mock, guard) = load("faults.json").with_tokens().play();
     let client = Client::new(mock.clone(), VirtualClock::new(), auth());
-    let error = client.hunt(&Hunt::new("rule other { condition: true }")).unwrap_err();
+    let error = client
+        .hunt(&Hunt::new("rule other { condition: true }"))
+        .unwrap_err();
     // Nothing was sent, so there is no doubt about quota either.
     assert_eq!(error.to_string(), "PostMalQueryHuntV1 cannot be sent");
     let source = std::error::Error::source(&error).unwrap().to_string();

@@ -23,16 +23,25 @@ fn bytes(body: &str) -> Vec<u8> {
     match serde_json::from_str::<String>(body) {
         Ok(text) => text.into_bytes(),
         Err(_) => {
-            let digits: Vec<_> =
-                body.chars().map(|c| u8::try_from(c.to_digit(16).unwrap()).unwrap()).collect();
-            digits.chunks(2).map(|pair| pair[0] * 16 + pair[1]).collect()
+            let digits: Vec<_> = body
+                .chars()
+                .map(|c| u8::try_from(c.to_digit(16).unwrap()).unwrap())
+                .collect();
+            digits
+                .chunks(2)
+                .map(|pair| pair[0] * 16 + pair[1])
+                .collect()
         }
     }
 }
 
 fn request(lines: &[&str]) -> Request<Vec<u8>> {
     let (method, uri) = lines[0].split_once(' ').unwrap();
-    let mut request = Request::builder().method(method).uri(uri).body(Vec::new()).unwrap();
+    let mut request = Request::builder()
+        .method(method)
+        .uri(uri)
+        .body(Vec::new())
+        .unwrap();
     for line in &lines[1..] {
         match line.strip_prefix("body ") {
             Some(body) => *request.body_mut() = bytes(body),
@@ -55,7 +64,11 @@ fn reply(mock: &Mock, request: Request<Vec<u8>>) -> String {
         Ok(response) => {
             let mut text = format!("< {}\n", response.status().as_u16());
             for (name, value) in response.headers() {
-                let _ = writeln!(text, "< {name}: {}", String::from_utf8_lossy(value.as_bytes()));
+                let _ = writeln!(
+                    text,
+                    "< {name}: {}",
+                    String::from_utf8_lossy(value.as_bytes())
+                );
             }
             let mut read = Vec::new();
             let end = response.into_body().read_to_end(&mut read);
@@ -80,13 +93,23 @@ fn each_file_of_version_1_plays_as_ever() {
             continue;
         }
         count += 1;
-        let mock = Cassette::load(&path).unwrap_or_else(|error| panic!("{error}")).transport();
+        let mock = Cassette::load(&path)
+            .unwrap_or_else(|error| panic!("{error}"))
+            .transport();
         let expected = fs::read_to_string(path.with_extension("txt")).unwrap();
         let mut played = String::new();
         for block in expected.split("\n\n").filter(|block| !block.is_empty()) {
-            let lines: Vec<_> = block.lines().filter_map(|line| line.strip_prefix("> ")).collect();
+            let lines: Vec<_> = block
+                .lines()
+                .filter_map(|line| line.strip_prefix("> "))
+                .collect();
             let gap = if played.is_empty() { "" } else { "\n" };
-            let _ = write!(played, "{gap}> {}\n{}", lines.join("\n> "), reply(&mock, request(&lines)));
+            let _ = write!(
+                played,
+                "{gap}> {}\n{}",
+                lines.join("\n> "),
+                reply(&mock, request(&lines))
+            );
         }
         assert_eq!(played, expected, "{}", path.display());
     }

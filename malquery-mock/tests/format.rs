@@ -27,7 +27,9 @@ fn reply(response: &str) -> String {
 }
 
 fn sent(uri_and_method: &str) -> String {
-    one(&format!(r#"{{"id": "a", "request": {uri_and_method}, "response": {{"status": 200}}}}"#))
+    one(&format!(
+        r#"{{"id": "a", "request": {uri_and_method}, "response": {{"status": 200}}}}"#
+    ))
 }
 
 #[test]
@@ -53,13 +55,27 @@ fn everything_else_is_refused_with_its_place() {
         one("{}"),
         one(r#"{"id": ""}"#),
         one(&format!(r#"{{"id": "a", {GET}}}"#)),
-        one(&format!(r#"{{"id": "a", {GET}, "response": {{"status": 200}}, "error": {{"kind": "dns"}}}}"#)),
-        one(&format!(r#"{{"id": "a", {GET}, "error": {{"kind": "boredom"}}}}"#)),
-        one(&format!(r#"{{"id": "a", {GET}, "error": {{"kind": "dns", "after": 1}}}}"#)),
-        one(&format!(r#"{{"id": "a", {GET}, "response": {{"status": 200}}, "times": 0}}"#)),
-        one(&format!(r#"{{"id": "a", {GET}, "response": {{"status": 200}}, "times": -1}}"#)),
-        one(&format!(r#"{{"id": "a", {GET}, "response": {{"status": 200}}, "repeat_last": "yes"}}"#)),
-        one(&format!(r#"{{"id": "a", {GET}, "response": {{"status": 200}}, "repeat": true}}"#)),
+        one(&format!(
+            r#"{{"id": "a", {GET}, "response": {{"status": 200}}, "error": {{"kind": "dns"}}}}"#
+        )),
+        one(&format!(
+            r#"{{"id": "a", {GET}, "error": {{"kind": "boredom"}}}}"#
+        )),
+        one(&format!(
+            r#"{{"id": "a", {GET}, "error": {{"kind": "dns", "after": 1}}}}"#
+        )),
+        one(&format!(
+            r#"{{"id": "a", {GET}, "response": {{"status": 200}}, "times": 0}}"#
+        )),
+        one(&format!(
+            r#"{{"id": "a", {GET}, "response": {{"status": 200}}, "times": -1}}"#
+        )),
+        one(&format!(
+            r#"{{"id": "a", {GET}, "response": {{"status": 200}}, "repeat_last": "yes"}}"#
+        )),
+        one(&format!(
+            r#"{{"id": "a", {GET}, "response": {{"status": 200}}, "repeat": true}}"#
+        )),
         one(r#"{"id": "a", "response": {"status": 200}}"#),
         sent(r#"{"method": "get", "uri": "/x"}"#),
         sent(r#"{"method": "", "uri": "/x"}"#),
@@ -80,7 +96,9 @@ fn everything_else_is_refused_with_its_place() {
         reply(r#"{"status": 200, "reason": "OK"}"#),
         reply(r#"{"status": 200, "headers": [["content-length", "2"]], "body": {"json": {}}}"#),
         reply(r#"{"status": 200, "fault": {"truncate_after": 1}}"#),
-        reply(r#"{"status": 200, "body": {"text": "abc"}, "fault": {"truncate_after": 1, "x": 1}}"#),
+        reply(
+            r#"{"status": 200, "body": {"text": "abc"}, "fault": {"truncate_after": 1, "x": 1}}"#,
+        ),
         body("{}"),
         body(r#""abc""#),
         body(r#"{"json": {"a": {"b": 1, "b": 2}}}"#),
@@ -91,11 +109,19 @@ fn everything_else_is_refused_with_its_place() {
         body(r#"{"form": [["a", 1]]}"#),
         body(&format!(r#"{{"base64": ["aGVsbG8="], "sha256": "{sha}"}}"#)),
         body(r#"{"base64": ["aGVsbG8="], "len": 5}"#),
-        body(&format!(r#"{{"base64": ["aGVsbG8="], "len": 6, "sha256": "{sha}"}}"#)),
+        body(&format!(
+            r#"{{"base64": ["aGVsbG8="], "len": 6, "sha256": "{sha}"}}"#
+        )),
         body(r#"{"base64": ["aGVsbG8="], "len": 5, "sha256": "2cf2"}"#),
-        body(&format!(r#"{{"base64": "aGVsbG8=", "len": 5, "sha256": "{sha}"}}"#)),
-        body(&format!(r#"{{"base64": ["aGV", "sb G8="], "len": 5, "sha256": "{sha}"}}"#)),
-        body(&format!(r#"{{"base64": ["aGV", "sbG8"], "len": 5, "sha256": "{sha}"}}"#)),
+        body(&format!(
+            r#"{{"base64": "aGVsbG8=", "len": 5, "sha256": "{sha}"}}"#
+        )),
+        body(&format!(
+            r#"{{"base64": ["aGV", "sb G8="], "len": 5, "sha256": "{sha}"}}"#
+        )),
+        body(&format!(
+            r#"{{"base64": ["aGV", "sbG8"], "len": 5, "sha256": "{sha}"}}"#
+        )),
         body(r#"{"file": "greeting.zip"}"#),
         r#"{"version": 1, "interactions": [], "comment": "by hand"}"#.into(),
         r#"{"version": 1e0, "interactions": []}"#.into(),
@@ -105,7 +131,9 @@ fn everything_else_is_refused_with_its_place() {
         "{\"version\": 1, \"interactions\": []".into(),
         "{\"version\": 1, \"interactions\": []}\n{}".into(),
         "\u{feff}{\"version\": 1, \"interactions\": []}".into(),
-        one(&format!(r#"{{"id": "a", {GET}, "response": {{"status": 200}}, "times": 4294967296}}"#)),
+        one(&format!(
+            r#"{{"id": "a", {GET}, "response": {{"status": 200}}, "times": 4294967296}}"#
+        )),
         sent(r#"{"method": "GET", "uri": "/x", "header": []}"#),
         body(r#"{"base64": ["aGVsbG8=", "aGVsbG8="], "len": 10, "sha256": "0"}"#),
         body(r#"{"file": "a", "json": 1}"#),
@@ -113,7 +141,9 @@ fn everything_else_is_refused_with_its_place() {
     let messages: Vec<String> = texts
         .iter()
         .map(|text| {
-            parse(text).map(|cassette| format!("{text} is taken: {cassette:?}")).unwrap_or_else(|e| e)
+            parse(text)
+                .map(|cassette| format!("{text} is taken: {cassette:?}"))
+                .unwrap_or_else(|e| e)
         })
         .collect();
     insta::assert_snapshot!(messages.join("\n"));
@@ -141,15 +171,24 @@ fn bodies_are_sent_as_recorded() {
         let mock = parse(&text).unwrap().transport();
         let request = http::Request::get("/x").body(Vec::new()).unwrap();
         let mut text = String::new();
-        mock.execute(request).unwrap().into_body().read_to_string(&mut text).unwrap();
+        mock.execute(request)
+            .unwrap()
+            .into_body()
+            .read_to_string(&mut text)
+            .unwrap();
         text
     };
     assert_eq!(
-        body("{\"json\": { \"z\": [1.2700e-07, 12345678901234567890],\n \"a\": \" \\u00fc \\\" \" }}"),
+        body(
+            "{\"json\": { \"z\": [1.2700e-07, 12345678901234567890],\n \"a\": \" \\u00fc \\\" \" }}"
+        ),
         r#"{"z":[1.2700e-07,12345678901234567890],"a":" ü \" "}"#
     );
     assert_eq!(body(r#"{"text": "<html>\n"}"#), "<html>\n");
-    assert_eq!(body(r#"{"form": [["a b", "&"], ["a", "ü"]]}"#), "a+b=%26&a=%C3%BC");
+    assert_eq!(
+        body(r#"{"form": [["a b", "&"], ["a", "ü"]]}"#),
+        "a+b=%26&a=%C3%BC"
+    );
     // a text of JSON has its quotes, and one that is not has none
     assert_eq!(body(r#"{"json": "word"}"#), "\"word\"");
     assert_eq!(body(r#"{"text": "word"}"#), "word");
@@ -164,14 +203,26 @@ fn files_stay_in_the_folder() {
     let good = std::fs::read_to_string(format!("{}/faults.json", folder())).unwrap();
     let dir = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("files_stay_in_the_folder");
     std::fs::create_dir_all(dir.join("bodies")).unwrap();
-    std::fs::copy(format!("{}/bodies/greeting.zip", folder()), dir.join("bodies/greeting.zip")).unwrap();
+    std::fs::copy(
+        format!("{}/bodies/greeting.zip", folder()),
+        dir.join("bodies/greeting.zip"),
+    )
+    .unwrap();
     let path = dir.join("cassette.json");
     let load = |text: &str| {
         std::fs::write(&path, text).unwrap();
-        Cassette::load(&path).map(|_| String::new()).unwrap_or_else(|error| {
-            let source = error.source().map(|_| " (and a source)").unwrap_or_default();
-            error.to_string().replace(&path.display().to_string(), "cassette.json") + source
-        })
+        Cassette::load(&path)
+            .map(|_| String::new())
+            .unwrap_or_else(|error| {
+                let source = error
+                    .source()
+                    .map(|_| " (and a source)")
+                    .unwrap_or_default();
+                error
+                    .to_string()
+                    .replace(&path.display().to_string(), "cassette.json")
+                    + source
+            })
     };
     assert_eq!(load(&good), "");
     let file = |name: &str| load(&good.replacen("bodies/greeting.zip", name, 1));
@@ -198,19 +249,34 @@ fn files_stay_in_the_folder() {
     insta::assert_snapshot!(messages.join("\n"));
 
     let error = Cassette::load(dir.join("missing.json")).unwrap_err();
-    assert!(error.to_string().ends_with("missing.json: the file could not be read"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .ends_with("missing.json: the file could not be read"),
+        "{error}"
+    );
     assert!(error.source().is_some() && error.place().is_none());
     std::fs::write(&path, b"\xff").unwrap();
-    assert!(Cassette::load(&path).unwrap_err().to_string().ends_with(": the file is not UTF-8"));
+    assert!(
+        Cassette::load(&path)
+            .unwrap_err()
+            .to_string()
+            .ends_with(": the file is not UTF-8")
+    );
 }
 
 /// Cassettes of every kind, as bytes.
 fn corpus() -> Vec<Vec<u8>> {
     let mut files = Vec::new();
     for folder in ["corpus-v1", "cassettes"] {
-        for entry in std::fs::read_dir(format!("{}/tests/{folder}", env!("CARGO_MANIFEST_DIR"))).unwrap() {
+        for entry in
+            std::fs::read_dir(format!("{}/tests/{folder}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+        {
             let path = entry.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "json") {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "json")
+            {
                 files.push(std::fs::read(path).unwrap());
             }
         }

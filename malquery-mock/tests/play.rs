@@ -22,11 +22,17 @@ fn expecting(request: &str) -> Mock {
 }
 
 fn request(method: &str, uri: &str, body: &str) -> Request<Vec<u8>> {
-    Request::builder().method(method).uri(uri).body(body.as_bytes().to_vec()).unwrap()
+    Request::builder()
+        .method(method)
+        .uri(uri)
+        .body(body.as_bytes().to_vec())
+        .unwrap()
 }
 
 fn with_authorization(mut request: Request<Vec<u8>>, value: &str) -> Request<Vec<u8>> {
-    request.headers_mut().insert("authorization", value.parse().unwrap());
+    request
+        .headers_mut()
+        .insert("authorization", value.parse().unwrap());
     request
 }
 
@@ -62,11 +68,18 @@ fn requests_match_by_meaning() {
             "body": {"json": {"a": 1, "b": [1.50, "x"]}}}"#,
     );
     for (uri, body) in [
-        ("https://a/malquery/x?ids=1&ids=2&a=%20b", r#"{"a": 1, "b": [1.50, "x"]}"#),
-        ("http://other:1/base/malquery/x?a=+b&ids=1&ids=2", r#"{"b":[15e-1,"\u0078"],"a":1.0}"#),
+        (
+            "https://a/malquery/x?ids=1&ids=2&a=%20b",
+            r#"{"a": 1, "b": [1.50, "x"]}"#,
+        ),
+        (
+            "http://other:1/base/malquery/x?a=+b&ids=1&ids=2",
+            r#"{"b":[15e-1,"\u0078"],"a":1.0}"#,
+        ),
         ("/malquery/x?ids=1&a=%20b&ids=2", r#"{"b":[1.5,"x"],"a":1}"#),
     ] {
-        mock.execute(with_authorization(request("POST", uri, body), "Basic x")).unwrap();
+        mock.execute(with_authorization(request("POST", uri, body), "Basic x"))
+            .unwrap();
     }
     let good = r#"{"a":1,"b":[1.5,"x"]}"#;
     for (method, uri, body) in [
@@ -76,8 +89,16 @@ fn requests_match_by_meaning() {
         ("POST", "/malquery/x?ids=1&ids=1&ids=2&a=%20b", good),
         ("POST", "/malquery/x?ids=1%2C2&a=%20b", good),
         ("POST", "/malquery/x?ids=1&ids=2&a=%20b", ""),
-        ("POST", "/malquery/x?ids=1&ids=2&a=%20b", r#"{"a":1,"b":["x",1.5]}"#),
-        ("POST", "/malquery/x?ids=1&ids=2&a=%20b", r#"{"a":1,"b":[1.5,"x"],"c":null}"#),
+        (
+            "POST",
+            "/malquery/x?ids=1&ids=2&a=%20b",
+            r#"{"a":1,"b":["x",1.5]}"#,
+        ),
+        (
+            "POST",
+            "/malquery/x?ids=1&ids=2&a=%20b",
+            r#"{"a":1,"b":[1.5,"x"],"c":null}"#,
+        ),
     ] {
         refusal(&mock, request(method, uri, body));
     }
@@ -88,19 +109,29 @@ fn the_authorization_scheme_counts_when_headers_are_recorded() {
     let bearer = expecting(
         r#"{"method": "GET", "uri": "/x", "headers": [["Authorization", "Bearer [access_token]"]]}"#,
     );
-    bearer.execute(with_authorization(request("GET", "/x", ""), "bearer abc")).unwrap();
+    bearer
+        .execute(with_authorization(request("GET", "/x", ""), "bearer abc"))
+        .unwrap();
     refusal(&bearer, request("GET", "/x", ""));
-    refusal(&bearer, with_authorization(request("GET", "/x", ""), "Basic abc"));
+    refusal(
+        &bearer,
+        with_authorization(request("GET", "/x", ""), "Basic abc"),
+    );
     let none = expecting(r#"{"method": "GET", "uri": "/x", "headers": []}"#);
     none.execute(request("GET", "/x", "")).unwrap();
-    refusal(&none, with_authorization(request("GET", "/x", ""), "Bearer abc"));
+    refusal(
+        &none,
+        with_authorization(request("GET", "/x", ""), "Bearer abc"),
+    );
 }
 
 #[test]
 fn other_bodies_match_as_they_should() {
-    let form =
-        expecting(r#"{"method": "POST", "uri": "/x", "body": {"form": [["a", "[secret]"], ["b", "1 2"]]}}"#);
-    form.execute(request("POST", "/x", "a=anything&b=1+2")).unwrap();
+    let form = expecting(
+        r#"{"method": "POST", "uri": "/x", "body": {"form": [["a", "[secret]"], ["b", "1 2"]]}}"#,
+    );
+    form.execute(request("POST", "/x", "a=anything&b=1+2"))
+        .unwrap();
     form.execute(request("POST", "/x", "b=1%202&a=")).unwrap();
     for body in ["a=1", "a=1&b=2", "a=1&a=1&b=1+2", "a=1&b=1+2&c=", ""] {
         refusal(&form, request("POST", "/x", body));
@@ -121,7 +152,10 @@ fn a_request_without_match_is_explained() {
         "yara_rule": "rule gnu\n{\n  meta:\n    author = \"me\"\n  strings:\n    $a = \"GNU\" wide\n    $b = \"gnu\"\n  condition:\n    all of them\n}",
     });
     let other = request("POST", "/malquery/queries/hunt/v1?dry=1", &body.to_string());
-    insta::assert_snapshot!(refusal(&mock, with_authorization(other, "Basic aWQ6c2VjcmV0")));
+    insta::assert_snapshot!(refusal(
+        &mock,
+        with_authorization(other, "Basic aWQ6c2VjcmV0")
+    ));
 }
 
 #[test]
@@ -143,16 +177,27 @@ fn every_kind_of_refusal_can_be_read() {
     let messages = [
         poll(),
         request("GET", "/malquery/entities/requests/v1?ids=another-job", ""),
-        request("POST", "/oauth2/token", "client_id=an-id&client_secret=do-not-show&member_cid=nor-this"),
+        request(
+            "POST",
+            "/oauth2/token",
+            "client_id=an-id&client_secret=do-not-show&member_cid=nor-this",
+        ),
         request("POST", "/text", "a\nB\nc"),
         request("POST", "/text", "client_secret=do-not-show"),
         request("POST", "/bytes", &bytes(20)),
         request("GET", "/text", ""),
-        Request::builder().method(Method::OPTIONS).uri("*").body(vec![0xff]).unwrap(),
+        Request::builder()
+            .method(Method::OPTIONS)
+            .uri("*")
+            .body(vec![0xff])
+            .unwrap(),
     ]
     .map(|request| refusal(&mock, request));
     insta::assert_snapshot!(messages.join("\n\n---\n\n"));
-    assert!(!messages.concat().contains("do-not-show") && !messages.concat().contains("recorded-by-mistake"));
+    assert!(
+        !messages.concat().contains("do-not-show")
+            && !messages.concat().contains("recorded-by-mistake")
+    );
 }
 
 #[test]
@@ -164,14 +209,25 @@ fn equal_requests_are_answered_in_order_and_only_the_last_repeats() {
     };
     let statuses = |mock: &Mock, count: usize| -> Vec<u16> {
         (0..count)
-            .map(|_| mock.execute(request("GET", "/x", "")).map_or(0, |reply| reply.status().as_u16()))
+            .map(|_| {
+                mock.execute(request("GET", "/x", ""))
+                    .map_or(0, |reply| reply.status().as_u16())
+            })
             .collect()
     };
-    let two = [interaction(200, r#", "times": 2, "repeat_last": true"#), interaction(404, "")].join(",");
+    let two = [
+        interaction(200, r#", "times": 2, "repeat_last": true"#),
+        interaction(404, ""),
+    ]
+    .join(",");
     let mock = cassette(&two).transport();
     assert_eq!(statuses(&mock, 5), [200, 200, 404, 0, 0]);
     assert!(mock.check().is_err());
-    let two = [interaction(404, ""), interaction(200, r#", "repeat_last": true"#)].join(",");
+    let two = [
+        interaction(404, ""),
+        interaction(200, r#", "repeat_last": true"#),
+    ]
+    .join(",");
     let mock = cassette(&two).transport();
     assert_eq!(statuses(&mock, 4), [404, 200, 200, 200]);
     mock.check().unwrap();
@@ -204,7 +260,10 @@ fn the_guard_tells_all_that_is_wrong() {
 
     // Dropping it does the same, but not while a test fails already.
     let message = panic_of(|| drop(cassette(two).play())).unwrap();
-    assert!(message.contains("2 of 2 not played to the end"), "{message}");
+    assert!(
+        message.contains("2 of 2 not played to the end"),
+        "{message}"
+    );
     let message = panic_of(|| {
         let (_mock, _guard) = cassette(two).play();
         panic!("{}", "of the test".to_owned());
@@ -287,20 +346,51 @@ fn replies_and_faults_are_laid_over_a_cassette() {
     };
     let on = || polls.on("poll");
     assert_eq!(statuses(polls.clone(), "xxxxyx"), "201 201 201 202 204 202");
-    assert_eq!(statuses(on().nth(0).fault(Fault::Eof), "xxxxyx"), "Eof 201 201 202 204 202");
-    assert_eq!(statuses(on().nth(1).reply(reply::status(500)), "xxxxyx"), "201 500 201 202 204 202");
-    assert_eq!(statuses(on().nth(2).extra().fault(Fault::Dns), "xxxxxyx"), "201 201 Dns 201 202 204 202");
-    assert_eq!(statuses(on().nth(3).fault(Fault::Tls), "xxxxyx"), "201 201 201 Tls 204 202");
-    // Also one of those that it answers without end.
-    assert_eq!(statuses(on().nth(5).fault(Fault::Tls), "xxxxxxyx"), "201 201 201 202 202 Tls 204 202");
-    assert_eq!(statuses(on().nth(3).extra().fault(Fault::Tls), "xxxxyx"), "201 201 201 Tls 204 202");
-    assert_eq!(statuses(on().fault(Fault::Timeout), "xxxxyx"), "Timeout Timeout Timeout Timeout 204 Timeout");
     assert_eq!(
-        statuses(on().nth(0).fault(Fault::Eof).on("other").extra().reply(reply::status(503)), "xxxxyyx"),
+        statuses(on().nth(0).fault(Fault::Eof), "xxxxyx"),
+        "Eof 201 201 202 204 202"
+    );
+    assert_eq!(
+        statuses(on().nth(1).reply(reply::status(500)), "xxxxyx"),
+        "201 500 201 202 204 202"
+    );
+    assert_eq!(
+        statuses(on().nth(2).extra().fault(Fault::Dns), "xxxxxyx"),
+        "201 201 Dns 201 202 204 202"
+    );
+    assert_eq!(
+        statuses(on().nth(3).fault(Fault::Tls), "xxxxyx"),
+        "201 201 201 Tls 204 202"
+    );
+    // Also one of those that it answers without end.
+    assert_eq!(
+        statuses(on().nth(5).fault(Fault::Tls), "xxxxxxyx"),
+        "201 201 201 202 202 Tls 204 202"
+    );
+    assert_eq!(
+        statuses(on().nth(3).extra().fault(Fault::Tls), "xxxxyx"),
+        "201 201 201 Tls 204 202"
+    );
+    assert_eq!(
+        statuses(on().fault(Fault::Timeout), "xxxxyx"),
+        "Timeout Timeout Timeout Timeout 204 Timeout"
+    );
+    assert_eq!(
+        statuses(
+            on().nth(0)
+                .fault(Fault::Eof)
+                .on("other")
+                .extra()
+                .reply(reply::status(503)),
+            "xxxxyyx"
+        ),
         "Eof 201 201 202 503 204 202"
     );
     let message = panic_of(|| drop(polls.on("fetch"))).unwrap();
-    assert_eq!(message, "test.json has no interaction \"fetch\"; there are other, poll");
+    assert_eq!(
+        message,
+        "test.json has no interaction \"fetch\"; there are other, poll"
+    );
     let message = panic_of(|| drop(polls.on("other").nth(1).fault(Fault::Eof))).unwrap();
     assert_eq!(
         message,
@@ -318,14 +408,25 @@ fn the_closest_interaction_is_the_one_that_agrees_in_what_says_most() {
             })
             .collect();
         let message = refusal(&cassette(&text.join(",")).transport(), sent);
-        message.split_once("the closest is ").unwrap().1.split(',').next().unwrap().to_owned()
+        message
+            .split_once("the closest is ")
+            .unwrap()
+            .1
+            .split(',')
+            .next()
+            .unwrap()
+            .to_owned()
     };
     // the path says more than the method and the query together
-    let found =
-        closest(&[("method", "POST", "/y?a=1"), ("path", "GET", "/x")], request("POST", "/x?a=1", ""));
+    let found = closest(
+        &[("method", "POST", "/y?a=1"), ("path", "GET", "/x")],
+        request("POST", "/x?a=1", ""),
+    );
     assert!(found.contains("path"), "{found}");
-    let found =
-        closest(&[("query", "GET", "/y?a=1"), ("method", "POST", "/y")], request("POST", "/x?a=1", ""));
+    let found = closest(
+        &[("query", "GET", "/y?a=1"), ("method", "POST", "/y")],
+        request("POST", "/x?a=1", ""),
+    );
     assert!(found.contains("method"), "{found}");
     // of two that agree in as much, the one with less to change
     let found = closest(
@@ -349,17 +450,32 @@ fn of_equals_the_first_that_was_not_played_is_the_closest() {
     let mock = cassette(two).transport();
     let closest = || {
         let message = refusal(&mock, request("GET", "/x?a=9", ""));
-        message.lines().find(|line| line.starts_with("the closest")).unwrap().to_owned()
+        message
+            .lines()
+            .find(|line| line.starts_with("the closest"))
+            .unwrap()
+            .to_owned()
     };
-    assert_eq!(closest(), "the closest is \"first\" (line 4), not played yet");
+    assert_eq!(
+        closest(),
+        "the closest is \"first\" (line 4), not played yet"
+    );
     mock.execute(request("GET", "/x?a=1", "")).unwrap();
     assert!(closest().contains("\"second\""), "{}", closest());
     mock.execute(request("GET", "/x?a=2", "")).unwrap();
-    assert!(closest().ends_with("\"second\" (line 5), played 1 of 3 times"), "{}", closest());
+    assert!(
+        closest().ends_with("\"second\" (line 5), played 1 of 3 times"),
+        "{}",
+        closest()
+    );
     for uri in ["/x?a=2", "/x?a=2", "/x?a=3"] {
         mock.execute(request("GET", uri, "")).unwrap();
     }
-    assert!(closest().ends_with("\"first\" (line 4), played"), "{}", closest());
+    assert!(
+        closest().ends_with("\"first\" (line 4), played"),
+        "{}",
+        closest()
+    );
 }
 
 #[test]
@@ -368,14 +484,24 @@ fn a_message_names_eight_reasons_and_counts_the_rest() {
         let fields: Vec<_> = (0..count).map(|i| format!("\"f{i}\": {value}")).collect();
         format!("{{{}}}", fields.join(", "))
     };
-    for (count, rest) in [(8, None), (9, Some("… and 1 more")), (12, Some("… and 4 more"))] {
+    for (count, rest) in [
+        (8, None),
+        (9, Some("… and 1 more")),
+        (12, Some("… and 4 more")),
+    ] {
         let mock = expecting(&format!(
             r#"{{"method": "POST", "uri": "/x", "body": {{"json": {}}}}}"#,
             fields(count, 1)
         ));
         let message = refusal(&mock, request("POST", "/x", &fields(count, 2)));
         assert_eq!(message.matches(" in the cassette, ").count(), 8);
-        assert_eq!(message.lines().map(str::trim).find(|line| line.starts_with('…')), rest);
+        assert_eq!(
+            message
+                .lines()
+                .map(str::trim)
+                .find(|line| line.starts_with('…')),
+            rest
+        );
     }
 }
 
@@ -395,7 +521,10 @@ fn what_is_laid_over_comes_once_or_in_the_place_of_all() {
         .take(5)
         .collect()
     };
-    assert_eq!(statuses(polls.on("poll").extra().fault(Fault::Eof)), ["Eof", "201", "201"]);
+    assert_eq!(
+        statuses(polls.on("poll").extra().fault(Fault::Eof)),
+        ["Eof", "201", "201"]
+    );
     assert_eq!(statuses(polls.on("poll").fault(Fault::Eof)), ["Eof", "Eof"]);
     let one = |more: &str| {
         cassette(&format!(
@@ -404,7 +533,10 @@ fn what_is_laid_over_comes_once_or_in_the_place_of_all() {
     };
     let repeated = one(r#", "repeat_last": true"#);
     assert_eq!(statuses(repeated.on("one").fault(Fault::Eof)), ["Eof"; 5]);
-    assert_eq!(statuses(repeated.on("one").extra().fault(Fault::Eof)), ["Eof", "200", "200", "200", "200"]);
+    assert_eq!(
+        statuses(repeated.on("one").extra().fault(Fault::Eof)),
+        ["Eof", "200", "200", "200", "200"]
+    );
     // it is named in messages
     let message = panic_of(|| drop(one("").on("one").fault(Fault::Eof).play())).unwrap();
     assert!(message.contains("what is laid over \"one\""), "{message}");
@@ -414,17 +546,28 @@ fn what_is_laid_over_comes_once_or_in_the_place_of_all() {
 fn what_is_made_for_tests_shows_itself_in_few_words() {
     use std::error::Error;
     use std::io::Read;
-    let cassette =
-        cassette(r#"{"id": "one", "request": {"method": "GET", "uri": "/x"}, "response": {"status": 200}}"#);
-    assert_eq!(format!("{cassette:?}"), "Cassette(test.json, 1 interactions)");
+    let cassette = cassette(
+        r#"{"id": "one", "request": {"method": "GET", "uri": "/x"}, "response": {"status": 200}}"#,
+    );
+    assert_eq!(
+        format!("{cassette:?}"),
+        "Cassette(test.json, 1 interactions)"
+    );
     let mock = cassette.transport();
     assert_eq!(format!("{mock:?}"), "Mock(test.json)");
     let unfinished = mock.check().unwrap_err();
     assert_eq!(format!("{unfinished:?}"), unfinished.to_string());
     assert!(format!("{unfinished:?}").contains("test.json was not played as it is"));
-    assert_eq!(format!("{:?}", reply::bytes(200, "text/plain", "hello")), "Reply(200 OK, 5 bytes)");
+    assert_eq!(
+        format!("{:?}", reply::bytes(200, "text/plain", "hello")),
+        "Reply(200 OK, 5 bytes)"
+    );
     assert_eq!(format!("{:?}", reply::fault(Fault::Eof)), "Reply(Eof)");
-    let (mock, guard) = script([reply::bytes(200, "text/plain", "hello"), reply::fault(Fault::Reset)]).play();
+    let (mock, guard) = script([
+        reply::bytes(200, "text/plain", "hello"),
+        reply::fault(Fault::Reset),
+    ])
+    .play();
     let mut body = mock.execute(request("GET", "/x", "")).unwrap().into_body();
     assert_eq!(body.read(&mut []).unwrap(), 0);
     assert_eq!(body.read(&mut [0; 9]).unwrap(), 3);
@@ -439,7 +582,8 @@ fn what_is_made_for_tests_shows_itself_in_few_words() {
 #[test]
 fn a_reply_breaks_off_within_its_body() {
     drop(reply::bytes(200, "text/plain", "hello").truncate_after(5));
-    let message = panic_of(|| drop(reply::bytes(200, "text/plain", "hello").truncate_after(6))).unwrap();
+    let message =
+        panic_of(|| drop(reply::bytes(200, "text/plain", "hello").truncate_after(6))).unwrap();
     assert_eq!(message, "there are no 6 bytes to break off after");
     assert!(panic_of(|| drop(reply::fault(Fault::Eof).truncate_after(0))).is_some());
 }

@@ -34,7 +34,10 @@ fn reply(stream: &mut TcpStream) -> (String, Vec<u8>) {
         head.push(byte[0]);
     }
     let head = String::from_utf8(head).unwrap();
-    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap_or("0");
+    let length = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length: "))
+        .unwrap_or("0");
     let mut body = vec![0; length.parse().unwrap()];
     if !head.starts_with("HTTP/1.1 100 ") {
         stream.read_exact(&mut body).unwrap();
@@ -48,10 +51,16 @@ fn ask(server: &Server, bytes: &[u8]) -> (String, String, bool) {
     // A server that has refused enough of it need not read on.
     let _ = stream.write_all(bytes);
     let (head, body) = reply(&mut stream);
-    stream.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
     let closed = matches!(stream.read(&mut [0]), Ok(0));
     assert_eq!(closed, head.contains("connection: close"), "{head}");
-    (head[9..12].to_owned(), String::from_utf8(body).unwrap(), closed)
+    (
+        head[9..12].to_owned(),
+        String::from_utf8(body).unwrap(),
+        closed,
+    )
 }
 
 /// Whether the server still does its work.
@@ -60,11 +69,19 @@ fn goes_on(server: &Server) {
     stream.write_all(ANY.as_bytes()).unwrap();
     let (head, body) = reply(&mut stream);
     assert!(head.starts_with("HTTP/1.1 404 Not Found\r\n"), "{head}");
-    assert!(String::from_utf8(body).unwrap().contains("404: Page Not Found"));
+    assert!(
+        String::from_utf8(body)
+            .unwrap()
+            .contains("404: Page Not Found")
+    );
 }
 
 fn token(stream: &mut TcpStream) -> String {
-    let form = format!("client_id={}&client_secret={}", Service::CLIENT_ID, Service::CLIENT_SECRET);
+    let form = format!(
+        "client_id={}&client_secret={}",
+        Service::CLIENT_ID,
+        Service::CLIENT_SECRET
+    );
     let length = form.len();
     write!(
         stream,
@@ -85,15 +102,23 @@ fn requests_of_every_form_are_served_over_one_connection() {
     let auth = format!("Host: localhost\r\nAuthorization: Bearer {token}\r\n");
 
     // Two at once, in their order.
-    let download = format!("GET /malquery/entities/download-files/v1?ids={HELLO} HTTP/1.1\r\n{auth}\r\n");
+    let download =
+        format!("GET /malquery/entities/download-files/v1?ids={HELLO} HTTP/1.1\r\n{auth}\r\n");
     let quotas = format!("GET /malquery/aggregates/quotas/v1 HTTP/1.1\r\n{auth}\r\n");
     write!(stream, "{download}{quotas}").unwrap();
     let (head, body) = reply(&mut stream);
-    assert!(head.contains("content-type: application/octet-stream\r\n"), "{head}");
+    assert!(
+        head.contains("content-type: application/octet-stream\r\n"),
+        "{head}"
+    );
     assert_eq!(body, b"hello world");
     let (head, body) = reply(&mut stream);
     assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
-    assert!(String::from_utf8(body).unwrap().contains("\"download_count\":1"));
+    assert!(
+        String::from_utf8(body)
+            .unwrap()
+            .contains("\"download_count\":1")
+    );
 
     // A body in chunks.
     let body = r#"{"patterns":[{"type":"ascii","value":"hello"}]}"#;
@@ -108,7 +133,12 @@ fn requests_of_every_form_are_served_over_one_connection() {
     assert!(String::from_utf8(found).unwrap().contains(HELLO));
 
     // A body that waits to be asked for.
-    write!(stream, "{post}Content-Length: {}\r\nExpect: 100-continue\r\n\r\n", body.len()).unwrap();
+    write!(
+        stream,
+        "{post}Content-Length: {}\r\nExpect: 100-continue\r\n\r\n",
+        body.len()
+    )
+    .unwrap();
     assert_eq!(reply(&mut stream).0, "HTTP/1.1 100 Continue\r\n\r\n");
     write!(stream, "{body}").unwrap();
     let (_, found) = reply(&mut stream);
@@ -127,14 +157,18 @@ fn requests_of_every_form_are_served_over_one_connection() {
     assert!(reply(&mut stream).0.starts_with("HTTP/1.1 200 OK\r\n"));
 
     // A client that says it is the last one, and an old one.
-    for request in
-        [quotas.replace("\r\n\r\n", "\r\nConnection: Close\r\n\r\n"), quotas.replace("HTTP/1.1", "HTTP/1.0")]
-    {
+    for request in [
+        quotas.replace("\r\n\r\n", "\r\nConnection: Close\r\n\r\n"),
+        quotas.replace("HTTP/1.1", "HTTP/1.0"),
+    ] {
         let mut stream = connect(&server);
         write!(stream, "{request}").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
-        assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("connection: close"), "{text}");
+        assert!(
+            text.starts_with("HTTP/1.1 200 OK\r\n") && text.contains("connection: close"),
+            "{text}"
+        );
     }
 }
 
@@ -147,13 +181,22 @@ fn what_is_no_request_gets_an_error_and_the_server_goes_on() {
     let huge = format!("POST /oauth2/token HTTP/1.1\r\n{host}Content-Length: 1048577\r\n\r\n");
     let expecting = huge.replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n");
     let chunks = format!("POST /oauth2/token HTTP/1.1\r\n{host}Transfer-Encoding: chunked\r\n\r\n");
-    let large = [chunks.as_bytes(), b"1000001\r\n", &vec![b'x'; 0x100_0001], b"\r\n0\r\n\r\n"].concat();
+    let large = [
+        chunks.as_bytes(),
+        b"1000001\r\n",
+        &vec![b'x'; 0x100_0001],
+        b"\r\n0\r\n\r\n",
+    ]
+    .concat();
     let post = |headers: &str| format!("POST /oauth2/token HTTP/1.1\r\n{host}{headers}\r\n");
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("400", b"\0\0\0\0\r\n\r\n".to_vec()),
         ("400", b"GET\r\n\r\n".to_vec()),
         ("400", b"GET / HTTP/3.0\r\n\r\n".to_vec()),
-        ("400", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec()),
+        (
+            "400",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(),
+        ),
         ("404", format!("GET /x HTTP/1.1\r\n{host}\r\n").into_bytes()),
         ("404", b"OPTIONS * HTTP/1.1\r\n\r\n".to_vec()),
         ("431", long.into_bytes()),
@@ -163,21 +206,53 @@ fn what_is_no_request_gets_an_error_and_the_server_goes_on() {
         ("413", large),
         ("411", post("").into_bytes()),
         ("400", post("Content-Length: -1\r\n").into_bytes()),
-        ("400", post("Content-Length: 1\r\nContent-Length: 2\r\n").into_bytes()),
-        ("400", post("Transfer-Encoding: chunked\r\n\r\nno number\r\n").into_bytes()),
-        ("400", post("Content-Length: 7\r\n\r\n{\"a\": [").into_bytes()),
+        (
+            "400",
+            post("Content-Length: 1\r\nContent-Length: 2\r\n").into_bytes(),
+        ),
+        (
+            "400",
+            post("Transfer-Encoding: chunked\r\n\r\nno number\r\n").into_bytes(),
+        ),
+        (
+            "400",
+            post("Content-Length: 7\r\n\r\n{\"a\": [").into_bytes(),
+        ),
         ("501", post("Transfer-Encoding: gzip\r\n").into_bytes()),
-        ("501", post("Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n").into_bytes()),
-        ("501", post("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n").into_bytes()),
-        ("501", format!("GET /any HTTP/1.1\r\n{host}Transfer-Encoding: xchunked\r\n\r\n").into_bytes()),
-        ("421", b"GET /malquery/aggregates/quotas/v1 HTTP/1.1\r\nHost: attacker.example:80\r\n\r\n".to_vec()),
-        ("421", b"GET /malquery/aggregates/quotas/v1 HTTP/1.1\r\nHost: \xff\r\n\r\n".to_vec()),
-        ("401", b"GET /malquery/aggregates/quotas/v1 HTTP/1.1\r\nHost: [::1]:80\r\n\r\n".to_vec()),
+        (
+            "501",
+            post("Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n").into_bytes(),
+        ),
+        (
+            "501",
+            post("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n").into_bytes(),
+        ),
+        (
+            "501",
+            format!("GET /any HTTP/1.1\r\n{host}Transfer-Encoding: xchunked\r\n\r\n").into_bytes(),
+        ),
+        (
+            "421",
+            b"GET /malquery/aggregates/quotas/v1 HTTP/1.1\r\nHost: attacker.example:80\r\n\r\n"
+                .to_vec(),
+        ),
+        (
+            "421",
+            b"GET /malquery/aggregates/quotas/v1 HTTP/1.1\r\nHost: \xff\r\n\r\n".to_vec(),
+        ),
+        (
+            "401",
+            b"GET /malquery/aggregates/quotas/v1 HTTP/1.1\r\nHost: [::1]:80\r\n\r\n".to_vec(),
+        ),
     ];
     for (expected, bytes) in cases {
         let shown = String::from_utf8_lossy(&bytes[..bytes.len().min(80)]);
         let (status, body, _) = ask(&server, &bytes);
-        assert_eq!((&*status, body.contains("\"errors\"")), (expected, true), "{shown}: {body}");
+        assert_eq!(
+            (&*status, body.contains("\"errors\"")),
+            (expected, true),
+            "{shown}: {body}"
+        );
         goes_on(&server);
     }
 }
@@ -189,17 +264,41 @@ fn a_length_that_is_in_doubt_is_refused() {
     let both = "the request has both content-length and transfer-encoding";
     for (method, headers, expected) in [
         ("POST", "Content-Length: 47, 47\r\n", unreadable),
-        ("POST", "Content-Length: 47\r\nContent-Length: 47\r\n", unreadable),
-        ("POST", "Content-Length: 1\r\nContent-Length: 2\r\n", unreadable),
+        (
+            "POST",
+            "Content-Length: 47\r\nContent-Length: 47\r\n",
+            unreadable,
+        ),
+        (
+            "POST",
+            "Content-Length: 1\r\nContent-Length: 2\r\n",
+            unreadable,
+        ),
         ("POST", "Content-Length: +1\r\n", unreadable),
         ("POST", "Content-Length: 1 1\r\n", unreadable),
         ("POST", "Content-Length:\r\n", unreadable),
-        ("POST", "Content-Length: 18446744073709551616\r\n", unreadable),
+        (
+            "POST",
+            "Content-Length: 18446744073709551616\r\n",
+            unreadable,
+        ),
         // Its body is not read.
         ("CONNECT", "Content-Length: +1\r\n", unreadable),
-        ("POST", "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", both),
-        ("POST", "Transfer-Encoding: chunked\r\nContent-Length: 0\r\n", both),
-        ("GET", "Transfer-Encoding: gzip\r\nContent-Length: 1\r\n", both),
+        (
+            "POST",
+            "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n",
+            both,
+        ),
+        (
+            "POST",
+            "Transfer-Encoding: chunked\r\nContent-Length: 0\r\n",
+            both,
+        ),
+        (
+            "GET",
+            "Transfer-Encoding: gzip\r\nContent-Length: 1\r\n",
+            both,
+        ),
     ] {
         // What follows is not taken for a second request.
         let request = format!("{method} /any HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n{ANY}");
@@ -207,8 +306,14 @@ fn a_length_that_is_in_doubt_is_refused() {
         stream.write_all(request.as_bytes()).unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
-        assert!(text.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{request}{text}");
-        assert!(text.contains("connection: close\r\n") && text.contains(expected), "{request}{text}");
+        assert!(
+            text.starts_with("HTTP/1.1 400 Bad Request\r\n"),
+            "{request}{text}"
+        );
+        assert!(
+            text.contains("connection: close\r\n") && text.contains(expected),
+            "{request}{text}"
+        );
         assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{request}{text}");
     }
 }
@@ -218,29 +323,53 @@ fn a_body_that_nobody_reads_is_not_the_next_request() {
     let server = start();
     let last = ANY.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
     let length = format!("Content-Length: {}\r\n", last.len());
-    for (header, replies) in
-        [(&*length, 1), ("Transfer-Encoding: chunked\r\n", 1), ("Content-Length: 0\r\n", 2), ("", 2)]
-    {
+    for (header, replies) in [
+        (&*length, 1),
+        ("Transfer-Encoding: chunked\r\n", 1),
+        ("Content-Length: 0\r\n", 2),
+        ("", 2),
+    ] {
         let mut stream = connect(&server);
-        write!(stream, "HEAD /any HTTP/1.1\r\nHost: localhost\r\n{header}\r\n{last}").unwrap();
+        write!(
+            stream,
+            "HEAD /any HTTP/1.1\r\nHost: localhost\r\n{header}\r\n{last}"
+        )
+        .unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
-        assert_eq!(text.matches("HTTP/1.1 404 ").count(), replies, "{header}{text}");
-        assert_eq!(text.matches("connection: close\r\n").count(), 1, "{header}{text}");
+        assert_eq!(
+            text.matches("HTTP/1.1 404 ").count(),
+            replies,
+            "{header}{text}"
+        );
+        assert_eq!(
+            text.matches("connection: close\r\n").count(),
+            1,
+            "{header}{text}"
+        );
 
         let mut stream = connect(&server);
-        write!(stream, "CONNECT /any HTTP/1.1\r\nHost: localhost\r\n{header}\r\n{last}").unwrap();
+        write!(
+            stream,
+            "CONNECT /any HTTP/1.1\r\nHost: localhost\r\n{header}\r\n{last}"
+        )
+        .unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         assert_eq!(text.matches("HTTP/1.1 ").count(), replies, "{header}{text}");
-        assert_eq!(text.matches("connection: close\r\n").count(), 1, "{header}{text}");
+        assert_eq!(
+            text.matches("connection: close\r\n").count(),
+            1,
+            "{header}{text}"
+        );
     }
 }
 
 #[test]
 fn a_request_that_is_cut_is_told_so() {
     let server = start();
-    let request = "POST /oauth2/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nclient_id=";
+    let request =
+        "POST /oauth2/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nclient_id=";
     let chunked = "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab";
     for cut in ["", &request[..1], &request[..20], request, chunked] {
         let mut stream = connect(&server);
@@ -252,7 +381,10 @@ fn a_request_that_is_cut_is_told_so() {
             assert_eq!(text, "");
             continue;
         }
-        assert!(text.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{cut}: {text}");
+        assert!(
+            text.starts_with("HTTP/1.1 400 Bad Request\r\n"),
+            "{cut}: {text}"
+        );
         assert!(text.contains("connection: close\r\n"), "{cut}: {text}");
         assert!(text.contains("the request ends early"), "{cut}: {text}");
     }
@@ -292,7 +424,12 @@ fn slow_requests_are_given_up_and_others_are_served() {
         thread::sleep(Duration::from_millis(500));
     }
     for thread in threads {
-        assert!(thread.join().unwrap().starts_with("HTTP/1.1 408 Request Timeout\r\n"));
+        assert!(
+            thread
+                .join()
+                .unwrap()
+                .starts_with("HTTP/1.1 408 Request Timeout\r\n")
+        );
     }
     assert!(begun.elapsed() >= Duration::from_secs(10));
 }
@@ -303,14 +440,22 @@ fn a_reader_that_does_not_read_is_given_up() {
     let corpus = Corpus::from_bytes([large.clone()]);
     let server = Server::start(Service::new(corpus), (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let mut stream = connect(&server);
-    let auth = format!("Host: localhost\r\nAuthorization: Bearer {}\r\n", token(&mut stream));
+    let auth = format!(
+        "Host: localhost\r\nAuthorization: Bearer {}\r\n",
+        token(&mut stream)
+    );
     let body = r#"{"patterns":[{"type":"hex","value":"00"}]}"#;
     let length = body.len();
     let post = "POST /malquery/combined/fuzzy-search/v1 HTTP/1.1";
-    write!(stream, "{post}\r\n{auth}Content-Length: {length}\r\n\r\n{body}").unwrap();
+    write!(
+        stream,
+        "{post}\r\n{auth}Content-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
     let found: serde_json::Value = serde_json::from_slice(&reply(&mut stream).1).unwrap();
     let sha256 = found["resources"][0]["sha256"].as_str().unwrap();
-    let get = format!("GET /malquery/entities/download-files/v1?ids={sha256} HTTP/1.1\r\n{auth}\r\n");
+    let get =
+        format!("GET /malquery/entities/download-files/v1?ids={sha256} HTTP/1.1\r\n{auth}\r\n");
     let mut silent = connect(&server);
     write!(silent, "{get}").unwrap();
     let begun = Instant::now();
@@ -339,7 +484,10 @@ fn a_thousand_connections_are_held_and_further_ones_refused() {
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&inner.stdout);
-        assert!(inner.status.success() && text.contains("1 passed"), "{text}");
+        assert!(
+            inner.status.success() && text.contains("1 passed"),
+            "{text}"
+        );
         return;
     }
     let server = start();
@@ -349,7 +497,10 @@ fn a_thousand_connections_are_held_and_further_ones_refused() {
     for mut refused in held.drain(1024..) {
         let mut text = String::new();
         refused.read_to_string(&mut text).unwrap();
-        assert!(text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"), "{text}");
+        assert!(
+            text.starts_with("HTTP/1.1 503 Service Unavailable\r\n"),
+            "{text}"
+        );
         assert!(text.contains("too many connections"), "{text}");
     }
     for stream in held.iter_mut().rev().step_by(93) {
@@ -376,7 +527,10 @@ fn it_listens_only_at_loopback_addresses_unless_told() {
     let service = Service::new(Corpus::from_bytes([b"hello".to_vec()]));
     let any: SocketAddr = (Ipv4Addr::UNSPECIFIED, 0).into();
     let error = Server::start(service.clone(), any).unwrap_err();
-    assert_eq!(error.to_string(), "0.0.0.0 is not a loopback address; others could fetch samples from there");
+    assert_eq!(
+        error.to_string(),
+        "0.0.0.0 is not a loopback address; others could fetch samples from there"
+    );
     let server = Server::start_anywhere(service, any).unwrap();
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.address().port())).unwrap();
     write!(stream, "{}", ANY.replace("localhost", "samples.example")).unwrap();

@@ -11,7 +11,9 @@ use malquery_mock::{Corpus, CorpusSample, Service, Transcript, VirtualClock};
 use malquery_proto::client::Error;
 use malquery_proto::flow::{Auth, FlowError, RetryPolicy};
 use malquery_proto::operations::{ExactSearch, FuzzySearch, Hunt};
-use malquery_proto::types::{FileType, Label, MetaField, Pattern, RequestType, SearchOptions, Sha256};
+use malquery_proto::types::{
+    FileType, Label, MetaField, Pattern, RequestType, SearchOptions, Sha256,
+};
 use malquery_proto::{Archive, Client, Clock, Cloud, Credentials, Transport};
 use serde_json::{Value, json};
 
@@ -22,7 +24,9 @@ const RULE: &str = "rule greeting { strings: $a = \"hello\" condition: $a }";
 fn corpus() -> Corpus {
     let sample = |text: &str, day: &str| CorpusSample::new(text).first_seen(day.parse().unwrap());
     Corpus::from_bytes([
-        sample("hello world", "2024/01/15").label(Label::Malware).family("Demo"),
+        sample("hello world", "2024/01/15")
+            .label(Label::Malware)
+            .family("Demo"),
         sample("hello night", "2024/02/15").label(Label::Clean),
         sample("%PDF-1.7 hello paper", "2024/03/15"),
     ])
@@ -37,7 +41,11 @@ fn credentials() -> Credentials {
 }
 
 fn client<T: Transport>(transport: T, clock: &VirtualClock) -> Client<T, VirtualClock> {
-    Client::new(transport, clock.clone(), Auth::new(Cloud::Us1, credentials()))
+    Client::new(
+        transport,
+        clock.clone(),
+        Auth::new(Cloud::Us1, credentials()),
+    )
 }
 
 fn sha256(text: &str) -> Sha256 {
@@ -89,13 +97,19 @@ fn form(id: &str, secret: &str, more: &str) -> String {
 
 impl<T: Transport<Body: Read>> Raw<T> {
     fn new(transport: T) -> Self {
-        let mut raw = Self { transport, token: String::new() };
+        let mut raw = Self {
+            transport,
+            token: String::new(),
+        };
         raw.renew();
         raw
     }
 
     fn renew(&mut self) {
-        let got = self.post("/oauth2/token", &form(Service::CLIENT_ID, Service::CLIENT_SECRET, ""));
+        let got = self.post(
+            "/oauth2/token",
+            &form(Service::CLIENT_ID, Service::CLIENT_SECRET, ""),
+        );
         assert_eq!(got.status, 201);
         self.token = got.json()["access_token"].as_str().unwrap().into();
     }
@@ -104,11 +118,18 @@ impl<T: Transport<Body: Read>> Raw<T> {
         let (head, mut body) = self.transport.execute(request).unwrap().into_parts();
         let mut bytes = Vec::new();
         body.read_to_end(&mut bytes).unwrap();
-        let got = Got { status: head.status.as_u16(), response: Response::from_parts(head, ()), body: bytes };
+        let got = Got {
+            status: head.status.as_u16(),
+            response: Response::from_parts(head, ()),
+            body: bytes,
+        };
         for name in ["x-cs-traceid", "x-ratelimit-limit", "x-ratelimit-remaining"] {
             assert!(got.header(name).is_some(), "{name}");
         }
-        assert_eq!(got.header("content-length"), Some(&*got.body.len().to_string()));
+        assert_eq!(
+            got.header("content-length"),
+            Some(&*got.body.len().to_string())
+        );
         got
     }
 
@@ -142,7 +163,10 @@ impl<T: Transport<Body: Read>> Raw<T> {
 
     fn multidownload(&self, samples: &[&str]) -> Got {
         let body = json!({"samples": samples});
-        self.post("/malquery/entities/samples-multidownload/v1", &body.to_string())
+        self.post(
+            "/malquery/entities/samples-multidownload/v1",
+            &body.to_string(),
+        )
     }
 }
 
@@ -152,9 +176,12 @@ fn every_operation_replies_as_documented() {
     let transcript = Transcript::new(service(&clock).seed(1).fail_jobs(|number| number == 3));
     let raw = Raw::new(transcript.clone());
     raw.get("/malquery/aggregates/quotas/v1");
-    let body = json!({"patterns": [{"type": "hex", "value": "68656c6c6f"}], "options": {"limit": 2}});
+    let body =
+        json!({"patterns": [{"type": "hex", "value": "68656c6c6f"}], "options": {"limit": 2}});
     raw.post("/malquery/combined/fuzzy-search/v1", &body.to_string());
-    raw.get(&format!("/malquery/entities/metadata/v1?ids={HELLO}&ids={UNKNOWN}"));
+    raw.get(&format!(
+        "/malquery/entities/metadata/v1?ids={HELLO}&ids={UNKNOWN}"
+    ));
     let body = json!({
         "patterns": [{"type": "ascii", "value": "hello"}, {"type": "ascii", "value": "\"\\o"}],
         "options": {},
@@ -190,7 +217,10 @@ fn every_operation_replies_as_documented() {
 fn basic(secret: &str) -> String {
     use base64::Engine;
     let pair = format!("{}:{secret}", Service::CLIENT_ID);
-    format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair))
+    format!(
+        "Basic {}",
+        base64::engine::general_purpose::STANDARD.encode(pair)
+    )
 }
 
 #[test]
@@ -218,7 +248,10 @@ fn every_mistake_is_refused_and_costs_nothing() {
         (exact, patterns(json!(["ascii:a"]))),
         (exact, patterns(json!([{"type": "ascii"}]))),
         (exact, patterns(json!([{"type": "utf8", "value": "a"}]))),
-        (exact, patterns(json!([{"type": "ascii", "value": "a"}, {"type": "hex", "value": "89 48"}]))),
+        (
+            exact,
+            patterns(json!([{"type": "ascii", "value": "a"}, {"type": "hex", "value": "89 48"}])),
+        ),
         (exact, patterns(json!([{"type": "hex", "value": "894"}]))),
         (exact, patterns(json!([{"type": "ascii", "value": "é"}]))),
         (exact, patterns(json!([{"type": "wide", "value": 1}]))),
@@ -231,37 +264,77 @@ fn every_mistake_is_refused_and_costs_nothing() {
         (exact, options(json!({"min_date": "2024-01-01"}))),
         (exact, options(json!({"max_size": 128000}))),
         (exact, options(json!({"max_size": "8 PB"}))),
-        ("POST /malquery/combined/fuzzy-search/v1", options(json!([]))),
-        ("POST /malquery/queries/hunt/v1", json!({"yara_rule": " "}).to_string()),
-        ("POST /malquery/queries/hunt/v1", json!({"yara_rule": ["rule"]}).to_string()),
+        (
+            "POST /malquery/combined/fuzzy-search/v1",
+            options(json!([])),
+        ),
+        (
+            "POST /malquery/queries/hunt/v1",
+            json!({"yara_rule": " "}).to_string(),
+        ),
+        (
+            "POST /malquery/queries/hunt/v1",
+            json!({"yara_rule": ["rule"]}).to_string(),
+        ),
         (multi, "{}".into()),
         (multi, json!({"samples": []}).to_string()),
         (multi, json!({"samples": HELLO}).to_string()),
         (multi, json!({"samples": ["abc"]}).to_string()),
         (multi, json!({"samples": [HELLO, UNKNOWN]}).to_string()),
         ("GET /malquery/entities/download-files/v1", "".into()),
-        ("GET /malquery/entities/download-files/v1?ids=abc", "".into()),
-        ("GET /malquery/entities/download-files/v1?ids=a&ids=b", "".into()),
+        (
+            "GET /malquery/entities/download-files/v1?ids=abc",
+            "".into(),
+        ),
+        (
+            "GET /malquery/entities/download-files/v1?ids=a&ids=b",
+            "".into(),
+        ),
         ("GET /malquery/entities/metadata/v1?ids=", "".into()),
         ("GET /malquery/entities/metadata/v1?ids=a%2Cb", "".into()),
-        ("GET /malquery/entities/requests/v1?ids=no-such-job", "".into()),
-        ("GET /malquery/entities/samples-fetch/v1?ids=no-such-job", "".into()),
+        (
+            "GET /malquery/entities/requests/v1?ids=no-such-job",
+            "".into(),
+        ),
+        (
+            "GET /malquery/entities/samples-fetch/v1?ids=no-such-job",
+            "".into(),
+        ),
         ("POST /oauth2/token", "".into()),
-        ("POST /oauth2/token", form("another", Service::CLIENT_SECRET, "")),
+        (
+            "POST /oauth2/token",
+            form("another", Service::CLIENT_SECRET, ""),
+        ),
         ("POST /oauth2/token", form(Service::CLIENT_ID, "wrong", "")),
-        ("POST /oauth2/token", form(Service::CLIENT_ID, Service::CLIENT_SECRET, "&member_cid=abc")),
+        (
+            "POST /oauth2/token",
+            form(
+                Service::CLIENT_ID,
+                Service::CLIENT_SECRET,
+                "&member_cid=abc",
+            ),
+        ),
         ("POST /oauth2/revoke", "token=abc".into()),
     ];
     let mut text = String::new();
     for (line, body) in cases {
         let (method, uri) = line.split_once(' ').unwrap();
         let got = raw.request(method.parse().unwrap(), uri, &body);
-        let by = got.json()["meta"]["powered_by"].as_str().unwrap().to_owned();
-        text += &format!("{line} {body}\n    {} {by}: {}\n", got.status, got.message());
+        let by = got.json()["meta"]["powered_by"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        text += &format!(
+            "{line} {body}\n    {} {by}: {}\n",
+            got.status,
+            got.message()
+        );
     }
     let unknown = format!("/malquery/entities/download-files/v1?ids={UNKNOWN}");
     assert_eq!(raw.get(&unknown).status, 404);
-    let Counts { hunts, downloads, .. } = service.counts();
+    let Counts {
+        hunts, downloads, ..
+    } = service.counts();
     assert_eq!((hunts, downloads), (0, 0));
     insta::assert_snapshot!(text);
 }
@@ -272,18 +345,27 @@ fn a_client_searches_and_downloads() {
     let service = service(&clock);
     let client = client(service.clone(), &clock);
 
-    let found = client.fuzzy_search(&FuzzySearch::new(hello()).filter_meta([MetaField::Label])).unwrap();
+    let found = client
+        .fuzzy_search(&FuzzySearch::new(hello()).filter_meta([MetaField::Label]))
+        .unwrap();
     assert_eq!(found.resources.len(), 3);
     assert_eq!(found.resources[0].sha256, None);
     let stats = found.meta.stats.as_ref().unwrap();
-    let counts = (stats.total_count, stats.malware_count, stats.clean_count, stats.unknown_count);
+    let counts = (
+        stats.total_count,
+        stats.malware_count,
+        stats.clean_count,
+        stats.unknown_count,
+    );
     assert_eq!(counts, (Some(3), Some(1), Some(1), Some(1)));
 
     let options = SearchOptions::new()
         .filter_filetypes([FileType::PDF])
         .max_size("1 KB".parse().unwrap())
         .min_date("2024/03/15".parse().unwrap());
-    let mut job = client.exact_search(&ExactSearch::new(hello()).options(options)).unwrap();
+    let mut job = client
+        .exact_search(&ExactSearch::new(hello()).options(options))
+        .unwrap();
     let found = job.wait().unwrap();
     assert_eq!(found.resources.len(), 1);
     assert_eq!(found.resources[0].filetype, Some(FileType::PDF));
@@ -304,7 +386,10 @@ fn a_client_searches_and_downloads() {
     let mut job = client.samples_multidownload(samples.clone()).unwrap();
     job.wait().unwrap();
     // The archive can be fetched more than once, also at the same time.
-    let mut readers = [client.samples(job.id()).unwrap(), client.samples(job.id()).unwrap()];
+    let mut readers = [
+        client.samples(job.id()).unwrap(),
+        client.samples(job.id()).unwrap(),
+    ];
     let mut archives = [Vec::new(), Vec::new()];
     loop {
         let mut buffer = [0; 7];
@@ -319,14 +404,26 @@ fn a_client_searches_and_downloads() {
         }
     }
     assert_eq!(archives[0], archives[1]);
-    let mut archive = Archive::open(Cursor::new(&archives[0])).unwrap().expect_samples(samples);
+    let mut archive = Archive::open(Cursor::new(&archives[0]))
+        .unwrap()
+        .expect_samples(samples);
     let report = archive.check().unwrap();
     assert!(report.is_complete());
     assert!(archive.entries().iter().all(|entry| entry.is_encrypted()));
-    assert!(archive.entries().iter().any(|entry| entry.name().to_string() == HELLO));
+    assert!(
+        archive
+            .entries()
+            .iter()
+            .any(|entry| entry.name().to_string() == HELLO)
+    );
 
     let mut bytes = Vec::new();
-    client.download(sha256(HELLO)).unwrap().output.read_to_end(&mut bytes).unwrap();
+    client
+        .download(sha256(HELLO))
+        .unwrap()
+        .output
+        .read_to_end(&mut bytes)
+        .unwrap();
     assert_eq!(bytes, b"hello world");
     let counts = service.counts();
     assert_eq!((counts.hunts, counts.downloads, counts.tokens), (0, 4, 1));
@@ -338,9 +435,16 @@ fn a_hunt_costs_one_and_a_rule_that_does_not_compile_none() {
     let clock = VirtualClock::new();
     let service = service(&clock).hunts(1);
     let client = client(service.clone(), &clock);
-    let error = client.hunt(&Hunt::new("rule a {\n  condition: $b\n}")).unwrap_err();
+    let error = client
+        .hunt(&Hunt::new("rule a {\n  condition: $b\n}"))
+        .unwrap_err();
     assert_eq!(error.status().unwrap(), 400);
-    assert!(error.to_string().contains("Invalid user input: yara_rule does not compile: "), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("Invalid user input: yara_rule does not compile: "),
+        "{error}"
+    );
     assert!(error.to_string().contains("line 2"), "{error}");
     assert_eq!(service.counts().hunts, 0);
 
@@ -352,7 +456,10 @@ fn a_hunt_costs_one_and_a_rule_that_does_not_compile_none() {
     assert_eq!(service.counts().hunts, 1);
 
     let error = client.hunt(&Hunt::new(RULE)).unwrap_err();
-    assert_eq!(error.api().unwrap().kind(), malquery_proto::error::ApiErrorKind::QuotaExhausted);
+    assert_eq!(
+        error.api().unwrap().kind(),
+        malquery_proto::error::ApiErrorKind::QuotaExhausted
+    );
     assert_eq!(service.counts().hunts, 1);
     assert_eq!(client.quotas().unwrap().meta.hunts_left(), Some(0));
 }
@@ -362,8 +469,13 @@ fn a_hunt_costs_one_and_a_rule_that_does_not_compile_none() {
 fn a_hunt_without_yara_says_what_to_turn_on() {
     let clock = VirtualClock::new();
     let service = service(&clock);
-    let error = client(service.clone(), &clock).hunt(&Hunt::new(RULE)).unwrap_err();
-    assert!(error.to_string().contains("turn on the feature `yara`"), "{error}");
+    let error = client(service.clone(), &clock)
+        .hunt(&Hunt::new(RULE))
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("turn on the feature `yara`"),
+        "{error}"
+    );
     assert_eq!(service.counts().hunts, 0);
 }
 
@@ -377,7 +489,10 @@ fn tokens_end_and_are_renewed() {
     assert_eq!(raw.get(quotas).status, 200);
     clock.advance(Duration::from_millis(1));
     let refused = raw.get(quotas);
-    assert_eq!((refused.status, &*refused.message()), (401, "access denied, invalid bearer token"));
+    assert_eq!(
+        (refused.status, &*refused.message()),
+        (401, "access denied, invalid bearer token")
+    );
     let first = raw.token.clone();
     raw.renew();
     assert_ne!(raw.token, first);
@@ -398,7 +513,11 @@ fn a_revoked_token_is_refused() {
     let raw = Raw::new(service(&clock));
     let revoke = |secret: &str| {
         let request = Request::post("/oauth2/revoke").header("authorization", basic(secret));
-        raw.send(request.body(format!("token={}", raw.token).into_bytes()).unwrap())
+        raw.send(
+            request
+                .body(format!("token={}", raw.token).into_bytes())
+                .unwrap(),
+        )
     };
     assert_eq!(revoke("wrong").status, 401);
     assert_eq!(raw.get("/malquery/aggregates/quotas/v1").status, 200);
@@ -413,9 +532,17 @@ fn scopes_and_children_are_checked() {
     let without = |read, write| client(service(&clock).scopes(read, write), &clock);
     let error = without(false, true).quotas().unwrap_err();
     assert_eq!(error.status().unwrap(), 403);
-    assert!(error.to_string().contains("lacks the scope malquery:read"), "{error}");
-    let error = without(true, false).fuzzy_search(&FuzzySearch::new(hello())).unwrap_err();
-    assert!(error.to_string().contains("lacks the scope malquery:write"), "{error}");
+    assert!(
+        error.to_string().contains("lacks the scope malquery:read"),
+        "{error}"
+    );
+    let error = without(true, false)
+        .fuzzy_search(&FuzzySearch::new(hello()))
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("lacks the scope malquery:write"),
+        "{error}"
+    );
     without(true, false).quotas().unwrap();
 
     let cid = "0123456789ABCDEF0123456789ABCDEF";
@@ -427,7 +554,10 @@ fn scopes_and_children_are_checked() {
     act_for(cid).unwrap();
     let error = act_for("ffffffffffffffffffffffffffffffff").unwrap_err();
     assert_eq!(error.status().unwrap(), 403);
-    assert!(error.to_string().contains("check the member CID"), "{error}");
+    assert!(
+        error.to_string().contains("check the member CID"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -437,23 +567,40 @@ fn a_client_is_sent_to_the_cloud_of_the_account() {
     at_home.quotas().unwrap();
     assert_eq!(at_home.base(), Cloud::Eu1.into());
 
-    let error = client(service(&clock).cloud(Cloud::UsGov1), &clock).quotas().unwrap_err();
+    let error = client(service(&clock).cloud(Cloud::UsGov1), &clock)
+        .quotas()
+        .unwrap_err();
     assert_eq!(error.status().unwrap(), 400);
-    assert!(error.to_string().contains("credentials of a government cloud work only there"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("credentials of a government cloud work only there"),
+        "{error}"
+    );
 
     let raw = Raw::new(service(&clock));
     let elsewhere = |uri: &str, body: String| {
         let request = Request::builder()
-            .method(if body.is_empty() { Method::GET } else { Method::POST })
+            .method(if body.is_empty() {
+                Method::GET
+            } else {
+                Method::POST
+            })
             .uri(format!("https://api.us-2.crowdstrike.com{uri}"))
             .header("authorization", format!("Bearer {}", raw.token));
         raw.send(request.body(body.into()).unwrap())
     };
-    assert_eq!(elsewhere("/malquery/aggregates/quotas/v1", String::new()).status, 401);
+    assert_eq!(
+        elsewhere("/malquery/aggregates/quotas/v1", String::new()).status,
+        401
+    );
     let token = form(Service::CLIENT_ID, Service::CLIENT_SECRET, "");
     let moved = elsewhere("/oauth2/token", token);
     assert_eq!((moved.status, &*moved.body), (308, &b""[..]));
-    assert_eq!(moved.header("location"), Some("https://api.crowdstrike.com/oauth2/token"));
+    assert_eq!(
+        moved.header("location"),
+        Some("https://api.crowdstrike.com/oauth2/token")
+    );
     assert_eq!(moved.header("x-cs-region"), Some("us-1"));
     assert_eq!(elsewhere("/oauth2/token", form("x", "y", "")).status, 400);
 }
@@ -466,15 +613,26 @@ fn quotas_are_spent_whole_or_not_at_all_and_begin_anew_with_the_month() {
     let download = || raw.get(&format!("/malquery/entities/download-files/v1?ids={HELLO}"));
     assert_eq!(raw.multidownload(&[HELLO, UNKNOWN]).status, 404);
     assert_eq!(service.counts().downloads, 0);
-    assert_eq!(raw.multidownload(&[HELLO, &HELLO.to_uppercase()]).status, 200);
+    assert_eq!(
+        raw.multidownload(&[HELLO, &HELLO.to_uppercase()]).status,
+        200
+    );
     assert_eq!(service.counts().downloads, 1);
-    let second = raw.exact(&json!({"patterns": [{"type": "ascii", "value": "night"}]})).reqid();
+    let second = raw
+        .exact(&json!({"patterns": [{"type": "ascii", "value": "night"}]}))
+        .reqid();
     raw.poll(&second);
-    let night = raw.poll(&second).json()["resources"][0]["sha256"].as_str().unwrap().to_owned();
+    let night = raw.poll(&second).json()["resources"][0]["sha256"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert_eq!(download().status, 200);
     // Two do not fit.
     let refused = raw.multidownload(&[HELLO, &night]);
-    assert_eq!((refused.status, &*refused.message()), (429, "the monthly quota of downloads is exhausted"));
+    assert_eq!(
+        (refused.status, &*refused.message()),
+        (429, "the monthly quota of downloads is exhausted")
+    );
     assert_eq!(refused.json()["meta"]["powered_by"], "malquery-api");
     assert_eq!(refused.json()["meta"]["reqid"], "");
     assert_eq!(refused.header("x-ratelimit-retryafter"), None);
@@ -483,14 +641,20 @@ fn quotas_are_spent_whole_or_not_at_all_and_begin_anew_with_the_month() {
     assert_eq!(download().status, 429);
     let client = client(service.clone(), &clock);
     let quotas = client.quotas().unwrap();
-    assert_eq!((quotas.meta.downloads_left(), quotas.meta.days_left), (Some(0), Some(31)));
+    assert_eq!(
+        (quotas.meta.downloads_left(), quotas.meta.days_left),
+        (Some(0), Some(31))
+    );
     // The virtual clock begins with January.
     clock.advance(Duration::from_secs(31 * 24 * 60 * 60 - 1));
     assert_eq!(client.quotas().unwrap().meta.days_left, Some(1));
     assert_eq!(client.quotas().unwrap().meta.downloads_left(), Some(0));
     clock.advance(Duration::from_secs(1));
     let quotas = client.quotas().unwrap();
-    assert_eq!((quotas.meta.downloads_left(), quotas.meta.days_left), (Some(3), Some(28)));
+    assert_eq!(
+        (quotas.meta.downloads_left(), quotas.meta.days_left),
+        (Some(3), Some(28))
+    );
 }
 
 #[test]
@@ -499,14 +663,22 @@ fn rate_limits_hold_for_a_minute() {
     let service = service(&clock).rate_limit(3);
     let raw = Raw::new(service.clone());
     let quotas = "/malquery/aggregates/quotas/v1";
-    let left = |got: &Got| got.header("x-ratelimit-remaining").unwrap().parse::<u32>().unwrap();
+    let left = |got: &Got| {
+        got.header("x-ratelimit-remaining")
+            .unwrap()
+            .parse::<u32>()
+            .unwrap()
+    };
     for remaining in [2, 1, 0] {
         assert_eq!(left(&raw.get(quotas)), remaining);
         clock.advance(Duration::from_millis(1100));
     }
     let refused = raw.get(quotas);
     assert_eq!((refused.status, left(&refused)), (429, 0));
-    assert_eq!(refused.json()["meta"]["powered_by"], "crowdstrike-api-gateway");
+    assert_eq!(
+        refused.json()["meta"]["powered_by"],
+        "crowdstrike-api-gateway"
+    );
     // The first was at 2026-01-01T00:00:00Z.
     assert_eq!(refused.header("x-ratelimit-retryafter"), Some("1767225660"));
     assert_eq!(refused.header("x-ratelimit-limit"), Some("3"));
@@ -531,15 +703,24 @@ fn rate_limits_hold_for_a_minute() {
 #[test]
 fn jobs_take_their_time_and_fail_when_made_to() {
     let clock = VirtualClock::new();
-    let service = service(&clock).polls(0).job_time(Duration::from_secs(60)).fail_jobs(|number| number == 2);
+    let service = service(&clock)
+        .polls(0)
+        .job_time(Duration::from_secs(60))
+        .fail_jobs(|number| number == 2);
     let client = client(service, &clock);
     let mut job = client.exact_search(&ExactSearch::new(hello())).unwrap();
     assert_eq!(job.wait().unwrap().resources.len(), 3);
     assert_eq!(clock.waits(), [Duration::from_secs(5); 12]);
     let mut job = client.exact_search(&ExactSearch::new(hello())).unwrap();
     let error = job.wait().unwrap_err();
-    assert!(matches!(error.flow(), Some(FlowError::JobFailed(_))), "{error}");
-    assert!(error.to_string().contains("the job was made to fail"), "{error}");
+    assert!(
+        matches!(error.flow(), Some(FlowError::JobFailed(_))),
+        "{error}"
+    );
+    assert!(
+        error.to_string().contains("the job was made to fail"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -556,7 +737,10 @@ fn only_so_many_jobs_are_unfinished_at_once() {
     let body = json!({"patterns": [{"type": "ascii", "value": "hello"}]});
     let jobs: Vec<_> = (0..64).map(|_| raw.exact(&body).reqid()).collect();
     let refused = raw.exact(&body);
-    assert_eq!((refused.status, &*refused.message()), (429, "too many jobs are not finished"));
+    assert_eq!(
+        (refused.status, &*refused.message()),
+        (429, "too many jobs are not finished")
+    );
     assert!(refused.header("x-ratelimit-retryafter").is_some());
     assert_eq!(raw.poll(&jobs[0]).json()["meta"]["status"], "inprogress");
     drop(held);
@@ -579,16 +763,29 @@ fn only_so_many_jobs_are_unfinished_at_once() {
 fn a_job_that_panics_fails() {
     let clock = VirtualClock::new();
     let service = service(&clock).fail_jobs(|_| std::panic::resume_unwind(Box::new("on purpose")));
-    let error = client(service, &clock).exact_search(&ExactSearch::new(hello())).unwrap().wait().unwrap_err();
-    assert!(error.to_string().contains("the work on the job ended early"), "{error}");
+    let error = client(service, &clock)
+        .exact_search(&ExactSearch::new(hello()))
+        .unwrap()
+        .wait()
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("the work on the job ended early"),
+        "{error}"
+    );
 }
 
 #[test]
 fn threads_share_tokens_jobs_and_quotas() {
     let clock = VirtualClock::new();
     let service = service(&clock).downloads(50).polls(0);
-    let client = Client::new(service.clone(), clock.clone(), Auth::new(Cloud::Us1, credentials()))
-        .retry(RetryPolicy::never());
+    let client = Client::new(
+        service.clone(),
+        clock.clone(),
+        Auth::new(Cloud::Us1, credentials()),
+    )
+    .retry(RetryPolicy::never());
     let succeeded: usize = thread::scope(|scope| {
         let threads: Vec<_> = (0..8)
             .map(|_| {
@@ -608,7 +805,10 @@ fn threads_share_tokens_jobs_and_quotas() {
                 })
             })
             .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .sum()
     });
     assert_eq!(succeeded, 50);
     assert_eq!(service.counts().downloads, 50);
@@ -624,7 +824,11 @@ fn ids_come_from_the_seed() {
         let id = got.reqid();
         // Like a UUID, but of no variant of RFC 4122.
         assert!(matches!(id.as_bytes()[19], b'5') && id.len() == 36, "{id}");
-        (id, got.header("x-cs-traceid").unwrap().to_owned(), raw.token)
+        (
+            id,
+            got.header("x-cs-traceid").unwrap().to_owned(),
+            raw.token,
+        )
     };
     assert_eq!(ids(1), ids(1));
     assert_ne!(ids(1), ids(2));
@@ -634,11 +838,29 @@ fn ids_come_from_the_seed() {
 fn nothing_secret_is_shown() {
     let service = Service::new(corpus()).credentials("an-id", "p4ssw0rd");
     assert_eq!(format!("{service:?}"), "Service(3 samples)");
-    let raw = Raw { transport: service, token: String::new() };
-    assert_eq!(raw.post("/oauth2/token", &form("an-id", "p4ssw0rd", "")).status, 201);
-    assert_eq!(raw.post("/oauth2/token", &form(Service::CLIENT_ID, Service::CLIENT_SECRET, "")).status, 400);
+    let raw = Raw {
+        transport: service,
+        token: String::new(),
+    };
+    assert_eq!(
+        raw.post("/oauth2/token", &form("an-id", "p4ssw0rd", ""))
+            .status,
+        201
+    );
+    assert_eq!(
+        raw.post(
+            "/oauth2/token",
+            &form(Service::CLIENT_ID, Service::CLIENT_SECRET, "")
+        )
+        .status,
+        400
+    );
     let refused = raw.post("/oauth2/token", &form("other", "p4ssw0rd", ""));
-    assert!(!String::from_utf8(refused.body).unwrap().contains("p4ssw0rd"));
+    assert!(
+        !String::from_utf8(refused.body)
+            .unwrap()
+            .contains("p4ssw0rd")
+    );
 }
 
 mod random {
@@ -700,7 +922,10 @@ mod random {
         match operation.response(head, &got.body) {
             Ok(_) => assert_eq!(got.status, 200),
             Err(malquery_proto::error::ResponseError::Api(error)) => {
-                assert!(error.body().is_none() && error.trace_id().is_some(), "{error}");
+                assert!(
+                    error.body().is_none() && error.trace_id().is_some(),
+                    "{error}"
+                );
                 assert!(got.status >= 400);
             }
             Err(error) => panic!("{error}"),

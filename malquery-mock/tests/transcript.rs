@@ -27,8 +27,13 @@ fn secrets_are_gone_wherever_they_stand() {
     ])
     .play();
     let transcript = Transcript::new(mock);
-    let client =
-        || Client::new(&transcript, VirtualClock::new(), Auth::new(Cloud::Us1, Credentials::new(ID, SECRET)));
+    let client = || {
+        Client::new(
+            &transcript,
+            VirtualClock::new(),
+            Auth::new(Cloud::Us1, Credentials::new(ID, SECRET)),
+        )
+    };
     client().quotas().unwrap_err();
     let client = client();
     client.quotas().unwrap();
@@ -45,11 +50,15 @@ fn secrets_are_gone_wherever_they_stand() {
 #[test]
 fn secrets_of_queries_and_bare_authorizations_are_not_shown() {
     let (mock, guard) =
-        script([reply::bytes(200, "text/plain", "QUERYs3cret1 of S3cretBareApiKey").times(2)]).play();
+        script([reply::bytes(200, "text/plain", "QUERYs3cret1 of S3cretBareApiKey").times(2)])
+            .play();
     let transcript = Transcript::new(mock);
     for authorization in ["S3cretBareApiKey", "Bearer\tS3cretBareApiKey"] {
-        let request = Request::get("/x?token=QUERYs3cret1&a=b").header("authorization", authorization);
-        let response = transcript.execute(request.body(Vec::new()).unwrap()).unwrap();
+        let request =
+            Request::get("/x?token=QUERYs3cret1&a=b").header("authorization", authorization);
+        let response = transcript
+            .execute(request.body(Vec::new()).unwrap())
+            .unwrap();
         response.into_body().read_to_end(&mut Vec::new()).unwrap();
     }
     guard.finish();
@@ -101,7 +110,12 @@ impl Transport for Interrupted {
 fn a_body_is_read_to_its_end_and_no_sooner() {
     let transcript = Transcript::new(Interrupted("!a!b"));
     assert_eq!(format!("{transcript:?}"), "Transcript(0 exchanges)");
-    let get = || transcript.execute(Request::get("/x").body(Vec::new()).unwrap()).unwrap().into_body();
+    let get = || {
+        transcript
+            .execute(Request::get("/x").body(Vec::new()).unwrap())
+            .unwrap()
+            .into_body()
+    };
     let mut body = get();
     assert_eq!(format!("{body:?}"), "TranscriptBody(exchange 1)");
     let mut text = String::new();
@@ -125,12 +139,17 @@ fn what_a_reply_names_a_secret_is_one_wherever_it_stands() {
     )])
     .play();
     let transcript = Transcript::new(mock);
-    let response = transcript.execute(Request::get("/x").body(Vec::new()).unwrap()).unwrap();
+    let response = transcript
+        .execute(Request::get("/x").body(Vec::new()).unwrap())
+        .unwrap();
     response.into_body().read_to_end(&mut Vec::new()).unwrap();
     guard.finish();
     let shown = transcript.to_string();
     // What is too short to be one is not looked for elsewhere: it would be found in every word.
-    assert!(shown.contains("[redacted] [redacted] [redacted] tiny"), "{shown}");
+    assert!(
+        shown.contains("[redacted] [redacted] [redacted] tiny"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -142,7 +161,10 @@ fn every_kind_of_body_is_shown() {
         reply::bytes(200, "application/octet-stream", "hello"),
         reply::bytes(200, "text/plain", vec![b'x'; 300_000]),
         reply::bytes(200, "application/json", r#"{"broken": "#).truncate_after(5),
-        reply::json(200, json!({"a": "1\n2\n", "b": "1\n\n2", "c": "1\n\u{0}", "d": {}, "e": [], "f": 1.50})),
+        reply::json(
+            200,
+            json!({"a": "1\n2\n", "b": "1\n\n2", "c": "1\n\u{0}", "d": {}, "e": [], "f": 1.50}),
+        ),
         reply::status(204),
         reply::fault(Fault::Dns),
         reply::json(200, json!([])),
@@ -151,10 +173,15 @@ fn every_kind_of_body_is_shown() {
     let transcript = Transcript::new(mock);
     let send = |body: &str| {
         let request = Request::post("https://host/x?y=%20z").header("content-type", "text/plain");
-        transcript.clone().execute(request.body(body.into()).unwrap())
+        transcript
+            .clone()
+            .execute(request.body(body.into()).unwrap())
     };
     for _ in 0..6 {
-        let _ = send("a\nb").unwrap().into_body().read_to_end(&mut Vec::new());
+        let _ = send("a\nb")
+            .unwrap()
+            .into_body()
+            .read_to_end(&mut Vec::new());
     }
     send("\u{1}").unwrap_err();
     drop(send("").unwrap());
@@ -179,7 +206,9 @@ fn a_retry_is_seen_with_its_rule() {
     let clock = VirtualClock::new();
     let auth = Auth::new(Cloud::Us1, Credentials::new(ID, SECRET));
     let client = Client::new(&transcript, clock.clone(), auth);
-    let _ = client.hunt(&Hunt::new("rule gnu {\n  condition: true\n}\n")).unwrap();
+    let _ = client
+        .hunt(&Hunt::new("rule gnu {\n  condition: true\n}\n"))
+        .unwrap();
     guard.finish();
     assert_eq!(clock.waits().len(), 2);
     insta::assert_snapshot!(transcript);
@@ -189,7 +218,11 @@ fn a_retry_is_seen_with_its_rule() {
 fn a_snapshot_has_a_name_or_stands_in_the_code() {
     let (mock, guard) = script([reply::status(204)]).play();
     let transcript = Transcript::new(mock);
-    drop(transcript.execute(http::Request::get("/x").body(Vec::new()).unwrap()).unwrap());
+    drop(
+        transcript
+            .execute(http::Request::get("/x").body(Vec::new()).unwrap())
+            .unwrap(),
+    );
     guard.finish();
     malquery_mock::assert_transcript!(transcript, @r"
     > GET /x

@@ -37,26 +37,34 @@ fn answer(stream: TcpStream, asked: &AtomicUsize) -> Option<()> {
                 return None;
             }
         }
-        let length = head
-            .lines()
-            .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let length = head.lines().find_map(|line| {
+            line.to_ascii_lowercase()
+                .strip_prefix("content-length: ")?
+                .parse()
+                .ok()
+        });
         let mut body = vec![0; length.unwrap_or(0)];
         stream.read_exact(&mut body).ok()?;
         let count = asked.fetch_add(1, Ordering::SeqCst);
         let (status, reply) = match head.split(' ').nth(1)? {
-            "/oauth2/token" => {
-                ("201 Created", r#"{"access_token": "the-t0ken-of-the-user", "expires_in": 1799}"#.to_owned())
-            }
-            "/malquery/queries/exact-search/v1" => {
-                ("200 OK", format!(r#"{{"meta": {{"reqid": "{JOB}", "status": "done"}}}}"#))
-            }
+            "/oauth2/token" => (
+                "201 Created",
+                r#"{"access_token": "the-t0ken-of-the-user", "expires_in": 1799}"#.to_owned(),
+            ),
+            "/malquery/queries/exact-search/v1" => (
+                "200 OK",
+                format!(r#"{{"meta": {{"reqid": "{JOB}", "status": "done"}}}}"#),
+            ),
             path => {
                 assert_eq!(path, format!("/malquery/entities/requests/v1?ids={JOB}"));
                 let (status, found) = match count {
                     ..4 => ("inprogress", String::new()),
                     _ => ("done", format!(r#"{{"sha256": "{SHA256}"}}"#)),
                 };
-                ("200 OK", format!(r#"{{"meta": {{"status": "{status}"}}, "resources": [{found}]}}"#))
+                (
+                    "200 OK",
+                    format!(r#"{{"meta": {{"status": "{status}"}}, "resources": [{found}]}}"#),
+                )
             }
         };
         let length = reply.len();
@@ -82,8 +90,14 @@ impl Package {
             let text = fs::read_to_string(here.join("tests/user-crate").join(name)).unwrap();
             let path = folder.join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, text.replace("MALQUERY", &workspace.display().to_string().replace('\\', "/")))
-                .unwrap();
+            fs::write(
+                path,
+                text.replace(
+                    "MALQUERY",
+                    &workspace.display().to_string().replace('\\', "/"),
+                ),
+            )
+            .unwrap();
         }
         // The versions that were downloaded for the workspace.
         fs::copy(workspace.join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
@@ -93,17 +107,29 @@ impl Package {
     /// Runs its tests: whether they passed, and what was said.
     fn test(&self, variables: &[(&str, &str)]) -> (bool, String) {
         let mut command = Command::new(env!("CARGO"));
-        command.args(["test", "--offline", "--quiet", "--test", "find"]).current_dir(&self.0);
+        command
+            .args(["test", "--offline", "--quiet", "--test", "find"])
+            .current_dir(&self.0);
         // What is of this package, and what would change its outcome.
-        let of_others =
-            ["FALCON_", "MALQUERY_", "CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_CRATE_", "CARGO_BIN_", "RUST_"];
+        let of_others = [
+            "FALCON_",
+            "MALQUERY_",
+            "CARGO_PKG_",
+            "CARGO_MANIFEST_",
+            "CARGO_CRATE_",
+            "CARGO_BIN_",
+            "RUST_",
+        ];
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             if name == "CI" || of_others.iter().any(|start| name.starts_with(start)) {
                 command.env_remove(&*name);
             }
         }
-        command.env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("../user-crate"));
+        command.env(
+            "CARGO_TARGET_DIR",
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join("../user-crate"),
+        );
         command.env("CARGO_TERM_COLOR", "never");
         let output = command.envs(variables.iter().copied()).output().unwrap();
         let text = [output.stdout, output.stderr].concat();
@@ -125,7 +151,10 @@ fn it_records_replays_and_is_told_what_changed() {
 
     // Without a cassette it is told how to make one.
     let (passed, said) = package.test(&[]);
-    assert!(!passed && said.contains("to record it, run this with MALQUERY_MOCK=record"), "{said}");
+    assert!(
+        !passed && said.contains("to record it, run this with MALQUERY_MOCK=record"),
+        "{said}"
+    );
 
     // Nothing is recorded on a build server, nor with a mode that does not exist.
     let (url, asked) = serve();
@@ -136,7 +165,10 @@ fn it_records_replays_and_is_told_what_changed() {
     ];
     for (more, why) in [
         ([("MALQUERY_MOCK", "record"), ("CI", "true")], "CI is set"),
-        ([("MALQUERY_MOCK", "rec"), ("CI", "")], "there are replay, record, append, verify, passthrough"),
+        (
+            [("MALQUERY_MOCK", "rec"), ("CI", "")],
+            "there are replay, record, append, verify, passthrough",
+        ),
     ] {
         let (passed, said) = package.test(&[live.as_slice(), &more].concat());
         assert!(!passed && said.contains(why), "{said}");

@@ -72,7 +72,9 @@ fn reply(results: usize) -> Vec<u8> {
         let mut state = seed as u64 ^ 0x9e37_79b9_7f4a_7c15;
         (0..bytes)
             .map(|_| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
                 format!("{:02x}", state >> 56)
             })
             .collect()
@@ -102,7 +104,9 @@ fn bench<T: for<'de> Deserialize<'de>>(bencher: Bencher<'_, '_>, results: usize)
     let reply = reply(results);
     bencher
         .counter(BytesCount::of_slice(&reply))
-        .bench_local(|| serde_json::from_slice::<T>(black_box(&reply)).expect("the reply is right"));
+        .bench_local(|| {
+            serde_json::from_slice::<T>(black_box(&reply)).expect("the reply is right")
+        });
 }
 
 #[divan::bench(args = RESULTS, sample_count = 20)]
@@ -114,11 +118,18 @@ fn a_floor_ignored_any(bencher: Bencher<'_, '_>, results: usize) {
 fn b_malquery(bencher: Bencher<'_, '_>, results: usize) {
     let reply = reply(results);
     let headers = HeaderMap::new();
-    let head = ResponseHead { status: StatusCode::OK, headers: &headers };
+    let head = ResponseHead {
+        status: StatusCode::OK,
+        headers: &headers,
+    };
     let operation = GetRequest::new("r".parse().expect("an id"));
     bencher
         .counter(BytesCount::of_slice(&reply))
-        .bench_local(|| operation.response(head, black_box(&reply)).expect("the reply is right"));
+        .bench_local(|| {
+            operation
+                .response(head, black_box(&reply))
+                .expect("the reply is right")
+        });
 }
 
 /// The body is there already, and is read as from a connection.
@@ -128,13 +139,15 @@ fn b_malquery_each(bencher: Bencher<'_, '_>, results: usize) {
     let auth = Auth::with_token(Cloud::Us1, BearerToken::new("a-token").expect("a token"));
     let client = Client::new(Given(&reply), Still, auth);
     let operation = GetRequest::new("r".parse().expect("an id"));
-    bencher.counter(BytesCount::of_slice(&reply)).bench_local(|| {
-        let each = |result: Sample| {
-            black_box(result);
-            ControlFlow::Continue(())
-        };
-        client.each(&operation, each).expect("the reply is right")
-    });
+    bencher
+        .counter(BytesCount::of_slice(&reply))
+        .bench_local(|| {
+            let each = |result: Sample| {
+                black_box(result);
+                ControlFlow::Continue(())
+            };
+            client.each(&operation, each).expect("the reply is right")
+        });
 }
 
 /// Answers with this body.

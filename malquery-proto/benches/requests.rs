@@ -20,11 +20,16 @@ fn main() {
 fn bench(bencher: Bencher<'_, '_>, operation: &impl Operation) {
     let base = BaseUrl::from(Cloud::Us1);
     let token = BearerToken::new("t".repeat(1000)).expect("a token");
-    bencher.bench_local(|| black_box(operation).request(&base, &token).expect("it is right"));
+    bencher.bench_local(|| {
+        black_box(operation)
+            .request(&base, &token)
+            .expect("it is right")
+    });
 }
 
 fn patterns() -> [Pattern; 2] {
-    [Pattern::hex("8948208b48"), Pattern::wide("powershell")].map(|pattern| pattern.expect("a pattern"))
+    [Pattern::hex("8948208b48"), Pattern::wide("powershell")]
+        .map(|pattern| pattern.expect("a pattern"))
 }
 
 fn options() -> SearchOptions {
@@ -37,7 +42,9 @@ fn options() -> SearchOptions {
 }
 
 fn id() -> RequestId {
-    "3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab".parse().expect("an id")
+    "3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab"
+        .parse()
+        .expect("an id")
 }
 
 fn samples(count: u8) -> impl Iterator<Item = Sha256> {

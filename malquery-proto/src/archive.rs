@@ -129,27 +129,42 @@ impl Limits {
     /// Refuses an entry of this size, made of so many bytes of the archive.
     fn check_entry(&self, size: u64, packed: u64) -> Result<(), ArchiveError> {
         if size > self.entry_size {
-            return Err(ArchiveError::Limit { limit: Limit::EntrySize, allowed: self.entry_size });
+            return Err(ArchiveError::Limit {
+                limit: Limit::EntrySize,
+                allowed: self.entry_size,
+            });
         }
         if size > RATIO_FLOOR && size > packed.saturating_mul(self.ratio) {
-            return Err(ArchiveError::Limit { limit: Limit::Ratio, allowed: self.ratio });
+            return Err(ArchiveError::Limit {
+                limit: Limit::Ratio,
+                allowed: self.ratio,
+            });
         }
         Ok(())
     }
 
     fn check_total(&self, size: u64) -> Result<(), ArchiveError> {
         if size > self.total_size {
-            return Err(ArchiveError::Limit { limit: Limit::TotalSize, allowed: self.total_size });
+            return Err(ArchiveError::Limit {
+                limit: Limit::TotalSize,
+                allowed: self.total_size,
+            });
         }
         Ok(())
     }
 
     fn check_directory(&self, entries: u64, size: u64) -> Result<(), ArchiveError> {
         if entries > self.entries {
-            return Err(ArchiveError::Limit { limit: Limit::Entries, allowed: self.entries });
+            return Err(ArchiveError::Limit {
+                limit: Limit::Entries,
+                allowed: self.entries,
+            });
         }
         if size > self.directory_size {
-            return Err(ArchiveError::Limit { limit: Limit::DirectorySize, allowed: self.directory_size });
+            return Err(ArchiveError::Limit {
+                limit: Limit::DirectorySize,
+                allowed: self.directory_size,
+            });
         }
         Ok(())
     }
@@ -199,7 +214,9 @@ pub enum ArchiveError {
     #[allow(missing_docs)]
     Limit { limit: Limit, allowed: u64 },
     /// Entries share bytes of the archive, as in a zip bomb.
-    #[error("entries of the archive overlap: it is damaged or a zip bomb, and nothing was read of it")]
+    #[error(
+        "entries of the archive overlap: it is damaged or a zip bomb, and nothing was read of it"
+    )]
     Overlap,
     /// There is no entry of that number.
     #[error("the archive has no entry {0}")]
@@ -212,7 +229,9 @@ pub enum ArchiveError {
     #[error("the entry is damaged, or the password is wrong")]
     Damaged(#[source] Source),
     /// The entry is packed or encrypted in a way that is not supported.
-    #[error("the entry is packed in a way that is not supported: unpack the archive with another program")]
+    #[error(
+        "the entry is packed in a way that is not supported: unpack the archive with another program"
+    )]
     Unsupported(#[source] Source),
     /// A sample could not be written.
     #[cfg(feature = "fs")]
@@ -227,7 +246,11 @@ pub enum ArchiveError {
     /// before stay: they are whole.
     #[error("stopped at entry {} of the archive", entry + 1)]
     #[allow(missing_docs)]
-    Stopped { entry: usize, source: Box<ArchiveError>, report: Box<Report> },
+    Stopped {
+        entry: usize,
+        source: Box<ArchiveError>,
+        report: Box<Report>,
+    },
     /// Samples are missing or damaged.
     #[error(
         "the archive is not complete: samples missing: {}, entries damaged: {}{}", _0.missing.len(), _0.damaged.len(),
@@ -255,7 +278,10 @@ impl ArchiveError {
             Self::WrongPassword
                 | Self::Damaged(_)
                 | Self::Unsupported(_)
-                | Self::Limit { limit: Limit::EntrySize | Limit::Ratio, .. }
+                | Self::Limit {
+                    limit: Limit::EntrySize | Limit::Ratio,
+                    ..
+                }
         )
     }
 
@@ -426,10 +452,20 @@ impl EntryInfo {
 
     /// The SHA-256 that its name is or begins with, as the file that it is in a folder: what the entry should hold.
     fn named(&self) -> Option<Sha256> {
-        let name = self.name.0.rsplit(|byte| matches!(byte, b'/' | b'\\')).next()?;
+        let name = self
+            .name
+            .0
+            .rsplit(|byte| matches!(byte, b'/' | b'\\'))
+            .next()?;
         let (hash, rest) = name.split_at_checked(64)?;
-        let ends = rest.first().is_none_or(|byte| !byte.is_ascii_alphanumeric());
-        std::str::from_utf8(hash).ok().filter(|_| ends)?.parse().ok()
+        let ends = rest
+            .first()
+            .is_none_or(|byte| !byte.is_ascii_alphanumeric());
+        std::str::from_utf8(hash)
+            .ok()
+            .filter(|_| ends)?
+            .parse()
+            .ok()
     }
 
     /// Whether it takes a password.
@@ -454,10 +490,16 @@ fn oddities(name: &[u8], mode: u32) -> Box<[Oddity]> {
     let is_separator = |c| c == '/' || c == '\\';
     let trimmed = text.strip_suffix(is_separator).unwrap_or(&text);
     let drive = matches!(name, [letter, b':', ..] if letter.is_ascii_alphabetic());
-    let escapes =
-        drive || text.starts_with(is_separator) || text.split(is_separator).any(|part| part == "..");
+    let escapes = drive
+        || text.starts_with(is_separator)
+        || text.split(is_separator).any(|part| part == "..");
     let is_reserved = |part: &str| {
-        let stem = part.split('.').next().unwrap_or_default().trim_end().to_ascii_uppercase();
+        let stem = part
+            .split('.')
+            .next()
+            .unwrap_or_default()
+            .trim_end()
+            .to_ascii_uppercase();
         let port = stem.strip_prefix("COM").or(stem.strip_prefix("LPT"));
         part == "."
             || matches!(&*stem, "CON" | "PRN" | "AUX" | "NUL")
@@ -471,11 +513,17 @@ fn oddities(name: &[u8], mode: u32) -> Box<[Oddity]> {
     [
         (escapes, Oddity::Escapes),
         (trimmed.contains(is_separator), Oddity::Folders),
-        (std::str::from_utf8(name).is_err() || text.chars().any(unseen), Oddity::Unprintable),
+        (
+            std::str::from_utf8(name).is_err() || text.chars().any(unseen),
+            Oddity::Unprintable,
+        ),
         (reserved, Oddity::Reserved),
         (directory, Oddity::Directory),
         (format == 0o120_000, Oddity::Link),
-        (!matches!(format, 0 | 0o040_000 | 0o100_000 | 0o120_000), Oddity::Special),
+        (
+            !matches!(format, 0 | 0o040_000 | 0o100_000 | 0o120_000),
+            Oddity::Special,
+        ),
     ]
     .into_iter()
     .filter_map(|(is, oddity)| is.then_some(oddity))
@@ -560,7 +608,11 @@ impl Report {
     /// # Errors
     /// [`ArchiveError::Incomplete`], which has the report.
     pub fn complete(self) -> Result<Self, ArchiveError> {
-        if self.is_complete() { Ok(self) } else { Err(ArchiveError::Incomplete(Box::new(self))) }
+        if self.is_complete() {
+            Ok(self)
+        } else {
+            Err(ArchiveError::Incomplete(Box::new(self)))
+        }
     }
 }
 
@@ -606,11 +658,15 @@ impl<R: Read + Seek> Archive<R> {
             Surveyed::Io(error) => broken(ZipError::Io(error)),
         })?;
         // Whoever looks for an archive behind other bytes reads all of them, and may find another one than meant.
-        let config = Config { archive_offset: ArchiveOffset::Known(0) };
+        let config = Config {
+            archive_offset: ArchiveOffset::Known(0),
+        };
         let mut zip = ZipArchive::with_config(config, reader).map_err(broken)?;
         limits.check_directory(zip.len() as u64, 0)?;
         if begins_with_entry && zip.is_empty() {
-            return Err(ArchiveError::Broken("it begins with an entry, and its directory has none".into()));
+            return Err(ArchiveError::Broken(
+                "it begins with an entry, and its directory has none".into(),
+            ));
         }
         let entries = read_directory(&mut zip)?;
         Ok(Self {
@@ -662,13 +718,19 @@ impl<R: Read + Seek> Archive<R> {
     /// [`ArchiveError::NoEntry`], [`ArchiveError::Limit`], [`ArchiveError::WrongPassword`],
     /// [`ArchiveError::Damaged`], [`ArchiveError::Unsupported`] or [`ArchiveError::Read`].
     pub fn entry(&mut self, number: usize) -> Result<Entry<'_, R>, ArchiveError> {
-        let info = self.entries.get(number).ok_or(ArchiveError::NoEntry(number))?;
+        let info = self
+            .entries
+            .get(number)
+            .ok_or(ArchiveError::NoEntry(number))?;
         if info.beyond {
             return Err(ArchiveError::Damaged("its data are cut off".into()));
         }
         self.limits.check_entry(info.size, info.packed)?;
         let options = ZipReadOptions::new().password(Some(&self.password));
-        let file = self.zip.by_index_with_options(number, options).map_err(ArchiveError::of_entry)?;
+        let file = self
+            .zip
+            .by_index_with_options(number, options)
+            .map_err(ArchiveError::of_entry)?;
         Ok(Entry {
             file: Some(file),
             info,
@@ -708,7 +770,10 @@ impl<R: Read + Seek> Archive<R> {
         folder: impl AsRef<std::path::Path>,
         overwrite: bool,
     ) -> Result<Report, ArchiveError> {
-        self.walk(&mut Folder { path: folder.as_ref(), overwrite })
+        self.walk(&mut Folder {
+            path: folder.as_ref(),
+            overwrite,
+        })
     }
 
     fn walk<S: Store>(&mut self, store: &mut S) -> Result<Report, ArchiveError> {
@@ -722,27 +787,57 @@ impl<R: Read + Seek> Archive<R> {
         }
         self.total = 0;
         let expected = self.expected.take();
-        let wanted: Option<HashSet<_>> = expected.as_ref().map(|samples| samples.iter().copied().collect());
-        let mut report = Report { duplicate_names: self.has_duplicate_names(), ..Report::default() };
+        let wanted: Option<HashSet<_>> = expected
+            .as_ref()
+            .map(|samples| samples.iter().copied().collect());
+        let mut report = Report {
+            duplicate_names: self.has_duplicate_names(),
+            ..Report::default()
+        };
         let mut stopped = None;
         let mut chunk = vec![0; CHUNK];
         for number in 0..self.entries.len() {
             let info = &self.entries[number];
             let (name, is_folder) = (info.name.clone(), info.is_folder());
-            let odd = info.odd.iter().map(|why| Odd { entry: number, name: name.clone(), why: *why });
+            let odd = info.odd.iter().map(|why| Odd {
+                entry: number,
+                name: name.clone(),
+                why: *why,
+            });
             report.odd.extend(odd);
             if is_folder {
                 continue;
             }
             match self.take(number, wanted.as_ref(), &mut chunk, store) {
-                Ok(Taken { received, file, existed }) => {
+                Ok(Taken {
+                    received,
+                    file,
+                    existed,
+                }) => {
                     let Received { bytes, sha256 } = received;
-                    let is_wanted = wanted.as_ref().is_none_or(|wanted| wanted.contains(&sha256));
-                    let list = if is_wanted { &mut report.found } else { &mut report.unexpected };
-                    list.push(Found { entry: number, name, sha256, bytes, file, existed });
+                    let is_wanted = wanted
+                        .as_ref()
+                        .is_none_or(|wanted| wanted.contains(&sha256));
+                    let list = if is_wanted {
+                        &mut report.found
+                    } else {
+                        &mut report.unexpected
+                    };
+                    list.push(Found {
+                        entry: number,
+                        name,
+                        sha256,
+                        bytes,
+                        file,
+                        existed,
+                    });
                 }
                 Err(error) if error.is_of_entry() => {
-                    report.damaged.push(Damaged { entry: number, name, error });
+                    report.damaged.push(Damaged {
+                        entry: number,
+                        name,
+                        error,
+                    });
                 }
                 Err(error) => {
                     stopped = Some((number, error));
@@ -762,9 +857,11 @@ impl<R: Read + Seek> Archive<R> {
         self.expected = expected;
         match stopped {
             None => Ok(report),
-            Some((entry, error)) => {
-                Err(ArchiveError::Stopped { entry, source: Box::new(error), report: Box::new(report) })
-            }
+            Some((entry, error)) => Err(ArchiveError::Stopped {
+                entry,
+                source: Box::new(error),
+                report: Box::new(report),
+            }),
         }
     }
 
@@ -796,9 +893,17 @@ impl<R: Read + Seek> Archive<R> {
         };
         if keep_all || wanted.is_none_or(|wanted| wanted.contains(&received.sha256)) {
             let (file, existed) = store.keep(part, received)?;
-            return Ok(Taken { received, file, existed });
+            return Ok(Taken {
+                received,
+                file,
+                existed,
+            });
         }
-        Ok(Taken { received, file: None, existed: false })
+        Ok(Taken {
+            received,
+            file: None,
+            existed: false,
+        })
     }
 }
 
@@ -817,8 +922,11 @@ trait Store {
     fn begin(&mut self) -> Result<Self::Part, ArchiveError>;
     fn write(&mut self, part: &mut Self::Part, bytes: &[u8]) -> Result<(), ArchiveError>;
     /// Gives the file, and whether it was there before.
-    fn keep(&mut self, part: Self::Part, received: Received)
-    -> Result<(Option<PathBuf>, bool), ArchiveError>;
+    fn keep(
+        &mut self,
+        part: Self::Part,
+        received: Received,
+    ) -> Result<(Option<PathBuf>, bool), ArchiveError>;
 }
 
 struct Nowhere;
@@ -848,7 +956,10 @@ struct Folder<'a> {
 #[cfg(feature = "fs")]
 impl Folder<'_> {
     fn error(&self, error: io::Error) -> ArchiveError {
-        ArchiveError::File { path: self.path.to_owned(), error }
+        ArchiveError::File {
+            path: self.path.to_owned(),
+            error,
+        }
     }
 }
 
@@ -895,7 +1006,10 @@ pub struct Entry<'a, R: Read> {
 
 impl<R: Read> fmt::Debug for Entry<'_, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry").field("info", self.info).field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("Entry")
+            .field("info", self.info)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -911,7 +1025,10 @@ impl<R: Read> Entry<'_, R> {
     }
 
     fn so_far(&self) -> Received {
-        Received { bytes: self.bytes, sha256: Sha256::from_bytes(self.hasher.clone().finalize().into()) }
+        Received {
+            bytes: self.bytes,
+            sha256: Sha256::from_bytes(self.hasher.clone().finalize().into()),
+        }
     }
 
     fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, ArchiveError> {
@@ -940,7 +1057,9 @@ impl<R: Read> Entry<'_, R> {
             self.hasher.update(&buffer[..count]);
             if count == 0 && self.bytes != self.info.size {
                 let (bytes, size) = (self.bytes, self.info.size);
-                return Err(ArchiveError::Damaged(format!("it ended after {bytes} of {size} bytes").into()));
+                return Err(ArchiveError::Damaged(
+                    format!("it ended after {bytes} of {size} bytes").into(),
+                ));
             }
             Ok(count)
         });
@@ -1053,7 +1172,9 @@ fn survey<R: Read + Seek>(reader: &mut R, limits: &Limits) -> Result<bool, Surve
     let mut first = Vec::with_capacity(4);
     reader.by_ref().take(4).read_to_end(&mut first)?;
     // An archive begins with an entry, or with the end of the directory when it is empty.
-    let is_zip = [b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06"].iter().any(|magic| first.starts_with(*magic));
+    let is_zip = [b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06"]
+        .iter()
+        .any(|magic| first.starts_with(*magic));
     if !is_zip {
         return Err(ArchiveError::NotZip.into());
     }
@@ -1062,21 +1183,32 @@ fn survey<R: Read + Seek>(reader: &mut R, limits: &Limits) -> Result<bool, Surve
     reader.seek(SeekFrom::Start(start))?;
     reader.by_ref().take(SEARCHED).read_to_end(&mut tail)?;
 
-    let ends = (0..tail.len().saturating_sub(END - 1)).filter(|at| tail[*at..].starts_with(b"PK\x05\x06"));
+    let ends =
+        (0..tail.len().saturating_sub(END - 1)).filter(|at| tail[*at..].starts_with(b"PK\x05\x06"));
     for at in ends {
         let end = &tail[at..];
         let (mut entries, mut directory) = (u64::from(u16_at(end, 10)), u64::from(u32_at(end, 16)));
-        let sentinel = entries == 0xffff || directory == 0xffff_ffff || u32_at(end, 12) == 0xffff_ffff;
+        let sentinel =
+            entries == 0xffff || directory == 0xffff_ffff || u32_at(end, 12) == 0xffff_ffff;
         let locator = at.checked_sub(LOCATOR).map(|at| &tail[at..]);
-        if let Some(locator) = locator.filter(|locator| sentinel && locator.starts_with(b"PK\x06\x07")) {
-            let Some(record) = read_at::<56, _>(reader, u64_at(locator, 8))? else { continue };
+        if let Some(locator) =
+            locator.filter(|locator| sentinel && locator.starts_with(b"PK\x06\x07"))
+        {
+            let Some(record) = read_at::<56, _>(reader, u64_at(locator, 8))? else {
+                continue;
+            };
             if !record.starts_with(b"PK\x06\x06") {
                 continue;
             }
             // The record is as long as it says, and room is made for that, too.
-            (entries, directory) = (u64_at(&record, 32), u64_at(&record, 48).min(u64_at(locator, 8)));
+            (entries, directory) = (
+                u64_at(&record, 32),
+                u64_at(&record, 48).min(u64_at(locator, 8)),
+            );
         }
-        if read_at::<4, _>(reader, directory)?.is_none_or(|magic| magic != *b"PK\x01\x02") && !sentinel {
+        if read_at::<4, _>(reader, directory)?.is_none_or(|magic| magic != *b"PK\x01\x02")
+            && !sentinel
+        {
             continue;
         }
         limits.check_directory(entries, (start + at as u64).saturating_sub(directory))?;
@@ -1117,7 +1249,10 @@ mod tests {
         let shown = |name: &[u8]| EntryName(name.into()).to_string();
         assert_eq!(shown(b"it's \"a\" sample.exe"), "it's \"a\" sample.exe");
         assert_eq!(shown("größe 日本".as_bytes()), "größe 日本");
-        assert_eq!(shown(b"a\0b\r\n\x1b[2J\x7f\xc2\x9b"), r"a\0b\r\n\u{1b}[2J\u{7f}\u{9b}");
+        assert_eq!(
+            shown(b"a\0b\r\n\x1b[2J\x7f\xc2\x9b"),
+            r"a\0b\r\n\u{1b}[2J\u{7f}\u{9b}"
+        );
         assert_eq!(
             shown("\u{202e}\u{200b}\u{feff}\u{2028}\u{301}".as_bytes()),
             r"\u{202e}\u{200b}\u{feff}\u{2028}\u{301}"
@@ -1135,7 +1270,10 @@ mod tests {
         use Oddity::{Directory, Escapes, Folders, Reserved, Unprintable};
 
         let cases: [(&str, &[Oddity]); 17] = [
-            ("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", &[]),
+            (
+                "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+                &[],
+            ),
             ("it's a sample (1).exe", &[]),
             ("größe", &[]),
             ("...", &[]),
@@ -1184,7 +1322,10 @@ mod tests {
 
         let total = limits.total_size;
         assert_eq!(refused(limits.check_total(total)), None);
-        assert_eq!(refused(limits.check_total(total + 1)), Some((Limit::TotalSize, total)));
+        assert_eq!(
+            refused(limits.check_total(total + 1)),
+            Some((Limit::TotalSize, total))
+        );
 
         let directory = |entries, size| refused(limits.check_directory(entries, size));
         assert_eq!(directory(10_000, limits.directory_size), None);
@@ -1197,7 +1338,13 @@ mod tests {
 
     #[test]
     fn limits_and_oddities_have_words() {
-        let limits = [Limit::Entries, Limit::DirectorySize, Limit::EntrySize, Limit::TotalSize, Limit::Ratio];
+        let limits = [
+            Limit::Entries,
+            Limit::DirectorySize,
+            Limit::EntrySize,
+            Limit::TotalSize,
+            Limit::Ratio,
+        ];
         let oddities = [
             Oddity::Escapes,
             Oddity::Folders,
@@ -1207,8 +1354,11 @@ mod tests {
             Oddity::Link,
             Oddity::Special,
         ];
-        let words: HashSet<_> =
-            limits.iter().map(Limit::to_string).chain(oddities.iter().map(Oddity::to_string)).collect();
+        let words: HashSet<_> = limits
+            .iter()
+            .map(Limit::to_string)
+            .chain(oddities.iter().map(Oddity::to_string))
+            .collect();
         assert_eq!(words.len(), 12);
         assert!(words.contains("the bytes of an entry") && words.contains("its name has folders"));
     }
@@ -1266,9 +1416,15 @@ mod tests {
         assert_eq!(surveyed(0xffff, 46, None, b"none", b""), entries);
         assert_eq!(surveyed(1, 0xffff_ffff, None, b"none", b""), None);
         // The longest comment hides nothing.
-        assert_eq!(surveyed(0xffff, 46, None, LOCATOR, &[b' '; 65_535]), entries);
+        assert_eq!(
+            surveyed(0xffff, 46, None, LOCATOR, &[b' '; 65_535]),
+            entries
+        );
         // What looks like an end in a comment, and leads to no directory, is none.
-        assert_eq!(surveyed(1, 46, None, LOCATOR, b"PK\x05\x06AAAAAAAAAAAAAAAAAAAAAAAA"), None);
+        assert_eq!(
+            surveyed(1, 46, None, LOCATOR, b"PK\x05\x06AAAAAAAAAAAAAAAAAAAAAAAA"),
+            None
+        );
     }
 
     #[test]

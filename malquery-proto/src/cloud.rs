@@ -36,7 +36,14 @@ pub enum Cloud {
 
 impl Cloud {
     /// Every cloud.
-    pub const ALL: [Self; 6] = [Self::Us1, Self::Us2, Self::Us3, Self::Eu1, Self::UsGov1, Self::UsGov2];
+    pub const ALL: [Self; 6] = [
+        Self::Us1,
+        Self::Us2,
+        Self::Us3,
+        Self::Eu1,
+        Self::UsGov1,
+        Self::UsGov2,
+    ];
 
     /// The name, as `X-Cs-Region` has it.
     pub const fn name(self) -> &'static str {
@@ -68,7 +75,9 @@ impl Cloud {
 
     /// The cloud a host belongs to.
     pub(crate) fn of_host(host: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|cloud| cloud.host().eq_ignore_ascii_case(host))
+        Self::ALL
+            .into_iter()
+            .find(|cloud| cloud.host().eq_ignore_ascii_case(host))
     }
 }
 
@@ -78,13 +87,20 @@ impl FromStr for Cloud {
     /// Takes the name in any case, with or without dashes; `gov1` and `gov2` stand for the government clouds.
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let word = text.trim().replace(['-', '_'], "").to_ascii_lowercase();
-        let word = if word.starts_with("gov") { format!("us{word}") } else { word };
-        Self::ALL.into_iter().find(|cloud| cloud.name().replace('-', "") == word).ok_or_else(|| {
-            ParseError::new(
-                "a cloud",
-                format!("{text:?} is none of us-1, us-2, us-3, eu-1, us-gov-1 and us-gov-2"),
-            )
-        })
+        let word = if word.starts_with("gov") {
+            format!("us{word}")
+        } else {
+            word
+        };
+        Self::ALL
+            .into_iter()
+            .find(|cloud| cloud.name().replace('-', "") == word)
+            .ok_or_else(|| {
+                ParseError::new(
+                    "a cloud",
+                    format!("{text:?} is none of us-1, us-2, us-3, eu-1, us-gov-1 and us-gov-2"),
+                )
+            })
     }
 }
 
@@ -134,7 +150,10 @@ impl FromStr for BaseUrl {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let url = Url::parse(text.trim()).map_err(|error| {
-            ParseError::new(WHAT, format!("{error}; write it like https://api.crowdstrike.com"))
+            ParseError::new(
+                WHAT,
+                format!("{error}; write it like https://api.crowdstrike.com"),
+            )
         })?;
         Self::try_from(url)
     }
@@ -149,7 +168,9 @@ impl TryFrom<Url> for BaseUrl {
             return refuse("it must start with https:// and a host");
         }
         if url.scheme() == "http" && !is_loopback(&url) {
-            return refuse("it must be https; plain http would show the credentials to the network");
+            return refuse(
+                "it must be https; plain http would show the credentials to the network",
+            );
         }
         if !url.username().is_empty() || url.password().is_some() {
             return refuse("it must not hold a user name or password");
@@ -190,16 +211,36 @@ mod tests {
     #[test]
     fn every_name_and_alias_leads_to_its_cloud() {
         let table = [
-            (Cloud::Us1, "https://api.crowdstrike.com", ["us-1", "us1", "US-1", "US1"].as_slice()),
-            (Cloud::Us2, "https://api.us-2.crowdstrike.com", &["us-2", "us2", "Us-2"]),
-            (Cloud::Us3, "https://api.us-3.crowdstrike.com", &["us-3", "us3", "US3"]),
-            (Cloud::Eu1, "https://api.eu-1.crowdstrike.com", &["eu-1", "eu1", "EU-1"]),
+            (
+                Cloud::Us1,
+                "https://api.crowdstrike.com",
+                ["us-1", "us1", "US-1", "US1"].as_slice(),
+            ),
+            (
+                Cloud::Us2,
+                "https://api.us-2.crowdstrike.com",
+                &["us-2", "us2", "Us-2"],
+            ),
+            (
+                Cloud::Us3,
+                "https://api.us-3.crowdstrike.com",
+                &["us-3", "us3", "US3"],
+            ),
+            (
+                Cloud::Eu1,
+                "https://api.eu-1.crowdstrike.com",
+                &["eu-1", "eu1", "EU-1"],
+            ),
             (
                 Cloud::UsGov1,
                 "https://api.laggar.gcw.crowdstrike.com",
                 &["us-gov-1", "usgov1", "gov1", "gov-1", "USGOV1"],
             ),
-            (Cloud::UsGov2, "https://api.us-gov-2.crowdstrike.mil", &["us-gov-2", "usgov2", "gov2", "GOV-2"]),
+            (
+                Cloud::UsGov2,
+                "https://api.us-gov-2.crowdstrike.mil",
+                &["us-gov-2", "usgov2", "gov2", "GOV-2"],
+            ),
         ];
         for (cloud, url, names) in table {
             let base = BaseUrl::from(cloud);
@@ -220,25 +261,43 @@ mod tests {
     #[test]
     fn base_urls_keep_a_prefix_and_nothing_else() {
         let kept = |text: &str| text.parse::<BaseUrl>().unwrap().to_string();
-        assert_eq!(kept("https://proxy.example/falcon/v2/"), "https://proxy.example/falcon/v2");
+        assert_eq!(
+            kept("https://proxy.example/falcon/v2/"),
+            "https://proxy.example/falcon/v2"
+        );
         assert_eq!(kept("https://PROXY.example:443"), "https://proxy.example");
         assert_eq!(kept("http://localhost:1"), "http://localhost:1");
         assert_eq!(kept("http://127.9.9.9:1//"), "http://127.9.9.9:1");
         assert_eq!(kept("http://[::1]:1"), "http://[::1]:1");
         let refused = |text: &str| text.parse::<BaseUrl>().unwrap_err().to_string();
-        for text in
-            ["http://10.0.0.1", "http://localhost.evil.example", "http://[::2]", "http://127.0.0.1.example"]
-        {
+        for text in [
+            "http://10.0.0.1",
+            "http://localhost.evil.example",
+            "http://[::2]",
+            "http://127.0.0.1.example",
+        ] {
             assert_eq!(
                 refused(text),
                 "not a base URL: it must be https; plain http would show the credentials to the network",
                 "{text}"
             );
         }
-        assert_eq!(refused("https://a:b@host"), "not a base URL: it must not hold a user name or password");
-        assert_eq!(refused("https://host/?x=1"), "not a base URL: it must not have a query or fragment");
-        assert_eq!(refused("https://host/#x"), "not a base URL: it must not have a query or fragment");
-        assert_eq!(refused("ftp://host"), "not a base URL: it must start with https:// and a host");
+        assert_eq!(
+            refused("https://a:b@host"),
+            "not a base URL: it must not hold a user name or password"
+        );
+        assert_eq!(
+            refused("https://host/?x=1"),
+            "not a base URL: it must not have a query or fragment"
+        );
+        assert_eq!(
+            refused("https://host/#x"),
+            "not a base URL: it must not have a query or fragment"
+        );
+        assert_eq!(
+            refused("ftp://host"),
+            "not a base URL: it must start with https:// and a host"
+        );
         assert_eq!(
             refused("api.crowdstrike.com"),
             "not a base URL: relative URL without a base; write it like https://api.crowdstrike.com"

@@ -32,7 +32,11 @@ pub enum BuildError {
     /// A range whose ends are in the wrong order.
     #[error("the smallest {what} {min} is above the largest {max}, so nothing can match")]
     #[allow(missing_docs)]
-    EmptyRange { what: &'static str, min: String, max: String },
+    EmptyRange {
+        what: &'static str,
+        min: String,
+        max: String,
+    },
     /// More ids than a URL can hold.
     #[error("the URL would have {0} bytes and must stay below {max}; ask for fewer ids at once", max = crate::operation::MAX_URL)]
     UrlTooLong(usize),
@@ -97,8 +101,14 @@ fn hide(text: &mut String, secret: &str) {
     if text.contains(secret) {
         *text = text.replace(secret, HIDDEN);
     }
-    let Some(kept) = text.strip_suffix(CUT) else { return };
-    let begins = |length: &usize| secret.get(..*length).is_some_and(|beginning| kept.ends_with(beginning));
+    let Some(kept) = text.strip_suffix(CUT) else {
+        return;
+    };
+    let begins = |length: &usize| {
+        secret
+            .get(..*length)
+            .is_some_and(|beginning| kept.ends_with(beginning))
+    };
     if let Some(length) = (MIN_BEGINNING..secret.len()).rev().find(begins) {
         text.truncate(kept.len() - length);
         text.push_str(HIDDEN);
@@ -107,7 +117,12 @@ fn hide(text: &mut String, secret: &str) {
 }
 
 impl DecodeError {
-    pub(crate) fn new(meta: &Meta, head: ResponseHead<'_>, body: &[u8], why: impl fmt::Display) -> Self {
+    pub(crate) fn new(
+        meta: &Meta,
+        head: ResponseHead<'_>,
+        body: &[u8],
+        why: impl fmt::Display,
+    ) -> Self {
         Self {
             operation: meta.id,
             status: head.status,
@@ -128,8 +143,15 @@ impl DecodeError {
         why: impl fmt::Display,
     ) -> Self {
         let headers = http::HeaderMap::new();
-        let head = ResponseHead { status, headers: &headers };
-        Self { trace_id, body: "[not kept]".into(), ..Self::new(meta, head, &[], why) }
+        let head = ResponseHead {
+            status,
+            headers: &headers,
+        };
+        Self {
+            trace_id,
+            body: "[not kept]".into(),
+            ..Self::new(meta, head, &[], why)
+        }
     }
 
     /// The same without this secret.
@@ -147,12 +169,18 @@ impl DecodeError {
     /// A reply that is too large to be read.
     pub(crate) fn too_large(meta: &Meta, head: ResponseHead<'_>, body: &[u8]) -> Self {
         let why = "it has more than 256 MiB; go through it result by result, with `Client::each`";
-        Self { is_too_large: true, ..Self::new(meta, head, body, why) }
+        Self {
+            is_too_large: true,
+            ..Self::new(meta, head, body, why)
+        }
     }
 
     /// The same for a body that must not be shown, because it may hold a token.
     pub(crate) fn secret(meta: &Meta, head: ResponseHead<'_>, why: impl fmt::Display) -> Self {
-        Self { body: "[not shown]".into(), ..Self::new(meta, head, &[], why) }
+        Self {
+            body: "[not shown]".into(),
+            ..Self::new(meta, head, &[], why)
+        }
     }
 }
 
@@ -202,12 +230,16 @@ impl ApiError {
     /// Reads an error reply: as the service writes it, else as other JSON, else as text.
     pub(crate) fn new(meta: &Meta, head: ResponseHead<'_>, body: &[u8]) -> Self {
         let typed = serde_json::from_str::<Envelope<ErrorMeta, Json>>(&json_text(body)).ok();
-        let (meta_found, errors) = typed.map_or_else(Default::default, |reply| (reply.meta, reply.errors));
-        let errors: Vec<_> =
-            errors.into_iter().filter(|item| item.message.is_some() || item.code.is_some()).collect();
+        let (meta_found, errors) =
+            typed.map_or_else(Default::default, |reply| (reply.meta, reply.errors));
+        let errors: Vec<_> = errors
+            .into_iter()
+            .filter(|item| item.message.is_some() || item.code.is_some())
+            .collect();
         let rate_limit = head.rate_limit();
-        let from_malquery =
-            meta_found.powered_by.is_some_and(|by| by.to_ascii_lowercase().starts_with("malquery"));
+        let from_malquery = meta_found
+            .powered_by
+            .is_some_and(|by| by.to_ascii_lowercase().starts_with("malquery"));
         let kind = match head.status.as_u16() {
             401 => ApiErrorKind::Unauthorized,
             403 => ApiErrorKind::Forbidden,
@@ -228,7 +260,10 @@ impl ApiError {
             region: head.region().map(Into::into),
             asked: None,
             rate_limit,
-            body: errors.is_empty().then(|| excerpt(body, 2048)).filter(|body| !body.is_empty()),
+            body: errors
+                .is_empty()
+                .then(|| excerpt(body, 2048))
+                .filter(|body| !body.is_empty()),
             errors,
         }
     }
@@ -236,7 +271,9 @@ impl ApiError {
     /// Lets the error compare the region of the account with the cloud that was asked.
     pub(crate) fn asked(mut self, base: &BaseUrl) -> Self {
         // Of a URL of one's own it is not known which cloud is behind it.
-        self.asked = base.cloud().filter(|cloud| Some(cloud.name()) != self.region.as_deref());
+        self.asked = base
+            .cloud()
+            .filter(|cloud| Some(cloud.name()) != self.region.as_deref());
         self
     }
 
@@ -252,7 +289,11 @@ impl ApiError {
     /// The same error without this secret.
     pub(crate) fn without(mut self, secret: &str) -> Self {
         for item in &mut self.errors {
-            if item.extra.iter().any(|(_, value)| value.to_string().contains(secret)) {
+            if item
+                .extra
+                .iter()
+                .any(|(_, value)| value.to_string().contains(secret))
+            {
                 item.extra = Extra::default();
             }
             for text in [&mut item.message, &mut item.id].into_iter().flatten() {
@@ -313,8 +354,14 @@ impl ApiError {
     /// What usually causes this error and what to do about it.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         let token = self.scope.is_none();
-        let said = |words: &str| self.messages().any(|message| message.to_ascii_lowercase().contains(words));
-        let region = self.region.as_deref().and_then(|region| region.parse::<Cloud>().ok());
+        let said = |words: &str| {
+            self.messages()
+                .any(|message| message.to_ascii_lowercase().contains(words))
+        };
+        let region = self
+            .region
+            .as_deref()
+            .and_then(|region| region.parse::<Cloud>().ok());
         if let (401, Some(region), Some(asked)) = (self.status.as_u16(), region, self.asked) {
             return Some(format!("the reply names the cloud {region}, but {asked} was asked: set FALCON_CLOUD={region}, or name that cloud").into());
         }
@@ -341,7 +388,9 @@ impl ApiError {
     }
 
     fn messages(&self) -> impl Iterator<Item = &str> {
-        self.errors.iter().filter_map(|item| item.message.as_deref())
+        self.errors
+            .iter()
+            .filter_map(|item| item.message.as_deref())
     }
 }
 
@@ -428,7 +477,10 @@ mod tests {
             hide(&mut text, "toke-n123");
             text
         };
-        assert_eq!(hidden("a toke-n123 b toke-n12… c"), "a [secret] b toke-n12… c");
+        assert_eq!(
+            hidden("a toke-n123 b toke-n12… c"),
+            "a [secret] b toke-n12… c"
+        );
         assert_eq!(hidden("é toke-n12…"), "é [secret]…");
         assert_eq!(hidden("a toke…"), "a [secret]…");
         for text in ["a tok…", "a toke-n12", "…", "toke-n124…", ""] {
@@ -438,7 +490,10 @@ mod tests {
 
     #[test]
     fn foreign_text_cannot_steer_a_terminal() {
-        assert_eq!(excerpt("a\u{1b}[31mred\r\nb\u{202e}c\u{0}".as_bytes(), 50), "a [31mred  b c ");
+        assert_eq!(
+            excerpt("a\u{1b}[31mred\r\nb\u{202e}c\u{0}".as_bytes(), 50),
+            "a [31mred  b c "
+        );
         assert_eq!(excerpt(&[b'x'; 60], 50).chars().count(), 51);
         assert_eq!(excerpt(&[0xff, b'a'], 50), "\u{fffd}a");
     }
@@ -449,34 +504,61 @@ mod tests {
             http::HeaderName::from_static("x-cs-traceid"),
             http::HeaderValue::from_static("trace-1"),
         )]);
-        let head = ResponseHead { status: StatusCode::OK, headers: &headers };
+        let head = ResponseHead {
+            status: StatusCode::OK,
+            headers: &headers,
+        };
         let meta = <crate::operations::Hunt as crate::operation::Operation>::META;
         let error = ResponseError::Decode(DecodeError::new(&meta, head, b"<html>", "odd").into());
-        assert_eq!((error.status().as_u16(), error.trace_id()), (200, Some("trace-1")));
+        assert_eq!(
+            (error.status().as_u16(), error.trace_id()),
+            (200, Some("trace-1"))
+        );
         let shown = "the reply to PostMalQueryHuntV1 (200 OK) could not be read: odd; it begins";
         let billed = "; it was sent, and may have been billed";
         assert_eq!(error.to_string(), format!("{shown} \"<html>\"{billed}"));
         let secret = DecodeError::secret(&meta, head, "odd");
-        assert_eq!(secret.to_string(), format!("{shown} \"[not shown]\"{billed}"));
+        assert_eq!(
+            secret.to_string(),
+            format!("{shown} \"[not shown]\"{billed}")
+        );
         #[cfg(feature = "client")]
         {
-            let error = DecodeError::of_stream(&meta, StatusCode::OK, Some("trace-2".into()), "odd");
+            let error =
+                DecodeError::of_stream(&meta, StatusCode::OK, Some("trace-2".into()), "odd");
             assert_eq!(error.to_string(), format!("{shown} \"[not kept]\"{billed}"));
-            assert_eq!(ResponseError::Decode(error.into()).trace_id(), Some("trace-2"));
+            assert_eq!(
+                ResponseError::Decode(error.into()).trace_id(),
+                Some("trace-2")
+            );
         }
     }
 
     #[test]
     fn an_excerpt_of_many_bytes_is_as_long_as_one_of_many_characters() {
-        assert_eq!(excerpt("\u{1f600}".repeat(60).as_bytes(), 50), "\u{1f600}".repeat(50) + "…");
+        assert_eq!(
+            excerpt("\u{1f600}".repeat(60).as_bytes(), 50),
+            "\u{1f600}".repeat(50) + "…"
+        );
     }
 
-    fn answered(meta: &Meta, status: u16, headers: &[(&'static str, &'static str)], body: &str) -> ApiError {
+    fn answered(
+        meta: &Meta,
+        status: u16,
+        headers: &[(&'static str, &'static str)],
+        body: &str,
+    ) -> ApiError {
         let headers = headers.iter().map(|(name, value)| {
-            (http::HeaderName::from_static(name), http::HeaderValue::from_static(value))
+            (
+                http::HeaderName::from_static(name),
+                http::HeaderValue::from_static(value),
+            )
         });
         let headers = http::HeaderMap::from_iter(headers);
-        let head = ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: &headers };
+        let head = ResponseHead {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: &headers,
+        };
         ApiError::new(meta, head, body.as_bytes())
     }
 
@@ -494,17 +576,31 @@ mod tests {
             (error.region(), error.trace_id(), error.body()),
             (Some("us-2"), Some("t-1"), Some("<html>busy</html>"))
         );
-        assert_eq!(error.rate_limit().retry, Some(Retry::After(std::time::Duration::from_secs(7))));
+        assert_eq!(
+            error.rate_limit().retry,
+            Some(Retry::After(std::time::Duration::from_secs(7)))
+        );
         assert_eq!(error.rate_limit().limit, Some(6000));
         assert_eq!(error.hint().unwrap(), "try again in 7 seconds");
-        let error = answered(&meta, 500, &[], r#"{"errors": [{"code": 500, "message": "no"}]}"#);
-        assert_eq!((error.region(), error.trace_id(), error.body(), error.hint()), (None, None, None, None));
+        let error = answered(
+            &meta,
+            500,
+            &[],
+            r#"{"errors": [{"code": 500, "message": "no"}]}"#,
+        );
+        assert_eq!(
+            (error.region(), error.trace_id(), error.body(), error.hint()),
+            (None, None, None, None)
+        );
         assert_eq!(error.errors()[0].message.as_deref(), Some("no"));
     }
 
     #[test]
     fn a_hint_fits_the_endpoint_and_the_message() {
-        let token = Meta { scope: None, ..<crate::operations::Hunt as crate::operation::Operation>::META };
+        let token = Meta {
+            scope: None,
+            ..<crate::operations::Hunt as crate::operation::Operation>::META
+        };
         let read = <crate::operations::GetQuotas as crate::operation::Operation>::META;
         let hint = |meta, status, message: &str| {
             let body = format!(r#"{{"errors": [{{"message": "{message}"}}]}}"#);

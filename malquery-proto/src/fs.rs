@@ -56,7 +56,11 @@ impl OutputFile {
     pub fn create(path: impl Into<PathBuf>, overwrite: bool) -> Result<Self, Error> {
         let path = path.into();
         match Self::open(&path, overwrite) {
-            Ok(file) => Ok(Self { path, file, overwrite }),
+            Ok(file) => Ok(Self {
+                path,
+                file,
+                overwrite,
+            }),
             Err(error) => Err(Error::File { path, error }),
         }
     }
@@ -71,7 +75,10 @@ impl OutputFile {
         let text = path.to_string_lossy();
         let names_a_folder = ["/", "/."].iter().any(|end| text.ends_with(end));
         if path.file_name().is_none() || names_a_folder {
-            return Err(io::Error::new(io::ErrorKind::IsADirectory, "it names a folder, not a file"));
+            return Err(io::Error::new(
+                io::ErrorKind::IsADirectory,
+                "it names a folder, not a file",
+            ));
         }
         match path.symlink_metadata() {
             Ok(found) if !overwrite => {
@@ -83,7 +90,10 @@ impl OutputFile {
             }
             // Also at the end of a link, such as `/dev/stdout`: what takes its place would be a file.
             Ok(found) if !(found.is_file() || found.is_symlink() && leads_to_file(path)) => {
-                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "what is there is no file"));
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "what is there is no file",
+                ));
             }
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -109,7 +119,10 @@ impl OutputFile {
         file.set_len(0)
             .and_then(|()| file.seek(SeekFrom::Start(0)))
             .map(drop)
-            .map_err(|error| Error::File { path: self.path.clone(), error })
+            .map_err(|error| Error::File {
+                path: self.path.clone(),
+                error,
+            })
     }
 
     /// A second handle of the file, at its beginning.
@@ -117,7 +130,10 @@ impl OutputFile {
     pub(crate) fn reader(&mut self) -> Result<fs::File, Error> {
         let file = self.file.as_file_mut();
         let reader = file.seek(SeekFrom::Start(0)).and_then(|_| file.try_clone());
-        reader.map_err(|error| Error::File { path: self.path.clone(), error })
+        reader.map_err(|error| Error::File {
+            path: self.path.clone(),
+            error,
+        })
     }
 
     #[cfg(feature = "archive")]
@@ -126,7 +142,11 @@ impl OutputFile {
     }
 
     pub(crate) fn finish(self) -> Result<(), Error> {
-        let Self { path, file, overwrite } = self;
+        let Self {
+            path,
+            file,
+            overwrite,
+        } = self;
         persist(file, &path, overwrite).map_err(|error| Error::File { path, error })
     }
 }
@@ -136,10 +156,16 @@ impl OutputFile {
 pub(crate) fn check_folder(path: &Path) -> Result<(), Error> {
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => Ok(()),
-        Ok(_) => Err(io::Error::new(io::ErrorKind::NotADirectory, "it is no folder")),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::NotADirectory,
+            "it is no folder",
+        )),
         Err(error) => Err(error),
     }
-    .map_err(|error| Error::File { path: path.to_owned(), error })
+    .map_err(|error| Error::File {
+        path: path.to_owned(),
+        error,
+    })
 }
 
 /// Opens a file to read it, and tells its length.
@@ -150,13 +176,21 @@ pub(crate) fn open(path: &Path) -> Result<(fs::File, u64), Error> {
         let length = file.metadata()?.len();
         Ok((file, length))
     };
-    open().map_err(|error| Error::File { path: path.to_owned(), error })
+    open().map_err(|error| Error::File {
+        path: path.to_owned(),
+        error,
+    })
 }
 
 /// Lets a file that is complete appear.
 fn persist(file: NamedTempFile, path: &Path, overwrite: bool) -> io::Result<()> {
     file.as_file().sync_all()?;
-    if overwrite { file.persist(path) } else { file.persist_noclobber(path) }.map_err(|error| error.error)?;
+    if overwrite {
+        file.persist(path)
+    } else {
+        file.persist_noclobber(path)
+    }
+    .map_err(|error| error.error)?;
     // The name is on the disk once the folder is. Not every system can sync one.
     if let Ok(folder) = fs::File::open(folder(path)) {
         let _ = folder.sync_all();
@@ -166,7 +200,10 @@ fn persist(file: NamedTempFile, path: &Path, overwrite: bool) -> io::Result<()> 
 
 /// A file that is not complete: readable and writable by its owner alone, and gone when it is dropped.
 fn part(folder: &Path) -> io::Result<NamedTempFile> {
-    tempfile::Builder::new().prefix(".malquery-").suffix(".part").tempfile_in(folder)
+    tempfile::Builder::new()
+        .prefix(".malquery-")
+        .suffix(".part")
+        .tempfile_in(folder)
 }
 
 /// A file of a folder that gets its name once its bytes are known. Otherwise as [`OutputFile`].
@@ -228,7 +265,10 @@ pub(crate) fn digest(path: &Path) -> Result<Received, Error> {
         let sha256 = crate::types::Sha256::from_bytes(hasher.finalize().into());
         Ok(Received { bytes, sha256 })
     };
-    read().map_err(|error| Error::File { path: path.to_owned(), error })
+    read().map_err(|error| Error::File {
+        path: path.to_owned(),
+        error,
+    })
 }
 
 /// Whether a link leads to a file, or nowhere.
@@ -238,7 +278,9 @@ fn leads_to_file(link: &Path) -> bool {
 
 /// The folder of a file. An empty parent is the current directory.
 fn folder(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    path.parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
 }
 
 impl<B: Read> Download<B> {
@@ -312,10 +354,17 @@ fn copy<B: Read>(
     let mut bytes = 0;
     loop {
         match download.read(&mut chunk) {
-            Ok(0) => return download.received().ok_or(Error::Body(io::ErrorKind::UnexpectedEof.into())),
+            Ok(0) => {
+                return download
+                    .received()
+                    .ok_or(Error::Body(io::ErrorKind::UnexpectedEof.into()));
+            }
             Ok(count) => {
                 let written = output.file.write_all(&chunk[..count]);
-                written.map_err(|error| Error::File { path: output.path.clone(), error })?;
+                written.map_err(|error| Error::File {
+                    path: output.path.clone(),
+                    error,
+                })?;
                 bytes += count as u64;
                 if progress(bytes).is_break() {
                     return Err(Error::Stopped);

@@ -100,7 +100,12 @@
 
 // Pages of the documentation alone. They show all features, and links lead nowhere in what is built with fewer.
 #![cfg_attr(
-    not(all(feature = "client", feature = "fs", feature = "archive", feature = "yara")),
+    not(all(
+        feature = "client",
+        feature = "fs",
+        feature = "archive",
+        feature = "yara"
+    )),
     allow(rustdoc::broken_intra_doc_links)
 )]
 

@@ -58,8 +58,21 @@ impl Meta {
         Self::new(Method::POST, id, path, Scope::Write, Replay::Billed)
     }
 
-    const fn new(method: Method, id: &'static str, path: &'static str, scope: Scope, replay: Replay) -> Self {
-        Self { id, method, path, accept: "application/json", scope: Some(scope), replay }
+    const fn new(
+        method: Method,
+        id: &'static str,
+        path: &'static str,
+        scope: Scope,
+        replay: Replay,
+    ) -> Self {
+        Self {
+            id,
+            method,
+            path,
+            accept: "application/json",
+            scope: Some(scope),
+            replay,
+        }
     }
 
     /// The same that answers with this media type.
@@ -94,12 +107,18 @@ pub struct Cost {
 impl Cost {
     /// So many hunts.
     pub const fn hunts(hunts: u64) -> Self {
-        Self { hunts, downloads: 0 }
+        Self {
+            hunts,
+            downloads: 0,
+        }
     }
 
     /// So many downloads.
     pub const fn downloads(downloads: u64) -> Self {
-        Self { hunts: 0, downloads }
+        Self {
+            hunts: 0,
+            downloads,
+        }
     }
 }
 
@@ -180,9 +199,15 @@ pub trait Operation {
     ///
     /// # Errors
     /// As [`Operation::encode`]; also a URL of [`MAX_URL`] bytes or more.
-    fn request(&self, base: &BaseUrl, bearer: &BearerToken) -> Result<http::Request<Vec<u8>>, BuildError> {
+    fn request(
+        &self,
+        base: &BaseUrl,
+        bearer: &BearerToken,
+    ) -> Result<http::Request<Vec<u8>>, BuildError> {
         let mut request = unsigned(self, base)?;
-        request.headers_mut().insert(header::AUTHORIZATION, bearer.header());
+        request
+            .headers_mut()
+            .insert(header::AUTHORIZATION, bearer.header());
         Ok(request)
     }
 
@@ -219,7 +244,11 @@ pub trait JsonOperation: Operation {
     /// [`ResponseError::Api`] for any status but 2xx, and for a body that cannot be read as a result but holds errors;
     /// [`ResponseError::Decode`] for a body that is not the JSON it should be. Errors beside a result, which may be
     /// empty, are left in the envelope.
-    fn response(&self, head: ResponseHead<'_>, body: &[u8]) -> Result<JsonReply<Self>, ResponseError> {
+    fn response(
+        &self,
+        head: ResponseHead<'_>,
+        body: &[u8],
+    ) -> Result<JsonReply<Self>, ResponseError> {
         let output: Envelope<Self::Meta, Self::Resource> = read_json(&Self::META, head, body)?;
         let trace_id = output.meta.trace_id().map(Into::into);
         Ok(Reply::new(head, trace_id, output))
@@ -237,7 +266,9 @@ pub trait StreamOperation: Operation {
     /// Reads the head of a reply. `None` says that it is no success: read the body and give both to
     /// [`Operation::error`]. The status alone decides, since a sample may look like anything, even like an error.
     fn response(&self, head: ResponseHead<'_>) -> Option<Reply<StreamCheck>> {
-        head.status.is_success().then(|| Reply::new(head, None, self.check(head)))
+        head.status
+            .is_success()
+            .then(|| Reply::new(head, None, self.check(head)))
     }
 }
 
@@ -248,10 +279,14 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     body: &[u8],
 ) -> Result<T, ResponseError> {
     if !head.status.is_success() {
-        return Err(ResponseError::Api(Box::new(ApiError::new(meta, head, body))));
+        return Err(ResponseError::Api(Box::new(ApiError::new(
+            meta, head, body,
+        ))));
     }
     if body.len() as u64 > MAX_JSON_BODY {
-        return Err(ResponseError::Decode(Box::new(DecodeError::too_large(meta, head, body))));
+        return Err(ResponseError::Decode(Box::new(DecodeError::too_large(
+            meta, head, body,
+        ))));
     }
     serde_json::from_str(&json_text(body)).map_err(|why| {
         let error = ApiError::new(meta, head, body);
@@ -287,7 +322,13 @@ impl RequestParts {
         uri.push_str(meta.path);
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(header::ACCEPT, HeaderValue::from_static(meta.accept));
-        Self { meta: meta.clone(), uri, has_query: false, headers, body: Vec::new() }
+        Self {
+            meta: meta.clone(),
+            uri,
+            has_query: false,
+            headers,
+            body: Vec::new(),
+        }
     }
 
     /// Adds a pair to the query. A name, which is written as it is, may come several times.
@@ -296,7 +337,9 @@ impl RequestParts {
         self.has_query = true;
         self.uri.push_str(name);
         self.uri.push('=');
-        self.uri.extend(form_urlencoded::byte_serialize(value.to_string().as_bytes()));
+        self.uri.extend(form_urlencoded::byte_serialize(
+            value.to_string().as_bytes(),
+        ));
     }
 
     /// Sets a JSON body.
@@ -304,22 +347,33 @@ impl RequestParts {
     /// # Errors
     /// Fails when the value cannot be written as JSON.
     pub fn json(&mut self, body: &impl Serialize) -> Result<(), BuildError> {
-        self.body = serde_json::to_vec(body).map_err(|error| BuildError::Malformed(error.to_string()))?;
-        self.headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.body =
+            serde_json::to_vec(body).map_err(|error| BuildError::Malformed(error.to_string()))?;
+        self.headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
         Ok(())
     }
 
     /// Sets a form as the body.
     pub(crate) fn form<'a>(&mut self, fields: impl IntoIterator<Item = (&'a str, &'a str)>) {
-        self.body =
-            form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish().into_bytes();
-        self.headers
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        self.body = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(fields)
+            .finish()
+            .into_bytes();
+        self.headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/x-www-form-urlencoded"),
+        );
     }
 
     /// Asks for the bytes as they are: a compressed sample could not be checked against its declared length.
     pub fn identity(&mut self) {
-        self.headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        self.headers.insert(
+            header::ACCEPT_ENCODING,
+            HeaderValue::from_static("identity"),
+        );
     }
 
     pub(crate) fn finish(self) -> Result<http::Request<Vec<u8>>, BuildError> {
@@ -348,13 +402,21 @@ pub struct ResponseHead<'a> {
 
 impl<'a, B> From<&'a http::Response<B>> for ResponseHead<'a> {
     fn from(response: &'a http::Response<B>) -> Self {
-        Self { status: response.status(), headers: response.headers() }
+        Self {
+            status: response.status(),
+            headers: response.headers(),
+        }
     }
 }
 
 impl<'a> ResponseHead<'a> {
     fn text(&self, name: &HeaderName) -> Option<&'a str> {
-        self.headers.get(name)?.to_str().ok().map(str::trim).filter(|text| !text.is_empty())
+        self.headers
+            .get(name)?
+            .to_str()
+            .ok()
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
     }
 
     /// The id to give to CrowdStrike's support.
@@ -381,15 +443,22 @@ impl<'a> ResponseHead<'a> {
 
     /// The rate limit the reply states.
     pub fn rate_limit(&self) -> RateLimit {
-        let number =
-            |name| self.text(&HeaderName::from_static(name)).and_then(|text| text.parse::<u64>().ok());
+        let number = |name| {
+            self.text(&HeaderName::from_static(name))
+                .and_then(|text| text.parse::<u64>().ok())
+        };
         let date = |text: &str| {
-            let date = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
-            Some(Timestamp::from_millis(u64::try_from(date.as_millisecond()).ok()?))
+            let date = jiff::fmt::rfc2822::DateTimeParser::new()
+                .parse_timestamp(text)
+                .ok()?;
+            Some(Timestamp::from_millis(
+                u64::try_from(date.as_millisecond()).ok()?,
+            ))
         };
         // The clock here may be wrong by more than the pause is long: the one of the service says how long that is.
         let sent = self.text(&header::DATE).and_then(date);
-        let at = |time: Timestamp| sent.map_or(Retry::At(time), |sent| Retry::After(time.since(sent)));
+        let at =
+            |time: Timestamp| sent.map_or(Retry::At(time), |sent| Retry::After(time.since(sent)));
         let after = || {
             let text = self.text(&header::RETRY_AFTER)?;
             match text.parse() {
@@ -471,8 +540,18 @@ impl<T> Reply<T> {
     /// The same reply with another output.
     #[cfg(feature = "client")]
     pub(crate) fn map<U>(self, to: impl FnOnce(T) -> U) -> Reply<U> {
-        let Self { output, status, trace_id, rate_limit } = self;
-        Reply { output: to(output), status, trace_id, rate_limit }
+        let Self {
+            output,
+            status,
+            trace_id,
+            rate_limit,
+        } = self;
+        Reply {
+            output: to(output),
+            status,
+            trace_id,
+            rate_limit,
+        }
     }
 }
 

@@ -119,8 +119,10 @@ impl StreamCheck {
     pub fn for_head(head: ResponseHead<'_>) -> Self {
         let mut check = Self::new();
         check.length = head.content_length();
-        check.encoding =
-            head.content_encoding().filter(|coding| !coding.eq_ignore_ascii_case("identity")).map(Into::into);
+        check.encoding = head
+            .content_encoding()
+            .filter(|coding| !coding.eq_ignore_ascii_case("identity"))
+            .map(Into::into);
         check
     }
 
@@ -213,7 +215,10 @@ impl StreamCheck {
             return Err(StreamError::Encoded(encoding));
         }
         if let Some(declared) = self.length.filter(|declared| self.bytes < *declared) {
-            return Err(StreamError::Short { received: self.bytes, declared });
+            return Err(StreamError::Short {
+                received: self.bytes,
+                declared,
+            });
         }
         self.check_zip()?;
         // Also where a length was declared: it may be wrong, and there is no hash to tell.
@@ -222,8 +227,13 @@ impl StreamCheck {
         }
         let received = Sha256::from_bytes(self.hasher.finalize().into());
         match self.sha256 {
-            Some(expected) if expected != received => Err(StreamError::WrongHash { received, expected }),
-            _ => Ok(Received { bytes: self.bytes, sha256: received }),
+            Some(expected) if expected != received => {
+                Err(StreamError::WrongHash { received, expected })
+            }
+            _ => Ok(Received {
+                bytes: self.bytes,
+                sha256: received,
+            }),
         }
     }
 
@@ -247,7 +257,10 @@ mod tests {
         let mut rest = body;
         let mut sizes = sizes.iter().cycle();
         while !rest.is_empty() {
-            let size = sizes.next().map_or(rest.len(), |size| *size).min(rest.len());
+            let size = sizes
+                .next()
+                .map_or(rest.len(), |size| *size)
+                .min(rest.len());
             let (chunk, behind) = rest.split_at(size);
             check.update(chunk)?;
             rest = behind;
@@ -262,20 +275,52 @@ mod tests {
     #[test]
     fn each_way_to_be_wrong_has_its_error() {
         let body = b"any bytes are";
-        let right = || StreamCheck::new().expect_length(13).expect_sha256(sha256(body)).cap(13);
-        assert_eq!(feed(right(), body, &[]).unwrap(), Received { bytes: 13, sha256: sha256(body) });
+        let right = || {
+            StreamCheck::new()
+                .expect_length(13)
+                .expect_sha256(sha256(body))
+                .cap(13)
+        };
+        assert_eq!(
+            feed(right(), body, &[]).unwrap(),
+            Received {
+                bytes: 13,
+                sha256: sha256(body)
+            }
+        );
         for end in 0..body.len() {
             let error = feed(right(), &body[..end], &[]).unwrap_err();
-            assert_eq!(error, StreamError::Short { received: end as u64, declared: 13 });
+            assert_eq!(
+                error,
+                StreamError::Short {
+                    received: end as u64,
+                    declared: 13
+                }
+            );
         }
         let longer = b"any bytes are!";
-        assert_eq!(feed(right().cap(99), longer, &[]).unwrap_err(), StreamError::Long { declared: 13 });
-        assert_eq!(feed(right(), longer, &[]).unwrap_err(), StreamError::TooLarge { cap: 13 });
+        assert_eq!(
+            feed(right().cap(99), longer, &[]).unwrap_err(),
+            StreamError::Long { declared: 13 }
+        );
+        assert_eq!(
+            feed(right(), longer, &[]).unwrap_err(),
+            StreamError::TooLarge { cap: 13 }
+        );
         let other = b"any bytes arm";
         let error = feed(right(), other, &[]).unwrap_err();
-        assert_eq!(error, StreamError::WrongHash { received: sha256(other), expected: sha256(body) });
+        assert_eq!(
+            error,
+            StreamError::WrongHash {
+                received: sha256(other),
+                expected: sha256(body)
+            }
+        );
         for body in [b"{\"errors\": []}".as_slice(), b"PK", b"", b"PK\x01\x02"] {
-            assert_eq!(feed(StreamCheck::new().expect_zip(), body, &[]).unwrap_err(), StreamError::NotZip);
+            assert_eq!(
+                feed(StreamCheck::new().expect_zip(), body, &[]).unwrap_err(),
+                StreamError::NotZip
+            );
         }
     }
 
@@ -297,7 +342,12 @@ mod tests {
             assert_eq!(error, StreamError::CutZip, "{end}");
         }
         // the longest comment, behind more than is kept, in chunks that do not fit
-        let large = [b"PK\x03\x04".as_slice(), &[b'x'; 300_000], &zip_end(&[b'c'; 65_535])].concat();
+        let large = [
+            b"PK\x03\x04".as_slice(),
+            &[b'x'; 300_000],
+            &zip_end(&[b'c'; 65_535]),
+        ]
+        .concat();
         for chunks in [&[][..], &[65_557], &[4096], &[65_536, 3]] {
             feed(StreamCheck::new().expect_zip(), &large, chunks).unwrap();
         }
@@ -307,14 +357,30 @@ mod tests {
     fn a_compressed_body_is_refused() {
         let mut headers = http::HeaderMap::new();
         let check = |headers: &http::HeaderMap| {
-            feed(StreamCheck::for_head(ResponseHead { status: http::StatusCode::OK, headers }), b"x", &[])
+            feed(
+                StreamCheck::for_head(ResponseHead {
+                    status: http::StatusCode::OK,
+                    headers,
+                }),
+                b"x",
+                &[],
+            )
         };
         headers.insert("content-encoding", "identity".parse().unwrap());
         check(&headers).unwrap();
         headers.insert("content-encoding", "gzip".parse().unwrap());
-        assert_eq!(check(&headers).unwrap_err(), StreamError::Encoded("gzip".into()));
-        let empty = StreamCheck::for_head(ResponseHead { status: http::StatusCode::OK, headers: &headers });
-        assert_eq!(empty.finish().unwrap_err(), StreamError::Encoded("gzip".into()));
+        assert_eq!(
+            check(&headers).unwrap_err(),
+            StreamError::Encoded("gzip".into())
+        );
+        let empty = StreamCheck::for_head(ResponseHead {
+            status: http::StatusCode::OK,
+            headers: &headers,
+        });
+        assert_eq!(
+            empty.finish().unwrap_err(),
+            StreamError::Encoded("gzip".into())
+        );
     }
 
     #[test]
@@ -322,7 +388,10 @@ mod tests {
         let mut check = StreamCheck::new().expect_length(5);
         check.update(b"abc").unwrap();
         assert_eq!((check.length(), check.bytes()), (Some(5), 3));
-        assert_eq!(format!("{check:?}"), "StreamCheck { bytes: 3, length: Some(5), .. }");
+        assert_eq!(
+            format!("{check:?}"),
+            "StreamCheck { bytes: 3, length: Some(5), .. }"
+        );
         assert_eq!(StreamCheck::new().length(), None);
     }
 
@@ -339,7 +408,10 @@ mod tests {
             assert!(check.tail.ends_with(&chunk));
         }
         // Moved only when twice as much is there, else small chunks would take time by the square.
-        assert!((2 * LONGEST_END - 100..=2 * LONGEST_END).contains(&most), "{most}");
+        assert!(
+            (2 * LONGEST_END - 100..=2 * LONGEST_END).contains(&most),
+            "{most}"
+        );
         check.update(&vec![0; 1_000_000]).unwrap();
         assert!(check.tail.len() <= 2 * LONGEST_END);
     }

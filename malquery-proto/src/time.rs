@@ -38,7 +38,10 @@ impl Timestamp {
 
     /// The time a while later.
     pub fn after(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)),
+        )
     }
 
     /// The time from `earlier` to here; zero when that is later.
@@ -57,7 +60,10 @@ impl From<SystemTime> for Timestamp {
 impl fmt::Display for Timestamp {
     /// Writes the time in UTC.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match i64::try_from(self.0).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok()) {
+        match i64::try_from(self.0)
+            .ok()
+            .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok())
+        {
             Some(time) => time.fmt(f),
             None => write!(f, "{} ms", self.0),
         }

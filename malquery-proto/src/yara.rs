@@ -51,33 +51,60 @@ impl Rule {
         if text.len() > MAX_RULE {
             return Err(RuleError::new(text, 0..0, "the rule is longer than 64 KiB"));
         }
-        on_large_stack(|| Self::compile_here(text, timeout))
-            .unwrap_or_else(|| Err(RuleError::new(text, 0..0, "there is no memory to compile the rule")))
+        on_large_stack(|| Self::compile_here(text, timeout)).unwrap_or_else(|| {
+            Err(RuleError::new(
+                text,
+                0..0,
+                "there is no memory to compile the rule",
+            ))
+        })
     }
 
     fn compile_here(text: &str, timeout: Duration) -> Result<Self, RuleError> {
         let mut compiler = boreal::Compiler::new();
         let params = CompilerParams::default();
-        compiler.set_params(params.disable_includes(true).parse_expression_recursion_limit(MAX_NESTING));
+        compiler.set_params(
+            params
+                .disable_includes(true)
+                .parse_expression_recursion_limit(MAX_NESTING),
+        );
         // boreal takes no comment that ends with the text, as YARA does.
-        compiler.add_rules_str(format!("{text}\n")).map_err(|error| {
-            let diagnostic = error.to_diagnostic();
-            let span = diagnostic.labels.first().map(|label| label.range.clone()).unwrap_or_default();
-            RuleError::new(text, span, diagnostic.message)
-        })?;
+        compiler
+            .add_rules_str(format!("{text}\n"))
+            .map_err(|error| {
+                let diagnostic = error.to_diagnostic();
+                let span = diagnostic
+                    .labels
+                    .first()
+                    .map(|label| label.range.clone())
+                    .unwrap_or_default();
+                RuleError::new(text, span, diagnostic.message)
+            })?;
         let mut scanner = compiler.finalize();
         let params = ScanParams::default().timeout_duration(Some(timeout));
         scanner.set_scan_params(params.string_max_nb_matches(MAX_MATCHES));
-        let rules: Vec<(String, bool)> =
-            scanner.rules().map(|rule| (rule.name.to_owned(), rule.is_private)).collect();
+        let rules: Vec<(String, bool)> = scanner
+            .rules()
+            .map(|rule| (rule.name.to_owned(), rule.is_private))
+            .collect();
         match rules.as_slice() {
-            [(_, true)] => Err(RuleError::new(text, 0..0, "the rule is private, so that it reports nothing")),
-            [(name, _)] => Ok(Self { name: name.clone(), scanner }),
+            [(_, true)] => Err(RuleError::new(
+                text,
+                0..0,
+                "the rule is private, so that it reports nothing",
+            )),
+            [(name, _)] => Ok(Self {
+                name: name.clone(),
+                scanner,
+            }),
             [] => Err(RuleError::new(text, 0..0, "there is no rule")),
             _ => {
                 let names: Vec<_> = rules.iter().map(|(name, _)| name.as_str()).collect();
-                let why =
-                    format!("a hunt takes one rule, and here are {}: {}", names.len(), names.join(", "));
+                let why = format!(
+                    "a hunt takes one rule, and here are {}: {}",
+                    names.len(),
+                    names.join(", ")
+                );
                 Err(RuleError::new(text, 0..0, why))
             }
         }
@@ -93,7 +120,10 @@ impl Rule {
     /// # Errors
     /// Gives up after 60 seconds.
     pub fn matches(&self, bytes: &[u8]) -> Result<bool, TimedOut> {
-        self.scanner.scan_mem(bytes).map(|found| !found.rules.is_empty()).map_err(|_| TimedOut)
+        self.scanner
+            .scan_mem(bytes)
+            .map(|found| !found.rules.is_empty())
+            .map_err(|_| TimedOut)
     }
 }
 
@@ -109,8 +139,12 @@ const STACK: usize = MAX_RULE * 1024;
 /// Runs something that may need much of a stack.
 fn on_large_stack<T: Send>(run: impl FnOnce() -> T + Send) -> Option<T> {
     std::thread::scope(|scope| {
-        #[allow(clippy::disallowed_methods)] // The one thread of this crate, for the sake of its stack.
-        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, run).ok()?;
+        #[allow(clippy::disallowed_methods)]
+        // The one thread of this crate, for the sake of its stack.
+        let thread = std::thread::Builder::new()
+            .stack_size(STACK)
+            .spawn_scoped(scope, run)
+            .ok()?;
         thread.join().ok()
     })
 }
@@ -160,8 +194,11 @@ impl RuleError {
         // A long line is shown in part; tabs would move the caret.
         let left_out = column.saturating_sub(MAX_BEFORE);
         let line = text[start..].lines().next().unwrap_or_default();
-        let shown =
-            line.chars().skip(left_out).take(MAX_BEFORE + MAX_AFTER).map(|c| if c == '\t' { ' ' } else { c });
+        let shown = line
+            .chars()
+            .skip(left_out)
+            .take(MAX_BEFORE + MAX_AFTER)
+            .map(|c| if c == '\t' { ' ' } else { c });
         Self {
             why: why.into(),
             line: before.matches('\n').count() + 1,
@@ -193,7 +230,12 @@ impl RuleError {
 
 impl fmt::Display for RuleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { why, line, column, shown } = self;
+        let Self {
+            why,
+            line,
+            column,
+            shown,
+        } = self;
         write!(f, "line {line}, column {column}: {why}\n{shown}")
     }
 }
@@ -227,7 +269,8 @@ mod tests {
             "import \"math\"",
         ];
         let shown = |text: &str| {
-            let error = Rule::compile(text).map_or_else(|error| error.to_string(), |_| "taken".into());
+            let error =
+                Rule::compile(text).map_or_else(|error| error.to_string(), |_| "taken".into());
             format!("{text}\n=> {error}\n")
         };
         insta::assert_snapshot!(cases.map(shown).join("\n"));
@@ -236,7 +279,10 @@ mod tests {
     #[test]
     fn a_rule_has_a_name_and_an_error_its_place() {
         let rule = Rule::compile("rule a_name { condition: true }").unwrap();
-        assert_eq!((rule.name(), format!("{rule:?}")), ("a_name", "Rule(a_name)".into()));
+        assert_eq!(
+            (rule.name(), format!("{rule:?}")),
+            ("a_name", "Rule(a_name)".into())
+        );
         let error = Rule::compile("rule a {\n    condition: $b\n}").unwrap_err();
         assert_eq!((error.line(), error.column()), (2, 16));
         assert_eq!(TimedOut.to_string(), "the rule took longer than 60 seconds");
@@ -252,7 +298,8 @@ mod tests {
 
     #[test]
     fn modules_look_into_files() {
-        let matches = |rule: &str, bytes: &[u8]| Rule::compile(rule).unwrap().matches(bytes).unwrap();
+        let matches =
+            |rule: &str, bytes: &[u8]| Rule::compile(rule).unwrap().matches(bytes).unwrap();
         let hash = "import \"hash\" rule h { condition: hash.sha256(0, filesize) ==
             \"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\" }";
         assert!(matches(hash, b"test"));
@@ -265,7 +312,10 @@ mod tests {
         let count = "rule c { strings: $a = \"ab\" condition: #a == 5000 }";
         assert!(matches(count, "ab".repeat(5000).as_bytes()));
         assert!(matches("rule empty { condition: filesize == 0 }", b""));
-        assert!(matches("global rule g { strings: $a = /a.c/ nocase condition: $a }", b"xABC"));
+        assert!(matches(
+            "global rule g { strings: $a = /a.c/ nocase condition: $a }",
+            b"xABC"
+        ));
     }
 
     #[test]
@@ -274,7 +324,11 @@ mod tests {
         let rule = Rule::compile_with(endless, Duration::from_millis(20)).unwrap();
         assert_eq!(rule.matches(b"x"), Err(TimedOut));
         let deep = |open: &str, close: &str, depth| {
-            format!("rule a {{ condition: {}true{} }}", open.repeat(depth), close.repeat(depth))
+            format!(
+                "rule a {{ condition: {}true{} }}",
+                open.repeat(depth),
+                close.repeat(depth)
+            )
         };
         for (sign, end) in [
             ("not ", "true"),
@@ -292,10 +346,17 @@ mod tests {
             let text = format!("rule a {{ condition: {}{end} }}", sign.repeat(count));
             assert!(text.len() <= MAX_RULE);
             let error = Rule::compile(&text).unwrap_err();
-            assert_eq!(error.message(), "condition is too complex and reached max depth", "{sign}");
+            assert_eq!(
+                error.message(),
+                "condition is too complex and reached max depth",
+                "{sign}"
+            );
         }
         let long = format!("rule a {{ condition: true }} //{}", "x".repeat(MAX_RULE));
-        assert_eq!(Rule::compile(&long).unwrap_err().message(), "the rule is longer than 64 KiB");
+        assert_eq!(
+            Rule::compile(&long).unwrap_err().message(),
+            "the rule is longer than 64 KiB"
+        );
         for rule in [
             deep("(", ")", 10_000),
             deep("uint8(", ")", 100_000),

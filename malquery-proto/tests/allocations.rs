@@ -26,7 +26,11 @@ use malquery_proto::{BaseUrl, Cloud, Timestamp};
 
 fn counted(run: impl FnOnce()) -> AllocationInfo {
     let info = measure(run);
-    assert_eq!((info.count_current, info.bytes_current), (0, 0), "all memory was given back");
+    assert_eq!(
+        (info.count_current, info.bytes_current),
+        (0, 0),
+        "all memory was given back"
+    );
     info
 }
 
@@ -58,7 +62,11 @@ fn result(number: usize, rest: &str) -> String {
 /// So many results, with something beyond the fields where `rest` says so.
 fn reply(results: usize, rest: &str) -> Vec<u8> {
     let results: Vec<_> = (0..results).map(|number| result(number, rest)).collect();
-    format!(r#"{{"meta":{META},"resources":[{}],"errors":[]}}"#, results.join(",")).into_bytes()
+    format!(
+        r#"{{"meta":{META},"resources":[{}],"errors":[]}}"#,
+        results.join(",")
+    )
+    .into_bytes()
 }
 
 #[test]
@@ -67,28 +75,63 @@ fn requests_take_a_handful() {
         let (base, token) = (BaseUrl::from(Cloud::Us1), token());
         counted(|| drop(black_box(operation.request(&base, &token).unwrap()))).count_total
     }
-    let patterns = || [Pattern::hex("8948208b48").unwrap(), Pattern::wide("powershell").unwrap()];
+    let patterns = || {
+        [
+            Pattern::hex("8948208b48").unwrap(),
+            Pattern::wide("powershell").unwrap(),
+        ]
+    };
     let id = || "3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab".parse().unwrap();
     for (what, bound, count) in [
         ("quotas", 10, build(&GetQuotas)),
-        ("fuzzy search", 11, build(&FuzzySearch::new(patterns()).limit(10))),
-        ("exact search", 12, build(&ExactSearch::new(patterns()).options(options()))),
-        ("hunt", 12, build(&Hunt::new("rule a { condition: true }").options(options()))),
+        (
+            "fuzzy search",
+            11,
+            build(&FuzzySearch::new(patterns()).limit(10)),
+        ),
+        (
+            "exact search",
+            12,
+            build(&ExactSearch::new(patterns()).options(options())),
+        ),
+        (
+            "hunt",
+            12,
+            build(&Hunt::new("rule a { condition: true }").options(options())),
+        ),
         ("request", 11, build(&GetRequest::new(id()))),
         ("metadata", 11, build(&GetMetadata::new(samples(1)))),
         // One for each id, to write it, and those of a URL that grows.
-        ("metadata of 100", 116, build(&GetMetadata::new(samples(100)))),
-        ("download", 11, build(&GetDownload::new(Sha256::from_bytes([7; 32])))),
+        (
+            "metadata of 100",
+            116,
+            build(&GetMetadata::new(samples(100))),
+        ),
+        (
+            "download",
+            11,
+            build(&GetDownload::new(Sha256::from_bytes([7; 32]))),
+        ),
         ("samples", 11, build(&GetSamples::new(id()))),
-        ("multi-download of 100", 17, build(&SamplesMultidownload::new(samples(100)))),
+        (
+            "multi-download of 100",
+            17,
+            build(&SamplesMultidownload::new(samples(100))),
+        ),
     ] {
-        assert!(count <= bound, "{what}: {count} allocations, not {bound} at the most");
+        assert!(
+            count <= bound,
+            "{what}: {count} allocations, not {bound} at the most"
+        );
     }
 }
 
 fn read(body: &[u8]) -> AllocationInfo {
     let headers = HeaderMap::new();
-    let head = ResponseHead { status: StatusCode::OK, headers: &headers };
+    let head = ResponseHead {
+        status: StatusCode::OK,
+        headers: &headers,
+    };
     let operation = GetRequest::new("r".parse().unwrap());
     counted(|| drop(black_box(operation.response(head, body).unwrap())))
 }
@@ -98,20 +141,28 @@ fn a_result_takes_one_and_the_reply_a_few() {
     // One is the family, the only field that is a text.
     for (results, bound) in [(0, 7), (10, 19), (1_000, 1_000 + 20), (10_000, 10_000 + 25)] {
         let count = read(&reply(results, "")).count_total;
-        assert!(count <= bound, "{results} results: {count} allocations, not {bound} at the most");
+        assert!(
+            count <= bound,
+            "{results} results: {count} allocations, not {bound} at the most"
+        );
     }
     // What is kept beside the fields takes three more: a list, its box, and the name.
     let count = read(&reply(1_000, r#","new":1"#)).count_total;
     assert!(count <= 4 * 1_000 + 20, "{count}");
     // A list doubles when it grows, so that at the most three times its size is there at once.
     let bytes = read(&reply(10_000, "")).bytes_max;
-    assert!(bytes <= 10_000 * (3 * size_of::<Sample>() as u64 + 8), "{bytes}");
+    assert!(
+        bytes <= 10_000 * (3 * size_of::<Sample>() as u64 + 8),
+        "{bytes}"
+    );
 }
 
 #[test]
 fn a_chunk_of_a_download_takes_none() {
     let chunk = [7; 64 * 1024];
-    let mut check = StreamCheck::new().expect_length(100 * 64 * 1024).cap(1 << 30);
+    let mut check = StreamCheck::new()
+        .expect_length(100 * 64 * 1024)
+        .cap(1 << 30);
     let info = measure(|| (0..100).for_each(|_| check.update(black_box(&chunk)).unwrap()));
     assert_eq!(info.count_total, 0);
     // Of an archive the end is kept, which is in its place after twice 64 KiB.
@@ -156,7 +207,10 @@ fn each_takes_no_more_memory_for_more_results() {
         info
     };
     let (few, many) = (each(10), each(100_000));
-    assert_eq!((few.bytes_max, few.count_max), (many.bytes_max, many.count_max));
+    assert_eq!(
+        (few.bytes_max, few.count_max),
+        (many.bytes_max, many.count_max)
+    );
     // The chunks in which it is read, twice 64 KiB, and one more while it begins.
     assert!(many.bytes_max <= 200 * 1024, "{}", many.bytes_max);
     // The family of each, and a chunk for every 64 KiB.
@@ -173,7 +227,11 @@ struct Body {
 
 impl Body {
     fn new(head: &str, part: &str, parts: usize, tail: &str) -> Self {
-        Self { pieces: [head, part, tail].map(|piece| piece.into()), parts, at: (0, 0) }
+        Self {
+            pieces: [head, part, tail].map(|piece| piece.into()),
+            parts,
+            at: (0, 0),
+        }
     }
 }
 
@@ -182,7 +240,8 @@ impl Read for Body {
         let mut total = 0;
         while !buffer.is_empty() && self.at.0 < self.parts + 2 {
             let (piece, at) = &mut self.at;
-            let bytes = &self.pieces[usize::from(*piece > 0) + usize::from(*piece > self.parts)][*at..];
+            let bytes =
+                &self.pieces[usize::from(*piece > 0) + usize::from(*piece > self.parts)][*at..];
             let count = (&bytes[..]).read(buffer)?;
             if count == bytes.len() {
                 (*piece, *at) = (*piece + 1, 0)

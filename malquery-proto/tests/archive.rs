@@ -16,7 +16,9 @@ use proptest::prelude::*;
 use sha2::Digest;
 
 fn fixture(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/archives").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/archives")
+        .join(name);
     fs::read(path).unwrap()
 }
 
@@ -33,7 +35,9 @@ fn sha256(bytes: &[u8]) -> Sha256 {
 }
 
 fn numbers() -> Vec<u8> {
-    (1..=400).flat_map(|number: u32| format!("{number}\n").into_bytes()).collect()
+    (1..=400)
+        .flat_map(|number: u32| format!("{number}\n").into_bytes())
+        .collect()
 }
 
 /// The bytes of the entries that have these names.
@@ -53,7 +57,10 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         .unwrap()
         .map(|entry| {
             let path = entry.unwrap().path();
-            (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(path).unwrap())
+            (
+                path.file_name().unwrap().to_str().unwrap().to_owned(),
+                fs::read(path).unwrap(),
+            )
         })
         .collect()
 }
@@ -78,7 +85,11 @@ fn chain(error: &ArchiveError) -> String {
 
 fn stopped(error: ArchiveError) -> (usize, ArchiveError, Box<Report>) {
     match error {
-        ArchiveError::Stopped { entry, source, report } => (entry, *source, report),
+        ArchiveError::Stopped {
+            entry,
+            source,
+            report,
+        } => (entry, *source, report),
         error => panic!("{error:?}"),
     }
 }
@@ -88,45 +99,79 @@ fn archives_of_other_programs_are_read() {
     let archives: [(&str, &[&str]); 12] = [
         ("zipcrypto-stored.zip", &["greeting.txt"]),
         ("zipcrypto-deflated.zip", &["numbers.txt"]),
-        ("zipcrypto-several.zip", &["greeting.txt", "second.txt", "numbers.txt", "nothing"]),
+        (
+            "zipcrypto-several.zip",
+            &["greeting.txt", "second.txt", "numbers.txt", "nothing"],
+        ),
         ("zipcrypto-zip64.zip", &["greeting.txt", "numbers.txt"]),
-        ("zipcrypto-descriptors.zip", &["greeting.txt", "numbers.txt"]),
+        (
+            "zipcrypto-descriptors.zip",
+            &["greeting.txt", "numbers.txt"],
+        ),
         ("zipcrypto-7z.zip", &["greeting.txt", "numbers.txt"]),
         ("plain-zip64-descriptors.zip", &["-"]),
         ("aes128.zip", &["greeting.txt"]),
         ("aes256-stored.zip", &["greeting.txt"]),
         ("aes256-deflated.zip", &["numbers.txt"]),
-        ("aes256-several.zip", &["greeting.txt", "nothing", "numbers.txt", "second.txt"]),
+        (
+            "aes256-several.zip",
+            &["greeting.txt", "nothing", "numbers.txt", "second.txt"],
+        ),
         ("empty.zip", &[]),
     ];
     let contents = contents();
     for (file, names) in archives {
         let mut archive = open(file);
-        let listed: Vec<_> = archive.entries().iter().map(|entry| entry.name().to_string()).collect();
+        let listed: Vec<_> = archive
+            .entries()
+            .iter()
+            .map(|entry| entry.name().to_string())
+            .collect();
         assert_eq!(listed, names, "{file}");
         for (number, name) in names.iter().enumerate() {
             let info = &archive.entries()[number];
             assert_eq!(info.size(), contents[name].len() as u64, "{file} {name}");
-            assert_eq!(info.is_encrypted(), !file.starts_with("plain"), "{file} {name}");
+            assert_eq!(
+                info.is_encrypted(),
+                !file.starts_with("plain"),
+                "{file} {name}"
+            );
             // Info-ZIP tells that it read from a pipe.
-            let odd: &[Oddity] = if *name == "-" { &[Oddity::Special] } else { &[] };
+            let odd: &[Oddity] = if *name == "-" {
+                &[Oddity::Special]
+            } else {
+                &[]
+            };
             assert_eq!(info.oddities(), odd, "{file} {name}");
             let mut entry = archive.entry(number).unwrap();
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes).unwrap();
             assert_eq!(bytes, contents[name], "{file} {name}");
             let received = entry.received().unwrap();
-            assert_eq!((received.bytes, received.sha256), (bytes.len() as u64, sha256(&bytes)));
+            assert_eq!(
+                (received.bytes, received.sha256),
+                (bytes.len() as u64, sha256(&bytes))
+            );
             assert_eq!(entry.read(&mut [0; 8]).unwrap(), 0);
         }
 
         // Without a wish everything is found.
         let report = archive.check().unwrap().complete().unwrap();
         assert_eq!(report.found.len(), names.len());
-        assert_eq!(report.bytes, names.iter().map(|name| contents[name].len() as u64).sum::<u64>());
+        assert_eq!(
+            report.bytes,
+            names
+                .iter()
+                .map(|name| contents[name].len() as u64)
+                .sum::<u64>()
+        );
 
         let folder = tempfile::tempdir().unwrap();
-        let report = archive.extract(folder.path(), false).unwrap().complete().unwrap();
+        let report = archive
+            .extract(folder.path(), false)
+            .unwrap()
+            .complete()
+            .unwrap();
         let written = files(folder.path());
         assert_eq!(written.len(), names.len(), "{file}");
         for (found, name) in report.found.iter().zip(names) {
@@ -146,17 +191,38 @@ fn what_was_asked_for_is_told_from_what_was_not() {
         archive = archive.keep_unexpected(keep);
         let report = archive.extract(folder.path(), false).unwrap();
         let names = |list: &[malquery_proto::archive::Found]| {
-            list.iter().map(|found| (found.entry, found.name.to_string())).collect::<Vec<_>>()
+            list.iter()
+                .map(|found| (found.entry, found.name.to_string()))
+                .collect::<Vec<_>>()
         };
-        assert_eq!(names(&report.found), [(0, "greeting.txt".into()), (2, "numbers.txt".into())]);
-        assert_eq!(names(&report.unexpected), [(1, "second.txt".into()), (3, "nothing".into())]);
+        assert_eq!(
+            names(&report.found),
+            [(0, "greeting.txt".into()), (2, "numbers.txt".into())]
+        );
+        assert_eq!(
+            names(&report.unexpected),
+            [(1, "second.txt".into()), (3, "nothing".into())]
+        );
         assert_eq!(report.missing, [other]);
-        assert!(report.found.iter().all(|found| found.file.is_some() && found.existed == keep));
-        assert!(report.unexpected.iter().all(|found| found.file.is_some() == keep));
+        assert!(
+            report
+                .found
+                .iter()
+                .all(|found| found.file.is_some() && found.existed == keep)
+        );
+        assert!(
+            report
+                .unexpected
+                .iter()
+                .all(|found| found.file.is_some() == keep)
+        );
         assert_eq!(files(folder.path()).len(), if keep { 4 } else { 2 });
         assert!(!report.is_complete());
         let error = report.complete().unwrap_err();
-        assert_eq!(error.to_string(), "the archive is not complete: samples missing: 1, entries damaged: 0");
+        assert_eq!(
+            error.to_string(),
+            "the archive is not complete: samples missing: 1, entries damaged: 0"
+        );
         assert_eq!(error.report().unwrap().missing, [other]);
     }
     assert_samples_only(folder.path());
@@ -177,11 +243,18 @@ fn files_that_are_there_are_kept_replaced_or_refused() {
     // others, as long or not
     for bytes in ["help!", "", "hello "] {
         fs::write(path.join(&hello), bytes).unwrap();
-        let (entry, error, report) = stopped(open("zipcrypto-zip64.zip").extract(path, false).unwrap_err());
+        let (entry, error, report) = stopped(
+            open("zipcrypto-zip64.zip")
+                .extract(path, false)
+                .unwrap_err(),
+        );
         assert_eq!((entry, report.found.len(), report.bytes), (0, 0, 5));
         assert!(matches!(&error, ArchiveError::File { path: of, .. } if *of == path.join(&hello)));
         assert!(chain(&error).ends_with("could not be written: there is a file of that name"));
-        assert_eq!(files(path), BTreeMap::from([(hello.clone(), bytes.as_bytes().to_vec())]));
+        assert_eq!(
+            files(path),
+            BTreeMap::from([(hello.clone(), bytes.as_bytes().to_vec())])
+        );
     }
     let report = open("zipcrypto-zip64.zip").extract(path, true).unwrap();
     assert!(report.found.iter().all(|found| !found.existed));
@@ -191,7 +264,11 @@ fn files_that_are_there_are_kept_replaced_or_refused() {
     // The first stays when the second is refused.
     fs::remove_file(path.join(&hello)).unwrap();
     fs::write(path.join(&many), "1").unwrap();
-    let (entry, _, report) = stopped(open("zipcrypto-zip64.zip").extract(path, false).unwrap_err());
+    let (entry, _, report) = stopped(
+        open("zipcrypto-zip64.zip")
+            .extract(path, false)
+            .unwrap_err(),
+    );
     assert_eq!(entry, 1);
     assert_eq!(report.found[0].file.as_deref(), Some(&*path.join(&hello)));
     assert_eq!(files(path)[&hello], b"hello");
@@ -200,7 +277,11 @@ fn files_that_are_there_are_kept_replaced_or_refused() {
     fs::remove_file(path.join(&many)).unwrap();
     fs::create_dir(path.join(&many)).unwrap();
     for overwrite in [false, true] {
-        assert!(open("zipcrypto-deflated.zip").extract(path, overwrite).is_err());
+        assert!(
+            open("zipcrypto-deflated.zip")
+                .extract(path, overwrite)
+                .is_err()
+        );
     }
     let nowhere = path.join("nowhere");
     let (_, error, _) = stopped(open("aes128.zip").extract(&nowhere, false).unwrap_err());
@@ -218,8 +299,14 @@ fn files_are_private_and_links_are_not_followed() {
     fs::write(aside.path(), "hello").unwrap();
     symlink(aside.path(), &path).unwrap();
     // Even though it leads to the same bytes.
-    assert!(open("aes256-stored.zip").extract(folder.path(), false).is_err());
-    open("aes256-stored.zip").extract(folder.path(), true).unwrap();
+    assert!(
+        open("aes256-stored.zip")
+            .extract(folder.path(), false)
+            .is_err()
+    );
+    open("aes256-stored.zip")
+        .extract(folder.path(), true)
+        .unwrap();
     let metadata = path.symlink_metadata().unwrap();
     assert!(metadata.is_file());
     assert_eq!(metadata.permissions().mode() & 0o7777, 0o600);
@@ -248,7 +335,11 @@ fn hostile_names_are_reported_and_not_used() {
     assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
     assert_eq!(fs::read_dir(parent.path().join("a")).unwrap().count(), 1);
 
-    let odd: Vec<_> = report.odd.iter().map(|odd| (odd.entry, odd.name.to_string(), odd.why)).collect();
+    let odd: Vec<_> = report
+        .odd
+        .iter()
+        .map(|odd| (odd.entry, odd.name.to_string(), odd.why))
+        .collect();
     let expected = [
         (0, "../../escapes!", Oddity::Escapes),
         (0, "../../escapes!", Oddity::Folders),
@@ -262,7 +353,10 @@ fn hostile_names_are_reported_and_not_used() {
         (5, "NUL", Oddity::Reserved),
         (6, "a/b/c", Oddity::Folders),
     ];
-    assert_eq!(odd, expected.map(|(entry, name, why)| (entry, name.to_owned(), why)));
+    assert_eq!(
+        odd,
+        expected.map(|(entry, name, why)| (entry, name.to_owned(), why))
+    );
     assert_eq!(archive.entries()[4].name().as_bytes(), b"\xff\xfe\x80x.bin");
 }
 
@@ -270,7 +364,10 @@ fn hostile_names_are_reported_and_not_used() {
 fn a_directory_without_entries_does_not_hide_those_that_are_there() {
     let mut bytes = fixture("zipcrypto-stored.zip");
     // A comment that is an end of its own, with no entries.
-    let end = bytes.windows(4).rposition(|window| window == b"PK\x05\x06").unwrap();
+    let end = bytes
+        .windows(4)
+        .rposition(|window| window == b"PK\x05\x06")
+        .unwrap();
     bytes[end + 20..end + 22].copy_from_slice(&22_u16.to_le_bytes());
     bytes.extend(b"PK\x05\x06");
     bytes.extend([0; 18]);
@@ -282,14 +379,30 @@ fn a_directory_without_entries_does_not_hide_those_that_are_there() {
 fn folders_links_devices_and_twins_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let report = open("kinds.zip").extract(folder.path(), false).unwrap();
-    let odd: Vec<_> = report.odd.iter().map(|odd| (odd.name.to_string(), odd.why)).collect();
-    let expected = [("folder/", Oddity::Directory), ("link", Oddity::Link), ("device", Oddity::Special)];
+    let odd: Vec<_> = report
+        .odd
+        .iter()
+        .map(|odd| (odd.name.to_string(), odd.why))
+        .collect();
+    let expected = [
+        ("folder/", Oddity::Directory),
+        ("link", Oddity::Link),
+        ("device", Oddity::Special),
+    ];
     assert_eq!(odd, expected.map(|(name, why)| (name.to_owned(), why)));
     assert!(report.duplicate_names);
     // One is hidden, so it is not said that all is there.
     assert!(!report.is_complete());
-    let message = open("kinds.zip").check().unwrap().complete().unwrap_err().to_string();
-    assert!(message.contains("several entries have the same name"), "{message}");
+    let message = open("kinds.zip")
+        .check()
+        .unwrap()
+        .complete()
+        .unwrap_err()
+        .to_string();
+    assert!(
+        message.contains("several entries have the same name"),
+        "{message}"
+    );
     let texts: Vec<_> = files(folder.path()).into_values().collect();
     assert_eq!(texts.len(), 4);
     for text in ["/etc/passwd", "device", "program", "the second"] {
@@ -303,11 +416,17 @@ fn folders_links_devices_and_twins_are_reported() {
 fn bombs_end_with_an_error_and_leave_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let is = |error: &ArchiveError, expected: Limit| {
-        assert!(matches!(error, ArchiveError::Limit { limit, .. } if *limit == expected), "{error:?}");
+        assert!(
+            matches!(error, ArchiveError::Limit { limit, .. } if *limit == expected),
+            "{error:?}"
+        );
     };
     let refuse = |name: &str, limits: Limits, expected: Limit| {
         let mut archive = Archive::open_with(Cursor::new(fixture(name)), limits).unwrap();
-        for error in [archive.extract(folder.path(), false).unwrap_err(), archive.check().unwrap_err()] {
+        for error in [
+            archive.extract(folder.path(), false).unwrap_err(),
+            archive.check().unwrap_err(),
+        ] {
             is(&error, expected);
         }
         assert_eq!(files(folder.path()), BTreeMap::new());
@@ -316,24 +435,66 @@ fn bombs_end_with_an_error_and_leave_nothing() {
     // One entry does not keep the others from being read.
     for (limits, limit) in [
         (limits, Limit::Ratio),
-        (Limits { ratio: 2000, entry_size: 2_999_999, ..limits }, Limit::EntrySize),
+        (
+            Limits {
+                ratio: 2000,
+                entry_size: 2_999_999,
+                ..limits
+            },
+            Limit::EntrySize,
+        ),
         // It does not count towards the total either, since nothing of it is read.
-        (Limits { total_size: 5, ..limits }, Limit::Ratio),
+        (
+            Limits {
+                total_size: 5,
+                ..limits
+            },
+            Limit::Ratio,
+        ),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let bytes = Cursor::new(fixture("bomb-and-sample.zip"));
-        let mut archive = Archive::open_with(bytes, limits).unwrap().expect_samples([sha256(b"hello")]);
+        let mut archive = Archive::open_with(bytes, limits)
+            .unwrap()
+            .expect_samples([sha256(b"hello")]);
         let report = archive.extract(folder.path(), false).unwrap();
-        assert_eq!((report.found.len(), report.missing.len(), report.bytes), (1, 0, 5));
+        assert_eq!(
+            (report.found.len(), report.missing.len(), report.bytes),
+            (1, 0, 5)
+        );
         is(&report.damaged[0].error, limit);
         assert!(!report.is_complete());
-        assert_eq!(files(folder.path()).into_values().collect::<Vec<_>>(), [b"hello"]);
+        assert_eq!(
+            files(folder.path()).into_values().collect::<Vec<_>>(),
+            [b"hello"]
+        );
         is(&archive.entry(0).map(drop).unwrap_err(), limit);
     }
-    refuse("bomb.zip", Limits { ratio: 2000, total_size: 2_999_999, ..limits }, Limit::TotalSize);
-    refuse("zipcrypto-several.zip", Limits { total_size: 1501, ..limits }, Limit::TotalSize);
-    let mut bomb =
-        Archive::open_with(Cursor::new(fixture("bomb.zip")), Limits { ratio: 2000, ..limits }).unwrap();
+    refuse(
+        "bomb.zip",
+        Limits {
+            ratio: 2000,
+            total_size: 2_999_999,
+            ..limits
+        },
+        Limit::TotalSize,
+    );
+    refuse(
+        "zipcrypto-several.zip",
+        Limits {
+            total_size: 1501,
+            ..limits
+        },
+        Limit::TotalSize,
+    );
+    let mut bomb = Archive::open_with(
+        Cursor::new(fixture("bomb.zip")),
+        Limits {
+            ratio: 2000,
+            ..limits
+        },
+    )
+    .unwrap();
     assert_eq!(bomb.check().unwrap().bytes, 3_000_000);
 
     // More comes out than was declared: not a byte of it is written.
@@ -341,19 +502,50 @@ fn bombs_end_with_an_error_and_leave_nothing() {
     assert!(matches!(report.damaged[0].error, ArchiveError::Damaged(_)));
     assert_eq!(files(folder.path()), BTreeMap::new());
 
-    let few = Limits { entries: 3, ..limits };
+    let few = Limits {
+        entries: 3,
+        ..limits
+    };
     for (name, limits) in [
         ("zipcrypto-several.zip", few),
         ("claims-60000.zip", limits),
         ("claims-zip64.zip", limits),
-        ("claims-zip64.zip", Limits { entries: 1 << 40, ..limits }),
+        (
+            "claims-zip64.zip",
+            Limits {
+                entries: 1 << 40,
+                ..limits
+            },
+        ),
     ] {
         let error = Archive::open_with(Cursor::new(fixture(name)), limits).unwrap_err();
-        assert!(matches!(error, ArchiveError::Limit { limit: Limit::Entries, .. }), "{name} {error:?}");
+        assert!(
+            matches!(
+                error,
+                ArchiveError::Limit {
+                    limit: Limit::Entries,
+                    ..
+                }
+            ),
+            "{name} {error:?}"
+        );
     }
-    let small = Limits { directory_size: 200, ..limits };
-    let error = Archive::open_with(Cursor::new(fixture("zipcrypto-several.zip")), small).unwrap_err();
-    assert!(matches!(error, ArchiveError::Limit { limit: Limit::DirectorySize, .. }), "{error:?}");
+    let small = Limits {
+        directory_size: 200,
+        ..limits
+    };
+    let error =
+        Archive::open_with(Cursor::new(fixture("zipcrypto-several.zip")), small).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ArchiveError::Limit {
+                limit: Limit::DirectorySize,
+                ..
+            }
+        ),
+        "{error:?}"
+    );
     let error = refused("overlap.zip");
     assert!(matches!(error, ArchiveError::Overlap), "{error:?}");
 }
@@ -367,22 +559,38 @@ fn a_sample_that_an_entry_is_named_after_and_no_entry_is_is_missing() {
     let report = open("named-otherwise.zip").check().unwrap();
     assert_eq!((report.missing.len(), report.is_complete()), (0, true));
     // Where it is known what should be there, names do not count.
-    let report = open("named.zip").expect_samples([sha256(b"world")]).check().unwrap();
+    let report = open("named.zip")
+        .expect_samples([sha256(b"world")])
+        .check()
+        .unwrap();
     assert!(report.is_complete(), "{report:?}");
 }
 
 #[test]
 fn the_total_holds_for_entries_that_are_read_one_by_one() {
-    let limits = Limits { total_size: 2000, ..Limits::default() };
-    let mut archive = Archive::open_with(Cursor::new(fixture("zipcrypto-several.zip")), limits).unwrap();
+    let limits = Limits {
+        total_size: 2000,
+        ..Limits::default()
+    };
+    let mut archive =
+        Archive::open_with(Cursor::new(fixture("zipcrypto-several.zip")), limits).unwrap();
     io::copy(&mut archive.entry(2).unwrap(), &mut io::sink()).unwrap();
     let error = io::copy(&mut archive.entry(2).unwrap(), &mut io::sink()).unwrap_err();
     let error = error.downcast::<ArchiveError>().unwrap();
-    assert!(matches!(error, ArchiveError::Limit { limit: Limit::TotalSize, allowed: 2000 }));
+    assert!(matches!(
+        error,
+        ArchiveError::Limit {
+            limit: Limit::TotalSize,
+            allowed: 2000
+        }
+    ));
     // A pass of its own counts by itself.
     archive.check().unwrap().complete().unwrap();
     io::copy(&mut archive.entry(0).unwrap(), &mut io::sink()).unwrap();
-    assert!(matches!(archive.entry(4).unwrap_err(), ArchiveError::NoEntry(4)));
+    assert!(matches!(
+        archive.entry(4).unwrap_err(),
+        ArchiveError::NoEntry(4)
+    ));
 }
 
 #[test]
@@ -390,24 +598,48 @@ fn a_wrong_password_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     for (name, entries) in [("wrong-password.zip", 2), ("wrong-password-aes.zip", 1)] {
         let expected = sha256(b"hello");
-        let report = open(name).expect_samples([expected]).extract(folder.path(), false).unwrap();
-        assert_eq!((report.damaged.len(), report.found.len()), (entries, 0), "{name}");
+        let report = open(name)
+            .expect_samples([expected])
+            .extract(folder.path(), false)
+            .unwrap();
+        assert_eq!(
+            (report.damaged.len(), report.found.len()),
+            (entries, 0),
+            "{name}"
+        );
         assert_eq!(report.missing, [expected]);
         for damaged in &report.damaged {
-            assert!(matches!(damaged.error, ArchiveError::WrongPassword), "{name} {:?}", damaged.error);
+            assert!(
+                matches!(damaged.error, ArchiveError::WrongPassword),
+                "{name} {:?}",
+                damaged.error
+            );
         }
         assert_eq!(files(folder.path()), BTreeMap::new());
-        let report = open(name).password("other").expect_samples([expected]).check().unwrap();
+        let report = open(name)
+            .password("other")
+            .expect_samples([expected])
+            .check()
+            .unwrap();
         assert!(report.is_complete(), "{name}");
     }
 
     // One in 256 passwords gets past the check of ZipCrypto, and is found out later.
     let mut noticed_late = 0;
     for password in 0..2000 {
-        let report = open("zipcrypto-several.zip").password(password.to_string()).check().unwrap();
-        assert_eq!(report.found.iter().filter(|found| found.bytes > 0).count(), 0);
-        noticed_late +=
-            report.damaged.iter().filter(|damaged| matches!(damaged.error, ArchiveError::Damaged(_))).count();
+        let report = open("zipcrypto-several.zip")
+            .password(password.to_string())
+            .check()
+            .unwrap();
+        assert_eq!(
+            report.found.iter().filter(|found| found.bytes > 0).count(),
+            0
+        );
+        noticed_late += report
+            .damaged
+            .iter()
+            .filter(|damaged| matches!(damaged.error, ArchiveError::Damaged(_)))
+            .count();
     }
     assert!(noticed_late > 0);
 }
@@ -426,14 +658,23 @@ fn what_is_not_supported_is_named() {
 
 #[test]
 fn what_is_no_archive_is_refused() {
-    for bytes in [&b""[..], b"PK", b"{\"errors\": []}", b"\x7fELF", &[0; 100_000]] {
+    for bytes in [
+        &b""[..],
+        b"PK",
+        b"{\"errors\": []}",
+        b"\x7fELF",
+        &[0; 100_000],
+    ] {
         let error = Archive::open(Cursor::new(bytes)).unwrap_err();
         assert!(matches!(error, ArchiveError::NotZip), "{error:?}");
     }
     // Nothing may stand before the archive.
     let mut bytes = b"MZ".to_vec();
     bytes.extend(fixture("aes128.zip"));
-    assert!(matches!(Archive::open(Cursor::new(bytes)).unwrap_err(), ArchiveError::NotZip));
+    assert!(matches!(
+        Archive::open(Cursor::new(bytes)).unwrap_err(),
+        ArchiveError::NotZip
+    ));
 }
 
 #[test]
@@ -462,16 +703,33 @@ fn a_cut_archive_is_never_taken_for_a_whole_one() {
 #[test]
 fn a_byte_that_is_missing_within_an_archive_is_noticed() {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["zipcrypto-several.zip", "aes256-several.zip", "plain-zip64-descriptors.zip"] {
+    for name in [
+        "zipcrypto-several.zip",
+        "aes256-several.zip",
+        "plain-zip64-descriptors.zip",
+    ] {
         let whole = fixture(name);
-        let samples: Vec<_> = open(name).check().unwrap().found.iter().map(|found| found.sha256).collect();
-        let directory = whole.windows(4).position(|bytes| bytes == b"PK\x01\x02").unwrap();
+        let samples: Vec<_> = open(name)
+            .check()
+            .unwrap()
+            .found
+            .iter()
+            .map(|found| found.sha256)
+            .collect();
+        let directory = whole
+            .windows(4)
+            .position(|bytes| bytes == b"PK\x01\x02")
+            .unwrap();
         for at in 0..whole.len() {
             let mut bytes = whole.clone();
             bytes.remove(at);
-            let Ok(archive) = Archive::open(Cursor::new(bytes)) else { continue };
+            let Ok(archive) = Archive::open(Cursor::new(bytes)) else {
+                continue;
+            };
             let mut archive = archive.expect_samples(samples.iter().copied());
-            let Ok(report) = archive.extract(folder.path(), false) else { continue };
+            let Ok(report) = archive.extract(folder.path(), false) else {
+                continue;
+            };
             // Of the directory, a byte of a name or of a date may be missing without harm.
             assert!(
                 !report.is_complete() || at > directory && report.found.len() == samples.len(),
@@ -486,14 +744,26 @@ fn a_byte_that_is_missing_within_an_archive_is_noticed() {
 fn the_hash_decides_where_the_checksum_is_wrong() {
     // The checksum in the directory is the one that counts.
     let mut bytes = fixture("plain-zip64-descriptors.zip");
-    let directory = bytes.windows(4).position(|bytes| bytes == b"PK\x01\x02").unwrap();
+    let directory = bytes
+        .windows(4)
+        .position(|bytes| bytes == b"PK\x01\x02")
+        .unwrap();
     bytes[directory + 16] ^= 1;
     let folder = tempfile::tempdir().unwrap();
-    let report = Archive::open(Cursor::new(bytes.clone())).unwrap().extract(folder.path(), false).unwrap();
+    let report = Archive::open(Cursor::new(bytes.clone()))
+        .unwrap()
+        .extract(folder.path(), false)
+        .unwrap();
     assert_eq!((report.found.len(), report.damaged.len()), (0, 1));
     assert_eq!(files(folder.path()), BTreeMap::new());
-    let mut archive = Archive::open(Cursor::new(bytes)).unwrap().expect_samples([sha256(&numbers())]);
-    let report = archive.extract(folder.path(), false).unwrap().complete().unwrap();
+    let mut archive = Archive::open(Cursor::new(bytes))
+        .unwrap()
+        .expect_samples([sha256(&numbers())]);
+    let report = archive
+        .extract(folder.path(), false)
+        .unwrap()
+        .complete()
+        .unwrap();
     assert_eq!(report.found.len(), 1);
     assert_samples_only(folder.path());
 }
@@ -506,7 +776,8 @@ fn an_archive_says_what_it_holds() {
     assert_eq!((info.size(), info.packed_size()), (5, 17));
     assert_eq!(format!("{:?}", info.name()), "EntryName(greeting.txt)");
     assert!(
-        format!("{archive:?}").starts_with("Archive { entries: [EntryInfo { name: EntryName(greeting.txt)")
+        format!("{archive:?}")
+            .starts_with("Archive { entries: [EntryInfo { name: EntryName(greeting.txt)")
     );
     let mut entry = archive.entry(0).unwrap();
     assert!(format!("{entry:?}").ends_with("bytes: 0, .. }"));
@@ -514,20 +785,32 @@ fn an_archive_says_what_it_holds() {
     assert!(format!("{entry:?}").ends_with("bytes: 5, .. }"));
     drop(entry);
     let report = archive.check().unwrap();
-    assert_eq!((&report.found[0].file, report.found[0].existed), (&None, false));
+    assert_eq!(
+        (&report.found[0].file, report.found[0].existed),
+        (&None, false)
+    );
 }
 
 #[test]
 fn an_entry_whose_header_is_damaged_harms_no_other() {
     let mut bytes = fixture("zipcrypto-several.zip");
-    let headers: Vec<_> = (0..bytes.len() - 4).filter(|at| bytes[*at..*at + 4] == *b"PK\x03\x04").collect();
+    let headers: Vec<_> = (0..bytes.len() - 4)
+        .filter(|at| bytes[*at..*at + 4] == *b"PK\x03\x04")
+        .collect();
     bytes[headers[1]] = b'?';
-    let report = Archive::open(Cursor::new(bytes.clone())).unwrap().check().unwrap();
+    let report = Archive::open(Cursor::new(bytes.clone()))
+        .unwrap()
+        .check()
+        .unwrap();
     assert_eq!((report.found.len(), report.damaged.len()), (3, 1));
     assert_eq!(report.damaged[0].entry, 1);
     // It is another thing if it cannot be read.
     let at = headers[1] as u64;
-    let error = Archive::open(Failing { file: Cursor::new(bytes), at }).unwrap_err();
+    let error = Archive::open(Failing {
+        file: Cursor::new(bytes),
+        at,
+    })
+    .unwrap_err();
     assert!(matches!(error, ArchiveError::Read(_)), "{error:?}");
 }
 
@@ -557,7 +840,10 @@ fn a_read_that_is_interrupted_is_done_again() {
         let mut archive = Archive::open(Interrupted(Cursor::new(fixture(name)), false)).unwrap();
         assert_eq!(archive.check().unwrap().complete().unwrap().found.len(), 4);
         let mut bytes = [0; 5];
-        let entry = archive.entries().iter().position(|entry| entry.name().to_string() == "greeting.txt");
+        let entry = archive
+            .entries()
+            .iter()
+            .position(|entry| entry.name().to_string() == "greeting.txt");
         let mut entry = archive.entry(entry.unwrap()).unwrap();
         let mut count = 0;
         while count < bytes.len() {
@@ -596,7 +882,10 @@ fn an_error_of_the_file_is_not_taken_for_one_of_the_archive() {
     for name in ["zipcrypto-several.zip", "aes256-several.zip"] {
         let whole = fixture(name);
         for at in 0..whole.len() as u64 {
-            let error = match Archive::open(Failing { file: Cursor::new(whole.clone()), at }) {
+            let error = match Archive::open(Failing {
+                file: Cursor::new(whole.clone()),
+                at,
+            }) {
                 Err(error) => error,
                 Ok(mut archive) => match archive.check() {
                     // data descriptors are not read
@@ -607,15 +896,22 @@ fn an_error_of_the_file_is_not_taken_for_one_of_the_archive() {
                     Err(error) => {
                         // What was extracted before stays, and nothing else.
                         let folder = tempfile::tempdir().unwrap();
-                        let (_, _, report) = stopped(archive.extract(folder.path(), false).unwrap_err());
+                        let (_, _, report) =
+                            stopped(archive.extract(folder.path(), false).unwrap_err());
                         assert_samples_only(folder.path());
                         assert_eq!(files(folder.path()).len(), report.found.len());
                         stopped(error).1
                     }
                 },
             };
-            assert!(matches!(error, ArchiveError::Read(_)), "{name} {at} {error:?}");
-            assert_eq!(chain(&error), "the archive could not be read: the disk is on fire");
+            assert!(
+                matches!(error, ArchiveError::Read(_)),
+                "{name} {at} {error:?}"
+            );
+            assert_eq!(
+                chain(&error),
+                "the archive could not be read: the disk is on fire"
+            );
         }
     }
 }
@@ -627,7 +923,11 @@ fn an_entry_that_is_read_by_hand_keeps_the_kind_of_an_error_of_the_file() {
 
     impl Read for Refused {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-            if self.1.get() { Err(io::ErrorKind::PermissionDenied.into()) } else { self.0.read(buffer) }
+            if self.1.get() {
+                Err(io::ErrorKind::PermissionDenied.into())
+            } else {
+                self.0.read(buffer)
+            }
         }
     }
 
@@ -638,7 +938,10 @@ fn an_entry_that_is_read_by_hand_keeps_the_kind_of_an_error_of_the_file() {
     }
 
     let refused = Rc::new(Cell::new(false));
-    let file = Refused(Cursor::new(fixture("zipcrypto-several.zip")), Rc::clone(&refused));
+    let file = Refused(
+        Cursor::new(fixture("zipcrypto-several.zip")),
+        Rc::clone(&refused),
+    );
     let mut archive = Archive::open(file).unwrap();
     let mut entry = archive.entry(2).unwrap();
     refused.set(true);
@@ -646,7 +949,10 @@ fn an_entry_that_is_read_by_hand_keeps_the_kind_of_an_error_of_the_file() {
     assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     // What comes after is not taken for the rest.
     refused.set(false);
-    assert_eq!(entry.read(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    assert_eq!(
+        entry.read(&mut [0; 8]).unwrap_err().kind(),
+        io::ErrorKind::InvalidData
+    );
 }
 
 #[test]
@@ -679,8 +985,14 @@ fn any_fixture() -> impl Strategy<Value = Vec<u8>> {
 /// Reads whatever it is, and looks that nothing is written under a wrong name.
 fn survive(bytes: Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
-    let limits = Limits { total_size: 1 << 20, entry_size: 1 << 20, ..Limits::default() };
-    let Ok(mut archive) = Archive::open_with(Cursor::new(bytes), limits) else { return };
+    let limits = Limits {
+        total_size: 1 << 20,
+        entry_size: 1 << 20,
+        ..Limits::default()
+    };
+    let Ok(mut archive) = Archive::open_with(Cursor::new(bytes), limits) else {
+        return;
+    };
     let report = archive.extract(folder.path(), false);
     assert_samples_only(folder.path());
     let report = match &report {
@@ -690,7 +1002,11 @@ fn survive(bytes: Vec<u8>) {
             None => return assert_eq!(files(folder.path()), BTreeMap::new()),
         },
     };
-    let names: BTreeSet<_> = report.found.iter().map(|found| found.sha256.to_string()).collect();
+    let names: BTreeSet<_> = report
+        .found
+        .iter()
+        .map(|found| found.sha256.to_string())
+        .collect();
     assert!(names.iter().eq(files(folder.path()).keys()));
     for odd in &report.odd {
         assert!(odd.name.to_string().chars().all(|c| !c.is_control()));

@@ -40,7 +40,11 @@ fn main() -> Result<()> {
     match arguments[..] {
         ["serve"] => serve(),
         // For a profiler: so many calls of one kind.
-        [who @ ("malquery" | "bare"), what @ ("quotas" | "search"), calls] => {
+        [
+            who @ ("malquery" | "bare"),
+            what @ ("quotas" | "search"),
+            calls,
+        ] => {
             let server = Server::start()?;
             let both = Both::new(server.port)?;
             let calls = calls.parse()?;
@@ -66,8 +70,18 @@ fn compare() -> Result<()> {
     let both = Both::new(server.port)?;
     println!("{calls} calls each, microseconds a call");
     println!("                        malquery       bare     ratio");
-    measure("quotas", calls, |calls| both.quotas(calls), |calls| both.bare_quotas(calls))?;
-    measure("fuzzy search", calls, |calls| both.search(calls), |calls| both.bare_search(calls))
+    measure(
+        "quotas",
+        calls,
+        |calls| both.quotas(calls),
+        |calls| both.bare_quotas(calls),
+    )?;
+    measure(
+        "fuzzy search",
+        calls,
+        |calls| both.search(calls),
+        |calls| both.bare_search(calls),
+    )
 }
 
 fn measure(
@@ -92,10 +106,15 @@ fn measure(
             }
         }
     }
-    times.iter_mut().for_each(|times| times.sort_by(f64::total_cmp));
+    times
+        .iter_mut()
+        .for_each(|times| times.sort_by(f64::total_cmp));
     let line = |name: &str, pick: fn(&[f64]) -> f64| {
         let [with, without] = [pick(&times[0]), pick(&times[1])];
-        println!("{what:<13}{name:<10} {with:>9.2}  {without:>9.2}  {:>8.3}", with / without);
+        println!(
+            "{what:<13}{name:<10} {with:>9.2}  {without:>9.2}  {:>8.3}",
+            with / without
+        );
     };
     line("median", |times| times[times.len() / 2]);
     line("a quarter", |times| times[times.len() / 4]);
@@ -220,7 +239,10 @@ struct Server {
 
 impl Server {
     fn start() -> Result<Self> {
-        let mut child = Command::new(std::env::current_exe()?).arg("serve").stdout(Stdio::piped()).spawn()?;
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("serve")
+            .stdout(Stdio::piped())
+            .spawn()?;
         let output = child.stdout.take().ok_or("no output")?;
         let mut server = Self { child, port: 0 };
         let mut line = String::new();
@@ -244,7 +266,9 @@ fn serve() -> Result<()> {
     let (quotas, search) = (reply(&quotas()), reply(&search()));
     std::thread::scope(|scope| {
         loop {
-            let Ok((stream, _)) = listener.accept() else { continue };
+            let Ok((stream, _)) = listener.accept() else {
+                continue;
+            };
             // Who goes away early is not the server's trouble.
             scope.spawn(|| answer(stream, &quotas, &search).unwrap_or_default());
         }
@@ -270,7 +294,10 @@ fn search() -> String {
     };
     let results: Vec<_> = (0..RESULTS).map(result).collect();
     let meta = r#"{"query_time":0.5,"powered_by":"malquery-api","trace_id":"t","status":"done","stats":{"total_count":12345}}"#;
-    format!(r#"{{"meta":{meta},"resources":[{}],"errors":[]}}"#, results.join(","))
+    format!(
+        r#"{{"meta":{meta},"resources":[{}],"errors":[]}}"#,
+        results.join(",")
+    )
 }
 
 fn answer(stream: TcpStream, quotas: &[u8], search: &[u8]) -> io::Result<()> {
@@ -295,6 +322,8 @@ fn answer(stream: TcpStream, quotas: &[u8], search: &[u8]) -> io::Result<()> {
         }
         let mut body = vec![0; length];
         stream.read_exact(&mut body)?;
-        stream.get_mut().write_all(if is_get { quotas } else { search })?;
+        stream
+            .get_mut()
+            .write_all(if is_get { quotas } else { search })?;
     }
 }

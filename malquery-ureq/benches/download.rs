@@ -89,7 +89,10 @@ fn compare() -> Result<()> {
     }
     match String::from_utf8(child.stdout)?.trim().parse::<u64>()? {
         0 => println!("peak memory of a download: not known here"),
-        kib => println!("peak memory of a download: {kib} KiB, {:.1} MiB", kib as f64 / 1024.0),
+        kib => println!(
+            "peak memory of a download: {kib} KiB, {:.1} MiB",
+            kib as f64 / 1024.0
+        ),
     }
     Ok(())
 }
@@ -97,8 +100,16 @@ fn compare() -> Result<()> {
 fn print(with: Vec<Duration>, without: Vec<Duration>) {
     let (with, without) = (Times::new(with), Times::new(without));
     println!("               best      median");
-    println!("malquery   {:>8.3} s {:>8.3} s", with.best.as_secs_f64(), with.median.as_secs_f64());
-    println!("ureq, sha2 {:>8.3} s {:>8.3} s", without.best.as_secs_f64(), without.median.as_secs_f64());
+    println!(
+        "malquery   {:>8.3} s {:>8.3} s",
+        with.best.as_secs_f64(),
+        with.median.as_secs_f64()
+    );
+    println!(
+        "ureq, sha2 {:>8.3} s {:>8.3} s",
+        without.best.as_secs_f64(),
+        without.median.as_secs_f64()
+    );
     let ratio = |one: Duration, other: Duration| one.as_secs_f64() / other.as_secs_f64();
     println!(
         "ratio      {:>8.3}   {:>8.3}",
@@ -110,13 +121,17 @@ fn print(with: Vec<Duration>, without: Vec<Duration>) {
 /// How long this thread has had a processor; nothing where that is not known.
 fn cpu_time() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanos = text.split(' ').next().and_then(|number| number.parse().ok());
+    let nanos = text
+        .split(' ')
+        .next()
+        .and_then(|number| number.parse().ok());
     Duration::from_nanos(nanos.unwrap_or_default())
 }
 
 fn number(variable: &str, default: usize) -> Result<usize> {
     std::env::var(variable).map_or(Ok(default), |text| {
-        text.parse().map_err(|_| format!("{variable} is not a number: {text:?}").into())
+        text.parse()
+            .map_err(|_| format!("{variable} is not a number: {text:?}").into())
     })
 }
 
@@ -128,7 +143,10 @@ struct Times {
 impl Times {
     fn new(mut times: Vec<Duration>) -> Self {
         times.sort();
-        Self { best: times[0], median: times[times.len() / 2] }
+        Self {
+            best: times[0],
+            median: times[times.len() / 2],
+        }
     }
 }
 
@@ -137,7 +155,10 @@ impl Times {
 fn client(port: u16) -> Result<Client> {
     let base: BaseUrl = format!("http://127.0.0.1:{port}").parse()?;
     let auth = Auth::with_token(base, BearerToken::new("a-token")?);
-    Ok(Client::with_transport(UreqTransport::builder().no_proxy().build()?, auth))
+    Ok(Client::with_transport(
+        UreqTransport::builder().no_proxy().build()?,
+        auth,
+    ))
 }
 
 fn malquery(client: &Client, sha256: Sha256) -> Result<()> {
@@ -149,7 +170,10 @@ fn malquery(client: &Client, sha256: Sha256) -> Result<()> {
             count => io::sink().write_all(&chunk[..count])?,
         }
     }
-    download.received().map(drop).ok_or_else(|| "not whole".into())
+    download
+        .received()
+        .map(drop)
+        .ok_or_else(|| "not whole".into())
 }
 
 fn agent() -> ureq::Agent {
@@ -166,7 +190,12 @@ fn agent() -> ureq::Agent {
 }
 
 fn bare(agent: &ureq::Agent, url: &str, sha256: Sha256) -> Result<()> {
-    let mut body = agent.get(url).header("accept-encoding", "identity").call()?.into_body().into_reader();
+    let mut body = agent
+        .get(url)
+        .header("accept-encoding", "identity")
+        .call()?
+        .into_body()
+        .into_reader();
     let mut hasher = sha2::Sha256::new();
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -178,13 +207,19 @@ fn bare(agent: &ureq::Agent, url: &str, sha256: Sha256) -> Result<()> {
             }
         }
     }
-    if Sha256::from_bytes(hasher.finalize().into()) != sha256 { Err("another hash".into()) } else { Ok(()) }
+    if Sha256::from_bytes(hasher.finalize().into()) != sha256 {
+        Err("another hash".into())
+    } else {
+        Ok(())
+    }
 }
 
 /// The most memory this process ever had, in KiB.
 fn peak_kib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().trim_end_matches(" kB").parse().ok()
 }
 
@@ -192,7 +227,9 @@ fn peak_kib() -> Option<u64> {
 
 /// A MiB of the sample, harmless bytes.
 fn block() -> Vec<u8> {
-    (0..1u32 << 20).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
+    (0..1u32 << 20)
+        .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect()
 }
 
 struct Server {
@@ -244,6 +281,9 @@ fn answer(mut stream: TcpStream, mib: usize, block: &[u8]) -> io::Result<()> {
         request.extend(&part[..count]);
     }
     let length = mib << 20;
-    write!(stream, "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n")?;
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+    )?;
     (0..mib).try_for_each(|_| stream.write_all(block))
 }

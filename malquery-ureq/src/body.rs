@@ -23,9 +23,15 @@ enum Reader {
 impl Body {
     pub(crate) fn new(body: ureq::Body, gzip: bool) -> Self {
         let reader = body.into_reader();
-        let reader =
-            if gzip { Reader::Gzip(MultiGzDecoder::new(reader).into()) } else { Reader::Plain(reader) };
-        Self { reader, failed: None }
+        let reader = if gzip {
+            Reader::Gzip(MultiGzDecoder::new(reader).into())
+        } else {
+            Reader::Plain(reader)
+        };
+        Self {
+            reader,
+            failed: None,
+        }
     }
 }
 
@@ -58,12 +64,14 @@ impl fmt::Debug for Body {
 /// ureq makes `ErrorKind::Other` of everything that is not an error of the socket.
 fn explain(error: io::Error) -> io::Error {
     match error.downcast::<ureq::Error>() {
-        Ok(ureq::Error::Timeout(ureq::Timeout::Global)) => {
-            io::Error::new(io::ErrorKind::TimedOut, "the time for the call was up before the body ended")
-        }
-        Ok(ureq::Error::Timeout(_)) => {
-            io::Error::new(io::ErrorKind::TimedOut, "the body stalled: no byte of it came in time")
-        }
+        Ok(ureq::Error::Timeout(ureq::Timeout::Global)) => io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the time for the call was up before the body ended",
+        ),
+        Ok(ureq::Error::Timeout(_)) => io::Error::new(
+            io::ErrorKind::TimedOut,
+            "the body stalled: no byte of it came in time",
+        ),
         Ok(ureq::Error::Other(cause)) if cause.is::<Broken>() => {
             io::Error::new(io::ErrorKind::UnexpectedEof, cause)
         }

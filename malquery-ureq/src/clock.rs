@@ -17,7 +17,9 @@ impl Clock for SystemClock {
         // back, the wait is no longer for that.
         let (begun, whole) = (Instant::now(), time.since(self.now()));
         loop {
-            let left = time.since(self.now()).min(whole.saturating_sub(begun.elapsed()));
+            let left = time
+                .since(self.now())
+                .min(whole.saturating_sub(begun.elapsed()));
             if left.is_zero() {
                 return;
             }

@@ -59,7 +59,9 @@ impl Resolver for Lookup {
         config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
-        self.0.resolve(uri, config, timeout).map_err(|error| NoConnection::wrap(uri, Phase::Lookup, error))
+        self.0
+            .resolve(uri, config, timeout)
+            .map_err(|error| NoConnection::wrap(uri, Phase::Lookup, error))
     }
 }
 

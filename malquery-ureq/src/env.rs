@@ -131,7 +131,10 @@ mod tests {
 
     fn read(variables: &[(&str, &str)]) -> Result<Settings, EnvError> {
         Settings::from_lookup(|name| {
-            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())
+            variables
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| value.into())
         })
     }
 
@@ -153,7 +156,10 @@ mod tests {
         .unwrap();
         assert_eq!(settings.base, Cloud::Us1.into());
         assert_eq!(settings.credentials.client_id(), "an-id");
-        assert!(format!("{settings:?}").contains("member_cid: None"), "{settings:?}");
+        assert!(
+            format!("{settings:?}").contains("member_cid: None"),
+            "{settings:?}"
+        );
     }
 
     #[test]
@@ -170,13 +176,19 @@ mod tests {
     #[test]
     fn the_member_cid_is_read() {
         let settings = with(&[(MEMBER_CID, " 0123456789abcdef0123456789abcdef-4F ")]).unwrap();
-        assert!(format!("{settings:?}").contains("\"0123456789abcdef0123456789abcdef\""), "{settings:?}");
+        assert!(
+            format!("{settings:?}").contains("\"0123456789abcdef0123456789abcdef\""),
+            "{settings:?}"
+        );
     }
 
     #[test]
     fn errors_name_the_variable() {
         assert_eq!(read(&[]).unwrap_err(), EnvError::Missing(CLIENT_ID));
-        assert_eq!(read(&WHO[..1]).unwrap_err(), EnvError::Missing(CLIENT_SECRET));
+        assert_eq!(
+            read(&WHO[..1]).unwrap_err(),
+            EnvError::Missing(CLIENT_SECRET)
+        );
         assert_eq!(read(&WHO[1..]).unwrap_err(), EnvError::Missing(CLIENT_ID));
         let wrong: [(&str, &str); 2] = [(CLOUD, "us-9"), (BASE_URL, "http://api.crowdstrike.com")];
         for (name, value) in wrong {
@@ -194,8 +206,8 @@ mod tests {
     fn what_is_not_unicode_is_not_taken_for_missing() {
         use std::os::unix::ffi::OsStringExt;
 
-        let error =
-            Settings::from_lookup(|_| Some(OsString::from_vec(b"p4ssw0rd\xff".to_vec()))).unwrap_err();
+        let error = Settings::from_lookup(|_| Some(OsString::from_vec(b"p4ssw0rd\xff".to_vec())))
+            .unwrap_err();
         assert_eq!(error, EnvError::NotUnicode(CLIENT_ID));
         assert!(!format!("{error} {error:?}").contains("p4ss"));
     }

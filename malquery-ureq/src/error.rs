@@ -80,27 +80,45 @@ impl Kind {
 
 impl UreqError {
     pub(crate) fn new(kind: Kind, host: &str) -> Self {
-        Self { kind, host: host.into(), source: None }
+        Self {
+            kind,
+            host: host.into(),
+            source: None,
+        }
     }
 
     pub(crate) fn from_ureq(error: ureq::Error, host: &str) -> Self {
         match error {
             ureq::Error::Other(cause) => match cause.downcast::<NoConnection>() {
                 Ok(cause) => Self::no_connection(*cause),
-                Err(cause) => {
-                    Self { source: source(ureq::Error::Other(cause)), ..Self::new(Kind::Broken, host) }
-                }
+                Err(cause) => Self {
+                    source: source(ureq::Error::Other(cause)),
+                    ..Self::new(Kind::Broken, host)
+                },
             },
             // ureq looks at these two before it connects, and at the third before it sends.
             ureq::Error::RequireHttpsOnly(_) => Self::new(Kind::PlainHttp, host),
-            ureq::Error::BadUri(_) => Self { source: source(error), ..Self::new(Kind::Malformed, host) },
-            ureq::Error::TlsRequired => Self { source: source(error), ..Self::new(Kind::Tls, host) },
-            ureq::Error::Timeout(_) => Self { source: source(error), ..Self::new(Kind::Timeout, host) },
-            ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
-                Self { source: source(error), ..Self::new(Kind::NotHttp, host) }
-            }
+            ureq::Error::BadUri(_) => Self {
+                source: source(error),
+                ..Self::new(Kind::Malformed, host)
+            },
+            ureq::Error::TlsRequired => Self {
+                source: source(error),
+                ..Self::new(Kind::Tls, host)
+            },
+            ureq::Error::Timeout(_) => Self {
+                source: source(error),
+                ..Self::new(Kind::Timeout, host)
+            },
+            ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => Self {
+                source: source(error),
+                ..Self::new(Kind::NotHttp, host)
+            },
             // When in doubt, the service has seen the request.
-            error => Self { source: source(error), ..Self::new(Kind::Broken, host) },
+            error => Self {
+                source: source(error),
+                ..Self::new(Kind::Broken, host)
+            },
         }
     }
 
@@ -116,14 +134,21 @@ impl UreqError {
             (ureq::Error::Rustls(error), _) => Kind::of_tls(error),
             (ureq::Error::Tls(_), _) => Kind::Tls,
             (ureq::Error::Io(error), _) => {
-                match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+                match error
+                    .get_ref()
+                    .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+                {
                     Some(error) => Kind::of_tls(error),
                     None => Kind::Connect,
                 }
             }
             _ => Kind::Connect,
         };
-        Self { kind, host: host.into(), source: source(error) }
+        Self {
+            kind,
+            host: host.into(),
+            source: source(error),
+        }
     }
 }
 
@@ -175,7 +200,10 @@ impl fmt::Display for UreqError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let host = &self.host;
         match self.kind {
-            Kind::NoTime => write!(f, "the time for the call was up before it was sent to {host}"),
+            Kind::NoTime => write!(
+                f,
+                "the time for the call was up before it was sent to {host}"
+            ),
             Kind::PlainHttp => {
                 write!(
                     f,
@@ -187,7 +215,10 @@ impl fmt::Display for UreqError {
                 f,
                 "the name {host} was not found; check the cloud or base URL, the network, and whether a proxy is needed"
             ),
-            Kind::LookupTimeout => write!(f, "looking up the name {host} took too long; check the network"),
+            Kind::LookupTimeout => write!(
+                f,
+                "looking up the name {host} took too long; check the network"
+            ),
             Kind::Connect => write!(
                 f,
                 "no connection to {host}; check the network, a firewall, and whether a proxy is needed"
@@ -202,13 +233,19 @@ impl fmt::Display for UreqError {
                  certificate (Builder::root_certificates)"
             ),
             Kind::CertificateName => {
-                write!(f, "the certificate is for another name than {host}; check the base URL")
+                write!(
+                    f,
+                    "the certificate is for another name than {host}; check the base URL"
+                )
             }
             Kind::CertificateTime => write!(
                 f,
                 "the certificate of {host} has expired or is not valid yet; check the clock of this machine"
             ),
-            Kind::Tls => write!(f, "no TLS connection to {host}; is it https that is spoken there?"),
+            Kind::Tls => write!(
+                f,
+                "no TLS connection to {host}; is it https that is spoken there?"
+            ),
             Kind::Proxy => write!(
                 f,
                 "the proxy gave no connection to {host}; check its address, its user name and password, and \

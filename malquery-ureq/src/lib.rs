@@ -110,7 +110,10 @@ impl Client {
     pub fn from_env() -> Result<Self, EnvError> {
         let Settings { base, credentials } = Settings::from_env()?;
         let proxy = environment_proxy().map_err(EnvError::Proxy)?;
-        Ok(Self::with_transport(UreqTransport::through(proxy), Auth::new(base, credentials)))
+        Ok(Self::with_transport(
+            UreqTransport::through(proxy),
+            Auth::new(base, credentials),
+        ))
     }
 
     /// A client for a cloud, or for a URL of your own.

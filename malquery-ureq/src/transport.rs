@@ -111,13 +111,23 @@ impl Transport for UreqTransport {
             // The service may close an idle connection at any moment, and then it is not known whether it has
             // seen the request. One that is billed would end as unsure, and for nothing.
             fresh: meta.is_some_and(|meta| meta.replay == Replay::Billed),
-            reply: if slow { self.reply_timeout.max(self.search_timeout) } else { self.reply_timeout },
-            total: self.total_timeout.into_iter().chain(left.map(bounded)).min(),
+            reply: if slow {
+                self.reply_timeout.max(self.search_timeout)
+            } else {
+                self.reply_timeout
+            },
+            total: self
+                .total_timeout
+                .into_iter()
+                .chain(left.map(bounded))
+                .min(),
         };
         // What asks for `identity` gets the bytes as they came.
         let any = !parts.headers.contains_key(ACCEPT_ENCODING);
         if any {
-            parts.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+            parts
+                .headers
+                .insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
         let takes_body = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
         let result = if body.is_empty() && !takes_body {
@@ -127,7 +137,9 @@ impl Transport for UreqTransport {
         } else {
             self.send(Request::from_parts(parts, body), &settings)
         };
-        let (mut head, body) = result.map_err(|error| UreqError::from_ureq(error, &host))?.into_parts();
+        let (mut head, body) = result
+            .map_err(|error| UreqError::from_ureq(error, &host))?
+            .into_parts();
         // An error is JSON, whatever was asked for.
         let gzip = (any || !head.status.is_success()) && is_gzip(&head.headers);
         if gzip {
@@ -142,12 +154,15 @@ fn is_gzip(headers: &HeaderMap) -> bool {
     headers
         .get(CONTENT_ENCODING)
         .and_then(|value| value.to_str().ok())
-        .is_some_and(|coding| coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip"))
+        .is_some_and(|coding| {
+            coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip")
+        })
 }
 
 /// Whether [`BaseUrl`] takes plain http for this host. A request built by hand did not pass there.
 fn is_loopback(uri: &Uri) -> bool {
-    uri.authority().is_some_and(|authority| format!("http://{authority}").parse::<BaseUrl>().is_ok())
+    uri.authority()
+        .is_some_and(|authority| format!("http://{authority}").parse::<BaseUrl>().is_ok())
 }
 
 /// The settings of a [`UreqTransport`].
@@ -256,7 +271,8 @@ impl Builder {
         };
         let mut tls = TlsConfig::builder();
         if !self.root_certificates.is_empty() {
-            let roots = join_roots(&self.root_certificates).map_err(ConfigError::RootCertificates)?;
+            let roots =
+                join_roots(&self.root_certificates).map_err(ConfigError::RootCertificates)?;
             tls = tls.root_certs(RootCerts::from(roots));
         }
         Ok(self.agent(proxy, tls.build()))
@@ -291,10 +307,19 @@ impl Builder {
 /// The proxy of the environment, or the name of the variable that is none. ureq would look no further than that it
 /// cannot read it, and send without a proxy.
 pub(crate) fn environment_proxy() -> Result<Option<Proxy>, &'static str> {
-    let variables = ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"];
+    let variables = [
+        "ALL_PROXY",
+        "all_proxy",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "HTTP_PROXY",
+        "http_proxy",
+    ];
     let set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     match variables.into_iter().find(set) {
-        Some(name) if !std::env::var(name).is_ok_and(|value| Proxy::new(&value).is_ok()) => Err(name),
+        Some(name) if !std::env::var(name).is_ok_and(|value| Proxy::new(&value).is_ok()) => {
+            Err(name)
+        }
         _ => Ok(Proxy::try_from_env()),
     }
 }
@@ -308,14 +333,20 @@ fn join_roots(
     for item in parse_pem(pem) {
         if let PemItem::Certificate(certificate) = item.map_err(|error| Some(error.into()))? {
             // ureq leaves out what cannot be read, and that would show only when the service is not trusted.
-            check.add(CertificateDer::from_slice(certificate.der())).map_err(|error| Some(error.into()))?;
+            check
+                .add(CertificateDer::from_slice(certificate.der()))
+                .map_err(|error| Some(error.into()))?;
             roots.push(certificate);
         }
     }
     if roots.is_empty() {
         return Err(None);
     }
-    roots.extend(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().map(|der| Certificate::from_der(der)));
+    roots.extend(
+        webpki_root_certs::TLS_SERVER_ROOT_CERTS
+            .iter()
+            .map(|der| Certificate::from_der(der)),
+    );
     Ok(roots)
 }
 
@@ -364,7 +395,10 @@ mod tests {
     #[test]
     fn settings_that_cannot_be_used_are_refused() {
         let refused = |builder: Builder| builder.build().unwrap_err();
-        assert!(matches!(refused(UreqTransport::builder().user_agent("a\nb")), ConfigError::UserAgent));
+        assert!(matches!(
+            refused(UreqTransport::builder().user_agent("a\nb")),
+            ConfigError::UserAgent
+        ));
         for url in ["", "ftp://host:1", "http://"] {
             let error = refused(UreqTransport::builder().proxy(url));
             assert!(matches!(error, ConfigError::Proxy), "{url} {error}");
@@ -378,16 +412,28 @@ mod tests {
             "-----BEGIN CERTIFICATE-----\nAAAA\n",
         ] {
             let error = refused(UreqTransport::builder().root_certificates(pem));
-            assert!(matches!(error, ConfigError::RootCertificates(_)), "{pem} {error}");
+            assert!(
+                matches!(error, ConfigError::RootCertificates(_)),
+                "{pem} {error}"
+            );
         }
     }
 
     #[test]
     fn a_time_without_an_end_is_no_limit() {
         let forever = Duration::MAX;
-        let builder = UreqTransport::builder().connect_timeout(forever).reply_timeout(forever);
-        let transport = builder.search_timeout(forever).total_timeout(forever).no_proxy().build().unwrap();
-        let mut request = Request::get("http://127.0.0.1:1/").body(Vec::new()).unwrap();
+        let builder = UreqTransport::builder()
+            .connect_timeout(forever)
+            .reply_timeout(forever);
+        let transport = builder
+            .search_timeout(forever)
+            .total_timeout(forever)
+            .no_proxy()
+            .build()
+            .unwrap();
+        let mut request = Request::get("http://127.0.0.1:1/")
+            .body(Vec::new())
+            .unwrap();
         request.extensions_mut().insert(TimeLeft(forever));
         // There is nobody, and nothing panics.
         transport.execute(request).map(drop).unwrap_err();

@@ -37,12 +37,15 @@ impl TryFrom<String> for RelativePath {
     type Error = String;
 
     fn try_from(path: String) -> Result<Self, String> {
-        let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':', '\0']);
+        let plain =
+            |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':', '\0']);
         if path.split('/').all(plain) {
             Ok(Self(path))
         } else {
             let path = json::quote(&path);
-            Err(format!("{path} is not the path of a file in the folder, such as \"a/b.exe\""))
+            Err(format!(
+                "{path} is not the path of a file in the folder, such as \"a/b.exe\""
+            ))
         }
     }
 }
@@ -62,13 +65,19 @@ impl Annotations {
         let text = fs::read_to_string(&path)
             .map_err(|error| CorpusError::io(&path, "it could not be read", error))?;
         let refuse = |(line, column): (usize, usize), message: &str| {
-            CorpusError::new(format!("{}:{line}:{column}", path.display()).as_ref(), message)
+            CorpusError::new(
+                format!("{}:{line}:{column}", path.display()).as_ref(),
+                message,
+            )
         };
         // What serde lets pass: a key that comes twice, and a list of values instead of an object.
-        let json =
-            Json::parse(&text).map_err(|error| refuse(json::line_column(&text, error.at), &error.message))?;
+        let json = Json::parse(&text)
+            .map_err(|error| refuse(json::line_column(&text, error.at), &error.message))?;
         if let Some(list) = first_list(&json) {
-            return Err(refuse(json::line_column(&text, list.at), "a list has no place here"));
+            return Err(refuse(
+                json::line_column(&text, list.at),
+                "a list has no place here",
+            ));
         }
         serde_json::from_str(&text).map_err(|error| {
             let message = error.to_string();
@@ -79,9 +88,15 @@ impl Annotations {
 
     /// What is said of a file.
     pub(super) fn take(&mut self, root: &Path, file: &Path) -> Annotation {
-        let parts: Option<Vec<_>> =
-            file.strip_prefix(root).into_iter().flatten().map(|part| part.to_str()).collect();
-        parts.and_then(|parts| self.path.remove(&RelativePath(parts.join("/")))).unwrap_or_default()
+        let parts: Option<Vec<_>> = file
+            .strip_prefix(root)
+            .into_iter()
+            .flatten()
+            .map(|part| part.to_str())
+            .collect();
+        parts
+            .and_then(|parts| self.path.remove(&RelativePath(parts.join("/"))))
+            .unwrap_or_default()
     }
 
     /// Refuses what is said of files that are not there.
@@ -97,7 +112,9 @@ impl Annotations {
 
     /// Whether a date depends on a hash.
     pub(super) fn has_dates(&self) -> bool {
-        self.sha256.values().any(|annotation| annotation.first_seen.is_some())
+        self.sha256
+            .values()
+            .any(|annotation| annotation.first_seen.is_some())
     }
 
     /// What is said of a hash.

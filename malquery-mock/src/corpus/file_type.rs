@@ -39,7 +39,9 @@ fn of_prefix(prefix: &[u8]) -> &'static str {
         [0xca, 0xfe, 0xba, 0xbe, ..] => "cjava",
         [b'P', b'K', 3, 4, ..] => zip(prefix),
         // After a header of 8, 12 or 16 bytes comes a code object.
-        [_, _, b'\r', b'\n', ..] if [8, 12, 16].iter().any(|at| byte(*at) & 0x7f == b'c') => "pythonc",
+        [_, _, b'\r', b'\n', ..] if [8, 12, 16].iter().any(|at| byte(*at) & 0x7f == b'c') => {
+            "pythonc"
+        }
         _ if prefix.starts_with(b"HWP Document File") => "hwp",
         _ => match FileFormat::from_bytes(prefix) {
             FileFormat::DalvikExecutable | FileFormat::OptimizedDalvikExecutable => "dalvik",
@@ -71,9 +73,12 @@ fn portable_executable(prefix: &[u8]) -> &'static str {
 fn zip(prefix: &[u8]) -> &'static str {
     for at in memmem::find_iter(prefix, b"PK\x03\x04") {
         let name = prefix.get(at + 30..).unwrap_or_default();
-        for (start, word) in
-            [("word/", "docx"), ("xl/", "xlsx"), ("ppt/", "pptx"), ("META-INF/MANIFEST.MF", "java.arc")]
-        {
+        for (start, word) in [
+            ("word/", "docx"),
+            ("xl/", "xlsx"),
+            ("ppt/", "pptx"),
+            ("META-INF/MANIFEST.MF", "java.arc"),
+        ] {
             if name.starts_with(start.as_bytes()) {
                 return word;
             }
@@ -102,17 +107,34 @@ fn compound(prefix: &[u8], format: FileFormat) -> &'static str {
 
 /// What kind of text it is, if it is one.
 fn text(prefix: &[u8]) -> Option<&'static str> {
-    let content = prefix.strip_prefix(b"\xef\xbb\xbf").unwrap_or(prefix).trim_ascii_start();
+    let content = prefix
+        .strip_prefix(b"\xef\xbb\xbf")
+        .unwrap_or(prefix)
+        .trim_ascii_start();
     let begins = |with: &str| {
-        content.get(..with.len()).is_some_and(|start| start.eq_ignore_ascii_case(with.as_bytes()))
+        content
+            .get(..with.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(with.as_bytes()))
     };
     if begins("%PDF-") || begins("{\\rtf") || !is_text(prefix) {
         return None;
     }
-    let first = content.split(|&byte| byte == b'\n').next().unwrap_or_default();
-    let runs = |program: &str| first.starts_with(b"#!") && memmem::find(first, program.as_bytes()).is_some();
-    const HEADERS: [&str; 7] =
-        ["Received:", "Return-Path:", "Delivered-To:", "Message-ID:", "MIME-Version:", "From: ", "X-Mailer:"];
+    let first = content
+        .split(|&byte| byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    let runs = |program: &str| {
+        first.starts_with(b"#!") && memmem::find(first, program.as_bytes()).is_some()
+    };
+    const HEADERS: [&str; 7] = [
+        "Received:",
+        "Return-Path:",
+        "Delivered-To:",
+        "Message-ID:",
+        "MIME-Version:",
+        "From: ",
+        "X-Mailer:",
+    ];
     Some(if runs("python") {
         "python"
     } else if runs("perl") {
@@ -129,7 +151,9 @@ fn text(prefix: &[u8]) -> Option<&'static str> {
 /// Whether there is an HTML element after comments and the like.
 fn is_html(content: &[u8]) -> bool {
     let start = content[..content.len().min(1024)].to_ascii_lowercase();
-    ["<!doctype html", "<html"].iter().any(|tag| memmem::find(&start, tag.as_bytes()).is_some())
+    ["<!doctype html", "<html"]
+        .iter()
+        .any(|tag| memmem::find(&start, tag.as_bytes()).is_some())
 }
 
 /// Whether it is UTF-8, UTF-16 with a mark, or one byte a character, without control characters but those that
@@ -208,8 +232,10 @@ mod tests {
     #[test]
     fn content_decides() {
         let mut powerpoint = document(0, "", 0);
-        let class =
-            [0x10, 0x8d, 0x81, 0x64, 0x9b, 0x4f, 0xcf, 0x11, 0x86, 0xea, 0, 0xaa, 0, 0xb9, 0x29, 0xe8];
+        let class = [
+            0x10, 0x8d, 0x81, 0x64, 0x9b, 0x4f, 0xcf, 0x11, 0x86, 0xea, 0, 0xaa, 0, 0xb9, 0x29,
+            0xe8,
+        ];
         let at = 512 + 80;
         powerpoint[at..at + class.len()].copy_from_slice(&class);
         let mut hwp = document(0, "", 3);
@@ -219,10 +245,22 @@ mod tests {
             (program(0x20b), "PE64"),
             (program(0), "data"),
             (b"MZ\0".to_vec(), "data"),
-            (archive(&["[Content_Types].xml", "_rels/.rels", "word/document.xml"]), "docx"),
-            (archive(&["[Content_Types].xml", "_rels/.rels", "xl/workbook.xml"]), "xlsx"),
-            (archive(&["[Content_Types].xml", "_rels/.rels", "ppt/presentation.xml"]), "pptx"),
-            (archive(&["META-INF/", "META-INF/MANIFEST.MF", "A.class"]), "java.arc"),
+            (
+                archive(&["[Content_Types].xml", "_rels/.rels", "word/document.xml"]),
+                "docx",
+            ),
+            (
+                archive(&["[Content_Types].xml", "_rels/.rels", "xl/workbook.xml"]),
+                "xlsx",
+            ),
+            (
+                archive(&["[Content_Types].xml", "_rels/.rels", "ppt/presentation.xml"]),
+                "pptx",
+            ),
+            (
+                archive(&["META-INF/", "META-INF/MANIFEST.MF", "A.class"]),
+                "java.arc",
+            ),
             (archive(&["readme"]), "data"),
             (document(0x0002_0906, "", 0), "doc"),
             (document(0x0002_0820, "", 500), "xls"),

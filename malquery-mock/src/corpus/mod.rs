@@ -114,7 +114,10 @@ pub struct CorpusSample {
 impl CorpusSample {
     /// A sample with these bytes, first seen on 1970/01/01, without a label.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
-        Self { bytes: bytes.into(), annotation: Annotation::default() }
+        Self {
+            bytes: bytes.into(),
+            annotation: Annotation::default(),
+        }
     }
 
     /// The day it was first seen.
@@ -223,7 +226,11 @@ impl Corpus {
             })
         };
         let mut buffer = Vec::new();
-        let cached = |slot: &&Arc<Slot>| slot.known().hashes.is_some_and(|known| known.sha256 == *sha256);
+        let cached = |slot: &&Arc<Slot>| {
+            slot.known()
+                .hashes
+                .is_some_and(|known| known.sha256 == *sha256)
+        };
         for slot in self.0.samples.iter().filter(cached) {
             if let Ok(Some(entry)) = find(slot, &mut buffer) {
                 return Ok(Some(entry));
@@ -254,7 +261,10 @@ impl Corpus {
                 Ok(options.has_date(entry.first_seen()).then_some(entry))
             })
         })?;
-        let mut found = Found { skipped, ..Found::default() };
+        let mut found = Found {
+            skipped,
+            ..Found::default()
+        };
         let mut seen = HashSet::with_capacity(all.len());
         let limit = options.limit.unwrap_or(u64::MAX);
         for entry in all {
@@ -292,10 +302,13 @@ impl Corpus {
             // They are taken in their order, so that all before the first that is found are looked at, too.
             while !enough.load(Ordering::Relaxed) {
                 let index = next.fetch_add(1, Ordering::Relaxed);
-                let Some(slot) = samples.get(index) else { break };
+                let Some(slot) = samples.get(index) else {
+                    break;
+                };
                 // A parser that a hostile file makes panic must not end the search of the others.
                 let result = panic::catch_unwind(AssertUnwindSafe(|| work(slot, &mut buffer)));
-                match result.unwrap_or_else(|_| Err(io::Error::other("the search of it panicked"))) {
+                match result.unwrap_or_else(|_| Err(io::Error::other("the search of it panicked")))
+                {
                     Ok(Some(entry)) => {
                         found.push((index, entry));
                         enough.fetch_or(first, Ordering::Relaxed);
@@ -306,14 +319,18 @@ impl Corpus {
             }
             (found, skipped)
         };
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(samples.len());
+        let threads = thread::available_parallelism()
+            .map_or(1, usize::from)
+            .min(samples.len());
         let (mut found, mut skipped) = thread::scope(|scope| {
-            let helpers: Vec<_> =
-                (1..threads).map_while(|_| thread::Builder::new().spawn_scoped(scope, run).ok()).collect();
+            let helpers: Vec<_> = (1..threads)
+                .map_while(|_| thread::Builder::new().spawn_scoped(scope, run).ok())
+                .collect();
             let (mut found, mut skipped) = run();
             for helper in helpers {
-                let (more, left_out) =
-                    helper.join().map_err(|_| io::Error::other("a thread of the search panicked"))?;
+                let (more, left_out) = helper
+                    .join()
+                    .map_err(|_| io::Error::other("a thread of the search panicked"))?;
                 found.extend(more);
                 skipped.extend(left_out);
             }
@@ -327,16 +344,27 @@ impl Corpus {
         ))
     }
 
-    fn entry(&self, slot: &Arc<Slot>, opened: &mut Opened, buffer: &mut Vec<u8>) -> io::Result<Entry> {
+    fn entry(
+        &self,
+        slot: &Arc<Slot>,
+        opened: &mut Opened,
+        buffer: &mut Vec<u8>,
+    ) -> io::Result<Entry> {
         let hashes = slot.hashes(opened, buffer)?;
-        let annotation = self.0.annotations.of(&hashes.sha256).unwrap_or(&slot.annotation);
+        let annotation = self
+            .0
+            .annotations
+            .of(&hashes.sha256)
+            .unwrap_or(&slot.annotation);
         let by_path = &slot.annotation;
         Ok(Entry(Arc::new(Hit {
             slot: slot.clone(),
             stamp: opened.stamp,
             hashes,
             filetype: slot.filetype(opened)?,
-            first_seen: annotation.first_seen.unwrap_or_else(|| slot.first_seen(opened.stamp)),
+            first_seen: annotation
+                .first_seen
+                .unwrap_or_else(|| slot.first_seen(opened.stamp)),
             label: annotation.label.clone().or_else(|| by_path.label.clone()),
             family: annotation.family.clone().or_else(|| by_path.family.clone()),
         })))
@@ -362,7 +390,11 @@ impl fmt::Debug for Corpus {
 
 impl Slot {
     fn new(source: Source, annotation: Annotation) -> Arc<Self> {
-        Arc::new(Self { source, annotation, known: Mutex::default() })
+        Arc::new(Self {
+            source,
+            annotation,
+            known: Mutex::default(),
+        })
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -387,7 +419,10 @@ impl Slot {
         if known.stamp == opened.stamp {
             known.clone()
         } else {
-            Known { stamp: opened.stamp, ..Known::default() }
+            Known {
+                stamp: opened.stamp,
+                ..Known::default()
+            }
         }
     }
 
@@ -398,7 +433,10 @@ impl Slot {
         }
         let filetype = file_type::detect(opened)?;
         if opened.is_settled()? {
-            *self.known() = Known { filetype: Some(filetype), ..known };
+            *self.known() = Known {
+                filetype: Some(filetype),
+                ..known
+            };
         }
         Ok(filetype)
     }
@@ -410,7 +448,10 @@ impl Slot {
         }
         let hashes = scan::hash(opened, buffer)?;
         if opened.is_settled()? {
-            *self.known() = Known { hashes: Some(hashes), ..known };
+            *self.known() = Known {
+                hashes: Some(hashes),
+                ..known
+            };
         }
         Ok(hashes)
     }
@@ -443,7 +484,9 @@ impl Filter {
     }
 
     fn has_type(&self, filetype: &str) -> bool {
-        self.filetypes.iter().any(|wanted| wanted.eq_ignore_ascii_case(filetype))
+        self.filetypes
+            .iter()
+            .any(|wanted| wanted.eq_ignore_ascii_case(filetype))
     }
 }
 
@@ -553,7 +596,10 @@ impl Skipped {
             Source::File(path) => Some(path.clone()),
             Source::Memory(_) => None,
         };
-        Self { path, why: error.to_string() }
+        Self {
+            path,
+            why: error.to_string(),
+        }
     }
 }
 
@@ -575,11 +621,17 @@ pub struct CorpusError {
 
 impl CorpusError {
     fn new(path: &Path, message: impl fmt::Display) -> Self {
-        Self { message: format!("{}: {message}", path.display()), source: None }
+        Self {
+            message: format!("{}: {message}", path.display()),
+            source: None,
+        }
     }
 
     fn io(path: &Path, message: &str, source: io::Error) -> Self {
-        Self { source: Some(source), ..Self::new(path, message) }
+        Self {
+            source: Some(source),
+            ..Self::new(path, message)
+        }
     }
 }
 

@@ -29,9 +29,14 @@ impl Scan {
     pub(super) fn with_chunk(patterns: &[Pattern], chunk: usize) -> Self {
         let mut needles: Vec<_> = patterns.iter().map(Pattern::bytes).collect();
         needles.sort_unstable_by_key(|needle| usize::MAX - needle.len());
-        let overlap = needles.first().map_or(0, |longest| longest.len().saturating_sub(1));
+        let overlap = needles
+            .first()
+            .map_or(0, |longest| longest.len().saturating_sub(1));
         Self {
-            finders: needles.iter().map(|needle| Finder::new(needle).into_owned()).collect(),
+            finders: needles
+                .iter()
+                .map(|needle| Finder::new(needle).into_owned())
+                .collect(),
             overlap,
             chunk: chunk.max(overlap),
         }
@@ -64,10 +69,18 @@ impl Scan {
 const MAX_RULE_SIZE: u64 = 256 * 1024 * 1024;
 
 #[cfg(feature = "yara")]
-pub(super) fn hunt(rule: &super::Rule, opened: &mut Opened, buffer: &mut Vec<u8>) -> io::Result<bool> {
+pub(super) fn hunt(
+    rule: &super::Rule,
+    opened: &mut Opened,
+    buffer: &mut Vec<u8>,
+) -> io::Result<bool> {
     let size = match usize::try_from(opened.stamp.size) {
         Ok(size) if opened.stamp.size <= MAX_RULE_SIZE => size,
-        _ => return Err(io::Error::other("it is larger than 256 MiB, so the rule was not run over it")),
+        _ => {
+            return Err(io::Error::other(
+                "it is larger than 256 MiB, so the rule was not run over it",
+            ));
+        }
     };
     grow(buffer, size);
     opened.rewind()?;

@@ -35,20 +35,32 @@ pub(super) struct Stamp {
 impl Stamp {
     fn of(file: &File) -> io::Result<Self> {
         let metadata = file.metadata()?;
-        let stamp = Self { size: metadata.len(), modified: metadata.modified().ok(), ..Self::default() };
+        let stamp = Self {
+            size: metadata.len(),
+            modified: metadata.modified().ok(),
+            ..Self::default()
+        };
         #[cfg(unix)]
         let stamp = {
             let seconds = u64::try_from(metadata.ctime()).ok();
             let nanos = u32::try_from(metadata.ctime_nsec()).unwrap_or_default();
-            let changed = seconds.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::new(seconds, nanos)));
-            Self { changed, file: (metadata.dev(), metadata.ino()), ..stamp }
+            let changed =
+                seconds.and_then(|seconds| UNIX_EPOCH.checked_add(Duration::new(seconds, nanos)));
+            Self {
+                changed,
+                file: (metadata.dev(), metadata.ino()),
+                ..stamp
+            }
         };
         Ok(stamp)
     }
 
     /// The day of the last modification, in UTC; 1970/01/01 if there is none, or it was before.
     pub(super) fn day(&self) -> Date {
-        let age = self.modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+        let age = self
+            .modified
+            .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+            .unwrap_or_default();
         Date::of(Timestamp::from_millis(0).after(age))
     }
 }
@@ -67,10 +79,17 @@ impl Source {
             }
             Self::Memory(bytes) => (
                 Bytes::Memory(Cursor::new(bytes.clone())),
-                Stamp { size: bytes.len() as u64, ..Stamp::default() },
+                Stamp {
+                    size: bytes.len() as u64,
+                    ..Stamp::default()
+                },
             ),
         };
-        Ok(Opened { bytes, stamp, left: stamp.size })
+        Ok(Opened {
+            bytes,
+            stamp,
+            left: stamp.size,
+        })
     }
 }
 
@@ -124,7 +143,9 @@ impl Opened {
 
 impl Read for Opened {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let most = usize::try_from(self.left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         if most == 0 {
             return Ok(0);
         }
@@ -157,7 +178,10 @@ pub(super) fn list(root: &Path) -> Result<(Vec<PathBuf>, Vec<Skipped>), CorpusEr
     let unreadable = |error| CorpusError::io(root, "it could not be read", error);
     let kind = fs::metadata(root).map_err(unreadable)?;
     if kind.is_file() {
-        return Ok((vec![fs::canonicalize(root).map_err(unreadable)?], Vec::new()));
+        return Ok((
+            vec![fs::canonicalize(root).map_err(unreadable)?],
+            Vec::new(),
+        ));
     }
     if !kind.is_dir() {
         return Err(CorpusError::new(root, "it is neither a folder nor a file"));
@@ -168,7 +192,10 @@ pub(super) fn list(root: &Path) -> Result<(Vec<PathBuf>, Vec<Skipped>), CorpusEr
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
         let mut skip = |path: PathBuf, error: io::Error| {
-            skipped.push(Skipped { path: Some(path), why: error.to_string() });
+            skipped.push(Skipped {
+                path: Some(path),
+                why: error.to_string(),
+            });
         };
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,

@@ -48,7 +48,8 @@ fn write(path: &Path, bytes: &[u8]) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let mut file = File::create(path).unwrap();
     file.write_all(bytes).unwrap();
-    file.set_modified(UNIX_EPOCH + Duration::from_secs(1_591_660_800)).unwrap();
+    file.set_modified(UNIX_EPOCH + Duration::from_secs(1_591_660_800))
+        .unwrap();
 }
 
 /// Whether a file in pieces of `chunk` bytes has all the patterns.
@@ -56,7 +57,9 @@ fn scan(bytes: &[u8], patterns: &[Pattern], chunk: usize) -> bool {
     let mut opened = Source::Memory(bytes.into()).open().unwrap();
     // What another file left there must not be found.
     let mut buffer = patterns.iter().flat_map(Pattern::bytes).collect();
-    Scan::with_chunk(patterns, chunk).run(&mut opened, &mut buffer).unwrap()
+    Scan::with_chunk(patterns, chunk)
+        .run(&mut opened, &mut buffer)
+        .unwrap()
 }
 
 fn naive(bytes: &[u8], patterns: &[Pattern]) -> bool {
@@ -109,8 +112,14 @@ fn a_pattern_over_the_edge_of_a_chunk_is_found_at_every_offset() {
             assert!(!scan(&file, &patterns, CHUNK), "at {at}");
             // The file ends with it, and one byte before its end.
             file[at + pattern.len() - 1] ^= 1;
-            assert!(scan(&file[..at + pattern.len()], &patterns, CHUNK), "at {at}");
-            assert!(!scan(&file[..at + pattern.len() - 1], &patterns, CHUNK), "at {at}");
+            assert!(
+                scan(&file[..at + pattern.len()], &patterns, CHUNK),
+                "at {at}"
+            );
+            assert!(
+                !scan(&file[..at + pattern.len() - 1], &patterns, CHUNK),
+                "at {at}"
+            );
         }
     }
 }
@@ -151,13 +160,19 @@ fn a_corpus_tells_of_itself() {
     assert_eq!(format!("{corpus:?}"), "Corpus(in memory, 2 samples)");
     let error = Corpus::open(empty.path().join("none")).unwrap_err();
     let source = std::error::Error::source(&error).unwrap();
-    assert_eq!(source.downcast_ref::<std::io::Error>().unwrap().kind(), std::io::ErrorKind::NotFound);
+    assert_eq!(
+        source.downcast_ref::<std::io::Error>().unwrap().kind(),
+        std::io::ErrorKind::NotFound
+    );
 }
 
 #[test]
 fn a_content_is_reported_once_and_counted_with_its_label() {
     let corpus = Corpus::from_bytes([
-        CorpusSample::new("a MARK").label(Label::Malware).family("first").first_seen(day("2024/02/29")),
+        CorpusSample::new("a MARK")
+            .label(Label::Malware)
+            .family("first")
+            .first_seen(day("2024/02/29")),
         CorpusSample::new("nothing"),
         CorpusSample::new("a MARK").label(Label::Clean),
         CorpusSample::new("b MARK").label(Label::Clean),
@@ -168,21 +183,39 @@ fn a_content_is_reported_once_and_counted_with_its_label() {
         CorpusSample::new("g MARK").label("odd".parse().unwrap()),
     ]);
     assert_eq!((corpus.len(), corpus.is_empty()), (9, false));
-    let options = Filter { limit: Some(2), ..Filter::default() };
+    let options = Filter {
+        limit: Some(2),
+        ..Filter::default()
+    };
     let found = corpus.search(&[ascii("MARK")], &options).unwrap();
     assert_eq!(contents(&found), [b"a MARK", b"b MARK"]);
     assert_eq!(found.total, 7);
-    assert_eq!((found.clean, found.malware, found.pua, found.unknown), (1, 2, 2, 2));
+    assert_eq!(
+        (found.clean, found.malware, found.pua, found.unknown),
+        (1, 2, 2, 2)
+    );
     let first = &found.entries[0];
     assert_eq!(first.sha256(), hash(b"a MARK"));
     // As sha1sum and md5sum say.
-    assert_eq!(first.sha1().to_string(), "537703579018b24446012771eb570cba2b909077");
+    assert_eq!(
+        first.sha1().to_string(),
+        "537703579018b24446012771eb570cba2b909077"
+    );
     assert_eq!(first.md5().to_string(), "1617e953f5d86fdb85700a32aa5a3553");
     assert_eq!((first.size(), first.filetype()), (6, "text"));
-    assert_eq!((first.label(), first.family()), (Some("malware"), Some("first")));
+    assert_eq!(
+        (first.label(), first.family()),
+        (Some("malware"), Some("first"))
+    );
     assert_eq!(first.first_seen(), day("2024/02/29"));
     assert_eq!(found.entries[1].first_seen(), day("1970/01/01"));
-    assert!(corpus.search(&[ascii("mark")], &Filter::default()).unwrap().entries.is_empty());
+    assert!(
+        corpus
+            .search(&[ascii("mark")], &Filter::default())
+            .unwrap()
+            .entries
+            .is_empty()
+    );
 }
 
 #[test]
@@ -195,14 +228,62 @@ fn filters_narrow_a_search() {
     let found = |options: Filter| contents(&corpus.search(&[ascii("MARK")], &options).unwrap());
     let all: [&[u8]; 3] = [b"MARK", b"MARK 2", b"%PDF-MARK"];
     assert_eq!(found(Filter::default()), all);
-    assert_eq!(found(Filter { min_date: Some(day("2020/01/02")), ..Filter::default() }), all[1..]);
-    assert_eq!(found(Filter { max_date: Some(day("2020/01/02")), ..Filter::default() }), all[..2]);
-    assert_eq!(found(Filter { min_size: Some(6), ..Filter::default() }), all[1..]);
-    assert_eq!(found(Filter { max_size: Some(6), ..Filter::default() }), all[..2]);
-    assert_eq!(found(Filter { filetypes: vec!["PDF".into()], ..Filter::default() }), all[2..]);
-    assert_eq!(found(Filter { filetypes: vec!["pdf".into(), "Text".into()], ..Filter::default() }), all);
-    assert_eq!(found(Filter { filetypes: vec!["pe32".into()], ..Filter::default() }), [b""; 0]);
-    assert_eq!(found(Filter { limit: Some(0), ..Filter::default() }), [b""; 0]);
+    assert_eq!(
+        found(Filter {
+            min_date: Some(day("2020/01/02")),
+            ..Filter::default()
+        }),
+        all[1..]
+    );
+    assert_eq!(
+        found(Filter {
+            max_date: Some(day("2020/01/02")),
+            ..Filter::default()
+        }),
+        all[..2]
+    );
+    assert_eq!(
+        found(Filter {
+            min_size: Some(6),
+            ..Filter::default()
+        }),
+        all[1..]
+    );
+    assert_eq!(
+        found(Filter {
+            max_size: Some(6),
+            ..Filter::default()
+        }),
+        all[..2]
+    );
+    assert_eq!(
+        found(Filter {
+            filetypes: vec!["PDF".into()],
+            ..Filter::default()
+        }),
+        all[2..]
+    );
+    assert_eq!(
+        found(Filter {
+            filetypes: vec!["pdf".into(), "Text".into()],
+            ..Filter::default()
+        }),
+        all
+    );
+    assert_eq!(
+        found(Filter {
+            filetypes: vec!["pe32".into()],
+            ..Filter::default()
+        }),
+        [b""; 0]
+    );
+    assert_eq!(
+        found(Filter {
+            limit: Some(0),
+            ..Filter::default()
+        }),
+        [b""; 0]
+    );
 }
 
 #[test]
@@ -226,12 +307,25 @@ fn files_are_found_in_folders_but_not_through_links() {
     let corpus = Corpus::open(root).unwrap();
     assert_eq!((corpus.len(), corpus.skipped().len()), (5, 0));
     let found = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
-    assert_eq!(contents(&found), [&b"MARK hidden"[..], b"MARK json", b"MARK x", b"MARK b"]);
+    assert_eq!(
+        contents(&found),
+        [&b"MARK hidden"[..], b"MARK json", b"MARK x", b"MARK b"]
+    );
     assert!(found.skipped.is_empty());
-    assert!(found.entries.iter().all(|entry| entry.first_seen() == day("2020/06/09")));
+    assert!(
+        found
+            .entries
+            .iter()
+            .all(|entry| entry.first_seen() == day("2020/06/09"))
+    );
 
     let one = Corpus::open(root.join("b")).unwrap();
-    assert_eq!(one.search(&[ascii("MARK")], &Filter::default()).unwrap().total, 1);
+    assert_eq!(
+        one.search(&[ascii("MARK")], &Filter::default())
+            .unwrap()
+            .total,
+        1
+    );
     #[cfg(unix)]
     {
         // What is named itself may be a link, but has to be a file or a folder.
@@ -245,7 +339,10 @@ fn files_are_found_in_folders_but_not_through_links() {
         );
         assert_eq!(Corpus::open(root.join("a/loop")).unwrap().len(), 5);
         let error = Corpus::open(root.join("pipe")).unwrap_err().to_string();
-        assert!(error.ends_with("pipe: it is neither a folder nor a file"), "{error}");
+        assert!(
+            error.ends_with("pipe: it is neither a folder nor a file"),
+            "{error}"
+        );
     }
     let error = Corpus::open(root.join("missing")).unwrap_err().to_string();
     assert!(error.ends_with("missing: it could not be read"), "{error}");
@@ -253,19 +350,35 @@ fn files_are_found_in_folders_but_not_through_links() {
 
 #[cfg(unix)]
 fn pipe(path: &Path) {
-    assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+    assert!(
+        std::process::Command::new("mkfifo")
+            .arg(path)
+            .status()
+            .unwrap()
+            .success()
+    );
 }
 
 #[test]
 fn files_that_are_gone_or_shorter_are_no_obstacle() {
-    let folder =
-        folder(&[("a", b"MARK a"), ("b", b"MARK b"), ("c", b"x MARK"), ("d", b"MARK d"), ("e", b"MARK e")]);
+    let folder = folder(&[
+        ("a", b"MARK a"),
+        ("b", b"MARK b"),
+        ("c", b"x MARK"),
+        ("d", b"MARK d"),
+        ("e", b"MARK e"),
+    ]);
     let at = |name| folder.path().join(name);
     let corpus = Corpus::open(folder.path()).unwrap();
     fs::remove_file(at("a")).unwrap();
     fs::remove_file(at("b")).unwrap();
     fs::create_dir(at("b")).unwrap();
-    File::options().write(true).open(at("c")).unwrap().set_len(5).unwrap();
+    File::options()
+        .write(true)
+        .open(at("c"))
+        .unwrap()
+        .set_len(5)
+        .unwrap();
     #[cfg(unix)]
     {
         // Opening it would wait for somebody to write.
@@ -275,15 +388,24 @@ fn files_that_are_gone_or_shorter_are_no_obstacle() {
     let found = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
     assert_eq!(contents(&found).last().unwrap(), b"MARK e");
     let skipped: Vec<_> = found.skipped.iter().map(ToString::to_string).collect();
-    assert!(skipped[0].starts_with(&at("a").display().to_string()), "{skipped:?}");
-    assert!(skipped[1].ends_with("b: it is not a file any more"), "{skipped:?}");
+    assert!(
+        skipped[0].starts_with(&at("a").display().to_string()),
+        "{skipped:?}"
+    );
+    assert!(
+        skipped[1].ends_with("b: it is not a file any more"),
+        "{skipped:?}"
+    );
     #[cfg(unix)]
     assert_eq!((found.total, skipped.len()), (1, 3), "{skipped:?}");
     assert!(corpus.find(&hash(b"MARK e")).unwrap().is_some());
 
     let gone = folder.path().to_owned();
     drop(folder);
-    let error = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap_err().to_string();
+    let error = corpus
+        .search(&[ascii("MARK")], &Filter::default())
+        .unwrap_err()
+        .to_string();
     assert!(error.contains(&gone.display().to_string()), "{error}");
     assert!(corpus.find(&hash(b"MARK e")).is_err());
 }
@@ -300,11 +422,17 @@ fn a_changed_file_is_hashed_anew_and_not_passed_off_as_the_old_one() {
     // Of the same size, a moment later.
     fs::write(folder.path().join("a"), b"MARK 2").unwrap();
     let message = |error: std::io::Error| error.to_string();
-    assert_eq!(message(entry.open().err().unwrap()), "the file was changed since it was found");
+    assert_eq!(
+        message(entry.open().err().unwrap()),
+        "the file was changed since it was found"
+    );
     let error = reader.read_to_end(&mut Vec::new()).unwrap_err();
     assert_eq!(message(error), "the file was changed since it was found");
     assert!(corpus.find(&hash(b"MARK 1")).unwrap().is_none());
-    assert_eq!(bytes(&corpus.find(&hash(b"MARK 2")).unwrap().unwrap()), b"MARK 2");
+    assert_eq!(
+        bytes(&corpus.find(&hash(b"MARK 2")).unwrap().unwrap()),
+        b"MARK 2"
+    );
     let after = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
     assert_eq!(contents(&after), [&b"MARK 2"[..], b"MARK"]);
     assert_eq!(after.entries[0].sha256(), hash(b"MARK 2"));
@@ -329,11 +457,28 @@ fn a_change_in_the_same_moment_is_seen() {
 fn a_settled_file_is_hashed_once_even_if_it_is_from_the_future() {
     let folder = folder(&[("a", b"MARK 1"), ("b", b"MARK 2")]);
     let ahead = std::time::SystemTime::now() + Duration::from_secs(86_400);
-    File::options().write(true).open(folder.path().join("b")).unwrap().set_modified(ahead).unwrap();
+    File::options()
+        .write(true)
+        .open(folder.path().join("b"))
+        .unwrap()
+        .set_modified(ahead)
+        .unwrap();
     std::thread::sleep(SETTLED + Duration::from_millis(100));
     let corpus = Corpus::open(folder.path()).unwrap();
-    assert_eq!(corpus.search(&[ascii("MARK")], &Filter::default()).unwrap().total, 2);
-    assert!(corpus.0.samples.iter().all(|slot| slot.known().hashes.is_some()));
+    assert_eq!(
+        corpus
+            .search(&[ascii("MARK")], &Filter::default())
+            .unwrap()
+            .total,
+        2
+    );
+    assert!(
+        corpus
+            .0
+            .samples
+            .iter()
+            .all(|slot| slot.known().hashes.is_some())
+    );
 }
 
 /// Elsewhere it would not be seen.
@@ -344,13 +489,26 @@ fn a_change_is_seen_though_the_size_and_the_time_are_as_before() {
     std::thread::sleep(SETTLED + Duration::from_millis(100));
     let corpus = Corpus::open(folder.path()).unwrap();
     let before = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
-    assert!(corpus.0.samples.iter().all(|slot| slot.known().hashes.is_some()));
+    assert!(
+        corpus
+            .0
+            .samples
+            .iter()
+            .all(|slot| slot.known().hashes.is_some())
+    );
     // One is written over, the other replaced.
     write(&folder.path().join("a"), b"MARK 2");
     write(&folder.path().join("new/b"), b"MARK 4");
     fs::rename(folder.path().join("new/b"), folder.path().join("b")).unwrap();
-    for (entry, [old, new]) in before.entries.iter().zip([[b"MARK 1", b"MARK 2"], [b"MARK 3", b"MARK 4"]]) {
-        assert_eq!(entry.open().err().unwrap().to_string(), "the file was changed since it was found");
+    for (entry, [old, new]) in before
+        .entries
+        .iter()
+        .zip([[b"MARK 1", b"MARK 2"], [b"MARK 3", b"MARK 4"]])
+    {
+        assert_eq!(
+            entry.open().err().unwrap().to_string(),
+            "the file was changed since it was found"
+        );
         assert!(corpus.find(&hash(old)).unwrap().is_none());
         assert_eq!(bytes(&corpus.find(&hash(new)).unwrap().unwrap()), new);
     }
@@ -368,7 +526,10 @@ fn a_panic_over_one_file_does_not_end_the_search() {
         })
         .unwrap();
     assert_eq!(found.len(), 19);
-    assert_eq!(skipped[0].to_string(), "a sample in memory: the search of it panicked");
+    assert_eq!(
+        skipped[0].to_string(),
+        "a sample in memory: the search of it panicked"
+    );
 }
 
 #[test]
@@ -382,7 +543,12 @@ fn a_file_that_never_rests_is_left_out() {
         corpus.0.samples[0].read(|opened| {
             tries += 1;
             if tries <= rests_after {
-                File::options().append(true).open(&path).unwrap().write_all(b"+").unwrap();
+                File::options()
+                    .append(true)
+                    .open(&path)
+                    .unwrap()
+                    .write_all(b"+")
+                    .unwrap();
             }
             let mut bytes = Vec::new();
             opened.read_to_end(&mut bytes)?;
@@ -391,17 +557,34 @@ fn a_file_that_never_rests_is_left_out() {
     };
     // It ends where it ended when it was opened, and is read again.
     assert_eq!(read(2).unwrap(), b"MARK++");
-    assert_eq!(read(99).unwrap_err().to_string(), "it changes while it is read");
+    assert_eq!(
+        read(99).unwrap_err().to_string(),
+        "it changes while it is read"
+    );
 }
 
 #[test]
 fn only_what_is_found_is_hashed() {
-    let corpus =
-        Corpus::from_bytes([b"MARK 1".to_vec(), b"other".to_vec(), b"MARK 2".to_vec(), b"last".to_vec()]);
-    let hashed = || corpus.0.samples.iter().map(|slot| slot.known().hashes.is_some()).collect::<Vec<_>>();
+    let corpus = Corpus::from_bytes([
+        b"MARK 1".to_vec(),
+        b"other".to_vec(),
+        b"MARK 2".to_vec(),
+        b"last".to_vec(),
+    ]);
+    let hashed = || {
+        corpus
+            .0
+            .samples
+            .iter()
+            .map(|slot| slot.known().hashes.is_some())
+            .collect::<Vec<_>>()
+    };
     let found = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
     assert_eq!(hashed(), [true, false, true, false]);
-    assert_eq!(corpus.find(&hash(b"MARK 2")).unwrap().unwrap().sha256(), found.entries[1].sha256());
+    assert_eq!(
+        corpus.find(&hash(b"MARK 2")).unwrap().unwrap().sha256(),
+        found.entries[1].sha256()
+    );
     assert_eq!(hashed(), [true, false, true, false]);
     assert!(corpus.find(&hash(b"nowhere")).unwrap().is_none());
     assert_eq!(hashed(), [true; 4]);
@@ -409,7 +592,11 @@ fn only_what_is_found_is_hashed() {
 
 #[test]
 fn annotations_say_what_a_file_does_not() {
-    let folder = folder(&[("a/one", b"MARK 1"), ("two", b"MARK 2"), ("three", b"MARK 3")]);
+    let folder = folder(&[
+        ("a/one", b"MARK 1"),
+        ("two", b"MARK 2"),
+        ("three", b"MARK 3"),
+    ]);
     let json = format!(
         r#"{{ "path": {{ "a/one": {{ "first_seen": "2001/01/01", "label": "malware", "family": "by path" }} }},
              "sha256": {{ "{}": {{ "label": "clean" }}, "{}": {{ "first_seen": "2002/02/02" }} }} }}"#,
@@ -439,8 +626,20 @@ fn annotations_say_what_a_file_does_not() {
         "MARK 2 2002/02/02 None None",
     ];
     assert_eq!(find(Filter::default()), all);
-    assert_eq!(find(Filter { max_date: Some(day("2002/02/02")), ..Filter::default() }), [all[0], all[2]]);
-    assert_eq!(find(Filter { min_date: Some(day("2002/02/03")), ..Filter::default() }), [all[1]]);
+    assert_eq!(
+        find(Filter {
+            max_date: Some(day("2002/02/02")),
+            ..Filter::default()
+        }),
+        [all[0], all[2]]
+    );
+    assert_eq!(
+        find(Filter {
+            min_date: Some(day("2002/02/03")),
+            ..Filter::default()
+        }),
+        [all[1]]
+    );
 }
 
 #[test]
@@ -468,14 +667,20 @@ fn annotations_that_cannot_be_meant_are_refused_with_their_place() {
         "[]",
         "{\n \"path\": { \"a\": [\"2020/01/01\"] } }",
     ];
-    let shown: Vec<_> = cases.iter().map(|json| format!("{json}\n=> {}\n", refused(json))).collect();
+    let shown: Vec<_> = cases
+        .iter()
+        .map(|json| format!("{json}\n=> {}\n", refused(json)))
+        .collect();
     insta::assert_snapshot!(shown.join("\n"));
     #[cfg(unix)]
     {
         let folder = folder(&[("a", b"x")]);
         std::os::unix::fs::symlink("a", folder.path().join("malquery-corpus.json")).unwrap();
         let error = Corpus::open(folder.path()).unwrap_err().to_string();
-        assert!(error.ends_with("malquery-corpus.json: it is not a regular file"), "{error}");
+        assert!(
+            error.ends_with("malquery-corpus.json: it is not a regular file"),
+            "{error}"
+        );
     }
 }
 
@@ -487,19 +692,41 @@ mod yara {
     #[test]
     fn a_rule_is_run_over_whole_files() {
         let long = [&b"MZ"[..], &[0; 3 * CHUNK], b"END"].concat();
-        let folder =
-            folder(&[("a", &long), ("b", b"MZ END"), ("c", b"END MZ"), ("d/e", b"MZ END"), ("empty", b"")]);
+        let folder = folder(&[
+            ("a", &long),
+            ("b", b"MZ END"),
+            ("c", b"END MZ"),
+            ("d/e", b"MZ END"),
+            ("empty", b""),
+        ]);
         let corpus = Corpus::open(folder.path()).unwrap();
         let hunt = |rule: &str, options: Filter| {
-            let found = corpus.hunt(&Rule::compile(rule).unwrap(), &options).unwrap();
+            let found = corpus
+                .hunt(&Rule::compile(rule).unwrap(), &options)
+                .unwrap();
             assert!(found.skipped.is_empty());
             assert_eq!(found.total, found.entries.len() as u64);
             contents(&found)
         };
         let rule = r#"rule r { strings: $a = "MZ" $b = "END" condition: $a at 0 and @b > @a }"#;
-        assert_eq!(hunt(rule, Filter::default()), [long.clone(), b"MZ END".to_vec()]);
-        assert_eq!(hunt(rule, Filter { max_size: Some(6), ..Filter::default() }), [b"MZ END"]);
-        assert_eq!(hunt("rule r { condition: filesize == 0 }", Filter::default()), [b""]);
+        assert_eq!(
+            hunt(rule, Filter::default()),
+            [long.clone(), b"MZ END".to_vec()]
+        );
+        assert_eq!(
+            hunt(
+                rule,
+                Filter {
+                    max_size: Some(6),
+                    ..Filter::default()
+                }
+            ),
+            [b"MZ END"]
+        );
+        assert_eq!(
+            hunt("rule r { condition: filesize == 0 }", Filter::default()),
+            [b""]
+        );
         let hash = format!(
             "import \"hash\" rule r {{ condition: hash.sha256(0, filesize) == \"{}\" }}",
             hash(b"END MZ")
@@ -511,14 +738,25 @@ mod yara {
     fn a_file_too_large_for_a_rule_is_named() {
         let folder = folder(&[("a", b"x"), ("huge", b"")]);
         let path = folder.path().join("huge");
-        File::options().write(true).open(&path).unwrap().set_len(256 * 1024 * 1024 + 1).unwrap();
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(256 * 1024 * 1024 + 1)
+            .unwrap();
         let corpus = Corpus::open(folder.path()).unwrap();
-        let found =
-            corpus.hunt(&Rule::compile("rule all { condition: true }").unwrap(), &Filter::default()).unwrap();
+        let found = corpus
+            .hunt(
+                &Rule::compile("rule all { condition: true }").unwrap(),
+                &Filter::default(),
+            )
+            .unwrap();
         assert_eq!(contents(&found), [b"x"]);
         let skipped: Vec<_> = found.skipped.iter().map(ToString::to_string).collect();
-        let expected =
-            format!("{}: it is larger than 256 MiB, so the rule was not run over it", path.display());
+        let expected = format!(
+            "{}: it is larger than 256 MiB, so the rule was not run over it",
+            path.display()
+        );
         assert_eq!(skipped, [expected]);
     }
 }

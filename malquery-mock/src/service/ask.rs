@@ -19,7 +19,10 @@ pub(super) struct Options {
 pub(super) fn document(body: &[u8]) -> Result<Map<String, Value>, String> {
     match serde_json::from_slice(body) {
         Ok(Value::Object(document)) => Ok(document),
-        Ok(other) => Err(format!("the body must be a JSON object, not {}", kind(&other))),
+        Ok(other) => Err(format!(
+            "the body must be a JSON object, not {}",
+            kind(&other)
+        )),
         Err(error) => Err(format!("the body is not JSON: {error}")),
     }
 }
@@ -31,21 +34,32 @@ const MAX_PATTERNS: usize = 100;
 pub(super) fn patterns(document: &Map<String, Value>) -> Result<Vec<Pattern>, String> {
     let list = match document.get("patterns") {
         Some(Value::Array(list)) if !list.is_empty() => list,
-        Some(Value::Array(_)) | None => return Err("patterns must hold at least one pattern".into()),
+        Some(Value::Array(_)) | None => {
+            return Err("patterns must hold at least one pattern".into());
+        }
         Some(other) => return Err(format!("patterns must be a list, not {}", kind(other))),
     };
     if list.len() > MAX_PATTERNS {
-        return Err(format!("patterns may hold {MAX_PATTERNS} patterns, and holds {}", list.len()));
+        return Err(format!(
+            "patterns may hold {MAX_PATTERNS} patterns, and holds {}",
+            list.len()
+        ));
     }
     list.iter()
         .enumerate()
         .map(|(index, pattern)| {
             if !pattern.is_object() {
-                return Err(format!("patterns[{index}] must be an object, not {}", kind(pattern)));
+                return Err(format!(
+                    "patterns[{index}] must be an object, not {}",
+                    kind(pattern)
+                ));
             }
             let text = |name: &str| match pattern.get(name) {
                 Some(Value::String(text)) => Ok(text.as_str()),
-                Some(other) => Err(format!("patterns[{index}].{name} must be a text, not {}", kind(other))),
+                Some(other) => Err(format!(
+                    "patterns[{index}].{name} must be a text, not {}",
+                    kind(other)
+                )),
                 None => Err(format!("patterns[{index}] has no {name}")),
             };
             let value = text("value")?;
@@ -75,7 +89,10 @@ pub(super) fn options(document: &Map<String, Value>) -> Result<Options, String> 
     let text = |name: &str| match &sent[name] {
         Value::Null => Ok(None),
         Value::String(text) => Ok(Some(text.as_str())),
-        other => Err(format!("options.{name} must be a text, not {}", kind(other))),
+        other => Err(format!(
+            "options.{name} must be a text, not {}",
+            kind(other)
+        )),
     };
     let texts = |name: &str| match &sent[name] {
         Value::Null => Ok(Vec::new()),
@@ -84,14 +101,22 @@ pub(super) fn options(document: &Map<String, Value>) -> Result<Options, String> 
             .map(|item| item.as_str().map(str::to_owned))
             .collect::<Option<Vec<_>>>()
             .ok_or_else(|| format!("options.{name} must be a list of texts")),
-        other => Err(format!("options.{name} must be a list, not {}", kind(other))),
+        other => Err(format!(
+            "options.{name} must be a list, not {}",
+            kind(other)
+        )),
     };
     let date = |name: &str| match text(name)? {
-        Some(text) => text.parse::<Date>().map(Some).map_err(|error| format!("options.{name} is {error}")),
+        Some(text) => text
+            .parse::<Date>()
+            .map(Some)
+            .map_err(|error| format!("options.{name} is {error}")),
         None => Ok(None),
     };
     let size = |name: &str| match text(name)? {
-        Some(text) => size(text).map(Some).map_err(|error| format!("options.{name} is {error}")),
+        Some(text) => size(text)
+            .map(Some)
+            .map_err(|error| format!("options.{name} is {error}")),
         None => Ok(None),
     };
     let limit = match &sent["limit"] {
@@ -133,7 +158,9 @@ fn size(text: &str) -> Result<u64, String> {
     if let Ok(bytes) = text.parse() {
         return Ok(bytes);
     }
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
     let power = match unit.trim_start().as_bytes().first() {
         Some(b'k' | b'K') => 1,
@@ -149,10 +176,19 @@ pub(super) fn ids(uri: &http::Uri) -> Result<Vec<String>, String> {
     let query = uri.query().unwrap_or_default();
     let ids: Vec<String> = form_urlencoded::parse(query.as_bytes())
         .filter(|(name, _)| name == "ids")
-        .flat_map(|(_, value)| value.split(',').map(|id| id.trim().to_owned()).collect::<Vec<_>>())
+        .flat_map(|(_, value)| {
+            value
+                .split(',')
+                .map(|id| id.trim().to_owned())
+                .collect::<Vec<_>>()
+        })
         .filter(|id| !id.is_empty())
         .collect();
-    if ids.is_empty() { Err("ids is missing".into()) } else { Ok(ids) }
+    if ids.is_empty() {
+        Err("ids is missing".into())
+    } else {
+        Ok(ids)
+    }
 }
 
 /// The one id of a query.
@@ -168,7 +204,9 @@ pub(super) fn hashes<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Vec
     let mut hashes = Vec::new();
     let mut seen = std::collections::HashSet::new();
     for text in texts {
-        let hash: Sha256 = text.parse().map_err(|error| format!("{} is {error}", quoted(text)))?;
+        let hash: Sha256 = text
+            .parse()
+            .map_err(|error| format!("{} is {error}", quoted(text)))?;
         if seen.insert(hash) {
             hashes.push(hash);
         }
@@ -199,7 +237,11 @@ pub(super) fn rule(document: &Map<String, Value>) -> Result<&str, String> {
 /// What came from outside, short enough for a message.
 pub(super) fn quoted(text: &str) -> String {
     let cut: String = text.chars().take(64).collect();
-    if cut.len() < text.len() { format!("{cut:?}…") } else { format!("{cut:?}") }
+    if cut.len() < text.len() {
+        format!("{cut:?}…")
+    } else {
+        format!("{cut:?}")
+    }
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -221,9 +263,13 @@ mod tests {
 
     #[test]
     fn sizes_of_every_documented_form() {
-        for (text, bytes) in
-            [("0", 0), ("128000", 128_000), ("1.3 KB", 1331), ("8mb", 8 << 20), ("2 Gb", 2 << 30)]
-        {
+        for (text, bytes) in [
+            ("0", 0),
+            ("128000", 128_000),
+            ("1.3 KB", 1331),
+            ("8mb", 8 << 20),
+            ("2 Gb", 2 << 30),
+        ] {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
         assert!(size("8 PB").is_err());
@@ -237,7 +283,10 @@ mod tests {
             patterns(&document(body.as_bytes()).unwrap()).map(|patterns| patterns.len())
         };
         assert_eq!((asked(1), asked(100)), (Ok(1), Ok(100)));
-        assert_eq!(asked(101).unwrap_err(), "patterns may hold 100 patterns, and holds 101");
+        assert_eq!(
+            asked(101).unwrap_err(),
+            "patterns may hold 100 patterns, and holds 101"
+        );
     }
 
     #[test]

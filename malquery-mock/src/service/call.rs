@@ -55,19 +55,34 @@ struct Refusal {
 
 impl Refusal {
     fn gateway(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { status, powered_by: GATEWAY, message: message.into(), retry_at: None, is_submission: false }
+        Self {
+            status,
+            powered_by: GATEWAY,
+            message: message.into(),
+            retry_at: None,
+            is_submission: false,
+        }
     }
 
     fn malquery(status: StatusCode, message: impl Into<String>) -> Self {
-        Self { powered_by: MALQUERY, ..Self::gateway(status, message) }
+        Self {
+            powered_by: MALQUERY,
+            ..Self::gateway(status, message)
+        }
     }
 
     fn input(message: impl fmt::Display) -> Self {
-        Self::malquery(StatusCode::BAD_REQUEST, format!("Invalid user input: {message}"))
+        Self::malquery(
+            StatusCode::BAD_REQUEST,
+            format!("Invalid user input: {message}"),
+        )
     }
 
     fn quota(what: &str) -> Self {
-        Self::malquery(StatusCode::TOO_MANY_REQUESTS, format!("the monthly quota of {what} is exhausted"))
+        Self::malquery(
+            StatusCode::TOO_MANY_REQUESTS,
+            format!("the monthly quota of {what} is exhausted"),
+        )
     }
 
     fn corpus(error: &io::Error) -> Self {
@@ -88,11 +103,17 @@ impl Call {
         drop(state);
         let limit = service.settings.rate_limit;
         let trace_id = service.id("trace", number);
-        Self { service: service.clone(), now, trace_id, rate: Cell::new((limit, limit)) }
+        Self {
+            service: service.clone(),
+            now,
+            trace_id,
+            rate: Cell::new((limit, limit)),
+        }
     }
 
     pub(super) fn answer(&self, request: &Request<Vec<u8>>) -> Response<ServiceBody> {
-        self.try_answer(request).unwrap_or_else(|refusal| self.refused(refusal))
+        self.try_answer(request)
+            .unwrap_or_else(|refusal| self.refused(refusal))
     }
 
     #[cfg(feature = "server")]
@@ -102,8 +123,8 @@ impl Call {
 
     fn try_answer(&self, request: &Request<Vec<u8>>) -> Answer {
         let path = request.uri().path();
-        let (method, scope, handler) =
-            route(path).ok_or_else(|| Refusal::gateway(StatusCode::NOT_FOUND, "404: Page Not Found"))?;
+        let (method, scope, handler) = route(path)
+            .ok_or_else(|| Refusal::gateway(StatusCode::NOT_FOUND, "404: Page Not Found"))?;
         if request.method() != method {
             let message = format!("method not allowed; it is {method}");
             return Err(Refusal::gateway(StatusCode::METHOD_NOT_ALLOWED, message));
@@ -120,8 +141,12 @@ impl Call {
     fn authorize(&self, request: &Request<Vec<u8>>, scope: Scope) -> Result<(), Refusal> {
         let settings = &self.service.settings;
         let at_home = asked(request).is_none_or(|cloud| cloud == settings.cloud);
-        let alive = credentials(request.headers(), "bearer")
-            .is_some_and(|token| self.state().tokens.get(token).is_some_and(|end| self.now < *end));
+        let alive = credentials(request.headers(), "bearer").is_some_and(|token| {
+            self.state()
+                .tokens
+                .get(token)
+                .is_some_and(|end| self.now < *end)
+        });
         if !at_home || !alive {
             self.take(|state| &mut state.bad_tokens, BAD_TOKEN_LIMIT)?;
             let message = "access denied, invalid bearer token";
@@ -140,7 +165,11 @@ impl Call {
     }
 
     /// Counts the request against a rate limit.
-    fn take(&self, window: impl FnOnce(&mut State) -> &mut Window, limit: usize) -> Result<(), Refusal> {
+    fn take(
+        &self,
+        window: impl FnOnce(&mut State) -> &mut Window,
+        limit: usize,
+    ) -> Result<(), Refusal> {
         let left = window(&mut self.state()).take(self.now, limit);
         self.rate.set((limit, left.unwrap_or(0)));
         left.map(|_| ()).map_err(|retry_at| Refusal {
@@ -176,7 +205,11 @@ impl Call {
             let location = format!("{}/oauth2/token", BaseUrl::from(settings.cloud));
             let mut response = self.reply(StatusCode::PERMANENT_REDIRECT, None, 0, io::empty());
             set(&mut response, header::LOCATION, &location);
-            set(&mut response, HeaderName::from_static("x-cs-region"), settings.cloud.name());
+            set(
+                &mut response,
+                HeaderName::from_static("x-cs-region"),
+                settings.cloud.name(),
+            );
             return Ok(response);
         }
         if let Some(cid) = form.get("member_cid") {
@@ -194,9 +227,12 @@ impl Call {
         }
         let mut state = self.state();
         state.counts.tokens += 1;
-        let token = digest::sha256(format!("{} token {}", settings.seed, state.counts.tokens).as_bytes());
+        let token =
+            digest::sha256(format!("{} token {}", settings.seed, state.counts.tokens).as_bytes());
         state.tokens.retain(|_, end| self.now < *end);
-        state.tokens.insert(token.clone(), self.now.after(settings.token_life));
+        state
+            .tokens
+            .insert(token.clone(), self.now.after(settings.token_life));
         drop(state);
         let body = json!({
             "access_token": token,
@@ -204,23 +240,35 @@ impl Call {
             "token_type": "bearer",
         });
         let mut response = self.json(StatusCode::CREATED, &body);
-        set(&mut response, HeaderName::from_static("x-cs-region"), settings.cloud.name());
+        set(
+            &mut response,
+            HeaderName::from_static("x-cs-region"),
+            settings.cloud.name(),
+        );
         Ok(response)
     }
 
     fn revoke(&self, request: &Request<Vec<u8>>) -> Answer {
         let settings = &self.service.settings;
-        let expected = STANDARD.encode(format!("{}:{}", settings.client_id, settings.client_secret));
+        let expected =
+            STANDARD.encode(format!("{}:{}", settings.client_id, settings.client_secret));
         if credentials(request.headers(), "basic") != Some(&expected) {
             let message = "access denied, invalid client credentials";
             return Err(Refusal::gateway(StatusCode::UNAUTHORIZED, message));
         }
-        let Some((_, token)) = form_urlencoded::parse(request.body()).find(|(name, _)| name == "token")
+        let Some((_, token)) =
+            form_urlencoded::parse(request.body()).find(|(name, _)| name == "token")
         else {
-            return Err(Refusal::gateway(StatusCode::BAD_REQUEST, "token is missing"));
+            return Err(Refusal::gateway(
+                StatusCode::BAD_REQUEST,
+                "token is missing",
+            ));
         };
         self.state().tokens.remove(&*token);
-        Ok(self.json(StatusCode::OK, &json!({"meta": self.meta(GATEWAY), "errors": []})))
+        Ok(self.json(
+            StatusCode::OK,
+            &json!({"meta": self.meta(GATEWAY), "errors": []}),
+        ))
     }
 
     // Operations.
@@ -253,7 +301,10 @@ impl Call {
         let patterns = ask::patterns(&document).map_err(Refusal::input)?;
         let mut options = ask::options(&document).map_err(Refusal::input)?;
         // It knows no other filter.
-        options.filter = Filter { limit: options.filter.limit, ..Default::default() };
+        options.filter = Filter {
+            limit: options.filter.limit,
+            ..Default::default()
+        };
         let turn = self.service.requests.enter();
         let found = self.service.corpus.search(&patterns, &options.filter);
         drop(turn);
@@ -272,7 +323,10 @@ impl Call {
             entries.extend(self.find(hash)?);
         }
         let mut document = Document::new(self.meta(MALQUERY));
-        document.resources = entries.iter().map(|entry| Resource::new(entry, None, None)).collect();
+        document.resources = entries
+            .iter()
+            .map(|entry| Resource::new(entry, None, None))
+            .collect();
         Ok(self.json(StatusCode::OK, &document))
     }
 
@@ -281,8 +335,18 @@ impl Call {
         let hashes = ask::hashes([&*id]).map_err(Refusal::input)?;
         let entry = self.find_all(&hashes)?.remove(0);
         let bytes = entry.open().map_err(|error| Refusal::corpus(&error))?;
-        spend(&mut self.state().counts.downloads, self.service.settings.downloads, 1, "downloads")?;
-        Ok(self.reply(StatusCode::OK, Some("application/octet-stream"), entry.size(), bytes))
+        spend(
+            &mut self.state().counts.downloads,
+            self.service.settings.downloads,
+            1,
+            "downloads",
+        )?;
+        Ok(self.reply(
+            StatusCode::OK,
+            Some("application/octet-stream"),
+            entry.size(),
+            bytes,
+        ))
     }
 
     fn exact_search(&self, request: &Request<Vec<u8>>) -> Answer {
@@ -297,7 +361,9 @@ impl Call {
             options.fields,
             |_| Ok(()),
             move || {
-                let found = corpus.search(&patterns, &filter).map_err(|error| error.to_string())?;
+                let found = corpus
+                    .search(&patterns, &filter)
+                    .map_err(|error| error.to_string())?;
                 Ok(Work::Found(Arc::new(found)))
             },
         )
@@ -311,11 +377,25 @@ impl Call {
         let rule = crate::corpus::Rule::compile(text)
             .map_err(|error| Refusal::input(format_args!("yara_rule does not compile: {error}")))?;
         let corpus = self.service.corpus.clone();
-        let (kind, filter) = (Kind::Hunt { text: text.into(), name: rule.name().into() }, options.filter);
-        let spend =
-            |state: &mut State| spend(&mut state.counts.hunts, self.service.settings.hunts, 1, "hunts");
+        let (kind, filter) = (
+            Kind::Hunt {
+                text: text.into(),
+                name: rule.name().into(),
+            },
+            options.filter,
+        );
+        let spend = |state: &mut State| {
+            spend(
+                &mut state.counts.hunts,
+                self.service.settings.hunts,
+                1,
+                "hunts",
+            )
+        };
         self.submit(kind, options.sent, options.fields, spend, move || {
-            let found = corpus.hunt(&rule, &filter).map_err(|error| error.to_string())?;
+            let found = corpus
+                .hunt(&rule, &filter)
+                .map_err(|error| error.to_string())?;
             Ok(Work::Found(Arc::new(found)))
         })
     }
@@ -324,7 +404,9 @@ impl Call {
     fn hunt(&self, request: &Request<Vec<u8>>) -> Answer {
         let document = ask::document(request.body()).map_err(Refusal::input)?;
         ask::rule(&document).map_err(Refusal::input)?;
-        Err(Refusal::input("there is no YARA in this stand-in; turn on the feature `yara` of malquery-mock"))
+        Err(Refusal::input(
+            "there is no YARA in this stand-in; turn on the feature `yara` of malquery-mock",
+        ))
     }
 
     fn multidownload(&self, request: &Request<Vec<u8>>) -> Answer {
@@ -333,17 +415,31 @@ impl Call {
         let entries = self.find_all(&hashes)?;
         let count = entries.len() as u64;
         let spend = |state: &mut State| {
-            spend(&mut state.counts.downloads, self.service.settings.downloads, count, "downloads")
+            spend(
+                &mut state.counts.downloads,
+                self.service.settings.downloads,
+                count,
+                "downloads",
+            )
         };
-        self.submit(Kind::Archive, None, None, spend, move || Archive::make(&entries).map(Work::Archive))
+        self.submit(Kind::Archive, None, None, spend, move || {
+            Archive::make(&entries).map(Work::Archive)
+        })
     }
 
     fn request(&self, request: &Request<Vec<u8>>) -> Answer {
         let id = ask::id(request.uri()).map_err(Refusal::input)?;
         let Some(job) = self.state().jobs.find(&id) else {
-            return Err(Refusal::input(format_args!("there is no job {}", ask::quoted(&id))));
+            return Err(Refusal::input(format_args!(
+                "there is no job {}",
+                ask::quoted(&id)
+            )));
         };
-        let work = if self.is_due(&job, job.polled()) { job.outcome() } else { Work::Running };
+        let work = if self.is_due(&job, job.polled()) {
+            job.outcome()
+        } else {
+            Work::Running
+        };
         let mut document = Document::new(self.meta(MALQUERY));
         let meta = &mut document.meta;
         meta["query_time"] = (self.now.since(job.submitted).as_nanos() as u64).into();
@@ -391,8 +487,15 @@ impl Call {
                 Work::Archive(archive) => Some(archive),
                 _ => None,
             })
-            .ok_or_else(|| Refusal::malquery(StatusCode::NOT_FOUND, "Could not find sample archive"))?;
-        Ok(self.reply(StatusCode::OK, Some("application/zip"), archive.length, archive.read()))
+            .ok_or_else(|| {
+                Refusal::malquery(StatusCode::NOT_FOUND, "Could not find sample archive")
+            })?;
+        Ok(self.reply(
+            StatusCode::OK,
+            Some("application/zip"),
+            archive.length,
+            archive.read(),
+        ))
     }
 
     /// Whether a job may be over, after this many polls.
@@ -404,14 +507,24 @@ impl Call {
     /// A sample, if it is there. The corpus may have to hash all that it has.
     fn find(&self, hash: &Sha256) -> Result<Option<Entry>, Refusal> {
         let _turn = self.service.requests.enter();
-        self.service.corpus.find(hash).map_err(|error| Refusal::corpus(&error))
+        self.service
+            .corpus
+            .find(hash)
+            .map_err(|error| Refusal::corpus(&error))
     }
 
     /// These samples, if all of them are there.
     fn find_all(&self, hashes: &[Sha256]) -> Result<Vec<Entry>, Refusal> {
-        let missing =
-            |hash| Refusal::malquery(StatusCode::NOT_FOUND, format!("Could not find sample {hash}"));
-        hashes.iter().map(|hash| self.find(hash)?.ok_or_else(|| missing(hash))).collect()
+        let missing = |hash| {
+            Refusal::malquery(
+                StatusCode::NOT_FOUND,
+                format!("Could not find sample {hash}"),
+            )
+        };
+        hashes
+            .iter()
+            .map(|hash| self.find(hash)?.ok_or_else(|| missing(hash)))
+            .collect()
     }
 
     /// Takes a job on, if its quota can be spent.
@@ -426,10 +539,19 @@ impl Call {
         let mut state = self.state();
         if state.jobs.is_full() {
             let retry_at = Some(self.now.after(Duration::from_secs(1)));
-            let refusal = Refusal::gateway(StatusCode::TOO_MANY_REQUESTS, "too many jobs are not finished");
-            return Err(Refusal { retry_at, ..refusal });
+            let refusal = Refusal::gateway(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too many jobs are not finished",
+            );
+            return Err(Refusal {
+                retry_at,
+                ..refusal
+            });
         }
-        spend(&mut state).map_err(|refusal| Refusal { is_submission: true, ..refusal })?;
+        spend(&mut state).map_err(|refusal| Refusal {
+            is_submission: true,
+            ..refusal
+        })?;
         state.jobs.count += 1;
         let number = state.jobs.count;
         let id = self.service.id("job", number);
@@ -438,7 +560,11 @@ impl Call {
         drop(state);
         let settings = self.service.settings.clone();
         pending.start(self.service.jobs.clone(), move || {
-            if (settings.fails)(number) { Err("the job was made to fail".into()) } else { work() }
+            if (settings.fails)(number) {
+                Err("the job was made to fail".into())
+            } else {
+                work()
+            }
         });
         let mut document = Document::new(self.meta(MALQUERY));
         document.meta["reqid"] = job.id.clone().into();
@@ -449,12 +575,24 @@ impl Call {
     // Replies.
 
     fn meta(&self, powered_by: &str) -> Value {
-        let time = self.service.settings.clock.now().since(self.now).as_secs_f64();
+        let time = self
+            .service
+            .settings
+            .clock
+            .now()
+            .since(self.now)
+            .as_secs_f64();
         json!({"query_time": time, "powered_by": powered_by, "trace_id": self.trace_id})
     }
 
     fn refused(&self, refusal: Refusal) -> Response<ServiceBody> {
-        let Refusal { status, powered_by, message, retry_at, is_submission } = refusal;
+        let Refusal {
+            status,
+            powered_by,
+            message,
+            retry_at,
+            is_submission,
+        } = refusal;
         let errors = json!([{"code": status.as_u16(), "message": message}]);
         let mut document = json!({"meta": self.meta(powered_by), "errors": errors});
         if is_submission {
@@ -465,7 +603,11 @@ impl Call {
         let mut response = self.json(status, &document);
         if let Some(time) = retry_at {
             let seconds = time.as_millis().div_ceil(1000).to_string();
-            set(&mut response, HeaderName::from_static("x-ratelimit-retryafter"), &seconds);
+            set(
+                &mut response,
+                HeaderName::from_static("x-ratelimit-retryafter"),
+                &seconds,
+            );
         }
         response
     }
@@ -473,7 +615,12 @@ impl Call {
     fn json(&self, status: StatusCode, body: &impl Serialize) -> Response<ServiceBody> {
         // None of these has a key that is no text, or fails otherwise.
         let body = serde_json::to_vec(body).unwrap_or_default();
-        self.reply(status, Some("application/json"), body.len() as u64, Cursor::new(body))
+        self.reply(
+            status,
+            Some("application/json"),
+            body.len() as u64,
+            Cursor::new(body),
+        )
     }
 
     fn reply(
@@ -489,10 +636,22 @@ impl Call {
             set(&mut response, header::CONTENT_TYPE, media_type);
         }
         set(&mut response, header::CONTENT_LENGTH, &length.to_string());
-        set(&mut response, HeaderName::from_static("x-cs-traceid"), &self.trace_id);
+        set(
+            &mut response,
+            HeaderName::from_static("x-cs-traceid"),
+            &self.trace_id,
+        );
         let (limit, left) = self.rate.get();
-        set(&mut response, HeaderName::from_static("x-ratelimit-limit"), &limit.to_string());
-        set(&mut response, HeaderName::from_static("x-ratelimit-remaining"), &left.to_string());
+        set(
+            &mut response,
+            HeaderName::from_static("x-ratelimit-limit"),
+            &limit.to_string(),
+        );
+        set(
+            &mut response,
+            HeaderName::from_static("x-ratelimit-remaining"),
+            &left.to_string(),
+        );
         response
     }
 }
@@ -528,7 +687,11 @@ fn asked(request: &Request<Vec<u8>>) -> Option<Cloud> {
 
 /// What an `Authorization` header holds, if it is of this scheme.
 fn credentials<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
-    let (given, value) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let (given, value) = headers
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .split_once(' ')?;
     given.eq_ignore_ascii_case(scheme).then_some(value.trim())
 }
 
@@ -560,7 +723,11 @@ struct Document<'a> {
 
 impl<'a> Document<'a> {
     fn new(meta: Value) -> Self {
-        Self { meta, resources: Vec::new(), errors: Vec::new() }
+        Self {
+            meta,
+            resources: Vec::new(),
+            errors: Vec::new(),
+        }
     }
 
     /// The results of a search, and what was left out of it.
@@ -572,7 +739,11 @@ impl<'a> Document<'a> {
             "total_count": found.total,
             "unknown_count": found.unknown,
         });
-        self.resources = found.entries.iter().map(|entry| Resource::new(entry, fields, rule)).collect();
+        self.resources = found
+            .entries
+            .iter()
+            .map(|entry| Resource::new(entry, fields, rule))
+            .collect();
         // The first of them tell enough.
         self.errors = found
             .skipped

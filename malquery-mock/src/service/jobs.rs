@@ -65,7 +65,16 @@ impl Job {
         submitted: Timestamp,
     ) -> Self {
         let (work, finished) = (Mutex::new(Work::Running), Condvar::new());
-        Self { id, kind, options, fields, submitted, polls: AtomicU64::new(0), work, finished }
+        Self {
+            id,
+            kind,
+            options,
+            fields,
+            submitted,
+            polls: AtomicU64::new(0),
+            work,
+            finished,
+        }
     }
 
     /// Counts a poll, and gives how many came before it.
@@ -86,7 +95,11 @@ impl Job {
             if left.is_zero() {
                 break;
             }
-            work = self.finished.wait_timeout(work, left).unwrap_or_else(PoisonError::into_inner).0;
+            work = self
+                .finished
+                .wait_timeout(work, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         work.clone()
     }
@@ -122,13 +135,19 @@ impl Jobs {
     /// Keeps a job; what it gives ends when the job is no longer pending.
     pub(super) fn keep(&mut self, job: Arc<Job>) -> Pending {
         if self.kept.len() >= MAX_KEPT
-            && let Some(oldest) = self.kept.iter().position(|job| !matches!(*job.work(), Work::Running))
+            && let Some(oldest) = self
+                .kept
+                .iter()
+                .position(|job| !matches!(*job.work(), Work::Running))
         {
             self.kept.remove(oldest);
         }
         self.kept.push_back(job.clone());
         self.pending.fetch_add(1, Ordering::SeqCst);
-        Pending { job, count: self.pending.clone() }
+        Pending {
+            job,
+            count: self.pending.clone(),
+        }
     }
 }
 
@@ -140,7 +159,11 @@ pub(super) struct Pending {
 
 impl Pending {
     /// Starts the work in a thread of its own.
-    pub(super) fn start(self, gate: Arc<Gate>, work: impl FnOnce() -> Result<Work, String> + Send + 'static) {
+    pub(super) fn start(
+        self,
+        gate: Arc<Gate>,
+        work: impl FnOnce() -> Result<Work, String> + Send + 'static,
+    ) {
         let run = move || {
             let _turn = gate.enter();
             self.job.finish(match work() {
@@ -149,7 +172,9 @@ impl Pending {
             });
         };
         // Without a thread, the closure is dropped, and with it the job fails.
-        let _ = thread::Builder::new().name("malquery-job".into()).spawn(run);
+        let _ = thread::Builder::new()
+            .name("malquery-job".into())
+            .spawn(run);
     }
 }
 
@@ -157,7 +182,8 @@ impl Drop for Pending {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Ordering::SeqCst);
         if matches!(*self.job.work(), Work::Running) {
-            self.job.finish(Work::Failed("the work on the job ended early".into()));
+            self.job
+                .finish(Work::Failed("the work on the job ended early".into()));
         }
     }
 }
@@ -185,7 +211,11 @@ pub(super) struct Turn(Arc<Gate>);
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *self.0.working.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        *self
+            .0
+            .working
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) -= 1;
         self.0.left.notify_one();
     }
 }
@@ -200,7 +230,8 @@ pub(super) struct Archive {
 impl Archive {
     /// Makes a zip with the password `infected`, which holds each sample under its SHA-256.
     pub(super) fn make(samples: &[Entry]) -> Result<Self, String> {
-        let error = |error: &dyn std::fmt::Display| format!("the archive could not be made: {error}");
+        let error =
+            |error: &dyn std::fmt::Display| format!("the archive could not be made: {error}");
         let mut zip = zip::ZipWriter::new(tempfile::tempfile().map_err(|why| error(&why))?);
         for sample in samples {
             let options = SimpleFileOptions::default()
@@ -209,7 +240,8 @@ impl Archive {
                 .large_file(sample.size() > u64::from(u32::MAX) / 2)
                 .with_deprecated_encryption(b"infected")
                 .map_err(|why| error(&why))?;
-            zip.start_file(sample.sha256().to_string(), options).map_err(|why| error(&why))?;
+            zip.start_file(sample.sha256().to_string(), options)
+                .map_err(|why| error(&why))?;
             let mut bytes = sample.open().map_err(|why| error(&why))?;
             io::copy(&mut bytes, &mut zip).map_err(|why| error(&why))?;
         }
@@ -217,12 +249,18 @@ impl Archive {
         file.flush()
             .and_then(|()| file.seek(SeekFrom::End(0)))
             .map_err(|why| error(&why))
-            .map(|length| Self { file: Arc::new(Mutex::new(file)), length })
+            .map(|length| Self {
+                file: Arc::new(Mutex::new(file)),
+                length,
+            })
     }
 
     /// Its bytes. Several may read at once.
     pub(super) fn read(&self) -> impl Read + Send + use<> {
-        ArchiveReader { file: self.file.clone(), at: 0 }
+        ArchiveReader {
+            file: self.file.clone(),
+            at: 0,
+        }
     }
 }
 

@@ -228,7 +228,11 @@ impl Service {
     }
 
     /// The API client it issues tokens to.
-    pub fn credentials(self, client_id: impl Into<String>, client_secret: impl Into<String>) -> Self {
+    pub fn credentials(
+        self,
+        client_id: impl Into<String>,
+        client_secret: impl Into<String>,
+    ) -> Self {
         self.set(|settings| {
             settings.client_id = client_id.into();
             settings.client_secret = client_secret.into();
@@ -396,7 +400,11 @@ struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(0).after(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+        Timestamp::from_millis(0).after(
+            SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default(),
+        )
     }
 
     fn sleep_until(&self, time: Timestamp) {

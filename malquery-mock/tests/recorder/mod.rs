@@ -56,10 +56,19 @@ pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Vec<
 }
 
 pub(crate) fn json_answer(status: u16, body: &Value) -> Got {
-    answer(status, &[("content-type", "application/json")], body.to_string())
+    answer(
+        status,
+        &[("content-type", "application/json")],
+        body.to_string(),
+    )
 }
 
-pub(crate) fn request(method: &str, uri: &str, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) -> Sent {
+pub(crate) fn request(
+    method: &str,
+    uri: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Vec<u8>>,
+) -> Sent {
     let mut builder = Request::builder().method(method).uri(uri);
     for (name, value) in headers {
         builder = builder.header(*name, *value);
@@ -77,7 +86,11 @@ pub(crate) fn folder() -> (TempDir, PathBuf) {
     (folder, path)
 }
 
-pub(crate) fn begin<T: Transport>(path: &Path, mode: Mode, live: T) -> (SessionTransport<T>, SessionGuard) {
+pub(crate) fn begin<T: Transport>(
+    path: &Path,
+    mode: Mode,
+    live: T,
+) -> (SessionTransport<T>, SessionGuard) {
     Session::new(path).mode(mode).transport(|| live).unwrap()
 }
 
@@ -87,8 +100,13 @@ pub(crate) fn nothing() -> malquery_mock::Mock {
 }
 
 /// Status, body, and what broke it.
-pub(crate) fn take<T: Transport>(transport: &T, request: Sent) -> Result<(u16, Vec<u8>, bool), SendFailure> {
-    let response = transport.execute(request).map_err(|error| error.failure())?;
+pub(crate) fn take<T: Transport>(
+    transport: &T,
+    request: Sent,
+) -> Result<(u16, Vec<u8>, bool), SendFailure> {
+    let response = transport
+        .execute(request)
+        .map_err(|error| error.failure())?;
     let status = response.status().as_u16();
     let mut bytes = Vec::new();
     let broken = response.into_body().read_to_end(&mut bytes).is_err();
@@ -104,6 +122,10 @@ pub(crate) fn record(exchanges: &[(Sent, Got)]) -> Result<String, String> {
     for (request, _) in exchanges {
         take(&transport, request.clone()).unwrap();
     }
-    guard.close().map_err(|error| error.to_string().replace(&path.display().to_string(), "test.json"))?;
+    guard.close().map_err(|error| {
+        error
+            .to_string()
+            .replace(&path.display().to_string(), "test.json")
+    })?;
     Ok(fs::read_to_string(&path).unwrap())
 }

@@ -84,7 +84,11 @@ enum Phase {
     Download(JobFlow),
     Attached(RequestId),
     Fetch(RequestId),
-    Verify { id: Option<RequestId>, archive: PathBuf, received: Option<(u64, Sha256)> },
+    Verify {
+        id: Option<RequestId>,
+        archive: PathBuf,
+        received: Option<(u64, Sha256)>,
+    },
     NothingFound,
 }
 
@@ -146,7 +150,11 @@ impl Collect {
             Submission::SamplesMultidownload(download) => download.samples().to_vec(),
             _ => Vec::new(),
         };
-        Self { limit, found, ..Self::at(Phase::New(job)) }
+        Self {
+            limit,
+            found,
+            ..Self::at(Phase::New(job))
+        }
     }
 
     /// Collects what a search or hunt finds that was submitted before. It may still be running.
@@ -162,7 +170,11 @@ impl Collect {
 
     /// Verifies an archive that is there already: see [`Collect::verify`]. All that it holds counts as found.
     pub fn unpack(archive: impl Into<PathBuf>) -> Self {
-        Self::at(Phase::Verify { id: None, archive: archive.into(), received: None })
+        Self::at(Phase::Verify {
+            id: None,
+            archive: archive.into(),
+            received: None,
+        })
     }
 
     fn at(phase: Phase) -> Self {
@@ -279,10 +291,14 @@ impl Collect {
         let mut seen = HashSet::new();
         for result in &results {
             let nested = result.samples();
-            let named = std::iter::once(result).chain(&nested).filter_map(|sample| sample.sha256);
-            self.found.extend(named.filter(|sha256| seen.insert(*sha256)));
+            let named = std::iter::once(result)
+                .chain(&nested)
+                .filter_map(|sample| sample.sha256);
+            self.found
+                .extend(named.filter(|sha256| seen.insert(*sha256)));
         }
-        self.found.truncate(self.limit.map_or(usize::MAX, |limit| limit as usize));
+        self.found
+            .truncate(self.limit.map_or(usize::MAX, |limit| limit as usize));
         self.results = results;
     }
 
@@ -296,7 +312,10 @@ impl Collect {
         overwrite: bool,
         observe: impl FnMut(&Self, CollectStep) -> ControlFlow<()>,
     ) -> Result<Collected, Error> {
-        let Phase::Verify { archive, received, .. } = &self.phase else {
+        let Phase::Verify {
+            archive, received, ..
+        } = &self.phase
+        else {
             let error = io::Error::new(io::ErrorKind::NotFound, "it is not fetched yet");
             return Err(ArchiveError::Read(error).into());
         };
@@ -318,18 +337,34 @@ impl Collect {
         }
         let mut stopped = false;
         let watch = |bytes: u64| {
-            let step = observe(self, CollectStep::Verify { bytes: bytes.min(total), total });
+            let step = observe(
+                self,
+                CollectStep::Verify {
+                    bytes: bytes.min(total),
+                    total,
+                },
+            );
             stopped |= step.is_break();
             step
         };
-        let result = self.open_archive(Watched { file, bytes: 0, watch }).and_then(|mut archive| {
-            match &self.extract {
-                Some(folder) => archive.extract(folder, overwrite),
-                None => archive.check(),
-            }
-            .map_err(Error::from)
-        });
-        if stopped { Err(Error::Stopped) } else { Ok(self.report(received, result?)) }
+        let result = self
+            .open_archive(Watched {
+                file,
+                bytes: 0,
+                watch,
+            })
+            .and_then(|mut archive| {
+                match &self.extract {
+                    Some(folder) => archive.extract(folder, overwrite),
+                    None => archive.check(),
+                }
+                .map_err(Error::from)
+            });
+        if stopped {
+            Err(Error::Stopped)
+        } else {
+            Ok(self.report(received, result?))
+        }
     }
 
     fn open_archive<R: Read + Seek>(&self, reader: R) -> Result<Archive<R>, Error> {
@@ -339,13 +374,19 @@ impl Collect {
             let asked = self.found.len() as u64;
             Limits {
                 entries: limits.entries.max(asked),
-                directory_size: limits.directory_size.max(asked.saturating_mul(DIRECTORY_ENTRY)),
+                directory_size: limits
+                    .directory_size
+                    .max(asked.saturating_mul(DIRECTORY_ENTRY)),
                 ..limits
             }
         });
         let archive = Archive::open_with(reader, limits)?;
         let expected = self.found.iter().copied();
-        Ok(if self.found.is_empty() { archive } else { archive.expect_samples(expected) })
+        Ok(if self.found.is_empty() {
+            archive
+        } else {
+            archive.expect_samples(expected)
+        })
     }
 
     fn report(&mut self, archive: Option<Received>, samples: Report) -> Collected {
@@ -422,13 +463,23 @@ impl<T: Transport, C: Clock> Client<T, C> {
                 Phase::New(submission) => {
                     let is_download = matches!(submission, Submission::SamplesMultidownload(_));
                     let flow = self.collect_flow(job, submission);
-                    job.phase = if is_download { Phase::Download(flow) } else { Phase::Search(flow) };
+                    job.phase = if is_download {
+                        Phase::Download(flow)
+                    } else {
+                        Phase::Search(flow)
+                    };
                 }
                 Phase::Search(mut flow) => {
                     if let Some(submission @ Submission::Hunt(_)) = flow.to_submit() {
                         // Results that cannot be downloaded are not worth a hunt.
                         let downloads = job.limit.map_or(1, u64::from);
-                        self.guard_submission(submission, Cost { downloads, ..submission.cost() })?;
+                        self.guard_submission(
+                            submission,
+                            Cost {
+                                downloads,
+                                ..submission.cost()
+                            },
+                        )?;
                     }
                     let mut stopped = false;
                     let result = self.run_guarded(&mut flow, |flow, step| {
@@ -480,9 +531,11 @@ impl<T: Transport, C: Clock> Client<T, C> {
                     job.phase = Phase::Search(flow);
                 }
                 Phase::Fetch(id) => {
-                    let fetched = self.fetch(&GetSamples::new(id.clone()), &mut archive, |bytes, total| {
-                        observe(job, CollectStep::Fetch { bytes, total })
-                    });
+                    let fetched = self.fetch(
+                        &GetSamples::new(id.clone()),
+                        &mut archive,
+                        |bytes, total| observe(job, CollectStep::Fetch { bytes, total }),
+                    );
                     let received = fetched?;
                     // What can be opened appears, whatever is found in it, and so does what is too large: it was paid for.
                     match job.open_archive(archive.reader()?) {
@@ -492,7 +545,11 @@ impl<T: Transport, C: Clock> Client<T, C> {
                     let (path, overwrite) = (archive.path().to_owned(), archive.overwrites());
                     archive.finish()?;
                     let fetched = Some((received.bytes, received.sha256));
-                    job.phase = Phase::Verify { id: Some(id), archive: path.clone(), received: fetched };
+                    job.phase = Phase::Verify {
+                        id: Some(id),
+                        archive: path.clone(),
+                        received: fetched,
+                    };
                     return job.verify_file(&path, Some(received), overwrite, observe);
                 }
                 Phase::Verify { .. } => return job.verify(archive.overwrites(), observe),

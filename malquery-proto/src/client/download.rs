@@ -14,7 +14,9 @@ pub struct Download<B> {
 
 impl<B> std::fmt::Debug for Download<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Download").field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("Download")
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 
@@ -27,7 +29,10 @@ enum State {
 
 impl<B: Read> Download<B> {
     pub(super) fn new(body: Option<B>, check: StreamCheck) -> Self {
-        Self { body, state: State::Reading(Box::new(check)) }
+        Self {
+            body,
+            state: State::Reading(Box::new(check)),
+        }
     }
 
     /// Refuses a body of more than `cap` bytes.
@@ -74,7 +79,9 @@ impl<B: Read> Read for Download<B> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let (State::Reading(check), Some(body)) = (&mut self.state, &mut self.body) else {
             return match &self.state {
-                State::Failed(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error.clone())),
+                State::Failed(error) => {
+                    Err(io::Error::new(io::ErrorKind::InvalidData, error.clone()))
+                }
                 _ => Ok(0),
             };
         };
@@ -91,7 +98,9 @@ impl<B: Read> Read for Download<B> {
                 let (received, declared) = (check.bytes(), check.length());
                 self.state = State::Failed(StreamError::Broken);
                 return match declared {
-                    Some(declared) if received < declared && error.kind() == io::ErrorKind::UnexpectedEof => {
+                    Some(declared)
+                        if received < declared && error.kind() == io::ErrorKind::UnexpectedEof =>
+                    {
                         self.end(Err(StreamError::Short { received, declared }))
                     }
                     _ => Err(error),

@@ -46,7 +46,10 @@ pub enum Error {
     /// A file could not be written, or an archive not be read again.
     #[cfg(feature = "fs")]
     #[allow(missing_docs)]
-    File { path: std::path::PathBuf, error: io::Error },
+    File {
+        path: std::path::PathBuf,
+        error: io::Error,
+    },
     /// An archive could not be read.
     #[cfg(feature = "archive")]
     Archive(ArchiveError),
@@ -62,13 +65,19 @@ impl Error {
             FlowError::Unsure { reply, .. } => reply.is_none(),
             _ => false,
         };
-        Self::Flow { error, cause: cause.filter(|_| explains) }
+        Self::Flow {
+            error,
+            cause: cause.filter(|_| explains),
+        }
     }
 
     /// The request was refused before anything was sent.
     pub fn invalid(&self) -> Option<&BuildError> {
         match self {
-            Self::Flow { error: FlowError::Build(error), .. } => Some(error),
+            Self::Flow {
+                error: FlowError::Build(error),
+                ..
+            } => Some(error),
             _ => None,
         }
     }
@@ -189,9 +198,16 @@ mod tests {
     use crate::operations::GetQuotas;
 
     fn busy() -> Error {
-        let headers = HeaderMap::from_iter([(http::header::RETRY_AFTER, HeaderValue::from_static("5"))]);
-        let head = ResponseHead { status: StatusCode::SERVICE_UNAVAILABLE, headers: &headers };
-        FlowError::from(crate::error::ResponseError::Api(GetQuotas.error(head, b"").into())).into()
+        let headers =
+            HeaderMap::from_iter([(http::header::RETRY_AFTER, HeaderValue::from_static("5"))]);
+        let head = ResponseHead {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            headers: &headers,
+        };
+        FlowError::from(crate::error::ResponseError::Api(
+            GetQuotas.error(head, b"").into(),
+        ))
+        .into()
     }
 
     #[test]
@@ -201,17 +217,25 @@ mod tests {
         assert!(busy().is_retryable());
         let refused = Error::from(FlowError::from(BuildError::NoPatterns));
         assert!(refused.invalid().is_some() && !refused.is_retryable());
-        for error in
-            [Error::Stopped, Error::Stream(StreamError::CutZip), Error::Body(io::ErrorKind::Other.into())]
-        {
-            assert_eq!((error.retry_at(now), error.is_retryable()), (None, !matches!(error, Error::Stopped)));
+        for error in [
+            Error::Stopped,
+            Error::Stream(StreamError::CutZip),
+            Error::Body(io::ErrorKind::Other.into()),
+        ] {
+            assert_eq!(
+                (error.retry_at(now), error.is_retryable()),
+                (None, !matches!(error, Error::Stopped))
+            );
         }
     }
 
     #[test]
     fn debug_tells_all_the_sources() {
         let error = Error::Body(io::Error::other(BuildError::NoSamples));
-        assert_eq!(format!("{error:?}"), "the download broke off: name at least one SHA-256");
+        assert_eq!(
+            format!("{error:?}"),
+            "the download broke off: name at least one SHA-256"
+        );
         assert_eq!(format!("{:?}", Error::Stopped), "stopped");
     }
 }

@@ -28,7 +28,12 @@ impl<'a, T: Transport, C: Clock> Job<'a, T, C> {
         flow: JobFlow,
         submitted: Option<JsonReply<Hunt>>,
     ) -> Self {
-        Self { client, flow, id, submitted }
+        Self {
+            client,
+            flow,
+            id,
+            submitted,
+        }
     }
 
     /// The id by which the job can be found again, also by another process.

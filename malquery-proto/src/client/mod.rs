@@ -26,8 +26,8 @@ use crate::error::{BuildError, DecodeError, ResponseError, excerpt};
 use zeroize::Zeroize;
 
 use crate::flow::{
-    Attempt, Auth, CallFlow, FlowError, JobFlow, JobProgress, RetryPolicy, SendFailure, Step, Submission,
-    Ticket,
+    Attempt, Auth, CallFlow, FlowError, JobFlow, JobProgress, RetryPolicy, SendFailure, Step,
+    Submission, Ticket,
 };
 use crate::oauth2::Revoke;
 use crate::operation::{
@@ -60,7 +60,10 @@ pub trait Transport {
     ///
     /// # Errors
     /// Only when there is no reply: any status is `Ok`.
-    fn execute(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<Self::Body>, Self::Error>;
+    fn execute(
+        &self,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<http::Response<Self::Body>, Self::Error>;
 }
 
 macro_rules! pointer_to_transport {
@@ -198,9 +201,16 @@ pub struct MetadataReply {
 
 impl MetadataReply {
     fn new(reply: JsonReply<GetMetadata>, mut samples: Vec<Sha256>) -> Self {
-        let found: HashSet<_> = reply.resources.iter().filter_map(|sample| sample.sha256).collect();
+        let found: HashSet<_> = reply
+            .resources
+            .iter()
+            .filter_map(|sample| sample.sha256)
+            .collect();
         samples.retain(|sample| !found.contains(sample));
-        Self { reply, missing: samples }
+        Self {
+            reply,
+            missing: samples,
+        }
     }
 }
 
@@ -304,7 +314,10 @@ impl<T: Transport, C: Clock> Client<T, C> {
     ///
     /// # Errors
     /// See [`Client::call`].
-    pub fn metadata(&self, samples: impl IntoIterator<Item = Sha256>) -> Result<MetadataReply, Error> {
+    pub fn metadata(
+        &self,
+        samples: impl IntoIterator<Item = Sha256>,
+    ) -> Result<MetadataReply, Error> {
         let samples: Vec<_> = samples.into_iter().collect();
         let mut requests = GetMetadata::split(&samples, &self.base()).into_iter();
         // Without samples there is still a request, for its error.
@@ -376,7 +389,9 @@ impl<T: Transport, C: Clock> Client<T, C> {
             &mut flow,
             |flow| flow,
             |flow, now, auth| flow.poll(now, auth, operation),
-            |_, response| operation.response(ResponseHead::from(&response), response.body().bytes()),
+            |_, response| {
+                operation.response(ResponseHead::from(&response), response.body().bytes())
+            },
             CallFlow::on_reply,
             |_, _| ControlFlow::Continue(()),
         )
@@ -386,7 +401,10 @@ impl<T: Transport, C: Clock> Client<T, C> {
     ///
     /// # Errors
     /// As [`Client::call`]. Errors in the bytes come from reading the [`Download`].
-    pub fn open<O: StreamOperation>(&self, operation: &O) -> Result<Reply<Download<T::Body>>, Error> {
+    pub fn open<O: StreamOperation>(
+        &self,
+        operation: &O,
+    ) -> Result<Reply<Download<T::Body>>, Error> {
         self.open_in(&mut self.call_flow(), operation)
     }
 
@@ -404,9 +422,12 @@ impl<T: Transport, C: Clock> Client<T, C> {
                 let head = ResponseHead::from(&response);
                 match operation.response(head) {
                     Some(reply) => {
-                        Ok(reply.map(|check| Download::new(response.into_body().into_stream(), check)))
+                        Ok(reply
+                            .map(|check| Download::new(response.into_body().into_stream(), check)))
                     }
-                    None => Err(ResponseError::Api(operation.error(head, response.body().bytes()).into())),
+                    None => Err(ResponseError::Api(
+                        operation.error(head, response.body().bytes()).into(),
+                    )),
                 }
             },
             CallFlow::on_reply,
@@ -465,24 +486,43 @@ impl<T: Transport, C: Clock> Client<T, C> {
         self.guard(operation, operation.cost())?;
         let reply = self.open(&Streamed(operation))?;
         let mut stopped = false;
-        let Reply { output: download, status, trace_id, rate_limit } = reply;
+        let Reply {
+            output: download,
+            status,
+            trace_id,
+            rate_limit,
+        } = reply;
         let left = Cell::new(most);
-        let read = read_each(Bounded { body: download, left: &left }, |result| {
-            left.set(most);
-            let step = each(result);
-            stopped = step.is_break();
-            step
-        });
+        let read = read_each(
+            Bounded {
+                body: download,
+                left: &left,
+            },
+            |result| {
+                left.set(most);
+                let step = each(result);
+                stopped = step.is_break();
+                step
+            },
+        );
         match read {
             Ok(output) => {
-                let trace_id = trace_id.or_else(|| ReplyMeta::trace_id(&output.meta).map(Into::into));
-                Ok(Reply { output, status, trace_id, rate_limit })
+                let trace_id =
+                    trace_id.or_else(|| ReplyMeta::trace_id(&output.meta).map(Into::into));
+                Ok(Reply {
+                    output,
+                    status,
+                    trace_id,
+                    rate_limit,
+                })
             }
             Err(_) if stopped => Err(Error::Stopped),
             // It arrived, and what it said of itself is lost.
-            Err(_) if O::META.replay == Replay::Billed => {
-                Err(FlowError::Unsure { operation: O::META.id, reply: None }.into())
+            Err(_) if O::META.replay == Replay::Billed => Err(FlowError::Unsure {
+                operation: O::META.id,
+                reply: None,
             }
+            .into()),
             // A cut one is not JSON, and may come whole the next time.
             Err(error) if error.is_io() || error.is_eof() => Err(Error::of_download(error.into())),
             Err(error) => {
@@ -584,11 +624,16 @@ impl<T: Transport, C: Clock> Client<T, C> {
                 }
                 // It could not tell, where one that does not tell at all must not keep anyone from a hunt.
                 None if needed > 0 && !quotas.errors.is_empty() => {
-                    let why = quotas.errors[0].message.as_deref().unwrap_or("it does not say why");
+                    let why = quotas.errors[0]
+                        .message
+                        .as_deref()
+                        .unwrap_or("it does not say why");
                     let why = excerpt(why.as_bytes(), 500).into();
                     return Err(FlowError::QuotaUnknown { what, why }.into());
                 }
-                None if needed > 0 => log::warn!("the service does not tell how many {what} are left"),
+                None if needed > 0 => {
+                    log::warn!("the service does not tell how many {what} are left")
+                }
                 _ => {}
             }
         }
@@ -604,20 +649,29 @@ impl<T: Transport, C: Clock> Client<T, C> {
             let mut auth = self.auth();
             (auth.take_token(), auth.base().clone())
         };
-        let Some((credentials, token)) = taken else { return Ok(()) };
+        let Some((credentials, token)) = taken else {
+            return Ok(());
+        };
         let revoke = Revoke::new(&credentials, &token);
         let mut request = revoke.request(&base).map_err(FlowError::from)?;
         if let Some(deadline) = self.deadline {
-            request.extensions_mut().insert(TimeLeft(deadline.since(self.clock.now())));
+            request
+                .extensions_mut()
+                .insert(TimeLeft(deadline.since(self.clock.now())));
         }
         match self.send(request, Some(MAX_ERROR_BODY)) {
             Ok(response) => {
                 let body = response.body().bytes();
-                revoke.response(ResponseHead::from(&response), body).map_err(FlowError::from)?;
+                revoke
+                    .response(ResponseHead::from(&response), body)
+                    .map_err(FlowError::from)?;
                 Ok(())
             }
             Err(cause) => Err(Error::new(
-                FlowError::NoReply { operation: "oauth2RevokeToken", attempts: 1 },
+                FlowError::NoReply {
+                    operation: "oauth2RevokeToken",
+                    attempts: 1,
+                },
                 Some(cause),
             )),
         }
@@ -660,8 +714,16 @@ impl<T: Transport, C: Clock> Client<T, C> {
                 }
                 Err(error) => return Err(Error::new(error, cause)),
             };
-            let Attempt { mut request, ticket, max_body, deadline } = *attempt;
-            let operation = request.extensions().get::<Meta>().map_or("a request", |meta| meta.id);
+            let Attempt {
+                mut request,
+                ticket,
+                max_body,
+                deadline,
+            } = *attempt;
+            let operation = request
+                .extensions()
+                .get::<Meta>()
+                .map_or("a request", |meta| meta.id);
             if observe(flow, JobStep::Send).is_break() {
                 // Nothing was sent, and the flow is to know that.
                 call(flow).cancel(&mut self.auth(), ticket)?;
@@ -669,17 +731,26 @@ impl<T: Transport, C: Clock> Client<T, C> {
                 return Err(Error::Stopped);
             }
             if let Some(deadline) = deadline {
-                request.extensions_mut().insert(TimeLeft(deadline.since(now)));
+                request
+                    .extensions_mut()
+                    .insert(TimeLeft(deadline.since(now)));
             }
             let result = self.send(request, max_body);
             let now = self.clock.now();
             let outcome = match result {
                 Ok(mut response) if ticket.is_token() => {
                     cause = None;
-                    let head =
-                        ResponseHead { status: response.status(), headers: &response.headers().clone() };
-                    let result =
-                        call(flow).on_token(now, &mut self.auth(), ticket, head, response.body().bytes());
+                    let head = ResponseHead {
+                        status: response.status(),
+                        headers: &response.headers().clone(),
+                    };
+                    let result = call(flow).on_token(
+                        now,
+                        &mut self.auth(),
+                        ticket,
+                        head,
+                        response.body().bytes(),
+                    );
                     response.body_mut().wipe();
                     result.map(|()| None)
                 }
@@ -695,7 +766,9 @@ impl<T: Transport, C: Clock> Client<T, C> {
                         log::warn!("no reply to {operation}: {error}");
                     }
                     cause = Some(error);
-                    call(flow).on_failure(now, &mut self.auth(), ticket, why).map(|()| None)
+                    call(flow)
+                        .on_failure(now, &mut self.auth(), ticket, why)
+                        .map(|()| None)
                 }
             };
             // Also told when the flow has ended, so that what is stored is its last state.
@@ -715,8 +788,10 @@ impl<T: Transport, C: Clock> Client<T, C> {
         request: http::Request<Vec<u8>>,
         max_body: Option<u64>,
     ) -> Result<http::Response<Payload<T::Body>>, Box<dyn TransportError>> {
-        let response =
-            self.transport.execute(request).map_err(|error| Box::new(error) as Box<dyn TransportError>)?;
+        let response = self
+            .transport
+            .execute(request)
+            .map_err(|error| Box::new(error) as Box<dyn TransportError>)?;
         let (head, body) = response.into_parts();
         let (most, whole) = match max_body {
             None if head.status.is_success() => {
@@ -747,7 +822,11 @@ fn read_body(
     // Beside chunks a length counts for nothing (RFC 9112, 6.3). JSON shows by itself whether it is whole; a sample does not,
     // and there it is an error.
     let is_chunked = head.headers.contains_key(http::header::TRANSFER_ENCODING);
-    let declared = ResponseHead { status: head.status, headers: &head.headers }.content_length();
+    let declared = ResponseHead {
+        status: head.status,
+        headers: &head.headers,
+    }
+    .content_length();
     let declared = declared.filter(|_| !is_chunked);
     let capacity = declared.unwrap_or(0).min(most).min(1 << 20);
     let mut bytes = Vec::with_capacity(usize::try_from(capacity).unwrap_or(0));
@@ -768,9 +847,10 @@ fn read_body(
     }
     // A transport that decodes a body has to take the length out of the head.
     match short.filter(|_| received <= most) {
-        Some(declared) => {
-            Err(Box::new(BodyError(io::Error::other(StreamError::Short { received, declared }))))
-        }
+        Some(declared) => Err(Box::new(BodyError(io::Error::other(StreamError::Short {
+            received,
+            declared,
+        })))),
         None => Ok(bytes),
     }
 }
@@ -864,7 +944,10 @@ mod tests {
         type Body = io::Cursor<Vec<u8>>;
         type Error = Infallible;
 
-        fn execute(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Self::Body>, Infallible> {
+        fn execute(
+            &self,
+            _: http::Request<Vec<u8>>,
+        ) -> Result<http::Response<Self::Body>, Infallible> {
             Ok(http::Response::new(io::Cursor::new(self.0.clone())))
         }
     }
@@ -895,6 +978,9 @@ mod tests {
         };
         assert_eq!(count(20, 100_000).unwrap(), 20);
         let error = count(2, 300_000).unwrap_err();
-        assert_eq!(format!("{error:?}"), "the download broke off: more came without a result than is read");
+        assert_eq!(
+            format!("{error:?}"),
+            "the download broke off: more came without a result than is read"
+        );
     }
 }

@@ -158,12 +158,23 @@ impl Auth {
     }
 
     /// A token to use, or how to get one. `seen` belongs to the flow.
-    pub(super) fn bearer(&mut self, now: Timestamp, seen: &mut Option<Seen>) -> Result<Bearer, FlowError> {
-        let seen = seen.get_or_insert(Seen { refusals: self.refusals, failures: None });
+    pub(super) fn bearer(
+        &mut self,
+        now: Timestamp,
+        seen: &mut Option<Seen>,
+    ) -> Result<Bearer, FlowError> {
+        let seen = seen.get_or_insert(Seen {
+            refusals: self.refusals,
+            failures: None,
+        });
         if let Some(time) = self.pause.and_then(|pause| pause.end(now)) {
             return Ok(Bearer::Wait(time));
         }
-        if let Some(token) = self.token.as_mut().filter(|token| now < token.renew_at || !token.used) {
+        if let Some(token) = self
+            .token
+            .as_mut()
+            .filter(|token| now < token.renew_at || !token.used)
+        {
             token.used = true;
             seen.failures = None;
             return Ok(Bearer::Use(token.bearer.clone(), self.generation));
@@ -179,7 +190,11 @@ impl Auth {
         {
             return Err(refusal.clone());
         }
-        if self.fetching.as_ref().is_some_and(|fetching| fetching.lease.end(now).is_some()) {
+        if self
+            .fetching
+            .as_ref()
+            .is_some_and(|fetching| fetching.lease.end(now).is_some())
+        {
             return Ok(Bearer::Wait(now.after(LOOK)));
         }
         if let Some(time) = self.token_pause.and_then(|pause| pause.end(now)) {
@@ -187,14 +202,24 @@ impl Auth {
         }
         let request = GetToken::new(credentials).request(&self.base)?;
         self.serial += 1;
-        self.fetching = Some(Fetching { serial: self.serial, lease: Pause::new(now, now.after(LEASE)) });
-        let ticket = Ticket(Kind::Token { of: self.identity.clone(), serial: self.serial });
+        self.fetching = Some(Fetching {
+            serial: self.serial,
+            lease: Pause::new(now, now.after(LEASE)),
+        });
+        let ticket = Ticket(Kind::Token {
+            of: self.identity.clone(),
+            serial: self.serial,
+        });
         Ok(Bearer::Fetch(request.into(), ticket))
     }
 
     /// Whether a ticket of a request for a token is of this session.
     pub(super) fn is_own(&self, of: &Arc<()>) -> Result<(), FlowError> {
-        if Arc::ptr_eq(of, &self.identity) { Ok(()) } else { Err(FlowError::WrongTicket) }
+        if Arc::ptr_eq(of, &self.identity) {
+            Ok(())
+        } else {
+            Err(FlowError::WrongTicket)
+        }
     }
 
     /// Takes the reply to a token request.
@@ -206,7 +231,9 @@ impl Auth {
         body: &[u8],
     ) -> Result<(), ResponseError> {
         let since = self.end_fetching(serial).unwrap_or(now);
-        let Source::Credentials(credentials) = &self.source else { return Ok(()) };
+        let Source::Credentials(credentials) = &self.source else {
+            return Ok(());
+        };
         match GetToken::new(credentials).response(head, body) {
             Ok(reply) => {
                 let life = reply.expires_in;
@@ -221,7 +248,11 @@ impl Auth {
                 Ok(())
             }
             Err(ResponseError::Api(error)) if error.kind() == ApiErrorKind::Redirect => {
-                match head.location().and_then(cloud_of).filter(|to| self.may_follow(*to)) {
+                match head
+                    .location()
+                    .and_then(cloud_of)
+                    .filter(|to| self.may_follow(*to))
+                {
                     Some(cloud) => {
                         log::info!("the account lives in {cloud}; asking there");
                         self.base = cloud.into();
@@ -231,18 +262,24 @@ impl Auth {
                     None => Err(ResponseError::Api(error.asked(&self.base).into())),
                 }
             }
-            Err(ResponseError::Api(error)) => Err(ResponseError::Api(error.asked(&self.base).into())),
+            Err(ResponseError::Api(error)) => {
+                Err(ResponseError::Api(error.asked(&self.base).into()))
+            }
             Err(error) => Err(error),
         }
     }
 
     fn may_follow(&self, to: Cloud) -> bool {
-        self.follow_region && !to.is_government() && !self.base.cloud().is_some_and(Cloud::is_government)
+        self.follow_region
+            && !to.is_government()
+            && !self.base.cloud().is_some_and(Cloud::is_government)
     }
 
     /// A request for a token is over; gives when it was sent.
     pub(super) fn end_fetching(&mut self, serial: u64) -> Option<Timestamp> {
-        self.fetching.take_if(|fetching| fetching.serial == serial).map(|fetching| fetching.lease.since)
+        self.fetching
+            .take_if(|fetching| fetching.serial == serial)
+            .map(|fetching| fetching.lease.since)
     }
 
     /// A request for a token failed. Gives how many have since the flow looked last, whoever made them: all together
@@ -283,7 +320,11 @@ impl Auth {
 
     /// No request before this time.
     pub(super) fn pause(&mut self, now: Timestamp, until: Timestamp) {
-        if self.pause.and_then(|pause| pause.end(now)).is_none_or(|end| end < until) {
+        if self
+            .pause
+            .and_then(|pause| pause.end(now))
+            .is_none_or(|end| end < until)
+        {
             self.pause = Some(Pause::new(now, until));
         }
     }
@@ -295,7 +336,9 @@ impl Auth {
             ResponseError::Api(error) => {
                 ResponseError::Api(Box::new(error.asked(&self.base).without(sent.expose())))
             }
-            ResponseError::Decode(error) => ResponseError::Decode(Box::new(error.without(sent.expose()))),
+            ResponseError::Decode(error) => {
+                ResponseError::Decode(Box::new(error.without(sent.expose())))
+            }
         }
     }
 
@@ -303,7 +346,9 @@ impl Auth {
     #[cfg(feature = "client")]
     pub(crate) fn take_token(&mut self) -> Option<(Credentials, BearerToken)> {
         match &self.source {
-            Source::Credentials(credentials) => Some((credentials.clone(), self.token.take()?.bearer)),
+            Source::Credentials(credentials) => {
+                Some((credentials.clone(), self.token.take()?.bearer))
+            }
             Source::Supplied(_) => None,
         }
     }

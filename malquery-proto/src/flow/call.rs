@@ -1,11 +1,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::auth::{Bearer, Call, Seen};
-use super::{Attempt, Auth, FlowError, Kind, Pause, RetryPolicy, SendFailure, Step, Ticket, Version};
+use super::{
+    Attempt, Auth, FlowError, Kind, Pause, RetryPolicy, SendFailure, Step, Ticket, Version,
+};
 use crate::error::{ApiErrorKind, ResponseError};
 use crate::operation::{
-    JsonOperation, JsonReply, MAX_JSON_BODY, Meta, Operation, Replay, Reply, ResponseHead, StreamOperation,
-    unsigned,
+    JsonOperation, JsonReply, MAX_JSON_BODY, Meta, Operation, Replay, Reply, ResponseHead,
+    StreamOperation, unsigned,
 };
 use crate::operations::GetRequest;
 use crate::stream::StreamCheck;
@@ -98,7 +100,11 @@ impl CallFlow {
 
     /// The next call of the same job.
     pub(super) fn next(&self, policy: RetryPolicy) -> Self {
-        Self { deadline: self.deadline, serial: self.serial, ..Self::new(policy, self.seed) }
+        Self {
+            deadline: self.deadline,
+            serial: self.serial,
+            ..Self::new(policy, self.seed)
+        }
     }
 
     /// Whether a request was handed out and not reported, or may have arrived and must not be sent again.
@@ -109,7 +115,10 @@ impl CallFlow {
     /// Starts the time limit, if it does not run yet, and tells when the call has to end.
     fn begin(&mut self, now: Timestamp, meta: &Meta) -> Result<Timestamp, FlowError> {
         // A clock that was set back begins anew.
-        let started = self.started.filter(|started| *started <= now).unwrap_or(now);
+        let started = self
+            .started
+            .filter(|started| *started <= now)
+            .unwrap_or(now);
         self.started = Some(started);
         let limit = started.after(self.policy.time_limit);
         let ends = self.deadline.map_or(limit, |deadline| deadline.min(limit));
@@ -124,10 +133,17 @@ impl CallFlow {
     }
 
     /// A pause before the call begins, which only the deadline ends.
-    pub(super) fn wait(&self, now: Timestamp, until: Timestamp, meta: &Meta) -> Result<Step, FlowError> {
+    pub(super) fn wait(
+        &self,
+        now: Timestamp,
+        until: Timestamp,
+        meta: &Meta,
+    ) -> Result<Step, FlowError> {
         match self.deadline {
             Some(deadline) if deadline <= now => Err(FlowError::Deadline { operation: meta.id }),
-            deadline => Ok(Step::Wait(deadline.map_or(until, |deadline| deadline.min(until)))),
+            deadline => Ok(Step::Wait(
+                deadline.map_or(until, |deadline| deadline.min(until)),
+            )),
         }
     }
 
@@ -168,7 +184,10 @@ impl CallFlow {
         if self.in_flight && (self.billed || meta.replay == Replay::Billed) {
             // The request was handed out, and what came of it was not reported. Whatever else is the matter, this is
             // what the caller has to know.
-            return Err(FlowError::Unsure { operation: meta.id, reply: None });
+            return Err(FlowError::Unsure {
+                operation: meta.id,
+                reply: None,
+            });
         }
         // Refused before anything is sent, even the request for a token.
         let mut request = unsigned(operation, auth.base())?;
@@ -181,24 +200,54 @@ impl CallFlow {
         if let Some(time) = self.pause.and_then(|pause| pause.end(now)) {
             return Ok(Step::Wait(time.min(ends)));
         }
-        let bearer = auth.bearer(now, &mut self.seen).inspect_err(|_| self.begin_anew())?;
+        let bearer = auth
+            .bearer(now, &mut self.seen)
+            .inspect_err(|_| self.begin_anew())?;
         match bearer {
             Bearer::Wait(time) => Ok(Step::Wait(time.min(ends))),
             Bearer::Fetch(request, ticket) => Ok(Step::Send(
-                Attempt { request: *request, ticket, max_body: Some(MAX_JSON_BODY), deadline: Some(ends) }
-                    .into(),
+                Attempt {
+                    request: *request,
+                    ticket,
+                    max_body: Some(MAX_JSON_BODY),
+                    deadline: Some(ends),
+                }
+                .into(),
             )),
             Bearer::Use(bearer, generation) => {
-                request.headers_mut().insert(http::header::AUTHORIZATION, bearer.header());
+                request
+                    .headers_mut()
+                    .insert(http::header::AUTHORIZATION, bearer.header());
                 // This and the counts below may come from a state that was stored, and be any number.
                 self.serial = self.serial.wrapping_add(1);
                 self.in_flight = true;
                 self.billed = meta.replay == Replay::Billed;
                 self.token_attempts = 0;
-                let call = Call { operation: meta.id, replay: meta.replay, bearer, generation };
-                let ticket = Ticket(Kind::Call { flow: self.seed, serial: self.serial, call });
-                let deadline = if max_body.is_some() { Some(ends) } else { self.deadline };
-                Ok(Step::Send(Attempt { request, ticket, max_body, deadline }.into()))
+                let call = Call {
+                    operation: meta.id,
+                    replay: meta.replay,
+                    bearer,
+                    generation,
+                };
+                let ticket = Ticket(Kind::Call {
+                    flow: self.seed,
+                    serial: self.serial,
+                    call,
+                });
+                let deadline = if max_body.is_some() {
+                    Some(ends)
+                } else {
+                    self.deadline
+                };
+                Ok(Step::Send(
+                    Attempt {
+                        request,
+                        ticket,
+                        max_body,
+                        deadline,
+                    }
+                    .into(),
+                ))
             }
         }
     }
@@ -243,7 +292,12 @@ impl CallFlow {
             return self.on_token(now, auth, ticket, head, body).map(|()| None);
         }
         let error = || ResponseError::Api(operation.error(head, body).into());
-        self.on_reply(now, auth, ticket, operation.response(head).ok_or_else(error))
+        self.on_reply(
+            now,
+            auth,
+            ticket,
+            operation.response(head).ok_or_else(error),
+        )
     }
 
     /// Takes the reply to a request for a token.
@@ -258,7 +312,9 @@ impl CallFlow {
         head: ResponseHead<'_>,
         body: &[u8],
     ) -> Result<(), FlowError> {
-        let Kind::Token { of, serial } = ticket.0 else { return Err(FlowError::WrongTicket) };
+        let Kind::Token { of, serial } = ticket.0 else {
+            return Err(FlowError::WrongTicket);
+        };
         auth.is_own(&of)?;
         let error = match auth.on_response(now, serial, head, body) {
             Ok(()) => {
@@ -271,7 +327,9 @@ impl CallFlow {
             ResponseError::Api(api) if api.is_retryable() => Some(api.retry_at(now)),
             _ => None,
         };
-        self.token_attempts = self.token_attempts.saturating_add(auth.token_failed(&mut self.seen));
+        self.token_attempts = self
+            .token_attempts
+            .saturating_add(auth.token_failed(&mut self.seen));
         self.token_failed(now, auth, again, error.into())
     }
 
@@ -312,22 +370,36 @@ impl CallFlow {
         if let Kind::Token { of, serial } = ticket.0 {
             auth.is_own(&of)?;
             auth.end_fetching(serial);
-            self.token_attempts = self.token_attempts.saturating_add(auth.token_failed(&mut self.seen));
+            self.token_attempts = self
+                .token_attempts
+                .saturating_add(auth.token_failed(&mut self.seen));
             let (operation, attempts) = (crate::oauth2::TOKEN_ID, self.token_attempts);
             let (again, error) = match why {
                 SendFailure::CannotSend => (None, FlowError::CannotSend { operation }),
-                _ => (Some(None), FlowError::NoReply { operation, attempts }),
+                _ => (
+                    Some(None),
+                    FlowError::NoReply {
+                        operation,
+                        attempts,
+                    },
+                ),
             };
             return self.token_failed(now, auth, again, error);
         }
-        let Call { operation, replay, .. } = self.reported(ticket)?;
+        let Call {
+            operation, replay, ..
+        } = self.reported(ticket)?;
         let verdict = match why {
-            SendFailure::Unknown if replay == Replay::Billed => {
-                Verdict::Fail(FlowError::Unsure { operation, reply: None })
-            }
+            SendFailure::Unknown if replay == Replay::Billed => Verdict::Fail(FlowError::Unsure {
+                operation,
+                reply: None,
+            }),
             SendFailure::CannotSend => Verdict::Fail(FlowError::CannotSend { operation }),
             _ => {
-                let error = FlowError::NoReply { operation, attempts: self.attempts.saturating_add(1) };
+                let error = FlowError::NoReply {
+                    operation,
+                    attempts: self.attempts.saturating_add(1),
+                };
                 self.again(now, None, error)
             }
         };
@@ -371,7 +443,13 @@ impl CallFlow {
         }
     }
 
-    fn judge(&mut self, now: Timestamp, auth: &mut Auth, call: &Call, error: ResponseError) -> Verdict {
+    fn judge(
+        &mut self,
+        now: Timestamp,
+        auth: &mut Auth,
+        call: &Call,
+        error: ResponseError,
+    ) -> Verdict {
         let api = match &error {
             ResponseError::Api(api) => api,
             // A page of a gateway, perhaps, in the place of a poll: the job was paid for, and is waited for.
@@ -400,12 +478,18 @@ impl CallFlow {
                     Verdict::Fail(_) => hint,
                 };
                 if let Some(time) = pause {
-                    auth.pause(now, time.min(now.after(RetryPolicy::default().max_rate_limit_wait)));
+                    auth.pause(
+                        now,
+                        time.min(now.after(RetryPolicy::default().max_rate_limit_wait)),
+                    );
                 }
                 verdict
             }
             _ if api.is_retryable() && call.replay == Replay::Billed => {
-                Verdict::Fail(FlowError::Unsure { operation: call.operation, reply: Some(api.clone()) })
+                Verdict::Fail(FlowError::Unsure {
+                    operation: call.operation,
+                    reply: Some(api.clone()),
+                })
             }
             _ if api.is_retryable() => {
                 let hint = api.retry_at(now);
@@ -426,11 +510,17 @@ impl CallFlow {
     /// Counts a failure. Gives the time of the next attempt, if attempts and time allow one.
     fn next_attempt(&mut self, now: Timestamp, hint: Option<Timestamp>) -> Option<Timestamp> {
         self.attempts = self.attempts.saturating_add(1);
-        self.pause_after(now, self.attempts, hint).filter(|time| self.lasts_until(now, *time))
+        self.pause_after(now, self.attempts, hint)
+            .filter(|time| self.lasts_until(now, *time))
     }
 
     /// When to try again after so many failures, whether or not the call has the time for it.
-    fn pause_after(&self, now: Timestamp, attempts: u32, hint: Option<Timestamp>) -> Option<Timestamp> {
+    fn pause_after(
+        &self,
+        now: Timestamp,
+        attempts: u32,
+        hint: Option<Timestamp>,
+    ) -> Option<Timestamp> {
         let time = match hint.filter(|hint| *hint > now) {
             Some(hint) if hint.since(now) > self.policy.max_rate_limit_wait => return None,
             Some(hint) => hint,
@@ -445,7 +535,12 @@ impl CallFlow {
         time < self.deadline.map_or(limit, |deadline| deadline.min(limit))
     }
 
-    fn settle(&mut self, now: Timestamp, replay: Replay, verdict: Verdict) -> Result<(), FlowError> {
+    fn settle(
+        &mut self,
+        now: Timestamp,
+        replay: Replay,
+        verdict: Verdict,
+    ) -> Result<(), FlowError> {
         let error = match verdict {
             Verdict::Again(time) => {
                 self.in_flight = false;

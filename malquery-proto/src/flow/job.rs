@@ -202,7 +202,9 @@ impl JobFlow {
         match &self.phase {
             Phase::Submit(Submission::Hunt(hunt)) => self.call.poll(now, auth, hunt),
             Phase::Submit(Submission::ExactSearch(search)) => self.call.poll(now, auth, search),
-            Phase::Submit(Submission::SamplesMultidownload(download)) => self.call.poll(now, auth, download),
+            Phase::Submit(Submission::SamplesMultidownload(download)) => {
+                self.call.poll(now, auth, download)
+            }
             Phase::Poll(id) => match self.next_poll.and_then(|pause| pause.end(now)) {
                 Some(time) => self.call.wait(now, time, &GetRequest::META),
                 None => self.call.poll(now, auth, &GetRequest::new(id.clone())),
@@ -224,7 +226,9 @@ impl JobFlow {
         body: &[u8],
     ) -> Result<JobProgress, FlowError> {
         if ticket.is_token() {
-            return self.on_token(now, auth, ticket, head, body).map(|()| JobProgress::Pending);
+            return self
+                .on_token(now, auth, ticket, head, body)
+                .map(|()| JobProgress::Pending);
         }
         self.on_reply(now, auth, ticket, self.read(head, body))
     }
@@ -303,13 +307,20 @@ impl JobFlow {
     ) -> Result<JobProgress, FlowError> {
         self.next_call();
         if let Some(JobStatus::Done | JobStatus::Failed) = reply.meta.status {
-            reply.output.errors.splice(..0, std::mem::take(&mut self.errors));
+            reply
+                .output
+                .errors
+                .splice(..0, std::mem::take(&mut self.errors));
         }
         match &reply.meta.status {
             Some(JobStatus::Done) => Ok(JobProgress::Done(reply.into())),
             Some(JobStatus::Failed) => Err(FlowError::JobFailed(reply.into())),
             status => {
-                self.silent = if status.is_none() { self.silent.saturating_add(1) } else { 0 };
+                self.silent = if status.is_none() {
+                    self.silent.saturating_add(1)
+                } else {
+                    0
+                };
                 if self.silent >= MOST_SILENT {
                     self.silent = 0;
                     return Err(FlowError::NoStatus);

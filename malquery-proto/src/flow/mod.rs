@@ -53,7 +53,12 @@ pub struct Attempt {
 impl std::fmt::Debug for Attempt {
     /// Leaves out the body of the request, which may hold a secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Attempt({} {})", self.request.method(), self.request.uri())
+        write!(
+            f,
+            "Attempt({} {})",
+            self.request.method(),
+            self.request.uri()
+        )
     }
 }
 
@@ -69,10 +74,7 @@ pub struct Ticket(Kind);
 #[derive(Debug)]
 enum Kind {
     /// `of` tells one [`Auth`] from another: no token is to come from the account of somebody else.
-    Token {
-        of: Arc<()>,
-        serial: u64,
-    },
+    Token { of: Arc<()>, serial: u64 },
     Call {
         flow: u64,
         serial: u64,
@@ -189,15 +191,22 @@ impl Default for RetryPolicy {
 impl RetryPolicy {
     /// Sends every request once. A 401 is still answered with a new token.
     pub fn never() -> Self {
-        Self { max_attempts: 1, ..Self::default() }
+        Self {
+            max_attempts: 1,
+            ..Self::default()
+        }
     }
 
     /// The pause after this many attempts, between a half and the whole of the doubled delay.
     pub(crate) fn delay(&self, attempts: u32, seed: u64) -> Duration {
-        let doubled =
-            self.first_delay.saturating_mul(1u32 << attempts.saturating_sub(1).min(20)).min(self.max_delay);
+        let doubled = self
+            .first_delay
+            .saturating_mul(1u32 << attempts.saturating_sub(1).min(20))
+            .min(self.max_delay);
         let half = doubled / 2;
-        let spread = u64::try_from(half.as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+        let spread = u64::try_from(half.as_millis())
+            .unwrap_or(u64::MAX)
+            .saturating_add(1);
         // A Wait must be later than now, so it is at least a millisecond.
         (half + Duration::from_millis(mix(seed, attempts) % spread)).max(Duration::from_millis(1))
     }
@@ -206,7 +215,11 @@ impl RetryPolicy {
 /// What the reply about a failed job says of it.
 fn reasons(reply: &JsonReply<GetRequest>) -> String {
     let mut text = String::new();
-    for message in reply.errors.iter().filter_map(|error| error.message.as_deref()) {
+    for message in reply
+        .errors
+        .iter()
+        .filter_map(|error| error.message.as_deref())
+    {
         text.push_str(if text.is_empty() { ": " } else { "; " });
         text.push_str(&excerpt(message.as_bytes(), 500));
     }
@@ -237,7 +250,10 @@ pub enum FlowError {
     /// No reply came, in as many attempts as the policy allows.
     #[error("{operation} got no reply in {attempts} attempt{}", if *attempts == 1 { "" } else { "s" })]
     #[allow(missing_docs)]
-    NoReply { operation: &'static str, attempts: u32 },
+    NoReply {
+        operation: &'static str,
+        attempts: u32,
+    },
     /// The request cannot be sent, and could not the next time either: what the transport says has to be mended first.
     #[error("{operation} cannot be sent")]
     #[allow(missing_docs)]
@@ -265,9 +281,15 @@ pub enum FlowError {
     /// The remaining quota does not cover the job, which was not sent.
     #[error("{what} needed: {needed}, left this month: {left}; the job was not submitted")]
     #[allow(missing_docs)]
-    QuotaShort { what: &'static str, needed: u64, left: u64 },
+    QuotaShort {
+        what: &'static str,
+        needed: u64,
+        left: u64,
+    },
     /// The remaining quota could not be found out, and the job was not sent.
-    #[error("it is not known how many {what} are left this month ({why}); the job was not submitted")]
+    #[error(
+        "it is not known how many {what} are left this month ({why}); the job was not submitted"
+    )]
     #[allow(missing_docs)]
     QuotaUnknown { what: &'static str, why: Box<str> },
     /// The service answers, but does not tell where the job is.

@@ -43,11 +43,17 @@ fn quotas() -> Answer {
 }
 
 fn submitted() -> Answer {
-    reply(200, r#"{"meta": {"reqid": "job-1", "status": "done"}, "resources": []}"#)
+    reply(
+        200,
+        r#"{"meta": {"reqid": "job-1", "status": "done"}, "resources": []}"#,
+    )
 }
 
 fn status(word: &str) -> Answer {
-    reply(200, &format!(r#"{{"meta": {{"reqid": "job-1", "status": "{word}"}}, "resources": []}}"#))
+    reply(
+        200,
+        &format!(r#"{{"meta": {{"reqid": "job-1", "status": "{word}"}}, "resources": []}}"#),
+    )
 }
 
 const GATEWAY_429: &str = r#"{"meta": {"powered_by": "crowdstrike-api-gateway"}, "errors": [{"code": 429, "message": "slow down"}]}"#;
@@ -83,7 +89,9 @@ impl Service {
             attempt.request.method(),
             uri.path().rsplit('/').nth(1).unwrap_or_default()
         ));
-        self.answers.pop_front().unwrap_or_else(|| panic!("unexpected request {:?}", self.sent))
+        self.answers
+            .pop_front()
+            .unwrap_or_else(|| panic!("unexpected request {:?}", self.sent))
     }
 
     fn run<F, R>(
@@ -113,14 +121,25 @@ impl Service {
                         let headers: HeaderMap = headers
                             .iter()
                             .map(|(name, value)| {
-                                (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+                                (
+                                    HeaderName::from_static(name),
+                                    HeaderValue::from_str(value).unwrap(),
+                                )
                             })
                             .collect();
                         let status = StatusCode::from_u16(status).unwrap();
-                        let head = ResponseHead { status, headers: &headers };
-                        if let Some(result) =
-                            take(flow, self.now, &mut self.auth, attempt.ticket, head, body.as_bytes())?
-                        {
+                        let head = ResponseHead {
+                            status,
+                            headers: &headers,
+                        };
+                        if let Some(result) = take(
+                            flow,
+                            self.now,
+                            &mut self.auth,
+                            attempt.ticket,
+                            head,
+                            body.as_bytes(),
+                        )? {
                             return Ok(result);
                         }
                     }
@@ -130,11 +149,16 @@ impl Service {
         panic!("the flow does not end: {:?}", self.sent)
     }
 
-    fn call<O: crate::operation::JsonOperation>(&mut self, operation: &O) -> Result<JsonReply<O>, FlowError> {
+    fn call<O: crate::operation::JsonOperation>(
+        &mut self,
+        operation: &O,
+    ) -> Result<JsonReply<O>, FlowError> {
         self.run(
             &mut CallFlow::new(RetryPolicy::default(), 7),
             |flow, now, auth| flow.poll(now, auth, operation),
-            |flow, now, auth, ticket, head, body| flow.on_response(now, auth, operation, ticket, head, body),
+            |flow, now, auth, ticket, head, body| {
+                flow.on_response(now, auth, operation, ticket, head, body)
+            },
             CallFlow::on_failure,
         )
     }
@@ -174,7 +198,16 @@ fn a_token_is_fetched_once_and_renewed_before_it_expires() {
     service.call(&GetQuotas).unwrap();
     service.now = START.after(Duration::from_secs(1680));
     service.call(&GetQuotas).unwrap();
-    assert_eq!(service.sent, ["POST oauth2", "GET quotas", "GET quotas", "POST oauth2", "GET quotas"]);
+    assert_eq!(
+        service.sent,
+        [
+            "POST oauth2",
+            "GET quotas",
+            "GET quotas",
+            "POST oauth2",
+            "GET quotas"
+        ]
+    );
 }
 
 #[test]
@@ -189,7 +222,10 @@ fn a_token_that_lives_no_time_at_all_serves_one_call() {
 fn what_is_invalid_is_refused_before_a_token_is_asked_for() {
     let mut service = Service::new([]);
     let error = service.call(&Hunt::new(" ")).unwrap_err();
-    assert!(matches!(error, FlowError::Build(BuildError::EmptyRule)), "{error}");
+    assert!(
+        matches!(error, FlowError::Build(BuildError::EmptyRule)),
+        "{error}"
+    );
     service.auth = Auth::new(Cloud::Us1, Credentials::new("id", ""));
     let error = service.call(&GetQuotas).unwrap_err();
     assert_eq!(error.to_string(), "the client secret is empty");
@@ -198,17 +234,33 @@ fn what_is_invalid_is_refused_before_a_token_is_asked_for() {
 
 #[test]
 fn a_401_is_replayed_once_with_a_new_token() {
-    let denied =
-        || reply(401, r#"{"errors": [{"code": 401, "message": "access denied, invalid bearer token"}]}"#);
+    let denied = || {
+        reply(
+            401,
+            r#"{"errors": [{"code": 401, "message": "access denied, invalid bearer token"}]}"#,
+        )
+    };
     for billed in [false, true] {
         let mut service = Service::new([token(), denied(), token()]);
-        service.answers.push_back(if billed { submitted() } else { quotas() });
-        let result =
-            if billed { service.call(&hunt()).map(drop) } else { service.call(&GetQuotas).map(drop) };
+        service
+            .answers
+            .push_back(if billed { submitted() } else { quotas() });
+        let result = if billed {
+            service.call(&hunt()).map(drop)
+        } else {
+            service.call(&GetQuotas).map(drop)
+        };
         result.unwrap();
         let mut service = Service::new([token(), denied(), token(), denied()]);
-        let error = if billed { service.call(&hunt()).map(drop) } else { service.call(&GetQuotas).map(drop) };
-        assert_eq!(api_kind(&error.unwrap_err()), Some(ApiErrorKind::Unauthorized));
+        let error = if billed {
+            service.call(&hunt()).map(drop)
+        } else {
+            service.call(&GetQuotas).map(drop)
+        };
+        assert_eq!(
+            api_kind(&error.unwrap_err()),
+            Some(ApiErrorKind::Unauthorized)
+        );
         assert!(service.waits.is_empty());
     }
 }
@@ -230,12 +282,24 @@ fn wrong_credentials_are_tried_once() {
 
 #[test]
 fn a_safe_call_outlasts_failures_and_a_billed_one_does_not_repeat_them() {
-    let failures = [reply(500, ""), reply(502, "<html>"), Answer::Lost(SendFailure::Unknown)];
-    let mut service = Service::new([token()].into_iter().chain(failures.clone()).chain([quotas()]));
+    let failures = [
+        reply(500, ""),
+        reply(502, "<html>"),
+        Answer::Lost(SendFailure::Unknown),
+    ];
+    let mut service = Service::new(
+        [token()]
+            .into_iter()
+            .chain(failures.clone())
+            .chain([quotas()]),
+    );
     service.call(&GetQuotas).unwrap();
     assert_eq!(service.waits.len(), 3);
     for (wait, most) in service.waits.iter().zip([500, 1000, 2000]) {
-        assert!(wait.as_millis() >= most / 2 && wait.as_millis() <= most, "{wait:?} of {most}");
+        assert!(
+            wait.as_millis() >= most / 2 && wait.as_millis() <= most,
+            "{wait:?} of {most}"
+        );
     }
     for failure in failures {
         let mut service = Service::new([token(), failure]);
@@ -252,10 +316,16 @@ fn what_was_surely_not_sent_is_sent_again() {
     service.call(&hunt()).unwrap();
     let mut service = Service::new([token(), refused(), refused(), refused(), refused()]);
     let error = service.call(&hunt()).unwrap_err();
-    assert_eq!(error.to_string(), "PostMalQueryHuntV1 got no reply in 4 attempts");
+    assert_eq!(
+        error.to_string(),
+        "PostMalQueryHuntV1 got no reply in 4 attempts"
+    );
     let mut service = Service::new([refused(), refused(), refused(), refused()]);
     let error = service.call(&hunt()).unwrap_err();
-    assert_eq!(error.to_string(), "oauth2AccessToken got no reply in 4 attempts");
+    assert_eq!(
+        error.to_string(),
+        "oauth2AccessToken got no reply in 4 attempts"
+    );
 }
 
 /// The time 1,600,000,000.
@@ -265,22 +335,55 @@ const DATE: &str = "Sun, 13 Sep 2020 12:26:40 GMT";
 fn a_rate_limit_is_waited_for_and_an_exhausted_quota_is_not() {
     let seconds = START.as_millis() / 1000 + 7;
     for (answer, expected) in [
-        (with(reply(429, GATEWAY_429), "x-ratelimit-retryafter", seconds), 7_000),
-        (with(reply(429, GATEWAY_429), "x-ratelimit-retryafter", seconds * 1000), 7_000),
+        (
+            with(reply(429, GATEWAY_429), "x-ratelimit-retryafter", seconds),
+            7_000,
+        ),
+        (
+            with(
+                reply(429, GATEWAY_429),
+                "x-ratelimit-retryafter",
+                seconds * 1000,
+            ),
+            7_000,
+        ),
         (with(reply(429, GATEWAY_429), "retry-after", 9), 9_000),
         (with(reply(429, QUOTA_429), "retry-after", 9), 9_000),
         // By the clock of the service, whatever the one here says.
-        (with(with(reply(429, GATEWAY_429), "x-ratelimit-retryafter", 1_600_000_008), "date", DATE), 8_000),
         (
             with(
-                with(reply(429, GATEWAY_429), "x-ratelimit-retryafter", 1_600_000_008_000_u64),
+                with(
+                    reply(429, GATEWAY_429),
+                    "x-ratelimit-retryafter",
+                    1_600_000_008,
+                ),
                 "date",
                 DATE,
             ),
             8_000,
         ),
         (
-            with(with(reply(429, GATEWAY_429), "retry-after", "Sun, 13 Sep 2020 12:26:46 GMT"), "date", DATE),
+            with(
+                with(
+                    reply(429, GATEWAY_429),
+                    "x-ratelimit-retryafter",
+                    1_600_000_008_000_u64,
+                ),
+                "date",
+                DATE,
+            ),
+            8_000,
+        ),
+        (
+            with(
+                with(
+                    reply(429, GATEWAY_429),
+                    "retry-after",
+                    "Sun, 13 Sep 2020 12:26:46 GMT",
+                ),
+                "date",
+                DATE,
+            ),
             6_000,
         ),
     ] {
@@ -289,21 +392,34 @@ fn a_rate_limit_is_waited_for_and_an_exhausted_quota_is_not() {
         assert_eq!(service.waits, [Duration::from_millis(expected)]);
     }
     // no hint, or one that has passed: a pause of our own
-    for answer in
-        [reply(429, GATEWAY_429), with(reply(429, GATEWAY_429), "x-ratelimit-retryafter", seconds - 60)]
-    {
+    for answer in [
+        reply(429, GATEWAY_429),
+        with(
+            reply(429, GATEWAY_429),
+            "x-ratelimit-retryafter",
+            seconds - 60,
+        ),
+    ] {
         let mut service = Service::new([token(), answer, submitted()]);
         service.call(&hunt()).unwrap();
         assert_eq!(service.waits.len(), 1);
     }
     let mut service = Service::new([token(), reply(429, QUOTA_429)]);
-    assert_eq!(api_kind(&service.call(&hunt()).unwrap_err()), Some(ApiErrorKind::QuotaExhausted));
+    assert_eq!(
+        api_kind(&service.call(&hunt()).unwrap_err()),
+        Some(ApiErrorKind::QuotaExhausted)
+    );
     // longer than anyone should wait without being asked
     let far = with(reply(429, GATEWAY_429), "retry-after", 3600);
     let mut service = Service::new([token(), far]);
     let error = service.call(&hunt()).unwrap_err();
-    let FlowError::Response(ResponseError::Api(api)) = &error else { panic!("{error}") };
-    assert_eq!(api.retry_at(service.now), Some(START.after(Duration::from_secs(3600))));
+    let FlowError::Response(ResponseError::Api(api)) = &error else {
+        panic!("{error}")
+    };
+    assert_eq!(
+        api.retry_at(service.now),
+        Some(START.after(Duration::from_secs(3600)))
+    );
 }
 
 #[test]
@@ -315,7 +431,10 @@ fn the_account_is_followed_to_its_cloud_once_and_nowhere_else() {
     assert_eq!(service.auth.base(), &BaseUrl::from(Cloud::Us2));
 
     let mut service = Service::new([moved(us2), moved(us2)]);
-    assert_eq!(api_kind(&service.call(&GetQuotas).unwrap_err()), Some(ApiErrorKind::Redirect));
+    assert_eq!(
+        api_kind(&service.call(&GetQuotas).unwrap_err()),
+        Some(ApiErrorKind::Redirect)
+    );
 
     for elsewhere in [
         "https://evil.example/oauth2/token",
@@ -327,8 +446,17 @@ fn the_account_is_followed_to_its_cloud_once_and_nowhere_else() {
     ] {
         let mut service = Service::new([moved(elsewhere)]);
         let error = service.call(&GetQuotas).unwrap_err();
-        assert_eq!(api_kind(&error), Some(ApiErrorKind::Redirect), "{elsewhere}");
-        assert!(error.to_string().ends_with("set FALCON_CLOUD=us-2, or name that cloud"), "{error}");
+        assert_eq!(
+            api_kind(&error),
+            Some(ApiErrorKind::Redirect),
+            "{elsewhere}"
+        );
+        assert!(
+            error
+                .to_string()
+                .ends_with("set FALCON_CLOUD=us-2, or name that cloud"),
+            "{error}"
+        );
     }
     // Accounts of the government are known in their own clouds alone.
     for (from, to) in [
@@ -347,7 +475,10 @@ fn the_account_is_followed_to_its_cloud_once_and_nowhere_else() {
     }
     let mut service = Service::new([moved(us2)]);
     service.auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret")).follow_region(false);
-    assert_eq!(api_kind(&service.call(&GetQuotas).unwrap_err()), Some(ApiErrorKind::Redirect));
+    assert_eq!(
+        api_kind(&service.call(&GetQuotas).unwrap_err()),
+        Some(ApiErrorKind::Redirect)
+    );
 }
 
 #[test]
@@ -364,8 +495,10 @@ fn a_401_of_the_wrong_cloud_names_the_right_one() {
 #[test]
 fn a_token_is_renewed_to_the_second_and_a_short_one_after_three_quarters_of_its_life() {
     let short = || reply(201, r#"{"access_token": "t", "expires_in": 100}"#);
-    for (answer, last, renewed) in [(token as fn() -> Answer, 1_678_999, 1_679_000), (short, 74_999, 75_000)]
-    {
+    for (answer, last, renewed) in [
+        (token as fn() -> Answer, 1_678_999, 1_679_000),
+        (short, 74_999, 75_000),
+    ] {
         let mut service = Service::new([answer(), quotas(), quotas(), answer(), quotas()]);
         service.call(&GetQuotas).unwrap();
         service.now = START.after(Duration::from_millis(last));
@@ -383,7 +516,10 @@ fn a_failure_that_would_come_again_is_not_tried_again() {
     let mut service = Service::new([token(), never(), never()]);
     let error = service.call(&GetQuotas).unwrap_err();
     assert_eq!(error.to_string(), "GetMalQueryQuotasV1 cannot be sent");
-    assert_eq!(service.call(&GetQuotas).unwrap_err().to_string(), error.to_string());
+    assert_eq!(
+        service.call(&GetQuotas).unwrap_err().to_string(),
+        error.to_string()
+    );
     let mut service = Service::new([never()]);
     let error = service.call(&GetQuotas).unwrap_err();
     assert_eq!(error.to_string(), "oauth2AccessToken cannot be sent");
@@ -397,7 +533,10 @@ fn a_token_endpoint_that_fails_is_asked_again_and_one_that_refuses_is_not() {
     assert_eq!(service.waits.len(), 2);
     assert_eq!(service.waits[1], Duration::from_secs(3));
     let mut service = Service::new([reply(400, "")]);
-    assert_eq!(api_kind(&service.call(&GetQuotas).unwrap_err()), Some(ApiErrorKind::BadRequest));
+    assert_eq!(
+        api_kind(&service.call(&GetQuotas).unwrap_err()),
+        Some(ApiErrorKind::BadRequest)
+    );
 }
 
 #[test]
@@ -406,7 +545,13 @@ fn a_pause_ends_before_the_call_does_or_is_not_begun() {
     // the longest pause a service may ask for, and the time for a call
     for (policy, longest) in [
         (RetryPolicy::default(), 120),
-        (RetryPolicy { time_limit: Duration::from_secs(100), ..RetryPolicy::default() }, 99),
+        (
+            RetryPolicy {
+                time_limit: Duration::from_secs(100),
+                ..RetryPolicy::default()
+            },
+            99,
+        ),
     ] {
         for (seconds, waits) in [(longest, true), (longest + 1, false)] {
             let mut service = Service::new([token(), limited(seconds), quotas()]);
@@ -419,7 +564,10 @@ fn a_pause_ends_before_the_call_does_or_is_not_begun() {
                 CallFlow::on_failure,
             );
             assert_eq!(result.is_ok(), waits, "{seconds}");
-            assert_eq!(service.waits.iter().sum::<Duration>().as_secs(), if waits { seconds } else { 0 });
+            assert_eq!(
+                service.waits.iter().sum::<Duration>().as_secs(),
+                if waits { seconds } else { 0 }
+            );
         }
     }
 }
@@ -437,7 +585,8 @@ fn a_poll_waits_as_long_as_the_service_asks_within_the_time_for_a_call() {
 #[test]
 fn of_two_rate_limits_the_longer_holds() {
     let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-    let ready = |auth: &mut Auth| match CallFlow::new(RetryPolicy::default(), 1).poll(START, auth, &GetQuotas)
+    let ready = |auth: &mut Auth| match CallFlow::new(RetryPolicy::default(), 1)
+        .poll(START, auth, &GetQuotas)
     {
         Ok(Step::Wait(time)) => time.since(START).as_secs(),
         step => panic!("{step:?}"),
@@ -450,8 +599,15 @@ fn of_two_rate_limits_the_longer_holds() {
 
 #[test]
 fn a_pause_outlasts_a_clock_a_second_behind_and_no_more() {
-    let pause = Pause::new(START.after(Duration::from_secs(10)), START.after(Duration::from_secs(20)));
-    let ends_at = |millis| pause.end(START.after(Duration::from_millis(millis))).is_some();
+    let pause = Pause::new(
+        START.after(Duration::from_secs(10)),
+        START.after(Duration::from_secs(20)),
+    );
+    let ends_at = |millis| {
+        pause
+            .end(START.after(Duration::from_millis(millis)))
+            .is_some()
+    };
     assert!(!ends_at(8_999) && ends_at(9_000) && ends_at(19_999) && !ends_at(20_000));
 }
 
@@ -462,13 +618,18 @@ fn flows_that_wait_for_a_token_count_each_others_failures() {
     let (mut now, mut sent) = (START, 0);
     // They take turns, and together ask as often as one would.
     let error = loop {
-        let steps = flows.each_mut().map(|flow| flow.poll(now, &mut auth, &GetQuotas).unwrap());
-        let report = steps.into_iter().zip(&mut flows).find_map(|(step, flow)| match step {
-            Step::Send(attempt) => {
-                Some(flow.on_failure(now, &mut auth, attempt.ticket, SendFailure::NotSent))
-            }
-            Step::Wait(_) => None,
-        });
+        let steps = flows
+            .each_mut()
+            .map(|flow| flow.poll(now, &mut auth, &GetQuotas).unwrap());
+        let report = steps
+            .into_iter()
+            .zip(&mut flows)
+            .find_map(|(step, flow)| match step {
+                Step::Send(attempt) => {
+                    Some(flow.on_failure(now, &mut auth, attempt.ticket, SendFailure::NotSent))
+                }
+                Step::Wait(_) => None,
+            });
         sent += u32::from(report.is_some());
         if let Some(Err(error)) = report {
             break error;
@@ -476,7 +637,10 @@ fn flows_that_wait_for_a_token_count_each_others_failures() {
         flows.reverse();
         now = now.after(Duration::from_millis(100));
     };
-    assert_eq!(error.to_string(), "oauth2AccessToken got no reply in 4 attempts");
+    assert_eq!(
+        error.to_string(),
+        "oauth2AccessToken got no reply in 4 attempts"
+    );
     assert_eq!(sent, 4);
 }
 
@@ -484,22 +648,39 @@ fn flows_that_wait_for_a_token_count_each_others_failures() {
 fn a_late_report_of_one_token_request_does_not_end_another() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
     let mut flows = [1, 2, 3].map(|seed| CallFlow::new(RetryPolicy::default(), seed));
-    let Step::Send(late) = flows[0].poll(START, &mut auth, &GetQuotas).unwrap() else { panic!() };
+    let Step::Send(late) = flows[0].poll(START, &mut auth, &GetQuotas).unwrap() else {
+        panic!()
+    };
     let later = START.after(Duration::from_secs(90));
-    let Step::Send(_under_way) = flows[1].poll(later, &mut auth, &GetQuotas).unwrap() else { panic!() };
+    let Step::Send(_under_way) = flows[1].poll(later, &mut auth, &GetQuotas).unwrap() else {
+        panic!()
+    };
     flows[0].cancel(&mut auth, late.ticket).unwrap();
-    assert!(matches!(flows[2].poll(later, &mut auth, &GetQuotas).unwrap(), Step::Wait(_)));
+    assert!(matches!(
+        flows[2].poll(later, &mut auth, &GetQuotas).unwrap(),
+        Step::Wait(_)
+    ));
 }
 
 #[test]
 fn only_a_redirection_leads_to_another_cloud() {
     let us2 = "https://api.us-2.crowdstrike.com/oauth2/token";
     let mut service = Service::new([with(reply(403, ""), "location", us2)]);
-    assert_eq!(api_kind(&service.call(&GetQuotas).unwrap_err()), Some(ApiErrorKind::Forbidden));
+    assert_eq!(
+        api_kind(&service.call(&GetQuotas).unwrap_err()),
+        Some(ApiErrorKind::Forbidden)
+    );
     assert_eq!(service.auth.base(), &BaseUrl::from(Cloud::Us1));
-    for odd in ["https://user@api.us-2.crowdstrike.com/", "https://:word@api.us-2.crowdstrike.com/"] {
+    for odd in [
+        "https://user@api.us-2.crowdstrike.com/",
+        "https://:word@api.us-2.crowdstrike.com/",
+    ] {
         let mut service = Service::new([with(reply(308, ""), "location", odd)]);
-        assert_eq!(api_kind(&service.call(&GetQuotas).unwrap_err()), Some(ApiErrorKind::Redirect), "{odd}");
+        assert_eq!(
+            api_kind(&service.call(&GetQuotas).unwrap_err()),
+            Some(ApiErrorKind::Redirect),
+            "{odd}"
+        );
     }
 }
 
@@ -508,34 +689,57 @@ fn what_is_to_be_submitted_is_there_until_it_is_under_way() {
     let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
     let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
     assert!(matches!(flow.to_submit(), Some(Submission::Hunt(_))));
-    let Step::Send(attempt) = flow.poll(START, &mut auth).unwrap() else { panic!() };
+    let Step::Send(attempt) = flow.poll(START, &mut auth).unwrap() else {
+        panic!()
+    };
     assert!(flow.to_submit().is_none());
-    flow.on_failure(START, &mut auth, attempt.ticket, SendFailure::NotSent).unwrap();
+    flow.on_failure(START, &mut auth, attempt.ticket, SendFailure::NotSent)
+        .unwrap();
     assert!(flow.to_submit().is_some());
-    assert!(JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7).to_submit().is_none());
+    assert!(
+        JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7)
+            .to_submit()
+            .is_none()
+    );
 }
 
 #[test]
 fn an_attempt_says_how_much_to_read_and_shows_no_body() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
-    let Step::Send(token) =
-        CallFlow::new(RetryPolicy::default(), 1).poll(START, &mut auth, &GetQuotas).unwrap()
+    let Step::Send(token) = CallFlow::new(RetryPolicy::default(), 1)
+        .poll(START, &mut auth, &GetQuotas)
+        .unwrap()
     else {
         panic!()
     };
-    assert_eq!(format!("{token:?}"), "Attempt(POST https://api.crowdstrike.com/oauth2/token)");
+    assert_eq!(
+        format!("{token:?}"),
+        "Attempt(POST https://api.crowdstrike.com/oauth2/token)"
+    );
     assert!(token.ticket.is_token());
     let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
     let mut flow = CallFlow::new(RetryPolicy::default(), 1);
-    let Step::Send(call) = flow.poll(START, &mut auth, &GetQuotas).unwrap() else { panic!() };
-    assert_eq!((token.max_body, call.max_body), (Some(268_435_456), Some(268_435_456)));
+    let Step::Send(call) = flow.poll(START, &mut auth, &GetQuotas).unwrap() else {
+        panic!()
+    };
+    assert_eq!(
+        (token.max_body, call.max_body),
+        (Some(268_435_456), Some(268_435_456))
+    );
     let sample = GetDownload::new(crate::types::Sha256::from_bytes([1; 32]));
     let mut flow = CallFlow::new(RetryPolicy::default(), 1);
-    let Step::Send(download) = flow.poll_stream(START, &mut auth, &sample).unwrap() else { panic!() };
+    let Step::Send(download) = flow.poll_stream(START, &mut auth, &sample).unwrap() else {
+        panic!()
+    };
     assert_eq!(download.max_body, None);
     let headers = HeaderMap::new();
-    let head = ResponseHead { status: StatusCode::OK, headers: &headers };
-    let reply = flow.on_stream(START, &mut auth, &sample, download.ticket, head, b"").unwrap();
+    let head = ResponseHead {
+        status: StatusCode::OK,
+        headers: &headers,
+    };
+    let reply = flow
+        .on_stream(START, &mut auth, &sample, download.ticket, head, b"")
+        .unwrap();
     assert!(reply.is_some());
 }
 
@@ -544,21 +748,39 @@ fn pauses_are_spread_over_their_second_half() {
     // the first numbers of splitmix64 from the seed 0
     assert_eq!(
         [1, 2, 3].map(|round| mix(0, round)),
-        [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4, 0x06c4_5d18_8009_454f]
+        [
+            0xe220_a839_7b1d_cdaf,
+            0x6e78_9e6a_a1b9_65f4,
+            0x06c4_5d18_8009_454f
+        ]
     );
-    let pauses: Vec<_> = (0..2000).map(|seed| RetryPolicy::default().delay(2, seed).as_millis()).collect();
-    assert_eq!((pauses.iter().min(), pauses.iter().max()), (Some(&500), Some(&1000)));
+    let pauses: Vec<_> = (0..2000)
+        .map(|seed| RetryPolicy::default().delay(2, seed).as_millis())
+        .collect();
+    assert_eq!(
+        (pauses.iter().min(), pauses.iter().max()),
+        (Some(&500), Some(&1000))
+    );
 }
 
 #[test]
 fn an_error_gives_what_the_reply_said() {
     let headers: HeaderMap = [
-        (HeaderName::from_static("x-cs-traceid"), HeaderValue::from_static("trace-1")),
-        (HeaderName::from_static("retry-after"), HeaderValue::from_static("5")),
+        (
+            HeaderName::from_static("x-cs-traceid"),
+            HeaderValue::from_static("trace-1"),
+        ),
+        (
+            HeaderName::from_static("retry-after"),
+            HeaderValue::from_static("5"),
+        ),
     ]
     .into_iter()
     .collect();
-    let head = |status| ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: &headers };
+    let head = |status| ResponseHead {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers: &headers,
+    };
     let api = |status| GetQuotas.error(head(status), b"");
     let seen = |error: &FlowError| {
         (
@@ -566,7 +788,9 @@ fn an_error_gives_what_the_reply_said() {
             error.status().map(|status| status.as_u16()),
             error.trace_id().map(str::to_owned),
             error.is_retryable(),
-            error.retry_at(START).map(|time| time.since(START).as_secs()),
+            error
+                .retry_at(START)
+                .map(|time| time.since(START).as_secs()),
         )
     };
     let trace = || Some("trace-1".to_owned());
@@ -574,17 +798,35 @@ fn an_error_gives_what_the_reply_said() {
     assert_eq!(seen(&busy), (true, Some(503), trace(), true, Some(5)));
     let denied = FlowError::from(ResponseError::Api(api(403).into()));
     assert_eq!(seen(&denied), (true, Some(403), trace(), false, Some(5)));
-    let unsure = |reply| FlowError::Unsure { operation: "x", reply };
-    assert_eq!(seen(&unsure(Some(api(502).into()))), (true, Some(502), trace(), false, Some(5)));
+    let unsure = |reply| FlowError::Unsure {
+        operation: "x",
+        reply,
+    };
+    assert_eq!(
+        seen(&unsure(Some(api(502).into()))),
+        (true, Some(502), trace(), false, Some(5))
+    );
     assert_eq!(seen(&unsure(None)), (false, None, None, false, None));
     let decode = FlowError::from(JsonOperation::response(&GetQuotas, head(200), b"[").unwrap_err());
     assert_eq!(seen(&decode), (false, Some(200), trace(), false, None));
-    let failed = br#"{"meta": {"status": "failed"}, "errors": [{"message": "no"}, {"message": "way"}]}"#;
-    let reply = GetRequest::new("job-1".parse().unwrap()).response(head(200), failed).unwrap();
+    let failed =
+        br#"{"meta": {"status": "failed"}, "errors": [{"message": "no"}, {"message": "way"}]}"#;
+    let reply = GetRequest::new("job-1".parse().unwrap())
+        .response(head(200), failed)
+        .unwrap();
     let failed = FlowError::JobFailed(reply.into());
     assert_eq!(seen(&failed), (false, Some(200), trace(), false, None));
-    assert_eq!(failed.to_string(), "the job failed: no; way (trace id trace-1)");
-    for error in [FlowError::NoReply { operation: "x", attempts: 1 }, FlowError::TimeUp { operation: "x" }] {
+    assert_eq!(
+        failed.to_string(),
+        "the job failed: no; way (trace id trace-1)"
+    );
+    for error in [
+        FlowError::NoReply {
+            operation: "x",
+            attempts: 1,
+        },
+        FlowError::TimeUp { operation: "x" },
+    ] {
         assert_eq!(seen(&error), (false, None, None, true, None));
     }
 }
@@ -595,7 +837,11 @@ fn a_supplied_token_is_not_renewed() {
     service.auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
     service.call(&GetQuotas).unwrap();
     let error = service.call(&GetQuotas).unwrap_err();
-    assert_eq!(api_kind(&error), Some(ApiErrorKind::Unauthorized), "{error}");
+    assert_eq!(
+        api_kind(&error),
+        Some(ApiErrorKind::Unauthorized),
+        "{error}"
+    );
     assert_eq!(service.sent.len(), 2);
 }
 
@@ -603,13 +849,22 @@ fn a_supplied_token_is_not_renewed() {
 fn while_one_flow_fetches_a_token_the_others_wait_and_share_its_fate() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
     let mut flows = [1, 2, 3].map(|seed| CallFlow::new(RetryPolicy::default(), seed));
-    let Step::Send(fetch) = flows[0].poll(START, &mut auth, &GetQuotas).unwrap() else { panic!() };
+    let Step::Send(fetch) = flows[0].poll(START, &mut auth, &GetQuotas).unwrap() else {
+        panic!()
+    };
     for flow in &mut flows[1..] {
-        assert!(matches!(flow.poll(START, &mut auth, &GetQuotas).unwrap(), Step::Wait(time) if time > START));
+        assert!(
+            matches!(flow.poll(START, &mut auth, &GetQuotas).unwrap(), Step::Wait(time) if time > START)
+        );
     }
     let headers = HeaderMap::new();
-    let head = ResponseHead { status: StatusCode::UNAUTHORIZED, headers: &headers };
-    flows[0].on_response(START, &mut auth, &GetQuotas, fetch.ticket, head, b"").unwrap_err();
+    let head = ResponseHead {
+        status: StatusCode::UNAUTHORIZED,
+        headers: &headers,
+    };
+    flows[0]
+        .on_response(START, &mut auth, &GetQuotas, fetch.ticket, head, b"")
+        .unwrap_err();
     let later = START.after(Duration::from_millis(20));
     for flow in &mut flows[1..] {
         assert_eq!(
@@ -619,56 +874,95 @@ fn while_one_flow_fetches_a_token_the_others_wait_and_share_its_fate() {
     }
     // a call that begins now may try anew
     let mut flow = CallFlow::new(RetryPolicy::default(), 4);
-    assert!(matches!(flow.poll(later, &mut auth, &GetQuotas).unwrap(), Step::Send(_)));
+    assert!(matches!(
+        flow.poll(later, &mut auth, &GetQuotas).unwrap(),
+        Step::Send(_)
+    ));
 }
 
 #[test]
 fn a_flow_that_never_reports_does_not_keep_the_others_from_a_token() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
-    let _lost = CallFlow::new(RetryPolicy::default(), 1).poll(START, &mut auth, &GetQuotas).unwrap();
+    let _lost = CallFlow::new(RetryPolicy::default(), 1)
+        .poll(START, &mut auth, &GetQuotas)
+        .unwrap();
     let mut flow = CallFlow::new(RetryPolicy::default(), 2);
-    assert!(matches!(flow.poll(START, &mut auth, &GetQuotas).unwrap(), Step::Wait(_)));
+    assert!(matches!(
+        flow.poll(START, &mut auth, &GetQuotas).unwrap(),
+        Step::Wait(_)
+    ));
     let later = START.after(Duration::from_secs(90));
-    assert!(matches!(flow.poll(later, &mut auth, &GetQuotas).unwrap(), Step::Send(_)));
+    assert!(matches!(
+        flow.poll(later, &mut auth, &GetQuotas).unwrap(),
+        Step::Send(_)
+    ));
 }
 
 #[test]
 fn a_job_ends_when_it_is_done_and_not_when_its_submission_is() {
-    let mut service =
-        Service::new([token(), submitted(), status("inprogress"), status("queued"), status("done")]);
+    let mut service = Service::new([
+        token(),
+        submitted(),
+        status("inprogress"),
+        status("queued"),
+        status("done"),
+    ]);
     let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
     let reply = service.job(&mut flow).unwrap();
     assert_eq!(reply.meta.reqid, flow.id().cloned());
     assert_eq!(service.waits, [Duration::from_secs(5); 2]);
-    assert_eq!(service.sent, ["POST oauth2", "POST hunt", "GET requests", "GET requests", "GET requests"]);
+    assert_eq!(
+        service.sent,
+        [
+            "POST oauth2",
+            "POST hunt",
+            "GET requests",
+            "GET requests",
+            "GET requests"
+        ]
+    );
 }
 
 #[test]
 fn a_failed_job_is_an_error() {
     let mut service = Service::new([token(), submitted(), status("failed")]);
-    let error = service.job(&mut JobFlow::new(hunt(), RetryPolicy::default(), 7)).unwrap_err();
+    let error = service
+        .job(&mut JobFlow::new(hunt(), RetryPolicy::default(), 7))
+        .unwrap_err();
     assert!(matches!(error, FlowError::JobFailed(_)), "{error}");
 }
 
 #[test]
 fn polling_outlasts_an_outage() {
     let mut answers = vec![token(), submitted()];
-    answers.extend(
-        (0..19).map(|i| if i % 2 == 0 { reply(503, "") } else { Answer::Lost(SendFailure::Unknown) }),
-    );
+    answers.extend((0..19).map(|i| {
+        if i % 2 == 0 {
+            reply(503, "")
+        } else {
+            Answer::Lost(SendFailure::Unknown)
+        }
+    }));
     answers.push(status("done"));
-    Service::new(answers).job(&mut JobFlow::new(hunt(), RetryPolicy::default(), 7)).unwrap();
+    Service::new(answers)
+        .job(&mut JobFlow::new(hunt(), RetryPolicy::default(), 7))
+        .unwrap();
 }
 
 #[test]
 fn a_deadline_ends_a_job_that_can_be_taken_up_again() {
-    let mut service =
-        Service::new([token(), submitted()].into_iter().chain((0..99).map(|_| status("inprogress"))));
+    let mut service = Service::new(
+        [token(), submitted()]
+            .into_iter()
+            .chain((0..99).map(|_| status("inprogress"))),
+    );
     let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
     let deadline = START.after(Duration::from_secs(12));
     flow.set_deadline(Some(deadline));
     let error = service.job(&mut flow).unwrap_err();
-    assert_eq!(error.to_string(), "the time for GetMalQueryRequestV1 is up: its deadline has passed");
+    assert_eq!(
+        error.to_string(),
+        "the time for GetMalQueryRequestV1 is up: its deadline has passed"
+    );
     assert_eq!(service.now, deadline);
     service.answers = [status("done")].into();
     flow.set_deadline(None);
@@ -689,7 +983,12 @@ fn a_stored_job_goes_on_in_another_process_without_the_rule() {
     service.answers = [status("done")].into();
     service.job(&mut flow).unwrap();
     let newer = stored.replacen("\"version\":1", "\"version\":2", 1);
-    assert!(serde_json::from_str::<JobFlow>(&newer).unwrap_err().to_string().contains("version 2"));
+    assert!(
+        serde_json::from_str::<JobFlow>(&newer)
+            .unwrap_err()
+            .to_string()
+            .contains("version 2")
+    );
 }
 
 #[test]
@@ -698,23 +997,44 @@ fn a_submission_that_may_have_arrived_is_never_sent_again() {
     for reported in [true, false] {
         let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
         let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
-        let Step::Send(attempt) = flow.poll(START, &mut auth).unwrap() else { panic!() };
+        let Step::Send(attempt) = flow.poll(START, &mut auth).unwrap() else {
+            panic!()
+        };
         if reported {
-            flow.on_failure(START, &mut auth, attempt.ticket, SendFailure::Unknown).unwrap_err();
+            flow.on_failure(START, &mut auth, attempt.ticket, SendFailure::Unknown)
+                .unwrap_err();
         }
-        let mut flow: JobFlow = serde_json::from_str(&serde_json::to_string(&flow).unwrap()).unwrap();
+        let mut flow: JobFlow =
+            serde_json::from_str(&serde_json::to_string(&flow).unwrap()).unwrap();
         for _ in 0..2 {
-            assert!(matches!(flow.poll(START, &mut auth).unwrap_err(), FlowError::Unsure { .. }));
+            assert!(matches!(
+                flow.poll(START, &mut auth).unwrap_err(),
+                FlowError::Unsure { .. }
+            ));
         }
     }
     // a reply that says it was accepted, and does not say as what
     let mut service = Service::new([token(), reply(200, r#"{"meta": {}}"#)]);
     let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
-    assert!(matches!(service.job(&mut flow).unwrap_err(), FlowError::Response(ResponseError::Decode(_))));
-    assert!(matches!(service.job(&mut flow).unwrap_err(), FlowError::Unsure { .. }));
+    assert!(matches!(
+        service.job(&mut flow).unwrap_err(),
+        FlowError::Response(ResponseError::Decode(_))
+    ));
+    assert!(matches!(
+        service.job(&mut flow).unwrap_err(),
+        FlowError::Unsure { .. }
+    ));
     // one that was surely not sent is another matter
     let lost = || Answer::Lost(SendFailure::NotSent);
-    let mut service = Service::new([token(), lost(), lost(), lost(), lost(), submitted(), status("done")]);
+    let mut service = Service::new([
+        token(),
+        lost(),
+        lost(),
+        lost(),
+        lost(),
+        submitted(),
+        status("done"),
+    ]);
     let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
     service.job(&mut flow).unwrap_err();
     service.job(&mut flow).unwrap();
@@ -724,36 +1044,67 @@ fn a_submission_that_may_have_arrived_is_never_sent_again() {
 fn a_submission_under_way_is_unsure_even_when_the_time_is_up() {
     let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
     let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
-    let Step::Send(_dropped) = flow.poll(START, &mut auth).unwrap() else { panic!() };
+    let Step::Send(_dropped) = flow.poll(START, &mut auth).unwrap() else {
+        panic!()
+    };
     let later = START.after(Duration::from_secs(100_000));
     let error = flow.poll(later, &mut auth).unwrap_err();
-    assert!(matches!(error, FlowError::Unsure { .. }) && !error.is_retryable(), "{error}");
+    assert!(
+        matches!(error, FlowError::Unsure { .. }) && !error.is_retryable(),
+        "{error}"
+    );
 }
 
 #[test]
 fn what_went_wrong_in_part_with_a_submission_is_told_at_the_end() {
-    let partly = r#"{"meta": {"reqid": "job-1"}, "errors": [{"code": 404, "message": "no such sample"}]}"#;
+    let partly =
+        r#"{"meta": {"reqid": "job-1"}, "errors": [{"code": 404, "message": "no such sample"}]}"#;
     for word in ["done", "failed"] {
-        let end = format!(r#"{{"meta": {{"status": "{word}"}}, "errors": [{{"message": "and more"}}]}}"#);
-        let mut service = Service::new([token(), reply(200, partly), status("inprogress"), reply(200, &end)]);
-        let mut flow = JobFlow::new(Hunt::new("rule a { condition: true }"), RetryPolicy::default(), 1);
+        let end =
+            format!(r#"{{"meta": {{"status": "{word}"}}, "errors": [{{"message": "and more"}}]}}"#);
+        let mut service = Service::new([
+            token(),
+            reply(200, partly),
+            status("inprogress"),
+            reply(200, &end),
+        ]);
+        let mut flow = JobFlow::new(
+            Hunt::new("rule a { condition: true }"),
+            RetryPolicy::default(),
+            1,
+        );
         let reply = match service.job(&mut flow) {
             Ok(reply) => reply,
             Err(FlowError::JobFailed(reply)) => *reply,
             Err(error) => panic!("{error}"),
         };
-        let messages: Vec<_> = reply.errors.iter().filter_map(|error| error.message.as_deref()).collect();
+        let messages: Vec<_> = reply
+            .errors
+            .iter()
+            .filter_map(|error| error.message.as_deref())
+            .collect();
         assert_eq!(messages, ["no such sample", "and more"], "{word}");
     }
 }
 
 #[test]
 fn a_submission_that_was_accepted_with_errors_is_not_sent_again() {
-    let mut service =
-        Service::new([token(), reply(200, r#"{"meta": {}, "errors": [{"code": 500, "message": "no id"}]}"#)]);
+    let mut service = Service::new([
+        token(),
+        reply(
+            200,
+            r#"{"meta": {}, "errors": [{"code": 500, "message": "no id"}]}"#,
+        ),
+    ]);
     let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
-    assert_eq!(api_kind(&service.job(&mut flow).unwrap_err()), Some(ApiErrorKind::Partial));
-    assert!(matches!(service.job(&mut flow).unwrap_err(), FlowError::Unsure { .. }));
+    assert_eq!(
+        api_kind(&service.job(&mut flow).unwrap_err()),
+        Some(ApiErrorKind::Partial)
+    );
+    assert!(matches!(
+        service.job(&mut flow).unwrap_err(),
+        FlowError::Unsure { .. }
+    ));
 }
 
 #[test]
@@ -772,17 +1123,30 @@ fn a_job_that_is_not_known_is_an_error_and_not_waited_for() {
         r#"{"meta": {}, "resources": null, "errors": [{"code": 404, "message": "no such request"}]}"#,
     );
     let mut service = Service::new([token(), unknown]);
-    let error =
-        service.job(&mut JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7)).unwrap_err();
-    assert_eq!(error.to_string(), "GetMalQueryRequestV1 answered 200 OK: no such request");
+    let error = service
+        .job(&mut JobFlow::attach(
+            "job-1".parse().unwrap(),
+            RetryPolicy::default(),
+            7,
+        ))
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "GetMalQueryRequestV1 answered 200 OK: no such request"
+    );
 }
 
 #[test]
 fn a_job_without_a_status_is_not_asked_about_for_ever() {
     let silent = || reply(200, r#"{"meta": {}, "resources": []}"#);
     let mut service = Service::new([token()].into_iter().chain((0..99).map(|_| silent())));
-    let error =
-        service.job(&mut JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7)).unwrap_err();
+    let error = service
+        .job(&mut JobFlow::attach(
+            "job-1".parse().unwrap(),
+            RetryPolicy::default(),
+            7,
+        ))
+        .unwrap_err();
     assert!(matches!(error, FlowError::NoStatus), "{error}");
     assert_eq!(service.sent.len(), 11);
 }
@@ -791,22 +1155,47 @@ fn a_job_without_a_status_is_not_asked_about_for_ever() {
 fn a_flow_whose_time_was_up_may_be_taken_up_again() {
     let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
     let mut flow = CallFlow::new(RetryPolicy::default(), 7);
-    let Step::Send(attempt) = flow.poll(START, &mut auth, &GetQuotas).unwrap() else { panic!() };
-    flow.on_failure(START, &mut auth, attempt.ticket, SendFailure::NotSent).unwrap();
+    let Step::Send(attempt) = flow.poll(START, &mut auth, &GetQuotas).unwrap() else {
+        panic!()
+    };
+    flow.on_failure(START, &mut auth, attempt.ticket, SendFailure::NotSent)
+        .unwrap();
     let later = START.after(Duration::from_secs(601));
-    assert!(matches!(flow.poll(later, &mut auth, &GetQuotas).unwrap_err(), FlowError::TimeUp { .. }));
-    assert!(matches!(flow.poll(later, &mut auth, &GetQuotas).unwrap(), Step::Send(_)));
+    assert!(matches!(
+        flow.poll(later, &mut auth, &GetQuotas).unwrap_err(),
+        FlowError::TimeUp { .. }
+    ));
+    assert!(matches!(
+        flow.poll(later, &mut auth, &GetQuotas).unwrap(),
+        Step::Send(_)
+    ));
 }
 
 #[test]
 fn a_rate_limit_without_a_hint_holds_for_others_too() {
     let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
     let [mut one, mut other] = [1, 2].map(|seed| CallFlow::new(RetryPolicy::default(), seed));
-    let Step::Send(attempt) = one.poll(START, &mut auth, &GetQuotas).unwrap() else { panic!() };
+    let Step::Send(attempt) = one.poll(START, &mut auth, &GetQuotas).unwrap() else {
+        panic!()
+    };
     let headers = HeaderMap::new();
-    let head = ResponseHead { status: StatusCode::TOO_MANY_REQUESTS, headers: &headers };
-    one.on_response(START, &mut auth, &GetQuotas, attempt.ticket, head, GATEWAY_429.as_bytes()).unwrap();
-    assert!(matches!(other.poll(START, &mut auth, &GetQuotas).unwrap(), Step::Wait(_)));
+    let head = ResponseHead {
+        status: StatusCode::TOO_MANY_REQUESTS,
+        headers: &headers,
+    };
+    one.on_response(
+        START,
+        &mut auth,
+        &GetQuotas,
+        attempt.ticket,
+        head,
+        GATEWAY_429.as_bytes(),
+    )
+    .unwrap();
+    assert!(matches!(
+        other.poll(START, &mut auth, &GetQuotas).unwrap(),
+        Step::Wait(_)
+    ));
 }
 
 #[test]
@@ -814,22 +1203,44 @@ fn a_flow_whose_own_time_is_up_does_not_end_the_others() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
     let [mut short, mut long] = [1, 2].map(|seed| CallFlow::new(RetryPolicy::default(), seed));
     short.set_deadline(Some(START.after(Duration::from_millis(10))));
-    let Step::Send(fetch) = short.poll(START, &mut auth, &GetQuotas).unwrap() else { panic!() };
-    assert!(matches!(long.poll(START, &mut auth, &GetQuotas).unwrap(), Step::Wait(_)));
-    short.on_failure(START, &mut auth, fetch.ticket, SendFailure::Unknown).unwrap_err();
-    let Step::Wait(time) = long.poll(START, &mut auth, &GetQuotas).unwrap() else { panic!() };
-    assert!(matches!(long.poll(time, &mut auth, &GetQuotas).unwrap(), Step::Send(_)));
+    let Step::Send(fetch) = short.poll(START, &mut auth, &GetQuotas).unwrap() else {
+        panic!()
+    };
+    assert!(matches!(
+        long.poll(START, &mut auth, &GetQuotas).unwrap(),
+        Step::Wait(_)
+    ));
+    short
+        .on_failure(START, &mut auth, fetch.ticket, SendFailure::Unknown)
+        .unwrap_err();
+    let Step::Wait(time) = long.poll(START, &mut auth, &GetQuotas).unwrap() else {
+        panic!()
+    };
+    assert!(matches!(
+        long.poll(time, &mut auth, &GetQuotas).unwrap(),
+        Step::Send(_)
+    ));
 }
 
 #[test]
 fn a_failed_job_says_why() {
-    let failed =
-        reply(200, r#"{"meta": {"status": "failed", "trace_id": "t-1"}, "errors": [{"message": "line 3"}]}"#);
+    let failed = reply(
+        200,
+        r#"{"meta": {"status": "failed", "trace_id": "t-1"}, "errors": [{"message": "line 3"}]}"#,
+    );
     let mut service = Service::new([token(), failed]);
-    let error =
-        service.job(&mut JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7)).unwrap_err();
+    let error = service
+        .job(&mut JobFlow::attach(
+            "job-1".parse().unwrap(),
+            RetryPolicy::default(),
+            7,
+        ))
+        .unwrap_err();
     assert_eq!(error.to_string(), "the job failed: line 3 (trace id t-1)");
-    assert_eq!((error.trace_id(), error.status().unwrap().as_u16()), (Some("t-1"), 200));
+    assert_eq!(
+        (error.trace_id(), error.status().unwrap().as_u16()),
+        (Some("t-1"), 200)
+    );
 }
 
 #[test]
@@ -847,7 +1258,10 @@ fn a_flow_that_got_no_token_may_be_taken_up_again() {
 fn an_old_refusal_does_not_end_a_flow_after_a_token_was_had() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
     let headers = HeaderMap::new();
-    let head = |status| ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: &headers };
+    let head = |status| ResponseHead {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers: &headers,
+    };
     let token = br#"{"access_token": "t", "expires_in": 1799}"#;
     fn send(flow: &mut CallFlow, auth: &mut Auth) -> Ticket {
         match flow.poll(START, auth, &GetQuotas).unwrap() {
@@ -857,14 +1271,18 @@ fn an_old_refusal_does_not_end_a_flow_after_a_token_was_had() {
     }
     let [mut f, mut g, mut k] = [1, 2, 3].map(|seed| CallFlow::new(RetryPolicy::default(), seed));
     let ticket = send(&mut f, &mut auth);
-    f.on_token(START, &mut auth, ticket, head(201), token).unwrap();
+    f.on_token(START, &mut auth, ticket, head(201), token)
+        .unwrap();
     let under_way = send(&mut f, &mut auth);
     auth.reject(1);
     let ticket = send(&mut g, &mut auth);
-    g.on_token(START, &mut auth, ticket, head(403), b"").unwrap_err();
+    g.on_token(START, &mut auth, ticket, head(403), b"")
+        .unwrap_err();
     let ticket = send(&mut k, &mut auth);
-    k.on_token(START, &mut auth, ticket, head(201), token).unwrap();
-    f.on_response(START, &mut auth, &GetQuotas, under_way, head(401), b"").unwrap();
+    k.on_token(START, &mut auth, ticket, head(201), token)
+        .unwrap();
+    f.on_response(START, &mut auth, &GetQuotas, under_way, head(401), b"")
+        .unwrap();
     // K's token is good, so F has its replay
     let _ = send(&mut f, &mut auth);
 }
@@ -874,11 +1292,20 @@ fn the_tickets_of_flows_are_not_mixed_up() {
     let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
     let mut quotas = CallFlow::new(RetryPolicy::default(), 1);
     let mut job = JobFlow::new(hunt(), RetryPolicy::default(), 2);
-    let Step::Send(safe) = quotas.poll(START, &mut auth, &GetQuotas).unwrap() else { panic!() };
-    let Step::Send(_billed) = job.poll(START, &mut auth).unwrap() else { panic!() };
-    let error = job.on_failure(START, &mut auth, safe.ticket, SendFailure::Unknown).unwrap_err();
+    let Step::Send(safe) = quotas.poll(START, &mut auth, &GetQuotas).unwrap() else {
+        panic!()
+    };
+    let Step::Send(_billed) = job.poll(START, &mut auth).unwrap() else {
+        panic!()
+    };
+    let error = job
+        .on_failure(START, &mut auth, safe.ticket, SendFailure::Unknown)
+        .unwrap_err();
     assert!(matches!(error, FlowError::WrongTicket));
-    assert!(matches!(job.poll(START, &mut auth).unwrap_err(), FlowError::Unsure { .. }));
+    assert!(matches!(
+        job.poll(START, &mut auth).unwrap_err(),
+        FlowError::Unsure { .. }
+    ));
 }
 
 #[test]
@@ -886,20 +1313,28 @@ fn a_cancelled_attempt_was_not_sent() {
     let mut service = Service::new([submitted(), status("done")]);
     service.auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
     let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
-    let Step::Send(attempt) = flow.poll(START, &mut service.auth).unwrap() else { panic!() };
+    let Step::Send(attempt) = flow.poll(START, &mut service.auth).unwrap() else {
+        panic!()
+    };
     flow.cancel(&mut service.auth, attempt.ticket).unwrap();
     service.job(&mut flow).unwrap();
 }
 
 #[test]
 fn a_rate_limit_holds_for_others_even_if_the_call_gives_up() {
-    let mut service = Service::new([token(), with(reply(429, GATEWAY_429), "retry-after", 30), quotas()]);
+    let mut service = Service::new([
+        token(),
+        with(reply(429, GATEWAY_429), "retry-after", 30),
+        quotas(),
+    ]);
     let mut once = CallFlow::new(RetryPolicy::never(), 1);
     service
         .run(
             &mut once,
             |flow, now, auth| flow.poll(now, auth, &GetQuotas),
-            |flow, now, auth, ticket, head, body| flow.on_response(now, auth, &GetQuotas, ticket, head, body),
+            |flow, now, auth, ticket, head, body| {
+                flow.on_response(now, auth, &GetQuotas, ticket, head, body)
+            },
             CallFlow::on_failure,
         )
         .unwrap_err();
@@ -911,11 +1346,21 @@ fn a_rate_limit_holds_for_others_even_if_the_call_gives_up() {
 fn a_page_in_the_place_of_a_poll_does_not_end_the_wait() {
     let page = || reply(200, "<html>maintenance</html>");
     let attach = || JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
-    let mut service = Service::new([token(), status("inprogress"), page(), page(), page(), status("done")]);
+    let mut service = Service::new([
+        token(),
+        status("inprogress"),
+        page(),
+        page(),
+        page(),
+        status("done"),
+    ]);
     service.job(&mut attach()).unwrap();
     // But not for ever, and no other call.
     let mut service = Service::new(std::iter::once(token()).chain((0..4).map(|_| page())));
-    assert!(matches!(service.job(&mut attach()).unwrap_err(), FlowError::Response(ResponseError::Decode(_))));
+    assert!(matches!(
+        service.job(&mut attach()).unwrap_err(),
+        FlowError::Response(ResponseError::Decode(_))
+    ));
     let mut service = Service::new([token(), page()]);
     service.call(&GetQuotas).unwrap_err();
     assert_eq!(service.sent.len(), 2);
@@ -938,7 +1383,10 @@ fn a_token_that_a_page_repeats_is_not_shown() {
         service.auth = Auth::with_token(Cloud::Us1, BearerToken::new(bearer).unwrap());
         let error = service.call(&GetQuotas).unwrap_err();
         let shown = format!("{error} {error:?}");
-        assert!(shown.contains("[secret]") && !shown.contains(bearer), "{shown}");
+        assert!(
+            shown.contains("[secret]") && !shown.contains(bearer),
+            "{shown}"
+        );
     }
 }
 
@@ -963,21 +1411,38 @@ proptest! {
 fn a_token_that_was_replaced_meanwhile_is_not_shown_either() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
     let headers = HeaderMap::new();
-    let head = |status| ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: &headers };
+    let head = |status| ResponseHead {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers: &headers,
+    };
     let mut login = |flow: &mut CallFlow, now, token: &str| {
-        let Step::Send(attempt) = flow.poll(now, &mut auth, &GetQuotas).unwrap() else { panic!() };
+        let Step::Send(attempt) = flow.poll(now, &mut auth, &GetQuotas).unwrap() else {
+            panic!()
+        };
         let body = format!(r#"{{"access_token": "{token}"}}"#);
-        flow.on_token(now, &mut auth, attempt.ticket, head(201), body.as_bytes()).unwrap();
-        let Step::Send(attempt) = flow.poll(now, &mut auth, &GetQuotas).unwrap() else { panic!() };
+        flow.on_token(now, &mut auth, attempt.ticket, head(201), body.as_bytes())
+            .unwrap();
+        let Step::Send(attempt) = flow.poll(now, &mut auth, &GetQuotas).unwrap() else {
+            panic!()
+        };
         attempt.ticket
     };
     let mut slow = CallFlow::new(RetryPolicy::never(), 1);
     let ticket = login(&mut slow, START, "the-first-token");
     let later = START.after(Duration::from_secs(1_750));
-    let _ticket = login(&mut CallFlow::new(RetryPolicy::never(), 2), later, "the-second-token");
+    let _ticket = login(
+        &mut CallFlow::new(RetryPolicy::never(), 2),
+        later,
+        "the-second-token",
+    );
     let page = b"<pre>Bearer the-first-token</pre>";
-    let error = slow.on_response(later, &mut auth, &GetQuotas, ticket, head(502), page).unwrap_err();
-    assert!(error.to_string().contains("<pre>Bearer [secret]</pre>"), "{error}");
+    let error = slow
+        .on_response(later, &mut auth, &GetQuotas, ticket, head(502), page)
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("<pre>Bearer [secret]</pre>"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -992,13 +1457,21 @@ fn a_token_is_taken_only_by_the_session_that_asked_for_it() {
     };
     // The same number of requests for tokens, so that nothing but the session tells them apart.
     let _of_other = ticket(&mut other, START);
-    let head = ResponseHead { status: StatusCode::CREATED, headers: &headers };
+    let head = ResponseHead {
+        status: StatusCode::CREATED,
+        headers: &headers,
+    };
     let body = br#"{"access_token": "of-one"}"#;
     let mut flow = CallFlow::new(RetryPolicy::default(), 2);
     let error = flow.on_token(START, &mut other, ticket(&mut one, START), head, body);
     assert!(matches!(error, Err(FlowError::WrongTicket)));
     let again = START.after(Duration::from_secs(100));
-    let error = flow.on_failure(again, &mut other, ticket(&mut one, again), SendFailure::Unknown);
+    let error = flow.on_failure(
+        again,
+        &mut other,
+        ticket(&mut one, again),
+        SendFailure::Unknown,
+    );
     assert!(matches!(error, Err(FlowError::WrongTicket)));
     let again = again.after(Duration::from_secs(100));
     let error = flow.cancel(&mut other, ticket(&mut one, again));
@@ -1009,19 +1482,27 @@ fn a_token_is_taken_only_by_the_session_that_asked_for_it() {
 fn a_flow_does_not_forget_a_hunt_for_another_call() {
     let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
     let mut flow = CallFlow::new(RetryPolicy::default(), 1);
-    let Step::Send(_lost) = flow.poll(START, &mut auth, &hunt()).unwrap() else { panic!() };
+    let Step::Send(_lost) = flow.poll(START, &mut auth, &hunt()).unwrap() else {
+        panic!()
+    };
     let mut flow: CallFlow = serde_json::from_value(serde_json::to_value(&flow).unwrap()).unwrap();
     for _ in 0..2 {
         let error = flow.poll(START, &mut auth, &GetQuotas).unwrap_err();
         assert!(matches!(error, FlowError::Unsure { .. }), "{error}");
-        assert!(matches!(flow.poll(START, &mut auth, &hunt()), Err(FlowError::Unsure { .. })));
+        assert!(matches!(
+            flow.poll(START, &mut auth, &hunt()),
+            Err(FlowError::Unsure { .. })
+        ));
     }
 }
 
 #[test]
 fn an_error_with_a_byte_order_mark_or_an_odd_byte_is_understood() {
     let headers = HeaderMap::new();
-    let head = |status| ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: &headers };
+    let head = |status| ResponseHead {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers: &headers,
+    };
     let (before, after) = QUOTA_429.split_once("quota").unwrap();
     for body in [
         [b"\xef\xbb\xbf", QUOTA_429.as_bytes()].concat(),
@@ -1031,9 +1512,16 @@ fn an_error_with_a_byte_order_mark_or_an_odd_byte_is_understood() {
         assert_eq!(error.kind(), ApiErrorKind::QuotaExhausted, "{error}");
     }
     let credentials = Credentials::new("id", "s3cret");
-    let body = [b"\xef\xbb\xbf{\"access_token\": \"t0ken\", \"scope\": \"", &b"\xff\"}"[..]].concat();
+    let body = [
+        b"\xef\xbb\xbf{\"access_token\": \"t0ken\", \"scope\": \"",
+        &b"\xff\"}"[..],
+    ]
+    .concat();
     let token = crate::oauth2::GetToken::new(&credentials);
-    assert_eq!(token.response(head(201), &body).unwrap().bearer.expose(), "t0ken");
+    assert_eq!(
+        token.response(head(201), &body).unwrap().bearer.expose(),
+        "t0ken"
+    );
 }
 
 #[test]
@@ -1049,22 +1537,46 @@ fn what_nothing_but_a_change_helps_is_not_retryable() {
     let mut flow = CallFlow::new(RetryPolicy::default(), 1);
     flow.set_deadline(Some(START));
     let error = flow.poll(START, &mut service.auth, &GetQuotas).unwrap_err();
-    assert!(matches!(error, FlowError::Deadline { .. }) && !error.is_retryable(), "{error}");
+    assert!(
+        matches!(error, FlowError::Deadline { .. }) && !error.is_retryable(),
+        "{error}"
+    );
     // Before the deadline it is the policy that ends a call, and another try has its time anew.
     let limit = Duration::from_secs(1);
-    let mut flow = CallFlow::new(RetryPolicy { time_limit: limit, ..RetryPolicy::default() }, 1);
+    let mut flow = CallFlow::new(
+        RetryPolicy {
+            time_limit: limit,
+            ..RetryPolicy::default()
+        },
+        1,
+    );
     flow.set_deadline(Some(START.after(Duration::from_secs(60))));
-    let Step::Send(_lost) = flow.poll(START, &mut service.auth, &GetQuotas).unwrap() else { panic!() };
-    let error = flow.poll(START.after(limit), &mut service.auth, &GetQuotas).unwrap_err();
-    assert!(matches!(error, FlowError::TimeUp { .. }) && error.is_retryable(), "{error}");
+    let Step::Send(_lost) = flow.poll(START, &mut service.auth, &GetQuotas).unwrap() else {
+        panic!()
+    };
+    let error = flow
+        .poll(START.after(limit), &mut service.auth, &GetQuotas)
+        .unwrap_err();
+    assert!(
+        matches!(error, FlowError::TimeUp { .. }) && error.is_retryable(),
+        "{error}"
+    );
 }
 
 #[test]
 fn polls_are_tried_more_often_than_other_calls_unless_that_is_not_wanted() {
-    for (policy, attempts) in
-        [(RetryPolicy::never(), 1), (RetryPolicy { max_attempts: 2, ..RetryPolicy::default() }, 10)]
-    {
-        let mut service = Service::new(std::iter::once(token()).chain((0..attempts).map(|_| reply(503, ""))));
+    for (policy, attempts) in [
+        (RetryPolicy::never(), 1),
+        (
+            RetryPolicy {
+                max_attempts: 2,
+                ..RetryPolicy::default()
+            },
+            10,
+        ),
+    ] {
+        let mut service =
+            Service::new(std::iter::once(token()).chain((0..attempts).map(|_| reply(503, ""))));
         let mut flow = JobFlow::attach("job-1".parse().unwrap(), policy, 7);
         service.job(&mut flow).unwrap_err();
         assert_eq!(service.sent.len(), 1 + attempts);
@@ -1089,9 +1601,13 @@ fn polls_that_are_never_reported_are_not_sent_without_a_pause() {
     let mut flow = JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
     let mut now = START;
     for _ in 0..100 {
-        let Step::Send(_dropped) = flow.poll(now, &mut auth).unwrap() else { panic!() };
+        let Step::Send(_dropped) = flow.poll(now, &mut auth).unwrap() else {
+            panic!()
+        };
         flow = serde_json::from_str(&serde_json::to_string(&flow).unwrap()).unwrap();
-        let Step::Wait(time) = flow.poll(now, &mut auth).unwrap() else { panic!() };
+        let Step::Wait(time) = flow.poll(now, &mut auth).unwrap() else {
+            panic!()
+        };
         now = time;
     }
 }
@@ -1119,7 +1635,10 @@ fn answer_to(path: &str, number: u8) -> Answer {
         (_, 10 | 11) => reply(401, ""),
         (_, 12) => reply(403, ""),
         (_, 13) => reply(429, QUOTA_429),
-        (_, 14) => reply(200, r#"{"meta": {}, "errors": [{"message": "in the place of an id"}]}"#),
+        (_, 14) => reply(
+            200,
+            r#"{"meta": {}, "errors": [{"message": "in the place of an id"}]}"#,
+        ),
         (_, 15) => reply(408, ""),
         ("/malquery/queries/hunt/v1", _) => submitted(),
         (_, 16) => status("failed"),
@@ -1151,8 +1670,18 @@ struct Event {
 
 fn any_event() -> impl Strategy<Value = Event> {
     let jump = prop_oneof![8 => Just(0), 1 => -600i64..0, 1 => 0..100_000i64];
-    (any_answer(), prop::bool::weighted(0.1), prop::bool::weighted(0.3), jump)
-        .prop_map(|(answer, lost, restart, jump)| Event { answer, lost, restart, jump })
+    (
+        any_answer(),
+        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.3),
+        jump,
+    )
+        .prop_map(|(answer, lost, restart, jump)| Event {
+            answer,
+            lost,
+            restart,
+            jump,
+        })
 }
 
 fn restored(flow: &JobFlow) -> JobFlow {

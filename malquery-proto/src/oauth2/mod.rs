@@ -42,7 +42,11 @@ pub struct Credentials {
 impl Credentials {
     /// The client id and secret as the console shows them.
     pub fn new(client_id: impl Into<String>, client_secret: impl Into<String>) -> Self {
-        Self { client_id: client_id.into(), client_secret: Secret::new(client_secret), member_cid: None }
+        Self {
+            client_id: client_id.into(),
+            client_secret: Secret::new(client_secret),
+            member_cid: None,
+        }
     }
 
     /// Acts for one child of a Flight Control parent.
@@ -151,9 +155,18 @@ mod tests {
     #[test]
     fn the_checksum_of_a_member_cid_is_stripped() {
         let cid = "0123456789ABCDEF0123456789ABCDEF";
-        assert_eq!(format!("{cid}-4F").parse::<MemberCid>().unwrap().to_string(), cid);
+        assert_eq!(
+            format!("{cid}-4F")
+                .parse::<MemberCid>()
+                .unwrap()
+                .to_string(),
+            cid
+        );
         assert_eq!(cid.parse::<MemberCid>().unwrap().to_string(), cid);
-        assert_eq!("another-format".parse::<MemberCid>().unwrap().to_string(), "another-format");
+        assert_eq!(
+            "another-format".parse::<MemberCid>().unwrap().to_string(),
+            "another-format"
+        );
         assert!(" ".parse::<MemberCid>().is_err());
     }
 
@@ -162,12 +175,18 @@ mod tests {
         let credentials = Credentials::new("an-id", "p4ssw0rd");
         assert_eq!(credentials.client_id(), "an-id");
         let token = BearerToken::new("t0ken").unwrap();
-        let shown = format!("{credentials:?} {credentials:#?} {token:?} {:?}", token.header());
+        let shown = format!(
+            "{credentials:?} {credentials:#?} {token:?} {:?}",
+            token.header()
+        );
         assert!(
             shown.contains("an-id") && !shown.contains("p4ssw0rd") && !shown.contains("t0ken"),
             "{shown}"
         );
         let error = BearerToken::new("t0ken\n").unwrap_err();
-        assert_eq!(error.to_string(), "not a bearer token: it has a character that does not belong in one");
+        assert_eq!(
+            error.to_string(),
+            "not a bearer token: it has a character that does not belong in one"
+        );
     }
 }

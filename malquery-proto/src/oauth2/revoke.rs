@@ -18,7 +18,9 @@ pub struct Revoke<'a> {
     token: &'a BearerToken,
 }
 
-const META: Meta = Meta::post("oauth2RevokeToken", "/oauth2/revoke").unscoped().safe();
+const META: Meta = Meta::post("oauth2RevokeToken", "/oauth2/revoke")
+    .unscoped()
+    .safe();
 
 impl<'a> Revoke<'a> {
     /// Revokes a token that was issued for these credentials.
@@ -39,7 +41,9 @@ impl<'a> Revoke<'a> {
             self.credentials.client_secret.expose()
         ));
         let basic = Zeroizing::new(STANDARD.encode(pair.as_bytes()));
-        parts.headers.insert(header::AUTHORIZATION, sensitive("Basic ", &basic));
+        parts
+            .headers
+            .insert(header::AUTHORIZATION, sensitive("Basic ", &basic));
         parts.form([("token", self.token.expose())]);
         parts.finish()
     }
@@ -48,7 +52,11 @@ impl<'a> Revoke<'a> {
     ///
     /// # Errors
     /// [`ResponseError::Api`] for any status but 2xx.
-    pub fn response(&self, head: ResponseHead<'_>, body: &[u8]) -> Result<Reply<()>, ResponseError> {
+    pub fn response(
+        &self,
+        head: ResponseHead<'_>,
+        body: &[u8],
+    ) -> Result<Reply<()>, ResponseError> {
         // Nothing in a successful reply matters, and an empty one will do.
         if head.status.is_success() {
             Ok(Reply::new(head, None, ()))

@@ -46,7 +46,11 @@ impl<'a> GetToken<'a> {
     pub fn request(&self, base: &BaseUrl) -> Result<http::Request<Vec<u8>>, BuildError> {
         self.credentials.check()?;
         let mut parts = RequestParts::new(base, &META);
-        let member_cid = self.credentials.member_cid.as_ref().map(|cid| ("member_cid", &*cid.0));
+        let member_cid = self
+            .credentials
+            .member_cid
+            .as_ref()
+            .map(|cid| ("member_cid", &*cid.0));
         parts.form(
             [
                 ("client_id", &*self.credentials.client_id),
@@ -62,19 +66,27 @@ impl<'a> GetToken<'a> {
     ///
     /// # Errors
     /// [`ResponseError::Api`] for any status but 2xx, [`ResponseError::Decode`] for a reply without a token.
-    pub fn response(&self, head: ResponseHead<'_>, body: &[u8]) -> Result<Reply<AccessToken>, ResponseError> {
+    pub fn response(
+        &self,
+        head: ResponseHead<'_>,
+        body: &[u8],
+    ) -> Result<Reply<AccessToken>, ResponseError> {
         if !head.status.is_success() {
-            let error = ApiError::new(&META, head, body).hiding(self.credentials.client_secret.expose());
+            let error =
+                ApiError::new(&META, head, body).hiding(self.credentials.client_secret.expose());
             return Err(ResponseError::Api(error.into()));
         }
-        let refuse = |why: &str| ResponseError::Decode(Box::new(DecodeError::secret(&META, head, why)));
+        let refuse =
+            |why: &str| ResponseError::Decode(Box::new(DecodeError::secret(&META, head, why)));
         let reply = match json_text(body) {
             Cow::Borrowed(text) => serde_json::from_str::<TokenReply>(text),
             Cow::Owned(text) => serde_json::from_str(&Zeroizing::new(text)),
         };
         // serde_json's own message could quote the body, and with it the token.
         let reply = reply.map_err(|_| refuse("it is not the JSON of a token"))?;
-        let token = reply.access_token.ok_or_else(|| refuse("it has no access_token"))?;
+        let token = reply
+            .access_token
+            .ok_or_else(|| refuse("it has no access_token"))?;
         let bearer = BearerToken::new(token.as_str()).map_err(|why| refuse(&why.to_string()))?;
         let expires_in = seconds(&reply.expires_in).unwrap_or(LIFETIME);
         Ok(Reply::new(head, None, AccessToken { bearer, expires_in }))
@@ -93,6 +105,8 @@ struct TokenReply {
 
 /// A number of seconds, also as a decimal or a text.
 fn seconds(value: &serde_json::Value) -> Option<Duration> {
-    let seconds = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())?;
+    let seconds = value
+        .as_f64()
+        .or_else(|| value.as_str()?.trim().parse().ok())?;
     Duration::try_from_secs_f64(seconds).ok()
 }

@@ -23,8 +23,11 @@ impl GetDownload {
 }
 
 impl Operation for GetDownload {
-    const META: Meta = Meta::get("GetMalQueryDownloadV1", "/malquery/entities/download-files/v1")
-        .accept("application/octet-stream");
+    const META: Meta = Meta::get(
+        "GetMalQueryDownloadV1",
+        "/malquery/entities/download-files/v1",
+    )
+    .accept("application/octet-stream");
 
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
         out.identity();

@@ -30,7 +30,10 @@ pub struct ExactSearch {
 impl ExactSearch {
     /// Finds samples that hold all of these patterns.
     pub fn new(patterns: impl IntoIterator<Item = Pattern>) -> Self {
-        Self { patterns: patterns.into_iter().collect(), options: SearchOptions::new() }
+        Self {
+            patterns: patterns.into_iter().collect(),
+            options: SearchOptions::new(),
+        }
     }
 
     /// Narrows the search.
@@ -46,7 +49,10 @@ impl ExactSearch {
 }
 
 impl Operation for ExactSearch {
-    const META: Meta = Meta::post("PostMalQueryExactSearchV1", "/malquery/queries/exact-search/v1");
+    const META: Meta = Meta::post(
+        "PostMalQueryExactSearchV1",
+        "/malquery/queries/exact-search/v1",
+    );
 
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
         if self.patterns.is_empty() {

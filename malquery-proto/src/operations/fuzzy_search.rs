@@ -45,7 +45,10 @@ impl Options {
 impl FuzzySearch {
     /// Finds samples that hold all of these patterns.
     pub fn new(patterns: impl IntoIterator<Item = Pattern>) -> Self {
-        Self { options: Options::default(), patterns: patterns.into_iter().collect() }
+        Self {
+            options: Options::default(),
+            patterns: patterns.into_iter().collect(),
+        }
     }
 
     /// Returns at most this many results, at least 1. The service's own maximum is not documented.
@@ -62,7 +65,11 @@ impl FuzzySearch {
 }
 
 impl Operation for FuzzySearch {
-    const META: Meta = Meta::post("PostMalQueryFuzzySearchV1", "/malquery/combined/fuzzy-search/v1").safe();
+    const META: Meta = Meta::post(
+        "PostMalQueryFuzzySearchV1",
+        "/malquery/combined/fuzzy-search/v1",
+    )
+    .safe();
 
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
         if self.patterns.is_empty() {

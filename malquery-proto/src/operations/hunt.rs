@@ -29,7 +29,10 @@ pub struct Hunt {
 impl Hunt {
     /// Runs this YARA rule, one for each hunt.
     pub fn new(yara_rule: impl Into<String>) -> Self {
-        Self { yara_rule: yara_rule.into(), options: SearchOptions::new() }
+        Self {
+            yara_rule: yara_rule.into(),
+            options: SearchOptions::new(),
+        }
     }
 
     /// Narrows the hunt.

@@ -16,7 +16,9 @@ pub struct GetMetadata {
 impl GetMetadata {
     /// Asks about these samples, as many as fit into a URL: 115 for most clouds.
     pub fn new(ids: impl IntoIterator<Item = Sha256>) -> Self {
-        Self { ids: ids.into_iter().collect() }
+        Self {
+            ids: ids.into_iter().collect(),
+        }
     }
 
     /// As many requests as it takes to ask `base` about all of these samples.
@@ -32,7 +34,10 @@ impl GetMetadata {
     pub fn split(samples: &[Sha256], base: &BaseUrl) -> Vec<Self> {
         // Each takes `ids=`, 64 digits and a separator.
         let room = (MAX_URL - 1).saturating_sub(base.as_str().len() + Self::META.path.len());
-        samples.chunks((room / 69).max(1)).map(|ids| Self::new(ids.iter().copied())).collect()
+        samples
+            .chunks((room / 69).max(1))
+            .map(|ids| Self::new(ids.iter().copied()))
+            .collect()
     }
 }
 
@@ -68,17 +73,28 @@ mod tests {
         let bases = [
             BaseUrl::from(Cloud::Us1),
             BaseUrl::from(Cloud::UsGov1),
-            format!("https://proxy.example/{}/", "a".repeat(200)).parse().unwrap(),
+            format!("https://proxy.example/{}/", "a".repeat(200))
+                .parse()
+                .unwrap(),
         ];
         for base in bases {
             let parts = GetMetadata::split(&samples, &base);
-            assert_eq!(parts.iter().flat_map(|part| part.ids.clone()).collect::<Vec<_>>(), samples);
+            assert_eq!(
+                parts
+                    .iter()
+                    .flat_map(|part| part.ids.clone())
+                    .collect::<Vec<_>>(),
+                samples
+            );
             for (at, part) in parts.iter().enumerate() {
                 unsigned(part, &base).unwrap();
                 let first_of_next = parts.get(at + 1).map(|next| next.ids[0]);
                 if let Some(one_more) = first_of_next {
                     let more = GetMetadata::new(part.ids.iter().copied().chain([one_more]));
-                    assert!(matches!(unsigned(&more, &base), Err(BuildError::UrlTooLong(_))));
+                    assert!(matches!(
+                        unsigned(&more, &base),
+                        Err(BuildError::UrlTooLong(_))
+                    ));
                 }
             }
         }

@@ -87,8 +87,12 @@ mod tests {
             let quotas: Quotas = serde_json::from_str(text).unwrap();
             (quotas.hunts_left(), quotas.downloads_left())
         };
-        let both = r#"{"hunt_count": 7, "hunt_limit": 100, "download_count": 40, "download_limit": 250}"#;
+        let both =
+            r#"{"hunt_count": 7, "hunt_limit": 100, "download_count": 40, "download_limit": 250}"#;
         assert_eq!(left(both), (Some(93), Some(210)));
-        assert_eq!(left(r#"{"hunt_count": 101, "hunt_limit": 100, "download_limit": 5}"#), (Some(0), None));
+        assert_eq!(
+            left(r#"{"hunt_count": 101, "hunt_limit": 100, "download_limit": 5}"#),
+            (Some(0), None)
+        );
     }
 }

@@ -22,8 +22,11 @@ impl GetSamples {
 }
 
 impl Operation for GetSamples {
-    const META: Meta = Meta::get("GetMalQueryEntitiesSamplesFetchV1", "/malquery/entities/samples-fetch/v1")
-        .accept("application/zip");
+    const META: Meta = Meta::get(
+        "GetMalQueryEntitiesSamplesFetchV1",
+        "/malquery/entities/samples-fetch/v1",
+    )
+    .accept("application/zip");
 
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
         out.identity();

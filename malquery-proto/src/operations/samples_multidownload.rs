@@ -37,7 +37,12 @@ impl SamplesMultidownload {
     /// Archives these samples. One that is named twice is sent, and billed, once.
     pub fn new(samples: impl IntoIterator<Item = Sha256>) -> Self {
         let mut seen = HashSet::new();
-        Self { samples: samples.into_iter().filter(|sample| seen.insert(*sample)).collect() }
+        Self {
+            samples: samples
+                .into_iter()
+                .filter(|sample| seen.insert(*sample))
+                .collect(),
+        }
     }
 
     /// The samples, each once.

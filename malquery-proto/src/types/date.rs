@@ -24,9 +24,15 @@ impl Date {
     /// # Errors
     /// Refuses a day that is not in the calendar.
     pub fn new(year: u16, month: u8, day: u8) -> Result<Self, ParseError> {
-        let days = (i16::try_from(year).ok(), i8::try_from(month).ok(), i8::try_from(day).ok());
+        let days = (
+            i16::try_from(year).ok(),
+            i8::try_from(month).ok(),
+            i8::try_from(day).ok(),
+        );
         match days {
-            (Some(year @ 0..=9999), Some(month), Some(day)) => jiff::civil::Date::new(year, month, day).ok(),
+            (Some(year @ 0..=9999), Some(month), Some(day)) => {
+                jiff::civil::Date::new(year, month, day).ok()
+            }
             _ => None,
         }
         .map(Self)
@@ -46,7 +52,9 @@ impl Date {
         let instant = i64::try_from(time.as_millis())
             .ok()
             .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
-        Self(instant.map_or(jiff::civil::Date::MAX, |time| jiff::tz::TimeZone::UTC.to_datetime(time).date()))
+        Self(instant.map_or(jiff::civil::Date::MAX, |time| {
+            jiff::tz::TimeZone::UTC.to_datetime(time).date()
+        }))
     }
 
     /// The year.
@@ -73,7 +81,10 @@ impl FromStr for Date {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let number = |range| -> Option<u16> {
             let digits: &str = text.get(range)?;
-            digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok())?
+            digits
+                .bytes()
+                .all(|b| b.is_ascii_digit())
+                .then(|| digits.parse().ok())?
         };
         match (number(0..4), number(5..7), number(8..10)) {
             (Some(year), Some(month), Some(day))
@@ -90,7 +101,11 @@ impl FromStr for Date {
 impl fmt::Display for Date {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = format_args!("{:04}/{:02}/{:02}", self.year(), self.month(), self.day());
-        if f.width().or(f.precision()).is_none() { f.write_fmt(text) } else { f.pad(&text.to_string()) }
+        if f.width().or(f.precision()).is_none() {
+            f.write_fmt(text)
+        } else {
+            f.pad(&text.to_string())
+        }
     }
 }
 
@@ -110,12 +125,28 @@ mod tests {
 
     #[test]
     fn only_real_days_in_the_one_format() {
-        for day in ["2020/06/09", "2024/02/29", "2000/02/29", "0000/01/01", "9999/12/31"] {
+        for day in [
+            "2020/06/09",
+            "2024/02/29",
+            "2000/02/29",
+            "0000/01/01",
+            "9999/12/31",
+        ] {
             assert_eq!(day.parse::<Date>().unwrap().to_string(), day);
         }
-        for day in ["2023/02/29", "1900/02/29", "2020/13/01", "2020/00/01", "2020/01/00", "2020/04/31"] {
+        for day in [
+            "2023/02/29",
+            "1900/02/29",
+            "2020/13/01",
+            "2020/00/01",
+            "2020/01/00",
+            "2020/04/31",
+        ] {
             let message = day.parse::<Date>().unwrap_err().to_string();
-            assert_eq!(message, "not a date: there is no such day in the calendar", "{day}");
+            assert_eq!(
+                message, "not a date: there is no such day in the calendar",
+                "{day}"
+            );
         }
         for text in [
             "",

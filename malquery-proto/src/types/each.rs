@@ -5,7 +5,9 @@ use std::marker::PhantomData;
 use std::ops::ControlFlow;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::Value;
 
 use super::extra::{Element, Item};
@@ -22,7 +24,13 @@ pub(crate) fn read_each<M: ReplyMeta, R: Item>(
 ) -> serde_json::Result<Envelope<M, R>> {
     let text = io::BufReader::with_capacity(64 * 1024, Utf8::new(body));
     let mut json = serde_json::Deserializer::from_reader(text);
-    let reply = json.deserialize_map(Outer(Each { each: &mut each, result: PhantomData }, PhantomData))?;
+    let reply = json.deserialize_map(Outer(
+        Each {
+            each: &mut each,
+            result: PhantomData,
+        },
+        PhantomData,
+    ))?;
     json.end()?;
     Ok(reply)
 }
@@ -42,7 +50,11 @@ impl<'de, M: ReplyMeta, R: Item> Visitor<'de> for Outer<'_, M, R> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        let rest = Rest { map, each: self.0, left: None };
+        let rest = Rest {
+            map,
+            each: self.0,
+            left: None,
+        };
         serde::Deserialize::deserialize(MapAccessDeserializer::new(rest))
     }
 }
@@ -58,10 +70,18 @@ struct Rest<'a, A, R> {
 impl<'de, A: MapAccess<'de>, R: Item> MapAccess<'de> for Rest<'_, A, R> {
     type Error = A::Error;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
-        let Some(key) = self.map.next_key::<String>()? else { return Ok(None) };
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, A::Error> {
+        let Some(key) = self.map.next_key::<String>()? else {
+            return Ok(None);
+        };
         if key == LIST {
-            let each = Each { each: &mut *self.each.each, result: PhantomData };
+            let each = Each {
+                each: &mut *self.each.each,
+                result: PhantomData,
+            };
             self.left = Some(self.map.next_value_seed(each)?);
         }
         seed.deserialize(key.into_deserializer()).map(Some)
@@ -153,7 +173,14 @@ struct Utf8<R> {
 
 impl<R: Read> Utf8<R> {
     fn new(inner: R) -> Self {
-        Self { inner, text: Vec::new(), at: 0, open: Vec::new(), begun: false, chunk: vec![0; CHUNK].into() }
+        Self {
+            inner,
+            text: Vec::new(),
+            at: 0,
+            open: Vec::new(),
+            begun: false,
+            chunk: vec![0; CHUNK].into(),
+        }
     }
 
     /// Reads more, and tells whether that was all. It may be no more than the beginning of a character.
@@ -186,9 +213,13 @@ impl<R: Read> Utf8<R> {
             if error.error_len().is_none() && !is_end {
                 self.open = bytes.split_off(error.valid_up_to());
             } else {
-                let last = bytes.utf8_chunks().last().map_or(&[][..], |chunk| chunk.invalid());
+                let last = bytes
+                    .utf8_chunks()
+                    .last()
+                    .map_or(&[][..], |chunk| chunk.invalid());
                 // Whether the last bytes are the beginning of a character shows when more is read.
-                let may_go_on = !is_end && std::str::from_utf8(last).is_err_and(|e| e.error_len().is_none());
+                let may_go_on =
+                    !is_end && std::str::from_utf8(last).is_err_and(|e| e.error_len().is_none());
                 if may_go_on {
                     self.open = bytes.split_off(bytes.len() - last.len());
                 }
@@ -253,13 +284,18 @@ mod tests {
         assert_eq!(results[1].extra.get("new").unwrap().to_string(), "1");
         // Beside the results, all is as it would be with a list.
         let written = serde_json::to_string(&reply).unwrap();
-        let rest = r#"{"meta":{"trace_id":"t","k":1},"resources":[7,null],"errors":null,"other":[1]}"#;
+        let rest =
+            r#"{"meta":{"trace_id":"t","k":1},"resources":[7,null],"errors":null,"other":[1]}"#;
         assert_eq!(written, rest);
         for list in ["null", "7", "true", "-1", "1.5", "\"text\"", "{\"a\": 1}"] {
-            let (reply, results) = read(format!("{{\"resources\": {list}}}").as_bytes(), 3).unwrap();
+            let (reply, results) =
+                read(format!("{{\"resources\": {list}}}").as_bytes(), 3).unwrap();
             assert!(results.is_empty());
             let written = serde_json::to_value(&reply).unwrap();
-            assert_eq!(written["resources"], serde_json::from_str::<Value>(list).unwrap());
+            assert_eq!(
+                written["resources"],
+                serde_json::from_str::<Value>(list).unwrap()
+            );
         }
     }
 
@@ -274,10 +310,15 @@ mod tests {
         }
         read(format!("{whole}\n ").as_bytes(), 1).unwrap();
         let mut seen = 0;
-        let stopped = read_each::<PlainMeta, Sample>(r#"{"resources": [{}, {}, {}]}"#.as_bytes(), |_| {
-            seen += 1;
-            if seen == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
+        let stopped =
+            read_each::<PlainMeta, Sample>(r#"{"resources": [{}, {}, {}]}"#.as_bytes(), |_| {
+                seen += 1;
+                if seen == 2 {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            });
         assert!(stopped.is_err());
         assert_eq!(seen, 2);
     }
@@ -287,7 +328,11 @@ mod tests {
         let body = b"\xef\xbb\xbf{\"resources\": [{\"family\": \"a\xff\xe2\x82b\xe2\x82\xac\"}]}";
         for chunk in 1..9 {
             let (_, results) = read(body, chunk).unwrap();
-            assert_eq!(results[0].family.as_deref(), Some("a\u{fffd}\u{fffd}b€"), "{chunk}");
+            assert_eq!(
+                results[0].family.as_deref(),
+                Some("a\u{fffd}\u{fffd}b€"),
+                "{chunk}"
+            );
         }
     }
 
@@ -304,16 +349,26 @@ mod tests {
             }
         }
 
-        let read =
-            |kind| read_each::<PlainMeta, Sample>(Failing(b"{}", Some(kind)), |_| ControlFlow::Continue(()));
+        let read = |kind| {
+            read_each::<PlainMeta, Sample>(
+                Failing(b"{}", Some(kind)),
+                |_| ControlFlow::Continue(()),
+            )
+        };
         read(io::ErrorKind::Interrupted).unwrap();
-        assert_eq!(read(io::ErrorKind::TimedOut).unwrap_err().io_error_kind(), Some(io::ErrorKind::TimedOut));
+        assert_eq!(
+            read(io::ErrorKind::TimedOut).unwrap_err().io_error_kind(),
+            Some(io::ErrorKind::TimedOut)
+        );
     }
 
     #[test]
     fn what_is_expected_is_said() {
         let refused = |body: &str| read(body.as_bytes(), 7).unwrap_err().to_string();
-        assert_eq!(refused("[]"), "invalid type: sequence, expected a JSON object at line 1 column 1");
+        assert_eq!(
+            refused("[]"),
+            "invalid type: sequence, expected a JSON object at line 1 column 1"
+        );
     }
 
     proptest! {

@@ -101,7 +101,11 @@ impl Extra {
     /// The value received under `name`, if it was kept.
     pub fn get(&self, name: &str) -> Option<&Json> {
         // Of a name that came twice the last counts, as elsewhere.
-        self.entries().iter().rev().find(|(key, _)| *key == name).map(|(_, value)| value)
+        self.entries()
+            .iter()
+            .rev()
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value)
     }
 
     /// Everything that was kept, in the order it was received.
@@ -115,7 +119,9 @@ impl Extra {
     }
 
     pub(crate) fn keep(&mut self, name: impl Into<Cow<'static, str>>, value: Value) {
-        self.0.get_or_insert_with(|| Box::new(Vec::with_capacity(1))).push((name.into(), Json(value)));
+        self.0
+            .get_or_insert_with(|| Box::new(Vec::with_capacity(1)))
+            .push((name.into(), Json(value)));
     }
 
     /// Of typed fields that came more than once, drops what was kept before the last. `kept` says of each field whether
@@ -123,10 +129,12 @@ impl Extra {
     pub(crate) fn settle(&mut self, mut kept: Vec<(&'static str, bool)>) {
         let Some(entries) = &mut self.0 else { return };
         entries.reverse();
-        entries.retain(|(key, _)| match kept.iter_mut().find(|(name, _)| key == name) {
-            Some((_, kept)) => std::mem::take(kept),
-            None => true,
-        });
+        entries.retain(
+            |(key, _)| match kept.iter_mut().find(|(name, _)| key == name) {
+                Some((_, kept)) => std::mem::take(kept),
+                None => true,
+            },
+        );
         entries.reverse();
         if entries.is_empty() {
             self.0 = None;
@@ -150,14 +158,21 @@ impl Extra {
                 return map.serialize_entry(name, kept);
             }
         }
-        if field.is_empty() { Ok(()) } else { map.serialize_entry(name, field) }
+        if field.is_empty() {
+            Ok(())
+        } else {
+            map.serialize_entry(name, field)
+        }
     }
 }
 
 impl PartialEq for Extra {
     fn eq(&self, other: &Self) -> bool {
         let map = |extra: &Self| -> BTreeMap<String, Value> {
-            extra.iter().map(|(name, value)| (name.to_owned(), value.0.clone())).collect()
+            extra
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value.0.clone()))
+                .collect()
         };
         // Nearly always there is nothing on both sides, or the same in the same order.
         self.entries() == other.entries() || map(self) == map(other)
@@ -217,9 +232,13 @@ struct Loose<T>(PhantomData<T>);
 
 fn loose<T: Item>(received: Value) -> Read<Option<T>> {
     let value = T::from_value(&received);
-    let exact =
-        value.as_ref().is_some_and(|v| serde_json::to_value(v).is_ok_and(|written| written == received));
-    Read { value, keep: (!exact).then_some(received) }
+    let exact = value
+        .as_ref()
+        .is_some_and(|v| serde_json::to_value(v).is_ok_and(|written| written == received));
+    Read {
+        value,
+        keep: (!exact).then_some(received),
+    }
 }
 
 impl<'de, T: Item> Visitor<'de> for Loose<T> {
@@ -232,11 +251,17 @@ impl<'de, T: Item> Visitor<'de> for Loose<T> {
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
         let value = T::from_text(text);
         let exact = value.as_ref().is_some_and(|value| value.is_text(text));
-        Ok(Read { value, keep: (!exact).then(|| Value::from(text)) })
+        Ok(Read {
+            value,
+            keep: (!exact).then(|| Value::from(text)),
+        })
     }
 
     fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
-        Ok(Read { value: None, keep: Some(Value::Null) })
+        Ok(Read {
+            value: None,
+            keep: Some(Value::Null),
+        })
     }
 
     fn visit_none<E: serde::de::Error>(self) -> Result<Self::Value, E> {
@@ -298,7 +323,10 @@ impl<'de, T: Item> Deserialize<'de> for Element<T> {
 /// Anything but a list in the place of one: nothing is understood, all of it is kept.
 impl<T> From<Value> for Read<Vec<T>> {
     fn from(received: Value) -> Self {
-        Self { value: Vec::new(), keep: Some(received) }
+        Self {
+            value: Vec::new(),
+            keep: Some(received),
+        }
     }
 }
 
@@ -330,12 +358,16 @@ impl<T: Item> Field for Vec<T> {
                     if let Some(keep) = &mut keep {
                         keep.push(match element.keep {
                             Some(received) => received,
-                            None => serde_json::to_value(&element.value).map_err(A::Error::custom)?,
+                            None => {
+                                serde_json::to_value(&element.value).map_err(A::Error::custom)?
+                            }
                         });
                     }
                     value.extend(element.value);
                 }
-                let keep = keep.or_else(|| value.is_empty().then(Vec::new)).map(Value::Array);
+                let keep = keep
+                    .or_else(|| value.is_empty().then(Vec::new))
+                    .map(Value::Array);
                 Ok(Read { value, keep })
             }
 
@@ -347,7 +379,10 @@ impl<T: Item> Field for Vec<T> {
                 Ok(Value::Null.into())
             }
 
-            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+            fn visit_some<D: Deserializer<'de>>(
+                self,
+                deserializer: D,
+            ) -> Result<Self::Value, D::Error> {
                 deserializer.deserialize_any(self)
             }
 
@@ -602,7 +637,9 @@ macro_rules! model {
 pub(crate) use {model, text_item, wire_name};
 
 /// Reads a model that must be an object.
-pub(crate) fn read_model<'de, T: Item, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+pub(crate) fn read_model<'de, T: Item, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
     deserializer
         .deserialize_any(Loose(PhantomData))?
         .value
@@ -616,7 +653,10 @@ pub(crate) fn read_required<'de, T: Item + Field, D: Deserializer<'de>>(
     let Read { value, keep } = deserializer.deserialize_any(Loose::<T>(PhantomData))?;
     match value {
         Some(value) => Ok(Read { value, keep }),
-        None => Ok(Read { value: T::missing("")?, keep }),
+        None => Ok(Read {
+            value: T::missing("")?,
+            keep,
+        }),
     }
 }
 

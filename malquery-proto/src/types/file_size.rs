@@ -36,22 +36,33 @@ impl FileSize {
     pub(crate) fn surely_exceeds(&self, other: &Self) -> bool {
         match (self.0.parse::<u64>(), other.0.parse::<u64>()) {
             (Ok(bytes), Ok(others)) => bytes > others,
-            _ => [1000.0, 1024.0].iter().all(|kilo| self.at(*kilo) > other.at(*kilo)),
+            _ => [1000.0, 1024.0]
+                .iter()
+                .all(|kilo| self.at(*kilo) > other.at(*kilo)),
         }
     }
 
     /// The bytes, if a KB has `kilo` of them. As decimals, which is exact below 2^53 bytes and good enough above.
     fn at(&self, kilo: f64) -> f64 {
-        split(&self.0).map_or(0.0, |(number, power)| number.parse::<f64>().unwrap_or(0.0) * kilo.powi(power))
+        split(&self.0).map_or(0.0, |(number, power)| {
+            number.parse::<f64>().unwrap_or(0.0) * kilo.powi(power)
+        })
     }
 }
 
 /// The number and the power of a KB; `None` for an unknown unit.
 fn split(text: &str) -> Option<(&str, i32)> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at(end);
-    let unit = unit.strip_prefix(' ').filter(|rest| !rest.is_empty()).unwrap_or(unit);
-    let power = ["", "kb", "mb", "gb"].iter().position(|known| unit.eq_ignore_ascii_case(known))?;
+    let unit = unit
+        .strip_prefix(' ')
+        .filter(|rest| !rest.is_empty())
+        .unwrap_or(unit);
+    let power = ["", "kb", "mb", "gb"]
+        .iter()
+        .position(|known| unit.eq_ignore_ascii_case(known))?;
     Some((number, power as i32))
 }
 
@@ -101,8 +112,17 @@ mod tests {
 
     #[test]
     fn bytes_and_units_are_taken_as_written() {
-        for text in ["0", "128000", "1.3 KB", "1.3KB", "8mb", "8 Mb", "2GB", "0.5gb", "18446744073709551615"]
-        {
+        for text in [
+            "0",
+            "128000",
+            "1.3 KB",
+            "1.3KB",
+            "8mb",
+            "8 Mb",
+            "2GB",
+            "0.5gb",
+            "18446744073709551615",
+        ] {
             assert_eq!(text.parse::<FileSize>().unwrap().as_str(), text);
         }
     }
@@ -111,7 +131,8 @@ mod tests {
     fn nonsense_is_refused() {
         let message = |text: &str| text.parse::<FileSize>().unwrap_err().to_string();
         for text in [
-            "", " ", "-1", "+1", "1 ", "1  KB", "KB", ".5 KB", "5. KB", "1.2.3 KB", "1 TB", "1k", "1e3", "１",
+            "", " ", "-1", "+1", "1 ", "1  KB", "KB", ".5 KB", "5. KB", "1.2.3 KB", "1 TB", "1k",
+            "1e3", "１",
         ] {
             assert_eq!(
                 message(text),
@@ -119,15 +140,27 @@ mod tests {
                 "{text:?}"
             );
         }
-        assert_eq!(message("1.5"), "not a file size: a number of bytes has no fraction");
-        assert_eq!(message("99999999999999999999"), "not a file size: no file is that large");
-        assert_eq!(message("99999999999999 GB"), "not a file size: no file is that large");
+        assert_eq!(
+            message("1.5"),
+            "not a file size: a number of bytes has no fraction"
+        );
+        assert_eq!(
+            message("99999999999999999999"),
+            "not a file size: no file is that large"
+        );
+        assert_eq!(
+            message("99999999999999 GB"),
+            "not a file size: no file is that large"
+        );
     }
 
     #[test]
     fn sizes_compare_only_where_the_unit_leaves_no_doubt() {
-        let exceeds =
-            |a: &str, b: &str| a.parse::<FileSize>().unwrap().surely_exceeds(&b.parse::<FileSize>().unwrap());
+        let exceeds = |a: &str, b: &str| {
+            a.parse::<FileSize>()
+                .unwrap()
+                .surely_exceeds(&b.parse::<FileSize>().unwrap())
+        };
         assert!(exceeds("8mb", "1 MB"));
         assert!(exceeds("1 MB", "900 KB"));
         assert!(exceeds("2 KB", "1999"));

@@ -131,7 +131,10 @@ impl FromStr for FileType {
             return Err(ParseError::new("a file type", "it is empty"));
         }
         if text.trim() != text {
-            return Err(ParseError::new("a file type", "there is white space around it"));
+            return Err(ParseError::new(
+                "a file type",
+                "there is white space around it",
+            ));
         }
         Ok(Self(word(text).unwrap_or_else(|| Word::Other(text.into()))))
     }
@@ -193,10 +196,11 @@ mod tests {
 
     #[test]
     fn equal_types_have_one_hash_and_one_text() {
-        let types: std::collections::HashSet<FileType> = ["pe32", "PE32", "Odd.Kind", "odd.kind", "pdf"]
-            .iter()
-            .map(|text| text.parse().unwrap())
-            .collect();
+        let types: std::collections::HashSet<FileType> =
+            ["pe32", "PE32", "Odd.Kind", "odd.kind", "pdf"]
+                .iter()
+                .map(|text| text.parse().unwrap())
+                .collect();
         assert_eq!(types.len(), 3);
         assert_eq!(format!("{:?}", FileType::PE32), "FileType(pe32)");
         let hash = |text: &str| {

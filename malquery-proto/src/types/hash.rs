@@ -84,7 +84,11 @@ fn read_hex<const N: usize, const DIGITS: usize>(text: &str) -> Option<[u8; N]> 
         let number = text[i].wrapping_sub(b'0');
         let letter = (text[i] | 0x20).wrapping_sub(b'a');
         invalid |= u8::from(number > 9) & u8::from(letter > 5);
-        digits[i] = if number > 9 { letter.wrapping_add(10) } else { number };
+        digits[i] = if number > 9 {
+            letter.wrapping_add(10)
+        } else {
+            number
+        };
     }
     let mut bytes = [0; N];
     for i in 0..N {
@@ -104,7 +108,10 @@ fn refusal(text: &str, digits: usize, what: &'static str) -> ParseError {
                 64 => ", as many as a SHA-256 has",
                 _ => "",
             };
-            ParseError::new(what, format!("it takes {digits} hex digits, not {}{other}", text.len()))
+            ParseError::new(
+                what,
+                format!("it takes {digits} hex digits, not {}{other}", text.len()),
+            )
         }
     }
 }

@@ -106,12 +106,20 @@ impl SearchOptions {
         if let (Some(min), Some(max)) = (self.min_date, self.max_date)
             && min > max
         {
-            return Err(BuildError::EmptyRange { what: "date", min: min.to_string(), max: max.to_string() });
+            return Err(BuildError::EmptyRange {
+                what: "date",
+                min: min.to_string(),
+                max: max.to_string(),
+            });
         }
         if let (Some(min), Some(max)) = (&self.min_size, &self.max_size)
             && min.surely_exceeds(max)
         {
-            return Err(BuildError::EmptyRange { what: "size", min: min.to_string(), max: max.to_string() });
+            return Err(BuildError::EmptyRange {
+                what: "size",
+                min: min.to_string(),
+                max: max.to_string(),
+            });
         }
         Ok(())
     }
@@ -136,7 +144,11 @@ impl SearchOptions {
 }
 
 pub(crate) fn check_limit(limit: Option<u32>) -> Result<(), BuildError> {
-    if limit == Some(0) { Err(BuildError::ZeroLimit) } else { Ok(()) }
+    if limit == Some(0) {
+        Err(BuildError::ZeroLimit)
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -148,7 +160,11 @@ mod tests {
         let date = |text: &str| text.parse::<Date>().unwrap();
         let refused = |options: SearchOptions| options.check().unwrap_err().to_string();
         assert_eq!(
-            refused(SearchOptions::new().min_date(date("2024/01/02")).max_date(date("2024/01/01"))),
+            refused(
+                SearchOptions::new()
+                    .min_date(date("2024/01/02"))
+                    .max_date(date("2024/01/01"))
+            ),
             "the smallest date 2024/01/02 is above the largest 2024/01/01, so nothing can match"
         );
         assert_eq!(
@@ -159,7 +175,10 @@ mod tests {
             ),
             "the smallest size 8mb is above the largest 1000, so nothing can match"
         );
-        assert_eq!(refused(SearchOptions::new().limit(0)), "a limit of 0 returns nothing; give at least 1");
+        assert_eq!(
+            refused(SearchOptions::new().limit(0)),
+            "a limit of 0 returns nothing; give at least 1"
+        );
         let day = date("2024/01/01");
         assert!(
             SearchOptions::new()
@@ -177,14 +196,19 @@ mod tests {
     #[cfg(all(feature = "fs", feature = "archive"))]
     fn a_collection_asks_for_the_hash_whatever_was_selected() {
         let selected = |fields: &[MetaField]| {
-            let mut options = SearchOptions::new().filter_meta(fields.iter().cloned()).limit(7);
+            let mut options = SearchOptions::new()
+                .filter_meta(fields.iter().cloned())
+                .limit(7);
             options.want_sha256();
             assert_eq!(options.most(), Some(7));
             options.filter_meta
         };
         // nothing selected is everything
         assert_eq!(selected(&[]), []);
-        assert_eq!(selected(&[MetaField::Label]), [MetaField::Label, MetaField::Sha256]);
+        assert_eq!(
+            selected(&[MetaField::Label]),
+            [MetaField::Label, MetaField::Sha256]
+        );
         assert_eq!(selected(&[MetaField::Sha256]), [MetaField::Sha256]);
     }
 
@@ -192,17 +216,24 @@ mod tests {
     fn only_what_was_set_is_written() {
         assert!(SearchOptions::new().is_empty());
         for (options, written) in [
-            (SearchOptions::new().limit(3).app("x"), r#"{"limit":3,"app":"x"}"#),
+            (
+                SearchOptions::new().limit(3).app("x"),
+                r#"{"limit":3,"app":"x"}"#,
+            ),
             (
                 SearchOptions::new().limit(3).submitted_by_customer(false),
                 r#"{"limit":3,"submitted_by_customer":false}"#,
             ),
             (
-                SearchOptions::new().limit(3).filter_meta([MetaField::Label]),
+                SearchOptions::new()
+                    .limit(3)
+                    .filter_meta([MetaField::Label]),
                 r#"{"filter_meta":["label"],"limit":3}"#,
             ),
             (
-                SearchOptions::new().limit(3).filter_filetypes([FileType::PE32]),
+                SearchOptions::new()
+                    .limit(3)
+                    .filter_filetypes([FileType::PE32]),
                 r#"{"filter_filetypes":["pe32"],"limit":3}"#,
             ),
         ] {

@@ -19,13 +19,24 @@ pub struct ParseError {
 
 impl ParseError {
     pub(crate) fn new(what: &'static str, why: impl Into<Cow<'static, str>>) -> Self {
-        Self { what, why: why.into(), position: None }
+        Self {
+            what,
+            why: why.into(),
+            position: None,
+        }
     }
 
     /// `text` has a character at byte `position` that does not belong there.
     pub(crate) fn at(what: &'static str, text: &str, position: usize, why: &str) -> Self {
-        let found = text.get(position..).and_then(|rest| rest.chars().next()).unwrap_or_default();
-        Self { what, why: format!("{found:?} at position {position} {why}").into(), position: Some(position) }
+        let found = text
+            .get(position..)
+            .and_then(|rest| rest.chars().next())
+            .unwrap_or_default();
+        Self {
+            what,
+            why: format!("{found:?} at position {position} {why}").into(),
+            position: Some(position),
+        }
     }
 
     pub(crate) fn with_position(mut self, position: usize) -> Self {

@@ -46,7 +46,10 @@ impl Pattern {
         if digits.len() % 2 == 1 {
             return Err(ParseError::new(
                 WHAT,
-                format!("a byte is two hex digits, and the one at position {} is alone", digits.len() - 1),
+                format!(
+                    "a byte is two hex digits, and the one at position {} is alone",
+                    digits.len() - 1
+                ),
             )
             .with_position(digits.len() - 1));
         }
@@ -59,7 +62,13 @@ impl Pattern {
     /// # Errors
     /// Refuses an empty pattern.
     pub fn hex_bytes(bytes: impl AsRef<[u8]>) -> Result<Self, ParseError> {
-        Self::hex(bytes.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+        Self::hex(
+            bytes
+                .as_ref()
+                .iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>(),
+        )
     }
 
     /// A text of one byte a character.
@@ -71,9 +80,12 @@ impl Pattern {
         const WHAT: &str = "an ascii pattern";
         let text = text.into();
         match text.char_indices().find(|(_, c)| !c.is_ascii()) {
-            Some((position, _)) => {
-                Err(ParseError::at(WHAT, &text, position, "is not ASCII; give its bytes as a hex pattern"))
-            }
+            Some((position, _)) => Err(ParseError::at(
+                WHAT,
+                &text,
+                position,
+                "is not ASCII; give its bytes as a hex pattern",
+            )),
             None => Self::new(WHAT, PatternType::Ascii, text),
         }
     }
@@ -87,7 +99,11 @@ impl Pattern {
     }
 
     fn new(what: &'static str, r#type: PatternType, value: String) -> Result<Self, ParseError> {
-        if value.is_empty() { Err(ParseError::new(what, "it is empty")) } else { Ok(Self { r#type, value }) }
+        if value.is_empty() {
+            Err(ParseError::new(what, "it is empty"))
+        } else {
+            Ok(Self { r#type, value })
+        }
     }
 
     fn of_type(kind: &str, value: impl Into<String>) -> Result<Self, ParseError> {
@@ -128,9 +144,16 @@ impl Pattern {
                 .value
                 .as_bytes()
                 .chunks(2)
-                .map(|pair| pair.iter().fold(0, |byte, &digit| byte << 4 | hex_digit(digit)))
+                .map(|pair| {
+                    pair.iter()
+                        .fold(0, |byte, &digit| byte << 4 | hex_digit(digit))
+                })
                 .collect(),
-            PatternType::Wide => self.value.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+            PatternType::Wide => self
+                .value
+                .encode_utf16()
+                .flat_map(u16::to_le_bytes)
+                .collect(),
             _ => self.value.clone().into_bytes(),
         }
     }
@@ -160,9 +183,9 @@ impl FromStr for Pattern {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        let (kind, value) = text
-            .split_once(':')
-            .ok_or_else(|| ParseError::new(WHAT, "write TYPE:VALUE, where TYPE is hex, ascii or wide"))?;
+        let (kind, value) = text.split_once(':').ok_or_else(|| {
+            ParseError::new(WHAT, "write TYPE:VALUE, where TYPE is hex, ascii or wide")
+        })?;
         Self::of_type(kind, value)
     }
 }
@@ -181,11 +204,18 @@ mod tests {
 
     #[test]
     fn patterns_of_the_same_bytes_are_equal_and_the_type_is_read_by_itself() {
-        assert_eq!(Pattern::hex("aBC0").unwrap(), Pattern::hex_bytes([0xab, 0xc0]).unwrap());
+        assert_eq!(
+            Pattern::hex("aBC0").unwrap(),
+            Pattern::hex_bytes([0xab, 0xc0]).unwrap()
+        );
         let stored = r#"{"type": "ascii:x", "value": "y"}"#;
         assert!(serde_json::from_str::<Pattern>(stored).is_err());
         assert_eq!(
-            format!("[{:>8}] [{:.3}]", Pattern::ascii("x").unwrap(), Pattern::wide("y").unwrap()),
+            format!(
+                "[{:>8}] [{:.3}]",
+                Pattern::ascii("x").unwrap(),
+                Pattern::wide("y").unwrap()
+            ),
             "[ ascii:x] [wid]"
         );
     }
@@ -197,20 +227,38 @@ mod tests {
             (error.to_string(), error.position())
         };
         let case = |message: &str, position| (message.to_owned(), position);
-        assert_eq!(refused("hex:"), case("not a hex pattern: it is empty", None));
-        assert_eq!(refused("ascii:"), case("not an ascii pattern: it is empty", None));
-        assert_eq!(refused("wide:"), case("not a wide pattern: it is empty", None));
+        assert_eq!(
+            refused("hex:"),
+            case("not a hex pattern: it is empty", None)
+        );
+        assert_eq!(
+            refused("ascii:"),
+            case("not an ascii pattern: it is empty", None)
+        );
+        assert_eq!(
+            refused("wide:"),
+            case("not a wide pattern: it is empty", None)
+        );
         assert_eq!(
             refused("hex:123"),
-            case("not a hex pattern: a byte is two hex digits, and the one at position 2 is alone", Some(2))
+            case(
+                "not a hex pattern: a byte is two hex digits, and the one at position 2 is alone",
+                Some(2)
+            )
         );
         assert_eq!(
             refused("hex:0x12"),
-            case("not a hex pattern: 'x' at position 1 is not a hex digit; leave out 0x", Some(1))
+            case(
+                "not a hex pattern: 'x' at position 1 is not a hex digit; leave out 0x",
+                Some(1)
+            )
         );
         assert_eq!(
             refused("hex:12 34"),
-            case("not a hex pattern: ' ' at position 2 is not a hex digit; leave out spaces", Some(2))
+            case(
+                "not a hex pattern: ' ' at position 2 is not a hex digit; leave out spaces",
+                Some(2)
+            )
         );
         assert_eq!(
             refused("ascii:Müll"),
@@ -221,20 +269,35 @@ mod tests {
         );
         assert_eq!(
             refused("utf8:x"),
-            case("not a pattern: there is no type \"utf8\"; it is one of hex, ascii and wide", None)
+            case(
+                "not a pattern: there is no type \"utf8\"; it is one of hex, ascii and wide",
+                None
+            )
         );
         assert_eq!(
             refused("x"),
-            case("not a pattern: write TYPE:VALUE, where TYPE is hex, ascii or wide", None)
+            case(
+                "not a pattern: write TYPE:VALUE, where TYPE is hex, ascii or wide",
+                None
+            )
         );
     }
 
     #[test]
     fn only_what_looks_like_a_prefix_or_a_space_is_taken_for_one() {
         let refused = |text: &str| Pattern::hex(text).unwrap_err().to_string();
-        assert_eq!(refused("12x4"), "not a hex pattern: 'x' at position 2 is not a hex digit");
-        assert_eq!(refused("0X12"), "not a hex pattern: 'X' at position 1 is not a hex digit; leave out 0x");
-        assert_eq!(refused("0g12"), "not a hex pattern: 'g' at position 1 is not a hex digit");
+        assert_eq!(
+            refused("12x4"),
+            "not a hex pattern: 'x' at position 2 is not a hex digit"
+        );
+        assert_eq!(
+            refused("0X12"),
+            "not a hex pattern: 'X' at position 1 is not a hex digit; leave out 0x"
+        );
+        assert_eq!(
+            refused("0g12"),
+            "not a hex pattern: 'g' at position 1 is not a hex digit"
+        );
         assert_eq!(Pattern::wide("aé").unwrap().bytes(), [b'a', 0, 0xe9, 0]);
         assert_eq!(Pattern::ascii("ab").unwrap().bytes(), b"ab");
     }

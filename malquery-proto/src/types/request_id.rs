@@ -40,10 +40,21 @@ impl FromStr for RequestId {
             return Err(ParseError::new(WHAT, "it is empty"));
         }
         if text.len() > 200 {
-            return Err(ParseError::new(WHAT, format!("it is {} bytes long, more than 200", text.len())));
+            return Err(ParseError::new(
+                WHAT,
+                format!("it is {} bytes long, more than 200", text.len()),
+            ));
         }
-        match text.char_indices().find(|(_, c)| c.is_whitespace() || c.is_control()) {
-            Some((position, _)) => Err(ParseError::at(WHAT, text, position, "does not belong in an id")),
+        match text
+            .char_indices()
+            .find(|(_, c)| c.is_whitespace() || c.is_control())
+        {
+            Some((position, _)) => Err(ParseError::at(
+                WHAT,
+                text,
+                position,
+                "does not belong in an id",
+            )),
             None => Ok(Self(text.into())),
         }
     }
@@ -69,9 +80,10 @@ impl Field for RequestId {
         let received = Value::deserialize(deserializer)?;
         match &received {
             Value::String(text) => text.parse().map(|value| Read { value, keep: None }),
-            Value::Number(number) => {
-                number.to_string().parse().map(|value| Read { value, keep: Some(received.clone()) })
-            }
+            Value::Number(number) => number.to_string().parse().map(|value| Read {
+                value,
+                keep: Some(received.clone()),
+            }),
             _ => Err(ParseError::new(WHAT, "it is no text")),
         }
         .map_err(D::Error::custom)
@@ -92,13 +104,27 @@ mod tests {
 
     #[test]
     fn ids_need_not_be_uuids_but_must_be_one_word() {
-        for id in ["3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab", "x", "käse", &"a".repeat(200)] {
+        for id in [
+            "3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab",
+            "x",
+            "käse",
+            &"a".repeat(200),
+        ] {
             assert_eq!(id.parse::<RequestId>().unwrap().as_str(), id);
         }
         let message = |text: &str| text.parse::<RequestId>().unwrap_err().to_string();
         assert_eq!(message(""), "not a request id: it is empty");
-        assert_eq!(message("a b"), "not a request id: ' ' at position 1 does not belong in an id");
-        assert_eq!(message("a\r\n"), "not a request id: '\\r' at position 1 does not belong in an id");
-        assert_eq!(message(&"a".repeat(201)), "not a request id: it is 201 bytes long, more than 200");
+        assert_eq!(
+            message("a b"),
+            "not a request id: ' ' at position 1 does not belong in an id"
+        );
+        assert_eq!(
+            message("a\r\n"),
+            "not a request id: '\\r' at position 1 does not belong in an id"
+        );
+        assert_eq!(
+            message(&"a".repeat(201)),
+            "not a request id: it is 201 bytes long, more than 200"
+        );
     }
 }

@@ -30,7 +30,10 @@ fn a_full_result_is_typed() {
     }));
     assert_eq!(job.meta.status, Some(JobStatus::Done));
     assert_eq!(job.meta.reqtype, Some(RequestType::Hunt));
-    assert_eq!(job.meta.query_time.as_ref().unwrap().as_u64(), Some(91_234_567_890));
+    assert_eq!(
+        job.meta.query_time.as_ref().unwrap().as_u64(),
+        Some(91_234_567_890)
+    );
     assert_eq!(job.meta.stats.as_ref().unwrap().total_count, Some(2));
     assert_eq!(job.meta.patterns[0].pattern_type, Some(PatternType::Hex));
     let found = &job.resources[0];
@@ -67,9 +70,15 @@ fn what_is_not_understood_is_kept_and_does_not_fail_the_rest() {
     assert_eq!(job.resources.len(), 2);
     assert_eq!(job.resources[0].filesize, Some(12));
     assert_eq!(job.resources[0].sha256, None);
-    assert_eq!(job.resources[0].extra.get("sha256").unwrap().as_str(), Some("nonsense"));
+    assert_eq!(
+        job.resources[0].extra.get("sha256").unwrap().as_str(),
+        Some("nonsense")
+    );
     assert_eq!(job.resources[1].filesize, None);
-    assert_eq!(job.resources[1].extra.get("filesize").unwrap().to::<i32>(), Some(-1));
+    assert_eq!(
+        job.resources[1].extra.get("filesize").unwrap().to::<i32>(),
+        Some(-1)
+    );
     assert_eq!(job.extra.get("extra").unwrap().to_string(), "true");
 }
 
@@ -85,19 +94,27 @@ fn an_odd_element_beside_others_is_not_lost() {
     assert_eq!(job.resources[0].yara_rules(), ["r"]);
     let text = r#"{"meta":{},"resources":[{"z":1,"a":2},null],"errors":[{"z":1,"a":2},7]}"#;
     let job: Job = serde_json::from_str(text).unwrap();
-    assert_eq!(serde_json::to_string(&job).unwrap().replace(r#""a":2,"z":1"#, r#""z":1,"a":2"#), text);
+    assert_eq!(
+        serde_json::to_string(&job)
+            .unwrap()
+            .replace(r#""a":2,"z":1"#, r#""z":1,"a":2"#),
+        text
+    );
 }
 
 #[test]
 fn many_unknown_fields_take_no_more_than_their_share_of_time() {
-    let fields: serde_json::Map<String, Value> = (0..200_000).map(|i| (i.to_string(), Value::Null)).collect();
+    let fields: serde_json::Map<String, Value> =
+        (0..200_000).map(|i| (i.to_string(), Value::Null)).collect();
     let meta: PlainMeta = serde_json::from_value(Value::Object(fields)).unwrap();
     assert_eq!(meta.extra.iter().count(), 200_000);
 }
 
 #[test]
 fn a_field_that_comes_again_and_again_takes_no_more_than_its_share_of_time() {
-    let fields: String = (0..100_000).map(|i| format!("\"{i}\":0,\"label\":{i},")).collect();
+    let fields: String = (0..100_000)
+        .map(|i| format!("\"{i}\":0,\"label\":{i},"))
+        .collect();
     let sample: Sample = serde_json::from_str(&format!("{{{fields}\"label\":null}}")).unwrap();
     assert_eq!(sample.extra.iter().count(), 100_001);
     assert_eq!(sample.extra.get("label").unwrap().to_string(), "null");
@@ -117,7 +134,11 @@ fn missing_null_and_empty_stay_what_they_were() {
         assert!(read.errors.is_empty());
         let written = serde_json::to_value(&read).unwrap();
         // without a `meta` an empty one is written
-        let expected = if reply.get("meta").is_some() { reply } else { json!({"meta": {}}) };
+        let expected = if reply.get("meta").is_some() {
+            reply
+        } else {
+            json!({"meta": {}})
+        };
         assert_eq!(written, expected);
     }
     assert!(serde_json::from_str::<Envelope<PlainMeta, Sample>>("[]").is_err());
@@ -127,10 +148,14 @@ fn missing_null_and_empty_stay_what_they_were() {
 
 #[test]
 fn a_query_time_is_a_number_of_any_kind() {
-    for (text, value) in
-        [("1.27e-07", 1.27e-7), ("0.5", 0.5), ("123456789012", 123_456_789_012.0), ("0", 0.0)]
-    {
-        let meta: PlainMeta = serde_json::from_str(&format!(r#"{{"query_time": {text}}}"#)).unwrap();
+    for (text, value) in [
+        ("1.27e-07", 1.27e-7),
+        ("0.5", 0.5),
+        ("123456789012", 123_456_789_012.0),
+        ("0", 0.0),
+    ] {
+        let meta: PlainMeta =
+            serde_json::from_str(&format!(r#"{{"query_time": {text}}}"#)).unwrap();
         assert_eq!(meta.query_time.unwrap().as_f64(), Some(value));
     }
 }
@@ -138,19 +163,32 @@ fn a_query_time_is_a_number_of_any_kind() {
 #[test]
 fn a_submission_without_an_id_is_an_error() {
     type Reply = Envelope<SubmitMeta, Json>;
-    let reply: Reply = round_trip(&json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": []}));
+    let reply: Reply =
+        round_trip(&json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": []}));
     assert_eq!(reply.meta.reqid.as_str(), "r-1");
     // the trap: this `done` is not the job's
-    assert_eq!(reply.meta.extra.get("status").unwrap().as_str(), Some("done"));
-    for meta in [json!({}), json!({"reqid": null}), json!({"reqid": ""}), json!({"reqid": [1]}), Value::Null]
-    {
-        let error = serde_json::from_value::<Reply>(json!({"meta": meta, "resources": []})).unwrap_err();
+    assert_eq!(
+        reply.meta.extra.get("status").unwrap().as_str(),
+        Some("done")
+    );
+    for meta in [
+        json!({}),
+        json!({"reqid": null}),
+        json!({"reqid": ""}),
+        json!({"reqid": [1]}),
+        Value::Null,
+    ] {
+        let error =
+            serde_json::from_value::<Reply>(json!({"meta": meta, "resources": []})).unwrap_err();
         assert!(!error.to_string().is_empty());
     }
     let reply: Reply = round_trip(&json!({"meta": {"reqid": 17}, "resources": []}));
     assert_eq!(reply.meta.reqid.as_str(), "17");
     let error = serde_json::from_str::<Reply>("{}").unwrap_err();
-    assert_eq!(error.to_string(), "missing field `reqid` at line 1 column 2");
+    assert_eq!(
+        error.to_string(),
+        "missing field `reqid` at line 1 column 2"
+    );
 }
 
 #[test]
@@ -166,15 +204,22 @@ fn of_a_field_that_comes_twice_the_last_counts() {
     assert_eq!(serde_json::to_string(&sample).unwrap(), written);
     let sample = read(r#"{"filesize": 7, "filesize": null}"#);
     assert_eq!(sample.filesize, None);
-    assert_eq!(serde_json::to_string(&sample).unwrap(), r#"{"filesize":null}"#);
+    assert_eq!(
+        serde_json::to_string(&sample).unwrap(),
+        r#"{"filesize":null}"#
+    );
 }
 
 #[test]
 fn a_change_by_the_caller_is_written() {
-    let mut sample: Sample = serde_json::from_value(json!({"label": null, "filesize": "7"})).unwrap();
+    let mut sample: Sample =
+        serde_json::from_value(json!({"label": null, "filesize": "7"})).unwrap();
     sample.label = Some(Label::Clean);
     sample.filesize = Some(8);
-    assert_eq!(serde_json::to_value(&sample).unwrap(), json!({"label": "clean", "filesize": 8}));
+    assert_eq!(
+        serde_json::to_value(&sample).unwrap(),
+        json!({"label": "clean", "filesize": 8})
+    );
 }
 
 #[test]
@@ -186,16 +231,29 @@ fn a_result_is_small() {
 
 #[test]
 fn a_value_of_an_unknown_shape_is_shown_as_json() {
-    let sample: Sample = serde_json::from_value(json!({"new": {"a": [1, null]}, "score": 7.5})).unwrap();
-    assert_eq!(format!("{:?}", sample.extra), r#"{"new": {"a":[1,null]}, "score": 7.5}"#);
-    assert_eq!(sample.extra.get("new").unwrap().to_string(), r#"{"a":[1,null]}"#);
+    let sample: Sample =
+        serde_json::from_value(json!({"new": {"a": [1, null]}, "score": 7.5})).unwrap();
+    assert_eq!(
+        format!("{:?}", sample.extra),
+        r#"{"new": {"a":[1,null]}, "score": 7.5}"#
+    );
+    assert_eq!(
+        sample.extra.get("new").unwrap().to_string(),
+        r#"{"a":[1,null]}"#
+    );
     let meta: PlainMeta = serde_json::from_str(r#"{"query_time": 1.5}"#).unwrap();
     let time = meta.query_time.unwrap();
-    assert_eq!((format!("{time:?}"), time.to_string()), ("1.5".into(), "1.5".into()));
+    assert_eq!(
+        (format!("{time:?}"), time.to_string()),
+        ("1.5".into(), "1.5".into())
+    );
     assert!(!sample.extra.is_empty() && Extra::default().is_empty());
     let id: RequestId = "job-1".parse().unwrap();
     let date: Date = "2020/06/09".parse().unwrap();
-    assert_eq!(format!("{id:?} {date:?}"), "RequestId(job-1) Date(2020/06/09)");
+    assert_eq!(
+        format!("{id:?} {date:?}"),
+        "RequestId(job-1) Date(2020/06/09)"
+    );
 }
 
 #[test]
@@ -203,15 +261,21 @@ fn two_replies_are_equal_when_they_say_the_same_in_any_order() {
     let read = |text: &str| serde_json::from_str::<Sample>(text).unwrap();
     let one = read(r#"{"a": 1, "b": 2}"#);
     assert_eq!(one, read(r#"{"b": 2, "a": 1}"#));
-    for other in [r#"{"a": 1, "b": 3}"#, r#"{"a": 1}"#, r#"{"a": 1, "c": 2}"#, "{}"] {
+    for other in [
+        r#"{"a": 1, "b": 3}"#,
+        r#"{"a": 1}"#,
+        r#"{"a": 1, "c": 2}"#,
+        "{}",
+    ] {
         assert_ne!(one, read(other), "{other}");
     }
 }
 
 #[test]
 fn a_code_may_be_a_text() {
-    let reply: Job =
-        round_trip(&json!({"meta": {}, "errors": [{"code": " 404 "}, {"code": "-1"}, {"code": "x"}]}));
+    let reply: Job = round_trip(
+        &json!({"meta": {}, "errors": [{"code": " 404 "}, {"code": "-1"}, {"code": "x"}]}),
+    );
     let codes: Vec<_> = reply.errors.iter().map(|error| error.code).collect();
     assert_eq!(codes, [Some(404), Some(-1), None]);
 }
@@ -223,7 +287,12 @@ fn every_kind_of_meta_gives_its_trace_id() {
             serde_json::from_value(json!({"meta": {"reqid": "r", "trace_id": "t-1"}})).unwrap();
         reply.meta.trace_id().map(str::to_owned)
     }
-    let found = [of::<PlainMeta>(), of::<SubmitMeta>(), of::<JobMeta>(), of::<SearchMeta>()];
+    let found = [
+        of::<PlainMeta>(),
+        of::<SubmitMeta>(),
+        of::<JobMeta>(),
+        of::<SearchMeta>(),
+    ];
     assert_eq!(found, [(); 4].map(|()| Some("t-1".to_owned())));
     assert_eq!(of::<crate::operations::Quotas>(), None);
 }

@@ -140,6 +140,9 @@ mod tests {
         let other: JobStatus = "Queued".parse().unwrap();
         assert_eq!(other.as_str(), "Queued");
         assert_eq!(other.to_string(), "Queued");
-        assert_eq!("".parse::<MetaField>().unwrap_err().to_string(), "not a metadata field: it is empty");
+        assert_eq!(
+            "".parse::<MetaField>().unwrap_err().to_string(),
+            "not a metadata field: it is empty"
+        );
     }
 }

@@ -63,10 +63,13 @@ fn the_nine_operations_and_the_token_byte_by_byte() {
             "aggregates/quotas/v1" => json(out, r#"{"meta":{"hunt_count":3},"errors":[]}"#),
             "entities/download-files/v1" => reply(out, "200 OK", "", SAMPLE),
             "entities/samples-fetch/v1" => reply(out, "200 OK", "", ARCHIVE),
-            "entities/requests/v1" => json(out, r#"{"meta":{"status":"inprogress"},"resources":[]}"#),
-            path if path.starts_with("queries/") || path.contains("multidownload") => {
-                json(out, &format!(r#"{{"meta":{{"reqid":"{ID}","status":"done"}},"resources":[]}}"#))
+            "entities/requests/v1" => {
+                json(out, r#"{"meta":{"status":"inprogress"},"resources":[]}"#)
             }
+            path if path.starts_with("queries/") || path.contains("multidownload") => json(
+                out,
+                &format!(r#"{{"meta":{{"reqid":"{ID}","status":"done"}},"resources":[]}}"#),
+            ),
             _ => json(out, r#"{"meta":{},"resources":[{"label":"malware"}]}"#),
         }
     });
@@ -75,18 +78,54 @@ fn the_nine_operations_and_the_token_byte_by_byte() {
     let id: RequestId = ID.parse().unwrap();
 
     assert_eq!(client.quotas().unwrap().meta.hunt_count, Some(3));
-    assert_eq!(client.fuzzy_search(&FuzzySearch::new([pattern()])).unwrap().resources.len(), 1);
+    assert_eq!(
+        client
+            .fuzzy_search(&FuzzySearch::new([pattern()]))
+            .unwrap()
+            .resources
+            .len(),
+        1
+    );
     let mut body = Vec::new();
-    client.download(sample()).unwrap().output.read_to_end(&mut body).unwrap();
+    client
+        .download(sample())
+        .unwrap()
+        .output
+        .read_to_end(&mut body)
+        .unwrap();
     assert_eq!(body, SAMPLE);
-    assert_eq!(client.metadata([sample(), sample()]).unwrap().resources.len(), 1);
+    assert_eq!(
+        client
+            .metadata([sample(), sample()])
+            .unwrap()
+            .resources
+            .len(),
+        1
+    );
     assert!(client.request(&id).unwrap().resources.is_empty());
     body.clear();
-    client.samples(&id).unwrap().output.read_to_end(&mut body).unwrap();
+    client
+        .samples(&id)
+        .unwrap()
+        .output
+        .read_to_end(&mut body)
+        .unwrap();
     assert_eq!(body, ARCHIVE);
     assert_eq!(client.samples_multidownload([sample()]).unwrap().id(), &id);
-    assert_eq!(client.exact_search(&ExactSearch::new([pattern()])).unwrap().id(), &id);
-    assert_eq!(client.hunt(&Hunt::new("rule r { condition: true }")).unwrap().id(), &id);
+    assert_eq!(
+        client
+            .exact_search(&ExactSearch::new([pattern()]))
+            .unwrap()
+            .id(),
+        &id
+    );
+    assert_eq!(
+        client
+            .hunt(&Hunt::new("rule r { condition: true }"))
+            .unwrap()
+            .id(),
+        &id
+    );
 
     let agent = concat!("user-agent: malquery-ureq/", env!("CARGO_PKG_VERSION"));
     let accept = "accept: application/json";
@@ -94,13 +133,28 @@ fn the_nine_operations_and_the_token_byte_by_byte() {
     let hash = sample();
     let any = "accept-encoding: gzip";
     let raw = "accept-encoding: identity";
-    let read = |path: &str| head(&server, &format!("GET {path}"), &[agent, accept, bearer, any]);
-    let bytes =
-        |path: &str, accept: &str| head(&server, &format!("GET {path}"), &[agent, accept, raw, bearer]);
+    let read = |path: &str| {
+        head(
+            &server,
+            &format!("GET {path}"),
+            &[agent, accept, bearer, any],
+        )
+    };
+    let bytes = |path: &str, accept: &str| {
+        head(
+            &server,
+            &format!("GET {path}"),
+            &[agent, accept, raw, bearer],
+        )
+    };
     let write = |path: &str, body: &str| {
         let length = format!("content-length: {}", body.len());
         let kind = "content-type: application/json";
-        head(&server, &format!("POST {path}"), &[&length, agent, accept, kind, bearer, any])
+        head(
+            &server,
+            &format!("POST {path}"),
+            &[&length, agent, accept, kind, bearer, any],
+        )
     };
     let patterns = r#"{"patterns":[{"type":"hex","value":"8948208b48"}]}"#;
     let samples = format!(r#"{{"samples":["{hash}"]}}"#);
@@ -109,9 +163,19 @@ fn the_nine_operations_and_the_token_byte_by_byte() {
     let length = format!("content-length: {}", form.len());
     let kind = "content-type: application/x-www-form-urlencoded";
     let expected = [
-        (head(&server, "POST /oauth2/token", &[&length, agent, accept, kind, any]), form),
+        (
+            head(
+                &server,
+                "POST /oauth2/token",
+                &[&length, agent, accept, kind, any],
+            ),
+            form,
+        ),
         (read("/malquery/aggregates/quotas/v1"), ""),
-        (write("/malquery/combined/fuzzy-search/v1", patterns), patterns),
+        (
+            write("/malquery/combined/fuzzy-search/v1", patterns),
+            patterns,
+        ),
         (
             bytes(
                 &format!("/malquery/entities/download-files/v1?ids={hash}"),
@@ -119,11 +183,31 @@ fn the_nine_operations_and_the_token_byte_by_byte() {
             ),
             "",
         ),
-        (read(&format!("/malquery/entities/metadata/v1?ids={hash}&ids={hash}")), ""),
-        (read(&format!("/malquery/entities/requests/v1?ids={ID}")), ""),
-        (bytes(&format!("/malquery/entities/samples-fetch/v1?ids={ID}"), "accept: application/zip"), ""),
-        (write("/malquery/entities/samples-multidownload/v1", &samples), &samples),
-        (write("/malquery/queries/exact-search/v1", patterns), patterns),
+        (
+            read(&format!(
+                "/malquery/entities/metadata/v1?ids={hash}&ids={hash}"
+            )),
+            "",
+        ),
+        (
+            read(&format!("/malquery/entities/requests/v1?ids={ID}")),
+            "",
+        ),
+        (
+            bytes(
+                &format!("/malquery/entities/samples-fetch/v1?ids={ID}"),
+                "accept: application/zip",
+            ),
+            "",
+        ),
+        (
+            write("/malquery/entities/samples-multidownload/v1", &samples),
+            &samples,
+        ),
+        (
+            write("/malquery/queries/exact-search/v1", patterns),
+            patterns,
+        ),
         (write("/malquery/queries/hunt/v1", rule), rule),
     ];
     let seen = server.seen();
@@ -145,10 +229,17 @@ fn a_request_without_a_body_has_nothing_of_one_and_a_post_a_length_of_zero() {
     let server = Server::start(|_, out| json(out, "{}"));
     let transport = UreqTransport::new();
     for method in [Method::GET, Method::POST] {
-        transport.execute(request(method, &server.url("/"))).unwrap();
+        transport
+            .execute(request(method, &server.url("/")))
+            .unwrap();
     }
     let seen = server.seen();
-    for name in ["content-length", "content-type", "transfer-encoding", "expect"] {
+    for name in [
+        "content-length",
+        "content-type",
+        "transfer-encoding",
+        "expect",
+    ] {
         assert_eq!(seen[0].header(name), None, "{name}");
     }
     assert_eq!(seen[1].header("content-length"), Some("0"));
@@ -159,11 +250,18 @@ fn a_request_without_a_body_has_nothing_of_one_and_a_post_a_length_of_zero() {
 fn any_status_is_a_reply_with_its_body() {
     let server = Server::start(|request, out| {
         let status = request.line().split(['/', ' ']).nth(2).unwrap().to_owned();
-        reply(out, &format!("{status} Word"), "x-cs-traceid: a-trace\r\n", b"why")
+        reply(
+            out,
+            &format!("{status} Word"),
+            "x-cs-traceid: a-trace\r\n",
+            b"why",
+        )
     });
     let transport = UreqTransport::new();
     for status in [200, 201, 304, 400, 401, 403, 404, 429, 500, 503] {
-        let response = transport.execute(get(&server.url(&format!("/{status}")))).unwrap();
+        let response = transport
+            .execute(get(&server.url(&format!("/{status}"))))
+            .unwrap();
         assert_eq!(response.status(), StatusCode::from_u16(status).unwrap());
         assert_eq!(response.headers()["x-cs-traceid"], "a-trace");
         if status != 304 {
@@ -184,10 +282,16 @@ fn a_redirect_is_a_reply_and_is_not_followed() {
     ] {
         for body in ["", "moved"] {
             let server = Server::start(move |_, out| {
-                reply(out, status, "location: /there\r\nx-cs-region: us-2\r\n", body.as_bytes())
+                reply(
+                    out,
+                    status,
+                    "location: /there\r\nx-cs-region: us-2\r\n",
+                    body.as_bytes(),
+                )
             });
-            let response =
-                UreqTransport::new().execute(request(method.clone(), &server.url("/here"))).unwrap();
+            let response = UreqTransport::new()
+                .execute(request(method.clone(), &server.url("/here")))
+                .unwrap();
             assert_eq!(response.status().as_str(), &status[..3]);
             assert_eq!(response.headers()["location"], "/there");
             assert_eq!(response.headers()["x-cs-region"], "us-2");
@@ -222,7 +326,11 @@ fn connections_are_used_again_but_not_for_what_is_billed() {
     let _ = client.hunt(&hunt).unwrap();
     client.quotas().unwrap();
     let _ = client.hunt(&hunt).unwrap();
-    let used: Vec<_> = server.seen().iter().map(|request| request.connection).collect();
+    let used: Vec<_> = server
+        .seen()
+        .iter()
+        .map(|request| request.connection)
+        .collect();
     // The token, two quotas | a hunt, quotas | a hunt.
     assert_eq!(used, [1, 1, 1, 2, 2, 3]);
 }
@@ -251,7 +359,12 @@ fn a_compressed_document_is_decoded() {
                 return Then::Go;
             }
             let body = gzip(br#"{"meta":{"hunt_count":7}}"#);
-            reply(out, "200 OK", &format!("content-encoding: {coding}\r\n"), &body)
+            reply(
+                out,
+                "200 OK",
+                &format!("content-encoding: {coding}\r\n"),
+                &body,
+            )
         });
         let client = client(&server);
         assert_eq!(client.quotas().unwrap().meta.hunt_count, Some(7));
@@ -274,12 +387,17 @@ fn a_sample_is_not_decoded_even_when_it_comes_compressed() {
         reply(out, "200 OK", "content-encoding: gzip\r\n", &gzip(SAMPLE))
     });
     let client = client(&server);
-    for mut download in
-        [client.download(sample()).unwrap().output, client.samples(&ID.parse().unwrap()).unwrap().output]
-    {
+    for mut download in [
+        client.download(sample()).unwrap().output,
+        client.samples(&ID.parse().unwrap()).unwrap().output,
+    ] {
         let mut body = Vec::new();
         let error = download.read_to_end(&mut body).unwrap_err();
-        let error = error.get_ref().unwrap().downcast_ref::<StreamError>().unwrap();
+        let error = error
+            .get_ref()
+            .unwrap()
+            .downcast_ref::<StreamError>()
+            .unwrap();
         assert_eq!(*error, StreamError::Encoded("gzip".into()));
         assert_eq!(body, b"");
         assert!(download.received().is_none());
@@ -293,9 +411,14 @@ fn a_sample_comes_as_it_is_with_its_length() {
     let expected = sample.clone();
     let server = Server::start(move |_, out| reply(out, "200 OK", "", &sample));
     let mut request = get(&server.url("/"));
-    request.headers_mut().insert("accept-encoding", "identity".parse().unwrap());
+    request
+        .headers_mut()
+        .insert("accept-encoding", "identity".parse().unwrap());
     let response = UreqTransport::new().execute(request).unwrap();
-    assert_eq!(response.headers()["content-length"], expected.len().to_string().as_str());
+    assert_eq!(
+        response.headers()["content-length"],
+        expected.len().to_string().as_str()
+    );
     let mut body = Vec::new();
     response.into_body().read_to_end(&mut body).unwrap();
     assert_eq!(body, expected);
@@ -330,7 +453,10 @@ fn a_fuzzy_search_may_take_longer() {
     transport.execute(search).unwrap();
     let mut hunt = request(Method::POST, &server.url("/"));
     hunt.extensions_mut().insert(Hunt::META);
-    assert_eq!(transport.execute(hunt).unwrap_err().failure(), SendFailure::Unknown);
+    assert_eq!(
+        transport.execute(hunt).unwrap_err().failure(),
+        SendFailure::Unknown
+    );
 }
 
 #[test]
@@ -344,7 +470,10 @@ fn a_large_body_streams_in_large_reads() {
         }
         Then::Go
     });
-    let mut body = UreqTransport::new().execute(get(&server.url("/"))).unwrap().into_body();
+    let mut body = UreqTransport::new()
+        .execute(get(&server.url("/")))
+        .unwrap()
+        .into_body();
     let (mut total, mut largest) = (0, 0);
     let mut buffer = vec![0; 1 << 20];
     loop {
@@ -365,7 +494,10 @@ fn a_large_body_streams_in_large_reads() {
 #[test]
 fn the_user_agent_is_the_one_set() {
     let server = Server::start(|_, out| json(out, "{}"));
-    let transport = UreqTransport::builder().user_agent("my-tool/1.0").build().unwrap();
+    let transport = UreqTransport::builder()
+        .user_agent("my-tool/1.0")
+        .build()
+        .unwrap();
     transport.execute(get(&server.url("/"))).unwrap();
     assert_eq!(server.seen()[0].header("user-agent"), Some("my-tool/1.0"));
 }
@@ -374,8 +506,10 @@ fn the_user_agent_is_the_one_set() {
 fn plain_http_goes_to_loopback_alone_and_never_through_a_proxy() {
     let proxy = Server::start(|_, out| json(out, "{}"));
     let server = Server::start(|_, out| json(out, "{}"));
-    let transport =
-        UreqTransport::builder().proxy(format!("http://127.0.0.1:{}", proxy.port)).build().unwrap();
+    let transport = UreqTransport::builder()
+        .proxy(format!("http://127.0.0.1:{}", proxy.port))
+        .build()
+        .unwrap();
     transport.execute(get(&server.url("/"))).unwrap();
     for url in [
         "http://api.crowdstrike.com/",
@@ -397,9 +531,14 @@ fn a_token_from_elsewhere_will_do() {
     let base: malquery_proto::BaseUrl = server.url("").parse().unwrap();
     let client = Client::with_transport(UreqTransport::new(), Auth::with_token(base, bearer));
     client.quotas().unwrap();
-    assert_eq!(server.seen()[0].header("authorization"), Some("Bearer an0ther"));
+    assert_eq!(
+        server.seen()[0].header("authorization"),
+        Some("Bearer an0ther")
+    );
     // What takes the client of malquery-proto takes this one.
-    fn base_of<T: Transport, C: malquery_proto::Clock>(client: &malquery_proto::Client<T, C>) -> String {
+    fn base_of<T: Transport, C: malquery_proto::Clock>(
+        client: &malquery_proto::Client<T, C>,
+    ) -> String {
         client.base().to_string()
     }
     assert_eq!(base_of(&client), server.url(""));
@@ -431,21 +570,35 @@ fn logs_errors_and_debug_show_no_secret() {
     log::set_max_level(log::LevelFilter::Trace);
     let server = Server::start(|request: &Seen, out| {
         if request.line().starts_with("POST /oauth2/token") {
-            return reply(out, "201 Created", "", br#"{"access_token":"l0gged-token","expires_in":1799}"#);
+            return reply(
+                out,
+                "201 Created",
+                "",
+                br#"{"access_token":"l0gged-token","expires_in":1799}"#,
+            );
         }
         match request.line().contains("quotas") {
             true => json(out, "{}"),
             false => hang(),
         }
     });
-    let transport = UreqTransport::builder().reply_timeout(Duration::from_secs(3)).build().unwrap();
+    let transport = UreqTransport::builder()
+        .reply_timeout(Duration::from_secs(3))
+        .build()
+        .unwrap();
     let base: malquery_proto::BaseUrl = server.url("").parse().unwrap();
     let auth = Auth::new(base, Credentials::new("an-id", "l0gged-secret"));
     let client = Client::with_transport(transport, auth).retry(RetryPolicy::never());
     client.quotas().unwrap();
-    let error = client.hunt(&Hunt::new("rule l0gged_rule { condition: true }")).unwrap_err();
+    let error = client
+        .hunt(&Hunt::new("rule l0gged_rule { condition: true }"))
+        .unwrap_err();
     assert!(matches!(&error, Error::Flow { .. }));
     let shown = format!("{error} {error:?} {client:?} {}", LOG.lock().unwrap());
     assert!(shown.contains("ureq"), "the logs are there");
-    assert!(!shown.contains("l0gged"), "{}", shown.lines().find(|line| line.contains("l0gged")).unwrap());
+    assert!(
+        !shown.contains("l0gged"),
+        "{}",
+        shown.lines().find(|line| line.contains("l0gged")).unwrap()
+    );
 }

@@ -16,7 +16,10 @@ fn child() {
         Ok(client) => match client.retry(RetryPolicy::never()).quotas() {
             Ok(quotas) => println!("hunts: {:?}", quotas.meta.hunt_count),
             Err(error) => {
-                println!("error: {error}; {:?}", std::error::Error::source(&error).map(|e| e.to_string()))
+                println!(
+                    "error: {error}; {:?}",
+                    std::error::Error::source(&error).map(|e| e.to_string())
+                )
             }
         },
         Err(error) => println!("environment: {error}"),
@@ -25,11 +28,23 @@ fn child() {
 
 fn run(variables: &[(&str, &str)]) -> String {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "process::a_client_of_the_environment", "--nocapture"]).env(CHILD, "1");
+    command
+        .args([
+            "--exact",
+            "process::a_client_of_the_environment",
+            "--nocapture",
+        ])
+        .env(CHILD, "1");
     for name in ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"] {
         command.env_remove(name).env_remove(name.to_lowercase());
     }
-    for name in ["CLIENT_ID", "CLIENT_SECRET", "CLOUD", "BASE_URL", "MEMBER_CID"] {
+    for name in [
+        "CLIENT_ID",
+        "CLIENT_SECRET",
+        "CLOUD",
+        "BASE_URL",
+        "MEMBER_CID",
+    ] {
         command.env_remove(format!("FALCON_{name}"));
     }
     let output = command.envs(variables.iter().copied()).output().unwrap();
@@ -62,7 +77,10 @@ fn a_client_of_the_environment() {
     assert_eq!(server.seen()[0].body, form);
     assert_eq!(proxy.connections(), 0);
     let said = run(&[("FALCON_CLIENT_ID", "an-id")]);
-    assert!(said.contains("environment: FALCON_CLIENT_SECRET is not set"), "{said}");
+    assert!(
+        said.contains("environment: FALCON_CLIENT_SECRET is not set"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -76,7 +94,13 @@ fn a_proxy_of_the_environment() {
         ("HTTPS_PROXY", url.as_str()),
     ];
     let said = run(&who);
-    assert!(said.contains("the proxy gave no connection to api.eu-1.crowdstrike.com"), "{said}");
-    assert_eq!(proxy.seen()[0].line(), "CONNECT api.eu-1.crowdstrike.com:443 HTTP/1.1");
+    assert!(
+        said.contains("the proxy gave no connection to api.eu-1.crowdstrike.com"),
+        "{said}"
+    );
+    assert_eq!(
+        proxy.seen()[0].line(),
+        "CONNECT api.eu-1.crowdstrike.com:443 HTTP/1.1"
+    );
     assert!(!said.contains("p4ssw0rd"), "{said}");
 }

@@ -48,7 +48,9 @@ impl<T: Read + Write> Stream for T {}
 
 impl Server {
     /// Answers each request with what `script` writes.
-    pub(crate) fn start(script: impl Fn(&Seen, &mut dyn Write) -> Then + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(
+        script: impl Fn(&Seen, &mut dyn Write) -> Then + Send + Sync + 'static,
+    ) -> Self {
         Self::wrapped(|stream| Ok(Box::new(stream)), script)
     }
 
@@ -63,7 +65,11 @@ impl Server {
             let Ok(stream) = wrap(stream) else { return };
             let mut stream = BufReader::new(stream);
             while let Some((head, body)) = read_request(&mut stream) {
-                let request = Seen { connection, head, body };
+                let request = Seen {
+                    connection,
+                    head,
+                    body,
+                };
                 log.lock().unwrap().push(request.clone());
                 let then = script(&request, stream.get_mut());
                 let _ = stream.get_mut().flush();
@@ -73,13 +79,21 @@ impl Server {
                 }
             }
         });
-        Self { port, connections, seen }
+        Self {
+            port,
+            connections,
+            seen,
+        }
     }
 
     /// Leaves each connection to `script`, which gets its number, counted from 1.
     pub(crate) fn raw(script: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         let (port, connections) = listen(move |stream, _| script(stream));
-        Self { port, connections, seen: Arc::default() }
+        Self {
+            port,
+            connections,
+            seen: Arc::default(),
+        }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -95,7 +109,9 @@ impl Server {
     }
 }
 
-fn listen(connection: impl Fn(TcpStream, usize) + Send + Sync + 'static) -> (u16, Arc<AtomicUsize>) {
+fn listen(
+    connection: impl Fn(TcpStream, usize) + Send + Sync + 'static,
+) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let count = Arc::new(AtomicUsize::new(0));
@@ -127,7 +143,9 @@ pub(crate) fn read_request(stream: &mut BufReader<impl Read>) -> Option<(String,
     }
     head.truncate(head.len() - 4);
     let length = head.lines().find_map(|line| {
-        line.to_ascii_lowercase().strip_prefix("content-length: ").and_then(|text| text.parse().ok())
+        line.to_ascii_lowercase()
+            .strip_prefix("content-length: ")
+            .and_then(|text| text.parse().ok())
     });
     let mut body = vec![0; length.unwrap_or(0)];
     stream.read_exact(&mut body).ok()?;
@@ -136,13 +154,21 @@ pub(crate) fn read_request(stream: &mut BufReader<impl Read>) -> Option<(String,
 
 /// A reply with a body of a declared length.
 pub(crate) fn reply(out: &mut dyn Write, status: &str, headers: &str, body: &[u8]) -> Then {
-    let head = format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n",
+        body.len()
+    );
     let _ = out.write_all(&[head.as_bytes(), body].concat());
     Then::Go
 }
 
 pub(crate) fn json(out: &mut dyn Write, body: &str) -> Then {
-    reply(out, "200 OK", "content-type: application/json\r\n", body.as_bytes())
+    reply(
+        out,
+        "200 OK",
+        "content-type: application/json\r\n",
+        body.as_bytes(),
+    )
 }
 
 /// Answers the request for a token.
@@ -150,14 +176,23 @@ pub(crate) fn token(request: &Seen, out: &mut dyn Write) -> bool {
     let wanted = request.line() == "POST /oauth2/token HTTP/1.1";
     if wanted {
         let body = br#"{"access_token":"t0ken","expires_in":1799,"token_type":"bearer"}"#;
-        reply(out, "201 Created", "content-type: application/json\r\n", body);
+        reply(
+            out,
+            "201 Created",
+            "content-type: application/json\r\n",
+            body,
+        );
     }
     wanted
 }
 
 /// A request built by hand.
 pub(crate) fn request(method: Method, url: &str) -> Request<Vec<u8>> {
-    Request::builder().method(method).uri(url).body(Vec::new()).unwrap()
+    Request::builder()
+        .method(method)
+        .uri(url)
+        .body(Vec::new())
+        .unwrap()
 }
 
 pub(crate) fn get(url: &str) -> Request<Vec<u8>> {

@@ -26,7 +26,10 @@ impl Ca {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let pem = params.self_signed(&key).unwrap().pem();
-        Self { pem, issuer: Issuer::new(params, key) }
+        Self {
+            pem,
+            issuer: Issuer::new(params, key),
+        }
     }
 
     fn server(&self, name: &str, change: impl Fn(&mut CertificateParams)) -> Arc<ServerConfig> {
@@ -66,9 +69,17 @@ fn builder() -> Builder {
 }
 
 fn quotas(url: &str, transport: UreqTransport) -> Option<i64> {
-    let auth = Auth::new(url.parse::<BaseUrl>().unwrap(), Credentials::new("an-id", "p4ssw0rd"));
+    let auth = Auth::new(
+        url.parse::<BaseUrl>().unwrap(),
+        Credentials::new("an-id", "p4ssw0rd"),
+    );
     let client = Client::with_transport(transport, auth).retry(RetryPolicy::never());
-    client.quotas().unwrap().meta.hunt_count.and_then(|count| i64::try_from(count).ok())
+    client
+        .quotas()
+        .unwrap()
+        .meta
+        .hunt_count
+        .and_then(|count| i64::try_from(count).ok())
 }
 
 #[test]
@@ -78,17 +89,29 @@ fn a_certificate_is_trusted_when_its_root_is_given() {
     let url = format!("https://127.0.0.1:{}", server.port);
 
     let error = builder().build().unwrap().execute(get(&url)).unwrap_err();
-    check(&error, SendFailure::CannotSend, "add its root certificate", "invalid peer certificate");
+    check(
+        &error,
+        SendFailure::CannotSend,
+        "add its root certificate",
+        "invalid peer certificate",
+    );
     let other = builder().root_certificates(Ca::new().pem).build().unwrap();
     let error = other.execute(get(&url)).unwrap_err();
-    check(&error, SendFailure::CannotSend, "is not trusted", "invalid peer certificate");
+    check(
+        &error,
+        SendFailure::CannotSend,
+        "is not trusted",
+        "invalid peer certificate",
+    );
     assert!(server.seen().is_empty());
 
     // Several certificates, given in one text or one after the other.
     for transport in [
         builder().root_certificates(&ca.pem),
         builder().root_certificates(Ca::new().pem + &ca.pem),
-        builder().root_certificates(&ca.pem).root_certificates(Ca::new().pem.trim_end()),
+        builder()
+            .root_certificates(&ca.pem)
+            .root_certificates(Ca::new().pem.trim_end()),
     ] {
         assert_eq!(quotas(&url, transport.build().unwrap()), Some(5));
     }
@@ -100,16 +123,30 @@ fn a_certificate_for_another_name_or_time_is_not_trusted() {
     let ca = Ca::new();
     let transport = || builder().root_certificates(&ca.pem).build().unwrap();
     let server = serve(ca.server("other.example", |_| {}));
-    let error = transport().execute(get(&format!("https://127.0.0.1:{}", server.port))).unwrap_err();
-    check(&error, SendFailure::CannotSend, "is for another name than 127.0.0.1", "not valid for name");
+    let error = transport()
+        .execute(get(&format!("https://127.0.0.1:{}", server.port)))
+        .unwrap_err();
+    check(
+        &error,
+        SendFailure::CannotSend,
+        "is for another name than 127.0.0.1",
+        "not valid for name",
+    );
     assert!(server.seen().is_empty());
 
     let server = serve(ca.server("127.0.0.1", |params| {
         params.not_before = rcgen::date_time_ymd(2001, 1, 1);
         params.not_after = rcgen::date_time_ymd(2002, 1, 1);
     }));
-    let error = transport().execute(get(&format!("https://127.0.0.1:{}", server.port))).unwrap_err();
-    check(&error, SendFailure::CannotSend, "check the clock", "expired");
+    let error = transport()
+        .execute(get(&format!("https://127.0.0.1:{}", server.port)))
+        .unwrap_err();
+    check(
+        &error,
+        SendFailure::CannotSend,
+        "check the clock",
+        "expired",
+    );
     assert!(server.seen().is_empty());
 }
 
@@ -147,11 +184,20 @@ fn answer(config: &Arc<ServerConfig>, bytes: &'static str, end: Option<bool>) ->
 fn a_connection_with_tls_that_ends_or_stalls() {
     let ca = Ca::new();
     let config = ca.server("127.0.0.1", |_| {});
-    let transport =
-        builder().root_certificates(&ca.pem).reply_timeout(Duration::from_secs(3)).build().unwrap();
-    let no_reply = |bytes, end| transport.execute(get(&answer(&config, bytes, end))).unwrap_err();
+    let transport = builder()
+        .root_certificates(&ca.pem)
+        .reply_timeout(Duration::from_secs(3))
+        .build()
+        .unwrap();
+    let no_reply = |bytes, end| {
+        transport
+            .execute(get(&answer(&config, bytes, end)))
+            .unwrap_err()
+    };
     let body = |bytes, end| {
-        let response = transport.execute(get(&answer(&config, bytes, end))).unwrap();
+        let response = transport
+            .execute(get(&answer(&config, bytes, end)))
+            .unwrap();
         let mut text = String::new();
         let result = response.into_body().read_to_string(&mut text);
         result.map(|_| text).map_err(|error| error.kind())
@@ -164,7 +210,12 @@ fn a_connection_with_tls_that_ends_or_stalls() {
         check(&error, SendFailure::Unknown, "broke before the reply", "");
     }
     let error = no_reply("", None);
-    check(&error, SendFailure::Unknown, "no reply from 127.0.0.1 in time", "timed out");
+    check(
+        &error,
+        SendFailure::Unknown,
+        "no reply from 127.0.0.1 in time",
+        "timed out",
+    );
 
     let cut = Err(io::ErrorKind::UnexpectedEof);
     let with_length = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello";
@@ -177,7 +228,10 @@ fn a_connection_with_tls_that_ends_or_stalls() {
     assert_eq!(body(without_length, Some(false)), cut);
     // A body that is whole needs no notice.
     assert_eq!(
-        body("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello", Some(false)),
+        body(
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
+            Some(false)
+        ),
         Ok("hello".to_owned())
     );
     let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
@@ -190,7 +244,9 @@ fn proxy(answer: &'static str, config: Arc<ServerConfig>) -> (Server, Arc<Mutex<
     let log = Arc::clone(&asked);
     let server = Server::raw(move |stream| {
         let mut reader = BufReader::with_capacity(1, stream);
-        let Some((head, _)) = read_request(&mut reader) else { return };
+        let Some((head, _)) = read_request(&mut reader) else {
+            return;
+        };
         log.lock().unwrap().push(head);
         let mut stream = reader.into_inner();
         stream.write_all(answer.as_bytes()).unwrap();
@@ -199,7 +255,9 @@ fn proxy(answer: &'static str, config: Arc<ServerConfig>) -> (Server, Arc<Mutex<
         }
         let mut stream = BufReader::new(wrap(&config, stream).unwrap());
         while stream.fill_buf().is_ok_and(|bytes| !bytes.is_empty()) {
-            let Some((head, _)) = read_request(&mut stream) else { return };
+            let Some((head, _)) = read_request(&mut stream) else {
+                return;
+            };
             log.lock().unwrap().push(head);
             json(stream.get_mut(), "{}");
         }
@@ -210,22 +268,39 @@ fn proxy(answer: &'static str, config: Arc<ServerConfig>) -> (Server, Arc<Mutex<
 #[test]
 fn a_proxy_is_asked_to_connect_and_sees_nothing_else() {
     let ca = Ca::new();
-    let (server, asked) =
-        proxy("HTTP/1.1 200 Connection established\r\n\r\n", ca.server("api.example.test", |_| {}));
+    let (server, asked) = proxy(
+        "HTTP/1.1 200 Connection established\r\n\r\n",
+        ca.server("api.example.test", |_| {}),
+    );
     let transport = UreqTransport::builder()
         .proxy(format!("http://user:p4ss%40word@127.0.0.1:{}", server.port))
         .root_certificates(&ca.pem)
         .build()
         .unwrap();
     let mut request = get("https://api.example.test/path");
-    request.headers_mut().insert("authorization", "Bearer t0ken".parse().unwrap());
+    request
+        .headers_mut()
+        .insert("authorization", "Bearer t0ken".parse().unwrap());
     let mut body = String::new();
     // The name is not looked up here: it does not exist.
-    transport.execute(request).unwrap().into_body().read_to_string(&mut body).unwrap();
+    transport
+        .execute(request)
+        .unwrap()
+        .into_body()
+        .read_to_string(&mut body)
+        .unwrap();
     assert_eq!(body, "{}");
     let asked = asked.lock().unwrap();
-    assert!(asked[0].starts_with("CONNECT api.example.test:443 HTTP/1.1\r\n"), "{}", asked[0]);
-    assert!(asked[0].contains("\r\nProxy-Authorization: Basic dXNlcjpwNHNzQHdvcmQ="), "{}", asked[0]);
+    assert!(
+        asked[0].starts_with("CONNECT api.example.test:443 HTTP/1.1\r\n"),
+        "{}",
+        asked[0]
+    );
+    assert!(
+        asked[0].contains("\r\nProxy-Authorization: Basic dXNlcjpwNHNzQHdvcmQ="),
+        "{}",
+        asked[0]
+    );
     assert!(!asked[0].contains("t0ken"));
     assert!(asked[1].starts_with("GET /path HTTP/1.1\r\n") && asked[1].contains("Bearer t0ken"));
     assert!(!asked[1].to_lowercase().contains("proxy"), "{}", asked[1]);
@@ -244,16 +319,40 @@ fn a_proxy_that_does_not_connect() {
             .proxy(format!("http://user:p4ssw0rd@127.0.0.1:{}", server.port))
             .build()
             .unwrap();
-        let error = transport.execute(get("https://api.example.test/")).unwrap_err();
-        check(&error, SendFailure::NotSent, "the proxy gave no connection to api.example.test", "");
+        let error = transport
+            .execute(get("https://api.example.test/"))
+            .unwrap_err();
+        check(
+            &error,
+            SendFailure::NotSent,
+            "the proxy gave no connection to api.example.test",
+            "",
+        );
         let shown = format!("{error:?} {}", std::error::Error::source(&error).unwrap());
-        assert!(!shown.contains("p4ssw0rd") && !shown.contains("ESMTP"), "{shown}");
+        assert!(
+            !shown.contains("p4ssw0rd") && !shown.contains("ESMTP"),
+            "{shown}"
+        );
     }
     // One that is not there is named itself.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let transport = UreqTransport::builder().proxy(format!("http://127.0.0.1:{port}")).build().unwrap();
-    let error = transport.execute(get("https://api.example.test/")).unwrap_err();
-    check(&error, SendFailure::NotSent, "no connection to 127.0.0.1", "refused");
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let transport = UreqTransport::builder()
+        .proxy(format!("http://127.0.0.1:{port}"))
+        .build()
+        .unwrap();
+    let error = transport
+        .execute(get("https://api.example.test/"))
+        .unwrap_err();
+    check(
+        &error,
+        SendFailure::NotSent,
+        "no connection to 127.0.0.1",
+        "refused",
+    );
     // One that is silent takes as long as a connection may.
     let (server, _) = proxy("", ca.server("api.example.test", |_| {}));
     let transport = UreqTransport::builder()
@@ -261,7 +360,9 @@ fn a_proxy_that_does_not_connect() {
         .connect_timeout(Duration::from_millis(500))
         .build()
         .unwrap();
-    let error = transport.execute(get("https://api.example.test/")).unwrap_err();
+    let error = transport
+        .execute(get("https://api.example.test/"))
+        .unwrap_err();
     check(&error, SendFailure::NotSent, "in time", "timed out");
 }
 

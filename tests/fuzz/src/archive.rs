@@ -5,8 +5,13 @@ use malquery_proto::types::Sha256;
 
 use super::input::assert_harmless;
 
-const LIMITS: Limits =
-    Limits { entries: 64, directory_size: 16 << 10, entry_size: 64 << 10, total_size: 256 << 10, ratio: 500 };
+const LIMITS: Limits = Limits {
+    entries: 64,
+    directory_size: 16 << 10,
+    entry_size: 64 << 10,
+    total_size: 256 << 10,
+    ratio: 500,
+};
 
 fn open(data: &[u8]) -> Option<Archive<Cursor<&[u8]>>> {
     match Archive::open_with(Cursor::new(data), LIMITS) {
@@ -25,15 +30,22 @@ pub fn archive_open(data: &[u8]) {
     assert!(archive.entries().len() <= 64);
     for entry in archive.entries() {
         assert_harmless(&entry.name().to_string());
-        entry.oddities().iter().for_each(|oddity| assert_harmless(&oddity.to_string()));
+        entry
+            .oddities()
+            .iter()
+            .for_each(|oddity| assert_harmless(&oddity.to_string()));
     }
 }
 
 /// What is in an archive is read within the limits, and the second time the same is there.
 pub fn archive_read(data: &[u8]) {
-    let Some(mut archive) = open(data) else { return };
+    let Some(mut archive) = open(data) else {
+        return;
+    };
     let entries = archive.entries().len();
-    let Some((first, found)) = check(&mut archive, entries) else { return };
+    let Some((first, found)) = check(&mut archive, entries) else {
+        return;
+    };
     let wanted = found.iter().copied().chain([Sha256::from_bytes([7; 32])]);
     let mut archive = archive.expect_samples(wanted);
     let (second, again) = check(&mut archive, entries).expect("it was read before");
@@ -42,7 +54,10 @@ pub fn archive_read(data: &[u8]) {
         found.iter().all(|sample| again.contains(sample))
             && again.iter().all(|sample| found.contains(sample))
     );
-    assert_eq!(again.len() + second.damaged.len(), found.len() + first.damaged.len());
+    assert_eq!(
+        again.len() + second.damaged.len(),
+        found.len() + first.damaged.len()
+    );
     assert_eq!(second.bytes, first.bytes);
     assert!(second.unexpected.is_empty());
     assert_eq!(second.missing, [Sha256::from_bytes([7; 32])]);
@@ -62,7 +77,12 @@ fn check(archive: &mut Archive<Cursor<&[u8]>>, entries: usize) -> Option<(Report
         }
     };
     assert!(report.bytes <= LIMITS.total_size);
-    assert!(report.found.iter().all(|found| found.bytes <= LIMITS.entry_size));
+    assert!(
+        report
+            .found
+            .iter()
+            .all(|found| found.bytes <= LIMITS.entry_size)
+    );
     assert!(report.found.iter().map(|found| found.bytes).sum::<u64>() <= report.bytes);
     assert!(report.found.len() + report.unexpected.len() + report.damaged.len() <= entries);
     for damaged in &report.damaged {

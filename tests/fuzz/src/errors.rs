@@ -13,21 +13,33 @@ use super::input::{Input, assert_harmless};
 pub fn errors(data: &[u8]) {
     let mut input = Input(data);
     let operation = input.byte() % 5;
-    let now = Timestamp::from_millis(if input.bit() { 1_700_000_000_000 } else { u64::MAX });
+    let now = Timestamp::from_millis(if input.bit() {
+        1_700_000_000_000
+    } else {
+        u64::MAX
+    });
     let status = 100 + (u16::from(input.byte()) | u16::from(input.byte()) << 8) % 900;
     let status = StatusCode::from_u16(status).expect("from 100 to 999");
     let (lines, body) = match input.0.windows(2).position(|pair| pair == b"\n\n") {
         Some(end) => (&input.0[..end], &input.0[end + 2..]),
         None => (input.0, &[][..]),
     };
-    let headers: HeaderMap = lines.split(|byte| *byte == b'\n').filter_map(header).collect();
-    let head = ResponseHead { status, headers: &headers };
+    let headers: HeaderMap = lines
+        .split(|byte| *byte == b'\n')
+        .filter_map(header)
+        .collect();
+    let head = ResponseHead {
+        status,
+        headers: &headers,
+    };
     if let Some(retry) = head.rate_limit().retry {
         let _ = retry.at(now);
     }
     let result = match operation {
         0 => GetQuotas.response(head, body).map(drop),
-        1 => Hunt::new("rule a { condition: true }").response(head, body).map(drop),
+        1 => Hunt::new("rule a { condition: true }")
+            .response(head, body)
+            .map(drop),
         2 => {
             let credentials = Credentials::new("an-id", "a-secret");
             GetToken::new(&credentials).response(head, body).map(drop)
@@ -43,9 +55,17 @@ pub fn errors(data: &[u8]) {
         assert!(status.is_success());
         return;
     };
-    let _ = (error.retry_at(now).map(|time| time.to_string()), error.rate_limit(), error.region());
+    let _ = (
+        error.retry_at(now).map(|time| time.to_string()),
+        error.rate_limit(),
+        error.region(),
+    );
     assert_harmless(&error.hint().unwrap_or_default());
-    assert!(error.body().is_none_or(|body| body.chars().count() <= 2_049));
+    assert!(
+        error
+            .body()
+            .is_none_or(|body| body.chars().count() <= 2_049)
+    );
     assert_eq!(error.kind() == ApiErrorKind::Partial, status.is_success());
 }
 

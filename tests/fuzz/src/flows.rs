@@ -80,11 +80,23 @@ struct Open {
 
 const REPLIES: &[(u16, &str)] = &[
     (201, r#"{"access_token": "a-token", "expires_in": 1799}"#),
-    (200, r#"{"meta": {"reqid": "job-1", "status": "done"}, "resources": []}"#),
+    (
+        200,
+        r#"{"meta": {"reqid": "job-1", "status": "done"}, "resources": []}"#,
+    ),
     (200, r#"{"meta": {"status": "inprogress"}}"#),
-    (200, r#"{"meta": {"status": "done"}, "resources": [{"label": "malware"}]}"#),
-    (200, r#"{"meta": {"status": "failed"}, "errors": [{"code": 500, "message": "no"}]}"#),
-    (200, r#"{"meta": {}, "errors": [{"code": 404, "message": "no such job"}]}"#),
+    (
+        200,
+        r#"{"meta": {"status": "done"}, "resources": [{"label": "malware"}]}"#,
+    ),
+    (
+        200,
+        r#"{"meta": {"status": "failed"}, "errors": [{"code": 500, "message": "no"}]}"#,
+    ),
+    (
+        200,
+        r#"{"meta": {}, "errors": [{"code": 404, "message": "no such job"}]}"#,
+    ),
     (200, r#"{"meta": {}}"#),
     (200, "not JSON"),
     (201, r#"{"access_token": "a-token", "expires_in": 0}"#),
@@ -92,11 +104,17 @@ const REPLIES: &[(u16, &str)] = &[
     (204, ""),
     (308, ""),
     (400, r#"{"errors": [{"code": 400, "message": "bad"}]}"#),
-    (401, r#"{"errors": [{"code": 401, "message": "access denied, invalid bearer token"}]}"#),
+    (
+        401,
+        r#"{"errors": [{"code": 401, "message": "access denied, invalid bearer token"}]}"#,
+    ),
     (403, ""),
     (404, ""),
     (408, ""),
-    (429, r#"{"meta": {"powered_by": "crowdstrike-api-gateway"}}"#),
+    (
+        429,
+        r#"{"meta": {"powered_by": "crowdstrike-api-gateway"}}"#,
+    ),
     (429, r#"{"meta": {"powered_by": "malquery-api"}}"#),
     (500, r#"{"errors": [{"code": 500, "message": "internal"}]}"#),
     (502, "<html>"),
@@ -121,7 +139,12 @@ const HEADERS: &[(&str, &str)] = &[
 impl<const N: usize> Run<N> {
     pub fn new(flows: [JobFlow; N], auth: Auth) -> Self {
         let sides = flows.map(|flow| Side { flow, arrived: 0 });
-        Self { sides, auth, now: Timestamp::from_millis(1_700_000_000_000), open: Vec::new() }
+        Self {
+            sides,
+            auth,
+            now: Timestamp::from_millis(1_700_000_000_000),
+            open: Vec::new(),
+        }
     }
 
     /// As many steps as there are bytes, and then on to the end of every job.
@@ -144,8 +167,16 @@ impl<const N: usize> Run<N> {
                 9 => self.cancel(input),
                 10 => self.open.clear(),
                 11 => self.store(side),
-                12 => self.now = self.now.after(Duration::from_millis(u64::from(input.byte()) * 10)),
-                13 => self.now = self.now.after(Duration::from_secs(u64::from(input.byte()) * 10)),
+                12 => {
+                    self.now = self
+                        .now
+                        .after(Duration::from_millis(u64::from(input.byte()) * 10))
+                }
+                13 => {
+                    self.now = self
+                        .now
+                        .after(Duration::from_secs(u64::from(input.byte()) * 10))
+                }
                 14 => {
                     let earlier = u64::from(input.byte()) * 1000;
                     self.now = Timestamp::from_millis(self.now.as_millis().saturating_sub(earlier));
@@ -164,7 +195,11 @@ impl<const N: usize> Run<N> {
         let step = flow.poll(self.now, &mut self.auth);
         match step {
             Ok(Step::Wait(time)) => {
-                assert!(time > self.now, "a wait leads on: {time:?} at {:?}", self.now);
+                assert!(
+                    time > self.now,
+                    "a wait leads on: {time:?} at {:?}",
+                    self.now
+                );
                 Ok(Step::Wait(time))
             }
             Ok(Step::Send(attempt)) => {
@@ -172,11 +207,18 @@ impl<const N: usize> Run<N> {
                 assert!(attempt.deadline.is_none_or(|deadline| deadline > self.now));
                 if is_submission {
                     let arrived = &mut self.sides[side].arrived;
-                    assert_eq!(*arrived, 0, "a job that may have been billed is submitted again");
+                    assert_eq!(
+                        *arrived, 0,
+                        "a job that may have been billed is submitted again"
+                    );
                     // Until it is known better.
                     *arrived = 1;
                 }
-                self.open.push(Open { side, ticket: attempt.ticket, is_submission });
+                self.open.push(Open {
+                    side,
+                    ticket: attempt.ticket,
+                    is_submission,
+                });
                 // There is no other step.
                 Ok(Step::Wait(self.now))
             }
@@ -192,14 +234,22 @@ impl<const N: usize> Run<N> {
         if self.open.is_empty() {
             return None;
         }
-        let open = self.open.swap_remove(usize::from(which & 127) % self.open.len());
+        let open = self
+            .open
+            .swap_remove(usize::from(which & 127) % self.open.len());
         // Sometimes it goes to the wrong one.
-        let to = if which & 128 != 0 { (open.side + 1) % N } else { open.side };
+        let to = if which & 128 != 0 {
+            (open.side + 1) % N
+        } else {
+            open.side
+        };
         Some((to, open))
     }
 
     fn reply(&mut self, input: &mut Input<'_>) {
-        let Some((to, open)) = self.take(input) else { return };
+        let Some((to, open)) = self.take(input) else {
+            return;
+        };
         let ((status, body), (name, value)) = (input.pick(REPLIES), input.pick(HEADERS));
         let _ = self.answer(to, open, status, body, (name, value));
     }
@@ -212,17 +262,31 @@ impl<const N: usize> Run<N> {
         body: &str,
         (name, value): (&'static str, &'static str),
     ) -> Result<JobProgress, FlowError> {
-        let Open { side, ticket, is_submission } = open;
-        let headers =
-            HeaderMap::from_iter([(name.parse().expect("a name"), HeaderValue::from_static(value))]);
-        let head =
-            ResponseHead { status: StatusCode::from_u16(status).expect("a status"), headers: &headers };
+        let Open {
+            side,
+            ticket,
+            is_submission,
+        } = open;
+        let headers = HeaderMap::from_iter([(
+            name.parse().expect("a name"),
+            HeaderValue::from_static(value),
+        )]);
+        let head = ResponseHead {
+            status: StatusCode::from_u16(status).expect("a status"),
+            headers: &headers,
+        };
         // What is refused did not cost anything.
         if is_submission && matches!(status, 300..=499) && status != 408 {
             self.sides[side].arrived = 0;
         }
         let is_stray = to != side && !ticket.is_token();
-        let result = self.sides[to].flow.on_response(self.now, &mut self.auth, ticket, head, body.as_bytes());
+        let result = self.sides[to].flow.on_response(
+            self.now,
+            &mut self.auth,
+            ticket,
+            head,
+            body.as_bytes(),
+        );
         match &result {
             Err(error) => assert_harmless(&error.to_string()),
             Ok(_) => assert!(!is_stray, "a reply was taken for one to another job"),
@@ -231,16 +295,26 @@ impl<const N: usize> Run<N> {
     }
 
     fn fail(&mut self, input: &mut Input<'_>) {
-        let Some((to, open)) = self.take(input) else { return };
-        let why = input.pick(&[SendFailure::NotSent, SendFailure::CannotSend, SendFailure::Unknown]);
+        let Some((to, open)) = self.take(input) else {
+            return;
+        };
+        let why = input.pick(&[
+            SendFailure::NotSent,
+            SendFailure::CannotSend,
+            SendFailure::Unknown,
+        ]);
         if open.is_submission && why != SendFailure::Unknown {
             self.sides[open.side].arrived = 0;
         }
-        let _ = self.sides[to].flow.on_failure(self.now, &mut self.auth, open.ticket, why);
+        let _ = self.sides[to]
+            .flow
+            .on_failure(self.now, &mut self.auth, open.ticket, why);
     }
 
     fn cancel(&mut self, input: &mut Input<'_>) {
-        let Some((to, open)) = self.take(input) else { return };
+        let Some((to, open)) = self.take(input) else {
+            return;
+        };
         if open.is_submission {
             self.sides[open.side].arrived = 0;
         }
@@ -277,7 +351,9 @@ impl<const N: usize> Run<N> {
                 Err(_) => return,
                 Ok(Step::Wait(time)) if time > self.now => self.now = time,
                 Ok(_) => {
-                    let Some(open) = self.open.pop() else { continue };
+                    let Some(open) = self.open.pop() else {
+                        continue;
+                    };
                     let (status, body) = match (&open.is_submission, open.ticket.is_token()) {
                         (_, true) => REPLIES[0],
                         (true, _) => REPLIES[1],

@@ -56,7 +56,13 @@ fn with_operation(choice: u8, body: &[u8], check: impl Check) {
 
 fn read<O: JsonOperation>(operation: &O, body: &[u8]) -> Result<JsonReply<O>, ResponseError> {
     let headers = HeaderMap::new();
-    operation.response(ResponseHead { status: StatusCode::OK, headers: &headers }, body)
+    operation.response(
+        ResponseHead {
+            status: StatusCode::OK,
+            headers: &headers,
+        },
+        body,
+    )
 }
 
 /// The text of a body, as it is read: without a byte order mark, and with what is no UTF-8 replaced.
@@ -71,13 +77,17 @@ impl Check for Whole {
         let text = text_of(body);
         match read(operation, body) {
             Ok(reply) => {
-                let mut received: Value = serde_json::from_str(&text).expect("what is read is JSON");
+                let mut received: Value =
+                    serde_json::from_str(&text).expect("what is read is JSON");
                 let mut written = serde_json::to_value(&reply.output).expect("it is written");
-                let again = read(operation, written.to_string().as_bytes()).expect("it is read again");
+                let again =
+                    read(operation, written.to_string().as_bytes()).expect("it is read again");
                 assert_eq!(again.output, reply.output);
                 if let Value::Object(members) = &mut received {
                     // Where there is no `meta`, an empty one is written.
-                    members.entry("meta").or_insert_with(|| written["meta"].clone());
+                    members
+                        .entry("meta")
+                        .or_insert_with(|| written["meta"].clone());
                 }
                 lower_hashes(&mut written);
                 lower_hashes(&mut received);
@@ -87,7 +97,8 @@ impl Check for Whole {
                 assert_harmless(&error.to_string());
                 // Only the reply to a submission has a field without which it is refused.
                 if !matches!(O::META.replay, Replay::Billed) {
-                    let is_object = serde_json::from_str::<Value>(&text).is_ok_and(|value| value.is_object());
+                    let is_object =
+                        serde_json::from_str::<Value>(&text).is_ok_and(|value| value.is_object());
                     assert!(!is_object, "{error}");
                 }
             }
@@ -124,7 +135,15 @@ struct Parts {
 impl Check for Parts {
     fn check<O: JsonOperation<Meta: Debug, Resource: Debug>>(self, operation: &O, body: &[u8]) {
         let auth = Auth::with_token(Cloud::Us1, BearerToken::new("a-token").expect("a token"));
-        let client = Client::new(Chunks { body, chunk: self.chunk }, Still, auth).retry(RetryPolicy::never());
+        let client = Client::new(
+            Chunks {
+                body,
+                chunk: self.chunk,
+            },
+            Still,
+            auth,
+        )
+        .retry(RetryPolicy::never());
         let mut results = Vec::new();
         let streamed = client.each(operation, |result| {
             results.push(result);
@@ -152,8 +171,13 @@ impl Check for Parts {
 fn token(body: &[u8]) {
     let headers = HeaderMap::new();
     let credentials = Credentials::new("an-id", "a-secret");
-    let reply = GetToken::new(&credentials)
-        .response(ResponseHead { status: StatusCode::CREATED, headers: &headers }, body);
+    let reply = GetToken::new(&credentials).response(
+        ResponseHead {
+            status: StatusCode::CREATED,
+            headers: &headers,
+        },
+        body,
+    );
     if let Err(error) = reply {
         assert_harmless(&error.to_string());
     }

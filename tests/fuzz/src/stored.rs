@@ -16,9 +16,15 @@ use super::input::{Input, assert_harmless};
 /// A stored job, which anyone may have written, is refused or goes on. Up to the first zero it is JSON, and what follows
 /// decides what happens then.
 pub fn stored(data: &[u8]) {
-    let end = data.iter().position(|byte| *byte == 0).unwrap_or(data.len());
+    let end = data
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(data.len());
     let (json, rest) = (&data[..end], data.get(end + 1..).unwrap_or_default());
-    if ["a-secret", "a-token"].iter().any(|secret| String::from_utf8_lossy(json).contains(secret)) {
+    if ["a-secret", "a-token"]
+        .iter()
+        .any(|secret| String::from_utf8_lossy(json).contains(secret))
+    {
         // It could not be told from one that should not be stored.
         return;
     }
@@ -42,9 +48,13 @@ fn collect(job: Collect, input: &mut Input<'_>) {
     let folder = tempfile::tempdir().expect("a folder");
     // Nothing is written where the stored job says.
     let mut job = job.extract(folder.path());
-    let replies: Vec<u8> =
-        std::iter::from_fn(|| (!input.is_empty()).then(|| input.byte())).take(64).collect();
-    let service = Service { replies: Cell::new(&replies), arrived: Cell::new(0) };
+    let replies: Vec<u8> = std::iter::from_fn(|| (!input.is_empty()).then(|| input.byte()))
+        .take(64)
+        .collect();
+    let service = Service {
+        replies: Cell::new(&replies),
+        arrived: Cell::new(0),
+    };
     let clock = Clocked(Cell::new(1_700_000_000_000));
     let client = Client::new(service, clock, renewable());
     let mut steps = 0;
@@ -56,7 +66,11 @@ fn collect(job: Collect, input: &mut Input<'_>) {
             if matches!(step, CollectStep::Job(JobStep::Send)) {
                 assert!(serde_json::to_string(job).is_ok_and(|text| !text.contains("a-secret")));
             }
-            if steps > 500 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if steps > 500 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         match result {
             Ok(_) | Err(Error::Stopped) => return,
@@ -79,16 +93,30 @@ impl Transport for Service<'_> {
     type Body = &'static [u8];
     type Error = Lost;
 
-    fn execute(&self, request: http::Request<Vec<u8>>) -> Result<http::Response<&'static [u8]>, Lost> {
-        let (choice, rest) = self.replies.get().split_first().map_or((&0, &[][..]), |split| split);
+    fn execute(
+        &self,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<http::Response<&'static [u8]>, Lost> {
+        let (choice, rest) = self
+            .replies
+            .get()
+            .split_first()
+            .map_or((&0, &[][..]), |split| split);
         self.replies.set(rest);
-        let meta = request.extensions().get::<Meta>().expect("every request has it");
+        let meta = request
+            .extensions()
+            .get::<Meta>()
+            .expect("every request has it");
         let bit = match (meta.replay, meta.id) {
             (Replay::Safe, _) => 0,
             (_, "PostMalQueryEntitiesSamplesMultidownloadV1") => 1,
             _ => 2,
         };
-        assert_eq!(self.arrived.get() & bit, 0, "a job that may have been billed is submitted again");
+        assert_eq!(
+            self.arrived.get() & bit,
+            0,
+            "a job that may have been billed is submitted again"
+        );
         let body: &[u8] = match meta.id {
             "oauth2AccessToken" => br#"{"access_token": "a-token"}"#,
             "GetMalQueryRequestV1" => {
@@ -116,7 +144,10 @@ impl Transport for Service<'_> {
         if !matches!(status, 300..=499) {
             self.arrived.set(self.arrived.get() | bit);
         }
-        Ok(http::Response::builder().status(status).body(body).expect("a response"))
+        Ok(http::Response::builder()
+            .status(status)
+            .body(body)
+            .expect("a response"))
     }
 }
 

@@ -49,9 +49,13 @@ pub fn stream(data: &[u8]) {
         check = check.expect_zip();
         right &= is_zip(&body);
     }
-    let sizes = chunks
-        .iter()
-        .map(|size| if flags & 64 != 0 { usize::from(*size) * 1024 } else { usize::from(*size) });
+    let sizes = chunks.iter().map(|size| {
+        if flags & 64 != 0 {
+            usize::from(*size) * 1024
+        } else {
+            usize::from(*size)
+        }
+    });
     let whole = feed(check.clone(), &body, [body.len()].into_iter());
     let parts = feed(check, &body, sizes);
     assert_eq!(whole, right.then_some((bytes, sha256)));

@@ -5,8 +5,8 @@ use malquery_proto::oauth2::BearerToken;
 use malquery_proto::operation::Operation;
 use malquery_proto::operations::GetQuotas;
 use malquery_proto::types::{
-    Date, FileSize, FileType, JobStatus, Label, Md5, MetaField, ParseError, Pattern, PatternType, RequestId,
-    RequestType, Sha1, Sha256,
+    Date, FileSize, FileType, JobStatus, Label, Md5, MetaField, ParseError, Pattern, PatternType,
+    RequestId, RequestType, Sha1, Sha256,
 };
 use malquery_proto::{BaseUrl, Cloud};
 use serde::Serialize;
@@ -18,7 +18,9 @@ use super::input::{Input, assert_harmless};
 pub fn values(data: &[u8]) {
     let mut input = Input(data);
     let kind = input.byte();
-    let Ok(text) = std::str::from_utf8(input.0) else { return };
+    let Ok(text) = std::str::from_utf8(input.0) else {
+        return;
+    };
     match kind % 16 {
         0 => stored::<Sha256>(text),
         1 => stored::<Sha1>(text),
@@ -53,7 +55,11 @@ fn plain<T: Value>(text: &str) -> Option<T> {
         }
         Err(error) => {
             assert_harmless(&error.to_string());
-            assert!(error.position().is_none_or(|position| position < text.len()));
+            assert!(
+                error
+                    .position()
+                    .is_none_or(|position| position < text.len())
+            );
             None
         }
     }
@@ -77,7 +83,9 @@ fn stored<T: Value + Serialize + DeserializeOwned>(text: &str) {
 
 /// What is taken as a base URL makes a request to its host.
 fn base_url(text: &str) {
-    let Some(base) = plain::<BaseUrl>(text) else { return };
+    let Some(base) = plain::<BaseUrl>(text) else {
+        return;
+    };
     let bearer = BearerToken::new("a-token").expect("a token");
     match GetQuotas.request(&base, &bearer) {
         Ok(request) => {
@@ -94,14 +102,26 @@ fn base_url(text: &str) {
 fn token(text: &str) {
     match BearerToken::new(text) {
         Ok(token) => {
-            let request = GetQuotas.request(&Cloud::Us1.into(), &token).expect("it fits");
+            let request = GetQuotas
+                .request(&Cloud::Us1.into(), &token)
+                .expect("it fits");
             let header = &request.headers()["authorization"];
             assert!(header.is_sensitive());
-            assert_eq!(header.as_bytes().strip_prefix(b"Bearer ").map(<[u8]>::len), Some(text.len()));
+            assert_eq!(
+                header.as_bytes().strip_prefix(b"Bearer ").map(<[u8]>::len),
+                Some(text.len())
+            );
         }
         Err(error) => {
-            let known = ["it is empty", "it has a character that does not belong in one"];
-            assert!(known.map(|why| format!("not a bearer token: {why}")).contains(&error.to_string()));
+            let known = [
+                "it is empty",
+                "it has a character that does not belong in one",
+            ];
+            assert!(
+                known
+                    .map(|why| format!("not a bearer token: {why}"))
+                    .contains(&error.to_string())
+            );
         }
     }
 }
