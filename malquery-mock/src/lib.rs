@@ -153,8 +153,6 @@
 
 mod cassette;
 mod clock;
-#[cfg(feature = "service")]
-mod corpus;
 mod diff;
 mod digest;
 mod drift;
@@ -169,8 +167,6 @@ mod redact;
 pub mod reply;
 mod save;
 mod secret;
-#[cfg(feature = "server")]
-mod server;
 #[cfg(feature = "service")]
 pub mod service;
 mod session;
@@ -178,15 +174,15 @@ mod transcript;
 
 pub use cassette::{Cassette, CassetteError, script};
 pub use clock::VirtualClock;
-#[cfg(feature = "service")]
-pub use corpus::{Corpus, CorpusError, CorpusSample, Skipped};
 pub use overlay::Overlay;
 pub use play::{Mock, MockBody, MockError, MockGuard, Unfinished};
 pub use reply::Fault;
 #[cfg(feature = "server")]
-pub use server::Server;
+pub use service::Server;
 #[cfg(feature = "service")]
 pub use service::Service;
+#[cfg(feature = "service")]
+pub use service::{Corpus, CorpusError, CorpusSample, Skipped};
 pub use session::{
     Mode, OpenError, Session, SessionBody, SessionClock, SessionError, SessionGuard,
     SessionTransport,

@@ -4,7 +4,7 @@ use malquery_proto::types::{Date, FileSize, MetaField, Pattern, Sha256};
 use serde_json::{Map, Value};
 use url::form_urlencoded;
 
-use crate::corpus::Filter;
+use super::corpus::Filter;
 
 /// The options of a search, read, and as they were sent.
 #[derive(Default)]

@@ -22,9 +22,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
+use super::corpus::{Entry, Filter, Found};
 use super::jobs::{Archive, Job, Kind, Work};
 use super::{DAY, Service, ServiceBody, State, Window, ask};
-use crate::corpus::{Entry, Filter, Found};
 use crate::digest;
 
 const GATEWAY: &str = "crowdstrike-api-gateway";
@@ -374,7 +374,7 @@ impl Call {
         let document = ask::document(request.body()).map_err(Refusal::input)?;
         let text = ask::rule(&document).map_err(Refusal::input)?;
         let options = ask::options(&document).map_err(Refusal::input)?;
-        let rule = crate::corpus::Rule::compile(text)
+        let rule = super::corpus::Rule::compile(text)
             .map_err(|error| Refusal::input(format_args!("yara_rule does not compile: {error}")))?;
         let corpus = self.service.corpus.clone();
         let (kind, filter) = (

@@ -14,7 +14,7 @@ use serde_json::Value;
 use zip::unstable::write::FileOptionsExt;
 use zip::write::SimpleFileOptions;
 
-use crate::corpus::{Entry, Found};
+use super::corpus::{Entry, Found};
 
 /// How many jobs may wait or work at once.
 const MAX_PENDING: usize = 64;

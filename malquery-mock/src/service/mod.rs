@@ -93,7 +93,10 @@ assert!(reply.contains("access denied, invalid bearer token"));
 
 mod ask;
 mod call;
+mod corpus;
 mod jobs;
+#[cfg(feature = "server")]
+mod server;
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -107,8 +110,10 @@ use malquery_proto::types::Date;
 use malquery_proto::{Clock, Cloud, Timestamp, Transport};
 
 use self::call::Call;
+pub use self::corpus::{Corpus, CorpusError, CorpusSample, Skipped};
 use self::jobs::{Gate, Jobs};
-use crate::corpus::Corpus;
+#[cfg(feature = "server")]
+pub use self::server::Server;
 use crate::digest;
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -183,7 +183,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::corpus::source::Source;
+    use crate::service::corpus::source::Source;
 
     fn of(bytes: &[u8]) -> &'static str {
         detect(&mut Source::Memory(bytes.into()).open().unwrap()).unwrap()

@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use ureq_proto::Error;
 use ureq_proto::server::{RecvRequestResult, Reply};
 
-use crate::service::{Service, ServiceBody};
+use super::{Service, ServiceBody};
 
 /// How many connections may be open at once.
 const MAX_CONNECTIONS: usize = 1024;
