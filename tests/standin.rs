@@ -19,7 +19,7 @@ use malquery_ureq::Client;
 use serde_json::{Value, json};
 
 /// Where cassettes are, as far as there are any.
-const FOLDERS: [&str; 2] = ["../examples/cassettes", "cassettes"];
+const FOLDERS: [&str; 2] = ["../examples/malquery/cassettes", "cassettes"];
 
 /// What a reply may hold and may lack, whatever was recorded: fields of a sample that is not known so well, counts that
 /// come only at the end of a job, errors that were none. `*` stands for an index.

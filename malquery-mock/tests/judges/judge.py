@@ -3,7 +3,7 @@
 
     malquery-mock/tests/judges/judge.py [--seed N] [--rounds N] COMMAND...
 
-COMMAND is what to judge, such as `target/debug/examples/malquery`. It is run as
+COMMAND is what to judge, such as `target/debug/malquery`. It is run as
 
     COMMAND exact-search --corpus DIR --pattern TYPE:VALUE [--pattern ...] --wait
     COMMAND hunt --corpus DIR --rule FILE --wait

@@ -59,20 +59,7 @@ impl Run {
 }
 
 fn program() -> PathBuf {
-    // Tests are in target/PROFILE/deps, examples in target/PROFILE/examples.
-    let tests = std::env::current_exe().unwrap();
-    let program = tests
-        .parent()
-        .unwrap()
-        .with_file_name("examples")
-        .join("malquery")
-        .with_extension(std::env::consts::EXE_EXTENSION);
-    assert!(
-        program.exists(),
-        "{} is missing; `cargo build --examples` makes it",
-        program.display()
-    );
-    program
+    env!("CARGO_BIN_EXE_malquery").into()
 }
 
 fn command(args: &[&str]) -> Command {
@@ -1119,7 +1106,8 @@ fn collecting(found: &[&str], archive: &'static [u8]) -> Vec<Answer> {
 }
 
 /// An archive with `HELLO` and three others.
-const SEVERAL: &[u8] = include_bytes!("../malquery-proto/tests/archives/zipcrypto-several.zip");
+const SEVERAL: &[u8] =
+    include_bytes!("../../../malquery-proto/tests/archives/zipcrypto-several.zip");
 const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
 #[test]
@@ -1422,107 +1410,6 @@ fn a_quota_that_does_not_suffice_is_found_out_before_it_is_spent() {
         assert_eq!(server.run(&args).error(1), message);
         assert_eq!(server.asked().len(), 2);
     }
-}
-
-fn example(name: &str, server: &Server) -> Command {
-    let mut command = Command::new(
-        program()
-            .with_file_name(name)
-            .with_extension(std::env::consts::EXE_EXTENSION),
-    );
-    command
-        .env("FALCON_CLIENT_ID", "an-id")
-        .env("FALCON_CLIENT_SECRET", "s3cret")
-        .env("FALCON_BASE_URL", &server.base)
-        .env_remove("FALCON_MEMBER_CID");
-    command
-}
-
-fn quotas() -> Answer {
-    let meta =
-        json!({"hunt_count": 2, "hunt_limit": 100, "download_count": 5, "download_limit": 50});
-    answer(200, json!({"meta": meta, "errors": []}))
-}
-
-#[test]
-fn the_quickstart_prints_what_it_found() {
-    let found = json!({"meta": {}, "resources": [{"sha256": A, "label": "malware", "family": "Demo"}, {"sha256": A, "label": "clean"}]});
-    let run = run(&mut example(
-        "quickstart",
-        &Server::with_answers([quotas(), answer(200, found)]),
-    ));
-    assert_eq!(
-        run.stdout,
-        format!("98 hunts and 45 downloads are left this month\n{A} malware Demo\n{A} clean -\n"),
-        "{}",
-        run.stderr
-    );
-}
-
-#[test]
-fn an_own_transport_works_and_its_refusals_are_not_sent() {
-    // a 401 in between, so that there is a replay, too
-    let server = Server::with_answers([answer(401, json!({})), quotas()]);
-    assert_eq!(
-        run(&mut example("own_transport", &server)).stdout,
-        "98 hunts are left this month\n"
-    );
-    assert_eq!(server.asked().len(), 4);
-}
-
-#[test]
-fn an_asynchronous_driver_runs_the_same_flows() {
-    let mut polls = 0;
-    let server = Server::start(move |request| match request.uri().path() {
-        "/oauth2/token" => answer(201, json!({"access_token": "t0ken", "expires_in": 1799})),
-        "/malquery/aggregates/quotas/v1" => quotas(),
-        "/malquery/queries/exact-search/v1" => {
-            answer(200, json!({"meta": {"reqid": "r-1", "status": "done"}}))
-        }
-        path => {
-            assert_eq!(path, "/malquery/entities/requests/v1");
-            polls += 1;
-            match polls {
-                1 => answer(503, json!({})),
-                2 => answer(200, json!({"meta": {"status": "inprogress"}})),
-                _ => answer(
-                    200,
-                    json!({"meta": {"status": "done"}, "resources": [{"sha256": A}]}),
-                ),
-            }
-        }
-    });
-    let run = run(example("async_driver", &server).arg("ascii:CrowdStrike"));
-    assert_eq!(
-        run.stdout,
-        format!("45 downloads are left this month\n{A}\n"),
-        "{}",
-        run.stderr
-    );
-    let asked = server.asked();
-    assert_eq!(
-        asked
-            .iter()
-            .filter(|line| line.ends_with("/oauth2/token"))
-            .count(),
-        1,
-        "{asked:?}"
-    );
-    assert_eq!(
-        asked
-            .iter()
-            .filter(|line| line.contains("exact-search"))
-            .count(),
-        1,
-        "{asked:?}"
-    );
-    let mut without = example("async_driver", &server);
-    let usage = without.output().unwrap();
-    assert!(usage.stderr.starts_with(b"usage: async_driver TYPE:VALUE"));
-    assert_eq!(
-        (usage.status.code(), server.asked().len()),
-        (Some(2), asked.len())
-    );
 }
 
 /// Ends a command with Ctrl-C as soon as it has come so far.
@@ -2514,7 +2401,7 @@ fn nothing_in_a_document_steers_a_terminal() {
 }
 
 /// An archive with a bomb, 3 MB of zeros, and `HELLO`.
-const BOMB: &[u8] = include_bytes!("../malquery-proto/tests/archives/bomb-and-sample.zip");
+const BOMB: &[u8] = include_bytes!("../../../malquery-proto/tests/archives/bomb-and-sample.zip");
 
 #[test]
 fn a_padded_sample_does_not_keep_the_others_and_is_taken_when_that_is_wanted() {

@@ -1,0 +1,161 @@
+//! Runs the examples against a server on a real socket.
+
+use std::collections::VecDeque;
+use std::process::Command;
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::{Value, json};
+
+const A: &str = "f599015c08658c5b730d3394cdb55cee238a8d82508a179b860fc201cde95e18";
+
+/// A status and a JSON body.
+type Answer = (u16, Value);
+
+/// A server on loopback that logs what it is asked.
+struct Server {
+    http: Arc<tiny_http::Server>,
+    base: String,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    fn start(mut reply: impl FnMut(&str) -> Answer + Send + 'static) -> Self {
+        let http = Arc::new(tiny_http::Server::http("127.0.0.1:0").unwrap());
+        let base = format!("http://{}", http.server_addr());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (server, log) = (http.clone(), asked.clone());
+        thread::spawn(move || {
+            for request in server.incoming_requests() {
+                let path = request.url().split('?').next().unwrap().to_owned();
+                log.lock()
+                    .unwrap()
+                    .push(format!("{} {path}", request.method()));
+                let (status, body) = reply(&path);
+                let response =
+                    tiny_http::Response::from_string(body.to_string()).with_status_code(status);
+                let _ = request.respond(response);
+            }
+        });
+        Self { http, base, asked }
+    }
+
+    /// Gives out tokens, and these answers to everything else.
+    fn with_answers(answers: impl IntoIterator<Item = Answer>) -> Self {
+        let mut answers: VecDeque<_> = answers.into_iter().collect();
+        Self::start(move |path| match path {
+            "/oauth2/token" => token(),
+            _ => answers.pop_front().expect("an answer"),
+        })
+    }
+
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    /// An example that asks this server.
+    fn example(&self, name: &str) -> Command {
+        // Tests are in target/PROFILE/deps, examples in target/PROFILE/examples.
+        let tests = std::env::current_exe().unwrap();
+        let program = tests
+            .parent()
+            .unwrap()
+            .with_file_name("examples")
+            .join(name)
+            .with_extension(std::env::consts::EXE_EXTENSION);
+        let mut command = Command::new(program);
+        command
+            .env("FALCON_CLIENT_ID", "an-id")
+            .env("FALCON_CLIENT_SECRET", "s3cret")
+            .env("FALCON_BASE_URL", &self.base)
+            .env_remove("FALCON_MEMBER_CID");
+        command
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.http.unblock();
+    }
+}
+
+fn token() -> Answer {
+    (201, json!({"access_token": "t0ken", "expires_in": 1799}))
+}
+
+/// What a command printed.
+fn stdout(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn quotas() -> Answer {
+    let meta =
+        json!({"hunt_count": 2, "hunt_limit": 100, "download_count": 5, "download_limit": 50});
+    (200, json!({"meta": meta, "errors": []}))
+}
+
+#[test]
+fn the_quickstart_prints_what_it_found() {
+    let found = json!({"meta": {}, "resources": [{"sha256": A, "label": "malware", "family": "Demo"}, {"sha256": A, "label": "clean"}]});
+    let server = Server::with_answers([quotas(), (200, found)]);
+    assert_eq!(
+        stdout(&mut server.example("quickstart")),
+        format!("98 hunts and 45 downloads are left this month\n{A} malware Demo\n{A} clean -\n"),
+    );
+}
+
+#[test]
+fn an_own_transport_renews_its_token() {
+    let server = Server::with_answers([(401, json!({})), quotas()]);
+    assert_eq!(
+        stdout(&mut server.example("own_transport")),
+        "98 hunts are left this month\n"
+    );
+    assert_eq!(server.asked().len(), 4);
+}
+
+#[test]
+fn an_asynchronous_driver_runs_the_same_flows() {
+    let mut polls = 0;
+    let server = Server::start(move |path| match path {
+        "/oauth2/token" => token(),
+        "/malquery/aggregates/quotas/v1" => quotas(),
+        "/malquery/queries/exact-search/v1" => {
+            (200, json!({"meta": {"reqid": "r-1", "status": "done"}}))
+        }
+        path => {
+            assert_eq!(path, "/malquery/entities/requests/v1");
+            polls += 1;
+            match polls {
+                1 => (503, json!({})),
+                2 => (200, json!({"meta": {"status": "inprogress"}})),
+                _ => (
+                    200,
+                    json!({"meta": {"status": "done"}, "resources": [{"sha256": A}]}),
+                ),
+            }
+        }
+    });
+    assert_eq!(
+        stdout(server.example("async_driver").arg("ascii:CrowdStrike")),
+        format!("45 downloads are left this month\n{A}\n")
+    );
+    let asked = server.asked();
+    for once in [
+        "POST /oauth2/token",
+        "POST /malquery/queries/exact-search/v1",
+    ] {
+        let count = asked.iter().filter(|line| *line == once).count();
+        assert_eq!(count, 1, "{asked:?}");
+    }
+    let usage = server.example("async_driver").output().unwrap();
+    assert!(usage.stderr.starts_with(b"usage: async_driver TYPE:VALUE"));
+    assert_eq!(usage.status.code(), Some(2));
+    assert_eq!(server.asked().len(), asked.len());
+}
