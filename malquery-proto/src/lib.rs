@@ -118,6 +118,7 @@ pub mod error;
 pub mod flow;
 #[cfg(feature = "fs")]
 mod fs;
+pub mod needles;
 pub mod oauth2;
 pub mod operation;
 pub mod operations;
