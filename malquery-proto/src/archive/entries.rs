@@ -1,0 +1,276 @@
+use std::fmt;
+use std::io::{self, Read, Seek, SeekFrom};
+
+use sha2::{Digest, Sha256 as Hasher};
+use zip::read::ZipFile;
+
+use super::limits::Limits;
+use super::report::{ArchiveError, EntryName, ReadError};
+use crate::stream::Received;
+use crate::types::Sha256;
+
+fn mark(error: io::Error) -> io::Error {
+    match error.kind() {
+        // It is tried again.
+        io::ErrorKind::Interrupted => error,
+        kind => io::Error::new(kind, ReadError(error)),
+    }
+}
+
+/// The reader beneath, with its errors marked.
+#[derive(Debug)]
+pub(super) struct Marked<R>(pub(super) R);
+
+impl<R: Read> Read for Marked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(mark)
+    }
+}
+
+impl<R: Seek> Seek for Marked<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.0.seek(to).map_err(mark)
+    }
+}
+
+/// What makes an entry unusual. None of it is a danger here, since names are not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Oddity {
+    /// The name leads out of a folder it would be unpacked in: `..`, an absolute path, a drive letter.
+    Escapes,
+    /// The name has folders in it.
+    Folders,
+    /// The name has control characters (such as NUL), others that cannot be seen, or is not UTF-8.
+    Unprintable,
+    /// The name is empty, or one that a system keeps for itself: `.`, `CON`, `NUL`, `COM1`.
+    Reserved,
+    /// The entry is a folder.
+    Directory,
+    /// The entry is a symbolic link. What is read is its target's name.
+    Link,
+    /// The entry is a device, a pipe or a socket.
+    Special,
+}
+
+impl fmt::Display for Oddity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Escapes => "its name leads out of the folder",
+            Self::Folders => "its name has folders",
+            Self::Unprintable => "its name is not printable",
+            Self::Reserved => "its name is reserved",
+            Self::Directory => "it is a folder",
+            Self::Link => "it is a link",
+            Self::Special => "it is a device or the like",
+        })
+    }
+}
+
+/// What an archive says of an entry. None of it is checked.
+#[derive(Debug, Clone)]
+pub struct EntryInfo {
+    pub(super) name: EntryName,
+    pub(super) size: u64,
+    pub(super) packed: u64,
+    pub(super) encrypted: bool,
+    pub(super) odd: Box<[Oddity]>,
+    /// The data are said to lie where the directory is, or behind.
+    pub(super) beyond: bool,
+}
+
+impl EntryInfo {
+    /// Its name.
+    pub fn name(&self) -> &EntryName {
+        &self.name
+    }
+
+    /// The bytes that are said to come out of it.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The bytes it takes in the archive.
+    pub fn packed_size(&self) -> u64 {
+        self.packed
+    }
+
+    /// The SHA-256 that its name is or begins with, as the file that it is in a folder: what the entry should hold.
+    pub(super) fn named(&self) -> Option<Sha256> {
+        let name = self
+            .name
+            .0
+            .rsplit(|byte| matches!(byte, b'/' | b'\\'))
+            .next()?;
+        let (hash, rest) = name.split_at_checked(64)?;
+        let ends = rest
+            .first()
+            .is_none_or(|byte| !byte.is_ascii_alphanumeric());
+        std::str::from_utf8(hash)
+            .ok()
+            .filter(|_| ends)?
+            .parse()
+            .ok()
+    }
+
+    /// Whether it takes a password.
+    pub fn is_encrypted(&self) -> bool {
+        self.encrypted
+    }
+
+    /// What is unusual about it.
+    pub fn oddities(&self) -> &[Oddity] {
+        &self.odd
+    }
+
+    /// Whether it is a folder and nothing more.
+    pub(super) fn is_folder(&self) -> bool {
+        self.size == 0 && self.odd.contains(&Oddity::Directory)
+    }
+}
+
+/// What is unusual about an entry with this name and this mode.
+pub(super) fn oddities(name: &[u8], mode: u32) -> Box<[Oddity]> {
+    let text = String::from_utf8_lossy(name);
+    let is_separator = |c| c == '/' || c == '\\';
+    let trimmed = text.strip_suffix(is_separator).unwrap_or(&text);
+    let drive = matches!(name, [letter, b':', ..] if letter.is_ascii_alphabetic());
+    let escapes = drive
+        || text.starts_with(is_separator)
+        || text.split(is_separator).any(|part| part == "..");
+    let is_reserved = |part: &str| {
+        let stem = part
+            .split('.')
+            .next()
+            .unwrap_or_default()
+            .trim_end()
+            .to_ascii_uppercase();
+        let port = stem.strip_prefix("COM").or(stem.strip_prefix("LPT"));
+        part == "."
+            || matches!(&*stem, "CON" | "PRN" | "AUX" | "NUL")
+            || port.is_some_and(|port| matches!(port.as_bytes(), [b'0'..=b'9']))
+    };
+    let reserved = name.is_empty() || trimmed.split(is_separator).any(is_reserved);
+    // What `escape_debug` leaves alone can be seen.
+    let unseen = |c: char| !matches!(c, '\'' | '"' | '\\') && c.escape_debug().len() > 1;
+    let format = mode & 0o170_000;
+    let directory = format == 0o040_000 || text.ends_with(is_separator);
+    [
+        (escapes, Oddity::Escapes),
+        (trimmed.contains(is_separator), Oddity::Folders),
+        (
+            std::str::from_utf8(name).is_err() || text.chars().any(unseen),
+            Oddity::Unprintable,
+        ),
+        (reserved, Oddity::Reserved),
+        (directory, Oddity::Directory),
+        (format == 0o120_000, Oddity::Link),
+        (
+            !matches!(format, 0 | 0o040_000 | 0o100_000 | 0o120_000),
+            Oddity::Special,
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(is, oddity)| is.then_some(oddity))
+    .collect()
+}
+
+/// The bytes of an entry, counted and hashed as they are read.
+///
+/// Reading fails at the end of a damaged entry, with an [`ArchiveError`] in the [`io::Error`], so a copy of it
+/// cannot succeed. It also fails on more bytes than the [`Limits`] allow; these are not handed out.
+///
+/// Take care: what it gives before its end may be a broken sample, and what it gives is malware.
+pub struct Entry<'a, R: Read> {
+    pub(super) file: Option<ZipFile<'a, Marked<R>>>,
+    pub(super) info: &'a EntryInfo,
+    pub(super) limits: Limits,
+    pub(super) total: &'a mut u64,
+    pub(super) hasher: Hasher,
+    pub(super) bytes: u64,
+    pub(super) received: Option<Received>,
+}
+
+impl<R: Read> fmt::Debug for Entry<'_, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("info", self.info)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<R: Read> Entry<'_, R> {
+    /// What the archive says of it.
+    pub fn info(&self) -> &EntryInfo {
+        self.info
+    }
+
+    /// What came out; `None` until the end was read and the entry found to be whole.
+    pub fn received(&self) -> Option<Received> {
+        self.received
+    }
+
+    pub(super) fn so_far(&self) -> Received {
+        Received {
+            bytes: self.bytes,
+            sha256: Sha256::from_bytes(self.hasher.clone().finalize().into()),
+        }
+    }
+
+    pub(super) fn read_some(&mut self, buffer: &mut [u8]) -> Result<usize, ArchiveError> {
+        let Some(file) = &mut self.file else {
+            return match self.received {
+                Some(_) => Ok(0),
+                None => Err(ArchiveError::Damaged("reading it failed before".into())),
+            };
+        };
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let result = loop {
+            match file.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => break result.map_err(ArchiveError::of_read),
+            }
+        };
+        let result = result.and_then(|count| {
+            let count = count.min(buffer.len());
+            let bytes = self.bytes.saturating_add(count as u64);
+            *self.total = self.total.saturating_add(count as u64);
+            self.limits.check_entry(bytes, self.info.packed)?;
+            self.limits.check_total(*self.total)?;
+            self.bytes = bytes;
+            self.hasher.update(&buffer[..count]);
+            if count == 0 && self.bytes != self.info.size {
+                let (bytes, size) = (self.bytes, self.info.size);
+                return Err(ArchiveError::Damaged(
+                    format!("it ended after {bytes} of {size} bytes").into(),
+                ));
+            }
+            Ok(count)
+        });
+        match result {
+            Ok(0) => {
+                self.file = None;
+                self.received = Some(self.so_far());
+            }
+            // What comes after an error is not to be trusted, not even an end.
+            Err(_) => self.file = None,
+            Ok(_) => {}
+        }
+        result
+    }
+}
+
+impl<R: Read> Read for Entry<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.read_some(buffer).map_err(|error| {
+            let kind = match &error {
+                ArchiveError::Read(error) => error.kind(),
+                _ => io::ErrorKind::InvalidData,
+            };
+            io::Error::new(kind, error)
+        })
+    }
+}

@@ -1,0 +1,86 @@
+use std::io;
+use std::path::PathBuf;
+
+use super::report::ArchiveError;
+use crate::stream::Received;
+
+/// A sample that was read.
+pub(super) struct Taken {
+    pub(super) received: Received,
+    pub(super) file: Option<PathBuf>,
+    pub(super) existed: bool,
+}
+
+/// Where samples go.
+pub(super) trait Store {
+    /// A sample that is not complete. Dropped, it is gone.
+    type Part;
+
+    fn begin(&mut self) -> Result<Self::Part, ArchiveError>;
+    fn write(&mut self, part: &mut Self::Part, bytes: &[u8]) -> Result<(), ArchiveError>;
+    /// Gives the file, and whether it was there before.
+    fn keep(
+        &mut self,
+        part: Self::Part,
+        received: Received,
+    ) -> Result<(Option<PathBuf>, bool), ArchiveError>;
+}
+
+pub(super) struct Nowhere;
+
+impl Store for Nowhere {
+    type Part = ();
+
+    fn begin(&mut self) -> Result<(), ArchiveError> {
+        Ok(())
+    }
+
+    fn write(&mut self, (): &mut (), _: &[u8]) -> Result<(), ArchiveError> {
+        Ok(())
+    }
+
+    fn keep(&mut self, (): (), _: Received) -> Result<(Option<PathBuf>, bool), ArchiveError> {
+        Ok((None, false))
+    }
+}
+
+#[cfg(feature = "fs")]
+pub(super) struct Folder<'a> {
+    pub(super) path: &'a std::path::Path,
+    pub(super) overwrite: bool,
+}
+
+#[cfg(feature = "fs")]
+impl Folder<'_> {
+    fn error(&self, error: io::Error) -> ArchiveError {
+        ArchiveError::File {
+            path: self.path.to_owned(),
+            error,
+        }
+    }
+}
+
+#[cfg(feature = "fs")]
+impl Store for Folder<'_> {
+    type Part = crate::fs::UnnamedFile;
+
+    fn begin(&mut self) -> Result<Self::Part, ArchiveError> {
+        crate::fs::UnnamedFile::create(self.path).map_err(|error| self.error(error))
+    }
+
+    fn write(&mut self, part: &mut Self::Part, bytes: &[u8]) -> Result<(), ArchiveError> {
+        part.write_all(bytes).map_err(|error| self.error(error))
+    }
+
+    fn keep(
+        &mut self,
+        part: Self::Part,
+        received: Received,
+    ) -> Result<(Option<PathBuf>, bool), ArchiveError> {
+        let path = self.path.join(received.sha256.to_string());
+        match part.name(&path, received, self.overwrite) {
+            Ok(written) => Ok((Some(path), !written)),
+            Err(error) => Err(ArchiveError::File { path, error }),
+        }
+    }
+}

@@ -1,0 +1,217 @@
+use std::collections::HashSet;
+use std::io::{self, Read, Seek, SeekFrom};
+
+use super::directory::{read_at, u16_at, u32_at, u64_at};
+use super::entries::oddities;
+use super::*;
+
+#[test]
+fn names_are_fit_for_a_terminal() {
+    let shown = |name: &[u8]| EntryName(name.into()).to_string();
+    assert_eq!(shown(b"it's \"a\" sample.exe"), "it's \"a\" sample.exe");
+    assert_eq!(shown("größe 日本".as_bytes()), "größe 日本");
+    assert_eq!(
+        shown(b"a\0b\r\n\x1b[2J\x7f\xc2\x9b"),
+        r"a\0b\r\n\u{1b}[2J\u{7f}\u{9b}"
+    );
+    assert_eq!(
+        shown("\u{202e}\u{200b}\u{feff}\u{2028}\u{301}".as_bytes()),
+        r"\u{202e}\u{200b}\u{feff}\u{2028}\u{301}"
+    );
+    assert_eq!(shown(b"\xc3(\xff"), r"\xc3(\xff");
+    assert_eq!(shown(&[b'a'; 200]), "a".repeat(200));
+    for name in [[b'a'; 65_535], [0xff; 65_535]] {
+        let shown = shown(&name);
+        assert!(shown.ends_with('…') && shown.chars().count() <= 801);
+    }
+}
+
+#[test]
+fn names_are_odd_or_not() {
+    use Oddity::{Directory, Escapes, Folders, Reserved, Unprintable};
+
+    let cases: [(&str, &[Oddity]); 17] = [
+        (
+            "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+            &[],
+        ),
+        ("it's a sample (1).exe", &[]),
+        ("größe", &[]),
+        ("...", &[]),
+        ("console", &[]),
+        ("com10", &[]),
+        ("a/b", &[Folders]),
+        ("a/", &[Directory]),
+        ("..", &[Escapes]),
+        ("a/../../b", &[Escapes, Folders]),
+        (r"a\..\b", &[Escapes, Folders]),
+        (r"\\server\share", &[Escapes, Folders]),
+        ("/", &[Escapes, Directory]),
+        ("c:x", &[Escapes]),
+        ("con.txt", &[Reserved]),
+        ("", &[Reserved]),
+        ("a\u{200b}", &[Unprintable]),
+    ];
+    for (name, expected) in cases {
+        assert_eq!(*oddities(name.as_bytes(), 0), *expected, "{name:?}");
+    }
+    assert_eq!(*oddities(b"a", 0o100_644), []);
+    assert_eq!(*oddities(b"a", 0o140_777), [Oddity::Special]);
+}
+
+#[test]
+fn a_limit_may_be_reached_and_not_passed() {
+    let limits = Limits::default();
+    assert_eq!(
+        (limits.directory_size, limits.entry_size, limits.total_size),
+        (4_194_304, 2_147_483_648, 8_589_934_592)
+    );
+    let refused = |result: Result<(), ArchiveError>| match result {
+        Ok(()) => None,
+        Err(ArchiveError::Limit { limit, allowed }) => Some((limit, allowed)),
+        Err(error) => panic!("{error:?}"),
+    };
+    let entry = |size, packed| refused(limits.check_entry(size, packed));
+    let size = limits.entry_size;
+    assert_eq!(entry(size, size), None);
+    assert_eq!(entry(size + 1, size), Some((Limit::EntrySize, size)));
+    // The ratio counts from the first MiB.
+    assert_eq!(entry(1_048_576, 1), None);
+    assert_eq!(entry(1_048_577, 1), Some((Limit::Ratio, 500)));
+    assert_eq!(entry(500 * 4000, 4000), None);
+    assert_eq!(entry(500 * 4000 + 1, 4000), Some((Limit::Ratio, 500)));
+
+    let total = limits.total_size;
+    assert_eq!(refused(limits.check_total(total)), None);
+    assert_eq!(
+        refused(limits.check_total(total + 1)),
+        Some((Limit::TotalSize, total))
+    );
+
+    let directory = |entries, size| refused(limits.check_directory(entries, size));
+    assert_eq!(directory(10_000, limits.directory_size), None);
+    assert_eq!(directory(10_001, 0), Some((Limit::Entries, 10_000)));
+    assert_eq!(
+        directory(0, limits.directory_size + 1),
+        Some((Limit::DirectorySize, limits.directory_size))
+    );
+}
+
+#[test]
+fn limits_and_oddities_have_words() {
+    let limits = [
+        Limit::Entries,
+        Limit::DirectorySize,
+        Limit::EntrySize,
+        Limit::TotalSize,
+        Limit::Ratio,
+    ];
+    let oddities = [
+        Oddity::Escapes,
+        Oddity::Folders,
+        Oddity::Unprintable,
+        Oddity::Reserved,
+        Oddity::Directory,
+        Oddity::Link,
+        Oddity::Special,
+    ];
+    let words: HashSet<_> = limits
+        .iter()
+        .map(Limit::to_string)
+        .chain(oddities.iter().map(Oddity::to_string))
+        .collect();
+    assert_eq!(words.len(), 12);
+    assert!(words.contains("the bytes of an entry") && words.contains("its name has folders"));
+}
+
+/// What an archive with this end says of its directory. Behind the one entry that it has stands a record of Zip64,
+/// which says that there are 20,000.
+fn surveyed(
+    entries: u16,
+    size: u32,
+    directory: Option<u32>,
+    locator: &[u8],
+    comment: &[u8],
+) -> Option<Limit> {
+    let mut bytes = b"PK\x03\x04".to_vec();
+    bytes.resize(30, 0);
+    let start = u32::try_from(bytes.len()).unwrap();
+    bytes.extend(b"PK\x01\x02");
+    bytes.resize(bytes.len() + 42, 0);
+    let record = bytes.len() as u64;
+    bytes.extend(b"PK\x06\x06");
+    bytes.resize(bytes.len() + 28, 0);
+    bytes.extend(20_000_u64.to_le_bytes());
+    bytes.resize(bytes.len() + 8, 0);
+    bytes.extend(u64::from(start).to_le_bytes());
+    bytes.extend(locator);
+    bytes.extend([0; 4]);
+    bytes.extend(record.to_le_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend(b"PK\x05\x06");
+    bytes.resize(bytes.len() + 6, 0);
+    bytes.extend(entries.to_le_bytes());
+    bytes.extend(size.to_le_bytes());
+    bytes.extend(directory.unwrap_or(start).to_le_bytes());
+    bytes.extend(u16::try_from(comment.len()).unwrap().to_le_bytes());
+    bytes.extend(comment);
+    match survey(&mut io::Cursor::new(bytes), &Limits::default()) {
+        Ok(_) => None,
+        Err(Surveyed::Refused(ArchiveError::Limit { limit, .. })) => Some(limit),
+        Err(Surveyed::Refused(error)) => panic!("{error}"),
+        Err(Surveyed::Io(error)) => panic!("{error}"),
+    }
+}
+
+#[test]
+fn whatever_end_is_taken_is_within_the_limits() {
+    const LOCATOR: &[u8] = b"PK\x06\x07";
+    let entries = Some(Limit::Entries);
+    assert_eq!(surveyed(1, 46, None, LOCATOR, b""), None);
+    assert_eq!(surveyed(10_001, 46, None, LOCATOR, b""), entries);
+    // Each of the three numbers, when it is at its end, leads to the record of Zip64.
+    assert_eq!(surveyed(0xffff, 46, None, LOCATOR, b""), entries);
+    assert_eq!(surveyed(1, 0xffff_ffff, None, LOCATOR, b""), entries);
+    assert_eq!(surveyed(1, 46, Some(0xffff_ffff), LOCATOR, b""), entries);
+    // Without one, the number itself is meant.
+    assert_eq!(surveyed(0xffff, 46, None, b"none", b""), entries);
+    assert_eq!(surveyed(1, 0xffff_ffff, None, b"none", b""), None);
+    // The longest comment hides nothing.
+    assert_eq!(
+        surveyed(0xffff, 46, None, LOCATOR, &[b' '; 65_535]),
+        entries
+    );
+    // What looks like an end in a comment, and leads to no directory, is none.
+    assert_eq!(
+        surveyed(1, 46, None, LOCATOR, b"PK\x05\x06AAAAAAAAAAAAAAAAAAAAAAAA"),
+        None
+    );
+}
+
+#[test]
+fn numbers_are_little_endian() {
+    let bytes = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+    assert_eq!(u16_at(&bytes, 1), 0x0201);
+    assert_eq!(u32_at(&bytes, 1), 0x0403_0201);
+    assert_eq!(u64_at(&bytes, 1), 0x0807_0605_0403_0201);
+}
+
+#[test]
+fn only_the_end_of_a_file_is_no_error() {
+    let mut file = io::Cursor::new(b"1234");
+    assert_eq!(read_at(&mut file, 1).unwrap(), Some(*b"234"));
+    assert_eq!(read_at::<3, _>(&mut file, 2).unwrap(), None);
+
+    struct Broken;
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::other("the disk is on fire"))
+        }
+    }
+    impl Seek for Broken {
+        fn seek(&mut self, _: SeekFrom) -> io::Result<u64> {
+            Ok(0)
+        }
+    }
+    assert!(read_at::<3, _>(&mut Broken, 0).is_err());
+}
