@@ -13,8 +13,9 @@ use malquery_proto::flow::{
     Attempt, Auth, CallFlow, FlowError, JobFlow, JobProgress, RetryPolicy, SendFailure, Step,
     Ticket,
 };
-use malquery_proto::operation::{JsonOperation, JsonReply, MAX_ERROR_BODY, ResponseHead};
+use malquery_proto::operation::{JsonOperation, JsonReply, MAX_ERROR_BODY};
 use malquery_proto::operations::{ExactSearch, GetQuotas, GetRequest};
+use malquery_proto::reply::ResponseHead;
 use malquery_proto::types::Pattern;
 use malquery_ureq::Settings;
 

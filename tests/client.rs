@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use malquery_mock::{Mock, Transcript, VirtualClock, reply, script};
 use malquery_proto::client::{Error, JobStep};
-use malquery_proto::error::BuildError;
+use malquery_proto::credentials::BearerToken;
 use malquery_proto::flow::{Auth, FlowError, JobFlow, RetryPolicy};
-use malquery_proto::oauth2::BearerToken;
 use malquery_proto::operation::MAX_JSON_BODY;
 use malquery_proto::operations::{ExactSearch, GetDownload, GetRequest, Hunt};
+use malquery_proto::request::BuildError;
 use malquery_proto::stream::StreamError;
 use malquery_proto::types::{Pattern, Sha256};
 use malquery_proto::{Client, Clock, Cloud, Credentials, OutputFile, Timestamp, Transport};
@@ -645,7 +645,7 @@ fn a_submission_whose_reply_breaks_off_is_unsure_whichever_way_it_was_sent() {
     ] {
         let error = result.unwrap_err();
         assert!(
-            matches!(error.flow(), Some(FlowError::Unsure { .. })) && !error.is_retryable(),
+            matches!(error.flow(), Some(FlowError::OutcomeUnknown { .. })) && !error.is_retryable(),
             "{error}"
         );
     }

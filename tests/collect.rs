@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use malquery_mock::{Corpus, Mock, MockGuard, Service, Transcript, VirtualClock, reply, script};
 use malquery_proto::archive::{ArchiveError, Limits};
 use malquery_proto::client::{Collect, CollectStep, Collected, Error, JobStep};
-use malquery_proto::error::BuildError;
 use malquery_proto::flow::{Auth, FlowError};
 use malquery_proto::operations::{ExactSearch, Hunt, SamplesMultidownload};
+use malquery_proto::request::BuildError;
 use malquery_proto::types::{MetaField, Pattern, RequestId, SearchOptions, Sha256};
 use malquery_proto::{Client, Cloud, Credentials, OutputFile};
 use serde_json::{Value, json};
@@ -576,7 +576,7 @@ fn a_submission_under_way_is_not_sent_again() {
         .collect(&mut job, |_, _| ControlFlow::Continue(()))
         .unwrap_err();
     assert!(
-        matches!(error.flow(), Some(FlowError::Unsure { .. })),
+        matches!(error.flow(), Some(FlowError::OutcomeUnknown { .. })),
         "{error}"
     );
     run.guard.finish();

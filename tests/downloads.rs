@@ -14,8 +14,8 @@ use std::thread;
 use std::time::Duration;
 
 use malquery_proto::client::{Download, Error};
+use malquery_proto::credentials::BearerToken;
 use malquery_proto::flow::{Auth, FlowError, RetryPolicy};
-use malquery_proto::oauth2::BearerToken;
 use malquery_proto::operations::{GetDownload, GetSamples};
 use malquery_proto::stream::{Received, StreamError};
 use malquery_proto::types::Sha256;

@@ -5,11 +5,12 @@ use malquery_mock::{VirtualClock, reply, script};
 use malquery_proto::client::Error;
 use malquery_proto::error::{ApiError, ApiErrorKind};
 use malquery_proto::flow::{Auth, FlowError, RetryPolicy};
-use malquery_proto::operation::{Operation, ResponseHead};
+use malquery_proto::operation::Operation;
 use malquery_proto::operations::{
     ExactSearch, FuzzySearch, GetDownload, GetMetadata, GetQuotas, GetRequest, GetSamples, Hunt,
     SamplesMultidownload,
 };
+use malquery_proto::reply::ResponseHead;
 use malquery_proto::types::{Pattern, Sha256};
 use malquery_proto::{Client, Cloud, Credentials, Timestamp};
 use serde_json::json;
@@ -79,7 +80,7 @@ fn call_each(answer: &reply::Reply) -> Vec<(&'static str, Error)> {
 fn outcome(error: &Error) -> String {
     match error {
         Error::Flow {
-            error: FlowError::Unsure { .. },
+            error: FlowError::OutcomeUnknown { .. },
             ..
         } => "unsure".into(),
         _ => match error.api() {
@@ -246,15 +247,15 @@ fn the_time_to_retry_is_read_in_every_form() {
 #[test]
 fn operations_are_all_there() {
     let ids = [
-        GetQuotas::META.id,
-        FuzzySearch::META.id,
-        GetDownload::META.id,
-        GetMetadata::META.id,
-        GetRequest::META.id,
-        GetSamples::META.id,
-        SamplesMultidownload::META.id,
-        ExactSearch::META.id,
-        Hunt::META.id,
+        GetQuotas::ENDPOINT.id,
+        FuzzySearch::ENDPOINT.id,
+        GetDownload::ENDPOINT.id,
+        GetMetadata::ENDPOINT.id,
+        GetRequest::ENDPOINT.id,
+        GetSamples::ENDPOINT.id,
+        SamplesMultidownload::ENDPOINT.id,
+        ExactSearch::ENDPOINT.id,
+        Hunt::ENDPOINT.id,
     ];
     assert_eq!(
         ids,

@@ -12,9 +12,10 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use malquery_proto::client::Error;
+use malquery_proto::endpoint::Resend;
 use malquery_proto::error::ResponseError;
 use malquery_proto::flow::{Auth, FlowError, RetryPolicy};
-use malquery_proto::operation::{Operation, Replay};
+use malquery_proto::operation::Operation;
 use malquery_proto::operations::{
     ExactSearch, FuzzySearch, GetDownload, GetMetadata, GetQuotas, GetRequest, GetSamples, Hunt,
     SamplesMultidownload,
@@ -66,13 +67,13 @@ fn call<O: Operation>(
     body: &'static [u8],
     run: fn(&Client) -> Result<(), Error>,
 ) -> Arc<Call> {
-    let meta = O::META;
+    let meta = O::ENDPOINT;
     let line = format!("{} {}", meta.method, meta.path);
     Arc::new(Call {
         name,
         id: meta.id,
         line,
-        billed: meta.replay == Replay::Billed,
+        billed: meta.resend == Resend::Billed,
         body,
         run,
     })
@@ -647,7 +648,7 @@ impl Cell {
                 format!("no {} in {attempts} attempts", what(operation))
             }
             Error::Flow {
-                error: FlowError::Unsure { operation, reply },
+                error: FlowError::OutcomeUnknown { operation, reply },
                 cause,
             } => {
                 // What made it unsure is a reply or the lack of one.
@@ -701,7 +702,7 @@ impl Cell {
                 let unsure = matches!(
                     result,
                     Err(Error::Flow {
-                        error: FlowError::Unsure { .. },
+                        error: FlowError::OutcomeUnknown { .. },
                         ..
                     })
                 );

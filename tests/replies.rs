@@ -1,12 +1,14 @@
 //! Every shape a reply can have, read through its operation.
 
 use http::{HeaderMap, StatusCode};
+use malquery_proto::credentials::Credentials;
 use malquery_proto::error::ResponseError;
-use malquery_proto::oauth2::{Credentials, GetToken};
-use malquery_proto::operation::{JsonOperation, JsonReply, ResponseHead};
+use malquery_proto::oauth2::GetToken;
+use malquery_proto::operation::{JsonOperation, JsonReply};
 use malquery_proto::operations::{
     ExactSearch, FuzzySearch, GetMetadata, GetQuotas, GetRequest, Hunt, SamplesMultidownload,
 };
+use malquery_proto::reply::ResponseHead;
 use malquery_proto::types::{JobStatus, Label, Pattern, Sha256};
 use serde_json::{Value, json};
 

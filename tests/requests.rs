@@ -2,8 +2,9 @@
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use malquery_mock::{Mock, Transcript, VirtualClock, reply, script};
+use malquery_proto::credentials::BearerToken;
 use malquery_proto::flow::Auth;
-use malquery_proto::oauth2::{BearerToken, GetToken, Revoke};
+use malquery_proto::oauth2::{GetToken, Revoke};
 use malquery_proto::operation::Operation;
 use malquery_proto::operations::{
     ExactSearch, FuzzySearch, GetDownload, GetMetadata, GetQuotas, GetRequest, GetSamples, Hunt,

@@ -9,7 +9,7 @@ use std::slice;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, Method, StatusCode, Uri, header};
-use malquery_proto::operation::{ResponseHead, Retry};
+use malquery_proto::reply::{ResponseHead, RetryAfter};
 use url::form_urlencoded;
 
 use crate::cassette::Cassette;
@@ -779,8 +779,8 @@ fn reply_headers(
     let retry = ResponseHead { status, headers }.rate_limit().retry;
     let seconds = match retry {
         None => None,
-        Some(Retry::After(after)) => Some(after.as_millis().div_ceil(1000)),
-        Some(Retry::At(time)) => Some(u128::from(
+        Some(RetryAfter::After(after)) => Some(after.as_millis().div_ceil(1000)),
+        Some(RetryAfter::At(time)) => Some(u128::from(
             time.as_millis().saturating_sub(at).div_ceil(1000),
         )),
     };

@@ -864,8 +864,9 @@ fn nothing_secret_is_shown() {
 }
 
 mod random {
-    use malquery_proto::operation::{JsonOperation, Operation, ResponseHead};
+    use malquery_proto::operation::{JsonOperation, Operation};
     use malquery_proto::operations::{GetMetadata, GetQuotas, GetRequest, SamplesMultidownload};
+    use malquery_proto::reply::ResponseHead;
     use proptest::prelude::*;
 
     use super::*;
@@ -964,7 +965,7 @@ mod random {
                     }
                     Ask::Metadata(number) => {
                         let operation = GetMetadata::new([samples[number]]);
-                        let got = raw.get(&format!("{}?ids={}", GetMetadata::META.path, samples[number]));
+                        let got = raw.get(&format!("{}?ids={}", GetMetadata::ENDPOINT.path, samples[number]));
                         read(&operation, &got);
                     }
                     Ask::Multi(numbers) => {

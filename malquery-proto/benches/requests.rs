@@ -1,7 +1,7 @@
 //! Building the request of each operation, with arguments as they are usual: the time, and what memory it takes.
 
 use divan::{AllocProfiler, Bencher, black_box};
-use malquery_proto::oauth2::BearerToken;
+use malquery_proto::credentials::BearerToken;
 use malquery_proto::operation::Operation;
 use malquery_proto::operations::{
     ExactSearch, FuzzySearch, GetDownload, GetMetadata, GetQuotas, GetRequest, GetSamples, Hunt,

@@ -1,4 +1,4 @@
-//! What can go wrong, a type for each layer: [`BuildError`] before anything is sent, [`ResponseError`] for a
+//! What can go wrong, a type for each layer: [`BuildError`](crate::request::BuildError) before anything is sent, [`ResponseError`] for a
 //! reply, [`StreamError`](crate::stream::StreamError) for the bytes of a download,
 //! [`FlowError`](crate::flow::FlowError) for a call with its retries, and
 //! `client::Error` for all of them.
@@ -9,44 +9,10 @@ use std::fmt;
 use http::StatusCode;
 
 use crate::cloud::{BaseUrl, Cloud};
-use crate::operation::{Meta, RateLimit, Replay, ResponseHead, Retry, Scope, json_text};
+use crate::endpoint::{Endpoint, Resend, Scope};
+use crate::reply::{RateLimit, ResponseHead, RetryAfter, json_text};
 use crate::time::Timestamp;
 use crate::types::{Envelope, ErrorItem, Extra, Json};
-
-/// A request that was refused before anything was sent. Nothing was billed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// A search without patterns.
-    #[error("a search needs at least one pattern")]
-    NoPatterns,
-    /// A request about samples that names none.
-    #[error("name at least one SHA-256")]
-    NoSamples,
-    /// A hunt with an empty YARA rule.
-    #[error("the YARA rule is empty")]
-    EmptyRule,
-    /// A limit of zero.
-    #[error("a limit of 0 returns nothing; give at least 1")]
-    ZeroLimit,
-    /// A range whose ends are in the wrong order.
-    #[error("the smallest {what} {min} is above the largest {max}, so nothing can match")]
-    #[allow(missing_docs)]
-    EmptyRange {
-        what: &'static str,
-        min: String,
-        max: String,
-    },
-    /// More ids than a URL can hold.
-    #[error("the URL would have {0} bytes and must stay below {max}; ask for fewer ids at once", max = crate::operation::MAX_URL)]
-    UrlTooLong(usize),
-    /// Credentials with an empty client id or secret.
-    #[error("the {0} is empty")]
-    EmptyCredential(&'static str),
-    /// A part of the request that HTTP or JSON cannot carry.
-    #[error("the request cannot be written: {0}")]
-    Malformed(String),
-}
 
 /// A reply that is not the one hoped for.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -118,7 +84,7 @@ fn hide(text: &mut String, secret: &str) {
 
 impl DecodeError {
     pub(crate) fn new(
-        meta: &Meta,
+        meta: &Endpoint,
         head: ResponseHead<'_>,
         body: &[u8],
         why: impl fmt::Display,
@@ -129,7 +95,7 @@ impl DecodeError {
             trace_id: head.trace_id().map(Into::into),
             why: why.to_string(),
             body: excerpt(body, 200),
-            billed: meta.replay == Replay::Billed,
+            billed: meta.resend == Resend::Billed,
             is_too_large: false,
         }
     }
@@ -137,7 +103,7 @@ impl DecodeError {
     /// The same for a body that was read while it arrived.
     #[cfg(feature = "client")]
     pub(crate) fn of_stream(
-        meta: &Meta,
+        meta: &Endpoint,
         status: StatusCode,
         trace_id: Option<String>,
         why: impl fmt::Display,
@@ -167,7 +133,7 @@ impl DecodeError {
     }
 
     /// A reply that is too large to be read.
-    pub(crate) fn too_large(meta: &Meta, head: ResponseHead<'_>, body: &[u8]) -> Self {
+    pub(crate) fn too_large(meta: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
         let why = "it has more than 256 MiB; go through it result by result, with `Client::each`";
         Self {
             is_too_large: true,
@@ -176,7 +142,7 @@ impl DecodeError {
     }
 
     /// The same for a body that must not be shown, because it may hold a token.
-    pub(crate) fn secret(meta: &Meta, head: ResponseHead<'_>, why: impl fmt::Display) -> Self {
+    pub(crate) fn secret(meta: &Endpoint, head: ResponseHead<'_>, why: impl fmt::Display) -> Self {
         Self {
             body: "[not shown]".into(),
             ..Self::new(meta, head, &[], why)
@@ -228,7 +194,7 @@ pub struct ApiError {
 
 impl ApiError {
     /// Reads an error reply: as the service writes it, else as other JSON, else as text.
-    pub(crate) fn new(meta: &Meta, head: ResponseHead<'_>, body: &[u8]) -> Self {
+    pub(crate) fn new(meta: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
         let typed = serde_json::from_str::<Envelope<ErrorMeta, Json>>(&json_text(body)).ok();
         let (meta_found, errors) =
             typed.map_or_else(Default::default, |reply| (reply.meta, reply.errors));
@@ -381,8 +347,8 @@ impl ApiError {
             (404, _) if said("sample archive") => "the archive is made only for a finished multi-download; check the request id and wait for the job".into(),
             (429, _) if self.kind == ApiErrorKind::QuotaExhausted => "the monthly quota is used up; the quotas operation tells when it is reset".into(),
             _ => match self.rate_limit.retry? {
-                Retry::At(time) => format!("try again at {time}").into(),
-                Retry::After(time) => format!("try again in {} seconds", time.as_secs()).into(),
+                RetryAfter::At(time) => format!("try again at {time}").into(),
+                RetryAfter::After(time) => format!("try again in {} seconds", time.as_secs()).into(),
             },
         })
     }
@@ -394,7 +360,7 @@ impl ApiError {
     }
 }
 
-crate::types::extra::model! {
+crate::types::lenient::model! {
     /// What of `meta` matters in an error.
     #[derive(Default)]
     pub struct ErrorMeta {
@@ -464,7 +430,7 @@ mod tests {
     #[test]
     fn errors_are_small() {
         assert!(size_of::<ResponseError>() <= 16);
-        assert!(size_of::<BuildError>() <= 64);
+        assert!(size_of::<crate::request::BuildError>() <= 64);
         assert!(size_of::<crate::flow::FlowError>() <= 64);
         #[cfg(feature = "client")]
         assert!(size_of::<crate::client::Error>() <= 80);
@@ -508,7 +474,7 @@ mod tests {
             status: StatusCode::OK,
             headers: &headers,
         };
-        let meta = <crate::operations::Hunt as crate::operation::Operation>::META;
+        let meta = <crate::operations::Hunt as crate::operation::Operation>::ENDPOINT;
         let error = ResponseError::Decode(DecodeError::new(&meta, head, b"<html>", "odd").into());
         assert_eq!(
             (error.status().as_u16(), error.trace_id()),
@@ -543,7 +509,7 @@ mod tests {
     }
 
     fn answered(
-        meta: &Meta,
+        meta: &Endpoint,
         status: u16,
         headers: &[(&'static str, &'static str)],
         body: &str,
@@ -564,7 +530,7 @@ mod tests {
 
     #[test]
     fn an_error_gives_all_that_the_reply_says() {
-        let meta = <crate::operations::GetQuotas as crate::operation::Operation>::META;
+        let meta = <crate::operations::GetQuotas as crate::operation::Operation>::ENDPOINT;
         let headers = [
             ("x-cs-region", "us-2"),
             ("x-cs-traceid", "t-1"),
@@ -578,7 +544,7 @@ mod tests {
         );
         assert_eq!(
             error.rate_limit().retry,
-            Some(Retry::After(std::time::Duration::from_secs(7)))
+            Some(RetryAfter::After(std::time::Duration::from_secs(7)))
         );
         assert_eq!(error.rate_limit().limit, Some(6000));
         assert_eq!(error.hint().unwrap(), "try again in 7 seconds");
@@ -597,11 +563,11 @@ mod tests {
 
     #[test]
     fn a_hint_fits_the_endpoint_and_the_message() {
-        let token = Meta {
+        let token = Endpoint {
             scope: None,
-            ..<crate::operations::Hunt as crate::operation::Operation>::META
+            ..<crate::operations::Hunt as crate::operation::Operation>::ENDPOINT
         };
-        let read = <crate::operations::GetQuotas as crate::operation::Operation>::META;
+        let read = <crate::operations::GetQuotas as crate::operation::Operation>::ENDPOINT;
         let hint = |meta, status, message: &str| {
             let body = format!(r#"{{"errors": [{{"message": "{message}"}}]}}"#);
             answered(meta, status, &[], &body)

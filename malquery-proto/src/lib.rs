@@ -16,8 +16,9 @@
 //!
 //! ```
 //! use http::{HeaderMap, StatusCode};
-//! use malquery_proto::oauth2::BearerToken;
-//! use malquery_proto::operation::{JsonOperation, Operation, ResponseHead};
+//! use malquery_proto::credentials::BearerToken;
+//! use malquery_proto::operation::{JsonOperation, Operation};
+//! use malquery_proto::reply::ResponseHead;
 //! use malquery_proto::operations::FuzzySearch;
 //! use malquery_proto::types::{Label, Pattern};
 //! use malquery_proto::{BaseUrl, Cloud};
@@ -54,7 +55,7 @@
 //!   there, once, and only to a host of [`Cloud`]; also from a base URL of your own, unless
 //!   [`Auth::follow_region`](flow::Auth::follow_region) says no. Government clouds have to be named.
 //! - **Quota**: a job that may be billed (a hunt, an exact search, a multi-download) is sent again only if it surely
-//!   did not arrive. If that is not known, the error is [`FlowError::Unsure`](flow::FlowError::Unsure).
+//!   did not arrive. If that is not known, the error is [`FlowError::OutcomeUnknown`](flow::FlowError::OutcomeUnknown).
 //! - **Failures** of everything else are retried, with growing pauses ([`RetryPolicy`](flow::RetryPolicy)). A download of a
 //!   sample is among it, whether or not one that failed counts, which is not documented.
 //! - **Rate limits** are waited for as the service asks, and hold for all threads. An exhausted monthly quota is
@@ -114,6 +115,8 @@ pub mod archive;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod cloud;
+pub mod credentials;
+pub mod endpoint;
 pub mod error;
 pub mod flow;
 #[cfg(feature = "fs")]
@@ -122,6 +125,8 @@ pub mod needles;
 pub mod oauth2;
 pub mod operation;
 pub mod operations;
+pub mod reply;
+pub mod request;
 #[cfg(doc)]
 #[doc = include_str!("../docs/dependencies.md")]
 pub mod dependencies {}
@@ -146,7 +151,7 @@ pub use archive::Archive;
 #[cfg(feature = "client")]
 pub use client::{Client, Clock, Transport};
 pub use cloud::{BaseUrl, Cloud};
+pub use credentials::Credentials;
 #[cfg(feature = "fs")]
 pub use fs::OutputFile;
-pub use oauth2::Credentials;
 pub use time::Timestamp;

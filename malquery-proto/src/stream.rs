@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256 as Hasher};
 
-use crate::operation::ResponseHead;
+use crate::reply::ResponseHead;
 use crate::types::Sha256;
 
 /// Checks the bytes of a download as they come, in chunks of any size. It keeps none of them, but for the end of

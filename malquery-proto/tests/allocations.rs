@@ -13,13 +13,14 @@ use std::ops::ControlFlow;
 use allocation_counter::{AllocationInfo, measure};
 use http::{HeaderMap, StatusCode};
 use malquery_proto::client::{Client, Clock, Transport};
+use malquery_proto::credentials::BearerToken;
 use malquery_proto::flow::Auth;
-use malquery_proto::oauth2::BearerToken;
-use malquery_proto::operation::{JsonOperation, Operation, ResponseHead};
+use malquery_proto::operation::{JsonOperation, Operation};
 use malquery_proto::operations::{
     ExactSearch, FuzzySearch, GetDownload, GetMetadata, GetQuotas, GetRequest, GetSamples, Hunt,
     SamplesMultidownload,
 };
+use malquery_proto::reply::ResponseHead;
 use malquery_proto::stream::StreamCheck;
 use malquery_proto::types::{FileType, MetaField, Pattern, Sample, SearchOptions, Sha256};
 use malquery_proto::{BaseUrl, Cloud, Timestamp};
@@ -51,7 +52,7 @@ fn options() -> SearchOptions {
         .max_size("8mb".parse().unwrap())
 }
 
-const META: &str = r#"{"query_time":91234567,"powered_by":"malquery-api","trace_id":"t","reqid":"r","reqtype":"hunt","status":"done"}"#;
+const ENDPOINT: &str = r#"{"query_time":91234567,"powered_by":"malquery-api","trace_id":"t","reqid":"r","reqtype":"hunt","status":"done"}"#;
 
 fn result(number: usize, rest: &str) -> String {
     format!(
@@ -63,7 +64,7 @@ fn result(number: usize, rest: &str) -> String {
 fn reply(results: usize, rest: &str) -> Vec<u8> {
     let results: Vec<_> = (0..results).map(|number| result(number, rest)).collect();
     format!(
-        r#"{{"meta":{META},"resources":[{}],"errors":[]}}"#,
+        r#"{{"meta":{ENDPOINT},"resources":[{}],"errors":[]}}"#,
         results.join(",")
     )
     .into_bytes()
@@ -188,7 +189,7 @@ fn a_chunk_of_a_download_takes_none() {
 fn each_takes_no_more_memory_for_more_results() {
     let each = |parts| {
         let body = Body::new(
-            &format!(r#"{{"meta":{META},"resources":["#),
+            &format!(r#"{{"meta":{ENDPOINT},"resources":["#),
             &(result(7, "") + ","),
             parts,
             r#"{}],"errors":[]}"#,

@@ -16,8 +16,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use malquery_proto::BaseUrl;
+use malquery_proto::credentials::BearerToken;
 use malquery_proto::flow::Auth;
-use malquery_proto::oauth2::BearerToken;
 use malquery_proto::operation::{JsonOperation, Operation};
 use malquery_proto::operations::{FuzzySearch, GetQuotas};
 use malquery_proto::types::{Envelope, Pattern};
@@ -173,7 +173,7 @@ impl Both {
     }
 
     fn bare_quotas(&self, calls: u32) -> Result<()> {
-        let url = format!("{}{}", self.base, GetQuotas::META.path);
+        let url = format!("{}{}", self.base, GetQuotas::ENDPOINT.path);
         for _ in 0..calls {
             let reply = self
                 .agent
@@ -202,7 +202,7 @@ impl Both {
     }
 
     fn bare_search(&self, calls: u32) -> Result<()> {
-        let url = format!("{}{}", self.base, FuzzySearch::META.path);
+        let url = format!("{}{}", self.base, FuzzySearch::ENDPOINT.path);
         for _ in 0..calls {
             let reply = self
                 .agent

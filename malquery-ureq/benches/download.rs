@@ -16,8 +16,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use malquery_proto::BaseUrl;
+use malquery_proto::credentials::BearerToken;
 use malquery_proto::flow::Auth;
-use malquery_proto::oauth2::BearerToken;
 use malquery_proto::types::Sha256;
 use malquery_ureq::{Client, UreqTransport};
 use sha2::Digest;

@@ -4,7 +4,8 @@ use std::time::Duration;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, Uri};
 use malquery_proto::client::TimeLeft;
-use malquery_proto::operation::{Meta, Operation, Replay};
+use malquery_proto::endpoint::{Endpoint, Resend};
+use malquery_proto::operation::Operation;
 use malquery_proto::operations::FuzzySearch;
 use malquery_proto::{BaseUrl, Transport};
 use rustls::RootCertStore;
@@ -104,13 +105,13 @@ impl Transport for UreqTransport {
         if left == Some(Duration::ZERO) {
             return Err(UreqError::new(Kind::NoTime, &host));
         }
-        let meta = parts.extensions.get::<Meta>();
-        let slow = meta.is_some_and(|meta| meta.id == FuzzySearch::META.id);
+        let meta = parts.extensions.get::<Endpoint>();
+        let slow = meta.is_some_and(|meta| meta.id == FuzzySearch::ENDPOINT.id);
         let settings = PerRequest {
             loopback,
             // The service may close an idle connection at any moment, and then it is not known whether it has
             // seen the request. One that is billed would end as unsure, and for nothing.
-            fresh: meta.is_some_and(|meta| meta.replay == Replay::Billed),
+            fresh: meta.is_some_and(|meta| meta.resend == Resend::Billed),
             reply: if slow {
                 self.reply_timeout.max(self.search_timeout)
             } else {

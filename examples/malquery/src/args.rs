@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
-use malquery_proto::oauth2::MemberCid;
+use malquery_proto::credentials::MemberCid;
 use malquery_proto::types::{
     Date, FileSize, FileType, MetaField, Pattern, RequestId, SearchOptions, Sha256,
 };

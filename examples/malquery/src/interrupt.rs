@@ -11,8 +11,9 @@ use std::{fs, process, thread};
 
 use malquery_mock::{SessionGuard, Unfinished};
 use malquery_proto::client::TransportError;
+use malquery_proto::endpoint::{Endpoint, Resend};
 use malquery_proto::flow::SendFailure;
-use malquery_proto::operation::{Meta, Operation, Replay};
+use malquery_proto::operation::Operation;
 use malquery_proto::operations::{GetDownload, GetSamples};
 use malquery_proto::{Clock, Timestamp, Transport};
 
@@ -131,10 +132,10 @@ impl<T: Transport> Transport for Interruptible<T> {
         request: http::Request<Vec<u8>>,
     ) -> Result<http::Response<T::Body>, T::Error> {
         end_if_stopped();
-        let meta = request.extensions().get::<Meta>();
-        let downloads = [GetDownload::META.id, GetSamples::META.id];
+        let meta = request.extensions().get::<Endpoint>();
+        let downloads = [GetDownload::ENDPOINT.id, GetSamples::ENDPOINT.id];
         let is_download = meta.is_some_and(|meta| downloads.contains(&meta.id));
-        let is_submission = meta.is_some_and(|meta| meta.replay == Replay::Billed);
+        let is_submission = meta.is_some_and(|meta| meta.resend == Resend::Billed);
         // Who watches over a job has said so before, when the state was kept.
         let is_told = is_submission && begin_submission();
         let reply = self.0.execute(request);

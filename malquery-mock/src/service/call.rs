@@ -10,8 +10,9 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use malquery_proto::oauth2::MemberCid;
-use malquery_proto::operation::{Meta, Operation, Scope};
+use malquery_proto::credentials::MemberCid;
+use malquery_proto::endpoint::{Endpoint, Scope};
+use malquery_proto::operation::Operation;
 use malquery_proto::operations::{
     ExactSearch, FuzzySearch, GetDownload, GetMetadata, GetQuotas, GetRequest, GetSamples, Hunt,
     SamplesMultidownload,
@@ -658,16 +659,16 @@ impl Call {
 
 /// The endpoint at a path: its method, its scope and what answers.
 fn route(path: &str) -> Option<(Method, Option<Scope>, Handler)> {
-    let operations: [(Meta, Handler); 9] = [
-        (GetQuotas::META, Call::quotas),
-        (FuzzySearch::META, Call::fuzzy_search),
-        (GetDownload::META, Call::download),
-        (GetMetadata::META, Call::metadata),
-        (GetRequest::META, Call::request),
-        (GetSamples::META, Call::samples),
-        (SamplesMultidownload::META, Call::multidownload),
-        (ExactSearch::META, Call::exact_search),
-        (Hunt::META, Call::hunt),
+    let operations: [(Endpoint, Handler); 9] = [
+        (GetQuotas::ENDPOINT, Call::quotas),
+        (FuzzySearch::ENDPOINT, Call::fuzzy_search),
+        (GetDownload::ENDPOINT, Call::download),
+        (GetMetadata::ENDPOINT, Call::metadata),
+        (GetRequest::ENDPOINT, Call::request),
+        (GetSamples::ENDPOINT, Call::samples),
+        (SamplesMultidownload::ENDPOINT, Call::multidownload),
+        (ExactSearch::ENDPOINT, Call::exact_search),
+        (Hunt::ENDPOINT, Call::hunt),
     ];
     match path {
         "/oauth2/token" => Some((Method::POST, None, Call::token)),

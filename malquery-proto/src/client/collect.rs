@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Client, Clock, Error, JobStep, Transport};
 use crate::archive::{Archive, ArchiveError, Limits, Report};
-use crate::error::BuildError;
+use crate::endpoint::Cost;
 use crate::flow::{FlowError, JobFlow, Submission, Version};
 use crate::fs::{OutputFile, check_folder, digest, open};
-use crate::operation::Cost;
 use crate::operations::{GetSamples, SamplesMultidownload};
+use crate::request::BuildError;
 use crate::stream::Received;
 use crate::types::{ErrorItem, RequestId, Sample, Sha256};
 
@@ -54,7 +54,7 @@ const DIRECTORY_ENTRY: u64 = 400;
 /// ```
 ///
 /// A submission that was under way when its process died may have been billed, and is not sent again: the error is
-/// [`FlowError::Unsure`](crate::flow::FlowError::Unsure). Compare the quotas, then begin anew, with [`Collect::attach`] if
+/// [`FlowError::OutcomeUnknown`](crate::flow::FlowError::OutcomeUnknown). Compare the quotas, then begin anew, with [`Collect::attach`] if
 /// the search has an id.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[must_use]

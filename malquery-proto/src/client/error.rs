@@ -6,8 +6,9 @@ use http::StatusCode;
 use super::TransportError;
 #[cfg(feature = "archive")]
 use crate::archive::ArchiveError;
-use crate::error::{ApiError, BuildError};
+use crate::error::ApiError;
 use crate::flow::FlowError;
+use crate::request::BuildError;
 use crate::stream::StreamError;
 use crate::time::Timestamp;
 
@@ -21,7 +22,7 @@ use crate::time::Timestamp;
 ///
 /// fn what_to_do(error: &Error) -> &'static str {
 ///     match error.flow() {
-///         Some(FlowError::Unsure { .. }) => "compare the quotas before you submit it again",
+///         Some(FlowError::OutcomeUnknown { .. }) => "compare the quotas before you submit it again",
 ///         Some(FlowError::QuotaShort { .. }) => "wait for the next month",
 ///         _ if error.is_retryable() => "try again later",
 ///         _ => "tell a person",
@@ -62,7 +63,7 @@ impl Error {
             | FlowError::CannotSend { .. }
             | FlowError::TimeUp { .. }
             | FlowError::Deadline { .. } => true,
-            FlowError::Unsure { reply, .. } => reply.is_none(),
+            FlowError::OutcomeUnknown { reply, .. } => reply.is_none(),
             _ => false,
         };
         Self::Flow {
@@ -194,8 +195,9 @@ mod tests {
     use http::{HeaderMap, HeaderValue};
 
     use super::*;
-    use crate::operation::{Operation, ResponseHead};
+    use crate::operation::Operation;
     use crate::operations::GetQuotas;
+    use crate::reply::ResponseHead;
 
     fn busy() -> Error {
         let headers =

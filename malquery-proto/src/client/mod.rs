@@ -22,22 +22,25 @@ pub use error::Error;
 pub use job::Job;
 
 use crate::cloud::BaseUrl;
-use crate::error::{BuildError, DecodeError, ResponseError, excerpt};
+use crate::error::{DecodeError, ResponseError, excerpt};
+use crate::request::BuildError;
 use zeroize::Zeroize;
 
+use crate::endpoint::{Cost, Endpoint, Resend};
 use crate::flow::{
     Attempt, Auth, CallFlow, FlowError, JobFlow, JobProgress, RetryPolicy, SendFailure, Step,
     Submission, Ticket,
 };
 use crate::oauth2::Revoke;
 use crate::operation::{
-    Cost, JsonOperation, JsonReply, MAX_ERROR_BODY, MAX_JSON_BODY, Meta, Operation, Replay, Reply,
-    RequestParts, ResponseHead, StreamOperation, unsigned,
+    JsonOperation, JsonReply, MAX_ERROR_BODY, MAX_JSON_BODY, Operation, StreamOperation, unsigned,
 };
 use crate::operations::{
     ExactSearch, FuzzySearch, GetDownload, GetMetadata, GetQuotas, GetRequest, GetSamples, Hunt,
     SamplesMultidownload,
 };
+use crate::reply::{Reply, ResponseHead};
+use crate::request::RequestParts;
 use crate::stream::{StreamCheck, StreamError};
 use crate::time::Timestamp;
 use crate::types::each::read_each;
@@ -46,7 +49,7 @@ use crate::types::{Json, ReplyMeta, RequestId, Sha256, SubmitMeta};
 /// Sends a request and gives the reply, whatever its status. Implement it for the HTTP client of your choice.
 ///
 /// Send the request as it is, follow no redirect, and check certificates. A request carries what is known of
-/// its operation ([`Meta`]) and, where there is a limit, the time that is left ([`TimeLeft`])
+/// its operation ([`Endpoint`]) and, where there is a limit, the time that is left ([`TimeLeft`])
 /// as extensions. A download has no limit unless the client has a deadline, so bound the silence between two bytes.
 /// An empty body means none: a GET goes out without `content-length`. A transport that decodes a body (gzip) takes
 /// `content-length` and `content-encoding` out of the head, and leaves alone what was asked for as `identity`.
@@ -518,15 +521,15 @@ impl<T: Transport, C: Clock> Client<T, C> {
             }
             Err(_) if stopped => Err(Error::Stopped),
             // It arrived, and what it said of itself is lost.
-            Err(_) if O::META.replay == Replay::Billed => Err(FlowError::Unsure {
-                operation: O::META.id,
+            Err(_) if O::ENDPOINT.resend == Resend::Billed => Err(FlowError::OutcomeUnknown {
+                operation: O::ENDPOINT.id,
                 reply: None,
             }
             .into()),
             // A cut one is not JSON, and may come whole the next time.
             Err(error) if error.is_io() || error.is_eof() => Err(Error::of_download(error.into())),
             Err(error) => {
-                let error = DecodeError::of_stream(&O::META, status, trace_id, error);
+                let error = DecodeError::of_stream(&O::ENDPOINT, status, trace_id, error);
                 Err(FlowError::from(ResponseError::Decode(error.into())).into())
             }
         }
@@ -608,7 +611,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
 
     /// Refuses a submission that the remaining quota does not cover, if that is wanted and the service tells.
     fn guard<O: Operation>(&self, operation: &O, cost: Cost) -> Result<(), Error> {
-        if !self.check_quota || O::META.replay != Replay::Billed || cost == Cost::default() {
+        if !self.check_quota || O::ENDPOINT.resend != Resend::Billed || cost == Cost::default() {
             return Ok(());
         }
         // What cannot be sent is refused before anything is.
@@ -722,7 +725,7 @@ impl<T: Transport, C: Clock> Client<T, C> {
             } = *attempt;
             let operation = request
                 .extensions()
-                .get::<Meta>()
+                .get::<Endpoint>()
                 .map_or("a request", |meta| meta.id);
             if observe(flow, JobStep::Send).is_break() {
                 // Nothing was sent, and the flow is to know that.
@@ -870,7 +873,7 @@ impl TransportError for BodyError {
 struct Streamed<'a, O>(&'a O);
 
 impl<O: Operation> Operation for Streamed<'_, O> {
-    const META: Meta = O::META;
+    const ENDPOINT: Endpoint = O::ENDPOINT;
 
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
         self.0.encode(out)
@@ -935,7 +938,7 @@ mod tests {
 
     use super::*;
     use crate::cloud::Cloud;
-    use crate::oauth2::BearerToken;
+    use crate::credentials::BearerToken;
 
     /// A service that answers everything with these bytes, and a clock that stands still.
     struct Always(Vec<u8>);

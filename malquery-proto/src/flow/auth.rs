@@ -3,9 +3,11 @@ use std::time::Duration;
 
 use super::{FlowError, Kind, Pause, Ticket};
 use crate::cloud::{BaseUrl, Cloud};
+use crate::credentials::{BearerToken, Credentials};
+use crate::endpoint::Resend;
 use crate::error::{ApiErrorKind, ResponseError};
-use crate::oauth2::{BearerToken, Credentials, GetToken};
-use crate::operation::{Replay, ResponseHead};
+use crate::oauth2::GetToken;
+use crate::reply::ResponseHead;
 use crate::time::Timestamp;
 
 /// The token of a session: asked for when it is needed, renewed before it expires, and shared.
@@ -17,7 +19,7 @@ use crate::time::Timestamp;
 /// use std::time::Duration;
 ///
 /// use malquery_proto::flow::Auth;
-/// use malquery_proto::oauth2::BearerToken;
+/// use malquery_proto::credentials::BearerToken;
 /// use malquery_proto::{Cloud, Credentials};
 ///
 /// // Asks for a token, renews it 30 seconds before it expires, and asks in this cloud alone.
@@ -95,7 +97,7 @@ pub(super) struct Seen {
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) operation: &'static str,
-    pub(super) replay: Replay,
+    pub(super) resend: Resend,
     /// The token that was sent.
     pub(super) bearer: BearerToken,
     pub(super) generation: u64,

@@ -4,27 +4,28 @@ use super::auth::{Bearer, Call, Seen};
 use super::{
     Attempt, Auth, FlowError, Kind, Pause, RetryPolicy, SendFailure, Step, Ticket, Version,
 };
+use crate::endpoint::{Endpoint, Resend};
 use crate::error::{ApiErrorKind, ResponseError};
 use crate::operation::{
-    JsonOperation, JsonReply, MAX_JSON_BODY, Meta, Operation, Replay, Reply, ResponseHead,
-    StreamOperation, unsigned,
+    JsonOperation, JsonReply, MAX_JSON_BODY, Operation, StreamOperation, unsigned,
 };
 use crate::operations::GetRequest;
+use crate::reply::{Reply, ResponseHead};
 use crate::stream::StreamCheck;
 use crate::time::Timestamp;
 
 /// One operation with its retries. The operation itself is given to each step, so that this holds no YARA rule
 /// and no secret, and serialises.
 ///
-/// | outcome | [`Safe`](Replay::Safe) | [`Billed`](Replay::Billed) |
+/// | outcome | [`Safe`](Resend::Safe) | [`Billed`](Resend::Billed) |
 /// |---|---|---|
 /// | 2xx | done | done |
 /// | 401, once | new token, again | new token, again |
 /// | 429 of the gateway | again when it says, else after a pause | the same |
 /// | 429 of MalQuery (quota) | error | error |
 /// | other 4xx, 3xx | error | error |
-/// | 5xx, 408, or a failure after sending | again after a pause | [`FlowError::Unsure`] |
-/// | 2xx that cannot be read | error; a poll is tried three times more | error, and [`FlowError::Unsure`] ever after |
+/// | 5xx, 408, or a failure after sending | again after a pause | [`FlowError::OutcomeUnknown`] |
+/// | 2xx that cannot be read | error; a poll is tried three times more | error, and [`FlowError::OutcomeUnknown`] ever after |
 /// | surely not sent | again after a pause | the same |
 /// | cannot be sent | error | error |
 /// | attempts or time used up | error | error |
@@ -46,7 +47,7 @@ pub struct CallFlow {
     attempts: u32,
     /// Attempts to get a token that failed since the last one, also those of other flows while this one waited.
     token_attempts: u32,
-    /// Whether the one replay after a 401 is used up.
+    /// Whether the one resend after a 401 is used up.
     replayed: bool,
     /// Counts the requests.
     serial: u64,
@@ -113,7 +114,7 @@ impl CallFlow {
     }
 
     /// Starts the time limit, if it does not run yet, and tells when the call has to end.
-    fn begin(&mut self, now: Timestamp, meta: &Meta) -> Result<Timestamp, FlowError> {
+    fn begin(&mut self, now: Timestamp, meta: &Endpoint) -> Result<Timestamp, FlowError> {
         // A clock that was set back begins anew.
         let started = self
             .started
@@ -137,7 +138,7 @@ impl CallFlow {
         &self,
         now: Timestamp,
         until: Timestamp,
-        meta: &Meta,
+        meta: &Endpoint,
     ) -> Result<Step, FlowError> {
         match self.deadline {
             Some(deadline) if deadline <= now => Err(FlowError::Deadline { operation: meta.id }),
@@ -180,11 +181,11 @@ impl CallFlow {
         operation: &O,
         max_body: Option<u64>,
     ) -> Result<Step, FlowError> {
-        let meta = O::META;
-        if self.in_flight && (self.billed || meta.replay == Replay::Billed) {
+        let meta = O::ENDPOINT;
+        if self.in_flight && (self.billed || meta.resend == Resend::Billed) {
             // The request was handed out, and what came of it was not reported. Whatever else is the matter, this is
             // what the caller has to know.
-            return Err(FlowError::Unsure {
+            return Err(FlowError::OutcomeUnknown {
                 operation: meta.id,
                 reply: None,
             });
@@ -221,11 +222,11 @@ impl CallFlow {
                 // This and the counts below may come from a state that was stored, and be any number.
                 self.serial = self.serial.wrapping_add(1);
                 self.in_flight = true;
-                self.billed = meta.replay == Replay::Billed;
+                self.billed = meta.resend == Resend::Billed;
                 self.token_attempts = 0;
                 let call = Call {
                     operation: meta.id,
-                    replay: meta.replay,
+                    resend: meta.resend,
                     bearer,
                     generation,
                 };
@@ -353,7 +354,7 @@ impl CallFlow {
             Err(error) => auth.explain(error, &call.bearer),
         };
         let verdict = self.judge(now, auth, &call, error);
-        self.settle(now, call.replay, verdict).map(|()| None)
+        self.settle(now, call.resend, verdict).map(|()| None)
     }
 
     /// Takes note that an attempt got no reply.
@@ -387,13 +388,15 @@ impl CallFlow {
             return self.token_failed(now, auth, again, error);
         }
         let Call {
-            operation, replay, ..
+            operation, resend, ..
         } = self.reported(ticket)?;
         let verdict = match why {
-            SendFailure::Unknown if replay == Replay::Billed => Verdict::Fail(FlowError::Unsure {
-                operation,
-                reply: None,
-            }),
+            SendFailure::Unknown if resend == Resend::Billed => {
+                Verdict::Fail(FlowError::OutcomeUnknown {
+                    operation,
+                    reply: None,
+                })
+            }
             SendFailure::CannotSend => Verdict::Fail(FlowError::CannotSend { operation }),
             _ => {
                 let error = FlowError::NoReply {
@@ -403,7 +406,7 @@ impl CallFlow {
                 self.again(now, None, error)
             }
         };
-        self.settle(now, replay, verdict)
+        self.settle(now, resend, verdict)
     }
 
     /// Takes note that the body of a reply that was taken broke off. Tells whether it is asked for again. What was read of
@@ -454,7 +457,7 @@ impl CallFlow {
             ResponseError::Api(api) => api,
             // A page of a gateway, perhaps, in the place of a poll: the job was paid for, and is waited for.
             ResponseError::Decode(why)
-                if call.operation == GetRequest::META.id
+                if call.operation == GetRequest::ENDPOINT.id
                     && !why.is_too_large()
                     && self.attempts < MOST_UNREADABLE - 1 =>
             {
@@ -464,7 +467,7 @@ impl CallFlow {
         };
         match api.kind() {
             ApiErrorKind::Unauthorized if !self.replayed && auth.can_renew() => {
-                // The replay is not one of the attempts: it is not the service that failed.
+                // The resend is not one of the attempts: it is not the service that failed.
                 self.replayed = true;
                 auth.reject(call.generation);
                 Verdict::Again(None)
@@ -485,8 +488,8 @@ impl CallFlow {
                 }
                 verdict
             }
-            _ if api.is_retryable() && call.replay == Replay::Billed => {
-                Verdict::Fail(FlowError::Unsure {
+            _ if api.is_retryable() && call.resend == Resend::Billed => {
+                Verdict::Fail(FlowError::OutcomeUnknown {
                     operation: call.operation,
                     reply: Some(api.clone()),
                 })
@@ -538,7 +541,7 @@ impl CallFlow {
     fn settle(
         &mut self,
         now: Timestamp,
-        replay: Replay,
+        resend: Resend,
         verdict: Verdict,
     ) -> Result<(), FlowError> {
         let error = match verdict {
@@ -551,11 +554,13 @@ impl CallFlow {
         };
         // A reply that says it was accepted, even if it does not say as what, counts as arrived.
         let arrived = match &error {
-            FlowError::Unsure { .. } | FlowError::Response(ResponseError::Decode(_)) => true,
+            FlowError::OutcomeUnknown { .. } | FlowError::Response(ResponseError::Decode(_)) => {
+                true
+            }
             FlowError::Response(ResponseError::Api(api)) => api.status().is_success(),
             _ => false,
         };
-        self.in_flight = replay == Replay::Billed && arrived;
+        self.in_flight = resend == Resend::Billed && arrived;
         self.begin_anew();
         Err(error)
     }

@@ -3,9 +3,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Auth, CallFlow, FlowError, Pause, RetryPolicy, SendFailure, Step, Ticket, Version};
+use crate::endpoint::Cost;
 use crate::error::ResponseError;
-use crate::operation::{Cost, JsonOperation, JsonReply, Operation, ResponseHead};
+use crate::operation::{JsonOperation, JsonReply, Operation};
 use crate::operations::{ExactSearch, GetRequest, Hunt, SamplesMultidownload};
+use crate::reply::ResponseHead;
 use crate::time::Timestamp;
 use crate::types::{ErrorItem, JobStatus, RequestId};
 
@@ -21,8 +23,8 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 /// |---|---|---|
 /// | submit | poll | the request goes out |
 /// | submit | 2xx | poll; what was asked for leaves the state |
-/// | submit | may have arrived, 5xx or 408 | [`FlowError::Unsure`], now and ever after: it may have been billed |
-/// | submit | 2xx that cannot be read | error, and [`FlowError::Unsure`] ever after |
+/// | submit | may have arrived, 5xx or 408 | [`FlowError::OutcomeUnknown`], now and ever after: it may have been billed |
+/// | submit | 2xx that cannot be read | error, and [`FlowError::OutcomeUnknown`] ever after |
 /// | submit | surely not sent | again after a pause |
 /// | submit, poll | 401 | new token, once |
 /// | submit, poll | 429 of the gateway | again when it says, else after a pause; 429 of MalQuery: error |
@@ -33,7 +35,7 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 /// | poll | `failed` | [`FlowError::JobFailed`] |
 /// | poll | `inprogress`, or a word that is not known | again after the interval |
 /// | poll | no status, ten times in a row | [`FlowError::NoStatus`] |
-/// | restored while the submission was under way | poll | [`FlowError::Unsure`] |
+/// | restored while the submission was under way | poll | [`FlowError::OutcomeUnknown`] |
 /// | any | attempts or time used up | error |
 ///
 /// ```
@@ -206,7 +208,7 @@ impl JobFlow {
                 self.call.poll(now, auth, download)
             }
             Phase::Poll(id) => match self.next_poll.and_then(|pause| pause.end(now)) {
-                Some(time) => self.call.wait(now, time, &GetRequest::META),
+                Some(time) => self.call.wait(now, time, &GetRequest::ENDPOINT),
                 None => self.call.poll(now, auth, &GetRequest::new(id.clone())),
             },
         }

@@ -20,9 +20,10 @@ pub use auth::Auth;
 pub use call::CallFlow;
 pub use job::{JobFlow, JobProgress, JobReply, Submission};
 
-use crate::error::{ApiError, BuildError, ResponseError, excerpt};
+use crate::error::{ApiError, ResponseError, excerpt};
 use crate::operation::JsonReply;
 use crate::operations::GetRequest;
+use crate::request::BuildError;
 use crate::time::Timestamp;
 
 /// What to do next. There will be no third: a driver that does both does all.
@@ -65,7 +66,7 @@ impl std::fmt::Debug for Attempt {
 /// Ties a report to the request it is about. It is used up by the report, so nothing is reported twice.
 ///
 /// One that is dropped, say with a future that is cancelled, leaves its flow in the dark: a submission is
-/// [`Unsure`](FlowError::Unsure) from then on, and for a token the other flows wait up to 90 seconds. Give it to `cancel`
+/// [`OutcomeUnknown`](FlowError::OutcomeUnknown) from then on, and for a token the other flows wait up to 90 seconds. Give it to `cancel`
 /// if the request was surely not sent.
 #[derive(Debug)]
 #[must_use]
@@ -149,8 +150,8 @@ pub enum SendFailure {
 
 /// How often and how long a call is tried.
 ///
-/// A request that is [`Safe`](crate::operation::Replay::Safe) is sent again after a failure and a 5xx. One that
-/// is [`Billed`](crate::operation::Replay::Billed) is sent again only when it surely did not arrive. Both are
+/// A request that is [`Safe`](crate::endpoint::Resend::Safe) is sent again after a failure and a 5xx. One that
+/// is [`Billed`](crate::endpoint::Resend::Billed) is sent again only when it surely did not arrive. Both are
 /// sent again once after a 401, with a new token, and after a 429 of the gateway.
 ///
 /// ```
@@ -264,7 +265,7 @@ pub enum FlowError {
          compare `quotas` with the count you remember before you send it again"
     )]
     #[allow(missing_docs)]
-    Unsure {
+    OutcomeUnknown {
         operation: &'static str,
         /// What the service or a gateway answered, if it did.
         #[source]
@@ -308,7 +309,7 @@ impl FlowError {
     pub fn api(&self) -> Option<&ApiError> {
         match self {
             Self::Response(ResponseError::Api(error)) => Some(error),
-            Self::Unsure { reply, .. } => reply.as_deref(),
+            Self::OutcomeUnknown { reply, .. } => reply.as_deref(),
             _ => None,
         }
     }

@@ -7,10 +7,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cloud::{BaseUrl, Cloud};
+use crate::credentials::{BearerToken, Credentials};
 use crate::error::ApiErrorKind;
-use crate::oauth2::{BearerToken, Credentials};
-use crate::operation::{JsonOperation, JsonReply, Operation, ResponseHead};
+use crate::operation::{JsonOperation, JsonReply, Operation};
 use crate::operations::{GetDownload, GetQuotas, Hunt};
+use crate::reply::ResponseHead;
 use crate::types::SearchOptions;
 
 /// What the service does with the next request.
@@ -304,7 +305,7 @@ fn a_safe_call_outlasts_failures_and_a_billed_one_does_not_repeat_them() {
     for failure in failures {
         let mut service = Service::new([token(), failure]);
         let error = service.call(&hunt()).unwrap_err();
-        assert!(matches!(error, FlowError::Unsure { .. }), "{error}");
+        assert!(matches!(error, FlowError::OutcomeUnknown { .. }), "{error}");
         assert_eq!(service.sent, ["POST oauth2", "POST hunt"]);
     }
 }
@@ -798,7 +799,7 @@ fn an_error_gives_what_the_reply_said() {
     assert_eq!(seen(&busy), (true, Some(503), trace(), true, Some(5)));
     let denied = FlowError::from(ResponseError::Api(api(403).into()));
     assert_eq!(seen(&denied), (true, Some(403), trace(), false, Some(5)));
-    let unsure = |reply| FlowError::Unsure {
+    let unsure = |reply| FlowError::OutcomeUnknown {
         operation: "x",
         reply,
     };
@@ -1009,7 +1010,7 @@ fn a_submission_that_may_have_arrived_is_never_sent_again() {
         for _ in 0..2 {
             assert!(matches!(
                 flow.poll(START, &mut auth).unwrap_err(),
-                FlowError::Unsure { .. }
+                FlowError::OutcomeUnknown { .. }
             ));
         }
     }
@@ -1022,7 +1023,7 @@ fn a_submission_that_may_have_arrived_is_never_sent_again() {
     ));
     assert!(matches!(
         service.job(&mut flow).unwrap_err(),
-        FlowError::Unsure { .. }
+        FlowError::OutcomeUnknown { .. }
     ));
     // one that was surely not sent is another matter
     let lost = || Answer::Lost(SendFailure::NotSent);
@@ -1050,7 +1051,7 @@ fn a_submission_under_way_is_unsure_even_when_the_time_is_up() {
     let later = START.after(Duration::from_secs(100_000));
     let error = flow.poll(later, &mut auth).unwrap_err();
     assert!(
-        matches!(error, FlowError::Unsure { .. }) && !error.is_retryable(),
+        matches!(error, FlowError::OutcomeUnknown { .. }) && !error.is_retryable(),
         "{error}"
     );
 }
@@ -1103,7 +1104,7 @@ fn a_submission_that_was_accepted_with_errors_is_not_sent_again() {
     );
     assert!(matches!(
         service.job(&mut flow).unwrap_err(),
-        FlowError::Unsure { .. }
+        FlowError::OutcomeUnknown { .. }
     ));
 }
 
@@ -1304,7 +1305,7 @@ fn the_tickets_of_flows_are_not_mixed_up() {
     assert!(matches!(error, FlowError::WrongTicket));
     assert!(matches!(
         job.poll(START, &mut auth).unwrap_err(),
-        FlowError::Unsure { .. }
+        FlowError::OutcomeUnknown { .. }
     ));
 }
 
@@ -1488,10 +1489,10 @@ fn a_flow_does_not_forget_a_hunt_for_another_call() {
     let mut flow: CallFlow = serde_json::from_value(serde_json::to_value(&flow).unwrap()).unwrap();
     for _ in 0..2 {
         let error = flow.poll(START, &mut auth, &GetQuotas).unwrap_err();
-        assert!(matches!(error, FlowError::Unsure { .. }), "{error}");
+        assert!(matches!(error, FlowError::OutcomeUnknown { .. }), "{error}");
         assert!(matches!(
             flow.poll(START, &mut auth, &hunt()),
-            Err(FlowError::Unsure { .. })
+            Err(FlowError::OutcomeUnknown { .. })
         ));
     }
 }

@@ -3,10 +3,14 @@ use base64::engine::general_purpose::STANDARD;
 use http::header;
 use zeroize::Zeroizing;
 
-use super::{BearerToken, Credentials, sensitive};
+use super::check;
 use crate::cloud::BaseUrl;
-use crate::error::{ApiError, BuildError, ResponseError};
-use crate::operation::{Meta, Reply, RequestParts, ResponseHead};
+use crate::credentials::{BearerToken, Credentials, sensitive};
+use crate::endpoint::Endpoint;
+use crate::error::{ApiError, ResponseError};
+use crate::reply::{Reply, ResponseHead};
+use crate::request::BuildError;
+use crate::request::RequestParts;
 
 /// Ends the life of a bearer token.
 ///
@@ -18,7 +22,7 @@ pub struct Revoke<'a> {
     token: &'a BearerToken,
 }
 
-const META: Meta = Meta::post("oauth2RevokeToken", "/oauth2/revoke")
+const ENDPOINT: Endpoint = Endpoint::post("oauth2RevokeToken", "/oauth2/revoke")
     .unscoped()
     .safe();
 
@@ -33,8 +37,8 @@ impl<'a> Revoke<'a> {
     /// # Errors
     /// Refuses an empty client id or secret.
     pub fn request(&self, base: &BaseUrl) -> Result<http::Request<Vec<u8>>, BuildError> {
-        self.credentials.check()?;
-        let mut parts = RequestParts::new(base, &META);
+        check(self.credentials)?;
+        let mut parts = RequestParts::new(base, &ENDPOINT);
         let pair = Zeroizing::new(format!(
             "{}:{}",
             self.credentials.client_id,
@@ -61,7 +65,7 @@ impl<'a> Revoke<'a> {
         if head.status.is_success() {
             Ok(Reply::new(head, None, ()))
         } else {
-            let error = ApiError::new(&META, head, body).hiding(self.token.expose());
+            let error = ApiError::new(&ENDPOINT, head, body).hiding(self.token.expose());
             Err(ResponseError::Api(error.into()))
         }
     }

@@ -3,10 +3,14 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::{BearerToken, Credentials, TOKEN_ID};
+use super::{TOKEN_ID, check};
 use crate::cloud::BaseUrl;
-use crate::error::{ApiError, BuildError, DecodeError, ResponseError};
-use crate::operation::{Meta, Reply, RequestParts, ResponseHead, json_text};
+use crate::credentials::{BearerToken, Credentials};
+use crate::endpoint::Endpoint;
+use crate::error::{ApiError, DecodeError, ResponseError};
+use crate::reply::{Reply, ResponseHead, json_text};
+use crate::request::BuildError;
+use crate::request::RequestParts;
 
 /// Exchanges credentials for a bearer token.
 ///
@@ -21,7 +25,7 @@ pub struct GetToken<'a> {
 }
 
 /// What is known of the operation beforehand.
-pub(crate) const META: Meta = Meta::post(TOKEN_ID, "/oauth2/token").unscoped().safe();
+pub(crate) const ENDPOINT: Endpoint = Endpoint::post(TOKEN_ID, "/oauth2/token").unscoped().safe();
 
 /// A bearer token and how long it lives.
 #[derive(Debug, Clone)]
@@ -44,8 +48,8 @@ impl<'a> GetToken<'a> {
     /// # Errors
     /// Refuses an empty client id or secret.
     pub fn request(&self, base: &BaseUrl) -> Result<http::Request<Vec<u8>>, BuildError> {
-        self.credentials.check()?;
-        let mut parts = RequestParts::new(base, &META);
+        check(self.credentials)?;
+        let mut parts = RequestParts::new(base, &ENDPOINT);
         let member_cid = self
             .credentials
             .member_cid
@@ -72,12 +76,12 @@ impl<'a> GetToken<'a> {
         body: &[u8],
     ) -> Result<Reply<AccessToken>, ResponseError> {
         if !head.status.is_success() {
-            let error =
-                ApiError::new(&META, head, body).hiding(self.credentials.client_secret.expose());
+            let error = ApiError::new(&ENDPOINT, head, body)
+                .hiding(self.credentials.client_secret.expose());
             return Err(ResponseError::Api(error.into()));
         }
         let refuse =
-            |why: &str| ResponseError::Decode(Box::new(DecodeError::secret(&META, head, why)));
+            |why: &str| ResponseError::Decode(Box::new(DecodeError::secret(&ENDPOINT, head, why)));
         let reply = match json_text(body) {
             Cow::Borrowed(text) => serde_json::from_str::<TokenReply>(text),
             Cow::Owned(text) => serde_json::from_str(&Zeroizing::new(text)),

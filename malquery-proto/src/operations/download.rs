@@ -1,5 +1,8 @@
-use crate::error::BuildError;
-use crate::operation::{Cost, Meta, Operation, RequestParts, ResponseHead, StreamOperation};
+use crate::endpoint::{Cost, Endpoint};
+use crate::operation::{Operation, StreamOperation};
+use crate::reply::ResponseHead;
+use crate::request::BuildError;
+use crate::request::RequestParts;
 use crate::stream::StreamCheck;
 use crate::types::Sha256;
 
@@ -23,7 +26,7 @@ impl GetDownload {
 }
 
 impl Operation for GetDownload {
-    const META: Meta = Meta::get(
+    const ENDPOINT: Endpoint = Endpoint::get(
         "GetMalQueryDownloadV1",
         "/malquery/entities/download-files/v1",
     )

@@ -1,7 +1,9 @@
 use serde::{Deserialize, Serialize};
 
-use crate::error::BuildError;
-use crate::operation::{JsonOperation, Meta, Operation, RequestParts};
+use crate::endpoint::Endpoint;
+use crate::operation::{JsonOperation, Operation};
+use crate::request::BuildError;
+use crate::request::RequestParts;
 use crate::types::{Json, Pattern, SearchOptions, SubmitMeta};
 
 /// Starts a job that finds samples with some bytes or strings.
@@ -49,7 +51,7 @@ impl ExactSearch {
 }
 
 impl Operation for ExactSearch {
-    const META: Meta = Meta::post(
+    const ENDPOINT: Endpoint = Endpoint::post(
         "PostMalQueryExactSearchV1",
         "/malquery/queries/exact-search/v1",
     );

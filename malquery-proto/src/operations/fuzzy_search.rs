@@ -1,7 +1,9 @@
 use serde::Serialize;
 
-use crate::error::BuildError;
-use crate::operation::{JsonOperation, Meta, Operation, RequestParts};
+use crate::endpoint::Endpoint;
+use crate::operation::{JsonOperation, Operation};
+use crate::request::BuildError;
+use crate::request::RequestParts;
 use crate::types::options::check_limit;
 use crate::types::{MetaField, Pattern, Sample, SearchMeta};
 
@@ -65,7 +67,7 @@ impl FuzzySearch {
 }
 
 impl Operation for FuzzySearch {
-    const META: Meta = Meta::post(
+    const ENDPOINT: Endpoint = Endpoint::post(
         "PostMalQueryFuzzySearchV1",
         "/malquery/combined/fuzzy-search/v1",
     )

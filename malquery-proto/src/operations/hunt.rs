@@ -1,7 +1,9 @@
 use serde::{Deserialize, Serialize};
 
-use crate::error::BuildError;
-use crate::operation::{Cost, JsonOperation, Meta, Operation, RequestParts};
+use crate::endpoint::{Cost, Endpoint};
+use crate::operation::{JsonOperation, Operation};
+use crate::request::BuildError;
+use crate::request::RequestParts;
 use crate::types::{Json, SearchOptions, SubmitMeta};
 
 /// Starts a job that runs a YARA rule over the corpus.
@@ -68,7 +70,7 @@ impl Hunt {
 }
 
 impl Operation for Hunt {
-    const META: Meta = Meta::post("PostMalQueryHuntV1", "/malquery/queries/hunt/v1");
+    const ENDPOINT: Endpoint = Endpoint::post("PostMalQueryHuntV1", "/malquery/queries/hunt/v1");
 
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
         if self.yara_rule.trim().is_empty() {

@@ -1,6 +1,8 @@
 use crate::cloud::BaseUrl;
-use crate::error::BuildError;
-use crate::operation::{JsonOperation, MAX_URL, Meta, Operation, RequestParts};
+use crate::endpoint::Endpoint;
+use crate::operation::{JsonOperation, Operation};
+use crate::request::BuildError;
+use crate::request::{MAX_URL, RequestParts};
 use crate::types::{PlainMeta, Sample, Sha256};
 
 /// Asks what is known of samples. It is the cheap way to look a hash up: a hunt for it would cost a hunt.
@@ -33,7 +35,7 @@ impl GetMetadata {
     /// ```
     pub fn split(samples: &[Sha256], base: &BaseUrl) -> Vec<Self> {
         // Each takes `ids=`, 64 digits and a separator.
-        let room = (MAX_URL - 1).saturating_sub(base.as_str().len() + Self::META.path.len());
+        let room = (MAX_URL - 1).saturating_sub(base.as_str().len() + Self::ENDPOINT.path.len());
         samples
             .chunks((room / 69).max(1))
             .map(|ids| Self::new(ids.iter().copied()))
@@ -42,7 +44,8 @@ impl GetMetadata {
 }
 
 impl Operation for GetMetadata {
-    const META: Meta = Meta::get("GetMalQueryMetadataV1", "/malquery/entities/metadata/v1");
+    const ENDPOINT: Endpoint =
+        Endpoint::get("GetMalQueryMetadataV1", "/malquery/entities/metadata/v1");
 
     /// Repeats `ids` for each, the form that CrowdStrike's own Python client sends.
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {

@@ -1,6 +1,8 @@
-use crate::error::BuildError;
-use crate::operation::{JsonOperation, Meta, Operation, RequestParts};
-use crate::types::extra::model;
+use crate::endpoint::Endpoint;
+use crate::operation::{JsonOperation, Operation};
+use crate::request::BuildError;
+use crate::request::RequestParts;
+use crate::types::lenient::model;
 use crate::types::{Json, ReplyMeta};
 
 /// Asks how much of the monthly quotas is used.
@@ -11,7 +13,8 @@ use crate::types::{Json, ReplyMeta};
 pub struct GetQuotas;
 
 impl Operation for GetQuotas {
-    const META: Meta = Meta::get("GetMalQueryQuotasV1", "/malquery/aggregates/quotas/v1");
+    const ENDPOINT: Endpoint =
+        Endpoint::get("GetMalQueryQuotasV1", "/malquery/aggregates/quotas/v1");
 
     fn encode(&self, _: &mut RequestParts) -> Result<(), BuildError> {
         Ok(())

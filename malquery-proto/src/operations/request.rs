@@ -1,5 +1,7 @@
-use crate::error::BuildError;
-use crate::operation::{JsonOperation, Meta, Operation, RequestParts};
+use crate::endpoint::Endpoint;
+use crate::operation::{JsonOperation, Operation};
+use crate::request::BuildError;
+use crate::request::RequestParts;
 use crate::types::{JobMeta, RequestId, Sample};
 
 /// Asks where a job is, and for its results once it is done.
@@ -20,7 +22,8 @@ impl GetRequest {
 }
 
 impl Operation for GetRequest {
-    const META: Meta = Meta::get("GetMalQueryRequestV1", "/malquery/entities/requests/v1");
+    const ENDPOINT: Endpoint =
+        Endpoint::get("GetMalQueryRequestV1", "/malquery/entities/requests/v1");
 
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
         out.query("ids", &self.id);

@@ -1,5 +1,8 @@
-use crate::error::BuildError;
-use crate::operation::{Meta, Operation, RequestParts, ResponseHead, StreamOperation};
+use crate::endpoint::Endpoint;
+use crate::operation::{Operation, StreamOperation};
+use crate::reply::ResponseHead;
+use crate::request::BuildError;
+use crate::request::RequestParts;
 use crate::stream::StreamCheck;
 use crate::types::RequestId;
 
@@ -22,7 +25,7 @@ impl GetSamples {
 }
 
 impl Operation for GetSamples {
-    const META: Meta = Meta::get(
+    const ENDPOINT: Endpoint = Endpoint::get(
         "GetMalQueryEntitiesSamplesFetchV1",
         "/malquery/entities/samples-fetch/v1",
     )

@@ -2,8 +2,10 @@ use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::BuildError;
-use crate::operation::{Cost, JsonOperation, Meta, Operation, RequestParts};
+use crate::endpoint::{Cost, Endpoint};
+use crate::operation::{JsonOperation, Operation};
+use crate::request::BuildError;
+use crate::request::RequestParts;
 use crate::types::{Json, Sha256, SubmitMeta};
 
 /// Starts a job that makes an archive of samples.
@@ -52,7 +54,7 @@ impl SamplesMultidownload {
 }
 
 impl Operation for SamplesMultidownload {
-    const META: Meta = Meta::post(
+    const ENDPOINT: Endpoint = Endpoint::post(
         "PostMalQueryEntitiesSamplesMultidownloadV1",
         "/malquery/entities/samples-multidownload/v1",
     );

@@ -2,7 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::ParseError;
-use super::extra::text_item;
+use super::lenient::text_item;
 use crate::time::Timestamp;
 
 /// A calendar day, written `YYYY/MM/DD`: the day on which a sample was first seen, in UTC.

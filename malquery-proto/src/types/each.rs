@@ -10,7 +10,7 @@ use serde::de::{
 };
 use serde_json::Value;
 
-use super::extra::{Element, Item};
+use super::lenient::{Element, Item};
 use super::{Envelope, ReplyMeta};
 
 /// The list that is not kept.

@@ -1,4 +1,4 @@
-use super::extra::{Field, model};
+use super::lenient::{Field, model};
 use super::{Number, RequestId};
 
 model! {

@@ -2,7 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::ParseError;
-use super::extra::text_item;
+use super::lenient::text_item;
 
 /// A file size as a search filter takes it: whole bytes (`128000`), or a decimal number of KB, MB or GB
 /// (`1.3 KB`, `8mb`).

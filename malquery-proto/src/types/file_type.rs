@@ -3,7 +3,7 @@ use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
 use super::ParseError;
-use super::extra::text_item;
+use super::lenient::text_item;
 
 /// The type of a file in the service's words, such as `pe32` or `pdf`.
 ///

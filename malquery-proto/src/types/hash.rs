@@ -2,7 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::ParseError;
-use super::extra::text_item;
+use super::lenient::text_item;
 
 macro_rules! hash {
     ($(#[$doc:meta])* $name:ident, $bytes:literal, $what:literal) => {

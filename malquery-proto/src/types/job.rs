@@ -1,4 +1,4 @@
-use super::extra::model;
+use super::lenient::model;
 use super::{JobStatus, Json, Number, PatternType, ReplyMeta, RequestId, RequestType};
 
 model! {

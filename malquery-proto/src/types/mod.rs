@@ -8,11 +8,12 @@ mod date;
 #[cfg(feature = "client")]
 pub(crate) mod each;
 mod envelope;
-pub(crate) mod extra;
 mod file_size;
 mod file_type;
 mod hash;
 mod job;
+pub(crate) mod lenient;
+mod open_enum;
 pub(crate) mod options;
 mod parse_error;
 mod pattern;
@@ -20,18 +21,17 @@ mod request_id;
 mod sample;
 #[cfg(test)]
 mod tests;
-mod words;
 
 pub use date::Date;
 pub use envelope::{Envelope, ErrorItem, PlainMeta, ReplyMeta, SubmitMeta};
-pub use extra::{Extra, Json, Number};
 pub use file_size::FileSize;
 pub use file_type::FileType;
 pub use hash::{Md5, Sha1, Sha256};
 pub use job::{JobMeta, JobPattern, SearchMeta, Stats};
+pub use lenient::{Extra, Json, Number};
+pub use open_enum::{JobStatus, Label, MetaField, PatternType, RequestType};
 pub use options::SearchOptions;
 pub use parse_error::ParseError;
 pub use pattern::Pattern;
 pub use request_id::RequestId;
 pub use sample::Sample;
-pub use words::{JobStatus, Label, MetaField, PatternType, RequestType};

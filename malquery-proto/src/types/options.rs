@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Date, FileSize, FileType, MetaField};
-use crate::error::BuildError;
+use crate::request::BuildError;
 
 /// What narrows an exact search or a hunt. What is not set is not sent.
 ///

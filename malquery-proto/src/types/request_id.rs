@@ -5,7 +5,7 @@ use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::Value;
 
 use super::ParseError;
-use super::extra::{Field, Read, text_item};
+use super::lenient::{Field, Read, text_item};
 
 /// The id of a job (a hunt, an exact search or a multi-download), from the `reqid` of the reply to it.
 ///

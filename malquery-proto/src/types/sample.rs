@@ -1,6 +1,6 @@
 use serde::de::DeserializeOwned;
 
-use super::extra::model;
+use super::lenient::model;
 use super::{Date, FileType, Json, Label, Md5, PatternType, Sha1, Sha256};
 
 model! {

@@ -449,10 +449,10 @@ fn a_fuzzy_search_may_take_longer() {
         .build()
         .unwrap();
     let mut search = request(Method::POST, &server.url("/"));
-    search.extensions_mut().insert(FuzzySearch::META);
+    search.extensions_mut().insert(FuzzySearch::ENDPOINT);
     transport.execute(search).unwrap();
     let mut hunt = request(Method::POST, &server.url("/"));
-    hunt.extensions_mut().insert(Hunt::META);
+    hunt.extensions_mut().insert(Hunt::ENDPOINT);
     assert_eq!(
         transport.execute(hunt).unwrap_err().failure(),
         SendFailure::Unknown
@@ -527,7 +527,7 @@ fn plain_http_goes_to_loopback_alone_and_never_through_a_proxy() {
 #[test]
 fn a_token_from_elsewhere_will_do() {
     let server = Server::start(|_, out| json(out, "{}"));
-    let bearer = malquery_proto::oauth2::BearerToken::new("an0ther").unwrap();
+    let bearer = malquery_proto::credentials::BearerToken::new("an0ther").unwrap();
     let base: malquery_proto::BaseUrl = server.url("").parse().unwrap();
     let client = Client::with_transport(UreqTransport::new(), Auth::with_token(base, bearer));
     client.quotas().unwrap();

@@ -1,9 +1,11 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use malquery_proto::Timestamp;
+use malquery_proto::credentials::Credentials;
 use malquery_proto::error::{ApiErrorKind, ResponseError};
-use malquery_proto::oauth2::{Credentials, GetToken};
-use malquery_proto::operation::{JsonOperation, ResponseHead, StreamOperation};
+use malquery_proto::oauth2::GetToken;
+use malquery_proto::operation::{JsonOperation, StreamOperation};
 use malquery_proto::operations::{GetDownload, GetQuotas, GetSamples, Hunt};
+use malquery_proto::reply::ResponseHead;
 use malquery_proto::types::Sha256;
 
 use super::input::{Input, assert_harmless};

@@ -1,12 +1,12 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, StatusCode};
+use malquery_proto::credentials::{BearerToken, Credentials};
 use malquery_proto::flow::{
     Auth, FlowError, JobFlow, JobProgress, RetryPolicy, SendFailure, Step, Submission, Ticket,
 };
-use malquery_proto::oauth2::{BearerToken, Credentials};
-use malquery_proto::operation::ResponseHead;
 use malquery_proto::operations::{ExactSearch, Hunt, SamplesMultidownload};
+use malquery_proto::reply::ResponseHead;
 use malquery_proto::types::{Pattern, Sha256};
 use malquery_proto::{Cloud, Timestamp};
 

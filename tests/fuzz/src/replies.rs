@@ -6,13 +6,16 @@ use std::ops::ControlFlow;
 
 use http::{HeaderMap, StatusCode};
 use malquery_proto::client::{Client, Clock, Transport};
+use malquery_proto::credentials::{BearerToken, Credentials};
+use malquery_proto::endpoint::Resend;
 use malquery_proto::error::ResponseError;
 use malquery_proto::flow::{Auth, RetryPolicy};
-use malquery_proto::oauth2::{BearerToken, Credentials, GetToken};
-use malquery_proto::operation::{JsonOperation, JsonReply, Replay, ResponseHead};
+use malquery_proto::oauth2::GetToken;
+use malquery_proto::operation::{JsonOperation, JsonReply};
 use malquery_proto::operations::{
     ExactSearch, FuzzySearch, GetMetadata, GetQuotas, GetRequest, Hunt, SamplesMultidownload,
 };
+use malquery_proto::reply::ResponseHead;
 use malquery_proto::types::{Pattern, Sha256};
 use malquery_proto::{Cloud, Timestamp};
 use serde_json::Value;
@@ -96,7 +99,7 @@ impl Check for Whole {
             Err(error) => {
                 assert_harmless(&error.to_string());
                 // Only the reply to a submission has a field without which it is refused.
-                if !matches!(O::META.replay, Replay::Billed) {
+                if !matches!(O::ENDPOINT.resend, Resend::Billed) {
                     let is_object =
                         serde_json::from_str::<Value>(&text).is_ok_and(|value| value.is_object());
                     assert!(!is_object, "{error}");

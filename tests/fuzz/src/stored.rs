@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use malquery_proto::client::{
     Client, Clock, Collect, CollectStep, Error, JobStep, Transport, TransportError,
 };
+use malquery_proto::endpoint::{Endpoint, Resend};
 use malquery_proto::flow::{JobFlow, SendFailure};
-use malquery_proto::operation::{Meta, Replay};
 use malquery_proto::{OutputFile, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -105,10 +105,10 @@ impl Transport for Service<'_> {
         self.replies.set(rest);
         let meta = request
             .extensions()
-            .get::<Meta>()
+            .get::<Endpoint>()
             .expect("every request has it");
-        let bit = match (meta.replay, meta.id) {
-            (Replay::Safe, _) => 0,
+        let bit = match (meta.resend, meta.id) {
+            (Resend::Safe, _) => 0,
             (_, "PostMalQueryEntitiesSamplesMultidownloadV1") => 1,
             _ => 2,
         };

@@ -1,7 +1,7 @@
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
 
-use malquery_proto::oauth2::BearerToken;
+use malquery_proto::credentials::BearerToken;
 use malquery_proto::operation::Operation;
 use malquery_proto::operations::GetQuotas;
 use malquery_proto::types::{
@@ -92,7 +92,7 @@ fn base_url(text: &str) {
             let uri: http::Uri = base.as_str().parse().expect("it is a URI");
             assert_eq!(request.uri().authority(), uri.authority());
             assert_eq!(request.uri().scheme(), uri.scheme());
-            assert!(request.uri().path().ends_with(GetQuotas::META.path));
+            assert!(request.uri().path().ends_with(GetQuotas::ENDPOINT.path));
         }
         Err(error) => assert!(base.as_str().len() > 7_000, "{error}"),
     }

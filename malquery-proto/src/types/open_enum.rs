@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::ParseError;
-use super::extra::text_item;
+use super::lenient::text_item;
 
 /// A word that is not listed. Only parsing makes one, so that none of the listed can be in it.
 #[derive(Clone, PartialEq, Eq, Hash)]

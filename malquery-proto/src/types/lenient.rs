@@ -480,7 +480,7 @@ impl Item for Json {
 /// or `Display`.
 macro_rules! text_item {
     ($name:ident, $same:expr) => {
-        impl $crate::types::extra::Item for $name {
+        impl $crate::types::lenient::Item for $name {
             fn from_text(text: &str) -> Option<Self> {
                 text.parse().ok()
             }
@@ -534,9 +534,9 @@ macro_rules! model {
         }
 
         const _: () = {
-            use $crate::types::extra::{Extra, Field, Item, Read, read_model, read_required, write_unknown};
+            use $crate::types::lenient::{Extra, Field, Item, Read, read_model, read_required, write_unknown};
 
-            const FIELDS: &[&str] = &[$($crate::types::extra::wire_name!($field $($wire)?)),*];
+            const FIELDS: &[&str] = &[$($crate::types::lenient::wire_name!($field $($wire)?)),*];
 
             #[allow(non_camel_case_types)]
             enum Key {
@@ -557,7 +557,7 @@ macro_rules! model {
 
                         fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Key, E> {
                             Ok(match name {
-                                $($crate::types::extra::wire_name!($field $($wire)?) => Key::$field,)*
+                                $($crate::types::lenient::wire_name!($field $($wire)?) => Key::$field,)*
                                 other => Key::Other(other.into()),
                             })
                         }
@@ -581,7 +581,7 @@ macro_rules! model {
                                     // Of a name that came twice the last counts.
                                     again |= $field.replace((read.value, read.keep.is_some())).is_some();
                                     if let Some(received) = read.keep {
-                                        extra.keep($crate::types::extra::wire_name!($field $($wire)?), received);
+                                        extra.keep($crate::types::lenient::wire_name!($field $($wire)?), received);
                                     }
                                 }
                             )*
@@ -590,11 +590,11 @@ macro_rules! model {
                     }
                     if again {
                         extra.settle(vec![$(
-                            ($crate::types::extra::wire_name!($field $($wire)?), $field.as_ref().is_some_and(|field| field.1)),
+                            ($crate::types::lenient::wire_name!($field $($wire)?), $field.as_ref().is_some_and(|field| field.1)),
                         )*]);
                     }
                     let model = Self {
-                        $( $field: match $field { Some((value, _)) => value, None => Field::missing($crate::types::extra::wire_name!($field $($wire)?))? }, )*
+                        $( $field: match $field { Some((value, _)) => value, None => Field::missing($crate::types::lenient::wire_name!($field $($wire)?))? }, )*
                         extra,
                     };
                     Ok(Read { value: Some(model), keep: None })
@@ -625,7 +625,7 @@ macro_rules! model {
                 fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                     use serde::ser::SerializeMap;
                     let mut map = serializer.serialize_map(None)?;
-                    $( self.extra.write(&mut map, $crate::types::extra::wire_name!($field $($wire)?), &self.$field)?; )*
+                    $( self.extra.write(&mut map, $crate::types::lenient::wire_name!($field $($wire)?), &self.$field)?; )*
                     write_unknown::<S>(&mut map, &self.extra, FIELDS)?;
                     map.end()
                 }

@@ -1,0 +1,169 @@
+//! Who asks: the credentials of an API client, and the token they are exchanged for.
+
+use std::fmt;
+use std::str::FromStr;
+
+use http::HeaderValue;
+
+use crate::secret::Secret;
+use crate::types::ParseError;
+
+/// The credentials of an API client, made in the Falcon console under "API clients and keys".
+///
+/// `Debug` does not show the secret, and its memory is wiped when it is dropped.
+///
+/// ```
+/// use malquery_proto::Credentials;
+///
+/// let credentials = Credentials::new("the id", "the secret").member_cid("0123456789ABCDEF0123456789ABCDEF-4F".parse()?);
+/// assert!(!format!("{credentials:?}").contains("the secret"));
+/// # Ok::<(), malquery_proto::types::ParseError>(())
+/// ```
+#[derive(Clone)]
+pub struct Credentials {
+    pub(crate) client_id: String,
+    pub(crate) client_secret: Secret,
+    pub(crate) member_cid: Option<MemberCid>,
+}
+
+impl Credentials {
+    /// The client id and secret as the console shows them.
+    pub fn new(client_id: impl Into<String>, client_secret: impl Into<String>) -> Self {
+        Self {
+            client_id: client_id.into(),
+            client_secret: Secret::new(client_secret),
+            member_cid: None,
+        }
+    }
+
+    /// Acts for one child of a Flight Control parent.
+    pub fn member_cid(mut self, member_cid: MemberCid) -> Self {
+        self.member_cid = Some(member_cid);
+        self
+    }
+
+    /// The client id, which is no secret.
+    pub fn client_id(&self) -> &str {
+        &self.client_id
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("client_id", &self.client_id)
+            .field("client_secret", &self.client_secret)
+            .field("member_cid", &self.member_cid)
+            .finish()
+    }
+}
+
+/// The customer id of a Flight Control child. A checksum at its end (`-XX`) is left out, as the token endpoint
+/// does not take it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MemberCid(pub(crate) Box<str>);
+
+impl FromStr for MemberCid {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Err(ParseError::new("a member CID", "it is empty"));
+        }
+        let cid = match text.rsplit_once('-') {
+            Some((cid, checksum)) if checksum.len() == 2 && cid.len() == 32 => cid,
+            _ => text,
+        };
+        Ok(Self(cid.into()))
+    }
+}
+
+impl fmt::Display for MemberCid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// A bearer token. `Debug` does not show it, and its memory is wiped when it is dropped.
+#[derive(Debug, Clone)]
+pub struct BearerToken(Secret);
+
+impl BearerToken {
+    /// A token from elsewhere.
+    ///
+    /// # Errors
+    /// Refuses an empty token and characters that a header cannot carry. The error does not show the token.
+    pub fn new(token: impl Into<String>) -> Result<Self, ParseError> {
+        let token = Secret::new(token);
+        let why = if token.expose().is_empty() {
+            "it is empty"
+        } else if !token.expose().bytes().all(|b| b.is_ascii_graphic()) {
+            "it has a character that does not belong in one"
+        } else {
+            return Ok(Self(token));
+        };
+        Err(ParseError::new("a bearer token", why))
+    }
+
+    /// The `Authorization` header, marked as sensitive so that it is not logged.
+    pub(crate) fn header(&self) -> HeaderValue {
+        sensitive("Bearer ", self.0.expose())
+    }
+
+    pub(crate) fn expose(&self) -> &str {
+        self.0.expose()
+    }
+}
+
+pub(crate) fn sensitive(scheme: &str, value: &str) -> HeaderValue {
+    let text = zeroize::Zeroizing::new(format!("{scheme}{value}"));
+    // A token is graphic ASCII and so is base64, so this cannot fail; were it to, an empty header is refused by
+    // the service with a 401 and nothing leaks.
+    let mut header = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
+    header.set_sensitive(true);
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_checksum_of_a_member_cid_is_stripped() {
+        let cid = "0123456789ABCDEF0123456789ABCDEF";
+        assert_eq!(
+            format!("{cid}-4F")
+                .parse::<MemberCid>()
+                .unwrap()
+                .to_string(),
+            cid
+        );
+        assert_eq!(cid.parse::<MemberCid>().unwrap().to_string(), cid);
+        assert_eq!(
+            "another-format".parse::<MemberCid>().unwrap().to_string(),
+            "another-format"
+        );
+        assert!(" ".parse::<MemberCid>().is_err());
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let credentials = Credentials::new("an-id", "p4ssw0rd");
+        assert_eq!(credentials.client_id(), "an-id");
+        let token = BearerToken::new("t0ken").unwrap();
+        let shown = format!(
+            "{credentials:?} {credentials:#?} {token:?} {:?}",
+            token.header()
+        );
+        assert!(
+            shown.contains("an-id") && !shown.contains("p4ssw0rd") && !shown.contains("t0ken"),
+            "{shown}"
+        );
+        let error = BearerToken::new("t0ken\n").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "not a bearer token: it has a character that does not belong in one"
+        );
+    }
+}

@@ -1,0 +1,196 @@
+//! What all replies share: the status, the headers, and how they are read.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::{self, HeaderMap, HeaderName};
+
+use crate::time::Timestamp;
+
+/// The text of a body. Some gateways put a byte order mark first, and an odd byte in the name of a malware family is no
+/// reason to lose the results of a hunt. It is checked once as a whole, which is faster than text by text.
+pub(crate) fn json_text(body: &[u8]) -> Cow<'_, str> {
+    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    std::str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
+}
+/// The status and the headers of a reply.
+#[derive(Debug, Clone, Copy)]
+pub struct ResponseHead<'a> {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: &'a HeaderMap,
+}
+
+impl<'a, B> From<&'a http::Response<B>> for ResponseHead<'a> {
+    fn from(response: &'a http::Response<B>) -> Self {
+        Self {
+            status: response.status(),
+            headers: response.headers(),
+        }
+    }
+}
+
+impl<'a> ResponseHead<'a> {
+    fn text(&self, name: &HeaderName) -> Option<&'a str> {
+        self.headers
+            .get(name)?
+            .to_str()
+            .ok()
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+    }
+
+    /// The id to give to CrowdStrike's support.
+    pub fn trace_id(&self) -> Option<&'a str> {
+        self.text(&HeaderName::from_static("x-cs-traceid"))
+    }
+
+    /// The cloud the reply names.
+    pub fn region(&self) -> Option<&'a str> {
+        self.text(&HeaderName::from_static("x-cs-region"))
+    }
+
+    pub(crate) fn location(&self) -> Option<&'a str> {
+        self.text(&header::LOCATION)
+    }
+
+    pub(crate) fn content_encoding(&self) -> Option<&'a str> {
+        self.text(&header::CONTENT_ENCODING)
+    }
+
+    pub(crate) fn content_length(&self) -> Option<u64> {
+        self.text(&header::CONTENT_LENGTH)?.parse().ok()
+    }
+
+    /// The rate limit the reply states.
+    pub fn rate_limit(&self) -> RateLimit {
+        let number = |name| {
+            self.text(&HeaderName::from_static(name))
+                .and_then(|text| text.parse::<u64>().ok())
+        };
+        let date = |text: &str| {
+            let date = jiff::fmt::rfc2822::DateTimeParser::new()
+                .parse_timestamp(text)
+                .ok()?;
+            Some(Timestamp::from_millis(
+                u64::try_from(date.as_millisecond()).ok()?,
+            ))
+        };
+        // The clock here may be wrong by more than the pause is long: the one of the service says how long that is.
+        let sent = self.text(&header::DATE).and_then(date);
+        let at = |time: Timestamp| {
+            sent.map_or(RetryAfter::At(time), |sent| {
+                RetryAfter::After(time.since(sent))
+            })
+        };
+        let after = || {
+            let text = self.text(&header::RETRY_AFTER)?;
+            match text.parse() {
+                Ok(seconds) => Some(RetryAfter::After(Duration::from_secs(seconds))),
+                Err(_) => date(text).map(at),
+            }
+        };
+        // CrowdStrike's description says milliseconds, all that was seen is seconds; 1e11 seconds are the year 5138.
+        let epoch = |epoch: u64| {
+            at(Timestamp::from_millis(if epoch > 100_000_000_000 {
+                epoch
+            } else {
+                epoch.saturating_mul(1000)
+            }))
+        };
+        RateLimit {
+            limit: number("x-ratelimit-limit"),
+            remaining: number("x-ratelimit-remaining"),
+            retry: number("x-ratelimit-retryafter").map(epoch).or_else(after),
+        }
+    }
+}
+
+/// The rate limit of the account: 6,000 requests a minute for all of its API clients together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RateLimit {
+    /// Requests a minute.
+    pub limit: Option<u64>,
+    /// Requests left.
+    pub remaining: Option<u64>,
+    /// When to send the next request; only on some 429 replies.
+    pub retry: Option<RetryAfter>,
+}
+
+/// When a reply asks to try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryAfter {
+    /// At this time; only where the reply does not tell its own.
+    At(Timestamp),
+    /// This long after the reply.
+    After(Duration),
+}
+
+impl RetryAfter {
+    /// The time, for a reply that came at `now`.
+    pub fn at(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::At(time) => time,
+            Self::After(duration) => now.after(duration),
+        }
+    }
+}
+
+/// A reply, with what its head says. It dereferences to the output.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Reply<T> {
+    /// What was asked for.
+    pub output: T,
+    /// The HTTP status, some 2xx.
+    pub status: StatusCode,
+    /// The id to give to CrowdStrike's support.
+    pub trace_id: Option<String>,
+    /// The rate limit.
+    pub rate_limit: RateLimit,
+}
+
+impl<T> Reply<T> {
+    pub(crate) fn new(head: ResponseHead<'_>, trace_id: Option<String>, output: T) -> Self {
+        Self {
+            output,
+            status: head.status,
+            trace_id: head.trace_id().map(Into::into).or(trace_id),
+            rate_limit: head.rate_limit(),
+        }
+    }
+
+    /// The same reply with another output.
+    #[cfg(feature = "client")]
+    pub(crate) fn map<U>(self, to: impl FnOnce(T) -> U) -> Reply<U> {
+        let Self {
+            output,
+            status,
+            trace_id,
+            rate_limit,
+        } = self;
+        Reply {
+            output: to(output),
+            status,
+            trace_id,
+            rate_limit,
+        }
+    }
+}
+
+impl<T> std::ops::Deref for Reply<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.output
+    }
+}
+
+impl<T> std::ops::DerefMut for Reply<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.output
+    }
+}
