@@ -6,6 +6,7 @@ use std::str::FromStr;
 use url::{Host, Url};
 
 use crate::types::ParseError;
+use crate::types::text::{text_conversions, text_serde};
 
 /// A CrowdStrike cloud. An account lives in exactly one.
 ///
@@ -45,7 +46,7 @@ impl Cloud {
         Self::UsGov2,
     ];
 
-    /// The name, as `X-Cs-Region` has it.
+    /// The name, as in the header `X-Cs-Region`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Us1 => "us-1",
@@ -57,7 +58,7 @@ impl Cloud {
         }
     }
 
-    /// Whether it is a cloud of the government. Their accounts are known nowhere else, and no other cloud leads there.
+    /// Whether it is a government cloud. No other cloud knows its accounts or redirects to it.
     pub const fn is_government(self) -> bool {
         matches!(self, Self::UsGov1 | Self::UsGov2)
     }
@@ -84,7 +85,7 @@ impl Cloud {
 impl FromStr for Cloud {
     type Err = ParseError;
 
-    /// Takes the name in any case, with or without dashes; `gov1` and `gov2` stand for the government clouds.
+    /// Reads the name in any case, with or without dashes. `gov1` and `gov2` stand for the government clouds.
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let word = text.trim().replace(['-', '_'], "").to_ascii_lowercase();
         let word = if word.starts_with("gov") {
@@ -98,9 +99,18 @@ impl FromStr for Cloud {
             .ok_or_else(|| {
                 ParseError::new(
                     "a cloud",
-                    format!("{text:?} is none of us-1, us-2, us-3, eu-1, us-gov-1 and us-gov-2"),
+                    format!("{text:?} is not us-1, us-2, us-3, eu-1, us-gov-1 or us-gov-2"),
                 )
             })
+    }
+}
+
+text_conversions!(Cloud);
+text_serde!(Cloud);
+
+impl AsRef<str> for Cloud {
+    fn as_ref(&self) -> &str {
+        self.name()
     }
 }
 
@@ -110,9 +120,9 @@ impl fmt::Display for Cloud {
     }
 }
 
-/// Where requests go: a cloud, or a URL of your own such as a proxy in front of one.
+/// Where requests go: a cloud, or a URL of your own, such as a proxy in front of a cloud.
 ///
-/// It is an https URL; plain http is taken for loopback addresses alone. A path is kept as a prefix.
+/// It is an https URL. Plain http is allowed only for loopback addresses. A path is kept as a prefix.
 ///
 /// ```
 /// use malquery_proto::{BaseUrl, Cloud};
@@ -133,11 +143,14 @@ impl BaseUrl {
         &self.0
     }
 
-    /// The cloud, unless this is a URL of your own.
+    /// The cloud; `None` for a URL of your own.
     pub fn cloud(&self) -> Option<Cloud> {
         Cloud::of_host(self.0.strip_prefix("https://")?)
     }
 }
+
+text_conversions!(BaseUrl, as_str);
+text_serde!(BaseUrl);
 
 impl From<Cloud> for BaseUrl {
     fn from(cloud: Cloud) -> Self {
@@ -253,7 +266,7 @@ mod tests {
         }
         assert_eq!(
             "us-9".parse::<Cloud>().unwrap_err().to_string(),
-            "not a cloud: \"us-9\" is none of us-1, us-2, us-3, eu-1, us-gov-1 and us-gov-2"
+            "not a cloud: \"us-9\" is not us-1, us-2, us-3, eu-1, us-gov-1 or us-gov-2"
         );
         assert!("".parse::<Cloud>().is_err());
     }
@@ -309,9 +322,13 @@ mod tests {
         fn any_text_is_read_or_refused(text in ".{0,40}|https?://.{0,20}") {
             if let Ok(cloud) = text.parse::<Cloud>() {
                 prop_assert_eq!(cloud.to_string().parse::<Cloud>().unwrap(), cloud);
+                let json = serde_json::to_string(&cloud).unwrap();
+                prop_assert_eq!(serde_json::from_str::<Cloud>(&json).unwrap(), cloud);
             }
             if let Ok(base) = text.parse::<BaseUrl>() {
-                prop_assert_eq!(base.as_str().parse::<BaseUrl>().unwrap(), base.clone());
+                prop_assert_eq!(BaseUrl::try_from(base.as_str()).unwrap(), base.clone());
+                let json = serde_json::to_string(&base).unwrap();
+                prop_assert_eq!(serde_json::from_str::<BaseUrl>(&json).unwrap(), base.clone());
                 let token = http::Uri::try_from(format!("{base}/oauth2/token"));
                 prop_assert!(token.is_ok());
             }

@@ -3,15 +3,19 @@ use std::str::FromStr;
 
 use super::ParseError;
 use super::lenient::text_item;
+use super::text::text_conversions;
 use crate::time::Timestamp;
 
-/// A calendar day, written `YYYY/MM/DD`: the day on which a sample was first seen, in UTC.
+/// A calendar day in UTC, such as the day on which a sample was first seen.
+///
+/// The service writes `2024/02/29`, and so does `Display`. `2024-02-29` is read, too.
 ///
 /// ```
 /// use malquery_proto::types::Date;
 ///
 /// let date: Date = "2024/02/29".parse()?;
-/// assert!(date < "2024/03/01".parse()?);
+/// assert_eq!("2024-02-29".parse::<Date>()?, date);
+/// assert!(date < Date::new(2024, 3, 1)?);
 /// assert!("2023/02/29".parse::<Date>().is_err());
 /// # Ok::<(), malquery_proto::types::ParseError>(())
 /// ```
@@ -22,7 +26,7 @@ impl Date {
     /// The day of a year (0 to 9999), month (1 to 12) and day of the month.
     ///
     /// # Errors
-    /// Refuses a day that is not in the calendar.
+    /// Fails when the calendar has no such day.
     pub fn new(year: u16, month: u8, day: u8) -> Result<Self, ParseError> {
         let days = (
             i16::try_from(year).ok(),
@@ -36,7 +40,7 @@ impl Date {
             _ => None,
         }
         .map(Self)
-        .ok_or_else(|| ParseError::new(WHAT, "there is no such day in the calendar"))
+        .ok_or_else(|| ParseError::new(WHAT, "the calendar has no such day"))
     }
 
     /// The day of a point in time, in UTC.
@@ -46,7 +50,7 @@ impl Date {
     /// use malquery_proto::types::Date;
     ///
     /// assert_eq!(Date::of(Timestamp::from_millis(0)).to_string(), "1970/01/01");
-    /// assert_eq!(Date::of(Timestamp::MAX).to_string(), "9999/12/31"); // There is no later one.
+    /// assert_eq!(Date::of(Timestamp::MAX).to_string(), "9999/12/31"); // the last day
     /// ```
     pub fn of(time: Timestamp) -> Self {
         let instant = i64::try_from(time.as_millis())
@@ -55,6 +59,24 @@ impl Date {
         Self(instant.map_or(jiff::civil::Date::MAX, |time| {
             jiff::tz::TimeZone::UTC.to_datetime(time).date()
         }))
+    }
+
+    /// The day that is this many days earlier, but not before `0000/01/01`.
+    ///
+    /// ```
+    /// use malquery_proto::types::Date;
+    ///
+    /// let today = Date::new(2024, 3, 30)?;
+    /// assert_eq!(today.days_before(30), Date::new(2024, 2, 29)?);
+    /// # Ok::<(), malquery_proto::types::ParseError>(())
+    /// ```
+    #[must_use]
+    pub fn days_before(self, days: u32) -> Self {
+        let first = jiff::civil::date(0, 1, 1);
+        let earlier = self
+            .0
+            .saturating_sub(jiff::Span::new().days(days.min(4_000_000)));
+        Self(earlier.max(first))
     }
 
     /// The year.
@@ -88,12 +110,17 @@ impl FromStr for Date {
         };
         match (number(0..4), number(5..7), number(8..10)) {
             (Some(year), Some(month), Some(day))
-                if text.len() == 10 && text.as_bytes()[4] == b'/' && text.as_bytes()[7] == b'/' =>
+                if text.len() == 10
+                    && matches!(text.as_bytes()[4], b'/' | b'-')
+                    && text.as_bytes()[7] == text.as_bytes()[4] =>
             {
                 // Two digits fit into a byte.
                 Self::new(year, month as u8, day as u8)
             }
-            _ => Err(ParseError::new(WHAT, "write it as YYYY/MM/DD")),
+            _ => Err(ParseError::new(
+                WHAT,
+                "write it as YYYY/MM/DD or YYYY-MM-DD",
+            )),
         }
     }
 }
@@ -115,7 +142,14 @@ impl fmt::Debug for Date {
     }
 }
 
-text_item!(Date, |_, _| true);
+impl From<Timestamp> for Date {
+    fn from(time: Timestamp) -> Self {
+        Self::of(time)
+    }
+}
+
+text_item!(Date, |_, text| text.contains('/'));
+text_conversions!(Date);
 
 #[cfg(test)]
 mod tests {
@@ -124,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_real_days_in_the_one_format() {
+    fn only_real_days_in_two_formats() {
         for day in [
             "2020/06/09",
             "2024/02/29",
@@ -143,15 +177,14 @@ mod tests {
             "2020/04/31",
         ] {
             let message = day.parse::<Date>().unwrap_err().to_string();
-            assert_eq!(
-                message, "not a date: there is no such day in the calendar",
-                "{day}"
-            );
+            assert_eq!(message, "not a date: the calendar has no such day", "{day}");
         }
         for text in [
             "",
-            "2020-06-09",
             "2020/6/9",
+            "2020-06/09",
+            "2020/06-09",
+            "2020.06.09",
             "20/06/09",
             "2020/06/09 ",
             "2020/06/0９",
@@ -159,15 +192,29 @@ mod tests {
             "2020/06/09T00",
         ] {
             let message = text.parse::<Date>().unwrap_err().to_string();
-            assert_eq!(message, "not a date: write it as YYYY/MM/DD", "{text}");
+            assert_eq!(
+                message, "not a date: write it as YYYY/MM/DD or YYYY-MM-DD",
+                "{text}"
+            );
         }
+    }
+
+    #[test]
+    fn days_before_stop_at_the_first() {
+        let date = Date::new(2024, 3, 1).unwrap();
+        assert_eq!(date.days_before(0), date);
+        assert_eq!(date.days_before(1).to_string(), "2024/02/29");
+        for days in [739_311, 739_312, 4_000_000, u32::MAX] {
+            assert_eq!(date.days_before(days).to_string(), "0000/01/01", "{days}");
+        }
+        assert_eq!(date.days_before(739_310).to_string(), "0000/01/02");
     }
 
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in ".{0,12}") {
             if let Ok(date) = text.parse::<Date>() {
-                prop_assert_eq!(date.to_string(), text);
+                prop_assert_eq!(date.to_string(), text.replace('-', "/"));
             }
         }
 
@@ -175,6 +222,7 @@ mod tests {
         fn every_day_survives_text(year in 0u16..=9999, month in 1u8..=12, day in 1u8..=28) {
             let date = Date::new(year, month, day).unwrap();
             prop_assert_eq!(date.to_string().parse::<Date>().unwrap(), date);
+            prop_assert_eq!(date.to_string().replace('/', "-").parse::<Date>().unwrap(), date);
             prop_assert_eq!((date.year(), date.month(), date.day()), (year, month, day));
         }
     }

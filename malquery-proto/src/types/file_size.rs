@@ -3,18 +3,20 @@ use std::str::FromStr;
 
 use super::ParseError;
 use super::lenient::text_item;
+use super::text::text_conversions;
 
 /// A file size as a search filter takes it: whole bytes (`128000`), or a decimal number of KB, MB or GB
-/// (`1.3 KB`, `8mb`).
+/// (`1.3 KB`, `8mb`) or of KiB, MiB or GiB (`1MiB`).
 ///
-/// It is sent as it was written. Whether the service counts 1,000 or 1,024 bytes to a KB is not documented,
-/// so sizes with a unit are not converted here.
+/// Sizes in KB, MB and GB are sent as they were written: it is not documented whether the service counts 1,000 or 1,024
+/// bytes to a KB. A KiB has 1,024 bytes, so sizes in KiB, MiB and GiB are sent in bytes, rounded down.
 ///
 /// ```
 /// use malquery_proto::types::FileSize;
 ///
 /// assert_eq!(FileSize::bytes(128_000).to_string(), "128000");
 /// assert_eq!("1.3 KB".parse::<FileSize>()?.to_string(), "1.3 KB");
+/// assert_eq!("1MiB".parse::<FileSize>()?.to_string(), "1048576");
 /// assert!("1.5".parse::<FileSize>().is_err());
 /// # Ok::<(), malquery_proto::types::ParseError>(())
 /// ```
@@ -22,7 +24,7 @@ use super::lenient::text_item;
 pub struct FileSize(String);
 
 impl FileSize {
-    /// A number of bytes.
+    /// A size in bytes.
     pub fn bytes(bytes: u64) -> Self {
         Self(bytes.to_string())
     }
@@ -32,7 +34,7 @@ impl FileSize {
         &self.0
     }
 
-    /// Whether this is more than `other`, however many bytes a KB has.
+    /// Whether this is more than `other`, whether a KB has 1,000 or 1,024 bytes.
     pub(crate) fn surely_exceeds(&self, other: &Self) -> bool {
         match (self.0.parse::<u64>(), other.0.parse::<u64>()) {
             (Ok(bytes), Ok(others)) => bytes > others,
@@ -42,16 +44,33 @@ impl FileSize {
         }
     }
 
-    /// The bytes, if a KB has `kilo` of them. As decimals, which is exact below 2^53 bytes and good enough above.
+    /// The bytes, if a KB has `kilo` of them. A float is exact below 2^53 bytes and good enough above.
     fn at(&self, kilo: f64) -> f64 {
-        split(&self.0).map_or(0.0, |(number, power)| {
-            number.parse::<f64>().unwrap_or(0.0) * kilo.powi(power)
+        split(&self.0).map_or(0.0, |(number, unit)| {
+            number.parse::<f64>().unwrap_or(0.0) * kilo.powi(unit.power())
         })
     }
 }
 
-/// The number and the power of a KB; `None` for an unknown unit.
-fn split(text: &str) -> Option<(&str, i32)> {
+/// A unit: its place in the list. The first is the byte, and the last three are binary.
+#[derive(Clone, Copy)]
+struct Unit(i32);
+
+impl Unit {
+    const NAMES: [&str; 7] = ["", "kb", "mb", "gb", "kib", "mib", "gib"];
+
+    /// The power of a KB or KiB.
+    fn power(self) -> i32 {
+        if self.is_binary() { self.0 - 3 } else { self.0 }
+    }
+
+    fn is_binary(self) -> bool {
+        self.0 > 3
+    }
+}
+
+/// The number and the unit; `None` for an unknown unit.
+fn split(text: &str) -> Option<(&str, Unit)> {
     let end = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text.len());
@@ -60,31 +79,33 @@ fn split(text: &str) -> Option<(&str, i32)> {
         .strip_prefix(' ')
         .filter(|rest| !rest.is_empty())
         .unwrap_or(unit);
-    let power = ["", "kb", "mb", "gb"]
+    let unit = Unit::NAMES
         .iter()
         .position(|known| unit.eq_ignore_ascii_case(known))?;
-    Some((number, power as i32))
+    Some((number, Unit(unit as i32)))
 }
 
 impl FromStr for FileSize {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
+        const FORMS: &str =
+            "write bytes (128000) or a number with KB, MB, GB, KiB, MiB or GiB (1.3 KB, 8mb, 1MiB)";
         let refuse = |why| Err(ParseError::new("a file size", why));
-        let Some((number, power)) = split(text) else {
-            return refuse("write bytes (128000) or a number with KB, MB or GB (1.3 KB, 8mb)");
+        let Some((number, unit)) = split(text) else {
+            return refuse(FORMS);
         };
         let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
         let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
         if !digits(whole) || !digits(fraction) {
-            return refuse("write bytes (128000) or a number with KB, MB or GB (1.3 KB, 8mb)");
+            return refuse(FORMS);
         }
-        if power == 0 && number.contains('.') {
+        if unit.power() == 0 && number.contains('.') {
             return refuse("a number of bytes has no fraction");
         }
         let size = Self(text.to_owned());
         // 2^64
-        let fits = if power == 0 {
+        let fits = if unit.power() == 0 {
             text.parse::<u64>().is_ok()
         } else {
             size.at(1024.0) < 18_446_744_073_709_551_616.0
@@ -92,7 +113,11 @@ impl FromStr for FileSize {
         if !fits {
             return refuse("no file is that large");
         }
-        Ok(size)
+        Ok(if unit.is_binary() {
+            Self::bytes(size.at(1024.0) as u64)
+        } else {
+            size
+        })
     }
 }
 
@@ -102,7 +127,14 @@ impl fmt::Display for FileSize {
     }
 }
 
+impl From<u64> for FileSize {
+    fn from(bytes: u64) -> Self {
+        Self::bytes(bytes)
+    }
+}
+
 text_item!(FileSize, |_, _| true);
+text_conversions!(FileSize, as_str);
 
 #[cfg(test)]
 mod tests {
@@ -132,11 +164,11 @@ mod tests {
         let message = |text: &str| text.parse::<FileSize>().unwrap_err().to_string();
         for text in [
             "", " ", "-1", "+1", "1 ", "1  KB", "KB", ".5 KB", "5. KB", "1.2.3 KB", "1 TB", "1k",
-            "1e3", "１",
+            "1e3", "１", "1 TiB", "1 Ki", "KiB", "1 i", "1mi b",
         ] {
             assert_eq!(
                 message(text),
-                "not a file size: write bytes (128000) or a number with KB, MB or GB (1.3 KB, 8mb)",
+                "not a file size: write bytes (128000) or a number with KB, MB, GB, KiB, MiB or GiB (1.3 KB, 8mb, 1MiB)",
                 "{text:?}"
             );
         }
@@ -171,17 +203,38 @@ mod tests {
     }
 
     #[test]
+    fn binary_units_become_bytes() {
+        for (text, bytes) in [
+            ("1MiB", 1 << 20),
+            ("1 mib", 1 << 20),
+            ("1.5KiB", 1536),
+            ("1.3 KiB", 1331),
+            ("2GIB", 2 << 30),
+            ("0.0 KiB", 0),
+        ] {
+            assert_eq!(
+                text.parse::<FileSize>().unwrap(),
+                FileSize::from(bytes),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
     fn the_largest_file_has_less_than_two_to_the_64() {
         assert!("18446744073709551616".parse::<FileSize>().is_err());
         assert!("17179869183.9 GB".parse::<FileSize>().is_ok());
         assert!("17179869184 GB".parse::<FileSize>().is_err());
+        assert!("17179869183.9 GiB".parse::<FileSize>().is_ok());
+        assert!("17179869184 GiB".parse::<FileSize>().is_err());
     }
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused(text in "[0-9. kKmMgGbB]{0,12}|.{0,12}") {
+        fn any_text_is_read_or_refused(text in "[0-9. kKmMgGiIbB]{0,12}|.{0,12}") {
             if let Ok(size) = text.parse::<FileSize>() {
-                prop_assert_eq!(size.as_str(), text);
+                prop_assert!(size.as_str() == text || text.to_ascii_lowercase().ends_with("ib"));
+                prop_assert_eq!(&size.as_str().parse::<FileSize>().unwrap(), &size);
                 prop_assert!(size.at(1000.0).is_finite());
             }
         }

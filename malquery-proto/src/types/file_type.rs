@@ -4,12 +4,12 @@ use std::str::FromStr;
 
 use super::ParseError;
 use super::lenient::text_item;
+use super::text::text_conversions;
 
 /// The type of a file in the service's words, such as `pe32` or `pdf`.
 ///
-/// The list is open, and the case of a word is not settled: replies say `PE32`, the list of filters `pe32`.
-/// So this keeps the word as it was written and compares without regard to case. That is why it has
-/// constants, as `http::Method` does, where the other words are enums.
+/// The list is open, and the case of a word varies: replies say `PE32`, the list of filters says `pe32`. So this type
+/// keeps the word as it was written, compares without regard to case, and has constants as `http::Method` does.
 ///
 /// ```
 /// use malquery_proto::types::FileType;
@@ -167,6 +167,7 @@ impl fmt::Debug for FileType {
 }
 
 text_item!(FileType, |_, _| true);
+text_conversions!(FileType, as_str);
 
 #[cfg(test)]
 mod tests {

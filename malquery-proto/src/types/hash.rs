@@ -1,8 +1,10 @@
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
 use super::ParseError;
 use super::lenient::text_item;
+use super::text::text_conversions;
 
 macro_rules! hash {
     ($(#[$doc:meta])* $name:ident, $bytes:literal, $what:literal) => {
@@ -45,8 +47,43 @@ macro_rules! hash {
             }
         }
 
+        impl From<[u8; $bytes]> for $name {
+            fn from(bytes: [u8; $bytes]) -> Self {
+                Self(bytes)
+            }
+        }
+
+        impl From<$name> for [u8; $bytes] {
+            fn from(hash: $name) -> Self {
+                hash.0
+            }
+        }
+
+        impl TryFrom<&[u8]> for $name {
+            type Error = ParseError;
+
+            fn try_from(bytes: &[u8]) -> Result<Self, ParseError> {
+                bytes.try_into().map(Self).map_err(|_| {
+                    ParseError::new($what, format!("it takes {} bytes, not {}", $bytes, bytes.len()))
+                })
+            }
+        }
+
+        impl AsRef<[u8]> for $name {
+            fn as_ref(&self) -> &[u8] {
+                &self.0
+            }
+        }
+
+        impl Borrow<[u8; $bytes]> for $name {
+            fn borrow(&self) -> &[u8; $bytes] {
+                &self.0
+            }
+        }
+
         // A reply may write a hash in capitals; it is written in lower case again, which is the same hash.
         text_item!($name, |_, _| true);
+        text_conversions!($name);
     };
 }
 
@@ -58,24 +95,25 @@ hash!(
     ///
     /// let sha256: Sha256 = "9F86D081884C7D659A2FEAA0C55AD015A3BF4F1B2B0B822CD15D6C15B0F00A08".parse()?;
     /// assert_eq!(sha256.to_string(), "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08");
+    /// assert_eq!(Sha256::try_from(sha256.as_bytes().as_slice())?, sha256);
     /// assert!("9f86".parse::<Sha256>().is_err());
     /// # Ok::<(), malquery_proto::types::ParseError>(())
     /// ```
     Sha256, 32, "a SHA-256"
 );
 hash!(
-    /// The SHA-1 of a sample. MalQuery reports it, but does not search by it.
+    /// The SHA-1 of a sample. MalQuery reports it, but cannot search by it.
     Sha1, 20, "a SHA-1"
 );
 hash!(
-    /// The MD5 of a sample. MalQuery reports it, but does not search by it.
+    /// The MD5 of a sample. MalQuery reports it, but cannot search by it.
     Md5, 16, "an MD5"
 );
 
-/// The bytes that `2 * N` hex digits stand for.
+/// Reads `2 * N` hex digits as bytes.
 ///
-/// A large reply has tens of millions of digits. With lengths the compiler knows, and neither a branch nor a table,
-/// it makes vector instructions of the first loop.
+/// A large reply has tens of millions of digits. The lengths are constants and the first loop has neither a branch
+/// nor a table, so that the compiler turns it into vector instructions.
 fn read_hex<const N: usize, const DIGITS: usize>(text: &str) -> Option<[u8; N]> {
     let text: &[u8; DIGITS] = text.as_bytes().try_into().ok()?;
     let mut digits = [0; DIGITS];
@@ -143,7 +181,7 @@ mod tests {
             message("0123456789abcdef0123456789abcde\n"),
             "not an MD5: '\\n' at position 31 is not a hex digit"
         );
-        // 32 bytes, of which two are one character
+        // 32 bytes, two of them one character
         assert_eq!(
             message("0123456789abcdef0123456789abcdé"),
             "not an MD5: 'é' at position 30 is not a hex digit"
@@ -151,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_of_another_kind_is_told_by_its_length() {
+    fn a_hash_of_another_kind_is_named_by_length() {
         let digits = |count| "a".repeat(count);
         let refused = |error: ParseError| error.to_string();
         assert_eq!(
@@ -165,6 +203,22 @@ mod tests {
         assert_eq!(
             refused(digits(64).parse::<Md5>().unwrap_err()),
             "not an MD5: it takes 32 hex digits, not 64, as many as a SHA-256 has"
+        );
+    }
+
+    #[test]
+    fn bytes_and_hashes_convert_and_look_up() {
+        let hash = Sha256::from([7; 32]);
+        assert_eq!(<[u8; 32]>::from(hash), [7; 32]);
+        assert_eq!(hash.as_ref(), [7; 32].as_slice());
+        assert!(std::collections::HashSet::from([hash]).contains(&[7; 32]));
+        assert!(std::collections::BTreeSet::from([hash]).contains(&[7; 32]));
+        assert_eq!(Sha256::try_from(hash.to_string()).unwrap(), hash);
+        assert_eq!(
+            Sha256::try_from([7; 31].as_slice())
+                .unwrap_err()
+                .to_string(),
+            "not a SHA-256: it takes 32 bytes, not 31"
         );
     }
 

@@ -21,6 +21,7 @@ mod request_id;
 mod sample;
 #[cfg(test)]
 mod tests;
+pub(crate) mod text;
 
 pub use date::Date;
 pub use envelope::{Envelope, ErrorItem, PlainMeta, ReplyMeta, SubmitMeta};

@@ -1,16 +1,16 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// A value that was refused before anything was sent.
+/// A text that is not a valid value, such as a hash or a date. Nothing was sent.
 ///
 /// ```
 /// use malquery_proto::types::Pattern;
 ///
-/// let error = Pattern::hex("89 48").unwrap_err();
-/// assert_eq!(error.to_string(), "not a hex pattern: ' ' at position 2 is not a hex digit; leave out spaces");
+/// let error = Pattern::hex("89g8").unwrap_err();
+/// assert_eq!(error.to_string(), "not a hex pattern: 'g' at position 2 is not a hex digit");
 /// assert_eq!(error.position(), Some(2));
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ParseError {
     what: &'static str,
     why: Cow<'static, str>,
@@ -39,12 +39,7 @@ impl ParseError {
         }
     }
 
-    pub(crate) fn with_position(mut self, position: usize) -> Self {
-        self.position = Some(position);
-        self
-    }
-
-    /// The byte offset of the character that was refused, counted from 0, when there is one.
+    /// The byte offset of the refused character, from 0, if one character is to blame.
     pub fn position(&self) -> Option<usize> {
         self.position
     }
@@ -53,6 +48,12 @@ impl ParseError {
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "not {}: {}", self.what, self.why)
+    }
+}
+
+impl fmt::Debug for ParseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -3,16 +3,18 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::text::text_conversions;
 use super::{ParseError, PatternType};
 
-/// Something to search for in the bytes of a sample. Several patterns of a search must all occur.
+/// Bytes or a text that a sample must contain. A sample matches a search when it contains all of its patterns.
 ///
-/// As text, on a command line, it is written `hex:8948208b48`, `ascii:CreateRemoteThread` or `wide:powershell`.
+/// As text, on a command line, it is written `hex:8948208b48`, `ascii:CreateRemoteThread`, `wide:powershell`,
+/// `utf8:größe` or `utf16:größe`.
 ///
 /// ```
 /// use malquery_proto::types::Pattern;
 ///
-/// assert_eq!(Pattern::hex("8948208b48")?, Pattern::hex_bytes(b"\x89\x48\x20\x8b\x48")?);
+/// assert_eq!(Pattern::hex("89 48 20")?, Pattern::hex_bytes(b"\x89\x48\x20")?);
 /// assert_eq!("wide:powershell".parse::<Pattern>()?, Pattern::wide("powershell")?);
 /// assert!(Pattern::hex("894").is_err());
 /// # Ok::<(), malquery_proto::types::ParseError>(())
@@ -27,55 +29,132 @@ pub struct Pattern {
 const WHAT: &str = "a pattern";
 
 impl Pattern {
-    /// Bytes, written as pairs of hex digits without spaces. Two patterns of the same bytes are equal, so their digits are
-    /// kept as small letters.
+    /// Bytes, as hex editors write them: pairs of hex digits, each with `0x` or `\x` before it or not, separated by white
+    /// space, commas, colons or nothing, and in braces or not.
+    ///
+    /// The pattern holds the digits alone, in lower case. So two patterns of the same bytes are equal.
+    ///
+    /// ```
+    /// use malquery_proto::types::Pattern;
+    ///
+    /// for text in ["8948", "89 48", r"\x89\x48", "0x89,0x48", "89:48", "{ 89 48 }", "0x8948"] {
+    ///     assert_eq!(Pattern::hex(text)?.value(), "8948");
+    /// }
+    /// let error = Pattern::hex("8948??8b").unwrap_err();
+    /// assert_eq!(error.to_string(), "not a hex pattern: '?' at position 4 is a wildcard; wildcards need a YARA rule");
+    /// # Ok::<(), malquery_proto::types::ParseError>(())
+    /// ```
     ///
     /// # Errors
-    /// Refuses an empty pattern, anything but hex digits, and an odd number of them.
-    pub fn hex(digits: impl Into<String>) -> Result<Self, ParseError> {
+    /// Fails for an empty pattern, for half a byte, and for anything else than hex digits. A search has no wildcards: those
+    /// need a YARA rule, and a [`Hunt`](crate::operations::Hunt).
+    pub fn hex(text: impl AsRef<str>) -> Result<Self, ParseError> {
         const WHAT: &str = "a hex pattern";
-        let mut digits = digits.into();
-        if let Some((position, c)) = digits.char_indices().find(|(_, c)| !c.is_ascii_hexdigit()) {
-            let why = match c {
-                'x' | 'X' if position == 1 => "is not a hex digit; leave out 0x",
-                c if c.is_whitespace() => "is not a hex digit; leave out spaces",
-                _ => "is not a hex digit",
-            };
-            return Err(ParseError::at(WHAT, &digits, position, why));
+        let text = text.as_ref();
+        let refuse = |at, why| Err(ParseError::at(WHAT, text, at, why));
+        let bytes = text.as_bytes();
+        let mut digits = String::with_capacity(bytes.len());
+        let (mut at, mut end) = (0, bytes.len());
+        let trimmed = text.trim();
+        if let Some(inner) = trimmed
+            .strip_prefix('{')
+            .and_then(|rest| rest.strip_suffix('}'))
+        {
+            at = text.len() - text.trim_start().len() + 1;
+            end = at + inner.len();
         }
-        if digits.len() % 2 == 1 {
-            return Err(ParseError::new(
-                WHAT,
-                format!(
-                    "a byte is two hex digits, and the one at position {} is alone",
-                    digits.len() - 1
-                ),
-            )
-            .with_position(digits.len() - 1));
+        while at < end {
+            match (bytes[at], bytes.get(at + 1)) {
+                // A prefix stands before a digit.
+                (b'0' | b'\\', Some(b'x' | b'X')) => {
+                    at += 2;
+                    if !bytes[..end].get(at).is_some_and(u8::is_ascii_hexdigit) {
+                        return refuse(at - 1, "has no hex digit after it");
+                    }
+                }
+                (b',' | b':', _) => at += 1,
+                (b'?', _) => return refuse(at, "is a wildcard; wildcards need a YARA rule"),
+                (b'[' | b'(' | b'|' | b'~', _) => {
+                    return refuse(
+                        at,
+                        "is not a hex digit; jumps and alternatives need a YARA rule",
+                    );
+                }
+                (high, low) if high.is_ascii_hexdigit() => match low.filter(|_| at + 1 < end) {
+                    Some(low) if low.is_ascii_hexdigit() => {
+                        digits.extend(
+                            [high, *low].map(|digit| char::from(digit.to_ascii_lowercase())),
+                        );
+                        at += 2;
+                    }
+                    Some(b'?') => at += 1,
+                    _ => return refuse(at, "is half a byte; a byte is two hex digits"),
+                },
+                _ => match text[at..].chars().next() {
+                    Some(space) if space.is_whitespace() => at += space.len_utf8(),
+                    _ => return refuse(at, "is not a hex digit"),
+                },
+            }
         }
-        digits.make_ascii_lowercase();
         Self::new(WHAT, PatternType::Hex, digits)
     }
 
-    /// These bytes, as a hex pattern.
+    /// Bytes, as a hex pattern.
     ///
     /// # Errors
-    /// Refuses an empty pattern.
+    /// Fails for an empty pattern.
     pub fn hex_bytes(bytes: impl AsRef<[u8]>) -> Result<Self, ParseError> {
-        Self::hex(
-            bytes
-                .as_ref()
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect::<String>(),
-        )
+        let digits = bytes.as_ref().iter().map(|byte| format!("{byte:02x}"));
+        Self::new("a hex pattern", PatternType::Hex, digits.collect())
+    }
+
+    /// A text in UTF-8, as most programs but those of Windows store it. ASCII is sent as such, anything else as hex.
+    ///
+    /// ```
+    /// use malquery_proto::types::Pattern;
+    ///
+    /// assert_eq!(Pattern::utf8("size")?, Pattern::ascii("size")?);
+    /// assert_eq!(Pattern::utf8("größe")?, Pattern::hex("6772 c3b6 c39f 65")?);
+    /// # Ok::<(), malquery_proto::types::ParseError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Fails for an empty text.
+    pub fn utf8(text: impl Into<String>) -> Result<Self, ParseError> {
+        let text = text.into();
+        if text.is_ascii() {
+            Self::ascii(text)
+        } else {
+            Self::hex_bytes(text)
+        }
+    }
+
+    /// A text in UTF-16 in little-endian order, as Windows stores it. ASCII is sent as a wide pattern, anything else as hex.
+    ///
+    /// ```
+    /// use malquery_proto::types::Pattern;
+    ///
+    /// assert_eq!(Pattern::utf16("size")?, Pattern::wide("size")?);
+    /// assert_eq!(Pattern::utf16("größe")?, Pattern::hex("6700 7200 f600 df00 6500")?);
+    /// # Ok::<(), malquery_proto::types::ParseError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Fails for an empty text.
+    pub fn utf16(text: impl Into<String>) -> Result<Self, ParseError> {
+        let wide = Self::wide(text)?;
+        if wide.value.is_ascii() {
+            Ok(wide)
+        } else {
+            Self::hex_bytes(wide.bytes())
+        }
     }
 
     /// A text of one byte a character.
     ///
     /// # Errors
-    /// Refuses an empty pattern and a character that is not ASCII: the bytes it stands for depend on an
-    /// encoding, so write those as [`Pattern::hex`].
+    /// Fails for an empty text, and for a character that is not ASCII: its bytes depend on the encoding, so choose one with
+    /// [`Pattern::utf8`] or [`Pattern::hex`].
     pub fn ascii(text: impl Into<String>) -> Result<Self, ParseError> {
         const WHAT: &str = "an ascii pattern";
         let text = text.into();
@@ -84,16 +163,17 @@ impl Pattern {
                 WHAT,
                 &text,
                 position,
-                "is not ASCII; give its bytes as a hex pattern",
+                "is not ASCII; use a utf8 or a hex pattern",
             )),
             None => Self::new(WHAT, PatternType::Ascii, text),
         }
     }
 
-    /// A text of two bytes a character (UTF-16), as Windows stores it.
+    /// A text of two bytes a character, as Windows stores it. It is sent as it is. For a character that is not ASCII,
+    /// [`Pattern::utf16`] leaves no doubt about the bytes.
     ///
     /// # Errors
-    /// Refuses an empty pattern.
+    /// Fails for an empty text.
     pub fn wide(text: impl Into<String>) -> Result<Self, ParseError> {
         Self::new("a wide pattern", PatternType::Wide, text.into())
     }
@@ -106,30 +186,31 @@ impl Pattern {
         }
     }
 
-    fn of_type(kind: &str, value: impl Into<String>) -> Result<Self, ParseError> {
+    fn of_type(kind: &str, value: &str) -> Result<Self, ParseError> {
         match kind {
             "hex" => Self::hex(value),
             "ascii" => Self::ascii(value),
             "wide" => Self::wide(value),
+            "utf8" => Self::utf8(value),
+            "utf16" => Self::utf16(value),
             _ => Err(ParseError::new(
                 WHAT,
-                format!("there is no type {kind:?}; it is one of hex, ascii and wide"),
+                format!("{kind:?} is not a type; use hex, ascii, wide, utf8 or utf16"),
             )),
         }
     }
 
-    /// How the value is to be understood.
+    /// The type of the value: hex, ascii or wide.
     pub fn pattern_type(&self) -> &PatternType {
         &self.r#type
     }
 
-    /// The hex digits, as small letters, or the text.
+    /// The hex digits, in lower case, or the text.
     pub fn value(&self) -> &str {
         &self.value
     }
 
-    /// The bytes that a sample has to contain: those of the hex digits, the ASCII text itself, or the wide text
-    /// as UTF-16 in little-endian order.
+    /// The bytes that a sample must contain. A wide text is taken as UTF-16 in little-endian order.
     ///
     /// ```
     /// use malquery_proto::types::Pattern;
@@ -140,15 +221,10 @@ impl Pattern {
     /// ```
     pub fn bytes(&self) -> Vec<u8> {
         match self.r#type {
-            PatternType::Hex => self
-                .value
-                .as_bytes()
-                .chunks(2)
-                .map(|pair| {
-                    pair.iter()
-                        .fold(0, |byte, &digit| byte << 4 | hex_digit(digit))
-                })
-                .collect(),
+            PatternType::Hex => {
+                let pair = |pair: &[u8]| pair.iter().fold(0, |byte, &d| byte << 4 | hex_digit(d));
+                self.value.as_bytes().chunks(2).map(pair).collect()
+            }
             PatternType::Wide => self
                 .value
                 .encode_utf16()
@@ -159,13 +235,14 @@ impl Pattern {
     }
 }
 
-/// The value of a hex digit of either case.
+/// The value of a hex digit.
 fn hex_digit(digit: u8) -> u8 {
     (digit & 0xf) + if digit.is_ascii_alphabetic() { 9 } else { 0 }
 }
 
-/// A pattern as it is stored; reading it checks it again.
+/// A pattern as it is stored. Reading it checks it again.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Parts {
     r#type: PatternType,
     value: String,
@@ -175,7 +252,7 @@ impl TryFrom<Parts> for Pattern {
     type Error = ParseError;
 
     fn try_from(Parts { r#type, value }: Parts) -> Result<Self, ParseError> {
-        Self::of_type(r#type.as_str(), value)
+        Self::of_type(r#type.as_str(), &value)
     }
 }
 
@@ -184,11 +261,16 @@ impl FromStr for Pattern {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let (kind, value) = text.split_once(':').ok_or_else(|| {
-            ParseError::new(WHAT, "write TYPE:VALUE, where TYPE is hex, ascii or wide")
+            ParseError::new(
+                WHAT,
+                "write it as TYPE:VALUE, such as hex:8948 or ascii:text",
+            )
         })?;
         Self::of_type(kind, value)
     }
 }
+
+text_conversions!(Pattern);
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -203,123 +285,172 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_of_the_same_bytes_are_equal_and_the_type_is_read_by_itself() {
-        assert_eq!(
-            Pattern::hex("aBC0").unwrap(),
-            Pattern::hex_bytes([0xab, 0xc0]).unwrap()
-        );
+    fn types_are_read_exactly_and_padded() {
         let stored = r#"{"type": "ascii:x", "value": "y"}"#;
         assert!(serde_json::from_str::<Pattern>(stored).is_err());
-        assert_eq!(
-            format!(
-                "[{:>8}] [{:.3}]",
-                Pattern::ascii("x").unwrap(),
-                Pattern::wide("y").unwrap()
-            ),
-            "[ ascii:x] [wid]"
+        let shown = format!(
+            "[{:>8}] [{:.3}]",
+            Pattern::ascii("x").unwrap(),
+            Pattern::wide("y").unwrap()
         );
-    }
-
-    #[test]
-    fn what_is_refused_is_named_with_its_place() {
-        let refused = |text: &str| {
-            let error = text.parse::<Pattern>().unwrap_err();
-            (error.to_string(), error.position())
-        };
-        let case = |message: &str, position| (message.to_owned(), position);
-        assert_eq!(
-            refused("hex:"),
-            case("not a hex pattern: it is empty", None)
-        );
-        assert_eq!(
-            refused("ascii:"),
-            case("not an ascii pattern: it is empty", None)
-        );
-        assert_eq!(
-            refused("wide:"),
-            case("not a wide pattern: it is empty", None)
-        );
-        assert_eq!(
-            refused("hex:123"),
-            case(
-                "not a hex pattern: a byte is two hex digits, and the one at position 2 is alone",
-                Some(2)
-            )
-        );
-        assert_eq!(
-            refused("hex:0x12"),
-            case(
-                "not a hex pattern: 'x' at position 1 is not a hex digit; leave out 0x",
-                Some(1)
-            )
-        );
-        assert_eq!(
-            refused("hex:12 34"),
-            case(
-                "not a hex pattern: ' ' at position 2 is not a hex digit; leave out spaces",
-                Some(2)
-            )
-        );
-        assert_eq!(
-            refused("ascii:Müll"),
-            case(
-                "not an ascii pattern: 'ü' at position 1 is not ASCII; give its bytes as a hex pattern",
-                Some(1)
-            )
-        );
-        assert_eq!(
-            refused("utf8:x"),
-            case(
-                "not a pattern: there is no type \"utf8\"; it is one of hex, ascii and wide",
-                None
-            )
-        );
-        assert_eq!(
-            refused("x"),
-            case(
-                "not a pattern: write TYPE:VALUE, where TYPE is hex, ascii or wide",
-                None
-            )
-        );
-    }
-
-    #[test]
-    fn only_what_looks_like_a_prefix_or_a_space_is_taken_for_one() {
-        let refused = |text: &str| Pattern::hex(text).unwrap_err().to_string();
-        assert_eq!(
-            refused("12x4"),
-            "not a hex pattern: 'x' at position 2 is not a hex digit"
-        );
-        assert_eq!(
-            refused("0X12"),
-            "not a hex pattern: 'X' at position 1 is not a hex digit; leave out 0x"
-        );
-        assert_eq!(
-            refused("0g12"),
-            "not a hex pattern: 'g' at position 1 is not a hex digit"
-        );
+        assert_eq!(shown, "[ ascii:x] [wid]");
         assert_eq!(Pattern::wide("aé").unwrap().bytes(), [b'a', 0, 0xe9, 0]);
         assert_eq!(Pattern::ascii("ab").unwrap().bytes(), b"ab");
     }
 
+    #[test]
+    fn refusals_name_the_character_and_its_place() {
+        let refused = |text: &str| {
+            let error = text.parse::<Pattern>().unwrap_err();
+            (error.to_string(), error.position())
+        };
+        for (text, message, position) in [
+            ("hex:", "hex pattern: it is empty", None),
+            ("hex:{ }", "hex pattern: it is empty", None),
+            ("ascii:", "ascii pattern: it is empty", None),
+            ("wide:", "wide pattern: it is empty", None),
+            ("utf8:", "ascii pattern: it is empty", None),
+            ("utf16:", "wide pattern: it is empty", None),
+            (
+                "hex:123",
+                "hex pattern: '3' at position 2 is half a byte; a byte is two hex digits",
+                Some(2),
+            ),
+            (
+                "hex:1 23",
+                "hex pattern: '1' at position 0 is half a byte; a byte is two hex digits",
+                Some(0),
+            ),
+            (
+                "hex:{123}",
+                "hex pattern: '3' at position 3 is half a byte; a byte is two hex digits",
+                Some(3),
+            ),
+            (
+                "hex:0x1",
+                "hex pattern: '1' at position 2 is half a byte; a byte is two hex digits",
+                Some(2),
+            ),
+            (
+                "hex:12x4",
+                "hex pattern: 'x' at position 2 is not a hex digit",
+                Some(2),
+            ),
+            (
+                "hex:0g12",
+                "hex pattern: '0' at position 0 is half a byte; a byte is two hex digits",
+                Some(0),
+            ),
+            (
+                "hex:g",
+                "hex pattern: 'g' at position 0 is not a hex digit",
+                Some(0),
+            ),
+            (
+                "hex:12{34}",
+                "hex pattern: '{' at position 2 is not a hex digit",
+                Some(2),
+            ),
+            (
+                "hex:{12",
+                "hex pattern: '{' at position 0 is not a hex digit",
+                Some(0),
+            ),
+            (
+                r"hex:\12",
+                r"hex pattern: '\\' at position 0 is not a hex digit",
+                Some(0),
+            ),
+            (
+                "hex:0x",
+                "hex pattern: 'x' at position 1 has no hex digit after it",
+                Some(1),
+            ),
+            (
+                "hex:{0x}",
+                "hex pattern: 'x' at position 2 has no hex digit after it",
+                Some(2),
+            ),
+            (
+                "hex:??",
+                "hex pattern: '?' at position 0 is a wildcard; wildcards need a YARA rule",
+                Some(0),
+            ),
+            (
+                "hex:8?",
+                "hex pattern: '?' at position 1 is a wildcard; wildcards need a YARA rule",
+                Some(1),
+            ),
+            (
+                "hex:89 [4-6] 48",
+                "hex pattern: '[' at position 3 is not a hex digit; jumps and alternatives need a YARA rule",
+                Some(3),
+            ),
+            (
+                "ascii:Müll",
+                "ascii pattern: 'ü' at position 1 is not ASCII; use a utf8 or a hex pattern",
+                Some(1),
+            ),
+        ] {
+            let article = if message.starts_with('a') { "an" } else { "a" };
+            assert_eq!(
+                refused(text),
+                (format!("not {article} {message}"), position),
+                "{text}"
+            );
+        }
+        assert_eq!(
+            refused("text:x").0,
+            "not a pattern: \"text\" is not a type; use hex, ascii, wide, utf8 or utf16"
+        );
+        assert_eq!(
+            refused("x").0,
+            "not a pattern: write it as TYPE:VALUE, such as hex:8948 or ascii:text"
+        );
+    }
+
+    /// The ways to write a byte, and what stands between two.
+    const PREFIXES: [&str; 4] = ["", "0x", "0X", r"\x"];
+    const SEPARATORS: [&str; 8] = ["", " ", ", ", ",", ":", "\n\t", "  ", "\u{a0}"];
+
     proptest! {
         #[test]
-        fn bytes_and_their_digits_are_one_pattern(bytes in prop::collection::vec(any::<u8>(), 1..64)) {
+        fn bytes_in_any_style_are_one_pattern(
+            bytes in prop::collection::vec(any::<u8>(), 1..40),
+            prefix in prop::sample::select(PREFIXES.to_vec()),
+            separator in prop::sample::select(SEPARATORS.to_vec()),
+            braces: bool,
+            capital: bool,
+        ) {
             let pattern = Pattern::hex_bytes(&bytes).unwrap();
             prop_assert_eq!(pattern.value().len(), 2 * bytes.len());
-            prop_assert_eq!(Pattern::hex(pattern.value()).unwrap(), pattern.clone());
             prop_assert_eq!(pattern.bytes(), bytes.clone());
-            prop_assert_eq!(Pattern::hex(pattern.value().to_uppercase()).unwrap().bytes(), bytes);
-            prop_assert_eq!(pattern.to_string().parse::<Pattern>().unwrap(), pattern);
+            prop_assert_eq!(&pattern.to_string().parse::<Pattern>().unwrap(), &pattern);
+            let byte = |byte| if capital { format!("{prefix}{byte:02X}") } else { format!("{prefix}{byte:02x}") };
+            let mut text = bytes.iter().map(byte).collect::<Vec<_>>().join(separator);
+            if braces {
+                text = format!(" {{{separator}{text}{separator}}}\n");
+            }
+            prop_assert_eq!(Pattern::hex(text).unwrap(), pattern);
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in ".{0,40}") {
-            let hex = !text.is_empty() && text.len().is_multiple_of(2) && text.chars().all(|c| c.is_ascii_hexdigit());
-            prop_assert_eq!(Pattern::hex(text.as_str()).is_ok(), hex);
+        fn any_text_is_read_or_refused(text in "[0-9a-fx\\\\{} ,:?]{0,12}|.{0,40}") {
+            if let Ok(pattern) = Pattern::hex(&text) {
+                let digits = text.replace("0x", "").replace("0X", "").to_lowercase();
+                let digits: String = digits.chars().filter(char::is_ascii_hexdigit).collect();
+                prop_assert_eq!(pattern.value(), digits);
+            }
             prop_assert_eq!(Pattern::ascii(text.as_str()).is_ok(), !text.is_empty() && text.is_ascii());
             prop_assert_eq!(Pattern::wide(text.as_str()).is_ok(), !text.is_empty());
-            let _ = text.parse::<Pattern>();
+            for pattern in [Pattern::utf8(text.as_str()), Pattern::utf16(text.as_str())].into_iter().flatten() {
+                prop_assert_eq!(&pattern.to_string().parse::<Pattern>().unwrap(), &pattern);
+            }
+            if !text.is_empty() {
+                prop_assert_eq!(Pattern::utf8(text.as_str()).unwrap().bytes(), text.as_bytes());
+                let wide = Pattern::wide(text.as_str()).unwrap().bytes();
+                prop_assert_eq!(Pattern::utf16(text.as_str()).unwrap().bytes(), wide);
+            }
         }
     }
 }

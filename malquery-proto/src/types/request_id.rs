@@ -6,11 +6,12 @@ use serde_json::Value;
 
 use super::ParseError;
 use super::lenient::{Field, Read, text_item};
+use super::text::text_conversions;
 
 /// The id of a job (a hunt, an exact search or a multi-download), from the `reqid` of the reply to it.
 ///
-/// Ids look like UUIDs, but those MalQuery issues are not RFC 4122 UUIDs, so any text is taken that is not
-/// empty, has no white space or control character and at most 200 bytes.
+/// Ids look like UUIDs, but are not always valid by RFC 4122. So an id is any text of 1 to 200 bytes without white space
+/// and control characters.
 ///
 /// ```
 /// use malquery_proto::types::RequestId;
@@ -73,8 +74,9 @@ impl fmt::Debug for RequestId {
 }
 
 text_item!(RequestId, |_, _| true);
+text_conversions!(RequestId, as_str);
 
-/// Without its id a job that was paid for is lost, so here a reply must have one.
+/// A reply to a submission must have an id: without it, a job that was paid for is lost.
 impl Field for RequestId {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Read<Self>, D::Error> {
         let received = Value::deserialize(deserializer)?;
@@ -84,7 +86,7 @@ impl Field for RequestId {
                 value,
                 keep: Some(received.clone()),
             }),
-            _ => Err(ParseError::new(WHAT, "it is no text")),
+            _ => Err(ParseError::new(WHAT, "it is not a text")),
         }
         .map_err(D::Error::custom)
     }
