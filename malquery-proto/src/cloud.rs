@@ -6,7 +6,7 @@ use std::str::FromStr;
 use url::{Host, Url};
 
 use crate::types::ParseError;
-use crate::types::text::{text_conversions, text_serde};
+use crate::types::text::text_value;
 
 /// A CrowdStrike cloud. An account lives in exactly one.
 ///
@@ -105,14 +105,7 @@ impl FromStr for Cloud {
     }
 }
 
-text_conversions!(Cloud);
-text_serde!(Cloud);
-
-impl AsRef<str> for Cloud {
-    fn as_ref(&self) -> &str {
-        self.name()
-    }
-}
+text_value!(Cloud, name);
 
 impl fmt::Display for Cloud {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -149,8 +142,7 @@ impl BaseUrl {
     }
 }
 
-text_conversions!(BaseUrl, as_str);
-text_serde!(BaseUrl);
+text_value!(BaseUrl, as_str);
 
 impl From<Cloud> for BaseUrl {
     fn from(cloud: Cloud) -> Self {

@@ -75,6 +75,11 @@ pub(super) fn patterns(document: &Map<String, Value>) -> Result<Vec<Pattern>, St
                 }
             }
             .map_err(|error| format!("patterns[{index}].value is {error}"))
+            .and_then(|pattern| {
+                let same = pattern.value().eq_ignore_ascii_case(value);
+                same.then_some(pattern)
+                    .ok_or_else(|| format!("patterns[{index}].value must hold hex digits alone"))
+            })
         })
         .collect()
 }
@@ -107,10 +112,11 @@ pub(super) fn options(document: &Map<String, Value>) -> Result<Options, String> 
         )),
     };
     let date = |name: &str| match text(name)? {
-        Some(text) => text
-            .parse::<Date>()
-            .map(Some)
-            .map_err(|error| format!("options.{name} is {error}")),
+        Some(text) => match text.parse::<Date>() {
+            Ok(date) if date.to_string() == text => Ok(Some(date)),
+            Ok(_) => Err(format!("options.{name} must be written as YYYY/MM/DD")),
+            Err(error) => Err(format!("options.{name} is {error}")),
+        },
         None => Ok(None),
     };
     let size = |name: &str| match text(name)? {
@@ -154,7 +160,12 @@ pub(super) fn options(document: &Map<String, Value>) -> Result<Options, String> 
 /// A number of bytes; a KB has 1,024.
 fn size(text: &str) -> Result<u64, String> {
     let size: FileSize = text.parse().map_err(|error| format!("{error}"))?;
-    let text = size.as_str();
+    if size.as_str() != text {
+        return Err(format!(
+            "{}, and the unit must be KB, MB or GB",
+            quoted(text)
+        ));
+    }
     if let Ok(bytes) = text.parse() {
         return Ok(bytes);
     }

@@ -3,7 +3,6 @@ use std::str::FromStr;
 
 use super::ParseError;
 use super::lenient::text_item;
-use super::text::text_conversions;
 use crate::time::Timestamp;
 
 /// A calendar day in UTC, such as the day on which a sample was first seen.
@@ -149,7 +148,6 @@ impl From<Timestamp> for Date {
 }
 
 text_item!(Date, |_, text| text.contains('/'));
-text_conversions!(Date);
 
 #[cfg(test)]
 mod tests {

@@ -3,7 +3,6 @@ use std::str::FromStr;
 
 use super::ParseError;
 use super::lenient::text_item;
-use super::text::text_conversions;
 
 /// A file size as a search filter takes it: whole bytes (`128000`), or a decimal number of KB, MB or GB
 /// (`1.3 KB`, `8mb`) or of KiB, MiB or GiB (`1MiB`).
@@ -133,8 +132,7 @@ impl From<u64> for FileSize {
     }
 }
 
-text_item!(FileSize, |_, _| true);
-text_conversions!(FileSize, as_str);
+text_item!(FileSize, |_, _| true, as_str);
 
 #[cfg(test)]
 mod tests {

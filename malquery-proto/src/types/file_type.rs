@@ -4,7 +4,6 @@ use std::str::FromStr;
 
 use super::ParseError;
 use super::lenient::text_item;
-use super::text::text_conversions;
 
 /// The type of a file in the service's words, such as `pe32` or `pdf`.
 ///
@@ -166,8 +165,7 @@ impl fmt::Debug for FileType {
     }
 }
 
-text_item!(FileType, |_, _| true);
-text_conversions!(FileType, as_str);
+text_item!(FileType, |_, _| true, as_str);
 
 #[cfg(test)]
 mod tests {

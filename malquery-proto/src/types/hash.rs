@@ -4,7 +4,6 @@ use std::str::FromStr;
 
 use super::ParseError;
 use super::lenient::text_item;
-use super::text::text_conversions;
 
 macro_rules! hash {
     ($(#[$doc:meta])* $name:ident, $bytes:literal, $what:literal) => {
@@ -83,7 +82,6 @@ macro_rules! hash {
 
         // A reply may write a hash in capitals; it is written in lower case again, which is the same hash.
         text_item!($name, |_, _| true);
-        text_conversions!($name);
     };
 }
 

@@ -476,10 +476,12 @@ impl Item for Json {
     }
 }
 
-/// Implements [`Item`] and serde for a type that is a text on the wire: it has `FromStr` and `as_str`
-/// or `Display`.
+/// Implements [`Item`], serde and the conversions of text for a type that is a text on the wire: it has `FromStr` and
+/// `Display`. `$same` says whether `Display` gives the text that was read.
 macro_rules! text_item {
-    ($name:ident, $same:expr) => {
+    ($name:ident, $same:expr $(, $as_str:ident)?) => {
+        $crate::types::text::text_value!($name $(, $as_str)?);
+
         impl $crate::types::lenient::Item for $name {
             fn from_text(text: &str) -> Option<Self> {
                 text.parse().ok()
@@ -491,18 +493,6 @@ macro_rules! text_item {
             }
         }
 
-        impl serde::Serialize for $name {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
-        impl<'de> serde::Deserialize<'de> for $name {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
-            }
-        }
     };
 }
 

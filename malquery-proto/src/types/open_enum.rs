@@ -59,7 +59,7 @@ macro_rules! words {
             }
         }
 
-        text_item!($name, |word, text| word.as_str() == text);
+        text_item!($name, |word, text| word.as_str() == text, as_str);
     };
 }
 

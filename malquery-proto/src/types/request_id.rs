@@ -6,7 +6,6 @@ use serde_json::Value;
 
 use super::ParseError;
 use super::lenient::{Field, Read, text_item};
-use super::text::text_conversions;
 
 /// The id of a job (a hunt, an exact search or a multi-download), from the `reqid` of the reply to it.
 ///
@@ -73,8 +72,7 @@ impl fmt::Debug for RequestId {
     }
 }
 
-text_item!(RequestId, |_, _| true);
-text_conversions!(RequestId, as_str);
+text_item!(RequestId, |_, _| true, as_str);
 
 /// A reply to a submission must have an id: without it, a job that was paid for is lost.
 impl Field for RequestId {

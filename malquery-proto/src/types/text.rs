@@ -2,7 +2,7 @@
 
 /// `TryFrom` of text, from the type's `FromStr`; with `as_str` also `AsRef<str>`.
 macro_rules! text_conversions {
-    ($name:ident) => {
+    ($name:ident $(, $as_str:ident)?) => {
         impl TryFrom<&str> for $name {
             type Error = $crate::types::ParseError;
 
@@ -18,21 +18,22 @@ macro_rules! text_conversions {
                 text.parse()
             }
         }
-    };
-    ($name:ident, as_str) => {
-        $crate::types::text::text_conversions!($name);
 
-        impl AsRef<str> for $name {
-            fn as_ref(&self) -> &str {
-                self.as_str()
+        $(
+            impl AsRef<str> for $name {
+                fn as_ref(&self) -> &str {
+                    self.$as_str()
+                }
             }
-        }
+        )?
     };
 }
 
-/// Serde as text: `Display` writes it, `FromStr` reads it.
-macro_rules! text_serde {
-    ($name:ident) => {
+/// The same, and serde as text: `Display` writes it, `FromStr` reads it.
+macro_rules! text_value {
+    ($name:ident $(, $as_str:ident)?) => {
+        $crate::types::text::text_conversions!($name $(, $as_str)?);
+
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -48,4 +49,4 @@ macro_rules! text_serde {
     };
 }
 
-pub(crate) use {text_conversions, text_serde};
+pub(crate) use {text_conversions, text_value};

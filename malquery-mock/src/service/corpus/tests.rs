@@ -654,7 +654,7 @@ fn annotations_that_cannot_be_meant_are_refused_with_their_place() {
         "{\n \"paths\": {} }",
         "{\n \"path\": { \"a\": { \"lable\": \"x\" } } }",
         "{\n \"path\": { \"a\": { \"first_seen\": \"2023/02/29\" } } }",
-        "{\n \"path\": { \"a\": { \"first_seen\": \"2023-02-28\" } } }",
+        "{\n \"path\": { \"a\": { \"first_seen\": \"2023.02.28\" } } }",
         "{\n \"path\": { \"a\": { \"label\": \"\" } } }",
         "{\n \"path\": { \"a\": {},\n \"a\": {} } }",
         "{\n \"path\": { \"b\": {} } }",
