@@ -971,7 +971,7 @@ mod random {
                     Ask::Multi(numbers) => {
                         let wanted: Vec<_> = numbers.iter().map(|number| samples[*number].to_string()).collect();
                         let got = raw.multidownload(&wanted.iter().map(String::as_str).collect::<Vec<_>>());
-                        read(&SamplesMultidownload::new([]), &got);
+                        read(&SamplesMultidownload::new([] as [Sha256; 0]), &got);
                         if got.status == 200 {
                             jobs.push(got.reqid());
                             downloads += wanted.iter().collect::<std::collections::HashSet<_>>().len() as u64;

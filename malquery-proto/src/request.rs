@@ -27,6 +27,9 @@ pub enum BuildError {
     /// A limit of zero.
     #[error("a limit of 0 returns nothing; give at least 1")]
     ZeroLimit,
+    /// A limit that the service cannot read.
+    #[error("a limit of {0} is too large; give at most 2147483647")]
+    LimitTooLarge(u32),
     /// A range whose ends are in the wrong order.
     #[error("the smallest {what} {min} is above the largest {max}, so nothing can match")]
     #[allow(missing_docs)]

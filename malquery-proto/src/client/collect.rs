@@ -137,15 +137,17 @@ impl Collect {
     /// Every result is asked for its SHA-256, whatever fields were selected.
     pub fn new(job: impl Into<Submission>) -> Self {
         let mut job = job.into();
-        let options = match &mut job {
-            Submission::Hunt(hunt) => Some(hunt.options_mut()),
-            Submission::ExactSearch(search) => Some(search.options_mut()),
+        let limit = match &mut job {
+            Submission::Hunt(hunt) => {
+                hunt.want_sha256();
+                hunt.most()
+            }
+            Submission::ExactSearch(search) => {
+                search.want_sha256();
+                search.most()
+            }
             Submission::SamplesMultidownload(_) => None,
         };
-        let limit = options.and_then(|options| {
-            options.want_sha256();
-            options.most()
-        });
         let found = match &job {
             Submission::SamplesMultidownload(download) => download.samples().to_vec(),
             _ => Vec::new(),

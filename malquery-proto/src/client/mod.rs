@@ -324,7 +324,11 @@ impl<T: Transport, C: Clock> Client<T, C> {
         let samples: Vec<_> = samples.into_iter().collect();
         let mut requests = GetMetadata::split(&samples, &self.base()).into_iter();
         // Without samples there is still a request, for its error.
-        let mut reply = self.call(&requests.next().unwrap_or_else(|| GetMetadata::new([])))?;
+        let mut reply = self.call(
+            &requests
+                .next()
+                .unwrap_or_else(|| GetMetadata::new(&samples)),
+        )?;
         for request in requests {
             let next = self.call(&request)?.output;
             reply.output.resources.extend(next.resources);

@@ -4,25 +4,32 @@ use crate::endpoint::Endpoint;
 use crate::operation::{JsonOperation, Operation};
 use crate::request::BuildError;
 use crate::request::RequestParts;
+use crate::types::options::{filter_setters, result_setters};
 use crate::types::{Json, Pattern, SearchOptions, SubmitMeta};
+
+use super::{check_ranges, write_search};
 
 /// Starts a job that finds samples with some bytes or strings.
 ///
-/// `POST /malquery/queries/exact-search/v1` (operation id `PostMalQueryExactSearchV1`, also known as
-/// `exact_search`). Scope `malquery:write`. Whether it costs quota is not documented, so it is not sent a
-/// second time unless the first surely did not arrive. Errors 400, 401, 403, 429, 500.
+/// `POST /malquery/queries/exact-search/v1` (operation id `PostMalQueryExactSearchV1`, in FalconPy `exact_search`). Scope
+/// `malquery:write`. It is not documented whether it costs quota, so it is retried only if the request provably never
+/// reached the service. Errors 400, 401, 403, 429, 500.
 ///
-/// The reply holds the id of the job; [`GetRequest`](super::GetRequest) tells when it is done.
+/// The reply holds the id of the job. [`GetRequest`](super::GetRequest) reports when the job is done.
 ///
 /// ```
 /// use malquery_proto::operations::ExactSearch;
-/// use malquery_proto::types::{FileType, Pattern, SearchOptions};
+/// use malquery_proto::types::{FileType, Pattern};
 ///
 /// let search = ExactSearch::new([Pattern::wide("powershell")?])
-///     .options(SearchOptions::new().limit(100).filter_filetypes([FileType::PE32]));
+///     .limit(100)
+///     .filter_filetypes([FileType::PE32])
+///     .min_date("2024-01-01".parse()?);
 /// # Ok::<(), malquery_proto::types::ParseError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[doc(alias = "PostMalQueryExactSearchV1", alias = "exact_search")]
 pub struct ExactSearch {
     #[serde(default, skip_serializing_if = "SearchOptions::is_empty")]
     options: SearchOptions,
@@ -30,7 +37,7 @@ pub struct ExactSearch {
 }
 
 impl ExactSearch {
-    /// Finds samples that hold all of these patterns.
+    /// Finds samples that contain all of these patterns.
     pub fn new(patterns: impl IntoIterator<Item = Pattern>) -> Self {
         Self {
             patterns: patterns.into_iter().collect(),
@@ -38,17 +45,18 @@ impl ExactSearch {
         }
     }
 
-    /// Narrows the search.
+    /// Replaces all options.
+    #[must_use]
     pub fn options(mut self, options: SearchOptions) -> Self {
         self.options = options;
         self
     }
-
-    #[cfg(all(feature = "fs", feature = "archive"))]
-    pub(crate) fn options_mut(&mut self) -> &mut SearchOptions {
-        &mut self.options
-    }
 }
+
+result_setters!(ExactSearch, options);
+filter_setters!(ExactSearch, options);
+#[cfg(all(feature = "fs", feature = "archive"))]
+crate::types::options::collectable!(ExactSearch, options);
 
 impl Operation for ExactSearch {
     const ENDPOINT: Endpoint = Endpoint::post(
@@ -60,8 +68,9 @@ impl Operation for ExactSearch {
         if self.patterns.is_empty() {
             return Err(BuildError::NoPatterns);
         }
-        self.options.check()?;
-        out.json(self)
+        let options = &self.options;
+        check_ranges(options)?;
+        write_search(out, self, options.limit, options.count_only, &options.other)
     }
 }
 

@@ -1,41 +1,50 @@
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Endpoint;
 use crate::operation::{JsonOperation, Operation};
 use crate::request::BuildError;
 use crate::request::RequestParts;
-use crate::types::options::check_limit;
+use crate::types::options::{Others, result_setters};
 use crate::types::{MetaField, Pattern, Sample, SearchMeta};
 
-/// Searches fast for samples with some bytes or strings, at the price of more false positives.
+use super::write_search;
+
+/// Searches for samples with some bytes or strings. It is fast and has false positives.
 ///
-/// `POST /malquery/combined/fuzzy-search/v1` (operation id `PostMalQueryFuzzySearchV1`, also known as
-/// `fuzzy_search`). Scope `malquery:write`. No cost in quota is documented.
-/// The reply holds the results, so this is slow for a single request: wait for more than 40 seconds.
-/// Errors 400, 401, 403, 429, 500.
+/// `POST /malquery/combined/fuzzy-search/v1` (operation id `PostMalQueryFuzzySearchV1`, in FalconPy `fuzzy_search`). Scope
+/// `malquery:write`. No cost in quota is documented. Errors 400, 401, 403, 429, 500.
+///
+/// The reply holds the results, so this is slow for one request: allow more than 40 seconds.
 ///
 /// ```
 /// use malquery_proto::operations::FuzzySearch;
 /// use malquery_proto::types::{MetaField, Pattern};
 ///
-/// let search = FuzzySearch::new([Pattern::ascii("CreateRemoteThread")?, Pattern::hex("8948208b48")?])
+/// let search = FuzzySearch::new([Pattern::ascii("CreateRemoteThread")?, Pattern::hex("89 48 20 8b 48")?])
 ///     .filter_meta([MetaField::Sha256, MetaField::Label])
 ///     .limit(10);
 /// # Ok::<(), malquery_proto::types::ParseError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[doc(alias = "PostMalQueryFuzzySearchV1", alias = "fuzzy_search")]
 pub struct FuzzySearch {
-    #[serde(skip_serializing_if = "Options::is_default")]
+    #[serde(default, skip_serializing_if = "Options::is_default")]
     options: Options,
     patterns: Vec<Pattern>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 struct Options {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     filter_meta: Vec<MetaField>,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<u32>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    count_only: bool,
+    #[serde(skip_serializing_if = "Others::is_empty")]
+    other: Others,
 }
 
 impl Options {
@@ -45,26 +54,16 @@ impl Options {
 }
 
 impl FuzzySearch {
-    /// Finds samples that hold all of these patterns.
+    /// Finds samples that contain all of these patterns.
     pub fn new(patterns: impl IntoIterator<Item = Pattern>) -> Self {
         Self {
             options: Options::default(),
             patterns: patterns.into_iter().collect(),
         }
     }
-
-    /// Returns at most this many results, at least 1. The service's own maximum is not documented.
-    pub fn limit(mut self, limit: u32) -> Self {
-        self.options.limit = Some(limit);
-        self
-    }
-
-    /// Returns only these fields of each sample.
-    pub fn filter_meta(mut self, fields: impl IntoIterator<Item = MetaField>) -> Self {
-        self.options.filter_meta = fields.into_iter().collect();
-        self
-    }
 }
+
+result_setters!(FuzzySearch, options);
 
 impl Operation for FuzzySearch {
     const ENDPOINT: Endpoint = Endpoint::post(
@@ -77,8 +76,8 @@ impl Operation for FuzzySearch {
         if self.patterns.is_empty() {
             return Err(BuildError::NoPatterns);
         }
-        check_limit(self.options.limit)?;
-        out.json(self)
+        let options = &self.options;
+        write_search(out, self, options.limit, options.count_only, &options.other)
     }
 }
 

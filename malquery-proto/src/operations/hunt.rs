@@ -4,24 +4,39 @@ use crate::endpoint::{Cost, Endpoint};
 use crate::operation::{JsonOperation, Operation};
 use crate::request::BuildError;
 use crate::request::RequestParts;
+use crate::types::options::{filter_setters, result_setters};
 use crate::types::{Json, SearchOptions, SubmitMeta};
+
+use super::{check_ranges, write_search};
 
 /// Starts a job that runs a YARA rule over the corpus.
 ///
-/// `POST /malquery/queries/hunt/v1` (operation id `PostMalQueryHuntV1`, also known as `hunt`).
-/// Scope `malquery:write`. **Costs one hunt of the monthly quota**, so it is not sent a second time unless the
-/// first surely did not arrive. Errors 400, 401, 403, 429, 500.
+/// `POST /malquery/queries/hunt/v1` (operation id `PostMalQueryHuntV1`, in FalconPy `hunt`). Scope `malquery:write`.
+/// **Costs one hunt of the monthly quota**, so it is retried only if the request provably never reached the service. Errors
+/// 400, 401, 403, 429, 500.
 ///
-/// The reply holds the id of the job; [`GetRequest`](super::GetRequest) tells when it is done.
+/// The reply holds the id of the job. [`GetRequest`](super::GetRequest) reports when the job is done.
 ///
 /// ```
 /// use malquery_proto::operations::Hunt;
-/// use malquery_proto::types::SearchOptions;
+/// use malquery_proto::types::{Date, MetaField};
 ///
 /// let hunt = Hunt::new(r#"rule gnu { strings: $a = "GNU" condition: $a }"#)
-///     .options(SearchOptions::new().limit(100));
+///     .limit(10)
+///     .filter_meta([MetaField::Sha256, MetaField::Label])
+///     .min_date("2024-01-01".parse::<Date>()?)
+///     .max_size("1MiB".parse()?)
+///     .option("an_option_of_tomorrow", true);
+///
+/// // It can be stored. A key that it does not know is refused.
+/// let stored = serde_json::to_string(&hunt).unwrap();
+/// assert_eq!(serde_json::from_str::<Hunt>(&stored).unwrap(), hunt);
+/// assert!(serde_json::from_str::<Hunt>(&stored.replace("limit", "limt")).is_err());
+/// # Ok::<(), malquery_proto::types::ParseError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[doc(alias = "PostMalQueryHuntV1", alias = "hunt")]
 pub struct Hunt {
     #[serde(default, skip_serializing_if = "SearchOptions::is_empty")]
     options: SearchOptions,
@@ -29,7 +44,7 @@ pub struct Hunt {
 }
 
 impl Hunt {
-    /// Runs this YARA rule, one for each hunt.
+    /// Runs this YARA rule. A hunt takes one rule.
     pub fn new(yara_rule: impl Into<String>) -> Self {
         Self {
             yara_rule: yara_rule.into(),
@@ -37,15 +52,11 @@ impl Hunt {
         }
     }
 
-    /// Narrows the hunt.
+    /// Replaces all options.
+    #[must_use]
     pub fn options(mut self, options: SearchOptions) -> Self {
         self.options = options;
         self
-    }
-
-    #[cfg(all(feature = "fs", feature = "archive"))]
-    pub(crate) fn options_mut(&mut self) -> &mut SearchOptions {
-        &mut self.options
     }
 
     /// Compiles the rule here, before a hunt of the quota is spent on it.
@@ -69,6 +80,11 @@ impl Hunt {
     }
 }
 
+result_setters!(Hunt, options);
+filter_setters!(Hunt, options);
+#[cfg(all(feature = "fs", feature = "archive"))]
+crate::types::options::collectable!(Hunt, options);
+
 impl Operation for Hunt {
     const ENDPOINT: Endpoint = Endpoint::post("PostMalQueryHuntV1", "/malquery/queries/hunt/v1");
 
@@ -76,8 +92,9 @@ impl Operation for Hunt {
         if self.yara_rule.trim().is_empty() {
             return Err(BuildError::EmptyRule);
         }
-        self.options.check()?;
-        out.json(self)
+        let options = &self.options;
+        check_ranges(options)?;
+        write_search(out, self, options.limit, options.count_only, &options.other)
     }
 
     fn cost(&self) -> Cost {

@@ -1,3 +1,5 @@
+use std::borrow::Borrow;
+
 use crate::cloud::BaseUrl;
 use crate::endpoint::Endpoint;
 use crate::operation::{JsonOperation, Operation};
@@ -5,25 +7,26 @@ use crate::request::BuildError;
 use crate::request::{MAX_URL, RequestParts};
 use crate::types::{PlainMeta, Sample, Sha256};
 
-/// Asks what is known of samples. It is the cheap way to look a hash up: a hunt for it would cost a hunt.
+/// Asks for what MalQuery knows about samples. This is the cheap way to look up a hash: a hunt for it would cost a hunt.
 ///
-/// `GET /malquery/entities/metadata/v1?ids=…&ids=…` (operation id `GetMalQueryMetadataV1`, also known as
-/// `get_metadata`). Scope `malquery:read`. Costs nothing. Samples that are not known are left out of the reply.
-/// Errors 400, 401, 403, 429, 500.
+/// `GET /malquery/entities/metadata/v1?ids=…&ids=…` (operation id `GetMalQueryMetadataV1`, in FalconPy `get_metadata`).
+/// Scope `malquery:read`. Costs nothing. The reply leaves out samples that are not in MalQuery. Errors 400, 401, 403, 429,
+/// 500.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[doc(alias = "GetMalQueryMetadataV1", alias = "get_metadata")]
 pub struct GetMetadata {
     ids: Vec<Sha256>,
 }
 
 impl GetMetadata {
-    /// Asks about these samples, as many as fit into a URL: 115 for most clouds.
-    pub fn new(ids: impl IntoIterator<Item = Sha256>) -> Self {
+    /// Asks about these samples. A URL has room for 115 of them with most clouds.
+    pub fn new(ids: impl IntoIterator<Item = impl Borrow<Sha256>>) -> Self {
         Self {
-            ids: ids.into_iter().collect(),
+            ids: ids.into_iter().map(|id| *id.borrow()).collect(),
         }
     }
 
-    /// As many requests as it takes to ask `base` about all of these samples.
+    /// Splits a question about many samples into as few requests to `base` as possible.
     ///
     /// ```
     /// use malquery_proto::Cloud;
@@ -36,10 +39,7 @@ impl GetMetadata {
     pub fn split(samples: &[Sha256], base: &BaseUrl) -> Vec<Self> {
         // Each takes `ids=`, 64 digits and a separator.
         let room = (MAX_URL - 1).saturating_sub(base.as_str().len() + Self::ENDPOINT.path.len());
-        samples
-            .chunks((room / 69).max(1))
-            .map(|ids| Self::new(ids.iter().copied()))
-            .collect()
+        samples.chunks((room / 69).max(1)).map(Self::new).collect()
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
     use crate::operation::unsigned;
 
     #[test]
-    fn many_samples_are_asked_about_in_as_few_requests_as_fit() {
+    fn many_samples_take_as_few_requests_as_fit() {
         let samples: Vec<_> = (0..500u16)
             .map(|i| Sha256::from_bytes(std::array::from_fn(|at| i.to_le_bytes()[at % 2])))
             .collect();

@@ -6,15 +6,14 @@
 //! | [`FuzzySearch`] | samples with some bytes or strings, fast and with false positives | nothing that is documented |
 //! | [`ExactSearch`] | a job that finds samples with some bytes or strings | not documented |
 //! | [`Hunt`] | a job that runs a YARA rule | one hunt |
-//! | [`GetRequest`] | where a job is, and its results | nothing |
-//! | [`GetMetadata`] | what is known of samples | nothing |
+//! | [`GetRequest`] | the status of a job, and its results | nothing |
+//! | [`GetMetadata`] | what MalQuery knows about samples | nothing |
 //! | [`GetDownload`] | a sample | one download |
 //! | [`SamplesMultidownload`] | a job that makes an archive of samples | one download for each sample |
 //! | [`GetSamples`] | that archive | nothing that is documented |
 //!
-//! There is no pagination. All of them need a bearer token with the scope `malquery:read` (the GETs) or
-//! `malquery:write` (the POSTs), and all may answer 401, 403, 429 and 500, and all but
-//! [`GetSamples`] 400.
+//! None of them has pages. Each needs a bearer token with the scope `malquery:read` (the GETs) or `malquery:write` (the
+//! POSTs). Each may reply with 401, 403, 429 and 500, and each except [`GetSamples`] with 400.
 
 mod download;
 mod exact_search;
@@ -25,6 +24,8 @@ mod quotas;
 mod request;
 mod samples_fetch;
 mod samples_multidownload;
+#[cfg(test)]
+mod tests;
 
 pub use download::GetDownload;
 pub use exact_search::ExactSearch;
@@ -35,3 +36,67 @@ pub use quotas::{GetQuotas, Quotas, UserCount};
 pub use request::GetRequest;
 pub use samples_fetch::GetSamples;
 pub use samples_multidownload::SamplesMultidownload;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::request::{BuildError, RequestParts};
+use crate::types::SearchOptions;
+use crate::types::options::Others;
+
+/// Refuses a range in which nothing can be.
+fn check_ranges(options: &SearchOptions) -> Result<(), BuildError> {
+    let refuse = |what, min: &dyn ToString, max: &dyn ToString| {
+        let (min, max) = (min.to_string(), max.to_string());
+        Err(BuildError::EmptyRange { what, min, max })
+    };
+    match (options.min_date, options.max_date) {
+        (Some(min), Some(max)) if min > max => return refuse("date", &min, &max),
+        _ => {}
+    }
+    match (&options.min_size, &options.max_size) {
+        (Some(min), Some(max)) if min.surely_exceeds(max) => refuse("size", min, max),
+        _ => Ok(()),
+    }
+}
+
+/// Writes the body of a search.
+fn write_search(
+    out: &mut RequestParts,
+    search: &impl Serialize,
+    limit: Option<u32>,
+    count_only: bool,
+    other: &Others,
+) -> Result<(), BuildError> {
+    match limit {
+        Some(0) => return Err(BuildError::ZeroLimit),
+        // The service reads an int32.
+        Some(limit) if i32::try_from(limit).is_err() => {
+            return Err(BuildError::LimitTooLarge(limit));
+        }
+        _ => {}
+    }
+    let other = other
+        .values()
+        .map_err(|error| BuildError::Malformed(error.to_string()))?;
+    if !count_only && other.is_empty() {
+        return out.json(search);
+    }
+    // What is stored apart is sent with the other options.
+    let mut body =
+        serde_json::to_value(search).map_err(|error| BuildError::Malformed(error.to_string()))?;
+    if let Some(Value::Object(options)) = body.get_mut("options") {
+        options.remove("other");
+        if options.remove("count_only").is_some() {
+            options.insert("limit".into(), 0.into());
+        }
+        for (name, value) in other {
+            if options.insert(name.clone(), value.clone()).is_some() {
+                return Err(BuildError::Malformed(format!(
+                    "the option {name:?} is set twice"
+                )));
+            }
+        }
+    }
+    out.json(&body)
+}

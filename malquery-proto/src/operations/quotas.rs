@@ -7,9 +7,9 @@ use crate::types::{Json, ReplyMeta};
 
 /// Asks how much of the monthly quotas is used.
 ///
-/// `GET /malquery/aggregates/quotas/v1` (operation id `GetMalQueryQuotasV1`, also known as `get_quotas`).
-/// Scope `malquery:read`. Costs nothing. Errors 400, 401, 403, 404, 429, 500.
+/// `GET /malquery/aggregates/quotas/v1` (operation id `GetMalQueryQuotasV1`, in FalconPy `get_quotas`). Scope `malquery:read`. Costs nothing. Errors 400, 401, 403, 404, 429, 500.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[doc(alias = "GetMalQueryQuotasV1", alias = "get_quotas")]
 pub struct GetQuotas;
 
 impl Operation for GetQuotas {
@@ -43,9 +43,9 @@ model! {
         pub monitor_count: Option<u64>,
         /// Rules that may be monitored.
         pub monitor_limit: Option<u64>,
-        /// Days until the counts begin again.
+        /// Days until the quotas renew.
         pub days_left: Option<u64>,
-        /// When the counts begin again, in the service's own words.
+        /// When the quotas renew, in the service's own words.
         pub refresh_time: Option<Json>,
         /// Hunts of each user.
         pub hunt_counts: Vec<UserCount>,

@@ -6,13 +6,14 @@ use crate::request::RequestParts;
 use crate::stream::StreamCheck;
 use crate::types::RequestId;
 
-/// Fetches the archive a multi-download made: a zip with the password `infected`.
+/// Fetches the archive that a multi-download made: a zip with the password `infected`.
 ///
-/// `GET /malquery/entities/samples-fetch/v1?ids=…` (operation id `GetMalQueryEntitiesSamplesFetchV1`, also
-/// known as `get_samples`), with the request id of a [`SamplesMultidownload`](super::SamplesMultidownload)
-/// that is done. Scope `malquery:read`. Costs no quota that is documented; the multi-download did.
-/// Errors 401, 403, 429, 500; `Could not find sample archive` when there is none.
+/// `GET /malquery/entities/samples-fetch/v1?ids=…` (operation id `GetMalQueryEntitiesSamplesFetchV1`, in FalconPy
+/// `get_samples`), with the request id of a [`SamplesMultidownload`](super::SamplesMultidownload) that is done. Scope
+/// `malquery:read`. No cost in quota is documented: the multi-download was billed. Errors 401, 403, 429, 500; the message
+/// `Could not find sample archive` when it has no such archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[doc(alias = "GetMalQueryEntitiesSamplesFetchV1", alias = "get_samples")]
 pub struct GetSamples {
     id: RequestId,
 }

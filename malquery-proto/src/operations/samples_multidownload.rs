@@ -1,6 +1,7 @@
+use std::borrow::Borrow;
 use std::collections::HashSet;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::endpoint::{Cost, Endpoint};
 use crate::operation::{JsonOperation, Operation};
@@ -11,11 +12,11 @@ use crate::types::{Json, Sha256, SubmitMeta};
 /// Starts a job that makes an archive of samples.
 ///
 /// `POST /malquery/entities/samples-multidownload/v1` (operation id
-/// `PostMalQueryEntitiesSamplesMultidownloadV1`, also known as `samples_multidownload`).
-/// Scope `malquery:write`. **Costs one download of the monthly quota for each sample**, so it is not sent a
-/// second time unless the first surely did not arrive. Errors 400, 401, 403, 404, 429, 500.
+/// `PostMalQueryEntitiesSamplesMultidownloadV1`, in FalconPy `samples_multidownload`). Scope `malquery:write`. **Costs one
+/// download of the monthly quota for each sample**, so it is retried only if the request provably never reached the
+/// service. Errors 400, 401, 403, 404, 429, 500.
 ///
-/// The reply holds the id of the job. When [`GetRequest`](super::GetRequest) says that it is done,
+/// The reply holds the id of the job. When [`GetRequest`](super::GetRequest) reports that the job is done,
 /// [`GetSamples`](super::GetSamples) fetches the archive with the same id.
 ///
 /// ```
@@ -30,20 +31,25 @@ use crate::types::{Json, Sha256, SubmitMeta};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[doc(
+    alias = "PostMalQueryEntitiesSamplesMultidownloadV1",
+    alias = "samples_multidownload",
+    alias = "multi_download"
+)]
 pub struct SamplesMultidownload {
+    #[serde(deserialize_with = "each_once")]
     samples: Vec<Sha256>,
 }
 
 impl SamplesMultidownload {
-    /// Archives these samples. One that is named twice is sent, and billed, once.
-    pub fn new(samples: impl IntoIterator<Item = Sha256>) -> Self {
+    /// Archives these samples. A sample that is named twice is sent, and billed, once.
+    pub fn new(samples: impl IntoIterator<Item = impl Borrow<Sha256>>) -> Self {
         let mut seen = HashSet::new();
+        let samples = samples.into_iter().map(|sample| *sample.borrow());
         Self {
-            samples: samples
-                .into_iter()
-                .filter(|sample| seen.insert(*sample))
-                .collect(),
+            samples: samples.filter(|sample| seen.insert(*sample)).collect(),
         }
     }
 
@@ -51,6 +57,11 @@ impl SamplesMultidownload {
     pub fn samples(&self) -> &[Sha256] {
         &self.samples
     }
+}
+
+fn each_once<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Sha256>, D::Error> {
+    Vec::<Sha256>::deserialize(deserializer)
+        .map(|samples| SamplesMultidownload::new(samples).samples)
 }
 
 impl Operation for SamplesMultidownload {

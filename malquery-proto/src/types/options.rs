@@ -1,9 +1,13 @@
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::{Date, FileSize, FileType, MetaField};
-use crate::request::BuildError;
+use super::{Date, FileSize, FileType, MetaField, ParseError};
 
-/// What narrows an exact search or a hunt. What is not set is not sent.
+/// What narrows an exact search or a hunt. An option that is not set is not sent.
+///
+/// A [`Hunt`](crate::operations::Hunt) and an [`ExactSearch`](crate::operations::ExactSearch) have the same setters.
 ///
 /// ```
 /// use malquery_proto::types::{FileType, MetaField, SearchOptions};
@@ -12,32 +16,39 @@ use crate::request::BuildError;
 ///     .limit(100)
 ///     .filter_meta([MetaField::Sha256, MetaField::Label])
 ///     .filter_filetypes([FileType::PE32, FileType::PE64])
-///     .min_date("2024/01/01".parse()?)
+///     .min_date("2024-01-01".parse()?)
 ///     .max_size("8mb".parse()?);
+///
+/// // A misspelt limit must not become no limit.
+/// let error = serde_json::from_str::<SearchOptions>(r#"{"limt": 100}"#).unwrap_err();
+/// assert!(error.to_string().starts_with("unknown field `limt`, expected one of `filter_filetypes`"));
 /// # Ok::<(), malquery_proto::types::ParseError>(())
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-#[must_use]
+#[serde(default, deny_unknown_fields)]
 pub struct SearchOptions {
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    filter_filetypes: Vec<FileType>,
+    pub(crate) filter_filetypes: Vec<FileType>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    filter_meta: Vec<MetaField>,
+    pub(crate) filter_meta: Vec<MetaField>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    limit: Option<u32>,
+    pub(crate) limit: Option<u32>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) count_only: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    min_date: Option<Date>,
+    pub(crate) min_date: Option<Date>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    max_date: Option<Date>,
+    pub(crate) max_date: Option<Date>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    min_size: Option<FileSize>,
+    pub(crate) min_size: Option<FileSize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    max_size: Option<FileSize>,
+    pub(crate) max_size: Option<FileSize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    app: Option<String>,
+    pub(crate) app: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    submitted_by_customer: Option<bool>,
+    pub(crate) submitted_by_customer: Option<bool>,
+    #[serde(skip_serializing_if = "Others::is_empty")]
+    pub(crate) other: Others,
 }
 
 impl SearchOptions {
@@ -46,199 +57,217 @@ impl SearchOptions {
         Self::default()
     }
 
-    /// Returns at most this many results, at least 1. The service's own maximum is not documented.
-    pub fn limit(mut self, limit: u32) -> Self {
-        self.limit = Some(limit);
-        self
-    }
-
-    /// Returns only these fields of each sample.
-    pub fn filter_meta(mut self, fields: impl IntoIterator<Item = MetaField>) -> Self {
-        self.filter_meta = fields.into_iter().collect();
-        self
-    }
-
-    /// Finds only files of these types.
-    pub fn filter_filetypes(mut self, types: impl IntoIterator<Item = FileType>) -> Self {
-        self.filter_filetypes = types.into_iter().collect();
-        self
-    }
-
-    /// Finds only samples first seen on this day or later.
-    pub fn min_date(mut self, date: Date) -> Self {
-        self.min_date = Some(date);
-        self
-    }
-
-    /// Finds only samples first seen on this day or earlier.
-    pub fn max_date(mut self, date: Date) -> Self {
-        self.max_date = Some(date);
-        self
-    }
-
-    /// Finds only files of this size or larger.
-    pub fn min_size(mut self, size: FileSize) -> Self {
-        self.min_size = Some(size);
-        self
-    }
-
-    /// Finds only files of this size or smaller.
-    pub fn max_size(mut self, size: FileSize) -> Self {
-        self.max_size = Some(size);
-        self
-    }
-
-    /// The `app` option, new in 2026 and not documented further.
-    pub fn app(mut self, app: impl Into<String>) -> Self {
-        self.app = Some(app.into());
-        self
-    }
-
-    /// Finds only samples that your organisation submitted, or only those it did not.
-    pub fn submitted_by_customer(mut self, submitted: bool) -> Self {
-        self.submitted_by_customer = Some(submitted);
-        self
-    }
-
-    /// Refuses what cannot find anything.
-    pub(crate) fn check(&self) -> Result<(), BuildError> {
-        check_limit(self.limit)?;
-        if let (Some(min), Some(max)) = (self.min_date, self.max_date)
-            && min > max
-        {
-            return Err(BuildError::EmptyRange {
-                what: "date",
-                min: min.to_string(),
-                max: max.to_string(),
-            });
-        }
-        if let (Some(min), Some(max)) = (&self.min_size, &self.max_size)
-            && min.surely_exceeds(max)
-        {
-            return Err(BuildError::EmptyRange {
-                what: "size",
-                min: min.to_string(),
-                max: max.to_string(),
-            });
-        }
-        Ok(())
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+}
 
-    /// How many results are wanted at most.
-    #[cfg(all(feature = "fs", feature = "archive"))]
-    pub(crate) fn most(&self) -> Option<u32> {
-        self.limit
+/// Options that this crate does not know. They are stored in a map of their own, so that a misspelt option is not taken for
+/// one of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Others {
+    values: BTreeMap<String, Value>,
+    #[serde(skip)]
+    refused: Option<Box<ParseError>>,
+}
+
+impl Others {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.values.is_empty()
     }
 
-    /// Has every result say its SHA-256, whatever fields were selected.
-    #[cfg(all(feature = "fs", feature = "archive"))]
-    pub(crate) fn want_sha256(&mut self) {
-        if !self.filter_meta.is_empty() && !self.filter_meta.contains(&MetaField::Sha256) {
-            self.filter_meta.push(MetaField::Sha256);
+    pub(crate) fn set(&mut self, name: String, value: impl Serialize) {
+        match serde_json::to_value(value) {
+            Ok(value) => {
+                self.values.insert(name, value);
+            }
+            Err(error) => {
+                let why = format!("{name:?} cannot be written as JSON: {error}");
+                self.refused = Some(ParseError::new("an option", why).into());
+            }
         }
     }
-}
 
-pub(crate) fn check_limit(limit: Option<u32>) -> Result<(), BuildError> {
-    if limit == Some(0) {
-        Err(BuildError::ZeroLimit)
-    } else {
-        Ok(())
+    /// The options and their values.
+    ///
+    /// # Errors
+    /// Fails for a value that could not be written as JSON.
+    pub(crate) fn values(&self) -> Result<&BTreeMap<String, Value>, &ParseError> {
+        self.refused.as_deref().map_or(Ok(&self.values), Err)
     }
 }
+
+/// The setters that say what a search returns, for a type with a field of such options, or one that has them itself.
+macro_rules! result_setters {
+    ($name:ident $(, $options:ident)?) => {
+        impl $name {
+            /// Returns at most this many results: 1 to 2,147,483,647. The service's own maximum is not documented.
+            ///
+            /// A limit of 0 is refused when the search is sent. If you mean it, use [`count_only`](Self::count_only).
+            #[must_use]
+            pub fn limit(mut self, limit: u32) -> Self {
+                let options = &mut self$(.$options)?;
+                (options.limit, options.count_only) = (Some(limit), false);
+                self
+            }
+
+            /// Returns no results, only how many there are: it sends a limit of 0.
+            ///
+            /// The service does not document this. It may cost as much as a search with results.
+            #[must_use]
+            pub fn count_only(mut self) -> Self {
+                let options = &mut self$(.$options)?;
+                (options.limit, options.count_only) = (None, true);
+                self
+            }
+
+            /// Returns only these fields of each sample. Without [`MetaField::Label`]($crate::types::MetaField::Label) the
+            /// service counts every result as `unknown`.
+            #[must_use]
+            pub fn filter_meta(
+                mut self,
+                fields: impl IntoIterator<Item = $crate::types::MetaField>,
+            ) -> Self {
+                self$(.$options)?.filter_meta = fields.into_iter().collect();
+                self
+            }
+
+            /// Sets an option that this crate does not know.
+            ///
+            /// # Errors
+            /// The search is refused when it is sent if the value cannot be written as JSON, or if the option has a setter.
+            #[must_use]
+            pub fn option(mut self, name: impl Into<String>, value: impl serde::Serialize) -> Self {
+                self$(.$options)?.other.set(name.into(), value);
+                self
+            }
+        }
+    };
+}
+
+/// The setters that narrow a search.
+macro_rules! filter_setters {
+    ($name:ident $(, $options:ident)?) => {
+        impl $name {
+            /// Finds only files of these types.
+            #[must_use]
+            pub fn filter_filetypes(
+                mut self,
+                types: impl IntoIterator<Item = $crate::types::FileType>,
+            ) -> Self {
+                self$(.$options)?.filter_filetypes = types.into_iter().collect();
+                self
+            }
+
+            /// Finds only samples first seen on this day or later.
+            #[must_use]
+            pub fn min_date(mut self, date: $crate::types::Date) -> Self {
+                self$(.$options)?.min_date = Some(date);
+                self
+            }
+
+            /// Finds only samples first seen on this day or earlier.
+            #[must_use]
+            pub fn max_date(mut self, date: $crate::types::Date) -> Self {
+                self$(.$options)?.max_date = Some(date);
+                self
+            }
+
+            /// Finds only files of this size or larger.
+            #[must_use]
+            pub fn min_size(mut self, size: $crate::types::FileSize) -> Self {
+                self$(.$options)?.min_size = Some(size);
+                self
+            }
+
+            /// Finds only files of this size or smaller.
+            #[must_use]
+            pub fn max_size(mut self, size: $crate::types::FileSize) -> Self {
+                self$(.$options)?.max_size = Some(size);
+                self
+            }
+
+            /// Sets the option `app`, which is new in 2026 and not documented further.
+            #[must_use]
+            pub fn app(mut self, app: impl Into<String>) -> Self {
+                self$(.$options)?.app = Some(app.into());
+                self
+            }
+
+            /// Finds only samples that your organisation submitted, or only those it did not.
+            #[must_use]
+            pub fn submitted_by_customer(mut self, submitted: bool) -> Self {
+                self$(.$options)?.submitted_by_customer = Some(submitted);
+                self
+            }
+        }
+    };
+}
+
+/// What a collection needs of a search.
+#[cfg(all(feature = "fs", feature = "archive"))]
+macro_rules! collectable {
+    ($name:ident $(, $options:ident)?) => {
+        impl $name {
+            /// The most results that are wanted, if that is limited.
+            pub(crate) fn most(&self) -> Option<u32> {
+                let options = &self$(.$options)?;
+                if options.count_only { Some(0) } else { options.limit }
+            }
+
+            /// Has each result name its SHA-256, whatever fields were selected.
+            pub(crate) fn want_sha256(&mut self) {
+                let fields = &mut self$(.$options)?.filter_meta;
+                if !fields.is_empty() && !fields.contains(&$crate::types::MetaField::Sha256) {
+                    fields.push($crate::types::MetaField::Sha256);
+                }
+            }
+        }
+    };
+}
+
+#[cfg(all(feature = "fs", feature = "archive"))]
+pub(crate) use collectable;
+pub(crate) use {filter_setters, result_setters};
+
+result_setters!(SearchOptions);
+filter_setters!(SearchOptions);
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_range_without_values_is_refused() {
-        let date = |text: &str| text.parse::<Date>().unwrap();
-        let refused = |options: SearchOptions| options.check().unwrap_err().to_string();
-        assert_eq!(
-            refused(
-                SearchOptions::new()
-                    .min_date(date("2024/01/02"))
-                    .max_date(date("2024/01/01"))
-            ),
-            "the smallest date 2024/01/02 is above the largest 2024/01/01, so nothing can match"
-        );
-        assert_eq!(
-            refused(
-                SearchOptions::new()
-                    .min_size("8mb".parse::<FileSize>().unwrap())
-                    .max_size(FileSize::bytes(1000))
-            ),
-            "the smallest size 8mb is above the largest 1000, so nothing can match"
-        );
-        assert_eq!(
-            refused(SearchOptions::new().limit(0)),
-            "a limit of 0 returns nothing; give at least 1"
-        );
-        let day = date("2024/01/01");
-        assert!(
-            SearchOptions::new()
-                .min_date(day)
-                .max_date(day)
-                .min_size(FileSize::bytes(5))
-                .max_size(FileSize::bytes(5))
-                .limit(1)
-                .check()
-                .is_ok()
-        );
-    }
-
-    #[test]
-    #[cfg(all(feature = "fs", feature = "archive"))]
-    fn a_collection_asks_for_the_hash_whatever_was_selected() {
-        let selected = |fields: &[MetaField]| {
-            let mut options = SearchOptions::new()
-                .filter_meta(fields.iter().cloned())
-                .limit(7);
-            options.want_sha256();
-            assert_eq!(options.most(), Some(7));
-            options.filter_meta
-        };
-        // nothing selected is everything
-        assert_eq!(selected(&[]), []);
-        assert_eq!(
-            selected(&[MetaField::Label]),
-            [MetaField::Label, MetaField::Sha256]
-        );
-        assert_eq!(selected(&[MetaField::Sha256]), [MetaField::Sha256]);
-    }
-
-    #[test]
-    fn only_what_was_set_is_written() {
+    fn only_what_was_set_is_written_and_read() {
         assert!(SearchOptions::new().is_empty());
+        let options = || SearchOptions::new().limit(3);
         for (options, written) in [
+            (options().app("x"), r#"{"limit":3,"app":"x"}"#),
             (
-                SearchOptions::new().limit(3).app("x"),
-                r#"{"limit":3,"app":"x"}"#,
-            ),
-            (
-                SearchOptions::new().limit(3).submitted_by_customer(false),
+                options().submitted_by_customer(false),
                 r#"{"limit":3,"submitted_by_customer":false}"#,
             ),
             (
-                SearchOptions::new()
-                    .limit(3)
-                    .filter_meta([MetaField::Label]),
+                options().filter_meta([MetaField::Label]),
                 r#"{"filter_meta":["label"],"limit":3}"#,
             ),
             (
-                SearchOptions::new()
-                    .limit(3)
-                    .filter_filetypes([FileType::PE32]),
+                options().filter_filetypes([FileType::PE32]),
                 r#"{"filter_filetypes":["pe32"],"limit":3}"#,
+            ),
+            (options().count_only(), r#"{"count_only":true}"#),
+            (
+                options().option("new", [1]).option("b", true),
+                r#"{"limit":3,"other":{"b":true,"new":[1]}}"#,
             ),
         ] {
             assert!(!options.is_empty());
             assert_eq!(serde_json::to_string(&options).unwrap(), written);
+            assert_eq!(
+                serde_json::from_str::<SearchOptions>(written).unwrap(),
+                options
+            );
         }
     }
 }
