@@ -61,22 +61,33 @@ impl Hunt {
 
     /// Compiles the rule here, before a hunt of the quota is spent on it.
     ///
-    /// What it refuses, the service most likely refuses, too. Two things it cannot know: a module that the service
-    /// has and [`Rule`](crate::yara::Rule) has not, and an identifier that the service defines. A rule that it
-    /// takes can still be refused, since which version of YARA the service runs is not known.
+    /// The text has one rule, and perhaps the private rules, global rules and rules that it refers to.
+    /// To take one rule out of a larger text, use [`RuleFile::select`](crate::yara::RuleFile::select).
+    /// The warnings point out what YARA accepts and is probably a mistake.
+    ///
+    /// [`RuleError::kind`](crate::yara::RuleError::kind) says whether YARA refuses the rule, or whether
+    /// the rule cannot be checked here because it needs an external variable, an included file or an
+    /// unknown module. The version of YARA that the service runs is not known, so the service may
+    /// refuse a rule that passes.
     ///
     /// ```
     /// use malquery_proto::operations::Hunt;
     ///
-    /// let error = Hunt::new("rule gnu { condition: filesise < 5 }").check().unwrap_err();
-    /// assert_eq!((error.line(), error.column()), (1, 23));
+    /// let error = Hunt::new("rule gnu { condition: filesize < }").check().unwrap_err();
+    /// assert_eq!((error.line(), error.column()), (1, 34));
+    ///
+    /// let warnings = Hunt::new("rule gnu { strings: $a = \"GNU\" condition: $a }").check()?;
+    /// assert_eq!(warnings[0].line(), 1);
+    /// # Ok::<(), malquery_proto::yara::RuleError>(())
     /// ```
     ///
     /// # Errors
     /// Says what is wrong, shows the line and marks the place.
     #[cfg(feature = "yara")]
-    pub fn check(&self) -> Result<(), crate::yara::RuleError> {
-        crate::yara::Rule::compile(&self.yara_rule).map(drop)
+    pub fn check(&self) -> Result<Vec<crate::yara::Warning>, crate::yara::RuleError> {
+        crate::yara::RuleFile::parse(self.yara_rule.as_str())?
+            .select_last()
+            .check()
     }
 }
 

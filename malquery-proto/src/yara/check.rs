@@ -1,0 +1,400 @@
+//! What YARA refuses and boreal accepts.
+
+use std::ops::Range;
+
+use boreal_parser::expression::{
+    Expression, ExpressionKind as E, ForIterator, ForSelection, Identifier,
+    IdentifierOperationType as Operation, RuleSet,
+};
+use boreal_parser::file::{YaraFile, YaraFileComponent};
+
+use super::error::{RuleError, Warning};
+use super::file::RuleFile;
+use super::lexer::{Kind, RESERVED};
+use super::regex;
+use super::warn::{HashFunction, hash_fault, hash_function};
+
+/// How deep loops may nest.
+const MAX_LOOPS: usize = 4;
+
+/// How deep the walk over a condition goes. boreal refuses a condition that nests less deep.
+const MAX_DEPTH: usize = 1000;
+
+/// How many variables a loop may have.
+const MAX_VARIABLES: usize = 2;
+
+type Fault = (Range<usize>, String);
+
+fn fault<T>(span: &Range<usize>, why: impl Into<String>) -> Result<T, Fault> {
+    Err((span.clone(), why.into()))
+}
+
+fn is_reserved(word: &str) -> bool {
+    RESERVED.contains(&word)
+}
+
+fn reserved<T>(span: &Range<usize>, word: &str) -> Result<T, Fault> {
+    fault(
+        span,
+        format!("`{word}` is a reserved word and cannot be a name"),
+    )
+}
+
+/// Checks what can be seen without a syntax tree: names and regular expressions.
+pub(super) fn tokens(file: &RuleFile) -> Result<(), RuleError> {
+    token_faults(file).map_err(|(span, why)| RuleError::invalid(file.text(), span, why))
+}
+
+fn token_faults(file: &RuleFile) -> Result<(), Fault> {
+    for (at, token) in file.tokens.iter().enumerate() {
+        let word = file.written(at);
+        match token.kind {
+            Kind::Regex => {
+                let is_string = file.is(at.wrapping_sub(1), "=");
+                let end = word.rfind('/').unwrap_or(word.len());
+                regex::check(&word[1..end], is_string).map_err(|(span, why)| {
+                    let start = token.span.start + 1;
+                    (start + span.start..start + span.end, why)
+                })?;
+            }
+            Kind::Word if is_reserved(word) && file.is(at + 1, "=") => {
+                return reserved(&token.span, word);
+            }
+            _ => {}
+        }
+    }
+    for rule in file.rules() {
+        if is_reserved(rule.name()) {
+            return reserved(&rule.name_span, rule.name());
+        }
+        let mut tags = rule.tags.clone();
+        if let Some(tag) = tags.find(|&tag| is_reserved(file.written(tag))) {
+            return reserved(&file.tokens[tag].span, file.written(tag));
+        }
+    }
+    Ok(())
+}
+
+/// Checks the conditions: loops, names, and numbers that are known before a scan. Gives warnings about
+/// hashes.
+pub(super) fn conditions(file: &RuleFile, parsed: &YaraFile) -> Result<Vec<Warning>, RuleError> {
+    let mut walk = Walk::default();
+    for component in &parsed.components {
+        if let YaraFileComponent::Rule(rule) = component {
+            walk.expression(&rule.condition)
+                .map_err(|(span, why)| RuleError::invalid(file.text(), span, why))?;
+        }
+    }
+    let warning = |(at, why)| Warning::new(file.text(), at, why);
+    Ok(walk.warnings.into_iter().map(warning).collect())
+}
+
+#[derive(Default)]
+struct Walk {
+    depth: usize,
+    loops: usize,
+    is_in_strings: bool,
+    /// The last hash function that was called, and the number of calls.
+    hash: Option<HashFunction>,
+    hashes: usize,
+    warnings: Vec<(usize, String)>,
+}
+
+/// The value of an expression, if it is a number that is known before a scan.
+type Value = Result<Option<i64>, Fault>;
+
+impl Walk {
+    fn expression(&mut self, expression: &Expression) -> Value {
+        if self.depth == MAX_DEPTH {
+            return Ok(None);
+        }
+        self.depth += 1;
+        let value = self.value(expression);
+        self.depth -= 1;
+        value
+    }
+
+    fn value(&mut self, expression: &Expression) -> Value {
+        let span = &expression.span;
+        match &expression.expr {
+            E::Integer(value) => return Ok(Some(*value)),
+            E::Neg(inner) => return Ok(self.expression(inner)?.map(i64::wrapping_neg)),
+            E::BitwiseNot(inner) => return Ok(self.expression(inner)?.map(|value| !value)),
+            E::Add(left, right) => return self.number(span, left, right, i64::checked_add),
+            E::Sub(left, right) => return self.number(span, left, right, i64::checked_sub),
+            E::Mul(left, right) => return self.number(span, left, right, i64::checked_mul),
+            E::Div(left, right) | E::Mod(left, right) => {
+                let left = self.expression(left)?;
+                let divisor = self.expression(right)?;
+                if divisor == Some(0) {
+                    return fault(span, "this divides by zero");
+                }
+                let (Some(left), Some(divisor)) = (left, divisor) else {
+                    return Ok(None);
+                };
+                let value = match expression.expr {
+                    E::Div(..) => left.checked_div(divisor),
+                    _ => Some(left.wrapping_rem(divisor)),
+                };
+                return match value {
+                    Some(value) => Ok(Some(value)),
+                    None => fault(span, "the number does not fit into 64 bits"),
+                };
+            }
+            E::BitwiseXor(left, right) => {
+                return self.number(span, left, right, |left, right| Some(left ^ right));
+            }
+            E::BitwiseAnd(left, right) => {
+                return self.number(span, left, right, |left, right| Some(left & right));
+            }
+            E::BitwiseOr(left, right) => {
+                return self.number(span, left, right, |left, right| Some(left | right));
+            }
+            E::ShiftLeft(left, right) | E::ShiftRight(left, right) => {
+                let left = self.expression(left)?;
+                let Some(count) = self.expression(right)? else {
+                    return Ok(None);
+                };
+                if count < 0 {
+                    return fault(span, "a shift cannot be negative");
+                }
+                let is_left = matches!(expression.expr, E::ShiftLeft(..));
+                return Ok(left.map(|left| match u32::try_from(count) {
+                    Ok(count @ 0..64) if is_left => left.wrapping_shl(count),
+                    Ok(count @ 0..64) => left.wrapping_shr(count),
+                    _ => 0,
+                }));
+            }
+            E::ReadInteger { addr, .. } => drop(self.expression(addr)?),
+            E::Defined(inner) | E::Not(inner) | E::Matches(inner, _) => {
+                self.expression(inner)?;
+            }
+            E::And(all) | E::Or(all) => {
+                for one in all {
+                    self.expression(one)?;
+                }
+            }
+            E::Eq(left, right) | E::NotEq(left, right) => {
+                for (call, compared) in [(left, right), (right, left)] {
+                    if let E::Identifier(identifier) = &call.expr
+                        && let Some(function) = hash_function(identifier)
+                    {
+                        self.compared(function, compared);
+                    }
+                }
+                self.expression(left)?;
+                self.expression(right)?;
+            }
+            E::Cmp { left, right, .. }
+            | E::IEquals(left, right)
+            | E::Contains {
+                haystack: left,
+                needle: right,
+                ..
+            }
+            | E::StartsWith {
+                expr: left,
+                prefix: right,
+                ..
+            }
+            | E::EndsWith {
+                expr: left,
+                suffix: right,
+                ..
+            } => {
+                self.expression(left)?;
+                self.expression(right)?;
+            }
+            E::Offset {
+                occurence_number: inner,
+                ..
+            }
+            | E::Length {
+                occurence_number: inner,
+                ..
+            }
+            | E::VariableAt { offset: inner, .. } => drop(self.expression(inner)?),
+            E::CountInRange { from, to, .. } | E::VariableIn { from, to, .. } => {
+                self.range(from, to)?;
+            }
+            E::For {
+                selection, body, ..
+            } => {
+                self.selection(span, selection, body.is_none())?;
+                if let Some(body) = body {
+                    if self.is_in_strings {
+                        return fault(span, "a loop over strings cannot stand in another");
+                    }
+                    self.is_in_strings = true;
+                    self.body(span, body)?;
+                    self.is_in_strings = false;
+                }
+            }
+            E::ForIn {
+                selection,
+                from,
+                to,
+                ..
+            } => {
+                self.selection(span, selection, false)?;
+                self.range(from, to)?;
+            }
+            E::ForAt {
+                selection, offset, ..
+            } => {
+                self.selection(span, selection, false)?;
+                self.expression(offset)?;
+            }
+            E::ForRules { selection, set } => {
+                self.selection(span, selection, true)?;
+                rule_names(set)?;
+            }
+            E::ForIdentifiers {
+                selection,
+                identifiers,
+                identifiers_span,
+                iterator,
+                body,
+                ..
+            } => {
+                self.selection(span, selection, false)?;
+                if let Some(name) = identifiers.iter().find(|name| is_reserved(name)) {
+                    return reserved(identifiers_span, name);
+                }
+                if identifiers.len() > MAX_VARIABLES {
+                    return fault(identifiers_span, "a loop has at most two variables");
+                }
+                match iterator {
+                    ForIterator::Identifier(identifier) => self.identifier(identifier)?,
+                    ForIterator::Range { from, to } => self.range(from, to)?,
+                    ForIterator::List(list) => {
+                        for one in list {
+                            self.expression(one)?;
+                        }
+                    }
+                }
+                let before = self.hashes;
+                self.body(span, body)?;
+                if let (ForIterator::List(list), Some(function)) = (iterator, self.hash)
+                    && self.hashes > before
+                {
+                    list.iter().for_each(|one| self.compared(function, one));
+                }
+            }
+            E::Identifier(identifier) => self.identifier(identifier)?,
+            E::Filesize
+            | E::Entrypoint
+            | E::Double(_)
+            | E::Count(_)
+            | E::Boolean(_)
+            | E::Variable(_)
+            | E::Bytes(_)
+            | E::Regex(_) => {}
+        }
+        Ok(None)
+    }
+
+    fn number(
+        &mut self,
+        span: &Range<usize>,
+        left: &Expression,
+        right: &Expression,
+        operation: impl Fn(i64, i64) -> Option<i64>,
+    ) -> Value {
+        let (left, right) = (self.expression(left)?, self.expression(right)?);
+        let (Some(left), Some(right)) = (left, right) else {
+            return Ok(None);
+        };
+        match operation(left, right) {
+            Some(value) => Ok(Some(value)),
+            None => fault(span, "the number does not fit into 64 bits"),
+        }
+    }
+
+    fn range(&mut self, from: &Expression, to: &Expression) -> Result<(), Fault> {
+        let (first, last) = (self.expression(from)?, self.expression(to)?);
+        match (first, last) {
+            (Some(first), Some(last)) if first > last => {
+                fault(&(from.span.start..to.span.end), "the range runs backwards")
+            }
+            (Some(first), Some(_)) if first < 0 => {
+                fault(&from.span, "a range cannot begin below zero")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn selection(
+        &mut self,
+        span: &Range<usize>,
+        selection: &ForSelection,
+        may_be_percentage: bool,
+    ) -> Result<(), Fault> {
+        let ForSelection::Expr { expr, as_percent } = selection else {
+            return Ok(());
+        };
+        let value = self.expression(expr)?;
+        if *as_percent && !may_be_percentage {
+            return fault(span, "a percentage cannot stand here");
+        }
+        match value {
+            Some(value) if *as_percent && !(1..=100).contains(&value) => {
+                fault(&expr.span, "a percentage is between 1 and 100")
+            }
+            Some(value) if value < 0 => fault(&expr.span, "a count cannot be negative"),
+            _ => Ok(()),
+        }
+    }
+
+    fn compared(&mut self, function: HashFunction, compared: &Expression) {
+        let why = hash_fault(function, compared);
+        self.warnings
+            .extend(why.map(|why| (compared.span.start, why)));
+    }
+
+    fn body(&mut self, span: &Range<usize>, body: &Expression) -> Result<(), Fault> {
+        self.loops += 1;
+        if self.loops > MAX_LOOPS {
+            return fault(span, format!("loops nest at most {MAX_LOOPS} deep"));
+        }
+        self.expression(body)?;
+        self.loops -= 1;
+        Ok(())
+    }
+
+    fn identifier(&mut self, identifier: &Identifier) -> Result<(), Fault> {
+        if is_reserved(&identifier.name) {
+            return reserved(&identifier.name_span, &identifier.name);
+        }
+        if let Some(function) = hash_function(identifier) {
+            self.hash = Some(function);
+            self.hashes += 1;
+        }
+        for operation in &identifier.operations {
+            match &operation.op {
+                Operation::Subfield(name) if is_reserved(name) => {
+                    return reserved(&operation.span, name);
+                }
+                Operation::Subfield(_) => {}
+                Operation::Subscript(index) => drop(self.expression(index)?),
+                Operation::FunctionCall(arguments) => {
+                    for argument in arguments {
+                        self.expression(argument)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn rule_names(set: &RuleSet) -> Result<(), Fault> {
+    match set
+        .elements
+        .iter()
+        .find(|element| is_reserved(&element.name))
+    {
+        Some(element) => reserved(&element.span, &element.name),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,148 @@
+//! What YARA accepts and is probably a mistake.
+
+use boreal_parser::expression::{Expression, ExpressionKind, Identifier, IdentifierOperationType};
+use boreal_parser::file::{YaraFile, YaraFileComponent};
+use boreal_parser::hex_string::{Jump, Token};
+use boreal_parser::regex::{Node, RepetitionKind, RepetitionRange};
+use boreal_parser::rule::{VariableDeclaration, VariableDeclarationValue as Value};
+
+use super::error::Warning;
+use super::file::RuleFile;
+
+/// A text up to this size raises no warning, in bytes.
+const LONG_TEXT: usize = 64 * 1024;
+
+/// A shorter string raises a warning, in bytes: the index of the corpus has sequences of four.
+const SHORT_STRING: usize = 4;
+
+/// Warnings about the text and its strings.
+pub(super) fn warnings(file: &RuleFile, main: usize, parsed: &YaraFile) -> Vec<Warning> {
+    let text = file.text();
+    let mut found = Vec::new();
+    if text.len() > LONG_TEXT {
+        let size = text.len().div_ceil(1024);
+        let why = format!("the text has {size} KiB, and the service may refuse more than 64 KiB");
+        found.push(Warning::new(text, 0, why));
+    }
+    for (index, rule) in file.rules().iter().enumerate() {
+        if index != main && !rule.is_private() && !rule.is_global() {
+            let why = format!(
+                "the rule `{}` is not private, so the hunt also finds samples that only it matches",
+                rule.name()
+            );
+            found.push(Warning::new(text, rule.name_span.start, why));
+        }
+    }
+    for component in &parsed.components {
+        if let YaraFileComponent::Rule(rule) = component {
+            found.extend(
+                rule.variables
+                    .iter()
+                    .filter_map(|string| short(text, string)),
+            );
+        }
+    }
+    found
+}
+
+fn short(text: &str, string: &VariableDeclaration) -> Option<Warning> {
+    let VariableDeclaration {
+        value, modifiers, ..
+    } = string;
+    let length = match value {
+        Value::Bytes(_) if modifiers.base64.is_some() => return None,
+        Value::Bytes(bytes) => bytes.len(),
+        Value::Regex(regex) => regex_length(&regex.ast),
+        Value::HexString(tokens) => hex_length(tokens),
+    };
+    let length = match modifiers.wide && !modifiers.ascii {
+        true => length.saturating_mul(2),
+        false => length,
+    };
+    (length < SHORT_STRING).then(|| {
+        let bytes = if length == 1 { "byte" } else { "bytes" };
+        let why = format!(
+            "the string ${} can match {length} {bytes}; under {SHORT_STRING} bytes it may find \
+             little or everything",
+            string.name
+        );
+        Warning::new(text, string.span.start, why)
+    })
+}
+
+/// The fewest bytes that a hex string matches.
+fn hex_length(tokens: &[Token]) -> usize {
+    let length = |token: &Token| match token {
+        Token::Byte(_) | Token::NotByte(_) | Token::MaskedByte(..) => 1,
+        Token::NotMaskedByte(..) => 1,
+        Token::Jump(Jump { from, .. }) => *from as usize,
+        Token::Alternatives(all) => all.iter().map(|one| hex_length(one)).min().unwrap_or(0),
+    };
+    tokens.iter().map(length).fold(0, usize::saturating_add)
+}
+
+/// The fewest bytes that a regular expression matches.
+fn regex_length(node: &Node) -> usize {
+    match node {
+        Node::Assertion(_) | Node::Empty => 0,
+        Node::Class(_) | Node::Dot | Node::Literal(_) => 1,
+        Node::Char(literal) => literal.c.len_utf8(),
+        Node::Group(inner) => regex_length(inner),
+        Node::Alternation(all) => all.iter().map(regex_length).min().unwrap_or(0),
+        Node::Concat(all) => all.iter().map(regex_length).fold(0, usize::saturating_add),
+        Node::Repetition { node, kind, .. } => {
+            let least = match kind {
+                RepetitionKind::ZeroOrOne | RepetitionKind::ZeroOrMore => 0,
+                RepetitionKind::OneOrMore => 1,
+                RepetitionKind::Range(range) => match range {
+                    RepetitionRange::Exactly(least)
+                    | RepetitionRange::AtLeast(least)
+                    | RepetitionRange::Bounded(least, _) => *least as usize,
+                },
+            };
+            regex_length(node).saturating_mul(least)
+        }
+    }
+}
+
+/// A function that gives a hash in lower-case hex digits.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct HashFunction {
+    name: &'static str,
+    digits: usize,
+}
+
+/// The hash function that an identifier calls.
+pub(super) fn hash_function(identifier: &Identifier) -> Option<HashFunction> {
+    let [field, call] = identifier.operations.as_slice() else {
+        return None;
+    };
+    let (IdentifierOperationType::Subfield(field), IdentifierOperationType::FunctionCall(_)) =
+        (&field.op, &call.op)
+    else {
+        return None;
+    };
+    let (name, digits) = match (identifier.name.as_str(), field.as_str()) {
+        ("hash", "md5") => ("hash.md5", 32),
+        ("hash", "sha1") => ("hash.sha1", 40),
+        ("hash", "sha256") => ("hash.sha256", 64),
+        ("pe", "imphash") => ("pe.imphash", 32),
+        _ => return None,
+    };
+    Some(HashFunction { name, digits })
+}
+
+/// What is wrong with a text that is compared with a hash.
+pub(super) fn hash_fault(function: HashFunction, compared: &Expression) -> Option<String> {
+    let ExpressionKind::Bytes(bytes) = &compared.expr else {
+        return None;
+    };
+    let HashFunction { name, digits } = function;
+    if bytes.len() != digits || !bytes.iter().all(u8::is_ascii_hexdigit) {
+        let why = format!("`{name}` gives {digits} hex digits, so this comparison is never true");
+        return Some(why);
+    }
+    bytes.iter().any(u8::is_ascii_uppercase).then(|| {
+        format!("`{name}` gives lower-case digits, so this upper-case hash matches nothing")
+    })
+}
