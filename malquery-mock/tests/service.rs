@@ -1,4 +1,6 @@
-//! The stand-in, in memory: through the client, and by requests that no client of ours would send.
+//! The stand-in, in memory: through the client, and by requests that our client never sends.
+
+mod schema;
 
 use std::io::{Cursor, Read};
 use std::sync::{Arc, Mutex};
@@ -16,6 +18,8 @@ use malquery_proto::types::{
 };
 use malquery_proto::{Archive, Client, Clock, Cloud, Credentials, Transport};
 use serde_json::{Value, json};
+
+use schema::Checked;
 
 const HELLO: &str = "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9";
 const UNKNOWN: &str = "0000000000000000000000000000000000000000000000000000000000000000";
@@ -40,9 +44,9 @@ fn credentials() -> Credentials {
     Credentials::new(Service::CLIENT_ID, Service::CLIENT_SECRET)
 }
 
-fn client<T: Transport>(transport: T, clock: &VirtualClock) -> Client<T, VirtualClock> {
+fn client(service: Service, clock: &VirtualClock) -> Client<Checked<Service>, VirtualClock> {
     Client::new(
-        transport,
+        Checked(service),
         clock.clone(),
         Auth::new(Cloud::Us1, credentials()),
     )
@@ -76,9 +80,6 @@ impl Got {
     fn message(&self) -> String {
         let reply = self.json();
         assert_eq!(reply["errors"][0]["code"], self.status, "{reply}");
-        // Only a submission beyond its quota answers with the shape of a submission.
-        let is_submission = reply["meta"]["reqid"] == "";
-        assert_eq!(reply.get("resources").is_some(), is_submission, "{reply}");
         reply["errors"][0]["message"].as_str().unwrap().into()
     }
 
@@ -115,9 +116,9 @@ impl<T: Transport<Body: Read>> Raw<T> {
     }
 
     fn send(&self, request: Request<Vec<u8>>) -> Got {
-        let (head, mut body) = self.transport.execute(request).unwrap().into_parts();
-        let mut bytes = Vec::new();
-        body.read_to_end(&mut bytes).unwrap();
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let response = self.transport.execute(request).unwrap();
+        let (head, bytes) = schema::checked(&method, uri.path(), response).into_parts();
         let got = Got {
             status: head.status.as_u16(),
             response: Response::from_parts(head, ()),
@@ -267,14 +268,6 @@ fn every_mistake_is_refused_and_costs_nothing() {
         (
             "POST /malquery/combined/fuzzy-search/v1",
             options(json!([])),
-        ),
-        (
-            "POST /malquery/queries/hunt/v1",
-            json!({"yara_rule": " "}).to_string(),
-        ),
-        (
-            "POST /malquery/queries/hunt/v1",
-            json!({"yara_rule": ["rule"]}).to_string(),
         ),
         (multi, "{}".into()),
         (multi, json!({"samples": []}).to_string()),
@@ -429,6 +422,161 @@ fn a_client_searches_and_downloads() {
     assert_eq!((counts.hunts, counts.downloads, counts.tokens), (0, 4, 1));
 }
 
+#[test]
+fn counts_cover_the_results_and_need_labels() {
+    let clock = VirtualClock::new();
+    let raw = Raw::new(service(&clock).polls(0));
+    let counts = |reply: Value| {
+        let stats = reply["meta"]["stats"].clone();
+        let names = ["total", "malware", "clean", "pua", "unknown"];
+        names.map(|name| stats[format!("{name}_count")].as_u64().unwrap())
+    };
+    let body = |options: Value| {
+        let pattern = json!({"type": "ascii", "value": "hello"});
+        json!({"patterns": [pattern], "options": options})
+    };
+    let fuzzy = |options: Value| {
+        let path = "/malquery/combined/fuzzy-search/v1";
+        counts(raw.post(path, &body(options).to_string()).json())
+    };
+    let exact = |options: Value| counts(raw.poll(&raw.exact(&body(options)).reqid()).json());
+    // The newest is unlabelled, the next one clean.
+    assert_eq!(fuzzy(json!({})), [3, 1, 1, 0, 1]);
+    assert_eq!(exact(json!({})), [3, 1, 1, 0, 1]);
+    assert_eq!(fuzzy(json!({"limit": 2})), [3, 0, 1, 0, 1]);
+    assert_eq!(exact(json!({"limit": 2})), [2, 0, 1, 0, 1]);
+    let without_label = json!({"filter_meta": ["sha256"]});
+    assert_eq!(fuzzy(without_label.clone()), [3, 0, 0, 0, 3]);
+    assert_eq!(exact(without_label), [3, 0, 0, 0, 3]);
+    let with_label = json!({"filter_meta": ["label"], "limit": 1});
+    assert_eq!(exact(with_label), [1, 0, 0, 0, 1]);
+}
+
+#[test]
+fn each_label_has_its_count() {
+    let labels = ["clean", "malware", "malicious", "unwanted", "PUA", "odd"];
+    let sample =
+        |label: &&str| CorpusSample::new(format!("hello {label}")).label(label.parse().unwrap());
+    let service = Service::new(Corpus::from_bytes(labels.iter().map(sample)));
+    let clock = VirtualClock::new();
+    let client = client(service.clock(clock.clone()), &clock);
+    let found = client.fuzzy_search(&FuzzySearch::new(hello())).unwrap();
+    let stats = found.meta.stats.as_ref().unwrap();
+    assert_eq!((stats.clean_count, stats.malware_count), (Some(1), Some(2)));
+    assert_eq!((stats.pua_count, stats.unknown_count), (Some(2), Some(1)));
+}
+
+#[test]
+fn a_job_can_be_pending_first() {
+    let clock = VirtualClock::new();
+    let raw = Raw::new(service(&clock).pending(2).polls(1));
+    let job = raw
+        .exact(&json!({"patterns": [{"type": "ascii", "value": "hello"}]}))
+        .reqid();
+    let statuses: Vec<_> = (0..4)
+        .map(|_| {
+            raw.poll(&job).json()["meta"]["status"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        })
+        .collect();
+    assert_eq!(statuses, ["pending", "pending", "inprogress", "done"]);
+}
+
+#[test]
+fn samples_of_the_customer_can_be_selected() {
+    let clock = VirtualClock::new();
+    let corpus = Corpus::from_bytes([
+        CorpusSample::new("hello corpus"),
+        CorpusSample::new("hello upload").submitted_by_customer(),
+    ]);
+    let client = client(Service::new(corpus).clock(clock.clone()), &clock);
+    let count = |options: SearchOptions| {
+        let search = ExactSearch::new(hello()).options(options);
+        client
+            .exact_search(&search)
+            .unwrap()
+            .wait()
+            .unwrap()
+            .resources
+            .len()
+    };
+    assert_eq!(count(SearchOptions::new().submitted_by_customer(true)), 1);
+    assert_eq!(count(SearchOptions::new().submitted_by_customer(false)), 2);
+    assert_eq!(count(SearchOptions::new().app("malquery")), 2);
+}
+
+#[test]
+fn ids_come_repeated_or_with_commas() {
+    let clock = VirtualClock::new();
+    let raw = Raw::new(service(&clock));
+    let path = "/malquery/entities/metadata/v1";
+    let [repeated, commas] = ["&ids=", "%2C"].map(|between| {
+        raw.get(&format!("{path}?ids={HELLO}{between}{UNKNOWN}"))
+            .json()["resources"]
+            .clone()
+    });
+    assert_eq!(
+        (repeated.as_array().unwrap().len(), &repeated),
+        (1, &commas)
+    );
+}
+
+#[test]
+fn an_archive_has_the_same_bytes_each_time() {
+    let archive = || {
+        let clock = VirtualClock::new();
+        let raw = Raw::new(service(&clock).polls(0));
+        let job = raw.multidownload(&[HELLO]).reqid();
+        clock.advance(Duration::from_secs(60));
+        raw.poll(&job);
+        raw.fetch(&job).body
+    };
+    let bytes = archive();
+    assert_eq!(bytes, archive());
+    // Encrypted and stored, and named by its SHA-256.
+    assert_eq!(bytes[6] & 1, 1);
+    assert_eq!((bytes[8], bytes[9]), (0, 0));
+    assert_eq!(&bytes[30..94], HELLO.as_bytes());
+}
+
+#[test]
+fn requests_are_logged_without_secrets() {
+    let clock = VirtualClock::new();
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let log = lines.clone();
+    let service = service(&clock).log(move |line| log.lock().unwrap().push(line.to_owned()));
+    let raw = Raw::new(service);
+    raw.get("/oauth2/token?client_secret=hidden");
+    raw.poll("no-such-job");
+    assert_eq!(
+        *lines.lock().unwrap(),
+        [
+            "POST /oauth2/token 201",
+            "GET /oauth2/token 405: method not allowed, use POST",
+            "GET /malquery/entities/requests/v1?ids=no-such-job 400: \
+             Invalid user input: there is no job \"no-such-job\"",
+        ]
+    );
+}
+
+#[test]
+fn its_own_client_needs_no_time() {
+    let service = Service::new(corpus()).job_time(Duration::from_secs(3600));
+    let client = service.client();
+    let found = client
+        .exact_search(&ExactSearch::new(hello()))
+        .unwrap()
+        .wait()
+        .unwrap();
+    assert_eq!(found.resources.len(), 3);
+    client.download(sha256(HELLO)).unwrap();
+    assert_eq!(service.counts().downloads, 1);
+    // The virtual clock starts with January.
+    assert_eq!(client.quotas().unwrap().meta.days_left, Some(31));
+}
+
 #[cfg(feature = "yara")]
 #[test]
 fn a_hunt_costs_one_and_a_rule_that_does_not_compile_none() {
@@ -450,10 +598,17 @@ fn a_hunt_costs_one_and_a_rule_that_does_not_compile_none() {
 
     let found = client.hunt(&Hunt::new(RULE)).unwrap().wait().unwrap();
     assert_eq!(found.resources.len(), 3);
-    assert_eq!(found.resources[0].yara_rule(), Some("greeting"));
+    assert_eq!(found.resources[0].yara_rule(), None);
     assert_eq!(found.meta.yara_rule.as_deref(), Some(RULE));
     assert_eq!(found.meta.reqtype, Some(RequestType::Hunt));
     assert_eq!(service.counts().hunts, 1);
+
+    let named = self::client(self::service(&clock).name_rules(true), &clock)
+        .hunt(&Hunt::new(RULE))
+        .unwrap()
+        .wait()
+        .unwrap();
+    assert_eq!(named.resources[0].yara_rule(), Some("greeting"));
 
     let error = client.hunt(&Hunt::new(RULE)).unwrap_err();
     assert_eq!(
@@ -634,7 +789,6 @@ fn quotas_are_spent_whole_or_not_at_all_and_begin_anew_with_the_month() {
         (429, "the monthly quota of downloads is exhausted")
     );
     assert_eq!(refused.json()["meta"]["powered_by"], "malquery-api");
-    assert_eq!(refused.json()["meta"]["reqid"], "");
     assert_eq!(refused.header("x-ratelimit-retryafter"), None);
     assert_eq!(service.counts().downloads, 2);
     assert_eq!(download().status, 200);
@@ -739,7 +893,7 @@ fn only_so_many_jobs_are_unfinished_at_once() {
     let refused = raw.exact(&body);
     assert_eq!(
         (refused.status, &*refused.message()),
-        (429, "too many jobs are not finished")
+        (429, "too many unfinished jobs")
     );
     assert!(refused.header("x-ratelimit-retryafter").is_some());
     assert_eq!(raw.poll(&jobs[0]).json()["meta"]["status"], "inprogress");

@@ -1,37 +1,41 @@
-//! Jobs: what a submission starts, and what polls and fetches find of it.
+//! Jobs: the work that a submission starts, and its outcome.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use malquery_proto::Timestamp;
-use malquery_proto::types::{MetaField, Pattern};
+use malquery_proto::types::Pattern;
 use serde_json::Value;
+use zip::CompressionMethod;
 use zip::unstable::write::FileOptionsExt;
 use zip::write::SimpleFileOptions;
 
+use super::ask::Fields;
 use super::corpus::{Entry, Found};
 
-/// How many jobs may wait or work at once.
-const MAX_PENDING: usize = 64;
-/// How many are worked on at once: jobs, and requests that take as much work.
+/// The most jobs that wait or run at once.
+const MAX_UNFINISHED: usize = 64;
+/// The most jobs that run at once, and the most requests that search.
 const MAX_WORKING: usize = 4;
-/// How many jobs are kept. Beyond that, the oldest finished one is forgotten.
+/// The most jobs that are kept. A further one displaces the oldest.
 const MAX_KEPT: usize = 1000;
-/// How long a poll waits for work that should be over by now.
+/// How long a poll waits for a job that should be done.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a job is about, as its status tells.
+/// The kind of a job, as its status shows it.
 pub(super) enum Kind {
     Search(Vec<Pattern>),
     #[cfg(feature = "yara")]
     Hunt {
         text: String,
-        name: String,
+        rule: String,
     },
     Archive,
 }
@@ -40,77 +44,40 @@ pub(super) struct Job {
     pub(super) id: String,
     pub(super) kind: Kind,
     pub(super) options: Option<Value>,
-    pub(super) fields: Option<Vec<MetaField>>,
+    pub(super) fields: Fields,
     pub(super) submitted: Timestamp,
-    polls: AtomicU64,
-    work: Mutex<Work>,
-    finished: Condvar,
+    pub(super) polls: AtomicU64,
+    receiver: Mutex<Receiver<Outcome>>,
+    outcome: OnceLock<Outcome>,
 }
 
-/// What came of a job.
-#[derive(Clone)]
-pub(super) enum Work {
-    Running,
-    Found(Arc<Found>),
+pub(super) enum Outcome {
+    Found(Found),
     Archive(Archive),
-    Failed(Arc<str>),
+    Failed(String),
 }
 
 impl Job {
-    pub(super) fn new(
-        id: String,
-        kind: Kind,
-        options: Option<Value>,
-        fields: Option<Vec<MetaField>>,
-        submitted: Timestamp,
-    ) -> Self {
-        let (work, finished) = (Mutex::new(Work::Running), Condvar::new());
-        Self {
-            id,
-            kind,
-            options,
-            fields,
-            submitted,
-            polls: AtomicU64::new(0),
-            work,
-            finished,
-        }
-    }
-
-    /// Counts a poll, and gives how many came before it.
+    /// Counts a poll, and returns how many came before it.
     pub(super) fn polled(&self) -> u64 {
         self.polls.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(super) fn polls(&self) -> u64 {
-        self.polls.load(Ordering::Relaxed)
-    }
-
-    /// What came of it, after a while at most.
-    pub(super) fn outcome(&self) -> Work {
-        let end = Instant::now() + PATIENCE;
-        let mut work = self.work();
-        while matches!(*work, Work::Running) {
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                break;
-            }
-            work = self
-                .finished
-                .wait_timeout(work, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+    /// The outcome, or `None` if the work still runs after a while.
+    pub(super) fn outcome(&self) -> Option<&Outcome> {
+        let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.outcome.get().is_none() {
+            let outcome = match receiver.recv_timeout(PATIENCE) {
+                Ok(outcome) => outcome,
+                Err(RecvTimeoutError::Timeout) => return None,
+                // The thread panicked, or could not start.
+                Err(RecvTimeoutError::Disconnected) => {
+                    Outcome::Failed("the work on the job ended early".into())
+                }
+            };
+            let _ = self.outcome.set(outcome);
         }
-        work.clone()
-    }
-
-    fn finish(&self, work: Work) {
-        *self.work() = work;
-        self.finished.notify_all();
-    }
-
-    fn work(&self) -> MutexGuard<'_, Work> {
-        self.work.lock().unwrap_or_else(PoisonError::into_inner)
+        self.outcome.get()
     }
 }
 
@@ -118,8 +85,9 @@ impl Job {
 #[derive(Default)]
 pub(super) struct Jobs {
     kept: VecDeque<Arc<Job>>,
-    pending: Arc<AtomicUsize>,
-    /// How many there ever were.
+    /// Each unfinished job holds a clone.
+    unfinished: Arc<()>,
+    /// How many jobs there ever were.
     pub(super) count: u64,
 }
 
@@ -129,66 +97,44 @@ impl Jobs {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.pending.load(Ordering::SeqCst) >= MAX_PENDING
+        Arc::strong_count(&self.unfinished) > MAX_UNFINISHED
     }
 
-    /// Keeps a job; what it gives ends when the job is no longer pending.
-    pub(super) fn keep(&mut self, job: Arc<Job>) -> Pending {
-        if self.kept.len() >= MAX_KEPT
-            && let Some(oldest) = self
-                .kept
-                .iter()
-                .position(|job| !matches!(*job.work(), Work::Running))
-        {
-            self.kept.remove(oldest);
-        }
-        self.kept.push_back(job.clone());
-        self.pending.fetch_add(1, Ordering::SeqCst);
-        Pending {
-            job,
-            count: self.pending.clone(),
-        }
-    }
-}
-
-/// A job whose work is not over. Dropping it ends it, whatever happened.
-pub(super) struct Pending {
-    job: Arc<Job>,
-    count: Arc<AtomicUsize>,
-}
-
-impl Pending {
-    /// Starts the work in a thread of its own.
+    /// Starts a job in a thread of its own.
     pub(super) fn start(
-        self,
+        &mut self,
         gate: Arc<Gate>,
-        work: impl FnOnce() -> Result<Work, String> + Send + 'static,
+        (id, submitted): (String, Timestamp),
+        (kind, options, fields): (Kind, Option<Value>, Fields),
+        work: impl FnOnce() -> Result<Outcome, String> + Send + 'static,
     ) {
+        let (sender, receiver) = mpsc::channel();
+        let unfinished = self.unfinished.clone();
         let run = move || {
             let _turn = gate.enter();
-            self.job.finish(match work() {
-                Ok(work) => work,
-                Err(why) => Work::Failed(why.into()),
-            });
+            let _ = sender.send(work().unwrap_or_else(Outcome::Failed));
+            drop(unfinished);
         };
-        // Without a thread, the closure is dropped, and with it the job fails.
-        let _ = thread::Builder::new()
-            .name("malquery-job".into())
-            .spawn(run);
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::SeqCst);
-        if matches!(*self.job.work(), Work::Running) {
-            self.job
-                .finish(Work::Failed("the work on the job ended early".into()));
+        // Without a thread the sender is dropped, and the job fails.
+        let name = "malquery-job".to_owned();
+        let _ = thread::Builder::new().name(name).spawn(run);
+        if self.kept.len() >= MAX_KEPT {
+            self.kept.pop_front();
         }
+        self.kept.push_back(Arc::new(Job {
+            id,
+            kind,
+            options,
+            fields,
+            submitted,
+            polls: AtomicU64::new(0),
+            receiver: Mutex::new(receiver),
+            outcome: OnceLock::new(),
+        }));
     }
 }
 
-/// Lets only so many work at once; the others wait.
+/// Lets a few work at once; the others wait.
 #[derive(Default)]
 pub(super) struct Gate {
     working: Mutex<usize>,
@@ -211,16 +157,13 @@ pub(super) struct Turn(Arc<Gate>);
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        *self
-            .0
-            .working
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) -= 1;
+        let working = &self.0.working;
+        *working.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
         self.0.left.notify_one();
     }
 }
 
-/// An archive of samples in a temporary file without a name, which is gone when nobody reads it.
+/// An archive of samples in a temporary file without a name.
 #[derive(Clone)]
 pub(super) struct Archive {
     file: Arc<Mutex<File>>,
@@ -228,15 +171,14 @@ pub(super) struct Archive {
 }
 
 impl Archive {
-    /// Makes a zip with the password `infected`, which holds each sample under its SHA-256.
+    /// Makes a zip with the password `infected`, in which each sample is stored under its SHA-256. The same samples
+    /// give the same bytes: entries have no time, and the header of the encryption is not random.
     pub(super) fn make(samples: &[Entry]) -> Result<Self, String> {
-        let error =
-            |error: &dyn std::fmt::Display| format!("the archive could not be made: {error}");
+        let error = |error: &dyn fmt::Display| format!("the archive could not be made: {error}");
         let mut zip = zip::ZipWriter::new(tempfile::tempfile().map_err(|why| error(&why))?);
         for sample in samples {
             let options = SimpleFileOptions::default()
-                // It is read once, and soon.
-                .compression_level(Some(1))
+                .compression_method(CompressionMethod::Stored)
                 .large_file(sample.size() > u64::from(u32::MAX) / 2)
                 .with_deprecated_encryption(b"infected")
                 .map_err(|why| error(&why))?;
@@ -246,21 +188,18 @@ impl Archive {
             io::copy(&mut bytes, &mut zip).map_err(|why| error(&why))?;
         }
         let mut file = zip.finish().map_err(|why| error(&why))?;
-        file.flush()
+        let length = file
+            .flush()
             .and_then(|()| file.seek(SeekFrom::End(0)))
-            .map_err(|why| error(&why))
-            .map(|length| Self {
-                file: Arc::new(Mutex::new(file)),
-                length,
-            })
+            .map_err(|why| error(&why))?;
+        let file = Arc::new(Mutex::new(file));
+        Ok(Self { file, length })
     }
 
-    /// Its bytes. Several may read at once.
+    /// Reads its bytes. Several readers may read at once.
     pub(super) fn read(&self) -> impl Read + Send + use<> {
-        ArchiveReader {
-            file: self.file.clone(),
-            at: 0,
-        }
+        let file = self.file.clone();
+        ArchiveReader { file, at: 0 }
     }
 }
 

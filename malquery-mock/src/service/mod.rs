@@ -1,28 +1,21 @@
-//! An embedded MalQuery: it searches files you name, for tests and for a first look without an account.
+//! A stand-in for MalQuery that searches your files, for tests and for a first look without an account.
 //!
-//! A [`Service`] answers as MalQuery does: tokens, the nine operations, jobs, quotas, rate limits, errors. What it
-//! finds, it really finds, in a [`Corpus`] of your files. It is a [`Transport`], so that a test needs no
-//! socket:
+//! A [`Service`] answers as MalQuery does: tokens, the nine operations, jobs, quotas, rate limits, errors. It searches
+//! a [`Corpus`] of your files, and its replies follow the official schemas. [`Service::client`] gives a client on a
+//! virtual clock, so a test needs no socket and no time:
 //!
 //! ```
 //! use std::io::Read;
 //!
-//! use malquery_mock::{Corpus, Service, VirtualClock};
-//! use malquery_proto::flow::Auth;
+//! use malquery_mock::{Corpus, Service};
 //! use malquery_proto::operations::ExactSearch;
 //! use malquery_proto::types::Pattern;
-//! use malquery_proto::{Client, Cloud, Credentials};
 //!
-//! let corpus = Corpus::from_bytes([b"hello world".to_vec(), b"good night".to_vec()]);
-//! let clock = VirtualClock::new();
-//! let service = Service::new(corpus).clock(clock.clone()).polls(3).downloads(1);
+//! let service = Service::new(Corpus::from_bytes([b"hello world".to_vec(), b"good night".to_vec()])).downloads(1);
+//! let client = service.client();
 //!
-//! // From here on all is as with the real one.
-//! let auth = Auth::new(Cloud::Us1, Credentials::new(Service::CLIENT_ID, Service::CLIENT_SECRET));
-//! let client = Client::new(service.clone(), clock.clone(), auth);
 //! let found = client.exact_search(&ExactSearch::new([Pattern::ascii("world")?]))?.wait()?;
 //! assert_eq!(found.resources.len(), 1);
-//! assert_eq!(clock.waits().len(), 3); // It said `inprogress` three times.
 //!
 //! let sha256 = found.resources[0].sha256.unwrap_or_else(|| unreachable!("all fields come"));
 //! let mut bytes = Vec::new();
@@ -37,7 +30,7 @@
 //!
 #![cfg_attr(
     feature = "server",
-    doc = r#"Over HTTP any client can talk to it, in any language. [`Server`](crate::Server) does that:
+    doc = r#"[`Server`] serves it over HTTP, to clients in any language:
 
 ```
 use std::io::{Read, Write};
@@ -61,40 +54,53 @@ assert!(reply.contains("access denied, invalid bearer token"));
 //!
 //! # What it does as MalQuery does
 //!
-//! - **Tokens** cost nothing and live for [`token_life`](Service::token_life). Unknown and expired ones are refused
-//!   with a 401, missing [`scopes`](Service::scopes) with a 403. A client that asks another commercial
-//!   [`cloud`](Service::cloud) than the account's is sent there.
-//! - **Jobs** begin at once. The reply to a submission says `done` of itself; the job is `inprogress` for
-//!   [`polls`](Service::polls) polls and for [`job_time`](Service::job_time), and longer if the search takes longer.
-//!   The poll that could be the first to say `done` waits up to 5 seconds for that.
-//! - **Quotas**: a hunt costs a hunt, a download a download, a multi-download one for each sample. What is refused
-//!   costs nothing, a job that fails later does. Beyond the limit there is a 429 of MalQuery itself. They begin anew
-//!   with the month of the clock.
+//! - **Tokens** live for [`token_life`](Service::token_life). Unknown and expired tokens are refused with a 401,
+//!   missing [`scopes`](Service::scopes) with a 403. A client that asks another commercial
+//!   [`cloud`](Service::cloud) is redirected to the account's cloud.
+//! - **Jobs** start at once. The reply to a submission has the status `done`, which is not the job's. The job reports
+//!   `inprogress` for [`polls`](Service::polls) polls and for [`job_time`](Service::job_time), and as long as
+//!   the search runs.
+//! - **Results** come newest first. `total_count` of a job is the number of its results, `total_count` of a fuzzy
+//!   search the number of all matches. The other counts cover the results, and are `unknown_count` if
+//!   `filter_meta` leaves out `label`.
+//! - **Quotas**: a hunt costs a hunt, a download a download, a multi-download one for each sample. A refused request
+//!   costs nothing; a job that fails later costs its quota. A request beyond the quota gets a 429 of MalQuery. The
+//!   quotas renew on the first day of each month at 00:00 UTC.
 //! - **Rate limits**: [`rate_limit`](Service::rate_limit) requests a minute, 300 for the token endpoint, 15 with bad
-//!   tokens. Beyond that a 429 of the gateway says when to try again.
+//!   tokens. A request beyond the limit gets a 429 of the gateway with the time of the next try.
+//! - **Archives** are stored, not compressed, and encrypted with ZipCrypto. Each entry is named by its SHA-256. The
+//!   same samples give the same bytes.
 //!
-//! # Where it differs, or MalQuery is not known
+//! # What MalQuery does not document
 //!
-//! - The fuzzy search finds what the exact search finds. `app` and `submitted_by_customer` change nothing.
-//! - A KB of a file size has 1,024 bytes. A label that is not known is `unknown`.
-//! - `query_time` is the time that passed on the service's clock: seconds, and for the status of a job nanoseconds.
-//! - Messages of refusals say more than the real ones, to help whoever writes a client.
-//! - Ids come from the [`seed`](Service::seed) and the order of the requests, and are no secret. **The credentials
-//!   protect nothing**: they are there so that clients can be tried.
-//! - A hunt needs the feature `yara`; without it, it is a 400 that says so.
+//! Do not rely on the following; MalQuery may do otherwise.
+//!
+//! - The fuzzy search finds the same samples as the exact search.
+//! - A KB of a file size has 1,024 bytes. A missing label is `unknown`. A size above 2,147,483,647, which the schema
+//!   cannot hold, is left out.
+//! - `submitted_by_customer` selects the samples that the corpus marks. `app` has no effect. Options with other names are
+//!   ignored.
+//! - `query_time` is made up: seconds, and for the status of a job milliseconds.
+//! - A job can report `pending` before `inprogress`; see [`pending`](Service::pending).
+//! - Refusals explain more than MalQuery's, to help the author of a client.
+//! - An unknown job is refused with a 400 or, for its archive, a 404. A `limit` below 1 is refused.
+//! - Ids and tokens come from the [`seed`](Service::seed) and the order of the requests. They are not secret, and
+//!   **the credentials protect nothing**: they only let clients be tried.
+//! - A hunt needs the feature `yara`; without it, a hunt gets a 400.
 //!
 //! # Limits
 //!
-//! At most 4 jobs are worked on at once, and as many requests that search or look a sample up. With 64 jobs that are
-//! not finished, a further one is refused with a 429 of the gateway and costs nothing. The last 1,000 jobs are kept.
-//! Archives are temporary files without a name, kept as long as their jobs; nothing stays on disk. A search takes at most
-//! 100 patterns, and a rule may be 64 KiB long. A job is never given up: a rule that takes its 60 seconds for every file
-//! of a large corpus holds one of the four places for as long. So give it to those who mean well.
+//! At most 4 jobs run at once, and at most 4 requests that search. A submission while 64 jobs are unfinished gets a 429 of
+//! the gateway and costs nothing. The last 1,000 jobs are kept. Archives are temporary files without a name, kept as long
+//! as their jobs. A search takes at most 100 patterns; a rule is at most 64 KiB long. A hunt leaves out files above 256
+//! MiB and files on which the rule runs longer than 60 seconds; `errors` of the reply names them.
 
 mod ask;
 mod call;
 mod corpus;
 mod jobs;
+mod operations;
+mod reply;
 #[cfg(feature = "server")]
 mod server;
 
@@ -102,18 +108,21 @@ use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::fmt;
 use std::io::{self, Read};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{Request, Response};
+use malquery_proto::flow::Auth;
 use malquery_proto::types::Date;
-use malquery_proto::{Clock, Cloud, Timestamp, Transport};
+use malquery_proto::{Client, Clock, Cloud, Credentials, Timestamp, Transport};
 
 use self::call::Call;
 pub use self::corpus::{Corpus, CorpusError, CorpusSample, Skipped};
 use self::jobs::{Gate, Jobs};
 #[cfg(feature = "server")]
 pub use self::server::Server;
+use crate::clock::VirtualClock;
 use crate::digest;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -122,9 +131,10 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// A stand-in for MalQuery over a corpus of your files.
 ///
 /// Clones are the same service: they share tokens, jobs and quotas, also from several threads. Set it up before you
-/// clone it: a clone keeps the settings it was made with.
+/// clone it: a clone keeps its settings.
 ///
-/// It answers as a [`Transport`], over [`Server`](crate::Server), or request by request:
+/// It answers a [`client`](Self::client) of its own, any client as a [`Transport`], over [`Server`](crate::Server),
+/// or request by request:
 ///
 /// ```
 /// use malquery_mock::{Corpus, Service};
@@ -155,10 +165,14 @@ struct Settings {
     hunts: u64,
     downloads: u64,
     rate_limit: usize,
+    pending: u64,
     polls: u64,
     job_time: Duration,
+    names_rules: bool,
     fails: Arc<dyn Fn(u64) -> bool + Send + Sync>,
-    clock: Arc<dyn Clock + Send + Sync>,
+    log: Option<Arc<dyn Fn(&str) + Send + Sync>>,
+    /// Set by the first use, if not before.
+    clock: Arc<OnceLock<Arc<dyn Clock + Send + Sync>>>,
 }
 
 #[derive(Default)]
@@ -167,14 +181,14 @@ struct State {
     /// The tokens that were issued, with the end of their life.
     tokens: HashMap<String, Timestamp>,
     jobs: Jobs,
-    /// When the quotas begin anew.
+    /// When the quotas renew.
     refresh: Option<Timestamp>,
     requests: Window,
     token_requests: Window,
     bad_tokens: Window,
 }
 
-/// What a [`Service`] has counted.
+/// The counts of a [`Service`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
@@ -189,13 +203,13 @@ pub struct Counts {
 }
 
 impl Service {
-    /// The client id that it takes unless another is set.
+    /// The client id that it accepts unless another is set.
     pub const CLIENT_ID: &'static str = "00000000000000000000000000000001";
-    /// The client secret that it takes unless another is set.
+    /// The client secret that it accepts unless another is set.
     pub const CLIENT_SECRET: &'static str = "this_is_not_a_secret_of_any_real_account";
 
-    /// A service over these samples. Its account lives in US-1, has 100 hunts and 50 downloads a month, both scopes,
-    /// and 6,000 requests a minute; tokens live for 1,799 seconds, and a job says `inprogress` once.
+    /// A service over these samples. Its account lives in US-1 and has 100 hunts and 50 downloads a month, both scopes,
+    /// and 6,000 requests a minute. Tokens live for 1,799 seconds, and a job reports `inprogress` once.
     pub fn new(corpus: Corpus) -> Self {
         Self {
             corpus,
@@ -211,10 +225,13 @@ impl Service {
                 hunts: 100,
                 downloads: 50,
                 rate_limit: 6000,
+                pending: 0,
                 polls: 1,
                 job_time: Duration::ZERO,
+                names_rules: false,
                 fails: Arc::new(|_| false),
-                clock: Arc::new(SystemClock),
+                log: None,
+                clock: Arc::default(),
             }),
             jobs: Arc::default(),
             requests: Arc::default(),
@@ -222,17 +239,25 @@ impl Service {
         }
     }
 
+    /// A service over the files of a folder, or over one file.
+    ///
+    /// # Errors
+    /// As [`Corpus::open`].
+    pub fn over(folder: impl AsRef<Path>) -> Result<Self, CorpusError> {
+        Corpus::open(folder).map(Self::new)
+    }
+
     fn set(mut self, set: impl FnOnce(&mut Settings)) -> Self {
         set(Arc::make_mut(&mut self.settings));
         self
     }
 
-    /// What request ids, trace ids and tokens are made from; 0 unless set.
+    /// The source of request ids, trace ids and tokens; 0 unless set.
     pub fn seed(self, seed: u64) -> Self {
         self.set(|settings| settings.seed = seed)
     }
 
-    /// The API client it issues tokens to.
+    /// The API client that gets tokens.
     pub fn credentials(
         self,
         client_id: impl Into<String>,
@@ -244,7 +269,7 @@ impl Service {
         })
     }
 
-    /// The Flight Control children a client may act for, by their CID; none unless set.
+    /// The CIDs of the Flight Control children that a client may act for; none unless set.
     pub fn member_cids(self, children: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.set(|settings| settings.children = children.into_iter().map(Into::into).collect())
     }
@@ -254,13 +279,13 @@ impl Service {
         self.set(|settings| (settings.read, settings.write) = (read, write))
     }
 
-    /// How long a token lives.
+    /// The life of a token.
     pub fn token_life(self, life: Duration) -> Self {
         self.set(|settings| settings.token_life = life)
     }
 
-    /// The cloud the account lives in. It matters to requests that name a host of a [`Cloud`]; at any other host,
-    /// such as a loopback address, the account is at home.
+    /// The cloud of the account. It matters to requests that name the host of a [`Cloud`]; at any other host, such as
+    /// a loopback address, the account is at home.
     pub fn cloud(self, cloud: Cloud) -> Self {
         self.set(|settings| settings.cloud = cloud)
     }
@@ -270,7 +295,7 @@ impl Service {
         self.set(|settings| settings.hunts = limit)
     }
 
-    /// Samples to download a month.
+    /// Downloaded samples a month.
     pub fn downloads(self, limit: u64) -> Self {
         self.set(|settings| settings.downloads = limit)
     }
@@ -280,42 +305,80 @@ impl Service {
         self.set(|settings| settings.rate_limit = per_minute)
     }
 
-    /// How many polls of a job find it `inprogress`.
+    /// The number of polls for which a job reports `pending`, before `inprogress`; 0 unless set.
+    pub fn pending(self, polls: u64) -> Self {
+        self.set(|settings| settings.pending = polls)
+    }
+
+    /// The number of polls for which a job reports `inprogress`.
     pub fn polls(self, polls: u64) -> Self {
         self.set(|settings| settings.polls = polls)
     }
 
-    /// How long a job is `inprogress` at least; no time unless set.
+    /// The shortest time from the submission of a job until it is done; 0 unless set.
     pub fn job_time(self, time: Duration) -> Self {
         self.set(|settings| settings.job_time = time)
     }
 
-    /// Which jobs fail: `fails` is asked with the number of each, counted from 1. Their quota is spent.
+    /// Whether the results of a hunt name the rule in `yara_rule`; recorded results do not.
+    pub fn name_rules(self, names: bool) -> Self {
+        self.set(|settings| settings.names_rules = names)
+    }
+
+    /// Which jobs fail: `fails` gets the number of each job, counted from 1. Their quota is spent.
     pub fn fail_jobs(self, fails: impl Fn(u64) -> bool + Send + Sync + 'static) -> Self {
         self.set(|settings| settings.fails = Arc::new(fails))
     }
 
-    /// The clock that tokens, quotas, rate limits and jobs go by: the system's unless set. It is read, never waited
-    /// for.
+    /// Where a line goes for each request that is answered: method, path, status and, if it is refused, why. It holds
+    /// no secret.
+    pub fn log(self, log: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.set(|settings| settings.log = Some(Arc::new(log)))
+    }
+
+    /// The clock for tokens, quotas, rate limits and jobs. Without one, [`client`](Self::client) sets a virtual clock
+    /// and any other use the system's. It is read, never waited for.
     pub fn clock(self, clock: impl Clock + Send + Sync + 'static) -> Self {
-        self.set(|settings| settings.clock = Arc::new(clock))
+        self.set(|settings| settings.clock = Arc::new(OnceLock::from(Arc::new(clock) as Arc<_>)))
     }
 
-    /// What was counted until now.
+    /// A client of this service with its credentials. It waits on the service's clock, a [`VirtualClock`] unless another
+    /// is set.
+    pub fn client(&self) -> Client<Self, Arc<dyn Clock + Send + Sync>> {
+        let Settings {
+            client_id,
+            client_secret,
+            cloud,
+            clock,
+            ..
+        } = &*self.settings;
+        let clock = clock.get_or_init(|| Arc::new(VirtualClock::new()));
+        let credentials = Credentials::new(client_id, client_secret);
+        Client::new(self.clone(), clock.clone(), Auth::new(*cloud, credentials))
+    }
+
+    /// The counts up to now.
     pub fn counts(&self) -> Counts {
-        let now = self.settings.clock.now();
-        self.state(now).counts
+        match self.settings.clock.get() {
+            Some(clock) => self.state(clock.now()).counts,
+            None => Counts::default(),
+        }
     }
 
-    /// The reply to a request. Any request has one. A fuzzy search takes its time before it returns.
+    /// Answers a request. A fuzzy search takes its time before it returns.
     pub fn answer(&self, request: &Request<Vec<u8>>) -> Response<ServiceBody> {
         Call::new(self).answer(request)
     }
 
-    /// A reply of the gateway to what is no request that can be answered.
+    /// Refuses bytes that are no request, as the gateway does.
     #[cfg(feature = "server")]
-    pub(crate) fn refuse(&self, status: http::StatusCode, message: &str) -> Response<ServiceBody> {
+    fn refuse(&self, status: http::StatusCode, message: &str) -> Response<ServiceBody> {
         Call::new(self).refuse(status, message)
+    }
+
+    fn now(&self) -> Timestamp {
+        let clock = &self.settings.clock;
+        clock.get_or_init(|| Arc::new(SystemClock)).now()
     }
 
     /// The state, with the quotas of this month.
@@ -328,7 +391,7 @@ impl Service {
         state
     }
 
-    /// An id of the shape MalQuery's have: like a UUID, but of no version and variant of RFC 4122.
+    /// An id of the shape of MalQuery's: like a UUID, but of no version and variant of RFC 4122.
     fn id(&self, what: &str, number: u64) -> String {
         let mut id = digest::sha256(format!("{} {what} {number}", self.settings.seed).as_bytes());
         id.truncate(32);

@@ -1,14 +1,15 @@
 //! What is known of samples beside their bytes: the file `malquery-corpus.json`.
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 use malquery_proto::types::{Date, Label, Sha256};
 use serde::Deserialize;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use super::CorpusError;
-use crate::json::{self, Json, Value};
 
 /// The name of the file.
 const NAME: &str = "malquery-corpus.json";
@@ -19,17 +20,52 @@ pub(super) struct Annotation {
     pub(super) first_seen: Option<Date>,
     pub(super) label: Option<Label>,
     pub(super) family: Option<String>,
+    #[serde(default)]
+    pub(super) submitted_by_customer: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Annotations {
-    sha256: BTreeMap<Sha256, Annotation>,
-    path: BTreeMap<RelativePath, Annotation>,
+    sha256: Table<Sha256>,
+    path: Table<RelativePath>,
+}
+
+/// An object whose keys come once.
+#[derive(Debug)]
+struct Table<K>(HashMap<K, Annotation>);
+
+impl<K> Default for Table<K> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<'de, K: Deserialize<'de> + Hash + Eq> Deserialize<'de> for Table<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self::default())
+    }
+}
+
+impl<'de, K: Deserialize<'de> + Hash + Eq> Visitor<'de> for Table<K> {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some((key, annotation)) = map.next_entry()? {
+            if self.0.insert(key, annotation).is_some() {
+                return Err(de::Error::custom("this key comes twice"));
+            }
+        }
+        Ok(self)
+    }
 }
 
 /// The path of a file in the corpus, with slashes.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
 struct RelativePath(String);
 
@@ -42,9 +78,8 @@ impl TryFrom<String> for RelativePath {
         if path.split('/').all(plain) {
             Ok(Self(path))
         } else {
-            let path = json::quote(&path);
             Err(format!(
-                "{path} is not the path of a file in the folder, such as \"a/b.exe\""
+                "{path:?} is not the path of a file in the folder, such as \"a/b.exe\""
             ))
         }
     }
@@ -58,31 +93,16 @@ impl Annotations {
             Some(index) => drop(files.remove(index)),
             // A single file as the corpus, or nothing of this name; a link or a pipe is not read.
             None => match fs::symlink_metadata(&path) {
-                Ok(_) => return Err(CorpusError::new(&path, "it is not a regular file")),
+                Ok(_) => return Err(CorpusError::new(path, "it is not a regular file")),
                 Err(_) => return Ok(Self::default()),
             },
         }
-        let text = fs::read_to_string(&path)
-            .map_err(|error| CorpusError::io(&path, "it could not be read", error))?;
-        let refuse = |(line, column): (usize, usize), message: &str| {
-            CorpusError::new(
-                format!("{}:{line}:{column}", path.display()).as_ref(),
-                message,
-            )
-        };
-        // What serde lets pass: a key that comes twice, and a list of values instead of an object.
-        let json = Json::parse(&text)
-            .map_err(|error| refuse(json::line_column(&text, error.at), &error.message))?;
-        if let Some(list) = first_list(&json) {
-            return Err(refuse(
-                json::line_column(&text, list.at),
-                "a list has no place here",
-            ));
-        }
+        let text = fs::read_to_string(&path).map_err(|error| CorpusError::io(&path, error))?;
         serde_json::from_str(&text).map_err(|error| {
             let message = error.to_string();
             let message = message.split(" at line ").next().unwrap_or_default();
-            refuse((error.line(), error.column()), message)
+            let (line, column) = (error.line(), error.column());
+            CorpusError::new(format!("{}:{line}:{column}", path.display()), message)
         })
     }
 
@@ -95,17 +115,17 @@ impl Annotations {
             .map(|part| part.to_str())
             .collect();
         parts
-            .and_then(|parts| self.path.remove(&RelativePath(parts.join("/"))))
+            .and_then(|parts| self.path.0.remove(&RelativePath(parts.join("/"))))
             .unwrap_or_default()
     }
 
     /// Refuses what is said of files that are not there.
     pub(super) fn check(&self, root: &Path) -> Result<(), CorpusError> {
-        match self.path.keys().next() {
+        match self.path.0.keys().min_by_key(|path| &path.0) {
             None => Ok(()),
             Some(RelativePath(path)) => Err(CorpusError::new(
-                &root.join(NAME),
-                format!("path: {} is not a file of the corpus", json::quote(path)),
+                root.join(NAME),
+                format!("path: {path:?} is not a file of the corpus"),
             )),
         }
     }
@@ -113,20 +133,13 @@ impl Annotations {
     /// Whether a date depends on a hash.
     pub(super) fn has_dates(&self) -> bool {
         self.sha256
+            .0
             .values()
             .any(|annotation| annotation.first_seen.is_some())
     }
 
     /// What is said of a hash.
     pub(super) fn of(&self, sha256: &Sha256) -> Option<&Annotation> {
-        self.sha256.get(sha256)
-    }
-}
-
-fn first_list(json: &Json) -> Option<&Json> {
-    match &json.value {
-        Value::Array(_) => Some(json),
-        Value::Object(members) => members.iter().find_map(|(_, value)| first_list(value)),
-        _ => None,
+        self.sha256.0.get(sha256)
     }
 }

@@ -77,7 +77,7 @@ fn zip(prefix: &[u8]) -> &'static str {
             ("word/", "docx"),
             ("xl/", "xlsx"),
             ("ppt/", "pptx"),
-            ("ENDPOINT-INF/MANIFEST.MF", "java.arc"),
+            ("META-INF/MANIFEST.MF", "java.arc"),
         ] {
             if name.starts_with(start.as_bytes()) {
                 return word;
@@ -258,7 +258,7 @@ mod tests {
                 "pptx",
             ),
             (
-                archive(&["ENDPOINT-INF/", "ENDPOINT-INF/MANIFEST.MF", "A.class"]),
+                archive(&["META-INF/", "META-INF/MANIFEST.MF", "A.class"]),
                 "java.arc",
             ),
             (archive(&["readme"]), "data"),

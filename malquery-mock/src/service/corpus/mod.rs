@@ -7,6 +7,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::io::{self, Read};
 use std::panic::{self, AssertUnwindSafe};
@@ -132,6 +133,12 @@ impl CorpusSample {
         self
     }
 
+    /// Marks the sample as submitted by the customer, for the option `submitted_by_customer`.
+    pub fn submitted_by_customer(mut self) -> Self {
+        self.annotation.submitted_by_customer = true;
+        self
+    }
+
     /// The malware family.
     pub fn family(mut self, family: impl Into<String>) -> Self {
         self.annotation.family = Some(family.into());
@@ -186,6 +193,30 @@ impl Corpus {
             samples: samples.into_iter().map(slot).collect(),
             annotations: Annotations::default(),
             skipped: Vec::new(),
+        }))
+    }
+
+    /// Takes these files, and the files of these folders. What cannot be read is left out, and
+    /// [`skipped`](Self::skipped) names it. `malquery-corpus.json` is not read.
+    pub fn from_paths(paths: impl IntoIterator<Item = impl AsRef<Path>>) -> Self {
+        let (mut samples, mut skipped) = (Vec::new(), Vec::new());
+        for path in paths {
+            match source::list(path.as_ref()) {
+                Ok((files, more)) => {
+                    let slot = |file| Slot::new(Source::File(file), Annotation::default());
+                    samples.extend(files.into_iter().map(slot));
+                    skipped.extend(more);
+                }
+                Err(error) => skipped.push(error.into()),
+            }
+        }
+        let name = format!("{} files", samples.len());
+        Self(Arc::new(Inner {
+            name,
+            root: None,
+            samples,
+            annotations: Annotations::default(),
+            skipped,
         }))
     }
 
@@ -247,7 +278,7 @@ impl Corpus {
     ) -> io::Result<Found> {
         self.check_root()?;
         let date_needs_hash = self.0.annotations.has_dates();
-        let (all, skipped) = self.each(false, |slot, buffer| {
+        let (mut entries, skipped) = self.each(false, |slot, buffer| {
             slot.read(|opened| {
                 // From the cheapest to the dearest. The date is only sure when the hash is known.
                 if !options.has_size(opened.stamp.size)
@@ -258,32 +289,21 @@ impl Corpus {
                     return Ok(None);
                 }
                 let entry = self.entry(slot, opened, buffer)?;
-                Ok(options.has_date(entry.first_seen()).then_some(entry))
+                let wanted =
+                    options.has_date(entry.first_seen()) && (entry.0.is_own || !options.own_only);
+                Ok(wanted.then_some(entry))
             })
         })?;
-        let mut found = Found {
+        let mut seen = HashSet::with_capacity(entries.len());
+        entries.retain(|entry| seen.insert(entry.sha256()));
+        entries.sort_by_key(|entry| Reverse(entry.first_seen()));
+        let total = entries.len();
+        entries.truncate(options.limit.unwrap_or(usize::MAX));
+        Ok(Found {
+            entries,
+            total,
             skipped,
-            ..Found::default()
-        };
-        let mut seen = HashSet::with_capacity(all.len());
-        let limit = options.limit.unwrap_or(u64::MAX);
-        for entry in all {
-            if !seen.insert(entry.sha256()) {
-                continue;
-            }
-            *match entry.0.label {
-                Some(Label::Clean) => &mut found.clean,
-                Some(Label::Malware | Label::Malicious) => &mut found.malware,
-                Some(Label::Unwanted) => &mut found.pua,
-                Some(ref other) if other.as_str().eq_ignore_ascii_case("pua") => &mut found.pua,
-                _ => &mut found.unknown,
-            } += 1;
-            if found.total < limit {
-                found.entries.push(entry);
-            }
-            found.total += 1;
-        }
-        Ok(found)
+        })
     }
 
     /// Runs `work` for all samples, over several threads. What it finds is in the order of the samples. With
@@ -365,6 +385,7 @@ impl Corpus {
             first_seen: annotation
                 .first_seen
                 .unwrap_or_else(|| slot.first_seen(opened.stamp)),
+            is_own: annotation.submitted_by_customer || by_path.submitted_by_customer,
             label: annotation.label.clone().or_else(|| by_path.label.clone()),
             family: annotation.family.clone().or_else(|| by_path.family.clone()),
         })))
@@ -471,7 +492,9 @@ pub(crate) struct Filter {
     pub(crate) max_date: Option<Date>,
     pub(crate) min_size: Option<u64>,
     pub(crate) max_size: Option<u64>,
-    pub(crate) limit: Option<u64>,
+    pub(crate) limit: Option<usize>,
+    /// Only what the customer submitted.
+    pub(crate) own_only: bool,
 }
 
 impl Filter {
@@ -490,18 +513,14 @@ impl Filter {
     }
 }
 
-/// What a search found.
-#[derive(Debug, Default)]
+/// The result of a search.
+#[derive(Debug)]
 pub(crate) struct Found {
-    /// At most as many as the limit, in the order of their paths, each content once.
+    /// At most as many as the limit, newest first, then in the order of their paths, each content once.
     pub(crate) entries: Vec<Entry>,
-    /// All that match, beyond the limit, too. The other numbers are parts of it.
-    pub(crate) total: u64,
-    pub(crate) clean: u64,
-    pub(crate) malware: u64,
-    pub(crate) pua: u64,
-    pub(crate) unknown: u64,
-    /// What could not be searched.
+    /// The number of matches, with those beyond the limit.
+    pub(crate) total: usize,
+    /// The files that could not be searched.
     pub(crate) skipped: Vec<Skipped>,
 }
 
@@ -515,6 +534,7 @@ struct Hit {
     hashes: Hashes,
     filetype: &'static str,
     first_seen: Date,
+    is_own: bool,
     label: Option<Label>,
     family: Option<String>,
 }
@@ -544,8 +564,8 @@ impl Entry {
         self.0.first_seen
     }
 
-    pub(crate) fn label(&self) -> Option<&str> {
-        self.0.label.as_ref().map(Label::as_str)
+    pub(crate) fn label(&self) -> Option<&Label> {
+        self.0.label.as_ref()
     }
 
     pub(crate) fn family(&self) -> Option<&str> {
@@ -615,29 +635,40 @@ impl fmt::Display for Skipped {
 /// A corpus that cannot be opened.
 #[derive(Debug)]
 pub struct CorpusError {
-    message: String,
+    path: PathBuf,
+    why: String,
     source: Option<io::Error>,
 }
 
 impl CorpusError {
-    fn new(path: &Path, message: impl fmt::Display) -> Self {
+    fn new(path: impl Into<PathBuf>, why: impl Into<String>) -> Self {
         Self {
-            message: format!("{}: {message}", path.display()),
+            path: path.into(),
+            why: why.into(),
             source: None,
         }
     }
 
-    fn io(path: &Path, message: &str, source: io::Error) -> Self {
+    fn io(path: &Path, source: io::Error) -> Self {
         Self {
             source: Some(source),
-            ..Self::new(path, message)
+            ..Self::new(path, "it could not be read")
+        }
+    }
+}
+
+impl From<CorpusError> for Skipped {
+    fn from(error: CorpusError) -> Self {
+        Self {
+            path: Some(error.path),
+            why: error.source.map_or(error.why, |source| source.to_string()),
         }
     }
 }
 
 impl fmt::Display for CorpusError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        write!(f, "{}: {}", self.path.display(), self.why)
     }
 }
 

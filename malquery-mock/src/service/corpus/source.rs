@@ -175,7 +175,7 @@ pub(super) fn changed() -> io::Error {
 
 /// All regular files in a folder and below it in the order of their paths, and what could not be listed.
 pub(super) fn list(root: &Path) -> Result<(Vec<PathBuf>, Vec<Skipped>), CorpusError> {
-    let unreadable = |error| CorpusError::io(root, "it could not be read", error);
+    let unreadable = |error| CorpusError::io(root, error);
     let kind = fs::metadata(root).map_err(unreadable)?;
     if kind.is_file() {
         return Ok((

@@ -1,0 +1,84 @@
+//! The JSON of replies, by the schemas of the service.
+
+use malquery_proto::types::{Label, MetaField, Pattern, PatternType};
+use serde_json::{Value, json};
+
+use super::ask::Fields;
+use super::corpus::{Entry, Found};
+use crate::digest;
+
+/// The most files that a reply names as not searched.
+const MAX_SKIPPED: usize = 10;
+
+/// A sample, with the fields that were asked for.
+pub(super) fn sample(entry: &Entry, fields: &Fields) -> Value {
+    let mut sample = json!({});
+    let mut set = |wanted: bool, name: &str, value: Value| {
+        if wanted {
+            sample[name] = value;
+        }
+    };
+    let has = |field| fields.has(field);
+    set(has(MetaField::Sha256), "sha256", json!(entry.sha256()));
+    set(fields.is_all(), "sha1", json!(entry.sha1()));
+    set(has(MetaField::Md5), "md5", json!(entry.md5()));
+    // Sizes are 32-bit in the schema, and the field is not required.
+    if let Ok(size) = i32::try_from(entry.size()) {
+        set(has(MetaField::Size), "filesize", size.into());
+    }
+    set(has(MetaField::Type), "filetype", entry.filetype().into());
+    let first_seen = json!(entry.first_seen());
+    set(has(MetaField::FirstSeen), "first_seen", first_seen);
+    let label = entry.label().unwrap_or(&Label::Unknown).as_str();
+    set(has(MetaField::Label), "label", label.into());
+    if let Some(family) = entry.family() {
+        set(has(MetaField::Family), "family", family.into());
+    }
+    sample
+}
+
+/// The statistics of a search. Classes cover the samples that are returned; without their labels, all are unknown.
+pub(super) fn stats(found: &Found, fields: &Fields, total: usize) -> Value {
+    let [mut clean, mut malware, mut pua, mut unknown] = [0; 4];
+    for entry in &found.entries {
+        *match entry.label().filter(|_| fields.has(MetaField::Label)) {
+            Some(Label::Clean) => &mut clean,
+            Some(Label::Malware | Label::Malicious) => &mut malware,
+            Some(Label::Unwanted) => &mut pua,
+            Some(other) if other.as_str().eq_ignore_ascii_case("pua") => &mut pua,
+            _ => &mut unknown,
+        } += 1;
+    }
+    json!({
+        "clean_count": clean,
+        "malware_count": malware,
+        "pua_count": pua,
+        "total_count": total,
+        "unknown_count": unknown,
+    })
+}
+
+/// Adds the errors for files that were not searched.
+pub(super) fn add_skipped(document: &mut Value, found: &Found) {
+    let error = |skipped| json!({"code": 500, "message": format!("not searched: {skipped}")});
+    if !found.skipped.is_empty() {
+        let skipped = found.skipped.iter().take(MAX_SKIPPED);
+        document["errors"] = skipped.map(error).collect();
+    }
+}
+
+/// The rule that the service makes of patterns.
+pub(super) fn rule_of(patterns: &[Pattern]) -> String {
+    let string = |(number, pattern): (usize, &Pattern)| {
+        let text = pattern.value();
+        let kind = pattern.pattern_type();
+        if *kind == PatternType::Hex || !text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+            format!("    $p{number} = {{ {} }}\n", digest::hex(pattern.bytes()))
+        } else {
+            let text = text.replace('\\', "\\\\").replace('"', "\\\"");
+            format!("    $p{number} = \"{text}\" {kind}\n")
+        }
+    };
+    let strings: String = patterns.iter().enumerate().map(string).collect();
+    format!("rule search\n{{\n  strings:\n{strings}  condition:\n    all of them\n}}\n")
+}
