@@ -1,9 +1,6 @@
 //! Jobs: the work that a submission starts, and its outcome.
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
@@ -13,12 +10,10 @@ use std::time::Duration;
 use malquery_proto::Timestamp;
 use malquery_proto::types::Pattern;
 use serde_json::Value;
-use zip::CompressionMethod;
-use zip::unstable::write::FileOptionsExt;
-use zip::write::SimpleFileOptions;
 
+use super::archive::Archive;
 use super::ask::Fields;
-use super::corpus::{Entry, Found};
+use super::corpus::Found;
 
 /// The most jobs that wait or run at once.
 const MAX_UNFINISHED: usize = 64;
@@ -160,60 +155,5 @@ impl Drop for Turn {
         let working = &self.0.working;
         *working.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
         self.0.left.notify_one();
-    }
-}
-
-/// An archive of samples in a temporary file without a name.
-#[derive(Clone)]
-pub(super) struct Archive {
-    file: Arc<Mutex<File>>,
-    pub(super) length: u64,
-}
-
-impl Archive {
-    /// Makes a zip with the password `infected`, in which each sample is stored under its SHA-256. The same samples
-    /// give the same bytes: entries have no time, and the header of the encryption is not random.
-    pub(super) fn make(samples: &[Entry]) -> Result<Self, String> {
-        let error = |error: &dyn fmt::Display| format!("the archive could not be made: {error}");
-        let mut zip = zip::ZipWriter::new(tempfile::tempfile().map_err(|why| error(&why))?);
-        for sample in samples {
-            let options = SimpleFileOptions::default()
-                .compression_method(CompressionMethod::Stored)
-                .large_file(sample.size() > u64::from(u32::MAX) / 2)
-                .with_deprecated_encryption(b"infected")
-                .map_err(|why| error(&why))?;
-            zip.start_file(sample.sha256().to_string(), options)
-                .map_err(|why| error(&why))?;
-            let mut bytes = sample.open().map_err(|why| error(&why))?;
-            io::copy(&mut bytes, &mut zip).map_err(|why| error(&why))?;
-        }
-        let mut file = zip.finish().map_err(|why| error(&why))?;
-        let length = file
-            .flush()
-            .and_then(|()| file.seek(SeekFrom::End(0)))
-            .map_err(|why| error(&why))?;
-        let file = Arc::new(Mutex::new(file));
-        Ok(Self { file, length })
-    }
-
-    /// Reads its bytes. Several readers may read at once.
-    pub(super) fn read(&self) -> impl Read + Send + use<> {
-        let file = self.file.clone();
-        ArchiveReader { file, at: 0 }
-    }
-}
-
-struct ArchiveReader {
-    file: Arc<Mutex<File>>,
-    at: u64,
-}
-
-impl Read for ArchiveReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
-        file.seek(SeekFrom::Start(self.at))?;
-        let count = file.read(buffer)?;
-        self.at += count as u64;
-        Ok(count)
     }
 }

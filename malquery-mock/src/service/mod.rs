@@ -95,6 +95,7 @@ assert!(reply.contains("access denied, invalid bearer token"));
 //! as their jobs. A search takes at most 100 patterns; a rule is at most 64 KiB long. A hunt leaves out files above 256
 //! MiB and files on which the rule runs longer than 60 seconds; `errors` of the reply names them.
 
+mod archive;
 mod ask;
 mod call;
 mod corpus;

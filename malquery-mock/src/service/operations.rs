@@ -8,10 +8,11 @@ use malquery_proto::Timestamp;
 use malquery_proto::types::Sha256;
 use serde_json::{Value, json};
 
+use super::archive::Archive;
 use super::ask::{self, Fields, Options};
 use super::call::{Answer, Call, Refusal};
 use super::corpus::{Entry, Filter};
-use super::jobs::{Archive, Job, Kind, Outcome};
+use super::jobs::{Job, Kind, Outcome};
 use super::{DAY, State, reply};
 
 /// What a request costs.
@@ -142,7 +143,10 @@ impl Call {
         let entries = self.find_all(&hashes)?;
         let job = (Kind::Archive, None, Fields::default());
         self.submit(job, Cost::Downloads(entries.len()), move || {
-            Archive::make(&entries).map(Outcome::Archive)
+            let archive = Archive::make(&entries);
+            archive
+                .map(Outcome::Archive)
+                .map_err(|error| format!("the archive could not be made: {error}"))
         })
     }
 
