@@ -353,7 +353,11 @@ impl Route {
                 Call::multidownload,
                 Lists::Submissions,
             ),
-            (ExactSearch::ENDPOINT, Call::exact_search, Lists::Submissions),
+            (
+                ExactSearch::ENDPOINT,
+                Call::exact_search,
+                Lists::Submissions,
+            ),
             (Hunt::ENDPOINT, Call::hunt, Lists::Submissions),
         ];
         let token = |handler| Self {
@@ -367,7 +371,7 @@ impl Route {
             "/oauth2/revoke" => Some(token(Call::revoke)),
             _ => operations
                 .into_iter()
-                .find(|(endpoint, ..)| meta.path == path)
+                .find(|(endpoint, ..)| endpoint.path == path)
                 .map(|(endpoint, handler, lists)| Self {
                     method: endpoint.method,
                     scope: endpoint.scope,
