@@ -1,12 +1,20 @@
-//! The stand-in over sockets: what HTTP allows, and what hostile peers do.
+//! The stand-in over sockets: with the client of users, with what HTTP allows, and with what hostile peers do.
 
-use std::io::{Read, Write};
+mod schema;
+
+use std::io::{Cursor, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use malquery_mock::{Corpus, Server, Service};
+use malquery_proto::flow::Auth;
+use malquery_proto::operations::{ExactSearch, FuzzySearch, Hunt};
+use malquery_proto::types::{Pattern, Sha256};
+use malquery_proto::{Archive, BaseUrl, Client, Credentials};
+use malquery_ureq::{SystemClock, UreqTransport};
 use proptest::prelude::*;
+use schema::Checked;
 
 const HELLO: &str = "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9";
 /// What has no rate limit.
@@ -41,6 +49,10 @@ fn reply(stream: &mut TcpStream) -> (String, Vec<u8>) {
     let mut body = vec![0; length.parse().unwrap()];
     if !head.starts_with("HTTP/1.1 100 ") {
         stream.read_exact(&mut body).unwrap();
+    }
+    if head.contains("content-type: application/json\r\n") {
+        let status = head[9..12].parse().unwrap();
+        assert!(schema::fits_any(status, &body), "{head}");
     }
     (head, body)
 }
@@ -92,6 +104,82 @@ fn token(stream: &mut TcpStream) -> String {
     assert!(head.starts_with("HTTP/1.1 201 Created\r\n"), "{head}");
     let reply: serde_json::Value = serde_json::from_slice(&body).unwrap();
     reply["access_token"].as_str().unwrap().into()
+}
+
+#[test]
+fn the_whole_way_over_sockets() {
+    let service = Service::new(Corpus::from_bytes([
+        b"hello world".to_vec(),
+        b"hello night".to_vec(),
+    ]));
+    let server = Server::start(service.clone(), (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let base: BaseUrl = server.url().parse().unwrap();
+    let credentials = Credentials::new(Service::CLIENT_ID, Service::CLIENT_SECRET);
+    let transport = Checked(UreqTransport::new());
+    let client = Client::new(transport, SystemClock, Auth::new(base, credentials));
+    let hello = || [Pattern::ascii("hello").unwrap()];
+    let soon = Duration::from_millis(5);
+
+    assert_eq!(
+        client
+            .fuzzy_search(&FuzzySearch::new(hello()).limit(1))
+            .unwrap()
+            .resources
+            .len(),
+        1
+    );
+    let found = client
+        .exact_search(&ExactSearch::new(hello()))
+        .unwrap()
+        .interval(soon)
+        .wait()
+        .unwrap();
+    let samples: Vec<Sha256> = found
+        .resources
+        .iter()
+        .map(|found| found.sha256.unwrap())
+        .collect();
+    assert_eq!(samples.len(), 2);
+    let rule = "rule night { strings: $a = \"night\" condition: $a }";
+    if cfg!(feature = "yara") {
+        let mut job = client.hunt(&Hunt::new(rule)).unwrap().interval(soon);
+        assert_eq!(job.wait().unwrap().resources.len(), 1);
+    }
+    assert!(client.metadata(samples.clone()).unwrap().missing.is_empty());
+
+    let mut job = client
+        .samples_multidownload(samples.clone())
+        .unwrap()
+        .interval(soon);
+    job.wait().unwrap();
+    let mut archive = Vec::new();
+    client
+        .samples(job.id())
+        .unwrap()
+        .output
+        .read_to_end(&mut archive)
+        .unwrap();
+    let mut archive = Archive::open(Cursor::new(archive))
+        .unwrap()
+        .expect_samples(samples.clone());
+    assert!(archive.check().unwrap().is_complete());
+    for sample in &samples {
+        let mut bytes = Vec::new();
+        client
+            .download(*sample)
+            .unwrap()
+            .output
+            .read_to_end(&mut bytes)
+            .unwrap();
+        assert!(bytes.starts_with(b"hello "));
+    }
+    let quotas = client.quotas().unwrap();
+    assert_eq!(
+        (quotas.meta.hunt_count, quotas.meta.download_count),
+        (Some(cfg!(feature = "yara").into()), Some(4))
+    );
+    client.revoke().unwrap();
+    assert_eq!(service.counts().tokens, 1);
 }
 
 #[test]
