@@ -174,10 +174,10 @@ def ours(command, environment, folder):
 
 
 def plain(value):
-    """A document without what differs from run to run, and without empty errors, which may be missing."""
+    """A document without what differs from run to run, and without empty lists, which may be missing."""
     if isinstance(value, dict):
         kept = ((name, item) for name, item in value.items() if name not in VOLATILE)
-        return {name: plain(item) for name, item in kept if (name, item) != ("errors", [])}
+        return {name: plain(item) for name, item in kept if item != []}
     return [plain(item) for item in value] if isinstance(value, list) else value
 
 
