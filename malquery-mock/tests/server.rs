@@ -183,7 +183,7 @@ fn the_whole_way_over_sockets() {
 }
 
 #[test]
-fn requests_of_every_form_are_served_over_one_connection() {
+fn one_connection_serves_requests_of_every_form() {
     let server = start();
     let mut stream = connect(&server);
     let token = token(&mut stream);
@@ -261,7 +261,7 @@ fn requests_of_every_form_are_served_over_one_connection() {
 }
 
 #[test]
-fn what_is_no_request_gets_an_error_and_the_server_goes_on() {
+fn malformed_requests_get_an_error() {
     let server = start();
     let host = "Host: localhost\r\n";
     let long = format!("GET /{} HTTP/1.1\r\n{host}\r\n", "x".repeat(40_000));
@@ -407,7 +407,7 @@ fn a_length_that_is_in_doubt_is_refused() {
 }
 
 #[test]
-fn a_body_that_nobody_reads_is_not_the_next_request() {
+fn an_unread_body_is_not_the_next_request() {
     let server = start();
     let last = ANY.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
     let length = format!("Content-Length: {}\r\n", last.len());
@@ -454,7 +454,7 @@ fn a_body_that_nobody_reads_is_not_the_next_request() {
 }
 
 #[test]
-fn a_request_that_is_cut_is_told_so() {
+fn a_request_that_is_cut_gets_a_400() {
     let server = start();
     let request =
         "POST /oauth2/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nclient_id=";
@@ -485,7 +485,7 @@ fn a_request_that_is_cut_is_told_so() {
 }
 
 #[test]
-fn slow_requests_are_given_up_and_others_are_served() {
+fn slow_requests_are_dropped_and_others_served() {
     let server = start();
     let post = "POST /oauth2/token HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n";
     let begun = Instant::now();
@@ -523,7 +523,7 @@ fn slow_requests_are_given_up_and_others_are_served() {
 }
 
 #[test]
-fn a_reader_that_does_not_read_is_given_up() {
+fn a_reader_that_stops_is_dropped() {
     let large = vec![0; 32 << 20];
     let corpus = Corpus::from_bytes([large.clone()]);
     let server = Server::start(Service::new(corpus), (Ipv4Addr::LOCALHOST, 0).into()).unwrap();
@@ -561,13 +561,13 @@ fn a_reader_that_does_not_read_is_given_up() {
 /// It takes more open files than many systems give a process, so it runs in one that asked for more.
 #[cfg(unix)]
 #[test]
-fn a_thousand_connections_are_held_and_further_ones_refused() {
+fn connections_beyond_a_thousand_are_refused() {
     const INNER: &str = "MALQUERY_TEST_INNER";
     if std::env::var_os(INNER).is_none() {
         let inner = std::process::Command::new("sh")
             .args(["-c", "ulimit -n 4096 && exec \"$0\" --exact \"$1\""])
             .arg(std::env::current_exe().unwrap())
-            .arg("a_thousand_connections_are_held_and_further_ones_refused")
+            .arg("connections_beyond_a_thousand_are_refused")
             .env(INNER, "1")
             .output()
             .unwrap();
@@ -611,7 +611,7 @@ fn a_thousand_connections_are_held_and_further_ones_refused() {
 }
 
 #[test]
-fn it_listens_only_at_loopback_addresses_unless_told() {
+fn it_listens_only_at_loopback_by_default() {
     let service = Service::new(Corpus::from_bytes([b"hello".to_vec()]));
     let any: SocketAddr = (Ipv4Addr::UNSPECIFIED, 0).into();
     let error = Server::start(service.clone(), any).unwrap_err();

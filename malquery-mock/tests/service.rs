@@ -542,6 +542,61 @@ fn an_archive_has_the_same_bytes_each_time() {
 }
 
 #[test]
+fn a_file_that_is_gone_is_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a", "b"] {
+        std::fs::write(folder.path().join(name), format!("hello {name}")).unwrap();
+    }
+    let clock = VirtualClock::new();
+    let service = Service::over(folder.path()).unwrap().clock(clock.clone());
+    std::fs::remove_file(folder.path().join("a")).unwrap();
+    let client = client(service, &clock);
+    let found = client
+        .exact_search(&ExactSearch::new(hello()))
+        .unwrap()
+        .wait()
+        .unwrap();
+    assert_eq!(found.resources.len(), 1);
+    let message = found.errors[0].message.as_deref().unwrap();
+    let path = folder.path().join("a");
+    assert!(
+        message.starts_with(&format!("not searched: {}: ", path.display())),
+        "{message}"
+    );
+}
+
+#[cfg(feature = "yara")]
+#[test]
+fn a_hunt_takes_helpers_and_signatures() {
+    let clock = VirtualClock::new();
+    let client = client(service(&clock), &clock);
+    let count = |rule: &str| {
+        client
+            .hunt(&Hunt::new(rule))
+            .unwrap()
+            .wait()
+            .unwrap()
+            .resources
+            .len()
+    };
+    let helper = "private rule is_pdf { condition: uint32be(0) == 0x25504446 }\n";
+    assert_eq!(
+        count(&format!("{helper}rule pdf {{ condition: is_pdf }}")),
+        1
+    );
+    // A match of any public rule is a match.
+    assert_eq!(
+        count(&format!(
+            "{helper}rule a {{ condition: is_pdf }} rule b {{ condition: filesize == 11 }}"
+        )),
+        3
+    );
+    let unsigned =
+        "import \"pe\"\nrule unsigned { condition: not defined pe.number_of_signatures }";
+    assert_eq!(count(unsigned), 3);
+}
+
+#[test]
 fn requests_are_logged_without_secrets() {
     let clock = VirtualClock::new();
     let lines = Arc::new(Mutex::new(Vec::new()));
@@ -579,7 +634,7 @@ fn its_own_client_needs_no_time() {
 
 #[cfg(feature = "yara")]
 #[test]
-fn a_hunt_costs_one_and_a_rule_that_does_not_compile_none() {
+fn a_hunt_costs_one_a_bad_rule_none() {
     let clock = VirtualClock::new();
     let service = service(&clock).hunts(1);
     let client = client(service.clone(), &clock);
@@ -621,7 +676,7 @@ fn a_hunt_costs_one_and_a_rule_that_does_not_compile_none() {
 
 #[cfg(not(feature = "yara"))]
 #[test]
-fn a_hunt_without_yara_says_what_to_turn_on() {
+fn a_hunt_without_yara_names_the_feature() {
     let clock = VirtualClock::new();
     let service = service(&clock);
     let error = client(service.clone(), &clock)
@@ -716,7 +771,7 @@ fn scopes_and_children_are_checked() {
 }
 
 #[test]
-fn a_client_is_sent_to_the_cloud_of_the_account() {
+fn a_client_is_sent_to_its_cloud() {
     let clock = VirtualClock::new();
     let at_home = client(service(&clock).cloud(Cloud::Eu1), &clock);
     at_home.quotas().unwrap();
@@ -761,7 +816,7 @@ fn a_client_is_sent_to_the_cloud_of_the_account() {
 }
 
 #[test]
-fn quotas_are_spent_whole_or_not_at_all_and_begin_anew_with_the_month() {
+fn quotas_are_spent_whole_and_renew_monthly() {
     let clock = VirtualClock::new();
     let service = service(&clock).downloads(3);
     let raw = Raw::new(service.clone());
@@ -855,7 +910,7 @@ fn rate_limits_hold_for_a_minute() {
 }
 
 #[test]
-fn jobs_take_their_time_and_fail_when_made_to() {
+fn jobs_take_time_and_fail_on_demand() {
     let clock = VirtualClock::new();
     let service = service(&clock)
         .polls(0)
@@ -878,7 +933,7 @@ fn jobs_take_their_time_and_fail_when_made_to() {
 }
 
 #[test]
-fn only_so_many_jobs_are_unfinished_at_once() {
+fn a_few_jobs_are_unfinished_at_once() {
     let clock = VirtualClock::new();
     let block = Arc::new(Mutex::new(()));
     let held = block.lock().unwrap();

@@ -528,6 +528,7 @@ pub(crate) struct Found {
 #[derive(Clone)]
 pub(crate) struct Entry(Arc<Hit>);
 
+#[derive(Clone)]
 struct Hit {
     slot: Arc<Slot>,
     stamp: Stamp,

@@ -8,6 +8,8 @@ use malquery_proto::types::{Date, Label, Pattern, Sha256};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use super::super::ask::Fields;
+use super::super::reply;
 use super::scan::{CHUNK, Scan};
 use super::source::{SETTLED, Source};
 use super::{Corpus, CorpusSample, Entry, Filter, Found};
@@ -100,7 +102,7 @@ proptest! {
 }
 
 #[test]
-fn a_pattern_over_the_edge_of_a_chunk_is_found_at_every_offset() {
+fn a_pattern_across_two_chunks_is_found() {
     let pattern = *b"needle in a file";
     let patterns = [ascii("needle in a file"), ascii("edle")];
     for edge in [CHUNK, 2 * CHUNK, 3 * CHUNK - pattern.len() + 1] {
@@ -140,7 +142,7 @@ fn a_pattern_may_be_longer_than_a_chunk() {
 }
 
 #[test]
-fn sizes_around_a_chunk_are_read_to_their_end() {
+fn files_of_about_a_chunk_are_read_whole() {
     for size in [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK] {
         let mut file = vec![0; size];
         assert!(!scan(&file, &[ascii("x")], CHUNK));
@@ -151,7 +153,7 @@ fn sizes_around_a_chunk_are_read_to_their_end() {
 }
 
 #[test]
-fn a_corpus_tells_of_itself() {
+fn a_corpus_describes_itself() {
     let empty = folder(&[]);
     let corpus = Corpus::open(empty.path()).unwrap();
     assert!(corpus.is_empty() && corpus.skipped().is_empty());
@@ -288,7 +290,7 @@ fn filters_narrow_a_search() {
 }
 
 #[test]
-fn files_are_found_in_folders_but_not_through_links() {
+fn folders_are_searched_but_links_are_not() {
     let folder = folder(&[
         ("b", b"MARK b"),
         ("a/x", b"MARK x"),
@@ -350,6 +352,19 @@ fn files_are_found_in_folders_but_not_through_links() {
 }
 
 #[test]
+fn a_size_beyond_int32_is_left_out() {
+    let corpus = Corpus::from_bytes([CorpusSample::new("MARK")]);
+    let found = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
+    let sized = |size| {
+        let mut hit = (*found.entries[0].0).clone();
+        hit.stamp.size = size;
+        reply::sample(&Entry(Arc::new(hit)), &Fields::default())["filesize"].clone()
+    };
+    assert_eq!(sized(2_147_483_647), 2_147_483_647);
+    assert!(sized(2_147_483_648).is_null());
+}
+
+#[test]
 fn paths_that_are_gone_are_named() {
     let folder = folder(&[("a/x", b"MARK x"), ("b", b"MARK b"), ("c", b"MARK c")]);
     let at = |name| folder.path().join(name);
@@ -377,7 +392,7 @@ fn pipe(path: &Path) {
 }
 
 #[test]
-fn files_that_are_gone_or_shorter_are_no_obstacle() {
+fn missing_files_do_not_stop_a_search() {
     let folder = folder(&[
         ("a", b"MARK a"),
         ("b", b"MARK b"),
@@ -428,7 +443,7 @@ fn files_that_are_gone_or_shorter_are_no_obstacle() {
 }
 
 #[test]
-fn a_changed_file_is_hashed_anew_and_not_passed_off_as_the_old_one() {
+fn a_changed_file_is_a_new_sample() {
     let folder = folder(&[("a", b"MARK 1"), ("b", b"MARK"), ("c", b"other")]);
     let corpus = Corpus::open(folder.path()).unwrap();
     let before = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
@@ -472,7 +487,7 @@ fn a_change_in_the_same_moment_is_seen() {
 }
 
 #[test]
-fn a_settled_file_is_hashed_once_even_if_it_is_from_the_future() {
+fn a_settled_file_is_hashed_once() {
     let folder = folder(&[("a", b"MARK 1"), ("b", b"MARK 2")]);
     let ahead = std::time::SystemTime::now() + Duration::from_secs(86_400);
     File::options()
@@ -502,7 +517,7 @@ fn a_settled_file_is_hashed_once_even_if_it_is_from_the_future() {
 /// Elsewhere it would not be seen.
 #[cfg(unix)]
 #[test]
-fn a_change_is_seen_though_the_size_and_the_time_are_as_before() {
+fn a_change_with_the_old_time_is_seen() {
     let folder = folder(&[("a", b"MARK 1"), ("b", b"MARK 3")]);
     std::thread::sleep(SETTLED + Duration::from_millis(100));
     let corpus = Corpus::open(folder.path()).unwrap();
@@ -533,7 +548,7 @@ fn a_change_is_seen_though_the_size_and_the_time_are_as_before() {
 }
 
 #[test]
-fn a_panic_over_one_file_does_not_end_the_search() {
+fn a_panic_over_one_file_is_contained() {
     let corpus = Corpus::from_bytes((0..20u8).map(|byte| vec![byte]));
     let (found, skipped) = corpus
         .each(false, |slot, buffer| {
@@ -661,7 +676,7 @@ fn annotations_say_what_a_file_does_not() {
 }
 
 #[test]
-fn annotations_that_cannot_be_meant_are_refused_with_their_place() {
+fn bad_annotations_are_refused_with_their_place() {
     let refused = |json: &str| {
         let folder = folder(&[("a", b"x"), ("malquery-corpus.json", json.as_bytes())]);
         let error = Corpus::open(folder.path()).unwrap_err().to_string();
@@ -752,7 +767,7 @@ mod yara {
     }
 
     #[test]
-    fn a_file_too_large_for_a_rule_is_named() {
+    fn a_file_too_large_to_hunt_is_named() {
         let folder = folder(&[("a", b"x"), ("huge", b"")]);
         let path = folder.path().join("huge");
         File::options()
@@ -764,7 +779,7 @@ mod yara {
         let corpus = Corpus::open(folder.path()).unwrap();
         let found = corpus
             .hunt(
-                &Rule::compile("rule all { condition: true }").unwrap(),
+                &Rule::compile("rule any_file { condition: true }").unwrap(),
                 &Filter::default(),
             )
             .unwrap();
