@@ -584,13 +584,9 @@ fn a_hunt_takes_helpers_and_signatures() {
         count(&format!("{helper}rule pdf {{ condition: is_pdf }}")),
         1
     );
-    // A match of any public rule is a match.
-    assert_eq!(
-        count(&format!(
-            "{helper}rule a {{ condition: is_pdf }} rule b {{ condition: filesize == 11 }}"
-        )),
-        3
-    );
+    let two = format!("{helper}rule a {{ condition: is_pdf }} rule b {{ condition: true }}");
+    let refused = client.hunt(&Hunt::new(two)).unwrap_err();
+    assert_eq!(refused.status().unwrap(), 400);
     let unsigned =
         "import \"pe\"\nrule unsigned { condition: not defined pe.number_of_signatures }";
     assert_eq!(count(unsigned), 3);

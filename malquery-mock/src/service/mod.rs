@@ -86,7 +86,8 @@ assert!(reply.contains("access denied, invalid bearer token"));
 //! - An unknown job is refused with a 400 or, for its archive, a 404. A `limit` below 1 is refused.
 //! - Ids and tokens come from the [`seed`](Service::seed) and the order of the requests. They are not secret, and
 //!   **the credentials protect nothing**: they only let clients be tried.
-//! - A hunt needs the feature `yara`; without it, a hunt gets a 400.
+//! - A hunt takes one rule that reports, with the private rules that it needs; a text with several gets a 400. Without the
+//!   feature `yara`, every hunt does.
 //!
 //! # Limits
 //!
