@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use malquery_proto::types::{Date, FileSize, MetaField, Pattern, Sha256};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 
 use super::corpus::Filter;
@@ -47,23 +47,14 @@ struct SentPattern {
 #[derive(Deserialize, Serialize, Default)]
 #[serde(default)]
 pub(super) struct Options {
-    #[serde(skip_serializing_if = "Option::is_none")]
     filter_filetypes: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     filter_meta: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     min_date: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     max_date: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     min_size: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     max_size: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     app: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     submitted_by_customer: Option<bool>,
 }
 
@@ -160,6 +151,15 @@ impl Options {
             limit: self.limit.and_then(|limit| usize::try_from(limit).ok()),
             own_only: self.submitted_by_customer == Some(true),
         })
+    }
+
+    /// The options for the status of a job.
+    pub(super) fn echo(&self) -> Value {
+        let mut echo = json!(self);
+        if let Some(options) = echo.as_object_mut() {
+            options.retain(|_, value| !value.is_null());
+        }
+        echo
     }
 
     /// The fields of a result.

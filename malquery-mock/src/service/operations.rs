@@ -311,5 +311,5 @@ fn options(sent: Option<Options>) -> Result<(Filter, Fields, Option<Value>), Ref
     };
     let filter = sent.filter().map_err(Refusal::input)?;
     let fields = sent.fields().map_err(Refusal::input)?;
-    Ok((filter, fields, Some(json!(sent))))
+    Ok((filter, fields, Some(sent.echo())))
 }

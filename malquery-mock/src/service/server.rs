@@ -12,30 +12,30 @@ use ureq_proto::server::{RecvRequestResult, Reply};
 
 use super::{Service, ServiceBody};
 
-/// How many connections may be open at once.
+/// The most connections that are open at once.
 const MAX_CONNECTIONS: usize = 1024;
 /// The longest head of a request, in bytes.
 const MAX_HEAD: usize = 32 * 1024;
 /// The longest body of a request, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
-/// How long a request may take to arrive whole, from its first byte on.
+/// The time in which a request must arrive whole, from its first byte.
 const REQUEST_TIME: Duration = Duration::from_secs(10);
-/// How long a connection may be idle between requests.
+/// The time after which an idle connection is closed.
 const IDLE_TIME: Duration = Duration::from_secs(60);
-/// How long the peer may take for each chunk of a reply.
+/// The time in which the peer must take each chunk of a reply.
 const CHUNK_TIME: Duration = Duration::from_secs(30);
-/// How long a connection is still read that is about to be closed.
+/// How long a connection is read before it is closed.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const CHUNK: usize = 64 * 1024;
 
 /// A [`Service`] over HTTP/1.1, for clients in any language. It stops when it is dropped.
 ///
-/// Each connection has a thread. At most 1,024 are open at once, and a further one gets a 503. A request has to be
-/// there within 10 seconds of its first byte (else 408), its head is at most 32 KiB long (431) and its body 1 MiB
-/// (413). A reply is given up when its reader takes longer than 30 seconds for 64 KiB. An idle connection is
-/// closed after a minute. Whatever a client does ends its own connection at the most.
+/// Each connection has a thread. At most 1,024 connections are open at once, and a further one gets a 503. A request
+/// must arrive within 10 seconds of its first byte (else 408), with a head of at most 32 KiB (431) and a body of at most
+/// 1 MiB (413). A connection is closed when its client takes longer than 30 seconds for 64 KiB of a reply, and when it
+/// is idle for a minute. A faulty client ends no connection except its own.
 ///
-/// There is no TLS: clients take `http://` for loopback addresses.
+/// There is no TLS: clients accept `http://` for loopback addresses.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
@@ -51,13 +51,13 @@ struct Shared {
 }
 
 impl Server {
-    /// Listens at a loopback address; port 0 takes any that is free.
+    /// Listens on a loopback address; port 0 stands for any free port.
     ///
-    /// Requests whose `Host` is a name other than `localhost` are refused: a web page could have sent them.
+    /// Requests whose `Host` is a name other than `localhost` are refused, since a web page could have sent them.
     ///
     /// # Errors
-    /// Refuses any other address: the corpus may hold malware, and the credentials are no secret. Fails when the
-    /// address cannot be listened at.
+    /// Refuses any other address: the corpus may hold malware, and the credentials are not secret. Fails if it cannot
+    /// listen on the address.
     pub fn start(service: Service, address: SocketAddr) -> io::Result<Self> {
         if !address.ip().is_loopback() {
             let why = format!(
@@ -69,10 +69,10 @@ impl Server {
         Self::start_anywhere(service, address)
     }
 
-    /// Listens at any address. Whoever reaches it can fetch the samples: the credentials travel unencrypted.
+    /// Listens on any address. Anyone who reaches it can fetch the samples: the credentials travel unencrypted.
     ///
     /// # Errors
-    /// Fails when the address cannot be listened at.
+    /// Fails if it cannot listen on the address.
     pub fn start_anywhere(service: Service, address: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         let shared = Arc::new(Shared {
@@ -91,7 +91,7 @@ impl Server {
         })
     }
 
-    /// Where it listens.
+    /// The address on which it listens.
     pub fn address(&self) -> SocketAddr {
         self.shared.address
     }
@@ -106,7 +106,7 @@ impl Drop for Server {
     /// Closes all connections.
     fn drop(&mut self) {
         self.shared.stopped.store(true, Ordering::SeqCst);
-        // Wakes the thread that accepts; any other connection does so, too.
+        // Wakes the thread that accepts connections.
         let mut address = self.shared.address;
         match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -137,7 +137,7 @@ impl Shared {
                 return;
             }
             let Ok((stream, _)) = accepted else {
-                // Out of file descriptors, most likely. Some will be free in a while.
+                // Most likely there are no free file descriptors. Wait for some.
                 thread::sleep(Duration::from_millis(20));
                 continue;
             };
@@ -169,7 +169,7 @@ impl Shared {
         }
     }
 
-    /// Whether a `Host` is one that no web page can be behind.
+    /// Whether no web page can be behind a `Host`.
     fn trusts(&self, host: Option<&[u8]>) -> bool {
         let Some(host) = host else { return true };
         if !self.address.ip().is_loopback() {
@@ -190,7 +190,7 @@ struct Connection {
     shared: Arc<Shared>,
     stream: Arc<TcpStream>,
     number: u64,
-    /// What was read and not yet used.
+    /// Bytes that were read and not used yet.
     input: Vec<u8>,
 }
 
@@ -202,7 +202,7 @@ impl Drop for Connection {
 
 /// Why there is no request.
 enum NoRequest {
-    /// There is nobody to answer.
+    /// The peer is gone.
     Gone,
     Refused(StatusCode, &'static str),
 }
@@ -215,12 +215,12 @@ const BAD_LENGTH: NoRequest = NoRequest::Refused(
 impl From<io::Error> for NoRequest {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            // Which of the two depends on the system.
+            // The kind depends on the system.
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Refused(
                 StatusCode::REQUEST_TIMEOUT,
                 "the request did not arrive in time",
             ),
-            // Who sends no more may still read.
+            // The peer may still read.
             io::ErrorKind::UnexpectedEof => {
                 Self::Refused(StatusCode::BAD_REQUEST, "the request ends early")
             }
@@ -239,7 +239,7 @@ impl Connection {
         }
     }
 
-    /// Answers one request; gives whether another may follow.
+    /// Answers one request, and returns whether another may follow.
     fn exchange(&mut self) -> io::Result<bool> {
         if self.input.is_empty() {
             self.fill(Instant::now() + IDLE_TIME)?;
@@ -261,7 +261,7 @@ impl Connection {
         Ok(keep)
     }
 
-    /// Reads a request, and whether the connection may be used after it.
+    /// Reads a request. Also returns whether the connection can be used after it.
     fn request(&mut self, end: Instant) -> Result<(Request<Vec<u8>>, bool), NoRequest> {
         const MALFORMED: NoRequest =
             NoRequest::Refused(StatusCode::BAD_REQUEST, "the request is malformed");
@@ -325,11 +325,11 @@ impl Connection {
         let empty = length.unwrap_or(0) == 0 && !encoded;
         let mut body = Vec::new();
         let mut receive = match reply.proceed() {
-            // Nobody reads the body of a HEAD or CONNECT, and it must not be taken for the next request.
+            // The body of a HEAD or CONNECT is not read, and must not pass for the next request.
             Some(RecvRequestResult::ProvideResponse(_)) => {
                 return Ok((head.map(|()| body), keep && empty));
             }
-            // By the book it has no body, but then there would be nothing to answer.
+            // By the standard it has no body, but no POST of the API comes without one.
             Some(_) if undeclared => {
                 let why = "the request has neither content-length nor transfer-encoding";
                 return Err(NoRequest::Refused(StatusCode::LENGTH_REQUIRED, why));
@@ -364,7 +364,7 @@ impl Connection {
         Ok((head.map(|()| body), keep))
     }
 
-    /// Reads what there is, and waits for it.
+    /// Waits for bytes, and reads them.
     fn fill(&mut self, end: Instant) -> io::Result<()> {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -381,7 +381,7 @@ impl Connection {
         }
     }
 
-    /// Lets the peer read the reply: to close while it still sends would take it from under its hands.
+    /// Lets the peer read the reply. To close while the peer still sends could discard it.
     fn linger(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Write);
         let end = Instant::now() + LINGER_TIME;
@@ -391,7 +391,7 @@ impl Connection {
     }
 }
 
-/// The length of the body, if the head declares it.
+/// The length of the body that the head declares.
 fn content_length(headers: &HeaderMap) -> Result<Option<u64>, NoRequest> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(length) = lengths.next() else {
@@ -410,7 +410,7 @@ fn content_length(headers: &HeaderMap) -> Result<Option<u64>, NoRequest> {
     }
 }
 
-/// Writes a reply. Its body has the length the reply declares, or the connection ends.
+/// Writes a reply. If its body has another length than it declares, the connection ends.
 fn send(
     stream: &TcpStream,
     response: Response<ServiceBody>,
@@ -438,14 +438,14 @@ fn send(
         .and_then(|value| value.to_str().ok()?.parse().ok());
     let mut left: u64 = declared.filter(|_| with_body).unwrap_or(0);
     loop {
-        // What is small goes out at once with the head.
+        // A small body goes out with the head.
         let room = left.min(CHUNK as u64);
         let count = body.by_ref().take(room).read_to_end(&mut text)? as u64;
         if count < room {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         left -= count;
-        // A sample that was changed meanwhile says so at its end. Then the reply must not look whole.
+        // The end of a sample that changed meanwhile is an error. Then the reply must not look whole.
         if with_body && left == 0 && body.read(&mut [0])? > 0 {
             return Err(io::ErrorKind::InvalidData.into());
         }

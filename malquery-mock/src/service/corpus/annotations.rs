@@ -1,4 +1,4 @@
-//! What is known of samples beside their bytes: the file `malquery-corpus.json`.
+//! Labels and dates of samples: the file `malquery-corpus.json`.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -31,7 +31,7 @@ pub(super) struct Annotations {
     path: Table<RelativePath>,
 }
 
-/// An object whose keys come once.
+/// An object in which no key comes twice.
 #[derive(Debug)]
 struct Table<K>(HashMap<K, Annotation>);
 
@@ -86,12 +86,12 @@ impl TryFrom<String> for RelativePath {
 }
 
 impl Annotations {
-    /// Takes the file out of those that are samples and reads it.
+    /// Reads the file, and takes it out of the samples.
     pub(super) fn load(root: &Path, files: &mut Vec<PathBuf>) -> Result<Self, CorpusError> {
         let path = root.join(NAME);
         match files.iter().position(|file| *file == path) {
             Some(index) => drop(files.remove(index)),
-            // A single file as the corpus, or nothing of this name; a link or a pipe is not read.
+            // A link or a pipe of this name is not read.
             None => match fs::symlink_metadata(&path) {
                 Ok(_) => return Err(CorpusError::new(path, "it is not a regular file")),
                 Err(_) => return Ok(Self::default()),
@@ -106,7 +106,7 @@ impl Annotations {
         })
     }
 
-    /// What is said of a file.
+    /// Takes out the annotation of a file.
     pub(super) fn take(&mut self, root: &Path, file: &Path) -> Annotation {
         let parts: Option<Vec<_>> = file
             .strip_prefix(root)
@@ -119,7 +119,7 @@ impl Annotations {
             .unwrap_or_default()
     }
 
-    /// Refuses what is said of files that are not there.
+    /// Refuses annotations of files that are not in the corpus.
     pub(super) fn check(&self, root: &Path) -> Result<(), CorpusError> {
         match self.path.0.keys().min_by_key(|path| &path.0) {
             None => Ok(()),
@@ -130,7 +130,7 @@ impl Annotations {
         }
     }
 
-    /// Whether a date depends on a hash.
+    /// Whether the date of some sample depends on its hash.
     pub(super) fn has_dates(&self) -> bool {
         self.sha256
             .0
@@ -138,7 +138,7 @@ impl Annotations {
             .any(|annotation| annotation.first_seen.is_some())
     }
 
-    /// What is said of a hash.
+    /// The annotation of a hash.
     pub(super) fn of(&self, sha256: &Sha256) -> Option<&Annotation> {
         self.sha256.0.get(sha256)
     }

@@ -1,8 +1,7 @@
 //! The type of a sample by its content, in the service's words.
 //!
-//! `PE32` and `PE64` are in capitals, as replies of the service show the first; the other words are as in its list
-//! of filters. Content that the list has no word for is `text` if it can be read as such, and else `data`, which
-//! are the words of `file`.
+//! `PE32` is in capitals in replies of the service, so `PE64` is too; the other words are those of its filters. For other
+//! content, the word is `text` or `data`, as in the command `file`.
 
 use std::io::{self, Read, Seek};
 
@@ -11,7 +10,7 @@ use memchr::memmem;
 
 use super::source::Opened;
 
-/// How much of a sample is looked at. Of old Office documents the directory is, too, wherever it is.
+/// The bytes that are read of a sample. The directory of an old Office document can be anywhere.
 const PREFIX: u64 = 64 * 1024;
 
 pub(super) fn detect(opened: &mut Opened) -> io::Result<&'static str> {
@@ -34,7 +33,7 @@ fn of_prefix(prefix: &[u8]) -> &'static str {
         [0x7f, b'E', b'L', b'F', 1, ..] => "elf32",
         [0x7f, b'E', b'L', b'F', 2, ..] => "elf64",
         [b'M', b'Z', ..] => portable_executable(prefix),
-        // A Mach-O for several processors says how many, a class the version of its format, from 45.
+        // A Mach-O for several processors has their number here, a class the version of its format, from 45.
         [0xca, 0xfe, 0xba, 0xbe, 0, 0, 0, count, ..] if *count < 45 => "macho",
         [0xca, 0xfe, 0xba, 0xbe, ..] => "cjava",
         [b'P', b'K', 3, 4, ..] => zip(prefix),
@@ -69,7 +68,7 @@ fn portable_executable(prefix: &[u8]) -> &'static str {
     }
 }
 
-/// By the names of the first files in it: the directory at its end is not read.
+/// Goes by the names of the first entries, since the directory is at the end.
 fn zip(prefix: &[u8]) -> &'static str {
     for at in memmem::find_iter(prefix, b"PK\x03\x04") {
         let name = prefix.get(at + 30..).unwrap_or_default();
@@ -96,7 +95,7 @@ fn compound(prefix: &[u8], format: FileFormat) -> &'static str {
         FileFormat::MicrosoftWordDocument => "doc",
         FileFormat::MicrosoftExcelSpreadsheet => "xls",
         FileFormat::MicrosoftPowerpointPresentation => "ppt",
-        // Not every writer says what it wrote.
+        // Some writers leave out the class.
         _ if memmem::find(prefix, b"HWP Document File").is_some() => "hwp",
         _ if names("WordDocument") => "doc",
         _ if names("Workbook") => "xls",
@@ -105,7 +104,7 @@ fn compound(prefix: &[u8], format: FileFormat) -> &'static str {
     }
 }
 
-/// What kind of text it is, if it is one.
+/// The kind of text, or `None` for other content.
 fn text(prefix: &[u8]) -> Option<&'static str> {
     let content = prefix
         .strip_prefix(b"\xef\xbb\xbf")
@@ -148,7 +147,7 @@ fn text(prefix: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// Whether there is an HTML element after comments and the like.
+/// Whether it has an HTML element, perhaps after comments.
 fn is_html(content: &[u8]) -> bool {
     let start = content[..content.len().min(1024)].to_ascii_lowercase();
     ["<!doctype html", "<html"]
@@ -156,8 +155,8 @@ fn is_html(content: &[u8]) -> bool {
         .any(|tag| memmem::find(&start, tag.as_bytes()).is_some())
 }
 
-/// Whether it is UTF-8, UTF-16 with a mark, or one byte a character, without control characters but those that
-/// move the cursor.
+/// Whether it is UTF-8, UTF-16 with a byte order mark, or one byte a character, and has no control characters except
+/// those that move the cursor.
 fn is_text(prefix: &[u8]) -> bool {
     let plain = |c: char| !c.is_ascii_control() || matches!(c, '\x07'..='\r' | '\x1b');
     let wide = |unit: fn([u8; 2]) -> u16| {
@@ -171,7 +170,7 @@ fn is_text(prefix: &[u8]) -> bool {
         _ if !prefix.iter().all(|&byte| plain(char::from(byte))) => false,
         _ => match std::str::from_utf8(prefix) {
             Ok(_) => true,
-            // The last character goes on behind the prefix.
+            // The prefix ends within a character.
             Err(error) if error.error_len().is_none() => true,
             Err(_) => !prefix.iter().any(|byte| (0x80..0xa0).contains(byte)),
         },
@@ -213,7 +212,7 @@ mod tests {
         bytes
     }
 
-    /// A compound document whose directory is behind all that is looked at else.
+    /// A compound document whose directory is behind the prefix.
     fn document(class: u32, name: &str, at: usize) -> Vec<u8> {
         let mut bytes = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1".to_vec();
         bytes.resize(26, 0);
@@ -268,7 +267,7 @@ mod tests {
             (document(0, "WordDocument", 3), "doc"),
             (document(0, "Workbook", 3), "xls"),
             (document(0, "PowerPoint Document", 3), "ppt"),
-            // The class of PowerPoint, and nothing else that says so.
+            // Only the class shows that it is PowerPoint.
             (powerpoint, "ppt"),
             (hwp, "hwp"),
             (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1".to_vec(), "cdfv2"),
@@ -313,7 +312,7 @@ mod tests {
         ] {
             assert_eq!(of(bytes), word, "{}", bytes.escape_ascii());
         }
-        // The second is one that is no text alone.
+        // The second prefix ends within a character.
         for letter in ["\u{fc}", "\u{c0}"] {
             let long = letter.repeat(PREFIX as usize);
             assert_eq!(of(long.as_bytes()), "text");

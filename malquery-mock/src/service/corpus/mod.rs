@@ -25,37 +25,37 @@ use annotations::{Annotation, Annotations};
 use scan::Scan;
 use source::{Opened, Source, Stamp};
 
-/// How often a file that changes while it is read is read again.
+/// How often a file is read, if it changes while it is read.
 const TRIES: usize = 3;
 
-/// Samples to be searched: the files of a folder, one file, or bytes in memory. Clones are the same corpus.
+/// The samples of a [`Service`](super::Service): the files of a folder, single files, or bytes in memory. Clones are
+/// the same corpus.
 ///
-/// Files are listed when the corpus is opened, and read when they are searched; none is ever written. Only what a
-/// search finds is hashed, once. A file that was changed is read and hashed anew, and never passed off as the one
-/// that was found before; only where the system is no Unix, a change is not seen that keeps the size and sets the
-/// time of modification back. A file that is gone or cannot be read is left out.
+/// Files are listed when the corpus is opened and read when they are searched. No file is written. A search hashes the
+/// files that it finds, once. A changed file is a new sample. On systems other than Unix, a change that keeps the
+/// size and the time of modification goes unnoticed. A file that is gone or cannot be read is left out, and the
+/// reply names it.
 ///
-/// A search reads in pieces, whatever the size of a file. A YARA rule needs the whole file in memory, once for each
-/// processor; a file above 256 MiB is left out of a hunt, and so is one for which the rule takes more than 60
-/// seconds.
+/// A search reads files of any size in pieces. A hunt holds a whole file in memory for each processor. It leaves out
+/// files above 256 MiB and files on which the rule runs longer than 60 seconds.
 ///
-/// Files with the same content are one sample, the one whose path comes first.
+/// Files with the same content are one sample, that with the first path.
 ///
 /// # File types
 ///
-/// The type is told by the content, in the service's words: `PE32`, `PE64`, `elf32`, `elf64`, `macho`, `pdf`, `doc`,
+/// The type comes from the content, in the service's words: `PE32`, `PE64`, `elf32`, `elf64`, `macho`, `pdf`, `doc`,
 /// `docx`, `xls`, `xlsx`, `ppt`, `pptx`, `rtf`, `hwp`, `cdfv2` (any other compound document), `html`, `email`, `perl`,
-/// `python`, `pythonc`, `java.arc`, `cjava`, `dalvik`, `lnk`, `swf`, `pcap` and `text`; all else is `data`. The case is
-/// that of the service where it is known, and a filter ignores it.
+/// `python`, `pythonc`, `java.arc`, `cjava`, `dalvik`, `lnk`, `swf`, `pcap` and `text`; anything else is `data`. The case
+/// is the service's where it is known. A filter ignores case.
 ///
-/// # What the files do not say
+/// # Labels and dates
 ///
 /// A sample was first seen on the day its file was last modified, in UTC, and has no label. The file
-/// `malquery-corpus.json` in the folder can say otherwise, by path (with slashes) or by SHA-256, which goes first
-/// where both say something. It is no sample itself. Everything in it is optional:
+/// `malquery-corpus.json` in the folder sets other values, by path (with slashes) or by SHA-256, which has priority.
+/// That file is not a sample. Everything in it is optional:
 ///
 /// ```json
-/// { "path": { "tools/nc.exe": { "label": "unwanted" } },
+/// { "path": { "tools/nc.exe": { "label": "unwanted", "submitted_by_customer": true } },
 ///   "sha256": { "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08":
 ///     { "first_seen": "2020/06/09", "label": "malware", "family": "demo" } } }
 /// ```
@@ -83,19 +83,12 @@ struct Inner {
     skipped: Vec<Skipped>,
 }
 
-/// One file, and what is known of it.
+/// One file.
 struct Slot {
     source: Source,
     annotation: Annotation,
-    known: Mutex<Known>,
-}
-
-/// What was found out about a file as it was at some time.
-#[derive(Default, Clone)]
-struct Known {
-    stamp: Stamp,
-    filetype: Option<&'static str>,
-    hashes: Option<Hashes>,
+    /// The hashes, of the state of the file with this stamp.
+    known: Mutex<Option<(Stamp, Hashes)>>,
 }
 
 #[derive(Clone, Copy)]
@@ -153,15 +146,14 @@ impl From<Vec<u8>> for CorpusSample {
 }
 
 impl Corpus {
-    /// Takes the files of a folder and of those below it, or a single file.
+    /// Takes the files of a folder and of the folders below it, or a single file.
     ///
-    /// Links are not followed (but `folder` itself may be one), and anything but a regular file is passed over.
-    /// What cannot be listed is left out; [`skipped`](Self::skipped) tells.
+    /// Links are not followed, but `folder` may be a link. Only regular files are samples. Files and folders that cannot
+    /// be listed are left out, and [`skipped`](Self::skipped) names them.
     ///
     /// # Errors
-    /// Refuses what is neither a folder nor a file, and a folder that cannot be listed. In `malquery-corpus.json`,
-    /// refuses a key that is not known, a value that is not valid, and a path that is not in the corpus; the text
-    /// names the place.
+    /// Fails if `folder` is neither a folder nor a file, or cannot be listed, and if `malquery-corpus.json` has an
+    /// unknown key, an invalid value, or a path that is not in the corpus. The message names the place.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, CorpusError> {
         let root = folder.as_ref();
         let (mut files, skipped) = source::list(root)?;
@@ -181,7 +173,7 @@ impl Corpus {
         })))
     }
 
-    /// Takes samples in memory: bytes, or a [`CorpusSample`] with what is known of them.
+    /// Takes samples in memory: bytes, or a [`CorpusSample`] with a label and a date.
     pub fn from_bytes<S: Into<CorpusSample>>(samples: impl IntoIterator<Item = S>) -> Self {
         let slot = |sample: S| {
             let CorpusSample { bytes, annotation } = sample.into();
@@ -196,8 +188,8 @@ impl Corpus {
         }))
     }
 
-    /// Takes these files, and the files of these folders. What cannot be read is left out, and
-    /// [`skipped`](Self::skipped) names it. `malquery-corpus.json` is not read.
+    /// Takes single files, and the files of folders. Paths that cannot be read are left out, and
+    /// [`skipped`](Self::skipped) names them. `malquery-corpus.json` is not read.
     pub fn from_paths(paths: impl IntoIterator<Item = impl AsRef<Path>>) -> Self {
         let (mut samples, mut skipped) = (Vec::new(), Vec::new());
         for path in paths {
@@ -220,17 +212,17 @@ impl Corpus {
         }))
     }
 
-    /// How many files there are. Several may have the same content; a search reports it once.
+    /// The number of files. Several may have the same content, which is one sample.
     pub fn len(&self) -> usize {
         self.0.samples.len()
     }
 
-    /// Whether there are none.
+    /// Whether the corpus has no files.
     pub fn is_empty(&self) -> bool {
         self.0.samples.is_empty()
     }
 
-    /// What could not be listed.
+    /// The files and folders that could not be listed.
     pub fn skipped(&self) -> &[Skipped] {
         &self.0.skipped
     }
@@ -247,7 +239,7 @@ impl Corpus {
         self.select(options, |opened, buffer| scan::hunt(rule, opened, buffer))
     }
 
-    /// The sample with this hash, the first of several. It hashes what was not hashed before, until it is found.
+    /// The sample with this hash. Hashes the files that were not hashed before, until one has it.
     pub(crate) fn find(&self, sha256: &Sha256) -> io::Result<Option<Entry>> {
         self.check_root()?;
         let find = |slot: &Arc<Slot>, buffer: &mut Vec<u8>| {
@@ -258,9 +250,8 @@ impl Corpus {
         };
         let mut buffer = Vec::new();
         let cached = |slot: &&Arc<Slot>| {
-            slot.known()
-                .hashes
-                .is_some_and(|known| known.sha256 == *sha256)
+            let known = *slot.known();
+            known.is_some_and(|(_, hashes)| hashes.sha256 == *sha256)
         };
         for slot in self.0.samples.iter().filter(cached) {
             if let Ok(Some(entry)) = find(slot, &mut buffer) {
@@ -280,10 +271,11 @@ impl Corpus {
         let date_needs_hash = self.0.annotations.has_dates();
         let (mut entries, skipped) = self.each(false, |slot, buffer| {
             slot.read(|opened| {
-                // From the cheapest to the dearest. The date is only sure when the hash is known.
+                // Cheap checks come first. The date may depend on the hash.
                 if !options.has_size(opened.stamp.size)
                     || (!date_needs_hash && !options.has_date(slot.first_seen(opened.stamp)))
-                    || !(options.filetypes.is_empty() || options.has_type(slot.filetype(opened)?))
+                    || !(options.filetypes.is_empty()
+                        || options.has_type(file_type::detect(opened)?))
                     || !matches(opened, buffer)?
                 {
                     return Ok(None);
@@ -306,8 +298,8 @@ impl Corpus {
         })
     }
 
-    /// Runs `work` for all samples, over several threads. What it finds is in the order of the samples. With
-    /// `first`, it ends with the first that is found.
+    /// Runs `work` for all samples, in several threads. The results are in the order of the samples. With `first`, it
+    /// ends with the first result.
     fn each(
         &self,
         first: bool,
@@ -319,16 +311,15 @@ impl Corpus {
         let run = || {
             let (mut found, mut skipped) = (Vec::new(), Vec::new());
             let mut buffer = Vec::new();
-            // They are taken in their order, so that all before the first that is found are looked at, too.
+            // Samples are taken in order, so all samples before the first result are read too.
             while !enough.load(Ordering::Relaxed) {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(slot) = samples.get(index) else {
                     break;
                 };
-                // A parser that a hostile file makes panic must not end the search of the others.
+                // A hostile file that makes a parser panic must not end the search.
                 let result = panic::catch_unwind(AssertUnwindSafe(|| work(slot, &mut buffer)));
-                match result.unwrap_or_else(|_| Err(io::Error::other("the search of it panicked")))
-                {
+                match result.unwrap_or_else(|_| Err(io::Error::other("the search panicked"))) {
                     Ok(Some(entry)) => {
                         found.push((index, entry));
                         enough.fetch_or(first, Ordering::Relaxed);
@@ -381,7 +372,7 @@ impl Corpus {
             slot: slot.clone(),
             stamp: opened.stamp,
             hashes,
-            filetype: slot.filetype(opened)?,
+            filetype: file_type::detect(opened)?,
             first_seen: annotation
                 .first_seen
                 .unwrap_or_else(|| slot.first_seen(opened.stamp)),
@@ -391,7 +382,7 @@ impl Corpus {
         })))
     }
 
-    /// A search over a folder that is gone would otherwise find nothing, and say no more.
+    /// Fails if the folder is gone. Otherwise a search would find nothing, without an error.
     fn check_root(&self) -> io::Result<()> {
         match self.0.root.as_ref().map(fs::metadata) {
             Some(Err(error)) => Err(io::Error::new(
@@ -418,11 +409,11 @@ impl Slot {
         })
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, Option<(Stamp, Hashes)>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens the sample and reads it, again when it was changed meanwhile.
+    /// Opens the sample and reads it, again if it changed meanwhile.
     fn read<T>(&self, mut work: impl FnMut(&mut Opened) -> io::Result<T>) -> io::Result<T> {
         for _ in 0..TRIES {
             let mut opened = self.source.open()?;
@@ -431,59 +422,29 @@ impl Slot {
                 return result;
             }
         }
-        Err(io::Error::other("it changes while it is read"))
-    }
-
-    /// What is known of the sample as it is now.
-    fn known_of(&self, opened: &Opened) -> Known {
-        let known = self.known();
-        if known.stamp == opened.stamp {
-            known.clone()
-        } else {
-            Known {
-                stamp: opened.stamp,
-                ..Known::default()
-            }
-        }
-    }
-
-    fn filetype(&self, opened: &mut Opened) -> io::Result<&'static str> {
-        let known = self.known_of(opened);
-        if let Some(filetype) = known.filetype {
-            return Ok(filetype);
-        }
-        let filetype = file_type::detect(opened)?;
-        if opened.is_settled()? {
-            *self.known() = Known {
-                filetype: Some(filetype),
-                ..known
-            };
-        }
-        Ok(filetype)
+        Err(io::Error::other("the file changes while it is read"))
     }
 
     fn hashes(&self, opened: &mut Opened, buffer: &mut Vec<u8>) -> io::Result<Hashes> {
-        let known = self.known_of(opened);
-        if let Some(hashes) = known.hashes {
+        if let Some((stamp, hashes)) = *self.known()
+            && stamp == opened.stamp
+        {
             return Ok(hashes);
         }
         let hashes = scan::hash(opened, buffer)?;
         if opened.is_settled()? {
-            *self.known() = Known {
-                hashes: Some(hashes),
-                ..known
-            };
+            *self.known() = Some((opened.stamp, hashes));
         }
         Ok(hashes)
     }
 
-    /// The day, if nothing is said of the hash.
+    /// The day, unless the hash has another.
     fn first_seen(&self, stamp: Stamp) -> Date {
         self.annotation.first_seen.unwrap_or_else(|| stamp.day())
     }
 }
 
-/// What narrows a search. Ranges include their ends.
+/// The filter of a search. Ranges include their ends.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filter {
     /// Empty for all.
@@ -524,7 +485,7 @@ pub(crate) struct Found {
     pub(crate) skipped: Vec<Skipped>,
 }
 
-/// A sample that was found, as it was then. It is cheap to clone.
+/// A sample that was found, in its state at that time. It is cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Entry(Arc<Hit>);
 
@@ -573,7 +534,7 @@ impl Entry {
         self.0.family.as_deref()
     }
 
-    /// Opens the sample for reading. It is an error if it is not the same any more, at once or at the end.
+    /// Opens the sample for reading. If the file changed, this fails, or the end of reading does.
     pub(crate) fn open(&self) -> io::Result<impl Read + Send + use<>> {
         let opened = self.0.slot.source.open()?;
         if opened.stamp != self.0.stamp {
@@ -589,7 +550,7 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// Reads a sample, and fails at its end if it was changed meanwhile.
+/// Reads a sample, and fails at its end if the file changed meanwhile.
 struct Checked(Opened);
 
 impl Read for Checked {
@@ -605,7 +566,7 @@ impl Read for Checked {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Skipped {
-    /// Where it is; `None` for a sample in memory.
+    /// The path; `None` for a sample in memory.
     pub path: Option<PathBuf>,
     /// Why it was left out.
     pub why: String,

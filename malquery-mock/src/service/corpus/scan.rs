@@ -9,14 +9,14 @@ use sha2::Digest;
 use super::Hashes;
 use super::source::Opened;
 
-/// How much is read at a time: most samples are smaller, and a processor's cache is not.
+/// The bytes read at a time. Most samples are smaller, and the cache of a processor is larger.
 pub(super) const CHUNK: usize = 256 * 1024;
 
-/// Looks for patterns that must all occur.
+/// Searches for patterns that must all occur.
 pub(super) struct Scan {
-    /// The longest first: it is the most seldom, and the others need not be looked for without it.
+    /// The longest first: it is the rarest, and a file without it needs no further search.
     finders: Vec<Finder<'static>>,
-    /// What the end of a chunk may hold of the longest pattern.
+    /// The most bytes of a pattern at the end of a chunk.
     overlap: usize,
     chunk: usize,
 }
@@ -64,7 +64,7 @@ impl Scan {
     }
 }
 
-/// The largest file a rule is run over. It is held in memory, by each thread one.
+/// The largest file of a hunt. Each thread holds one file in memory.
 #[cfg(feature = "yara")]
 const MAX_RULE_SIZE: u64 = 256 * 1024 * 1024;
 

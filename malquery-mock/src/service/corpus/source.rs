@@ -1,4 +1,4 @@
-//! Where the bytes of a sample come from.
+//! The bytes of a sample.
 
 use std::fs::{self, File};
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
@@ -21,14 +21,14 @@ pub(super) enum Source {
     Memory(Arc<[u8]>),
 }
 
-/// By what a changed file is known.
+/// The state of a file. A changed file has another.
 #[derive(Default, Clone, Copy, PartialEq)]
 pub(super) struct Stamp {
     pub(super) size: u64,
     modified: Option<SystemTime>,
-    /// When the system saw the last change: unlike the time of modification, nobody can set it. Only Unix tells it.
+    /// The time of the last change, which no program can set. Only Unix has it.
     changed: Option<SystemTime>,
-    /// The device and the number of the file on it. Only Unix tells them.
+    /// The device, and the number of the file there. Only Unix has them.
     file: (u64, u64),
 }
 
@@ -55,7 +55,7 @@ impl Stamp {
         Ok(stamp)
     }
 
-    /// The day of the last modification, in UTC; 1970/01/01 if there is none, or it was before.
+    /// The day of the last modification, in UTC; 1970/01/01 if it is unknown or before.
     pub(super) fn day(&self) -> Date {
         let age = self
             .modified
@@ -69,9 +69,9 @@ impl Source {
     pub(super) fn open(&self) -> io::Result<Opened> {
         let (bytes, stamp) = match self {
             Self::File(path) => {
-                // It may have become a pipe, where opening would wait.
+                // If it became a pipe, opening it would wait.
                 if !fs::symlink_metadata(path)?.is_file() {
-                    return Err(io::Error::other("it is not a file any more"));
+                    return Err(io::Error::other("it is no longer a file"));
                 }
                 let file = File::open(path)?;
                 let stamp = Stamp::of(&file)?;
@@ -93,7 +93,7 @@ impl Source {
     }
 }
 
-/// A sample that is read. It ends where it ended when it was opened.
+/// A sample to read. It ends where it ended when it was opened.
 pub(super) struct Opened {
     bytes: Bytes,
     pub(super) stamp: Stamp,
@@ -106,7 +106,7 @@ enum Bytes {
 }
 
 impl Opened {
-    /// Whether the file is still as it was when it was opened.
+    /// Whether the file has not changed since it was opened.
     pub(super) fn is_unchanged(&self) -> io::Result<bool> {
         match &self.bytes {
             Bytes::File(file) => Ok(Stamp::of(file)? == self.stamp),
@@ -114,8 +114,8 @@ impl Opened {
         }
     }
 
-    /// Whether it is unchanged, and another change would show: one in the same moment would not, as clocks of file
-    /// systems are coarse. A time far in the future is as good as one long ago: a change would not have it either.
+    /// Whether it is unchanged, and a further change would get another time. Clocks of file systems are coarse, so a change
+    /// shortly after the last one may not. A last change far in the future is as good as one long ago.
     pub(super) fn is_settled(&self) -> io::Result<bool> {
         let distance = |time: SystemTime| time.elapsed().unwrap_or_else(|ahead| ahead.duration());
         let last = self.stamp.changed.or(self.stamp.modified);
@@ -170,10 +170,10 @@ impl Seek for Opened {
 }
 
 pub(super) fn changed() -> io::Error {
-    io::Error::other("the file was changed since it was found")
+    io::Error::other("the file has changed since it was found")
 }
 
-/// All regular files in a folder and below it in the order of their paths, and what could not be listed.
+/// All regular files in and below a folder in the order of their paths, and what could not be listed.
 pub(super) fn list(root: &Path) -> Result<(Vec<PathBuf>, Vec<Skipped>), CorpusError> {
     let unreadable = |error| CorpusError::io(root, error);
     let kind = fs::metadata(root).map_err(unreadable)?;

@@ -425,7 +425,7 @@ fn missing_files_do_not_stop_a_search() {
         "{skipped:?}"
     );
     assert!(
-        skipped[1].ends_with("b: it is not a file any more"),
+        skipped[1].ends_with("b: it is no longer a file"),
         "{skipped:?}"
     );
     #[cfg(unix)]
@@ -456,10 +456,10 @@ fn a_changed_file_is_a_new_sample() {
     let message = |error: std::io::Error| error.to_string();
     assert_eq!(
         message(entry.open().err().unwrap()),
-        "the file was changed since it was found"
+        "the file has changed since it was found"
     );
     let error = reader.read_to_end(&mut Vec::new()).unwrap_err();
-    assert_eq!(message(error), "the file was changed since it was found");
+    assert_eq!(message(error), "the file has changed since it was found");
     assert!(corpus.find(&hash(b"MARK 1")).unwrap().is_none());
     assert_eq!(
         bytes(&corpus.find(&hash(b"MARK 2")).unwrap().unwrap()),
@@ -505,13 +505,7 @@ fn a_settled_file_is_hashed_once() {
             .total,
         2
     );
-    assert!(
-        corpus
-            .0
-            .samples
-            .iter()
-            .all(|slot| slot.known().hashes.is_some())
-    );
+    assert!(corpus.0.samples.iter().all(|slot| slot.known().is_some()));
 }
 
 /// Elsewhere it would not be seen.
@@ -522,13 +516,7 @@ fn a_change_with_the_old_time_is_seen() {
     std::thread::sleep(SETTLED + Duration::from_millis(100));
     let corpus = Corpus::open(folder.path()).unwrap();
     let before = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
-    assert!(
-        corpus
-            .0
-            .samples
-            .iter()
-            .all(|slot| slot.known().hashes.is_some())
-    );
+    assert!(corpus.0.samples.iter().all(|slot| slot.known().is_some()));
     // One is written over, the other replaced.
     write(&folder.path().join("a"), b"MARK 2");
     write(&folder.path().join("new/b"), b"MARK 4");
@@ -540,7 +528,7 @@ fn a_change_with_the_old_time_is_seen() {
     {
         assert_eq!(
             entry.open().err().unwrap().to_string(),
-            "the file was changed since it was found"
+            "the file has changed since it was found"
         );
         assert!(corpus.find(&hash(old)).unwrap().is_none());
         assert_eq!(bytes(&corpus.find(&hash(new)).unwrap().unwrap()), new);
@@ -561,7 +549,7 @@ fn a_panic_over_one_file_is_contained() {
     assert_eq!(found.len(), 19);
     assert_eq!(
         skipped[0].to_string(),
-        "a sample in memory: the search of it panicked"
+        "a sample in memory: the search panicked"
     );
 }
 
@@ -592,7 +580,7 @@ fn a_file_that_never_rests_is_left_out() {
     assert_eq!(read(2).unwrap(), b"MARK++");
     assert_eq!(
         read(99).unwrap_err().to_string(),
-        "it changes while it is read"
+        "the file changes while it is read"
     );
 }
 
@@ -609,7 +597,7 @@ fn only_what_is_found_is_hashed() {
             .0
             .samples
             .iter()
-            .map(|slot| slot.known().hashes.is_some())
+            .map(|slot| slot.known().is_some())
             .collect::<Vec<_>>()
     };
     let found = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
