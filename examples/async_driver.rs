@@ -1,23 +1,22 @@
 //! malquery in an asynchronous program: the flows of `malquery-proto`, driven with tokio and reqwest.
 //!
-//! The loop below is the one of the blocking client, with `.await` in two places. It submits the exact search its
-//! arguments tell (`ascii:CrowdStrike`, say) and waits for the results, beside a call for the quotas; both share
-//! one token. It reads the same environment as the quickstart.
+//! The loop of the blocking client, with `.await` in two places. The program submits the exact
+//! search that its arguments name (`ascii:CrowdStrike`, say) and waits for the results, while it
+//! asks for the quotas; both share one token. It reads the same environment as the quickstart.
 
 use std::error::Error;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use malquery_proto::Timestamp;
+use malquery_proto::client::Settings;
 use malquery_proto::flow::{
-    Attempt, Auth, CallFlow, FlowError, JobFlow, JobProgress, RetryPolicy, SendFailure, Step,
-    Ticket,
+    Attempt, CallFlow, Flow, FlowError, JobFlow, RetryPolicy, SendFailure, Step,
 };
-use malquery_proto::operation::{JsonOperation, JsonReply, MAX_ERROR_BODY};
-use malquery_proto::operations::{ExactSearch, GetQuotas, GetRequest};
+use malquery_proto::operation::MAX_ERROR_BODY;
+use malquery_proto::operations::{ExactSearch, GetQuotas};
 use malquery_proto::reply::ResponseHead;
 use malquery_proto::types::Pattern;
-use malquery_ureq::Settings;
+use malquery_proto::{Auth, Timestamp};
 
 /// What the calls of a session share.
 struct Session {
@@ -42,74 +41,38 @@ impl Session {
         })
     }
 
-    /// Calls an operation that answers with JSON.
-    async fn call<O: JsonOperation>(&self, operation: &O) -> Result<JsonReply<O>, FlowError> {
-        let mut flow = CallFlow::new(RetryPolicy::default(), seed());
-        loop {
-            let step = flow.poll(now(), &mut self.auth(), operation)?;
-            let Some((ticket, result)) = self.follow(step).await else {
-                continue;
-            };
-            match result {
-                Ok(reply) => {
-                    let head = ResponseHead::from(&reply);
-                    let taken = flow.on_response(
-                        now(),
-                        &mut self.auth(),
-                        operation,
-                        ticket,
-                        head,
-                        reply.body(),
-                    )?;
-                    if let Some(reply) = taken {
-                        return Ok(reply);
-                    }
-                }
-                Err(why) => flow.on_failure(now(), &mut self.auth(), ticket, why)?,
-            }
-        }
-    }
-
-    /// Submits a job and waits for its end.
-    async fn run(&self, flow: &mut JobFlow) -> Result<JsonReply<GetRequest>, FlowError> {
+    /// Runs a flow to its end. A lock is never held across an `.await`.
+    async fn run<F: Flow>(&self, flow: &mut F) -> Result<F::Output, FlowError> {
         loop {
             let step = flow.poll(now(), &mut self.auth())?;
-            let Some((ticket, result)) = self.follow(step).await else {
-                continue;
+            let Attempt {
+                request,
+                ticket,
+                max_body,
+                deadline,
+                ..
+            } = match step {
+                Step::Wait(time) => {
+                    tokio::time::sleep(time.since(now())).await;
+                    continue;
+                }
+                Step::Send(attempt) => *attempt,
             };
-            match result {
+            let left = deadline.map_or(Duration::from_secs(600), |deadline| deadline.since(now()));
+            let result = tokio::time::timeout(left, self.send(request, max_body)).await;
+            match result.unwrap_or(Err(SendFailure::Unknown)) {
                 Ok(reply) => {
                     let head = ResponseHead::from(&reply);
-                    let taken =
-                        flow.on_response(now(), &mut self.auth(), ticket, head, reply.body())?;
-                    if let JobProgress::Done(reply) = taken {
-                        return Ok(*reply);
+                    if ticket.is_token() {
+                        flow.on_token(now(), &mut self.auth(), ticket, head, reply.body())?;
+                        continue;
+                    }
+                    let reply = flow.read(head, reply.body());
+                    if let Some(output) = flow.take(now(), &mut self.auth(), ticket, reply)? {
+                        return Ok(output);
                     }
                 }
                 Err(why) => flow.on_failure(now(), &mut self.auth(), ticket, why)?,
-            }
-        }
-    }
-
-    /// Waits, or sends. A lock is never held across an `.await`.
-    async fn follow(&self, step: Step) -> Option<(Ticket, Result<Response, SendFailure>)> {
-        match step {
-            Step::Wait(time) => {
-                tokio::time::sleep(time.since(now())).await;
-                None
-            }
-            Step::Send(attempt) => {
-                let Attempt {
-                    request,
-                    ticket,
-                    max_body,
-                    deadline,
-                    ..
-                } = *attempt;
-                let left =
-                    deadline.map_or(Duration::from_secs(600), |deadline| deadline.since(now()));
-                let result = tokio::time::timeout(left, self.send(request, max_body)).await;
-                Some((ticket, result.unwrap_or(Err(SendFailure::Unknown))))
             }
         }
     }
@@ -172,7 +135,8 @@ async fn run(patterns: Vec<Pattern>) -> Result<(), Box<dyn Error>> {
 
     let mut job = JobFlow::new(ExactSearch::new(patterns), RetryPolicy::default(), seed());
     job.set_interval(Duration::from_secs(2));
-    let (quotas, found) = tokio::join!(session.call(&GetQuotas), session.run(&mut job));
+    let mut quotas = CallFlow::new(&GetQuotas, RetryPolicy::default(), seed());
+    let (quotas, found) = tokio::join!(session.run(&mut quotas), session.run(&mut job));
     println!(
         "{} downloads are left this month",
         quotas?.meta.downloads_left().unwrap_or_default()

@@ -1,88 +1,57 @@
-//! An own transport: malquery over another blocking HTTP client, attohttpc in place of ureq.
+//! A transport of your own: malquery over another blocking HTTP client, attohttpc in place of ureq.
 //!
-//! It reads the same environment as the quickstart. What it takes is the two methods below.
+//! It reads the same environment as the quickstart.
 
 use std::error::Error;
-use std::fmt;
-use std::io::ErrorKind as Io;
+use std::io::ErrorKind::ConnectionRefused;
 use std::time::Duration;
 
-use attohttpc::{ErrorKind, RequestBuilder, ResponseReader};
-use malquery_proto::client::{TimeLeft, TransportError};
-use malquery_proto::flow::{Auth, SendFailure};
-use malquery_proto::{Client, Transport};
-use malquery_ureq::{Settings, SystemClock};
+use attohttpc::{ErrorKind, RequestBuilder};
+use http::{Request, Response};
+use malquery_proto::client::{Settings, TimeLeft};
+use malquery_proto::{Auth, Body, Client, SystemClock, Transport, TransportError};
 
 struct Attohttpc;
 
 impl Transport for Attohttpc {
-    type Body = ResponseReader;
-    type Error = Failure;
-
-    fn execute(
-        &self,
-        request: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<ResponseReader>, Failure> {
+    fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Body>, TransportError> {
         let (head, body) = request.into_parts();
-        let mut builder = RequestBuilder::try_new(head.method, head.uri.to_string())?
-            // The token endpoint redirects to another cloud, and malquery decides where credentials may go.
+        let mut request = RequestBuilder::try_new(head.method, head.uri.to_string())
+            .map_err(TransportError::cannot_send)?
             .follow_redirects(false)
-            .connect_timeout(Duration::from_secs(10))
-            // A fuzzy search takes its time.
-            .read_timeout(Duration::from_secs(180));
-        if let Some(TimeLeft(time)) = head.extensions.get() {
-            builder = builder.timeout(*time);
-        }
-        builder.headers_mut().extend(head.headers);
-        // A request without a body must go out without one.
-        let reply = if body.is_empty() {
-            builder.send()
-        } else {
-            builder.bytes(body).send()
-        }?;
-        let (status, headers, body) = reply.split();
-        let mut response = http::Response::new(body);
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
+            .timeout(time_left(&head.extensions));
+        request.headers_mut().extend(head.headers);
+        let reply = match body.is_empty() {
+            true => request.send(),
+            false => request.bytes(body).send(),
+        };
+        let (status, headers, body) = reply.map_err(classify)?.split();
+        let mut response = Response::new(Body::new(body));
+        (*response.status_mut(), *response.headers_mut()) = (status, headers);
         Ok(response)
     }
 }
 
-#[derive(Debug)]
-struct Failure(attohttpc::Error);
+fn time_left(extensions: &http::Extensions) -> Duration {
+    extensions
+        .get()
+        .map_or(Duration::from_secs(3600), |TimeLeft(time)| *time)
+}
 
-impl TransportError for Failure {
-    /// May the service have seen the request? When in doubt it may: a hunt is then not sent again.
-    fn failure(&self) -> SendFailure {
-        match self.0.kind() {
-            ErrorKind::InvalidBaseUrl | ErrorKind::InvalidUrlHost => SendFailure::CannotSend,
-            ErrorKind::Io(error) if error.kind() == Io::ConnectionRefused => SendFailure::NotSent,
-            _ => SendFailure::Unknown,
+/// May the service have received the request? When in doubt it may, and a hunt is not sent again.
+fn classify(error: attohttpc::Error) -> TransportError {
+    match error.kind() {
+        ErrorKind::Io(cause) if cause.kind() == ConnectionRefused => {
+            TransportError::not_sent(error)
         }
+        _ => TransportError::unknown(error),
     }
 }
-
-impl From<attohttpc::Error> for Failure {
-    fn from(error: attohttpc::Error) -> Self {
-        Self(error)
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl Error for Failure {}
 
 fn main() -> Result<(), Box<dyn Error>> {
     let Settings { base, credentials } = Settings::from_env()?;
     let client = Client::new(Attohttpc, SystemClock, Auth::new(base, credentials));
     let quotas = client.quotas()?;
-    println!(
-        "{} hunts are left this month",
-        quotas.meta.hunts_left().unwrap_or_default()
-    );
+    println!("{:?} hunts left this month", quotas.meta.hunts_left());
     Ok(())
 }

@@ -5,10 +5,9 @@
 
 use malquery_proto::operations::FuzzySearch;
 use malquery_proto::types::{MetaField, Pattern};
-use malquery_ureq::Client;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let client = Client::from_env()?;
+    let client = malquery_ureq::from_env()?;
 
     let quotas = client.quotas()?;
     if let (Some(hunts), Some(downloads)) = (quotas.meta.hunts_left(), quotas.meta.downloads_left())

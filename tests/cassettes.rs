@@ -10,9 +10,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use malquery_mock::reply::Reply;
-use malquery_mock::{
-    Mock, Mode, Session, SessionClock, SessionTransport, VirtualClock, reply, script,
-};
+use malquery_mock::{Mode, Session, VirtualClock, reply, script};
 use malquery_proto::client::Error;
 use malquery_proto::flow::{Auth, RetryPolicy};
 use malquery_proto::operations::{ExactSearch, FuzzySearch, Hunt};
@@ -20,7 +18,7 @@ use malquery_proto::types::{JobStatus, Pattern, RequestId, SearchOptions, Sha256
 use malquery_proto::{Cloud, Credentials};
 use serde_json::{Value, json};
 
-type Client = malquery_proto::Client<SessionTransport<Mock>, SessionClock<VirtualClock>>;
+use malquery_proto::Client;
 
 const SAMPLE: &[u8] = b"hello\n";
 const SAMPLE_SHA256: &str = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";

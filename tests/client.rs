@@ -1,26 +1,26 @@
 //! The conveniences of the client: many hashes at once, job handles, the quota guard, revoking.
 
-use std::cell::Cell;
-use std::convert::Infallible;
 use std::fs;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use malquery_mock::{Mock, Transcript, VirtualClock, reply, script};
-use malquery_proto::client::{Error, JobStep};
+use malquery_proto::client::{Error, Progress, Step};
 use malquery_proto::credentials::BearerToken;
 use malquery_proto::flow::{Auth, FlowError, JobFlow, RetryPolicy};
 use malquery_proto::operation::MAX_JSON_BODY;
-use malquery_proto::operations::{ExactSearch, GetDownload, GetRequest, Hunt};
+use malquery_proto::operations::{ExactSearch, GetDownload, Hunt};
 use malquery_proto::request::BuildError;
-use malquery_proto::stream::StreamError;
 use malquery_proto::types::{Pattern, Sha256};
-use malquery_proto::{Client, Clock, Cloud, Credentials, OutputFile, Timestamp, Transport};
+use malquery_proto::{
+    Body, Client, Clock, Cloud, Credentials, OutputFile, Timestamp, Transport, TransportError,
+};
 use serde_json::json;
 
-fn client<T: Transport>(transport: T, clock: VirtualClock) -> Client<T, VirtualClock> {
+fn client(transport: impl Transport + 'static, clock: VirtualClock) -> Client {
     Client::new(
         transport,
         clock,
@@ -30,6 +30,12 @@ fn client<T: Transport>(transport: T, clock: VirtualClock) -> Client<T, VirtualC
 
 fn play(replies: impl IntoIterator<Item = reply::Reply>) -> (Mock, malquery_mock::MockGuard) {
     script(replies).with_tokens().play()
+}
+
+const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+fn hello() -> GetDownload {
+    GetDownload::new(HELLO.parse().unwrap())
 }
 
 fn sample(number: usize) -> Sha256 {
@@ -110,10 +116,10 @@ fn a_job_handle_tells_asks_and_waits() {
     ]);
     let clock = VirtualClock::new();
     let client = client(mock, clock.clone());
-    let mut hunt = client
+    let hunt = client
         .hunt(&Hunt::new("rule a { condition: true }"))
         .unwrap()
-        .interval(Duration::from_secs(60));
+        .poll_every(Duration::from_secs(60));
     assert_eq!(hunt.id().as_str(), "r-1");
     assert!(hunt.submitted().unwrap().trace_id.is_none());
     // the submission said `done` of itself
@@ -139,15 +145,15 @@ fn a_stored_job_is_taken_up_by_another_client_and_a_stopped_one_was_not_sent() {
     let search = ExactSearch::new([Pattern::ascii("a").unwrap()]);
     let mut flow = first.job_flow(search);
     // stopped before the submission: nothing was sent, so it may be sent later
-    let error = first.run_job(&mut flow, |_, step| match step {
-        JobStep::Send => ControlFlow::Break(()),
+    let error = first.run_job(&mut flow, |now: &Progress<'_>| match now.step {
+        Step::Send => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     });
     assert!(matches!(error, Err(Error::Stopped)));
     let mut stored = String::new();
-    let error = first.run_job(&mut flow, |flow, step| {
-        stored = serde_json::to_string(flow).unwrap();
-        if matches!(step, JobStep::Wait(_)) {
+    let error = first.run_job(&mut flow, |now: &Progress<'_>| {
+        stored = serde_json::to_string(&now.job).unwrap();
+        if matches!(now.step, Step::Wait(_)) {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
@@ -157,9 +163,7 @@ fn a_stored_job_is_taken_up_by_another_client_and_a_stopped_one_was_not_sent() {
     let mut flow: JobFlow = serde_json::from_str(&stored).unwrap();
     assert_eq!(flow.id().unwrap().as_str(), "r-1");
     let second = client(mock, VirtualClock::new());
-    second
-        .run_job(&mut flow, |_, _| ControlFlow::Continue(()))
-        .unwrap();
+    second.run_job(&mut flow, ()).unwrap();
     guard.finish();
 }
 
@@ -175,7 +179,6 @@ fn the_quota_guard_refuses_before_anything_is_sent() {
         quotas(1, 2),
         job("done"),
         quotas(0, 0),
-        quotas(0, 50),
         quotas(0, 50),
         job("done"),
         reply::json(
@@ -215,20 +218,9 @@ fn the_quota_guard_refuses_before_anything_is_sent() {
             .unwrap(),
     );
     let mut flow = client.job_flow(hunt.clone());
-    assert_eq!(
-        short(
-            client
-                .run_job(&mut flow, |_, _| ControlFlow::Continue(()))
-                .map(drop)
-        ),
-        (1, 0)
-    );
+    assert_eq!(short(client.run_job(&mut flow, ()).map(drop)), (1, 0));
     // whichever way it would be sent
     assert_eq!(short(client.call(&hunt).map(drop)), (1, 0));
-    assert_eq!(
-        short(client.each(&hunt, |_| ControlFlow::Continue(())).map(drop)),
-        (1, 0)
-    );
     // a search costs nothing that is known, and a quota that is not needed need not be known
     drop(
         client
@@ -277,88 +269,6 @@ fn a_revoked_token_is_followed_by_a_new_one() {
 }
 
 #[test]
-fn results_come_one_by_one() {
-    let body = json!({"meta": {"reqid": "r-1", "status": "done", "trace_id": "t"}, "resources": [
-        {"sha256": sample(1).to_string()}, {"sha256": sample(2).to_string()}, 7,
-    ]});
-    let id = GetRequest::new("r-1".parse().unwrap());
-    let run = |replies: Vec<reply::Reply>, most: usize| {
-        let (mock, guard) = play(replies);
-        let mut seen = Vec::new();
-        let result = client(mock, VirtualClock::new()).each(&id, |result| {
-            seen.push(result.sha256.unwrap());
-            if seen.len() == most {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
-        });
-        guard.finish();
-        (result, seen.len())
-    };
-    // What comes before the body is tried again.
-    let (result, seen) = run(vec![reply::status(503), reply::json(200, &body)], 9);
-    let reply = result.unwrap();
-    assert_eq!(
-        (seen, reply.resources.len(), reply.trace_id.as_deref()),
-        (2, 0, Some("t"))
-    );
-    assert_eq!(
-        serde_json::to_value(&reply.output).unwrap()["resources"],
-        json!([7])
-    );
-    // A body that breaks off is not, since results were handed out.
-    let length = body.to_string().len();
-    let (result, seen) = run(vec![reply::json(200, &body).truncate_after(length - 4)], 9);
-    assert_eq!(result.unwrap_err().to_string(), "the download broke off");
-    assert_eq!(seen, 2);
-    let (result, seen) = run(vec![reply::json(200, &body)], 1);
-    assert!(matches!(result, Err(Error::Stopped)));
-    assert_eq!(seen, 1);
-    let (result, _) = run(
-        vec![reply::bytes(200, "text/html", "<html>").header("x-cs-traceid", "t-1")],
-        9,
-    );
-    let error = result.unwrap_err();
-    assert_eq!(error.trace_id(), Some("t-1"));
-    assert!(error.to_string().contains("could not be read"), "{error}");
-    let (result, _) = run(vec![reply::status(404)], 9);
-    assert_eq!(result.unwrap_err().status().unwrap(), 404);
-}
-
-#[test]
-fn results_are_asked_for_as_the_operation_says_and_a_short_body_is_an_error() {
-    let id = GetRequest::new("r-1".parse().unwrap());
-    let body = json!({"meta": {}, "resources": []});
-    let length = body.to_string().len();
-    let declared =
-        |length: usize| reply::json(200, &body).header("content-length", &length.to_string());
-    let (mock, guard) = play([declared(length), declared(length + 1)]);
-    let transport = Transcript::new(mock);
-    let client = client(transport.clone(), VirtualClock::new());
-    let each = || client.each(&id, |_| ControlFlow::Continue(()));
-    each().unwrap();
-    assert!(
-        transport
-            .to_string()
-            .contains("> GET /malquery/entities/requests/v1?ids=r-1\n")
-    );
-    let error = each().unwrap_err();
-    let short = StreamError::Short {
-        received: length as u64,
-        declared: length as u64 + 1,
-    };
-    assert_eq!(error.to_string(), short.to_string());
-    guard.finish();
-}
-
-const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
-
-fn hello() -> GetDownload {
-    GetDownload::new(HELLO.parse().unwrap())
-}
-
-#[test]
 fn a_download_that_breaks_off_is_begun_anew_as_the_policy_allows() {
     let whole = || reply::bytes(200, "application/octet-stream", "hello");
     let folder = tempfile::tempdir().unwrap();
@@ -367,16 +277,16 @@ fn a_download_that_breaks_off_is_begun_anew_as_the_policy_allows() {
         let (mock, guard) = play(replies);
         let clock = VirtualClock::new();
         let auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-        // A borrowed clock is one, too.
-        let mut client = Client::new(mock, &clock, auth).retry(policy);
+        let mut client = Client::new(mock, clock.clone(), auth).retry(policy);
         if let Some(deadline) = deadline {
             client = client.deadline(clock.now().after(deadline));
         }
-        let output = OutputFile::create(&path, true).unwrap();
+        let output = OutputFile::replace(&path).unwrap();
         let mut seen = Vec::new();
-        let result = client.save(&hello(), output, |bytes, _| {
-            seen.push(bytes);
-            ControlFlow::Continue(())
+        let result = client.save(&hello(), output, |now: &Progress<'_>| {
+            if let Step::Fetch { bytes, .. } = now.step {
+                seen.push(bytes);
+            }
         });
         guard.finish();
         (result, clock.waits(), seen)
@@ -439,11 +349,8 @@ impl Read for Parts {
 struct InParts(Option<usize>, Vec<Result<&'static str, io::ErrorKind>>);
 
 impl Transport for InParts {
-    type Body = Parts;
-    type Error = std::convert::Infallible;
-
-    fn execute(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Parts>, Self::Error> {
-        let mut response = http::Response::new(Parts(self.1.clone()));
+    fn send(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Body>, TransportError> {
+        let mut response = http::Response::new(Body::new(Parts(self.1.clone())));
         if let Some(length) = self.0 {
             response
                 .headers_mut()
@@ -481,7 +388,7 @@ fn a_read_that_was_interrupted_goes_on_and_one_that_failed_does_not() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sample");
     open(None, &[Err(interrupted), Ok("hello")])
-        .write_to(OutputFile::create(&path, false).unwrap())
+        .write_to(OutputFile::create_new(&path).unwrap())
         .unwrap();
 
     // So it is for a reply that is read as a whole.
@@ -583,9 +490,7 @@ fn what_was_refused_before_it_was_sent_is_told_from_what_was_not() {
         client.hunt(&Hunt::new("")).map(drop),
         client.samples_multidownload([]).map(drop),
         client
-            .run_job(&mut client.job_flow(Hunt::new("")), |_, _| {
-                ControlFlow::Continue(())
-            })
+            .run_job(&mut client.job_flow(Hunt::new("")), ())
             .map(drop),
     ];
     for result in results {
@@ -595,60 +500,49 @@ fn what_was_refused_before_it_was_sent_is_told_from_what_was_not() {
 }
 
 /// A service whose replies to all but logins are too large by a byte.
-struct TooLarge(Cell<u32>);
+struct TooLarge(AtomicU32);
 
 impl Transport for TooLarge {
-    type Body = Box<dyn Read>;
-    type Error = Infallible;
-
-    fn execute(
+    fn send(
         &self,
         request: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<Self::Body>, Infallible> {
+    ) -> Result<http::Response<Body>, TransportError> {
         if request.uri().path() == "/oauth2/token" {
-            return Ok(http::Response::new(Box::new(
-                &br#"{"access_token": "t0ken"}"#[..],
-            )));
+            let token = br#"{"access_token": "t0ken"}"#;
+            return Ok(http::Response::new(token.to_vec().into()));
         }
-        self.0.set(self.0.get() + 1);
-        Ok(http::Response::new(Box::new(
-            io::repeat(b' ').take(MAX_JSON_BODY + 1),
-        )))
+        self.0.fetch_add(1, Ordering::SeqCst);
+        let body = io::repeat(b' ').take(MAX_JSON_BODY + 1);
+        Ok(http::Response::new(Body::new(body)))
     }
 }
 
 #[test]
 fn a_reply_that_is_too_large_is_not_asked_for_again() {
-    let service = TooLarge(Cell::new(0));
-    let error = client(&service, VirtualClock::new()).quotas().unwrap_err();
+    let service = Arc::new(TooLarge(AtomicU32::new(0)));
+    let error = client(service.clone(), VirtualClock::new())
+        .quotas()
+        .unwrap_err();
     assert!(
         error
             .to_string()
-            .contains("more than 256 MiB; go through it result by result"),
+            .contains("more than 256 MiB; ask for fewer results"),
         "{error}"
     );
     assert!(!error.is_retryable());
-    assert_eq!(service.0.get(), 1);
+    assert_eq!(service.0.load(Ordering::SeqCst), 1);
 }
 
 #[test]
-fn a_submission_whose_reply_breaks_off_is_unsure_whichever_way_it_was_sent() {
-    let (mock, guard) = play([
-        job("done").truncate_after(20),
-        job("done").truncate_after(20),
-    ]);
+fn a_submission_whose_reply_breaks_off_is_unsure() {
+    let (mock, guard) = play([job("done").truncate_after(20)]);
     let client = client(mock, VirtualClock::new());
     let hunt = Hunt::new("rule a { condition: true }");
-    for result in [
-        client.call(&hunt).map(drop),
-        client.each(&hunt, |_| ControlFlow::Continue(())).map(drop),
-    ] {
-        let error = result.unwrap_err();
-        assert!(
-            matches!(error.flow(), Some(FlowError::OutcomeUnknown { .. })) && !error.is_retryable(),
-            "{error}"
-        );
-    }
+    let error = client.call(&hunt).map(drop).unwrap_err();
+    assert!(
+        matches!(error.flow(), Some(FlowError::OutcomeUnknown { .. })) && !error.is_retryable(),
+        "{error}"
+    );
     guard.finish();
 }
 
@@ -659,10 +553,8 @@ fn a_download_that_breaks_off_takes_no_more_requests_than_the_policy_allows() {
     let clock = VirtualClock::new();
     let client = client(mock, clock.clone());
     let folder = tempfile::tempdir().unwrap();
-    let output = OutputFile::create(folder.path().join("sample"), false).unwrap();
-    let error = client
-        .save(&hello(), output, |_, _| ControlFlow::Continue(()))
-        .unwrap_err();
+    let output = OutputFile::create_new(folder.path().join("sample")).unwrap();
+    let error = client.save(&hello(), output, ()).unwrap_err();
     assert!(error.is_retryable(), "{error}");
     assert_eq!(clock.waits().len(), 3);
     guard.finish();
@@ -678,11 +570,8 @@ impl Read for Boaster {
 }
 
 impl Transport for Boaster {
-    type Body = Self;
-    type Error = Infallible;
-
-    fn execute(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Self>, Infallible> {
-        Ok(http::Response::new(Self))
+    fn send(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Body>, TransportError> {
+        Ok(http::Response::new(Body::new(Self)))
     }
 }
 
@@ -704,7 +593,7 @@ fn a_job_is_waited_for_no_longer_than_it_may_take() {
     let clock = VirtualClock::new();
     let (start, minute) = (clock.now(), Duration::from_secs(60));
     let client = client(mock, clock.clone());
-    let mut handle = client
+    let handle = client
         .attach("r-1".parse().unwrap())
         .deadline(start.after(minute));
     let error = handle.wait().unwrap_err();
@@ -715,7 +604,7 @@ fn a_job_is_waited_for_no_longer_than_it_may_take() {
     assert_eq!(clock.now().since(start), minute);
     // Whichever deadline comes first.
     let client = client.deadline(clock.now().after(Duration::from_secs(7)));
-    let mut handle = client
+    let handle = client
         .attach("r-1".parse().unwrap())
         .deadline(clock.now().after(minute));
     handle.wait().unwrap_err();
@@ -725,13 +614,12 @@ fn a_job_is_waited_for_no_longer_than_it_may_take() {
     let first =
         self::client(mock, clock.clone()).deadline(clock.now().after(Duration::from_secs(1)));
     let mut flow = JobFlow::attach("r-1".parse().unwrap(), RetryPolicy::default(), 1);
-    let go_on = |_: &JobFlow, _| ControlFlow::Continue(());
     assert!(matches!(
-        first.run_job(&mut flow, go_on).unwrap_err().flow(),
+        first.run_job(&mut flow, ()).unwrap_err().flow(),
         Some(FlowError::Deadline { .. })
     ));
     let (mock, _guard) = play([job("done")]);
-    self::client(mock, clock).run_job(&mut flow, go_on).unwrap();
+    self::client(mock, clock).run_job(&mut flow, ()).unwrap();
 }
 
 #[cfg(unix)]
@@ -741,11 +629,7 @@ fn a_link_to_what_is_no_file_is_not_replaced() {
     for (target, is_refused) in [("/dev/null", true), ("/", true), ("/nowhere/at/all", false)] {
         let link = folder.path().join(target.replace('/', "-"));
         std::os::unix::fs::symlink(target, &link).unwrap();
-        assert_eq!(
-            OutputFile::create(&link, true).is_err(),
-            is_refused,
-            "{target}"
-        );
+        assert_eq!(OutputFile::replace(&link).is_err(), is_refused, "{target}");
         assert!(link.is_symlink());
     }
 }
@@ -757,13 +641,16 @@ fn a_place_where_no_file_can_be_is_refused_at_once() {
     fs::create_dir(at("folder")).unwrap();
     fs::write(at("file"), "").unwrap();
     let refused = |path: &str, overwrite| {
-        let error = OutputFile::create(at(path), overwrite)
-            .map(drop)
-            .unwrap_err();
+        let create = if overwrite {
+            OutputFile::replace
+        } else {
+            OutputFile::create_new
+        };
+        let error = create(at(path)).map(drop).unwrap_err();
         std::error::Error::source(&error).unwrap().to_string()
     };
     for (path, overwrite, why) in [
-        ("folder", true, "what is there is no file"),
+        ("folder", true, "what is there is not a file"),
         ("folder", false, "there is a folder of that name"),
         ("file", false, "there is a file of that name"),
         ("folder/..", true, "it names a folder, not a file"),
@@ -773,13 +660,13 @@ fn a_place_where_no_file_can_be_is_refused_at_once() {
         let shown = refused(path, overwrite);
         assert!(shown.contains(why), "{path}: {shown}");
     }
-    assert!(OutputFile::create(at(&"x".repeat(300)), true).is_err());
-    drop(OutputFile::create(at("file"), true).unwrap());
+    assert!(OutputFile::replace(at(&"x".repeat(300))).is_err());
+    drop(OutputFile::replace(at("file")).unwrap());
     #[cfg(unix)]
     {
         std::os::unix::fs::symlink(at("file"), at("link")).unwrap();
-        drop(OutputFile::create(at("link"), true).unwrap());
-        OutputFile::create(at("link"), false).unwrap_err();
+        drop(OutputFile::replace(at("link")).unwrap());
+        OutputFile::create_new(at("link")).unwrap_err();
     }
 }
 

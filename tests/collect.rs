@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use malquery_mock::{Corpus, Mock, MockGuard, Service, Transcript, VirtualClock, reply, script};
 use malquery_proto::archive::{ArchiveError, Limits};
-use malquery_proto::client::{Collect, CollectStep, Collected, Error, JobStep};
+use malquery_proto::client::{Collect, Collected, Error, Observer, Progress, Source, Step};
 use malquery_proto::flow::{Auth, FlowError};
 use malquery_proto::operations::{ExactSearch, Hunt, SamplesMultidownload};
 use malquery_proto::request::BuildError;
@@ -76,7 +76,8 @@ fn service(found: &[&str], archive: &[u8]) -> Vec<reply::Reply> {
 }
 
 struct Run {
-    client: Client<Transcript<Mock>, VirtualClock>,
+    client: Client,
+    clock: VirtualClock,
     transcript: Transcript<Mock>,
     guard: MockGuard,
     folder: tempfile::TempDir,
@@ -87,9 +88,11 @@ impl Run {
         let (mock, guard) = script(replies).with_tokens().play();
         let transcript = Transcript::new(mock);
         let auth = Auth::new(Cloud::Us1, Credentials::new("an-id", "a-secret"));
-        let client = Client::new(transcript.clone(), VirtualClock::new(), auth);
+        let clock = VirtualClock::new();
+        let client = Client::new(transcript.clone(), clock.clone(), auth);
         Self {
             client,
+            clock,
             transcript,
             guard,
             folder: tempfile::tempdir().unwrap(),
@@ -100,21 +103,17 @@ impl Run {
         self.folder.path().join("samples.zip")
     }
 
-    fn collect(
-        &self,
-        job: &mut Collect,
-        observe: impl FnMut(&Collect, CollectStep) -> ControlFlow<()>,
-    ) -> Result<Collected, Error> {
+    fn collect(&self, job: &mut Collect, observer: impl Observer) -> Result<Collected, Error> {
         self.client.collect(
             job,
-            OutputFile::create(self.archive(), false).unwrap(),
-            observe,
+            OutputFile::create_new(self.archive()).unwrap(),
+            observer,
         )
     }
 
     /// Runs it to its end.
-    fn all(&self, job: impl Into<malquery_proto::flow::Submission>) -> Result<Collected, Error> {
-        self.collect(&mut Collect::new(job), |_, _| ControlFlow::Continue(()))
+    fn all(&self, job: impl Into<Source>) -> Result<Collected, Error> {
+        self.collect(&mut Collect::new(job), ())
     }
 
     /// What was asked for, but for tokens.
@@ -153,11 +152,12 @@ fn the_whole_job_in_its_order() {
         (Some(run.folder.path()), None)
     );
     let collected = run
-        .collect(&mut collect, |job, step| {
+        .collect(&mut collect, |now: &Progress<'_>| {
+            let (job, step) = (now.collect.unwrap(), now.step);
             let step = match step {
-                CollectStep::Job(JobStep::Send) => "send",
-                CollectStep::Fetch { .. } => "fetch",
-                CollectStep::Verify { bytes, .. } => {
+                Step::Send => "send",
+                Step::Fetch { .. } => "fetch",
+                Step::Verify { bytes, .. } => {
                     verified = verified.max(bytes);
                     "verify"
                 }
@@ -250,9 +250,7 @@ fn samples_that_are_known_need_no_search() {
     let run = Run::new([zip(ARCHIVE)]);
     let id: RequestId = "download-1".parse().unwrap();
     let mut job = Collect::fetch(id.clone()).extract(run.folder.path());
-    let collected = run
-        .collect(&mut job, |_, _| ControlFlow::Continue(()))
-        .unwrap();
+    let collected = run.collect(&mut job, ()).unwrap();
     assert_eq!(collected.download, Some(id));
     assert_eq!(collected.samples.found.len(), 4);
     assert_eq!(names(run.folder.path()).len(), 5);
@@ -271,9 +269,7 @@ fn no_more_samples_that_are_known_are_scheduled_than_the_limit() {
     ))
     .limit(1);
     assert_eq!(job.found(), [sha256(HELLO)]);
-    let collected = run
-        .collect(&mut job, |_, _| ControlFlow::Continue(()))
-        .unwrap();
+    let collected = run.collect(&mut job, ()).unwrap();
     assert_eq!(collected.found, [sha256(HELLO)]);
     let transcript = run.transcript.to_string();
     assert!(
@@ -288,7 +284,8 @@ fn a_limit_holds_until_the_download_is_submitted() {
     // Stopped between the two.
     let run = Run::new(service(&[HELLO, WORLD, NUMBERS], ARCHIVE));
     let mut job = Collect::new(search(9));
-    let stop = |job: &Collect, _| {
+    let stop = |now: &Progress<'_>| {
+        let job = now.collect.unwrap();
         if job.found().is_empty() {
             ControlFlow::Continue(())
         } else {
@@ -302,9 +299,7 @@ fn a_limit_holds_until_the_download_is_submitted() {
         (job.max_samples(), job.found()),
         (Some(2), [HELLO, WORLD].map(sha256).as_slice())
     );
-    let collected = run
-        .collect(&mut job, |_, _| ControlFlow::Continue(()))
-        .unwrap();
+    let collected = run.collect(&mut job, ()).unwrap();
     assert_eq!(collected.found.len(), 2);
     let text = run.transcript.to_string();
     assert!(
@@ -318,15 +313,14 @@ fn a_limit_holds_until_the_download_is_submitted() {
     // So it is as soon as the download was submitted: it would be billed again.
     let run = Run::new(service(&[HELLO, WORLD, NUMBERS], ARCHIVE));
     let mut job = Collect::new(search(9));
-    let stop = |job: &Collect, _| match job.download() {
+    let stop = |now: &Progress<'_>| match now.collect.unwrap().download() {
         None => ControlFlow::Continue(()),
         Some(_) => ControlFlow::Break(()),
     };
     assert!(matches!(run.collect(&mut job, stop), Err(Error::Stopped)));
     let mut job = job.limit(1);
     assert_eq!((job.max_samples(), job.found().len()), (Some(9), 3));
-    run.collect(&mut job, |_, _| ControlFlow::Continue(()))
-        .unwrap();
+    run.collect(&mut job, ()).unwrap();
     assert_eq!(
         run.asked()
             .iter()
@@ -341,13 +335,12 @@ fn a_limit_holds_until_the_download_is_submitted() {
 fn an_archive_that_was_exchanged_meanwhile_is_not_vouched_for() {
     let run = Run::new(service(&[HELLO], ARCHIVE));
     let mut job = Collect::new(search(1));
-    run.collect(&mut job, |_, _| ControlFlow::Continue(()))
-        .unwrap();
+    run.collect(&mut job, ()).unwrap();
     let stored = serde_json::to_string(&job).unwrap();
     let other = include_bytes!("../malquery-proto/tests/archives/zipcrypto-stored.zip");
     fs::write(run.archive(), other).unwrap();
     let mut job: Collect = serde_json::from_str(&stored).unwrap();
-    let collected = job.verify(false, |_, _| ControlFlow::Continue(())).unwrap();
+    let collected = job.verify(false, ()).unwrap();
     let archive = collected.archive.unwrap();
     assert_eq!(archive.bytes, other.len() as u64);
     assert_eq!(
@@ -365,9 +358,7 @@ fn a_limit_of_nothing_is_refused_before_it_costs_anything() {
         Collect::new(SamplesMultidownload::new([sha256(HELLO)])).limit(0),
         Collect::attach("search-1".parse().unwrap()).limit(0),
     ] {
-        let error = run
-            .collect(&mut job, |_, _| ControlFlow::Continue(()))
-            .unwrap_err();
+        let error = run.collect(&mut job, ()).unwrap_err();
         assert_eq!(error.invalid(), Some(&BuildError::ZeroLimit));
     }
     run.guard.finish();
@@ -388,9 +379,7 @@ fn an_archive_beyond_the_limits_is_kept_and_taken_up_with_others() {
         [HELLO, WORLD, NUMBERS].map(sha256),
     ))
     .limits(few);
-    let error = run
-        .collect(&mut job, |_, _| ControlFlow::Continue(()))
-        .unwrap_err();
+    let error = run.collect(&mut job, ()).unwrap_err();
     assert!(
         matches!(error, Error::Archive(ArchiveError::Limit { .. })),
         "{error:?}"
@@ -399,7 +388,7 @@ fn an_archive_beyond_the_limits_is_kept_and_taken_up_with_others() {
     // Also by another process.
     let stored: Collect = serde_json::from_value(serde_json::to_value(&job).unwrap()).unwrap();
     for mut job in [job.limits(Limits::default()), stored] {
-        let collected = job.verify(false, |_, _| ControlFlow::Continue(())).unwrap();
+        let collected = job.verify(false, ()).unwrap();
         assert!(collected.samples.missing.is_empty());
     }
     run.guard.finish();
@@ -457,9 +446,7 @@ fn a_job_too_large_for_the_quota_is_refused_before_it_costs_anything() {
     replies.extend(service(&[], ARCHIVE).split_off(3));
     let run = guarded(replies);
     let mut job = Collect::new(search(9));
-    let error = run
-        .collect(&mut job, |_, _| ControlFlow::Continue(()))
-        .unwrap_err();
+    let error = run.collect(&mut job, ()).unwrap_err();
     let short = matches!(
         error.flow(),
         Some(FlowError::QuotaShort {
@@ -473,9 +460,7 @@ fn a_job_too_large_for_the_quota_is_refused_before_it_costs_anything() {
     assert_eq!(job.found().len(), 3);
     assert_eq!(job.clone().limit(2).found().len(), 2);
     // Next month.
-    let collected = run
-        .collect(&mut job, |_, _| ControlFlow::Continue(()))
-        .unwrap();
+    let collected = run.collect(&mut job, ()).unwrap();
     assert_eq!(collected.samples.found.len(), 3);
     run.guard.finish();
 }
@@ -501,10 +486,11 @@ fn it_goes_on_from_any_step_and_submits_nothing_twice() {
         let mut step = 0;
         let mut job = Collect::new(search(9));
         let mut stored = serde_json::to_string(&job).unwrap();
-        let output = OutputFile::create(&path, false).unwrap();
-        let result = client().collect(&mut job, output, |job, now| {
+        let output = OutputFile::create_new(&path).unwrap();
+        let result = client().collect(&mut job, output, |now: &Progress<'_>| {
+            let job = now.collect.unwrap();
             // A submission that is under way is waited for, as whoever stops a program should.
-            let submitting = now == CollectStep::Job(JobStep::Send)
+            let submitting = now.step == Step::Send
                 && job
                     .flow()
                     .is_some_and(|flow| flow.id().is_none() && flow.to_submit().is_none());
@@ -524,13 +510,11 @@ fn it_goes_on_from_any_step_and_submits_nothing_twice() {
         let mut job: Collect = serde_json::from_str(&stored).unwrap();
         let collected = if job.archive().is_some() {
             // It was stopped while the archive was verified, which needs no request.
-            job.verify(false, |_, _| ControlFlow::Continue(())).unwrap()
+            job.verify(false, ()).unwrap()
         } else {
             assert_eq!(names(folder.path()), [""; 0], "{stop}");
-            let output = OutputFile::create(&path, false).unwrap();
-            client()
-                .collect(&mut job, output, |_, _| ControlFlow::Continue(()))
-                .unwrap()
+            let output = OutputFile::create_new(&path).unwrap();
+            client().collect(&mut job, output, ()).unwrap()
         };
         assert!(
             collected.samples.is_complete() && collected.samples.found.len() == 2,
@@ -559,9 +543,10 @@ fn a_submission_under_way_is_not_sent_again() {
     let run = Run::new([submitted("search-1")]);
     let mut stored = String::new();
     let mut job = Collect::new(search(9));
-    let error = run.collect(&mut job, |job, step| {
+    let error = run.collect(&mut job, |now: &Progress<'_>| {
+        let (job, step) = (now.collect.unwrap(), now.step);
         let under_way = job.flow().is_some_and(|flow| flow.to_submit().is_none());
-        if step == CollectStep::Job(JobStep::Send) && under_way && stored.is_empty() {
+        if step == Step::Send && under_way && stored.is_empty() {
             stored = serde_json::to_string(job).unwrap();
         }
         if job.flow().is_some_and(|flow| flow.id().is_some()) {
@@ -572,9 +557,7 @@ fn a_submission_under_way_is_not_sent_again() {
     assert!(matches!(error, Err(Error::Stopped)));
     // As if the process had died before the reply came.
     let mut job: Collect = serde_json::from_str(&stored).unwrap();
-    let error = run
-        .collect(&mut job, |_, _| ControlFlow::Continue(()))
-        .unwrap_err();
+    let error = run.collect(&mut job, ()).unwrap_err();
     assert!(
         matches!(error.flow(), Some(FlowError::OutcomeUnknown { .. })),
         "{error}"
@@ -586,14 +569,12 @@ fn a_submission_under_way_is_not_sent_again() {
 fn a_search_of_another_process_is_waited_for_and_collected() {
     let run = Run::new(service(&[HELLO, WORLD], ARCHIVE).split_off(1));
     let mut job = Collect::attach("search-1".parse().unwrap()).limit(1);
-    job = job.interval(std::time::Duration::from_secs(60));
-    let collected = run
-        .collect(&mut job, |_, _| ControlFlow::Continue(()))
-        .unwrap();
+    job = job.poll_every(std::time::Duration::from_secs(60));
+    let collected = run.collect(&mut job, ()).unwrap();
     assert_eq!(collected.found, [sha256(HELLO)]);
     assert_eq!(collected.search.unwrap().as_str(), "search-1");
     let minute = std::time::Duration::from_secs(60);
-    assert_eq!(run.client.clock().waits(), [minute, minute]);
+    assert_eq!(run.clock.waits(), [minute, minute]);
     run.guard.finish();
 }
 
@@ -620,10 +601,13 @@ fn what_is_there_is_replaced_only_if_that_is_wanted() {
         let sample = run.folder.path().join(HELLO);
         fs::write(&sample, "mine").unwrap();
         let mut job = Collect::new(search(9)).extract(run.folder.path());
-        let output = OutputFile::create(run.archive(), overwrite).unwrap();
-        let result = run
-            .client
-            .collect(&mut job, output, |_, _| ControlFlow::Continue(()));
+        let create = if overwrite {
+            OutputFile::replace
+        } else {
+            OutputFile::create_new
+        };
+        let output = create(run.archive()).unwrap();
+        let result = run.client.collect(&mut job, output, ());
         assert_eq!(result.is_ok(), overwrite, "{result:?}");
         assert_eq!(
             fs::read(&sample).unwrap(),
@@ -640,14 +624,11 @@ fn what_is_there_is_replaced_only_if_that_is_wanted() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("samples.zip"), ARCHIVE).unwrap();
     let mut job = Collect::unpack(folder.path().join("samples.zip")).extract(folder.path());
-    let collected = job.verify(false, |_, _| ControlFlow::Continue(())).unwrap();
+    let collected = job.verify(false, ()).unwrap();
     assert_eq!(collected.samples.found.len(), 4);
     assert_eq!(names(folder.path()).len(), 5);
     let mut job = Collect::new(search(1));
-    assert!(matches!(
-        job.verify(false, |_, _| ControlFlow::Continue(())),
-        Err(Error::Archive(_))
-    ));
+    assert!(matches!(job.verify(false, ()), Err(Error::Archive(_))));
 }
 
 #[test]
@@ -657,7 +638,7 @@ fn what_is_stopped_once_stops_also_when_a_job_is_just_done() {
         let mut step = -1;
         let mut job = Collect::new(search(9));
         // Once, and not again.
-        let result = run.collect(&mut job, |_, _| {
+        let result = run.collect(&mut job, |_: &Progress<'_>| {
             step += 1;
             if step == stop {
                 ControlFlow::Break(())
@@ -679,9 +660,7 @@ fn a_folder_that_is_not_there_is_found_out_before_anything_is_paid_for() {
     for folder in ["none", "samples"] {
         fs::write(run.folder.path().join("samples"), "a file").unwrap();
         let mut job = Collect::new(search(9)).extract(run.folder.path().join(folder));
-        let error = run
-            .collect(&mut job, |_, _| ControlFlow::Continue(()))
-            .unwrap_err();
+        let error = run.collect(&mut job, ()).unwrap_err();
         assert!(matches!(error, Error::File { .. }), "{error:?}");
     }
     run.guard.finish();
@@ -700,15 +679,11 @@ fn an_archive_that_is_none_leaves_nothing_and_can_be_fetched_again() {
     replies.push(zip(ARCHIVE));
     let run = Run::new(replies);
     let mut job = Collect::new(search(1));
-    let error = run
-        .collect(&mut job, |_, _| ControlFlow::Continue(()))
-        .unwrap_err();
+    let error = run.collect(&mut job, ()).unwrap_err();
     assert!(matches!(error, Error::Archive(_)), "{error:?}");
     assert_eq!(names(run.folder.path()), [""; 0]);
     assert_eq!(job.download().unwrap().as_str(), "download-1");
-    let collected = run
-        .collect(&mut job, |_, _| ControlFlow::Continue(()))
-        .unwrap();
+    let collected = run.collect(&mut job, ()).unwrap();
     assert_eq!(hashes(&collected.samples.found), [sha256(HELLO)]);
     run.guard.finish();
 }
@@ -723,9 +698,7 @@ fn an_archive_with_damage_is_kept_and_reported() {
     damaged[at] ^= 1;
     let run = Run::new(service(&[HELLO, WORLD, NUMBERS], &damaged));
     let mut job = Collect::new(search(9)).extract(run.folder.path());
-    let collected = run
-        .collect(&mut job, |_, _| ControlFlow::Continue(()))
-        .unwrap();
+    let collected = run.collect(&mut job, ()).unwrap();
     assert!(!collected.samples.is_complete(), "{:?}", collected.samples);
     assert_eq!(collected.samples.missing, [sha256(HELLO)]);
     assert_eq!(collected.samples.damaged.len(), 1);
@@ -741,8 +714,8 @@ fn what_stops_it_leaves_no_half_of_a_file() {
         let run = Run::new(service(&[HELLO, WORLD, NUMBERS], ARCHIVE));
         let mut job = Collect::new(search(9)).extract(run.folder.path());
         let mut looks = 0;
-        let result = run.collect(&mut job, |_, step| {
-            looks += i32::from(!matches!(step, CollectStep::Job(_)));
+        let result = run.collect(&mut job, |now: &Progress<'_>| {
+            looks += i32::from(matches!(now.step, Step::Fetch { .. } | Step::Verify { .. }));
             if looks > stop {
                 ControlFlow::Break(())
             } else {

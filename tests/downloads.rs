@@ -13,14 +13,14 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use malquery_proto::client::{Download, Error};
+use malquery_proto::client::{Download, Error, Progress, Step};
 use malquery_proto::credentials::BearerToken;
 use malquery_proto::flow::{Auth, FlowError, RetryPolicy};
 use malquery_proto::operations::{GetDownload, GetSamples};
 use malquery_proto::stream::{Received, StreamError};
 use malquery_proto::types::Sha256;
 use malquery_proto::{BaseUrl, OutputFile};
-use malquery_ureq::{Body, Client, UreqTransport};
+use malquery_ureq::{Client, SystemClock, UreqTransport};
 use tempfile::TempDir;
 
 const SAMPLE: &[u8] = b"hello";
@@ -312,14 +312,14 @@ impl Place {
             .parse()
             .unwrap();
         let auth = Auth::with_token(base, BearerToken::new("a-token").unwrap());
-        Client::with_transport(transport.build().unwrap(), auth).retry(RetryPolicy::never())
+        Client::new(transport.build().unwrap(), SystemClock, auth).retry(RetryPolicy::never())
     }
 
     fn answer(&self, wire: &Wire, end: End) {
         *self.server.answer.lock().unwrap() = (wire.clone(), end);
     }
 
-    fn open(&self, client: &Client, what: What) -> Result<Download<Body>, Error> {
+    fn open(&self, client: &Client, what: What) -> Result<Download, Error> {
         Ok(match what {
             What::Sample => client.download(self.sha256)?.output,
             What::Archive => client.samples(&"job-1".parse().unwrap())?.output,
@@ -327,7 +327,12 @@ impl Place {
     }
 
     fn output(&self, overwrite: bool) -> OutputFile {
-        OutputFile::create(self.path(), overwrite).unwrap()
+        let create = if overwrite {
+            OutputFile::replace
+        } else {
+            OutputFile::create_new
+        };
+        create(self.path()).unwrap()
     }
 
     fn fetch(&self, what: What, wire: &Wire, end: End) -> Result<Received, Error> {
@@ -340,8 +345,8 @@ impl Place {
     fn save(&self, what: What, wire: &Wire, end: End) -> Result<Received, Error> {
         self.answer(wire, end);
         let client = self.client.get_or_init(|| self.client());
-        let output = OutputFile::create(self.path(), false)?;
-        let go_on = |_, _| ControlFlow::Continue(());
+        let output = OutputFile::create_new(self.path())?;
+        let go_on = ();
         match what {
             What::Sample => client.save(&GetDownload::new(self.sha256), output, go_on),
             What::Archive => client.save(&GetSamples::new("job-1".parse().unwrap()), output, go_on),
@@ -858,7 +863,10 @@ fn watched(
     place.sha256 = LARGE_SHA256.parse().unwrap();
     place.answer(&Wire::new(framing, &[b'J'; LARGE]), End::Close);
     let folder = place.folder.path().to_owned();
-    let watch = move |bytes, _| {
+    let watch = move |now: &Progress<'_>| {
+        let Step::Fetch { bytes, .. } = now.step else {
+            panic!("{now:?}");
+        };
         if bytes <= 100_000 {
             return ControlFlow::Continue(());
         }
@@ -940,7 +948,12 @@ fn a_file_that_is_there_stays_when_the_download_fails() {
             body[0] ^= 1;
             place.answer(&Wire::new(framing, &body), End::Close);
             for overwrite in [false, true] {
-                let output = OutputFile::create(place.path(), overwrite);
+                let create = if overwrite {
+                    OutputFile::replace
+                } else {
+                    OutputFile::create_new
+                };
+                let output = create(place.path());
                 let result =
                     output.and_then(|output| place.open(&client, what).unwrap().write_to(output));
                 match result.unwrap_err() {

@@ -11,9 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 use http::Request;
-use malquery_mock::{Fault, MockError, Mode, Session, SessionError, reply, script};
-use malquery_proto::Transport;
-use malquery_proto::client::TransportError;
+use malquery_mock::{Fault, MockError, Mode, Session, reply, script};
+use malquery_proto::{Transport, TransportError};
 use malquery_ureq::UreqTransport;
 
 /// A server that leaves its connections to `script`.
@@ -47,6 +46,11 @@ fn real() -> UreqTransport {
         .unwrap()
 }
 
+/// What the transport says.
+fn cause(error: &TransportError) -> &(dyn Error + 'static) {
+    error.source().expect("a source")
+}
+
 fn io_kind(error: &dyn Error) -> Option<io::ErrorKind> {
     error
         .source()
@@ -57,14 +61,15 @@ fn io_kind(error: &dyn Error) -> Option<io::ErrorKind> {
 
 /// Compares the fault with what really happens at `uri`.
 fn compare(fault: Fault, transport: &UreqTransport, uri: &str) {
-    let real = transport.execute(get(uri)).expect_err("a fault");
+    let real = transport.send(get(uri)).expect_err("a fault");
     let (mock, guard) = script([reply::fault(fault)]).play();
-    let mocked = mock.execute(get(uri)).expect_err("a fault");
-    assert_eq!(mocked.to_string(), real.to_string());
+    let mocked = mock.send(get(uri)).expect_err("a fault");
     assert_eq!(mocked.failure(), real.failure(), "{fault:?}");
+    let (mocked, real) = (cause(&mocked), cause(&real));
+    assert_eq!(mocked.to_string(), real.to_string());
     match fault {
         Fault::Dns | Fault::Tls => assert!(mocked.source().is_some() && real.source().is_some()),
-        _ => assert_eq!(io_kind(&mocked), io_kind(&real), "{fault:?}: {real:?}"),
+        _ => assert_eq!(io_kind(mocked), io_kind(real), "{fault:?}: {real:?}"),
     }
     guard.finish();
 
@@ -75,16 +80,17 @@ fn compare(fault: Fault, transport: &UreqTransport, uri: &str) {
         .mode(Mode::Record)
         .transport(|| transport)
         .unwrap();
-    recorder.execute(get(uri)).expect_err("a fault");
+    recorder.send(get(uri)).expect_err("a fault");
     guard.finish();
     let (replay, guard) = Session::new(&path)
         .mode(Mode::Replay)
         .transport(|| transport)
         .unwrap();
-    match replay.execute(get(uri)) {
-        Err(SessionError::Mock(MockError::Fault {
+    let error = replay.send(get(uri)).expect_err("a fault");
+    match cause(&error).downcast_ref() {
+        Some(MockError::Fault {
             fault: recorded, ..
-        })) => assert_eq!(recorded, fault),
+        }) => assert_eq!(*recorded, fault),
         other => panic!("{other:?}"),
     }
     guard.finish();
@@ -164,13 +170,13 @@ fn truncate_after() {
         (error.kind(), error.to_string())
     };
     let mut real = real()
-        .execute(get(&format!("http://127.0.0.1:{port}/x")))
+        .send(get(&format!("http://127.0.0.1:{port}/x")))
         .unwrap()
         .into_body();
     let whole = [b"hello".as_slice(), &[0; 123]].concat();
     let (mock, guard) =
         script([reply::bytes(200, "application/zip", whole).truncate_after(5)]).play();
-    let mut mocked = mock.execute(get("/x")).unwrap().into_body();
+    let mut mocked = mock.send(get("/x")).unwrap().into_body();
     assert_eq!(cut(&mut mocked), cut(&mut real));
     // Who reads on does not take it for the end.
     assert!(mocked.read(&mut [0; 8]).is_err() && real.read(&mut [0; 8]).is_err());

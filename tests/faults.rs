@@ -22,7 +22,7 @@ use malquery_proto::operations::{
 };
 use malquery_proto::types::{JobStatus, Label, Pattern, Sha256};
 use malquery_proto::{BaseUrl, Credentials};
-use malquery_ureq::{Client, UreqTransport};
+use malquery_ureq::{Client, SystemClock, UreqTransport};
 
 /// Far beyond all that a call may take, however slow the machine.
 const NO_HANG: Duration = Duration::from_secs(40);
@@ -604,7 +604,7 @@ impl Cell {
             .unwrap();
         let base: BaseUrl = format!("http://127.0.0.1:{}", server.port).parse().unwrap();
         let auth = Auth::new(base, Credentials::new("an-id", SECRET));
-        let client = Client::with_transport(transport, auth).retry(POLICY);
+        let client = Client::new(transport, SystemClock, auth).retry(POLICY);
         let start = Instant::now();
         let result = (self.call.run)(&client);
         let took = start.elapsed();

@@ -1,7 +1,7 @@
 //! What goes over the wire: every request as text, and beside what CrowdStrike's own Python client sends.
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
-use malquery_mock::{Mock, Transcript, VirtualClock, reply, script};
+use malquery_mock::{Transcript, VirtualClock, reply, script};
 use malquery_proto::credentials::BearerToken;
 use malquery_proto::flow::Auth;
 use malquery_proto::oauth2::{GetToken, Revoke};
@@ -71,7 +71,7 @@ fn bare_pattern() -> [Pattern; 1] {
 }
 
 /// The exchanges of a client, as text.
-fn transcript(use_client: impl FnOnce(&Client<Transcript<Mock>, VirtualClock>)) -> String {
+fn transcript(use_client: impl FnOnce(&Client)) -> String {
     let answer = json!({"meta": {"reqid": "3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab", "trace_id": "t"}, "resources": []});
     let transport = Transcript::new(
         script([reply::json(200, answer).repeat_last()])

@@ -153,7 +153,7 @@ fn the_log_of_ureq_holds_no_secret_either() {
         }
     });
     let base: malquery_proto::BaseUrl = base.parse().unwrap();
-    let client = malquery_ureq::Client::new(base, Credentials::new("an-id", SECRET));
+    let client = malquery_ureq::client(base, Credentials::new("an-id", SECRET));
     client
         .fuzzy_search(&FuzzySearch::new([Pattern::ascii("a").unwrap()]))
         .unwrap();

@@ -5,17 +5,16 @@
 
 use std::cell::Cell;
 use std::collections::HashSet;
-use std::convert::Infallible;
-use std::fmt;
-use std::io::Cursor;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Barrier, Condvar, Mutex, MutexGuard};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use malquery_proto::client::{Error, TransportError};
-use malquery_proto::flow::{Auth, RetryPolicy, SendFailure};
-use malquery_proto::{Client, Clock, Cloud, Credentials, Timestamp, Transport};
+use malquery_proto::client::Error;
+use malquery_proto::flow::RetryPolicy;
+use malquery_proto::{
+    Auth, Body, Client, Clock, Cloud, Credentials, Timestamp, Transport, TransportError,
+};
 
 const THREADS: usize = 16;
 /// Far beyond all that a test waits for.
@@ -108,33 +107,12 @@ fn issue(number: usize) -> Answer {
     )
 }
 
-/// The service always answers.
-#[derive(Debug)]
-struct Never(Infallible);
-
-impl fmt::Display for Never {
-    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {}
-    }
-}
-
-impl std::error::Error for Never {}
-
-impl TransportError for Never {
-    fn failure(&self) -> SendFailure {
-        match self.0 {}
-    }
-}
-
-impl<F: Fn(Option<usize>) -> Answer> Transport for Service<F> {
-    type Body = Cursor<Vec<u8>>;
-    type Error = Never;
-
+impl<F: Fn(Option<usize>) -> Answer + Send + Sync> Transport for Service<F> {
     /// A request without a token is one for a token.
-    fn execute(
+    fn send(
         &self,
         request: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<Self::Body>, Never> {
+    ) -> Result<http::Response<Body>, TransportError> {
         let bearer = request
             .headers()
             .get("authorization")
@@ -150,15 +128,20 @@ impl<F: Fn(Option<usize>) -> Answer> Transport for Service<F> {
         if let Some((name, value)) = header {
             response = response.header(name, value);
         }
-        Ok(response.body(Cursor::new(body.into_bytes())).unwrap())
+        Ok(response.body(body.into_bytes().into()).unwrap())
     }
 }
 
 const QUOTAS: &str = r#"{"meta": {"hunt_limit": 100}, "errors": []}"#;
 
-fn client<F>(service: F, clock: &TestClock) -> Client<Service<F>, &TestClock>
+/// A client takes what lives as long as the program.
+fn leak<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+fn client<F>(service: F, clock: &'static TestClock) -> Client
 where
-    F: Fn(Option<usize>) -> Answer,
+    F: Fn(Option<usize>) -> Answer + Send + Sync + 'static,
 {
     let policy = RetryPolicy {
         max_attempts: 3,
@@ -279,36 +262,36 @@ impl Tokens {
 #[test]
 fn tokens_that_live_50_ms() {
     const CALLS: usize = 1000;
-    let clock = TestClock::new();
-    let tokens = Mutex::new(Tokens::default());
-    let service = |token: Option<usize>| {
+    let clock = leak(TestClock::new());
+    let tokens = leak(Mutex::new(Tokens::default()));
+    let service = move |token: Option<usize>| {
         let made = MADE.get();
         let answer = match token {
             None => {
-                lock(&tokens).ask(made);
+                lock(tokens).ask(made);
                 thread::sleep(Duration::from_millis(1));
-                lock(&tokens).issue(made)
+                lock(tokens).issue(made)
             }
-            Some(number) => lock(&tokens).call(made, number),
+            Some(number) => lock(tokens).call(made, number),
         };
         // So that there are many tokens, and all threads have requests under way. Some learn of a refusal when there is
         // a new token already.
         let late = if answer.status == 401 {
-            5 * (lock(&tokens).refused % 4)
+            5 * (lock(tokens).refused % 4)
         } else {
             0
         };
         thread::sleep(Duration::from_millis(1 + late as u64));
         answer
     };
-    let client = client(service, &clock);
+    let client = client(service, clock);
     in_threads(|| {
         for _ in 0..CALLS {
             assert_eq!(client.quotas().unwrap().meta.hunt_limit, Some(100));
         }
     });
 
-    let tokens = lock(&tokens);
+    let tokens = lock(tokens);
     assert_eq!(tokens.complaints, [""; 0]);
     assert_eq!(tokens.calls, THREADS * CALLS);
     // Each but the last was replaced, since it had to be, and once.
@@ -375,17 +358,17 @@ fn a_thread_that_is_overtaken_does_not_ask_for_a_second_token() {
         }
     }
 
-    let clock = Overtaken {
+    let clock = leak(Overtaken {
         clock: TestClock::new(),
         told: AtomicUsize::new(0),
         turn: Mutex::new(0),
         changed: Condvar::new(),
-    };
-    let asked = Mutex::new(0);
-    let service = |token: Option<usize>| match token {
+    });
+    let asked = leak(Mutex::new(0));
+    let service = move |token: Option<usize>| match token {
         None => {
             let number = {
-                let mut asked = lock(&asked);
+                let mut asked = lock(asked);
                 *asked += 1;
                 *asked
             };
@@ -399,7 +382,7 @@ fn a_thread_that_is_overtaken_does_not_ask_for_a_second_token() {
         Some(_) => answer(200, QUOTAS),
     };
     let auth = Auth::new(Cloud::Us1, Credentials::new("id", "secret"));
-    let client = Client::new(Service(service), &clock, auth);
+    let client = Client::new(Service(service), clock, auth);
     thread::scope(|scope| {
         let call = || client.quotas().map(drop).unwrap();
         thread::Builder::new()
@@ -412,7 +395,7 @@ fn a_thread_that_is_overtaken_does_not_ask_for_a_second_token() {
         thread::sleep(Duration::from_millis(5));
         call();
     });
-    assert_eq!(*lock(&asked), 1);
+    assert_eq!(*lock(asked), 1);
 }
 
 // A token that is refused.
@@ -420,12 +403,12 @@ fn a_thread_that_is_overtaken_does_not_ask_for_a_second_token() {
 /// Makes three waves of calls while the token endpoint answers with this, and gives the errors of each and how many
 /// requests for a token it took. A wave is all threads, and all of them wait for the token before it is refused.
 fn waves(status: u16, header: Option<(&'static str, String)>) -> Vec<(Vec<Error>, usize)> {
-    let clock = TestClock::new();
-    let asked = Mutex::new(0);
-    let service = |token: Option<usize>| {
+    let clock = leak(TestClock::new());
+    let asked = leak(Mutex::new(0));
+    let service = move |token: Option<usize>| {
         assert_eq!(token, None);
         let first = {
-            let mut asked = lock(&asked);
+            let mut asked = lock(asked);
             *asked += 1;
             *asked == 1
         };
@@ -440,12 +423,12 @@ fn waves(status: u16, header: Option<(&'static str, String)>) -> Vec<(Vec<Error>
             body: body.into(),
         }
     };
-    let client = client(service, &clock);
+    let client = client(service, clock);
     (0..3)
         .map(|_| {
             lock(&clock.waiting).clear();
             let errors = in_threads(|| client.quotas().unwrap_err());
-            (errors, std::mem::take(&mut *lock(&asked)))
+            (errors, std::mem::take(&mut *lock(asked)))
         })
         .collect()
 }
@@ -510,18 +493,18 @@ fn a_rate_limit_of_one_holds_all_back() {
         }
     }
 
-    let limit = Mutex::new(Limit::default());
-    let clock = Watch {
+    let limit = leak(Mutex::new(Limit::default()));
+    let clock = leak(Watch {
         clock: TestClock::new(),
-        limit: &limit,
-    };
-    let service = |token: Option<usize>| {
+        limit,
+    });
+    let service = move |token: Option<usize>| {
         let made = MADE.get();
         if token.is_none() {
             return answer(201, r#"{"access_token": "1", "expires_in": 1799}"#);
         }
         thread::sleep(Duration::from_millis(1));
-        let mut limit = lock(&limit);
+        let mut limit = lock(limit);
         if limit.told.is_none() {
             limit.before += 1;
             if limit.before < 100 {
@@ -543,15 +526,15 @@ fn a_rate_limit_of_one_holds_all_back() {
         answer(200, QUOTAS)
     };
     let auth = Auth::new(Cloud::Us1, Credentials::new("id", "secret"));
-    let client = Client::new(Service(service), &clock, auth);
+    let client = Client::new(Service(service), clock, auth);
     let start = Instant::now();
     in_threads(|| {
-        while !lock(&limit).after.contains(&thread::current().id()) {
+        while !lock(limit).after.contains(&thread::current().id()) {
             client.quotas().unwrap();
             assert!(start.elapsed() < NO_HANG);
         }
     });
-    let limit = lock(&limit);
+    let limit = lock(limit);
     assert!(limit.known.is_some());
     assert_eq!((limit.during, limit.after.len()), (0, THREADS));
 }

@@ -48,7 +48,7 @@ fn main() {
             Credentials::new(Service::CLIENT_ID, Service::CLIENT_SECRET),
         );
         let client = Client::new(Service::new(corpus), VirtualClock::new(), auth);
-        let mut job = client
+        let job = client
             .exact_search(&ExactSearch::new(patterns.clone()))
             .expect("a search");
         assert_eq!(

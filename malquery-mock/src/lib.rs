@@ -56,15 +56,15 @@
 //! use malquery_mock::{Mock, VirtualClock, reply, script};
 //! use malquery_proto::client::Error;
 //! use malquery_proto::flow::Auth;
-//! use malquery_proto::{Client, Clock, Cloud, Credentials, Transport};
+//! use malquery_proto::{Client, Cloud, Credentials};
 //!
 //! // What is to be tested. It takes any client.
-//! fn hunts_left<T: Transport, C: Clock>(client: &Client<T, C>) -> Result<u64, Error> {
+//! fn hunts_left(client: &Client) -> Result<u64, Error> {
 //!     let quotas = client.quotas()?;
 //!     Ok(quotas.meta.hunt_limit.unwrap_or(0).saturating_sub(quotas.meta.hunt_count.unwrap_or(0)))
 //! }
 //!
-//! fn client(mock: Mock, clock: &VirtualClock) -> Client<Mock, VirtualClock> {
+//! fn client(mock: Mock, clock: &VirtualClock) -> Client {
 //!     let auth = Auth::new(Cloud::Us1, Credentials::new("an-id", "a-secret"));
 //!     Client::new(mock, clock.clone(), auth)
 //! }
@@ -175,7 +175,7 @@ mod transcript;
 pub use cassette::{Cassette, CassetteError, script};
 pub use clock::VirtualClock;
 pub use overlay::Overlay;
-pub use play::{Mock, MockBody, MockError, MockGuard, Unfinished};
+pub use play::{Mock, MockError, MockGuard, Unfinished};
 pub use reply::Fault;
 #[cfg(feature = "server")]
 pub use service::Server;
@@ -183,8 +183,5 @@ pub use service::Server;
 pub use service::Service;
 #[cfg(feature = "service")]
 pub use service::{Corpus, CorpusError, CorpusSample, Skipped};
-pub use session::{
-    Mode, OpenError, Session, SessionBody, SessionClock, SessionError, SessionGuard,
-    SessionTransport,
-};
-pub use transcript::{Transcript, TranscriptBody};
+pub use session::{Mode, OpenError, Session, SessionClock, SessionGuard, SessionTransport};
+pub use transcript::Transcript;

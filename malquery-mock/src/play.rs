@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
-use malquery_proto::Transport;
-use malquery_proto::client::TransportError;
 use malquery_proto::flow::SendFailure;
+use malquery_proto::{Body, Transport, TransportError};
 
 use crate::cassette::Cassette;
 use crate::matching::{Expected, Seen};
@@ -76,7 +75,7 @@ impl Cassette {
     /// let cassette = malquery_mock::script([malquery_mock::reply::status(200)]);
     /// let (mock, guard) = cassette.play();
     /// # use malquery_proto::Transport;
-    /// # mock.execute(http::Request::new(Vec::new())).unwrap();
+    /// # mock.send(http::Request::new(Vec::new())).unwrap();
     /// guard.finish();
     /// ```
     #[track_caller]
@@ -177,7 +176,7 @@ impl Mock {
     pub(crate) fn try_execute(
         &self,
         request: &http::Request<Vec<u8>>,
-    ) -> Option<Result<http::Response<MockBody>, MockError>> {
+    ) -> Option<Result<http::Response<Body>, TransportError>> {
         let answer = self.find(&Seen::new(request)).ok()?;
         Some(answer.send(request.uri()))
     }
@@ -309,28 +308,26 @@ impl fmt::Debug for Mock {
 }
 
 impl Transport for Mock {
-    type Body = MockBody;
-    type Error = MockError;
-
-    fn execute(
+    fn send(
         &self,
         request: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<MockBody>, MockError> {
+    ) -> Result<http::Response<Body>, TransportError> {
         self.answer(&request)?.send(request.uri())
     }
 }
 
 impl Answer {
-    fn send(self, uri: &Uri) -> Result<http::Response<MockBody>, MockError> {
+    fn send(self, uri: &Uri) -> Result<http::Response<Body>, TransportError> {
         match self {
-            Self::Fault(fault) => Err(MockError::fault(fault, uri)),
+            Self::Fault(fault) => Err(MockError::fault(fault, uri).into()),
             Self::Response {
                 status,
                 headers,
                 body,
                 truncate_after,
             } => {
-                let mut response = http::Response::new(MockBody::new(body, truncate_after));
+                let mut response =
+                    http::Response::new(Body::new(MockBody::new(body, truncate_after)));
                 *response.status_mut() = status;
                 *response.headers_mut() = headers;
                 Ok(response)
@@ -451,11 +448,16 @@ impl std::error::Error for MockError {
     }
 }
 
-impl TransportError for MockError {
-    fn failure(&self) -> SendFailure {
-        match self {
-            Self::Fault { fault, .. } => fault.failure(),
-            Self::Unmatched(_) => SendFailure::CannotSend,
+impl From<MockError> for TransportError {
+    fn from(error: MockError) -> Self {
+        let failure = match &error {
+            MockError::Fault { fault, .. } => fault.failure(),
+            MockError::Unmatched(_) => SendFailure::CannotSend,
+        };
+        match failure {
+            SendFailure::NotSent => Self::not_sent(error),
+            SendFailure::CannotSend => Self::cannot_send(error),
+            SendFailure::Unknown => Self::unknown(error),
         }
     }
 }
@@ -485,8 +487,7 @@ impl fmt::Debug for Unfinished {
 impl std::error::Error for Unfinished {}
 
 /// The body of a played reply. It comes in pieces, small ones first, as it may from a network.
-#[derive(Clone)]
-pub struct MockBody {
+struct MockBody {
     bytes: Arc<[u8]>,
     at: usize,
     piece: usize,
@@ -531,16 +532,5 @@ impl Read for MockBody {
         self.at += count;
         self.piece = (self.piece * 2).min(LAST_PIECE);
         Ok(count)
-    }
-}
-
-impl fmt::Debug for MockBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "MockBody({} of {} bytes read)",
-            self.at,
-            self.bytes.len()
-        )
     }
 }

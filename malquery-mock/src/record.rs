@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, Method, StatusCode, Uri, header};
-use malquery_proto::client::TransportError;
 use malquery_proto::flow::SendFailure;
+use malquery_proto::{Body, TransportError};
 
 use crate::json::Json;
 use crate::play::MockError;
@@ -91,12 +91,12 @@ impl Log {
     }
 
     /// Notes a request, and then what comes of it. `None` when the recording has ended: then nothing is sent.
-    pub(crate) fn pass<B, E: TransportError>(
+    pub(crate) fn pass(
         &self,
         request: http::Request<Vec<u8>>,
         written: bool,
-        execute: impl FnOnce(http::Request<Vec<u8>>) -> Result<http::Response<B>, E>,
-    ) -> Option<Result<http::Response<Recorded<B>>, E>> {
+        execute: impl FnOnce(http::Request<Vec<u8>>) -> Result<http::Response<Body>, TransportError>,
+    ) -> Option<Result<http::Response<Body>, TransportError>> {
         let index = {
             let state = &mut *self.lock();
             if state.ended {
@@ -128,7 +128,9 @@ impl Log {
             },
             Err(error) => Outcome::Failed {
                 fault: fault_of(error),
-                message: error.to_string(),
+                message: error
+                    .source()
+                    .map_or_else(|| error.to_string(), ToString::to_string),
             },
         };
         // The recording may have ended meanwhile.
@@ -136,10 +138,12 @@ impl Log {
             exchange.outcome = outcome;
         }
         Some(result.map(|response| {
-            response.map(|inner| Recorded {
-                inner,
-                log: self.clone(),
-                index,
+            response.map(|inner| {
+                Body::new(Recorded {
+                    inner,
+                    log: self.clone(),
+                    index,
+                })
             })
         }))
     }
@@ -203,13 +207,13 @@ impl Redaction {
 }
 
 /// A body that is noted while it is read.
-pub(crate) struct Recorded<B> {
-    inner: B,
+struct Recorded {
+    inner: Body,
     log: Log,
     index: usize,
 }
 
-impl<B: Read> Read for Recorded<B> {
+impl Read for Recorded {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let result = self.inner.read(buffer);
         let mut log = self.log.lock();
@@ -259,14 +263,14 @@ fn now() -> u64 {
 
 /// The fault that plays an error of a transport: by the I/O error at its bottom, and never one that says something
 /// else of whether the request was sent.
-fn fault_of<E: TransportError>(error: &E) -> Option<Fault> {
+fn fault_of(error: &TransportError) -> Option<Fault> {
     let failure = error.failure();
-    if let Some(MockError::Fault { fault, .. }) = (error as &dyn StdError).downcast_ref() {
+    if let Some(MockError::Fault { fault, .. }) = error.source().and_then(|e| e.downcast_ref()) {
         return Some(*fault);
     }
     let mut kinds = Vec::new();
     let mut words = String::new();
-    let mut next: Option<&dyn StdError> = Some(error);
+    let mut next = error.source();
     while let Some(error) = next {
         kinds.extend(error.downcast_ref::<io::Error>().map(io::Error::kind));
         words.push_str(&error.to_string().to_ascii_lowercase());
@@ -327,9 +331,13 @@ mod tests {
         }
     }
 
-    impl TransportError for Failed {
-        fn failure(&self) -> SendFailure {
-            self.failure
+    impl From<Failed> for TransportError {
+        fn from(error: Failed) -> Self {
+            match error.failure {
+                SendFailure::NotSent => Self::not_sent(error),
+                SendFailure::CannotSend => Self::cannot_send(error),
+                SendFailure::Unknown => Self::unknown(error),
+            }
         }
     }
 
@@ -384,7 +392,11 @@ mod tests {
                 said,
                 source: io::Error::new(kind, "no more to say"),
             };
-            assert_eq!(fault_of(&error), fault, "{failure:?} {said} {kind:?}");
+            assert_eq!(
+                fault_of(&error.into()),
+                fault,
+                "{failure:?} {said} {kind:?}"
+            );
         }
     }
 }

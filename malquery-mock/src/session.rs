@@ -1,24 +1,25 @@
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::panic::Location;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::thread;
 
-use malquery_proto::client::TransportError;
-use malquery_proto::flow::{Auth, SendFailure};
-use malquery_proto::{BaseUrl, Client, Clock, Cloud, Credentials, Timestamp, Transport};
+use malquery_proto::{
+    Auth, BaseUrl, Body as ReplyBody, Client, Clock, Cloud, Credentials, Timestamp, Transport,
+    TransportError,
+};
 
 use crate::cassette::{self, Cassette, CassetteError};
 use crate::clock::VirtualClock;
 use crate::drift;
 use crate::json::Json;
 use crate::matching::{self, Body};
-use crate::play::{Mock, MockBody, MockError, Unfinished};
-use crate::record::{Exchange, Log, Outcome, Recorded};
+use crate::play::{Mock, MockError, Unfinished};
+use crate::record::{Exchange, Log, Outcome};
 use crate::save::{self, Recording};
 
 const VARIABLE: &str = "MALQUERY_MOCK";
@@ -215,11 +216,10 @@ impl Session {
     /// # Errors
     /// See [`OpenError`].
     #[track_caller]
-    #[allow(clippy::type_complexity)] // The two parts are told in the docs of each.
-    pub fn client<T: Transport, C: Clock>(
+    pub fn client<T: Transport + 'static, C: Clock + 'static>(
         self,
         live: impl FnOnce() -> (T, C, Auth),
-    ) -> Result<(Client<SessionTransport<T>, SessionClock<C>>, SessionGuard), OpenError> {
+    ) -> Result<(Client, SessionGuard), OpenError> {
         let mut parts = None;
         let (transport, guard) = self.transport(|| {
             let (transport, clock, auth) = live();
@@ -366,25 +366,15 @@ impl<T> fmt::Debug for SessionTransport<T> {
 }
 
 impl<T: Transport> Transport for SessionTransport<T> {
-    type Body = SessionBody<T::Body>;
-    type Error = SessionError<T::Error>;
-
-    fn execute(
+    fn send(
         &self,
         request: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<Self::Body>, Self::Error> {
-        let played =
-            |response: http::Response<_>| response.map(|body| SessionBody(Inner::Played(body)));
+    ) -> Result<http::Response<ReplyBody>, TransportError> {
         let (live, mock, log) = match &self.0 {
-            Way::Replay(mock) => {
-                return mock
-                    .execute(request)
-                    .map(played)
-                    .map_err(SessionError::Mock);
-            }
+            Way::Replay(mock) => return mock.send(request),
             Way::Live { live, mock, log } => (live, mock, log.as_ref()),
         };
-        let ended = || SessionError::Mock(MockError::Unmatched(ENDED.into()));
+        let ended = || MockError::Unmatched(ENDED.into());
         let mut written = true;
         // A job that was begun live goes on live, also when the cassette has one of the same id.
         let mock = mock
@@ -395,29 +385,22 @@ impl<T: Transport> Transport for SessionTransport<T> {
                 if let Some(log) = log {
                     log.see(request);
                 }
-                return result.map(played).map_err(SessionError::Mock);
+                return result;
             }
             // The cassette has it, so it is not added; but a real token takes a real reply.
             written = false;
         }
         if let (Some(log), Some(why)) = (log, cassette::unfit(request.method(), request.uri())) {
             // It is noted, so that it is told again at the end.
-            let refuse = |_| Err::<http::Response<T::Body>, _>(MockError::Unmatched(why.into()));
-            return match log.pass(request, written, refuse).ok_or_else(ended)? {
-                Ok(response) => Ok(response.map(|body| SessionBody(Inner::Recorded(body)))),
-                Err(error) => Err(SessionError::Mock(error)),
-            };
+            let refuse = |_| Err(MockError::Unmatched(why.into()).into());
+            return log.pass(request, written, refuse).ok_or_else(ended)?;
         }
-        let result = match log {
+        match log {
             Some(log) => log
-                .pass(request, written, |request| live.execute(request))
-                .ok_or_else(ended)?
-                .map(|response| response.map(|body| SessionBody(Inner::Recorded(body)))),
-            None => live
-                .execute(request)
-                .map(|response| response.map(|body| SessionBody(Inner::Live(body)))),
-        };
-        result.map_err(SessionError::Live)
+                .pass(request, written, |request| live.send(request))
+                .ok_or_else(ended)?,
+            None => live.send(request),
+        }
     }
 }
 
@@ -431,67 +414,6 @@ impl crate::play::Interaction {
         self.expected
             .as_ref()
             .is_some_and(|expected| matching::below_base(&expected.path) == "/oauth2/token")
-    }
-}
-
-/// The body of a reply in a [`Session`].
-pub struct SessionBody<B>(Inner<B>);
-
-enum Inner<B> {
-    Played(MockBody),
-    Live(B),
-    Recorded(Recorded<B>),
-}
-
-impl<B: Read> Read for SessionBody<B> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match &mut self.0 {
-            Inner::Played(body) => body.read(buffer),
-            Inner::Live(body) => body.read(buffer),
-            Inner::Recorded(body) => body.read(buffer),
-        }
-    }
-}
-
-impl<B> fmt::Debug for SessionBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionBody").finish_non_exhaustive()
-    }
-}
-
-/// Why there is no reply in a [`Session`]: the error of the mock, or of the live transport, as it is.
-#[derive(Debug, Clone)]
-pub enum SessionError<E> {
-    /// Of the cassette.
-    Mock(MockError),
-    /// Of the live transport.
-    Live(E),
-}
-
-impl<E: fmt::Display> fmt::Display for SessionError<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Mock(error) => error.fmt(f),
-            Self::Live(error) => error.fmt(f),
-        }
-    }
-}
-
-impl<E: std::error::Error> std::error::Error for SessionError<E> {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Mock(error) => error.source(),
-            Self::Live(error) => error.source(),
-        }
-    }
-}
-
-impl<E: TransportError> TransportError for SessionError<E> {
-    fn failure(&self) -> SendFailure {
-        match self {
-            Self::Mock(error) => error.failure(),
-            Self::Live(error) => error.failure(),
-        }
     }
 }
 

@@ -3,9 +3,8 @@ use std::io::{self, Read};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::{HeaderMap, HeaderName, StatusCode, Uri, header};
-use malquery_proto::Transport;
-use malquery_proto::client::TransportError;
 use malquery_proto::flow::SendFailure;
+use malquery_proto::{Body, Transport, TransportError};
 use sha2::{Digest, Sha256};
 use url::form_urlencoded;
 
@@ -37,7 +36,7 @@ const MAX_SHOWN: usize = 256 * 1024;
 /// let (mock, guard) = script([reply::json(200, quotas).times(2)]).with_tokens().play();
 /// let transcript = Transcript::new(mock);
 /// let auth = Auth::new(Cloud::Us1, Credentials::new("an-id", "a-secret"));
-/// let client = Client::new(&transcript, VirtualClock::new(), auth);
+/// let client = Client::new(transcript.clone(), VirtualClock::new(), auth);
 /// client.quotas()?;
 /// client.quotas()?;
 /// guard.finish();
@@ -179,13 +178,10 @@ fn secrets(log: &Log) -> Redaction {
 }
 
 impl<T: Transport> Transport for Transcript<T> {
-    type Body = TranscriptBody<T::Body>;
-    type Error = T::Error;
-
-    fn execute(
+    fn send(
         &self,
         request: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<Self::Body>, T::Error> {
+    ) -> Result<http::Response<Body>, TransportError> {
         let line = matching::Seen::new(&request).line();
         let mut body = Text::new(request.headers());
         body.add(request.body());
@@ -202,7 +198,7 @@ impl<T: Transport> Transport for Transcript<T> {
             });
             log.len() - 1
         };
-        match self.transport.execute(request) {
+        match self.transport.send(request) {
             Ok(response) => {
                 let (parts, inner) = response.into_parts();
                 let body = Text::new(&parts.headers).into();
@@ -216,14 +212,16 @@ impl<T: Transport> Transport for Transcript<T> {
                     log: self.log.clone(),
                     index,
                 };
-                Ok(http::Response::from_parts(parts, body))
+                Ok(http::Response::from_parts(parts, Body::new(body)))
             }
             Err(error) => {
                 let sent = match error.failure() {
                     SendFailure::NotSent | SendFailure::CannotSend => "surely not sent",
                     SendFailure::Unknown => "perhaps sent",
                 };
-                let message = error.to_string().replace('\n', "\n    ");
+                let message = std::error::Error::source(&error)
+                    .map_or_else(|| error.to_string(), ToString::to_string)
+                    .replace('\n', "\n    ");
                 lock(&self.log)[index].outcome =
                     Outcome::Failed(format!("< no reply, {sent}: {message}\n"));
                 Err(error)
@@ -251,13 +249,13 @@ macro_rules! assert_transcript {
 }
 
 /// A body that is written down while it is read.
-pub struct TranscriptBody<B> {
-    inner: B,
+struct TranscriptBody {
+    inner: Body,
     log: Arc<Mutex<Log>>,
     index: usize,
 }
 
-impl<B: Read> Read for TranscriptBody<B> {
+impl Read for TranscriptBody {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let result = self.inner.read(buffer);
         let mut log = lock(&self.log);
@@ -270,12 +268,6 @@ impl<B: Read> Read for TranscriptBody<B> {
             }
         }
         result
-    }
-}
-
-impl<B> fmt::Debug for TranscriptBody<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TranscriptBody(exchange {})", self.index + 1)
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use malquery_mock::{Mode, Session, Transcript};
 use malquery_proto::flow::Auth;
-use malquery_proto::{Clock, Cloud, Credentials, Timestamp, Transport};
+use malquery_proto::{Body, Clock, Cloud, Credentials, Timestamp, Transport, TransportError};
 use serde_json::json;
 
 use recorder::{
@@ -152,7 +152,7 @@ fn what_a_uri_and_headers_carry_is_looked_at_by_name_too() {
         format!("/x;access_token={NEW}/y"),
     ] {
         let mock = nothing();
-        mock.execute(get(&uri)).unwrap_err();
+        mock.send(get(&uri)).unwrap_err();
         assert!(
             !mock.check().unwrap_err().to_string().contains(NEW),
             "{uri}"
@@ -422,7 +422,7 @@ fn a_request_that_no_cassette_can_hold_is_not_sent_and_told_at_the_end() {
         });
         let (transport, guard) = begin(&path, Mode::Record, service);
         take(&transport, get("/a")).unwrap();
-        transport.execute(sent).unwrap_err();
+        transport.send(sent).unwrap_err();
         let error = guard.close().unwrap_err().to_string();
         assert!(error.contains("so it was not sent"), "{error}");
         assert!(!path.exists());
@@ -512,7 +512,7 @@ fn a_location_with_an_at_sign_plays_as_it_came() {
         for mode in [Mode::Record, Mode::Replay] {
             let service = Service(|_: &Sent| Ok(answer(302, &[("location", location)], "")));
             let (transport, guard) = begin(&path, mode, service);
-            let reply = transport.execute(get("/x")).unwrap();
+            let reply = transport.send(get("/x")).unwrap();
             assert_eq!(reply.headers()["location"], location);
             guard.close().unwrap();
         }
@@ -664,7 +664,7 @@ fn headers_that_come_twice_keep_their_order() {
     take(&transport, get("/x")).unwrap();
     guard.close().unwrap();
     let (transport, guard) = begin(&path, Mode::Replay, nothing());
-    let reply = transport.execute(get("/x")).unwrap();
+    let reply = transport.send(get("/x")).unwrap();
     assert_eq!(reply.headers().get("content-type").unwrap(), "text/plain");
     guard.close().unwrap();
 }
@@ -689,11 +689,8 @@ impl Read for Breaks {
 struct Broken;
 
 impl Transport for Broken {
-    type Body = Breaks;
-    type Error = std::convert::Infallible;
-
-    fn execute(&self, _: Sent) -> Result<http::Response<Breaks>, Self::Error> {
-        Ok(http::Response::new(Breaks(0)))
+    fn send(&self, _: Sent) -> Result<http::Response<Body>, TransportError> {
+        Ok(http::Response::new(Body::new(Breaks(0))))
     }
 }
 
@@ -701,7 +698,7 @@ impl Transport for Broken {
 fn what_broke_is_not_whole_because_nothing_more_came() {
     let (_folder, path) = folder();
     let (transport, guard) = begin(&path, Mode::Record, Broken);
-    let mut body = transport.execute(get("/x")).unwrap().into_body();
+    let mut body = transport.send(get("/x")).unwrap().into_body();
     let mut buffer = [0; 8];
     let results = [
         body.read(&mut buffer).ok(),
@@ -799,7 +796,7 @@ fn a_body_that_is_not_there_to_its_end_has_not_drifted() {
     // Live it was not read to its end.
     fs::write(&path, body(json!({"json": {"a": 1}}), json!(null))).unwrap();
     let (transport, guard) = begin(&path, Mode::Verify, live());
-    let mut reply = transport.execute(get("/x")).unwrap().into_body();
+    let mut reply = transport.send(get("/x")).unwrap().into_body();
     assert_eq!(reply.read(&mut [0; 3]).unwrap(), 3);
     guard.close().unwrap();
     // It broke off when it was recorded.
@@ -1132,7 +1129,7 @@ fn secrets_are_known_in_the_notations_of_pages_and_forms() {
     .unwrap_err();
     assert!(!message.contains(NEW), "{message}");
     let transcript = Transcript::new(Proxy);
-    transcript.execute(get("/x")).unwrap_err();
+    transcript.send(get("/x")).unwrap_err();
     assert!(!transcript.to_string().contains(NEW), "{transcript}");
 }
 
@@ -1153,18 +1150,9 @@ impl std::fmt::Display for NoProxy {
 
 impl std::error::Error for NoProxy {}
 
-impl malquery_proto::client::TransportError for NoProxy {
-    fn failure(&self) -> malquery_proto::flow::SendFailure {
-        malquery_proto::flow::SendFailure::NotSent
-    }
-}
-
 impl Transport for Proxy {
-    type Body = io::Empty;
-    type Error = NoProxy;
-
-    fn execute(&self, _: Sent) -> Result<http::Response<io::Empty>, NoProxy> {
-        Err(NoProxy)
+    fn send(&self, _: Sent) -> Result<http::Response<Body>, TransportError> {
+        Err(TransportError::not_sent(NoProxy))
     }
 }
 
@@ -1659,7 +1647,7 @@ fn one(request: serde_json::Value) -> malquery_mock::Mock {
 /// What is said of a request that nothing answers.
 fn mismatch(recorded: serde_json::Value, sent: Sent) -> String {
     let mock = one(recorded);
-    mock.execute(sent).unwrap_err();
+    mock.send(sent).unwrap_err();
     mock.check().unwrap_err().to_string()
 }
 
@@ -1770,7 +1758,7 @@ fn a_secret_that_the_end_of_a_body_cuts_off_is_found() {
         let (transport, guard) = begin(&path, Mode::Record, service(body.clone()));
         let transcript = Transcript::new(transport);
         take(&transcript, login(secret).0).unwrap();
-        let mut reply = transcript.execute(get("/x")).unwrap().into_body();
+        let mut reply = transcript.send(get("/x")).unwrap().into_body();
         reply.read_exact(&mut vec![0; read]).unwrap();
         drop(reply);
         let shown = transcript.to_string();
@@ -1908,11 +1896,8 @@ impl Read for Tells {
 }
 
 impl Transport for Tells {
-    type Body = Self;
-    type Error = std::convert::Infallible;
-
-    fn execute(&self, _: Sent) -> Result<http::Response<Self>, Self::Error> {
-        Ok(http::Response::new(Self))
+    fn send(&self, _: Sent) -> Result<http::Response<Body>, TransportError> {
+        Ok(http::Response::new(Body::new(Self)))
     }
 }
 
@@ -1923,7 +1908,7 @@ fn a_transcript_shows_no_secret_of_what_broke_or_of_what_is_marked() {
     let mut value = http::HeaderValue::from_static("m4rked");
     value.set_sensitive(true);
     sent.headers_mut().insert("x-marked", value);
-    let mut reply = transcript.execute(sent).unwrap().into_body();
+    let mut reply = transcript.send(sent).unwrap().into_body();
     reply.read(&mut [0; 8]).unwrap_err();
     let shown = transcript.to_string();
     assert!(!shown.contains(NEW) && !shown.contains("m4rked"), "{shown}");

@@ -8,7 +8,7 @@ use malquery_proto::client::{Download, Error};
 use malquery_proto::flow::Auth;
 use malquery_proto::operations::{ExactSearch, Hunt};
 use malquery_proto::types::{JobStatus, Pattern, RequestId, SearchOptions, Sha256};
-use malquery_proto::{Client, Clock, Cloud, Credentials, Transport};
+use malquery_proto::{Client, Cloud, Credentials};
 
 fn load(name: &str) -> Cassette {
     Cassette::load(format!(
@@ -25,10 +25,7 @@ fn auth() -> Auth {
     )
 }
 
-fn poll<T: Transport>(
-    client: &Client<T, VirtualClock>,
-    id: &RequestId,
-) -> Result<Vec<Sha256>, Error> {
+fn poll(client: &Client, id: &RequestId) -> Result<Vec<Sha256>, Error> {
     loop {
         let job = client.request(id)?;
         if job.meta.status == Some(JobStatus::Done) {
@@ -44,7 +41,7 @@ fn poll<T: Transport>(
 }
 
 /// Searches, waits, and fetches an archive of what was found.
-fn collect<T: Transport>(client: &Client<T, VirtualClock>) -> Result<Download<T::Body>, Error> {
+fn collect(client: &Client) -> Result<Download, Error> {
     let search = ExactSearch::new([Pattern::ascii("hello").unwrap()])
         .options(SearchOptions::new().limit(10));
     let search = client.exact_search(&search)?.id().clone();
@@ -59,7 +56,7 @@ fn a_job_runs_from_in_progress_to_done() {
     let (mock, guard) = load("collect.json").play();
     let transcript = Transcript::new(mock);
     let clock = VirtualClock::new();
-    let client = Client::new(&transcript, clock.clone(), auth());
+    let client = Client::new(transcript.clone(), clock.clone(), auth());
     let mut archive = collect(&client).unwrap();
     copy(&mut archive, &mut sink()).unwrap();
     assert_eq!(archive.received().unwrap().bytes, 128);
@@ -89,7 +86,7 @@ fn a_cassette_plays_again_from_its_beginning_and_for_any_base_url() {
 fn faults_of_a_cassette_arrive_as_faults() {
     let (mock, guard) = load("faults.json").with_tokens().play();
     let transcript = Transcript::new(mock);
-    let client = Client::new(&transcript, VirtualClock::new(), auth());
+    let client = Client::new(transcript.clone(), VirtualClock::new(), auth());
     let rule = "rule gnu {\n  strings:\n    $a = \"GNU\"\n  condition:\n    $a\n}";
     let job = client.hunt(&Hunt::new(rule)).unwrap().id().clone();
     let mut bytes = Vec::new();

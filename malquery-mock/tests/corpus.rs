@@ -2,6 +2,7 @@
 //!
 //! Beside each is what is sent (`>`) and what comes back (`<`). Files are added here, and none is ever changed.
 
+use std::error::Error;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Read;
@@ -57,10 +58,12 @@ fn request(lines: &[&str]) -> Request<Vec<u8>> {
 
 /// What comes back, line by line.
 fn reply(mock: &Mock, request: Request<Vec<u8>>) -> String {
-    match mock.execute(request) {
-        Err(MockError::Fault { fault, .. }) => format!("< fault {fault:?}\n"),
-        Err(MockError::Unmatched(_)) => "< no answer\n".into(),
-        Err(error) => panic!("{error}"),
+    match mock.send(request) {
+        Err(error) => match error.source().and_then(|cause| cause.downcast_ref()) {
+            Some(MockError::Fault { fault, .. }) => format!("< fault {fault:?}\n"),
+            Some(MockError::Unmatched(_)) => "< no answer\n".into(),
+            _ => panic!("{error:?}"),
+        },
         Ok(response) => {
             let mut text = format!("< {}\n", response.status().as_u16());
             for (name, value) in response.headers() {

@@ -171,7 +171,7 @@ fn bodies_are_sent_as_recorded() {
         let mock = parse(&text).unwrap().transport();
         let request = http::Request::get("/x").body(Vec::new()).unwrap();
         let mut text = String::new();
-        mock.execute(request)
+        mock.send(request)
             .unwrap()
             .into_body()
             .read_to_string(&mut text)
@@ -357,7 +357,7 @@ proptest! {
             Ok(cassette) => {
                 let request = http::Request::get("/malquery/entities/requests/v1?ids=1").body(text.into_bytes()).unwrap();
                 let mock = cassette.transport();
-                let _ = mock.execute(request);
+                let _ = mock.send(request);
                 let _ = mock.check();
             }
             Err(error) => prop_assert!(error.place().is_some(), "{}", error),

@@ -1,12 +1,12 @@
 //! What answers which request, and what is said when nothing does.
 
+use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use http::{Method, Request};
 use malquery_mock::{Cassette, Fault, Mock, MockError, reply, script};
-use malquery_proto::Transport;
-use malquery_proto::client::TransportError;
 use malquery_proto::flow::SendFailure;
+use malquery_proto::{Transport, TransportError};
 
 fn cassette(interactions: &str) -> Cassette {
     let text = format!("{{\n\"version\": 1,\n\"interactions\": [{interactions}]}}");
@@ -36,11 +36,17 @@ fn with_authorization(mut request: Request<Vec<u8>>, value: &str) -> Request<Vec
     request
 }
 
+/// What the mock said.
+fn cause(error: &TransportError) -> &MockError {
+    error.source().unwrap().downcast_ref().unwrap()
+}
+
 fn refusal(mock: &Mock, request: Request<Vec<u8>>) -> String {
-    match mock.execute(request) {
-        Err(error @ MockError::Unmatched(_)) => {
+    let error = mock.send(request).unwrap_err();
+    match cause(&error) {
+        unmatched @ MockError::Unmatched(_) => {
             assert_eq!(error.failure(), SendFailure::CannotSend);
-            error.to_string()
+            unmatched.to_string()
         }
         other => panic!("{other:?}"),
     }
@@ -78,7 +84,7 @@ fn requests_match_by_meaning() {
         ),
         ("/malquery/x?ids=1&a=%20b&ids=2", r#"{"b":[1.5,"x"],"a":1}"#),
     ] {
-        mock.execute(with_authorization(request("POST", uri, body), "Basic x"))
+        mock.send(with_authorization(request("POST", uri, body), "Basic x"))
             .unwrap();
     }
     let good = r#"{"a":1,"b":[1.5,"x"]}"#;
@@ -110,7 +116,7 @@ fn the_authorization_scheme_counts_when_headers_are_recorded() {
         r#"{"method": "GET", "uri": "/x", "headers": [["Authorization", "Bearer [access_token]"]]}"#,
     );
     bearer
-        .execute(with_authorization(request("GET", "/x", ""), "bearer abc"))
+        .send(with_authorization(request("GET", "/x", ""), "bearer abc"))
         .unwrap();
     refusal(&bearer, request("GET", "/x", ""));
     refusal(
@@ -118,7 +124,7 @@ fn the_authorization_scheme_counts_when_headers_are_recorded() {
         with_authorization(request("GET", "/x", ""), "Basic abc"),
     );
     let none = expecting(r#"{"method": "GET", "uri": "/x", "headers": []}"#);
-    none.execute(request("GET", "/x", "")).unwrap();
+    none.send(request("GET", "/x", "")).unwrap();
     refusal(
         &none,
         with_authorization(request("GET", "/x", ""), "Bearer abc"),
@@ -130,17 +136,17 @@ fn other_bodies_match_as_they_should() {
     let form = expecting(
         r#"{"method": "POST", "uri": "/x", "body": {"form": [["a", "[secret]"], ["b", "1 2"]]}}"#,
     );
-    form.execute(request("POST", "/x", "a=anything&b=1+2"))
+    form.send(request("POST", "/x", "a=anything&b=1+2"))
         .unwrap();
-    form.execute(request("POST", "/x", "b=1%202&a=")).unwrap();
+    form.send(request("POST", "/x", "b=1%202&a=")).unwrap();
     for body in ["a=1", "a=1&b=2", "a=1&a=1&b=1+2", "a=1&b=1+2&c=", ""] {
         refusal(&form, request("POST", "/x", body));
     }
     let text = expecting(r#"{"method": "POST", "uri": "/x", "body": {"text": "{\"a\": 1}"}}"#);
-    text.execute(request("POST", "/x", r#"{"a": 1}"#)).unwrap();
+    text.send(request("POST", "/x", r#"{"a": 1}"#)).unwrap();
     refusal(&text, request("POST", "/x", r#"{"a":1}"#));
     let absent = expecting(r#"{"method": "POST", "uri": "/x"}"#);
-    absent.execute(request("POST", "/x", "")).unwrap();
+    absent.send(request("POST", "/x", "")).unwrap();
     refusal(&absent, request("POST", "/x", "x"));
 }
 
@@ -172,8 +178,8 @@ fn every_kind_of_refusal_can_be_read() {
     )
     .transport();
     let poll = || request("GET", "/malquery/entities/requests/v1?ids=a-job", "");
-    mock.execute(poll()).unwrap();
-    mock.execute(poll()).unwrap();
+    mock.send(poll()).unwrap();
+    mock.send(poll()).unwrap();
     let messages = [
         poll(),
         request("GET", "/malquery/entities/requests/v1?ids=another-job", ""),
@@ -210,7 +216,7 @@ fn equal_requests_are_answered_in_order_and_only_the_last_repeats() {
     let statuses = |mock: &Mock, count: usize| -> Vec<u16> {
         (0..count)
             .map(|_| {
-                mock.execute(request("GET", "/x", ""))
+                mock.send(request("GET", "/x", ""))
                     .map_or(0, |reply| reply.status().as_u16())
             })
             .collect()
@@ -249,9 +255,9 @@ fn the_guard_tells_all_that_is_wrong() {
     let message = panic_of(|| {
         line.set(line!() + 1);
         let (mock, guard) = cassette(two).play();
-        mock.execute(request("GET", "/x", "")).unwrap();
+        mock.send(request("GET", "/x", "")).unwrap();
         for _ in 0..3 {
-            mock.execute(request("GET", "/z", "")).unwrap_err();
+            mock.send(request("GET", "/z", "")).unwrap_err();
         }
         guard.finish();
     })
@@ -274,9 +280,9 @@ fn the_guard_tells_all_that_is_wrong() {
 #[test]
 fn an_error_is_readable_when_a_test_unwraps_it() {
     let (mock, _guard) = script([]).play();
-    let message = panic_of(|| drop(mock.execute(request("GET", "/x", "")).unwrap())).unwrap();
+    let message = panic_of(|| drop(mock.send(request("GET", "/x", "")).unwrap())).unwrap();
     insta::assert_snapshot!(message, @r#"
-    called `Result::unwrap()` on an `Err` value: nothing in the script answers the request
+    called `Result::unwrap()` on an `Err` value: the request cannot be sent: nothing in the script answers the request
       GET /x
     there is nothing to play
     "#);
@@ -295,8 +301,8 @@ fn faults_tell_whether_a_request_may_have_arrived() {
     ];
     let (mock, guard) = script(kinds.map(|(fault, _)| reply::fault(fault))).play();
     for (fault, failure) in kinds {
-        let error = mock.execute(request("GET", "/x", "")).unwrap_err();
-        assert!(matches!(error, MockError::Fault { fault: kind, .. } if kind == fault));
+        let error = mock.send(request("GET", "/x", "")).unwrap_err();
+        assert!(matches!(cause(&error), MockError::Fault { fault: kind, .. } if *kind == fault));
         assert_eq!(error.failure(), failure);
     }
     guard.finish();
@@ -311,14 +317,14 @@ fn bodies_come_in_pieces() {
         reply::bytes(200, "text/plain", "hello").truncate_after(4),
     ])
     .play();
-    let mut body = mock.execute(request("GET", "/x", "")).unwrap().into_body();
+    let mut body = mock.send(request("GET", "/x", "")).unwrap().into_body();
     let mut buffer = vec![0; 1 << 20];
     assert_eq!(body.read(&mut buffer).unwrap(), 3);
     let mut rest = Vec::new();
     body.read_to_end(&mut rest).unwrap();
     assert_eq!([&buffer[..3], &rest].concat(), long);
 
-    let reply = mock.execute(request("GET", "/x", "")).unwrap();
+    let reply = mock.send(request("GET", "/x", "")).unwrap();
     assert_eq!(reply.headers().len(), 1);
     let mut text = String::new();
     let error = reply.into_body().read_to_string(&mut text).unwrap_err();
@@ -335,10 +341,12 @@ fn replies_and_faults_are_laid_over_a_cassette() {
     );
     let statuses = |cassette: Cassette, uris: &str| -> String {
         let (mock, guard) = cassette.play();
-        let status = |uri: char| match mock.execute(request("GET", &format!("/{uri}"), "")) {
+        let status = |uri: char| match mock.send(request("GET", &format!("/{uri}"), "")) {
             Ok(reply) => reply.status().as_str().to_owned(),
-            Err(MockError::Fault { fault, .. }) => format!("{fault:?}"),
-            Err(error) => panic!("{error}"),
+            Err(error) => match cause(&error) {
+                MockError::Fault { fault, .. } => format!("{fault:?}"),
+                error => panic!("{error}"),
+            },
         };
         let all: Vec<_> = uris.chars().map(status).collect();
         guard.finish();
@@ -460,16 +468,16 @@ fn of_equals_the_first_that_was_not_played_is_the_closest() {
         closest(),
         "the closest is \"first\" (line 4), not played yet"
     );
-    mock.execute(request("GET", "/x?a=1", "")).unwrap();
+    mock.send(request("GET", "/x?a=1", "")).unwrap();
     assert!(closest().contains("\"second\""), "{}", closest());
-    mock.execute(request("GET", "/x?a=2", "")).unwrap();
+    mock.send(request("GET", "/x?a=2", "")).unwrap();
     assert!(
         closest().ends_with("\"second\" (line 5), played 1 of 3 times"),
         "{}",
         closest()
     );
     for uri in ["/x?a=2", "/x?a=2", "/x?a=3"] {
-        mock.execute(request("GET", uri, "")).unwrap();
+        mock.send(request("GET", uri, "")).unwrap();
     }
     assert!(
         closest().ends_with("\"first\" (line 4), played"),
@@ -513,10 +521,12 @@ fn what_is_laid_over_comes_once_or_in_the_place_of_all() {
     );
     let statuses = |cassette: Cassette| -> Vec<String> {
         let mock = cassette.transport();
-        std::iter::from_fn(|| match mock.execute(request("GET", "/x", "")) {
+        std::iter::from_fn(|| match mock.send(request("GET", "/x", "")) {
             Ok(reply) => Some(reply.status().as_str().to_owned()),
-            Err(MockError::Fault { fault, .. }) => Some(format!("{fault:?}")),
-            Err(_) => None,
+            Err(error) => match cause(&error) {
+                MockError::Fault { fault, .. } => Some(format!("{fault:?}")),
+                _ => None,
+            },
         })
         .take(5)
         .collect()
@@ -544,7 +554,6 @@ fn what_is_laid_over_comes_once_or_in_the_place_of_all() {
 
 #[test]
 fn what_is_made_for_tests_shows_itself_in_few_words() {
-    use std::error::Error;
     use std::io::Read;
     let cassette = cassette(
         r#"{"id": "one", "request": {"method": "GET", "uri": "/x"}, "response": {"status": 200}}"#,
@@ -568,14 +577,14 @@ fn what_is_made_for_tests_shows_itself_in_few_words() {
         reply::fault(Fault::Reset),
     ])
     .play();
-    let mut body = mock.execute(request("GET", "/x", "")).unwrap().into_body();
+    let mut body = mock.send(request("GET", "/x", "")).unwrap().into_body();
     assert_eq!(body.read(&mut []).unwrap(), 0);
     assert_eq!(body.read(&mut [0; 9]).unwrap(), 3);
-    assert_eq!(format!("{body:?}"), "MockBody(3 of 5 bytes read)");
-    let fault = mock.execute(request("GET", "/x", "")).unwrap_err();
-    assert!(fault.source().is_some());
-    let unmatched = mock.execute(request("GET", "/x", "")).unwrap_err();
-    assert!(unmatched.source().is_none());
+    assert_eq!(format!("{body:?}"), "Body");
+    let fault = mock.send(request("GET", "/x", "")).unwrap_err();
+    assert!(cause(&fault).source().is_some());
+    let unmatched = mock.send(request("GET", "/x", "")).unwrap_err();
+    assert!(cause(&unmatched).source().is_none());
     std::mem::forget(guard);
 }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use http::Response;
 use malquery_mock::{Cassette, Fault, Mode, Session, VirtualClock, reply, script};
-use malquery_proto::client::{Error, TransportError};
+use malquery_proto::client::Error;
 use malquery_proto::flow::{Auth, SendFailure};
 use malquery_proto::operations::Hunt;
 use malquery_proto::types::RequestId;
@@ -28,7 +28,7 @@ const TRACE: &str = "6b1e2cd4-a6c1-4df0-98b3-7e0d4ad3c8f1";
 const JOB: &str = "0e1f6ea1-7c1d-6ea1-5f4f-a1b2c3d4e5f6";
 
 /// What the service answers in a job from search to archive, with everything that is to be redacted.
-fn job_service(polls: &Mutex<u32>) -> impl Fn(&Sent) -> Result<Got, Down> + '_ {
+fn job_service(polls: Arc<Mutex<u32>>) -> impl Fn(&Sent) -> Result<Got, Down> {
     let volatile = [
         ("content-type", "application/json"),
         ("date", "Thu, 01 Jan 2026 00:00:00 GMT"),
@@ -70,7 +70,7 @@ fn job_service(polls: &Mutex<u32>) -> impl Fn(&Sent) -> Result<Got, Down> + '_ {
     }
 }
 
-fn hunt<T: Transport, C: malquery_proto::Clock>(client: &Client<T, C>) -> Result<RequestId, Error> {
+fn hunt(client: &Client) -> Result<RequestId, Error> {
     let job = client.hunt(&Hunt::new(
         "rule gnu { strings: $a = \"GNU\" condition: $a }",
     ))?;
@@ -98,10 +98,16 @@ fn auth() -> Auth {
 #[test]
 fn a_session_is_recorded_and_replayed() {
     let (_folder, path) = folder();
-    let polls = Mutex::new(0);
+    let polls = Arc::new(Mutex::new(0));
     let (client, guard) = Session::new(&path)
         .mode(Mode::Record)
-        .client(|| (Service(job_service(&polls)), VirtualClock::new(), auth()))
+        .client(|| {
+            (
+                Service(job_service(polls.clone())),
+                VirtualClock::new(),
+                auth(),
+            )
+        })
         .unwrap();
     assert_eq!(hunt(&client).unwrap().as_str(), JOB);
     guard.finish();
@@ -1043,7 +1049,7 @@ fn an_authorization_of_no_known_scheme_is_not_shown() {
         );
         let (transport, guard) = begin(&path, Mode::Replay, nothing());
         let error = transport
-            .execute(request("GET", "/y", &[("authorization", value)], ""))
+            .send(request("GET", "/y", &[("authorization", value)], ""))
             .unwrap_err();
         assert!(!error.to_string().contains("S3cret"), "{error}");
         assert!(guard.close().is_err());
@@ -1291,11 +1297,11 @@ fn bodies_that_are_not_read_to_their_end_play_the_same() {
     };
     let (transport, guard) = begin(&path, Mode::Record, script(replies).transport());
     let boxed = |response: Response<_>| Box::new(response.into_body()) as Box<dyn Read>;
-    let recorded = read(&|uri| transport.execute(get(uri)).ok().map(boxed));
+    let recorded = read(&|uri| transport.send(get(uri)).ok().map(boxed));
     guard.finish();
     let (transport, guard) = begin(&path, Mode::Replay, nothing());
     let boxed = |response: Response<_>| Box::new(response.into_body()) as Box<dyn Read>;
-    let played = read(&|uri| transport.execute(get(uri)).ok().map(boxed));
+    let played = read(&|uri| transport.send(get(uri)).ok().map(boxed));
     guard.finish();
     assert_eq!(recorded, played);
     assert_eq!(played[2], "0123 Err(UnexpectedEof)");
@@ -1513,8 +1519,9 @@ fn what_is_sent_when_the_guard_has_ended_is_refused_and_not_lost_in_silence() {
     for mode in [Mode::Record, Mode::Append] {
         // The guard ends at once.
         let (transport, _) = begin(&path, mode, Service(service));
-        let error = transport.execute(get("/x")).map(drop).unwrap_err();
+        let error = transport.send(get("/x")).map(drop).unwrap_err();
         assert_eq!(error.failure(), SendFailure::CannotSend);
+        let error = std::error::Error::source(&error).unwrap();
         assert!(
             error
                 .to_string()
@@ -1525,7 +1532,7 @@ fn what_is_sent_when_the_guard_has_ended_is_refused_and_not_lost_in_silence() {
     assert_eq!((*sent.lock().unwrap(), path.exists()), (0, false));
     // A body that is read later is not missed, and does no harm.
     let (transport, guard) = begin(&path, Mode::Record, Service(service));
-    let body = transport.clone().execute(get("/x")).unwrap().into_body();
+    let body = transport.clone().send(get("/x")).unwrap().into_body();
     guard.finish();
     assert_eq!(io::read_to_string(body).unwrap(), "x");
     assert!(
@@ -1587,11 +1594,17 @@ fn nothing_is_written_without_need_or_while_panicking() {
 #[test]
 fn saving_a_cassette_again_changes_nothing() {
     let (_folder, path) = folder();
-    let polls = Mutex::new(0);
+    let polls = Arc::new(Mutex::new(0));
     let record = |mode| {
         let (client, guard) = Session::new(&path)
             .mode(mode)
-            .client(|| (Service(job_service(&polls)), VirtualClock::new(), auth()))
+            .client(|| {
+                (
+                    Service(job_service(polls.clone())),
+                    VirtualClock::new(),
+                    auth(),
+                )
+            })
             .unwrap();
         hunt(&client).unwrap();
         guard.finish();
@@ -1756,11 +1769,9 @@ fn a_replay_is_strict_and_names_the_line_of_the_test() {
     );
     take(&transport, get("/x")).unwrap();
     guard.finish();
-    let (transport, guard) = Session::new(&path)
-        .mode(Mode::Replay)
-        .transport(nothing)
-        .unwrap();
-    let here = line!() - 1;
+    let session = Session::new(&path).mode(Mode::Replay);
+    let here = line!() + 1;
+    let (transport, guard) = session.transport(nothing).unwrap();
     take(&transport, get("/y")).unwrap_err();
     let error = guard.close().unwrap_err().to_string();
     assert!(error.contains(&format!("record.rs:{here}:")), "{error}");
@@ -1772,8 +1783,8 @@ fn a_replay_is_strict_and_names_the_line_of_the_test() {
     // A guard that is finished panics there, and one that is dropped where that is.
     let (transport, guard) = begin(&path, Mode::Replay, nothing());
     assert_eq!(
-        format!("{:?}", transport.execute(get("/x")).unwrap().into_body()),
-        "SessionBody { .. }"
+        format!("{:?}", transport.send(get("/x")).unwrap().into_body()),
+        "Body"
     );
     guard.finish();
     let (_, guard) = begin(&path, Mode::Replay, nothing());

@@ -131,7 +131,7 @@ fn the_whole_way_over_sockets() {
     let found = client
         .exact_search(&ExactSearch::new(hello()))
         .unwrap()
-        .interval(soon)
+        .poll_every(soon)
         .wait()
         .unwrap();
     let samples: Vec<Sha256> = found
@@ -142,15 +142,15 @@ fn the_whole_way_over_sockets() {
     assert_eq!(samples.len(), 2);
     let rule = "rule night { strings: $a = \"night\" condition: $a }";
     if cfg!(feature = "yara") {
-        let mut job = client.hunt(&Hunt::new(rule)).unwrap().interval(soon);
+        let job = client.hunt(&Hunt::new(rule)).unwrap().poll_every(soon);
         assert_eq!(job.wait().unwrap().resources.len(), 1);
     }
     assert!(client.metadata(samples.clone()).unwrap().missing.is_empty());
 
-    let mut job = client
+    let job = client
         .samples_multidownload(samples.clone())
         .unwrap()
-        .interval(soon);
+        .poll_every(soon);
     job.wait().unwrap();
     let mut archive = Vec::new();
     client

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use http::{Method, Request, Response};
-use malquery_mock::service::{Counts, ServiceBody};
+use malquery_mock::service::Counts;
 use malquery_mock::{Corpus, CorpusSample, Service, Transcript, VirtualClock};
 use malquery_proto::client::Error;
 use malquery_proto::flow::{Auth, FlowError, RetryPolicy};
@@ -44,7 +44,7 @@ fn credentials() -> Credentials {
     Credentials::new(Service::CLIENT_ID, Service::CLIENT_SECRET)
 }
 
-fn client(service: Service, clock: &VirtualClock) -> Client<Checked<Service>, VirtualClock> {
+fn client(service: Service, clock: &VirtualClock) -> Client {
     Client::new(
         Checked(service),
         clock.clone(),
@@ -96,7 +96,7 @@ fn form(id: &str, secret: &str, more: &str) -> String {
     format!("client_id={id}&client_secret={secret}{more}")
 }
 
-impl<T: Transport<Body: Read>> Raw<T> {
+impl<T: Transport> Raw<T> {
     fn new(transport: T) -> Self {
         let mut raw = Self {
             transport,
@@ -117,7 +117,7 @@ impl<T: Transport<Body: Read>> Raw<T> {
 
     fn send(&self, request: Request<Vec<u8>>) -> Got {
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let response = self.transport.execute(request).unwrap();
+        let response = self.transport.send(request).unwrap();
         let (head, bytes) = schema::checked(&method, uri.path(), response).into_parts();
         let got = Got {
             status: head.status.as_u16(),
@@ -356,7 +356,7 @@ fn a_client_searches_and_downloads() {
         .filter_filetypes([FileType::PDF])
         .max_size("1 KB".parse().unwrap())
         .min_date("2024/03/15".parse().unwrap());
-    let mut job = client
+    let job = client
         .exact_search(&ExactSearch::new(hello()).options(options))
         .unwrap();
     let found = job.wait().unwrap();
@@ -376,7 +376,7 @@ fn a_client_searches_and_downloads() {
         .iter()
         .map(|found| found.sha256.unwrap())
         .collect();
-    let mut job = client.samples_multidownload(samples.clone()).unwrap();
+    let job = client.samples_multidownload(samples.clone()).unwrap();
     job.wait().unwrap();
     // The archive can be fetched more than once, also at the same time.
     let mut readers = [
@@ -913,10 +913,10 @@ fn jobs_take_time_and_fail_on_demand() {
         .job_time(Duration::from_secs(60))
         .fail_jobs(|number| number == 2);
     let client = client(service, &clock);
-    let mut job = client.exact_search(&ExactSearch::new(hello())).unwrap();
+    let job = client.exact_search(&ExactSearch::new(hello())).unwrap();
     assert_eq!(job.wait().unwrap().resources.len(), 3);
     assert_eq!(clock.waits(), [Duration::from_secs(5); 12]);
-    let mut job = client.exact_search(&ExactSearch::new(hello())).unwrap();
+    let job = client.exact_search(&ExactSearch::new(hello())).unwrap();
     let error = job.wait().unwrap_err();
     assert!(
         matches!(error.flow(), Some(FlowError::JobFailed(_))),
@@ -1218,7 +1218,5 @@ mod random {
 #[test]
 fn the_service_can_be_shared() {
     fn shared<T: Clone + Send + Sync + 'static>() {}
-    fn sent<T: Send + 'static>() {}
     shared::<Service>();
-    sent::<ServiceBody>();
 }

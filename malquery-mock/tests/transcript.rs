@@ -6,7 +6,7 @@ use http::Request;
 use malquery_mock::{Fault, Transcript, VirtualClock, reply, script};
 use malquery_proto::flow::Auth;
 use malquery_proto::operations::Hunt;
-use malquery_proto::{Client, Cloud, Credentials, Transport};
+use malquery_proto::{Body, Client, Cloud, Credentials, Transport, TransportError};
 use serde_json::json;
 
 const ID: &str = "0123456789abcdef0123456789abcdef";
@@ -29,7 +29,7 @@ fn secrets_are_gone_wherever_they_stand() {
     let transcript = Transcript::new(mock);
     let client = || {
         Client::new(
-            &transcript,
+            transcript.clone(),
             VirtualClock::new(),
             Auth::new(Cloud::Us1, Credentials::new(ID, SECRET)),
         )
@@ -56,9 +56,7 @@ fn secrets_of_queries_and_bare_authorizations_are_not_shown() {
     for authorization in ["S3cretBareApiKey", "Bearer\tS3cretBareApiKey"] {
         let request =
             Request::get("/x?token=QUERYs3cret1&a=b").header("authorization", authorization);
-        let response = transcript
-            .execute(request.body(Vec::new()).unwrap())
-            .unwrap();
+        let response = transcript.send(request.body(Vec::new()).unwrap()).unwrap();
         response.into_body().read_to_end(&mut Vec::new()).unwrap();
     }
     guard.finish();
@@ -98,11 +96,8 @@ impl Read for Interrupted {
 }
 
 impl Transport for Interrupted {
-    type Body = Self;
-    type Error = std::convert::Infallible;
-
-    fn execute(&self, _: Request<Vec<u8>>) -> Result<http::Response<Self>, Self::Error> {
-        Ok(http::Response::new(Self(self.0)))
+    fn send(&self, _: Request<Vec<u8>>) -> Result<http::Response<Body>, TransportError> {
+        Ok(http::Response::new(Body::new(Self(self.0))))
     }
 }
 
@@ -112,12 +107,12 @@ fn a_body_is_read_to_its_end_and_no_sooner() {
     assert_eq!(format!("{transcript:?}"), "Transcript(0 exchanges)");
     let get = || {
         transcript
-            .execute(Request::get("/x").body(Vec::new()).unwrap())
+            .send(Request::get("/x").body(Vec::new()).unwrap())
             .unwrap()
             .into_body()
     };
     let mut body = get();
-    assert_eq!(format!("{body:?}"), "TranscriptBody(exchange 1)");
+    assert_eq!(format!("{body:?}"), "Body");
     let mut text = String::new();
     body.read_to_string(&mut text).unwrap();
     assert_eq!(text, "ab");
@@ -140,7 +135,7 @@ fn what_a_reply_names_a_secret_is_one_wherever_it_stands() {
     .play();
     let transcript = Transcript::new(mock);
     let response = transcript
-        .execute(Request::get("/x").body(Vec::new()).unwrap())
+        .send(Request::get("/x").body(Vec::new()).unwrap())
         .unwrap();
     response.into_body().read_to_end(&mut Vec::new()).unwrap();
     guard.finish();
@@ -173,9 +168,7 @@ fn every_kind_of_body_is_shown() {
     let transcript = Transcript::new(mock);
     let send = |body: &str| {
         let request = Request::post("https://host/x?y=%20z").header("content-type", "text/plain");
-        transcript
-            .clone()
-            .execute(request.body(body.into()).unwrap())
+        transcript.clone().send(request.body(body.into()).unwrap())
     };
     for _ in 0..6 {
         let _ = send("a\nb")
@@ -205,7 +198,7 @@ fn a_retry_is_seen_with_its_rule() {
     let transcript = Transcript::new(mock);
     let clock = VirtualClock::new();
     let auth = Auth::new(Cloud::Us1, Credentials::new(ID, SECRET));
-    let client = Client::new(&transcript, clock.clone(), auth);
+    let client = Client::new(transcript.clone(), clock.clone(), auth);
     let _ = client
         .hunt(&Hunt::new("rule gnu {\n  condition: true\n}\n"))
         .unwrap();
@@ -220,7 +213,7 @@ fn a_snapshot_has_a_name_or_stands_in_the_code() {
     let transcript = Transcript::new(mock);
     drop(
         transcript
-            .execute(http::Request::get("/x").body(Vec::new()).unwrap())
+            .send(http::Request::get("/x").body(Vec::new()).unwrap())
             .unwrap(),
     );
     guard.finish();

@@ -1,21 +1,13 @@
-//! Reading replies of 10, 1,000 and 100,000 results: the models of this crate, as a list and one by one
-//! (`Client::each`), beside the floor (`serde_json::IgnoredAny`, which only tokenises), a model of plain strings as
-//! generated clients have it, and `serde_json::Value`. Each also counts the memory it holds at its peak.
-
-use std::convert::Infallible;
-use std::ops::ControlFlow;
+//! Reading replies of 10, 1,000 and 100,000 results: the models of this crate beside the floor
+//! (`serde_json::IgnoredAny`, which only tokenises), a model of plain strings as generated clients
+//! have it, and `serde_json::Value`. Each also counts the memory it holds at its peak.
 
 use divan::counter::BytesCount;
 use divan::{AllocProfiler, Bencher, black_box};
 use http::{HeaderMap, StatusCode};
-use malquery_proto::client::{Client, Clock, Transport};
-use malquery_proto::credentials::BearerToken;
-use malquery_proto::flow::Auth;
 use malquery_proto::operation::JsonOperation;
 use malquery_proto::operations::GetRequest;
 use malquery_proto::reply::ResponseHead;
-use malquery_proto::types::Sample;
-use malquery_proto::{Cloud, Timestamp};
 use serde::Deserialize;
 
 #[global_allocator]
@@ -131,46 +123,6 @@ fn b_malquery(bencher: Bencher<'_, '_>, results: usize) {
                 .response(head, black_box(&reply))
                 .expect("the reply is right")
         });
-}
-
-/// The body is there already, and is read as from a connection.
-#[divan::bench(args = RESULTS, sample_count = 20)]
-fn b_malquery_each(bencher: Bencher<'_, '_>, results: usize) {
-    let reply = reply(results);
-    let auth = Auth::with_token(Cloud::Us1, BearerToken::new("a-token").expect("a token"));
-    let client = Client::new(Given(&reply), Still, auth);
-    let operation = GetRequest::new("r".parse().expect("an id"));
-    bencher
-        .counter(BytesCount::of_slice(&reply))
-        .bench_local(|| {
-            let each = |result: Sample| {
-                black_box(result);
-                ControlFlow::Continue(())
-            };
-            client.each(&operation, each).expect("the reply is right")
-        });
-}
-
-/// Answers with this body.
-struct Given<'a>(&'a [u8]);
-
-impl<'a> Transport for Given<'a> {
-    type Body = &'a [u8];
-    type Error = Infallible;
-
-    fn execute(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<&'a [u8]>, Infallible> {
-        Ok(http::Response::new(black_box(self.0)))
-    }
-}
-
-struct Still;
-
-impl Clock for Still {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millis(1_700_000_000_000)
-    }
-
-    fn sleep_until(&self, _: Timestamp) {}
 }
 
 #[divan::bench(args = RESULTS, sample_count = 20)]

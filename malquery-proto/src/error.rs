@@ -100,26 +100,6 @@ impl DecodeError {
         }
     }
 
-    /// The same for a body that was read while it arrived.
-    #[cfg(feature = "client")]
-    pub(crate) fn of_stream(
-        meta: &Endpoint,
-        status: StatusCode,
-        trace_id: Option<String>,
-        why: impl fmt::Display,
-    ) -> Self {
-        let headers = http::HeaderMap::new();
-        let head = ResponseHead {
-            status,
-            headers: &headers,
-        };
-        Self {
-            trace_id,
-            body: "[not kept]".into(),
-            ..Self::new(meta, head, &[], why)
-        }
-    }
-
     /// The same without this secret.
     pub(crate) fn without(mut self, secret: &str) -> Self {
         hide(&mut self.body, secret);
@@ -134,7 +114,7 @@ impl DecodeError {
 
     /// A reply that is too large to be read.
     pub(crate) fn too_large(meta: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
-        let why = "it has more than 256 MiB; go through it result by result, with `Client::each`";
+        let why = "it has more than 256 MiB; ask for fewer results, with `limit`";
         Self {
             is_too_large: true,
             ..Self::new(meta, head, body, why)
@@ -423,6 +403,21 @@ pub(crate) fn excerpt(bytes: &[u8], most: usize) -> String {
     line
 }
 
+/// Writes an error and its sources in one line. It is the `Debug` of errors, since a `main` that
+/// returns one and `unwrap` print that.
+pub(crate) fn with_sources(
+    error: &(dyn std::error::Error + 'static),
+    f: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    write!(f, "{error}")?;
+    let mut source = error.source();
+    while let Some(error) = source {
+        write!(f, ": {error}")?;
+        source = error.source();
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -432,7 +427,6 @@ mod tests {
         assert!(size_of::<ResponseError>() <= 16);
         assert!(size_of::<crate::request::BuildError>() <= 64);
         assert!(size_of::<crate::flow::FlowError>() <= 64);
-        #[cfg(feature = "client")]
         assert!(size_of::<crate::client::Error>() <= 80);
     }
 
@@ -488,16 +482,6 @@ mod tests {
             secret.to_string(),
             format!("{shown} \"[not shown]\"{billed}")
         );
-        #[cfg(feature = "client")]
-        {
-            let error =
-                DecodeError::of_stream(&meta, StatusCode::OK, Some("trace-2".into()), "odd");
-            assert_eq!(error.to_string(), format!("{shown} \"[not kept]\"{billed}"));
-            assert_eq!(
-                ResponseError::Decode(error.into()).trace_id(),
-                Some("trace-2")
-            );
-        }
     }
 
     #[test]

@@ -101,57 +101,53 @@
 
 // Pages of the documentation alone. They show all features, and links lead nowhere in what is built with fewer.
 #![cfg_attr(
-    not(all(
-        feature = "client",
-        feature = "fs",
-        feature = "archive",
-        feature = "yara"
-    )),
+    not(all(feature = "samples", feature = "system", feature = "yara")),
     allow(rustdoc::broken_intra_doc_links)
 )]
 
-#[cfg(feature = "archive")]
+#[cfg(feature = "samples")]
 pub mod archive;
-#[cfg(feature = "client")]
+#[cfg(feature = "samples")]
+mod atomic_file;
 pub mod client;
 pub mod cloud;
 pub mod credentials;
+#[cfg(doc)]
+#[doc = include_str!("../docs/dependencies.md")]
+pub mod dependencies {}
 pub mod endpoint;
 pub mod error;
 pub mod flow;
-#[cfg(feature = "fs")]
-mod fs;
+#[cfg(doc)]
+#[doc = include_str!("../docs/guide.md")]
+pub mod guide {}
 pub mod needles;
 pub mod oauth2;
 pub mod operation;
 pub mod operations;
-pub mod reply;
-pub mod request;
-#[cfg(doc)]
-#[doc = include_str!("../docs/dependencies.md")]
-pub mod dependencies {}
-#[cfg(all(doc, feature = "client"))]
-#[doc = include_str!("../docs/guide.md")]
-pub mod guide {}
 #[cfg(doc)]
 #[doc = include_str!("../docs/proof.md")]
 pub mod proof {}
+pub mod reply;
+pub mod request;
+mod secret;
 #[cfg(doc)]
 #[doc = include_str!("../docs/security.md")]
 pub mod security {}
-mod secret;
 pub mod stream;
 mod time;
 pub mod types;
 #[cfg(feature = "yara")]
 pub mod yara;
 
-#[cfg(feature = "archive")]
+#[cfg(feature = "samples")]
 pub use archive::Archive;
-#[cfg(feature = "client")]
-pub use client::{Client, Clock, Transport};
+#[cfg(feature = "samples")]
+pub use client::OutputFile;
+#[cfg(feature = "system")]
+pub use client::SystemClock;
+pub use client::{Body, Client, Clock, Transport, TransportError};
 pub use cloud::{BaseUrl, Cloud};
 pub use credentials::Credentials;
-#[cfg(feature = "fs")]
-pub use fs::OutputFile;
+pub use flow::Auth;
 pub use time::Timestamp;

@@ -164,7 +164,6 @@ impl<T> Reply<T> {
     }
 
     /// The same reply with another output.
-    #[cfg(feature = "client")]
     pub(crate) fn map<U>(self, to: impl FnOnce(T) -> U) -> Reply<U> {
         let Self {
             output,

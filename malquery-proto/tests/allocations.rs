@@ -5,14 +5,12 @@
 //! are those measured, for a debug and a release build alike; fewer is no failure. Where lists grow by steps which
 //! another standard library may choose otherwise, the bound is for the whole and has room for some.
 
-use std::convert::Infallible;
 use std::hint::black_box;
 use std::io::{self, Read};
-use std::ops::ControlFlow;
 
 use allocation_counter::{AllocationInfo, measure};
 use http::{HeaderMap, StatusCode};
-use malquery_proto::client::{Client, Clock, Transport};
+use malquery_proto::client::{Body, Client, Clock, Transport, TransportError};
 use malquery_proto::credentials::BearerToken;
 use malquery_proto::flow::Auth;
 use malquery_proto::operation::{JsonOperation, Operation};
@@ -174,7 +172,7 @@ fn a_chunk_of_a_download_takes_none() {
     assert_eq!(info.count_total, 0);
 
     let sha256 = Sha256::from_bytes([0; 32]);
-    let client = client(Body::new("", &"a".repeat(1024), 10_000, ""));
+    let client = Client::new(Large, Still, Auth::with_token(Cloud::Us1, token()));
     let mut download = client.download(sha256).unwrap().output;
     let mut buffer = [0; 1024];
     let info = measure(|| {
@@ -185,89 +183,13 @@ fn a_chunk_of_a_download_takes_none() {
     assert_eq!(info.count_total, 0);
 }
 
-#[test]
-fn each_takes_no_more_memory_for_more_results() {
-    let each = |parts| {
-        let body = Body::new(
-            &format!(r#"{{"meta":{ENDPOINT},"resources":["#),
-            &(result(7, "") + ","),
-            parts,
-            r#"{}],"errors":[]}"#,
-        );
-        let client = client(body);
-        let mut results = 0;
-        let info = counted(|| {
-            let reply = client.each(&GetRequest::new("r".parse().unwrap()), |sample| {
-                black_box(sample);
-                results += 1;
-                ControlFlow::Continue(())
-            });
-            drop(reply.unwrap());
-        });
-        assert_eq!(results, parts + 1);
-        info
-    };
-    let (few, many) = (each(10), each(100_000));
-    assert_eq!(
-        (few.bytes_max, few.count_max),
-        (many.bytes_max, many.count_max)
-    );
-    // The chunks in which it is read, twice 64 KiB, and one more while it begins.
-    assert!(many.bytes_max <= 200 * 1024, "{}", many.bytes_max);
-    // The family of each, and a chunk for every 64 KiB.
-    assert!(many.count_total <= 100_000 + 500, "{}", many.count_total);
-}
+/// Answers with 10,000 KiB.
+struct Large;
 
-/// A body of which a part is repeated, and that takes no more memory for it.
-#[derive(Clone)]
-struct Body {
-    pieces: [Vec<u8>; 3],
-    parts: usize,
-    at: (usize, usize),
-}
-
-impl Body {
-    fn new(head: &str, part: &str, parts: usize, tail: &str) -> Self {
-        Self {
-            pieces: [head, part, tail].map(|piece| piece.into()),
-            parts,
-            at: (0, 0),
-        }
-    }
-}
-
-impl Read for Body {
-    fn read(&mut self, mut buffer: &mut [u8]) -> io::Result<usize> {
-        let mut total = 0;
-        while !buffer.is_empty() && self.at.0 < self.parts + 2 {
-            let (piece, at) = &mut self.at;
-            let bytes =
-                &self.pieces[usize::from(*piece > 0) + usize::from(*piece > self.parts)][*at..];
-            let count = (&bytes[..]).read(buffer)?;
-            if count == bytes.len() {
-                (*piece, *at) = (*piece + 1, 0)
-            } else {
-                *at += count
-            }
-            total += count;
-            buffer = &mut buffer[count..];
-        }
-        Ok(total)
-    }
-}
-
-fn client(body: Body) -> Client<Given, Still> {
-    Client::new(Given(body), Still, Auth::with_token(Cloud::Us1, token()))
-}
-
-struct Given(Body);
-
-impl Transport for Given {
-    type Body = Body;
-    type Error = Infallible;
-
-    fn execute(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Body>, Infallible> {
-        Ok(http::Response::new(self.0.clone()))
+impl Transport for Large {
+    fn send(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Body>, TransportError> {
+        let body = io::repeat(b'a').take(10_000 * 1024);
+        Ok(http::Response::new(Body::new(body)))
     }
 }
 

@@ -21,7 +21,7 @@ use malquery_proto::flow::Auth;
 use malquery_proto::operation::{JsonOperation, Operation};
 use malquery_proto::operations::{FuzzySearch, GetQuotas};
 use malquery_proto::types::{Envelope, Pattern};
-use malquery_ureq::{Client, UreqTransport};
+use malquery_ureq::{Client, SystemClock, UreqTransport};
 
 /// The input buffer of malquery-ureq, and its timeouts.
 const INPUT_BUFFER: usize = 512 * 1024;
@@ -154,8 +154,9 @@ impl Both {
             .into();
         Ok(Self {
             base: base.to_string(),
-            client: Client::with_transport(
+            client: Client::new(
                 UreqTransport::builder().no_proxy().build()?,
+                SystemClock,
                 Auth::with_token(base, token),
             ),
             agent,

@@ -19,7 +19,7 @@ use malquery_proto::BaseUrl;
 use malquery_proto::credentials::BearerToken;
 use malquery_proto::flow::Auth;
 use malquery_proto::types::Sha256;
-use malquery_ureq::{Client, UreqTransport};
+use malquery_ureq::{Client, SystemClock, UreqTransport};
 use sha2::Digest;
 
 /// How much is read at a time.
@@ -155,8 +155,9 @@ impl Times {
 fn client(port: u16) -> Result<Client> {
     let base: BaseUrl = format!("http://127.0.0.1:{port}").parse()?;
     let auth = Auth::with_token(base, BearerToken::new("a-token")?);
-    Ok(Client::with_transport(
+    Ok(Client::new(
         UreqTransport::builder().no_proxy().build()?,
+        SystemClock,
         auth,
     ))
 }

@@ -1,4 +1,3 @@
-use std::fmt;
 use std::io::{self, Read};
 
 use flate2::read::MultiGzDecoder;
@@ -10,23 +9,23 @@ use crate::connect::Broken;
 ///
 /// A body that stalls fails with [`TimedOut`](io::ErrorKind::TimedOut), one that breaks off with
 /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof). After an error all further reads fail, too.
-pub struct Body {
-    reader: Reader,
+pub(crate) struct Reader {
+    reader: Source,
     failed: Option<io::ErrorKind>,
 }
 
-enum Reader {
+enum Source {
     Plain(BodyReader<'static>),
     Gzip(Box<MultiGzDecoder<BodyReader<'static>>>),
 }
 
-impl Body {
+impl Reader {
     pub(crate) fn new(body: ureq::Body, gzip: bool) -> Self {
         let reader = body.into_reader();
         let reader = if gzip {
-            Reader::Gzip(MultiGzDecoder::new(reader).into())
+            Source::Gzip(MultiGzDecoder::new(reader).into())
         } else {
-            Reader::Plain(reader)
+            Source::Plain(reader)
         };
         Self {
             reader,
@@ -35,15 +34,15 @@ impl Body {
     }
 }
 
-impl Read for Body {
+impl Read for Reader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         // ureq would report the end of the body, and who reads on would take it for whole.
         if let Some(kind) = self.failed {
             return Err(kind.into());
         }
         let result = match &mut self.reader {
-            Reader::Plain(reader) => reader.read(buffer),
-            Reader::Gzip(reader) => reader.read(buffer),
+            Source::Plain(reader) => reader.read(buffer),
+            Source::Gzip(reader) => reader.read(buffer),
         };
         result.map_err(|error| {
             let error = explain(error);
@@ -52,12 +51,6 @@ impl Read for Body {
             }
             error
         })
-    }
-}
-
-impl fmt::Debug for Body {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Body").finish_non_exhaustive()
     }
 }
 

@@ -4,10 +4,9 @@
 //! ```no_run
 //! use malquery_proto::operations::FuzzySearch;
 //! use malquery_proto::types::Pattern;
-//! use malquery_ureq::Client;
 //!
 //! // From FALCON_CLIENT_ID, FALCON_CLIENT_SECRET and, unless the account lives in us-1, FALCON_CLOUD.
-//! let client = Client::from_env()?;
+//! let client = malquery_ureq::from_env()?;
 //! let search = FuzzySearch::new([Pattern::ascii("CreateRemoteThread")?]).limit(10);
 //! for sample in &client.fuzzy_search(&search)?.resources {
 //!     println!("{sample:?}");
@@ -15,23 +14,21 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Client`] is a client of `malquery-proto` with the parts filled in, and dereferences to it: all calls are
-//! documented [there](malquery_proto::Client). [`Settings`] reads the environment for programs that have options
-//! of their own, and [`UreqTransport::builder`] sets timeouts, a proxy and further root certificates:
+//! [`from_env`] and [`client`] make a [`Client`], which has all the calls. [`Settings`] reads the
+//! environment for programs that have options of their own, and [`UreqTransport::builder`] sets
+//! timeouts, a proxy and further root certificates:
 //!
 //! ```
 //! use std::time::Duration;
 //!
-//! use malquery_proto::flow::Auth;
-//! use malquery_proto::{Cloud, Credentials};
-//! use malquery_ureq::{Client, UreqTransport};
+//! use malquery_ureq::{Auth, Client, Cloud, Credentials, SystemClock, UreqTransport};
 //!
 //! let transport = UreqTransport::builder()
 //!     .proxy("http://proxy.example:3128")
 //!     .reply_timeout(Duration::from_secs(90))
 //!     .build()?;
 //! let auth = Auth::new(Cloud::Us2, Credentials::new("the id", "the secret"));
-//! let client = Client::with_transport(transport, auth);
+//! let client = Client::new(transport, SystemClock, auth);
 //! # Ok::<(), malquery_ureq::ConfigError>(())
 //! ```
 //!
@@ -69,101 +66,54 @@
 //! - **A user agent is checked.** ureq panics on one that is not a header.
 
 mod body;
-mod clock;
 mod connect;
-mod env;
-mod error;
 mod transport;
-
-use std::ops::Deref;
-
-use malquery_proto::flow::{Auth, RetryPolicy};
-use malquery_proto::{BaseUrl, Credentials, Timestamp};
+mod ureq_error;
 
 #[doc(no_inline)]
-pub use malquery_proto;
+pub use http;
+#[doc(no_inline)]
+pub use malquery_proto::{self, *};
 
-pub use body::Body;
-pub use clock::SystemClock;
-pub use env::{EnvError, Settings};
-pub use error::{ConfigError, UreqError};
+pub use malquery_proto::client::{EnvError, Settings};
 use transport::environment_proxy;
 pub use transport::{Builder, UreqTransport};
+pub use ureq_error::{ConfigError, UreqError};
 
-/// A client for MalQuery: [`malquery_proto::Client`] over [`UreqTransport`] and [`SystemClock`].
+/// A client with the [`Settings`] of the environment: `FALCON_CLIENT_ID`, `FALCON_CLIENT_SECRET`,
+/// `FALCON_CLOUD` (or `FALCON_BASE_URL`) and `FALCON_MEMBER_CID`. The proxy comes from the
+/// environment as well.
 ///
-/// It dereferences to that client, which has all the calls. It is a type of its own, and not an alias, only so
-/// that there can be [`Client::from_env`]: functions cannot be added to a type of another crate, and that crate
-/// does not know of the environment. Where the other type is wanted, `&client` coerces to it, and
-/// [`Client::into_inner`] gives it away.
-///
-/// Threads can share it: they use one token and one rate limit.
-#[derive(Debug)]
-pub struct Client(malquery_proto::Client<UreqTransport, SystemClock>);
-
-impl Client {
-    /// A client with the [`Settings`] of the environment: `FALCON_CLIENT_ID`, `FALCON_CLIENT_SECRET`,
-    /// `FALCON_CLOUD` (or `FALCON_BASE_URL`) and `FALCON_MEMBER_CID`. A proxy is taken from the environment, too.
-    ///
-    /// # Errors
-    /// Names the variable that is missing or not valid. It does not show the secret.
-    pub fn from_env() -> Result<Self, EnvError> {
-        let Settings { base, credentials } = Settings::from_env()?;
-        let proxy = environment_proxy().map_err(EnvError::Proxy)?;
-        Ok(Self::with_transport(
-            UreqTransport::through(proxy),
-            Auth::new(base, credentials),
-        ))
-    }
-
-    /// A client for a cloud, or for a URL of your own.
-    ///
-    /// ```
-    /// use malquery_proto::{Cloud, Credentials};
-    ///
-    /// let client = malquery_ureq::Client::new(Cloud::Eu1, Credentials::new("the id", "the secret"));
-    /// assert_eq!(client.base().as_str(), "https://api.eu-1.crowdstrike.com");
-    /// ```
-    pub fn new(base: impl Into<BaseUrl>, credentials: Credentials) -> Self {
-        Self::with_transport(UreqTransport::new(), Auth::new(base, credentials))
-    }
-
-    /// A client with a transport of other settings, or with a token from elsewhere.
-    pub fn with_transport(transport: UreqTransport, auth: Auth) -> Self {
-        Self(malquery_proto::Client::new(transport, SystemClock, auth))
-    }
-
-    /// How often and how long calls are tried.
-    pub fn retry(self, policy: RetryPolicy) -> Self {
-        Self(self.0.retry(policy))
-    }
-
-    /// Ends every call at this time, and afterwards every call at once. A single job takes
-    /// [`Job::deadline`](malquery_proto::client::Job::deadline).
-    pub fn deadline(self, deadline: Timestamp) -> Self {
-        Self(self.0.deadline(deadline))
-    }
-
-    /// Refuses a hunt or a multi-download the rest of the month does not cover, before it is sent.
-    pub fn check_quota(self, check: bool) -> Self {
-        Self(self.0.check_quota(check))
-    }
-
-    /// The client of `malquery-proto`.
-    pub fn into_inner(self) -> malquery_proto::Client<UreqTransport, SystemClock> {
-        self.0
-    }
+/// # Errors
+/// Names the variable that is missing or not valid. It does not show the secret.
+pub fn from_env() -> Result<Client, EnvError> {
+    let Settings { base, credentials } = Settings::from_env()?;
+    let proxy = environment_proxy().map_err(EnvError::Proxy)?;
+    let transport = UreqTransport::through(proxy);
+    Ok(Client::new(
+        transport,
+        SystemClock,
+        Auth::new(base, credentials),
+    ))
 }
 
-impl Deref for Client {
-    type Target = malquery_proto::Client<UreqTransport, SystemClock>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
+/// A client for a cloud, or for a URL of your own.
+///
+/// ```
+/// use malquery_ureq::{Cloud, Credentials};
+///
+/// let client = malquery_ureq::client(Cloud::Eu1, Credentials::new("the id", "the secret"));
+/// assert_eq!(client.base().as_str(), "https://api.eu-1.crowdstrike.com");
+/// ```
+pub fn client(base: impl Into<BaseUrl>, credentials: Credentials) -> Client {
+    Client::new(
+        UreqTransport::new(),
+        SystemClock,
+        Auth::new(base, credentials),
+    )
 }
 
 /// The README's code compiles.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "samples"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 use malquery_proto::archive::{ArchiveError, Limit, Limits, Report};
-use malquery_proto::client::{Collect, CollectStep, Collected, Error};
+use malquery_proto::client::{self, Collect, Collected, Error, Step};
 use malquery_proto::flow::{FlowError, JobFlow};
 use malquery_proto::types::RequestId;
-use malquery_proto::{Clock, Transport};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -60,7 +59,12 @@ pub(crate) fn extract(session: &Session, archive: &Path, folder: &Path) -> Resul
         .limits(session.limits())
         .extract(folder);
     let mut progress = Progress::default();
-    let result = collect.verify(session.force, |collect, step| {
+    let result = collect.verify(session.force, |now: &client::Progress<'_>| {
+        let Some(collect) = now.collect else {
+            return ControlFlow::Continue(());
+        };
+        let step = now.step;
+
         progress.step(collect, step, archive)
     });
     progress.end();
@@ -81,7 +85,7 @@ pub(crate) fn extract(session: &Session, archive: &Path, folder: &Path) -> Resul
     )
 }
 
-impl<T: Transport, C: Clock> Commands<'_, T, C> {
+impl Commands<'_> {
     pub(crate) fn collect(
         &self,
         collect: Collect,
@@ -144,7 +148,12 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         let mut collect = collect.limits(self.session.limits());
         let mut progress = Progress::default();
         let force = self.session.force;
-        let result = collect.verify(force, |collect, step| {
+        let result = collect.verify(force, |now: &client::Progress<'_>| {
+            let Some(collect) = now.collect else {
+                return ControlFlow::Continue(());
+            };
+            let step = now.step;
+
             progress.step(collect, step, &archive)
         });
         progress.end();
@@ -168,7 +177,7 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
     ) -> Result<(), Failure> {
         let path = archive.path().to_owned();
         let program = self.session.program();
-        let mut collect = collect.interval(self.session.poll_interval);
+        let mut collect = collect.poll_every(self.session.poll_interval);
         let id = collect
             .flow()
             .and_then(JobFlow::id)
@@ -185,37 +194,43 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         let mut announced = collect.search().is_none() && !collect.found().is_empty();
         announced |= collect.download().is_some();
         let mut progress = Progress::default();
-        let result = self.client.collect(&mut collect, archive, |collect, step| {
-            if !announced && !collect.found().is_empty() {
-                let count = collect.found().len();
-                watch.note(format_args!(
-                    "samples to download: {count}, each of which costs a download"
-                ));
-                announced = true;
-            }
-            let stored = Collecting {
-                collect,
-                archive: &path,
-            };
-            let go_on = go_on(collect);
-            match step {
-                CollectStep::Job(step) => match collect.flow() {
-                    Some(flow) => watch.step(flow, step, &stored, go_on),
-                    None => ControlFlow::Continue(()),
-                },
-                CollectStep::Verify { bytes: 0, .. } => {
-                    // The archive is there, and is not to be fetched again.
-                    watch.hint(go_on, true, false);
-                    watch.waiting.finish_and_clear();
-                    watch.keep(&stored)?;
-                    progress.step(collect, step, &path)
+        let result = self
+            .client
+            .collect(&mut collect, archive, |now: &client::Progress<'_>| {
+                let Some(collect) = now.collect else {
+                    return ControlFlow::Continue(());
+                };
+
+                if !announced && !collect.found().is_empty() {
+                    let count = collect.found().len();
+                    watch.note(format_args!(
+                        "samples to download: {count}, each of which costs a download"
+                    ));
+                    announced = true;
                 }
-                step => {
-                    watch.waiting.finish_and_clear();
-                    progress.step(collect, step, &path)
+                let stored = Collecting {
+                    collect,
+                    archive: &path,
+                };
+                let go_on = go_on(collect);
+                match now.step {
+                    Step::Verify { bytes: 0, .. } => {
+                        // The archive is there, and is not to be fetched again.
+                        watch.hint(go_on, true, false);
+                        watch.waiting.finish_and_clear();
+                        watch.keep(&stored)?;
+                        progress.step(collect, now.step, &path)
+                    }
+                    step @ (Step::Fetch { .. } | Step::Verify { .. }) => {
+                        watch.waiting.finish_and_clear();
+                        progress.step(collect, step, &path)
+                    }
+                    step => match collect.flow() {
+                        Some(flow) => watch.step(flow, step, &stored, go_on),
+                        None => ControlFlow::Continue(()),
+                    },
                 }
-            }
-        });
+            });
         progress.end();
         if let Err(Error::Flow {
             error: FlowError::JobFailed(_),
@@ -350,10 +365,10 @@ struct Progress {
 }
 
 impl Progress {
-    fn step(&mut self, collect: &Collect, step: CollectStep, path: &Path) -> ControlFlow<()> {
+    fn step(&mut self, collect: &Collect, step: Step, path: &Path) -> ControlFlow<()> {
         let (fetching, bytes, total) = match step {
-            CollectStep::Fetch { bytes, total } => (true, bytes, total),
-            CollectStep::Verify { bytes, total } => (false, bytes, Some(total)),
+            Step::Fetch { bytes, total } => (true, bytes, total),
+            Step::Verify { bytes, total } => (false, bytes, Some(total)),
             _ => return ControlFlow::Continue(()),
         };
         if self.shown.as_ref().is_none_or(|shown| shown.0 != fetching) {

@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, IsTerminal, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use malquery_proto::client::{Collect, Error, Job};
+use malquery_proto::client::{Collect, Error, Job, Progress, Step};
 use malquery_proto::flow::{FlowError, JobFlow, Submission};
 use malquery_proto::operation::{JsonReply, StreamOperation};
 use malquery_proto::operations::{
@@ -13,7 +13,7 @@ use malquery_proto::operations::{
 };
 use malquery_proto::types::{RequestId, RequestType, Sample, Sha256};
 use malquery_proto::yara::{Rule, RuleError};
-use malquery_proto::{Client, Clock, OutputFile, Transport};
+use malquery_proto::{Client, OutputFile};
 use serde_json::{Value, json};
 
 use crate::args::{Call, Patterns, Results, Session, Wait};
@@ -35,11 +35,7 @@ enum Kind {
 
 pub(crate) const NOTHING: &str = "nothing was found";
 
-pub(crate) fn run<T: Transport, C: Clock>(
-    client: &Client<T, C>,
-    session: &Session,
-    command: Call,
-) -> Result<(), Failure> {
+pub(crate) fn run(client: &Client, session: &Session, command: Call) -> Result<(), Failure> {
     let commands = Commands { client, session };
     match command {
         Call::Quotas => {
@@ -147,12 +143,12 @@ fn refused(path: &Path, error: &RuleError) -> Failure {
 /// A file to be written whole or not at all, also when Ctrl-C comes in between.
 pub(crate) type Output = (OutputFile, Scratch);
 
-pub(crate) struct Commands<'a, T, C> {
-    pub(crate) client: &'a Client<T, C>,
+pub(crate) struct Commands<'a> {
+    pub(crate) client: &'a Client,
     pub(crate) session: &'a Session,
 }
 
-impl<T: Transport, C: Clock> Commands<'_, T, C> {
+impl Commands<'_> {
     /// A hunt with the rule of a file.
     fn rule(&self, path: &Path) -> Result<Hunt, Failure> {
         let hunt = Hunt::new(read(path)?);
@@ -290,7 +286,12 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
         flow.set_interval(self.session.poll_interval);
         let program = self.session.program();
         let mut watch = Watch::new(program.clone(), state, flow.id().cloned());
-        let result = self.client.run_job(flow, |flow, step| {
+        let result = self.client.run_job(flow, |now: &Progress<'_>| {
+            let Some(flow) = now.job else {
+                return ControlFlow::Continue(());
+            };
+            let step = now.step;
+
             let look = |id: &RequestId| {
                 let id = quoted(id.as_str().as_ref());
                 format!("the job may go on; look at it with: {program} request {id} --wait")
@@ -368,9 +369,12 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
     ) -> Result<Value, Error> {
         let path = output.path().to_owned();
         let mut shown = None;
-        let result = self.client.save(operation, output, |bytes, total| {
+        let result = self.client.save(operation, output, |now: &Progress<'_>| {
+            let Step::Fetch { bytes, total } = now.step else {
+                return;
+            };
+
             shown.get_or_insert_with(|| bar(total)).set_position(bytes);
-            ControlFlow::Continue(())
         });
         if let Some(bar) = shown {
             bar.finish_and_clear();
@@ -385,7 +389,13 @@ impl<T: Transport, C: Clock> Commands<'_, T, C> {
     /// Makes an output file before anything is sent, since what is sent may cost quota.
     pub(crate) fn create(&self, path: PathBuf) -> Result<Output, Failure> {
         let made = Scratch::make(
-            || OutputFile::create(path, self.session.force),
+            || {
+                if self.session.force {
+                    OutputFile::replace(path)
+                } else {
+                    OutputFile::create_new(path)
+                }
+            },
             OutputFile::temporary,
         );
         made.map_err(|error| match error {
@@ -434,9 +444,9 @@ fn read(path: &Path) -> Result<String, Failure> {
 }
 
 /// Prints the reply to a submission.
-fn submitted<'a, T: Transport + 'a, C: Clock + 'a>(
+fn submitted(
     session: &Session,
-    submit: impl FnOnce() -> Result<Job<'a, T, C>, Error>,
+    submit: impl FnOnce() -> Result<Job, Error>,
 ) -> Result<(), Failure> {
     interrupt::hint(Some(interrupt::NOT_SUBMITTED.into()));
     // From when it goes out, Ctrl-C waits for the reply.

@@ -10,12 +10,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::{fs, process, thread};
 
 use malquery_mock::{SessionGuard, Unfinished};
-use malquery_proto::client::TransportError;
 use malquery_proto::endpoint::{Endpoint, Resend};
 use malquery_proto::flow::SendFailure;
 use malquery_proto::operation::Operation;
 use malquery_proto::operations::{GetDownload, GetSamples};
-use malquery_proto::{Clock, Timestamp, Transport};
+use malquery_proto::{Body, Clock, Timestamp, Transport, TransportError};
 
 use crate::output::note;
 
@@ -124,13 +123,10 @@ pub(crate) fn submitting(under_way: bool) {
 pub(crate) struct Interruptible<T>(pub(crate) T);
 
 impl<T: Transport> Transport for Interruptible<T> {
-    type Body = T::Body;
-    type Error = T::Error;
-
-    fn execute(
+    fn send(
         &self,
         request: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<T::Body>, T::Error> {
+    ) -> Result<http::Response<Body>, TransportError> {
         end_if_stopped();
         let meta = request.extensions().get::<Endpoint>();
         let downloads = [GetDownload::ENDPOINT.id, GetSamples::ENDPOINT.id];
@@ -138,7 +134,7 @@ impl<T: Transport> Transport for Interruptible<T> {
         let is_submission = meta.is_some_and(|meta| meta.resend == Resend::Billed);
         // Who watches over a job has said so before, when the state was kept.
         let is_told = is_submission && begin_submission();
-        let reply = self.0.execute(request);
+        let reply = self.0.send(request);
         let is_success = reply
             .as_ref()
             .is_ok_and(|reply| reply.status().is_success());

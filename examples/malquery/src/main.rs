@@ -189,8 +189,8 @@ fn serve(session: &Session, port: u16) -> Result<(), Failure> {
 }
 
 /// Runs a command without a network. Waiting takes no time.
-fn offline<T: Transport>(
-    transport: T,
+fn offline(
+    transport: impl Transport + 'static,
     credentials: Credentials,
     session: &Session,
     command: Call,
@@ -244,12 +244,12 @@ fn record(path: &Path, auth: Auth, session: &Session, command: Call) -> Result<(
     result
 }
 
-fn client<T: Transport, C: Clock>(
-    transport: T,
-    clock: C,
+fn client(
+    transport: impl Transport + 'static,
+    clock: impl Clock + 'static,
     auth: Auth,
     session: &Session,
-) -> Client<Interruptible<T>, Interruptible<C>> {
+) -> Client {
     let deadline = clock.now().after(session.timeout);
     Client::new(Interruptible(transport), Interruptible(clock), auth)
         .deadline(deadline)

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 
 use indicatif::ProgressBar;
-use malquery_proto::client::{Error, JobStep};
+use malquery_proto::client::{Error, Step};
 use malquery_proto::flow::{FlowError, JobFlow};
 use malquery_proto::types::RequestId;
 use serde::Serialize;
@@ -48,7 +48,7 @@ impl Watch {
     pub(crate) fn step(
         &mut self,
         flow: &JobFlow,
-        step: JobStep,
+        step: Step,
         stored: &impl Serialize,
         go_on: Option<String>,
     ) -> ControlFlow<()> {
@@ -64,18 +64,18 @@ impl Watch {
         self.is_new |= flow.id().is_none();
         let under_way = flow.id().is_none() && flow.to_submit().is_none();
         self.hint(go_on, flow.id().is_some(), under_way);
-        let submitting = step == JobStep::Send && under_way;
+        let submitting = step == Step::Send && under_way;
         if submitting {
             interrupt::submitting(true);
         }
         match (step, flow.id()) {
-            (JobStep::Wait(_), Some(id)) => self
+            (Step::Wait(_), Some(id)) => self
                 .waiting
                 .set_message(harmless(&format!("waiting for {id}"))),
-            (JobStep::Send, Some(id)) => self
+            (Step::Send, Some(id)) => self
                 .waiting
                 .set_message(harmless(&format!("asking for {id}"))),
-            (JobStep::Send, None) => self.waiting.set_message("submitting"),
+            (Step::Send, None) => self.waiting.set_message("submitting"),
             _ => {}
         }
         // Before the request goes out, so that what is on disk knows of it.

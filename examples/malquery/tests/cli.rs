@@ -170,7 +170,7 @@ impl Server {
         .unwrap()
         .transport();
         Self::start(move |request| {
-            let (head, mut body) = mock.execute(request).unwrap().into_parts();
+            let (head, mut body) = mock.send(request).unwrap().into_parts();
             let mut bytes = Vec::new();
             io::copy(&mut body, &mut bytes).unwrap();
             let headers = head

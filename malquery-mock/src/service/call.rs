@@ -9,6 +9,7 @@ use std::sync::MutexGuard;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use malquery_proto::Body;
 use malquery_proto::credentials::MemberCid;
 use malquery_proto::endpoint::{Endpoint, Scope};
 use malquery_proto::operation::Operation;
@@ -20,7 +21,7 @@ use malquery_proto::{BaseUrl, Cloud, Timestamp};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
-use super::{Service, ServiceBody, State, Window};
+use super::{Service, State, Window};
 use crate::digest;
 
 const GATEWAY: &str = "crowdstrike-api-gateway";
@@ -88,7 +89,7 @@ impl Refusal {
     }
 }
 
-pub(super) type Answer = Result<Response<ServiceBody>, Refusal>;
+pub(super) type Answer = Result<Response<Body>, Refusal>;
 type Handler = fn(&Call, &Request<Vec<u8>>) -> Answer;
 
 /// The statuses with which an operation refuses in its own schema, which requires `resources`. The schema of all
@@ -118,7 +119,7 @@ impl Call {
         }
     }
 
-    pub(super) fn answer(&self, request: &Request<Vec<u8>>) -> Response<ServiceBody> {
+    pub(super) fn answer(&self, request: &Request<Vec<u8>>) -> Response<Body> {
         let route = Route::find(request.uri().path());
         let lists = route.as_ref().map_or(Lists::Never, |route| route.lists);
         let (response, why) = match self.try_answer(route, request) {
@@ -143,7 +144,7 @@ impl Call {
     }
 
     #[cfg(feature = "server")]
-    pub(super) fn refuse(&self, status: StatusCode, message: &str) -> Response<ServiceBody> {
+    pub(super) fn refuse(&self, status: StatusCode, message: &str) -> Response<Body> {
         self.refused(&Refusal::gateway(status, message), Lists::Never)
     }
 
@@ -284,7 +285,7 @@ impl Call {
         f64::from(5_000 + u32::from(part) * 13) / 1e6
     }
 
-    fn refused(&self, refusal: &Refusal, lists: Lists) -> Response<ServiceBody> {
+    fn refused(&self, refusal: &Refusal, lists: Lists) -> Response<Body> {
         let status = refusal.status;
         let error = json!({"code": status.as_u16(), "message": refusal.message});
         let mut document = json!({"meta": self.meta(refusal.powered_by), "errors": [error]});
@@ -304,7 +305,7 @@ impl Call {
         response
     }
 
-    pub(super) fn json(&self, status: StatusCode, body: &Value) -> Response<ServiceBody> {
+    pub(super) fn json(&self, status: StatusCode, body: &Value) -> Response<Body> {
         let body = body.to_string().into_bytes();
         let length = body.len() as u64;
         self.reply(status, Some("application/json"), length, Cursor::new(body))
@@ -316,8 +317,8 @@ impl Call {
         media_type: Option<&str>,
         length: u64,
         body: impl Read + Send + 'static,
-    ) -> Response<ServiceBody> {
-        let mut response = Response::new(ServiceBody(Box::new(body)));
+    ) -> Response<Body> {
+        let mut response = Response::new(Body::new(body));
         *response.status_mut() = status;
         if let Some(media_type) = media_type {
             set(&mut response, header::CONTENT_TYPE, media_type);
@@ -395,7 +396,7 @@ fn credentials<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
     given.eq_ignore_ascii_case(scheme).then_some(value.trim())
 }
 
-fn set(response: &mut Response<ServiceBody>, name: HeaderName, value: &str) {
+fn set(response: &mut Response<Body>, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);
     }

@@ -107,9 +107,7 @@ mod reply;
 mod server;
 
 use std::collections::{HashMap, VecDeque};
-use std::convert::Infallible;
 use std::fmt;
-use std::io::{self, Read};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -117,7 +115,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::{Request, Response};
 use malquery_proto::flow::Auth;
 use malquery_proto::types::Date;
-use malquery_proto::{Client, Clock, Cloud, Credentials, Timestamp, Transport};
+use malquery_proto::{
+    Body, Client, Clock, Cloud, Credentials, Timestamp, Transport, TransportError,
+};
 
 use self::call::Call;
 pub use self::corpus::{Corpus, CorpusError, CorpusSample, Skipped};
@@ -174,7 +174,7 @@ struct Settings {
     fails: Arc<dyn Fn(u64) -> bool + Send + Sync>,
     log: Option<Arc<dyn Fn(&str) + Send + Sync>>,
     /// Set by the first use, if not before.
-    clock: Arc<OnceLock<Arc<dyn Clock + Send + Sync>>>,
+    clock: Arc<OnceLock<Arc<dyn Clock>>>,
 }
 
 #[derive(Default)]
@@ -340,13 +340,13 @@ impl Service {
 
     /// The clock for tokens, quotas, rate limits and jobs. Without one, [`client`](Self::client) sets a virtual clock
     /// and any other use the system's. It is read, never waited for.
-    pub fn clock(self, clock: impl Clock + Send + Sync + 'static) -> Self {
+    pub fn clock(self, clock: impl Clock + 'static) -> Self {
         self.set(|settings| settings.clock = Arc::new(OnceLock::from(Arc::new(clock) as Arc<_>)))
     }
 
     /// A client of this service with its credentials. It waits on the service's clock, a [`VirtualClock`] unless another
     /// is set.
-    pub fn client(&self) -> Client<Self, Arc<dyn Clock + Send + Sync>> {
+    pub fn client(&self) -> Client {
         let Settings {
             client_id,
             client_secret,
@@ -368,13 +368,13 @@ impl Service {
     }
 
     /// Answers a request. A fuzzy search takes its time before it returns.
-    pub fn answer(&self, request: &Request<Vec<u8>>) -> Response<ServiceBody> {
+    pub fn answer(&self, request: &Request<Vec<u8>>) -> Response<Body> {
         Call::new(self).answer(request)
     }
 
     /// Refuses bytes that are no request, as the gateway does.
     #[cfg(feature = "server")]
-    fn refuse(&self, status: http::StatusCode, message: &str) -> Response<ServiceBody> {
+    fn refuse(&self, status: http::StatusCode, message: &str) -> Response<Body> {
         Call::new(self).refuse(status, message)
     }
 
@@ -414,26 +414,8 @@ impl fmt::Debug for Service {
 }
 
 impl Transport for Service {
-    type Body = ServiceBody;
-    type Error = Infallible;
-
-    fn execute(&self, request: Request<Vec<u8>>) -> Result<Response<ServiceBody>, Infallible> {
+    fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Body>, TransportError> {
         Ok(self.answer(&request))
-    }
-}
-
-/// The body of a reply of a [`Service`]. Its length is the `content-length` of the reply.
-pub struct ServiceBody(Box<dyn Read + Send>);
-
-impl Read for ServiceBody {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer)
-    }
-}
-
-impl fmt::Debug for ServiceBody {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ServiceBody")
     }
 }
 

@@ -10,7 +10,9 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
 use ureq_proto::Error;
 use ureq_proto::server::{RecvRequestResult, Reply};
 
-use super::{Service, ServiceBody};
+use malquery_proto::Body;
+
+use super::Service;
 
 /// The most connections that are open at once.
 const MAX_CONNECTIONS: usize = 1024;
@@ -413,7 +415,7 @@ fn content_length(headers: &HeaderMap) -> Result<Option<u64>, NoRequest> {
 /// Writes a reply. If its body has another length than it declares, the connection ends.
 fn send(
     stream: &TcpStream,
-    response: Response<ServiceBody>,
+    response: Response<Body>,
     with_body: bool,
     keep: bool,
 ) -> io::Result<()> {

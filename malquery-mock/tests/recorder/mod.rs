@@ -2,21 +2,20 @@
 #![allow(dead_code)] // Not every test uses all of it.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use http::{Request, Response};
 use malquery_mock::{Mode, Session, SessionGuard, SessionTransport, script};
-use malquery_proto::Transport;
-use malquery_proto::client::TransportError;
 use malquery_proto::flow::SendFailure;
+use malquery_proto::{Body, Transport, TransportError};
 use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) type Sent = Request<Vec<u8>>;
 pub(crate) type Got = Response<Vec<u8>>;
-pub(crate) type Answers<'a> = &'a dyn Fn(&Sent) -> Result<Got, Down>;
+pub(crate) type Answers<'a> = &'a (dyn Fn(&Sent) -> Result<Got, Down> + Send + Sync);
 
 /// A service that answers as a function says.
 pub(crate) struct Service<F>(pub(crate) F);
@@ -32,18 +31,19 @@ impl std::fmt::Display for Down {
 
 impl std::error::Error for Down {}
 
-impl TransportError for Down {
-    fn failure(&self) -> SendFailure {
-        self.0
+impl From<Down> for TransportError {
+    fn from(down: Down) -> Self {
+        match down.0 {
+            SendFailure::NotSent => Self::not_sent(down),
+            SendFailure::CannotSend => Self::cannot_send(down),
+            SendFailure::Unknown => Self::unknown(down),
+        }
     }
 }
 
-impl<F: Fn(&Sent) -> Result<Got, Down>> Transport for Service<F> {
-    type Body = io::Cursor<Vec<u8>>;
-    type Error = Down;
-
-    fn execute(&self, request: Sent) -> Result<Response<Self::Body>, Down> {
-        Ok(self.0(&request)?.map(io::Cursor::new))
+impl<F: Fn(&Sent) -> Result<Got, Down> + Send + Sync> Transport for Service<F> {
+    fn send(&self, request: Sent) -> Result<Response<Body>, TransportError> {
+        Ok(self.0(&request)?.map(Body::from))
     }
 }
 
@@ -104,9 +104,7 @@ pub(crate) fn take<T: Transport>(
     transport: &T,
     request: Sent,
 ) -> Result<(u16, Vec<u8>, bool), SendFailure> {
-    let response = transport
-        .execute(request)
-        .map_err(|error| error.failure())?;
+    let response = transport.send(request).map_err(|error| error.failure())?;
     let status = response.status().as_u16();
     let mut bytes = Vec::new();
     let broken = response.into_body().read_to_end(&mut bytes).is_err();

@@ -3,10 +3,10 @@
 // Each test uses a part.
 #![allow(dead_code)]
 
-use std::io::{Cursor, Read};
+use std::io::Read;
 
 use http::{Method, Request, Response};
-use malquery_proto::Transport;
+use malquery_proto::{Body, Transport, TransportError};
 use serde_json::Value;
 
 /// The type of a field.
@@ -403,13 +403,10 @@ pub(crate) fn checked(
 #[derive(Clone, Debug)]
 pub(crate) struct Checked<T>(pub T);
 
-impl<T: Transport<Body: Read>> Transport for Checked<T> {
-    type Body = Cursor<Vec<u8>>;
-    type Error = T::Error;
-
-    fn execute(&self, request: Request<Vec<u8>>) -> Result<Response<Self::Body>, T::Error> {
+impl<T: Transport> Transport for Checked<T> {
+    fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Body>, TransportError> {
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let response = self.0.execute(request)?;
-        Ok(checked(&method, uri.path(), response).map(Cursor::new))
+        let response = self.0.send(request)?;
+        Ok(checked(&method, uri.path(), response).map(Body::from))
     }
 }

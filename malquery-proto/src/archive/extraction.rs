@@ -2,6 +2,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::report::ArchiveError;
+use crate::atomic_file::AtomicFile;
 use crate::stream::Received;
 
 /// A sample that was read.
@@ -44,13 +45,11 @@ impl Store for Nowhere {
     }
 }
 
-#[cfg(feature = "fs")]
 pub(super) struct Folder<'a> {
     pub(super) path: &'a std::path::Path,
     pub(super) overwrite: bool,
 }
 
-#[cfg(feature = "fs")]
 impl Folder<'_> {
     fn error(&self, error: io::Error) -> ArchiveError {
         ArchiveError::File {
@@ -60,12 +59,11 @@ impl Folder<'_> {
     }
 }
 
-#[cfg(feature = "fs")]
 impl Store for Folder<'_> {
-    type Part = crate::fs::UnnamedFile;
+    type Part = AtomicFile;
 
     fn begin(&mut self) -> Result<Self::Part, ArchiveError> {
-        crate::fs::UnnamedFile::create(self.path).map_err(|error| self.error(error))
+        AtomicFile::create(self.path).map_err(|error| self.error(error))
     }
 
     fn write(&mut self, part: &mut Self::Part, bytes: &[u8]) -> Result<(), ArchiveError> {
@@ -78,7 +76,7 @@ impl Store for Folder<'_> {
         received: Received,
     ) -> Result<(Option<PathBuf>, bool), ArchiveError> {
         let path = self.path.join(received.sha256.to_string());
-        match part.name(&path, received, self.overwrite) {
+        match part.persist_once(&path, received, self.overwrite) {
             Ok(written) => Ok((Some(path), !written)),
             Err(error) => Err(ArchiveError::File { path, error }),
         }

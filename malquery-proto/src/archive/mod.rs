@@ -26,8 +26,8 @@
 //! ```
 //!
 #![cfg_attr(
-    feature = "fs",
-    doc = r#"With the feature `fs`, [`Archive::extract`] writes the samples into a folder, each under its SHA-256:
+    feature = "samples",
+    doc = r#"[`Archive::extract`] writes the samples into a folder, each under its SHA-256:
 
 ```
 # use std::io::Cursor;
@@ -87,7 +87,6 @@ use zip::{ZipArchive, ZipReadOptions};
 use self::directory::{Surveyed, broken, read_directory, survey};
 use self::entries::Marked;
 pub use self::entries::{Entry, EntryInfo, Oddity};
-#[cfg(feature = "fs")]
 use self::extraction::Folder;
 use self::extraction::{Nowhere, Store, Taken};
 pub use self::limits::{Limit, Limits};
@@ -246,7 +245,6 @@ impl<R: Read + Seek> Archive<R> {
     /// # Errors
     /// As [`Archive::check`], and [`ArchiveError::Stopped`] by [`ArchiveError::File`]. Of the entry it stopped at
     /// nothing is left behind; the report in the error says what was written before.
-    #[cfg(feature = "fs")]
     pub fn extract(
         &mut self,
         folder: impl AsRef<std::path::Path>,

@@ -52,7 +52,6 @@ pub enum ArchiveError {
     )]
     Unsupported(#[source] Source),
     /// A sample could not be written.
-    #[cfg(feature = "fs")]
     #[error("{} could not be written", path.display())]
     #[allow(missing_docs)]
     File {

@@ -7,55 +7,56 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Client, Clock, Error, JobStep, Transport};
+use super::{Client, Error, Observer, OutputFile, Progress, Step};
 use crate::archive::{Archive, ArchiveError, Limits, Report};
+use crate::atomic_file;
 use crate::endpoint::Cost;
 use crate::flow::{FlowError, JobFlow, Submission, Version};
-use crate::fs::{OutputFile, check_folder, digest, open};
-use crate::operations::{GetSamples, SamplesMultidownload};
+use crate::operations::{ExactSearch, FuzzySearch, GetSamples, Hunt, SamplesMultidownload};
 use crate::request::BuildError;
 use crate::stream::Received;
+use crate::time::Timestamp;
 use crate::types::{ErrorItem, RequestId, Sample, Sha256};
 
 /// Bytes of a sample in the directory of an archive, with a name that is a SHA-256 and all that formats add to it.
 const DIRECTORY_ENTRY: u64 = 400;
 
-/// The whole job, and how far it is: search or hunt, schedule the samples that were found, wait, fetch the archive,
-/// and verify what is in it. [`Client::collect`] runs it.
+/// The whole job, and how far it is: search or hunt, schedule the samples that were found, wait,
+/// fetch the archive, and verify what is in it. [`Client::collect`] runs it.
 ///
-/// It serialises as a [`JobFlow`] does, so that a job that was paid for survives a restart. After an error the same
-/// value goes on where it was: nothing is submitted twice. Once the archive is there, [`Collect::verify`] goes on without
-/// a request.
+/// It serialises as a [`JobFlow`] does, so that a job that was paid for survives a restart. After an
+/// error the same value continues where it was: nothing is submitted twice. Once the archive is
+/// there, [`Collect::verify`] continues without a request.
 ///
 /// ```
-/// # fn example<T: malquery_proto::Transport, C: malquery_proto::Clock>(
-/// #     client: &malquery_proto::Client<T, C>,
-/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// # fn example(client: &malquery_proto::Client) -> Result<(), Box<dyn std::error::Error>> {
 /// use std::ops::ControlFlow;
 ///
 /// use malquery_proto::OutputFile;
-/// use malquery_proto::client::Collect;
+/// use malquery_proto::client::{Collect, Progress};
 ///
-/// // `state.json` was written by the observer of a former run, with `serde_json::to_vec(job)`.
+/// // The observer of an earlier run wrote `state.json`, with `serde_json::to_vec`.
 /// let mut job: Collect = serde_json::from_slice(&std::fs::read("state.json")?)?;
 /// let collected = if job.archive().is_some() {
-///     job.verify(false, |_, _| ControlFlow::Continue(()))?
+///     job.verify(false, ())?
 /// } else {
-///     let archive = OutputFile::create("samples.zip", false)?;
-///     client.collect(&mut job, archive, |job, _| match std::fs::write("state.json", store(job)) {
-///         Ok(()) => ControlFlow::Continue(()),
-///         Err(_) => ControlFlow::Break(()),
+///     let archive = OutputFile::create_new("samples.zip")?;
+///     client.collect(&mut job, archive, |progress: &Progress<'_>| {
+///         let state = serde_json::to_vec(&progress.collect).unwrap_or_default();
+///         match std::fs::write("state.json", state) {
+///             Ok(()) => ControlFlow::Continue(()),
+///             Err(_) => ControlFlow::Break(()),
+///         }
 ///     })?
 /// };
 /// # let _ = collected;
-/// # fn store(job: &Collect) -> Vec<u8> { serde_json::to_vec(job).unwrap_or_default() }
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// A submission that was under way when its process died may have been billed, and is not sent again: the error is
-/// [`FlowError::OutcomeUnknown`](crate::flow::FlowError::OutcomeUnknown). Compare the quotas, then begin anew, with [`Collect::attach`] if
-/// the search has an id.
+/// A submission that was under way when its process ended may have been billed, and is not sent
+/// again: the error is [`FlowError::OutcomeUnknown`]. Compare the quotas, then start over, with
+/// [`Collect::attach`] if the search has an id.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[must_use]
 pub struct Collect {
@@ -79,6 +80,7 @@ pub struct Collect {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Phase {
+    Fuzzy(FuzzySearch),
     New(Submission),
     Search(JobFlow),
     Download(JobFlow),
@@ -92,22 +94,7 @@ enum Phase {
     NothingFound,
 }
 
-/// What the observer of a [`Collect`] is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CollectStep {
-    /// The job under way, [`Collect::flow`], takes this step.
-    Job(JobStep),
-    /// So many bytes of the archive were fetched, of a total that may be known.
-    #[allow(missing_docs)]
-    Fetch { bytes: u64, total: Option<u64> },
-    /// So many bytes of the archive were verified, and extracted where that is wanted. It begins with 0, when the archive
-    /// has got its name.
-    #[allow(missing_docs)]
-    Verify { bytes: u64, total: u64 },
-}
-
-/// What became of a [`Collect`].
+/// The outcome of a [`Collect`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Collected {
@@ -130,32 +117,43 @@ pub struct Collected {
 }
 
 impl Collect {
-    /// Collects what a hunt or an exact search finds, or the samples of a multi-download.
+    /// Collects what a hunt, an exact search or a fuzzy search finds, or a list of samples.
     ///
-    /// **Each sample costs a download.** No more are downloaded than the limit of the search; without one it is all that the
-    /// search finds, which may be more than the quota of a month. See [`Collect::limit`] and [`Client::check_quota`].
-    /// Every result is asked for its SHA-256, whatever fields were selected.
-    pub fn new(job: impl Into<Submission>) -> Self {
-        let mut job = job.into();
-        let limit = match &mut job {
-            Submission::Hunt(hunt) => {
-                hunt.want_sha256();
-                hunt.most()
-            }
-            Submission::ExactSearch(search) => {
+    /// **Each sample costs a download.** No more samples are downloaded than the limit of the search.
+    /// Without a limit it is all that the search finds, which may be more than the quota of a month.
+    /// See [`Collect::limit`] and [`Client::check_quota`]. Every result is asked for its SHA-256,
+    /// whatever fields were selected.
+    pub fn new(source: impl Into<Source>) -> Self {
+        match source.into().0 {
+            Kind::Fuzzy(mut search) => {
                 search.want_sha256();
-                search.most()
+                Self {
+                    limit: search.most(),
+                    ..Self::at(Phase::Fuzzy(search))
+                }
             }
-            Submission::SamplesMultidownload(_) => None,
-        };
-        let found = match &job {
-            Submission::SamplesMultidownload(download) => download.samples().to_vec(),
-            _ => Vec::new(),
-        };
-        Self {
-            limit,
-            found,
-            ..Self::at(Phase::New(job))
+            Kind::Job(mut job) => {
+                let limit = match &mut job {
+                    Submission::Hunt(hunt) => {
+                        hunt.want_sha256();
+                        hunt.most()
+                    }
+                    Submission::ExactSearch(search) => {
+                        search.want_sha256();
+                        search.most()
+                    }
+                    Submission::SamplesMultidownload(_) => None,
+                };
+                let found = match &job {
+                    Submission::SamplesMultidownload(download) => download.samples().to_vec(),
+                    _ => Vec::new(),
+                };
+                Self {
+                    limit,
+                    found,
+                    ..Self::at(Phase::New(job))
+                }
+            }
         }
     }
 
@@ -201,6 +199,7 @@ impl Collect {
     pub fn limit(mut self, limit: u32) -> Self {
         match &self.phase {
             Phase::Search(_)
+            | Phase::Fuzzy(_)
             | Phase::Attached(_)
             | Phase::New(Submission::Hunt(_) | Submission::ExactSearch(_)) => {}
             Phase::New(Submission::SamplesMultidownload(_)) => self.want(limit),
@@ -226,8 +225,8 @@ impl Collect {
         self
     }
 
-    /// Asks this often whether a job is done: every 5 seconds unless set.
-    pub fn interval(mut self, interval: Duration) -> Self {
+    /// Sets how often a job is polled: every 5 seconds unless set.
+    pub fn poll_every(mut self, interval: Duration) -> Self {
         self.interval = Some(interval);
         if let Phase::Search(flow) | Phase::Download(flow) = &mut self.phase {
             flow.set_interval(interval);
@@ -312,56 +311,66 @@ impl Collect {
     pub fn verify(
         &mut self,
         overwrite: bool,
-        observe: impl FnMut(&Self, CollectStep) -> ControlFlow<()>,
+        mut observer: impl Observer,
     ) -> Result<Collected, Error> {
-        let Phase::Verify {
-            archive, received, ..
-        } = &self.phase
-        else {
-            let error = io::Error::new(io::ErrorKind::NotFound, "it is not fetched yet");
-            return Err(ArchiveError::Read(error).into());
-        };
-        // It may be another one by now.
-        let received = received.map(|_| digest(archive)).transpose()?;
-        self.verify_file(&archive.clone(), received, overwrite, observe)
+        self.verify_with(overwrite, &|| Duration::ZERO, &mut observer)
     }
 
-    fn verify_file(
+    fn verify_with(
         &mut self,
-        path: &Path,
-        received: Option<Received>,
         overwrite: bool,
-        mut observe: impl FnMut(&Self, CollectStep) -> ControlFlow<()>,
+        elapsed: &dyn Fn() -> Duration,
+        observer: &mut dyn Observer,
     ) -> Result<Collected, Error> {
-        let (file, total) = open(path)?;
-        if observe(self, CollectStep::Verify { bytes: 0, total }).is_break() {
+        let Phase::Verify {
+            archive: path,
+            received,
+            ..
+        } = &self.phase
+        else {
+            let error = io::Error::new(io::ErrorKind::NotFound, "it was not fetched yet");
+            return Err(ArchiveError::Read(error).into());
+        };
+        let path = path.clone();
+        let explain = |error| Error::File {
+            path: path.clone(),
+            error,
+        };
+        // It may be another archive by now.
+        let received = match received {
+            Some(_) => Some(atomic_file::digest(&path).map_err(explain)?),
+            None => None,
+        };
+        let (file, total) = atomic_file::open(&path).map_err(explain)?;
+        let mut stopped = false;
+        let mut watch = |bytes: u64| {
+            let step = Step::Verify {
+                bytes: bytes.min(total),
+                total,
+            };
+            let progress = Progress {
+                collect: Some(self),
+                ..Progress::new(step, elapsed(), None)
+            };
+            let decision = observer.observe(&progress);
+            stopped |= decision.is_break();
+            decision
+        };
+        if watch(0).is_break() {
             return Err(Error::Stopped);
         }
-        let mut stopped = false;
-        let watch = |bytes: u64| {
-            let step = observe(
-                self,
-                CollectStep::Verify {
-                    bytes: bytes.min(total),
-                    total,
-                },
-            );
-            stopped |= step.is_break();
-            step
+        let watched = Watched {
+            file,
+            bytes: 0,
+            watch,
         };
-        let result = self
-            .open_archive(Watched {
-                file,
-                bytes: 0,
-                watch,
-            })
-            .and_then(|mut archive| {
-                match &self.extract {
-                    Some(folder) => archive.extract(folder, overwrite),
-                    None => archive.check(),
-                }
-                .map_err(Error::from)
-            });
+        let result = self.open_archive(watched).and_then(|mut archive| {
+            match &self.extract {
+                Some(folder) => archive.extract(folder, overwrite),
+                None => archive.check(),
+            }
+            .map_err(Error::from)
+        });
         if stopped {
             Err(Error::Stopped)
         } else {
@@ -404,36 +413,106 @@ impl Collect {
     }
 }
 
-impl<T: Transport, C: Clock> Client<T, C> {
-    /// Does the whole job: searches or hunts, schedules the samples that were found, waits, fetches the archive into a
-    /// file that was made before, and verifies what is in it.
+/// What [`Collect::new`] takes: a [`Hunt`], an [`ExactSearch`], a [`FuzzySearch`], a
+/// [`SamplesMultidownload`] or a list of hashes.
+#[derive(Debug, Clone)]
+pub struct Source(Kind);
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Fuzzy(FuzzySearch),
+    Job(Submission),
+}
+
+impl From<FuzzySearch> for Source {
+    fn from(search: FuzzySearch) -> Self {
+        Self(Kind::Fuzzy(search))
+    }
+}
+
+impl From<Submission> for Source {
+    fn from(job: Submission) -> Self {
+        Self(Kind::Job(job))
+    }
+}
+
+impl From<Vec<Sha256>> for Source {
+    fn from(samples: Vec<Sha256>) -> Self {
+        SamplesMultidownload::new(samples).into()
+    }
+}
+
+macro_rules! sources {
+    ($($job:ty),+) => {$(
+        impl From<$job> for Source {
+            fn from(job: $job) -> Self {
+                Self(Kind::Job(job.into()))
+            }
+        }
+
+        impl From<&$job> for Source {
+            fn from(job: &$job) -> Self {
+                job.clone().into()
+            }
+        }
+    )+};
+}
+
+sources!(Hunt, ExactSearch, SamplesMultidownload);
+
+impl From<&FuzzySearch> for Source {
+    fn from(search: &FuzzySearch) -> Self {
+        search.clone().into()
+    }
+}
+
+impl Client {
+    /// Does the whole job in one folder: searches or hunts, fetches the archive of the samples that
+    /// were found to `samples.zip`, and extracts each sample under its SHA-256. **The samples are
+    /// malware.** Creates the folder if it does not exist.
     ///
-    /// A hunt costs one, and each sample a download. With [`Client::check_quota`] a job the rest of the month does not
-    /// cover is refused before it costs anything: the downloads once the samples are known, and before a hunt as many as
-    /// its limit, or one.
+    /// Costs what [`Client::collect`] costs, and keeps no state on disk: for a job that takes long
+    /// use [`Client::collect`], which can.
     ///
-    /// The archive is kept once it can be opened, even if samples are missing or damaged: [`Collected::samples`] tells. If
-    /// the run ends after that, [`Collect::verify`] takes it up. When nothing was found there is no archive, and no error.
+    /// # Errors
+    /// As [`Client::collect`]; before anything is billed if `samples.zip` exists.
+    pub fn collect_to(
+        &self,
+        source: impl Into<Source>,
+        folder: impl AsRef<Path>,
+    ) -> Result<Collected, Error> {
+        let folder = folder.as_ref();
+        atomic_file::create_folder(folder).map_err(|error| Error::File {
+            path: folder.to_owned(),
+            error,
+        })?;
+        let archive = OutputFile::create_new(folder.join("samples.zip"))?;
+        self.collect(&mut Collect::new(source).extract(folder), archive, ())
+    }
+
+    /// Does the whole job: searches or hunts, schedules the samples that were found, waits, fetches
+    /// the archive into a file that was created before, and verifies what is in it.
     ///
-    /// Before every request of the two jobs, after every reply to them and while bytes of the archive arrive, `observe` is
-    /// shown how far it is; not of questions for the quotas, nor before the archive begins to arrive. It may store
-    /// the [`Collect`], so that another process can go on with it, or end the run with [`ControlFlow::Break`].
+    /// A hunt costs one hunt, and each sample one download. With [`Client::check_quota`] a job that
+    /// the rest of the month does not cover is refused before it costs anything: the downloads once
+    /// the samples are known, and before a hunt as many as its limit, or one.
+    ///
+    /// The archive is kept once it can be opened, even if samples are missing or damaged: see
+    /// [`Collected::samples`]. If the run ends after that, [`Collect::verify`] continues. When
+    /// nothing was found there is no archive, and no error.
+    ///
+    /// The observer sees every step of the two jobs, of the fetch and of the verification, each with
+    /// the [`Collect`], which it can store so that another process can continue.
     ///
     /// ```no_run
-    /// # fn example<T: malquery_proto::Transport, C: malquery_proto::Clock>(
-    /// #     client: &malquery_proto::Client<T, C>,
-    /// # ) -> Result<(), Box<dyn std::error::Error>> {
-    /// use std::ops::ControlFlow;
-    ///
+    /// # fn example(client: &malquery_proto::Client) -> Result<(), Box<dyn std::error::Error>> {
     /// use malquery_proto::OutputFile;
     /// use malquery_proto::client::Collect;
     /// use malquery_proto::operations::Hunt;
-    /// use malquery_proto::types::SearchOptions;
     ///
-    /// let hunt = Hunt::new(r#"rule gnu { strings: $a = "GNU" condition: $a }"#);
-    /// let mut job = Collect::new(hunt.options(SearchOptions::new().limit(10)));
-    /// let archive = OutputFile::create("samples.zip", false)?;
-    /// let collected = client.collect(&mut job, archive, |_, _| ControlFlow::Continue(()))?;
+    /// let hunt = Hunt::new(r#"rule gnu { strings: $a = "GNU" condition: $a }"#).limit(10);
+    /// let archive = OutputFile::create_new("samples.zip")?;
+    /// let collected = client.collect(&mut Collect::new(hunt), archive, ())?;
     /// for sample in &collected.samples.found {
     ///     println!("{} {} bytes", sample.sha256, sample.bytes);
     /// }
@@ -445,76 +524,84 @@ impl<T: Transport, C: Clock> Client<T, C> {
     /// ```
     ///
     /// # Errors
-    /// As [`Client::run_job`] and [`Client::save`]; [`Error::Archive`] when the archive cannot be opened, and then there
-    /// is no file, or when it exceeds a [limit](Collect::limits) or samples cannot be extracted, and then there is one.
+    /// As [`Client::run_job`] and [`Client::save`]; [`Error::Archive`] when the archive cannot be
+    /// opened, and then there is no file, or when it exceeds a [limit](Collect::limits) or samples
+    /// cannot be extracted, and then there is one.
     pub fn collect(
         &self,
         job: &mut Collect,
         mut archive: OutputFile,
-        mut observe: impl FnMut(&Collect, CollectStep) -> ControlFlow<()>,
+        mut observer: impl Observer,
     ) -> Result<Collected, Error> {
         // Before anything is paid for.
         if job.limit == Some(0) {
             return Err(FlowError::from(BuildError::ZeroLimit).into());
         }
         if let Some(folder) = &job.extract {
-            check_folder(folder)?;
+            atomic_file::check_folder(folder).map_err(|error| Error::File {
+                path: folder.clone(),
+                error,
+            })?;
         }
+        let begun = self.clock().now();
+        // One limit for the whole job.
+        let client = match self.ends(self.timeout) {
+            Some(ends) => &self.clone().deadline(ends),
+            None => self,
+        };
         loop {
-            match job.phase.clone() {
+            let mut run = Run {
+                begun,
+                client,
+                job,
+                observer: &mut observer,
+                stopped: false,
+            };
+            match run.job.phase.clone() {
+                Phase::Fuzzy(search) => {
+                    let mut reply = client.fuzzy_search(&search)?;
+                    run.job.errors.append(&mut reply.output.errors);
+                    run.download(reply.output.resources);
+                }
                 Phase::New(submission) => {
                     let is_download = matches!(submission, Submission::SamplesMultidownload(_));
-                    let flow = self.collect_flow(job, submission);
-                    job.phase = if is_download {
+                    let flow = client.collect_flow(run.job, client.job_flow(submission));
+                    run.job.phase = if is_download {
                         Phase::Download(flow)
                     } else {
                         Phase::Search(flow)
                     };
                 }
+                Phase::Attached(id) => {
+                    let flow = JobFlow::attach(id, client.retry, client.seed());
+                    run.job.phase = Phase::Search(client.collect_flow(run.job, flow));
+                }
                 Phase::Search(mut flow) => {
                     if let Some(submission @ Submission::Hunt(_)) = flow.to_submit() {
                         // Results that cannot be downloaded are not worth a hunt.
-                        let downloads = job.limit.map_or(1, u64::from);
-                        self.guard_submission(
-                            submission,
-                            Cost {
-                                downloads,
-                                ..submission.cost()
-                            },
-                        )?;
+                        let downloads = run.job.limit.map_or(1, u64::from);
+                        let cost = Cost {
+                            downloads,
+                            ..submission.cost()
+                        };
+                        client.guard_submission(submission, cost)?;
                     }
-                    let mut stopped = false;
-                    let result = self.run_guarded(&mut flow, |flow, step| {
-                        job.phase = Phase::Search(flow.clone());
-                        let step = observe(job, CollectStep::Job(step));
-                        stopped = step.is_break();
-                        step
-                    });
-                    job.search = flow.id().cloned();
-                    job.phase = Phase::Search(flow);
+                    let result = client.run_guarded(&mut flow, None, &mut run);
+                    let stopped = run.stopped;
+                    run.job.search = flow.id().cloned();
+                    run.job.phase = Phase::Search(flow);
                     let done = result?.output;
-                    job.errors = done.errors;
-                    job.take(done.resources);
-                    job.phase = if job.found.is_empty() {
-                        Phase::NothingFound
-                    } else {
-                        let download = SamplesMultidownload::new(job.found.iter().copied());
-                        Phase::Download(self.collect_flow(job, download.into()))
-                    };
-                    // The search was done with the very step that should have been its last.
+                    run.job.errors = done.errors;
+                    run.download(done.resources);
+                    // The step that should have been the last also ended the search.
                     if stopped {
                         return Err(Error::Stopped);
                     }
                 }
                 Phase::NothingFound => return Ok(job.report(None, Report::default())),
                 Phase::Download(mut flow) => {
-                    let mut stopped = false;
-                    let result = self.run_job(&mut flow, |flow, step| {
-                        job.phase = Phase::Download(flow.clone());
-                        let step = observe(job, CollectStep::Job(step));
-                        stopped = step.is_break();
-                        step
-                    });
+                    let result = client.run_within(&mut flow, None, &mut run);
+                    let stopped = run.stopped;
                     let id = flow.id().cloned();
                     job.phase = Phase::Download(flow);
                     job.errors.extend(result?.output.errors);
@@ -525,42 +612,34 @@ impl<T: Transport, C: Clock> Client<T, C> {
                         return Err(Error::Stopped);
                     }
                 }
-                Phase::Attached(id) => {
-                    let mut flow = JobFlow::attach(id, self.retry, self.seed());
-                    if let Some(interval) = job.interval {
-                        flow.set_interval(interval);
-                    }
-                    job.phase = Phase::Search(flow);
-                }
                 Phase::Fetch(id) => {
-                    let fetched = self.fetch(
-                        &GetSamples::new(id.clone()),
-                        &mut archive,
-                        |bytes, total| observe(job, CollectStep::Fetch { bytes, total }),
-                    );
-                    let received = fetched?;
-                    // What can be opened appears, whatever is found in it, and so does what is too large: it was paid for.
+                    let operation = GetSamples::new(id.clone());
+                    let received = client.fetch(&operation, &mut archive, &mut run)?;
+                    // What can be opened appears, whatever is found in it, and so does what is too
+                    // large: it was paid for.
                     match job.open_archive(archive.reader()?) {
                         Ok(_) | Err(Error::Archive(ArchiveError::Limit { .. })) => {}
                         Err(error) => return Err(error),
                     }
                     let (path, overwrite) = (archive.path().to_owned(), archive.overwrites());
                     archive.finish()?;
-                    let fetched = Some((received.bytes, received.sha256));
                     job.phase = Phase::Verify {
                         id: Some(id),
-                        archive: path.clone(),
-                        received: fetched,
+                        archive: path,
+                        received: Some((received.bytes, received.sha256)),
                     };
-                    return job.verify_file(&path, Some(received), overwrite, observe);
+                    let elapsed = || client.clock().now().since(begun);
+                    return job.verify_with(overwrite, &elapsed, &mut observer);
                 }
-                Phase::Verify { .. } => return job.verify(archive.overwrites(), observe),
+                Phase::Verify { .. } => {
+                    let elapsed = || client.clock().now().since(begun);
+                    return job.verify_with(archive.overwrites(), &elapsed, &mut observer);
+                }
             }
         }
     }
 
-    fn collect_flow(&self, job: &Collect, submission: Submission) -> JobFlow {
-        let mut flow = self.job_flow(submission);
+    fn collect_flow(&self, job: &Collect, mut flow: JobFlow) -> JobFlow {
         if let Some(interval) = job.interval {
             flow.set_interval(interval);
         }
@@ -568,7 +647,50 @@ impl<T: Transport, C: Clock> Client<T, C> {
     }
 }
 
-/// A file whose reader is told how far it is, and may stop it.
+/// The run of a [`Collect`]: it shows each step of a part to the observer as a step of the whole.
+struct Run<'a> {
+    begun: Timestamp,
+    client: &'a Client,
+    job: &'a mut Collect,
+    observer: &'a mut dyn Observer,
+    stopped: bool,
+}
+
+impl Run<'_> {
+    /// Schedules the samples of the results.
+    fn download(&mut self, results: Vec<Sample>) {
+        self.job.take(results);
+        self.job.phase = if self.job.found.is_empty() {
+            Phase::NothingFound
+        } else {
+            let download = SamplesMultidownload::new(self.job.found.iter().copied());
+            Phase::Download(
+                self.client
+                    .collect_flow(self.job, self.client.job_flow(download)),
+            )
+        };
+    }
+}
+
+impl Observer for Run<'_> {
+    fn observe(&mut self, progress: &Progress<'_>) -> ControlFlow<()> {
+        if let (Phase::Search(flow) | Phase::Download(flow), Some(job)) =
+            (&mut self.job.phase, progress.job)
+        {
+            flow.clone_from(job);
+        }
+        let elapsed = self.client.clock().now().since(self.begun);
+        let decision = self.observer.observe(&Progress {
+            elapsed,
+            collect: Some(self.job),
+            ..*progress
+        });
+        self.stopped = decision.is_break();
+        decision
+    }
+}
+
+/// A file that reports how far it was read, and stops when the report says so.
 struct Watched<W> {
     file: File,
     bytes: u64,

@@ -1,5 +1,6 @@
 use std::io::{self, Read};
 
+use super::transport::Body;
 use crate::stream::{Received, StreamCheck, StreamError};
 
 /// The bytes of a download, checked as they are read. Reading fails at the end of a body that is short, long or
@@ -7,12 +8,12 @@ use crate::stream::{Received, StreamCheck, StreamError};
 ///
 /// Take care: what it gives before its end may be a broken sample, and what it gives is malware.
 #[must_use = "nothing is read, and so nothing checked, until it is read to its end"]
-pub struct Download<B> {
-    body: Option<B>,
+pub struct Download {
+    body: Option<Body>,
     state: State,
 }
 
-impl<B> std::fmt::Debug for Download<B> {
+impl std::fmt::Debug for Download {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Download")
             .field("state", &self.state)
@@ -27,10 +28,10 @@ enum State {
     Failed(StreamError),
 }
 
-impl<B: Read> Download<B> {
-    pub(super) fn new(body: Option<B>, check: StreamCheck) -> Self {
+impl Download {
+    pub(super) fn new(body: Body, check: StreamCheck) -> Self {
         Self {
-            body,
+            body: Some(body),
             state: State::Reading(Box::new(check)),
         }
     }
@@ -75,7 +76,7 @@ impl<B: Read> Download<B> {
     }
 }
 
-impl<B: Read> Read for Download<B> {
+impl Read for Download {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let (State::Reading(check), Some(body)) = (&mut self.state, &mut self.body) else {
             return match &self.state {

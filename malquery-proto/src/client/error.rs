@@ -4,9 +4,9 @@ use std::io;
 use http::StatusCode;
 
 use super::TransportError;
-#[cfg(feature = "archive")]
+#[cfg(feature = "samples")]
 use crate::archive::ArchiveError;
-use crate::error::ApiError;
+use crate::error::{ApiError, with_sources};
 use crate::flow::FlowError;
 use crate::request::BuildError;
 use crate::stream::StreamError;
@@ -36,7 +36,7 @@ pub enum Error {
     Flow {
         error: FlowError,
         /// What the transport said of the last attempt, when that is why.
-        cause: Option<Box<dyn TransportError>>,
+        cause: Option<Box<dyn StdError + Send + Sync>>,
     },
     /// The observer of a job, of results or of a download ended the run.
     Stopped,
@@ -45,19 +45,19 @@ pub enum Error {
     /// The body of a download could not be read to its end.
     Body(io::Error),
     /// A file could not be written, or an archive not be read again.
-    #[cfg(feature = "fs")]
+    #[cfg(feature = "samples")]
     #[allow(missing_docs)]
     File {
         path: std::path::PathBuf,
         error: io::Error,
     },
     /// An archive could not be read.
-    #[cfg(feature = "archive")]
+    #[cfg(feature = "samples")]
     Archive(ArchiveError),
 }
 
 impl Error {
-    pub(super) fn new(error: FlowError, cause: Option<Box<dyn TransportError>>) -> Self {
+    pub(super) fn new(error: FlowError, cause: Option<TransportError>) -> Self {
         let explains = match &error {
             FlowError::NoReply { .. }
             | FlowError::CannotSend { .. }
@@ -68,7 +68,7 @@ impl Error {
         };
         Self::Flow {
             error,
-            cause: cause.filter(|_| explains),
+            cause: cause.filter(|_| explains).map(TransportError::into_source),
         }
     }
 
@@ -128,7 +128,7 @@ impl From<FlowError> for Error {
     }
 }
 
-#[cfg(feature = "archive")]
+#[cfg(feature = "samples")]
 impl From<ArchiveError> for Error {
     fn from(error: ArchiveError) -> Self {
         Self::Archive(error)
@@ -142,24 +142,17 @@ impl std::fmt::Display for Error {
             Self::Stopped => f.write_str("stopped"),
             Self::Stream(error) => error.fmt(f),
             Self::Body(_) => f.write_str("the download broke off"),
-            #[cfg(feature = "fs")]
+            #[cfg(feature = "samples")]
             Self::File { path, .. } => write!(f, "{} could not be written or read", path.display()),
-            #[cfg(feature = "archive")]
+            #[cfg(feature = "samples")]
             Self::Archive(error) => error.fmt(f),
         }
     }
 }
 
-/// Says what `Display` and the sources say: it is what a `main` that returns an error, and `unwrap`, show.
 impl std::fmt::Debug for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self}")?;
-        let mut source = self.source();
-        while let Some(error) = source {
-            write!(f, ": {error}")?;
-            source = error.source();
-        }
-        Ok(())
+        with_sources(self, f)
     }
 }
 
@@ -182,9 +175,9 @@ impl StdError for Error {
             },
             Self::Stopped | Self::Stream(_) => None,
             Self::Body(error) => Some(error),
-            #[cfg(feature = "fs")]
+            #[cfg(feature = "samples")]
             Self::File { error, .. } => Some(error),
-            #[cfg(feature = "archive")]
+            #[cfg(feature = "samples")]
             Self::Archive(error) => error.source(),
         }
     }

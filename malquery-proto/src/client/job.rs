@@ -1,7 +1,6 @@
-use std::ops::ControlFlow;
 use std::time::Duration;
 
-use super::{Client, Clock, Error, JobStep, Transport};
+use super::{Client, Error, Observer};
 use crate::flow::JobFlow;
 use crate::operation::JsonReply;
 use crate::operations::{GetRequest, Hunt};
@@ -10,29 +9,32 @@ use crate::types::RequestId;
 
 /// A job that was submitted: a hunt, an exact search or a multi-download.
 ///
-/// Dropping it does not end the job, which runs at the service. Keep its [`id`](Job::id), and
-/// [`Client::attach`] goes on with it.
-#[derive(Debug)]
-#[must_use = "a job is of use only when it is waited for, or its id kept"]
-pub struct Job<'a, T, C> {
-    client: &'a Client<T, C>,
+/// Dropping it does not end the job, which runs at the service. Keep its [`id`](Job::id):
+/// [`Client::attach`] finds the job again.
+#[derive(Debug, Clone)]
+#[must_use = "wait for the job, or keep its id"]
+pub struct Job {
+    client: Client,
     flow: JobFlow,
     id: RequestId,
-    submitted: Option<JsonReply<Hunt>>,
+    submitted: Option<Box<JsonReply<Hunt>>>,
+    timeout: Option<Duration>,
 }
 
-impl<'a, T: Transport, C: Clock> Job<'a, T, C> {
+impl Job {
     pub(super) fn new(
-        client: &'a Client<T, C>,
+        client: Client,
         id: RequestId,
         flow: JobFlow,
         submitted: Option<JsonReply<Hunt>>,
     ) -> Self {
+        let timeout = client.timeout;
         Self {
             client,
             flow,
             id,
-            submitted,
+            submitted: submitted.map(Box::new),
+            timeout,
         }
     }
 
@@ -41,12 +43,12 @@ impl<'a, T: Transport, C: Clock> Job<'a, T, C> {
         &self.id
     }
 
-    /// The reply to its submission; `None` for a job that was submitted before.
+    /// The reply to the submission. `None` for a job that was submitted before.
     pub fn submitted(&self) -> Option<&JsonReply<Hunt>> {
-        self.submitted.as_ref()
+        self.submitted.as_deref()
     }
 
-    /// Where the job is. Costs nothing.
+    /// Asks once for the status of the job. Costs no quota.
     ///
     /// # Errors
     /// See [`Client::call`].
@@ -54,41 +56,49 @@ impl<'a, T: Transport, C: Clock> Job<'a, T, C> {
         self.client.request(&self.id)
     }
 
-    /// How often [`Job::wait`] asks: every 5 seconds unless set.
-    pub fn interval(mut self, interval: Duration) -> Self {
+    /// Sets how often [`Job::wait`] polls: every 5 seconds unless set.
+    pub fn poll_every(mut self, interval: Duration) -> Self {
         self.flow.set_interval(interval);
         self
     }
 
-    /// Waits no longer than until this time: [`Job::wait`] then ends with
-    /// [`FlowError::Deadline`](crate::flow::FlowError::Deadline), and the job goes on.
+    /// Ends each [`Job::wait`] after this long, with
+    /// [`FlowError::Deadline`](crate::flow::FlowError::Deadline). The job itself continues. Unless
+    /// set, the [timeout of the client](Client::timeout) counts.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Ends each [`Job::wait`] at this time, with
+    /// [`FlowError::Deadline`](crate::flow::FlowError::Deadline). The job itself continues.
     pub fn deadline(mut self, deadline: Timestamp) -> Self {
         self.flow.set_deadline(Some(deadline));
         self
     }
 
-    /// Waits until the job is done, and gives its results. After an error the handle is still there: its id finds the
-    /// job again, and it may be waited for once more. A status word that is not known means to wait on, so give it a
-    /// [deadline](Job::deadline) if you do not want to wait for ever.
+    /// Waits until the job is done, and returns its results. Costs no quota. After an error it can
+    /// be called again.
+    ///
+    /// The wait has no limit unless the job or its client has a [timeout](Job::timeout).
     ///
     /// # Errors
-    /// [`FlowError::JobFailed`](crate::flow::FlowError::JobFailed) when it failed; otherwise see [`Client::call`].
-    pub fn wait(&mut self) -> Result<JsonReply<GetRequest>, Error> {
-        self.observe(|_, _| ControlFlow::Continue(()))
+    /// [`FlowError::JobFailed`](crate::flow::FlowError::JobFailed) when the job failed; otherwise
+    /// see [`Client::call`].
+    pub fn wait(&self) -> Result<JsonReply<GetRequest>, Error> {
+        self.wait_with(())
     }
 
-    /// Waits as [`Job::wait`] does, and shows `observe` every step. See [`Client::run_job`].
+    /// Waits as [`Job::wait`] does, and shows every step to `observer`, which can stop the wait.
     ///
     /// # Errors
-    /// See [`Client::run_job`].
-    pub fn observe(
-        &mut self,
-        observe: impl FnMut(&JobFlow, JobStep) -> ControlFlow<()>,
-    ) -> Result<JsonReply<GetRequest>, Error> {
-        self.client.run_job(&mut self.flow, observe)
+    /// As [`Job::wait`]; [`Error::Stopped`] when the observer stopped it.
+    pub fn wait_with(&self, mut observer: impl Observer) -> Result<JsonReply<GetRequest>, Error> {
+        self.client
+            .run_within(&mut self.flow.clone(), self.timeout, &mut observer)
     }
 
-    /// The state of the job, to be stored and taken up again by [`Client::run_job`].
+    /// The state of the job, to store it. [`Client::run_job`] continues from it.
     pub fn flow(&self) -> &JobFlow {
         &self.flow
     }

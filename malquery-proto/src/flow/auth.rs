@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::{FlowError, Kind, Pause, Ticket};
 use crate::cloud::{BaseUrl, Cloud};
-use crate::credentials::{BearerToken, Credentials};
+use crate::credentials::{BearerToken, Credentials, MemberCid};
 use crate::endpoint::Resend;
 use crate::error::{ApiErrorKind, ResponseError};
 use crate::oauth2::GetToken;
@@ -344,8 +344,22 @@ impl Auth {
         }
     }
 
+    /// A session for a child of this one's customer, with the same settings.
+    pub(crate) fn child(&self, member_cid: MemberCid) -> Self {
+        let source = match &self.source {
+            Source::Credentials(credentials) => {
+                Source::Credentials(credentials.clone().member_cid(member_cid))
+            }
+            Source::Supplied(bearer) => Source::Supplied(bearer.clone()),
+        };
+        Self {
+            margin: self.margin,
+            follow_region: self.follow_region,
+            ..Self::from(self.base.clone(), source)
+        }
+    }
+
     /// The token and its credentials, to revoke it; the session forgets it.
-    #[cfg(feature = "client")]
     pub(crate) fn take_token(&mut self) -> Option<(Credentials, BearerToken)> {
         match &self.source {
             Source::Credentials(credentials) => {

@@ -1,603 +1,139 @@
-use serde::{Deserialize, Serialize};
-
-use super::auth::{Bearer, Call, Seen};
-use super::{
-    Attempt, Auth, FlowError, Kind, Pause, RetryPolicy, SendFailure, Step, Ticket, Version,
-};
-use crate::endpoint::{Endpoint, Resend};
-use crate::error::{ApiErrorKind, ResponseError};
-use crate::operation::{
-    JsonOperation, JsonReply, MAX_JSON_BODY, Operation, StreamOperation, unsigned,
-};
-use crate::operations::GetRequest;
+use super::attempts::Attempts;
+use super::sealed::Sealed;
+use super::{Auth, Flow, FlowError, RetryPolicy, Step, Ticket};
+use crate::error::ResponseError;
+use crate::operation::{JsonOperation, JsonReply, StreamOperation};
 use crate::reply::{Reply, ResponseHead};
 use crate::stream::StreamCheck;
 use crate::time::Timestamp;
 
-/// One operation with its retries. The operation itself is given to each step, so that this holds no YARA rule
-/// and no secret, and serialises.
+/// One call of an operation that answers with JSON, with its retries.
 ///
-/// | outcome | [`Safe`](Resend::Safe) | [`Billed`](Resend::Billed) |
+/// | outcome | [`Safe`] | [`Billed`] |
 /// |---|---|---|
 /// | 2xx | done | done |
-/// | 401, once | new token, again | new token, again |
-/// | 429 of the gateway | again when it says, else after a pause | the same |
+/// | 401, once | retried with a new token | the same |
+/// | 429 of the gateway | retried when it says, else after a pause | the same |
 /// | 429 of MalQuery (quota) | error | error |
 /// | other 4xx, 3xx | error | error |
-/// | 5xx, 408, or a failure after sending | again after a pause | [`FlowError::OutcomeUnknown`] |
-/// | 2xx that cannot be read | error; a poll is tried three times more | error, and [`FlowError::OutcomeUnknown`] ever after |
-/// | surely not sent | again after a pause | the same |
+/// | 5xx, 408, or a failure after sending | retried after a pause | [`OutcomeUnknown`] |
+/// | unreadable 2xx | error; a poll is retried three times | error, and [`OutcomeUnknown`] from then on |
+/// | provably not sent | retried after a pause | the same |
 /// | cannot be sent | error | error |
 /// | attempts or time used up | error | error |
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct CallFlow {
-    version: Version,
-    policy: RetryPolicy,
-    /// Spreads the pauses of calls that fail together, and tells the tickets of flows apart.
-    seed: u64,
-    // The time limit and the refusals of tokens belong to this process; in another one they begin anew.
-    #[serde(skip)]
-    deadline: Option<Timestamp>,
-    #[serde(skip)]
-    started: Option<Timestamp>,
-    #[serde(skip)]
-    seen: Option<Seen>,
-    pause: Option<Pause>,
-    /// Attempts that failed.
-    attempts: u32,
-    /// Attempts to get a token that failed since the last one, also those of other flows while this one waited.
-    token_attempts: u32,
-    /// Whether the one resend after a 401 is used up.
-    replayed: bool,
-    /// Counts the requests.
-    serial: u64,
-    /// Whether the last of them was handed out and not reported. For a billed one that may have arrived this stays,
-    /// so that it is not sent again, not even by another process.
-    in_flight: bool,
-    /// Whether that may be billed. A later call of another operation must not forget it.
-    #[serde(default)]
-    billed: bool,
+///
+/// [`Safe`]: crate::endpoint::Resend::Safe
+/// [`Billed`]: crate::endpoint::Resend::Billed
+/// [`OutcomeUnknown`]: FlowError::OutcomeUnknown
+#[derive(Debug)]
+pub struct CallFlow<'a, O> {
+    attempts: Attempts,
+    operation: &'a O,
 }
 
-/// How many replies to polls that cannot be read end a call.
-const MOST_UNREADABLE: u32 = 4;
-
-/// What is to be done about a failed attempt.
-enum Verdict {
-    /// Again at this time, or right away.
-    Again(Option<Timestamp>),
-    Fail(FlowError),
-}
-
-impl CallFlow {
-    /// A call under this policy. Give flows that run side by side different seeds.
-    pub fn new(policy: RetryPolicy, seed: u64) -> Self {
+impl<'a, O: JsonOperation> CallFlow<'a, O> {
+    /// A call under this policy. Give flows that run at the same time different seeds.
+    pub fn new(operation: &'a O, policy: RetryPolicy, seed: u64) -> Self {
+        let attempts = Attempts::new(policy, seed);
         Self {
-            version: Version::default(),
-            policy,
-            seed,
-            deadline: None,
-            started: None,
-            seen: None,
-            pause: None,
-            attempts: 0,
-            token_attempts: 0,
-            replayed: false,
-            serial: 0,
-            in_flight: false,
-            billed: false,
+            attempts,
+            operation,
         }
     }
 
     /// Ends the call at this time, if the policy does not end it sooner.
     pub fn set_deadline(&mut self, deadline: Option<Timestamp>) {
-        self.deadline = deadline;
+        self.attempts.set_deadline(deadline);
+    }
+}
+
+impl<O> Sealed for CallFlow<'_, O> {
+    fn attempts(&mut self) -> &mut Attempts {
+        &mut self.attempts
+    }
+}
+
+impl<O: JsonOperation> Flow for CallFlow<'_, O> {
+    type Reply = Result<JsonReply<O>, ResponseError>;
+    type Output = JsonReply<O>;
+
+    fn poll(&mut self, now: Timestamp, auth: &mut Auth) -> Result<Step, FlowError> {
+        self.attempts.poll(now, auth, self.operation)
     }
 
-    #[cfg(feature = "client")]
-    pub(crate) fn deadline(&self) -> Option<Timestamp> {
-        self.deadline
+    fn read(&self, head: ResponseHead<'_>, body: &[u8]) -> Self::Reply {
+        self.operation.response(head, body)
     }
 
-    /// The next call of the same job.
-    pub(super) fn next(&self, policy: RetryPolicy) -> Self {
+    fn take(
+        &mut self,
+        now: Timestamp,
+        auth: &mut Auth,
+        ticket: Ticket,
+        reply: Self::Reply,
+    ) -> Result<Option<Self::Output>, FlowError> {
+        self.attempts.on_reply(now, auth, ticket, reply)
+    }
+}
+
+/// One call of an operation that answers with bytes. It ends with the head of a successful reply,
+/// and gives the check for the body, which the caller reads.
+///
+/// Retries follow the table of [`CallFlow`].
+#[derive(Debug)]
+pub struct DownloadFlow<'a, O> {
+    attempts: Attempts,
+    operation: &'a O,
+}
+
+impl<'a, O: StreamOperation> DownloadFlow<'a, O> {
+    /// A download under this policy. Give flows that run at the same time different seeds.
+    pub fn new(operation: &'a O, policy: RetryPolicy, seed: u64) -> Self {
+        let attempts = Attempts::new(policy, seed);
         Self {
-            deadline: self.deadline,
-            serial: self.serial,
-            ..Self::new(policy, self.seed)
+            attempts,
+            operation,
         }
     }
 
-    /// Whether a request was handed out and not reported, or may have arrived and must not be sent again.
-    pub(super) fn is_in_flight(&self) -> bool {
-        self.in_flight
+    /// Ends the call at this time, if the policy does not end it sooner.
+    pub fn set_deadline(&mut self, deadline: Option<Timestamp>) {
+        self.attempts.set_deadline(deadline);
     }
 
-    /// Starts the time limit, if it does not run yet, and tells when the call has to end.
-    fn begin(&mut self, now: Timestamp, meta: &Endpoint) -> Result<Timestamp, FlowError> {
-        // A clock that was set back begins anew.
-        let started = self
-            .started
-            .filter(|started| *started <= now)
-            .unwrap_or(now);
-        self.started = Some(started);
-        let limit = started.after(self.policy.time_limit);
-        let ends = self.deadline.map_or(limit, |deadline| deadline.min(limit));
-        if now < ends {
-            return Ok(ends);
-        }
-        self.begin_anew();
-        Err(match self.deadline {
-            Some(deadline) if deadline <= now => FlowError::Deadline { operation: meta.id },
-            _ => FlowError::TimeUp { operation: meta.id },
-        })
+    /// Reports that the body of the reply broke off. Returns whether the next poll asks for it
+    /// again. The time limit starts over, since reading the body took its time.
+    pub fn broke_off(&mut self, now: Timestamp) -> bool {
+        self.attempts.broke_off(now)
+    }
+}
+
+impl<O> Sealed for DownloadFlow<'_, O> {
+    fn attempts(&mut self) -> &mut Attempts {
+        &mut self.attempts
+    }
+}
+
+impl<O: StreamOperation> Flow for DownloadFlow<'_, O> {
+    type Reply = Result<Reply<StreamCheck>, ResponseError>;
+    type Output = Reply<StreamCheck>;
+
+    fn poll(&mut self, now: Timestamp, auth: &mut Auth) -> Result<Step, FlowError> {
+        self.attempts.poll_stream(now, auth, self.operation)
     }
 
-    /// A pause before the call begins, which only the deadline ends.
-    pub(super) fn wait(
-        &self,
-        now: Timestamp,
-        until: Timestamp,
-        meta: &Endpoint,
-    ) -> Result<Step, FlowError> {
-        match self.deadline {
-            Some(deadline) if deadline <= now => Err(FlowError::Deadline { operation: meta.id }),
-            deadline => Ok(Step::Wait(
-                deadline.map_or(until, |deadline| deadline.min(until)),
-            )),
-        }
+    fn read(&self, head: ResponseHead<'_>, body: &[u8]) -> Self::Reply {
+        let error = || ResponseError::Api(self.operation.error(head, body).into());
+        self.operation.response(head).ok_or_else(error)
     }
 
-    /// What to do next for an operation with a JSON reply.
-    ///
-    /// # Errors
-    /// Ends the call.
-    pub fn poll<O: Operation>(
-        &mut self,
-        now: Timestamp,
-        auth: &mut Auth,
-        operation: &O,
-    ) -> Result<Step, FlowError> {
-        self.step(now, auth, operation, Some(MAX_JSON_BODY))
-    }
-
-    /// What to do next for an operation that answers with bytes.
-    ///
-    /// # Errors
-    /// Ends the call.
-    pub fn poll_stream<O: StreamOperation>(
-        &mut self,
-        now: Timestamp,
-        auth: &mut Auth,
-        operation: &O,
-    ) -> Result<Step, FlowError> {
-        self.step(now, auth, operation, None)
-    }
-
-    fn step<O: Operation>(
-        &mut self,
-        now: Timestamp,
-        auth: &mut Auth,
-        operation: &O,
-        max_body: Option<u64>,
-    ) -> Result<Step, FlowError> {
-        let meta = O::ENDPOINT;
-        if self.in_flight && (self.billed || meta.resend == Resend::Billed) {
-            // The request was handed out, and what came of it was not reported. Whatever else is the matter, this is
-            // what the caller has to know.
-            return Err(FlowError::OutcomeUnknown {
-                operation: meta.id,
-                reply: None,
-            });
-        }
-        // Refused before anything is sent, even the request for a token.
-        let mut request = unsigned(operation, auth.base())?;
-        let ends = self.begin(now, &meta)?;
-        if std::mem::take(&mut self.in_flight) {
-            // A process that ends again and again must not ask without a pause.
-            let delay = self.policy.delay(1, self.seed ^ self.serial);
-            self.pause = Some(Pause::new(now, now.after(delay)));
-        }
-        if let Some(time) = self.pause.and_then(|pause| pause.end(now)) {
-            return Ok(Step::Wait(time.min(ends)));
-        }
-        let bearer = auth
-            .bearer(now, &mut self.seen)
-            .inspect_err(|_| self.begin_anew())?;
-        match bearer {
-            Bearer::Wait(time) => Ok(Step::Wait(time.min(ends))),
-            Bearer::Fetch(request, ticket) => Ok(Step::Send(
-                Attempt {
-                    request: *request,
-                    ticket,
-                    max_body: Some(MAX_JSON_BODY),
-                    deadline: Some(ends),
-                }
-                .into(),
-            )),
-            Bearer::Use(bearer, generation) => {
-                request
-                    .headers_mut()
-                    .insert(http::header::AUTHORIZATION, bearer.header());
-                // This and the counts below may come from a state that was stored, and be any number.
-                self.serial = self.serial.wrapping_add(1);
-                self.in_flight = true;
-                self.billed = meta.resend == Resend::Billed;
-                self.token_attempts = 0;
-                let call = Call {
-                    operation: meta.id,
-                    resend: meta.resend,
-                    bearer,
-                    generation,
-                };
-                let ticket = Ticket(Kind::Call {
-                    flow: self.seed,
-                    serial: self.serial,
-                    call,
-                });
-                let deadline = if max_body.is_some() {
-                    Some(ends)
-                } else {
-                    self.deadline
-                };
-                Ok(Step::Send(
-                    Attempt {
-                        request,
-                        ticket,
-                        max_body,
-                        deadline,
-                    }
-                    .into(),
-                ))
-            }
-        }
-    }
-
-    /// Takes the reply to an attempt; `Some` is the result, `None` means to go on.
-    ///
-    /// It is [`CallFlow::on_token`] for a ticket of a token request, else [`CallFlow::on_reply`]. Those two let you
-    /// read a large reply before you lock an [`Auth`] that threads share.
-    ///
-    /// # Errors
-    /// Ends the call.
-    pub fn on_response<O: JsonOperation>(
-        &mut self,
-        now: Timestamp,
-        auth: &mut Auth,
-        operation: &O,
-        ticket: Ticket,
-        head: ResponseHead<'_>,
-        body: &[u8],
-    ) -> Result<Option<JsonReply<O>>, FlowError> {
-        if ticket.is_token() {
-            return self.on_token(now, auth, ticket, head, body).map(|()| None);
-        }
-        self.on_reply(now, auth, ticket, operation.response(head, body))
-    }
-
-    /// Takes the head of the reply to an attempt of an operation that answers with bytes, and its body unless
-    /// the reply is a success. `Some` is the check for the bytes to come, `None` means to go on.
-    ///
-    /// # Errors
-    /// Ends the call.
-    pub fn on_stream<O: StreamOperation>(
-        &mut self,
-        now: Timestamp,
-        auth: &mut Auth,
-        operation: &O,
-        ticket: Ticket,
-        head: ResponseHead<'_>,
-        body: &[u8],
-    ) -> Result<Option<Reply<StreamCheck>>, FlowError> {
-        if ticket.is_token() {
-            return self.on_token(now, auth, ticket, head, body).map(|()| None);
-        }
-        let error = || ResponseError::Api(operation.error(head, body).into());
-        self.on_reply(
-            now,
-            auth,
-            ticket,
-            operation.response(head).ok_or_else(error),
-        )
-    }
-
-    /// Takes the reply to a request for a token.
-    ///
-    /// # Errors
-    /// Ends the call.
-    pub fn on_token(
+    fn take(
         &mut self,
         now: Timestamp,
         auth: &mut Auth,
         ticket: Ticket,
-        head: ResponseHead<'_>,
-        body: &[u8],
-    ) -> Result<(), FlowError> {
-        let Kind::Token { of, serial } = ticket.0 else {
-            return Err(FlowError::WrongTicket);
-        };
-        auth.is_own(&of)?;
-        let error = match auth.on_response(now, serial, head, body) {
-            Ok(()) => {
-                self.token_attempts = 0;
-                return Ok(());
-            }
-            Err(error) => error,
-        };
-        let again = match &error {
-            ResponseError::Api(api) if api.is_retryable() => Some(api.retry_at(now)),
-            _ => None,
-        };
-        self.token_attempts = self
-            .token_attempts
-            .saturating_add(auth.token_failed(&mut self.seen));
-        self.token_failed(now, auth, again, error.into())
-    }
-
-    /// Takes the reply to an attempt as its operation read it.
-    ///
-    /// # Errors
-    /// Ends the call.
-    pub fn on_reply<R>(
-        &mut self,
-        now: Timestamp,
-        auth: &mut Auth,
-        ticket: Ticket,
-        reply: Result<R, ResponseError>,
-    ) -> Result<Option<R>, FlowError> {
-        let call = self.reported(ticket)?;
-        let error = match reply {
-            Ok(result) => {
-                self.in_flight = false;
-                return Ok(Some(result));
-            }
-            Err(error) => auth.explain(error, &call.bearer),
-        };
-        let verdict = self.judge(now, auth, &call, error);
-        self.settle(now, call.resend, verdict).map(|()| None)
-    }
-
-    /// Takes note that an attempt got no reply.
-    ///
-    /// # Errors
-    /// Ends the call.
-    pub fn on_failure(
-        &mut self,
-        now: Timestamp,
-        auth: &mut Auth,
-        ticket: Ticket,
-        why: SendFailure,
-    ) -> Result<(), FlowError> {
-        if let Kind::Token { of, serial } = ticket.0 {
-            auth.is_own(&of)?;
-            auth.end_fetching(serial);
-            self.token_attempts = self
-                .token_attempts
-                .saturating_add(auth.token_failed(&mut self.seen));
-            let (operation, attempts) = (crate::oauth2::TOKEN_ID, self.token_attempts);
-            let (again, error) = match why {
-                SendFailure::CannotSend => (None, FlowError::CannotSend { operation }),
-                _ => (
-                    Some(None),
-                    FlowError::NoReply {
-                        operation,
-                        attempts,
-                    },
-                ),
-            };
-            return self.token_failed(now, auth, again, error);
-        }
-        let Call {
-            operation, resend, ..
-        } = self.reported(ticket)?;
-        let verdict = match why {
-            SendFailure::Unknown if resend == Resend::Billed => {
-                Verdict::Fail(FlowError::OutcomeUnknown {
-                    operation,
-                    reply: None,
-                })
-            }
-            SendFailure::CannotSend => Verdict::Fail(FlowError::CannotSend { operation }),
-            _ => {
-                let error = FlowError::NoReply {
-                    operation,
-                    attempts: self.attempts.saturating_add(1),
-                };
-                self.again(now, None, error)
-            }
-        };
-        self.settle(now, resend, verdict)
-    }
-
-    /// Takes note that the body of a reply that was taken broke off. Tells whether it is asked for again. What was read of
-    /// it took its time, so the time limit begins anew.
-    #[cfg(all(feature = "client", feature = "fs"))]
-    pub(crate) fn broke_off(&mut self, now: Timestamp) -> bool {
-        self.started = None;
-        // A token that has expired meanwhile may be renewed as for the first attempt.
-        self.replayed = false;
-        let time = self.next_attempt(now, None);
-        self.pause = time.map(|time| Pause::new(now, time));
-        time.is_some()
-    }
-
-    /// Takes an attempt back that was not sent after all.
-    ///
-    /// # Errors
-    /// Refuses a ticket of another flow.
-    pub fn cancel(&mut self, auth: &mut Auth, ticket: Ticket) -> Result<(), FlowError> {
-        if let Kind::Token { of, serial } = ticket.0 {
-            auth.is_own(&of)?;
-            auth.end_fetching(serial);
-            return Ok(());
-        }
-        self.reported(ticket).map(|_| self.in_flight = false)
-    }
-
-    /// What a ticket is about, if it is the one of the request under way.
-    fn reported(&self, ticket: Ticket) -> Result<Call, FlowError> {
-        match ticket.0 {
-            Kind::Call { flow, serial, call }
-                if self.in_flight && flow == self.seed && serial == self.serial =>
-            {
-                Ok(call)
-            }
-            _ => Err(FlowError::WrongTicket),
-        }
-    }
-
-    fn judge(
-        &mut self,
-        now: Timestamp,
-        auth: &mut Auth,
-        call: &Call,
-        error: ResponseError,
-    ) -> Verdict {
-        let api = match &error {
-            ResponseError::Api(api) => api,
-            // A page of a gateway, perhaps, in the place of a poll: the job was paid for, and is waited for.
-            ResponseError::Decode(why)
-                if call.operation == GetRequest::ENDPOINT.id
-                    && !why.is_too_large()
-                    && self.attempts < MOST_UNREADABLE - 1 =>
-            {
-                return self.again(now, None, error.into());
-            }
-            ResponseError::Decode(_) => return Verdict::Fail(error.into()),
-        };
-        match api.kind() {
-            ApiErrorKind::Unauthorized if !self.replayed && auth.can_renew() => {
-                // The resend is not one of the attempts: it is not the service that failed.
-                self.replayed = true;
-                auth.reject(call.generation);
-                Verdict::Again(None)
-            }
-            ApiErrorKind::RateLimited => {
-                let hint = api.retry_at(now);
-                let verdict = self.again(now, hint, error.into());
-                // It holds for the other calls, too, whatever becomes of this one; but no longer than they would wait.
-                let pause = match verdict {
-                    Verdict::Again(time) => time,
-                    Verdict::Fail(_) => hint,
-                };
-                if let Some(time) = pause {
-                    auth.pause(
-                        now,
-                        time.min(now.after(RetryPolicy::default().max_rate_limit_wait)),
-                    );
-                }
-                verdict
-            }
-            _ if api.is_retryable() && call.resend == Resend::Billed => {
-                Verdict::Fail(FlowError::OutcomeUnknown {
-                    operation: call.operation,
-                    reply: Some(api.clone()),
-                })
-            }
-            _ if api.is_retryable() => {
-                let hint = api.retry_at(now);
-                self.again(now, hint, error.into())
-            }
-            _ => Verdict::Fail(error.into()),
-        }
-    }
-
-    /// Again after a pause, unless attempts or time are used up.
-    fn again(&mut self, now: Timestamp, hint: Option<Timestamp>, error: FlowError) -> Verdict {
-        match self.next_attempt(now, hint) {
-            Some(time) => Verdict::Again(Some(time)),
-            None => Verdict::Fail(error),
-        }
-    }
-
-    /// Counts a failure. Gives the time of the next attempt, if attempts and time allow one.
-    fn next_attempt(&mut self, now: Timestamp, hint: Option<Timestamp>) -> Option<Timestamp> {
-        self.attempts = self.attempts.saturating_add(1);
-        self.pause_after(now, self.attempts, hint)
-            .filter(|time| self.lasts_until(now, *time))
-    }
-
-    /// When to try again after so many failures, whether or not the call has the time for it.
-    fn pause_after(
-        &self,
-        now: Timestamp,
-        attempts: u32,
-        hint: Option<Timestamp>,
-    ) -> Option<Timestamp> {
-        let time = match hint.filter(|hint| *hint > now) {
-            Some(hint) if hint.since(now) > self.policy.max_rate_limit_wait => return None,
-            Some(hint) => hint,
-            None => now.after(self.policy.delay(attempts, self.seed)),
-        };
-        (attempts < self.policy.max_attempts).then_some(time)
-    }
-
-    /// Whether the call has not ended by then.
-    fn lasts_until(&self, now: Timestamp, time: Timestamp) -> bool {
-        let limit = self.started.unwrap_or(now).after(self.policy.time_limit);
-        time < self.deadline.map_or(limit, |deadline| deadline.min(limit))
-    }
-
-    fn settle(
-        &mut self,
-        now: Timestamp,
-        resend: Resend,
-        verdict: Verdict,
-    ) -> Result<(), FlowError> {
-        let error = match verdict {
-            Verdict::Again(time) => {
-                self.in_flight = false;
-                self.pause = time.map(|time| Pause::new(now, time));
-                return Ok(());
-            }
-            Verdict::Fail(error) => error,
-        };
-        // A reply that says it was accepted, even if it does not say as what, counts as arrived.
-        let arrived = match &error {
-            FlowError::OutcomeUnknown { .. } | FlowError::Response(ResponseError::Decode(_)) => {
-                true
-            }
-            FlowError::Response(ResponseError::Api(api)) => api.status().is_success(),
-            _ => false,
-        };
-        self.in_flight = resend == Resend::Billed && arrived;
-        self.begin_anew();
-        Err(error)
-    }
-
-    /// Who takes a call up again after an error has all its attempts before them.
-    fn begin_anew(&mut self) {
-        self.attempts = 0;
-        self.token_attempts = 0;
-        self.replayed = false;
-        self.seen = None;
-        self.started = None;
-        self.pause = None;
-    }
-
-    /// A token was not to be had: `again` is the hint when to try again, if that may help.
-    fn token_failed(
-        &mut self,
-        now: Timestamp,
-        auth: &mut Auth,
-        again: Option<Option<Timestamp>>,
-        error: FlowError,
-    ) -> Result<(), FlowError> {
-        match again.and_then(|hint| self.pause_after(now, self.token_attempts, hint)) {
-            Some(time) => {
-                auth.retry_token_at(now, time);
-                if self.lasts_until(now, time) {
-                    return Ok(());
-                }
-                // Its own time is up; the other flows may go on.
-                self.begin_anew();
-                Err(error)
-            }
-            None => {
-                auth.refuse(&error);
-                self.begin_anew();
-                Err(error)
-            }
-        }
+        reply: Self::Reply,
+    ) -> Result<Option<Self::Output>, FlowError> {
+        self.attempts.on_reply(now, auth, ticket, reply)
     }
 }

@@ -2,7 +2,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Auth, CallFlow, FlowError, Pause, RetryPolicy, SendFailure, Step, Ticket, Version};
+use super::attempts::Attempts;
+use super::sealed::Sealed;
+use super::{Auth, Flow, FlowError, Pause, RetryPolicy, Step, Ticket, Version};
 use crate::endpoint::Cost;
 use crate::error::ResponseError;
 use crate::operation::{JsonOperation, JsonReply, Operation};
@@ -53,7 +55,7 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct JobFlow {
     version: Version,
-    call: CallFlow,
+    call: Attempts,
     policy: RetryPolicy,
     interval: Duration,
     phase: Phase,
@@ -61,6 +63,11 @@ pub struct JobFlow {
     /// Replies in a row that did not tell a status.
     #[serde(default)]
     silent: u32,
+    /// Polls that the service answered, and the last status it reported.
+    #[serde(default)]
+    polls: u32,
+    #[serde(default)]
+    status: Option<JobStatus>,
     /// What the reply to the submission says went wrong in part. Of this process, since it may repeat what was sent.
     #[serde(skip)]
     errors: Vec<ErrorItem>,
@@ -115,17 +122,6 @@ impl From<SamplesMultidownload> for Submission {
     }
 }
 
-/// What came of a step of a job.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum JobProgress {
-    /// Go on.
-    Pending,
-    /// The job is done. This is the reply with its results. Its errors begin with those that stood beside the id in the
-    /// reply to the submission, if that was taken in this process.
-    Done(Box<JsonReply<GetRequest>>),
-}
-
 /// How many replies in a row may lack a status. A word that is not known is one: it means to ask again.
 const MOST_SILENT: u32 = 10;
 
@@ -159,12 +155,14 @@ impl JobFlow {
     fn from(phase: Phase, policy: RetryPolicy, seed: u64) -> Self {
         Self {
             version: Version::default(),
-            call: CallFlow::new(policy, seed),
+            call: Attempts::new(policy, seed),
             policy,
             interval: Duration::from_secs(5),
             phase,
             next_poll: None,
             silent: 0,
+            polls: 0,
+            status: None,
             errors: Vec::new(),
         }
     }
@@ -178,6 +176,20 @@ impl JobFlow {
     /// with a later deadline.
     pub fn set_deadline(&mut self, deadline: Option<Timestamp>) {
         self.call.set_deadline(deadline);
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Timestamp> {
+        self.call.deadline()
+    }
+
+    /// The status that the last poll reported.
+    pub fn status(&self) -> Option<&JobStatus> {
+        self.status.as_ref()
+    }
+
+    /// How many polls the service answered.
+    pub fn polls(&self) -> u32 {
+        self.polls
     }
 
     /// What is to be submitted, until that is under way.
@@ -196,11 +208,74 @@ impl JobFlow {
         }
     }
 
-    /// What to do next.
-    ///
-    /// # Errors
-    /// The flow stops. Whether it may be taken up again depends on the error.
-    pub fn poll(&mut self, now: Timestamp, auth: &mut Auth) -> Result<Step, FlowError> {
+    fn on_status(
+        &mut self,
+        now: Timestamp,
+        mut reply: JsonReply<GetRequest>,
+    ) -> Result<Option<JsonReply<GetRequest>>, FlowError> {
+        self.next_call();
+        self.polls = self.polls.saturating_add(1);
+        self.status.clone_from(&reply.meta.status);
+        if let Some(JobStatus::Done | JobStatus::Failed) = reply.meta.status {
+            reply
+                .output
+                .errors
+                .splice(..0, std::mem::take(&mut self.errors));
+        }
+        match &reply.meta.status {
+            Some(JobStatus::Done) => Ok(Some(reply)),
+            Some(JobStatus::Failed) => Err(FlowError::JobFailed(reply.into())),
+            status => {
+                self.silent = if status.is_none() {
+                    self.silent.saturating_add(1)
+                } else {
+                    0
+                };
+                if self.silent >= MOST_SILENT {
+                    self.silent = 0;
+                    return Err(FlowError::NoStatus);
+                }
+                // Also one that was stored: a wait leads on.
+                let interval = self.interval.max(Duration::from_millis(1));
+                self.next_poll = Some(Pause::new(now, now.after(interval)));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Every poll is a call of its own, with attempts of its own.
+    fn next_call(&mut self) {
+        let patient = match self.policy.max_attempts {
+            // Who wants no second attempt wants none here.
+            ..=1 => self.policy,
+            attempts => RetryPolicy {
+                max_attempts: attempts.saturating_mul(POLL_PATIENCE),
+                max_rate_limit_wait: self.policy.time_limit.max(self.policy.max_rate_limit_wait),
+                ..self.policy
+            },
+        };
+        self.call = self.call.next(patient);
+        self.next_poll = None;
+    }
+}
+
+impl Sealed for JobFlow {
+    fn attempts(&mut self) -> &mut Attempts {
+        &mut self.call
+    }
+
+    fn job(&self) -> Option<&JobFlow> {
+        Some(self)
+    }
+}
+
+/// The output is the reply with the results of the job. Its errors begin with those of the reply to
+/// the submission, if this process took it.
+impl Flow for JobFlow {
+    type Reply = JobReply;
+    type Output = JsonReply<GetRequest>;
+
+    fn poll(&mut self, now: Timestamp, auth: &mut Auth) -> Result<Step, FlowError> {
         match &self.phase {
             Phase::Submit(Submission::Hunt(hunt)) => self.call.poll(now, auth, hunt),
             Phase::Submit(Submission::ExactSearch(search)) => self.call.poll(now, auth, search),
@@ -214,29 +289,7 @@ impl JobFlow {
         }
     }
 
-    /// Takes the reply to an attempt: [`JobFlow::on_token`] for a ticket of a token request, else
-    /// [`JobFlow::on_reply`].
-    ///
-    /// # Errors
-    /// The flow stops.
-    pub fn on_response(
-        &mut self,
-        now: Timestamp,
-        auth: &mut Auth,
-        ticket: Ticket,
-        head: ResponseHead<'_>,
-        body: &[u8],
-    ) -> Result<JobProgress, FlowError> {
-        if ticket.is_token() {
-            return self
-                .on_token(now, auth, ticket, head, body)
-                .map(|()| JobProgress::Pending);
-        }
-        self.on_reply(now, auth, ticket, self.read(head, body))
-    }
-
-    /// Reads the reply to an attempt, which for 100,000 results takes a while. No [`Auth`] is needed for it.
-    pub fn read(&self, head: ResponseHead<'_>, body: &[u8]) -> JobReply {
+    fn read(&self, head: ResponseHead<'_>, body: &[u8]) -> JobReply {
         JobReply(match &self.phase {
             Phase::Submit(Submission::Hunt(hunt)) => Read::Submit(hunt.response(head, body).into()),
             Phase::Submit(Submission::ExactSearch(search)) => {
@@ -259,32 +312,13 @@ impl JobFlow {
         })
     }
 
-    /// Takes the reply to a request for a token.
-    ///
-    /// # Errors
-    /// The flow stops.
-    pub fn on_token(
-        &mut self,
-        now: Timestamp,
-        auth: &mut Auth,
-        ticket: Ticket,
-        head: ResponseHead<'_>,
-        body: &[u8],
-    ) -> Result<(), FlowError> {
-        self.call.on_token(now, auth, ticket, head, body)
-    }
-
-    /// Takes the reply to an attempt as [`JobFlow::read`] read it.
-    ///
-    /// # Errors
-    /// The flow stops.
-    pub fn on_reply(
+    fn take(
         &mut self,
         now: Timestamp,
         auth: &mut Auth,
         ticket: Ticket,
         reply: JobReply,
-    ) -> Result<JobProgress, FlowError> {
+    ) -> Result<Option<Self::Output>, FlowError> {
         match reply.0 {
             Read::Submit(reply) => {
                 if let Some(reply) = self.call.on_reply(now, auth, ticket, *reply)? {
@@ -293,87 +327,12 @@ impl JobFlow {
                     self.errors = reply.output.errors;
                     self.next_call();
                 }
-                Ok(JobProgress::Pending)
+                Ok(None)
             }
             Read::Poll(reply) => match self.call.on_reply(now, auth, ticket, *reply)? {
                 Some(reply) => self.on_status(now, reply),
-                None => Ok(JobProgress::Pending),
+                None => Ok(None),
             },
         }
-    }
-
-    fn on_status(
-        &mut self,
-        now: Timestamp,
-        mut reply: JsonReply<GetRequest>,
-    ) -> Result<JobProgress, FlowError> {
-        self.next_call();
-        if let Some(JobStatus::Done | JobStatus::Failed) = reply.meta.status {
-            reply
-                .output
-                .errors
-                .splice(..0, std::mem::take(&mut self.errors));
-        }
-        match &reply.meta.status {
-            Some(JobStatus::Done) => Ok(JobProgress::Done(reply.into())),
-            Some(JobStatus::Failed) => Err(FlowError::JobFailed(reply.into())),
-            status => {
-                self.silent = if status.is_none() {
-                    self.silent.saturating_add(1)
-                } else {
-                    0
-                };
-                if self.silent >= MOST_SILENT {
-                    self.silent = 0;
-                    return Err(FlowError::NoStatus);
-                }
-                // Also one that was stored: a wait leads on.
-                let interval = self.interval.max(Duration::from_millis(1));
-                self.next_poll = Some(Pause::new(now, now.after(interval)));
-                Ok(JobProgress::Pending)
-            }
-        }
-    }
-
-    #[cfg(feature = "client")]
-    pub(crate) fn call_mut(&mut self) -> &mut CallFlow {
-        &mut self.call
-    }
-
-    /// Every poll is a call of its own, with attempts of its own.
-    fn next_call(&mut self) {
-        let patient = match self.policy.max_attempts {
-            // Who wants no second attempt wants none here.
-            ..=1 => self.policy,
-            attempts => RetryPolicy {
-                max_attempts: attempts.saturating_mul(POLL_PATIENCE),
-                max_rate_limit_wait: self.policy.time_limit.max(self.policy.max_rate_limit_wait),
-                ..self.policy
-            },
-        };
-        self.call = self.call.next(patient);
-        self.next_poll = None;
-    }
-
-    /// Takes note that an attempt got no reply.
-    ///
-    /// # Errors
-    /// The flow stops.
-    pub fn on_failure(
-        &mut self,
-        now: Timestamp,
-        auth: &mut Auth,
-        ticket: Ticket,
-        why: SendFailure,
-    ) -> Result<(), FlowError> {
-        self.call.on_failure(now, auth, ticket, why)
-    }
-
-    /// Takes an attempt back that was not sent after all.
-    ///
-    /// # Errors
-    /// Refuses a ticket of another flow.
-    pub fn cancel(&mut self, auth: &mut Auth, ticket: Ticket) -> Result<(), FlowError> {
-        self.call.cancel(auth, ticket)
     }
 }

@@ -1,9 +1,11 @@
-//! State that outlives one exchange, without I/O: the token, and a call with its retries.
+//! State that outlives one exchange, without I/O: the token, a call with its retries, a job.
 //!
-//! A flow says what to do next and is told what came of it. It has no clock, no sleep, no thread and no random
-//! number: the time comes in as an argument. The blocking [`Client`](crate::client::Client) is one driver; an
-//! asynchronous one is the same loop with two `.await`s.
+//! A [`Flow`] says what to do next and takes what came of it. It has no clock, no sleep, no thread
+//! and no random number: the time comes in as an argument. The blocking
+//! [`Client`](crate::client::Client) has one loop over it; an asynchronous program has another,
+//! with two `.await`s.
 
+mod attempts;
 mod auth;
 mod call;
 mod job;
@@ -17,14 +19,122 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 pub use auth::Auth;
-pub use call::CallFlow;
-pub use job::{JobFlow, JobProgress, JobReply, Submission};
+pub use call::{CallFlow, DownloadFlow};
+pub use job::{JobFlow, JobReply, Submission};
 
 use crate::error::{ApiError, ResponseError, excerpt};
 use crate::operation::JsonReply;
 use crate::operations::GetRequest;
+use crate::reply::ResponseHead;
 use crate::request::BuildError;
 use crate::time::Timestamp;
+
+mod sealed {
+    /// What the flows of this crate have in common, and no other type has.
+    pub trait Sealed {
+        #[doc(hidden)]
+        #[allow(private_interfaces)]
+        fn attempts(&mut self) -> &mut super::attempts::Attempts;
+
+        /// The job, if this is one.
+        #[doc(hidden)]
+        fn job(&self) -> Option<&super::JobFlow> {
+            None
+        }
+    }
+}
+
+/// A state machine that a driver runs to its end: a [call](CallFlow), a [download](DownloadFlow) or
+/// a [job](JobFlow).
+///
+/// The driver repeats: [`poll`](Self::poll), then wait, or send and report. A report is
+/// [`on_failure`](Self::on_failure) when no reply came, else [`on_response`](Self::on_response).
+/// Threads that share an [`Auth`] need not hold its lock while they read a large reply: they call
+/// [`on_token`](Self::on_token) for the reply to a [token request](Ticket::is_token), else
+/// [`read`](Self::read) and [`take`](Self::take).
+pub trait Flow: sealed::Sealed {
+    /// A reply that was read and not yet taken.
+    type Reply;
+    /// What the flow gives in the end.
+    type Output;
+
+    /// Says what to do next.
+    ///
+    /// # Errors
+    /// The flow stops. Whether it can continue later depends on the error.
+    fn poll(&mut self, now: Timestamp, auth: &mut Auth) -> Result<Step, FlowError>;
+
+    /// Reads the reply to an attempt. For 100,000 results this takes a while.
+    fn read(&self, head: ResponseHead<'_>, body: &[u8]) -> Self::Reply;
+
+    /// Takes the reply to an attempt. `Some` is the result; `None` means to poll again.
+    ///
+    /// # Errors
+    /// The flow stops.
+    fn take(
+        &mut self,
+        now: Timestamp,
+        auth: &mut Auth,
+        ticket: Ticket,
+        reply: Self::Reply,
+    ) -> Result<Option<Self::Output>, FlowError>;
+
+    /// Takes the reply to an attempt in one step, for a driver that does not share its [`Auth`].
+    ///
+    /// # Errors
+    /// The flow stops.
+    fn on_response(
+        &mut self,
+        now: Timestamp,
+        auth: &mut Auth,
+        ticket: Ticket,
+        head: ResponseHead<'_>,
+        body: &[u8],
+    ) -> Result<Option<Self::Output>, FlowError> {
+        if ticket.is_token() {
+            return self.on_token(now, auth, ticket, head, body).map(|()| None);
+        }
+        let reply = self.read(head, body);
+        self.take(now, auth, ticket, reply)
+    }
+
+    /// Takes the reply to a request for a token.
+    ///
+    /// # Errors
+    /// The flow stops.
+    fn on_token(
+        &mut self,
+        now: Timestamp,
+        auth: &mut Auth,
+        ticket: Ticket,
+        head: ResponseHead<'_>,
+        body: &[u8],
+    ) -> Result<(), FlowError> {
+        self.attempts().on_token(now, auth, ticket, head, body)
+    }
+
+    /// Reports that an attempt got no reply.
+    ///
+    /// # Errors
+    /// The flow stops.
+    fn on_failure(
+        &mut self,
+        now: Timestamp,
+        auth: &mut Auth,
+        ticket: Ticket,
+        why: SendFailure,
+    ) -> Result<(), FlowError> {
+        self.attempts().on_failure(now, auth, ticket, why)
+    }
+
+    /// Takes back an attempt that was not sent after all.
+    ///
+    /// # Errors
+    /// Refuses a ticket of another flow.
+    fn cancel(&mut self, auth: &mut Auth, ticket: Ticket) -> Result<(), FlowError> {
+        self.attempts().cancel(auth, ticket)
+    }
+}
 
 /// What to do next. There will be no third: a driver that does both does all.
 #[derive(Debug)]

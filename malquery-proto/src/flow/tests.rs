@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use proptest::prelude::*;
 
+use super::attempts::Attempts;
 use super::*;
 use crate::cloud::{BaseUrl, Cloud};
 use crate::credentials::{BearerToken, Credentials};
@@ -95,29 +96,18 @@ impl Service {
             .unwrap_or_else(|| panic!("unexpected request {:?}", self.sent))
     }
 
-    fn run<F, R>(
-        &mut self,
-        flow: &mut F,
-        poll: impl Fn(&mut F, Timestamp, &mut Auth) -> Result<Step, FlowError>,
-        take: impl Fn(
-            &mut F,
-            Timestamp,
-            &mut Auth,
-            Ticket,
-            ResponseHead<'_>,
-            &[u8],
-        ) -> Result<Option<R>, FlowError>,
-        fail: impl Fn(&mut F, Timestamp, &mut Auth, Ticket, SendFailure) -> Result<(), FlowError>,
-    ) -> Result<R, FlowError> {
+    fn run<F: Flow>(&mut self, flow: &mut F) -> Result<F::Output, FlowError> {
         for _ in 0..1000 {
-            match poll(flow, self.now, &mut self.auth)? {
+            match flow.poll(self.now, &mut self.auth)? {
                 Step::Wait(time) => {
                     assert!(time > self.now, "a wait must lead on");
                     self.waits.push(time.since(self.now));
                     self.now = time;
                 }
                 Step::Send(attempt) => match self.answer(&attempt) {
-                    Answer::Lost(why) => fail(flow, self.now, &mut self.auth, attempt.ticket, why)?,
+                    Answer::Lost(why) => {
+                        flow.on_failure(self.now, &mut self.auth, attempt.ticket, why)?
+                    }
                     Answer::Reply(status, headers, body) => {
                         let headers: HeaderMap = headers
                             .iter()
@@ -133,15 +123,11 @@ impl Service {
                             status,
                             headers: &headers,
                         };
-                        if let Some(result) = take(
-                            flow,
-                            self.now,
-                            &mut self.auth,
-                            attempt.ticket,
-                            head,
-                            body.as_bytes(),
-                        )? {
-                            return Ok(result);
+                        let (ticket, body) = (attempt.ticket, body.as_bytes());
+                        if let Some(output) =
+                            flow.on_response(self.now, &mut self.auth, ticket, head, body)?
+                        {
+                            return Ok(output);
                         }
                     }
                 },
@@ -150,32 +136,29 @@ impl Service {
         panic!("the flow does not end: {:?}", self.sent)
     }
 
-    fn call<O: crate::operation::JsonOperation>(
-        &mut self,
-        operation: &O,
-    ) -> Result<JsonReply<O>, FlowError> {
-        self.run(
-            &mut CallFlow::new(RetryPolicy::default(), 7),
-            |flow, now, auth| flow.poll(now, auth, operation),
-            |flow, now, auth, ticket, head, body| {
-                flow.on_response(now, auth, operation, ticket, head, body)
-            },
-            CallFlow::on_failure,
-        )
+    fn call<O: JsonOperation>(&mut self, operation: &O) -> Result<JsonReply<O>, FlowError> {
+        self.run(&mut CallFlow::new(operation, RetryPolicy::default(), 7))
     }
 
     fn job(&mut self, flow: &mut JobFlow) -> Result<JsonReply<GetRequest>, FlowError> {
-        self.run(
-            flow,
-            JobFlow::poll,
-            |flow, now, auth, ticket, head, body| {
-                Ok(match flow.on_response(now, auth, ticket, head, body)? {
-                    JobProgress::Done(reply) => Some(*reply),
-                    JobProgress::Pending => None,
-                })
-            },
-            JobFlow::on_failure,
-        )
+        self.run(flow)
+    }
+}
+
+impl Attempts {
+    fn on_response<O: JsonOperation>(
+        &mut self,
+        now: Timestamp,
+        auth: &mut Auth,
+        operation: &O,
+        ticket: Ticket,
+        head: ResponseHead<'_>,
+        body: &[u8],
+    ) -> Result<Option<JsonReply<O>>, FlowError> {
+        if ticket.is_token() {
+            return self.on_token(now, auth, ticket, head, body).map(|()| None);
+        }
+        self.on_reply(now, auth, ticket, operation.response(head, body))
     }
 }
 
@@ -556,14 +539,7 @@ fn a_pause_ends_before_the_call_does_or_is_not_begun() {
     ] {
         for (seconds, waits) in [(longest, true), (longest + 1, false)] {
             let mut service = Service::new([token(), limited(seconds), quotas()]);
-            let result = service.run(
-                &mut CallFlow::new(policy, 7),
-                |flow, now, auth| flow.poll(now, auth, &GetQuotas),
-                |flow, now, auth, ticket, head, body| {
-                    flow.on_response(now, auth, &GetQuotas, ticket, head, body)
-                },
-                CallFlow::on_failure,
-            );
+            let result = service.run(&mut CallFlow::new(&GetQuotas, policy, 7));
             assert_eq!(result.is_ok(), waits, "{seconds}");
             assert_eq!(
                 service.waits.iter().sum::<Duration>().as_secs(),
@@ -586,7 +562,7 @@ fn a_poll_waits_as_long_as_the_service_asks_within_the_time_for_a_call() {
 #[test]
 fn of_two_rate_limits_the_longer_holds() {
     let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-    let ready = |auth: &mut Auth| match CallFlow::new(RetryPolicy::default(), 1)
+    let ready = |auth: &mut Auth| match Attempts::new(RetryPolicy::default(), 1)
         .poll(START, auth, &GetQuotas)
     {
         Ok(Step::Wait(time)) => time.since(START).as_secs(),
@@ -615,7 +591,7 @@ fn a_pause_outlasts_a_clock_a_second_behind_and_no_more() {
 #[test]
 fn flows_that_wait_for_a_token_count_each_others_failures() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
-    let mut flows = [1, 2].map(|seed| CallFlow::new(RetryPolicy::default(), seed));
+    let mut flows = [1, 2].map(|seed| Attempts::new(RetryPolicy::default(), seed));
     let (mut now, mut sent) = (START, 0);
     // They take turns, and together ask as often as one would.
     let error = loop {
@@ -648,7 +624,7 @@ fn flows_that_wait_for_a_token_count_each_others_failures() {
 #[test]
 fn a_late_report_of_one_token_request_does_not_end_another() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
-    let mut flows = [1, 2, 3].map(|seed| CallFlow::new(RetryPolicy::default(), seed));
+    let mut flows = [1, 2, 3].map(|seed| Attempts::new(RetryPolicy::default(), seed));
     let Step::Send(late) = flows[0].poll(START, &mut auth, &GetQuotas).unwrap() else {
         panic!()
     };
@@ -707,7 +683,7 @@ fn what_is_to_be_submitted_is_there_until_it_is_under_way() {
 #[test]
 fn an_attempt_says_how_much_to_read_and_shows_no_body() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
-    let Step::Send(token) = CallFlow::new(RetryPolicy::default(), 1)
+    let Step::Send(token) = Attempts::new(RetryPolicy::default(), 1)
         .poll(START, &mut auth, &GetQuotas)
         .unwrap()
     else {
@@ -719,7 +695,7 @@ fn an_attempt_says_how_much_to_read_and_shows_no_body() {
     );
     assert!(token.ticket.is_token());
     let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-    let mut flow = CallFlow::new(RetryPolicy::default(), 1);
+    let mut flow = Attempts::new(RetryPolicy::default(), 1);
     let Step::Send(call) = flow.poll(START, &mut auth, &GetQuotas).unwrap() else {
         panic!()
     };
@@ -728,8 +704,8 @@ fn an_attempt_says_how_much_to_read_and_shows_no_body() {
         (Some(268_435_456), Some(268_435_456))
     );
     let sample = GetDownload::new(crate::types::Sha256::from_bytes([1; 32]));
-    let mut flow = CallFlow::new(RetryPolicy::default(), 1);
-    let Step::Send(download) = flow.poll_stream(START, &mut auth, &sample).unwrap() else {
+    let mut flow = DownloadFlow::new(&sample, RetryPolicy::default(), 1);
+    let Step::Send(download) = flow.poll(START, &mut auth).unwrap() else {
         panic!()
     };
     assert_eq!(download.max_body, None);
@@ -739,7 +715,7 @@ fn an_attempt_says_how_much_to_read_and_shows_no_body() {
         headers: &headers,
     };
     let reply = flow
-        .on_stream(START, &mut auth, &sample, download.ticket, head, b"")
+        .on_response(START, &mut auth, download.ticket, head, b"")
         .unwrap();
     assert!(reply.is_some());
 }
@@ -849,7 +825,7 @@ fn a_supplied_token_is_not_renewed() {
 #[test]
 fn while_one_flow_fetches_a_token_the_others_wait_and_share_its_fate() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
-    let mut flows = [1, 2, 3].map(|seed| CallFlow::new(RetryPolicy::default(), seed));
+    let mut flows = [1, 2, 3].map(|seed| Attempts::new(RetryPolicy::default(), seed));
     let Step::Send(fetch) = flows[0].poll(START, &mut auth, &GetQuotas).unwrap() else {
         panic!()
     };
@@ -874,7 +850,7 @@ fn while_one_flow_fetches_a_token_the_others_wait_and_share_its_fate() {
         );
     }
     // a call that begins now may try anew
-    let mut flow = CallFlow::new(RetryPolicy::default(), 4);
+    let mut flow = Attempts::new(RetryPolicy::default(), 4);
     assert!(matches!(
         flow.poll(later, &mut auth, &GetQuotas).unwrap(),
         Step::Send(_)
@@ -884,10 +860,10 @@ fn while_one_flow_fetches_a_token_the_others_wait_and_share_its_fate() {
 #[test]
 fn a_flow_that_never_reports_does_not_keep_the_others_from_a_token() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
-    let _lost = CallFlow::new(RetryPolicy::default(), 1)
+    let _lost = Attempts::new(RetryPolicy::default(), 1)
         .poll(START, &mut auth, &GetQuotas)
         .unwrap();
-    let mut flow = CallFlow::new(RetryPolicy::default(), 2);
+    let mut flow = Attempts::new(RetryPolicy::default(), 2);
     assert!(matches!(
         flow.poll(START, &mut auth, &GetQuotas).unwrap(),
         Step::Wait(_)
@@ -1155,7 +1131,7 @@ fn a_job_without_a_status_is_not_asked_about_for_ever() {
 #[test]
 fn a_flow_whose_time_was_up_may_be_taken_up_again() {
     let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-    let mut flow = CallFlow::new(RetryPolicy::default(), 7);
+    let mut flow = Attempts::new(RetryPolicy::default(), 7);
     let Step::Send(attempt) = flow.poll(START, &mut auth, &GetQuotas).unwrap() else {
         panic!()
     };
@@ -1175,7 +1151,7 @@ fn a_flow_whose_time_was_up_may_be_taken_up_again() {
 #[test]
 fn a_rate_limit_without_a_hint_holds_for_others_too() {
     let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-    let [mut one, mut other] = [1, 2].map(|seed| CallFlow::new(RetryPolicy::default(), seed));
+    let [mut one, mut other] = [1, 2].map(|seed| Attempts::new(RetryPolicy::default(), seed));
     let Step::Send(attempt) = one.poll(START, &mut auth, &GetQuotas).unwrap() else {
         panic!()
     };
@@ -1202,7 +1178,7 @@ fn a_rate_limit_without_a_hint_holds_for_others_too() {
 #[test]
 fn a_flow_whose_own_time_is_up_does_not_end_the_others() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
-    let [mut short, mut long] = [1, 2].map(|seed| CallFlow::new(RetryPolicy::default(), seed));
+    let [mut short, mut long] = [1, 2].map(|seed| Attempts::new(RetryPolicy::default(), seed));
     short.set_deadline(Some(START.after(Duration::from_millis(10))));
     let Step::Send(fetch) = short.poll(START, &mut auth, &GetQuotas).unwrap() else {
         panic!()
@@ -1264,13 +1240,13 @@ fn an_old_refusal_does_not_end_a_flow_after_a_token_was_had() {
         headers: &headers,
     };
     let token = br#"{"access_token": "t", "expires_in": 1799}"#;
-    fn send(flow: &mut CallFlow, auth: &mut Auth) -> Ticket {
+    fn send(flow: &mut Attempts, auth: &mut Auth) -> Ticket {
         match flow.poll(START, auth, &GetQuotas).unwrap() {
             Step::Send(attempt) => attempt.ticket,
             Step::Wait(_) => panic!(),
         }
     }
-    let [mut f, mut g, mut k] = [1, 2, 3].map(|seed| CallFlow::new(RetryPolicy::default(), seed));
+    let [mut f, mut g, mut k] = [1, 2, 3].map(|seed| Attempts::new(RetryPolicy::default(), seed));
     let ticket = send(&mut f, &mut auth);
     f.on_token(START, &mut auth, ticket, head(201), token)
         .unwrap();
@@ -1291,7 +1267,7 @@ fn an_old_refusal_does_not_end_a_flow_after_a_token_was_had() {
 #[test]
 fn the_tickets_of_flows_are_not_mixed_up() {
     let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-    let mut quotas = CallFlow::new(RetryPolicy::default(), 1);
+    let mut quotas = Attempts::new(RetryPolicy::default(), 1);
     let mut job = JobFlow::new(hunt(), RetryPolicy::default(), 2);
     let Step::Send(safe) = quotas.poll(START, &mut auth, &GetQuotas).unwrap() else {
         panic!()
@@ -1328,17 +1304,8 @@ fn a_rate_limit_holds_for_others_even_if_the_call_gives_up() {
         with(reply(429, GATEWAY_429), "retry-after", 30),
         quotas(),
     ]);
-    let mut once = CallFlow::new(RetryPolicy::never(), 1);
-    service
-        .run(
-            &mut once,
-            |flow, now, auth| flow.poll(now, auth, &GetQuotas),
-            |flow, now, auth, ticket, head, body| {
-                flow.on_response(now, auth, &GetQuotas, ticket, head, body)
-            },
-            CallFlow::on_failure,
-        )
-        .unwrap_err();
+    let mut once = CallFlow::new(&GetQuotas, RetryPolicy::never(), 1);
+    service.run(&mut once).unwrap_err();
     service.call(&GetQuotas).unwrap();
     assert_eq!(service.waits, [Duration::from_secs(30)]);
 }
@@ -1416,7 +1383,7 @@ fn a_token_that_was_replaced_meanwhile_is_not_shown_either() {
         status: StatusCode::from_u16(status).unwrap(),
         headers: &headers,
     };
-    let mut login = |flow: &mut CallFlow, now, token: &str| {
+    let mut login = |flow: &mut Attempts, now, token: &str| {
         let Step::Send(attempt) = flow.poll(now, &mut auth, &GetQuotas).unwrap() else {
             panic!()
         };
@@ -1428,11 +1395,11 @@ fn a_token_that_was_replaced_meanwhile_is_not_shown_either() {
         };
         attempt.ticket
     };
-    let mut slow = CallFlow::new(RetryPolicy::never(), 1);
+    let mut slow = Attempts::new(RetryPolicy::never(), 1);
     let ticket = login(&mut slow, START, "the-first-token");
     let later = START.after(Duration::from_secs(1_750));
     let _ticket = login(
-        &mut CallFlow::new(RetryPolicy::never(), 2),
+        &mut Attempts::new(RetryPolicy::never(), 2),
         later,
         "the-second-token",
     );
@@ -1451,7 +1418,7 @@ fn a_token_is_taken_only_by_the_session_that_asked_for_it() {
     let session = |name: &str| Auth::new(Cloud::Us1, Credentials::new(name, "s3cret"));
     let (mut one, mut other) = (session("one"), session("other"));
     let headers = HeaderMap::new();
-    let mut flow = CallFlow::new(RetryPolicy::default(), 1);
+    let mut flow = Attempts::new(RetryPolicy::default(), 1);
     let mut ticket = |auth: &mut Auth, now| match flow.poll(now, auth, &GetQuotas).unwrap() {
         Step::Send(attempt) => attempt.ticket,
         Step::Wait(_) => panic!("it waits"),
@@ -1463,7 +1430,7 @@ fn a_token_is_taken_only_by_the_session_that_asked_for_it() {
         headers: &headers,
     };
     let body = br#"{"access_token": "of-one"}"#;
-    let mut flow = CallFlow::new(RetryPolicy::default(), 2);
+    let mut flow = Attempts::new(RetryPolicy::default(), 2);
     let error = flow.on_token(START, &mut other, ticket(&mut one, START), head, body);
     assert!(matches!(error, Err(FlowError::WrongTicket)));
     let again = START.after(Duration::from_secs(100));
@@ -1482,11 +1449,11 @@ fn a_token_is_taken_only_by_the_session_that_asked_for_it() {
 #[test]
 fn a_flow_does_not_forget_a_hunt_for_another_call() {
     let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-    let mut flow = CallFlow::new(RetryPolicy::default(), 1);
+    let mut flow = Attempts::new(RetryPolicy::default(), 1);
     let Step::Send(_lost) = flow.poll(START, &mut auth, &hunt()).unwrap() else {
         panic!()
     };
-    let mut flow: CallFlow = serde_json::from_value(serde_json::to_value(&flow).unwrap()).unwrap();
+    let mut flow: Attempts = serde_json::from_value(serde_json::to_value(&flow).unwrap()).unwrap();
     for _ in 0..2 {
         let error = flow.poll(START, &mut auth, &GetQuotas).unwrap_err();
         assert!(matches!(error, FlowError::OutcomeUnknown { .. }), "{error}");
@@ -1535,7 +1502,7 @@ fn what_nothing_but_a_change_helps_is_not_retryable() {
     let error = service.call(&GetQuotas).unwrap_err();
     assert_eq!(error.to_string(), "GetMalQueryQuotasV1 cannot be sent");
     assert!(!error.is_retryable());
-    let mut flow = CallFlow::new(RetryPolicy::default(), 1);
+    let mut flow = Attempts::new(RetryPolicy::default(), 1);
     flow.set_deadline(Some(START));
     let error = flow.poll(START, &mut service.auth, &GetQuotas).unwrap_err();
     assert!(
@@ -1544,7 +1511,7 @@ fn what_nothing_but_a_change_helps_is_not_retryable() {
     );
     // Before the deadline it is the policy that ends a call, and another try has its time anew.
     let limit = Duration::from_secs(1);
-    let mut flow = CallFlow::new(
+    let mut flow = Attempts::new(
         RetryPolicy {
             time_limit: limit,
             ..RetryPolicy::default()
@@ -1751,7 +1718,7 @@ proptest! {
                                 .collect();
                             let head = ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: &headers };
                             let taken = flow.on_response(now, &mut auth, attempt.ticket, head, body.as_bytes());
-                            !matches!(taken, Ok(JobProgress::Pending))
+                            !matches!(taken, Ok(None))
                         }
                     }
                 };
@@ -1793,7 +1760,7 @@ proptest! {
                 };
                 sent.push((path_of(&attempt), now));
                 let outcome = match answer_to(&path_of(&attempt), *answer) {
-                    Answer::Lost(why) => flow.on_failure(now, &mut auth, attempt.ticket, why).map(|()| JobProgress::Pending),
+                    Answer::Lost(why) => flow.on_failure(now, &mut auth, attempt.ticket, why).map(|()| None),
                     Answer::Reply(status, headers, body) => {
                         let headers: HeaderMap = headers
                             .iter()
@@ -1804,8 +1771,8 @@ proptest! {
                     }
                 };
                 match outcome {
-                    Ok(JobProgress::Pending) => {}
-                    Ok(JobProgress::Done(_)) => return (sent, "done".to_owned()),
+                    Ok(None) => {}
+                    Ok(Some(_)) => return (sent, "done".to_owned()),
                     Err(error) => return (sent, error.to_string()),
                 }
                 if restart {

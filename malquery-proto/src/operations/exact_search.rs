@@ -55,7 +55,7 @@ impl ExactSearch {
 
 result_setters!(ExactSearch, options);
 filter_setters!(ExactSearch, options);
-#[cfg(all(feature = "fs", feature = "archive"))]
+#[cfg(feature = "samples")]
 crate::types::options::collectable!(ExactSearch, options);
 
 impl Operation for ExactSearch {

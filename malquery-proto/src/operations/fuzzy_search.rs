@@ -64,6 +64,8 @@ impl FuzzySearch {
 }
 
 result_setters!(FuzzySearch, options);
+#[cfg(feature = "samples")]
+crate::types::options::collectable!(FuzzySearch, options);
 
 impl Operation for FuzzySearch {
     const ENDPOINT: Endpoint = Endpoint::post(

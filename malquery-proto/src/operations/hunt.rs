@@ -93,7 +93,7 @@ impl Hunt {
 
 result_setters!(Hunt, options);
 filter_setters!(Hunt, options);
-#[cfg(all(feature = "fs", feature = "archive"))]
+#[cfg(feature = "samples")]
 crate::types::options::collectable!(Hunt, options);
 
 impl Operation for Hunt {

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cloud::Cloud;
 use crate::operation::{Operation, unsigned};
-#[cfg(all(feature = "fs", feature = "archive"))]
+#[cfg(feature = "samples")]
 use crate::types::MetaField;
 use crate::types::{FileSize, Pattern, Sha256};
 
@@ -167,7 +167,7 @@ fn hashes_are_owned_or_borrowed_and_billed_once() {
 }
 
 #[test]
-#[cfg(all(feature = "fs", feature = "archive"))]
+#[cfg(feature = "samples")]
 fn a_collection_asks_for_the_hash_whatever_was_selected() {
     let selected = |fields: &[MetaField]| {
         let mut hunt = hunt().filter_meta(fields.iter().cloned()).limit(7);

@@ -5,8 +5,6 @@
 //! What the service sends is read leniently: unknown fields and words are kept (see [`Extra`]), never an error.
 
 mod date;
-#[cfg(feature = "client")]
-pub(crate) mod each;
 mod envelope;
 mod file_size;
 mod file_type;

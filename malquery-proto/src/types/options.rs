@@ -206,7 +206,7 @@ macro_rules! filter_setters {
 }
 
 /// What a collection needs of a search.
-#[cfg(all(feature = "fs", feature = "archive"))]
+#[cfg(feature = "samples")]
 macro_rules! collectable {
     ($name:ident $(, $options:ident)?) => {
         impl $name {
@@ -227,7 +227,7 @@ macro_rules! collectable {
     };
 }
 
-#[cfg(all(feature = "fs", feature = "archive"))]
+#[cfg(feature = "samples")]
 pub(crate) use collectable;
 pub(crate) use {filter_setters, result_setters};
 

@@ -6,9 +6,9 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use malquery_proto::Transport;
-use malquery_proto::client::{TimeLeft, TransportError};
+use malquery_proto::client::TimeLeft;
 use malquery_proto::flow::SendFailure;
+use malquery_proto::{Transport, TransportError};
 use malquery_ureq::{UreqError, UreqTransport};
 
 use crate::server::{Server, get, hang, read_request};
@@ -24,10 +24,16 @@ pub(crate) fn impatient() -> UreqTransport {
         .unwrap()
 }
 
+/// What this transport said.
+pub(crate) fn cause(error: &TransportError) -> &UreqError {
+    error.source().unwrap().downcast_ref().unwrap()
+}
+
 /// Whatever the error, its display is one line and does not repeat its source.
-pub(crate) fn check(error: &UreqError, failure: SendFailure, says: &str, source: &str) {
-    let shown = error.to_string();
+pub(crate) fn check(error: &TransportError, failure: SendFailure, says: &str, source: &str) {
     assert_eq!(error.failure(), failure, "{error:?}");
+    let error = cause(error);
+    let shown = error.to_string();
     assert!(shown.contains(says), "{shown}");
     assert!(!shown.contains('\n'), "{shown}");
     let cause = error.source().map(ToString::to_string).unwrap_or_default();
@@ -54,10 +60,7 @@ fn reset(mut stream: TcpStream) {
 
 fn body_of(server: &Server) -> (Vec<u8>, io::Error) {
     let start = Instant::now();
-    let mut body = impatient()
-        .execute(get(&server.url("/")))
-        .unwrap()
-        .into_body();
+    let mut body = impatient().send(get(&server.url("/"))).unwrap().into_body();
     let mut bytes = Vec::new();
     let error = body.read_to_end(&mut bytes).unwrap_err();
     assert!(start.elapsed() < NO_HANG);
@@ -76,7 +79,7 @@ fn a_refused_connection() {
         .unwrap()
         .port();
     let error = impatient()
-        .execute(get(&format!("http://127.0.0.1:{port}/")))
+        .send(get(&format!("http://127.0.0.1:{port}/")))
         .unwrap_err();
     check(
         &error,
@@ -84,7 +87,11 @@ fn a_refused_connection() {
         "no connection to 127.0.0.1; check the network",
         "refused",
     );
-    let cause = error.source().unwrap().downcast_ref::<io::Error>().unwrap();
+    let cause = cause(&error)
+        .source()
+        .unwrap()
+        .downcast_ref::<io::Error>()
+        .unwrap();
     assert_eq!(cause.kind(), io::ErrorKind::ConnectionRefused);
 }
 
@@ -96,7 +103,7 @@ fn a_name_that_does_not_exist() {
         .build()
         .unwrap();
     let error = transport
-        .execute(get("https://no-such-host.invalid/"))
+        .send(get("https://no-such-host.invalid/"))
         .unwrap_err();
     // Without a network the lookup may take its time.
     check(
@@ -105,7 +112,7 @@ fn a_name_that_does_not_exist() {
         "the name no-such-host.invalid",
         "",
     );
-    assert!(error.source().is_some());
+    assert!(cause(&error).source().is_some());
 }
 
 #[test]
@@ -117,7 +124,7 @@ fn a_port_where_nobody_speaks_tls_or_at_all() {
         .build()
         .unwrap();
     let error = transport
-        .execute(get(&format!("https://127.0.0.1:{}/", silent.port)))
+        .send(get(&format!("https://127.0.0.1:{}/", silent.port)))
         .unwrap_err();
     check(
         &error,
@@ -131,7 +138,7 @@ fn a_port_where_nobody_speaks_tls_or_at_all() {
         hang();
     });
     let error = impatient()
-        .execute(get(&format!("https://127.0.0.1:{}/", plain.port)))
+        .send(get(&format!("https://127.0.0.1:{}/", plain.port)))
         .unwrap_err();
     check(
         &error,
@@ -142,7 +149,7 @@ fn a_port_where_nobody_speaks_tls_or_at_all() {
 
     let closing = Server::raw(reset);
     let error = impatient()
-        .execute(get(&format!("https://127.0.0.1:{}/", closing.port)))
+        .send(get(&format!("https://127.0.0.1:{}/", closing.port)))
         .unwrap_err();
     check(
         &error,
@@ -155,7 +162,7 @@ fn a_port_where_nobody_speaks_tls_or_at_all() {
 #[test]
 fn a_reset_and_an_end_before_the_head() {
     let server = Server::raw(reset);
-    let error = impatient().execute(get(&server.url("/"))).unwrap_err();
+    let error = impatient().send(get(&server.url("/"))).unwrap_err();
     check(
         &error,
         SendFailure::Unknown,
@@ -165,9 +172,13 @@ fn a_reset_and_an_end_before_the_head() {
 
     for sent in ["", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n"] {
         let server = after_request(move |mut stream| stream.write_all(sent.as_bytes()).unwrap());
-        let error = impatient().execute(get(&server.url("/"))).unwrap_err();
+        let error = impatient().send(get(&server.url("/"))).unwrap_err();
         check(&error, SendFailure::Unknown, "broke before the reply", "");
-        let cause = error.source().unwrap().downcast_ref::<io::Error>().unwrap();
+        let cause = cause(&error)
+            .source()
+            .unwrap()
+            .downcast_ref::<io::Error>()
+            .unwrap();
         assert_eq!(cause.kind(), io::ErrorKind::UnexpectedEof);
     }
 }
@@ -180,7 +191,7 @@ fn a_head_that_stalls() {
             hang();
         });
         let start = Instant::now();
-        let error = impatient().execute(get(&server.url("/"))).unwrap_err();
+        let error = impatient().send(get(&server.url("/"))).unwrap_err();
         assert!(start.elapsed() < NO_HANG);
         check(
             &error,
@@ -200,7 +211,7 @@ fn a_head_that_trickles() {
         }
     });
     let start = Instant::now();
-    let error = impatient().execute(get(&server.url("/"))).unwrap_err();
+    let error = impatient().send(get(&server.url("/"))).unwrap_err();
     assert!(start.elapsed() < NO_HANG);
     check(
         &error,
@@ -223,13 +234,14 @@ fn a_head_that_is_none() {
             let _ = stream.write_all(sent.as_bytes());
             hang();
         });
-        let error = impatient().execute(get(&server.url("/"))).unwrap_err();
+        let error = impatient().send(get(&server.url("/"))).unwrap_err();
         check(
             &error,
             SendFailure::Unknown,
             "the reply of 127.0.0.1 is not HTTP",
             "",
         );
+        let error = cause(&error);
         let whole = format!("{error} {error:?} {}", error.source().unwrap());
         assert!(
             !whole.contains("OpenSSH") && !whole.contains("xxx"),
@@ -298,7 +310,7 @@ fn a_slow_body_that_does_not_stall_is_read_to_its_end() {
     });
     let mut bytes = Vec::new();
     impatient()
-        .execute(get(&server.url("/")))
+        .send(get(&server.url("/")))
         .unwrap()
         .into_body()
         .read_to_end(&mut bytes)
@@ -352,7 +364,7 @@ fn the_time_left_bounds_head_and_body() {
         let start = Instant::now();
         let mut request = get(&trickle.url("/"));
         request.extensions_mut().insert(TimeLeft(left));
-        let mut body = transport.execute(request).unwrap().into_body();
+        let mut body = transport.send(request).unwrap().into_body();
         let error = body.read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(
@@ -367,7 +379,7 @@ fn the_time_left_bounds_head_and_body() {
     request
         .extensions_mut()
         .insert(TimeLeft(Duration::from_millis(300)));
-    let error = UreqTransport::new().execute(request).unwrap_err();
+    let error = UreqTransport::new().send(request).unwrap_err();
     check(
         &error,
         SendFailure::Unknown,
@@ -378,7 +390,7 @@ fn the_time_left_bounds_head_and_body() {
     let unasked = Server::raw(|_stream| hang());
     let mut request = get(&unasked.url("/"));
     request.extensions_mut().insert(TimeLeft(Duration::ZERO));
-    let error = UreqTransport::new().execute(request).unwrap_err();
+    let error = UreqTransport::new().send(request).unwrap_err();
     check(
         &error,
         SendFailure::NotSent,

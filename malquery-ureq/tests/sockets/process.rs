@@ -3,7 +3,6 @@
 use std::process::Command;
 
 use malquery_proto::flow::RetryPolicy;
-use malquery_ureq::Client;
 
 use crate::server::{Server, Then, json, reply, token};
 
@@ -12,7 +11,7 @@ const CHILD: &str = "MALQUERY_TEST_CHILD";
 
 /// What that process does.
 fn child() {
-    match Client::from_env() {
+    match malquery_ureq::from_env() {
         Ok(client) => match client.retry(RetryPolicy::never()).quotas() {
             Ok(quotas) => println!("hunts: {:?}", quotas.meta.hunt_count),
             Err(error) => {

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use malquery_proto::flow::{Auth, RetryPolicy, SendFailure};
-use malquery_proto::{BaseUrl, Credentials, Transport};
-use malquery_ureq::{Builder, Client, UreqTransport};
+use malquery_proto::{BaseUrl, Client, Credentials, Transport};
+use malquery_ureq::{Builder, SystemClock, UreqTransport};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-use crate::faults::check;
+use crate::faults::{cause, check};
 use crate::server::{Server, Stream, Then, get, hang, json, read_request, token};
 
 struct Ca {
@@ -73,7 +73,7 @@ fn quotas(url: &str, transport: UreqTransport) -> Option<i64> {
         url.parse::<BaseUrl>().unwrap(),
         Credentials::new("an-id", "p4ssw0rd"),
     );
-    let client = Client::with_transport(transport, auth).retry(RetryPolicy::never());
+    let client = Client::new(transport, SystemClock, auth).retry(RetryPolicy::never());
     client
         .quotas()
         .unwrap()
@@ -88,7 +88,7 @@ fn a_certificate_is_trusted_when_its_root_is_given() {
     let server = serve(ca.server("127.0.0.1", |_| {}));
     let url = format!("https://127.0.0.1:{}", server.port);
 
-    let error = builder().build().unwrap().execute(get(&url)).unwrap_err();
+    let error = builder().build().unwrap().send(get(&url)).unwrap_err();
     check(
         &error,
         SendFailure::CannotSend,
@@ -96,7 +96,7 @@ fn a_certificate_is_trusted_when_its_root_is_given() {
         "invalid peer certificate",
     );
     let other = builder().root_certificates(Ca::new().pem).build().unwrap();
-    let error = other.execute(get(&url)).unwrap_err();
+    let error = other.send(get(&url)).unwrap_err();
     check(
         &error,
         SendFailure::CannotSend,
@@ -124,7 +124,7 @@ fn a_certificate_for_another_name_or_time_is_not_trusted() {
     let transport = || builder().root_certificates(&ca.pem).build().unwrap();
     let server = serve(ca.server("other.example", |_| {}));
     let error = transport()
-        .execute(get(&format!("https://127.0.0.1:{}", server.port)))
+        .send(get(&format!("https://127.0.0.1:{}", server.port)))
         .unwrap_err();
     check(
         &error,
@@ -139,7 +139,7 @@ fn a_certificate_for_another_name_or_time_is_not_trusted() {
         params.not_after = rcgen::date_time_ymd(2002, 1, 1);
     }));
     let error = transport()
-        .execute(get(&format!("https://127.0.0.1:{}", server.port)))
+        .send(get(&format!("https://127.0.0.1:{}", server.port)))
         .unwrap_err();
     check(
         &error,
@@ -191,13 +191,11 @@ fn a_connection_with_tls_that_ends_or_stalls() {
         .unwrap();
     let no_reply = |bytes, end| {
         transport
-            .execute(get(&answer(&config, bytes, end)))
+            .send(get(&answer(&config, bytes, end)))
             .unwrap_err()
     };
     let body = |bytes, end| {
-        let response = transport
-            .execute(get(&answer(&config, bytes, end)))
-            .unwrap();
+        let response = transport.send(get(&answer(&config, bytes, end))).unwrap();
         let mut text = String::new();
         let result = response.into_body().read_to_string(&mut text);
         result.map(|_| text).map_err(|error| error.kind())
@@ -284,7 +282,7 @@ fn a_proxy_is_asked_to_connect_and_sees_nothing_else() {
     let mut body = String::new();
     // The name is not looked up here: it does not exist.
     transport
-        .execute(request)
+        .send(request)
         .unwrap()
         .into_body()
         .read_to_string(&mut body)
@@ -320,7 +318,7 @@ fn a_proxy_that_does_not_connect() {
             .build()
             .unwrap();
         let error = transport
-            .execute(get("https://api.example.test/"))
+            .send(get("https://api.example.test/"))
             .unwrap_err();
         check(
             &error,
@@ -328,7 +326,8 @@ fn a_proxy_that_does_not_connect() {
             "the proxy gave no connection to api.example.test",
             "",
         );
-        let shown = format!("{error:?} {}", std::error::Error::source(&error).unwrap());
+        let source = std::error::Error::source(cause(&error)).unwrap();
+        let shown = format!("{error:?} {source}");
         assert!(
             !shown.contains("p4ssw0rd") && !shown.contains("ESMTP"),
             "{shown}"
@@ -345,7 +344,7 @@ fn a_proxy_that_does_not_connect() {
         .build()
         .unwrap();
     let error = transport
-        .execute(get("https://api.example.test/"))
+        .send(get("https://api.example.test/"))
         .unwrap_err();
     check(
         &error,
@@ -361,7 +360,7 @@ fn a_proxy_that_does_not_connect() {
         .build()
         .unwrap();
     let error = transport
-        .execute(get("https://api.example.test/"))
+        .send(get("https://api.example.test/"))
         .unwrap_err();
     check(&error, SendFailure::NotSent, "in time", "timed out");
 }
@@ -394,7 +393,7 @@ fn a_socks_proxy_is_used() {
         .build()
         .unwrap();
     let mut body = String::new();
-    let response = transport.execute(get("https://api.example.test/")).unwrap();
+    let response = transport.send(get("https://api.example.test/")).unwrap();
     response.into_body().read_to_string(&mut body).unwrap();
     assert_eq!(body, "{}");
 }

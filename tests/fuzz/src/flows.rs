@@ -3,9 +3,10 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use malquery_proto::credentials::{BearerToken, Credentials};
 use malquery_proto::flow::{
-    Auth, FlowError, JobFlow, JobProgress, RetryPolicy, SendFailure, Step, Submission, Ticket,
+    Auth, Flow, FlowError, JobFlow, RetryPolicy, SendFailure, Step, Submission, Ticket,
 };
-use malquery_proto::operations::{ExactSearch, Hunt, SamplesMultidownload};
+use malquery_proto::operation::JsonReply;
+use malquery_proto::operations::{ExactSearch, GetRequest, Hunt, SamplesMultidownload};
 use malquery_proto::reply::ResponseHead;
 use malquery_proto::types::{Pattern, Sha256};
 use malquery_proto::{Cloud, Timestamp};
@@ -261,7 +262,7 @@ impl<const N: usize> Run<N> {
         status: u16,
         body: &str,
         (name, value): (&'static str, &'static str),
-    ) -> Result<JobProgress, FlowError> {
+    ) -> Result<Option<JsonReply<GetRequest>>, FlowError> {
         let Open {
             side,
             ticket,
@@ -280,13 +281,9 @@ impl<const N: usize> Run<N> {
             self.sides[side].arrived = 0;
         }
         let is_stray = to != side && !ticket.is_token();
-        let result = self.sides[to].flow.on_response(
-            self.now,
-            &mut self.auth,
-            ticket,
-            head,
-            body.as_bytes(),
-        );
+        let body = body.as_bytes();
+        let flow = &mut self.sides[to].flow;
+        let result = flow.on_response(self.now, &mut self.auth, ticket, head, body);
         match &result {
             Err(error) => assert_harmless(&error.to_string()),
             Ok(_) => assert!(!is_stray, "a reply was taken for one to another job"),
@@ -360,7 +357,7 @@ impl<const N: usize> Run<N> {
                         (false, _) => REPLIES[3],
                     };
                     match self.answer(side, open, status, body, HEADERS[0]) {
-                        Ok(JobProgress::Done(_)) | Err(_) => return,
+                        Ok(Some(_)) | Err(_) => return,
                         Ok(_) => {}
                     }
                 }

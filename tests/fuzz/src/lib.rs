@@ -15,7 +15,7 @@ pub use archive::{archive_open, archive_read};
 pub use cassette::cassette;
 pub use errors::errors;
 pub use flows::flows;
-pub use replies::{each, replies};
+pub use replies::replies;
 pub use stored::stored;
 pub use stream::stream;
 pub use values::values;
@@ -28,7 +28,6 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("archive_open", archive_open),
     ("archive_read", archive_read),
     ("cassette", cassette),
-    ("each", each),
     ("errors", errors),
     ("flows", flows),
     ("replies", replies),

@@ -1,11 +1,12 @@
-use std::cell::Cell;
 use std::ops::ControlFlow;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use malquery_proto::client::{
-    Client, Clock, Collect, CollectStep, Error, JobStep, Transport, TransportError,
+    Body, Client, Clock, Collect, Error, Progress, Step, Transport, TransportError,
 };
 use malquery_proto::endpoint::{Endpoint, Resend};
-use malquery_proto::flow::{JobFlow, SendFailure};
+use malquery_proto::flow::JobFlow;
 use malquery_proto::{OutputFile, Timestamp};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -51,20 +52,23 @@ fn collect(job: Collect, input: &mut Input<'_>) {
     let replies: Vec<u8> = std::iter::from_fn(|| (!input.is_empty()).then(|| input.byte()))
         .take(64)
         .collect();
-    let service = Service {
-        replies: Cell::new(&replies),
-        arrived: Cell::new(0),
-    };
-    let clock = Clocked(Cell::new(1_700_000_000_000));
+    let service = Service(Mutex::new(State {
+        replies: replies.into_iter(),
+        arrived: 0,
+    }));
+    let clock = Clocked(AtomicU64::new(1_700_000_000_000));
     let client = Client::new(service, clock, renewable());
     let mut steps = 0;
     // After an error it is taken up again.
     for _ in 0..3 {
-        let output = OutputFile::create(folder.path().join("samples.zip"), true).expect("a file");
-        let result = client.collect(&mut job, output, |job, step| {
+        let output = OutputFile::replace(folder.path().join("samples.zip")).expect("a file");
+        let result = client.collect(&mut job, output, |now: &Progress<'_>| {
             steps += 1;
-            if matches!(step, CollectStep::Job(JobStep::Send)) {
-                assert!(serde_json::to_string(job).is_ok_and(|text| !text.contains("a-secret")));
+            if now.step == Step::Send {
+                assert!(
+                    serde_json::to_string(&now.collect)
+                        .is_ok_and(|text| !text.contains("a-secret"))
+                );
             }
             if steps > 500 {
                 ControlFlow::Break(())
@@ -82,27 +86,22 @@ fn collect(job: Collect, input: &mut Input<'_>) {
 /// An empty archive.
 const ARCHIVE: &[u8] = b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
-struct Service<'a> {
-    /// What happens to the next requests; what they should get when there is nothing left.
-    replies: Cell<&'a [u8]>,
+struct Service(Mutex<State>);
+
+struct State {
+    /// What happens to the next requests; they succeed when nothing is left.
+    replies: std::vec::IntoIter<u8>,
     /// The paths of submissions that may have arrived, a bit for each.
-    arrived: Cell<u8>,
+    arrived: u8,
 }
 
-impl Transport for Service<'_> {
-    type Body = &'static [u8];
-    type Error = Lost;
-
-    fn execute(
+impl Transport for Service {
+    fn send(
         &self,
         request: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<&'static [u8]>, Lost> {
-        let (choice, rest) = self
-            .replies
-            .get()
-            .split_first()
-            .map_or((&0, &[][..]), |split| split);
-        self.replies.set(rest);
+    ) -> Result<http::Response<Body>, TransportError> {
+        let mut state = self.0.lock().expect("no panic");
+        let choice = state.replies.next().unwrap_or(0);
         let meta = request
             .extensions()
             .get::<Endpoint>()
@@ -113,7 +112,7 @@ impl Transport for Service<'_> {
             _ => 2,
         };
         assert_eq!(
-            self.arrived.get() & bit,
+            state.arrived & bit,
             0,
             "a job that may have been billed is submitted again"
         );
@@ -135,47 +134,30 @@ impl Transport for Service<'_> {
             11 => (200, b"not JSON"),
             12 => (200, br#"{"meta": {"status": "inprogress"}}"#),
             13 => (200, br#"{"meta": {"status": "done"}}"#),
-            14 => return Err(Lost(SendFailure::NotSent)),
+            14 => return Err(TransportError::not_sent("lost")),
             _ => {
-                self.arrived.set(self.arrived.get() | bit);
-                return Err(Lost(SendFailure::Unknown));
+                state.arrived |= bit;
+                return Err(TransportError::unknown("lost"));
             }
         };
         if !matches!(status, 300..=499) {
-            self.arrived.set(self.arrived.get() | bit);
+            state.arrived |= bit;
         }
         Ok(http::Response::builder()
             .status(status)
-            .body(body)
+            .body(body.to_vec().into())
             .expect("a response"))
     }
 }
 
-#[derive(Debug)]
-struct Lost(SendFailure);
-
-impl std::fmt::Display for Lost {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("lost")
-    }
-}
-
-impl std::error::Error for Lost {}
-
-impl TransportError for Lost {
-    fn failure(&self) -> SendFailure {
-        self.0
-    }
-}
-
-struct Clocked(Cell<u64>);
+struct Clocked(AtomicU64);
 
 impl Clock for Clocked {
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(self.0.get())
+        Timestamp::from_millis(self.0.load(Ordering::Relaxed))
     }
 
     fn sleep_until(&self, time: Timestamp) {
-        self.0.set(self.0.get().max(time.as_millis()));
+        self.0.fetch_max(time.as_millis(), Ordering::Relaxed);
     }
 }

@@ -3,10 +3,10 @@
 use malquery_proto::client::Error;
 use malquery_proto::operations::ExactSearch;
 use malquery_proto::types::{JobStatus, Pattern, SearchOptions, Sha256};
-use malquery_proto::{Client, Clock, Transport};
+use malquery_proto::Client;
 
 /// The samples that hold a text.
-pub fn find<T: Transport, C: Clock>(client: &Client<T, C>, text: &str) -> Result<Vec<Sha256>, Error> {
+pub fn find(client: &Client, text: &str) -> Result<Vec<Sha256>, Error> {
     let pattern = Pattern::ascii(text).expect("a pattern");
     let search = ExactSearch::new([pattern]).options(SearchOptions::new().limit(LIMIT));
     let id = client.exact_search(&search)?.id().clone();

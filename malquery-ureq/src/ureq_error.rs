@@ -190,9 +190,13 @@ fn source(error: ureq::Error) -> Option<Box<dyn StdError + Send + Sync>> {
     })
 }
 
-impl TransportError for UreqError {
-    fn failure(&self) -> SendFailure {
-        self.kind.failure()
+impl From<UreqError> for TransportError {
+    fn from(error: UreqError) -> Self {
+        match error.kind.failure() {
+            SendFailure::NotSent => Self::not_sent(error),
+            SendFailure::CannotSend => Self::cannot_send(error),
+            SendFailure::Unknown => Self::unknown(error),
+        }
     }
 }
 

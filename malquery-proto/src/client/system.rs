@@ -1,22 +1,56 @@
+//! The clock and the environment of the machine. The one place of this crate that reads them.
+#![allow(clippy::disallowed_methods)]
+
 use std::ffi::OsString;
-use std::fmt;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
-use malquery_proto::types::ParseError;
-use malquery_proto::{BaseUrl, Cloud, Credentials};
+use super::Clock;
+use crate::cloud::{BaseUrl, Cloud};
+use crate::credentials::Credentials;
+use crate::error::with_sources;
+use crate::time::Timestamp;
+use crate::types::ParseError;
 
+/// The clock of the machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        SystemTime::now().into()
+    }
+
+    fn sleep_until(&self, time: Timestamp) {
+        // In slices, since the clock may be set meanwhile, and may not run on while the machine sleeps. Should it be set
+        // back, the wait is no longer for that.
+        let (begun, whole) = (Instant::now(), time.since(self.now()));
+        loop {
+            let left = time
+                .since(self.now())
+                .min(whole.saturating_sub(begun.elapsed()));
+            if left.is_zero() {
+                return;
+            }
+            thread::sleep(left.min(Duration::from_secs(1)));
+        }
+    }
+}
 const CLIENT_ID: &str = "FALCON_CLIENT_ID";
 const CLIENT_SECRET: &str = "FALCON_CLIENT_SECRET";
 const CLOUD: &str = "FALCON_CLOUD";
 const BASE_URL: &str = "FALCON_BASE_URL";
 const MEMBER_CID: &str = "FALCON_MEMBER_CID";
+/// What the other SDKs call the default.
+const AUTODISCOVER: &str = "autodiscover";
 
-/// Where to ask and who asks, as the environment has it.
+/// The base URL and the credentials, as the environment states them.
 ///
 /// | variable | meaning |
 /// |---|---|
 /// | `FALCON_CLIENT_ID` | the id of the API client |
 /// | `FALCON_CLIENT_SECRET` | its secret |
-/// | `FALCON_CLOUD` | the cloud the account lives in; `us-1` unless set |
+/// | `FALCON_CLOUD` | the cloud of the account, or `autodiscover`; unless set, `us-1` is asked, which names the cloud of the account |
 /// | `FALCON_BASE_URL` | where to ask, in place of a cloud; it is used when both are set |
 /// | `FALCON_MEMBER_CID` | the child to act for; only for a Flight Control parent |
 ///
@@ -42,7 +76,7 @@ impl Settings {
     /// above the environment, or keeps them elsewhere.
     ///
     /// ```
-    /// use malquery_ureq::Settings;
+    /// use malquery_proto::client::Settings;
     ///
     /// // From the command line.
     /// let cloud = Some("eu-1".to_owned());
@@ -51,7 +85,7 @@ impl Settings {
     ///     # "FALCON_CLIENT_ID" | "FALCON_CLIENT_SECRET" => Some("x".into()),
     ///     _ => std::env::var_os(name),
     /// })?;
-    /// # Ok::<(), malquery_ureq::EnvError>(())
+    /// # Ok::<(), malquery_proto::client::EnvError>(())
     /// ```
     ///
     /// # Errors
@@ -69,6 +103,8 @@ impl Settings {
         }
         let base = match (get(BASE_URL)?, get(CLOUD)?) {
             (Some(url), _) => url.parse().map_err(invalid(BASE_URL))?,
+            // The token endpoint of us-1 names the cloud of the account.
+            (None, Some(cloud)) if cloud.eq_ignore_ascii_case(AUTODISCOVER) => Cloud::Us1.into(),
             (None, Some(cloud)) => cloud.parse::<Cloud>().map_err(invalid(CLOUD))?.into(),
             (None, None) => Cloud::Us1.into(),
         };
@@ -99,13 +135,9 @@ pub enum EnvError {
     },
 }
 
-/// Says what `Display` and the source say: it is what a `main` that returns an error shows.
-impl fmt::Debug for EnvError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Invalid { error, .. } => write!(f, "{self}: {error}"),
-            _ => write!(f, "{self}"),
-        }
+impl std::fmt::Debug for EnvError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        with_sources(self, f)
     }
 }
 
@@ -166,6 +198,8 @@ mod tests {
     fn the_base_url_beats_the_cloud() {
         assert_eq!(with(&[]).unwrap().base, Cloud::Us1.into());
         assert_eq!(with(&[(CLOUD, "EU1")]).unwrap().base, Cloud::Eu1.into());
+        let any = with(&[(CLOUD, "Autodiscover")]).unwrap();
+        assert_eq!(any.base, Cloud::Us1.into());
         let own = [(CLOUD, "eu-1"), (BASE_URL, "https://falcon.example/")];
         assert_eq!(with(&own).unwrap().base.as_str(), "https://falcon.example");
         // Of a cloud that is not used, nothing is said.
@@ -210,5 +244,16 @@ mod tests {
             .unwrap_err();
         assert_eq!(error, EnvError::NotUnicode(CLIENT_ID));
         assert!(!format!("{error} {error:?}").contains("p4ss"));
+    }
+
+    #[test]
+    fn it_sleeps_until_the_time_and_not_into_the_past() {
+        let start = SystemClock.now();
+        assert!(start > Timestamp::from_millis(1_700_000_000_000));
+        let end = start.after(Duration::from_millis(30));
+        SystemClock.sleep_until(end);
+        assert!(SystemClock.now() >= end);
+        SystemClock.sleep_until(start);
+        SystemClock.sleep_until(Timestamp::from_millis(0));
     }
 }

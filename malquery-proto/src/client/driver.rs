@@ -1,0 +1,188 @@
+//! The one loop in which something is sent.
+
+use std::io::{self, Read};
+
+use zeroize::Zeroize;
+
+use super::observer::{Observer, Progress, Step};
+use super::transport::{Body, TimeLeft, TransportError};
+use super::{Client, Error};
+use crate::endpoint::Endpoint;
+use crate::flow::{self, Attempt, Flow, SendFailure};
+use crate::operation::MAX_ERROR_BODY;
+use crate::reply::ResponseHead;
+use crate::stream::StreamError;
+
+/// The body of a reply: read, or left to the caller.
+pub(super) enum Payload {
+    Bytes(Vec<u8>),
+    Stream(Body),
+}
+
+impl Payload {
+    pub(super) fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Stream(_) => &[],
+        }
+    }
+}
+
+impl Client {
+    /// Runs a flow to its end. Returns its output and the body of the last reply.
+    pub(super) fn drive<F: Flow>(
+        &self,
+        flow: &mut F,
+        observer: &mut dyn Observer,
+    ) -> Result<(F::Output, Payload), Error> {
+        let clock = self.clock();
+        let begun = clock.now();
+        let mut observe = |flow: &F, step| {
+            observer.observe(&Progress::new(step, clock.now().since(begun), flow.job()))
+        };
+        let mut cause = None;
+        loop {
+            let now = clock.now();
+            let step = flow.poll(now, &mut self.auth());
+            let attempt = match step {
+                Ok(flow::Step::Send(attempt)) => attempt,
+                Ok(flow::Step::Wait(time)) => {
+                    if observe(flow, Step::Wait(time)).is_break() {
+                        return Err(Error::Stopped);
+                    }
+                    clock.sleep_until(time);
+                    continue;
+                }
+                Err(error) => return Err(Error::new(error, cause)),
+            };
+            let Attempt {
+                mut request,
+                ticket,
+                max_body,
+                deadline,
+            } = *attempt;
+            let operation = request
+                .extensions()
+                .get::<Endpoint>()
+                .map_or("a request", |e| e.id);
+            if observe(flow, Step::Send).is_break() {
+                // Nothing was sent, and the flow has to know that.
+                flow.cancel(&mut self.auth(), ticket)?;
+                let _ = observe(flow, Step::Reported);
+                return Err(Error::Stopped);
+            }
+            if let Some(deadline) = deadline {
+                request
+                    .extensions_mut()
+                    .insert(TimeLeft(deadline.since(now)));
+            }
+            let result = self.send(request, max_body);
+            let outcome = match result {
+                Ok((head, mut payload)) => {
+                    cause = None;
+                    let view = ResponseHead {
+                        status: head.status,
+                        headers: &head.headers,
+                    };
+                    let is_token = ticket.is_token();
+                    let outcome = if is_token {
+                        let now = clock.now();
+                        flow.on_token(now, &mut self.auth(), ticket, view, payload.bytes())
+                            .map(|()| None)
+                    } else {
+                        let reply = flow.read(view, payload.bytes());
+                        flow.take(clock.now(), &mut self.auth(), ticket, reply)
+                    };
+                    if let (true, Payload::Bytes(bytes)) = (is_token, &mut payload) {
+                        bytes.zeroize();
+                    }
+                    outcome.map(|output| output.map(|output| (output, payload)))
+                }
+                Err(error) => {
+                    let why = error.failure();
+                    if why != SendFailure::CannotSend {
+                        // Retries may take long, and in silence the job would seem to take the time.
+                        log::warn!("no reply to {operation}: {}", error.reason());
+                    }
+                    cause = Some(error);
+                    flow.on_failure(clock.now(), &mut self.auth(), ticket, why)
+                        .map(|()| None)
+                }
+            };
+            // Also when the flow has ended, so that its last state is stored.
+            let stopped = observe(flow, Step::Reported).is_break();
+            match outcome {
+                Ok(Some(result)) => return Ok(result),
+                Err(error) => return Err(Error::new(error, cause)),
+                Ok(None) if stopped => return Err(Error::Stopped),
+                Ok(None) => {}
+            }
+        }
+    }
+
+    /// Sends a request and reads the body, unless it is a stream for the caller.
+    pub(super) fn send(
+        &self,
+        request: http::Request<Vec<u8>>,
+        max_body: Option<u64>,
+    ) -> Result<(http::response::Parts, Payload), TransportError> {
+        let (head, body) = self.transport().send(request)?.into_parts();
+        let (most, whole) = match max_body {
+            None if head.status.is_success() => return Ok((head, Payload::Stream(body))),
+            Some(most) if head.status.is_success() => (most, true),
+            // The beginning of an error is enough.
+            _ => (MAX_ERROR_BODY, false),
+        };
+        let bytes = read_body(&head, body, most, whole)?;
+        Ok((head, Payload::Bytes(bytes)))
+    }
+}
+
+/// Reads a body of at most `most` bytes, and one more of a longer one. Where `whole` is set, a cut one is an error; one that
+/// is too long is for who reads it: to ask for it again would not make it shorter.
+fn read_body(
+    head: &http::response::Parts,
+    body: impl Read,
+    most: u64,
+    whole: bool,
+) -> Result<Vec<u8>, TransportError> {
+    // Beside chunks a length counts for nothing (RFC 9112, 6.3). JSON shows by itself whether it is whole; a sample does not,
+    // and there it is an error.
+    let is_chunked = head.headers.contains_key(http::header::TRANSFER_ENCODING);
+    let declared = ResponseHead {
+        status: head.status,
+        headers: &head.headers,
+    }
+    .content_length();
+    let declared = declared.filter(|_| !is_chunked);
+    let capacity = declared.unwrap_or(0).min(most).min(1 << 20);
+    let mut bytes = Vec::with_capacity(usize::try_from(capacity).unwrap_or(0));
+    let result = body.take(most.saturating_add(1)).read_to_end(&mut bytes);
+    if !whole {
+        // A status that tells of an error does so without its body, too.
+        bytes.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+        return Ok(bytes);
+    }
+    let received = bytes.len() as u64;
+    let short = declared.filter(|declared| received < *declared);
+    match result {
+        // That the connection was closed says less than how much is missing.
+        Err(error) if short.is_none() || error.kind() != io::ErrorKind::UnexpectedEof => {
+            return Err(TransportError::unknown(BodyError(error)));
+        }
+        _ => {}
+    }
+    // A transport that decodes a body has to take the length out of the head.
+    match short.filter(|_| received <= most) {
+        Some(declared) => {
+            let short = io::Error::other(StreamError::Short { received, declared });
+            Err(TransportError::unknown(BodyError(short)))
+        }
+        None => Ok(bytes),
+    }
+}
+
+/// The body of a reply could not be read to its end.
+#[derive(Debug, thiserror::Error)]
+#[error("the body of the reply could not be read: {0}")]
+struct BodyError(io::Error);
