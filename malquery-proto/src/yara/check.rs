@@ -57,6 +57,10 @@ fn token_faults(file: &RuleFile) -> Result<(), Fault> {
                     (start + span.start..start + span.end, why)
                 })?;
             }
+            Kind::Hex => hex_jumps(word).map_err(|(span, why)| {
+                let start = token.span.start;
+                (start + span.start..start + span.end, why)
+            })?,
             Kind::Word if is_reserved(word) && file.is(at + 1, "=") => {
                 return reserved(&token.span, word);
             }
@@ -71,6 +75,34 @@ fn token_faults(file: &RuleFile) -> Result<(), Fault> {
         if let Some(tag) = tags.find(|&tag| is_reserved(file.written(tag))) {
             return reserved(&file.tokens[tag].span, file.written(tag));
         }
+    }
+    Ok(())
+}
+
+/// Refuses the jumps `[-5]` and `[0]`. Comments, which may hold anything, are not skipped in a jump.
+fn hex_jumps(hex: &str) -> Result<(), Fault> {
+    let mut at = 0;
+    while let Some(open) = hex[at..].find(['[', '/']).map(|found| at + found) {
+        let rest = &hex[open..];
+        let end = match rest.as_bytes() {
+            [b'/', b'/', ..] => rest.find('\n'),
+            [b'/', ..] => rest[2..].find("*/").map(|end| end + 4),
+            _ => rest.find(']'),
+        };
+        let Some(end) = end else {
+            return Ok(());
+        };
+        let jump = rest[..end].trim_start_matches('[').trim();
+        if rest.starts_with('[') && jump.len() > 1 && jump.starts_with('-') {
+            return fault(
+                &(open..open + end),
+                "a jump needs a first number; write `[0-5]`",
+            );
+        }
+        if rest.starts_with('[') && !jump.is_empty() && jump.bytes().all(|digit| digit == b'0') {
+            return fault(&(open..open + end), "a jump of 0 bytes is not allowed");
+        }
+        at = open + end;
     }
     Ok(())
 }
@@ -182,11 +214,10 @@ impl Walk {
                         self.compared(function, compared);
                     }
                 }
-                self.expression(left)?;
-                self.expression(right)?;
+                self.operands(left, right)?;
             }
-            E::Cmp { left, right, .. }
-            | E::IEquals(left, right)
+            E::Cmp { left, right, .. } => self.operands(left, right)?,
+            E::IEquals(left, right)
             | E::Contains {
                 haystack: left,
                 needle: right,
@@ -205,16 +236,36 @@ impl Walk {
                 self.expression(left)?;
                 self.expression(right)?;
             }
+            E::Variable(name) | E::Count(name) => self.string(span, name)?,
             E::Offset {
+                variable_name: name,
                 occurence_number: inner,
-                ..
             }
             | E::Length {
+                variable_name: name,
                 occurence_number: inner,
+            }
+            | E::VariableAt {
+                variable_name: name,
+                offset: inner,
+                ..
+            } => {
+                self.string(span, name)?;
+                self.expression(inner)?;
+            }
+            E::CountInRange {
+                variable_name: name,
+                from,
+                to,
                 ..
             }
-            | E::VariableAt { offset: inner, .. } => drop(self.expression(inner)?),
-            E::CountInRange { from, to, .. } | E::VariableIn { from, to, .. } => {
+            | E::VariableIn {
+                variable_name: name,
+                from,
+                to,
+                ..
+            } => {
+                self.string(span, name)?;
                 self.range(from, to)?;
             }
             E::For {
@@ -285,13 +336,57 @@ impl Walk {
             E::Filesize
             | E::Entrypoint
             | E::Double(_)
-            | E::Count(_)
             | E::Boolean(_)
-            | E::Variable(_)
             | E::Bytes(_)
             | E::Regex(_) => {}
         }
         Ok(None)
+    }
+
+    /// What is compared: YARA takes no `true`, no string and nothing made with `and`, `of` or `==`.
+    fn operands(&mut self, left: &Expression, right: &Expression) -> Result<(), Fault> {
+        for operand in [left, right] {
+            let is_boolean = matches!(
+                operand.expr,
+                E::Boolean(_)
+                    | E::Not(_)
+                    | E::Defined(_)
+                    | E::And(_)
+                    | E::Or(_)
+                    | E::Cmp { .. }
+                    | E::Eq(..)
+                    | E::NotEq(..)
+                    | E::IEquals(..)
+                    | E::Contains { .. }
+                    | E::StartsWith { .. }
+                    | E::EndsWith { .. }
+                    | E::Matches(..)
+                    | E::Variable(_)
+                    | E::VariableAt { .. }
+                    | E::VariableIn { .. }
+                    | E::For { .. }
+                    | E::ForIn { .. }
+                    | E::ForAt { .. }
+                    | E::ForRules { .. }
+                    | E::ForIdentifiers { .. }
+            );
+            if is_boolean {
+                return fault(&operand.span, "what is true or false cannot be compared");
+            }
+            self.expression(operand)?;
+        }
+        Ok(())
+    }
+
+    /// `$`, `#`, `@` and `!` alone stand for the string of a loop.
+    fn string(&self, span: &Range<usize>, name: &str) -> Result<(), Fault> {
+        match name.is_empty() && !self.is_in_strings {
+            true => fault(
+                span,
+                "a string without a name can stand in a loop over strings only",
+            ),
+            false => Ok(()),
+        }
     }
 
     fn number(

@@ -29,7 +29,10 @@ const STACK_PER_BYTE: usize = 1024;
 const STACK: usize = 16 * 1024 * 1024;
 
 /// Gives what runs the text, and warnings. `main` is the rule that the hunt is for.
-pub(super) fn compile(file: &RuleFile, main: usize) -> Result<(Scanner, Vec<Warning>), RuleError> {
+pub(super) fn compile(
+    file: &RuleFile,
+    main: Option<usize>,
+) -> Result<(Scanner, Vec<Warning>), RuleError> {
     let mut longest = 0;
     for rule in file.rules() {
         let start = file.tokens[rule.condition.start].span.start;
@@ -50,7 +53,10 @@ fn unchecked(file: &RuleFile, span: Range<usize>, why: impl Into<String>) -> Rul
     RuleError::new(RuleErrorKind::Unchecked, file.text(), span, why)
 }
 
-fn compile_here(file: &RuleFile, main: usize) -> Result<(Scanner, Vec<Warning>), RuleError> {
+fn compile_here(
+    file: &RuleFile,
+    main: Option<usize>,
+) -> Result<(Scanner, Vec<Warning>), RuleError> {
     // boreal does not accept a comment that ends with the text.
     let end = file.tokens.last().map_or(0, |token| token.span.end);
     let text = format!("{}\n", &file.text()[..end]);
@@ -93,7 +99,7 @@ fn compile_here(file: &RuleFile, main: usize) -> Result<(Scanner, Vec<Warning>),
 }
 
 /// How a message of boreal begins when YARA may accept the text, and what to add to the message.
-const UNCHECKED: [(&str, &str); 7] = [
+const UNCHECKED: [(&str, &str); 8] = [
     (
         "includes are not allowed",
         "the included file is not read here",
@@ -109,6 +115,7 @@ const UNCHECKED: [(&str, &str); 7] = [
         "regex failed to build",
         "YARA may accept a larger expression",
     ),
+    ("jump cannot have", "YARA accepts it here"),
     ("too much data added", "YARA may accept a larger text"),
 ];
 
@@ -119,21 +126,27 @@ const MODULES: [&str; 11] = [
 
 fn refusal(file: &RuleFile, message: &str, label: Option<(Range<usize>, String)>) -> RuleError {
     let (span, detail) = label.unwrap_or_default();
-    let module = file
-        .text()
-        .get(span.clone())
-        .filter(|name| MODULES.contains(name));
-    let known = UNCHECKED
+    let name = file.text().get(span.clone()).unwrap_or_default();
+    let named = file.rules().iter().find(|rule| rule.name() == name);
+    match UNCHECKED
         .iter()
-        .find(|(start, _)| message.starts_with(start));
-    match (known, module) {
-        (Some(_), Some(module)) => {
-            let why = format!("{message}; `import \"{module}\"` is missing");
+        .find(|(start, _)| message.starts_with(start))
+    {
+        Some(_) if MODULES.contains(&name) => {
+            let why = format!("{message}; `import \"{name}\"` is missing");
             RuleError::invalid(file.text(), span, why)
         }
-        (Some((_, advice)), None) => unchecked(file, span, format!("{message}; {advice}")),
-        (None, _) if detail.is_empty() => RuleError::invalid(file.text(), span, message),
-        (None, _) => RuleError::invalid(file.text(), span, format!("{message}: {detail}")),
+        Some(_) if named.is_some_and(|rule| rule.span().start > span.start) => {
+            let why = format!("{message}; a rule can refer only to the rules above it");
+            RuleError::invalid(file.text(), span, why)
+        }
+        Some(_) if named.is_some() => {
+            let why = format!("{message}; a rule that refers to itself never matches");
+            unchecked(file, span, why)
+        }
+        Some((_, advice)) => unchecked(file, span, format!("{message}; {advice}")),
+        None if detail.is_empty() => RuleError::invalid(file.text(), span, message),
+        None => RuleError::invalid(file.text(), span, format!("{message}: {detail}")),
     }
 }
 

@@ -212,8 +212,9 @@ impl RuleFile {
     /// The text has no public rule, or several and none was selected; or YARA refuses it; or it cannot
     /// be checked here. [`RuleError::kind`] says which.
     pub fn check(&self) -> Result<Vec<Warning>, RuleError> {
-        let (_, warnings) = compile(self, self.main()?)?;
-        Ok(warnings)
+        let main = self.main()?;
+        let (_, warnings) = compile(self, main)?;
+        main.map(|_| warnings).ok_or_else(|| self.no_rule())
     }
 
     /// Compiles the text, to run it here.
@@ -222,10 +223,14 @@ impl RuleFile {
     /// As [`check`](Self::check).
     pub fn compile(&self) -> Result<Rule, RuleError> {
         let main = self.main()?;
-        Ok(Rule {
-            scanner: compile(self, main)?.0,
-            name: self.rules[main].name.clone(),
-        })
+        let (scanner, _) = compile(self, main)?;
+        match main {
+            Some(main) => Ok(Rule {
+                scanner,
+                name: self.rules[main].name.clone(),
+            }),
+            None => Err(self.no_rule()),
+        }
     }
 
     /// Takes the one rule that no other rule refers to as the selected rule, as in a text that
@@ -242,28 +247,30 @@ impl RuleFile {
         self
     }
 
-    /// The rule that the hunt is for.
-    fn main(&self) -> Result<usize, RuleError> {
-        if let Some(selected) = self.selected {
-            return Ok(selected);
+    /// The rule that the hunt is for; none if no rule is public.
+    fn main(&self) -> Result<Option<usize>, RuleError> {
+        if self.selected.is_some() {
+            return Ok(self.selected);
         }
         let public = || (0..self.rules.len()).filter(|&index| !self.rules[index].is_private);
         let mut plain = public().filter(|&index| !self.rules[index].is_global);
         match (plain.next(), plain.next()) {
-            (Some(rule), None) => Ok(rule),
-            // Global rules match all together or not at all.
-            (None, _) => public().next_back().ok_or_else(|| {
-                let why = match self.rules.is_empty() {
-                    true => "the text has no rule",
-                    false => "all rules are private, so they report nothing",
-                };
-                self.selection_error(0..0, why)
-            }),
             (Some(_), Some(second)) => {
                 let why = format!("a hunt takes one rule; select one{}", self.names());
                 Err(self.selection_error(self.rules[second].name_span.clone(), why))
             }
+            // Global rules match all together or not at all.
+            (None, _) => Ok(public().next_back()),
+            (rule, None) => Ok(rule),
         }
+    }
+
+    fn no_rule(&self) -> RuleError {
+        let why = match self.rules.is_empty() {
+            true => "the text has no rule",
+            false => "all rules are private, so they report nothing",
+        };
+        self.selection_error(0..0, why)
     }
 
     fn selection_error(&self, span: Range<usize>, why: impl Into<String>) -> RuleError {

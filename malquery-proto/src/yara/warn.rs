@@ -16,7 +16,7 @@ const LONG_TEXT: usize = 64 * 1024;
 const SHORT_STRING: usize = 4;
 
 /// Warnings about the text and its strings.
-pub(super) fn warnings(file: &RuleFile, main: usize, parsed: &YaraFile) -> Vec<Warning> {
+pub(super) fn warnings(file: &RuleFile, main: Option<usize>, parsed: &YaraFile) -> Vec<Warning> {
     let text = file.text();
     let mut found = Vec::new();
     if text.len() > LONG_TEXT {
@@ -25,7 +25,7 @@ pub(super) fn warnings(file: &RuleFile, main: usize, parsed: &YaraFile) -> Vec<W
         found.push(Warning::new(text, 0, why));
     }
     for (index, rule) in file.rules().iter().enumerate() {
-        if index != main && !rule.is_private() && !rule.is_global() {
+        if Some(index) != main && !rule.is_private() && !rule.is_global() {
             let why = format!(
                 "the rule `{}` is not private, so the hunt also finds samples that only it matches",
                 rule.name()
