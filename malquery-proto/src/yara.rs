@@ -22,6 +22,7 @@ mod error;
 mod file;
 mod lexer;
 mod regex;
+mod slow;
 mod warn;
 
 pub use error::{RuleError, RuleErrorKind, Warning};

@@ -10,8 +10,8 @@ use super::error::{RuleError, RuleErrorKind, Warning};
 use super::file::RuleFile;
 use super::{MAX_MATCHES, TIMEOUT, check, warn};
 
-/// How deep parentheses and brackets may nest. A level may take 40 KiB of a stack.
-const MAX_NESTING: u8 = 100;
+/// How deep parentheses and brackets may nest. boreal counts a parenthesis twice.
+const MAX_NESTING: u8 = 250;
 
 /// How deep the operators of a condition may nest. The limit keeps the stack of a scan small.
 const MAX_DEPTH: u32 = 200;
@@ -144,9 +144,12 @@ fn refusal(file: &RuleFile, message: &str, label: Option<(Range<usize>, String)>
             let why = format!("{message}; a rule that refers to itself never matches");
             unchecked(file, span, why)
         }
+        Some(_) if name.ends_with('*') => RuleError::invalid(file.text(), span, message),
         Some((_, advice)) => unchecked(file, span, format!("{message}; {advice}")),
-        None if detail.is_empty() => RuleError::invalid(file.text(), span, message),
-        None => RuleError::invalid(file.text(), span, format!("{message}: {detail}")),
+        None if detail.starts_with("expected") => {
+            RuleError::invalid(file.text(), span, format!("{message}: {detail}"))
+        }
+        None => RuleError::invalid(file.text(), span, message),
     }
 }
 

@@ -170,15 +170,12 @@ impl RuleFile {
     pub fn select(&self, name: &str) -> Result<Self, RuleError> {
         let found = self.rules.iter().position(|rule| rule.name == name);
         let Some(chosen) = found else {
-            let why = format!("no rule is called `{name}`{}", self.names());
+            let why = format!("no rule is called `{name}`; select one of {}", self.names());
             return Err(self.selection_error(0..0, why));
         };
         if self.rules[chosen].is_private {
             let span = self.rules[chosen].name_span.clone();
-            let why = format!(
-                "the rule `{name}` is private, so it reports nothing{}",
-                self.names()
-            );
+            let why = format!("the rule `{name}` is private, so it reports nothing");
             return Err(self.selection_error(span, why));
         }
         let kept = self.closure(chosen);
@@ -233,17 +230,18 @@ impl RuleFile {
         }
     }
 
-    /// Takes the one rule that no other rule refers to as the selected rule, as in a text that
-    /// [`select`](Self::select) made.
+    /// Selects the rule that no other rule refers to, if there is one such rule. In a text that
+    /// [`select`](Self::select) made, it is the selected rule, unless a global rule refers to that.
     pub(crate) fn select_last(mut self) -> Self {
         let needed: BTreeSet<_> = self.rules.iter().flat_map(|rule| &rule.needs).collect();
-        let mut roots = (0..self.rules.len()).filter(|index| {
-            let rule = &self.rules[*index];
-            !rule.is_private && !rule.is_global && !needed.contains(index)
-        });
-        if let (Some(root), None) = (roots.next(), roots.next()) {
-            self.selected = Some(root);
-        }
+        let (roots, others): (Vec<_>, Vec<_>) = (0..self.rules.len())
+            .filter(|&index| !self.rules[index].is_private && !self.rules[index].is_global)
+            .partition(|index| !needed.contains(index));
+        self.selected = match (roots.as_slice(), others.last()) {
+            ([root], _) => Some(*root),
+            ([], Some(last)) => Some(*last),
+            _ => None,
+        };
         self
     }
 
@@ -256,7 +254,7 @@ impl RuleFile {
         let mut plain = public().filter(|&index| !self.rules[index].is_global);
         match (plain.next(), plain.next()) {
             (Some(_), Some(second)) => {
-                let why = format!("a hunt takes one rule; select one{}", self.names());
+                let why = format!("a hunt takes one rule; select one of {}", self.names());
                 Err(self.selection_error(self.rules[second].name_span.clone(), why))
             }
             // Global rules match all together or not at all.
@@ -277,14 +275,11 @@ impl RuleFile {
         RuleError::new(RuleErrorKind::Selection, &self.text, span, why)
     }
 
-    /// The names that can be selected, as the end of a sentence.
+    /// The names that can be selected.
     fn names(&self) -> String {
         let public = self.rules.iter().filter(|rule| !rule.is_private);
         let names: Vec<_> = public.map(|rule| rule.name.as_str()).collect();
-        match names.is_empty() {
-            true => String::new(),
-            false => format!("; the text has {}", names.join(", ")),
-        }
+        names.join(", ")
     }
 
     /// A rule, the global rules, and what they need.

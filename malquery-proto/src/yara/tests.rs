@@ -1,4 +1,5 @@
 use boreal::scanner::ScanParams;
+use proptest::prelude::*;
 
 use super::*;
 
@@ -79,24 +80,23 @@ fn hostile_rules_end() {
             close.repeat(depth)
         )
     };
-    for (sign, end) in [
-        ("not ", "true"),
-        ("- ", "1 == 1"),
-        ("-", "1 == 1"),
-        ("~", "1 == 1"),
-        ("defined ", "true"),
-        ("not defined ", "true"),
-        ("1+", "1 == 2"),
-        ("true == ", "true"),
-        ("\"a\" contains ", "\"a\""),
-        ("1 < ", "2"),
+    // A sign takes the most of the stack. The other operators are tried with fewer.
+    for (operator, end, length) in [
+        ("-", "1 == 1", 250_000),
+        ("~", "1 == 1", 250_000),
+        ("not ", "true", 40_000),
+        ("defined ", "true", 40_000),
+        ("not defined ", "true", 40_000),
+        ("1+", "1 == 2", 40_000),
+        ("\"a\" contains ", "\"a\"", 40_000),
     ] {
-        let text = format!(
-            "rule a {{ condition: {}{end} }}",
-            sign.repeat(250_000 / sign.len())
+        let text = operator.repeat(length / operator.len());
+        let error = Rule::compile(&format!("rule a {{ condition: {text}{end} }}")).unwrap_err();
+        assert_eq!(
+            error.kind(),
+            RuleErrorKind::Unchecked,
+            "{operator}: {error}"
         );
-        let error = Rule::compile(&text).unwrap_err();
-        assert_eq!(error.kind(), RuleErrorKind::Unchecked, "{sign}: {error}");
     }
     let long = format!("rule a {{ condition: true{} }}", " or true".repeat(40_000));
     let error = Rule::compile(&long).unwrap_err();
@@ -120,5 +120,486 @@ fn hostile_rules_end() {
         "(".repeat(100_000),
     ] {
         assert!(Rule::compile(&rule).is_err());
+    }
+}
+
+#[test]
+fn deep_rules_run_on_small_stacks() {
+    let nested = format!("{}filesize == 0{}", "(".repeat(90), ")".repeat(90));
+    let sum = "1 + ".repeat(150) + "filesize == 150";
+    for condition in [nested, sum] {
+        let text = format!("rule a {{ condition: {condition} }}");
+        assert!(Rule::compile(&text).unwrap().matches(b"").unwrap());
+    }
+}
+
+/// A rule with one string and this condition.
+fn with_condition(condition: &str) -> String {
+    format!("rule a {{ strings: $a = \"abcd\" condition: $a and ({condition}) }}")
+}
+
+/// A rule with this string.
+fn with_string(string: &str) -> String {
+    format!("rule a {{ strings: $a = {string} condition: $a }}")
+}
+
+/// libyara 4.5.4 refuses each. The command `yara` 4.2.3 accepts only the ranges that run backwards
+/// and the negative count.
+#[test]
+fn what_yara_refuses_is_refused() {
+    let named = |name: &str| format!("rule {name} {{ condition: true }}");
+    let mut cases: Vec<String> = [
+        "/a.*b.*?c/",
+        "/a.?b.??c/",
+        "/a{1,2}b{1,2}?/",
+        "/(a)\\1/",
+        "/a\\0/",
+        "/a{3,2}/",
+        "/a{40000}/",
+        "/a{2}{3}/",
+        "/a*{2}/",
+        "/^{2}a/",
+        "/a**/",
+        "/a|*b/",
+        "/(|a)/",
+        "/()a/",
+        "/|a/",
+        "/a)/",
+        "/(?:a)/",
+        "/[a/",
+        "/[z-a]/",
+        "/[\\w-.]/",
+        "/[\u{e9}]/",
+        "/a\\xZZ/",
+        "/a",
+        "//",
+        "\"first\nsecond\"",
+        "\"a\\qb\"",
+        "\"a\\x4\"",
+        "\"\"",
+        "{ 41 [-3] 42 }",
+        "{ 41 [0] 42 }",
+        "{ 41 [5-3] 42 }",
+        "{ [2] 41 }",
+        "{ 41 4 }",
+        "{ 41 (42|43 [300] 44) 45 }",
+        "\"abcd\" xor nocase",
+        "\"abcd\" wide wide",
+        "\"abcd\" xor(5-1)",
+        "\"abcd\" base64 fullword",
+    ]
+    .map(with_string)
+    .to_vec();
+    cases.extend(
+        [
+            "for any a in (1..2) : (for any b in (1..2) : (for any c in (1..2) : (for any d in (1..2) : (for any e in (1..2) : (a+b+c+d+e == 5)))))",
+            "for any of them : (for any of them : ($))",
+            "for any i in (5..1) : (i == 1)",
+            "for any i in (-1..1) : (i == 1)",
+            "for any i in (2*3..5) : (i == 1)",
+            "$a in (10..2)",
+            "#a in (10..2) == 1",
+            "any of them in (10..2)",
+            "0% of them",
+            "101% of them",
+            "-1 of them",
+            "for 50% of them : ($)",
+            "50% of them in (0..10)",
+            "for any rule in (1..2) : (true)",
+            "for any i, j, k in (1..2) : (true)",
+            "$",
+            "# == 1",
+            "filesize \\ 0 == 1",
+            "filesize % 0 == 1",
+            "9223372036854775807 + 1 == 1",
+            "1 << -1 == 1",
+            "true == true",
+            "$a == 1",
+            "any of (zz*)",
+            "filesize.x == 1",
+        ]
+        .map(with_condition),
+    );
+    cases.extend(["rule", "all", "uint8", "int32be", "them", "base64wide"].map(named));
+    cases.extend([
+        named(&"x".repeat(129)),
+        named("a : b b"),
+        named("a : private"),
+        "rule a { meta: strings = 1 condition: true }".to_owned(),
+        "rule a { condition: true } }".to_owned(),
+        "rule a { condition: true".to_owned(),
+        "rule a { strings: $a = \"abcd\" }".to_owned(),
+        "import pe\nrule a { condition: true }".to_owned(),
+        "rule a { condition: true }\n\u{a0}".to_owned(),
+        "private rule a { condition: b }\nrule b { condition: true }".to_owned(),
+    ]);
+    let shown = |text: &String| {
+        let error = RuleFile::parse(text.as_str()).and_then(|file| file.check());
+        let error = error.expect_err(text);
+        assert_eq!(error.kind(), RuleErrorKind::Invalid, "{error}");
+        let (line, column, message) = (error.line(), error.column(), error.message());
+        let excerpt: String = text.chars().take(100).collect();
+        format!("{excerpt}\n=> {line}:{column} {message}")
+    };
+    let shown: Vec<_> = cases.iter().map(shown).collect();
+    insta::assert_snapshot!(shown.join("\n"));
+}
+
+#[test]
+fn what_yara_accepts_is_accepted() {
+    let strings = [
+        "/a.*b.+c/",
+        "/a.*?b.+?c/",
+        "/a|/",
+        "/a||b/",
+        "/(a|)/",
+        "/a{,3}b{2,}c{0}/",
+        "/a{ 2}b{/",
+        "/[]a][^]a][a-][-a][\\w-]/",
+        "/[\\1]/",
+        "/\\q\\-\\//is",
+        "{ 41 /* } */ 42 // }\n 43 }",
+        "{ 41 [0-5] (42|4? 43 [2-3] 44) [-] ~45 }",
+        "\"rule x { condition: /* \" // \"\n",
+        "\"caf\u{e9}\" wide ascii fullword private",
+        "\"abcd\" xor(1-255) wide",
+        "\"abcd\" base64 base64wide",
+    ]
+    .map(with_string);
+    let conditions = [
+        "for any a in (1..2) : (for any b in (1..2) : (for any c in (1..2) : (for any d in (1..2) : (a+b+c+d == 5))))",
+        "for any of them : (for any i in (1..2) : ($ at i))",
+        "\"x\" matches /a.*b.*?c/",
+        "1% of them and 100% of them",
+        "0 of them or none of them",
+        "$a in (5..5)",
+        "$a in (filesize - 5..3)",
+        "for 2 i in (1, 2, 3) : (i == 2)",
+        "any of ($a, $a*)",
+        "@a[1] + !a[1] > #a in (0..filesize)",
+        "not defined uint16be(filesize)",
+    ]
+    .map(with_condition);
+    let whole = [
+        "rule a : b c_d { meta: a = \"b\" a = -1 include = true condition: true } /* open",
+        "private global rule x { condition: true }\r\nrule include { condition: x } // end",
+        "import \"pe\" import \"pe\"\nrule a { condition: pe.number_of_signatures > 0 and
+            pe.signatures[0].verified }",
+        "import \"console\" import \"cuckoo\"\nrule a { condition: console.log(\"x\") }",
+        "rule any_a { condition: true }\nrule true_b { condition: not any_a }",
+        "rule a1 { condition: true }\nrule b { condition: any of (a*) and all of (a1) }",
+    ]
+    .map(str::to_owned);
+    for text in strings.into_iter().chain(conditions).chain(whole) {
+        RuleFile::parse(text)
+            .unwrap()
+            .select_last()
+            .check()
+            .unwrap();
+    }
+}
+
+#[test]
+fn what_cannot_be_checked_says_so() {
+    for (text, place, message) in [
+        (
+            "rule a { condition: filename matches /a/ }",
+            (1, 21),
+            "unknown identifier \"filename\"",
+        ),
+        (
+            "import \"vt\"\nrule a { condition: vt.x }",
+            (1, 1),
+            "unknown import vt",
+        ),
+        (
+            "include \"b.yar\"\nrule a { condition: b }",
+            (1, 1),
+            "includes are not allowed",
+        ),
+        (
+            "rule a { condition: a }",
+            (1, 21),
+            "unknown identifier \"a\"",
+        ),
+    ] {
+        let error = RuleFile::parse(text).unwrap().check().unwrap_err();
+        assert_eq!(error.kind(), RuleErrorKind::Unchecked, "{error}");
+        assert_eq!((error.line(), error.column()), place, "{error}");
+        assert!(error.message().starts_with(message), "{error}");
+    }
+    let error = RuleFile::parse("rule a { condition: pe.is_pe }");
+    let error = error.unwrap().check().unwrap_err();
+    assert_eq!(error.kind(), RuleErrorKind::Invalid, "{error}");
+    assert!(
+        error.message().ends_with("`import \"pe\"` is missing"),
+        "{error}"
+    );
+}
+
+const FILE: &str = "// A file.\r
+import \"pe\"
+import \"hash\" include \"more.yar\"
+/* rule hidden { condition: true } */
+private rule is_pe { condition: uint16(0) == 0x5a4d }
+global private rule small { condition: filesize < 1MB and not huge }\r
+rule a1 : tag { meta: text = \"rule no { }\" strings: $a = \"} rule no2 {\" $b = /\\/}{/ $c = { 7B 7D } condition: all of them }
+rule a2 { condition: pe.is_dll() and is_pe }
+rule b { condition: any of (a*) }
+rule c { condition: for any a1 in (1..2) : (a1 == 1) }
+rule d { condition: (for any i in (1..2) : (i == 1)) and a1 }
+rule e { condition: hash.md5(0, 1) == \"x\" and b }
+import \"pe\"
+";
+
+#[test]
+fn a_selection_has_what_it_needs() {
+    let file = RuleFile::parse(FILE).unwrap();
+    let names: Vec<_> = file.rules().iter().map(RuleEntry::name).collect();
+    assert_eq!(names, ["is_pe", "small", "a1", "a2", "b", "c", "d", "e"]);
+    for rule in file.rules() {
+        assert_eq!(rule.is_private(), ["is_pe", "small"].contains(&rule.name()));
+        assert_eq!(rule.is_global(), rule.name() == "small");
+        assert!(FILE[rule.span()].ends_with('}'));
+    }
+    for (name, rules, imports) in [
+        ("a1", &["small", "a1"][..], &[][..]),
+        ("a2", &["is_pe", "small", "a2"], &["import \"pe\""]),
+        (
+            "b",
+            &["is_pe", "small", "a1", "a2", "b"],
+            &["import \"pe\""],
+        ),
+        ("c", &["small", "c"], &[]),
+        ("d", &["small", "a1", "d"], &[]),
+        (
+            "e",
+            &["is_pe", "small", "a1", "a2", "b", "e"],
+            &["import \"pe\"", "import \"hash\""],
+        ),
+    ] {
+        let selected = file.select(name).unwrap();
+        let mut expected: Vec<_> = imports.to_vec();
+        expected.push("include \"more.yar\"");
+        let spans = file
+            .rules()
+            .iter()
+            .filter(|rule| rules.contains(&rule.name()));
+        expected.extend(spans.map(|rule| &FILE[rule.span()]));
+        assert_eq!(selected.text(), expected.join("\n") + "\n", "{name}");
+        let again = selected.select(name).unwrap();
+        assert_eq!(again.text(), selected.text());
+    }
+}
+
+#[test]
+fn a_selection_needs_a_public_rule() {
+    let file = RuleFile::parse(FILE).unwrap();
+    for (error, message) in [
+        (
+            file.check().unwrap_err(),
+            "a hunt takes one rule; select one of a1, a2, b, c, d, e",
+        ),
+        (
+            file.select("x").unwrap_err(),
+            "no rule is called `x`; select one of a1, a2, b, c, d, e",
+        ),
+        (
+            file.select("small").unwrap_err(),
+            "the rule `small` is private, so it reports nothing",
+        ),
+    ] {
+        assert_eq!(error.kind(), RuleErrorKind::Selection);
+        assert_eq!(error.message(), message);
+    }
+    let globals = "global rule a { condition: true } global rule b { condition: true }";
+    RuleFile::parse(globals).unwrap().check().unwrap();
+    let chain = "rule a { condition: true }\nrule b { condition: a }";
+    let chain = RuleFile::parse(chain).unwrap();
+    assert_eq!(chain.check().unwrap_err().kind(), RuleErrorKind::Selection);
+    let warnings = chain.select("b").unwrap().check().unwrap();
+    assert_eq!(
+        warnings[0].to_string(),
+        "line 1, column 6: the rule `a` is not private, so the hunt also finds samples that only \
+         it matches"
+    );
+}
+
+#[test]
+fn bytes_that_are_not_utf8_have_a_place() {
+    let error = RuleFile::from_bytes(b"\xef\xbb\xbfrule a {\r\n\t\xc3\xa9\xff }").unwrap_err();
+    assert_eq!((error.line(), error.column()), (2, 3));
+    assert_eq!(error.message(), "the byte 0xff is not UTF-8");
+    let file = RuleFile::from_bytes(b"\xef\xbb\xbfrule a { condition: true }").unwrap();
+    assert_eq!(file.text(), "rule a { condition: true }");
+}
+
+#[test]
+fn what_is_probably_a_mistake_is_warned_of() {
+    let md5 = "0CC175B9C0F1B6A831C399E269772661";
+    let cases = [
+        with_string("\"MZ\""),
+        with_string("\"MZ\" wide"),
+        with_string("\"a\" wide"),
+        with_string("\"abc\" base64"),
+        with_string("{ 4D 5A }"),
+        with_string("{ 4D ?? ?? ?? 5A }"),
+        with_string("{ 00 00 00 00 }"),
+        with_string("{ 41 [300-400] 41 42 43 44 }"),
+        with_string("{ (41 42 43 | 44) ?? ?? ?? }"),
+        with_string("/a?b.{3}/"),
+        with_string("/[a-z]{20}/"),
+        with_string("/https?:.*/"),
+        format!("import \"hash\"\nrule a {{ condition: hash.md5(0, filesize) == \"{md5}\" }}"),
+        format!("import \"hash\"\nrule a {{ condition: \"{md5}\" == hash.sha1(0, filesize) }}"),
+        format!(
+            "import \"hash\"\nrule a {{ condition: for any h in (\"{md5}\", \"{}\") : (hash.md5(0, 5) == h) }}",
+            md5.to_lowercase()
+        ),
+        format!("import \"pe\"\nrule a {{ condition: pe.imphash() == \"{md5}\" }}"),
+        format!("import \"hash\"\nrule a {{ condition: hash.md5(0, 5) iequals \"{md5}\" }}"),
+    ];
+    let shown = |text: &String| {
+        let warnings = RuleFile::parse(text.as_str()).unwrap().check().unwrap();
+        let warnings: Vec<_> = warnings
+            .iter()
+            .map(|warning| format!("=> {warning}\n"))
+            .collect();
+        format!("{text}\n{}", warnings.concat())
+    };
+    insta::assert_snapshot!(cases.iter().map(shown).collect::<Vec<_>>().join("\n"));
+    let comment = format!("rule a {{ condition: true }} // {}", "x".repeat(70_000));
+    let warnings = RuleFile::parse(comment).unwrap().check().unwrap();
+    assert_eq!(
+        warnings[0].message(),
+        "the text has 69 KiB, and the service may refuse more than 64 KiB"
+    );
+}
+
+/// Pieces of rules, put together at random.
+fn hostile_text() -> impl Strategy<Value = String> {
+    let piece = prop_oneof![
+        proptest::sample::select(vec![
+            "rule ",
+            "a",
+            "b",
+            " { ",
+            " } ",
+            "strings: ",
+            "condition: ",
+            "$a",
+            " = ",
+            "\"x\"",
+            "\"",
+            "/",
+            "/x/",
+            "{ 41 }",
+            "(",
+            ")",
+            "[",
+            "]",
+            " of ",
+            "them",
+            "any",
+            " in ",
+            "1",
+            "..",
+            "\n",
+            "//",
+            "/*",
+            "*/",
+            "\\",
+            "for ",
+            ":",
+            "meta: ",
+            "import \"pe\" ",
+            "include \"a\" ",
+            "pe.",
+            "private ",
+            "global ",
+            "and ",
+            "not ",
+            "-",
+            "#",
+            "%",
+            "\u{e9}",
+            "\0",
+        ])
+        .prop_map(str::to_owned),
+        ".{0,3}",
+    ];
+    proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+}
+
+/// Rules that refer to rules above them, with comments and other traps between.
+fn rule_texts() -> impl Strategy<Value = Vec<String>> {
+    let modifier = proptest::sample::select(vec!["", "", "private ", "global ", "private global "]);
+    let trap = proptest::sample::select(vec![
+        "meta: m = \"rule r0 { condition: r1 }\"",
+        "strings: $r0 = \"r1 }\" $x = /}r2{/ condition: any of them and",
+        "strings: $x = { 7B /* } */ 7D } condition: $x and",
+        "/* } */",
+        "// }\r\n",
+    ]);
+    let rule = (modifier, trap, any::<u8>());
+    proptest::collection::vec(rule, 1..8).prop_map(|rules| {
+        let text = |(index, (modifier, trap, need)): (usize, (&str, &str, u8))| {
+            let condition = if trap.contains("condition: any") || trap.contains("condition: $x") {
+                ""
+            } else {
+                "condition:"
+            };
+            let need = match usize::from(need) % (index + 2) {
+                need if need < index => format!("r{need}"),
+                need if need == index && index > 0 => "any of (r*)".to_owned(),
+                _ => "filesize > 0".to_owned(),
+            };
+            format!("{modifier}rule r{index} {{ {trap} {condition} {need} }}")
+        };
+        // A rule that a wildcard above it covers is refused, so only the last may have one.
+        let last = rules.len() - 1;
+        let texts = rules.into_iter().enumerate().map(text);
+        let plain = |(index, rule): (usize, String)| match index == last {
+            true => rule,
+            false => rule.replace("any of (r*)", "filesize > 1"),
+        };
+        texts.enumerate().map(plain).collect()
+    })
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_checked_without_a_panic(text in hostile_text()) {
+        if let Ok(file) = RuleFile::parse(text.as_str()) {
+            let _ = file.check();
+            for rule in file.rules() {
+                prop_assert_eq!(&file.text()[rule.name_span.clone()], rule.name());
+                if let Ok(selected) = file.select(rule.name()) {
+                    let _ = selected.check();
+                }
+            }
+        }
+        let _ = RuleFile::from_bytes(text.as_bytes());
+    }
+
+    #[test]
+    fn a_selected_rule_compiles_alone(rules in rule_texts()) {
+        let file = RuleFile::parse(rules.join("\r\n// rule r9 { condition: r0 }\n")).unwrap();
+        prop_assert_eq!(file.rules().len(), rules.len());
+        for (rule, text) in file.rules().iter().zip(&rules) {
+            prop_assert_eq!(&file.text()[rule.span()], text);
+            if rule.is_private() {
+                continue;
+            }
+            let selected = file.select(rule.name()).unwrap();
+            prop_assert!(selected.text().contains(text.as_str()));
+            for kept in selected.rules() {
+                prop_assert!(rules.iter().any(|rule| rule == &selected.text()[kept.span()]));
+            }
+            let compiled = selected.compile().unwrap();
+            prop_assert_eq!(compiled.name(), rule.name());
+            let text = String::from(selected);
+            Rule::compile(&text).unwrap();
+        }
     }
 }

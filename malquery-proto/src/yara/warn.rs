@@ -8,6 +8,7 @@ use boreal_parser::rule::{VariableDeclaration, VariableDeclarationValue as Value
 
 use super::error::Warning;
 use super::file::RuleFile;
+use super::slow;
 
 /// A text up to this size raises no warning, in bytes.
 const LONG_TEXT: usize = 64 * 1024;
@@ -35,17 +36,17 @@ pub(super) fn warnings(file: &RuleFile, main: Option<usize>, parsed: &YaraFile) 
     }
     for component in &parsed.components {
         if let YaraFileComponent::Rule(rule) = component {
-            found.extend(
-                rule.variables
-                    .iter()
-                    .filter_map(|string| short(text, string)),
-            );
+            for string in &rule.variables {
+                let warning = |why| Warning::new(text, string.span.start, why);
+                found.extend(short(string).map(warning));
+                found.extend(slow(string).map(warning));
+            }
         }
     }
     found
 }
 
-fn short(text: &str, string: &VariableDeclaration) -> Option<Warning> {
+fn short(string: &VariableDeclaration) -> Option<String> {
     let VariableDeclaration {
         value, modifiers, ..
     } = string;
@@ -61,13 +62,27 @@ fn short(text: &str, string: &VariableDeclaration) -> Option<Warning> {
     };
     (length < SHORT_STRING).then(|| {
         let bytes = if length == 1 { "byte" } else { "bytes" };
-        let why = format!(
+        format!(
             "the string ${} can match {length} {bytes}; under {SHORT_STRING} bytes it may find \
              little or everything",
             string.name
-        );
-        Warning::new(text, string.span.start, why)
+        )
     })
+}
+
+fn slow(string: &VariableDeclaration) -> Option<String> {
+    let name = &string.name;
+    if slow::is_slow(string) {
+        let why = "may slow down scanning; give it a longer sequence of fixed bytes";
+        return Some(format!("the string ${name} {why}"));
+    }
+    match &string.value {
+        Value::Regex(regex) if slow::is_endless(&regex.ast) => Some(format!(
+            "the string ${name} may slow down scanning: it has .*, .+ or .{{N,}}; give the \
+             repetition an upper limit"
+        )),
+        _ => None,
+    }
 }
 
 /// The fewest bytes that a hex string matches.
@@ -139,10 +154,10 @@ pub(super) fn hash_fault(function: HashFunction, compared: &Expression) -> Optio
     };
     let HashFunction { name, digits } = function;
     if bytes.len() != digits || !bytes.iter().all(u8::is_ascii_hexdigit) {
-        let why = format!("`{name}` gives {digits} hex digits, so this comparison is never true");
+        let why = format!("`{name}` gives {digits} hex digits, so it never gives this text");
         return Some(why);
     }
     bytes.iter().any(u8::is_ascii_uppercase).then(|| {
-        format!("`{name}` gives lower-case digits, so this upper-case hash matches nothing")
+        format!("`{name}` gives lower-case digits, so this upper-case hash matches nothing; write it in lower case")
     })
 }

@@ -1,0 +1,281 @@
+//! Which strings slow a scan down, as YARA judges it.
+//!
+//! YARA looks for a short sequence of bytes, an atom, of each string first. A string is slow if no
+//! sequence that must occur in it is long and rare enough. The points are those of YARA's `atoms.c`.
+
+use boreal_parser::hex_string::{Jump, Mask, Token};
+use boreal_parser::regex::{Node, RepetitionKind, RepetitionRange};
+use boreal_parser::rule::{VariableDeclaration, VariableDeclarationValue as Value};
+
+/// The longest atom.
+const ATOM: usize = 4;
+
+/// Fewer points than these are slow.
+const ENOUGH: i32 = 38;
+
+/// YARA looks for what stands before and after a longer gap as for two strings.
+const LONG_GAP: u32 = 200;
+
+/// A byte, and which of its bits count.
+type Masked = (u8, u8);
+
+/// A piece of a string.
+enum Piece {
+    Byte(Masked),
+    /// What ends an atom.
+    Gap,
+    /// A gap that splits the string.
+    Split,
+    Either(Vec<Vec<Piece>>),
+    /// The piece, so often, and perhaps more often.
+    Many(Vec<Piece>, u32),
+}
+
+/// Whether YARA warns that the string may slow down scanning.
+pub(super) fn is_slow(string: &VariableDeclaration) -> bool {
+    let modifiers = &string.modifiers;
+    if modifiers.base64.is_some() {
+        return false;
+    }
+    let pieces = match &string.value {
+        Value::Bytes(bytes) => bytes
+            .iter()
+            .map(|byte| Piece::Byte((*byte, 0xff)))
+            .collect(),
+        Value::Regex(regex) => of_regex(&regex.ast),
+        Value::HexString(tokens) => of_hex(tokens),
+    };
+    pieces
+        .split(|piece| matches!(piece, Piece::Split))
+        .filter(|part| !part.is_empty())
+        .any(|part| {
+            let literal: Option<Vec<u8>> = part
+                .iter()
+                .map(|piece| match piece {
+                    Piece::Byte((byte, 0xff)) => Some(*byte),
+                    _ => None,
+                })
+                .collect();
+            let points = match literal {
+                Some(bytes) => {
+                    let is_ascii = modifiers.ascii || !modifiers.wide;
+                    literal_points(&bytes, is_ascii, modifiers.wide, modifiers.xor)
+                }
+                None => points(part),
+            };
+            points.is_none_or(|points| points < ENOUGH)
+        })
+}
+
+/// Whether the regular expression repeats `.` without end.
+pub(super) fn is_endless(node: &Node) -> bool {
+    match node {
+        Node::Repetition { node, kind, .. } if matches!(**node, Node::Dot) => matches!(
+            kind,
+            RepetitionKind::ZeroOrMore
+                | RepetitionKind::OneOrMore
+                | RepetitionKind::Range(RepetitionRange::AtLeast(_))
+        ),
+        Node::Concat(all) => all.iter().any(is_endless),
+        Node::Group(inner) => {
+            matches!(**inner, Node::Concat(_) | Node::Repetition { .. }) && is_endless(inner)
+        }
+        _ => false,
+    }
+}
+
+fn of_hex(tokens: &[Token]) -> Vec<Piece> {
+    let last = tokens.len().saturating_sub(1);
+    let piece = |(at, token): (usize, &Token)| match token {
+        Token::Byte(byte) => Piece::Byte((*byte, 0xff)),
+        Token::MaskedByte(_, Mask::All) => Piece::Byte((0, 0)),
+        Token::MaskedByte(byte, Mask::Left) => Piece::Byte((*byte, 0x0f)),
+        Token::MaskedByte(byte, Mask::Right) => Piece::Byte((*byte, 0xf0)),
+        Token::NotByte(_) | Token::NotMaskedByte(..) => Piece::Gap,
+        Token::Jump(Jump {
+            from: 1,
+            to: Some(1),
+        }) => Piece::Byte((0, 0)),
+        Token::Jump(Jump { from, to }) => {
+            let is_long = *from > LONG_GAP || to.is_none_or(|to| to > LONG_GAP);
+            match is_long && at > 0 && at < last {
+                true => Piece::Split,
+                false => Piece::Gap,
+            }
+        }
+        Token::Alternatives(all) => Piece::Either(all.iter().map(|one| of_hex(one)).collect()),
+    };
+    tokens.iter().enumerate().map(piece).collect()
+}
+
+fn of_regex(node: &Node) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    let nodes = match node {
+        Node::Concat(nodes) => nodes.as_slice(),
+        other => std::slice::from_ref(other),
+    };
+    for (at, node) in nodes.iter().enumerate() {
+        match node {
+            Node::Literal(literal) => pieces.push(Piece::Byte((literal.byte, 0xff))),
+            Node::Char(literal) => {
+                let mut buffer = [0; 4];
+                let bytes = literal.c.encode_utf8(&mut buffer).bytes();
+                pieces.extend(bytes.map(|byte| Piece::Byte((byte, 0xff))));
+            }
+            Node::Dot => pieces.push(Piece::Byte((0, 0))),
+            Node::Class(_) | Node::Assertion(_) | Node::Empty => pieces.push(Piece::Gap),
+            Node::Group(inner) => pieces.extend(of_regex(inner)),
+            Node::Concat(_) => pieces.extend(of_regex(node)),
+            Node::Alternation(all) => {
+                pieces.push(Piece::Either(all.iter().map(of_regex).collect()));
+            }
+            Node::Repetition { node, kind, greedy } => {
+                let (least, most) = rounds(kind);
+                let is_inner = at > 0 && at + 1 < nodes.len();
+                let is_dot = matches!(**node, Node::Dot);
+                pieces.push(match kind {
+                    RepetitionKind::ZeroOrMore => Piece::Gap,
+                    RepetitionKind::Range(_)
+                        if is_dot && !greedy && is_inner && most > LONG_GAP =>
+                    {
+                        Piece::Split
+                    }
+                    RepetitionKind::Range(_) | RepetitionKind::ZeroOrOne if is_dot => Piece::Gap,
+                    _ => Piece::Many(of_regex(node), least),
+                });
+            }
+        }
+    }
+    pieces
+}
+
+fn rounds(kind: &RepetitionKind) -> (u32, u32) {
+    match kind {
+        RepetitionKind::ZeroOrOne => (0, 1),
+        RepetitionKind::ZeroOrMore => (0, u32::MAX),
+        RepetitionKind::OneOrMore => (1, u32::MAX),
+        RepetitionKind::Range(RepetitionRange::Exactly(count)) => (*count, *count),
+        RepetitionKind::Range(RepetitionRange::AtLeast(least)) => (*least, u32::MAX),
+        RepetitionKind::Range(RepetitionRange::Bounded(least, most)) => (*least, *most),
+    }
+}
+
+/// The points of the best atom of a sequence of bytes.
+fn literal_points(
+    bytes: &[u8],
+    is_ascii: bool,
+    is_wide: bool,
+    xor: Option<(u8, u8)>,
+) -> Option<i32> {
+    let whole = |bytes: &[u8]| bytes.iter().map(|byte| (*byte, 0xff)).collect::<Vec<_>>();
+    let mut best: Option<(i32, &[u8])> = None;
+    for atom in bytes.windows(ATOM.min(bytes.len()).max(1)) {
+        let points = atom_points(&whole(atom));
+        if best.is_none_or(|(most, _)| points > most) {
+            best = Some((points, atom));
+        }
+    }
+    let (most, atom) = best?;
+    let mut atoms = Vec::new();
+    if is_ascii {
+        atoms.push(atom.to_vec());
+    }
+    if is_wide {
+        atoms.push(
+            atom.iter()
+                .take(ATOM / 2)
+                .flat_map(|byte| [*byte, 0])
+                .collect(),
+        );
+    }
+    let mut least = most;
+    for key in xor.map_or(0..=0, |(first, last)| first..=last) {
+        for atom in &atoms {
+            let atom: Vec<u8> = atom.iter().map(|byte| byte ^ key).collect();
+            least = least.min(atom_points(&whole(&atom)));
+        }
+    }
+    Some(least)
+}
+
+/// The points of the best atom; none if there is no atom.
+fn points(pieces: &[Piece]) -> Option<i32> {
+    let mut search = Search::default();
+    search.walk(pieces);
+    search.end_atom();
+    search.best
+}
+
+#[derive(Default)]
+struct Search {
+    recent: Vec<Masked>,
+    best: Option<i32>,
+}
+
+impl Search {
+    fn walk(&mut self, pieces: &[Piece]) {
+        for piece in pieces {
+            match piece {
+                Piece::Byte(byte) => {
+                    if self.recent.len() == ATOM {
+                        self.score();
+                        self.recent.remove(0);
+                    }
+                    self.recent.push(*byte);
+                }
+                Piece::Gap | Piece::Split => self.end_atom(),
+                Piece::Either(all) => {
+                    self.end_atom();
+                    // YARA has to look for an atom of each.
+                    let worst = all.iter().map(|one| points(one)).min().flatten();
+                    self.best = self.best.max(worst);
+                }
+                Piece::Many(pieces, times) => {
+                    for _ in 0..(*times).min(ATOM as u32) {
+                        self.walk(pieces);
+                    }
+                    self.end_atom();
+                }
+            }
+        }
+    }
+
+    fn end_atom(&mut self) {
+        self.score();
+        self.recent.clear();
+    }
+
+    fn score(&mut self) {
+        let known = |(_, mask): &Masked| *mask != 0;
+        let Some(first) = self.recent.iter().position(known) else {
+            return;
+        };
+        let last = self.recent.iter().rposition(known).unwrap_or(first);
+        let atom = &self.recent[first..=last];
+        let unknown = atom.iter().filter(|byte| !known(byte)).count();
+        let full = atom.iter().filter(|(_, mask)| *mask == 0xff).count();
+        let atom = if unknown >= full { &atom[..1] } else { atom };
+        self.best = self.best.max(Some(atom_points(atom)));
+    }
+}
+
+fn atom_points(atom: &[Masked]) -> i32 {
+    let mut points = 0;
+    let mut seen: Vec<u8> = Vec::new();
+    for &(byte, mask) in atom {
+        points += match (mask, byte) {
+            (0xff, 0x00 | 0x20 | 0xcc | 0xff) => 12,
+            (0xff, b'a'..=b'z' | b'A'..=b'Z') => 18,
+            (0xff, _) => 20,
+            (0, _) => -10,
+            _ => 4,
+        };
+        if mask == 0xff && !seen.contains(&byte) {
+            seen.push(byte);
+        }
+    }
+    match seen.as_slice() {
+        [0x00 | 0x20 | 0x90 | 0xcc | 0xff] => points - 10 * atom.len() as i32,
+        _ => points + 2 * seen.len() as i32,
+    }
+}
