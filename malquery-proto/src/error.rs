@@ -10,8 +10,9 @@ use http::StatusCode;
 
 use crate::cloud::{BaseUrl, Cloud};
 use crate::endpoint::{Endpoint, Resend, Scope};
-use crate::reply::{RateLimit, ResponseHead, RetryAfter, json_text};
+use crate::reply::{RateLimit, ResponseHead, RetryAfter};
 use crate::time::Timestamp;
+use crate::types::read::read_reply;
 use crate::types::{Envelope, ErrorItem, Extra, Json};
 
 /// A reply that is not the one hoped for.
@@ -175,7 +176,7 @@ pub struct ApiError {
 impl ApiError {
     /// Reads an error reply: as the service writes it, else as other JSON, else as text.
     pub(crate) fn new(meta: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
-        let typed = serde_json::from_str::<Envelope<ErrorMeta, Json>>(&json_text(body)).ok();
+        let typed = read_reply::<Envelope<ErrorMeta, Json>>(body).ok();
         let (meta_found, errors) =
             typed.map_or_else(Default::default, |reply| (reply.meta, reply.errors));
         let errors: Vec<_> = errors

@@ -6,10 +6,11 @@ use crate::cloud::BaseUrl;
 use crate::credentials::BearerToken;
 use crate::endpoint::{Cost, Endpoint};
 use crate::error::{ApiError, DecodeError, ResponseError};
-use crate::reply::{Reply, ResponseHead, json_text};
+use crate::reply::{Reply, ResponseHead};
 use crate::request::{BuildError, RequestParts};
 use crate::stream::StreamCheck;
 use crate::types::lenient::Item;
+use crate::types::read::read_reply;
 use crate::types::{Envelope, ReplyMeta};
 
 /// The largest body read as an error, in bytes.
@@ -158,7 +159,7 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
             meta, head, body,
         ))));
     }
-    serde_json::from_str(&json_text(body)).map_err(|why| {
+    read_reply(body).map_err(|why| {
         let error = ApiError::new(meta, head, body);
         if error.errors().is_empty() {
             ResponseError::Decode(Box::new(DecodeError::new(meta, head, body, why)))

@@ -1,6 +1,5 @@
 //! What all replies share: the status, the headers, and how they are read.
 
-use std::borrow::Cow;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -8,12 +7,6 @@ use http::header::{self, HeaderMap, HeaderName};
 
 use crate::time::Timestamp;
 
-/// The text of a body. Some gateways put a byte order mark first, and an odd byte in the name of a malware family is no
-/// reason to lose the results of a hunt. It is checked once as a whole, which is faster than text by text.
-pub(crate) fn json_text(body: &[u8]) -> Cow<'_, str> {
-    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    std::str::from_utf8(text).map_or_else(|_| String::from_utf8_lossy(text), Cow::Borrowed)
-}
 /// The status and the headers of a reply.
 #[derive(Debug, Clone, Copy)]
 pub struct ResponseHead<'a> {

@@ -8,9 +8,10 @@ use crate::cloud::BaseUrl;
 use crate::credentials::{BearerToken, Credentials};
 use crate::endpoint::Endpoint;
 use crate::error::{ApiError, DecodeError, ResponseError};
-use crate::reply::{Reply, ResponseHead, json_text};
+use crate::reply::{Reply, ResponseHead};
 use crate::request::BuildError;
 use crate::request::RequestParts;
+use crate::types::read::without_mark;
 
 /// Exchanges credentials for a bearer token.
 ///
@@ -82,7 +83,7 @@ impl<'a> GetToken<'a> {
         }
         let refuse =
             |why: &str| ResponseError::Decode(Box::new(DecodeError::secret(&ENDPOINT, head, why)));
-        let reply = match json_text(body) {
+        let reply = match String::from_utf8_lossy(without_mark(body)) {
             Cow::Borrowed(text) => serde_json::from_str::<TokenReply>(text),
             Cow::Owned(text) => serde_json::from_str(&Zeroizing::new(text)),
         };

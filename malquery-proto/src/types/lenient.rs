@@ -9,11 +9,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
-use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor,
+};
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use super::read::charge;
 
 /// A JSON value whose shape this crate does not know.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +27,14 @@ impl Json {
     /// Reads the value as a type of yours; `None` when it does not fit.
     pub fn to<T: DeserializeOwned>(&self) -> Option<T> {
         T::deserialize(&self.0).ok()
+    }
+
+    /// The elements of a list that fit a type of yours; none when the value is not a list.
+    pub(crate) fn elements<T: DeserializeOwned>(&self) -> Vec<T> {
+        let elements = self.0.as_array().into_iter().flatten();
+        elements
+            .filter_map(|element| T::deserialize(element).ok())
+            .collect()
     }
 
     /// The text, when the value is a string.
@@ -195,7 +206,7 @@ pub struct Read<T> {
 pub trait Field: Sized + PartialEq + Serialize {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Read<Self>, D::Error>;
     /// What the field is when the reply does not have it.
-    fn missing<E: serde::de::Error>(name: &'static str) -> Result<Self, E>;
+    fn missing<E: Error>(name: &'static str) -> Result<Self, E>;
     fn is_empty(&self) -> bool;
 }
 
@@ -223,12 +234,165 @@ pub trait Item: Sized + PartialEq + Serialize {
     }
 
     fn from_map<'de, A: MapAccess<'de>>(map: A) -> Result<Read<Option<Self>>, A::Error> {
-        Value::deserialize(MapAccessDeserializer::new(map)).map(loose)
+        read_object(map).map(loose)
     }
 }
 
-/// Reads an item from a value of any JSON type, and never fails but for broken JSON.
+/// What is read in the place of a value. A JSON type that is not handled apart ends in `other`.
+trait Place<'de>: Sized {
+    type Value;
+
+    fn other<E: Error>(self, value: Value) -> Result<Self::Value, E>;
+
+    fn text<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        // A short string on the heap.
+        charge(32)?;
+        self.other(text.into())
+    }
+
+    fn list<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(value) = seq.next_element_seed(Any(Kept))? {
+            charge(2 * size_of::<Value>())?;
+            list.push(value);
+        }
+        self.other(list.into())
+    }
+
+    fn object<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        self.other(read_object(map)?)
+    }
+}
+
+/// Leads each type of JSON value to a [`Place`].
+struct Any<P>(P);
+
+impl<'de, P: Place<'de>> DeserializeSeed<'de> for Any<P> {
+    type Value = P::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<P::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, P: Place<'de>> Visitor<'de> for Any<P> {
+    type Value = P::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<P::Value, E> {
+        self.0.other(Value::Null)
+    }
+
+    fn visit_none<E: Error>(self) -> Result<P::Value, E> {
+        self.0.other(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<P::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_bool<E: Error>(self, value: bool) -> Result<P::Value, E> {
+        self.0.other(value.into())
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<P::Value, E> {
+        self.0.other(value.into())
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<P::Value, E> {
+        self.0.other(value.into())
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<P::Value, E> {
+        self.0.other(value.into())
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<P::Value, E> {
+        self.0.text(text)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<P::Value, A::Error> {
+        self.0.list(seq)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<P::Value, A::Error> {
+        self.0.object(map)
+    }
+}
+
+/// A value that is kept as it was received.
+struct Kept;
+
+impl<'de> Place<'de> for Kept {
+    type Value = Value;
+
+    fn other<E>(self, value: Value) -> Result<Value, E> {
+        Ok(value)
+    }
+}
+
+fn read_object<'de, A: MapAccess<'de>>(mut map: A) -> Result<Value, A::Error> {
+    // The first member makes room for ten. An object in a list may also be read as a model later.
+    charge(640)?;
+    let mut object = serde_json::Map::new();
+    while let Some(name) = map.next_key::<String>()? {
+        charge(160)?;
+        object.insert(name, map.next_value_seed(Any(Kept))?);
+    }
+    // With the feature `arbitrary_precision` of serde_json, which another crate may turn on, it hands out a number like this.
+    if object
+        .keys()
+        .next()
+        .is_some_and(|name| name == "$serde_json::private::Number")
+    {
+        return Value::deserialize(Value::Object(object)).map_err(A::Error::custom);
+    }
+    Ok(Value::Object(object))
+}
+
+/// The next value of an object, to be kept in an [`Extra`].
+pub(crate) fn next_kept<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Value, A::Error> {
+    charge(160)?;
+    map.next_value_seed(Any(Kept))
+}
+
+/// Any value, as it was received.
+pub(crate) fn kept<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    deserializer.deserialize_any(Any(Kept))
+}
+
+/// What writing this gives, as if it had been received.
+fn written<E: Error>(value: &impl Serialize) -> Result<Value, E> {
+    let text = serde_json::to_string(value).map_err(E::custom)?;
+    kept(&mut serde_json::Deserializer::from_str(&text)).map_err(E::custom)
+}
+
+/// Reads an item from any JSON value. It fails for broken JSON alone.
 struct Loose<T>(PhantomData<T>);
+
+impl<'de, T: Item> Place<'de> for Loose<T> {
+    type Value = Read<Option<T>>;
+
+    fn other<E>(self, value: Value) -> Result<Self::Value, E> {
+        Ok(loose(value))
+    }
+
+    fn text<E>(self, text: &str) -> Result<Self::Value, E> {
+        let value = T::from_text(text);
+        let exact = value.as_ref().is_some_and(|value| value.is_text(text));
+        Ok(Read {
+            value,
+            keep: (!exact).then(|| Value::from(text)),
+        })
+    }
+
+    fn object<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::from_map(map)
+    }
+}
 
 fn loose<T: Item>(received: Value) -> Read<Option<T>> {
     let value = T::from_value(&received);
@@ -241,68 +405,12 @@ fn loose<T: Item>(received: Value) -> Read<Option<T>> {
     }
 }
 
-impl<'de, T: Item> Visitor<'de> for Loose<T> {
-    type Value = Read<Option<T>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        let value = T::from_text(text);
-        let exact = value.as_ref().is_some_and(|value| value.is_text(text));
-        Ok(Read {
-            value,
-            keep: (!exact).then(|| Value::from(text)),
-        })
-    }
-
-    fn visit_unit<E: serde::de::Error>(self) -> Result<Self::Value, E> {
-        Ok(Read {
-            value: None,
-            keep: Some(Value::Null),
-        })
-    }
-
-    fn visit_none<E: serde::de::Error>(self) -> Result<Self::Value, E> {
-        self.visit_unit()
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-
-    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(loose(value.into()))
-    }
-
-    fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(loose(value.into()))
-    }
-
-    fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(loose(value.into()))
-    }
-
-    fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Self::Value, E> {
-        Ok(loose(value.into()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-        Value::deserialize(SeqAccessDeserializer::new(seq)).map(loose)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        T::from_map(map)
-    }
-}
-
 impl<T: Item> Field for Option<T> {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Read<Self>, D::Error> {
-        deserializer.deserialize_any(Loose(PhantomData))
+        deserializer.deserialize_any(Any(Loose(PhantomData)))
     }
 
-    fn missing<E: serde::de::Error>(_: &'static str) -> Result<Self, E> {
+    fn missing<E: Error>(_: &'static str) -> Result<Self, E> {
         Ok(None)
     }
 
@@ -320,101 +428,50 @@ impl<'de, T: Item> Deserialize<'de> for Element<T> {
     }
 }
 
-/// Anything but a list in the place of one: nothing is understood, all of it is kept.
-impl<T> From<Value> for Read<Vec<T>> {
-    fn from(received: Value) -> Self {
-        Self {
+/// Reads a list of items. Of anything but a list nothing is understood, and all of it is kept.
+struct List<T>(PhantomData<T>);
+
+impl<'de, T: Item> Place<'de> for List<T> {
+    type Value = Read<Vec<T>>;
+
+    fn other<E>(self, received: Value) -> Result<Self::Value, E> {
+        Ok(Read {
             value: Vec::new(),
             keep: Some(received),
+        })
+    }
+
+    fn list<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut value = Vec::new();
+        let mut keep = None;
+        while let Some(Element::<T>(element)) = seq.next_element()? {
+            charge(2 * size_of::<T>())?;
+            // From the first odd element on, the list as received is kept beside what was understood.
+            if element.keep.is_some() && keep.is_none() {
+                keep = Some(value.iter().map(written).collect::<Result<Vec<_>, _>>()?);
+            }
+            if let Some(keep) = &mut keep {
+                keep.push(match element.keep {
+                    Some(received) => received,
+                    None => written(&element.value)?,
+                });
+                charge(2 * size_of::<Value>())?;
+            }
+            value.extend(element.value);
         }
+        let keep = keep
+            .or_else(|| value.is_empty().then(Vec::new))
+            .map(Value::Array);
+        Ok(Read { value, keep })
     }
 }
 
 impl<T: Item> Field for Vec<T> {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Read<Self>, D::Error> {
-        struct List<T>(PhantomData<T>);
-
-        impl<'de, T: Item> Visitor<'de> for List<T> {
-            type Value = Read<Vec<T>>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut value = Vec::new();
-                let mut keep = None;
-                while let Some(Element::<T>(element)) = seq.next_element()? {
-                    // From the first odd element on, the list as received is kept beside what was understood.
-                    if element.keep.is_some() && keep.is_none() {
-                        keep = Some(
-                            value
-                                .iter()
-                                .map(serde_json::to_value)
-                                .collect::<Result<Vec<_>, _>>()
-                                .map_err(A::Error::custom)?,
-                        );
-                    }
-                    if let Some(keep) = &mut keep {
-                        keep.push(match element.keep {
-                            Some(received) => received,
-                            None => {
-                                serde_json::to_value(&element.value).map_err(A::Error::custom)?
-                            }
-                        });
-                    }
-                    value.extend(element.value);
-                }
-                let keep = keep
-                    .or_else(|| value.is_empty().then(Vec::new))
-                    .map(Value::Array);
-                Ok(Read { value, keep })
-            }
-
-            fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(Value::Null.into())
-            }
-
-            fn visit_none<E>(self) -> Result<Self::Value, E> {
-                Ok(Value::Null.into())
-            }
-
-            fn visit_some<D: Deserializer<'de>>(
-                self,
-                deserializer: D,
-            ) -> Result<Self::Value, D::Error> {
-                deserializer.deserialize_any(self)
-            }
-
-            fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
-                Ok(Value::from(value).into())
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
-                Ok(Value::from(value).into())
-            }
-
-            fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-                Ok(Value::from(value).into())
-            }
-
-            fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
-                Ok(Value::from(value).into())
-            }
-
-            fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
-                Ok(Value::from(value).into())
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                Value::deserialize(MapAccessDeserializer::new(map)).map(Into::into)
-            }
-        }
-
-        deserializer.deserialize_any(List(PhantomData))
+        deserializer.deserialize_any(Any(List(PhantomData)))
     }
 
-    fn missing<E: serde::de::Error>(_: &'static str) -> Result<Self, E> {
+    fn missing<E: Error>(_: &'static str) -> Result<Self, E> {
         Ok(Vec::new())
     }
 
@@ -524,7 +581,8 @@ macro_rules! model {
         }
 
         const _: () = {
-            use $crate::types::lenient::{Extra, Field, Item, Read, read_model, read_required, write_unknown};
+            use $crate::types::lenient::{Extra, Field, Item, Read, next_kept, read_model, read_required, write_unknown};
+            use $crate::types::read::charge;
 
             const FIELDS: &[&str] = &[$($crate::types::lenient::wire_name!($field $($wire)?)),*];
 
@@ -571,11 +629,12 @@ macro_rules! model {
                                     // Of a name that came twice the last counts.
                                     again |= $field.replace((read.value, read.keep.is_some())).is_some();
                                     if let Some(received) = read.keep {
+                                        charge(160)?;
                                         extra.keep($crate::types::lenient::wire_name!($field $($wire)?), received);
                                     }
                                 }
                             )*
-                            Key::Other(name) => extra.keep(String::from(name), map.next_value()?),
+                            Key::Other(name) => extra.keep(String::from(name), next_kept(&mut map)?),
                         }
                     }
                     if again {
@@ -631,7 +690,7 @@ pub(crate) fn read_model<'de, T: Item, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     deserializer
-        .deserialize_any(Loose(PhantomData))?
+        .deserialize_any(Any(Loose(PhantomData)))?
         .value
         .ok_or_else(|| D::Error::custom("expected a JSON object"))
 }
@@ -640,7 +699,7 @@ pub(crate) fn read_model<'de, T: Item, D: Deserializer<'de>>(
 pub(crate) fn read_required<'de, T: Item + Field, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Read<T>, D::Error> {
-    let Read { value, keep } = deserializer.deserialize_any(Loose::<T>(PhantomData))?;
+    let Read { value, keep } = deserializer.deserialize_any(Any(Loose::<T>(PhantomData)))?;
     match value {
         Some(value) => Ok(Read { value, keep }),
         None => Ok(Read {

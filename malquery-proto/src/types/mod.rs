@@ -15,6 +15,7 @@ mod open_enum;
 pub(crate) mod options;
 mod parse_error;
 mod pattern;
+pub(crate) mod read;
 mod request_id;
 mod sample;
 #[cfg(test)]

@@ -1,11 +1,11 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::{Deserialize, Deserializer, Error};
+use serde::de::{Deserializer, Error};
 use serde_json::Value;
 
 use super::ParseError;
-use super::lenient::{Field, Read, text_item};
+use super::lenient::{Field, Read, kept, text_item};
 
 /// The id of a job (a hunt, an exact search or a multi-download), from the `reqid` of the reply to it.
 ///
@@ -77,7 +77,7 @@ text_item!(RequestId, |_, _| true, as_str);
 /// A reply to a submission must have an id: without it, a job that was paid for is lost.
 impl Field for RequestId {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Read<Self>, D::Error> {
-        let received = Value::deserialize(deserializer)?;
+        let received = kept(deserializer)?;
         match &received {
             Value::String(text) => text.parse().map(|value| Read { value, keep: None }),
             Value::Number(number) => number.to_string().parse().map(|value| Read {

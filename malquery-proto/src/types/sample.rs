@@ -77,7 +77,6 @@ impl Sample {
 
     /// The elements of a list that are understood.
     fn list<T: DeserializeOwned>(&self, name: &str) -> Vec<T> {
-        let elements: Option<Vec<Json>> = self.extra.get(name).and_then(Json::to);
-        elements.iter().flatten().filter_map(Json::to).collect()
+        self.extra.get(name).map_or_else(Vec::new, Json::elements)
     }
 }
