@@ -174,9 +174,13 @@ impl<T: Transport> Raw<T> {
 #[test]
 fn every_operation_replies_as_documented() {
     let clock = VirtualClock::new();
-    let transcript = Transcript::new(service(&clock).seed(1).fail_jobs(|number| number == 3));
+    let transcript = Transcript::new(
+        service(&clock)
+            .seed(1)
+            .polls(0)
+            .fail_jobs(|number| number == 3),
+    );
     let raw = Raw::new(transcript.clone());
-    raw.get("/malquery/aggregates/quotas/v1");
     let body =
         json!({"patterns": [{"type": "hex", "value": "68656c6c6f"}], "options": {"limit": 2}});
     raw.post("/malquery/combined/fuzzy-search/v1", &body.to_string());
@@ -190,29 +194,56 @@ fn every_operation_replies_as_documented() {
     let none = raw.exact(&body).reqid();
     clock.advance(Duration::from_millis(1500));
     raw.poll(&none);
-    raw.poll(&none);
     let body = json!({
         "patterns": [{"type": "ascii", "value": "hello"}],
         "options": {"filter_meta": ["sha256", "type", "size"], "min_date": "2024/02/01", "unknown": 1},
     });
-    let some = raw.exact(&body).reqid();
-    raw.poll(&some);
-    raw.poll(&some);
-    let failing = raw.exact(&body).reqid();
-    raw.poll(&failing);
-    raw.poll(&failing);
-    let archive = raw.multidownload(&[HELLO, HELLO]).reqid();
-    raw.fetch(&archive);
-    raw.poll(&archive);
-    raw.poll(&archive);
-    raw.get(&format!("/malquery/entities/download-files/v1?ids={HELLO}"));
-    raw.get("/malquery/aggregates/quotas/v1");
+    for id in [raw.exact(&body).reqid(), raw.exact(&body).reqid()] {
+        raw.poll(&id);
+    }
+    raw.fetch(&none);
     let request = Request::post("https://api.crowdstrike.com/oauth2/revoke")
         .header("authorization", basic(Service::CLIENT_SECRET))
         .body(format!("token={}", raw.token).into_bytes());
     raw.send(request.unwrap());
     raw.get("/malquery/aggregates/quotas/v1");
     insta::assert_snapshot!(transcript);
+}
+
+#[cfg(feature = "yara")]
+#[test]
+fn a_whole_hunt_gives_one_transcript() {
+    let run = || {
+        let clock = VirtualClock::new();
+        let service = service(&clock);
+        let transcript = Transcript::new(Checked(service));
+        let auth = Auth::new(Cloud::Us1, credentials());
+        let client = Client::new(transcript.clone(), clock, auth);
+        let rule = "rule night { strings: $a = \"night\" condition: $a }";
+        let found = client.hunt(&Hunt::new(rule)).unwrap().wait().unwrap();
+        let samples: Vec<_> = found
+            .resources
+            .iter()
+            .filter_map(|found| found.sha256)
+            .collect();
+        let mut job = client.samples_multidownload(samples.clone()).unwrap();
+        job.wait().unwrap();
+        let mut archive = Vec::new();
+        client
+            .samples(job.id())
+            .unwrap()
+            .output
+            .read_to_end(&mut archive)
+            .unwrap();
+        client.download(samples[0]).unwrap();
+        client.quotas().unwrap();
+        transcript
+    };
+    let first = run();
+    for _ in 0..5 {
+        assert_eq!(run().to_string(), first.to_string());
+    }
+    malquery_mock::assert_transcript!(first);
 }
 
 fn basic(secret: &str) -> String {
