@@ -226,7 +226,7 @@ fn a_whole_hunt_gives_one_transcript() {
             .iter()
             .filter_map(|found| found.sha256)
             .collect();
-        let mut job = client.samples_multidownload(samples.clone()).unwrap();
+        let job = client.samples_multidownload(samples.clone()).unwrap();
         job.wait().unwrap();
         let mut archive = Vec::new();
         client

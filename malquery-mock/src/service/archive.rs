@@ -28,7 +28,7 @@ impl Archive {
         for sample in samples {
             let (sha256, name) = (sample.sha256(), sample.sha256().to_string());
             let size = int32(sample.size() + HEADER)?;
-            let crc = checksum(BufReader::new(sample.open()?))?;
+            let crc = checksum(sample.open()?)?;
             // Version 2.0, encrypted, stored, 1980-01-01.
             let mut head = vec![20, 0, 1, 0, 0, 0, 0, 0, 33, 0];
             head.extend(
@@ -144,7 +144,7 @@ fn crc32(crc: u32, byte: u8) -> u32 {
 
 fn checksum(bytes: impl Read) -> io::Result<u32> {
     let mut crc = u32::MAX;
-    for byte in bytes.bytes() {
+    for byte in BufReader::new(bytes).bytes() {
         crc = crc32(crc, byte?);
     }
     Ok(!crc)

@@ -110,13 +110,13 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use http::{Request, Response};
 use malquery_proto::flow::Auth;
 use malquery_proto::types::Date;
 use malquery_proto::{
-    Body, Client, Clock, Cloud, Credentials, Timestamp, Transport, TransportError,
+    Body, Client, Clock, Cloud, Credentials, SystemClock, Timestamp, Transport, TransportError,
 };
 
 use self::call::Call;
@@ -154,6 +154,8 @@ pub struct Service {
     state: Arc<Mutex<State>>,
 }
 
+type Log = dyn Fn(&str) + Send + Sync;
+
 #[derive(Clone)]
 struct Settings {
     seed: u64,
@@ -172,7 +174,7 @@ struct Settings {
     job_time: Duration,
     names_rules: bool,
     fails: Arc<dyn Fn(u64) -> bool + Send + Sync>,
-    log: Option<Arc<dyn Fn(&str) + Send + Sync>>,
+    log: Option<Arc<Log>>,
     /// Set by the first use, if not before.
     clock: Arc<OnceLock<Arc<dyn Clock>>>,
 }
@@ -445,21 +447,4 @@ fn next_month(now: Timestamp) -> Timestamp {
         .map(|days| today.after(DAY * days))
         .find(|day| Date::of(*day).day() == 1)
         .unwrap_or(Timestamp::MAX)
-}
-
-/// The clock of the system.
-struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millis(0).after(
-            SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default(),
-        )
-    }
-
-    fn sleep_until(&self, time: Timestamp) {
-        std::thread::sleep(time.since(self.now()));
-    }
 }

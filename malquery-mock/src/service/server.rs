@@ -7,10 +7,9 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header};
+use malquery_proto::Body;
 use ureq_proto::Error;
 use ureq_proto::server::{RecvRequestResult, Reply};
-
-use malquery_proto::Body;
 
 use super::Service;
 
