@@ -1251,3 +1251,34 @@ fn the_service_can_be_shared() {
     fn shared<T: Clone + Send + Sync + 'static>() {}
     shared::<Service>();
 }
+
+#[test]
+fn replies_that_break_the_schema_are_found() {
+    let wrong = |body: Value| {
+        let path = "/malquery/entities/requests/v1";
+        schema::wrong(&Method::GET, path, 200, body.to_string().as_bytes())
+    };
+    let good = json!({
+        "meta": {"trace_id": "a", "query_time": 1.5, "patterns": [{"type": "hex", "value": "00"}]},
+        "resources": [{"samples": [], "filesize": 2_147_483_647, "tags": ["a"]}],
+    });
+    assert_eq!(wrong(good), [""; 0]);
+    let bad = json!({
+        "meta": {"query_time": "1", "new": 1, "patterns": {}},
+        "resources": [{"filesize": 2_147_483_648_u64, "tags": [1]}],
+        "errors": null,
+    });
+    assert_eq!(
+        wrong(bad),
+        [
+            "/meta/trace_id is missing",
+            "/meta/query_time is \"1\", not double",
+            "/meta/patterns is {}, not []SearchParameter",
+            "/meta/new is not in RequestMetaInfo",
+            "/resources/0/samples is missing",
+            "/resources/0/filesize is 2147483648, not int32",
+            "/resources/0/tags/0 is 1, not string",
+            "/errors is null, not []QueryError",
+        ]
+    );
+}

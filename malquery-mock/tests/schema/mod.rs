@@ -9,233 +9,47 @@ use http::{Method, Request, Response};
 use malquery_proto::{Body, Transport, TransportError};
 use serde_json::Value;
 
-/// The type of a field.
-#[derive(Clone, Copy)]
-enum Is {
-    Text,
-    Texts,
-    Flag,
-    Double,
-    Int32,
-    Int64,
-    One(&'static str),
-    Many(&'static str),
-}
-use Is::{Double, Flag, Int32, Int64, Many, One, Text, Texts};
+/// The fields of each schema and their types. `!` marks a required field, `[]` a list.
+const SCHEMAS: &str = "
+ExternalQueryResponse: meta! QueryMetaInfo, resources! []ExternalResource, errors []QueryError
+RequestResponse: meta! RequestMetaInfo, resources! []ExternalResource, errors []QueryError
+FuzzySearchResponse: meta! FuzzySearchMetaInfo, resources! []SampleMetadata, errors []QueryError
+SampleMetadataResponse: meta! SamplesMetadataMetaInfo, resources! []SampleMetadata, errors! []QueryError
+RateLimitsResponse: meta! RateLimitsMeta, errors! []Error
 
-/// The fields of each schema. A name with `!` is required.
-const SCHEMAS: &[(&str, &[(&str, Is)])] = &[
-    (
-        "ExternalQueryResponse",
-        &[
-            ("meta!", One("QueryMetaInfo")),
-            ("resources!", Many("ExternalResource")),
-            ("errors", Many("QueryError")),
-        ],
-    ),
-    (
-        "RequestResponse",
-        &[
-            ("meta!", One("RequestMetaInfo")),
-            ("resources!", Many("ExternalResource")),
-            ("errors", Many("QueryError")),
-        ],
-    ),
-    (
-        "FuzzySearchResponse",
-        &[
-            ("meta!", One("FuzzySearchMetaInfo")),
-            ("resources!", Many("SampleMetadata")),
-            ("errors", Many("QueryError")),
-        ],
-    ),
-    (
-        "SampleMetadataResponse",
-        &[
-            ("meta!", One("SamplesMetadataMetaInfo")),
-            ("resources!", Many("SampleMetadata")),
-            ("errors!", Many("QueryError")),
-        ],
-    ),
-    (
-        "RateLimitsResponse",
-        &[("meta!", One("RateLimitsMeta")), ("errors!", Many("Error"))],
-    ),
-    (
-        "QueryMetaInfo",
-        &[
-            ("trace_id!", Text),
-            ("query_time", Double),
-            ("powered_by", Text),
-            ("reqid", Text),
-            ("status", Text),
-            ("pagination", One("Paging")),
-            ("writes", One("Writes")),
-        ],
-    ),
-    (
-        "RequestMetaInfo",
-        &[
-            ("trace_id!", Text),
-            ("query_time", Double),
-            ("powered_by", Text),
-            ("reqid", Text),
-            ("reqtype", Text),
-            ("status", Text),
-            ("stats", One("Stats")),
-            ("options", One("ExternalHuntOptions")),
-            ("patterns", Many("SearchParameter")),
-            ("yara_rule", Text),
-            ("sample", Text),
-            ("pagination", One("Paging")),
-            ("writes", One("Writes")),
-        ],
-    ),
-    (
-        "FuzzySearchMetaInfo",
-        &[
-            ("trace_id!", Text),
-            ("query_time", Double),
-            ("powered_by", Text),
-            ("reqid", Text),
-            ("status", Text),
-            ("stats", One("Stats")),
-            ("pagination", One("Paging")),
-            ("writes", One("Writes")),
-        ],
-    ),
-    (
-        "SamplesMetadataMetaInfo",
-        &[
-            ("trace_id!", Text),
-            ("query_time", Double),
-            ("powered_by", Text),
-            ("status", Text),
-            ("pagination", One("Paging")),
-            ("writes", One("Writes")),
-        ],
-    ),
-    (
-        "RateLimitsMeta",
-        &[
-            ("days_left!", Int32),
-            ("download_count!", Int32),
-            ("download_limit!", Int32),
-            ("hunt_count!", Int32),
-            ("hunt_limit!", Int32),
-            ("monitor_count!", Int32),
-            ("monitor_limit!", Int32),
-            ("refresh_time!", Text),
-            ("download_counts", Many("UserRequestCount")),
-            ("hunt_counts", Many("UserRequestCount")),
-        ],
-    ),
-    (
-        "UserRequestCount",
-        &[("userid!", Text), ("counter!", Int32)],
-    ),
-    (
-        "Stats",
-        &[
-            ("clean_count!", Int32),
-            ("malware_count!", Int32),
-            ("pua_count!", Int32),
-            ("total_count!", Int32),
-            ("unknown_count!", Int32),
-        ],
-    ),
-    (
-        "ExternalResource",
-        &[
-            ("samples!", Many("SampleMetadata")),
-            ("sha256", Text),
-            ("sha1", Text),
-            ("md5", Text),
-            ("filesize", Int32),
-            ("filetype", Text),
-            ("first_seen", Text),
-            ("label", Text),
-            ("label_confidence", Text),
-            ("family", Text),
-            ("ignore_reason", Text),
-            ("pattern", Text),
-            ("pattern_type", Text),
-            ("tags", Texts),
-            ("yara_rule", Text),
-            ("yara_rules", Texts),
-        ],
-    ),
-    (
-        "SampleMetadata",
-        &[
-            ("sha256", Text),
-            ("sha1", Text),
-            ("md5", Text),
-            ("filesize", Int32),
-            ("filetype", Text),
-            ("first_seen", Text),
-            ("label", Text),
-            ("family", Text),
-        ],
-    ),
-    (
-        "ExternalHuntOptions",
-        &[
-            ("filter_filetypes", Texts),
-            ("filter_meta", Texts),
-            ("limit", Int32),
-            ("max_date", Text),
-            ("max_size", Text),
-            ("min_date", Text),
-            ("min_size", Text),
-            // Since March 2026.
-            ("app", Text),
-            ("submitted_by_customer", Flag),
-        ],
-    ),
-    ("SearchParameter", &[("type!", Text), ("value!", Text)]),
-    (
-        "QueryError",
-        &[
-            ("code!", Int32),
-            ("message!", Text),
-            ("id", Text),
-            ("type", Text),
-        ],
-    ),
-    (
-        "Error",
-        &[("code!", Int32), ("message!", Text), ("id", Text)],
-    ),
-    (
-        "Paging",
-        &[("limit!", Int32), ("offset!", Int32), ("total!", Int64)],
-    ),
-    ("Writes", &[("resources_affected!", Int32)]),
-    // What every API of the platform has.
-    (
-        "ErrorsOnly",
-        &[("meta!", One("MetaInfo")), ("errors!", Many("Error"))],
-    ),
-    (
-        "MetaInfo",
-        &[
-            ("trace_id!", Text),
-            ("query_time!", Double),
-            ("powered_by", Text),
-            ("pagination", One("Paging")),
-            ("writes", One("Writes")),
-        ],
-    ),
-    (
-        "AccessToken",
-        &[
-            ("access_token!", Text),
-            ("expires_in!", Int32),
-            ("token_type", Text),
-        ],
-    ),
-];
+QueryMetaInfo: trace_id! string, query_time double, powered_by string, reqid string, status string, \
+    pagination Paging, writes Writes
+RequestMetaInfo: trace_id! string, query_time double, powered_by string, reqid string, reqtype string, \
+    status string, stats Stats, options ExternalHuntOptions, patterns []SearchParameter, \
+    yara_rule string, sample string, pagination Paging, writes Writes
+FuzzySearchMetaInfo: trace_id! string, query_time double, powered_by string, reqid string, \
+    status string, stats Stats, pagination Paging, writes Writes
+SamplesMetadataMetaInfo: trace_id! string, query_time double, powered_by string, status string, \
+    pagination Paging, writes Writes
+RateLimitsMeta: days_left! int32, download_count! int32, download_limit! int32, hunt_count! int32, \
+    hunt_limit! int32, monitor_count! int32, monitor_limit! int32, refresh_time! string, \
+    download_counts []UserRequestCount, hunt_counts []UserRequestCount
+
+ExternalResource: samples! []SampleMetadata, sha256 string, sha1 string, md5 string, filesize int32, \
+    filetype string, first_seen string, label string, label_confidence string, family string, \
+    ignore_reason string, pattern string, pattern_type string, tags []string, yara_rule string, \
+    yara_rules []string
+SampleMetadata: sha256 string, sha1 string, md5 string, filesize int32, filetype string, \
+    first_seen string, label string, family string
+Stats: clean_count! int32, malware_count! int32, pua_count! int32, total_count! int32, unknown_count! int32
+UserRequestCount: userid! string, counter! int32
+ExternalHuntOptions: filter_filetypes []string, filter_meta []string, limit int32, max_date string, \
+    max_size string, min_date string, min_size string, app string, submitted_by_customer boolean
+SearchParameter: type! string, value! string
+QueryError: code! int32, message! string, id string, type string
+Error: code! int32, message! string, id string
+Paging: limit! int32, offset! int32, total! int64
+Writes: resources_affected! int32
+
+ErrorsOnly: meta! MetaInfo, errors! []Error
+MetaInfo: trace_id! string, query_time! double, powered_by string, pagination Paging, writes Writes
+AccessToken: access_token! string, expires_in! int32, token_type string
+";
 
 /// The operations: method and path, the schema of a success (`""` for bytes), the schema of the refusals of the
 /// operation itself, and the statuses of these.
@@ -301,57 +115,55 @@ fn schema(method: &Method, path: &str, status: u16) -> Option<&'static str> {
     Some(schema).filter(|schema| !schema.is_empty())
 }
 
-/// What is wrong with a value.
-fn check(value: &Value, is: Is, place: &str, wrong: &mut Vec<String>) {
-    let fits = match (is, value) {
-        (Text, Value::String(_)) | (Flag, Value::Bool(_)) | (Double, Value::Number(_)) => true,
-        (Int32, Value::Number(number)) => number
+/// Adds what is wrong with a value.
+fn check(value: &Value, is: &str, place: &str, wrong: &mut Vec<String>) {
+    let fits = match is {
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "double" => value.is_number(),
+        "int32" => value
             .as_i64()
             .is_some_and(|number| i32::try_from(number).is_ok()),
-        (Int64, Value::Number(number)) => number.as_i64().is_some(),
-        (Texts, Value::Array(items)) => items.iter().all(Value::is_string),
-        (Many(schema), Value::Array(items)) => {
-            for (index, item) in items.iter().enumerate() {
-                check(item, One(schema), &format!("{place}/{index}"), wrong);
+        "int64" => value.as_i64().is_some(),
+        _ if is.starts_with("[]") => {
+            for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+                check(item, &is[2..], &format!("{place}/{index}"), wrong);
             }
-            true
+            value.is_array()
         }
-        (One(name), Value::Object(object)) => {
-            let (_, fields) = SCHEMAS.iter().find(|(schema, _)| *schema == name).unwrap();
-            for (field, is) in *fields {
+        schema => {
+            let start = format!("{schema}: ");
+            let fields = SCHEMAS.lines().find_map(|line| line.strip_prefix(&start));
+            let fields: Vec<_> = fields.unwrap().split(", ").collect();
+            let fields: Vec<_> = fields
+                .iter()
+                .map(|field| field.split_once(' ').unwrap())
+                .collect();
+            for (field, is) in &fields {
                 let name = field.trim_end_matches('!');
-                match object.get(name) {
-                    Some(value) => check(value, *is, &format!("{place}/{name}"), wrong),
-                    None if field.ends_with('!') => {
-                        wrong.push(format!("{place}/{name} is missing"))
-                    }
+                match value.get(name) {
+                    Some(value) => check(value, is, &format!("{place}/{name}"), wrong),
+                    None if *field != name => wrong.push(format!("{place}/{name} is missing")),
                     None => {}
                 }
             }
-            for name in object.keys() {
+            for name in value
+                .as_object()
+                .into_iter()
+                .flat_map(|object| object.keys())
+            {
                 if !fields
                     .iter()
                     .any(|(field, _)| field.trim_end_matches('!') == name)
                 {
-                    wrong.push(format!(
-                        "{place}/{name} is not in {field}",
-                        field = name_of(is)
-                    ));
+                    wrong.push(format!("{place}/{name} is not in {schema}"));
                 }
             }
-            true
+            value.is_object()
         }
-        _ => false,
     };
     if !fits {
-        wrong.push(format!("{place} is {value}"));
-    }
-}
-
-fn name_of(is: Is) -> &'static str {
-    match is {
-        One(name) | Many(name) => name,
-        _ => "",
+        wrong.push(format!("{place} is {value}, not {is}"));
     }
 }
 
@@ -362,7 +174,7 @@ pub(crate) fn wrong(method: &Method, path: &str, status: u16, body: &[u8]) -> Ve
     };
     let mut wrong = Vec::new();
     match serde_json::from_slice(body) {
-        Ok(value) => check(&value, One(schema), "", &mut wrong),
+        Ok(value) => check(&value, schema, "", &mut wrong),
         Err(error) => wrong.push(error.to_string()),
     }
     wrong
@@ -375,7 +187,7 @@ pub(crate) fn fits_any(status: u16, body: &[u8]) -> bool {
         let (method, path) = line.split_once(' ').unwrap();
         let schema = schema(&method.parse().unwrap(), path, status);
         let mut wrong = Vec::new();
-        check(&value, One(schema.unwrap_or("ErrorsOnly")), "", &mut wrong);
+        check(&value, schema.unwrap_or("ErrorsOnly"), "", &mut wrong);
         wrong.is_empty()
     })
 }
