@@ -596,6 +596,33 @@ fn a_file_that_is_gone_is_reported() {
     );
 }
 
+#[test]
+fn a_corpus_that_is_gone_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a"), "hello world").unwrap();
+    let clock = VirtualClock::new();
+    let service = Service::over(folder.path()).unwrap().polls(0);
+    let raw = Raw::new(service.clock(clock));
+    folder.close().unwrap();
+    let body = json!({"patterns": [{"type": "ascii", "value": "hello"}]});
+    let fuzzy = "/malquery/combined/fuzzy-search/v1";
+    for got in [
+        raw.post(fuzzy, &body.to_string()),
+        raw.get(&format!("/malquery/entities/metadata/v1?ids={HELLO}")),
+        raw.get(&format!("/malquery/entities/download-files/v1?ids={HELLO}")),
+        raw.multidownload(&[HELLO]),
+    ] {
+        assert_eq!(got.status, 500);
+        assert!(
+            got.message().contains("cannot be read"),
+            "{}",
+            got.message()
+        );
+    }
+    let failed = raw.poll(&raw.exact(&body).reqid()).json();
+    assert_eq!(failed["meta"]["status"], "failed", "{failed}");
+}
+
 #[cfg(feature = "yara")]
 #[test]
 fn a_hunt_takes_helpers_and_signatures() {

@@ -127,32 +127,6 @@ fn a_pattern_across_two_chunks_is_found() {
 }
 
 #[test]
-fn a_pattern_may_be_longer_than_a_chunk() {
-    let long: Vec<u8> = (0..3 * CHUNK / 2).map(|at| (at % 251) as u8).collect();
-    let patterns = [Pattern::hex_bytes(&long).unwrap()];
-    for before in [0, 1, CHUNK - 1, CHUNK, 2 * CHUNK + 7] {
-        let mut file = vec![0; before];
-        file.extend(&long);
-        assert!(scan(&file, &patterns, CHUNK));
-        file.push(1);
-        assert!(scan(&file, &patterns, CHUNK));
-        file[before] ^= 1;
-        assert!(!scan(&file, &patterns, CHUNK));
-    }
-}
-
-#[test]
-fn files_of_about_a_chunk_are_read_whole() {
-    for size in [1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK] {
-        let mut file = vec![0; size];
-        assert!(!scan(&file, &[ascii("x")], CHUNK));
-        file[size - 1] = b'x';
-        assert!(scan(&file, &[ascii("x")], CHUNK), "{size}");
-    }
-    assert!(!scan(b"", &[ascii("x")], CHUNK));
-}
-
-#[test]
 fn a_corpus_describes_itself() {
     let empty = folder(&[]);
     let corpus = Corpus::open(empty.path()).unwrap();
