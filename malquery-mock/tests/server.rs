@@ -1,4 +1,5 @@
-//! The stand-in over sockets: with the client of users, with what HTTP allows, and with what hostile peers do.
+//! The stand-in over sockets: with the client of users, with what HTTP allows, and with what
+//! hostile peers do.
 
 mod schema;
 
@@ -558,7 +559,8 @@ fn a_reader_that_stops_is_dropped() {
     assert!(begun.elapsed() < NO_HANG);
 }
 
-/// It takes more open files than many systems give a process, so it runs in one that asked for more.
+/// It takes more open files than many systems give a process, so it runs in one that asked for
+/// more.
 #[cfg(unix)]
 #[test]
 fn connections_beyond_a_thousand_are_refused() {

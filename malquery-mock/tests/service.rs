@@ -956,7 +956,7 @@ fn rate_limits_hold_for_a_minute() {
     assert_eq!(statuses, [[401; 15].as_slice(), &[429; 2]].concat());
     raw.token = good;
     assert_eq!(raw.get(quotas).status, 200);
-    // 300 requests for tokens, one of which was made already.
+    // 300 requests for tokens; one was made already.
     for _ in 0..299 {
         raw.renew();
     }

@@ -1,7 +1,8 @@
-//! The archive of a multi-download: a zip whose entries are stored, encrypted with ZipCrypto and named by SHA-256.
+//! The archive of a multi-download: a zip whose entries are stored, encrypted with ZipCrypto and
+//! named by SHA-256.
 //!
-//! It is written here because the crate `zip` starts each entry with random bytes, and the same samples must give the
-//! same archive.
+//! It is written here because the crate `zip` starts each entry with random bytes, and the same
+//! samples must give the same archive.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};

@@ -1,4 +1,5 @@
-//! What a request asks for. A refusal says what is wrong with the request, in more words than the service uses.
+//! What a request asks for. A refusal says what is wrong with the request, in more words than the
+//! service uses.
 
 use std::collections::HashSet;
 

@@ -92,8 +92,8 @@ impl Refusal {
 pub(super) type Answer = Result<Response<Body>, Refusal>;
 type Handler = fn(&Call, &Request<Vec<u8>>) -> Answer;
 
-/// The statuses with which an operation refuses in its own schema, which requires `resources`. The schema of all
-/// other refusals has none.
+/// The statuses with which an operation refuses in its own schema, which requires `resources`. The
+/// schema of all other refusals has none.
 #[derive(Clone, Copy, PartialEq)]
 enum Lists {
     Never,

@@ -1,8 +1,9 @@
-//! A stand-in for MalQuery that searches your files, for tests and for a first look without an account.
+//! A stand-in for MalQuery that searches your files, for tests and for a first look without an
+//! account.
 //!
-//! A [`Service`] answers as MalQuery does: tokens, the nine operations, jobs, quotas, rate limits, errors. It searches
-//! a [`Corpus`] of your files, and its replies follow the official schemas. [`Service::client`] gives a client on a
-//! virtual clock, so a test needs no socket and no time:
+//! A [`Service`] answers as MalQuery does: tokens, the nine operations, jobs, quotas, rate limits,
+//! errors. It searches a [`Corpus`] of your files, and its replies follow the official schemas.
+//! [`Service::client`] gives a client on a virtual clock, so a test needs no socket and no time:
 //!
 //! ```
 //! use std::io::Read;
@@ -54,47 +55,50 @@ assert!(reply.contains("access denied, invalid bearer token"));
 //!
 //! # What it does as MalQuery does
 //!
-//! - **Tokens** live for [`token_life`](Service::token_life). Unknown and expired tokens are refused with a 401,
-//!   missing [`scopes`](Service::scopes) with a 403. A client that asks another commercial
-//!   [`cloud`](Service::cloud) is redirected to the account's cloud.
-//! - **Jobs** start at once. The reply to a submission has the status `done`, which is not the job's. The job reports
-//!   `inprogress` for [`polls`](Service::polls) polls and for [`job_time`](Service::job_time), and as long as
-//!   the search runs.
-//! - **Results** come newest first. `total_count` of a job is the number of its results, `total_count` of a fuzzy
-//!   search the number of all matches. The other counts cover the results, and are `unknown_count` if
-//!   `filter_meta` leaves out `label`.
-//! - **Quotas**: a hunt costs a hunt, a download a download, a multi-download one for each sample. A refused request
-//!   costs nothing; a job that fails later costs its quota. A request beyond the quota gets a 429 of MalQuery. The
-//!   quotas renew on the first day of each month at 00:00 UTC.
-//! - **Rate limits**: [`rate_limit`](Service::rate_limit) requests a minute, 300 for the token endpoint, 15 with bad
-//!   tokens. A request beyond the limit gets a 429 of the gateway with the time of the next try.
-//! - **Archives** are stored, not compressed, and encrypted with ZipCrypto. Each entry is named by its SHA-256. The
-//!   same samples give the same bytes.
+//! - **Tokens** live for [`token_life`](Service::token_life). Unknown and expired tokens are
+//!   refused with a 401, missing [`scopes`](Service::scopes) with a 403. A client that asks another
+//!   commercial [`cloud`](Service::cloud) is redirected to the account's cloud.
+//! - **Jobs** start at once. The reply to a submission has the status `done`, which is not the
+//!   job's. The job reports `inprogress` for [`polls`](Service::polls) polls and for
+//!   [`job_time`](Service::job_time), and as long as the search runs.
+//! - **Results** come newest first. `total_count` of a job is the number of its results,
+//!   `total_count` of a fuzzy search the number of all matches. The other counts cover the results,
+//!   and are `unknown_count` if `filter_meta` leaves out `label`.
+//! - **Quotas**: a hunt costs a hunt, a download a download, a multi-download one for each sample.
+//!   A refused request costs nothing; a job that fails later costs its quota. A request beyond the
+//!   quota gets a 429 of MalQuery. The quotas renew on the first day of each month at 00:00 UTC.
+//! - **Rate limits**: [`rate_limit`](Service::rate_limit) requests a minute, 300 for the token
+//!   endpoint, 15 with bad tokens. A request beyond the limit gets a 429 of the gateway with the
+//!   time of the next try.
+//! - **Archives** are stored, not compressed, and encrypted with ZipCrypto. Each entry is named by
+//!   its SHA-256. The same samples give the same bytes.
 //!
 //! # What MalQuery does not document
 //!
 //! Do not rely on the following; MalQuery may do otherwise.
 //!
+//! - The order of results, and that the counts need `label`, come from recordings.
 //! - The fuzzy search finds the same samples as the exact search.
-//! - A KB of a file size has 1,024 bytes. A missing label is `unknown`. A size above 2,147,483,647, which the schema
-//!   cannot hold, is left out.
-//! - `submitted_by_customer` selects the samples that the corpus marks. `app` has no effect. Options with other names are
-//!   ignored.
+//! - A KB of a file size has 1,024 bytes. A missing label is `unknown`. A size above 2,147,483,647,
+//!   which the schema cannot hold, is left out.
+//! - `submitted_by_customer` selects the samples that the corpus marks. `app` has no effect.
+//!   Options with other names are ignored.
 //! - `query_time` is made up: seconds, and for the status of a job milliseconds.
 //! - A job can report `pending` before `inprogress`; see [`pending`](Service::pending).
 //! - Refusals explain more than MalQuery's, to help the author of a client.
 //! - An unknown job is refused with a 400 or, for its archive, a 404. A `limit` below 1 is refused.
-//! - Ids and tokens come from the [`seed`](Service::seed) and the order of the requests. They are not secret, and
-//!   **the credentials protect nothing**: they only let clients be tried.
-//! - A hunt takes one rule that reports, with the private rules that it needs; a text with several gets a 400. Without the
-//!   feature `yara`, every hunt does.
+//! - Ids and tokens come from the [`seed`](Service::seed) and the order of the requests. They are
+//!   not secret, and **the credentials protect nothing**: they only let clients be tried.
+//! - A hunt takes one rule that reports, with the private rules that it needs; a text with several
+//!   gets a 400. Without the feature `yara`, every hunt does.
 //!
 //! # Limits
 //!
-//! At most 4 jobs run at once, and at most 4 requests that search. A submission while 64 jobs are unfinished gets a 429 of
-//! the gateway and costs nothing. The last 1,000 jobs are kept. Archives are temporary files without a name, kept as long
-//! as their jobs. A search takes at most 100 patterns; a rule is at most 64 KiB long. A hunt leaves out files above 256
-//! MiB and files on which the rule runs longer than 60 seconds; `errors` of the reply names them.
+//! At most 4 jobs run at once, and at most 4 requests that search. A submission while 64 jobs are
+//! unfinished gets a 429 of the gateway and costs nothing. The last 1,000 jobs are kept. Archives
+//! are temporary files without a name, kept as long as their jobs. A search takes at most 100
+//! patterns; a rule is at most 64 KiB long. A hunt leaves out files above 256 MiB and files on
+//! which the rule runs longer than 60 seconds; `errors` of the reply names them.
 
 mod archive;
 mod ask;
@@ -132,11 +136,11 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A stand-in for MalQuery over a corpus of your files.
 ///
-/// Clones are the same service: they share tokens, jobs and quotas, also from several threads. Set it up before you
-/// clone it: a clone keeps its settings.
+/// Clones are the same service: they share tokens, jobs and quotas, also from several threads. Set
+/// it up before you clone it: a clone keeps its settings.
 ///
-/// It answers a [`client`](Self::client) of its own, any client as a [`Transport`], over [`Server`](crate::Server),
-/// or request by request:
+/// It answers a [`client`](Self::client) of its own, any client as a [`Transport`], over
+/// [`Server`](crate::Server), or request by request:
 ///
 /// ```
 /// use malquery_mock::{Corpus, Service};
@@ -212,8 +216,9 @@ impl Service {
     /// The client secret that it accepts unless another is set.
     pub const CLIENT_SECRET: &'static str = "this_is_not_a_secret_of_any_real_account";
 
-    /// A service over these samples. Its account lives in US-1 and has 100 hunts and 50 downloads a month, both scopes,
-    /// and 6,000 requests a minute. Tokens live for 1,799 seconds, and a job reports `inprogress` once.
+    /// A service over these samples. Its account lives in US-1 and has 100 hunts and 50 downloads a
+    /// month, both scopes, and 6,000 requests a minute. Tokens live for 1,799 seconds, and a job
+    /// reports `inprogress` once.
     pub fn new(corpus: Corpus) -> Self {
         Self {
             corpus,
@@ -288,8 +293,8 @@ impl Service {
         self.set(|settings| settings.token_life = life)
     }
 
-    /// The cloud of the account. It matters to requests that name the host of a [`Cloud`]; at any other host, such as
-    /// a loopback address, the account is at home.
+    /// The cloud of the account. It matters to requests that name the host of a [`Cloud`]; at any
+    /// other host, such as a loopback address, the account is at home.
     pub fn cloud(self, cloud: Cloud) -> Self {
         self.set(|settings| settings.cloud = cloud)
     }
@@ -334,20 +339,20 @@ impl Service {
         self.set(|settings| settings.fails = Arc::new(fails))
     }
 
-    /// Where a line goes for each request that is answered: method, path, status and, if it is refused, why. It holds
-    /// no secret.
+    /// Where a line goes for each request that is answered: method, path, status and, if it is
+    /// refused, why. It holds no secret.
     pub fn log(self, log: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.set(|settings| settings.log = Some(Arc::new(log)))
     }
 
-    /// The clock for tokens, quotas, rate limits and jobs. Without one, [`client`](Self::client) sets a virtual clock
-    /// and any other use the system's. It is read, never waited for.
+    /// The clock for tokens, quotas, rate limits and jobs. Without one, [`client`](Self::client)
+    /// sets a virtual clock and any other use the system's. It is read, never waited for.
     pub fn clock(self, clock: impl Clock + 'static) -> Self {
         self.set(|settings| settings.clock = Arc::new(OnceLock::from(Arc::new(clock) as Arc<_>)))
     }
 
-    /// A client of this service with its credentials. It waits on the service's clock, a [`VirtualClock`] unless another
-    /// is set.
+    /// A client of this service with its credentials. It waits on the service's clock, a
+    /// [`VirtualClock`] unless another is set.
     pub fn client(&self) -> Client {
         let Settings {
             client_id,

@@ -304,7 +304,8 @@ impl Call {
     }
 }
 
-/// The options of a search: its filter, the fields of its results, and the options for the status of its job.
+/// The options of a search: its filter, the fields of its results, and the options for the status
+/// of its job.
 fn options(sent: Option<Options>) -> Result<(Filter, Fields, Option<Value>), Refusal> {
     let Some(sent) = sent else {
         return Ok(Default::default());

@@ -37,7 +37,8 @@ pub(super) fn sample(entry: &Entry, fields: &Fields) -> Value {
     sample
 }
 
-/// The statistics of a search. Classes cover the samples that are returned; without their labels, all are unknown.
+/// The statistics of a search. Classes cover the samples that are returned; without their labels,
+/// all are unknown.
 pub(super) fn stats(found: &Found, fields: &Fields, total: usize) -> Value {
     let [mut clean, mut malware, mut pua, mut unknown] = [0; 4];
     for entry in &found.entries {

@@ -31,10 +31,11 @@ const CHUNK: usize = 64 * 1024;
 
 /// A [`Service`] over HTTP/1.1, for clients in any language. It stops when it is dropped.
 ///
-/// Each connection has a thread. At most 1,024 connections are open at once, and a further one gets a 503. A request
-/// must arrive within 10 seconds of its first byte (else 408), with a head of at most 32 KiB (431) and a body of at most
-/// 1 MiB (413). A connection is closed when its client takes longer than 30 seconds for 64 KiB of a reply, and when it
-/// is idle for a minute. A faulty client ends no connection except its own.
+/// Each connection has a thread. At most 1,024 connections are open at once, and a further one gets
+/// a 503. A request must arrive within 10 seconds of its first byte (else 408), with a head of at
+/// most 32 KiB (431) and a body of at most 1 MiB (413). A connection is closed when its client
+/// takes longer than 30 seconds for 64 KiB of a reply, and when it is idle for a minute. A faulty
+/// client ends no connection except its own.
 ///
 /// There is no TLS: clients accept `http://` for loopback addresses.
 #[derive(Debug)]
@@ -54,11 +55,12 @@ struct Shared {
 impl Server {
     /// Listens on a loopback address; port 0 stands for any free port.
     ///
-    /// Requests whose `Host` is a name other than `localhost` are refused, since a web page could have sent them.
+    /// Requests whose `Host` is a name other than `localhost` are refused, since a web page could
+    /// have sent them.
     ///
     /// # Errors
-    /// Refuses any other address: the corpus may hold malware, and the credentials are not secret. Fails if it cannot
-    /// listen on the address.
+    /// Refuses any other address: the corpus may hold malware, and the credentials are not secret.
+    /// Fails if it cannot listen on the address.
     pub fn start(service: Service, address: SocketAddr) -> io::Result<Self> {
         if !address.ip().is_loopback() {
             let why = format!(
@@ -70,7 +72,8 @@ impl Server {
         Self::start_anywhere(service, address)
     }
 
-    /// Listens on any address. Anyone who reaches it can fetch the samples: the credentials travel unencrypted.
+    /// Listens on any address. Anyone who reaches it can fetch the samples: the credentials travel
+    /// unencrypted.
     ///
     /// # Errors
     /// Fails if it cannot listen on the address.
@@ -446,7 +449,8 @@ fn send(
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         left -= count;
-        // The end of a sample that changed meanwhile is an error. Then the reply must not look whole.
+        // The end of a sample that changed meanwhile is an error. Then the reply must not look
+        // whole.
         if with_body && left == 0 && body.read(&mut [0])? > 0 {
             return Err(io::ErrorKind::InvalidData.into());
         }

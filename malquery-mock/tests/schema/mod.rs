@@ -51,8 +51,8 @@ MetaInfo: trace_id! string, query_time! double, powered_by string, pagination Pa
 AccessToken: access_token! string, expires_in! int32, token_type string
 ";
 
-/// The operations: method and path, the schema of a success (`""` for bytes), the schema of the refusals of the
-/// operation itself, and the statuses of these.
+/// The operations: method and path, the schema of a success (`""` for bytes), the schema of the
+/// refusals of the operation itself, and the statuses of these.
 const OPERATIONS: &[(&str, &str, &str, &[u16])] = &[
     (
         "GET /malquery/aggregates/quotas/v1",

@@ -1,7 +1,7 @@
 //! The type of a sample by its content, in the service's words.
 //!
-//! `PE32` is in capitals in replies of the service, so `PE64` is too; the other words are those of its filters. For other
-//! content, the word is `text` or `data`, as in the command `file`.
+//! `PE32` is in capitals in replies of the service, so `PE64` is too; the other words are from its
+//! filters. For other content, the word is `text` or `data`, as in the command `file`.
 
 use std::io::{self, Read, Seek};
 
@@ -33,7 +33,8 @@ fn of_prefix(prefix: &[u8]) -> &'static str {
         [0x7f, b'E', b'L', b'F', 1, ..] => "elf32",
         [0x7f, b'E', b'L', b'F', 2, ..] => "elf64",
         [b'M', b'Z', ..] => portable_executable(prefix),
-        // A Mach-O for several processors has their number here, a class the version of its format, from 45.
+        // A Mach-O for several processors has their number here, a class the version of its format,
+        // from 45.
         [0xca, 0xfe, 0xba, 0xbe, 0, 0, 0, count, ..] if *count < 45 => "macho",
         [0xca, 0xfe, 0xba, 0xbe, ..] => "cjava",
         [b'P', b'K', 3, 4, ..] => zip(prefix),
@@ -155,8 +156,8 @@ fn is_html(content: &[u8]) -> bool {
         .any(|tag| memmem::find(&start, tag.as_bytes()).is_some())
 }
 
-/// Whether it is UTF-8, UTF-16 with a byte order mark, or one byte a character, and has no control characters except
-/// those that move the cursor.
+/// Whether it is UTF-8, UTF-16 with a byte order mark, or one byte a character, and has no control
+/// characters except those that move the cursor.
 fn is_text(prefix: &[u8]) -> bool {
     let plain = |c: char| !c.is_ascii_control() || matches!(c, '\x07'..='\r' | '\x1b');
     let wide = |unit: fn([u8; 2]) -> u16| {

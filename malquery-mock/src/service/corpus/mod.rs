@@ -28,31 +28,33 @@ use source::{Opened, Source, Stamp};
 /// How often a file is read, if it changes while it is read.
 const TRIES: usize = 3;
 
-/// The samples of a [`Service`](super::Service): the files of a folder, single files, or bytes in memory. Clones are
-/// the same corpus.
+/// The samples of a [`Service`](super::Service): the files of a folder, single files, or bytes in
+/// memory. Clones are the same corpus.
 ///
-/// Files are listed when the corpus is opened and read when they are searched. No file is written. A search hashes the
-/// files that it finds, once. A changed file is a new sample. On systems other than Unix, a change that keeps the
-/// size and the time of modification goes unnoticed. A file that is gone or cannot be read is left out, and the
-/// reply names it.
+/// Files are listed when the corpus is opened and read when they are searched. No file is written.
+/// A search hashes the files that it finds, once. A changed file is a new sample. On systems other
+/// than Unix, a change that keeps the size and the time of modification goes unnoticed. A file that
+/// is gone or cannot be read is left out, and the reply names it.
 ///
-/// A search reads files of any size in pieces. A hunt holds a whole file in memory for each processor. It leaves out
-/// files above 256 MiB and files on which the rule runs longer than 60 seconds.
+/// A search reads files of any size in pieces. A hunt holds a whole file in memory for each
+/// processor. It leaves out files above 256 MiB and files on which the rule runs longer than 60
+/// seconds.
 ///
 /// Files with the same content are one sample, that with the first path.
 ///
 /// # File types
 ///
-/// The type comes from the content, in the service's words: `PE32`, `PE64`, `elf32`, `elf64`, `macho`, `pdf`, `doc`,
-/// `docx`, `xls`, `xlsx`, `ppt`, `pptx`, `rtf`, `hwp`, `cdfv2` (any other compound document), `html`, `email`, `perl`,
-/// `python`, `pythonc`, `java.arc`, `cjava`, `dalvik`, `lnk`, `swf`, `pcap` and `text`; anything else is `data`. The case
-/// is the service's where it is known. A filter ignores case.
+/// The type comes from the content, in the service's words: `PE32`, `PE64`, `elf32`, `elf64`,
+/// `macho`, `pdf`, `doc`, `docx`, `xls`, `xlsx`, `ppt`, `pptx`, `rtf`, `hwp`, `cdfv2` (any other
+/// compound document), `html`, `email`, `perl`, `python`, `pythonc`, `java.arc`, `cjava`, `dalvik`,
+/// `lnk`, `swf`, `pcap` and `text`; anything else is `data`. The case is the service's where it is
+/// known. A filter ignores case.
 ///
 /// # Labels and dates
 ///
-/// A sample was first seen on the day its file was last modified, in UTC, and has no label. The file
-/// `malquery-corpus.json` in the folder sets other values, by path (with slashes) or by SHA-256, which has priority.
-/// That file is not a sample. Everything in it is optional:
+/// A sample was first seen on the day its file was last modified, in UTC, and has no label. The
+/// file `malquery-corpus.json` in the folder sets other values, by path (with slashes) or by
+/// SHA-256, which has priority. That file is not a sample. Everything in it is optional:
 ///
 /// ```json
 /// { "path": { "tools/nc.exe": { "label": "unwanted", "submitted_by_customer": true } },
@@ -148,12 +150,13 @@ impl From<Vec<u8>> for CorpusSample {
 impl Corpus {
     /// Takes the files of a folder and of the folders below it, or a single file.
     ///
-    /// Links are not followed, but `folder` may be a link. Only regular files are samples. Files and folders that cannot
-    /// be listed are left out, and [`skipped`](Self::skipped) names them.
+    /// Links are not followed, but `folder` may be a link. Only regular files are samples. Files
+    /// and folders that cannot be listed are left out, and [`skipped`](Self::skipped) names them.
     ///
     /// # Errors
-    /// Fails if `folder` is neither a folder nor a file, or cannot be listed, and if `malquery-corpus.json` has an
-    /// unknown key, an invalid value, or a path that is not in the corpus. The message names the place.
+    /// Fails if `folder` is neither a folder nor a file, or cannot be listed, and if
+    /// `malquery-corpus.json` has an unknown key, an invalid value, or a path that is not in the
+    /// corpus. The message names the place.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, CorpusError> {
         let root = folder.as_ref();
         let (mut files, skipped) = source::list(root)?;
@@ -298,8 +301,8 @@ impl Corpus {
         })
     }
 
-    /// Runs `work` for all samples, in several threads. The results are in the order of the samples. With `first`, it
-    /// ends with the first result.
+    /// Runs `work` for all samples, in several threads. The results are in the order of the
+    /// samples. With `first`, it ends with the first result.
     fn each(
         &self,
         first: bool,
@@ -477,7 +480,8 @@ impl Filter {
 /// The result of a search.
 #[derive(Debug)]
 pub(crate) struct Found {
-    /// At most as many as the limit, newest first, then in the order of their paths, each content once.
+    /// At most as many as the limit, newest first, then in the order of their paths, each content
+    /// once.
     pub(crate) entries: Vec<Entry>,
     /// The number of matches, with those beyond the limit.
     pub(crate) total: usize,

@@ -13,7 +13,7 @@ use malquery_proto::types::Date;
 
 use super::{CorpusError, Skipped};
 
-/// More than the grain of a file system's clock; that of FAT is two seconds.
+/// More than the resolution of a file system's clock, which is two seconds on FAT.
 pub(super) const SETTLED: Duration = Duration::from_secs(2);
 
 pub(super) enum Source {
@@ -114,8 +114,9 @@ impl Opened {
         }
     }
 
-    /// Whether it is unchanged, and a further change would get another time. Clocks of file systems are coarse, so a change
-    /// shortly after the last one may not. A last change far in the future is as good as one long ago.
+    /// Whether it is unchanged, and a further change would get another time. Clocks of file systems
+    /// are coarse, so a change shortly after the last one may not. A last change far in the future
+    /// is as good as one long ago.
     pub(super) fn is_settled(&self) -> io::Result<bool> {
         let distance = |time: SystemTime| time.elapsed().unwrap_or_else(|ahead| ahead.duration());
         let last = self.stamp.changed.or(self.stamp.modified);
@@ -173,7 +174,8 @@ pub(super) fn changed() -> io::Error {
     io::Error::other("the file has changed since it was found")
 }
 
-/// All regular files in and below a folder in the order of their paths, and what could not be listed.
+/// All regular files in and below a folder in the order of their paths, and what could not be
+/// listed.
 pub(super) fn list(root: &Path) -> Result<(Vec<PathBuf>, Vec<Skipped>), CorpusError> {
     let unreadable = |error| CorpusError::io(root, error);
     let kind = fs::metadata(root).map_err(unreadable)?;
