@@ -5,7 +5,7 @@
 //! samples must give the same archive.
 
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::corpus::Entry;
@@ -29,7 +29,12 @@ impl Archive {
         for sample in samples {
             let (sha256, name) = (sample.sha256(), sample.sha256().to_string());
             let size = int32(sample.size() + HEADER)?;
-            let crc = checksum(sample.open()?)?;
+            let mut crc = u32::MAX;
+            chunks(sample, |chunk| {
+                crc = chunk.iter().fold(crc, |crc, byte| crc32(crc, *byte));
+                Ok(())
+            })?;
+            crc = !crc;
             // Version 2.0, encrypted, stored, 1980-01-01.
             let mut head = vec![20, 0, 1, 0, 0, 0, 0, 0, 33, 0];
             head.extend(
@@ -44,13 +49,14 @@ impl Archive {
             file.write_all(name.as_bytes())?;
             let mut keys = Keys::new();
             // The last byte lets a reader check the password.
-            for byte in sha256.as_bytes().iter().take(HEADER as usize - 1) {
-                file.write_all(&[keys.encrypt(*byte)])?;
-            }
-            file.write_all(&[keys.encrypt((crc >> 24) as u8)])?;
-            for byte in BufReader::new(sample.open()?).bytes() {
-                file.write_all(&[keys.encrypt(byte?)])?;
-            }
+            let mut start = sha256.as_bytes()[..HEADER as usize].to_vec();
+            start[HEADER as usize - 1] = (crc >> 24) as u8;
+            keys.encrypt(&mut start);
+            file.write_all(&start)?;
+            chunks(sample, |chunk| {
+                keys.encrypt(chunk);
+                file.write_all(chunk)
+            })?;
 
             directory.extend(b"PK\x01\x02\x14\x00");
             directory.extend(head);
@@ -116,10 +122,12 @@ impl Keys {
         *third = crc32(*third, (*second >> 24) as u8);
     }
 
-    fn encrypt(&mut self, byte: u8) -> u8 {
-        let key = (self.0[2] | 2) as u16;
-        self.update(byte);
-        byte ^ (key.wrapping_mul(key ^ 1) >> 8) as u8
+    fn encrypt(&mut self, bytes: &mut [u8]) {
+        for byte in bytes {
+            let key = (self.0[2] | 2) as u16;
+            self.update(*byte);
+            *byte ^= (key.wrapping_mul(key ^ 1) >> 8) as u8;
+        }
     }
 }
 
@@ -143,12 +151,18 @@ fn crc32(crc: u32, byte: u8) -> u32 {
     CRC32[usize::from(crc as u8 ^ byte)] ^ (crc >> 8)
 }
 
-fn checksum(bytes: impl Read) -> io::Result<u32> {
-    let mut crc = u32::MAX;
-    for byte in BufReader::new(bytes).bytes() {
-        crc = crc32(crc, byte?);
+/// Reads a sample in chunks.
+fn chunks(sample: &Entry, mut each: impl FnMut(&mut [u8]) -> io::Result<()>) -> io::Result<()> {
+    let mut bytes = sample.open()?;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match bytes.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => each(&mut buffer[..count])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
-    Ok(!crc)
 }
 
 /// A number of a zip, which has 32 bits.

@@ -140,7 +140,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// it up before you clone it: a clone keeps its settings.
 ///
 /// It answers a [`client`](Self::client) of its own, any client as a [`Transport`], over
-/// [`Server`](crate::Server), or request by request:
+/// `Server`, or request by request:
 ///
 /// ```
 /// use malquery_mock::{Corpus, Service};
