@@ -131,6 +131,8 @@ pub mod proof {}
 pub mod reply;
 pub mod request;
 mod secret;
+#[cfg(feature = "samples")]
+mod sniff;
 #[cfg(doc)]
 #[doc = include_str!("../docs/security.md")]
 pub mod security {}

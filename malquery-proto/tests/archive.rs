@@ -10,7 +10,7 @@ use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::rc::Rc;
 
-use malquery_proto::archive::{Archive, ArchiveError, Limit, Limits, Oddity, Report};
+use malquery_proto::archive::{Archive, ArchiveError, Limit, Limits, Report};
 use malquery_proto::types::Sha256;
 use proptest::prelude::*;
 use sha2::Digest;
@@ -136,13 +136,8 @@ fn archives_of_other_programs_are_read() {
                 !file.starts_with("plain"),
                 "{file} {name}"
             );
-            // Info-ZIP tells that it read from a pipe.
-            let odd: &[Oddity] = if *name == "-" {
-                &[Oddity::Special]
-            } else {
-                &[]
-            };
-            assert_eq!(info.oddities(), odd, "{file} {name}");
+            // Info-ZIP writes that it read from a pipe.
+            assert_eq!(info.warning().is_some(), *name == "-", "{file} {name}");
             let mut entry = archive.entry(number).unwrap();
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes).unwrap();
@@ -155,8 +150,9 @@ fn archives_of_other_programs_are_read() {
             assert_eq!(entry.read(&mut [0; 8]).unwrap(), 0);
         }
 
-        // Without a wish everything is found.
-        let report = archive.check().unwrap().complete().unwrap();
+        // Nothing was asked for, so everything is found.
+        let report = archive.check().unwrap();
+        assert_eq!(report.is_complete(), !names.is_empty(), "{file}");
         assert_eq!(report.found.len(), names.len());
         assert_eq!(
             report.bytes,
@@ -167,11 +163,7 @@ fn archives_of_other_programs_are_read() {
         );
 
         let folder = tempfile::tempdir().unwrap();
-        let report = archive
-            .extract(folder.path(), false)
-            .unwrap()
-            .complete()
-            .unwrap();
+        let report = archive.extract(folder.path(), false).unwrap();
         let written = files(folder.path());
         assert_eq!(written.len(), names.len(), "{file}");
         for (found, name) in report.found.iter().zip(names) {
@@ -335,27 +327,16 @@ fn hostile_names_are_reported_and_not_used() {
     assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 1);
     assert_eq!(fs::read_dir(parent.path().join("a")).unwrap().count(), 1);
 
-    let odd: Vec<_> = report
-        .odd
-        .iter()
-        .map(|odd| (odd.entry, odd.name.to_string(), odd.why))
-        .collect();
-    let expected = [
-        (0, "../../escapes!", Oddity::Escapes),
-        (0, "../../escapes!", Oddity::Folders),
-        (1, r"/etc/hosts\0", Oddity::Escapes),
-        (1, r"/etc/hosts\0", Oddity::Folders),
-        (1, r"/etc/hosts\0", Oddity::Unprintable),
-        (2, r"C:\\x\\y.exe", Oddity::Escapes),
-        (2, r"C:\\x\\y.exe", Oddity::Folders),
-        (3, r"\u{1b}[31m\u{202e}\u{7}!", Oddity::Unprintable),
-        (4, r"\xff\xfe\x80x.bin", Oddity::Unprintable),
-        (5, "NUL", Oddity::Reserved),
-        (6, "a/b/c", Oddity::Folders),
-    ];
     assert_eq!(
-        odd,
-        expected.map(|(entry, name, why)| (entry, name.to_owned(), why))
+        report.warnings,
+        [
+            r#"entry 1, "../../escapes!": its name is a path"#,
+            r#"entry 2, "/etc/hosts\0": its name is a path"#,
+            r#"entry 3, "C:\\x\\y.exe": its name is a path"#,
+            r#"entry 4, "\u{1b}[31m\u{202e}\u{7}!": its name is not printable"#,
+            r#"entry 5, "\xff\xfe\x80x.bin": its name is not printable"#,
+            r#"entry 7, "a/b/c": its name is a path"#,
+        ]
     );
     assert_eq!(archive.entries()[4].name().as_bytes(), b"\xff\xfe\x80x.bin");
 }
@@ -379,17 +360,14 @@ fn a_directory_without_entries_does_not_hide_those_that_are_there() {
 fn folders_links_devices_and_twins_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     let report = open("kinds.zip").extract(folder.path(), false).unwrap();
-    let odd: Vec<_> = report
-        .odd
-        .iter()
-        .map(|odd| (odd.name.to_string(), odd.why))
-        .collect();
-    let expected = [
-        ("folder/", Oddity::Directory),
-        ("link", Oddity::Link),
-        ("device", Oddity::Special),
-    ];
-    assert_eq!(odd, expected.map(|(name, why)| (name.to_owned(), why)));
+    assert_eq!(
+        report.warnings,
+        [
+            r#"entry 1, "folder/": it is a folder"#,
+            r#"entry 2, "link": it is a symbolic link, and holds the name of its target"#,
+            r#"entry 3, "device": it is a device, a pipe or a socket"#,
+        ]
+    );
     assert!(report.duplicate_names);
     // One is hidden, so it is not said that all is there.
     assert!(!report.is_complete());
@@ -645,14 +623,136 @@ fn a_wrong_password_is_an_error() {
 }
 
 #[test]
-fn what_is_not_supported_is_named() {
+fn a_packing_method_that_is_not_supported_is_named() {
     let report = open("lzma.zip").check().unwrap();
     let error = &report.damaged[0].error;
-    assert!(matches!(error, ArchiveError::Unsupported(_)), "{error:?}");
+    assert!(
+        matches!(error, ArchiveError::UnsupportedMethod(14)),
+        "{error:?}"
+    );
+    assert!(chain(error).starts_with("the entry is packed with LZMA (method 14), which"));
+}
+
+#[test]
+fn an_error_shows_what_arrived_instead() {
+    let message = |bytes: &[u8]| Archive::open(Cursor::new(bytes)).unwrap_err().to_string();
+    assert_eq!(message(b""), "this is not a zip archive but nothing");
     assert_eq!(
-        chain(error),
-        "the entry is packed in a way that is not supported: unpack the archive with another program: compression \
-         method not supported: 14"
+        message(b"7z\xbc\xaf\x27\x1c\0\x04"),
+        "this is not a zip archive but a 7z archive"
+    );
+    assert_eq!(
+        message(b"<html><title>Sign in</title>"),
+        "this is not a zip archive but an HTML page that begins \"<html><title>Sign in</title>\""
+    );
+    assert_eq!(
+        message(br#"{"errors":[]}"#),
+        r#"this is not a zip archive but JSON that begins "{\"errors\":[]}""#
+    );
+}
+
+/// Where records of the directory begin, and where it ends.
+fn records(bytes: &[u8]) -> Vec<usize> {
+    let at = |magic: &[u8]| {
+        let found = move |at: &usize| bytes[*at..].starts_with(magic);
+        (0..bytes.len()).filter(found).collect::<Vec<_>>()
+    };
+    // The bytes of an encrypted entry are not such a text by chance.
+    let mut records = at(b"PK\x01\x02");
+    records.push(at(b"PK\x05\x06")[0]);
+    records
+}
+
+/// The same archive whose end says that its directory has another number of entries and of bytes.
+fn with_end(mut bytes: Vec<u8>, entries: usize, size: usize) -> Vec<u8> {
+    let end = bytes.len() - 22;
+    for at in [end + 8, end + 10] {
+        bytes[at..at + 2].copy_from_slice(&(entries as u16).to_le_bytes());
+    }
+    bytes[end + 12..end + 16].copy_from_slice(&(size as u32).to_le_bytes());
+    bytes
+}
+
+#[test]
+fn a_directory_that_omits_entries_is_not_complete() {
+    for name in [
+        "zipcrypto-several.zip",
+        "zipcrypto-descriptors.zip",
+        "aes256-several.zip",
+    ] {
+        let whole = fixture(name);
+        let records = records(&whole);
+        let (count, size) = (records.len() - 1, records[records.len() - 1] - records[0]);
+        let mut hidden = 0;
+        let mut omit = |bytes: Vec<u8>| match Archive::open(Cursor::new(bytes)) {
+            Ok(mut archive) => {
+                let listed = archive.entries().len();
+                let report = archive.check().unwrap();
+                assert!(
+                    listed < count && report.omits_entries && !report.is_complete(),
+                    "{name} {report:?}"
+                );
+                let message = report.complete().unwrap_err().to_string();
+                assert!(
+                    message.ends_with("; its directory omits entries that are in the file"),
+                    "{message}"
+                );
+                hidden += 1;
+            }
+            Err(error) => assert!(matches!(error, ArchiveError::Broken(_)), "{error:?}"),
+        };
+        for omitted in 0..count {
+            // A record is cut out.
+            let mut bytes = whole.clone();
+            let length = records[omitted + 1] - records[omitted];
+            bytes.drain(records[omitted]..records[omitted + 1]);
+            omit(with_end(bytes, count - 1, size - length));
+            // The number is lowered, and the size of the directory with it or not.
+            if omitted > 0 {
+                omit(with_end(whole.clone(), omitted, size));
+                omit(with_end(
+                    whole.clone(),
+                    omitted,
+                    records[omitted] - records[0],
+                ));
+            }
+        }
+        assert!(hidden >= count, "{name}");
+        // Those that were asked for are there.
+        let mut archive = Archive::open(Cursor::new(with_end(whole, 1, size)));
+        if let Ok(archive) = &mut archive {
+            let found = archive.check().unwrap().found[0].sha256;
+            let archive = Archive::open(Cursor::new(with_end(fixture(name), 1, size))).unwrap();
+            assert!(
+                archive
+                    .expect_samples([found])
+                    .check()
+                    .unwrap()
+                    .is_complete()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_report_is_shown_and_stored() {
+    let report = open("zipcrypto-stored.zip").check().unwrap();
+    assert_eq!(
+        report.to_string(),
+        "samples found: 1, missing: 0, damaged: 0, not asked for: 0"
+    );
+    let stored = serde_json::to_value(&report).unwrap();
+    assert_eq!(stored["found"][0]["name"], "greeting.txt");
+    assert_eq!(stored["found"][0]["sha256"], sha256(b"hello").to_string());
+    let report = open("lzma.zip").check().unwrap();
+    let stored = serde_json::to_value(&report).unwrap();
+    let error = stored["damaged"][0]["error"].as_str().unwrap();
+    assert!(error.contains("LZMA"), "{error}");
+    let report = open("empty.zip").check().unwrap();
+    assert!(report.is_empty && !report.is_complete());
+    assert!(
+        report.to_string().ends_with("; it has no entry"),
+        "{report}"
     );
 }
 
@@ -666,14 +766,14 @@ fn what_is_no_archive_is_refused() {
         &[0; 100_000],
     ] {
         let error = Archive::open(Cursor::new(bytes)).unwrap_err();
-        assert!(matches!(error, ArchiveError::NotZip), "{error:?}");
+        assert!(matches!(error, ArchiveError::NotZip(_)), "{error:?}");
     }
     // Nothing may stand before the archive.
     let mut bytes = b"MZ".to_vec();
     bytes.extend(fixture("aes128.zip"));
     assert!(matches!(
         Archive::open(Cursor::new(bytes)).unwrap_err(),
-        ArchiveError::NotZip
+        ArchiveError::NotZip(_)
     ));
 }
 
@@ -691,7 +791,7 @@ fn a_cut_archive_is_never_taken_for_a_whole_one() {
         for end in 0..whole.len() {
             let error = Archive::open(Cursor::new(&whole[..end])).unwrap_err();
             let expected = match error {
-                ArchiveError::NotZip => end < 4,
+                ArchiveError::NotZip(_) => end < 4,
                 ArchiveError::Broken(_) => end >= 4,
                 _ => false,
             };
@@ -1008,8 +1108,8 @@ fn survive(bytes: Vec<u8>) {
         .map(|found| found.sha256.to_string())
         .collect();
     assert!(names.iter().eq(files(folder.path()).keys()));
-    for odd in &report.odd {
-        assert!(odd.name.to_string().chars().all(|c| !c.is_control()));
+    for warning in &report.warnings {
+        assert!(warning.chars().all(|c| !c.is_control()));
     }
 }
 

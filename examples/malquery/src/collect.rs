@@ -509,18 +509,22 @@ fn contents(report: &Report) -> Value {
         ));
         json!({"name": damaged.name.to_string(), "error": damaged.error.to_string()})
     });
-    let odd = report.odd.iter().map(|odd| {
-        note(format_args!(
-            "warning: {} of the archive is odd: {}",
-            odd.name, odd.why
-        ));
-        json!({"name": odd.name.to_string(), "why": odd.why.to_string()})
-    });
-    let (damaged, odd): (Value, Value) = (damaged.collect(), odd.collect());
+    for warning in &report.warnings {
+        note(format_args!("warning: {warning}"));
+    }
+    let damaged: Value = damaged.collect();
     if report.duplicate_names {
         note(format_args!(
             "warning: several entries of the archive have the same name, and only the last can be read"
         ));
+    }
+    if report.omits_entries && !report.duplicate_names {
+        note(format_args!(
+            "warning: the directory of the archive omits entries that are in the file"
+        ));
+    }
+    if report.is_empty {
+        note(format_args!("warning: the archive has no entry"));
     }
     if !report.unexpected.is_empty() {
         let count = report.unexpected.len();
@@ -533,7 +537,7 @@ fn contents(report: &Report) -> Value {
     }
     json!({
         "files": list(&report.found), "missing": report.missing, "unexpected": list(&report.unexpected),
-        "damaged": damaged, "odd": odd, "duplicate_names": report.duplicate_names,
+        "damaged": damaged, "warnings": report.warnings, "duplicate_names": report.duplicate_names,
     })
 }
 

@@ -3,9 +3,10 @@ use std::io::{self, Read, Seek, SeekFrom};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::entries::{EntryInfo, oddities};
+use super::entries::EntryInfo;
 use super::limits::Limits;
 use super::report::{ArchiveError, EntryName, ReadError};
+use crate::sniff;
 
 /// An error of reading the directory.
 pub(super) fn broken(error: ZipError) -> ArchiveError {
@@ -18,10 +19,20 @@ pub(super) fn broken(error: ZipError) -> ArchiveError {
     }
 }
 
+/// The entries of a directory, and whether the archive may hold others.
+pub(super) struct Directory {
+    pub(super) entries: Vec<EntryInfo>,
+    /// Enough bytes for an entry belong to no entry.
+    pub(super) omits_entries: bool,
+}
+
+/// The head of an entry without its name. The data descriptor that may follow an entry is shorter.
+const MIN_ENTRY: u64 = 30;
+
 /// Lists the entries, and refuses those that share bytes.
 pub(super) fn read_directory<R: Read + Seek>(
     zip: &mut ZipArchive<R>,
-) -> Result<Vec<EntryInfo>, ArchiveError> {
+) -> Result<Directory, ArchiveError> {
     let directory = zip.central_directory_start();
     let mut entries = Vec::with_capacity(zip.len());
     let mut ranges = Vec::with_capacity(zip.len());
@@ -32,17 +43,16 @@ pub(super) fn read_directory<R: Read + Seek>(
             size: entry.size(),
             packed: entry.compressed_size(),
             encrypted: entry.encrypted(),
-            odd: oddities(entry.name_raw(), entry.external_attributes() >> 16),
+            mode: entry.external_attributes() >> 16,
             beyond: false,
         };
         let start = entry.header_start();
+        let mut end = None;
         match zip.by_index_raw(number) {
             Ok(file) => {
-                let end = file.data_start().and_then(|at| at.checked_add(info.packed));
-                match end.filter(|end| *end <= directory) {
-                    Some(end) => ranges.push((start, end)),
-                    None => info.beyond = true,
-                }
+                end = file.data_start().and_then(|at| at.checked_add(info.packed));
+                end = end.filter(|end| *end <= directory);
+                info.beyond = end.is_none();
             }
             // Damage is reported when the entry is read.
             Err(error) => match ArchiveError::of_entry(error) {
@@ -50,13 +60,25 @@ pub(super) fn read_directory<R: Read + Seek>(
                 error => return Err(error),
             },
         }
+        ranges.push((start, end));
         entries.push(info);
     }
     ranges.sort_unstable();
-    if ranges.windows(2).any(|pair| pair[0].1 > pair[1].0) {
-        return Err(ArchiveError::Overlap);
+    let (mut before, mut omits_entries) = (Some(0), false);
+    for (start, end) in ranges.into_iter().chain([(directory, None)]) {
+        // It is not known where a damaged entry ends.
+        if let Some(before) = before {
+            if start < before {
+                return Err(ArchiveError::Overlap);
+            }
+            omits_entries |= start - before >= MIN_ENTRY;
+        }
+        before = end;
     }
-    Ok(entries)
+    Ok(Directory {
+        entries,
+        omits_entries,
+    })
 }
 
 pub(super) enum Surveyed {
@@ -76,11 +98,11 @@ impl From<ArchiveError> for Surveyed {
     }
 }
 
-/// Reads what an archive says of the size of its directory, before anyone makes room for it. (The `zip` crate makes
-/// room for as many entries as are declared, and for all that there are.)
+/// Reads how large an archive says its directory is, before the `zip` crate makes room for it: room
+/// for as many entries as are declared, and for all that it finds.
 ///
-/// There may be several ends, one real and others in its comment, say. All that could be taken must be within the limits.
-/// Tells whether the archive begins with an entry.
+/// An archive may have several ends, such as a real one and others in its comment. All of them must
+/// be within the limits. Returns whether the archive begins with an entry.
 pub(super) fn survey<R: Read + Seek>(reader: &mut R, limits: &Limits) -> Result<bool, Surveyed> {
     /// A record without its comment, and the record of Zip64 that stands before it.
     const END: usize = 22;
@@ -90,14 +112,17 @@ pub(super) fn survey<R: Read + Seek>(reader: &mut R, limits: &Limits) -> Result<
 
     let length = reader.seek(SeekFrom::End(0))?;
     reader.seek(SeekFrom::Start(0))?;
-    let mut first = Vec::with_capacity(4);
-    reader.by_ref().take(4).read_to_end(&mut first)?;
+    let mut first = Vec::with_capacity(sniff::ENOUGH);
+    reader
+        .by_ref()
+        .take(sniff::ENOUGH as u64)
+        .read_to_end(&mut first)?;
     // An archive begins with an entry, or with the end of the directory when it is empty.
     let is_zip = [b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06"]
         .iter()
         .any(|magic| first.starts_with(*magic));
     if !is_zip {
-        return Err(ArchiveError::NotZip.into());
+        return Err(ArchiveError::NotZip(sniff::what_is(&first).into()).into());
     }
     let start = length.saturating_sub(SEARCHED);
     let mut tail = Vec::new();
@@ -132,12 +157,14 @@ pub(super) fn survey<R: Read + Seek>(reader: &mut R, limits: &Limits) -> Result<
         {
             continue;
         }
-        limits.check_directory(entries, (start + at as u64).saturating_sub(directory))?;
+        limits
+            .check_directory(entries, (start + at as u64).saturating_sub(directory))
+            .map_err(ArchiveError::from)?;
     }
     Ok(first.starts_with(b"PK\x03\x04"))
 }
 
-/// Reads so many bytes from there, if there are as many.
+/// Reads `N` bytes from there; `None` if the file ends before.
 pub(super) fn read_at<const N: usize, R: Read + Seek>(
     reader: &mut R,
     at: u64,
@@ -151,7 +178,7 @@ pub(super) fn read_at<const N: usize, R: Read + Seek>(
     }
 }
 
-/// The number at that place. The callers have looked that it is there.
+/// The number at that place, which the callers know to exist.
 pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }

@@ -33,48 +33,15 @@ impl<R: Seek> Seek for Marked<R> {
     }
 }
 
-/// What makes an entry unusual. None of it is a danger here, since names are not used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Oddity {
-    /// The name leads out of a folder it would be unpacked in: `..`, an absolute path, a drive letter.
-    Escapes,
-    /// The name has folders in it.
-    Folders,
-    /// The name has control characters (such as NUL), others that cannot be seen, or is not UTF-8.
-    Unprintable,
-    /// The name is empty, or one that a system keeps for itself: `.`, `CON`, `NUL`, `COM1`.
-    Reserved,
-    /// The entry is a folder.
-    Directory,
-    /// The entry is a symbolic link. What is read is its target's name.
-    Link,
-    /// The entry is a device, a pipe or a socket.
-    Special,
-}
-
-impl fmt::Display for Oddity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Escapes => "its name leads out of the folder",
-            Self::Folders => "its name has folders",
-            Self::Unprintable => "its name is not printable",
-            Self::Reserved => "its name is reserved",
-            Self::Directory => "it is a folder",
-            Self::Link => "it is a link",
-            Self::Special => "it is a device or the like",
-        })
-    }
-}
-
-/// What an archive says of an entry. None of it is checked.
+/// What an archive says about an entry. None of it is checked.
 #[derive(Debug, Clone)]
 pub struct EntryInfo {
     pub(super) name: EntryName,
     pub(super) size: u64,
     pub(super) packed: u64,
     pub(super) encrypted: bool,
-    pub(super) odd: Box<[Oddity]>,
+    /// The mode of a Unix file, or 0.
+    pub(super) mode: u32,
     /// The data are said to lie where the directory is, or behind.
     pub(super) beyond: bool,
 }
@@ -85,7 +52,7 @@ impl EntryInfo {
         &self.name
     }
 
-    /// The bytes that are said to come out of it.
+    /// The bytes that it says it unpacks to.
     pub fn size(&self) -> u64 {
         self.size
     }
@@ -95,7 +62,7 @@ impl EntryInfo {
         self.packed
     }
 
-    /// The SHA-256 that its name is or begins with, as the file that it is in a folder: what the entry should hold.
+    /// The SHA-256 that its file name is or begins with: what the entry should hold.
     pub(super) fn named(&self) -> Option<Sha256> {
         let name = self
             .name
@@ -113,66 +80,34 @@ impl EntryInfo {
             .ok()
     }
 
-    /// Whether it takes a password.
+    /// Whether it is encrypted.
     pub fn is_encrypted(&self) -> bool {
         self.encrypted
     }
 
-    /// What is unusual about it.
-    pub fn oddities(&self) -> &[Oddity] {
-        &self.odd
+    /// What is unusual about it, to be told to the user. It is no danger here: names are never used.
+    pub fn warning(&self) -> Option<&'static str> {
+        let name = self.name.as_bytes();
+        let is_path = name.iter().any(|byte| matches!(byte, b'/' | b'\\' | b':'));
+        match self.mode & 0o170_000 {
+            _ if self.is_directory() => Some("it is a folder"),
+            0o120_000 => Some("it is a symbolic link, and holds the name of its target"),
+            0 | 0o100_000 if name.is_empty() => Some("it has no name"),
+            0 | 0o100_000 if is_path || name == b".." => Some("its name is a path"),
+            0 | 0o100_000 if !self.name.is_plain() => Some("its name is not printable"),
+            0 | 0o100_000 => None,
+            _ => Some("it is a device, a pipe or a socket"),
+        }
+    }
+
+    fn is_directory(&self) -> bool {
+        self.mode & 0o170_000 == 0o040_000 || self.name.as_bytes().ends_with(b"/")
     }
 
     /// Whether it is a folder and nothing more.
     pub(super) fn is_folder(&self) -> bool {
-        self.size == 0 && self.odd.contains(&Oddity::Directory)
+        self.size == 0 && self.is_directory()
     }
-}
-
-/// What is unusual about an entry with this name and this mode.
-pub(super) fn oddities(name: &[u8], mode: u32) -> Box<[Oddity]> {
-    let text = String::from_utf8_lossy(name);
-    let is_separator = |c| c == '/' || c == '\\';
-    let trimmed = text.strip_suffix(is_separator).unwrap_or(&text);
-    let drive = matches!(name, [letter, b':', ..] if letter.is_ascii_alphabetic());
-    let escapes = drive
-        || text.starts_with(is_separator)
-        || text.split(is_separator).any(|part| part == "..");
-    let is_reserved = |part: &str| {
-        let stem = part
-            .split('.')
-            .next()
-            .unwrap_or_default()
-            .trim_end()
-            .to_ascii_uppercase();
-        let port = stem.strip_prefix("COM").or(stem.strip_prefix("LPT"));
-        part == "."
-            || matches!(&*stem, "CON" | "PRN" | "AUX" | "NUL")
-            || port.is_some_and(|port| matches!(port.as_bytes(), [b'0'..=b'9']))
-    };
-    let reserved = name.is_empty() || trimmed.split(is_separator).any(is_reserved);
-    // What `escape_debug` leaves alone can be seen.
-    let unseen = |c: char| !matches!(c, '\'' | '"' | '\\') && c.escape_debug().len() > 1;
-    let format = mode & 0o170_000;
-    let directory = format == 0o040_000 || text.ends_with(is_separator);
-    [
-        (escapes, Oddity::Escapes),
-        (trimmed.contains(is_separator), Oddity::Folders),
-        (
-            std::str::from_utf8(name).is_err() || text.chars().any(unseen),
-            Oddity::Unprintable,
-        ),
-        (reserved, Oddity::Reserved),
-        (directory, Oddity::Directory),
-        (format == 0o120_000, Oddity::Link),
-        (
-            !matches!(format, 0 | 0o040_000 | 0o100_000 | 0o120_000),
-            Oddity::Special,
-        ),
-    ]
-    .into_iter()
-    .filter_map(|(is, oddity)| is.then_some(oddity))
-    .collect()
 }
 
 /// The bytes of an entry, counted and hashed as they are read.

@@ -1,11 +1,9 @@
 use std::fmt;
 
-use super::report::ArchiveError;
-
-/// What an entry may inflate to before its ratio counts.
+/// What an entry may unpack to whatever its ratio is.
 const RATIO_FLOOR: u64 = 1 << 20;
 
-/// How much of an archive is read at most.
+/// How much of an archive is read.
 ///
 /// ```
 /// use malquery_proto::archive::Limits;
@@ -17,15 +15,14 @@ const RATIO_FLOOR: u64 = 1 << 20;
 pub struct Limits {
     /// Entries in the archive: 10,000.
     pub entries: u64,
-    /// Bytes of the directory of the archive: 4 MiB. A hostile directory takes up to 15 times that of memory.
+    /// Bytes of the directory of the archive: 4 MiB. A hostile directory takes up to 15 times as much memory.
     pub directory_size: u64,
-    /// Bytes that come out of one entry: 2 GiB.
+    /// Bytes that one entry unpacks to: 2 GiB.
     pub entry_size: u64,
-    /// Bytes that come out of all entries together: 8 GiB.
+    /// Bytes that all entries together unpack to: 8 GiB.
     pub total_size: u64,
-    /// Bytes that come out of an entry for each byte that is in the archive: 500. It counts from the first MiB that
-    /// comes out. Deflate reaches 1032; samples that were padded with zeros, to be too large for scanners, a few
-    /// hundred.
+    /// Bytes that one packed byte unpacks to: 500. An entry of up to 1 MiB may exceed it. Deflate reaches 1,032, and samples
+    /// that are padded with zeros, to be too large for scanners, a few hundred.
     pub ratio: u64,
 }
 
@@ -42,48 +39,32 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Refuses an entry of this size, made of so many bytes of the archive.
-    pub(super) fn check_entry(&self, size: u64, packed: u64) -> Result<(), ArchiveError> {
-        if size > self.entry_size {
-            return Err(ArchiveError::Limit {
-                limit: Limit::EntrySize,
-                allowed: self.entry_size,
-            });
-        }
-        if size > RATIO_FLOOR && size > packed.saturating_mul(self.ratio) {
-            return Err(ArchiveError::Limit {
-                limit: Limit::Ratio,
-                allowed: self.ratio,
-            });
-        }
-        Ok(())
+    /// Refuses an entry of this size that takes `packed` bytes of the archive.
+    pub(super) fn check_entry(&self, size: u64, packed: u64) -> Result<(), Exceeded> {
+        check(Limit::EntrySize, size, self.entry_size)?;
+        let most = packed.saturating_mul(self.ratio).max(RATIO_FLOOR);
+        check(Limit::Ratio, size, most).map_err(|_| Exceeded(Limit::Ratio, self.ratio))
     }
 
-    pub(super) fn check_total(&self, size: u64) -> Result<(), ArchiveError> {
-        if size > self.total_size {
-            return Err(ArchiveError::Limit {
-                limit: Limit::TotalSize,
-                allowed: self.total_size,
-            });
-        }
-        Ok(())
+    pub(super) fn check_total(&self, size: u64) -> Result<(), Exceeded> {
+        check(Limit::TotalSize, size, self.total_size)
     }
 
-    pub(super) fn check_directory(&self, entries: u64, size: u64) -> Result<(), ArchiveError> {
-        if entries > self.entries {
-            return Err(ArchiveError::Limit {
-                limit: Limit::Entries,
-                allowed: self.entries,
-            });
-        }
-        if size > self.directory_size {
-            return Err(ArchiveError::Limit {
-                limit: Limit::DirectorySize,
-                allowed: self.directory_size,
-            });
-        }
-        Ok(())
+    pub(super) fn check_directory(&self, entries: u64, size: u64) -> Result<(), Exceeded> {
+        check(Limit::Entries, entries, self.entries)?;
+        check(Limit::DirectorySize, size, self.directory_size)
     }
+}
+
+/// A limit that is exceeded, and what it allows.
+#[derive(Debug, PartialEq)]
+pub(super) struct Exceeded(pub(super) Limit, pub(super) u64);
+
+fn check(limit: Limit, value: u64, allowed: u64) -> Result<(), Exceeded> {
+    if value > allowed {
+        return Err(Exceeded(limit, allowed));
+    }
+    Ok(())
 }
 
 /// One of the [`Limits`].
@@ -105,7 +86,7 @@ impl fmt::Display for Limit {
             Self::DirectorySize => "the bytes of the directory",
             Self::EntrySize => "the bytes of an entry",
             Self::TotalSize => "the bytes of all entries",
-            Self::Ratio => "the bytes that come out for each byte of an entry",
+            Self::Ratio => "the bytes that one packed byte unpacks to",
         })
     }
 }

@@ -84,13 +84,13 @@ use zip::read::{ArchiveOffset, Config};
 use zip::result::ZipError;
 use zip::{ZipArchive, ZipReadOptions};
 
-use self::directory::{Surveyed, broken, read_directory, survey};
+use self::directory::{Directory, Surveyed, broken, read_directory, survey};
 use self::entries::Marked;
-pub use self::entries::{Entry, EntryInfo, Oddity};
+pub use self::entries::{Entry, EntryInfo};
 use self::extraction::Folder;
 use self::extraction::{Nowhere, Store, Taken};
 pub use self::limits::{Limit, Limits};
-pub use self::report::{ArchiveError, Damaged, EntryName, Found, Odd, PASSWORD, Report};
+pub use self::report::{ArchiveError, Damaged, EntryName, Found, PASSWORD, Report};
 use crate::stream::Received;
 use crate::types::Sha256;
 
@@ -100,7 +100,7 @@ const CHUNK: usize = 64 * 1024;
 /// A zip archive of samples. See the [module](self).
 pub struct Archive<R> {
     zip: ZipArchive<Marked<R>>,
-    entries: Vec<EntryInfo>,
+    directory: Directory,
     limits: Limits,
     password: Vec<u8>,
     expected: Option<Vec<Sha256>>,
@@ -112,7 +112,7 @@ pub struct Archive<R> {
 impl<R> fmt::Debug for Archive<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Archive")
-            .field("entries", &self.entries)
+            .field("entries", &self.directory.entries)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
@@ -146,13 +146,13 @@ impl<R: Read + Seek> Archive<R> {
         limits.check_directory(zip.len() as u64, 0)?;
         if begins_with_entry && zip.is_empty() {
             return Err(ArchiveError::Broken(
-                "it begins with an entry, and its directory has none".into(),
+                "it begins with an entry, but its directory is empty".into(),
             ));
         }
-        let entries = read_directory(&mut zip)?;
+        let directory = read_directory(&mut zip)?;
         Ok(Self {
             zip,
-            entries,
+            directory,
             limits,
             password: PASSWORD.into(),
             expected: None,
@@ -184,7 +184,7 @@ impl<R: Read + Seek> Archive<R> {
 
     /// What the archive says of its entries, in the order of its directory.
     pub fn entries(&self) -> &[EntryInfo] {
-        &self.entries
+        &self.directory.entries
     }
 
     /// Whether several entries have the same name. Only the last of them can be read, and is listed.
@@ -200,6 +200,7 @@ impl<R: Read + Seek> Archive<R> {
     /// [`ArchiveError::Damaged`], [`ArchiveError::Unsupported`] or [`ArchiveError::Read`].
     pub fn entry(&mut self, number: usize) -> Result<Entry<'_, R>, ArchiveError> {
         let info = self
+            .directory
             .entries
             .get(number)
             .ok_or(ArchiveError::NoEntry(number))?;
@@ -258,7 +259,7 @@ impl<R: Read + Seek> Archive<R> {
 
     fn walk<S: Store>(&mut self, store: &mut S) -> Result<Report, ArchiveError> {
         let mut declared = 0_u64;
-        for info in &self.entries {
+        for info in &self.directory.entries {
             // What is too large by itself is not read, whatever the others are.
             if self.limits.check_entry(info.size, info.packed).is_ok() {
                 declared = declared.saturating_add(info.size);
@@ -272,19 +273,20 @@ impl<R: Read + Seek> Archive<R> {
             .map(|samples| samples.iter().copied().collect());
         let mut report = Report {
             duplicate_names: self.has_duplicate_names(),
+            omits_entries: self.directory.omits_entries,
+            is_empty: self.directory.entries.is_empty(),
             ..Report::default()
         };
         let mut stopped = None;
         let mut chunk = vec![0; CHUNK];
-        for number in 0..self.entries.len() {
-            let info = &self.entries[number];
+        for number in 0..self.directory.entries.len() {
+            let info = &self.directory.entries[number];
             let (name, is_folder) = (info.name.clone(), info.is_folder());
-            let odd = info.odd.iter().map(|why| Odd {
-                entry: number,
-                name: name.clone(),
-                why: *why,
-            });
-            report.odd.extend(odd);
+            if let Some(warning) = info.warning() {
+                let entry = number + 1;
+                let warning = format!("entry {entry}, \"{name}\": {warning}");
+                report.warnings.push(warning);
+            }
             if is_folder {
                 continue;
             }
@@ -330,7 +332,13 @@ impl<R: Read + Seek> Archive<R> {
         // What comes behind the entry it stopped at was not looked at.
         if stopped.is_none() {
             let mut seen: HashSet<_> = report.found.iter().map(|found| found.sha256).collect();
-            let named = || self.entries.iter().filter_map(EntryInfo::named).collect();
+            let named = || {
+                self.directory
+                    .entries
+                    .iter()
+                    .filter_map(EntryInfo::named)
+                    .collect()
+            };
             report.missing = expected.clone().unwrap_or_else(named);
             report.missing.retain(|sample| seen.insert(*sample));
         }

@@ -3,10 +3,10 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use serde::{Serialize, Serializer};
 use zip::result::ZipError;
 
-use super::entries::Oddity;
-use super::limits::Limit;
+use super::limits::{Exceeded, Limit};
 use crate::types::Sha256;
 
 /// The password of MalQuery's archives. It protects nothing but keeps scanners from looking in.
@@ -16,27 +16,25 @@ pub const PASSWORD: &str = "infected";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
-    /// Something else than a zip archive.
-    #[error("this is not a zip archive")]
-    NotZip,
-    /// The beginning is that of a zip archive, but its directory cannot be read.
+    /// Something else than a zip archive. It says what.
+    #[error("this is not a zip archive but {0}")]
+    NotZip(Box<str>),
+    /// It begins as a zip archive, but its directory cannot be read.
     #[error("the archive is cut off or damaged: fetch it again")]
     Broken(#[source] Source),
-    /// The archive itself cannot be read. Nothing is known of what is in it.
+    /// The archive's file cannot be read.
     #[error("the archive could not be read")]
     Read(#[source] io::Error),
     /// More than the [`Limits`] allow, which may be a zip bomb.
     #[error(
-        "a limit is exceeded, as by a zip bomb: {limit} may be {allowed} at most; raise the limit if you trust it"
+        "the archive may be a zip bomb: {limit} may be at most {allowed}; raise the limit if you trust it"
     )]
     #[allow(missing_docs)]
     Limit { limit: Limit, allowed: u64 },
     /// Entries share bytes of the archive, as in a zip bomb.
-    #[error(
-        "entries of the archive overlap: it is damaged or a zip bomb, and nothing was read of it"
-    )]
+    #[error("entries of the archive overlap: it is damaged or a zip bomb, and was not read")]
     Overlap,
-    /// There is no entry of that number.
+    /// The archive has fewer entries.
     #[error("the archive has no entry {0}")]
     NoEntry(usize),
     /// The password is wrong, or the entry is damaged.
@@ -46,10 +44,14 @@ pub enum ArchiveError {
     /// one in 256 entries does not notice at once.
     #[error("the entry is damaged, or the password is wrong")]
     Damaged(#[source] Source),
-    /// The entry is packed or encrypted in a way that is not supported.
+    /// The entry is packed with a method that is not supported. It gives the number of the method.
     #[error(
-        "the entry is packed in a way that is not supported: unpack the archive with another program"
+        "the entry is packed with {}, which is not supported: unpack the archive with another program, such as 7-Zip",
+        method(*_0)
     )]
+    UnsupportedMethod(u16),
+    /// The entry is encrypted or made in another way that is not supported.
+    #[error("the entry is not supported: unpack the archive with another program, such as 7-Zip")]
     Unsupported(#[source] Source),
     /// A sample could not be written.
     #[error("{} could not be written", path.display())]
@@ -68,10 +70,10 @@ pub enum ArchiveError {
         source: Box<ArchiveError>,
         report: Box<Report>,
     },
-    /// Samples are missing or damaged.
+    /// Samples are missing, damaged or hidden.
     #[error(
-        "the archive is not complete: samples missing: {}, entries damaged: {}{}", _0.missing.len(), _0.damaged.len(),
-        if _0.duplicate_names { "; several entries have the same name, and only the last of them can be read" } else { "" }
+        "the archive is not complete: samples missing: {}, entries damaged: {}{}",
+        _0.missing.len(), _0.damaged.len(), _0.hidden()
     )]
     Incomplete(Box<Report>),
 }
@@ -80,7 +82,7 @@ pub enum ArchiveError {
 type Source = Box<dyn StdError + Send + Sync>;
 
 impl ArchiveError {
-    /// What was found out before the error.
+    /// What was found before the error.
     pub fn report(&self) -> Option<&Report> {
         match self {
             Self::Stopped { report, .. } | Self::Incomplete(report) => Some(report),
@@ -95,6 +97,7 @@ impl ArchiveError {
             Self::WrongPassword
                 | Self::Damaged(_)
                 | Self::Unsupported(_)
+                | Self::UnsupportedMethod(_)
                 | Self::Limit {
                     limit: Limit::EntrySize | Limit::Ratio,
                     ..
@@ -107,9 +110,8 @@ impl ArchiveError {
         match error {
             ZipError::Io(error) => Self::of_read(error),
             ZipError::InvalidPassword => Self::WrongPassword,
-            ZipError::UnsupportedArchive(_) | ZipError::CompressionMethodNotSupported(_) => {
-                Self::Unsupported(error.into())
-            }
+            ZipError::CompressionMethodNotSupported(method) => Self::UnsupportedMethod(method),
+            ZipError::UnsupportedArchive(_) => Self::Unsupported(error.into()),
             error => Self::Damaged(error.into()),
         }
     }
@@ -126,13 +128,40 @@ impl ArchiveError {
     }
 }
 
-/// An error of the reader beneath, to be told from those of what is read.
+impl From<Exceeded> for ArchiveError {
+    fn from(Exceeded(limit, allowed): Exceeded) -> Self {
+        Self::Limit { limit, allowed }
+    }
+}
+
+/// The name of a packing method.
+fn method(number: u16) -> String {
+    let name = match number {
+        1 => "Shrink",
+        2..=5 => "Reduce",
+        6 => "Implode",
+        9 => "Deflate64",
+        12 => "bzip2",
+        14 => "LZMA",
+        20 | 93 => "Zstandard",
+        94 => "MP3",
+        95 => "XZ",
+        96 => "JPEG",
+        97 => "WavPack",
+        98 => "PPMd",
+        _ => return format!("method {number}"),
+    };
+    format!("{name} (method {number})")
+}
+
+/// An error of the file beneath the archive, as opposed to one of what is in it.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(super) struct ReadError(pub(super) io::Error);
 
+/// The name of an entry: any bytes. Do not use it as a path.
 ///
-/// `Display` is fit for a terminal: it escapes what is not printable or not UTF-8, and cuts off what is long.
+/// `Display` is safe for a terminal: it escapes what is not printable or not UTF-8, and cuts long names.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EntryName(pub(super) Box<[u8]>);
 
@@ -141,9 +170,15 @@ impl EntryName {
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+
+    /// Whether it is UTF-8, and all of it can be seen.
+    pub(super) fn is_plain(&self) -> bool {
+        let seen = |c: char| matches!(c, '\'' | '"' | '\\') || c.escape_debug().len() == 1;
+        std::str::from_utf8(&self.0).is_ok_and(|name| name.chars().all(seen))
+    }
 }
 
-/// The most characters of a name that are displayed.
+/// How many characters of a name are displayed.
 const NAME_SHOWN: usize = 200;
 
 impl fmt::Display for EntryName {
@@ -180,8 +215,14 @@ impl fmt::Debug for EntryName {
     }
 }
 
-/// A sample that came out of an archive whole.
-#[derive(Debug, Clone, PartialEq, Eq)]
+impl Serialize for EntryName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// A sample that is whole in the archive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Found {
     /// The number of its entry, from 0.
@@ -192,76 +233,116 @@ pub struct Found {
     pub sha256: Sha256,
     /// The number of its bytes.
     pub bytes: u64,
-    /// The file that has its bytes, if it was extracted.
+    /// The file with its bytes, if it was extracted.
     pub file: Option<PathBuf>,
-    /// Whether that file was there before, with the same bytes.
+    /// Whether that file existed before, with the same bytes.
     pub existed: bool,
 }
 
-/// An entry that could not be read.
-#[derive(Debug)]
+/// An entry that cannot be read.
+#[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct Damaged {
     /// The number of the entry, from 0.
     pub entry: usize,
-    /// Its name. In an archive of samples it may tell which is lost.
+    /// Its name. In an archive of samples it may say which sample is lost.
     pub name: EntryName,
-    /// Why.
+    /// Why. It is stored as text.
+    #[serde(serialize_with = "as_text")]
     pub error: ArchiveError,
 }
 
-/// An unusual entry.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Odd {
-    /// The number of the entry, from 0.
-    pub entry: usize,
-    /// Its name.
-    pub name: EntryName,
-    /// What is unusual about it.
-    pub why: Oddity,
+/// Writes an error and its sources.
+fn as_text<S: Serializer>(error: &ArchiveError, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    serializer.serialize_str(&text)
 }
 
 /// What is in an archive. Entries are in the order of its directory.
-#[derive(Debug, Default)]
+///
+/// `Display` is one line with the counts. Serde writes all of it.
+#[derive(Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Report {
-    /// What was asked for and is there. Without [`Archive::expect_samples`], what is there.
+    /// The samples that were asked for. Without
+    /// [`Archive::expect_samples`](super::Archive::expect_samples), all samples.
     pub found: Vec<Found>,
-    /// What was asked for and is not there, in the order it was asked for. Without [`Archive::expect_samples`], the samples
-    /// that entries are named after, and that no entry is.
+    /// The samples that were asked for and are missing, in that order. Without
+    /// [`Archive::expect_samples`](super::Archive::expect_samples), those that an entry is named
+    /// after and no entry holds.
     pub missing: Vec<Sha256>,
-    /// What is there and was not asked for.
+    /// The samples that were not asked for.
     pub unexpected: Vec<Found>,
-    /// What could not be read, or is larger than the [`Limits`] allow.
+    /// The entries that cannot be read, or are larger than the [`Limits`](super::Limits) allow.
     pub damaged: Vec<Damaged>,
-    /// What is unusual.
-    pub odd: Vec<Odd>,
-    /// Whether several entries have the same name. Only the last of them can be read, so that samples may be missing.
+    /// What is unusual, such as an entry whose name is a path. It is no danger here.
+    pub warnings: Vec<String>,
+    /// Whether several entries have the same name. Only the last of them can be read.
     pub duplicate_names: bool,
-    /// The bytes that came out of the archive.
+    /// Whether bytes of the archive, enough for an entry, belong to no entry of its directory.
+    pub omits_entries: bool,
+    /// Whether the archive has no entry at all.
+    pub is_empty: bool,
+    /// The bytes that were unpacked.
     pub bytes: u64,
     /// Whether it is known what was asked for.
+    #[serde(skip)]
     pub(super) is_expected: bool,
 }
 
 impl Report {
-    /// Whether nothing that was asked for is missing, nothing is damaged, and nothing is hidden behind another entry of the
-    /// same name. (Where it is known what was asked for, that is not missing either.)
+    /// Whether nothing is missing or damaged.
+    ///
+    /// Without [`Archive::expect_samples`](super::Archive::expect_samples), nothing may be hidden
+    /// either: the archive has an entry, no two entries have the same name, and the directory omits
+    /// none.
     pub fn is_complete(&self) -> bool {
-        let hides = self.duplicate_names && !self.is_expected;
-        self.missing.is_empty() && self.damaged.is_empty() && !hides
+        self.missing.is_empty() && self.damaged.is_empty() && self.hidden().is_empty()
     }
 
     /// Makes an error of a report that is not complete.
     ///
     /// # Errors
-    /// [`ArchiveError::Incomplete`], which has the report.
+    /// [`ArchiveError::Incomplete`], which holds the report.
     pub fn complete(self) -> Result<Self, ArchiveError> {
         if self.is_complete() {
             Ok(self)
         } else {
             Err(ArchiveError::Incomplete(Box::new(self)))
         }
+    }
+
+    /// Why samples may be missing that cannot be named, as the end of a sentence.
+    fn hidden(&self) -> &'static str {
+        if self.is_expected {
+            ""
+        } else if self.is_empty {
+            "; it has no entry"
+        } else if self.duplicate_names {
+            "; several entries have the same name, and only the last of them can be read"
+        } else if self.omits_entries {
+            "; its directory omits entries that are in the file"
+        } else {
+            ""
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "samples found: {}, missing: {}, damaged: {}, not asked for: {}{}",
+            self.found.len(),
+            self.missing.len(),
+            self.damaged.len(),
+            self.unexpected.len(),
+            self.hidden()
+        )
     }
 }

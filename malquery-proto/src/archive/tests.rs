@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use super::directory::{read_at, u16_at, u32_at, u64_at};
-use super::entries::oddities;
+use super::limits::Exceeded;
 use super::*;
 
 #[test]
@@ -27,36 +27,54 @@ fn names_are_fit_for_a_terminal() {
 }
 
 #[test]
-fn names_are_odd_or_not() {
-    use Oddity::{Directory, Escapes, Folders, Reserved, Unprintable};
-
-    let cases: [(&str, &[Oddity]); 17] = [
+fn unusual_entries_give_a_warning() {
+    let warning = |name: &[u8], mode| {
+        let info = EntryInfo {
+            name: EntryName(name.into()),
+            size: 0,
+            packed: 0,
+            encrypted: false,
+            mode,
+            beyond: false,
+        };
+        info.warning().unwrap_or("none")
+    };
+    let path = "its name is a path";
+    let unprintable = "its name is not printable";
+    for (name, expected) in [
         (
             "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
-            &[],
+            "none",
         ),
-        ("it's a sample (1).exe", &[]),
-        ("größe", &[]),
-        ("...", &[]),
-        ("console", &[]),
-        ("com10", &[]),
-        ("a/b", &[Folders]),
-        ("a/", &[Directory]),
-        ("..", &[Escapes]),
-        ("a/../../b", &[Escapes, Folders]),
-        (r"a\..\b", &[Escapes, Folders]),
-        (r"\\server\share", &[Escapes, Folders]),
-        ("/", &[Escapes, Directory]),
-        ("c:x", &[Escapes]),
-        ("con.txt", &[Reserved]),
-        ("", &[Reserved]),
-        ("a\u{200b}", &[Unprintable]),
-    ];
-    for (name, expected) in cases {
-        assert_eq!(*oddities(name.as_bytes(), 0), *expected, "{name:?}");
+        ("it's a sample (1).exe", "none"),
+        ("größe", "none"),
+        ("...", "none"),
+        ("NUL", "none"),
+        ("a/b", path),
+        ("..", path),
+        ("a/../../b", path),
+        (r"a\..\b", path),
+        (r"\\server\share", path),
+        ("/etc/passwd", path),
+        ("c:x", path),
+        ("a/", "it is a folder"),
+        ("", "it has no name"),
+        ("a\u{200b}", unprintable),
+        ("a\0", unprintable),
+    ] {
+        assert_eq!(warning(name.as_bytes(), 0), expected, "{name:?}");
+        assert_eq!(warning(name.as_bytes(), 0o100_644), expected, "{name:?}");
     }
-    assert_eq!(*oddities(b"a", 0o100_644), []);
-    assert_eq!(*oddities(b"a", 0o140_777), [Oddity::Special]);
+    assert_eq!(warning(b"a\xff", 0), unprintable);
+    assert_eq!(warning(b"a", 0o040_755), "it is a folder");
+    assert_eq!(
+        warning(b"a", 0o120_777),
+        "it is a symbolic link, and holds the name of its target"
+    );
+    assert_eq!(
+        warning(b"a", 0o140_777),
+        "it is a device, a pipe or a socket"
+    );
 }
 
 #[test]
@@ -66,10 +84,10 @@ fn a_limit_may_be_reached_and_not_passed() {
         (limits.directory_size, limits.entry_size, limits.total_size),
         (4_194_304, 2_147_483_648, 8_589_934_592)
     );
-    let refused = |result: Result<(), ArchiveError>| match result {
-        Ok(()) => None,
-        Err(ArchiveError::Limit { limit, allowed }) => Some((limit, allowed)),
-        Err(error) => panic!("{error:?}"),
+    let refused = |result: Result<(), Exceeded>| {
+        result
+            .err()
+            .map(|Exceeded(limit, allowed)| (limit, allowed))
     };
     let entry = |size, packed| refused(limits.check_entry(size, packed));
     let size = limits.entry_size;
@@ -98,30 +116,17 @@ fn a_limit_may_be_reached_and_not_passed() {
 }
 
 #[test]
-fn limits_and_oddities_have_words() {
-    let limits = [
-        Limit::Entries,
-        Limit::DirectorySize,
-        Limit::EntrySize,
-        Limit::TotalSize,
-        Limit::Ratio,
-    ];
-    let oddities = [
-        Oddity::Escapes,
-        Oddity::Folders,
-        Oddity::Unprintable,
-        Oddity::Reserved,
-        Oddity::Directory,
-        Oddity::Link,
-        Oddity::Special,
-    ];
-    let words: HashSet<_> = limits
-        .iter()
-        .map(Limit::to_string)
-        .chain(oddities.iter().map(Oddity::to_string))
-        .collect();
-    assert_eq!(words.len(), 12);
-    assert!(words.contains("the bytes of an entry") && words.contains("its name has folders"));
+fn packing_methods_have_names() {
+    let shown = |method| ArchiveError::UnsupportedMethod(method).to_string();
+    assert_eq!(
+        shown(14),
+        "the entry is packed with LZMA (method 14), which is not supported: unpack the archive with another program, such as 7-Zip"
+    );
+    assert!(shown(4711).starts_with("the entry is packed with method 4711, which"));
+    let names: HashSet<_> = [1, 2, 6, 9, 12, 14, 93, 94, 95, 96, 97, 98]
+        .map(shown)
+        .into();
+    assert_eq!(names.len(), 12);
 }
 
 /// What an archive with this end says of its directory. Behind the one entry that it has stands a record of Zip64,
