@@ -1,72 +1,43 @@
-//! ureq's resolver and connector, wrapped so that what fails in them is known to have sent no request, and that
-//! a broken connection is never the end of a body.
+//! Opens connections: looks names up, connects, asks proxies and wraps in TLS, all within one time
+//! limit.
+//!
+//! ureq resolves the host of every request before it asks its pool for a connection. Here the
+//! connector does the lookup, and ureq calls it for a new connection only.
 
-use std::{fmt, io};
+use std::io::{self, Read, Write};
+use std::time::Instant;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use http::Uri;
-use ureq::Error;
-use ureq::config::Config;
+use ureq::config::{AutoHeaderValue, Config};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
+    Buffers, ConnectionDetails, Connector, NextTimeout, RustlsConnector, SocksConnector,
+    TcpConnector, Transport, TransportAdapter,
 };
+use ureq::{Error, Proxy, ProxyProtocol};
 
-/// There is no connection, so no byte of the request was sent.
+use crate::ureq_error::{UreqError, host_and_port};
+
+/// The longest reply of a proxy that is read.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Finds no address, so that ureq looks no name up for a request that reuses a connection.
 #[derive(Debug)]
-pub(crate) struct NoConnection {
-    /// The host that was to be reached: the service, or a proxy.
-    pub(crate) host: String,
-    pub(crate) phase: Phase,
-    pub(crate) error: Error,
-}
+pub(crate) struct NoLookup;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// The address is looked up.
-    Lookup,
-    /// TCP, a proxy and TLS.
-    Connect,
-}
-
-impl NoConnection {
-    fn wrap(uri: &Uri, phase: Phase, error: Error) -> Error {
-        match error {
-            // The connection to a proxy runs through here a second time. The first time knows better.
-            Error::Other(cause) if cause.is::<Self>() => Error::Other(cause),
-            error => {
-                let host = uri.host().unwrap_or_default().to_owned();
-                Error::Other(Box::new(Self { host, phase, error }))
-            }
-        }
-    }
-}
-
-impl fmt::Display for NoConnection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no connection to {}", self.host)
-    }
-}
-
-impl std::error::Error for NoConnection {}
-
-#[derive(Debug, Default)]
-pub(crate) struct Lookup(DefaultResolver);
-
-impl Resolver for Lookup {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        config: &Config,
-        timeout: NextTimeout,
-    ) -> Result<ResolvedSocketAddrs, Error> {
-        self.0
-            .resolve(uri, config, timeout)
-            .map_err(|error| NoConnection::wrap(uri, Phase::Lookup, error))
+impl Resolver for NoLookup {
+    fn resolve(&self, _: &Uri, _: &Config, _: NextTimeout) -> Result<ResolvedSocketAddrs, Error> {
+        Ok(self.empty())
     }
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Connect(DefaultConnector);
+pub(crate) struct Connect {
+    resolver: DefaultResolver,
+    tls: RustlsConnector,
+}
 
 impl Connector for Connect {
     type Out = Connection;
@@ -74,53 +45,209 @@ impl Connector for Connect {
     fn connect(
         &self,
         details: &ConnectionDetails<'_>,
-        chained: Option<()>,
+        _: Option<()>,
     ) -> Result<Option<Connection>, Error> {
-        match self.0.connect(details, chained) {
-            Ok(transport) => Ok(transport.map(Connection)),
-            Err(error) => Err(NoConnection::wrap(details.uri, Phase::Connect, error)),
+        let attempt = Attempt {
+            resolver: &self.resolver,
+            tls: &self.tls,
+            details,
+            start: Instant::now(),
+        };
+        match attempt.open() {
+            Ok(connection) => Ok(Some(connection)),
+            Err(error) => Err(Error::Other(Box::new(error))),
         }
     }
 }
 
-/// A connection that tells when it breaks. ureq takes a reset, and an end of TLS that the other side did not
-/// announce, for the end of a body that has no declared length.
-#[derive(Debug)]
-pub(crate) struct Connection(Box<dyn Transport>);
+/// A connection in the making. Its steps share the time that is left.
+struct Attempt<'a> {
+    resolver: &'a DefaultResolver,
+    tls: &'a RustlsConnector,
+    details: &'a ConnectionDetails<'a>,
+    start: Instant,
+}
 
-/// The connection broke.
-#[derive(Debug)]
-pub(crate) struct Broken(pub(crate) io::Error);
+impl Attempt<'_> {
+    fn open(&self) -> Result<Connection, UreqError> {
+        let uri = self.details.uri;
+        let host = host_and_port(uri);
+        let Some(proxy) = self.details.config.proxy() else {
+            return self.tls(self.tcp(uri, &host)?, uri, &host);
+        };
+        let name = format!("the proxy {}", host_and_port(proxy.uri()));
+        let through = format!("{host} through {name}");
+        let socket = match proxy.protocol() {
+            ProxyProtocol::Http | ProxyProtocol::Https => {
+                let socket = self.tls(self.tcp(proxy.uri(), &name)?, proxy.uri(), &name)?;
+                self.tunnel(socket, &host, proxy, &through)?
+            }
+            _ => self.socks(proxy, &through)?,
+        };
+        self.tls(socket, uri, &through)
+    }
 
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+    fn time_left(&self) -> NextTimeout {
+        let mut timeout = self.details.timeout;
+        if !timeout.after.is_not_happening() {
+            timeout.after = timeout.after.saturating_sub(self.start.elapsed()).into();
+        }
+        timeout
+    }
+
+    fn step<'b>(&'b self, uri: &'b Uri, addrs: ResolvedSocketAddrs) -> ConnectionDetails<'b> {
+        ConnectionDetails {
+            uri,
+            addrs,
+            config: self.details.config,
+            // Every request has a configuration of its own, but all have the same certificates.
+            // ureq keeps those, and the sessions of TLS, only when it takes the configuration for
+            // the agent's.
+            request_level: false,
+            resolver: self.resolver,
+            now: (self.details.current_time)(),
+            timeout: self.time_left(),
+            current_time: self.details.current_time.clone(),
+            run_connector: self.details.run_connector.clone(),
+            register_shutdown: self.details.register_shutdown.clone(),
+        }
+    }
+
+    fn look_up(&self, uri: &Uri, host: &str) -> Result<ResolvedSocketAddrs, UreqError> {
+        self.resolver
+            .resolve(uri, self.details.config, self.time_left())
+            .map_err(|error| UreqError::of_lookup(host, error))
+    }
+
+    fn tcp(&self, uri: &Uri, host: &str) -> Result<Connection, UreqError> {
+        let step = self.step(uri, self.look_up(uri, host)?);
+        let socket = Connector::<()>::connect(&TcpConnector::default(), &step, None);
+        Connection::new(socket, false).map_err(|error| UreqError::of_connect(host, error))
+    }
+
+    fn socks(&self, proxy: &Proxy, through: &str) -> Result<Connection, UreqError> {
+        let uri = self.details.uri;
+        let addresses = match proxy.resolve_target() {
+            true => self.look_up(uri, &host_and_port(uri))?,
+            false => NoLookup.empty(),
+        };
+        let step = self.step(uri, addresses);
+        let socket = Connector::<()>::connect(&SocksConnector::default(), &step, None);
+        Connection::new(socket, false).map_err(|error| UreqError::of_proxy(through, error))
+    }
+
+    fn tls(&self, socket: Connection, uri: &Uri, host: &str) -> Result<Connection, UreqError> {
+        let step = self.step(uri, NoLookup.empty());
+        if !step.needs_tls() {
+            return Ok(socket);
+        }
+        Connection::new(self.tls.connect(&step, Some(socket)), true)
+            .map_err(|error| UreqError::of_connect(host, error))
+    }
+
+    /// Asks a proxy for a connection to the host. ureq does so, too, but gives every read of the
+    /// reply the whole time, and reports the status as text.
+    fn tunnel(
+        &self,
+        socket: Connection,
+        host: &str,
+        proxy: &Proxy,
+        through: &str,
+    ) -> Result<Connection, UreqError> {
+        let mut request =
+            format!("CONNECT {host} HTTP/1.1\r\nHost: {host}\r\nProxy-Connection: Keep-Alive\r\n");
+        if let AutoHeaderValue::Provided(agent) = self.details.config.user_agent() {
+            request += &format!("User-Agent: {agent}\r\n");
+        }
+        if proxy.username().is_some() || proxy.password().is_some() {
+            let [user, password] =
+                [proxy.username(), proxy.password()].map(Option::unwrap_or_default);
+            let login = BASE64_STANDARD.encode(format!("{user}:{password}"));
+            request += &format!("Proxy-Authorization: Basic {login}\r\n");
+        }
+        request += "\r\n";
+
+        let mut socket = TransportAdapter::new(socket, self.details.current_time.clone());
+        // It gives every read and write what is left of this time.
+        socket.set_timeout(self.time_left());
+        let status = socket
+            .write_all(request.as_bytes())
+            .and_then(|()| read_status(&mut socket))
+            .map_err(|error| UreqError::of_proxy(through, error.into()))?;
+        match status {
+            200..300 => Ok(Connection {
+                transport: Box::new(socket.into_inner()),
+                tls: false,
+            }),
+            _ => Err(UreqError::of_proxy_status(through, status)),
+        }
     }
 }
 
-impl std::error::Error for Broken {}
+/// Reads the head of a reply and returns its status. Takes single bytes, since what follows belongs
+/// to the tunnel.
+fn read_status(socket: &mut impl Read) -> io::Result<u16> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        socket.read_exact(&mut byte)?;
+        head.push(byte[0]);
+        if head.len() > MAX_HEAD {
+            break;
+        }
+    }
+    let not_http = || io::Error::new(io::ErrorKind::InvalidData, "the reply is not HTTP");
+    str::from_utf8(&head[..12.min(head.len())])
+        .ok()
+        .and_then(|line| line.strip_prefix("HTTP/1.")?.get(2..)?.parse().ok())
+        .ok_or_else(not_http)
+}
+
+/// A connection that reports when it breaks. ureq takes a reset, and an end of TLS that the other
+/// side did not announce, for the end of a body that has no declared length.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    transport: Box<dyn Transport>,
+    tls: bool,
+}
+
+impl Connection {
+    fn new(connected: Result<Option<impl Transport>, Error>, tls: bool) -> Result<Self, Error> {
+        let transport = Box::new(connected?.ok_or(Error::ConnectionFailed)?);
+        Ok(Self { transport, tls })
+    }
+}
 
 impl Transport for Connection {
     fn buffers(&mut self) -> &mut dyn Buffers {
-        self.0.buffers()
+        self.transport.buffers()
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
-        self.0.transmit_output(amount, timeout)
+        self.transport.transmit_output(amount, timeout)
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
-        self.0.await_input(timeout).map_err(|error| match error {
-            Error::Io(error) => Error::Other(Box::new(Broken(error))),
-            error => error,
-        })
+        self.transport
+            .await_input(timeout)
+            .map_err(|error| match error {
+                Error::Io(error) => Error::Other(Box::new(Broken(error))),
+                error => error,
+            })
     }
 
+    /// ureq asks before it reuses a connection. It looks for unrequested bytes in the socket, and
+    /// in the outer buffer; below TLS they may be in this one.
     fn is_open(&mut self) -> bool {
-        self.0.is_open()
+        self.transport.buffers().input().is_empty() && self.transport.is_open()
     }
 
     fn is_tls(&self) -> bool {
-        self.0.is_tls()
+        self.tls
     }
 }
+
+/// The connection broke.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct Broken(pub(crate) io::Error);

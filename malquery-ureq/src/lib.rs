@@ -1,11 +1,11 @@
-//! A blocking client for CrowdStrike Falcon MalQuery: [`malquery_proto`] over [`ureq`](https://docs.rs/ureq) and
-//! rustls. No asynchronous runtime, no OpenSSL.
+//! A blocking client for CrowdStrike Falcon MalQuery: [`malquery_proto`] over
+//! [`ureq`](https://docs.rs/ureq) and rustls. It needs no asynchronous runtime and no OpenSSL.
 //!
 //! ```no_run
-//! use malquery_proto::operations::FuzzySearch;
-//! use malquery_proto::types::Pattern;
+//! use malquery_ureq::operations::FuzzySearch;
+//! use malquery_ureq::types::Pattern;
 //!
-//! // From FALCON_CLIENT_ID, FALCON_CLIENT_SECRET and, unless the account lives in us-1, FALCON_CLOUD.
+//! // From FALCON_CLIENT_ID, FALCON_CLIENT_SECRET and, unless the account is in us-1, FALCON_CLOUD.
 //! let client = malquery_ureq::from_env()?;
 //! let search = FuzzySearch::new([Pattern::ascii("CreateRemoteThread")?]).limit(10);
 //! for sample in &client.fuzzy_search(&search)?.resources {
@@ -14,9 +14,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`from_env`] and [`client`] make a [`Client`], which has all the calls. [`Settings`] reads the
-//! environment for programs that have options of their own, and [`UreqTransport::builder`] sets
-//! timeouts, a proxy and further root certificates:
+//! All of [`malquery_proto`] is here, too, so a program needs no other crate.
+//! [`UreqTransport::builder`] sets time limits, a proxy, headers and root certificates:
 //!
 //! ```
 //! use std::time::Duration;
@@ -32,41 +31,59 @@
 //! # Ok::<(), malquery_ureq::ConfigError>(())
 //! ```
 //!
-//! # What is done about ureq, and why
+//! # Time limits
 //!
-//! - **Every status is a reply.** By default ureq makes errors of 4xx and 5xx without their bodies, and those hold
-//!   the reason and the trace id.
-//! - **No redirect is followed**, and a redirect is no error either: `malquery-proto` decides about the 308 with
-//!   which the token endpoint names another cloud.
-//! - **Plain http is for loopback alone**, and then without a proxy, whatever the environment says: a proxy would
-//!   carry it, and the credentials in it, over the network.
-//! - **A request without a body is sent without one.** Of an empty `Vec` ureq makes `content-length: 0`, even on
-//!   a GET. A POST keeps it: with no body at all ureq would send it chunked.
-//! - **Certificates are checked, always.** Root certificates can be added to the built-in ones. Those of ureq are
-//!   used either in full or not at all, so they are joined with yours here.
-//! - **gzip is decoded here, not by ureq.** ureq decodes whatever arrives compressed and takes the header away. A
-//!   sample is asked for as it is; when it comes compressed all the same, that must be seen, since its bytes
-//!   are about to be checked. (Should another crate of your program enable ureq's `gzip`, ureq decodes such a
-//!   reply. The checksum of gzip and the SHA-256 of a sample still hold.)
-//! - **A request that may be billed opens its own connection.** The service may have closed an idle one just then,
-//!   and it would be unknown whether it saw the request.
-//! - **What surely was not sent is known.** A broken connection looks the same to ureq before and after the
-//!   request went out. So its resolver and connector are wrapped here, and mark what fails before there is a
-//!   connection. They are of ureq's `unversioned` interface, which may change in a minor version of ureq.
-//! - **A broken connection is not the end of a body.** ureq takes a reset, or TLS cut off without notice, for the
-//!   end of a body that declares no length. Only an end by plain TCP's own rules cannot be told apart, and plain
-//!   TCP is for loopback.
-//! - **Errors have a source.** ureq's do not.
-//! - **A body is read 512 KiB at a time**, four times of what ureq does: large downloads are faster.
-//! - **An error in a body stays.** After one, ureq reports the end of the body to who reads on.
-//! - **There are timeouts.** ureq has none. See [`Builder`].
-//! - **Logs show no secret, but for one level of one crate**: at `trace`, and only there, `ureq_proto` (which ureq is
-//!   built on) dumps every byte it sends and receives, tokens and samples among them. A library cannot turn that
-//!   off. Keep that target at `debug` in the logger you install.
-//! - **A user agent is checked.** ureq panics on one that is not a header.
+//! | limit | unless set | bounds |
+//! |---|---|---|
+//! | [`Builder::connect_timeout`] | 10 s | a new connection: the lookup of the name, TCP, a proxy and TLS together |
+//! | [`Builder::reply_timeout`] | 60 s | the silence of the service, until the next byte of a reply; for the head in all, a quarter more |
+//! | [`Builder::search_timeout`] | 180 s | the same for a fuzzy search; the longer of the two holds |
+//! | [`Builder::total_timeout`] | none | one request with the whole body of its reply |
+//! | [`RetryPolicy::time_limit`](flow::RetryPolicy::time_limit) | 10 min | one call with all its attempts and pauses, without the body of a download |
+//! | [`Client::timeout`] | none | one call, or the wait for one job |
+//! | [`Job::timeout`](client::Job::timeout) | as the client's | the wait for this job; it replaces [`Client::timeout`] |
+//! | [`Client::deadline`] | none | every call, and every wait for a job |
+//!
+//! **The earliest end wins.** No limit extends another, except as the table says. What is left of
+//! the limits of a call goes to the transport as [`TimeLeft`](client::TimeLeft), and bounds every
+//! phase of a request: a server or a proxy that sends a byte now and then gains no time.
+//! [`Duration::MAX`](std::time::Duration::MAX) is no limit.
+//!
+//! # The environment
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `FALCON_CLIENT_ID`, `FALCON_CLIENT_SECRET`, `FALCON_CLOUD`, ... | see [`Settings`] |
+//! | `https_proxy`, `HTTPS_PROXY`, `all_proxy`, `ALL_PROXY` | the proxy; the first that is set holds. `HTTP_PROXY` is for plain http, which needs none here |
+//! | `no_proxy`, `NO_PROXY` | hosts without a proxy, between commas or spaces: `example.com` with all hosts below it, `10.1.2.3`, `10.0.0.0/8`, `2001:db8::/32`, each with or without `:port`, or `*` |
+//! | `SSL_CERT_FILE` | root certificates in PEM form, in addition to Mozilla's |
+//!
+//! [`from_env`] and [`Builder::build`] refuse a proxy and certificates that cannot be used.
+//! [`client()`] and [`UreqTransport::new`] let the first request fail.
+//!
+//! # Behaviour
+//!
+//! - **Every status is a reply**, and no redirect is followed: `malquery-proto` decides about both.
+//! - **Plain http is for loopback alone**, and never goes through a proxy.
+//! - **Certificates are always checked.**
+//! - **A proxy's 407 or 403 is final.** A wrong password, sent several times, locks an account.
+//! - **A reply answers its own request.** A request that may be billed opens a new connection,
+//!   since an idle one may be closed at that moment. The connection of a token is closed after its
+//!   reply. A connection with unrequested bytes is closed.
+//! - **A failure to connect sends nothing**, so the request is sent again, even a hunt.
+//! - **A broken connection is an error**, never the end of a body; reading on repeats the error.
+//! - **JSON may come compressed with gzip**, and is decoded here. A sample is asked for as it is.
+//!   Should ureq's feature `gzip` be enabled by another crate, ureq decodes a compressed sample;
+//!   its SHA-256 is checked all the same.
+//! - **Logs show no secret**, with one exception: at level `trace` the target `ureq_proto` dumps
+//!   every byte sent and received, tokens and samples included. Keep it at `debug`.
+//!
+//! The connector uses ureq's `unversioned` interface, which may change in a minor version of ureq.
 
 mod body;
+mod builder;
 mod connect;
+mod proxy;
 mod transport;
 mod ureq_error;
 
@@ -75,21 +92,18 @@ pub use http;
 #[doc(no_inline)]
 pub use malquery_proto::{self, *};
 
+pub use builder::Builder;
 pub use malquery_proto::client::{EnvError, Settings};
-use transport::environment_proxy;
-pub use transport::{Builder, UreqTransport};
-pub use ureq_error::{ConfigError, UreqError};
+pub use transport::UreqTransport;
+pub use ureq_error::{ConfigError, UreqError, UreqErrorKind};
 
-/// A client with the [`Settings`] of the environment: `FALCON_CLIENT_ID`, `FALCON_CLIENT_SECRET`,
-/// `FALCON_CLOUD` (or `FALCON_BASE_URL`) and `FALCON_MEMBER_CID`. The proxy comes from the
-/// environment as well.
+/// Makes a client from the environment: [`Settings`], the proxy and the root certificates.
 ///
 /// # Errors
-/// Names the variable that is missing or not valid. It does not show the secret.
+/// Names the variable that is missing or cannot be used. Shows no secret.
 pub fn from_env() -> Result<Client, EnvError> {
     let Settings { base, credentials } = Settings::from_env()?;
-    let proxy = environment_proxy().map_err(EnvError::Proxy)?;
-    let transport = UreqTransport::through(proxy);
+    let transport = UreqTransport::builder().build()?;
     Ok(Client::new(
         transport,
         SystemClock,
@@ -97,7 +111,8 @@ pub fn from_env() -> Result<Client, EnvError> {
     ))
 }
 
-/// A client for a cloud, or for a URL of your own.
+/// Makes a client for a cloud or a URL of your own, with the proxy and the root certificates of the
+/// environment.
 ///
 /// ```
 /// use malquery_ureq::{Cloud, Credentials};
@@ -114,6 +129,6 @@ pub fn client(base: impl Into<BaseUrl>, credentials: Credentials) -> Client {
 }
 
 /// The README's code compiles.
-#[cfg(all(doctest, feature = "samples"))]
+#[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

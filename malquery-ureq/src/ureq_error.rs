@@ -2,178 +2,259 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
-use malquery_proto::client::TransportError;
-use malquery_proto::flow::SendFailure;
+use http::Uri;
+use malquery_proto::TransportError;
+use malquery_proto::client::EnvError;
+use rustls::CertificateError;
+use ureq::unversioned::resolver::DefaultResolver;
 
-use crate::connect::{Broken, NoConnection, Phase};
+use crate::connect::Broken;
 
 /// A setting of the transport that cannot be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// Not the URL of a proxy. It is not shown, since it may hold a password.
-    #[error(
-        "the proxy is not a URL like http://host:port (http, https, socks4, socks4a, socks5 and socks5h)"
-    )]
+    /// The text is not the URL of a proxy. It is not shown, since it may hold a password.
+    #[error("the proxy is not a URL like http://host:port or socks5h://host:port")]
     Proxy,
-    /// The same of a variable of the environment.
+    /// The value of this environment variable is not the URL of a proxy.
     #[error("{0} is not the URL of a proxy like http://host:port; correct or unset it")]
     ProxyVariable(&'static str),
-    /// Characters that a header cannot carry.
+    /// The user agent has a character that a header cannot carry.
     #[error("the user agent has a character that a header cannot carry")]
     UserAgent,
-    /// No root certificate in the text, or one that cannot be read.
-    #[error("the root certificates cannot be read; give X.509 certificates in PEM form")]
-    RootCertificates(#[source] Option<Box<dyn StdError + Send + Sync>>),
+    /// The header cannot be added. Its value is not shown.
+    #[error("the header {name:?} cannot be added: {reason}")]
+    #[allow(missing_docs)]
+    Header { name: String, reason: &'static str },
+    /// There are no root certificates that can be used.
+    #[error("{origin} cannot be used; give X.509 certificates in PEM form")]
+    RootCertificates {
+        /// Where they are from: the settings, a file or an environment variable.
+        origin: String,
+        /// The reason, unless there is no certificate at all.
+        #[source]
+        error: Option<Source>,
+    },
 }
 
-/// Why there is no reply.
+impl fmt::Debug for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        with_source(self, f)
+    }
+}
+
+impl From<ConfigError> for EnvError {
+    fn from(error: ConfigError) -> Self {
+        let variable = match error {
+            ConfigError::ProxyVariable(name) => name,
+            _ => "SSL_CERT_FILE",
+        };
+        let message = format!("{error:?}");
+        Self::Transport { variable, message }
+    }
+}
+
+/// Shows what `Display` and the source show.
+fn with_source(error: &dyn StdError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match error.source() {
+        Some(source) => write!(f, "{error}: {source}"),
+        None => write!(f, "{error}"),
+    }
+}
+
+/// The reason why there is no reply, and the source of every
+/// [`TransportError`](malquery_proto::TransportError) of [`UreqTransport`](crate::UreqTransport).
 ///
-/// Its `Display` is one line and tells what to do where that is known; `source` is what the system, rustls or
-/// ureq said. Neither shows a header or a body.
-#[derive(Debug)]
+/// Its `Display` is one line: what is wrong, with which host and port, and what to do where that is
+/// known. Its `source` is the error of the system, of rustls or of ureq. Neither shows a header or
+/// a body.
 pub struct UreqError {
-    kind: Kind,
-    host: Box<str>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    kind: UreqErrorKind,
+    message: String,
+    source: Option<Source>,
 }
 
-/// Which of them were not sent is said in one place, [`Kind::failure`].
+type Source = Box<dyn StdError + Send + Sync>;
+
+/// What went wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+#[non_exhaustive]
+pub enum UreqErrorKind {
+    /// The request cannot be sent: its URL is not https or not valid, or the environment's proxy or
+    /// root certificates cannot be used.
+    Refused,
+    /// The time for the call was up before it was sent.
     NoTime,
-    PlainHttp,
-    Malformed,
+    /// The name of the host was not found in time.
     Lookup,
-    LookupTimeout,
+    /// There was no connection in time.
     Connect,
-    ConnectTimeout,
-    UntrustedCertificate,
-    CertificateName,
-    CertificateTime,
+    /// The certificate is not trusted, or not for this name or this day.
+    Certificate,
+    /// TLS failed in another way.
     Tls,
+    /// The proxy refuses the connection, or the user name and password.
+    ProxyRefused,
+    /// The proxy gave no connection for another reason.
     Proxy,
+    /// The reply did not come in time.
     Timeout,
-    NotHttp,
+    /// The connection broke before the reply, or the reply is not HTTP.
     Broken,
 }
 
-impl Kind {
-    fn failure(self) -> SendFailure {
-        match self {
-            Self::PlainHttp
-            | Self::Malformed
-            | Self::UntrustedCertificate
-            | Self::CertificateName
-            | Self::CertificateTime => SendFailure::CannotSend,
-            Self::NoTime
-            | Self::Lookup
-            | Self::LookupTimeout
-            | Self::Connect
-            | Self::ConnectTimeout
-            | Self::Tls
-            | Self::Proxy => SendFailure::NotSent,
-            Self::Timeout | Self::NotHttp | Self::Broken => SendFailure::Unknown,
-        }
-    }
-}
+use UreqErrorKind as Kind;
 
 impl UreqError {
-    pub(crate) fn new(kind: Kind, host: &str) -> Self {
+    pub(crate) fn new(kind: Kind, message: impl Into<String>, source: Option<Source>) -> Self {
+        let message = message.into();
         Self {
             kind,
-            host: host.into(),
-            source: None,
+            message,
+            source,
         }
     }
 
-    pub(crate) fn from_ureq(error: ureq::Error, host: &str) -> Self {
-        match error {
-            ureq::Error::Other(cause) => match cause.downcast::<NoConnection>() {
-                Ok(cause) => Self::no_connection(*cause),
-                Err(cause) => Self {
-                    source: source(ureq::Error::Other(cause)),
-                    ..Self::new(Kind::Broken, host)
-                },
-            },
-            // ureq looks at these two before it connects, and at the third before it sends.
-            ureq::Error::RequireHttpsOnly(_) => Self::new(Kind::PlainHttp, host),
-            ureq::Error::BadUri(_) => Self {
-                source: source(error),
-                ..Self::new(Kind::Malformed, host)
-            },
-            ureq::Error::TlsRequired => Self {
-                source: source(error),
-                ..Self::new(Kind::Tls, host)
-            },
-            ureq::Error::Timeout(_) => Self {
-                source: source(error),
-                ..Self::new(Kind::Timeout, host)
-            },
-            ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => Self {
-                source: source(error),
-                ..Self::new(Kind::NotHttp, host)
-            },
-            // When in doubt, the service has seen the request.
-            error => Self {
-                source: source(error),
-                ..Self::new(Kind::Broken, host)
-            },
-        }
+    /// Returns what went wrong.
+    pub fn kind(&self) -> UreqErrorKind {
+        self.kind
     }
 
-    /// Nothing was sent. The kind only chooses the words.
-    fn no_connection(cause: NoConnection) -> Self {
-        let NoConnection { host, phase, error } = cause;
-        let kind = match (&error, phase) {
-            (ureq::Error::BadUri(_), _) => Kind::Malformed,
-            (ureq::Error::Timeout(_), Phase::Lookup) => Kind::LookupTimeout,
-            (ureq::Error::Timeout(_), Phase::Connect) => Kind::ConnectTimeout,
-            (_, Phase::Lookup) => Kind::Lookup,
-            (ureq::Error::ConnectProxyFailed(_) | ureq::Error::Protocol(_), _) => Kind::Proxy,
-            (ureq::Error::Rustls(error), _) => Kind::of_tls(error),
-            (ureq::Error::Tls(_), _) => Kind::Tls,
-            (ureq::Error::Io(error), _) => {
-                match error
-                    .get_ref()
-                    .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-                {
-                    Some(error) => Kind::of_tls(error),
-                    None => Kind::Connect,
-                }
+    pub(crate) fn of_lookup(host: &str, error: ureq::Error) -> Self {
+        let message = match error {
+            ureq::Error::Timeout(_) => {
+                format!("looking up the name of {host} took too long; check the network")
             }
-            _ => Kind::Connect,
+            _ => format!(
+                "the name of {host} was not found; check the cloud or base URL, the network, and \
+                 whether a proxy is needed"
+            ),
+        };
+        Self::new(Kind::Lookup, message, source(error))
+    }
+
+    /// There is no connection, so nothing was sent.
+    pub(crate) fn of_connect(host: &str, error: ureq::Error) -> Self {
+        let tls = match &error {
+            ureq::Error::Rustls(error) => Some(error),
+            ureq::Error::Io(error) => error.get_ref().and_then(|inner| inner.downcast_ref()),
+            _ => None,
+        };
+        let (kind, message) = match (&error, tls) {
+            (_, Some(rustls::Error::InvalidCertificate(error))) => {
+                (Kind::Certificate, of_certificate(host, error))
+            }
+            (ureq::Error::Tls(_), _) | (_, Some(_)) => (
+                Kind::Tls,
+                format!("no TLS connection to {host}; check that it speaks https"),
+            ),
+            _ => {
+                let in_time = match error {
+                    ureq::Error::Timeout(_) => " in time",
+                    _ => "",
+                };
+                let message = format!(
+                    "no connection to {host}{in_time}; check the network, a firewall, and whether \
+                     a proxy is needed"
+                );
+                (Kind::Connect, message)
+            }
+        };
+        Self::new(kind, message, source(error))
+    }
+
+    /// The proxy gave no connection, so nothing was sent.
+    pub(crate) fn of_proxy(host: &str, error: ureq::Error) -> Self {
+        // How ureq reports that a SOCKS proxy refuses the user name and password.
+        let login = |error: &io::Error| {
+            error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none()
+        };
+        let status = match &error {
+            ureq::Error::Timeout(_) => return Self::of_connect(host, error),
+            ureq::Error::Io(error) if login(error) => 407,
+            _ => 502,
         };
         Self {
-            kind,
-            host: host.into(),
             source: source(error),
+            ..Self::of_proxy_status(host, status)
         }
     }
-}
 
-impl Kind {
-    fn of_tls(error: &rustls::Error) -> Self {
-        use rustls::{CertificateError as Certificate, Error};
+    /// The proxy replied with this status instead of connecting.
+    pub(crate) fn of_proxy_status(host: &str, status: u16) -> Self {
+        let (kind, why) = match status {
+            407 => (
+                Kind::ProxyRefused,
+                ", which needs a user name and password or refuses these; correct them in its URL",
+            ),
+            408 | 425 | 429 | 500.. => (Kind::Proxy, "; check the proxy"),
+            _ => (
+                Kind::ProxyRefused,
+                ", which does not allow it; ask its administrator, or set NO_PROXY",
+            ),
+        };
+        let source = format!("the proxy replied with status {status}");
+        Self::new(
+            kind,
+            format!("no connection to {host}{why}"),
+            Some(source.into()),
+        )
+    }
 
-        match error {
-            Error::InvalidCertificate(error) => match error {
-                Certificate::NotValidForName | Certificate::NotValidForNameContext { .. } => {
-                    Self::CertificateName
-                }
-                Certificate::Expired
-                | Certificate::ExpiredContext { .. }
-                | Certificate::NotValidYet
-                | Certificate::NotValidYetContext { .. } => Self::CertificateTime,
-                _ => Self::UntrustedCertificate,
+    pub(crate) fn of_request(host: &str, error: ureq::Error) -> Self {
+        let error = match error {
+            ureq::Error::Other(cause) => match cause.downcast::<Self>() {
+                Ok(error) => return *error,
+                Err(cause) => ureq::Error::Other(cause),
             },
-            _ => Self::Tls,
-        }
+            error => error,
+        };
+        let (kind, message) = match error {
+            // ureq checks this before it connects.
+            ureq::Error::BadUri(_) => (
+                Kind::Refused,
+                "the URL of the request cannot be used".to_owned(),
+            ),
+            ureq::Error::Timeout(_) => (Kind::Timeout, format!("no reply from {host} in time")),
+            ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
+                (Kind::Broken, format!("the reply of {host} is not HTTP"))
+            }
+            // When in doubt, the service has seen the request.
+            _ => (
+                Kind::Broken,
+                format!("the connection to {host} broke before the reply"),
+            ),
+        };
+        Self::new(kind, message, source(error))
     }
 }
 
-/// What an error of ureq is about; its own `source` is always `None`.
-fn source(error: ureq::Error) -> Option<Box<dyn StdError + Send + Sync>> {
+fn of_certificate(host: &str, error: &CertificateError) -> String {
+    use CertificateError as Error;
+
+    match error {
+        Error::NotValidForName | Error::NotValidForNameContext { .. } => {
+            format!("the certificate is for another name than {host}; check the base URL")
+        }
+        Error::Expired
+        | Error::ExpiredContext { .. }
+        | Error::NotValidYet
+        | Error::NotValidYetContext { .. } => {
+            format!(
+                "the certificate of {host} has expired or is not valid yet; check the clock of \
+                 this machine"
+            )
+        }
+        _ => format!(
+            "the certificate of {host} is not trusted; if a proxy of your own inspects TLS, add \
+             its root certificate (SSL_CERT_FILE or Builder::root_certificates)"
+        ),
+    }
+}
+
+/// The cause of an error of ureq, whose own `source` is always `None`.
+fn source(error: ureq::Error) -> Option<Source> {
     Some(match error {
         ureq::Error::Other(cause) => match cause.downcast::<Broken>() {
             Ok(cause) => return source(ureq::Error::Io(cause.0)),
@@ -190,75 +271,37 @@ fn source(error: ureq::Error) -> Option<Box<dyn StdError + Send + Sync>> {
     })
 }
 
+/// A host and its port, as errors name them.
+pub(crate) fn host_and_port(uri: &Uri) -> String {
+    uri.scheme()
+        .zip(uri.authority())
+        .and_then(|(scheme, authority)| DefaultResolver::host_and_port(scheme, authority))
+        .unwrap_or_else(|| uri.host().unwrap_or_default().to_owned())
+}
+
 impl From<UreqError> for TransportError {
     fn from(error: UreqError) -> Self {
-        match error.kind.failure() {
-            SendFailure::NotSent => Self::not_sent(error),
-            SendFailure::CannotSend => Self::cannot_send(error),
-            SendFailure::Unknown => Self::unknown(error),
+        match error.kind {
+            // A wrong password, sent several times, locks an account.
+            Kind::Refused | Kind::Certificate | Kind::ProxyRefused => Self::cannot_send(error),
+            Kind::NoTime | Kind::Lookup | Kind::Connect | Kind::Tls | Kind::Proxy => {
+                Self::not_sent(error)
+            }
+            // The service may have seen the request.
+            Kind::Timeout | Kind::Broken => Self::unknown(error),
         }
     }
 }
 
 impl fmt::Display for UreqError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let host = &self.host;
-        match self.kind {
-            Kind::NoTime => write!(
-                f,
-                "the time for the call was up before it was sent to {host}"
-            ),
-            Kind::PlainHttp => {
-                write!(
-                    f,
-                    "plain http would show the credentials to the network on the way to {host}; use https"
-                )
-            }
-            Kind::Malformed => write!(f, "the URL of the request cannot be used"),
-            Kind::Lookup => write!(
-                f,
-                "the name {host} was not found; check the cloud or base URL, the network, and whether a proxy is needed"
-            ),
-            Kind::LookupTimeout => write!(
-                f,
-                "looking up the name {host} took too long; check the network"
-            ),
-            Kind::Connect => write!(
-                f,
-                "no connection to {host}; check the network, a firewall, and whether a proxy is needed"
-            ),
-            Kind::ConnectTimeout => write!(
-                f,
-                "no connection to {host} in time; check the network, a firewall, and whether a proxy is needed"
-            ),
-            Kind::UntrustedCertificate => write!(
-                f,
-                "the certificate of {host} is not trusted; if a proxy of your own inspects TLS, add its root \
-                 certificate (Builder::root_certificates)"
-            ),
-            Kind::CertificateName => {
-                write!(
-                    f,
-                    "the certificate is for another name than {host}; check the base URL"
-                )
-            }
-            Kind::CertificateTime => write!(
-                f,
-                "the certificate of {host} has expired or is not valid yet; check the clock of this machine"
-            ),
-            Kind::Tls => write!(
-                f,
-                "no TLS connection to {host}; is it https that is spoken there?"
-            ),
-            Kind::Proxy => write!(
-                f,
-                "the proxy gave no connection to {host}; check its address, its user name and password, and \
-                 whether it lets {host} pass"
-            ),
-            Kind::Timeout => write!(f, "no reply from {host} in time"),
-            Kind::NotHttp => write!(f, "the reply of {host} is not HTTP"),
-            Kind::Broken => write!(f, "the connection to {host} broke before the reply"),
-        }
+        f.write_str(&self.message)
+    }
+}
+
+impl fmt::Debug for UreqError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        with_source(self, f)
     }
 }
 

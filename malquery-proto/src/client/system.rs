@@ -122,9 +122,13 @@ pub enum EnvError {
     /// It is not Unicode.
     #[error("{0} is not Unicode")]
     NotUnicode(&'static str),
-    /// It is not the URL of a proxy. It is not shown, since it may hold a password.
-    #[error("{0} is not the URL of a proxy like http://host:port; correct or unset it")]
-    Proxy(&'static str),
+    /// The transport cannot use it: a proxy or root certificates.
+    #[error("{message}")]
+    #[allow(missing_docs)]
+    Transport {
+        variable: &'static str,
+        message: String,
+    },
     /// It has a value that does not belong there.
     #[error("{variable} is not valid")]
     #[allow(missing_docs)]
@@ -147,7 +151,7 @@ impl EnvError {
         match self {
             Self::Missing(variable)
             | Self::NotUnicode(variable)
-            | Self::Proxy(variable)
+            | Self::Transport { variable, .. }
             | Self::Invalid { variable, .. } => variable,
         }
     }

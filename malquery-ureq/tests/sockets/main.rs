@@ -1,7 +1,12 @@
 //! The transport on real sockets, against servers that do what the test says, byte by byte.
 
-mod calls;
+mod bodies;
+mod connections;
+mod deadlines;
+mod environment;
 mod faults;
-mod process;
+mod logs;
+mod proxies;
+mod requests;
 mod server;
 mod tls;

@@ -1,5 +1,7 @@
-//! A server of few lines: it reads requests and leaves the reply to a closure.
+//! The server of all tests: it reads requests and leaves the reply to a closure. What clients and
+//! checks share is here, too.
 
+use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,6 +10,16 @@ use std::thread;
 use std::time::Duration;
 
 use http::{Method, Request};
+use malquery_proto::flow::{Auth, RetryPolicy, SendFailure};
+use malquery_ureq::{
+    BaseUrl, Builder, Client, Credentials, SystemClock, TransportError, UreqError, UreqTransport,
+};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+/// A reply to the request for the quotas.
+pub(crate) const QUOTAS: &str = r#"{"meta":{"hunt_count":9},"resources":[],"errors":[]}"#;
 
 /// A request as it came, and over which connection, counted from 1.
 #[derive(Debug, Clone, PartialEq)]
@@ -197,4 +209,136 @@ pub(crate) fn request(method: Method, url: &str) -> Request<Vec<u8>> {
 
 pub(crate) fn get(url: &str) -> Request<Vec<u8>> {
     request(Method::GET, url)
+}
+
+/// Far beyond the timeouts of the tests, on a slow machine, too.
+pub(crate) const NO_HANG: Duration = Duration::from_secs(40);
+
+pub(crate) fn impatient() -> UreqTransport {
+    builder()
+        .reply_timeout(Duration::from_secs(3))
+        .build()
+        .unwrap()
+}
+
+/// Checks an error. Its source is this crate's, whose display is one line and does not repeat its
+/// own source.
+pub(crate) fn check(error: &TransportError, failure: SendFailure, says: &str, source: &str) {
+    assert_eq!(error.failure(), failure, "{error:?}");
+    let error: &UreqError = error.source().unwrap().downcast_ref().unwrap();
+    let shown = error.to_string();
+    assert!(shown.contains(says), "{shown}");
+    assert!(!shown.contains('\n'), "{shown}");
+    let cause = error.source().map(ToString::to_string).unwrap_or_default();
+    assert!(cause.contains(source), "{cause}");
+    let repeats = !cause.is_empty() && shown.contains(&cause);
+    assert!(!repeats, "{shown}: {cause}");
+}
+
+/// A server that reads a request and then runs the script.
+pub(crate) fn after_request(script: impl Fn(TcpStream) + Send + Sync + 'static) -> Server {
+    Server::raw(move |stream| {
+        let mut reader = BufReader::new(stream);
+        read_request(&mut reader);
+        script(reader.into_inner());
+    })
+}
+
+/// Closes a connection with bytes unread, which the system turns into a reset.
+pub(crate) fn reset(mut stream: TcpStream) {
+    stream.read_exact(&mut [0]).unwrap();
+}
+
+/// Sends a byte every tenth of a second until the client leaves.
+pub(crate) fn drip(mut stream: impl Write) {
+    while stream.write_all(b"x").and_then(|()| stream.flush()).is_ok() {
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A port without a listener.
+pub(crate) fn unused_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// An authority that signs the certificates of servers.
+pub(crate) struct Ca {
+    pub(crate) pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Ca {
+    pub(crate) fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self {
+            pem,
+            issuer: Issuer::new(params, key),
+        }
+    }
+
+    pub(crate) fn server(&self, name: &str) -> Arc<ServerConfig> {
+        self.server_with(name, |_| {})
+    }
+
+    pub(crate) fn server_with(
+        &self,
+        name: &str,
+        change: impl Fn(&mut CertificateParams),
+    ) -> Arc<ServerConfig> {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        change(&mut params);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap();
+        Arc::new(config)
+    }
+}
+
+pub(crate) fn wrap(
+    config: &Arc<ServerConfig>,
+    stream: impl Stream + 'static,
+) -> io::Result<Box<dyn Stream>> {
+    let connection = ServerConnection::new(Arc::clone(config)).unwrap();
+    Ok(Box::new(StreamOwned::new(connection, stream)))
+}
+
+/// Serves the token and the quotas over TLS.
+pub(crate) fn serve(config: Arc<ServerConfig>) -> Server {
+    Server::wrapped(
+        move |stream| wrap(&config, stream),
+        |request, out| match token(request, out) {
+            true => Then::Go,
+            false => json(out, QUOTAS),
+        },
+    )
+}
+
+pub(crate) fn builder() -> Builder {
+    UreqTransport::builder().no_proxy()
+}
+
+/// Asks for the quotas once.
+pub(crate) fn quotas(url: &str, transport: UreqTransport) -> Option<i64> {
+    let auth = Auth::new(
+        url.parse::<BaseUrl>().unwrap(),
+        Credentials::new("an-id", "p4ssw0rd"),
+    );
+    let client = Client::new(transport, SystemClock, auth).retry(RetryPolicy::never());
+    client
+        .quotas()
+        .unwrap()
+        .meta
+        .hunt_count
+        .and_then(|count| i64::try_from(count).ok())
 }

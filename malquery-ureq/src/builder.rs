@@ -1,0 +1,335 @@
+use std::error::Error as StdError;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use ureq::Proxy;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+
+use crate::proxy::Route;
+use crate::transport::UreqTransport;
+use crate::ureq_error::ConfigError;
+
+/// The settings of a [`UreqTransport`]. The [crate documentation](crate#time-limits) says which
+/// time limit wins.
+#[derive(Clone)]
+#[must_use]
+pub struct Builder {
+    pub(crate) connect_timeout: Duration,
+    pub(crate) reply_timeout: Duration,
+    pub(crate) search_timeout: Duration,
+    pub(crate) total_timeout: Option<Duration>,
+    pub(crate) user_agent: String,
+    /// `None` takes the proxy of the environment, `Some(None)` none.
+    proxy: Option<Option<String>>,
+    headers: Vec<(String, String)>,
+    roots: Vec<Roots>,
+}
+
+#[derive(Clone)]
+enum Roots {
+    Pem(Vec<u8>),
+    File(PathBuf),
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(10),
+            reply_timeout: Duration::from_secs(60),
+            search_timeout: Duration::from_secs(180),
+            total_timeout: None,
+            user_agent: concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")).into(),
+            proxy: None,
+            headers: Vec::new(),
+            roots: Vec::new(),
+        }
+    }
+}
+
+impl Builder {
+    /// Limits the time for a new connection: the lookup of the name, TCP, a proxy and TLS together.
+    /// 10 s unless set.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = bounded(timeout);
+        self
+    }
+
+    /// Limits the silence of the service, until the next byte of a reply arrives or the next bytes
+    /// of a request are taken. The head of a reply has a quarter more in all. 60 s unless set.
+    pub fn reply_timeout(mut self, timeout: Duration) -> Self {
+        self.reply_timeout = bounded(timeout);
+        self
+    }
+
+    /// Replaces the reply timeout for a fuzzy search, which replies only when it is done. The
+    /// longer of the two holds. 180 s unless set.
+    pub fn search_timeout(mut self, timeout: Duration) -> Self {
+        self.search_timeout = bounded(timeout);
+        self
+    }
+
+    /// Limits the time for one request, with the whole body of its reply. No limit unless set,
+    /// since a large download takes long.
+    pub fn total_timeout(mut self, timeout: Duration) -> Self {
+        self.total_timeout = Some(bounded(timeout));
+        self
+    }
+
+    /// Sends all requests through a proxy: `http://`, `https://`, `socks4://`, `socks4a://`,
+    /// `socks5://` or `socks5h://`, then `user:password@` if the proxy needs it, a host and a port.
+    ///
+    /// Unless set, the proxy is the first of `https_proxy`, `HTTPS_PROXY`, `all_proxy` and
+    /// `ALL_PROXY` in the environment, except for the hosts in `no_proxy` or `NO_PROXY`.
+    pub fn proxy(mut self, url: impl Into<String>) -> Self {
+        self.proxy = Some(Some(url.into()));
+        self
+    }
+
+    /// Uses no proxy and ignores the environment's.
+    pub fn no_proxy(mut self) -> Self {
+        self.proxy = Some(None);
+        self
+    }
+
+    /// Sets the `User-Agent`; `malquery-ureq/` and the version unless set.
+    pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
+        self.user_agent = user_agent.into();
+        self
+    }
+
+    /// Adds a header to every request, for a gateway on the way. The last value set for a name
+    /// holds. Logs and errors do not show it.
+    ///
+    /// [`build`](Self::build) refuses headers that this crate, HTTP or a secret needs, such as
+    /// `Authorization`, `Cookie`, `Host`, `Range` and all that begin with `Accept`, `Content-`,
+    /// `If-` or `Proxy-`. A header that a request has already stays as it is.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// Trusts these certificates, in PEM form, in addition to Mozilla's root certificates: for a
+    /// proxy of your own that inspects TLS.
+    pub fn root_certificates(mut self, pem: impl AsRef<[u8]>) -> Self {
+        self.roots.push(Roots::Pem(pem.as_ref().to_owned()));
+        self
+    }
+
+    /// Trusts the certificates in this file, as [`root_certificates`](Self::root_certificates)
+    /// does. [`build`](Self::build) reads it.
+    ///
+    /// The file that the environment variable `SSL_CERT_FILE` names is always read.
+    pub fn root_certificate_file(mut self, path: impl AsRef<Path>) -> Self {
+        self.roots.push(Roots::File(path.as_ref().to_owned()));
+        self
+    }
+
+    /// Makes the transport. Sends nothing.
+    ///
+    /// # Errors
+    /// Refuses a proxy, a user agent, a header or certificates that cannot be used, also those of
+    /// the environment.
+    pub fn build(self) -> Result<UreqTransport, ConfigError> {
+        // ureq panics when it sends a user agent that is not a header.
+        HeaderValue::from_str(&self.user_agent).map_err(|_| ConfigError::UserAgent)?;
+        let route = match &self.proxy {
+            None => Route::from_env()?,
+            Some(None) => Route::default(),
+            Some(Some(url)) => Route::through(Proxy::new(url).map_err(|_| ConfigError::Proxy)?),
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.headers {
+            let (name, value) = header(name, value)?;
+            headers.insert(name, value);
+        }
+        let tls = self.tls()?;
+        Ok(UreqTransport::with(self, route, headers, tls))
+    }
+
+    fn tls(&self) -> Result<TlsConfig, ConfigError> {
+        let mut certificates = Vec::new();
+        for roots in &self.roots {
+            match roots {
+                Roots::Pem(pem) => {
+                    certificates.extend(parse("the root certificates", Ok(pem.clone()))?)
+                }
+                Roots::File(path) => certificates.extend(parse(
+                    &format!("the root certificates of {}", path.display()),
+                    std::fs::read(path),
+                )?),
+            }
+        }
+        if let Some(path) = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()) {
+            let origin = format!("SSL_CERT_FILE={}", path.display());
+            certificates.extend(parse(&origin, std::fs::read(&path))?);
+        }
+        let tls = TlsConfig::builder();
+        if certificates.is_empty() {
+            return Ok(tls.build());
+        }
+        // ureq takes either its own roots or others.
+        certificates.extend(
+            webpki_root_certs::TLS_SERVER_ROOT_CERTS
+                .iter()
+                .map(|der| Certificate::from_der(der)),
+        );
+        Ok(tls.root_certs(RootCerts::from(certificates)).build())
+    }
+}
+
+/// A time that can be added to now. `Duration::MAX`, which sets no limit, cannot.
+pub(crate) fn bounded(timeout: Duration) -> Duration {
+    timeout.min(Duration::from_secs(100 * 365 * 24 * 3600))
+}
+
+fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), ConfigError> {
+    const RESERVED: [&str; 11] = [
+        "authorization",
+        "connection",
+        "cookie",
+        "expect",
+        "host",
+        "keep-alive",
+        "range",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    const PREFIXES: [&str; 4] = ["accept", "content-", "if-", "proxy-"];
+    let refuse = |reason| ConfigError::Header {
+        name: name.to_owned(),
+        reason,
+    };
+    let key: HeaderName = name.parse().map_err(|_| refuse("the name is not valid"))?;
+    if key == http::header::USER_AGENT {
+        return Err(refuse("use Builder::user_agent"));
+    }
+    if RESERVED.contains(&key.as_str())
+        || PREFIXES
+            .iter()
+            .any(|prefix| key.as_str().starts_with(prefix))
+    {
+        return Err(refuse("it is reserved"));
+    }
+    let mut value = HeaderValue::from_str(value)
+        .map_err(|_| refuse("the value has a character that a header cannot carry"))?;
+    value.set_sensitive(true);
+    Ok((key, value))
+}
+
+/// The certificates that rustls can use. A bundle of a system may hold others.
+fn parse(
+    origin: &str,
+    pem: std::io::Result<Vec<u8>>,
+) -> Result<Vec<Certificate<'static>>, ConfigError> {
+    let refuse = |error: Option<Box<dyn StdError + Send + Sync>>| ConfigError::RootCertificates {
+        origin: origin.to_owned(),
+        error,
+    };
+    let pem = pem.map_err(|error| refuse(Some(error.into())))?;
+    let (mut certificates, mut reason) = (Vec::new(), None);
+    for item in parse_pem(&pem) {
+        if let PemItem::Certificate(certificate) =
+            item.map_err(|error| refuse(Some(error.into())))?
+        {
+            match RootCertStore::empty().add(CertificateDer::from_slice(certificate.der())) {
+                Ok(()) => certificates.push(certificate),
+                Err(error) => reason = Some(error.into()),
+            }
+        }
+    }
+    match certificates.is_empty() {
+        true => Err(refuse(reason)),
+        false => Ok(certificates),
+    }
+}
+
+impl fmt::Debug for Builder {
+    /// Leaves out the proxy and the headers, which may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("connect_timeout", &self.connect_timeout)
+            .field("reply_timeout", &self.reply_timeout)
+            .field("search_timeout", &self.search_timeout)
+            .field("total_timeout", &self.total_timeout)
+            .field("user_agent", &self.user_agent)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(builder: Builder) -> ConfigError {
+        builder.build().unwrap_err()
+    }
+
+    #[test]
+    fn settings_that_cannot_be_used_are_refused() {
+        let error = refused(Builder::default().user_agent("a\nb"));
+        assert!(matches!(error, ConfigError::UserAgent));
+        for url in ["", "ftp://host:1", "http://"] {
+            let error = refused(Builder::default().proxy(url));
+            assert!(matches!(error, ConfigError::Proxy), "{url} {error}");
+        }
+        let error = refused(Builder::default().proxy("ftp://user:p4ssw0rd@host"));
+        assert!(!format!("{error} {error:?}").contains("p4ssw0rd"));
+    }
+
+    #[test]
+    fn certificates_that_cannot_be_used_are_refused() {
+        for pem in [
+            "",
+            "no certificate",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n",
+        ] {
+            let error = refused(Builder::default().root_certificates(pem)).to_string();
+            let says = "the root certificates cannot be used; give X.509 certificates in PEM form";
+            assert_eq!(error, says);
+        }
+        let error = refused(Builder::default().root_certificate_file("/no/such.pem"));
+        let shown = format!("{error:?}");
+        let says = "the root certificates of /no/such.pem cannot be used; give X.509";
+        assert!(shown.starts_with(says), "{shown}");
+    }
+
+    #[test]
+    fn headers_that_belong_to_others_are_refused() {
+        for (name, value, says) in [
+            ("Authorization", "s3cret", "reserved"),
+            ("cookie", "s3cret", "reserved"),
+            ("Content-Type", "s3cret", "reserved"),
+            ("Accept-Encoding", "s3cret", "reserved"),
+            ("range", "s3cret", "reserved"),
+            ("If-None-Match", "s3cret", "reserved"),
+            ("Proxy-Authorization", "s3cret", "reserved"),
+            ("user-agent", "s3cret", "Builder::user_agent"),
+            ("", "s3cret", "not valid"),
+            ("a header", "s3cret", "not valid"),
+            ("x-key", "s3cret\r\nx: y", "cannot carry"),
+        ] {
+            let shown = format!("{:?}", refused(Builder::default().header(name, value)));
+            assert!(shown.contains(name) && shown.contains(says), "{shown}");
+            assert!(!shown.contains("s3cret"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn nothing_shows_the_secrets_of_settings() {
+        let builder = Builder::default()
+            .proxy("http://user:p4ssw0rd@proxy.example:1")
+            .header("x-key", "s3cret");
+        let shown = format!("{builder:?} {:?}", builder.clone().build().unwrap());
+        assert!(
+            !shown.contains("p4ssw0rd") && !shown.contains("s3cret"),
+            "{shown}"
+        );
+    }
+}

@@ -1,0 +1,244 @@
+//! The bodies of replies: compressed, large, cut, stalled.
+
+use std::io::{self, Read, Write};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use malquery_proto::Transport;
+use malquery_proto::stream::StreamError;
+use malquery_ureq::UreqTransport;
+
+use crate::requests::{ID, SAMPLE, client, sample};
+use crate::server::{NO_HANG, Server, Then, after_request, get, hang, impatient, reply, token};
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn a_compressed_document_is_decoded() {
+    for coding in ["gzip", "GZIP", "x-gzip"] {
+        let server = Server::start(move |request, out| {
+            if token(request, out) {
+                return Then::Go;
+            }
+            let body = gzip(br#"{"meta":{"hunt_count":7}}"#);
+            reply(
+                out,
+                "200 OK",
+                &format!("content-encoding: {coding}\r\n"),
+                &body,
+            )
+        });
+        let client = client(&server);
+        assert_eq!(client.quotas().unwrap().meta.hunt_count, Some(7));
+        // The end of the body was read, so the connection was kept.
+        assert_eq!(client.quotas().unwrap().meta.hunt_count, Some(7));
+        // Another had the token.
+        assert_eq!(server.connections(), 2);
+        let response = UreqTransport::new().send(get(&server.url("/"))).unwrap();
+        assert!(!response.headers().contains_key("content-encoding"));
+        assert!(!response.headers().contains_key("content-length"));
+    }
+}
+
+#[test]
+fn a_compressed_sample_is_not_decoded() {
+    let server = Server::start(|request, out| {
+        if token(request, out) {
+            return Then::Go;
+        }
+        assert_eq!(request.header("accept-encoding"), Some("identity"));
+        reply(out, "200 OK", "content-encoding: gzip\r\n", &gzip(SAMPLE))
+    });
+    let client = client(&server);
+    for mut download in [
+        client.download(sample()).unwrap().output,
+        client.samples(&ID.parse().unwrap()).unwrap().output,
+    ] {
+        let mut body = Vec::new();
+        let error = download.read_to_end(&mut body).unwrap_err();
+        let error = error
+            .get_ref()
+            .unwrap()
+            .downcast_ref::<StreamError>()
+            .unwrap();
+        assert_eq!(*error, StreamError::Encoded("gzip".into()));
+        assert_eq!(body, b"");
+        assert!(download.received().is_none());
+    }
+}
+
+#[test]
+fn a_sample_comes_as_it_is_with_its_length() {
+    // One that is itself compressed.
+    let sample = gzip(b"within");
+    let expected = sample.clone();
+    let server = Server::start(move |_, out| reply(out, "200 OK", "", &sample));
+    let mut request = get(&server.url("/"));
+    request
+        .headers_mut()
+        .insert("accept-encoding", "identity".parse().unwrap());
+    let response = UreqTransport::new().send(request).unwrap();
+    assert_eq!(
+        response.headers()["content-length"],
+        expected.len().to_string().as_str()
+    );
+    let mut body = Vec::new();
+    response.into_body().read_to_end(&mut body).unwrap();
+    assert_eq!(body, expected);
+}
+
+#[test]
+fn the_error_of_a_download_is_decoded() {
+    let server = Server::start(|request, out| {
+        if token(request, out) {
+            return Then::Go;
+        }
+        let body = gzip(br#"{"errors":[{"code":404,"message":"no such sample"}]}"#);
+        reply(out, "404 Not Found", "content-encoding: gzip\r\n", &body)
+    });
+    let error = client(&server).download(sample()).unwrap_err();
+    assert!(error.to_string().contains("no such sample"), "{error}");
+}
+
+#[test]
+fn a_large_body_streams_in_large_reads() {
+    const SIZE: usize = 32 << 20;
+    let server = Server::start(|_, out| {
+        let _ = write!(out, "HTTP/1.1 200 OK\r\ncontent-length: {SIZE}\r\n\r\n");
+        let chunk = vec![7; 1 << 20];
+        for _ in 0..SIZE / chunk.len() {
+            let _ = out.write_all(&chunk);
+        }
+        Then::Go
+    });
+    let mut body = UreqTransport::new()
+        .send(get(&server.url("/")))
+        .unwrap()
+        .into_body();
+    let (mut total, mut largest) = (0, 0);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let count = body.read(&mut buffer).unwrap();
+        if count == 0 {
+            break;
+        }
+        total += count;
+        largest = largest.max(count);
+        // Lets the server get ahead.
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(total, SIZE);
+    assert!(largest <= 512 * 1024);
+    println!("the largest read: {largest}");
+}
+
+fn body_of(server: &Server) -> (Vec<u8>, io::Error) {
+    let start = Instant::now();
+    let mut body = impatient().send(get(&server.url("/"))).unwrap().into_body();
+    let mut bytes = Vec::new();
+    let error = body.read_to_end(&mut bytes).unwrap_err();
+    assert!(start.elapsed() < NO_HANG);
+    // A later read does not report the end.
+    for _ in 0..2 {
+        assert_eq!(body.read(&mut [0; 8]).unwrap_err().kind(), error.kind());
+    }
+    (bytes, error)
+}
+
+#[test]
+fn a_body_that_is_cut() {
+    for sent in [
+        "content-length: 10\r\n\r\nhello",
+        "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        "transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n20\r\n",
+    ] {
+        let server = after_request(move |mut stream| {
+            stream
+                .write_all(format!("HTTP/1.1 200 OK\r\n{sent}").as_bytes())
+                .unwrap();
+        });
+        let (bytes, error) = body_of(&server);
+        assert_eq!(bytes, b"hello", "{sent}");
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{sent}");
+    }
+}
+
+#[test]
+fn a_body_that_is_reset() {
+    let server = Server::raw(|mut stream| {
+        stream.read_exact(&mut [0]).unwrap();
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello")
+            .unwrap();
+        // Lets the client see the head first: a reset takes away what it has not read.
+        thread::sleep(Duration::from_secs(1));
+    });
+    let (_, error) = body_of(&server);
+    assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+}
+
+#[test]
+fn a_body_that_stalls() {
+    let server = after_request(|mut stream| {
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello")
+            .unwrap();
+        hang();
+    });
+    let (bytes, error) = body_of(&server);
+    assert_eq!(bytes, b"hello");
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert!(error.to_string().contains("stalled"), "{error}");
+}
+
+#[test]
+fn a_slow_body_is_read_to_its_end() {
+    // In all it takes longer than the service may be silent.
+    let server = after_request(|mut stream| {
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 40\r\n\r\n")
+            .unwrap();
+        for _ in 0..40 {
+            thread::sleep(Duration::from_millis(100));
+            stream.write_all(b"x").unwrap();
+        }
+    });
+    let mut bytes = Vec::new();
+    impatient()
+        .send(get(&server.url("/")))
+        .unwrap()
+        .into_body()
+        .read_to_end(&mut bytes)
+        .unwrap();
+    assert_eq!(bytes.len(), 40);
+}
+
+#[test]
+fn garbage_in_a_body() {
+    for sent in [
+        "transfer-encoding: chunked\r\n\r\nno length\r\n",
+        "content-encoding: gzip\r\ncontent-length: 12\r\n\r\nno gzip here",
+    ] {
+        let server = after_request(move |mut stream| {
+            stream
+                .write_all(format!("HTTP/1.1 200 OK\r\n{sent}").as_bytes())
+                .unwrap();
+            hang();
+        });
+        let (bytes, error) = body_of(&server);
+        assert_eq!(bytes, b"");
+        assert!(
+            matches!(
+                error.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput
+            ),
+            "{error:?}"
+        );
+    }
+}

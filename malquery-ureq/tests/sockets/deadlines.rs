@@ -1,0 +1,185 @@
+//! Every phase ends in time, also when the other side sends a byte now and then.
+
+use std::io::{self, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use http::Method;
+use malquery_proto::Transport;
+use malquery_proto::client::TimeLeft;
+use malquery_proto::flow::SendFailure;
+use malquery_proto::operation::Operation;
+use malquery_proto::operations::{FuzzySearch, Hunt};
+use malquery_ureq::UreqTransport;
+
+use crate::server::{
+    QUOTAS, Server, after_request, builder, check, drip, get, hang, json, read_request, request,
+};
+
+const LONG: Duration = Duration::from_secs(3600);
+const SHORT: Duration = Duration::from_secs(1);
+
+#[test]
+fn the_time_left_bounds_the_body() {
+    let head = b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n";
+    let dripping = after_request(|mut stream| {
+        let _ = stream.write_all(head);
+        drip(stream);
+    });
+    let stalled = after_request(|mut stream| {
+        let _ = stream.write_all(head);
+        hang();
+    });
+    // The smaller of the two limits holds.
+    for (server, left, total) in [
+        (&dripping, SHORT, LONG),
+        (&dripping, LONG, SHORT),
+        (&stalled, SHORT, LONG),
+        (&stalled, LONG, SHORT),
+    ] {
+        let transport = builder()
+            .reply_timeout(LONG)
+            .total_timeout(total)
+            .build()
+            .unwrap();
+        let start = Instant::now();
+        let mut request = get(&server.url("/"));
+        request.extensions_mut().insert(TimeLeft(left));
+        let mut body = transport.send(request).unwrap().into_body();
+        let error = body.read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(
+            error.to_string().contains("the time for the call was up"),
+            "{error}"
+        );
+        assert!(start.elapsed() < 5 * SHORT);
+    }
+}
+
+#[test]
+fn the_longest_duration_is_no_limit() {
+    let server = Server::start(|_, out| json(out, QUOTAS));
+    let forever = Duration::MAX;
+    let transport = builder()
+        .connect_timeout(forever)
+        .reply_timeout(forever)
+        .search_timeout(forever)
+        .total_timeout(forever)
+        .build()
+        .unwrap();
+    let mut request = get(&server.url("/"));
+    request.extensions_mut().insert(TimeLeft(forever));
+    transport.send(request).unwrap();
+}
+
+#[test]
+fn no_time_left_sends_nothing() {
+    let server = Server::raw(|_stream| hang());
+    let mut request = get(&server.url("/"));
+    request.extensions_mut().insert(TimeLeft(Duration::ZERO));
+    let error = UreqTransport::new().send(request).unwrap_err();
+    check(
+        &error,
+        SendFailure::NotSent,
+        "the time for the call was up",
+        "",
+    );
+    assert_eq!(server.connections(), 0);
+}
+
+#[test]
+fn a_fuzzy_search_may_take_longer() {
+    let server = Server::start(|_, out| {
+        thread::sleep(Duration::from_millis(1500));
+        json(out, QUOTAS)
+    });
+    let transport = builder()
+        .reply_timeout(Duration::from_millis(200))
+        .search_timeout(LONG)
+        .build()
+        .unwrap();
+    let mut search = request(Method::POST, &server.url("/"));
+    search.extensions_mut().insert(FuzzySearch::ENDPOINT);
+    transport.send(search).unwrap();
+    let mut hunt = request(Method::POST, &server.url("/"));
+    hunt.extensions_mut().insert(Hunt::ENDPOINT);
+    let error = transport.send(hunt).unwrap_err();
+    check(&error, SendFailure::Unknown, "no reply from", "timed out");
+}
+
+/// A limit of any kind ends a phase that would take hours.
+fn ends_in_time(server: &Server, scheme: &str, proxy: Option<&str>, failure: SendFailure) {
+    for (connect, left) in [(SHORT, LONG), (LONG, SHORT)] {
+        // What happens after the request has no limit but the time left.
+        if failure == SendFailure::Unknown && left == LONG {
+            continue;
+        }
+        let builder = builder().connect_timeout(connect).reply_timeout(LONG);
+        let builder = match proxy {
+            Some(scheme) => builder.proxy(format!("{scheme}://127.0.0.1:{}", server.port)),
+            None => builder,
+        };
+        let mut request = http::Request::post(format!("{scheme}://127.0.0.1:{}/", server.port))
+            .body(vec![b'x'; 16 << 20])
+            .unwrap();
+        request.extensions_mut().insert(TimeLeft(left));
+        let start = Instant::now();
+        let error = builder.build().unwrap().send(request).unwrap_err();
+        let elapsed = start.elapsed();
+        check(&error, failure, "in time", "timed out");
+        assert!(elapsed >= SHORT && elapsed < 5 * SHORT, "{elapsed:?}");
+    }
+}
+
+#[test]
+fn a_proxy_that_drips_its_reply() {
+    let server = after_request(|mut stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nx: ");
+        drip(stream);
+    });
+    ends_in_time(&server, "https", Some("http"), SendFailure::NotSent);
+}
+
+#[test]
+fn a_socks_proxy_that_drips_its_reply() {
+    // It is asked for no password, and then names an address of 255 bytes.
+    let server = Server::raw(|mut stream| {
+        let _ = stream.write_all(&[5, 0, 5, 0, 0, 3, 255]);
+        drip(stream);
+    });
+    ends_in_time(&server, "https", Some("socks5h"), SendFailure::NotSent);
+}
+
+#[test]
+fn a_tls_handshake_that_drips() {
+    // The head of a record of 16 KiB.
+    let server = Server::raw(|mut stream| {
+        let _ = stream.write_all(&[22, 3, 3, 64, 0]);
+        drip(stream);
+    });
+    ends_in_time(&server, "https", None, SendFailure::NotSent);
+}
+
+#[test]
+fn a_head_that_drips() {
+    let server = Server::raw(|stream| {
+        let mut reader = BufReader::new(stream);
+        read_request(&mut reader);
+        let mut stream = reader.into_inner();
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nx: ");
+        drip(stream);
+    });
+    ends_in_time(&server, "http", None, SendFailure::Unknown);
+}
+
+#[test]
+fn a_server_that_hardly_reads() {
+    let server = Server::raw(|mut stream: TcpStream| {
+        let mut bytes = vec![0; 4 << 10];
+        while stream.read(&mut bytes).is_ok_and(|count| count > 0) {
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    ends_in_time(&server, "http", None, SendFailure::Unknown);
+}
