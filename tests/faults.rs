@@ -527,7 +527,7 @@ impl Service {
                 "{line}{}",
                 if secrets { " with a secret" } else { "" }
             ));
-            (Act::Well, "403 Forbidden", Vec::new())
+            (Act::Well, "502 Bad Gateway", Vec::new())
         }
     }
 }

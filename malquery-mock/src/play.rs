@@ -400,7 +400,7 @@ pub enum MockError {
     Fault {
         /// Which fault.
         fault: Fault,
-        /// The host that was to be reached.
+        /// The host that was to be reached, and its port.
         host: Arc<str>,
         #[doc(hidden)]
         source: Arc<io::Error>,
@@ -414,7 +414,13 @@ pub enum MockError {
 
 impl MockError {
     fn fault(fault: Fault, uri: &Uri) -> Self {
-        let host = uri.host().unwrap_or_default().into();
+        let default = if uri.scheme_str() == Some("http") {
+            80
+        } else {
+            443
+        };
+        let port = uri.port_u16().unwrap_or(default);
+        let host = format!("{}:{port}", uri.host().unwrap_or_default()).into();
         Self::Fault {
             fault,
             host,

@@ -75,13 +75,10 @@ impl Fault {
             ),
             Self::Dns => write!(
                 f,
-                "the name {host} was not found; check the cloud or base URL, the network, and whether a proxy is \
+                "the name of {host} was not found; check the cloud or base URL, the network, and whether a proxy is \
                  needed"
             ),
-            Self::Tls => write!(
-                f,
-                "no TLS connection to {host}; is it https that is spoken there?"
-            ),
+            Self::Tls => write!(f, "no TLS connection to {host}; check that it speaks https"),
             Self::Timeout => write!(f, "no reply from {host} in time"),
             Self::Reset | Self::Eof => write!(f, "the connection to {host} broke before the reply"),
         }
