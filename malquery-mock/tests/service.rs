@@ -289,7 +289,7 @@ fn every_mistake_is_refused_and_costs_nothing() {
         (exact, patterns(json!([{"type": "wide", "value": 1}]))),
         (exact, options(json!([]))),
         (exact, options(json!({"limit": "3"}))),
-        (exact, options(json!({"limit": 0}))),
+        (exact, options(json!({"limit": -1}))),
         (exact, options(json!({"filter_meta": "sha256,md5"}))),
         (exact, options(json!({"filter_meta": ["sha-256"]}))),
         (exact, options(json!({"filter_filetypes": [1]}))),
@@ -479,6 +479,8 @@ fn counts_cover_the_results_and_need_labels() {
     let without_label = json!({"filter_meta": ["sha256"]});
     assert_eq!(fuzzy(without_label.clone()), [3, 0, 0, 0, 3]);
     assert_eq!(exact(without_label), [3, 0, 0, 0, 3]);
+    assert_eq!(fuzzy(json!({"limit": 0})), [3, 0, 0, 0, 0]);
+    assert_eq!(exact(json!({"limit": 0})), [3, 0, 0, 0, 0]);
     let with_label = json!({"filter_meta": ["label"], "limit": 1});
     assert_eq!(exact(with_label), [1, 0, 0, 0, 1]);
 }

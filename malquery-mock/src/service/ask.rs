@@ -131,8 +131,8 @@ impl SentPattern {
 impl Options {
     /// What narrows the search.
     pub(super) fn filter(&self) -> Result<Filter, String> {
-        if self.limit.is_some_and(|limit| limit < 1) {
-            return Err("options.limit must be at least 1".into());
+        if self.limit.is_some_and(|limit| limit < 0) {
+            return Err("options.limit must not be negative".into());
         }
         fn parsed<T>(
             name: &str,

@@ -189,7 +189,12 @@ impl Call {
             None => "inprogress",
             Some(Outcome::Archive(_)) => "done",
             Some(Outcome::Found(found)) => {
-                meta["stats"] = reply::stats(found, &job.fields, found.entries.len());
+                let total = match found.entries.len() {
+                    // A limit of 0 asks for the count.
+                    0 => found.total,
+                    count => count,
+                };
+                meta["stats"] = reply::stats(found, &job.fields, total);
                 let result = |entry: &Entry| {
                     let mut result = reply::sample(entry, &job.fields);
                     result["samples"] = json!([]);
