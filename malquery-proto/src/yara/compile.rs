@@ -13,8 +13,9 @@ use super::{MAX_MATCHES, TIMEOUT, check, warn};
 /// How deep parentheses and brackets may nest. boreal counts a parenthesis twice.
 const MAX_NESTING: u8 = 250;
 
-/// How deep the operators of a condition may nest. The limit keeps the stack of a scan small.
-const MAX_DEPTH: u32 = 200;
+/// How deep the operators of a condition may nest. A scan then takes at most 1 MB of a stack, even
+/// without optimization.
+const MAX_DEPTH: u32 = 60;
 
 /// How many strings a rule may have, as in YARA.
 const MAX_STRINGS: usize = 10_000;

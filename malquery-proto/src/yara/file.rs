@@ -1,6 +1,6 @@
 //! A text with YARA rules: which rules it has, and what each needs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 
@@ -9,7 +9,10 @@ use super::compile::compile;
 use super::error::{RuleError, RuleErrorKind, Warning};
 use super::lexer::{Kind, Token, tokens};
 
-/// A text with YARA rules, of which a hunt takes one.
+/// How many names an error lists.
+const MAX_NAMES: usize = 100;
+
+/// A text with YARA rules. A hunt takes one of them.
 ///
 /// [`parse`](Self::parse) splits the text into rules. [`select`](Self::select) cuts out one rule and
 /// what it needs. [`check`](Self::check) compiles the text as YARA does.
@@ -117,8 +120,10 @@ impl RuleFile {
         while at < file.tokens.len() {
             at = file.part(at)?;
         }
+        let mut above = BTreeMap::new();
         for index in 0..file.rules.len() {
-            file.resolve(index);
+            file.resolve(index, &above);
+            above.entry(file.rules[index].name.clone()).or_insert(index);
         }
         Ok(file)
     }
@@ -202,8 +207,9 @@ impl RuleFile {
 
     /// Compiles the text as YARA does, and looks for what is probably a mistake.
     ///
-    /// Parentheses may nest 100 levels deep. The modules `pe` (with signatures), `elf`, `macho`,
-    /// `dotnet`, `dex`, `hash`, `math`, `string`, `time` and `console` are known.
+    /// Parentheses may nest 100 levels deep, and operators 60. The modules `pe`, `elf`, `macho`,
+    /// `dotnet`, `dex`, `hash`, `math`, `string`, `time`, `cuckoo` and `console` are known. `pe` reads
+    /// signatures, but does not verify them.
     ///
     /// # Errors
     /// The text has no public rule, or several and none was selected; or YARA refuses it; or it cannot
@@ -279,7 +285,11 @@ impl RuleFile {
     fn names(&self) -> String {
         let public = self.rules.iter().filter(|rule| !rule.is_private);
         let names: Vec<_> = public.map(|rule| rule.name.as_str()).collect();
-        names.join(", ")
+        let shown = names[..names.len().min(MAX_NAMES)].join(", ");
+        match names.len() - names.len().min(MAX_NAMES) {
+            0 => shown,
+            more => format!("{shown} and {more} more"),
+        }
     }
 
     /// A rule, the global rules, and what they need.
@@ -396,7 +406,7 @@ impl RuleFile {
     }
 
     /// Finds the rules and modules that a condition names. A rule can name the rules above it.
-    fn resolve(&mut self, index: usize) {
+    fn resolve(&mut self, index: usize, above: &BTreeMap<String, usize>) {
         let mut needs = BTreeSet::new();
         let mut modules = BTreeSet::new();
         // The variables of the loops around a token, and whether each open parenthesis is a body.
@@ -428,12 +438,15 @@ impl RuleFile {
             } else if !loops.iter().flatten().any(|name| *name == word) {
                 let is_prefix =
                     self.is(at + 1, "*") && (self.is(at + 2, ",") || self.is(at + 2, ")"));
-                let above = self.rules[..index].iter().enumerate();
-                let named = above.filter(|(_, rule)| match is_prefix {
-                    true => rule.name.starts_with(word),
-                    false => rule.name == word,
-                });
-                needs.extend(named.map(|(rule, _)| rule));
+                match is_prefix {
+                    true => needs.extend(
+                        above
+                            .range(word.to_owned()..)
+                            .take_while(|(name, _)| name.starts_with(word))
+                            .map(|(_, rule)| *rule),
+                    ),
+                    false => needs.extend(above.get(word)),
+                }
             }
         }
         self.rules[index].needs = needs;

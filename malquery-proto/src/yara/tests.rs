@@ -57,6 +57,10 @@ fn modules_look_into_files() {
     let elf =
         "import \"elf\" import \"pe\" rule e { condition: elf.type == elf.ET_EXEC or pe.is_pe }";
     assert!(!matches(elf, b"\x7fELF"));
+    let signed =
+        "import \"pe\" rule s { condition: for any i in (0 .. pe.number_of_signatures - 1) :
+        (pe.signatures[i].serial == \"01:23:45:67:89:ab:cd:ef\") }";
+    assert!(!matches(signed, b"MZ"));
     let count = "rule c { strings: $a = \"ab\" condition: #a == 5000 }";
     assert!(matches(count, "ab".repeat(5000).as_bytes()));
     assert!(matches("rule empty { condition: filesize == 0 }", b""));
@@ -125,11 +129,21 @@ fn hostile_rules_end() {
 
 #[test]
 fn deep_rules_run_on_small_stacks() {
-    let nested = format!("{}filesize == 0{}", "(".repeat(90), ")".repeat(90));
-    let sum = "1 + ".repeat(150) + "filesize == 150";
-    for condition in [nested, sum] {
+    let nested = |open: &str, inner: &str, depth| {
+        format!("{}{inner}{}", open.repeat(depth), ")".repeat(depth))
+    };
+    for condition in [
+        nested("(", "filesize == 0", 90),
+        nested("not (", "filesize == 0", 56),
+        nested("(true and (false or ", "filesize == 0", 28) + &")".repeat(28),
+        "not defined ".to_owned() + &nested("uint8(", "filesize", 56),
+        "1 + ".repeat(56) + "filesize == 56",
+    ] {
         let text = format!("rule a {{ condition: {condition} }}");
-        assert!(Rule::compile(&text).unwrap().matches(b"").unwrap());
+        assert!(
+            Rule::compile(&text).unwrap().matches(b"").unwrap(),
+            "{text}"
+        );
     }
 }
 
