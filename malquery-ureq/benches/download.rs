@@ -1,13 +1,14 @@
-//! A large sample over loopback: a download by malquery, checked as it is read, against a bare loop of ureq and sha2; and
-//! the peak memory of a process that does nothing but the first.
+//! A large sample over loopback: a download by malquery, verified as it is read, against a bare
+//! loop of ureq and sha2. Also the peak memory of a process that only downloads.
 //!
 //! ```text
 //! cargo bench -p malquery-ureq --bench download
 //! ```
 //!
-//! `MALQUERY_BENCH_MIB` is the size of the sample in MiB (1024 unless set), `MALQUERY_BENCH_ROUNDS` how often each is
-//! done (5 unless set). Both ask the same server, a process of its own, with the same buffer and the same timeouts, and
-//! take turns. Each reads 64 KiB at a time, hashes them and throws them away. The memory and the time of the processor are known on Linux alone.
+//! `MALQUERY_BENCH_MIB` sets the size of the sample in MiB (1024 unless set),
+//! `MALQUERY_BENCH_ROUNDS` the number of rounds (5 unless set). Both ask the same server, a process
+//! of its own, with the same buffer, and take turns. Each reads 64 KiB at a time, hashes them and
+//! throws them away. The memory and the processor's time are known on Linux alone.
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -24,10 +25,8 @@ use sha2::Digest;
 
 /// How much is read at a time.
 const CHUNK: usize = 64 * 1024;
-/// The input buffer of malquery-ureq, and its timeouts.
+/// The best input buffer, which malquery-ureq has, too.
 const INPUT_BUFFER: usize = 512 * 1024;
-const CONNECT: Option<Duration> = Some(Duration::from_secs(10));
-const REPLY: Option<Duration> = Some(Duration::from_secs(60));
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -62,7 +61,7 @@ fn compare() -> Result<()> {
     let (mut with, mut without) = (Vec::new(), Vec::new());
     let (mut cpu_with, mut cpu_without) = (Vec::new(), Vec::new());
     for round in 0..rounds {
-        // Who is first in a round may have it easier.
+        // The first in a round may have it easier.
         for turn in [round % 2, (round + 1) % 2] {
             let (start, cpu) = (Instant::now(), cpu_time());
             if turn == 0 {
@@ -78,7 +77,7 @@ fn compare() -> Result<()> {
     }
     println!("{mib} MiB over loopback, {rounds} rounds");
     print(with, without);
-    println!("the time that the processor worked for it, which other programs change less:");
+    println!("the processor's time, which other programs change less:");
     print(cpu_with, cpu_without);
     let child = Command::new(std::env::current_exe()?)
         .args(["download", &server.port.to_string(), &sha256.to_string()])
@@ -118,7 +117,7 @@ fn print(with: Vec<Duration>, without: Vec<Duration>) {
     );
 }
 
-/// How long this thread has had a processor; nothing where that is not known.
+/// The time that a processor worked for this thread, or zero where that is not known.
 fn cpu_time() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanos = text
@@ -180,11 +179,6 @@ fn malquery(client: &Client, sha256: Sha256) -> Result<()> {
 fn agent() -> ureq::Agent {
     ureq::Agent::config_builder()
         .proxy(None)
-        .timeout_resolve(CONNECT)
-        .timeout_connect(CONNECT)
-        .timeout_per_write(REPLY)
-        .timeout_recv_response(REPLY)
-        .timeout_per_read(REPLY)
         .input_buffer_size(INPUT_BUFFER)
         .build()
         .into()
@@ -266,7 +260,7 @@ fn serve(mib: usize) -> Result<()> {
     println!("{}", listener.local_addr()?.port());
     let block = block();
     loop {
-        // Who goes away early is not the server's trouble.
+        // A client may leave early.
         let _ = answer(listener.accept()?.0, mib, &block);
     }
 }
