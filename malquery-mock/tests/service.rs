@@ -374,14 +374,6 @@ fn a_client_searches_and_downloads() {
         .unwrap();
     assert_eq!(found.resources.len(), 3);
     assert_eq!(found.resources[0].sha256, None);
-    let stats = found.meta.stats.as_ref().unwrap();
-    let counts = (
-        stats.total_count,
-        stats.malware_count,
-        stats.clean_count,
-        stats.unknown_count,
-    );
-    assert_eq!(counts, (Some(3), Some(1), Some(1), Some(1)));
 
     let options = SearchOptions::new()
         .filter_filetypes([FileType::PDF])
@@ -431,15 +423,8 @@ fn a_client_searches_and_downloads() {
     let mut archive = Archive::open(Cursor::new(&archives[0]))
         .unwrap()
         .expect_samples(samples);
-    let report = archive.check().unwrap();
-    assert!(report.is_complete());
+    assert!(archive.check().unwrap().is_complete());
     assert!(archive.entries().iter().all(|entry| entry.is_encrypted()));
-    assert!(
-        archive
-            .entries()
-            .iter()
-            .any(|entry| entry.name().to_string() == HELLO)
-    );
 
     let mut bytes = Vec::new();
     client
