@@ -359,13 +359,16 @@ impl fmt::Display for ApiError {
             write!(f, " {reason}")?;
         }
         let mut separator = ": ";
-        for item in &self.errors {
+        for item in self.errors.iter().take(SHOWN) {
             match (&item.message, item.code) {
                 (Some(message), _) => write!(f, "{separator}{}", excerpt(message.as_bytes(), 500))?,
                 (None, Some(code)) => write!(f, "{separator}code {code}")?,
                 (None, None) => continue,
             }
             separator = "; ";
+        }
+        if let more @ 1.. = self.errors.len().saturating_sub(SHOWN) {
+            write!(f, "; and {more} more errors")?;
         }
         if let Some(body) = &self.body {
             write!(f, ": {}", excerpt(body.as_bytes(), 200))?;
@@ -381,6 +384,9 @@ impl fmt::Display for ApiError {
 }
 
 impl std::error::Error for ApiError {}
+
+/// How many of a reply's errors are shown.
+const SHOWN: usize = 5;
 
 /// Stands for what is left out at the end of an excerpt.
 const CUT: char = '…';
@@ -544,6 +550,24 @@ mod tests {
             (None, None, None, None)
         );
         assert_eq!(error.errors()[0].message.as_deref(), Some("no"));
+    }
+
+    #[test]
+    fn only_a_few_errors_are_shown() {
+        let meta = <crate::operations::GetQuotas as crate::operation::Operation>::ENDPOINT;
+        let body = |count| {
+            format!(
+                r#"{{"errors": [{}]}}"#,
+                vec![r#"{"message": "no"}"#; count].join(",")
+            )
+        };
+        let shown = |count| answered(&meta, 500, &[], &body(count)).to_string();
+        assert!(shown(5).ends_with(": no; no; no; no; no"), "{}", shown(5));
+        assert!(
+            shown(1005).ends_with(": no; no; no; no; no; and 1000 more errors"),
+            "{}",
+            shown(1005)
+        );
     }
 
     #[test]

@@ -175,13 +175,19 @@ pub(crate) fn show_warnings() {
 
 /// Says what went wrong in part.
 pub(crate) fn warn_of_errors(errors: &[ErrorItem]) {
-    for error in errors {
+    const SHOWN: usize = 5;
+    for error in errors.iter().take(SHOWN) {
         note(format_args!(
             "warning: {}",
             error
                 .message
                 .as_deref()
                 .unwrap_or("the service reports an error without words")
+        ));
+    }
+    if let more @ 1.. = errors.len().saturating_sub(SHOWN) {
+        note(format_args!(
+            "warning: the service reports {more} more errors"
         ));
     }
 }

@@ -11,13 +11,13 @@ use crate::types::Sha256;
 
 fn mark(error: io::Error) -> io::Error {
     match error.kind() {
-        // It is tried again.
+        // It is retried.
         io::ErrorKind::Interrupted => error,
         kind => io::Error::new(kind, ReadError(error)),
     }
 }
 
-/// The reader beneath, with its errors marked.
+/// The file beneath, with its errors marked.
 #[derive(Debug)]
 pub(super) struct Marked<R>(pub(super) R);
 
@@ -42,7 +42,7 @@ pub struct EntryInfo {
     pub(super) encrypted: bool,
     /// The mode of a Unix file, or 0.
     pub(super) mode: u32,
-    /// The data are said to lie where the directory is, or behind.
+    /// The data would lie in the directory or behind it.
     pub(super) beyond: bool,
 }
 
@@ -112,10 +112,10 @@ impl EntryInfo {
 
 /// The bytes of an entry, counted and hashed as they are read.
 ///
-/// Reading fails at the end of a damaged entry, with an [`ArchiveError`] in the [`io::Error`], so a copy of it
-/// cannot succeed. It also fails on more bytes than the [`Limits`] allow; these are not handed out.
+/// Reading fails at the end of a damaged entry, with an [`ArchiveError`] in the [`io::Error`], so that a
+/// copy of it cannot succeed. It also fails before it returns more bytes than the [`Limits`] allow.
 ///
-/// Take care: what it gives before its end may be a broken sample, and what it gives is malware.
+/// Take care: the bytes before the end may be a broken sample, and they are malware.
 pub struct Entry<'a, R: Read> {
     pub(super) file: Option<ZipFile<'a, Marked<R>>>,
     pub(super) info: &'a EntryInfo,
@@ -136,12 +136,12 @@ impl<R: Read> fmt::Debug for Entry<'_, R> {
 }
 
 impl<R: Read> Entry<'_, R> {
-    /// What the archive says of it.
+    /// What the archive says about it.
     pub fn info(&self) -> &EntryInfo {
         self.info
     }
 
-    /// What came out; `None` until the end was read and the entry found to be whole.
+    /// What was read; `None` until the end is read and the entry is known to be whole.
     pub fn received(&self) -> Option<Received> {
         self.received
     }
@@ -190,7 +190,7 @@ impl<R: Read> Entry<'_, R> {
                 self.file = None;
                 self.received = Some(self.so_far());
             }
-            // What comes after an error is not to be trusted, not even an end.
+            // Nothing after an error can be trusted, not even an end.
             Err(_) => self.file = None,
             Ok(_) => {}
         }

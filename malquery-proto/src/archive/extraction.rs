@@ -1,25 +1,18 @@
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::report::ArchiveError;
 use crate::atomic_file::AtomicFile;
 use crate::stream::Received;
 
-/// A sample that was read.
-pub(super) struct Taken {
-    pub(super) received: Received,
-    pub(super) file: Option<PathBuf>,
-    pub(super) existed: bool,
-}
-
 /// Where samples go.
 pub(super) trait Store {
-    /// A sample that is not complete. Dropped, it is gone.
+    /// A sample that is not complete. Dropping it removes it.
     type Part;
 
     fn begin(&mut self) -> Result<Self::Part, ArchiveError>;
     fn write(&mut self, part: &mut Self::Part, bytes: &[u8]) -> Result<(), ArchiveError>;
-    /// Gives the file, and whether it was there before.
+    /// Returns the file, and whether it existed before.
     fn keep(
         &mut self,
         part: Self::Part,
@@ -46,7 +39,7 @@ impl Store for Nowhere {
 }
 
 pub(super) struct Folder<'a> {
-    pub(super) path: &'a std::path::Path,
+    pub(super) path: &'a Path,
     pub(super) overwrite: bool,
 }
 

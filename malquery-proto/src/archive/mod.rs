@@ -1,8 +1,9 @@
-//! The archive of samples: a zip with the password `infected`, as [`GetSamples`](crate::operations::GetSamples)
-//! fetches it.
+//! The archive of samples that [`GetSamples`](crate::operations::GetSamples) fetches: a zip with the
+//! password `infected`.
 //!
-//! [`Archive`] lists the entries, reads each as a stream and says what it is by its SHA-256. What an archive says of
-//! itself is believed nowhere: sizes are counted as bytes come out, and names are reported, never used.
+//! [`Archive`] lists the entries, reads each as a stream and identifies it by its SHA-256. It does not
+//! believe what an archive says about itself: it counts the bytes as it unpacks them, and it reports
+//! names but never uses them.
 //!
 //! ```
 //! use std::io::Cursor;
@@ -10,7 +11,7 @@
 //! use malquery_proto::archive::Archive;
 //! use malquery_proto::types::Sha256;
 //!
-//! // One entry, `greeting.txt`, with the bytes "hello". Usually it is a file.
+//! // One entry, `greeting.txt`, with the bytes "hello". Usually you open a file.
 //! let file = Cursor::new(include_bytes!("../../tests/archives/zipcrypto-stored.zip"));
 //! let hello: Sha256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824".parse()?;
 //! let other: Sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".parse()?;
@@ -25,47 +26,44 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-#![cfg_attr(
-    feature = "samples",
-    doc = r#"[`Archive::extract`] writes the samples into a folder, each under its SHA-256:
-
-```
-# use std::io::Cursor;
-# use malquery_proto::archive::Archive;
-# let file = Cursor::new(include_bytes!("../../tests/archives/zipcrypto-stored.zip"));
-# let parent = tempfile::tempdir()?;
-# let folder = parent.path();
-let report = Archive::open(file)?.extract(folder, false)?.complete()?;
-for sample in &report.found {
-    println!("{} {}", sample.sha256, sample.bytes);
-}
-let name = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
-assert_eq!(std::fs::read(folder.join(name))?, b"hello");
-# Ok::<(), Box<dyn std::error::Error>>(())
-```
-"#
-)]
+//! [`Archive::extract`] writes the samples into a folder, each under its SHA-256:
+//!
+//! ```
+//! # use std::io::Cursor;
+//! # use malquery_proto::archive::Archive;
+//! # let file = Cursor::new(include_bytes!("../../tests/archives/zipcrypto-stored.zip"));
+//! # let parent = tempfile::tempdir()?;
+//! # let folder = parent.path();
+//! let report = Archive::open(file)?.extract(folder, false)?.complete()?;
+//! for sample in &report.found {
+//!     println!("{} {}", sample.sha256, sample.bytes);
+//! }
+//! let name = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+//! assert_eq!(std::fs::read(folder.join(name))?, b"hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! # Limits
 //!
-//! See [`Limits`]. An archive that exceeds one is refused: by what it declares before anything is read, and by what
-//! comes out while it is read. So is an entry that is too large by itself, and told with those that are damaged; the others
-//! are read. Entries that share bytes of the archive are refused too, and so is what inflates to
-//! more than it declares. An archive within an archive is a sample like any other: it is not opened.
+//! See [`Limits`]. An archive that declares more is refused before it is read, and one that unpacks to
+//! more is refused while it is read. An entry that is too large by itself is reported as damaged, and
+//! the others are read. An archive whose entries share bytes is refused, and an entry that unpacks to
+//! more than it declares is damaged. An archive within an archive is a sample like any other: it is
+//! not opened.
 //!
 //! # Costs
 //!
-//! Opening reads the directory, at the end of the archive, and the head of each entry: small reads with a seek for
-//! each, so give it a file and not a `BufReader`, which would read 8 KiB for each. It takes less than a kilobyte of
-//! memory for an ordinary entry. [`check`](Archive::check) and [`extract`](Archive::extract) read the archive once, in
-//! chunks of 64 KiB. Nothing of a sample is kept: the memory is the same for one of a gigabyte. ZipCrypto goes byte by
-//! byte, so that about 100 MB come out in a second, in any program; of AES it is three times that, after some
-//! milliseconds for the key of each entry.
+//! Opening reads the directory, at the end of the archive, and the head of each entry. These are small
+//! reads with a seek before each, so open a `File` and not a `BufReader`, which would read 8 KiB each
+//! time. An ordinary entry takes less than a kilobyte of memory. [`check`](Archive::check) and
+//! [`extract`](Archive::extract) read the archive once, in chunks of 64 KiB, and keep nothing of a
+//! sample in memory. ZipCrypto is decrypted byte by byte, at about 100 MB a second. AES is three times
+//! as fast, after some milliseconds for the key of each entry.
 //!
 //! # What is read
 //!
-//! Entries that are stored or deflated, and encrypted with ZipCrypto, with AES or not at all; Zip64; data
-//! descriptors. Anything before the first entry (as in a self-extracting archive) makes it no archive of samples.
+//! Entries that are stored or deflated, and encrypted with ZipCrypto, with AES or not at all; Zip64;
+//! data descriptors. Something before the first entry, as in a self-extracting archive, is refused.
 
 mod directory;
 mod entries;
@@ -75,9 +73,11 @@ mod report;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::fmt;
 use std::io::{Read, Seek};
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256 as Hasher};
 use zip::read::{ArchiveOffset, Config};
@@ -87,8 +87,7 @@ use zip::{ZipArchive, ZipReadOptions};
 use self::directory::{Directory, Surveyed, broken, read_directory, survey};
 use self::entries::Marked;
 pub use self::entries::{Entry, EntryInfo};
-use self::extraction::Folder;
-use self::extraction::{Nowhere, Store, Taken};
+use self::extraction::{Folder, Nowhere, Store};
 pub use self::limits::{Limit, Limits};
 pub use self::report::{ArchiveError, Damaged, EntryName, Found, PASSWORD, Report};
 use crate::stream::Received;
@@ -105,7 +104,7 @@ pub struct Archive<R> {
     password: Vec<u8>,
     expected: Option<Vec<Sha256>>,
     keep_unexpected: bool,
-    /// The bytes that came out.
+    /// The bytes that were unpacked.
     total: u64,
 }
 
@@ -122,8 +121,9 @@ impl<R: Read + Seek> Archive<R> {
     /// Opens an archive with the [default limits](Limits::default).
     ///
     /// # Errors
-    /// [`ArchiveError::NotZip`], [`ArchiveError::Broken`], [`ArchiveError::Read`], [`ArchiveError::Limit`] or
-    /// [`ArchiveError::Overlap`]. Damage within an entry is found when it is read.
+    /// [`ArchiveError::NotZip`], [`ArchiveError::Broken`], [`ArchiveError::Read`],
+    /// [`ArchiveError::Limit`] or [`ArchiveError::Overlap`]. Damage within an entry is found when the
+    /// entry is read.
     pub fn open(reader: R) -> Result<Self, ArchiveError> {
         Self::open_with(reader, Limits::default())
     }
@@ -138,7 +138,7 @@ impl<R: Read + Seek> Archive<R> {
             Surveyed::Refused(error) => error,
             Surveyed::Io(error) => broken(ZipError::Io(error)),
         })?;
-        // Whoever looks for an archive behind other bytes reads all of them, and may find another one than meant.
+        // A search for an archive behind other bytes reads all of them, and may find the wrong one.
         let config = Config {
             archive_offset: ArchiveOffset::Known(0),
         };
@@ -161,43 +161,48 @@ impl<R: Read + Seek> Archive<R> {
         })
     }
 
-    /// Takes another password than [`PASSWORD`].
+    /// Uses another password than [`PASSWORD`].
     #[must_use]
     pub fn password(mut self, password: impl Into<Vec<u8>>) -> Self {
         self.password = password.into();
         self
     }
 
-    /// Says which samples should be there. Without it, all that are there are taken.
+    /// Says which samples the archive should hold. Without it, every sample counts as found.
     #[must_use]
-    pub fn expect_samples(mut self, samples: impl IntoIterator<Item = Sha256>) -> Self {
-        self.expected = Some(samples.into_iter().collect());
+    pub fn expect_samples(
+        mut self,
+        samples: impl IntoIterator<Item = impl Borrow<Sha256>>,
+    ) -> Self {
+        let samples = samples.into_iter().map(|sample| *sample.borrow());
+        self.expected = Some(samples.collect());
         self
     }
 
-    /// Lets [`Archive::extract`] also write what was not asked for.
+    /// Has [`Archive::extract`] also write samples that were not asked for.
     #[must_use]
     pub fn keep_unexpected(mut self, keep: bool) -> Self {
         self.keep_unexpected = keep;
         self
     }
 
-    /// What the archive says of its entries, in the order of its directory.
+    /// What the archive says about its entries, in the order of its directory.
     pub fn entries(&self) -> &[EntryInfo] {
         &self.directory.entries
     }
 
-    /// Whether several entries have the same name. Only the last of them can be read, and is listed.
+    /// Whether several entries have the same name. Only the last of them is listed and can be read.
     pub fn has_duplicate_names(&self) -> bool {
         self.zip.has_duplicate_names()
     }
 
-    /// Opens the entry of this number, from 0. What comes out of it counts towards [`Limits::total_size`], until
-    /// the next [`check`](Self::check) or [`extract`](Self::extract).
+    /// Opens the entry of this number, from 0. Its bytes count towards [`Limits::total_size`] until the
+    /// next [`check`](Self::check) or [`extract`](Self::extract).
     ///
     /// # Errors
     /// [`ArchiveError::NoEntry`], [`ArchiveError::Limit`], [`ArchiveError::WrongPassword`],
-    /// [`ArchiveError::Damaged`], [`ArchiveError::Unsupported`] or [`ArchiveError::Read`].
+    /// [`ArchiveError::Damaged`], [`ArchiveError::UnsupportedMethod`], [`ArchiveError::Unsupported`] or
+    /// [`ArchiveError::Read`].
     pub fn entry(&mut self, number: usize) -> Result<Entry<'_, R>, ArchiveError> {
         let info = self
             .directory
@@ -224,31 +229,32 @@ impl<R: Read + Seek> Archive<R> {
         })
     }
 
-    /// Reads the whole archive and reports what is there.
+    /// Reads the whole archive and reports what is in it.
     ///
     /// # Errors
-    /// [`ArchiveError::Limit`] by what the archive declares, before anything is read;
-    /// [`ArchiveError::Stopped`] by a limit or [`ArchiveError::Read`] on the way.
+    /// [`ArchiveError::Limit`], before anything is read, if the archive declares too much.
+    /// [`ArchiveError::Stopped`] if it unpacks to more, or cannot be read.
     pub fn check(&mut self) -> Result<Report, ArchiveError> {
         self.walk(&mut Nowhere)
     }
 
-    /// Writes the samples into a folder, which has to exist, each into a file named by its SHA-256 in lower case,
-    /// and reports what is there. **What it writes is malware.**
+    /// Writes the samples into an existing folder and reports what is in the archive. Each sample becomes
+    /// a file named by its SHA-256 in lower case. **What it writes is malware.**
     ///
-    /// A file appears when its sample is whole, or not at all. Its owner alone can read it, and nobody execute it.
-    /// Only what was asked for is written, unless [`keep_unexpected`](Self::keep_unexpected) says otherwise. A file
-    /// that is there already with the same bytes is the sample and stays as it is; anything else of that name is
-    /// refused, or with `overwrite` replaced.
+    /// A file appears when its sample is whole, or not at all. Only its owner can read it, and nobody can
+    /// execute it. Only samples that were asked for are written, unless
+    /// [`keep_unexpected`](Self::keep_unexpected) says otherwise. A file that exists with the same bytes
+    /// stays as it is. Another file of that name is an error, or is replaced with `overwrite`.
     ///
-    /// A sample that was asked for is taken if it has the right bytes, even where the archive's own checksum is wrong.
+    /// A sample that was asked for is accepted if its SHA-256 is right, even if the archive's own checksum
+    /// is wrong.
     ///
     /// # Errors
-    /// As [`Archive::check`], and [`ArchiveError::Stopped`] by [`ArchiveError::File`]. Of the entry it stopped at
-    /// nothing is left behind; the report in the error says what was written before.
+    /// As [`Archive::check`], and [`ArchiveError::Stopped`] if a file cannot be written. Nothing is left of
+    /// the entry at which it stopped. The report in the error says what was written before.
     pub fn extract(
         &mut self,
-        folder: impl AsRef<std::path::Path>,
+        folder: impl AsRef<Path>,
         overwrite: bool,
     ) -> Result<Report, ArchiveError> {
         self.walk(&mut Folder {
@@ -260,7 +266,7 @@ impl<R: Read + Seek> Archive<R> {
     fn walk<S: Store>(&mut self, store: &mut S) -> Result<Report, ArchiveError> {
         let mut declared = 0_u64;
         for info in &self.directory.entries {
-            // What is too large by itself is not read, whatever the others are.
+            // An entry that is too large by itself is not read.
             if self.limits.check_entry(info.size, info.packed).is_ok() {
                 declared = declared.saturating_add(info.size);
                 self.limits.check_total(declared)?;
@@ -274,7 +280,7 @@ impl<R: Read + Seek> Archive<R> {
         let mut report = Report {
             duplicate_names: self.has_duplicate_names(),
             omits_entries: self.directory.omits_entries,
-            is_empty: self.directory.entries.is_empty(),
+            is_empty: self.directory.entries.iter().all(EntryInfo::is_folder),
             ..Report::default()
         };
         let mut stopped = None;
@@ -291,35 +297,24 @@ impl<R: Read + Seek> Archive<R> {
                 continue;
             }
             match self.take(number, wanted.as_ref(), &mut chunk, store) {
-                Ok(Taken {
-                    received,
-                    file,
-                    existed,
-                }) => {
-                    let Received { bytes, sha256 } = received;
-                    let is_wanted = wanted
-                        .as_ref()
-                        .is_none_or(|wanted| wanted.contains(&sha256));
-                    let list = if is_wanted {
-                        &mut report.found
-                    } else {
-                        &mut report.unexpected
-                    };
-                    list.push(Found {
-                        entry: number,
+                Ok((Received { bytes, sha256, .. }, file, existed)) => {
+                    let entry = number;
+                    let found = Found {
+                        entry,
                         name,
                         sha256,
                         bytes,
                         file,
                         existed,
-                    });
+                    };
+                    match &wanted {
+                        Some(wanted) if !wanted.contains(&sha256) => report.unexpected.push(found),
+                        _ => report.found.push(found),
+                    }
                 }
                 Err(error) if error.is_of_entry() => {
-                    report.damaged.push(Damaged {
-                        entry: number,
-                        name,
-                        error,
-                    });
+                    let entry = number;
+                    report.damaged.push(Damaged { entry, name, error });
                 }
                 Err(error) => {
                     stopped = Some((number, error));
@@ -329,16 +324,10 @@ impl<R: Read + Seek> Archive<R> {
         }
         report.bytes = self.total;
         report.is_expected = expected.is_some();
-        // What comes behind the entry it stopped at was not looked at.
+        // Where it stopped, the rest is not known.
         if stopped.is_none() {
             let mut seen: HashSet<_> = report.found.iter().map(|found| found.sha256).collect();
-            let named = || {
-                self.directory
-                    .entries
-                    .iter()
-                    .filter_map(EntryInfo::named)
-                    .collect()
-            };
+            let named = || self.entries().iter().filter_map(EntryInfo::named).collect();
             report.missing = expected.clone().unwrap_or_else(named);
             report.missing.retain(|sample| seen.insert(*sample));
         }
@@ -353,14 +342,14 @@ impl<R: Read + Seek> Archive<R> {
         }
     }
 
-    /// Reads an entry to its end and stores it.
+    /// Reads an entry to its end and stores it. Returns its file, and whether that existed before.
     fn take<S: Store>(
         &mut self,
         number: usize,
         wanted: Option<&HashSet<Sha256>>,
         chunk: &mut [u8],
         store: &mut S,
-    ) -> Result<Taken, ArchiveError> {
+    ) -> Result<(Received, Option<PathBuf>, bool), ArchiveError> {
         let keep_all = self.keep_unexpected;
         let mut entry = self.entry(number)?;
         let mut part = store.begin()?;
@@ -381,16 +370,8 @@ impl<R: Read + Seek> Archive<R> {
         };
         if keep_all || wanted.is_none_or(|wanted| wanted.contains(&received.sha256)) {
             let (file, existed) = store.keep(part, received)?;
-            return Ok(Taken {
-                received,
-                file,
-                existed,
-            });
+            return Ok((received, file, existed));
         }
-        Ok(Taken {
-            received,
-            file: None,
-            existed: false,
-        })
+        Ok((received, None, false))
     }
 }

@@ -1,16 +1,16 @@
-use super::lenient::{Field, model};
+use super::lenient::{Field, Item, model};
 use super::{Number, RequestId};
 
 model! {
-    /// The document every JSON reply is: what the reply says of itself, the results, and errors.
+    /// The JSON document of a reply: what the reply says about itself, the results, and errors.
     ///
-    /// Serialising it gives back what was received, unknown fields included.
+    /// Serialising it gives back what was received, with unknown fields.
     pub struct Envelope<M: Field, R: Item> {
-        /// What the reply says of itself.
+        /// What the reply says about itself.
         pub meta: M,
         /// The results.
         pub resources: Vec<R>,
-        /// What went wrong in part; empty when nothing did.
+        /// What went wrong in part; empty if nothing did.
         pub errors: Vec<ErrorItem>,
     }
 }
@@ -25,6 +25,8 @@ model! {
         pub message: Option<String>,
         /// What the error is about.
         pub id: Option<String>,
+        /// The kind of error, in the service's words.
+        pub error_type = "type": Option<String>,
     }
 }
 
@@ -44,9 +46,9 @@ model! {
 model! {
     /// The `meta` of the reply to a hunt, an exact search or a multi-download: the job was accepted.
     ///
-    /// The service sends a `status` here too, and it says `done` while the job has not begun: it speaks of
-    /// the HTTP request. To keep anyone from mistaking it for the job's, it is left in `extra`.
-    /// [`GetRequest`](crate::operations::GetRequest) tells where a job is.
+    /// The service replies `status: done` before the job starts: the HTTP request is done. That field
+    /// is left in `extra`, so that nobody takes it for the job's status.
+    /// [`GetRequest`](crate::operations::GetRequest) reports the status of a job.
     pub struct SubmitMeta {
         /// The job.
         pub reqid: RequestId,
@@ -59,11 +61,36 @@ model! {
     }
 }
 
+impl<M: ReplyMeta, R: Item> Envelope<M, R> {
+    /// Whether more samples may match than the reply has results.
+    ///
+    /// A job's result may be cut when it is as long as the limit that the reply repeats: its `stats` count
+    /// what was returned. A fuzzy search counts all matches. Without a limit or a count this is `false`.
+    ///
+    /// ```
+    /// use malquery_proto::types::{Envelope, JobMeta, Sample};
+    ///
+    /// let reply = r#"{"meta": {"options": {"limit": 1}}, "resources": [{"label": "malware"}]}"#;
+    /// let reply: Envelope<JobMeta, Sample> = serde_json::from_str(reply)?;
+    /// assert!(reply.may_be_truncated());
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    pub fn may_be_truncated(&self) -> bool {
+        self.meta.may_be_truncated(self.resources.len())
+    }
+}
+
 /// The `meta` of a reply, which may name the trace id that CrowdStrike's support asks for.
 pub trait ReplyMeta: Field {
     /// The trace id.
     fn trace_id(&self) -> Option<&str> {
         None
+    }
+
+    /// Whether more samples may match than the results that came with this `meta`.
+    #[doc(hidden)]
+    fn may_be_truncated(&self, _results: usize) -> bool {
+        false
     }
 }
 

@@ -2,18 +2,22 @@ use super::lenient::model;
 use super::{JobStatus, Json, Number, PatternType, ReplyMeta, RequestId, RequestType};
 
 model! {
-    /// How many samples matched, by verdict. These count all matches, also those beyond the limit of a search.
+    /// How many samples matched, by verdict.
+    ///
+    /// In a fuzzy search `total_count` counts all matches. In a job it counts the results that were
+    /// returned, and the verdicts are counted among those: all are unknown if `label` was filtered out
+    /// (see [`JobMeta::counts_lack_labels`]).
     #[derive(Default)]
     pub struct Stats {
-        /// Harmless ones.
+        /// Harmless samples.
         pub clean_count: Option<u64>,
         /// Malware.
         pub malware_count: Option<u64>,
-        /// Potentially unwanted ones.
+        /// Potentially unwanted samples.
         pub pua_count: Option<u64>,
-        /// All of them.
+        /// All samples.
         pub total_count: Option<u64>,
-        /// Those not judged.
+        /// Samples without a verdict.
         pub unknown_count: Option<u64>,
     }
 }
@@ -30,13 +34,13 @@ model! {
         pub trace_id: Option<String>,
         /// How many samples matched.
         pub stats: Option<Stats>,
-        /// Whether the search is finished, which it is when the reply arrives.
+        /// The status of the search, which is done when the reply arrives.
         pub status: Option<JobStatus>,
     }
 }
 
 model! {
-    /// The `meta` of a job: where it is, and what it was asked.
+    /// The `meta` of a job: its status, and what it was asked for.
     #[derive(Default)]
     pub struct JobMeta {
         /// The time the query took, in a unit the service does not document.
@@ -49,7 +53,7 @@ model! {
         pub reqid: Option<RequestId>,
         /// Its kind.
         pub reqtype: Option<RequestType>,
-        /// Where it is. Unlike the word in the reply to a submission, this is the job's own.
+        /// Its status. Unlike the word in the reply to a submission, this is the job's own.
         pub status: Option<JobStatus>,
         /// How many samples matched.
         pub stats: Option<Stats>,
@@ -64,15 +68,45 @@ model! {
     }
 }
 
+impl JobMeta {
+    /// The limit of results that the job was submitted with, if the reply repeats it.
+    pub fn limit(&self) -> Option<u64> {
+        self.options.as_ref()?.get("limit")?.as_u64()
+    }
+
+    /// Whether the counts by verdict say nothing, because `label` is not among the fields that the
+    /// results were filtered to: the service then counts every result as unknown.
+    pub fn counts_lack_labels(&self) -> bool {
+        let fields = self
+            .options
+            .as_ref()
+            .and_then(|options| options.get("filter_meta"));
+        let fields = fields
+            .and_then(|fields| fields.as_array())
+            .filter(|fields| !fields.is_empty());
+        let label = |field: &serde_json::Value| field.as_str() == Some("label");
+        self.stats.is_some() && fields.is_some_and(|fields| !fields.iter().any(label))
+    }
+}
+
 impl ReplyMeta for SearchMeta {
     fn trace_id(&self) -> Option<&str> {
         self.trace_id.as_deref()
+    }
+
+    fn may_be_truncated(&self, results: usize) -> bool {
+        let total = self.stats.as_ref().and_then(|stats| stats.total_count);
+        total.is_some_and(|total| total > results as u64)
     }
 }
 
 impl ReplyMeta for JobMeta {
     fn trace_id(&self) -> Option<&str> {
         self.trace_id.as_deref()
+    }
+
+    fn may_be_truncated(&self, results: usize) -> bool {
+        self.limit().is_some_and(|limit| results as u64 >= limit)
     }
 }
 

@@ -37,6 +37,11 @@ impl Json {
             .collect()
     }
 
+    /// A member of an object.
+    pub(crate) fn get(&self, name: &str) -> Option<&Value> {
+        self.0.get(name)
+    }
+
     /// The text, when the value is a string.
     pub fn as_str(&self) -> Option<&str> {
         self.0.as_str()

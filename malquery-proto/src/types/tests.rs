@@ -26,7 +26,7 @@ fn a_full_result_is_typed() {
             "family": "Test", "samples": [{"filesize": 1}], "ignore_reason": "none", "label_confidence": "high",
             "pattern": "00", "pattern_type": "hex", "tags": ["a"], "yara_rule": "r", "yara_rules": ["r"]
         }],
-        "errors": [{"code": 500, "message": "in part", "id": "x"}]
+        "errors": [{"code": 500, "message": "in part", "id": "x", "type": "t"}]
     }));
     assert_eq!(job.meta.status, Some(JobStatus::Done));
     assert_eq!(job.meta.reqtype, Some(RequestType::Hunt));
@@ -49,6 +49,7 @@ fn a_full_result_is_typed() {
     assert_eq!(found.yara_rule(), Some("r"));
     assert_eq!(found.yara_rules(), ["r"]);
     assert_eq!(job.errors[0].code, Some(500));
+    assert_eq!(job.errors[0].error_type.as_deref(), Some("t"));
     assert!(job.extra.is_empty() && job.meta.extra.is_empty());
 }
 
@@ -220,6 +221,50 @@ fn a_change_by_the_caller_is_written() {
         serde_json::to_value(&sample).unwrap(),
         json!({"label": "clean", "filesize": 8})
     );
+}
+
+#[test]
+fn a_result_as_long_as_its_limit_may_be_cut() {
+    let job = |meta: Value, results: usize| -> Job {
+        serde_json::from_value(
+            json!({"meta": meta, "resources": vec![json!({"filesize": 1}); results]}),
+        )
+        .unwrap()
+    };
+    let limit = json!({"options": {"limit": 2}, "stats": {"total_count": 2}});
+    assert!(!job(limit.clone(), 1).may_be_truncated());
+    assert!(job(limit, 2).may_be_truncated());
+    assert!(!job(json!({}), 2).may_be_truncated());
+    assert!(!job(json!({"options": {"limit": "2"}}), 2).may_be_truncated());
+    let fuzzy = |total| -> Envelope<SearchMeta, Sample> {
+        serde_json::from_value(
+            json!({"meta": {"stats": {"total_count": total}}, "resources": [{}]}),
+        )
+        .unwrap()
+    };
+    assert!(fuzzy(2).may_be_truncated() && !fuzzy(1).may_be_truncated());
+}
+
+#[test]
+fn counts_without_labels_are_known_to_say_nothing() {
+    let meta = |meta: Value| {
+        serde_json::from_value::<JobMeta>(meta)
+            .unwrap()
+            .counts_lack_labels()
+    };
+    let stats = json!({"total_count": 1});
+    assert!(meta(
+        json!({"stats": stats, "options": {"filter_meta": ["sha256"]}})
+    ));
+    for other in [
+        json!({"options": {"filter_meta": ["sha256"]}}),
+        json!({"stats": stats}),
+        json!({"stats": stats, "options": {"filter_meta": []}}),
+        json!({"stats": stats, "options": {"filter_meta": ["sha256", "label"]}}),
+        json!({"stats": stats, "options": [1]}),
+    ] {
+        assert!(!meta(other));
+    }
 }
 
 #[test]

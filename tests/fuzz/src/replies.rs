@@ -59,10 +59,15 @@ fn check<O: JsonOperation<Meta: Debug, Resource: Debug>>(operation: &O, body: &[
     let text = text_of(body);
     match read(operation, body) {
         Ok(reply) => {
-            let mut received: Value = serde_json::from_str(&text).expect("what is read is JSON");
             let mut written = serde_json::to_value(&reply.output).expect("it is written");
             let again = read(operation, written.to_string().as_bytes()).expect("it is read again");
             assert_eq!(again.output, reply.output);
+            let Ok(mut received) = serde_json::from_str::<Value>(&text) else {
+                // Half a surrogate pair or a control character was repaired.
+                let control = |c: char| c < ' ';
+                assert!(text.contains(r"\u") || text.contains(control), "{text}");
+                return;
+            };
             if let Value::Object(members) = &mut received {
                 // Where there is no `meta`, an empty one is written.
                 members
