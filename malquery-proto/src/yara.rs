@@ -23,6 +23,7 @@ mod file;
 mod lexer;
 mod regex;
 mod slow;
+mod splits;
 mod warn;
 
 pub use error::{RuleError, RuleErrorKind, Warning};

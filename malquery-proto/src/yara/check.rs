@@ -7,11 +7,13 @@ use boreal_parser::expression::{
     IdentifierOperationType as Operation, RuleSet,
 };
 use boreal_parser::file::{YaraFile, YaraFileComponent};
+use boreal_parser::rule::{VariableDeclaration, VariableDeclarationValue};
 
 use super::error::{RuleError, Warning};
 use super::file::RuleFile;
 use super::lexer::{Kind, RESERVED};
 use super::regex;
+use super::splits::{self, MAX_SPLITS};
 use super::warn::{HashFunction, hash_fault, hash_function};
 
 /// How deep loops may nest.
@@ -113,12 +115,39 @@ pub(super) fn conditions(file: &RuleFile, parsed: &YaraFile) -> Result<Vec<Warni
     let mut walk = Walk::default();
     for component in &parsed.components {
         if let YaraFileComponent::Rule(rule) = component {
-            walk.expression(&rule.condition)
+            let strings = rule.variables.iter().try_for_each(string_faults);
+            strings
+                .and_then(|()| walk.expression(&rule.condition))
                 .map_err(|(span, why)| RuleError::invalid(file.text(), span, why))?;
         }
     }
     let warning = |(at, why)| Warning::new(file.text(), at, why);
     Ok(walk.warnings.into_iter().map(warning).collect())
+}
+
+fn string_faults(string: &VariableDeclaration) -> Result<(), Fault> {
+    let splits = match &string.value {
+        VariableDeclarationValue::Regex(regex) => splits::of_regex(&regex.ast),
+        VariableDeclarationValue::HexString(tokens) => splits::of_hex(tokens),
+        VariableDeclarationValue::Bytes(bytes) if bytes.is_empty() => {
+            return fault(&string.span, "the string is empty");
+        }
+        VariableDeclarationValue::Bytes(_) => 0,
+    };
+    few_splits(&string.span, splits)
+}
+
+fn few_splits(span: &Range<usize>, splits: usize) -> Result<(), Fault> {
+    match splits > MAX_SPLITS {
+        true => fault(
+            span,
+            format!(
+                "this is too complex for YARA: it has {splits} alternatives and repetitions, and \
+                 {MAX_SPLITS} are allowed"
+            ),
+        ),
+        false => Ok(()),
+    }
 }
 
 #[derive(Default)]
@@ -198,9 +227,12 @@ impl Walk {
                 }));
             }
             E::ReadInteger { addr, .. } => drop(self.expression(addr)?),
-            E::Defined(inner) | E::Not(inner) | E::Matches(inner, _) => {
+            E::Defined(inner) | E::Not(inner) => drop(self.expression(inner)?),
+            E::Matches(inner, regex) => {
                 self.expression(inner)?;
+                few_splits(&regex.span, splits::of_regex(&regex.ast))?;
             }
+            E::Regex(regex) => few_splits(&regex.span, splits::of_regex(&regex.ast))?,
             E::And(all) | E::Or(all) => {
                 for one in all {
                     self.expression(one)?;
@@ -333,12 +365,7 @@ impl Walk {
                 }
             }
             E::Identifier(identifier) => self.identifier(identifier)?,
-            E::Filesize
-            | E::Entrypoint
-            | E::Double(_)
-            | E::Boolean(_)
-            | E::Bytes(_)
-            | E::Regex(_) => {}
+            E::Filesize | E::Entrypoint | E::Double(_) | E::Boolean(_) | E::Bytes(_) => {}
         }
         Ok(None)
     }

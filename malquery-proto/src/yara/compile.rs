@@ -99,8 +99,8 @@ fn compile_here(
     Ok((scanner, warnings))
 }
 
-/// How a message of boreal begins when YARA may accept the text, and what to add to the message.
-const UNCHECKED: [(&str, &str); 8] = [
+/// What a message of boreal says when YARA may accept the text, and what to add to the message.
+const UNCHECKED: [(&str, &str); 9] = [
     (
         "includes are not allowed",
         "the included file is not read here",
@@ -112,6 +112,7 @@ const UNCHECKED: [(&str, &str); 8] = [
     ),
     ("too many imbricated", "YARA may accept more levels"),
     ("condition is too complex", "YARA may accept more levels"),
+    ("cannot be compiled", "YARA may accept it"),
     (
         "regex failed to build",
         "YARA may accept a larger expression",
@@ -129,10 +130,7 @@ fn refusal(file: &RuleFile, message: &str, label: Option<(Range<usize>, String)>
     let (span, detail) = label.unwrap_or_default();
     let name = file.text().get(span.clone()).unwrap_or_default();
     let named = file.rules().iter().find(|rule| rule.name() == name);
-    match UNCHECKED
-        .iter()
-        .find(|(start, _)| message.starts_with(start))
-    {
+    match UNCHECKED.iter().find(|(part, _)| message.contains(part)) {
         Some(_) if MODULES.contains(&name) => {
             let why = format!("{message}; `import \"{name}\"` is missing");
             RuleError::invalid(file.text(), span, why)

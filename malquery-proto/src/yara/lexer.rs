@@ -93,6 +93,9 @@ pub(super) const RESERVED: [&str; 50] = [
 /// The longest name, in bytes.
 const MAX_NAME: usize = 128;
 
+/// The longest text or regular expression, in bytes. An escape sequence of a text counts as one.
+const MAX_TEXT: usize = 8190;
+
 /// Signs of two characters. All others have one.
 const PAIRS: [&str; 7] = ["..", "<=", ">=", "==", "!=", "<<", ">>"];
 
@@ -204,9 +207,12 @@ fn number(rest: &str) -> usize {
 fn quoted(text: &str, start: usize) -> Result<usize, RuleError> {
     let bytes = text.as_bytes();
     let mut at = start + 1;
-    loop {
+    for length in 0.. {
         match bytes.get(at) {
-            Some(b'"') => return Ok(at + 1 - start),
+            Some(b'"') => {
+                fits(text, start..at + 1, length)?;
+                break;
+            }
             Some(b'\\') => {
                 let hex = |offset: usize| bytes.get(at + offset).is_some_and(u8::is_ascii_hexdigit);
                 at += match bytes.get(at + 1) {
@@ -225,6 +231,17 @@ fn quoted(text: &str, start: usize) -> Result<usize, RuleError> {
             }
             Some(_) => at += 1,
         }
+    }
+    Ok(at + 1 - start)
+}
+
+fn fits(text: &str, span: Range<usize>, length: usize) -> Result<(), RuleError> {
+    match length > MAX_TEXT {
+        true => {
+            let why = format!("this has {length} bytes, and YARA allows {MAX_TEXT}");
+            Err(RuleError::invalid(text, span, why))
+        }
+        false => Ok(()),
     }
 }
 
@@ -246,6 +263,8 @@ fn regex(text: &str, start: usize) -> Result<usize, RuleError> {
         let why = "the regular expression is empty";
         return Err(RuleError::invalid(text, start..at, why));
     }
+    let slashes = text[start + 1..at].matches("\\/").count();
+    fits(text, start..at, at - start - 1 - slashes)?;
     at += 1;
     at += usize::from(bytes.get(at) == Some(&b'i'));
     at += usize::from(bytes.get(at) == Some(&b's'));

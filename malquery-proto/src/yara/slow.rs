@@ -77,9 +77,7 @@ pub(super) fn is_endless(node: &Node) -> bool {
                 | RepetitionKind::Range(RepetitionRange::AtLeast(_))
         ),
         Node::Concat(all) => all.iter().any(is_endless),
-        Node::Group(inner) => {
-            matches!(**inner, Node::Concat(_) | Node::Repetition { .. }) && is_endless(inner)
-        }
+        Node::Group(inner) => is_endless(inner),
         _ => false,
     }
 }

@@ -247,6 +247,15 @@ fn what_yara_refuses_is_refused() {
         "rule a { condition: true }\n\u{a0}".to_owned(),
         "private rule a { condition: b }\nrule b { condition: true }".to_owned(),
     ]);
+    cases.extend([
+        with_string(&format!("\"{}\"", "x".repeat(8191))),
+        with_string(&format!("/{}/", "x".repeat(8191))),
+        with_string(&format!("/({}y)/", "x|".repeat(129))),
+        with_string(&format!("/{}/", "xy*".repeat(129))),
+        with_string(&format!("/{}/", "(x|y){2,3}".repeat(33))),
+        with_string(&format!("{{ 41 ({}43) }}", "42|".repeat(129))),
+        with_condition(&format!("\"x\" matches /{}/", "xy+".repeat(129))),
+    ]);
     let shown = |text: &String| {
         let error = RuleFile::parse(text.as_str()).and_then(|file| file.check());
         let error = error.expect_err(text);
@@ -304,7 +313,25 @@ fn what_yara_accepts_is_accepted() {
         "rule a1 { condition: true }\nrule b { condition: any of (a*) and all of (a1) }",
     ]
     .map(str::to_owned);
-    for text in strings.into_iter().chain(conditions).chain(whole) {
+    let long = [
+        format!("\"{}\\x41\"", "x".repeat(8189)),
+        format!("/{}\\//", "x".repeat(8189)),
+        format!("/({}y)/", "x|".repeat(128)),
+        format!("/{}/", "(x|y){2,3}".repeat(32)),
+        format!("/{}/", "xy*".repeat(128)),
+        format!(
+            "{{ 41 ({}43) [300] ({}43) }}",
+            "42|".repeat(128),
+            "42|".repeat(128)
+        ),
+    ]
+    .map(|string| with_string(&string));
+    for text in strings
+        .into_iter()
+        .chain(conditions)
+        .chain(whole)
+        .chain(long)
+    {
         RuleFile::parse(text)
             .unwrap()
             .select_last()

@@ -1,0 +1,84 @@
+//! How many places a string has where its match may go on in two ways. YARA limits their number.
+
+use boreal_parser::hex_string::{Jump, Token};
+use boreal_parser::regex::{Node, RepetitionKind, RepetitionRange};
+
+/// The most places in one regular expression or hex string, or between two of its long gaps.
+pub(super) const MAX_SPLITS: usize = 128;
+
+/// A gap that may be longer than this separates what YARA compiles as two strings.
+const LONG_GAP: u32 = 200;
+
+/// The upper limit of a repetition that has none.
+const ENDLESS: u32 = 32_767;
+
+pub(super) fn of_hex(tokens: &[Token]) -> usize {
+    let is_long = |token: &Token| match token {
+        Token::Jump(Jump { from, to }) => *from > LONG_GAP || to.is_none_or(|to| to > LONG_GAP),
+        _ => false,
+    };
+    let splits = |token: &Token| match token {
+        Token::Alternatives(all) => {
+            all.len().saturating_sub(1) + all.iter().map(|one| of_hex(one)).sum::<usize>()
+        }
+        _ => 0,
+    };
+    let parts = tokens.split(is_long);
+    parts
+        .map(|part| part.iter().map(splits).sum())
+        .max()
+        .unwrap_or(0)
+}
+
+pub(super) fn of_regex(node: &Node) -> usize {
+    let nodes = match node {
+        Node::Concat(nodes) => nodes.as_slice(),
+        other => std::slice::from_ref(other),
+    };
+    let is_long = |node: &Node| match node {
+        Node::Repetition {
+            node,
+            kind,
+            greedy: false,
+        } if **node == Node::Dot => range(kind).is_some_and(|(_, most)| most > LONG_GAP),
+        _ => false,
+    };
+    let parts = nodes.split(is_long);
+    parts.map(sum).max().unwrap_or(0)
+}
+
+fn sum(nodes: &[Node]) -> usize {
+    nodes.iter().map(splits).fold(0, usize::saturating_add)
+}
+
+fn splits(node: &Node) -> usize {
+    match node {
+        Node::Group(inner) => splits(inner),
+        Node::Concat(nodes) => sum(nodes),
+        Node::Alternation(all) => sum(all).saturating_add(all.len().saturating_sub(1)),
+        Node::Repetition { node, kind, .. } => match range(kind) {
+            None => splits(node).saturating_add(1),
+            Some(_) if **node == Node::Dot => 0,
+            Some((least, most)) => {
+                // YARA writes the code of the repeated part up to three times.
+                let copies = usize::from(least > 0)
+                    + usize::from(most > least + 1 || most > 2)
+                    + usize::from(most > least || most > 1);
+                let own = usize::from(most > least);
+                splits(node).saturating_mul(copies).saturating_add(own)
+            }
+        },
+        _ => 0,
+    }
+}
+
+/// The limits of a repetition; none of `*` and `+`.
+fn range(kind: &RepetitionKind) -> Option<(u32, u32)> {
+    match kind {
+        RepetitionKind::ZeroOrMore | RepetitionKind::OneOrMore => None,
+        RepetitionKind::ZeroOrOne => Some((0, 1)),
+        RepetitionKind::Range(RepetitionRange::Exactly(count)) => Some((*count, *count)),
+        RepetitionKind::Range(RepetitionRange::AtLeast(least)) => Some((*least, ENDLESS)),
+        RepetitionKind::Range(RepetitionRange::Bounded(least, most)) => Some((*least, *most)),
+    }
+}
