@@ -1,8 +1,9 @@
 //! The cassettes that ship in `cassettes`: every operation, every documented error, and a whole job.
 //!
-//! They are made by the recorder, from replies of the shape that the service's are known to have. Each is played
-//! here through the client, and its outcome is a snapshot; and each is recorded anew, to see that it is what the
-//! recorder writes today. To change one, change the replies, run the tests, and take the file that is named.
+//! The recorder made them, from replies of the shape that the service is known to send. Each is played here through the client,
+//! and its outcome is a snapshot; and each is recorded again, to see that it is what the recorder writes today. To change one,
+//! change the replies, run the tests, and take the file that is named. Those of tokens are of the recorder before, which still
+//! wrote such exchanges.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -461,7 +462,7 @@ fn each_is_what_the_recorder_writes() {
             .join("\n")
     };
     let mut different = Vec::new();
-    for case in &cases {
+    for case in cases.iter().filter(|case| !case.name.starts_with("token")) {
         let path = folder.join(format!("{}.json", case.name));
         run(case, &path, Mode::Record);
         if read(&path) != read(&shipped(&case.name)) {

@@ -178,12 +178,12 @@ fn the_whole_job_in_its_order() {
         run.asked(),
         [
             "POST queries/exact-search",
-            "GET entities/requests?ids=search-1",
-            "GET entities/requests?ids=search-1",
+            "GET entities/requests?ids=000000-1",
+            "GET entities/requests?ids=000000-1",
             "POST entities/samples-multidownload",
-            "GET entities/requests?ids=download-1",
-            "GET entities/requests?ids=download-1",
-            "GET entities/samples-fetch?ids=download-1",
+            "GET entities/requests?ids=00000000-2",
+            "GET entities/requests?ids=00000000-2",
+            "GET entities/samples-fetch?ids=00000000-2",
         ]
     );
     assert_eq!(

@@ -78,13 +78,13 @@ fn compare(fault: Fault, transport: &UreqTransport, uri: &str) {
     let path = folder.path().join("fault.json");
     let (recorder, guard) = Session::new(&path)
         .mode(Mode::Record)
-        .transport(|| transport)
+        .transport(|| transport.clone())
         .unwrap();
     recorder.send(get(uri)).expect_err("a fault");
     guard.finish();
     let (replay, guard) = Session::new(&path)
         .mode(Mode::Replay)
-        .transport(|| transport)
+        .transport(|| transport.clone())
         .unwrap();
     let error = replay.send(get(uri)).expect_err("a fault");
     match cause(&error).downcast_ref() {

@@ -1,24 +1,51 @@
 //! Test programs that use MalQuery offline.
 //!
-//! Everything here is a [`Transport`](malquery_proto::Transport), so it takes the place of the network below a
-//! [`Client`](malquery_proto::Client): the program under test stays as it is, if it takes its client, or the
-//! client's transport and clock, from outside.
+//! Everything here gives a [`Client`](malquery_proto::Client), the same type as in production, or a
+//! [`Transport`](malquery_proto::Transport) for a client with settings of your own.
 //!
 //! | to see | take |
 //! |---|---|
-//! | that a program works with what the service really answers | a [`Session`], which records once and replays for ever |
-//! | what it makes of an error | a [`script`] of replies and faults, or [`Cassette::on`] to lay them over a recording |
+//! | what a program does with a reply or an error | a [`script`] |
+//! | that it works with what the service really answers | a [`Session`], which records once and replays for ever |
+//! | what it does when one call of a recording goes wrong | [`Cassette::on`] |
 //! | what it sends | a [`Transcript`] |
+//!
+//! # Scripts
+//!
+//! A [`script`] gives replies and faults in their order, whatever is sent. Requests for tokens are answered without it, and no
+//! pause takes time:
+//!
+//! ```
+//! use malquery_mock::{reply, script};
+//! use malquery_proto::Client;
+//! use malquery_proto::client::Error;
+//!
+//! // What is tested.
+//! fn hunts_left(client: &Client) -> Result<u64, Error> {
+//!     Ok(client.quotas()?.meta.hunts_left().unwrap_or(0))
+//! }
+//!
+//! let (client, guard) = script([
+//!     reply::status(500).times(2),
+//!     reply::quotas().set("meta/hunt_count", 98),
+//! ])
+//! .client();
+//! assert_eq!(hunts_left(&client)?, 2);
+//! assert_eq!(guard.clock().waits().len(), 2);
+//! guard.finish();
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! [`mod@reply`] has a function for each reply of the service, and [`reply::json`] for any other.
 //!
 //! # Record once, replay for ever
 //!
-//! In a package of your own, `cargo add --dev malquery-mock`. A test begins a [`Session`] with the path of its
-//! cassette, and a function that makes what is needed to send something:
+//! In a package of your own, `cargo add --dev malquery-mock`. A test begins a [`Session`] with the path of its cassette, and a
+//! function that makes what a live call needs:
 //!
 //! ```no_run
 //! use malquery_mock::Session;
-//! use malquery_proto::flow::Auth;
-//! use malquery_ureq::{Settings, SystemClock, UreqTransport};
+//! use malquery_ureq::{Auth, Settings, SystemClock, UreqTransport};
 //!
 //! # /*
 //! #[test]
@@ -26,7 +53,7 @@
 //! fn hunts_are_left() {
 //!     let (client, guard) = Session::new("tests/cassettes/quotas.json")
 //!         .client(|| {
-//!             let Settings { base, credentials } = Settings::from_env().unwrap();
+//!             let Settings { base, credentials, .. } = Settings::from_env().unwrap();
 //!             (UreqTransport::new(), SystemClock, Auth::new(base, credentials))
 //!         })
 //!         .unwrap();
@@ -36,107 +63,36 @@
 //! }
 //! ```
 //!
-//! 1. **Record.** Set the credentials of an API client, and run `MALQUERY_MOCK=record cargo test hunts_are_left`. The
-//!    cassette is written when the test has passed, without secrets: read it, and commit it.
-//! 2. **Replay.** `cargo test` answers from the cassette from now on. It needs no network and no credentials, and a
-//!    job of half an hour takes no time.
-//! 3. **When the program changes** and asks for something else, the test fails and tells what differs. Record anew if
-//!    that is meant. `MALQUERY_MOCK=append` is for what it asks for in addition: what was recorded has to be played, too.
+//! 1. **Record.** Set the credentials of an API client, and run `MALQUERY_MOCK=record cargo test hunts_are_left`. The cassette
+//!    is written when the test has passed, and [`format`](mod@format#what-is-recorded) says what is in it. Read it, and commit
+//!    it.
+//! 2. **Replay.** `cargo test` answers from the cassette from now on. It needs no network and no credentials, and a job of half
+//!    an hour takes no time.
+//! 3. **When the program changes** and sends something else, the test fails and says what differs. Record again if that is
+//!    meant. `MALQUERY_MOCK=append` adds what it sends in addition.
 //! 4. **When the service may have changed**, `MALQUERY_MOCK=verify` compares it with the cassette and writes nothing.
 //!
-//! Recording, appending and verifying use the monthly quotas as every live call does. See [`Mode`] for all modes,
-//! and [`format`](mod@format#what-is-recorded) for what is written and what becomes of secrets.
+//! Recording, appending and verifying use the monthly quotas as every live call does. See [`Mode`].
 //!
-//! # Scripts, cassettes, clock and transcript
+//! # Cassettes
 //!
-//! **A [`script`] gives replies and faults in their order**, whatever is asked. It is the quickest way to see
-//! how a program takes an error:
-//!
-//! ```
-//! use malquery_mock::{Mock, VirtualClock, reply, script};
-//! use malquery_proto::client::Error;
-//! use malquery_proto::flow::Auth;
-//! use malquery_proto::{Client, Cloud, Credentials};
-//!
-//! // What is to be tested. It takes any client.
-//! fn hunts_left(client: &Client) -> Result<u64, Error> {
-//!     let quotas = client.quotas()?;
-//!     Ok(quotas.meta.hunt_limit.unwrap_or(0).saturating_sub(quotas.meta.hunt_count.unwrap_or(0)))
-//! }
-//!
-//! fn client(mock: Mock, clock: &VirtualClock) -> Client {
-//!     let auth = Auth::new(Cloud::Us1, Credentials::new("an-id", "a-secret"));
-//!     Client::new(mock, clock.clone(), auth)
-//! }
-//!
-//! let (mock, guard) = script([
-//!     reply::status(500).times(2),
-//!     reply::json(200, serde_json::json!({"meta": {"hunt_limit": 100, "hunt_count": 98}})),
-//! ])
-//! .with_tokens()
-//! .play();
-//! let clock = VirtualClock::new();
-//! assert_eq!(hunts_left(&client(mock, &clock))?, 2);
-//! assert_eq!(clock.waits().len(), 2); // It took two pauses, and no time.
-//! guard.finish();
-//! # Ok::<(), Error>(())
-//! ```
-//!
-//! **A [`Cassette`] holds whole exchanges**, and answers a request only if it is the recorded one: the same
-//! method, path, query, body and kind of authorization. It is a JSON file, and [`mod@format`] explains
-//! it. `Cassette::load("tests/cassettes/collect.json")` reads it; here it is a part of the program:
-//!
-//! ```
-//! use malquery_mock::{Cassette, VirtualClock};
-//! use malquery_proto::flow::Auth;
-//! use malquery_proto::types::RequestId;
-//! use malquery_proto::{Client, Cloud, Credentials};
-//!
-//! let cassette = Cassette::parse("poll.json", r#"{
-//!     "version": 1,
-//!     "interactions": [
-//!         { "id": "running",
-//!           "request": { "method": "GET", "uri": "/malquery/entities/requests/v1?ids=a-job" },
-//!           "response": { "status": 200, "body": { "json": { "meta": { "status": "inprogress" } } } },
-//!           "times": 2 },
-//!         { "id": "done",
-//!           "request": { "method": "GET", "uri": "/malquery/entities/requests/v1?ids=a-job" },
-//!           "response": { "status": 200, "body": { "json": { "meta": { "status": "done" } } } } }
-//!     ]
-//! }"#)?;
-//! let (mock, guard) = cassette.with_tokens().play();
-//! let auth = Auth::new(Cloud::Us1, Credentials::new("an-id", "a-secret"));
-//! let client = Client::new(mock, VirtualClock::new(), auth);
-//! let job: RequestId = "a-job".parse()?;
-//! let mut seen = Vec::new();
-//! for _ in 0..3 {
-//!     seen.push(client.request(&job)?.meta.status.as_ref().map(ToString::to_string).unwrap_or_default());
-//! }
-//! assert_eq!(seen, ["inprogress", "inprogress", "done"]);
-//! guard.finish();
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
-//!
-//! Equal requests are answered in the recorded order, each once, so a job goes on from `inprogress` to `done`.
-//! A request that nothing answers is an error of the transport, never an invented reply. It is strict at the
-//! end, too: [`MockGuard`] fails the test when something else was asked for, even when the program swallowed the
-//! error, and when not all was played. Its messages name the closest interaction, and what differs.
-//!
-//! **A program that replays**, say a command line with an option for it, takes [`Cassette::transport`]: there is
-//! no guard, nothing panics, and [`Mock::check`] tells at the end whether all was played.
+//! A [`Cassette`] is a JSON file that people can read and edit; [`mod@format`] explains it. It answers a request only if it is
+//! the recorded one: the same method, path, query, body and kind of authorization. Equal requests are answered in the recorded
+//! order, each once, so a job goes from `inprogress` to `done`. A request that nothing answers is an error of the transport,
+//! and its message names the closest interaction and what differs. At the end the guard fails the test when something else was
+//! sent, even if the program ignored the error, and when not all was played.
 //!
 //! ```no_run
 //! use malquery_mock::Cassette;
 //!
-//! let mock = Cassette::load("demo.json")?.transport();
+//! let cassette = Cassette::load("tests/cassettes/collect.json")?;
+//! let (client, guard) = cassette.client(); // for a test
+//! # std::mem::forget(guard);
+//! let mock = cassette.with_tokens().transport(); // for a program that replays: nothing panics
 //! // … Client::new(mock.clone(), …) …
 //! mock.check()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//!
-//! **A [`VirtualClock`]** jumps instead of waiting, and tells what was waited for.
-//!
-//! **A [`Transcript`]** goes around any transport and shows what went over it, for a snapshot.
 //!
 #![cfg_attr(
     feature = "service",
@@ -155,33 +111,30 @@ mod cassette;
 mod clock;
 mod diff;
 mod digest;
-mod drift;
-pub mod format;
 mod json;
-mod matching;
-mod overlay;
-mod play;
 mod pseudonym;
 mod record;
-mod redact;
 pub mod reply;
-mod save;
-mod secret;
+mod script;
 #[cfg(feature = "service")]
 pub mod service;
 mod session;
 mod transcript;
+mod verify;
 
-pub use cassette::{Cassette, CassetteError, script};
+pub use cassette::Cassette;
+pub use cassette::file as format;
+pub use cassette::load::CassetteError;
+pub use cassette::overlay::Overlay;
+pub use cassette::play::{Mock, MockError, MockGuard, Unfinished};
 pub use clock::VirtualClock;
-pub use overlay::Overlay;
-pub use play::{Mock, MockError, MockGuard, Unfinished};
 pub use reply::Fault;
+pub use script::script;
 #[cfg(feature = "server")]
 pub use service::Server;
 #[cfg(feature = "service")]
 pub use service::Service;
 #[cfg(feature = "service")]
 pub use service::{Corpus, CorpusError, CorpusSample, Skipped};
-pub use session::{Mode, OpenError, Session, SessionClock, SessionGuard, SessionTransport};
+pub use session::{Mode, OpenError, Session, SessionGuard, SessionTransport};
 pub use transcript::Transcript;

@@ -6,7 +6,11 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use malquery_proto::flow::SendFailure;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// The trace id of every reply made here.
+const TRACE_ID: &str = "00000000-0000-4000-8000-000000000000";
 
 /// A reply, or a fault in its place.
 #[derive(Clone)]
@@ -29,14 +33,15 @@ pub(crate) enum Answer {
 }
 
 /// What can go wrong instead of a reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Fault {
     /// The connection is refused (`connect_refused` in a cassette).
     ConnectRefused,
     /// The name of the host is not found (`dns`).
     Dns,
-    /// The TLS handshake fails, since it is not TLS that is spoken there (`tls`).
+    /// The TLS handshake fails, because the server does not speak TLS (`tls`).
     Tls,
     /// No reply comes in time (`timeout`).
     Timeout,
@@ -47,25 +52,14 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub(crate) const NAMES: [(&str, Self); 6] = [
-        ("connect_refused", Self::ConnectRefused),
-        ("dns", Self::Dns),
-        ("tls", Self::Tls),
-        ("timeout", Self::Timeout),
-        ("reset", Self::Reset),
-        ("eof", Self::Eof),
-    ];
-
-    /// Whether the service may have seen the request: surely not for the first three.
+    /// Returns whether the service may have seen the request: it has not for the first three.
     pub fn failure(self) -> SendFailure {
         match self {
             Self::ConnectRefused | Self::Dns | Self::Tls => SendFailure::NotSent,
             Self::Timeout | Self::Reset | Self::Eof => SendFailure::Unknown,
         }
     }
-}
 
-impl Fault {
     /// What malquery-ureq says of the real thing; a test on sockets compares the two.
     pub(crate) fn explain(self, host: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -154,6 +148,96 @@ pub fn fault(fault: Fault) -> Reply {
     Reply::new(Answer::Fault(fault))
 }
 
+/// The quotas of a month: 100 hunts and 50 downloads, and nothing used. Change them with [`Reply::set`].
+pub fn quotas() -> Reply {
+    json(
+        200,
+        json!({
+            "meta": {
+                "hunt_count": 0, "hunt_limit": 100, "download_count": 0, "download_limit": 50,
+                "monitor_count": 0, "monitor_limit": 0, "days_left": 12,
+                "refresh_time": "2026-02-01T00:00:00Z",
+            },
+            "errors": [],
+        }),
+    )
+}
+
+/// The reply to a hunt, an exact search or a multi-download: the job has this id. As from the service, its `status` is `done`
+/// before the job starts.
+pub fn submitted(id: impl fmt::Display) -> Reply {
+    job(id, json!({"status": "done"}), Vec::new())
+}
+
+/// The reply to a poll of a job that is in progress.
+pub fn running(id: impl fmt::Display) -> Reply {
+    job(id, json!({"status": "inprogress"}), Vec::new())
+}
+
+/// The reply to a poll of a job that is done, with a result for each of these SHA-256.
+pub fn done<S: fmt::Display>(id: impl fmt::Display, samples: impl IntoIterator<Item = S>) -> Reply {
+    let result = |sha256: S| {
+        json!({"sha256": sha256.to_string(), "filesize": 6, "filetype": "text",
+            "first_seen": "2020/06/09", "label": "unknown", "family": "", "samples": []})
+    };
+    let results: Vec<_> = samples.into_iter().map(result).collect();
+    let count = results.len();
+    let stats = json!({"clean_count": 0, "malware_count": 0, "pua_count": 0,
+        "unknown_count": count, "total_count": count});
+    job(
+        id,
+        json!({"status": "done", "reqtype": "hunt", "stats": stats}),
+        results,
+    )
+}
+
+/// The reply to a poll of a job that has failed.
+pub fn failed(id: impl fmt::Display) -> Reply {
+    job(id, json!({"status": "failed"}), Vec::new())
+}
+
+/// The bytes of a sample.
+pub fn sample(body: impl Into<Vec<u8>>) -> Reply {
+    bytes(200, "application/octet-stream", body)
+}
+
+/// An archive of samples: the bytes of a zip file.
+pub fn archive(zip: impl Into<Vec<u8>>) -> Reply {
+    bytes(200, "application/zip", zip)
+}
+
+/// An error of the gateway, such as 403 `access denied, authorization failed`.
+#[track_caller]
+pub fn api_error(status: u16, message: &str) -> Reply {
+    let meta =
+        json!({"query_time": 0.01, "powered_by": "crowdstrike-api-gateway", "trace_id": TRACE_ID});
+    let errors = json!([{"code": status, "message": message}]);
+    json(status, json!({"meta": meta, "errors": errors})).header("x-cs-traceid", TRACE_ID)
+}
+
+/// The reply of MalQuery to a job when the quota of the month is used up.
+pub fn quota_exhausted() -> Reply {
+    let meta = json!({"query_time": 0.01, "powered_by": "malquery-api", "trace_id": TRACE_ID});
+    json(429, json!({"meta": meta, "resources": [], "errors": []}))
+}
+
+/// The reply of the gateway when requests come too fast: try again after so many seconds.
+pub fn rate_limited(seconds: u64) -> Reply {
+    api_error(429, "API rate limit exceeded.").header("retry-after", &seconds.to_string())
+}
+
+fn job(id: impl fmt::Display, more: Value, resources: Vec<Value>) -> Reply {
+    let mut meta = json!({"query_time": 0.01, "powered_by": "malquery-api", "trace_id": TRACE_ID,
+        "reqid": id.to_string()});
+    if let (Value::Object(meta), Value::Object(more)) = (&mut meta, more) {
+        meta.extend(more);
+    }
+    json(
+        200,
+        json!({"meta": meta, "resources": resources, "errors": []}),
+    )
+}
+
 impl Reply {
     fn new(answer: Answer) -> Self {
         Self {
@@ -161,6 +245,32 @@ impl Reply {
             times: 1,
             repeat_last: false,
         }
+    }
+
+    /// Sets a value in the JSON of a reply, such as `meta/hunt_count` or `resources/0/label`. Missing objects are made.
+    ///
+    /// # Panics
+    /// When the body is not JSON, or has something else in that place.
+    #[track_caller]
+    pub fn set(mut self, place: &str, value: impl Serialize) -> Self {
+        let Answer::Response { body, .. } = &mut self.answer else {
+            panic!("a fault has no {place}");
+        };
+        let mut document: Value = serde_json::from_slice(body)
+            .unwrap_or_else(|error| panic!("the body is not JSON: {error}"));
+        let mut at = &mut document;
+        for name in place.split('/') {
+            at = match at {
+                Value::Array(items) => name.parse().ok().and_then(|at: usize| items.get_mut(at)),
+                Value::Object(members) => Some(members.entry(name).or_insert_with(|| json!({}))),
+                _ => None,
+            }
+            .unwrap_or_else(|| panic!("there is no {place}"));
+        }
+        *at = serde_json::to_value(value)
+            .unwrap_or_else(|error| panic!("the value cannot be written as JSON: {error}"));
+        *body = document.to_string().into_bytes().into();
+        self
     }
 
     /// Adds a header. None is added by itself but the content type, not even a length.

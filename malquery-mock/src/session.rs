@@ -1,32 +1,30 @@
+//! Tests that replay their cassettes, and record them on demand.
+
 use std::ffi::OsString;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::panic::Location;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use malquery_proto::{
-    Auth, BaseUrl, Body as ReplyBody, Client, Clock, Cloud, Credentials, Timestamp, Transport,
-    TransportError,
-};
+use http::{Request, Response};
+use malquery_proto::needles::Needles;
+use malquery_proto::{Auth, Body, Client, Clock, Transport, TransportError};
 
-use crate::cassette::{self, Cassette, CassetteError};
+use crate::cassette::load::{CassetteError, unfit};
+use crate::cassette::matching::is_for_tokens;
+use crate::cassette::play::{Mock, MockError, Unfinished};
+use crate::cassette::{Cassette, save};
 use crate::clock::VirtualClock;
-use crate::drift;
-use crate::json::Json;
-use crate::matching::{self, Body};
-use crate::play::{Mock, MockError, Unfinished};
-use crate::record::{Exchange, Log, Outcome};
-use crate::save::{self, Recording};
+use crate::record::log::Log;
+use crate::record::write::Recording;
+use crate::script::script;
+use crate::verify;
 
 const VARIABLE: &str = "MALQUERY_MOCK";
-
-/// Said of a request for which quota would be spent and nothing recorded, as after `let (client, _) = ...`.
-const ENDED: &str = "the session has ended, so the request was not sent: keep its guard, such as in `let (client, guard)`, and \
-    finish it behind the last request";
 
 /// What a [`Session`] does: the value of `MALQUERY_MOCK`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -35,14 +33,14 @@ pub enum Mode {
     /// Answers from the cassette; nothing is sent (`replay`, which it is unless set).
     #[default]
     Replay,
-    /// Sends everything, and writes a new cassette in the place of the former one (`record`), unless that was written by
-    /// another session meanwhile: each test has a cassette of its own.
+    /// Sends everything, and writes a new cassette in the place of the former one (`record`), unless another session wrote
+    /// that meanwhile: each test has a cassette of its own.
     Record,
-    /// Answers what the cassette can answer, sends the rest, and adds it to the cassette (`append`). Requests for
-    /// tokens are sent, since those of a cassette are no real ones. A job that is begun live goes on live. One that the
-    /// cassette knows cannot be gone on with, since its id there is not the real one: record it anew.
+    /// Answers what the cassette can answer, sends the rest, and adds it to the cassette (`append`). Requests for tokens are
+    /// sent. A job that begins live continues live. A job that the cassette knows cannot continue live, because its id there
+    /// is not the real one: record it again.
     Append,
-    /// Sends everything, writes nothing, and fails when statuses or the shape of JSON are others than recorded, or when
+    /// Sends everything, writes nothing, and fails when statuses or the shape of JSON differ from the recorded ones, or when
     /// nothing was sent (`verify`). It costs the hunts and downloads that the test costs live.
     Verify,
     /// Sends everything, and leaves the cassette alone (`passthrough`).
@@ -61,8 +59,8 @@ impl Mode {
     /// The mode that the environment asks for.
     ///
     /// # Errors
-    /// When `MALQUERY_MOCK` is something else, and when it is `record` or `append` although `CI` is set (and not
-    /// empty, `0` or `false`): what a test on a build server records is lost.
+    /// When `MALQUERY_MOCK` is something else, and when it is `record` or `append` although `CI` is set (and not empty, `0` or
+    /// `false`): a recording on a build server is lost.
     pub fn from_env() -> Result<Self, OpenError> {
         Self::from_lookup(|name| std::env::var_os(name))
     }
@@ -107,7 +105,7 @@ pub enum OpenError {
     Mode(String),
     /// On a build server nothing is written.
     Ci,
-    /// The cassette is refused, or is not there.
+    /// The cassette is refused, or missing.
     Cassette(Arc<CassetteError>),
     /// The cassette could not be written afterwards.
     Unwritable(PathBuf, Arc<io::Error>),
@@ -120,7 +118,7 @@ impl fmt::Display for OpenError {
                 let names: Vec<_> = Mode::NAMES.iter().map(|(name, _)| *name).collect();
                 write!(
                     f,
-                    "{VARIABLE}={value:?} is no mode; there are {}",
+                    "{VARIABLE}={value:?} is not a mode; there are {}",
                     names.join(", ")
                 )
             }
@@ -128,31 +126,32 @@ impl fmt::Display for OpenError {
                 f,
                 "{VARIABLE} asks for a recording, and CI is set; record on your own machine, and commit the cassette"
             ),
-            Self::Unwritable(path, error) => {
-                write!(f, "{} cannot be written: {error}", path.display())
+            Self::Unwritable(path, _) => write!(f, "{} cannot be written", path.display()),
+            Self::Cassette(error) if std::error::Error::source(&**error).is_some() => {
+                write!(f, "{error}; to record it, run this with {VARIABLE}=record")
             }
-            Self::Cassette(error) => {
-                write!(f, "{error}")?;
-                if let Some(source) = std::error::Error::source(&**error) {
-                    write!(
-                        f,
-                        " ({source}); to record it, run this with {VARIABLE}=record"
-                    )?;
-                }
-                Ok(())
-            }
+            Self::Cassette(error) => error.fmt(f),
         }
     }
 }
 
 impl fmt::Debug for OpenError {
-    /// As `Display`: tests `unwrap` results.
+    /// As `Display`, and its source: tests `unwrap` results.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        write!(f, "{self}")?;
+        std::error::Error::source(self).map_or(Ok(()), |source| write!(f, ": {source}"))
     }
 }
 
-impl std::error::Error for OpenError {}
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Cassette(error) => error.source(),
+            Self::Unwritable(_, error) => Some(&**error),
+            Self::Mode(_) | Self::Ci => None,
+        }
+    }
+}
 
 impl From<CassetteError> for OpenError {
     fn from(error: CassetteError) -> Self {
@@ -160,15 +159,14 @@ impl From<CassetteError> for OpenError {
     }
 }
 
-/// A test that replays its cassette, and records it when it is asked to.
+/// A test that replays its cassette, and records it on demand.
 ///
-/// The environment variable `MALQUERY_MOCK` tells the [`Mode`]; see [the guide](crate#record-once-replay-for-ever).
-/// What is recorded is redacted as [`format`](crate::format#what-is-recorded) says, and written when the guard ends.
+/// The environment variable `MALQUERY_MOCK` sets the [`Mode`]; see [the guide](crate#record-once-replay-for-ever). A recording
+/// holds what [`format`](crate::format#what-is-recorded) says, and is written when the guard ends.
 ///
 /// ```
 /// use malquery_mock::Session;
-/// use malquery_proto::flow::Auth;
-/// use malquery_ureq::{Settings, SystemClock, UreqTransport};
+/// use malquery_ureq::{Auth, Settings, SystemClock, UreqTransport};
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("quotas.json");
 /// # std::fs::write(&path, r#"{"version": 1, "interactions": [{"id": "quotas",
@@ -177,7 +175,7 @@ impl From<CassetteError> for OpenError {
 ///
 /// let (client, guard) = Session::new(path).client(|| {
 ///     // Only when it is live: a test that replays needs no credentials.
-///     let Settings { base, credentials } = Settings::from_env().unwrap();
+///     let Settings { base, credentials, .. } = Settings::from_env().unwrap();
 ///     (UreqTransport::new(), SystemClock, Auth::new(base, credentials))
 /// })?;
 /// assert_eq!(client.quotas()?.meta.hunt_limit, Some(100));
@@ -189,29 +187,48 @@ impl From<CassetteError> for OpenError {
 pub struct Session {
     path: PathBuf,
     mode: Option<Mode>,
+    also: Vec<String>,
+    secrets: Needles,
 }
 
 impl Session {
-    /// A session with this cassette: a path, for tests from the folder of their package. Large bodies go into a folder
-    /// beside it, which is named as it is with `.bodies` behind.
+    /// A session with this cassette: a path, for tests from the folder of their package. Large bodies go into a folder beside
+    /// it, which has its name with `.bodies` behind.
     pub fn new(path: impl Into<PathBuf>) -> Self {
+        let secrets = Needles::default();
         Self {
             path: path.into(),
             mode: None,
+            also: Vec::new(),
+            secrets,
         }
     }
 
-    /// Sets the mode, whatever the environment says. A recording that stands in the code is made on a build server, too:
-    /// only one that `MALQUERY_MOCK` asks for is refused there.
+    /// Sets the mode, whatever the environment says. A recording that the code asks for is made on a build server, too: only
+    /// one that `MALQUERY_MOCK` asks for is refused there.
     pub fn mode(mut self, mode: Mode) -> Self {
         self.mode = Some(mode);
         self
     }
 
-    /// Begins, with a client. `live` gives what it needs to send something, and is not called to replay.
+    /// Keeps the values at these places of JSON replies as well, such as `resources/*/entropy`: for operations of your own.
+    /// `*` is any item of a list.
+    pub fn also<S: Into<String>>(mut self, places: impl IntoIterator<Item = S>) -> Self {
+        self.also.extend(places.into_iter().map(Into::into));
+        self
+    }
+
+    /// Keeps these secrets out of the recording as well, such as the password of a proxy. Those that are sent are known.
+    pub fn secrets<S: AsRef<str>>(mut self, secrets: impl IntoIterator<Item = S>) -> Self {
+        for secret in secrets {
+            self.secrets.add(secret.as_ref());
+        }
+        self
+    }
+
+    /// Begins with a ready client. `live` gives what it needs to send something, and is not called to replay.
     ///
-    /// A replay has a [`VirtualClock`], and credentials of its own. Where the cassette has no token, it is given
-    /// one ([`Cassette::with_tokens`]).
+    /// A replay has a [`VirtualClock`] and test credentials, and answers requests for tokens.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -226,361 +243,299 @@ impl Session {
             parts = Some((clock, auth));
             transport
         })?;
-        let (clock, auth) = match parts {
-            Some((clock, auth)) => (SessionClock::Live(clock), auth),
-            None => (
-                SessionClock::Virtual(VirtualClock::new()),
-                guard.end.stand_in(),
-            ),
+        let client = match (parts, &guard.end) {
+            (Some((clock, auth)), _) => Client::new(transport, clock, auth),
+            (None, End::Check(mock)) => {
+                Client::new(transport, VirtualClock::new(), mock.cassette().auth())
+            }
+            (None, _) => Client::new(transport, VirtualClock::new(), script([]).auth()),
         };
-        Ok((Client::new(transport, clock, auth), guard))
+        Ok((client, guard))
     }
 
-    /// Begins, with a transport alone: for programs with a client of their own. `live` is not called to replay.
+    /// Begins with a transport alone: for a client with settings of your own. `live` is not called to replay.
     ///
     /// # Errors
     /// See [`OpenError`].
     #[track_caller]
-    pub fn transport<T: Transport>(
+    pub fn transport<T: Transport + 'static>(
         self,
         live: impl FnOnce() -> T,
-    ) -> Result<(SessionTransport<T>, SessionGuard), OpenError> {
-        let mode = match self.mode {
-            Some(mode) => mode,
-            None => Mode::from_env()?,
-        };
-        let writes = matches!(mode, Mode::Record | Mode::Append);
+    ) -> Result<(SessionTransport, SessionGuard), OpenError> {
+        let Self {
+            path,
+            mode,
+            also,
+            secrets,
+        } = self;
+        let mode = mode.map_or_else(Mode::from_env, Ok)?;
+        let appends = mode == Mode::Append;
+        let writes = appends || mode == Mode::Record;
         if writes {
-            save::check(&self.path)
-                .map_err(|error| OpenError::Unwritable(self.path.clone(), error.into()))?;
+            save::check(&path)
+                .map_err(|error| OpenError::Unwritable(path.clone(), error.into()))?;
         }
-        let mut kept = Vec::new();
-        let before = if writes {
-            fs::read_to_string(&self.path).ok()
+        // There may be none yet to append to.
+        let loads = mode.loads() && (!appends || path.exists());
+        let cassette = if loads {
+            Some(Cassette::load(&path)?.with_tokens())
         } else {
             None
         };
-        let cassette = match mode {
-            // There may be none yet.
-            Mode::Append if !self.path.exists() => None,
-            mode if mode.loads() => {
-                let cassette = Cassette::load(&self.path)?;
-                if mode == Mode::Append {
-                    kept = save::interactions(before.as_deref().unwrap_or_default());
-                }
-                let token = cassette
-                    .interactions
-                    .iter()
-                    .any(|interaction| interaction.is_for_tokens());
-                Some(if token {
-                    cassette.with_any_number_of_tokens()
-                } else {
-                    cassette.with_tokens()
-                })
-            }
-            _ => None,
-        };
-        let made_at = Location::caller();
         // Not in a closure, which would be the place that messages name.
         let mock = match &cassette {
             Some(cassette) if mode != Mode::Verify => Some(cassette.transport()),
             _ => None,
         };
-        let log = matches!(mode, Mode::Record | Mode::Append | Mode::Verify).then(Log::default);
-        let way = match (mode, &mock) {
-            (Mode::Replay, Some(mock)) => Way::Replay(mock.clone()),
-            _ => Way::Live {
-                live: live().into(),
-                mock: mock.clone(),
-                log: log.clone(),
-            },
+        let log = (writes || mode == Mode::Verify).then(|| Log::keeping(save::folder_of(&path)));
+        let live: Option<Arc<dyn Transport>> = if mode == Mode::Replay {
+            None
+        } else {
+            Some(Arc::new(live()))
         };
-        let end = match (mode, mock, log, cassette) {
-            (Mode::Replay, Some(mock), ..) => End::Check(mock),
-            (Mode::Verify, _, Some(log), Some(cassette)) => End::Compare { cassette, log },
-            (Mode::Record | Mode::Append, _, Some(log), _) => End::Save {
-                path: self.path,
+        let transport = SessionTransport {
+            live,
+            mock: mock.clone(),
+            log: log.clone(),
+        };
+        let end = match (log, cassette, mock) {
+            (Some(log), Some(cassette), None) => End::Compare {
+                cassette,
                 log,
-                kept,
-                before,
+                also,
+                secrets,
             },
-            _ => End::Nothing,
+            (Some(log), ..) => {
+                let base = std::fs::read_to_string(&path).ok();
+                let recording = Recording {
+                    path,
+                    log,
+                    appends,
+                    also,
+                    secrets,
+                    base,
+                    written: None,
+                };
+                End::Save(recording.into())
+            }
+            (None, _, Some(mock)) => End::Check(mock),
+            (None, ..) => End::Nothing,
         };
-        let transport = SessionTransport(way);
+        let made_at = Location::caller();
         Ok((
             transport,
             SessionGuard {
                 end,
                 made_at,
-                finished: false,
+                finished: AtomicBool::new(false),
             },
         ))
     }
 }
 
-/// The transport of a [`Session`], whatever its mode. Clones are of the same session, also in other threads.
+/// The transport of a [`Session`], whatever its mode. Clones belong to the same session, also in other threads.
 ///
-/// What records or verifies sends nothing any more once its guard has ended.
-pub struct SessionTransport<T>(Way<T>);
-
-enum Way<T> {
-    Replay(Mock),
-    /// The cassette, if it is asked first, and what notes the rest.
-    Live {
-        live: Arc<T>,
-        mock: Option<Mock>,
-        log: Option<Log>,
-    },
+/// A session that records or verifies sends nothing after its guard has ended.
+#[derive(Clone)]
+pub struct SessionTransport {
+    /// Missing in a replay.
+    live: Option<Arc<dyn Transport>>,
+    /// The cassette, if it is asked first.
+    mock: Option<Mock>,
+    log: Option<Log>,
 }
 
-impl<T> Clone for SessionTransport<T> {
-    fn clone(&self) -> Self {
-        Self(match &self.0 {
-            Way::Replay(mock) => Way::Replay(mock.clone()),
-            Way::Live { live, mock, log } => Way::Live {
-                live: live.clone(),
-                mock: mock.clone(),
-                log: log.clone(),
-            },
-        })
-    }
-}
-
-impl<T> SessionTransport<T> {
-    /// The clock that belongs to it: this one, or to replay a virtual one.
-    pub fn clock<C>(&self, live: impl FnOnce() -> C) -> SessionClock<C> {
-        match self.0 {
-            Way::Live { .. } => SessionClock::Live(live()),
-            Way::Replay(_) => SessionClock::Virtual(VirtualClock::new()),
-        }
-    }
-}
-
-impl<T> fmt::Debug for SessionTransport<T> {
+impl fmt::Debug for SessionTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Way::Live { .. } => "SessionTransport(live)",
-            Way::Replay(_) => "SessionTransport(replay)",
+        f.write_str(match self.live {
+            Some(_) => "SessionTransport(live)",
+            None => "SessionTransport(replay)",
         })
     }
 }
 
-impl<T: Transport> Transport for SessionTransport<T> {
-    fn send(
-        &self,
-        request: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<ReplyBody>, TransportError> {
-        let (live, mock, log) = match &self.0 {
-            Way::Replay(mock) => return mock.send(request),
-            Way::Live { live, mock, log } => (live, mock, log.as_ref()),
+impl Transport for SessionTransport {
+    fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Body>, TransportError> {
+        let (live, log) = match (&self.live, &self.mock, &self.log) {
+            (None, Some(mock), _) => return mock.send(request),
+            (None, None, _) => return script([]).transport().send(request),
+            (Some(live), _, None) => return live.send(request),
+            (Some(live), _, Some(log)) => (live, log),
         };
-        let ended = || MockError::Unmatched(ENDED.into());
-        let mut written = true;
-        // A job that was begun live goes on live, also when the cassette has one of the same id.
-        let mock = mock
+        // A job that began live continues live, also when the cassette has one of the same id. A live token takes a real reply.
+        let mock = self
+            .mock
             .as_ref()
-            .filter(|_| !log.is_some_and(|log| log.began(request.uri())));
-        if let Some(result) = mock.and_then(|mock| mock.try_execute(&request)) {
-            if !is_for_tokens(request.uri().path()) {
-                if let Some(log) = log {
-                    log.see(request);
-                }
-                return result;
+            .filter(|_| !is_for_tokens(request.uri().path()) && !log.began(request.uri()));
+        if let Some(result) = mock.and_then(|mock| mock.try_send(&request)) {
+            log.see(&request);
+            return result;
+        }
+        let unfit = unfit(request.method(), request.uri());
+        log.pass(request, |request| match unfit {
+            // It is noted, so that the guard reports it again.
+            Some(why) => {
+                let why = format!("{why}, so it was not sent");
+                Err(MockError::Unmatched(why.into()).into())
             }
-            // The cassette has it, so it is not added; but a real token takes a real reply.
-            written = false;
-        }
-        if let (Some(log), Some(why)) = (log, cassette::unfit(request.method(), request.uri())) {
-            // It is noted, so that it is told again at the end.
-            let refuse = |_| Err(MockError::Unmatched(why.into()).into());
-            return log.pass(request, written, refuse).ok_or_else(ended)?;
-        }
-        match log {
-            Some(log) => log
-                .pass(request, written, |request| live.send(request))
-                .ok_or_else(ended)?,
             None => live.send(request),
-        }
+        })
     }
 }
 
-/// Whether it is a path of the endpoints for tokens.
-pub(crate) fn is_for_tokens(path: &str) -> bool {
-    matching::below_base(path).starts_with("/oauth2/")
-}
-
-impl crate::play::Interaction {
-    pub(crate) fn is_for_tokens(&self) -> bool {
-        self.expected
-            .as_ref()
-            .is_some_and(|expected| matching::below_base(&expected.path) == "/oauth2/token")
-    }
-}
-
-/// The clock of a [`Session`]: recorded time passes at once.
-#[derive(Debug, Clone)]
-pub enum SessionClock<C> {
-    /// To replay.
-    Virtual(VirtualClock),
-    /// In every other mode.
-    Live(C),
-}
-
-impl<C: Clock> Clock for SessionClock<C> {
-    fn now(&self) -> Timestamp {
-        match self {
-            Self::Virtual(clock) => clock.now(),
-            Self::Live(clock) => clock.now(),
-        }
-    }
-
-    fn sleep_until(&self, time: Timestamp) {
-        match self {
-            Self::Virtual(clock) => clock.sleep_until(time),
-            Self::Live(clock) => clock.sleep_until(time),
-        }
-    }
-}
-
-/// Ends a [`Session`]: it checks that all was played, writes what was recorded, or tells what has drifted.
+/// Ends a [`Session`]: it checks that all was played, writes what was recorded, or reports what has drifted.
+///
+/// A recording stays in memory until it is written, so that nothing that was paid for is lost: when [`close`](Self::close)
+/// fails, [`save_rest`](Self::save_rest) writes it to another path, or without the exchange that is refused.
 #[must_use = "the guard writes or checks at its end"]
 pub struct SessionGuard {
     end: End,
     made_at: &'static Location<'static>,
-    finished: bool,
+    finished: AtomicBool,
 }
 
 enum End {
     Nothing,
     Check(Mock),
-    Save {
-        path: PathBuf,
-        log: Log,
-        kept: Vec<Json>,
-        before: save::Before,
-    },
+    Save(Mutex<Recording>),
     Compare {
         cassette: Cassette,
         log: Log,
+        also: Vec<String>,
+        secrets: Needles,
     },
-}
-
-impl End {
-    /// Who asks when nothing is sent: credentials of the recorded kind.
-    fn stand_in(&self) -> Auth {
-        let mut base: BaseUrl = Cloud::Us1.into();
-        let mut credentials = Credentials::new("replayed", "replayed");
-        let interactions = match self {
-            Self::Check(mock) => mock.interactions(),
-            _ => &[],
-        };
-        if let Some(expected) = interactions
-            .first()
-            .and_then(|first| first.expected.as_ref())
-        {
-            if let Some(recorded) = expected
-                .origin
-                .as_ref()
-                .and_then(|origin| origin.parse().ok())
-            {
-                base = recorded;
-            }
-            if let Body::Form(pairs) = &expected.body
-                && pairs.iter().any(|(name, _)| name == "member_cid")
-                && let Ok(cid) = "0".repeat(32).parse()
-            {
-                credentials = credentials.member_cid(cid);
-            }
-        }
-        Auth::new(base, credentials)
-    }
-
-    fn finish(&self, made_at: &Location<'_>) -> Result<(), Unfinished> {
-        match self {
-            Self::Nothing => Ok(()),
-            Self::Check(mock) => mock.check(),
-            Self::Save {
-                path,
-                log,
-                kept,
-                before,
-            } => {
-                let exchanges = log.end();
-                let is_over = |exchange: &&Exchange| !matches!(exchange.outcome, Outcome::Pending);
-                if !exchanges
-                    .iter()
-                    .filter(is_over)
-                    .any(|exchange| exchange.written)
-                {
-                    return Ok(());
-                }
-                let fail = |why: String| {
-                    Unfinished::new(format!(
-                        "{} was not written: {why} (the session began at {made_at})",
-                        path.display()
-                    ))
-                };
-                let recording =
-                    Recording::new(path, exchanges, kept, before.clone()).map_err(fail)?;
-                recording.save().map_err(fail)?;
-                recording
-                    .notes
-                    .iter()
-                    .for_each(|note| eprintln!("{}: {note}", path.display()));
-                Ok(())
-            }
-            Self::Compare { cassette, log } => {
-                let drift = drift::find(cassette, log.end());
-                if drift.is_empty() {
-                    return Ok(());
-                }
-                Err(Unfinished::new(format!(
-                    "the service has moved away from {} (the session began at {made_at}):\n  {}\nto fix it: look at \
-                     what changed, and record it anew",
-                    cassette.name,
-                    drift.join("\n  ")
-                )))
-            }
-        }
-    }
 }
 
 impl SessionGuard {
     /// Ends the session. Dropping the guard does the same, but a panic of this names its own line.
     ///
     /// # Panics
-    /// When something was not as it should be; the message tells what, and what to do.
+    /// When something was not as it should be; the message says what, and what to do. A recording that is refused is written
+    /// without the exchange that is, to a file of the same name with `.rest` in it.
     #[track_caller]
     pub fn finish(self) {
         if let Err(error) = self.close() {
-            panic!("{error}");
+            panic!("{error}{}", self.rescue());
         }
     }
 
-    /// The same for a program: nothing panics.
+    /// Ends the session, for a program: nothing panics.
     ///
     /// # Errors
     /// What [`finish`](Self::finish) panics with.
-    pub fn close(mut self) -> Result<(), Unfinished> {
-        self.finished = true;
-        self.end.finish(self.made_at)
+    pub fn close(&self) -> Result<(), Unfinished> {
+        self.finished.store(true, Ordering::Relaxed);
+        match &self.end {
+            End::Nothing => Ok(()),
+            End::Check(mock) => mock.check(),
+            End::Save(recording) => {
+                let recording = recording.lock().unwrap_or_else(PoisonError::into_inner);
+                recording.log.end();
+                drop(recording);
+                self.write(None, true, false)
+            }
+            End::Compare {
+                cassette,
+                log,
+                also,
+                secrets,
+            } => {
+                log.end();
+                let drift = verify::find(cassette, log, also, secrets);
+                if drift.is_empty() {
+                    return Ok(());
+                }
+                let (name, made_at, drift) = (&cassette.name, self.made_at, drift.join("\n  "));
+                Err(Unfinished(format!(
+                    "the service has moved away from {name} (the session began at {made_at}):\n  {drift}\nto fix it: check what \
+                     changed, and record it again"
+                )))
+            }
+        }
+    }
+
+    /// Writes the exchanges that are complete, and the session goes on: at any time and from any thread, such as the handler of
+    /// Ctrl-C. It does nothing unless the session records.
+    ///
+    /// # Errors
+    /// As [`close`](Self::close). The recording stays in memory.
+    pub fn save(&self) -> Result<(), Unfinished> {
+        self.write(None, false, false)
+    }
+
+    /// Writes the complete exchanges of a recording to this path, which may be that of the cassette, without those that are
+    /// refused.
+    ///
+    /// # Errors
+    /// When the file cannot be written. The recording stays in memory.
+    pub fn save_rest(&self, path: impl AsRef<Path>) -> Result<(), Unfinished> {
+        self.write(Some(path.as_ref()), false, true)
+    }
+
+    fn write(&self, to: Option<&Path>, all: bool, rest: bool) -> Result<(), Unfinished> {
+        let End::Save(recording) = &self.end else {
+            return Ok(());
+        };
+        let mut recording = recording.lock().unwrap_or_else(PoisonError::into_inner);
+        let to = to.map_or_else(|| recording.path.clone(), Path::to_path_buf);
+        let shown = to.display();
+        match recording.save(&to, all, rest) {
+            Ok(notes) => {
+                notes.iter().for_each(|note| eprintln!("{shown}: {note}"));
+                Ok(())
+            }
+            Err(why) => {
+                let made_at = self.made_at;
+                Err(Unfinished(format!(
+                    "{shown} was not written: {why} (the session began at {made_at})"
+                )))
+            }
+        }
+    }
+
+    /// Saves a recording beside the cassette, and says where.
+    fn rescue(&self) -> String {
+        let End::Save(recording) = &self.end else {
+            return String::new();
+        };
+        let path = recording
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .path
+            .clone();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let path = path.with_file_name(format!("{name}.rest.json"));
+        match self.save_rest(&path) {
+            Ok(()) if path.exists() => format!("\nthe rest of it is in {}", path.display()),
+            Ok(()) => String::new(),
+            Err(error) => format!("\n{error}"),
+        }
     }
 }
 
 impl Drop for SessionGuard {
     fn drop(&mut self) {
-        if self.finished {
+        if self.finished.load(Ordering::Relaxed) {
             return;
         }
-        if thread::panicking() {
-            // A recording of a test that failed would be half of one. What had no match is probably why it failed.
-            if let End::Check(mock) = &self.end {
-                mock.tell_unmatched();
+        match &self.end {
+            // What had no match is probably why the test failed.
+            End::Check(mock) if thread::panicking() => mock.print_unmatched(),
+            // A recording of a test that failed is half of one, but it may have cost a hunt.
+            End::Save(recording) if thread::panicking() => {
+                let recording = recording.lock().unwrap_or_else(PoisonError::into_inner);
+                let is_paid = recording.is_paid();
+                drop(recording);
+                if is_paid {
+                    eprintln!("the test failed while it was recording{}", self.rescue());
+                }
             }
-            return;
-        }
-        if let Err(error) = self.end.finish(self.made_at) {
-            panic!("{error}");
+            _ if thread::panicking() => {}
+            _ => {
+                if let Err(error) = self.close() {
+                    panic!("{error}{}", self.rescue());
+                }
+            }
         }
     }
 }
@@ -588,44 +543,5 @@ impl Drop for SessionGuard {
 impl fmt::Debug for SessionGuard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SessionGuard({})", self.made_at)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn mode(mock: Option<&str>, ci: Option<&str>) -> Result<Mode, String> {
-        Mode::from_lookup(|name| {
-            if name == "CI" {
-                ci.map(Into::into)
-            } else {
-                mock.map(Into::into)
-            }
-        })
-        .map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn the_environment_tells_the_mode() {
-        assert_eq!(mode(None, None), Ok(Mode::Replay));
-        assert_eq!(mode(Some(""), Some("true")), Ok(Mode::Replay));
-        for (name, value) in Mode::NAMES {
-            for ci in [None, Some(""), Some("0"), Some("False")] {
-                assert_eq!(mode(Some(name), ci), Ok(value));
-            }
-            let writes = matches!(value, Mode::Record | Mode::Append);
-            for ci in ["1", "true", "woodpecker"] {
-                assert_eq!(mode(Some(name), Some(ci)).is_err(), writes, "{name}");
-            }
-        }
-        assert_eq!(
-            mode(Some("Record"), None).unwrap_err(),
-            "MALQUERY_MOCK=\"Record\" is no mode; there are replay, record, append, verify, passthrough"
-        );
-        assert_eq!(
-            mode(Some("record"), Some("1")).unwrap_err(),
-            "MALQUERY_MOCK asks for a recording, and CI is set; record on your own machine, and commit the cassette"
-        );
     }
 }

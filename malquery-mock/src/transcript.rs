@@ -1,39 +1,35 @@
-use std::fmt::{self, Write as _};
-use std::io::{self, Read};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+//! Shows what goes over a transport.
 
-use http::{HeaderMap, HeaderName, StatusCode, Uri, header};
+use std::fmt;
+
+use http::{Request, Response};
 use malquery_proto::flow::SendFailure;
 use malquery_proto::{Body, Transport, TransportError};
-use sha2::{Digest, Sha256};
-use url::form_urlencoded;
 
+use crate::cassette::file::{self, Pairs};
+use crate::cassette::matching::is_for_tokens;
 use crate::diff;
-use crate::digest;
 use crate::json::Json;
-use crate::matching::{self, Pairs};
-use crate::redact::{self, Content, Redaction, Side};
-use crate::secret;
+use crate::record::log::{End, Exchange, Log, Outcome};
+use crate::record::policy::Policy;
+use crate::record::write::{self, read, see};
 
-/// The longest body that is shown. A longer one is told by its length and hash, as binary ones are.
-const MAX_SHOWN: usize = 256 * 1024;
+/// The longest body that is shown. Of a longer one, the size is.
+const MAX_SHOWN: u64 = 256 * 1024;
 
-/// Writes down what goes over a transport, as text for snapshots.
+/// Notes what goes over a transport, as text for snapshots.
 ///
-/// It goes around any transport and passes everything on as it is, also bodies while they are read. `Display`
-/// gives the exchanges until now, in the order of their requests: pretty JSON, texts of several lines such as a
-/// YARA rule as a block, binary bodies as length and hash, equal exchanges that follow each other once with
-/// their number. Hosts and `date` headers are left out, and so is what [`format`](crate::format#what-is-recorded) calls a
-/// secret, also where it comes again as a text of 8 bytes or more. (It is not searched for in other encodings, as a recording
-/// is.)
+/// It goes around any transport and passes everything on as it is, also bodies while they are read. `Display` gives the
+/// exchanges until now in the order of their requests, with what [a recording](crate::format#what-is-recorded) would hold:
+/// pretty JSON, texts of several lines such as a YARA rule as a block, and the size and type of other replies. Equal exchanges
+/// that follow each other are shown once with their number. Hosts are left out, and so are the values of tokens.
 ///
 /// ```
 /// use malquery_mock::{Transcript, VirtualClock, reply, script};
-/// use malquery_proto::flow::Auth;
-/// use malquery_proto::{Client, Cloud, Credentials};
+/// use malquery_proto::{Auth, Client, Cloud, Credentials};
 ///
-/// let quotas = serde_json::json!({"meta": {"hunt_limit": 100}});
-/// let (mock, guard) = script([reply::json(200, quotas).times(2)]).with_tokens().play();
+/// let limit = serde_json::json!({"meta": {"hunt_limit": 100}});
+/// let (mock, guard) = script([reply::json(200, limit).times(2)]).with_tokens().play();
 /// let transcript = Transcript::new(mock);
 /// let auth = Auth::new(Cloud::Us1, Credentials::new("an-id", "a-secret"));
 /// let client = Client::new(transcript.clone(), VirtualClock::new(), auth);
@@ -51,7 +47,7 @@ const MAX_SHOWN: usize = 256 * 1024;
 /// < 201 Created
 /// < content-type: application/json
 ///   {
-///     "access_token": "[redacted]",
+///     "access_token": "[text]",
 ///     "expires_in": 1799,
 ///     "token_type": "bearer"
 ///   }
@@ -72,169 +68,79 @@ const MAX_SHOWN: usize = 256 * 1024;
 #[derive(Clone)]
 pub struct Transcript<T> {
     transport: T,
-    log: Arc<Mutex<Log>>,
-}
-
-type Log = Vec<Exchange>;
-
-struct Exchange {
-    line: String,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Text,
-    outcome: Outcome,
-}
-
-enum Outcome {
-    Pending,
-    Failed(String),
-    Reply {
-        status: StatusCode,
-        headers: HeaderMap,
-        body: Box<Text>,
-    },
-}
-
-/// A body, as far as it was read.
-struct Text {
-    media_type: String,
-    /// The beginning, up to [`MAX_SHOWN`].
-    kept: Vec<u8>,
-    length: usize,
-    hasher: Sha256,
-    end: End,
-}
-
-enum End {
-    Open,
-    Whole,
-    Broken(String),
+    log: Log,
 }
 
 impl<T> Transcript<T> {
-    /// Writes down what goes over this transport. Clones write into the same transcript.
+    /// Notes what goes over this transport. Clones share one transcript.
     pub fn new(transport: T) -> Self {
         Self {
             transport,
-            log: Arc::default(),
+            log: Log::of_beginnings(MAX_SHOWN),
         }
+    }
+
+    /// The requests alone, for a snapshot of what was sent.
+    pub fn requests(&self) -> String {
+        self.show(false)
+    }
+
+    fn show(&self, with_replies: bool) -> String {
+        let mut state = self.log.lock();
+        let mut policy = Policy::default();
+        state
+            .exchanges
+            .iter_mut()
+            .for_each(|exchange| see(&mut policy, exchange));
+        let mut folded: Vec<(String, String, u32)> = Vec::new();
+        for exchange in &mut state.exchanges {
+            let (line, mut rest) = request(&policy, exchange);
+            if with_replies {
+                rest.push_str(&reply(&policy, exchange));
+            }
+            match folded.last_mut() {
+                Some((before, same, count)) if *before == line && *same == rest => *count += 1,
+                _ => folded.push((line, rest, 1)),
+            }
+        }
+        let shown = folded.iter().map(|(line, rest, count)| match count {
+            1 => format!("> {line}\n{rest}"),
+            count => format!("> {line} x{count}\n{rest}"),
+        });
+        policy
+            .mask(&shown.collect::<Vec<_>>().join("\n"))
+            .into_owned()
     }
 }
 
 impl<T> fmt::Debug for Transcript<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Transcript({} exchanges)", lock(&self.log).len())
+        write!(
+            f,
+            "Transcript({} exchanges)",
+            self.log.lock().exchanges.len()
+        )
     }
 }
 
 impl<T> fmt::Display for Transcript<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let log = lock(&self.log);
-        let redaction = secrets(&log);
-        let mut folded: Vec<(&str, String, u32)> = Vec::new();
-        for exchange in log.iter() {
-            let rest = exchange.rest(&redaction);
-            match folded.last_mut() {
-                Some((line, last, count)) if *line == exchange.line && *last == rest => *count += 1,
-                _ => folded.push((&exchange.line, rest, 1)),
-            }
-        }
-        let mut text = String::new();
-        for (index, (line, rest, count)) in folded.iter().enumerate() {
-            let gap = if index == 0 { "" } else { "\n" };
-            let times = if *count == 1 {
-                String::new()
-            } else {
-                format!(" x{count}")
-            };
-            let _ = write!(text, "{gap}> {line}{times}\n{rest}");
-        }
-        f.write_str(&redaction.hide(&text))
+        f.write_str(&self.show(true))
     }
-}
-
-/// The secrets of all exchanges, since any of them may repeat one of another.
-fn secrets(log: &Log) -> Redaction {
-    let mut redaction = Redaction::default();
-    for exchange in log {
-        let Exchange {
-            uri, headers, body, ..
-        } = exchange;
-        redaction.see_request(
-            uri,
-            headers,
-            &Content::read(headers, &body.kept, Side::Request, false),
-        );
-        if let Outcome::Reply { headers, body, .. } = &exchange.outcome {
-            let side = exchange.side();
-            redaction.see_reply(
-                side,
-                headers,
-                &Content::read(headers, &body.kept, side, false),
-            );
-        }
-    }
-    redaction
 }
 
 impl<T: Transport> Transport for Transcript<T> {
-    fn send(
-        &self,
-        request: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<Body>, TransportError> {
-        let line = matching::Seen::new(&request).line();
-        let mut body = Text::new(request.headers());
-        body.add(request.body());
-        body.end = End::Whole;
-        let index = {
-            let mut log = lock(&self.log);
-            let (uri, headers) = (request.uri().clone(), request.headers().clone());
-            log.push(Exchange {
-                line,
-                uri,
-                headers,
-                body,
-                outcome: Outcome::Pending,
-            });
-            log.len() - 1
-        };
-        match self.transport.send(request) {
-            Ok(response) => {
-                let (parts, inner) = response.into_parts();
-                let body = Text::new(&parts.headers).into();
-                lock(&self.log)[index].outcome = Outcome::Reply {
-                    status: parts.status,
-                    headers: parts.headers.clone(),
-                    body,
-                };
-                let body = TranscriptBody {
-                    inner,
-                    log: self.log.clone(),
-                    index,
-                };
-                Ok(http::Response::from_parts(parts, Body::new(body)))
-            }
-            Err(error) => {
-                let sent = match error.failure() {
-                    SendFailure::NotSent | SendFailure::CannotSend => "surely not sent",
-                    SendFailure::Unknown => "perhaps sent",
-                };
-                let message = std::error::Error::source(&error)
-                    .map_or_else(|| error.to_string(), ToString::to_string)
-                    .replace('\n', "\n    ");
-                lock(&self.log)[index].outcome =
-                    Outcome::Failed(format!("< no reply, {sent}: {message}\n"));
-                Err(error)
-            }
-        }
+    fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Body>, TransportError> {
+        self.log
+            .pass(request, |request| self.transport.send(request))
     }
 }
 
 /// Compares a [`Transcript`] with its snapshot, by [insta](https://docs.rs/insta): `assert_transcript!(transcript)`,
 /// `assert_transcript!("name", transcript)` or `assert_transcript!(transcript, @"...")`.
 ///
-/// Your package needs `insta` among its dev-dependencies. It is yours and not one of this crate, so that the
-/// snapshots are written by the version you have and review.
+/// Your package needs `insta` among its dev-dependencies. This crate does not depend on it, so that the version you have and
+/// review writes the snapshots.
 #[macro_export]
 macro_rules! assert_transcript {
     ($transcript:expr $(,)?) => {
@@ -248,223 +154,88 @@ macro_rules! assert_transcript {
     };
 }
 
-/// A body that is written down while it is read.
-struct TranscriptBody {
-    inner: Body,
-    log: Arc<Mutex<Log>>,
-    index: usize,
+/// The first line of a request, and the rest of it.
+fn request(policy: &Policy, exchange: &Exchange) -> (String, String) {
+    let file::Request {
+        method,
+        uri,
+        headers,
+        body,
+    } = write::request(policy, exchange);
+    let path = match uri.parse::<http::Uri>() {
+        Ok(uri) if is_for_tokens(uri.path()) => uri.path().to_owned(),
+        Ok(uri) => uri
+            .path_and_query()
+            .map_or_else(|| uri.to_string(), ToString::to_string),
+        Err(_) => uri,
+    };
+    let body = body.map(|body| shown(body, exchange.body.len() as u64));
+    (format!("{method} {path}"), lines(headers, ">", body))
 }
 
-impl Read for TranscriptBody {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let result = self.inner.read(buffer);
-        let mut log = lock(&self.log);
-        if let Outcome::Reply { body, .. } = &mut log[self.index].outcome {
-            match &result {
-                Ok(0) if !buffer.is_empty() => body.end = End::Whole,
-                Ok(count) => body.add(&buffer[..(*count).min(buffer.len())]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => body.end = End::Broken(error.to_string()),
-            }
-        }
-        result
-    }
-}
-
-impl Exchange {
-    fn side(&self) -> Side {
-        match self.outcome {
-            Outcome::Reply { status, .. } => Side::of_reply(self.uri.path(), status),
-            _ => Side::Reply,
-        }
-    }
-
-    fn rest(&self, redaction: &Redaction) -> String {
-        let mut text = String::new();
-        headers(&self.headers, "> ", redaction, &mut text);
-        self.body.show(Side::Request, redaction, &mut text);
-        match &self.outcome {
-            Outcome::Pending => text.push_str("< no reply yet\n"),
-            Outcome::Failed(line) if redact::names_secret(line) => {
-                text.push_str("< no reply: [redacted]\n")
-            }
-            Outcome::Failed(line) => text.push_str(line),
-            Outcome::Reply {
-                status,
-                headers: found,
-                body,
-            } => {
-                let _ = writeln!(text, "< {status}");
-                headers(found, "< ", redaction, &mut text);
-                body.show(self.side(), redaction, &mut text);
-            }
-        }
-        text
-    }
-}
-
-const FORM: &str = "application/x-www-form-urlencoded";
-
-impl Text {
-    fn new(headers: &HeaderMap) -> Self {
-        let media_type = media_type(headers);
-        Self {
-            media_type,
-            kept: Vec::new(),
-            length: 0,
-            hasher: Sha256::new(),
-            end: End::Open,
-        }
-    }
-
-    fn add(&mut self, bytes: &[u8]) {
-        let room = MAX_SHOWN.saturating_sub(self.kept.len()).min(bytes.len());
-        self.kept.extend_from_slice(&bytes[..room]);
-        self.length += bytes.len();
-        self.hasher.update(bytes);
-    }
-
-    /// The whole body, if it is short enough and text.
-    fn text(&self) -> Option<&str> {
-        let binary = ["application/octet-stream", "application/zip"].contains(&&*self.media_type);
-        let text = std::str::from_utf8(&self.kept)
-            .ok()
-            .filter(|_| self.length == self.kept.len() && !binary)?;
-        redact::is_plain(text).then_some(text)
-    }
-
-    fn json(&self) -> Option<Json> {
-        let text = self.text()?;
-        let may_be = self.media_type.contains("json") || text.starts_with(['{', '[']);
-        if may_be { Json::parse(text).ok() } else { None }
-    }
-
-    /// The pairs of a form, if it is one: else all of it would stand in a name.
-    fn form(&self) -> Option<Pairs> {
-        let text = self.text().filter(|_| self.media_type == FORM)?;
-        let pairs: Pairs = form_urlencoded::parse(text.as_bytes())
-            .into_owned()
-            .collect();
-        if pairs.iter().any(|(name, _)| redact::names_secret(name)) {
-            None
-        } else {
-            Some(pairs)
-        }
-    }
-
-    /// Whether a text has no secret that has no place of its own in it.
-    fn is_shown(&self, text: &str, side: Side, redaction: &Redaction) -> bool {
-        let is_whole = matches!(self.end, End::Whole);
-        self.media_type != FORM
-            && side != Side::TokenReply
-            && !redact::names_secret(text)
-            && (is_whole || redaction.scan_cut(redaction.hide(text).as_bytes()).is_ok())
-    }
-
-    fn show(&self, side: Side, redaction: &Redaction, out: &mut String) {
-        let mut shown = String::new();
-        if self.length == 0 {
-            // Nothing to show, and nothing to say of it.
-        } else if let Some(json) = self.json() {
-            redaction.hidden(&json, side, false).pretty(0, &mut shown);
-        } else if let Some(pairs) = self.form().filter(|_| side != Side::TokenReply) {
-            for (name, value) in pairs {
-                let hidden =
-                    secret::is_secret_field(&name) || redact::pair_gives_secret(&name, &value);
-                let value = if hidden { "[redacted]" } else { &value };
-                let _ = writeln!(shown, "{name}={value}");
-            }
-        } else if let Some(text) = self
-            .text()
-            .filter(|text| self.is_shown(text, side, redaction))
-        {
-            shown.push_str(text);
-        } else {
-            let kind = if self.media_type.is_empty() {
-                String::new()
-            } else {
-                format!(" {}", self.media_type)
+fn reply(policy: &Policy, exchange: &mut Exchange) -> String {
+    let json = match &mut exchange.outcome {
+        Outcome::Reply { body, .. } if body.is_kept() => read(body),
+        _ => None,
+    };
+    match &exchange.outcome {
+        Outcome::Pending => "< no reply yet\n".into(),
+        Outcome::Failed {
+            failure, message, ..
+        } => {
+            let sent = match failure {
+                SendFailure::NotSent | SendFailure::CannotSend => "surely not sent",
+                SendFailure::Unknown => "perhaps sent",
             };
-            let hash = digest::hex(self.hasher.clone().finalize());
-            let _ = write!(
-                shown,
-                "<{} bytes{kind} sha256={}...>",
-                self.length,
-                &hash[..8]
+            format!("< no reply, {sent}: {}\n", message.replace('\n', "\n    "))
+        }
+        Outcome::Reply {
+            status, body, end, ..
+        } => {
+            let reply = write::response(policy, exchange, json.as_ref());
+            let text = lines(
+                reply.headers,
+                "<",
+                reply.body.map(|it| shown(it, body.length)),
             );
-        }
-        let lines = shown.strip_suffix('\n').unwrap_or(&shown).split('\n');
-        for line in lines.filter(|_| !shown.is_empty()) {
-            let gap = if line.is_empty() { "" } else { "  " };
-            let _ = writeln!(out, "{gap}{}", diff::visible(line));
-        }
-        let _ = match &self.end {
-            End::Whole => Ok(()),
-            End::Open => writeln!(out, "< not read to the end"),
-            End::Broken(error) if redact::names_secret(error) => {
-                writeln!(out, "< broken off after {} bytes: [redacted]", self.length)
-            }
-            End::Broken(error) => {
-                writeln!(out, "< broken off after {} bytes: {error}", self.length)
-            }
-        };
-    }
-}
-
-fn lock(log: &Mutex<Log>) -> MutexGuard<'_, Log> {
-    log.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn media_type(headers: &HeaderMap) -> String {
-    let value = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    value
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase()
-}
-
-/// The headers in the order of their names.
-fn headers(headers: &HeaderMap, mark: &str, redaction: &Redaction, out: &mut String) {
-    let mut names: Vec<&HeaderName> = headers
-        .keys()
-        .filter(|name| **name != header::DATE)
-        .collect();
-    names.sort_by_key(|name| name.as_str());
-    for name in names {
-        for value in headers.get_all(name) {
-            let hidden = value.is_sensitive()
-                || secret::is_secret_field(name.as_str())
-                || [
-                    header::COOKIE,
-                    header::SET_COOKIE,
-                    header::PROXY_AUTHORIZATION,
-                ]
-                .contains(name);
-            let shown = if *name == header::AUTHORIZATION {
-                format!("{} [redacted]", matching::scheme(value.as_bytes()))
-            } else if hidden {
-                "[redacted]".into()
-            } else {
-                let value = String::from_utf8_lossy(value.as_bytes());
-                let (value, gives) = match *name {
-                    header::LOCATION => {
-                        let link = redaction.location(&value);
-                        let gives = redact::link_gives_secret(&link);
-                        (link, gives)
-                    }
-                    _ => (
-                        value.clone().into_owned(),
-                        redact::value_gives_secret(&value),
-                    ),
-                };
-                if gives { "[redacted]".into() } else { value }
+            let end = match end {
+                End::Whole => String::new(),
+                End::Open | End::Left => "< not read to the end\n".into(),
+                End::Broken(error) => {
+                    format!("< broken off after {} bytes: {error}\n", body.length)
+                }
             };
-            let _ = writeln!(out, "{mark}{name}: {shown}");
+            format!("< {status}\n{text}{end}")
         }
     }
+}
+
+fn shown(body: file::Body, length: u64) -> String {
+    let json = body.json.and_then(|json| Json::parse(json.get()).ok());
+    let form = body
+        .form
+        .into_iter()
+        .flatten()
+        .map(|(name, value)| format!("{name}={value}\n"));
+    let text = json.map(|json| json.pretty()).or(body.text);
+    text.unwrap_or_else(|| match form.collect::<String>() {
+        none if none.is_empty() => format!("[{length} bytes]"),
+        form => form,
+    })
+}
+
+fn lines(headers: Option<Pairs>, mark: &str, body: Option<String>) -> String {
+    let headers = headers.into_iter().flatten();
+    let headers = headers.map(|(name, value)| format!("{mark} {name}: {value}\n"));
+    let body = body.unwrap_or_default();
+    let lines = body
+        .strip_suffix('\n')
+        .unwrap_or(&body)
+        .split('\n')
+        .filter(|_| !body.is_empty());
+    let lines = lines.map(|line| match diff::visible(line) {
+        none if none.is_empty() => "\n".to_owned(),
+        line => format!("  {line}\n"),
+    });
+    headers.chain(lines).collect()
 }

@@ -99,7 +99,11 @@ impl Package {
             )
             .unwrap();
         }
-        // The versions that were downloaded for the workspace.
+        // The versions and the profile with which the workspace was built.
+        let manifest = fs::read_to_string(workspace.join("Cargo.toml")).unwrap();
+        let profile = &manifest[manifest.find("[profile.").unwrap()..];
+        let path = folder.join("Cargo.toml");
+        fs::write(&path, fs::read_to_string(&path).unwrap() + profile).unwrap();
         fs::copy(workspace.join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
         Self(folder)
     }
@@ -126,9 +130,10 @@ impl Package {
                 command.env_remove(&*name);
             }
         }
+        // With what the workspace has built.
         command.env(
             "CARGO_TARGET_DIR",
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join("../user-crate"),
+            Path::new(env!("CARGO_TARGET_TMPDIR")).join(".."),
         );
         command.env("CARGO_TERM_COLOR", "never");
         let output = command.envs(variables.iter().copied()).output().unwrap();

@@ -1,5 +1,4 @@
 //! Services that are functions, and what is recorded of them.
-#![allow(dead_code)] // Not every test uses all of it.
 
 use std::fs;
 use std::io::Read;
@@ -15,7 +14,8 @@ use tempfile::TempDir;
 
 pub(crate) type Sent = Request<Vec<u8>>;
 pub(crate) type Got = Response<Vec<u8>>;
-pub(crate) type Answers<'a> = &'a (dyn Fn(&Sent) -> Result<Got, Down> + Send + Sync);
+pub(crate) const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
+pub(crate) const FORM: [(&str, &str); 1] = [("content-type", "application/x-www-form-urlencoded")];
 
 /// A service that answers as a function says.
 pub(crate) struct Service<F>(pub(crate) F);
@@ -56,11 +56,7 @@ pub(crate) fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Vec<
 }
 
 pub(crate) fn json_answer(status: u16, body: &Value) -> Got {
-    answer(
-        status,
-        &[("content-type", "application/json")],
-        body.to_string(),
-    )
+    answer(status, &JSON, body.to_string())
 }
 
 pub(crate) fn request(
@@ -80,17 +76,24 @@ pub(crate) fn get(uri: &str) -> Sent {
     request("GET", uri, &[], "")
 }
 
+pub(crate) fn login(id: &str, secret: &str) -> Sent {
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    form.append_pair("client_id", id)
+        .append_pair("client_secret", secret);
+    request("POST", "/oauth2/token", &FORM, form.finish())
+}
+
 pub(crate) fn folder() -> (TempDir, PathBuf) {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("test.json");
     (folder, path)
 }
 
-pub(crate) fn begin<T: Transport>(
+pub(crate) fn begin<T: Transport + 'static>(
     path: &Path,
     mode: Mode,
     live: T,
-) -> (SessionTransport<T>, SessionGuard) {
+) -> (SessionTransport, SessionGuard) {
     Session::new(path).mode(mode).transport(|| live).unwrap()
 }
 
@@ -99,31 +102,34 @@ pub(crate) fn nothing() -> malquery_mock::Mock {
     script([]).transport()
 }
 
-/// Status, body, and what broke it.
-pub(crate) fn take<T: Transport>(
-    transport: &T,
+/// Status, body, and whether it broke.
+pub(crate) fn take(
+    transport: &impl Transport,
     request: Sent,
 ) -> Result<(u16, Vec<u8>, bool), SendFailure> {
     let response = transport.send(request).map_err(|error| error.failure())?;
     let status = response.status().as_u16();
     let mut bytes = Vec::new();
-    let broken = response.into_body().read_to_end(&mut bytes).is_err();
-    Ok((status, bytes, broken))
+    let is_broken = response.into_body().read_to_end(&mut bytes).is_err();
+    Ok((status, bytes, is_broken))
+}
+
+/// A session over these exchanges, which are recorded.
+pub(crate) fn recorded(path: &Path, exchanges: &[(Sent, Got)]) -> SessionGuard {
+    let all = exchanges.to_vec();
+    let next = Mutex::new(all.into_iter());
+    let service = Service(move |_: &Sent| Ok(next.lock().unwrap().next().unwrap().1));
+    let (transport, guard) = begin(path, Mode::Record, service);
+    for (request, _) in exchanges {
+        take(&transport, request.clone()).unwrap();
+    }
+    guard
 }
 
 /// Records these exchanges and gives the text of the cassette.
 pub(crate) fn record(exchanges: &[(Sent, Got)]) -> Result<String, String> {
     let (_folder, path) = folder();
-    let next = Mutex::new(exchanges.iter());
-    let service = Service(|_: &Sent| Ok(next.lock().unwrap().next().unwrap().1.clone()));
-    let (transport, guard) = begin(&path, Mode::Record, service);
-    for (request, _) in exchanges {
-        take(&transport, request.clone()).unwrap();
-    }
-    guard.close().map_err(|error| {
-        error
-            .to_string()
-            .replace(&path.display().to_string(), "test.json")
-    })?;
+    let closed = recorded(&path, exchanges).close();
+    closed.map_err(|error| error.to_string())?;
     Ok(fs::read_to_string(&path).unwrap())
 }

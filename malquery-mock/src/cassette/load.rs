@@ -1,0 +1,529 @@
+//! Reads cassettes: from the format to what is played.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Component, Path};
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use url::form_urlencoded;
+
+use super::file::{self, Pairs};
+use super::matching::{self, Body, Expected};
+use super::{Cassette, Interaction};
+use crate::digest;
+use crate::json::{self, Json};
+use crate::reply::Answer;
+
+/// The largest cassette that is read, in bytes. Large bodies lie beside it.
+const MAX_FILE: u64 = 256 * 1024 * 1024;
+const MARKERS: [&str; 4] = ["<<<<<<<", "|||||||", "=======", ">>>>>>>"];
+
+impl Cassette {
+    /// Reads a cassette from a file, and the bodies that it keeps in files of their own.
+    ///
+    /// # Errors
+    /// Refuses everything that is not in the [`format`](crate::format), and names the place.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, CassetteError> {
+        let path = path.as_ref();
+        let name = path.display().to_string();
+        let fail = |message: &str, source| {
+            let error = CassetteError::new(&name, None, message);
+            CassetteError { source, ..error }
+        };
+        let mut bytes = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
+            .map_err(|error| fail("the file could not be read", Some(error)))?;
+        if bytes.len() as u64 > MAX_FILE {
+            return Err(fail("the file is larger than 256 MiB", None));
+        }
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let place = line_column(&String::from_utf8_lossy(valid), valid.len());
+            CassetteError::new(&name, Some(place), "the file is not UTF-8")
+        })?;
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        read(&name, &text, Some(folder.unwrap_or(Path::new("."))))
+    }
+
+    /// Reads a cassette from a text, such as `include_str!` gives. The name is for messages. There is no folder, so
+    /// bodies in files of their own are errors.
+    ///
+    /// # Errors
+    /// As [`Cassette::load`].
+    pub fn parse(name: &str, text: &str) -> Result<Self, CassetteError> {
+        read(name, text, None)
+    }
+}
+
+/// A cassette that is refused, with the place of what is wrong.
+pub struct CassetteError {
+    name: String,
+    place: Option<(usize, usize)>,
+    message: String,
+    source: Option<io::Error>,
+}
+
+impl CassetteError {
+    fn new(name: &str, place: Option<(usize, usize)>, message: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            place,
+            message: message.into(),
+            source: None,
+        }
+    }
+
+    /// The line and column, from 1, unless the file as a whole is refused.
+    pub fn place(&self) -> Option<(usize, usize)> {
+        self.place
+    }
+}
+
+impl fmt::Display for CassetteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        if let Some((line, column)) = self.place {
+            write!(f, ":{line}:{column}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
+}
+
+impl fmt::Debug for CassetteError {
+    /// As `Display`, and its source.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        self.source
+            .as_ref()
+            .map_or(Ok(()), |source| write!(f, ": {source}"))
+    }
+}
+
+impl std::error::Error for CassetteError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_ref().map(|error| error as _)
+    }
+}
+
+/// What decides whether the rest can be understood.
+#[derive(Deserialize)]
+struct Head<'a> {
+    #[serde(borrow)]
+    version: Option<&'a RawValue>,
+    #[serde(default, borrow)]
+    features: Vec<&'a RawValue>,
+}
+
+/// Reads the outer level of a cassette: its interactions stay text.
+pub(crate) fn outline<'a>(
+    name: &str,
+    text: &'a str,
+) -> Result<file::File<&'a RawValue>, CassetteError> {
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        if MARKERS.iter().any(|marker| line.starts_with(marker)) {
+            let place = line_column(text, at);
+            let message = "a merge conflict is not resolved: here is its marker";
+            return Err(CassetteError::new(name, Some(place), message));
+        }
+        at += line.len();
+    }
+    let refuse = |error: serde_json::Error| {
+        let place = line_column(text, error_offset(text, &error));
+        CassetteError::new(name, Some(place), error_message(&error))
+    };
+    let unknown = |raw: &RawValue, message: String| {
+        let place = line_column(text, offset(text, raw.get()));
+        CassetteError::new(name, Some(place), message)
+    };
+    let head: Head<'_> = object(text).map_err(refuse)?;
+    if let Some(version) = head.version.filter(|version| version.get() != "1") {
+        let message = format!("the version {version} is not known; this one reads 1");
+        return Err(unknown(version, message));
+    }
+    if let Some(feature) = head.features.first() {
+        return Err(unknown(
+            feature,
+            format!("the feature {feature} is not known"),
+        ));
+    }
+    object(text).map_err(refuse)
+}
+
+fn object<'de, T: Deserialize<'de>>(text: &'de str) -> serde_json::Result<T> {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let value = file::object(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(value)
+}
+
+fn read(name: &str, text: &str, folder: Option<&Path>) -> Result<Cassette, CassetteError> {
+    // Some editors begin a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let outline = outline(name, text)?;
+    let mut interactions = Vec::with_capacity(outline.interactions.len());
+    let (mut counted, mut line) = (0, 1);
+    for part in outline.interactions {
+        let at = offset(text, part.get());
+        // From each to the next, since there may be thousands.
+        line += text[counted..at].matches('\n').count();
+        counted = at;
+        let read = object::<file::Interaction>(part.get())
+            .map_err(|error| {
+                let within = error_offset(part.get(), &error);
+                Refusal {
+                    at: at + within,
+                    ..error_message(&error).into()
+                }
+            })
+            .and_then(|found| {
+                interaction(found, line, folder).map_err(|error| Refusal { at, ..error })
+            });
+        interactions.push(read.map_err(|refusal| {
+            let place = line_column(text, refusal.at);
+            let id = serde_json::from_str::<Id>(part.get()).ok();
+            let id = id
+                .map(|id| format!("{}: ", json::quote(&id.id)))
+                .unwrap_or_default();
+            let error = CassetteError::new(name, Some(place), format!("{id}{}", refusal.message));
+            CassetteError {
+                source: refusal.source,
+                ..error
+            }
+        })?);
+    }
+    Ok(Cassette {
+        name: name.into(),
+        interactions: interactions.into(),
+        tokens: false,
+    })
+}
+
+/// Checks a cassette that was just made, without the files beside it.
+pub(crate) fn check(name: &str, text: &str) -> Result<(), CassetteError> {
+    let parts = outline(name, text)?.interactions;
+    let check = |part: &RawValue| object::<file::Interaction>(part.get()).map(drop);
+    let refuse = |error: serde_json::Error| CassetteError::new(name, None, error.to_string());
+    parts.into_iter().try_for_each(check).map_err(refuse)
+}
+
+#[derive(Deserialize)]
+struct Id {
+    id: String,
+}
+
+/// Why an interaction is refused, before its place is known.
+struct Refusal {
+    at: usize,
+    message: String,
+    source: Option<io::Error>,
+}
+
+impl<T: Into<String>> From<T> for Refusal {
+    fn from(message: T) -> Self {
+        Self {
+            at: 0,
+            message: message.into(),
+            source: None,
+        }
+    }
+}
+
+fn interaction(
+    file::Interaction {
+        id,
+        request,
+        response,
+        error,
+        times,
+        repeat_last,
+    }: file::Interaction,
+    line: usize,
+    folder: Option<&Path>,
+) -> Result<Interaction, Refusal> {
+    if id.is_empty() {
+        return Err("id: it is empty".into());
+    }
+    let answer = match (response, error) {
+        (Some(response), None) => self::response(response, folder)?,
+        (None, Some(failure)) => Answer::Fault(failure.kind),
+        _ => return Err("it needs one of response and error".into()),
+    };
+    let times = times.unwrap_or(1);
+    if times == 0 {
+        return Err("times: an interaction that is never played has no use".into());
+    }
+    Ok(Interaction {
+        label: format!("{} (line {line})", json::quote(&id)),
+        id: id.into(),
+        expected: Some(self::request(request, folder)?),
+        answer,
+        times,
+        repeat_last: repeat_last.unwrap_or(false),
+        any_number: false,
+    })
+}
+
+/// Why a request can be in no cassette.
+pub(crate) fn unfit(method: &Method, uri: &Uri) -> Option<&'static str> {
+    // Methods are told apart by case, and small letters are slips of the pen.
+    if method
+        .as_str()
+        .bytes()
+        .any(|byte| byte.is_ascii_lowercase())
+    {
+        return Some("the method of a request in a cassette has no small letters");
+    }
+    let has_path = uri.path().starts_with('/');
+    (!has_path).then_some("a request in a cassette has a path that begins with /")
+}
+
+fn request(
+    file::Request {
+        method,
+        uri,
+        headers,
+        body,
+    }: file::Request,
+    folder: Option<&Path>,
+) -> Result<Expected, Refusal> {
+    if uri.contains('#') {
+        return Err("request.uri: a request has no fragment".into());
+    }
+    let known = Method::from_bytes(method.as_bytes())
+        .map_err(|_| format!("request.method: {} is no method", json::quote(&method)))?;
+    let parsed: Uri = uri
+        .parse()
+        .map_err(|error| format!("request.uri: {} is no URI: {error}", json::quote(&uri)))?;
+    if let Some(why) = unfit(&known, &parsed) {
+        return Err(format!("request: {why}").into());
+    }
+    let headers = headers
+        .map(|pairs| self::headers(pairs, "request"))
+        .transpose()?;
+    let scheme = headers.map(|headers| {
+        headers
+            .get(header::AUTHORIZATION)
+            .map(|value| matching::scheme(value.as_bytes()))
+    });
+    let query = parsed.query().unwrap_or_default();
+    let origin = parsed.scheme_str().zip(parsed.authority());
+    Ok(Expected {
+        method: known,
+        origin: origin.map(|(scheme, authority)| format!("{scheme}://{authority}")),
+        path: parsed.path().to_owned(),
+        query: form_urlencoded::parse(query.as_bytes())
+            .into_owned()
+            .collect(),
+        scheme,
+        body: self::body(body, "request", folder)?,
+    })
+}
+
+fn response(
+    file::Response {
+        status,
+        headers,
+        body,
+        fault,
+    }: file::Response,
+    folder: Option<&Path>,
+) -> Result<Answer, Refusal> {
+    let status = StatusCode::from_u16(status)
+        .ok()
+        .filter(|code| !code.is_informational())
+        .ok_or_else(|| format!("response.status: {status} is not the status of a reply"))?;
+    let headers = self::headers(headers.unwrap_or_default(), "response")?;
+    let body = self::body(body, "response", folder)?;
+    if matches!(body, Body::Json(_)) && headers.contains_key(header::CONTENT_LENGTH) {
+        return Err(
+            "response.headers: leave out content-length, because a body that is JSON is \
+                    sent in its shortest form, which has another length"
+                .into(),
+        );
+    }
+    let body = bytes(body);
+    let truncate_after = fault.map(|fault| usize::try_from(fault.truncate_after).ok());
+    match truncate_after {
+        Some(after) if after.is_none_or(|after| after > body.len()) => {
+            let length = body.len();
+            Err(format!("response.fault: the body has only {length} bytes").into())
+        }
+        _ => Ok(Answer::Response {
+            status,
+            headers,
+            body,
+            truncate_after: truncate_after.flatten(),
+        }),
+    }
+}
+
+fn headers(pairs: Pairs, side: &str) -> Result<HeaderMap, Refusal> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &pairs {
+        let (Ok(key), Ok(value)) = (
+            HeaderName::from_bytes(name.as_bytes()),
+            HeaderValue::from_bytes(value.as_bytes()),
+        ) else {
+            let name = json::quote(name);
+            return Err(format!("{side}.headers: {name} is not a valid header").into());
+        };
+        let full = |_| format!("{side}.headers: there are too many headers");
+        headers.try_append(key, value).map_err(full)?;
+    }
+    Ok(headers)
+}
+
+fn body(body: Option<file::Body>, side: &str, folder: Option<&Path>) -> Result<Body, Refusal> {
+    let Some(body) = body else {
+        return Ok(Body::Empty);
+    };
+    let within = |key: &str, refusal: Refusal| Refusal {
+        message: format!("{side}.body.{key}: {}", refusal.message),
+        ..refusal
+    };
+    let file::Body {
+        json,
+        text,
+        form,
+        base64,
+        file,
+        len,
+        sha256,
+    } = body;
+    let (bytes, needs_check) = match (json, text, form, base64, file) {
+        (Some(json), None, None, None, None) if len.is_none() && sha256.is_none() => {
+            let json = Json::parse_body(json.get());
+            return json
+                .map(Body::Json)
+                .map_err(|error| within("json", error.into()));
+        }
+        (None, Some(text), None, None, None) if len.is_none() && sha256.is_none() => {
+            return Ok(Body::Bytes(text.into_bytes().into()));
+        }
+        (None, None, Some(form), None, None) if len.is_none() && sha256.is_none() => {
+            return Ok(Body::Form(form));
+        }
+        (None, None, None, Some(lines), None) => (
+            STANDARD
+                .decode(lines.concat())
+                .map_err(|error| within("base64", error.to_string().into()))?,
+            true,
+        ),
+        (None, None, None, None, Some(name)) => (
+            self::file(&name, folder).map_err(|refusal| within("file", refusal))?,
+            false,
+        ),
+        _ => {
+            return Err(format!(
+                "{side}.body: it needs one of json, text, form, base64 and file; len and sha256 go with the last two"
+            )
+            .into());
+        }
+    };
+    if needs_check && (len.is_none() || sha256.is_none()) {
+        return Err(within("base64", "len and sha256 belong beside it".into()));
+    }
+    if len.is_some_and(|len| len != bytes.len() as u64) {
+        return Err(within(
+            "len",
+            format!("the body has {} bytes", bytes.len()).into(),
+        ));
+    }
+    let real = digest::sha256(&bytes);
+    if sha256.is_some_and(|sha256| sha256 != real) {
+        return Err(within(
+            "sha256",
+            format!("the body has the SHA-256 {real}").into(),
+        ));
+    }
+    Ok(Body::Bytes(bytes.into()))
+}
+
+/// A file in the folder of the cassette or below it.
+fn file(name: &str, folder: Option<&Path>) -> Result<Vec<u8>, Refusal> {
+    let folder = folder.ok_or("a cassette that is not a file has no files beside it")?;
+    let name = Path::new(name);
+    let escapes = "it must lie in the folder of the cassette";
+    let is_plain = name
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
+    if name.as_os_str().is_empty() || !is_plain {
+        return Err(escapes.into());
+    }
+    let unread = |error| Refusal {
+        source: Some(error),
+        ..Refusal::from("it could not be read")
+    };
+    // A link may lead elsewhere.
+    let real = folder.join(name).canonicalize().map_err(unread)?;
+    if !real.starts_with(folder.canonicalize().map_err(unread)?) {
+        return Err(escapes.into());
+    }
+    if !real.is_file() {
+        return Err("it is not a file".into());
+    }
+    std::fs::read(real).map_err(unread)
+}
+
+/// The bytes to send.
+fn bytes(body: Body) -> Arc<[u8]> {
+    match body {
+        Body::Empty => Arc::default(),
+        Body::Json(json) => json.to_string().into_bytes().into(),
+        Body::Form(pairs) => {
+            let mut form = form_urlencoded::Serializer::new(String::new());
+            form.extend_pairs(&pairs).finish().into_bytes().into()
+        }
+        Body::Bytes(bytes) => bytes,
+    }
+}
+
+/// Line and column, from 1, of a place in a text.
+fn line_column(text: &str, at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (
+        before.matches('\n').count() + 1,
+        before[start..].chars().count() + 1,
+    )
+}
+
+/// Where a part of the text begins.
+fn offset(text: &str, part: &str) -> usize {
+    (part.as_ptr() as usize)
+        .wrapping_sub(text.as_ptr() as usize)
+        .min(text.len())
+}
+
+/// The place that an error names, in bytes.
+fn error_offset(text: &str, error: &serde_json::Error) -> usize {
+    let lines = text
+        .split_inclusive('\n')
+        .take(error.line().saturating_sub(1));
+    let start: usize = lines.map(str::len).sum();
+    let mut at = (start + error.column().saturating_sub(1)).min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// What an error says, without its place.
+fn error_message(error: &serde_json::Error) -> String {
+    error
+        .to_string()
+        .split(" at line ")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
+}

@@ -1,0 +1,221 @@
+//! Writes cassettes: whole or not at all, one session after the other.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use tempfile::NamedTempFile;
+
+use super::load;
+
+/// How often another session is waited for, and how long each time.
+const TRIES: u32 = 200;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A cassette and the files beside it that get their names when all of them are written.
+pub(crate) struct Staging {
+    path: PathBuf,
+    folder: PathBuf,
+    /// The folder for bodies, beside the cassette and named after it.
+    bodies: String,
+    files: Vec<(PathBuf, NamedTempFile)>,
+    /// Raw malware is for its owner alone.
+    pub(crate) is_private: bool,
+    /// Keeps other sessions waiting.
+    _lock: Option<File>,
+}
+
+impl Staging {
+    /// Begins to write, as soon as no other session does.
+    pub(crate) fn open(path: &Path) -> Result<Self, String> {
+        let folder = folder_of(path);
+        let fail = |error: io::Error| format!("{}: {error}", folder.display());
+        let bodies = body_folder(path)?;
+        fs::create_dir_all(folder).map_err(fail)?;
+        // Not every system can lock a folder.
+        let lock = File::open(folder).ok();
+        for attempt in 0..TRIES {
+            match lock.as_ref().map(File::try_lock) {
+                Some(Err(TryLockError::WouldBlock)) if attempt + 1 < TRIES => thread::sleep(PAUSE),
+                Some(Err(TryLockError::WouldBlock)) => {
+                    return Err("another session has been writing for too long".into());
+                }
+                _ => break,
+            }
+        }
+        Ok(Self {
+            path: path.into(),
+            folder: folder.into(),
+            bodies,
+            files: Vec::new(),
+            is_private: false,
+            _lock: lock,
+        })
+    }
+
+    /// The text of the cassette as it is now.
+    pub(crate) fn former(&self) -> Option<String> {
+        fs::read_to_string(&self.path).ok()
+    }
+
+    /// Writes a body into a file of its own, and returns its name below the folder of the cassette.
+    pub(crate) fn body(
+        &mut self,
+        name: &str,
+        write: impl FnOnce(&mut File) -> io::Result<()>,
+    ) -> Result<String, String> {
+        let name = format!("{}/{name}", self.bodies);
+        let path = self.folder.join(&name);
+        let fail = |error: io::Error| format!("{}: {error}", path.display());
+        let parent = self.folder.join(&self.bodies);
+        fs::create_dir_all(&parent).map_err(fail)?;
+        let mut file = staged(&parent, self.is_private).map_err(fail)?;
+        write(file.as_file_mut()).map_err(fail)?;
+        file.as_file().sync_all().map_err(fail)?;
+        self.files.push((path, file));
+        Ok(name)
+    }
+
+    /// Gives all files their names. On an error the former cassette is as it was.
+    pub(crate) fn commit(mut self, text: &str) -> Result<(), String> {
+        let former = self.former();
+        let path = self.path.clone();
+        let fail = |error: io::Error| format!("{}: {error}", path.display());
+        load::check(&path.display().to_string(), text)
+            .map_err(|error| format!("what was recorded is not a cassette: {error}"))?;
+        let mut file = staged(&self.folder, self.is_private).map_err(fail)?;
+        file.write_all(text.as_bytes()).map_err(fail)?;
+        file.as_file().sync_all().map_err(fail)?;
+        let mut made = Vec::new();
+        let mut result = Ok(());
+        for (path, file) in self.files.drain(..) {
+            // Its name has the hash of its bytes, so a file of this name is the same.
+            if result.is_ok() && !path.exists() {
+                result = file
+                    .persist(&path)
+                    .map(drop)
+                    .map_err(|error| fail(error.error));
+                made.push(path);
+            }
+        }
+        if result.is_ok() && former.as_deref() != Some(text) {
+            result = file
+                .persist(&self.path)
+                .map(drop)
+                .map_err(|error| fail(error.error));
+        }
+        if result.is_err() {
+            for path in made {
+                // Alone they are of no use.
+                let _ = fs::remove_file(path);
+            }
+        } else if let Some(former) = former {
+            self.remove_orphans(&former, text);
+        }
+        result
+    }
+
+    /// Removes the files of the former version that this one does not name. They do no harm where that fails.
+    fn remove_orphans(&self, former: &str, text: &str) {
+        let files = fs::read_dir(self.folder.join(&self.bodies))
+            .into_iter()
+            .flatten()
+            .flatten();
+        for file in files {
+            let name = file.file_name().to_string_lossy().into_owned();
+            let is_named = |text: &str| text.contains(&format!("\"{}/{name}\"", self.bodies));
+            if is_named(former) && !is_named(text) {
+                let _ = fs::remove_file(file.path());
+            }
+        }
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        self.files.clear();
+        // It stays if there is something in it.
+        let _ = fs::remove_dir(self.folder.join(&self.bodies));
+    }
+}
+
+/// The text of a cassette with these interactions. Each has lines of its own, so that those to come change none.
+pub(crate) fn document(redaction: &str, interactions: &[String]) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    let head = format!(
+        "{{\n  \"version\": 1,\n  \"recorded_with\": \"malquery-mock {version}\",\n  \"redaction\": \"{redaction}\",\n  \
+         \"interactions\": ["
+    );
+    let all: Vec<_> = interactions
+        .iter()
+        .map(|one| format!("\n    {one}"))
+        .collect();
+    format!("{head}{}\n  ]\n}}\n", all.join(","))
+}
+
+/// Finds out before anything is sent whether a cassette can be written there.
+pub(crate) fn check(path: &Path) -> io::Result<()> {
+    // `Path` overlooks these two, and they would be found out when the file is renamed.
+    let text = path.to_string_lossy();
+    if path.is_dir() || ["/", "/."].iter().any(|end| text.ends_with(end)) {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if path.exists() && !path.is_file() {
+        return Err(io::Error::other("this is not a file"));
+    }
+    let folder = folder_of(path);
+    let bodies = folder.join(body_folder(path).map_err(io::Error::other)?);
+    fs::create_dir_all(folder)?;
+    if fs::symlink_metadata(&bodies).is_ok() {
+        let refuse = |why: &str| {
+            let why = format!("{} {why}", bodies.display());
+            Err(io::Error::new(io::ErrorKind::NotADirectory, why))
+        };
+        // It may be a link, which may lead nowhere or elsewhere.
+        if !bodies.is_dir() {
+            return refuse("is not a folder");
+        }
+        if !bodies.canonicalize()?.starts_with(folder.canonicalize()?) {
+            return refuse("leads out of the folder of the cassette");
+        }
+    }
+    staged(folder, false).map(drop)
+}
+
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    folder.unwrap_or(Path::new("."))
+}
+
+fn body_folder(path: &Path) -> Result<String, String> {
+    match path.file_name().and_then(|file| file.to_str()) {
+        Some(file) => Ok(format!("{file}.bodies")),
+        None => Err(format!(
+            "{} cannot be the name of a cassette",
+            path.display()
+        )),
+    }
+}
+
+/// A file that gets its name when it is whole.
+fn staged(folder: &Path, is_private: bool) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".cassette-");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // The umask takes its part. A cassette without samples belongs into the repository.
+        builder.permissions(fs::Permissions::from_mode(if is_private {
+            0o600
+        } else {
+            0o666
+        }));
+    }
+    #[cfg(not(unix))]
+    let _ = is_private;
+    builder.tempfile_in(folder)
+}

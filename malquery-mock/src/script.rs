@@ -1,0 +1,41 @@
+//! Replies in code, in the place of a cassette.
+
+use crate::cassette::{Cassette, Interaction};
+use crate::reply::Reply;
+
+/// Replies in code: each answers the next request, whatever it is.
+///
+/// A script knows nothing of requests, not even which are for tokens; [`Cassette::client`] and [`Cassette::with_tokens`] answer
+/// those without it.
+///
+/// ```
+/// use malquery_mock::{Fault, reply, script};
+///
+/// let (client, guard) = script([
+///     reply::status(503),
+///     reply::fault(Fault::Timeout),
+///     reply::quotas().set("meta/hunt_count", 3),
+/// ])
+/// .client();
+/// assert_eq!(client.quotas()?.meta.hunts_left(), Some(97));
+/// assert_eq!(guard.clock().waits().len(), 2);
+/// guard.finish();
+/// # Ok::<(), malquery_proto::client::Error>(())
+/// ```
+pub fn script(replies: impl IntoIterator<Item = Reply>) -> Cassette {
+    let interaction = |(index, reply): (usize, Reply)| Interaction {
+        id: "".into(),
+        label: format!("reply {} of the script", index + 1),
+        expected: None,
+        answer: reply.answer,
+        times: reply.times,
+        repeat_last: reply.repeat_last,
+        any_number: false,
+    };
+    let interactions = replies.into_iter().enumerate().map(interaction).collect();
+    Cassette {
+        name: "the script".into(),
+        interactions,
+        tokens: false,
+    }
+}
