@@ -24,7 +24,13 @@ const MAX_KEPT: usize = 1000;
 /// How long a poll waits for a job that should be done.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The kind of a job, as its status shows it.
+/// What a job is for, as its status shows it.
+pub(super) struct Submission {
+    pub(super) kind: Kind,
+    pub(super) options: Option<Value>,
+    pub(super) fields: Fields,
+}
+
 pub(super) enum Kind {
     Search(Vec<Pattern>),
     #[cfg(feature = "yara")]
@@ -37,10 +43,8 @@ pub(super) enum Kind {
 
 pub(super) struct Job {
     pub(super) id: String,
-    pub(super) kind: Kind,
-    pub(super) options: Option<Value>,
-    pub(super) fields: Fields,
     pub(super) submitted: Timestamp,
+    pub(super) submission: Submission,
     pub(super) polls: AtomicU64,
     receiver: Mutex<Receiver<Outcome>>,
     outcome: OnceLock<Outcome>,
@@ -99,8 +103,9 @@ impl Jobs {
     pub(super) fn start(
         &mut self,
         gate: Arc<Gate>,
-        (id, submitted): (String, Timestamp),
-        (kind, options, fields): (Kind, Option<Value>, Fields),
+        id: String,
+        submitted: Timestamp,
+        submission: Submission,
         work: impl FnOnce() -> Result<Outcome, String> + Send + 'static,
     ) {
         let (sender, receiver) = mpsc::channel();
@@ -118,10 +123,8 @@ impl Jobs {
         }
         self.kept.push_back(Arc::new(Job {
             id,
-            kind,
-            options,
-            fields,
             submitted,
+            submission,
             polls: AtomicU64::new(0),
             receiver: Mutex::new(receiver),
             outcome: OnceLock::new(),

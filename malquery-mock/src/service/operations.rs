@@ -12,7 +12,7 @@ use super::archive::Archive;
 use super::ask::{self, Fields, Options};
 use super::call::{Answer, Call, Refusal};
 use super::corpus::{Entry, Filter};
-use super::jobs::{Job, Kind, Outcome};
+use super::jobs::{Job, Kind, Outcome, Submission};
 use super::{DAY, State, reply};
 
 /// What a request costs.
@@ -105,8 +105,12 @@ impl Call {
         let patterns = search.patterns().map_err(Refusal::input)?;
         let (filter, fields, options) = options(search.options)?;
         let corpus = self.service.corpus.clone();
-        let job = (Kind::Search(patterns.clone()), options, fields);
-        self.submit(job, Cost::Nothing, move || {
+        let submission = Submission {
+            kind: Kind::Search(patterns.clone()),
+            options,
+            fields,
+        };
+        self.submit(submission, Cost::Nothing, move || {
             let found = corpus.search(&patterns, &filter);
             found.map(Outcome::Found).map_err(|error| error.to_string())
         })
@@ -119,12 +123,15 @@ impl Call {
         let rule = super::corpus::Rule::compile(&hunt.yara_rule)
             .map_err(|error| Refusal::input(format_args!("yara_rule does not compile: {error}")))?;
         let corpus = self.service.corpus.clone();
-        let kind = Kind::Hunt {
-            rule: rule.name().to_owned(),
-            text: hunt.yara_rule,
+        let submission = Submission {
+            kind: Kind::Hunt {
+                rule: rule.name().to_owned(),
+                text: hunt.yara_rule,
+            },
+            options,
+            fields,
         };
-        let job = (kind, options, fields);
-        self.submit(job, Cost::Hunt, move || {
+        self.submit(submission, Cost::Hunt, move || {
             let found = corpus.hunt(&rule, &filter);
             found.map(Outcome::Found).map_err(|error| error.to_string())
         })
@@ -141,8 +148,12 @@ impl Call {
         let asked: ask::Multidownload = ask::body(request.body()).map_err(Refusal::input)?;
         let hashes = asked.hashes().map_err(Refusal::input)?;
         let entries = self.find_all(&hashes)?;
-        let job = (Kind::Archive, None, Fields::default());
-        self.submit(job, Cost::Downloads(entries.len()), move || {
+        let submission = Submission {
+            kind: Kind::Archive,
+            options: None,
+            fields: Fields::default(),
+        };
+        self.submit(submission, Cost::Downloads(entries.len()), move || {
             let archive = Archive::make(&entries);
             archive
                 .map(Outcome::Archive)
@@ -162,7 +173,7 @@ impl Call {
         let passed = self.now.since(job.submitted).as_millis();
         meta["query_time"] = json!(passed as u64 + (self.query_time() * 1e3) as u64);
         meta["reqid"] = job.id.clone().into();
-        let named = match &job.kind {
+        let named = match &job.submission.kind {
             Kind::Search(patterns) => {
                 meta["reqtype"] = "search".into();
                 meta["patterns"] = json!(patterns);
@@ -177,7 +188,7 @@ impl Call {
             }
             Kind::Archive => None::<&str>,
         };
-        if let Some(options) = &job.options {
+        if let Some(options) = &job.submission.options {
             meta["options"] = options.clone();
         }
         let outcome = match self.is_due(&job, polls) {
@@ -194,9 +205,9 @@ impl Call {
                     0 => found.total,
                     count => count,
                 };
-                meta["stats"] = reply::stats(found, &job.fields, total);
+                meta["stats"] = reply::stats(found, &job.submission.fields, total);
                 let result = |entry: &Entry| {
-                    let mut result = reply::sample(entry, &job.fields);
+                    let mut result = reply::sample(entry, &job.submission.fields);
                     result["samples"] = json!([]);
                     if let Some(rule) = named {
                         result["yara_rule"] = rule.into();
@@ -221,7 +232,7 @@ impl Call {
         let job = self.state().jobs.find(&id);
         let job = job.filter(|job| {
             let polls = job.polls.load(Ordering::Relaxed);
-            matches!(job.kind, Kind::Archive) && self.is_due(job, polls)
+            matches!(job.submission.kind, Kind::Archive) && self.is_due(job, polls)
         });
         match job.as_deref().and_then(Job::outcome) {
             Some(Outcome::Archive(archive)) => {
@@ -281,7 +292,7 @@ impl Call {
     /// Starts a job, if its cost can be spent.
     fn submit(
         &self,
-        job: (Kind, Option<Value>, Fields),
+        submission: Submission,
         cost: Cost,
         work: impl FnOnce() -> Result<Outcome, String> + Send + 'static,
     ) -> Answer {
@@ -300,7 +311,8 @@ impl Call {
             true => Err("the job was made to fail".into()),
             false => work(),
         };
-        state.jobs.start(gate, (id.clone(), self.now), job, work);
+        let jobs = &mut state.jobs;
+        jobs.start(gate, id.clone(), self.now, submission, work);
         drop(state);
         let mut document = self.document();
         document["meta"]["reqid"] = id.into();
