@@ -104,7 +104,7 @@ impl From<ArchiveError> for Surveyed {
 /// An archive may have several ends, such as a real one and others in its comment. All of them must
 /// be within the limits. Returns whether the archive begins with an entry.
 pub(super) fn survey<R: Read + Seek>(reader: &mut R, limits: &Limits) -> Result<bool, Surveyed> {
-    /// A record without its comment, and the record of Zip64 that stands before it.
+    /// The record at the end without its comment, and the Zip64 record before it.
     const END: usize = 22;
     const LOCATOR: usize = 20;
     /// What is searched: the longest comment, and some more.
@@ -117,7 +117,7 @@ pub(super) fn survey<R: Read + Seek>(reader: &mut R, limits: &Limits) -> Result<
         .by_ref()
         .take(sniff::ENOUGH as u64)
         .read_to_end(&mut first)?;
-    // An archive begins with an entry, or with the end of the directory when it is empty.
+    // An archive begins with an entry. An empty one begins with the end of its directory.
     let is_zip = [b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06"]
         .iter()
         .any(|magic| first.starts_with(*magic));
@@ -146,7 +146,7 @@ pub(super) fn survey<R: Read + Seek>(reader: &mut R, limits: &Limits) -> Result<
             if !record.starts_with(b"PK\x06\x06") {
                 continue;
             }
-            // The record is as long as it says, and room is made for that, too.
+            // Room is made for the record, too, which is as long as it says.
             (entries, directory) = (
                 u64_at(&record, 32),
                 u64_at(&record, 48).min(u64_at(locator, 8)),

@@ -85,7 +85,8 @@ impl EntryInfo {
         self.encrypted
     }
 
-    /// What is unusual about it, to be told to the user. It is no danger here: names are never used.
+    /// What is unusual about it, to be told to the user. It is no danger here: names are never
+    /// used.
     pub fn warning(&self) -> Option<&'static str> {
         let name = self.name.as_bytes();
         let is_path = name.iter().any(|byte| matches!(byte, b'/' | b'\\' | b':'));
@@ -112,8 +113,9 @@ impl EntryInfo {
 
 /// The bytes of an entry, counted and hashed as they are read.
 ///
-/// Reading fails at the end of a damaged entry, with an [`ArchiveError`] in the [`io::Error`], so that a
-/// copy of it cannot succeed. It also fails before it returns more bytes than the [`Limits`] allow.
+/// Reading fails at the end of a damaged entry, with an [`ArchiveError`] in the [`io::Error`], so
+/// that a copy of it cannot succeed. It also fails before it returns more bytes than the [`Limits`]
+/// allow.
 ///
 /// Take care: the bytes before the end may be a broken sample, and they are malware.
 pub struct Entry<'a, R: Read> {

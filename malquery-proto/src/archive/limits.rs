@@ -15,14 +15,16 @@ const RATIO_FLOOR: u64 = 1 << 20;
 pub struct Limits {
     /// Entries in the archive: 10,000.
     pub entries: u64,
-    /// Bytes of the directory of the archive: 4 MiB. A hostile directory takes up to 15 times as much memory.
+    /// Bytes of the directory of the archive: 4 MiB. A hostile directory takes up to 15 times as
+    /// much memory.
     pub directory_size: u64,
     /// Bytes that one entry unpacks to: 2 GiB.
     pub entry_size: u64,
     /// Bytes that all entries together unpack to: 8 GiB.
     pub total_size: u64,
-    /// Bytes that one packed byte unpacks to: 500. An entry of up to 1 MiB may exceed it. Deflate reaches 1,032, and samples
-    /// that are padded with zeros, to be too large for scanners, a few hundred.
+    /// Bytes that one packed byte unpacks to: 500. An entry of up to 1 MiB may exceed it. Deflate
+    /// reaches 1,032, and samples that are padded with zeros, to be too large for scanners, a few
+    /// hundred.
     pub ratio: u64,
 }
 

@@ -1,9 +1,9 @@
-//! The archive of samples that [`GetSamples`](crate::operations::GetSamples) fetches: a zip with the
-//! password `infected`.
+//! The archive of samples that [`GetSamples`](crate::operations::GetSamples) fetches: a zip with
+//! the password `infected`.
 //!
-//! [`Archive`] lists the entries, reads each as a stream and identifies it by its SHA-256. It does not
-//! believe what an archive says about itself: it counts the bytes as it unpacks them, and it reports
-//! names but never uses them.
+//! [`Archive`] lists the entries, reads each as a stream and identifies it by its SHA-256. It does
+//! not believe what an archive says about itself: it counts the bytes as it unpacks them, and it
+//! reports names but never uses them.
 //!
 //! ```
 //! use std::io::Cursor;
@@ -45,25 +45,26 @@
 //!
 //! # Limits
 //!
-//! See [`Limits`]. An archive that declares more is refused before it is read, and one that unpacks to
-//! more is refused while it is read. An entry that is too large by itself is reported as damaged, and
-//! the others are read. An archive whose entries share bytes is refused, and an entry that unpacks to
-//! more than it declares is damaged. An archive within an archive is a sample like any other: it is
-//! not opened.
+//! See [`Limits`]. An archive that declares more is refused before it is read, and one that unpacks
+//! to more is refused while it is read. An entry that is too large by itself is reported as
+//! damaged, and the others are read. An archive whose entries share bytes is refused, and an entry
+//! that unpacks to more than it declares is damaged. An archive within an archive is a sample like
+//! any other: it is not opened.
 //!
 //! # Costs
 //!
-//! Opening reads the directory, at the end of the archive, and the head of each entry. These are small
-//! reads with a seek before each, so open a `File` and not a `BufReader`, which would read 8 KiB each
-//! time. An ordinary entry takes less than a kilobyte of memory. [`check`](Archive::check) and
-//! [`extract`](Archive::extract) read the archive once, in chunks of 64 KiB, and keep nothing of a
-//! sample in memory. ZipCrypto is decrypted byte by byte, at about 100 MB a second. AES is three times
-//! as fast, after some milliseconds for the key of each entry.
+//! Opening reads the directory, at the end of the archive, and the head of each entry. These are
+//! small reads with a seek before each, so open a `File` and not a `BufReader`, which would read 8
+//! KiB each time. An ordinary entry takes less than a kilobyte of memory. [`check`](Archive::check)
+//! and [`extract`](Archive::extract) read the archive once, in chunks of 64 KiB, and keep nothing
+//! of a sample in memory. ZipCrypto is decrypted byte by byte, at about 100 MB a second. AES is
+//! three times as fast, after some milliseconds for the key of each entry.
 //!
 //! # What is read
 //!
-//! Entries that are stored or deflated, and encrypted with ZipCrypto, with AES or not at all; Zip64;
-//! data descriptors. Something before the first entry, as in a self-extracting archive, is refused.
+//! Entries that are stored or deflated, and encrypted with ZipCrypto, with AES or not at all;
+//! Zip64; data descriptors. Something before the first entry, as in a self-extracting archive, is
+//! refused.
 
 mod directory;
 mod entries;
@@ -122,8 +123,8 @@ impl<R: Read + Seek> Archive<R> {
     ///
     /// # Errors
     /// [`ArchiveError::NotZip`], [`ArchiveError::Broken`], [`ArchiveError::Read`],
-    /// [`ArchiveError::Limit`] or [`ArchiveError::Overlap`]. Damage within an entry is found when the
-    /// entry is read.
+    /// [`ArchiveError::Limit`] or [`ArchiveError::Overlap`]. Damage within an entry is found when
+    /// the entry is read.
     pub fn open(reader: R) -> Result<Self, ArchiveError> {
         Self::open_with(reader, Limits::default())
     }
@@ -196,13 +197,13 @@ impl<R: Read + Seek> Archive<R> {
         self.zip.has_duplicate_names()
     }
 
-    /// Opens the entry of this number, from 0. Its bytes count towards [`Limits::total_size`] until the
-    /// next [`check`](Self::check) or [`extract`](Self::extract).
+    /// Opens the entry of this number, from 0. Its bytes count towards [`Limits::total_size`] until
+    /// the next [`check`](Self::check) or [`extract`](Self::extract).
     ///
     /// # Errors
     /// [`ArchiveError::NoEntry`], [`ArchiveError::Limit`], [`ArchiveError::WrongPassword`],
-    /// [`ArchiveError::Damaged`], [`ArchiveError::UnsupportedMethod`], [`ArchiveError::Unsupported`] or
-    /// [`ArchiveError::Read`].
+    /// [`ArchiveError::Damaged`], [`ArchiveError::UnsupportedMethod`],
+    /// [`ArchiveError::Unsupported`] or [`ArchiveError::Read`].
     pub fn entry(&mut self, number: usize) -> Result<Entry<'_, R>, ArchiveError> {
         let info = self
             .directory
@@ -238,20 +239,21 @@ impl<R: Read + Seek> Archive<R> {
         self.walk(&mut Nowhere)
     }
 
-    /// Writes the samples into an existing folder and reports what is in the archive. Each sample becomes
-    /// a file named by its SHA-256 in lower case. **What it writes is malware.**
+    /// Writes the samples into an existing folder and reports what is in the archive. Each sample
+    /// becomes a file named by its SHA-256 in lower case. **What it writes is malware.**
     ///
-    /// A file appears when its sample is whole, or not at all. Only its owner can read it, and nobody can
-    /// execute it. Only samples that were asked for are written, unless
-    /// [`keep_unexpected`](Self::keep_unexpected) says otherwise. A file that exists with the same bytes
-    /// stays as it is. Another file of that name is an error, or is replaced with `overwrite`.
+    /// A file appears when its sample is whole, or not at all. Only its owner can read it, and
+    /// nobody can execute it. Only samples that were asked for are written, unless
+    /// [`keep_unexpected`](Self::keep_unexpected) says otherwise. A file that exists with the same
+    /// bytes stays as it is. Another file of that name is an error, or is replaced with
+    /// `overwrite`.
     ///
-    /// A sample that was asked for is accepted if its SHA-256 is right, even if the archive's own checksum
-    /// is wrong.
+    /// A sample that was asked for is accepted if its SHA-256 is right, even if the archive's own
+    /// checksum is wrong.
     ///
     /// # Errors
-    /// As [`Archive::check`], and [`ArchiveError::Stopped`] if a file cannot be written. Nothing is left of
-    /// the entry at which it stopped. The report in the error says what was written before.
+    /// As [`Archive::check`], and [`ArchiveError::Stopped`] if a file cannot be written. Nothing is
+    /// left of the entry at which it stopped. The report in the error says what was written before.
     pub fn extract(
         &mut self,
         folder: impl AsRef<Path>,

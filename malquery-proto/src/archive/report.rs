@@ -9,7 +9,7 @@ use zip::result::ZipError;
 use super::limits::{Exceeded, Limit};
 use crate::types::Sha256;
 
-/// The password of MalQuery's archives. It protects nothing but keeps scanners from looking in.
+/// The password of MalQuery's archives. It protects nothing: it keeps scanners out.
 pub const PASSWORD: &str = "infected";
 
 /// What is wrong with an archive, with an entry of it, or with writing it.
@@ -25,7 +25,7 @@ pub enum ArchiveError {
     /// The archive's file cannot be read.
     #[error("the archive could not be read")]
     Read(#[source] io::Error),
-    /// More than the [`Limits`] allow, which may be a zip bomb.
+    /// More than the [`Limits`](super::Limits) allow, which may be a zip bomb.
     #[error(
         "the archive may be a zip bomb: {limit} may be at most {allowed}; raise the limit if you trust it"
     )]
@@ -40,8 +40,8 @@ pub enum ArchiveError {
     /// The password is wrong, or the entry is damaged.
     #[error("the password is wrong for this entry; MalQuery's is {PASSWORD:?}")]
     WrongPassword,
-    /// The bytes of the entry are not what they were: damaged, cut off, or decrypted with a wrong password, which
-    /// one in 256 entries does not notice at once.
+    /// The entry is damaged or cut off, or was decrypted with a wrong password, which one in 256
+    /// entries does not notice at once.
     #[error("the entry is damaged, or the password is wrong")]
     Damaged(#[source] Source),
     /// The entry is packed with a method that is not supported. It gives the number of the method.
@@ -53,7 +53,7 @@ pub enum ArchiveError {
     /// The entry is encrypted or made in another way that is not supported.
     #[error("the entry is not supported: unpack the archive with another program, such as 7-Zip")]
     Unsupported(#[source] Source),
-    /// A sample could not be written.
+    /// A sample cannot be written.
     #[error("{} could not be written", path.display())]
     #[allow(missing_docs)]
     File {
@@ -61,7 +61,7 @@ pub enum ArchiveError {
         #[source]
         error: io::Error,
     },
-    /// The archive was read up to an entry. What was found before is in the report, and files that were written
+    /// Reading stopped at an entry. The report has what was found before. Files that were written
     /// before stay: they are whole.
     #[error("stopped at entry {} of the archive", entry + 1)]
     #[allow(missing_docs)]
@@ -161,7 +161,8 @@ pub(super) struct ReadError(pub(super) io::Error);
 
 /// The name of an entry: any bytes. Do not use it as a path.
 ///
-/// `Display` is safe for a terminal: it escapes what is not printable or not UTF-8, and cuts long names.
+/// `Display` is safe for a terminal: it escapes what is not printable or not UTF-8, and cuts long
+/// names.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EntryName(pub(super) Box<[u8]>);
 

@@ -129,8 +129,8 @@ fn packing_methods_have_names() {
     assert_eq!(names.len(), 12);
 }
 
-/// What an archive with this end says of its directory. Behind the one entry that it has stands a record of Zip64,
-/// which says that there are 20,000.
+/// What an archive with this end says of its directory. Behind the one entry that it has stands a
+/// record of Zip64, which says that there are 20,000.
 fn surveyed(
     entries: u16,
     size: u32,

@@ -8,12 +8,13 @@ use crate::types::Sha256;
 
 /// Downloads one sample: the raw, unencrypted malware.
 ///
-/// `GET /malquery/entities/download-files/v1?ids=…` (operation id `GetMalQueryDownloadV1`, in FalconPy `get_download`).
-/// Scope `malquery:read`. **Costs one download of the monthly quota.** It is not documented whether a download that fails
-/// counts. Errors 400, 401, 403, 404, 429, 500.
+/// `GET /malquery/entities/download-files/v1?ids=…` (operation id `GetMalQueryDownloadV1`, in
+/// FalconPy `get_download`). Scope `malquery:read`. **Costs one download of the monthly quota.** It
+/// is not documented whether a download that fails counts. Errors 400, 401, 403, 404, 429, 500.
 ///
-/// A failed request is retried until the head of the reply arrives, and `Client::save` starts again when the body breaks
-/// off. [`RetryPolicy::never`](crate::flow::RetryPolicy::never) turns both off.
+/// A failed request is retried until the head of the reply arrives, and `Client::save` starts again
+/// when the body breaks off. [`RetryPolicy::never`](crate::flow::RetryPolicy::never) turns both
+/// off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[doc(alias = "GetMalQueryDownloadV1", alias = "get_download")]
 pub struct GetDownload {

@@ -11,11 +11,12 @@ use super::{check_ranges, write_search};
 
 /// Starts a job that finds samples with some bytes or strings.
 ///
-/// `POST /malquery/queries/exact-search/v1` (operation id `PostMalQueryExactSearchV1`, in FalconPy `exact_search`). Scope
-/// `malquery:write`. It is not documented whether it costs quota, so it is retried only if the request provably never
-/// reached the service. Errors 400, 401, 403, 429, 500.
+/// `POST /malquery/queries/exact-search/v1` (operation id `PostMalQueryExactSearchV1`, in FalconPy
+/// `exact_search`). Scope `malquery:write`. It is not documented whether it costs quota, so it is
+/// retried only if the request provably never reached the service. Errors 400, 401, 403, 429, 500.
 ///
-/// The reply holds the id of the job. [`GetRequest`](super::GetRequest) reports when the job is done.
+/// The reply holds the id of the job. [`GetRequest`](super::GetRequest) reports when the job is
+/// done.
 ///
 /// ```
 /// use malquery_proto::operations::ExactSearch;

@@ -11,8 +11,9 @@ use super::write_search;
 
 /// Searches for samples with some bytes or strings. It is fast and has false positives.
 ///
-/// `POST /malquery/combined/fuzzy-search/v1` (operation id `PostMalQueryFuzzySearchV1`, in FalconPy `fuzzy_search`). Scope
-/// `malquery:write`. No cost in quota is documented. Errors 400, 401, 403, 429, 500.
+/// `POST /malquery/combined/fuzzy-search/v1` (operation id `PostMalQueryFuzzySearchV1`, in FalconPy
+/// `fuzzy_search`). Scope `malquery:write`. No cost in quota is documented. Errors 400, 401, 403,
+/// 429, 500.
 ///
 /// The reply holds the results, so this is slow for one request: allow more than 40 seconds.
 ///

@@ -11,11 +11,12 @@ use super::{check_ranges, write_search};
 
 /// Starts a job that runs a YARA rule over the corpus.
 ///
-/// `POST /malquery/queries/hunt/v1` (operation id `PostMalQueryHuntV1`, in FalconPy `hunt`). Scope `malquery:write`.
-/// **Costs one hunt of the monthly quota**, so it is retried only if the request provably never reached the service. Errors
-/// 400, 401, 403, 429, 500.
+/// `POST /malquery/queries/hunt/v1` (operation id `PostMalQueryHuntV1`, in FalconPy `hunt`). Scope
+/// `malquery:write`. **Costs one hunt of the monthly quota**, so it is retried only if the request
+/// provably never reached the service. Errors 400, 401, 403, 429, 500.
 ///
-/// The reply holds the id of the job. [`GetRequest`](super::GetRequest) reports when the job is done.
+/// The reply holds the id of the job. [`GetRequest`](super::GetRequest) reports when the job is
+/// done.
 ///
 /// ```
 /// use malquery_proto::operations::Hunt;
@@ -61,14 +62,15 @@ impl Hunt {
 
     /// Compiles the rule here, before a hunt of the quota is spent on it.
     ///
-    /// The text has one rule, and perhaps the private rules, global rules and rules that it refers to.
-    /// To take one rule out of a larger text, use [`RuleFile::select`](crate::yara::RuleFile::select).
-    /// The warnings point out what YARA accepts and is probably a mistake.
+    /// The text has one rule, and perhaps the private rules, global rules and rules that it refers
+    /// to. To take one rule out of a larger text, use
+    /// [`RuleFile::select`](crate::yara::RuleFile::select). The warnings point out what YARA
+    /// accepts and is probably a mistake.
     ///
-    /// [`RuleError::kind`](crate::yara::RuleError::kind) says whether YARA refuses the rule, or whether
-    /// the rule cannot be checked here because it needs an external variable, an included file or an
-    /// unknown module. The version of YARA that the service runs is not known, so the service may
-    /// refuse a rule that passes.
+    /// [`RuleError::kind`](crate::yara::RuleError::kind) says whether YARA refuses the rule, or
+    /// whether the rule cannot be checked here because it needs an external variable, an included
+    /// file or an unknown module. The version of YARA that the service runs is not known, so the
+    /// service may refuse a rule that passes.
     ///
     /// ```
     /// use malquery_proto::operations::Hunt;

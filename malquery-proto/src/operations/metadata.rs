@@ -7,11 +7,12 @@ use crate::request::BuildError;
 use crate::request::{MAX_URL, RequestParts};
 use crate::types::{PlainMeta, Sample, Sha256};
 
-/// Asks for what MalQuery knows about samples. This is the cheap way to look up a hash: a hunt for it would cost a hunt.
+/// Asks for what MalQuery knows about samples. This is the cheap way to look up a hash: a hunt for
+/// it would cost a hunt.
 ///
-/// `GET /malquery/entities/metadata/v1?ids=…&ids=…` (operation id `GetMalQueryMetadataV1`, in FalconPy `get_metadata`).
-/// Scope `malquery:read`. Costs nothing. The reply leaves out samples that are not in MalQuery. Errors 400, 401, 403, 429,
-/// 500.
+/// `GET /malquery/entities/metadata/v1?ids=…&ids=…` (operation id `GetMalQueryMetadataV1`, in
+/// FalconPy `get_metadata`). Scope `malquery:read`. Costs nothing. The reply leaves out samples
+/// that are not in MalQuery. Errors 400, 401, 403, 429, 500.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(alias = "GetMalQueryMetadataV1", alias = "get_metadata")]
 pub struct GetMetadata {

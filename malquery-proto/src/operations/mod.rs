@@ -12,8 +12,9 @@
 //! | [`SamplesMultidownload`] | a job that makes an archive of samples | one download for each sample |
 //! | [`GetSamples`] | that archive | nothing that is documented |
 //!
-//! None of them has pages. Each needs a bearer token with the scope `malquery:read` (the GETs) or `malquery:write` (the
-//! POSTs). Each may reply with 401, 403, 429 and 500, and each except [`GetSamples`] with 400.
+//! None of them has pages. Each needs a bearer token with the scope `malquery:read` (the GETs) or
+//! `malquery:write` (the POSTs). Each may reply with 401, 403, 429 and 500, and each except
+//! [`GetSamples`] with 400.
 
 mod download;
 mod exact_search;

@@ -7,7 +7,8 @@ use crate::types::{Json, ReplyMeta};
 
 /// Asks how much of the monthly quotas is used.
 ///
-/// `GET /malquery/aggregates/quotas/v1` (operation id `GetMalQueryQuotasV1`, in FalconPy `get_quotas`). Scope `malquery:read`. Costs nothing. Errors 400, 401, 403, 404, 429, 500.
+/// `GET /malquery/aggregates/quotas/v1` (operation id `GetMalQueryQuotasV1`, in FalconPy
+/// `get_quotas`). Scope `malquery:read`. Costs nothing. Errors 400, 401, 403, 404, 429, 500.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[doc(alias = "GetMalQueryQuotasV1", alias = "get_quotas")]
 pub struct GetQuotas;
@@ -21,7 +22,7 @@ impl Operation for GetQuotas {
     }
 }
 
-/// The quotas are all in `meta`; there are no resources.
+/// The quotas are in `meta`. The reply has no resources.
 impl JsonOperation for GetQuotas {
     type Meta = Quotas;
     type Resource = Json;
@@ -58,7 +59,7 @@ model! {
     /// How much one user used.
     #[derive(Default)]
     pub struct UserCount {
-        /// The user; may be an empty text.
+        /// The user, which may be an empty text.
         pub userid: Option<String>,
         /// How much.
         pub counter: Option<u64>,
@@ -66,12 +67,12 @@ model! {
 }
 
 impl Quotas {
-    /// The hunts left this month; `None` when the reply does not say.
+    /// The hunts left this month; `None` if the reply does not say.
     pub fn hunts_left(&self) -> Option<u64> {
         Some(self.hunt_limit?.saturating_sub(self.hunt_count?))
     }
 
-    /// The downloads left this month; `None` when the reply does not say.
+    /// The downloads left this month; `None` if the reply does not say.
     pub fn downloads_left(&self) -> Option<u64> {
         Some(self.download_limit?.saturating_sub(self.download_count?))
     }

@@ -6,8 +6,9 @@ use crate::types::{JobMeta, RequestId, Sample};
 
 /// Asks for the status of a job, and for its results once it is done.
 ///
-/// `GET /malquery/entities/requests/v1?ids=…` (operation id `GetMalQueryRequestV1`, in FalconPy `get_request`). Scope
-/// `malquery:read`. Costs nothing. Poll every few seconds at most. Errors 400, 401, 403, 429, 500.
+/// `GET /malquery/entities/requests/v1?ids=…` (operation id `GetMalQueryRequestV1`, in FalconPy
+/// `get_request`). Scope `malquery:read`. Costs nothing. Poll every few seconds at most. Errors
+/// 400, 401, 403, 429, 500.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(alias = "GetMalQueryRequestV1", alias = "get_request")]
 pub struct GetRequest {

@@ -8,10 +8,11 @@ use crate::types::RequestId;
 
 /// Fetches the archive that a multi-download made: a zip with the password `infected`.
 ///
-/// `GET /malquery/entities/samples-fetch/v1?ids=…` (operation id `GetMalQueryEntitiesSamplesFetchV1`, in FalconPy
-/// `get_samples`), with the request id of a [`SamplesMultidownload`](super::SamplesMultidownload) that is done. Scope
-/// `malquery:read`. No cost in quota is documented: the multi-download was billed. Errors 401, 403, 429, 500; the message
-/// `Could not find sample archive` when it has no such archive.
+/// `GET /malquery/entities/samples-fetch/v1?ids=…` (operation id
+/// `GetMalQueryEntitiesSamplesFetchV1`, in FalconPy `get_samples`), with the request id of a
+/// [`SamplesMultidownload`](super::SamplesMultidownload) that is done. Scope `malquery:read`. No
+/// cost in quota is documented: the multi-download was billed. Errors 401, 403, 429, 500; the
+/// message `Could not find sample archive` when it has no such archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(alias = "GetMalQueryEntitiesSamplesFetchV1", alias = "get_samples")]
 pub struct GetSamples {

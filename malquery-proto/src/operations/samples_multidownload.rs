@@ -12,12 +12,12 @@ use crate::types::{Json, Sha256, SubmitMeta};
 /// Starts a job that makes an archive of samples.
 ///
 /// `POST /malquery/entities/samples-multidownload/v1` (operation id
-/// `PostMalQueryEntitiesSamplesMultidownloadV1`, in FalconPy `samples_multidownload`). Scope `malquery:write`. **Costs one
-/// download of the monthly quota for each sample**, so it is retried only if the request provably never reached the
-/// service. Errors 400, 401, 403, 404, 429, 500.
+/// `PostMalQueryEntitiesSamplesMultidownloadV1`, in FalconPy `samples_multidownload`). Scope
+/// `malquery:write`. **Costs one download of the monthly quota for each sample**, so it is retried
+/// only if the request provably never reached the service. Errors 400, 401, 403, 404, 429, 500.
 ///
-/// The reply holds the id of the job. When [`GetRequest`](super::GetRequest) reports that the job is done,
-/// [`GetSamples`](super::GetSamples) fetches the archive with the same id.
+/// The reply holds the id of the job. When [`GetRequest`](super::GetRequest) reports that the job
+/// is done, [`GetSamples`](super::GetSamples) fetches the archive with the same id.
 ///
 /// ```
 /// # #[cfg(feature = "client")]

@@ -44,10 +44,11 @@ model! {
 }
 
 model! {
-    /// The `meta` of the reply to a hunt, an exact search or a multi-download: the job was accepted.
+    /// The `meta` of the reply to a hunt, an exact search or a multi-download: the job was
+    /// accepted.
     ///
-    /// The service replies `status: done` before the job starts: the HTTP request is done. That field
-    /// is left in `extra`, so that nobody takes it for the job's status.
+    /// The service replies `status: done` before the job starts: the HTTP request is done. That
+    /// field is left in `extra`, so that nobody takes it for the job's status.
     /// [`GetRequest`](crate::operations::GetRequest) reports the status of a job.
     pub struct SubmitMeta {
         /// The job.
@@ -64,8 +65,9 @@ model! {
 impl<M: ReplyMeta, R: Item> Envelope<M, R> {
     /// Whether more samples may match than the reply has results.
     ///
-    /// A job's result may be cut when it is as long as the limit that the reply repeats: its `stats` count
-    /// what was returned. A fuzzy search counts all matches. Without a limit or a count this is `false`.
+    /// A job's result may be cut when it is as long as the limit that the reply repeats: its
+    /// `stats` count what was returned. A fuzzy search counts all matches. Without a limit or a
+    /// count this is `false`.
     ///
     /// ```
     /// use malquery_proto::types::{Envelope, JobMeta, Sample};

@@ -7,8 +7,9 @@ use super::lenient::text_item;
 
 /// The type of a file in the service's words, such as `pe32` or `pdf`.
 ///
-/// The list is open, and the case of a word varies: replies say `PE32`, the list of filters says `pe32`. So this type
-/// keeps the word as it was written, compares without regard to case, and has constants as `http::Method` does.
+/// The list is open, and the case of a word varies: replies say `PE32`, the list of filters says
+/// `pe32`. So this type keeps the word as it was written, compares without regard to case, and has
+/// constants as `http::Method` does.
 ///
 /// ```
 /// use malquery_proto::types::FileType;
@@ -21,10 +22,11 @@ use super::lenient::text_item;
 #[derive(Clone)]
 pub struct FileType(Word);
 
-/// A known word is an index, so that a reply with 100,000 of them allocates none.
+/// A known word is an index, so that 100,000 of them take no allocation.
 #[derive(Clone)]
 enum Word {
-    /// Twice the index, and one more for capitals: a single small variant keeps the type at two words.
+    /// Twice the index, and one more for capitals: a single small variant keeps the type at two
+    /// words.
     Known(u8),
     Other(Box<str>),
 }
@@ -124,7 +126,7 @@ impl FileType {
 impl FromStr for FileType {
     type Err = ParseError;
 
-    /// Takes any word; refuses an empty one and white space around it.
+    /// Reads any word. It fails for an empty word and for white space around it.
     fn from_str(text: &str) -> Result<Self, ParseError> {
         if text.is_empty() {
             return Err(ParseError::new("a file type", "it is empty"));

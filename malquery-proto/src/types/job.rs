@@ -5,8 +5,8 @@ model! {
     /// How many samples matched, by verdict.
     ///
     /// In a fuzzy search `total_count` counts all matches. In a job it counts the results that were
-    /// returned, and the verdicts are counted among those: all are unknown if `label` was filtered out
-    /// (see [`JobMeta::counts_lack_labels`]).
+    /// returned, and the verdicts are counted among those: all are unknown if `label` was filtered
+    /// out (see [`JobMeta::counts_lack_labels`]).
     #[derive(Default)]
     pub struct Stats {
         /// Harmless samples.
@@ -111,10 +111,10 @@ impl ReplyMeta for JobMeta {
 }
 
 model! {
-    /// A pattern as the service repeats it.
+    /// A pattern, as the service repeats it.
     #[derive(Default)]
     pub struct JobPattern {
-        /// How the value is to be understood.
+        /// The type of the value.
         pub pattern_type = "type": Option<PatternType>,
         /// The hex digits or the text.
         pub value: Option<String>,

@@ -1,8 +1,8 @@
-//! How a reply is read: leniently, and without losing anything.
+//! How a reply is read: leniently, and without loss.
 //!
-//! A typed field holds what it understands. Whatever writing the typed fields again would not give back
-//! (an unknown field, `null`, an empty list, a value of another type or in another spelling) is kept in
-//! [`Extra`] as it was received, so that reading and writing a reply returns the reply.
+//! A typed field holds what it understands. Everything else (an unknown field, `null`, an empty
+//! list, a value of another type or in another spelling) is kept in [`Extra`] as it was received.
+//! So reading a reply and writing it again returns the reply.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -24,12 +24,12 @@ use super::read::charge;
 pub struct Json(Value);
 
 impl Json {
-    /// Reads the value as a type of yours; `None` when it does not fit.
+    /// Reads the value as a type of yours; `None` if it does not fit.
     pub fn to<T: DeserializeOwned>(&self) -> Option<T> {
         T::deserialize(&self.0).ok()
     }
 
-    /// The elements of a list that fit a type of yours; none when the value is not a list.
+    /// The elements of a list that fit this type. Another value has no elements.
     pub(crate) fn elements<T: DeserializeOwned>(&self) -> Vec<T> {
         let elements = self.0.as_array().into_iter().flatten();
         elements
@@ -42,7 +42,7 @@ impl Json {
         self.0.get(name)
     }
 
-    /// The text, when the value is a string.
+    /// The text, if the value is a string.
     pub fn as_str(&self) -> Option<&str> {
         self.0.as_str()
     }
@@ -71,7 +71,7 @@ impl Number {
         self.0.as_f64()
     }
 
-    /// The value, when it is a whole number of at least zero.
+    /// The value, if it is a whole number of at least zero.
     pub fn as_u64(&self) -> Option<u64> {
         self.0.as_u64()
     }
@@ -89,13 +89,11 @@ impl fmt::Debug for Number {
     }
 }
 
-/// What a reply said beyond its typed fields, kept so that nothing is lost.
+/// What a reply holds beyond its typed fields, so that nothing is lost.
 ///
-/// A value is kept as JSON means it: a number beyond 64 bits is rounded, and the members of an object have no order and no
-/// duplicates.
-///
-/// It holds unknown fields, and known ones whose value the typed field could not take over to the
-/// letter, such as `null`. It costs one pointer when there is nothing to keep.
+/// It keeps unknown fields, and known fields whose value the typed field cannot repeat exactly, such
+/// as `null`. When it is empty, it takes one pointer. A value is kept as JSON means it: a number
+/// beyond 64 bits is rounded, and the members of an object have no order and no duplicates.
 ///
 /// ```
 /// # use malquery_proto::types::Sample;
@@ -105,9 +103,9 @@ impl fmt::Debug for Number {
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 ///
-/// Two of them are equal when they hold the same, in whatever order.
+/// Two of them are equal if they hold the same in any order.
 #[derive(Clone, Default)]
-// A box around the list, because nearly every one of 100,000 results has nothing to keep.
+// The list is boxed because nearly all of 100,000 results have nothing to keep.
 #[allow(clippy::box_collection)]
 pub struct Extra(Option<Box<Vec<Entry>>>);
 
@@ -116,7 +114,7 @@ type Entry = (Cow<'static, str>, Json);
 impl Extra {
     /// The value received under `name`, if it was kept.
     pub fn get(&self, name: &str) -> Option<&Json> {
-        // Of a name that came twice the last counts, as elsewhere.
+        // If a name came twice, the last value counts.
         self.entries()
             .iter()
             .rev()
@@ -129,7 +127,7 @@ impl Extra {
         self.entries().iter().map(|(name, value)| (&**name, value))
     }
 
-    /// Whether there is nothing here.
+    /// Whether nothing was kept.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
@@ -140,8 +138,8 @@ impl Extra {
             .push((name.into(), Json(value)));
     }
 
-    /// Of typed fields that came more than once, drops what was kept before the last. `kept` says of each field whether
-    /// something was kept of its last value.
+    /// Drops what was kept for earlier values of a typed field that came more than once. `kept` says
+    /// for each field whether something was kept for its last value.
     pub(crate) fn settle(&mut self, mut kept: Vec<(&'static str, bool)>) {
         let Some(entries) = &mut self.0 else { return };
         entries.reverse();
@@ -161,7 +159,8 @@ impl Extra {
         self.0.as_deref().map_or(&[], Vec::as_slice)
     }
 
-    /// Writes a typed field, or what was received in its place as long as that still means the same.
+    /// Writes what was received in the place of a typed field, if that still means the same, or the
+    /// field.
     pub(crate) fn write<F: Field, M: SerializeMap>(
         &self,
         map: &mut M,
@@ -190,7 +189,7 @@ impl PartialEq for Extra {
                 .map(|(name, value)| (name.to_owned(), value.0.clone()))
                 .collect()
         };
-        // Nearly always there is nothing on both sides, or the same in the same order.
+        // Nearly always both are empty, or have the same order.
         self.entries() == other.entries() || map(self) == map(other)
     }
 }
@@ -201,7 +200,7 @@ impl fmt::Debug for Extra {
     }
 }
 
-/// A value that was read, and what was received where the value does not say it all.
+/// A value that was read, and what was received if the value cannot repeat it.
 pub struct Read<T> {
     pub(crate) value: T,
     pub(crate) keep: Option<Value>,
@@ -210,7 +209,7 @@ pub struct Read<T> {
 /// The type of one field of a model.
 pub trait Field: Sized + PartialEq + Serialize {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Read<Self>, D::Error>;
-    /// What the field is when the reply does not have it.
+    /// What the field is if the reply does not have it.
     fn missing<E: Error>(name: &'static str) -> Result<Self, E>;
     fn is_empty(&self) -> bool;
 }
@@ -223,7 +222,7 @@ impl<'de, T: Field> Deserialize<'de> for Read<T> {
 
 /// What an optional field or a list is made of: a text, a number, or a model.
 pub trait Item: Sized + PartialEq + Serialize {
-    /// Reads a text; `None` when it is not understood.
+    /// Reads a text; `None` if it is not understood.
     fn from_text(_text: &str) -> Option<Self> {
         None
     }
@@ -243,14 +242,14 @@ pub trait Item: Sized + PartialEq + Serialize {
     }
 }
 
-/// What is read in the place of a value. A JSON type that is not handled apart ends in `other`.
+/// What is read in the place of a JSON value. A type without a method of its own ends in `other`.
 trait Place<'de>: Sized {
     type Value;
 
     fn other<E: Error>(self, value: Value) -> Result<Self::Value, E>;
 
     fn text<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        // A short string on the heap.
+        // What a short string takes on the heap.
         charge(32)?;
         self.other(text.into())
     }
@@ -340,14 +339,15 @@ impl<'de> Place<'de> for Kept {
 }
 
 fn read_object<'de, A: MapAccess<'de>>(mut map: A) -> Result<Value, A::Error> {
-    // The first member makes room for ten. An object in a list may also be read as a model later.
+    // The first member makes room for ten. An object may also be read as a model later.
     charge(640)?;
     let mut object = serde_json::Map::new();
     while let Some(name) = map.next_key::<String>()? {
         charge(160)?;
         object.insert(name, map.next_value_seed(Any(Kept))?);
     }
-    // With the feature `arbitrary_precision` of serde_json, which another crate may turn on, it hands out a number like this.
+    // This is how serde_json passes a number with its feature `arbitrary_precision`, which another
+    // crate may turn on.
     if object
         .keys()
         .next()
@@ -369,13 +369,13 @@ pub(crate) fn kept<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, 
     deserializer.deserialize_any(Any(Kept))
 }
 
-/// What writing this gives, as if it had been received.
+/// Writes this and reads it again, as if it had been received.
 fn written<E: Error>(value: &impl Serialize) -> Result<Value, E> {
     let text = serde_json::to_string(value).map_err(E::custom)?;
     kept(&mut serde_json::Deserializer::from_str(&text)).map_err(E::custom)
 }
 
-/// Reads an item from any JSON value. It fails for broken JSON alone.
+/// Reads an item from any JSON value. It fails only for broken JSON.
 struct Loose<T>(PhantomData<T>);
 
 impl<'de, T: Item> Place<'de> for Loose<T> {
@@ -424,16 +424,7 @@ impl<T: Item> Field for Option<T> {
     }
 }
 
-/// An element of a list, read like an optional field.
-pub(crate) struct Element<T>(pub(crate) Read<Option<T>>);
-
-impl<'de, T: Item> Deserialize<'de> for Element<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Field::read(deserializer).map(Element)
-    }
-}
-
-/// Reads a list of items. Of anything but a list nothing is understood, and all of it is kept.
+/// Reads a list of items. Another value is kept, and gives an empty list.
 struct List<T>(PhantomData<T>);
 
 impl<'de, T: Item> Place<'de> for List<T> {
@@ -449,9 +440,9 @@ impl<'de, T: Item> Place<'de> for List<T> {
     fn list<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut value = Vec::new();
         let mut keep = None;
-        while let Some(Element::<T>(element)) = seq.next_element()? {
+        while let Some(element) = seq.next_element::<Read<Option<T>>>()? {
             charge(2 * size_of::<T>())?;
-            // From the first odd element on, the list as received is kept beside what was understood.
+            // From the first odd element on, the list is also kept as it was received.
             if element.keep.is_some() && keep.is_none() {
                 keep = Some(value.iter().map(written).collect::<Result<Vec<_>, _>>()?);
             }
@@ -538,8 +529,8 @@ impl Item for Json {
     }
 }
 
-/// Implements [`Item`], serde and the conversions of text for a type that is a text on the wire: it has `FromStr` and
-/// `Display`. `$same` says whether `Display` gives the text that was read.
+/// Implements [`Item`], serde and the conversions of text for a type that is a text on the wire: it
+/// has `FromStr` and `Display`. `$same` says whether `Display` gives the text that was read.
 macro_rules! text_item {
     ($name:ident, $same:expr $(, $as_str:ident)?) => {
         $crate::types::text::text_value!($name $(, $as_str)?);
@@ -558,7 +549,7 @@ macro_rules! text_item {
     };
 }
 
-/// The name of a field on the wire: its own, unless another is given.
+/// The name of a field on the wire: its own, or another that is given.
 macro_rules! wire_name {
     ($field:ident) => {
         stringify!($field)
@@ -700,7 +691,7 @@ pub(crate) fn read_model<'de, T: Item, D: Deserializer<'de>>(
         .ok_or_else(|| D::Error::custom("expected a JSON object"))
 }
 
-/// Reads a model that is there even when the reply has `null` or something else in its place.
+/// Reads a model. In the place of `null` or another value it is empty.
 pub(crate) fn read_required<'de, T: Item + Field, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Read<T>, D::Error> {

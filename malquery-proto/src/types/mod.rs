@@ -1,8 +1,8 @@
 //! The values of requests and replies.
 //!
-//! A value is checked when it is made: a [`Sha256`], a [`Pattern`] or a [`Date`] that exists is right. What they are put
-//! together to, such as a range or an empty list, is checked before anything is sent.
-//! What the service sends is read leniently: unknown fields and words are kept (see [`Extra`]), never an error.
+//! A [`Sha256`], a [`Pattern`] or a [`Date`] is checked once, when it is made. Ranges and lists are
+//! checked before a request is sent. Replies are read leniently: an unknown field or word is kept (see
+//! [`Extra`]) and is never an error.
 
 mod date;
 mod envelope;

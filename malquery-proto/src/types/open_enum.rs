@@ -1,4 +1,4 @@
-//! Words the service uses, each an enum that is open: a word not listed here is kept.
+//! The words of the service, as open enums: a word that is not listed is kept.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::ParseError;
 use super::lenient::text_item;
 
-/// A word that is not listed. Only parsing makes one, so that none of the listed can be in it.
+/// A word that is not listed. Only parsing makes one, so it is never a listed word.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct OtherWord(Box<str>);
 
@@ -40,7 +40,7 @@ macro_rules! words {
         impl FromStr for $name {
             type Err = ParseError;
 
-            /// Takes any word, in any case; refuses an empty one and white space around it.
+            /// Reads any word, in any case. It fails for an empty word and for white space around it.
             fn from_str(text: &str) -> Result<Self, ParseError> {
                 $( if text.eq_ignore_ascii_case($text) { return Ok(Self::$variant); } )+
                 if text.is_empty() {
@@ -87,7 +87,7 @@ words!(
     Label, "a label", {
         /// Malware.
         Malware = "malware",
-        /// Not judged.
+        /// No verdict.
         Unknown = "unknown",
         /// Harmless.
         Clean = "clean",
@@ -98,7 +98,7 @@ words!(
     }
 );
 words!(
-    /// Where a job is. A word that is not listed means: not finished, ask again.
+    /// The status of a job. A word that is not listed means that the job is not finished.
     JobStatus, "a job status", {
         /// The job runs.
         InProgress = "inprogress",
@@ -118,7 +118,7 @@ words!(
     }
 );
 words!(
-    /// How the value of a pattern is to be understood.
+    /// The type of a pattern.
     PatternType, "a pattern type", {
         /// Pairs of hex digits.
         Hex = "hex",

@@ -7,7 +7,8 @@ use super::{Date, FileSize, FileType, MetaField, ParseError};
 
 /// What narrows an exact search or a hunt. An option that is not set is not sent.
 ///
-/// A [`Hunt`](crate::operations::Hunt) and an [`ExactSearch`](crate::operations::ExactSearch) have the same setters.
+/// A [`Hunt`](crate::operations::Hunt) and an [`ExactSearch`](crate::operations::ExactSearch) have
+/// the same setters.
 ///
 /// ```
 /// use malquery_proto::types::{FileType, MetaField, SearchOptions};
@@ -62,8 +63,8 @@ impl SearchOptions {
     }
 }
 
-/// Options that this crate does not know. They are stored in a map of their own, so that a misspelt option is not taken for
-/// one of them.
+/// Options that this crate does not know. They are stored in a map of their own, so that a misspelt
+/// option is not taken for one of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Others {
@@ -98,13 +99,16 @@ impl Others {
     }
 }
 
-/// The setters that say what a search returns, for a type with a field of such options, or one that has them itself.
+/// The setters that say what a search returns, for a type with a field of such options, or one that
+/// has them itself.
 macro_rules! result_setters {
     ($name:ident $(, $options:ident)?) => {
         impl $name {
-            /// Returns at most this many results: 1 to 2,147,483,647. The service's own maximum is not documented.
+            /// Returns at most this many results: 1 to 2,147,483,647. The service's own maximum is
+            /// not documented.
             ///
-            /// A limit of 0 is refused when the search is sent. If you mean it, use [`count_only`](Self::count_only).
+            /// A limit of 0 is refused when the search is sent. If you mean it, use
+            /// [`count_only`](Self::count_only).
             #[must_use]
             pub fn limit(mut self, limit: u32) -> Self {
                 let options = &mut self$(.$options)?;
@@ -122,8 +126,9 @@ macro_rules! result_setters {
                 self
             }
 
-            /// Returns only these fields of each sample. Without [`MetaField::Label`]($crate::types::MetaField::Label) the
-            /// service counts every result as `unknown`.
+            /// Returns only these fields of each sample. Without
+            /// [`MetaField::Label`]($crate::types::MetaField::Label) the service counts every
+            /// result as `unknown`.
             #[must_use]
             pub fn filter_meta(
                 mut self,
@@ -136,7 +141,8 @@ macro_rules! result_setters {
             /// Sets an option that this crate does not know.
             ///
             /// # Errors
-            /// The search is refused when it is sent if the value cannot be written as JSON, or if the option has a setter.
+            /// The search is refused when it is sent if the value cannot be written as JSON, or if
+            /// the option has a setter.
             #[must_use]
             pub fn option(mut self, name: impl Into<String>, value: impl serde::Serialize) -> Self {
                 self$(.$options)?.other.set(name.into(), value);

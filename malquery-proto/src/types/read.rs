@@ -5,8 +5,9 @@ use std::cell::Cell;
 
 use serde::de::{DeserializeOwned, Error};
 
-/// What the values of one reply may take beside their text, in bytes: about 300,000 results. The largest reply that is read
-/// has 256 MiB. That, a repaired copy, its strings and, at the peak, one and a half budgets are less than 1 GiB.
+/// What the values of one reply may take beside their text, in bytes: about 300,000 results. The
+/// largest reply that is read has 256 MiB. That, a repaired copy, its strings and, at the peak, one
+/// and a half budgets are less than 1 GiB.
 const BUDGET: usize = 160 << 20;
 
 /// How many bytes of a reply's text may be added when it is repaired.
@@ -14,8 +15,9 @@ const REPAIR: usize = 16 << 20;
 
 /// Reads a reply.
 ///
-/// A byte order mark, bytes that are not UTF-8, half a surrogate pair and raw control characters are no reason to lose the
-/// results of a hunt. Where no character is meant, U+FFFD takes its place.
+/// A byte order mark, bytes that are not UTF-8, half a surrogate pair and raw control characters
+/// are no reason to lose the results of a hunt. Where no character is meant, U+FFFD takes its
+/// place.
 pub(crate) fn read_reply<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
     let bytes = without_mark(body);
     let invalid = || {
@@ -46,8 +48,8 @@ pub(crate) fn without_mark(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
 }
 
-/// Replaces escapes of half a surrogate pair and escapes control characters, both within strings. `None` if there are none,
-/// or too many.
+/// Replaces escapes of half a surrogate pair and escapes control characters, both within strings.
+/// `None` if there are none, or too many.
 fn repair(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let mut repaired = String::new();

@@ -7,10 +7,11 @@ use serde_json::Value;
 use super::ParseError;
 use super::lenient::{Field, Read, kept, text_item};
 
-/// The id of a job (a hunt, an exact search or a multi-download), from the `reqid` of the reply to it.
+/// The id of a job (a hunt, an exact search or a multi-download), from the `reqid` of the reply to
+/// it.
 ///
-/// Ids look like UUIDs, but are not always valid by RFC 4122. So an id is any text of 1 to 200 bytes without white space
-/// and control characters.
+/// Ids look like UUIDs, but are not always valid by RFC 4122. So an id is any text of 1 to 200
+/// bytes without white space and control characters.
 ///
 /// ```
 /// use malquery_proto::types::RequestId;

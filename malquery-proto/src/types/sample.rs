@@ -4,16 +4,16 @@ use super::lenient::model;
 use super::{Date, FileType, Json, Label, Md5, PatternType, Sha1, Sha256};
 
 model! {
-    /// What MalQuery knows of a sample, be it from the metadata, a search or a hunt. Every field may be missing:
-    /// a search returns those it was asked for.
+    /// What MalQuery knows about a sample, from the metadata, a search or a hunt. Every field may be
+    /// missing: a search returns the fields it was asked for.
     ///
-    /// What only the results of jobs have, and seldom, is read from `extra` by the methods: fields for it would
-    /// double the size of each of 100,000 results.
+    /// The methods read from `extra` what only some results of jobs have. Fields for it would double
+    /// the size of each of 100,000 results.
     #[derive(Default)]
     pub struct Sample {
         /// The SHA-256, by which a sample is downloaded.
         pub sha256: Option<Sha256>,
-        /// The SHA-1; comes only when no fields were selected.
+        /// The SHA-1. It comes only if no fields were selected.
         pub sha1: Option<Sha1>,
         /// The MD5.
         pub md5: Option<Md5>,
@@ -31,7 +31,7 @@ model! {
 }
 
 impl Sample {
-    /// The samples of a result that groups several.
+    /// The samples that the result groups.
     pub fn samples(&self) -> Vec<Self> {
         self.list("samples")
     }
@@ -56,7 +56,7 @@ impl Sample {
         self.text("pattern_type")?.parse().ok()
     }
 
-    /// Tags.
+    /// The tags.
     pub fn tags(&self) -> Vec<String> {
         self.list("tags")
     }

@@ -194,7 +194,8 @@ fn a_submission_without_an_id_is_an_error() {
 
 #[test]
 fn of_a_field_that_comes_twice_the_last_counts() {
-    // Found by fuzzing: what was kept of the first stood beside the second, or was written in its place.
+    // Found by fuzzing: what was kept of the first stood beside the second, or was written in its
+    // place.
     let read = |text: &str| serde_json::from_str::<Sample>(text).unwrap();
     let sample = read(
         r#"{"md5": "nonsense", "label": "Malware", "md5": "098f6bcd4621d373cade4e832627b4f6", "label": "malware"}"#,

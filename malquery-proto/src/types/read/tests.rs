@@ -37,6 +37,18 @@ fn lone_surrogates_and_control_characters_are_read() {
 }
 
 #[test]
+fn one_odd_character_does_not_lose_a_job() {
+    let reply = |family: &str| {
+        let body =
+            format!(r#"{{"meta": {{"status": "done"}}, "resources": [{{"family": "{family}"}}]}}"#);
+        read_reply::<Envelope<JobMeta, Sample>>(body.as_bytes()).unwrap()
+    };
+    let family = |family| reply(family).resources[0].family.clone().unwrap();
+    assert_eq!(family(r"Example\udc80fam"), "Example\u{fffd}fam");
+    assert_eq!(family("Example\tfam"), "Example\tfam");
+}
+
+#[test]
 fn other_faults_stay_errors() {
     for text in [
         "[\"\\ud800\"",
@@ -77,7 +89,8 @@ fn repeated(before: &str, part: &str, bytes: usize, after: &str) -> String {
     [before, &parts, after].concat()
 }
 
-/// Reads a reply within a budget, and returns whether that could be done, and the peak of the memory that it took.
+/// Reads a reply within a budget, and returns whether that could be done, and the peak of the
+/// memory that it took.
 fn peak<R: crate::types::lenient::Item>(budget: usize, text: &str) -> (bool, usize) {
     let mut read = false;
     let info = allocation_counter::measure(|| {
