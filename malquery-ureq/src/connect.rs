@@ -188,19 +188,16 @@ impl Attempt<'_> {
 /// to the tunnel.
 fn read_status(socket: &mut impl Read) -> io::Result<u16> {
     let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
+    while !head.ends_with(b"\r\n\r\n") && head.len() < MAX_HEAD {
         let mut byte = [0];
         socket.read_exact(&mut byte)?;
         head.push(byte[0]);
-        if head.len() > MAX_HEAD {
-            break;
-        }
     }
-    let not_http = || io::Error::new(io::ErrorKind::InvalidData, "the reply is not HTTP");
     str::from_utf8(&head[..12.min(head.len())])
         .ok()
+        .filter(|_| head.len() < MAX_HEAD)
         .and_then(|line| line.strip_prefix("HTTP/1.")?.get(2..)?.parse().ok())
-        .ok_or_else(not_http)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the reply is not HTTP"))
 }
 
 /// A connection that reports when it breaks. ureq takes a reset, and an end of TLS that the other

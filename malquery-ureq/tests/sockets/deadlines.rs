@@ -1,7 +1,7 @@
 //! Every phase ends in time, also when the other side sends a byte now and then.
 
 use std::io::{self, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,10 +11,11 @@ use malquery_proto::client::TimeLeft;
 use malquery_proto::flow::SendFailure;
 use malquery_proto::operation::Operation;
 use malquery_proto::operations::{FuzzySearch, Hunt};
-use malquery_ureq::UreqTransport;
+use malquery_ureq::{Builder, UreqTransport};
+use rustls::{ServerConnection, StreamOwned};
 
 use crate::server::{
-    QUOTAS, Server, after_request, builder, check, drip, get, hang, json, read_request, request,
+    Ca, QUOTAS, Server, after_request, builder, check, drip, get, hang, json, read_request, request,
 };
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -53,7 +54,7 @@ fn the_time_left_bounds_the_body() {
             error.to_string().contains("the time for the call was up"),
             "{error}"
         );
-        assert!(start.elapsed() < 5 * SHORT);
+        assert!(start.elapsed() < 8 * SHORT);
     }
 }
 
@@ -109,77 +110,87 @@ fn a_fuzzy_search_may_take_longer() {
 }
 
 /// A limit of any kind ends a phase that would take hours.
-fn ends_in_time(server: &Server, scheme: &str, proxy: Option<&str>, failure: SendFailure) {
+fn ends_in_time(builder: &Builder, url: &str, failure: SendFailure) {
     for (connect, left) in [(SHORT, LONG), (LONG, SHORT)] {
-        // What happens after the request has no limit but the time left.
+        // After the connection, only the time left is a limit here.
         if failure == SendFailure::Unknown && left == LONG {
             continue;
         }
-        let builder = builder().connect_timeout(connect).reply_timeout(LONG);
-        let builder = match proxy {
-            Some(scheme) => builder.proxy(format!("{scheme}://127.0.0.1:{}", server.port)),
-            None => builder,
-        };
-        let mut request = http::Request::post(format!("{scheme}://127.0.0.1:{}/", server.port))
-            .body(vec![b'x'; 16 << 20])
-            .unwrap();
+        let builder = builder.clone().connect_timeout(connect).reply_timeout(LONG);
+        let mut request = request(Method::POST, url);
+        *request.body_mut() = vec![b'x'; 16 << 20];
         request.extensions_mut().insert(TimeLeft(left));
         let start = Instant::now();
         let error = builder.build().unwrap().send(request).unwrap_err();
         let elapsed = start.elapsed();
         check(&error, failure, "in time", "timed out");
-        assert!(elapsed >= SHORT && elapsed < 5 * SHORT, "{elapsed:?}");
+        assert!(elapsed >= SHORT && elapsed < 8 * SHORT, "{elapsed:?}");
     }
 }
 
 #[test]
 fn a_proxy_that_drips_its_reply() {
-    let server = after_request(|mut stream| {
+    let http = after_request(|mut stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nx: ");
         drip(stream);
     });
-    ends_in_time(&server, "https", Some("http"), SendFailure::NotSent);
-}
-
-#[test]
-fn a_socks_proxy_that_drips_its_reply() {
-    // It is asked for no password, and then names an address of 255 bytes.
-    let server = Server::raw(|mut stream| {
+    // It asks for no password, and then names an address of 255 bytes.
+    let socks = Server::raw(|mut stream| {
         let _ = stream.write_all(&[5, 0, 5, 0, 0, 3, 255]);
         drip(stream);
     });
-    ends_in_time(&server, "https", Some("socks5h"), SendFailure::NotSent);
+    for (scheme, server) in [("http", http), ("socks5h", socks)] {
+        let builder = builder().proxy(format!("{scheme}://127.0.0.1:{}", server.port));
+        ends_in_time(&builder, "https://api.example.test/", SendFailure::NotSent);
+    }
 }
+
+/// The head of a TLS record of 16 KiB: of the handshake, and of data.
+const RECORDS: [[u8; 5]; 2] = [[22, 3, 3, 64, 0], [23, 3, 3, 64, 0]];
 
 #[test]
 fn a_tls_handshake_that_drips() {
-    // The head of a record of 16 KiB.
     let server = Server::raw(|mut stream| {
-        let _ = stream.write_all(&[22, 3, 3, 64, 0]);
+        let _ = stream.write_all(&RECORDS[0]);
         drip(stream);
     });
-    ends_in_time(&server, "https", None, SendFailure::NotSent);
+    let url = format!("https://127.0.0.1:{}/", server.port);
+    ends_in_time(&builder(), &url, SendFailure::NotSent);
+}
+
+#[test]
+fn a_tls_record_that_drips() {
+    let ca = Ca::new();
+    let config = ca.server("127.0.0.1");
+    let server = Server::raw(move |stream| {
+        let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
+        let mut stream = BufReader::new(StreamOwned::new(connection, stream));
+        read_request(&mut stream);
+        let mut socket = &stream.get_ref().sock;
+        let _ = socket.write_all(&RECORDS[1]);
+        drip(socket);
+    });
+    let url = format!("https://127.0.0.1:{}/", server.port);
+    let builder = builder().root_certificates(&ca.pem);
+    ends_in_time(&builder, &url, SendFailure::Unknown);
 }
 
 #[test]
 fn a_head_that_drips() {
-    let server = Server::raw(|stream| {
-        let mut reader = BufReader::new(stream);
-        read_request(&mut reader);
-        let mut stream = reader.into_inner();
+    let server = after_request(|mut stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nx: ");
         drip(stream);
     });
-    ends_in_time(&server, "http", None, SendFailure::Unknown);
+    ends_in_time(&builder(), &server.url("/"), SendFailure::Unknown);
 }
 
 #[test]
 fn a_server_that_hardly_reads() {
-    let server = Server::raw(|mut stream: TcpStream| {
+    let server = Server::raw(|mut stream| {
         let mut bytes = vec![0; 4 << 10];
         while stream.read(&mut bytes).is_ok_and(|count| count > 0) {
             thread::sleep(Duration::from_millis(20));
         }
     });
-    ends_in_time(&server, "http", None, SendFailure::Unknown);
+    ends_in_time(&builder(), &server.url("/"), SendFailure::Unknown);
 }
