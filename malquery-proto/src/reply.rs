@@ -1,11 +1,14 @@
 //! What all replies share: the status, the headers, and how they are read.
 
+use std::io;
 use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName};
 
 use crate::time::Timestamp;
+use crate::types::Envelope;
+use crate::types::lenient::{Field, Item};
 
 /// The status and the headers of a reply.
 #[derive(Debug, Clone, Copy)]
@@ -133,6 +136,21 @@ impl RetryAfter {
 }
 
 /// A reply, with what its head says. It dereferences to the output.
+///
+/// A reply with results iterates over them, and the reply to a download is `Read`.
+///
+/// ```
+/// # fn example(client: &malquery_proto::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// use malquery_proto::operations::FuzzySearch;
+/// use malquery_proto::types::Pattern;
+///
+/// let search = FuzzySearch::new([Pattern::hex("89 48 20")?]).limit(3);
+/// for sample in client.fuzzy_search(&search)? {
+///     println!("{:?}", sample.sha256);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Reply<T> {
@@ -140,7 +158,9 @@ pub struct Reply<T> {
     pub output: T,
     /// The HTTP status, some 2xx.
     pub status: StatusCode,
-    /// The id to give to CrowdStrike's support.
+    /// The headers, as they came.
+    pub headers: HeaderMap,
+    /// The id that CrowdStrike's support asks for.
     pub trace_id: Option<String>,
     /// The rate limit.
     pub rate_limit: RateLimit,
@@ -151,25 +171,63 @@ impl<T> Reply<T> {
         Self {
             output,
             status: head.status,
+            headers: head.headers.clone(),
             trace_id: head.trace_id().map(Into::into).or(trace_id),
             rate_limit: head.rate_limit(),
         }
     }
 
+    /// Returns what was asked for, without the head.
+    pub fn into_inner(self) -> T {
+        self.output
+    }
+
+    /// The cloud that answered (`X-Cs-Region`), as the reply names it.
+    pub fn region(&self) -> Option<&str> {
+        let (status, headers) = (self.status, &self.headers);
+        ResponseHead { status, headers }.region()
+    }
+
     /// The same reply with another output.
     pub(crate) fn map<U>(self, to: impl FnOnce(T) -> U) -> Reply<U> {
-        let Self {
-            output,
-            status,
-            trace_id,
-            rate_limit,
-        } = self;
         Reply {
-            output: to(output),
-            status,
-            trace_id,
-            rate_limit,
+            output: to(self.output),
+            status: self.status,
+            headers: self.headers,
+            trace_id: self.trace_id,
+            rate_limit: self.rate_limit,
         }
+    }
+}
+
+impl<M: Field, R: Item> Reply<Envelope<M, R>> {
+    /// Returns the results alone.
+    pub fn into_resources(self) -> Vec<R> {
+        self.output.resources
+    }
+}
+
+impl<M: Field, R: Item> IntoIterator for Reply<Envelope<M, R>> {
+    type Item = R;
+    type IntoIter = std::vec::IntoIter<R>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.output.resources.into_iter()
+    }
+}
+
+impl<'a, M: Field, R: Item> IntoIterator for &'a Reply<Envelope<M, R>> {
+    type Item = &'a R;
+    type IntoIter = std::slice::Iter<'a, R>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.output.resources.iter()
+    }
+}
+
+impl<T: io::Read> io::Read for Reply<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.output.read(buffer)
     }
 }
 

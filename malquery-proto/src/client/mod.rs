@@ -50,7 +50,7 @@ use crate::operations::{
 };
 use crate::reply::{Reply, ResponseHead};
 use crate::time::Timestamp;
-use crate::types::{Json, RequestId, Sha256, SubmitMeta};
+use crate::types::{Json, RequestId, Sample, Sha256, SubmitMeta};
 
 /// A client for MalQuery.
 ///
@@ -133,6 +133,15 @@ impl std::ops::Deref for MetadataReply {
 
     fn deref(&self) -> &Self::Target {
         &self.reply
+    }
+}
+
+impl IntoIterator for MetadataReply {
+    type Item = Sample;
+    type IntoIter = std::vec::IntoIter<Sample>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.reply.into_iter()
     }
 }
 
