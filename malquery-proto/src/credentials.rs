@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use http::HeaderValue;
 
+use crate::needles::Needles;
 use crate::secret::Secret;
 use crate::types::ParseError;
 
@@ -40,6 +41,11 @@ impl Credentials {
     pub fn member_cid(mut self, member_cid: MemberCid) -> Self {
         self.member_cid = Some(member_cid);
         self
+    }
+
+    /// What must not be shown.
+    pub(crate) fn needles(&self) -> Needles {
+        Needles::new([self.client_secret.expose()])
     }
 
     /// The client id, which is no secret.

@@ -10,10 +10,11 @@ use http::StatusCode;
 
 use crate::cloud::{BaseUrl, Cloud};
 use crate::endpoint::{Endpoint, Resend, Scope};
+use crate::needles::{MASK, Needles};
 use crate::reply::{RateLimit, ResponseHead, RetryAfter};
 use crate::time::Timestamp;
 use crate::types::read::read_reply;
-use crate::types::{Envelope, ErrorItem, Extra, Json};
+use crate::types::{Envelope, ErrorItem, Extra, Json, RequestId};
 
 /// A reply that is not the one hoped for.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -47,7 +48,7 @@ impl ResponseError {
 
 /// A reply with a 2xx status whose body is not what the operation answers.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the reply to {operation} ({status}) could not be read: {why}; it begins {body:?}{}", if *billed { "; it was sent, and may have been billed" } else { "" })]
+#[error("the reply to {operation} ({status}) could not be read: {why}; it begins {body:?}{}{}", if *billed { "; it was sent, and may have been billed" } else { "" }, IdNote(self.request_id()))]
 pub struct DecodeError {
     operation: &'static str,
     status: StatusCode,
@@ -55,31 +56,39 @@ pub struct DecodeError {
     why: String,
     body: String,
     billed: bool,
+    reqid: Option<RequestId>,
     is_too_large: bool,
 }
 
-/// What stands in the place of a secret.
-const HIDDEN: &str = "[secret]";
-/// A shorter beginning of a secret at the end of a cut text is left: it could be any word.
-const MIN_BEGINNING: usize = 4;
-
-/// Takes a secret out of a text, also the beginning of one that was cut off at its end.
-fn hide(text: &mut String, secret: &str) {
-    if text.contains(secret) {
-        *text = text.replace(secret, HIDDEN);
+/// Takes the secrets out of a text, also the beginning of one at the end of an excerpt.
+fn mask(text: &mut String, needles: &Needles) {
+    if let Cow::Owned(masked) = needles.mask(text) {
+        *text = masked;
     }
-    let Some(kept) = text.strip_suffix(CUT) else {
-        return;
-    };
-    let begins = |length: &usize| {
-        secret
-            .get(..*length)
-            .is_some_and(|beginning| kept.ends_with(beginning))
-    };
-    if let Some(length) = (MIN_BEGINNING..secret.len()).rev().find(begins) {
-        text.truncate(kept.len() - length);
-        text.push_str(HIDDEN);
+    let cut = text
+        .strip_suffix(CUT)
+        .and_then(|kept| needles.find_cut(kept));
+    if let Some(at) = cut {
+        text.truncate(at);
+        text.push_str(MASK);
         text.push(CUT);
+    }
+}
+
+/// Takes the secrets out of the errors of a reply.
+pub(crate) fn mask_items(items: &mut [ErrorItem], needles: &Needles) {
+    for item in items {
+        let is_secret = |text: &str| needles.find(text).is_some();
+        if item
+            .extra
+            .iter()
+            .any(|(name, value)| is_secret(name) || is_secret(&value.to_string()))
+        {
+            item.extra = Extra::default();
+        }
+        for text in [&mut item.message, &mut item.id].into_iter().flatten() {
+            mask(text, needles);
+        }
     }
 }
 
@@ -97,15 +106,23 @@ impl DecodeError {
             why: why.to_string(),
             body: excerpt(body, 200),
             billed: meta.resend == Resend::Billed,
+            reqid: find_id(body).and_then(|id| id.ok()),
             is_too_large: false,
         }
     }
 
-    /// The same without this secret.
-    pub(crate) fn without(mut self, secret: &str) -> Self {
-        hide(&mut self.body, secret);
-        hide(&mut self.why, secret);
+    /// The same error without the secrets.
+    pub(crate) fn masked(mut self, needles: &Needles) -> Self {
+        let texts = [&mut self.body, &mut self.why];
+        for text in texts.into_iter().chain(&mut self.trace_id) {
+            mask(text, needles);
+        }
         self
+    }
+
+    /// The id of a job, as far as it could be found in the reply.
+    pub(crate) fn request_id(&self) -> Option<&RequestId> {
+        self.reqid.as_ref().filter(|_| self.billed)
     }
 
     /// Whether the same reply would be refused again.
@@ -151,8 +168,10 @@ pub enum ApiErrorKind {
     Server,
     /// A redirection that is not followed (3xx).
     Redirect,
-    /// A successful status with errors in the place of a result.
+    /// A successful status with errors in the place of a result, or with a part of a file (206).
     Partial,
+    /// The file is not ready yet (202, 204). Ask again later.
+    NotReady,
 }
 
 /// An error the service answered with.
@@ -171,6 +190,8 @@ pub struct ApiError {
     asked: Option<Cloud>,
     rate_limit: RateLimit,
     body: Option<String>,
+    is_page: bool,
+    reqid: Option<RequestId>,
 }
 
 impl ApiError {
@@ -188,6 +209,7 @@ impl ApiError {
             .powered_by
             .is_some_and(|by| by.to_ascii_lowercase().starts_with("malquery"));
         let kind = match head.status.as_u16() {
+            202 | 204 if meta.accept != JSON => ApiErrorKind::NotReady,
             401 => ApiErrorKind::Unauthorized,
             403 => ApiErrorKind::Forbidden,
             404 => ApiErrorKind::NotFound,
@@ -207,6 +229,8 @@ impl ApiError {
             region: head.region().map(Into::into),
             asked: None,
             rate_limit,
+            is_page: errors.is_empty() && is_page(head, body),
+            reqid: meta_found.reqid,
             body: errors
                 .is_empty()
                 .then(|| excerpt(body, 2048))
@@ -224,31 +248,30 @@ impl ApiError {
         self
     }
 
-    /// The same error without the body, which may repeat what was sent, and without this secret.
-    pub(crate) fn hiding(mut self, secret: &str) -> Self {
+    /// The same error without the body, which may repeat what was sent.
+    pub(crate) fn without_body(mut self) -> Self {
         self.body = None;
         for item in &mut self.errors {
             item.extra = Extra::default();
         }
-        self.without(secret)
+        self
     }
 
-    /// The same error without this secret.
-    pub(crate) fn without(mut self, secret: &str) -> Self {
-        for item in &mut self.errors {
-            if item
-                .extra
-                .iter()
-                .any(|(_, value)| value.to_string().contains(secret))
-            {
-                item.extra = Extra::default();
-            }
-            for text in [&mut item.message, &mut item.id].into_iter().flatten() {
-                hide(text, secret);
-            }
+    /// The same error without the secrets.
+    pub(crate) fn masked(mut self, needles: &Needles) -> Self {
+        mask_items(&mut self.errors, needles);
+        for text in [&mut self.body, &mut self.trace_id, &mut self.region]
+            .into_iter()
+            .flatten()
+        {
+            mask(text, needles);
         }
-        self.body.iter_mut().for_each(|body| hide(body, secret));
         self
+    }
+
+    /// The id of a job that the reply names, although it is an error.
+    pub fn request_id(&self) -> Option<&RequestId> {
+        self.reqid.as_ref()
     }
 
     /// The HTTP status.
@@ -289,8 +312,10 @@ impl ApiError {
     /// Whether the same request may succeed later. It does not say that sending it again is free: a hunt
     /// whose outcome is unknown may have been billed.
     pub fn is_retryable(&self) -> bool {
-        matches!(self.kind, ApiErrorKind::RateLimited | ApiErrorKind::Server)
-            || self.status == StatusCode::REQUEST_TIMEOUT
+        matches!(
+            self.kind,
+            ApiErrorKind::RateLimited | ApiErrorKind::Server | ApiErrorKind::NotReady
+        ) || self.status == StatusCode::REQUEST_TIMEOUT
     }
 
     /// When the service asks to try again, if it says so; `now` is when the reply came.
@@ -300,6 +325,10 @@ impl ApiError {
 
     /// What usually causes this error and what to do about it.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
+        if self.is_page && self.status.is_client_error() {
+            let who = "the reply is a web page: a gateway or a proxy answered, not the service";
+            return Some(format!("{who}; check the base URL and the network").into());
+        }
         let token = self.scope.is_none();
         let said = |words: &str| {
             self.messages()
@@ -325,6 +354,7 @@ impl ApiError {
                 None => "the account lives in another cloud: name it (FALCON_CLOUD)".into(),
             },
             (300..=399, _) => "check the base URL; redirections are not followed".into(),
+            (202 | 204, _) if self.kind == ApiErrorKind::NotReady => "the file is not ready yet; try again later".into(),
             (404, _) if said("sample archive") => "the archive is made only for a finished multi-download; check the request id and wait for the job".into(),
             (429, _) if self.kind == ApiErrorKind::QuotaExhausted => "the monthly quota is used up; the quotas operation tells when it is reset".into(),
             _ => match self.rate_limit.retry? {
@@ -349,6 +379,8 @@ crate::types::lenient::model! {
         pub powered_by: Option<String>,
         /// The trace id.
         pub trace_id: Option<String>,
+        /// The job.
+        pub reqid: Option<RequestId>,
     }
 }
 
@@ -385,8 +417,42 @@ impl fmt::Display for ApiError {
 
 impl std::error::Error for ApiError {}
 
+/// Says that a job has an id, at the end of a message.
+pub(crate) struct IdNote<'a>(pub(crate) Option<&'a RequestId>);
+
+impl fmt::Display for IdNote<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(id) => write!(f, "; the job has the request id {id}: poll it"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Finds the id of a job in the reply to a submission that is cut or damaged. `Err` is the beginning
+/// of an id that was cut.
+pub(crate) fn find_id(body: &[u8]) -> Option<Result<RequestId, String>> {
+    const NAME: &[u8] = b"\"reqid\"";
+    let at = body.windows(NAME.len()).position(|window| window == NAME)? + NAME.len();
+    let rest = body[at..].trim_ascii_start().strip_prefix(b":")?;
+    let text = rest.trim_ascii_start().strip_prefix(b"\"")?;
+    let end = text.iter().position(|byte| *byte == b'"');
+    let id = std::str::from_utf8(&text[..end.unwrap_or(text.len())]).ok()?;
+    match end {
+        Some(_) => id.parse().ok().map(Ok),
+        None => Some(Err(excerpt(id.as_bytes(), 100))).filter(|_| !id.is_empty()),
+    }
+}
+
+const JSON: &str = "application/json";
 /// How many of a reply's errors are shown.
 const SHOWN: usize = 5;
+
+/// Whether a body is a web page.
+fn is_page(head: ResponseHead<'_>, body: &[u8]) -> bool {
+    let is_html = |kind: &str| kind.to_ascii_lowercase().contains("html");
+    head.content_type().is_some_and(is_html) || body.trim_ascii_start().starts_with(b"<")
+}
 
 /// Stands for what is left out at the end of an excerpt.
 const CUT: char = '…';
@@ -434,22 +500,23 @@ mod tests {
         assert!(size_of::<ResponseError>() <= 16);
         assert!(size_of::<crate::request::BuildError>() <= 64);
         assert!(size_of::<crate::flow::FlowError>() <= 64);
-        assert!(size_of::<crate::client::Error>() <= 80);
+        assert!(size_of::<crate::client::Error>() <= 88);
     }
 
     #[test]
     fn a_secret_is_hidden_also_where_it_is_cut_and_nothing_else_is() {
+        let needles = Needles::new(["toke-n123"]);
         let hidden = |text: &str| {
             let mut text = text.to_owned();
-            hide(&mut text, "toke-n123");
+            mask(&mut text, &needles);
             text
         };
         assert_eq!(
             hidden("a toke-n123 b toke-n12… c"),
-            "a [secret] b toke-n12… c"
+            "a [redacted] b toke-n12… c"
         );
-        assert_eq!(hidden("é toke-n12…"), "é [secret]…");
-        assert_eq!(hidden("a toke…"), "a [secret]…");
+        assert_eq!(hidden("é toke-n12…"), "é [redacted]…");
+        assert_eq!(hidden("a toke…"), "a [redacted]…");
         for text in ["a tok…", "a toke-n12", "…", "toke-n124…", ""] {
             assert_eq!(hidden(text), text);
         }

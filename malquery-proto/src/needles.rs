@@ -11,10 +11,12 @@ use zeroize::Zeroizing;
 
 /// Shorter secrets are not searched for: they are part of ordinary words.
 const MIN_SECRET: usize = 6;
+/// A shorter beginning of a secret at the end of a cut text is left: it could be any word.
+const MIN_BEGINNING: usize = 4;
 /// How often a backslash may be escaped: in JSON within JSON within JSON.
 const MAX_SLASHES: usize = 8;
 /// What stands in the place of a secret.
-const MASK: &str = "[redacted]";
+pub(crate) const MASK: &str = "[redacted]";
 
 /// The secrets of a session, to find them in a text that others wrote.
 ///
@@ -83,6 +85,24 @@ impl Needles {
         }
         masked.push_str(&text[done..]);
         masked.into()
+    }
+
+    /// Returns where the beginning of a secret stands at the end of a text that was cut there.
+    pub(crate) fn find_cut(&self, text: &str) -> Option<usize> {
+        let begins = |needle: &Needle, length: usize| {
+            let beginning = needle.plain.get(..length);
+            beginning.is_some_and(|beginning| text.ends_with(beginning))
+        };
+        self.0
+            .iter()
+            .filter_map(|needle| {
+                let longest = needle.plain.len() - 1;
+                (MIN_BEGINNING..=longest)
+                    .rev()
+                    .find(|length| begins(needle, *length))
+            })
+            .max()
+            .map(|length| text.len() - length)
     }
 
     fn find_from(&self, bytes: &[u8], from: usize) -> Option<Range<usize>> {

@@ -1,6 +1,7 @@
 //! What an operation is.
 
-use http::header;
+use http::{StatusCode, header};
+use serde::de::IgnoredAny;
 
 use crate::cloud::BaseUrl;
 use crate::credentials::BearerToken;
@@ -109,6 +110,12 @@ pub trait JsonOperation: Operation {
     /// this crate.
     type Resource: Item;
 
+    /// Refuses a reply that belongs to another request, with the reason.
+    #[doc(hidden)]
+    fn accept(&self, _: &Self::Meta) -> Result<(), String> {
+        Ok(())
+    }
+
     /// Reads the reply.
     ///
     /// # Errors
@@ -121,9 +128,34 @@ pub trait JsonOperation: Operation {
         body: &[u8],
     ) -> Result<JsonReply<Self>, ResponseError> {
         let output: Envelope<Self::Meta, Self::Resource> = read_json(&Self::ENDPOINT, head, body)?;
+        let refuse = |why: &str| {
+            let error = DecodeError::new(&Self::ENDPOINT, head, body, why);
+            Err(ResponseError::Decode(error.into()))
+        };
+        // A connection may hold the reply to another request, such as a token.
+        if output.resources.is_empty() && output.errors.is_empty() && !has_member(body) {
+            return refuse("it has no member of a reply: `meta`, `resources` or `errors`");
+        }
+        if let Err(why) = self.accept(&output.meta) {
+            return refuse(&why);
+        }
         let trace_id = output.meta.trace_id().map(Into::into);
         Ok(Reply::new(head, trace_id, output))
     }
+}
+
+/// Whether a document has one of the members that every reply has.
+fn has_member(body: &[u8]) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Members {
+        meta: Option<IgnoredAny>,
+        resources: Option<IgnoredAny>,
+        errors: Option<IgnoredAny>,
+    }
+
+    read_reply::<Members>(body).is_ok_and(|members| {
+        members.meta.is_some() || members.resources.is_some() || members.errors.is_some()
+    })
 }
 
 /// The reply to a [`JsonOperation`].
@@ -134,13 +166,17 @@ pub trait StreamOperation: Operation {
     /// What the body must satisfy, given the head of a successful reply.
     fn check(&self, head: ResponseHead<'_>) -> StreamCheck;
 
-    /// Reads the head of a reply. `None` says that it is no success: read the body and give both to
-    /// [`Operation::error`]. The status alone decides, since a sample may look like anything, even like an error.
+    /// Reads the head of a reply. `None` means that no file follows: read the body and give both to
+    /// [`Operation::error`]. The status alone decides, since a sample may look like anything, even
+    /// like an error.
     fn response(&self, head: ResponseHead<'_>) -> Option<Reply<StreamCheck>> {
-        head.status
-            .is_success()
-            .then(|| Reply::new(head, None, self.check(head)))
+        has_file(head.status).then(|| Reply::new(head, None, self.check(head)))
     }
+}
+
+/// Whether a whole file follows this status: any 2xx, except those for no content and for a part.
+pub(crate) fn has_file(status: StatusCode) -> bool {
+    status.is_success() && !matches!(status.as_u16(), 202 | 204..=206)
 }
 
 /// Reads a JSON document of type `T` from a reply.

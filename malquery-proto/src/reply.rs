@@ -56,6 +56,10 @@ impl<'a> ResponseHead<'a> {
         self.text(&header::CONTENT_ENCODING)
     }
 
+    pub(crate) fn content_type(&self) -> Option<&'a str> {
+        self.text(&header::CONTENT_TYPE)
+    }
+
     pub(crate) fn content_length(&self) -> Option<u64> {
         self.text(&header::CONTENT_LENGTH)?.parse().ok()
     }

@@ -1,9 +1,14 @@
 //! What a downloaded body must satisfy.
 
+use std::fmt;
+
 use sha2::{Digest, Sha256 as Hasher};
 
+use crate::error::excerpt;
+use crate::needles::Needles;
 use crate::reply::ResponseHead;
-use crate::types::Sha256;
+use crate::types::read::read_reply;
+use crate::types::{Envelope, Json, PlainMeta, Sha256};
 
 /// Checks the bytes of a download as they come, in chunks of any size. It keeps none of them, but for the end of
 /// an archive, of which up to 128 KiB.
@@ -28,13 +33,17 @@ pub struct StreamCheck {
     length: Option<u64>,
     sha256: Option<Sha256>,
     zip: bool,
-    /// The first bytes, for the signature.
-    first: [u8; 4],
+    /// The first bytes, for the signature and to show what came instead.
+    first: Vec<u8>,
+    content_type: Option<Box<str>>,
+    trace_id: Option<Box<str>>,
     /// The last bytes of an archive, where its directory ends.
     tail: Vec<u8>,
     encoding: Option<Box<str>>,
 }
 
+/// How many bytes of the beginning are kept to show what came instead.
+const FIRST: usize = 2048;
 /// The longest end of an archive: a record of 22 bytes and a comment.
 const ZIP_END: usize = 22 + 65_535;
 
@@ -74,12 +83,17 @@ pub enum StreamError {
     #[allow(missing_docs)]
     TooLarge { cap: u64 },
     /// Other bytes than those asked for.
-    #[error("the bytes received have the SHA-256 {received}, not {expected}")]
+    #[error("the bytes received have the SHA-256 {received}, not {expected}{instead}")]
     #[allow(missing_docs)]
-    WrongHash { received: Sha256, expected: Sha256 },
+    WrongHash {
+        received: Sha256,
+        expected: Sha256,
+        instead: Box<Instead>,
+    },
     /// Something else than a zip archive.
-    #[error("the body is not a zip archive")]
-    NotZip,
+    #[error("the body is not a zip archive{instead}")]
+    #[allow(missing_docs)]
+    NotZip { instead: Box<Instead> },
     /// A zip archive without its end.
     #[error("the zip archive does not end as one does: it is cut off, or something was added")]
     CutZip,
@@ -91,6 +105,132 @@ pub enum StreamError {
         "the body arrived with the content encoding {0:?}, which was not asked for; a proxy may have added it"
     )]
     Encoded(Box<str>),
+}
+
+/// What arrived in place of a download, as far as its beginning shows it: the page of a gateway, an
+/// error of the service with a successful status, another kind of archive.
+///
+/// `Display` continues the sentence of a [`StreamError`], and is empty when nothing is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Instead {
+    content_type: Option<Box<str>>,
+    trace_id: Option<Box<str>>,
+    message: Option<Box<str>>,
+    begins: Option<Box<str>>,
+}
+
+impl Instead {
+    fn new(first: &[u8], content_type: Option<Box<str>>, trace_id: Option<Box<str>>) -> Self {
+        const ARCHIVES: [(&[u8], &str); 5] = [
+            (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+            (b"Rar!\x1a\x07", "a RAR archive"),
+            (b"\x1f\x8b", "gzip data"),
+            (b"\xfd7zXZ\0", "xz data"),
+            (b"\x28\xb5\x2f\xfd", "zstd data"),
+        ];
+        if let Some((_, name)) = ARCHIVES.iter().find(|(magic, _)| first.starts_with(magic)) {
+            return Self {
+                message: Some((*name).into()),
+                ..Self::default()
+            };
+        }
+        let text = first.trim_ascii_start();
+        let is_page = text.starts_with(b"<");
+        let is_json = text.starts_with(b"{");
+        let is_text = |kind: &str| {
+            ["html", "json", "text/"]
+                .iter()
+                .any(|word| kind.contains(word))
+        };
+        if !(is_page || is_json || content_type.as_deref().is_some_and(is_text)) {
+            return Self::default();
+        }
+        let reply = read_reply::<Envelope<PlainMeta, Json>>(first).ok();
+        let message = reply
+            .as_ref()
+            .and_then(|reply| reply.errors.first()?.message.as_deref());
+        let found = reply
+            .as_ref()
+            .and_then(|reply| reply.meta.trace_id.as_deref());
+        Self {
+            content_type,
+            trace_id: trace_id.or(found.map(Into::into)),
+            message: message.map(|message| excerpt(message.as_bytes(), 500).into()),
+            begins: Some(excerpt(first, 200).into()).filter(|begins: &Box<str>| !begins.is_empty()),
+        }
+    }
+
+    /// The message of the service, when it answered with an error.
+    pub fn message(&self) -> Option<&str> {
+        self.message.as_deref()
+    }
+
+    /// The beginning of the body, when it is text.
+    pub fn begins(&self) -> Option<&str> {
+        self.begins.as_deref()
+    }
+
+    /// The id that CrowdStrike's support asks for.
+    pub fn trace_id(&self) -> Option<&str> {
+        self.trace_id.as_deref()
+    }
+
+    pub(crate) fn masked(mut self, needles: &Needles) -> Self {
+        let texts = [
+            &mut self.content_type,
+            &mut self.trace_id,
+            &mut self.message,
+            &mut self.begins,
+        ];
+        for text in texts.into_iter().flatten() {
+            *text = needles.mask(text).into();
+        }
+        self
+    }
+}
+
+impl fmt::Display for Instead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.message, &self.begins) {
+            (Some(message), Some(_)) => write!(f, "; the service answered: {message}")?,
+            (Some(what), None) => write!(f, "; it is {what}")?,
+            (None, Some(begins)) => {
+                let kind = self.content_type.as_deref().unwrap_or("text");
+                write!(
+                    f,
+                    "; it is {}, and begins {begins:?}",
+                    excerpt(kind.as_bytes(), 50)
+                )?;
+            }
+            (None, None) => return Ok(()),
+        }
+        match &self.trace_id {
+            Some(id) => write!(f, " (trace id {})", excerpt(id.as_bytes(), 100)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl StreamError {
+    /// The same error without the secrets.
+    pub(crate) fn masked(self, needles: &Needles) -> Self {
+        let masked = |instead: Box<Instead>| Box::new(instead.masked(needles));
+        match self {
+            Self::WrongHash {
+                received,
+                expected,
+                instead,
+            } => Self::WrongHash {
+                received,
+                expected,
+                instead: masked(instead),
+            },
+            Self::NotZip { instead } => Self::NotZip {
+                instead: masked(instead),
+            },
+            other => other,
+        }
+    }
 }
 
 impl Default for StreamCheck {
@@ -109,7 +249,9 @@ impl StreamCheck {
             length: None,
             sha256: None,
             zip: false,
-            first: [0; 4],
+            first: Vec::with_capacity(FIRST),
+            content_type: None,
+            trace_id: None,
             tail: Vec::new(),
             encoding: None,
         }
@@ -119,6 +261,8 @@ impl StreamCheck {
     pub fn for_head(head: ResponseHead<'_>) -> Self {
         let mut check = Self::new();
         check.length = head.content_length();
+        check.content_type = head.content_type().map(Into::into);
+        check.trace_id = head.trace_id().map(Into::into);
         check.encoding = head
             .content_encoding()
             .filter(|coding| !coding.eq_ignore_ascii_case("identity"))
@@ -168,9 +312,10 @@ impl StreamCheck {
         if let Some(encoding) = &self.encoding {
             return Err(StreamError::Encoded(encoding.clone()));
         }
-        let before = usize::try_from(self.bytes).unwrap_or(usize::MAX).min(4);
-        let taken = chunk.len().min(4 - before);
-        self.first[before..before + taken].copy_from_slice(&chunk[..taken]);
+        let kept = chunk.len().min(FIRST - self.first.len());
+        if kept > 0 {
+            self.first.extend_from_slice(&chunk[..kept]);
+        }
         self.bytes = self.bytes.saturating_add(chunk.len() as u64);
         if self.bytes > self.cap {
             return Err(StreamError::TooLarge { cap: self.cap });
@@ -178,7 +323,8 @@ impl StreamCheck {
         if let Some(declared) = self.length.filter(|declared| self.bytes > *declared) {
             return Err(StreamError::Long { declared });
         }
-        if self.bytes >= 4 {
+        // What is something else is read on, to show it, but not for long.
+        if self.first.len() == FIRST {
             self.check_zip()?;
         }
         if self.zip {
@@ -225,10 +371,15 @@ impl StreamCheck {
         if self.zip && !self.has_zip_end() {
             return Err(StreamError::CutZip);
         }
-        let received = Sha256::from_bytes(self.hasher.finalize().into());
+        let received = Sha256::from_bytes(self.hasher.clone().finalize().into());
         match self.sha256 {
             Some(expected) if expected != received => {
-                Err(StreamError::WrongHash { received, expected })
+                let instead = self.instead();
+                Err(StreamError::WrongHash {
+                    received,
+                    expected,
+                    instead,
+                })
             }
             _ => Ok(Received {
                 bytes: self.bytes,
@@ -239,10 +390,20 @@ impl StreamCheck {
 
     fn check_zip(&self) -> Result<(), StreamError> {
         // An archive begins with an entry, or with the end of the directory when it is empty.
-        if self.zip && !matches!(&self.first, b"PK\x03\x04" | b"PK\x05\x06") {
-            return Err(StreamError::NotZip);
+        let is_zip = [b"PK\x03\x04", b"PK\x05\x06"]
+            .iter()
+            .any(|zip| self.first.starts_with(*zip));
+        if self.zip && !is_zip {
+            return Err(StreamError::NotZip {
+                instead: self.instead(),
+            });
         }
         Ok(())
+    }
+
+    fn instead(&self) -> Box<Instead> {
+        let (content_type, trace_id) = (self.content_type.clone(), self.trace_id.clone());
+        Box::new(Instead::new(&self.first, content_type, trace_id))
     }
 }
 
@@ -313,14 +474,13 @@ mod tests {
             error,
             StreamError::WrongHash {
                 received: sha256(other),
-                expected: sha256(body)
+                expected: sha256(body),
+                instead: Box::default(),
             }
         );
         for body in [b"{\"errors\": []}".as_slice(), b"PK", b"", b"PK\x01\x02"] {
-            assert_eq!(
-                feed(StreamCheck::new().expect_zip(), body, &[]).unwrap_err(),
-                StreamError::NotZip
-            );
+            let error = feed(StreamCheck::new().expect_zip(), body, &[]).unwrap_err();
+            assert!(matches!(error, StreamError::NotZip { .. }), "{error:?}");
         }
     }
 

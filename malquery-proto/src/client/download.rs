@@ -1,6 +1,7 @@
 use std::io::{self, Read};
 
 use super::transport::Body;
+use crate::needles::Needles;
 use crate::stream::{Received, StreamCheck, StreamError};
 
 /// The bytes of a download, checked as they are read. Reading fails at the end of a body that is short, long or
@@ -11,6 +12,7 @@ use crate::stream::{Received, StreamCheck, StreamError};
 pub struct Download {
     body: Option<Body>,
     state: State,
+    needles: Needles,
 }
 
 impl std::fmt::Debug for Download {
@@ -29,10 +31,11 @@ enum State {
 }
 
 impl Download {
-    pub(super) fn new(body: Body, check: StreamCheck) -> Self {
+    pub(super) fn new(body: Body, check: StreamCheck, needles: Needles) -> Self {
         Self {
             body: Some(body),
             state: State::Reading(Box::new(check)),
+            needles,
         }
     }
 
@@ -69,6 +72,7 @@ impl Download {
                 Ok(0)
             }
             Err(error) => {
+                let error = error.masked(&self.needles);
                 self.state = State::Failed(error.clone());
                 Err(io::Error::new(io::ErrorKind::InvalidData, error))
             }

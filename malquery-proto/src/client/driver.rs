@@ -1,6 +1,8 @@
 //! The one loop in which something is sent.
 
+use std::fmt;
 use std::io::{self, Read};
+use std::sync::{Mutex, PoisonError};
 
 use zeroize::Zeroize;
 
@@ -8,10 +10,12 @@ use super::observer::{Observer, Progress, Step};
 use super::transport::{Body, TimeLeft, TransportError};
 use super::{Client, Error};
 use crate::endpoint::Endpoint;
-use crate::flow::{self, Attempt, Flow, SendFailure};
-use crate::operation::MAX_ERROR_BODY;
+use crate::error::{excerpt, find_id};
+use crate::flow::{self, Attempt, Auth, Flow, FlowError, SendFailure, Ticket};
+use crate::operation::{MAX_ERROR_BODY, has_file};
 use crate::reply::ResponseHead;
 use crate::stream::StreamError;
+use crate::types::RequestId;
 
 /// The body of a reply: read, or left to the caller.
 pub(super) enum Payload {
@@ -40,7 +44,7 @@ impl Client {
         let mut observe = |flow: &F, step| {
             observer.observe(&Progress::new(step, clock.now().since(begun), flow.job()))
         };
-        let mut cause = None;
+        let (mut cause, mut attempts) = (None, 0);
         loop {
             let now = clock.now();
             let step = flow.poll(now, &mut self.auth());
@@ -55,17 +59,20 @@ impl Client {
                 }
                 Err(error) => return Err(Error::new(error, cause)),
             };
+            attempts += 1;
             let Attempt {
                 mut request,
                 ticket,
                 max_body,
                 deadline,
             } = *attempt;
-            let operation = request
-                .extensions()
-                .get::<Endpoint>()
-                .map_or("a request", |e| e.id);
-            if observe(flow, Step::Send).is_break() {
+            let name = Name::of(&request);
+            let mut held = Held {
+                auth: &self.shared.auth,
+                ticket: Some(ticket),
+            };
+            let stopped = observe(flow, Step::Send).is_break();
+            if stopped && let Some(ticket) = held.ticket.take() {
                 // Nothing was sent, and the flow has to know that.
                 flow.cancel(&mut self.auth(), ticket)?;
                 let _ = observe(flow, Step::Reported);
@@ -77,6 +84,10 @@ impl Client {
                     .insert(TimeLeft(deadline.since(now)));
             }
             let result = self.send(request, max_body);
+            let Some(ticket) = held.ticket.take() else {
+                return Err(Error::Stopped);
+            };
+            let took = clock.now().since(now).as_millis();
             let outcome = match result {
                 Ok((head, mut payload)) => {
                     cause = None;
@@ -84,6 +95,7 @@ impl Client {
                         status: head.status,
                         headers: &head.headers,
                     };
+                    self.log_reply(&name, attempts, took, view);
                     let is_token = ticket.is_token();
                     let outcome = if is_token {
                         let now = clock.now();
@@ -100,13 +112,22 @@ impl Client {
                 }
                 Err(error) => {
                     let why = error.failure();
+                    log::debug!("{name} attempt {attempts}: no reply in {took} ms");
                     if why != SendFailure::CannotSend {
                         // Retries may take long, and in silence the job would seem to take the time.
-                        log::warn!("no reply to {operation}: {}", error.reason());
+                        log::warn!("no reply to {}: {}", name.operation, error.reason());
                     }
+                    let body: Option<&BodyError> = error.reason().downcast_ref();
+                    let found = body.and_then(BodyError::id).cloned();
                     cause = Some(error);
-                    flow.on_failure(clock.now(), &mut self.auth(), ticket, why)
-                        .map(|()| None)
+                    let mut result = flow.on_failure(clock.now(), &mut self.auth(), ticket, why);
+                    if let (Some(found), Err(FlowError::OutcomeUnknown { id, .. })) =
+                        (found, &mut result)
+                    {
+                        flow.salvage(&found);
+                        *id = Some(found);
+                    }
+                    result.map(|()| None)
                 }
             };
             // Also when the flow has ended, so that its last state is stored.
@@ -120,6 +141,23 @@ impl Client {
         }
     }
 
+    /// Logs one line for an attempt. It shows no secret, not even one that the reply repeats.
+    fn log_reply(&self, name: &Name, attempt: u32, took: u128, head: ResponseHead<'_>) {
+        if !log::log_enabled!(log::Level::Debug) {
+            return;
+        }
+        let rate_limit = head.rate_limit();
+        let trace_id = excerpt(head.trace_id().unwrap_or("-").as_bytes(), 100);
+        let number = |number: Option<u64>| number.map_or("-".into(), |number| number.to_string());
+        let line = format!(
+            "{name} attempt {attempt}: {} in {took} ms, trace id {trace_id}, rate limit {} of {}",
+            head.status.as_u16(),
+            number(rate_limit.remaining),
+            number(rate_limit.limit),
+        );
+        log::debug!("{}", self.mask(&line));
+    }
+
     /// Sends a request and reads the body, unless it is a stream for the caller.
     pub(super) fn send(
         &self,
@@ -128,7 +166,7 @@ impl Client {
     ) -> Result<(http::response::Parts, Payload), TransportError> {
         let (head, body) = self.transport().send(request)?.into_parts();
         let (most, whole) = match max_body {
-            None if head.status.is_success() => return Ok((head, Payload::Stream(body))),
+            None if has_file(head.status) => return Ok((head, Payload::Stream(body))),
             Some(most) if head.status.is_success() => (most, true),
             // The beginning of an error is enough.
             _ => (MAX_ERROR_BODY, false),
@@ -165,24 +203,105 @@ fn read_body(
     }
     let received = bytes.len() as u64;
     let short = declared.filter(|declared| received < *declared);
+    let failed = |error| {
+        let id = find_id(&bytes);
+        TransportError::unknown(BodyError { error, id })
+    };
     match result {
         // That the connection was closed says less than how much is missing.
         Err(error) if short.is_none() || error.kind() != io::ErrorKind::UnexpectedEof => {
-            return Err(TransportError::unknown(BodyError(error)));
+            return Err(failed(error));
         }
         _ => {}
     }
     // A transport that decodes a body has to take the length out of the head.
     match short.filter(|_| received <= most) {
-        Some(declared) => {
-            let short = io::Error::other(StreamError::Short { received, declared });
-            Err(TransportError::unknown(BodyError(short)))
-        }
+        Some(declared) => Err(failed(io::Error::other(StreamError::Short {
+            received,
+            declared,
+        }))),
         None => Ok(bytes),
     }
 }
 
+/// Gives a request back to the session when an observer or a transport panics.
+struct Held<'a> {
+    auth: &'a Mutex<Auth>,
+    ticket: Option<Ticket>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = &self.ticket {
+            self.auth
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .abandon(ticket);
+        }
+    }
+}
+
+/// What a request is called in the log: its operation, host and port.
+struct Name {
+    operation: &'static str,
+    authority: String,
+}
+
+impl Name {
+    fn of(request: &http::Request<Vec<u8>>) -> Self {
+        let operation = request
+            .extensions()
+            .get::<Endpoint>()
+            .map_or("a request", |e| e.id);
+        let uri = request.uri();
+        let port = uri
+            .port_u16()
+            .unwrap_or(if uri.scheme_str() == Some("http") {
+                80
+            } else {
+                443
+            });
+        let authority = format!("{}:{port}", uri.host().unwrap_or_default());
+        Self {
+            operation,
+            authority,
+        }
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.operation, self.authority)
+    }
+}
+
 /// The body of a reply could not be read to its end.
-#[derive(Debug, thiserror::Error)]
-#[error("the body of the reply could not be read: {0}")]
-struct BodyError(io::Error);
+#[derive(Debug)]
+struct BodyError {
+    error: io::Error,
+    /// The id of a job in what arrived, or the beginning of one.
+    id: Option<Result<RequestId, String>>,
+}
+
+impl BodyError {
+    fn id(&self) -> Option<&RequestId> {
+        self.id.as_ref()?.as_ref().ok()
+    }
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the body of the reply could not be read: {}", self.error)?;
+        match &self.id {
+            Some(Err(begins)) => {
+                write!(
+                    f,
+                    "; it ended within the request id of a job, which begins with {begins:?}"
+                )
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for BodyError {}

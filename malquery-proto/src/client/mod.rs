@@ -15,6 +15,7 @@ mod save;
 mod system;
 mod transport;
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -382,7 +383,8 @@ impl Client {
             Payload::Stream(body) => body,
             Payload::Bytes(bytes) => bytes.into(),
         };
-        Ok(reply.map(|check| Download::new(body, check)))
+        let needles = self.auth().needles().clone();
+        Ok(reply.map(|check| Download::new(body, check, needles)))
     }
 
     /// A job that was submitted before.
@@ -438,6 +440,12 @@ impl Client {
         Ok(result?.0)
     }
 
+    /// Returns the text with `[redacted]` in the place of the session's secrets, whatever their
+    /// encoding: the client secret and every token. For programs that print what the service sent.
+    pub fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        self.auth().needles().mask(text)
+    }
+
     /// When a call that begins now has to end.
     fn ends(&self, timeout: Option<Duration>) -> Option<Timestamp> {
         let timeout = timeout.map(|timeout| self.clock().now().after(timeout));
@@ -453,7 +461,10 @@ impl Client {
     }
 
     fn handle(&self, id: RequestId, submitted: Option<JsonReply<Hunt>>) -> Job {
-        let flow = JobFlow::attach(id.clone(), self.retry, self.seed());
+        let mut flow = JobFlow::attach(id.clone(), self.retry, self.seed());
+        if submitted.is_some() {
+            flow.set_submitted(self.clock().now());
+        }
         Job::new(self.clone(), id, flow, submitted)
     }
 

@@ -154,7 +154,7 @@ impl TransportError {
         self.failure
     }
 
-    pub(super) fn reason(&self) -> &(dyn StdError + Send + Sync) {
+    pub(super) fn reason(&self) -> &(dyn StdError + Send + Sync + 'static) {
         &*self.source
     }
 

@@ -114,7 +114,10 @@ impl Attempts {
         }
         self.begin_anew();
         Err(match self.deadline {
-            Some(deadline) if deadline <= now => FlowError::Deadline { operation: meta.id },
+            Some(deadline) if deadline <= now => FlowError::Deadline {
+                operation: meta.id,
+                status: None,
+            },
             _ => FlowError::TimeUp { operation: meta.id },
         })
     }
@@ -127,7 +130,10 @@ impl Attempts {
         meta: &Endpoint,
     ) -> Result<Step, FlowError> {
         match self.deadline {
-            Some(deadline) if deadline <= now => Err(FlowError::Deadline { operation: meta.id }),
+            Some(deadline) if deadline <= now => Err(FlowError::Deadline {
+                operation: meta.id,
+                status: None,
+            }),
             deadline => Ok(Step::Wait(
                 deadline.map_or(until, |deadline| deadline.min(until)),
             )),
@@ -174,6 +180,7 @@ impl Attempts {
             return Err(FlowError::OutcomeUnknown {
                 operation: meta.id,
                 reply: None,
+                id: None,
             });
         }
         // Refused before anything is sent, even the request for a token.
@@ -213,7 +220,6 @@ impl Attempts {
                 let call = Call {
                     operation: meta.id,
                     resend: meta.resend,
-                    bearer,
                     generation,
                 };
                 let ticket = Ticket(Kind::Call {
@@ -289,7 +295,7 @@ impl Attempts {
                 self.in_flight = false;
                 return Ok(Some(result));
             }
-            Err(error) => auth.explain(error, &call.bearer),
+            Err(error) => auth.explain(error),
         };
         let verdict = self.judge(now, auth, &call, error);
         self.settle(now, call.resend, verdict).map(|()| None)
@@ -333,6 +339,7 @@ impl Attempts {
                 Verdict::Fail(FlowError::OutcomeUnknown {
                     operation,
                     reply: None,
+                    id: None,
                 })
             }
             SendFailure::CannotSend => Verdict::Fail(FlowError::CannotSend { operation }),
@@ -402,6 +409,14 @@ impl Attempts {
             }
             ResponseError::Decode(_) => return Verdict::Fail(error.into()),
         };
+        // Whatever the status is, there is a job.
+        if call.resend == Resend::Billed && api.request_id().is_some() {
+            return Verdict::Fail(FlowError::OutcomeUnknown {
+                operation: call.operation,
+                reply: Some(api.clone()),
+                id: api.request_id().cloned(),
+            });
+        }
         match api.kind() {
             ApiErrorKind::Unauthorized if !self.replayed && auth.can_renew() => {
                 // The resend is not one of the attempts: it is not the service that failed.
@@ -429,6 +444,7 @@ impl Attempts {
                 Verdict::Fail(FlowError::OutcomeUnknown {
                     operation: call.operation,
                     reply: Some(api.clone()),
+                    id: api.request_id().cloned(),
                 })
             }
             _ if api.is_retryable() => {

@@ -6,6 +6,7 @@ use crate::cloud::{BaseUrl, Cloud};
 use crate::credentials::{BearerToken, Credentials, MemberCid};
 use crate::endpoint::Resend;
 use crate::error::{ApiErrorKind, ResponseError};
+use crate::needles::Needles;
 use crate::oauth2::GetToken;
 use crate::reply::ResponseHead;
 use crate::time::Timestamp;
@@ -56,6 +57,8 @@ pub struct Auth {
     pause: Option<Pause>,
     margin: Duration,
     follow_region: bool,
+    /// What must not be shown: the secret, and every token.
+    needles: Needles,
 }
 
 #[derive(Debug)]
@@ -98,8 +101,6 @@ pub(super) struct Seen {
 pub(super) struct Call {
     pub(super) operation: &'static str,
     pub(super) resend: Resend,
-    /// The token that was sent.
-    pub(super) bearer: BearerToken,
     pub(super) generation: u64,
 }
 
@@ -121,7 +122,12 @@ impl Auth {
     }
 
     fn from(base: BaseUrl, source: Source) -> Self {
+        let needles = match &source {
+            Source::Credentials(credentials) => credentials.needles(),
+            Source::Supplied(bearer) => Needles::new([bearer.expose()]),
+        };
         Self {
+            needles,
             identity: Arc::default(),
             base,
             source,
@@ -239,6 +245,7 @@ impl Auth {
         match GetToken::new(credentials).response(head, body) {
             Ok(reply) => {
                 let life = reply.expires_in;
+                self.needles.add(reply.bearer.expose());
                 self.generation += 1;
                 self.token_pause = None;
                 self.refusal = None;
@@ -275,6 +282,13 @@ impl Auth {
         self.follow_region
             && !to.is_government()
             && !self.base.cloud().is_some_and(Cloud::is_government)
+    }
+
+    /// Forgets a request whose driver panicked: the other flows do not wait for its token.
+    pub(crate) fn abandon(&mut self, ticket: &Ticket) {
+        if let Kind::Token { serial, .. } = ticket.0 {
+            self.end_fetching(serial);
+        }
     }
 
     /// A request for a token is over; gives when it was sent.
@@ -331,17 +345,22 @@ impl Auth {
         }
     }
 
-    /// Lets an error compare the account's region with this session's, and takes the token out of it: a page may repeat what
-    /// was sent.
-    pub(super) fn explain(&self, error: ResponseError, sent: &BearerToken) -> ResponseError {
+    /// Lets an error compare the account's region with this session's, and takes the secrets out of
+    /// it: a page may repeat what was sent.
+    pub(super) fn explain(&self, error: ResponseError) -> ResponseError {
         match error {
             ResponseError::Api(error) => {
-                ResponseError::Api(Box::new(error.asked(&self.base).without(sent.expose())))
+                ResponseError::Api(Box::new(error.asked(&self.base).masked(&self.needles)))
             }
             ResponseError::Decode(error) => {
-                ResponseError::Decode(Box::new(error.without(sent.expose())))
+                ResponseError::Decode(Box::new(error.masked(&self.needles)))
             }
         }
+    }
+
+    /// The secrets of this session.
+    pub(crate) fn needles(&self) -> &Needles {
+        &self.needles
     }
 
     /// A session for a child of this one's customer, with the same settings.

@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::attempts::Attempts;
 use super::sealed::Sealed;
-use super::{Auth, Flow, FlowError, Pause, RetryPolicy, Step, Ticket, Version};
+use super::{Auth, Flow, FlowError, Pause, RetryPolicy, Step, Ticket, Version, unknown_status};
 use crate::endpoint::Cost;
-use crate::error::ResponseError;
+use crate::error::{ApiErrorKind, ResponseError, mask_items};
 use crate::operation::{JsonOperation, JsonReply, Operation};
 use crate::operations::{ExactSearch, GetRequest, Hunt, SamplesMultidownload};
 use crate::reply::ResponseHead;
@@ -68,6 +68,9 @@ pub struct JobFlow {
     polls: u32,
     #[serde(default)]
     status: Option<JobStatus>,
+    /// How many polls may still answer that the job, which was just submitted, is unknown.
+    #[serde(default)]
+    unknown_left: u32,
     /// What the reply to the submission says went wrong in part. Of this process, since it may repeat what was sent.
     #[serde(skip)]
     errors: Vec<ErrorItem>,
@@ -122,6 +125,11 @@ impl From<SamplesMultidownload> for Submission {
     }
 }
 
+/// How many polls in a row may answer that the job is unknown right after its submission, less one.
+const MOST_UNKNOWN: u32 = 6;
+/// When a job that was just submitted is polled first.
+const FIRST_POLL: Duration = Duration::from_secs(2);
+
 /// How many replies in a row may lack a status. A word that is not known is one: it means to ask again.
 const MOST_SILENT: u32 = 10;
 
@@ -163,6 +171,7 @@ impl JobFlow {
             silent: 0,
             polls: 0,
             status: None,
+            unknown_left: 0,
             errors: Vec::new(),
         }
     }
@@ -208,14 +217,50 @@ impl JobFlow {
         }
     }
 
+    /// Takes note that this process has just submitted the job. The service may need a moment.
+    pub(crate) fn set_submitted(&mut self, now: Timestamp) {
+        self.unknown_left = MOST_UNKNOWN;
+        self.wait(now, FIRST_POLL.min(self.interval));
+    }
+
+    /// The next poll comes after this time.
+    fn wait(&mut self, now: Timestamp, time: Duration) {
+        // Also one that was stored: a wait leads on.
+        let time = time.max(Duration::from_millis(1));
+        self.next_poll = Some(Pause::new(now, now.after(time)));
+    }
+
+    /// Whether the service does not know the job yet, which it accepted a moment ago.
+    fn is_unknown_yet(&mut self, reply: &Result<JsonReply<GetRequest>, ResponseError>) -> bool {
+        use ApiErrorKind::{BadRequest, NotFound, Partial};
+
+        let unknown = match reply {
+            Err(ResponseError::Api(error)) => {
+                matches!(error.kind(), BadRequest | NotFound | Partial) && !error.is_retryable()
+            }
+            _ => false,
+        };
+        self.unknown_left = match (unknown, reply) {
+            (true, _) => self.unknown_left.saturating_sub(1),
+            (false, Ok(_)) => 0,
+            (false, Err(_)) => self.unknown_left,
+        };
+        unknown && self.unknown_left > 0
+    }
+
     fn on_status(
         &mut self,
         now: Timestamp,
+        auth: &Auth,
         mut reply: JsonReply<GetRequest>,
     ) -> Result<Option<JsonReply<GetRequest>>, FlowError> {
         self.next_call();
         self.polls = self.polls.saturating_add(1);
-        self.status.clone_from(&reply.meta.status);
+        let status = reply.meta.status.as_ref();
+        if status != self.status.as_ref() && !unknown_status(status).is_empty() {
+            log::warn!("polling continues{}", unknown_status(status));
+        }
+        self.status = status.cloned();
         if let Some(JobStatus::Done | JobStatus::Failed) = reply.meta.status {
             reply
                 .output
@@ -224,7 +269,14 @@ impl JobFlow {
         }
         match &reply.meta.status {
             Some(JobStatus::Done) => Ok(Some(reply)),
-            Some(JobStatus::Failed) => Err(FlowError::JobFailed(reply.into())),
+            Some(JobStatus::Failed) => {
+                mask_items(&mut reply.output.errors, auth.needles());
+                let masked = reply
+                    .trace_id
+                    .map(|id| auth.needles().mask(&id).into_owned());
+                reply.trace_id = masked;
+                Err(FlowError::JobFailed(reply.into()))
+            }
             status => {
                 self.silent = if status.is_none() {
                     self.silent.saturating_add(1)
@@ -235,9 +287,7 @@ impl JobFlow {
                     self.silent = 0;
                     return Err(FlowError::NoStatus);
                 }
-                // Also one that was stored: a wait leads on.
-                let interval = self.interval.max(Duration::from_millis(1));
-                self.next_poll = Some(Pause::new(now, now.after(interval)));
+                self.wait(now, self.interval);
                 Ok(None)
             }
         }
@@ -264,6 +314,12 @@ impl Sealed for JobFlow {
         &mut self.call
     }
 
+    fn salvage(&mut self, id: &RequestId) {
+        self.phase = Phase::Poll(id.clone());
+        self.next_call();
+        self.unknown_left = MOST_UNKNOWN;
+    }
+
     fn job(&self) -> Option<&JobFlow> {
         Some(self)
     }
@@ -276,7 +332,7 @@ impl Flow for JobFlow {
     type Output = JsonReply<GetRequest>;
 
     fn poll(&mut self, now: Timestamp, auth: &mut Auth) -> Result<Step, FlowError> {
-        match &self.phase {
+        let step = match &self.phase {
             Phase::Submit(Submission::Hunt(hunt)) => self.call.poll(now, auth, hunt),
             Phase::Submit(Submission::ExactSearch(search)) => self.call.poll(now, auth, search),
             Phase::Submit(Submission::SamplesMultidownload(download)) => {
@@ -286,7 +342,14 @@ impl Flow for JobFlow {
                 Some(time) => self.call.wait(now, time, &GetRequest::ENDPOINT),
                 None => self.call.poll(now, auth, &GetRequest::new(id.clone())),
             },
-        }
+        };
+        step.map_err(|error| match error {
+            FlowError::Deadline { operation, .. } => FlowError::Deadline {
+                operation,
+                status: self.status.clone(),
+            },
+            error => error,
+        })
     }
 
     fn read(&self, head: ResponseHead<'_>, body: &[u8]) -> JobReply {
@@ -321,16 +384,27 @@ impl Flow for JobFlow {
     ) -> Result<Option<Self::Output>, FlowError> {
         match reply.0 {
             Read::Submit(reply) => {
-                if let Some(reply) = self.call.on_reply(now, auth, ticket, *reply)? {
+                let taken = self.call.on_reply(now, auth, ticket, *reply);
+                if let Some(id) = taken.as_ref().err().and_then(FlowError::request_id) {
+                    self.salvage(id);
+                }
+                if let Some(reply) = taken? {
                     // The reply says `done` of itself; the job has only begun.
                     self.phase = Phase::Poll(reply.output.meta.reqid);
                     self.errors = reply.output.errors;
                     self.next_call();
+                    self.set_submitted(now);
                 }
                 Ok(None)
             }
+            Read::Poll(reply) if self.is_unknown_yet(&reply) => {
+                self.call.on_reply(now, auth, ticket, Ok(()))?;
+                self.next_call();
+                self.wait(now, self.interval);
+                Ok(None)
+            }
             Read::Poll(reply) => match self.call.on_reply(now, auth, ticket, *reply)? {
-                Some(reply) => self.on_status(now, reply),
+                Some(reply) => self.on_status(now, auth, reply),
                 None => Ok(None),
             },
         }

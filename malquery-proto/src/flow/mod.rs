@@ -22,12 +22,13 @@ pub use auth::Auth;
 pub use call::{CallFlow, DownloadFlow};
 pub use job::{JobFlow, JobReply, Submission};
 
-use crate::error::{ApiError, ResponseError, excerpt};
+use crate::error::{ApiError, IdNote, ResponseError, excerpt};
 use crate::operation::JsonReply;
 use crate::operations::GetRequest;
 use crate::reply::ResponseHead;
 use crate::request::BuildError;
 use crate::time::Timestamp;
+use crate::types::{JobStatus, RequestId};
 
 mod sealed {
     /// What the flows of this crate have in common, and no other type has.
@@ -35,6 +36,10 @@ mod sealed {
         #[doc(hidden)]
         #[allow(private_interfaces)]
         fn attempts(&mut self) -> &mut super::attempts::Attempts;
+
+        /// Takes the id of a job that a failed submission left, so that the job is not lost.
+        #[doc(hidden)]
+        fn salvage(&mut self, _: &crate::types::RequestId) {}
 
         /// The job, if this is one.
         #[doc(hidden)]
@@ -323,6 +328,24 @@ impl RetryPolicy {
     }
 }
 
+/// Whether a status is one of a job that runs or ended.
+fn is_expected(status: &JobStatus) -> bool {
+    use JobStatus::{Done, Failed, InProgress};
+
+    matches!(status, InProgress | Done | Failed) || status.as_str() == "pending"
+}
+
+/// Names a status that is not known, for a job that did not end in time.
+fn unknown_status(status: Option<&JobStatus>) -> String {
+    match status.filter(|status| !is_expected(status)) {
+        Some(word) => format!(
+            "; the service reports the job as {:?}, which is not a known status",
+            excerpt(word.as_str().as_bytes(), 50)
+        ),
+        None => String::new(),
+    }
+}
+
 /// What the reply about a failed job says of it.
 fn reasons(reply: &JsonReply<GetRequest>) -> String {
     let mut text = String::new();
@@ -372,7 +395,7 @@ pub enum FlowError {
     /// A request that may be billed may have arrived. It was not sent again.
     #[error(
         "it is not known whether {operation} arrived, and it was not sent again since it may cost quota twice; \
-         compare `quotas` with the count you remember before you send it again"
+         compare `quotas` with the count you remember before you send it again{}", IdNote(id.as_ref())
     )]
     #[allow(missing_docs)]
     OutcomeUnknown {
@@ -380,15 +403,21 @@ pub enum FlowError {
         /// What the service or a gateway answered, if it did.
         #[source]
         reply: Option<Box<ApiError>>,
+        /// The id of the job, if it could be found in what arrived of the reply.
+        id: Option<RequestId>,
     },
     /// The time that the policy gives a call is up.
     #[error("the time for {operation} is up")]
     #[allow(missing_docs)]
     TimeUp { operation: &'static str },
     /// The deadline that was set has passed. What goes on has to have a later one.
-    #[error("the time for {operation} is up: its deadline has passed")]
+    #[error("the time for {operation} is up: its deadline has passed{}", unknown_status(status.as_ref()))]
     #[allow(missing_docs)]
-    Deadline { operation: &'static str },
+    Deadline {
+        operation: &'static str,
+        /// The last status of the job, if that is what was waited for.
+        status: Option<JobStatus>,
+    },
     /// The remaining quota does not cover the job, which was not sent.
     #[error("{what} needed: {needed}, left this month: {left}; the job was not submitted")]
     #[allow(missing_docs)]
@@ -439,6 +468,16 @@ impl FlowError {
             Self::Response(error) => error.trace_id(),
             Self::JobFailed(reply) => reply.trace_id.as_deref(),
             _ => self.api().and_then(ApiError::trace_id),
+        }
+    }
+
+    /// The id of a job whose submission ended with this error, if the reply names one. The job may
+    /// have been billed: poll it.
+    pub fn request_id(&self) -> Option<&RequestId> {
+        match self {
+            Self::OutcomeUnknown { id, .. } => id.as_ref(),
+            Self::Response(ResponseError::Decode(error)) => error.request_id(),
+            _ => None,
         }
     }
 

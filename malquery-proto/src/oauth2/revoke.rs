@@ -65,7 +65,11 @@ impl<'a> Revoke<'a> {
         if head.status.is_success() {
             Ok(Reply::new(head, None, ()))
         } else {
-            let error = ApiError::new(&ENDPOINT, head, body).hiding(self.token.expose());
+            let mut needles = self.credentials.needles();
+            needles.add(self.token.expose());
+            let error = ApiError::new(&ENDPOINT, head, body)
+                .without_body()
+                .masked(&needles);
             Err(ResponseError::Api(error.into()))
         }
     }

@@ -78,7 +78,8 @@ impl<'a> GetToken<'a> {
     ) -> Result<Reply<AccessToken>, ResponseError> {
         if !head.status.is_success() {
             let error = ApiError::new(&ENDPOINT, head, body)
-                .hiding(self.credentials.client_secret.expose());
+                .without_body()
+                .masked(&self.credentials.needles());
             return Err(ResponseError::Api(error.into()));
         }
         let refuse =

@@ -35,4 +35,11 @@ impl Operation for GetRequest {
 impl JsonOperation for GetRequest {
     type Meta = JobMeta;
     type Resource = Sample;
+
+    fn accept(&self, meta: &JobMeta) -> Result<(), String> {
+        match &meta.reqid {
+            Some(id) if *id != self.id => Err(format!("it is about the job {id}, not {}", self.id)),
+            _ => Ok(()),
+        }
+    }
 }
