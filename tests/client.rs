@@ -134,7 +134,7 @@ fn a_job_handle_tells_asks_and_waits() {
         "inprogress"
     );
     assert_eq!(hunt.wait().unwrap().resources[0].sha256, Some(sample(7)));
-    assert_eq!(clock.waits(), [Duration::from_secs(60)]);
+    assert_eq!(clock.waits(), [2, 60].map(Duration::from_secs));
     guard.finish();
 }
 
@@ -737,4 +737,130 @@ fn calls_that_fail_together_are_not_tried_again_together() {
     // Those of one client, and those of processes that began in different milliseconds. A pause is one of 251.
     assert!(different(pauses(0, 30)) > 10);
     assert!(different((0..30).flat_map(|start| pauses(start, 1)).collect()) > 10);
+}
+
+#[test]
+fn the_id_in_a_cut_reply_is_kept() {
+    let body = json!({"meta": {"reqid": "r-1", "trace_id": "t"}, "resources": []}).to_string();
+    let at = body.find("r-1").unwrap();
+    let cut = |at: usize| reply::bytes(200, "application/json", body.as_bytes()).truncate_after(at);
+    let hunt = Hunt::new("rule a { condition: true }");
+    let (mock, guard) = play([cut(at + 4), job("done"), cut(at + 2)]);
+    let client = client(mock, VirtualClock::new());
+    let mut flow = client.job_flow(hunt.clone());
+    let error = client.run_job(&mut flow, ()).unwrap_err();
+    assert_eq!(error.request_id().unwrap().as_str(), "r-1", "{error:?}");
+    // The same flow finds the job, and submits nothing.
+    client.run_job(&mut flow, ()).unwrap();
+    // As far as it can be read.
+    let error = client.hunt(&hunt).map(drop).unwrap_err();
+    assert!(
+        format!("{error:?}").contains("begins with \"r-\""),
+        "{error:?}"
+    );
+    guard.finish();
+}
+
+#[test]
+fn what_comes_instead_of_a_file_is_shown() {
+    let page = "<html><body>Please log in</body></html>";
+    let error = r#"{"meta": {"trace_id": "t-1"}, "errors": [{"code": 404, "message": "gone"}]}"#;
+    let text = |body: &str| reply::bytes(200, "text/html; charset=utf-8", body);
+    let json = |body: &str| reply::bytes(200, "application/json", body);
+    let seven = b"7z\xbc\xaf\x27\x1c\x00\x04".as_slice();
+    for (reply, shown) in [
+        (text(page), vec!["text/html", "Please log in"]),
+        (json(error), vec!["gone", "t-1"]),
+        (
+            reply::bytes(200, "application/zip", seven),
+            vec!["7z archive"],
+        ),
+    ] {
+        let (mock, guard) = play([reply.clone(), reply]);
+        let client = client(mock, VirtualClock::new());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let sample = client
+            .download_to(HELLO.parse().unwrap(), &path)
+            .unwrap_err();
+        let archive = client
+            .samples_to(&"r-1".parse().unwrap(), &path)
+            .unwrap_err();
+        for part in shown {
+            assert!(archive.to_string().contains(part), "{archive}");
+            assert!(sample.to_string().contains(part), "{sample}");
+        }
+        assert!(!path.exists());
+        guard.finish();
+    }
+}
+
+#[test]
+fn a_file_that_is_not_ready_is_asked_for_again() {
+    let whole = || reply::bytes(200, "application/octet-stream", "hello");
+    let (mock, guard) = play([reply::status(202), reply::status(204), whole()]);
+    let client = client(mock, VirtualClock::new());
+    let mut bytes = Vec::new();
+    client
+        .download(HELLO.parse().unwrap())
+        .unwrap()
+        .read_to_end(&mut bytes)
+        .unwrap();
+    assert_eq!(bytes, b"hello");
+    guard.finish();
+    // A part is not a file, and asking again does not help.
+    let part = reply::bytes(206, "application/octet-stream", "hello");
+    let (mock, guard) = play([part.header("content-range", "bytes 0-4/9")]);
+    let error = self::client(mock, VirtualClock::new())
+        .download(HELLO.parse().unwrap())
+        .map(drop)
+        .unwrap_err();
+    assert!(error.to_string().contains("206"), "{error}");
+    guard.finish();
+}
+
+#[test]
+fn an_observer_that_panics_keeps_nobody_waiting() {
+    let token = reply::json(201, json!({"access_token": "t0ken", "expires_in": 1799}));
+    let quotas = reply::json(200, json!({"meta": {"hunt_limit": 1}}));
+    let (mock, guard) = script([token, quotas]).play();
+    let clock = VirtualClock::new();
+    let client = client(mock, clock.clone());
+    let mut flow = client.job_flow(Hunt::new("rule a { condition: true }"));
+    let observe = |_: &Progress<'_>| -> ControlFlow<()> { panic!("as the test wants it") };
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        client.run_job(&mut flow, observe)
+    }))
+    .unwrap_err();
+    client.quotas().unwrap();
+    assert_eq!(clock.waits(), []);
+    guard.finish();
+}
+
+#[test]
+fn a_timeout_ends_one_call_and_one_wait() {
+    let clock = VirtualClock::new();
+    let mock = script((0..99).map(|_| job("inprogress")))
+        .with_tokens()
+        .transport();
+    let client = client(mock, clock.clone()).timeout(Duration::from_secs(60));
+    let id: malquery_proto::types::RequestId = "r-1".parse().unwrap();
+    for (job, seconds) in [
+        (client.attach(id.clone()), 60),
+        (client.attach(id.clone()), 60),
+        (client.attach(id.clone()).timeout(Duration::from_secs(7)), 7),
+        (
+            client.clone().timeout(Duration::from_secs(30)).attach(id),
+            30,
+        ),
+    ] {
+        let start = clock.now();
+        let error = job.wait().unwrap_err();
+        assert!(
+            matches!(error.flow(), Some(FlowError::Deadline { .. })),
+            "{error}"
+        );
+        assert_eq!(clock.now().since(start), Duration::from_secs(seconds));
+    }
+    client.request(&"r-1".parse().unwrap()).unwrap();
 }

@@ -533,7 +533,7 @@ fn no_flipped_bit_is_overlooked() {
             );
             let told = matches!(
                 error,
-                Error::Stream(StreamError::NotZip | StreamError::CutZip)
+                Error::Stream(StreamError::NotZip { .. } | StreamError::CutZip)
             );
             assert!(told, "{at} {bit}: {error:?}");
         }
@@ -581,7 +581,7 @@ fn other_bytes_are_an_error() {
             );
             let told = matches!(
                 error,
-                Error::Stream(StreamError::NotZip | StreamError::CutZip)
+                Error::Stream(StreamError::NotZip { .. } | StreamError::CutZip)
             );
             assert!(told, "{context}: {error:?}");
         }
@@ -666,7 +666,7 @@ fn what_follows_a_body_is_not_the_next_reply() {
                         (What::Archive, Ok(received)) => {
                             assert_eq!(place.take("archive", received), archive(), "{framing:?}");
                         }
-                        (What::Sample, Err(Error::Stream(StreamError::NotZip))) => {
+                        (What::Sample, Err(Error::Stream(StreamError::NotZip { .. }))) => {
                             assert_eq!(place.names(), [""; 0]);
                         }
                         (_, result) => panic!("{framing:?} {what:?} {result:?}"),
@@ -724,7 +724,7 @@ fn a_lying_content_length_is_an_error() {
                     lie > length && declared == lie as u64
                 }
                 // The first bytes tell as much.
-                Error::Stream(StreamError::NotZip) => lie < 4 && what == What::Archive,
+                Error::Stream(StreamError::NotZip { .. }) => lie < 4 && what == What::Archive,
                 _ => false,
             };
             assert!(told, "{lie}: {error:?}");
@@ -839,7 +839,7 @@ fn a_peer_that_stalls_is_an_error() {
                         cause,
                     } => cause.is_some(),
                     // The first bytes of the trickle tell as much.
-                    Error::Stream(StreamError::NotZip) => {
+                    Error::Stream(StreamError::NotZip { .. }) => {
                         end == End::Trickle && what == What::Archive
                     }
                     _ => false,

@@ -648,7 +648,10 @@ impl Cell {
                 format!("no {} in {attempts} attempts", what(operation))
             }
             Error::Flow {
-                error: FlowError::OutcomeUnknown { operation, reply },
+                error:
+                    FlowError::OutcomeUnknown {
+                        operation, reply, ..
+                    },
                 cause,
             } => {
                 // What made it unsure is a reply or the lack of one.

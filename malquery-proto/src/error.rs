@@ -9,6 +9,7 @@ use std::fmt;
 use http::StatusCode;
 
 use crate::cloud::{BaseUrl, Cloud};
+use crate::debug::debug_with_sources;
 use crate::endpoint::{Endpoint, Resend, Scope};
 use crate::needles::{MASK, Needles};
 use crate::reply::{RateLimit, ResponseHead, RetryAfter};
@@ -17,7 +18,7 @@ use crate::types::read::read_reply;
 use crate::types::{Envelope, ErrorItem, Extra, Json, RequestId};
 
 /// A reply that is not the one hoped for.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResponseError {
     /// The service, or something between, answered with an error.
@@ -47,7 +48,7 @@ impl ResponseError {
 }
 
 /// A reply with a 2xx status whose body is not what the operation answers.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[error("the reply to {operation} ({status}) could not be read: {why}; it begins {body:?}{}{}", if *billed { "; it was sent, and may have been billed" } else { "" }, IdNote(self.request_id()))]
 pub struct DecodeError {
     operation: &'static str,
@@ -177,7 +178,7 @@ pub enum ApiErrorKind {
 /// An error the service answered with.
 ///
 /// Its `Display` is one line: status, message, trace id and, where there is one, what to do about it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ApiError {
     status: StatusCode,
     kind: ApiErrorKind,
@@ -417,6 +418,8 @@ impl fmt::Display for ApiError {
 
 impl std::error::Error for ApiError {}
 
+debug_with_sources!(ResponseError, ApiError, DecodeError);
+
 /// Says that a job has an id, at the end of a message.
 pub(crate) struct IdNote<'a>(pub(crate) Option<&'a RequestId>);
 
@@ -474,21 +477,6 @@ pub(crate) fn excerpt(bytes: &[u8], most: usize) -> String {
         line.push(if steers { ' ' } else { c });
     }
     line
-}
-
-/// Writes an error and its sources in one line. It is the `Debug` of errors, since a `main` that
-/// returns one and `unwrap` print that.
-pub(crate) fn with_sources(
-    error: &(dyn std::error::Error + 'static),
-    f: &mut fmt::Formatter<'_>,
-) -> fmt::Result {
-    write!(f, "{error}")?;
-    let mut source = error.source();
-    while let Some(error) = source {
-        write!(f, ": {error}")?;
-        source = error.source();
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -112,6 +112,7 @@ mod atomic_file;
 pub mod client;
 pub mod cloud;
 pub mod credentials;
+mod debug;
 #[cfg(doc)]
 #[doc = include_str!("../docs/dependencies.md")]
 pub mod dependencies {}

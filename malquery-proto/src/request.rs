@@ -7,12 +7,13 @@ use serde::Serialize;
 use url::form_urlencoded;
 
 use crate::cloud::BaseUrl;
+use crate::debug::debug_with_sources;
 use crate::endpoint::Endpoint;
 
 /// A URL that is sent is shorter than this, in bytes.
 pub const MAX_URL: usize = 8_000;
 /// A request that was refused before anything was sent. Nothing was billed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// A search without patterns.
@@ -48,6 +49,8 @@ pub enum BuildError {
     #[error("the request cannot be written: {0}")]
     Malformed(String),
 }
+
+debug_with_sources!(BuildError);
 
 /// A request in the making. [`Operation::encode`](crate::operation::Operation::encode) fills it.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256 as Hasher};
 
+use crate::debug::debug_with_sources;
 use crate::error::excerpt;
 use crate::needles::Needles;
 use crate::reply::ResponseHead;
@@ -67,7 +68,7 @@ pub struct Received {
 }
 
 /// The bytes of a download are not what was asked for.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
     /// The body ended before its declared length.
@@ -210,6 +211,8 @@ impl fmt::Display for Instead {
         }
     }
 }
+
+debug_with_sources!(StreamError);
 
 impl StreamError {
     /// The same error without the secrets.

@@ -11,12 +11,18 @@ use super::{Client, Error, Observer, OutputFile, Progress, Step};
 use crate::archive::{Archive, ArchiveError, Limits, Report};
 use crate::atomic_file;
 use crate::endpoint::Cost;
+use crate::error::{ApiError, ApiErrorKind};
 use crate::flow::{FlowError, JobFlow, Submission, Version};
 use crate::operations::{ExactSearch, FuzzySearch, GetSamples, Hunt, SamplesMultidownload};
 use crate::request::BuildError;
 use crate::stream::Received;
 use crate::time::Timestamp;
 use crate::types::{ErrorItem, RequestId, Sample, Sha256};
+
+/// How often an archive that is not found is asked for again right after its job ended.
+const MOST_NOT_FOUND: u32 = 5;
+/// How long to wait for it, unless the interval of polls is set.
+const ARCHIVE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Bytes of a sample in the directory of an archive, with a name that is a SHA-256 and all that formats add to it.
 const DIRECTORY_ENTRY: u64 = 400;
@@ -544,6 +550,7 @@ impl Client {
             })?;
         }
         let begun = self.clock().now();
+        let mut not_found_left = 0;
         // One limit for the whole job.
         let client = match self.ends(self.timeout) {
             Some(ends) => &self.clone().deadline(ends),
@@ -607,6 +614,7 @@ impl Client {
                     job.errors.extend(result?.output.errors);
                     if let Some(id) = id {
                         job.phase = Phase::Fetch(id);
+                        not_found_left = MOST_NOT_FOUND;
                     }
                     if stopped {
                         return Err(Error::Stopped);
@@ -614,7 +622,16 @@ impl Client {
                 }
                 Phase::Fetch(id) => {
                     let operation = GetSamples::new(id.clone());
-                    let received = client.fetch(&operation, &mut archive, &mut run)?;
+                    let received = match client.fetch(&operation, &mut archive, &mut run) {
+                        // The job has just ended, and its archive may take a moment to appear.
+                        Err(error) if not_found_left > 0 && is_missing(&error) => {
+                            not_found_left -= 1;
+                            let pause = job.interval.unwrap_or(ARCHIVE_PAUSE);
+                            client.pause(pause)?;
+                            continue;
+                        }
+                        result => result?,
+                    };
                     // What can be opened appears, whatever is found in it, and so does what is too
                     // large: it was paid for.
                     match job.open_archive(archive.reader()?) {
@@ -645,6 +662,12 @@ impl Client {
         }
         flow
     }
+}
+
+/// Whether the service does not have what was asked for, or not yet.
+fn is_missing(error: &Error) -> bool {
+    let kind = error.api().map(ApiError::kind);
+    matches!(kind, Some(ApiErrorKind::NotFound | ApiErrorKind::NotReady))
 }
 
 /// The run of a [`Collect`]: it shows each step of a part to the observer as a step of the whole.

@@ -6,11 +6,13 @@ use http::StatusCode;
 use super::TransportError;
 #[cfg(feature = "samples")]
 use crate::archive::ArchiveError;
-use crate::error::{ApiError, with_sources};
+use crate::debug::debug_with_sources;
+use crate::error::{ApiError, ApiErrorKind, ResponseError};
 use crate::flow::FlowError;
 use crate::request::BuildError;
 use crate::stream::StreamError;
 use crate::time::Timestamp;
+use crate::types::RequestId;
 
 /// Why a call gave no result.
 ///
@@ -56,6 +58,44 @@ pub enum Error {
     Archive(ArchiveError),
 }
 
+/// What kind of error a call ended with: see [`Error::kind`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The request is not valid. Nothing was sent.
+    Invalid,
+    /// The service refused the request (4xx).
+    Refused,
+    /// The credentials or the token are not valid here (401).
+    Unauthorized,
+    /// The API client may not do this (403).
+    Forbidden,
+    /// The service does not know the sample or the job (404).
+    NotFound,
+    /// Too many requests (429). Wait, and try again.
+    RateLimited,
+    /// The monthly quota is used up, or does not cover the job.
+    QuotaExhausted,
+    /// There was no reply, or the service failed (5xx). Try again later.
+    Unavailable,
+    /// The request cannot be sent: the certificate is not trusted, say.
+    CannotSend,
+    /// A submission may have arrived, and was not sent again. It may have been billed.
+    OutcomeUnknown,
+    /// The time is up. A job continues at the service.
+    Timeout,
+    /// The job failed.
+    JobFailed,
+    /// The service answered in a way that makes no sense.
+    Service,
+    /// A download or an archive is damaged or incomplete.
+    Damaged,
+    /// A file could not be read or written.
+    File,
+    /// The observer stopped the run.
+    Stopped,
+}
+
 impl Error {
     pub(super) fn new(error: FlowError, cause: Option<TransportError>) -> Self {
         let explains = match &error {
@@ -70,6 +110,62 @@ impl Error {
             error,
             cause: cause.filter(|_| explains).map(TransportError::into_source),
         }
+    }
+
+    /// Returns what kind of error it is, for a program that decides what to do.
+    ///
+    /// ```
+    /// use malquery_proto::client::{Error, ErrorKind};
+    ///
+    /// fn exit_code(error: &Error) -> u8 {
+    ///     match error.kind() {
+    ///         ErrorKind::Invalid => 2,
+    ///         ErrorKind::Unauthorized | ErrorKind::Forbidden => 4,
+    ///         ErrorKind::QuotaExhausted | ErrorKind::RateLimited => 5,
+    ///         _ => 1,
+    ///     }
+    /// }
+    /// ```
+    pub fn kind(&self) -> ErrorKind {
+        let error = match self {
+            Self::Flow { error, .. } => error,
+            Self::Stopped => return ErrorKind::Stopped,
+            Self::Stream(_) | Self::Body(_) => return ErrorKind::Damaged,
+            #[cfg(feature = "samples")]
+            Self::Archive(_) => return ErrorKind::Damaged,
+            #[cfg(feature = "samples")]
+            Self::File { .. } => return ErrorKind::File,
+        };
+        match error {
+            FlowError::Build(_) => ErrorKind::Invalid,
+            FlowError::Response(ResponseError::Api(error)) => match error.kind() {
+                ApiErrorKind::BadRequest | ApiErrorKind::Redirect => ErrorKind::Refused,
+                ApiErrorKind::Unauthorized => ErrorKind::Unauthorized,
+                ApiErrorKind::Forbidden => ErrorKind::Forbidden,
+                ApiErrorKind::NotFound => ErrorKind::NotFound,
+                ApiErrorKind::RateLimited => ErrorKind::RateLimited,
+                ApiErrorKind::QuotaExhausted => ErrorKind::QuotaExhausted,
+                ApiErrorKind::Server | ApiErrorKind::NotReady => ErrorKind::Unavailable,
+                ApiErrorKind::Partial => ErrorKind::Service,
+            },
+            FlowError::Response(ResponseError::Decode(_))
+            | FlowError::NoStatus
+            | FlowError::WrongTicket => ErrorKind::Service,
+            FlowError::NoReply { .. } => ErrorKind::Unavailable,
+            FlowError::CannotSend { .. } => ErrorKind::CannotSend,
+            FlowError::OutcomeUnknown { .. } => ErrorKind::OutcomeUnknown,
+            FlowError::TimeUp { .. } | FlowError::Deadline { .. } => ErrorKind::Timeout,
+            FlowError::QuotaShort { .. } | FlowError::QuotaUnknown { .. } => {
+                ErrorKind::QuotaExhausted
+            }
+            FlowError::JobFailed(_) => ErrorKind::JobFailed,
+        }
+    }
+
+    /// The id of a job whose submission ended with this error, if the reply names one. The job may
+    /// have been billed: poll it.
+    pub fn request_id(&self) -> Option<&RequestId> {
+        self.flow()?.request_id()
     }
 
     /// The request was refused before anything was sent.
@@ -150,11 +246,7 @@ impl std::fmt::Display for Error {
     }
 }
 
-impl std::fmt::Debug for Error {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        with_sources(self, f)
-    }
-}
+debug_with_sources!(Error);
 
 impl Error {
     /// What an error of reading a [`Download`](super::Download) says.

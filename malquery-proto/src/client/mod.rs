@@ -25,7 +25,7 @@ use std::time::Duration;
 #[cfg(feature = "samples")]
 pub use collect::{Collect, Collected, Source};
 pub use download::Download;
-pub use error::Error;
+pub use error::{Error, ErrorKind};
 pub use job::Job;
 pub use observer::{Observer, Progress, Step};
 #[cfg(feature = "samples")]
@@ -444,6 +444,26 @@ impl Client {
     /// encoding: the client secret and every token. For programs that print what the service sent.
     pub fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
         self.auth().needles().mask(text)
+    }
+
+    /// Waits, but not beyond the deadline.
+    #[cfg(feature = "samples")]
+    fn pause(&self, time: Duration) -> Result<(), Error> {
+        let until = self.clock().now().after(time);
+        match self.deadline.filter(|deadline| *deadline <= until) {
+            Some(_) => {
+                let operation = GetSamples::ENDPOINT.id;
+                Err(FlowError::Deadline {
+                    operation,
+                    status: None,
+                }
+                .into())
+            }
+            None => {
+                self.clock().sleep_until(until);
+                Ok(())
+            }
+        }
     }
 
     /// When a call that begins now has to end.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::Clock;
 use crate::cloud::{BaseUrl, Cloud};
 use crate::credentials::Credentials;
-use crate::error::with_sources;
+use crate::debug::debug_with_sources;
 use crate::time::Timestamp;
 use crate::types::ParseError;
 
@@ -139,11 +139,7 @@ pub enum EnvError {
     },
 }
 
-impl std::fmt::Debug for EnvError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        with_sources(self, f)
-    }
-}
+debug_with_sources!(EnvError);
 
 impl EnvError {
     /// The name of the variable.

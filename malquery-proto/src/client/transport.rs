@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::debug::debug_with_sources;
 use crate::flow::SendFailure;
 use crate::time::Timestamp;
 
@@ -173,11 +174,7 @@ impl fmt::Display for TransportError {
     }
 }
 
-impl fmt::Debug for TransportError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        crate::error::with_sources(self, f)
-    }
-}
+debug_with_sources!(TransportError);
 
 impl StdError for TransportError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {

@@ -22,6 +22,7 @@ pub use auth::Auth;
 pub use call::{CallFlow, DownloadFlow};
 pub use job::{JobFlow, JobReply, Submission};
 
+use crate::debug::debug_with_sources;
 use crate::error::{ApiError, IdNote, ResponseError, excerpt};
 use crate::operation::JsonReply;
 use crate::operations::GetRequest;
@@ -372,7 +373,7 @@ fn mix(seed: u64, round: u32) -> u64 {
 }
 
 /// Why a flow ended without a result.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum FlowError {
     /// The request was refused before anything was sent.
@@ -442,6 +443,8 @@ pub enum FlowError {
     #[error("a reply was reported with the ticket of another request")]
     WrongTicket,
 }
+
+debug_with_sources!(FlowError);
 
 impl FlowError {
     /// The error reply, when the service answered with one.

@@ -1821,3 +1821,175 @@ fn a_stored_interval_of_nothing_is_a_pause_all_the_same() {
     service.job(&mut flow).unwrap();
     assert_eq!(service.waits, [Duration::from_millis(1)]);
 }
+
+// Replies that are late, foreign, cut or that repeat a secret.
+
+/// A job that was submitted, and then met these answers.
+fn submitted_then(answers: impl IntoIterator<Item = Answer>) -> (Service, JobFlow) {
+    let service = Service::new([token(), submitted()].into_iter().chain(answers));
+    (service, JobFlow::new(hunt(), RetryPolicy::default(), 7))
+}
+
+#[test]
+fn a_new_job_may_be_unknown_for_a_moment() {
+    let unknown = |code| {
+        let body = format!(r#"{{"errors": [{{"code": {code}, "message": "no such request"}}]}}"#);
+        reply(code, &body)
+    };
+    let late = [
+        vec![unknown(404)],
+        vec![unknown(400), unknown(404), unknown(200)],
+        vec![unknown(404); 5],
+    ];
+    for answers in late {
+        let polls = answers.len();
+        let answers = answers
+            .into_iter()
+            .chain([status("inprogress"), status("done")]);
+        let (mut service, mut flow) = submitted_then(answers);
+        service.job(&mut flow).unwrap();
+        assert_eq!(service.sent.len(), 2 + polls + 2);
+    }
+    // Not for ever, not once the job was known, and not a job of another process.
+    let (mut service, mut flow) = submitted_then(vec![unknown(404); 6]);
+    assert_eq!(service.job(&mut flow).unwrap_err().status().unwrap(), 404);
+    let (mut service, mut flow) = submitted_then([status("inprogress"), unknown(404)]);
+    assert_eq!(service.job(&mut flow).unwrap_err().status().unwrap(), 404);
+    let mut service = Service::new([token(), unknown(404)]);
+    let mut flow = JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
+    assert_eq!(service.job(&mut flow).unwrap_err().status().unwrap(), 404);
+}
+
+#[test]
+fn an_unknown_status_is_named_at_the_deadline() {
+    for (word, is_named) in [("aborted", true), ("pending", false), ("inprogress", false)] {
+        let (mut service, mut flow) = submitted_then((0..9).map(|_| status(word)));
+        flow.set_deadline(Some(START.after(Duration::from_secs(30))));
+        let error = service.job(&mut flow).unwrap_err();
+        assert!(matches!(error, FlowError::Deadline { .. }), "{error}");
+        assert_eq!(error.to_string().contains(word), is_named, "{error}");
+    }
+}
+
+#[test]
+fn a_poll_about_another_job_is_refused() {
+    let other = r#"{"meta": {"reqid": "job-2", "status": "done"}, "resources": []}"#;
+    let (mut service, mut flow) = submitted_then([reply(200, other), status("done")]);
+    assert_eq!(
+        service.job(&mut flow).unwrap().meta.reqid,
+        flow.id().cloned()
+    );
+    let (mut service, mut flow) = submitted_then((0..4).map(|_| reply(200, other)));
+    let error = service.job(&mut flow).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("it is about the job job-2, not job-1"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_reply_to_another_request_is_refused() {
+    fn refused<O: JsonOperation>(operation: &O, body: &str) -> bool {
+        let headers = HeaderMap::new();
+        let head = ResponseHead {
+            status: StatusCode::OK,
+            headers: &headers,
+        };
+        matches!(
+            operation.response(head, body.as_bytes()),
+            Err(ResponseError::Decode(_))
+        )
+    }
+    use crate::operations::{ExactSearch, FuzzySearch, GetMetadata, SamplesMultidownload};
+    let pattern = || [crate::types::Pattern::ascii("a").unwrap()];
+    let sample = crate::types::Sha256::from_bytes([1; 32]);
+    for body in [
+        "{}",
+        r#"{"access_token": "t0ken", "expires_in": 1799}"#,
+        r#"{"status": "ok"}"#,
+    ] {
+        assert!(refused(&GetQuotas, body), "{body}");
+        assert!(refused(&FuzzySearch::new(pattern()), body), "{body}");
+        assert!(refused(&ExactSearch::new(pattern()), body), "{body}");
+        assert!(refused(&hunt(), body), "{body}");
+        assert!(refused(&GetMetadata::new([sample]), body), "{body}");
+        assert!(
+            refused(&SamplesMultidownload::new([sample]), body),
+            "{body}"
+        );
+        assert!(
+            refused(&GetRequest::new("job-1".parse().unwrap()), body),
+            "{body}"
+        );
+    }
+    for body in [
+        r#"{"meta": {}}"#,
+        r#"{"resources": []}"#,
+        r#"{"errors": []}"#,
+    ] {
+        assert!(!refused(&GetQuotas, body), "{body}");
+    }
+}
+
+#[test]
+fn the_id_of_a_failed_submission_is_kept() {
+    let named = r#"{"meta": {"reqid": "job-1"}, "errors": [{"code": 1, "message": "odd"}]}"#;
+    let damaged = r#"{"meta": {"reqid": "job-1", "status": "do"#;
+    let answers = [300, 304, 307, 400, 404, 409, 421, 425, 429, 499, 500, 503]
+        .map(|code| reply(code, named))
+        .into_iter()
+        .chain([reply(200, damaged)]);
+    for answer in answers {
+        let mut service = Service::new([token(), answer.clone(), status("done")]);
+        let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+        let error = service.job(&mut flow).unwrap_err();
+        assert_eq!(
+            error.request_id().unwrap().as_str(),
+            "job-1",
+            "{answer:?}: {error}"
+        );
+        assert!(
+            error.to_string().contains("the request id job-1"),
+            "{error}"
+        );
+        // The stored state polls the job, and does not submit it again.
+        let stored = serde_json::to_string(&flow).unwrap();
+        let mut flow: JobFlow = serde_json::from_str(&stored).unwrap();
+        service.job(&mut flow).unwrap();
+        assert_eq!(service.sent, ["POST oauth2", "POST hunt", "GET requests"]);
+    }
+    // What names no job did not begin one.
+    let refused = r#"{"meta": {"trace_id": "t"}, "errors": [{"code": 400, "message": "no"}]}"#;
+    let mut service = Service::new([token(), reply(400, refused)]);
+    let error = service.call(&hunt()).unwrap_err();
+    assert!(matches!(error, FlowError::Response(_)) && error.request_id().is_none());
+}
+
+#[test]
+fn a_secret_that_a_failed_job_repeats_is_not_shown() {
+    let secret = "s3cret+/=&%";
+    let spellings = [
+        secret.to_owned(),
+        "s3cret%2B%2F%3D%26%25".into(),
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, secret),
+        secret.bytes().map(|byte| format!("{byte:02x}")).collect(),
+    ];
+    for spelling in spellings {
+        let body = serde_json::json!({
+            "meta": {"reqid": "job-1", "status": "failed", "trace_id": spelling},
+            "resources": [],
+            "errors": [{"code": 500, "message": format!("no {spelling}"), "id": spelling}],
+        });
+        let failed = with(reply(200, &body.to_string()), "x-cs-traceid", &spelling);
+        let (mut service, mut flow) = submitted_then([failed]);
+        service.auth = Auth::new(Cloud::Us1, Credentials::new("id", secret));
+        let error = service.job(&mut flow).unwrap_err();
+        let shown = format!("{error} {error:?} {:?}", error.trace_id());
+        assert!(
+            shown.contains("[redacted]") && !shown.contains(&spelling),
+            "{shown}"
+        );
+    }
+}
