@@ -14,6 +14,7 @@ use malquery_proto::{
 use super::matching::{self, Seen};
 use super::{Cassette, Interaction};
 use crate::clock::VirtualClock;
+use crate::pseudonym;
 use crate::reply::{Answer, Fault};
 
 /// The most reasons a message gives for one matcher.
@@ -329,6 +330,7 @@ impl Answer {
                 body,
                 truncate_after,
             } => {
+                let body = with_own_ids(body, uri);
                 let end = truncate_after.unwrap_or(body.len());
                 let body = Played {
                     bytes: body,
@@ -344,6 +346,22 @@ impl Answer {
             }
         }
     }
+}
+
+/// Gives a job the id by which the program asked for it. The cassette holds the hash of an id that
+/// the program brought along.
+fn with_own_ids(body: Arc<[u8]>, uri: &Uri) -> Arc<[u8]> {
+    let query = uri.query().unwrap_or_default().as_bytes();
+    let ids = url::form_urlencoded::parse(query).filter(|(name, _)| name == "ids");
+    ids.fold(body, |body, (_, id)| {
+        let recorded = pseudonym::hashed(&id);
+        match std::str::from_utf8(&body) {
+            Ok(text) if pseudonym::is_id(&id) && text.contains(&recorded) => {
+                text.replace(&recorded, &id).into_bytes().into()
+            }
+            _ => body,
+        }
+    })
 }
 
 fn token() -> Answer {
