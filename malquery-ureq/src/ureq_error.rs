@@ -40,7 +40,7 @@ pub enum ConfigError {
 
 impl fmt::Debug for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        with_source(self, f)
+        with_sources(self, f)
     }
 }
 
@@ -55,11 +55,15 @@ impl From<ConfigError> for EnvError {
     }
 }
 
-/// Shows what `Display` and the source show.
-fn with_source(error: &dyn StdError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// Writes an error and its sources in one line.
+fn with_sources(error: &dyn StdError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "{error}")?;
     match error.source() {
-        Some(source) => write!(f, "{error}: {source}"),
-        None => write!(f, "{error}"),
+        Some(source) => {
+            f.write_str(": ")?;
+            with_sources(source, f)
+        }
+        None => Ok(()),
     }
 }
 
@@ -301,7 +305,7 @@ impl fmt::Display for UreqError {
 
 impl fmt::Debug for UreqError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        with_source(self, f)
+        with_sources(self, f)
     }
 }
 

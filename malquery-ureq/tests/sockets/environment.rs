@@ -4,6 +4,7 @@ use std::process::Command;
 use std::thread;
 
 use malquery_proto::flow::RetryPolicy;
+use malquery_ureq::{BaseUrl, Credentials};
 
 use crate::server::{Ca, QUOTAS, Server, Then, json, reply, serve, token};
 
@@ -19,7 +20,13 @@ const CREDENTIALS: [(&str, &str); 2] = [
 fn child() {
     let client = match malquery_ureq::from_env() {
         Ok(client) => client.retry(RetryPolicy::never()),
-        Err(error) => return println!("environment: {error:?}"),
+        Err(error) => {
+            println!("environment: {error:?}");
+            let base: BaseUrl = "http://127.0.0.1:1".parse().unwrap();
+            let client = malquery_ureq::client(base, Credentials::new("an-id", "a-secret"));
+            let client = client.retry(RetryPolicy::never());
+            return println!("call: {:?}", client.quotas().unwrap_err());
+        }
     };
     for _ in 0..3 {
         let before = number_of_a_thread();
@@ -140,6 +147,9 @@ fn a_proxy_of_the_environment() {
     assert_eq!((proxy.connections(), other.connections()), (4, 0));
     let said = run(&[("HTTPS_PROXY", "ftp://p4ssw0rd@host")]);
     assert!(said.contains("environment: HTTPS_PROXY is not"), "{said}");
+    // Nothing is sent without the proxy.
+    let says = "of the environment cannot be used: HTTPS_PROXY is not";
+    assert!(said.contains(says), "{said}");
 }
 
 fn refusing() -> Server {
@@ -175,6 +185,8 @@ fn hosts_without_a_proxy_and_their_roots() {
         "{said}"
     );
     let said = run(&[("SSL_CERT_FILE", "no such file")]);
+    let says = "of the environment cannot be used: SSL_CERT_FILE=no such file cannot be used";
+    assert!(said.contains(says) && said.contains("os error 2"), "{said}");
     assert!(
         said.contains("environment: SSL_CERT_FILE=no such file cannot be used"),
         "{said}"
