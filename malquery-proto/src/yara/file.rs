@@ -171,11 +171,14 @@ impl RuleFile {
     /// are left out.
     ///
     /// # Errors
-    /// No rule has the name, or the rule is private. The error lists the names.
+    /// No rule has the name, and the error lists the names; or the rule is private.
     pub fn select(&self, name: &str) -> Result<Self, RuleError> {
         let found = self.rules.iter().position(|rule| rule.name == name);
         let Some(chosen) = found else {
-            let why = format!("no rule is called `{name}`; select one of {}", self.names());
+            let why = match self.names() {
+                names if names.is_empty() => "the text has no public rule".to_owned(),
+                names => format!("no rule is called `{name}`; select one of {names}"),
+            };
             return Err(self.selection_error(0..0, why));
         };
         if self.rules[chosen].is_private {

@@ -453,6 +453,9 @@ fn a_selection_needs_a_public_rule() {
         assert_eq!(error.kind(), RuleErrorKind::Selection);
         assert_eq!(error.message(), message);
     }
+    let private = RuleFile::parse("private rule a { condition: true }").unwrap();
+    let error = private.select("b").unwrap_err();
+    assert_eq!(error.message(), "the text has no public rule");
     let globals = "global rule a { condition: true } global rule b { condition: true }";
     RuleFile::parse(globals).unwrap().check().unwrap();
     let chain = "rule a { condition: true }\nrule b { condition: a }";
