@@ -2124,7 +2124,7 @@ fn a_recording_that_would_hold_a_secret_is_not_written() {
     assert_eq!(run.code, 1, "{}", run.stderr);
     assert!(
         run.stderr
-            .contains("was not written: in \"hunt\" there would be a secret"),
+            .contains("/malquery/queries/hunt/v1 holds a secret of this session in its body"),
         "{}",
         run.stderr
     );

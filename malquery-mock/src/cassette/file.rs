@@ -44,8 +44,9 @@
 //!   only requests without one. In a form, a recorded value such as `[client_secret]` (lower case and underscores in
 //!   square brackets) stands for any value. In queries and JSON it does so only in a field of that name.
 //!
-//! Requests for tokens that the cassette has not recorded are answered by [`Cassette::client`](crate::Cassette::client), a
-//! [`Session`](crate::Session) and [`Cassette::with_tokens`](crate::Cassette::with_tokens).
+//! A cassette of `falcon-2` also answers requests for tokens, since it holds none. For others,
+//! [`Cassette::client`](crate::Cassette::client), a [`Session`](crate::Session) and
+//! [`Cassette::with_tokens`](crate::Cassette::with_tokens) do.
 //!
 //! # What is recorded
 //!
@@ -76,6 +77,9 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use crate::reply::Fault;
+
+/// The rules of this version. A file that was recorded by them holds no tokens.
+pub(crate) const REDACTION: &str = "falcon-2";
 
 /// A list of pairs, such as `[["accept", "application/json"]]`.
 pub type Pairs = Vec<(String, String)>;

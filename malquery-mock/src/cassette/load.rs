@@ -170,6 +170,7 @@ fn read(name: &str, text: &str, folder: Option<&Path>) -> Result<Cassette, Casse
     // Some editors begin a file with a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let outline = outline(name, text)?;
+    let tokens = outline.redaction.as_deref() == Some(file::REDACTION);
     let mut interactions = Vec::with_capacity(outline.interactions.len());
     let (mut counted, mut line) = (0, 1);
     for part in outline.interactions {
@@ -204,7 +205,7 @@ fn read(name: &str, text: &str, folder: Option<&Path>) -> Result<Cassette, Casse
     Ok(Cassette {
         name: name.into(),
         interactions: interactions.into(),
-        tokens: false,
+        tokens,
     })
 }
 

@@ -31,7 +31,6 @@ const BASE64_LINE: usize = 76;
 /// How much of a sample is searched at once, and how much of it again with the next part.
 const WINDOW: usize = 1024 * 1024;
 const OVERLAP: usize = 16 * 1024;
-const REDACTION: &str = "falcon-2";
 
 /// What is recorded, and where it is to be written.
 pub(crate) struct Recording {
@@ -151,7 +150,7 @@ impl Recording {
             *text = json.layout(4);
         }
         let all: Vec<_> = interactions.into_iter().map(|(text, _)| text).collect();
-        let text = document(redaction.as_deref().unwrap_or(REDACTION), &all);
+        let text = document(redaction.as_deref().unwrap_or(file::REDACTION), &all);
         staging.commit(&text)?;
         if to == self.path {
             self.base = base;
