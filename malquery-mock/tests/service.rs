@@ -137,8 +137,11 @@ impl<T: Transport> Raw<T> {
     fn request(&self, method: Method, uri: &str, body: &str) -> Got {
         let request = Request::builder()
             .method(method)
-            .uri(format!("https://api.crowdstrike.com{uri}"))
-            .header("authorization", format!("Bearer {}", self.token));
+            .uri(format!("https://api.crowdstrike.com{uri}"));
+        let request = match self.token.is_empty() {
+            true => request,
+            false => request.header("authorization", format!("Bearer {}", self.token)),
+        };
         self.send(request.body(body.into()).unwrap())
     }
 
