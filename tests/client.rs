@@ -101,7 +101,9 @@ fn metadata_of_any_number_of_hashes_is_asked_in_parts_and_joined_in_order() {
     guard.finish();
 
     let (mock, guard) = play([]);
-    let error = client(mock, VirtualClock::new()).metadata([]).unwrap_err();
+    let error = client(mock, VirtualClock::new())
+        .metadata([] as [Sha256; 0])
+        .unwrap_err();
     assert_eq!(error.to_string(), "name at least one SHA-256");
     guard.finish();
 }
@@ -488,7 +490,7 @@ fn what_was_refused_before_it_was_sent_is_told_from_what_was_not() {
     let client = self::client(mock, VirtualClock::new()).check_quota(true);
     let results = [
         client.hunt(&Hunt::new("")).map(drop),
-        client.samples_multidownload([]).map(drop),
+        client.samples_multidownload([] as [Sha256; 0]).map(drop),
         client
             .run_job(&mut client.job_flow(Hunt::new("")), ())
             .map(drop),

@@ -272,3 +272,74 @@ fn operations_are_all_there() {
         ]
     );
 }
+
+/// `main` and `unwrap` print `Debug`, so it says what `Display` and the sources say.
+#[test]
+fn debug_of_every_error_reads_like_display() {
+    use std::error::Error;
+
+    use malquery_proto::stream::StreamCheck;
+    use malquery_proto::types::{Date, Sha256};
+    use malquery_proto::{Archive, Client, Cloud, Credentials, MemberCid, OutputFile};
+    use malquery_proto::{Transport, TransportError, client, flow, request};
+
+    fn check(error: impl Error + 'static) {
+        let mut expected = error.to_string();
+        let mut source = error.source();
+        while let Some(error) = source {
+            expected.push_str(&format!(": {error}"));
+            source = error.source();
+        }
+        assert_eq!(format!("{error:?}"), expected);
+        assert!(!expected.is_empty());
+    }
+
+    let broken = || std::io::Error::other("broken pipe");
+    check("x".parse::<Sha256>().unwrap_err());
+    check("2024-13-01".parse::<Date>().unwrap_err());
+    check(TransportError::not_sent(broken()));
+    check(TransportError::unknown(broken()));
+    check(TransportError::cannot_send("no route"));
+    check(request::BuildError::NoPatterns);
+    check(flow::FlowError::NoStatus);
+    check(flow::FlowError::NoReply {
+        operation: "x",
+        attempts: 2,
+    });
+    check(client::Error::Stopped);
+    check(client::Error::Body(broken()));
+    check(client::Error::from(flow::FlowError::from(
+        request::BuildError::EmptyRule,
+    )));
+    check(client::Settings::from_lookup(|_| None).unwrap_err());
+    check(client::Settings::from_lookup(|_| Some("?".into())).unwrap_err());
+    check(OutputFile::create_new("/").unwrap_err());
+    check(StreamCheck::new().expect_length(1).finish().unwrap_err());
+    check(Archive::open(std::io::Cursor::new(b"no archive".to_vec())).unwrap_err());
+    let reply = malquery_mock::reply::status(403);
+    let (mock, guard) = malquery_mock::script([reply]).play();
+    let auth = malquery_proto::Auth::new(Cloud::Us1, Credentials::new("id", "secret"));
+    let client = Client::new(mock, malquery_mock::VirtualClock::new(), auth);
+    check(
+        client
+            .child("cid".parse::<MemberCid>().unwrap())
+            .quotas()
+            .unwrap_err(),
+    );
+    drop(guard);
+    let request = http::Request::get("http://example.com/")
+        .body(Vec::new())
+        .unwrap();
+    check(
+        malquery_ureq::UreqTransport::new()
+            .send(request)
+            .unwrap_err(),
+    );
+    check(
+        malquery_ureq::UreqTransport::builder()
+            .proxy("x:y:z")
+            .build()
+            .unwrap_err(),
+    );
+    check(malquery_mock::Cassette::parse("a.json", "{}").unwrap_err());
+}

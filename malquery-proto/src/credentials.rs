@@ -8,6 +8,7 @@ use http::HeaderValue;
 use crate::needles::Needles;
 use crate::secret::Secret;
 use crate::types::ParseError;
+use crate::types::text::text_value;
 
 /// The credentials of an API client, made in the Falcon console under "API clients and keys".
 ///
@@ -67,7 +68,16 @@ impl fmt::Debug for Credentials {
 /// The customer id of a Flight Control child. A checksum at its end (`-XX`) is left out, as the token endpoint
 /// does not take it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct MemberCid(pub(crate) Box<str>);
+pub struct MemberCid(Box<str>);
+
+impl MemberCid {
+    /// The customer id, without a checksum.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+text_value!(MemberCid, as_str);
 
 impl FromStr for MemberCid {
     type Err = ParseError;

@@ -151,6 +151,6 @@ pub use client::OutputFile;
 pub use client::SystemClock;
 pub use client::{Body, Client, Clock, Transport, TransportError};
 pub use cloud::{BaseUrl, Cloud};
-pub use credentials::Credentials;
+pub use credentials::{BearerToken, Credentials, MemberCid};
 pub use flow::Auth;
 pub use time::Timestamp;

@@ -7,13 +7,14 @@ use serde::{Serialize, Serializer};
 use zip::result::ZipError;
 
 use super::limits::{Exceeded, Limit};
+use crate::debug::debug_with_sources;
 use crate::types::Sha256;
 
 /// The password of MalQuery's archives. It protects nothing: it keeps scanners out.
 pub const PASSWORD: &str = "infected";
 
 /// What is wrong with an archive, with an entry of it, or with writing it.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
     /// Something else than a zip archive. It says what.
@@ -77,6 +78,8 @@ pub enum ArchiveError {
     )]
     Incomplete(Box<Report>),
 }
+
+debug_with_sources!(ArchiveError);
 
 /// What a library said.
 type Source = Box<dyn StdError + Send + Sync>;

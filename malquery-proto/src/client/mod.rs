@@ -15,7 +15,7 @@ mod save;
 mod system;
 mod transport;
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -283,9 +283,9 @@ impl Client {
     /// See [`Client::call`].
     pub fn metadata(
         &self,
-        samples: impl IntoIterator<Item = Sha256>,
+        samples: impl IntoIterator<Item = impl Borrow<Sha256>>,
     ) -> Result<MetadataReply, Error> {
-        let samples: Vec<_> = samples.into_iter().collect();
+        let samples: Vec<_> = samples.into_iter().map(|sample| *sample.borrow()).collect();
         let mut requests = GetMetadata::split(&samples, &self.base()).into_iter();
         // Without samples there is still a request, for its error.
         let mut reply = self.call(
@@ -308,7 +308,7 @@ impl Client {
     /// See [`Client::call`]; also [`FlowError::QuotaShort`] with [`Client::check_quota`].
     pub fn samples_multidownload(
         &self,
-        samples: impl IntoIterator<Item = Sha256>,
+        samples: impl IntoIterator<Item = impl Borrow<Sha256>>,
     ) -> Result<Job, Error> {
         self.submit(&SamplesMultidownload::new(samples))
     }

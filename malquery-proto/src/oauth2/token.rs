@@ -55,7 +55,7 @@ impl<'a> GetToken<'a> {
             .credentials
             .member_cid
             .as_ref()
-            .map(|cid| ("member_cid", &*cid.0));
+            .map(|cid| ("member_cid", cid.as_str()));
         parts.form(
             [
                 ("client_id", &*self.credentials.client_id),
