@@ -1,27 +1,34 @@
 //! What can be said on the command line.
 
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 use malquery_proto::credentials::MemberCid;
 use malquery_proto::types::{
     Date, FileSize, FileType, MetaField, Pattern, RequestId, SearchOptions, Sha256,
 };
 use malquery_proto::{BaseUrl, Cloud};
 
-use crate::output::quoted;
+use crate::format::{DOCUMENTS, Format, RESULTS};
+use crate::list::{self, Samples};
+use crate::output::{Failure, note, quoted};
+use crate::values::{self, at_least_one, duration, field, file, trimmed};
 
-/// Searches the malware samples of CrowdStrike Falcon MalQuery, and downloads them.
+/// Searches the malware samples of CrowdStrike Falcon MalQuery, and downloads them
 ///
-/// Credentials come from FALCON_CLIENT_ID and FALCON_CLIENT_SECRET; FALCON_CLOUD, FALCON_BASE_URL and
-/// FALCON_MEMBER_CID are read, too, and an option beats them. Without credentials, or with --corpus, it runs offline: a
-/// stand-in for MalQuery searches your own files. Standard output is one JSON document when it succeeds, and nothing when
-/// it fails, unless there are samples to tell of all the same; everything else goes to standard error.
+/// FALCON_CLIENT_ID and FALCON_CLIENT_SECRET hold the credentials of an API client with the scopes malquery:read and
+/// malquery:write. FALCON_CLOUD, FALCON_BASE_URL and FALCON_MEMBER_CID say where it lives; the options of the same names
+/// come first. Without an account, --demo answers from eight harmless files.
+///
+/// Results go to standard output: as a table on a terminal, elsewhere as one JSON document. Messages go to standard error.
+///
+/// Exit status: 0 done; 1 failed; 2 refused before anything was sent; 3 the job failed or the archive is incomplete;
+/// 4 credentials or permission; 5 quota or rate limit; 6 the job still runs at --timeout.
 #[derive(Debug, Parser)]
-#[command(name = "malquery", version)]
+#[command(name = "malquery", version, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) session: Session,
@@ -31,61 +38,94 @@ pub(crate) struct Cli {
 }
 
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Session {
-    /// The cloud the account lives in: us-1, us-2, us-3, eu-1, us-gov-1 or us-gov-2.
-    #[arg(long, value_name = "NAME", global = true)]
+    /// The cloud the account lives in: us-1, us-2, us-3, eu-1, us-gov-1 or us-gov-2
+    #[arg(long, value_name = "NAME", global = true, help_heading = "Service")]
     pub(crate) cloud: Option<Cloud>,
 
-    /// Another place to send requests to; https, or http on loopback.
-    #[arg(long, value_name = "URL", global = true)]
+    /// Send requests to this address instead: https, or http on loopback
+    #[arg(long, value_name = "URL", global = true, help_heading = "Service")]
     pub(crate) base_url: Option<BaseUrl>,
 
-    /// The Flight Control child to act for.
-    #[arg(long, value_name = "CID", global = true)]
+    /// Act for this Flight Control child
+    #[arg(long, value_name = "CID", global = true, help_heading = "Service")]
     pub(crate) member_cid: Option<MemberCid>,
 
-    /// Answers from this cassette of recorded replies; nothing is sent.
-    #[arg(long, value_name = "CASSETTE", global = true)]
-    pub(crate) replay: Option<PathBuf>,
+    /// Also trust the certificates in this file, as SSL_CERT_FILE does
+    #[arg(long, value_name = "PEM", global = true, help_heading = "Service")]
+    pub(crate) ca_file: Option<PathBuf>,
 
-    /// Searches the files of this folder in place of MalQuery; nothing is sent. Each command has a stand-in of its own, whose
-    /// jobs end with it.
-    #[arg(long, value_name = "DIR", global = true, conflicts_with = "replay")]
-    pub(crate) corpus: Option<PathBuf>,
-
-    /// Writes what is asked and answered into this cassette, without secrets, for --replay and for tests.
-    #[arg(long, value_name = "CASSETTE", global = true)]
-    pub(crate) record: Option<PathBuf>,
-
-    /// The pause between two looks at a job.
-    #[arg(long, value_name = "SECONDS", global = true, default_value = "5", value_parser = seconds, allow_negative_numbers = true)]
-    pub(crate) poll_interval: Duration,
-
-    /// The time the whole command may take. A hunt may take an hour: --timeout 3600.
-    #[arg(long, value_name = "SECONDS", global = true, default_value = "600", value_parser = seconds, allow_negative_numbers = true)]
-    pub(crate) timeout: Duration,
-
-    /// Stays with the cloud that was named, even when the account lives in another.
-    #[arg(long, global = true)]
+    /// Stay with the named cloud even if the account lives in another
+    #[arg(long, global = true, help_heading = "Service")]
     pub(crate) no_region_redirect: bool,
 
-    /// Refuses a hunt or a multi-download that the rest of the monthly quota does not cover.
-    #[arg(long, global = true)]
-    pub(crate) check_quota: bool,
+    /// Answer from eight harmless files that are part of this program; nothing is sent
+    #[arg(long, global = true, help_heading = "Offline", conflicts_with_all = ["corpus", "replay"])]
+    pub(crate) demo: bool,
 
-    /// Replaces an output file or a state that is there already.
-    #[arg(long, global = true)]
+    /// Search the files of this folder instead of MalQuery; nothing is sent. Jobs end with the command
+    #[arg(
+        long,
+        value_name = "DIR",
+        global = true,
+        help_heading = "Offline",
+        conflicts_with = "replay"
+    )]
+    pub(crate) corpus: Option<PathBuf>,
+
+    /// Answer from this cassette of recorded replies; nothing is sent
+    #[arg(long, value_name = "CASSETTE", global = true, help_heading = "Offline")]
+    pub(crate) replay: Option<PathBuf>,
+
+    /// Record requests and replies into this cassette, without secrets, for --replay and for tests
+    #[arg(long, value_name = "CASSETTE", global = true, help_heading = "Offline")]
+    pub(crate) record: Option<PathBuf>,
+
+    /// How results are written [default: table on a terminal, otherwise json]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        global = true,
+        help_heading = "Output",
+        hide_possible_values = true,
+        value_enum
+    )]
+    pub(crate) format: Option<Format>,
+
+    /// Show errors only
+    #[arg(short, long, global = true, help_heading = "Output")]
+    pub(crate) quiet: bool,
+
+    /// Show a line for each request
+    #[arg(
+        short,
+        long,
+        global = true,
+        help_heading = "Output",
+        conflicts_with = "quiet"
+    )]
+    pub(crate) verbose: bool,
+
+    /// Replace a file that exists
+    #[arg(long, global = true, help_heading = "Output")]
     pub(crate) force: bool,
 
-    /// How many bytes may come out of an entry of an archive for each byte in it: 500 unless given. Samples that are padded
-    /// with zeros need up to 1100; so does a zip bomb.
-    #[arg(long, value_name = "N", global = true, value_parser = ratio, allow_negative_numbers = true)]
-    pub(crate) max_ratio: Option<u64>,
+    /// End the whole command after this time: 90, 90s, 10m or 1h. A hunt may take an hour
+    #[arg(long, value_name = "TIME", global = true, help_heading = "Time", default_value = "10m", value_parser = duration, allow_negative_numbers = true)]
+    pub(crate) timeout: Duration,
 
-    /// Sends a YARA rule without compiling it here first, say because it needs what only the service knows.
-    #[arg(long, global = true)]
-    pub(crate) no_check_rule: bool,
+    /// Ask for the status of a job this often
+    #[arg(long, value_name = "TIME", global = true, help_heading = "Time", default_value = "5s", value_parser = duration, allow_negative_numbers = true)]
+    pub(crate) poll_interval: Duration,
+
+    /// Refuse a hunt or a multi-download that the rest of the monthly quota does not cover
+    #[arg(long, global = true, help_heading = "Cost")]
+    pub(crate) check_quota: bool,
+
+    /// Allow this many bytes out of an entry of an archive for each byte in it; 500 unless given. Samples that are padded
+    /// with zeros need up to 1100; so does a zip bomb
+    #[arg(long, value_name = "N", global = true, help_heading = "Output", value_parser = at_least_one::<u64>, allow_negative_numbers = true)]
+    pub(crate) max_ratio: Option<u64>,
 
     /// Whether the jobs end with the command, in a stand-in of its own.
     #[arg(skip)]
@@ -93,9 +133,23 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Whether an option says which service is meant.
+    /// Whether an option names the service.
     pub(crate) fn names_a_service(&self) -> bool {
         self.cloud.is_some() || self.base_url.is_some() || self.member_cid.is_some()
+    }
+
+    /// The option that answers in place of the service.
+    pub(crate) fn stand_in(&self) -> Option<&'static str> {
+        match self {
+            Self { demo: true, .. } => Some("--demo"),
+            Self {
+                corpus: Some(_), ..
+            } => Some("--corpus"),
+            Self {
+                replay: Some(_), ..
+            } => Some("--replay"),
+            _ => None,
+        }
     }
 
     /// How the program is called for the same service, with the same care.
@@ -108,6 +162,9 @@ impl Session {
             self.member_cid
                 .as_ref()
                 .map(|cid| format!(" --member-cid {}", quoted(cid.to_string().as_ref()))),
+            self.ca_file
+                .as_ref()
+                .map(|path| format!(" --ca-file {}", quoted(path))),
             self.no_region_redirect
                 .then(|| " --no-region-redirect".into()),
             self.check_quota.then(|| " --check-quota".into()),
@@ -116,6 +173,32 @@ impl Session {
             .into_iter()
             .flatten()
             .fold("malquery".into(), |program, option| program + &option)
+    }
+
+    /// Refuses options that contradict each other. The parser does not see one before the command and one after it together.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.cloud.is_some() && self.base_url.is_some() {
+            return Err(Failure::refused("give --cloud or --base-url, not both"));
+        }
+        if let (Some(option), true) = (self.stand_in(), self.record.is_some()) {
+            return Err(Failure::refused(format!(
+                "--record needs the service: leave out {option}"
+            )));
+        }
+        if self.replay.is_none()
+            && let (Some(option), true) = (self.stand_in(), self.names_a_service())
+        {
+            return Err(Failure::refused(format!(
+                "{option} asks no service: leave out --cloud, --base-url and --member-cid"
+            )));
+        }
+        let offline = [self.demo, self.corpus.is_some(), self.replay.is_some()];
+        if offline.iter().filter(|given| **given).count() > 1 {
+            return Err(Failure::refused(
+                "give one of --demo, --corpus and --replay",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -130,41 +213,93 @@ pub(crate) enum Command {
 /// What asks no service.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Local {
-    /// Compiles a YARA rule here, so that a typo does not cost a hunt. Sends nothing.
+    /// Check a YARA rule as the service would, so that a mistake does not cost a hunt. Sends nothing
+    #[command(after_help = "Example:\n  malquery check-rule rules.yar --rule-name small_pe")]
     CheckRule {
-        /// The file with the YARA rule.
-        #[arg(value_name = "FILE")]
-        rule: PathBuf,
+        #[command(flatten)]
+        rule: CheckedRule,
     },
 
-    /// Unpacks an archive of samples, each into a file named by its SHA-256. Sends nothing.
+    /// Verify and unpack an archive of samples, each into a file named by its SHA-256. Sends nothing
+    #[command(after_help = "Example:\n  malquery extract samples.zip --output-dir samples")]
     Extract {
-        /// The archive.
+        /// The archive
         #[arg(value_name = "FILE")]
         archive: PathBuf,
-        /// The folder for the samples.
+        /// The folder for the samples
         #[arg(long, value_name = "DIR")]
         output_dir: PathBuf,
     },
 
-    /// Serves a stand-in for MalQuery, over the files of --corpus, to any client on this machine, until Ctrl-C.
+    /// Serve a stand-in for MalQuery to any client on this machine, until Ctrl-C
     ///
-    /// Prints its address, and three settings for whoever is to ask it, as lines FALCON_BASE_URL=..., FALCON_CLIENT_ID=...
-    /// and FALCON_CLIENT_SECRET=... With the output in a file: export $(grep FALCON_ FILE)
+    /// It searches the files of --corpus, or eight harmless ones. It prints FALCON_BASE_URL=..., FALCON_CLIENT_ID=... and
+    /// FALCON_CLIENT_SECRET=..., a line each, for clients to use.
+    #[command(
+        after_help = "Example:\n  malquery serve --corpus DIR > serve.env &\n  set -a; source serve.env; malquery quotas"
+    )]
     Serve {
-        /// The port to listen at; 0 is any that is free.
-        #[arg(long, value_name = "N", default_value_t = 0)]
-        port: u16,
+        #[command(flatten)]
+        options: ServeOptions,
     },
+
+    /// Print the completions of a shell
+    #[command(
+        after_help = "Example:\n  malquery completions bash > /etc/bash_completion.d/malquery"
+    )]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+
+    /// Print the manual, as troff
+    #[command(after_help = "Example:\n  malquery man | man -l -")]
+    Man,
+}
+
+/// How the stand-in behaves.
+#[derive(Debug, Args)]
+pub(crate) struct ServeOptions {
+    /// Listen on this port; 0 is any that is free
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) port: u16,
+    /// Allow this many hunts a month
+    #[arg(long, value_name = "N")]
+    pub(crate) hunts: Option<u64>,
+    /// Allow this many downloads a month
+    #[arg(long, value_name = "N")]
+    pub(crate) downloads: Option<u64>,
+    /// Answer this many polls of a job with `inprogress` before it is done
+    #[arg(long, value_name = "N")]
+    pub(crate) polls: Option<u64>,
+    /// Let a job run this long: 90, 90s, 10m or 1h
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) job_time: Option<Duration>,
+    /// Let every job fail, or only those with these numbers; the first job has the number 1
+    #[arg(long, value_name = "a,b", value_delimiter = ',', num_args = 0..=1, require_equals = false)]
+    pub(crate) fail_jobs: Option<Vec<u64>>,
+    /// Let a token live this long
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) token_life: Option<Duration>,
+    /// Allow this many requests a minute
+    #[arg(long, value_name = "N")]
+    pub(crate) rate_limit: Option<usize>,
+    /// Write a line for each request into this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
 }
 
 /// What asks MalQuery, or what stands in for it.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Call {
-    /// Shows the monthly quotas and how much of them is used.
+    /// Show the monthly quotas and how much of them is used
+    #[command(after_help = "Example:\n  malquery quotas")]
     Quotas,
 
-    /// Finds samples at once, with false positives.
+    /// Find samples at once, with false positives
+    #[command(
+        after_help = "Example:\n  malquery fuzzy-search --ascii CreateRemoteThread --hex '89 48 20 8b' --limit 10"
+    )]
     FuzzySearch {
         #[command(flatten)]
         patterns: Patterns,
@@ -172,7 +307,10 @@ pub(crate) enum Call {
         results: Results,
     },
 
-    /// Starts a search for samples that hold all of the patterns.
+    /// Start a search for samples that hold all of the patterns
+    #[command(
+        after_help = "Example:\n  malquery exact-search --pattern ascii:CrowdStrike --filetype pe32,pe64 --limit 100 --wait"
+    )]
     ExactSearch {
         #[command(flatten)]
         patterns: Patterns,
@@ -182,170 +320,207 @@ pub(crate) enum Call {
         wait: Wait,
     },
 
-    /// Starts a search with a YARA rule. Costs a hunt.
+    /// Start a search with a YARA rule. Costs a hunt
+    #[command(
+        after_help = "Example:\n  malquery hunt rule.yar --limit 100 --min-date 2024-01-01 --wait --timeout 1h"
+    )]
     Hunt {
-        /// The file with the YARA rule.
-        #[arg(long, value_name = "FILE")]
-        rule: PathBuf,
+        #[command(flatten)]
+        rule: HuntRule,
         #[command(flatten)]
         options: Options,
         #[command(flatten)]
         wait: Wait,
     },
 
-    /// Shows where a job is, and its results.
+    /// Show the status of a job, and its results
+    #[command(after_help = "Example:\n  malquery request REQID --wait --format csv")]
     Request {
-        /// The request id of the job.
+        /// The request id of the job
         #[arg(value_name = "REQID")]
         id: RequestId,
         #[command(flatten)]
         wait: Wait,
     },
 
-    /// Goes on with a job, or a collect, whose state was kept with --state.
+    /// Resume a job or a collect from its state file
+    #[command(after_help = "Example:\n  malquery resume state.json --timeout 1h")]
     Resume {
-        /// The file with the state.
+        /// The state file
         #[arg(value_name = "FILE")]
         state: PathBuf,
     },
 
-    /// Shows what is known of samples, on a terminal as a table. Costs nothing.
-    Lookup {
-        /// The samples, by their SHA-256.
-        #[arg(value_name = "SHA256", required = true)]
-        samples: Vec<Sha256>,
-    },
-
-    /// Shows what is known of samples.
+    /// Show what MalQuery knows of samples. Costs nothing
+    #[command(
+        visible_alias = "lookup",
+        after_help = "Example:\n  malquery metadata --from hashes.txt --format csv"
+    )]
     Metadata {
-        /// The samples, by their SHA-256.
-        #[arg(value_name = "SHA256", required = true)]
-        samples: Vec<Sha256>,
+        #[command(flatten)]
+        samples: Samples,
     },
 
-    /// Downloads a sample: raw malware. Costs a download.
+    /// Download a sample: raw malware. Costs a download
+    #[command(after_help = "Example:\n  malquery download SHA256 --output sample.bin")]
     Download {
-        /// The sample, by its SHA-256.
-        #[arg(value_name = "SHA256")]
+        /// The SHA-256 of the sample
+        #[arg(value_name = "SHA256", value_parser = list::hash)]
         sample: Sha256,
-        /// The file to write.
+        /// The file to write
         #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(file))]
         output: PathBuf,
     },
 
-    /// Starts to archive samples. Costs a download for each.
+    /// Start to archive samples. Costs a download for each
+    #[command(after_help = "Example:\n  malquery multidownload --from hashes.txt --wait")]
     Multidownload {
-        /// The samples, by their SHA-256.
-        #[arg(value_name = "SHA256", required = true)]
-        samples: Vec<Sha256>,
+        #[command(flatten)]
+        samples: Samples,
         #[command(flatten)]
         wait: Wait,
     },
 
-    /// Fetches the archive of a multi-download, a zip with the password `infected`.
+    /// Fetch the archive of a multi-download, a zip with the password `infected`
+    #[command(
+        after_help = "Example:\n  malquery samples REQID --output samples.zip --extract samples"
+    )]
     Samples {
-        /// The request id of the multi-download.
+        /// The request id of the multi-download
         #[arg(value_name = "REQID")]
         id: RequestId,
-        /// The file to write.
+        /// The file to write
         #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(file))]
         output: PathBuf,
-        /// Also writes each sample into this folder, in a file named by its SHA-256.
+        /// Also write each sample into this folder, in a file named by its SHA-256
         #[arg(long, value_name = "DIR")]
         extract: Option<PathBuf>,
     },
 
-    /// Does it all: searches, schedules the download, waits, fetches the archive, and unpacks it. Costs a download for each
-    /// sample, and with --rule a hunt.
+    /// Search, wait, download, verify and unpack. Costs a download for each sample, and with a rule a hunt
     ///
-    /// Without --limit everything that is found is downloaded, and each sample is a download of the month.
-    Collect {
-        #[command(flatten)]
-        job: CollectJob,
-        #[command(flatten)]
-        options: Options,
-        /// The folder for the archive, `samples.zip`, and for the samples, each in a file named by its SHA-256.
-        #[arg(long, value_name = "DIR")]
-        output_dir: PathBuf,
-        /// Leaves the samples in the archive.
-        #[arg(long)]
-        no_extract: bool,
-        /// Keeps the state of the job in this file, so that `resume` can go on with it.
-        #[arg(long, value_name = "FILE")]
-        state: Option<PathBuf>,
-    },
+    /// Without --limit all samples that are found are downloaded, and each costs a download. So it asks first, or, without
+    /// a terminal, needs --yes.
+    #[command(
+        after_help = "Example:\n  malquery collect --demo --pattern ascii:CrowdStrike --limit 3 --output-dir out\n  malquery collect --from hashes.txt --output-dir out"
+    )]
+    Collect(Box<CollectArgs>),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CollectArgs {
+    #[command(flatten)]
+    pub(crate) samples: Samples,
+    #[command(flatten)]
+    pub(crate) patterns: Patterns,
+    #[command(flatten)]
+    pub(crate) rule: RuleOptions,
+
+    /// Collect what a search or a hunt found that was submitted before, by its request id
+    #[arg(long, value_name = "REQID")]
+    pub(crate) request: Option<RequestId>,
+
+    #[command(flatten)]
+    pub(crate) options: Options,
+
+    /// The folder for the archive, `samples.zip`, and for the samples, each in a file named by its SHA-256
+    #[arg(long, value_name = "DIR")]
+    pub(crate) output_dir: PathBuf,
+    /// Leave the samples in the archive
+    #[arg(long)]
+    pub(crate) no_extract: bool,
+    /// Keep the state of the job in this file, so that `resume` can continue it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+    /// Download all samples that are found, without asking
+    #[arg(long, help_heading = "Cost")]
+    pub(crate) yes: bool,
+    /// Do not ask for the quotas first
+    #[arg(long, help_heading = "Cost", conflicts_with = "check_quota")]
+    pub(crate) no_check_quota: bool,
 }
 
 /// What finds the samples to collect.
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-pub(crate) struct CollectJob {
-    /// What to look for: hex:8948208b48, ascii:TEXT or wide:TEXT. Several must all occur.
-    #[arg(long = "pattern", value_name = "TYPE:VALUE", num_args = 1..)]
-    pub(crate) patterns: Vec<Pattern>,
+pub(crate) enum Source {
+    Samples,
+    Patterns,
+    Rule(PathBuf),
+    Request(RequestId),
+}
 
-    /// The file with a YARA rule, for a hunt. Costs a hunt.
+impl CollectArgs {
+    /// What to collect: one of the four.
+    pub(crate) fn source(&self) -> Result<Source, Failure> {
+        let patterns = !self.patterns.all().is_empty();
+        let all = [
+            (!self.samples.is_empty()).then_some(Source::Samples),
+            patterns.then_some(Source::Patterns),
+            self.rule.rule.clone().map(Source::Rule),
+            self.request.clone().map(Source::Request),
+        ];
+        let mut given: Vec<_> = all.into_iter().flatten().collect();
+        match (given.pop(), given.is_empty()) {
+            (Some(source), true) => Ok(source),
+            _ => Err(Failure::refused(
+                "give one of: patterns, --rule FILE, --request REQID, or samples by their SHA-256",
+            )),
+        }
+    }
+}
+
+/// A rule to hunt with.
+#[derive(Debug, Args)]
+pub(crate) struct HuntRule {
+    /// The file with the YARA rule
+    #[arg(
+        value_name = "FILE",
+        conflicts_with = "rule",
+        required_unless_present = "rule"
+    )]
+    file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) options: RuleOptions,
+}
+
+impl HuntRule {
+    pub(crate) fn path(&self) -> &Path {
+        let path = self.file.as_deref().or(self.options.rule.as_deref());
+        path.unwrap_or(Path::new(""))
+    }
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RuleOptions {
+    /// The file with a YARA rule, for a hunt
     #[arg(long, value_name = "FILE")]
     pub(crate) rule: Option<PathBuf>,
+    /// Send this rule of the file, with what it needs of the other rules
+    #[arg(long, value_name = "NAME")]
+    pub(crate) rule_name: Option<String>,
+    /// Send the rule without checking it here, say because it needs what only the service knows
+    #[arg(long)]
+    pub(crate) no_check_rule: bool,
+}
 
-    /// The request id of a search or a hunt that was submitted before. Of the options only --limit counts.
-    #[arg(long, value_name = "REQID")]
-    pub(crate) request: Option<RequestId>,
+#[derive(Debug, Args)]
+pub(crate) struct CheckedRule {
+    /// The file with the YARA rules
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Check this rule of the file, with what it needs of the other rules
+    #[arg(long, value_name = "NAME")]
+    pub(crate) rule_name: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Wait {
-    /// Waits until the job is done, and prints its results. For a hunt, which may take an hour, give a longer --timeout.
+    /// Wait until the job is done, and print its results. For a hunt, which may take an hour, give a longer --timeout
     #[arg(long)]
     pub(crate) wait: bool,
 
-    /// Waits, and keeps the state of the job in this file, so that `resume` can go on with it.
+    /// Wait, and keep the state of the job in this file, so that `resume` can continue it
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
-}
-
-impl Call {
-    /// Whether it goes on with a real job, of which a demonstration knows nothing.
-    pub(crate) fn is_resume(&self) -> bool {
-        matches!(self, Self::Resume { .. })
-    }
-
-    /// Whether it counts on jobs that outlive it.
-    pub(crate) fn keeps_state(&self) -> bool {
-        self.state().is_some()
-    }
-
-    /// The file with the state of its job.
-    fn state(&self) -> Option<&Path> {
-        match self {
-            Self::ExactSearch { wait, .. }
-            | Self::Hunt { wait, .. }
-            | Self::Request { wait, .. }
-            | Self::Multidownload { wait, .. } => wait.state.as_deref(),
-            Self::Collect { state, .. } => state.as_deref(),
-            Self::Resume { state } => Some(state),
-            _ => None,
-        }
-    }
-
-    /// Whether it reads or writes this file.
-    pub(crate) fn uses(&self, path: &Path) -> bool {
-        let output = match self {
-            Self::Download { output, .. } | Self::Samples { output, .. } => Some(output.clone()),
-            Self::Collect { output_dir, .. } => Some(output_dir.join("samples.zip")),
-            _ => None,
-        };
-        let rule = match self {
-            Self::Hunt { rule, .. } => Some(rule.as_path()),
-            Self::Collect { job, .. } => job.rule.as_deref(),
-            _ => None,
-        };
-        let absolute = |path: &Path| std::path::absolute(path).ok();
-        [output.as_deref(), self.state(), rule]
-            .into_iter()
-            .flatten()
-            .any(|used| absolute(used) == absolute(path))
-    }
 }
 
 impl Wait {
@@ -354,114 +529,218 @@ impl Wait {
     }
 }
 
+impl Call {
+    /// The formats that this command can write.
+    pub(crate) fn formats(&self) -> &'static [Format] {
+        match self {
+            Self::ExactSearch { wait, .. } | Self::Hunt { wait, .. } if !wait.is_set() => DOCUMENTS,
+            Self::Quotas | Self::Download { .. } | Self::Multidownload { .. } => DOCUMENTS,
+            Self::Samples { extract: None, .. } => DOCUMENTS,
+            _ => RESULTS,
+        }
+    }
+
+    /// The file with the state of its job.
+    pub(crate) fn state(&self) -> Option<&Path> {
+        match self {
+            Self::ExactSearch { wait, .. }
+            | Self::Hunt { wait, .. }
+            | Self::Request { wait, .. }
+            | Self::Multidownload { wait, .. } => wait.state.as_deref(),
+            Self::Collect(collect) => collect.state.as_deref(),
+            Self::Resume { state } => Some(state),
+            _ => None,
+        }
+    }
+
+    /// Whether it reads or writes this file.
+    pub(crate) fn uses(&self, path: &Path) -> bool {
+        let mut used: Vec<PathBuf> = self.state().map(Path::to_owned).into_iter().collect();
+        match self {
+            Self::Download { output, .. } | Self::Samples { output, .. } => {
+                used.push(output.clone())
+            }
+            Self::Collect(collect) => {
+                used.push(collect.output_dir.join("samples.zip"));
+                used.extend(collect.rule.rule.clone());
+                used.extend(collect.samples.files().map(Path::to_owned));
+            }
+            Self::Hunt { rule, .. } => used.push(rule.path().to_owned()),
+            Self::Metadata { samples } | Self::Multidownload { samples, .. } => {
+                used.extend(samples.files().map(Path::to_owned));
+            }
+            _ => {}
+        }
+        let absolute = |path: &Path| std::path::absolute(path).ok();
+        used.iter().any(|used| absolute(used) == absolute(path))
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Patterns {
-    /// What to look for: hex:8948208b48, ascii:TEXT or wide:TEXT. Several must all occur.
-    #[arg(long = "pattern", value_name = "TYPE:VALUE", required = true, num_args = 1..)]
-    pub(crate) patterns: Vec<Pattern>,
+    /// What to find: hex:8948208b, ascii:TEXT, wide:TEXT, utf8:TEXT or utf16:TEXT. Several patterns must all occur
+    #[arg(long = "pattern", value_name = "TYPE:VALUE", num_args = 1.., help_heading = "Patterns")]
+    patterns: Vec<Pattern>,
+    /// Find these bytes: 8948, '89 48', '\x89\x48', 0x89,0x48
+    #[arg(long, value_name = "BYTES", help_heading = "Patterns", value_parser = values::hex)]
+    hex: Vec<Pattern>,
+    /// Find this text, a byte a character
+    #[arg(long, value_name = "TEXT", help_heading = "Patterns", value_parser = values::ascii)]
+    ascii: Vec<Pattern>,
+    /// Find this text, two bytes a character
+    #[arg(long, value_name = "TEXT", help_heading = "Patterns", value_parser = values::wide)]
+    wide: Vec<Pattern>,
+}
+
+impl Patterns {
+    pub(crate) fn all(&self) -> Vec<Pattern> {
+        let all = [&self.patterns, &self.hex, &self.ascii, &self.wide];
+        all.into_iter().flatten().cloned().collect()
+    }
+
+    /// All patterns, of which there is at least one.
+    pub(crate) fn some(&self) -> Result<Vec<Pattern>, Failure> {
+        let all = self.all();
+        if all.is_empty() {
+            return Err(Failure::refused(
+                "name what to find: --pattern TYPE:VALUE, --hex, --ascii or --wide",
+            ));
+        }
+        Ok(all)
+    }
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Results {
-    /// Returns at most this many results.
-    #[arg(long, value_name = "N", value_parser = limit, allow_negative_numbers = true)]
+    /// Return at most this many results
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u32>, allow_negative_numbers = true, help_heading = "Filters")]
     pub(crate) limit: Option<u32>,
 
-    /// Returns only these fields: sha256, md5, type, size, first_seen, label, family.
-    #[arg(long, value_name = "a,b", value_delimiter = ',', value_parser = trimmed::<MetaField>)]
+    /// Return only these fields: sha256, md5, type, size, first_seen, label, family
+    #[arg(long, value_name = "a,b", value_delimiter = ',', value_parser = field, help_heading = "Filters")]
     pub(crate) meta: Vec<MetaField>,
+}
+
+impl Results {
+    /// Whether the counts by label are meaningless.
+    pub(crate) fn lacks_label(&self) -> bool {
+        !self.meta.is_empty() && !self.meta.contains(&MetaField::Label)
+    }
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     #[command(flatten)]
-    results: Results,
+    pub(crate) results: Results,
 
-    /// Finds only files of these types, such as pe32,pe64.
-    #[arg(long, value_name = "a,b", value_delimiter = ',', value_parser = trimmed::<FileType>)]
+    /// Find only files of these types, such as pe32,pe64
+    #[arg(long, value_name = "a,b", value_delimiter = ',', value_parser = trimmed::<FileType>, help_heading = "Filters")]
     filetype: Vec<FileType>,
 
-    /// Finds only samples first seen on this day or later, as YYYY/MM/DD.
-    #[arg(long, value_name = "D")]
+    /// Find only samples first seen on this day or later, such as 2024-01-01
+    #[arg(long, value_name = "DATE", help_heading = "Filters")]
     min_date: Option<Date>,
 
-    /// Finds only samples first seen on this day or earlier, as YYYY/MM/DD.
-    #[arg(long, value_name = "D")]
+    /// Find only samples first seen on this day or earlier
+    #[arg(long, value_name = "DATE", help_heading = "Filters")]
     max_date: Option<Date>,
 
-    /// Finds only files of this size or larger: bytes, or a number with KB, MB or GB.
-    #[arg(long, value_name = "S")]
+    /// Find only files of this size or larger: bytes, or a number with KB, MB, KiB, MiB and so on
+    #[arg(long, value_name = "SIZE", help_heading = "Filters")]
     min_size: Option<FileSize>,
 
-    /// Finds only files of this size or smaller.
-    #[arg(long, value_name = "S")]
+    /// Find only files of this size or smaller
+    #[arg(long, value_name = "SIZE", help_heading = "Filters")]
     max_size: Option<FileSize>,
 }
 
 impl Options {
-    pub(crate) fn limit(&self) -> Option<u32> {
-        self.results.limit
-    }
-}
-
-impl From<Options> for SearchOptions {
-    fn from(options: Options) -> Self {
-        let mut search = Self::new()
-            .filter_meta(options.results.meta)
-            .filter_filetypes(options.filetype);
-        if let Some(limit) = options.results.limit {
+    /// The options of the search. Warns of file types that nobody has seen.
+    pub(crate) fn search(&self) -> SearchOptions {
+        for filetype in self.filetype.iter().filter(|filetype| !filetype.is_known()) {
+            note(format_args!(
+                "warning: {filetype} is not a file type that MalQuery is known to have; it may find nothing"
+            ));
+        }
+        let mut search = SearchOptions::new()
+            .filter_meta(self.results.meta.clone())
+            .filter_filetypes(self.filetype.clone());
+        if let Some(limit) = self.results.limit {
             search = search.limit(limit);
         }
-        if let Some(date) = options.min_date {
+        if let Some(date) = self.min_date {
             search = search.min_date(date);
         }
-        if let Some(date) = options.max_date {
+        if let Some(date) = self.max_date {
             search = search.max_date(date);
         }
-        if let Some(size) = options.min_size {
+        if let Some(size) = self.min_size.clone() {
             search = search.min_size(size);
         }
-        if let Some(size) = options.max_size {
+        if let Some(size) = self.max_size.clone() {
             search = search.max_size(size);
         }
         search
     }
 }
 
-/// An element of a list, with or without a space behind the comma.
-fn trimmed<T: FromStr>(text: &str) -> Result<T, T::Err> {
-    text.trim().parse()
-}
+/// The options of every command, and the commands for which each does something; a star stands for those that ask MalQuery.
+const USES: [(&str, &str); 18] = [
+    ("cloud", "*"),
+    ("base_url", "*"),
+    ("member_cid", "*"),
+    ("ca_file", "*"),
+    ("no_region_redirect", "*"),
+    ("demo", "* serve"),
+    ("corpus", "* serve"),
+    ("replay", "*"),
+    ("record", "*"),
+    ("format", "* extract check-rule"),
+    ("quiet", "* extract check-rule serve"),
+    ("verbose", "*"),
+    ("force", "* extract"),
+    ("timeout", "* extract check-rule"),
+    (
+        "poll_interval",
+        "exact-search hunt request resume multidownload collect",
+    ),
+    ("check_quota", "hunt multidownload collect resume"),
+    ("max_ratio", "samples extract collect resume"),
+    ("no_region_redirect", "*"),
+];
+/// The commands that ask nobody.
+const LOCAL: [&str; 5] = ["check-rule", "extract", "serve", "completions", "man"];
 
-/// Where a sample goes: malware is not for a terminal, and a file of that name was not meant.
-fn file(path: PathBuf) -> Result<PathBuf, &'static str> {
-    if path.as_os_str() == "-" {
-        Err("samples are written to files only; name one")
-    } else {
-        Ok(path)
+/// The command line, with the options hidden that do nothing for a command.
+pub(crate) fn command() -> clap::Command {
+    let mut root = Cli::command();
+    let global: Vec<_> = root
+        .get_arguments()
+        .filter(|arg| arg.is_global_set())
+        .cloned()
+        .collect();
+    for command in root.get_subcommands_mut() {
+        let name = command.get_name().to_owned();
+        for arg in &global {
+            let uses = USES
+                .iter()
+                .find(|(id, _)| arg.get_id() == id)
+                .map_or("*", |(_, uses)| uses);
+            let applies = uses.split(' ').any(|word| match word {
+                "*" => !LOCAL.contains(&&*name),
+                word => word == name,
+            });
+            if !applies {
+                // It is taken all the same.
+                *command = std::mem::take(command).arg(arg.clone().hide(true));
+            }
+        }
     }
+    root
 }
 
-fn ratio(text: &str) -> Result<u64, &'static str> {
-    text.parse()
-        .ok()
-        .filter(|ratio| *ratio > 0)
-        .ok_or("give a whole number of at least 1")
-}
-
-fn limit(text: &str) -> Result<u32, &'static str> {
-    text.parse()
-        .ok()
-        .filter(|limit| *limit > 0)
-        .ok_or("give a whole number from 1 to 4294967295")
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "give a number of seconds")?;
-    if seconds.is_nan() {
-        return Err("give a number of seconds".into());
-    }
-    // A year is as good as for ever, and does not overflow anything.
-    Duration::try_from_secs_f64(seconds.min(31_536_000.0))
-        .map_err(|_| "give a number of seconds of at least 0".into())
+/// Reads the command line. What is refused ends here, with 2.
+pub(crate) fn parse() -> Cli {
+    let matches = command().get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }

@@ -1,23 +1,26 @@
 //! The whole job, and unpacking: what ends with samples in a folder.
 
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{self, BufRead, ErrorKind, IsTerminal};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
-use malquery_proto::archive::{ArchiveError, Limit, Limits, Report};
-use malquery_proto::client::{self, Collect, Collected, Error, Step};
+use malquery_proto::archive::{Archive, ArchiveError, Found, Limit, Limits, Report};
+use malquery_proto::client::{Collect, Collected, Error, Progress, Step};
 use malquery_proto::flow::{FlowError, JobFlow};
-use malquery_proto::types::RequestId;
+use malquery_proto::types::{RequestId, Sample};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::args::Session;
-use crate::commands::{Commands, NOTHING, Output, check_results};
+use crate::args::{CollectArgs, Session, Source};
+use crate::commands::{Commands, NOTHING, Output, check_results, exact_search};
+use crate::format::{Format, print_fields, print_results};
 use crate::interrupt::{self, Scratch};
-use crate::output::{Failure, bar, note, print, quoted, warn_of_errors};
+use crate::output::{self, Failure, bar, code, note, quoted, warn_of_errors};
 use crate::state::{Lock, State};
 use crate::watch::Watch;
+use crate::{input, rule};
 
 /// The state of a collect, as it is kept.
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,90 +50,199 @@ impl Session {
 }
 
 /// Unpacks an archive that is on disk. Asks no service.
-pub(crate) fn extract(session: &Session, archive: &Path, folder: &Path) -> Result<(), Failure> {
-    let _folder = Folder::make(folder)?;
+pub(crate) fn extract(
+    session: &Session,
+    format: Format,
+    archive: &Path,
+    folder: &Path,
+) -> Result<(), Failure> {
     if !archive.exists() {
-        return Err(Failure::Invalid(format!(
+        return Err(Failure::refused(format!(
             "there is no file {}",
             archive.display()
         )));
     }
+    input::check_regular(archive)?;
+    let _folder = Folder::make(folder)?;
     let mut collect = Collect::unpack(archive)
         .limits(session.limits())
         .extract(folder);
-    let mut progress = Progress::default();
-    let result = collect.verify(session.force, |now: &client::Progress<'_>| {
-        let Some(collect) = now.collect else {
-            return ControlFlow::Continue(());
-        };
-        let step = now.step;
-
-        progress.step(collect, step, archive)
+    let mut bars = Bars::default();
+    let result = collect.verify(session.force, |progress: &Progress<'_>| {
+        bars.step(progress, archive)
     });
-    progress.end();
-    let named = |error: Error| match error {
-        // It names the file.
-        error @ Error::File { .. } => error.into(),
-        error => Failure::Failed(format!(
-            "{}: {}",
-            archive.display(),
-            Failure::from(error).message()
-        )),
+    bars.end();
+    let named = |error: Error| {
+        // Such an error names the file.
+        let is_named = matches!(error, Error::File { .. });
+        let mut failure = Failure::from(error);
+        if !is_named {
+            failure.message = format!("{}: {}", archive.display(), failure.message);
+        }
+        failure
     };
-    let collected = result.map_err(|error| failed(error, archive, &named))?;
-    show(
-        session,
-        json!({"path": archive.to_string_lossy()}),
-        collected.samples,
-    )
+    let shown = Shown { session, format };
+    let collected = result.map_err(|error| shown.failed(error, archive, &named))?;
+    let document = json!({"path": archive.to_string_lossy()});
+    shown.show(document, &[], collected.samples)
 }
 
 impl Commands<'_> {
-    pub(crate) fn collect(
-        &self,
-        collect: Collect,
-        folder: &Path,
-        extract: bool,
-        state: Option<&Path>,
-    ) -> Result<(), Failure> {
-        // Who goes on with a state may stand elsewhere.
-        let absolute = state.map(|_| std::path::absolute(folder)).transpose();
-        let absolute = absolute.map_err(|error| Failure::invalid(&error))?;
-        let folder = absolute.as_deref().unwrap_or(folder);
-        if state.is_some() && folder.to_str().is_none() {
-            return Err(Failure::Invalid(format!(
+    pub(crate) fn collect(&self, args: &CollectArgs) -> Result<(), Failure> {
+        let source = args.source()?;
+        // The state may be resumed from another folder.
+        let folder = match &args.state {
+            Some(_) => {
+                std::path::absolute(&args.output_dir).map_err(|error| Failure::invalid(&error))?
+            }
+            None => args.output_dir.clone(),
+        };
+        if args.state.is_some() && folder.to_str().is_none() {
+            return Err(Failure::refused(format!(
                 "{} cannot be kept in a state",
                 folder.display()
             )));
         }
         let path = folder.join("samples.zip");
-        if state.is_some_and(|state| std::path::absolute(state).is_ok_and(|state| state == path)) {
-            return Err(Failure::Invalid(
-                "the state and the archive cannot be one file".into(),
+        let is_archive =
+            |state: &PathBuf| std::path::absolute(state).is_ok_and(|state| state == path);
+        if args.state.as_ref().is_some_and(is_archive) {
+            return Err(Failure::refused(
+                "the state and the archive cannot be one file",
             ));
         }
-        let _folder = Folder::make(folder)?;
-        let collect = if extract {
-            collect.extract(folder)
-        } else {
-            collect
+        let limit = args.options.results.limit;
+        let list = match &source {
+            Source::Samples => Some(args.samples.read()?),
+            _ => None,
         };
-        // Without it there is room for as many as were asked for.
-        let limited = self.session.max_ratio.is_some();
-        let collect = if limited {
-            collect.limits(self.session.limits())
-        } else {
-            collect
+        let collect = match &source {
+            Source::Samples => None,
+            Source::Rule(file) => {
+                let hunt = rule::hunt(file, &args.rule)?;
+                Some(Collect::new(hunt.options(args.options.search())))
+            }
+            Source::Patterns => Some(Collect::new(exact_search(&args.patterns, &args.options)?)),
+            Source::Request(id) => {
+                let collect = Collect::attach(id.clone());
+                Some(limit.map_or(collect.clone(), |limit| collect.limit(limit)))
+            }
         };
+        let is_limited = limit.is_some() || list.is_some();
+        if !is_limited && !args.yes && !is_answerable() {
+            return Err(Failure::refused(
+                "without --limit all samples that are found would be downloaded, and each costs a download",
+            )
+            .hint("give --limit N; or --yes to download them all"));
+        }
+        let _folder = Folder::make(&folder)?;
         let _lock = Lock::take(&path)?;
         let archive = self.create(path)?;
-        let state = state.map(|path| self.new_state(path)).transpose()?;
-        self.run_collect(collect, archive, state)
+        let state = args
+            .state
+            .as_deref()
+            .map(|path| self.new_state(path))
+            .transpose()?;
+        let asked = list.as_ref().map(Vec::len);
+        let (list, missing) = match list {
+            Some(list) => self.known(list)?,
+            None => Default::default(),
+        };
+        let most = match asked {
+            Some(_) => Some(limit.map_or(list.len(), |limit| list.len().min(limit as usize))),
+            None => limit.map(|limit| limit as usize),
+        };
+        let hunts = u64::from(matches!(source, Source::Rule(_)));
+        self.announce(args, hunts, most.map(|most| most as u64))?;
+        let mut collect = match collect {
+            Some(collect) => collect,
+            None if list.is_empty() => {
+                self.say_known(&missing, asked.unwrap_or(0));
+                return self.shown().nothing();
+            }
+            None => {
+                let collect = Collect::new(list);
+                limit.map_or(collect.clone(), |limit| collect.limit(limit))
+            }
+        };
+        if !args.no_extract {
+            collect = collect.extract(&folder);
+        }
+        // Without it there is room for as many as were asked for.
+        if self.session.max_ratio.is_some() {
+            collect = collect.limits(self.session.limits());
+        }
+        let client = self.client.clone().check_quota(!args.no_check_quota);
+        let careful = Commands {
+            client: &client,
+            ..*self
+        };
+        let result = careful.run_collect(collect, archive, state);
+        if let Some(asked) = asked {
+            self.say_known(&missing, asked);
+        }
+        result
     }
 
-    /// Goes on with a collect.
-    pub(crate) fn resume_collect(&self, stored: Collecting, state: State) -> Result<(), Failure> {
-        let Collecting { collect, archive } = stored;
+    /// Says what the command will spend, and asks where nothing limits it.
+    fn announce(&self, args: &CollectArgs, hunts: u64, most: Option<u64>) -> Result<(), Failure> {
+        let mut costs = Vec::new();
+        if hunts > 0 {
+            costs.push("1 hunt".to_owned());
+        }
+        costs.push(match (most, args.samples.is_empty()) {
+            (Some(most), true) => format!("at most {most} downloads"),
+            (Some(most), false) => format!("{most} downloads"),
+            (None, _) => "a download for each sample that is found".to_owned(),
+        });
+        let costs = costs.join(" and ");
+        if args.no_check_quota {
+            note(format_args!("this costs {costs}"));
+        } else {
+            let reply = self.client.quotas().map_err(|error| {
+                let failure = self.explain(error, false);
+                failure.hint("--no-check-quota goes on without the quotas")
+            })?;
+            let left = [reply.meta.hunts_left(), reply.meta.downloads_left()];
+            let word =
+                |left: Option<u64>| left.map_or_else(|| "unknown".into(), |left| left.to_string());
+            note(format_args!(
+                "this costs {costs}; left this month: hunts {}, downloads {}",
+                word(left[0]),
+                word(left[1])
+            ));
+            for (what, needed, left) in [("hunts", hunts, left[0]), ("downloads", 1, left[1])] {
+                if needed > 0 && left == Some(0) && most != Some(0) {
+                    let message = format!(
+                        "{what} needed: {needed}, left this month: 0; nothing was submitted"
+                    );
+                    return Err(Failure::new(code::QUOTA, message));
+                }
+            }
+        }
+        if most.is_none() && !args.yes {
+            return confirm();
+        }
+        Ok(())
+    }
+
+    fn shown(&self) -> Shown<'_> {
+        Shown {
+            session: self.session,
+            format: self.format,
+        }
+    }
+
+    /// Resumes a collect.
+    pub(crate) fn resume_collect(
+        &self,
+        stored: Collecting,
+        mut state: State,
+    ) -> Result<(), Failure> {
+        let Collecting {
+            mut collect,
+            archive,
+        } = stored;
         let folders =
             [archive.parent(), collect.extracts_to()].map(|path| path.map(Path::to_owned));
         let folders: Result<Vec<_>, _> = folders
@@ -140,23 +252,26 @@ impl Commands<'_> {
             .collect();
         let _folders = folders?;
         let _lock = Lock::take(&archive)?;
+        if collect.archive().is_none() && is_fetched(&collect, &archive) {
+            // The process ended after the archive got its name, and before the state was kept.
+            collect = collect.fetched(&archive);
+            state.keep(&Collecting {
+                collect: &collect,
+                archive: &archive,
+            })?;
+        }
         if collect.archive().is_none() {
             let archive = self.create(archive)?;
             return self.run_collect(collect, archive, Some(state));
         }
         // What is left to do needs no request.
         let mut collect = collect.limits(self.session.limits());
-        let mut progress = Progress::default();
+        let mut bars = Bars::default();
         let force = self.session.force;
-        let result = collect.verify(force, |now: &client::Progress<'_>| {
-            let Some(collect) = now.collect else {
-                return ControlFlow::Continue(());
-            };
-            let step = now.step;
-
-            progress.step(collect, step, &archive)
+        let result = collect.verify(force, |progress: &Progress<'_>| {
+            bars.step(progress, &archive)
         });
-        progress.end();
+        bars.end();
         let result = result.map_err(|error| {
             let is_gone =
                 matches!(&error, Error::File { error, .. } if error.kind() == ErrorKind::NotFound);
@@ -164,9 +279,9 @@ impl Commands<'_> {
                 interrupt::hint(Some(fetch_again(self.session, id, &archive)));
                 interrupt::show_hint();
             }
-            failed(error, &archive, &Failure::from)
+            self.shown().failed(error, &archive, &Failure::from)
         });
-        show_collected(self.session, result?, &archive)
+        self.shown().show_collected(result?, &archive)
     }
 
     pub(crate) fn run_collect(
@@ -193,14 +308,13 @@ impl Commands<'_> {
         watch.hint(go_on(&collect), submitted, under_way);
         let mut announced = collect.search().is_none() && !collect.found().is_empty();
         announced |= collect.download().is_some();
-        let mut progress = Progress::default();
+        let mut bars = Bars::default();
         let result = self
             .client
-            .collect(&mut collect, archive, |now: &client::Progress<'_>| {
-                let Some(collect) = now.collect else {
+            .collect(&mut collect, archive, |progress: &Progress<'_>| {
+                let Some(collect) = progress.collect else {
                     return ControlFlow::Continue(());
                 };
-
                 if !announced && !collect.found().is_empty() {
                     let count = collect.found().len();
                     watch.note(format_args!(
@@ -213,31 +327,31 @@ impl Commands<'_> {
                     archive: &path,
                 };
                 let go_on = go_on(collect);
-                match now.step {
+                match progress.step {
                     Step::Verify { bytes: 0, .. } => {
                         // The archive is there, and is not to be fetched again.
                         watch.hint(go_on, true, false);
                         watch.waiting.finish_and_clear();
                         watch.keep(&stored)?;
-                        progress.step(collect, now.step, &path)
+                        bars.step(progress, &path)
                     }
-                    step @ (Step::Fetch { .. } | Step::Verify { .. }) => {
+                    Step::Fetch { .. } | Step::Verify { .. } => {
                         watch.waiting.finish_and_clear();
-                        progress.step(collect, step, &path)
+                        bars.step(progress, &path)
                     }
-                    step => match collect.flow() {
-                        Some(flow) => watch.step(flow, step, &stored, go_on),
+                    _ => match collect.flow() {
+                        Some(flow) => watch.step(progress, flow, &stored, go_on),
                         None => ControlFlow::Continue(()),
                     },
                 }
             });
-        progress.end();
+        bars.end();
         if let Err(Error::Flow {
             error: FlowError::JobFailed(_),
             ..
         }) = &result
         {
-            // To look at the download that failed is no use; what was found is.
+            // The failed download is of no use; what was found is.
             let found = collect.search().filter(|_| !self.session.jobs_end);
             interrupt::hint(found.map(|id| collect_again(&program, &collect, id, &path)));
         }
@@ -252,15 +366,52 @@ impl Commands<'_> {
             let limited = collect
                 .clone()
                 .limit(u32::try_from(*left).unwrap_or(u32::MAX));
-            note(format_args!(
-                "for as many as are left, {}",
+            output::error(format_args!(
+                "hint: for as many as are left, {}",
                 collect_again(&program, &limited, id, &path)
             ));
         }
         let worth = !collect.found().is_empty();
-        let explain = |error| failed(error, &path, &|error| self.explain(error));
-        show_collected(self.session, watch.end(result, worth, explain)?, &path)
+        let is_running = collect.flow().is_some_and(|flow| flow.id().is_some());
+        let shown = self.shown();
+        let explain = |error| shown.failed(error, &path, &|error| self.explain(error, is_running));
+        shown.show_collected(watch.end(result, worth, explain)?, &path)
     }
+}
+
+/// Whether there is a person to ask.
+fn is_answerable() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Asks whether to go on.
+fn confirm() -> Result<(), Failure> {
+    output::error(format_args!("download all samples that are found? [y/N]"));
+    let mut answer = String::new();
+    let read = io::stdin().lock().read_line(&mut answer);
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" if read.is_ok() => Ok(()),
+        _ => {
+            Err(Failure::refused("nothing was submitted")
+                .hint("--limit N limits what is downloaded"))
+        }
+    }
+}
+
+/// Whether an archive holds all the samples that a collect asked for.
+fn is_fetched(collect: &Collect, archive: &Path) -> bool {
+    if collect.found().is_empty() || input::check_regular(archive).is_err() {
+        return false;
+    }
+    let Ok(archive) = File::open(archive).map(|file| Archive::open_with(file, LIMITS)) else {
+        return false;
+    };
+    let report = archive.and_then(|archive| {
+        archive
+            .expect_samples(collect.found().iter().copied())
+            .check()
+    });
+    report.is_ok_and(|report| report.complete().is_ok())
 }
 
 /// How to go on without a state.
@@ -298,7 +449,7 @@ pub(crate) fn fetch_again(session: &Session, id: &RequestId, output: &Path) -> S
         quoted(id.as_str().as_ref()),
         quoted(output),
     );
-    format!("the archive can be fetched with: {program} samples {id} --output {output}{force}")
+    format!("fetch the archive with: {program} samples {id} --output {output}{force}")
 }
 
 /// How to collect what a search found.
@@ -308,9 +459,11 @@ fn collect_again(program: &str, collect: &Collect, id: &RequestId, path: &Path) 
         quoted(path.parent().unwrap_or(Path::new("."))),
     );
     // Without it more would be paid for than was wanted.
-    let limit = collect
-        .max_samples()
-        .map_or_else(String::new, |limit| format!(" --limit {limit}"));
+    let limit = match (collect.max_samples(), collect.found().len()) {
+        (Some(limit), _) => format!(" --limit {limit}"),
+        (None, 0) => " --yes".to_owned(),
+        (None, found) => format!(" --limit {found}"),
+    };
     let rest = if collect.extracts_to().is_some() {
         ""
     } else {
@@ -323,59 +476,85 @@ fn collect_again(program: &str, collect: &Collect, id: &RequestId, path: &Path) 
 
 /// A folder to write into.
 pub(crate) struct Folder<'a> {
-    /// Those that were made for it, the innermost first.
+    /// The folders that were made for it, the innermost first.
     new: Vec<&'a Path>,
     _scratch: Vec<Scratch>,
 }
 
 impl<'a> Folder<'a> {
     pub(crate) fn make(path: &'a Path) -> Result<Self, Failure> {
+        let refuse = |path: &Path, why: &dyn std::fmt::Display| {
+            Failure::refused(format!(
+                "{} cannot be used as a folder: {why}",
+                path.display()
+            ))
+        };
         let new: Vec<_> = path
             .ancestors()
             .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
             .collect();
-        std::fs::create_dir_all(path).map_err(|error| {
-            Failure::Invalid(format!(
-                "{} cannot be made a folder: {error}",
-                path.display()
-            ))
-        })?;
-        let _scratch = new
-            .iter()
-            .rev()
-            .map(|folder| Scratch::folder(folder))
-            .collect();
-        Ok(Self { new, _scratch })
+        let mut folder = Self {
+            new: Vec::new(),
+            _scratch: Vec::new(),
+        };
+        for path in new.into_iter().rev() {
+            fs::create_dir(path).map_err(|error| refuse(path, &error))?;
+            folder._scratch.push(Scratch::folder(path));
+            folder.new.insert(0, path);
+            // Whatever the umask is, what is paid for has to be written there.
+            own(path).map_err(|error| refuse(path, &error))?;
+        }
+        // Found out before anything is paid for.
+        tempfile::Builder::new()
+            .prefix(".malquery-try-")
+            .tempfile_in(path)
+            .map_err(|error| refuse(path, &error))?;
+        Ok(folder)
     }
+}
+
+/// Gives the owner of a folder the rights to use it.
+#[cfg(unix)]
+fn own(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut permissions = fs::metadata(folder)?.permissions();
+    permissions.set_mode(permissions.mode() | 0o700);
+    fs::set_permissions(folder, permissions)
+}
+
+#[cfg(not(unix))]
+fn own(_: &Path) -> io::Result<()> {
+    Ok(())
 }
 
 impl Drop for Folder<'_> {
     fn drop(&mut self) {
         for folder in &self.new {
             // Only an empty one can be removed, so this is for a run that left nothing.
-            let _ = std::fs::remove_dir(folder);
+            let _ = fs::remove_dir(folder);
         }
     }
 }
 
 /// Shows how an archive is fetched, verified and extracted.
 #[derive(Default)]
-struct Progress {
+struct Bars {
     shown: Option<(bool, ProgressBar)>,
 }
 
-impl Progress {
-    fn step(&mut self, collect: &Collect, step: Step, path: &Path) -> ControlFlow<()> {
-        let (fetching, bytes, total) = match step {
+impl Bars {
+    fn step(&mut self, progress: &Progress<'_>, path: &Path) -> ControlFlow<()> {
+        let (fetching, bytes, total) = match progress.step {
             Step::Fetch { bytes, total } => (true, bytes, total),
             Step::Verify { bytes, total } => (false, bytes, Some(total)),
             _ => return ControlFlow::Continue(()),
         };
         if self.shown.as_ref().is_none_or(|shown| shown.0 != fetching) {
             self.clear();
+            let folder = progress.collect.and_then(Collect::extracts_to);
             if fetching {
                 warn_of_zip(path);
-            } else if let Some(folder) = collect.extracts_to() {
+            } else if let Some(folder) = folder {
                 warn_of_files(folder);
                 interrupt::extracting(true);
             }
@@ -384,7 +563,7 @@ impl Progress {
         if let Some((_, bar)) = &self.shown {
             bar.set_position(bytes);
         }
-        // While it is fetched, Ctrl-C ends it by itself.
+        // While it is fetched, a signal ends the command by itself.
         if !fetching && interrupt::stopped() {
             ControlFlow::Break(())
         } else {
@@ -404,99 +583,142 @@ impl Progress {
     }
 }
 
-/// What went wrong. Files that were written before are told.
-fn failed(error: Error, path: &Path, explain: &dyn Fn(Error) -> Failure) -> Failure {
-    if let Error::Archive(error) = &error
-        && let Some(report) = ArchiveError::report(error)
-        && !report.found.is_empty()
-    {
-        let document = json!({"path": path.to_string_lossy(), "contents": contents(report)});
-        if let Err(failure) = print(&document) {
-            return failure;
-        }
-    }
-    let is_in_the_way = match &error {
-        Error::Archive(ArchiveError::Stopped { source, .. }) => {
-            matches!(&**source, ArchiveError::File { error, .. } if error.kind() == ErrorKind::AlreadyExists)
-        }
-        _ => false,
-    };
-    match explain(error) {
-        Failure::Failed(message) if is_in_the_way => {
-            Failure::Failed(format!("{message}; give --force to replace it"))
-        }
-        failure => failure,
-    }
+/// How the samples of an archive are shown.
+struct Shown<'a> {
+    session: &'a Session,
+    format: Format,
 }
 
-fn show_collected(session: &Session, collected: Collected, path: &Path) -> Result<(), Failure> {
-    let Collected {
-        search,
-        results,
-        errors,
-        found,
-        download,
-        archive,
-        samples,
-        ..
-    } = collected;
-    warn_of_errors(&errors);
-    if archive.is_none() {
-        check_results(&results, !errors.is_empty())?;
-        if !results.is_empty() {
-            let count = results.len();
-            return Err(Failure::Failed(format!(
-                "none of the {count} results has a SHA-256 to download it by"
-            )));
-        }
-        note(format_args!("{NOTHING}"));
-    }
-    let document = json!({
-        "search": search,
-        "download": download,
-        "samples": found,
-        "errors": errors,
-        // JSON has no way to write a path that is not Unicode.
-        "path": archive.map(|_| path.to_string_lossy()),
-        "bytes": archive.map_or(0, |archive| archive.bytes),
-        "sha256": archive.map(|archive| archive.sha256),
-    });
-    show(session, document, samples)
-}
-
-/// Prints what is in an archive. Samples that are missing or damaged are an error.
-fn show(session: &Session, mut document: Value, samples: Report) -> Result<(), Failure> {
-    document["contents"] = contents(&samples);
-    print(&document)?;
-    let is_ratio = |error: &ArchiveError| {
-        matches!(
-            error,
-            ArchiveError::Limit {
-                limit: Limit::Ratio,
-                ..
+impl Shown<'_> {
+    /// What went wrong. Files that were written before are shown.
+    fn failed(&self, error: Error, path: &Path, explain: &dyn Fn(Error) -> Failure) -> Failure {
+        if let Error::Archive(error) = &error
+            && let Some(report) = ArchiveError::report(error)
+            && !report.found.is_empty()
+        {
+            let mut document = json!({"path": path.to_string_lossy()});
+            document["contents"] = contents(report);
+            if let Err(failure) = self.print(&document, &[], report) {
+                return failure;
             }
-        )
-    };
-    if samples
-        .damaged
-        .iter()
-        .any(|damaged| is_ratio(&damaged.error))
-    {
-        note(format_args!(
-            "a sample that is padded to be large is taken with: {} extract ARCHIVE --output-dir DIR --max-ratio 1100",
-            session.program()
-        ));
+        }
+        let is_in_the_way = match &error {
+            Error::Archive(ArchiveError::Stopped { source, .. }) => {
+                matches!(&**source, ArchiveError::File { error, .. } if error.kind() == ErrorKind::AlreadyExists)
+            }
+            _ => false,
+        };
+        let is_cut = matches!(
+            error,
+            Error::Archive(ArchiveError::Broken(_) | ArchiveError::Incomplete(_))
+        );
+        let mut failure = explain(error);
+        if is_in_the_way {
+            failure.message.push_str("; give --force to replace it");
+        }
+        if is_cut {
+            failure.code = code::INCOMPLETE;
+        }
+        failure
     }
-    samples
-        .complete()
-        .map(drop)
-        .map_err(|error| Failure::failed(&error))
+
+    fn show_collected(&self, collected: Collected, path: &Path) -> Result<(), Failure> {
+        let Collected {
+            search,
+            results,
+            errors,
+            found,
+            download,
+            archive,
+            samples,
+            ..
+        } = collected;
+        warn_of_errors(&errors);
+        if archive.is_none() {
+            check_results(&results, !errors.is_empty())?;
+            if !results.is_empty() {
+                let count = results.len();
+                return Err(Failure::new(
+                    code::FAILED,
+                    format!("none of the {count} results has a SHA-256 to download it by"),
+                ));
+            }
+            note(format_args!("{NOTHING}"));
+        }
+        let document = json!({
+            "search": search,
+            "download": download,
+            "samples": found,
+            "errors": errors,
+            // JSON has no way to write a path that is not Unicode.
+            "path": archive.map(|_| path.to_string_lossy()),
+            "bytes": archive.map_or(0, |archive| archive.bytes),
+            "sha256": archive.map(|archive| archive.sha256),
+        });
+        self.show(document, &results, samples)
+    }
+
+    /// Shows that there is nothing to download.
+    fn nothing(&self) -> Result<(), Failure> {
+        note(format_args!("{NOTHING}"));
+        let document = json!({
+            "search": null, "download": null, "samples": [], "errors": [], "path": null, "bytes": 0,
+            "sha256": null,
+        });
+        self.show(document, &[], Report::default())
+    }
+
+    /// Prints what is in an archive. Samples that are missing or damaged are an error.
+    fn show(&self, mut document: Value, results: &[Sample], report: Report) -> Result<(), Failure> {
+        document["contents"] = contents(&report);
+        self.print(&document, results, &report)?;
+        let is_ratio = |error: &ArchiveError| {
+            matches!(
+                error,
+                ArchiveError::Limit {
+                    limit: Limit::Ratio,
+                    ..
+                }
+            )
+        };
+        let is_padded = report
+            .damaged
+            .iter()
+            .any(|damaged| is_ratio(&damaged.error));
+        report.complete().map(drop).map_err(|error| {
+            let failure = Failure::failed(&error).code(code::INCOMPLETE);
+            match is_padded {
+                true => failure.hint(format!(
+                    "extract a sample that is padded to be large with: {} extract ARCHIVE --output-dir DIR --max-ratio 1100",
+                    self.session.program()
+                )),
+                false => failure,
+            }
+        })
+    }
+
+    fn print(&self, document: &Value, results: &[Sample], report: &Report) -> Result<(), Failure> {
+        let known = |found: &Found| {
+            let result = results
+                .iter()
+                .find(|result| result.sha256 == Some(found.sha256));
+            let mut sample = result.cloned().unwrap_or_default();
+            sample.sha256 = Some(found.sha256);
+            sample.filesize = Some(found.bytes);
+            sample
+        };
+        if self.format == Format::Json {
+            return print_fields(self.format, &[], document);
+        }
+        let samples: Vec<_> = report.found.iter().map(known).collect();
+        print_results(self.format, &samples, document)
+    }
 }
 
 /// What is in an archive, and what is not.
 fn contents(report: &Report) -> Value {
-    let list = |found: &[malquery_proto::archive::Found]| -> Value {
-        let one = |found: &malquery_proto::archive::Found| {
+    let list = |found: &[Found]| -> Value {
+        let one = |found: &Found| {
             let path = found.file.as_deref().map(|path| path.to_string_lossy());
             json!({"path": path, "bytes": found.bytes, "sha256": found.sha256, "name": found.name.to_string()})
         };

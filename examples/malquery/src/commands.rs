@@ -1,29 +1,30 @@
 //! One function for each command.
 
-use std::fs::File;
-use std::io::{self, ErrorKind, IsTerminal, Read};
-use std::ops::ControlFlow;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use malquery_proto::client::{Collect, Error, Job, Progress, Step};
+use malquery_proto::OutputFile;
+use malquery_proto::client::{Client, Collect, Error, Job, Progress, Step};
 use malquery_proto::flow::{FlowError, JobFlow, Submission};
 use malquery_proto::operation::{JsonReply, StreamOperation};
 use malquery_proto::operations::{
-    ExactSearch, FuzzySearch, GetDownload, GetRequest, GetSamples, Hunt, SamplesMultidownload,
+    ExactSearch, FuzzySearch, GetDownload, GetRequest, GetSamples, SamplesMultidownload,
 };
-use malquery_proto::types::{RequestId, RequestType, Sample, Sha256};
-use malquery_proto::yara::{Rule, RuleError};
-use malquery_proto::{Client, OutputFile};
+use malquery_proto::types::{JobMeta, JobStatus, RequestId, RequestType, Sample, Sha256, Stats};
 use serde_json::{Value, json};
 
-use crate::args::{Call, Patterns, Results, Session, Wait};
+use crate::args::{Call, Options, Patterns, Results, Session, Wait};
 use crate::collect::{Collecting, Folder, fetch_again, warn_of_zip};
+use crate::format::{Format, print_fields, print_quotas, print_results};
 use crate::interrupt::{self, Scratch};
+use crate::list::Samples;
 use crate::output::{
-    Failure, bar, no_folder, note, print, print_reply, print_table, quoted, spinner, warn_of,
+    Failure, INTERRUPTED, bar, code, document, no_folder, note, quoted, spinner, warn_of,
 };
-use crate::state::State;
+use crate::state::{Lock, State};
+use crate::values::written;
 use crate::watch::{Watch, is_unknown};
+use crate::{input, rule};
 
 /// What a job gives.
 enum Kind {
@@ -35,25 +36,81 @@ enum Kind {
 
 pub(crate) const NOTHING: &str = "nothing was found";
 
-pub(crate) fn run(client: &Client, session: &Session, command: Call) -> Result<(), Failure> {
-    let commands = Commands { client, session };
-    match command {
-        Call::Quotas => {
-            let reply = client.quotas()?;
-            warn_of(&reply.errors, &reply.extra);
-            print_reply(&reply.output)
+/// What was asked of a search, as far as it says how to read the results.
+#[derive(Default)]
+struct Asked {
+    limit: Option<u32>,
+    /// Whether the label was left out.
+    no_label: bool,
+}
+
+impl Asked {
+    fn new(results: &Results) -> Self {
+        Self {
+            limit: results.limit,
+            no_label: results.lacks_label(),
         }
-        Call::FuzzySearch { patterns, results } => commands.fuzzy_search(patterns, results),
+    }
+
+    /// The same as the service repeats it.
+    fn of(meta: &JobMeta) -> Self {
+        let options = meta.options.as_ref().map(ToString::to_string);
+        let options: Value = options
+            .and_then(|text| serde_json::from_str(&text).ok())
+            .unwrap_or_default();
+        let fields = options["filter_meta"].as_array();
+        Self {
+            limit: options["limit"]
+                .as_u64()
+                .and_then(|limit| limit.try_into().ok()),
+            no_label: fields.is_some_and(|fields| {
+                !fields.is_empty() && !fields.iter().any(|field| field == "label")
+            }),
+        }
+    }
+
+    /// Says what is not in the results.
+    fn warn(&self, count: usize, stats: Option<&Stats>) {
+        if count == 0 {
+            note(format_args!("{NOTHING}"));
+        }
+        if let Some(limit) = self.limit.filter(|limit| count >= *limit as usize) {
+            note(format_args!(
+                "warning: there are as many results as --limit {limit} allows: they may be truncated"
+            ));
+        }
+        if self.no_label && stats.is_some() {
+            note(format_args!(
+                "warning: the counts say unknown for every sample, since --meta leaves out the label"
+            ));
+        }
+    }
+}
+
+pub(crate) fn run(
+    client: &Client,
+    session: &Session,
+    format: Format,
+    call: Call,
+) -> Result<(), Failure> {
+    let commands = Commands {
+        client,
+        session,
+        format,
+    };
+    match call {
+        Call::Quotas => commands.quotas(),
+        Call::FuzzySearch { patterns, results } => commands.fuzzy_search(&patterns, &results),
         Call::ExactSearch {
             patterns,
             options,
             wait,
         } => {
-            let search = ExactSearch::new(patterns.patterns).options(options.into());
+            let search = ExactSearch::new(patterns.some()?).options(options.search());
             if wait.is_set() {
-                commands.start(search, &wait, Kind::Search)
+                commands.start(search, &wait, Kind::Search, Asked::new(&options.results))
             } else {
-                submitted(session, || client.exact_search(&search))
+                commands.submit(|| client.exact_search(&search))
             }
         }
         Call::Hunt {
@@ -61,146 +118,201 @@ pub(crate) fn run(client: &Client, session: &Session, command: Call) -> Result<(
             options,
             wait,
         } => {
-            let hunt = commands.rule(&rule)?.options(options.into());
+            let hunt = rule::hunt(rule.path(), &rule.options)?.options(options.search());
             if wait.is_set() {
-                commands.start(hunt, &wait, Kind::Search)
+                commands.start(hunt, &wait, Kind::Search, Asked::new(&options.results))
             } else {
-                submitted(session, || client.hunt(&hunt))
+                commands.submit(|| client.hunt(&hunt))
             }
         }
         Call::Request { id, wait } if wait.is_set() => {
-            commands.wait_and_print(client.attach(id).flow().clone(), &wait, Kind::Unknown)
+            commands.wait_and_print(client.attach(id).flow().clone(), &wait, Kind::Unknown, None)
         }
-        Call::Request { id, .. } => {
-            let reply = client.request(&id)?;
-            warn_of(&reply.errors, &reply.extra);
-            print_reply(&reply.output)
-        }
+        Call::Request { id, .. } => commands.request(&id),
         Call::Resume { state } => commands.resume(&state),
-        Call::Lookup { samples } => commands.metadata(samples, io::stdout().is_terminal()),
-        Call::Metadata { samples } => commands.metadata(samples, false),
-        Call::Multidownload { samples, wait } => {
-            if wait.is_set() {
-                commands.start(SamplesMultidownload::new(samples), &wait, Kind::Archive)
-            } else {
-                submitted(session, || client.samples_multidownload(samples))
-            }
-        }
+        Call::Metadata { samples } => commands.metadata(&samples),
+        Call::Multidownload { samples, wait } => commands.multidownload(&samples, &wait),
         Call::Download { sample, output } => commands.download(sample, output),
         Call::Samples {
             id,
             output,
             extract,
         } => commands.samples(id, output, extract),
-        Call::Collect {
-            job,
-            options,
-            output_dir,
-            no_extract,
-            state,
-        } => {
-            let limit = options.limit();
-            let collect = match (job.rule, job.request) {
-                (Some(rule), _) => Collect::new(commands.rule(&rule)?.options(options.into())),
-                (None, Some(id)) => limit.map_or_else(
-                    || Collect::attach(id.clone()),
-                    |limit| Collect::attach(id.clone()).limit(limit),
-                ),
-                (None, None) => {
-                    Collect::new(ExactSearch::new(job.patterns).options(options.into()))
-                }
-            };
-            commands.collect(collect, &output_dir, !no_extract, state.as_deref())
-        }
+        Call::Collect(args) => commands.collect(&args),
     }
 }
 
-/// Compiles a rule.
-pub(crate) fn check_rule(path: &Path) -> Result<(), Failure> {
-    let rule = Rule::compile(&read(path)?).map_err(|error| refused(path, &error))?;
-    print(&json!({"path": path.to_string_lossy(), "rule": rule.name()}))
-}
-
-fn refused(path: &Path, error: &RuleError) -> Failure {
-    let mut message = format!(
-        "{}:{}:{}: {}",
-        path.display(),
-        error.line(),
-        error.column(),
-        error.message()
-    );
-    if error.message().starts_with("unknown import") {
-        message.push_str("; if the service knows it: --no-check-rule");
-    }
-    // The line and the place in it.
-    for line in error.to_string().lines().skip(1) {
-        message.push('\n');
-        message.push_str(line.strip_prefix("  ").unwrap_or(line));
-    }
-    Failure::Invalid(message)
-}
-
-/// A file to be written whole or not at all, also when Ctrl-C comes in between.
+/// A file to be written whole or not at all, also when a signal comes in between.
 pub(crate) type Output = (OutputFile, Scratch);
 
 pub(crate) struct Commands<'a> {
     pub(crate) client: &'a Client,
     pub(crate) session: &'a Session,
+    pub(crate) format: Format,
 }
 
 impl Commands<'_> {
-    /// A hunt with the rule of a file.
-    fn rule(&self, path: &Path) -> Result<Hunt, Failure> {
-        let hunt = Hunt::new(read(path)?);
-        if !self.session.no_check_rule {
-            hunt.check().map_err(|error| refused(path, &error))?;
+    fn quotas(&self) -> Result<(), Failure> {
+        let reply = self.client.quotas()?;
+        let has_errors = warn_of(&reply.errors, &reply.extra);
+        let is_empty = reply.meta.hunts_left().is_none() && reply.meta.downloads_left().is_none();
+        if has_errors && is_empty {
+            return Err(no_result());
         }
-        Ok(hunt)
+        print_quotas(self.format, &reply.meta, &document(&reply.output)?)
     }
 
-    fn fuzzy_search(&self, patterns: Patterns, results: Results) -> Result<(), Failure> {
-        let mut search = FuzzySearch::new(patterns.patterns).filter_meta(results.meta);
+    fn fuzzy_search(&self, patterns: &Patterns, results: &Results) -> Result<(), Failure> {
+        let mut search = FuzzySearch::new(patterns.some()?).filter_meta(results.meta.clone());
         if let Some(limit) = results.limit {
             search = search.limit(limit);
         }
         let searching = spinner("searching");
         let reply = self.client.fuzzy_search(&search)?;
         searching.finish_and_clear();
-        let is_odd = warn_of(&reply.errors, &reply.extra);
-        check_results(&reply.resources, is_odd)?;
-        if reply.resources.is_empty() {
-            note(format_args!("{NOTHING}"));
-        }
-        print_reply(&reply.output)
+        let has_errors = warn_of(&reply.errors, &reply.extra);
+        check_results(&reply.resources, has_errors)?;
+        Asked::new(results).warn(reply.resources.len(), reply.meta.stats.as_ref());
+        print_results(self.format, &reply.resources, &document(&reply.output)?)
     }
 
-    fn metadata(&self, samples: Vec<Sha256>, as_table: bool) -> Result<(), Failure> {
+    fn metadata(&self, samples: &Samples) -> Result<(), Failure> {
+        let samples = samples.read()?;
+        let asked = samples.len();
         let reply = self.client.metadata(samples)?;
-        let is_odd = warn_of(&reply.errors, &reply.extra);
-        check_results(&reply.resources, is_odd)?;
-        for sample in &reply.missing {
-            note(format_args!("nothing is known of {sample}"));
+        let has_errors = warn_of(&reply.errors, &reply.extra);
+        check_results(&reply.resources, has_errors)?;
+        print_results(self.format, &reply.resources, &document(&reply.output)?)?;
+        self.say_known(&reply.missing, asked);
+        Ok(())
+    }
+
+    pub(crate) fn say_known(&self, missing: &[Sha256], asked: usize) {
+        for sample in missing {
+            note(format_args!("not in MalQuery: {sample}"));
         }
-        if as_table {
-            print_table(&reply.resources)
+        note(format_args!(
+            "{} of {asked} known",
+            asked - missing.len().min(asked)
+        ));
+    }
+
+    /// Leaves out the samples that MalQuery does not have, which is asked for nothing: the others would be paid for, too.
+    pub(crate) fn known(
+        &self,
+        samples: Vec<Sha256>,
+    ) -> Result<(Vec<Sha256>, Vec<Sha256>), Failure> {
+        let reply = self.client.metadata(samples.iter().copied())?;
+        let has_errors = warn_of(&reply.errors, &reply.extra);
+        check_results(&reply.resources, has_errors)?;
+        if has_errors {
+            // It may know more than it says.
+            return Ok((samples, Vec::new()));
+        }
+        Ok(samples
+            .into_iter()
+            .partition(|sample| !reply.missing.contains(sample)))
+    }
+
+    fn multidownload(&self, list: &Samples, wait: &Wait) -> Result<(), Failure> {
+        let all = list.read()?;
+        let asked = all.len();
+        let (samples, missing) = match list.is_from_file() {
+            true => self.known(all)?,
+            false => (all, Vec::new()),
+        };
+        if samples.is_empty() {
+            self.say_known(&missing, asked);
+            return Err(Failure::new(
+                code::FAILED,
+                "none of the samples is in MalQuery; nothing was submitted",
+            ));
+        }
+        if wait.is_set() {
+            let job = SamplesMultidownload::new(samples);
+            self.start(job, wait, Kind::Archive, Asked::default())?;
         } else {
-            print_reply(&reply.output)
+            self.submit(|| self.client.samples_multidownload(samples))?;
         }
+        if list.is_from_file() {
+            self.say_known(&missing, asked);
+        }
+        Ok(())
+    }
+
+    /// Shows a job as it is now.
+    fn request(&self, id: &RequestId) -> Result<(), Failure> {
+        let reply = self.client.request(id)?;
+        let has_errors = warn_of(&reply.errors, &reply.extra);
+        let status = reply.meta.status.as_ref();
+        if status != Some(&JobStatus::Failed) {
+            check_results(&reply.resources, has_errors)?;
+        }
+        let document = document(&reply.output)?;
+        if status == Some(&JobStatus::Done) {
+            if !matches!(
+                reply.meta.reqtype,
+                Some(RequestType::Hunt | RequestType::Search)
+            ) && reply.resources.is_empty()
+            {
+                return self.print_job(id, &reply.meta, &document);
+            }
+            Asked::of(&reply.meta).warn(reply.resources.len(), reply.meta.stats.as_ref());
+            return print_results(self.format, &reply.resources, &document);
+        }
+        match self.format {
+            Format::Table => self.print_job(id, &reply.meta, &document)?,
+            _ => print_results(self.format, &reply.resources, &document)?,
+        }
+        match status {
+            Some(JobStatus::Failed) => Err(Failure::new(code::INCOMPLETE, "the job failed")),
+            _ => Ok(()),
+        }
+    }
+
+    fn print_job(
+        &self,
+        id: &RequestId,
+        meta: &JobMeta,
+        document: &impl serde::Serialize,
+    ) -> Result<(), Failure> {
+        let word = |word: Option<String>| word.unwrap_or_else(|| "-".into());
+        let fields = [
+            ("request id", id.to_string()),
+            ("kind", word(meta.reqtype.as_ref().map(ToString::to_string))),
+            (
+                "status",
+                word(meta.status.as_ref().map(ToString::to_string)),
+            ),
+        ];
+        print_fields(self.format, &fields, document)
     }
 
     /// Submits a job and waits for its end.
-    fn start(&self, job: impl Into<Submission>, wait: &Wait, what: Kind) -> Result<(), Failure> {
-        self.wait_and_print(self.client.job_flow(job), wait, what)
+    fn start(
+        &self,
+        job: impl Into<Submission>,
+        wait: &Wait,
+        what: Kind,
+        asked: Asked,
+    ) -> Result<(), Failure> {
+        self.wait_and_print(self.client.job_flow(job), wait, what, Some(asked))
     }
 
-    fn wait_and_print(&self, mut flow: JobFlow, wait: &Wait, what: Kind) -> Result<(), Failure> {
+    fn wait_and_print(
+        &self,
+        mut flow: JobFlow,
+        wait: &Wait,
+        what: Kind,
+        asked: Option<Asked>,
+    ) -> Result<(), Failure> {
         let state = wait
             .state
             .as_deref()
             .map(|path| self.new_state(path))
             .transpose()?;
         let reply = self.wait(&mut flow, state)?;
-        self.show_job(&flow, &reply, what)
+        self.show_job(&flow, &reply, what, asked)
     }
 
     /// Prints what came of a job.
@@ -209,61 +321,64 @@ impl Commands<'_> {
         flow: &JobFlow,
         reply: &JsonReply<GetRequest>,
         what: Kind,
+        asked: Option<Asked>,
     ) -> Result<(), Failure> {
         let has_errors = warn_of(&reply.errors, &reply.extra);
         let what = match (what, &reply.meta.reqtype) {
             (Kind::Unknown, Some(RequestType::Hunt | RequestType::Search)) => Kind::Search,
             (what, _) => what,
         };
+        let document = document(&reply.output)?;
         match (what, flow.id()) {
             (Kind::Search, _) => {
                 check_results(&reply.resources, has_errors)?;
-                if reply.resources.is_empty() {
-                    note(format_args!("{NOTHING}"));
-                }
+                let asked = asked.unwrap_or_else(|| Asked::of(&reply.meta));
+                asked.warn(reply.resources.len(), reply.meta.stats.as_ref());
             }
             (Kind::Archive, _) if self.session.jobs_end => note(format_args!(
-                "offline the archive ended with this command: use `malquery collect`, or start `malquery serve`"
+                "offline the archive ends with this command: use `malquery collect`, or start `malquery serve`"
             )),
             (Kind::Archive, Some(id)) => {
                 let id = quoted(id.as_str().as_ref());
                 note(format_args!(
-                    "fetch it with: {} samples {id} --output FILE",
+                    "hint: fetch it with: {} samples {id} --output FILE",
                     self.session.program()
                 ));
             }
             _ => {}
         }
-        print_reply(&reply.output)
+        match flow.id() {
+            Some(id) if reply.resources.is_empty() && self.format == Format::Table => {
+                self.print_job(id, &reply.meta, &document)
+            }
+            _ => print_results(self.format, &reply.resources, &document),
+        }
     }
 
     pub(crate) fn new_state(&self, path: &Path) -> Result<State, Failure> {
         let mut state = State::take(path)?;
-        // What is there may be the state of a job that is paid for. The file itself is made in every step.
-        drop(
-            self.create(path.to_owned())
-                .map_err(|failure| match failure {
-                    Failure::Invalid(why) => Failure::Invalid(format!(
-                        "{why}; if it is the state of a job, go on with: {} resume {}",
-                        self.session.program(),
-                        quoted(path)
-                    )),
-                    failure => failure,
-                })?,
-        );
-        // And so may what another process puts there meanwhile.
+        // It may be the state of a job that is paid for. The file itself is made in every step.
+        drop(self.create(path.to_owned()).map_err(|failure| {
+            failure.hint(format!(
+                "if it is the state of a job, go on with: {} resume {}",
+                self.session.program(),
+                quoted(path)
+            ))
+        })?);
+        // And so may be what another process puts there meanwhile.
         state.is_new = !self.session.force;
         state.is_own = true;
         Ok(state)
     }
 
     fn resume(&self, path: &Path) -> Result<(), Failure> {
-        // Before the state is read: two that go on with one job would both submit it.
+        input::check_regular(path)?;
+        // Before the state is read: two processes that resume one job would both submit it.
         let state = State::take(path)?;
         let refuse = |error: serde_json::Error| {
-            Failure::Invalid(format!("{} is no state of a job: {error}", path.display()))
+            Failure::refused(format!("{} is no state of a job: {error}", path.display()))
         };
-        let stored: Value = serde_json::from_str(&read(path)?).map_err(refuse)?;
+        let stored: Value = serde_json::from_slice(&input::read(path)?).map_err(refuse)?;
         if stored.get("collect").is_some() {
             let stored: Collecting = serde_json::from_value(stored).map_err(refuse)?;
             return self.resume_collect(stored, state);
@@ -274,7 +389,7 @@ impl Commands<'_> {
             _ => Kind::Unknown,
         };
         let reply = self.wait(&mut flow, Some(state))?;
-        self.show_job(&flow, &reply, what)
+        self.show_job(&flow, &reply, what, None)
     }
 
     /// Waits for the end of a job, keeps its state, and says how to go on should it be interrupted.
@@ -286,34 +401,31 @@ impl Commands<'_> {
         flow.set_interval(self.session.poll_interval);
         let program = self.session.program();
         let mut watch = Watch::new(program.clone(), state, flow.id().cloned());
-        let result = self.client.run_job(flow, |now: &Progress<'_>| {
-            let Some(flow) = now.job else {
-                return ControlFlow::Continue(());
+        let result = self.client.run_job(flow, |progress: &Progress<'_>| {
+            let Some(flow) = progress.job else {
+                return std::ops::ControlFlow::Continue(());
             };
-            let step = now.step;
-
             let look = |id: &RequestId| {
                 let id = quoted(id.as_str().as_ref());
-                format!("the job may go on; look at it with: {program} request {id} --wait")
+                format!("the job may go on; wait for it with: {program} request {id} --wait")
             };
-            watch.step(
-                flow,
-                step,
-                flow,
-                flow.id().filter(|_| !self.session.jobs_end).map(look),
-            )
+            let go_on = flow.id().filter(|_| !self.session.jobs_end).map(look);
+            watch.step(progress, flow, flow, go_on)
         });
-        watch.end(result, false, |error| self.explain(error))
+        let is_submitted = flow.id().is_some();
+        watch.end(result, false, |error| self.explain(error, is_submitted))
     }
 
     fn download(&self, sample: Sha256, output: PathBuf) -> Result<(), Failure> {
+        // Two commands with one output would both pay for it.
+        let _lock = Lock::take(&output)?;
         let output = self.create(output)?;
         note(format_args!(
             "warning: {} will be raw, unencrypted malware",
             output.0.path().display()
         ));
         let saved = self.save(&GetDownload::new(sample), output);
-        print(&saved.map_err(|error| self.explain(error))?)
+        self.print_saved(saved)
     }
 
     fn samples(
@@ -323,15 +435,13 @@ impl Commands<'_> {
         extract: Option<PathBuf>,
     ) -> Result<(), Failure> {
         let _folder = extract.as_deref().map(Folder::make).transpose()?;
+        let _lock = Lock::take(&output)?;
         let output = self.create(output)?;
         if let Some(folder) = &extract {
-            return self.run_collect(
-                Collect::fetch(id)
-                    .limits(self.session.limits())
-                    .extract(folder),
-                output,
-                None,
-            );
+            let collect = Collect::fetch(id)
+                .limits(self.session.limits())
+                .extract(folder);
+            return self.run_collect(collect, output, None);
         }
         warn_of_zip(output.0.path());
         // The archive was paid for.
@@ -341,25 +451,40 @@ impl Commands<'_> {
             Err(error) if !is_unknown(error) => interrupt::show_hint(),
             _ => interrupt::hint(None),
         }
-        print(&saved.map_err(|error| self.explain(error))?)
+        self.print_saved(saved)
+    }
+
+    fn print_saved(&self, saved: Result<Value, Error>) -> Result<(), Failure> {
+        let saved = saved.map_err(|error| self.explain(error, false))?;
+        let text = |value: &Value| {
+            value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned)
+        };
+        let fields = ["path", "bytes", "sha256"].map(|name| (name, text(&saved[name])));
+        print_fields(self.format, &fields, &saved)
     }
 
     /// Says which option ended the command.
-    pub(crate) fn explain(&self, error: Error) -> Failure {
+    pub(crate) fn explain(&self, error: Error, is_running: bool) -> Failure {
         if matches!(error, Error::Stopped) {
-            return Failure::Failed("interrupted".into());
+            return Failure::new(code::FAILED, INTERRUPTED);
         }
         let time_is_up = matches!(
             error.flow(),
             Some(FlowError::TimeUp { .. } | FlowError::Deadline { .. })
         );
-        match (Failure::from(error), time_is_up) {
-            (Failure::Failed(message), true) => Failure::Failed(format!(
-                "{message} (--timeout is {} s)",
-                self.session.timeout.as_secs_f64()
-            )),
-            (failure, _) => failure,
+        let mut failure = Failure::from(error);
+        if time_is_up {
+            let timeout = written(self.session.timeout);
+            if is_running {
+                failure.message = format!("the job still runs after {timeout} (--timeout)");
+                failure.code = code::RUNNING;
+            } else {
+                failure.message = format!("{} (--timeout is {timeout})", failure.message);
+            }
         }
+        failure
     }
 
     fn save<O: StreamOperation>(
@@ -369,13 +494,13 @@ impl Commands<'_> {
     ) -> Result<Value, Error> {
         let path = output.path().to_owned();
         let mut shown = None;
-        let result = self.client.save(operation, output, |now: &Progress<'_>| {
-            let Step::Fetch { bytes, total } = now.step else {
-                return;
-            };
-
-            shown.get_or_insert_with(|| bar(total)).set_position(bytes);
-        });
+        let result = self
+            .client
+            .save(operation, output, |progress: &Progress<'_>| {
+                if let Step::Fetch { bytes, total } = progress.step {
+                    shown.get_or_insert_with(|| bar(total)).set_position(bytes);
+                }
+            });
         if let Some(bar) = shown {
             bar.finish_and_clear();
         }
@@ -388,21 +513,15 @@ impl Commands<'_> {
 
     /// Makes an output file before anything is sent, since what is sent may cost quota.
     pub(crate) fn create(&self, path: PathBuf) -> Result<Output, Failure> {
-        let made = Scratch::make(
-            || {
-                if self.session.force {
-                    OutputFile::replace(path)
-                } else {
-                    OutputFile::create_new(path)
-                }
-            },
-            OutputFile::temporary,
-        );
-        made.map_err(|error| match error {
+        let create = || match self.session.force {
+            true => OutputFile::replace(path),
+            false => OutputFile::create_new(path),
+        };
+        Scratch::make(create, OutputFile::temporary).map_err(|error| match error {
             Error::File { path, error }
                 if error.kind() == ErrorKind::AlreadyExists && !self.session.force =>
             {
-                Failure::Invalid(format!(
+                Failure::refused(format!(
                     "{} exists; give --force to replace it",
                     path.display()
                 ))
@@ -411,66 +530,56 @@ impl Commands<'_> {
             error => Failure::invalid(&error),
         })
     }
+
+    /// Submits a job, and prints the reply.
+    fn submit(&self, submit: impl FnOnce() -> Result<Job, Error>) -> Result<(), Failure> {
+        interrupt::hint(Some(interrupt::NOT_SUBMITTED.into()));
+        // From when it goes out, a signal waits for the reply.
+        let job = submit().map_err(|error| self.explain(error, false))?;
+        // Also here, should standard output be full: it was paid for.
+        let id = job.id();
+        note(format_args!("submitted; the request id is {id}"));
+        let wait = match self.session.jobs_end {
+            true => {
+                "offline the job ends with this command: give --wait, or start `malquery serve`"
+                    .into()
+            }
+            // The reply says `done` of itself.
+            false => format!(
+                "the job has only begun; wait for its results with: {} request {} --wait",
+                self.session.program(),
+                quoted(id.as_str().as_ref())
+            ),
+        };
+        note(format_args!("hint: {wait}"));
+        interrupt::hint(None);
+        interrupt::submitting(false);
+        let Some(reply) = job.submitted() else {
+            return Ok(());
+        };
+        warn_of(&reply.errors, &reply.extra);
+        let fields = [
+            ("request id", id.to_string()),
+            ("status", "submitted".into()),
+        ];
+        print_fields(self.format, &fields, &document(&reply.output)?)
+            .map_err(|failure| failure.hint(format!("the request id is {id}; {wait}")))
+    }
+}
+
+fn no_result() -> Failure {
+    Failure::new(code::FAILED, "the service reports errors, and no results")
 }
 
 /// Nothing was found because something failed: that is no result.
 pub(crate) fn check_results(results: &[Sample], has_errors: bool) -> Result<(), Failure> {
     if has_errors && results.is_empty() {
-        return Err(Failure::Failed(
-            "the service reports errors, and no results".into(),
-        ));
+        return Err(no_result());
     }
     Ok(())
 }
 
-/// Reads a small text file.
-fn read(path: &Path) -> Result<String, Failure> {
-    const MOST: u64 = 16 * 1024 * 1024;
-    let refuse =
-        |why: &dyn std::fmt::Display| Failure::Invalid(format!("{}: {why}", path.display()));
-    let mut text = String::new();
-    let file = File::open(path).map_err(|error| refuse(&error))?;
-    file.take(MOST + 1)
-        .read_to_string(&mut text)
-        .map_err(|error| refuse(&error))?;
-    if text.len() as u64 > MOST {
-        return Err(refuse(&"it is larger than 16 MiB"));
-    }
-    // A byte order mark is of the editor, and no part of a rule.
-    Ok(text
-        .strip_prefix('\u{feff}')
-        .map(str::to_owned)
-        .unwrap_or(text))
-}
-
-/// Prints the reply to a submission.
-fn submitted(
-    session: &Session,
-    submit: impl FnOnce() -> Result<Job, Error>,
-) -> Result<(), Failure> {
-    interrupt::hint(Some(interrupt::NOT_SUBMITTED.into()));
-    // From when it goes out, Ctrl-C waits for the reply.
-    let job = submit()?;
-    // Also here, should standard output be full: it was paid for.
-    let id = job.id();
-    note(format_args!("submitted; the request id is {id}"));
-    // The reply says `done` of itself.
-    if session.jobs_end {
-        note(format_args!(
-            "offline the job ended with this command: give --wait, or start `malquery serve`"
-        ));
-    } else {
-        note(format_args!(
-            "the job has only begun; wait for its results with: {} request {} --wait",
-            session.program(),
-            quoted(id.as_str().as_ref())
-        ));
-    }
-    interrupt::hint(None);
-    interrupt::submitting(false);
-    let Some(reply) = job.submitted() else {
-        return Ok(());
-    };
-    warn_of(&reply.errors, &reply.extra);
-    print_reply(&reply.output)
+/// The search that a collect begins with.
+pub(crate) fn exact_search(patterns: &Patterns, options: &Options) -> Result<ExactSearch, Failure> {
+    Ok(ExactSearch::new(patterns.some()?).options(options.search()))
 }

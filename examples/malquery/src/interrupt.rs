@@ -1,12 +1,14 @@
-//! What Ctrl-C does: it ends the command at once, removes what is half written, and says how to go on.
+//! What Ctrl-C, SIGTERM and SIGHUP do: the command removes what is half written, says how to go on, and ends by the same
+//! signal, so that a loop in a shell stops too.
 //!
-//! While a submission is under way the id of the job is not known yet, so the first Ctrl-C waits for the reply; before it
+//! While a submission is under way the id of the job is not known yet, so the first signal waits for the reply; before it
 //! goes out, and in the pause before another attempt, nothing is waited for. While samples are extracted it waits for the
-//! end of a read, so that no half of one stays.
+//! end of a read, so that no half of one stays. A further signal ends the command at once.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 use std::{fs, process, thread};
 
 use malquery_mock::{SessionGuard, Unfinished};
@@ -16,7 +18,7 @@ use malquery_proto::operation::Operation;
 use malquery_proto::operations::{GetDownload, GetSamples};
 use malquery_proto::{Body, Clock, Timestamp, Transport, TransportError};
 
-use crate::output::note;
+use crate::output::{self, note};
 
 static HINT: Mutex<Option<String>> = Mutex::new(None);
 static GATE: Mutex<Gate> = Mutex::new(Gate {
@@ -24,28 +26,29 @@ static GATE: Mutex<Gate> = Mutex::new(Gate {
     exiting: false,
     wait_for: None,
 });
+static SIGNAL: AtomicI32 = AtomicI32::new(0);
 static IS_NO_ERROR: AtomicBool = AtomicBool::new(false);
 static SCRATCH: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 static DOWNLOADED: AtomicBool = AtomicBool::new(false);
 static RECORDING: Mutex<Option<(PathBuf, SessionGuard)>> = Mutex::new(None);
 
-/// What the command and Ctrl-C know of each other.
+/// What the command and the handler of signals know of each other.
 struct Gate {
-    /// Ctrl-C came.
+    /// A signal came.
     stopped: bool,
     /// The process ends any moment, and nothing is to be begun.
     exiting: bool,
     wait_for: Option<WaitFor>,
 }
 
-/// What Ctrl-C waits for.
+/// What a signal waits for.
 #[derive(Clone, Copy)]
 enum WaitFor {
     Reply,
     Sample,
 }
 
-/// The gate, unless the process is about to end: then who asks waits for that.
+/// The gate, unless the process is about to end: then the caller waits for that.
 fn gate() -> MutexGuard<'static, Gate> {
     loop {
         let gate = lock(&GATE);
@@ -61,64 +64,117 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Listens for Ctrl-C from now on.
-pub(crate) fn listen() {
-    let listening = ctrlc::set_handler(|| {
-        let mut gate = lock(&GATE);
-        let first = !std::mem::replace(&mut gate.stopped, true);
-        match gate.wait_for {
-            Some(WaitFor::Reply) if first => {
-                note(format_args!(
-                    "waiting for the reply to a submission, lest its id be lost; Ctrl-C again ends at once"
-                ));
-                return;
-            }
-            // It ends with the next read.
-            Some(WaitFor::Sample) => return,
-            _ => gate.exiting = true,
+/// Locks unless another thread hangs while it holds the lock, say in a file system that does not answer.
+fn lock_soon<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    let end = Instant::now() + Duration::from_secs(2);
+    loop {
+        match mutex.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(error)) => return Some(error.into_inner()),
+            Err(TryLockError::WouldBlock) if Instant::now() > end => return None,
+            Err(TryLockError::WouldBlock) => thread::sleep(Duration::from_millis(5)),
         }
-        drop(gate);
-        end();
-    });
-    if let Err(error) = listening {
+    }
+}
+
+/// Listens for signals from now on.
+#[cfg(unix)]
+pub(crate) fn listen() {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut wanted = vec![SIGINT, SIGTERM];
+    // `nohup` says that the end of the terminal is no reason to end.
+    if !is_ignored(SIGHUP) {
+        wanted.push(SIGHUP);
+    }
+    match signal_hook::iterator::Signals::new(wanted) {
+        Ok(mut signals) => {
+            thread::spawn(move || signals.forever().for_each(on_signal));
+        }
+        Err(error) => note(format_args!(
+            "warning: Ctrl-C will end this without a word: {error}"
+        )),
+    }
+}
+
+#[cfg(unix)]
+fn is_ignored(signal: i32) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask >> (signal - 1) & 1 == 1)
+}
+
+#[cfg(not(unix))]
+pub(crate) fn listen() {
+    const CTRL_C: i32 = 2;
+    if let Err(error) = ctrlc::set_handler(|| on_signal(CTRL_C)) {
         note(format_args!(
             "warning: Ctrl-C will end this without a word: {error}"
         ));
     }
 }
 
-/// Ends the process. Who calls it has said so at the gate.
-fn end() -> ! {
-    if IS_NO_ERROR.load(Ordering::SeqCst) {
-        process::exit(0);
+fn on_signal(signal: i32) {
+    SIGNAL.store(signal, Ordering::SeqCst);
+    let mut gate = lock(&GATE);
+    let first = !std::mem::replace(&mut gate.stopped, true);
+    match gate.wait_for {
+        // It did not end soon enough.
+        _ if gate.exiting => raise(),
+        Some(WaitFor::Reply) if first => {
+            note(format_args!(
+                "waiting for the reply to a submission, so that its id is not lost; Ctrl-C again ends at once"
+            ));
+            return;
+        }
+        // It ends with the next read.
+        Some(WaitFor::Sample) if first => return,
+        _ => gate.exiting = true,
     }
+    drop(gate);
+    // Not here: a further signal has to be heard.
+    thread::spawn(|| end());
+}
+
+/// Ends the process. The caller has said so at the gate.
+fn end() -> ! {
     // No other thread makes a file from here on.
-    let scratch = lock(&SCRATCH);
-    for path in scratch.iter().rev() {
+    let scratch = lock_soon(&SCRATCH);
+    for path in scratch.iter().flat_map(|scratch| scratch.iter().rev()) {
         // It may have got its name just now. A folder goes if nothing is left in it.
         if fs::remove_file(path).is_err() {
             let _ = fs::remove_dir(path);
         }
     }
-    note(format_args!("error: interrupted"));
-    if let Err(error) = end_recording() {
-        note(format_args!("{error}"));
+    if !IS_NO_ERROR.load(Ordering::SeqCst) {
+        output::error(format_args!("error: {}", output::INTERRUPTED));
+        if let Err(error) = end_recording() {
+            output::error(format_args!("error: {error}"));
+        }
+        show_hint();
     }
-    show_hint();
-    process::exit(1);
+    raise()
 }
 
-/// From now on Ctrl-C is the way to end the command.
+/// Ends the process by the signal that came.
+fn raise() -> ! {
+    let signal = SIGNAL.load(Ordering::SeqCst);
+    #[cfg(unix)]
+    let _ = signal_hook::low_level::emulate_default_handler(signal);
+    process::exit(128 + signal)
+}
+
+/// From now on a signal is the way to end the command.
 pub(crate) fn is_no_error() {
     IS_NO_ERROR.store(true, Ordering::SeqCst);
 }
 
-/// A submission goes out, or its reply was taken: in between Ctrl-C waits.
+/// A submission goes out, or its reply was taken: in between a signal waits.
 pub(crate) fn submitting(under_way: bool) {
     gate().wait_for = under_way.then_some(WaitFor::Reply);
 }
 
-/// A transport that knows when a submission goes out and when a download comes, and a clock. If Ctrl-C came while a
+/// A transport that knows when a submission goes out and when a download comes, and a clock. If a signal came while a
 /// submission was under way that was refused, there is neither a pause nor another attempt.
 pub(crate) struct Interruptible<T>(pub(crate) T);
 
@@ -128,11 +184,16 @@ impl<T: Transport> Transport for Interruptible<T> {
         request: http::Request<Vec<u8>>,
     ) -> Result<http::Response<Body>, TransportError> {
         end_if_stopped();
-        let meta = request.extensions().get::<Endpoint>();
+        let authorization = request.headers().get(http::header::AUTHORIZATION);
+        let authorization = authorization.and_then(|value| value.to_str().ok());
+        if let Some(token) = authorization.and_then(|value| value.strip_prefix("Bearer ")) {
+            output::hide(token);
+        }
+        let endpoint = request.extensions().get::<Endpoint>();
         let downloads = [GetDownload::ENDPOINT.id, GetSamples::ENDPOINT.id];
-        let is_download = meta.is_some_and(|meta| downloads.contains(&meta.id));
-        let is_submission = meta.is_some_and(|meta| meta.resend == Resend::Billed);
-        // Who watches over a job has said so before, when the state was kept.
+        let is_download = endpoint.is_some_and(|endpoint| downloads.contains(&endpoint.id));
+        let is_submission = endpoint.is_some_and(|endpoint| endpoint.resend == Resend::Billed);
+        // The observer of a job has said so before, when the state was kept.
         let is_told = is_submission && begin_submission();
         let reply = self.0.send(request);
         let is_success = reply
@@ -167,11 +228,11 @@ impl<C: Clock> Clock for Interruptible<C> {
     }
 }
 
-/// Ctrl-C waits from now on. Tells whether it did not before.
+/// A signal waits from now on. Returns whether it did not before.
 fn begin_submission() -> bool {
     let is_told = gate().wait_for.replace(WaitFor::Reply).is_none();
     if is_told {
-        let unknown = "it is not known whether the job was submitted; compare the quotas before you start it anew";
+        let unknown = "it is not known whether the job was submitted; compare the quotas before you start it again";
         hint(Some(unknown.into()));
     }
     is_told
@@ -180,8 +241,8 @@ fn begin_submission() -> bool {
 /// What is said of a job that did not go out.
 pub(crate) const NOT_SUBMITTED: &str = "nothing was submitted";
 
-/// Ends the process if Ctrl-C came and what it waited for is over.
-fn end_if_stopped() {
+/// Ends the process if a signal came and what it waited for is over.
+pub(crate) fn end_if_stopped() {
     let mut gate = gate();
     if gate.stopped && gate.wait_for.is_none() {
         gate.exiting = true;
@@ -190,12 +251,12 @@ fn end_if_stopped() {
     }
 }
 
-/// Samples are being extracted: Ctrl-C waits, and who extracts looks at [`stopped`].
+/// Samples are being extracted: a signal waits, and the extraction asks [`stopped`].
 pub(crate) fn extracting(under_way: bool) {
     gate().wait_for = under_way.then_some(WaitFor::Sample);
 }
 
-/// Whether Ctrl-C came in between.
+/// Whether a signal came in between.
 pub(crate) fn stopped() -> bool {
     gate().stopped
 }
@@ -232,12 +293,13 @@ pub(crate) fn hint(hint: Option<String>) {
 
 /// Says how to go on.
 pub(crate) fn show_hint() {
-    if let Some(hint) = &*lock(&HINT) {
-        note(format_args!("{hint}"));
+    // Once is enough.
+    if let Some(hint) = lock(&HINT).take() {
+        output::error(format_args!("hint: {hint}"));
     }
 }
 
-/// A file under a temporary name, or a new folder, which Ctrl-C removes.
+/// A file under a temporary name, or a new folder, which a signal removes.
 #[derive(Debug)]
 pub(crate) struct Scratch(PathBuf);
 

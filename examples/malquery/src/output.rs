@@ -1,62 +1,108 @@
-//! What is shown: the document on standard output, everything else on standard error.
+//! What is shown: documents on standard output, everything else on standard error.
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use malquery_mock::MockError;
 use malquery_proto::client::Error;
 use malquery_proto::error::ApiError;
-use malquery_proto::types::{ErrorItem, Extra, Sample};
+use malquery_proto::flow::FlowError;
+use malquery_proto::needles::Needles;
+use malquery_proto::types::{ErrorItem, Extra};
 use serde::Serialize;
 use serde::ser::SerializeMap;
 use serde_json::Value;
 
-/// Why the command did not do what it was told.
-#[derive(Debug)]
-pub(crate) enum Failure {
+/// What the program exits with.
+pub(crate) mod code {
+    /// Anything that has no code of its own.
+    pub(crate) const FAILED: u8 = 1;
     /// Refused before anything was sent.
-    Invalid(String),
-    /// Everything else.
-    Failed(String),
+    pub(crate) const REFUSED: u8 = 2;
+    /// The job failed, or the archive is incomplete.
+    pub(crate) const INCOMPLETE: u8 = 3;
+    /// Credentials or permission.
+    pub(crate) const DENIED: u8 = 4;
+    /// Quota or rate limit.
+    pub(crate) const QUOTA: u8 = 5;
+    /// The job still runs at --timeout.
+    pub(crate) const RUNNING: u8 = 6;
+}
+
+/// The message of a command that a signal stopped.
+pub(crate) const INTERRUPTED: &str = "interrupted";
+
+/// Why the command did not do what it was asked to do.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) code: u8,
+    pub(crate) message: String,
+    /// What to do about it, a line each.
+    pub(crate) hints: Vec<String>,
 }
 
 impl Failure {
-    pub(crate) fn invalid(error: &dyn StdError) -> Self {
-        Self::Invalid(chain(error))
-    }
-
-    pub(crate) fn failed(error: &dyn StdError) -> Self {
-        Self::Failed(chain(error))
-    }
-
-    pub(crate) fn code(&self) -> u8 {
-        match self {
-            Self::Invalid(_) => 2,
-            Self::Failed(_) => 1,
+    pub(crate) fn new(code: u8, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            hints: Vec::new(),
         }
     }
 
-    pub(crate) fn message(&self) -> &str {
-        let (Self::Invalid(message) | Self::Failed(message)) = self;
-        message
+    /// Refused before anything was sent.
+    pub(crate) fn refused(message: impl Into<String>) -> Self {
+        Self::new(code::REFUSED, message)
+    }
+
+    /// The same with the message of an error.
+    pub(crate) fn invalid(error: &dyn StdError) -> Self {
+        Self::refused(chain(error))
+    }
+
+    pub(crate) fn failed(error: &dyn StdError) -> Self {
+        Self::new(code::FAILED, chain(error))
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    pub(crate) fn code(mut self, code: u8) -> Self {
+        self.code = code;
+        self
+    }
+
+    /// Shows the failure, and what to do about it.
+    pub(crate) fn show(&self) {
+        // The library puts its hints behind its messages.
+        let mut parts = self.message.split("; hint: ");
+        error(format_args!("error: {}", parts.next().unwrap_or_default()));
+        for hint in parts {
+            error(format_args!("hint: {hint}"));
+        }
+        for hint in &self.hints {
+            error(format_args!("hint: {hint}"));
+        }
     }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        if error.invalid().is_some() {
-            return Self::invalid(&error);
-        }
         let mut text = chain(&error);
         // The library makes one line of what the service says, in which the caret of a YARA error points nowhere.
         let said = error.api().map(ApiError::errors).unwrap_or_default();
         for message in said.iter().filter_map(|error| error.message.as_deref()) {
             text = text.replace(&harmless(message.trim()), message.trim());
         }
+        let mut hint = None;
         if let Some(mismatch) = mismatch(&error) {
             // What to do is said there to the author of a test.
             let table: Vec<_> = mismatch
@@ -64,11 +110,32 @@ impl From<Error> for Failure {
                 .filter(|line| !line.starts_with("to fix it: "))
                 .collect();
             text = text.replace(mismatch, &table.join("\n"));
-            text.push_str(
-                "\nto fix it: record it anew, with `--record FILE --force` in place of --replay",
-            );
+            hint = Some("record it again, with `--record FILE --force` in place of --replay");
         }
-        Self::Failed(text)
+        Self {
+            code: exit_code(&error),
+            message: text,
+            hints: hint.map(str::to_owned).into_iter().collect(),
+        }
+    }
+}
+
+fn exit_code(error: &Error) -> u8 {
+    match error.flow() {
+        Some(FlowError::Build(_)) => code::REFUSED,
+        Some(FlowError::JobFailed(_)) => code::INCOMPLETE,
+        Some(FlowError::QuotaShort { .. }) => code::QUOTA,
+        Some(FlowError::Response(_)) => {
+            let is_login = error.to_string().starts_with("oauth2AccessToken");
+            match error.status().map(|status| status.as_u16()) {
+                Some(401 | 403) => code::DENIED,
+                // A client id that is not known.
+                Some(400) if is_login => code::DENIED,
+                Some(429) => code::QUOTA,
+                _ => code::FAILED,
+            }
+        }
+        _ => code::FAILED,
     }
 }
 
@@ -98,7 +165,7 @@ fn chain(error: &dyn StdError) -> String {
 
 /// A file cannot be made for want of its folder.
 pub(crate) fn no_folder(of: &Path) -> Failure {
-    Failure::Invalid(format!(
+    Failure::refused(format!(
         "there is no folder {}",
         of.parent().unwrap_or(of).display()
     ))
@@ -128,10 +195,51 @@ pub(crate) fn quoted(path: &Path) -> String {
     }
 }
 
-/// A message for the person at the terminal. All lines but the first are indented, so that no text from elsewhere looks like
-/// a message of ours.
-pub(crate) fn note(message: fmt::Arguments<'_>) {
-    let message = message.to_string();
+static IS_QUIET: AtomicBool = AtomicBool::new(false);
+static IS_VERBOSE: AtomicBool = AtomicBool::new(false);
+
+/// What the operations of the API are called here.
+const WORDS: [(&str, &str); 11] = [
+    ("oauth2AccessToken", "the login"),
+    ("oauth2RevokeToken", "the logout"),
+    ("GetMalQueryQuotasV1", "the quotas"),
+    ("PostMalQueryFuzzySearchV1", "the fuzzy search"),
+    ("PostMalQueryExactSearchV1", "the exact search"),
+    ("PostMalQueryHuntV1", "the hunt"),
+    ("GetMalQueryRequestV1", "the request"),
+    ("GetMalQueryMetadataV1", "the metadata"),
+    ("GetMalQueryDownloadV1", "the download"),
+    (
+        "PostMalQueryEntitiesSamplesMultidownloadV1",
+        "the multi-download",
+    ),
+    ("GetMalQueryEntitiesSamplesFetchV1", "the archive"),
+];
+
+/// The secrets of this session: others may repeat them to us.
+static SECRETS: RwLock<Option<Needles>> = RwLock::new(None);
+
+/// Never shows this text from now on.
+pub(crate) fn hide(secret: &str) {
+    let mut secrets = SECRETS.write().unwrap_or_else(PoisonError::into_inner);
+    secrets.get_or_insert_default().add(secret);
+}
+
+fn masked(text: &str) -> String {
+    let secrets = SECRETS.read().unwrap_or_else(PoisonError::into_inner);
+    match &*secrets {
+        Some(secrets) => secrets.mask(text).into_owned(),
+        None => text.to_owned(),
+    }
+}
+
+/// Shows a message, however quiet the program is to be. All lines but the first are indented, so that no text from elsewhere
+/// looks like a message of ours.
+pub(crate) fn error(message: fmt::Arguments<'_>) {
+    let mut message = masked(&message.to_string());
+    for (id, word) in WORDS {
+        message = message.replace(id, word);
+    }
     let lines: Vec<_> = message
         .lines()
         .filter(|line| !line.trim().is_empty())
@@ -141,22 +249,33 @@ pub(crate) fn note(message: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{}", lines.join("\n  "));
 }
 
+/// Shows a message unless --quiet is given.
+pub(crate) fn note(message: fmt::Arguments<'_>) {
+    if !IS_QUIET.load(Ordering::Relaxed) {
+        error(message);
+    }
+}
+
 static LAST_WARNING: Mutex<String> = Mutex::new(String::new());
 
-/// Shows what the library warns of, and nothing that is for its authors.
-struct Warnings;
+/// Shows what the library warns of, and with --verbose a line for each request.
+struct Log;
 
-impl log::Log for Warnings {
+impl log::Log for Log {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::Level::Warn && metadata.target().starts_with("malquery")
+        metadata.level() <= log::max_level() && metadata.target().starts_with("malquery")
     }
 
     fn log(&self, record: &log::Record<'_>) {
         if !self.enabled(record.metadata()) {
             return;
         }
-        // An attempt that fails as the last one did is no news.
         let said = record.args().to_string();
+        if record.level() > log::Level::Warn {
+            note(format_args!("{said}"));
+            return;
+        }
+        // An attempt that fails as the last one did is no news.
         let mut last = LAST_WARNING.lock().unwrap_or_else(PoisonError::into_inner);
         if *last != said {
             note(format_args!("warning: {said}"));
@@ -167,10 +286,44 @@ impl log::Log for Warnings {
     fn flush(&self) {}
 }
 
-pub(crate) fn show_warnings() {
-    if log::set_logger(&Warnings).is_ok() {
-        log::set_max_level(log::LevelFilter::Warn);
+/// Says how much is to be shown.
+pub(crate) fn set_up(quiet: bool, verbose: bool) {
+    IS_QUIET.store(quiet, Ordering::Relaxed);
+    IS_VERBOSE.store(verbose, Ordering::Relaxed);
+    if log::set_logger(&Log).is_ok() {
+        log::set_max_level(match verbose {
+            true => log::LevelFilter::Debug,
+            false => log::LevelFilter::Warn,
+        });
     }
+}
+
+/// Refuses to begin when standard output is closed: what costs quota would be lost.
+///
+/// The Rust runtime opens `/dev/null` for reading and writing in its place, where a shell opens it for writing only.
+#[cfg(target_os = "linux")]
+pub(crate) fn check_stdout() -> Result<(), Failure> {
+    use rustix::fs::{OFlags, fcntl_getfl, fstat};
+    use std::os::fd::AsFd;
+    let null = std::fs::metadata("/dev/null").ok();
+    let null = null.map(|found| std::os::unix::fs::MetadataExt::rdev(&found));
+    let is_stopgap = |fd: std::os::fd::BorrowedFd<'_>| {
+        let is_null = fstat(fd).is_ok_and(|found| Some(found.st_rdev) == null);
+        is_null && fcntl_getfl(fd).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDWR)
+    };
+    // A daemon has the same in the place of both.
+    if is_stopgap(io::stdout().as_fd()) && !is_stopgap(io::stderr().as_fd()) {
+        return Err(Failure::refused("standard output is closed").hint(
+            "to throw the results away, open /dev/null for writing only, as > /dev/null does",
+        ));
+    }
+    Ok(())
+}
+
+/// Elsewhere a closed standard output is not told from another.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn check_stdout() -> Result<(), Failure> {
+    Ok(())
 }
 
 /// Says what went wrong in part.
@@ -212,9 +365,8 @@ pub(crate) fn warn_of(errors: &[ErrorItem], extra: &Extra) -> bool {
     is_odd || !errors.is_empty()
 }
 
-/// Prints the one document.
-pub(crate) fn print(document: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(document).map_err(|error| Failure::failed(&error))?;
+/// A text in JSON without what could steer a terminal.
+pub(crate) fn json(text: &str) -> String {
     let mut shown = String::with_capacity(text.len() + 1);
     for c in text.chars() {
         // Where it can stand in JSON, this is the same character.
@@ -224,67 +376,38 @@ pub(crate) fn print(document: &impl Serialize) -> Result<(), Failure> {
             shown.push(c)
         }
     }
-    shown.push('\n');
-    write(shown.as_bytes())
+    shown
 }
 
-/// Writes to standard output.
-pub(crate) fn write(text: &[u8]) -> Result<(), Failure> {
+/// Prints the one document.
+pub(crate) fn print(document: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(document).map_err(|error| Failure::failed(&error))?;
+    write(&(json(&text) + "\n"))
+}
+
+/// Writes to standard output. A reader that has gone away has seen enough.
+pub(crate) fn write(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
-    let written = stdout.write_all(text).and_then(|()| stdout.flush());
-    written
-        .map_err(|error| Failure::Failed(format!("standard output could not be written: {error}")))
-}
-
-/// Prints a reply as it was received, with the three members every reply has in the API's description.
-pub(crate) fn print_reply(reply: &impl Serialize) -> Result<(), Failure> {
-    print(&Document(
-        serde_json::to_value(reply).map_err(|error| Failure::failed(&error))?,
-    ))
-}
-
-/// Prints what is known of samples, for a person.
-pub(crate) fn print_table(samples: &[Sample]) -> Result<(), Failure> {
-    fn cell(value: Option<impl fmt::Display>) -> String {
-        value.map_or_else(|| "-".into(), |value| harmless(&value.to_string()))
+    let written = stdout
+        .write_all(masked(text).as_bytes())
+        .and_then(|()| stdout.flush());
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
+            code::FAILED,
+            format!("standard output could not be written: {error}"),
+        )),
+        _ => Ok(()),
     }
-    let mut rows =
-        vec![["SHA-256", "TYPE", "BYTES", "FIRST SEEN", "LABEL", "FAMILY"].map(String::from)];
-    rows.extend(samples.iter().map(|sample| {
-        [
-            cell(sample.sha256),
-            cell(sample.filetype.as_ref()),
-            cell(sample.filesize),
-            cell(sample.first_seen),
-            cell(sample.label.as_ref()),
-            cell(sample.family.as_ref()),
-        ]
-    }));
-    let width = |column: usize| {
-        rows.iter()
-            .map(|row| row[column].chars().count())
-            .max()
-            .unwrap_or(0)
-    };
-    let widths: [usize; 6] = std::array::from_fn(width);
-    let mut text = String::new();
-    for row in &rows {
-        let cells =
-            row.iter()
-                .zip(widths)
-                .enumerate()
-                .map(|(column, (cell, width))| match column {
-                    // Numbers stand at the right.
-                    2 => format!("{cell:>width$}"),
-                    _ => format!("{cell:<width$}"),
-                });
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
-    }
-    write(text.as_bytes())
 }
 
-struct Document(Value);
+/// A reply as it was received, with the three members every reply has in the API's description.
+pub(crate) fn document(reply: &impl Serialize) -> Result<Document, Failure> {
+    serde_json::to_value(reply)
+        .map(Document)
+        .map_err(|error| Failure::failed(&error))
+}
+
+pub(crate) struct Document(Value);
 
 impl Serialize for Document {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -302,15 +425,38 @@ impl Serialize for Document {
     }
 }
 
+/// The beginning of a text, at most so many characters.
+pub(crate) fn excerpt(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 /// A line that moves while something takes its time; on a terminal only.
 pub(crate) fn spinner(message: impl Into<String>) -> ProgressBar {
+    if IS_QUIET.load(Ordering::Relaxed) {
+        return ProgressBar::hidden();
+    }
     let spinner = ProgressBar::new_spinner().with_message(message.into());
-    spinner.enable_steady_tick(std::time::Duration::from_millis(120));
+    spinner.set_style(
+        ProgressStyle::with_template("{spinner} {elapsed} {msg}")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+    );
+    spinner.enable_steady_tick(Duration::from_millis(120));
     spinner
+}
+
+/// Whether there is nobody to see a line move.
+pub(crate) fn is_log() -> bool {
+    !io::stderr().is_terminal()
 }
 
 /// A bar with bytes, rate and the time left; on a terminal only.
 pub(crate) fn bar(length: Option<u64>) -> ProgressBar {
+    if IS_QUIET.load(Ordering::Relaxed) {
+        return ProgressBar::hidden();
+    }
     match length {
         Some(length) => ProgressBar::new(length).with_style(
             ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")

@@ -2,14 +2,14 @@
 
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use tempfile::NamedTempFile;
 
 use crate::interrupt::Scratch;
-use crate::output::{Failure, no_folder};
+use crate::output::{Failure, code, no_folder};
 
 /// Where the state of a job is kept.
 pub(crate) struct State {
@@ -32,10 +32,10 @@ impl State {
         })
     }
 
-    /// Removes what this command has made of it: there is no job to go on with.
+    /// Removes what this command has made of it: there is no job to resume.
     pub(crate) fn forget(self) {
         if self.is_own {
-            // It does no harm where it cannot be removed: who resumes it is told the same again.
+            // It does no harm where it cannot be removed: a resume says the same again.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -57,7 +57,7 @@ pub(crate) struct Lock {
 impl Lock {
     pub(crate) fn take(of: &Path) -> Result<Self, Failure> {
         let refuse =
-            |why: &dyn std::fmt::Display| Failure::Invalid(format!("{}: {why}", of.display()));
+            |why: &dyn std::fmt::Display| Failure::refused(format!("{}: {why}", of.display()));
         let Some(name) = of.file_name() else {
             return Err(refuse(&"it names no file"));
         };
@@ -65,29 +65,31 @@ impl Lock {
         lock.push(name);
         lock.push(".lock");
         let path = of.with_file_name(lock);
-        let take = || loop {
-            let file = File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)
-                .map_err(|error| match error.kind() {
+        // Tries that end without a lock mean that others take and remove it all the time.
+        let take = || {
+            for _ in 0..100 {
+                let file = open_lock(&path).map_err(|error| match error.kind() {
                     ErrorKind::NotFound => no_folder(of),
-                    _ => refuse(&error),
+                    _ => refuse(&format!(
+                        "its lock {} cannot be used: {error}",
+                        path.display()
+                    )),
                 })?;
-            match file.try_lock() {
-                Ok(()) if is_same(&file, &path) => return Ok(file),
-                // Its holder has just removed it.
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    return Err(refuse(&"another malquery is busy with it"));
+                match file.try_lock() {
+                    Ok(()) if is_same(&file, &path) => return Ok(file),
+                    // Its holder has just removed it.
+                    Ok(()) => {}
+                    Err(TryLockError::WouldBlock) => {
+                        return Err(refuse(&"another malquery is busy with it"));
+                    }
+                    // A file system without locks is no reason to keep anyone from a hunt.
+                    Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
+                        return Ok(file);
+                    }
+                    Err(TryLockError::Error(error)) => return Err(refuse(&error)),
                 }
-                // A file system without locks is no reason to keep anyone from a hunt.
-                Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
-                    return Ok(file);
-                }
-                Err(TryLockError::Error(error)) => return Err(refuse(&error)),
             }
+            Err(refuse(&"its lock changes all the time"))
         };
         let ((file, path), scratch) =
             Scratch::make(|| take().map(|file| (file, path.clone())), |made| &made.1)?;
@@ -104,6 +106,24 @@ impl Drop for Lock {
         // While the lock is held. It is no matter if it stays.
         let _ = std::fs::remove_file(&self.path);
     }
+}
+
+/// Opens a lock, or makes it. It follows no link and waits for nobody.
+fn open_lock(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true).read(true);
+    #[cfg(unix)]
+    {
+        use rustix::fs::OFlags;
+        use std::os::unix::fs::OpenOptionsExt;
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
+        options.custom_flags(flags.bits().cast_signed()).mode(0o600);
+    }
+    let file = options.open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is not a regular file; remove it"));
+    }
+    Ok(file)
 }
 
 /// Whether a file still has this name.
@@ -123,7 +143,10 @@ fn is_same(_: &File, path: &Path) -> bool {
 /// Writes the state of a job, whole or not at all. It may hold a YARA rule, so it is for its owner alone.
 fn keep(stored: &impl Serialize, path: &Path, is_new: bool) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| {
-        Failure::Failed(format!("{} could not be written: {error}", path.display()))
+        Failure::new(
+            code::FAILED,
+            format!("{} could not be written: {error}", path.display()),
+        )
     };
     let folder = path
         .parent()
@@ -131,12 +154,13 @@ fn keep(stored: &impl Serialize, path: &Path, is_new: bool) -> Result<(), Failur
         .unwrap_or(Path::new("."));
     let make = || {
         tempfile::Builder::new()
-            .prefix(".malquery-")
+            .prefix(".malquery-state-")
             .suffix(".part")
             .tempfile_in(folder)
     };
     let (mut file, _scratch) =
         Scratch::make(make, NamedTempFile::path).map_err(|error| failed(&error))?;
+    readable(file.as_file()).map_err(|error| failed(&error))?;
     serde_json::to_writer_pretty(&mut file, stored).map_err(|error| failed(&error))?;
     file.as_file().sync_all().map_err(|error| failed(&error))?;
     if is_new {
@@ -149,5 +173,17 @@ fn keep(stored: &impl Serialize, path: &Path, is_new: bool) -> Result<(), Failur
     if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();
     }
+    Ok(())
+}
+
+/// Lets the owner read a file, whatever the umask is.
+#[cfg(unix)]
+fn readable(file: &File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))
+}
+
+#[cfg(not(unix))]
+fn readable(_: &File) -> io::Result<()> {
     Ok(())
 }

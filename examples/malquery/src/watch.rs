@@ -1,23 +1,30 @@
-//! Watches over a job: keeps its state, tells its id, and says how to go on should it be interrupted.
+//! Watches over a job: keeps its state, shows its id, and says how to go on should it be interrupted.
 
 use std::fmt;
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use indicatif::ProgressBar;
-use malquery_proto::client::{Error, Step};
+use malquery_proto::client::{Error, Progress, Step};
 use malquery_proto::flow::{FlowError, JobFlow};
 use malquery_proto::types::RequestId;
 use serde::Serialize;
 
 use crate::interrupt;
-use crate::output::{Failure, harmless, note, quoted, spinner};
+use crate::output::{Failure, harmless, is_log, note, quoted, spinner};
 use crate::state::State;
+use crate::values::written;
+
+/// Without a terminal, a line this often says how far the job is.
+const PULSE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Watch {
     /// How the program is called, with the options that name the service.
     program: String,
     state: Option<State>,
     told: Option<RequestId>,
+    /// When the last line was shown.
+    pulse: Duration,
     /// Whether its submission was seen.
     is_new: bool,
     /// How to go on without the state.
@@ -33,6 +40,7 @@ impl Watch {
             program,
             state,
             told,
+            pulse: Duration::ZERO,
             is_new: false,
             go_on: None,
             lost: None,
@@ -47,8 +55,8 @@ impl Watch {
     /// Takes a step of a job. `stored` is what is kept, and `go_on` how to go on without it.
     pub(crate) fn step(
         &mut self,
+        progress: &Progress<'_>,
         flow: &JobFlow,
-        step: Step,
         stored: &impl Serialize,
         go_on: Option<String>,
     ) -> ControlFlow<()> {
@@ -56,7 +64,7 @@ impl Watch {
             let what = if self.is_new {
                 "submitted"
             } else {
-                "going on with a job"
+                "resuming a job"
             };
             self.note(format_args!("{what}; the request id is {id}"));
             self.told = Some(id.clone());
@@ -64,20 +72,11 @@ impl Watch {
         self.is_new |= flow.id().is_none();
         let under_way = flow.id().is_none() && flow.to_submit().is_none();
         self.hint(go_on, flow.id().is_some(), under_way);
-        let submitting = step == Step::Send && under_way;
+        let submitting = progress.step == Step::Send && under_way;
         if submitting {
             interrupt::submitting(true);
         }
-        match (step, flow.id()) {
-            (Step::Wait(_), Some(id)) => self
-                .waiting
-                .set_message(harmless(&format!("waiting for {id}"))),
-            (Step::Send, Some(id)) => self
-                .waiting
-                .set_message(harmless(&format!("asking for {id}"))),
-            (Step::Send, None) => self.waiting.set_message("submitting"),
-            _ => {}
-        }
+        self.show(progress, flow.id());
         // Before the request goes out, so that what is on disk knows of it.
         let kept = self.keep(stored);
         if !submitting {
@@ -87,6 +86,28 @@ impl Watch {
             ControlFlow::Break(())
         } else {
             kept
+        }
+    }
+
+    /// Shows how far the job is.
+    fn show(&mut self, progress: &Progress<'_>, id: Option<&RequestId>) {
+        let Some(id) = id else {
+            self.waiting.set_message("submitting");
+            return;
+        };
+        let status = progress
+            .status()
+            .map_or("submitted", |status| status.as_str());
+        let polls = progress.polls();
+        self.waiting.set_message(harmless(&format!(
+            "waiting for {id}: {status}, polls: {polls}"
+        )));
+        if is_log() && progress.elapsed >= self.pulse + PULSE {
+            self.pulse = progress.elapsed;
+            let elapsed = written(Duration::from_secs(progress.elapsed.as_secs()));
+            note(format_args!(
+                "waiting for {id}: {elapsed}, {status}, polls: {polls}"
+            ));
         }
     }
 
@@ -121,7 +142,7 @@ impl Watch {
         });
         let unknown = under_way.then(|| {
             let what = "it is not known whether the job was submitted; compare";
-            format!("{what} `{} quotas` before you start it anew", self.program)
+            format!("{what} `{} quotas` before you start it again", self.program)
         });
         // Who resumes a submission that is under way is told the same.
         let advice = match (unknown, resume) {
@@ -135,8 +156,8 @@ impl Watch {
         interrupt::hint(advice);
     }
 
-    /// The end of the job. A job that failed has ended, one that was refused has not begun, and one that is not known is not
-    /// there: there is nothing to go on with, unless it is `worth` it.
+    /// The end of the job. A job that failed, was refused or is not known cannot be resumed, so there is no hint, unless what was
+    /// found is `worth` one.
     pub(crate) fn end<R>(
         self,
         result: Result<R, Error>,
@@ -159,7 +180,7 @@ impl Watch {
                 if worth || !is_final(&error) {
                     interrupt::show_hint();
                 } else if self.told.is_none() {
-                    // What was refused is refused again; what is mended is another job.
+                    // What was refused is refused again; a corrected one is another job.
                     self.state.into_iter().for_each(State::forget);
                 }
                 Err(explain(error))

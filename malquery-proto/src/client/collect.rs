@@ -309,6 +309,20 @@ impl Collect {
         self.results = results;
     }
 
+    /// Takes a file as the archive that was fetched, for a process that ended after the archive had
+    /// its name and before the state was stored. Check first that it holds the samples that were
+    /// [`found`](Self::found). Does nothing before the multi-download has an id.
+    pub fn fetched(mut self, archive: impl Into<PathBuf>) -> Self {
+        if let Some(id) = self.download().cloned() {
+            self.phase = Phase::Verify {
+                id: Some(id),
+                archive: archive.into(),
+                received: None,
+            };
+        }
+        self
+    }
+
     /// Verifies the [`archive`](Self::archive), and extracts it if that is wanted: what is left to do when this was
     /// interrupted. It sends nothing. With `overwrite`, samples take the place of other files of their name.
     ///

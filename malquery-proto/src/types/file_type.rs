@@ -121,6 +121,13 @@ impl FileType {
             Word::Other(text) => text,
         }
     }
+
+    /// Whether the word is one that the service is known to use. Any other word is passed on, and may find nothing.
+    pub fn is_known(&self) -> bool {
+        WORDS
+            .iter()
+            .any(|[lower, _]| lower.eq_ignore_ascii_case(self.as_str()))
+    }
 }
 
 impl FromStr for FileType {
@@ -179,6 +186,7 @@ mod tests {
             assert_eq!(&lower.to_uppercase(), upper);
             let (a, b): (FileType, FileType) = (lower.parse().unwrap(), upper.parse().unwrap());
             assert_eq!(a, b);
+            assert!(a.is_known());
             assert_eq!((a.as_str(), b.as_str()), (*lower, *upper));
         }
         assert_eq!(FileType::JAVA_ARC.as_str(), "java.arc");
@@ -190,6 +198,7 @@ mod tests {
         assert_eq!(other.as_str(), "Mixed.Case");
         assert_eq!(other, "mixed.case".parse().unwrap());
         assert_ne!(other, FileType::PDF);
+        assert!(!other.is_known() && "Pe32".parse::<FileType>().unwrap().is_known());
         assert!("".parse::<FileType>().is_err());
         assert!(" pe32".parse::<FileType>().is_err());
         assert_eq!(size_of::<FileType>(), 16);

@@ -1,0 +1,90 @@
+//! The files of `--demo`: harmless, and part of the program.
+
+use malquery_mock::{Corpus, CorpusSample};
+
+/// A file, the day it was first seen, its label and its family.
+type File = (
+    &'static [u8],
+    &'static str,
+    &'static str,
+    Option<&'static str>,
+);
+
+const FILES: [File; 8] = [
+    (
+        include_bytes!("../corpus/sample-1.txt"),
+        "2024/01/15",
+        "malware",
+        Some("Demo"),
+    ),
+    (
+        include_bytes!("../corpus/sample-2.txt"),
+        "2024/02/15",
+        "unknown",
+        None,
+    ),
+    (
+        include_bytes!("../corpus/sample-3.txt"),
+        "2024/03/15",
+        "clean",
+        None,
+    ),
+    (
+        include_bytes!("../corpus/page.html"),
+        "2024/04/15",
+        "clean",
+        None,
+    ),
+    (
+        include_bytes!("../corpus/script.py"),
+        "2024/05/15",
+        "unknown",
+        None,
+    ),
+    (
+        include_bytes!("../corpus/document.pdf"),
+        "2024/06/15",
+        "clean",
+        None,
+    ),
+    (
+        include_bytes!("../corpus/headers.exe"),
+        "2024/07/15",
+        "malware",
+        Some("Demo"),
+    ),
+    (
+        include_bytes!("../corpus/header.elf"),
+        "2024/08/15",
+        "unknown",
+        None,
+    ),
+];
+
+/// The corpus of the demonstration.
+pub(crate) fn corpus() -> Corpus {
+    Corpus::from_bytes(FILES.map(|(bytes, first_seen, label, family)| {
+        let mut sample = CorpusSample::new(bytes);
+        if let (Ok(day), Ok(label)) = (first_seen.parse(), label.parse()) {
+            sample = sample.first_seen(day).label(label);
+        }
+        match family {
+            Some(family) => sample.family(family),
+            None => sample,
+        }
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_files_have_a_day_and_a_label() {
+        assert_eq!(corpus().len(), FILES.len());
+        for (_, first_seen, label, _) in FILES {
+            first_seen.parse::<malquery_proto::types::Date>().unwrap();
+            label.parse::<malquery_proto::types::Label>().unwrap();
+        }
+    }
+}

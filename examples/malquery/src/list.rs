@@ -1,0 +1,167 @@
+//! Lists of samples: from the command line, from files, from standard input.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use malquery_proto::types::Sha256;
+
+use crate::input;
+use crate::output::{Failure, excerpt};
+
+/// The samples to ask for.
+#[derive(Debug, Args)]
+pub(crate) struct Samples {
+    /// The SHA-256 of a sample
+    #[arg(value_name = "SHA256", value_parser = hash)]
+    samples: Vec<Sha256>,
+
+    /// Read more hashes from this file, one a line; `-` is standard input. Comments (#), blank lines and lines of
+    /// sha256sum are understood
+    #[arg(long, value_name = "FILE")]
+    from: Vec<PathBuf>,
+}
+
+impl Samples {
+    /// Whether neither a hash nor a file is named.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.samples.is_empty() && self.from.is_empty()
+    }
+
+    /// Whether the hashes come from a file.
+    pub(crate) fn is_from_file(&self) -> bool {
+        !self.from.is_empty()
+    }
+
+    /// The files that are read.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.from.iter().map(PathBuf::as_path)
+    }
+
+    /// The hashes, each once, in the order in which they are named.
+    pub(crate) fn read(&self) -> Result<Vec<Sha256>, Failure> {
+        if self.is_empty() {
+            return Err(Failure::refused(
+                "name a SHA-256, or a list with --from FILE",
+            ));
+        }
+        let mut all = self.samples.clone();
+        for path in &self.from {
+            let bytes = input::read(path)?;
+            let found = parse(&String::from_utf8_lossy(&bytes)).map_err(|problems| {
+                let name = input::name(path);
+                let lines: Vec<_> = problems
+                    .iter()
+                    .map(|line| format!("\n{name}:{line}"))
+                    .collect();
+                Failure::refused(format!(
+                    "lines of {name} without a SHA-256: {}; nothing was sent{}",
+                    problems.len(),
+                    lines.concat()
+                ))
+            })?;
+            if found.is_empty() {
+                return Err(Failure::refused(format!(
+                    "{} lists no hash",
+                    input::name(path)
+                )));
+            }
+            all.extend(found);
+        }
+        let mut seen = HashSet::new();
+        all.retain(|hash| seen.insert(*hash));
+        Ok(all)
+    }
+}
+
+/// The hashes of a list, or the lines that hold none, each with its number.
+fn parse(text: &str) -> Result<Vec<Sha256>, Vec<String>> {
+    let mut found = Vec::new();
+    let mut problems = Vec::new();
+    for (number, line) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        match hash(word(line)) {
+            Ok(hash) => found.push(hash),
+            Err(why) => problems.push(format!("{number}: {why}")),
+        }
+    }
+    if problems.is_empty() {
+        Ok(found)
+    } else {
+        Err(problems)
+    }
+}
+
+/// The hash in a line, which may be one of `sha256sum` or of `sha256sum --tag`.
+fn word(line: &str) -> &str {
+    let tagged = line
+        .strip_prefix("SHA256 (")
+        .and_then(|rest| rest.rsplit_once(") = "));
+    if let Some((_, hash)) = tagged {
+        return hash;
+    }
+    // It begins with a backslash when the name of the file has a line break.
+    let line = line.strip_prefix('\\').unwrap_or(line);
+    line.split_whitespace().next().unwrap_or_default()
+}
+
+/// Reads a SHA-256, and names another hash as such.
+pub(crate) fn hash(text: &str) -> Result<Sha256, String> {
+    let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let other = match text.len() {
+        32 if is_hex => "an MD5",
+        40 if is_hex => "a SHA-1",
+        128 if is_hex => "a SHA-512",
+        _ => {
+            return text
+                .parse()
+                .map_err(|error| format!("{:?} is {error}", excerpt(text, 80)));
+        }
+    };
+    Err(format!(
+        "{text} is {other}; MalQuery knows samples by their SHA-256"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "abababababababababababababababababababababababababababababababab";
+
+    #[test]
+    fn lines_of_all_kinds_are_read() {
+        for line in [
+            A.to_owned(),
+            A.to_uppercase(),
+            format!("  {A}\r"),
+            format!("\u{feff}{A}"),
+            format!("{A}  a file.exe"),
+            format!("{A} *a.exe"),
+            format!("\\{A}  a\\nb"),
+            format!("SHA256 (a) = b) = {A}"),
+            format!("{A} # seen on Monday"),
+            format!("# list\n\n\t\n{A}"),
+        ] {
+            assert_eq!(parse(&line).unwrap(), [A.parse().unwrap()], "{line}");
+        }
+    }
+
+    #[test]
+    fn all_bad_lines_are_named() {
+        let md5 = "d4".repeat(16);
+        let sha1 = "d4".repeat(20);
+        let problems = parse(&format!("{A}\nnope\n#\n{md5}\n{sha1}\n{}", &A[1..])).unwrap_err();
+        assert_eq!(problems.len(), 4);
+        assert!(
+            problems[0].starts_with("2: \"nope\" is not a SHA-256"),
+            "{problems:?}"
+        );
+        assert!(problems[1].starts_with(&format!("4: {md5} is an MD5;")));
+        assert!(problems[2].starts_with(&format!("5: {sha1} is a SHA-1;")));
+        assert!(problems[3].starts_with("6: "));
+    }
+}

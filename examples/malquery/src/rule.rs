@@ -1,0 +1,119 @@
+//! YARA rules in files.
+
+use std::path::Path;
+
+use malquery_proto::operations::Hunt;
+use malquery_proto::yara::{RuleError, RuleErrorKind, RuleFile, Warning};
+use serde_json::json;
+
+use crate::args::{CheckedRule, RuleOptions};
+use crate::format::{Format, print_fields};
+use crate::input;
+use crate::output::{Failure, note};
+
+/// Larger rules are sent, but may be refused.
+const LARGE: usize = 64 * 1024;
+
+/// A hunt with the rule of a file.
+pub(crate) fn hunt(path: &Path, options: &RuleOptions) -> Result<Hunt, Failure> {
+    let bytes = input::read(path)?;
+    let file = match select(path, &bytes, options.rule_name.as_deref()) {
+        Ok(file) => file,
+        // It is sent as it is, if it is a text at all.
+        Err(failure) if options.no_check_rule && options.rule_name.is_none() => {
+            let text = std::str::from_utf8(&bytes).map_err(|_| failure)?;
+            return Ok(Hunt::new(text.strip_prefix('\u{feff}').unwrap_or(text)));
+        }
+        Err(failure) => return Err(failure),
+    };
+    if options.no_check_rule {
+        let public = file
+            .rules()
+            .iter()
+            .filter(|rule| !rule.is_private())
+            .count();
+        if options.rule_name.is_none() && public > 1 {
+            note(format_args!(
+                "warning: {} has {public} rules, and a hunt takes one",
+                input::name(path)
+            ));
+        }
+    } else {
+        let warnings = file.check().map_err(|error| refused(path, &error))?;
+        warn(path, &warnings);
+    }
+    if file.text().len() > LARGE {
+        note(format_args!(
+            "warning: the rule has {} bytes; the service may refuse a rule over 64 KiB",
+            file.text().len()
+        ));
+    }
+    Ok(Hunt::new(file.text()))
+}
+
+/// Checks a rule without sending it.
+pub(crate) fn check(rule: &CheckedRule, format: Format) -> Result<(), Failure> {
+    let path = rule.file.as_path();
+    let file = select(path, &input::read(path)?, rule.rule_name.as_deref())?;
+    let warnings = file.check().map_err(|error| refused(path, &error))?;
+    warn(path, &warnings);
+    let name = match &rule.rule_name {
+        Some(name) => name.clone(),
+        None => {
+            let compiled = file.compile().map_err(|error| refused(path, &error))?;
+            compiled.name().to_owned()
+        }
+    };
+    let list: Vec<_> = warnings
+        .iter()
+        .map(|warning| {
+            json!({"line": warning.line(), "column": warning.column(), "message": warning.message()})
+        })
+        .collect();
+    let document = json!({"path": path.to_string_lossy(), "rule": name, "warnings": list});
+    let fields = [("rule", name), ("warnings", list.len().to_string())];
+    print_fields(format, &fields, &document)
+}
+
+fn select(path: &Path, bytes: &[u8], name: Option<&str>) -> Result<RuleFile, Failure> {
+    let file = RuleFile::from_bytes(bytes).map_err(|error| refused(path, &error))?;
+    match name {
+        Some(name) => file.select(name).map_err(|error| refused(path, &error)),
+        None => Ok(file),
+    }
+}
+
+fn warn(path: &Path, warnings: &[Warning]) {
+    for warning in warnings {
+        note(format_args!(
+            "warning: {}:{}:{}: {}",
+            input::name(path),
+            warning.line(),
+            warning.column(),
+            warning.message()
+        ));
+    }
+}
+
+fn refused(path: &Path, error: &RuleError) -> Failure {
+    let mut message = format!(
+        "{}:{}:{}: {}",
+        input::name(path),
+        error.line(),
+        error.column(),
+        error.message()
+    );
+    // The line and the place in it.
+    for line in error.to_string().lines().skip(1) {
+        message.push('\n');
+        message.push_str(line.strip_prefix("  ").unwrap_or(line));
+    }
+    let failure = Failure::refused(message);
+    match error.kind() {
+        RuleErrorKind::Invalid => failure,
+        RuleErrorKind::Selection => failure
+            .hint("--rule-name NAME sends one of them; --no-check-rule sends the file as it is"),
+        _ => failure
+            .hint("if the service knows it: --no-check-rule sends the rule without this check"),
+    }
+}

@@ -1,0 +1,57 @@
+//! The stand-in, for other programs.
+
+use std::net::Ipv4Addr;
+use std::thread;
+
+use malquery_mock::{Server, Service};
+use malquery_proto::Clock;
+use malquery_ureq::SystemClock;
+
+use crate::args::{ServeOptions, Session};
+use crate::interrupt;
+use crate::output::{Failure, note, write};
+use crate::source;
+
+/// Serves the stand-in until a signal ends it.
+pub(crate) fn serve(session: &Session, options: &ServeOptions) -> Result<(), Failure> {
+    if session.names_a_service() || session.replay.is_some() || session.record.is_some() {
+        return Err(Failure::refused(
+            "serve asks no service: leave out --cloud, --base-url, --member-cid, --replay and --record",
+        ));
+    }
+    let corpus = source::corpus(session)?;
+    note(format_args!("serving {}", source::over(session, &corpus)));
+    // Other ids than those of another server, so that a state is not resumed where it does not belong.
+    let mut service = Service::new(corpus).seed(SystemClock.now().as_millis());
+    if let Some(hunts) = options.hunts {
+        service = service.hunts(hunts);
+    }
+    if let Some(downloads) = options.downloads {
+        service = service.downloads(downloads);
+    }
+    if let Some(polls) = options.polls {
+        service = service.polls(polls);
+    }
+    if let Some(time) = options.job_time {
+        service = service.job_time(time);
+    }
+    if let Some(jobs) = options.fail_jobs.clone() {
+        service = service.fail_jobs(move |job| jobs.is_empty() || jobs.contains(&job));
+    }
+    if let Some(life) = options.token_life {
+        service = service.token_life(life);
+    }
+    if let Some(requests) = options.rate_limit {
+        service = service.rate_limit(requests);
+    }
+    let server = Server::start(service, (Ipv4Addr::LOCALHOST, options.port).into())
+        .map_err(|error| Failure::failed(&error))?;
+    interrupt::is_no_error();
+    let (url, id, secret) = (server.url(), Service::CLIENT_ID, Service::CLIENT_SECRET);
+    write(&format!(
+        "FALCON_BASE_URL={url}\nFALCON_CLIENT_ID={id}\nFALCON_CLIENT_SECRET={secret}\n"
+    ))?;
+    loop {
+        thread::park();
+    }
+}

@@ -1,0 +1,212 @@
+//! Where answers come from: MalQuery, or what stands in for it.
+
+use std::ffi::OsString;
+use std::io::{self, IsTerminal};
+use std::path::Path;
+
+use malquery_mock::{Cassette, Corpus, Mode, Service, VirtualClock};
+use malquery_proto::flow::Auth;
+use malquery_proto::{Client, Clock, Cloud, Credentials, Transport};
+use malquery_ureq::{EnvError, Settings, SystemClock, UreqTransport};
+
+use crate::args::{Call, Session};
+use crate::format::Format;
+use crate::interrupt::{self, Interruptible};
+use crate::output::{self, Failure, note};
+use crate::{commands, demo};
+
+/// Where jobs outlive the command without MalQuery.
+const SERVE: &str = "start `malquery serve`, and export the settings that it prints";
+
+const CLIENT_SECRET: &str = "FALCON_CLIENT_SECRET";
+
+/// Runs a command that asks MalQuery, or what stands in for it.
+pub(crate) fn run(mut session: Session, format: Format, call: Call) -> Result<(), Failure> {
+    if let Some(path) = &session.replay {
+        let cassette = Cassette::load(path).map_err(|error| Failure::invalid(&error))?;
+        say_offline(&format!(
+            "offline: the answers come from {}",
+            path.display()
+        ))?;
+        let client = offline(
+            cassette.transport(),
+            Credentials::new("offline", "offline"),
+            &session,
+        );
+        return commands::run(&client, &session, format, call);
+    }
+    if session.stand_in().is_none() {
+        return real(&session, format, call);
+    }
+    if call.state().is_some() {
+        let why = "offline the jobs end with the command, and there is no state to keep";
+        return Err(Failure::refused(why).hint(SERVE));
+    }
+    session.jobs_end = true;
+    let corpus = corpus(&session)?;
+    say_offline(&format!("offline: {}", over(&session, &corpus)))?;
+    let credentials = Credentials::new(Service::CLIENT_ID, Service::CLIENT_SECRET);
+    let client = offline(Service::new(corpus), credentials, &session);
+    commands::run(&client, &session, format, call)
+}
+
+/// Says that no answer is real, also where only results are seen.
+fn say_offline(message: &str) -> Result<(), Failure> {
+    note(format_args!("{message}"));
+    if io::stdout().is_terminal() && !io::stderr().is_terminal() {
+        return output::write(&format!("{message}\n"));
+    }
+    Ok(())
+}
+
+fn real(session: &Session, format: Format, call: Call) -> Result<(), Failure> {
+    let settings = Settings::from_lookup(|name| lookup(session, name)).map_err(|error| {
+        let failure = Failure::invalid(&error);
+        match error {
+            EnvError::Missing(_) => failure.hint(
+                "set FALCON_CLIENT_ID and FALCON_CLIENT_SECRET; or give --demo to try the program on eight harmless files",
+            ),
+            _ => failure,
+        }
+    })?;
+    if let Some(secret) = std::env::var(CLIENT_SECRET).ok().as_deref().map(str::trim) {
+        output::hide(secret);
+    }
+    let auth =
+        Auth::new(settings.base, settings.credentials).follow_region(!session.no_region_redirect);
+    let transport = transport(session)?;
+    let Some(path) = &session.record else {
+        return commands::run(
+            &client(transport, SystemClock, auth, session),
+            session,
+            format,
+            call,
+        );
+    };
+    record(path, transport, auth, session, format, call)
+}
+
+fn transport(session: &Session) -> Result<UreqTransport, Failure> {
+    let mut builder = UreqTransport::builder();
+    if let Some(path) = &session.ca_file {
+        builder = builder.root_certificate_file(path);
+    }
+    builder.build().map_err(|error| Failure::invalid(&error))
+}
+
+/// Records what the command does, also when it fails: an error of the service is worth a test, too.
+fn record(
+    path: &Path,
+    transport: UreqTransport,
+    auth: Auth,
+    session: &Session,
+    format: Format,
+    call: Call,
+) -> Result<(), Failure> {
+    if path.exists() && !session.force {
+        return Err(Failure::refused(format!(
+            "{} exists; --force replaces it",
+            path.display()
+        )));
+    }
+    if call.uses(path) {
+        return Err(Failure::refused(format!(
+            "the command itself uses {}; record into another file",
+            path.display()
+        )));
+    }
+    let (transport, guard) = malquery_mock::Session::new(path)
+        .mode(Mode::Record)
+        .transport(|| transport)
+        .map_err(|error| Failure::invalid(&error))?;
+    interrupt::record(path, guard);
+    let result = commands::run(
+        &client(transport, SystemClock, auth, session),
+        session,
+        format,
+        call,
+    );
+    if let Err(error) = interrupt::end_recording() {
+        match &result {
+            Ok(()) => return Err(Failure::failed(&error)),
+            // The command is what was asked for, so its error comes last.
+            Err(_) => output::error(format_args!("error: {error}")),
+        }
+    }
+    result
+}
+
+/// The files that stand in for the samples of MalQuery.
+pub(crate) fn corpus(session: &Session) -> Result<Corpus, Failure> {
+    let Some(folder) = &session.corpus else {
+        return Ok(demo::corpus());
+    };
+    let corpus = Corpus::open(folder).map_err(|error| Failure::invalid(&error))?;
+    for skipped in corpus.skipped() {
+        note(format_args!("warning: {skipped}"));
+    }
+    if corpus.is_empty() {
+        note(format_args!(
+            "warning: there is nothing to search in {}",
+            folder.display()
+        ));
+    }
+    Ok(corpus)
+}
+
+/// What is searched.
+pub(crate) fn over(session: &Session, corpus: &Corpus) -> String {
+    let count = corpus.len();
+    let files = if count == 1 { "file" } else { "files" };
+    match &session.corpus {
+        Some(folder) => format!("over {count} {files} of {}", folder.display()),
+        None => format!("a demonstration over {count} harmless {files}, not MalQuery"),
+    }
+}
+
+/// A client without a network. Waiting takes no time.
+fn offline(
+    transport: impl Transport + 'static,
+    credentials: Credentials,
+    session: &Session,
+) -> Client {
+    let base = session
+        .base_url
+        .clone()
+        .unwrap_or_else(|| session.cloud.unwrap_or(Cloud::Us1).into());
+    client(
+        transport,
+        VirtualClock::new(),
+        Auth::new(base, credentials),
+        session,
+    )
+}
+
+fn client(
+    transport: impl Transport + 'static,
+    clock: impl Clock + 'static,
+    auth: Auth,
+    session: &Session,
+) -> Client {
+    let deadline = clock.now().after(session.timeout);
+    Client::new(Interruptible(transport), Interruptible(clock), auth)
+        .deadline(deadline)
+        .check_quota(session.check_quota)
+}
+
+/// A setting from an option, else from the environment.
+fn lookup(session: &Session, name: &str) -> Option<OsString> {
+    let option = match name {
+        "FALCON_CLOUD" => session.cloud.map(|cloud| cloud.to_string()),
+        "FALCON_BASE_URL" => match (&session.base_url, session.cloud) {
+            (Some(base), _) => Some(base.to_string()),
+            (None, Some(_)) => return None,
+            (None, None) => None,
+        },
+        "FALCON_MEMBER_CID" => session.member_cid.as_ref().map(|cid| cid.to_string()),
+        _ => None,
+    };
+    option
+        .map(OsString::from)
+        .or_else(|| std::env::var_os(name))
+}

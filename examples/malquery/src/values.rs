@@ -1,0 +1,114 @@
+//! How values of options are written.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use malquery_proto::types::{MetaField, Pattern};
+
+/// A duration: seconds, or a number with `s`, `m` or `h`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.as_bytes().last() {
+        Some(b's') => (&text[..text.len() - 1], 1.0),
+        Some(b'm') => (&text[..text.len() - 1], 60.0),
+        Some(b'h') => (&text[..text.len() - 1], 3600.0),
+        _ => (text, 1.0),
+    };
+    // `f64` also reads words such as `infinity`.
+    let is_number = number
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let seconds: f64 = is_number
+        .then(|| number.parse().ok())
+        .flatten()
+        .ok_or("give a duration such as 90, 90s, 10m or 1h")?;
+    // A year is as good as for ever, and does not overflow anything.
+    Duration::try_from_secs_f64((seconds * unit).min(31_536_000.0))
+        .map_err(|error| error.to_string())
+}
+
+/// A duration as it is written on the command line.
+pub(crate) fn written(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        _ if duration.subsec_nanos() > 0 => format!("{} s", duration.as_secs_f64()),
+        0..60 => format!("{seconds} s"),
+        60..3600 if seconds.is_multiple_of(60) => format!("{} min", seconds / 60),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// An element of a list, with or without a space behind the comma.
+pub(crate) fn trimmed<T: FromStr>(text: &str) -> Result<T, T::Err> {
+    text.trim().parse()
+}
+
+/// A field that the service is known to have: a misspelt one would return nothing.
+pub(crate) fn field(text: &str) -> Result<MetaField, String> {
+    use MetaField::{Family, FirstSeen, Label, Md5, Sha256, Size, Type};
+    let field: MetaField =
+        trimmed(text).map_err(|error: malquery_proto::types::ParseError| error.to_string())?;
+    let known = [Sha256, Md5, Type, Size, FirstSeen, Label, Family];
+    if known.contains(&field) {
+        return Ok(field);
+    }
+    let known = known.map(|field| field.to_string()).join(", ");
+    Err(format!("there is no such field; give some of {known}"))
+}
+
+pub(crate) fn hex(text: &str) -> Result<Pattern, String> {
+    Pattern::hex(text).map_err(|error| error.to_string())
+}
+
+pub(crate) fn ascii(text: &str) -> Result<Pattern, String> {
+    Pattern::ascii(text).map_err(|error| error.to_string())
+}
+
+pub(crate) fn wide(text: &str) -> Result<Pattern, String> {
+    Pattern::wide(text).map_err(|error| error.to_string())
+}
+
+/// Where a sample goes: malware is not for a terminal, and a file of that name is not meant.
+pub(crate) fn file(path: PathBuf) -> Result<PathBuf, &'static str> {
+    if path.as_os_str() == "-" {
+        Err("samples are written to files only; name one")
+    } else {
+        Ok(path)
+    }
+}
+
+/// A whole number of at least 1.
+pub(crate) fn at_least_one<T: FromStr + PartialOrd + From<u8>>(
+    text: &str,
+) -> Result<T, &'static str> {
+    let number = text.parse().ok();
+    number
+        .filter(|number| *number >= T::from(1))
+        .ok_or("give a whole number of at least 1")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        for (text, seconds) in [
+            ("90", 90.0),
+            ("90s", 90.0),
+            ("10m", 600.0),
+            ("1h", 3600.0),
+            ("0.01", 0.01),
+            ("1.5m", 90.0),
+            ("99999999999999999h", 31_536_000.0),
+        ] {
+            assert_eq!(duration(text).unwrap().as_secs_f64(), seconds, "{text}");
+        }
+        for text in [
+            "", "h", "soon", "-1", "nan", "inf", "1d", "1 h", "1e3", "1.2.3", "é",
+        ] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

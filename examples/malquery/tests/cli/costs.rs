@@ -1,0 +1,151 @@
+use crate::support::*;
+
+#[test]
+fn a_hunt_that_may_have_arrived_is_sent_once() {
+    let server = Server::with_answers([refusal(500, "oops")]);
+    let run = server.run(&format!("hunt --rule {RULE} --wait"));
+    assert!(
+        run.error(1).contains("it was not sent again"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(
+        server.asked(),
+        ["POST /oauth2/token", "POST /malquery/queries/hunt/v1"]
+    );
+}
+
+#[test]
+fn a_short_quota_is_not_spent() {
+    let other = "5eaab9f8a0f97240a9388ebdcf7e9c692dd1bc8764962bf354ed05506eecac77";
+    let out = folder();
+    let target = in_folder(&out, "out");
+    let hunts = "error: hunts needed: 1, left this month: 0; ";
+    let downloads = "error: downloads needed: 2, left this month: 1; ";
+    for (line, message) in [
+        (format!("--check-quota hunt --rule {RULE}"), hunts),
+        (format!("--check-quota hunt --rule {RULE} --wait"), hunts),
+        (
+            format!("--check-quota multidownload {A} {other}"),
+            downloads,
+        ),
+        // Without being asked to.
+        (
+            format!("collect --rule {RULE} --limit 2 --output-dir {target}"),
+            hunts,
+        ),
+    ] {
+        let server = Server::with_answers([quotas(0, 1)]);
+        assert!(server.run(&line).error(5).starts_with(message), "{line}");
+        assert_eq!(server.asked().len(), 2);
+    }
+}
+
+#[test]
+fn an_unknown_quota_is_not_risked() {
+    let submitted = answer(200, json!({"meta": {"reqid": "r-1"}, "resources": []}));
+    let server = Server::with_answers([answer(200, json!({"meta": {}})), submitted]);
+    let run = server.run(&format!("multidownload {A} --check-quota"));
+    run.json();
+    run.says("warning: the service does not");
+    let errors = json!({"meta": {}, "errors": [{"code": 500, "message": "no database"}]});
+    let server = Server::with_answers([answer(200, errors)]);
+    let run = server.run(&format!("multidownload {A} --check-quota"));
+    assert!(run.error(1).contains("no database"), "{}", run.stderr);
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[test]
+fn the_rest_of_the_quota_is_offered() {
+    let out = folder();
+    let target = in_folder(&out, "out");
+    let mut answers = collecting(&[HELLO, A], SEVERAL);
+    answers.truncate(3);
+    answers.insert(0, quotas(9, 1));
+    answers.push(quotas(9, 1));
+    let server = Server::with_answers(answers);
+    let run = server.run(&format!(
+        "collect --yes --ascii a {QUICK} --output-dir {target}"
+    ));
+    let error = run.error(5);
+    assert!(
+        error.starts_with("error: downloads needed: 2, left this month: 1"),
+        "{error}"
+    );
+    run.says("hint: for as many as are left, collect what the search found with: malquery");
+    run.says(" collect --request r-1 --limit 1 --output-dir ");
+}
+
+#[test]
+fn collect_says_what_it_will_spend() {
+    let out = folder();
+    let target = in_folder(&out, "out");
+    let run = demo(&format!(
+        "collect --rule {RULE} --limit 3 --output-dir {target}"
+    ));
+    run.json();
+    run.says(
+        "this costs 1 hunt and at most 3 downloads; left this month: hunts 100, downloads 50\n",
+    );
+    let run = demo(&format!(
+        "collect {A} --output-dir {target} --force --no-check-quota"
+    ));
+    run.json();
+    run.says("this costs 1 downloads\n");
+    // A used-up quota is found out before the search.
+    let server = Server::with_answers([quotas(9, 0)]);
+    let run = server.run(&format!(
+        "collect --ascii a --limit 1 --output-dir {target} --force"
+    ));
+    assert!(
+        run.error(5)
+            .contains("downloads needed: 1, left this month: 0"),
+        "{}",
+        run.stderr
+    );
+    assert_eq!(server.asked().len(), 2);
+}
+
+#[test]
+fn collect_without_a_limit_needs_a_yes() {
+    let out = folder();
+    let target = in_folder(&out, "out");
+    let server = Server::with_answers([]);
+    for source in ["--ascii a", "--request r-1", &format!("--rule {RULE}")] {
+        let run = server.run(&format!("collect {source} --output-dir {target}"));
+        assert!(run.error(2).contains("without --limit"), "{}", run.stderr);
+        run.says("hint: give --limit N; or --yes");
+    }
+    assert_eq!(server.asked(), [""; 0]);
+    assert_eq!(names(&out), [""; 0]);
+    let line = format!("collect --ascii GNU --yes --output-dir {target}");
+    assert_eq!(demo(&line).json()["samples"].as_array().unwrap().len(), 2);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_person_is_asked() {
+    let out = folder();
+    let line = format!(
+        "collect --demo --ascii GNU --output-dir {}",
+        in_folder(&out, "out")
+    );
+    let (code, shown) = answer_on_terminal(80, &mut command(&line), "n\n");
+    assert!(code == 2 && shown.contains("[y/N]"), "{shown}");
+    assert_eq!(names(&out), [""; 0]);
+    let (code, shown) = answer_on_terminal(80, &mut command(&line), "y\n");
+    assert_eq!(code, 0, "{shown}");
+    assert_eq!(names(out.path().join("out")).len(), 3);
+}
+
+#[test]
+fn odd_fields_are_refused_and_types_warned_of() {
+    let server = Server::with_answers([]);
+    let run = server.run("exact-search --ascii a --meta sha256,labell");
+    assert_eq!((run.code, server.asked().len()), (2, 0));
+    run.says("there is no such field");
+    let run = demo("exact-search --ascii CrowdStrike --filetype pe23,pe32 --wait");
+    run.json();
+    run.says("warning: pe23 is not a file type")
+        .omits("pe32 is not");
+}

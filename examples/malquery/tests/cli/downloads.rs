@@ -1,0 +1,196 @@
+use crate::support::*;
+
+#[test]
+fn downloads_give_files_and_say_what_they_are() {
+    let out = folder();
+    let server = Server::with_cassette();
+    let target = in_folder(&out, "sample.bin");
+    let document = offline(&format!("download {A} --output {target}")).json();
+    assert_eq!(document, json!({"path": target, "bytes": 103, "sha256": A}));
+    assert_eq!(fs::read(&target).unwrap().len(), 103);
+    let target = in_folder(&out, "samples.zip");
+    let document = server
+        .run(&format!("samples {ARCHIVE} --output {target}"))
+        .json();
+    assert_eq!(document["bytes"], fs::metadata(&target).unwrap().len());
+    assert_eq!(names(&out), ["sample.bin", "samples.zip"]);
+    let folder = in_folder(&out, "new");
+    let line = format!("samples {ARCHIVE} --output {target} --force --extract {folder}");
+    let document = server.run(&line).json();
+    assert_eq!(document["contents"]["damaged"], json!([]));
+    assert_eq!(document["contents"]["files"].as_array().unwrap().len(), 3);
+    assert_eq!(document["bytes"], fs::metadata(&target).unwrap().len());
+    assert_eq!(names(&folder).len(), 3);
+    assert_eq!(fs::metadata(Path::new(&folder).join(A)).unwrap().len(), 103);
+}
+
+#[test]
+fn a_wrong_download_leaves_nothing() {
+    let out = folder();
+    let target = in_folder(&out, "sample.bin");
+    for (answer, line, message) in [
+        (
+            (200, vec![], b"other bytes".to_vec()),
+            format!("download {A}"),
+            "SHA-256",
+        ),
+        (
+            (200, vec![], b"{\"errors\": []}".to_vec()),
+            "samples r-1".into(),
+            "zip",
+        ),
+        (
+            refusal(404, "not here"),
+            format!("download {A}"),
+            "not here",
+        ),
+    ] {
+        let server = Server::with_answers(std::iter::repeat_n(answer, 9));
+        let run = server.run(&format!("{line} --output {target} --timeout 9"));
+        assert!(run.error(1).contains(message), "{}", run.stderr);
+    }
+    assert_eq!(names(&out), [""; 0]);
+}
+
+#[test]
+fn a_broken_download_starts_over() {
+    let out = folder();
+    let target = in_folder(&out, "samples.zip");
+    // tiny_http does not send less than it declares, so this is the work of a server by hand.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        use std::io::Write;
+        for (status, body, declared) in [
+            ("201 Created", br#"{"access_token": "t"}"#.as_slice(), 21),
+            ("200 OK", &SEVERAL[..9], SEVERAL.len()),
+            ("200 OK", SEVERAL, SEVERAL.len()),
+        ] {
+            let (mut stream, _) = listener.accept().unwrap();
+            read_request(&stream);
+            let head = format!(
+                "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {declared}\r\n\r\n"
+            );
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(body).unwrap();
+        }
+    });
+    let run = run(&mut with_credentials(
+        &base,
+        &format!("samples r-1 --output {target}"),
+    ));
+    assert_eq!(run.json()["bytes"], SEVERAL.len());
+    assert_eq!(fs::read(&target).unwrap(), SEVERAL);
+}
+
+#[test]
+fn force_replaces_a_file_only_by_a_whole_one() {
+    let out = folder();
+    let target = in_folder(&out, "sample.bin");
+    fs::write(&target, "mine").unwrap();
+    let line = format!("download {A} --output {target} --force");
+    Server::with_answers([(200, vec![], b"other bytes".to_vec())])
+        .run(&line)
+        .error(1);
+    assert_eq!(fs::read(&target).unwrap(), b"mine");
+    offline(&line).json();
+    assert_eq!(fs::read(&target).unwrap().len(), 103);
+    assert_eq!(names(&out), ["sample.bin"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_path_need_not_be_unicode() {
+    use std::os::unix::ffi::OsStringExt;
+    let out = folder();
+    let target = out
+        .path()
+        .join(std::ffi::OsString::from_vec(b"s\xff".to_vec()));
+    let run = run(command(&format!("--demo download {A} --output")).arg(&target));
+    assert_eq!(run.json()["bytes"], 103);
+    assert_eq!(fs::read(&target).unwrap().len(), 103);
+}
+
+#[test]
+fn a_paid_archive_can_be_fetched_later() {
+    let out = folder();
+    let target = in_folder(&out, "out");
+    let mut answers = collecting(&[A, A], SEVERAL);
+    answers.pop();
+    answers.push(refusal(403, "no"));
+    let server = Server::with_answers(answers);
+    let run = server.run(&format!("{COLLECT} --ascii a --output-dir {target}"));
+    run.error(4);
+    run.says(&format!(
+        " samples r-2 --output {target}/samples.zip --extract {target}\n"
+    ));
+    assert_eq!(names(&out), [""; 0]);
+}
+
+#[test]
+fn a_padded_sample_does_not_block_others() {
+    let out = folder();
+    let target = in_folder(&out, "out");
+    let server = Server::with_answers(collecting(&[HELLO], BOMB));
+    let run = server.run(&format!("{COLLECT} --ascii a --output-dir {target}"));
+    assert_eq!(run.code, 3, "{}", run.stderr);
+    assert_eq!(names(&target), [HELLO, "samples.zip"]);
+    run.says("--max-ratio 1100");
+    let other = in_folder(&out, "other");
+    let line = format!("extract {target}/samples.zip --output-dir {other} --max-ratio 1100");
+    assert_eq!(
+        plain(&line).json()["contents"]["files"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+    assert_eq!(names(&other).len(), 2);
+}
+
+#[test]
+fn a_file_in_the_way_says_how_to_replace_it() {
+    let out = folder();
+    let target = in_folder(&out, "out");
+    fs::create_dir(&target).unwrap();
+    fs::write(Path::new(&target).join(HELLO), "other").unwrap();
+    let archive = in_folder(&out, "samples.zip");
+    fs::write(&archive, SEVERAL).unwrap();
+    let line = format!("extract {archive} --output-dir {target}");
+    assert!(
+        plain(&line)
+            .error(1)
+            .ends_with("; give --force to replace it")
+    );
+    plain(&format!("{line} --force")).json();
+}
+
+#[test]
+fn an_incomplete_archive_is_its_own_error() {
+    let out = folder();
+    let archive = in_folder(&out, "samples.zip");
+    fs::write(&archive, &SEVERAL[..SEVERAL.len() - 30]).unwrap();
+    let run = plain(&format!(
+        "extract {archive} --output-dir {}",
+        in_folder(&out, "out")
+    ));
+    run.error(3);
+}
+
+#[test]
+fn contents_are_shown_in_all_formats() {
+    let out = folder();
+    let archive = in_folder(&out, "samples.zip");
+    fs::write(&archive, SEVERAL).unwrap();
+    let line = format!(
+        "extract {archive} --force --output-dir {}",
+        in_folder(&out, "out")
+    );
+    let hashes = plain(&format!("{line} --format sha256")).stdout;
+    assert!(
+        hashes.lines().count() == 4 && hashes.contains(HELLO),
+        "{hashes}"
+    );
+    let csv = plain(&format!("{line} --format csv")).stdout;
+    assert!(csv.contains(&format!("\n{HELLO},,,5,,,,\n")), "{csv}");
+}

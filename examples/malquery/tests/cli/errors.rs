@@ -1,0 +1,249 @@
+use crate::support::*;
+
+#[test]
+fn an_error_has_status_message_trace_and_hint() {
+    let body = json!({"meta": {"trace_id": "trace-7"}, "errors": [{"code": 403, "message": "access denied, authorization failed"}]});
+    let run = Server::with_answers([answer(403, body)]).run("quotas");
+    assert_eq!(
+        run.error(4),
+        "error: the quotas answered 403 Forbidden: access denied, authorization failed (trace id trace-7)"
+    );
+    run.says("\nhint: the API client lacks the scope malquery:read");
+}
+
+/// Exit codes tell a script what to do next.
+#[test]
+fn exit_codes_tell_errors_apart() {
+    let quota = json!({"meta": {"powered_by": "malquery-api"}, "errors": [{"code": 429, "message": "quota"}]});
+    for (code, answers, line) in [
+        (
+            4,
+            vec![refusal(401, "no"), refusal(401, "no")],
+            "quotas".to_owned(),
+        ),
+        (4, vec![refusal(403, "no")], "quotas".into()),
+        (5, vec![answer(429, quota)], format!("hunt {RULE}")),
+        (1, vec![refusal(404, "no")], "quotas".into()),
+        (3, vec![job("r-1", "failed")], "request r-1 --wait".into()),
+        (
+            3,
+            vec![job("r-1", "failed")],
+            "request r-1 --wait --format csv".into(),
+        ),
+        (2, vec![], "metadata nonsense".into()),
+    ] {
+        let run = Server::with_answers(answers).run(&line);
+        assert_eq!(run.code, code, "{line}: {}", run.stderr);
+        run.omits("MalQueryQuotasV1").omits("oauth2");
+    }
+    // A login that is refused.
+    for (status, code) in [(400, 4), (401, 4), (403, 4), (404, 1)] {
+        let server = Server::start(move |_| refusal(status, "Failed to generate access token"));
+        let run = server.run("quotas");
+        assert!(
+            run.error(code).starts_with("error: the login answered"),
+            "{}",
+            run.stderr
+        );
+    }
+    // The status of a job that failed is shown, too.
+    let run = Server::with_answers([job("r-1", "failed")]).run("request r-1");
+    assert!(
+        run.code == 3 && run.stdout.contains("failed"),
+        "{}",
+        run.stdout
+    );
+}
+
+/// A caret is of use only below what it points at; but nothing from elsewhere looks like a message of ours, or steers the
+/// terminal.
+#[test]
+fn lines_of_the_service_are_indented() {
+    let message = "line 1, column 3:\r\n  ab\n    ^\n\nerror: \u{1b}[2Jforged";
+    let run = Server::with_answers([refusal(400, message)]).run("quotas");
+    let shown = "error: the quotas answered 400 Bad Request: line 1, column 3:\n    ab\n      ^\n  error:  [2Jforged\n";
+    assert_eq!((run.code, run.stderr.as_str()), (1, shown));
+    let done = json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": [{}], "errors": [{"message": "one\nerror: two"}]});
+    let run = Server::with_answers([answer(200, done)]).run("request r-1 --wait");
+    run.says("warning: one\n  error: two\n");
+    assert_eq!(run.code, 0);
+}
+
+#[test]
+fn a_difference_from_a_cassette_is_shown() {
+    let run = offline("fuzzy-search --ascii other");
+    assert!(run.error(1).contains("offline.json"), "{}", run.stderr);
+    run.says("/patterns/0/value: \"CrowdStrike\" in the cassette, \"other\" in the request\n");
+    run.says("\nhint: record it again, with `--record FILE --force` in place of --replay\n");
+    run.omits("MALQUERY_MOCK");
+}
+
+#[test]
+fn a_missing_service_is_reported_once() {
+    // Nothing listens there any more.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let run = run(&mut with_credentials(
+        &nobody,
+        "--timeout 2 request r-1 --wait",
+    ));
+    run.error(1);
+    run.says("refused").omits("oauth2");
+    assert_eq!(
+        run.stderr.matches("warning: no reply to the login").count(),
+        1,
+        "{}",
+        run.stderr
+    );
+}
+
+#[test]
+fn a_slow_job_still_runs_at_the_timeout() {
+    let out = folder();
+    let state = in_folder(&out, "state");
+    let waiting = || Server::with_answers((0..1000).map(|_| job("r-1", "inprogress")));
+    for line in [
+        "request r-1 --wait".to_owned(),
+        format!("hunt {RULE} --wait"),
+        format!("hunt {RULE} --state {state}"),
+    ] {
+        let run = waiting().run(&format!("{line} --poll-interval 0.05 --timeout 0.5s"));
+        assert!(
+            run.error(6).contains("the job still runs after 0.5 s"),
+            "{}",
+            run.stderr
+        );
+        run.says("hint: ");
+        assert!(run.stderr.contains("request r-1 --wait") || run.stderr.contains("resume"));
+    }
+}
+
+#[test]
+fn an_unknown_job_gets_no_hint() {
+    let out = folder();
+    let (target, folder) = (in_folder(&out, "samples.zip"), in_folder(&out, "out"));
+    for line in [
+        "request r-1 --wait".to_owned(),
+        format!("{COLLECT} --request r-1 --output-dir {folder}"),
+        format!("samples r-1 --output {target} --timeout 1"),
+    ] {
+        let gone = refusal(400, "there is no such job");
+        let run = Server::with_answers([gone]).run(&line);
+        assert!(
+            run.error(1).contains("there is no such job"),
+            "{}",
+            run.stderr
+        );
+        run.omits("malquery --base-url");
+    }
+    assert_eq!(names(&out), [""; 0]);
+}
+
+#[test]
+fn an_account_elsewhere_is_not_followed() {
+    let server = Server::start(|_| {
+        let header = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let location = header("location", "https://api.us-2.crowdstrike.com/oauth2/token");
+        (308, vec![location, header("x-cs-region", "us-2")], vec![])
+    });
+    let run = server.run("quotas --no-region-redirect");
+    assert_eq!(
+        run.error(1),
+        "error: the login answered 308 Permanent Redirect"
+    );
+    run.says("\nhint: the account lives in another cloud: set FALCON_CLOUD=us-2");
+    assert_eq!(server.asked(), ["POST /oauth2/token"]);
+}
+
+#[test]
+fn hints_quote_what_the_service_says() {
+    let id = "x;touch${IFS}pwned;#";
+    let submitted = answer(200, json!({"meta": {"reqid": id, "status": "done"}}));
+    let run = Server::with_answers([submitted]).run("exact-search --ascii abc");
+    run.json();
+    run.says(&format!(" request '{id}' --wait"));
+}
+
+#[test]
+fn errors_without_results_are_an_error() {
+    let out = folder();
+    let (target, state) = (in_folder(&out, "out"), in_folder(&out, "state"));
+    let errors = json!([{"code": 500, "message": "backend down"}]);
+    let failed = answer(200, json!({"meta": {}, "resources": [], "errors": errors}));
+    let meta = json!({"reqid": "r-1", "status": "done", "reqtype": "search"});
+    let done = answer(
+        200,
+        json!({"meta": meta, "resources": [], "errors": errors}),
+    );
+    let submitted = job("r-1", "done");
+    for (answers, line) in [
+        (vec![failed.clone()], "fuzzy-search --ascii abc".to_owned()),
+        (vec![failed.clone()], format!("lookup {A}")),
+        (vec![failed.clone()], format!("metadata {A}")),
+        (vec![failed.clone()], "quotas".into()),
+        (vec![failed.clone()], "request r-1".into()),
+        (
+            vec![failed.clone()],
+            format!("{COLLECT} {A} --output-dir {target}"),
+        ),
+        (
+            vec![submitted.clone(), done.clone()],
+            "exact-search --ascii abc --wait".into(),
+        ),
+        (
+            vec![submitted.clone(), done.clone()],
+            format!("hunt {RULE} --state {state}"),
+        ),
+        (
+            vec![submitted, done.clone()],
+            format!("{COLLECT} --ascii a --output-dir {target}"),
+        ),
+        (vec![done.clone()], "request r-1 --wait".into()),
+        (vec![done.clone()], "request r-1".into()),
+        (vec![done], format!("resume {state}")),
+    ] {
+        let run = Server::with_answers(answers).run(&line);
+        run.error(1);
+        run.says("backend down").omits("nothing");
+    }
+    // Errors beside a request id are shown, waited for or not.
+    for wait in ["", "--wait"] {
+        let partly = json!({"meta": {"reqid": "r-1"}, "resources": [], "errors": [{"message": "no such sample"}]});
+        let run = Server::with_answers([answer(200, partly), job("r-1", "done")])
+            .run(&format!("multidownload {A} {wait}"));
+        run.json();
+        run.says("warning: no such sample");
+    }
+}
+
+#[test]
+fn a_secret_is_never_shown() {
+    for line in ["quotas", "metadata", "quotas -v"] {
+        let line = format!("{line} {}", if line == "metadata" { A } else { "" });
+        let echo = "t0ken-of-it and s3cret and czNjcmV0";
+        let document = json!({"meta": {"trace_id": echo}, "resources": [{"sha256": A, "family": echo}], "errors": [{"message": echo}]});
+        for status in [200, 403] {
+            let run = Server::with_answers([answer(status, document.clone())]).run(&line);
+            for text in [&run.stdout, &run.stderr] {
+                assert!(
+                    !text.contains("t0ken-of-it") && !text.contains("s3cret"),
+                    "{line}: {text}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn verbose_shows_a_line_for_each_request() {
+    let server = Server::with_answers([quotas(9, 9)]);
+    let run = server.run("quotas -v");
+    run.json();
+    let lines = run
+        .stderr
+        .lines()
+        .filter(|line| line.contains("200") || line.contains("201"));
+    assert_eq!(lines.count(), 2, "{}", run.stderr);
+    assert_eq!(demo("quotas -q").stderr, "");
+}

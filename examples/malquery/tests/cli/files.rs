@@ -1,0 +1,136 @@
+#![cfg(target_os = "linux")]
+
+use crate::support::*;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::time::Instant;
+
+fn fifo(path: &str) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+}
+
+#[test]
+fn a_lock_follows_no_link_and_waits_for_nobody() {
+    let server = Server::with_answers([]);
+    for kind in ["link", "loop", "dangling", "pipe", "folder"] {
+        let out = folder();
+        let lock = in_folder(&out, ".state.lock");
+        match kind {
+            "link" => symlink(RULE, &lock).unwrap(),
+            "loop" => symlink(&lock, &lock).unwrap(),
+            "dangling" => symlink(in_folder(&out, "elsewhere"), &lock).unwrap(),
+            "pipe" => fifo(&lock),
+            _ => fs::create_dir(&lock).unwrap(),
+        }
+        let begun = Instant::now();
+        let state = in_folder(&out, "state");
+        let run = server.run(&format!("hunt {RULE} --state {state} --timeout 60"));
+        assert!(
+            run.error(2).contains(".state.lock"),
+            "{kind}: {}",
+            run.stderr
+        );
+        assert!(begun.elapsed() < Duration::from_secs(20), "{kind}");
+        assert_eq!(names(&out), [".state.lock"], "{kind}");
+    }
+    assert_eq!(server.asked(), [""; 0]);
+}
+
+#[test]
+fn a_pipe_holds_nobody_up() {
+    let out = folder();
+    let pipe = in_folder(&out, "pipe");
+    fifo(&pipe);
+    let target = in_folder(&out, "out");
+    for line in [
+        format!("resume {pipe}"),
+        format!("extract {pipe} --output-dir {target}"),
+        format!("hunt {pipe}"),
+        format!("metadata --from {pipe}"),
+        format!("check-rule {pipe}"),
+    ] {
+        let begun = Instant::now();
+        let run = Server::with_answers([]).run(&format!("{line} --timeout 1"));
+        run.error(2);
+        assert!(begun.elapsed() < Duration::from_secs(20), "{line}");
+    }
+    assert_eq!(names(&out), ["pipe"]);
+}
+
+#[test]
+fn two_downloads_to_one_file_send_one_request() {
+    for line in [format!("download {A}"), "samples r-1".into()] {
+        let out = folder();
+        let line = format!("{line} --output {}", in_folder(&out, "file"));
+        let server = Server::start(|request| match request.uri().path() {
+            "/oauth2/token" => token(),
+            _ => {
+                thread::sleep(Duration::from_secs(1));
+                refusal(403, "not here")
+            }
+        });
+        let mut first = server.command(&line);
+        let running = thread::spawn(move || run(&mut first));
+        while server.count("GET") == 0 {
+            thread::sleep(Duration::from_millis(5));
+        }
+        for force in ["", "--force"] {
+            let run = server.run(&format!("{line} {force}"));
+            assert!(
+                run.error(2).contains("another malquery is busy with it"),
+                "{}",
+                run.stderr
+            );
+        }
+        running.join().unwrap().error(4);
+        assert_eq!(server.count("GET"), 1);
+        assert_eq!(names(&out), [""; 0]);
+    }
+}
+
+#[test]
+fn files_are_private_whatever_the_umask_is() {
+    let out = folder();
+    let program = env!("CARGO_BIN_EXE_malquery");
+    for (umask, name) in [("0777", "none"), ("0000", "all")] {
+        let target = in_folder(&out, name);
+        let line =
+            format!("umask {umask}; exec {program} --demo -q collect {A} --output-dir {target}");
+        let output = Command::new("sh").args(["-c", &line]).output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        for file in [A, "samples.zip"] {
+            let mode = fs::metadata(Path::new(&target).join(file))
+                .unwrap()
+                .permissions()
+                .mode();
+            assert_eq!(mode & 0o777, 0o600, "{umask} {file}");
+        }
+        let mode = fs::metadata(&target).unwrap().permissions().mode();
+        assert_eq!(mode & 0o700, 0o700, "{umask}");
+    }
+}
+
+#[test]
+fn a_folder_is_tried_before_the_fetch() {
+    let out = folder();
+    let target = in_folder(&out, "samples.zip");
+    let server = Server::with_answers([]);
+    for folder in ["/proc/nothing", "/dev/null", "/proc"] {
+        for line in [
+            format!("samples r-1 --output {target} --extract {folder}"),
+            format!("{COLLECT} --ascii a --output-dir {folder}"),
+        ] {
+            let run = server.run(&line);
+            assert!(
+                run.error(2).contains("cannot be used as a folder"),
+                "{}",
+                run.stderr
+            );
+        }
+    }
+    assert_eq!(server.asked(), [""; 0]);
+    assert_eq!(names(&out), [""; 0]);
+}

@@ -1,0 +1,19 @@
+//! The contract of the program `malquery`, one subject a file.
+
+mod collect;
+mod costs;
+mod downloads;
+mod errors;
+mod files;
+mod help;
+mod lists;
+mod offline;
+mod output;
+mod record;
+mod refusals;
+mod rules;
+mod serve;
+mod signals;
+mod state;
+mod support;
+mod terminal;

@@ -1,0 +1,104 @@
+use crate::support::*;
+
+#[test]
+fn a_command_is_recorded_and_replayed() {
+    let out = folder();
+    let cassette = in_folder(&out, "tape.json");
+    let line = format!("hunt --rule {RULE} --wait {QUICK}");
+    let server = Server::with_answers([
+        job(SEARCH, "done"),
+        job(SEARCH, "inprogress"),
+        job(SEARCH, "done"),
+    ]);
+    let recorded = server.run(&format!("{line} --record {cassette}"));
+    recorded.says(&format!("recorded in {cassette}"));
+    assert_eq!(recorded.json()["meta"]["reqid"], SEARCH);
+    let text = fs::read_to_string(&cassette).unwrap();
+    for secret in ["s3cret", "an-id", "t0ken-of-it", SEARCH] {
+        assert!(!text.contains(secret), "{secret}: {text}");
+    }
+    assert_eq!(names(&out), ["tape.json"]);
+    // Recorded time passes at once.
+    let replayed = plain(&format!("hunt {RULE} --wait --replay {cassette}"));
+    assert_eq!(replayed.json()["meta"]["status"], "done");
+
+    // A request id from the command line is recognised.
+    let server = Server::with_answers([job(SEARCH, "done")]);
+    let line = format!("request {SEARCH}");
+    server.run(&format!("{line} --record {cassette}")).error(2);
+    assert_eq!(server.asked(), [""; 0]);
+    server
+        .run(&format!("{line} --record {cassette} --force"))
+        .json();
+    let replayed = plain(&format!("{line} --replay {cassette}"));
+    assert_eq!(replayed.json()["meta"]["status"], "done");
+}
+
+#[test]
+fn a_recording_of_malware_says_so() {
+    let out = folder();
+    let (tape, target) = (in_folder(&out, "tape.json"), in_folder(&out, "out"));
+    let warning = format!("warning: {tape} holds what was downloaded: raw malware\n");
+    for (line, holds) in [
+        (format!("download {A} --output {target}"), true),
+        (format!("samples {ARCHIVE} --output {target}"), true),
+        ("fuzzy-search --ascii CrowdStrike --limit 3".into(), false),
+    ] {
+        let recorded = Server::with_cassette().run(&format!("{line} --force --record {tape}"));
+        recorded.json();
+        assert_eq!(
+            recorded.stderr.contains(&warning),
+            holds,
+            "{line}: {}",
+            recorded.stderr
+        );
+    }
+}
+
+#[test]
+fn errors_are_recorded_too() {
+    let out = folder();
+    let cassette = in_folder(&out, "tape.json");
+    let server = Server::with_answers([refusal(403, "access denied")]);
+    server.run(&format!("quotas --record {cassette}")).error(4);
+    assert!(
+        plain(&format!("quotas --replay {cassette}"))
+            .error(4)
+            .contains("access denied")
+    );
+}
+
+#[test]
+fn a_recording_with_a_secret_is_refused() {
+    let out = folder();
+    let cassette = in_folder(&out, "tape.json");
+    let rule = in_folder(&out, "rule.yar");
+    fs::write(
+        &rule,
+        "rule leak { strings: $a = \"s3cret\" condition: $a }",
+    )
+    .unwrap();
+    let server = Server::with_answers([job("r-1", "done")]);
+    let run = server.run(&format!("hunt --rule {rule} --record {cassette}"));
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    run.says("was not written").omits("s3cret");
+    assert_eq!(names(&out), ["rule.yar"]);
+}
+
+#[test]
+fn an_unwritable_recording_is_refused() {
+    let out = folder();
+    let server = Server::with_answers([]);
+    let file = in_folder(&out, "file");
+    for line in [
+        format!("download {A} --output {file} --record {file}"),
+        format!("hunt --rule {file} --record {file} --no-check-rule"),
+        format!("request r-1 --state {file} --record {file}"),
+        format!("metadata --from {file} --record {file}"),
+        format!("quotas --record {file}/"),
+        "quotas --record /dev/null --force".into(),
+    ] {
+        server.run(&line).error(2);
+    }
+    assert_eq!(server.asked(), [""; 0]);
+}

@@ -1,0 +1,183 @@
+#![cfg(unix)]
+
+use crate::support::*;
+
+#[test]
+fn a_signal_leaves_a_state_and_a_hint() {
+    for (signal, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
+        let out = folder();
+        let state = in_folder(&out, "state.json");
+        let server = Server::with_answers([job("r-1", "done"), job("r-1", "inprogress")]);
+        let mut command = server.command(&format!("hunt {RULE} --state {state} --poll-interval 2"));
+        let run = signal_when(signal, &mut command, || {
+            fs::read_to_string(&state).is_ok_and(|stored| stored.contains("r-1"))
+        });
+        // Ended by the signal itself, so that a loop in a shell stops.
+        assert_eq!(run.signal, Some(number), "{}", run.stderr);
+        run.error(128 + number);
+        let resume = format!("malquery --base-url {} resume {state}", server.base);
+        run.says("error: interrupted\n")
+            .says(&format!("hint: go on with: {resume}\n"));
+        let server = Server::with_answers([job("r-1", "done")]);
+        server.run(&format!("resume {state}")).json();
+        assert_eq!(names(&out), ["state.json"]);
+    }
+}
+
+#[test]
+fn ctrl_c_writes_the_recording() {
+    let out = folder();
+    let (state, cassette) = (
+        in_folder(&out, "state.json"),
+        in_folder(&out, "cassette.json"),
+    );
+    let server = Server::with_answers([job("r-1", "inprogress"), job("r-1", "inprogress")]);
+    let line = format!("--record {cassette} hunt {RULE} --state {state} --poll-interval 20");
+    let run = interrupt_when(&mut server.command(&line), || {
+        server.count("/requests/") > 0
+            && fs::read_to_string(&state).is_ok_and(|stored| stored.contains("r-1"))
+    });
+    assert_eq!(run.signal, Some(2));
+    run.says("error: interrupted\n")
+        .says(&format!("recorded in {cassette}\n"));
+    let text = fs::read_to_string(&cassette).unwrap();
+    assert!(
+        text.contains("\"id\": \"hunt\"") && !text.contains("s3cret"),
+        "{text}"
+    );
+    assert_eq!(names(&out), ["cassette.json", "state.json"]);
+}
+
+#[test]
+fn ctrl_c_leaves_no_half_of_a_sample() {
+    use std::io::Write;
+    let out = folder();
+    let target = in_folder(&out, "sample.bin");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let token = r#"{"access_token": "t", "expires_in": 1799}"#;
+        let (mut stream, _) = listener.accept().unwrap();
+        read_request(&stream);
+        let length = token.len();
+        let head = "HTTP/1.1 201 Created\r\nconnection: close\r\ncontent-length";
+        write!(stream, "{head}: {length}\r\n\r\n{token}").unwrap();
+        drop(stream);
+        let (mut stream, _) = listener.accept().unwrap();
+        read_request(&stream);
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n")
+            .unwrap();
+        // A sample that never ends, until the client goes away.
+        while stream.write_all(&[b'x'; 1000]).is_ok() {
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+    let mut command = with_credentials(&base, &format!("download {A} --output {target}"));
+    let run = interrupt_when(&mut command, || {
+        let mut entries = fs::read_dir(out.path()).unwrap();
+        entries.any(|entry| entry.unwrap().metadata().is_ok_and(|found| found.len() > 0))
+    });
+    assert_eq!(run.error(130), "error: interrupted");
+    assert_eq!(names(&out), [""; 0]);
+}
+
+/// A server that takes this long for an answer, unless it is asked for a token.
+fn slow(answer: Answer) -> Server {
+    Server::start(move |request| match request.uri().path() {
+        "/oauth2/token" => token(),
+        _ => {
+            // Long enough for the signal to arrive in between.
+            thread::sleep(Duration::from_secs(1));
+            answer.clone()
+        }
+    })
+}
+
+#[test]
+fn ctrl_c_waits_for_the_id_of_a_submission() {
+    let out = folder();
+    let state = in_folder(&out, "state.json");
+    let server = slow(job("r-1", "done"));
+    for options in [format!("--state {state}"), String::new()] {
+        let before = server.count("hunt");
+        let mut command = server.command(&format!("hunt {RULE} {options}"));
+        let run = interrupt_when(&mut command, || server.count("hunt") > before);
+        run.says("waiting for the reply to a submission")
+            .says("the request id is r-1");
+        assert_eq!(run.signal, Some(2), "{}", run.stderr);
+    }
+    assert!(fs::read_to_string(&state).unwrap().contains("r-1"));
+    assert_eq!(names(&out), ["state.json"]);
+}
+
+#[test]
+fn ctrl_c_before_a_submission_ends_at_once() {
+    let server = Server::start(|_| {
+        thread::sleep(Duration::from_secs(1));
+        token()
+    });
+    for line in [
+        format!("hunt {RULE}"),
+        "exact-search --ascii a".into(),
+        format!("multidownload {A}"),
+    ] {
+        let before = server.asked().len();
+        let run = interrupt_when(&mut server.command(&line), || server.asked().len() > before);
+        assert_eq!(run.error(130), "error: interrupted");
+        run.says("hint: nothing was submitted\n");
+    }
+    assert_eq!(server.asked(), ["POST /oauth2/token"; 3]);
+}
+
+#[test]
+fn a_refused_submission_ends_after_ctrl_c() {
+    let server = slow(refusal(429, "API rate limit exceeded."));
+    let mut command = server.command(&format!("hunt {RULE}"));
+    let run = interrupt_when(&mut command, || server.count("hunt") > 0);
+    run.says("waiting for the reply to a submission");
+    assert_eq!(run.error(130), "error: interrupted");
+    run.says("hint: nothing was submitted\n");
+    assert_eq!(
+        server.asked(),
+        ["POST /oauth2/token", "POST /malquery/queries/hunt/v1"]
+    );
+}
+
+#[test]
+fn nohup_keeps_a_command_running() {
+    let server = slow(quotas(9, 9));
+    let program = env!("CARGO_BIN_EXE_malquery");
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("trap '' HUP; exec {program} quotas")]);
+    command
+        .env("FALCON_CLIENT_ID", "an-id")
+        .env("FALCON_CLIENT_SECRET", "s3cret");
+    command.env("FALCON_BASE_URL", &server.base);
+    let run = signal_when("HUP", &mut command, || server.count("quotas") > 0);
+    run.json();
+}
+
+#[test]
+fn a_served_stand_in_ends_by_the_signal() {
+    use std::io::Read;
+    use std::process::Stdio;
+    let mut command = command("serve");
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdout
+        .as_mut()
+        .unwrap()
+        .read_exact(&mut [0; 20])
+        .unwrap();
+    kill("INT", child.id());
+    let status = child.wait().unwrap();
+    assert_eq!(
+        std::os::unix::process::ExitStatusExt::signal(&status),
+        Some(2)
+    );
+}

@@ -1,0 +1,224 @@
+use crate::support::*;
+
+#[test]
+fn a_job_resumes_from_its_state() {
+    let out = folder();
+    let state = in_folder(&out, "state.json");
+    let server = Server::with_answers([
+        job("r-1", "done"),
+        job("r-1", "inprogress"),
+        refusal(403, "no"),
+    ]);
+    let line = format!("hunt --rule {RULE} --state {state} {QUICK}");
+    let run = server.run(&line);
+    run.says(&format!(
+        "hint: go on with: malquery --base-url {} resume {state}\n",
+        server.base
+    ));
+    run.error(4);
+    let stored = fs::read_to_string(&state).unwrap();
+    assert!(stored.contains("r-1"), "{stored}");
+    assert!(
+        !stored.contains("CrowdStrike") && !stored.contains("s3cret"),
+        "{stored}"
+    );
+
+    // It does not take the place of another job.
+    let run = server.run(&line);
+    run.error(2);
+    run.says(&format!("resume {state}\n"));
+    let server = Server::with_answers([job("r-1", "inprogress"), job("r-1", "done")]);
+    let document = server.run(&format!("resume {state} {QUICK}")).json();
+    assert_eq!(document["meta"]["status"], "done");
+    assert_eq!(server.count("GET"), 2);
+    assert_eq!(names(&out), ["state.json"]);
+    fs::write(&state, "{}").unwrap();
+    assert!(
+        server
+            .run(&format!("resume {state}"))
+            .error(2)
+            .contains("is no state of a job")
+    );
+}
+
+/// A collect that was stopped when the archive was refused.
+fn stopped(out: &TempDir) -> (String, String) {
+    let (state, target) = (in_folder(out, "state.json"), in_folder(out, "out"));
+    let mut answers = collecting(&[HELLO], SEVERAL);
+    answers.pop();
+    answers.push(refusal(403, "not now"));
+    let server = Server::with_answers(answers);
+    let line = format!("{COLLECT} --ascii s3arch --state {state} --output-dir {target}");
+    let run = server.run(&line);
+    run.says(&format!(
+        "hint: go on with: malquery --base-url {} resume {state}\n",
+        server.base
+    ));
+    run.error(4);
+    // It does not take the place of another.
+    Server::with_answers([]).run(&line).error(2);
+    (state, target)
+}
+
+#[test]
+fn a_collect_resumes_from_its_state() {
+    let out = folder();
+    let (state, target) = stopped(&out);
+    let stored = fs::read_to_string(&state).unwrap();
+    assert!(stored.contains("r-2"), "{stored}");
+    assert!(
+        !stored.contains("s3arch") && !stored.contains("s3cret"),
+        "{stored}"
+    );
+    // The folder that was made for it is gone, since nothing was in it.
+    assert_eq!(names(&out), ["state.json"]);
+    let archive = collecting(&[], SEVERAL).pop().unwrap();
+    let server = Server::with_answers([job("r-2", "done"), archive]);
+    let run = server.run(&format!("resume {state}"));
+    run.omits("costs a download");
+    let document = run.json();
+    assert_eq!(
+        (&document["search"], &document["download"]),
+        (&json!("r-1"), &json!("r-2"))
+    );
+    assert_eq!(names(&target), [HELLO, "samples.zip"]);
+    assert_eq!(server.count("POST /malquery"), 0);
+}
+
+#[test]
+fn an_archive_without_its_state_is_taken_up() {
+    // The process was killed when the archive had its name, and the state did not know of it yet.
+    let out = folder();
+    let (state, target) = stopped(&out);
+    fs::create_dir(&target).unwrap();
+    let archive = format!("{target}/samples.zip");
+    fs::write(&archive, SEVERAL).unwrap();
+    let server = Server::with_answers([]);
+    let document = server.run(&format!("resume {state}")).json();
+    assert_eq!(
+        (&document["samples"], &document["download"]),
+        (&json!([HELLO]), &json!("r-2"))
+    );
+    assert_eq!(names(&target), [HELLO, "samples.zip"]);
+    assert_eq!(server.asked(), [""; 0]);
+    // Another file is neither taken nor replaced.
+    let out = folder();
+    let (state, target) = stopped(&out);
+    fs::create_dir(&target).unwrap();
+    let archive = format!("{target}/samples.zip");
+    fs::write(&archive, BOMB.get(..99).unwrap()).unwrap();
+    server.run(&format!("resume {state}")).error(2);
+    assert_eq!(fs::read(&archive).unwrap().len(), 99);
+}
+
+/// The state knows where its files are, wherever it is resumed; and once the archive is there, nothing is asked for.
+#[test]
+fn a_collect_resumes_without_a_request() {
+    let out = folder();
+    let state = in_folder(&out, "state.json");
+    let server = Server::with_answers(collecting(&[HELLO], SEVERAL));
+    // Something of that name is there already, and no --force.
+    fs::create_dir(out.path().join("new")).unwrap();
+    fs::write(out.path().join("new").join(HELLO), "mine").unwrap();
+    let line = format!("{COLLECT} --ascii a --state state.json --output-dir new");
+    let run = run(server.command(&line).current_dir(&out));
+    assert_eq!(run.code, 1);
+    run.says("resume");
+    assert_eq!(names(out.path().join("new")), [HELLO, "samples.zip"]);
+    let asked = server.asked().len();
+    let document = server.run(&format!("resume {state} --force")).json();
+    assert_eq!(document["download"], "r-2");
+    assert_eq!(server.asked().len(), asked);
+    assert_eq!(
+        fs::read(out.path().join("new").join(HELLO)).unwrap(),
+        b"hello"
+    );
+    // Without a state the archive can be unpacked all the same.
+    let target = in_folder(&out, "other");
+    let archive = in_folder(&out, "new/samples.zip");
+    let document = plain(&format!("extract {archive} --output-dir {target}")).json();
+    assert_eq!(document["contents"]["files"].as_array().unwrap().len(), 4);
+    assert_eq!(names(&target).len(), 4);
+    // What is not there is named once, and no folder is made for it.
+    let (none, target) = (in_folder(&out, "none.zip"), in_folder(&out, "none"));
+    let run = plain(&format!("extract {none} --output-dir {target}"));
+    assert_eq!(run.error(2), format!("error: there is no file {none}"));
+    assert_eq!(names(&out), ["new", "other", "state.json"]);
+}
+
+#[test]
+fn a_state_is_not_the_archive() {
+    let out = folder();
+    let target = in_folder(&out, "out");
+    let server = Server::with_answers([]);
+    let line = format!("{COLLECT} --ascii a --state {target}/samples.zip --output-dir {target}");
+    server.run(&line).error(2);
+    assert_eq!(server.asked(), [""; 0]);
+}
+
+#[test]
+fn two_processes_do_not_resume_one_job() {
+    let out = folder();
+    let state = in_folder(&out, "state.json");
+    let server = Server::start(|request| match request.uri().path() {
+        "/oauth2/token" => {
+            // Until the token comes, the state says that nothing was submitted.
+            thread::sleep(Duration::from_secs(1));
+            token()
+        }
+        _ => job("r-1", "done"),
+    });
+    let mut first = server.command(&format!("hunt {RULE} --state {state} {QUICK}"));
+    let running = thread::spawn(move || run(&mut first));
+    while server.asked().is_empty() {
+        thread::sleep(Duration::from_millis(5));
+    }
+    for line in [
+        format!("resume {state}"),
+        format!("hunt {RULE} --state {state} --force"),
+    ] {
+        assert!(
+            server
+                .run(&line)
+                .error(2)
+                .contains("another malquery is busy with it")
+        );
+    }
+    running.join().unwrap().json();
+    assert_eq!(server.count("hunt"), 1);
+    assert_eq!(names(&out), ["state.json"]);
+    server.run(&format!("resume {state}")).json();
+}
+
+#[test]
+fn a_missing_archive_can_be_fetched_again() {
+    let out = folder();
+    let (target, state) = (in_folder(&out, "out"), in_folder(&out, "state"));
+    let server = Server::with_answers(collecting(&[HELLO], SEVERAL));
+    server
+        .run(&format!(
+            "{COLLECT} --ascii a --output-dir {target} --state {state}"
+        ))
+        .json();
+    fs::remove_file(format!("{target}/samples.zip")).unwrap();
+    let run = server.run(&format!("resume {state}"));
+    run.error(1);
+    run.says("hint: fetch the archive with: malquery")
+        .says(" samples r-2 --output ");
+}
+
+#[test]
+fn a_refused_job_leaves_no_state() {
+    let out = folder();
+    let state = in_folder(&out, "state");
+    let line = format!("exact-search --ascii a {QUICK} --state {state}");
+    Server::with_answers([refusal(400, "bad pattern")])
+        .run(&line)
+        .error(1);
+    assert_eq!(names(out.path()), [""; 0]);
+    // What may go on keeps it, and so does what was submitted.
+    Server::with_answers([refusal(403, "no")])
+        .run(&line)
+        .error(4);
+    assert_eq!(names(out.path()), ["state"]);
+}
