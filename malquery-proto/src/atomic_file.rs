@@ -4,7 +4,6 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::time::Duration;
 
 use sha2::{Digest, Sha256 as Hasher};
 use tempfile::NamedTempFile;
@@ -17,8 +16,8 @@ pub(crate) const CHUNK: usize = 64 * 1024;
 
 const PREFIX: &str = ".malquery-";
 const SUFFIX: &str = ".part";
-/// A part without an owner that is younger than this may have an owner that is about to lock it.
-const ABANDONED: Duration = Duration::from_secs(60);
+/// How often a part is made that another process takes for an abandoned one.
+const TRIES: usize = 10;
 
 /// A file that has no name of its own yet: readable and writable by its owner alone, and gone when
 /// it is dropped.
@@ -28,20 +27,27 @@ pub(crate) struct AtomicFile(NamedTempFile);
 impl AtomicFile {
     /// A file that is to appear in this folder.
     pub(crate) fn create(folder: &Path) -> io::Result<Self> {
-        let file = tempfile::Builder::new()
-            .prefix(PREFIX)
-            .suffix(SUFFIX)
-            .tempfile_in(folder)?;
-        // Whatever the umask is, a download that was paid for must be readable.
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            file.as_file()
-                .set_permissions(fs::Permissions::from_mode(0o600))?;
+        for _ in 0..TRIES {
+            let file = tempfile::Builder::new()
+                .prefix(PREFIX)
+                .suffix(SUFFIX)
+                .tempfile_in(folder)?;
+            // Whatever the umask is, a download that was paid for must be readable.
+            #[cfg(unix)]
+            {
+                use std::os::unix::fs::PermissionsExt;
+                file.as_file()
+                    .set_permissions(fs::Permissions::from_mode(0o600))?;
+            }
+            // Before it is locked, it looks abandoned to another process. Not every file system has
+            // locks. Without one, nothing is removed after a kill.
+            match file.as_file().try_lock_shared() {
+                Err(fs::TryLockError::WouldBlock) => {}
+                _ if file.path().exists() => return Ok(Self(file)),
+                _ => {}
+            }
         }
-        // Not every file system has locks. Without one, nothing is removed after a kill.
-        let _ = file.as_file().try_lock_shared();
-        Ok(Self(file))
+        Err(io::Error::other("another process removes it all the time"))
     }
 
     /// Where it is until it appears.
@@ -112,13 +118,12 @@ pub(crate) fn remove_abandoned(folder: &Path) {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let is_part = name.starts_with(PREFIX) && name.ends_with(SUFFIX);
-        let is_old = |found: &fs::Metadata| {
-            let age = found.modified().ok().and_then(|time| time.elapsed().ok());
-            found.is_file() && age.is_some_and(|age| age > ABANDONED)
-        };
-        if is_part && entry.metadata().is_ok_and(|found| is_old(&found)) {
+        if is_part && entry.metadata().is_ok_and(|found| found.is_file()) {
             let path = entry.path();
-            if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+            // The lock is held until the file is gone, so that nobody else takes it meanwhile.
+            if let Ok(file) = File::open(&path)
+                && file.try_lock().is_ok()
+            {
                 let _ = fs::remove_file(path);
             }
         }

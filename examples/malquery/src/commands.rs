@@ -60,24 +60,26 @@ impl Asked {
             .unwrap_or_default();
         let fields = options["filter_meta"].as_array();
         Self {
-            limit: options["limit"]
-                .as_u64()
-                .and_then(|limit| limit.try_into().ok()),
+            limit: None,
             no_label: fields.is_some_and(|fields| {
                 !fields.is_empty() && !fields.iter().any(|field| field == "label")
             }),
         }
     }
 
-    /// Says what is not in the results.
-    fn warn(&self, count: usize, stats: Option<&Stats>) {
+    /// Says what is not in the results. `is_cut` is what the reply says of that.
+    fn warn(&self, count: usize, is_cut: bool, stats: Option<&Stats>) {
         if count == 0 {
             note(format_args!("{NOTHING}"));
         }
-        if let Some(limit) = self.limit.filter(|limit| count >= *limit as usize) {
-            note(format_args!(
+        match self.limit.filter(|limit| count >= *limit as usize) {
+            Some(limit) => note(format_args!(
                 "warning: there are as many results as --limit {limit} allows: they may be truncated"
-            ));
+            )),
+            None if is_cut => note(format_args!(
+                "warning: more samples may match than are shown: the results may be truncated"
+            )),
+            None => {}
         }
         if self.no_label && stats.is_some() {
             note(format_args!(
@@ -172,7 +174,11 @@ impl Commands<'_> {
         searching.finish_and_clear();
         let has_errors = warn_of(&reply.errors, &reply.extra);
         check_results(&reply.resources, has_errors)?;
-        Asked::new(results).warn(reply.resources.len(), reply.meta.stats.as_ref());
+        Asked::new(results).warn(
+            reply.resources.len(),
+            reply.may_be_truncated(),
+            reply.meta.stats.as_ref(),
+        );
         print_results(self.format, &reply.resources, &document(&reply.output)?)
     }
 
@@ -257,7 +263,11 @@ impl Commands<'_> {
             {
                 return self.print_job(id, &reply.meta, &document);
             }
-            Asked::of(&reply.meta).warn(reply.resources.len(), reply.meta.stats.as_ref());
+            Asked::of(&reply.meta).warn(
+                reply.resources.len(),
+                reply.may_be_truncated(),
+                reply.meta.stats.as_ref(),
+            );
             return print_results(self.format, &reply.resources, &document);
         }
         match self.format {
@@ -333,7 +343,11 @@ impl Commands<'_> {
             (Kind::Search, _) => {
                 check_results(&reply.resources, has_errors)?;
                 let asked = asked.unwrap_or_else(|| Asked::of(&reply.meta));
-                asked.warn(reply.resources.len(), reply.meta.stats.as_ref());
+                asked.warn(
+                    reply.resources.len(),
+                    reply.may_be_truncated(),
+                    reply.meta.stats.as_ref(),
+                );
             }
             (Kind::Archive, _) if self.session.jobs_end => note(format_args!(
                 "offline the archive ends with this command: use `malquery collect`, or start `malquery serve`"
@@ -474,7 +488,15 @@ impl Commands<'_> {
             error.flow(),
             Some(FlowError::TimeUp { .. } | FlowError::Deadline { .. })
         );
+        let id = error.request_id().cloned();
         let mut failure = Failure::from(error);
+        if let Some(id) = id {
+            failure = failure.hint(format!(
+                "the job may run and be billed; wait for it with: {} request {} --wait",
+                self.session.program(),
+                quoted(id.as_str().as_ref())
+            ));
+        }
         if time_is_up {
             let timeout = written(self.session.timeout);
             if is_running {

@@ -195,7 +195,12 @@ impl<T: Transport> Transport for Interruptible<T> {
         let is_submission = endpoint.is_some_and(|endpoint| endpoint.resend == Resend::Billed);
         // The observer of a job has said so before, when the state was kept.
         let is_told = is_submission && begin_submission();
+        let line = output::is_verbose().then(|| format!("{} {}", request.method(), request.uri()));
+        let begun = Instant::now();
         let reply = self.0.send(request);
+        if let Some(line) = line {
+            output::request(&line, &reply, begun.elapsed());
+        }
         let is_success = reply
             .as_ref()
             .is_ok_and(|reply| reply.status().is_success());

@@ -15,6 +15,7 @@ use malquery_proto::error::ApiError;
 use malquery_proto::flow::FlowError;
 use malquery_proto::needles::Needles;
 use malquery_proto::types::{ErrorItem, Extra};
+use malquery_proto::{Body, TransportError};
 use serde::Serialize;
 use serde::ser::SerializeMap;
 use serde_json::Value;
@@ -258,7 +259,32 @@ pub(crate) fn note(message: fmt::Arguments<'_>) {
 
 static LAST_WARNING: Mutex<String> = Mutex::new(String::new());
 
-/// Shows what the library warns of, and with --verbose a line for each request.
+/// Whether a line is to be shown for each request.
+pub(crate) fn is_verbose() -> bool {
+    IS_VERBOSE.load(Ordering::Relaxed)
+}
+
+/// Shows a request and what came of it.
+pub(crate) fn request(
+    line: &str,
+    reply: &Result<http::Response<Body>, TransportError>,
+    time: Duration,
+) {
+    let outcome = match reply {
+        Ok(reply) => {
+            let id = reply
+                .headers()
+                .get("x-cs-traceid")
+                .and_then(|id| id.to_str().ok());
+            let id = id.map_or_else(String::new, |id| format!(", trace id {id}"));
+            format!("{}{id}", reply.status())
+        }
+        Err(error) => format!("no reply: {error}"),
+    };
+    note(format_args!("{line}: {outcome}, {} ms", time.as_millis()));
+}
+
+/// Shows what the library warns of.
 struct Log;
 
 impl log::Log for Log {
@@ -271,10 +297,6 @@ impl log::Log for Log {
             return;
         }
         let said = record.args().to_string();
-        if record.level() > log::Level::Warn {
-            note(format_args!("{said}"));
-            return;
-        }
         // An attempt that fails as the last one did is no news.
         let mut last = LAST_WARNING.lock().unwrap_or_else(PoisonError::into_inner);
         if *last != said {
@@ -291,10 +313,7 @@ pub(crate) fn set_up(quiet: bool, verbose: bool) {
     IS_QUIET.store(quiet, Ordering::Relaxed);
     IS_VERBOSE.store(verbose, Ordering::Relaxed);
     if log::set_logger(&Log).is_ok() {
-        log::set_max_level(match verbose {
-            true => log::LevelFilter::Debug,
-            false => log::LevelFilter::Warn,
-        });
+        log::set_max_level(log::LevelFilter::Warn);
     }
 }
 

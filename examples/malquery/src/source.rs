@@ -29,7 +29,7 @@ pub(crate) fn run(mut session: Session, format: Format, call: Call) -> Result<()
             path.display()
         ))?;
         let client = offline(
-            cassette.transport(),
+            cassette.with_tokens().transport(),
             Credentials::new("offline", "offline"),
             &session,
         );

@@ -154,8 +154,8 @@ fn keep(stored: &impl Serialize, path: &Path, is_new: bool) -> Result<(), Failur
         .unwrap_or(Path::new("."));
     let make = || {
         tempfile::Builder::new()
-            .prefix(".malquery-state-")
-            .suffix(".part")
+            .prefix(".malquery-")
+            .suffix(".new")
             .tempfile_in(folder)
     };
     let (mut file, _scratch) =

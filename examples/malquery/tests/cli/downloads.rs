@@ -3,20 +3,19 @@ use crate::support::*;
 #[test]
 fn downloads_give_files_and_say_what_they_are() {
     let out = folder();
-    let server = Server::with_cassette();
     let target = in_folder(&out, "sample.bin");
     let document = offline(&format!("download {A} --output {target}")).json();
     assert_eq!(document, json!({"path": target, "bytes": 103, "sha256": A}));
     assert_eq!(fs::read(&target).unwrap().len(), 103);
     let target = in_folder(&out, "samples.zip");
-    let document = server
+    let document = Server::with_cassette()
         .run(&format!("samples {ARCHIVE} --output {target}"))
         .json();
     assert_eq!(document["bytes"], fs::metadata(&target).unwrap().len());
     assert_eq!(names(&out), ["sample.bin", "samples.zip"]);
     let folder = in_folder(&out, "new");
     let line = format!("samples {ARCHIVE} --output {target} --force --extract {folder}");
-    let document = server.run(&line).json();
+    let document = Server::with_cassette().run(&line).json();
     assert_eq!(document["contents"]["damaged"], json!([]));
     assert_eq!(document["contents"]["files"].as_array().unwrap().len(), 3);
     assert_eq!(document["bytes"], fs::metadata(&target).unwrap().len());

@@ -134,3 +134,32 @@ fn a_folder_is_tried_before_the_fetch() {
     assert_eq!(server.asked(), [""; 0]);
     assert_eq!(names(&out), [""; 0]);
 }
+
+#[test]
+fn the_next_run_removes_what_a_killed_one_left() {
+    let out = folder();
+    let target = in_folder(&out, "sample");
+    let server = Server::start(|request| match request.uri().path() {
+        "/oauth2/token" => token(),
+        _ => {
+            thread::sleep(Duration::from_secs(2));
+            refusal(403, "not here")
+        }
+    });
+    let mut child = server
+        .command(&format!("download {A} --output {target}"))
+        .spawn()
+        .unwrap();
+    while server.count("GET") == 0 {
+        thread::sleep(Duration::from_millis(5));
+    }
+    // What still runs keeps its part.
+    let other = format!("{target}-2");
+    demo(&format!("download {A} --output {other}")).json();
+    let is_part = |name: &String| name.ends_with(".part");
+    assert_eq!(names(&out).iter().filter(|name| is_part(name)).count(), 1);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    demo(&format!("download {A} --output {target}")).json();
+    assert_eq!(names(&out), ["sample", "sample-2"]);
+}

@@ -340,7 +340,10 @@ impl Server {
             if request.uri().path() == "/oauth2/token" {
                 return token();
             }
-            let (head, mut body) = mock.send(request).unwrap().into_parts();
+            let (head, mut body) = match mock.send(request) {
+                Ok(reply) => reply.into_parts(),
+                Err(error) => return refusal(500, &error.to_string()),
+            };
             let mut bytes = Vec::new();
             io::copy(&mut body, &mut bytes).unwrap();
             let headers = head
