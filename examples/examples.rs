@@ -5,7 +5,12 @@ use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use malquery_mock::conformance;
 use serde_json::{Value, json};
+
+#[allow(dead_code)]
+#[path = "own_transport.rs"]
+mod own_transport;
 
 const A: &str = "f599015c08658c5b730d3394cdb55cee238a8d82508a179b860fc201cde95e18";
 
@@ -118,6 +123,12 @@ fn an_own_transport_renews_its_token() {
         "98 hunts are left this month\n"
     );
     assert_eq!(server.asked().len(), 4);
+}
+
+#[test]
+fn an_own_transport_keeps_the_contract() {
+    let report = conformance::check(|_| own_transport::Attohttpc);
+    assert!(report.passed(), "{report}");
 }
 
 #[test]

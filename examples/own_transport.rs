@@ -3,7 +3,7 @@
 //! It reads the same environment as the quickstart.
 
 use std::error::Error;
-use std::io::ErrorKind::ConnectionRefused;
+use std::io::{self, ErrorKind::ConnectionRefused};
 use std::time::Duration;
 
 use attohttpc::{ErrorKind, RequestBuilder};
@@ -11,7 +11,7 @@ use http::{Request, Response};
 use malquery_proto::client::{Settings, TimeLeft};
 use malquery_proto::{Auth, Body, Client, SystemClock, Transport, TransportError};
 
-struct Attohttpc;
+pub(crate) struct Attohttpc;
 
 impl Transport for Attohttpc {
     fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Body>, TransportError> {
@@ -41,11 +41,16 @@ fn time_left(extensions: &http::Extensions) -> Duration {
 /// May the service have received the request? When in doubt it may, and a hunt is not sent again.
 fn classify(error: attohttpc::Error) -> TransportError {
     match error.kind() {
-        ErrorKind::Io(cause) if cause.kind() == ConnectionRefused => {
+        ErrorKind::Io(cause) if cause.kind() == ConnectionRefused || is_lookup(cause) => {
             TransportError::not_sent(error)
         }
         _ => TransportError::unknown(error),
     }
+}
+
+/// The name was not found. The standard library has no kind for that, only this text.
+fn is_lookup(error: &io::Error) -> bool {
+    error.to_string().starts_with("failed to lookup address")
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

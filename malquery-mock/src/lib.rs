@@ -109,6 +109,8 @@
 
 mod cassette;
 mod clock;
+#[cfg(feature = "server")]
+pub mod conformance;
 mod diff;
 mod digest;
 mod json;

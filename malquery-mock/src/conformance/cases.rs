@@ -1,0 +1,211 @@
+//! What is tried, and what would come of a mistake.
+
+mod failures;
+mod replies;
+mod requests;
+
+use std::io::{self, Read};
+use std::time::{Duration, Instant};
+
+use http::{Request, Response, header, response};
+use malquery_proto::client::TimeLeft;
+use malquery_proto::flow::SendFailure;
+use malquery_proto::operation::Operation;
+use malquery_proto::operations::{GetQuotas, Hunt};
+use malquery_proto::{BaseUrl, Body, Transport, TransportError};
+
+use super::servers::{Seen, Server, Step};
+
+/// What happened: as it should, or not.
+pub(super) type Outcome = Result<String, String>;
+
+pub(super) struct Case {
+    pub(super) name: &'static str,
+    /// What would happen to a user of a transport that fails the case.
+    pub(super) consequence: &'static str,
+    /// Starts the servers of the case.
+    pub(super) prepare: fn() -> io::Result<Prepared>,
+}
+
+pub(super) struct Prepared {
+    /// All requests of the case go below this URL.
+    pub(super) base: BaseUrl,
+    pub(super) run: Box<dyn FnOnce(&dyn Transport) -> Outcome + Send>,
+}
+
+pub(super) fn all() -> impl Iterator<Item = &'static Case> {
+    [requests::CASES, replies::CASES, failures::CASES]
+        .into_iter()
+        .flatten()
+}
+
+/// Time that a good transport never needs.
+const AMPLE: Duration = Duration::from_secs(20);
+/// The time left for a request that must be given up, and when it must be over.
+const SHORT: Duration = Duration::from_millis(500);
+const LATE: Duration = Duration::from_secs(4);
+/// The longest body that a case reads.
+const MOST: u64 = 16 << 20;
+
+const TOKEN: &str = "Bearer eyJhbGciOi.test-token_0123456789~+/==";
+
+pub(super) fn base(url: &str) -> BaseUrl {
+    url.parse()
+        .expect("the URL of a loopback address or an https URL")
+}
+
+/// A case with one server.
+fn served(
+    script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static,
+    run: impl FnOnce(&Server, &dyn Transport) -> Outcome + Send + 'static,
+) -> io::Result<Prepared> {
+    let server = Server::start(script)?;
+    prepared(server.base(), move |transport| run(&server, transport))
+}
+
+fn prepared(
+    base: BaseUrl,
+    run: impl FnOnce(&dyn Transport) -> Outcome + Send + 'static,
+) -> io::Result<Prepared> {
+    Ok(Prepared {
+        base,
+        run: Box::new(run),
+    })
+}
+
+/// A GET as the client sends it.
+fn get(base: &BaseUrl, query: &str) -> Request<Vec<u8>> {
+    request::<GetQuotas>(base, query, Vec::new())
+}
+
+/// A POST that is billed, as the client sends it.
+fn post(base: &BaseUrl, body: impl Into<Vec<u8>>) -> Request<Vec<u8>> {
+    let mut request = request::<Hunt>(base, "", body.into());
+    let json = header::HeaderValue::from_static("application/json");
+    request.headers_mut().insert(header::CONTENT_TYPE, json);
+    request
+}
+
+fn request<O: Operation>(base: &BaseUrl, query: &str, body: Vec<u8>) -> Request<Vec<u8>> {
+    Request::builder()
+        .method(O::ENDPOINT.method)
+        .uri(format!("{base}{}{query}", O::ENDPOINT.path))
+        .header(header::ACCEPT, O::ENDPOINT.accept)
+        .header(header::AUTHORIZATION, TOKEN)
+        .extension(O::ENDPOINT)
+        .extension(TimeLeft(AMPLE))
+        .body(body)
+        .expect("the parts of a request are valid")
+}
+
+fn within(mut request: Request<Vec<u8>>, left: Duration) -> Request<Vec<u8>> {
+    request.extensions_mut().insert(TimeLeft(left));
+    request
+}
+
+/// A download, which may take as long as it needs.
+fn without_limit(mut request: Request<Vec<u8>>) -> Request<Vec<u8>> {
+    request.extensions_mut().remove::<TimeLeft>();
+    request
+}
+
+/// A reply with a declared length.
+fn reply(status: &str, headers: &str, body: &[u8]) -> Step {
+    let head = format!(
+        "HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n",
+        body.len()
+    );
+    Step::Send([head.as_bytes(), body].concat())
+}
+
+fn json() -> Vec<Step> {
+    vec![reply("200 OK", "content-type: application/json\r\n", b"{}")]
+}
+
+/// Every byte, in some order, so that a byte that was changed or lost shows.
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length)
+        .map(|index| (index.wrapping_mul(31) ^ (index >> 8)) as u8)
+        .collect()
+}
+
+fn send(
+    transport: &dyn Transport,
+    request: Request<Vec<u8>>,
+) -> Result<(response::Parts, Body), String> {
+    match transport.send(request) {
+        Ok(reply) => Ok(reply.into_parts()),
+        Err(error) => Err(format!("there was a reply, but send failed: {error:?}")),
+    }
+}
+
+/// Reads a body to its end.
+fn whole(body: Body) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    match body.take(MOST).read_to_end(&mut bytes) {
+        Ok(_) => Ok(bytes),
+        Err(error) => Err(format!(
+            "the body failed after {} bytes: {error}",
+            bytes.len()
+        )),
+    }
+}
+
+/// Sends a request that must be answered with this status, and reads the body.
+fn exchange(
+    transport: &dyn Transport,
+    request: Request<Vec<u8>>,
+    status: u16,
+) -> Result<(response::Parts, Vec<u8>), String> {
+    let (head, body) = send(transport, request)?;
+    if head.status != status {
+        return Err(format!(
+            "the status was {status} and became {}",
+            head.status.as_u16()
+        ));
+    }
+    let bytes = whole(body)?;
+    Ok((head, bytes))
+}
+
+fn same(what: &str, received: &[u8], sent: &[u8]) -> Result<(), String> {
+    if received == sent {
+        return Ok(());
+    }
+    let at = received
+        .iter()
+        .zip(sent)
+        .take_while(|(a, b)| a == b)
+        .count();
+    Err(format!(
+        "{what} had {} bytes and became {} bytes, the first {at} of them the same",
+        sent.len(),
+        received.len()
+    ))
+}
+
+/// There was no reply, and the service may have received the request.
+fn unknown(result: Result<Response<Body>, TransportError>) -> Outcome {
+    match result {
+        Ok(reply) => Err(format!(
+            "there was no whole reply, but send returned one with status {}",
+            reply.status().as_u16()
+        )),
+        Err(error) if error.failure() == SendFailure::Unknown => {
+            Ok(format!("failed as unknown: {error:?}"))
+        }
+        Err(error) => Err(format!(
+            "the service received the request, but the transport denies it: {error:?}"
+        )),
+    }
+}
+
+fn in_time(begun: Instant) -> Result<(), String> {
+    let took = begun.elapsed();
+    if took < LATE {
+        return Ok(());
+    }
+    Err(format!(
+        "gave up after {took:.1?}, though only {SHORT:?} were left"
+    ))
+}

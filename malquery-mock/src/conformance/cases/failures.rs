@@ -1,0 +1,437 @@
+//! What goes wrong, and whether the transport says so.
+
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use http::{header, response};
+use malquery_proto::flow::SendFailure;
+use malquery_proto::{Body, Transport};
+
+use super::{
+    Case, MOST, Outcome, Prepared, SHORT, Server, Step, base, exchange, get, in_time, json, post,
+    prepared, send, served, unknown, within, without_limit,
+};
+use crate::conformance::servers::Seen;
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "refused-connection",
+        consequence: "a hunt that was never sent ends with an unknown outcome",
+        prepare: refused_connection,
+    },
+    Case {
+        name: "failed-lookup",
+        consequence: "a hunt that was never sent ends with an unknown outcome",
+        prepare: failed_lookup,
+    },
+    Case {
+        name: "reset-before-the-reply",
+        consequence: "a hunt is billed twice",
+        prepare: || no_reply(|| vec![Step::Reset]),
+    },
+    Case {
+        name: "closed-before-the-reply",
+        consequence: "a hunt is billed twice",
+        prepare: || no_reply(|| vec![Step::Close]),
+    },
+    Case {
+        name: "closed-in-the-head",
+        consequence: "a hunt is billed twice, or half a reply is taken for a whole one",
+        prepare: || no_reply(|| vec![half_a_head(), Step::Close]),
+    },
+    Case {
+        name: "reset-in-the-head",
+        consequence: "a hunt is billed twice, or half a reply is taken for a whole one",
+        prepare: || no_reply(|| vec![half_a_head(), Step::Reset]),
+    },
+    Case {
+        name: "silent-service",
+        consequence: "a program hangs, or a hunt is billed twice",
+        prepare: || slow_head(|| vec![Step::Silence]),
+    },
+    Case {
+        name: "endless-head",
+        consequence: "a program hangs, or a hunt is billed twice",
+        prepare: || slow_head(|| vec![Step::Send(OK.into()), Step::Drip(b"x-a: b\r\n")]),
+    },
+    Case {
+        name: "stalled-body",
+        consequence: "a call takes longer than its time limit",
+        prepare: || slow_body(|| vec![half_a_body(), Step::Silence]),
+    },
+    Case {
+        name: "dripping-body",
+        consequence: "a call takes longer than its time limit",
+        prepare: || {
+            slow_body(|| {
+                vec![
+                    Step::Send(format!("{OK}content-length: 100000\r\n\r\n").into()),
+                    Step::Drip(b"x"),
+                ]
+            })
+        },
+    },
+    Case {
+        name: "no-time-left",
+        consequence: "a call takes longer than its time limit, or the program panics",
+        prepare: || served(|_| vec![Step::Silence], no_time_left),
+    },
+    Case {
+        name: "endless-time-left",
+        consequence: "a call without a time limit fails or panics",
+        prepare: || {
+            served(
+                |_| json(),
+                |server, transport| {
+                    let forever = Duration::from_millis(u64::MAX);
+                    exchange(transport, within(get(&server.base(), ""), forever), 200)?;
+                    Ok("a request may have as much time as there is".into())
+                },
+            )
+        },
+    },
+    Case {
+        name: "cut-body-with-a-length",
+        consequence: "a cut sample looks whole",
+        prepare: || {
+            served(
+                |_| vec![half_a_body(), Step::Close],
+                |server, transport| {
+                    let (head, body) = send(transport, get(&server.base(), ""))?;
+                    a_cut(&head, body)
+                },
+            )
+        },
+    },
+    Case {
+        name: "cut-chunked-body",
+        consequence: "a cut sample looks whole",
+        prepare: || {
+            bad_chunks(&[
+                "5\r\nhello\r\n",
+                "5\r\nhello",
+                "5\r\nhel",
+                "5\r\nhello\r\n5",
+                "",
+            ])
+        },
+    },
+    Case {
+        name: "malformed-chunks",
+        consequence: "a faulty gateway ends the program, or a cut sample looks whole",
+        prepare: || {
+            bad_chunks(&[
+                "5\r\nhello\r\nffffffffffffffff\r\nx",
+                "5\r\nhello\r\nfffffffffffffffff\r\nx",
+                "5\r\nhello\r\n-1\r\nx",
+                "5\r\nhello\r\nzz\r\n\r\n",
+                "5\r\nhello\r\n\u{e9}\r\n\r\n",
+                "5\r\nhello\r\n\r\n\r\n",
+            ])
+        },
+    },
+    #[cfg(any(target_os = "linux", target_os = "android", windows))]
+    Case {
+        name: "reset-in-a-body",
+        consequence: "a cut sample looks whole",
+        prepare: || {
+            let until_close = || Step::Send(format!("{OK}\r\nhello").into());
+            served(
+                move |_| vec![until_close(), Step::Gate, Step::Reset],
+                reset_in_a_body,
+            )
+        },
+    },
+    Case {
+        name: "hostile-heads",
+        consequence: "a faulty gateway ends the program, or a hunt is billed twice",
+        prepare: || {
+            let script = |seen: &Seen| {
+                let index = seen
+                    .target
+                    .rsplit('=')
+                    .next()
+                    .and_then(|text| text.parse().ok());
+                let head = hostile_heads().into_iter().nth(index.unwrap_or(0));
+                vec![
+                    Step::Send(head.map(|(_, bytes)| bytes).unwrap_or_default()),
+                    Step::Close,
+                ]
+            };
+            served(script, hostile_heads_do_not_panic)
+        },
+    },
+];
+
+const OK: &str = "HTTP/1.1 200 OK\r\n";
+
+fn half_a_head() -> Step {
+    Step::Send(format!("{OK}content-type: application/json\r\ncontent-le").into())
+}
+
+/// The head, and 5 of 10 bytes.
+fn half_a_body() -> Step {
+    Step::Send(format!("{OK}content-length: 10\r\n\r\nhello").into())
+}
+
+/// The port belongs to one end of a connection, so nobody listens there.
+fn refused_connection() -> io::Result<Prepared> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let reserved = TcpStream::connect(listener.local_addr()?)?;
+    let base = base(&format!("http://{}", reserved.local_addr()?));
+    prepared(base.clone(), move |transport| {
+        let outcome = not_sent(transport, post(&base, "{}"), false);
+        drop((reserved, listener));
+        outcome
+    })
+}
+
+/// No label of a name has 64 characters, so the lookup fails at once, even without a network.
+fn failed_lookup() -> io::Result<Prepared> {
+    let host = format!("{}.invalid", "a".repeat(64));
+    let secure = base(&format!("https://{host}"));
+    prepared(secure.clone(), move |transport| {
+        // A transport without TLS refuses https before it looks the name up.
+        match not_sent(transport, post(&secure, "{}"), false) {
+            Ok(what) => Ok(what),
+            Err(_) => {
+                let mut request = post(&secure, "{}");
+                let plain = request.uri().to_string().replacen("https", "http", 1);
+                *request.uri_mut() = plain.parse().map_err(|error| format!("{error}"))?;
+                not_sent(transport, request, true)
+            }
+        }
+    })
+}
+
+fn not_sent(transport: &dyn Transport, request: http::Request<Vec<u8>>, or_never: bool) -> Outcome {
+    match transport.send(request) {
+        Ok(reply) => Err(format!(
+            "nobody replied, but send returned status {}",
+            reply.status().as_u16()
+        )),
+        Err(error) => match error.failure() {
+            SendFailure::NotSent => Ok(format!("failed as not sent: {error:?}")),
+            SendFailure::CannotSend if or_never => Ok(format!("failed as not possible: {error:?}")),
+            SendFailure::CannotSend => Err(format!(
+                "it is not retried, though it may succeed later: {error:?}"
+            )),
+            SendFailure::Unknown => Err(format!(
+                "nothing was sent, but the transport is not sure: {error:?}"
+            )),
+        },
+    }
+}
+
+fn no_reply(steps: fn() -> Vec<Step>) -> io::Result<Prepared> {
+    served(
+        move |_| steps(),
+        |server, transport| {
+            let base = server.base();
+            unknown(transport.send(get(&base, "")))?;
+            unknown(transport.send(post(&base, "{}")))
+        },
+    )
+}
+
+fn slow_head(steps: fn() -> Vec<Step>) -> io::Result<Prepared> {
+    served(
+        move |_| steps(),
+        |server, transport| {
+            let begun = Instant::now();
+            let what = unknown(transport.send(within(post(&server.base(), "{}"), SHORT)))?;
+            in_time(begun)?;
+            Ok(what)
+        },
+    )
+}
+
+fn slow_body(steps: fn() -> Vec<Step>) -> io::Result<Prepared> {
+    served(
+        move |_| steps(),
+        |server, transport| {
+            let begun = Instant::now();
+            let what = match transport.send(within(get(&server.base(), ""), SHORT)) {
+                Ok(reply) => {
+                    let (head, body) = reply.into_parts();
+                    a_cut(&head, body)?
+                }
+                // A transport that reads the head and some of the body at once.
+                error => unknown(error)?,
+            };
+            in_time(begun)?;
+            Ok(what)
+        },
+    )
+}
+
+fn no_time_left(server: &Server, transport: &dyn Transport) -> Outcome {
+    let begun = Instant::now();
+    let result = transport.send(within(post(&server.base(), "{}"), Duration::ZERO));
+    in_time(begun)?;
+    match result {
+        Err(error) if server.seen().is_empty() => Ok(format!("failed: {error:?}")),
+        result => unknown(result),
+    }
+}
+
+/// A body that is not whole must not end as if it were. If the head still declares the length, the
+/// client sees by itself that bytes are missing.
+fn a_cut(head: &response::Parts, body: Body) -> Outcome {
+    let mut bytes = Vec::new();
+    match body.take(MOST).read_to_end(&mut bytes) {
+        Err(error) => Ok(format!("the body failed: {error}")),
+        Ok(_) => {
+            let declared = head.headers.get(header::CONTENT_LENGTH);
+            let declared = declared.and_then(|value| value.to_str().ok()?.parse().ok());
+            match declared {
+                Some(declared) if bytes.len() < declared => Ok(format!(
+                    "the body ended after {} of {declared} bytes",
+                    bytes.len()
+                )),
+                _ => Err(format!(
+                    "the body was cut, but it ended well after {} bytes",
+                    bytes.len()
+                )),
+            }
+        }
+    }
+}
+
+fn bad_chunks(bodies: &'static [&'static str]) -> io::Result<Prepared> {
+    let script = move |seen: &Seen| {
+        let index = seen
+            .target
+            .rsplit('=')
+            .next()
+            .and_then(|text| text.parse().ok());
+        let body = bodies
+            .get(index.unwrap_or(0usize))
+            .copied()
+            .unwrap_or_default();
+        vec![
+            Step::Send(format!("{OK}transfer-encoding: chunked\r\n\r\n{body}").into()),
+            Step::Close,
+        ]
+    };
+    served(script, move |server, transport| {
+        for (index, body) in bodies.iter().enumerate() {
+            let request = get(&server.base(), &format!("?n={index}"));
+            let tried = catch_unwind(AssertUnwindSafe(|| match transport.send(request) {
+                Ok(reply) => {
+                    let (head, body) = reply.into_parts();
+                    a_cut(&head, body)
+                }
+                error => unknown(error),
+            }));
+            tried
+                .unwrap_or_else(|_| Err("the transport panicked".into()))
+                .map_err(|error| format!("chunks {body:?}: {error}"))?;
+        }
+        Ok(format!("{} broken bodies failed", bodies.len()))
+    })
+}
+
+#[cfg(any(target_os = "linux", target_os = "android", windows))]
+fn reset_in_a_body(server: &Server, transport: &dyn Transport) -> Outcome {
+    let (head, mut body) = send(transport, without_limit(get(&server.base(), "")))?;
+    body.read_exact(&mut [0])
+        .map_err(|error| format!("the first byte: {error}"))?;
+    server.open_gate();
+    a_cut(&head, body)
+}
+
+fn hostile_heads() -> Vec<(&'static str, Vec<u8>)> {
+    let text = |text: &str| text.as_bytes().to_vec();
+    let with = |headers: &str| format!("{OK}{headers}\r\n\r\nhello").into_bytes();
+    vec![
+        ("nothing but a line", text("\r\n\r\n")),
+        (
+            "bytes that are no text",
+            (0..=255).cycle().take(5000).collect(),
+        ),
+        (
+            "a page without a head",
+            text("<html><body>hello</body></html>\r\n\r\n"),
+        ),
+        ("no status", text("HTTP/1.1\r\n\r\n")),
+        ("a status that is a word", text("HTTP/1.1 OK OK\r\n\r\n")),
+        ("a status of 7 digits", text("HTTP/1.1 2000000 OK\r\n\r\n")),
+        (
+            "a status below 100",
+            text("HTTP/1.1 007 OK\r\ncontent-length: 0\r\n\r\n"),
+        ),
+        (
+            "a version from the future",
+            text("HTTP/9.9 200 OK\r\ncontent-length: 0\r\n\r\n"),
+        ),
+        (
+            "an interim reply",
+            text(&format!(
+                "HTTP/1.1 100 Continue\r\n\r\n{OK}content-length: 2\r\n\r\n{{}}"
+            )),
+        ),
+        ("a header without a colon", with("no colon here")),
+        ("a header without a name", with(": value")),
+        ("a name that is no name", with("a b\u{e9}(): value")),
+        (
+            "a value that is no text",
+            [OK.as_bytes(), b"x-a: \xff\xfe\x01\0\r\n\r\n"].concat(),
+        ),
+        ("a folded value", with("x-a: one\r\n two")),
+        (
+            "lines without a carriage return",
+            text("HTTP/1.1 200 OK\ncontent-length: 2\n\n{}"),
+        ),
+        (
+            "a header of 1 MiB",
+            with(&format!("x-a: {}", "b".repeat(1 << 20))),
+        ),
+        ("a line without an end", vec![b'a'; 1 << 20]),
+        ("20,000 headers", with(&"x-a: b\r\n".repeat(20_000))),
+        ("a length below zero", with("content-length: -1")),
+        ("a length that is a word", with("content-length: five")),
+        (
+            "a length of 20 digits",
+            with("content-length: 99999999999999999999"),
+        ),
+        (
+            "the largest length",
+            with("content-length: 18446744073709551615"),
+        ),
+        (
+            "two lengths",
+            with("content-length: 5\r\ncontent-length: 6"),
+        ),
+        (
+            "an unknown transfer coding",
+            with("transfer-encoding: x-unknown"),
+        ),
+        (
+            "a coding that is wrong",
+            with("content-encoding: gzip\r\ncontent-length: 5"),
+        ),
+    ]
+}
+
+/// The transport may refuse a head or make the best of it.
+fn hostile_heads_do_not_panic(server: &Server, transport: &dyn Transport) -> Outcome {
+    let heads = hostile_heads();
+    for (index, (name, _)) in heads.iter().enumerate() {
+        let request = get(&server.base(), &format!("?n={index}"));
+        let request = within(request, Duration::from_secs(5));
+        let tried = catch_unwind(AssertUnwindSafe(|| match transport.send(request) {
+            Ok(reply) => {
+                let _ = reply.into_body().take(MOST).read_to_end(&mut Vec::new());
+                Ok(String::new())
+            }
+            error => unknown(error),
+        }));
+        tried
+            .unwrap_or_else(|_| Err("the transport panicked".into()))
+            .map_err(|error| format!("{name}: {error}"))?;
+    }
+    Ok(format!("{} heads were refused or read", heads.len()))
+}

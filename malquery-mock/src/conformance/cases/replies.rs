@@ -1,0 +1,417 @@
+//! How replies are passed on.
+
+use std::io::{self, Read};
+use std::time::Duration;
+
+use http::{HeaderValue, header};
+
+use super::{
+    Case, Outcome, Prepared, Server, Step, Transport, exchange, get, pattern, post, prepared,
+    reply, same, send, served, whole, within, without_limit,
+};
+use crate::conformance::servers::{Seen, contains};
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "client-errors-are-replies",
+        consequence: "an expired token is not renewed, and the reason of a refusal is lost",
+        prepare: || statuses(&[400, 401, 403, 404, 429]),
+    },
+    Case {
+        name: "server-errors-are-replies",
+        consequence: "a hunt that the service refused ends with an unknown outcome",
+        prepare: || statuses(&[500, 502, 503, 504]),
+    },
+    Case {
+        name: "redirect-to-the-same-host",
+        consequence: "a hunt is billed twice, or a page is taken for its reply",
+        prepare: || {
+            let script = |seen: &Seen| match seen.target.starts_with("/elsewhere") {
+                true => vec![reply("200 OK", "", b"elsewhere")],
+                false => vec![redirect(seen, "/elsewhere")],
+            };
+            served(script, |server, transport| {
+                follows_nothing(server, None, transport)
+            })
+        },
+    },
+    Case {
+        name: "redirect-to-another-host",
+        consequence: "the token goes to another host",
+        prepare: || {
+            let other = Server::start(|_| vec![reply("200 OK", "", b"elsewhere")])?;
+            let location = format!("http://localhost:{}/elsewhere", other.address().port());
+            served(
+                move |seen| vec![redirect(seen, &location)],
+                move |server, transport| follows_nothing(server, Some(&other), transport),
+            )
+        },
+    },
+    Case {
+        name: "reply-headers-unchanged",
+        consequence: "the rate limit is exceeded, and the trace id for support is lost",
+        prepare: || {
+            let headers: String = REPLY_HEADERS
+                .iter()
+                .map(|(name, value)| format!("{name}: {value}\r\n"))
+                .collect();
+            served(
+                move |_| vec![reply("200 OK", &headers, b"{}")],
+                reply_headers_unchanged,
+            )
+        },
+    },
+    Case {
+        name: "body-with-a-length",
+        consequence: "a download hangs, or a sample holds bytes of something else",
+        prepare: || served(|_| vec![reply("200 OK", "", &pattern(300_000))], a_body),
+    },
+    Case {
+        name: "chunked-body",
+        consequence: "a sample holds the sizes of its chunks",
+        prepare: || served(|_| vec![Step::Send(chunked())], a_body),
+    },
+    Case {
+        name: "body-until-close",
+        consequence: "the reply of a simple gateway is lost",
+        prepare: || {
+            let reply = [b"HTTP/1.0 200 OK\r\n\r\n".to_vec(), pattern(300_000)].concat();
+            served(
+                move |_| vec![Step::Send(reply.clone()), Step::Close],
+                a_body,
+            )
+        },
+    },
+    Case {
+        name: "reply-without-a-body",
+        consequence: "a call waits for a body that never comes",
+        prepare: || {
+            let script = |seen: &Seen| {
+                let status = if seen.target.ends_with("204") {
+                    "204 No Content"
+                } else {
+                    "304 Not Modified"
+                };
+                vec![Step::Send(
+                    format!("HTTP/1.1 {status}\r\nx-a: b\r\n\r\n").into(),
+                )]
+            };
+            served(script, reply_without_a_body)
+        },
+    },
+    Case {
+        name: "body-longer-than-its-length",
+        consequence: "a sample holds bytes that do not belong to it",
+        prepare: || {
+            let reply = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhelloHTTP/1.1 200 OK\r\n\r\n";
+            served(
+                |_| vec![Step::Send(reply.to_vec()), Step::Close],
+                body_longer_than_its_length,
+            )
+        },
+    },
+    Case {
+        name: "streams-a-body-with-a-length",
+        consequence: "a large sample fills the memory, and a download shows no progress",
+        prepare: || {
+            let head = "HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n";
+            streams(head.into(), pattern(60_000), 1000)
+        },
+    },
+    Case {
+        name: "streams-a-chunked-body",
+        consequence: "a large sample fills the memory, and a download shows no progress",
+        prepare: || {
+            let (head, first, last) = chunked_parts();
+            let split = first.len();
+            streams(head, [first, last].concat(), split)
+        },
+    },
+    Case {
+        name: "two-replies-at-a-time",
+        consequence: "no call is possible during a download, or their bytes are mixed up",
+        prepare: || {
+            let script = |seen: &Seen| match seen.method.as_str() {
+                "GET" => {
+                    let head = b"HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n";
+                    let (first, last) = (pattern(1000), pattern(60_000).split_off(1000));
+                    vec![
+                        Step::Send(head.to_vec()),
+                        Step::Send(first),
+                        Step::Gate,
+                        Step::Send(last),
+                    ]
+                }
+                _ => vec![reply("200 OK", "", &seen.body)],
+            };
+            served(script, two_replies_at_a_time)
+        },
+    },
+    Case {
+        name: "identity-is-left-alone",
+        consequence: "the bytes of a sample are changed, and its SHA-256 does not match",
+        prepare: || served(gzipped, identity_is_left_alone),
+    },
+    Case {
+        name: "decoded-body-without-its-old-length",
+        consequence: "every compressed reply is refused as cut",
+        prepare: || served(gzipped, decoded_body),
+    },
+];
+
+fn statuses(list: &'static [u16]) -> io::Result<Prepared> {
+    let script = |seen: &Seen| {
+        let status = seen.target.rsplit('=').next().unwrap_or_default();
+        vec![reply(
+            &format!("{status} Reason"),
+            "retry-after: 1\r\n",
+            b"{\"errors\": []}",
+        )]
+    };
+    served(script, move |server, transport| {
+        for status in list {
+            let request = get(&server.base(), &format!("?status={status}"));
+            let (_, body) = exchange(transport, request, *status)
+                .map_err(|error| format!("status {status}: {error}"))?;
+            same("the body of an error", &body, b"{\"errors\": []}")?;
+        }
+        Ok(format!("{list:?} were passed on with their bodies"))
+    })
+}
+
+const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
+
+/// Redirects with the status that is in the URI or in the body.
+fn redirect(seen: &Seen, location: &str) -> Step {
+    let digits = if seen.body.is_empty() {
+        seen.target.as_bytes()
+    } else {
+        &seen.body
+    };
+    let status = String::from_utf8_lossy(&digits[digits.len().saturating_sub(3)..]);
+    reply(
+        &format!("{status} Redirect"),
+        &format!("location: {location}\r\n"),
+        b"redirected",
+    )
+}
+
+fn follows_nothing(server: &Server, other: Option<&Server>, transport: &dyn Transport) -> Outcome {
+    let base = server.base();
+    for status in REDIRECTS {
+        for request in [
+            get(&base, &format!("?status={status}")),
+            post(&base, status.to_string()),
+        ] {
+            let (method, before) = (request.method().clone(), server.seen().len());
+            let result = exchange(transport, request, status);
+            let followed = server.seen().len() > before + 1
+                || other.is_some_and(|other| !other.raw().is_empty());
+            if followed {
+                return Err(format!(
+                    "the {method} was sent again to the location of a {status}"
+                ));
+            }
+            let (head, body) = result.map_err(|error| format!("{method}, {status}: {error}"))?;
+            if !head.headers.contains_key(header::LOCATION) {
+                return Err(format!("the {status} lost its location"));
+            }
+            same("the body of a redirect", &body, b"redirected")?;
+        }
+    }
+    Ok(format!("{REDIRECTS:?} were passed on and not followed"))
+}
+
+const REPLY_HEADERS: [(&str, &str); 7] = [
+    ("Content-Type", "application/json; charset=utf-8"),
+    ("X-Cs-Traceid", "f1a3e2d0-0000-4000-8000-000000000001"),
+    ("x-ratelimit-limit", "6000"),
+    ("X-RateLimit-Remaining", "5999"),
+    ("x-repeated", "one"),
+    ("x-repeated", "two, three"),
+    ("x-empty", ""),
+];
+
+fn reply_headers_unchanged(server: &Server, transport: &dyn Transport) -> Outcome {
+    let (head, _) = exchange(transport, get(&server.base(), ""), 200)?;
+    for (name, _) in REPLY_HEADERS {
+        let named = REPLY_HEADERS.iter().filter(|(other, _)| *other == name);
+        let sent: Vec<_> = named.map(|(_, value)| value.as_bytes()).collect();
+        let passed: Vec<_> = head
+            .headers
+            .get_all(name)
+            .iter()
+            .map(HeaderValue::as_bytes)
+            .collect();
+        if passed != sent {
+            return Err(format!(
+                "{name} was sent {} times and passed on as {passed:?}",
+                sent.len()
+            ));
+        }
+    }
+    Ok(format!(
+        "{} headers were passed on as they were",
+        REPLY_HEADERS.len()
+    ))
+}
+
+/// Chunks of 1 byte to 64 KiB, with an extension, a size in capitals, and a trailer.
+fn chunked() -> Vec<u8> {
+    let body = pattern(300_000);
+    let mut out = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    let mut rest = body.as_slice();
+    for size in [1, 0xABC, 17, 64 * 1024, 3, usize::MAX] {
+        let (chunk, others) = rest.split_at(size.min(rest.len()));
+        rest = others;
+        let extension = if size == 17 { ";name=value" } else { "" };
+        out.extend_from_slice(format!("{:X}{extension}\r\n", chunk.len()).as_bytes());
+        out.extend_from_slice(chunk);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"0\r\nx-trailer: value\r\n\r\n");
+    out
+}
+
+/// The head, the first and the last chunk of a body.
+fn chunked_parts() -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+    let body = pattern(60_000);
+    let chunk = |part: &[u8]| {
+        let size = format!("{:x}\r\n", part.len());
+        [size.as_bytes(), part, b"\r\n"].concat()
+    };
+    let last = [chunk(&body[1000..]), b"0\r\n\r\n".to_vec()].concat();
+    let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+    (head.to_vec(), chunk(&body[..1000]), last)
+}
+
+/// The body of the first and of a second reply, which may come over the same connection.
+fn a_body(server: &Server, transport: &dyn Transport) -> Outcome {
+    for request in [
+        get(&server.base(), ""),
+        without_limit(get(&server.base(), "")),
+    ] {
+        let (_, body) = exchange(transport, request, 200)?;
+        same("the body", &body, &pattern(300_000))?;
+    }
+    Ok("all bytes were passed on, twice".into())
+}
+
+fn reply_without_a_body(server: &Server, transport: &dyn Transport) -> Outcome {
+    for status in [204, 304] {
+        let request = get(&server.base(), &format!("?status={status}"));
+        let request = within(request, Duration::from_secs(3));
+        let (_, body) = exchange(transport, request, status)
+            .map_err(|error| format!("a {status} has no body, but: {error}"))?;
+        same("the body", &body, b"")?;
+    }
+    Ok("204 and 304 ended with their heads".into())
+}
+
+fn body_longer_than_its_length(server: &Server, transport: &dyn Transport) -> Outcome {
+    let (_, mut body) = send(transport, get(&server.base(), ""))?;
+    let mut bytes = Vec::new();
+    let result = body.read_to_end(&mut bytes);
+    if bytes.len() > 5 {
+        return Err(format!(
+            "the length was 5, but the body had {} bytes",
+            bytes.len()
+        ));
+    }
+    same("the body", &bytes, &b"hello"[..bytes.len()])?;
+    Ok(match result {
+        Ok(_) => "the body ended with its length".into(),
+        Err(error) => format!("the body failed: {error}"),
+    })
+}
+
+/// A server that sends the last part only after the case has read the first byte.
+fn streams(head: Vec<u8>, body: Vec<u8>, split: usize) -> io::Result<Prepared> {
+    let server = Server::start(move |_| {
+        let (first, last) = body.split_at(split);
+        let first = [&head, first].concat();
+        vec![Step::Send(first), Step::Gate, Step::Send(last.to_vec())]
+    })?;
+    prepared(server.base(), move |transport| {
+        let (_, mut body) = send(transport, without_limit(get(&server.base(), "")))?;
+        let mut bytes = vec![0];
+        body.read_exact(&mut bytes)
+            .map_err(|error| format!("the first byte: {error}"))?;
+        if !server.open_gate() {
+            return Err("the first byte came only after the whole body had been sent".into());
+        }
+        bytes.extend(whole(body)?);
+        same("the body", &bytes, &pattern(60_000))?;
+        Ok("the first byte came before the last one was sent".into())
+    })
+}
+
+fn two_replies_at_a_time(server: &Server, transport: &dyn Transport) -> Outcome {
+    let (_, mut body) = send(transport, without_limit(get(&server.base(), "")))?;
+    let mut bytes = vec![0; 100];
+    body.read_exact(&mut bytes)
+        .map_err(|error| format!("the first bytes: {error}"))?;
+    let between = pattern(500);
+    let (_, other) = exchange(transport, post(&server.base(), between.clone()), 200)
+        .map_err(|error| format!("a call during a download: {error}"))?;
+    same("the reply of a call during a download", &other, &between)?;
+    if !server.open_gate() {
+        return Err("the call during a download had to wait for its end".into());
+    }
+    bytes.extend(whole(body)?);
+    same("the body of the download", &bytes, &pattern(60_000))?;
+    Ok("a call during a download received its own reply".into())
+}
+
+const TEXT: &[u8] = b"{\"a\": 1}";
+/// [`TEXT`], compressed by gzip.
+const GZIP: &[u8] = &[
+    0x1f, 0x8b, 0x08, 0x00, 0x00, 0x00, 0x00, 0x00, 0x02, 0x03, 0xab, 0x56, 0x4a, 0x54, 0xb2, 0x52,
+    0x30, 0xac, 0x05, 0x00, 0x97, 0x8e, 0xa1, 0xfb, 0x08, 0x00, 0x00, 0x00,
+];
+
+fn gzipped(_: &Seen) -> Vec<Step> {
+    vec![reply("200 OK", "content-encoding: gzip\r\n", GZIP)]
+}
+
+fn identity_is_left_alone(server: &Server, transport: &dyn Transport) -> Outcome {
+    let mut request = get(&server.base(), "");
+    let identity = HeaderValue::from_static("identity");
+    request
+        .headers_mut()
+        .insert(header::ACCEPT_ENCODING, identity);
+    let (head, body) = exchange(transport, request, 200)?;
+    if server
+        .seen()
+        .iter()
+        .any(|seen| seen.values("accept-encoding") != [b"identity"])
+    {
+        return Err("the request did not ask for identity alone".into());
+    }
+    same("a compressed body", &body, GZIP)?;
+    match head.headers.get(header::CONTENT_ENCODING) {
+        Some(value) if value == "gzip" => Ok("the compressed body was passed on as it came".into()),
+        _ => Err("the compressed body lost its content-encoding".into()),
+    }
+}
+
+fn decoded_body(server: &Server, transport: &dyn Transport) -> Outcome {
+    let (head, body) = exchange(transport, get(&server.base(), ""), 200)?;
+    let asked = server.seen().iter().any(|seen| {
+        let values = seen.values("accept-encoding").concat();
+        contains(&values.to_ascii_lowercase(), b"gzip")
+    });
+    let encoding = head.headers.get(header::CONTENT_ENCODING);
+    if body == GZIP {
+        return match encoding {
+            _ if asked => Err("the transport asked for gzip and did not decode it".into()),
+            Some(_) => Ok("the transport does not decode, and says so".into()),
+            None => Err("the compressed body lost its content-encoding".into()),
+        };
+    }
+    same("a decoded body", &body, TEXT)?;
+    if encoding.is_some() || head.headers.contains_key(header::CONTENT_LENGTH) {
+        return Err("the body was decoded, but the head describes the compressed one".into());
+    }
+    Ok("the body was decoded, and the head fits".into())
+}

@@ -1,0 +1,237 @@
+//! How requests arrive.
+
+use std::thread;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, header};
+
+use super::{
+    Case, Outcome, Server, Step, TOKEN, Transport, base, exchange, get, json, pattern, post,
+    prepared, reply, same, served, unknown,
+};
+use crate::conformance::servers::{Seen, contains};
+
+pub(super) const CASES: &[Case] = &[
+    Case {
+        name: "get-without-a-body",
+        consequence: "gateways refuse a GET that announces a body, or wait for it",
+        prepare: || served(|_| json(), get_without_a_body),
+    },
+    Case {
+        name: "post-with-its-exact-body",
+        consequence: "a search looks for other bytes, or a gateway refuses it with 411",
+        prepare: || served(|_| json(), post_with_its_exact_body),
+    },
+    Case {
+        name: "uri-unchanged",
+        consequence: "another sample is downloaded than the one asked for",
+        prepare: || served(|_| json(), uri_unchanged),
+    },
+    Case {
+        name: "request-headers-unchanged",
+        consequence: "the service does not accept the token",
+        prepare: || served(|_| json(), request_headers_unchanged),
+    },
+    Case {
+        name: "https-is-encrypted",
+        consequence: "the token crosses the network in plain text",
+        prepare: || {
+            let server = Server::start(|_| json())?;
+            let base = base(&format!("https://{}", server.address()));
+            prepared(base, move |transport| {
+                https_is_encrypted(&server, transport)
+            })
+        },
+    },
+    Case {
+        name: "post-sent-once",
+        consequence: "a hunt is billed twice",
+        prepare: || served(answer_gets, post_sent_once),
+    },
+    Case {
+        name: "stale-connection",
+        consequence: "the first hunt after a pause ends with an unknown outcome",
+        prepare: || {
+            let script = |_: &Seen| json().into_iter().chain([Step::Close]).collect();
+            served(script, stale_connection)
+        },
+    },
+    Case {
+        name: "concurrent-requests",
+        consequence: "a thread receives the results of another one",
+        prepare: || {
+            served(
+                |seen| vec![reply("200 OK", "", &seen.body)],
+                concurrent_requests,
+            )
+        },
+    },
+];
+
+fn only_request(server: &Server) -> Result<Seen, String> {
+    match server.seen().as_slice() {
+        [seen] => Ok(seen.clone()),
+        seen => Err(format!("one request became {} requests", seen.len())),
+    }
+}
+
+fn get_without_a_body(server: &Server, transport: &dyn Transport) -> Outcome {
+    exchange(transport, get(&server.base(), ""), 200)?;
+    let seen = only_request(server)?;
+    if seen.method != "GET" {
+        return Err(format!("the GET became {}", seen.method));
+    }
+    for name in ["content-length", "transfer-encoding"] {
+        if !seen.values(name).is_empty() {
+            return Err(format!("the GET had a {name}"));
+        }
+    }
+    if seen.values("host") != [server.address().to_string().as_bytes()] {
+        return Err("the GET did not have one host header with the host and port".into());
+    }
+    Ok("no body was sent or announced".into())
+}
+
+fn post_with_its_exact_body(server: &Server, transport: &dyn Transport) -> Outcome {
+    let body = pattern(100_000);
+    exchange(transport, post(&server.base(), body.clone()), 200)?;
+    let seen = only_request(server)?;
+    if seen.method != "POST" {
+        return Err(format!("the POST became {}", seen.method));
+    }
+    same("the body", &seen.body, &body)?;
+    if seen.values("content-length") != [body.len().to_string().as_bytes()] {
+        return Err("the POST had no content-length".into());
+    }
+    Ok(format!("{} bytes arrived, with their length", body.len()))
+}
+
+fn uri_unchanged(server: &Server, transport: &dyn Transport) -> Outcome {
+    let request = get(
+        &server.base(),
+        "?ids=a%2Fb%20c&ids=d&filter=x%3A%27%2A%27+y&z=",
+    );
+    let target = request
+        .uri()
+        .path_and_query()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    exchange(transport, request, 200)?;
+    let seen = only_request(server)?;
+    match seen.target == target {
+        true => Ok("path and query arrived as they were".into()),
+        false => Err(format!("{target} became {}", seen.target)),
+    }
+}
+
+fn request_headers_unchanged(server: &Server, transport: &dyn Transport) -> Outcome {
+    let mut request = post(&server.base(), "{}");
+    let headers = request.headers_mut();
+    let names = [
+        (header::USER_AGENT, "a-program/1.0 (test)"),
+        (header::ACCEPT_ENCODING, "identity"),
+        (HeaderName::from_static("x-repeated"), "one"),
+        (HeaderName::from_static("x-repeated"), "two, three"),
+    ];
+    for (name, value) in names {
+        headers.append(name, HeaderValue::from_static(value));
+    }
+    let headers = headers.clone();
+    exchange(transport, request, 200)?;
+    let seen = only_request(server)?;
+    for name in headers.keys() {
+        let sent: Vec<_> = headers
+            .get_all(name)
+            .iter()
+            .map(HeaderValue::as_bytes)
+            .collect();
+        let arrived = seen.values(name.as_str());
+        if arrived != sent {
+            let show =
+                |values: &[&[u8]]| String::from_utf8_lossy(&values.join(&b" | "[..])).into_owned();
+            return Err(format!(
+                "{name} was {:?} and became {:?}",
+                show(&sent),
+                show(&arrived)
+            ));
+        }
+    }
+    Ok(format!("{} headers arrived as they were", headers.len()))
+}
+
+/// The server does not speak TLS, so it must not receive anything else either.
+fn https_is_encrypted(server: &Server, transport: &dyn Transport) -> Outcome {
+    let base = base(&format!("https://{}", server.address()));
+    let result = transport.send(get(&base, ""));
+    if contains(&server.raw(), TOKEN.as_bytes()) {
+        return Err("a request to an https URL was sent without TLS".into());
+    }
+    match result {
+        Ok(_) => Err("the server does not speak TLS, but send returned a reply".into()),
+        Err(error) => Ok(format!("refused: {error:?}")),
+    }
+}
+
+/// Answers a GET. Reads a POST whole and closes the connection.
+fn answer_gets(seen: &Seen) -> Vec<Step> {
+    match seen.method.as_str() {
+        "GET" => json(),
+        _ => vec![Step::Close],
+    }
+}
+
+/// A POST fails over a new connection, and over one that was used before.
+fn post_sent_once(server: &Server, transport: &dyn Transport) -> Outcome {
+    let mut last = String::new();
+    for used in [false, true] {
+        if used {
+            exchange(transport, get(&server.base(), ""), 200)?;
+        }
+        let before = server.seen().len();
+        let result = transport.send(post(&server.base(), "{\"hunt\": 1}"));
+        let times = server.seen().len() - before;
+        if times != 1 {
+            return Err(format!("the service received one POST {times} times"));
+        }
+        last = unknown(result)?;
+    }
+    Ok(format!("each POST arrived once; {last}"))
+}
+
+fn stale_connection(server: &Server, transport: &dyn Transport) -> Outcome {
+    exchange(transport, get(&server.base(), ""), 200)?;
+    // The server closes the connection now, and the transport can know it before the POST.
+    thread::sleep(Duration::from_millis(200));
+    exchange(transport, post(&server.base(), "{}"), 200)
+        .map_err(|error| format!("the service had closed an idle connection; {error}"))?;
+    Ok("the POST did not use a connection that the service had closed".into())
+}
+
+fn concurrent_requests(server: &Server, transport: &dyn Transport) -> Outcome {
+    let base = server.base();
+    let run = |thread: usize| {
+        for round in 0..5 {
+            let body = pattern(10_000 + 100 * thread + round);
+            let (_, bytes) = exchange(transport, post(&base, body.clone()), 200)?;
+            same("a reply", &bytes, &body)?;
+        }
+        Ok::<_, String>(())
+    };
+    let threads = 8;
+    let failed = thread::scope(|scope| {
+        let run = &run;
+        let running: Vec<_> = (0..threads)
+            .map(|index| scope.spawn(move || run(index)))
+            .collect();
+        let ended = running.into_iter().map(|thread| {
+            thread
+                .join()
+                .unwrap_or_else(|_| Err("the transport panicked in a thread".into()))
+        });
+        ended.filter_map(Result::err).next()
+    });
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(format!("{threads} threads received their own replies")),
+    }
+}

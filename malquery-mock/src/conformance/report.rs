@@ -1,0 +1,101 @@
+use std::fmt;
+
+use super::cases::{Case, Outcome};
+
+/// What [`check`](super::check) found: a [`Verdict`] for each case.
+///
+/// Its `Display` has one line for each case.
+#[derive(Debug, Clone)]
+pub struct Report {
+    verdicts: Vec<Verdict>,
+}
+
+impl Report {
+    pub(super) fn new(verdicts: Vec<Verdict>) -> Self {
+        Self { verdicts }
+    }
+
+    /// Returns whether every case passed.
+    pub fn passed(&self) -> bool {
+        self.failures().next().is_none()
+    }
+
+    /// The verdicts, in the order of the table of [this module](super).
+    pub fn verdicts(&self) -> &[Verdict] {
+        &self.verdicts
+    }
+
+    /// The verdicts of the cases that failed.
+    pub fn failures(&self) -> impl Iterator<Item = &Verdict> {
+        self.verdicts.iter().filter(|verdict| !verdict.passed)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, verdict) in self.verdicts.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            verdict.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// How a transport did in one case. Its `Display` is one line.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    name: &'static str,
+    consequence: &'static str,
+    passed: bool,
+    detail: String,
+}
+
+impl Verdict {
+    pub(super) fn new(case: &Case, outcome: Outcome) -> Self {
+        let passed = outcome.is_ok();
+        let (Ok(detail) | Err(detail)) = outcome;
+        Self {
+            name: case.name,
+            consequence: case.consequence,
+            passed,
+            detail: detail.lines().map(str::trim).collect::<Vec<_>>().join(" "),
+        }
+    }
+
+    /// The name of the case, such as `redirect-to-another-host`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Returns whether the transport did as it should.
+    pub fn passed(&self) -> bool {
+        self.passed
+    }
+
+    /// What happened, on one line.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// What would happen to a user of a transport that fails the case.
+    pub fn consequence(&self) -> &'static str {
+        self.consequence
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            detail,
+            consequence,
+            ..
+        } = self;
+        match self.passed {
+            true => write!(f, "pass  {name}: {detail}"),
+            false => write!(f, "FAIL  {name}: {detail}. So {consequence}."),
+        }
+    }
+}
