@@ -17,6 +17,7 @@ impl Transport for Attohttpc {
     fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Body>, TransportError> {
         let (head, body) = request.into_parts();
         let mut request = RequestBuilder::try_new(head.method, head.uri.to_string())
+            .map(trust_public_roots)
             .map_err(TransportError::cannot_send)?
             .follow_redirects(false)
             .timeout(time_left(&head.extensions));
@@ -30,6 +31,12 @@ impl Transport for Attohttpc {
         (*response.status_mut(), *response.headers_mut()) = (status, headers);
         Ok(response)
     }
+}
+
+/// attohttpc 0.31 has no root certificates when it uses rustls with ring.
+fn trust_public_roots(request: RequestBuilder) -> RequestBuilder {
+    let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned();
+    roots.fold(request, RequestBuilder::add_root_certificate)
 }
 
 fn time_left(extensions: &http::Extensions) -> Duration {
