@@ -1,21 +1,137 @@
-//! The kit over good transports and bad ones.
+//! The kit over transports that are right, and over one for each mistake.
 
 #[path = "conformance/plain.rs"]
 mod plain;
+#[path = "conformance/wrong.rs"]
+mod wrong;
 
-use malquery_mock::conformance;
+use std::collections::BTreeSet;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use http::{Request, Response};
+use malquery_mock::conformance::{self, Report};
+use malquery_proto::{Body, Transport, TransportError};
 use malquery_ureq::UreqTransport;
+
+use plain::Plain;
+use wrong::{MISTAKES, Wrong};
+
+fn failed(report: &Report) -> BTreeSet<&'static str> {
+    report.failures().map(|verdict| verdict.name()).collect()
+}
 
 #[test]
 fn ureq_passes() {
     let report = conformance::check(|_| UreqTransport::new());
-    println!("{report}");
     assert!(report.passed(), "{report}");
+    assert!(report.verdicts().len() >= 20);
 }
 
 #[test]
 fn a_plain_socket_passes() {
-    let report = conformance::check(|_| plain::Plain);
-    println!("{report}");
+    let report = conformance::check(|_| Plain);
     assert!(report.passed(), "{report}");
+}
+
+/// Clones share what a transport has.
+#[test]
+fn one_transport_for_all_cases_passes() {
+    let transport = UreqTransport::new();
+    let report = conformance::check(|_| transport.clone());
+    assert!(report.passed(), "{report}");
+}
+
+#[test]
+fn each_mistake_fails_its_cases() {
+    let mut caught = BTreeSet::new();
+    // Most of the time they wait.
+    for mistakes in MISTAKES.chunks(8) {
+        let reports: Vec<_> = thread::scope(|scope| {
+            let check = |mistake| move || conformance::check(|_| Wrong::new(mistake));
+            let running: Vec<_> = mistakes
+                .iter()
+                .map(|(_, mistake, _)| scope.spawn(check(*mistake)))
+                .collect();
+            running
+                .into_iter()
+                .map(|thread| thread.join().unwrap())
+                .collect()
+        });
+        for ((name, _, cases), report) in mistakes.iter().zip(reports) {
+            let cases: BTreeSet<_> = cases.iter().copied().collect();
+            assert_eq!(failed(&report), cases, "a transport that {name}:\n{report}");
+            for verdict in report.failures() {
+                let line = verdict.to_string();
+                assert!(line.starts_with("FAIL"), "{line}");
+                assert!(line.contains(verdict.consequence()), "{line}");
+            }
+            caught.extend(cases);
+        }
+    }
+    let report = conformance::check(|_| Plain);
+    let all: BTreeSet<_> = report
+        .verdicts()
+        .iter()
+        .map(|verdict| verdict.name())
+        .collect();
+    assert_eq!(caught, all);
+}
+
+struct Always(fn() -> Response<Body>);
+
+impl Transport for Always {
+    fn send(&self, _: Request<Vec<u8>>) -> Result<Response<Body>, TransportError> {
+        Ok((self.0)())
+    }
+}
+
+#[test]
+fn a_transport_that_hangs_fails() {
+    let begun = Instant::now();
+    let report = conformance::check(|_| {
+        Always(|| {
+            loop {
+                thread::park();
+            }
+        })
+    });
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    assert_eq!(
+        report.failures().count(),
+        report.verdicts().len(),
+        "{report}"
+    );
+    assert!(
+        report
+            .to_string()
+            .contains("get-without-a-body: the transport hangs")
+    );
+}
+
+#[test]
+fn a_transport_that_panics_fails() {
+    let report = conformance::check(|_| Always(|| panic!("no\ngood")));
+    assert_eq!(
+        report.failures().count(),
+        report.verdicts().len(),
+        "{report}"
+    );
+    let text = report.to_string();
+    assert_eq!(text.lines().count(), report.verdicts().len(), "{text}");
+    assert!(text.starts_with(
+        "FAIL  get-without-a-body: the transport panicked: no good. So gateways refuse a GET"
+    ));
+
+    let report = conformance::check(|base| -> Plain { panic!("no transport for {base}") });
+    assert_eq!(
+        report.failures().count(),
+        report.verdicts().len(),
+        "{report}"
+    );
+    assert!(
+        report
+            .to_string()
+            .contains("no transport: panicked: no transport for http://127")
+    );
 }

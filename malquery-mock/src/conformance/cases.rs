@@ -30,8 +30,10 @@ pub(super) struct Case {
 pub(super) struct Prepared {
     /// All requests of the case go below this URL.
     pub(super) base: BaseUrl,
-    pub(super) run: Box<dyn FnOnce(&dyn Transport) -> Outcome + Send>,
+    pub(super) run: Run,
 }
+
+type Run = Box<dyn FnOnce(&dyn Transport) -> Outcome + Send>;
 
 pub(super) fn all() -> impl Iterator<Item = &'static Case> {
     [requests::CASES, replies::CASES, failures::CASES]

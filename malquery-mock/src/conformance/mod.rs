@@ -1,7 +1,8 @@
 //! Checks a [`Transport`] of your own against servers that misbehave.
 //!
-//! [`check`] runs some forty cases over loopback sockets, in about two seconds. It needs no network, no credentials
-//! and no runtime. Each case gets a server and a transport of its own.
+//! A transport that makes a mistake can bill a hunt twice or store half a sample. [`check`] runs 40
+//! cases over loopback sockets in about a second. It needs no network and no credentials. Each case
+//! has a server and a transport of its own.
 //!
 //! ```
 //! use malquery_mock::conformance;
@@ -20,13 +21,54 @@
 //!
 //! # What is checked
 //!
+//! | case | what the transport must do |
+//! |---|---|
+//! | `get-without-a-body` | send a GET without `content-length`, with the right `host` |
+//! | `post-with-its-exact-body` | send the bytes of a body as they are, with `content-length` |
+//! | `uri-unchanged` | send path and query as they are |
+//! | `request-headers-unchanged` | send every header once and as it is, also a repeated one |
+//! | `https-is-encrypted` | send nothing to an `https` URL without TLS |
+//! | `post-sent-once` | send a POST once, even if the connection breaks |
+//! | `stale-connection` | send a POST over an open connection, not over one that the service has closed |
+//! | `concurrent-requests` | give each thread its own reply |
+//! | `client-errors-are-replies` | return a 4xx as a reply |
+//! | `server-errors-are-replies` | return a 5xx as a reply |
+//! | `redirect-to-the-same-host` | return 301, 302, 303, 307 and 308, and follow none of them |
+//! | `redirect-to-another-host` | the same |
+//! | `reply-headers-unchanged` | pass every header on as it is, also a repeated one |
+//! | `body-with-a-length` | pass every byte on, and end with the length |
+//! | `chunked-body` | pass the bytes of the chunks on |
+//! | `body-until-close` | accept HTTP/1.0 and a body without a length |
+//! | `reply-without-a-body` | end a 204 and a 304 with their heads |
+//! | `body-longer-than-its-length` | pass on no byte after the length |
+//! | `streams-a-body-with-a-length` | pass bytes on as they arrive |
+//! | `streams-a-chunked-body` | pass a chunk on when it has arrived |
+//! | `two-replies-at-a-time` | send a request while the body of another reply is being read |
+//! | `identity-is-left-alone` | decode nothing if the request has `accept-encoding: identity` |
+//! | `decoded-body-without-its-old-length` | remove `content-length` and `content-encoding` from what it decodes |
+//! | `refused-connection` | fail with [`not_sent`](TransportError::not_sent) |
+//! | `failed-lookup` | the same |
+//! | `reset-before-the-reply` | fail with [`unknown`](TransportError::unknown) |
+//! | `closed-before-the-reply` | the same |
+//! | `closed-in-the-head` | the same |
+//! | `reset-in-the-head` | the same |
+//! | `silent-service` | fail with `unknown` when the [`TimeLeft`] is over |
+//! | `endless-head` | the same, though bytes arrive |
+//! | `stalled-body` | fail when the `TimeLeft` is over, also in a body |
+//! | `dripping-body` | the same, though bytes arrive |
+//! | `no-time-left` | fail at once, and not panic |
+//! | `endless-time-left` | accept a `TimeLeft` of millions of years |
+//! | `cut-body-with-a-length` | fail, or pass the `content-length` on: the client compares it |
+//! | `cut-chunked-body` | fail: nothing else shows that bytes are missing |
+//! | `malformed-chunks` | fail, and not panic |
+//! | `reset-in-a-body` | fail, even if the body has no length (not checked on macOS) |
+//! | `hostile-heads` | return anything or fail with `unknown`, and not panic or hang |
 //!
 //! # What is not checked
 //!
-//! - Certificates: the servers do not speak TLS. Let your HTTP client check certificates, as it does unless it is
-//!   told otherwise.
-//! - How long a transport waits for a request without a time limit. Limit the silence between two bytes.
-//! - Proxies. A proxy of the environment must not be used for loopback addresses, or every case fails.
+//! - Certificates: the servers do not speak TLS. A client checks them unless you turn that off.
+//! - The time that a transport waits for a request without [`TimeLeft`].
+//! - Proxies. If the environment names one that is used for loopback addresses, every case fails.
 
 mod cases;
 mod report;
@@ -39,6 +81,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use malquery_proto::{BaseUrl, Transport};
+#[cfg(doc)]
+use malquery_proto::{TransportError, client::TimeLeft};
 
 pub use report::{Report, Verdict};
 
@@ -50,8 +94,8 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// `make` is called once for each case, with the base URL of its server. It may also return clones
 /// of one transport. The cases run in parallel.
 ///
-/// A transport that panics or hangs fails its case; the check ends after 10 seconds at the latest.
-/// The thread of a transport that hangs is left behind.
+/// A transport that panics or hangs fails its case. The check ends 10 seconds after the last case
+/// has started, and leaves the thread of a transport that hangs behind.
 pub fn check<T: Transport + 'static>(mut make: impl FnMut(BaseUrl) -> T) -> Report {
     let (sender, outcomes) = mpsc::channel();
     let mut verdicts: Vec<_> = cases::all().map(|case| (case, None)).collect();
@@ -103,4 +147,20 @@ fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("panicked: {}", text.unwrap_or("without a message"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_docs_have_every_case_in_order() {
+        let table: Vec<_> = include_str!("mod.rs")
+            .lines()
+            .filter_map(|line| line.strip_prefix("//! | `")?.split('`').next())
+            .filter(|name| cfg!(any(target_os = "linux", windows)) || *name != "reset-in-a-body")
+            .collect();
+        let cases: Vec<_> = cases::all().map(|case| case.name).collect();
+        assert_eq!(table, cases);
+    }
 }

@@ -4,28 +4,27 @@ use std::io::{self, BufRead, BufReader, ErrorKind::UnexpectedEof, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use malquery_proto::{Body, Transport, TransportError, client::TimeLeft};
 
 pub(crate) struct Plain;
 
 impl Transport for Plain {
-    fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Body>, TransportError> {
-        let host = request.uri().authority().map_or("", |host| host.as_str());
-        if request.uri().scheme_str() != Some("http") {
-            return Err(TransportError::cannot_send("there is no TLS here"));
-        }
-        let stream = TcpStream::connect(host).map_err(TransportError::not_sent)?;
-        exchange(stream, request).map_err(TransportError::unknown)
+    fn send(&self, mut request: Request<Vec<u8>>) -> Result<Response<Body>, TransportError> {
+        let uri = request.uri();
+        let host = uri.authority().filter(|_| uri.scheme_str() == Some("http"));
+        let host = host.ok_or_else(|| TransportError::cannot_send("there is no TLS here"))?;
+        let stream = TcpStream::connect(host.as_str()).map_err(TransportError::not_sent)?;
+        let close = HeaderValue::from_static("close");
+        request.headers_mut().insert("connection", close);
+        talk(stream, request).map_err(TransportError::unknown)
     }
 }
 
-fn exchange(mut stream: TcpStream, request: Request<Vec<u8>>) -> io::Result<Response<Body>> {
+pub(crate) fn talk(mut stream: TcpStream, request: Request<Vec<u8>>) -> io::Result<Response<Body>> {
     let (head, body) = request.into_parts();
-    let (host, path) = (
-        head.uri.authority().unwrap(),
-        head.uri.path_and_query().unwrap(),
-    );
+    let (host, path) = (head.uri.authority(), head.uri.path_and_query());
+    let (host, path) = (host.unwrap(), path.unwrap());
     let mut out = format!("{} {path} HTTP/1.1\r\nhost: {host}\r\n", head.method).into_bytes();
     for (name, value) in &head.headers {
         out.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
@@ -33,23 +32,18 @@ fn exchange(mut stream: TcpStream, request: Request<Vec<u8>>) -> io::Result<Resp
     if !body.is_empty() {
         write!(out, "content-length: {}\r\n", body.len())?;
     }
-    stream.write_all(&[&out, &b"connection: close\r\n\r\n"[..], &body].concat())?;
-    let left = head
-        .extensions
-        .get()
-        .map_or(Duration::from_secs(3600), |TimeLeft(left)| *left);
-    let mut reader = BufReader::new(Timed(stream, Instant::now() + left));
+    stream.write_all(&[&out, &b"\r\n"[..], &body].concat())?;
+    let left = head.extensions.get().map(|TimeLeft(left)| *left);
+    let mut reader = BufReader::new(Timed(stream, Instant::now() + left.unwrap_or(MINUTE * 60)));
     let mut reply = Response::builder().status(line(&mut reader)?.split(' ').nth(1).unwrap_or(""));
     while let Some((name, value)) = line(&mut reader)?.split_once(':') {
         reply = reply.header(name, value.trim());
     }
     let header = |name| reply.headers_ref()?.get(name)?.to_str().ok();
-    let body = match header("content-length").map(str::parse) {
-        _ if header("transfer-encoding").is_some() => {
-            Body::new(Chunked(b"\r\n".chain(reader), Some(0)))
-        }
-        Some(length) => Body::new(reader.take(length.map_err(io::Error::other)?)),
-        None => Body::new(reader),
+    let length = header("content-length").map_or(Ok(u64::MAX), str::parse);
+    let body = match header("transfer-encoding") {
+        Some(_) => Body::new(Chunked(b"\r\n".chain(reader), Some(0))),
+        None => Body::new(reader.take(length.map_err(io::Error::other)?)),
     };
     reply.body(body).map_err(io::Error::other)
 }
@@ -57,10 +51,12 @@ fn exchange(mut stream: TcpStream, request: Request<Vec<u8>>) -> io::Result<Resp
 fn line(reader: &mut impl BufRead) -> io::Result<String> {
     let mut line = String::new();
     reader.take(10_000).read_line(&mut line)?;
-    line.strip_suffix("\r\n")
-        .map(str::to_owned)
-        .ok_or(UnexpectedEof.into())
+    line.pop().filter(|end| *end == '\n').ok_or(UnexpectedEof)?;
+    Ok(line)
 }
+
+/// The longest silence.
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// A stream that ends in time.
 struct Timed(TcpStream, Instant);
@@ -68,8 +64,7 @@ struct Timed(TcpStream, Instant);
 impl Read for Timed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.1.saturating_duration_since(Instant::now());
-        self.0
-            .set_read_timeout(Some(left.min(Duration::from_secs(60))))?;
+        self.0.set_read_timeout(Some(left.min(MINUTE)))?;
         self.0.read(buffer)
     }
 }
@@ -81,7 +76,7 @@ impl<R: BufRead> Read for Chunked<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.1 == Some(0) {
             line(&mut self.0)?;
-            let size = u64::from_str_radix(line(&mut self.0)?.split(';').next().unwrap_or(""), 16);
+            let size = u64::from_str_radix(line(&mut self.0)?.trim_end(), 16);
             self.1 = Some(size.map_err(io::Error::other)?).filter(|size| *size > 0);
         }
         let Some(n) = &mut self.1 else { return Ok(0) };

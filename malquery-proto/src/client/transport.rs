@@ -11,17 +11,20 @@ use crate::time::Timestamp;
 /// Sends a request and returns the reply, whatever its status. Implement it for the HTTP client of
 /// your choice.
 ///
-/// - Send the request as it is: its method, URI, headers and exact body. An empty body means none;
-///   a GET goes out without `content-length`.
-/// - Follow no redirect, and check certificates.
-/// - Stream the body of the reply: [`Body::new`] takes any reader.
+/// - Send the request once and as it is: its method, URI, headers and exact body, with the length of
+///   the body. An empty body means none; a GET goes out without `content-length`.
+/// - Follow no redirect. Use TLS for `https`, and check certificates.
+/// - Use no connection that the service has closed in the meantime.
+/// - Stream the body of the reply: [`Body::new`] takes any reader. A body that breaks off ends with
+///   an error. For a body with `content-length` the client notices by itself.
 /// - A transport that decodes bodies (gzip) removes `content-length` and `content-encoding` from
 ///   the head, and leaves a reply alone whose request asked for `identity`.
 /// - Give up when the [`TimeLeft`] of a request is over. A download may have no limit, so limit
 ///   the silence between two bytes as well.
 ///
 /// A request carries its [`Endpoint`](crate::endpoint::Endpoint) and its [`TimeLeft`] as
-/// extensions.
+/// extensions. The conformance kit of `malquery-mock` (`malquery_mock::conformance::check`) runs a
+/// transport against servers that misbehave.
 ///
 /// ```
 /// use malquery_proto::{Body, Transport, TransportError};
