@@ -99,13 +99,18 @@
     doc = "**A [`Service`]** stands in for MalQuery, and searches files that you name: see [`mod@service`]."
 )]
 //!
+#![cfg_attr(
+    feature = "server",
+    doc = "**[`conformance::check`]** checks a transport of your own against servers that misbehave."
+)]
+//!
 //! # Features
 //!
 //! | feature | adds |
 //! |---|---|
 //! | `service` | `Service` and the `Corpus` it searches |
 //! | `yara` | hunts: YARA rules run over the corpus |
-//! | `server` | `Server`, which serves it over HTTP |
+//! | `server` | `Server`, which serves it over HTTP, and `conformance` |
 
 mod cassette;
 mod clock;

@@ -44,7 +44,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Case> {
 /// Time that a good transport never needs.
 const AMPLE: Duration = Duration::from_secs(20);
 /// The time left for a request that must be given up, and when it must be over.
-const SHORT: Duration = Duration::from_millis(500);
+const SHORT: Duration = Duration::from_secs(1);
 const LATE: Duration = Duration::from_secs(4);
 /// The longest body that a case reads.
 const MOST: u64 = 16 << 20;

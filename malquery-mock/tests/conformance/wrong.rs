@@ -326,11 +326,11 @@ pub(crate) const MISTAKES: &[(&str, Mistake, &[&str])] = &[
             if request
                 .extensions()
                 .get()
-                .is_some_and(|TimeLeft(left)| *left < Duration::from_secs(1))
+                .is_some_and(|TimeLeft(left)| *left < Duration::from_secs(2))
             {
                 request
                     .extensions_mut()
-                    .insert(TimeLeft(Duration::from_secs(12)));
+                    .insert(TimeLeft(Duration::from_secs(6)));
             }
             Plain.send(request)
         },

@@ -266,7 +266,7 @@ fn no_time_left(server: &Server, transport: &dyn Transport) -> Outcome {
         return unknown(result);
     }
     // A request that was sent all the same needs some time to arrive.
-    thread::sleep(SHORT);
+    thread::sleep(Duration::from_millis(500));
     match result {
         Err(error) if server.seen().is_empty() => Ok(format!("nothing was sent: {error:?}")),
         result => unknown(result),
