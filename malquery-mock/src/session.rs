@@ -75,7 +75,10 @@ impl Mode {
         let ci = lookup("CI").unwrap_or_default();
         let ci = !ci.is_empty() && ci != "0" && !ci.eq_ignore_ascii_case("false");
         if ci && matches!(mode, Self::Record | Self::Append) {
-            return Err(OpenError::Ci);
+            return Err(OpenError::new(format!(
+                "{VARIABLE} asks for a recording, and CI is set; record on your own machine, and \
+                 commit the cassette"
+            )));
         }
         Ok(mode)
     }
@@ -93,69 +96,59 @@ impl FromStr for Mode {
             .iter()
             .find(|(name, _)| *name == text)
             .map(|(_, mode)| *mode);
-        known.ok_or_else(|| OpenError::Mode(text.chars().take(40).collect()))
+        let names = Self::NAMES.map(|(name, _)| name).join(", ");
+        let text: String = text.chars().take(40).collect();
+        let message = format!("{VARIABLE}={text:?} is not a mode; there are {names}");
+        known.ok_or_else(|| OpenError::new(message))
     }
 }
 
 /// Why a session cannot begin. Nothing was sent.
 #[derive(Clone)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// There is no such mode.
-    Mode(String),
-    /// On a build server nothing is written.
-    Ci,
-    /// The cassette is refused, or missing.
-    Cassette(Arc<CassetteError>),
-    /// The cassette could not be written afterwards.
-    Unwritable(PathBuf, Arc<io::Error>),
+pub struct OpenError {
+    message: String,
+    source: Option<Arc<io::Error>>,
+}
+
+impl OpenError {
+    fn new(message: String) -> Self {
+        Self {
+            message,
+            source: None,
+        }
+    }
 }
 
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Mode(value) => {
-                let names: Vec<_> = Mode::NAMES.iter().map(|(name, _)| *name).collect();
-                write!(
-                    f,
-                    "{VARIABLE}={value:?} is not a mode; there are {}",
-                    names.join(", ")
-                )
-            }
-            Self::Ci => write!(
-                f,
-                "{VARIABLE} asks for a recording, and CI is set; record on your own machine, and commit the cassette"
-            ),
-            Self::Unwritable(path, _) => write!(f, "{} cannot be written", path.display()),
-            Self::Cassette(error) if std::error::Error::source(&**error).is_some() => {
-                write!(f, "{error}; to record it, run this with {VARIABLE}=record")
-            }
-            Self::Cassette(error) => error.fmt(f),
-        }
+        f.write_str(&self.message)
     }
 }
 
 impl fmt::Debug for OpenError {
     /// As `Display`, and its source: tests `unwrap` results.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")?;
-        std::error::Error::source(self).map_or(Ok(()), |source| write!(f, ": {source}"))
+        let source = self.source.as_ref().map(|source| format!(": {source}"));
+        write!(f, "{self}{}", source.unwrap_or_default())
     }
 }
 
 impl std::error::Error for OpenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Cassette(error) => error.source(),
-            Self::Unwritable(_, error) => Some(&**error),
-            Self::Mode(_) | Self::Ci => None,
-        }
+        self.source.as_ref().map(|source| &**source as _)
     }
 }
 
 impl From<CassetteError> for OpenError {
     fn from(error: CassetteError) -> Self {
-        Self::Cassette(Arc::new(error))
+        let mut message = error.to_string();
+        if error.source.is_some() {
+            message.push_str(&format!("; to record it, run this with {VARIABLE}=record"));
+        }
+        Self {
+            message,
+            source: error.source.map(Arc::new),
+        }
     }
 }
 
@@ -272,8 +265,10 @@ impl Session {
         let appends = mode == Mode::Append;
         let writes = appends || mode == Mode::Record;
         if writes {
-            save::check(&path)
-                .map_err(|error| OpenError::Unwritable(path.clone(), error.into()))?;
+            save::check(&path).map_err(|error| OpenError {
+                message: format!("{} cannot be written", path.display()),
+                source: Some(error.into()),
+            })?;
         }
         // There may be none yet to append to.
         let loads = mode.loads() && (!appends || path.exists());

@@ -3,11 +3,11 @@
 use std::io::{Read, copy, sink};
 use std::time::Duration;
 
-use malquery_mock::{Cassette, Mock, Transcript, VirtualClock, assert_transcript};
+use malquery_mock::{Cassette, Transcript, VirtualClock, assert_transcript, reply, script};
 use malquery_proto::client::{Download, Error};
 use malquery_proto::flow::Auth;
 use malquery_proto::operations::{ExactSearch, Hunt};
-use malquery_proto::types::{JobStatus, Pattern, RequestId, SearchOptions, Sha256};
+use malquery_proto::types::{JobStatus, Label, Pattern, RequestId, SearchOptions, Sha256};
 use malquery_proto::{Client, Cloud, Credentials};
 
 fn load(name: &str) -> Cassette {
@@ -106,22 +106,41 @@ fn faults_of_a_cassette_arrive_as_faults() {
 }
 
 #[test]
-fn threads_share_a_mock() {
-    fn shareable<T: Clone + Send + Sync + 'static>(_: &T) {}
-    let text = r#"{"version": 1, "interactions": [{"id": "quotas", "times": 40,
-        "request": {"method": "GET", "uri": "/malquery/aggregates/quotas/v1"},
-        "response": {"status": 200, "body": {"json": {"meta": {"hunt_limit": 1}}}}}]}"#;
-    let (mock, guard) = Cassette::parse("threads", text)
-        .unwrap()
-        .with_tokens()
-        .play();
-    shareable::<Mock>(&mock);
-    let client = Client::new(mock, VirtualClock::new(), auth());
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| (0..10).for_each(|_| drop(client.quotas().unwrap())));
-        }
-    });
+fn typed_replies_are_those_of_the_service() {
+    const JOB: &str = "3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab";
+    const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+    let hunt = Hunt::new("rule a { condition: true }");
+    let (client, guard) = script([
+        reply::quotas().set("meta/hunt_count", 3),
+        reply::submitted(JOB),
+        reply::running(JOB),
+        reply::rate_limited(7),
+        reply::done(JOB, [HELLO]).set("resources/0/label", "malware"),
+        reply::sample("hello"),
+        reply::quota_exhausted(),
+        reply::submitted(JOB),
+        reply::failed(JOB),
+        reply::api_error(403, "access denied, authorization failed"),
+        reply::archive("PK"),
+    ])
+    .client();
+    assert_eq!(client.quotas().unwrap().meta.hunts_left(), Some(97));
+    let done = client.hunt(&hunt).unwrap().wait().unwrap();
+    let found = &done.resources[0];
+    assert_eq!(
+        (found.sha256, found.label.clone()),
+        (HELLO.parse().ok(), Some(Label::Malware))
+    );
+    assert!(guard.clock().waits().contains(&Duration::from_secs(7)));
+    let mut sample = client.download(found.sha256.unwrap()).unwrap().output;
+    assert_eq!(copy(&mut sample, &mut sink()).unwrap(), 5);
+    let error = client.hunt(&hunt).unwrap_err().to_string();
+    assert!(error.contains("quota"), "{error}");
+    let error = client.hunt(&hunt).unwrap().wait().unwrap_err().to_string();
+    assert!(error.contains("failed"), "{error}");
+    let error = client.quotas().unwrap_err().to_string();
+    assert!(error.contains("access denied"), "{error}");
+    drop(client.samples(&JOB.parse().unwrap()).unwrap());
     guard.finish();
 }
 

@@ -69,7 +69,7 @@ pub struct CassetteError {
     name: String,
     place: Option<(usize, usize)>,
     message: String,
-    source: Option<io::Error>,
+    pub(crate) source: Option<io::Error>,
 }
 
 impl CassetteError {

@@ -13,71 +13,38 @@ use crate::cassette::matching::{below_base, is_for_tokens, scheme};
 use crate::json::{Json, quote};
 use crate::pseudonym;
 
-/// What becomes of a value in a JSON reply.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Rule {
-    /// It is kept.
-    Keep,
-    /// A text of the service is kept, without ids and long runs that look like a token.
-    Text,
-    /// An id becomes another one of the same shape.
-    Id,
-    /// A trace id becomes zeros of the same shape.
-    Trace,
-}
-use Rule::{Id, Keep, Text, Trace};
-
-/// The places of a JSON reply whose values are kept. `*` is any item of a list. Every other value keeps its type alone.
-const PLACES: [(&str, &str, Rule); 24] = [
-    ("", "expires_in token_type", Keep),
-    ("errors/*", "code type", Keep),
-    ("errors/*", "id", Id),
-    ("errors/*", "message", Text),
-    ("meta", "powered_by status reqtype sample yara_rule", Keep),
-    ("meta", "reqid", Id),
-    ("meta", "trace_id", Trace),
-    (
-        "meta",
-        "hunt_count hunt_limit download_count download_limit monitor_count monitor_limit",
-        Keep,
-    ),
-    ("meta", "days_left refresh_time", Keep),
-    ("meta/hunt_counts/*", "counter", Keep),
-    ("meta/hunt_counts/*", "userid", Id),
-    ("meta/download_counts/*", "counter", Keep),
-    ("meta/download_counts/*", "userid", Id),
-    (
-        "meta/stats",
-        "clean_count malware_count pua_count total_count unknown_count",
-        Keep,
-    ),
-    ("meta/pagination", "limit offset total", Keep),
-    (
-        "meta/options",
-        "limit min_date max_date min_size max_size app submitted_by_customer",
-        Keep,
-    ),
-    ("meta/options/filter_filetypes", "*", Keep),
-    ("meta/options/filter_meta", "*", Keep),
-    ("meta/patterns/*", "type value", Keep),
-    (
-        "resources/*",
-        "sha256 sha1 md5 filesize filetype first_seen label family",
-        Keep,
-    ),
-    (
-        "resources/*",
-        "ignore_reason label_confidence pattern pattern_type yara_rule",
-        Keep,
-    ),
-    ("resources/*/tags", "*", Keep),
-    ("resources/*/yara_rules", "*", Keep),
-    (
-        "resources/*/samples/*",
-        "sha256 sha1 md5 filesize filetype first_seen label family",
-        Keep,
-    ),
-];
+/// The places of a JSON reply whose values are kept: what becomes of them, the parent, and the names. `*` is any item of a
+/// list. `keep` keeps a value, `text` a text without ids and long runs that look like a token, `id` gives another id of the
+/// same shape, and `trace` zeros of the same shape. Every other value keeps its type alone.
+const PLACES: &str = "
+    keep   -                              expires_in token_type
+    keep   errors/*                       code type
+    id     errors/*                       id
+    text   errors/*                       message
+    keep   meta                           powered_by status reqtype sample yara_rule
+    id     meta                           reqid
+    trace  meta                           trace_id
+    keep   meta                           hunt_count hunt_limit download_count download_limit
+    keep   meta                           monitor_count monitor_limit days_left refresh_time
+    keep   meta/hunt_counts/*             counter
+    id     meta/hunt_counts/*             userid
+    keep   meta/download_counts/*         counter
+    id     meta/download_counts/*         userid
+    keep   meta/stats                     clean_count malware_count pua_count total_count
+    keep   meta/stats                     unknown_count
+    keep   meta/pagination                limit offset total
+    keep   meta/options                   limit min_date max_date min_size max_size app
+    keep   meta/options                   submitted_by_customer
+    keep   meta/options/filter_filetypes  *
+    keep   meta/options/filter_meta       *
+    keep   meta/patterns/*                type value
+    keep   resources/*                    sha256 sha1 md5 filesize filetype first_seen label family
+    keep   resources/*                    ignore_reason label_confidence pattern pattern_type
+    keep   resources/*                    yara_rule
+    keep   resources/*/tags               *
+    keep   resources/*/yara_rules         *
+    keep   resources/*/samples/*          sha256 sha1 md5 filesize filetype first_seen label family
+";
 
 /// The headers of a request that are kept, and the scheme of `authorization`.
 const REQUEST_HEADERS: [&str; 3] = ["accept", "accept-encoding", "content-type"];
@@ -85,15 +52,8 @@ const REQUEST_HEADERS: [&str; 3] = ["accept", "accept-encoding", "content-type"]
 const REPLY_HEADERS: [&str; 4] = ["content-type", "location", "x-cs-region", "x-cs-traceid"];
 
 /// The fields that hold a secret, in forms and replies of `/oauth2/`.
-const CREDENTIALS: [&str; 7] = [
-    "client_id",
-    "client_secret",
-    "member_cid",
-    "token",
-    "access_token",
-    "refresh_token",
-    "id_token",
-];
+const CREDENTIALS: &str =
+    "client_id client_secret member_cid token access_token refresh_token id_token";
 
 /// A run of this many characters with a digit looks like a token.
 const MIN_TOKEN: usize = 16;
@@ -169,7 +129,7 @@ impl Policy {
     }
 
     fn see_ids(&mut self, json: &Json, place: &mut String) {
-        if let (Json::String(id), Some(Id)) = (json, self.rule(place))
+        if let (Json::String(id), Some("id")) = (json, self.rule(place))
             && !self.is_known(id)
             && !id.is_empty()
         {
@@ -185,7 +145,7 @@ impl Policy {
     }
 
     fn see_credential(&mut self, name: &str, value: &str) {
-        if CREDENTIALS.contains(&name) {
+        if CREDENTIALS.split(' ').any(|known| known == name) {
             self.secrets.add(value);
         }
     }
@@ -267,20 +227,20 @@ impl Policy {
         let rule = self.rule(place);
         match json {
             Json::Null => Json::Null,
-            Json::Bool(value) => Json::Bool(*value && rule == Some(Keep)),
+            Json::Bool(value) => Json::Bool(*value && rule == Some("keep")),
             Json::Number(digits) => match rule {
-                Some(Keep | Text) if !self.has_secret(digits.as_bytes()) => {
+                Some("keep" | "text") if !self.has_secret(digits.as_bytes()) => {
                     Json::Number(digits.clone())
                 }
                 _ => Json::Number("0".into()),
             },
             Json::String(text) => Json::String(match rule {
                 _ if text.is_empty() => String::new(),
-                Some(Keep) => self.mask(text).into_owned(),
-                Some(Text) => self.text(text),
-                Some(Id) => self.pseudonym(text),
-                Some(Trace) => pseudonym::numbered(text, 0),
-                None => "[text]".into(),
+                Some("keep") => self.mask(text).into_owned(),
+                Some("text") => self.text(text),
+                Some("id") => self.pseudonym(text),
+                Some("trace") => pseudonym::numbered(text, 0),
+                _ => "[text]".into(),
             }),
             Json::Array(_) => {
                 let mut items = Vec::new();
@@ -300,14 +260,20 @@ impl Policy {
         }
     }
 
-    /// What is done with the value at a place.
-    fn rule(&self, place: &str) -> Option<Rule> {
-        let (parent, name) = place.rsplit_once('/').unwrap_or(("", place));
-        let listed = |(of, names, _): &&(&str, &str, Rule)| {
-            *of == parent && names.split(' ').any(|listed| listed == name)
+    /// What becomes of the value at a place.
+    fn rule(&self, place: &str) -> Option<&'static str> {
+        let (parent, name) = place.rsplit_once('/').unwrap_or(("-", place));
+        let listed = |line: &'static str| {
+            let mut words = line.split_ascii_whitespace();
+            let (rule, of) = (words.next()?, words.next()?);
+            (of == parent && words.any(|listed| listed == name)).then_some(rule)
         };
-        let found = PLACES.iter().find(listed).map(|(_, _, rule)| *rule);
-        found.or_else(|| self.also.iter().any(|also| also == place).then_some(Keep))
+        let is_own = self.also.iter().any(|also| also == place);
+        if is_own {
+            Some("keep")
+        } else {
+            PLACES.lines().find_map(listed)
+        }
     }
 
     /// A key, if it is the name of a field.
