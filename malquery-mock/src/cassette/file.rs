@@ -206,7 +206,7 @@ pub struct Response {
 pub struct Body {
     /// Any JSON. It is sent in its shortest form, with its digits and its order kept.
     #[serde(deserialize_with = "some", skip_serializing_if = "Option::is_none")]
-    pub json: Option<Box<RawValue>>,
+    pub json: Option<AnyJson>,
     /// A text.
     #[serde(deserialize_with = "some", skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
@@ -225,6 +225,22 @@ pub struct Body {
     /// The SHA-256, in lower case.
     #[serde(deserialize_with = "some", skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+}
+
+/// Any JSON, as it is written.
+#[derive(Debug, DeriveDeserialize, Serialize)]
+#[serde(transparent)]
+pub struct AnyJson(Box<RawValue>);
+
+impl AnyJson {
+    /// The text.
+    pub fn get(&self) -> &str {
+        self.0.get()
+    }
+
+    pub(crate) fn new(text: String) -> Option<Self> {
+        RawValue::from_string(text).ok().map(Self)
+    }
 }
 
 /// Where a connection breaks.

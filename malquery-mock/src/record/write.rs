@@ -10,7 +10,6 @@ use base64::engine::general_purpose::STANDARD;
 use http::{Method, Uri, header};
 use malquery_proto::needles::Needles;
 use malquery_proto::reply::{ResponseHead, RetryAfter};
-use serde_json::value::RawValue;
 use url::form_urlencoded;
 
 use super::log::{Content, End, Exchange, Log, Outcome};
@@ -429,7 +428,7 @@ pub(crate) fn request(policy: &Policy, exchange: &Exchange) -> file::Request {
             let text = policy::size_and_type(body.len() as u64, &exchange.headers);
             written.text = Some(text);
         }
-        (_, Some(json)) => written.json = raw(&json),
+        (_, Some(json)) => written.json = file::AnyJson::new(json.to_string()),
         (Some(text), _) if is_plain(text) => written.text = Some(text.to_owned()),
         _ => base64(body, &mut written),
     }
@@ -479,7 +478,7 @@ pub(crate) fn response(
     let mut written = file::Body::default();
     let length = match json.map(|json| policy.reply(json)) {
         Some(json) => {
-            written.json = raw(&json);
+            written.json = file::AnyJson::new(json.to_string());
             json.to_string().len()
         }
         None => {
@@ -509,10 +508,6 @@ fn is_sample(uri: &Uri, body: &mut Content) -> bool {
             && uri.query().is_some_and(is_asked_for)
             || path.starts_with("/malquery/entities/samples-fetch/")
                 && body.starts_with(b"PK").unwrap_or(false))
-}
-
-fn raw(json: &Json) -> Option<Box<RawValue>> {
-    RawValue::from_string(json.to_string()).ok()
 }
 
 fn base64(bytes: &[u8], written: &mut file::Body) {
