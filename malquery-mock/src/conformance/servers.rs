@@ -47,6 +47,16 @@ impl Seen {
         named.map(|(_, value)| value.as_slice()).collect()
     }
 
+    /// The number at the end of the target, by which a case says what it wants; 0 if there is none.
+    pub(super) fn number(&self) -> usize {
+        let digits = self
+            .target
+            .rsplit('=')
+            .next()
+            .and_then(|text| text.parse().ok());
+        digits.unwrap_or(0)
+    }
+
     fn has(&self, name: &str, word: &str) -> bool {
         let values = self.values(name);
         values

@@ -147,16 +147,8 @@ pub(super) const CASES: &[Case] = &[
         consequence: "a faulty gateway ends the program, or a hunt is billed twice",
         prepare: || {
             let script = |seen: &Seen| {
-                let index = seen
-                    .target
-                    .rsplit('=')
-                    .next()
-                    .and_then(|text| text.parse().ok());
-                let head = hostile_heads().into_iter().nth(index.unwrap_or(0));
-                vec![
-                    Step::Send(head.map(|(_, bytes)| bytes).unwrap_or_default()),
-                    Step::Close,
-                ]
+                let head = hostile_heads().into_iter().nth(seen.number());
+                head.map_or(vec![], |(_, bytes)| vec![Step::Send(bytes), Step::Close])
             };
             served(script, hostile_heads_do_not_panic)
         },
@@ -180,7 +172,7 @@ fn refused_connection() -> io::Result<Prepared> {
     let reserved = TcpStream::connect(listener.local_addr()?)?;
     let base = base(&format!("http://{}", reserved.local_addr()?));
     prepared(base.clone(), move |transport| {
-        let outcome = not_sent(transport, post(&base, "{}"), false);
+        let outcome = not_sent(transport.send(post(&base, "{}")));
         drop((reserved, listener));
         outcome
     })
@@ -191,35 +183,37 @@ fn failed_lookup() -> io::Result<Prepared> {
     let host = format!("{}.invalid", "a".repeat(64));
     let secure = base(&format!("https://{host}"));
     prepared(secure.clone(), move |transport| {
-        // A transport without TLS refuses https before it looks the name up.
-        match not_sent(transport, post(&secure, "{}"), false) {
-            Ok(what) => Ok(what),
-            Err(_) => {
-                let mut request = post(&secure, "{}");
-                let plain = request.uri().to_string().replacen("https", "http", 1);
-                *request.uri_mut() = plain.parse().map_err(|error| format!("{error}"))?;
-                not_sent(transport, request, true)
+        let mut request = post(&secure, "{}");
+        let result = transport.send(request.clone());
+        if !matches!(&result, Err(error) if error.failure() == SendFailure::CannotSend) {
+            return not_sent(result);
+        }
+        // A transport without TLS refuses https, and a transport with TLS refuses http.
+        let plain = request.uri().to_string().replacen("https", "http", 1);
+        *request.uri_mut() = plain.parse().map_err(|error| format!("{error}"))?;
+        match transport.send(request) {
+            Err(error) if error.failure() == SendFailure::CannotSend => {
+                Ok(format!("refused before the lookup: {error:?}"))
             }
+            result => not_sent(result),
         }
     })
 }
 
-fn not_sent(transport: &dyn Transport, request: http::Request<Vec<u8>>, or_never: bool) -> Outcome {
-    match transport.send(request) {
-        Ok(reply) => Err(format!(
-            "nobody replied, but send returned status {}",
-            reply.status().as_u16()
-        )),
-        Err(error) => match error.failure() {
-            SendFailure::NotSent => Ok(format!("failed as not sent: {error:?}")),
-            SendFailure::CannotSend if or_never => Ok(format!("failed as not possible: {error:?}")),
-            SendFailure::CannotSend => Err(format!(
-                "it is not retried, though it may succeed later: {error:?}"
-            )),
-            SendFailure::Unknown => Err(format!(
-                "nothing was sent, but the transport is not sure: {error:?}"
-            )),
-        },
+fn not_sent(result: Result<Response<Body>, TransportError>) -> Outcome {
+    let error = match result {
+        Ok(reply) => {
+            return Err(format!(
+                "nobody replied, but send returned {}",
+                reply.status()
+            ));
+        }
+        Err(error) => error,
+    };
+    match error.failure() {
+        SendFailure::NotSent => Ok(format!("failed as not sent: {error:?}")),
+        SendFailure::CannotSend => Err(format!("a second try is ruled out: {error:?}")),
+        SendFailure::Unknown => Err(format!("nothing was sent, but that is in doubt: {error:?}")),
     }
 }
 
@@ -303,19 +297,9 @@ fn a_cut(result: Result<Response<Body>, TransportError>) -> Outcome {
 
 fn bad_chunks(bodies: &'static [&'static str]) -> io::Result<Prepared> {
     let script = move |seen: &Seen| {
-        let index = seen
-            .target
-            .rsplit('=')
-            .next()
-            .and_then(|text| text.parse().ok());
-        let body = bodies
-            .get(index.unwrap_or(0usize))
-            .copied()
-            .unwrap_or_default();
-        vec![
-            Step::Send(format!("{OK}transfer-encoding: chunked\r\n\r\n{body}").into()),
-            Step::Close,
-        ]
+        let body = bodies.get(seen.number()).unwrap_or(&"");
+        let reply = format!("{OK}transfer-encoding: chunked\r\n\r\n{body}");
+        vec![Step::Send(reply.into()), Step::Close]
     };
     served(script, move |server, transport| {
         for (index, body) in bodies.iter().enumerate() {

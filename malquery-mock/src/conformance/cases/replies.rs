@@ -4,10 +4,11 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use http::{HeaderValue, header};
+use malquery_proto::operations::Hunt;
 
 use super::{
     Case, Outcome, Prepared, Server, Step, Transport, exchange, get, pattern, post, prepared,
-    reply, same, send, served, whole, within, without_limit,
+    reply, request, same, send, served, whole, within, without_limit,
 };
 use crate::conformance::servers::{Seen, contains};
 
@@ -87,14 +88,8 @@ pub(super) const CASES: &[Case] = &[
         consequence: "a call waits for a body that never comes",
         prepare: || {
             let script = |seen: &Seen| {
-                let status = if seen.target.ends_with("204") {
-                    "204 No Content"
-                } else {
-                    "304 Not Modified"
-                };
-                vec![Step::Send(
-                    format!("HTTP/1.1 {status}\r\nx-a: b\r\n\r\n").into(),
-                )]
+                let head = format!("HTTP/1.1 {} Empty\r\nx-a: b\r\n\r\n", seen.number());
+                vec![Step::Send(head.into())]
             };
             served(script, reply_without_a_body)
         },
@@ -161,9 +156,8 @@ pub(super) const CASES: &[Case] = &[
 
 fn statuses(list: &'static [u16]) -> io::Result<Prepared> {
     let script = |seen: &Seen| {
-        let status = seen.target.rsplit('=').next().unwrap_or_default();
         vec![reply(
-            &format!("{status} Reason"),
+            &format!("{} Reason", seen.number()),
             "retry-after: 1\r\n",
             b"{\"errors\": []}",
         )]
@@ -181,28 +175,17 @@ fn statuses(list: &'static [u16]) -> io::Result<Prepared> {
 
 const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
 
-/// Redirects with the status that is in the URI or in the body.
 fn redirect(seen: &Seen, location: &str) -> Step {
-    let digits = if seen.body.is_empty() {
-        seen.target.as_bytes()
-    } else {
-        &seen.body
-    };
-    let status = String::from_utf8_lossy(&digits[digits.len().saturating_sub(3)..]);
-    reply(
-        &format!("{status} Redirect"),
-        &format!("location: {location}\r\n"),
-        b"redirected",
-    )
+    let status = format!("{} Redirect", seen.number());
+    reply(&status, &format!("location: {location}\r\n"), b"redirected")
 }
 
 fn follows_nothing(server: &Server, other: Option<&Server>, transport: &dyn Transport) -> Outcome {
     let base = server.base();
     for status in REDIRECTS {
-        for request in [
-            get(&base, &format!("?status={status}")),
-            post(&base, status.to_string()),
-        ] {
+        let query = format!("?status={status}");
+        let search = request::<Hunt>(&base, &query, b"{}".to_vec());
+        for request in [get(&base, &query), search] {
             let (method, before) = (request.method().clone(), server.seen().len());
             let result = exchange(transport, request, status);
             let followed = server.seen().len() > before + 1
