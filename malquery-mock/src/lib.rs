@@ -145,3 +145,13 @@ pub use service::Service;
 pub use service::{Corpus, CorpusError, CorpusSample, Skipped};
 pub use session::{Mode, OpenError, Session, SessionGuard, SessionTransport};
 pub use transcript::Transcript;
+
+/// The code of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+/// The code of the workspace's README compiles.
+#[cfg(all(doctest, feature = "server"))]
+#[doc = include_str!("../../README.md")]
+struct WorkspaceReadme;

@@ -154,3 +154,8 @@ pub use cloud::{BaseUrl, Cloud};
 pub use credentials::{BearerToken, Credentials, MemberCid};
 pub use flow::Auth;
 pub use time::Timestamp;
+
+/// The code of the README compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

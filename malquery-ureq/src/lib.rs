@@ -128,7 +128,7 @@ pub fn client(base: impl Into<BaseUrl>, credentials: Credentials) -> Client {
     )
 }
 
-/// The README's code compiles.
+/// The code of the README compiles.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
