@@ -284,8 +284,8 @@ pub(crate) struct ServeOptions {
     /// Allow this many requests a minute
     #[arg(long, value_name = "N")]
     pub(crate) rate_limit: Option<usize>,
-    /// Write a line for each request into this file
-    #[arg(long, value_name = "FILE")]
+    /// Write a line for each request to this file, or to standard error
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     pub(crate) log: Option<PathBuf>,
 }
 

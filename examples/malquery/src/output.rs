@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use malquery_mock::MockError;
-use malquery_proto::client::Error;
+use malquery_proto::client::{Error, ErrorKind};
 use malquery_proto::error::ApiError;
-use malquery_proto::flow::FlowError;
 use malquery_proto::needles::Needles;
 use malquery_proto::types::{ErrorItem, Extra};
 use malquery_proto::{Body, TransportError};
@@ -122,20 +121,16 @@ impl From<Error> for Failure {
 }
 
 fn exit_code(error: &Error) -> u8 {
-    match error.flow() {
-        Some(FlowError::Build(_)) => code::REFUSED,
-        Some(FlowError::JobFailed(_)) => code::INCOMPLETE,
-        Some(FlowError::QuotaShort { .. }) => code::QUOTA,
-        Some(FlowError::Response(_)) => {
-            let is_login = error.to_string().starts_with("oauth2AccessToken");
-            match error.status().map(|status| status.as_u16()) {
-                Some(401 | 403) => code::DENIED,
-                // A client id that is not known.
-                Some(400) if is_login => code::DENIED,
-                Some(429) => code::QUOTA,
-                _ => code::FAILED,
-            }
+    let is_login = error.to_string().starts_with(WORDS[0].0);
+    match error.kind() {
+        ErrorKind::Invalid => code::REFUSED,
+        ErrorKind::JobFailed => code::INCOMPLETE,
+        ErrorKind::Unauthorized | ErrorKind::Forbidden => code::DENIED,
+        // A client id that is not known.
+        ErrorKind::Refused if is_login && error.status() == Some(http::StatusCode::BAD_REQUEST) => {
+            code::DENIED
         }
+        ErrorKind::QuotaExhausted | ErrorKind::RateLimited => code::QUOTA,
         _ => code::FAILED,
     }
 }

@@ -1,6 +1,9 @@
 //! The stand-in, for other programs.
 
+use std::fs::File;
+use std::io::Write;
 use std::net::Ipv4Addr;
+use std::path::Path;
 use std::thread;
 
 use malquery_mock::{Server, Service};
@@ -9,7 +12,7 @@ use malquery_ureq::SystemClock;
 
 use crate::args::{ServeOptions, Session};
 use crate::interrupt;
-use crate::output::{Failure, note, write};
+use crate::output::{Failure, error, note, write};
 use crate::source;
 
 /// Serves the stand-in until a signal ends it.
@@ -44,6 +47,9 @@ pub(crate) fn serve(session: &Session, options: &ServeOptions) -> Result<(), Fai
     if let Some(requests) = options.rate_limit {
         service = service.rate_limit(requests);
     }
+    if let Some(path) = &options.log {
+        service = log_to(service, path)?;
+    }
     let server = Server::start(service, (Ipv4Addr::LOCALHOST, options.port).into())
         .map_err(|error| Failure::failed(&error))?;
     interrupt::is_no_error();
@@ -54,4 +60,15 @@ pub(crate) fn serve(session: &Session, options: &ServeOptions) -> Result<(), Fai
     loop {
         thread::park();
     }
+}
+
+/// Writes a line for each request to a file; `-` is standard error.
+fn log_to(service: Service, path: &Path) -> Result<Service, Failure> {
+    if path.as_os_str() == "-" {
+        return Ok(service.log(|line| error(format_args!("{line}"))));
+    }
+    let file = File::options().create(true).append(true).open(path);
+    let file = file.map_err(|error| Failure::refused(format!("{}: {error}", path.display())))?;
+    // A log that is full is no reason to end a stand-in. Each line is one write.
+    Ok(service.log(move |line| drop((&file).write_all(format!("{line}\n").as_bytes()))))
 }

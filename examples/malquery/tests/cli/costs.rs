@@ -51,7 +51,7 @@ fn an_unknown_quota_is_not_risked() {
     let errors = json!({"meta": {}, "errors": [{"code": 500, "message": "no database"}]});
     let server = Server::with_answers([answer(200, errors)]);
     let run = server.run(&format!("multidownload {A} --check-quota"));
-    assert!(run.error(1).contains("no database"), "{}", run.stderr);
+    assert!(run.error(5).contains("no database"), "{}", run.stderr);
     assert_eq!(server.asked().len(), 2);
 }
 
@@ -148,4 +148,16 @@ fn odd_fields_are_refused_and_types_warned_of() {
     run.json();
     run.says("warning: pe23 is not a file type")
         .omits("pe32 is not");
+}
+
+#[test]
+fn an_id_that_arrived_is_shown() {
+    let reply = json!({"meta": {"reqid": "r-9"}, "errors": [{"code": 500, "message": "oops"}]});
+    for line in [format!("hunt {RULE}"), format!("hunt {RULE} --wait")] {
+        let server = Server::with_answers([answer(500, reply.clone())]);
+        let run = server.run(&format!("{line} --timeout 2"));
+        assert_eq!(server.count("POST /malquery"), 1);
+        assert_ne!(run.code, 0);
+        run.says(" request r-9 --wait");
+    }
 }

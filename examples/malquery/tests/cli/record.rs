@@ -102,3 +102,27 @@ fn an_unwritable_recording_is_refused() {
     }
     assert_eq!(server.asked(), [""; 0]);
 }
+
+#[test]
+fn a_long_wait_says_so_once_a_minute() {
+    let out = folder();
+    let tape = in_folder(&out, "tape.json");
+    let mut answers = vec![job(SEARCH, "inprogress"); 9];
+    answers.push(job(SEARCH, "done"));
+    let line = format!("request {SEARCH} --wait");
+    Server::with_answers(answers)
+        .run(&format!("{line} --record {tape} {QUICK}"))
+        .json();
+    let run = plain(&format!("{line} --replay {tape} --poll-interval 30"));
+    run.json();
+    let lines = run
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with("waiting for "));
+    assert!((3..6).contains(&lines.clone().count()), "{}", run.stderr);
+    assert!(
+        lines
+            .clone()
+            .all(|line| line.contains(" min") && line.contains(", inprogress, polls: "))
+    );
+}

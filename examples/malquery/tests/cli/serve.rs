@@ -98,6 +98,17 @@ fn the_stand_in_has_knobs() {
 }
 
 #[test]
+fn the_stand_in_logs_each_request() {
+    let out = folder();
+    let log = in_folder(&out, "log");
+    let serving = Serving::start(&format!("--log {log}"));
+    serving.ask("quotas").json();
+    let text = fs::read_to_string(&log).unwrap();
+    assert_eq!(text.lines().count(), 2, "{text}");
+    assert!(text.contains("/malquery/aggregates/quotas/v1"), "{text}");
+}
+
+#[test]
 fn the_stand_in_asks_no_service() {
     for option in [
         "--cloud us-2",
