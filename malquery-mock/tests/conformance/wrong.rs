@@ -114,7 +114,15 @@ pub(crate) const MISTAKES: &[(&str, Mistake, &[&str])] = &[
     (
         "sends everything a second time",
         |_, request| Plain.send(request.clone()).or_else(|_| Plain.send(request)),
-        &["post-sent-once"],
+        &[
+            "closed-before-the-reply",
+            "closed-in-the-head",
+            "endless-head",
+            "post-sent-once",
+            "reset-before-the-reply",
+            "reset-in-the-head",
+            "silent-service",
+        ],
     ),
     (
         "does not check idle connections",

@@ -223,7 +223,9 @@ fn no_reply(steps: fn() -> Vec<Step>) -> io::Result<Prepared> {
         |server, transport| {
             let base = server.base();
             unknown(transport.send(get(&base, "")))?;
-            unknown(transport.send(post(&base, "{}")))
+            let what = unknown(transport.send(post(&base, "{}")))?;
+            posted_once(server)?;
+            Ok(what)
         },
     )
 }
@@ -234,10 +236,23 @@ fn slow_head(steps: fn() -> Vec<Step>) -> io::Result<Prepared> {
         |server, transport| {
             let begun = Instant::now();
             let what = unknown(transport.send(within(post(&server.base(), "{}"), SHORT)))?;
+            posted_once(server)?;
             in_time(begun)?;
             Ok(what)
         },
     )
+}
+
+fn posted_once(server: &Server) -> Result<(), String> {
+    let posts = server
+        .seen()
+        .iter()
+        .filter(|seen| seen.method == "POST")
+        .count();
+    match posts {
+        0 | 1 => Ok(()),
+        _ => Err(format!("the service received one POST {posts} times")),
+    }
 }
 
 fn slow_body(steps: fn() -> Vec<Step>) -> io::Result<Prepared> {
