@@ -6,7 +6,7 @@ use http::Request;
 use malquery_mock::{Fault, Transcript, VirtualClock, reply, script};
 use malquery_proto::flow::Auth;
 use malquery_proto::operations::Hunt;
-use malquery_proto::{Body, Client, Cloud, Credentials, Transport, TransportError};
+use malquery_proto::{Client, Cloud, Credentials, Transport};
 use serde_json::json;
 
 const ID: &str = "0123456789abcdef0123456789abcdef";
@@ -88,56 +88,6 @@ fn authorizations_are_hidden_where_they_come_again() {
     > GET /x?a=b
     > authorization: Bearer [redacted]
     ");
-}
-
-/// Answers every request with these bytes, after a read that was interrupted.
-struct Interrupted(&'static str);
-
-impl Read for Interrupted {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        match self.0.split_at_checked(1) {
-            Some(("!", rest)) => {
-                self.0 = rest;
-                Err(std::io::ErrorKind::Interrupted.into())
-            }
-            Some((first, rest)) if !buffer.is_empty() => {
-                self.0 = rest;
-                buffer[0] = first.as_bytes()[0];
-                Ok(1)
-            }
-            _ => Ok(0),
-        }
-    }
-}
-
-impl Transport for Interrupted {
-    fn send(&self, _: Request<Vec<u8>>) -> Result<http::Response<Body>, TransportError> {
-        Ok(http::Response::new(Body::new(Self(self.0))))
-    }
-}
-
-#[test]
-fn a_body_is_read_to_its_end_and_no_sooner() {
-    let transcript = Transcript::new(Interrupted("!a!b"));
-    assert_eq!(format!("{transcript:?}"), "Transcript(0 exchanges)");
-    let get = || {
-        transcript
-            .send(Request::get("/x").body(Vec::new()).unwrap())
-            .unwrap()
-            .into_body()
-    };
-    let mut body = get();
-    assert_eq!(format!("{body:?}"), "Body");
-    let mut text = String::new();
-    body.read_to_string(&mut text).unwrap();
-    assert_eq!(text, "ab");
-    // An empty buffer is filled at once, and says nothing of the end.
-    let mut body = get();
-    body.read(&mut []).unwrap_err();
-    assert_eq!(body.read(&mut []).unwrap(), 0);
-    let shown = transcript.to_string();
-    assert_eq!(shown.matches("not read to the end").count(), 1, "{shown}");
-    assert!(!shown.contains("broken off"), "{shown}");
 }
 
 #[test]
