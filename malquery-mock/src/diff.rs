@@ -43,7 +43,7 @@ pub(crate) fn visible(line: &str) -> String {
     text
 }
 
-/// The lines of both texts near a change, those of `a` alone with `-` and those of `b` alone with `+`.
+/// The lines of both texts near a change: with `-` what only `a` has, with `+` what only `b` has.
 pub(crate) fn lines(a: &str, b: &str) -> String {
     let (a, b): (Vec<&str>, Vec<&str>) = (a.split('\n').collect(), b.split('\n').collect());
     let diff = TextDiff::configure().timeout(MAX_TIME).diff_slices(&a, &b);

@@ -221,7 +221,7 @@ pub fn quota_exhausted() -> Reply {
     json(429, json!({"meta": meta, "resources": [], "errors": []}))
 }
 
-/// The reply of the gateway when requests come too fast: try again after so many seconds.
+/// The reply of the gateway when requests come too fast: try again after this many seconds.
 pub fn rate_limited(seconds: u64) -> Reply {
     api_error(429, "API rate limit exceeded.").header("retry-after", &seconds.to_string())
 }

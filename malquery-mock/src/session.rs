@@ -458,7 +458,7 @@ impl SessionGuard {
         self.write(None, false, false)
     }
 
-    /// Writes the complete exchanges of a recording to this path, which may be that of the cassette, without those that are
+    /// Writes the complete exchanges of a recording to this path, which may be the path of the cassette, without those that are
     /// refused.
     ///
     /// # Errors

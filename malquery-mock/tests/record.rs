@@ -316,7 +316,7 @@ fn listed() -> BTreeMap<String, bool> {
     .collect()
 }
 
-/// Whether it is a placeholder, or a pseudonym, which is all zeros but for its last digits.
+/// Whether it is a placeholder, or a pseudonym, which is zeros and its last digits.
 fn stands_for_another(text: &str) -> bool {
     let is_zeros = text
         .chars()
@@ -943,7 +943,7 @@ fn nothing_is_written_without_need() {
     assert_eq!(names(folder.path()), ["test.json", "test.rest.json"]);
     Cassette::load(folder.path().join("test.rest.json")).unwrap();
 
-    // The folder is made where there is none, and a place that cannot be written is an error before anything is sent.
+    // A missing folder is made, and a place that cannot be written is an error before anything is sent.
     let deep = folder.path().join("a/b/test.json");
     run(&deep);
     assert!(deep.exists());

@@ -147,23 +147,5 @@ fn a_retry_is_seen_with_its_rule() {
         .unwrap();
     guard.finish();
     assert_eq!(clock.waits().len(), 2);
-    insta::assert_snapshot!(transcript);
-}
-
-#[test]
-fn a_snapshot_has_a_name_or_stands_in_the_code() {
-    let (mock, guard) = script([reply::status(204)]).play();
-    let transcript = Transcript::new(mock);
-    drop(
-        transcript
-            .send(http::Request::get("/x").body(Vec::new()).unwrap())
-            .unwrap(),
-    );
-    guard.finish();
-    malquery_mock::assert_transcript!(transcript, @r"
-    > GET /x
-    < 204 No Content
-    < not read to the end
-    ");
-    malquery_mock::assert_transcript!("by_name", &transcript);
+    malquery_mock::assert_transcript!("a_retry_is_seen_with_its_rule", transcript);
 }

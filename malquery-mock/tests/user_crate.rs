@@ -1,4 +1,4 @@
-//! A package outside the workspace records, replays offline, and is told what differs when it changes.
+//! A package outside the workspace records, replays offline, and reports what differs when it changes.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -154,7 +154,7 @@ fn it_records_replays_and_is_told_what_changed() {
     let package = Package::new();
     let cassette = package.0.join("tests/cassettes/find.json");
 
-    // Without a cassette it is told how to make one.
+    // Without a cassette the error says how to make one.
     let (passed, said) = package.test(&[]);
     assert!(
         !passed && said.contains("to record it, run this with MALQUERY_MOCK=record"),

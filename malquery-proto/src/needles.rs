@@ -67,7 +67,7 @@ impl Needles {
         self.find_in(text.as_bytes())
     }
 
-    /// Returns the place of the first secret in bytes, such as those of a sample.
+    /// Returns the place of the first secret in bytes, such as the bytes of a sample.
     pub fn find_in(&self, bytes: &[u8]) -> Option<Range<usize>> {
         self.find_from(bytes, 0)
     }
@@ -360,7 +360,7 @@ mod tests {
                 let masked = needles.mask(&text);
                 prop_assert!(needles.find(&masked).is_none(), "{index}: {masked}");
                 let same = masked.starts_with(&format!("<{before} ")) && masked.ends_with(&format!(" {before}>"));
-                // A quote or a space at its end may be that of the text around it.
+                // A quote or a space at its end may belong to the text around it.
                 prop_assert!(same || skip || secret.contains(' '), "{index}: {masked}");
             }
         }

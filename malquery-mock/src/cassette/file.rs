@@ -91,7 +91,7 @@ pub type Pairs = Vec<(String, String)>;
 pub struct File<I = Interaction> {
     /// 1.
     pub version: u32,
-    /// The names of extensions. There is none yet.
+    /// The names of extensions. No extension exists yet.
     #[serde(default, deserialize_with = "some")]
     pub features: Option<Vec<String>>,
     /// The program that made it.

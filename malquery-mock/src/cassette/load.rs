@@ -240,43 +240,33 @@ impl<T: Into<String>> From<T> for Refusal {
 }
 
 fn interaction(
-    file::Interaction {
-        id,
-        request,
-        response,
-        error,
-        times,
-        repeat_last,
-    }: file::Interaction,
+    found: file::Interaction,
     line: usize,
     folder: Option<&Path>,
 ) -> Result<Interaction, Refusal> {
-    if id.is_empty() {
-        return Err("id: it is empty".into());
-    }
-    let answer = match (response, error) {
+    let answer = match (found.response, found.error) {
+        _ if found.id.is_empty() => return Err("id: it is empty".into()),
+        _ if found.times == Some(0) => {
+            return Err("times: an interaction that is never played has no use".into());
+        }
         (Some(response), None) => self::response(response, folder)?,
         (None, Some(failure)) => Answer::Fault(failure.kind),
         _ => return Err("it needs one of response and error".into()),
     };
-    let times = times.unwrap_or(1);
-    if times == 0 {
-        return Err("times: an interaction that is never played has no use".into());
-    }
     Ok(Interaction {
-        label: format!("{} (line {line})", json::quote(&id)),
-        id: id.into(),
-        expected: Some(self::request(request, folder)?),
+        label: format!("{} (line {line})", json::quote(&found.id)),
+        id: found.id.into(),
+        expected: Some(request(found.request, folder)?),
         answer,
-        times,
-        repeat_last: repeat_last.unwrap_or(false),
+        times: found.times.unwrap_or(1),
+        repeat_last: found.repeat_last.unwrap_or(false),
         any_number: false,
     })
 }
 
 /// Why a request can be in no cassette.
 pub(crate) fn unfit(method: &Method, uri: &Uri) -> Option<&'static str> {
-    // Methods are told apart by case, and small letters are slips of the pen.
+    // The case of a method counts, and small letters are slips of the pen.
     if method
         .as_str()
         .bytes()
@@ -288,63 +278,57 @@ pub(crate) fn unfit(method: &Method, uri: &Uri) -> Option<&'static str> {
     (!has_path).then_some("a request in a cassette has a path that begins with /")
 }
 
-fn request(
-    file::Request {
-        method,
-        uri,
-        headers,
-        body,
-    }: file::Request,
-    folder: Option<&Path>,
-) -> Result<Expected, Refusal> {
-    if uri.contains('#') {
+fn request(found: file::Request, folder: Option<&Path>) -> Result<Expected, Refusal> {
+    let uri = json::quote(&found.uri);
+    let method = Method::from_bytes(found.method.as_bytes()).map_err(|_| {
+        format!(
+            "request.method: {} is no method",
+            json::quote(&found.method)
+        )
+    })?;
+    let parsed: Uri = found
+        .uri
+        .parse()
+        .map_err(|error| format!("request.uri: {uri} is no URI: {error}"))?;
+    if found.uri.contains('#') {
         return Err("request.uri: a request has no fragment".into());
     }
-    let known = Method::from_bytes(method.as_bytes())
-        .map_err(|_| format!("request.method: {} is no method", json::quote(&method)))?;
-    let parsed: Uri = uri
-        .parse()
-        .map_err(|error| format!("request.uri: {} is no URI: {error}", json::quote(&uri)))?;
-    if let Some(why) = unfit(&known, &parsed) {
+    if let Some(why) = unfit(&method, &parsed) {
         return Err(format!("request: {why}").into());
     }
-    let headers = headers
-        .map(|pairs| self::headers(pairs, "request"))
+    let headers = found
+        .headers
+        .map(|pairs| headers(pairs, "request"))
         .transpose()?;
-    let scheme = headers.map(|headers| {
-        headers
-            .get(header::AUTHORIZATION)
-            .map(|value| matching::scheme(value.as_bytes()))
-    });
-    let query = parsed.query().unwrap_or_default();
+    let scheme = |headers: HeaderMap| {
+        let value = headers.get(header::AUTHORIZATION)?;
+        Some(matching::scheme(value.as_bytes()))
+    };
+    let query = form_urlencoded::parse(parsed.query().unwrap_or_default().as_bytes());
     let origin = parsed.scheme_str().zip(parsed.authority());
     Ok(Expected {
-        method: known,
+        method,
         origin: origin.map(|(scheme, authority)| format!("{scheme}://{authority}")),
         path: parsed.path().to_owned(),
-        query: form_urlencoded::parse(query.as_bytes())
-            .into_owned()
-            .collect(),
-        scheme,
-        body: self::body(body, "request", folder)?,
+        query: query.into_owned().collect(),
+        scheme: headers.map(scheme),
+        body: body(found.body, "request", folder)?,
     })
 }
 
-fn response(
-    file::Response {
-        status,
-        headers,
-        body,
-        fault,
-    }: file::Response,
-    folder: Option<&Path>,
-) -> Result<Answer, Refusal> {
-    let status = StatusCode::from_u16(status)
+fn response(found: file::Response, folder: Option<&Path>) -> Result<Answer, Refusal> {
+    let status = StatusCode::from_u16(found.status)
         .ok()
-        .filter(|code| !code.is_informational())
-        .ok_or_else(|| format!("response.status: {status} is not the status of a reply"))?;
-    let headers = self::headers(headers.unwrap_or_default(), "response")?;
-    let body = self::body(body, "response", folder)?;
+        .filter(|it| !it.is_informational());
+    let wrong = || {
+        format!(
+            "response.status: {} is not the status of a reply",
+            found.status
+        )
+    };
+    let status = status.ok_or_else(wrong)?;
+    let headers = headers(found.headers.unwrap_or_default(), "response")?;
+    let body = body(found.body, "response", folder)?;
     if matches!(body, Body::Json(_)) && headers.contains_key(header::CONTENT_LENGTH) {
         return Err(
             "response.headers: leave out content-length, because a body that is JSON is \
@@ -353,19 +337,19 @@ fn response(
         );
     }
     let body = bytes(body);
-    let truncate_after = fault.map(|fault| usize::try_from(fault.truncate_after).ok());
-    match truncate_after {
-        Some(after) if after.is_none_or(|after| after > body.len()) => {
-            let length = body.len();
-            Err(format!("response.fault: the body has only {length} bytes").into())
-        }
-        _ => Ok(Answer::Response {
-            status,
-            headers,
-            body,
-            truncate_after: truncate_after.flatten(),
-        }),
+    let after = found
+        .fault
+        .map(|fault| usize::try_from(fault.truncate_after));
+    let truncate_after = after.map(|after| after.unwrap_or(usize::MAX));
+    if truncate_after.is_some_and(|after| after > body.len()) {
+        return Err(format!("response.fault: the body has only {} bytes", body.len()).into());
     }
+    Ok(Answer::Response {
+        status,
+        headers,
+        body,
+        truncate_after,
+    })
 }
 
 fn headers(pairs: Pairs, side: &str) -> Result<HeaderMap, Refusal> {
@@ -388,64 +372,49 @@ fn body(body: Option<file::Body>, side: &str, folder: Option<&Path>) -> Result<B
     let Some(body) = body else {
         return Ok(Body::Empty);
     };
-    let within = |key: &str, refusal: Refusal| Refusal {
-        message: format!("{side}.body.{key}: {}", refusal.message),
-        ..refusal
+    let within = |key: &str, refusal: Refusal| {
+        let message = format!("{side}.body.{key}: {}", refusal.message);
+        Refusal { message, ..refusal }
     };
-    let file::Body {
-        json,
-        text,
-        form,
-        base64,
-        file,
-        len,
-        sha256,
-    } = body;
-    let (bytes, needs_check) = match (json, text, form, base64, file) {
-        (Some(json), None, None, None, None) if len.is_none() && sha256.is_none() => {
+    let is_checked = body.len.is_some() && body.sha256.is_some();
+    let is_bare = body.len.is_none() && body.sha256.is_none();
+    let bytes = match (body.json, body.text, body.form, body.base64, body.file) {
+        (Some(json), None, None, None, None) if is_bare => {
             let json = Json::parse_body(json.get());
             return json
                 .map(Body::Json)
                 .map_err(|error| within("json", error.into()));
         }
-        (None, Some(text), None, None, None) if len.is_none() && sha256.is_none() => {
-            return Ok(Body::Bytes(text.into_bytes().into()));
+        (None, Some(text), None, None, None) if is_bare => text.into_bytes(),
+        (None, None, Some(form), None, None) if is_bare => return Ok(Body::Form(form)),
+        (None, None, None, Some(lines), None) if is_checked => {
+            let bytes = STANDARD.decode(lines.concat());
+            bytes.map_err(|error| within("base64", error.to_string().into()))?
         }
-        (None, None, Some(form), None, None) if len.is_none() && sha256.is_none() => {
-            return Ok(Body::Form(form));
+        (None, None, None, None, Some(name)) => {
+            file(&name, folder).map_err(|refusal| within("file", refusal))?
         }
-        (None, None, None, Some(lines), None) => (
-            STANDARD
-                .decode(lines.concat())
-                .map_err(|error| within("base64", error.to_string().into()))?,
-            true,
-        ),
-        (None, None, None, None, Some(name)) => (
-            self::file(&name, folder).map_err(|refusal| within("file", refusal))?,
-            false,
-        ),
         _ => {
-            return Err(format!(
-                "{side}.body: it needs one of json, text, form, base64 and file; len and sha256 go with the last two"
-            )
-            .into());
+            let keys = "one of json, text, form, base64 and file";
+            return Err(
+                format!("{side}.body: it needs {keys}; len and sha256 go with the last two, and base64 needs both").into(),
+            );
         }
     };
-    if needs_check && (len.is_none() || sha256.is_none()) {
-        return Err(within("base64", "len and sha256 belong beside it".into()));
-    }
-    if len.is_some_and(|len| len != bytes.len() as u64) {
+    if body.len.is_some_and(|len| len != bytes.len() as u64) {
         return Err(within(
             "len",
             format!("the body has {} bytes", bytes.len()).into(),
         ));
     }
-    let real = digest::sha256(&bytes);
-    if sha256.is_some_and(|sha256| sha256 != real) {
-        return Err(within(
-            "sha256",
-            format!("the body has the SHA-256 {real}").into(),
-        ));
+    if let Some(sha256) = body.sha256 {
+        let real = digest::sha256(&bytes);
+        if sha256 != real {
+            return Err(within(
+                "sha256",
+                format!("the body has the SHA-256 {real}").into(),
+            ));
+        }
     }
     Ok(Body::Bytes(bytes.into()))
 }

@@ -187,7 +187,7 @@ impl Mock {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The reply to a request, which counts as played. `None` if there is none, which does not count.
+    /// The reply to a request, which counts as played. `None` if nothing answers, which does not count.
     pub(crate) fn try_send(
         &self,
         request: &Request<Vec<u8>>,

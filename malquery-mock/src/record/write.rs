@@ -35,7 +35,7 @@ const OVERLAP: usize = 16 * 1024;
 pub(crate) struct Recording {
     pub(crate) path: PathBuf,
     pub(crate) log: Log,
-    /// What is there already stays.
+    /// The interactions of the file stay.
     pub(crate) appends: bool,
     pub(crate) also: Vec<String>,
     pub(crate) secrets: Needles,
@@ -224,9 +224,7 @@ impl Writer<'_> {
             }
             Outcome::Pending => return Err("has no reply".into()),
             Outcome::Reply { status, .. } if status.is_informational() => {
-                return Err(format!(
-                    "has the status {status}, which is not that of a reply"
-                ));
+                return Err(format!("has the status {status}, which no reply has"));
             }
             Outcome::Reply { body, .. } => {
                 if !body.is_kept() {
