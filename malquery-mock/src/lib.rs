@@ -150,8 +150,3 @@ pub use transcript::Transcript;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
-
-/// The code of the workspace's README compiles.
-#[cfg(all(doctest, feature = "server"))]
-#[doc = include_str!("../../README.md")]
-struct WorkspaceReadme;
