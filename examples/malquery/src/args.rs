@@ -19,14 +19,17 @@ use crate::values::{self, at_least_one, duration, field, file, trimmed};
 
 /// Searches the malware samples of CrowdStrike Falcon MalQuery, and downloads them
 ///
-/// FALCON_CLIENT_ID and FALCON_CLIENT_SECRET hold the credentials of an API client with the scopes malquery:read and
-/// malquery:write. FALCON_CLOUD, FALCON_BASE_URL and FALCON_MEMBER_CID say where it lives; the options of the same names
-/// come first. Without an account, --demo answers from eight harmless files.
+/// FALCON_CLIENT_ID and FALCON_CLIENT_SECRET hold the credentials of an API client with the scopes
+/// malquery:read and malquery:write. FALCON_CLOUD, FALCON_BASE_URL and FALCON_MEMBER_CID say where
+/// it lives; the options of the same names come first. Without an account, --demo answers from
+/// eight harmless files.
 ///
-/// Results go to standard output: as a table on a terminal, elsewhere as one JSON document. Messages go to standard error.
+/// Results go to standard output: as a table on a terminal, elsewhere as one JSON document.
+/// Messages go to standard error.
 ///
-/// Exit status: 0 done; 1 failed; 2 refused before anything was sent; 3 the job failed or the archive is incomplete;
-/// 4 credentials or permission; 5 quota or rate limit; 6 the job still runs at --timeout.
+/// Exit status: 0 done; 1 failed; 2 refused before anything was sent; 3 the job failed or the
+/// archive is incomplete; 4 credentials or permission; 5 quota or rate limit; 6 the job still runs
+/// at --timeout.
 #[derive(Debug, Parser)]
 #[command(name = "malquery", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -40,91 +43,73 @@ pub(crate) struct Cli {
 #[derive(Debug, Args)]
 pub(crate) struct Session {
     /// The cloud the account lives in: us-1, us-2, us-3, eu-1, us-gov-1 or us-gov-2
-    #[arg(long, value_name = "NAME", global = true, help_heading = "Service")]
+    #[arg(long, value_name = "NAME")]
     pub(crate) cloud: Option<Cloud>,
 
     /// Send requests to this address instead: https, or http on loopback
-    #[arg(long, value_name = "URL", global = true, help_heading = "Service")]
+    #[arg(long, value_name = "URL")]
     pub(crate) base_url: Option<BaseUrl>,
 
     /// Act for this Flight Control child
-    #[arg(long, value_name = "CID", global = true, help_heading = "Service")]
+    #[arg(long, value_name = "CID")]
     pub(crate) member_cid: Option<MemberCid>,
 
     /// Also trust the certificates in this file, as SSL_CERT_FILE does
-    #[arg(long, value_name = "PEM", global = true, help_heading = "Service")]
+    #[arg(long, value_name = "PEM")]
     pub(crate) ca_file: Option<PathBuf>,
 
     /// Stay with the named cloud even if the account lives in another
-    #[arg(long, global = true, help_heading = "Service")]
+    #[arg(long)]
     pub(crate) no_region_redirect: bool,
 
     /// Answer from eight harmless files that are part of this program; nothing is sent
-    #[arg(long, global = true, help_heading = "Offline", conflicts_with_all = ["corpus", "replay"])]
+    #[arg(long)]
     pub(crate) demo: bool,
 
-    /// Search the files of this folder instead of MalQuery; nothing is sent. Jobs end with the command
-    #[arg(
-        long,
-        value_name = "DIR",
-        global = true,
-        help_heading = "Offline",
-        conflicts_with = "replay"
-    )]
+    /// Search the files of this folder instead of MalQuery; nothing is sent. Jobs end with the
+    /// command
+    #[arg(long, value_name = "DIR")]
     pub(crate) corpus: Option<PathBuf>,
 
     /// Answer from this cassette of recorded replies; nothing is sent
-    #[arg(long, value_name = "CASSETTE", global = true, help_heading = "Offline")]
+    #[arg(long, value_name = "CASSETTE")]
     pub(crate) replay: Option<PathBuf>,
 
     /// Record requests and replies into this cassette, without secrets, for --replay and for tests
-    #[arg(long, value_name = "CASSETTE", global = true, help_heading = "Offline")]
+    #[arg(long, value_name = "CASSETTE")]
     pub(crate) record: Option<PathBuf>,
 
     /// How results are written [default: table on a terminal, otherwise json]
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        global = true,
-        help_heading = "Output",
-        hide_possible_values = true,
-        value_enum
-    )]
+    #[arg(long, value_name = "FORMAT", hide_possible_values = true, value_enum)]
     pub(crate) format: Option<Format>,
 
     /// Show errors only
-    #[arg(short, long, global = true, help_heading = "Output")]
+    #[arg(short, long)]
     pub(crate) quiet: bool,
 
     /// Show a line for each request
-    #[arg(
-        short,
-        long,
-        global = true,
-        help_heading = "Output",
-        conflicts_with = "quiet"
-    )]
+    #[arg(short, long, conflicts_with = "quiet")]
     pub(crate) verbose: bool,
 
     /// Replace a file that exists
-    #[arg(long, global = true, help_heading = "Output")]
+    #[arg(long)]
     pub(crate) force: bool,
 
     /// End the whole command after this time: 90, 90s, 10m or 1h. A hunt may take an hour
-    #[arg(long, value_name = "TIME", global = true, help_heading = "Time", default_value = "10m", value_parser = duration, allow_negative_numbers = true)]
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration, allow_negative_numbers = true)]
     pub(crate) timeout: Duration,
 
     /// Ask for the status of a job this often
-    #[arg(long, value_name = "TIME", global = true, help_heading = "Time", default_value = "5s", value_parser = duration, allow_negative_numbers = true)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration, allow_negative_numbers = true)]
     pub(crate) poll_interval: Duration,
 
     /// Refuse a hunt or a multi-download that the rest of the monthly quota does not cover
-    #[arg(long, global = true, help_heading = "Cost")]
+    #[arg(long)]
     pub(crate) check_quota: bool,
 
-    /// Allow this many bytes out of an entry of an archive for each byte in it; 500 unless given. Samples that are padded
-    /// with zeros need up to 1100; so does a zip bomb
-    #[arg(long, value_name = "N", global = true, help_heading = "Output", value_parser = at_least_one::<u64>, allow_negative_numbers = true)]
+    /// Allow this many bytes out of an entry of an archive for each byte in it; 500 unless given.
+    /// Samples that are padded with zeros need up to 1100; so does a zip bomb
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u64>, allow_negative_numbers = true)]
     pub(crate) max_ratio: Option<u64>,
 
     /// Whether the jobs end with the command, in a stand-in of its own.
@@ -175,7 +160,8 @@ impl Session {
             .fold("malquery".into(), |program, option| program + &option)
     }
 
-    /// Refuses options that contradict each other. The parser does not see one before the command and one after it together.
+    /// Refuses options that contradict each other. The parser does not see one before the command
+    /// and one after it together.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         if self.cloud.is_some() && self.base_url.is_some() {
             return Err(Failure::refused("give --cloud or --base-url, not both"));
@@ -213,14 +199,16 @@ pub(crate) enum Command {
 /// What asks no service.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Local {
-    /// Check a YARA rule as the service would, so that a mistake does not cost a hunt. Sends nothing
+    /// Check a YARA rule as the service would, so that a mistake does not cost a hunt. Sends
+    /// nothing
     #[command(after_help = "Example:\n  malquery check-rule rules.yar --rule-name small_pe")]
     CheckRule {
         #[command(flatten)]
         rule: CheckedRule,
     },
 
-    /// Verify and unpack an archive of samples, each into a file named by its SHA-256. Sends nothing
+    /// Verify and unpack an archive of samples, each into a file named by its SHA-256. Sends
+    /// nothing
     #[command(after_help = "Example:\n  malquery extract samples.zip --output-dir samples")]
     Extract {
         /// The archive
@@ -233,8 +221,8 @@ pub(crate) enum Local {
 
     /// Serve a stand-in for MalQuery to any client on this machine, until Ctrl-C
     ///
-    /// It searches the files of --corpus, or eight harmless ones. It prints FALCON_BASE_URL=..., FALCON_CLIENT_ID=... and
-    /// FALCON_CLIENT_SECRET=..., a line each, for clients to use.
+    /// It searches the files of --corpus, or eight harmless ones. It prints FALCON_BASE_URL=...,
+    /// FALCON_CLIENT_ID=... and FALCON_CLIENT_SECRET=..., a line each, for clients to use.
     #[command(
         after_help = "Example:\n  malquery serve --corpus DIR > serve.env &\n  set -a; source serve.env; malquery quotas"
     )]
@@ -397,10 +385,11 @@ pub(crate) enum Call {
         extract: Option<PathBuf>,
     },
 
-    /// Search, wait, download, verify and unpack. Costs a download for each sample, and with a rule a hunt
+    /// Search, wait, download, verify and unpack. Costs a download for each sample, and with a rule
+    /// a hunt
     ///
-    /// Without --limit all samples that are found are downloaded, and each costs a download. So it asks first, or, without
-    /// a terminal, needs --yes.
+    /// Without --limit all samples that are found are downloaded, and each costs a download. So it
+    /// asks first, or, without a terminal, needs --yes.
     #[command(
         after_help = "Example:\n  malquery collect --demo --pattern ascii:CrowdStrike --limit 3 --output-dir out\n  malquery collect --from hashes.txt --output-dir out"
     )]
@@ -423,7 +412,8 @@ pub(crate) struct CollectArgs {
     #[command(flatten)]
     pub(crate) options: Options,
 
-    /// The folder for the archive, `samples.zip`, and for the samples, each in a file named by its SHA-256
+    /// The folder for the archive, `samples.zip`, and for the samples, each in a file named by its
+    /// SHA-256
     #[arg(long, value_name = "DIR")]
     pub(crate) output_dir: PathBuf,
     /// Leave the samples in the archive
@@ -514,7 +504,8 @@ pub(crate) struct CheckedRule {
 
 #[derive(Debug, Args)]
 pub(crate) struct Wait {
-    /// Wait until the job is done, and print its results. For a hunt, which may take an hour, give a longer --timeout
+    /// Wait until the job is done, and print its results. For a hunt, which may take an hour, give
+    /// a longer --timeout
     #[arg(long)]
     pub(crate) wait: bool,
 
@@ -578,7 +569,8 @@ impl Call {
 
 #[derive(Debug, Args)]
 pub(crate) struct Patterns {
-    /// What to find: hex:8948208b, ascii:TEXT, wide:TEXT, utf8:TEXT or utf16:TEXT. Several patterns must all occur
+    /// What to find: hex:8948208b, ascii:TEXT, wide:TEXT, utf8:TEXT or utf16:TEXT. Several patterns
+    /// must all occur
     #[arg(long = "pattern", value_name = "TYPE:VALUE", num_args = 1.., help_heading = "Patterns")]
     patterns: Vec<Pattern>,
     /// Find these bytes: 8948, '89 48', '\x89\x48', 0x89,0x48
@@ -598,7 +590,7 @@ impl Patterns {
         all.into_iter().flatten().cloned().collect()
     }
 
-    /// All patterns, of which there is at least one.
+    /// All patterns: at least one.
     pub(crate) fn some(&self) -> Result<Vec<Pattern>, Failure> {
         let all = self.all();
         if all.is_empty() {
@@ -684,55 +676,52 @@ impl Options {
     }
 }
 
-/// The options of every command, and the commands for which each does something; a star stands for those that ask MalQuery.
-const USES: [(&str, &str); 18] = [
-    ("cloud", "*"),
-    ("base_url", "*"),
-    ("member_cid", "*"),
-    ("ca_file", "*"),
-    ("no_region_redirect", "*"),
-    ("demo", "* serve"),
-    ("corpus", "* serve"),
-    ("replay", "*"),
-    ("record", "*"),
-    ("format", "* extract check-rule"),
-    ("quiet", "* extract check-rule serve"),
-    ("verbose", "*"),
-    ("force", "* extract"),
-    ("timeout", "* extract check-rule"),
+/// The options of every command, each with its heading and the commands for which it does
+/// something; a star stands for those that ask MalQuery.
+const GLOBAL: [(&str, &str, &str); 17] = [
+    ("cloud", "Service", "*"),
+    ("base_url", "Service", "*"),
+    ("member_cid", "Service", "*"),
+    ("ca_file", "Service", "*"),
+    ("no_region_redirect", "Service", "*"),
+    ("demo", "Offline", "* serve"),
+    ("corpus", "Offline", "* serve"),
+    ("replay", "Offline", "*"),
+    ("record", "Offline", "*"),
+    ("format", "Output", "* extract check-rule"),
+    ("quiet", "Output", "* extract check-rule serve"),
+    ("verbose", "Output", "*"),
+    ("force", "Output", "* extract"),
+    ("max_ratio", "Output", "samples extract collect resume"),
+    ("timeout", "Time", "* extract check-rule"),
     (
         "poll_interval",
+        "Time",
         "exact-search hunt request resume multidownload collect",
     ),
-    ("check_quota", "hunt multidownload collect resume"),
-    ("max_ratio", "samples extract collect resume"),
-    ("no_region_redirect", "*"),
+    ("check_quota", "Cost", "hunt multidownload collect resume"),
 ];
 /// The commands that ask nobody.
 const LOCAL: [&str; 5] = ["check-rule", "extract", "serve", "completions", "man"];
 
-/// The command line, with the options hidden that do nothing for a command.
+/// The command line. Each command hides the options that do nothing for it.
 pub(crate) fn command() -> clap::Command {
     let mut root = Cli::command();
-    let global: Vec<_> = root
-        .get_arguments()
-        .filter(|arg| arg.is_global_set())
-        .cloned()
-        .collect();
-    for command in root.get_subcommands_mut() {
-        let name = command.get_name().to_owned();
-        for arg in &global {
-            let uses = USES
-                .iter()
-                .find(|(id, _)| arg.get_id() == id)
-                .map_or("*", |(_, uses)| uses);
-            let applies = uses.split(' ').any(|word| match word {
-                "*" => !LOCAL.contains(&&*name),
+    for (id, heading, uses) in GLOBAL {
+        root = root.mut_arg(id, |arg| arg.global(true).help_heading(heading));
+        let hidden = root.get_arguments().find(|arg| arg.get_id() == id).cloned();
+        let Some(hidden) = hidden.map(|arg| arg.hide(true)) else {
+            continue;
+        };
+        for command in root.get_subcommands_mut() {
+            let name = command.get_name();
+            let is_used = uses.split(' ').any(|word| match word {
+                "*" => !LOCAL.contains(&name),
                 word => word == name,
             });
-            if !applies {
+            if !is_used {
                 // It is taken all the same.
-                *command = std::mem::take(command).arg(arg.clone().hide(true));
+                *command = std::mem::take(command).arg(hidden.clone());
             }
         }
     }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::args::{CollectArgs, Session, Source};
-use crate::commands::{Commands, NOTHING, Output, check_results, exact_search};
+use crate::commands::{Commands, NOTHING, Output, check_results, exact_search, running};
 use crate::format::{Format, print_fields, print_results};
 use crate::interrupt::{self, Scratch};
 use crate::output::{self, Failure, bar, code, note, quoted, warn_of_errors};
@@ -29,8 +29,8 @@ pub(crate) struct Collecting<C = Collect, P = PathBuf> {
     archive: P,
 }
 
-/// What may come out of an archive whose samples are not known. More than by default, since it was asked for, and there
-/// is no other way to it.
+/// What may come out of an archive whose samples are not known. More than by default, since it was
+/// asked for, and there is no other way to it.
 const LIMITS: Limits = Limits {
     entries: 100_000,
     directory_size: 32 << 20,
@@ -200,8 +200,8 @@ impl Commands<'_> {
             note(format_args!("this costs {costs}"));
         } else {
             let reply = self.client.quotas().map_err(|error| {
-                let failure = self.explain(error, false);
-                failure.hint("--no-check-quota goes on without the quotas")
+                let failure = self.explain(error, None);
+                failure.hint("--no-check-quota continues without the quotas")
             })?;
             let left = [reply.meta.hunts_left(), reply.meta.downloads_left()];
             let word =
@@ -300,7 +300,7 @@ impl Commands<'_> {
             .cloned();
         let mut watch = Watch::new(program.clone(), state, id);
         let go_on = |collect: &Collect| go_on(self.session, collect, &path);
-        // A state may be that of a submission under way.
+        // The state may say that a submission is under way.
         let submitted = collect.flow().is_none_or(|flow| flow.id().is_some());
         let under_way = collect
             .flow()
@@ -318,7 +318,7 @@ impl Commands<'_> {
                 if !announced && !collect.found().is_empty() {
                     let count = collect.found().len();
                     watch.note(format_args!(
-                        "samples to download: {count}, each of which costs a download"
+                        "samples to download: {count}; each costs a download"
                     ));
                     announced = true;
                 }
@@ -329,7 +329,7 @@ impl Commands<'_> {
                 let go_on = go_on(collect);
                 match progress.step {
                     Step::Verify { bytes: 0, .. } => {
-                        // The archive is there, and is not to be fetched again.
+                        // The archive has its name, and is not fetched again.
                         watch.hint(go_on, true, false);
                         watch.waiting.finish_and_clear();
                         watch.keep(&stored)?;
@@ -372,9 +372,13 @@ impl Commands<'_> {
             ));
         }
         let worth = !collect.found().is_empty();
-        let is_running = collect.flow().is_some_and(|flow| flow.id().is_some());
+        let running = running(collect.flow());
         let shown = self.shown();
-        let explain = |error| shown.failed(error, &path, &|error| self.explain(error, is_running));
+        let explain = |error| {
+            shown.failed(error, &path, &|error| {
+                self.explain(error, running.as_deref())
+            })
+        };
         shown.show_collected(watch.end(result, worth, explain)?, &path)
     }
 }
@@ -384,7 +388,7 @@ fn is_answerable() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Asks whether to go on.
+/// Asks whether to continue.
 fn confirm() -> Result<(), Failure> {
     output::error(format_args!("download all samples that are found? [y/N]"));
     let mut answer = String::new();
@@ -421,7 +425,7 @@ fn go_on(session: &Session, collect: &Collect, path: &Path) -> Option<String> {
     if let Some(archive) = collect.archive() {
         let to = collect.extracts_to().unwrap_or_else(folder);
         return Some(format!(
-            "the archive is there; unpack it with: {program} extract {} --output-dir {}",
+            "the archive is complete; unpack it with: {program} extract {} --output-dir {}",
             quoted(archive),
             quoted(to)
         ));

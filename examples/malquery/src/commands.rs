@@ -203,7 +203,8 @@ impl Commands<'_> {
         ));
     }
 
-    /// Leaves out the samples that MalQuery does not have, which is asked for nothing: the others would be paid for, too.
+    /// Leaves out the samples that MalQuery does not have, which is asked for nothing: the others
+    /// would be paid for, too.
     pub(crate) fn known(
         &self,
         samples: Vec<Sha256>,
@@ -374,7 +375,7 @@ impl Commands<'_> {
         // It may be the state of a job that is paid for. The file itself is made in every step.
         drop(self.create(path.to_owned()).map_err(|failure| {
             failure.hint(format!(
-                "if it is the state of a job, go on with: {} resume {}",
+                "if it is the state of a job, continue with: {} resume {}",
                 self.session.program(),
                 quoted(path)
             ))
@@ -421,13 +422,15 @@ impl Commands<'_> {
             };
             let look = |id: &RequestId| {
                 let id = quoted(id.as_str().as_ref());
-                format!("the job may go on; wait for it with: {program} request {id} --wait")
+                format!("the job may still run; wait for it with: {program} request {id} --wait")
             };
             let go_on = flow.id().filter(|_| !self.session.jobs_end).map(look);
             watch.step(progress, flow, flow, go_on)
         });
-        let is_submitted = flow.id().is_some();
-        watch.end(result, false, |error| self.explain(error, is_submitted))
+        let running = running(Some(flow));
+        watch.end(result, false, |error| {
+            self.explain(error, running.as_deref())
+        })
     }
 
     fn download(&self, sample: Sha256, output: PathBuf) -> Result<(), Failure> {
@@ -469,7 +472,7 @@ impl Commands<'_> {
     }
 
     fn print_saved(&self, saved: Result<Value, Error>) -> Result<(), Failure> {
-        let saved = saved.map_err(|error| self.explain(error, false))?;
+        let saved = saved.map_err(|error| self.explain(error, None))?;
         let text = |value: &Value| {
             value
                 .as_str()
@@ -479,8 +482,8 @@ impl Commands<'_> {
         print_fields(self.format, &fields, &saved)
     }
 
-    /// Says which option ended the command.
-    pub(crate) fn explain(&self, error: Error, is_running: bool) -> Failure {
+    /// Says which option ended the command. `running` is the status of a job that runs on.
+    pub(crate) fn explain(&self, error: Error, running: Option<&str>) -> Failure {
         if matches!(error, Error::Stopped) {
             return Failure::new(code::FAILED, INTERRUPTED);
         }
@@ -499,8 +502,10 @@ impl Commands<'_> {
         }
         if time_is_up {
             let timeout = written(self.session.timeout);
-            if is_running {
-                failure.message = format!("the job still runs after {timeout} (--timeout)");
+            if let Some(status) = running {
+                failure.message = format!(
+                    "the job still runs after {timeout} (--timeout); its status is {status}"
+                );
                 failure.code = code::RUNNING;
             } else {
                 failure.message = format!("{} (--timeout is {timeout})", failure.message);
@@ -557,7 +562,7 @@ impl Commands<'_> {
     fn submit(&self, submit: impl FnOnce() -> Result<Job, Error>) -> Result<(), Failure> {
         interrupt::hint(Some(interrupt::NOT_SUBMITTED.into()));
         // From when it goes out, a signal waits for the reply.
-        let job = submit().map_err(|error| self.explain(error, false))?;
+        let job = submit().map_err(|error| self.explain(error, None))?;
         // Also here, should standard output be full: it was paid for.
         let id = job.id();
         note(format_args!("submitted; the request id is {id}"));
@@ -587,6 +592,15 @@ impl Commands<'_> {
         print_fields(self.format, &fields, &document(&reply.output)?)
             .map_err(|failure| failure.hint(format!("the request id is {id}; {wait}")))
     }
+}
+
+/// The status of a job that runs at the service.
+pub(crate) fn running(flow: Option<&JobFlow>) -> Option<String> {
+    let flow = flow.filter(|flow| flow.id().is_some())?;
+    Some(flow.status().map_or_else(
+        || "not known".into(),
+        |status| format!("{:?}", status.as_str()),
+    ))
 }
 
 fn no_result() -> Failure {

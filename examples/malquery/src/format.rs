@@ -157,8 +157,8 @@ fn csv(results: &[Sample]) -> String {
 
 const SEPARATOR: &str = "  ";
 
-/// A table that fits into `width` columns. Where the whole hash does not fit beside the rest, it stands on a line of its own,
-/// so that it can still be copied.
+/// A table that fits into `width` columns. Where the whole hash does not fit beside the rest, it
+/// stands on a line of its own, so that it can still be copied.
 fn table(results: &[Sample], width: Option<usize>) -> String {
     if results.is_empty() {
         return String::new();

@@ -1,9 +1,10 @@
-//! What Ctrl-C, SIGTERM and SIGHUP do: the command removes what is half written, says how to go on, and ends by the same
-//! signal, so that a loop in a shell stops too.
+//! What Ctrl-C, SIGTERM and SIGHUP do: the command removes what is half written, says how to go on,
+//! and ends by the same signal, so that a loop in a shell stops too.
 //!
-//! While a submission is under way the id of the job is not known yet, so the first signal waits for the reply; before it
-//! goes out, and in the pause before another attempt, nothing is waited for. While samples are extracted it waits for the
-//! end of a read, so that no half of one stays. A further signal ends the command at once.
+//! While a submission is under way the id of the job is not known yet, so the first signal waits
+//! for the reply; before it goes out, and in the pause before another attempt, nothing is waited
+//! for. While samples are extracted it waits for the end of a read, so that no half of one stays. A
+//! further signal ends the command at once.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -64,7 +65,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Locks unless another thread hangs while it holds the lock, say in a file system that does not answer.
+/// Locks unless another thread hangs while it holds the lock, say in a file system that does not
+/// answer.
 fn lock_soon<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     let end = Instant::now() + Duration::from_secs(2);
     loop {
@@ -174,8 +176,9 @@ pub(crate) fn submitting(under_way: bool) {
     gate().wait_for = under_way.then_some(WaitFor::Reply);
 }
 
-/// A transport that knows when a submission goes out and when a download comes, and a clock. If a signal came while a
-/// submission was under way that was refused, there is neither a pause nor another attempt.
+/// A transport that knows when a submission goes out and when a download comes, and a clock. If a
+/// signal came while a submission was under way that was refused, there is neither a pause nor
+/// another attempt.
 pub(crate) struct Interruptible<T>(pub(crate) T);
 
 impl<T: Transport> Transport for Interruptible<T> {
@@ -278,7 +281,7 @@ pub(crate) fn end_recording() -> Result<(), Unfinished> {
         return Ok(());
     };
     guard.close()?;
-    // There is none when nothing was sent.
+    // No file is written when nothing was sent.
     if path.exists() {
         note(format_args!("recorded in {}", path.display()));
         if DOWNLOADED.load(Ordering::SeqCst) {
@@ -321,7 +324,7 @@ impl Scratch {
         Ok((file, Self(path)))
     }
 
-    /// A folder that was made for what is to come, and is there for nothing without it.
+    /// A folder that was made for the files to come. It goes if it stays empty.
     pub(crate) fn folder(path: &Path) -> Self {
         lock(&SCRATCH).push(path.to_owned());
         Self(path.to_owned())

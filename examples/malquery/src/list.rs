@@ -16,8 +16,8 @@ pub(crate) struct Samples {
     #[arg(value_name = "SHA256", value_parser = hash)]
     samples: Vec<Sha256>,
 
-    /// Read more hashes from this file, one a line; `-` is standard input. Comments (#), blank lines and lines of
-    /// sha256sum are understood
+    /// Read more hashes from this file, one a line; `-` is standard input. Comments (#), blank
+    /// lines and lines of sha256sum are understood
     #[arg(long, value_name = "FILE")]
     from: Vec<PathBuf>,
 }

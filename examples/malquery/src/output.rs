@@ -97,7 +97,8 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let mut text = chain(&error);
-        // The library makes one line of what the service says, in which the caret of a YARA error points nowhere.
+        // The library makes one line of what the service says, in which the caret of a YARA error
+        // points nowhere.
         let said = error.api().map(ApiError::errors).unwrap_or_default();
         for message in said.iter().filter_map(|error| error.message.as_deref()) {
             text = text.replace(&harmless(message.trim()), message.trim());
@@ -167,7 +168,8 @@ pub(crate) fn no_folder(of: &Path) -> Failure {
     ))
 }
 
-/// A text that may come from elsewhere, without what could steer a terminal or turn the writing around.
+/// A text that may come from elsewhere, without what could steer a terminal or turn the writing
+/// around.
 pub(crate) fn harmless(text: &str) -> String {
     text.chars()
         .map(|c| if steers(c) { ' ' } else { c })
@@ -229,8 +231,8 @@ fn masked(text: &str) -> String {
     }
 }
 
-/// Shows a message, however quiet the program is to be. All lines but the first are indented, so that no text from elsewhere
-/// looks like a message of ours.
+/// Shows a message, however quiet the program is to be. All lines but the first are indented, so
+/// that no text from elsewhere looks like a message of ours.
 pub(crate) fn error(message: fmt::Arguments<'_>) {
     let mut message = masked(&message.to_string());
     for (id, word) in WORDS {
@@ -314,7 +316,8 @@ pub(crate) fn set_up(quiet: bool, verbose: bool) {
 
 /// Refuses to begin when standard output is closed: what costs quota would be lost.
 ///
-/// The Rust runtime opens `/dev/null` for reading and writing in its place, where a shell opens it for writing only.
+/// The Rust runtime opens `/dev/null` for reading and writing in its place, where a shell opens it
+/// for writing only.
 #[cfg(target_os = "linux")]
 pub(crate) fn check_stdout() -> Result<(), Failure> {
     use rustix::fs::{OFlags, fcntl_getfl, fstat};
@@ -334,7 +337,7 @@ pub(crate) fn check_stdout() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Elsewhere a closed standard output is not told from another.
+/// Elsewhere a closed standard output cannot be recognised.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn check_stdout() -> Result<(), Failure> {
     Ok(())
@@ -439,7 +442,7 @@ impl Serialize for Document {
     }
 }
 
-/// The beginning of a text, at most so many characters.
+/// The beginning of a text, at most `most` characters.
 pub(crate) fn excerpt(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),

@@ -24,7 +24,7 @@ pub(crate) fn serve(session: &Session, options: &ServeOptions) -> Result<(), Fai
     }
     let corpus = source::corpus(session)?;
     note(format_args!("serving {}", source::over(session, &corpus)));
-    // Other ids than those of another server, so that a state is not resumed where it does not belong.
+    // Each server has its own ids, so that a state is not resumed where it does not belong.
     let mut service = Service::new(corpus).seed(SystemClock.now().as_millis());
     if let Some(hunts) = options.hunts {
         service = service.hunts(hunts);

@@ -22,7 +22,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// The state that is there, or is to be there. Nobody else may have it.
+    /// Takes the state at `path`, which may not exist yet. No other process may use it.
     pub(crate) fn take(path: &Path) -> Result<Self, Failure> {
         Ok(Self {
             path: path.to_owned(),
@@ -46,8 +46,9 @@ impl State {
     }
 }
 
-/// Keeps other processes from a file, by a lock on another one beside it: the file itself is replaced, and may not be
-/// there yet. The system lets the lock go when the process ends, however it does.
+/// Keeps other processes from a file, by a lock on another one beside it: the file itself is
+/// replaced, and may not be there yet. The system lets the lock go when the process ends, however
+/// it does.
 pub(crate) struct Lock {
     path: PathBuf,
     _file: File,
@@ -140,7 +141,8 @@ fn is_same(_: &File, path: &Path) -> bool {
     path.exists()
 }
 
-/// Writes the state of a job, whole or not at all. It may hold a YARA rule, so it is for its owner alone.
+/// Writes the state of a job, whole or not at all. It may hold a YARA rule, so it is for its owner
+/// alone.
 fn keep(stored: &impl Serialize, path: &Path, is_new: bool) -> Result<(), Failure> {
     let failed = |error: &dyn std::error::Error| {
         Failure::new(
@@ -169,7 +171,8 @@ fn keep(stored: &impl Serialize, path: &Path, is_new: bool) -> Result<(), Failur
         file.persist(path)
     }
     .map_err(|error| failed(&error.error))?;
-    // What is on disk must know of a request before it goes out, also after a power cut. Not every system can do this.
+    // What is on disk must know of a request before it goes out, also after a power cut. Not every
+    // system can do this.
     if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();
     }

@@ -1,4 +1,5 @@
-//! Watches over a job: keeps its state, shows its id, and says how to go on should it be interrupted.
+//! Watches over a job: keeps its state, shows its id, and says how to go on should it be
+//! interrupted.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -22,7 +23,7 @@ pub(crate) struct Watch {
     /// How the program is called, with the options that name the service.
     program: String,
     state: Option<State>,
-    told: Option<RequestId>,
+    shown: Option<RequestId>,
     /// When the last line was shown.
     pulse: Duration,
     /// Whether its submission was seen.
@@ -35,11 +36,11 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn new(program: String, state: Option<State>, told: Option<RequestId>) -> Self {
+    pub(crate) fn new(program: String, state: Option<State>, shown: Option<RequestId>) -> Self {
         Self {
             program,
             state,
-            told,
+            shown,
             pulse: Duration::ZERO,
             is_new: false,
             go_on: None,
@@ -60,14 +61,14 @@ impl Watch {
         stored: &impl Serialize,
         go_on: Option<String>,
     ) -> ControlFlow<()> {
-        if let Some(id) = flow.id().filter(|id| self.told.as_ref() != Some(*id)) {
+        if let Some(id) = flow.id().filter(|id| self.shown.as_ref() != Some(*id)) {
             let what = if self.is_new {
                 "submitted"
             } else {
                 "resuming a job"
             };
             self.note(format_args!("{what}; the request id is {id}"));
-            self.told = Some(id.clone());
+            self.shown = Some(id.clone());
         }
         self.is_new |= flow.id().is_none();
         let under_way = flow.id().is_none() && flow.to_submit().is_none();
@@ -135,7 +136,7 @@ impl Watch {
                 "nothing was submitted; "
             };
             format!(
-                "{nothing}go on with: {} resume {}",
+                "{nothing}continue with: {} resume {}",
                 self.program,
                 quoted(&state.path)
             )
@@ -144,7 +145,7 @@ impl Watch {
             let what = "it is not known whether the job was submitted; compare";
             format!("{what} `{} quotas` before you start it again", self.program)
         });
-        // Who resumes a submission that is under way is told the same.
+        // A resume of a submission that is under way says the same.
         let advice = match (unknown, resume) {
             (None, Some(resume)) => Some(resume),
             (unknown, _) => {
@@ -156,8 +157,8 @@ impl Watch {
         interrupt::hint(advice);
     }
 
-    /// The end of the job. A job that failed, was refused or is not known cannot be resumed, so there is no hint, unless what was
-    /// found is `worth` one.
+    /// The end of the job. A job that failed, was refused or is not known cannot be resumed, so
+    /// there is no hint, unless what was found is `worth` one.
     pub(crate) fn end<R>(
         self,
         result: Result<R, Error>,
@@ -179,7 +180,7 @@ impl Watch {
             (Err(error), None) => {
                 if worth || !is_final(&error) {
                     interrupt::show_hint();
-                } else if self.told.is_none() {
+                } else if self.shown.is_none() {
                     // What was refused is refused again; a corrected one is another job.
                     self.state.into_iter().for_each(State::forget);
                 }

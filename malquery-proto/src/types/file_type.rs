@@ -122,7 +122,8 @@ impl FileType {
         }
     }
 
-    /// Whether the word is one that the service is known to use. Any other word is passed on, and may find nothing.
+    /// Whether the word is one that the service is known to use. Any other word is passed on, and
+    /// may find nothing.
     pub fn is_known(&self) -> bool {
         WORDS
             .iter()

@@ -55,8 +55,8 @@ fn exit_codes_tell_errors_apart() {
     );
 }
 
-/// A caret is of use only below what it points at; but nothing from elsewhere looks like a message of ours, or steers the
-/// terminal.
+/// A caret is of use only below what it points at; but nothing from elsewhere looks like a message
+/// of ours, or steers the terminal.
 #[test]
 fn lines_of_the_service_are_indented() {
     let message = "line 1, column 3:\r\n  ab\n    ^\n\nerror: \u{1b}[2Jforged";
@@ -110,7 +110,9 @@ fn a_slow_job_still_runs_at_the_timeout() {
     ] {
         let run = waiting().run(&format!("{line} --poll-interval 0.05 --timeout 0.5s"));
         assert!(
-            run.error(6).contains("the job still runs after 0.5 s"),
+            run.error(6).contains(
+                "the job still runs after 0.5 s (--timeout); its status is \"inprogress\""
+            ),
             "{}",
             run.stderr
         );

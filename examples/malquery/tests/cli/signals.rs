@@ -17,7 +17,7 @@ fn a_signal_leaves_a_state_and_a_hint() {
         run.error(128 + number);
         let resume = format!("malquery --base-url {} resume {state}", server.base);
         run.says("error: interrupted\n")
-            .says(&format!("hint: go on with: {resume}\n"));
+            .says(&format!("hint: continue with: {resume}\n"));
         let server = Server::with_answers([job("r-1", "done")]);
         server.run(&format!("resume {state}")).json();
         assert_eq!(names(&out), ["state.json"]);

@@ -12,7 +12,7 @@ fn a_job_resumes_from_its_state() {
     let line = format!("hunt --rule {RULE} --state {state} {QUICK}");
     let run = server.run(&line);
     run.says(&format!(
-        "hint: go on with: malquery --base-url {} resume {state}\n",
+        "hint: continue with: malquery --base-url {} resume {state}\n",
         server.base
     ));
     run.error(4);
@@ -51,7 +51,7 @@ fn stopped(out: &TempDir) -> (String, String) {
     let line = format!("{COLLECT} --ascii s3arch --state {state} --output-dir {target}");
     let run = server.run(&line);
     run.says(&format!(
-        "hint: go on with: malquery --base-url {} resume {state}\n",
+        "hint: continue with: malquery --base-url {} resume {state}\n",
         server.base
     ));
     run.error(4);
@@ -111,7 +111,8 @@ fn an_archive_without_its_state_is_taken_up() {
     assert_eq!(fs::read(&archive).unwrap().len(), 99);
 }
 
-/// The state knows where its files are, wherever it is resumed; and once the archive is there, nothing is asked for.
+/// The state knows where its files are, wherever it is resumed; and once the archive is there,
+/// nothing is asked for.
 #[test]
 fn a_collect_resumes_without_a_request() {
     let out = folder();

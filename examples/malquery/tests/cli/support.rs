@@ -393,7 +393,8 @@ impl Drop for Server {
     }
 }
 
-/// Reads a whole request. To a server that answers before, and closes, the rest is a broken connection.
+/// Reads a whole request. To a server that answers before, and closes, the rest is a broken
+/// connection.
 pub(crate) fn read_request(stream: &std::net::TcpStream) {
     let mut reader = io::BufReader::new(stream);
     let mut length = 0;
