@@ -202,6 +202,7 @@ fn read(name: &str, text: &str, folder: Option<&Path>) -> Result<Cassette, Casse
             }
         })?);
     }
+    let tokens = tokens && !interactions.iter().any(Interaction::is_for_tokens);
     Ok(Cassette {
         name: name.into(),
         interactions: interactions.into(),

@@ -134,7 +134,11 @@ impl Policy {
             && !id.is_empty()
         {
             let mut pseudonym = id.clone();
-            while pseudonym == *id || self.taken.contains(&pseudonym) {
+            // The stand-in's client id looks like one, too.
+            while pseudonym == *id
+                || self.taken.contains(&pseudonym)
+                || self.has_secret(pseudonym.as_bytes())
+            {
                 self.numbered += 1;
                 pseudonym = pseudonym::numbered(id, self.numbered);
             }
