@@ -3,7 +3,7 @@ use std::io::{self, Read};
 use flate2::read::MultiGzDecoder;
 use malquery_proto::Body;
 
-use crate::connect::Broken;
+use crate::ureq_error::Broken;
 
 /// A body that is decoded if it is compressed, and whose error stays.
 pub(crate) fn new(body: ureq::Body, gzip: bool) -> Body {

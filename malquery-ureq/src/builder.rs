@@ -10,10 +10,9 @@ use ureq::Proxy;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::proxy::Route;
-use crate::transport::UreqTransport;
 use crate::ureq_error::ConfigError;
 
-/// The settings of a [`UreqTransport`]. The [crate documentation](crate#time-limits) says which
+/// The settings of a [`UreqTransport`](crate::UreqTransport). The [crate documentation](crate#time-limits) says which
 /// time limit wins.
 #[derive(Clone)]
 #[must_use]
@@ -128,12 +127,8 @@ impl Builder {
         self
     }
 
-    /// Makes the transport. Sends nothing.
-    ///
-    /// # Errors
-    /// Refuses a proxy, a user agent, a header or certificates that cannot be used, also those of
-    /// the environment.
-    pub fn build(self) -> Result<UreqTransport, ConfigError> {
+    /// The parts of the transport, once they are checked.
+    pub(crate) fn parts(&self) -> Result<(Route, HeaderMap, TlsConfig), ConfigError> {
         // ureq panics when it sends a user agent that is not a header.
         HeaderValue::from_str(&self.user_agent).map_err(|_| ConfigError::UserAgent)?;
         let route = match &self.proxy {
@@ -146,8 +141,7 @@ impl Builder {
             let (name, value) = header(name, value)?;
             headers.insert(name, value);
         }
-        let tls = self.tls()?;
-        Ok(UreqTransport::with(self, route, headers, tls))
+        Ok((route, headers, self.tls()?))
     }
 
     fn tls(&self) -> Result<TlsConfig, ConfigError> {

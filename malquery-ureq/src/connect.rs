@@ -18,7 +18,7 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Error, Proxy, ProxyProtocol};
 
-use crate::ureq_error::{UreqError, host_and_port};
+use crate::ureq_error::{Broken, UreqError, host_and_port};
 
 /// The longest reply of a proxy that is read.
 const MAX_HEAD: usize = 64 * 1024;
@@ -243,8 +243,3 @@ impl Transport for Connection {
         self.tls
     }
 }
-
-/// The connection broke.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub(crate) struct Broken(pub(crate) io::Error);

@@ -38,6 +38,18 @@ pub struct UreqTransport {
     unusable: Option<Arc<ConfigError>>,
 }
 
+impl Builder {
+    /// Makes the transport. Sends nothing.
+    ///
+    /// # Errors
+    /// Refuses a proxy, a user agent, a header or certificates that cannot be used, also those of
+    /// the environment.
+    pub fn build(self) -> Result<UreqTransport, ConfigError> {
+        let (route, headers, tls) = self.parts()?;
+        Ok(UreqTransport::with(self, route, headers, tls))
+    }
+}
+
 impl UreqTransport {
     /// Makes a transport with the defaults of [`Builder`], and the proxy and the root certificates
     /// of the environment. If those cannot be used, every request fails and says so;

@@ -8,8 +8,6 @@ use malquery_proto::client::EnvError;
 use rustls::CertificateError;
 use ureq::unversioned::resolver::DefaultResolver;
 
-use crate::connect::Broken;
-
 /// A setting of the transport that cannot be used.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
@@ -314,3 +312,8 @@ impl StdError for UreqError {
         self.source.as_deref().map(|source| source as _)
     }
 }
+
+/// The connection broke.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub(crate) struct Broken(pub(crate) io::Error);

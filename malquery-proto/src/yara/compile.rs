@@ -8,7 +8,40 @@ use boreal::scanner::ScanParams;
 
 use super::error::{RuleError, RuleErrorKind, Warning};
 use super::file::RuleFile;
-use super::{MAX_MATCHES, TIMEOUT, check, warn};
+use super::{MAX_MATCHES, Rule, TIMEOUT, check, warn};
+
+impl RuleFile {
+    /// Compiles the text as YARA does, and looks for what is probably a mistake.
+    ///
+    /// Parentheses may nest 100 levels deep, and operators 60. The modules `pe`, `elf`, `macho`,
+    /// `dotnet`, `dex`, `hash`, `math`, `string`, `time`, `cuckoo` and `console` are known. `pe` reads
+    /// signatures, but does not verify them.
+    ///
+    /// # Errors
+    /// The text has no public rule, or several and none was selected; or YARA refuses it; or it cannot
+    /// be checked here. [`RuleError::kind`] says which.
+    pub fn check(&self) -> Result<Vec<Warning>, RuleError> {
+        let main = self.main()?;
+        let (_, warnings) = compile(self, main)?;
+        main.map(|_| warnings).ok_or_else(|| self.no_rule())
+    }
+
+    /// Compiles the text, to run it here.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn compile(&self) -> Result<Rule, RuleError> {
+        let main = self.main()?;
+        let (scanner, _) = compile(self, main)?;
+        match main {
+            Some(main) => Ok(Rule {
+                scanner,
+                name: self.rules()[main].name().to_owned(),
+            }),
+            None => Err(self.no_rule()),
+        }
+    }
+}
 
 /// How deep parentheses and brackets may nest. boreal counts a parenthesis twice.
 const MAX_NESTING: u8 = 250;
@@ -30,10 +63,7 @@ const STACK_PER_BYTE: usize = 1024;
 const STACK: usize = 16 * 1024 * 1024;
 
 /// Gives what runs the text, and warnings. `main` is the rule that the hunt is for.
-pub(super) fn compile(
-    file: &RuleFile,
-    main: Option<usize>,
-) -> Result<(Scanner, Vec<Warning>), RuleError> {
+fn compile(file: &RuleFile, main: Option<usize>) -> Result<(Scanner, Vec<Warning>), RuleError> {
     let mut longest = 0;
     for rule in file.rules() {
         let start = file.tokens[rule.condition.start].span.start;

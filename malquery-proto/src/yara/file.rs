@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 
-use super::Rule;
-use super::compile::compile;
-use super::error::{RuleError, RuleErrorKind, Warning};
+use super::error::{RuleError, RuleErrorKind};
 use super::lexer::{Kind, Token, tokens};
 
 /// How many names an error lists.
@@ -208,37 +206,6 @@ impl RuleFile {
         Ok(file)
     }
 
-    /// Compiles the text as YARA does, and looks for what is probably a mistake.
-    ///
-    /// Parentheses may nest 100 levels deep, and operators 60. The modules `pe`, `elf`, `macho`,
-    /// `dotnet`, `dex`, `hash`, `math`, `string`, `time`, `cuckoo` and `console` are known. `pe` reads
-    /// signatures, but does not verify them.
-    ///
-    /// # Errors
-    /// The text has no public rule, or several and none was selected; or YARA refuses it; or it cannot
-    /// be checked here. [`RuleError::kind`] says which.
-    pub fn check(&self) -> Result<Vec<Warning>, RuleError> {
-        let main = self.main()?;
-        let (_, warnings) = compile(self, main)?;
-        main.map(|_| warnings).ok_or_else(|| self.no_rule())
-    }
-
-    /// Compiles the text, to run it here.
-    ///
-    /// # Errors
-    /// As [`check`](Self::check).
-    pub fn compile(&self) -> Result<Rule, RuleError> {
-        let main = self.main()?;
-        let (scanner, _) = compile(self, main)?;
-        match main {
-            Some(main) => Ok(Rule {
-                scanner,
-                name: self.rules[main].name.clone(),
-            }),
-            None => Err(self.no_rule()),
-        }
-    }
-
     /// Selects the rule that no other rule refers to, if there is one such rule. In a text that
     /// [`select`](Self::select) made, it is the selected rule, unless a global rule refers to that.
     pub(crate) fn select_last(mut self) -> Self {
@@ -255,7 +222,7 @@ impl RuleFile {
     }
 
     /// The rule that the hunt is for; none if no rule is public.
-    fn main(&self) -> Result<Option<usize>, RuleError> {
+    pub(super) fn main(&self) -> Result<Option<usize>, RuleError> {
         if self.selected.is_some() {
             return Ok(self.selected);
         }
@@ -272,7 +239,7 @@ impl RuleFile {
         }
     }
 
-    fn no_rule(&self) -> RuleError {
+    pub(super) fn no_rule(&self) -> RuleError {
         let why = match self.rules.is_empty() {
             true => "the text has no rule",
             false => "all rules are private, so they report nothing",
