@@ -771,7 +771,7 @@ fn what_comes_instead_of_a_file_is_shown() {
     let json = |body: &str| reply::bytes(200, "application/json", body);
     let seven = b"7z\xbc\xaf\x27\x1c\x00\x04".as_slice();
     for (reply, shown) in [
-        (text(page), vec!["text/html", "Please log in"]),
+        (text(page), vec!["HTML page", "Please log in"]),
         (json(error), vec!["gone", "t-1"]),
         (
             reply::bytes(200, "application/zip", seven),

@@ -133,7 +133,6 @@ pub mod proof {}
 pub mod reply;
 pub mod request;
 mod secret;
-#[cfg(feature = "samples")]
 mod sniff;
 #[cfg(doc)]
 #[doc = include_str!("../docs/security.md")]

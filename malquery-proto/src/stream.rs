@@ -8,6 +8,7 @@ use crate::debug::debug_with_sources;
 use crate::error::excerpt;
 use crate::needles::Needles;
 use crate::reply::ResponseHead;
+use crate::sniff::what_is;
 use crate::types::read::read_reply;
 use crate::types::{Envelope, Json, PlainMeta, Sha256};
 
@@ -36,7 +37,6 @@ pub struct StreamCheck {
     zip: bool,
     /// The first bytes, for the signature and to show what came instead.
     first: Vec<u8>,
-    content_type: Option<Box<str>>,
     trace_id: Option<Box<str>>,
     /// The last bytes of an archive, where its directory ends.
     tail: Vec<u8>,
@@ -114,38 +114,14 @@ pub enum StreamError {
 /// `Display` continues the sentence of a [`StreamError`], and is empty when nothing is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Instead {
-    content_type: Option<Box<str>>,
-    trace_id: Option<Box<str>>,
+    what: Option<Box<str>>,
     message: Option<Box<str>>,
-    begins: Option<Box<str>>,
+    trace_id: Option<Box<str>>,
 }
 
 impl Instead {
-    fn new(first: &[u8], content_type: Option<Box<str>>, trace_id: Option<Box<str>>) -> Self {
-        const ARCHIVES: [(&[u8], &str); 5] = [
-            (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
-            (b"Rar!\x1a\x07", "a RAR archive"),
-            (b"\x1f\x8b", "gzip data"),
-            (b"\xfd7zXZ\0", "xz data"),
-            (b"\x28\xb5\x2f\xfd", "zstd data"),
-        ];
-        if let Some((_, name)) = ARCHIVES.iter().find(|(magic, _)| first.starts_with(magic)) {
-            return Self {
-                message: Some((*name).into()),
-                ..Self::default()
-            };
-        }
-        let text = first.trim_ascii_start();
-        let is_page = text.starts_with(b"<");
-        let is_json = text.starts_with(b"{");
-        let is_text = |kind: &str| {
-            ["html", "json", "text/"]
-                .iter()
-                .any(|word| kind.contains(word))
-        };
-        if !(is_page || is_json || content_type.as_deref().is_some_and(is_text)) {
-            return Self::default();
-        }
+    fn new(check: &StreamCheck) -> Self {
+        let first = &check.first;
         let reply = read_reply::<Envelope<PlainMeta, Json>>(first).ok();
         let message = reply
             .as_ref()
@@ -154,10 +130,9 @@ impl Instead {
             .as_ref()
             .and_then(|reply| reply.meta.trace_id.as_deref());
         Self {
-            content_type,
-            trace_id: trace_id.or(found.map(Into::into)),
+            what: Some(what_is(first).into()),
             message: message.map(|message| excerpt(message.as_bytes(), 500).into()),
-            begins: Some(excerpt(first, 200).into()).filter(|begins: &Box<str>| !begins.is_empty()),
+            trace_id: check.trace_id.clone().or(found.map(Into::into)),
         }
     }
 
@@ -166,9 +141,9 @@ impl Instead {
         self.message.as_deref()
     }
 
-    /// The beginning of the body, when it is text.
-    pub fn begins(&self) -> Option<&str> {
-        self.begins.as_deref()
+    /// What it is, with its beginning, as far as that is known.
+    pub fn what(&self) -> Option<&str> {
+        self.what.as_deref()
     }
 
     /// The id that CrowdStrike's support asks for.
@@ -177,12 +152,7 @@ impl Instead {
     }
 
     pub(crate) fn masked(mut self, needles: &Needles) -> Self {
-        let texts = [
-            &mut self.content_type,
-            &mut self.trace_id,
-            &mut self.message,
-            &mut self.begins,
-        ];
+        let texts = [&mut self.what, &mut self.message, &mut self.trace_id];
         for text in texts.into_iter().flatten() {
             *text = needles.mask(text).into();
         }
@@ -192,17 +162,9 @@ impl Instead {
 
 impl fmt::Display for Instead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.message, &self.begins) {
-            (Some(message), Some(_)) => write!(f, "; the service answered: {message}")?,
-            (Some(what), None) => write!(f, "; it is {what}")?,
-            (None, Some(begins)) => {
-                let kind = self.content_type.as_deref().unwrap_or("text");
-                write!(
-                    f,
-                    "; it is {}, and begins {begins:?}",
-                    excerpt(kind.as_bytes(), 50)
-                )?;
-            }
+        match (&self.message, &self.what) {
+            (Some(message), _) => write!(f, "; the service answered: {message}")?,
+            (None, Some(what)) => write!(f, "; it is {what}")?,
             (None, None) => return Ok(()),
         }
         match &self.trace_id {
@@ -253,7 +215,6 @@ impl StreamCheck {
             sha256: None,
             zip: false,
             first: Vec::with_capacity(FIRST),
-            content_type: None,
             trace_id: None,
             tail: Vec::new(),
             encoding: None,
@@ -264,7 +225,6 @@ impl StreamCheck {
     pub fn for_head(head: ResponseHead<'_>) -> Self {
         let mut check = Self::new();
         check.length = head.content_length();
-        check.content_type = head.content_type().map(Into::into);
         check.trace_id = head.trace_id().map(Into::into);
         check.encoding = head
             .content_encoding()
@@ -405,8 +365,7 @@ impl StreamCheck {
     }
 
     fn instead(&self) -> Box<Instead> {
-        let (content_type, trace_id) = (self.content_type.clone(), self.trace_id.clone());
-        Box::new(Instead::new(&self.first, content_type, trace_id))
+        Box::new(Instead::new(self))
     }
 }
 
