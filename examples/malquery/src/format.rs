@@ -278,11 +278,7 @@ fn quota_table(quotas: &Quotas, width: usize) -> String {
     let bar = width.saturating_sub(words + 9 + 2 + 4).clamp(10, 40);
     let mut text = String::new();
     for (name, used, limit, words) in &rows {
-        let share = if *limit == 0 {
-            1.0
-        } else {
-            *used as f64 / *limit as f64
-        };
+        let share = *used as f64 / (*limit).max(1) as f64;
         let full = ((share * bar as f64).round() as usize).min(bar);
         text.push_str(&format!(
             "{name:<9}  [{}{}]  {words}\n",

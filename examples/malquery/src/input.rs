@@ -4,11 +4,12 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::OnceLock;
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::output::Failure;
+use crate::values::written;
 
 /// The largest file that is read.
 const MOST: u64 = 16 * 1024 * 1024;
@@ -31,23 +32,34 @@ pub(crate) fn name(path: &Path) -> String {
 /// Reads a small file; `-` is standard input.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let refuse = |why: &dyn std::fmt::Display| Failure::refused(format!("{}: {why}", name(path)));
-    // A pipe may keep its reader for ever, even in `open`. No other thread waits for this one.
+    let owned = path.to_owned();
+    match within(path, move || read_all(&owned))? {
+        Ok(bytes) if bytes.len() as u64 > MOST => Err(refuse(&"it is larger than 16 MiB")),
+        Ok(bytes) => Ok(bytes),
+        Err(error) => Err(refuse(&error)),
+    }
+}
+
+/// Runs what reads a file. A pipe may keep its reader for ever, even while it is opened.
+pub(crate) fn within<T: Send + 'static>(
+    path: &Path,
+    read: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Failure> {
+    // No other thread waits for this one.
     let (sender, result) = mpsc::channel();
-    let path = path.to_owned();
-    thread::spawn(move || sender.send(read_all(&path)));
+    thread::spawn(move || sender.send(read()));
     let (deadline, timeout) = DEADLINE.get().copied().unwrap_or_else(|| {
         let minute = Duration::from_secs(60);
         (Instant::now() + minute, minute)
     });
-    match result.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-        Ok(Ok(bytes)) if bytes.len() as u64 > MOST => Err(refuse(&"it is larger than 16 MiB")),
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) => Err(refuse(&error)),
-        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => Err(refuse(&format!(
-            "it did not end within {} s (--timeout)",
-            timeout.as_secs_f64()
-        ))),
-    }
+    let left = deadline.saturating_duration_since(Instant::now());
+    result.recv_timeout(left).map_err(|_| {
+        Failure::refused(format!(
+            "{}: it did not end within {} (--timeout)",
+            name(path),
+            written(timeout)
+        ))
+    })
 }
 
 fn read_all(path: &Path) -> io::Result<Vec<u8>> {

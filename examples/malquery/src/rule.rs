@@ -76,7 +76,14 @@ pub(crate) fn check(rule: &CheckedRule, format: Format) -> Result<(), Failure> {
 }
 
 fn select(path: &Path, bytes: &[u8], name: Option<&str>) -> Result<RuleFile, Failure> {
-    let file = RuleFile::from_bytes(bytes).map_err(|error| refused(path, &error))?;
+    let file = RuleFile::from_bytes(bytes).map_err(|error| {
+        let mut failure = refused(path, &error);
+        // JSON cannot carry it, checked or not.
+        if std::str::from_utf8(bytes).is_err() {
+            failure.hints.clear();
+        }
+        failure
+    })?;
     match name {
         Some(name) => file.select(name).map_err(|error| refused(path, &error)),
         None => Ok(file),
@@ -110,10 +117,10 @@ fn refused(path: &Path, error: &RuleError) -> Failure {
     }
     let failure = Failure::refused(message);
     match error.kind() {
-        RuleErrorKind::Invalid => failure,
+        RuleErrorKind::Invalid if error.message().starts_with("syntax error") => failure,
         RuleErrorKind::Selection => failure
             .hint("--rule-name NAME sends one of them; --no-check-rule sends the file as it is"),
         _ => failure
-            .hint("if the service knows it: --no-check-rule sends the rule without this check"),
+            .hint("if the service accepts it: --no-check-rule sends the rule without this check"),
     }
 }

@@ -13,7 +13,7 @@ use crate::args::{Call, Session};
 use crate::format::Format;
 use crate::interrupt::{self, Interruptible};
 use crate::output::{self, Failure, note};
-use crate::{commands, demo};
+use crate::{commands, demo, input};
 
 /// Where jobs outlive the command without MalQuery.
 const SERVE: &str = "start `malquery serve`, and export the settings that it prints";
@@ -23,7 +23,11 @@ const CLIENT_SECRET: &str = "FALCON_CLIENT_SECRET";
 /// Runs a command that asks MalQuery, or what stands in for it.
 pub(crate) fn run(mut session: Session, format: Format, call: Call) -> Result<(), Failure> {
     if let Some(path) = &session.replay {
-        let cassette = Cassette::load(path).map_err(|error| Failure::invalid(&error))?;
+        let cassette = {
+            let owned = path.clone();
+            let loaded = input::within(path, move || Cassette::load(owned))?;
+            loaded.map_err(|error| Failure::invalid(&error))?
+        };
         say_offline(&format!(
             "offline: the answers come from {}",
             path.display()
@@ -87,11 +91,14 @@ fn real(session: &Session, format: Format, call: Call) -> Result<(), Failure> {
 }
 
 fn transport(session: &Session) -> Result<UreqTransport, Failure> {
-    let mut builder = UreqTransport::builder();
-    if let Some(path) = &session.ca_file {
-        builder = builder.root_certificate_file(path);
-    }
-    builder.build().map_err(|error| Failure::invalid(&error))
+    let builder = UreqTransport::builder();
+    let built = match session.ca_file.clone() {
+        Some(path) => input::within(&path.clone(), || {
+            builder.root_certificate_file(path).build()
+        })?,
+        None => builder.build(),
+    };
+    built.map_err(|error| Failure::invalid(&error))
 }
 
 /// Records what the command does, also when it fails: an error of the service is worth a test, too.

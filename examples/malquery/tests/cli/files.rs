@@ -47,6 +47,8 @@ fn a_pipe_holds_nobody_up() {
         format!("hunt {pipe}"),
         format!("metadata --from {pipe}"),
         format!("check-rule {pipe}"),
+        format!("quotas --replay {pipe}"),
+        format!("quotas --ca-file {pipe}"),
     ] {
         let begun = Instant::now();
         let run = Server::with_answers([]).run(&format!("{line} --timeout 1"));
