@@ -150,7 +150,7 @@ impl Package {
 }
 
 #[test]
-fn it_records_replays_and_is_told_what_changed() {
+fn it_records_replays_and_reports_what_changed() {
     let package = Package::new();
     let cassette = package.0.join("tests/cassettes/find.json");
 
