@@ -19,7 +19,7 @@ use crate::format::{Format, print_fields, print_quotas, print_results};
 use crate::interrupt::{self, Scratch};
 use crate::list::Samples;
 use crate::output::{
-    Failure, INTERRUPTED, bar, code, document, no_folder, note, quoted, spinner, warn_of,
+    Document, Failure, INTERRUPTED, bar, code, no_folder, note, quoted, spinner, warn_of,
 };
 use crate::state::{Lock, State};
 use crate::values::written;
@@ -161,7 +161,7 @@ impl Commands<'_> {
         if has_errors && is_empty {
             return Err(no_result());
         }
-        print_quotas(self.format, &reply.meta, &document(&reply.output)?)
+        print_quotas(self.format, &reply.meta, &Document(&reply.output))
     }
 
     fn fuzzy_search(&self, patterns: &Patterns, results: &Results) -> Result<(), Failure> {
@@ -179,7 +179,7 @@ impl Commands<'_> {
             reply.may_be_truncated(),
             reply.meta.stats.as_ref(),
         );
-        print_results(self.format, &reply.resources, &document(&reply.output)?)
+        print_results(self.format, &reply.resources, &Document(&reply.output))
     }
 
     fn metadata(&self, samples: &Samples) -> Result<(), Failure> {
@@ -188,7 +188,7 @@ impl Commands<'_> {
         let reply = self.client.metadata(samples)?;
         let has_errors = warn_of(&reply.errors, &reply.extra);
         check_results(&reply.resources, has_errors)?;
-        print_results(self.format, &reply.resources, &document(&reply.output)?)?;
+        print_results(self.format, &reply.resources, &Document(&reply.output))?;
         self.say_known(&reply.missing, asked);
         Ok(())
     }
@@ -255,7 +255,7 @@ impl Commands<'_> {
         if status != Some(&JobStatus::Failed) {
             check_results(&reply.resources, has_errors)?;
         }
-        let document = document(&reply.output)?;
+        let document = Document(&reply.output);
         if status == Some(&JobStatus::Done) {
             if !matches!(
                 reply.meta.reqtype,
@@ -339,7 +339,7 @@ impl Commands<'_> {
             (Kind::Unknown, Some(RequestType::Hunt | RequestType::Search)) => Kind::Search,
             (what, _) => what,
         };
-        let document = document(&reply.output)?;
+        let document = Document(&reply.output);
         match (what, flow.id()) {
             (Kind::Search, _) => {
                 check_results(&reply.resources, has_errors)?;
@@ -589,7 +589,7 @@ impl Commands<'_> {
             ("request id", id.to_string()),
             ("status", "submitted".into()),
         ];
-        print_fields(self.format, &fields, &document(&reply.output)?)
+        print_fields(self.format, &fields, &Document(&reply.output))
             .map_err(|failure| failure.hint(format!("the request id is {id}; {wait}")))
     }
 }

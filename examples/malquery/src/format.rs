@@ -10,7 +10,7 @@ use malquery_proto::operations::Quotas;
 use malquery_proto::types::{Sample, Sha256};
 use serde::Serialize;
 
-use crate::output::{Failure, harmless, json, print, write};
+use crate::output::{Failure, escaped, harmless, print, write};
 
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -79,7 +79,7 @@ pub(crate) fn print_results(
         Format::Jsonl => {
             let lines: Result<Vec<_>, _> = results.iter().map(serde_json::to_string).collect();
             let lines = lines.map_err(|error| Failure::failed(&error))?;
-            lines.iter().map(|line| json(line) + "\n").collect()
+            lines.iter().map(|line| escaped(line) + "\n").collect()
         }
         Format::Csv => csv(results),
         Format::Sha256 => results

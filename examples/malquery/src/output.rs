@@ -15,9 +15,9 @@ use malquery_proto::error::ApiError;
 use malquery_proto::needles::Needles;
 use malquery_proto::types::{ErrorItem, Extra};
 use malquery_proto::{Body, TransportError};
-use serde::Serialize;
-use serde::ser::SerializeMap;
-use serde_json::Value;
+use serde::ser::{Error as _, SerializeMap};
+use serde::{Serialize, Serializer};
+use serde_json::json;
 
 /// What the program exits with.
 pub(crate) mod code {
@@ -383,7 +383,7 @@ pub(crate) fn warn_of(errors: &[ErrorItem], extra: &Extra) -> bool {
 }
 
 /// A text in JSON without what could steer a terminal.
-pub(crate) fn json(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len() + 1);
     for c in text.chars() {
         // Where it can stand in JSON, this is the same character.
@@ -399,7 +399,7 @@ pub(crate) fn json(text: &str) -> String {
 /// Prints the one document.
 pub(crate) fn print(document: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(document).map_err(|error| Failure::failed(&error))?;
-    write(&(json(&text) + "\n"))
+    write(&(escaped(&text) + "\n"))
 }
 
 /// Writes to standard output. A reader that has gone away has seen enough.
@@ -418,22 +418,17 @@ pub(crate) fn write(text: &str) -> Result<(), Failure> {
 }
 
 /// A reply as it was received, with the three members every reply has in the API's description.
-pub(crate) fn document(reply: &impl Serialize) -> Result<Document, Failure> {
-    serde_json::to_value(reply)
-        .map(Document)
-        .map_err(|error| Failure::failed(&error))
-}
+pub(crate) struct Document<'a, T>(pub(crate) &'a T);
 
-pub(crate) struct Document(Value);
-
-impl Serialize for Document {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+impl<T: Serialize> Serialize for Document<'_, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         const MEMBERS: [&str; 3] = ["meta", "resources", "errors"];
+        let reply = serde_json::to_value(self.0).map_err(S::Error::custom)?;
         let mut map = serializer.serialize_map(None)?;
         for name in MEMBERS {
-            map.serialize_entry(name, self.0.get(name).unwrap_or(&Value::Array(Vec::new())))?;
+            map.serialize_entry(name, reply.get(name).unwrap_or(&json!([])))?;
         }
-        for (name, value) in self.0.as_object().into_iter().flatten() {
+        for (name, value) in reply.as_object().into_iter().flatten() {
             if !MEMBERS.contains(&name.as_str()) {
                 map.serialize_entry(name, value)?;
             }
