@@ -706,7 +706,7 @@ fn a_quota_that_the_service_does_not_tell_is_warned_of() {
         let warnings = WARNINGS.0.lock().unwrap();
         warnings
             .iter()
-            .filter(|text| text.contains("does not tell how many downloads are left"))
+            .filter(|text| text.contains("does not report how many downloads are left"))
             .count()
     };
     // Of what is not needed nothing has to be known.

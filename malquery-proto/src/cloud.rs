@@ -1,4 +1,4 @@
-//! The CrowdStrike clouds, and where requests go.
+//! The CrowdStrike clouds, and the base URLs of requests.
 
 use std::fmt;
 use std::str::FromStr;
@@ -46,7 +46,7 @@ impl Cloud {
         Self::UsGov2,
     ];
 
-    /// The name, as in the header `X-Cs-Region`.
+    /// Returns the name, as in the header `X-Cs-Region`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Us1 => "us-1",
@@ -58,7 +58,7 @@ impl Cloud {
         }
     }
 
-    /// Whether it is a government cloud. No other cloud knows its accounts or redirects to it.
+    /// Returns whether it is a government cloud. No other cloud redirects to it.
     pub const fn is_government(self) -> bool {
         matches!(self, Self::UsGov1 | Self::UsGov2)
     }
@@ -74,7 +74,7 @@ impl Cloud {
         }
     }
 
-    /// The cloud a host belongs to.
+    /// Returns the cloud of a host.
     pub(crate) fn of_host(host: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
@@ -114,7 +114,7 @@ impl fmt::Display for Cloud {
     }
 }
 
-/// Where requests go: a cloud, or a URL of your own, such as a proxy in front of a cloud.
+/// The base URL of requests: a cloud, or a URL of your own, such as a gateway in front of a cloud.
 ///
 /// It is an https URL. Plain http is allowed only for loopback addresses. A path is kept as a
 /// prefix.
@@ -133,12 +133,12 @@ pub struct BaseUrl(Box<str>);
 const WHAT: &str = "a base URL";
 
 impl BaseUrl {
-    /// The base URL, without a slash at its end.
+    /// Returns the URL without a slash at its end.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The cloud; `None` for a URL of your own.
+    /// Returns the cloud. `None` for a URL of your own.
     pub fn cloud(&self) -> Option<Cloud> {
         Cloud::of_host(self.0.strip_prefix("https://")?)
     }

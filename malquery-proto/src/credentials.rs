@@ -1,4 +1,4 @@
-//! Who asks: the credentials of an API client, and the token they are exchanged for.
+//! The credentials of an API client, and the token they are exchanged for.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,9 +10,9 @@ use crate::secret::Secret;
 use crate::types::ParseError;
 use crate::types::text::text_value;
 
-/// The credentials of an API client, made in the Falcon console under "API clients and keys".
+/// The credentials of an API client, which the Falcon console creates under "API clients and keys".
 ///
-/// `Debug` does not show the secret, and its memory is wiped when it is dropped.
+/// `Debug` hides the secret. Its memory is wiped on drop.
 ///
 /// ```
 /// use malquery_proto::Credentials;
@@ -29,7 +29,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// The client id and secret as the console shows them.
+    /// Takes the client id and secret as the console shows them.
     pub fn new(client_id: impl Into<String>, client_secret: impl Into<String>) -> Self {
         Self {
             client_id: client_id.into(),
@@ -44,12 +44,12 @@ impl Credentials {
         self
     }
 
-    /// What must not be shown.
+    /// The secrets that must not be shown.
     pub(crate) fn needles(&self) -> Needles {
         Needles::new([self.client_secret.expose()])
     }
 
-    /// The client id, which is no secret.
+    /// Returns the client id, which is not secret.
     pub fn client_id(&self) -> &str {
         &self.client_id
     }
@@ -65,13 +65,13 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// The customer id of a Flight Control child. A checksum at its end (`-XX`) is left out, as the token endpoint
-/// does not take it.
+/// The customer id (CID) of a Flight Control child. Parsing removes a checksum (`-XX`) at the end,
+/// which the token endpoint does not accept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MemberCid(Box<str>);
 
 impl MemberCid {
-    /// The customer id, without a checksum.
+    /// Returns the customer id without a checksum.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -101,15 +101,16 @@ impl fmt::Display for MemberCid {
     }
 }
 
-/// A bearer token. `Debug` does not show it, and its memory is wiped when it is dropped.
+/// A bearer token. `Debug` hides it. Its memory is wiped on drop.
 #[derive(Debug, Clone)]
 pub struct BearerToken(Secret);
 
 impl BearerToken {
-    /// A token from elsewhere.
+    /// Takes a token from elsewhere.
     ///
     /// # Errors
-    /// Refuses an empty token and characters that a header cannot carry. The error does not show the token.
+    /// Refuses an empty token and characters that a header cannot carry. The error does not show
+    /// the token.
     pub fn new(token: impl Into<String>) -> Result<Self, ParseError> {
         let token = Secret::new(token);
         let why = if token.expose().is_empty() {
@@ -134,8 +135,8 @@ impl BearerToken {
 
 pub(crate) fn sensitive(scheme: &str, value: &str) -> HeaderValue {
     let text = zeroize::Zeroizing::new(format!("{scheme}{value}"));
-    // A token is graphic ASCII and so is base64, so this cannot fail; were it to, an empty header is refused by
-    // the service with a 401 and nothing leaks.
+    // A token is graphic ASCII, and so is base64, so this cannot fail. If it did, the service would
+    // refuse the empty header with a 401, and nothing would leak.
     let mut header = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
     header.set_sensitive(true);
     header

@@ -1,11 +1,12 @@
-//! What is known of an operation before it is called.
+//! The facts about an operation that are known before a call.
 
 use std::fmt;
 
 use http::Method;
 
-/// What is known of an operation before it is called. Every request carries it as an extension, so that a
-/// transport can, say, wait longer for a slow one.
+/// The facts about an operation: its method, path and scope, and whether it may be sent again.
+/// Every request carries them as an extension, so that a transport can wait longer for a slow
+/// operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Endpoint {
@@ -15,22 +16,22 @@ pub struct Endpoint {
     pub method: Method,
     /// The path below the base URL.
     pub path: &'static str,
-    /// The media type asked for.
+    /// The media type of the reply.
     pub accept: &'static str,
-    /// The scope the API client needs; `None` for the token endpoints.
+    /// The scope that the API client needs. `None` for the token endpoints.
     pub scope: Option<Scope>,
     /// Whether the request may be sent again.
     pub resend: Resend,
 }
 
 impl Endpoint {
-    /// An operation that only looks: a GET with the scope `malquery:read` that answers with JSON and may be sent again.
+    /// Describes a GET with the scope `malquery:read` that answers with JSON and may be sent again.
     pub const fn get(id: &'static str, path: &'static str) -> Self {
         Self::new(Method::GET, id, path, Scope::Read, Resend::Safe)
     }
 
-    /// An operation that starts something: a POST with the scope `malquery:write` that answers with JSON. Each arrival may be
-    /// [billed](Resend::Billed), unless it is said to be [safe](Endpoint::safe).
+    /// Describes a POST with the scope `malquery:write` that answers with JSON. Each arrival may be
+    /// [billed](Resend::Billed), unless you call [`safe`](Endpoint::safe).
     pub const fn post(id: &'static str, path: &'static str) -> Self {
         Self::new(Method::POST, id, path, Scope::Write, Resend::Billed)
     }
@@ -52,37 +53,37 @@ impl Endpoint {
         }
     }
 
-    /// The same that answers with this media type.
+    /// Sets the media type of the reply.
     pub const fn accept(mut self, accept: &'static str) -> Self {
         self.accept = accept;
         self
     }
 
-    /// The same that may be sent again: see [`Resend::Safe`].
+    /// Allows sending it again: see [`Resend::Safe`].
     pub const fn safe(mut self) -> Self {
         self.resend = Resend::Safe;
         self
     }
 
-    /// The same without a scope, as the token endpoints are.
+    /// Removes the scope, as for the token endpoints.
     pub(crate) const fn unscoped(mut self) -> Self {
         self.scope = None;
         self
     }
 }
 
-/// What an operation takes of the monthly quotas.
+/// The cost of an operation in monthly quotas.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Cost {
-    /// So many hunts.
+    /// The number of hunts.
     pub hunts: u64,
-    /// So many downloads, one for each sample.
+    /// The number of downloads, one for each sample.
     pub downloads: u64,
 }
 
 impl Cost {
-    /// So many hunts.
+    /// A cost of this many hunts.
     pub const fn hunts(hunts: u64) -> Self {
         Self {
             hunts,
@@ -90,7 +91,7 @@ impl Cost {
         }
     }
 
-    /// So many downloads.
+    /// A cost of this many downloads.
     pub const fn downloads(downloads: u64) -> Self {
         Self {
             hunts: 0,
@@ -99,12 +100,12 @@ impl Cost {
     }
 }
 
-/// A scope an API client is given in the Falcon console.
+/// A scope of an API client. The Falcon console calls it "MalQuery: Read" or "MalQuery: Write".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// `malquery:read`, for what only looks.
+    /// `malquery:read`, for the GETs.
     Read,
-    /// `malquery:write`, for what starts a search or a download job.
+    /// `malquery:write`, for the POSTs: searches and jobs.
     Write,
 }
 
@@ -120,8 +121,9 @@ impl fmt::Display for Scope {
 /// Whether a request may be sent again when its outcome is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Resend {
-    /// Sending it again after a failure is not known to cost anything more.
+    /// A retry is not known to cost anything more.
     Safe,
-    /// Each arrival may be billed to a monthly quota: sent again only when it surely did not arrive.
+    /// Each arrival may be billed to a monthly quota. Retried only if the request provably never
+    /// reached the service.
     Billed,
 }

@@ -1,7 +1,7 @@
-//! What can go wrong, a type for each layer: [`BuildError`](crate::request::BuildError) before anything is sent, [`ResponseError`] for a
-//! reply, [`StreamError`](crate::stream::StreamError) for the bytes of a download,
-//! [`FlowError`](crate::flow::FlowError) for a call with its retries, and
-//! `client::Error` for all of them.
+//! The errors, one type for each layer: [`BuildError`](crate::request::BuildError) before anything
+//! is sent, [`ResponseError`] for a reply, [`StreamError`](crate::stream::StreamError) for the
+//! bytes of a download, [`FlowError`](crate::flow::FlowError) for a call with its retries, and
+//! [`client::Error`](crate::client::Error) for all of them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,11 +17,11 @@ use crate::time::Timestamp;
 use crate::types::read::read_reply;
 use crate::types::{Envelope, ErrorItem, Extra, Json, RequestId};
 
-/// A reply that is not the one hoped for.
+/// A reply without the result that was asked for.
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResponseError {
-    /// The service, or something between, answered with an error.
+    /// The service or a gateway answered with an error.
     #[error(transparent)]
     Api(Box<ApiError>),
     /// A successful reply could not be understood.
@@ -30,7 +30,7 @@ pub enum ResponseError {
 }
 
 impl ResponseError {
-    /// The HTTP status of the reply.
+    /// Returns the HTTP status of the reply.
     pub fn status(&self) -> StatusCode {
         match self {
             Self::Api(error) => error.status(),
@@ -38,7 +38,7 @@ impl ResponseError {
         }
     }
 
-    /// The id to give to CrowdStrike's support.
+    /// Returns the trace id, which CrowdStrike's support asks for.
     pub fn trace_id(&self) -> Option<&str> {
         match self {
             Self::Api(error) => error.trace_id(),
@@ -47,7 +47,7 @@ impl ResponseError {
     }
 }
 
-/// A reply with a 2xx status whose body is not what the operation answers.
+/// A reply with a 2xx status whose body could not be read.
 #[derive(Clone, thiserror::Error)]
 #[error("the reply to {operation} ({status}) could not be read: {why}; it begins {body:?}{}{}", if *billed { "; it was sent, and may have been billed" } else { "" }, IdNote(self.request_id()))]
 pub struct DecodeError {
@@ -61,7 +61,7 @@ pub struct DecodeError {
     is_too_large: bool,
 }
 
-/// Takes the secrets out of a text, also the beginning of one at the end of an excerpt.
+/// Masks the secrets in a text, including a cut secret at the end of an excerpt.
 fn mask(text: &mut String, needles: &Needles) {
     if let Cow::Owned(masked) = needles.mask(text) {
         *text = masked;
@@ -76,7 +76,7 @@ fn mask(text: &mut String, needles: &Needles) {
     }
 }
 
-/// Takes the secrets out of the errors of a reply.
+/// Masks the secrets in the errors of a reply.
 pub(crate) fn mask_items(items: &mut [ErrorItem], needles: &Needles) {
     for item in items {
         let is_secret = |text: &str| needles.find(text).is_some();
@@ -121,7 +121,7 @@ impl DecodeError {
         self
     }
 
-    /// The id of a job, as far as it could be found in the reply.
+    /// The id of a job, if one was found in the reply.
     pub(crate) fn request_id(&self) -> Option<&RequestId> {
         self.reqid.as_ref().filter(|_| self.billed)
     }
@@ -131,7 +131,7 @@ impl DecodeError {
         self.is_too_large
     }
 
-    /// A reply that is too large to be read.
+    /// The error for a reply that is too large to read.
     pub(crate) fn too_large(meta: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
         let why = "it has more than 256 MiB; ask for fewer results, with `limit`";
         Self {
@@ -140,7 +140,7 @@ impl DecodeError {
         }
     }
 
-    /// The same for a body that must not be shown, because it may hold a token.
+    /// The error for a body that must not be shown, because it may hold a token.
     pub(crate) fn secret(meta: &Endpoint, head: ResponseHead<'_>, why: impl fmt::Display) -> Self {
         Self {
             body: "[not shown]".into(),
@@ -149,35 +149,37 @@ impl DecodeError {
     }
 }
 
-/// What kind of error a service answered with.
+/// The kind of an error reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ApiErrorKind {
-    /// The request was not understood (400 and other 4xx). Sending it again will not help, but for a timeout (408).
+    /// The service refused the request (400 and other 4xx). A retry does not help, except after a
+    /// timeout (408).
     BadRequest,
     /// The bearer token or the credentials are not valid here (401).
     Unauthorized,
     /// The API client may not do this (403).
     Forbidden,
-    /// There is no such thing (404).
+    /// The service does not have it (404).
     NotFound,
-    /// Too many requests (429); wait and send again.
+    /// Too many requests (429). Wait, then retry.
     RateLimited,
-    /// The monthly quota is used up (429 from MalQuery itself). Waiting a little does not help.
+    /// The monthly quota is used up (429 from MalQuery itself). A retry does not help before the
+    /// quota is renewed.
     QuotaExhausted,
     /// The service or a gateway failed (5xx).
     Server,
-    /// A redirection that is not followed (3xx).
+    /// A redirect that is not followed (3xx).
     Redirect,
-    /// A successful status with errors in the place of a result, or with a part of a file (206).
+    /// A successful status with errors instead of a result, or with a part of a file (206).
     Partial,
-    /// The file is not ready yet (202, 204). Ask again later.
+    /// The file is not ready yet (202, 204). Retry later.
     NotReady,
 }
 
-/// An error the service answered with.
+/// An error reply of the service or a gateway.
 ///
-/// Its `Display` is one line: status, message, trace id and, where there is one, what to do about it.
+/// `Display` writes one line: the status, the message, the trace id and, if known, what to do.
 #[derive(Clone)]
 pub struct ApiError {
     status: StatusCode,
@@ -187,7 +189,7 @@ pub struct ApiError {
     errors: Vec<ErrorItem>,
     trace_id: Option<String>,
     region: Option<String>,
-    /// The cloud that was asked, when it is not the region the reply names.
+    /// The cloud of the request, if the reply names another region.
     asked: Option<Cloud>,
     rate_limit: RateLimit,
     body: Option<String>,
@@ -196,7 +198,7 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// Reads an error reply: as the service writes it, else as other JSON, else as text.
+    /// Reads an error reply: in the format of the service, else as other JSON, else as text.
     pub(crate) fn new(meta: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
         let typed = read_reply::<Envelope<ErrorMeta, Json>>(body).ok();
         let (meta_found, errors) =
@@ -240,9 +242,9 @@ impl ApiError {
         }
     }
 
-    /// Lets the error compare the region of the account with the cloud that was asked.
+    /// Notes the cloud of the request, to compare it with the region of the account.
     pub(crate) fn asked(mut self, base: &BaseUrl) -> Self {
-        // Of a URL of one's own it is not known which cloud is behind it.
+        // The cloud behind a URL of one's own is not known.
         self.asked = base
             .cloud()
             .filter(|cloud| Some(cloud.name()) != self.region.as_deref());
@@ -270,48 +272,48 @@ impl ApiError {
         self
     }
 
-    /// The id of a job that the reply names, although it is an error.
+    /// Returns the id of a job, if the error reply names one.
     pub fn request_id(&self) -> Option<&RequestId> {
         self.reqid.as_ref()
     }
 
-    /// The HTTP status.
+    /// Returns the HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// What kind of error it is.
+    /// Returns the kind.
     pub fn kind(&self) -> ApiErrorKind {
         self.kind
     }
 
-    /// The errors as the service listed them; empty when the body was not understood.
+    /// Returns the errors that the service listed. Empty if the body was not understood.
     pub fn errors(&self) -> &[ErrorItem] {
         &self.errors
     }
 
-    /// The id to give to CrowdStrike's support.
+    /// Returns the trace id, which CrowdStrike's support asks for.
     pub fn trace_id(&self) -> Option<&str> {
         self.trace_id.as_deref()
     }
 
-    /// The region the reply names (`X-Cs-Region`).
+    /// Returns the region that the reply names (`X-Cs-Region`).
     pub fn region(&self) -> Option<&str> {
         self.region.as_deref()
     }
 
-    /// The beginning of the body (at most 2,048 characters), when it was not understood.
+    /// Returns the beginning of the body, at most 2,048 characters, if it was not understood.
     pub fn body(&self) -> Option<&str> {
         self.body.as_deref()
     }
 
-    /// The rate limit the reply states.
+    /// Returns the rate limit that the reply states.
     pub fn rate_limit(&self) -> RateLimit {
         self.rate_limit
     }
 
-    /// Whether the same request may succeed later. It does not say that sending it again is free: a hunt
-    /// whose outcome is unknown may have been billed.
+    /// Returns whether the same request may succeed later. A retry may cost quota: a hunt with an
+    /// unknown outcome may have been billed.
     pub fn is_retryable(&self) -> bool {
         matches!(
             self.kind,
@@ -319,12 +321,13 @@ impl ApiError {
         ) || self.status == StatusCode::REQUEST_TIMEOUT
     }
 
-    /// When the service asks to try again, if it says so; `now` is when the reply came.
+    /// Returns the time at which the service asks for a retry, if it names one. `now` is the time
+    /// of the reply.
     pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
         self.rate_limit.retry.map(|retry| retry.at(now))
     }
 
-    /// What usually causes this error and what to do about it.
+    /// Returns the usual cause of this error and what to do.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         if self.is_page && self.status.is_client_error() {
             let who = "the reply is a web page: a gateway or a proxy answered, not the service";
@@ -357,7 +360,7 @@ impl ApiError {
             (300..=399, _) => "check the base URL; redirections are not followed".into(),
             (202 | 204, _) if self.kind == ApiErrorKind::NotReady => "the file is not ready yet; try again later".into(),
             (404, _) if said("sample archive") => "the archive is made only for a finished multi-download; check the request id and wait for the job".into(),
-            (429, _) if self.kind == ApiErrorKind::QuotaExhausted => "the monthly quota is used up; the quotas operation tells when it is reset".into(),
+            (429, _) if self.kind == ApiErrorKind::QuotaExhausted => "the monthly quota is used up; the quotas operation reports when it is renewed".into(),
             _ => match self.rate_limit.retry? {
                 RetryAfter::At(time) => format!("try again at {time}").into(),
                 RetryAfter::After(time) => format!("try again in {} seconds", time.as_secs()).into(),
@@ -373,7 +376,7 @@ impl ApiError {
 }
 
 crate::types::lenient::model! {
-    /// What of `meta` matters in an error.
+    /// The fields of `meta` that an error uses.
     #[derive(Default)]
     pub struct ErrorMeta {
         /// The service that answered.
@@ -420,7 +423,7 @@ impl std::error::Error for ApiError {}
 
 debug_with_sources!(ResponseError, ApiError, DecodeError);
 
-/// Says that a job has an id, at the end of a message.
+/// Names the id of a job at the end of a message.
 pub(crate) struct IdNote<'a>(pub(crate) Option<&'a RequestId>);
 
 impl fmt::Display for IdNote<'_> {
@@ -432,8 +435,8 @@ impl fmt::Display for IdNote<'_> {
     }
 }
 
-/// Finds the id of a job in the reply to a submission that is cut or damaged. `Err` is the beginning
-/// of an id that was cut.
+/// Finds the id of a job in the reply to a submission that is cut or damaged. `Err` is the
+/// beginning of an id that was cut.
 pub(crate) fn find_id(body: &[u8]) -> Option<Result<RequestId, String>> {
     const NAME: &[u8] = b"\"reqid\"";
     let at = body.windows(NAME.len()).position(|window| window == NAME)? + NAME.len();
@@ -448,7 +451,7 @@ pub(crate) fn find_id(body: &[u8]) -> Option<Result<RequestId, String>> {
 }
 
 const JSON: &str = "application/json";
-/// How many of a reply's errors are shown.
+/// The number of a reply's errors that are shown.
 const SHOWN: usize = 5;
 
 /// Whether a body is a web page.
@@ -457,12 +460,13 @@ fn is_page(head: ResponseHead<'_>, body: &[u8]) -> bool {
     head.content_type().is_some_and(is_html) || body.trim_ascii_start().starts_with(b"<")
 }
 
-/// Stands for what is left out at the end of an excerpt.
+/// Marks the end of a cut excerpt.
 const CUT: char = '…';
 
-/// The beginning of a text from outside as one line, without characters that could steer a terminal.
+/// Returns the beginning of foreign text as one line, without characters that control a terminal.
 pub(crate) fn excerpt(bytes: &[u8], most: usize) -> String {
-    // A character has at most 4 bytes, so this is enough of them, and of one more to see that there are more.
+    // A character has at most 4 bytes, so this is enough for `max` characters and one more, which
+    // shows that the text is longer.
     let cut = &bytes[..bytes.len().min(4 * (most + 1))];
     let text = String::from_utf8_lossy(cut);
     let mut line = String::with_capacity(text.len().min(most));
@@ -471,7 +475,7 @@ pub(crate) fn excerpt(bytes: &[u8], most: usize) -> String {
             line.push(CUT);
             break;
         }
-        // Also what turns the writing around, and what cannot be seen.
+        // Also characters that reverse the text, and invisible ones.
         let steers = c.is_control()
             || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
         line.push(if steers { ' ' } else { c });

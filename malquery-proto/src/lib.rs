@@ -1,25 +1,23 @@
-//! CrowdStrike Falcon **MalQuery** without I/O: a corpus of malware samples, searched by bytes, strings and YARA
-//! rules, and downloaded.
+//! CrowdStrike Falcon **MalQuery** without I/O: search a corpus of malware samples by bytes, strings
+//! and YARA rules, and download samples.
 //!
-//! This crate builds `http::Request`s and reads `http::Response`s. It opens no socket, reads no clock, starts no
-//! thread, draws no random number and, but for the feature `fs`, touches no file. (To compile a YARA rule, the feature `yara`
-//! takes a thread for the sake of its stack.) `malquery-ureq` adds what it
-//! takes to call the service, `malquery-mock` what it takes to test without it.
+//! This crate builds `http::Request`s and reads `http::Response`s. It opens no socket. Without
+//! features it reads no clock, starts no thread, draws no random number and touches no file.
+//! `malquery-ureq` adds a transport, `malquery-mock` what tests need.
 //!
-//! It has three layers, each of use without the next.
+//! The crate has three layers, and each works without the next.
 //!
 //! # 1. Operations
 //!
-//! [`operations`] has a type for each of the nine, which says what to ask, and [`types`] what they are made of.
-//! What you send is checked when it is made, or at the latest before anything is sent; what arrives is read leniently, and
-//! nothing of it is lost.
+//! [`operations`] has a type for each of the nine operations, and [`types`] the values in them. A
+//! request is checked before it is sent. A reply is read leniently: unknown fields are kept.
 //!
 //! ```
 //! use http::{HeaderMap, StatusCode};
 //! use malquery_proto::credentials::BearerToken;
 //! use malquery_proto::operation::{JsonOperation, Operation};
-//! use malquery_proto::reply::ResponseHead;
 //! use malquery_proto::operations::FuzzySearch;
+//! use malquery_proto::reply::ResponseHead;
 //! use malquery_proto::types::{Label, Pattern};
 //! use malquery_proto::{BaseUrl, Cloud};
 //!
@@ -37,69 +35,73 @@
 //!
 //! # 2. Flows
 //!
-//! [`flow`] has what outlives one exchange: [`Auth`](flow::Auth) gets and renews the token,
-//! [`CallFlow`](flow::CallFlow) tries a call again where that is right, [`JobFlow`](flow::JobFlow) submits a job
-//! and waits for its end. They say what to do next and are told what came of it, and when. A job can be stored
-//! and taken up by another process.
+//! [`flow`] has the state between exchanges: [`Auth`] gets and renews the token,
+//! [`CallFlow`](flow::CallFlow) retries a call, and [`JobFlow`](flow::JobFlow) submits a job and
+//! waits for its end. A flow says what to do next and takes the outcome, with the time. A job can be
+//! stored and continued by another process.
 //!
 //! # 3. The client
 //!
-//! [`Client`] (feature `client`, on by default) drives the flows over a [`Transport`] and a [`Clock`], and blocks.
-//! Implement those two for the HTTP client of your choice; an asynchronous program drives the flows itself.
+//! [`Client`] drives the flows over a [`Transport`] and a [`Clock`], and blocks. Implement those two
+//! for the HTTP client of your choice. An asynchronous program drives the flows itself.
 //!
 //! # What the client does for you
 //!
-//! - **The token** is asked for when it is needed and renewed two minutes before it expires. Threads share it.
-//!   After a 401 there is one new token and one replay, never more.
-//! - **The cloud**: when the token endpoint says that the account lives in another commercial cloud, requests go
-//!   there, once, and only to a host of [`Cloud`]; also from a base URL of your own, unless
-//!   [`Auth::follow_region`](flow::Auth::follow_region) says no. Government clouds have to be named.
-//! - **Quota**: a job that may be billed (a hunt, an exact search, a multi-download) is sent again only if it surely
-//!   did not arrive. If that is not known, the error is [`FlowError::OutcomeUnknown`](flow::FlowError::OutcomeUnknown).
-//! - **Failures** of everything else are retried, with growing pauses ([`RetryPolicy`](flow::RetryPolicy)). A download of a
-//!   sample is among it, whether or not one that failed counts, which is not documented.
-//! - **Rate limits** are waited for as the service asks, and hold for all threads. An exhausted monthly quota is
-//!   an error at once.
-//! - **Jobs**: the reply to a submission says `done` while the job has not begun. Only the requests operation
-//!   tells, and a `failed` job is an error.
-//! - **Downloads** are checked as they are read: length, SHA-256, and the beginning and end of an archive. They stream.
-//! - **The whole job**, from a rule to verified samples, is one call, `Client::collect`, and goes on where it was after an
-//!   error or a restart.
-//! - **Secrets** are in no `Debug`, no error and no stored state, and are wiped from memory when dropped. (The request
-//!   for a token and the `Authorization` headers are not wiped: they belong to the transport.)
+//! - **Token.** It is requested when needed, renewed two minutes before it expires, and shared
+//!   between threads. A 401 leads to one new token and one retry.
+//! - **Cloud.** If the token endpoint names another commercial cloud, requests go there. The client
+//!   follows once, and only to a host of [`Cloud`], unless [`Auth::follow_region`] forbids it. Name
+//!   government clouds yourself.
+//! - **Quota.** A hunt, an exact search or a multi-download may be billed, so it is retried only if
+//!   the request provably never reached the service. Otherwise the error is
+//!   [`FlowError::OutcomeUnknown`](flow::FlowError::OutcomeUnknown).
+//! - **Failures** of other calls are retried with growing pauses ([`RetryPolicy`](flow::RetryPolicy)).
+//!   Downloads of samples are among them. Whether a failed download counts is not documented.
+//! - **Rate limits.** All threads wait as the service asks. An exhausted monthly quota is an error
+//!   at once.
+//! - **Jobs.** A submission replies `status: done` before the job starts. Only polls report the
+//!   status of the job, and a `failed` job is an error.
+//! - **Downloads** stream. The client checks their length and SHA-256, and the beginning and end of
+//!   an archive.
+//! - **The whole job**, from a rule to verified samples, is one call: `Client::collect`. It continues
+//!   after an error or a restart.
+//! - **Secrets** appear in no `Debug`, error or stored state, and are wiped from memory on drop. The
+//!   body of a token request and the `Authorization` header belong to the transport and are not
+//!   wiped.
 //!
-//! # Where this departs from what one might expect
+//! # Design decisions
 //!
-//! - [`FileType`](types::FileType) is not an enum but keeps the word as it is written, since neither the list nor
-//!   its case is settled.
-//! - The `status` of a reply to a submission is no field, so that nobody takes it for the job's. It is in `extra`.
-//! - What only results of jobs have, and seldom, are methods of [`Sample`](types::Sample) and no fields. That
-//!   halves the size of 100,000 results.
-//! - A result, a list or a field that is not understood never fails a reply. It is in `extra`, as received.
-//!   The exceptions are the request id of a submission and the token: without them the reply is worth nothing.
-//! - A [`Step`](flow::Step) sends or waits; that a flow is done is what its report gives, where the reply is at hand.
-//!   There is no third, so that a driver that does both needs no arm for what it does not know.
-//! - An operation names the types of its reply, and one function reads them all: there is no `decode` to write. What
-//!   [`Operation`](operation::Operation) and its kin provide is not to be replaced.
-//! - A fuzzy search is tried again and an exact search is not, though of neither it is documented what it costs: the one
-//!   is over with its reply, the other leaves a job behind each time.
-//! - SHA-256 is always there: a download that nobody verifies is not on offer.
+//! - [`FileType`](types::FileType) is not an enum: neither its list of words nor their case is
+//!   documented.
+//! - A submission replies `status: done` before the job starts. That field is hidden, in `extra`, so
+//!   that nobody takes it for the status of the job.
+//! - Fields that only results of jobs have are methods of [`Sample`](types::Sample). That halves the
+//!   memory of 100,000 results.
+//! - A result or a field that is not understood does not fail the reply. It is kept in `extra`. A
+//!   submission without a request id and a token reply without a token are errors.
+//! - An operation names the types of its reply, and one function reads them all. The provided
+//!   methods of [`Operation`](operation::Operation) are not for overriding.
+//! - A fuzzy search is retried and an exact search is not, although the cost of neither is
+//!   documented: an exact search leaves a job behind each time.
+//! - SHA-256 is always built in: downloads are always verified.
 //!
 //! # Further reading
 //!
-//! The module `guide` goes through all of it, from one request to testing offline and handling samples safely; `security` says
-//! what is protected and which test shows it; `proof` what was measured, fuzzed and mutated; `dependencies` why each is there.
+//! The module `guide` has chapters on all of this, a FalconPy migration table, a cookbook and
+//! troubleshooting. `security` lists what is protected, with the tests that show it; `proof` what was
+//! measured; `dependencies` the reason for each dependency, and the licences.
 //!
 //! # Features
 //!
-//! | feature | default | adds |
-//! |---|---|---|
-//! | `client` | yes | [`Client`], [`Transport`], [`Clock`] |
-//! | `fs` | no (`malquery-ureq` turns it on) | [`OutputFile`], `Client::save` |
-//! | `archive` | no | [`archive`]: reads the archive of samples, and with `fs` extracts it; and `Client::collect` |
-//! | `yara` | no | [`yara`]: compiles a YARA rule and runs it over bytes, without the service |
+//! No feature is on by default.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `samples` | [`OutputFile`], `Client::save`, `Client::collect` and [`archive`], which reads the archive of samples |
+//! | `system` | [`SystemClock`], and [`Settings`](client::Settings) from the `FALCON_*` variables |
+//! | `yara` | [`yara`]: compiles a YARA rule and runs it over bytes, in a thread for the sake of its stack |
 
-// Pages of the documentation alone. They show all features, and links lead nowhere in what is built with fewer.
+// The documentation links to items of all features.
 #![cfg_attr(
     not(all(feature = "samples", feature = "system", feature = "yara")),
     allow(rustdoc::broken_intra_doc_links)

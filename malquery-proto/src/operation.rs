@@ -1,4 +1,4 @@
-//! What an operation is.
+//! The traits of an operation.
 
 use http::{StatusCode, header};
 use serde::de::IgnoredAny;
@@ -19,9 +19,9 @@ pub const MAX_ERROR_BODY: u64 = 64 * 1024;
 
 /// The largest JSON reply that is read, in bytes. 100,000 results take about 30 MB.
 pub const MAX_JSON_BODY: u64 = 256 * 1024 * 1024;
-/// An operation of the API: a value that says what to ask.
+/// An operation of the API: a value that makes a request.
 ///
-/// The nine of MalQuery are in [`operations`](crate::operations).
+/// The nine operations of MalQuery are in [`operations`](crate::operations).
 ///
 /// ```
 /// use malquery_proto::request::BuildError;
@@ -53,24 +53,26 @@ pub const MAX_JSON_BODY: u64 = 256 * 1024 * 1024;
 /// # assert!(request.uri().to_string().ends_with("/malquery/entities/rules/v1?limit=5"));
 /// ```
 pub trait Operation {
-    /// What is known beforehand.
+    /// The method, path, scope and other facts.
     const ENDPOINT: Endpoint;
 
     /// Writes the query or the body.
     ///
     /// # Errors
-    /// Refuses what the service would refuse, or what cannot find anything.
+    /// Refuses a value that the service would refuse, or that cannot find anything.
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError>;
 
-    /// What it takes of the monthly quotas, as far as that is known: nothing, unless an operation says otherwise.
+    /// Returns the cost in monthly quotas, as far as it is known: nothing unless the operation says
+    /// otherwise.
     fn cost(&self) -> Cost {
         Cost::default()
     }
 
-    /// The request, ready to be sent.
+    /// Returns the request, ready to send.
     ///
     /// # Errors
-    /// As [`Operation::encode`]; also a URL of [`MAX_URL`](crate::request::MAX_URL) bytes or more.
+    /// As [`Operation::encode`]; also for a URL of [`MAX_URL`](crate::request::MAX_URL) bytes or
+    /// more.
     fn request(
         &self,
         base: &BaseUrl,
@@ -83,13 +85,13 @@ pub trait Operation {
         Ok(request)
     }
 
-    /// Reads a reply that is no success. Give it at least the first [`MAX_ERROR_BODY`] bytes of the body.
+    /// Reads an error reply. Give it at least the first [`MAX_ERROR_BODY`] bytes of the body.
     fn error(&self, head: ResponseHead<'_>, body: &[u8]) -> ApiError {
         ApiError::new(&Self::ENDPOINT, head, body)
     }
 }
 
-/// The request without a token, so that what cannot be sent is refused before a token is asked for.
+/// Returns the request without a token, so that it can be refused before a token is requested.
 pub(crate) fn unsigned<O: Operation + ?Sized>(
     operation: &O,
     base: &BaseUrl,
@@ -101,13 +103,13 @@ pub(crate) fn unsigned<O: Operation + ?Sized>(
 
 /// An operation that answers with a JSON document.
 pub trait JsonOperation: Operation {
-    /// What the document says of itself: [`PlainMeta`], or one of the others in [`types`](crate::types) with a name that ends
-    /// so. Others cannot be made outside of this crate.
+    /// The type of `meta`: [`PlainMeta`], or another type in [`types`](crate::types) whose name
+    /// ends in `Meta`. Other crates cannot add types.
     ///
     /// [`PlainMeta`]: crate::types::PlainMeta
     type Meta: ReplyMeta;
-    /// One result: a [`Sample`](crate::types::Sample), or any [`Json`](crate::types::Json). Others cannot be made outside of
-    /// this crate.
+    /// The type of a result: a [`Sample`](crate::types::Sample), or any
+    /// [`Json`](crate::types::Json). Other crates cannot add types.
     type Resource: Item;
 
     /// Refuses a reply that belongs to another request, with the reason.
@@ -119,9 +121,9 @@ pub trait JsonOperation: Operation {
     /// Reads the reply.
     ///
     /// # Errors
-    /// [`ResponseError::Api`] for any status but 2xx, and for a body that cannot be read as a result but holds errors;
-    /// [`ResponseError::Decode`] for a body that is not the JSON it should be. Errors beside a result, which may be
-    /// empty, are left in the envelope.
+    /// [`ResponseError::Api`] for any status other than 2xx, and for a body that holds errors and
+    /// no result; [`ResponseError::Decode`] for a body that is not the expected JSON. Errors beside
+    /// a result, which may be empty, stay in the envelope.
     fn response(
         &self,
         head: ResponseHead<'_>,

@@ -1,4 +1,4 @@
-//! What all replies share: the status, the headers, and how they are read.
+//! The parts that all replies share: the status, the headers, and how they are read.
 
 use std::io;
 use std::time::Duration;
@@ -38,12 +38,12 @@ impl<'a> ResponseHead<'a> {
             .filter(|text| !text.is_empty())
     }
 
-    /// The id to give to CrowdStrike's support.
+    /// Returns the trace id, which CrowdStrike's support asks for.
     pub fn trace_id(&self) -> Option<&'a str> {
         self.text(&HeaderName::from_static("x-cs-traceid"))
     }
 
-    /// The cloud the reply names.
+    /// Returns the cloud that the reply names.
     pub fn region(&self) -> Option<&'a str> {
         self.text(&HeaderName::from_static("x-cs-region"))
     }
@@ -64,7 +64,7 @@ impl<'a> ResponseHead<'a> {
         self.text(&header::CONTENT_LENGTH)?.parse().ok()
     }
 
-    /// The rate limit the reply states.
+    /// Returns the rate limit that the reply states.
     pub fn rate_limit(&self) -> RateLimit {
         let number = |name| {
             self.text(&HeaderName::from_static(name))
@@ -78,7 +78,8 @@ impl<'a> ResponseHead<'a> {
                 u64::try_from(date.as_millisecond()).ok()?,
             ))
         };
-        // The clock here may be wrong by more than the pause is long: the one of the service says how long that is.
+        // The local clock may be off by more than the pause, so the clock of the service gives its
+        // length.
         let sent = self.text(&header::DATE).and_then(date);
         let at = |time: Timestamp| {
             sent.map_or(RetryAfter::At(time), |sent| {
@@ -92,7 +93,8 @@ impl<'a> ResponseHead<'a> {
                 Err(_) => date(text).map(at),
             }
         };
-        // CrowdStrike's description says milliseconds, all that was seen is seconds; 1e11 seconds are the year 5138.
+        // CrowdStrike's specification says milliseconds, but every observed value is in seconds.
+        // 1e11 seconds are the year 5138.
         let epoch = |epoch: u64| {
             at(Timestamp::from_millis(if epoch > 100_000_000_000 {
                 epoch
@@ -116,21 +118,21 @@ pub struct RateLimit {
     pub limit: Option<u64>,
     /// Requests left.
     pub remaining: Option<u64>,
-    /// When to send the next request; only on some 429 replies.
+    /// When to send the next request. Only some 429 replies say so.
     pub retry: Option<RetryAfter>,
 }
 
 /// When a reply asks to try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryAfter {
-    /// At this time; only where the reply does not tell its own.
+    /// At this time. Used only if the reply has no time of its own.
     At(Timestamp),
     /// This long after the reply.
     After(Duration),
 }
 
 impl RetryAfter {
-    /// The time, for a reply that came at `now`.
+    /// Returns the time for a reply that came at `now`.
     pub fn at(self, now: Timestamp) -> Timestamp {
         match self {
             Self::At(time) => time,
@@ -139,7 +141,7 @@ impl RetryAfter {
     }
 }
 
-/// A reply, with what its head says. It dereferences to the output.
+/// A reply with its status and headers. It dereferences to the output.
 ///
 /// A reply with results iterates over them, and the reply to a download is `Read`.
 ///
@@ -158,11 +160,11 @@ impl RetryAfter {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Reply<T> {
-    /// What was asked for.
+    /// The result.
     pub output: T,
-    /// The HTTP status, some 2xx.
+    /// The HTTP status, a 2xx.
     pub status: StatusCode,
-    /// The headers, as they came.
+    /// The headers, unchanged.
     pub headers: HeaderMap,
     /// The id that CrowdStrike's support asks for.
     pub trace_id: Option<String>,
@@ -181,12 +183,12 @@ impl<T> Reply<T> {
         }
     }
 
-    /// Returns what was asked for, without the head.
+    /// Returns the result without the status and headers.
     pub fn into_inner(self) -> T {
         self.output
     }
 
-    /// The cloud that answered (`X-Cs-Region`), as the reply names it.
+    /// Returns the cloud that answered, as the reply names it (`X-Cs-Region`).
     pub fn region(&self) -> Option<&str> {
         let (status, headers) = (self.status, &self.headers);
         ResponseHead { status, headers }.region()
@@ -205,7 +207,7 @@ impl<T> Reply<T> {
 }
 
 impl<M: Field, R: Item> Reply<Envelope<M, R>> {
-    /// Returns the results alone.
+    /// Returns the results without `meta` and errors.
     pub fn into_resources(self) -> Vec<R> {
         self.output.resources
     }

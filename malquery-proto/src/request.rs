@@ -1,4 +1,4 @@
-//! How a request is put together.
+//! How a request is built.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::cloud::BaseUrl;
 use crate::debug::debug_with_sources;
 use crate::endpoint::Endpoint;
 
-/// A URL that is sent is shorter than this, in bytes.
+/// The limit for a URL in bytes: every URL is shorter.
 pub const MAX_URL: usize = 8_000;
 /// A request that was refused before anything was sent. Nothing was billed.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,7 +19,7 @@ pub enum BuildError {
     /// A search without patterns.
     #[error("a search needs at least one pattern")]
     NoPatterns,
-    /// A request about samples that names none.
+    /// A request about samples without a sample.
     #[error("name at least one SHA-256")]
     NoSamples,
     /// A hunt with an empty YARA rule.
@@ -31,7 +31,7 @@ pub enum BuildError {
     /// A limit that the service cannot read.
     #[error("a limit of {0} is too large; give at most 2147483647")]
     LimitTooLarge(u32),
-    /// A range whose ends are in the wrong order.
+    /// A range whose start is above its end.
     #[error("the smallest {what} {min} is above the largest {max}, so nothing can match")]
     #[allow(missing_docs)]
     EmptyRange {
@@ -45,14 +45,15 @@ pub enum BuildError {
     /// Credentials with an empty client id or secret.
     #[error("the {0} is empty")]
     EmptyCredential(&'static str),
-    /// A part of the request that HTTP or JSON cannot carry.
+    /// A part of the request that HTTP or JSON cannot represent.
     #[error("the request cannot be written: {0}")]
     Malformed(String),
 }
 
 debug_with_sources!(BuildError);
 
-/// A request in the making. [`Operation::encode`](crate::operation::Operation::encode) fills it.
+/// A request under construction. [`Operation::encode`](crate::operation::Operation::encode) fills
+/// it.
 #[derive(Debug)]
 pub struct RequestParts {
     meta: Endpoint,
@@ -78,7 +79,7 @@ impl RequestParts {
         }
     }
 
-    /// Adds a pair to the query. A name, which is written as it is, may come several times.
+    /// Adds a pair to the query. The name is written unchanged and may repeat.
     pub fn query(&mut self, name: &'static str, value: impl fmt::Display) {
         self.uri.push(if self.has_query { '&' } else { '?' });
         self.has_query = true;
@@ -115,7 +116,8 @@ impl RequestParts {
         );
     }
 
-    /// Asks for the bytes as they are: a compressed sample could not be checked against its declared length.
+    /// Asks for uncompressed bytes: a compressed sample could not be checked against its declared
+    /// length.
     pub fn identity(&mut self) {
         self.headers.insert(
             header::ACCEPT_ENCODING,

@@ -19,20 +19,21 @@ use crate::stream::Received;
 use crate::time::Timestamp;
 use crate::types::{ErrorItem, RequestId, Sample, Sha256};
 
-/// How often an archive that is not found is asked for again right after its job ended.
+/// How often a missing archive is requested again right after its job ended.
 const MOST_NOT_FOUND: u32 = 5;
-/// How long to wait for it, unless the interval of polls is set.
+/// The pause before that, unless the interval of polls is set.
 const ARCHIVE_PAUSE: Duration = Duration::from_secs(5);
 
-/// Bytes of a sample in the directory of an archive, with a name that is a SHA-256 and all that formats add to it.
+/// The bytes of a sample in the directory of an archive, with a SHA-256 as its name and the
+/// additions of all formats.
 const DIRECTORY_ENTRY: u64 = 400;
 
-/// The whole job, and how far it is: search or hunt, schedule the samples that were found, wait,
-/// fetch the archive, and verify what is in it. [`Client::collect`] runs it.
+/// The whole job and its state: search or hunt, schedule the samples that were found, wait, fetch
+/// the archive, and verify what is in it. [`Client::collect`] runs it.
 ///
-/// It serialises as a [`JobFlow`] does, so that a job that was paid for survives a restart. After an
-/// error the same value continues where it was: nothing is submitted twice. Once the archive is
-/// there, [`Collect::verify`] continues without a request.
+/// It serialises as a [`JobFlow`] does, so that a job that was paid for survives a restart. After
+/// an error the same value continues where it stopped: nothing is submitted twice. Once the archive
+/// is fetched, [`Collect::verify`] continues without a request.
 ///
 /// ```
 /// # fn example(client: &malquery_proto::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -73,12 +74,12 @@ pub struct Collect {
     extract: Option<PathBuf>,
     search: Option<RequestId>,
     found: Vec<Sha256>,
-    /// Too much to be stored in every step.
+    /// Too large to store at every step.
     #[serde(skip)]
     results: Vec<Sample>,
     #[serde(skip)]
     errors: Vec<ErrorItem>,
-    /// Of this process, as a deadline is.
+    /// Belongs to this process, as a deadline does.
     #[serde(skip)]
     limits: Option<Limits>,
 }
@@ -104,31 +105,31 @@ enum Phase {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Collected {
-    /// The id of the search or hunt, if there was one.
+    /// The id of the search or hunt, if one was submitted.
     pub search: Option<RequestId>,
-    /// Its results; none when the search was done by another process, before this one went on.
+    /// The results of the search. Empty if an earlier process did the search.
     pub results: Vec<Sample>,
-    /// What the service said went wrong in part in the search or in the download, as far as this process was told.
+    /// The errors that the service reported beside the results of the search and the download, as
+    /// far as this process received them.
     pub errors: Vec<ErrorItem>,
-    /// The samples that were found, each once: those of the results that have a SHA-256, and no more than the limit
-    /// of the search.
+    /// The samples that were found, each once, up to the limit of the search.
     pub found: Vec<Sha256>,
     /// The id of the multi-download; `None` when nothing was found.
     pub download: Option<RequestId>,
-    /// The archive as it is in the output file; `None` when nothing was found, and there is no file, or when it was not
-    /// fetched by this [`Collect`].
+    /// The size and hash of the archive in the output file. `None` when nothing was found (no file
+    /// exists then), or when this [`Collect`] did not fetch the archive.
     pub archive: Option<Received>,
-    /// What is in the archive, and what is missing there.
+    /// The samples in the archive, and the missing ones.
     pub samples: Report,
 }
 
 impl Collect {
     /// Collects what a hunt, an exact search or a fuzzy search finds, or a list of samples.
     ///
-    /// **Each sample costs a download.** No more samples are downloaded than the limit of the search.
-    /// Without a limit it is all that the search finds, which may be more than the quota of a month.
-    /// See [`Collect::limit`] and [`Client::check_quota`]. Every result is asked for its SHA-256,
-    /// whatever fields were selected.
+    /// **Each sample costs a download.** No more samples are downloaded than the limit of the
+    /// search. Without a limit all samples that the search finds are downloaded, which may exceed
+    /// the monthly quota. See [`Collect::limit`] and [`Client::check_quota`]. The search always
+    /// asks for the SHA-256, whatever fields you selected.
     pub fn new(source: impl Into<Source>) -> Self {
         match source.into().0 {
             Kind::Fuzzy(mut search) => {
@@ -168,13 +169,13 @@ impl Collect {
         Self::at(Phase::Attached(search))
     }
 
-    /// Collects the archive of a multi-download that is done. Since it is not known what it should hold, all that it
-    /// does hold counts as found.
+    /// Collects the archive of a multi-download that is done. Its expected content is not known, so
+    /// every sample in it counts as found.
     pub fn fetch(id: RequestId) -> Self {
         Self::at(Phase::Fetch(id))
     }
 
-    /// Verifies an archive that is there already: see [`Collect::verify`]. All that it holds counts as found.
+    /// Verifies an existing archive: see [`Collect::verify`]. Every sample in it counts as found.
     pub fn unpack(archive: impl Into<PathBuf>) -> Self {
         Self::at(Phase::Verify {
             id: None,
@@ -199,9 +200,9 @@ impl Collect {
         }
     }
 
-    /// Downloads no more than so many samples, whatever the limit of the search is: the first of those that are found, or of
-    /// a multi-download. Once that is submitted it comes too late, and changes nothing. A limit of 0 is refused by
-    /// [`Client::collect`].
+    /// Downloads at most this many samples, the first ones found, whatever the limit of the search.
+    /// Once the multi-download is submitted, this changes nothing. [`Client::collect`] refuses a
+    /// limit of 0.
     pub fn limit(mut self, limit: u32) -> Self {
         match &self.phase {
             Phase::Search(_)
@@ -216,16 +217,17 @@ impl Collect {
         self
     }
 
-    /// Schedules the first of the samples that were found.
+    /// Schedules the first samples that were found.
     fn want(&mut self, limit: u32) {
         self.found.truncate(limit as usize);
         self.phase = Phase::New(SamplesMultidownload::new(self.found.iter().copied()).into());
     }
 
-    /// What may come out of the archive: the [default limits](Limits) unless set, with as many entries as samples were asked
-    /// for. They are not stored with the rest.
+    /// Sets the limits for the content of the archive: the [default limits](Limits) unless set,
+    /// with at least as many entries as samples were asked for. They are not stored.
     ///
-    /// An archive that exceeds them is refused, and kept: it was paid for. [`Collect::verify`] takes it up with others.
+    /// An archive that exceeds them is refused and kept, since it was paid for. Set other limits
+    /// and call [`Collect::verify`].
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
         self
@@ -240,14 +242,14 @@ impl Collect {
         self
     }
 
-    /// Also writes each sample into this folder, which has to exist, as [`Archive::extract`] does. **What it writes is
-    /// malware.**
+    /// Also writes each sample into this folder, as [`Archive::extract`] does. The folder must
+    /// exist. **The samples are malware.**
     pub fn extract(mut self, folder: impl Into<PathBuf>) -> Self {
         self.extract = Some(folder.into());
         self
     }
 
-    /// The job that is waited for, if there is one.
+    /// Returns the job under way, if one is.
     pub fn flow(&self) -> Option<&JobFlow> {
         match &self.phase {
             Phase::Search(flow) | Phase::Download(flow) => Some(flow),
@@ -255,12 +257,12 @@ impl Collect {
         }
     }
 
-    /// The id of the search or hunt, once it is done.
+    /// Returns the id of the search or hunt, once it is done.
     pub fn search(&self) -> Option<&RequestId> {
         self.search.as_ref()
     }
 
-    /// The id of the multi-download, once it is submitted.
+    /// Returns the id of the multi-download, once it is submitted.
     pub fn download(&self) -> Option<&RequestId> {
         match &self.phase {
             Phase::Download(flow) => flow.id(),
@@ -270,7 +272,7 @@ impl Collect {
         }
     }
 
-    /// The archive, once it is there.
+    /// Returns the path of the archive, once it is fetched.
     pub fn archive(&self) -> Option<&Path> {
         match &self.phase {
             Phase::Verify { archive, .. } => Some(archive),
@@ -278,17 +280,17 @@ impl Collect {
         }
     }
 
-    /// The folder for the samples, if they are to be extracted.
+    /// Returns the folder for the samples, if they will be extracted.
     pub fn extracts_to(&self) -> Option<&Path> {
         self.extract.as_deref()
     }
 
-    /// How many samples are downloaded at the most, if that is limited.
+    /// Returns the largest number of samples to download, if it is limited.
     pub fn max_samples(&self) -> Option<u32> {
         self.limit
     }
 
-    /// The samples to be downloaded, once they are known.
+    /// Returns the samples to download, once they are known.
     pub fn found(&self) -> &[Sha256] {
         &self.found
     }
@@ -309,8 +311,8 @@ impl Collect {
         self.results = results;
     }
 
-    /// Takes a file as the archive that was fetched, for a process that ended after the archive had
-    /// its name and before the state was stored. Check first that it holds the samples that were
+    /// Takes a file as the fetched archive, for a process that ended after it named the archive and
+    /// before it stored the state. Check first that it holds the samples that were
     /// [`found`](Self::found). Does nothing before the multi-download has an id.
     pub fn fetched(mut self, archive: impl Into<PathBuf>) -> Self {
         if let Some(id) = self.download().cloned() {
@@ -323,11 +325,12 @@ impl Collect {
         self
     }
 
-    /// Verifies the [`archive`](Self::archive), and extracts it if that is wanted: what is left to do when this was
-    /// interrupted. It sends nothing. With `overwrite`, samples take the place of other files of their name.
+    /// Verifies the [`archive`](Self::archive), and extracts it if a folder is set. Sends nothing.
+    /// With `overwrite`, samples replace files of the same name.
     ///
     /// # Errors
-    /// [`Error::Archive`], also when the archive was not fetched yet; [`Error::File`] when it is gone; [`Error::Stopped`].
+    /// [`Error::Archive`], also if the archive was not fetched yet; [`Error::File`] if it is gone;
+    /// [`Error::Stopped`].
     pub fn verify(
         &mut self,
         overwrite: bool,
@@ -356,7 +359,7 @@ impl Collect {
             path: path.clone(),
             error,
         };
-        // It may be another archive by now.
+        // The file may have changed.
         let received = match received {
             Some(_) => Some(atomic_file::digest(&path).map_err(explain)?),
             None => None,
@@ -401,7 +404,7 @@ impl Collect {
     fn open_archive<R: Read + Seek>(&self, reader: R) -> Result<Archive<R>, Error> {
         let limits = self.limits.unwrap_or_else(|| {
             let limits = Limits::default();
-            // It may hold as many as were asked for.
+            // The archive may hold as many entries as samples were asked for.
             let asked = self.found.len() as u64;
             Limits {
                 entries: limits.entries.max(asked),
@@ -491,8 +494,8 @@ impl Client {
     /// were found to `samples.zip`, and extracts each sample under its SHA-256. **The samples are
     /// malware.** Creates the folder if it does not exist.
     ///
-    /// Costs what [`Client::collect`] costs, and keeps no state on disk: for a job that takes long
-    /// use [`Client::collect`], which can.
+    /// Costs as much as [`Client::collect`], and keeps no state on disk. For a long job use
+    /// [`Client::collect`], whose state can be stored.
     ///
     /// # Errors
     /// As [`Client::collect`]; before anything is billed if `samples.zip` exists.
@@ -513,16 +516,16 @@ impl Client {
     /// Does the whole job: searches or hunts, schedules the samples that were found, waits, fetches
     /// the archive into a file that was created before, and verifies what is in it.
     ///
-    /// A hunt costs one hunt, and each sample one download. With [`Client::check_quota`] a job that
-    /// the rest of the month does not cover is refused before it costs anything: the downloads once
-    /// the samples are known, and before a hunt as many as its limit, or one.
+    /// A hunt costs one hunt, and each sample one download. With [`Client::check_quota`] a job
+    /// fails before it costs anything if the remaining quota does not cover it. A hunt must leave a
+    /// download for each sample of its limit, or one without a limit.
     ///
     /// The archive is kept once it can be opened, even if samples are missing or damaged: see
-    /// [`Collected::samples`]. If the run ends after that, [`Collect::verify`] continues. When
-    /// nothing was found there is no archive, and no error.
+    /// [`Collected::samples`]. If the run ends after that, [`Collect::verify`] continues. If
+    /// nothing was found, no archive is written, and that is not an error.
     ///
-    /// The observer sees every step of the two jobs, of the fetch and of the verification, each with
-    /// the [`Collect`], which it can store so that another process can continue.
+    /// The observer sees every step of the two jobs, of the fetch and of the verification, each
+    /// with the [`Collect`], which it can store so that another process can continue.
     ///
     /// ```no_run
     /// # fn example(client: &malquery_proto::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -545,15 +548,15 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::run_job`] and [`Client::save`]; [`Error::Archive`] when the archive cannot be
-    /// opened, and then there is no file, or when it exceeds a [limit](Collect::limits) or samples
-    /// cannot be extracted, and then there is one.
+    /// opened (no file is left), exceeds a [limit](Collect::limits), or cannot be extracted (the
+    /// file is kept).
     pub fn collect(
         &self,
         job: &mut Collect,
         mut archive: OutputFile,
         mut observer: impl Observer,
     ) -> Result<Collected, Error> {
-        // Before anything is paid for.
+        // Fail before anything is paid for.
         if job.limit == Some(0) {
             return Err(FlowError::from(BuildError::ZeroLimit).into());
         }

@@ -4,10 +4,10 @@ use super::transport::Body;
 use crate::needles::Needles;
 use crate::stream::{Received, StreamCheck, StreamError};
 
-/// The bytes of a download, checked as they are read. Reading fails at the end of a body that is short, long or
-/// has the wrong hash, so a copy of it cannot succeed.
+/// The bytes of a download, checked as they are read. Reading fails at the end of a body that is
+/// too short, too long or has the wrong hash, so no copy of it succeeds.
 ///
-/// Take care: what it gives before its end may be a broken sample, and what it gives is malware.
+/// The bytes are malware. Before the end they may be a damaged sample.
 #[must_use = "nothing is read, and so nothing checked, until it is read to its end"]
 pub struct Download {
     body: Option<Body>,
@@ -47,7 +47,7 @@ impl Download {
         self
     }
 
-    /// The declared length in bytes, if there is one.
+    /// Returns the declared length in bytes, if one was declared.
     pub fn length(&self) -> Option<u64> {
         match &self.state {
             State::Reading(check) => check.length(),
@@ -56,7 +56,7 @@ impl Download {
         }
     }
 
-    /// What was received; `None` until the end was read and the body found to be whole.
+    /// Returns the size and hash. `None` until the body was read to its end and is complete.
     pub fn received(&self) -> Option<Received> {
         match &self.state {
             State::Whole(received) => Some(*received),
@@ -94,11 +94,11 @@ impl Read for Download {
             return Ok(0);
         }
         let count = match body.read(buffer) {
-            // More than there was room for is a mistake of the transport, and no reason to panic.
+            // A count above the size of the buffer is a mistake of the transport. Do not panic.
             Ok(count) => count.min(buffer.len()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
             Err(error) => {
-                // What comes after an error is not to be trusted, not even an end.
+                // Trust nothing after an error, not even an end.
                 self.body = None;
                 let (received, declared) = (check.bytes(), check.length());
                 self.state = State::Failed(StreamError::Broken);

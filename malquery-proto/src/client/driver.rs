@@ -1,4 +1,4 @@
-//! The one loop in which something is sent.
+//! The one loop that sends requests.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -73,7 +73,7 @@ impl Client {
             };
             let stopped = observe(flow, Step::Send).is_break();
             if stopped && let Some(ticket) = held.ticket.take() {
-                // Nothing was sent, and the flow has to know that.
+                // The flow must know that nothing was sent.
                 flow.cancel(&mut self.auth(), ticket)?;
                 let _ = observe(flow, Step::Reported);
                 return Err(Error::Stopped);
@@ -114,7 +114,7 @@ impl Client {
                     let why = error.failure();
                     log::debug!("{name} attempt {attempts}: no reply in {took} ms");
                     if why != SendFailure::CannotSend {
-                        // Retries may take long, and in silence the job would seem to take the time.
+                        // Retries may take long. Without a message the job itself would seem slow.
                         log::warn!("no reply to {}: {}", name.operation, error.reason());
                     }
                     let body: Option<&BodyError> = error.reason().downcast_ref();
@@ -130,7 +130,7 @@ impl Client {
                     result.map(|()| None)
                 }
             };
-            // Also when the flow has ended, so that its last state is stored.
+            // The observer also sees the end, so that it stores the last state.
             let stopped = observe(flow, Step::Reported).is_break();
             match outcome {
                 Ok(Some(result)) => return Ok(result),
@@ -176,16 +176,16 @@ impl Client {
     }
 }
 
-/// Reads a body of at most `most` bytes, and one more of a longer one. Where `whole` is set, a cut one is an error; one that
-/// is too long is for who reads it: to ask for it again would not make it shorter.
+/// Reads at most `most` bytes of a body, and one more if it is longer. If `whole` is set, a cut
+/// body is an error. A body that is too long is no error here: the flow refuses it without a retry.
 fn read_body(
     head: &http::response::Parts,
     body: impl Read,
     most: u64,
     whole: bool,
 ) -> Result<Vec<u8>, TransportError> {
-    // Beside chunks a length counts for nothing (RFC 9112, 6.3). JSON shows by itself whether it is whole; a sample does not,
-    // and there it is an error.
+    // A length beside chunks does not count (RFC 9112, 6.3). JSON shows by itself whether it is
+    // complete. A sample does not, so there it is an error.
     let is_chunked = head.headers.contains_key(http::header::TRANSFER_ENCODING);
     let declared = ResponseHead {
         status: head.status,
@@ -197,7 +197,7 @@ fn read_body(
     let mut bytes = Vec::with_capacity(usize::try_from(capacity).unwrap_or(0));
     let result = body.take(most.saturating_add(1)).read_to_end(&mut bytes);
     if !whole {
-        // A status that tells of an error does so without its body, too.
+        // An error status is enough, even without its body.
         bytes.truncate(usize::try_from(most).unwrap_or(usize::MAX));
         return Ok(bytes);
     }
@@ -208,13 +208,13 @@ fn read_body(
         TransportError::unknown(BodyError { error, id })
     };
     match result {
-        // That the connection was closed says less than how much is missing.
+        // The number of missing bytes says more than a closed connection.
         Err(error) if short.is_none() || error.kind() != io::ErrorKind::UnexpectedEof => {
             return Err(failed(error));
         }
         _ => {}
     }
-    // A transport that decodes a body has to take the length out of the head.
+    // A transport that decodes a body must remove the length from the head.
     match short.filter(|_| received <= most) {
         Some(declared) => Err(failed(io::Error::other(StreamError::Short {
             received,
@@ -241,7 +241,7 @@ impl Drop for Held<'_> {
     }
 }
 
-/// What a request is called in the log: its operation, host and port.
+/// The name of a request in the log: its operation, host and port.
 struct Name {
     operation: &'static str,
     authority: String,
@@ -279,7 +279,7 @@ impl fmt::Display for Name {
 #[derive(Debug)]
 struct BodyError {
     error: io::Error,
-    /// The id of a job in what arrived, or the beginning of one.
+    /// The id of a job in the bytes that arrived, or its beginning.
     id: Option<Result<RequestId, String>>,
 }
 

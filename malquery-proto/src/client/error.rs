@@ -16,7 +16,7 @@ use crate::types::RequestId;
 
 /// Why a call gave no result.
 ///
-/// Its `Display` is one line and tells what to do where that is known; `source` is what the transport said.
+/// `Display` writes one line and, if known, what to do. `source` is the error of the transport.
 ///
 /// ```
 /// use malquery_proto::client::Error;
@@ -27,7 +27,7 @@ use crate::types::RequestId;
 ///         Some(FlowError::OutcomeUnknown { .. }) => "compare the quotas before you submit it again",
 ///         Some(FlowError::QuotaShort { .. }) => "wait for the next month",
 ///         _ if error.is_retryable() => "try again later",
-///         _ => "tell a person",
+///         _ => "ask a person",
 ///     }
 /// }
 /// ```
@@ -37,16 +37,16 @@ pub enum Error {
     #[allow(missing_docs)]
     Flow {
         error: FlowError,
-        /// What the transport said of the last attempt, when that is why.
+        /// The error of the transport in the last attempt, if it is the reason.
         cause: Option<Box<dyn StdError + Send + Sync>>,
     },
-    /// The observer of a job, of results or of a download ended the run.
+    /// The observer stopped the run.
     Stopped,
-    /// The bytes of a download are not what was asked for.
+    /// The bytes of a download are not the bytes that were asked for.
     Stream(StreamError),
     /// The body of a download could not be read to its end.
     Body(io::Error),
-    /// A file could not be written, or an archive not be read again.
+    /// A file could not be written or read.
     #[cfg(feature = "samples")]
     #[allow(missing_docs)]
     File {
@@ -58,7 +58,7 @@ pub enum Error {
     Archive(ArchiveError),
 }
 
-/// What kind of error a call ended with: see [`Error::kind`].
+/// The kind of an error: see [`Error::kind`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -86,7 +86,7 @@ pub enum ErrorKind {
     Timeout,
     /// The job failed.
     JobFailed,
-    /// The service answered in a way that makes no sense.
+    /// The reply of the service makes no sense.
     Service,
     /// A download or an archive is damaged or incomplete.
     Damaged,
@@ -112,7 +112,7 @@ impl Error {
         }
     }
 
-    /// Returns what kind of error it is, for a program that decides what to do.
+    /// Returns the kind, for a program that decides what to do.
     ///
     /// ```
     /// use malquery_proto::client::{Error, ErrorKind};
@@ -162,13 +162,13 @@ impl Error {
         }
     }
 
-    /// The id of a job whose submission ended with this error, if the reply names one. The job may
-    /// have been billed: poll it.
+    /// Returns the id of the job whose submission ended with this error, if the reply names one.
+    /// The job may have been billed: poll it.
     pub fn request_id(&self) -> Option<&RequestId> {
         self.flow()?.request_id()
     }
 
-    /// The request was refused before anything was sent.
+    /// Returns why the request was refused before anything was sent, if that is the error.
     pub fn invalid(&self) -> Option<&BuildError> {
         match self {
             Self::Flow {
@@ -179,7 +179,7 @@ impl Error {
         }
     }
 
-    /// The error of the flow, when that is what it is.
+    /// Returns the error of the flow, if it is one.
     pub fn flow(&self) -> Option<&FlowError> {
         match self {
             Self::Flow { error, .. } => Some(error),
@@ -187,23 +187,23 @@ impl Error {
         }
     }
 
-    /// The error reply, when the service answered with one.
+    /// Returns the error reply, if the service sent one.
     pub fn api(&self) -> Option<&ApiError> {
         self.flow()?.api()
     }
 
-    /// The HTTP status, when there was a reply.
+    /// Returns the HTTP status, if a reply came.
     pub fn status(&self) -> Option<StatusCode> {
         self.flow()?.status()
     }
 
-    /// The id to give to CrowdStrike's support.
+    /// Returns the trace id, which CrowdStrike's support asks for.
     pub fn trace_id(&self) -> Option<&str> {
         self.flow()?.trace_id()
     }
 
-    /// Whether the same call, or the same job flow, may succeed later without a change of anything. What another try
-    /// costs, its operation says: a download, say, costs a download.
+    /// Returns whether the same call or job may succeed later. The operation documents what a retry
+    /// costs: a download costs a download.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Flow { error, .. } => error.is_retryable(),
@@ -212,7 +212,8 @@ impl Error {
         }
     }
 
-    /// When the service asks to try again, if it says so; `now` is when the reply came.
+    /// Returns the time at which the service asks for a retry, if it names one. `now` is the time
+    /// of the reply.
     pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
         self.flow()?.retry_at(now)
     }
@@ -249,7 +250,7 @@ impl std::fmt::Display for Error {
 debug_with_sources!(Error);
 
 impl Error {
-    /// What an error of reading a [`Download`](super::Download) says.
+    /// Converts an error from reading a [`Download`](super::Download).
     pub fn of_download(error: io::Error) -> Self {
         match error.downcast::<StreamError>() {
             Ok(error) => Self::Stream(error),

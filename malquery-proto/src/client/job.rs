@@ -38,12 +38,12 @@ impl Job {
         }
     }
 
-    /// The id by which the job can be found again, also by another process.
+    /// Returns the id, with which this or another process finds the job again.
     pub fn id(&self) -> &RequestId {
         &self.id
     }
 
-    /// The reply to the submission. `None` for a job that was submitted before.
+    /// Returns the reply to the submission. `None` for a job that was submitted before.
     pub fn submitted(&self) -> Option<&JsonReply<Hunt>> {
         self.submitted.as_deref()
     }
@@ -98,7 +98,7 @@ impl Job {
             .run_within(&mut self.flow.clone(), self.timeout, &mut observer)
     }
 
-    /// The state of the job, to store it. [`Client::run_job`] continues from it.
+    /// Returns the state of the job, to store it. [`Client::run_job`] continues from it.
     pub fn flow(&self) -> &JobFlow {
         &self.flow
     }

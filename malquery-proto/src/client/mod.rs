@@ -84,7 +84,7 @@ pub struct Client {
     check_quota: bool,
 }
 
-/// What clones have in common.
+/// The state that clones share.
 struct Shared {
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
@@ -104,13 +104,13 @@ impl fmt::Debug for Client {
     }
 }
 
-/// What is known of samples: a reply, joined from as many as it took, and what was not found.
+/// The metadata of samples, joined from one or more replies, and the samples that were not found.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct MetadataReply {
-    /// The reply. Its `meta` is that of the first, if there were several.
+    /// The reply. Its `meta` is from the first reply.
     pub reply: JsonReply<GetMetadata>,
-    /// The samples that were asked for and of which nothing is known.
+    /// The samples that are not in MalQuery.
     pub missing: Vec<Sha256>,
 }
 
@@ -147,7 +147,7 @@ impl IntoIterator for MetadataReply {
 }
 
 impl Client {
-    /// A client that sends over `transport` with the tokens of `auth`.
+    /// Creates a client that sends over `transport` with the tokens of `auth`.
     pub fn new(
         transport: impl Transport + 'static,
         clock: impl Clock + 'static,
@@ -172,8 +172,8 @@ impl Client {
         }
     }
 
-    /// A client with the same settings, credentials and connections that acts for a child of a
-    /// Flight Control parent. It has a token of its own.
+    /// Returns a client with the same settings, credentials and connections that acts for a child
+    /// of a Flight Control parent. It has its own token.
     ///
     /// A client [with a token from elsewhere](Auth::with_token) keeps that token, which belongs to
     /// one customer.
@@ -188,7 +188,7 @@ impl Client {
         }
     }
 
-    /// Sets how often and how long calls are tried.
+    /// Sets how often and how long calls are retried.
     #[must_use]
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
@@ -211,17 +211,17 @@ impl Client {
         self
     }
 
-    /// Asks for the quotas before every hunt and multi-download, and refuses what they do not cover before it is sent, with
-    /// [`FlowError::QuotaShort`], or with [`FlowError::QuotaUnknown`] where errors stand in the place of a quota. It takes a
-    /// request more, and another client may be faster; but it keeps a month's downloads from being half spent on a job that
-    /// cannot be finished.
+    /// Sets whether to ask for the quotas before every hunt and multi-download. A job that they do
+    /// not cover fails with [`FlowError::QuotaShort`] before it is sent, or with
+    /// [`FlowError::QuotaUnknown`] if the reply has errors instead of a quota. This takes one more
+    /// request, and another client may use the quota in between.
     #[must_use]
     pub fn check_quota(mut self, check: bool) -> Self {
         self.check_quota = check;
         self
     }
 
-    /// The clock.
+    /// Returns the clock.
     pub fn clock(&self) -> &dyn Clock {
         &*self.shared.clock
     }
@@ -230,12 +230,12 @@ impl Client {
         &*self.shared.transport
     }
 
-    /// Where requests go.
+    /// Returns the base URL of requests.
     pub fn base(&self) -> BaseUrl {
         self.auth().base().clone()
     }
 
-    /// The monthly quotas and how much of them is used. Costs nothing. See [`GetQuotas`].
+    /// Returns the monthly quotas and how much of them is used. Costs nothing. See [`GetQuotas`].
     ///
     /// # Errors
     /// See [`Client::call`].
@@ -267,7 +267,7 @@ impl Client {
         self.submit(hunt)
     }
 
-    /// Asks where a job is, and for its results. Costs nothing. See [`GetRequest`].
+    /// Returns the status of a job, and its results. Costs nothing. See [`GetRequest`].
     ///
     /// # Errors
     /// See [`Client::call`].
@@ -275,9 +275,9 @@ impl Client {
         self.call(&GetRequest::new(id.clone()))
     }
 
-    /// Asks what is known of samples, however many: it takes a request for each 115 or so. Costs nothing.
-    /// The results come in the order in which the service gives them; see [`MetadataReply::missing`] for those not known.
-    /// See [`GetMetadata`].
+    /// Returns the metadata of any number of samples, with one request for about 115 of them. Costs
+    /// nothing. The results are in the order of the service; [`MetadataReply::missing`] lists the
+    /// samples that are not in MalQuery. See [`GetMetadata`].
     ///
     /// # Errors
     /// See [`Client::call`].
@@ -287,7 +287,7 @@ impl Client {
     ) -> Result<MetadataReply, Error> {
         let samples: Vec<_> = samples.into_iter().map(|sample| *sample.borrow()).collect();
         let mut requests = GetMetadata::split(&samples, &self.base()).into_iter();
-        // Without samples there is still a request, for its error.
+        // Without samples a request is still built, for its error.
         let mut reply = self.call(
             &requests
                 .next()
@@ -315,8 +315,9 @@ impl Client {
 
     /// Downloads a sample, the raw malware, which costs one download. See [`GetDownload`].
     ///
-    /// It is tried again until the head of a reply is there. If the bytes break off after that, reading ends with an error:
-    /// [`Client::save`] begins anew then, into a file that is made before anything is billed.
+    /// It is retried until the head of a reply arrives. If the bytes break off after that, reading
+    /// ends with an error. [`Client::save`] then starts over, with a file that is created before
+    /// anything is billed.
     ///
     /// ```
     /// # #[cfg(feature = "samples")]
@@ -339,8 +340,8 @@ impl Client {
         self.open(&GetDownload::new(sample))
     }
 
-    /// Fetches the archive of a multi-download that is done. See [`GetSamples`]. If its bytes break off, reading ends with an
-    /// error; [`Client::save`] begins anew.
+    /// Fetches the archive of a multi-download that is done. See [`GetSamples`]. If the bytes break
+    /// off, reading ends with an error; [`Client::save`] starts over.
     ///
     /// # Errors
     /// See [`Client::call`].
@@ -351,8 +352,8 @@ impl Client {
     /// Calls an operation that answers with JSON.
     ///
     /// # Errors
-    /// [`Error::Flow`], after the attempts its operation and the [`RetryPolicy`] allow; of a hunt and a multi-download also
-    /// what [`Client::check_quota`] finds.
+    /// [`Error::Flow`], after the attempts that the operation and the [`RetryPolicy`] allow. For a
+    /// hunt or a multi-download also the errors of [`Client::check_quota`].
     pub fn call<O: JsonOperation>(&self, operation: &O) -> Result<JsonReply<O>, Error> {
         self.guard(operation, operation.cost())?;
         let mut flow = CallFlow::new(operation, self.retry, self.seed());
@@ -387,17 +388,18 @@ impl Client {
         Ok(reply.map(|check| Download::new(body, check, needles)))
     }
 
-    /// A job that was submitted before.
+    /// Returns the handle of a job that was submitted before.
     pub fn attach(&self, id: RequestId) -> Job {
         self.handle(id, None)
     }
 
-    /// A job to be submitted and waited for by [`Client::run_job`], which can be stored before it is submitted.
+    /// Returns the state of a new job for [`Client::run_job`]. It can be stored before it is
+    /// submitted.
     pub fn job_flow(&self, job: impl Into<Submission>) -> JobFlow {
         JobFlow::new(job, self.retry, self.seed())
     }
 
-    /// Submits a job, if that is not done yet, and waits for its end. Polling costs nothing.
+    /// Submits a job, unless it is submitted already, and waits for its end. Polling costs nothing.
     ///
     /// The observer sees the flow before every request of the job and its token, and after every
     /// reply, but not while the quotas are checked. It can store the flow, so that another process
@@ -435,13 +437,13 @@ impl Client {
         let own = flow.deadline();
         flow.set_deadline(own.into_iter().chain(self.ends(timeout)).min());
         let result = self.drive(flow, observer);
-        // The limits of this client are not for the next one that runs the flow.
+        // The next client that runs the flow has its own limits.
         flow.set_deadline(own);
         Ok(result?.0)
     }
 
-    /// Returns the text with `[redacted]` in the place of the session's secrets, whatever their
-    /// encoding: the client secret and every token. For programs that print what the service sent.
+    /// Returns the text with `[redacted]` in place of the session's secrets, in any encoding: the
+    /// client secret and every token. For programs that print what the service sent.
     pub fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
         self.auth().needles().mask(text)
     }
@@ -466,7 +468,7 @@ impl Client {
         }
     }
 
-    /// When a call that begins now has to end.
+    /// Returns when a call that begins now must end.
     fn ends(&self, timeout: Option<Duration>) -> Option<Timestamp> {
         let timeout = timeout.map(|timeout| self.clock().now().after(timeout));
         self.deadline.into_iter().chain(timeout).min()
@@ -496,12 +498,13 @@ impl Client {
         }
     }
 
-    /// Refuses a submission that the remaining quota does not cover, if that is wanted and the service tells.
+    /// Refuses a submission that the remaining quota does not cover, if the check is on and the
+    /// service reports the quota.
     fn guard<O: Operation>(&self, operation: &O, cost: Cost) -> Result<(), Error> {
         if !self.check_quota || O::ENDPOINT.resend != Resend::Billed || cost == Cost::default() {
             return Ok(());
         }
-        // What cannot be sent is refused before anything is.
+        // A request that cannot be sent fails before anything is sent.
         unsigned(operation, &self.base()).map_err(FlowError::from)?;
         let quotas = self.quotas()?;
         for (what, needed, left) in [
@@ -512,7 +515,8 @@ impl Client {
                 Some(left) if left < needed => {
                     return Err(FlowError::QuotaShort { what, needed, left }.into());
                 }
-                // It could not tell, where one that does not tell at all must not keep anyone from a hunt.
+                // The quotas failed. A service that reports no quota at all does not prevent a
+                // hunt.
                 None if needed > 0 && !quotas.errors.is_empty() => {
                     let why = quotas.errors[0]
                         .message
@@ -522,7 +526,7 @@ impl Client {
                     return Err(FlowError::QuotaUnknown { what, why }.into());
                 }
                 None if needed > 0 => {
-                    log::warn!("the service does not tell how many {what} are left")
+                    log::warn!("the service does not report how many {what} are left")
                 }
                 _ => {}
             }
@@ -530,10 +534,10 @@ impl Client {
         Ok(())
     }
 
-    /// Ends the life of the token, if there is one that this client asked for. Afterwards it asks for a new one.
+    /// Revokes the token, if this client has requested one. The next call requests a new token.
     ///
     /// # Errors
-    /// When the token could not be revoked. It is not used any more, and expires by itself.
+    /// Fails when the token could not be revoked. It is not used any more, and expires by itself.
     pub fn revoke(&self) -> Result<(), Error> {
         let (taken, base) = {
             let mut auth = self.auth();
@@ -570,14 +574,14 @@ impl Client {
         }
     }
 
-    /// A seed need not be secret, only different from call to call and from process to process.
+    /// A seed is not secret. It only differs between calls and processes.
     fn seed(&self) -> u64 {
         let calls = self.shared.calls.fetch_add(1, Ordering::Relaxed);
         self.clock().now().as_millis() ^ calls.rotate_left(32)
     }
 
     fn auth(&self) -> MutexGuard<'_, Auth> {
-        // Should encoding a request panic, the state is still that of the last step.
+        // If encoding a request panics, the state is still valid: it is from the last step.
         self.shared
             .auth
             .lock()

@@ -26,7 +26,7 @@ use crate::types::JobStatus;
 /// # }
 /// ```
 pub trait Observer {
-    /// Takes note of a step.
+    /// Takes a step. `Break` stops the run.
     fn observe(&mut self, progress: &Progress<'_>) -> ControlFlow<()>;
 }
 
@@ -49,7 +49,7 @@ where
 mod sealed {
     use std::ops::ControlFlow;
 
-    /// What a closure that observes may return.
+    /// The values that a closure may return.
     pub trait Decision {
         fn flow(self) -> ControlFlow<()>;
     }
@@ -69,7 +69,7 @@ mod sealed {
 
 use sealed::Decision;
 
-/// How far a job, a download or a [`Collect`] is.
+/// The progress of a job, a download or a [`Collect`].
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Progress<'a> {
@@ -95,12 +95,12 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// The status that the last poll reported.
+    /// Returns the status that the last poll reported.
     pub fn status(&self) -> Option<&'a JobStatus> {
         self.job?.status()
     }
 
-    /// How many polls the service answered.
+    /// Returns the number of polls that the service answered.
     pub fn polls(&self) -> u32 {
         self.job.map_or(0, JobFlow::polls)
     }
@@ -120,8 +120,8 @@ pub enum Step {
     /// Bytes of a download were written.
     #[allow(missing_docs)]
     Fetch { bytes: u64, total: Option<u64> },
-    /// Bytes of an archive were verified, and extracted where that was asked for. It begins with 0,
-    /// when the archive has its name.
+    /// Bytes of an archive were verified, and extracted if a folder is set. The first step has 0
+    /// bytes, when the archive has its final name.
     #[allow(missing_docs)]
     Verify { bytes: u64, total: u64 },
 }

@@ -7,9 +7,9 @@ use crate::atomic_file::{self, AtomicFile, folder};
 
 /// A file that appears whole or not at all.
 ///
-/// Until it is complete it is beside its target under another name, readable by its owner alone
-/// and not executable. Dropping it leaves nothing behind. Create it before you ask for what it is to
-/// hold: a download that cannot be written is then not billed.
+/// Until it is complete, it has another name in the folder of its target, is readable by its owner
+/// alone, and is not executable. Dropping it removes it. Create it before you start a download: if
+/// it cannot be written, nothing is billed.
 ///
 /// ```
 /// # fn example(
@@ -37,7 +37,7 @@ pub struct OutputFile {
 }
 
 impl OutputFile {
-    /// A file that is to appear at `path`, where nothing may be.
+    /// Creates a file that will appear at `path`, where nothing may exist.
     ///
     /// # Errors
     /// [`Error::File`] when something exists at `path`, or when no file can be written there.
@@ -45,7 +45,7 @@ impl OutputFile {
         Self::create(path.into(), false)
     }
 
-    /// A file that is to appear at `path`, and takes the place of a file that exists there.
+    /// Creates a file that will appear at `path`, and replaces a file that exists there.
     ///
     /// # Errors
     /// [`Error::File`] when something other than a file or a link to one exists at `path`, or when
@@ -69,17 +69,18 @@ impl OutputFile {
         }
     }
 
-    /// Where the file is to appear.
+    /// Returns the path at which the file will appear.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where the file is until it is complete, for a program that may end before it can drop this.
+    /// Returns the path of the incomplete file, for a program that may end before it drops this
+    /// value.
     pub fn temporary(&self) -> &Path {
         self.file.path()
     }
 
-    /// Writes these bytes to the end.
+    /// Appends these bytes.
     ///
     /// # Errors
     /// [`Error::File`].

@@ -10,21 +10,21 @@ use crate::stream::Received;
 use crate::types::{RequestId, Sha256};
 
 impl Client {
-    /// Downloads a sample, which costs one download, into a new file. The file appears when all
-    /// bytes are there and have the SHA-256. It is raw malware: readable by its owner alone, not
+    /// Downloads a sample into a new file. Costs one download. The file appears when all bytes
+    /// arrived and have the SHA-256. It is raw malware: readable by its owner alone, and not
     /// executable.
     ///
     /// # Errors
-    /// As [`Client::save`]; before anything is billed if `path` exists.
+    /// As [`Client::save`]. If `path` exists, it fails before anything is billed.
     pub fn download_to(&self, sample: Sha256, path: impl Into<PathBuf>) -> Result<Received, Error> {
         self.save(&GetDownload::new(sample), OutputFile::create_new(path)?, ())
     }
 
     /// Fetches the archive of a multi-download that is done into a new file. It is a zip with the
-    /// password `infected`. Costs no quota.
+    /// password `infected`. A cost is not documented.
     ///
     /// # Errors
-    /// As [`Client::save`]; before anything is sent if `path` exists.
+    /// As [`Client::save`]. If `path` exists, it fails before anything is sent.
     pub fn samples_to(&self, id: &RequestId, path: impl Into<PathBuf>) -> Result<Received, Error> {
         self.save(
             &GetSamples::new(id.clone()),
@@ -34,8 +34,8 @@ impl Client {
     }
 
     /// Downloads into a file that was created before. A download that breaks off is retried as the
-    /// retry policy allows. One with the wrong bytes is not, since they would be the same. See
-    /// [`GetDownload`] for what another try of a sample may cost.
+    /// retry policy allows. A download with the wrong bytes is not retried, since they would be the
+    /// same. See [`GetDownload`] for what another try of a sample may cost.
     ///
     /// # Errors
     /// As [`Client::open`] and [`Download::write_to`]. In all cases nothing is left behind.
@@ -85,8 +85,8 @@ impl Download {
     /// complete and checked. [`Client::save`] also retries when the bytes break off.
     ///
     /// # Errors
-    /// [`Error::Stream`] or [`Error::Body`] when the download is not whole, [`Error::File`] when the
-    /// file cannot be written. In all cases nothing is left behind.
+    /// [`Error::Stream`] or [`Error::Body`] when the download is not whole, [`Error::File`] when
+    /// the file cannot be written. In all cases nothing is left behind.
     pub fn write_to(mut self, mut output: OutputFile) -> Result<Received, Error> {
         let received = copy(&mut self, &mut output, |_| ControlFlow::Continue(()))?;
         output.finish()?;

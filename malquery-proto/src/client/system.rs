@@ -1,4 +1,4 @@
-//! The clock and the environment of the machine. The one place of this crate that reads them.
+//! The clock and the environment of the machine. No other file of this crate reads them.
 #![allow(clippy::disallowed_methods)]
 
 use std::ffi::OsString;
@@ -22,8 +22,8 @@ impl Clock for SystemClock {
     }
 
     fn sleep_until(&self, time: Timestamp) {
-        // In slices, since the clock may be set meanwhile, and may not run on while the machine sleeps. Should it be set
-        // back, the wait is no longer for that.
+        // Sleep in slices: the clock may be set, and may stop while the machine sleeps. If it is
+        // set back, the wait does not get longer.
         let (begun, whole) = (Instant::now(), time.since(self.now()));
         loop {
             let left = time
@@ -41,30 +41,30 @@ const CLIENT_SECRET: &str = "FALCON_CLIENT_SECRET";
 const CLOUD: &str = "FALCON_CLOUD";
 const BASE_URL: &str = "FALCON_BASE_URL";
 const MEMBER_CID: &str = "FALCON_MEMBER_CID";
-/// What the other SDKs call the default.
+/// The name of the default in other SDKs.
 const AUTODISCOVER: &str = "autodiscover";
 
-/// The base URL and the credentials, as the environment states them.
+/// The base URL and the credentials, read from the environment.
 ///
 /// | variable | meaning |
 /// |---|---|
 /// | `FALCON_CLIENT_ID` | the id of the API client |
 /// | `FALCON_CLIENT_SECRET` | its secret |
-/// | `FALCON_CLOUD` | the cloud of the account, or `autodiscover`; unless set, `us-1` is asked, which names the cloud of the account |
-/// | `FALCON_BASE_URL` | where to ask, in place of a cloud; it is used when both are set |
-/// | `FALCON_MEMBER_CID` | the child to act for; only for a Flight Control parent |
+/// | `FALCON_CLOUD` | the cloud of the account; unset or `autodiscover`, requests go to `us-1`, which names the cloud of the account |
+/// | `FALCON_BASE_URL` | a base URL; it overrides `FALCON_CLOUD` |
+/// | `FALCON_MEMBER_CID` | the child to act for, if the account is a Flight Control parent |
 ///
-/// White space around a value is left out. An empty value is the same as none.
+/// White space around a value is ignored. An empty value counts as unset.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Where requests go.
+    /// The base URL of requests.
     pub base: BaseUrl,
-    /// Who asks.
+    /// The credentials.
     pub credentials: Credentials,
 }
 
 impl Settings {
-    /// The settings of the process environment.
+    /// Reads the environment of the process.
     ///
     /// # Errors
     /// See [`EnvError`].
@@ -72,8 +72,8 @@ impl Settings {
         Self::from_lookup(|name| std::env::var_os(name))
     }
 
-    /// The settings that `lookup` gives for the names of the variables, for a program that lets its options stand
-    /// above the environment, or keeps them elsewhere.
+    /// Reads the variables with `lookup`, for a program whose options override the environment, or
+    /// that keeps its settings elsewhere.
     ///
     /// ```
     /// use malquery_proto::client::Settings;
@@ -116,20 +116,20 @@ impl Settings {
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnvError {
-    /// It is not set, or empty.
+    /// The variable is not set, or is empty.
     #[error("{0} is not set; make an API client in the Falcon console and set its id and secret")]
     Missing(&'static str),
-    /// It is not Unicode.
+    /// The value is not Unicode.
     #[error("{0} is not Unicode")]
     NotUnicode(&'static str),
-    /// The transport cannot use it: a proxy or root certificates.
+    /// The transport cannot use the value: a proxy or root certificates.
     #[error("{message}")]
     #[allow(missing_docs)]
     Transport {
         variable: &'static str,
         message: String,
     },
-    /// It has a value that does not belong there.
+    /// The value is not valid.
     #[error("{variable} is not valid")]
     #[allow(missing_docs)]
     Invalid {
@@ -142,7 +142,7 @@ pub enum EnvError {
 debug_with_sources!(EnvError);
 
 impl EnvError {
-    /// The name of the variable.
+    /// Returns the name of the variable.
     pub fn variable(&self) -> &'static str {
         match self {
             Self::Missing(variable)

@@ -11,8 +11,8 @@ use crate::time::Timestamp;
 /// Sends a request and returns the reply, whatever its status. Implement it for the HTTP client of
 /// your choice.
 ///
-/// - Send the request once and as it is: its method, URI, headers and exact body, with the length of
-///   the body. An empty body means none; a GET goes out without `content-length`.
+/// - Send the request once and as it is: its method, URI, headers and exact body, with the length
+///   of the body. An empty body means none; a GET goes out without `content-length`.
 /// - Follow no redirect. Use TLS for `https`, and check certificates.
 /// - Use no connection that the service has closed in the meantime.
 /// - Stream the body of the reply: [`Body::new`] takes any reader. A body that breaks off ends with
@@ -29,7 +29,7 @@ use crate::time::Timestamp;
 /// ```
 /// use malquery_proto::{Body, Transport, TransportError};
 ///
-/// /// A service that knows one answer.
+/// /// A service with one reply.
 /// struct Offline;
 ///
 /// impl Transport for Offline {
@@ -103,8 +103,8 @@ impl fmt::Debug for Body {
     }
 }
 
-/// Why there is no reply. Its kind decides whether a request may be sent again: a hunt that may
-/// have arrived is not, since it would be billed twice.
+/// Why there is no reply. Its kind decides about a retry: a hunt that may have arrived is not sent
+/// again, since it would be billed twice.
 ///
 /// ```
 /// use std::io;

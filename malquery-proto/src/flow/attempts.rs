@@ -12,17 +12,17 @@ use crate::reply::ResponseHead;
 use crate::time::Timestamp;
 
 /// The attempts of one operation: the state of every flow. The operation itself is given to each
-/// step, so that this holds no YARA rule and no secret, and can be stored. See [`CallFlow`] for what
-/// follows from which outcome.
+/// step, so that this holds no YARA rule and no secret, and can be stored. See [`CallFlow`] for
+/// what follows from which outcome.
 ///
 /// [`CallFlow`]: super::CallFlow
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Attempts {
     version: Version,
     policy: RetryPolicy,
-    /// Spreads the pauses of calls that fail together, and tells the tickets of flows apart.
+    /// Spreads the pauses of calls that fail together, and distinguishes the tickets of flows.
     seed: u64,
-    // The time limit and the refusals of tokens belong to this process; in another one they begin anew.
+    // The time limit and the refusals of tokens belong to this process and are not stored.
     #[serde(skip)]
     deadline: Option<Timestamp>,
     #[serde(skip)]
@@ -32,32 +32,33 @@ pub struct Attempts {
     pause: Option<Pause>,
     /// Attempts that failed.
     attempts: u32,
-    /// Attempts to get a token that failed since the last one, also those of other flows while this one waited.
+    /// Failed token requests since the last token, including those of other flows while this one
+    /// waited.
     token_attempts: u32,
     /// Whether the one resend after a 401 is used up.
     replayed: bool,
     /// Counts the requests.
     serial: u64,
-    /// Whether the last of them was handed out and not reported. For a billed one that may have arrived this stays,
-    /// so that it is not sent again, not even by another process.
+    /// Whether the last request was handed out and not reported. For a billed request that may have
+    /// arrived it stays set, so that no process sends it again.
     in_flight: bool,
-    /// Whether that may be billed. A later call of another operation must not forget it.
+    /// Whether that request may be billed. A later call of another operation must not forget it.
     #[serde(default)]
     billed: bool,
 }
 
-/// How many replies to polls that cannot be read end a call.
+/// The number of unreadable replies to polls that ends a call.
 const MOST_UNREADABLE: u32 = 4;
 
-/// What is to be done about a failed attempt.
+/// What follows a failed attempt.
 enum Verdict {
-    /// Again at this time, or right away.
+    /// A retry at this time, or right away.
     Again(Option<Timestamp>),
     Fail(FlowError),
 }
 
 impl Attempts {
-    /// A call under this policy. Give flows that run side by side different seeds.
+    /// Creates a call under this policy. Give flows that run at the same time different seeds.
     pub(crate) fn new(policy: RetryPolicy, seed: u64) -> Self {
         Self {
             version: Version::default(),
@@ -76,7 +77,7 @@ impl Attempts {
         }
     }
 
-    /// Ends the call at this time, if the policy does not end it sooner.
+    /// Ends the call at this time, unless the policy ends it sooner.
     pub(crate) fn set_deadline(&mut self, deadline: Option<Timestamp>) {
         self.deadline = deadline;
     }
@@ -85,7 +86,7 @@ impl Attempts {
         self.deadline
     }
 
-    /// The next call of the same job.
+    /// Begins the next call of the same job.
     pub(super) fn next(&self, policy: RetryPolicy) -> Self {
         Self {
             deadline: self.deadline,
@@ -94,14 +95,15 @@ impl Attempts {
         }
     }
 
-    /// Whether a request was handed out and not reported, or may have arrived and must not be sent again.
+    /// Whether a request was handed out and not reported, or may have arrived and must not be sent
+    /// again.
     pub(super) fn is_in_flight(&self) -> bool {
         self.in_flight
     }
 
-    /// Starts the time limit, if it does not run yet, and tells when the call has to end.
+    /// Starts the time limit unless it runs, and returns when the call must end.
     fn begin(&mut self, now: Timestamp, meta: &Endpoint) -> Result<Timestamp, FlowError> {
-        // A clock that was set back begins anew.
+        // If the clock was set back, the limit starts over.
         let started = self
             .started
             .filter(|started| *started <= now)
@@ -122,7 +124,7 @@ impl Attempts {
         })
     }
 
-    /// A pause before the call begins, which only the deadline ends.
+    /// Pauses before the call begins. Only the deadline ends the pause.
     pub(super) fn wait(
         &self,
         now: Timestamp,
@@ -140,7 +142,7 @@ impl Attempts {
         }
     }
 
-    /// What to do next for an operation with a JSON reply.
+    /// Returns what to do next for an operation with a JSON reply.
     ///
     /// # Errors
     /// Ends the call.
@@ -153,7 +155,7 @@ impl Attempts {
         self.step(now, auth, operation, Some(MAX_JSON_BODY))
     }
 
-    /// What to do next for an operation that answers with bytes.
+    /// Returns what to do next for an operation that answers with bytes.
     ///
     /// # Errors
     /// Ends the call.
@@ -175,19 +177,19 @@ impl Attempts {
     ) -> Result<Step, FlowError> {
         let meta = O::ENDPOINT;
         if self.in_flight && (self.billed || meta.resend == Resend::Billed) {
-            // The request was handed out, and what came of it was not reported. Whatever else is the matter, this is
-            // what the caller has to know.
+            // The request was handed out and its outcome was not reported. The caller must learn
+            // this first.
             return Err(FlowError::OutcomeUnknown {
                 operation: meta.id,
                 reply: None,
                 id: None,
             });
         }
-        // Refused before anything is sent, even the request for a token.
+        // Fails before anything is sent, even a token request.
         let mut request = unsigned(operation, auth.base())?;
         let ends = self.begin(now, &meta)?;
         if std::mem::take(&mut self.in_flight) {
-            // A process that ends again and again must not ask without a pause.
+            // A process that keeps restarting must not send without a pause.
             let delay = self.policy.delay(1, self.seed ^ self.serial);
             self.pause = Some(Pause::new(now, now.after(delay)));
         }
@@ -212,7 +214,7 @@ impl Attempts {
                 request
                     .headers_mut()
                     .insert(http::header::AUTHORIZATION, bearer.header());
-                // This and the counts below may come from a state that was stored, and be any number.
+                // These counts may come from a stored state, and may be any number.
                 self.serial = self.serial.wrapping_add(1);
                 self.in_flight = true;
                 self.billed = meta.resend == Resend::Billed;
@@ -245,7 +247,7 @@ impl Attempts {
         }
     }
 
-    /// Takes the reply to a request for a token.
+    /// Takes the reply to a token request.
     ///
     /// # Errors
     /// Ends the call.
@@ -301,7 +303,7 @@ impl Attempts {
         self.settle(now, call.resend, verdict).map(|()| None)
     }
 
-    /// Takes note that an attempt got no reply.
+    /// Notes that an attempt got no reply.
     ///
     /// # Errors
     /// Ends the call.
@@ -354,18 +356,18 @@ impl Attempts {
         self.settle(now, resend, verdict)
     }
 
-    /// Takes note that the body of a reply that was taken broke off. Tells whether it is asked for again. What was read of
-    /// it took its time, so the time limit begins anew.
+    /// Notes that the body of a reply broke off. Returns whether it is requested again. The time
+    /// limit starts over, since reading took time.
     pub(crate) fn broke_off(&mut self, now: Timestamp) -> bool {
         self.started = None;
-        // A token that has expired meanwhile may be renewed as for the first attempt.
+        // A token that has expired in the meantime may be renewed as for the first attempt.
         self.replayed = false;
         let time = self.next_attempt(now, None);
         self.pause = time.map(|time| Pause::new(now, time));
         time.is_some()
     }
 
-    /// Takes an attempt back that was not sent after all.
+    /// Takes back an attempt that was not sent.
     ///
     /// # Errors
     /// Refuses a ticket of another flow.
@@ -378,7 +380,7 @@ impl Attempts {
         self.reported(ticket).map(|_| self.in_flight = false)
     }
 
-    /// What a ticket is about, if it is the one of the request under way.
+    /// Returns the call of a ticket, if the ticket belongs to the request under way.
     fn reported(&self, ticket: Ticket) -> Result<Call, FlowError> {
         match ticket.0 {
             Kind::Call { flow, serial, call }
@@ -399,7 +401,7 @@ impl Attempts {
     ) -> Verdict {
         let api = match &error {
             ResponseError::Api(api) => api,
-            // A page of a gateway, perhaps, in the place of a poll: the job was paid for, and is waited for.
+            // Perhaps a page of a gateway instead of a poll. The job was paid for, so wait for it.
             ResponseError::Decode(why)
                 if call.operation == GetRequest::ENDPOINT.id
                     && !why.is_too_large()
@@ -409,7 +411,7 @@ impl Attempts {
             }
             ResponseError::Decode(_) => return Verdict::Fail(error.into()),
         };
-        // Whatever the status is, there is a job.
+        // The job exists, whatever the status.
         if call.resend == Resend::Billed && api.request_id().is_some() {
             return Verdict::Fail(FlowError::OutcomeUnknown {
                 operation: call.operation,
@@ -419,7 +421,7 @@ impl Attempts {
         }
         match api.kind() {
             ApiErrorKind::Unauthorized if !self.replayed && auth.can_renew() => {
-                // The resend is not one of the attempts: it is not the service that failed.
+                // The resend does not count as an attempt: the service did not fail.
                 self.replayed = true;
                 auth.reject(call.generation);
                 Verdict::Again(None)
@@ -427,7 +429,7 @@ impl Attempts {
             ApiErrorKind::RateLimited => {
                 let hint = api.retry_at(now);
                 let verdict = self.again(now, hint, error.into());
-                // It holds for the other calls, too, whatever becomes of this one; but no longer than they would wait.
+                // The pause also holds for other calls, but no longer than they would wait.
                 let pause = match verdict {
                     Verdict::Again(time) => time,
                     Verdict::Fail(_) => hint,
@@ -455,7 +457,7 @@ impl Attempts {
         }
     }
 
-    /// Again after a pause, unless attempts or time are used up.
+    /// Retries after a pause, unless attempts or time are used up.
     fn again(&mut self, now: Timestamp, hint: Option<Timestamp>, error: FlowError) -> Verdict {
         match self.next_attempt(now, hint) {
             Some(time) => Verdict::Again(Some(time)),
@@ -463,14 +465,14 @@ impl Attempts {
         }
     }
 
-    /// Counts a failure. Gives the time of the next attempt, if attempts and time allow one.
+    /// Counts a failure. Returns the time of the next attempt, if attempts and time allow one.
     fn next_attempt(&mut self, now: Timestamp, hint: Option<Timestamp>) -> Option<Timestamp> {
         self.attempts = self.attempts.saturating_add(1);
         self.pause_after(now, self.attempts, hint)
             .filter(|time| self.lasts_until(now, *time))
     }
 
-    /// When to try again after so many failures, whether or not the call has the time for it.
+    /// Returns the time of the next attempt, whether or not the call has the time for it.
     fn pause_after(
         &self,
         now: Timestamp,
@@ -485,7 +487,7 @@ impl Attempts {
         (attempts < self.policy.max_attempts).then_some(time)
     }
 
-    /// Whether the call has not ended by then.
+    /// Whether the call still runs at that time.
     fn lasts_until(&self, now: Timestamp, time: Timestamp) -> bool {
         let limit = self.started.unwrap_or(now).after(self.policy.time_limit);
         time < self.deadline.map_or(limit, |deadline| deadline.min(limit))
@@ -505,7 +507,7 @@ impl Attempts {
             }
             Verdict::Fail(error) => error,
         };
-        // A reply that says it was accepted, even if it does not say as what, counts as arrived.
+        // A reply with a successful status counts as arrived, even if it cannot be read.
         let arrived = match &error {
             FlowError::OutcomeUnknown { .. } | FlowError::Response(ResponseError::Decode(_)) => {
                 true
@@ -518,7 +520,7 @@ impl Attempts {
         Err(error)
     }
 
-    /// Who takes a call up again after an error has all its attempts before them.
+    /// A call that continues after an error has all its attempts again.
     fn begin_anew(&mut self) {
         self.attempts = 0;
         self.token_attempts = 0;
@@ -528,7 +530,7 @@ impl Attempts {
         self.pause = None;
     }
 
-    /// A token was not to be had: `again` is the hint when to try again, if that may help.
+    /// Takes note that no token came. `again` is the time of a retry, if one may help.
     fn token_failed(
         &mut self,
         now: Timestamp,
@@ -542,7 +544,7 @@ impl Attempts {
                 if self.lasts_until(now, time) {
                     return Ok(());
                 }
-                // Its own time is up; the other flows may go on.
+                // The time of this flow is up; the other flows continue.
                 self.begin_anew();
                 Err(error)
             }

@@ -11,10 +11,10 @@ use crate::oauth2::GetToken;
 use crate::reply::ResponseHead;
 use crate::time::Timestamp;
 
-/// The token of a session: asked for when it is needed, renewed before it expires, and shared.
+/// The token of a session. It is requested when needed, renewed before it expires, and shared.
 ///
-/// Any number of flows may use one. A counter tells the tokens apart, so that many replies of 401 to one token
-/// lead to one new token; while a flow asks for it, the others wait.
+/// Any number of flows may share an `Auth`. Many 401 replies to one token lead to one new token:
+/// one flow requests it while the others wait.
 ///
 /// ```
 /// use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::time::Timestamp;
 /// use malquery_proto::credentials::BearerToken;
 /// use malquery_proto::{Cloud, Credentials};
 ///
-/// // Asks for a token, renews it 30 seconds before it expires, and asks in this cloud alone.
+/// // Requests a token from this cloud alone, and renews it 30 seconds before it expires.
 /// let auth = Auth::new(Cloud::Us2, Credentials::new("the id", "the secret"))
 ///     .margin(Duration::from_secs(30))
 ///     .follow_region(false);
@@ -36,7 +36,7 @@ use crate::time::Timestamp;
 #[derive(Debug)]
 #[must_use]
 pub struct Auth {
-    /// Tells it from others.
+    /// Identifies the session.
     identity: Arc<()>,
     base: BaseUrl,
     source: Source,
@@ -46,18 +46,18 @@ pub struct Auth {
     /// Counts the requests for tokens.
     serial: u64,
     fetching: Option<Fetching>,
-    /// Counts the refusals: the flows that waited for a token that was refused end with the error.
+    /// Counts the refusals: flows that wait for a refused token end with the error.
     refusals: u64,
     refusal: Option<FlowError>,
     /// Counts the requests for tokens that failed.
     failures: u64,
-    /// No token request before this time.
+    /// No token request is sent before this time.
     token_pause: Option<Pause>,
-    /// No request at all before this time: a rate limit holds for all flows.
+    /// No request is sent before this time: a rate limit holds for all flows.
     pause: Option<Pause>,
     margin: Duration,
     follow_region: bool,
-    /// What must not be shown: the secret, and every token.
+    /// The secrets that must not be shown: the client secret and every token.
     needles: Needles,
 }
 
@@ -72,7 +72,8 @@ enum Source {
 struct Issued {
     bearer: BearerToken,
     renew_at: Timestamp,
-    /// A token is used at least once, however short it lives, so that a flow cannot ask for tokens for ever.
+    /// A token is used at least once, however short its life, so that a flow cannot request tokens
+    /// for ever.
     used: bool,
 }
 
@@ -82,21 +83,21 @@ struct Fetching {
     lease: Pause,
 }
 
-/// How long a flow has the right to fetch a token alone. Should it never report, another one may try.
+/// How long one flow may fetch a token alone. If it never reports, another flow tries.
 const LEASE: Duration = Duration::from_secs(90);
-/// How often the other flows look whether the token is there.
+/// How often the other flows check for the token.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What a flow knows of.
+/// What a flow has seen.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
-    /// How many refusals there were when it began.
+    /// The number of refusals when the flow began.
     refusals: u64,
-    /// How many requests for tokens had failed when it came to need one.
+    /// The number of failed token requests when the flow first needed a token.
     failures: Option<u64>,
 }
 
-/// What a ticket of a call says of it.
+/// The call that a ticket belongs to.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) operation: &'static str,
@@ -111,12 +112,13 @@ pub(super) enum Bearer {
 }
 
 impl Auth {
-    /// Asks `base` for tokens for these credentials.
+    /// Requests tokens for these credentials from `base`.
     pub fn new(base: impl Into<BaseUrl>, credentials: Credentials) -> Self {
         Self::from(base.into(), Source::Credentials(credentials))
     }
 
-    /// Uses a token from elsewhere, which cannot be renewed: when it has expired, calls fail with a 401.
+    /// Uses a token from elsewhere. It cannot be renewed: when it has expired, calls fail with a
+    /// 401.
     pub fn with_token(base: impl Into<BaseUrl>, bearer: BearerToken) -> Self {
         Self::from(base.into(), Source::Supplied(bearer))
     }
@@ -145,27 +147,28 @@ impl Auth {
         }
     }
 
-    /// Renews a token this long before it expires (120 s unless set), or after three quarters of its life if
-    /// that is later.
+    /// Sets how long before its expiry a token is renewed: 120 s unless set. A token is never
+    /// renewed before three quarters of its life are over.
     pub fn margin(mut self, margin: Duration) -> Self {
         self.margin = margin;
         self
     }
 
-    /// Whether to follow the token endpoint to the cloud the account lives in (`true` unless set). It is followed once, and
-    /// only to the host of a commercial [`Cloud`], and from a government cloud nowhere: those have to be named. A URL of your
-    /// own, such as a proxy, is left, too: say `false` where that must not be.
+    /// Sets whether to follow the token endpoint to the cloud of the account: `true` unless set. A
+    /// redirect is followed once, and only to the host of a commercial [`Cloud`]; a redirect of a
+    /// government cloud is not followed. A base URL of your own is left as well; set `false` if
+    /// requests must stay there.
     pub fn follow_region(mut self, follow: bool) -> Self {
         self.follow_region = follow;
         self
     }
 
-    /// Where requests go. It changes when the token endpoint names another cloud.
+    /// Returns the base URL of requests. It changes when the token endpoint names another cloud.
     pub fn base(&self) -> &BaseUrl {
         &self.base
     }
 
-    /// A token to use, or how to get one. `seen` belongs to the flow.
+    /// Returns a token to use, or how to get one. `seen` belongs to the flow.
     pub(super) fn bearer(
         &mut self,
         now: Timestamp,
@@ -190,7 +193,7 @@ impl Auth {
         seen.failures.get_or_insert(self.failures);
         let credentials = match &self.source {
             Source::Credentials(credentials) => credentials,
-            // Its life is not known, so it is used until the service refuses it, and then the service says why.
+            // Its life is not known, so it is used until the service refuses it.
             Source::Supplied(bearer) => return Ok(Bearer::Use(bearer.clone(), 0)),
         };
         if seen.refusals < self.refusals
@@ -221,7 +224,7 @@ impl Auth {
         Ok(Bearer::Fetch(request.into(), ticket))
     }
 
-    /// Whether a ticket of a request for a token is of this session.
+    /// Whether the ticket of a token request belongs to this session.
     pub(super) fn is_own(&self, of: &Arc<()>) -> Result<(), FlowError> {
         if Arc::ptr_eq(of, &self.identity) {
             Ok(())
@@ -291,15 +294,15 @@ impl Auth {
         }
     }
 
-    /// A request for a token is over; gives when it was sent.
+    /// Ends a token request, and returns when it was sent.
     pub(super) fn end_fetching(&mut self, serial: u64) -> Option<Timestamp> {
         self.fetching
             .take_if(|fetching| fetching.serial == serial)
             .map(|fetching| fetching.lease.since)
     }
 
-    /// A request for a token failed. Gives how many have since the flow looked last, whoever made them: all together
-    /// are to ask no more often than one would.
+    /// Counts a failed token request. Returns the number of failures since the flow last checked,
+    /// by whichever flow: all together request no more often than one.
     pub(super) fn token_failed(&mut self, seen: &mut Option<Seen>) -> u32 {
         let seen = seen.as_mut().and_then(|seen| seen.failures.as_mut());
         let before = seen.as_ref().map_or(self.failures, |seen| **seen);
@@ -310,31 +313,31 @@ impl Auth {
         u32::try_from(self.failures - before).unwrap_or(u32::MAX)
     }
 
-    /// No flow asks for a token before this time.
+    /// Delays token requests until this time.
     pub(super) fn retry_token_at(&mut self, now: Timestamp, time: Timestamp) {
         self.token_pause = Some(Pause::new(now, time));
     }
 
-    /// No token is to be had: every flow that waits for one ends with this error.
+    /// Ends every flow that waits for a token with this error.
     pub(super) fn refuse(&mut self, error: &FlowError) {
         self.refusals += 1;
         self.refusal = Some(error.clone());
         self.token_pause = None;
     }
 
-    /// Whether there is a way to get a new token.
+    /// Whether a new token can be requested.
     pub(super) fn can_renew(&self) -> bool {
         matches!(self.source, Source::Credentials(_))
     }
 
-    /// A reply of 401 to a token of this generation.
+    /// Takes a 401 reply to a token of this generation.
     pub(super) fn reject(&mut self, generation: u64) {
         if self.generation == generation {
             self.token = None;
         }
     }
 
-    /// No request before this time.
+    /// Delays every request until this time.
     pub(super) fn pause(&mut self, now: Timestamp, until: Timestamp) {
         if self
             .pause
@@ -345,8 +348,8 @@ impl Auth {
         }
     }
 
-    /// Lets an error compare the account's region with this session's, and takes the secrets out of
-    /// it: a page may repeat what was sent.
+    /// Lets an error compare the account's region with the session's, and masks the secrets in it:
+    /// a page may repeat what was sent.
     pub(super) fn explain(&self, error: ResponseError) -> ResponseError {
         match error {
             ResponseError::Api(error) => {
@@ -389,7 +392,8 @@ impl Auth {
     }
 }
 
-/// The cloud a redirection of the token endpoint leads to. Any other host could be after the credentials.
+/// The cloud that a redirect of the token endpoint names. Any other host could be after the
+/// credentials.
 fn cloud_of(location: &str) -> Option<Cloud> {
     let url = url::Url::parse(location).ok()?;
     if url.scheme() != "https"

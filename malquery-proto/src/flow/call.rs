@@ -13,11 +13,11 @@ use crate::time::Timestamp;
 /// |---|---|---|
 /// | 2xx | done | done |
 /// | 401, once | retried with a new token | the same |
-/// | 429 of the gateway | retried when it says, else after a pause | the same |
+/// | 429 of the gateway | retried at the time it names, else after a pause | the same |
 /// | 429 of MalQuery (quota) | error | error |
 /// | other 4xx, 3xx | error | error |
 /// | 5xx, 408, or a failure after sending | retried after a pause | [`OutcomeUnknown`] |
-/// | unreadable 2xx | error; a poll is retried three times | error, and [`OutcomeUnknown`] from then on |
+/// | unreadable 2xx | error; a poll is retried three times | error, and [`OutcomeUnknown`] on every later poll |
 /// | provably not sent | retried after a pause | the same |
 /// | cannot be sent | error | error |
 /// | attempts or time used up | error | error |
@@ -32,7 +32,7 @@ pub struct CallFlow<'a, O> {
 }
 
 impl<'a, O: JsonOperation> CallFlow<'a, O> {
-    /// A call under this policy. Give flows that run at the same time different seeds.
+    /// Creates a call under this policy. Give flows that run at the same time different seeds.
     pub fn new(operation: &'a O, policy: RetryPolicy, seed: u64) -> Self {
         let attempts = Attempts::new(policy, seed);
         Self {
@@ -76,8 +76,8 @@ impl<O: JsonOperation> Flow for CallFlow<'_, O> {
     }
 }
 
-/// One call of an operation that answers with bytes. It ends with the head of a successful reply,
-/// and gives the check for the body, which the caller reads.
+/// One call of an operation that answers with bytes. It ends with the head of a successful reply
+/// and returns the check for the body, which the caller reads.
 ///
 /// Retries follow the table of [`CallFlow`].
 #[derive(Debug)]
@@ -87,7 +87,7 @@ pub struct DownloadFlow<'a, O> {
 }
 
 impl<'a, O: StreamOperation> DownloadFlow<'a, O> {
-    /// A download under this policy. Give flows that run at the same time different seeds.
+    /// Creates a download under this policy. Give flows that run at the same time different seeds.
     pub fn new(operation: &'a O, policy: RetryPolicy, seed: u64) -> Self {
         let attempts = Attempts::new(policy, seed);
         Self {
@@ -101,8 +101,8 @@ impl<'a, O: StreamOperation> DownloadFlow<'a, O> {
         self.attempts.set_deadline(deadline);
     }
 
-    /// Reports that the body of the reply broke off. Returns whether the next poll asks for it
-    /// again. The time limit starts over, since reading the body took its time.
+    /// Reports that the body of the reply broke off. Returns whether the next poll requests it
+    /// again. The time limit starts over.
     pub fn broke_off(&mut self, now: Timestamp) -> bool {
         self.attempts.broke_off(now)
     }

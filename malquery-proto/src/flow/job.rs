@@ -15,19 +15,20 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 
 /// A job from its submission to its result: a hunt, an exact search or a multi-download.
 ///
-/// Once it is submitted it is patient, since it was paid for: unless the [`RetryPolicy`] allows but one attempt, a poll is
-/// tried five times as often as other calls, and waits for a rate limit as long as a call may take.
+/// A submitted job was paid for, so its polls are patient: unless the [`RetryPolicy`] allows only
+/// one attempt, a poll is tried five times as often as other calls, and waits for a rate limit up
+/// to the time limit of a call.
 ///
-/// It serialises, so that a pending job survives a restart or moves to another machine. The stored state holds
-/// no secret and no token, and once the job is submitted no YARA rule or pattern.
+/// It serialises, so that a pending job survives a restart or moves to another machine. The stored
+/// state holds no secret and no token and, once the job is submitted, no YARA rule or pattern.
 ///
 /// | phase | input | next |
 /// |---|---|---|
 /// | submit | poll | the request goes out |
-/// | submit | 2xx | poll; what was asked for leaves the state |
-/// | submit | may have arrived, 5xx or 408 | [`FlowError::OutcomeUnknown`], now and ever after: it may have been billed |
-/// | submit | 2xx that cannot be read | error, and [`FlowError::OutcomeUnknown`] ever after |
-/// | submit | surely not sent | again after a pause |
+/// | submit | 2xx | poll; the state drops the rule and the patterns |
+/// | submit | may have arrived, 5xx or 408 | [`FlowError::OutcomeUnknown`], also on every later poll: it may have been billed |
+/// | submit | 2xx that cannot be read | error, and [`FlowError::OutcomeUnknown`] on every later poll |
+/// | submit | provably not sent | again after a pause |
 /// | submit, poll | 401 | new token, once |
 /// | submit, poll | 429 of the gateway | again when it says, else after a pause; 429 of MalQuery: error |
 /// | submit, poll | other 4xx, 3xx | error |
@@ -35,7 +36,7 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 /// | poll | 2xx that cannot be read | the same, three times |
 /// | poll | `done` | done |
 /// | poll | `failed` | [`FlowError::JobFailed`] |
-/// | poll | `inprogress`, or a word that is not known | again after the interval |
+/// | poll | `inprogress`, or an unknown word | again after the interval |
 /// | poll | no status, ten times in a row | [`FlowError::NoStatus`] |
 /// | restored while the submission was under way | poll | [`FlowError::OutcomeUnknown`] |
 /// | any | attempts or time used up | error |
@@ -60,7 +61,7 @@ pub struct JobFlow {
     interval: Duration,
     phase: Phase,
     next_poll: Option<Pause>,
-    /// Replies in a row that did not tell a status.
+    /// Replies in a row without a status.
     #[serde(default)]
     silent: u32,
     /// Polls that the service answered, and the last status it reported.
@@ -68,10 +69,11 @@ pub struct JobFlow {
     polls: u32,
     #[serde(default)]
     status: Option<JobStatus>,
-    /// How many polls may still answer that the job, which was just submitted, is unknown.
+    /// How many more polls may report that the job, which was just submitted, is unknown.
     #[serde(default)]
     unknown_left: u32,
-    /// What the reply to the submission says went wrong in part. Of this process, since it may repeat what was sent.
+    /// The errors in the reply to the submission. They are not stored, since they may repeat what
+    /// was sent.
     #[serde(skip)]
     errors: Vec<ErrorItem>,
 }
@@ -83,7 +85,7 @@ enum Phase {
     Poll(RequestId),
 }
 
-/// What starts a job.
+/// The request that starts a job.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -97,7 +99,7 @@ pub enum Submission {
 }
 
 impl Submission {
-    /// What it takes of the monthly quotas.
+    /// The cost in monthly quotas.
     pub fn cost(&self) -> Cost {
         match self {
             Self::Hunt(hunt) => hunt.cost(),
@@ -125,16 +127,17 @@ impl From<SamplesMultidownload> for Submission {
     }
 }
 
-/// How many polls in a row may answer that the job is unknown right after its submission, less one.
+/// How many polls in a row may report an unknown job right after its submission, less one.
 const MOST_UNKNOWN: u32 = 6;
-/// When a job that was just submitted is polled first.
+/// The time from the submission to the first poll.
 const FIRST_POLL: Duration = Duration::from_secs(2);
 
-/// How many replies in a row may lack a status. A word that is not known is one: it means to ask again.
+/// How many replies in a row may lack a status. An unknown word is a status, and means to poll
+/// again.
 const MOST_SILENT: u32 = 10;
 
-/// Polls are tried this many times as often as other calls: the job may run for an hour, and was paid for, and a poll
-/// costs nothing.
+/// Polls are tried this many times as often as other calls: a job may run for an hour and was paid
+/// for, and a poll costs nothing.
 const POLL_PATIENCE: u32 = 5;
 
 /// The reply to an attempt, read and not yet taken.
@@ -148,12 +151,12 @@ enum Read {
 }
 
 impl JobFlow {
-    /// A job to be submitted.
+    /// Creates the flow of a job to submit.
     pub fn new(job: impl Into<Submission>, policy: RetryPolicy, seed: u64) -> Self {
         Self::from(Phase::Submit(job.into()), policy, seed)
     }
 
-    /// A job that was submitted elsewhere.
+    /// Creates the flow of a job that was submitted before.
     pub fn attach(id: RequestId, policy: RetryPolicy, seed: u64) -> Self {
         let mut flow = Self::from(Phase::Poll(id), policy, seed);
         flow.next_call();
@@ -176,13 +179,13 @@ impl JobFlow {
         }
     }
 
-    /// Asks this often whether the job is done: every 5 seconds unless set, and at the most every millisecond.
+    /// Sets how often the job is polled: every 5 seconds unless set, and at most every millisecond.
     pub fn set_interval(&mut self, interval: Duration) {
         self.interval = interval;
     }
 
-    /// Ends at this time with [`FlowError::Deadline`]. The job itself goes on; the flow can be taken up again
-    /// with a later deadline.
+    /// Ends the flow at this time with [`FlowError::Deadline`]. The job itself continues, and so
+    /// can the flow with a later deadline.
     pub fn set_deadline(&mut self, deadline: Option<Timestamp>) {
         self.call.set_deadline(deadline);
     }
@@ -191,17 +194,17 @@ impl JobFlow {
         self.call.deadline()
     }
 
-    /// The status that the last poll reported.
+    /// Returns the status that the last poll reported.
     pub fn status(&self) -> Option<&JobStatus> {
         self.status.as_ref()
     }
 
-    /// How many polls the service answered.
+    /// Returns the number of polls that the service answered.
     pub fn polls(&self) -> u32 {
         self.polls
     }
 
-    /// What is to be submitted, until that is under way.
+    /// Returns what will be submitted, until the submission is under way.
     pub fn to_submit(&self) -> Option<&Submission> {
         match &self.phase {
             Phase::Submit(submission) if !self.call.is_in_flight() => Some(submission),
@@ -209,7 +212,7 @@ impl JobFlow {
         }
     }
 
-    /// The id of the job, once it is submitted.
+    /// Returns the id of the job, once it is submitted.
     pub fn id(&self) -> Option<&RequestId> {
         match &self.phase {
             Phase::Submit(_) => None,
@@ -217,7 +220,7 @@ impl JobFlow {
         }
     }
 
-    /// Takes note that this process has just submitted the job. The service may need a moment.
+    /// Notes that this process has just submitted the job. The service may need a moment.
     pub(crate) fn set_submitted(&mut self, now: Timestamp) {
         self.unknown_left = MOST_UNKNOWN;
         self.wait(now, FIRST_POLL.min(self.interval));
@@ -225,12 +228,12 @@ impl JobFlow {
 
     /// The next poll comes after this time.
     fn wait(&mut self, now: Timestamp, time: Duration) {
-        // Also one that was stored: a wait leads on.
+        // A stored time may be in the past, and a wait must end later than now.
         let time = time.max(Duration::from_millis(1));
         self.next_poll = Some(Pause::new(now, now.after(time)));
     }
 
-    /// Whether the service does not know the job yet, which it accepted a moment ago.
+    /// Whether the service does not know yet the job that it accepted a moment ago.
     fn is_unknown_yet(&mut self, reply: &Result<JsonReply<GetRequest>, ResponseError>) -> bool {
         use ApiErrorKind::{BadRequest, NotFound, Partial};
 
@@ -293,10 +296,10 @@ impl JobFlow {
         }
     }
 
-    /// Every poll is a call of its own, with attempts of its own.
+    /// Each poll is a call with its own attempts.
     fn next_call(&mut self) {
         let patient = match self.policy.max_attempts {
-            // Who wants no second attempt wants none here.
+            // A policy without a second attempt has none here either.
             ..=1 => self.policy,
             attempts => RetryPolicy {
                 max_attempts: attempts.saturating_mul(POLL_PATIENCE),
@@ -325,8 +328,8 @@ impl Sealed for JobFlow {
     }
 }
 
-/// The output is the reply with the results of the job. Its errors begin with those of the reply to
-/// the submission, if this process took it.
+/// The output is the reply with the results of the job. Its errors begin with the errors of the
+/// reply to the submission, if this process took that reply.
 impl Flow for JobFlow {
     type Reply = JobReply;
     type Output = JsonReply<GetRequest>;
@@ -364,7 +367,7 @@ impl Flow for JobFlow {
             Phase::Poll(id) => {
                 let request = GetRequest::new(id.clone());
                 let reply = request.response(head, body).and_then(|reply| {
-                    // Errors in the place of a status: the service does not know the job, say.
+                    // Errors instead of a status: for example, the service does not know the job.
                     if reply.meta.status.is_none() && !reply.errors.is_empty() {
                         return Err(ResponseError::Api(request.error(head, body).into()));
                     }
@@ -389,7 +392,7 @@ impl Flow for JobFlow {
                     self.salvage(id);
                 }
                 if let Some(reply) = taken? {
-                    // The reply says `done` of itself; the job has only begun.
+                    // `done` is the status of this request; the job has only begun.
                     self.phase = Phase::Poll(reply.output.meta.reqid);
                     self.errors = reply.output.errors;
                     self.next_call();

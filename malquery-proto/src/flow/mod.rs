@@ -32,13 +32,14 @@ use crate::time::Timestamp;
 use crate::types::{JobStatus, RequestId};
 
 mod sealed {
-    /// What the flows of this crate have in common, and no other type has.
+    /// Seals [`Flow`](super::Flow): only the flows of this crate implement it.
     pub trait Sealed {
         #[doc(hidden)]
         #[allow(private_interfaces)]
         fn attempts(&mut self) -> &mut super::attempts::Attempts;
 
-        /// Takes the id of a job that a failed submission left, so that the job is not lost.
+        /// Takes the id of a job from the reply to a failed submission, so that the job is not
+        /// lost.
         #[doc(hidden)]
         fn salvage(&mut self, _: &crate::types::RequestId) {}
 
@@ -61,7 +62,7 @@ mod sealed {
 pub trait Flow: sealed::Sealed {
     /// A reply that was read and not yet taken.
     type Reply;
-    /// What the flow gives in the end.
+    /// The result.
     type Output;
 
     /// Says what to do next.
@@ -142,13 +143,13 @@ pub trait Flow: sealed::Sealed {
     }
 }
 
-/// What to do next. There will be no third: a driver that does both does all.
+/// What to do next. No other step will be added.
 #[derive(Debug)]
 #[must_use]
 pub enum Step {
-    /// Send this request and report what came of it, with its ticket.
+    /// Send this request and report the outcome, with its ticket.
     Send(Box<Attempt>),
-    /// Ask again at this time, which is later than now.
+    /// Poll again at this time, which is later than now.
     Wait(Timestamp),
 }
 
@@ -157,18 +158,19 @@ pub enum Step {
 pub struct Attempt {
     /// The request.
     pub request: http::Request<Vec<u8>>,
-    /// What to report with.
+    /// The ticket for the report.
     pub ticket: Ticket,
-    /// How many bytes of the body to read before reporting, one more to tell that there are more; `None` leaves the body of a successful reply to
-    /// the caller (of any other, read [`MAX_ERROR_BODY`](crate::operation::MAX_ERROR_BODY)).
+    /// The largest body, in bytes. Read one byte more, so that a longer body is noticed. `None`
+    /// leaves the body of a successful reply to the caller; read at most
+    /// [`MAX_ERROR_BODY`](crate::operation::MAX_ERROR_BODY) of any other.
     pub max_body: Option<u64>,
-    /// When the reply has to be there, its body included. The time limit of a policy does not hold for a body that
-    /// is left to the caller: a large download may take longer.
+    /// The time by which the reply must be complete, with its body. The time limit of the policy
+    /// does not cover a body that is left to the caller, since a large download takes longer.
     pub deadline: Option<Timestamp>,
 }
 
 impl std::fmt::Debug for Attempt {
-    /// Leaves out the body of the request, which may hold a secret.
+    /// Hides the body of the request, which may hold a secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
@@ -179,18 +181,19 @@ impl std::fmt::Debug for Attempt {
     }
 }
 
-/// Ties a report to the request it is about. It is used up by the report, so nothing is reported twice.
+/// Ties a report to its request. A report consumes it, so nothing is reported twice.
 ///
-/// One that is dropped, say with a future that is cancelled, leaves its flow in the dark: a submission is
-/// [`OutcomeUnknown`](FlowError::OutcomeUnknown) from then on, and for a token the other flows wait up to 90 seconds. Give it to `cancel`
-/// if the request was surely not sent.
+/// If a ticket is dropped, for example with a cancelled future, the outcome stays unknown: a
+/// submission is [`OutcomeUnknown`](FlowError::OutcomeUnknown) from then on, and after a token
+/// request the other flows wait up to 90 seconds. If the request was not sent, give the ticket to
+/// [`Flow::cancel`].
 #[derive(Debug)]
 #[must_use]
 pub struct Ticket(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    /// `of` tells one [`Auth`] from another: no token is to come from the account of somebody else.
+    /// `of` identifies the [`Auth`], so that a session accepts no token of another account.
     Token { of: Arc<()>, serial: u64 },
     Call {
         flow: u64,
@@ -200,18 +203,18 @@ enum Kind {
 }
 
 impl Ticket {
-    /// Whether it belongs to a request for a token.
+    /// Returns whether the ticket belongs to a token request.
     pub fn is_token(&self) -> bool {
         matches!(self.0, Kind::Token { .. })
     }
 }
 
-/// How much later than now it may be already for another thread.
+/// How far the clock of another thread may be ahead, since it read the time later.
 const OVERTAKEN: Duration = Duration::from_secs(1);
 
-/// A time before which nothing is to be sent, and since when. Should the clock be set back, it ends at once: better
-/// a request too early than a day of silence. (By a second or less it was not set back: another thread may have read
-/// it, and come here later.)
+/// A time before which nothing is sent, and when the pause began. If the clock is set back, the
+/// pause ends at once: a request too early is better than a day of silence. A difference of a
+/// second or less is no set-back: another thread may have read the clock earlier.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Pause {
     since: Timestamp,
@@ -223,7 +226,7 @@ impl Pause {
         Self { since, until }
     }
 
-    /// When it ends, if it has not.
+    /// The end of the pause, unless it is over.
     fn end(self, now: Timestamp) -> Option<Timestamp> {
         (self.since.since(now) <= OVERTAKEN && now < self.until).then_some(self.until)
     }
@@ -252,23 +255,26 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
-/// Why there is no reply: may the service have seen the request?
+/// Why there is no reply, and whether the service may have received the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SendFailure {
-    /// The request surely did not arrive, and may the next time: the name was not found, the connection was
-    /// refused.
+    /// The request provably never reached the service, and a retry may succeed: the name was not
+    /// found, or the connection was refused.
     NotSent,
-    /// The request surely did not arrive, and would not the next time either: the certificate is not trusted.
+    /// The request provably never reached the service, and a retry would fail as well: the
+    /// certificate is not trusted.
     CannotSend,
-    /// It may have arrived: the connection broke or the time ran out after the request was on its way.
+    /// The service may have received the request: the connection broke, or the time ran out, after
+    /// sending began.
     Unknown,
 }
 
-/// How often and how long a call is tried.
+/// How often and how long a call is retried.
 ///
-/// A request that is [`Safe`](crate::endpoint::Resend::Safe) is sent again after a failure and a 5xx. One that
-/// is [`Billed`](crate::endpoint::Resend::Billed) is sent again only when it surely did not arrive. Both are
-/// sent again once after a 401, with a new token, and after a 429 of the gateway.
+/// A [`Safe`](crate::endpoint::Resend::Safe) request is retried after a failure and a 5xx. A
+/// [`Billed`](crate::endpoint::Resend::Billed) request is retried only if it provably never reached
+/// the service. Both are retried once after a 401, with a new token, and after a 429 of the
+/// gateway.
 ///
 /// ```
 /// use std::time::Duration;
@@ -280,20 +286,23 @@ pub enum SendFailure {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetryPolicy {
-    /// How many times a request is sent at the most; the polls of a [`JobFlow`] five times that, if it is more than 1.
+    /// The number of times a request is sent at most. Above 1, a [`JobFlow`] polls up to five times
+    /// as often.
     pub max_attempts: u32,
-    /// The pause before the second attempt; it doubles from one to the next, and a part of it is left to chance.
+    /// The pause before the second attempt. It doubles with each attempt, and part of it is random.
     pub first_delay: Duration,
     /// The longest pause, unless the service asks for a longer one.
     pub max_delay: Duration,
-    /// The longest pause the service may ask for; beyond it the call ends with an error that says until when.
+    /// The longest pause that the service may ask for. If it asks for more, the call ends with an
+    /// error that holds the time.
     pub max_rate_limit_wait: Duration,
-    /// How long a call may take with all its attempts.
+    /// The time limit of a call with all its attempts.
     pub time_limit: Duration,
 }
 
 impl Default for RetryPolicy {
-    /// 4 attempts, 0.5 s to 30 s between them, at most 2 minutes for a rate limit and 10 minutes in all.
+    /// 4 attempts with pauses from 0.5 s to 30 s, at most 2 minutes for a rate limit, and 10
+    /// minutes in all.
     fn default() -> Self {
         Self {
             max_attempts: 4,
@@ -306,7 +315,7 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Sends every request once. A 401 is still answered with a new token.
+    /// Sends every request once, except that a 401 still leads to a new token and one retry.
     pub fn never() -> Self {
         Self {
             max_attempts: 1,
@@ -314,7 +323,7 @@ impl RetryPolicy {
         }
     }
 
-    /// The pause after this many attempts, between a half and the whole of the doubled delay.
+    /// The pause after this many attempts: between half of the doubled delay and all of it.
     pub(crate) fn delay(&self, attempts: u32, seed: u64) -> Duration {
         let doubled = self
             .first_delay
@@ -329,14 +338,14 @@ impl RetryPolicy {
     }
 }
 
-/// Whether a status is one of a job that runs or ended.
+/// Whether a status is known: the job runs, or it ended.
 fn is_expected(status: &JobStatus) -> bool {
     use JobStatus::{Done, Failed, InProgress};
 
     matches!(status, InProgress | Done | Failed) || status.as_str() == "pending"
 }
 
-/// Names a status that is not known, for a job that did not end in time.
+/// Names an unknown status of a job that did not end in time.
 fn unknown_status(status: Option<&JobStatus>) -> String {
     match status.filter(|status| !is_expected(status)) {
         Some(word) => format!(
@@ -347,7 +356,7 @@ fn unknown_status(status: Option<&JobStatus>) -> String {
     }
 }
 
-/// What the reply about a failed job says of it.
+/// The reasons that the reply gives for a failed job.
 fn reasons(reply: &JsonReply<GetRequest>) -> String {
     let mut text = String::new();
     for message in reply
@@ -379,21 +388,21 @@ pub enum FlowError {
     /// The request was refused before anything was sent.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// The reply is not the one hoped for.
+    /// The service answered with an error, or the reply could not be read.
     #[error(transparent)]
     Response(#[from] ResponseError),
-    /// No reply came, in as many attempts as the policy allows.
+    /// No reply came in any attempt that the policy allows.
     #[error("{operation} got no reply in {attempts} attempt{}", if *attempts == 1 { "" } else { "s" })]
     #[allow(missing_docs)]
     NoReply {
         operation: &'static str,
         attempts: u32,
     },
-    /// The request cannot be sent, and could not the next time either: what the transport says has to be mended first.
+    /// The request cannot be sent, and a retry would fail as well. The transport gives the reason.
     #[error("{operation} cannot be sent")]
     #[allow(missing_docs)]
     CannotSend { operation: &'static str },
-    /// A request that may be billed may have arrived. It was not sent again.
+    /// The service may have received a request that may be billed. It was not sent again.
     #[error(
         "it is not known whether {operation} arrived, and it was not sent again since it may cost quota twice; \
          compare `quotas` with the count you remember before you send it again{}", IdNote(id.as_ref())
@@ -401,22 +410,22 @@ pub enum FlowError {
     #[allow(missing_docs)]
     OutcomeUnknown {
         operation: &'static str,
-        /// What the service or a gateway answered, if it did.
+        /// The reply of the service or a gateway, if one came.
         #[source]
         reply: Option<Box<ApiError>>,
-        /// The id of the job, if it could be found in what arrived of the reply.
+        /// The id of the job, if it was found in the part of the reply that arrived.
         id: Option<RequestId>,
     },
-    /// The time that the policy gives a call is up.
+    /// The time limit of the policy is up.
     #[error("the time for {operation} is up")]
     #[allow(missing_docs)]
     TimeUp { operation: &'static str },
-    /// The deadline that was set has passed. What goes on has to have a later one.
+    /// The deadline has passed. To continue, set a later one.
     #[error("the time for {operation} is up: its deadline has passed{}", unknown_status(status.as_ref()))]
     #[allow(missing_docs)]
     Deadline {
         operation: &'static str,
-        /// The last status of the job, if that is what was waited for.
+        /// The last status of the job, if the call waited for one.
         status: Option<JobStatus>,
     },
     /// The remaining quota does not cover the job, which was not sent.
@@ -427,19 +436,19 @@ pub enum FlowError {
         needed: u64,
         left: u64,
     },
-    /// The remaining quota could not be found out, and the job was not sent.
+    /// The remaining quota is not known. The job was not sent.
     #[error(
         "it is not known how many {what} are left this month ({why}); the job was not submitted"
     )]
     #[allow(missing_docs)]
     QuotaUnknown { what: &'static str, why: Box<str> },
-    /// The service answers, but does not tell where the job is.
-    #[error("the service does not tell the status of the job; check its request id")]
+    /// The service answers without the status of the job.
+    #[error("the service does not report the status of the job; check its request id")]
     NoStatus,
-    /// The service says that the job failed.
+    /// The service reports that the job failed.
     #[error("the job failed{}", reasons(.0))]
     JobFailed(Box<JsonReply<GetRequest>>),
-    /// A report with a ticket of another request.
+    /// The ticket of a report belongs to another request.
     #[error("a reply was reported with the ticket of another request")]
     WrongTicket,
 }
@@ -447,7 +456,7 @@ pub enum FlowError {
 debug_with_sources!(FlowError);
 
 impl FlowError {
-    /// The error reply, when the service answered with one.
+    /// Returns the error reply, if the service sent one.
     pub fn api(&self) -> Option<&ApiError> {
         match self {
             Self::Response(ResponseError::Api(error)) => Some(error),
@@ -456,7 +465,7 @@ impl FlowError {
         }
     }
 
-    /// The HTTP status, when there was a reply.
+    /// Returns the HTTP status, if a reply came.
     pub fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Response(error) => Some(error.status()),
@@ -465,7 +474,7 @@ impl FlowError {
         }
     }
 
-    /// The id to give to CrowdStrike's support.
+    /// Returns the trace id, which CrowdStrike's support asks for.
     pub fn trace_id(&self) -> Option<&str> {
         match self {
             Self::Response(error) => error.trace_id(),
@@ -474,8 +483,8 @@ impl FlowError {
         }
     }
 
-    /// The id of a job whose submission ended with this error, if the reply names one. The job may
-    /// have been billed: poll it.
+    /// Returns the id of the job whose submission ended with this error, if the reply names one.
+    /// The job may have been billed: poll it.
     pub fn request_id(&self) -> Option<&RequestId> {
         match self {
             Self::OutcomeUnknown { id, .. } => id.as_ref(),
@@ -484,8 +493,8 @@ impl FlowError {
         }
     }
 
-    /// Whether the same call, or the same [`JobFlow`], may succeed later without a change of anything. What another
-    /// try costs, its operation says.
+    /// Returns whether the same call or [`JobFlow`] may succeed later. The operation documents what
+    /// a retry costs.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Response(ResponseError::Api(error)) => error.is_retryable(),
@@ -494,7 +503,8 @@ impl FlowError {
         }
     }
 
-    /// When the service asks to try again, if it says so; `now` is when the reply came.
+    /// Returns the time at which the service asks for a retry, if it names one. `now` is the time
+    /// of the reply.
     pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
         self.api().and_then(|error| error.retry_at(now))
     }

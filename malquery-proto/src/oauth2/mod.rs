@@ -1,7 +1,7 @@
-//! Tokens: who may ask.
+//! The two operations on tokens.
 //!
-//! An API client of the Falcon console (a client id and a secret) is exchanged for a bearer token that lives
-//! for 30 minutes. [`Auth`](crate::flow::Auth) does so when it is needed.
+//! The id and secret of an API client are exchanged for a bearer token that lives for 30 minutes.
+//! [`Auth`](crate::flow::Auth) does this when a token is needed.
 
 mod revoke;
 mod token;

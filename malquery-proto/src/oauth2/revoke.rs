@@ -14,8 +14,8 @@ use crate::request::RequestParts;
 
 /// Ends the life of a bearer token.
 ///
-/// `POST /oauth2/revoke` (operation id `oauth2RevokeToken`), a form with the token, and the credentials as
-/// HTTP Basic authorization. It costs no quota. Statuses: 200, 400, 401, 403, 429, 500.
+/// `POST /oauth2/revoke` (operation id `oauth2RevokeToken`), with the token in a form and the
+/// credentials as HTTP Basic authorization. Costs no quota. Statuses: 200, 400, 401, 403, 429, 500.
 #[derive(Debug, Clone, Copy)]
 pub struct Revoke<'a> {
     credentials: &'a Credentials,
@@ -32,7 +32,7 @@ impl<'a> Revoke<'a> {
         Self { credentials, token }
     }
 
-    /// The request. Its body holds the token.
+    /// Returns the request. Its body holds the token.
     ///
     /// # Errors
     /// Refuses an empty client id or secret.
@@ -55,13 +55,13 @@ impl<'a> Revoke<'a> {
     /// Reads the reply.
     ///
     /// # Errors
-    /// [`ResponseError::Api`] for any status but 2xx.
+    /// [`ResponseError::Api`] for any status other than 2xx.
     pub fn response(
         &self,
         head: ResponseHead<'_>,
         body: &[u8],
     ) -> Result<Reply<()>, ResponseError> {
-        // Nothing in a successful reply matters, and an empty one will do.
+        // The body of a successful reply does not matter, and may be empty.
         if head.status.is_success() {
             Ok(Reply::new(head, None, ()))
         } else {

@@ -15,17 +15,19 @@ use crate::types::read::without_mark;
 
 /// Exchanges credentials for a bearer token.
 ///
-/// `POST /oauth2/token` (operation id `oauth2AccessToken`), a form with `client_id`, `client_secret` and
-/// perhaps `member_cid`. It costs no quota; 300 requests a minute are allowed from one address.
+/// `POST /oauth2/token` (operation id `oauth2AccessToken`), with a form of `client_id`,
+/// `client_secret` and, for a Flight Control child, `member_cid`. Costs no quota. One address may
+/// send 300 requests a minute.
 ///
-/// Statuses: 201 with the token; 308 when the account lives in another commercial cloud; 400 or 401 for wrong
-/// credentials; 403 for a wrong member CID or an address that is not on the allowlist; 429; 500.
+/// Statuses: 201 with the token; 308 when the account lives in another commercial cloud; 400 or 401
+/// for wrong credentials; 403 for a wrong member CID or an address that is not on the allowlist;
+/// 429; 500.
 #[derive(Debug, Clone, Copy)]
 pub struct GetToken<'a> {
     credentials: &'a Credentials,
 }
 
-/// What is known of the operation beforehand.
+/// The endpoint.
 pub(crate) const ENDPOINT: Endpoint = Endpoint::post(TOKEN_ID, "/oauth2/token").unscoped().safe();
 
 /// A bearer token and how long it lives.
@@ -34,17 +36,18 @@ pub(crate) const ENDPOINT: Endpoint = Endpoint::post(TOKEN_ID, "/oauth2/token").
 pub struct AccessToken {
     /// The token.
     pub bearer: BearerToken,
-    /// How long it lives from the time it was issued; 30 minutes when the reply does not say.
+    /// The life of the token, from the time it was issued: 30 minutes unless the reply says
+    /// otherwise.
     pub expires_in: Duration,
 }
 
 impl<'a> GetToken<'a> {
-    /// Asks for a token for these credentials.
+    /// Requests a token for these credentials.
     pub fn new(credentials: &'a Credentials) -> Self {
         Self { credentials }
     }
 
-    /// The request. Its body holds the secret.
+    /// Returns the request. Its body holds the secret.
     ///
     /// # Errors
     /// Refuses an empty client id or secret.
@@ -70,7 +73,8 @@ impl<'a> GetToken<'a> {
     /// Reads the reply.
     ///
     /// # Errors
-    /// [`ResponseError::Api`] for any status but 2xx, [`ResponseError::Decode`] for a reply without a token.
+    /// [`ResponseError::Api`] for any status other than 2xx, [`ResponseError::Decode`] for a reply
+    /// without a token.
     pub fn response(
         &self,
         head: ResponseHead<'_>,
@@ -101,7 +105,7 @@ impl<'a> GetToken<'a> {
 
 const LIFETIME: Duration = Duration::from_secs(1799);
 
-/// The reply, of which no copy is kept: the tokens in it are wiped with it.
+/// The reply. No copy is kept, so the tokens in it are wiped with it.
 #[derive(serde::Deserialize)]
 struct TokenReply {
     access_token: Option<Zeroizing<String>>,
