@@ -50,7 +50,7 @@ fn options() -> SearchOptions {
         .max_size("8mb".parse().unwrap())
 }
 
-const ENDPOINT: &str = r#"{"query_time":91234567,"powered_by":"malquery-api","trace_id":"t","reqid":"r","reqtype":"hunt","status":"done"}"#;
+const META: &str = r#"{"query_time":91234567,"powered_by":"malquery-api","trace_id":"t","reqid":"r","reqtype":"hunt","status":"done"}"#;
 
 fn result(number: usize, rest: &str) -> String {
     format!(
@@ -62,7 +62,7 @@ fn result(number: usize, rest: &str) -> String {
 fn reply(results: usize, rest: &str) -> Vec<u8> {
     let results: Vec<_> = (0..results).map(|number| result(number, rest)).collect();
     format!(
-        r#"{{"meta":{ENDPOINT},"resources":[{}],"errors":[]}}"#,
+        r#"{{"meta":{META},"resources":[{}],"errors":[]}}"#,
         results.join(",")
     )
     .into_bytes()
