@@ -120,7 +120,7 @@ fn an_own_transport_renews_its_token() {
     let server = Server::with_answers([(401, json!({})), quotas()]);
     assert_eq!(
         stdout(&mut server.example("own_transport")),
-        "98 hunts are left this month\n"
+        "98 hunts left this month\n"
     );
     assert_eq!(server.asked().len(), 4);
 }

@@ -64,6 +64,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let Settings { base, credentials } = Settings::from_env()?;
     let client = Client::new(Attohttpc, SystemClock, Auth::new(base, credentials));
     let quotas = client.quotas()?;
-    println!("{:?} hunts left this month", quotas.meta.hunts_left());
+    println!(
+        "{} hunts left this month",
+        quotas.meta.hunts_left().unwrap_or_default()
+    );
     Ok(())
 }

@@ -298,11 +298,15 @@ fn what_cannot_find_anything_is_refused() {
         "the YARA rule is empty"
     );
     assert_eq!(
-        refused(&GetMetadata::new([a(); 0]), &base, &bearer),
+        refused(&GetMetadata::new([] as [Sha256; 0]), &base, &bearer),
         "name at least one SHA-256"
     );
     assert_eq!(
-        refused(&SamplesMultidownload::new([a(); 0]), &base, &bearer),
+        refused(
+            &SamplesMultidownload::new([] as [Sha256; 0]),
+            &base,
+            &bearer
+        ),
         "name at least one SHA-256"
     );
     let backwards = SearchOptions::new()
