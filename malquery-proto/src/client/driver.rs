@@ -15,6 +15,7 @@ use crate::flow::{self, Attempt, Auth, Flow, FlowError, SendFailure, Ticket};
 use crate::operation::{MAX_ERROR_BODY, has_file};
 use crate::reply::ResponseHead;
 use crate::stream::StreamError;
+use crate::time::Timestamp;
 use crate::types::RequestId;
 
 /// The body of a reply: read, or left to the caller.
@@ -41,8 +42,8 @@ impl Client {
     ) -> Result<(F::Output, Payload), Error> {
         let clock = self.clock();
         let begun = clock.now();
-        let mut observe = |flow: &F, step| {
-            observer.observe(&Progress::new(step, clock.now().since(begun), flow.job()))
+        let mut observe = |flow: &F, step, now: Timestamp| {
+            observer.observe(&Progress::new(step, now.since(begun), flow.job()))
         };
         let (mut cause, mut attempts) = (None, 0);
         loop {
@@ -51,7 +52,7 @@ impl Client {
             let attempt = match step {
                 Ok(flow::Step::Send(attempt)) => attempt,
                 Ok(flow::Step::Wait(time)) => {
-                    if observe(flow, Step::Wait(time)).is_break() {
+                    if observe(flow, Step::Wait(time), now).is_break() {
                         return Err(Error::Stopped);
                     }
                     clock.sleep_until(time);
@@ -71,11 +72,11 @@ impl Client {
                 auth: &self.shared.auth,
                 ticket: Some(ticket),
             };
-            let stopped = observe(flow, Step::Send).is_break();
+            let stopped = observe(flow, Step::Send, now).is_break();
             if stopped && let Some(ticket) = held.ticket.take() {
                 // The flow must know that nothing was sent.
                 flow.cancel(&mut self.auth(), ticket)?;
-                let _ = observe(flow, Step::Reported);
+                let _ = observe(flow, Step::Reported, now);
                 return Err(Error::Stopped);
             }
             if let Some(deadline) = deadline {
@@ -87,7 +88,9 @@ impl Client {
             let Some(ticket) = held.ticket.take() else {
                 return Err(Error::Stopped);
             };
-            let took = clock.now().since(now).as_millis();
+            let sent = now;
+            let mut now = clock.now();
+            let took = now.since(sent).as_millis();
             let outcome = match result {
                 Ok((head, mut payload)) => {
                     cause = None;
@@ -98,12 +101,12 @@ impl Client {
                     self.log_reply(&name, attempts, took, view);
                     let is_token = ticket.is_token();
                     let outcome = if is_token {
-                        let now = clock.now();
                         flow.on_token(now, &mut self.auth(), ticket, view, payload.bytes())
                             .map(|()| None)
                     } else {
                         let reply = flow.read(view, payload.bytes());
-                        flow.take(clock.now(), &mut self.auth(), ticket, reply)
+                        now = clock.now();
+                        flow.take(now, &mut self.auth(), ticket, reply)
                     };
                     if let (true, Payload::Bytes(bytes)) = (is_token, &mut payload) {
                         bytes.zeroize();
@@ -120,7 +123,7 @@ impl Client {
                     let body: Option<&BodyError> = error.reason().downcast_ref();
                     let found = body.and_then(BodyError::id).cloned();
                     cause = Some(error);
-                    let mut result = flow.on_failure(clock.now(), &mut self.auth(), ticket, why);
+                    let mut result = flow.on_failure(now, &mut self.auth(), ticket, why);
                     if let (Some(found), Err(FlowError::OutcomeUnknown { id, .. })) =
                         (found, &mut result)
                     {
@@ -130,8 +133,8 @@ impl Client {
                     result.map(|()| None)
                 }
             };
-            // The observer also sees the end, so that it stores the last state.
-            let stopped = observe(flow, Step::Reported).is_break();
+            // Also when the flow has ended, so that its last state is stored.
+            let stopped = observe(flow, Step::Reported, now).is_break();
             match outcome {
                 Ok(Some(result)) => return Ok(result),
                 Err(error) => return Err(Error::new(error, cause)),
