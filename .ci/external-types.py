@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Tells which crates the public API of a crate names, and fails when there is one that it should not.
+"""Lists the crates that the public API of a crate names, and fails if one of them is not allowed.
 
     .ci/external-types.py CRATE ALLOWED...
 
-It reads rustdoc's JSON, which stable Rust gives only when it is told to be a nightly one.
+It reads rustdoc's JSON, which stable Rust writes only with RUSTC_BOOTSTRAP.
 """
 
 import json

@@ -1,4 +1,5 @@
-//! malquery in an asynchronous program: the flows of `malquery-proto`, driven with tokio and reqwest.
+//! malquery in an asynchronous program: the flows of `malquery-proto`, driven with tokio and
+//! reqwest.
 //!
 //! The loop of the blocking client, with `.await` in two places. The program submits the exact
 //! search that its arguments name (`ascii:CrowdStrike`, say) and waits for the results, while it
@@ -29,8 +30,9 @@ type Response = http::Response<Vec<u8>>;
 
 impl Session {
     fn new(auth: Auth) -> Result<Self, reqwest::Error> {
-        // The token endpoint redirects to another cloud, and malquery decides where credentials may go.
-        // A connection that was idle may be closed just as a hunt goes out, and it would not be known whether it arrived.
+        // The token endpoint redirects to another cloud, and malquery decides where credentials may
+        // go. A connection that was idle may be closed just as a hunt goes out, and it would not be
+        // known whether it arrived.
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(0)
@@ -158,7 +160,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         eprintln!("usage: async_driver TYPE:VALUE..., such as ascii:CrowdStrike");
         std::process::exit(2);
     }
-    // reqwest is built without a provider of cryptography, so that this needs no C++ compiler and no cmake.
+    // reqwest is built without a provider of cryptography, so that this needs no C++ compiler and
+    // no cmake.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let run = async {
         // The futures are `Send`, so they can be spawned on a runtime with many threads, too.

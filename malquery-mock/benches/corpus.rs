@@ -1,15 +1,17 @@
-//! An exact search over a folder of 10,000 files and 1 GiB, beside `rg` that looks for the same patterns.
+//! An exact search over a folder of 10,000 files and 1 GiB, beside `rg` that looks for the same
+//! patterns.
 //!
 //! ```text
 //! cargo bench -p malquery-mock --features service --bench corpus
 //! ```
 //!
-//! `rg --count` has to read every file to its end; `rg --files-with-matches` may stop at the first line that has
-//! one of the patterns. The search wants all of the patterns and may stop at the last. Most files have none, so
-//! that all three read nearly everything. `rg` is told to look at all files, hidden or binary (`--no-ignore
-//! --hidden --text`), and for bytes, not expressions (`--fixed-strings`). The search lists the folder anew in
-//! each round, as `rg` does, hashes what it finds, and is a job of the stand-in from its submission to its results; that
-//! takes less than a millisecond. Both read from the page cache.
+//! `rg --count` has to read every file to its end; `rg --files-with-matches` may stop at the first
+//! line that has one of the patterns. The search wants all of the patterns and may stop at the
+//! last. Most files have none, so that all three read nearly everything. `rg` searches all files,
+//! hidden or binary (`--no-ignore --hidden --text`), and for bytes, not expressions
+//! (`--fixed-strings`). The search lists the folder again in each round, as `rg` does, hashes what
+//! it finds, and is a job of the stand-in from its submission to its results; that takes less than
+//! a millisecond. Both read from the page cache.
 
 use std::fs;
 use std::path::Path;
@@ -32,7 +34,8 @@ const PATTERNS: [&str; 3] = [
 ];
 /// One file in as many has all the patterns.
 const HITS: usize = 500;
-/// One in as many is large, and has nearly all of a pattern where a search that reads in pieces would miss it.
+/// One in as many is large, and has nearly all of a pattern where a search that reads in pieces
+/// would miss it.
 const LARGE: usize = 100;
 const EDGES: [usize; 3] = [64 * 1024, 256 * 1024, 1024 * 1024];
 
@@ -120,7 +123,7 @@ fn shown(mut times: Vec<Duration>) -> String {
     )
 }
 
-/// Where the system tells it.
+/// Where the system reports it.
 fn peak() -> Option<String> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     Some(
@@ -132,7 +135,8 @@ fn peak() -> Option<String> {
     )
 }
 
-/// Writes the files: half of them random bytes, half of them words, many small ones and a few of some megabytes.
+/// Writes the files: half of them random bytes, half of them words, many small ones and a few of
+/// some megabytes.
 fn make(folder: &Path) {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut bytes = Vec::new();

@@ -6,8 +6,8 @@ use malquery_proto::{Clock, Timestamp};
 
 /// A clock that jumps: waiting takes no time, so a hunt of half an hour is over at once.
 ///
-/// It starts at 2026-01-01T00:00:00Z and moves only when someone waits or calls [`advance`](Self::advance).
-/// Clones share the time, so keep one to ask what was waited for.
+/// It starts at 2026-01-01T00:00:00Z and moves only when someone waits or calls
+/// [`advance`](Self::advance). Clones share the time: keep one to read [`waits`](Self::waits).
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,16 +29,16 @@ struct State {
     waits: Vec<Duration>,
 }
 
-/// A real pause in each wait: threads that wait for another one must not jump ahead while it works.
+/// A real pause in each wait, so that waiting threads do not jump ahead of a working one.
 const PAUSE: Duration = Duration::from_micros(20);
 
 impl VirtualClock {
-    /// A clock at 2026-01-01T00:00:00Z.
+    /// Creates a clock at 2026-01-01T00:00:00Z.
     pub fn new() -> Self {
         Self::starting_at(Timestamp::from_millis(1_767_225_600_000))
     }
 
-    /// A clock at another time.
+    /// Creates a clock at another time.
     pub fn starting_at(now: Timestamp) -> Self {
         Self(Arc::new(Mutex::new(State {
             now,
@@ -46,13 +46,13 @@ impl VirtualClock {
         })))
     }
 
-    /// Moves the time on, as if something took that long.
+    /// Advances the time, as if something took that long.
     pub fn advance(&self, duration: Duration) {
         let mut state = self.state();
         state.now = state.now.after(duration);
     }
 
-    /// The waits until now, in order. A wait until a time that had passed is not one.
+    /// Returns the waits so far, in order. A wait for a past time does not count.
     pub fn waits(&self) -> Vec<Duration> {
         self.state().waits.clone()
     }

@@ -1,4 +1,5 @@
-//! JSON as it is written: numbers keep their digits, objects their order, and every value its place.
+//! JSON as it is written: numbers keep their digits, objects their order, and every value its
+//! place.
 
 use std::collections::HashSet;
 use std::fmt::{self, Write as _};
@@ -60,8 +61,9 @@ impl Json {
         }
     }
 
-    /// Whether both have the same meaning: objects have no order, and numbers are equal when their values are.
-    /// `stands_for` says which recorded text stands for any text, by the name of its field.
+    /// Whether both have the same meaning: objects have no order, and numbers are equal when their
+    /// values are. `stands_for` says which recorded text stands for any text, by the name of its
+    /// field.
     pub(crate) fn agrees(&self, other: &Self, stands_for: fn(&str, &str) -> bool) -> bool {
         match (self, other) {
             (Self::Array(a), Self::Array(b)) => {

@@ -12,8 +12,8 @@
 //!
 //! # Scripts
 //!
-//! A [`script`] gives replies and faults in their order, whatever is sent. Requests for tokens are answered without it, and no
-//! pause takes time:
+//! A [`script`] gives replies and faults in their order, whatever is sent. Requests for tokens are
+//! answered without it, and no pause takes time:
 //!
 //! ```
 //! use malquery_mock::{reply, script};
@@ -40,8 +40,8 @@
 //!
 //! # Record once, replay for ever
 //!
-//! In a package of your own, `cargo add --dev malquery-mock`. A test begins a [`Session`] with the path of its cassette, and a
-//! function that makes what a live call needs:
+//! In a package of your own, `cargo add --dev malquery-mock`. A test begins a [`Session`] with the
+//! path of its cassette, and a function that makes what a live call needs:
 //!
 //! ```no_run
 //! use malquery_mock::Session;
@@ -63,24 +63,26 @@
 //! }
 //! ```
 //!
-//! 1. **Record.** Set the credentials of an API client, and run `MALQUERY_MOCK=record cargo test hunts_are_left`. The cassette
-//!    is written when the test has passed, and [`format`](mod@format#what-is-recorded) says what is in it. Read it, and commit
-//!    it.
-//! 2. **Replay.** `cargo test` answers from the cassette from now on. It needs no network and no credentials, and a job of half
-//!    an hour takes no time.
-//! 3. **When the program changes** and sends something else, the test fails and says what differs. Record again if that is
-//!    meant. `MALQUERY_MOCK=append` adds what it sends in addition.
-//! 4. **When the service may have changed**, `MALQUERY_MOCK=verify` compares it with the cassette and writes nothing.
+//! 1. **Record.** Set the credentials of an API client, and run `MALQUERY_MOCK=record cargo test
+//!    hunts_are_left`. The cassette is written when the test has passed, and
+//!    [`format`](mod@format#what-is-recorded) says what is in it. Read it, and commit it.
+//! 2. **Replay.** `cargo test` answers from the cassette from now on. It needs no network and no
+//!    credentials, and a job of half an hour takes no time.
+//! 3. **When the program changes** and sends something else, the test fails and says what differs.
+//!    Record again if that is meant. `MALQUERY_MOCK=append` adds what it sends in addition.
+//! 4. **When the service may have changed**, `MALQUERY_MOCK=verify` compares it with the cassette
+//!    and writes nothing.
 //!
 //! Recording, appending and verifying use the monthly quotas as every live call does. See [`Mode`].
 //!
 //! # Cassettes
 //!
-//! A [`Cassette`] is a JSON file that people can read and edit; [`mod@format`] explains it. It answers a request only if it is
-//! the recorded one: the same method, path, query, body and kind of authorization. Equal requests are answered in the recorded
-//! order, each once, so a job goes from `inprogress` to `done`. A request that nothing answers is an error of the transport,
-//! and its message names the closest interaction and what differs. At the end the guard fails the test when something else was
-//! sent, even if the program ignored the error, and when not all was played.
+//! A [`Cassette`] is a JSON file that people can read and edit; [`mod@format`] explains it. It
+//! answers a request only if it is the recorded one: the same method, path, query, body and kind of
+//! authorization. Equal requests are answered in the recorded order, each once, so a job goes from
+//! `inprogress` to `done`. A request that nothing answers is an error of the transport, and its
+//! message names the closest interaction and what differs. At the end the guard fails the test when
+//! something else was sent, even if the program ignored the error, and when not all was played.
 //!
 //! ```no_run
 //! use malquery_mock::Cassette;

@@ -1,7 +1,8 @@
 //! What stands in a cassette for the ids of the service.
 //!
-//! An id that the service made up gets a number, which is easy to read and the same in the next recording. An id that the
-//! program brought along gets a hash, so that the program that brings it again is recognised.
+//! An id that the service made up gets a number, which is easy to read and the same in the next
+//! recording. An id that the program brought along gets a hash, so that the program that brings it
+//! again is recognised.
 
 use sha2::{Digest, Sha256};
 
@@ -13,7 +14,8 @@ pub(crate) fn is_id(value: &str) -> bool {
     value.chars().filter(char::is_ascii_alphanumeric).count() >= MIN_ID
 }
 
-/// The shape of the id with zeros, and this number at its end. A shape without room for all of the number becomes longer.
+/// The shape of the id with zeros, and this number at its end. A shape without room for all of the
+/// number becomes longer.
 pub(crate) fn numbered(value: &str, number: u64) -> String {
     let is_uuid = is_uuid(value);
     let mut digits = number.to_string().into_bytes();
@@ -40,7 +42,8 @@ pub(crate) fn numbered(value: &str, number: u64) -> String {
     out.into_iter().rev().collect()
 }
 
-/// The shape of the id, with letters and digits that depend on all of it. It is the same in every version: cassettes hold it.
+/// The shape of the id, with letters and digits that depend on all of it. It is the same in every
+/// version: cassettes hold it.
 pub(crate) fn hashed(value: &str) -> String {
     let hex = value
         .chars()

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 /// The trace id of every reply made here.
 const TRACE_ID: &str = "00000000-0000-4000-8000-000000000000";
 
-/// A reply, or a fault in its place.
+/// A reply, or a fault instead.
 #[derive(Clone)]
 #[must_use]
 pub struct Reply {
@@ -32,7 +32,7 @@ pub(crate) enum Answer {
     Fault(Fault),
 }
 
-/// What can go wrong instead of a reply.
+/// A failure instead of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -60,7 +60,7 @@ impl Fault {
         }
     }
 
-    /// What malquery-ureq says of the real thing; a test on sockets compares the two.
+    /// The message of malquery-ureq for the real failure. A test on sockets compares the two.
     pub(crate) fn explain(self, host: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ConnectRefused => write!(
@@ -78,7 +78,7 @@ impl Fault {
         }
     }
 
-    /// What the system or rustls says of it.
+    /// The error of the system or rustls.
     pub(crate) fn source(self) -> io::Error {
         match self {
             Self::ConnectRefused => io::ErrorKind::ConnectionRefused.into(),
@@ -94,7 +94,7 @@ impl Fault {
 /// A reply without a body.
 ///
 /// # Panics
-/// When the status is not from 200 to 999. So do the other functions here.
+/// Panics if the status is not from 200 to 999, as the other functions here do.
 #[track_caller]
 pub fn status(status: u16) -> Reply {
     let Some(status) = StatusCode::from_u16(status)
@@ -111,10 +111,11 @@ pub fn status(status: u16) -> Reply {
     })
 }
 
-/// A reply with a JSON body: `serde_json::json!({..})` or any other value that can be written as JSON.
+/// A reply with a JSON body: `serde_json::json!({..})` or any other value that can be written as
+/// JSON.
 ///
 /// # Panics
-/// When the value cannot be written as JSON.
+/// Panics if the value cannot be written as JSON.
 #[track_caller]
 pub fn json(status: u16, value: impl Serialize) -> Reply {
     match serde_json::to_vec(&value) {
@@ -123,12 +124,12 @@ pub fn json(status: u16, value: impl Serialize) -> Reply {
     }
 }
 
-/// A reply with any body, say a sample or a text such as `"<html>"`.
+/// A reply with any body, such as a sample or the text `"<html>"`.
 ///
 /// ```
 /// use malquery_mock::{reply, script};
 ///
-/// // A download that breaks off after two bytes, and then one that does not.
+/// // A download that breaks off after two bytes, then a complete one.
 /// let sample = || reply::bytes(200, "application/octet-stream", "hello");
 /// let (mock, guard) = script([sample().truncate_after(2), sample()]).with_tokens().play();
 /// # drop(mock);
@@ -143,12 +144,12 @@ pub fn bytes(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Reply
     reply
 }
 
-/// No reply but a fault.
+/// A fault instead of a reply.
 pub fn fault(fault: Fault) -> Reply {
     Reply::new(Answer::Fault(fault))
 }
 
-/// The quotas of a month: 100 hunts and 50 downloads, and nothing used. Change them with [`Reply::set`].
+/// The quotas of a month: 100 hunts and 50 downloads, none used. Change them with [`Reply::set`].
 pub fn quotas() -> Reply {
     json(
         200,
@@ -163,8 +164,8 @@ pub fn quotas() -> Reply {
     )
 }
 
-/// The reply to a hunt, an exact search or a multi-download: the job has this id. As from the service, its `status` is `done`
-/// before the job starts.
+/// The reply to a hunt, an exact search or a multi-download, with the id of the job. Its `status`
+/// is `done` before the job starts, as the service replies.
 pub fn submitted(id: impl fmt::Display) -> Reply {
     job(id, json!({"status": "done"}), Vec::new())
 }
@@ -174,7 +175,7 @@ pub fn running(id: impl fmt::Display) -> Reply {
     job(id, json!({"status": "inprogress"}), Vec::new())
 }
 
-/// The reply to a poll of a job that is done, with a result for each of these SHA-256.
+/// The reply to a poll of a job that is done, with one result for each SHA-256.
 pub fn done<S: fmt::Display>(id: impl fmt::Display, samples: impl IntoIterator<Item = S>) -> Reply {
     let result = |sha256: S| {
         json!({"sha256": sha256.to_string(), "filesize": 6, "filetype": "text",
@@ -247,10 +248,11 @@ impl Reply {
         }
     }
 
-    /// Sets a value in the JSON of a reply, such as `meta/hunt_count` or `resources/0/label`. Missing objects are made.
+    /// Sets a value in the JSON of a reply, such as `meta/hunt_count` or `resources/0/label`.
+    /// Creates missing objects.
     ///
     /// # Panics
-    /// When the body is not JSON, or has something else in that place.
+    /// Panics if the body is not JSON, or the place does not fit.
     #[track_caller]
     pub fn set(mut self, place: &str, value: impl Serialize) -> Self {
         let Answer::Response { body, .. } = &mut self.answer else {
@@ -273,10 +275,10 @@ impl Reply {
         self
     }
 
-    /// Adds a header. None is added by itself but the content type, not even a length.
+    /// Adds a header. Only the content type is added by itself, not even a length.
     ///
     /// # Panics
-    /// When it is no valid header, or this is a fault.
+    /// Panics if the header is not valid, or if this is a fault.
     #[track_caller]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let (Ok(name), Ok(value)) = (
@@ -297,7 +299,7 @@ impl Reply {
     /// Breaks the connection after this many bytes of the body.
     ///
     /// # Panics
-    /// When the body is shorter, or this is a fault.
+    /// Panics if the body is shorter, or if this is a fault.
     #[track_caller]
     pub fn truncate_after(mut self, bytes: usize) -> Self {
         match &mut self.answer {
@@ -311,10 +313,10 @@ impl Reply {
         self
     }
 
-    /// Gives it to this many requests.
+    /// Answers this many requests.
     ///
     /// # Panics
-    /// When it is 0.
+    /// Panics if the number is 0.
     #[track_caller]
     pub fn times(mut self, times: u32) -> Self {
         assert!(times > 0, "a reply is given at least once");
@@ -322,7 +324,7 @@ impl Reply {
         self
     }
 
-    /// Gives it to every request after it, too, when it is the last.
+    /// Also answers every later request, if this is the last reply.
     pub fn repeat_last(mut self) -> Self {
         self.repeat_last = true;
         self

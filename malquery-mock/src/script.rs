@@ -1,12 +1,12 @@
-//! Replies in code, in the place of a cassette.
+//! Replies in code instead of a cassette.
 
 use crate::cassette::{Cassette, Interaction};
 use crate::reply::Reply;
 
 /// Replies in code: each answers the next request, whatever it is.
 ///
-/// A script knows nothing of requests, not even which are for tokens; [`Cassette::client`] and [`Cassette::with_tokens`] answer
-/// those without it.
+/// A script does not look into requests, not even into token requests. [`Cassette::client`] and
+/// [`Cassette::with_tokens`] answer token requests by themselves.
 ///
 /// ```
 /// use malquery_mock::{Fault, reply, script};

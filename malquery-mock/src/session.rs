@@ -26,24 +26,26 @@ use crate::verify;
 
 const VARIABLE: &str = "MALQUERY_MOCK";
 
-/// What a [`Session`] does: the value of `MALQUERY_MOCK`.
+/// The mode of a [`Session`]: the value of `MALQUERY_MOCK`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Mode {
-    /// Answers from the cassette; nothing is sent (`replay`, which it is unless set).
+    /// Answers from the cassette and sends nothing (`replay`, the default).
     #[default]
     Replay,
-    /// Sends everything, and writes a new cassette in the place of the former one (`record`), unless another session wrote
-    /// that meanwhile: each test has a cassette of its own.
+    /// Sends everything, and replaces the cassette (`record`). Fails if another session wrote it in
+    /// the meantime: each test has its own cassette.
     Record,
-    /// Answers what the cassette can answer, sends the rest, and adds it to the cassette (`append`). Requests for tokens are
-    /// sent. A job that begins live continues live. A job that the cassette knows cannot continue live, because its id there
-    /// is not the real one: record it again.
+    /// Answers from the cassette where it can, sends the other requests, and adds them to the
+    /// cassette (`append`). Token requests are sent. A job that begins live continues live. A
+    /// recorded job cannot continue live, because the cassette does not hold its real id: record it
+    /// again.
     Append,
-    /// Sends everything, writes nothing, and fails when statuses or the shape of JSON differ from the recorded ones, or when
-    /// nothing was sent (`verify`). It costs the hunts and downloads that the test costs live.
+    /// Sends everything, writes nothing, and fails if a status or the shape of JSON differs from
+    /// the recording, or if nothing was sent (`verify`). Costs the same hunts and downloads as a
+    /// live test.
     Verify,
-    /// Sends everything, and leaves the cassette alone (`passthrough`).
+    /// Sends everything and ignores the cassette (`passthrough`).
     Passthrough,
 }
 
@@ -56,11 +58,11 @@ impl Mode {
         ("passthrough", Self::Passthrough),
     ];
 
-    /// The mode that the environment asks for.
+    /// Returns the mode that the environment sets.
     ///
     /// # Errors
-    /// When `MALQUERY_MOCK` is something else, and when it is `record` or `append` although `CI` is set (and not empty, `0` or
-    /// `false`): a recording on a build server is lost.
+    /// Fails if `MALQUERY_MOCK` has another value, or if it is `record` or `append` while `CI` is
+    /// set (and not empty, `0` or `false`): a recording on a build server is lost.
     pub fn from_env() -> Result<Self, OpenError> {
         Self::from_lookup(|name| std::env::var_os(name))
     }
@@ -126,7 +128,7 @@ impl fmt::Display for OpenError {
 }
 
 impl fmt::Debug for OpenError {
-    /// As `Display`, and its source: tests `unwrap` results.
+    /// Writes the error and its source: tests `unwrap` results.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source = self.source.as_ref().map(|source| format!(": {source}"));
         write!(f, "{self}{}", source.unwrap_or_default())
@@ -152,10 +154,11 @@ impl From<CassetteError> for OpenError {
     }
 }
 
-/// A test that replays its cassette, and records it on demand.
+/// A session that replays a cassette, and records it on demand.
 ///
-/// The environment variable `MALQUERY_MOCK` sets the [`Mode`]; see [the guide](crate#record-once-replay-for-ever). A recording
-/// holds what [`format`](crate::format#what-is-recorded) says, and is written when the guard ends.
+/// The environment variable `MALQUERY_MOCK` sets the [`Mode`]; see [the
+/// guide](crate#record-once-replay-for-ever). [`format`](crate::format#what-is-recorded) lists the
+/// content of a recording. It is written when the guard ends.
 ///
 /// ```
 /// use malquery_mock::Session;
@@ -167,7 +170,7 @@ impl From<CassetteError> for OpenError {
 /// #     "response": {"status": 200, "body": {"json": {"meta": {"hunt_limit": 100}}}}}]}"#)?;
 ///
 /// let (client, guard) = Session::new(path).client(|| {
-///     // Only when it is live: a test that replays needs no credentials.
+///     // Not called in a replay, which needs no credentials.
 ///     let Settings { base, credentials, .. } = Settings::from_env().unwrap();
 ///     (UreqTransport::new(), SystemClock, Auth::new(base, credentials))
 /// })?;
@@ -185,8 +188,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session with this cassette: a path, for tests from the folder of their package. Large bodies go into a folder beside
-    /// it, which has its name with `.bodies` behind.
+    /// Begins a session with the cassette at this path. In a test the path starts at the folder of
+    /// the package. Large bodies go into a folder beside it, with the same name and `.bodies`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let secrets = Needles::default();
         Self {
@@ -197,21 +200,22 @@ impl Session {
         }
     }
 
-    /// Sets the mode, whatever the environment says. A recording that the code asks for is made on a build server, too: only
-    /// one that `MALQUERY_MOCK` asks for is refused there.
+    /// Sets the mode and ignores the environment. A recording that the code sets also runs on a
+    /// build server; one that `MALQUERY_MOCK` sets is refused there.
     pub fn mode(mut self, mode: Mode) -> Self {
         self.mode = Some(mode);
         self
     }
 
-    /// Keeps the values at these places of JSON replies as well, such as `resources/*/entropy`: for operations of your own.
-    /// `*` is any item of a list.
+    /// Also keeps the values at these places of JSON replies, such as `resources/*/entropy`, for
+    /// operations of your own. `*` is any item of a list.
     pub fn also<S: Into<String>>(mut self, places: impl IntoIterator<Item = S>) -> Self {
         self.also.extend(places.into_iter().map(Into::into));
         self
     }
 
-    /// Keeps these secrets out of the recording as well, such as the password of a proxy. Those that are sent are known.
+    /// Also keeps these secrets out of the recording, such as the password of a proxy. Secrets that
+    /// the session sends are known.
     pub fn secrets<S: AsRef<str>>(mut self, secrets: impl IntoIterator<Item = S>) -> Self {
         for secret in secrets {
             self.secrets.add(secret.as_ref());
@@ -219,9 +223,10 @@ impl Session {
         self
     }
 
-    /// Begins with a ready client. `live` gives what it needs to send something, and is not called to replay.
+    /// Begins with a client. `live` makes the parts that a live client needs. A replay does not
+    /// call it.
     ///
-    /// A replay has a [`VirtualClock`] and test credentials, and answers requests for tokens.
+    /// A replay has a [`VirtualClock`] and test credentials, and answers token requests.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -246,7 +251,8 @@ impl Session {
         Ok((client, guard))
     }
 
-    /// Begins with a transport alone: for a client with settings of your own. `live` is not called to replay.
+    /// Begins with a transport, for a client with settings of your own. A replay does not call
+    /// `live`.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -270,14 +276,14 @@ impl Session {
                 source: Some(error.into()),
             })?;
         }
-        // There may be none yet to append to.
+        // The cassette to append to may not exist yet.
         let loads = mode.loads() && (!appends || path.exists());
         let cassette = if loads {
             Some(Cassette::load(&path)?.with_tokens())
         } else {
             None
         };
-        // Not in a closure, which would be the place that messages name.
+        // Not in a closure: messages would name its place.
         let mock = match &cassette {
             Some(cassette) if mode != Mode::Verify => Some(cassette.transport()),
             _ => None,
@@ -328,14 +334,15 @@ impl Session {
     }
 }
 
-/// The transport of a [`Session`], whatever its mode. Clones belong to the same session, also in other threads.
+/// The transport of a [`Session`] in any mode. Clones belong to the same session, also in other
+/// threads.
 ///
 /// A session that records or verifies sends nothing after its guard has ended.
 #[derive(Clone)]
 pub struct SessionTransport {
-    /// Missing in a replay.
+    /// `None` in a replay.
     live: Option<Arc<dyn Transport>>,
-    /// The cassette, if it is asked first.
+    /// The cassette, if it answers first.
     mock: Option<Mock>,
     log: Option<Log>,
 }
@@ -357,7 +364,8 @@ impl Transport for SessionTransport {
             (Some(live), _, None) => return live.send(request),
             (Some(live), _, Some(log)) => (live, log),
         };
-        // A job that began live continues live, also when the cassette has one of the same id. A live token takes a real reply.
+        // A job that began live continues live, even if the cassette has a job of the same id. A
+        // live token needs a real reply.
         let mock = self
             .mock
             .as_ref()
@@ -368,7 +376,7 @@ impl Transport for SessionTransport {
         }
         let unfit = unfit(request.method(), request.uri());
         log.pass(request, |request| match unfit {
-            // It is noted, so that the guard reports it again.
+            // The log keeps it, so that the guard reports it again.
             Some(why) => {
                 let why = format!("{why}, so it was not sent");
                 Err(MockError::Unmatched(why.into()).into())
@@ -378,10 +386,12 @@ impl Transport for SessionTransport {
     }
 }
 
-/// Ends a [`Session`]: it checks that all was played, writes what was recorded, or reports what has drifted.
+/// Ends a [`Session`]: checks that everything was played, writes the recording, or reports what has
+/// changed.
 ///
-/// A recording stays in memory until it is written, so that nothing that was paid for is lost: when [`close`](Self::close)
-/// fails, [`save_rest`](Self::save_rest) writes it to another path, or without the exchange that is refused.
+/// A recording stays in memory until it is written, so that nothing that was paid for is lost. If
+/// [`close`](Self::close) fails, [`save_rest`](Self::save_rest) writes it to another path, without
+/// the refused exchange.
 #[must_use = "the guard writes or checks at its end"]
 pub struct SessionGuard {
     end: End,
@@ -402,11 +412,12 @@ enum End {
 }
 
 impl SessionGuard {
-    /// Ends the session. Dropping the guard does the same, but a panic of this names its own line.
+    /// Ends the session. Dropping the guard does the same, but a panic of this method names its
+    /// line.
     ///
     /// # Panics
-    /// When something was not as it should be; the message says what, and what to do. A recording that is refused is written
-    /// without the exchange that is, to a file of the same name with `.rest` in it.
+    /// Panics if the check fails; the message says why and what to do. A refused recording is
+    /// written without the refused exchange, to a file of the same name with `.rest` in it.
     #[track_caller]
     pub fn finish(self) {
         if let Err(error) = self.close() {
@@ -414,10 +425,10 @@ impl SessionGuard {
         }
     }
 
-    /// Ends the session, for a program: nothing panics.
+    /// Ends the session without a panic, for a program.
     ///
     /// # Errors
-    /// What [`finish`](Self::finish) panics with.
+    /// Fails where [`finish`](Self::finish) panics.
     pub fn close(&self) -> Result<(), Unfinished> {
         self.finished.store(true, Ordering::Relaxed);
         match &self.end {
@@ -449,8 +460,8 @@ impl SessionGuard {
         }
     }
 
-    /// Writes the exchanges that are complete, and the session goes on: at any time and from any thread, such as the handler of
-    /// Ctrl-C. It does nothing unless the session records.
+    /// Writes the complete exchanges and continues the session. Call it at any time and from any
+    /// thread, such as a handler of Ctrl-C. Does nothing unless the session records.
     ///
     /// # Errors
     /// As [`close`](Self::close). The recording stays in memory.
@@ -458,11 +469,11 @@ impl SessionGuard {
         self.write(None, false, false)
     }
 
-    /// Writes the complete exchanges of a recording to this path, which may be the path of the cassette, without those that are
-    /// refused.
+    /// Writes the complete exchanges of a recording without the refused ones to this path, which
+    /// may be the path of the cassette.
     ///
     /// # Errors
-    /// When the file cannot be written. The recording stays in memory.
+    /// Fails if the file cannot be written. The recording stays in memory.
     pub fn save_rest(&self, path: impl AsRef<Path>) -> Result<(), Unfinished> {
         self.write(Some(path.as_ref()), false, true)
     }
@@ -488,7 +499,7 @@ impl SessionGuard {
         }
     }
 
-    /// Saves a recording beside the cassette, and says where.
+    /// Saves a recording beside the cassette, and returns a message with the path.
     fn rescue(&self) -> String {
         let End::Save(recording) = &self.end else {
             return String::new();
@@ -514,9 +525,9 @@ impl Drop for SessionGuard {
             return;
         }
         match &self.end {
-            // What had no match is probably why the test failed.
+            // The test probably failed because of a request without a match.
             End::Check(mock) if thread::panicking() => mock.print_unmatched(),
-            // A recording of a test that failed is half of one, but it may have cost a hunt.
+            // A failed test leaves half a recording, but it may have cost a hunt.
             End::Save(recording) if thread::panicking() => {
                 let recording = recording.lock().unwrap_or_else(PoisonError::into_inner);
                 let is_paid = recording.is_paid();

@@ -1,4 +1,4 @@
-//! Shows what goes over a transport.
+//! Shows the exchanges of a transport.
 
 use std::fmt;
 
@@ -14,15 +14,16 @@ use crate::record::log::{End, Exchange, Log, Outcome};
 use crate::record::policy::Policy;
 use crate::record::write::{self, read, see};
 
-/// The longest body that is shown. Of a longer one, the size is.
+/// The longest body that is shown. A longer body is shown as its size.
 const MAX_SHOWN: u64 = 256 * 1024;
 
-/// Notes what goes over a transport, as text for snapshots.
+/// Records the exchanges of a transport as text, for snapshots.
 ///
-/// It goes around any transport and passes everything on as it is, also bodies while they are read. `Display` gives the
-/// exchanges until now in the order of their requests, with what [a recording](crate::format#what-is-recorded) would hold:
-/// pretty JSON, texts of several lines such as a YARA rule as a block, and the size and type of other replies. Equal exchanges
-/// that follow each other are shown once with their number. Hosts are left out, and so are the values of tokens.
+/// It wraps any transport and passes everything on unchanged. `Display` writes the exchanges so far
+/// in the order of their requests, with the content of [a
+/// recording](crate::format#what-is-recorded): pretty JSON, a text of several lines (such as a YARA
+/// rule) as a block, and the size and type of other replies. Equal exchanges in a row are shown
+/// once with their number. Hosts and tokens are left out.
 ///
 /// ```
 /// use malquery_mock::{Transcript, VirtualClock, reply, script};
@@ -72,7 +73,7 @@ pub struct Transcript<T> {
 }
 
 impl<T> Transcript<T> {
-    /// Notes what goes over this transport. Clones share one transcript.
+    /// Wraps this transport. Clones share one transcript.
     pub fn new(transport: T) -> Self {
         Self {
             transport,
@@ -80,7 +81,7 @@ impl<T> Transcript<T> {
         }
     }
 
-    /// The requests alone, for a snapshot of what was sent.
+    /// Returns the requests alone, for a snapshot of them.
     pub fn requests(&self) -> String {
         self.show(false)
     }
@@ -136,11 +137,11 @@ impl<T: Transport> Transport for Transcript<T> {
     }
 }
 
-/// Compares a [`Transcript`] with its snapshot, by [insta](https://docs.rs/insta): `assert_transcript!(transcript)`,
-/// `assert_transcript!("name", transcript)` or `assert_transcript!(transcript, @"...")`.
+/// Compares a [`Transcript`] with its snapshot, by [insta](https://docs.rs/insta):
+/// `assert_transcript!(transcript)`, `assert_transcript!("name", transcript)` or
+/// `assert_transcript!(transcript, @"...")`.
 ///
-/// Your package needs `insta` among its dev-dependencies. This crate does not depend on it, so that the version you have and
-/// review writes the snapshots.
+/// Your package needs `insta` as a dev-dependency: its version writes the snapshots.
 #[macro_export]
 macro_rules! assert_transcript {
     ($transcript:expr $(,)?) => {

@@ -1,4 +1,4 @@
-//! Where a live service has moved away from a cassette.
+//! Compares a live service with a cassette.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -13,7 +13,8 @@ use crate::record::log::{End, Exchange, Log, Outcome};
 use crate::record::policy::{Policy, read_json};
 use crate::reply::Answer;
 
-/// The kinds of value at each place of a document, and how many values are there. The items of a list share one place.
+/// The kinds and the number of values at each place of a document. The items of a list share one
+/// place.
 type Shape = BTreeMap<String, (BTreeSet<&'static str>, usize)>;
 
 fn add(json: &Json, place: &str, shape: &mut Shape) {
@@ -35,7 +36,7 @@ fn add(json: &Json, place: &str, shape: &mut Shape) {
     }
 }
 
-/// What is different live.
+/// Returns what differs in the live document.
 fn moved(recorded: &Json, live: &Json) -> Vec<String> {
     let [recorded, live] = [recorded, live].map(|json| {
         let mut shape = Shape::new();
@@ -65,9 +66,9 @@ fn moved(recorded: &Json, live: &Json) -> Vec<String> {
                 }
                 out.push(differs);
             }
-            // A document that is null has moved; a field may be null today.
+            // A null document differs. A null field may be a matter of the day.
             (Some((a, _)), Some((b, _))) if place.is_empty() && a != b => out.push(differs),
-            // An empty list says nothing of its items, and what only some items have need not be there.
+            // An empty list shows no items, and a field that only some items have may be missing.
             (Some((a, count)), None)
                 if name != "*"
                     && !a.is_empty()
@@ -83,8 +84,8 @@ fn moved(recorded: &Json, live: &Json) -> Vec<String> {
     out
 }
 
-/// Compares what came with what is recorded: statuses, and the shape of JSON. Values, and how often a job is polled, do not
-/// count.
+/// Compares live replies with the recording: statuses and the shape of JSON. Values and the number
+/// of polls do not count.
 pub(crate) fn find(
     cassette: &Cassette,
     log: &Log,
@@ -100,7 +101,7 @@ pub(crate) fn find(
         body.iter()
             .for_each(|json| policy.see_reply(exchange.uri.path(), json));
     }
-    // The jobs are others than the recorded ones: each with its id there.
+    // The live jobs have other ids than the recorded ones.
     let mut jobs: HashMap<String, String> = HashMap::new();
     let mut found = Vec::new();
     let mut count = vec![0; cassette.interactions.len()];
@@ -148,7 +149,7 @@ pub(crate) fn find(
     lines.filter(|line| known.insert(line.clone())).collect()
 }
 
-/// The request as it would be of the recorded job.
+/// Returns the request with the id of the recorded job.
 fn recorded_request(exchange: &Exchange, jobs: &HashMap<String, String>) -> Request<Vec<u8>> {
     let one = |id: &str| jobs.get(id).cloned();
     let recorded = |ids: &str| {

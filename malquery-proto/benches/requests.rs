@@ -1,4 +1,5 @@
-//! Building the request of each operation, with arguments as they are usual: the time, and what memory it takes.
+//! Building the request of each operation, with arguments as they are usual: the time, and what
+//! memory it takes.
 
 use divan::{AllocProfiler, Bencher, black_box};
 use malquery_proto::credentials::BearerToken;

@@ -1,5 +1,5 @@
-//! CrowdStrike Falcon **MalQuery** without I/O: search a corpus of malware samples by bytes, strings
-//! and YARA rules, and download samples.
+//! CrowdStrike Falcon **MalQuery** without I/O: search a corpus of malware samples by bytes,
+//! strings and YARA rules, and download samples.
 //!
 //! This crate builds `http::Request`s and reads `http::Response`s. It opens no socket. Without
 //! features it reads no clock, starts no thread, draws no random number and touches no file.
@@ -37,13 +37,13 @@
 //!
 //! [`flow`] has the state between exchanges: [`Auth`] gets and renews the token,
 //! [`CallFlow`](flow::CallFlow) retries a call, and [`JobFlow`](flow::JobFlow) submits a job and
-//! waits for its end. A flow says what to do next and takes the outcome, with the time. A job can be
-//! stored and continued by another process.
+//! waits for its end. A flow says what to do next and takes the outcome, with the time. A job can
+//! be stored and continued by another process.
 //!
 //! # 3. The client
 //!
-//! [`Client`] drives the flows over a [`Transport`] and a [`Clock`], and blocks. Implement those two
-//! for the HTTP client of your choice. An asynchronous program drives the flows itself.
+//! [`Client`] drives the flows over a [`Transport`] and a [`Clock`], and blocks. Implement those
+//! two for the HTTP client of your choice. An asynchronous program drives the flows itself.
 //!
 //! # What the client does for you
 //!
@@ -55,28 +55,29 @@
 //! - **Quota.** A hunt, an exact search or a multi-download may be billed, so it is retried only if
 //!   the request provably never reached the service. Otherwise the error is
 //!   [`FlowError::OutcomeUnknown`](flow::FlowError::OutcomeUnknown).
-//! - **Failures** of other calls are retried with growing pauses ([`RetryPolicy`](flow::RetryPolicy)).
-//!   Downloads of samples are among them. Whether a failed download counts is not documented.
+//! - **Failures** of other calls are retried with growing pauses
+//!   ([`RetryPolicy`](flow::RetryPolicy)). Downloads of samples are among them. Whether a failed
+//!   download counts is not documented.
 //! - **Rate limits.** All threads wait as the service asks. An exhausted monthly quota is an error
 //!   at once.
 //! - **Jobs.** A submission replies `status: done` before the job starts. Only polls report the
 //!   status of the job, and a `failed` job is an error.
 //! - **Downloads** stream. The client checks their length and SHA-256, and the beginning and end of
 //!   an archive.
-//! - **The whole job**, from a rule to verified samples, is one call: `Client::collect`. It continues
-//!   after an error or a restart.
-//! - **Secrets** appear in no `Debug`, error or stored state, and are wiped from memory on drop. The
-//!   body of a token request and the `Authorization` header belong to the transport and are not
+//! - **The whole job**, from a rule to verified samples, is one call: `Client::collect`. It
+//!   continues after an error or a restart.
+//! - **Secrets** appear in no `Debug`, error or stored state, and are wiped from memory on drop.
+//!   The body of a token request and the `Authorization` header belong to the transport and are not
 //!   wiped.
 //!
 //! # Design decisions
 //!
 //! - [`FileType`](types::FileType) is not an enum: neither its list of words nor their case is
 //!   documented.
-//! - A submission replies `status: done` before the job starts. That field is hidden, in `extra`, so
-//!   that nobody takes it for the status of the job.
-//! - Fields that only results of jobs have are methods of [`Sample`](types::Sample). That halves the
-//!   memory of 100,000 results.
+//! - A submission replies `status: done` before the job starts. That field is hidden, in `extra`,
+//!   so that nobody takes it for the status of the job.
+//! - Fields that only results of jobs have are methods of [`Sample`](types::Sample). That halves
+//!   the memory of 100,000 results.
 //! - A result or a field that is not understood does not fail the reply. It is kept in `extra`. A
 //!   submission without a request id and a token reply without a token are errors.
 //! - An operation names the types of its reply, and one function reads them all. The provided
@@ -88,8 +89,8 @@
 //! # Further reading
 //!
 //! The module `guide` has chapters on all of this, a FalconPy migration table, a cookbook and
-//! troubleshooting. `security` lists what is protected, with the tests that show it; `proof` what was
-//! measured; `dependencies` the reason for each dependency, and the licences.
+//! troubleshooting. `security` lists what is protected, with the tests that show it; `proof` what
+//! was measured; `dependencies` the reason for each dependency, and the licences.
 //!
 //! # Features
 //!

@@ -15,14 +15,15 @@ const MIN_SECRET: usize = 6;
 const MIN_BEGINNING: usize = 4;
 /// How often a backslash may be escaped: in JSON within JSON within JSON.
 const MAX_SLASHES: usize = 8;
-/// What stands in the place of a secret.
+/// What replaces a secret.
 pub(crate) const MASK: &str = "[redacted]";
 
 /// The secrets of a session, to find them in a text that others wrote.
 ///
-/// A secret of at least 6 bytes is found plain (in any case of ASCII letters), URL-encoded, escaped as in JSON, in any mix
-/// of these three, in hex (also with separators between the bytes), and within base64 of both alphabets. The text is never
-/// decoded: each secret is compared with what stands there.
+/// A secret of at least 6 bytes is found plain (in any case of ASCII letters), URL-encoded, escaped
+/// as in JSON, in any mix of these three, in hex (also with separators between the bytes), and
+/// within base64 of both alphabets. The text is never decoded: each secret is compared with what
+/// stands there.
 ///
 /// ```
 /// use malquery_proto::needles::Needles;
@@ -72,7 +73,7 @@ impl Needles {
         self.find_from(bytes, 0)
     }
 
-    /// Returns the text with `[redacted]` in the place of each secret.
+    /// Returns the text with `[redacted]` in place of each secret.
     pub fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let (mut masked, mut done) = (String::new(), 0);
         while let Some(place) = self.find_from(text.as_bytes(), done) {
@@ -189,7 +190,8 @@ impl Needle {
         Some(at..at + length)
     }
 
-    /// The length of it at the beginning of a text, each character plain, URL-encoded or escaped as in JSON.
+    /// The length of it at the beginning of a text, each character plain, URL-encoded or escaped as
+    /// in JSON.
     fn escaped(&self, text: &[u8]) -> Option<usize> {
         let mut chars = self.plain.chars();
         let (mut ends, mut next) = (Vec::new(), Vec::new());
@@ -219,7 +221,8 @@ impl Needle {
     }
 }
 
-/// Where a character may end that begins at a place. A secret such as `%25` can be read in more than one way.
+/// Where a character may end that begins at a place. A secret such as `%25` can be read in more
+/// than one way.
 fn each_end(c: char, text: &[u8], at: usize, ends: &mut Vec<usize>) {
     let slashes = text[at..]
         .iter()

@@ -2,8 +2,8 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// A text that must not get out: no `Display`, `Serialize` or `PartialEq`, `Debug` without the text, and its
-/// memory is wiped when it is dropped.
+/// A text that must not get out: no `Display`, `Serialize` or `PartialEq`, `Debug` without the
+/// text, and its memory is wiped when it is dropped.
 #[derive(Clone)]
 pub(crate) struct Secret(Zeroizing<String>);
 

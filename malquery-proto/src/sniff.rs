@@ -5,7 +5,7 @@ use crate::error::excerpt;
 /// How many bytes of a beginning are enough to say what it is.
 pub(crate) const ENOUGH: usize = 512;
 
-/// Formats that come in the place of a zip archive or a sample, by their first bytes.
+/// Formats that may arrive instead of a zip archive or a sample, with their first bytes.
 const FORMATS: [(&[u8], &str); 8] = [
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (b"Rar!\x1a\x07", "a RAR archive"),

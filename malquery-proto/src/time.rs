@@ -3,8 +3,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// A point in time: milliseconds since the Unix epoch. It serialises, unlike `Instant`, and the service's
-/// rate limit is given in it.
+/// A point in time: milliseconds since the Unix epoch. It serialises, unlike `Instant`, and the
+/// service's rate limit is given in it.
 ///
 /// ```
 /// use std::time::Duration;

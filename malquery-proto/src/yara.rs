@@ -47,8 +47,8 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Compiles a text with one rule, and perhaps private rules, global rules and rules that the one
-    /// refers to.
+    /// Compiles a text with one rule, and perhaps private rules, global rules and rules that the
+    /// one refers to.
     ///
     /// # Errors
     /// As [`RuleFile::check`].

@@ -12,8 +12,8 @@ use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use crate::proxy::Route;
 use crate::ureq_error::ConfigError;
 
-/// The settings of a [`UreqTransport`](crate::UreqTransport). The [crate documentation](crate#time-limits) says which
-/// time limit wins.
+/// The settings of a [`UreqTransport`](crate::UreqTransport). The [crate
+/// documentation](crate#time-limits) says which time limit wins.
 #[derive(Clone)]
 #[must_use]
 pub struct Builder {

@@ -28,46 +28,54 @@
 //! # Ok::<(), malquery_mock::CassetteError>(())
 //! ```
 //!
-//! The types of this module are the format: [`File`] is the whole file, and each field is a key. Unknown and duplicate keys,
-//! wrong lengths and hashes, and markers of merge conflicts are errors.
+//! The types of this module are the format: [`File`] is the whole file, and each field is a key.
+//! Unknown and duplicate keys, wrong lengths and hashes, and markers of merge conflicts are errors.
 //!
 //! # Which interaction answers a request
 //!
-//! The first one in the file that agrees with it in all of these and was not played `times` times:
+//! The first interaction in the file that matches it in all of these and was played fewer than
+//! `times` times:
 //!
 //! - the **method**;
-//! - the **path**. The host does not count, and neither does what a base URL puts before `/malquery/` or `/oauth2/`;
+//! - the **path**. The host does not count, and neither does what a base URL puts before
+//!   `/malquery/` or `/oauth2/`;
 //! - the **query**: the same pairs. The order counts only among pairs of one name;
-//! - the **authorization scheme** (`Bearer`, `Basic`, another or none), unless the recorded request has no `headers`.
-//!   Other headers do not count;
-//! - the **body**: JSON and forms by their meaning, others by their bytes. A recorded request without a body answers
-//!   only requests without one. In a form, a recorded value such as `[client_secret]` (lower case and underscores in
-//!   square brackets) stands for any value. In queries and JSON it does so only in a field of that name.
+//! - the **authorization scheme** (`Bearer`, `Basic`, another or none), unless the recorded request
+//!   has no `headers`. Other headers do not count;
+//! - the **body**: JSON and forms by their meaning, others by their bytes. A recorded request
+//!   without a body answers only requests without one. In a form, a recorded value such as
+//!   `[client_secret]` (lower case and underscores in square brackets) stands for any value. In
+//!   queries and JSON it does so only in a field of that name.
 //!
-//! A cassette of `falcon-2` also answers requests for tokens, since it holds none. For others,
-//! [`Cassette::client`](crate::Cassette::client), a [`Session`](crate::Session) and
-//! [`Cassette::with_tokens`](crate::Cassette::with_tokens) do.
+//! A cassette of `falcon-2` holds no tokens and answers token requests by itself. For other
+//! cassettes, [`Cassette::client`](crate::Cassette::client), a [`Session`](crate::Session) and
+//! [`Cassette::with_tokens`](crate::Cassette::with_tokens) answer them.
 //!
 //! # What is recorded
 //!
 //! A [`Session`](crate::Session) keeps what is on a list, and nothing else:
 //!
 //! - Exchanges with `/oauth2/` are never written. A replay answers them by itself.
-//! - Of a request: method, path, query, `accept`, `content-type`, the scheme of `authorization`, and the body as it was sent.
-//! - Of a reply: status, `content-type`, `x-cs-region`, `x-cs-traceid`, the origin of `location`, and the seconds to wait.
-//! - JSON replies keep the values of known fields: results, counts, states, quotas, error messages. Every other value keeps
-//!   its type: `"[text]"`, `0` or `false`. [`Session::also`](crate::Session::also) adds fields.
+//! - Of a request: method, path, query, `accept`, `content-type`, the scheme of `authorization`,
+//!   and the body as it was sent.
+//! - Of a reply: status, `content-type`, `x-cs-region`, `x-cs-traceid`, the origin of `location`,
+//!   and the seconds to wait.
+//! - JSON replies keep the values of known fields: results, counts, states, quotas, error messages.
+//!   Every other value keeps its type: `"[text]"`, `0` or `false`.
+//!   [`Session::also`](crate::Session::also) adds fields.
 //! - Job ids and user ids become others of the same shape. Trace ids and `query_time` become zeros.
-//! - Samples and archives stay as they came. **They are malware**, so the files are readable by their owner alone.
+//! - Samples and archives stay unchanged. **They are malware**, so the files are readable by their
+//!   owner alone.
 //! - Any other body becomes its size and type, such as `[312 bytes of text/html]`.
-//! - The session's own secrets (id, secret, member CID, tokens) are searched for in all of this: plain, URL-encoded, escaped
-//!   as in JSON, in hex and in base64. A reply gets `[redacted]` in their place. If your own request holds one, that exchange is
-//!   refused, and the rest can still be saved. In error messages, long runs that look like a token are masked too.
+//! - The session's own secrets (id, secret, member CID, tokens) are searched for in all of this:
+//!   plain, URL-encoded, escaped as in JSON, in hex and in base64. A reply gets `[redacted]` in
+//!   their place. If your own request holds one, that exchange is refused, and the rest can still
+//!   be saved. In error messages, long runs that look like a token are masked too.
 //!
 //! # What stays the same
 //!
-//! A file of version 1 means to every later version of this crate what it means to this one. An extension gets a name in
-//! `features`, or a higher `version`, which this version then refuses by that name.
+//! Every later version of this crate reads a file of version 1 in the same way. An extension gets a
+//! name in `features`, or a higher `version`, and older versions refuse it by that name.
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
@@ -94,10 +102,10 @@ pub struct File<I = Interaction> {
     /// The names of extensions. No extension exists yet.
     #[serde(default, deserialize_with = "some")]
     pub features: Option<Vec<String>>,
-    /// The program that made it.
+    /// The program that wrote it.
     #[serde(default, deserialize_with = "some")]
     pub recorded_with: Option<String>,
-    /// The rules by which it was recorded: `falcon-2` for [those above](self#what-is-recorded).
+    /// The rules of the recording: `falcon-2` for [the list above](self#what-is-recorded).
     #[serde(default, deserialize_with = "some")]
     pub redaction: Option<String>,
     /// The exchanges, in their order.
@@ -128,14 +136,14 @@ pub struct Interaction {
         skip_serializing_if = "Option::is_none"
     )]
     pub error: Option<Failure>,
-    /// How many requests it answers: 1 unless given, at least 1.
+    /// The number of requests it answers: 1 unless given, at least 1.
     #[serde(
         default,
         deserialize_with = "some",
         skip_serializing_if = "Option::is_none"
     )]
     pub times: Option<u32>,
-    /// `true` lets it answer all requests after those, unless a later interaction does.
+    /// `true` lets it answer all further requests that no later interaction answers.
     #[serde(
         default,
         deserialize_with = "some",
@@ -204,7 +212,7 @@ pub struct Response {
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Body {
-    /// Any JSON. It is sent in its shortest form, with its digits and its order kept.
+    /// Any JSON. It is sent in its shortest form, with its digits and order unchanged.
     #[serde(deserialize_with = "some", skip_serializing_if = "Option::is_none")]
     pub json: Option<AnyJson>,
     /// A text.
@@ -216,7 +224,8 @@ pub struct Body {
     /// Lines of base64, with `len` and `sha256` beside it.
     #[serde(deserialize_with = "some", skip_serializing_if = "Option::is_none")]
     pub base64: Option<Vec<String>>,
-    /// The path of a file in the folder of the cassette or below. `len` and `sha256` may be beside it.
+    /// The path of a file in the folder of the cassette or below. `len` and `sha256` may be beside
+    /// it.
     #[serde(deserialize_with = "some", skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
     /// The length in bytes.

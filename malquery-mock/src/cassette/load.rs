@@ -54,8 +54,8 @@ impl Cassette {
         read(&name, &text, Some(folder.unwrap_or(Path::new("."))))
     }
 
-    /// Reads a cassette from a text, such as `include_str!` gives. The name is for messages. There is no folder, so
-    /// bodies in files of their own are errors.
+    /// Reads a cassette from a text, such as `include_str!` gives. The name is for messages. There
+    /// is no folder, so bodies in files of their own are errors.
     ///
     /// # Errors
     /// As [`Cassette::load`].

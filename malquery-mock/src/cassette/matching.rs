@@ -227,8 +227,8 @@ pub(crate) fn is_for_tokens(path: &str) -> bool {
     below_base(path).starts_with("/oauth2/")
 }
 
-/// The scheme of an `Authorization` header, such as `Bearer`, or `other`. The rest of the value is a secret, and so may be
-/// the first word when it is no known scheme.
+/// The scheme of an `Authorization` header, such as `Bearer`, or `other`. The rest of the value is
+/// a secret, and so may be the first word when it is no known scheme.
 pub(crate) fn scheme(value: &[u8]) -> String {
     const SCHEMES: [&str; 7] = [
         "Basic",
@@ -271,7 +271,8 @@ pub(crate) fn is_placeholder(value: &str) -> bool {
     })
 }
 
-/// Whether a recorded value stands for any value of its field. Files of `falcon-1` have such values in queries and JSON.
+/// Whether a recorded value stands for any value of its field. Files of `falcon-1` have such values
+/// in queries and JSON.
 fn stands_for_field(name: &str, recorded: &str) -> bool {
     const NAMES: [&str; 22] = [
         "client_id",

@@ -1,4 +1,4 @@
-//! The room of cassettes: their format, and how they are read, written and played.
+//! Cassettes: their format, and how they are read, written and played.
 
 pub mod file;
 pub(crate) mod load;
@@ -13,11 +13,12 @@ use std::sync::Arc;
 use crate::reply::Answer;
 use matching::{Expected, Seen};
 
-/// Exchanges to be replayed: from a file ([`load`](Self::load)), from a text ([`parse`](Self::parse)), or replies in code
-/// ([`script`](crate::script)).
+/// Exchanges to replay: from a file ([`load`](Self::load)), from a text ([`parse`](Self::parse)),
+/// or replies in code ([`script`](crate::script)).
 ///
-/// A test takes [`client`](Self::client) or [`play`](Self::play), and the guard checks that all of it was played. A program
-/// that replays takes [`transport`](Self::transport). The format is explained in [`format`](crate::format).
+/// A test calls [`client`](Self::client) or [`play`](Self::play), and the guard checks that
+/// everything was played. A program calls [`transport`](Self::transport). [`format`](crate::format)
+/// explains the format.
 #[derive(Clone)]
 pub struct Cassette {
     pub(crate) name: Arc<str>,
@@ -25,7 +26,7 @@ pub struct Cassette {
     pub(crate) tokens: bool,
 }
 
-/// One exchange to be played.
+/// One exchange to play.
 #[derive(Clone)]
 pub(crate) struct Interaction {
     /// The id in the cassette; a reply of a script has none.
@@ -36,7 +37,7 @@ pub(crate) struct Interaction {
     pub(crate) answer: Answer,
     pub(crate) times: u32,
     pub(crate) repeat_last: bool,
-    /// It answers as often as it is asked, also less often than `times`.
+    /// It may answer more or fewer requests than `times`.
     pub(crate) any_number: bool,
 }
 
@@ -57,8 +58,9 @@ impl Interaction {
 }
 
 impl Cassette {
-    /// Answers requests for tokens, and to revoke them, as often as they come: how many a program needs depends on its clock.
-    /// The recorded tokens are given if there are any, and otherwise one that lives for 30 minutes.
+    /// Answers every request for a token or its revocation: the number depends on the clock of the
+    /// program. It gives the recorded tokens or, if the cassette has none, a token that lives for
+    /// 30 minutes.
     pub fn with_tokens(mut self) -> Self {
         let mut interactions = self.interactions.to_vec();
         let is_success = |answer: &Answer| matches!(answer, Answer::Response { status, .. } if status.is_success());

@@ -1,4 +1,4 @@
-//! Replies and faults laid over a recording.
+//! Replies and faults that replace parts of a recording.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::{Cassette, Interaction};
 use crate::json;
 use crate::reply::{self, Fault, Reply};
 
-/// Replies and faults laid over a cassette: [`Cassette::on`].
+/// Replaces replies of a cassette: see [`Cassette::on`].
 #[derive(Debug)]
 #[must_use = "say what is to be played: `reply` or `fault`"]
 pub struct Overlay {
@@ -17,8 +17,8 @@ pub struct Overlay {
 }
 
 impl Cassette {
-    /// Lays a reply or a fault over the interactions with this id, to see what a program does when one call of a recorded
-    /// session goes wrong.
+    /// Selects the interactions with this id, to replace them with a reply or a fault. Shows what a
+    /// program does when one call of a recorded session fails.
     ///
     /// ```
     /// use malquery_mock::{Cassette, Fault};
@@ -27,7 +27,7 @@ impl Cassette {
     /// #     "response": {"status": 200, "body": {"json": {"meta": {"hunt_limit": 100}}}}}]}"#;
     ///
     /// let cassette = Cassette::parse("quotas.json", recorded)?;
-    /// // The connection is reset, and the recorded reply comes when the client tries again.
+    /// // The connection is reset, and the retry gets the recorded reply.
     /// let (client, guard) = cassette.on("quotas").extra().fault(Fault::Reset).client();
     /// assert_eq!(client.quotas()?.meta.hunt_limit, Some(100));
     /// guard.finish();
@@ -35,7 +35,7 @@ impl Cassette {
     /// ```
     ///
     /// # Panics
-    /// When no interaction has this id. The message names those there are.
+    /// Panics if no interaction has this id. The message lists the ids.
     #[track_caller]
     pub fn on(&self, id: &str) -> Overlay {
         let known: BTreeSet<_> = self.interactions.iter().map(|one| &*one.id).collect();
@@ -57,14 +57,15 @@ impl Cassette {
 }
 
 impl Overlay {
-    /// Only for the nth request that these interactions answer, counted from 0. Otherwise for all of them.
+    /// Selects only the nth request that these interactions answer, counted from 0. Unless set, all
+    /// of them.
     pub fn nth(mut self, nth: u32) -> Self {
         self.nth = Some(nth);
         self
     }
 
-    /// In addition to the recorded reply, which comes at the next request: for a program that tries again.
-    /// Otherwise in its place.
+    /// Plays in addition to the recorded reply, which answers the next request: for a program that
+    /// retries. Unless set, it plays instead of the recorded reply.
     pub fn extra(mut self) -> Self {
         self.extra = true;
         self
@@ -73,16 +74,16 @@ impl Overlay {
     /// Plays a fault.
     ///
     /// # Panics
-    /// When there is no nth request.
+    /// Panics if no nth request exists.
     #[track_caller]
     pub fn fault(self, fault: Fault) -> Cassette {
         self.reply(reply::fault(fault))
     }
 
-    /// Plays a reply, to one request. Its own number of times does not count.
+    /// Plays a reply to one request, whatever its number of times.
     ///
     /// # Panics
-    /// When there is no nth request.
+    /// Panics if no nth request exists.
     #[track_caller]
     pub fn reply(self, reply: Reply) -> Cassette {
         let Self {

@@ -39,14 +39,15 @@ struct Shared {
 struct State {
     /// How often each interaction was played.
     played: Vec<u32>,
-    /// What no interaction answered, and how often.
+    /// The requests that no interaction answered, and how often.
     unmatched: Vec<(Arc<str>, u32)>,
 }
 
 impl Cassette {
-    /// Plays it from the beginning for a ready client, with test credentials, tokens and a virtual clock
-    /// ([`MockGuard::clock`]). The guard fails the test when not all was played, or something else was sent. It checks when it
-    /// is dropped, so give it a name: a pattern of `_` drops it at once.
+    /// Returns a client that plays the cassette from the beginning, with test credentials, tokens
+    /// and a virtual clock ([`MockGuard::clock`]). The guard fails the test if not everything was
+    /// played, or if something else was sent. It checks on drop, so give it a name: the pattern `_`
+    /// drops it at once.
     ///
     /// ```
     /// use malquery_mock::{reply, script};
@@ -64,7 +65,8 @@ impl Cassette {
         (Client::new(mock, guard.clock.clone(), self.auth()), guard)
     }
 
-    /// Plays it from the beginning as a transport alone, for a client with settings of your own.
+    /// Returns a transport that plays the cassette from the beginning, for a client with settings
+    /// of your own.
     ///
     /// ```
     /// let cassette = malquery_mock::script([malquery_mock::reply::status(200)]);
@@ -87,8 +89,9 @@ impl Cassette {
         )
     }
 
-    /// Plays it from the beginning for a program: without a guard, so nothing panics. A request that no interaction answers is
-    /// an error all the same, and [`Mock::check`] says at the end whether all was played.
+    /// Returns a transport for a program: it has no guard, so nothing panics. A request that no
+    /// interaction answers is an error as well, and [`Mock::check`] checks at the end that
+    /// everything was played.
     #[track_caller]
     pub fn transport(&self) -> Mock {
         let state = State {
@@ -102,7 +105,7 @@ impl Cassette {
         }))
     }
 
-    /// Test credentials of the recorded kind, for the recorded base URL.
+    /// Returns test credentials for the recorded base URL.
     pub(crate) fn auth(&self) -> Auth {
         let mut base: BaseUrl = Cloud::Us1.into();
         let mut credentials = Credentials::new("test-client-id", "test-client-secret");
@@ -124,10 +127,10 @@ impl Cassette {
 }
 
 impl Mock {
-    /// Checks that all was played and nothing else was sent, until now.
+    /// Checks that everything was played and nothing else was sent, so far.
     ///
     /// # Errors
-    /// Says what is missing, and repeats what had no match.
+    /// Lists the interactions that were not played, and the requests without a match.
     pub fn check(&self) -> Result<(), Unfinished> {
         let Shared {
             cassette: Cassette {
@@ -187,7 +190,7 @@ impl Mock {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The reply to a request, which counts as played. `None` if nothing answers, which does not count.
+    /// Returns the reply to a request and counts it as played, or `None` if nothing answers.
     pub(crate) fn try_send(
         &self,
         request: &Request<Vec<u8>>,
@@ -348,7 +351,7 @@ impl Answer {
     }
 }
 
-/// Gives a job the id by which the program asked for it. The cassette holds the hash of an id that
+/// Gives a job the id that the program asked for. The cassette holds only the hash of an id that
 /// the program brought along.
 fn with_own_ids(body: Arc<[u8]>, uri: &Uri) -> Arc<[u8]> {
     let query = uri.query().unwrap_or_default().as_bytes();
@@ -380,7 +383,8 @@ fn answer(status: StatusCode, body: &[u8]) -> Answer {
     }
 }
 
-/// Fails the test when a cassette was not played as it is: [`Cassette::client`], [`Cassette::play`].
+/// Fails the test unless the whole cassette was played: see [`Cassette::client`],
+/// [`Cassette::play`].
 #[must_use = "the guard checks at its end that all was played"]
 #[derive(Debug)]
 pub struct MockGuard {
@@ -390,15 +394,15 @@ pub struct MockGuard {
 }
 
 impl MockGuard {
-    /// The clock of the client, to ask what was waited for.
+    /// Returns the clock of the client, which knows the waits.
     pub fn clock(&self) -> &VirtualClock {
         &self.clock
     }
 
-    /// Ends the play. Dropping the guard does the same, but a panic of this names its own line.
+    /// Ends the play. Dropping the guard does the same, but a panic of this method names its line.
     ///
     /// # Panics
-    /// When a request had no match, or an interaction was not played as often as it should be.
+    /// Panics if a request had no match, or if an interaction was not played as often as expected.
     #[track_caller]
     pub fn finish(mut self) {
         self.finished = true;
@@ -426,21 +430,21 @@ impl Drop for MockGuard {
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum MockError {
-    /// A fault that was asked for. It reads as the error of `malquery-ureq` for the real thing, and so does its source: an
-    /// [`io::Error`] of the same kind.
+    /// A fault of the cassette or script. Its message is the message of `malquery-ureq` for the
+    /// real failure, and its source is an [`io::Error`] of the same kind.
     #[non_exhaustive]
     Fault {
         /// Which fault.
         fault: Fault,
-        /// The host that was to be reached, and its port.
+        /// The host of the request, and its port.
         host: Arc<str>,
         #[doc(hidden)]
         source: Arc<io::Error>,
     },
-    /// Nothing answers this request. The text says why and what to do, over several lines.
+    /// Nothing answers this request. The text, of several lines, says why and what to do.
     ///
-    /// The request counts as one that cannot be sent, so a client does not try it again. Even when a program ignores the
-    /// error, the guard and [`Mock::check`] raise it again.
+    /// The request counts as one that cannot be sent, so a client does not retry it. If the program
+    /// ignores the error, the guard and [`Mock::check`] still report it.
     Unmatched(Arc<str>),
 }
 
@@ -485,7 +489,7 @@ impl fmt::Display for MockError {
 }
 
 impl fmt::Debug for MockError {
-    /// As `Display`, and its source: tests `unwrap` results, and the message should be readable there.
+    /// Writes the error and its source: tests `unwrap` results.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fault { source, .. } => write!(f, "{self}: {source}"),
@@ -503,7 +507,7 @@ impl std::error::Error for MockError {
     }
 }
 
-/// What was wrong at the end: [`Mock::check`], [`SessionGuard::close`](crate::SessionGuard::close).
+/// The error of [`Mock::check`] and [`SessionGuard::close`](crate::SessionGuard::close).
 #[derive(Clone)]
 pub struct Unfinished(pub(crate) String);
 
@@ -521,7 +525,7 @@ impl fmt::Debug for Unfinished {
 
 impl std::error::Error for Unfinished {}
 
-/// The body of a played reply. It comes in pieces, small ones first, as it may from a network.
+/// The body of a played reply. It arrives in pieces, small ones first, as from a network.
 struct Played {
     bytes: Arc<[u8]>,
     at: usize,

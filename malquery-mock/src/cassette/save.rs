@@ -117,7 +117,8 @@ impl Staging {
         result
     }
 
-    /// Removes the files of the former version that this one does not name. They do no harm where that fails.
+    /// Removes the files of the former version that this one does not name. They do no harm where
+    /// that fails.
     fn remove_orphans(&self, former: &str, text: &str) {
         let files = fs::read_dir(self.folder.join(&self.bodies))
             .into_iter()
@@ -141,7 +142,8 @@ impl Drop for Staging {
     }
 }
 
-/// The text of a cassette with these interactions. Each has lines of its own, so that those to come change none.
+/// The text of a cassette with these interactions. Each has lines of its own, so that those to come
+/// change none.
 pub(crate) fn document(redaction: &str, interactions: &[String]) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let head = format!(

@@ -1,8 +1,8 @@
 //! Checks a [`Transport`] of your own against servers that misbehave.
 //!
 //! A transport that makes a mistake can bill a hunt twice or store half a sample. [`check`] runs 40
-//! cases over loopback sockets in about two seconds. It needs no network and no credentials. Each case
-//! has a server and a transport of its own.
+//! cases over loopback sockets in about two seconds. It needs no network and no credentials. Each
+//! case has a server and a transport of its own.
 //!
 //! ```
 //! use malquery_mock::conformance;

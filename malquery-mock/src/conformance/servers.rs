@@ -47,7 +47,7 @@ impl Seen {
         named.map(|(_, value)| value.as_slice()).collect()
     }
 
-    /// The number at the end of the target, by which a case says what it wants; 0 if there is none.
+    /// The number at the end of the target, which selects the behaviour of a case; 0 without one.
     pub(super) fn number(&self) -> usize {
         let digits = self
             .target

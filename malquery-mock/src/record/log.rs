@@ -20,7 +20,8 @@ use crate::reply::Fault;
 /// Longer bodies are kept in a file without a name, which goes with the process.
 const MAX_MEMORY: usize = 1024 * 1024;
 
-/// Said of a request for which quota would be spent and nothing recorded, as after `let (client, _) = ...`.
+/// Said of a request for which quota would be spent and nothing recorded, as after `let (client, _)
+/// = ...`.
 const ENDED: &str = "the session has ended, so the request was not sent: keep its guard, as in `let (client, guard)`, and \
     finish it after the last request";
 
@@ -199,7 +200,8 @@ impl Log {
         Some(state.exchanges.len() - 1)
     }
 
-    /// Notes a request, sends it, and notes what comes of it. Sends nothing when the recording has ended.
+    /// Notes a request, sends it, and notes what comes of it. Sends nothing when the recording has
+    /// ended.
     pub(crate) fn pass(
         &self,
         request: Request<Vec<u8>>,
@@ -342,8 +344,8 @@ fn now() -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The fault that plays an error of a transport: by the I/O error at its bottom, and never one that says something else about
-/// whether the request was sent.
+/// The fault that plays an error of a transport: by the I/O error at its bottom, and never one that
+/// says something else about whether the request was sent.
 fn fault_of(error: &TransportError) -> Option<Fault> {
     use io::ErrorKind::{
         BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, TimedOut,

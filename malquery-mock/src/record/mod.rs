@@ -1,4 +1,4 @@
-//! The room of recording: what goes over a transport, and what of it is written.
+//! Recording: the exchanges of a transport, and what is written of them.
 
 pub(crate) mod log;
 pub(crate) mod policy;

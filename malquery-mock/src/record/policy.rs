@@ -13,9 +13,10 @@ use crate::cassette::matching::{below_base, is_for_tokens, scheme};
 use crate::json::{Json, quote};
 use crate::pseudonym;
 
-/// The places of a JSON reply whose values are kept: what becomes of them, the parent, and the names. `*` is any item of a
-/// list. `keep` keeps a value, `text` a text without ids and long runs that look like a token, `id` gives another id of the
-/// same shape, and `trace` zeros of the same shape. Every other value keeps its type alone.
+/// The places of a JSON reply whose values are kept: what becomes of them, the parent, and the
+/// names. `*` is any item of a list. `keep` keeps a value, `text` a text without ids and long runs
+/// that look like a token, `id` gives another id of the same shape, and `trace` zeros of the same
+/// shape. Every other value keeps its type alone.
 const PLACES: &str = "
     keep   -                              expires_in token_type
     keep   errors/*                       code type
@@ -457,8 +458,8 @@ fn each_part(json: &Json, place: &mut String, f: &mut dyn FnMut(&str, &Json, &mu
     }
 }
 
-/// A reply as JSON, if it is an object or a list. A byte that is no text, a lone surrogate or a control character costs that
-/// character, and not the reply.
+/// A reply as JSON, if it is an object or a list. A byte that is no text, a lone surrogate or a
+/// control character costs that character, and not the reply.
 pub(crate) fn read_json(body: &[u8]) -> Option<Json> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let is_container = |byte: &u8| matches!(byte, b'{' | b'[');

@@ -58,7 +58,8 @@ impl Recording {
         })
     }
 
-    /// Writes the exchanges that are over, or `all` that came so far. Without `rest`, one that is refused refuses the file.
+    /// Writes the exchanges that are over, or `all` that came so far. Without `rest`, one that is
+    /// refused refuses the file.
     pub(crate) fn save(&mut self, to: &Path, all: bool, rest: bool) -> Result<Notes, String> {
         let mut state = self.log.lock();
         let is_done = |exchange: &Exchange| {
@@ -351,7 +352,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Whether a sample holds a secret of this session. It is searched part by part, since it may be large.
+    /// Whether a sample holds a secret of this session. It is searched part by part, since it may
+    /// be large.
     fn holds_secret(&self, body: &mut Content) -> bool {
         let search = |kept: &mut dyn Read| {
             let mut window = Vec::new();
@@ -462,7 +464,8 @@ pub(crate) fn response(
         return reply;
     };
     let mut kept = policy.reply_headers(headers);
-    // A time on the clock of that day would be far in the past, or in the future of a virtual clock.
+    // A time on the clock of that day would be far in the past, or in the future of a virtual
+    // clock.
     let head = ResponseHead {
         status: *status,
         headers,

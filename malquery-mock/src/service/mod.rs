@@ -86,8 +86,8 @@ assert!(reply.contains("access denied, invalid bearer token"));
 //! - `query_time` is made up: seconds, and for the status of a job milliseconds.
 //! - A job can report `pending` before `inprogress`; see [`pending`](Service::pending).
 //! - Refusals explain more than MalQuery's, to help the author of a client.
-//! - An unknown job is refused with a 400 or, for its archive, a 404. A `limit` of 0 gives the number
-//!   of matches in `total_count`, and no results.
+//! - An unknown job is refused with a 400 or, for its archive, a 404. A `limit` of 0 gives the
+//!   number of matches in `total_count`, and no results.
 //! - Ids and tokens come from the [`seed`](Service::seed) and the order of the requests. They are
 //!   not secret, and **the credentials protect nothing**: they only let clients be tried.
 //! - A hunt takes one rule that reports, with the private rules that it needs; a text with several

@@ -85,7 +85,7 @@ impl EntryInfo {
         self.encrypted
     }
 
-    /// What is unusual about it, to be told to the user. It is no danger here: names are never
+    /// What is unusual about it, to show to the user. It is no danger here: names are never
     /// used.
     pub fn warning(&self) -> Option<&'static str> {
         let name = self.name.as_bytes();

@@ -32,7 +32,7 @@ pub struct Attempts {
     pause: Option<Pause>,
     /// Attempts that failed.
     attempts: u32,
-    /// Failed token requests since the last token, including those of other flows while this one
+    /// Failed token requests since the last token, including requests by other flows while this one
     /// waited.
     token_attempts: u32,
     /// Whether the one resend after a 401 is used up.

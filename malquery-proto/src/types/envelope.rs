@@ -19,7 +19,7 @@ model! {
     /// One error of a reply.
     #[derive(Default)]
     pub struct ErrorItem {
-        /// A code, usually that of the HTTP status.
+        /// A code, usually the HTTP status.
         pub code: Option<i64>,
         /// What went wrong, in the service's words.
         pub message: Option<String>,

@@ -91,9 +91,9 @@ impl fmt::Debug for Number {
 
 /// What a reply holds beyond its typed fields, so that nothing is lost.
 ///
-/// It keeps unknown fields, and known fields whose value the typed field cannot repeat exactly, such
-/// as `null`. When it is empty, it takes one pointer. A value is kept as JSON means it: a number
-/// beyond 64 bits is rounded, and the members of an object have no order and no duplicates.
+/// It keeps unknown fields, and known fields whose value the typed field cannot repeat exactly,
+/// such as `null`. When it is empty, it takes one pointer. A value is kept as JSON means it: a
+/// number beyond 64 bits is rounded, and the members of an object have no order and no duplicates.
 ///
 /// ```
 /// # use malquery_proto::types::Sample;
@@ -138,8 +138,8 @@ impl Extra {
             .push((name.into(), Json(value)));
     }
 
-    /// Drops what was kept for earlier values of a typed field that came more than once. `kept` says
-    /// for each field whether something was kept for its last value.
+    /// Drops what was kept for earlier values of a typed field that came more than once. `kept`
+    /// says for each field whether something was kept for its last value.
     pub(crate) fn settle(&mut self, mut kept: Vec<(&'static str, bool)>) {
         let Some(entries) = &mut self.0 else { return };
         entries.reverse();

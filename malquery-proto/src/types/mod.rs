@@ -1,8 +1,8 @@
 //! The values of requests and replies.
 //!
 //! A [`Sha256`], a [`Pattern`] or a [`Date`] is checked once, when it is made. Ranges and lists are
-//! checked before a request is sent. Replies are read leniently: an unknown field or word is kept (see
-//! [`Extra`]) and is never an error.
+//! checked before a request is sent. Replies are read leniently: an unknown field or word is kept
+//! (see [`Extra`]) and is never an error.
 
 mod date;
 mod envelope;

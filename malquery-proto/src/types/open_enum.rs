@@ -40,7 +40,8 @@ macro_rules! words {
         impl FromStr for $name {
             type Err = ParseError;
 
-            /// Reads any word, in any case. It fails for an empty word and for white space around it.
+            /// Reads any word, in any case. It fails for an empty word and for white space around
+            /// it.
             fn from_str(text: &str) -> Result<Self, ParseError> {
                 $( if text.eq_ignore_ascii_case($text) { return Ok(Self::$variant); } )+
                 if text.is_empty() {

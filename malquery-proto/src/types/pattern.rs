@@ -110,7 +110,7 @@ impl Pattern {
         Self::new("a hex pattern", PatternType::Hex, digits.collect())
     }
 
-    /// A text in UTF-8, as most programs but those of Windows store it. ASCII is sent as such,
+    /// A text in UTF-8, as most programs outside Windows store it. ASCII is sent as such,
     /// anything else as hex.
     ///
     /// ```

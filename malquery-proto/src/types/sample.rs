@@ -4,11 +4,11 @@ use super::lenient::model;
 use super::{Date, FileType, Json, Label, Md5, PatternType, Sha1, Sha256};
 
 model! {
-    /// What MalQuery knows about a sample, from the metadata, a search or a hunt. Every field may be
-    /// missing: a search returns the fields it was asked for.
+    /// What MalQuery knows about a sample, from the metadata, a search or a hunt. Every field may
+    /// be missing: a search returns the fields it was asked for.
     ///
-    /// The methods read from `extra` what only some results of jobs have. Fields for it would double
-    /// the size of each of 100,000 results.
+    /// The methods read from `extra` what only some results of jobs have. Fields for it would
+    /// double the size of each of 100,000 results.
     #[derive(Default)]
     pub struct Sample {
         /// The SHA-256, by which a sample is downloaded.

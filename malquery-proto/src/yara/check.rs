@@ -81,7 +81,8 @@ fn token_faults(file: &RuleFile) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Refuses the jumps `[-5]` and `[0]`. Comments, which may hold anything, are not skipped in a jump.
+/// Refuses the jumps `[-5]` and `[0]`. Comments, which may hold anything, are not skipped in a
+/// jump.
 fn hex_jumps(hex: &str) -> Result<(), Fault> {
     let mut at = 0;
     while let Some(open) = hex[at..].find(['[', '/']).map(|found| at + found) {
@@ -109,8 +110,8 @@ fn hex_jumps(hex: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Checks the conditions: loops, names, and numbers that are known before a scan. Gives warnings about
-/// hashes.
+/// Checks the conditions: loops, names, and numbers that are known before a scan. Gives warnings
+/// about hashes.
 pub(super) fn conditions(file: &RuleFile, parsed: &YaraFile) -> Result<Vec<Warning>, RuleError> {
     let mut walk = Walk::default();
     for component in &parsed.components {

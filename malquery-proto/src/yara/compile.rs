@@ -14,12 +14,12 @@ impl RuleFile {
     /// Compiles the text as YARA does, and looks for what is probably a mistake.
     ///
     /// Parentheses may nest 100 levels deep, and operators 60. The modules `pe`, `elf`, `macho`,
-    /// `dotnet`, `dex`, `hash`, `math`, `string`, `time`, `cuckoo` and `console` are known. `pe` reads
-    /// signatures, but does not verify them.
+    /// `dotnet`, `dex`, `hash`, `math`, `string`, `time`, `cuckoo` and `console` are known. `pe`
+    /// reads signatures, but does not verify them.
     ///
     /// # Errors
-    /// The text has no public rule, or several and none was selected; or YARA refuses it; or it cannot
-    /// be checked here. [`RuleError::kind`] says which.
+    /// The text has no public rule, or several and none was selected; or YARA refuses it; or it
+    /// cannot be checked here. [`RuleError::kind`] says which.
     pub fn check(&self) -> Result<Vec<Warning>, RuleError> {
         let main = self.main()?;
         let (_, warnings) = compile(self, main)?;

@@ -12,8 +12,8 @@ const MAX_NAMES: usize = 100;
 
 /// A text with YARA rules. A hunt takes one of them.
 ///
-/// [`parse`](Self::parse) splits the text into rules. [`select`](Self::select) cuts out one rule and
-/// what it needs. [`check`](Self::check) compiles the text as YARA does.
+/// [`parse`](Self::parse) splits the text into rules. [`select`](Self::select) cuts out one rule
+/// and what it needs. [`check`](Self::check) compiles the text as YARA does.
 ///
 /// ```
 /// use malquery_proto::operations::Hunt;
@@ -103,7 +103,8 @@ impl RuleFile {
     /// This does not read the rules themselves, so it also finds rules that cannot be checked here.
     ///
     /// # Errors
-    /// The text is not a list of rules, imports and includes. The error says what is wrong, and where.
+    /// The text is not a list of rules, imports and includes. The error says what is wrong, and
+    /// where.
     pub fn parse(text: impl Into<String>) -> Result<Self, RuleError> {
         let text = text.into();
         let tokens = tokens(&text)?;
@@ -162,11 +163,11 @@ impl RuleFile {
         &self.rules
     }
 
-    /// Cuts out one rule, the rules that it refers to, the global rules, what these need in turn, the
-    /// imports of all of them, and every include.
+    /// Cuts out one rule, the rules that it refers to, the global rules, what these need in turn,
+    /// the imports of all of them, and every include.
     ///
-    /// The pieces are copied byte for byte, in their order, one on each line. Comments between rules
-    /// are left out.
+    /// The pieces are copied byte for byte, in their order, one on each line. Comments between
+    /// rules are left out.
     ///
     /// # Errors
     /// No rule has the name, and the error lists the names; or the rule is private.

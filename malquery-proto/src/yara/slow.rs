@@ -1,7 +1,7 @@
 //! Which strings slow a scan down, as YARA judges it.
 //!
 //! YARA looks for a short sequence of bytes, an atom, of each string first. A string is slow if no
-//! sequence that must occur in it is long and rare enough. The points are those of YARA's `atoms.c`.
+//! sequence that must occur in it is long and rare enough. The points come from YARA's `atoms.c`.
 
 use boreal_parser::hex_string::{Jump, Mask, Token};
 use boreal_parser::regex::{Node, RepetitionKind, RepetitionRange};
