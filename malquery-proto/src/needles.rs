@@ -186,7 +186,11 @@ impl Needle {
             let start = before.map_or(from, |before| from + before + 1);
             return Some(start..behind.map_or(bytes.len(), |length| end + length));
         }
-        let length = self.escaped(text).or_else(|| self.hex(text))?;
+        // Most candidates are only a hex digit of some hash, so the slow comparison comes last.
+        let may_be_escaped = text[0].eq_ignore_ascii_case(&self.plain.as_bytes()[0])
+            || matches!(text[0], b'\\' | b'%' | b'+');
+        let escaped = may_be_escaped.then(|| self.escaped(text)).flatten();
+        let length = escaped.or_else(|| self.hex(text))?;
         Some(at..at + length)
     }
 
