@@ -100,14 +100,15 @@ impl DecodeError {
         body: &[u8],
         why: impl fmt::Display,
     ) -> Self {
+        let billed = meta.resend == Resend::Billed;
         Self {
             operation: meta.id,
             status: head.status,
             trace_id: head.trace_id().map(Into::into),
             why: why.to_string(),
             body: excerpt(body, 200),
-            billed: meta.resend == Resend::Billed,
-            reqid: find_id(body).and_then(|id| id.ok()),
+            billed,
+            reqid: billed.then(|| find_id(body).and_then(Result::ok)).flatten(),
             is_too_large: false,
         }
     }
@@ -439,6 +440,9 @@ impl fmt::Display for IdNote<'_> {
 /// beginning of an id that was cut.
 pub(crate) fn find_id(body: &[u8]) -> Option<Result<RequestId, String>> {
     const NAME: &[u8] = b"\"reqid\"";
+    /// It is near the beginning, since the reply to a submission has no results.
+    const NEAR: usize = 64 * 1024;
+    let body = &body[..body.len().min(NEAR)];
     let at = body.windows(NAME.len()).position(|window| window == NAME)? + NAME.len();
     let rest = body[at..].trim_ascii_start().strip_prefix(b":")?;
     let text = rest.trim_ascii_start().strip_prefix(b"\"")?;

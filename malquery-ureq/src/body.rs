@@ -10,7 +10,10 @@ pub(crate) fn new(body: ureq::Body, gzip: bool) -> Body {
     let reader = body.into_reader();
     match gzip {
         true => Body::new(Reader {
-            reader: MultiGzDecoder::new(reader),
+            reader: Gzip {
+                decoder: MultiGzDecoder::new(Counted { reader, bytes: 0 }),
+                decoded: 0,
+            },
             failed: None,
         }),
         false => Body::new(Reader {
@@ -41,6 +44,43 @@ impl<R: Read> Read for Reader<R> {
     }
 }
 
+/// A compressed reply may be so large, in bytes, whatever its ratio.
+const ANY_RATIO: u64 = 16 * 1024 * 1024;
+/// Results of jobs compress to a tenth or so. gzip can reach 1,000.
+const MAX_RATIO: u64 = 200;
+
+/// A compressed body. A small one that would fill the memory is an error.
+struct Gzip<R> {
+    decoder: MultiGzDecoder<Counted<R>>,
+    decoded: u64,
+}
+
+impl<R: Read> Read for Gzip<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.decoder.read(buffer)?;
+        self.decoded += count as u64;
+        let most = self.decoder.get_ref().bytes.saturating_mul(MAX_RATIO);
+        if self.decoded > most.max(ANY_RATIO) {
+            let error = "the reply is compressed like a gzip bomb, and was not read further";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+        }
+        Ok(count)
+    }
+}
+
+struct Counted<R> {
+    reader: R,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.reader.read(buffer)?;
+        self.bytes += count as u64;
+        Ok(count)
+    }
+}
+
 /// ureq makes `ErrorKind::Other` of everything that is not an error of the socket.
 fn explain(error: io::Error) -> io::Error {
     let error = match error.downcast() {
@@ -62,4 +102,45 @@ fn explain(error: io::Error) -> io::Error {
         error => return io::Error::new(io::ErrorKind::InvalidData, error),
     };
     io::Error::new(kind, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    fn read(text: &[u8], times: usize) -> io::Result<u64> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        for _ in 0..times {
+            encoder.write_all(text).unwrap();
+        }
+        let bytes = encoder.finish().unwrap();
+        let decoder = MultiGzDecoder::new(Counted {
+            reader: &bytes[..],
+            bytes: 0,
+        });
+        io::copy(
+            &mut Gzip {
+                decoder,
+                decoded: 0,
+            },
+            &mut io::sink(),
+        )
+    }
+
+    #[test]
+    fn a_gzip_bomb_is_not_read_to_its_end() {
+        let zeros = [b' '; 4096];
+        assert_eq!(read(&zeros, 4096).unwrap(), ANY_RATIO);
+        let error = read(&zeros, 4097).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        let results: String = (0..20_000)
+            .map(|number: u64| format!("{{\"sha256\":\"{:064x}\"}},", number.wrapping_mul(!0 / 59)))
+            .collect();
+        assert!(read(results.as_bytes(), 20).unwrap() > ANY_RATIO);
+    }
 }
