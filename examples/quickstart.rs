@@ -1,8 +1,7 @@
-//! The first twenty lines with malquery: a search, and what is known of its results.
+//! The first twenty lines with malquery: the quotas and a search.
 //!
 //! With FALCON_CLIENT_ID and FALCON_CLIENT_SECRET set (and FALCON_CLOUD, unless the account lives
-//! in us-1) this asks the real service. A search costs none of the monthly quota that is
-//! documented.
+//! in us-1) this calls the real service. No cost is documented for a search.
 
 use malquery_proto::operations::FuzzySearch;
 use malquery_proto::types::{MetaField, Pattern};

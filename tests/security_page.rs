@@ -1,4 +1,4 @@
-//! The page on security names tests. Here they are looked up, so that it says nothing that nobody checks.
+//! Checks that the tests named on the security page exist.
 
 use std::fs;
 use std::path::Path;

@@ -185,7 +185,7 @@ fn reply(policy: &Policy, exchange: &mut Exchange) -> String {
             failure, message, ..
         } => {
             let sent = match failure {
-                SendFailure::NotSent | SendFailure::CannotSend => "surely not sent",
+                SendFailure::NotSent | SendFailure::CannotSend => "provably not sent",
                 SendFailure::Unknown => "perhaps sent",
             };
             format!("< no reply, {sent}: {}\n", message.replace('\n', "\n    "))

@@ -30,7 +30,7 @@ pub const MAX_JSON_BODY: u64 = 256 * 1024 * 1024;
 /// use malquery_proto::request::RequestParts;
 /// use malquery_proto::types::{Json, PlainMeta};
 ///
-/// /// One that this crate does not have yet, say. A client calls it like any other.
+/// /// An operation that this crate does not have. A client calls it like any other.
 /// struct Rules {
 ///     limit: u32,
 /// }

@@ -8,7 +8,7 @@ use crate::reply::{self, Fault, Reply};
 
 /// Replaces replies of a cassette: see [`Cassette::on`].
 #[derive(Debug)]
-#[must_use = "say what is to be played: `reply` or `fault`"]
+#[must_use = "finish it with `reply` or `fault`"]
 pub struct Overlay {
     cassette: Cassette,
     id: String,

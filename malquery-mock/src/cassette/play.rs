@@ -172,7 +172,7 @@ impl Mock {
             );
         }
         Err(Unfinished(format!(
-            "{name} was not played as it is (the mock was made at {made_at}):{text}"
+            "{name} was not played completely (the mock was made at {made_at}):{text}"
         )))
     }
 

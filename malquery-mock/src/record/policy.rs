@@ -62,7 +62,7 @@ const MIN_TOKEN: usize = 16;
 const MAX_KEY: usize = 40;
 const MAX_KEY_DIGITS: usize = 4;
 
-/// What is known of a session: its secrets, its ids and the places it keeps.
+/// The policy of a session: its secrets, its ids and the places it keeps.
 #[derive(Clone, Default)]
 pub(crate) struct Policy {
     secrets: Needles,
@@ -306,7 +306,7 @@ impl Policy {
         all.any(|id| self.pseudonyms.contains_key(id))
     }
 
-    /// What stands for an id, or for several of them.
+    /// Returns what replaces an id, or several of them.
     fn pseudonym(&self, ids: &str) -> String {
         let one = |id| self.pseudonyms.get(id).map(String::as_str);
         let parts = || {
@@ -412,7 +412,7 @@ pub(crate) fn media_type(value: &str) -> String {
     }
 }
 
-/// What stands for a body that is not kept.
+/// Returns what replaces a body that is not kept.
 pub(crate) fn size_and_type(length: u64, headers: &HeaderMap) -> String {
     let value = headers
         .get(header::CONTENT_TYPE)

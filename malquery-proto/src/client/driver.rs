@@ -144,7 +144,7 @@ impl Client {
         }
     }
 
-    /// Logs one line for an attempt. It shows no secret, not even one that the reply repeats.
+    /// Logs one line for an attempt. It shows no secret, not even if the reply repeats it.
     fn log_reply(&self, name: &Name, attempt: u32, took: u128, head: ResponseHead<'_>) {
         if !log::log_enabled!(log::Level::Debug) {
             return;

@@ -122,7 +122,7 @@ impl FileType {
         }
     }
 
-    /// Whether the word is one that the service is known to use. Any other word is passed on, and
+    /// Returns whether the service is known to use the word. Any other word is passed on, and
     /// may find nothing.
     pub fn is_known(&self) -> bool {
         WORDS

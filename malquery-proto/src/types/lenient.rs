@@ -242,7 +242,7 @@ pub trait Item: Sized + PartialEq + Serialize {
     }
 }
 
-/// What is read in the place of a JSON value. A type without a method of its own ends in `other`.
+/// What is read instead of a JSON value. A type without a method of its own ends in `other`.
 trait Place<'de>: Sized {
     type Value;
 
