@@ -652,7 +652,7 @@ fn a_place_where_no_file_can_be_is_refused_at_once() {
         std::error::Error::source(&error).unwrap().to_string()
     };
     for (path, overwrite, why) in [
-        ("folder", true, "what is there is not a file"),
+        ("folder", true, "it exists and is not a file"),
         ("folder", false, "there is a folder of that name"),
         ("file", false, "there is a file of that name"),
         ("folder/..", true, "it names a folder, not a file"),

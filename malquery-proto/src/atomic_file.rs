@@ -90,8 +90,8 @@ impl AtomicFile {
         Ok(())
     }
 
-    /// Lets the file appear as `path`. Returns `false`, and leaves what is there, when a file with
-    /// the same bytes is there already.
+    /// Lets the file appear as `path`. Returns `false` and changes nothing if a file with the
+    /// same bytes exists.
     pub(crate) fn persist_once(
         self,
         path: &Path,
@@ -147,7 +147,7 @@ pub(crate) fn check(path: &Path, overwrite: bool) -> io::Result<()> {
         }
         // Also at the end of a link, such as `/dev/stdout`: a file would take its place.
         Ok(found) if !(found.is_file() || found.is_symlink() && leads_to_file(path)) => {
-            let error = "what is there is not a file";
+            let error = "it exists and is not a file";
             Err(io::Error::new(io::ErrorKind::AlreadyExists, error))
         }
         Ok(_) => Ok(()),

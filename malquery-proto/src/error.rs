@@ -440,7 +440,7 @@ impl fmt::Display for IdNote<'_> {
 /// beginning of an id that was cut.
 pub(crate) fn find_id(body: &[u8]) -> Option<Result<RequestId, String>> {
     const NAME: &[u8] = b"\"reqid\"";
-    /// It is near the beginning, since the reply to a submission has no results.
+    /// The search ends here: the reply to a submission has no results before its id.
     const NEAR: usize = 64 * 1024;
     let body = &body[..body.len().min(NEAR)];
     let at = body.windows(NAME.len()).position(|window| window == NAME)? + NAME.len();

@@ -97,7 +97,7 @@ pub type Pairs = Vec<(String, String)>;
 #[serde(deny_unknown_fields, bound(deserialize = "I: Deserialize<'de>"))]
 #[non_exhaustive]
 pub struct File<I = Interaction> {
-    /// 1.
+    /// The version of the format: 1.
     pub version: u32,
     /// The names of extensions. No extension exists yet.
     #[serde(default, deserialize_with = "some")]

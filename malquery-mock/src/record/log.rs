@@ -17,7 +17,7 @@ use crate::cassette::play::MockError;
 use crate::digest;
 use crate::reply::Fault;
 
-/// Longer bodies are kept in a file without a name, which goes with the process.
+/// Longer bodies are kept in a file without a name, which vanishes with the process.
 const MAX_MEMORY: usize = 1024 * 1024;
 
 /// Said of a request for which quota would be spent and nothing recorded, as after `let (client, _)

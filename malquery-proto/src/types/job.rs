@@ -53,7 +53,7 @@ model! {
         pub reqid: Option<RequestId>,
         /// Its kind.
         pub reqtype: Option<RequestType>,
-        /// Its status. Unlike the word in the reply to a submission, this is the job's own.
+        /// The status of the job itself, unlike the `status` in the reply to a submission.
         pub status: Option<JobStatus>,
         /// How many samples matched.
         pub stats: Option<Stats>,

@@ -159,8 +159,7 @@ impl Extra {
         self.0.as_deref().map_or(&[], Vec::as_slice)
     }
 
-    /// Writes what was received in the place of a typed field, if that still means the same, or the
-    /// field.
+    /// Writes the received value of a typed field if it still means the same, else the field.
     pub(crate) fn write<F: Field, M: SerializeMap>(
         &self,
         map: &mut M,
@@ -691,7 +690,7 @@ pub(crate) fn read_model<'de, T: Item, D: Deserializer<'de>>(
         .ok_or_else(|| D::Error::custom("expected a JSON object"))
 }
 
-/// Reads a model. In the place of `null` or another value it is empty.
+/// Reads a model. `null` and other values give an empty model.
 pub(crate) fn read_required<'de, T: Item + Field, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Read<T>, D::Error> {

@@ -49,7 +49,7 @@ pub(crate) fn without_mark(body: &[u8]) -> &[u8] {
 }
 
 /// Replaces escapes of half a surrogate pair and escapes control characters, both within strings.
-/// `None` if there are none, or too many.
+/// `None` if the text has no such characters, or too many.
 fn repair(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let mut repaired = String::new();

@@ -19,7 +19,7 @@ use super::warn::{HashFunction, hash_fault, hash_function};
 /// How deep loops may nest.
 const MAX_LOOPS: usize = 4;
 
-/// How deep the walk over a condition goes. boreal refuses a condition that nests less deep.
+/// The depth limit of the walk over a condition. boreal's own limit is lower.
 const MAX_DEPTH: usize = 1000;
 
 /// How many variables a loop may have.
