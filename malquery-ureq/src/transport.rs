@@ -42,8 +42,8 @@ impl Builder {
     /// Makes the transport. Sends nothing.
     ///
     /// # Errors
-    /// Refuses a proxy, a user agent, a header or certificates that cannot be used, also those of
-    /// the environment.
+    /// Refuses a proxy, a user agent, a header or certificates that cannot be used, including
+    /// those from the environment.
     pub fn build(self) -> Result<UreqTransport, ConfigError> {
         let (route, headers, tls) = self.parts()?;
         Ok(UreqTransport::with(self, route, headers, tls))
@@ -112,8 +112,8 @@ impl UreqTransport {
             .timeout_global(settings.total)
             // Where the head may take longer, a byte of the body may, too.
             .timeout_per_read(Some(settings.reply))
-            // A head that arrives byte by byte. The limit is longer than that of a read, so that
-            // the socket keeps its time limit from call to call.
+            // A head that arrives byte by byte. The limit is longer than the limit of a read,
+            // so that the socket keeps its time limit from call to call.
             .timeout_recv_response(Some(settings.reply + settings.reply / 4));
         if settings.fresh {
             // A connection in the pool is at least this old, so none is taken.
