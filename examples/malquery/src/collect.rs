@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::args::{CollectArgs, Session, Source};
-use crate::commands::{Commands, NOTHING, Output, check_results, exact_search, running};
+use crate::common::{Commands, NOTHING, Output, check_results, exact_search, running};
 use crate::format::{Format, print_fields, print_results};
 use crate::interrupt::{self, Scratch};
 use crate::output::{self, Failure, bar, code, note, quoted, warn_of_errors};

@@ -1,28 +1,24 @@
 //! One function for each command.
 
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use malquery_proto::OutputFile;
 use malquery_proto::client::{Client, Collect, Error, Job, Progress, Step};
-use malquery_proto::flow::{FlowError, JobFlow, Submission};
+use malquery_proto::flow::{JobFlow, Submission};
 use malquery_proto::operation::{JsonReply, StreamOperation};
 use malquery_proto::operations::{
     ExactSearch, FuzzySearch, GetDownload, GetRequest, GetSamples, SamplesMultidownload,
 };
-use malquery_proto::types::{JobMeta, JobStatus, RequestId, RequestType, Sample, Sha256, Stats};
+use malquery_proto::types::{JobMeta, JobStatus, RequestId, RequestType, Sha256, Stats};
 use serde_json::{Value, json};
 
-use crate::args::{Call, Options, Patterns, Results, Session, Wait};
+use crate::args::{Call, Patterns, Results, Session, Wait};
 use crate::collect::{Collecting, Folder, fetch_again, warn_of_zip};
+use crate::common::{Commands, NOTHING, Output, check_results, no_result, running};
 use crate::format::{Format, print_fields, print_quotas, print_results};
-use crate::interrupt::{self, Scratch};
+use crate::interrupt::{self};
 use crate::list::Samples;
-use crate::output::{
-    Document, Failure, INTERRUPTED, bar, code, no_folder, note, quoted, spinner, warn_of,
-};
+use crate::output::{Document, Failure, bar, code, note, quoted, spinner, warn_of};
 use crate::state::{Lock, State};
-use crate::values::written;
 use crate::watch::{Watch, is_unknown};
 use crate::{input, rule};
 
@@ -33,8 +29,6 @@ enum Kind {
     /// It was submitted before.
     Unknown,
 }
-
-pub(crate) const NOTHING: &str = "nothing was found";
 
 /// What was asked of a search, as far as it says how to read the results.
 #[derive(Default)]
@@ -144,15 +138,6 @@ pub(crate) fn run(
     }
 }
 
-/// A file to be written whole or not at all, also when a signal comes in between.
-pub(crate) type Output = (OutputFile, Scratch);
-
-pub(crate) struct Commands<'a> {
-    pub(crate) client: &'a Client,
-    pub(crate) session: &'a Session,
-    pub(crate) format: Format,
-}
-
 impl Commands<'_> {
     fn quotas(&self) -> Result<(), Failure> {
         let reply = self.client.quotas()?;
@@ -191,34 +176,6 @@ impl Commands<'_> {
         print_results(self.format, &reply.resources, &Document(&reply.output))?;
         self.say_known(&reply.missing, asked);
         Ok(())
-    }
-
-    pub(crate) fn say_known(&self, missing: &[Sha256], asked: usize) {
-        for sample in missing {
-            note(format_args!("not in MalQuery: {sample}"));
-        }
-        note(format_args!(
-            "{} of {asked} known",
-            asked - missing.len().min(asked)
-        ));
-    }
-
-    /// Leaves out the samples that MalQuery does not have, which is asked for nothing: the others
-    /// would be paid for, too.
-    pub(crate) fn known(
-        &self,
-        samples: Vec<Sha256>,
-    ) -> Result<(Vec<Sha256>, Vec<Sha256>), Failure> {
-        let reply = self.client.metadata(samples.iter().copied())?;
-        let has_errors = warn_of(&reply.errors, &reply.extra);
-        check_results(&reply.resources, has_errors)?;
-        if has_errors {
-            // It may know more than it says.
-            return Ok((samples, Vec::new()));
-        }
-        Ok(samples
-            .into_iter()
-            .partition(|sample| !reply.missing.contains(sample)))
     }
 
     fn multidownload(&self, list: &Samples, wait: &Wait) -> Result<(), Failure> {
@@ -370,22 +327,6 @@ impl Commands<'_> {
         }
     }
 
-    pub(crate) fn new_state(&self, path: &Path) -> Result<State, Failure> {
-        let mut state = State::take(path)?;
-        // It may be the state of a job that is paid for. The file itself is made in every step.
-        drop(self.create(path.to_owned()).map_err(|failure| {
-            failure.hint(format!(
-                "if it is the state of a job, continue with: {} resume {}",
-                self.session.program(),
-                quoted(path)
-            ))
-        })?);
-        // And so may be what another process puts there meanwhile.
-        state.is_new = !self.session.force;
-        state.is_own = true;
-        Ok(state)
-    }
-
     fn resume(&self, path: &Path) -> Result<(), Failure> {
         input::check_regular(path)?;
         // Before the state is read: two processes that resume one job would both submit it.
@@ -482,38 +423,6 @@ impl Commands<'_> {
         print_fields(self.format, &fields, &saved)
     }
 
-    /// Says which option ended the command. `running` is the status of a job that runs on.
-    pub(crate) fn explain(&self, error: Error, running: Option<&str>) -> Failure {
-        if matches!(error, Error::Stopped) {
-            return Failure::new(code::FAILED, INTERRUPTED);
-        }
-        let time_is_up = matches!(
-            error.flow(),
-            Some(FlowError::TimeUp { .. } | FlowError::Deadline { .. })
-        );
-        let id = error.request_id().cloned();
-        let mut failure = Failure::from(error);
-        if let Some(id) = id {
-            failure = failure.hint(format!(
-                "the job may run and be billed; wait for it with: {} request {} --wait",
-                self.session.program(),
-                quoted(id.as_str().as_ref())
-            ));
-        }
-        if time_is_up {
-            let timeout = written(self.session.timeout);
-            if let Some(status) = running {
-                failure.message = format!(
-                    "the job still runs after {timeout} (--timeout); its status is {status}"
-                );
-                failure.code = code::RUNNING;
-            } else {
-                failure.message = format!("{} (--timeout is {timeout})", failure.message);
-            }
-        }
-        failure
-    }
-
     fn save<O: StreamOperation>(
         &self,
         operation: &O,
@@ -536,26 +445,6 @@ impl Commands<'_> {
         Ok(
             json!({"path": path.to_string_lossy(), "bytes": received.bytes, "sha256": received.sha256}),
         )
-    }
-
-    /// Makes an output file before anything is sent, since what is sent may cost quota.
-    pub(crate) fn create(&self, path: PathBuf) -> Result<Output, Failure> {
-        let create = || match self.session.force {
-            true => OutputFile::replace(path),
-            false => OutputFile::create_new(path),
-        };
-        Scratch::make(create, OutputFile::temporary).map_err(|error| match error {
-            Error::File { path, error }
-                if error.kind() == ErrorKind::AlreadyExists && !self.session.force =>
-            {
-                Failure::refused(format!(
-                    "{} exists; give --force to replace it",
-                    path.display()
-                ))
-            }
-            Error::File { path, error } if error.kind() == ErrorKind::NotFound => no_folder(&path),
-            error => Failure::invalid(&error),
-        })
     }
 
     /// Submits a job, and prints the reply.
@@ -592,30 +481,4 @@ impl Commands<'_> {
         print_fields(self.format, &fields, &Document(&reply.output))
             .map_err(|failure| failure.hint(format!("the request id is {id}; {wait}")))
     }
-}
-
-/// The status of a job that runs at the service.
-pub(crate) fn running(flow: Option<&JobFlow>) -> Option<String> {
-    let flow = flow.filter(|flow| flow.id().is_some())?;
-    Some(flow.status().map_or_else(
-        || "not known".into(),
-        |status| format!("{:?}", status.as_str()),
-    ))
-}
-
-fn no_result() -> Failure {
-    Failure::new(code::FAILED, "the service reports errors, and no results")
-}
-
-/// Nothing was found because something failed: that is no result.
-pub(crate) fn check_results(results: &[Sample], has_errors: bool) -> Result<(), Failure> {
-    if has_errors && results.is_empty() {
-        return Err(no_result());
-    }
-    Ok(())
-}
-
-/// The search that a collect begins with.
-pub(crate) fn exact_search(patterns: &Patterns, options: &Options) -> Result<ExactSearch, Failure> {
-    Ok(ExactSearch::new(patterns.some()?).options(options.search()))
 }

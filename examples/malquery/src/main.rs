@@ -5,6 +5,7 @@
 mod args;
 mod collect;
 mod commands;
+mod common;
 mod demo;
 mod format;
 mod input;

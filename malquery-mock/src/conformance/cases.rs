@@ -14,7 +14,7 @@ use malquery_proto::operation::Operation;
 use malquery_proto::operations::{GetQuotas, Hunt};
 use malquery_proto::{BaseUrl, Body, Transport, TransportError};
 
-use super::servers::{Seen, Server, Step};
+use super::servers::{Seen, Server, Step, base};
 
 /// What happened: as it should, or not.
 pub(super) type Outcome = Result<String, String>;
@@ -50,11 +50,6 @@ const LATE: Duration = Duration::from_secs(4);
 const MOST: u64 = 16 << 20;
 
 const TOKEN: &str = "Bearer eyJhbGciOi.test-token_0123456789~+/==";
-
-pub(super) fn base(url: &str) -> BaseUrl {
-    url.parse()
-        .expect("the URL of a loopback address or an https URL")
-}
 
 /// A case with one server.
 fn served(

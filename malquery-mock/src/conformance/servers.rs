@@ -136,7 +136,7 @@ impl Server {
     }
 
     pub(super) fn base(&self) -> BaseUrl {
-        super::cases::base(&format!("http://{}", self.0.address))
+        base(&format!("http://{}", self.0.address))
     }
 
     /// The requests so far.
@@ -311,4 +311,9 @@ impl Wire<'_> {
         seen.body = self.bytes(length.unwrap_or(0).min(1 << 24))?;
         Ok(seen)
     }
+}
+
+pub(super) fn base(url: &str) -> BaseUrl {
+    url.parse()
+        .expect("the URL of a loopback address or an https URL")
 }

@@ -1,0 +1,152 @@
+//! What several commands need.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use malquery_proto::OutputFile;
+use malquery_proto::client::{Client, Error};
+use malquery_proto::flow::{FlowError, JobFlow};
+use malquery_proto::operations::ExactSearch;
+use malquery_proto::types::{Sample, Sha256};
+
+use crate::args::{Options, Patterns, Session};
+use crate::format::Format;
+use crate::interrupt::Scratch;
+use crate::output::{Failure, INTERRUPTED, code, no_folder, note, quoted, warn_of};
+use crate::state::State;
+use crate::values::written;
+
+pub(crate) const NOTHING: &str = "nothing was found";
+
+/// A file to be written whole or not at all, also when a signal comes in between.
+pub(crate) type Output = (OutputFile, Scratch);
+
+pub(crate) struct Commands<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) session: &'a Session,
+    pub(crate) format: Format,
+}
+
+impl Commands<'_> {
+    pub(crate) fn say_known(&self, missing: &[Sha256], asked: usize) {
+        for sample in missing {
+            note(format_args!("not in MalQuery: {sample}"));
+        }
+        note(format_args!(
+            "{} of {asked} known",
+            asked - missing.len().min(asked)
+        ));
+    }
+
+    /// Leaves out the samples that MalQuery does not have, which is asked for nothing: the others
+    /// would be paid for, too.
+    pub(crate) fn known(
+        &self,
+        samples: Vec<Sha256>,
+    ) -> Result<(Vec<Sha256>, Vec<Sha256>), Failure> {
+        let reply = self.client.metadata(samples.iter().copied())?;
+        let has_errors = warn_of(&reply.errors, &reply.extra);
+        check_results(&reply.resources, has_errors)?;
+        if has_errors {
+            // It may know more than it says.
+            return Ok((samples, Vec::new()));
+        }
+        Ok(samples
+            .into_iter()
+            .partition(|sample| !reply.missing.contains(sample)))
+    }
+
+    pub(crate) fn new_state(&self, path: &Path) -> Result<State, Failure> {
+        let mut state = State::take(path)?;
+        // It may be the state of a job that is paid for. The file itself is made in every step.
+        drop(self.create(path.to_owned()).map_err(|failure| {
+            failure.hint(format!(
+                "if it is the state of a job, continue with: {} resume {}",
+                self.session.program(),
+                quoted(path)
+            ))
+        })?);
+        // And so may be what another process puts there meanwhile.
+        state.is_new = !self.session.force;
+        state.is_own = true;
+        Ok(state)
+    }
+
+    /// Says which option ended the command. `running` is the status of a job that runs on.
+    pub(crate) fn explain(&self, error: Error, running: Option<&str>) -> Failure {
+        if matches!(error, Error::Stopped) {
+            return Failure::new(code::FAILED, INTERRUPTED);
+        }
+        let time_is_up = matches!(
+            error.flow(),
+            Some(FlowError::TimeUp { .. } | FlowError::Deadline { .. })
+        );
+        let id = error.request_id().cloned();
+        let mut failure = Failure::from(error);
+        if let Some(id) = id {
+            failure = failure.hint(format!(
+                "the job may run and be billed; wait for it with: {} request {} --wait",
+                self.session.program(),
+                quoted(id.as_str().as_ref())
+            ));
+        }
+        if time_is_up {
+            let timeout = written(self.session.timeout);
+            if let Some(status) = running {
+                failure.message = format!(
+                    "the job still runs after {timeout} (--timeout); its status is {status}"
+                );
+                failure.code = code::RUNNING;
+            } else {
+                failure.message = format!("{} (--timeout is {timeout})", failure.message);
+            }
+        }
+        failure
+    }
+
+    /// Makes an output file before anything is sent, since what is sent may cost quota.
+    pub(crate) fn create(&self, path: PathBuf) -> Result<Output, Failure> {
+        let create = || match self.session.force {
+            true => OutputFile::replace(path),
+            false => OutputFile::create_new(path),
+        };
+        Scratch::make(create, OutputFile::temporary).map_err(|error| match error {
+            Error::File { path, error }
+                if error.kind() == ErrorKind::AlreadyExists && !self.session.force =>
+            {
+                Failure::refused(format!(
+                    "{} exists; give --force to replace it",
+                    path.display()
+                ))
+            }
+            Error::File { path, error } if error.kind() == ErrorKind::NotFound => no_folder(&path),
+            error => Failure::invalid(&error),
+        })
+    }
+}
+
+/// The status of a job that runs at the service.
+pub(crate) fn running(flow: Option<&JobFlow>) -> Option<String> {
+    let flow = flow.filter(|flow| flow.id().is_some())?;
+    Some(flow.status().map_or_else(
+        || "not known".into(),
+        |status| format!("{:?}", status.as_str()),
+    ))
+}
+
+pub(crate) fn no_result() -> Failure {
+    Failure::new(code::FAILED, "the service reports errors, and no results")
+}
+
+/// Nothing was found because something failed: that is no result.
+pub(crate) fn check_results(results: &[Sample], has_errors: bool) -> Result<(), Failure> {
+    if has_errors && results.is_empty() {
+        return Err(no_result());
+    }
+    Ok(())
+}
+
+/// The search that a collect begins with.
+pub(crate) fn exact_search(patterns: &Patterns, options: &Options) -> Result<ExactSearch, Failure> {
+    Ok(ExactSearch::new(patterns.some()?).options(options.search()))
+}
