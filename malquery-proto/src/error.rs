@@ -209,6 +209,8 @@ impl ApiError {
             .filter(|item| item.message.is_some() || item.code.is_some())
             .collect();
         let rate_limit = head.rate_limit();
+        // The service's own reply without an error has nothing to show.
+        let is_known = meta_found.powered_by.is_some() && meta_found.trace_id.is_some();
         let from_malquery = meta_found
             .powered_by
             .is_some_and(|by| by.to_ascii_lowercase().starts_with("malquery"));
@@ -235,8 +237,7 @@ impl ApiError {
             rate_limit,
             is_page: errors.is_empty() && is_page(head, body),
             reqid: meta_found.reqid,
-            body: errors
-                .is_empty()
+            body: (errors.is_empty() && !is_known)
                 .then(|| excerpt(body, 2048))
                 .filter(|body| !body.is_empty()),
             errors,

@@ -199,7 +199,10 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     }
     read_reply(body).map_err(|why| {
         let error = ApiError::new(meta, head, body);
-        if error.errors().is_empty() {
+        if body.trim_ascii().is_empty() {
+            let error = DecodeError::new(meta, head, body, "it is empty");
+            ResponseError::Decode(Box::new(error))
+        } else if error.errors().is_empty() {
             ResponseError::Decode(Box::new(DecodeError::new(meta, head, body, why)))
         } else {
             ResponseError::Api(Box::new(error))
