@@ -181,7 +181,7 @@ impl Session {
         let offline = [self.demo, self.corpus.is_some(), self.replay.is_some()];
         if offline.iter().filter(|given| **given).count() > 1 {
             return Err(Failure::refused(
-                "give one of --demo, --corpus and --replay",
+                "give only one of --demo, --corpus and --replay",
             ));
         }
         Ok(())
@@ -284,7 +284,7 @@ pub(crate) enum Call {
     #[command(after_help = "Example:\n  malquery quotas")]
     Quotas,
 
-    /// Find samples at once, with false positives
+    /// Search and get results immediately; may include false positives
     #[command(
         after_help = "Example:\n  malquery fuzzy-search --ascii CreateRemoteThread --hex '89 48 20 8b' --limit 10"
     )]
@@ -296,6 +296,9 @@ pub(crate) enum Call {
     },
 
     /// Start a search for samples that hold all of the patterns
+    ///
+    /// Without --wait it prints the reply to the submission, whose status is always `done`. --wait
+    /// or `request` gives the status of the job.
     #[command(
         after_help = "Example:\n  malquery exact-search --pattern ascii:CrowdStrike --filetype pe32,pe64 --limit 100 --wait"
     )]
@@ -309,6 +312,9 @@ pub(crate) enum Call {
     },
 
     /// Start a search with a YARA rule. Costs a hunt
+    ///
+    /// Without --wait it prints the reply to the submission, whose status is always `done`. --wait
+    /// or `request` gives the status of the job.
     #[command(
         after_help = "Example:\n  malquery hunt rule.yar --limit 100 --min-date 2024-01-01 --wait --timeout 1h"
     )]
@@ -361,6 +367,9 @@ pub(crate) enum Call {
     },
 
     /// Start to archive samples. Costs a download for each
+    ///
+    /// Without --wait it prints the reply to the submission, whose status is always `done`. --wait
+    /// or `request` gives the status of the job.
     #[command(after_help = "Example:\n  malquery multidownload --from hashes.txt --wait")]
     Multidownload {
         #[command(flatten)]
@@ -413,7 +422,8 @@ pub(crate) struct CollectArgs {
     pub(crate) options: Options,
 
     /// The folder for the archive, `samples.zip`, and for the samples, each in a file named by its
-    /// SHA-256
+    /// SHA-256. With --force, samples of an earlier run stay in the folder: give each run a folder
+    /// of its own to keep them apart
     #[arg(long, value_name = "DIR")]
     pub(crate) output_dir: PathBuf,
     /// Leave the samples in the archive
@@ -451,9 +461,12 @@ impl CollectArgs {
         let mut given: Vec<_> = all.into_iter().flatten().collect();
         match (given.pop(), given.is_empty()) {
             (Some(source), true) => Ok(source),
-            _ => Err(Failure::refused(
-                "give one of: patterns, --rule FILE, --request REQID, or samples by their SHA-256",
-            )),
+            (given, _) => {
+                let only = if given.is_some() { "only " } else { "" };
+                Err(Failure::refused(format!(
+                    "give {only}one of: patterns, --rule FILE, --request REQID, or samples by their SHA-256"
+                )))
+            }
         }
     }
 }
@@ -461,7 +474,7 @@ impl CollectArgs {
 /// A rule to hunt with.
 #[derive(Debug, Args)]
 pub(crate) struct HuntRule {
-    /// The file with the YARA rule
+    /// The file with the YARA rule; --rule FILE does the same
     #[arg(
         value_name = "FILE",
         conflicts_with = "rule",
@@ -481,13 +494,13 @@ impl HuntRule {
 
 #[derive(Debug, Args)]
 pub(crate) struct RuleOptions {
-    /// The file with a YARA rule, for a hunt
+    /// The file with a YARA rule, for a hunt. `hunt` takes it as FILE or as --rule FILE
     #[arg(long, value_name = "FILE")]
     pub(crate) rule: Option<PathBuf>,
     /// Send this rule of the file, with what it needs of the other rules
     #[arg(long, value_name = "NAME")]
     pub(crate) rule_name: Option<String>,
-    /// Send the rule without checking it here, say because it needs what only the service knows
+    /// Send the rule without checking it here, for example when only the service can check it
     #[arg(long)]
     pub(crate) no_check_rule: bool,
 }

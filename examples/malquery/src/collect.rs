@@ -19,7 +19,7 @@ use crate::format::{Format, print_fields, print_results};
 use crate::interrupt::{self, Scratch};
 use crate::output::{self, Failure, bar, code, note, quoted, warn_of_errors};
 use crate::state::{Lock, State};
-use crate::watch::Watch;
+use crate::watch::{self, Watch};
 use crate::{input, rule};
 
 /// The state of a collect, as it is kept.
@@ -67,7 +67,7 @@ pub(crate) fn extract(
     let mut collect = Collect::unpack(archive)
         .limits(session.limits())
         .extract(folder);
-    let mut bars = Bars::default();
+    let mut bars = Bars::new(false);
     let result = collect.verify(session.force, |progress: &Progress<'_>| {
         bars.step(progress, archive)
     });
@@ -153,6 +153,7 @@ impl Commands<'_> {
             None => limit.map(|limit| limit as usize),
         };
         let hunts = u64::from(matches!(source, Source::Rule(_)));
+        let search = if hunts > 0 { "hunt" } else { "search" };
         self.announce(args, hunts, most.map(|most| most as u64))?;
         let mut collect = match collect {
             Some(collect) => collect,
@@ -177,7 +178,7 @@ impl Commands<'_> {
             client: &client,
             ..*self
         };
-        let result = careful.run_collect(collect, archive, state);
+        let result = careful.run_collect(collect, archive, state, search);
         if let Some(asked) = asked {
             self.say_known(&missing, asked);
         }
@@ -262,11 +263,11 @@ impl Commands<'_> {
         }
         if collect.archive().is_none() {
             let archive = self.create(archive)?;
-            return self.run_collect(collect, archive, Some(state));
+            return self.run_collect(collect, archive, Some(state), "search");
         }
         // What is left to do needs no request.
         let mut collect = collect.limits(self.session.limits());
-        let mut bars = Bars::default();
+        let mut bars = Bars::new(self.session.demo);
         let force = self.session.force;
         let result = collect.verify(force, |progress: &Progress<'_>| {
             bars.step(progress, &archive)
@@ -289,6 +290,7 @@ impl Commands<'_> {
         collect: Collect,
         (archive, _scratch): Output,
         state: Option<State>,
+        search: &'static str,
     ) -> Result<(), Failure> {
         let path = archive.path().to_owned();
         let program = self.session.program();
@@ -298,7 +300,9 @@ impl Commands<'_> {
             .and_then(JobFlow::id)
             .or(collect.download())
             .cloned();
-        let mut watch = Watch::new(program.clone(), state, id);
+        let job = collect.flow().and_then(JobFlow::to_submit);
+        let job = job.map_or(search, watch::name);
+        let mut watch = Watch::new(program.clone(), state, id, job);
         let go_on = |collect: &Collect| go_on(self.session, collect, &path);
         // The state may say that a submission is under way.
         let submitted = collect.flow().is_none_or(|flow| flow.id().is_some());
@@ -308,7 +312,7 @@ impl Commands<'_> {
         watch.hint(go_on(&collect), submitted, under_way);
         let mut announced = collect.search().is_none() && !collect.found().is_empty();
         announced |= collect.download().is_some();
-        let mut bars = Bars::default();
+        let mut bars = Bars::new(self.session.demo);
         let result = self
             .client
             .collect(&mut collect, archive, |progress: &Progress<'_>| {
@@ -541,12 +545,20 @@ impl Drop for Folder<'_> {
 }
 
 /// Shows how an archive is fetched, verified and extracted.
-#[derive(Default)]
 struct Bars {
+    /// Whether the samples are the files of the demonstration.
+    is_demo: bool,
     shown: Option<(bool, ProgressBar)>,
 }
 
 impl Bars {
+    fn new(is_demo: bool) -> Self {
+        Self {
+            is_demo,
+            shown: None,
+        }
+    }
+
     fn step(&mut self, progress: &Progress<'_>, path: &Path) -> ControlFlow<()> {
         let (fetching, bytes, total) = match progress.step {
             Step::Fetch { bytes, total } => (true, bytes, total),
@@ -556,10 +568,13 @@ impl Bars {
         if self.shown.as_ref().is_none_or(|shown| shown.0 != fetching) {
             self.clear();
             let folder = progress.collect.and_then(Collect::extracts_to);
-            if fetching {
+            if fetching && !self.is_demo {
                 warn_of_zip(path);
-            } else if let Some(folder) = folder {
-                warn_of_files(folder);
+            }
+            if let Some(folder) = folder.filter(|_| !fetching) {
+                if !self.is_demo {
+                    warn_of_files(folder);
+                }
                 interrupt::extracting(true);
             }
             self.shown = Some((fetching, bar(total)));
@@ -689,7 +704,7 @@ impl Shown<'_> {
             .damaged
             .iter()
             .any(|damaged| is_ratio(&damaged.error));
-        report.complete().map(drop).map_err(|error| {
+        let done = report.complete().map_err(|error| {
             let failure = Failure::failed(&error).code(code::INCOMPLETE);
             match is_padded {
                 true => failure.hint(format!(
@@ -698,7 +713,9 @@ impl Shown<'_> {
                 )),
                 false => failure,
             }
-        })
+        })?;
+        say_done(&done, document["path"].as_str());
+        Ok(())
     }
 
     fn print(&self, document: &Value, results: &[Sample], report: &Report) -> Result<(), Failure> {
@@ -717,6 +734,22 @@ impl Shown<'_> {
         let samples: Vec<_> = report.found.iter().map(known).collect();
         print_results(self.format, &samples, document)
     }
+}
+
+/// Says that all samples are verified, and where they are.
+fn say_done(report: &Report, archive: Option<&str>) {
+    let (Some(first), Some(archive)) = (report.found.first(), archive) else {
+        return;
+    };
+    let count = report.found.len();
+    let samples = if count == 1 { "sample" } else { "samples" };
+    let folder = first.file.as_deref().and_then(Path::parent);
+    let written = folder.map_or_else(String::new, |folder| {
+        format!(" and written to {}", folder.display())
+    });
+    note(format_args!(
+        "{count} {samples} verified{written}; the archive is {archive}"
+    ));
 }
 
 /// What is in an archive, and what is not.

@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 
 use crate::args::{Call, Patterns, Results, Session, Wait};
 use crate::collect::{Collecting, Folder, fetch_again, warn_of_zip};
-use crate::common::{Commands, NOTHING, Output, check_results, no_result, running};
+use crate::common::{Commands, JOB_FAILED, NOTHING, Output, check_results, no_result, running};
 use crate::format::{Format, print_fields, print_quotas, print_results};
 use crate::interrupt::{self};
 use crate::list::Samples;
 use crate::output::{Document, Failure, bar, code, note, quoted, spinner, warn_of};
 use crate::state::{Lock, State};
-use crate::watch::{Watch, is_unknown};
+use crate::watch::{self, Watch, is_unknown};
 use crate::{input, rule};
 
 /// What a job gives.
@@ -106,7 +106,7 @@ pub(crate) fn run(
             if wait.is_set() {
                 commands.start(search, &wait, Kind::Search, Asked::new(&options.results))
             } else {
-                commands.submit(|| client.exact_search(&search))
+                commands.submit("search", || client.exact_search(&search))
             }
         }
         Call::Hunt {
@@ -118,7 +118,7 @@ pub(crate) fn run(
             if wait.is_set() {
                 commands.start(hunt, &wait, Kind::Search, Asked::new(&options.results))
             } else {
-                commands.submit(|| client.hunt(&hunt))
+                commands.submit("hunt", || client.hunt(&hunt))
             }
         }
         Call::Request { id, wait } if wait.is_set() => {
@@ -196,7 +196,9 @@ impl Commands<'_> {
             let job = SamplesMultidownload::new(samples);
             self.start(job, wait, Kind::Archive, Asked::default())?;
         } else {
-            self.submit(|| self.client.samples_multidownload(samples))?;
+            self.submit("multi-download", || {
+                self.client.samples_multidownload(samples)
+            })?;
         }
         if list.is_from_file() {
             self.say_known(&missing, asked);
@@ -233,7 +235,9 @@ impl Commands<'_> {
             _ => print_results(self.format, &reply.resources, &document)?,
         }
         match status {
-            Some(JobStatus::Failed) => Err(Failure::new(code::INCOMPLETE, "the job failed")),
+            Some(JobStatus::Failed) => {
+                Err(Failure::new(code::INCOMPLETE, "the job failed").hint(JOB_FAILED))
+            }
             _ => Ok(()),
         }
     }
@@ -356,7 +360,9 @@ impl Commands<'_> {
     ) -> Result<JsonReply<GetRequest>, Failure> {
         flow.set_interval(self.session.poll_interval);
         let program = self.session.program();
-        let mut watch = Watch::new(program.clone(), state, flow.id().cloned());
+        let shown = flow.id().cloned();
+        let job = flow.to_submit().map_or("job", watch::name);
+        let mut watch = Watch::new(program.clone(), state, shown, job);
         let result = self.client.run_job(flow, |progress: &Progress<'_>| {
             let Some(flow) = progress.job else {
                 return std::ops::ControlFlow::Continue(());
@@ -378,10 +384,12 @@ impl Commands<'_> {
         // Two commands with one output would both pay for it.
         let _lock = Lock::take(&output)?;
         let output = self.create(output)?;
-        note(format_args!(
-            "warning: {} will be raw, unencrypted malware",
-            output.0.path().display()
-        ));
+        if !self.session.demo {
+            note(format_args!(
+                "warning: {} will be raw, unencrypted malware",
+                output.0.path().display()
+            ));
+        }
         let saved = self.save(&GetDownload::new(sample), output);
         self.print_saved(saved)
     }
@@ -399,9 +407,11 @@ impl Commands<'_> {
             let collect = Collect::fetch(id)
                 .limits(self.session.limits())
                 .extract(folder);
-            return self.run_collect(collect, output, None);
+            return self.run_collect(collect, output, None, "job");
         }
-        warn_of_zip(output.0.path());
+        if !self.session.demo {
+            warn_of_zip(output.0.path());
+        }
         // The archive was paid for.
         interrupt::hint(Some(fetch_again(self.session, &id, output.0.path())));
         let saved = self.save(&GetSamples::new(id), output);
@@ -448,13 +458,17 @@ impl Commands<'_> {
     }
 
     /// Submits a job, and prints the reply.
-    fn submit(&self, submit: impl FnOnce() -> Result<Job, Error>) -> Result<(), Failure> {
+    fn submit(
+        &self,
+        what: &str,
+        submit: impl FnOnce() -> Result<Job, Error>,
+    ) -> Result<(), Failure> {
         interrupt::hint(Some(interrupt::NOT_SUBMITTED.into()));
         // From when it goes out, a signal waits for the reply.
         let job = submit().map_err(|error| self.explain(error, None))?;
         // Also here, should standard output be full: it was paid for.
         let id = job.id();
-        note(format_args!("submitted; the request id is {id}"));
+        note(format_args!("{what} submitted; the request id is {id}"));
         let wait = match self.session.jobs_end {
             true => {
                 "offline the job ends with this command: give --wait, or start `malquery serve`"

@@ -17,6 +17,8 @@ use crate::state::State;
 use crate::values::written;
 
 pub(crate) const NOTHING: &str = "nothing was found";
+/// What to do about a job that failed.
+pub(crate) const JOB_FAILED: &str = "check the rule, the patterns or the samples, then submit it again; a hunt or a multi-download costs quota again";
 
 /// A file to be written whole or not at all, also when a signal comes in between.
 pub(crate) type Output = (OutputFile, Scratch);
@@ -81,6 +83,7 @@ impl Commands<'_> {
             error.flow(),
             Some(FlowError::TimeUp { .. } | FlowError::Deadline { .. })
         );
+        let has_failed = matches!(error.flow(), Some(FlowError::JobFailed(_)));
         let id = error.request_id().cloned();
         let mut failure = Failure::from(error);
         if let Some(id) = id {
@@ -89,6 +92,9 @@ impl Commands<'_> {
                 self.session.program(),
                 quoted(id.as_str().as_ref())
             ));
+        }
+        if has_failed {
+            failure = failure.hint(JOB_FAILED);
         }
         if time_is_up {
             let timeout = written(self.session.timeout);

@@ -50,7 +50,7 @@ impl Format {
     }
 }
 
-/// Refuses a format that makes no sense for a command.
+/// Refuses a format that is not available for a command.
 pub(crate) fn refuse(asked: Format, formats: &[Format]) -> Failure {
     let word = |format: &Format| {
         let value = format.to_possible_value();
@@ -59,9 +59,9 @@ pub(crate) fn refuse(asked: Format, formats: &[Format]) -> Failure {
     let asked = word(&asked);
     let formats: Vec<_> = formats.iter().map(word).collect();
     Failure::refused(match formats.is_empty() {
-        true => format!("--format {asked} makes no sense for this command: it takes no format"),
+        true => format!("--format {asked} is not available for this command; it takes no format"),
         false => format!(
-            "--format {asked} makes no sense for this command: it writes {}",
+            "--format {asked} is not available for this command; it writes {}",
             formats.join(" or ")
         ),
     })

@@ -328,7 +328,7 @@ pub(crate) fn check_stdout() -> Result<(), Failure> {
         let is_null = fstat(fd).is_ok_and(|found| Some(found.st_rdev) == null);
         is_null && fcntl_getfl(fd).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDWR)
     };
-    // A daemon has the same in the place of both.
+    // A daemon has the same for both.
     if is_stopgap(io::stdout().as_fd()) && !is_stopgap(io::stderr().as_fd()) {
         return Err(Failure::refused("standard output is closed").hint(
             "to throw the results away, open /dev/null for writing only, as > /dev/null does",
@@ -343,7 +343,7 @@ pub(crate) fn check_stdout() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Says what went wrong in part.
+/// Shows the errors of a reply that has results.
 pub(crate) fn warn_of_errors(errors: &[ErrorItem]) {
     const SHOWN: usize = 5;
     for error in errors.iter().take(SHOWN) {
@@ -362,7 +362,8 @@ pub(crate) fn warn_of_errors(errors: &[ErrorItem]) {
     }
 }
 
-/// Says what went wrong in part, and what of a reply could not be read. Tells whether there is any.
+/// Shows the errors of a reply, and its members that could not be read. Returns whether there are
+/// any.
 pub(crate) fn warn_of(errors: &[ErrorItem], extra: &Extra) -> bool {
     warn_of_errors(errors);
     let mut is_odd = false;

@@ -64,15 +64,14 @@ fn say_offline(message: &str) -> Result<(), Failure> {
 }
 
 fn real(session: &Session, format: Format, call: Call) -> Result<(), Failure> {
-    let settings = Settings::from_lookup(|name| lookup(session, name)).map_err(|error| {
-        let failure = Failure::invalid(&error);
-        match error {
-            EnvError::Missing(_) => failure.hint(
-                "set FALCON_CLIENT_ID and FALCON_CLIENT_SECRET; or give --demo to try the program on eight harmless files",
-            ),
-            _ => failure,
-        }
-    })?;
+    if let Call::Resume { state } = &call {
+        input::check_regular(state)?;
+    }
+    let settings =
+        Settings::from_lookup(|name| lookup(session, name)).map_err(|error| match error {
+            EnvError::Missing(name) => no_credentials(session, name, &call),
+            error => Failure::invalid(&error),
+        })?;
     if let Some(secret) = std::env::var(CLIENT_SECRET).ok().as_deref().map(str::trim) {
         output::hide(secret);
     }
@@ -88,6 +87,24 @@ fn real(session: &Session, format: Format, call: Call) -> Result<(), Failure> {
         );
     };
     record(path, transport, auth, session, format, call)
+}
+
+/// Names the credentials that are missing: `first`, and perhaps the secret.
+fn no_credentials(session: &Session, first: &str, call: &Call) -> Failure {
+    let is_blank = |value: OsString| value.to_str().is_some_and(|value| value.trim().is_empty());
+    let both = first != CLIENT_SECRET && lookup(session, CLIENT_SECRET).is_none_or(is_blank);
+    let (message, what) = match both {
+        true => (format!("{first} and {CLIENT_SECRET} are not set"), "them"),
+        false => (format!("{first} is not set"), "its id and secret"),
+    };
+    let demo = match call {
+        // Offline there is nothing to resume.
+        Call::Resume { .. } => "",
+        _ => ", or give --demo to try the program on harmless files",
+    };
+    Failure::refused(message).hint(format!(
+        "create an API client in the Falcon console and set {what}{demo}"
+    ))
 }
 
 fn transport(session: &Session) -> Result<UreqTransport, Failure> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use indicatif::ProgressBar;
 use malquery_proto::client::{Error, Progress, Step};
-use malquery_proto::flow::{FlowError, JobFlow};
+use malquery_proto::flow::{FlowError, JobFlow, Submission};
 use malquery_proto::types::RequestId;
 use serde::Serialize;
 
@@ -19,11 +19,25 @@ use crate::values::written;
 /// Without a terminal, a line this often says how far the job is.
 const PULSE: Duration = Duration::from_secs(60);
 
+/// What a job that is to be submitted is called.
+pub(crate) fn name(job: &Submission) -> &'static str {
+    match job {
+        Submission::Hunt(_) => "hunt",
+        Submission::ExactSearch(_) => "search",
+        Submission::SamplesMultidownload(_) => MULTIDOWNLOAD,
+        _ => "job",
+    }
+}
+
+const MULTIDOWNLOAD: &str = "multi-download";
+
 pub(crate) struct Watch {
     /// How the program is called, with the options that name the service.
     program: String,
     state: Option<State>,
     shown: Option<RequestId>,
+    /// What the job is called.
+    job: &'static str,
     /// When the last line was shown.
     pulse: Duration,
     /// Whether its submission was seen.
@@ -36,11 +50,17 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    pub(crate) fn new(program: String, state: Option<State>, shown: Option<RequestId>) -> Self {
+    pub(crate) fn new(
+        program: String,
+        state: Option<State>,
+        shown: Option<RequestId>,
+        job: &'static str,
+    ) -> Self {
         Self {
             program,
             state,
             shown,
+            job,
             pulse: Duration::ZERO,
             is_new: false,
             go_on: None,
@@ -61,13 +81,17 @@ impl Watch {
         stored: &impl Serialize,
         go_on: Option<String>,
     ) -> ControlFlow<()> {
+        // The search of a collect has ended when the samples are known.
+        if (progress.collect).is_some_and(|collect| !collect.found().is_empty()) {
+            self.job = MULTIDOWNLOAD;
+        }
         if let Some(id) = flow.id().filter(|id| self.shown.as_ref() != Some(*id)) {
-            let what = if self.is_new {
-                "submitted"
+            let job = self.job;
+            if self.is_new {
+                self.note(format_args!("{job} submitted; the request id is {id}"));
             } else {
-                "resuming a job"
-            };
-            self.note(format_args!("{what}; the request id is {id}"));
+                self.note(format_args!("resuming a {job}; the request id is {id}"));
+            }
             self.shown = Some(id.clone());
         }
         self.is_new |= flow.id().is_none();

@@ -117,7 +117,7 @@ impl Settings {
 #[non_exhaustive]
 pub enum EnvError {
     /// The variable is not set, or is empty.
-    #[error("{0} is not set; make an API client in the Falcon console and set its id and secret")]
+    #[error("{0} is not set; create an API client in the Falcon console and set its id and secret")]
     Missing(&'static str),
     /// The value is not Unicode.
     #[error("{0} is not Unicode")]
@@ -218,7 +218,13 @@ mod tests {
 
     #[test]
     fn errors_name_the_variable() {
-        assert_eq!(read(&[]).unwrap_err(), EnvError::Missing(CLIENT_ID));
+        let missing = read(&[]).unwrap_err();
+        assert_eq!(missing, EnvError::Missing(CLIENT_ID));
+        assert_eq!(
+            missing.to_string(),
+            "FALCON_CLIENT_ID is not set; create an API client in the Falcon console and set its id \
+             and secret"
+        );
         assert_eq!(
             read(&WHO[..1]).unwrap_err(),
             EnvError::Missing(CLIENT_SECRET)

@@ -40,6 +40,8 @@ fn missing_samples_are_named_and_others_kept() {
     let document: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!(document["contents"]["missing"], json!([A]));
     assert_eq!(document["contents"]["files"][0]["sha256"], HELLO);
+    run.says("hunt submitted; the request id is r-1\n");
+    run.omits("verified and written");
     assert_eq!(
         document["contents"]["unexpected"].as_array().unwrap().len(),
         3
@@ -51,7 +53,11 @@ fn missing_samples_are_named_and_others_kept() {
     let server = Server::with_answers(collecting(&[HELLO], SEVERAL));
     let target = in_folder(&out, "other");
     let line = format!("{COLLECT} --ascii a --no-extract --output-dir {target}");
-    let document = server.run(&line).json();
+    let run = server.run(&line);
+    run.says(&format!(
+        "\n1 sample verified; the archive is {target}/samples.zip\n"
+    ));
+    let document = run.json();
     assert_eq!(document["contents"]["files"][0]["path"], Value::Null);
     assert_eq!(names(&target), ["samples.zip"]);
 }
@@ -154,17 +160,13 @@ fn a_list_is_looked_up_before_it_is_paid_for() {
 
 #[test]
 fn samples_come_from_one_source() {
-    for line in [
-        "",
-        "--ascii a --request r-1",
-        "--ascii a --rule x.yar",
-        &format!("{A} --ascii a"),
+    for (line, what) in [
+        ("", "give one of: patterns"),
+        ("--ascii a --request r-1", "give only one of: patterns"),
+        ("--ascii a --rule x.yar", "give only one of: patterns"),
+        (&format!("{A} --ascii a"), "give only one of: patterns"),
     ] {
         let run = plain(&format!("collect --demo --limit 1 --output-dir out {line}"));
-        assert!(
-            run.error(2).contains("give one of: patterns"),
-            "{}",
-            run.stderr
-        );
+        assert!(run.error(2).contains(what), "{}", run.stderr);
     }
 }

@@ -35,6 +35,8 @@ fn exit_codes_tell_errors_apart() {
         let run = Server::with_answers(answers).run(&line);
         assert_eq!(run.code, code, "{line}: {}", run.stderr);
         run.omits("MalQueryQuotasV1").omits("oauth2");
+        let hint = run.stderr.contains("then submit it again");
+        assert_eq!(hint, code == 3, "{line}: {}", run.stderr);
     }
     // A login that is refused.
     for (status, code) in [(400, 4), (401, 4), (403, 4), (404, 1)] {
@@ -48,6 +50,7 @@ fn exit_codes_tell_errors_apart() {
     }
     // The status of a job that failed is shown, too.
     let run = Server::with_answers([job("r-1", "failed")]).run("request r-1");
+    run.says("then submit it again");
     assert!(
         run.code == 3 && run.stdout.contains("failed"),
         "{}",
@@ -164,6 +167,7 @@ fn hints_quote_what_the_service_says() {
     let submitted = answer(200, json!({"meta": {"reqid": id, "status": "done"}}));
     let run = Server::with_answers([submitted]).run("exact-search --ascii abc");
     run.json();
+    run.says(&format!("search submitted; the request id is {id}\n"));
     run.says(&format!(" request '{id}' --wait"));
 }
 

@@ -117,6 +117,20 @@ fn help_says_what_a_command_costs() {
 }
 
 #[test]
+fn help_explains_statuses_rules_and_folders() {
+    for command in ["hunt", "exact-search", "multidownload"] {
+        let text = help(command);
+        assert!(text.contains("whose status is always `done`"), "{text}");
+    }
+    let hunt = help("hunt");
+    assert!(
+        hunt.contains("--rule FILE does the same") && hunt.contains("as FILE or as --rule FILE"),
+        "{hunt}"
+    );
+    assert!(help("collect").contains("samples of an earlier run stay in the folder"));
+}
+
+#[test]
 fn completions_and_the_manual_are_printed() {
     for shell in ["bash", "zsh", "fish"] {
         let run = plain(&format!("completions {shell}"));

@@ -7,11 +7,37 @@ fn the_demonstration_searches_eight_files() {
     let line = "collect --pattern ascii:CrowdStrike --limit 3 --output-dir";
     let run = demo(&format!("{line} {target}"));
     run.says("offline: a demonstration over 8 harmless files, not MalQuery\n");
+    run.says("\nsearch submitted; the request id is ")
+        .says("\nmulti-download submitted; the request id is ")
+        .says(&format!(
+            "\n3 samples verified and written to {target}; the archive is {target}/samples.zip\n"
+        ));
     assert_eq!(run.json()["contents"]["missing"], json!([]));
     assert_eq!(names(&target).len(), 4);
+    let file = in_folder(&out, "file");
+    for run in [run, demo(&format!("download {A} --output {file}"))] {
+        run.json();
+        run.omits("malware");
+    }
+    let line = format!("extract {target}/samples.zip --output-dir {target} --force");
+    plain(&line).says("warning: the files in ").json();
     let found = demo("exact-search --wait --filetype pe32 --wide powershell").json();
     assert_eq!(found["resources"].as_array().unwrap().len(), 1);
     assert_eq!(found["resources"][0]["family"], "Demo");
+}
+
+const NO_CREDENTIALS: &str = "error: FALCON_CLIENT_ID and FALCON_CLIENT_SECRET are not set";
+
+#[test]
+fn resume_looks_for_its_file_first() {
+    let out = folder();
+    let state = in_folder(&out, "state.json");
+    let run = plain(&format!("resume {state}"));
+    assert!(run.error(2).starts_with(&format!("error: {state}: ")));
+    fs::write(&state, "{}").unwrap();
+    let run = plain(&format!("resume {state}"));
+    assert_eq!(run.error(2), NO_CREDENTIALS);
+    run.says("and set them\n").omits("--demo");
 }
 
 #[test]
@@ -38,10 +64,10 @@ fn nothing_is_invented_without_credentials() {
                 blank.map(|value| command.env(format!("FALCON_{name}"), value));
             }
             let run = run(&mut command);
-            run.error(2);
-            run.says("FALCON_CLIENT_ID")
-                .says("FALCON_CLIENT_SECRET")
-                .says("--demo");
+            assert_eq!(run.error(2), NO_CREDENTIALS);
+            let hint = "create an API client in the Falcon console and set them, or give --demo to try \
+                 the program on harmless files";
+            run.says(&format!("\nhint: {hint}\n"));
         }
     }
     assert_eq!(names(&out), [""; 0]);

@@ -89,8 +89,10 @@ fn wrong_settings_are_refused() {
         ("FALCON_CLIENT_ID", "an-id"),
         ("FALCON_CLIENT_SECRET", "s3cret"),
     ];
-    assert!(refused(&[id], "quotas").contains("FALCON_CLIENT_SECRET"));
-    assert!(refused(&[secret], "quotas").contains("FALCON_CLIENT_ID"));
+    let missing = "error: FALCON_CLIENT_SECRET is not set";
+    assert_eq!(refused(&[id], "quotas"), missing);
+    let missing = "error: FALCON_CLIENT_ID is not set";
+    assert_eq!(refused(&[secret], "quotas"), missing);
     let with = |name, value| [id, secret, (name, value)];
     assert!(refused(&with("FALCON_CLOUD", "mars-1"), "quotas").contains("mars-1"));
     assert!(refused(&with("FALCON_BASE_URL", "http://10.0.0.1"), "quotas").contains("https"));
