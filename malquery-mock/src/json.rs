@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 /// How deep arrays and objects may nest.
 const MAX_DEPTH: usize = 100;
-/// How deep a body stands in a cassette.
+/// The nesting depth at which a body starts in a cassette.
 const BODY_DEPTH: usize = 5;
 /// The longest line of a file, unless one value alone is longer.
 const MAX_LINE: usize = 110;

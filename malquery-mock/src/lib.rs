@@ -3,7 +3,7 @@
 //! Everything here gives a [`Client`](malquery_proto::Client), the same type as in production, or a
 //! [`Transport`](malquery_proto::Transport) for a client with settings of your own.
 //!
-//! | to see | take |
+//! | to test | use |
 //! |---|---|
 //! | what a program does with a reply or an error | a [`script`] |
 //! | that it works with what the service really answers | a [`Session`], which records once and replays for ever |

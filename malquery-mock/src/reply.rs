@@ -313,7 +313,7 @@ impl Reply {
         self
     }
 
-    /// Answers this many requests.
+    /// Answers this many requests with this reply.
     ///
     /// # Panics
     /// Panics if the number is 0.
@@ -324,7 +324,7 @@ impl Reply {
         self
     }
 
-    /// Also answers every later request, if this is the last reply.
+    /// If it is the last reply, it also answers all later requests.
     pub fn repeat_last(mut self) -> Self {
         self.repeat_last = true;
         self

@@ -214,8 +214,8 @@ impl Session {
         self
     }
 
-    /// Also keeps these secrets out of the recording, such as the password of a proxy. Secrets that
-    /// the session sends are known.
+    /// Also keeps these secrets out of the recording, such as the password of a proxy. Credentials
+    /// that the client sends are removed anyway.
     pub fn secrets<S: AsRef<str>>(mut self, secrets: impl IntoIterator<Item = S>) -> Self {
         for secret in secrets {
             self.secrets.add(secret.as_ref());
@@ -460,8 +460,8 @@ impl SessionGuard {
         }
     }
 
-    /// Writes the complete exchanges and continues the session. Call it at any time and from any
-    /// thread, such as a handler of Ctrl-C. Does nothing unless the session records.
+    /// Writes the completed exchanges without ending the session. Can be called at any time, from
+    /// any thread, such as a handler of Ctrl-C. Does nothing unless the session records.
     ///
     /// # Errors
     /// As [`close`](Self::close). The recording stays in memory.
@@ -469,7 +469,7 @@ impl SessionGuard {
         self.write(None, false, false)
     }
 
-    /// Writes the complete exchanges of a recording without the refused ones to this path, which
+    /// Writes the completed exchanges of a recording without the refused ones to this path, which
     /// may be the path of the cassette.
     ///
     /// # Errors

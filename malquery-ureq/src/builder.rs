@@ -58,7 +58,8 @@ impl Builder {
     }
 
     /// Limits the silence of the service, until the next byte of a reply arrives or the next bytes
-    /// of a request are taken. The head of a reply has a quarter more in all. 60 s unless set.
+    /// of a request are taken. The whole head must arrive within
+    /// 1.25 times this limit. 60 s unless set.
     pub fn reply_timeout(mut self, timeout: Duration) -> Self {
         self.reply_timeout = bounded(timeout);
         self

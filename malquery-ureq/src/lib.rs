@@ -36,7 +36,7 @@
 //! | limit | unless set | bounds |
 //! |---|---|---|
 //! | [`Builder::connect_timeout`] | 10 s | a new connection: the lookup of the name, TCP, a proxy and TLS together |
-//! | [`Builder::reply_timeout`] | 60 s | the silence of the service, until the next byte of a reply; for the head in all, a quarter more |
+//! | [`Builder::reply_timeout`] | 60 s | the silence of the service, until the next byte of a reply. The whole head must arrive within 1.25 times this limit. |
 //! | [`Builder::search_timeout`] | 180 s | the same for a fuzzy search; the longer of the two holds |
 //! | [`Builder::total_timeout`] | none | one request with the whole body of its reply |
 //! | [`RetryPolicy::time_limit`](flow::RetryPolicy::time_limit) | 10 min | one call with all its attempts and pauses, without the body of a download |

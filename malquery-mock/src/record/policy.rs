@@ -458,8 +458,8 @@ fn each_part(json: &Json, place: &mut String, f: &mut dyn FnMut(&str, &Json, &mu
     }
 }
 
-/// A reply as JSON, if it is an object or a list. A byte that is no text, a lone surrogate or a
-/// control character costs that character, and not the reply.
+/// A reply as JSON, if it is an object or a list. A byte that is not text, a lone surrogate or a
+/// control character is replaced; the rest of the reply is kept.
 pub(crate) fn read_json(body: &[u8]) -> Option<Json> {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     let is_container = |byte: &u8| matches!(byte, b'{' | b'[');

@@ -311,8 +311,8 @@ impl Collect {
         self.results = results;
     }
 
-    /// Takes a file as the fetched archive, for a process that ended after it named the archive and
-    /// before it stored the state. Check first that it holds the samples that were
+    /// Treats this file as the fetched archive, for a process that ended after the archive was
+    /// renamed into place, but before the state was stored. Check first that it holds the samples that were
     /// [`found`](Self::found). Does nothing before the multi-download has an id.
     pub fn fetched(mut self, archive: impl Into<PathBuf>) -> Self {
         if let Some(id) = self.download().cloned() {

@@ -158,7 +158,7 @@ fn hex(pattern: &str, start: usize) -> Result<usize, Fault> {
     }
 }
 
-/// Gives the place behind a class.
+/// Returns the position after a class.
 fn class(pattern: &str, start: usize) -> Result<usize, Fault> {
     let bytes = pattern.as_bytes();
     let mut at = start + 1;

@@ -27,7 +27,7 @@ enum Piece {
     /// A gap that splits the string.
     Split,
     Either(Vec<Vec<Piece>>),
-    /// The piece, so often, and perhaps more often.
+    /// The piece, at least this many times.
     Many(Vec<Piece>, u32),
 }
 

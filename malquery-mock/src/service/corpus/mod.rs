@@ -40,7 +40,7 @@ const TRIES: usize = 3;
 /// processor. It leaves out files above 256 MiB and files on which the rule runs longer than 60
 /// seconds.
 ///
-/// Files with the same content are one sample, that with the first path.
+/// Files with the same content are one sample, under the first path.
 ///
 /// # File types
 ///
@@ -89,7 +89,7 @@ struct Inner {
 struct Slot {
     source: Source,
     annotation: Annotation,
-    /// The hashes, of the state of the file with this stamp.
+    /// The hashes, and the stamp of the file they belong to.
     known: Mutex<Option<(Stamp, Hashes)>>,
 }
 
