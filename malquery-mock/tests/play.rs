@@ -266,7 +266,7 @@ fn the_guard_tells_all_that_is_wrong() {
     // Dropping it does the same, but not while a test fails already.
     let message = panic_of(|| drop(cassette(two).play())).unwrap();
     assert!(
-        message.contains("2 of 2 not played to the end"),
+        message.contains("2 of 2 replies were not used"),
         "{message}"
     );
     let message = panic_of(|| {

@@ -59,7 +59,7 @@ impl Cassette {
     /// # Ok::<(), malquery_proto::client::Error>(())
     /// ```
     #[track_caller]
-    #[must_use = "the guard checks at its end that all was played"]
+    #[must_use = "the guard checks at its end that every reply was used"]
     pub fn client(&self) -> (Client, MockGuard) {
         let (mock, guard) = self.clone().with_tokens().play();
         (Client::new(mock, guard.clock.clone(), self.auth()), guard)
@@ -76,7 +76,7 @@ impl Cassette {
     /// guard.finish();
     /// ```
     #[track_caller]
-    #[must_use = "the guard checks at its end that all was played"]
+    #[must_use = "the guard checks at its end that every reply was used"]
     pub fn play(&self) -> (Mock, MockGuard) {
         let mock = self.transport();
         (
@@ -157,9 +157,10 @@ impl Mock {
             .collect();
         if !unplayed.is_empty() {
             let (count, of) = (unplayed.len(), interactions.len());
+            let verb = if count == 1 { "was" } else { "were" };
             let _ = write!(
                 text,
-                "\n\n{count} of {of} not played to the end:{}",
+                "\n\n{count} of {of} replies {verb} not used:{}",
                 unplayed.concat()
             );
         }
@@ -172,7 +173,7 @@ impl Mock {
             );
         }
         Err(Unfinished(format!(
-            "{name} was not played completely (the mock was made at {made_at}):{text}"
+            "{name} and the requests do not match (the mock was made at {made_at}):{text}"
         )))
     }
 
@@ -383,9 +384,9 @@ fn answer(status: StatusCode, body: &[u8]) -> Answer {
     }
 }
 
-/// Fails the test unless the whole cassette was played: see [`Cassette::client`],
+/// Fails the test if the cassette and the requests do not match: see [`Cassette::client`],
 /// [`Cassette::play`].
-#[must_use = "the guard checks at its end that all was played"]
+#[must_use = "the guard checks at its end that every reply was used"]
 #[derive(Debug)]
 pub struct MockGuard {
     mock: Mock,
