@@ -27,6 +27,10 @@ impl Transport for Attohttpc {
             false => request.bytes(body).send(),
         };
         let (status, headers, body) = reply.map_err(classify)?.split();
+        if status.is_informational() {
+            // attohttpc 0.31 does not skip interim replies, and the final reply is lost.
+            return Err(TransportError::unknown("the reply is an interim one"));
+        }
         let mut response = Response::new(Body::new(body));
         (*response.status_mut(), *response.headers_mut()) = (status, headers);
         Ok(response)

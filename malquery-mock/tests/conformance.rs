@@ -118,7 +118,12 @@ fn a_transport_that_panics_fails() {
         "{report}"
     );
     let text = report.to_string();
-    assert_eq!(text.lines().count(), report.verdicts().len(), "{text}");
+    let all = report.verdicts().len();
+    assert_eq!(text.lines().count(), all + 1, "{text}");
+    assert!(
+        text.ends_with(&format!("\n{all} of {all} cases failed")),
+        "{text}"
+    );
     assert!(text.starts_with(
         "FAIL  get-without-a-body: the transport panicked: no good. So gateways refuse a GET"
     ));

@@ -181,6 +181,11 @@ fn same(what: &str, received: &[u8], sent: &[u8]) -> Result<(), String> {
     ))
 }
 
+/// The values of a header as text.
+fn shown(values: &[&[u8]]) -> String {
+    format!("{:?}", String::from_utf8_lossy(&values.join(&b" | "[..])))
+}
+
 /// There was no reply, and the service may have received the request.
 fn unknown(result: Result<Response<Body>, TransportError>) -> Outcome {
     match result {
@@ -192,7 +197,7 @@ fn unknown(result: Result<Response<Body>, TransportError>) -> Outcome {
             Ok(format!("failed as unknown: {error:?}"))
         }
         Err(error) => Err(format!(
-            "the service received the request, but the transport denies it: {error:?}"
+            "the service may have received the request, but the transport says it was not sent: {error:?}"
         )),
     }
 }

@@ -4,7 +4,7 @@ use super::cases::{Case, Outcome};
 
 /// What [`check`](super::check) found: a [`Verdict`] for each case.
 ///
-/// Its `Display` has one line for each case.
+/// Its `Display` has one line for each case, the failures last, and a last line that counts them.
 #[derive(Debug, Clone)]
 pub struct Report {
     verdicts: Vec<Verdict>,
@@ -33,13 +33,17 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, verdict) in self.verdicts.iter().enumerate() {
-            if index > 0 {
-                f.write_str("\n")?;
-            }
-            verdict.fmt(f)?;
+        for verdict in self.verdicts.iter().filter(|verdict| verdict.passed) {
+            writeln!(f, "{verdict}")?;
         }
-        Ok(())
+        for verdict in self.failures() {
+            writeln!(f, "{verdict}")?;
+        }
+        let all = self.verdicts.len();
+        match self.failures().count() {
+            0 => write!(f, "all {all} cases passed"),
+            failed => write!(f, "{failed} of {all} cases failed"),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use malquery_proto::client::TimeLeft;
 use malquery_proto::flow::SendFailure;
 use malquery_proto::{Body, Transport, TransportError};
 
-use crate::plain::{Plain, talk};
+use crate::plain::{Plain, closing, connect, talk, talk_until};
 
 type Sent = Result<Response<Body>, TransportError>;
 type Mistake = fn(&Wrong, Request<Vec<u8>>) -> Sent;
@@ -82,6 +82,19 @@ pub(crate) const MISTAKES: &[(&str, Mistake, &[&str])] = &[
             }))
         },
         &["post-with-its-exact-body"],
+    ),
+    (
+        "limits the time for the reply alone",
+        |_, mut request| {
+            // Endless, but for the test.
+            if request.body().len() > 1 << 20 {
+                request
+                    .extensions_mut()
+                    .insert(TimeLeft(Duration::from_secs(5)));
+            }
+            Plain.send(request)
+        },
+        &["service-that-does-not-read"],
     ),
     (
         "decodes the URI",
@@ -168,6 +181,14 @@ pub(crate) const MISTAKES: &[(&str, Mistake, &[&str])] = &[
         "makes an error of a 5xx",
         |_, request| refuse(Plain.send(request), 500),
         &["server-errors-are-replies"],
+    ),
+    (
+        "returns an interim reply",
+        |_, request| {
+            let stream = connect(&request)?;
+            talk_until(stream, closing(request), |_| true).map_err(TransportError::unknown)
+        },
+        &["interim-replies"],
     ),
     (
         "follows a relative redirect",
@@ -326,7 +347,11 @@ pub(crate) const MISTAKES: &[(&str, Mistake, &[&str])] = &[
     (
         "takes a timeout for a refusal",
         |_, request| classify(request, is_timeout, TransportError::not_sent),
-        &["endless-head", "no-time-left", "silent-service"],
+        &[
+            "endless-head",
+            "service-that-does-not-read",
+            "silent-service",
+        ],
     ),
     (
         "ignores the time left",
@@ -346,6 +371,7 @@ pub(crate) const MISTAKES: &[(&str, Mistake, &[&str])] = &[
             "dripping-body",
             "endless-head",
             "no-time-left",
+            "service-that-does-not-read",
             "silent-service",
             "stalled-body",
         ],

@@ -12,7 +12,9 @@ use crate::time::Timestamp;
 /// your choice.
 ///
 /// - Send the request once and as it is: its method, URI, headers and exact body, with the length
-///   of the body. An empty body means none; a GET goes out without `content-length`.
+///   of the body. An empty body means none; a GET goes out without `content-length`. The
+///   transport adds `host`; it may add headers of its own, such as `connection`.
+/// - Skip 1xx replies and return the final one.
 /// - Follow no redirect. Use TLS for `https`, and check certificates.
 /// - Use no connection that the service has closed in the meantime.
 /// - Stream the body of the reply: [`Body::new`] takes any reader. A body that breaks off ends with

@@ -7,8 +7,8 @@ use http::{HeaderValue, header};
 use malquery_proto::operations::Hunt;
 
 use super::{
-    Case, Outcome, Prepared, Server, Step, Transport, exchange, get, pattern, post, prepared,
-    reply, request, same, send, served, whole, within, without_limit,
+    Case, Outcome, Prepared, Server, Step, Transport, exchange, get, json, pattern, post, prepared,
+    reply, request, same, send, served, shown, unknown, whole, within, without_limit,
 };
 use crate::conformance::servers::{Seen, contains};
 
@@ -22,6 +22,21 @@ pub(super) const CASES: &[Case] = &[
         name: "server-errors-are-replies",
         consequence: "a hunt that the service refused ends with an unknown outcome",
         prepare: || statuses(&[500, 502, 503, 504]),
+    },
+    Case {
+        name: "interim-replies",
+        consequence: "a hunt that was accepted ends with an error, and is billed",
+        prepare: || {
+            let interim =
+                b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
+            let script = |_: &Seen| {
+                [Step::Send(interim.to_vec())]
+                    .into_iter()
+                    .chain(json())
+                    .collect()
+            };
+            served(script, interim_replies)
+        },
     },
     Case {
         name: "redirect-to-the-same-host",
@@ -173,6 +188,30 @@ fn statuses(list: &'static [u16]) -> io::Result<Prepared> {
     })
 }
 
+/// Some HTTP libraries return the first interim reply and lose the final one. Their transports can
+/// only fail, which bills nothing twice.
+fn interim_replies(server: &Server, transport: &dyn Transport) -> Outcome {
+    for request in [get(&server.base(), ""), post(&server.base(), "{}")] {
+        let reply = match transport.send(request) {
+            Ok(reply) => reply,
+            error => return unknown(error),
+        };
+        let (head, body) = reply.into_parts();
+        if head.status != 200 {
+            let status = head.status.as_u16();
+            return Err(format!(
+                "the final status was 200, but send returned {status}"
+            ));
+        }
+        let body = whole(body)?;
+        if head.headers.contains_key(header::LINK) {
+            return Err("the final reply has a header of an interim one".into());
+        }
+        same("the body", &body, b"{}")?;
+    }
+    Ok("100 and 103 were skipped".into())
+}
+
 const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
 
 fn redirect(seen: &Seen, location: &str) -> Step {
@@ -228,8 +267,9 @@ fn reply_headers_unchanged(server: &Server, transport: &dyn Transport) -> Outcom
             .collect();
         if passed != sent {
             return Err(format!(
-                "{name} was sent {} times and passed on as {passed:?}",
-                sent.len()
+                "{name} was {} and became {}",
+                shown(&sent),
+                shown(&passed)
             ));
         }
     }

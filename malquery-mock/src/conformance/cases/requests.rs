@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, header};
 
 use super::{
     Case, Outcome, Server, Step, TOKEN, Transport, base, exchange, get, json, pattern, post,
-    prepared, reply, same, served, unknown,
+    prepared, reply, same, served, shown, unknown,
 };
 use crate::conformance::servers::{Seen, contains};
 
@@ -147,12 +147,10 @@ fn request_headers_unchanged(server: &Server, transport: &dyn Transport) -> Outc
             .collect();
         let arrived = seen.values(name.as_str());
         if arrived != sent {
-            let show =
-                |values: &[&[u8]]| String::from_utf8_lossy(&values.join(&b" | "[..])).into_owned();
             return Err(format!(
-                "{name} was {:?} and became {:?}",
-                show(&sent),
-                show(&arrived)
+                "{name} was {} and became {}",
+                shown(&sent),
+                shown(&arrived)
             ));
         }
     }
