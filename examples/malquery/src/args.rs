@@ -474,7 +474,7 @@ impl CollectArgs {
 /// A rule to hunt with.
 #[derive(Debug, Args)]
 pub(crate) struct HuntRule {
-    /// The file with the YARA rule; --rule FILE does the same
+    /// The file with the YARA rule; give this or --rule FILE
     #[arg(
         value_name = "FILE",
         conflicts_with = "rule",
@@ -494,7 +494,7 @@ impl HuntRule {
 
 #[derive(Debug, Args)]
 pub(crate) struct RuleOptions {
-    /// The file with a YARA rule, for a hunt. `hunt` takes it as FILE or as --rule FILE
+    /// The file with a YARA rule, for a hunt
     #[arg(long, value_name = "FILE")]
     pub(crate) rule: Option<PathBuf>,
     /// Send this rule of the file, with what it needs of the other rules
@@ -719,7 +719,9 @@ const LOCAL: [&str; 5] = ["check-rule", "extract", "serve", "completions", "man"
 
 /// The command line. Each command hides the options that do nothing for it.
 pub(crate) fn command() -> clap::Command {
-    let mut root = Cli::command();
+    let rule = "The file with the YARA rule; give this or FILE";
+    let mut root =
+        Cli::command().mut_subcommand("hunt", |hunt| hunt.mut_arg("rule", |arg| arg.help(rule)));
     for (id, heading, uses) in GLOBAL {
         root = root.mut_arg(id, |arg| arg.global(true).help_heading(heading));
         let hidden = root.get_arguments().find(|arg| arg.get_id() == id).cloned();

@@ -29,8 +29,8 @@ pub(crate) struct Collecting<C = Collect, P = PathBuf> {
     archive: P,
 }
 
-/// What may come out of an archive whose samples are not known. More than by default, since it was
-/// asked for, and there is no other way to it.
+/// The limits for an archive whose samples are not known. They are higher than the defaults, since
+/// the user asked for this archive and has no other way to unpack it.
 const LIMITS: Limits = Limits {
     entries: 100_000,
     directory_size: 32 << 20,
@@ -169,7 +169,7 @@ impl Commands<'_> {
         if !args.no_extract {
             collect = collect.extract(&folder);
         }
-        // Without it there is room for as many as were asked for.
+        // Otherwise the limits follow from the number of samples.
         if self.session.max_ratio.is_some() {
             collect = collect.limits(self.session.limits());
         }
@@ -355,7 +355,7 @@ impl Commands<'_> {
             ..
         }) = &result
         {
-            // The failed download is of no use; what was found is.
+            // The search can be collected again, the failed download cannot.
             let found = collect.search().filter(|_| !self.session.jobs_end);
             interrupt::hint(found.map(|id| collect_again(&program, &collect, id, &path)));
         }
@@ -387,7 +387,7 @@ impl Commands<'_> {
     }
 }
 
-/// Whether there is a person to ask.
+/// Whether a person can answer a question.
 fn is_answerable() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
@@ -422,7 +422,7 @@ fn is_fetched(collect: &Collect, archive: &Path) -> bool {
     report.is_ok_and(|report| report.complete().is_ok())
 }
 
-/// How to go on without a state.
+/// Returns how to continue without a state.
 fn go_on(session: &Session, collect: &Collect, path: &Path) -> Option<String> {
     let program = &session.program();
     let folder = || path.parent().unwrap_or(Path::new("."));
@@ -449,7 +449,7 @@ fn go_on(session: &Session, collect: &Collect, path: &Path) -> Option<String> {
     search.map(|id| collect_again(program, collect, id, path))
 }
 
-/// How to fetch an archive that was paid for.
+/// Returns how to fetch an archive that was paid for.
 pub(crate) fn fetch_again(session: &Session, id: &RequestId, output: &Path) -> String {
     let force = if session.force { " --force" } else { "" };
     let (program, id, output) = (
@@ -460,13 +460,13 @@ pub(crate) fn fetch_again(session: &Session, id: &RequestId, output: &Path) -> S
     format!("fetch the archive with: {program} samples {id} --output {output}{force}")
 }
 
-/// How to collect what a search found.
+/// Returns how to collect the results of a search.
 fn collect_again(program: &str, collect: &Collect, id: &RequestId, path: &Path) -> String {
     let (id, folder) = (
         quoted(id.as_str().as_ref()),
         quoted(path.parent().unwrap_or(Path::new("."))),
     );
-    // Without it more would be paid for than was wanted.
+    // Without a limit, more samples than wanted would be paid for.
     let limit = match (collect.max_samples(), collect.found().len()) {
         (Some(limit), _) => format!(" --limit {limit}"),
         (None, 0) => " --yes".to_owned(),
@@ -509,10 +509,10 @@ impl<'a> Folder<'a> {
             fs::create_dir(path).map_err(|error| refuse(path, &error))?;
             folder._scratch.push(Scratch::folder(path));
             folder.new.insert(0, path);
-            // Whatever the umask is, what is paid for has to be written there.
+            // Under any umask, the samples must be written there.
             own(path).map_err(|error| refuse(path, &error))?;
         }
-        // Found out before anything is paid for.
+        // Try to write before anything is paid for.
         tempfile::Builder::new()
             .prefix(".malquery-try-")
             .tempfile_in(path)
@@ -538,7 +538,7 @@ fn own(_: &Path) -> io::Result<()> {
 impl Drop for Folder<'_> {
     fn drop(&mut self) {
         for folder in &self.new {
-            // Only an empty one can be removed, so this is for a run that left nothing.
+            // This removes only an empty folder.
             let _ = fs::remove_dir(folder);
         }
     }
@@ -582,7 +582,7 @@ impl Bars {
         if let Some((_, bar)) = &self.shown {
             bar.set_position(bytes);
         }
-        // While it is fetched, a signal ends the command by itself.
+        // During the fetch, a signal ends the command by itself.
         if !fetching && interrupt::stopped() {
             ControlFlow::Break(())
         } else {
@@ -609,7 +609,7 @@ struct Shown<'a> {
 }
 
 impl Shown<'_> {
-    /// What went wrong. Files that were written before are shown.
+    /// Returns the failure, after it shows the files that were written.
     fn failed(&self, error: Error, path: &Path, explain: &dyn Fn(Error) -> Failure) -> Failure {
         if let Error::Archive(error) = &error
             && let Some(report) = ArchiveError::report(error)

@@ -352,7 +352,7 @@ impl Commands<'_> {
         self.show_job(&flow, &reply, what, None)
     }
 
-    /// Waits for the end of a job, keeps its state, and says how to go on should it be interrupted.
+    /// Waits for the end of a job, keeps its state, and says how to continue after an interruption.
     fn wait(
         &self,
         flow: &mut JobFlow,
@@ -466,7 +466,7 @@ impl Commands<'_> {
         interrupt::hint(Some(interrupt::NOT_SUBMITTED.into()));
         // From when it goes out, a signal waits for the reply.
         let job = submit().map_err(|error| self.explain(error, None))?;
-        // Also here, should standard output be full: it was paid for.
+        // Show the id here too: standard output may be full, and the job is paid for.
         let id = job.id();
         note(format_args!("{what} submitted; the request id is {id}"));
         let wait = match self.session.jobs_end {
@@ -474,7 +474,7 @@ impl Commands<'_> {
                 "offline the job ends with this command: give --wait, or start `malquery serve`"
                     .into()
             }
-            // The reply says `done` of itself.
+            // The status `done` of the reply is about the submission.
             false => format!(
                 "the job has only begun; wait for its results with: {} request {} --wait",
                 self.session.program(),

@@ -20,7 +20,7 @@ pub(crate) const NOTHING: &str = "nothing was found";
 /// What to do about a job that failed.
 pub(crate) const JOB_FAILED: &str = "check the rule, the patterns or the samples, then submit it again; a hunt or a multi-download costs quota again";
 
-/// A file to be written whole or not at all, also when a signal comes in between.
+/// A file that is written whole or not at all, even if a signal arrives.
 pub(crate) type Output = (OutputFile, Scratch);
 
 pub(crate) struct Commands<'a> {
@@ -40,8 +40,8 @@ impl Commands<'_> {
         ));
     }
 
-    /// Leaves out the samples that MalQuery does not have, which is asked for nothing: the others
-    /// would be paid for, too.
+    /// Splits samples into those that MalQuery has and those that it lacks. The lookup is free; a
+    /// download of a missing sample may not be.
     pub(crate) fn known(
         &self,
         samples: Vec<Sha256>,
@@ -50,7 +50,7 @@ impl Commands<'_> {
         let has_errors = warn_of(&reply.errors, &reply.extra);
         check_results(&reply.resources, has_errors)?;
         if has_errors {
-            // It may know more than it says.
+            // The reply may be incomplete.
             return Ok((samples, Vec::new()));
         }
         Ok(samples
@@ -60,7 +60,8 @@ impl Commands<'_> {
 
     pub(crate) fn new_state(&self, path: &Path) -> Result<State, Failure> {
         let mut state = State::take(path)?;
-        // It may be the state of a job that is paid for. The file itself is made in every step.
+        // An existing file may be the state of a job that is paid for. This only checks that the
+        // file can be made; `State::keep` writes it.
         drop(self.create(path.to_owned()).map_err(|failure| {
             failure.hint(format!(
                 "if it is the state of a job, continue with: {} resume {}",
@@ -68,7 +69,7 @@ impl Commands<'_> {
                 quoted(path)
             ))
         })?);
-        // And so may be what another process puts there meanwhile.
+        // Another process may write such a state meanwhile.
         state.is_new = !self.session.force;
         state.is_own = true;
         Ok(state)
@@ -144,7 +145,7 @@ pub(crate) fn no_result() -> Failure {
     Failure::new(code::FAILED, "the service reports errors, and no results")
 }
 
-/// Nothing was found because something failed: that is no result.
+/// Refuses an empty result that comes with errors: it does not mean that nothing was found.
 pub(crate) fn check_results(results: &[Sample], has_errors: bool) -> Result<(), Failure> {
     if has_errors && results.is_empty() {
         return Err(no_result());

@@ -1,10 +1,10 @@
-//! What Ctrl-C, SIGTERM and SIGHUP do: the command removes what is half written, says how to go on,
-//! and ends by the same signal, so that a loop in a shell stops too.
+//! What Ctrl-C, SIGTERM and SIGHUP do: the command removes what is half written, says how to
+//! continue, and ends by the same signal, so that a loop in a shell stops too.
 //!
 //! While a submission is under way the id of the job is not known yet, so the first signal waits
-//! for the reply; before it goes out, and in the pause before another attempt, nothing is waited
-//! for. While samples are extracted it waits for the end of a read, so that no half of one stays. A
-//! further signal ends the command at once.
+//! for the reply. Before the submission is sent, and in the pause before another attempt, the
+//! signal ends the command at once. During extraction it waits for the end of a read, so that no
+//! partial sample stays. A second signal ends the command at once.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -294,14 +294,13 @@ pub(crate) fn end_recording() -> Result<(), Unfinished> {
     Ok(())
 }
 
-/// What to say on how to go on.
+/// Sets the hint that says how to continue.
 pub(crate) fn hint(hint: Option<String>) {
     *lock(&HINT) = hint;
 }
 
-/// Says how to go on.
+/// Shows the hint, once.
 pub(crate) fn show_hint() {
-    // Once is enough.
     if let Some(hint) = lock(&HINT).take() {
         output::error(format_args!("hint: {hint}"));
     }

@@ -1,5 +1,4 @@
-//! Watches over a job: keeps its state, shows its id, and says how to go on should it be
-//! interrupted.
+//! Watches a job: keeps its state, shows its id, and says how to continue after an interruption.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -16,7 +15,7 @@ use crate::output::{Failure, harmless, is_log, note, quoted, spinner};
 use crate::state::State;
 use crate::values::written;
 
-/// Without a terminal, a line this often says how far the job is.
+/// The time between two lines of progress without a terminal.
 const PULSE: Duration = Duration::from_secs(60);
 
 /// What a job that is to be submitted is called.
@@ -42,7 +41,7 @@ pub(crate) struct Watch {
     pulse: Duration,
     /// Whether its submission was seen.
     is_new: bool,
-    /// How to go on without the state.
+    /// How to continue without the state.
     go_on: Option<String>,
     /// Why the state could not be kept.
     lost: Option<Failure>,
@@ -73,7 +72,8 @@ impl Watch {
         self.waiting.suspend(|| note(message));
     }
 
-    /// Takes a step of a job. `stored` is what is kept, and `go_on` how to go on without it.
+    /// Takes a step of a job. `stored` is the state to keep; `go_on` says how to continue without
+    /// it.
     pub(crate) fn step(
         &mut self,
         progress: &Progress<'_>,
@@ -102,7 +102,7 @@ impl Watch {
             interrupt::submitting(true);
         }
         self.show(progress, flow.id());
-        // Before the request goes out, so that what is on disk knows of it.
+        // The state on disk must know of the request before it is sent.
         let kept = self.keep(stored);
         if !submitting {
             interrupt::submitting(false);
@@ -151,7 +151,7 @@ impl Watch {
         }
     }
 
-    /// Sets what is said should it be interrupted now.
+    /// Sets the hint that an interruption shows from now on.
     pub(crate) fn hint(&mut self, go_on: Option<String>, submitted: bool, under_way: bool) {
         let resume = self.state.as_ref().map(|state| {
             let nothing = if submitted || under_way || go_on.is_some() {
@@ -169,7 +169,7 @@ impl Watch {
             let what = "it is not known whether the job was submitted; compare";
             format!("{what} `{} quotas` before you start it again", self.program)
         });
-        // A resume of a submission that is under way says the same.
+        // Resuming a submission that is under way gives the same advice.
         let advice = match (unknown, resume) {
             (None, Some(resume)) => Some(resume),
             (unknown, _) => {
@@ -181,8 +181,8 @@ impl Watch {
         interrupt::hint(advice);
     }
 
-    /// The end of the job. A job that failed, was refused or is not known cannot be resumed, so
-    /// there is no hint, unless what was found is `worth` one.
+    /// Ends the watch. A job that failed, was refused or is unknown cannot be resumed, so this
+    /// shows no hint, unless the results are `worth` one.
     pub(crate) fn end<R>(
         self,
         result: Result<R, Error>,
@@ -196,7 +196,7 @@ impl Watch {
                 Ok(reply)
             }
             (Err(_), Some(failure)) => {
-                // What is on disk may not know of the job.
+                // The state on disk may not know of the job.
                 interrupt::hint(self.go_on);
                 interrupt::show_hint();
                 Err(failure)
@@ -205,7 +205,7 @@ impl Watch {
                 if worth || !is_final(&error) {
                     interrupt::show_hint();
                 } else if self.shown.is_none() {
-                    // What was refused is refused again; a corrected one is another job.
+                    // The same job would be refused again, and a corrected job is another one.
                     self.state.into_iter().for_each(State::forget);
                 }
                 Err(explain(error))
@@ -214,7 +214,7 @@ impl Watch {
     }
 }
 
-/// Whether the job ended with it, or never began.
+/// Whether the job ended with this error, or never began.
 fn is_final(error: &Error) -> bool {
     let ended = matches!(
         error.flow(),
@@ -228,7 +228,7 @@ fn is_final(error: &Error) -> bool {
     ended || is_unknown(error)
 }
 
-/// Whether the service knows of no such thing, and would not the next time either.
+/// Whether the service does not know the job, so that asking again is useless.
 pub(crate) fn is_unknown(error: &Error) -> bool {
     error
         .status()

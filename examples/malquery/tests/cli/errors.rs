@@ -11,7 +11,7 @@ fn an_error_has_status_message_trace_and_hint() {
     run.says("\nhint: the API client lacks the scope malquery:read");
 }
 
-/// Exit codes tell a script what to do next.
+/// A script decides by the exit code.
 #[test]
 fn exit_codes_tell_errors_apart() {
     let quota = json!({"meta": {"powered_by": "malquery-api"}, "errors": [{"code": 429, "message": "quota"}]});

@@ -124,7 +124,7 @@ fn help_explains_statuses_rules_and_folders() {
     }
     let hunt = help("hunt");
     assert!(
-        hunt.contains("--rule FILE does the same") && hunt.contains("as FILE or as --rule FILE"),
+        hunt.contains("give this or --rule FILE") && hunt.contains("give this or FILE"),
         "{hunt}"
     );
     assert!(help("collect").contains("samples of an earlier run stay in the folder"));

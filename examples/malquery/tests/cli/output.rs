@@ -108,6 +108,10 @@ fn formats_without_sense_are_refused() {
             assert_eq!(run.code, 2, "{line} {format}: {}", run.stderr);
         }
     }
+    assert_eq!(
+        demo("quotas --format csv").error(2),
+        "error: --format csv is not available for this command; it writes table or json"
+    );
     assert_eq!(names(&out), [""; 0]);
 }
 
