@@ -82,7 +82,7 @@
 //! authorization. Equal requests are answered in the recorded order, each once, so a job goes from
 //! `inprogress` to `done`. A request that nothing answers is an error of the transport, and its
 //! message names the closest interaction and what differs. At the end the guard fails the test when
-//! something else was sent, even if the program ignored the error, and when not all was played.
+//! something else was sent, even if the program ignored the error, and when a reply was not used.
 //!
 //! ```no_run
 //! use malquery_mock::Cassette;

@@ -86,7 +86,7 @@ pub(crate) const MISTAKES: &[(&str, Mistake, &[&str])] = &[
     (
         "limits the time for the reply alone",
         |_, mut request| {
-            // Endless, but for the test.
+            // Without a limit this test would be slow.
             if request.body().len() > 1 << 20 {
                 request
                     .extensions_mut()
