@@ -127,6 +127,11 @@ impl DecodeError {
         self.reqid.as_ref().filter(|_| self.billed)
     }
 
+    /// Whether the request was a submission that may have been billed.
+    pub(crate) fn is_billed(&self) -> bool {
+        self.billed
+    }
+
     /// Whether the same reply would be refused again.
     pub(crate) fn is_too_large(&self) -> bool {
         self.is_too_large
@@ -196,6 +201,7 @@ pub struct ApiError {
     body: Option<String>,
     is_page: bool,
     reqid: Option<RequestId>,
+    has_job: bool,
 }
 
 impl ApiError {
@@ -236,7 +242,8 @@ impl ApiError {
             asked: None,
             rate_limit,
             is_page: errors.is_empty() && is_page(head, body),
-            reqid: meta_found.reqid,
+            reqid: meta_found.reqid.or_else(|| find_id(body)?.ok()),
+            has_job: find_id(body).is_some(),
             body: (errors.is_empty() && !is_known)
                 .then(|| excerpt(body, 2048))
                 .filter(|body| !body.is_empty()),
@@ -277,6 +284,11 @@ impl ApiError {
     /// Returns the id of a job, if the error reply names one.
     pub fn request_id(&self) -> Option<&RequestId> {
         self.reqid.as_ref()
+    }
+
+    /// Whether a job may have begun, whatever the status says. A 304 has no body to name it in.
+    pub(crate) fn has_job(&self) -> bool {
+        self.has_job || self.status == StatusCode::NOT_MODIFIED
     }
 
     /// Returns the HTTP status.

@@ -206,6 +206,9 @@ impl Needle {
             next.sort_unstable();
             next.dedup();
             std::mem::swap(&mut ends, &mut next);
+            if ends.is_empty() {
+                return None;
+            }
         }
         ends.pop()
     }

@@ -45,6 +45,11 @@ pub enum BuildError {
     /// Credentials with an empty client id or secret.
     #[error("the {0} is empty")]
     EmptyCredential(&'static str),
+    /// A child customer of a client that has a token from elsewhere.
+    #[error(
+        "a token from elsewhere acts for its own customer alone; give credentials to act for a child"
+    )]
+    NoChildToken,
     /// A part of the request that HTTP or JSON cannot represent.
     #[error("the request cannot be written: {0}")]
     Malformed(String),

@@ -65,10 +65,13 @@ const DIRECTORY_ENTRY: u64 = 400;
 /// again: the error is [`FlowError::OutcomeUnknown`]. Compare the quotas, then start over, with
 /// [`Collect::attach`] if the search has an id.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 #[must_use]
 pub struct Collect {
     version: Version,
     phase: Phase,
+    /// A limit that is missing is not "no limit".
+    #[serde(deserialize_with = "Option::deserialize")]
     limit: Option<u32>,
     interval: Option<Duration>,
     extract: Option<PathBuf>,

@@ -148,6 +148,9 @@ impl Error {
                 ApiErrorKind::Server | ApiErrorKind::NotReady => ErrorKind::Unavailable,
                 ApiErrorKind::Partial => ErrorKind::Service,
             },
+            FlowError::Response(ResponseError::Decode(error)) if error.is_billed() => {
+                ErrorKind::OutcomeUnknown
+            }
             FlowError::Response(ResponseError::Decode(_))
             | FlowError::NoStatus
             | FlowError::WrongTicket => ErrorKind::Service,

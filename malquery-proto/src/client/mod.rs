@@ -175,8 +175,8 @@ impl Client {
     /// Returns a client with the same settings, credentials and connections that acts for a child
     /// of a Flight Control parent. It has its own token.
     ///
-    /// A client [with a token from elsewhere](Auth::with_token) keeps that token, which belongs to
-    /// one customer.
+    /// Every call of a child fails before anything is sent if this client has a [token from
+    /// elsewhere](Auth::with_token), which acts for one customer.
     pub fn child(&self, member_cid: MemberCid) -> Self {
         let auth = self.auth().child(member_cid);
         let Shared {
@@ -445,7 +445,9 @@ impl Client {
     /// Returns the text with `[redacted]` in place of the session's secrets, in any encoding: the
     /// client secret and every token. For programs that print what the service sent.
     pub fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        self.auth().needles().mask(text)
+        // A search may take a moment, and the other threads need the lock.
+        let needles = self.auth().needles().clone();
+        needles.mask(text)
     }
 
     /// Waits, but not beyond the deadline.
@@ -522,7 +524,7 @@ impl Client {
                         .message
                         .as_deref()
                         .unwrap_or("it does not say why");
-                    let why = excerpt(why.as_bytes(), 500).into();
+                    let why = self.mask(&excerpt(why.as_bytes(), 500)).into();
                     return Err(FlowError::QuotaUnknown { what, why }.into());
                 }
                 None if needed > 0 => {

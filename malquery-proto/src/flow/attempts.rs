@@ -17,6 +17,7 @@ use crate::time::Timestamp;
 ///
 /// [`CallFlow`]: super::CallFlow
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Attempts {
     version: Version,
     policy: RetryPolicy,
@@ -412,7 +413,7 @@ impl Attempts {
             ResponseError::Decode(_) => return Verdict::Fail(error.into()),
         };
         // The job exists, whatever the status.
-        if call.resend == Resend::Billed && api.request_id().is_some() {
+        if call.resend == Resend::Billed && api.has_job() {
             return Verdict::Fail(FlowError::OutcomeUnknown {
                 operation: call.operation,
                 reply: Some(api.clone()),

@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use crate::error::{ApiErrorKind, ResponseError};
 use crate::needles::Needles;
 use crate::oauth2::GetToken;
 use crate::reply::ResponseHead;
+use crate::request::BuildError;
 use crate::time::Timestamp;
 
 /// The token of a session. It is requested when needed, renewed before it expires, and shared.
@@ -59,6 +61,8 @@ pub struct Auth {
     follow_region: bool,
     /// The secrets that must not be shown: the client secret and every token.
     needles: Needles,
+    /// The last tokens.
+    recent: VecDeque<BearerToken>,
 }
 
 #[derive(Debug)]
@@ -66,6 +70,8 @@ enum Source {
     Credentials(Credentials),
     /// A token from elsewhere cannot be renewed.
     Supplied(BearerToken),
+    /// A child customer of a token from elsewhere, which belongs to its parent.
+    Nobody,
 }
 
 #[derive(Debug)]
@@ -84,6 +90,8 @@ struct Fetching {
 }
 
 /// How long one flow may fetch a token alone. If it never reports, another flow tries.
+/// How many tokens are remembered.
+const MOST_RECENT: usize = 4;
 const LEASE: Duration = Duration::from_secs(90);
 /// How often the other flows check for the token.
 const LOOK: Duration = Duration::from_millis(10);
@@ -127,8 +135,10 @@ impl Auth {
         let needles = match &source {
             Source::Credentials(credentials) => credentials.needles(),
             Source::Supplied(bearer) => Needles::new([bearer.expose()]),
+            Source::Nobody => Needles::default(),
         };
         Self {
+            recent: VecDeque::new(),
             needles,
             identity: Arc::default(),
             base,
@@ -195,6 +205,7 @@ impl Auth {
             Source::Credentials(credentials) => credentials,
             // Its life is not known, so it is used until the service refuses it.
             Source::Supplied(bearer) => return Ok(Bearer::Use(bearer.clone(), 0)),
+            Source::Nobody => return Err(BuildError::NoChildToken.into()),
         };
         if seen.refusals < self.refusals
             && let Some(refusal) = &self.refusal
@@ -248,7 +259,7 @@ impl Auth {
         match GetToken::new(credentials).response(head, body) {
             Ok(reply) => {
                 let life = reply.expires_in;
-                self.needles.add(reply.bearer.expose());
+                self.remember(&reply.bearer, credentials.needles());
                 self.generation += 1;
                 self.token_pause = None;
                 self.refusal = None;
@@ -271,13 +282,23 @@ impl Auth {
                         self.follow_region = false;
                         Ok(())
                     }
-                    None => Err(ResponseError::Api(error.asked(&self.base).into())),
+                    None => Err(self.explain(ResponseError::Api(error))),
                 }
             }
-            Err(ResponseError::Api(error)) => {
-                Err(ResponseError::Api(error.asked(&self.base).into()))
-            }
-            Err(error) => Err(error),
+            Err(error) => Err(self.explain(error)),
+        }
+    }
+
+    /// Takes note of a token that must not be shown. A reply that is under way may repeat an earlier
+    /// token, but not one of long ago.
+    fn remember(&mut self, bearer: &BearerToken, secrets: Needles) {
+        self.recent.push_back(bearer.clone());
+        if self.recent.len() > MOST_RECENT {
+            self.recent.pop_front();
+        }
+        self.needles = secrets;
+        for bearer in &self.recent {
+            self.needles.add(bearer.expose());
         }
     }
 
@@ -372,7 +393,7 @@ impl Auth {
             Source::Credentials(credentials) => {
                 Source::Credentials(credentials.clone().member_cid(member_cid))
             }
-            Source::Supplied(bearer) => Source::Supplied(bearer.clone()),
+            Source::Supplied(_) | Source::Nobody => Source::Nobody,
         };
         Self {
             margin: self.margin,
@@ -387,7 +408,7 @@ impl Auth {
             Source::Credentials(credentials) => {
                 Some((credentials.clone(), self.token.take()?.bearer))
             }
-            Source::Supplied(_) => None,
+            Source::Supplied(_) | Source::Nobody => None,
         }
     }
 }

@@ -54,6 +54,7 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct JobFlow {
     version: Version,
     call: Attempts,
@@ -259,7 +260,10 @@ impl JobFlow {
     ) -> Result<Option<JsonReply<GetRequest>>, FlowError> {
         self.next_call();
         self.polls = self.polls.saturating_add(1);
-        let status = reply.meta.status.as_ref();
+        let word = reply.meta.status.as_ref();
+        let masked = word.map(|word| auth.needles().mask(word.as_str()).parse());
+        let status = masked.and_then(Result::ok);
+        let status = status.as_ref();
         if status != self.status.as_ref() && !unknown_status(status).is_empty() {
             log::warn!("polling continues{}", unknown_status(status));
         }

@@ -1993,3 +1993,63 @@ fn a_secret_that_a_failed_job_repeats_is_not_shown() {
         );
     }
 }
+
+#[test]
+fn a_damaged_refusal_that_names_a_job_is_not_sent_again() {
+    let whole = r#"{"meta": {"powered_by": "malquery-api", "reqid": "job-1"}, "errors": []}"#;
+    let after_id = whole.find("job-1\"").unwrap() + 6;
+    for body in [
+        &whole[..after_id],
+        &whole[..whole.len() - 5],
+        &format!("{whole}}}rest"),
+    ] {
+        for code in [307, 401, 403, 409, 429, 500, 503] {
+            let mut service = Service::new([token(), reply(code, body), status("done")]);
+            let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+            let error = service.job(&mut flow).unwrap_err();
+            assert_eq!(
+                error.request_id().unwrap().as_str(),
+                "job-1",
+                "{code} {body}"
+            );
+            service.job(&mut flow).unwrap();
+            assert_eq!(
+                service.sent,
+                ["POST oauth2", "POST hunt", "GET requests"],
+                "{code}"
+            );
+        }
+    }
+    // Of a cut id not even that is known, and a 304 cannot name one.
+    for answer in [
+        reply(401, &whole[..after_id - 3]),
+        reply(429, &whole[..after_id - 3]),
+        reply(304, ""),
+    ] {
+        let mut service = Service::new([token(), answer]);
+        let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+        for _ in 0..2 {
+            let error = service.job(&mut flow).unwrap_err();
+            assert!(matches!(error, FlowError::OutcomeUnknown { .. }), "{error}");
+        }
+        assert_eq!(service.sent, ["POST oauth2", "POST hunt"]);
+    }
+}
+
+#[test]
+fn tokens_of_long_ago_are_forgotten() {
+    let long = "x".repeat(1_000);
+    let tokens = (0..50).map(|number| {
+        let body = format!(r#"{{"access_token": "{number:04}-{long}", "expires_in": 0}}"#);
+        reply(201, &body)
+    });
+    let mut service = Service::new(tokens.flat_map(|token| [token, quotas()]));
+    for _ in 0..50 {
+        service.call(&GetQuotas).unwrap();
+        service.now = service.now.after(Duration::from_secs(1));
+    }
+    let needles = service.auth.needles();
+    assert!(needles.find(&format!("0049-{long}")).is_some());
+    assert!(needles.find(&format!("0046-{long}")).is_some());
+    assert!(needles.find(&format!("0045-{long}")).is_none());
+}

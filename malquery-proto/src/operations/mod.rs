@@ -61,6 +61,22 @@ fn check_ranges(options: &SearchOptions) -> Result<(), BuildError> {
     }
 }
 
+/// The options that have setters, which check what they send.
+const SETTERS: [&str; 12] = [
+    "",
+    "app",
+    "count_only",
+    "filter_filetypes",
+    "filter_meta",
+    "limit",
+    "max_date",
+    "max_size",
+    "min_date",
+    "min_size",
+    "other",
+    "submitted_by_customer",
+];
+
 /// Writes the body of a search.
 fn write_search(
     out: &mut RequestParts,
@@ -69,6 +85,10 @@ fn write_search(
     count_only: bool,
     other: &Others,
 ) -> Result<(), BuildError> {
+    if limit.is_some() && count_only {
+        let error = "a limit and count_only exclude each other";
+        return Err(BuildError::Malformed(error.into()));
+    }
     match limit {
         Some(0) => return Err(BuildError::ZeroLimit),
         // The service reads an int32.
@@ -92,6 +112,11 @@ fn write_search(
             options.insert("limit".into(), 0.into());
         }
         for (name, value) in other {
+            if SETTERS.contains(&&**name) {
+                return Err(BuildError::Malformed(format!(
+                    "the option {name:?} has a setter; use that"
+                )));
+            }
             if options.insert(name.clone(), value.clone()).is_some() {
                 return Err(BuildError::Malformed(format!(
                     "the option {name:?} is set twice"
