@@ -510,7 +510,13 @@ impl SessionGuard {
             .path
             .clone();
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        let path = path.with_file_name(format!("{name}.rest.json"));
+        // An earlier run may have left one, and it was paid for, too.
+        let named = |number: u32| match number {
+            1 => path.with_file_name(format!("{name}.rest.json")),
+            _ => path.with_file_name(format!("{name}.rest-{number}.json")),
+        };
+        let free = (1..=u32::MAX).map(named).find(|path| !path.exists());
+        let path = free.unwrap_or_else(|| named(1));
         match self.save_rest(&path) {
             Ok(()) if path.exists() => format!("\nthe rest of it is in {}", path.display()),
             Ok(()) => String::new(),

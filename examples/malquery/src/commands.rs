@@ -1,6 +1,7 @@
 //! One function for each command.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use malquery_proto::client::{Client, Collect, Error, Job, Progress, Step};
 use malquery_proto::flow::{JobFlow, Submission};
@@ -13,7 +14,9 @@ use serde_json::{Value, json};
 
 use crate::args::{Call, Patterns, Results, Session, Wait};
 use crate::collect::{Collecting, Folder, fetch_again, warn_of_zip};
-use crate::common::{Commands, JOB_FAILED, NOTHING, Output, check_results, no_result, running};
+use crate::common::{
+    Commands, JOB_FAILED, NOTHING, Output, START, check_results, no_result, running,
+};
 use crate::format::{Format, print_fields, print_quotas, print_results};
 use crate::interrupt::{self};
 use crate::list::Samples;
@@ -89,6 +92,7 @@ pub(crate) fn run(
     format: Format,
     call: Call,
 ) -> Result<(), Failure> {
+    LazyLock::force(&START);
     let commands = Commands {
         client,
         session,
@@ -414,12 +418,22 @@ impl Commands<'_> {
         }
         // The archive was paid for.
         interrupt::hint(Some(fetch_again(self.session, &id, output.0.path())));
+        let path = output.0.path().to_owned();
         let saved = self.save(&GetSamples::new(id), output);
         match &saved {
             Err(error) if !is_unknown(error) => interrupt::show_hint(),
             _ => interrupt::hint(None),
         }
-        self.print_saved(saved)
+        self.print_saved(saved)?;
+        // What MalQuery packed may be incomplete, and a script should not have to look.
+        let checked = Collect::unpack(path)
+            .limits(self.session.limits())
+            .verify(false, ());
+        match checked.map(|collected| collected.samples.complete()) {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(Failure::failed(&error).code(code::INCOMPLETE)),
+            Err(error) => Err(Failure::from(error).code(code::INCOMPLETE)),
+        }
     }
 
     fn print_saved(&self, saved: Result<Value, Error>) -> Result<(), Failure> {

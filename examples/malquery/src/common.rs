@@ -2,9 +2,11 @@
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use malquery_proto::OutputFile;
-use malquery_proto::client::{Client, Error};
+use malquery_proto::client::{self, Client, Error};
 use malquery_proto::flow::{FlowError, JobFlow};
 use malquery_proto::operations::ExactSearch;
 use malquery_proto::types::{Sample, Sha256};
@@ -15,6 +17,14 @@ use crate::interrupt::Scratch;
 use crate::output::{Failure, INTERRUPTED, code, no_folder, note, quoted, warn_of};
 use crate::state::State;
 use crate::values::written;
+
+/// When the command began.
+pub(crate) static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// The status of a job that was not polled yet.
+const UNKNOWN: &str = "not known";
 
 pub(crate) const NOTHING: &str = "nothing was found";
 /// What to do about a job that failed.
@@ -84,6 +94,11 @@ impl Commands<'_> {
             error.flow(),
             Some(FlowError::TimeUp { .. } | FlowError::Deadline { .. })
         );
+        // The next attempt would come after --timeout.
+        let is_late = running.is_some_and(|status| status != UNKNOWN)
+            && error.kind() == client::ErrorKind::Unavailable
+            && START.elapsed() + LONGEST_PAUSE >= self.session.timeout;
+        let time_is_up = time_is_up || is_late;
         let has_failed = matches!(error.flow(), Some(FlowError::JobFailed(_)));
         let id = error.request_id().cloned();
         let mut failure = Failure::from(error);
@@ -135,10 +150,10 @@ impl Commands<'_> {
 /// The status of a job that runs at the service.
 pub(crate) fn running(flow: Option<&JobFlow>) -> Option<String> {
     let flow = flow.filter(|flow| flow.id().is_some())?;
-    Some(flow.status().map_or_else(
-        || "not known".into(),
-        |status| format!("{:?}", status.as_str()),
-    ))
+    Some(
+        flow.status()
+            .map_or_else(|| UNKNOWN.into(), |status| format!("{:?}", status.as_str())),
+    )
 }
 
 pub(crate) fn no_result() -> Failure {
