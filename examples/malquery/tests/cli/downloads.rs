@@ -193,3 +193,17 @@ fn contents_are_shown_in_all_formats() {
     let csv = plain(&format!("{line} --format csv")).stdout;
     assert!(csv.contains(&format!("\n{HELLO},,,5,,,,\n")), "{csv}");
 }
+
+#[test]
+fn an_archive_without_an_entry_is_incomplete() {
+    let out = folder();
+    let archive = in_folder(&out, "samples.zip");
+    let empty = [b"PK\x05\x06".as_slice(), &[0; 18]].concat();
+    let reply = (200, Vec::new(), empty.clone());
+    let server = Server::with_answers([reply]);
+    let run = server.run(&format!("samples r-1 --output {archive}"));
+    assert_eq!(run.code, 3, "{}", run.stderr);
+    run.says("the archive is not complete");
+    // It was paid for.
+    assert_eq!(fs::read(archive).unwrap(), empty);
+}

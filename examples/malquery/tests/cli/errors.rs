@@ -253,3 +253,11 @@ fn verbose_shows_a_line_for_each_request() {
     assert_eq!(lines.count(), 2, "{}", run.stderr);
     assert_eq!(demo("quotas -q").stderr, "");
 }
+
+#[test]
+fn a_service_that_fails_late_leaves_a_running_job() {
+    let busy = (0..1000).map(|_| refusal(503, "busy"));
+    let server = Server::with_answers([job("r-1", "inprogress")].into_iter().chain(busy));
+    let run = server.run("request r-1 --wait --poll-interval 0.05 --timeout 2s");
+    assert!(run.error(6).contains("the job still runs"));
+}
