@@ -529,7 +529,7 @@ mod tests {
             assert!(check.tail.len() >= LONGEST_END.min(check.bytes as usize));
             assert!(check.tail.ends_with(&chunk));
         }
-        // Moved only when twice as much is there, else small chunks would take time by the square.
+        // Moved only when twice as much is kept, or small chunks would take quadratic time.
         assert!(
             (2 * LONGEST_END - 100..=2 * LONGEST_END).contains(&most),
             "{most}"
