@@ -8,7 +8,7 @@ use malquery_mock::{Corpus, Mock, MockGuard, Service, Transcript, VirtualClock, 
 use malquery_proto::archive::{ArchiveError, Limits};
 use malquery_proto::client::{Collect, Collected, Error, Observer, Progress, Source, Step};
 use malquery_proto::flow::{Auth, FlowError};
-use malquery_proto::operations::{ExactSearch, Hunt, SamplesMultidownload};
+use malquery_proto::operations::{ExactSearch, FuzzySearch, Hunt, SamplesMultidownload};
 use malquery_proto::request::BuildError;
 use malquery_proto::types::{MetaField, Pattern, RequestId, SearchOptions, Sha256};
 use malquery_proto::{Client, Cloud, Credentials, OutputFile};
@@ -733,4 +733,27 @@ fn what_stops_it_leaves_no_half_of_a_file() {
     }
     appeared.dedup();
     assert_eq!(appeared, [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn everything_that_names_samples_is_collected_in_one_call() {
+    let found = json!({"meta": {}, "resources": [{"sha256": HELLO}]});
+    let fuzzy = || FuzzySearch::new([Pattern::ascii("hello").unwrap()]);
+    let download = || service(&[HELLO], ARCHIVE).split_off(3);
+    let mut searched = vec![reply::json(200, found)];
+    searched.extend(download());
+    for (source, replies) in [
+        (Source::from(fuzzy()), searched),
+        (Source::from(vec![sha256(HELLO)]), download()),
+        (Source::from([sha256(HELLO)]), download()),
+        (Source::from(&search(9)), service(&[HELLO], ARCHIVE)),
+    ] {
+        let run = Run::new(replies);
+        let folder = run.folder.path().join("new/folder");
+        let collected = run.client.collect_to(source, &folder).unwrap();
+        assert_eq!(collected.found, [sha256(HELLO)]);
+        assert_eq!(fs::read(folder.join(HELLO)).unwrap(), b"hello");
+        assert!(folder.join("samples.zip").exists());
+        run.guard.finish();
+    }
 }

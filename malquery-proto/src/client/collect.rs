@@ -468,6 +468,18 @@ impl From<Vec<Sha256>> for Source {
     }
 }
 
+impl From<&[Sha256]> for Source {
+    fn from(samples: &[Sha256]) -> Self {
+        SamplesMultidownload::new(samples).into()
+    }
+}
+
+impl<const N: usize> From<[Sha256; N]> for Source {
+    fn from(samples: [Sha256; N]) -> Self {
+        SamplesMultidownload::new(samples).into()
+    }
+}
+
 macro_rules! sources {
     ($($job:ty),+) => {$(
         impl From<$job> for Source {

@@ -99,6 +99,12 @@ impl Field for RequestId {
     }
 }
 
+impl From<RequestId> for String {
+    fn from(id: RequestId) -> Self {
+        id.0.into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
