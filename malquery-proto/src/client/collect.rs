@@ -339,11 +339,12 @@ impl Collect {
         overwrite: bool,
         mut observer: impl Observer,
     ) -> Result<Collected, Error> {
-        self.verify_with(overwrite, &|| Duration::ZERO, &mut observer)
+        self.verify_with(None, overwrite, &|| Duration::ZERO, &mut observer)
     }
 
     fn verify_with(
         &mut self,
+        fetched: Option<Received>,
         overwrite: bool,
         elapsed: &dyn Fn() -> Duration,
         observer: &mut dyn Observer,
@@ -364,6 +365,7 @@ impl Collect {
         };
         // The file may have changed.
         let received = match received {
+            Some(_) if fetched.is_some() => fetched,
             Some(_) => Some(atomic_file::digest(&path).map_err(explain)?),
             None => None,
         };
@@ -678,11 +680,11 @@ impl Client {
                         received: Some((received.bytes, received.sha256)),
                     };
                     let elapsed = || client.clock().now().since(begun);
-                    return job.verify_with(overwrite, &elapsed, &mut observer);
+                    return job.verify_with(Some(received), overwrite, &elapsed, &mut observer);
                 }
                 Phase::Verify { .. } => {
                     let elapsed = || client.clock().now().since(begun);
-                    return job.verify_with(archive.overwrites(), &elapsed, &mut observer);
+                    return job.verify_with(None, archive.overwrites(), &elapsed, &mut observer);
                 }
             }
         }
