@@ -1,9 +1,10 @@
 //! The cassettes that ship in `cassettes`: every operation, every documented error, and a whole job.
 //!
-//! The recorder made them, from replies of the shape that the service is known to send. Each is played here through the client,
-//! and its outcome is a snapshot; and each is recorded again, to see that it is what the recorder writes today. To change one,
-//! change the replies, run the tests, and take the file that is named. Those of tokens are of the recorder before, which still
-//! wrote such exchanges.
+//! The recorder made them, from replies of the shape that the service is known to send. Each is
+//! played here through the client, and its outcome is a snapshot. Each is also recorded again, to see
+//! that the recorder still writes it so. To change one, change the replies, run the tests, and take
+//! the file that is named. An earlier version of the recorder wrote the cassettes with tokens, which
+//! it no longer records.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -866,3 +866,16 @@ fn a_timeout_ends_one_call_and_one_wait() {
     }
     client.request(&"r-1".parse().unwrap()).unwrap();
 }
+
+#[test]
+fn a_child_needs_credentials_of_its_parent() {
+    let (mock, guard) = play([]);
+    let auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+    let parent = Client::new(mock, VirtualClock::new(), auth);
+    let child = parent.child("0123456789abcdef0123456789abcdef".parse().unwrap());
+    // Nothing is sent: it would be billed to the parent.
+    let error = child.hunt(&Hunt::new("rule a { condition: true }"));
+    let error = error.map(drop).unwrap_err();
+    assert_eq!(error.invalid(), Some(&BuildError::NoChildToken));
+    guard.finish();
+}

@@ -946,6 +946,10 @@ fn nothing_is_written_without_need() {
     catch_unwind(AssertUnwindSafe(|| fails(submission("a")))).unwrap_err();
     assert_eq!(names(folder.path()), ["test.json", "test.rest.json"]);
     Cassette::load(folder.path().join("test.rest.json")).unwrap();
+    // Nor is it replaced by the next.
+    catch_unwind(AssertUnwindSafe(|| fails(submission("b")))).unwrap_err();
+    let kept = ["test.json", "test.rest-2.json", "test.rest.json"];
+    assert_eq!(names(folder.path()), kept);
 
     // A missing folder is made, and a place that cannot be written is an error before anything is sent.
     let deep = folder.path().join("a/b/test.json");

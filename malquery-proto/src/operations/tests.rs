@@ -180,3 +180,10 @@ fn a_collection_asks_for_the_hash_whatever_was_selected() {
     assert_eq!(selected(&[MetaField::Label]), json!(["label", "sha256"]));
     assert_eq!(selected(&[MetaField::Sha256]), json!(["sha256"]));
 }
+
+#[test]
+fn a_stored_limit_and_a_count_exclude_each_other() {
+    let stored = r#"{"yara_rule": "rule a { condition: true }", "options": {"limit": 5, "count_only": true}}"#;
+    let hunt: Hunt = serde_json::from_str(stored).unwrap();
+    assert!(sent(&hunt).is_err());
+}
