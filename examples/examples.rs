@@ -154,7 +154,7 @@ fn an_asynchronous_driver_runs_the_same_flows() {
                 2 => (200, json!({"meta": {"status": "inprogress"}})),
                 _ => (
                     200,
-                    json!({"meta": {"status": "done"}, "resources": [{"sha256": A}]}),
+                    json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": [{"sha256": A}]}),
                 ),
             }
         }

@@ -63,7 +63,9 @@ fn answer(stream: TcpStream, asked: &AtomicUsize) -> Option<()> {
                 };
                 (
                     "200 OK",
-                    format!(r#"{{"meta": {{"status": "{status}"}}, "resources": [{found}]}}"#),
+                    format!(
+                        r#"{{"meta": {{"reqid": "{JOB}", "status": "{status}"}}, "resources": [{found}]}}"#
+                    ),
                 )
             }
         };

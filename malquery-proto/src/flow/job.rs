@@ -6,7 +6,7 @@ use super::attempts::Attempts;
 use super::sealed::Sealed;
 use super::{Auth, Flow, FlowError, Pause, RetryPolicy, Step, Ticket, Version, unknown_status};
 use crate::endpoint::Cost;
-use crate::error::{ApiErrorKind, ResponseError, mask_items};
+use crate::error::{ApiErrorKind, DecodeError, ResponseError, mask_items};
 use crate::operation::{JsonOperation, JsonReply, Operation};
 use crate::operations::{ExactSearch, GetRequest, Hunt, SamplesMultidownload};
 use crate::reply::ResponseHead;
@@ -33,7 +33,7 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 /// | submit, poll | 429 of the gateway | again when it says, else after a pause; 429 of MalQuery: error |
 /// | submit, poll | other 4xx, 3xx | error |
 /// | poll | failure, 5xx, 408 | again after a pause |
-/// | poll | 2xx that cannot be read | the same, three times |
+/// | poll | 2xx that cannot be read, or an end that does not name the job | the same, three times |
 /// | poll | `done` | done |
 /// | poll | `failed` | [`FlowError::JobFailed`] |
 /// | poll | `inprogress`, or an unknown word | again after the interval |
@@ -371,6 +371,18 @@ impl Flow for JobFlow {
             Phase::Poll(id) => {
                 let request = GetRequest::new(id.clone());
                 let reply = request.response(head, body).and_then(|reply| {
+                    // It may be about another job, whose samples would be paid for.
+                    if reply.meta.reqid.is_none()
+                        && let Some(status @ (JobStatus::Done | JobStatus::Failed)) =
+                            &reply.meta.status
+                    {
+                        let why = format!(
+                            "its status is `{status}`, but it does not name the job (`meta.reqid`); the job {id} is \
+                             not lost: poll it again"
+                        );
+                        let error = DecodeError::new(&GetRequest::ENDPOINT, head, body, why);
+                        return Err(ResponseError::Decode(error.into()));
+                    }
                     // Errors instead of a status: for example, the service does not know the job.
                     if reply.meta.status.is_none() && !reply.errors.is_empty() {
                         return Err(ResponseError::Api(request.error(head, body).into()));

@@ -1038,8 +1038,9 @@ fn what_went_wrong_in_part_with_a_submission_is_told_at_the_end() {
     let partly =
         r#"{"meta": {"reqid": "job-1"}, "errors": [{"code": 404, "message": "no such sample"}]}"#;
     for word in ["done", "failed"] {
-        let end =
-            format!(r#"{{"meta": {{"status": "{word}"}}, "errors": [{{"message": "and more"}}]}}"#);
+        let end = format!(
+            r#"{{"meta": {{"reqid": "job-1", "status": "{word}"}}, "errors": [{{"message": "and more"}}]}}"#
+        );
         let mut service = Service::new([
             token(),
             reply(200, partly),
@@ -1204,7 +1205,7 @@ fn a_flow_whose_own_time_is_up_does_not_end_the_others() {
 fn a_failed_job_says_why() {
     let failed = reply(
         200,
-        r#"{"meta": {"status": "failed", "trace_id": "t-1"}, "errors": [{"message": "line 3"}]}"#,
+        r#"{"meta": {"reqid": "job-1", "status": "failed", "trace_id": "t-1"}, "errors": [{"message": "line 3"}]}"#,
     );
     let mut service = Service::new([token(), failed]);
     let error = service
@@ -1872,21 +1873,56 @@ fn an_unknown_status_is_named_at_the_deadline() {
 }
 
 #[test]
-fn a_poll_about_another_job_is_refused() {
+fn an_end_of_another_job_is_refused() {
     let other = r#"{"meta": {"reqid": "job-2", "status": "done"}, "resources": []}"#;
-    let (mut service, mut flow) = submitted_then([reply(200, other), status("done")]);
-    assert_eq!(
-        service.job(&mut flow).unwrap().meta.reqid,
-        flow.id().cloned()
-    );
-    let (mut service, mut flow) = submitted_then((0..4).map(|_| reply(200, other)));
-    let error = service.job(&mut flow).unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("it is about the job job-2, not job-1"),
-        "{error}"
-    );
+    for (body, why) in [
+        (other, "it is about the job job-2, not job-1"),
+        (
+            r#"{"meta": {"status": "done"}, "resources": [{}]}"#,
+            "the job job-1 is not lost",
+        ),
+        (
+            r#"{"meta": {"reqid": null, "status": "done"}}"#,
+            "`done`, but it does not name the job",
+        ),
+        (
+            r#"{"meta": {"status": "failed"}}"#,
+            "`failed`, but it does not name the job",
+        ),
+    ] {
+        let (mut service, mut flow) = submitted_then([reply(200, body), status("done")]);
+        assert_eq!(
+            service.job(&mut flow).unwrap().meta.reqid,
+            flow.id().cloned()
+        );
+        let (mut service, mut flow) = submitted_then((0..4).map(|_| reply(200, body)));
+        let error = service.job(&mut flow).unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+        // The same flow polls on, and submits nothing.
+        service.answers = [status("done")].into();
+        service.job(&mut flow).unwrap();
+        assert_eq!(
+            service
+                .sent
+                .iter()
+                .filter(|sent| *sent == "POST hunt")
+                .count(),
+            1
+        );
+    }
+    // A job that runs may go unnamed, and so may what a person asks about once.
+    let running = r#"{"meta": {"status": "inprogress"}}"#;
+    let (mut service, mut flow) = submitted_then([reply(200, running), status("done")]);
+    service.job(&mut flow).unwrap();
+    let request = GetRequest::new("job-1".parse().unwrap());
+    let headers = HeaderMap::new();
+    let head = ResponseHead {
+        status: StatusCode::OK,
+        headers: &headers,
+    };
+    request
+        .response(head, br#"{"meta": {"status": "done"}}"#)
+        .unwrap();
 }
 
 #[test]

@@ -41,7 +41,7 @@ pub fn flows(data: &[u8]) {
             0 => Hunt::new("rule a { condition: true }").into(),
             1 => ExactSearch::new([Pattern::ascii("a").expect("a pattern")]).into(),
             2 => SamplesMultidownload::new([sample]).into(),
-            _ => return JobFlow::attach("job-0".parse().expect("an id"), policy, seed),
+            _ => return JobFlow::attach("job-1".parse().expect("an id"), policy, seed),
         };
         JobFlow::new(job, policy, seed)
     };
@@ -88,11 +88,11 @@ const REPLIES: &[(u16, &str)] = &[
     (200, r#"{"meta": {"status": "inprogress"}}"#),
     (
         200,
-        r#"{"meta": {"status": "done"}, "resources": [{"label": "malware"}]}"#,
+        r#"{"meta": {"reqid": "job-1", "status": "done"}, "resources": [{"label": "malware"}]}"#,
     ),
     (
         200,
-        r#"{"meta": {"status": "failed"}, "errors": [{"code": 500, "message": "no"}]}"#,
+        r#"{"meta": {"reqid": "job-1", "status": "failed"}, "errors": [{"code": 500, "message": "no"}]}"#,
     ),
     (
         200,

@@ -119,7 +119,7 @@ impl Transport for Service {
         let body: &[u8] = match meta.id {
             "oauth2AccessToken" => br#"{"access_token": "a-token"}"#,
             "GetMalQueryRequestV1" => {
-                br#"{"meta": {"status": "done"}, "resources": [{"sha256": "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"}]}"#
+                br#"{"meta": {"reqid": "job-1", "status": "done"}, "resources": [{"sha256": "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"}]}"#
             }
             "GetMalQueryEntitiesSamplesFetchV1" => ARCHIVE,
             _ => br#"{"meta": {"reqid": "job-1"}}"#,

@@ -91,8 +91,7 @@ fn a_refused_download_keeps_what_was_found() {
 #[test]
 fn a_hint_to_collect_keeps_its_limit() {
     let out = folder();
-    let found =
-        json!({"meta": {"status": "done"}, "resources": [{"sha256": A}, {"sha256": HELLO}]});
+    let found = json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": [{"sha256": A}, {"sha256": HELLO}]});
     let server = Server::with_answers([answer(200, found), refusal(403, "no")]);
     let target = in_folder(&out, "out");
     let line = "--request r-1 --limit 1 --no-extract --output-dir";
