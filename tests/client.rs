@@ -104,7 +104,7 @@ fn metadata_of_any_number_of_hashes_is_asked_in_parts_and_joined_in_order() {
     let error = client(mock, VirtualClock::new())
         .metadata([] as [Sha256; 0])
         .unwrap_err();
-    assert_eq!(error.to_string(), "name at least one SHA-256");
+    assert_eq!(error.to_string(), "at least one SHA-256 is required");
     guard.finish();
 }
 
@@ -528,7 +528,7 @@ fn a_reply_that_is_too_large_is_not_asked_for_again() {
     assert!(
         error
             .to_string()
-            .contains("more than 256 MiB; ask for fewer results"),
+            .contains("larger than 256 MiB; set a lower `limit`"),
         "{error}"
     );
     assert!(!error.is_retryable());
@@ -652,12 +652,12 @@ fn a_place_where_no_file_can_be_is_refused_at_once() {
         std::error::Error::source(&error).unwrap().to_string()
     };
     for (path, overwrite, why) in [
-        ("folder", true, "it exists and is not a file"),
-        ("folder", false, "there is a folder of that name"),
-        ("file", false, "there is a file of that name"),
-        ("folder/..", true, "it names a folder, not a file"),
-        ("new/", true, "it names a folder, not a file"),
-        ("new/.", true, "it names a folder, not a file"),
+        ("folder", true, "the path exists and is not a file"),
+        ("folder", false, "a folder with that name already exists"),
+        ("file", false, "a file with that name already exists"),
+        ("folder/..", true, "the path names a folder, not a file"),
+        ("new/", true, "the path names a folder, not a file"),
+        ("new/.", true, "the path names a folder, not a file"),
     ] {
         let shown = refused(path, overwrite);
         assert!(shown.contains(why), "{path}: {shown}");

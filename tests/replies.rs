@@ -235,7 +235,7 @@ fn a_success_that_is_no_reply_is_an_error_with_its_beginning() {
     .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the reply to GetMalQueryRequestV1 (200 OK) could not be read: expected value at line 1 column 1; it begins \
+        "the reply to GetMalQueryRequestV1 (200 OK) could not be parsed: expected value at line 1 column 1; the body begins with \
          \"<html> <b>sorry</b>\""
     );
     assert_eq!(error.trace_id(), Some("t"));
@@ -257,7 +257,7 @@ fn a_submission_that_was_accepted_with_errors_says_them() {
     let error = try_read(&Hunt::new("rule a {}"), 200, &[], body).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "PostMalQueryHuntV1 answered 200 OK: the queue is full (trace id t)"
+        "PostMalQueryHuntV1 returned 200 OK: the queue is full (trace id t)"
     );
 }
 
@@ -327,7 +327,7 @@ fn a_token_reply_may_lack_all_but_the_token() {
         (r#"{"access_token": ""}"#, "not a bearer token: it is empty"),
         (
             "{\"access_token\": \"t0p-secret\\n\"}",
-            "not a bearer token: it has a character that does not belong in one",
+            "not a bearer token: it contains a character that is not visible ASCII",
         ),
         (
             r#"{"access_token": "t0p-secret""#,
@@ -339,7 +339,7 @@ fn a_token_reply_may_lack_all_but_the_token() {
         assert_eq!(
             error,
             format!(
-                "the reply to oauth2AccessToken (201 Created) could not be read: {why}; it begins \"[not shown]\""
+                "the reply to oauth2AccessToken (201 Created) could not be parsed: {why}; the body begins with \"[not shown]\""
             )
         );
     }

@@ -270,7 +270,7 @@ fn a_url_stays_below_8000_bytes() {
     assert!(metadata(115).unwrap().uri().to_string().len() < 8000);
     assert_eq!(
         metadata(116).unwrap_err().to_string(),
-        "the URL would have 8061 bytes and must stay below 8000; ask for fewer ids at once"
+        "the URL would be 8061 bytes long, but must be shorter than 8000 bytes; request fewer ids at a time"
     );
 }
 
@@ -291,7 +291,7 @@ fn what_cannot_find_anything_is_refused() {
     );
     assert_eq!(
         refused(&FuzzySearch::new(bare_pattern()).limit(0), &base, &bearer),
-        "a limit of 0 returns nothing; give at least 1"
+        "a limit of 0 returns nothing; set it to at least 1"
     );
     assert_eq!(
         refused(&Hunt::new(" \n"), &base, &bearer),
@@ -299,7 +299,7 @@ fn what_cannot_find_anything_is_refused() {
     );
     assert_eq!(
         refused(&GetMetadata::new([] as [Sha256; 0]), &base, &bearer),
-        "name at least one SHA-256"
+        "at least one SHA-256 is required"
     );
     assert_eq!(
         refused(
@@ -307,13 +307,13 @@ fn what_cannot_find_anything_is_refused() {
             &base,
             &bearer
         ),
-        "name at least one SHA-256"
+        "at least one SHA-256 is required"
     );
     let backwards = SearchOptions::new()
         .min_size(FileSize::bytes(2))
         .max_size(FileSize::bytes(1));
     assert_eq!(
         refused(&hunt().options(backwards), &base, &bearer),
-        "the smallest size 2 is above the largest 1, so nothing can match"
+        "the minimum size 2 is greater than the maximum 1, so nothing can match"
     );
 }

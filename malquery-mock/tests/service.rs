@@ -828,7 +828,7 @@ fn a_client_is_sent_to_its_cloud() {
     assert!(
         error
             .to_string()
-            .contains("credentials of a government cloud work only there"),
+            .contains("credentials for a government cloud work only in that cloud"),
         "{error}"
     );
 

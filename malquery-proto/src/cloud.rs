@@ -1,4 +1,4 @@
-//! The CrowdStrike clouds, and the base URLs of requests.
+//! CrowdStrike clouds, and base URLs for requests.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,9 @@ use url::{Host, Url};
 use crate::types::ParseError;
 use crate::types::text::text_value;
 
-/// A CrowdStrike cloud. An account lives in exactly one.
+/// A CrowdStrike cloud. Each account belongs to exactly one.
+///
+/// Parsing ignores case and dashes, and accepts `gov1` and `gov2`.
 ///
 /// ```
 /// use malquery_proto::Cloud;
@@ -21,7 +23,7 @@ use crate::types::text::text_value;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cloud {
-    /// US-1, where most accounts are.
+    /// US-1, the default.
     Us1,
     /// US-2.
     Us2,
@@ -36,7 +38,7 @@ pub enum Cloud {
 }
 
 impl Cloud {
-    /// Every cloud.
+    /// All clouds.
     pub const ALL: [Self; 6] = [
         Self::Us1,
         Self::Us2,
@@ -46,7 +48,7 @@ impl Cloud {
         Self::UsGov2,
     ];
 
-    /// Returns the name, as in the header `X-Cs-Region`.
+    /// Returns the name in lowercase, such as `us-1`. The `X-Cs-Region` header uses the same names.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Us1 => "us-1",
@@ -58,7 +60,7 @@ impl Cloud {
         }
     }
 
-    /// Returns whether it is a government cloud. No other cloud redirects to it.
+    /// Returns whether this is a government cloud. No other cloud redirects to a government cloud.
     pub const fn is_government(self) -> bool {
         matches!(self, Self::UsGov1 | Self::UsGov2)
     }
@@ -74,7 +76,7 @@ impl Cloud {
         }
     }
 
-    /// Returns the cloud of a host.
+    /// Returns the cloud whose API has this host name.
     pub(crate) fn of_host(host: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
@@ -85,8 +87,8 @@ impl Cloud {
 impl FromStr for Cloud {
     type Err = ParseError;
 
-    /// Reads the name in any case, with or without dashes. `gov1` and `gov2` stand for the
-    /// government clouds.
+    /// Parses a name in any case, with or without dashes. `gov1` and `gov2` mean the government
+    /// clouds.
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let word = text.trim().replace(['-', '_'], "").to_ascii_lowercase();
         let word = if word.starts_with("gov") {
@@ -114,10 +116,10 @@ impl fmt::Display for Cloud {
     }
 }
 
-/// The base URL of requests: a cloud, or a URL of your own, such as a gateway in front of a cloud.
+/// The base URL of requests: a cloud, or a custom URL, such as a gateway in front of a cloud.
 ///
-/// It is an https URL. Plain http is allowed only for loopback addresses. A path is kept as a
-/// prefix.
+/// The URL must use https. Plain http is allowed only for loopback addresses. A path in the URL
+/// becomes a prefix of every request path.
 ///
 /// ```
 /// use malquery_proto::{BaseUrl, Cloud};
@@ -133,12 +135,12 @@ pub struct BaseUrl(Box<str>);
 const WHAT: &str = "a base URL";
 
 impl BaseUrl {
-    /// Returns the URL without a slash at its end.
+    /// Returns the URL without a trailing slash.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Returns the cloud. `None` for a URL of your own.
+    /// Returns the cloud with this URL. `None` for a custom URL.
     pub fn cloud(&self) -> Option<Cloud> {
         Cloud::of_host(self.0.strip_prefix("https://")?)
     }
@@ -159,7 +161,7 @@ impl FromStr for BaseUrl {
         let url = Url::parse(text.trim()).map_err(|error| {
             ParseError::new(
                 WHAT,
-                format!("{error}; write it like https://api.crowdstrike.com"),
+                format!("{error}; use a URL such as https://api.crowdstrike.com"),
             )
         })?;
         Self::try_from(url)
@@ -176,17 +178,17 @@ impl TryFrom<Url> for BaseUrl {
         }
         if url.scheme() == "http" && !is_loopback(&url) {
             return refuse(
-                "it must be https; plain http would show the credentials to the network",
+                "it must use https; plain http would expose the credentials to the network",
             );
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return refuse("it must not hold a user name or password");
+            return refuse("it must not contain a user name or password");
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return refuse("it must not have a query or fragment");
+            return refuse("it must not contain a query or fragment");
         }
         let text = url.as_str().trim_end_matches('/');
-        // The crates `url` and `http` differ in what a host may be.
+        // `http` rejects some hosts that `url` accepts.
         match http::Uri::try_from(text) {
             Ok(_) => Ok(Self(text.into())),
             Err(error) => Err(ParseError::new(WHAT, error.to_string())),

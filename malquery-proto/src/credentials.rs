@@ -1,4 +1,4 @@
-//! The credentials of an API client, and the token they are exchanged for.
+//! The credentials of an API client, and the bearer token that the service issues for them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,9 +10,10 @@ use crate::secret::Secret;
 use crate::types::ParseError;
 use crate::types::text::text_value;
 
-/// The credentials of an API client, which the Falcon console creates under "API clients and keys".
+/// The credentials of an API client. Create them in the Falcon console under "API clients and
+/// keys".
 ///
-/// `Debug` hides the secret. Its memory is wiped on drop.
+/// `Debug` hides the secret. The secret is wiped from memory on drop.
 ///
 /// ```
 /// use malquery_proto::Credentials;
@@ -29,7 +30,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Takes the client id and secret as the console shows them.
+    /// Creates credentials from the client id and secret that the Falcon console shows.
     pub fn new(client_id: impl Into<String>, client_secret: impl Into<String>) -> Self {
         Self {
             client_id: client_id.into(),
@@ -38,13 +39,13 @@ impl Credentials {
         }
     }
 
-    /// Acts for one child of a Flight Control parent.
+    /// Sets the Flight Control child to act for. The credentials must belong to its parent.
     pub fn member_cid(mut self, member_cid: MemberCid) -> Self {
         self.member_cid = Some(member_cid);
         self
     }
 
-    /// The secrets that must not be shown.
+    /// Returns the secrets to mask in output.
     pub(crate) fn needles(&self) -> Needles {
         Needles::new([self.client_secret.expose()])
     }
@@ -65,13 +66,14 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// The customer id (CID) of a Flight Control child. Parsing removes a checksum (`-XX`) at the end,
-/// which the token endpoint does not accept.
+/// The customer id (CID) of a Flight Control child.
+///
+/// Parsing removes the checksum at the end (`-XX`), which the token endpoint does not accept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MemberCid(Box<str>);
 
 impl MemberCid {
-    /// Returns the customer id without a checksum.
+    /// Returns the customer id without its checksum.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -101,29 +103,30 @@ impl fmt::Display for MemberCid {
     }
 }
 
-/// A bearer token. `Debug` hides it. Its memory is wiped on drop.
+/// A bearer token. `Debug` hides the token. It is wiped from memory on drop.
 #[derive(Debug, Clone)]
 pub struct BearerToken(Secret);
 
 impl BearerToken {
-    /// Takes a token from elsewhere.
+    /// Wraps a token that was obtained elsewhere.
     ///
     /// # Errors
-    /// Refuses an empty token and characters that a header cannot carry. The error does not show
-    /// the token.
+    /// Fails if the token is empty or contains anything other than visible ASCII characters. The
+    /// error does not show the token.
     pub fn new(token: impl Into<String>) -> Result<Self, ParseError> {
         let token = Secret::new(token);
         let why = if token.expose().is_empty() {
             "it is empty"
         } else if !token.expose().bytes().all(|b| b.is_ascii_graphic()) {
-            "it has a character that does not belong in one"
+            "it contains a character that is not visible ASCII"
         } else {
             return Ok(Self(token));
         };
         Err(ParseError::new("a bearer token", why))
     }
 
-    /// The `Authorization` header, marked as sensitive so that it is not logged.
+    /// Returns the value of the `Authorization` header, marked as sensitive so that it is not
+    /// logged.
     pub(crate) fn header(&self) -> HeaderValue {
         sensitive("Bearer ", self.0.expose())
     }
@@ -135,8 +138,8 @@ impl BearerToken {
 
 pub(crate) fn sensitive(scheme: &str, value: &str) -> HeaderValue {
     let text = zeroize::Zeroizing::new(format!("{scheme}{value}"));
-    // A token is graphic ASCII, and so is base64, so this cannot fail. If it did, the service would
-    // refuse the empty header with a 401, and nothing would leak.
+    // Tokens and base64 are visible ASCII, so this cannot fail. If it did, the service would reject
+    // the empty header with a 401, and nothing would leak.
     let mut header = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
     header.set_sensitive(true);
     header
@@ -180,7 +183,7 @@ mod tests {
         let error = BearerToken::new("t0ken\n").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "not a bearer token: it has a character that does not belong in one"
+            "not a bearer token: it contains a character that is not visible ASCII"
         );
     }
 }

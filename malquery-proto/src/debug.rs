@@ -1,10 +1,10 @@
-//! The `Debug` of errors.
+//! `Debug` for errors.
 
 use std::error::Error;
 use std::fmt;
 
-/// Writes an error and its sources in one line, since a `main` that returns an error and `unwrap`
-/// print its `Debug`.
+/// Writes an error and its sources on one line. `unwrap`, and a `main` that returns an error, print
+/// its `Debug`.
 pub(crate) fn with_sources(
     error: &(dyn Error + 'static),
     f: &mut fmt::Formatter<'_>,
@@ -18,7 +18,7 @@ pub(crate) fn with_sources(
     Ok(())
 }
 
-/// Gives errors a `Debug` that reads like `Display`, followed by the sources.
+/// Implements `Debug` for errors as their `Display`, followed by their sources.
 macro_rules! debug_with_sources {
     ($($error:ty),+) => {$(
         impl std::fmt::Debug for $error {

@@ -1,37 +1,40 @@
-//! The facts about an operation that are known before a call.
+//! The static description of an operation: its method, path, scope and cost.
 
 use std::fmt;
 
 use http::Method;
 
-/// The facts about an operation: its method, path and scope, and whether it may be sent again.
-/// Every request carries them as an extension, so that a transport can wait longer for a slow
-/// operation.
+/// The static description of an operation: its method, path and scope, and whether its request may
+/// be sent again.
+///
+/// Every request carries its endpoint as an extension, so that a transport can, for example, allow
+/// more time for a slow operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Endpoint {
-    /// The operation id of CrowdStrike's API description.
+    /// The operation id in CrowdStrike's API specification.
     pub id: &'static str,
     /// The HTTP method.
     pub method: Method,
     /// The path below the base URL.
     pub path: &'static str,
-    /// The media type of the reply.
+    /// The media type of the reply, sent in the `Accept` header.
     pub accept: &'static str,
     /// The scope that the API client needs. `None` for the token endpoints.
     pub scope: Option<Scope>,
-    /// Whether the request may be sent again.
+    /// Whether the request may be sent again if its outcome is unknown.
     pub resend: Resend,
 }
 
 impl Endpoint {
-    /// Describes a GET with the scope `malquery:read` that answers with JSON and may be sent again.
+    /// Describes a GET that needs the scope `malquery:read`, returns JSON and may be
+    /// [sent again](Resend::Safe).
     pub const fn get(id: &'static str, path: &'static str) -> Self {
         Self::new(Method::GET, id, path, Scope::Read, Resend::Safe)
     }
 
-    /// Describes a POST with the scope `malquery:write` that answers with JSON. Each arrival may be
-    /// [billed](Resend::Billed), unless you call [`safe`](Endpoint::safe).
+    /// Describes a POST that needs the scope `malquery:write` and returns JSON. Each request may be
+    /// [billed](Resend::Billed) unless you call [`safe`](Endpoint::safe).
     pub const fn post(id: &'static str, path: &'static str) -> Self {
         Self::new(Method::POST, id, path, Scope::Write, Resend::Billed)
     }
@@ -53,37 +56,37 @@ impl Endpoint {
         }
     }
 
-    /// Sets the media type of the reply.
+    /// Sets the media type of the reply. The default is `application/json`.
     pub const fn accept(mut self, accept: &'static str) -> Self {
         self.accept = accept;
         self
     }
 
-    /// Allows sending it again: see [`Resend::Safe`].
+    /// Allows the request to be sent again: see [`Resend::Safe`].
     pub const fn safe(mut self) -> Self {
         self.resend = Resend::Safe;
         self
     }
 
-    /// Removes the scope, as for the token endpoints.
+    /// Removes the scope, which the token endpoints do not have.
     pub(crate) const fn unscoped(mut self) -> Self {
         self.scope = None;
         self
     }
 }
 
-/// The cost of an operation in monthly quotas.
+/// The cost of an operation, counted against the monthly quotas.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Cost {
     /// The number of hunts.
     pub hunts: u64,
-    /// The number of downloads, one for each sample.
+    /// The number of downloads: one for each sample.
     pub downloads: u64,
 }
 
 impl Cost {
-    /// A cost of this many hunts.
+    /// Returns a cost of this many hunts and no downloads.
     pub const fn hunts(hunts: u64) -> Self {
         Self {
             hunts,
@@ -91,7 +94,7 @@ impl Cost {
         }
     }
 
-    /// A cost of this many downloads.
+    /// Returns a cost of this many downloads and no hunts.
     pub const fn downloads(downloads: u64) -> Self {
         Self {
             hunts: 0,
@@ -100,12 +103,13 @@ impl Cost {
     }
 }
 
-/// A scope of an API client. The Falcon console calls it "MalQuery: Read" or "MalQuery: Write".
+/// A permission of an API client. The Falcon console shows it as "MalQuery: Read" or
+/// "MalQuery: Write".
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scope {
-    /// `malquery:read`, for the GETs.
+    /// `malquery:read`, which GET operations need.
     Read,
-    /// `malquery:write`, for the POSTs: searches and jobs.
+    /// `malquery:write`, which POST operations need: searches and jobs.
     Write,
 }
 
@@ -118,12 +122,12 @@ impl fmt::Display for Scope {
     }
 }
 
-/// Whether a request may be sent again when its outcome is not known.
+/// Whether a request may be sent again when its outcome is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Resend {
-    /// A retry is not known to cost anything more.
+    /// The request may be sent again: no extra cost is documented.
     Safe,
-    /// Each arrival may be billed to a monthly quota. Retried only if the request provably never
-    /// reached the service.
+    /// Each request that arrives may be billed to a monthly quota. It is retried only if it
+    /// provably never reached the service.
     Billed,
 }

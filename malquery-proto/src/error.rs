@@ -1,7 +1,10 @@
-//! The errors, one type for each layer: [`BuildError`](crate::request::BuildError) before anything
-//! is sent, [`ResponseError`] for a reply, [`StreamError`](crate::stream::StreamError) for the
-//! bytes of a download, [`FlowError`](crate::flow::FlowError) for a call with its retries, and
-//! [`client::Error`](crate::client::Error) for all of them.
+//! Error replies, and an overview of all error types.
+//!
+//! - [`BuildError`](crate::request::BuildError): a request was rejected before it was sent.
+//! - [`ResponseError`]: a reply is an error, or cannot be parsed.
+//! - [`StreamError`](crate::stream::StreamError): a download has the wrong bytes.
+//! - [`FlowError`](crate::flow::FlowError): a call or a job failed, after its retries.
+//! - [`client::Error`](crate::client::Error): any of these, in the blocking client.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -17,14 +20,14 @@ use crate::time::Timestamp;
 use crate::types::read::read_reply;
 use crate::types::{Envelope, ErrorItem, Extra, Json, RequestId};
 
-/// A reply without the result that was asked for.
+/// A reply that does not contain the requested result.
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResponseError {
-    /// The service or a gateway answered with an error.
+    /// The service or a gateway returned an error.
     #[error(transparent)]
     Api(Box<ApiError>),
-    /// A successful reply could not be understood.
+    /// The status is 2xx, but the body could not be parsed.
     #[error(transparent)]
     Decode(Box<DecodeError>),
 }
@@ -38,7 +41,7 @@ impl ResponseError {
         }
     }
 
-    /// Returns the trace id, which CrowdStrike's support asks for.
+    /// Returns the trace id, which CrowdStrike support asks for.
     pub fn trace_id(&self) -> Option<&str> {
         match self {
             Self::Api(error) => error.trace_id(),
@@ -47,9 +50,9 @@ impl ResponseError {
     }
 }
 
-/// A reply with a 2xx status whose body could not be read.
+/// A reply with a 2xx status whose body could not be parsed.
 #[derive(Clone, thiserror::Error)]
-#[error("the reply to {operation} ({status}) could not be read: {why}; it begins {body:?}{}{}", if *billed { "; it was sent, and may have been billed" } else { "" }, IdNote(self.request_id()))]
+#[error("the reply to {operation} ({status}) could not be parsed: {why}; the body begins with {body:?}{}{}", if *billed { "; the request was sent, and may have been billed" } else { "" }, IdNote(self.request_id()))]
 pub struct DecodeError {
     operation: &'static str,
     status: StatusCode,
@@ -61,7 +64,7 @@ pub struct DecodeError {
     is_too_large: bool,
 }
 
-/// Masks the secrets in a text, including a cut secret at the end of an excerpt.
+/// Masks the secrets in a text, including a truncated secret at the end of an excerpt.
 fn mask(text: &mut String, needles: &Needles) {
     if let Cow::Owned(masked) = needles.mask(text) {
         *text = masked;
@@ -76,7 +79,7 @@ fn mask(text: &mut String, needles: &Needles) {
     }
 }
 
-/// Masks the secrets in the errors of a reply.
+/// Masks the secrets in the error items of a reply.
 pub(crate) fn mask_items(items: &mut [ErrorItem], needles: &Needles) {
     for item in items {
         let is_secret = |text: &str| needles.find(text).is_some();
@@ -113,7 +116,7 @@ impl DecodeError {
         }
     }
 
-    /// The same error without the secrets.
+    /// Masks the secrets in the error.
     pub(crate) fn masked(mut self, needles: &Needles) -> Self {
         let texts = [&mut self.body, &mut self.why];
         for text in texts.into_iter().chain(&mut self.trace_id) {
@@ -122,31 +125,32 @@ impl DecodeError {
         self
     }
 
-    /// The id of a job, if one was found in the reply.
+    /// Returns the request id of the job, if the reply contains one.
     pub(crate) fn request_id(&self) -> Option<&RequestId> {
         self.reqid.as_ref().filter(|_| self.billed)
     }
 
-    /// Whether the request was a submission that may have been billed.
+    /// Returns whether the request was a submission that may have been billed.
     pub(crate) fn is_billed(&self) -> bool {
         self.billed
     }
 
-    /// Whether the same reply would be refused again.
+    /// Returns whether the reply is too large, so that a retry would fail again.
     pub(crate) fn is_too_large(&self) -> bool {
         self.is_too_large
     }
 
-    /// The error for a reply that is too large to read.
+    /// Creates the error for a reply of more than [`MAX_JSON_BODY`](crate::operation::MAX_JSON_BODY)
+    /// bytes.
     pub(crate) fn too_large(meta: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
-        let why = "it has more than 256 MiB; ask for fewer results, with `limit`";
+        let why = "it is larger than 256 MiB; set a lower `limit`";
         Self {
             is_too_large: true,
             ..Self::new(meta, head, body, why)
         }
     }
 
-    /// The error for a body that must not be shown, because it may hold a token.
+    /// Creates the error for a body that must not be shown, because it may contain a token.
     pub(crate) fn secret(meta: &Endpoint, head: ResponseHead<'_>, why: impl fmt::Display) -> Self {
         Self {
             body: "[not shown]".into(),
@@ -159,33 +163,34 @@ impl DecodeError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ApiErrorKind {
-    /// The service refused the request (400 and other 4xx). A retry does not help, except after a
+    /// The service rejected the request (400 and other 4xx). A retry does not help, except after a
     /// timeout (408).
     BadRequest,
-    /// The bearer token or the credentials are not valid here (401).
+    /// The bearer token or the credentials are not valid in this cloud (401).
     Unauthorized,
-    /// The API client may not do this (403).
+    /// The API client lacks a permission (403).
     Forbidden,
-    /// The service does not have it (404).
+    /// The requested sample, job or archive does not exist (404).
     NotFound,
-    /// Too many requests (429). Wait, then retry.
+    /// Too many requests were sent (429). Wait, then retry.
     RateLimited,
     /// The monthly quota is used up (429 from MalQuery itself). A retry does not help before the
     /// quota is renewed.
     QuotaExhausted,
     /// The service or a gateway failed (5xx).
     Server,
-    /// A redirect that is not followed (3xx).
+    /// The reply is a redirect, which is not followed (3xx).
     Redirect,
-    /// A successful status with errors instead of a result, or with a part of a file (206).
+    /// The status is 2xx, but the body contains only errors, or part of a file (206).
     Partial,
     /// The file is not ready yet (202, 204). Retry later.
     NotReady,
 }
 
-/// An error reply of the service or a gateway.
+/// An error reply from the service or a gateway.
 ///
-/// `Display` writes one line: the status, the message, the trace id and, if known, what to do.
+/// `Display` writes one line: the operation id, the status, the messages of the service, the trace
+/// id and, if known, a hint.
 #[derive(Clone)]
 pub struct ApiError {
     status: StatusCode,
@@ -205,7 +210,7 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// Reads an error reply: in the format of the service, else as other JSON, else as text.
+    /// Parses an error reply. A body that is not in the service's format is kept as text.
     pub(crate) fn new(meta: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
         let typed = read_reply::<Envelope<ErrorMeta, Json>>(body).ok();
         let (meta_found, errors) =
@@ -215,7 +220,7 @@ impl ApiError {
             .filter(|item| item.message.is_some() || item.code.is_some())
             .collect();
         let rate_limit = head.rate_limit();
-        // The service's own reply without an error has nothing to show.
+        // A body without errors that the service itself sent explains nothing, so it is not shown.
         let is_known = meta_found.powered_by.is_some() && meta_found.trace_id.is_some();
         let from_malquery = meta_found
             .powered_by
@@ -251,16 +256,16 @@ impl ApiError {
         }
     }
 
-    /// Notes the cloud of the request, to compare it with the region of the account.
+    /// Records the cloud that the request was sent to, if the reply names a different region.
     pub(crate) fn asked(mut self, base: &BaseUrl) -> Self {
-        // The cloud behind a URL of one's own is not known.
+        // The cloud behind a custom URL is unknown.
         self.asked = base
             .cloud()
             .filter(|cloud| Some(cloud.name()) != self.region.as_deref());
         self
     }
 
-    /// The same error without the body, which may repeat what was sent.
+    /// Removes the body and unknown fields, which may repeat parts of the request.
     pub(crate) fn without_body(mut self) -> Self {
         self.body = None;
         for item in &mut self.errors {
@@ -269,7 +274,7 @@ impl ApiError {
         self
     }
 
-    /// The same error without the secrets.
+    /// Masks the secrets in the error.
     pub(crate) fn masked(mut self, needles: &Needles) -> Self {
         mask_items(&mut self.errors, needles);
         for text in [&mut self.body, &mut self.trace_id, &mut self.region]
@@ -281,12 +286,13 @@ impl ApiError {
         self
     }
 
-    /// Returns the id of a job, if the error reply names one.
+    /// Returns the request id of a job, if the error reply contains one.
     pub fn request_id(&self) -> Option<&RequestId> {
         self.reqid.as_ref()
     }
 
-    /// Whether a job may have begun, whatever the status says. A 304 has no body to name it in.
+    /// Returns whether a job may have started despite the error status. A 304 has no body that
+    /// could contain a request id.
     pub(crate) fn has_job(&self) -> bool {
         self.has_job || self.status == StatusCode::NOT_MODIFIED
     }
@@ -296,38 +302,39 @@ impl ApiError {
         self.status
     }
 
-    /// Returns the kind.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> ApiErrorKind {
         self.kind
     }
 
-    /// Returns the errors that the service listed. Empty if the body was not understood.
+    /// Returns the errors in the body. Empty if the body is not in the service's format.
     pub fn errors(&self) -> &[ErrorItem] {
         &self.errors
     }
 
-    /// Returns the trace id, which CrowdStrike's support asks for.
+    /// Returns the trace id, which CrowdStrike support asks for.
     pub fn trace_id(&self) -> Option<&str> {
         self.trace_id.as_deref()
     }
 
-    /// Returns the region that the reply names (`X-Cs-Region`).
+    /// Returns the name of the cloud in the `X-Cs-Region` header.
     pub fn region(&self) -> Option<&str> {
         self.region.as_deref()
     }
 
-    /// Returns the beginning of the body, at most 2,048 characters, if it was not understood.
+    /// Returns the first 2,048 characters of a body that is not in the service's format. `None` if
+    /// the body was parsed or is empty.
     pub fn body(&self) -> Option<&str> {
         self.body.as_deref()
     }
 
-    /// Returns the rate limit that the reply states.
+    /// Returns the rate limit in the headers.
     pub fn rate_limit(&self) -> RateLimit {
         self.rate_limit
     }
 
-    /// Returns whether the same request may succeed later. A retry may cost quota: a hunt with an
-    /// unknown outcome may have been billed.
+    /// Returns whether the same request may succeed later. A retry may cost quota a second time: a
+    /// hunt that got a 5xx may already have been billed.
     pub fn is_retryable(&self) -> bool {
         matches!(
             self.kind,
@@ -335,17 +342,17 @@ impl ApiError {
         ) || self.status == StatusCode::REQUEST_TIMEOUT
     }
 
-    /// Returns the time at which the service asks for a retry, if it names one. `now` is the time
-    /// of the reply.
+    /// Returns the time at which the service allows a retry, if the reply contains one. `now` is
+    /// the time at which the reply arrived.
     pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
         self.rate_limit.retry.map(|retry| retry.at(now))
     }
 
-    /// Returns the usual cause of this error and what to do.
+    /// Returns the usual cause of this error and what to do about it, if known.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         if self.is_page && self.status.is_client_error() {
-            let who = "the reply is a web page: a gateway or a proxy answered, not the service";
-            return Some(format!("{who}; check the base URL and the network").into());
+            let page = "the reply is a web page from a gateway or a proxy, not from the service";
+            return Some(format!("{page}; check the base URL and the network").into());
         }
         let token = self.scope.is_none();
         let said = |words: &str| {
@@ -357,23 +364,23 @@ impl ApiError {
             .as_deref()
             .and_then(|region| region.parse::<Cloud>().ok());
         if let (401, Some(region), Some(asked)) = (self.status.as_u16(), region, self.asked) {
-            return Some(format!("the reply names the cloud {region}, but {asked} was asked: set FALCON_CLOUD={region}, or name that cloud").into());
+            return Some(format!("the reply names the cloud {region}, but the request was sent to {asked}: set FALCON_CLOUD={region}, or select that cloud").into());
         }
         Some(match (self.status.as_u16(), self.scope) {
-            (400 | 401, None) => "check the client id and secret, and the cloud: credentials of a government cloud work only there".into(),
-            (401, Some(_)) => "the token has expired or was revoked, or the account lives in another cloud (FALCON_CLOUD)".into(),
+            (400 | 401, None) => "check the client id, the secret and the cloud; credentials for a government cloud work only in that cloud".into(),
+            (401, Some(_)) => "the token has expired or was revoked, or the account belongs to another cloud (set FALCON_CLOUD)".into(),
             (403, None) if said("customer id") => "check the member CID".into(),
-            (403, None) => "the address you send from is probably not on the allowlist of the API client".into(),
-            (403, Some(scope)) => format!("the API client lacks the scope {scope}, the address you send from is not on its allowlist, or the member CID is wrong").into(),
+            (403, None) => "your IP address is probably not on the API client's allowlist".into(),
+            (403, Some(scope)) => format!("the API client lacks the scope {scope}, your IP address is not on its allowlist, or the member CID is wrong").into(),
             (300..=399, _) if token => match region {
                 Some(region) => {
-                    format!("the account lives in another cloud: set FALCON_CLOUD={region}, or name that cloud").into()
+                    format!("the account belongs to another cloud: set FALCON_CLOUD={region}, or select that cloud").into()
                 }
-                None => "the account lives in another cloud: name it (FALCON_CLOUD)".into(),
+                None => "the account belongs to another cloud: set FALCON_CLOUD to it".into(),
             },
-            (300..=399, _) => "check the base URL; redirections are not followed".into(),
+            (300..=399, _) => "check the base URL; redirects are not followed".into(),
             (202 | 204, _) if self.kind == ApiErrorKind::NotReady => "the file is not ready yet; try again later".into(),
-            (404, _) if said("sample archive") => "the archive is made only for a finished multi-download; check the request id and wait for the job".into(),
+            (404, _) if said("sample archive") => "an archive exists only after its multi-download has finished; check the request id and wait for the job".into(),
             (429, _) if self.kind == ApiErrorKind::QuotaExhausted => "the monthly quota is used up; the quotas operation reports when it is renewed".into(),
             _ => match self.rate_limit.retry? {
                 RetryAfter::At(time) => format!("try again at {time}").into(),
@@ -390,21 +397,21 @@ impl ApiError {
 }
 
 crate::types::lenient::model! {
-    /// The fields of `meta` that an error uses.
+    /// The fields of `meta` that an error reply may have.
     #[derive(Default)]
     pub struct ErrorMeta {
-        /// The service that answered.
+        /// The service that sent the reply.
         pub powered_by: Option<String>,
         /// The trace id.
         pub trace_id: Option<String>,
-        /// The job.
+        /// The request id of the job.
         pub reqid: Option<RequestId>,
     }
 }
 
 impl fmt::Display for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} answered {}", self.operation, self.status.as_str())?;
+        write!(f, "{} returned {}", self.operation, self.status.as_str())?;
         if let Some(reason) = self.status.canonical_reason() {
             write!(f, " {reason}")?;
         }
@@ -437,23 +444,23 @@ impl std::error::Error for ApiError {}
 
 debug_with_sources!(ResponseError, ApiError, DecodeError);
 
-/// Names the id of a job at the end of a message.
+/// Writes the request id of a job at the end of a message.
 pub(crate) struct IdNote<'a>(pub(crate) Option<&'a RequestId>);
 
 impl fmt::Display for IdNote<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(id) => write!(f, "; the job has the request id {id}: poll it"),
+            Some(id) => write!(f, "; to continue the job, poll the request id {id}"),
             None => Ok(()),
         }
     }
 }
 
-/// Finds the id of a job in the reply to a submission that is cut or damaged. `Err` is the
-/// beginning of an id that was cut.
+/// Finds the request id in a truncated or damaged reply to a submission. `Err` is the beginning of
+/// a truncated id.
 pub(crate) fn find_id(body: &[u8]) -> Option<Result<RequestId, String>> {
     const NAME: &[u8] = b"\"reqid\"";
-    /// The search ends here: the reply to a submission has no results before its id.
+    /// The number of bytes to search: the reply to a submission has no results before the id.
     const NEAR: usize = 64 * 1024;
     let body = &body[..body.len().min(NEAR)];
     let at = body.windows(NAME.len()).position(|window| window == NAME)? + NAME.len();
@@ -468,22 +475,22 @@ pub(crate) fn find_id(body: &[u8]) -> Option<Result<RequestId, String>> {
 }
 
 const JSON: &str = "application/json";
-/// The number of a reply's errors that are shown.
+/// The maximum number of error items in a message.
 const SHOWN: usize = 5;
 
-/// Whether a body is a web page.
+/// Returns whether a body is a web page.
 fn is_page(head: ResponseHead<'_>, body: &[u8]) -> bool {
     let is_html = |kind: &str| kind.to_ascii_lowercase().contains("html");
     head.content_type().is_some_and(is_html) || body.trim_ascii_start().starts_with(b"<")
 }
 
-/// Marks the end of a cut excerpt.
+/// Marks the end of a truncated excerpt.
 const CUT: char = '…';
 
-/// Returns the beginning of foreign text as one line, without characters that control a terminal.
+/// Returns the first `most` characters of untrusted text on one line, without characters that
+/// control a terminal.
 pub(crate) fn excerpt(bytes: &[u8], most: usize) -> String {
-    // A character has at most 4 bytes, so this is enough for `max` characters and one more, which
-    // shows that the text is longer.
+    // A character has at most 4 bytes. One more character shows whether the text is longer.
     let cut = &bytes[..bytes.len().min(4 * (most + 1))];
     let text = String::from_utf8_lossy(cut);
     let mut line = String::with_capacity(text.len().min(most));
@@ -492,7 +499,7 @@ pub(crate) fn excerpt(bytes: &[u8], most: usize) -> String {
             line.push(CUT);
             break;
         }
-        // Also characters that reverse the text, and invisible ones.
+        // This includes characters that reverse the text, and invisible ones.
         let steers = c.is_control()
             || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
         line.push(if steers { ' ' } else { c });
@@ -557,8 +564,8 @@ mod tests {
             (error.status().as_u16(), error.trace_id()),
             (200, Some("trace-1"))
         );
-        let shown = "the reply to PostMalQueryHuntV1 (200 OK) could not be read: odd; it begins";
-        let billed = "; it was sent, and may have been billed";
+        let shown = "the reply to PostMalQueryHuntV1 (200 OK) could not be parsed: odd; the body begins with";
+        let billed = "; the request was sent, and may have been billed";
         assert_eq!(error.to_string(), format!("{shown} \"<html>\"{billed}"));
         let secret = DecodeError::secret(&meta, head, "odd");
         assert_eq!(
@@ -678,12 +685,12 @@ mod tests {
                 "check the client",
                 "check the client",
                 "check the member",
-                "the address you",
+                "your IP address",
                 "none",
                 "the token has",
                 "the API client",
                 "none",
-                "the archive is",
+                "an archive exists",
                 "none"
             ]
         );

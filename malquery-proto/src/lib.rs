@@ -1,16 +1,17 @@
-//! CrowdStrike Falcon **MalQuery** without I/O: search a corpus of malware samples by bytes,
-//! strings and YARA rules, and download samples.
+//! A sans-I/O client for CrowdStrike Falcon **MalQuery**: search a corpus of malware samples by
+//! bytes, strings and YARA rules, and download samples.
 //!
-//! This crate builds `http::Request`s and reads `http::Response`s. It opens no socket. Without
-//! features it reads no clock, starts no thread, draws no random number and touches no file.
-//! `malquery-ureq` adds a transport, `malquery-mock` what tests need.
+//! This crate builds `http::Request`s and parses `http::Response`s. It never opens a socket. With
+//! no features enabled, it does not read the clock, start threads, draw random numbers or touch
+//! files. `malquery-ureq` adds a transport, and `malquery-mock` adds tools for tests.
 //!
-//! The crate has three layers, and each works without the next.
+//! The crate has three layers. You can use each one without the layers above it.
 //!
 //! # 1. Operations
 //!
-//! [`operations`] has a type for each of the nine operations, and [`types`] the values in them. A
-//! request is checked before it is sent. A reply is read leniently: unknown fields are kept.
+//! [`operations`] has one type for each of the nine operations, and [`types`] has their values.
+//! Requests are validated before they are sent. Replies are parsed leniently: unknown fields are
+//! kept.
 //!
 //! ```
 //! use http::{HeaderMap, StatusCode};
@@ -25,7 +26,7 @@
 //! let request = search.request(&BaseUrl::from(Cloud::Us1), &BearerToken::new("the-token")?)?;
 //! assert_eq!(request.uri(), "https://api.crowdstrike.com/malquery/combined/fuzzy-search/v1");
 //!
-//! // … send it, and read the reply:
+//! // ... send the request, then parse the reply:
 //! let headers = HeaderMap::new();
 //! let head = ResponseHead { status: StatusCode::OK, headers: &headers };
 //! let reply = search.response(head, br#"{"meta": {}, "resources": [{"label": "malware"}]}"#)?;
@@ -35,74 +36,77 @@
 //!
 //! # 2. Flows
 //!
-//! [`flow`] has the state between exchanges: [`Auth`] gets and renews the token,
+//! [`flow`] keeps the state between requests: [`Auth`] obtains and renews the token,
 //! [`CallFlow`](flow::CallFlow) retries a call, and [`JobFlow`](flow::JobFlow) submits a job and
-//! waits for its end. A flow says what to do next and takes the outcome, with the time. A job can
-//! be stored and continued by another process.
+//! waits for it to finish. A flow returns the next step; you report the outcome and the time. A job
+//! can be stored, and another process can resume it.
 //!
 //! # 3. The client
 //!
-//! [`Client`] drives the flows over a [`Transport`] and a [`Clock`], and blocks. Implement those
-//! two for the HTTP client of your choice. An asynchronous program drives the flows itself.
+//! [`Client`] is a blocking client that runs the flows over a [`Transport`] and a [`Clock`].
+//! Implement these two traits for the HTTP client of your choice. An asynchronous program runs the
+//! flows itself.
 //!
 //! # What the client does for you
 //!
-//! - **Token.** It is requested when needed, renewed two minutes before it expires, and shared
-//!   between threads. A 401 leads to one new token and one retry.
-//! - **Cloud.** If the token endpoint names another commercial cloud, requests go there. The client
-//!   follows once, and only to a host of [`Cloud`], unless [`Auth::follow_region`] forbids it. Name
-//!   government clouds yourself.
+//! - **Token.** The client requests a token when it needs one, renews it two minutes before it
+//!   expires, and shares it between threads. After a 401, it requests one new token and retries
+//!   once.
+//! - **Cloud.** If the token endpoint redirects to another commercial cloud, all requests go there.
+//!   The client follows one redirect, and only to a host of a known [`Cloud`].
+//!   [`Auth::follow_region`] turns this off. Government clouds are not found this way: select them
+//!   yourself.
 //! - **Quota.** A hunt, an exact search or a multi-download may be billed, so it is retried only if
 //!   the request provably never reached the service. Otherwise the error is
 //!   [`FlowError::OutcomeUnknown`](flow::FlowError::OutcomeUnknown).
-//! - **Failures** of other calls are retried with growing pauses
-//!   ([`RetryPolicy`](flow::RetryPolicy)). Downloads of samples are among them. Whether a failed
-//!   download counts is not documented.
-//! - **Rate limits.** All threads wait as the service asks. An exhausted monthly quota is an error
-//!   at once.
+//! - **Failures.** Other calls, including downloads of samples, are retried with growing pauses
+//!   ([`RetryPolicy`](flow::RetryPolicy)). CrowdStrike does not document whether a failed download
+//!   counts against the quota.
+//! - **Rate limits.** When the service asks one thread to wait, all threads wait. When the monthly
+//!   quota is used up, the call fails immediately.
 //! - **Jobs.** A submission replies `status: done` before the job starts. Only polls report the
-//!   status of the job, and a `failed` job is an error.
-//! - **Downloads** stream. The client checks their length and SHA-256, and the beginning and end of
-//!   an archive.
-//! - **The whole job**, from a rule to verified samples, is one call: `Client::collect`. It
-//!   continues after an error or a restart.
-//! - **Secrets** appear in no `Debug`, error or stored state, and are wiped from memory on drop.
-//!   The body of a token request and the `Authorization` header belong to the transport and are not
-//!   wiped.
+//!   status of the job. A job with the status `failed` is an error.
+//! - **Downloads.** Bodies are streamed. The client checks their length and SHA-256, and the
+//!   beginning and end of an archive.
+//! - **The whole job.** `Client::collect` does everything in one call, from a rule to verified
+//!   samples. It can resume after an error or a restart.
+//! - **Secrets.** They never appear in `Debug` output, errors or stored state, and are wiped from
+//!   memory on drop. The transport owns the body of a token request and the `Authorization` header;
+//!   these are not wiped.
 //!
 //! # Design decisions
 //!
-//! - [`FileType`](types::FileType) is not an enum: neither its list of words nor their case is
-//!   documented.
-//! - A submission replies `status: done` before the job starts. That field is hidden, in `extra`,
-//!   so that nobody takes it for the status of the job.
-//! - Fields that only results of jobs have are methods of [`Sample`](types::Sample). That halves
-//!   the memory of 100,000 results.
-//! - A result or a field that is not understood does not fail the reply. It is kept in `extra`. A
-//!   submission without a request id and a token reply without a token are errors.
-//! - An operation names the types of its reply, and one function reads them all. The provided
-//!   methods of [`Operation`](operation::Operation) are not for overriding.
-//! - A fuzzy search is retried and an exact search is not, although the cost of neither is
-//!   documented: an exact search leaves a job behind each time.
-//! - SHA-256 is always built in: downloads are always verified.
+//! - [`FileType`](types::FileType) is not an enum, because CrowdStrike documents neither the list of
+//!   names nor their case.
+//! - A submission replies `status: done` before the job starts. That field is hidden in `extra` so
+//!   that nobody takes it for the job's status.
+//! - Fields that only the results of jobs have are methods of [`Sample`](types::Sample). This halves
+//!   the memory that 100,000 results take.
+//! - A result or a field that cannot be parsed does not fail the whole reply. It is kept in `extra`.
+//!   A submission without a request id and a token reply without a token are errors.
+//! - An operation names the types of its reply, and one function parses all replies. Do not override
+//!   the provided methods of [`Operation`](operation::Operation).
+//! - A fuzzy search is retried and an exact search is not, although CrowdStrike documents the cost
+//!   of neither: each exact search creates a job.
+//! - SHA-256 is always built in, because downloads are always verified.
 //!
 //! # Further reading
 //!
-//! The module `guide` has chapters on all of this, a FalconPy migration table, a cookbook and
-//! troubleshooting. `security` lists what is protected, with the tests that show it; `proof` what
-//! was measured; `dependencies` the reason for each dependency, and the licences.
+//! The `guide` module has chapters on all of these topics, a FalconPy migration table, a cookbook
+//! and troubleshooting. `security` lists the protections and their tests, `proof` the measurements,
+//! and `dependencies` the reason for each dependency and the licenses.
 //!
 //! # Features
 //!
-//! No feature is on by default.
+//! No features are enabled by default.
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `samples` | [`OutputFile`], `Client::save`, `Client::collect` and [`archive`], which reads the archive of samples |
-//! | `system` | [`SystemClock`], and [`Settings`](client::Settings) from the `FALCON_*` variables |
-//! | `yara` | [`yara`]: compiles a YARA rule and runs it over bytes, in a thread for the sake of its stack |
+//! | `samples` | [`OutputFile`], `Client::save`, `Client::collect` and [`archive`], which reads archives of samples |
+//! | `system` | [`SystemClock`], and [`Settings`](client::Settings), which reads the `FALCON_*` environment variables |
+//! | `yara` | [`yara`], which compiles YARA rules and scans bytes with them, in a thread of its own because the compiler needs a large stack |
 
-// The documentation links to items of all features.
+// The documentation links to items behind every feature.
 #![cfg_attr(
     not(all(feature = "samples", feature = "system", feature = "yara")),
     allow(rustdoc::broken_intra_doc_links)
@@ -122,7 +126,7 @@ pub mod dependencies {}
 pub mod endpoint;
 pub mod error;
 pub mod flow;
-// The package of tests compiles its code, which uses all crates.
+// The package `malquery-tests` compiles the code in the guide, which uses all crates.
 #[cfg(all(doc, not(doctest)))]
 #[doc = include_str!("../docs/guide.md")]
 pub mod guide {}
@@ -158,7 +162,7 @@ pub use credentials::{BearerToken, Credentials, MemberCid};
 pub use flow::Auth;
 pub use time::Timestamp;
 
-/// The code of the README compiles.
+/// Compiles the code in the README as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

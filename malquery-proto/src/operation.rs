@@ -1,4 +1,4 @@
-//! The traits of an operation.
+//! The traits that define an operation.
 
 use http::{StatusCode, header};
 use serde::de::IgnoredAny;
@@ -14,14 +14,16 @@ use crate::types::lenient::Item;
 use crate::types::read::read_reply;
 use crate::types::{Envelope, ReplyMeta};
 
-/// The largest body read as an error, in bytes.
+/// The maximum number of bytes read from the body of an error reply.
 pub const MAX_ERROR_BODY: u64 = 64 * 1024;
 
-/// The largest JSON reply that is read, in bytes. 100,000 results take about 30 MB.
+/// The maximum size of a JSON reply in bytes. 100,000 results take about 30 MB.
 pub const MAX_JSON_BODY: u64 = 256 * 1024 * 1024;
-/// An operation of the API: a value that makes a request.
+
+/// An operation of the API: a value that can be encoded as a request.
 ///
-/// The nine operations of MalQuery are in [`operations`](crate::operations).
+/// [`operations`](crate::operations) has the nine operations of MalQuery. Implement this trait for
+/// an operation that the crate does not have.
 ///
 /// ```
 /// use malquery_proto::request::BuildError;
@@ -30,7 +32,7 @@ pub const MAX_JSON_BODY: u64 = 256 * 1024 * 1024;
 /// use malquery_proto::request::RequestParts;
 /// use malquery_proto::types::{Json, PlainMeta};
 ///
-/// /// An operation that this crate does not have. A client calls it like any other.
+/// /// An operation that this crate does not have. `Client::call` accepts it.
 /// struct Rules {
 ///     limit: u32,
 /// }
@@ -53,26 +55,25 @@ pub const MAX_JSON_BODY: u64 = 256 * 1024 * 1024;
 /// # assert!(request.uri().to_string().ends_with("/malquery/entities/rules/v1?limit=5"));
 /// ```
 pub trait Operation {
-    /// The method, path, scope and other facts.
+    /// The method, path and scope, and whether the request may be sent again.
     const ENDPOINT: Endpoint;
 
-    /// Writes the query or the body.
+    /// Writes the query or the body of the request.
     ///
     /// # Errors
-    /// Refuses a value that the service would refuse, or that cannot find anything.
+    /// Fails for values that the service would reject, and for a search that cannot find anything.
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError>;
 
-    /// Returns the cost in monthly quotas, as far as it is known: nothing unless the operation says
-    /// otherwise.
+    /// Returns the documented cost, counted against the monthly quotas. The default is no cost.
     fn cost(&self) -> Cost {
         Cost::default()
     }
 
-    /// Returns the request, ready to send.
+    /// Builds the complete request, including the `Authorization` header.
     ///
     /// # Errors
-    /// As [`Operation::encode`]; also for a URL of [`MAX_URL`](crate::request::MAX_URL) bytes or
-    /// more.
+    /// Returns the errors of [`Operation::encode`], and [`BuildError::UrlTooLong`] if the URL has
+    /// [`MAX_URL`](crate::request::MAX_URL) bytes or more.
     fn request(
         &self,
         base: &BaseUrl,
@@ -85,13 +86,14 @@ pub trait Operation {
         Ok(request)
     }
 
-    /// Reads an error reply. Give it at least the first [`MAX_ERROR_BODY`] bytes of the body.
+    /// Parses an error reply. Pass at least the first [`MAX_ERROR_BODY`] bytes of the body.
     fn error(&self, head: ResponseHead<'_>, body: &[u8]) -> ApiError {
         ApiError::new(&Self::ENDPOINT, head, body)
     }
 }
 
-/// Returns the request without a token, so that it can be refused before a token is requested.
+/// Builds the request without a token, so that an invalid request fails before a token is
+/// requested.
 pub(crate) fn unsigned<O: Operation + ?Sized>(
     operation: &O,
     base: &BaseUrl,
@@ -101,29 +103,29 @@ pub(crate) fn unsigned<O: Operation + ?Sized>(
     parts.finish()
 }
 
-/// An operation that answers with a JSON document.
+/// An operation whose reply is a JSON document.
 pub trait JsonOperation: Operation {
     /// The type of `meta`: [`PlainMeta`], or another type in [`types`](crate::types) whose name
-    /// ends in `Meta`. Other crates cannot add types.
+    /// ends in `Meta`. Other crates cannot implement [`ReplyMeta`].
     ///
     /// [`PlainMeta`]: crate::types::PlainMeta
     type Meta: ReplyMeta;
-    /// The type of a result: a [`Sample`](crate::types::Sample), or any
-    /// [`Json`](crate::types::Json). Other crates cannot add types.
+    /// The type of a result: [`Sample`](crate::types::Sample), or [`Json`](crate::types::Json) for
+    /// any JSON value. Other crates cannot add types.
     type Resource: Item;
 
-    /// Refuses a reply that belongs to another request, with the reason.
+    /// Rejects a reply that belongs to another request, and returns the reason.
     #[doc(hidden)]
     fn accept(&self, _: &Self::Meta) -> Result<(), String> {
         Ok(())
     }
 
-    /// Reads the reply.
+    /// Parses the reply.
     ///
     /// # Errors
-    /// [`ResponseError::Api`] for any status other than 2xx, and for a body that holds errors and
-    /// no result; [`ResponseError::Decode`] for a body that is not the expected JSON. Errors beside
-    /// a result, which may be empty, stay in the envelope.
+    /// Returns [`ResponseError::Api`] for any status other than 2xx and for a body that contains
+    /// only errors, and [`ResponseError::Decode`] for a body that is not the expected JSON. If a
+    /// reply has both results and errors, the errors are in [`Envelope::errors`].
     fn response(
         &self,
         head: ResponseHead<'_>,
@@ -134,9 +136,9 @@ pub trait JsonOperation: Operation {
             let error = DecodeError::new(&Self::ENDPOINT, head, body, why);
             Err(ResponseError::Decode(error.into()))
         };
-        // A connection may hold the reply to another request, such as a token.
+        // A stale connection may deliver the reply to another request, such as a token.
         if output.resources.is_empty() && output.errors.is_empty() && !has_member(body) {
-            return refuse("it has no member of a reply: `meta`, `resources` or `errors`");
+            return refuse("it has no `meta`, `resources` or `errors`");
         }
         if let Err(why) = self.accept(&output.meta) {
             return refuse(&why);
@@ -146,7 +148,7 @@ pub trait JsonOperation: Operation {
     }
 }
 
-/// Whether a document has one of the members that every reply has.
+/// Returns whether a document has at least one of the members of a reply.
 fn has_member(body: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     struct Members {
@@ -163,25 +165,26 @@ fn has_member(body: &[u8]) -> bool {
 /// The reply to a [`JsonOperation`].
 pub type JsonReply<O> = Reply<Envelope<<O as JsonOperation>::Meta, <O as JsonOperation>::Resource>>;
 
-/// An operation that answers with bytes: a sample, or an archive of samples.
+/// An operation whose reply is a file: a sample, or an archive of samples.
 pub trait StreamOperation: Operation {
-    /// What the body must satisfy, given the head of a successful reply.
+    /// Returns the checks for the body of a successful reply with this head.
     fn check(&self, head: ResponseHead<'_>) -> StreamCheck;
 
-    /// Reads the head of a reply. `None` means that no file follows: read the body and give both to
-    /// [`Operation::error`]. The status alone decides, since a sample may look like anything, even
-    /// like an error.
+    /// Reads the head of a reply. `None` means that the body is not a file: read it, and pass it to
+    /// [`Operation::error`]. Only the status decides this, because a sample may look like anything,
+    /// even like an error.
     fn response(&self, head: ResponseHead<'_>) -> Option<Reply<StreamCheck>> {
         has_file(head.status).then(|| Reply::new(head, None, self.check(head)))
     }
 }
 
-/// Whether a whole file follows this status: any 2xx, except those for no content and for a part.
+/// Returns whether a reply with this status has a whole file as its body. This is any 2xx, except
+/// 202 (not ready), 204 and 205 (no content) and 206 (part of a file).
 pub(crate) fn has_file(status: StatusCode) -> bool {
     status.is_success() && !matches!(status.as_u16(), 202 | 204..=206)
 }
 
-/// Reads a JSON document of type `T` from a reply.
+/// Parses the body of a reply as a JSON document of type `T`.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     meta: &Endpoint,
     head: ResponseHead<'_>,

@@ -1,4 +1,4 @@
-//! The parts that all replies share: the status, the headers, and how they are read.
+//! The parts that all replies share: the status, the headers and the rate limit.
 
 use std::io;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::time::Timestamp;
 use crate::types::Envelope;
 use crate::types::lenient::{Field, Item};
 
-/// The status and the headers of a reply.
+/// The status and headers of a reply.
 #[derive(Debug, Clone, Copy)]
 pub struct ResponseHead<'a> {
-    /// The status.
+    /// The HTTP status.
     pub status: StatusCode,
     /// The headers.
     pub headers: &'a HeaderMap,
@@ -38,12 +38,12 @@ impl<'a> ResponseHead<'a> {
             .filter(|text| !text.is_empty())
     }
 
-    /// Returns the trace id, which CrowdStrike's support asks for.
+    /// Returns the trace id (`X-Cs-Traceid`), which CrowdStrike support asks for.
     pub fn trace_id(&self) -> Option<&'a str> {
         self.text(&HeaderName::from_static("x-cs-traceid"))
     }
 
-    /// Returns the cloud that the reply names.
+    /// Returns the name of the cloud in the `X-Cs-Region` header.
     pub fn region(&self) -> Option<&'a str> {
         self.text(&HeaderName::from_static("x-cs-region"))
     }
@@ -64,7 +64,7 @@ impl<'a> ResponseHead<'a> {
         self.text(&header::CONTENT_LENGTH)?.parse().ok()
     }
 
-    /// Returns the rate limit that the reply states.
+    /// Returns the rate limit in the headers.
     pub fn rate_limit(&self) -> RateLimit {
         let number = |name| {
             self.text(&HeaderName::from_static(name))
@@ -78,8 +78,8 @@ impl<'a> ResponseHead<'a> {
                 u64::try_from(date.as_millisecond()).ok()?,
             ))
         };
-        // The local clock may be off by more than the pause, so the clock of the service gives its
-        // length.
+        // The local clock may be off by more than the pause, so measure the pause with the
+        // service's clock, from its `Date` header.
         let sent = self.text(&header::DATE).and_then(date);
         let at = |time: Timestamp| {
             sent.map_or(RetryAfter::At(time), |sent| {
@@ -93,8 +93,8 @@ impl<'a> ResponseHead<'a> {
                 Err(_) => date(text).map(at),
             }
         };
-        // CrowdStrike's specification says milliseconds, but every observed value is in seconds.
-        // 1e11 seconds are the year 5138.
+        // CrowdStrike's specification says milliseconds, but all observed values are in seconds. A
+        // value above 1e11 must be in milliseconds: 1e11 seconds is in the year 5138.
         let epoch = |epoch: u64| {
             at(Timestamp::from_millis(if epoch > 100_000_000_000 {
                 epoch
@@ -110,29 +110,29 @@ impl<'a> ResponseHead<'a> {
     }
 }
 
-/// The rate limit of the account: 6,000 requests a minute for all of its API clients together.
+/// The rate limit of the account: 6,000 requests per minute, shared by all of its API clients.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RateLimit {
-    /// Requests a minute.
+    /// The number of requests per minute (`X-RateLimit-Limit`).
     pub limit: Option<u64>,
-    /// Requests left.
+    /// The number of requests left (`X-RateLimit-Remaining`).
     pub remaining: Option<u64>,
-    /// When to send the next request. Only some 429 replies say so.
+    /// When to send the next request. Only some 429 replies contain this.
     pub retry: Option<RetryAfter>,
 }
 
-/// When a reply asks to try again.
+/// The time at which the service allows a retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryAfter {
-    /// At this time. Used only if the reply has no time of its own.
+    /// An absolute time. Used only if the reply has no `Date` header to compare it with.
     At(Timestamp),
-    /// This long after the reply.
+    /// A duration after the arrival of the reply.
     After(Duration),
 }
 
 impl RetryAfter {
-    /// Returns the time for a reply that came at `now`.
+    /// Returns the time of the retry for a reply that arrived at `now`.
     pub fn at(self, now: Timestamp) -> Timestamp {
         match self {
             Self::At(time) => time,
@@ -141,9 +141,9 @@ impl RetryAfter {
     }
 }
 
-/// A reply with its status and headers. It dereferences to the output.
+/// A reply with its status and headers. It dereferences to its output.
 ///
-/// A reply with results iterates over them, and the reply to a download is `Read`.
+/// A reply with results can be iterated over, and the reply to a download implements `Read`.
 ///
 /// ```
 /// # fn example(client: &malquery_proto::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -160,15 +160,15 @@ impl RetryAfter {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Reply<T> {
-    /// The result.
+    /// The parsed body, or the download.
     pub output: T,
-    /// The HTTP status, a 2xx.
+    /// The HTTP status, always 2xx.
     pub status: StatusCode,
     /// The headers, unchanged.
     pub headers: HeaderMap,
-    /// The id that CrowdStrike's support asks for.
+    /// The trace id, which CrowdStrike support asks for.
     pub trace_id: Option<String>,
-    /// The rate limit.
+    /// The rate limit in the headers.
     pub rate_limit: RateLimit,
 }
 
@@ -183,18 +183,18 @@ impl<T> Reply<T> {
         }
     }
 
-    /// Returns the result without the status and headers.
+    /// Returns the output and drops the status and headers.
     pub fn into_inner(self) -> T {
         self.output
     }
 
-    /// Returns the cloud that answered, as the reply names it (`X-Cs-Region`).
+    /// Returns the name of the cloud that answered, from the `X-Cs-Region` header.
     pub fn region(&self) -> Option<&str> {
         let (status, headers) = (self.status, &self.headers);
         ResponseHead { status, headers }.region()
     }
 
-    /// The same reply with another output.
+    /// Converts the output and keeps the rest.
     pub(crate) fn map<U>(self, to: impl FnOnce(T) -> U) -> Reply<U> {
         Reply {
             output: to(self.output),
@@ -207,7 +207,7 @@ impl<T> Reply<T> {
 }
 
 impl<M: Field, R: Item> Reply<Envelope<M, R>> {
-    /// Returns the results without `meta` and errors.
+    /// Returns the results and drops `meta` and `errors`.
     pub fn into_resources(self) -> Vec<R> {
         self.output.resources
     }

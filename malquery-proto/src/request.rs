@@ -1,4 +1,4 @@
-//! How a request is built.
+//! Building requests.
 
 use std::fmt;
 
@@ -10,55 +10,56 @@ use crate::cloud::BaseUrl;
 use crate::debug::debug_with_sources;
 use crate::endpoint::Endpoint;
 
-/// The limit for a URL in bytes: every URL is shorter.
+/// The limit for the length of a URL in bytes. Every URL must be shorter.
 pub const MAX_URL: usize = 8_000;
-/// A request that was refused before anything was sent. Nothing was billed.
+
+/// The reason a request was rejected before anything was sent or billed.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// A search without patterns.
+    /// The search has no patterns.
     #[error("a search needs at least one pattern")]
     NoPatterns,
-    /// A request about samples without a sample.
-    #[error("name at least one SHA-256")]
+    /// The request names no samples.
+    #[error("at least one SHA-256 is required")]
     NoSamples,
-    /// A hunt with an empty YARA rule.
+    /// The YARA rule of a hunt is empty.
     #[error("the YARA rule is empty")]
     EmptyRule,
-    /// A limit of zero.
-    #[error("a limit of 0 returns nothing; give at least 1")]
+    /// The limit is zero.
+    #[error("a limit of 0 returns nothing; set it to at least 1")]
     ZeroLimit,
-    /// A limit that the service cannot read.
-    #[error("a limit of {0} is too large; give at most 2147483647")]
+    /// The limit exceeds the 32-bit integers that the service accepts.
+    #[error("a limit of {0} is too large; the maximum is 2147483647")]
     LimitTooLarge(u32),
-    /// A range whose start is above its end.
-    #[error("the smallest {what} {min} is above the largest {max}, so nothing can match")]
+    /// The minimum of a range is greater than its maximum.
+    #[error("the minimum {what} {min} is greater than the maximum {max}, so nothing can match")]
     #[allow(missing_docs)]
     EmptyRange {
         what: &'static str,
         min: String,
         max: String,
     },
-    /// More ids than a URL can hold.
-    #[error("the URL would have {0} bytes and must stay below {max}; ask for fewer ids at once", max = MAX_URL)]
+    /// The URL is too long, because the request has too many ids.
+    #[error("the URL would be {0} bytes long, but must be shorter than {max} bytes; request fewer ids at a time", max = MAX_URL)]
     UrlTooLong(usize),
-    /// Credentials with an empty client id or secret.
+    /// The client id or the secret is empty.
     #[error("the {0} is empty")]
     EmptyCredential(&'static str),
-    /// A child customer of a client that has a token from elsewhere.
+    /// The client has a token that was obtained elsewhere, so it cannot act for a child.
     #[error(
-        "a token from elsewhere acts for its own customer alone; give credentials to act for a child"
+        "a token obtained elsewhere works only for its own customer; use credentials to act for a child"
     )]
     NoChildToken,
-    /// A part of the request that HTTP or JSON cannot represent.
-    #[error("the request cannot be written: {0}")]
+    /// HTTP or JSON cannot represent a part of the request.
+    #[error("the request cannot be encoded: {0}")]
     Malformed(String),
 }
 
 debug_with_sources!(BuildError);
 
-/// A request under construction. [`Operation::encode`](crate::operation::Operation::encode) fills
-/// it.
+/// A request under construction, which
+/// [`Operation::encode`](crate::operation::Operation::encode) fills in.
 #[derive(Debug)]
 pub struct RequestParts {
     meta: Endpoint,
@@ -84,7 +85,8 @@ impl RequestParts {
         }
     }
 
-    /// Adds a pair to the query. The name is written unchanged and may repeat.
+    /// Adds a parameter to the query. The value is URL-encoded; the name is not. A name can be added
+    /// more than once.
     pub fn query(&mut self, name: &'static str, value: impl fmt::Display) {
         self.uri.push(if self.has_query { '&' } else { '?' });
         self.has_query = true;
@@ -95,10 +97,10 @@ impl RequestParts {
         ));
     }
 
-    /// Sets a JSON body.
+    /// Sets the body to a value serialized as JSON.
     ///
     /// # Errors
-    /// Fails when the value cannot be written as JSON.
+    /// Returns [`BuildError::Malformed`] if the value cannot be serialized.
     pub fn json(&mut self, body: &impl Serialize) -> Result<(), BuildError> {
         self.body =
             serde_json::to_vec(body).map_err(|error| BuildError::Malformed(error.to_string()))?;
@@ -109,7 +111,7 @@ impl RequestParts {
         Ok(())
     }
 
-    /// Sets a form as the body.
+    /// Sets the body to a URL-encoded form.
     pub(crate) fn form<'a>(&mut self, fields: impl IntoIterator<Item = (&'a str, &'a str)>) {
         self.body = form_urlencoded::Serializer::new(String::new())
             .extend_pairs(fields)
@@ -121,8 +123,7 @@ impl RequestParts {
         );
     }
 
-    /// Asks for uncompressed bytes: a compressed sample could not be checked against its declared
-    /// length.
+    /// Requests an uncompressed body, because the length of a compressed one could not be checked.
     pub fn identity(&mut self) {
         self.headers.insert(
             header::ACCEPT_ENCODING,

@@ -2,8 +2,8 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// A text that must not get out: no `Display`, `Serialize` or `PartialEq`, `Debug` without the
-/// text, and its memory is wiped when it is dropped.
+/// A string that must not leak. It has no `Display`, `Serialize` or `PartialEq`, its `Debug` hides
+/// the value, and the value is wiped from memory on drop.
 #[derive(Clone)]
 pub(crate) struct Secret(Zeroizing<String>);
 
@@ -12,7 +12,7 @@ impl Secret {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The text, for the one place that sends it.
+    /// Returns the value. Use it only to send or mask the secret.
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }

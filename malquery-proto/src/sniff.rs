@@ -1,11 +1,11 @@
-//! What arrived where something else should be.
+//! Guesses the format of an unexpected body from its first bytes.
 
 use crate::error::excerpt;
 
-/// How many bytes of a beginning are enough to say what it is.
+/// The number of bytes that [`what_is`] needs.
 pub(crate) const ENOUGH: usize = 512;
 
-/// Formats that may arrive instead of a zip archive or a sample, with their first bytes.
+/// The first bytes of formats that may arrive instead of a zip archive or a sample.
 const FORMATS: [(&[u8], &str); 8] = [
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (b"Rar!\x1a\x07", "a RAR archive"),
@@ -17,7 +17,7 @@ const FORMATS: [(&[u8], &str); 8] = [
     (b"%PDF", "a PDF"),
 ];
 
-/// Says what these bytes are the beginning of, as an object of a sentence.
+/// Describes the format that these first bytes suggest. The description fits after "it is".
 pub(crate) fn what_is(bytes: &[u8]) -> String {
     let bytes = &bytes[..bytes.len().min(ENOUGH)];
     if bytes.is_empty() {
@@ -28,7 +28,7 @@ pub(crate) fn what_is(bytes: &[u8]) -> String {
     }
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => Some(text),
-        // The last character may be cut.
+        // The last character may be incomplete.
         Err(error) if error.error_len().is_none() => {
             std::str::from_utf8(&bytes[..error.valid_up_to()]).ok()
         }
@@ -43,14 +43,17 @@ pub(crate) fn what_is(bytes: &[u8]) -> String {
                 _ if lower.starts_with("<!doctype html") || lower.starts_with("<html") => {
                     "an HTML page"
                 }
-                _ => "a text",
+                _ => "text",
             };
-            format!("{kind} that begins {:?}", excerpt(start.as_bytes(), 200))
+            format!(
+                "{kind} that begins with {:?}",
+                excerpt(start.as_bytes(), 200)
+            )
         }
         None => {
             let first = bytes.iter().take(8).map(|byte| format!(" {byte:02x}"));
             format!(
-                "data that begin with the bytes{}",
+                "data that begins with the bytes{}",
                 first.collect::<String>()
             )
         }
@@ -68,24 +71,27 @@ mod tests {
             (b"7z\xbc\xaf\x27\x1c\0\x04", "a 7z archive"),
             (
                 b"\r\n<!DOCTYPE html><title>Sign in",
-                r#"an HTML page that begins "<!DOCTYPE html><title>Sign in""#,
+                r#"an HTML page that begins with "<!DOCTYPE html><title>Sign in""#,
             ),
-            (b"<HTML>", r#"an HTML page that begins "<HTML>""#),
+            (b"<HTML>", r#"an HTML page that begins with "<HTML>""#),
             (
                 b"\xef\xbb\xbf{\"errors\": []}",
-                r#"JSON that begins "{\"errors\": []}""#,
+                r#"JSON that begins with "{\"errors\": []}""#,
             ),
-            (b"Not found\x1b[2J", r#"a text that begins "Not found [2J""#),
-            (b"caf\xc3", r#"a text that begins "caf""#),
-            (b"\0\x01\xff", "data that begin with the bytes 00 01 ff"),
-            (b"caf\xff", "data that begin with the bytes 63 61 66 ff"),
+            (
+                b"Not found\x1b[2J",
+                r#"text that begins with "Not found [2J""#,
+            ),
+            (b"caf\xc3", r#"text that begins with "caf""#),
+            (b"\0\x01\xff", "data that begins with the bytes 00 01 ff"),
+            (b"caf\xff", "data that begins with the bytes 63 61 66 ff"),
         ] {
             assert_eq!(what_is(bytes), name);
         }
         let long = what_is("é".repeat(10_000).as_bytes());
         assert_eq!(
             long.chars().count(),
-            "a text that begins \"…\"".chars().count() + 200
+            "text that begins with \"…\"".chars().count() + 200
         );
     }
 }

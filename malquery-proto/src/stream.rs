@@ -1,4 +1,4 @@
-//! The checks for a downloaded body.
+//! Checks for the body of a download.
 
 use std::fmt;
 
@@ -12,8 +12,10 @@ use crate::sniff::what_is;
 use crate::types::read::read_reply;
 use crate::types::{Envelope, Json, PlainMeta, Sha256};
 
-/// Checks the bytes of a download as they arrive, in chunks of any size. It keeps only the first
-/// bytes and, for an archive, the last 128 KiB at most.
+/// Checks the bytes of a download as they arrive, in chunks of any size.
+///
+/// The check does not keep the body: it buffers only the first 2 KiB and, for an archive, at most
+/// the last 128 KiB.
 ///
 /// ```
 /// use malquery_proto::stream::StreamCheck;
@@ -27,7 +29,7 @@ use crate::types::{Envelope, Json, PlainMeta, Sha256};
 /// # Ok::<(), malquery_proto::stream::StreamError>(())
 /// ```
 #[derive(Clone)]
-#[must_use = "only finish() checks the whole body"]
+#[must_use = "the whole body is checked only by `finish`"]
 pub struct StreamCheck {
     hasher: Hasher,
     bytes: u64,
@@ -35,17 +37,17 @@ pub struct StreamCheck {
     length: Option<u64>,
     sha256: Option<Sha256>,
     zip: bool,
-    /// The first bytes, to check the signature and to show an unexpected body.
+    /// The first bytes, to check the signature and to describe an unexpected body.
     first: Vec<u8>,
     trace_id: Option<Box<str>>,
-    /// The last bytes of an archive, where its directory ends.
+    /// The last bytes of an archive, which contain the end of its directory.
     tail: Vec<u8>,
     encoding: Option<Box<str>>,
 }
 
-/// The number of first bytes that are kept to show an unexpected body.
+/// The number of bytes kept from the beginning, to describe an unexpected body.
 const FIRST: usize = 2048;
-/// The longest end of an archive: a record of 22 bytes and a comment.
+/// The maximum length of the end of an archive: a record of 22 bytes and a comment.
 const ZIP_END: usize = 22 + 65_535;
 
 impl std::fmt::Debug for StreamCheck {
@@ -67,24 +69,24 @@ pub struct Received {
     pub sha256: Sha256,
 }
 
-/// The bytes of a download are not the bytes that were asked for.
+/// The reason a download is not the requested file.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
-    /// The body ended before its declared length.
+    /// The body ended before the declared length.
     #[error("the body ended after {received} of {declared} bytes")]
     #[allow(missing_docs)]
     Short { received: u64, declared: u64 },
-    /// More bytes than were declared.
-    #[error("the body is longer than the {declared} bytes it declared")]
+    /// The body is longer than the declared length.
+    #[error("the body is longer than the declared length of {declared} bytes")]
     #[allow(missing_docs)]
     Long { declared: u64 },
-    /// More bytes than the caller allows.
-    #[error("the body is larger than the {cap} bytes allowed")]
+    /// The body is larger than the caller allows.
+    #[error("the body is larger than the maximum of {cap} bytes")]
     #[allow(missing_docs)]
     TooLarge { cap: u64 },
-    /// The bytes have another hash.
-    #[error("the bytes received have the SHA-256 {received}, not {expected}{instead}")]
+    /// The SHA-256 of the body is not the expected one.
+    #[error("the body has the SHA-256 {received}, but {expected} was expected{instead}")]
     #[allow(missing_docs)]
     WrongHash {
         received: Sha256,
@@ -95,23 +97,23 @@ pub enum StreamError {
     #[error("the body is not a zip archive{instead}")]
     #[allow(missing_docs)]
     NotZip { instead: Box<Instead> },
-    /// A zip archive without its end.
-    #[error("the zip archive has no valid end: it was cut off, or bytes were appended")]
+    /// The zip archive has no valid end.
+    #[error("the zip archive has no valid end: it was truncated, or bytes were appended")]
     CutZip,
-    /// The body could not be read to its end.
-    #[error("the body broke off")]
+    /// The transport failed before the end of the body.
+    #[error("the download was interrupted")]
     Broken,
-    /// The body is compressed, although the request asked for plain bytes. It cannot be checked.
+    /// The body is compressed, although the request asked for `identity`. It cannot be checked.
     #[error(
-        "the body arrived with the content encoding {0:?}, which was not asked for; a proxy may have added it"
+        "the body has the content encoding {0:?}, which was not requested; a proxy may have added it"
     )]
     Encoded(Box<str>),
 }
 
-/// What arrived instead of a download, judged by its beginning: a page of a gateway, an error of
-/// the service with a successful status, or another kind of archive.
+/// A description of the body that arrived instead of the requested file, based on its first bytes:
+/// for example, a gateway's web page, an error with a 2xx status, or another kind of archive.
 ///
-/// `Display` continues the sentence of a [`StreamError`], and is empty when nothing is known.
+/// `Display` completes the message of a [`StreamError`], and is empty if nothing is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Instead {
     what: Option<Box<str>>,
@@ -136,17 +138,17 @@ impl Instead {
         }
     }
 
-    /// The message of the service, when it answered with an error.
+    /// Returns the service's error message, if the body contains one.
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
 
-    /// A description with the first bytes, if the kind is known.
+    /// Returns a description of the format, with the first bytes.
     pub fn what(&self) -> Option<&str> {
         self.what.as_deref()
     }
 
-    /// The id that CrowdStrike's support asks for.
+    /// Returns the trace id, which CrowdStrike support asks for.
     pub fn trace_id(&self) -> Option<&str> {
         self.trace_id.as_deref()
     }
@@ -163,7 +165,7 @@ impl Instead {
 impl fmt::Display for Instead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.message, &self.what) {
-            (Some(message), _) => write!(f, "; the service answered: {message}")?,
+            (Some(message), _) => write!(f, "; the service replied: {message}")?,
             (None, Some(what)) => write!(f, "; it is {what}")?,
             (None, None) => return Ok(()),
         }
@@ -177,7 +179,7 @@ impl fmt::Display for Instead {
 debug_with_sources!(StreamError);
 
 impl StreamError {
-    /// The same error without the secrets.
+    /// Masks the secrets in the error.
     pub(crate) fn masked(self, needles: &Needles) -> Self {
         let masked = |instead: Box<Instead>| Box::new(instead.masked(needles));
         match self {
@@ -205,7 +207,7 @@ impl Default for StreamCheck {
 }
 
 impl StreamCheck {
-    /// Accepts any body.
+    /// Creates a check that accepts any body.
     pub fn new() -> Self {
         Self {
             hasher: Hasher::new(),
@@ -221,7 +223,7 @@ impl StreamCheck {
         }
     }
 
-    /// Accepts an uncompressed body of the length that the head declares.
+    /// Creates a check that accepts an uncompressed body of the length that the head declares.
     pub fn for_head(head: ResponseHead<'_>) -> Self {
         let mut check = Self::new();
         check.length = head.content_length();
@@ -233,31 +235,31 @@ impl StreamCheck {
         check
     }
 
-    /// Refuses a body of more than `cap` bytes.
+    /// Sets the maximum size in bytes. There is no maximum by default.
     pub fn cap(mut self, cap: u64) -> Self {
         self.cap = cap;
         self
     }
 
-    /// Refuses a body of another length.
+    /// Requires exactly this number of bytes.
     pub fn expect_length(mut self, bytes: u64) -> Self {
         self.length = Some(bytes);
         self
     }
 
-    /// Refuses a body with another SHA-256.
+    /// Requires this SHA-256.
     pub fn expect_sha256(mut self, sha256: Sha256) -> Self {
         self.sha256 = Some(sha256);
         self
     }
 
-    /// Refuses a body that does not begin and end like a zip archive.
+    /// Requires the beginning and the end of a zip archive.
     pub fn expect_zip(mut self) -> Self {
         self.zip = true;
         self
     }
 
-    /// Returns the declared length in bytes, if one was declared.
+    /// Returns the expected length in bytes, if the head or the caller declared one.
     pub fn length(&self) -> Option<u64> {
         self.length
     }
@@ -267,10 +269,10 @@ impl StreamCheck {
         self.bytes
     }
 
-    /// Takes the next bytes.
+    /// Checks the next bytes of the body.
     ///
     /// # Errors
-    /// Fails as soon as the body cannot be right. Do not use the check after an error.
+    /// Fails as soon as the body cannot be the requested file. Do not use the check after an error.
     pub fn update(&mut self, chunk: &[u8]) -> Result<(), StreamError> {
         if let Some(encoding) = &self.encoding {
             return Err(StreamError::Encoded(encoding.clone()));
@@ -286,7 +288,7 @@ impl StreamCheck {
         if let Some(declared) = self.length.filter(|declared| self.bytes > *declared) {
             return Err(StreamError::Long { declared });
         }
-        // An unexpected body is read a little further, to show it.
+        // Wait for the first 2 KiB, so that an error can describe the unexpected body.
         if self.first.len() == FIRST {
             self.check_zip()?;
         }
@@ -297,8 +299,8 @@ impl StreamCheck {
         Ok(())
     }
 
-    /// Keeps the last [`ZIP_END`] bytes, and up to twice as many, so that small chunks are not
-    /// moved repeatedly.
+    /// Keeps at least the last [`ZIP_END`] bytes. It keeps up to twice as many, so that small chunks
+    /// do not move the buffer each time.
     fn keep_tail(&mut self, chunk: &[u8]) {
         let chunk = &chunk[chunk.len().saturating_sub(ZIP_END)..];
         if self.tail.len() + chunk.len() > 2 * ZIP_END {
@@ -307,7 +309,7 @@ impl StreamCheck {
         self.tail.extend_from_slice(chunk);
     }
 
-    /// Whether the archive ends with the end of its directory and the declared comment.
+    /// Returns whether the archive ends with its end record and a comment of the declared length.
     fn has_zip_end(&self) -> bool {
         (0..self.tail.len().saturating_sub(21)).rev().any(|at| {
             let record = &self.tail[at..];
@@ -316,10 +318,11 @@ impl StreamCheck {
         })
     }
 
-    /// Ends the body.
+    /// Ends the body, and returns its size and hash.
     ///
     /// # Errors
-    /// Fails when bytes are missing or the hash differs.
+    /// Fails if the body is too short, has the wrong hash or is compressed, or if a required archive
+    /// has no valid beginning or end.
     pub fn finish(self) -> Result<Received, StreamError> {
         if let Some(encoding) = self.encoding {
             return Err(StreamError::Encoded(encoding));
@@ -331,8 +334,8 @@ impl StreamCheck {
             });
         }
         self.check_zip()?;
-        // The end is checked even if a length was declared: the length may be wrong, and no hash
-        // would show it.
+        // Check the end even if a length was declared: the length may be wrong, and an archive has
+        // no expected hash that would reveal it.
         if self.zip && !self.has_zip_end() {
             return Err(StreamError::CutZip);
         }
@@ -354,7 +357,7 @@ impl StreamCheck {
     }
 
     fn check_zip(&self) -> Result<(), StreamError> {
-        // An archive begins with an entry or, if it is empty, with the end of the directory.
+        // An archive begins with an entry or, if it is empty, with its end record.
         let is_zip = [b"PK\x03\x04", b"PK\x05\x06"]
             .iter()
             .any(|zip| self.first.starts_with(*zip));
@@ -377,8 +380,8 @@ mod tests {
 
     use super::*;
 
-    /// Feeds a body in chunks of these sizes, over and over, and the rest at once when there are
-    /// none.
+    /// Checks a body in chunks of these sizes, repeated as needed, or in one chunk if `sizes` is
+    /// empty.
     fn feed(mut check: StreamCheck, body: &[u8], sizes: &[usize]) -> Result<Received, StreamError> {
         let mut rest = body;
         let mut sizes = sizes.iter().cycle();
@@ -446,7 +449,7 @@ mod tests {
         }
     }
 
-    /// The end of an archive with a comment.
+    /// Returns the end record of an archive with a comment.
     fn zip_end(comment: &[u8]) -> Vec<u8> {
         let length = u16::try_from(comment.len()).unwrap().to_le_bytes();
         [b"PK\x05\x06".as_slice(), &[0; 16], &length, comment].concat()
@@ -463,7 +466,7 @@ mod tests {
             let error = feed(StreamCheck::new().expect_zip(), &whole[..end], &[]).unwrap_err();
             assert_eq!(error, StreamError::CutZip, "{end}");
         }
-        // the longest comment, behind more than is kept, in chunks that do not fit
+        // The longest comment, after more bytes than are kept, in chunks that cross the boundary.
         let large = [
             b"PK\x03\x04".as_slice(),
             &[b'x'; 300_000],
@@ -529,7 +532,7 @@ mod tests {
             assert!(check.tail.len() >= LONGEST_END.min(check.bytes as usize));
             assert!(check.tail.ends_with(&chunk));
         }
-        // Moved only when twice as much is kept, or small chunks would take quadratic time.
+        // The buffer is moved only at twice the size; otherwise small chunks take quadratic time.
         assert!(
             (2 * LONGEST_END - 100..=2 * LONGEST_END).contains(&most),
             "{most}"

@@ -3,8 +3,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// A point in time: milliseconds since the Unix epoch. It serialises, unlike `Instant`, and the
-/// service's rate limit is given in it.
+/// A point in time, in milliseconds since the Unix epoch.
+///
+/// Unlike `Instant`, it can be serialized, and compared with the times in replies.
 ///
 /// ```
 /// use std::time::Duration;
@@ -23,20 +24,20 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// A time later than any other.
+    /// The latest time.
     pub const MAX: Self = Self(u64::MAX);
 
-    /// The time this many milliseconds after the Unix epoch.
+    /// Creates a timestamp from the number of milliseconds since the Unix epoch.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis)
     }
 
-    /// The milliseconds since the Unix epoch.
+    /// Returns the number of milliseconds since the Unix epoch.
     pub const fn as_millis(self) -> u64 {
         self.0
     }
 
-    /// The time a while later.
+    /// Returns the time `duration` later, or [`MAX`](Self::MAX) on overflow.
     pub fn after(self, duration: Duration) -> Self {
         Self(
             self.0
@@ -44,21 +45,21 @@ impl Timestamp {
         )
     }
 
-    /// The time from `earlier` to here; zero when that is later.
+    /// Returns the time elapsed since `earlier`, or zero if `earlier` is later than `self`.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 }
 
 impl From<SystemTime> for Timestamp {
-    /// The time of a system clock; the epoch for what is before it.
+    /// Converts a system time. Times before the Unix epoch become the epoch.
     fn from(time: SystemTime) -> Self {
         Self(0).after(time.duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 }
 
 impl fmt::Display for Timestamp {
-    /// Writes the time in UTC.
+    /// Writes the time in UTC in the format of RFC 3339.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match i64::try_from(self.0)
             .ok()

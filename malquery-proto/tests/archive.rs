@@ -242,7 +242,9 @@ fn files_that_are_there_are_kept_replaced_or_refused() {
         );
         assert_eq!((entry, report.found.len(), report.bytes), (0, 0, 5));
         assert!(matches!(&error, ArchiveError::File { path: of, .. } if *of == path.join(&hello)));
-        assert!(chain(&error).ends_with("could not be written: there is a file of that name"));
+        assert!(
+            chain(&error).ends_with("could not be written: a file with that name already exists")
+        );
         assert_eq!(
             files(path),
             BTreeMap::from([(hello.clone(), bytes.as_bytes().to_vec())])
@@ -643,11 +645,11 @@ fn an_error_shows_what_arrived_instead() {
     );
     assert_eq!(
         message(b"<html><title>Sign in</title>"),
-        "this is not a zip archive but an HTML page that begins \"<html><title>Sign in</title>\""
+        "this is not a zip archive but an HTML page that begins with \"<html><title>Sign in</title>\""
     );
     assert_eq!(
         message(br#"{"errors":[]}"#),
-        r#"this is not a zip archive but JSON that begins "{\"errors\":[]}""#
+        r#"this is not a zip archive but JSON that begins with "{\"errors\":[]}""#
     );
 }
 

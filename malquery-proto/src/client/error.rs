@@ -325,7 +325,7 @@ mod tests {
         let error = Error::Body(io::Error::other(BuildError::NoSamples));
         assert_eq!(
             format!("{error:?}"),
-            "the download broke off: name at least one SHA-256"
+            "the download broke off: at least one SHA-256 is required"
         );
         assert_eq!(format!("{:?}", Error::Stopped), "stopped");
     }

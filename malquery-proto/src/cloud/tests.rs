@@ -72,21 +72,21 @@ fn base_urls_keep_a_prefix_and_nothing_else() {
     ] {
         assert_eq!(
             refused(text),
-            "not a base URL: it must be https; plain http would show the credentials to the network",
+            "not a base URL: it must use https; plain http would expose the credentials to the network",
             "{text}"
         );
     }
     assert_eq!(
         refused("https://a:b@host"),
-        "not a base URL: it must not hold a user name or password"
+        "not a base URL: it must not contain a user name or password"
     );
     assert_eq!(
         refused("https://host/?x=1"),
-        "not a base URL: it must not have a query or fragment"
+        "not a base URL: it must not contain a query or fragment"
     );
     assert_eq!(
         refused("https://host/#x"),
-        "not a base URL: it must not have a query or fragment"
+        "not a base URL: it must not contain a query or fragment"
     );
     assert_eq!(
         refused("ftp://host"),
@@ -94,7 +94,7 @@ fn base_urls_keep_a_prefix_and_nothing_else() {
     );
     assert_eq!(
         refused("api.crowdstrike.com"),
-        "not a base URL: relative URL without a base; write it like https://api.crowdstrike.com"
+        "not a base URL: relative URL without a base; use a URL such as https://api.crowdstrike.com"
     );
 }
 

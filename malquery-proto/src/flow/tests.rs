@@ -258,8 +258,8 @@ fn wrong_credentials_are_tried_once() {
     let error = service.call(&GetQuotas).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "oauth2AccessToken answered 403 Forbidden: access denied, authorization failed; hint: the address you send \
-         from is probably not on the allowlist of the API client"
+        "oauth2AccessToken returned 403 Forbidden: access denied, authorization failed; hint: your IP \
+         address is probably not on the API client's allowlist"
     );
     assert!(!error.to_string().contains("s3cret"));
 }
@@ -438,7 +438,7 @@ fn the_account_is_followed_to_its_cloud_once_and_nowhere_else() {
         assert!(
             error
                 .to_string()
-                .ends_with("set FALCON_CLOUD=us-2, or name that cloud"),
+                .ends_with("set FALCON_CLOUD=us-2, or select that cloud"),
             "{error}"
         );
     }
@@ -471,8 +471,8 @@ fn a_401_of_the_wrong_cloud_names_the_right_one() {
     let mut service = Service::new([token(), denied(), token(), denied()]);
     assert_eq!(
         service.call(&GetQuotas).unwrap_err().to_string(),
-        "GetMalQueryQuotasV1 answered 401 Unauthorized; hint: the reply names the cloud us-2, but us-1 was asked: \
-         set FALCON_CLOUD=us-2, or name that cloud"
+        "GetMalQueryQuotasV1 returned 401 Unauthorized; hint: the reply names the cloud us-2, but the request was sent to us-1: \
+         set FALCON_CLOUD=us-2, or select that cloud"
     );
 }
 
@@ -1111,7 +1111,7 @@ fn a_job_that_is_not_known_is_an_error_and_not_waited_for() {
         .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "GetMalQueryRequestV1 answered 200 OK: no such request"
+        "GetMalQueryRequestV1 returned 200 OK: no such request"
     );
 }
 

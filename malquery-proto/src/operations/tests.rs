@@ -36,11 +36,11 @@ fn a_range_without_values_is_refused() {
                 .min_date(date("2024/01/02"))
                 .max_date(date("2024/01/01"))
         ),
-        "the smallest date 2024/01/02 is above the largest 2024/01/01, so nothing can match"
+        "the minimum date 2024/01/02 is greater than the maximum 2024/01/01, so nothing can match"
     );
     assert_eq!(
         refused(options().min_size(size("8mb")).max_size(size("1000"))),
-        "the smallest size 8mb is above the largest 1000, so nothing can match"
+        "the minimum size 8mb is greater than the maximum 1000, so nothing can match"
     );
     let (day, bytes) = (date("2024/01/01"), size("5"));
     let one = options()
@@ -66,13 +66,13 @@ fn a_limit_is_an_int32_and_zero_only_by_intent() {
     for refused in limits(0) {
         assert_eq!(
             refused.unwrap_err(),
-            "a limit of 0 returns nothing; give at least 1"
+            "a limit of 0 returns nothing; set it to at least 1"
         );
     }
     for refused in limits(2_147_483_648) {
         assert_eq!(
             refused.unwrap_err(),
-            "a limit of 2147483648 is too large; give at most 2147483647"
+            "a limit of 2147483648 is too large; the maximum is 2147483647"
         );
     }
     let counted = [
@@ -106,12 +106,12 @@ fn unknown_options_are_sent_beside_the_others() {
     );
     assert_eq!(
         sent(&hunt().limit(2).option("limit", 3)).unwrap_err(),
-        "the request cannot be written: the option \"limit\" has a setter; use that"
+        "the request cannot be encoded: the option \"limit\" has a setter; use that"
     );
     let unwritable = std::collections::HashMap::from([([1], 2)]);
     assert_eq!(
         sent(&hunt().option("new", unwritable)).unwrap_err(),
-        "the request cannot be written: not an option: \"new\" cannot be written as JSON: key must be a string"
+        "the request cannot be encoded: not an option: \"new\" cannot be written as JSON: key must be a string"
     );
 }
 

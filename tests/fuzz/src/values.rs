@@ -115,7 +115,7 @@ fn token(text: &str) {
         Err(error) => {
             let known = [
                 "it is empty",
-                "it has a character that does not belong in one",
+                "it contains a character that is not visible ASCII",
             ];
             assert!(
                 known

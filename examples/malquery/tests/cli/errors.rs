@@ -6,7 +6,7 @@ fn an_error_has_status_message_trace_and_hint() {
     let run = Server::with_answers([answer(403, body)]).run("quotas");
     assert_eq!(
         run.error(4),
-        "error: the quotas answered 403 Forbidden: access denied, authorization failed (trace id trace-7)"
+        "error: the quotas returned 403 Forbidden: access denied, authorization failed (trace id trace-7)"
     );
     run.says("\nhint: the API client lacks the scope malquery:read");
 }
@@ -64,7 +64,7 @@ fn exit_codes_tell_errors_apart() {
 fn lines_of_the_service_are_indented() {
     let message = "line 1, column 3:\r\n  ab\n    ^\n\nerror: \u{1b}[2Jforged";
     let run = Server::with_answers([refusal(400, message)]).run("quotas");
-    let shown = "error: the quotas answered 400 Bad Request: line 1, column 3:\n    ab\n      ^\n  error:  [2Jforged\n";
+    let shown = "error: the quotas returned 400 Bad Request: line 1, column 3:\n    ab\n      ^\n  error:  [2Jforged\n";
     assert_eq!((run.code, run.stderr.as_str()), (1, shown));
     let done = json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": [{}], "errors": [{"message": "one\nerror: two"}]});
     let run = Server::with_answers([answer(200, done)]).run("request r-1 --wait");
@@ -155,9 +155,9 @@ fn an_account_elsewhere_is_not_followed() {
     let run = server.run("quotas --no-region-redirect");
     assert_eq!(
         run.error(1),
-        "error: the login answered 308 Permanent Redirect"
+        "error: the login returned 308 Permanent Redirect"
     );
-    run.says("\nhint: the account lives in another cloud: set FALCON_CLOUD=us-2");
+    run.says("\nhint: the account belongs to another cloud: set FALCON_CLOUD=us-2");
     assert_eq!(server.asked(), ["POST /oauth2/token"]);
 }
 
