@@ -24,8 +24,8 @@ use crate::values::{self, at_least_one, duration, field, file, trimmed};
 /// it lives; the options of the same names come first. Without an account, --demo answers from
 /// eight harmless files.
 ///
-/// Results go to standard output: as a table on a terminal, elsewhere as one JSON document.
-/// Messages go to standard error.
+/// Results go to standard output: as a table on a terminal, elsewhere as one JSON document. A
+/// closed standard output discards them, as /dev/null does. Messages go to standard error.
 ///
 /// Exit status: 0 done; 1 failed; 2 refused before anything was sent; 3 the job failed or the
 /// archive is incomplete; 4 credentials or permission; 5 quota or rate limit; 6 the job still runs

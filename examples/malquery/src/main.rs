@@ -45,7 +45,6 @@ fn main() -> ExitCode {
 
 fn run(Cli { session, command }: Cli) -> Result<(), Failure> {
     session.check()?;
-    output::check_stdout()?;
     input::end_after(session.timeout);
     let formats = match &command {
         Command::Call(call) => call.formats(),

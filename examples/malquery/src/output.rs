@@ -314,35 +314,6 @@ pub(crate) fn set_up(quiet: bool, verbose: bool) {
     }
 }
 
-/// Refuses to begin when standard output is closed: what costs quota would be lost.
-///
-/// The Rust runtime opens `/dev/null` for reading and writing in its place, where a shell opens it
-/// for writing only.
-#[cfg(target_os = "linux")]
-pub(crate) fn check_stdout() -> Result<(), Failure> {
-    use rustix::fs::{OFlags, fcntl_getfl, fstat};
-    use std::os::fd::AsFd;
-    let null = std::fs::metadata("/dev/null").ok();
-    let null = null.map(|found| std::os::unix::fs::MetadataExt::rdev(&found));
-    let is_stopgap = |fd: std::os::fd::BorrowedFd<'_>| {
-        let is_null = fstat(fd).is_ok_and(|found| Some(found.st_rdev) == null);
-        is_null && fcntl_getfl(fd).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::RDWR)
-    };
-    // A daemon has the same for both.
-    if is_stopgap(io::stdout().as_fd()) && !is_stopgap(io::stderr().as_fd()) {
-        return Err(Failure::refused("standard output is closed").hint(
-            "to throw the results away, open /dev/null for writing only, as > /dev/null does",
-        ));
-    }
-    Ok(())
-}
-
-/// Elsewhere a closed standard output cannot be recognised.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn check_stdout() -> Result<(), Failure> {
-    Ok(())
-}
-
 /// Shows the errors of a reply that has results.
 pub(crate) fn warn_of_errors(errors: &[ErrorItem]) {
     const SHOWN: usize = 5;

@@ -186,7 +186,7 @@ fn a_full_output_still_shows_the_id() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_closed_output_is_an_error_and_a_closed_pipe_silent() {
+fn results_may_be_thrown_away() {
     let shell = |line: &str| {
         let program = env!("CARGO_BIN_EXE_malquery");
         let output = Command::new("sh")
@@ -198,15 +198,12 @@ fn a_closed_output_is_an_error_and_a_closed_pipe_silent() {
             String::from_utf8(output.stderr).unwrap(),
         )
     };
-    let (code, stderr) = shell("malquery quotas --demo >&-");
-    assert!(
-        code == Some(2) && stderr.contains("standard output is closed"),
-        "{stderr}"
-    );
-    assert_eq!(
-        shell("malquery quotas --demo -q > /dev/null"),
-        (Some(0), String::new())
-    );
+    // A closed output cannot be told from Python's `subprocess.DEVNULL`: who throws the results away
+    // has not failed.
+    for output in [">&-", "> /dev/null", "1<> /dev/null"] {
+        let line = format!("malquery quotas --demo -q {output}");
+        assert_eq!(shell(&line), (Some(0), String::new()), "{line}");
+    }
     let line = "{ malquery fuzzy-search --ascii CrowdStrike --demo -q; echo $? >&2; } | true";
     assert_eq!(
         shell(&line.replace("malquery", "sleep 0.2; malquery")).1,
