@@ -10,7 +10,7 @@ use malquery_proto::operations::Quotas;
 use malquery_proto::types::{Sample, Sha256};
 use serde::Serialize;
 
-use crate::output::{Failure, escaped, harmless, print, write};
+use crate::output::{Failure, harmless, json, masked, print, write};
 
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -77,9 +77,13 @@ pub(crate) fn print_results(
         Format::Json => return print(document),
         Format::Table => table(results, width()),
         Format::Jsonl => {
-            let lines: Result<Vec<_>, _> = results.iter().map(serde_json::to_string).collect();
-            let lines = lines.map_err(|error| Failure::failed(&error))?;
-            lines.iter().map(|line| escaped(line) + "\n").collect()
+            let mut lines = String::new();
+            for result in results {
+                let line =
+                    serde_json::to_string(result).map_err(|error| Failure::failed(&error))?;
+                lines += &(json(&line)? + "\n");
+            }
+            lines
         }
         Format::Csv => csv(results),
         Format::Sha256 => results
@@ -103,7 +107,7 @@ pub(crate) fn print_fields(
     let width = fields.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let lines = fields
         .iter()
-        .map(|(name, value)| format!("{name:<width$}  {}\n", harmless(value)));
+        .map(|(name, value)| format!("{name:<width$}  {}\n", harmless(&masked(value))));
     write(&lines.collect::<String>())
 }
 
@@ -131,6 +135,7 @@ const CSV_HEADER: &str = "sha256,sha1,md5,filesize,filetype,first_seen,label,fam
 fn csv(results: &[Sample]) -> String {
     let is_shown = io::stdout().is_terminal();
     let field = |value: String| {
+        let value = masked(&value);
         let value = if is_shown { harmless(&value) } else { value };
         match value.contains(['"', ',', '\n', '\r']) {
             true => format!("\"{}\"", value.replace('"', "\"\"")),
@@ -166,7 +171,7 @@ fn table(results: &[Sample], width: Option<usize>) -> String {
     let width = width.unwrap_or(usize::MAX);
     let cell = |value: String| match value.is_empty() {
         true => "-".into(),
-        false => harmless(&value),
+        false => harmless(&masked(&value)),
     };
     let mut hashes = vec!["SHA-256".to_owned()];
     let mut rest = vec![["TYPE", "BYTES", "FIRST SEEN", "LABEL", "FAMILY"].map(String::from)];
@@ -298,7 +303,7 @@ fn quota_table(quotas: &Quotas, width: usize) -> String {
     {
         for count in counts {
             let user = count.userid.as_deref().filter(|user| !user.is_empty());
-            let user = harmless(user.unwrap_or("(no user)"));
+            let user = harmless(&masked(user.unwrap_or("(no user)")));
             users.entry(user).or_default()[column] += count.counter.unwrap_or(0);
         }
     }

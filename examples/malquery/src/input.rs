@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::mpsc;
 use std::thread;
@@ -70,6 +70,20 @@ fn read_all(path: &Path) -> io::Result<Vec<u8>> {
         File::open(path)?.take(MOST + 1).read_to_end(&mut bytes)?;
     }
     Ok(bytes)
+}
+
+/// Where a link leads, also one to a file that is not there yet: what is written takes the place of
+/// that file, as in an editor, and not of the link.
+pub(crate) fn target(path: &Path) -> PathBuf {
+    const MOST_LINKS: usize = 40;
+    let mut target = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let Ok(next) = target.read_link() else {
+            return target;
+        };
+        target = target.with_file_name("").join(next);
+    }
+    path.to_owned()
 }
 
 /// Refuses what is no regular file: a pipe would block, and cannot be read twice.

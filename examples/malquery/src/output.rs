@@ -15,9 +15,10 @@ use malquery_proto::error::ApiError;
 use malquery_proto::needles::Needles;
 use malquery_proto::types::{ErrorItem, Extra};
 use malquery_proto::{Body, TransportError};
+use serde::de::IgnoredAny;
 use serde::ser::{Error as _, SerializeMap};
 use serde::{Serialize, Serializer};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// What the program exits with.
 pub(crate) mod code {
@@ -223,7 +224,8 @@ pub(crate) fn hide(secret: &str) {
     secrets.get_or_insert_default().add(secret);
 }
 
-fn masked(text: &str) -> String {
+/// A text without the secrets of this session. Mask before you cut: half a secret is not found.
+pub(crate) fn masked(text: &str) -> String {
     let secrets = SECRETS.read().unwrap_or_else(PoisonError::into_inner);
     match &*secrets {
         Some(secrets) => secrets.mask(text).into_owned(),
@@ -344,7 +346,7 @@ pub(crate) fn warn_of(errors: &[ErrorItem], extra: &Extra) -> bool {
     {
         let text = value.to_string();
         if !["null", "[]", "{}"].contains(&&*text) {
-            let text: String = text.chars().take(500).collect();
+            let text: String = masked(&text).chars().take(500).collect();
             note(format_args!(
                 "warning: the {name} of the reply could not be read: {text}"
             ));
@@ -355,7 +357,7 @@ pub(crate) fn warn_of(errors: &[ErrorItem], extra: &Extra) -> bool {
 }
 
 /// A text in JSON without what could steer a terminal.
-pub(crate) fn escaped(text: &str) -> String {
+fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len() + 1);
     for c in text.chars() {
         // Where it can stand in JSON, this is the same character.
@@ -371,14 +373,45 @@ pub(crate) fn escaped(text: &str) -> String {
 /// Prints the one document.
 pub(crate) fn print(document: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(document).map_err(|error| Failure::failed(&error))?;
-    write(&(escaped(&text) + "\n"))
+    write(&(json(&text)? + "\n"))
 }
 
-/// Writes to standard output. A reader that has gone away has seen enough.
+/// JSON without secrets, and without what could steer a terminal.
+pub(crate) fn json(text: &str) -> Result<String, Failure> {
+    let hidden = masked(text);
+    if hidden == text || serde_json::from_str::<IgnoredAny>(&hidden).is_ok() {
+        return Ok(escaped(&hidden));
+    }
+    // A number looks like a secret. It stays, so that the text is still JSON.
+    let hidden = serde_json::from_str(text).and_then(|mut document| {
+        mask(&mut document);
+        serde_json::to_string(&document)
+    });
+    hidden
+        .map(|text| escaped(&text))
+        .map_err(|error| Failure::failed(&error))
+}
+
+fn mask(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = masked(text),
+        Value::Array(items) => items.iter_mut().for_each(mask),
+        Value::Object(members) => {
+            let all = std::mem::take(members).into_iter();
+            members.extend(all.map(|(name, mut value)| {
+                mask(&mut value);
+                (masked(&name), value)
+            }));
+        }
+        _ => {}
+    }
+}
+
+/// Writes what has no secret to standard output. A reader that has gone away has seen enough.
 pub(crate) fn write(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     let written = stdout
-        .write_all(masked(text).as_bytes())
+        .write_all(text.as_bytes())
         .and_then(|()| stdout.flush());
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(

@@ -8,6 +8,7 @@ use malquery_mock::{Cassette, Corpus, Mode, Service, VirtualClock};
 use malquery_proto::flow::Auth;
 use malquery_proto::{Client, Clock, Cloud, Credentials, Transport};
 use malquery_ureq::{EnvError, Settings, SystemClock, UreqTransport};
+use percent_encoding::percent_decode_str;
 
 use crate::args::{Call, Session};
 use crate::format::Format;
@@ -24,7 +25,7 @@ const CLIENT_SECRET: &str = "FALCON_CLIENT_SECRET";
 pub(crate) fn run(mut session: Session, format: Format, call: Call) -> Result<(), Failure> {
     if let Some(path) = &session.replay {
         let cassette = {
-            let owned = path.clone();
+            let owned = input::target(path);
             let loaded = input::within(path, move || Cassette::load(owned))?;
             loaded.map_err(|error| Failure::invalid(&error))?
         };
@@ -75,6 +76,8 @@ fn real(session: &Session, format: Format, call: Call) -> Result<(), Failure> {
     if let Some(secret) = std::env::var(CLIENT_SECRET).ok().as_deref().map(str::trim) {
         output::hide(secret);
     }
+    let passwords = proxy_passwords();
+    passwords.iter().for_each(|password| output::hide(password));
     let auth =
         Auth::new(settings.base, settings.credentials).follow_region(!session.no_region_redirect);
     let transport = transport(session)?;
@@ -86,7 +89,26 @@ fn real(session: &Session, format: Format, call: Call) -> Result<(), Failure> {
             call,
         );
     };
-    record(path, transport, auth, session, format, call)
+    let recording = malquery_mock::Session::new(input::target(path)).secrets(passwords);
+    record(path, recording, transport, auth, session, format, call)
+}
+
+/// The passwords of the proxies in the environment, as they are written and as they are sent.
+fn proxy_passwords() -> Vec<String> {
+    let urls = ["https_proxy", "all_proxy", "http_proxy"]
+        .into_iter()
+        .flat_map(|name| [name.to_owned(), name.to_ascii_uppercase()])
+        .filter_map(|name| std::env::var(name).ok());
+    let password = |url: String| {
+        let rest = url.split_once("://").map_or(&*url, |(_, rest)| rest);
+        let login = rest.split(['/', '?', '#']).next()?.rsplit_once('@')?.0;
+        // Without a password, the name is the key.
+        let (name, password) = login.split_once(':').unwrap_or((login, ""));
+        let written = if password.is_empty() { name } else { password };
+        let sent = percent_decode_str(written).decode_utf8_lossy();
+        Some([sent.into_owned(), written.to_owned()])
+    };
+    urls.filter_map(password).flatten().collect()
 }
 
 /// Names the credentials that are missing: `first`, and perhaps the secret.
@@ -121,6 +143,7 @@ fn transport(session: &Session) -> Result<UreqTransport, Failure> {
 /// Records what the command does, also when it fails: an error of the service is worth a test, too.
 fn record(
     path: &Path,
+    recording: malquery_mock::Session,
     transport: UreqTransport,
     auth: Auth,
     session: &Session,
@@ -139,7 +162,7 @@ fn record(
             path.display()
         )));
     }
-    let (transport, guard) = malquery_mock::Session::new(path)
+    let (transport, guard) = recording
         .mode(Mode::Record)
         .transport(|| transport)
         .map_err(|error| Failure::invalid(&error))?;

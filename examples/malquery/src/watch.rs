@@ -11,7 +11,7 @@ use malquery_proto::types::RequestId;
 use serde::Serialize;
 
 use crate::interrupt;
-use crate::output::{Failure, harmless, is_log, note, quoted, spinner};
+use crate::output::{Failure, harmless, is_log, masked, note, quoted, spinner};
 use crate::state::State;
 use crate::values::written;
 
@@ -124,9 +124,9 @@ impl Watch {
             .status()
             .map_or("submitted", |status| status.as_str());
         let polls = progress.polls();
-        self.waiting.set_message(harmless(&format!(
+        self.waiting.set_message(harmless(&masked(&format!(
             "waiting for {id}: {status}, polls: {polls}"
-        )));
+        ))));
         if is_log() && progress.elapsed >= self.pulse + PULSE {
             self.pulse = progress.elapsed;
             let elapsed = written(Duration::from_secs(progress.elapsed.as_secs()));

@@ -213,31 +213,44 @@ fn errors_without_results_are_an_error() {
         run.error(1);
         run.says("backend down").omits("nothing");
     }
-    // Errors beside a request id are shown, waited for or not.
-    for wait in ["", "--wait"] {
-        let partly = json!({"meta": {"reqid": "r-1"}, "resources": [], "errors": [{"message": "no such sample"}]});
-        let run = Server::with_answers([answer(200, partly), job("r-1", "done")])
-            .run(&format!("multidownload {A} {wait}"));
-        run.json();
-        run.says("warning: no such sample");
-    }
 }
 
+/// The job runs and is billed: its id is printed, and its state stays.
 #[test]
-fn a_secret_is_never_shown() {
-    for line in ["quotas", "metadata", "quotas -v"] {
-        let line = format!("{line} {}", if line == "metadata" { A } else { "" });
-        let echo = "t0ken-of-it and s3cret and czNjcmV0";
-        let document = json!({"meta": {"trace_id": echo}, "resources": [{"sha256": A, "family": echo}], "errors": [{"message": echo}]});
-        for status in [200, 403] {
-            let run = Server::with_answers([answer(status, document.clone())]).run(&line);
-            for text in [&run.stdout, &run.stderr] {
-                assert!(
-                    !text.contains("t0ken-of-it") && !text.contains("s3cret"),
-                    "{line}: {text}"
-                );
-            }
-        }
+fn a_submission_with_errors_shows_its_id() {
+    let out = folder();
+    let state = in_folder(&out, "state");
+    let errors = json!([{"message": "no such sample"}]);
+    let partly = json!({"meta": {"reqid": "r-1"}, "resources": [], "errors": errors});
+    for line in [
+        format!("hunt {RULE}"),
+        "exact-search --ascii abc".into(),
+        format!("multidownload {A}"),
+        format!("multidownload {A} --format table"),
+        format!("multidownload {A} --wait"),
+        format!("multidownload {A} --state {state}"),
+    ] {
+        let run =
+            Server::with_answers([answer(200, partly.clone()), job("r-1", "done")]).run(&line);
+        assert_eq!(run.code, 1, "{line}: {}", run.stderr);
+        assert!(run.stdout.contains("r-1"), "{line}: {}", run.stdout);
+        run.says("warning: no such sample").says(" r-1 --");
+    }
+    assert_eq!(names(&out), ["state"]);
+    // Results are worth more than errors beside them.
+    let found = json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": [{"sha256": A}], "errors": errors});
+    for line in [
+        format!("hunt {RULE} --wait"),
+        "request r-1".into(),
+        format!("resume {state}"),
+    ] {
+        let submitted = line
+            .starts_with("hunt")
+            .then(|| answer(200, partly.clone()));
+        let answers = submitted.into_iter().chain([answer(200, found.clone())]);
+        let run = Server::with_answers(answers).run(&line);
+        assert_eq!(run.json()["resources"][0]["sha256"], A, "{line}");
+        run.says("warning: no such sample");
     }
 }
 

@@ -12,6 +12,7 @@ mod output;
 mod record;
 mod refusals;
 mod rules;
+mod secrets;
 mod serve;
 mod signals;
 mod state;
