@@ -196,18 +196,18 @@ impl Commands<'_> {
                 "none of the samples is in MalQuery; nothing was submitted",
             ));
         }
-        if wait.is_set() {
+        let result = if wait.is_set() {
             let job = SamplesMultidownload::new(samples);
-            self.start(job, wait, Kind::Archive, Asked::default())?;
+            self.start(job, wait, Kind::Archive, Asked::default())
         } else {
             self.submit("multi-download", || {
                 self.client.samples_multidownload(samples)
-            })?;
-        }
+            })
+        };
         if list.is_from_file() {
             self.say_known(&missing, asked);
         }
-        Ok(())
+        result
     }
 
     /// Shows a job as it is now.
@@ -329,10 +329,12 @@ impl Commands<'_> {
         }
         match flow.id() {
             Some(id) if reply.resources.is_empty() && self.format == Format::Table => {
-                self.print_job(id, &reply.meta, &document)
+                self.print_job(id, &reply.meta, &document)?;
             }
-            _ => print_results(self.format, &reply.resources, &document),
+            _ => print_results(self.format, &reply.resources, &document)?,
         }
+        // What is in an archive is not known yet, and its id is shown all the same.
+        check_results(&reply.resources, has_errors)
     }
 
     fn resume(&self, path: &Path) -> Result<(), Failure> {
@@ -501,12 +503,20 @@ impl Commands<'_> {
         let Some(reply) = job.submitted() else {
             return Ok(());
         };
-        warn_of(&reply.errors, &reply.extra);
+        let has_errors = warn_of(&reply.errors, &reply.extra);
         let fields = [
             ("request id", id.to_string()),
             ("status", "submitted".into()),
         ];
         print_fields(self.format, &fields, &Document(&reply.output))
-            .map_err(|failure| failure.hint(format!("the request id is {id}; {wait}")))
+            .map_err(|failure| failure.hint(format!("the request id is {id}; {wait}")))?;
+        // The job runs, but a script has to see that it may not do all that was asked.
+        match has_errors {
+            true => Err(Failure::new(
+                code::FAILED,
+                format!("the {what} was submitted, but the service reports errors"),
+            )),
+            false => Ok(()),
+        }
     }
 }
