@@ -13,9 +13,10 @@ use malquery_proto::types::{
 use malquery_proto::{BaseUrl, Cloud};
 
 use crate::format::{DOCUMENTS, Format, RESULTS};
+use crate::input;
 use crate::list::{self, Samples};
 use crate::output::{Failure, note, quoted};
-use crate::values::{self, at_least_one, duration, field, file, trimmed};
+use crate::values::{self, at_least_one, duration, field, file, some_time, trimmed};
 
 /// Searches the malware samples of CrowdStrike Falcon MalQuery, and downloads them
 ///
@@ -96,11 +97,11 @@ pub(crate) struct Session {
     pub(crate) force: bool,
 
     /// End the whole command after this time: 90, 90s, 10m or 1h. A hunt may take an hour
-    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration, allow_negative_numbers = true)]
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = some_time, allow_negative_numbers = true)]
     pub(crate) timeout: Duration,
 
     /// Ask for the status of a job this often
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration, allow_negative_numbers = true)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = some_time, allow_negative_numbers = true)]
     pub(crate) poll_interval: Duration,
 
     /// Refuse a hunt or a multi-download that the rest of the monthly quota does not cover
@@ -575,7 +576,7 @@ impl Call {
             }
             _ => {}
         }
-        let absolute = |path: &Path| std::path::absolute(path).ok();
+        let absolute = |path: &Path| std::path::absolute(input::target(path)).ok();
         used.iter().any(|used| absolute(used) == absolute(path))
     }
 }

@@ -513,10 +513,7 @@ impl<'a> Folder<'a> {
             own(path).map_err(|error| refuse(path, &error))?;
         }
         // Try to write before anything is paid for.
-        tempfile::Builder::new()
-            .prefix(".malquery-try-")
-            .tempfile_in(path)
-            .map_err(|error| refuse(path, &error))?;
+        tempfile::tempfile_in(path).map_err(|error| refuse(path, &error))?;
         Ok(folder)
     }
 }

@@ -72,7 +72,7 @@ impl Commands<'_> {
         let mut state = State::take(path)?;
         // An existing file may be the state of a job that is paid for. This only checks that the
         // file can be made; `State::keep` writes it.
-        drop(self.create(path.to_owned()).map_err(|failure| {
+        drop(self.create(state.path.clone()).map_err(|failure| {
             failure.hint(format!(
                 "if it is the state of a job, continue with: {} resume {}",
                 self.session.program(),

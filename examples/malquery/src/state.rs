@@ -5,11 +5,12 @@ use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use malquery_proto::OutputFile;
 use serde::Serialize;
-use tempfile::NamedTempFile;
 
+use crate::input;
 use crate::interrupt::Scratch;
-use crate::output::{Failure, code, no_folder};
+use crate::output::{Failure, no_folder};
 
 /// Where the state of a job is kept.
 pub(crate) struct State {
@@ -22,13 +23,15 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Takes the state at `path`, which may not exist yet. No other process may use it.
+    /// Takes the state at `path`, which may not exist yet. No other process may use it, under
+    /// another name neither.
     pub(crate) fn take(path: &Path) -> Result<Self, Failure> {
+        let path = input::target(path);
         Ok(Self {
-            path: path.to_owned(),
+            _lock: Lock::take(&path)?,
+            path,
             is_new: false,
             is_own: false,
-            _lock: Lock::take(path)?,
         })
     }
 
@@ -40,9 +43,20 @@ impl State {
         }
     }
 
-    /// Writes it, whole or not at all.
+    /// Writes it, whole or not at all. It may hold a YARA rule, so it is for its owner alone. It is
+    /// on the disk before a request goes out, also after a power cut.
     pub(crate) fn keep(&mut self, stored: &impl Serialize) -> Result<(), Failure> {
-        keep(stored, &self.path, std::mem::take(&mut self.is_new))
+        let text = serde_json::to_vec_pretty(stored).map_err(|error| Failure::failed(&error))?;
+        let create = match std::mem::take(&mut self.is_new) {
+            true => OutputFile::create_new,
+            false => OutputFile::replace,
+        };
+        Scratch::make(|| create(self.path.clone()), OutputFile::temporary)
+            .and_then(|(mut file, _scratch)| {
+                file.write_all(&text)?;
+                file.finish()
+            })
+            .map_err(|error| Failure::failed(&error))
     }
 }
 
@@ -139,54 +153,4 @@ fn is_same(file: &File, path: &Path) -> bool {
 #[cfg(not(unix))]
 fn is_same(_: &File, path: &Path) -> bool {
     path.exists()
-}
-
-/// Writes the state of a job, whole or not at all. It may hold a YARA rule, so it is for its owner
-/// alone.
-fn keep(stored: &impl Serialize, path: &Path, is_new: bool) -> Result<(), Failure> {
-    let failed = |error: &dyn std::error::Error| {
-        Failure::new(
-            code::FAILED,
-            format!("{} could not be written: {error}", path.display()),
-        )
-    };
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let make = || {
-        tempfile::Builder::new()
-            .prefix(".malquery-")
-            .suffix(".new")
-            .tempfile_in(folder)
-    };
-    let (mut file, _scratch) =
-        Scratch::make(make, NamedTempFile::path).map_err(|error| failed(&error))?;
-    readable(file.as_file()).map_err(|error| failed(&error))?;
-    serde_json::to_writer_pretty(&mut file, stored).map_err(|error| failed(&error))?;
-    file.as_file().sync_all().map_err(|error| failed(&error))?;
-    if is_new {
-        file.persist_noclobber(path)
-    } else {
-        file.persist(path)
-    }
-    .map_err(|error| failed(&error.error))?;
-    // What is on disk must know of a request before it goes out, also after a power cut. Not every
-    // system can do this.
-    if let Ok(folder) = File::open(folder) {
-        let _ = folder.sync_all();
-    }
-    Ok(())
-}
-
-/// Lets the owner read a file, whatever the umask is.
-#[cfg(unix)]
-fn readable(file: &File) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o600))
-}
-
-#[cfg(not(unix))]
-fn readable(_: &File) -> io::Result<()> {
-    Ok(())
 }

@@ -27,6 +27,14 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| error.to_string())
 }
 
+/// A duration in which something can happen.
+pub(crate) fn some_time(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("give more than 0".into()),
+        time => Ok(time),
+    }
+}
+
 /// A duration as it is written on the command line.
 pub(crate) fn written(duration: Duration) -> String {
     let seconds = duration.as_secs();
