@@ -191,10 +191,15 @@ impl Commands<'_> {
         if hunts > 0 {
             costs.push("1 hunt".to_owned());
         }
-        costs.push(match (most, args.samples.is_empty()) {
-            (Some(most), true) => format!("at most {most} downloads"),
-            (Some(most), false) => format!("{most} downloads"),
-            (None, _) => "a download for each sample that is found".to_owned(),
+        let most_of_a_search = if args.samples.is_empty() {
+            "at most "
+        } else {
+            ""
+        };
+        costs.push(match most {
+            Some(1) => format!("{most_of_a_search}1 download"),
+            Some(most) => format!("{most_of_a_search}{most} downloads"),
+            None => "a download for each sample that is found".to_owned(),
         });
         let costs = costs.join(" and ");
         if args.no_check_quota {
@@ -656,7 +661,7 @@ impl Shown<'_> {
                 let count = results.len();
                 return Err(Failure::new(
                     code::FAILED,
-                    format!("none of the {count} results has a SHA-256 to download it by"),
+                    format!("results: {count}; none of them has a SHA-256 to download it by"),
                 ));
             }
             note(format_args!("{NOTHING}"));

@@ -329,9 +329,7 @@ pub(crate) fn warn_of_errors(errors: &[ErrorItem]) {
         ));
     }
     if let more @ 1.. = errors.len().saturating_sub(SHOWN) {
-        note(format_args!(
-            "warning: the service reports {more} more errors"
-        ));
+        note(format_args!("warning: errors that are not shown: {more}"));
     }
 }
 

@@ -49,6 +49,19 @@ fn missing_samples_are_named_and_others_kept() {
     run.says(&format!("warning: {A} is not in the archive"));
     assert_eq!(names(&target), [HELLO, "samples.zip"]);
     assert_eq!(server.count("POST /malquery/queries/hunt/v1"), 1);
+    // The same where the samples stay in the archive.
+    for options in [
+        format!("{COLLECT} --ascii a --no-extract --output-dir {target}-2"),
+        format!("{COLLECT} {HELLO} {A} --no-extract --output-dir {target}-3"),
+    ] {
+        let mut answers = collecting(&[HELLO, A], SEVERAL);
+        if !options.contains("--ascii") {
+            answers.splice(..3, [answers[2].clone()]);
+        }
+        let run = Server::with_answers(answers).run(&options);
+        assert_eq!(run.code, 3, "{}", run.stderr);
+        assert_eq!(run.stderr.lines().last(), Some(error));
+    }
     // In the archive alone.
     let server = Server::with_answers(collecting(&[HELLO], SEVERAL));
     let target = in_folder(&out, "other");
@@ -130,7 +143,7 @@ fn a_search_without_results_costs_no_download() {
         json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": [{"label": "malware"}]});
     let server = Server::with_answers([job("r-1", "done"), answer(200, odd)]);
     let run = server.run(&format!("{COLLECT} --ascii a --output-dir {target}"));
-    let error = "error: none of the 1 results has a SHA-256 to download it by";
+    let error = "error: results: 1; none of them has a SHA-256 to download it by";
     assert_eq!(run.error(1), error);
     assert_eq!(server.asked().len(), 3);
 }
@@ -146,7 +159,7 @@ fn a_list_is_looked_up_before_it_is_paid_for() {
     let server = Server::with_answers([known].into_iter().chain(archive));
     let run = server.run(&format!("{COLLECT} --from {list} --output-dir {target}"));
     assert_eq!(run.json()["samples"], json!([HELLO]));
-    run.says("this costs 1 downloads\n");
+    run.says("this costs 1 download\n");
     run.says(&format!("not in MalQuery: {A}\n"));
     assert_eq!(run.stderr.lines().last(), Some("1 of 2 known"));
     // Nothing is paid for where nothing is known.

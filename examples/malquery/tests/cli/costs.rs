@@ -91,7 +91,7 @@ fn collect_says_what_it_will_spend() {
         "collect {A} --output-dir {target} --force --no-check-quota"
     ));
     run.json();
-    run.says("this costs 1 downloads\n");
+    run.says("this costs 1 download\n");
     // A used-up quota is found out before the search.
     let server = Server::with_answers([quotas(9, 0)]);
     let run = server.run(&format!(

@@ -16,6 +16,8 @@ fn bad_input_is_refused_before_sending() {
         "quotas --cloud us-9",
         "quotas --timeout -1",
         "quotas --timeout nan",
+        "quotas --timeout 0",
+        "request r-1 --wait --poll-interval 0s",
         "quotas --timeout soon",
         "quotas -q -v",
         "fuzzy-search",
