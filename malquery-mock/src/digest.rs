@@ -1,5 +1,7 @@
 //! Bytes that are not shown.
 
+use std::fmt;
+
 use sha2::{Digest, Sha256};
 
 pub(crate) fn sha256(bytes: &[u8]) -> String {
@@ -14,11 +16,17 @@ pub(crate) fn hex(bytes: impl AsRef<[u8]>) -> String {
         .collect()
 }
 
-/// Says which bytes they are, in a few words.
-pub(crate) fn describe(bytes: &[u8]) -> String {
-    format!(
-        "{} bytes with the SHA-256 {}…",
-        bytes.len(),
-        &sha256(bytes)[..8]
-    )
+/// Bytes that a message describes in a few words.
+pub(crate) struct Described<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Display for Described<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [] => f.write_str("none"),
+            bytes => {
+                let (length, sha256) = (bytes.len(), sha256(bytes));
+                write!(f, "{length} bytes with the SHA-256 {}…", &sha256[..8])
+            }
+        }
+    }
 }

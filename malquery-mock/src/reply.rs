@@ -16,20 +16,17 @@ const TRACE_ID: &str = "00000000-0000-4000-8000-000000000000";
 #[derive(Clone)]
 #[must_use]
 pub struct Reply {
-    pub(crate) answer: Answer,
+    pub(crate) answer: Result<Response, Fault>,
     pub(crate) times: u32,
     pub(crate) repeat_last: bool,
 }
 
-#[derive(Clone)]
-pub(crate) enum Answer {
-    Response {
-        status: StatusCode,
-        headers: HeaderMap,
-        body: Arc<[u8]>,
-        truncate_after: Option<usize>,
-    },
-    Fault(Fault),
+#[derive(Clone, Default)]
+pub(crate) struct Response {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Arc<[u8]>,
+    pub(crate) truncate_after: Option<usize>,
 }
 
 /// A failure instead of a reply.
@@ -97,18 +94,10 @@ impl Fault {
 /// Panics if the status is not from 200 to 999, as the other functions here do.
 #[track_caller]
 pub fn status(status: u16) -> Reply {
-    let Some(status) = StatusCode::from_u16(status)
-        .ok()
-        .filter(|status| !status.is_informational())
-    else {
-        panic!("{status} is not the status of a reply");
-    };
-    Reply::new(Answer::Response {
-        status,
-        headers: HeaderMap::new(),
-        body: Arc::default(),
-        truncate_after: None,
-    })
+    Reply::new(Ok(Response {
+        status: status_code(status).unwrap_or_else(|why| panic!("{why}")),
+        ..Response::default()
+    }))
 }
 
 /// A reply with a JSON body: `serde_json::json!({..})` or any other value that can be written as
@@ -138,41 +127,34 @@ pub fn json(status: u16, value: impl Serialize) -> Reply {
 #[track_caller]
 pub fn bytes(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Reply {
     let mut reply = self::status(status).header(header::CONTENT_TYPE.as_str(), content_type);
-    if let Answer::Response { body: bytes, .. } = &mut reply.answer {
-        *bytes = body.into().into();
-    }
+    reply.response().body = body.into().into();
     reply
 }
 
 /// A fault instead of a reply.
 pub fn fault(fault: Fault) -> Reply {
-    Reply::new(Answer::Fault(fault))
+    Reply::new(Err(fault))
 }
 
 /// The quotas of a month: 100 hunts and 50 downloads, none used. Change them with [`Reply::set`].
 pub fn quotas() -> Reply {
-    json(
-        200,
-        json!({
-            "meta": {
-                "hunt_count": 0, "hunt_limit": 100, "download_count": 0, "download_limit": 50,
-                "monitor_count": 0, "monitor_limit": 0, "days_left": 12,
-                "refresh_time": "2026-02-01T00:00:00Z",
-            },
-            "errors": [],
-        }),
-    )
+    let meta = json!({
+        "hunt_count": 0, "hunt_limit": 100, "download_count": 0, "download_limit": 50,
+        "monitor_count": 0, "monitor_limit": 0, "days_left": 12,
+        "refresh_time": "2026-02-01T00:00:00Z",
+    });
+    json(200, json!({"meta": meta, "errors": []}))
 }
 
 /// The reply to a hunt, an exact search or a multi-download, with the id of the job. Its `status`
 /// is `done` before the job starts, as the service replies.
 pub fn submitted(id: impl fmt::Display) -> Reply {
-    job(id, json!({"status": "done"}), Vec::new())
+    job(id, "done")
 }
 
 /// The reply to a poll of a job that is in progress.
 pub fn running(id: impl fmt::Display) -> Reply {
-    job(id, json!({"status": "inprogress"}), Vec::new())
+    job(id, "inprogress")
 }
 
 /// The reply to a poll of a job that is done, with one result for each SHA-256.
@@ -185,16 +167,13 @@ pub fn done<S: fmt::Display>(id: impl fmt::Display, samples: impl IntoIterator<I
     let count = results.len();
     let stats = json!({"clean_count": 0, "malware_count": 0, "pua_count": 0,
         "unknown_count": count, "total_count": count});
-    job(
-        id,
-        json!({"status": "done", "reqtype": "hunt", "stats": stats}),
-        results,
-    )
+    let done = job(id, "done").set("resources", results);
+    done.set("meta/reqtype", "hunt").set("meta/stats", stats)
 }
 
 /// The reply to a poll of a job that has failed.
 pub fn failed(id: impl fmt::Display) -> Reply {
-    job(id, json!({"status": "failed"}), Vec::new())
+    job(id, "failed")
 }
 
 /// The bytes of a sample.
@@ -210,16 +189,14 @@ pub fn archive(zip: impl Into<Vec<u8>>) -> Reply {
 /// An error of the gateway, such as 403 `access denied, authorization failed`.
 #[track_caller]
 pub fn api_error(status: u16, message: &str) -> Reply {
-    let meta =
-        json!({"query_time": 0.01, "powered_by": "crowdstrike-api-gateway", "trace_id": TRACE_ID});
     let errors = json!([{"code": status, "message": message}]);
-    json(status, json!({"meta": meta, "errors": errors})).header("x-cs-traceid", TRACE_ID)
+    let reply = envelope(status, "crowdstrike-api-gateway").set("errors", errors);
+    reply.header("x-cs-traceid", TRACE_ID)
 }
 
 /// The reply of MalQuery to a job when the quota of the month is used up.
 pub fn quota_exhausted() -> Reply {
-    let meta = json!({"query_time": 0.01, "powered_by": "malquery-api", "trace_id": TRACE_ID});
-    json(429, json!({"meta": meta, "resources": [], "errors": []}))
+    envelope(429, "malquery-api").set("resources", json!([]))
 }
 
 /// The reply of the gateway when requests come too fast: try again after this many seconds.
@@ -227,25 +204,45 @@ pub fn rate_limited(seconds: u64) -> Reply {
     api_error(429, "API rate limit exceeded.").header("retry-after", &seconds.to_string())
 }
 
-fn job(id: impl fmt::Display, more: Value, resources: Vec<Value>) -> Reply {
-    let mut meta = json!({"query_time": 0.01, "powered_by": "malquery-api", "trace_id": TRACE_ID,
-        "reqid": id.to_string()});
-    if let (Value::Object(meta), Value::Object(more)) = (&mut meta, more) {
-        meta.extend(more);
+fn job(id: impl fmt::Display, status: &str) -> Reply {
+    envelope(200, "malquery-api")
+        .set("meta/reqid", id.to_string())
+        .set("meta/status", status)
+        .set("resources", json!([]))
+}
+
+/// What the replies of both services have in common.
+#[track_caller]
+fn envelope(status: u16, powered_by: &str) -> Reply {
+    let meta = json!({"query_time": 0.01, "powered_by": powered_by, "trace_id": TRACE_ID});
+    json(status, json!({"meta": meta, "errors": []}))
+}
+
+/// The status of a reply. One below 200 announces a reply.
+pub(crate) fn status_code(status: u16) -> Result<StatusCode, String> {
+    match StatusCode::from_u16(status) {
+        Ok(known) if !known.is_informational() => Ok(known),
+        _ => Err(format!("{status} is not the status of a reply")),
     }
-    json(
-        200,
-        json!({"meta": meta, "resources": resources, "errors": []}),
-    )
+}
+
+pub(crate) fn parse_header(name: &str, value: &str) -> http::Result<(HeaderName, HeaderValue)> {
+    Ok((name.try_into()?, HeaderValue::from_bytes(value.as_bytes())?))
 }
 
 impl Reply {
-    fn new(answer: Answer) -> Self {
+    pub(crate) fn new(answer: Result<Response, Fault>) -> Self {
         Self {
             answer,
             times: 1,
             repeat_last: false,
         }
+    }
+
+    #[track_caller]
+    fn response(&mut self) -> &mut Response {
+        let response = self.answer.as_mut();
+        response.unwrap_or_else(|fault| panic!("{fault:?} is no reply that can be changed"))
     }
 
     /// Sets a value in the JSON of a reply, such as `meta/hunt_count` or `resources/0/label`.
@@ -255,9 +252,7 @@ impl Reply {
     /// Panics if the body is not JSON, or the place does not fit.
     #[track_caller]
     pub fn set(mut self, place: &str, value: impl Serialize) -> Self {
-        let Answer::Response { body, .. } = &mut self.answer else {
-            panic!("a fault has no {place}");
-        };
+        let body = &mut self.response().body;
         let mut document: Value = serde_json::from_slice(body)
             .unwrap_or_else(|error| panic!("the body is not JSON: {error}"));
         let mut at = &mut document;
@@ -281,18 +276,10 @@ impl Reply {
     /// Panics if the header is not valid, or if this is a fault.
     #[track_caller]
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        let (Ok(name), Ok(value)) = (
-            HeaderName::try_from(name),
-            HeaderValue::from_bytes(value.as_bytes()),
-        ) else {
+        let Ok(parsed) = parse_header(name, value) else {
             panic!("{name:?}: {value:?} is not a valid header");
         };
-        match &mut self.answer {
-            Answer::Response { headers, .. } => {
-                headers.append(name, value);
-            }
-            Answer::Fault(fault) => panic!("there is no reply to add a header to: {fault:?}"),
-        }
+        self.response().headers.append(parsed.0, parsed.1);
         self
     }
 
@@ -302,14 +289,11 @@ impl Reply {
     /// Panics if the body is shorter, or if this is a fault.
     #[track_caller]
     pub fn truncate_after(mut self, bytes: usize) -> Self {
-        match &mut self.answer {
-            Answer::Response {
-                body,
-                truncate_after,
-                ..
-            } if bytes <= body.len() => *truncate_after = Some(bytes),
-            _ => panic!("there are no {bytes} bytes to break off after"),
+        let response = self.response();
+        if bytes > response.body.len() {
+            panic!("there are no {bytes} bytes to break off after");
         }
+        response.truncate_after = Some(bytes);
         self
     }
 
@@ -335,10 +319,8 @@ impl fmt::Debug for Reply {
     /// Leaves out the body.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.answer {
-            Answer::Response { status, body, .. } => {
-                write!(f, "Reply({status}, {} bytes)", body.len())
-            }
-            Answer::Fault(fault) => write!(f, "Reply({fault:?})"),
+            Ok(reply) => write!(f, "Reply({}, {} bytes)", reply.status, reply.body.len()),
+            Err(fault) => write!(f, "Reply({fault:?})"),
         }
     }
 }

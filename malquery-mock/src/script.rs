@@ -27,15 +27,11 @@ pub fn script(replies: impl IntoIterator<Item = Reply>) -> Cassette {
         id: "".into(),
         label: format!("reply {} of the script", index + 1),
         expected: None,
-        answer: reply.answer,
-        times: reply.times,
-        repeat_last: reply.repeat_last,
-        any_number: false,
+        reply,
     };
-    let interactions = replies.into_iter().enumerate().map(interaction).collect();
     Cassette {
         name: "the script".into(),
-        interactions,
+        interactions: replies.into_iter().enumerate().map(interaction).collect(),
         tokens: false,
     }
 }

@@ -11,7 +11,6 @@ use crate::cassette::{Cassette, Interaction};
 use crate::json::Json;
 use crate::record::log::{End, Exchange, Log, Outcome};
 use crate::record::policy::{Policy, read_json};
-use crate::reply::Answer;
 
 /// The kinds and the number of values at each place of a document. The items of a list share one
 /// place.
@@ -125,7 +124,7 @@ pub(crate) fn find(
         let closest = matching
             .map(|(index, one)| {
                 let drift = drift(one, exchange, live.as_ref(), &policy);
-                (drift, count[index] >= one.times, index)
+                (drift, count[index] >= one.reply.times, index)
             })
             .min_by_key(|(drift, is_used_up, index)| (drift.len(), *is_used_up, *index));
         let Some((drift, _, index)) = closest else {
@@ -179,58 +178,43 @@ fn recorded_request(exchange: &Exchange, jobs: &HashMap<String, String>) -> Requ
 
 fn drift(one: &Interaction, live: &Exchange, json: Option<&Json>, policy: &Policy) -> Vec<String> {
     let mut out = Vec::new();
-    match (&one.answer, &live.outcome) {
-        (
-            Answer::Response {
-                status,
-                truncate_after,
-                ..
-            },
-            Outcome::Reply {
-                status: live, end, ..
-            },
-        ) if status == live => match (recorded_body(one), json) {
-            (Some(recorded), Some(live)) => {
-                out = moved(&recorded, live);
+    match (&one.reply.answer, &live.outcome) {
+        (Ok(reply), Outcome::Reply { status, end, .. }) if reply.status == *status => {
+            match (recorded_body(one), json) {
+                (Some(recorded), Some(live)) => out = moved(&recorded, live),
+                (Some(_), None) if *end == End::Whole => {
+                    out.push("JSON in the cassette, none live".into());
+                }
+                (None, Some(_)) if reply.truncate_after.is_none() => {
+                    out.push("no JSON in the cassette, JSON live".into());
+                }
+                _ => {}
             }
-            (Some(_), None) if *end == End::Whole => {
-                out.push("JSON in the cassette, none live".into());
-            }
-            (None, Some(_)) if truncate_after.is_none() => {
-                out.push("no JSON in the cassette, JSON live".into());
-            }
-            _ => {}
-        },
-        (Answer::Response { status, .. }, Outcome::Reply { status: live, .. }) => {
-            let (status, live) = (status.as_u16(), live.as_u16());
+        }
+        (Ok(reply), Outcome::Reply { status: live, .. }) => {
+            let (status, live) = (reply.status.as_u16(), live.as_u16());
             out.push(format!("the status {status} in the cassette, {live} live"));
         }
-        (Answer::Response { status, .. }, Outcome::Failed { message, .. }) => {
-            let (status, message) = (status.as_u16(), policy.text(message));
+        (Ok(reply), Outcome::Failed { message, .. }) => {
+            let (status, message) = (reply.status.as_u16(), policy.text(message));
             out.push(format!(
                 "the status {status} in the cassette, no reply live: {message}"
             ));
         }
-        (Answer::Fault(fault), Outcome::Reply { status, .. }) => {
+        (Err(fault), Outcome::Reply { status, .. }) => {
             let status = status.as_u16();
             out.push(format!(
                 "the fault {fault:?} in the cassette, the status {status} live"
             ));
         }
-        (Answer::Fault(_), Outcome::Failed { .. }) | (_, Outcome::Pending) => {}
+        (Err(_), Outcome::Failed { .. }) | (_, Outcome::Pending) => {}
     }
     out
 }
 
 fn recorded_body(interaction: &Interaction) -> Option<Json> {
-    match &interaction.answer {
-        Answer::Response {
-            body,
-            truncate_after: None,
-            ..
-        } => read_json(body),
-        _ => None,
-    }
+    let reply = interaction.reply.answer.as_ref().ok()?;
+    read_json(&reply.body).filter(|_| reply.truncate_after.is_none())
 }
 
 fn live_body(exchange: &mut Exchange) -> Option<Json> {

@@ -8,17 +8,17 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderMap, Method, Uri, header};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use url::form_urlencoded;
 
 use super::file::{self, Pairs};
 use super::matching::{self, Body, Expected};
-use super::{Cassette, Interaction};
+use super::{Cassette, Interaction, save};
 use crate::digest;
 use crate::json::{self, Json};
-use crate::reply::Answer;
+use crate::reply::{Reply, Response, parse_header, status_code};
 
 /// The largest cassette that is read, in bytes. Large bodies lie beside it.
 const MAX_FILE: u64 = 256 * 1024 * 1024;
@@ -32,9 +32,9 @@ impl Cassette {
     pub fn load(path: impl AsRef<Path>) -> Result<Self, CassetteError> {
         let path = path.as_ref();
         let name = path.display().to_string();
-        let fail = |message: &str, source| {
-            let error = CassetteError::new(&name, None, message);
-            CassetteError { source, ..error }
+        let fail = |message: &str, source| CassetteError {
+            source,
+            ..CassetteError::new(&name, None, message)
         };
         let mut bytes = Vec::new();
         File::open(path)
@@ -48,10 +48,7 @@ impl Cassette {
             let place = line_column(&String::from_utf8_lossy(valid), valid.len());
             CassetteError::new(&name, Some(place), "the file is not UTF-8")
         })?;
-        let folder = path
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty());
-        read(&name, &text, Some(folder.unwrap_or(Path::new("."))))
+        read(&name, &text, Some(save::folder_of(path)))
     }
 
     /// Reads a cassette from a text, such as `include_str!` gives. The name is for messages. There
@@ -174,39 +171,31 @@ fn read(name: &str, text: &str, folder: Option<&Path>) -> Result<Cassette, Casse
     let mut interactions = Vec::with_capacity(outline.interactions.len());
     let (mut counted, mut line) = (0, 1);
     for part in outline.interactions {
-        let at = offset(text, part.get());
+        let part = part.get();
+        let at = offset(text, part);
         // From each to the next, since there may be thousands.
         line += text[counted..at].matches('\n').count();
         counted = at;
-        let read = object::<file::Interaction>(part.get())
-            .map_err(|error| {
-                let within = error_offset(part.get(), &error);
-                Refusal {
-                    at: at + within,
-                    ..error_message(&error).into()
-                }
-            })
-            .and_then(|found| {
-                interaction(found, line, folder).map_err(|error| Refusal { at, ..error })
-            });
-        interactions.push(read.map_err(|refusal| {
-            let place = line_column(text, refusal.at);
-            let id = serde_json::from_str::<Id>(part.get()).ok();
-            let id = id
-                .map(|id| format!("{}: ", json::quote(&id.id)))
-                .unwrap_or_default();
-            let error = CassetteError::new(name, Some(place), format!("{id}{}", refusal.message));
+        let read = match object::<file::Interaction>(part) {
+            Ok(found) => interaction(found, line, folder).map_err(|refusal| (at, refusal)),
+            Err(error) => Err((
+                at + error_offset(part, &error),
+                error_message(&error).into(),
+            )),
+        };
+        interactions.push(read.map_err(|(at, Refusal { message, source })| {
+            let id = serde_json::from_str(part).map(|Id { id }| json::quote(&id) + ": ");
+            let message = id.unwrap_or_default() + &message;
             CassetteError {
-                source: refusal.source,
-                ..error
+                source,
+                ..CassetteError::new(name, Some(line_column(text, at)), message)
             }
         })?);
     }
-    let tokens = tokens && !interactions.iter().any(Interaction::is_for_tokens);
     Ok(Cassette {
         name: name.into(),
+        tokens: tokens && !interactions.iter().any(Interaction::gives_token),
         interactions: interactions.into(),
-        tokens,
     })
 }
 
@@ -223,9 +212,8 @@ struct Id {
     id: String,
 }
 
-/// Why an interaction is refused, before its place is known.
+/// Why an interaction is refused.
 struct Refusal {
-    at: usize,
     message: String,
     source: Option<io::Error>,
 }
@@ -233,7 +221,6 @@ struct Refusal {
 impl<T: Into<String>> From<T> for Refusal {
     fn from(message: T) -> Self {
         Self {
-            at: 0,
             message: message.into(),
             source: None,
         }
@@ -250,29 +237,26 @@ fn interaction(
         _ if found.times == Some(0) => {
             return Err("times: an interaction that is never played has no use".into());
         }
-        (Some(response), None) => self::response(response, folder)?,
-        (None, Some(failure)) => Answer::Fault(failure.kind),
+        (Some(response), None) => Ok(self::response(response, folder)?),
+        (None, Some(failure)) => Err(failure.kind),
         _ => return Err("it needs one of response and error".into()),
     };
     Ok(Interaction {
         label: format!("{} (line {line})", json::quote(&found.id)),
         id: found.id.into(),
         expected: Some(request(found.request, folder)?),
-        answer,
-        times: found.times.unwrap_or(1),
-        repeat_last: found.repeat_last.unwrap_or(false),
-        any_number: false,
+        reply: Reply {
+            times: found.times.unwrap_or(1),
+            repeat_last: found.repeat_last.unwrap_or(false),
+            answer,
+        },
     })
 }
 
 /// Why a request can be in no cassette.
 pub(crate) fn unfit(method: &Method, uri: &Uri) -> Option<&'static str> {
     // The case of a method counts, and small letters are slips of the pen.
-    if method
-        .as_str()
-        .bytes()
-        .any(|byte| byte.is_ascii_lowercase())
-    {
+    if method.as_str().contains(|c: char| c.is_ascii_lowercase()) {
         return Some("the method of a request in a cassette has no small letters");
     }
     let has_path = uri.path().starts_with('/');
@@ -280,64 +264,49 @@ pub(crate) fn unfit(method: &Method, uri: &Uri) -> Option<&'static str> {
 }
 
 fn request(found: file::Request, folder: Option<&Path>) -> Result<Expected, Refusal> {
-    let uri = json::quote(&found.uri);
-    let method = Method::from_bytes(found.method.as_bytes()).map_err(|_| {
-        format!(
-            "request.method: {} is no method",
-            json::quote(&found.method)
-        )
-    })?;
-    let parsed: Uri = found
+    let [method, uri] = [&found.method, &found.uri].map(|text| json::quote(text));
+    let method: Method = found
+        .method
+        .parse()
+        .map_err(|_| format!("request.method: {method} is no method"))?;
+    let uri: Uri = found
         .uri
         .parse()
         .map_err(|error| format!("request.uri: {uri} is no URI: {error}"))?;
     if found.uri.contains('#') {
         return Err("request.uri: a request has no fragment".into());
     }
-    if let Some(why) = unfit(&method, &parsed) {
+    if let Some(why) = unfit(&method, &uri) {
         return Err(format!("request: {why}").into());
     }
-    let headers = found
-        .headers
-        .map(|pairs| headers(pairs, "request"))
-        .transpose()?;
-    let scheme = |headers: HeaderMap| {
-        let value = headers.get(header::AUTHORIZATION)?;
-        Some(matching::scheme(value.as_bytes()))
-    };
-    let query = form_urlencoded::parse(parsed.query().unwrap_or_default().as_bytes());
-    let origin = parsed.scheme_str().zip(parsed.authority());
+    let headers = found.headers.map(|it| headers(it, "request")).transpose()?;
     Ok(Expected {
         method,
-        origin: origin.map(|(scheme, authority)| format!("{scheme}://{authority}")),
-        path: parsed.path().to_owned(),
-        query: query.into_owned().collect(),
-        scheme: headers.map(scheme),
+        query: matching::read_pairs(uri.query().unwrap_or_default().as_bytes()),
+        uri,
+        scheme: headers.as_ref().map(matching::authorization),
         body: body(found.body, "request", folder)?,
     })
 }
 
-fn response(found: file::Response, folder: Option<&Path>) -> Result<Answer, Refusal> {
-    let status = StatusCode::from_u16(found.status)
-        .ok()
-        .filter(|it| !it.is_informational());
-    let wrong = || {
-        format!(
-            "response.status: {} is not the status of a reply",
-            found.status
-        )
-    };
-    let status = status.ok_or_else(wrong)?;
+fn response(found: file::Response, folder: Option<&Path>) -> Result<Response, Refusal> {
+    let status = status_code(found.status).map_err(|why| format!("response.status: {why}"))?;
     let headers = headers(found.headers.unwrap_or_default(), "response")?;
-    let body = body(found.body, "response", folder)?;
-    if matches!(body, Body::Json(_)) && headers.contains_key(header::CONTENT_LENGTH) {
-        return Err(
-            "response.headers: leave out content-length, because a body that is JSON is \
-                    sent in its shortest form, which has another length"
-                .into(),
-        );
-    }
-    let body = bytes(body);
+    let body = match body(found.body, "response", folder)? {
+        Body::Json(_) if headers.contains_key(header::CONTENT_LENGTH) => {
+            return Err(
+                "response.headers: leave out content-length, because a body that is JSON is \
+                 sent in its shortest form, which has another length"
+                    .into(),
+            );
+        }
+        Body::Json(json) => json.to_string().into_bytes().into(),
+        Body::Form(pairs) => {
+            let mut form = form_urlencoded::Serializer::new(String::new());
+            form.extend_pairs(&pairs).finish().into_bytes().into()
+        }
+        Body::Bytes(bytes) => bytes,
+    };
     let after = found
         .fault
         .map(|fault| usize::try_from(fault.truncate_after));
@@ -345,7 +314,7 @@ fn response(found: file::Response, folder: Option<&Path>) -> Result<Answer, Refu
     if truncate_after.is_some_and(|after| after > body.len()) {
         return Err(format!("response.fault: the body has only {} bytes", body.len()).into());
     }
-    Ok(Answer::Response {
+    Ok(Response {
         status,
         headers,
         body,
@@ -356,26 +325,26 @@ fn response(found: file::Response, folder: Option<&Path>) -> Result<Answer, Refu
 fn headers(pairs: Pairs, side: &str) -> Result<HeaderMap, Refusal> {
     let mut headers = HeaderMap::new();
     for (name, value) in &pairs {
-        let (Ok(key), Ok(value)) = (
-            HeaderName::from_bytes(name.as_bytes()),
-            HeaderValue::from_bytes(value.as_bytes()),
-        ) else {
-            let name = json::quote(name);
-            return Err(format!("{side}.headers: {name} is not a valid header").into());
+        let wrong = |_| {
+            format!(
+                "{side}.headers: {} is not a valid header",
+                json::quote(name)
+            )
         };
+        let (name, value) = parse_header(name, value).map_err(wrong)?;
         let full = |_| format!("{side}.headers: there are too many headers");
-        headers.try_append(key, value).map_err(full)?;
+        headers.try_append(name, value).map_err(full)?;
     }
     Ok(headers)
 }
 
 fn body(body: Option<file::Body>, side: &str, folder: Option<&Path>) -> Result<Body, Refusal> {
     let Some(body) = body else {
-        return Ok(Body::Empty);
+        return Ok(Body::Bytes(Arc::default()));
     };
-    let within = |key: &str, refusal: Refusal| {
-        let message = format!("{side}.body.{key}: {}", refusal.message);
-        Refusal { message, ..refusal }
+    let within = |key: &str, refusal: Refusal| Refusal {
+        message: format!("{side}.body.{key}: {}", refusal.message),
+        ..refusal
     };
     let is_checked = body.len.is_some() && body.sha256.is_some();
     let is_bare = body.len.is_none() && body.sha256.is_none();
@@ -384,37 +353,33 @@ fn body(body: Option<file::Body>, side: &str, folder: Option<&Path>) -> Result<B
             let json = Json::parse_body(json.get());
             return json
                 .map(Body::Json)
-                .map_err(|error| within("json", error.into()));
+                .map_err(|why| within("json", why.into()));
         }
         (None, Some(text), None, None, None) if is_bare => text.into_bytes(),
         (None, None, Some(form), None, None) if is_bare => return Ok(Body::Form(form)),
-        (None, None, None, Some(lines), None) if is_checked => {
-            let bytes = STANDARD.decode(lines.concat());
-            bytes.map_err(|error| within("base64", error.to_string().into()))?
-        }
+        (None, None, None, Some(lines), None) if is_checked => STANDARD
+            .decode(lines.concat())
+            .map_err(|error| within("base64", error.to_string().into()))?,
         (None, None, None, None, Some(name)) => {
             file(&name, folder).map_err(|refusal| within("file", refusal))?
         }
         _ => {
-            let keys = "one of json, text, form, base64 and file";
-            return Err(
-                format!("{side}.body: it needs {keys}; len and sha256 go with the last two, and base64 needs both").into(),
-            );
+            return Err(format!(
+                "{side}.body: it needs one of json, text, form, base64 and file; len and sha256 \
+                 go with the last two, and base64 needs both"
+            )
+            .into());
         }
     };
-    if body.len.is_some_and(|len| len != bytes.len() as u64) {
-        return Err(within(
-            "len",
-            format!("the body has {} bytes", bytes.len()).into(),
-        ));
+    let real = bytes.len() as u64;
+    if body.len.is_some_and(|len| len != real) {
+        return Err(within("len", format!("the body has {real} bytes").into()));
     }
     if let Some(sha256) = body.sha256 {
         let real = digest::sha256(&bytes);
         if sha256 != real {
-            return Err(within(
-                "sha256",
-                format!("the body has the SHA-256 {real}").into(),
-            ));
+            let why = format!("the body has the SHA-256 {real}");
+            return Err(within("sha256", why.into()));
         }
     }
     Ok(Body::Bytes(bytes.into()))
@@ -444,19 +409,6 @@ fn file(name: &str, folder: Option<&Path>) -> Result<Vec<u8>, Refusal> {
         return Err("it is not a file".into());
     }
     std::fs::read(real).map_err(unread)
-}
-
-/// The bytes to send.
-fn bytes(body: Body) -> Arc<[u8]> {
-    match body {
-        Body::Empty => Arc::default(),
-        Body::Json(json) => json.to_string().into_bytes().into(),
-        Body::Form(pairs) => {
-            let mut form = form_urlencoded::Serializer::new(String::new());
-            form.extend_pairs(&pairs).finish().into_bytes().into()
-        }
-        Body::Bytes(bytes) => bytes,
-    }
 }
 
 /// Line and column, from 1, of a place in a text.

@@ -10,7 +10,7 @@ pub(crate) mod save;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::reply::Answer;
+use crate::reply::Reply;
 use matching::{Expected, Seen};
 
 /// Exchanges to replay: from a file ([`load`](Self::load)), from a text ([`parse`](Self::parse)),
@@ -23,6 +23,7 @@ use matching::{Expected, Seen};
 pub struct Cassette {
     pub(crate) name: Arc<str>,
     pub(crate) interactions: Arc<[Interaction]>,
+    /// It answers token requests by itself.
     pub(crate) tokens: bool,
 }
 
@@ -34,11 +35,7 @@ pub(crate) struct Interaction {
     pub(crate) label: String,
     /// `None` answers any request.
     pub(crate) expected: Option<Expected>,
-    pub(crate) answer: Answer,
-    pub(crate) times: u32,
-    pub(crate) repeat_last: bool,
-    /// It may answer more or fewer requests than `times`.
-    pub(crate) any_number: bool,
+    pub(crate) reply: Reply,
 }
 
 impl Interaction {
@@ -48,12 +45,9 @@ impl Interaction {
             .is_none_or(|expected| expected.matches(seen))
     }
 
-    fn is_for_tokens(&self) -> bool {
-        let path = self
-            .expected
-            .as_ref()
-            .map(|expected| matching::below_base(&expected.path));
-        path == Some("/oauth2/token")
+    fn gives_token(&self) -> bool {
+        let expected = self.expected.as_ref();
+        expected.is_some_and(|it| it.path() == "/oauth2/token")
     }
 }
 
@@ -62,24 +56,25 @@ impl Cassette {
     /// program. It gives the recorded tokens or, if the cassette has none, a token that lives for
     /// 30 minutes.
     pub fn with_tokens(mut self) -> Self {
-        let mut interactions = self.interactions.to_vec();
-        let is_success = |answer: &Answer| matches!(answer, Answer::Response { status, .. } if status.is_success());
-        self.tokens = !interactions.iter().any(Interaction::is_for_tokens);
-        for interaction in interactions.iter_mut().filter(|one| one.is_for_tokens()) {
-            interaction.any_number = is_success(&interaction.answer);
-        }
-        self.interactions = interactions.into();
+        self.tokens = true;
         self
+    }
+
+    /// Whether it makes tokens up, because it has none.
+    fn makes_tokens(&self) -> bool {
+        self.tokens && !self.interactions.iter().any(Interaction::gives_token)
+    }
+
+    /// Whether this interaction may answer any number of requests, because it gives a token.
+    fn is_uncounted(&self, one: &Interaction) -> bool {
+        let answer = one.reply.answer.as_ref();
+        self.tokens && one.gives_token() && answer.is_ok_and(|it| it.status.is_success())
     }
 }
 
 impl fmt::Debug for Cassette {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Cassette({}, {} interactions)",
-            self.name,
-            self.interactions.len()
-        )
+        let count = self.interactions.len();
+        write!(f, "Cassette({}, {count} interactions)", self.name)
     }
 }

@@ -93,48 +93,42 @@ impl Overlay {
             extra,
         } = self;
         let mut out: Vec<Interaction> = Vec::new();
-        let mut seen = 0_u32;
+        let (mut seen, mut is_found) = (0_u32, false);
+        let replaces_all = nth.is_none() && !extra;
         let last = cassette.interactions.iter().rposition(|one| *one.id == *id);
-        let mut is_found = nth.is_none();
         for (index, one) in cassette.interactions.iter().enumerate() {
-            let first = seen;
-            if *one.id == *id {
-                seen = seen.saturating_add(one.times);
-            }
-            // The last one may answer requests without end.
-            let repeats = one.repeat_last && Some(index) == last;
-            let is_hit =
-                |nth| (first..seen).contains(&nth) || repeats && nth >= first && *one.id == *id;
-            if *one.id != *id || !nth.is_none_or(is_hit) {
+            if *one.id != *id {
                 out.push(one.clone());
                 continue;
             }
-            is_found = true;
-            let (before, over) = match nth {
-                Some(nth) => (nth - first, 1),
-                None => (0, if extra { 1 } else { one.times }),
+            let (times, repeats) = (one.reply.times, one.reply.repeat_last);
+            // The last one may answer requests without end.
+            let is_endless = repeats && Some(index) == last;
+            let is_here = |before: &u32| *before < times || is_endless;
+            let before = nth.map_or(Some(0), |nth| nth.checked_sub(seen).filter(is_here));
+            seen = seen.saturating_add(times);
+            is_found |= before.is_some();
+            let Some(before) = before else {
+                out.push(one.clone());
+                continue;
             };
+            let laid = Interaction {
+                label: format!("what is laid over {}", one.label),
+                reply: reply.clone(),
+                ..one.clone()
+            };
+            let over = if replaces_all { times } else { 1 };
             let used = before.saturating_add(if extra { 0 } else { over });
-            let over_all = nth.is_none() && !extra;
-            let mut laid = one.clone();
-            laid.label = format!("what is laid over {}", one.label);
-            laid.answer = reply.answer.clone();
             // What answers without end comes last, also if it need not answer any.
-            for (part, times, repeats) in [
+            for (part, times, repeat_last) in [
                 (one, before, false),
-                (&laid, over, over_all && one.repeat_last),
-                (
-                    one,
-                    one.times.saturating_sub(used),
-                    !over_all && one.repeat_last,
-                ),
+                (&laid, over, replaces_all && repeats),
+                (one, times.saturating_sub(used), !replaces_all && repeats),
             ] {
-                if times > 0 || repeats {
-                    out.push(Interaction {
-                        times,
-                        repeat_last: repeats,
-                        ..part.clone()
-                    });
+                if times > 0 || repeat_last {
+                    let mut part = part.clone();
+                    (part.reply.times, part.reply.repeat_last) = (times, repeat_last);
+                    out.push(part);
                 }
             }
         }

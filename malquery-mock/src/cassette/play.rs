@@ -1,23 +1,25 @@
 //! Plays cassettes: which interaction answers, and what is wrong at the end.
 
+use std::cmp::Reverse;
 use std::fmt::{self, Write as _};
-use std::io::{self, Read};
+use std::io::{self, Cursor, Read, Take};
 use std::panic::Location;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{Request, Response, Uri};
 use malquery_proto::{
     Auth, BaseUrl, Body, Client, Cloud, Credentials, Transport, TransportError, flow::SendFailure,
 };
+use serde_json::json;
 
-use super::matching::{self, Seen};
+use super::matching::{self, Reason, Seen};
 use super::{Cassette, Interaction};
 use crate::clock::VirtualClock;
 use crate::pseudonym;
-use crate::reply::{Answer, Fault};
+use crate::reply::{self, Fault, Reply};
 
-/// The most reasons a message gives for one matcher.
+/// The most reasons a message gives for one part of a request.
 const MAX_REASONS: usize = 8;
 const HOW_TO_FIX: &str = "to fix it: send what was recorded, or change the interaction, or record it again (a `Session` does, \
     with MALQUERY_MOCK=record)";
@@ -79,14 +81,12 @@ impl Cassette {
     #[must_use = "the guard checks at its end that every reply was used"]
     pub fn play(&self) -> (Mock, MockGuard) {
         let mock = self.transport();
-        (
-            mock.clone(),
-            MockGuard {
-                mock,
-                clock: VirtualClock::new(),
-                finished: false,
-            },
-        )
+        let guard = MockGuard {
+            mock: mock.clone(),
+            clock: VirtualClock::new(),
+            finished: false,
+        };
+        (mock, guard)
     }
 
     /// Returns a transport for a program: it has no guard, so nothing panics. A request that no
@@ -109,11 +109,12 @@ impl Cassette {
     pub(crate) fn auth(&self) -> Auth {
         let mut base: BaseUrl = Cloud::Us1.into();
         let mut credentials = Credentials::new("test-client-id", "test-client-secret");
-        let first = self
-            .interactions
-            .first()
-            .and_then(|first| first.expected.as_ref());
-        if let Some(recorded) = first.and_then(|first| first.origin.as_ref()?.parse().ok()) {
+        let first = self.interactions.first();
+        let first = first.and_then(|first| first.expected.as_ref());
+        if let Some(uri) = first.map(|first| &first.uri)
+            && let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority())
+            && let Ok(recorded) = format!("{scheme}://{authority}").parse()
+        {
             base = recorded;
         }
         if let Some(matching::Body::Form(pairs)) = first.map(|first| &first.body)
@@ -132,14 +133,8 @@ impl Mock {
     /// # Errors
     /// Lists the interactions that were not played, and the requests without a match.
     pub fn check(&self) -> Result<(), Unfinished> {
-        let Shared {
-            cassette: Cassette {
-                name, interactions, ..
-            },
-            made_at,
-            ..
-        } = &*self.0;
-        let state = self.state();
+        let (cassette, made_at, state) = (&self.0.cassette, self.0.made_at, self.state());
+        let name = &cassette.name;
         let mut text = String::new();
         for (message, count) in &state.unmatched {
             let _ = write!(text, "\n\n{message}");
@@ -147,21 +142,18 @@ impl Mock {
                 let _ = write!(text, "\n(asked {count} times)");
             }
         }
-        let unplayed: Vec<String> = interactions
-            .iter()
-            .zip(&state.played)
-            .filter(|(interaction, played)| **played < interaction.times && !interaction.any_number)
-            .map(|(interaction, played)| {
-                format!("\n  {}: {}", interaction.label, interaction.played(*played))
-            })
+        let unplayed = cassette.interactions.iter().zip(&state.played);
+        let unplayed: Vec<String> = unplayed
+            .filter(|(one, played)| **played < one.reply.times && !cassette.is_uncounted(one))
+            .map(|(one, played)| format!("\n  {}: {}", one.label, one.played(*played)))
             .collect();
         if !unplayed.is_empty() {
-            let (count, of) = (unplayed.len(), interactions.len());
+            let (count, of) = (unplayed.len(), cassette.interactions.len());
             let verb = if count == 1 { "was" } else { "were" };
+            let unplayed = unplayed.concat();
             let _ = write!(
                 text,
-                "\n\n{count} of {of} replies {verb} not used:{}",
-                unplayed.concat()
+                "\n\n{count} of {of} replies {verb} not used:{unplayed}"
             );
         }
         if text.is_empty() {
@@ -196,35 +188,33 @@ impl Mock {
         &self,
         request: &Request<Vec<u8>>,
     ) -> Option<Result<Response<Body>, TransportError>> {
-        self.find(&Seen::new(request))
-            .ok()
-            .map(|answer| answer.send(request.uri()))
+        let reply = self.find(&Seen::new(request)).ok()?;
+        Some(reply.send(request.uri()))
     }
 
-    /// The answer, which counts as played, or the last interaction that was this request.
-    fn find(&self, seen: &Seen<'_>) -> Result<Answer, Option<&Interaction>> {
-        let Cassette {
-            interactions,
-            tokens,
-            ..
-        } = &self.0.cassette;
-        if *tokens && seen.is_token_request() {
-            return Ok(token());
+    /// The reply, which counts as played, or the last interaction that was this request.
+    fn find(&self, seen: &Seen<'_>) -> Result<Reply, Option<&Interaction>> {
+        let cassette = &self.0.cassette;
+        if seen.is_token_request() && cassette.makes_tokens() {
+            let token = json!({"access_token": "mock-access-token", "expires_in": 1799, "token_type": "bearer"});
+            return Ok(reply::json(201, token));
         }
         let mut state = self.state();
-        for (interaction, played) in interactions.iter().zip(&mut state.played) {
+        for (interaction, played) in cassette.interactions.iter().zip(&mut state.played) {
             // In the end most of them are used up.
-            if *played < interaction.times && interaction.matches(seen) {
+            if *played < interaction.reply.times && interaction.matches(seen) {
                 *played += 1;
-                return Ok(interaction.answer.clone());
+                return Ok(interaction.reply.clone());
             }
         }
-        match interactions
-            .iter()
-            .rfind(|interaction| interaction.matches(seen))
-        {
-            Some(last) if last.repeat_last || last.any_number => Ok(last.answer.clone()),
-            None if *tokens && seen.is_revocation() => Ok(answer(StatusCode::OK, b"{}")),
+        let last = cassette.interactions.iter().rfind(|one| one.matches(seen));
+        match last {
+            Some(last) if last.reply.repeat_last || cassette.is_uncounted(last) => {
+                Ok(last.reply.clone())
+            }
+            None if seen.is_revocation() && cassette.makes_tokens() => {
+                Ok(reply::json(200, json!({})))
+            }
             last => Err(last),
         }
     }
@@ -235,33 +225,40 @@ impl Mock {
             name, interactions, ..
         } = &self.0.cassette;
         let mut text = format!("nothing in {name} answers the request\n  {}\n", seen.line());
-        let closest = interactions
-            .iter()
-            .zip(played)
-            .filter_map(|(one, played)| Some((one, one.expected.as_ref()?, *played)))
-            // The last of equals wins, and that should be the first one that was not played.
-            .rev()
-            .max_by_key(|(one, expected, played)| (expected.closeness(seen), *played < one.times));
-        match (used_up, closest) {
-            (Some(Interaction { expected: None, .. }), _) => text.push_str(
+        match used_up {
+            Some(Interaction { expected: None, .. }) => text.push_str(
                 "all replies were given\nto fix it: ask less often, add a reply, or end the script with `repeat_last`",
             ),
-            (Some(Interaction { label, times, .. }), _) => {
+            Some(Interaction { label, reply, .. }) => {
+                let times = reply.times;
                 let _ = write!(
                     text,
                     "{label} is this request, and used up: played {times} of {times} times\nto fix it: ask less often, or give it \
                      more `times`, `repeat_last` or a successor that is recorded"
                 );
             }
-            (None, Some((interaction, expected, played))) => {
-                let played = interaction.played(played);
-                let _ = writeln!(text, "the closest is {}, {played}", interaction.label);
-                for (matcher, verdict) in expected.verdicts(seen) {
-                    explain_verdict(matcher, &verdict.err().unwrap_or_default(), &mut text);
+            None => {
+                // How close each is: first what agrees, then how little differs.
+                let closest = interactions.iter().zip(played).filter_map(|(one, played)| {
+                    let parts: Vec<_> = one.expected.as_ref()?.compare(seen).collect();
+                    let agrees = parts.iter().filter(|(.., reasons)| reasons.is_empty());
+                    let agrees: u32 = agrees.map(|(_, weight, _)| weight).sum();
+                    let differs: usize = parts.iter().map(|(.., reasons)| reasons.len()).sum();
+                    let closeness = (agrees, Reverse(differs), *played < one.reply.times);
+                    Some((closeness, one, *played, parts))
+                });
+                // The last of equals wins, and that should be the first in the file.
+                match closest.rev().max_by_key(|(closeness, ..)| *closeness) {
+                    None => text.push_str("there is nothing to play"),
+                    Some((_, one, played, parts)) => {
+                        let _ = writeln!(text, "the closest is {}, {}", one.label, one.played(played));
+                        for (part, _, reasons) in &parts {
+                            explain_part(part, reasons, &mut text);
+                        }
+                        text.push_str(HOW_TO_FIX);
+                    }
                 }
-                text.push_str(HOW_TO_FIX);
             }
-            (None, None) => text.push_str("there is nothing to play"),
         }
         if seen.is_token_request() {
             text.push_str("; or let `with_tokens` answer requests for tokens");
@@ -270,14 +267,14 @@ impl Mock {
     }
 }
 
-fn explain_verdict(matcher: &str, reasons: &[String], text: &mut String) {
+fn explain_part(part: &str, reasons: &[Reason<'_>], text: &mut String) {
     let _ = match reasons {
-        [] => writeln!(text, "  {matcher:<13} agrees"),
-        [reason] if matcher != "body" => writeln!(text, "  {matcher:<13} differs: {reason}"),
+        [] => writeln!(text, "  {part:<13} agrees"),
+        [reason] if part != "body" => writeln!(text, "  {part:<13} differs: {}", reason()),
         reasons => {
-            let _ = writeln!(text, "  {matcher:<13} differs");
+            let _ = writeln!(text, "  {part:<13} differs");
             for reason in reasons.iter().take(MAX_REASONS) {
-                let _ = writeln!(text, "    {}", reason.replace('\n', "\n      "));
+                let _ = writeln!(text, "    {}", reason().replace('\n', "\n      "));
             }
             match reasons.len().saturating_sub(MAX_REASONS) {
                 0 => Ok(()),
@@ -289,10 +286,10 @@ fn explain_verdict(matcher: &str, reasons: &[String], text: &mut String) {
 
 impl Interaction {
     fn played(&self, played: u32) -> String {
-        match played {
-            0 => "not played yet".into(),
-            1 if self.times == 1 => "played".into(),
-            _ => format!("played {played} of {} times", self.times),
+        match (played, self.reply.times) {
+            (0, _) => "not played yet".into(),
+            (1, 1) => "played".into(),
+            (_, times) => format!("played {played} of {times} times"),
         }
     }
 }
@@ -307,16 +304,13 @@ impl Transport for Mock {
     fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Body>, TransportError> {
         let seen = Seen::new(&request);
         let last = match self.find(&seen) {
-            Ok(answer) => return answer.send(request.uri()),
+            Ok(reply) => return reply.send(request.uri()),
             Err(last) => last,
         };
         let mut state = self.state();
         let message: Arc<str> = self.explain(&seen, last, &state.played).into();
-        match state
-            .unmatched
-            .iter_mut()
-            .find(|(known, _)| *known == message)
-        {
+        let mut known = state.unmatched.iter_mut();
+        match known.find(|(known, _)| *known == message) {
             Some((_, count)) => *count += 1,
             None => state.unmatched.push((message.clone(), 1)),
         }
@@ -324,31 +318,18 @@ impl Transport for Mock {
     }
 }
 
-impl Answer {
+impl Reply {
     fn send(self, uri: &Uri) -> Result<Response<Body>, TransportError> {
-        match self {
-            Self::Fault(fault) => Err(MockError::fault(fault, uri).into()),
-            Self::Response {
-                status,
-                headers,
-                body,
-                truncate_after,
-            } => {
-                let body = with_own_ids(body, uri);
-                let end = truncate_after.unwrap_or(body.len());
-                let body = Played {
-                    bytes: body,
-                    at: 0,
-                    piece: FIRST_PIECE,
-                    end,
-                    truncate_after,
-                };
-                let mut response = Response::new(Body::new(body));
-                *response.status_mut() = status;
-                *response.headers_mut() = headers;
-                Ok(response)
-            }
-        }
+        let reply = self.answer.map_err(|fault| MockError::fault(fault, uri))?;
+        let end = reply.truncate_after.unwrap_or(usize::MAX) as u64;
+        let mut response = Response::new(Body::new(Played {
+            bytes: Cursor::new(with_own_ids(reply.body, uri)).take(end),
+            piece: FIRST_PIECE,
+            breaks_off: reply.truncate_after.is_some(),
+        }));
+        *response.status_mut() = reply.status;
+        *response.headers_mut() = reply.headers;
+        Ok(response)
     }
 }
 
@@ -366,22 +347,6 @@ fn with_own_ids(body: Arc<[u8]>, uri: &Uri) -> Arc<[u8]> {
             _ => body,
         }
     })
-}
-
-fn token() -> Answer {
-    let body = br#"{"access_token":"mock-access-token","expires_in":1799,"token_type":"bearer"}"#;
-    answer(StatusCode::CREATED, body)
-}
-
-fn answer(status: StatusCode, body: &[u8]) -> Answer {
-    let json = HeaderValue::from_static("application/json");
-    let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, json)]);
-    Answer::Response {
-        status,
-        headers,
-        body: body.into(),
-        truncate_after: None,
-    }
 }
 
 /// Fails the test if the cassette and the requests do not match: see [`Cassette::client`],
@@ -451,12 +416,8 @@ pub enum MockError {
 
 impl MockError {
     fn fault(fault: Fault, uri: &Uri) -> Self {
-        let default = if uri.scheme_str() == Some("http") {
-            80
-        } else {
-            443
-        };
-        let port = uri.port_u16().unwrap_or(default);
+        let is_http = uri.scheme_str() == Some("http");
+        let port = uri.port_u16().unwrap_or(if is_http { 80 } else { 443 });
         let host = format!("{}:{port}", uri.host().unwrap_or_default()).into();
         Self::Fault {
             fault,
@@ -528,11 +489,9 @@ impl std::error::Error for Unfinished {}
 
 /// The body of a played reply. It arrives in pieces, small ones first, as from a network.
 struct Played {
-    bytes: Arc<[u8]>,
-    at: usize,
+    bytes: Take<Cursor<Arc<[u8]>>>,
     piece: usize,
-    end: usize,
-    truncate_after: Option<usize>,
+    breaks_off: bool,
 }
 
 const FIRST_PIECE: usize = 3;
@@ -540,16 +499,12 @@ const LAST_PIECE: usize = 12 * 1024;
 
 impl Read for Played {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if buffer.is_empty() {
-            return Ok(0);
-        }
-        let count = buffer.len().min(self.piece).min(self.end - self.at);
-        if count == 0 && self.truncate_after.is_some() {
+        let most = buffer.len().min(self.piece);
+        let count = self.bytes.read(&mut buffer[..most])?;
+        if count == 0 && most > 0 && self.breaks_off {
             // In the words of malquery-ureq.
             return Err(Fault::Eof.source());
         }
-        buffer[..count].copy_from_slice(&self.bytes[self.at..self.at + count]);
-        self.at += count;
         self.piece = (self.piece * 2).min(LAST_PIECE);
         Ok(count)
     }
