@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Lists the crates that the public API of a crate names, and fails if one of them is not allowed.
+"""Checks that the public API of a crate names only the allowed crates, and names all of them.
 
     .ci/external-types.py CRATE ALLOWED...
 
-It reads rustdoc's JSON, which stable Rust writes only with RUSTC_BOOTSTRAP.
+It reads rustdoc's JSON output, which stable Rust produces only with RUSTC_BOOTSTRAP.
 """
 
 import json
@@ -14,7 +14,7 @@ import sys
 
 def main(crate, allowed):
     metadata = subprocess.check_output(["cargo", "metadata", "--format-version", "1", "--no-deps"])
-    # In a folder of its own: what asks which compiler it is would be built again and again.
+    # In a separate folder: RUSTC_BOOTSTRAP would force rebuilds in the normal one.
     target = json.loads(metadata)["target_directory"] + "/rustdoc-json"
     command = ["cargo", "rustdoc", "-q", "-p", crate, "--all-features", "--lib", "--target-dir", target, "--"]
     command += ["-Z", "unstable-options", "--output-format", "json", "--cap-lints", "allow"]
@@ -24,7 +24,7 @@ def main(crate, allowed):
 
     found = {}
     for item in docs["index"].values():
-        # What the compiler or another crate implements for every type says nothing of this one.
+        # Auto traits and blanket implementations exist for every type, so they do not count.
         implementation = item["inner"].get("impl", {})
         if item["crate_id"] != 0 or implementation.get("is_synthetic") or implementation.get("blanket_impl"):
             continue
@@ -38,12 +38,12 @@ def main(crate, allowed):
         print(f"{crate} names {name}: {', '.join(sorted(paths))}")
     unused = [name for name in allowed if name not in found]
     if unused:
-        print(f"{crate} does not name {', '.join(unused)}, which it may")
+        print(f"{crate} does not name {', '.join(unused)}: remove it from the allowed crates")
     return 1 if others or unused else 0
 
 
 def named(value):
-    """The ids of the types and traits that stand anywhere in a declaration."""
+    """Yields the ids of all types and traits in a declaration."""
     if isinstance(value, dict):
         for key in ("resolved_path", "trait", "trait_"):
             part = value.get(key)
