@@ -1,4 +1,4 @@
-//! What can be said on the command line.
+//! The command line: its commands, options and help texts.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -18,19 +18,19 @@ use crate::list::{self, Samples};
 use crate::output::{Failure, note, quoted};
 use crate::values::{self, at_least_one, duration, field, file, some_time, trimmed};
 
-/// Searches the malware samples of CrowdStrike Falcon MalQuery, and downloads them
+/// Search the malware samples of CrowdStrike Falcon MalQuery and download them
 ///
-/// FALCON_CLIENT_ID and FALCON_CLIENT_SECRET hold the credentials of an API client with the scopes
-/// malquery:read and malquery:write. FALCON_CLOUD, FALCON_BASE_URL and FALCON_MEMBER_CID say where
-/// it lives; the options of the same names come first. Without an account, --demo answers from
-/// eight harmless files.
+/// Set FALCON_CLIENT_ID and FALCON_CLIENT_SECRET to the credentials of an API client with the
+/// scopes malquery:read and malquery:write. FALCON_CLOUD, FALCON_BASE_URL and FALCON_MEMBER_CID
+/// select the account; the options of the same names override them. To try the program without an
+/// account, use --demo, which searches eight harmless files.
 ///
-/// Results go to standard output: as a table on a terminal, elsewhere as one JSON document. A
-/// closed standard output discards them, as /dev/null does. Messages go to standard error.
+/// Results go to standard output: a table on a terminal, otherwise one JSON document. If standard
+/// output is closed, results are discarded, as with /dev/null. Messages go to standard error.
 ///
-/// Exit status: 0 done; 1 failed; 2 refused before anything was sent; 3 the job failed or the
-/// archive is incomplete; 4 credentials or permission; 5 quota or rate limit; 6 the job still runs
-/// at --timeout.
+/// Exit codes: 0 success; 1 any other error; 2 refused before anything was sent; 3 the job failed
+/// or the archive is incomplete; 4 bad credentials or a missing permission; 5 quota or rate limit
+/// exceeded; 6 --timeout passed while the job was still running.
 #[derive(Debug, Parser)]
 #[command(name = "malquery", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -43,88 +43,89 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Args)]
 pub(crate) struct Session {
-    /// The cloud the account lives in: us-1, us-2, us-3, eu-1, us-gov-1 or us-gov-2
+    /// The cloud that hosts the account: us-1, us-2, us-3, eu-1, us-gov-1 or us-gov-2
     #[arg(long, value_name = "NAME")]
     pub(crate) cloud: Option<Cloud>,
 
-    /// Send requests to this address instead: https, or http on loopback
+    /// Send requests to this base URL instead: https, or http on loopback
     #[arg(long, value_name = "URL")]
     pub(crate) base_url: Option<BaseUrl>,
 
-    /// Act for this Flight Control child
+    /// Act on behalf of this Flight Control child
     #[arg(long, value_name = "CID")]
     pub(crate) member_cid: Option<MemberCid>,
 
-    /// Also trust the certificates in this file, as SSL_CERT_FILE does
+    /// Also trust the certificates in this file; SSL_CERT_FILE has the same effect
     #[arg(long, value_name = "PEM")]
     pub(crate) ca_file: Option<PathBuf>,
 
-    /// Stay with the named cloud even if the account lives in another
+    /// Stay with the chosen cloud even if another cloud hosts the account
     #[arg(long)]
     pub(crate) no_region_redirect: bool,
 
-    /// Answer from eight harmless files that are part of this program; nothing is sent
+    /// Search eight harmless files that are built into this program; nothing is sent
     #[arg(long)]
     pub(crate) demo: bool,
 
-    /// Search the files of this folder instead of MalQuery; nothing is sent. Jobs end with the
+    /// Search the files in this folder instead of MalQuery; nothing is sent. Jobs end with the
     /// command
     #[arg(long, value_name = "DIR")]
     pub(crate) corpus: Option<PathBuf>,
 
-    /// Answer from this cassette of recorded replies; nothing is sent
+    /// Replay the recorded replies in this cassette; nothing is sent
     #[arg(long, value_name = "CASSETTE")]
     pub(crate) replay: Option<PathBuf>,
 
-    /// Record requests and replies into this cassette, without secrets, for --replay and for tests
+    /// Record requests and replies, without secrets, in this cassette, for --replay and for tests
     #[arg(long, value_name = "CASSETTE")]
     pub(crate) record: Option<PathBuf>,
 
-    /// How results are written [default: table on a terminal, otherwise json]
+    /// The output format: table or json, and for samples also jsonl, csv or sha256 [default: table
+    /// on a terminal, otherwise json]
     #[arg(long, value_name = "FORMAT", hide_possible_values = true, value_enum)]
     pub(crate) format: Option<Format>,
 
-    /// Show errors only
+    /// Print only errors
     #[arg(short, long)]
     pub(crate) quiet: bool,
 
-    /// Show a line for each request
+    /// Print a line for each request
     #[arg(short, long, conflicts_with = "quiet")]
     pub(crate) verbose: bool,
 
-    /// Replace a file that exists
+    /// Replace existing files
     #[arg(long)]
     pub(crate) force: bool,
 
-    /// End the whole command after this time: 90, 90s, 10m or 1h. A hunt may take an hour
+    /// Stop the command after this time, such as 90, 90s, 10m or 1h. A hunt can take an hour
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = some_time, allow_negative_numbers = true)]
     pub(crate) timeout: Duration,
 
-    /// Ask for the status of a job this often
+    /// The time between two polls of a job
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = some_time, allow_negative_numbers = true)]
     pub(crate) poll_interval: Duration,
 
-    /// Refuse a hunt or a multi-download that the rest of the monthly quota does not cover
+    /// Refuse a hunt or a multi-download that exceeds the remaining monthly quota
     #[arg(long)]
     pub(crate) check_quota: bool,
 
-    /// Allow this many bytes out of an entry of an archive for each byte in it; 500 unless given.
-    /// Samples that are padded with zeros need up to 1100; so does a zip bomb
+    /// Let an archive entry unpack to at most this many times its compressed size [default: 500].
+    /// Samples padded with zeros need up to 1100, but so does a zip bomb
     #[arg(long, value_name = "N", value_parser = at_least_one::<u64>, allow_negative_numbers = true)]
     pub(crate) max_ratio: Option<u64>,
 
-    /// Whether the jobs end with the command, in a stand-in of its own.
+    /// Whether jobs end with the command, because it runs its own stand-in.
     #[arg(skip)]
     pub(crate) jobs_end: bool,
 }
 
 impl Session {
-    /// Whether an option names the service.
+    /// Returns whether an option names a cloud, a base URL or a member CID.
     pub(crate) fn names_a_service(&self) -> bool {
         self.cloud.is_some() || self.base_url.is_some() || self.member_cid.is_some()
     }
 
-    /// The option that answers in place of the service.
+    /// Returns the option that replaces the service, if one is given.
     pub(crate) fn stand_in(&self) -> Option<&'static str> {
         match self {
             Self { demo: true, .. } => Some("--demo"),
@@ -138,7 +139,7 @@ impl Session {
         }
     }
 
-    /// How the program is called for the same service, with the same care.
+    /// Returns the start of a command line that uses the same service and the same safety options.
     pub(crate) fn program(&self) -> String {
         let options = [
             self.cloud.map(|cloud| format!(" --cloud {cloud}")),
@@ -161,28 +162,28 @@ impl Session {
             .fold("malquery".into(), |program, option| program + &option)
     }
 
-    /// Refuses options that contradict each other. The parser does not see one before the command
-    /// and one after it together.
+    /// Refuses options that contradict each other. clap does not detect a conflict between an
+    /// option before the command and one after it.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         if self.cloud.is_some() && self.base_url.is_some() {
-            return Err(Failure::refused("give --cloud or --base-url, not both"));
+            return Err(Failure::refused("use --cloud or --base-url, not both"));
         }
         if let (Some(option), true) = (self.stand_in(), self.record.is_some()) {
             return Err(Failure::refused(format!(
-                "--record needs the service: leave out {option}"
+                "--record requires the real service; remove {option}"
             )));
         }
         if self.replay.is_none()
             && let (Some(option), true) = (self.stand_in(), self.names_a_service())
         {
             return Err(Failure::refused(format!(
-                "{option} asks no service: leave out --cloud, --base-url and --member-cid"
+                "{option} does not contact the service; remove --cloud, --base-url and --member-cid"
             )));
         }
         let offline = [self.demo, self.corpus.is_some(), self.replay.is_some()];
         if offline.iter().filter(|given| **given).count() > 1 {
             return Err(Failure::refused(
-                "give only one of --demo, --corpus and --replay",
+                "use only one of --demo, --corpus and --replay",
             ));
         }
         Ok(())
@@ -197,33 +198,31 @@ pub(crate) enum Command {
     Local(Local),
 }
 
-/// What asks no service.
+/// Commands that send nothing to the service.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Local {
-    /// Check a YARA rule as the service would, so that a mistake does not cost a hunt. Sends
-    /// nothing
+    /// Check a YARA rule before it costs a hunt. Sends nothing
     #[command(after_help = "Example:\n  malquery check-rule rules.yar --rule-name small_pe")]
     CheckRule {
         #[command(flatten)]
         rule: CheckedRule,
     },
 
-    /// Verify and unpack an archive of samples, each into a file named by its SHA-256. Sends
-    /// nothing
+    /// Verify an archive and unpack each sample into a file named by its SHA-256. Sends nothing
     #[command(after_help = "Example:\n  malquery extract samples.zip --output-dir samples")]
     Extract {
-        /// The archive
+        /// The archive to unpack
         #[arg(value_name = "FILE")]
         archive: PathBuf,
-        /// The folder for the samples
+        /// The folder to write the samples to
         #[arg(long, value_name = "DIR")]
         output_dir: PathBuf,
     },
 
-    /// Serve a stand-in for MalQuery to any client on this machine, until Ctrl-C
+    /// Run a stand-in for MalQuery for any client on this machine, until Ctrl-C
     ///
-    /// It searches the files of --corpus, or eight harmless ones. It prints FALCON_BASE_URL=...,
-    /// FALCON_CLIENT_ID=... and FALCON_CLIENT_SECRET=..., a line each, for clients to use.
+    /// It searches the files in --corpus, or eight harmless files. It prints FALCON_BASE_URL=...,
+    /// FALCON_CLIENT_ID=... and FALCON_CLIENT_SECRET=... for clients to use, one per line.
     #[command(
         after_help = "Example:\n  malquery serve --corpus DIR > serve.env &\n  set -a; source serve.env; malquery quotas"
     )]
@@ -232,7 +231,7 @@ pub(crate) enum Local {
         options: ServeOptions,
     },
 
-    /// Print the completions of a shell
+    /// Print a shell completion script
     #[command(
         after_help = "Example:\n  malquery completions bash > /etc/bash_completion.d/malquery"
     )]
@@ -241,51 +240,51 @@ pub(crate) enum Local {
         shell: Shell,
     },
 
-    /// Print the manual, as troff
+    /// Print the manual in troff format
     #[command(after_help = "Example:\n  malquery man | man -l -")]
     Man,
 }
 
-/// How the stand-in behaves.
+/// Options of the stand-in.
 #[derive(Debug, Args)]
 pub(crate) struct ServeOptions {
-    /// Listen on this port; 0 is any that is free
+    /// Listen on this port; 0 selects a free port
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) port: u16,
-    /// Allow this many hunts a month
+    /// Allow this many hunts per month
     #[arg(long, value_name = "N")]
     pub(crate) hunts: Option<u64>,
-    /// Allow this many downloads a month
+    /// Allow this many downloads per month
     #[arg(long, value_name = "N")]
     pub(crate) downloads: Option<u64>,
-    /// Answer this many polls of a job with `inprogress` before it is done
+    /// Reply `inprogress` to this many polls before a job is done
     #[arg(long, value_name = "N")]
     pub(crate) polls: Option<u64>,
-    /// Let a job run this long: 90, 90s, 10m or 1h
+    /// Make each job run for this time, such as 90, 90s, 10m or 1h
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) job_time: Option<Duration>,
-    /// Let every job fail, or only those with these numbers; the first job has the number 1
+    /// Make all jobs fail, or only those with these numbers; the first job is number 1
     #[arg(long, value_name = "a,b", value_delimiter = ',', num_args = 0..=1, require_equals = false)]
     pub(crate) fail_jobs: Option<Vec<u64>>,
-    /// Let a token live this long
+    /// Make each token expire after this time
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) token_life: Option<Duration>,
-    /// Allow this many requests a minute
+    /// Allow this many requests per minute
     #[arg(long, value_name = "N")]
     pub(crate) rate_limit: Option<usize>,
-    /// Write a line for each request to this file, or to standard error
+    /// Write a line for each request to this file, or to standard error if no file is given
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     pub(crate) log: Option<PathBuf>,
 }
 
-/// What asks MalQuery, or what stands in for it.
+/// Commands that use MalQuery, a stand-in or a cassette.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Call {
-    /// Show the monthly quotas and how much of them is used
+    /// Show the monthly quotas and how much of each is used
     #[command(after_help = "Example:\n  malquery quotas")]
     Quotas,
 
-    /// Search and get results immediately; may include false positives
+    /// Search and get results immediately; they may include false positives
     #[command(
         after_help = "Example:\n  malquery fuzzy-search --ascii CreateRemoteThread --hex '89 48 20 8b' --limit 10"
     )]
@@ -296,10 +295,10 @@ pub(crate) enum Call {
         results: Results,
     },
 
-    /// Start a search for samples that hold all of the patterns
+    /// Start a search for samples that contain all the patterns
     ///
-    /// Without --wait it prints the reply to the submission, whose status is always `done`. --wait
-    /// or `request` gives the status of the job.
+    /// Without --wait, this prints the reply to the submission, whose status is always `done`. Use
+    /// --wait or the command `request` to get the status of the job.
     #[command(
         after_help = "Example:\n  malquery exact-search --pattern ascii:CrowdStrike --filetype pe32,pe64 --limit 100 --wait"
     )]
@@ -314,8 +313,8 @@ pub(crate) enum Call {
 
     /// Start a search with a YARA rule. Costs a hunt
     ///
-    /// Without --wait it prints the reply to the submission, whose status is always `done`. --wait
-    /// or `request` gives the status of the job.
+    /// Without --wait, this prints the reply to the submission, whose status is always `done`. Use
+    /// --wait or the command `request` to get the status of the job.
     #[command(
         after_help = "Example:\n  malquery hunt rule.yar --limit 100 --min-date 2024-01-01 --wait --timeout 1h"
     )]
@@ -328,7 +327,7 @@ pub(crate) enum Call {
         wait: Wait,
     },
 
-    /// Show the status of a job, and its results
+    /// Show the status and the results of a job
     #[command(after_help = "Example:\n  malquery request REQID --wait --format csv")]
     Request {
         /// The request id of the job
@@ -346,7 +345,7 @@ pub(crate) enum Call {
         state: PathBuf,
     },
 
-    /// Show what MalQuery knows of samples. Costs nothing
+    /// Show the metadata of samples. Costs nothing
     #[command(
         visible_alias = "lookup",
         after_help = "Example:\n  malquery metadata --from hashes.txt --format csv"
@@ -356,7 +355,7 @@ pub(crate) enum Call {
         samples: Samples,
     },
 
-    /// Download a sample: raw malware. Costs a download
+    /// Download a sample, which is raw malware. Costs a download
     #[command(after_help = "Example:\n  malquery download SHA256 --output sample.bin")]
     Download {
         /// The SHA-256 of the sample
@@ -367,10 +366,10 @@ pub(crate) enum Call {
         output: PathBuf,
     },
 
-    /// Start to archive samples. Costs a download for each
+    /// Start a job that packs samples into an archive. Costs a download per sample
     ///
-    /// Without --wait it prints the reply to the submission, whose status is always `done`. --wait
-    /// or `request` gives the status of the job.
+    /// Without --wait, this prints the reply to the submission, whose status is always `done`. Use
+    /// --wait or the command `request` to get the status of the job.
     #[command(after_help = "Example:\n  malquery multidownload --from hashes.txt --wait")]
     Multidownload {
         #[command(flatten)]
@@ -390,16 +389,16 @@ pub(crate) enum Call {
         /// The file to write
         #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(file))]
         output: PathBuf,
-        /// Also write each sample into this folder, in a file named by its SHA-256
+        /// Also unpack each sample into this folder, in a file named by its SHA-256
         #[arg(long, value_name = "DIR")]
         extract: Option<PathBuf>,
     },
 
-    /// Search, wait, download, verify and unpack. Costs a download for each sample, and with a rule
-    /// a hunt
+    /// Search, wait, download, verify and unpack. Costs a download per sample, plus a hunt with
+    /// --rule
     ///
-    /// Without --limit all samples that are found are downloaded, and each costs a download. So it
-    /// asks first, or, without a terminal, needs --yes.
+    /// Without --limit, all samples found are downloaded, and each costs a download. Therefore the
+    /// command asks first. If there is no terminal, it requires --yes.
     #[command(
         after_help = "Example:\n  malquery collect --demo --pattern ascii:CrowdStrike --limit 3 --output-dir out\n  malquery collect --from hashes.txt --output-dir out"
     )]
@@ -415,7 +414,7 @@ pub(crate) struct CollectArgs {
     #[command(flatten)]
     pub(crate) rule: RuleOptions,
 
-    /// Collect what a search or a hunt found that was submitted before, by its request id
+    /// Collect the results of an earlier search or hunt, by its request id
     #[arg(long, value_name = "REQID")]
     pub(crate) request: Option<RequestId>,
 
@@ -423,25 +422,25 @@ pub(crate) struct CollectArgs {
     pub(crate) options: Options,
 
     /// The folder for the archive, `samples.zip`, and for the samples, each in a file named by its
-    /// SHA-256. With --force, samples of an earlier run stay in the folder: give each run a folder
-    /// of its own to keep them apart
+    /// SHA-256. With --force, samples of an earlier run stay in the folder; use one folder per run
+    /// to keep them apart
     #[arg(long, value_name = "DIR")]
     pub(crate) output_dir: PathBuf,
-    /// Leave the samples in the archive
+    /// Do not unpack the archive
     #[arg(long)]
     pub(crate) no_extract: bool,
-    /// Keep the state of the job in this file, so that `resume` can continue it
+    /// Save the state of the job in this file, so that `resume` can continue it
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
-    /// Download all samples that are found, without asking
+    /// Download all samples found, without asking
     #[arg(long, help_heading = "Cost")]
     pub(crate) yes: bool,
-    /// Do not ask for the quotas first
+    /// Do not check the quotas first
     #[arg(long, help_heading = "Cost", conflicts_with = "check_quota")]
     pub(crate) no_check_quota: bool,
 }
 
-/// What finds the samples to collect.
+/// Where the samples to collect come from.
 pub(crate) enum Source {
     Samples,
     Patterns,
@@ -450,7 +449,7 @@ pub(crate) enum Source {
 }
 
 impl CollectArgs {
-    /// What to collect: one of the four.
+    /// Returns the source that the options name. Fails unless they name exactly one.
     pub(crate) fn source(&self) -> Result<Source, Failure> {
         let patterns = !self.patterns.all().is_empty();
         let all = [
@@ -465,17 +464,17 @@ impl CollectArgs {
             (given, _) => {
                 let only = if given.is_some() { "only " } else { "" };
                 Err(Failure::refused(format!(
-                    "give {only}one of: patterns, --rule FILE, --request REQID, or samples by their SHA-256"
+                    "use {only}one of: patterns, --rule FILE, --request REQID, or SHA-256 hashes"
                 )))
             }
         }
     }
 }
 
-/// A rule to hunt with.
+/// The rule of a hunt.
 #[derive(Debug, Args)]
 pub(crate) struct HuntRule {
-    /// The file with the YARA rule; give this or --rule FILE
+    /// The file with the YARA rule; use this or --rule FILE
     #[arg(
         value_name = "FILE",
         conflicts_with = "rule",
@@ -495,13 +494,13 @@ impl HuntRule {
 
 #[derive(Debug, Args)]
 pub(crate) struct RuleOptions {
-    /// The file with a YARA rule, for a hunt
+    /// The file with the YARA rule for a hunt
     #[arg(long, value_name = "FILE")]
     pub(crate) rule: Option<PathBuf>,
-    /// Send this rule of the file, with what it needs of the other rules
+    /// Send only this rule of the file, along with the rules that it depends on
     #[arg(long, value_name = "NAME")]
     pub(crate) rule_name: Option<String>,
-    /// Send the rule without checking it here, for example when only the service can check it
+    /// Send the rule without checking it first, for example if only the service can check it
     #[arg(long)]
     pub(crate) no_check_rule: bool,
 }
@@ -511,19 +510,19 @@ pub(crate) struct CheckedRule {
     /// The file with the YARA rules
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Check this rule of the file, with what it needs of the other rules
+    /// Check only this rule of the file, along with the rules that it depends on
     #[arg(long, value_name = "NAME")]
     pub(crate) rule_name: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Wait {
-    /// Wait until the job is done, and print its results. For a hunt, which may take an hour, give
-    /// a longer --timeout
+    /// Wait until the job is done and print its results. A hunt can take an hour and needs a longer
+    /// --timeout
     #[arg(long)]
     pub(crate) wait: bool,
 
-    /// Wait, and keep the state of the job in this file, so that `resume` can continue it
+    /// Wait, and save the state of the job in this file, so that `resume` can continue it
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
 }
@@ -535,7 +534,7 @@ impl Wait {
 }
 
 impl Call {
-    /// The formats that this command can write.
+    /// Returns the formats that this command can write.
     pub(crate) fn formats(&self) -> &'static [Format] {
         match self {
             Self::ExactSearch { wait, .. } | Self::Hunt { wait, .. } if !wait.is_set() => DOCUMENTS,
@@ -545,7 +544,7 @@ impl Call {
         }
     }
 
-    /// The file with the state of its job.
+    /// Returns the state file of this command, if it has one.
     pub(crate) fn state(&self) -> Option<&Path> {
         match self {
             Self::ExactSearch { wait, .. }
@@ -558,7 +557,7 @@ impl Call {
         }
     }
 
-    /// Whether it reads or writes this file.
+    /// Returns whether the command reads or writes this file.
     pub(crate) fn uses(&self, path: &Path) -> bool {
         let mut used: Vec<PathBuf> = self.state().map(Path::to_owned).into_iter().collect();
         match self {
@@ -583,17 +582,17 @@ impl Call {
 
 #[derive(Debug, Args)]
 pub(crate) struct Patterns {
-    /// What to find: hex:8948208b, ascii:TEXT, wide:TEXT, utf8:TEXT or utf16:TEXT. Several patterns
-    /// must all occur
+    /// Find this pattern: hex:8948208b, ascii:TEXT, wide:TEXT, utf8:TEXT or utf16:TEXT. A sample
+    /// must contain all the patterns
     #[arg(long = "pattern", value_name = "TYPE:VALUE", num_args = 1.., help_heading = "Patterns")]
     patterns: Vec<Pattern>,
-    /// Find these bytes: 8948, '89 48', '\x89\x48', 0x89,0x48
+    /// Find these bytes, such as 8948, '89 48', '\x89\x48' or 0x89,0x48
     #[arg(long, value_name = "BYTES", help_heading = "Patterns", value_parser = values::hex)]
     hex: Vec<Pattern>,
-    /// Find this text, a byte a character
+    /// Find this text, with one byte per character
     #[arg(long, value_name = "TEXT", help_heading = "Patterns", value_parser = values::ascii)]
     ascii: Vec<Pattern>,
-    /// Find this text, two bytes a character
+    /// Find this text, with two bytes per character
     #[arg(long, value_name = "TEXT", help_heading = "Patterns", value_parser = values::wide)]
     wide: Vec<Pattern>,
 }
@@ -604,12 +603,12 @@ impl Patterns {
         all.into_iter().flatten().cloned().collect()
     }
 
-    /// All patterns: at least one.
+    /// Returns all patterns. Fails if no pattern is given.
     pub(crate) fn some(&self) -> Result<Vec<Pattern>, Failure> {
         let all = self.all();
         if all.is_empty() {
             return Err(Failure::refused(
-                "name what to find: --pattern TYPE:VALUE, --hex, --ascii or --wide",
+                "no pattern is given; use --pattern TYPE:VALUE, --hex, --ascii or --wide",
             ));
         }
         Ok(all)
@@ -628,7 +627,7 @@ pub(crate) struct Results {
 }
 
 impl Results {
-    /// Whether the counts by label are meaningless.
+    /// Returns whether the results have no label, which makes the counts by label meaningless.
     pub(crate) fn lacks_label(&self) -> bool {
         !self.meta.is_empty() && !self.meta.contains(&MetaField::Label)
     }
@@ -651,21 +650,21 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DATE", help_heading = "Filters")]
     max_date: Option<Date>,
 
-    /// Find only files of this size or larger: bytes, or a number with KB, MB, KiB, MiB and so on
+    /// Find only files of at least this size: bytes, or a number with a unit such as KB or MiB
     #[arg(long, value_name = "SIZE", help_heading = "Filters")]
     min_size: Option<FileSize>,
 
-    /// Find only files of this size or smaller
+    /// Find only files of at most this size
     #[arg(long, value_name = "SIZE", help_heading = "Filters")]
     max_size: Option<FileSize>,
 }
 
 impl Options {
-    /// The options of the search. Warns of file types that nobody has seen.
+    /// Returns the options of the search, and warns about unknown file types.
     pub(crate) fn search(&self) -> SearchOptions {
         for filetype in self.filetype.iter().filter(|filetype| !filetype.is_known()) {
             note(format_args!(
-                "warning: {filetype} is not a file type that MalQuery is known to have; it may find nothing"
+                "warning: {filetype} is not a known file type of MalQuery; the search may find nothing"
             ));
         }
         let mut search = SearchOptions::new()
@@ -690,8 +689,8 @@ impl Options {
     }
 }
 
-/// The options of every command, each with its heading and the commands for which it does
-/// something; a star stands for those that ask MalQuery.
+/// The global options, each with its help heading and the commands that use it. A star stands for
+/// all commands in [`Call`].
 const GLOBAL: [(&str, &str, &str); 17] = [
     ("cloud", "Service", "*"),
     ("base_url", "Service", "*"),
@@ -715,12 +714,12 @@ const GLOBAL: [(&str, &str, &str); 17] = [
     ),
     ("check_quota", "Cost", "hunt multidownload collect resume"),
 ];
-/// The commands that ask nobody.
+/// The commands in [`Local`].
 const LOCAL: [&str; 5] = ["check-rule", "extract", "serve", "completions", "man"];
 
-/// The command line. Each command hides the options that do nothing for it.
+/// Builds the command line. Each command hides the global options that it ignores.
 pub(crate) fn command() -> clap::Command {
-    let rule = "The file with the YARA rule; give this or FILE";
+    let rule = "The file with the YARA rule; use this or FILE";
     let mut root =
         Cli::command().mut_subcommand("hunt", |hunt| hunt.mut_arg("rule", |arg| arg.help(rule)));
     for (id, heading, uses) in GLOBAL {
@@ -736,7 +735,7 @@ pub(crate) fn command() -> clap::Command {
                 word => word == name,
             });
             if !is_used {
-                // It is taken all the same.
+                // The option is hidden, but still accepted.
                 *command = std::mem::take(command).arg(hidden.clone());
             }
         }
@@ -744,7 +743,7 @@ pub(crate) fn command() -> clap::Command {
     root
 }
 
-/// Reads the command line. What is refused ends here, with 2.
+/// Parses the command line. Exits with code 2 if it is invalid.
 pub(crate) fn parse() -> Cli {
     let matches = command().get_matches();
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())

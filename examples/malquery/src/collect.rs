@@ -1,4 +1,4 @@
-//! The whole job, and unpacking: what ends with samples in a folder.
+//! The commands that write samples into a folder: `collect` and `extract`.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, ErrorKind, IsTerminal};
@@ -22,15 +22,15 @@ use crate::state::{Lock, State};
 use crate::watch::{self, Watch};
 use crate::{input, rule};
 
-/// The state of a collect, as it is kept.
+/// The stored state of a collect.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Collecting<C = Collect, P = PathBuf> {
     collect: C,
     archive: P,
 }
 
-/// The limits for an archive whose samples are not known. They are higher than the defaults, since
-/// the user asked for this archive and has no other way to unpack it.
+/// The limits for an archive whose samples are not known in advance. They are higher than the
+/// defaults, because the user asked for this archive and has no other way to unpack it.
 const LIMITS: Limits = Limits {
     entries: 100_000,
     directory_size: 32 << 20,
@@ -40,7 +40,7 @@ const LIMITS: Limits = Limits {
 };
 
 impl Session {
-    /// The limits for an archive, with the ratio that is allowed.
+    /// Returns the limits for an archive, with the ratio from --max-ratio.
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             ratio: self.max_ratio.unwrap_or(LIMITS.ratio),
@@ -49,7 +49,7 @@ impl Session {
     }
 }
 
-/// Unpacks an archive that is on disk. Asks no service.
+/// Unpacks an archive on disk. Sends nothing.
 pub(crate) fn extract(
     session: &Session,
     format: Format,
@@ -58,7 +58,7 @@ pub(crate) fn extract(
 ) -> Result<(), Failure> {
     if !archive.exists() {
         return Err(Failure::refused(format!(
-            "there is no file {}",
+            "file not found: {}",
             archive.display()
         )));
     }
@@ -73,7 +73,7 @@ pub(crate) fn extract(
     });
     bars.end();
     let named = |error: Error| {
-        // Such an error names the file.
+        // This error already names the file.
         let is_named = matches!(error, Error::File { .. });
         let mut failure = Failure::from(error);
         if !is_named {
@@ -90,7 +90,7 @@ pub(crate) fn extract(
 impl Commands<'_> {
     pub(crate) fn collect(&self, args: &CollectArgs) -> Result<(), Failure> {
         let source = args.source()?;
-        // The state may be resumed from another folder.
+        // `resume` may run in another working directory.
         let folder = match &args.state {
             Some(_) => {
                 std::path::absolute(&args.output_dir).map_err(|error| Failure::invalid(&error))?
@@ -99,7 +99,7 @@ impl Commands<'_> {
         };
         if args.state.is_some() && folder.to_str().is_none() {
             return Err(Failure::refused(format!(
-                "{} cannot be kept in a state",
+                "--state cannot store {}, because the path is not valid Unicode",
                 folder.display()
             )));
         }
@@ -108,7 +108,7 @@ impl Commands<'_> {
             |state: &PathBuf| std::path::absolute(state).is_ok_and(|state| state == path);
         if args.state.as_ref().is_some_and(is_archive) {
             return Err(Failure::refused(
-                "the state and the archive cannot be one file",
+                "the state and the archive cannot be the same file",
             ));
         }
         let limit = args.options.results.limit;
@@ -131,9 +131,9 @@ impl Commands<'_> {
         let is_limited = limit.is_some() || list.is_some();
         if !is_limited && !args.yes && !is_answerable() {
             return Err(Failure::refused(
-                "without --limit all samples that are found would be downloaded, and each costs a download",
+                "without --limit, all samples found are downloaded, and each costs a download",
             )
-            .hint("give --limit N; or --yes to download them all"));
+            .hint("use --limit N, or --yes to download them all"));
         }
         let _folder = Folder::make(&folder)?;
         let _lock = Lock::take(&path)?;
@@ -185,7 +185,7 @@ impl Commands<'_> {
         result
     }
 
-    /// Says what the command will spend, and asks where nothing limits it.
+    /// Shows what the command will cost, and asks for confirmation if nothing limits the cost.
     fn announce(&self, args: &CollectArgs, hunts: u64, most: Option<u64>) -> Result<(), Failure> {
         let mut costs = Vec::new();
         if hunts > 0 {
@@ -199,7 +199,7 @@ impl Commands<'_> {
         costs.push(match most {
             Some(1) => format!("{most_of_a_search}1 download"),
             Some(most) => format!("{most_of_a_search}{most} downloads"),
-            None => "a download for each sample that is found".to_owned(),
+            None => "a download per sample found".to_owned(),
         });
         let costs = costs.join(" and ");
         if args.no_check_quota {
@@ -207,7 +207,7 @@ impl Commands<'_> {
         } else {
             let reply = self.client.quotas().map_err(|error| {
                 let failure = self.explain(error, None);
-                failure.hint("--no-check-quota continues without the quotas")
+                failure.hint("use --no-check-quota to continue without checking the quotas")
             })?;
             let left = [reply.meta.hunts_left(), reply.meta.downloads_left()];
             let word =
@@ -259,7 +259,7 @@ impl Commands<'_> {
         let _folders = folders?;
         let _lock = Lock::take(&archive)?;
         if collect.archive().is_none() && is_fetched(&collect, &archive) {
-            // The process ended after the archive got its name, and before the state was kept.
+            // The process ended after the archive was complete, but before the state was saved.
             collect = collect.fetched(&archive);
             state.keep(&Collecting {
                 collect: &collect,
@@ -270,7 +270,7 @@ impl Commands<'_> {
             let archive = self.create(archive)?;
             return self.run_collect(collect, archive, Some(state), "search");
         }
-        // What is left to do needs no request.
+        // The rest of the work needs no requests.
         let mut collect = collect.limits(self.session.limits());
         let mut bars = Bars::new(self.session.demo);
         let force = self.session.force;
@@ -309,7 +309,7 @@ impl Commands<'_> {
         let job = job.map_or(search, watch::name);
         let mut watch = Watch::new(program.clone(), state, id, job);
         let go_on = |collect: &Collect| go_on(self.session, collect, &path);
-        // The state may say that a submission is under way.
+        // The state may record a submission whose reply was never received.
         let submitted = collect.flow().is_none_or(|flow| flow.id().is_some());
         let under_way = collect
             .flow()
@@ -338,7 +338,7 @@ impl Commands<'_> {
                 let go_on = go_on(collect);
                 match progress.step {
                     Step::Verify { bytes: 0, .. } => {
-                        // The archive has its name, and is not fetched again.
+                        // The archive is complete and is not fetched again.
                         watch.hint(go_on, true, false);
                         watch.waiting.finish_and_clear();
                         watch.keep(&stored)?;
@@ -360,7 +360,7 @@ impl Commands<'_> {
             ..
         }) = &result
         {
-            // The search can be collected again, the failed download cannot.
+            // The failed download cannot be resumed, but its search can be collected again.
             let found = collect.search().filter(|_| !self.session.jobs_end);
             interrupt::hint(found.map(|id| collect_again(&program, &collect, id, &path)));
         }
@@ -376,7 +376,7 @@ impl Commands<'_> {
                 .clone()
                 .limit(u32::try_from(*left).unwrap_or(u32::MAX));
             output::error(format_args!(
-                "hint: for as many as are left, {}",
+                "hint: to use the remaining quota, {}",
                 collect_again(&program, &limited, id, &path)
             ));
         }
@@ -392,26 +392,26 @@ impl Commands<'_> {
     }
 }
 
-/// Whether a person can answer a question.
+/// Returns whether the user can answer a question.
 fn is_answerable() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Asks whether to continue.
+/// Asks for confirmation.
 fn confirm() -> Result<(), Failure> {
-    output::error(format_args!("download all samples that are found? [y/N]"));
+    output::error(format_args!("download all samples found? [y/N]"));
     let mut answer = String::new();
     let read = io::stdin().lock().read_line(&mut answer);
     match answer.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" if read.is_ok() => Ok(()),
         _ => {
             Err(Failure::refused("nothing was submitted")
-                .hint("--limit N limits what is downloaded"))
+                .hint("use --limit N to limit the downloads"))
         }
     }
 }
 
-/// Whether an archive holds all the samples that a collect asked for.
+/// Returns whether an archive contains all the samples that a collect requested.
 fn is_fetched(collect: &Collect, archive: &Path) -> bool {
     if collect.found().is_empty() || input::check_regular(archive).is_err() {
         return false;
@@ -427,7 +427,7 @@ fn is_fetched(collect: &Collect, archive: &Path) -> bool {
     report.is_ok_and(|report| report.complete().is_ok())
 }
 
-/// Returns how to continue without a state.
+/// Returns the hint on how to continue without a state file.
 fn go_on(session: &Session, collect: &Collect, path: &Path) -> Option<String> {
     let program = &session.program();
     let folder = || path.parent().unwrap_or(Path::new("."));
@@ -454,7 +454,7 @@ fn go_on(session: &Session, collect: &Collect, path: &Path) -> Option<String> {
     search.map(|id| collect_again(program, collect, id, path))
 }
 
-/// Returns how to fetch an archive that was paid for.
+/// Returns the hint on how to fetch an archive that is paid for.
 pub(crate) fn fetch_again(session: &Session, id: &RequestId, output: &Path) -> String {
     let force = if session.force { " --force" } else { "" };
     let (program, id, output) = (
@@ -465,13 +465,13 @@ pub(crate) fn fetch_again(session: &Session, id: &RequestId, output: &Path) -> S
     format!("fetch the archive with: {program} samples {id} --output {output}{force}")
 }
 
-/// Returns how to collect the results of a search.
+/// Returns the hint on how to collect the results of a search.
 fn collect_again(program: &str, collect: &Collect, id: &RequestId, path: &Path) -> String {
     let (id, folder) = (
         quoted(id.as_str().as_ref()),
         quoted(path.parent().unwrap_or(Path::new("."))),
     );
-    // Without a limit, more samples than wanted would be paid for.
+    // Without a limit, the user would pay for more samples than intended.
     let limit = match (collect.max_samples(), collect.found().len()) {
         (Some(limit), _) => format!(" --limit {limit}"),
         (None, 0) => " --yes".to_owned(),
@@ -483,13 +483,13 @@ fn collect_again(program: &str, collect: &Collect, id: &RequestId, path: &Path) 
         " --no-extract"
     };
     format!(
-        "collect what the search found with: {program} collect --request {id}{limit} --output-dir {folder}{rest}"
+        "collect the results of the search with: {program} collect --request {id}{limit} --output-dir {folder}{rest}"
     )
 }
 
-/// A folder to write into.
+/// An output folder. On drop, the folders created for it are removed if they are empty.
 pub(crate) struct Folder<'a> {
-    /// The folders that were made for it, the innermost first.
+    /// The folders that were created, innermost first.
     new: Vec<&'a Path>,
     _scratch: Vec<Scratch>,
 }
@@ -498,7 +498,7 @@ impl<'a> Folder<'a> {
     pub(crate) fn make(path: &'a Path) -> Result<Self, Failure> {
         let refuse = |path: &Path, why: &dyn std::fmt::Display| {
             Failure::refused(format!(
-                "{} cannot be used as a folder: {why}",
+                "cannot use {} as the output folder: {why}",
                 path.display()
             ))
         };
@@ -514,16 +514,16 @@ impl<'a> Folder<'a> {
             fs::create_dir(path).map_err(|error| refuse(path, &error))?;
             folder._scratch.push(Scratch::folder(path));
             folder.new.insert(0, path);
-            // Under any umask, the samples must be written there.
+            // The owner must be able to write there, whatever the umask is.
             own(path).map_err(|error| refuse(path, &error))?;
         }
-        // Try to write before anything is paid for.
+        // Test that the folder is writable before anything is paid for.
         tempfile::tempfile_in(path).map_err(|error| refuse(path, &error))?;
         Ok(folder)
     }
 }
 
-/// Gives the owner of a folder the rights to use it.
+/// Gives the owner of a folder all permissions on it.
 #[cfg(unix)]
 fn own(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -540,15 +540,15 @@ fn own(_: &Path) -> io::Result<()> {
 impl Drop for Folder<'_> {
     fn drop(&mut self) {
         for folder in &self.new {
-            // This removes only an empty folder.
+            // This fails if the folder is not empty, as intended.
             let _ = fs::remove_dir(folder);
         }
     }
 }
 
-/// Shows how an archive is fetched, verified and extracted.
+/// Shows the progress of fetching, verifying and extracting an archive.
 struct Bars {
-    /// Whether the samples are the files of the demonstration.
+    /// Whether the samples are the harmless files of --demo.
     is_demo: bool,
     shown: Option<(bool, ProgressBar)>,
 }
@@ -584,7 +584,7 @@ impl Bars {
         if let Some((_, bar)) = &self.shown {
             bar.set_position(bytes);
         }
-        // During the fetch, a signal ends the command by itself.
+        // During the fetch, the signal handler ends the command.
         if !fetching && interrupt::stopped() {
             ControlFlow::Break(())
         } else {
@@ -604,14 +604,14 @@ impl Bars {
     }
 }
 
-/// How the samples of an archive are shown.
+/// Prints the samples of an archive.
 struct Shown<'a> {
     session: &'a Session,
     format: Format,
 }
 
 impl Shown<'_> {
-    /// Returns the failure, after it shows the files that were written.
+    /// Prints the files that were written, and returns the failure.
     fn failed(&self, error: Error, path: &Path, explain: &dyn Fn(Error) -> Failure) -> Failure {
         if let Error::Archive(error) = &error
             && let Some(report) = ArchiveError::report(error)
@@ -635,7 +635,7 @@ impl Shown<'_> {
         );
         let mut failure = explain(error);
         if is_in_the_way {
-            failure.message.push_str("; give --force to replace it");
+            failure.message.push_str("; use --force to replace it");
         }
         if is_cut {
             failure.code = code::INCOMPLETE;
@@ -661,7 +661,7 @@ impl Shown<'_> {
                 let count = results.len();
                 return Err(Failure::new(
                     code::FAILED,
-                    format!("results: {count}; none of them has a SHA-256 to download it by"),
+                    format!("nothing to download: no result has a SHA-256 (results: {count})"),
                 ));
             }
             note(format_args!("{NOTHING}"));
@@ -671,7 +671,7 @@ impl Shown<'_> {
             "download": download,
             "samples": found,
             "errors": errors,
-            // JSON has no way to write a path that is not Unicode.
+            // JSON cannot represent a path that is not Unicode.
             "path": archive.map(|_| path.to_string_lossy()),
             "bytes": archive.map_or(0, |archive| archive.bytes),
             "sha256": archive.map(|archive| archive.sha256),
@@ -679,7 +679,7 @@ impl Shown<'_> {
         self.show(document, &results, samples)
     }
 
-    /// Shows that there is nothing to download.
+    /// Prints an empty result.
     fn nothing(&self) -> Result<(), Failure> {
         note(format_args!("{NOTHING}"));
         let document = json!({
@@ -689,7 +689,7 @@ impl Shown<'_> {
         self.show(document, &[], Report::default())
     }
 
-    /// Prints what is in an archive. Samples that are missing or damaged are an error.
+    /// Prints the contents of an archive. Fails if samples are missing or damaged.
     fn show(&self, mut document: Value, results: &[Sample], report: Report) -> Result<(), Failure> {
         document["contents"] = contents(&report);
         self.print(&document, results, &report)?;
@@ -710,7 +710,7 @@ impl Shown<'_> {
             let failure = Failure::failed(&error).code(code::INCOMPLETE);
             match is_padded {
                 true => failure.hint(format!(
-                    "extract a sample that is padded to be large with: {} extract ARCHIVE --output-dir DIR --max-ratio 1100",
+                    "if a sample is padded with zeros, extract it with: {} extract ARCHIVE --output-dir DIR --max-ratio 1100",
                     self.session.program()
                 )),
                 false => failure,
@@ -738,7 +738,7 @@ impl Shown<'_> {
     }
 }
 
-/// Says that all samples are verified, and where they are.
+/// Shows that all samples are verified, and where they are.
 fn say_done(report: &Report, archive: Option<&str>) {
     let (Some(first), Some(archive)) = (report.found.first(), archive) else {
         return;
@@ -754,7 +754,7 @@ fn say_done(report: &Report, archive: Option<&str>) {
     ));
 }
 
-/// What is in an archive, and what is not.
+/// Returns the contents of an archive as JSON, and warns about problems.
 fn contents(report: &Report) -> Value {
     let list = |found: &[Found]| -> Value {
         let one = |found: &Found| {
@@ -765,7 +765,7 @@ fn contents(report: &Report) -> Value {
     };
     let damaged = report.damaged.iter().map(|damaged| {
         note(format_args!(
-            "warning: {} of the archive is damaged: {}",
+            "warning: the archive entry {} is damaged: {}",
             damaged.name, damaged.error
         ));
         json!({"name": damaged.name.to_string(), "error": damaged.error.to_string()})
@@ -776,21 +776,21 @@ fn contents(report: &Report) -> Value {
     let damaged: Value = damaged.collect();
     if report.duplicate_names {
         note(format_args!(
-            "warning: several entries of the archive have the same name, and only the last can be read"
+            "warning: several archive entries have the same name; only the last one can be read"
         ));
     }
     if report.omits_entries && !report.duplicate_names {
         note(format_args!(
-            "warning: the directory of the archive omits entries that are in the file"
+            "warning: the archive contains entries that its directory does not list"
         ));
     }
     if report.is_empty {
-        note(format_args!("warning: the archive has no entry"));
+        note(format_args!("warning: the archive has no entries"));
     }
     if !report.unexpected.is_empty() {
         let count = report.unexpected.len();
         note(format_args!(
-            "warning: entries of the archive that were not asked for, and are not extracted: {count}"
+            "warning: archive entries that were not requested and are not extracted: {count}"
         ));
     }
     for sample in &report.missing {

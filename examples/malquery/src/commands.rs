@@ -25,19 +25,19 @@ use crate::state::{Lock, State};
 use crate::watch::{self, Watch, is_unknown};
 use crate::{input, rule};
 
-/// What a job gives.
+/// What a job produces.
 enum Kind {
     Search,
     Archive,
-    /// It was submitted before.
+    /// An earlier command submitted the job.
     Unknown,
 }
 
-/// What was asked of a search, as far as it says how to read the results.
+/// The parts of a search request that are needed to interpret its results.
 #[derive(Default)]
 struct Asked {
     limit: Option<u32>,
-    /// Whether the label was left out.
+    /// Whether the results have no label.
     no_label: bool,
 }
 
@@ -49,7 +49,7 @@ impl Asked {
         }
     }
 
-    /// The same as the service repeats it.
+    /// Reads the request from the options that the service repeats in its reply.
     fn of(meta: &JobMeta) -> Self {
         let options = meta.options.as_ref().map(ToString::to_string);
         let options: Value = options
@@ -64,23 +64,23 @@ impl Asked {
         }
     }
 
-    /// Says what is not in the results. `is_cut` is what the reply says of that.
+    /// Warns if results are missing. `is_cut` is whether the reply may be truncated.
     fn warn(&self, count: usize, is_cut: bool, stats: Option<&Stats>) {
         if count == 0 {
             note(format_args!("{NOTHING}"));
         }
         match self.limit.filter(|limit| count >= *limit as usize) {
             Some(limit) => note(format_args!(
-                "warning: there are as many results as --limit {limit} allows: they may be truncated"
+                "warning: the results may be truncated, because they reach --limit {limit}"
             )),
             None if is_cut => note(format_args!(
-                "warning: more samples may match than are shown: the results may be truncated"
+                "warning: the results may be truncated; more samples may match"
             )),
             None => {}
         }
         if self.no_label && stats.is_some() {
             note(format_args!(
-                "warning: the counts say unknown for every sample, since --meta leaves out the label"
+                "warning: the counts by label are meaningless, because --meta omits the label"
             ));
         }
     }
@@ -193,7 +193,7 @@ impl Commands<'_> {
             self.say_known(&missing, asked);
             return Err(Failure::new(
                 code::FAILED,
-                "none of the samples is in MalQuery; nothing was submitted",
+                "none of the samples are in MalQuery; nothing was submitted",
             ));
         }
         let result = if wait.is_set() {
@@ -210,7 +210,7 @@ impl Commands<'_> {
         result
     }
 
-    /// Shows a job as it is now.
+    /// Prints the current status of a job, and its results if it is done.
     fn request(&self, id: &RequestId) -> Result<(), Failure> {
         let reply = self.client.request(id)?;
         let has_errors = warn_of(&reply.errors, &reply.extra);
@@ -264,7 +264,7 @@ impl Commands<'_> {
         print_fields(self.format, &fields, document)
     }
 
-    /// Submits a job and waits for its end.
+    /// Submits a job and waits until it ends.
     fn start(
         &self,
         job: impl Into<Submission>,
@@ -291,7 +291,7 @@ impl Commands<'_> {
         self.show_job(&flow, &reply, what, asked)
     }
 
-    /// Prints what came of a job.
+    /// Prints the outcome of a job.
     fn show_job(
         &self,
         flow: &JobFlow,
@@ -316,12 +316,12 @@ impl Commands<'_> {
                 );
             }
             (Kind::Archive, _) if self.session.jobs_end => note(format_args!(
-                "offline the archive ends with this command: use `malquery collect`, or start `malquery serve`"
+                "offline, the archive is lost when this command ends; use `malquery collect` or `malquery serve`"
             )),
             (Kind::Archive, Some(id)) => {
                 let id = quoted(id.as_str().as_ref());
                 note(format_args!(
-                    "hint: fetch it with: {} samples {id} --output FILE",
+                    "hint: fetch the archive with: {} samples {id} --output FILE",
                     self.session.program()
                 ));
             }
@@ -339,10 +339,13 @@ impl Commands<'_> {
 
     fn resume(&self, path: &Path) -> Result<(), Failure> {
         input::check_regular(path)?;
-        // Before the state is read: two processes that resume one job would both submit it.
+        // Lock before reading: two processes that resume the same job would both submit it.
         let state = State::take(path)?;
         let refuse = |error: serde_json::Error| {
-            Failure::refused(format!("{} is no state of a job: {error}", path.display()))
+            Failure::refused(format!(
+                "{} is not a valid state file: {error}",
+                path.display()
+            ))
         };
         let stored: Value = serde_json::from_slice(&input::read(path)?).map_err(refuse)?;
         if stored.get("collect").is_some() {
@@ -358,7 +361,7 @@ impl Commands<'_> {
         self.show_job(&flow, &reply, what, None)
     }
 
-    /// Waits for the end of a job, keeps its state, and says how to continue after an interruption.
+    /// Waits until a job ends, saves its state, and shows how to continue after an interruption.
     fn wait(
         &self,
         flow: &mut JobFlow,
@@ -387,7 +390,7 @@ impl Commands<'_> {
     }
 
     fn download(&self, sample: Sha256, output: PathBuf) -> Result<(), Failure> {
-        // Two commands with one output would both pay for it.
+        // Without the lock, two commands with the same output would both pay for the download.
         let _lock = Lock::take(&output)?;
         let output = self.create(output)?;
         if !self.session.demo {
@@ -418,7 +421,7 @@ impl Commands<'_> {
         if !self.session.demo {
             warn_of_zip(output.0.path());
         }
-        // The archive was paid for.
+        // The archive is paid for, so show how to fetch it again.
         interrupt::hint(Some(fetch_again(self.session, &id, output.0.path())));
         let path = output.0.path().to_owned();
         let saved = self.save(&GetSamples::new(id), output);
@@ -427,7 +430,7 @@ impl Commands<'_> {
             _ => interrupt::hint(None),
         }
         self.print_saved(saved)?;
-        // What MalQuery packed may be incomplete, and a script should not have to look.
+        // MalQuery may omit samples, and a script must learn that from the exit code.
         let checked = Collect::unpack(path)
             .limits(self.session.limits())
             .verify(false, ());
@@ -467,32 +470,32 @@ impl Commands<'_> {
             bar.finish_and_clear();
         }
         let received = result?;
-        // JSON has no way to write a path that is not Unicode.
+        // JSON cannot represent a path that is not Unicode.
         Ok(
             json!({"path": path.to_string_lossy(), "bytes": received.bytes, "sha256": received.sha256}),
         )
     }
 
-    /// Submits a job, and prints the reply.
+    /// Submits a job and prints the reply.
     fn submit(
         &self,
         what: &str,
         submit: impl FnOnce() -> Result<Job, Error>,
     ) -> Result<(), Failure> {
         interrupt::hint(Some(interrupt::NOT_SUBMITTED.into()));
-        // From when it goes out, a signal waits for the reply.
+        // Once the request is sent, a signal waits for the reply.
         let job = submit().map_err(|error| self.explain(error, None))?;
-        // Show the id here too: standard output may be full, and the job is paid for.
+        // Show the id here too: writing to standard output may fail, and the job is paid for.
         let id = job.id();
         note(format_args!("{what} submitted; the request id is {id}"));
         let wait = match self.session.jobs_end {
             true => {
-                "offline the job ends with this command: give --wait, or start `malquery serve`"
+                "offline, the job ends with this command; use --wait, or start `malquery serve`"
                     .into()
             }
-            // The status `done` of the reply is about the submission.
+            // The status `done` in the reply belongs to the submission, not to the job.
             false => format!(
-                "the job has only begun; wait for its results with: {} request {} --wait",
+                "the job has just started; wait for its results with: {} request {} --wait",
                 self.session.program(),
                 quoted(id.as_str().as_ref())
             ),

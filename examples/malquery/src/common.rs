@@ -1,4 +1,4 @@
-//! What several commands need.
+//! Code that several commands share.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -18,19 +18,19 @@ use crate::output::{Failure, INTERRUPTED, code, no_folder, note, quoted, warn_of
 use crate::state::State;
 use crate::values::written;
 
-/// When the command began.
+/// The time at which the command started.
 pub(crate) static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The status of a job that was not polled yet.
-const UNKNOWN: &str = "not known";
+/// The status of a job that has not been polled yet.
+const UNKNOWN: &str = "unknown";
 
 pub(crate) const NOTHING: &str = "nothing was found";
-/// What to do about a job that failed.
-pub(crate) const JOB_FAILED: &str = "check the rule, the patterns or the samples, then submit it again; a hunt or a multi-download costs quota again";
+/// The hint for a job that failed.
+pub(crate) const JOB_FAILED: &str = "check the rule, the patterns or the samples, then submit the job again; a hunt or a multi-download costs quota again";
 
-/// A file that is written whole or not at all, even if a signal arrives.
+/// An output file that is written completely or not at all, even if a signal arrives.
 pub(crate) type Output = (OutputFile, Scratch);
 
 pub(crate) struct Commands<'a> {
@@ -45,13 +45,13 @@ impl Commands<'_> {
             note(format_args!("not in MalQuery: {sample}"));
         }
         note(format_args!(
-            "{} of {asked} known",
+            "in MalQuery: {} of {asked}",
             asked - missing.len().min(asked)
         ));
     }
 
-    /// Splits samples into those that MalQuery has and those that it lacks. The lookup is free; a
-    /// download of a missing sample may not be.
+    /// Splits samples into those in MalQuery and those not in MalQuery. The lookup is free, while a
+    /// download of a missing sample may be billed.
     pub(crate) fn known(
         &self,
         samples: Vec<Sha256>,
@@ -60,7 +60,7 @@ impl Commands<'_> {
         let has_errors = warn_of(&reply.errors, &reply.extra);
         check_results(&reply.resources, has_errors)?;
         if has_errors {
-            // The reply may be incomplete.
+            // The reply may be incomplete, so keep all samples.
             return Ok((samples, Vec::new()));
         }
         Ok(samples
@@ -71,21 +71,22 @@ impl Commands<'_> {
     pub(crate) fn new_state(&self, path: &Path) -> Result<State, Failure> {
         let mut state = State::take(path)?;
         // An existing file may be the state of a job that is paid for. This only checks that the
-        // file can be made; `State::keep` writes it.
+        // file can be created. `State::keep` writes it.
         drop(self.create(state.path.clone()).map_err(|failure| {
             failure.hint(format!(
-                "if it is the state of a job, continue with: {} resume {}",
+                "if it is the state of a job, resume the job with: {} resume {}",
                 self.session.program(),
                 quoted(path)
             ))
         })?);
-        // Another process may write such a state meanwhile.
+        // Another process may create the file in the meantime.
         state.is_new = !self.session.force;
         state.is_own = true;
         Ok(state)
     }
 
-    /// Says which option ended the command. `running` is the status of a job that runs on.
+    /// Converts an error into a failure that names --timeout if it ended the command. `running` is
+    /// the status of a job that is still running.
     pub(crate) fn explain(&self, error: Error, running: Option<&str>) -> Failure {
         if matches!(error, Error::Stopped) {
             return Failure::new(code::FAILED, INTERRUPTED);
@@ -104,7 +105,7 @@ impl Commands<'_> {
         let mut failure = Failure::from(error);
         if let Some(id) = id {
             failure = failure.hint(format!(
-                "the job may run and be billed; wait for it with: {} request {} --wait",
+                "the job may be running and may be billed; wait for it with: {} request {} --wait",
                 self.session.program(),
                 quoted(id.as_str().as_ref())
             ));
@@ -116,7 +117,7 @@ impl Commands<'_> {
             let timeout = written(self.session.timeout);
             if let Some(status) = running {
                 failure.message = format!(
-                    "the job still runs after {timeout} (--timeout); its status is {status}"
+                    "the job is still running after {timeout} (--timeout); its status is {status}"
                 );
                 failure.code = code::RUNNING;
             } else {
@@ -126,7 +127,7 @@ impl Commands<'_> {
         failure
     }
 
-    /// Makes an output file before anything is sent, since what is sent may cost quota.
+    /// Creates an output file. Call this before sending anything, because a request may cost quota.
     pub(crate) fn create(&self, path: PathBuf) -> Result<Output, Failure> {
         let create = || match self.session.force {
             true => OutputFile::replace(path),
@@ -137,7 +138,7 @@ impl Commands<'_> {
                 if error.kind() == ErrorKind::AlreadyExists && !self.session.force =>
             {
                 Failure::refused(format!(
-                    "{} exists; give --force to replace it",
+                    "{} already exists; use --force to replace it",
                     path.display()
                 ))
             }
@@ -147,7 +148,7 @@ impl Commands<'_> {
     }
 }
 
-/// The status of a job that runs at the service.
+/// Returns the status of a job that was submitted.
 pub(crate) fn running(flow: Option<&JobFlow>) -> Option<String> {
     let flow = flow.filter(|flow| flow.id().is_some())?;
     Some(
@@ -157,10 +158,10 @@ pub(crate) fn running(flow: Option<&JobFlow>) -> Option<String> {
 }
 
 pub(crate) fn no_result() -> Failure {
-    Failure::new(code::FAILED, "the service reports errors, and no results")
+    Failure::new(code::FAILED, "the service returned errors and no results")
 }
 
-/// Refuses an empty result that comes with errors: it does not mean that nothing was found.
+/// Fails if a reply has errors and no results. That does not mean that nothing was found.
 pub(crate) fn check_results(results: &[Sample], has_errors: bool) -> Result<(), Failure> {
     if has_errors && results.is_empty() {
         return Err(no_result());
@@ -168,7 +169,7 @@ pub(crate) fn check_results(results: &[Sample], has_errors: bool) -> Result<(), 
     Ok(())
 }
 
-/// The search that a collect begins with.
+/// Returns the search that a collect starts with.
 pub(crate) fn exact_search(patterns: &Patterns, options: &Options) -> Result<ExactSearch, Failure> {
     Ok(ExactSearch::new(patterns.some()?).options(options.search()))
 }

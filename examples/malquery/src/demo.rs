@@ -1,4 +1,4 @@
-//! The files of `--demo`: harmless, and part of the program.
+//! The harmless files that `--demo` searches. They are built into the program.
 
 use malquery_mock::{Corpus, CorpusSample};
 
@@ -61,7 +61,7 @@ const FILES: [File; 8] = [
     ),
 ];
 
-/// The corpus of the demonstration.
+/// Returns the corpus that `--demo` searches.
 pub(crate) fn corpus() -> Corpus {
     Corpus::from_bytes(FILES.map(|(bytes, first_seen, label, family)| {
         let mut sample = CorpusSample::new(bytes);

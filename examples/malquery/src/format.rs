@@ -1,4 +1,4 @@
-//! What goes to standard output, in the format that is asked for.
+//! Formats results for standard output.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,24 +12,24 @@ use serde::Serialize;
 
 use crate::output::{Failure, harmless, json, masked, print, write};
 
-/// How results are written.
+/// The output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// Columns for a person; the default on a terminal.
+    /// Aligned columns; the default on a terminal.
     Table,
-    /// One document; the default elsewhere.
+    /// One JSON document; the default otherwise.
     Json,
-    /// One result a line, each a JSON object.
+    /// One JSON object per line, one for each result.
     Jsonl,
-    /// A header and one result a line, separated by commas.
+    /// Comma-separated values: a header, then one line per result.
     Csv,
-    /// One hash a line.
+    /// One SHA-256 per line.
     Sha256,
 }
 
-/// What a command that gives no samples can write.
+/// The formats of a command that returns no samples.
 pub(crate) const DOCUMENTS: &[Format] = &[Format::Table, Format::Json];
-/// What a command that gives samples can write.
+/// The formats of a command that returns samples.
 pub(crate) const RESULTS: &[Format] = Format::ALL;
 
 impl Format {
@@ -41,7 +41,7 @@ impl Format {
         Self::Sha256,
     ];
 
-    /// The format to write: the one that is asked for, or what suits standard output.
+    /// Returns the requested format, or the default for standard output.
     pub(crate) fn or_default(asked: Option<Self>) -> Self {
         asked.unwrap_or_else(|| match io::stdout().is_terminal() {
             true => Self::Table,
@@ -50,7 +50,7 @@ impl Format {
     }
 }
 
-/// Refuses a format that is not available for a command.
+/// Returns the failure for a format that a command does not support.
 pub(crate) fn refuse(asked: Format, formats: &[Format]) -> Failure {
     let word = |format: &Format| {
         let value = format.to_possible_value();
@@ -59,15 +59,15 @@ pub(crate) fn refuse(asked: Format, formats: &[Format]) -> Failure {
     let asked = word(&asked);
     let formats: Vec<_> = formats.iter().map(word).collect();
     Failure::refused(match formats.is_empty() {
-        true => format!("--format {asked} is not available for this command; it takes no format"),
+        true => "this command does not support --format".to_owned(),
         false => format!(
-            "--format {asked} is not available for this command; it writes {}",
+            "this command does not support --format {asked}; use {}",
             formats.join(" or ")
         ),
     })
 }
 
-/// Prints results. `document` is the reply they came in.
+/// Prints results. `document` is the whole reply.
 pub(crate) fn print_results(
     format: Format,
     results: &[Sample],
@@ -95,7 +95,7 @@ pub(crate) fn print_results(
     write(&text)
 }
 
-/// Prints what is no list of results: lines of a name and a value, or the document.
+/// Prints a table with one field per line, or the JSON document.
 pub(crate) fn print_fields(
     format: Format,
     fields: &[(&str, String)],
@@ -111,7 +111,7 @@ pub(crate) fn print_fields(
     write(&lines.collect::<String>())
 }
 
-/// The hash of a result, or the hashes of the samples that it groups.
+/// Returns the hash of a result, or the hashes of the samples that it groups.
 fn hashes(result: &Sample) -> Vec<Sha256> {
     match result.sha256 {
         Some(hash) => vec![hash],
@@ -119,7 +119,7 @@ fn hashes(result: &Sample) -> Vec<Sha256> {
     }
 }
 
-/// The columns of the terminal, if standard output is one that knows.
+/// Returns the width of the terminal in columns, if standard output is a terminal.
 fn width() -> Option<usize> {
     Term::stdout()
         .size_checked()
@@ -162,8 +162,8 @@ fn csv(results: &[Sample]) -> String {
 
 const SEPARATOR: &str = "  ";
 
-/// A table that fits into `width` columns. Where the whole hash does not fit beside the rest, it
-/// stands on a line of its own, so that it can still be copied.
+/// Formats a table that fits into `width` columns. If a full hash does not fit next to the other
+/// columns, it gets its own line, so that it can still be copied.
 fn table(results: &[Sample], width: Option<usize>) -> String {
     if results.is_empty() {
         return String::new();
@@ -196,7 +196,8 @@ fn table(results: &[Sample], width: Option<usize>) -> String {
         std::array::from_fn(|column| widest(&mut rest.iter().map(|row| &row[column])));
     let total = |widths: &[usize; 5]| widths.iter().sum::<usize>() + 4 * SEPARATOR.len();
     let beside = width.saturating_sub(hash + SEPARATOR.len());
-    // Dates and numbers are shown whole. The family gives way first, then the type, then the label.
+    // Dates and numbers are never shortened. The family is shortened first, then the type, then the
+    // label.
     const LEAST: [usize; 5] = [6, 0, 0, 7, 12];
     let mut least = widths;
     for column in [4, 0, 3] {
@@ -229,7 +230,7 @@ fn table(results: &[Sample], width: Option<usize>) -> String {
             .map(|(column, (cell, width))| {
                 let cell = truncate_str(cell, width, "…");
                 let space = " ".repeat(width.saturating_sub(measure_text_width(&cell)));
-                // Numbers stand at the right.
+                // Numbers are right-aligned.
                 if column == 1 {
                     space + &cell
                 } else {
@@ -247,7 +248,7 @@ fn table(results: &[Sample], width: Option<usize>) -> String {
     text
 }
 
-/// Prints the quotas: as a bar for each, with what each user took of them.
+/// Prints the quotas: a bar for each quota, and the usage of each user.
 pub(crate) fn print_quotas(
     format: Format,
     quotas: &Quotas,
@@ -279,7 +280,7 @@ fn quota_table(quotas: &Quotas, width: usize) -> String {
         })
         .collect();
     let words = rows.iter().map(|row| row.3.len()).max().unwrap_or(0);
-    // A name of 9 letters, brackets, and spaces between.
+    // The bar shares its line with a name of up to 9 letters, brackets and spaces.
     let bar = width.saturating_sub(words + 9 + 2 + 4).clamp(10, 40);
     let mut text = String::new();
     for (name, used, limit, words) in &rows {

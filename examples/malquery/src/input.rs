@@ -1,4 +1,4 @@
-//! Files that the user names: rules, lists, states.
+//! Reads input files: rules, lists and state files.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,17 +11,17 @@ use std::time::{Duration, Instant};
 use crate::output::Failure;
 use crate::values::written;
 
-/// The largest file that is read.
+/// The maximum size of an input file, in bytes.
 const MOST: u64 = 16 * 1024 * 1024;
 
 static DEADLINE: OnceLock<(Instant, Duration)> = OnceLock::new();
 
-/// Reading a pipe ends when `timeout` has passed from now on.
+/// Sets the time limit for all reads of input files. It starts now.
 pub(crate) fn end_after(timeout: Duration) {
     let _ = DEADLINE.set((Instant::now() + timeout, timeout));
 }
 
-/// How a file is named in messages.
+/// Returns the name of a file for messages.
 pub(crate) fn name(path: &Path) -> String {
     match path.as_os_str() == "-" {
         true => "standard input".into(),
@@ -29,23 +29,23 @@ pub(crate) fn name(path: &Path) -> String {
     }
 }
 
-/// Reads a small file; `-` is standard input.
+/// Reads a file of at most 16 MiB. `-` is standard input.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let refuse = |why: &dyn std::fmt::Display| Failure::refused(format!("{}: {why}", name(path)));
     let owned = path.to_owned();
     match within(path, move || read_all(&owned))? {
-        Ok(bytes) if bytes.len() as u64 > MOST => Err(refuse(&"it is larger than 16 MiB")),
+        Ok(bytes) if bytes.len() as u64 > MOST => Err(refuse(&"the file is larger than 16 MiB")),
         Ok(bytes) => Ok(bytes),
         Err(error) => Err(refuse(&error)),
     }
 }
 
-/// Runs what reads a file. A pipe may keep its reader for ever, even while it is opened.
+/// Runs `read` with the time limit. A pipe can block its reader forever, even in `open`.
 pub(crate) fn within<T: Send + 'static>(
     path: &Path,
     read: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Failure> {
-    // No other thread waits for this one.
+    // Nothing joins this thread, so it may block forever.
     let (sender, result) = mpsc::channel();
     thread::spawn(move || sender.send(read()));
     let (deadline, timeout) = DEADLINE.get().copied().unwrap_or_else(|| {
@@ -55,7 +55,7 @@ pub(crate) fn within<T: Send + 'static>(
     let left = deadline.saturating_duration_since(Instant::now());
     result.recv_timeout(left).map_err(|_| {
         Failure::refused(format!(
-            "{}: it did not end within {} (--timeout)",
+            "{}: reading did not finish within {} (--timeout)",
             name(path),
             written(timeout)
         ))
@@ -72,8 +72,8 @@ fn read_all(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Where a link leads, also one to a file that is not there yet: what is written takes the place of
-/// that file, as in an editor, and not of the link.
+/// Follows links to a file, even if the file does not exist yet. A write must replace that file, as
+/// in an editor, and not the link.
 pub(crate) fn target(path: &Path) -> PathBuf {
     const MOST_LINKS: usize = 40;
     let mut target = path.to_owned();
@@ -86,12 +86,12 @@ pub(crate) fn target(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
-/// Refuses what is no regular file: a pipe would block, and cannot be read twice.
+/// Refuses anything but a regular file: a pipe may block and cannot be read twice.
 pub(crate) fn check_regular(path: &Path) -> Result<(), Failure> {
     let refuse = |why: &dyn std::fmt::Display| Failure::refused(format!("{}: {why}", name(path)));
     match path.metadata() {
         Ok(found) if found.is_file() => Ok(()),
-        Ok(_) => Err(refuse(&"it is not a regular file")),
+        Ok(_) => Err(refuse(&"not a regular file")),
         Err(error) => Err(refuse(&error)),
     }
 }

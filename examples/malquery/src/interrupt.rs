@@ -1,10 +1,10 @@
-//! What Ctrl-C, SIGTERM and SIGHUP do: the command removes what is half written, says how to
-//! continue, and ends by the same signal, so that a loop in a shell stops too.
+//! Handles Ctrl-C, SIGTERM and SIGHUP. The command removes partial files, shows how to continue,
+//! and ends with the same signal, so that a shell loop stops too.
 //!
-//! While a submission is under way the id of the job is not known yet, so the first signal waits
-//! for the reply. Before the submission is sent, and in the pause before another attempt, the
-//! signal ends the command at once. During extraction it waits for the end of a read, so that no
-//! partial sample stays. A second signal ends the command at once.
+//! While a submission is in progress, the id of the job is not known yet, so the first signal waits
+//! for the reply. Before the submission is sent, and in the pause before a retry, a signal ends the
+//! command at once. During extraction, the first signal waits for the current read, so that no
+//! partial sample remains. A second signal always ends the command at once.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -33,11 +33,11 @@ static SCRATCH: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 static DOWNLOADED: AtomicBool = AtomicBool::new(false);
 static RECORDING: Mutex<Option<(PathBuf, SessionGuard)>> = Mutex::new(None);
 
-/// What the command and the handler of signals know of each other.
+/// State that the command and the signal handler share.
 struct Gate {
-    /// A signal came.
+    /// Whether a signal arrived.
     stopped: bool,
-    /// The process ends any moment, and nothing is to be begun.
+    /// Whether the process is about to end, so that nothing new may start.
     exiting: bool,
     wait_for: Option<WaitFor>,
 }
@@ -49,7 +49,7 @@ enum WaitFor {
     Sample,
 }
 
-/// The gate, unless the process is about to end: then the caller waits for that.
+/// Locks the gate. If the process is about to end, this blocks until it does.
 fn gate() -> MutexGuard<'static, Gate> {
     loop {
         let gate = lock(&GATE);
@@ -65,8 +65,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Locks unless another thread hangs while it holds the lock, say in a file system that does not
-/// answer.
+/// Locks a mutex, but gives up after two seconds. The thread that holds it may hang, for example in
+/// a file system that does not respond.
 fn lock_soon<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     let end = Instant::now() + Duration::from_secs(2);
     loop {
@@ -79,12 +79,12 @@ fn lock_soon<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     }
 }
 
-/// Listens for signals from now on.
+/// Starts to listen for signals.
 #[cfg(unix)]
 pub(crate) fn listen() {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut wanted = vec![SIGINT, SIGTERM];
-    // `nohup` says that the end of the terminal is no reason to end.
+    // `nohup` ignores SIGHUP, so that the command survives the end of the terminal.
     if !is_ignored(SIGHUP) {
         wanted.push(SIGHUP);
     }
@@ -93,7 +93,7 @@ pub(crate) fn listen() {
             thread::spawn(move || signals.forever().for_each(on_signal));
         }
         Err(error) => note(format_args!(
-            "warning: Ctrl-C will end this without a word: {error}"
+            "warning: Ctrl-C will end the command without cleanup: {error}"
         )),
     }
 }
@@ -111,7 +111,7 @@ pub(crate) fn listen() {
     const CTRL_C: i32 = 2;
     if let Err(error) = ctrlc::set_handler(|| on_signal(CTRL_C)) {
         note(format_args!(
-            "warning: Ctrl-C will end this without a word: {error}"
+            "warning: Ctrl-C will end the command without cleanup: {error}"
         ));
     }
 }
@@ -121,29 +121,29 @@ fn on_signal(signal: i32) {
     let mut gate = lock(&GATE);
     let first = !std::mem::replace(&mut gate.stopped, true);
     match gate.wait_for {
-        // It did not end soon enough.
+        // The process is already ending, but the user does not want to wait.
         _ if gate.exiting => raise(),
         Some(WaitFor::Reply) if first => {
             note(format_args!(
-                "waiting for the reply to a submission, so that its id is not lost; Ctrl-C again ends at once"
+                "waiting for the reply to a submission, so that its id is not lost; press Ctrl-C again to end at once"
             ));
             return;
         }
-        // It ends with the next read.
+        // The extraction ends after the current read.
         Some(WaitFor::Sample) if first => return,
         _ => gate.exiting = true,
     }
     drop(gate);
-    // Not here: a further signal has to be heard.
+    // In another thread, so that this one can handle a second signal.
     thread::spawn(|| end());
 }
 
-/// Ends the process. The caller has said so at the gate.
+/// Ends the process. The caller must have set `Gate::exiting`.
 fn end() -> ! {
-    // No other thread makes a file from here on.
+    // No other thread creates a file from here on.
     let scratch = lock_soon(&SCRATCH);
     for path in scratch.iter().flat_map(|scratch| scratch.iter().rev()) {
-        // It may have got its name just now. A folder goes if nothing is left in it.
+        // The file may just have been renamed. A folder is removed only if it is empty.
         if fs::remove_file(path).is_err() {
             let _ = fs::remove_dir(path);
         }
@@ -158,7 +158,7 @@ fn end() -> ! {
     raise()
 }
 
-/// Ends the process by the signal that came.
+/// Ends the process with the signal that arrived.
 fn raise() -> ! {
     let signal = SIGNAL.load(Ordering::SeqCst);
     #[cfg(unix)]
@@ -166,19 +166,18 @@ fn raise() -> ! {
     process::exit(128 + signal)
 }
 
-/// From now on a signal is the way to end the command.
+/// Makes a signal the normal way to end the command, not an error.
 pub(crate) fn is_no_error() {
     IS_NO_ERROR.store(true, Ordering::SeqCst);
 }
 
-/// A submission goes out, or its reply was taken: in between a signal waits.
+/// Marks the start or the end of a submission. A signal waits in between.
 pub(crate) fn submitting(under_way: bool) {
     gate().wait_for = under_way.then_some(WaitFor::Reply);
 }
 
-/// A transport that knows when a submission goes out and when a download comes, and a clock. If a
-/// signal came while a submission was under way that was refused, there is neither a pause nor
-/// another attempt.
+/// A transport or a clock that ends the process instead of sending or pausing again after a signal.
+/// The transport also detects submissions and downloads.
 pub(crate) struct Interruptible<T>(pub(crate) T);
 
 impl<T: Transport> Transport for Interruptible<T> {
@@ -196,7 +195,7 @@ impl<T: Transport> Transport for Interruptible<T> {
         let downloads = [GetDownload::ENDPOINT.id, GetSamples::ENDPOINT.id];
         let is_download = endpoint.is_some_and(|endpoint| downloads.contains(&endpoint.id));
         let is_submission = endpoint.is_some_and(|endpoint| endpoint.resend == Resend::Billed);
-        // The observer of a job has said so before, when the state was kept.
+        // `Watch::step` marks the submission earlier, when it saves the state.
         let is_told = is_submission && begin_submission();
         let line = output::is_verbose().then(|| format!("{} {}", request.method(), request.uri()));
         let begun = Instant::now();
@@ -218,7 +217,7 @@ impl<T: Transport> Transport for Interruptible<T> {
             if refused {
                 hint(Some(NOT_SUBMITTED.into()));
             }
-            // There is no id to wait for.
+            // There is no id for the signal to wait for.
             submitting(false);
         }
         reply
@@ -236,20 +235,21 @@ impl<C: Clock> Clock for Interruptible<C> {
     }
 }
 
-/// A signal waits from now on. Returns whether it did not before.
+/// Makes signals wait from now on. Returns whether that is new.
 fn begin_submission() -> bool {
     let is_told = gate().wait_for.replace(WaitFor::Reply).is_none();
     if is_told {
-        let unknown = "it is not known whether the job was submitted; compare the quotas before you start it again";
+        let unknown =
+            "the job may have been submitted; check the quotas before you submit it again";
         hint(Some(unknown.into()));
     }
     is_told
 }
 
-/// What is said of a job that did not go out.
+/// The hint for a job that was not submitted.
 pub(crate) const NOT_SUBMITTED: &str = "nothing was submitted";
 
-/// Ends the process if a signal came and what it waited for is over.
+/// Ends the process if a signal arrived and no longer has to wait.
 pub(crate) fn end_if_stopped() {
     let mut gate = gate();
     if gate.stopped && gate.wait_for.is_none() {
@@ -259,34 +259,35 @@ pub(crate) fn end_if_stopped() {
     }
 }
 
-/// Samples are being extracted: a signal waits, and the extraction asks [`stopped`].
+/// Marks the start or the end of an extraction. A signal waits in between, and the extraction
+/// checks [`stopped`].
 pub(crate) fn extracting(under_way: bool) {
     gate().wait_for = under_way.then_some(WaitFor::Sample);
 }
 
-/// Whether a signal came in between.
+/// Returns whether a signal arrived.
 pub(crate) fn stopped() -> bool {
     gate().stopped
 }
 
-/// What is sent from now on is recorded in `path`.
+/// Registers a recording that [`end_recording`] writes to `path`.
 pub(crate) fn record(path: &Path, guard: SessionGuard) {
     *lock(&RECORDING) = Some((path.to_owned(), guard));
 }
 
-/// Writes what was recorded. Who comes second waits until it is written.
+/// Writes the recording. A second caller waits until it is written.
 pub(crate) fn end_recording() -> Result<(), Unfinished> {
     let mut recording = lock(&RECORDING);
     let Some((path, guard)) = recording.take() else {
         return Ok(());
     };
     guard.close()?;
-    // No file is written when nothing was sent.
+    // No file is written if nothing was sent.
     if path.exists() {
         note(format_args!("recorded in {}", path.display()));
         if DOWNLOADED.load(Ordering::SeqCst) {
             note(format_args!(
-                "warning: {} holds what was downloaded: raw malware",
+                "warning: {} contains the downloads, which are raw malware",
                 path.display()
             ));
         }
@@ -294,24 +295,24 @@ pub(crate) fn end_recording() -> Result<(), Unfinished> {
     Ok(())
 }
 
-/// Sets the hint that says how to continue.
+/// Sets the hint on how to continue.
 pub(crate) fn hint(hint: Option<String>) {
     *lock(&HINT) = hint;
 }
 
-/// Shows the hint, once.
+/// Shows the hint and clears it.
 pub(crate) fn show_hint() {
     if let Some(hint) = lock(&HINT).take() {
         output::error(format_args!("hint: {hint}"));
     }
 }
 
-/// A file under a temporary name, or a new folder, which a signal removes.
+/// A temporary file, or a new folder, that a signal removes.
 #[derive(Debug)]
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    /// Makes a file that stands at `path` until it is complete.
+    /// Creates a file that is at `path` until it is complete.
     pub(crate) fn make<F, E>(
         make: impl FnOnce() -> Result<F, E>,
         path: impl FnOnce(&F) -> &Path,
@@ -323,7 +324,7 @@ impl Scratch {
         Ok((file, Self(path)))
     }
 
-    /// A folder that was made for the files to come. It goes if it stays empty.
+    /// Registers a folder that was created for output files. A signal removes it if it is empty.
     pub(crate) fn folder(path: &Path) -> Self {
         lock(&SCRATCH).push(path.to_owned());
         Self(path.to_owned())

@@ -1,4 +1,4 @@
-//! Lists of samples: from the command line, from files, from standard input.
+//! Reads lists of samples from the command line, from files and from standard input.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -9,40 +9,40 @@ use malquery_proto::types::Sha256;
 use crate::input;
 use crate::output::{Failure, excerpt};
 
-/// The samples to ask for.
+/// The samples to request.
 #[derive(Debug, Args)]
 pub(crate) struct Samples {
     /// The SHA-256 of a sample
     #[arg(value_name = "SHA256", value_parser = hash)]
     samples: Vec<Sha256>,
 
-    /// Read more hashes from this file, one a line; `-` is standard input. Comments (#), blank
-    /// lines and lines of sha256sum are understood
+    /// Read more hashes from this file, one per line; `-` is standard input. Comments (#), blank
+    /// lines and the output of sha256sum are accepted
     #[arg(long, value_name = "FILE")]
     from: Vec<PathBuf>,
 }
 
 impl Samples {
-    /// Whether neither a hash nor a file is named.
+    /// Returns whether neither a hash nor a file is given.
     pub(crate) fn is_empty(&self) -> bool {
         self.samples.is_empty() && self.from.is_empty()
     }
 
-    /// Whether the hashes come from a file.
+    /// Returns whether hashes come from a file.
     pub(crate) fn is_from_file(&self) -> bool {
         !self.from.is_empty()
     }
 
-    /// The files that are read.
+    /// Returns the files to read.
     pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
         self.from.iter().map(PathBuf::as_path)
     }
 
-    /// The hashes, each once, in the order in which they are named.
+    /// Returns the hashes in their order, without duplicates.
     pub(crate) fn read(&self) -> Result<Vec<Sha256>, Failure> {
         if self.is_empty() {
             return Err(Failure::refused(
-                "name a SHA-256, or a list with --from FILE",
+                "no sample is given; pass a SHA-256, or a list with --from FILE",
             ));
         }
         let mut all = self.samples.clone();
@@ -55,14 +55,14 @@ impl Samples {
                     .map(|line| format!("\n{name}:{line}"))
                     .collect();
                 Failure::refused(format!(
-                    "lines of {name} without a SHA-256: {}; nothing was sent{}",
+                    "lines without a SHA-256 in {name}: {}; nothing was sent{}",
                     problems.len(),
                     lines.concat()
                 ))
             })?;
             if found.is_empty() {
                 return Err(Failure::refused(format!(
-                    "{} lists no hash",
+                    "{} contains no hashes",
                     input::name(path)
                 )));
             }
@@ -74,7 +74,7 @@ impl Samples {
     }
 }
 
-/// The hashes of a list, or the lines that hold none, each with its number.
+/// Returns the hashes of a list. If lines have no hash, returns these lines with their numbers.
 fn parse(text: &str) -> Result<Vec<Sha256>, Vec<String>> {
     let mut found = Vec::new();
     let mut problems = Vec::new();
@@ -95,7 +95,7 @@ fn parse(text: &str) -> Result<Vec<Sha256>, Vec<String>> {
     }
 }
 
-/// The hash in a line, which may be one of `sha256sum` or of `sha256sum --tag`.
+/// Returns the hash in a line, which may be output of `sha256sum` or `sha256sum --tag`.
 fn word(line: &str) -> &str {
     let tagged = line
         .strip_prefix("SHA256 (")
@@ -103,12 +103,12 @@ fn word(line: &str) -> &str {
     if let Some((_, hash)) = tagged {
         return hash;
     }
-    // It begins with a backslash when the name of the file has a line break.
+    // The line begins with a backslash if the file name contains a line break.
     let line = line.strip_prefix('\\').unwrap_or(line);
     line.split_whitespace().next().unwrap_or_default()
 }
 
-/// Reads a SHA-256, and names another hash as such.
+/// Parses a SHA-256. The error names the kind of another hash.
 pub(crate) fn hash(text: &str) -> Result<Sha256, String> {
     let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let other = match text.len() {
@@ -122,7 +122,7 @@ pub(crate) fn hash(text: &str) -> Result<Sha256, String> {
         }
     };
     Err(format!(
-        "{text} is {other}; MalQuery knows samples by their SHA-256"
+        "{text} is {other}; MalQuery identifies samples by SHA-256"
     ))
 }
 

@@ -1,4 +1,4 @@
-//! The `malquery` command line: every operation of MalQuery, and the whole job in one command.
+//! The `malquery` command line: every operation of MalQuery, and `collect`, which combines them.
 //!
 //! Results go to standard output, messages to standard error. [`output::code`] has the exit codes.
 
@@ -31,14 +31,14 @@ fn main() -> ExitCode {
     interrupt::listen();
     let code = match run(cli) {
         Ok(()) => 0,
-        // The end by a signal says so itself.
+        // The signal handler prints this message itself.
         Err(failure) if failure.message == INTERRUPTED => failure.code,
         Err(failure) => {
             failure.show();
             failure.code
         }
     };
-    // A shell has to see that a signal came, even when the command could finish.
+    // The shell must see that a signal arrived, even if the command finished.
     interrupt::end_if_stopped();
     ExitCode::from(code)
 }
@@ -73,7 +73,7 @@ fn run(Cli { session, command }: Cli) -> Result<(), Failure> {
     }
 }
 
-/// Prints the manual: a page for the program, and one for each command.
+/// Prints the manual: a page for the program and one for each command.
 fn manual() -> Result<(), Failure> {
     let mut root = args::command();
     root.build();

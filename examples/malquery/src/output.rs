@@ -1,4 +1,4 @@
-//! What is shown: documents on standard output, everything else on standard error.
+//! Writes results to standard output and messages to standard error.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -20,31 +20,31 @@ use serde::ser::{Error as _, SerializeMap};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-/// What the program exits with.
+/// The exit codes.
 pub(crate) mod code {
-    /// Anything that has no code of its own.
+    /// Any error without its own code.
     pub(crate) const FAILED: u8 = 1;
     /// Refused before anything was sent.
     pub(crate) const REFUSED: u8 = 2;
     /// The job failed, or the archive is incomplete.
     pub(crate) const INCOMPLETE: u8 = 3;
-    /// Credentials or permission.
+    /// Bad credentials or a missing permission.
     pub(crate) const DENIED: u8 = 4;
-    /// Quota or rate limit.
+    /// Quota or rate limit exceeded.
     pub(crate) const QUOTA: u8 = 5;
-    /// The job still runs at --timeout.
+    /// --timeout passed while the job was still running.
     pub(crate) const RUNNING: u8 = 6;
 }
 
-/// The message of a command that a signal stopped.
+/// The message of a command that was stopped by a signal.
 pub(crate) const INTERRUPTED: &str = "interrupted";
 
-/// Why the command did not do what it was asked to do.
+/// The reason why a command failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) code: u8,
     pub(crate) message: String,
-    /// What to do about it, a line each.
+    /// What to do about it, one line each.
     pub(crate) hints: Vec<String>,
 }
 
@@ -57,12 +57,12 @@ impl Failure {
         }
     }
 
-    /// Refused before anything was sent.
+    /// Returns a failure that occurred before anything was sent.
     pub(crate) fn refused(message: impl Into<String>) -> Self {
         Self::new(code::REFUSED, message)
     }
 
-    /// The same with the message of an error.
+    /// Returns the same with the message of an error and its sources.
     pub(crate) fn invalid(error: &dyn StdError) -> Self {
         Self::refused(chain(error))
     }
@@ -81,9 +81,9 @@ impl Failure {
         self
     }
 
-    /// Shows the failure, and what to do about it.
+    /// Shows the failure and its hints.
     pub(crate) fn show(&self) {
-        // The library puts its hints behind its messages.
+        // The library appends its hints to its messages.
         let mut parts = self.message.split("; hint: ");
         error(format_args!("error: {}", parts.next().unwrap_or_default()));
         for hint in parts {
@@ -98,21 +98,21 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let mut text = chain(&error);
-        // The library makes one line of what the service says, in which the caret of a YARA error
-        // points nowhere.
+        // The library joins the service's message into one line, which misplaces the caret of a
+        // YARA error.
         let said = error.api().map(ApiError::errors).unwrap_or_default();
         for message in said.iter().filter_map(|error| error.message.as_deref()) {
             text = text.replace(&harmless(message.trim()), message.trim());
         }
         let mut hint = None;
         if let Some(mismatch) = mismatch(&error) {
-            // What to do is said there to the author of a test.
+            // Its advice is for the author of a test.
             let table: Vec<_> = mismatch
                 .lines()
                 .filter(|line| !line.starts_with("to fix it: "))
                 .collect();
             text = text.replace(mismatch, &table.join("\n"));
-            hint = Some("record it again, with `--record FILE --force` in place of --replay");
+            hint = Some("record it again with `--record FILE --force` instead of --replay");
         }
         Self {
             code: exit_code(&error),
@@ -128,7 +128,7 @@ fn exit_code(error: &Error) -> u8 {
         ErrorKind::Invalid => code::REFUSED,
         ErrorKind::JobFailed => code::INCOMPLETE,
         ErrorKind::Unauthorized | ErrorKind::Forbidden => code::DENIED,
-        // A client id that is not known.
+        // An unknown client id.
         ErrorKind::Refused if is_login && error.status() == Some(http::StatusCode::BAD_REQUEST) => {
             code::DENIED
         }
@@ -137,7 +137,7 @@ fn exit_code(error: &Error) -> u8 {
     }
 }
 
-/// What differs from a cassette, if that is the error.
+/// Returns how the request differs from the cassette, if that is the error.
 fn mismatch(error: &Error) -> Option<&str> {
     let mut source = error.source();
     while let Some(error) = source {
@@ -149,7 +149,7 @@ fn mismatch(error: &Error) -> Option<&str> {
     None
 }
 
-/// An error and its sources.
+/// Joins the messages of an error and its sources.
 fn chain(error: &dyn StdError) -> String {
     let mut message = error.to_string();
     let mut source = error.source();
@@ -161,29 +161,30 @@ fn chain(error: &dyn StdError) -> String {
     message
 }
 
-/// A file cannot be made for want of its folder.
+/// Returns the failure for a file whose folder does not exist.
 pub(crate) fn no_folder(of: &Path) -> Failure {
     Failure::refused(format!(
-        "there is no folder {}",
+        "folder not found: {}",
         of.parent().unwrap_or(of).display()
     ))
 }
 
-/// A text that may come from elsewhere, without what could steer a terminal or turn the writing
-/// around.
+/// Replaces characters of untrusted text that could control a terminal or reverse the text
+/// direction.
 pub(crate) fn harmless(text: &str) -> String {
     text.chars()
         .map(|c| if steers(c) { ' ' } else { c })
         .collect()
 }
 
-/// Whether a character could steer a terminal, turn the writing around, or not be seen.
+/// Returns whether a character could control a terminal, reverse the text direction, or be
+/// invisible.
 fn steers(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// A path, or another word, as it is typed into a shell.
+/// Quotes a path or another word for a shell.
 pub(crate) fn quoted(path: &Path) -> String {
     let path = path.to_string_lossy();
     let plain = |c: char| c.is_alphanumeric() || "/._-+:@%,".contains(c);
@@ -197,28 +198,28 @@ pub(crate) fn quoted(path: &Path) -> String {
 static IS_QUIET: AtomicBool = AtomicBool::new(false);
 static IS_VERBOSE: AtomicBool = AtomicBool::new(false);
 
-/// What the operations of the API are called here.
+/// The names of API operations in messages.
 const WORDS: [(&str, &str); 11] = [
     ("oauth2AccessToken", "the login"),
     ("oauth2RevokeToken", "the logout"),
-    ("GetMalQueryQuotasV1", "the quotas"),
+    ("GetMalQueryQuotasV1", "the quota query"),
     ("PostMalQueryFuzzySearchV1", "the fuzzy search"),
     ("PostMalQueryExactSearchV1", "the exact search"),
     ("PostMalQueryHuntV1", "the hunt"),
-    ("GetMalQueryRequestV1", "the request"),
-    ("GetMalQueryMetadataV1", "the metadata"),
+    ("GetMalQueryRequestV1", "the poll"),
+    ("GetMalQueryMetadataV1", "the metadata lookup"),
     ("GetMalQueryDownloadV1", "the download"),
     (
         "PostMalQueryEntitiesSamplesMultidownloadV1",
         "the multi-download",
     ),
-    ("GetMalQueryEntitiesSamplesFetchV1", "the archive"),
+    ("GetMalQueryEntitiesSamplesFetchV1", "the archive download"),
 ];
 
-/// The secrets of this session: others may repeat them to us.
+/// The secrets of this session, which a reply or an error may repeat.
 static SECRETS: RwLock<Option<Needles>> = RwLock::new(None);
 
-/// Never shows this text from now on.
+/// Masks this text in all further output.
 pub(crate) fn hide(secret: &str) {
     let mut secrets = SECRETS.write().unwrap_or_else(PoisonError::into_inner);
     secrets.get_or_insert_default().add(secret);
@@ -233,8 +234,8 @@ pub(crate) fn masked(text: &str) -> String {
     }
 }
 
-/// Shows a message, however quiet the program is to be. All lines but the first are indented, so
-/// that no text from elsewhere looks like a message of ours.
+/// Shows a message, even with --quiet. All lines after the first are indented, so that untrusted
+/// text cannot look like a message of this program.
 pub(crate) fn error(message: fmt::Arguments<'_>) {
     let mut message = masked(&message.to_string());
     for (id, word) in WORDS {
@@ -245,7 +246,7 @@ pub(crate) fn error(message: fmt::Arguments<'_>) {
         .filter(|line| !line.trim().is_empty())
         .map(harmless)
         .collect();
-    // There is nowhere to say that standard error is gone.
+    // An error while writing to standard error cannot be reported.
     let _ = writeln!(io::stderr(), "{}", lines.join("\n  "));
 }
 
@@ -258,12 +259,12 @@ pub(crate) fn note(message: fmt::Arguments<'_>) {
 
 static LAST_WARNING: Mutex<String> = Mutex::new(String::new());
 
-/// Whether a line is to be shown for each request.
+/// Returns whether to show a line for each request.
 pub(crate) fn is_verbose() -> bool {
     IS_VERBOSE.load(Ordering::Relaxed)
 }
 
-/// Shows a request and what came of it.
+/// Shows a request and its outcome.
 pub(crate) fn request(
     line: &str,
     reply: &Result<http::Response<Body>, TransportError>,
@@ -283,7 +284,7 @@ pub(crate) fn request(
     note(format_args!("{line}: {outcome}, {} ms", time.as_millis()));
 }
 
-/// Shows what the library warns of.
+/// Shows the warnings of the library.
 struct Log;
 
 impl log::Log for Log {
@@ -296,7 +297,7 @@ impl log::Log for Log {
             return;
         }
         let said = record.args().to_string();
-        // An attempt that fails as the last one did is no news.
+        // Do not repeat a warning when the next attempt fails in the same way.
         let mut last = LAST_WARNING.lock().unwrap_or_else(PoisonError::into_inner);
         if *last != said {
             note(format_args!("warning: {said}"));
@@ -307,7 +308,7 @@ impl log::Log for Log {
     fn flush(&self) {}
 }
 
-/// Says how much is to be shown.
+/// Sets how much is shown.
 pub(crate) fn set_up(quiet: bool, verbose: bool) {
     IS_QUIET.store(quiet, Ordering::Relaxed);
     IS_VERBOSE.store(verbose, Ordering::Relaxed);
@@ -316,7 +317,7 @@ pub(crate) fn set_up(quiet: bool, verbose: bool) {
     }
 }
 
-/// Shows the errors of a reply that has results.
+/// Shows the errors in a reply as warnings.
 pub(crate) fn warn_of_errors(errors: &[ErrorItem]) {
     const SHOWN: usize = 5;
     for error in errors.iter().take(SHOWN) {
@@ -325,16 +326,18 @@ pub(crate) fn warn_of_errors(errors: &[ErrorItem]) {
             error
                 .message
                 .as_deref()
-                .unwrap_or("the service reports an error without words")
+                .unwrap_or("the service returned an error without a message")
         ));
     }
     if let more @ 1.. = errors.len().saturating_sub(SHOWN) {
-        note(format_args!("warning: errors that are not shown: {more}"));
+        note(format_args!(
+            "warning: further errors that are not shown: {more}"
+        ));
     }
 }
 
-/// Shows the errors of a reply, and its members that could not be read. Returns whether there are
-/// any.
+/// Shows the errors in a reply, and the members of the reply that could not be parsed, as warnings.
+/// Returns whether there are any.
 pub(crate) fn warn_of(errors: &[ErrorItem], extra: &Extra) -> bool {
     warn_of_errors(errors);
     let mut is_odd = false;
@@ -346,7 +349,7 @@ pub(crate) fn warn_of(errors: &[ErrorItem], extra: &Extra) -> bool {
         if !["null", "[]", "{}"].contains(&&*text) {
             let text: String = masked(&text).chars().take(500).collect();
             note(format_args!(
-                "warning: the {name} of the reply could not be read: {text}"
+                "warning: cannot parse `{name}` in the reply: {text}"
             ));
             is_odd = true;
         }
@@ -354,11 +357,11 @@ pub(crate) fn warn_of(errors: &[ErrorItem], extra: &Extra) -> bool {
     is_odd || !errors.is_empty()
 }
 
-/// A text in JSON without what could steer a terminal.
+/// Escapes characters of a JSON text that could control a terminal.
 fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len() + 1);
     for c in text.chars() {
-        // Where it can stand in JSON, this is the same character.
+        // These characters occur only in JSON strings, where the escape means the same.
         if steers(c) && c != '\n' {
             shown.push_str(&format!("\\u{:04x}", u32::from(c)))
         } else {
@@ -368,19 +371,19 @@ fn escaped(text: &str) -> String {
     shown
 }
 
-/// Prints the one document.
+/// Prints a JSON document.
 pub(crate) fn print(document: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(document).map_err(|error| Failure::failed(&error))?;
     write(&(json(&text)? + "\n"))
 }
 
-/// JSON without secrets, and without what could steer a terminal.
+/// Masks secrets in a JSON text, and escapes characters that could control a terminal.
 pub(crate) fn json(text: &str) -> Result<String, Failure> {
     let hidden = masked(text);
     if hidden == text || serde_json::from_str::<IgnoredAny>(&hidden).is_ok() {
         return Ok(escaped(&hidden));
     }
-    // A number looks like a secret. It stays, so that the text is still JSON.
+    // A number looks like a secret. Keep it, so that the text remains valid JSON.
     let hidden = serde_json::from_str(text).and_then(|mut document| {
         mask(&mut document);
         serde_json::to_string(&document)
@@ -405,7 +408,8 @@ fn mask(value: &mut Value) {
     }
 }
 
-/// Writes what has no secret to standard output. A reader that has gone away has seen enough.
+/// Writes text without secrets to standard output. A closed pipe is not an error: its reader has
+/// seen enough.
 pub(crate) fn write(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     let written = stdout
@@ -414,13 +418,14 @@ pub(crate) fn write(text: &str) -> Result<(), Failure> {
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::new(
             code::FAILED,
-            format!("standard output could not be written: {error}"),
+            format!("cannot write to standard output: {error}"),
         )),
         _ => Ok(()),
     }
 }
 
-/// A reply as it was received, with the three members every reply has in the API's description.
+/// A reply as received. Any of the three members that the API requires in each reply is added if it
+/// is missing.
 pub(crate) struct Document<'a, T>(pub(crate) &'a T);
 
 impl<T: Serialize> Serialize for Document<'_, T> {
@@ -440,7 +445,7 @@ impl<T: Serialize> Serialize for Document<'_, T> {
     }
 }
 
-/// The beginning of a text, at most `most` characters.
+/// Returns the beginning of a text, at most `most` characters.
 pub(crate) fn excerpt(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -448,7 +453,7 @@ pub(crate) fn excerpt(text: &str, most: usize) -> String {
     }
 }
 
-/// A line that moves while something takes its time; on a terminal only.
+/// Shows a spinner, on a terminal only.
 pub(crate) fn spinner(message: impl Into<String>) -> ProgressBar {
     if IS_QUIET.load(Ordering::Relaxed) {
         return ProgressBar::hidden();
@@ -462,12 +467,12 @@ pub(crate) fn spinner(message: impl Into<String>) -> ProgressBar {
     spinner
 }
 
-/// Whether there is nobody to see a line move.
+/// Returns whether standard error is not a terminal.
 pub(crate) fn is_log() -> bool {
     !io::stderr().is_terminal()
 }
 
-/// A bar with bytes, rate and the time left; on a terminal only.
+/// Shows a progress bar with bytes, rate and remaining time, on a terminal only.
 pub(crate) fn bar(length: Option<u64>) -> ProgressBar {
     if IS_QUIET.load(Ordering::Relaxed) {
         return ProgressBar::hidden();

@@ -1,4 +1,4 @@
-//! YARA rules in files.
+//! Reads and checks YARA rules.
 
 use std::path::Path;
 
@@ -11,15 +11,15 @@ use crate::format::{Format, print_fields};
 use crate::input;
 use crate::output::{Failure, note};
 
-/// Larger rules are sent, but may be refused.
+/// The size in bytes above which the service may refuse a rule. Larger rules are sent anyway.
 const LARGE: usize = 64 * 1024;
 
-/// A hunt with the rule of a file.
+/// Returns a hunt with the rule in a file.
 pub(crate) fn hunt(path: &Path, options: &RuleOptions) -> Result<Hunt, Failure> {
     let bytes = input::read(path)?;
     let file = match select(path, &bytes, options.rule_name.as_deref()) {
         Ok(file) => file,
-        // It is sent as it is, if it is a text at all.
+        // Send the file as is if it is UTF-8.
         Err(failure) if options.no_check_rule && options.rule_name.is_none() => {
             let text = std::str::from_utf8(&bytes).map_err(|_| failure)?;
             return Ok(Hunt::new(text.strip_prefix('\u{feff}').unwrap_or(text)));
@@ -34,7 +34,7 @@ pub(crate) fn hunt(path: &Path, options: &RuleOptions) -> Result<Hunt, Failure> 
             .count();
         if options.rule_name.is_none() && public > 1 {
             note(format_args!(
-                "warning: {} has {public} rules, and a hunt takes one",
+                "warning: {} contains {public} rules, but a hunt takes only one",
                 input::name(path)
             ));
         }
@@ -44,7 +44,7 @@ pub(crate) fn hunt(path: &Path, options: &RuleOptions) -> Result<Hunt, Failure> 
     }
     if file.text().len() > LARGE {
         note(format_args!(
-            "warning: the rule has {} bytes; the service may refuse a rule over 64 KiB",
+            "warning: the rule has {} bytes; the service may refuse rules larger than 64 KiB",
             file.text().len()
         ));
     }
@@ -78,7 +78,7 @@ pub(crate) fn check(rule: &CheckedRule, format: Format) -> Result<(), Failure> {
 fn select(path: &Path, bytes: &[u8], name: Option<&str>) -> Result<RuleFile, Failure> {
     let file = RuleFile::from_bytes(bytes).map_err(|error| {
         let mut failure = refused(path, &error);
-        // JSON cannot carry it, checked or not.
+        // JSON cannot carry this file, so skipping the check does not help.
         if std::str::from_utf8(bytes).is_err() {
             failure.hints.clear();
         }
@@ -110,7 +110,7 @@ fn refused(path: &Path, error: &RuleError) -> Failure {
         error.column(),
         error.message()
     );
-    // The line and the place in it.
+    // The source line and the caret below it.
     for line in error.to_string().lines().skip(1) {
         message.push('\n');
         message.push_str(line.strip_prefix("  ").unwrap_or(line));
@@ -118,9 +118,11 @@ fn refused(path: &Path, error: &RuleError) -> Failure {
     let failure = Failure::refused(message);
     match error.kind() {
         RuleErrorKind::Invalid if error.message().starts_with("syntax error") => failure,
-        RuleErrorKind::Selection => failure
-            .hint("--rule-name NAME sends one of them; --no-check-rule sends the file as it is"),
-        _ => failure
-            .hint("if the service accepts it: --no-check-rule sends the rule without this check"),
+        RuleErrorKind::Selection => failure.hint(
+            "use --rule-name NAME to send one rule, or --no-check-rule to send the whole file",
+        ),
+        _ => failure.hint(
+            "if the service accepts the rule, use --no-check-rule to send it without this check",
+        ),
     }
 }

@@ -1,4 +1,4 @@
-//! The stand-in, for other programs.
+//! Runs the stand-in as a server for other programs.
 
 use std::fs::File;
 use std::io::Write;
@@ -15,16 +15,16 @@ use crate::interrupt;
 use crate::output::{Failure, error, note, write};
 use crate::source;
 
-/// Serves the stand-in until a signal ends it.
+/// Runs the stand-in until a signal ends it.
 pub(crate) fn serve(session: &Session, options: &ServeOptions) -> Result<(), Failure> {
     if session.names_a_service() || session.replay.is_some() || session.record.is_some() {
         return Err(Failure::refused(
-            "serve asks no service: leave out --cloud, --base-url, --member-cid, --replay and --record",
+            "serve does not contact the service; remove --cloud, --base-url, --member-cid, --replay and --record",
         ));
     }
     let corpus = source::corpus(session)?;
     note(format_args!("serving {}", source::over(session, &corpus)));
-    // Each server has its own ids, so that a state is not resumed where it does not belong.
+    // Each server has different ids, so that no state file is resumed on the wrong server.
     let mut service = Service::new(corpus).seed(SystemClock.now().as_millis());
     if let Some(hunts) = options.hunts {
         service = service.hunts(hunts);
@@ -69,6 +69,6 @@ fn log_to(service: Service, path: &Path) -> Result<Service, Failure> {
     }
     let file = File::options().create(true).append(true).open(path);
     let file = file.map_err(|error| Failure::refused(format!("{}: {error}", path.display())))?;
-    // A log that is full is no reason to end a stand-in. Each line is one write.
+    // The stand-in keeps running if the log cannot be written. Each line is a single write.
     Ok(service.log(move |line| drop((&file).write_all(format!("{line}\n").as_bytes()))))
 }

@@ -1,4 +1,4 @@
-//! Where answers come from: MalQuery, or what stands in for it.
+//! Chooses where replies come from: MalQuery, a stand-in or a cassette.
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
@@ -16,12 +16,12 @@ use crate::interrupt::{self, Interruptible};
 use crate::output::{self, Failure, note};
 use crate::{commands, demo, input};
 
-/// Where jobs outlive the command without MalQuery.
-const SERVE: &str = "start `malquery serve`, and export the settings that it prints";
+/// The hint on how to keep jobs beyond the end of a command without MalQuery.
+const SERVE: &str = "start `malquery serve` and export the settings that it prints";
 
 const CLIENT_SECRET: &str = "FALCON_CLIENT_SECRET";
 
-/// Runs a command that asks MalQuery, or what stands in for it.
+/// Runs a command with MalQuery, a stand-in or a cassette.
 pub(crate) fn run(mut session: Session, format: Format, call: Call) -> Result<(), Failure> {
     if let Some(path) = &session.replay {
         let cassette = {
@@ -29,10 +29,7 @@ pub(crate) fn run(mut session: Session, format: Format, call: Call) -> Result<()
             let loaded = input::within(path, move || Cassette::load(owned))?;
             loaded.map_err(|error| Failure::invalid(&error))?
         };
-        say_offline(&format!(
-            "offline: the answers come from {}",
-            path.display()
-        ))?;
+        say_offline(&format!("offline: replaying {}", path.display()))?;
         let client = offline(
             cassette.with_tokens().transport(),
             Credentials::new("offline", "offline"),
@@ -44,18 +41,22 @@ pub(crate) fn run(mut session: Session, format: Format, call: Call) -> Result<()
         return real(&session, format, call);
     }
     if call.state().is_some() {
-        let why = "offline the jobs end with the command, and there is no state to keep";
+        let why = "offline, jobs end with the command, so there is no state to save or resume";
         return Err(Failure::refused(why).hint(SERVE));
     }
     session.jobs_end = true;
     let corpus = corpus(&session)?;
-    say_offline(&format!("offline: {}", over(&session, &corpus)))?;
+    say_offline(&format!(
+        "offline: searching {}, not MalQuery",
+        over(&session, &corpus)
+    ))?;
     let credentials = Credentials::new(Service::CLIENT_ID, Service::CLIENT_SECRET);
     let client = offline(Service::new(corpus), credentials, &session);
     commands::run(&client, &session, format, call)
 }
 
-/// Says that no answer is real, also where only results are seen.
+/// Shows that the results are not from MalQuery. If only standard output is a terminal, this goes
+/// there too.
 fn say_offline(message: &str) -> Result<(), Failure> {
     note(format_args!("{message}"));
     if io::stdout().is_terminal() && !io::stderr().is_terminal() {
@@ -111,7 +112,7 @@ fn proxy_passwords() -> Vec<String> {
     urls.filter_map(password).flatten().collect()
 }
 
-/// Names the credentials that are missing: `first`, and perhaps the secret.
+/// Returns the failure for missing credentials: `first`, and possibly also the secret.
 fn no_credentials(session: &Session, first: &str, call: &Call) -> Failure {
     let is_blank = |value: OsString| value.to_str().is_some_and(|value| value.trim().is_empty());
     let both = first != CLIENT_SECRET && lookup(session, CLIENT_SECRET).is_none_or(is_blank);
@@ -120,9 +121,9 @@ fn no_credentials(session: &Session, first: &str, call: &Call) -> Failure {
         false => (format!("{first} is not set"), "its id and secret"),
     };
     let demo = match call {
-        // Offline there is nothing to resume.
+        // Offline, there is nothing to resume.
         Call::Resume { .. } => "",
-        _ => ", or give --demo to try the program on harmless files",
+        _ => ", or use --demo to try the program on harmless files",
     };
     Failure::refused(message).hint(format!(
         "create an API client in the Falcon console and set {what}{demo}"
@@ -140,7 +141,7 @@ fn transport(session: &Session) -> Result<UreqTransport, Failure> {
     built.map_err(|error| Failure::invalid(&error))
 }
 
-/// Records what the command does, also when it fails: an error of the service is worth a test, too.
+/// Runs a command and records it, even if it fails: an error of the service is worth a test, too.
 fn record(
     path: &Path,
     recording: malquery_mock::Session,
@@ -152,13 +153,13 @@ fn record(
 ) -> Result<(), Failure> {
     if path.exists() && !session.force {
         return Err(Failure::refused(format!(
-            "{} exists; --force replaces it",
+            "{} already exists; use --force to replace it",
             path.display()
         )));
     }
     if call.uses(path) {
         return Err(Failure::refused(format!(
-            "the command itself uses {}; record into another file",
+            "the command itself uses {}; record to another file",
             path.display()
         )));
     }
@@ -176,14 +177,14 @@ fn record(
     if let Err(error) = interrupt::end_recording() {
         match &result {
             Ok(()) => return Err(Failure::failed(&error)),
-            // The command is what was asked for, so its error comes last.
+            // The error of the command matters most, so it comes last.
             Err(_) => output::error(format_args!("error: {error}")),
         }
     }
     result
 }
 
-/// The files that stand in for the samples of MalQuery.
+/// Returns the files to search in place of MalQuery.
 pub(crate) fn corpus(session: &Session) -> Result<Corpus, Failure> {
     let Some(folder) = &session.corpus else {
         return Ok(demo::corpus());
@@ -194,24 +195,24 @@ pub(crate) fn corpus(session: &Session) -> Result<Corpus, Failure> {
     }
     if corpus.is_empty() {
         note(format_args!(
-            "warning: there is nothing to search in {}",
+            "warning: no files to search in {}",
             folder.display()
         ));
     }
     Ok(corpus)
 }
 
-/// What is searched.
+/// Describes the files to search.
 pub(crate) fn over(session: &Session, corpus: &Corpus) -> String {
     let count = corpus.len();
     let files = if count == 1 { "file" } else { "files" };
     match &session.corpus {
-        Some(folder) => format!("over {count} {files} of {}", folder.display()),
-        None => format!("a demonstration over {count} harmless {files}, not MalQuery"),
+        Some(folder) => format!("{count} {files} in {}", folder.display()),
+        None => format!("{count} harmless demo {files}"),
     }
 }
 
-/// A client without a network. Waiting takes no time.
+/// Returns a client without a network. Its waits take no time.
 fn offline(
     transport: impl Transport + 'static,
     credentials: Credentials,
@@ -241,7 +242,7 @@ fn client(
         .check_quota(session.check_quota)
 }
 
-/// A setting from an option, else from the environment.
+/// Returns a setting from its option, or else from the environment.
 fn lookup(session: &Session, name: &str) -> Option<OsString> {
     let option = match name {
         "FALCON_CLOUD" => session.cloud.map(|cloud| cloud.to_string()),

@@ -12,19 +12,19 @@ use crate::input;
 use crate::interrupt::Scratch;
 use crate::output::{Failure, no_folder};
 
-/// Where the state of a job is kept.
+/// The file that stores the state of a job.
 pub(crate) struct State {
     pub(crate) path: PathBuf,
-    /// Whether it must not replace anything when it is kept for the first time.
+    /// Whether the first write must not replace an existing file.
     pub(crate) is_new: bool,
-    /// Whether this command made it.
+    /// Whether this command created the file.
     pub(crate) is_own: bool,
     _lock: Lock,
 }
 
 impl State {
-    /// Takes the state at `path`, which may not exist yet. No other process may use it, under
-    /// another name neither.
+    /// Locks the state file at `path`, which may not exist yet. Fails if another process uses it,
+    /// even under another name.
     pub(crate) fn take(path: &Path) -> Result<Self, Failure> {
         let path = input::target(path);
         Ok(Self {
@@ -35,16 +35,16 @@ impl State {
         })
     }
 
-    /// Removes what this command has made of it: there is no job to resume.
+    /// Removes the file if this command created it. Call this if there is no job to resume.
     pub(crate) fn forget(self) {
         if self.is_own {
-            // It does no harm where it cannot be removed: a resume says the same again.
+            // A file that stays does no harm: `resume` would fail in the same way.
             let _ = std::fs::remove_file(&self.path);
         }
     }
 
-    /// Writes it, whole or not at all. It may hold a YARA rule, so it is for its owner alone. It is
-    /// on the disk before a request goes out, also after a power cut.
+    /// Writes the state, completely or not at all. Only the owner can read the file, because it may
+    /// contain a YARA rule. The data is on disk before a request is sent, even after a power failure.
     pub(crate) fn keep(&mut self, stored: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_vec_pretty(stored).map_err(|error| Failure::failed(&error))?;
         let create = match std::mem::take(&mut self.is_new) {
@@ -60,9 +60,9 @@ impl State {
     }
 }
 
-/// Keeps other processes from a file, by a lock on another one beside it: the file itself is
-/// replaced, and may not be there yet. The system lets the lock go when the process ends, however
-/// it does.
+/// Prevents other processes from using a file. It locks a separate file in the same folder, because
+/// the file itself is replaced and may not exist yet. The operating system releases the lock when
+/// the process ends for any reason.
 pub(crate) struct Lock {
     path: PathBuf,
     _file: File,
@@ -74,37 +74,37 @@ impl Lock {
         let refuse =
             |why: &dyn std::fmt::Display| Failure::refused(format!("{}: {why}", of.display()));
         let Some(name) = of.file_name() else {
-            return Err(refuse(&"it names no file"));
+            return Err(refuse(&"not the name of a file"));
         };
         let mut lock = OsString::from(".");
         lock.push(name);
         lock.push(".lock");
         let path = of.with_file_name(lock);
-        // Tries that end without a lock mean that others take and remove it all the time.
+        // A try fails without an error if another process removes the lock file at that moment.
         let take = || {
             for _ in 0..100 {
                 let file = open_lock(&path).map_err(|error| match error.kind() {
                     ErrorKind::NotFound => no_folder(of),
                     _ => refuse(&format!(
-                        "its lock {} cannot be used: {error}",
+                        "cannot use its lock file {}: {error}",
                         path.display()
                     )),
                 })?;
                 match file.try_lock() {
                     Ok(()) if is_same(&file, &path) => return Ok(file),
-                    // Its holder has just removed it.
+                    // The previous holder has just removed it.
                     Ok(()) => {}
                     Err(TryLockError::WouldBlock) => {
-                        return Err(refuse(&"another malquery is busy with it"));
+                        return Err(refuse(&"another malquery process is using it"));
                     }
-                    // A file system without locks is no reason to keep anyone from a hunt.
+                    // On a file system without locks, continue without one.
                     Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
                         return Ok(file);
                     }
                     Err(TryLockError::Error(error)) => return Err(refuse(&error)),
                 }
             }
-            Err(refuse(&"its lock changes all the time"))
+            Err(refuse(&"its lock file keeps changing; try again"))
         };
         let ((file, path), scratch) =
             Scratch::make(|| take().map(|file| (file, path.clone())), |made| &made.1)?;
@@ -118,12 +118,12 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // While the lock is held. It is no matter if it stays.
+        // Remove the file while it is locked. A file that stays does no harm.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// Opens a lock, or makes it. It follows no link and waits for nobody.
+/// Opens or creates a lock file, without following links or blocking.
 fn open_lock(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.create(true).truncate(false).write(true).read(true);
@@ -136,12 +136,12 @@ fn open_lock(path: &Path) -> io::Result<File> {
     }
     let file = options.open(path)?;
     if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is not a regular file; remove it"));
+        return Err(io::Error::other("not a regular file; remove it"));
     }
     Ok(file)
 }
 
-/// Whether a file still has this name.
+/// Returns whether an open file is still at this path.
 #[cfg(unix)]
 fn is_same(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -149,7 +149,7 @@ fn is_same(file: &File, path: &Path) -> bool {
     matches!((file.metadata().map(id), path.symlink_metadata().map(id)), (Ok(a), Ok(b)) if a == b)
 }
 
-/// Elsewhere a file that is open keeps its name.
+/// On other systems, an open file cannot be removed.
 #[cfg(not(unix))]
 fn is_same(_: &File, path: &Path) -> bool {
     path.exists()

@@ -1,4 +1,4 @@
-//! How values of options are written.
+//! Parses the values of options.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use malquery_proto::types::{MetaField, Pattern};
 
-/// A duration: seconds, or a number with `s`, `m` or `h`.
+/// Parses a duration: seconds, or a number with `s`, `m` or `h`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = match text.as_bytes().last() {
         Some(b's') => (&text[..text.len() - 1], 1.0),
@@ -14,28 +14,28 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         Some(b'h') => (&text[..text.len() - 1], 3600.0),
         _ => (text, 1.0),
     };
-    // `f64` also reads words such as `infinity`.
+    // `f64` also parses words such as `infinity`.
     let is_number = number
         .bytes()
         .all(|byte| byte.is_ascii_digit() || byte == b'.');
     let seconds: f64 = is_number
         .then(|| number.parse().ok())
         .flatten()
-        .ok_or("give a duration such as 90, 90s, 10m or 1h")?;
-    // A year is as good as for ever, and does not overflow anything.
+        .ok_or("expected a duration such as 90, 90s, 10m or 1h")?;
+    // A year is as good as forever, and it does not overflow.
     Duration::try_from_secs_f64((seconds * unit).min(31_536_000.0))
         .map_err(|error| error.to_string())
 }
 
-/// A duration in which something can happen.
+/// Parses a duration other than 0.
 pub(crate) fn some_time(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        Duration::ZERO => Err("give more than 0".into()),
+        Duration::ZERO => Err("expected a duration of more than 0".into()),
         time => Ok(time),
     }
 }
 
-/// A duration as it is written on the command line.
+/// Formats a duration for messages.
 pub(crate) fn written(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -47,12 +47,12 @@ pub(crate) fn written(duration: Duration) -> String {
     }
 }
 
-/// An element of a list, with or without a space behind the comma.
+/// Parses an element of a list, with or without a space after the comma.
 pub(crate) fn trimmed<T: FromStr>(text: &str) -> Result<T, T::Err> {
     text.trim().parse()
 }
 
-/// A field that the service is known to have: a misspelt one would return nothing.
+/// Parses a field that the service is known to support. A misspelled field would return nothing.
 pub(crate) fn field(text: &str) -> Result<MetaField, String> {
     use MetaField::{Family, FirstSeen, Label, Md5, Sha256, Size, Type};
     let field: MetaField =
@@ -62,7 +62,7 @@ pub(crate) fn field(text: &str) -> Result<MetaField, String> {
         return Ok(field);
     }
     let known = known.map(|field| field.to_string()).join(", ");
-    Err(format!("there is no such field; give some of {known}"))
+    Err(format!("unknown field; the fields are {known}"))
 }
 
 pub(crate) fn hex(text: &str) -> Result<Pattern, String> {
@@ -77,23 +77,23 @@ pub(crate) fn wide(text: &str) -> Result<Pattern, String> {
     Pattern::wide(text).map_err(|error| error.to_string())
 }
 
-/// Where a sample goes: malware is not for a terminal, and a file of that name is not meant.
+/// Parses the path of an output file. Refuses `-`, because malware must not go to a terminal.
 pub(crate) fn file(path: PathBuf) -> Result<PathBuf, &'static str> {
     if path.as_os_str() == "-" {
-        Err("samples are written to files only; name one")
+        Err("samples are written only to files; give the path of a file")
     } else {
         Ok(path)
     }
 }
 
-/// A whole number of at least 1.
+/// Parses a whole number of at least 1.
 pub(crate) fn at_least_one<T: FromStr + PartialOrd + From<u8>>(
     text: &str,
 ) -> Result<T, &'static str> {
     let number = text.parse().ok();
     number
         .filter(|number| *number >= T::from(1))
-        .ok_or("give a whole number of at least 1")
+        .ok_or("expected a whole number of at least 1")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Watches a job: keeps its state, shows its id, and says how to continue after an interruption.
+//! Watches a job: saves its state, shows its id, and shows how to continue after an interruption.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -15,10 +15,10 @@ use crate::output::{Failure, harmless, is_log, masked, note, quoted, spinner};
 use crate::state::State;
 use crate::values::written;
 
-/// The time between two lines of progress without a terminal.
+/// The time between two progress lines if standard error is not a terminal.
 const PULSE: Duration = Duration::from_secs(60);
 
-/// What a job that is to be submitted is called.
+/// Returns the name of a job in messages.
 pub(crate) fn name(job: &Submission) -> &'static str {
     match job {
         Submission::Hunt(_) => "hunt",
@@ -31,19 +31,19 @@ pub(crate) fn name(job: &Submission) -> &'static str {
 const MULTIDOWNLOAD: &str = "multi-download";
 
 pub(crate) struct Watch {
-    /// How the program is called, with the options that name the service.
+    /// The start of a command line, with the options that select the service.
     program: String,
     state: Option<State>,
     shown: Option<RequestId>,
-    /// What the job is called.
+    /// The name of the job in messages.
     job: &'static str,
-    /// When the last line was shown.
+    /// The elapsed time at the last progress line.
     pulse: Duration,
-    /// Whether its submission was seen.
+    /// Whether this command submitted the job.
     is_new: bool,
-    /// How to continue without the state.
+    /// The hint on how to continue without the state file.
     go_on: Option<String>,
-    /// Why the state could not be kept.
+    /// The reason why the state could not be saved.
     lost: Option<Failure>,
     pub(crate) waiting: ProgressBar,
 }
@@ -72,8 +72,8 @@ impl Watch {
         self.waiting.suspend(|| note(message));
     }
 
-    /// Takes a step of a job. `stored` is the state to keep; `go_on` says how to continue without
-    /// it.
+    /// Handles a step of a job. `stored` is the state to save. `go_on` is the hint on how to
+    /// continue without it.
     pub(crate) fn step(
         &mut self,
         progress: &Progress<'_>,
@@ -81,7 +81,7 @@ impl Watch {
         stored: &impl Serialize,
         go_on: Option<String>,
     ) -> ControlFlow<()> {
-        // The search of a collect has ended when the samples are known.
+        // Once its samples are known, the search of a collect is over.
         if (progress.collect).is_some_and(|collect| !collect.found().is_empty()) {
             self.job = MULTIDOWNLOAD;
         }
@@ -102,7 +102,7 @@ impl Watch {
             interrupt::submitting(true);
         }
         self.show(progress, flow.id());
-        // The state on disk must know of the request before it is sent.
+        // The state on disk must include the request before it is sent.
         let kept = self.keep(stored);
         if !submitting {
             interrupt::submitting(false);
@@ -114,7 +114,7 @@ impl Watch {
         }
     }
 
-    /// Shows how far the job is.
+    /// Shows the progress of the job.
     fn show(&mut self, progress: &Progress<'_>, id: Option<&RequestId>) {
         let Some(id) = id else {
             self.waiting.set_message("submitting");
@@ -136,7 +136,7 @@ impl Watch {
         }
     }
 
-    /// Keeps the state.
+    /// Saves the state. Breaks if that fails.
     pub(crate) fn keep(&mut self, stored: &impl Serialize) -> ControlFlow<()> {
         match self
             .state
@@ -166,10 +166,13 @@ impl Watch {
             )
         });
         let unknown = under_way.then(|| {
-            let what = "it is not known whether the job was submitted; compare";
-            format!("{what} `{} quotas` before you start it again", self.program)
+            let what = "the job may have been submitted; check";
+            format!(
+                "{what} `{} quotas` before you submit it again",
+                self.program
+            )
         });
-        // Resuming a submission that is under way gives the same advice.
+        // `resume` would give the same advice for a submission without a reply.
         let advice = match (unknown, resume) {
             (None, Some(resume)) => Some(resume),
             (unknown, _) => {
@@ -181,8 +184,8 @@ impl Watch {
         interrupt::hint(advice);
     }
 
-    /// Ends the watch. A job that failed, was refused or is unknown cannot be resumed, so this
-    /// shows no hint, unless the results are `worth` one.
+    /// Ends the watch and shows the hint. A job that failed, was refused or is unknown cannot be
+    /// resumed, so it gets no hint unless its results are `worth` one.
     pub(crate) fn end<R>(
         self,
         result: Result<R, Error>,
@@ -196,7 +199,7 @@ impl Watch {
                 Ok(reply)
             }
             (Err(_), Some(failure)) => {
-                // The state on disk may not know of the job.
+                // The state on disk may not include the job.
                 interrupt::hint(self.go_on);
                 interrupt::show_hint();
                 Err(failure)
@@ -205,7 +208,7 @@ impl Watch {
                 if worth || !is_final(&error) {
                     interrupt::show_hint();
                 } else if self.shown.is_none() {
-                    // The same job would be refused again, and a corrected job is another one.
+                    // The same job would be refused again, and a corrected job is a new one.
                     self.state.into_iter().for_each(State::forget);
                 }
                 Err(explain(error))
@@ -214,7 +217,7 @@ impl Watch {
     }
 }
 
-/// Whether the job ended with this error, or never began.
+/// Returns whether the job ended with this error or never started.
 fn is_final(error: &Error) -> bool {
     let ended = matches!(
         error.flow(),
@@ -228,7 +231,7 @@ fn is_final(error: &Error) -> bool {
     ended || is_unknown(error)
 }
 
-/// Whether the service does not know the job, so that asking again is useless.
+/// Returns whether the service does not know the job, so that polling again is useless.
 pub(crate) fn is_unknown(error: &Error) -> bool {
     error
         .status()

@@ -21,7 +21,7 @@ fn collect_does_the_whole_job() {
     );
     assert_eq!(fs::read(Path::new(&target).join(HELLO)).unwrap(), b"hello");
     assert_eq!(server.count("POST /malquery"), 2);
-    run.says("this costs a download for each sample");
+    run.says("this costs a download per sample found");
     run.says("samples to download: 1");
 }
 
@@ -143,7 +143,7 @@ fn a_search_without_results_costs_no_download() {
         json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": [{"label": "malware"}]});
     let server = Server::with_answers([job("r-1", "done"), answer(200, odd)]);
     let run = server.run(&format!("{COLLECT} --ascii a --output-dir {target}"));
-    let error = "error: results: 1; none of them has a SHA-256 to download it by";
+    let error = "error: nothing to download: no result has a SHA-256 (results: 1)";
     assert_eq!(run.error(1), error);
     assert_eq!(server.asked().len(), 3);
 }
@@ -161,22 +161,22 @@ fn a_list_is_looked_up_before_it_is_paid_for() {
     assert_eq!(run.json()["samples"], json!([HELLO]));
     run.says("this costs 1 download\n");
     run.says(&format!("not in MalQuery: {A}\n"));
-    assert_eq!(run.stderr.lines().last(), Some("1 of 2 known"));
+    assert_eq!(run.stderr.lines().last(), Some("in MalQuery: 1 of 2"));
     // Nothing is paid for where nothing is known.
     let server = Server::with_answers([answer(200, json!({"meta": {}, "resources": []}))]);
     let run = server.run(&format!("{COLLECT} {A} --output-dir {target} --force"));
     assert_eq!(run.json()["samples"], json!([]));
-    run.says("0 of 1 known\n");
+    run.says("in MalQuery: 0 of 1\n");
     assert_eq!(server.asked().len(), 2);
 }
 
 #[test]
 fn samples_come_from_one_source() {
     for (line, what) in [
-        ("", "give one of: patterns"),
-        ("--ascii a --request r-1", "give only one of: patterns"),
-        ("--ascii a --rule x.yar", "give only one of: patterns"),
-        (&format!("{A} --ascii a"), "give only one of: patterns"),
+        ("", "use one of: patterns"),
+        ("--ascii a --request r-1", "use only one of: patterns"),
+        ("--ascii a --rule x.yar", "use only one of: patterns"),
+        (&format!("{A} --ascii a"), "use only one of: patterns"),
     ] {
         let run = plain(&format!("collect --demo --limit 1 --output-dir out {line}"));
         assert!(run.error(2).contains(what), "{}", run.stderr);

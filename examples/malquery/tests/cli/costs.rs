@@ -72,7 +72,7 @@ fn the_rest_of_the_quota_is_offered() {
         error.starts_with("error: downloads needed: 2, left this month: 1"),
         "{error}"
     );
-    run.says("hint: for as many as are left, collect what the search found with: malquery");
+    run.says("hint: to use the remaining quota, collect the results of the search with: malquery");
     run.says(" collect --request r-1 --limit 1 --output-dir ");
 }
 
@@ -114,7 +114,7 @@ fn collect_without_a_limit_needs_a_yes() {
     for source in ["--ascii a", "--request r-1", &format!("--rule {RULE}")] {
         let run = server.run(&format!("collect {source} --output-dir {target}"));
         assert!(run.error(2).contains("without --limit"), "{}", run.stderr);
-        run.says("hint: give --limit N; or --yes");
+        run.says("hint: use --limit N, or --yes");
     }
     assert_eq!(server.asked(), [""; 0]);
     assert_eq!(names(&out), [""; 0]);
@@ -143,10 +143,10 @@ fn odd_fields_are_refused_and_types_warned_of() {
     let server = Server::with_answers([]);
     let run = server.run("exact-search --ascii a --meta sha256,labell");
     assert_eq!((run.code, server.asked().len()), (2, 0));
-    run.says("there is no such field");
+    run.says("unknown field; the fields are sha256");
     let run = demo("exact-search --ascii CrowdStrike --filetype pe23,pe32 --wait");
     run.json();
-    run.says("warning: pe23 is not a file type")
+    run.says("warning: pe23 is not a known file type")
         .omits("pe32 is not");
 }
 

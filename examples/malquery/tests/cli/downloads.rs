@@ -159,7 +159,7 @@ fn a_file_in_the_way_says_how_to_replace_it() {
     assert!(
         plain(&line)
             .error(1)
-            .ends_with("; give --force to replace it")
+            .ends_with("; use --force to replace it")
     );
     plain(&format!("{line} --force")).json();
 }

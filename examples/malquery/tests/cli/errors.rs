@@ -6,7 +6,7 @@ fn an_error_has_status_message_trace_and_hint() {
     let run = Server::with_answers([answer(403, body)]).run("quotas");
     assert_eq!(
         run.error(4),
-        "error: the quotas returned 403 Forbidden: access denied, authorization failed (trace id trace-7)"
+        "error: the quota query returned 403 Forbidden: access denied, authorization failed (trace id trace-7)"
     );
     run.says("\nhint: the API client lacks the scope malquery:read");
 }
@@ -35,7 +35,7 @@ fn exit_codes_tell_errors_apart() {
         let run = Server::with_answers(answers).run(&line);
         assert_eq!(run.code, code, "{line}: {}", run.stderr);
         run.omits("MalQueryQuotasV1").omits("oauth2");
-        let hint = run.stderr.contains("then submit it again");
+        let hint = run.stderr.contains("then submit the job again");
         assert_eq!(hint, code == 3, "{line}: {}", run.stderr);
     }
     // A login that is refused.
@@ -50,7 +50,7 @@ fn exit_codes_tell_errors_apart() {
     }
     // The status of a job that failed is shown, too.
     let run = Server::with_answers([job("r-1", "failed")]).run("request r-1");
-    run.says("then submit it again");
+    run.says("then submit the job again");
     assert!(
         run.code == 3 && run.stdout.contains("failed"),
         "{}",
@@ -64,7 +64,7 @@ fn exit_codes_tell_errors_apart() {
 fn lines_of_the_service_are_indented() {
     let message = "line 1, column 3:\r\n  ab\n    ^\n\nerror: \u{1b}[2Jforged";
     let run = Server::with_answers([refusal(400, message)]).run("quotas");
-    let shown = "error: the quotas returned 400 Bad Request: line 1, column 3:\n    ab\n      ^\n  error:  [2Jforged\n";
+    let shown = "error: the quota query returned 400 Bad Request: line 1, column 3:\n    ab\n      ^\n  error:  [2Jforged\n";
     assert_eq!((run.code, run.stderr.as_str()), (1, shown));
     let done = json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": [{}], "errors": [{"message": "one\nerror: two"}]});
     let run = Server::with_answers([answer(200, done)]).run("request r-1 --wait");
@@ -77,7 +77,7 @@ fn a_difference_from_a_cassette_is_shown() {
     let run = offline("fuzzy-search --ascii other");
     assert!(run.error(1).contains("offline.json"), "{}", run.stderr);
     run.says("/patterns/0/value: \"CrowdStrike\" in the cassette, \"other\" in the request\n");
-    run.says("\nhint: record it again, with `--record FILE --force` in place of --replay\n");
+    run.says("\nhint: record it again with `--record FILE --force` instead of --replay\n");
     run.omits("MALQUERY_MOCK");
 }
 
@@ -114,7 +114,7 @@ fn a_slow_job_still_runs_at_the_timeout() {
         let run = waiting().run(&format!("{line} --poll-interval 0.05 --timeout 0.5s"));
         assert!(
             run.error(6).contains(
-                "the job still runs after 0.5 s (--timeout); its status is \"inprogress\""
+                "the job is still running after 0.5 s (--timeout); its status is \"inprogress\""
             ),
             "{}",
             run.stderr
@@ -272,5 +272,5 @@ fn a_service_that_fails_late_leaves_a_running_job() {
     let busy = (0..1000).map(|_| refusal(503, "busy"));
     let server = Server::with_answers([job("r-1", "inprogress")].into_iter().chain(busy));
     let run = server.run("request r-1 --wait --poll-interval 0.05 --timeout 2s");
-    assert!(run.error(6).contains("the job still runs"));
+    assert!(run.error(6).contains("the job is still running"));
 }

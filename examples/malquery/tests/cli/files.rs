@@ -78,7 +78,8 @@ fn two_downloads_to_one_file_send_one_request() {
         for force in ["", "--force"] {
             let run = server.run(&format!("{line} {force}"));
             assert!(
-                run.error(2).contains("another malquery is busy with it"),
+                run.error(2)
+                    .contains("another malquery process is using it"),
                 "{}",
                 run.stderr
             );
@@ -127,7 +128,7 @@ fn a_folder_is_tried_before_the_fetch() {
         ] {
             let run = server.run(&line);
             assert!(
-                run.error(2).contains("cannot be used as a folder"),
+                run.error(2).contains("as the output folder: "),
                 "{}",
                 run.stderr
             );

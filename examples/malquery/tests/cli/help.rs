@@ -97,12 +97,9 @@ fn help_hides_options_without_effect() {
 #[test]
 fn help_says_what_a_command_costs() {
     let collect = help("collect");
+    assert!(collect.contains("Costs a download per sample"), "{collect}");
     assert!(
-        collect.contains("Costs a download for each sample"),
-        "{collect}"
-    );
-    assert!(
-        collect.contains("Without --limit all samples that are found are downloaded"),
+        collect.contains("Without --limit, all samples found are downloaded"),
         "{collect}"
     );
     assert!(help("hunt").contains("Costs a hunt"));
@@ -124,7 +121,7 @@ fn help_explains_statuses_rules_and_folders() {
     }
     let hunt = help("hunt");
     assert!(
-        hunt.contains("give this or --rule FILE") && hunt.contains("give this or FILE"),
+        hunt.contains("use this or --rule FILE") && hunt.contains("use this or FILE"),
         "{hunt}"
     );
     assert!(help("collect").contains("samples of an earlier run stay in the folder"));

@@ -15,7 +15,7 @@ fn a_list_is_read_from_a_file_or_standard_input() {
     let run = demo(&format!("metadata --from {list}"));
     assert_eq!(run.json()["resources"].as_array().unwrap().len(), 1);
     run.says("not in MalQuery: 0c0c0c0c");
-    assert_eq!(run.stderr.lines().last(), Some("1 of 2 known"));
+    assert_eq!(run.stderr.lines().last(), Some("in MalQuery: 1 of 2"));
 
     let mut command = command("--demo metadata --from - --format sha256");
     let mut child = command
@@ -74,5 +74,5 @@ fn only_known_samples_are_archived() {
     let server = Server::with_answers([known, job("r-1", "done")]);
     let run = server.run(&format!("multidownload --from {list}"));
     run.json();
-    assert_eq!(run.stderr.lines().last(), Some("1 of 2 known"));
+    assert_eq!(run.stderr.lines().last(), Some("in MalQuery: 1 of 2"));
 }

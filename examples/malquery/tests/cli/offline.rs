@@ -6,7 +6,7 @@ fn the_demonstration_searches_eight_files() {
     let target = in_folder(&out, "out");
     let line = "collect --pattern ascii:CrowdStrike --limit 3 --output-dir";
     let run = demo(&format!("{line} {target}"));
-    run.says("offline: a demonstration over 8 harmless files, not MalQuery\n");
+    run.says("offline: searching 8 harmless demo files, not MalQuery\n");
     run.says("\nsearch submitted; the request id is ")
         .says("\nmulti-download submitted; the request id is ")
         .says(&format!(
@@ -65,7 +65,7 @@ fn nothing_is_invented_without_credentials() {
             }
             let run = run(&mut command);
             assert_eq!(run.error(2), NO_CREDENTIALS);
-            let hint = "create an API client in the Falcon console and set them, or give --demo to try \
+            let hint = "create an API client in the Falcon console and set them, or use --demo to try \
                  the program on harmless files";
             run.says(&format!("\nhint: {hint}\n"));
         }
@@ -98,7 +98,7 @@ fn offline_jobs_end_with_the_command() {
     ] {
         let run = demo(&line);
         run.error(2);
-        run.says("hint: start `malquery serve`, and export the settings");
+        run.says("hint: start `malquery serve` and export the settings");
     }
     for line in [
         "exact-search --ascii a".to_owned(),
@@ -106,11 +106,11 @@ fn offline_jobs_end_with_the_command() {
     ] {
         let run = demo(&line);
         run.json();
-        run.says("give --wait, or start `malquery serve`\n");
+        run.says("use --wait, or start `malquery serve`\n");
     }
     let run = demo(&format!("multidownload {A} --wait"));
     run.json();
-    run.says("use `malquery collect`, or start `malquery serve`\n");
+    run.says("use `malquery collect` or `malquery serve`\n");
     assert_eq!(names(&out), [""; 0]);
 }
 
@@ -142,18 +142,18 @@ fn a_corpus_is_searched() {
     fs::create_dir(&none).unwrap();
     let run = plain(&format!("--corpus {none} quotas"));
     run.says(&format!(
-        "warning: there is nothing to search in {none}\noffline: over 0 files of {none}\n"
+        "warning: no files to search in {none}\noffline: searching 0 files in {none}, not MalQuery\n"
     ));
 }
 
 #[test]
-fn what_stands_in_asks_no_service() {
+fn stand_ins_do_not_contact_the_service() {
     let server = Server::with_answers([]);
     let stand_ins = ["--demo", "--corpus .", &format!("--replay {CASSETTE}")];
     for option in &stand_ins {
         let run = plain(&format!("{option} quotas --record x.json"));
         assert!(
-            run.error(2).contains("--record needs the service"),
+            run.error(2).contains("--record requires the real service"),
             "{}",
             run.stderr
         );
@@ -167,7 +167,7 @@ fn what_stands_in_asks_no_service() {
             assert!(
                 plain(&format!("{option} quotas {service}"))
                     .error(2)
-                    .contains("asks no service")
+                    .contains("does not contact the service")
             );
         }
     }

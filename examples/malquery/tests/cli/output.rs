@@ -27,7 +27,7 @@ fn json_is_the_same_offline_and_served() {
         let said = served
             .stderr
             .replace(&format!(" --base-url {}", server.base), "");
-        let offline = format!("offline: the answers come from {CASSETTE}\n");
+        let offline = format!("offline: replaying {CASSETTE}\n");
         assert_eq!(offline + &said, replayed.stderr);
     }
 }
@@ -110,7 +110,7 @@ fn formats_without_sense_are_refused() {
     }
     assert_eq!(
         demo("quotas --format csv").error(2),
-        "error: --format csv is not available for this command; it writes table or json"
+        "error: this command does not support --format csv; use table or json"
     );
     assert_eq!(names(&out), [""; 0]);
 }
@@ -144,12 +144,11 @@ fn results_that_may_be_truncated_are_reported() {
         "fuzzy-search --ascii CrowdStrike --limit 3",
         "exact-search --ascii CrowdStrike --limit 3 --wait",
     ] {
-        demo(line)
-            .says("warning: there are as many results as --limit 3 allows: they may be truncated");
+        demo(line).says("warning: the results may be truncated, because they reach --limit 3");
         demo(&line.replace('3', "9")).omits("truncated");
     }
     let run = demo("exact-search --ascii CrowdStrike --wait --meta sha256,size");
-    run.says("warning: the counts say unknown for every sample");
+    run.says("warning: the counts by label are meaningless");
     demo("exact-search --ascii CrowdStrike --wait --meta sha256,label").omits("the counts");
 }
 
@@ -178,7 +177,7 @@ fn a_full_output_still_shows_the_id() {
             "{stderr}"
         );
         assert!(
-            stderr.contains("error: standard output could not be written"),
+            stderr.contains("error: cannot write to standard output"),
             "{stderr}"
         );
     }

@@ -57,12 +57,12 @@ fn bad_input_is_refused_before_sending() {
     assert_eq!(names(&out), ["empty.yar", "existing"]);
 
     let message = |line: &str| server.run(line).error(2).to_owned();
-    let exists = format!("error: {existing} exists; give --force to replace it");
+    let exists = format!("error: {existing} already exists; use --force to replace it");
     assert_eq!(
         message(&format!("download {A} --output {existing}")),
         exists
     );
-    let no_folder = format!("error: there is no folder {}", in_folder(&out, "missing"));
+    let no_folder = format!("error: folder not found: {}", in_folder(&out, "missing"));
     assert_eq!(
         message(&format!("download {A} --output {missing}")),
         no_folder
@@ -103,7 +103,7 @@ fn wrong_settings_are_refused() {
     let both = "--cloud us-2 quotas --base-url http://127.0.0.1:1";
     assert_eq!(
         refused(&[], both),
-        "error: give --cloud or --base-url, not both"
+        "error: use --cloud or --base-url, not both"
     );
     for option in [
         "--cloud us-2",

@@ -119,7 +119,7 @@ fn the_stand_in_asks_no_service() {
         assert!(
             plain(&format!("serve {option}"))
                 .error(2)
-                .contains("serve asks no service")
+                .contains("serve does not contact the service")
         );
     }
 }

@@ -37,7 +37,7 @@ fn a_job_resumes_from_its_state() {
         server
             .run(&format!("resume {state}"))
             .error(2)
-            .contains("is no state of a job")
+            .contains("is not a valid state file")
     );
 }
 
@@ -143,7 +143,7 @@ fn a_collect_resumes_without_a_request() {
     // What is not there is named once, and no folder is made for it.
     let (none, target) = (in_folder(&out, "none.zip"), in_folder(&out, "none"));
     let run = plain(&format!("extract {none} --output-dir {target}"));
-    assert_eq!(run.error(2), format!("error: there is no file {none}"));
+    assert_eq!(run.error(2), format!("error: file not found: {none}"));
     assert_eq!(names(&out), ["new", "other", "state.json"]);
 }
 
@@ -182,7 +182,7 @@ fn two_processes_do_not_resume_one_job() {
             server
                 .run(&line)
                 .error(2)
-                .contains("another malquery is busy with it")
+                .contains("another malquery process is using it")
         );
     }
     running.join().unwrap().json();

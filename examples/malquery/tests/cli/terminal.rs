@@ -9,7 +9,7 @@ fn a_table_is_shown_on_a_terminal() {
     let (code, shown) = on_terminal(200, &mut lookup);
     assert_eq!(code, 0);
     assert!(
-        shown.contains("offline: a demonstration over 8 harmless files"),
+        shown.contains("offline: searching 8 harmless demo files"),
         "{shown}"
     );
     let row = format!("\n{A}  text    103  2024/01/15  malware  Demo\n");
@@ -72,5 +72,5 @@ fn a_terminal_without_messages_shows_what_is_offline() {
     let program = env!("CARGO_BIN_EXE_malquery");
     command.args(["-c", &format!("{program} quotas --demo 2> /dev/null")]);
     let (_, shown) = on_terminal(80, &mut command);
-    assert!(shown.starts_with("offline: a demonstration"), "{shown}");
+    assert!(shown.starts_with("offline: searching"), "{shown}");
 }
