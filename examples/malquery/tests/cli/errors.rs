@@ -43,7 +43,7 @@ fn exit_codes_tell_errors_apart() {
         let server = Server::start(move |_| refusal(status, "Failed to generate access token"));
         let run = server.run("quotas");
         assert!(
-            run.error(code).starts_with("error: the login answered"),
+            run.error(code).starts_with("error: the login returned"),
             "{}",
             run.stderr
         );
