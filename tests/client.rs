@@ -234,7 +234,7 @@ fn the_quota_guard_refuses_before_anything_is_sent() {
     let error = client.hunt(&hunt).map(drop).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "it is not known how many hunts are left this month (no database); the job was not submitted"
+        "the number of hunts left this month is unknown (no database); the job was not submitted"
     );
     // where the service does not tell, it is not kept from anything
     drop(client.hunt(&hunt).unwrap());

@@ -322,8 +322,8 @@ fn a_token_reply_may_lack_all_but_the_token() {
         1_799_000
     );
     for (body, why) in [
-        ("{}", "it has no access_token"),
-        (r#"{"access_token": null}"#, "it has no access_token"),
+        ("{}", "it has no `access_token`"),
+        (r#"{"access_token": null}"#, "it has no `access_token`"),
         (r#"{"access_token": ""}"#, "not a bearer token: it is empty"),
         (
             "{\"access_token\": \"t0p-secret\\n\"}",
@@ -331,9 +331,9 @@ fn a_token_reply_may_lack_all_but_the_token() {
         ),
         (
             r#"{"access_token": "t0p-secret""#,
-            "it is not the JSON of a token",
+            "it is not a token reply in JSON",
         ),
-        ("", "it is not the JSON of a token"),
+        ("", "it is not a token reply in JSON"),
     ] {
         let error = read(201, body).unwrap_err().to_string();
         assert_eq!(

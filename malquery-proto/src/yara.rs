@@ -1,4 +1,4 @@
-//! YARA rules, run here instead of in the service.
+//! Compiles YARA rules and scans bytes with them locally, without the service.
 //!
 //! ```
 //! use malquery_proto::yara::Rule;
@@ -9,7 +9,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-//! [`RuleFile`] takes a text apart and checks it; [`Rule`] is one that can be run.
+//! [`RuleFile`] parses and checks the text of one or more rules. [`Rule`] is a compiled rule.
 
 use std::fmt;
 use std::time::Duration;
@@ -29,7 +29,7 @@ mod warn;
 pub use error::{RuleError, RuleErrorKind, Warning};
 pub use file::{RuleEntry, RuleFile};
 
-/// One compiled YARA rule, with the rules that it refers to.
+/// A compiled YARA rule, with the rules that it refers to.
 ///
 /// ```
 /// use malquery_proto::yara::Rule;
@@ -47,24 +47,25 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Compiles a text with one rule, and perhaps private rules, global rules and rules that the
-    /// one refers to.
+    /// Compiles a text that contains one rule. The text may also contain private rules, global rules
+    /// and rules that the rule refers to.
     ///
     /// # Errors
-    /// As [`RuleFile::check`].
+    /// Returns the errors of [`RuleFile::check`].
     pub fn compile(text: &str) -> Result<Self, RuleError> {
         RuleFile::parse(text)?.select_last().compile()
     }
 
-    /// The name of the rule.
+    /// Returns the name of the rule.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether a public rule of the text matches these bytes, which should be a whole file.
+    /// Returns whether any public rule of the text matches these bytes. Pass a whole file, because
+    /// conditions such as `filesize` depend on its length.
     ///
     /// # Errors
-    /// Gives up after 60 seconds.
+    /// Returns [`TimedOut`] after 60 seconds.
     pub fn matches(&self, bytes: &[u8]) -> Result<bool, TimedOut> {
         self.scanner
             .scan_mem(bytes)
@@ -73,11 +74,11 @@ impl Rule {
     }
 }
 
-/// How often a string is counted, as in YARA. With less, a condition such as `#a > 5000` is never
-/// true.
+/// The maximum number of matches to count for each string, the same as in YARA. With a low maximum,
+/// a condition such as `#a > 5000` would never be true.
 const MAX_MATCHES: u32 = 1_000_000;
 
-/// How long a rule may take for one file.
+/// The time limit for scanning one file.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 impl fmt::Debug for Rule {
@@ -86,13 +87,13 @@ impl fmt::Debug for Rule {
     }
 }
 
-/// A rule took too long for a file.
+/// The error when a scan exceeds its time limit of 60 seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimedOut;
 
 impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the rule took longer than {} seconds", TIMEOUT.as_secs())
+        write!(f, "the scan took longer than {} seconds", TIMEOUT.as_secs())
     }
 }
 

@@ -11,9 +11,9 @@ use crate::operations::GetRequest;
 use crate::reply::ResponseHead;
 use crate::time::Timestamp;
 
-/// The attempts of one operation: the state of every flow. The operation itself is given to each
-/// step, so that this holds no YARA rule and no secret, and can be stored. See [`CallFlow`] for
-/// what follows from which outcome.
+/// The attempts of one call: the state that all flows share. Each step gets the operation as an
+/// argument, so this state contains no YARA rule and no secret, and can be stored. The table in
+/// [`CallFlow`] shows what follows each outcome.
 ///
 /// [`CallFlow`]: super::CallFlow
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -21,9 +21,10 @@ use crate::time::Timestamp;
 pub struct Attempts {
     version: Version,
     policy: RetryPolicy,
-    /// Spreads the pauses of calls that fail together, and distinguishes the tickets of flows.
+    /// Spreads out the retries of calls that fail at the same time, and tells the tickets of flows
+    /// apart.
     seed: u64,
-    // The time limit and the refusals of tokens belong to this process and are not stored.
+    // The time limit and the refused tokens belong to this process, so they are not stored.
     #[serde(skip)]
     deadline: Option<Timestamp>,
     #[serde(skip)]
@@ -31,35 +32,35 @@ pub struct Attempts {
     #[serde(skip)]
     seen: Option<Seen>,
     pause: Option<Pause>,
-    /// Attempts that failed.
+    /// The number of failed attempts.
     attempts: u32,
-    /// Failed token requests since the last token, including requests by other flows while this one
-    /// waited.
+    /// The number of failed token requests since the last token, including the requests of other
+    /// flows while this flow was waiting.
     token_attempts: u32,
-    /// Whether the one resend after a 401 is used up.
+    /// Whether the one retry after a 401 has been used.
     replayed: bool,
-    /// Counts the requests.
+    /// The number of requests so far.
     serial: u64,
-    /// Whether the last request was handed out and not reported. For a billed request that may have
-    /// arrived it stays set, so that no process sends it again.
+    /// Whether the outcome of the last request is still unreported. For a billed request that may
+    /// have arrived, this stays set, so that no process sends it again.
     in_flight: bool,
-    /// Whether that request may be billed. A later call of another operation must not forget it.
+    /// Whether that request may be billed. A later call of another operation must not reset this.
     #[serde(default)]
     billed: bool,
 }
 
-/// The number of unreadable replies to polls that ends a call.
+/// The number of unreadable replies to polls after which a call fails.
 const MOST_UNREADABLE: u32 = 4;
 
-/// What follows a failed attempt.
+/// The consequence of a failed attempt.
 enum Verdict {
-    /// A retry at this time, or right away.
+    /// Retry at this time, or immediately.
     Again(Option<Timestamp>),
     Fail(FlowError),
 }
 
 impl Attempts {
-    /// Creates a call under this policy. Give flows that run at the same time different seeds.
+    /// Creates a call with this policy. Flows that run at the same time need different seeds.
     pub(crate) fn new(policy: RetryPolicy, seed: u64) -> Self {
         Self {
             version: Version::default(),
@@ -78,7 +79,7 @@ impl Attempts {
         }
     }
 
-    /// Ends the call at this time, unless the policy ends it sooner.
+    /// Sets the time at which the call fails, unless the policy ends it earlier.
     pub(crate) fn set_deadline(&mut self, deadline: Option<Timestamp>) {
         self.deadline = deadline;
     }
@@ -87,7 +88,7 @@ impl Attempts {
         self.deadline
     }
 
-    /// Begins the next call of the same job.
+    /// Returns the state for the next call of the same job.
     pub(super) fn next(&self, policy: RetryPolicy) -> Self {
         Self {
             deadline: self.deadline,
@@ -96,15 +97,15 @@ impl Attempts {
         }
     }
 
-    /// Whether a request was handed out and not reported, or may have arrived and must not be sent
-    /// again.
+    /// Returns whether a request's outcome is unreported, or a billed request may have arrived and
+    /// must not be sent again.
     pub(super) fn is_in_flight(&self) -> bool {
         self.in_flight
     }
 
-    /// Starts the time limit unless it runs, and returns when the call must end.
+    /// Starts the time limit if necessary, and returns the time at which the call must end.
     fn begin(&mut self, now: Timestamp, meta: &Endpoint) -> Result<Timestamp, FlowError> {
-        // If the clock was set back, the limit starts over.
+        // If the clock was set back, the time limit starts over.
         let started = self
             .started
             .filter(|started| *started <= now)
@@ -125,7 +126,7 @@ impl Attempts {
         })
     }
 
-    /// Pauses before the call begins. Only the deadline ends the pause.
+    /// Pauses before the call begins. The time limit does not run yet; only the deadline applies.
     pub(super) fn wait(
         &self,
         now: Timestamp,
@@ -143,10 +144,10 @@ impl Attempts {
         }
     }
 
-    /// Returns what to do next for an operation with a JSON reply.
+    /// Returns the next step for an operation with a JSON reply.
     ///
     /// # Errors
-    /// Ends the call.
+    /// The call ends.
     pub(crate) fn poll<O: Operation>(
         &mut self,
         now: Timestamp,
@@ -156,10 +157,10 @@ impl Attempts {
         self.step(now, auth, operation, Some(MAX_JSON_BODY))
     }
 
-    /// Returns what to do next for an operation that answers with bytes.
+    /// Returns the next step for an operation whose reply is a file.
     ///
     /// # Errors
-    /// Ends the call.
+    /// The call ends.
     pub(crate) fn poll_stream<O: StreamOperation>(
         &mut self,
         now: Timestamp,
@@ -178,19 +179,19 @@ impl Attempts {
     ) -> Result<Step, FlowError> {
         let meta = O::ENDPOINT;
         if self.in_flight && (self.billed || meta.resend == Resend::Billed) {
-            // The request was handed out and its outcome was not reported. The caller must learn
-            // this first.
+            // The request may have been sent, but its outcome was never reported. Report this
+            // before anything else.
             return Err(FlowError::OutcomeUnknown {
                 operation: meta.id,
                 reply: None,
                 id: None,
             });
         }
-        // Fails before anything is sent, even a token request.
+        // An invalid request must fail before anything is sent, even a token request.
         let mut request = unsigned(operation, auth.base())?;
         let ends = self.begin(now, &meta)?;
         if std::mem::take(&mut self.in_flight) {
-            // A process that keeps restarting must not send without a pause.
+            // A process that restarts repeatedly must not send requests without pauses.
             let delay = self.policy.delay(1, self.seed ^ self.serial);
             self.pause = Some(Pause::new(now, now.after(delay)));
         }
@@ -215,7 +216,7 @@ impl Attempts {
                 request
                     .headers_mut()
                     .insert(http::header::AUTHORIZATION, bearer.header());
-                // These counts may come from a stored state, and may be any number.
+                // These numbers may come from a stored state, so they can have any value.
                 self.serial = self.serial.wrapping_add(1);
                 self.in_flight = true;
                 self.billed = meta.resend == Resend::Billed;
@@ -248,10 +249,10 @@ impl Attempts {
         }
     }
 
-    /// Takes the reply to a token request.
+    /// Processes the reply to a token request.
     ///
     /// # Errors
-    /// Ends the call.
+    /// The call ends.
     pub(crate) fn on_token(
         &mut self,
         now: Timestamp,
@@ -281,10 +282,10 @@ impl Attempts {
         self.token_failed(now, auth, again, error.into())
     }
 
-    /// Takes the reply to an attempt as its operation read it.
+    /// Processes the reply to an attempt, as parsed by its operation.
     ///
     /// # Errors
-    /// Ends the call.
+    /// The call ends.
     pub(crate) fn on_reply<R>(
         &mut self,
         now: Timestamp,
@@ -304,10 +305,10 @@ impl Attempts {
         self.settle(now, call.resend, verdict).map(|()| None)
     }
 
-    /// Notes that an attempt got no reply.
+    /// Processes the failure of an attempt that got no reply.
     ///
     /// # Errors
-    /// Ends the call.
+    /// The call ends.
     pub(crate) fn on_failure(
         &mut self,
         now: Timestamp,
@@ -357,21 +358,21 @@ impl Attempts {
         self.settle(now, resend, verdict)
     }
 
-    /// Notes that the body of a reply broke off. Returns whether it is requested again. The time
-    /// limit starts over, since reading took time.
+    /// Processes an interrupted download. Returns whether it is requested again. The time limit
+    /// starts over, because reading the body took time.
     pub(crate) fn broke_off(&mut self, now: Timestamp) -> bool {
         self.started = None;
-        // A token that has expired in the meantime may be renewed as for the first attempt.
+        // The token may have expired during the download, so allow another retry after a 401.
         self.replayed = false;
         let time = self.next_attempt(now, None);
         self.pause = time.map(|time| Pause::new(now, time));
         time.is_some()
     }
 
-    /// Takes back an attempt that was not sent.
+    /// Undoes an attempt that was not sent.
     ///
     /// # Errors
-    /// Refuses a ticket of another flow.
+    /// Returns [`FlowError::WrongTicket`] if the ticket belongs to another flow.
     pub(crate) fn cancel(&mut self, auth: &mut Auth, ticket: Ticket) -> Result<(), FlowError> {
         if let Kind::Token { of, serial } = ticket.0 {
             auth.is_own(&of)?;
@@ -381,7 +382,7 @@ impl Attempts {
         self.reported(ticket).map(|_| self.in_flight = false)
     }
 
-    /// Returns the call of a ticket, if the ticket belongs to the request under way.
+    /// Returns the call of a ticket, if the ticket belongs to the current request.
     fn reported(&self, ticket: Ticket) -> Result<Call, FlowError> {
         match ticket.0 {
             Kind::Call { flow, serial, call }
@@ -402,7 +403,8 @@ impl Attempts {
     ) -> Verdict {
         let api = match &error {
             ResponseError::Api(api) => api,
-            // Perhaps a page of a gateway instead of a poll. The job was paid for, so wait for it.
+            // This may be a gateway's web page instead of the job status. The job was paid for, so
+            // keep polling.
             ResponseError::Decode(why)
                 if call.operation == GetRequest::ENDPOINT.id
                     && !why.is_too_large()
@@ -412,7 +414,7 @@ impl Attempts {
             }
             ResponseError::Decode(_) => return Verdict::Fail(error.into()),
         };
-        // The job exists, whatever the status.
+        // The job exists, whatever the HTTP status is.
         if call.resend == Resend::Billed && api.has_job() {
             return Verdict::Fail(FlowError::OutcomeUnknown {
                 operation: call.operation,
@@ -422,7 +424,7 @@ impl Attempts {
         }
         match api.kind() {
             ApiErrorKind::Unauthorized if !self.replayed && auth.can_renew() => {
-                // The resend does not count as an attempt: the service did not fail.
+                // This retry does not count as an attempt, because the service did not fail.
                 self.replayed = true;
                 auth.reject(call.generation);
                 Verdict::Again(None)
@@ -430,7 +432,8 @@ impl Attempts {
             ApiErrorKind::RateLimited => {
                 let hint = api.retry_at(now);
                 let verdict = self.again(now, hint, error.into());
-                // The pause also holds for other calls, but no longer than they would wait.
+                // The pause applies to other calls too, but no longer than they are willing to
+                // wait.
                 let pause = match verdict {
                     Verdict::Again(time) => time,
                     Verdict::Fail(_) => hint,
@@ -473,7 +476,7 @@ impl Attempts {
             .filter(|time| self.lasts_until(now, *time))
     }
 
-    /// Returns the time of the next attempt, whether or not the call has the time for it.
+    /// Returns the time of the next attempt, even if the call must end before it.
     fn pause_after(
         &self,
         now: Timestamp,
@@ -488,7 +491,7 @@ impl Attempts {
         (attempts < self.policy.max_attempts).then_some(time)
     }
 
-    /// Whether the call still runs at that time.
+    /// Returns whether the call may still run at that time.
     fn lasts_until(&self, now: Timestamp, time: Timestamp) -> bool {
         let limit = self.started.unwrap_or(now).after(self.policy.time_limit);
         time < self.deadline.map_or(limit, |deadline| deadline.min(limit))
@@ -508,7 +511,7 @@ impl Attempts {
             }
             Verdict::Fail(error) => error,
         };
-        // A reply with a successful status counts as arrived, even if it cannot be read.
+        // A 2xx means that the request arrived, even if the reply cannot be parsed.
         let arrived = match &error {
             FlowError::OutcomeUnknown { .. } | FlowError::Response(ResponseError::Decode(_)) => {
                 true
@@ -521,7 +524,7 @@ impl Attempts {
         Err(error)
     }
 
-    /// A call that continues after an error has all its attempts again.
+    /// Resets the attempts, so that a call that continues after an error has all of them again.
     fn begin_anew(&mut self) {
         self.attempts = 0;
         self.token_attempts = 0;
@@ -531,7 +534,8 @@ impl Attempts {
         self.pause = None;
     }
 
-    /// Takes note that no token came. `again` is the time of a retry, if one may help.
+    /// Processes a failed token request. `again` is `None` if a retry cannot help; otherwise it
+    /// contains the time that the reply suggests, if any.
     fn token_failed(
         &mut self,
         now: Timestamp,
@@ -545,7 +549,7 @@ impl Attempts {
                 if self.lasts_until(now, time) {
                     return Ok(());
                 }
-                // The time of this flow is up; the other flows continue.
+                // This flow has no time left, but other flows continue.
                 self.begin_anew();
                 Err(error)
             }

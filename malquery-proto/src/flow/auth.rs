@@ -13,10 +13,11 @@ use crate::reply::ResponseHead;
 use crate::request::BuildError;
 use crate::time::Timestamp;
 
-/// The token of a session. It is requested when needed, renewed before it expires, and shared.
+/// The token of a session. Flows request it when they need it, renew it before it expires, and share
+/// it.
 ///
-/// Any number of flows may share an `Auth`. Many 401 replies to one token lead to one new token:
-/// one flow requests it while the others wait.
+/// Any number of flows may share an `Auth`. If several flows get a 401 for the same token, only one
+/// of them requests a new token while the others wait.
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,13 +26,13 @@ use crate::time::Timestamp;
 /// use malquery_proto::credentials::BearerToken;
 /// use malquery_proto::{Cloud, Credentials};
 ///
-/// // Requests a token from this cloud alone, and renews it 30 seconds before it expires.
+/// // Requests tokens only from this cloud, and renews them 30 seconds before they expire.
 /// let auth = Auth::new(Cloud::Us2, Credentials::new("the id", "the secret"))
 ///     .margin(Duration::from_secs(30))
 ///     .follow_region(false);
 /// assert_eq!(auth.base().as_str(), "https://api.us-2.crowdstrike.com");
 ///
-/// // A token from elsewhere is used until it is refused.
+/// // Uses a token that was obtained elsewhere.
 /// let auth = Auth::with_token(Cloud::Us2, BearerToken::new("the-token")?);
 /// # Ok::<(), malquery_proto::types::ParseError>(())
 /// ```
@@ -43,34 +44,35 @@ pub struct Auth {
     base: BaseUrl,
     source: Source,
     token: Option<Issued>,
-    /// Counts the tokens.
+    /// The number of tokens so far.
     generation: u64,
-    /// Counts the requests for tokens.
+    /// The number of token requests so far.
     serial: u64,
     fetching: Option<Fetching>,
-    /// Counts the refusals: flows that wait for a refused token end with the error.
+    /// The number of refused token requests. Flows that wait for a refused token fail with the
+    /// error.
     refusals: u64,
     refusal: Option<FlowError>,
-    /// Counts the requests for tokens that failed.
+    /// The number of failed token requests.
     failures: u64,
-    /// No token request is sent before this time.
+    /// The pause during which no token request is sent.
     token_pause: Option<Pause>,
-    /// No request is sent before this time: a rate limit holds for all flows.
+    /// The pause during which no request is sent, because a rate limit applies to all flows.
     pause: Option<Pause>,
     margin: Duration,
     follow_region: bool,
-    /// The secrets that must not be shown: the client secret and every token.
+    /// The secrets to mask in output: the client secret and recent tokens.
     needles: Needles,
-    /// The last tokens.
+    /// The most recent tokens.
     recent: VecDeque<BearerToken>,
 }
 
 #[derive(Debug)]
 enum Source {
     Credentials(Credentials),
-    /// A token from elsewhere cannot be renewed.
+    /// A token that was obtained elsewhere, which cannot be renewed.
     Supplied(BearerToken),
-    /// A child customer of a token from elsewhere, which belongs to its parent.
+    /// No source: the session is for a child, but the parent only has a supplied token.
     Nobody,
 }
 
@@ -78,8 +80,8 @@ enum Source {
 struct Issued {
     bearer: BearerToken,
     renew_at: Timestamp,
-    /// A token is used at least once, however short its life, so that a flow cannot request tokens
-    /// for ever.
+    /// Whether the token was used. A token is used at least once, however short its lifetime, so
+    /// that a flow cannot request tokens forever.
     used: bool,
 }
 
@@ -89,14 +91,15 @@ struct Fetching {
     lease: Pause,
 }
 
-/// How long one flow may fetch a token alone. If it never reports, another flow tries.
-/// How many tokens are remembered.
+/// The number of recent tokens to mask.
 const MOST_RECENT: usize = 4;
+/// The time for which a token request keeps other flows from sending one. If the flow never reports
+/// the outcome, another flow tries.
 const LEASE: Duration = Duration::from_secs(90);
-/// How often the other flows check for the token.
+/// The interval at which other flows check for the token.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What a flow has seen.
+/// The counts that a flow last saw.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
     /// The number of refusals when the flow began.
@@ -105,7 +108,7 @@ pub(super) struct Seen {
     failures: Option<u64>,
 }
 
-/// The call that a ticket belongs to.
+/// The call to which a ticket belongs.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) operation: &'static str,
@@ -120,13 +123,13 @@ pub(super) enum Bearer {
 }
 
 impl Auth {
-    /// Requests tokens for these credentials from `base`.
+    /// Creates a session that requests tokens for these credentials from `base`.
     pub fn new(base: impl Into<BaseUrl>, credentials: Credentials) -> Self {
         Self::from(base.into(), Source::Credentials(credentials))
     }
 
-    /// Uses a token from elsewhere. It cannot be renewed: when it has expired, calls fail with a
-    /// 401.
+    /// Creates a session with a token that was obtained elsewhere. The token cannot be renewed: once
+    /// it has expired, calls fail with a 401.
     pub fn with_token(base: impl Into<BaseUrl>, bearer: BearerToken) -> Self {
         Self::from(base.into(), Source::Supplied(bearer))
     }
@@ -157,28 +160,31 @@ impl Auth {
         }
     }
 
-    /// Sets how long before its expiry a token is renewed: 120 s unless set. A token is never
-    /// renewed before three quarters of its life are over.
+    /// Sets how long before its expiry a token is renewed. The default is 120 seconds. A token is
+    /// never renewed in the first three quarters of its lifetime.
     pub fn margin(mut self, margin: Duration) -> Self {
         self.margin = margin;
         self
     }
 
-    /// Sets whether to follow the token endpoint to the cloud of the account: `true` unless set. A
-    /// redirect is followed once, and only to the host of a commercial [`Cloud`]; a redirect of a
-    /// government cloud is not followed. A base URL of your own is left as well; set `false` if
-    /// requests must stay there.
+    /// Sets whether to follow a redirect of the token endpoint to the account's cloud. The default
+    /// is `true`.
+    ///
+    /// One redirect is followed, and only to the host of a commercial [`Cloud`]. Redirects from a
+    /// government cloud are not followed. A redirect from a custom base URL is followed too; set
+    /// `false` if all requests must go to that URL.
     pub fn follow_region(mut self, follow: bool) -> Self {
         self.follow_region = follow;
         self
     }
 
-    /// Returns the base URL of requests. It changes when the token endpoint names another cloud.
+    /// Returns the base URL of requests. It changes if the token endpoint redirects to another
+    /// cloud.
     pub fn base(&self) -> &BaseUrl {
         &self.base
     }
 
-    /// Returns a token to use, or how to get one. `seen` belongs to the flow.
+    /// Returns a token, or the step that leads to one. `seen` belongs to the calling flow.
     pub(super) fn bearer(
         &mut self,
         now: Timestamp,
@@ -203,7 +209,7 @@ impl Auth {
         seen.failures.get_or_insert(self.failures);
         let credentials = match &self.source {
             Source::Credentials(credentials) => credentials,
-            // Its life is not known, so it is used until the service refuses it.
+            // Its lifetime is unknown, so use it until the service rejects it.
             Source::Supplied(bearer) => return Ok(Bearer::Use(bearer.clone(), 0)),
             Source::Nobody => return Err(BuildError::NoChildToken.into()),
         };
@@ -235,7 +241,7 @@ impl Auth {
         Ok(Bearer::Fetch(request.into(), ticket))
     }
 
-    /// Whether the ticket of a token request belongs to this session.
+    /// Fails if the ticket of a token request belongs to another session.
     pub(super) fn is_own(&self, of: &Arc<()>) -> Result<(), FlowError> {
         if Arc::ptr_eq(of, &self.identity) {
             Ok(())
@@ -244,7 +250,7 @@ impl Auth {
         }
     }
 
-    /// Takes the reply to a token request.
+    /// Processes the reply to a token request.
     pub(super) fn on_response(
         &mut self,
         now: Timestamp,
@@ -277,7 +283,7 @@ impl Auth {
                     .filter(|to| self.may_follow(*to))
                 {
                     Some(cloud) => {
-                        log::info!("the account lives in {cloud}; asking there");
+                        log::info!("the account belongs to {cloud}; requests now go there");
                         self.base = cloud.into();
                         self.follow_region = false;
                         Ok(())
@@ -289,8 +295,8 @@ impl Auth {
         }
     }
 
-    /// Takes note of a token that must not be shown. A reply that is under way may repeat an earlier
-    /// token, but not one of long ago.
+    /// Adds a token to the secrets to mask. A delayed reply may still repeat one of the last tokens,
+    /// but not an older one.
     fn remember(&mut self, bearer: &BearerToken, secrets: Needles) {
         self.recent.push_back(bearer.clone());
         if self.recent.len() > MOST_RECENT {
@@ -308,22 +314,22 @@ impl Auth {
             && !self.base.cloud().is_some_and(Cloud::is_government)
     }
 
-    /// Forgets a request whose driver panicked: the other flows do not wait for its token.
+    /// Drops a token request whose driver panicked, so that other flows do not wait for its token.
     pub(crate) fn abandon(&mut self, ticket: &Ticket) {
         if let Kind::Token { serial, .. } = ticket.0 {
             self.end_fetching(serial);
         }
     }
 
-    /// Ends a token request, and returns when it was sent.
+    /// Ends a token request, and returns the time at which it was sent.
     pub(super) fn end_fetching(&mut self, serial: u64) -> Option<Timestamp> {
         self.fetching
             .take_if(|fetching| fetching.serial == serial)
             .map(|fetching| fetching.lease.since)
     }
 
-    /// Counts a failed token request. Returns the number of failures since the flow last checked,
-    /// by whichever flow: all together request no more often than one.
+    /// Counts a failed token request. Returns the number of failures in all flows since this flow
+    /// last checked, so that all flows together send no more requests than one flow would.
     pub(super) fn token_failed(&mut self, seen: &mut Option<Seen>) -> u32 {
         let seen = seen.as_mut().and_then(|seen| seen.failures.as_mut());
         let before = seen.as_ref().map_or(self.failures, |seen| **seen);
@@ -339,19 +345,19 @@ impl Auth {
         self.token_pause = Some(Pause::new(now, time));
     }
 
-    /// Ends every flow that waits for a token with this error.
+    /// Makes every flow that waits for a token fail with this error.
     pub(super) fn refuse(&mut self, error: &FlowError) {
         self.refusals += 1;
         self.refusal = Some(error.clone());
         self.token_pause = None;
     }
 
-    /// Whether a new token can be requested.
+    /// Returns whether a new token can be requested.
     pub(super) fn can_renew(&self) -> bool {
         matches!(self.source, Source::Credentials(_))
     }
 
-    /// Takes a 401 reply to a token of this generation.
+    /// Drops the token after a 401, unless it has already been replaced.
     pub(super) fn reject(&mut self, generation: u64) {
         if self.generation == generation {
             self.token = None;
@@ -369,8 +375,8 @@ impl Auth {
         }
     }
 
-    /// Lets an error compare the account's region with the session's, and masks the secrets in it:
-    /// a page may repeat what was sent.
+    /// Adds the cloud of the session to an error, for its hint, and masks secrets: an error page may
+    /// repeat the request.
     pub(super) fn explain(&self, error: ResponseError) -> ResponseError {
         match error {
             ResponseError::Api(error) => {
@@ -382,12 +388,12 @@ impl Auth {
         }
     }
 
-    /// The secrets of this session.
+    /// Returns the secrets of this session.
     pub(crate) fn needles(&self) -> &Needles {
         &self.needles
     }
 
-    /// A session for a child of this one's customer, with the same settings.
+    /// Creates a session for a Flight Control child, with the same settings.
     pub(crate) fn child(&self, member_cid: MemberCid) -> Self {
         let source = match &self.source {
             Source::Credentials(credentials) => {
@@ -402,7 +408,7 @@ impl Auth {
         }
     }
 
-    /// The token and its credentials, to revoke it; the session forgets it.
+    /// Removes the token from the session, and returns it with its credentials, to revoke it.
     pub(crate) fn take_token(&mut self) -> Option<(Credentials, BearerToken)> {
         match &self.source {
             Source::Credentials(credentials) => {
@@ -413,7 +419,7 @@ impl Auth {
     }
 }
 
-/// The cloud that a redirect of the token endpoint names. Any other host could be after the
+/// Returns the cloud to which a redirect of the token endpoint leads. Another host could steal the
 /// credentials.
 fn cloud_of(location: &str) -> Option<Cloud> {
     let url = url::Url::parse(location).ok()?;

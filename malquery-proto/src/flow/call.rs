@@ -7,17 +7,17 @@ use crate::reply::{Reply, ResponseHead};
 use crate::stream::StreamCheck;
 use crate::time::Timestamp;
 
-/// One call of an operation that answers with JSON, with its retries.
+/// A call of an operation with a JSON reply, with its retries.
 ///
 /// | outcome | [`Safe`] | [`Billed`] |
 /// |---|---|---|
 /// | 2xx | done | done |
-/// | 401, once | retried with a new token | the same |
-/// | 429 of the gateway | retried at the time it names, else after a pause | the same |
-/// | 429 of MalQuery (quota) | error | error |
+/// | first 401 | retried with a new token | the same |
+/// | 429 from the gateway | retried at the time in the reply, or after a pause | the same |
+/// | 429 from MalQuery (quota) | error | error |
 /// | other 4xx, 3xx | error | error |
 /// | 5xx, 408, or a failure after sending | retried after a pause | [`OutcomeUnknown`] |
-/// | unreadable 2xx | error; a poll is retried three times | error, and [`OutcomeUnknown`] on every later poll |
+/// | 2xx that cannot be parsed | error; a [`GetRequest`] is retried three times | error, then [`OutcomeUnknown`] on every later `poll` |
 /// | provably not sent | retried after a pause | the same |
 /// | cannot be sent | error | error |
 /// | attempts or time used up | error | error |
@@ -25,6 +25,7 @@ use crate::time::Timestamp;
 /// [`Safe`]: crate::endpoint::Resend::Safe
 /// [`Billed`]: crate::endpoint::Resend::Billed
 /// [`OutcomeUnknown`]: FlowError::OutcomeUnknown
+/// [`GetRequest`]: crate::operations::GetRequest
 #[derive(Debug)]
 pub struct CallFlow<'a, O> {
     attempts: Attempts,
@@ -32,7 +33,8 @@ pub struct CallFlow<'a, O> {
 }
 
 impl<'a, O: JsonOperation> CallFlow<'a, O> {
-    /// Creates a call under this policy. Give flows that run at the same time different seeds.
+    /// Creates a call with this policy. The seed randomizes the pauses; use a different one for each
+    /// flow that runs at the same time.
     pub fn new(operation: &'a O, policy: RetryPolicy, seed: u64) -> Self {
         let attempts = Attempts::new(policy, seed);
         Self {
@@ -41,7 +43,8 @@ impl<'a, O: JsonOperation> CallFlow<'a, O> {
         }
     }
 
-    /// Ends the call at this time, if the policy does not end it sooner.
+    /// Sets the time at which the call fails with [`FlowError::Deadline`]. The time limit of the
+    /// policy may end it earlier.
     pub fn set_deadline(&mut self, deadline: Option<Timestamp>) {
         self.attempts.set_deadline(deadline);
     }
@@ -76,10 +79,10 @@ impl<O: JsonOperation> Flow for CallFlow<'_, O> {
     }
 }
 
-/// One call of an operation that answers with bytes. It ends with the head of a successful reply
-/// and returns the check for the body, which the caller reads.
+/// A call of an operation whose reply is a file. The flow ends when the head of a successful reply
+/// arrives. It returns the checks for the body, which the caller reads.
 ///
-/// Retries follow the table of [`CallFlow`].
+/// Retries follow the table in [`CallFlow`].
 #[derive(Debug)]
 pub struct DownloadFlow<'a, O> {
     attempts: Attempts,
@@ -87,7 +90,8 @@ pub struct DownloadFlow<'a, O> {
 }
 
 impl<'a, O: StreamOperation> DownloadFlow<'a, O> {
-    /// Creates a download under this policy. Give flows that run at the same time different seeds.
+    /// Creates a download with this policy. The seed randomizes the pauses; use a different one for
+    /// each flow that runs at the same time.
     pub fn new(operation: &'a O, policy: RetryPolicy, seed: u64) -> Self {
         let attempts = Attempts::new(policy, seed);
         Self {
@@ -96,12 +100,13 @@ impl<'a, O: StreamOperation> DownloadFlow<'a, O> {
         }
     }
 
-    /// Ends the call at this time, if the policy does not end it sooner.
+    /// Sets the time at which the call fails with [`FlowError::Deadline`]. The time limit of the
+    /// policy may end it earlier.
     pub fn set_deadline(&mut self, deadline: Option<Timestamp>) {
         self.attempts.set_deadline(deadline);
     }
 
-    /// Reports that the body of the reply broke off. Returns whether the next poll requests it
+    /// Reports that the download was interrupted. Returns whether the next `poll` sends the request
     /// again. The time limit starts over.
     pub fn broke_off(&mut self, now: Timestamp) -> bool {
         self.attempts.broke_off(now)

@@ -13,33 +13,34 @@ use crate::reply::ResponseHead;
 use crate::time::Timestamp;
 use crate::types::{ErrorItem, JobStatus, RequestId};
 
-/// A job from its submission to its result: a hunt, an exact search or a multi-download.
+/// A job from its submission to its results: a hunt, an exact search or a multi-download.
 ///
-/// A submitted job was paid for, so its polls are patient: unless the [`RetryPolicy`] allows only
-/// one attempt, a poll is tried five times as often as other calls, and waits for a rate limit up
-/// to the time limit of a call.
+/// A submitted job may have been billed, so its polls are retried longer than other calls: unless
+/// the [`RetryPolicy`] allows only one attempt, each poll may use five times as many attempts, and
+/// may wait for a rate limit as long as the time limit of a call.
 ///
-/// It serialises, so that a pending job survives a restart or moves to another machine. The stored
-/// state holds no secret and no token and, once the job is submitted, no YARA rule or pattern.
+/// A job can be serialized, so that it survives a restart or moves to another machine. The stored
+/// state contains no secret and no token. Once the job is submitted, it contains no YARA rule and no
+/// patterns either.
 ///
-/// | phase | input | next |
+/// | phase | event | consequence |
 /// |---|---|---|
-/// | submit | poll | the request goes out |
-/// | submit | 2xx | poll; the state drops the rule and the patterns |
-/// | submit | may have arrived, 5xx or 408 | [`FlowError::OutcomeUnknown`], also on every later poll: it may have been billed |
-/// | submit | 2xx that cannot be read | error, and [`FlowError::OutcomeUnknown`] on every later poll |
-/// | submit | provably not sent | again after a pause |
-/// | submit, poll | 401 | new token, once |
-/// | submit, poll | 429 of the gateway | again when it says, else after a pause; 429 of MalQuery: error |
-/// | submit, poll | other 4xx, 3xx | error |
-/// | poll | failure, 5xx, 408 | again after a pause |
-/// | poll | 2xx that cannot be read, or an end that does not name the job | the same, three times |
+/// | submit | 2xx | polling begins; the state drops the rule and the patterns |
+/// | submit | 5xx, 408, or a failure after sending | [`FlowError::OutcomeUnknown`], now and later: the job may have been billed |
+/// | submit | 2xx that cannot be parsed | error, then [`FlowError::OutcomeUnknown`] |
+/// | submit | provably not sent | retried after a pause |
+/// | submit | restored from a state that was stored during the submission | [`FlowError::OutcomeUnknown`] |
+/// | submit or poll | first 401 | retried with a new token |
+/// | submit or poll | 429 from the gateway | retried at the time in the reply, or after a pause |
+/// | submit or poll | 429 from MalQuery (quota) | error |
+/// | submit or poll | other 4xx, 3xx | error |
+/// | submit or poll | attempts or time used up | error |
+/// | poll | 5xx, 408, or no reply | retried after a pause |
+/// | poll | 2xx that cannot be parsed, or `done` or `failed` without a request id | retried three times |
 /// | poll | `done` | done |
 /// | poll | `failed` | [`FlowError::JobFailed`] |
-/// | poll | `inprogress`, or an unknown word | again after the interval |
+/// | poll | `inprogress`, or an unknown status | polled again after the interval |
 /// | poll | no status, ten times in a row | [`FlowError::NoStatus`] |
-/// | restored while the submission was under way | poll | [`FlowError::OutcomeUnknown`] |
-/// | any | attempts or time used up | error |
 ///
 /// ```
 /// use malquery_proto::flow::{JobFlow, RetryPolicy};
@@ -48,7 +49,7 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 /// let mut job = JobFlow::new(Hunt::new("rule a { condition: true }"), RetryPolicy::default(), 1);
 /// job.set_interval(std::time::Duration::from_secs(30));
 /// let stored = serde_json::to_string(&job)?;
-/// // … perhaps tomorrow, in another process:
+/// // ... later, in another process:
 /// let job: JobFlow = serde_json::from_str(&stored)?;
 /// assert!(job.to_submit().is_some() && job.id().is_none());
 /// # Ok::<(), serde_json::Error>(())
@@ -62,19 +63,20 @@ pub struct JobFlow {
     interval: Duration,
     phase: Phase,
     next_poll: Option<Pause>,
-    /// Replies in a row without a status.
+    /// The number of consecutive replies without a status.
     #[serde(default)]
     silent: u32,
-    /// Polls that the service answered, and the last status it reported.
+    /// The number of polls that got a reply.
     #[serde(default)]
     polls: u32,
+    /// The last status in a reply.
     #[serde(default)]
     status: Option<JobStatus>,
-    /// How many more polls may report that the job, which was just submitted, is unknown.
+    /// The number of further polls that may report a newly submitted job as unknown.
     #[serde(default)]
     unknown_left: u32,
-    /// The errors in the reply to the submission. They are not stored, since they may repeat what
-    /// was sent.
+    /// The errors in the reply to the submission. They are not stored, because they may repeat the
+    /// request.
     #[serde(skip)]
     errors: Vec<ErrorItem>,
 }
@@ -100,7 +102,7 @@ pub enum Submission {
 }
 
 impl Submission {
-    /// The cost in monthly quotas.
+    /// Returns the documented cost, counted against the monthly quotas.
     pub fn cost(&self) -> Cost {
         match self {
             Self::Hunt(hunt) => hunt.cost(),
@@ -128,20 +130,21 @@ impl From<SamplesMultidownload> for Submission {
     }
 }
 
-/// How many polls in a row may report an unknown job right after its submission, less one.
+/// The number of consecutive polls after which a newly submitted job that is reported as unknown
+/// fails.
 const MOST_UNKNOWN: u32 = 6;
 /// The time from the submission to the first poll.
 const FIRST_POLL: Duration = Duration::from_secs(2);
 
-/// How many replies in a row may lack a status. An unknown word is a status, and means to poll
-/// again.
+/// The number of consecutive replies without a status after which the flow fails. An unknown status
+/// does not count: the flow polls again.
 const MOST_SILENT: u32 = 10;
 
-/// Polls are tried this many times as often as other calls: a job may run for an hour and was paid
-/// for, and a poll costs nothing.
+/// The factor by which a poll may use more attempts than other calls. A job may run for an hour and
+/// may have been billed, and polling costs nothing.
 const POLL_PATIENCE: u32 = 5;
 
-/// The reply to an attempt, read and not yet taken.
+/// A parsed reply, before [`Flow::take`] processes it.
 #[derive(Debug)]
 pub struct JobReply(Read);
 
@@ -152,12 +155,13 @@ enum Read {
 }
 
 impl JobFlow {
-    /// Creates the flow of a job to submit.
+    /// Creates a flow that submits a job. The seed randomizes the pauses; use a different one for
+    /// each flow that runs at the same time.
     pub fn new(job: impl Into<Submission>, policy: RetryPolicy, seed: u64) -> Self {
         Self::from(Phase::Submit(job.into()), policy, seed)
     }
 
-    /// Creates the flow of a job that was submitted before.
+    /// Creates a flow that polls a job that was submitted before.
     pub fn attach(id: RequestId, policy: RetryPolicy, seed: u64) -> Self {
         let mut flow = Self::from(Phase::Poll(id), policy, seed);
         flow.next_call();
@@ -180,13 +184,13 @@ impl JobFlow {
         }
     }
 
-    /// Sets how often the job is polled: every 5 seconds unless set, and at most every millisecond.
+    /// Sets the interval between polls. The default is 5 seconds, the minimum one millisecond.
     pub fn set_interval(&mut self, interval: Duration) {
         self.interval = interval;
     }
 
-    /// Ends the flow at this time with [`FlowError::Deadline`]. The job itself continues, and so
-    /// can the flow with a later deadline.
+    /// Sets the time at which the flow fails with [`FlowError::Deadline`]. The service continues the
+    /// job. Set a later deadline to continue the flow.
     pub fn set_deadline(&mut self, deadline: Option<Timestamp>) {
         self.call.set_deadline(deadline);
     }
@@ -195,17 +199,17 @@ impl JobFlow {
         self.call.deadline()
     }
 
-    /// Returns the status that the last poll reported.
+    /// Returns the job status in the last reply.
     pub fn status(&self) -> Option<&JobStatus> {
         self.status.as_ref()
     }
 
-    /// Returns the number of polls that the service answered.
+    /// Returns the number of polls that got a reply.
     pub fn polls(&self) -> u32 {
         self.polls
     }
 
-    /// Returns what will be submitted, until the submission is under way.
+    /// Returns the request that will be submitted. `None` once it may have been sent.
     pub fn to_submit(&self) -> Option<&Submission> {
         match &self.phase {
             Phase::Submit(submission) if !self.call.is_in_flight() => Some(submission),
@@ -213,7 +217,7 @@ impl JobFlow {
         }
     }
 
-    /// Returns the id of the job, once it is submitted.
+    /// Returns the request id. `None` until the job is submitted.
     pub fn id(&self) -> Option<&RequestId> {
         match &self.phase {
             Phase::Submit(_) => None,
@@ -221,20 +225,20 @@ impl JobFlow {
         }
     }
 
-    /// Notes that this process has just submitted the job. The service may need a moment.
+    /// Records that this process has just submitted the job, which the service may not know yet.
     pub(crate) fn set_submitted(&mut self, now: Timestamp) {
         self.unknown_left = MOST_UNKNOWN;
         self.wait(now, FIRST_POLL.min(self.interval));
     }
 
-    /// The next poll comes after this time.
+    /// Sets the pause before the next poll.
     fn wait(&mut self, now: Timestamp, time: Duration) {
-        // A stored time may be in the past, and a wait must end later than now.
+        // A stored interval may be zero, but `Step::Wait` must be in the future.
         let time = time.max(Duration::from_millis(1));
         self.next_poll = Some(Pause::new(now, now.after(time)));
     }
 
-    /// Whether the service does not know yet the job that it accepted a moment ago.
+    /// Returns whether the service may not know a newly submitted job yet.
     fn is_unknown_yet(&mut self, reply: &Result<JsonReply<GetRequest>, ResponseError>) -> bool {
         use ApiErrorKind::{BadRequest, NotFound, Partial};
 
@@ -300,10 +304,10 @@ impl JobFlow {
         }
     }
 
-    /// Each poll is a call with its own attempts.
+    /// Starts the next poll, which is a call with its own attempts.
     fn next_call(&mut self) {
         let patient = match self.policy.max_attempts {
-            // A policy without a second attempt has none here either.
+            // A policy without retries has none for polls either.
             ..=1 => self.policy,
             attempts => RetryPolicy {
                 max_attempts: attempts.saturating_mul(POLL_PATIENCE),
@@ -332,8 +336,8 @@ impl Sealed for JobFlow {
     }
 }
 
-/// The output is the reply with the results of the job. Its errors begin with the errors of the
-/// reply to the submission, if this process took that reply.
+/// The output is the reply with the results of the job. Its errors start with those in the reply to
+/// the submission, if this process received that reply.
 impl Flow for JobFlow {
     type Reply = JobReply;
     type Output = JsonReply<GetRequest>;
@@ -371,19 +375,20 @@ impl Flow for JobFlow {
             Phase::Poll(id) => {
                 let request = GetRequest::new(id.clone());
                 let reply = request.response(head, body).and_then(|reply| {
-                    // It may be about another job, whose samples would be paid for.
+                    // The reply may be about another job, and its samples would be billed.
                     if reply.meta.reqid.is_none()
                         && let Some(status @ (JobStatus::Done | JobStatus::Failed)) =
                             &reply.meta.status
                     {
                         let why = format!(
-                            "its status is `{status}`, but it does not name the job (`meta.reqid`); the job {id} is \
-                             not lost: poll it again"
+                            "its status is `{status}`, but it has no request id (`meta.reqid`); poll the request id \
+                             {id} again"
                         );
                         let error = DecodeError::new(&GetRequest::ENDPOINT, head, body, why);
                         return Err(ResponseError::Decode(error.into()));
                     }
-                    // Errors instead of a status: for example, the service does not know the job.
+                    // A reply may have errors instead of a status, for example if the service does
+                    // not know the job.
                     if reply.meta.status.is_none() && !reply.errors.is_empty() {
                         return Err(ResponseError::Api(request.error(head, body).into()));
                     }
@@ -408,7 +413,7 @@ impl Flow for JobFlow {
                     self.salvage(id);
                 }
                 if let Some(reply) = taken? {
-                    // `done` is the status of this request; the job has only begun.
+                    // `done` is the status of the submission; the job has only just started.
                     self.phase = Phase::Poll(reply.output.meta.reqid);
                     self.errors = reply.output.errors;
                     self.next_call();

@@ -1,9 +1,9 @@
-//! State that outlives one exchange, without I/O: the token, a call with its retries, a job.
+//! Sans-I/O state machines for the token, a call with its retries, and a job.
 //!
-//! A [`Flow`] says what to do next and takes what came of it. It has no clock, no sleep, no thread
-//! and no random number: the time comes in as an argument. The blocking
-//! [`Client`](crate::client::Client) has one loop over it; an asynchronous program has another,
-//! with two `.await`s.
+//! A [`Flow`] returns the next step, and its driver reports the outcome. A flow does no I/O and
+//! starts no threads. It does not read the clock, sleep or draw random numbers: the driver passes
+//! in the time and a seed. The blocking [`Client`](crate::client::Client) has one loop that runs
+//! flows; an asynchronous program has its own, with two `.await`s.
 
 mod attempts;
 mod auth;
@@ -32,18 +32,18 @@ use crate::time::Timestamp;
 use crate::types::{JobStatus, RequestId};
 
 mod sealed {
-    /// Seals [`Flow`](super::Flow): only the flows of this crate implement it.
+    /// Seals [`Flow`](super::Flow), so that only this crate can implement it.
     pub trait Sealed {
         #[doc(hidden)]
         #[allow(private_interfaces)]
         fn attempts(&mut self) -> &mut super::attempts::Attempts;
 
-        /// Takes the id of a job from the reply to a failed submission, so that the job is not
+        /// Stores the request id from the reply to a failed submission, so that the job is not
         /// lost.
         #[doc(hidden)]
         fn salvage(&mut self, _: &crate::types::RequestId) {}
 
-        /// The job, if this is one.
+        /// Returns the job, if this flow is one.
         #[doc(hidden)]
         fn job(&self) -> Option<&super::JobFlow> {
             None
@@ -51,30 +51,36 @@ mod sealed {
     }
 }
 
-/// A state machine that a driver runs to its end: a [call](CallFlow), a [download](DownloadFlow) or
-/// a [job](JobFlow).
+/// A state machine that a driver runs to completion: a [call](CallFlow), a
+/// [download](DownloadFlow) or a [job](JobFlow).
 ///
-/// The driver repeats: [`poll`](Self::poll), then wait, or send and report. A report is
-/// [`on_failure`](Self::on_failure) when no reply came, else [`on_response`](Self::on_response).
-/// Threads that share an [`Auth`] need not hold its lock while they read a large reply: they call
-/// [`on_token`](Self::on_token) for the reply to a [token request](Ticket::is_token), else
-/// [`read`](Self::read) and [`take`](Self::take).
+/// The driver repeats two steps until it gets the output or an error:
+///
+/// 1. Call [`poll`](Self::poll). It returns a time to wait for, or a request to send.
+/// 2. After sending, report the outcome: call [`on_response`](Self::on_response) with the reply, or
+///    [`on_failure`](Self::on_failure) if there is none.
+///
+/// `on_response` holds the [`Auth`] while it parses the reply. Threads that share an `Auth` can
+/// release its lock during this time: call [`on_token`](Self::on_token) for the reply to a
+/// [token request](Ticket::is_token), and [`read`](Self::read) and then [`take`](Self::take) for
+/// any other reply.
 pub trait Flow: sealed::Sealed {
-    /// A reply that was read and not yet taken.
+    /// A parsed reply, before [`take`](Self::take) processes it.
     type Reply;
-    /// The result.
+    /// The result of the flow.
     type Output;
 
-    /// Says what to do next.
+    /// Returns the next step. `now` is the current time.
     ///
     /// # Errors
     /// The flow stops. Whether it can continue later depends on the error.
     fn poll(&mut self, now: Timestamp, auth: &mut Auth) -> Result<Step, FlowError>;
 
-    /// Reads the reply to an attempt. For 100,000 results this takes a while.
+    /// Parses the reply to an attempt. This needs no [`Auth`], and may take long for a large reply.
     fn read(&self, head: ResponseHead<'_>, body: &[u8]) -> Self::Reply;
 
-    /// Takes the reply to an attempt. `Some` is the result; `None` means to poll again.
+    /// Processes a parsed reply. Returns the result of the flow, or `None` if the flow must be
+    /// polled again.
     ///
     /// # Errors
     /// The flow stops.
@@ -86,7 +92,8 @@ pub trait Flow: sealed::Sealed {
         reply: Self::Reply,
     ) -> Result<Option<Self::Output>, FlowError>;
 
-    /// Takes the reply to an attempt in one step, for a driver that does not share its [`Auth`].
+    /// Parses and processes the reply to an attempt, in one call. Returns the result of the flow, or
+    /// `None` if the flow must be polled again.
     ///
     /// # Errors
     /// The flow stops.
@@ -105,7 +112,7 @@ pub trait Flow: sealed::Sealed {
         self.take(now, auth, ticket, reply)
     }
 
-    /// Takes the reply to a request for a token.
+    /// Processes the reply to a token request. Poll the flow again afterwards.
     ///
     /// # Errors
     /// The flow stops.
@@ -120,7 +127,7 @@ pub trait Flow: sealed::Sealed {
         self.attempts().on_token(now, auth, ticket, head, body)
     }
 
-    /// Reports that an attempt got no reply.
+    /// Reports that an attempt got no reply. Poll the flow again afterwards.
     ///
     /// # Errors
     /// The flow stops.
@@ -134,43 +141,46 @@ pub trait Flow: sealed::Sealed {
         self.attempts().on_failure(now, auth, ticket, why)
     }
 
-    /// Takes back an attempt that was not sent after all.
+    /// Reports that a request was not sent, for example because the user stopped the program. The
+    /// flow can be polled again later.
     ///
     /// # Errors
-    /// Refuses a ticket of another flow.
+    /// Returns [`FlowError::WrongTicket`] if the ticket belongs to another flow.
     fn cancel(&mut self, auth: &mut Auth, ticket: Ticket) -> Result<(), FlowError> {
         self.attempts().cancel(auth, ticket)
     }
 }
 
-/// What to do next. No other step will be added.
+/// The next step of a flow. This enum is exhaustive: no variants will be added.
 #[derive(Debug)]
 #[must_use]
 pub enum Step {
-    /// Send this request and report the outcome, with its ticket.
+    /// Send this request and report the outcome, with the attempt's ticket.
     Send(Box<Attempt>),
-    /// Poll again at this time, which is later than now.
+    /// Poll again at this time, which is in the future.
     Wait(Timestamp),
 }
 
-/// A request to send.
+/// A request to send, with its limits.
 #[non_exhaustive]
 pub struct Attempt {
     /// The request.
     pub request: http::Request<Vec<u8>>,
-    /// The ticket for the report.
+    /// The ticket with which to report the outcome.
     pub ticket: Ticket,
-    /// The largest body, in bytes. Read one byte more, so that a longer body is noticed. `None`
-    /// leaves the body of a successful reply to the caller; read at most
-    /// [`MAX_ERROR_BODY`](crate::operation::MAX_ERROR_BODY) of any other.
+    /// The maximum length of the body in bytes. Read one byte more than this, so that the flow
+    /// detects a longer body.
+    ///
+    /// `None` for a download: the caller reads the body of a successful reply. From the body of any
+    /// other reply, read at most [`MAX_ERROR_BODY`](crate::operation::MAX_ERROR_BODY) bytes.
     pub max_body: Option<u64>,
-    /// The time by which the reply must be complete, with its body. The time limit of the policy
-    /// does not cover a body that is left to the caller, since a large download takes longer.
+    /// The time by which the whole reply must have arrived, including its body. For a download, this
+    /// is the deadline of the flow; the time limit of the policy does not apply to the body.
     pub deadline: Option<Timestamp>,
 }
 
 impl std::fmt::Debug for Attempt {
-    /// Hides the body of the request, which may hold a secret.
+    /// Hides the headers and the body, which may contain a secret.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
@@ -181,19 +191,20 @@ impl std::fmt::Debug for Attempt {
     }
 }
 
-/// Ties a report to its request. A report consumes it, so nothing is reported twice.
+/// Links the report of an outcome to its request. Reporting consumes the ticket, so an outcome
+/// cannot be reported twice.
 ///
-/// If a ticket is dropped, for example with a cancelled future, the outcome stays unknown: a
-/// submission is [`OutcomeUnknown`](FlowError::OutcomeUnknown) from then on, and after a token
-/// request the other flows wait up to 90 seconds. If the request was not sent, give the ticket to
-/// [`Flow::cancel`].
+/// If a ticket is dropped, for example with a canceled future, the outcome stays unknown: a
+/// submission fails with [`OutcomeUnknown`](FlowError::OutcomeUnknown) from then on, and after a
+/// token request, other flows wait for up to 90 seconds. If the request was not sent, pass the
+/// ticket to [`Flow::cancel`].
 #[derive(Debug)]
 #[must_use]
 pub struct Ticket(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    /// `of` identifies the [`Auth`], so that a session accepts no token of another account.
+    /// `of` identifies the [`Auth`], so that a session does not accept the token of another account.
     Token { of: Arc<()>, serial: u64 },
     Call {
         flow: u64,
@@ -203,18 +214,21 @@ enum Kind {
 }
 
 impl Ticket {
-    /// Returns whether the ticket belongs to a token request.
+    /// Returns whether the ticket is for a token request.
     pub fn is_token(&self) -> bool {
         matches!(self.0, Kind::Token { .. })
     }
 }
 
-/// How far the clock of another thread may be ahead, since it read the time later.
+/// The maximum amount by which the time of another thread may be ahead, because that thread read
+/// the clock later.
 const OVERTAKEN: Duration = Duration::from_secs(1);
 
-/// A time before which nothing is sent, and when the pause began. If the clock is set back, the
-/// pause ends at once: a request too early is better than a day of silence. A difference of a
-/// second or less is no set-back: another thread may have read the clock earlier.
+/// A pause, during which nothing is sent.
+///
+/// If the clock is set back, the pause ends immediately: sending a request too early is better than
+/// waiting for a day. A difference of up to a second does not count as set back, because another
+/// thread may have read the clock earlier.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Pause {
     since: Timestamp,
@@ -226,13 +240,13 @@ impl Pause {
         Self { since, until }
     }
 
-    /// The end of the pause, unless it is over.
+    /// Returns the end of the pause, unless the pause is over.
     fn end(self, now: Timestamp) -> Option<Timestamp> {
         (self.since.since(now) <= OVERTAKEN && now < self.until).then_some(self.until)
     }
 }
 
-/// The version of a stored flow.
+/// The format version of a stored flow.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Version(u32);
 
@@ -248,32 +262,32 @@ impl<'de> Deserialize<'de> for Version {
         match u32::deserialize(deserializer)? {
             version if version == known.0 => Ok(known),
             other => Err(serde::de::Error::custom(format!(
-                "the stored state has version {other}, and only {} is known; another release wrote it",
+                "the stored state has version {other}, but this release supports only version {}",
                 known.0
             ))),
         }
     }
 }
 
-/// Why there is no reply, and whether the service may have received the request.
+/// The kind of a failure without a reply: whether the service may have received the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SendFailure {
-    /// The request provably never reached the service, and a retry may succeed: the name was not
-    /// found, or the connection was refused.
+    /// The request provably never reached the service, and a retry may succeed. For example, the
+    /// host name was not found, or the connection was refused.
     NotSent,
-    /// The request provably never reached the service, and a retry would fail as well: the
-    /// certificate is not trusted.
+    /// The request provably never reached the service, and a retry would fail again. For example,
+    /// the certificate is not trusted.
     CannotSend,
-    /// The service may have received the request: the connection broke, or the time ran out, after
-    /// sending began.
+    /// The service may have received the request. For example, the connection broke or timed out
+    /// after sending had begun.
     Unknown,
 }
 
-/// How often and how long a call is retried.
+/// How often, and for how long, calls are retried.
 ///
-/// A [`Safe`](crate::endpoint::Resend::Safe) request is retried after a failure and a 5xx. A
+/// A [`Safe`](crate::endpoint::Resend::Safe) request is retried after a failure or a 5xx. A
 /// [`Billed`](crate::endpoint::Resend::Billed) request is retried only if it provably never reached
-/// the service. Both are retried once after a 401, with a new token, and after a 429 of the
+/// the service. Either kind is retried once after a 401, with a new token, and after a 429 from the
 /// gateway.
 ///
 /// ```
@@ -281,28 +295,29 @@ pub enum SendFailure {
 ///
 /// use malquery_proto::flow::RetryPolicy;
 ///
-/// // For a person who waits at a terminal.
+/// // For an interactive program, where a person waits.
 /// let policy = RetryPolicy { max_attempts: 2, time_limit: Duration::from_secs(30), ..RetryPolicy::default() };
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetryPolicy {
-    /// The number of times a request is sent at most. Above 1, a [`JobFlow`] polls up to five times
-    /// as often.
+    /// The maximum number of times that a request is sent. If this is more than 1, a [`JobFlow`]
+    /// allows five times as many attempts for each poll.
     pub max_attempts: u32,
-    /// The pause before the second attempt. It doubles with each attempt, and part of it is random.
+    /// The pause before the second attempt. It doubles for each further attempt. Up to half of each
+    /// pause is random.
     pub first_delay: Duration,
-    /// The longest pause, unless the service asks for a longer one.
+    /// The maximum pause, unless the service asks for a longer one.
     pub max_delay: Duration,
-    /// The longest pause that the service may ask for. If it asks for more, the call ends with an
-    /// error that holds the time.
+    /// The maximum pause that the service may ask for. If it asks for a longer one, the call fails
+    /// with the error reply, which contains the time of the retry.
     pub max_rate_limit_wait: Duration,
-    /// The time limit of a call with all its attempts.
+    /// The time limit for a call, including all attempts and pauses.
     pub time_limit: Duration,
 }
 
 impl Default for RetryPolicy {
-    /// 4 attempts with pauses from 0.5 s to 30 s, at most 2 minutes for a rate limit, and 10
-    /// minutes in all.
+    /// Returns a policy with 4 attempts, pauses from 0.5 to 30 seconds, at most 2 minutes for a rate
+    /// limit, and 10 minutes in total.
     fn default() -> Self {
         Self {
             max_attempts: 4,
@@ -315,7 +330,8 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Sends every request once, except that a 401 still leads to a new token and one retry.
+    /// Returns a policy without retries. After a 401, a call still requests a new token and retries
+    /// once.
     pub fn never() -> Self {
         Self {
             max_attempts: 1,
@@ -323,7 +339,8 @@ impl RetryPolicy {
         }
     }
 
-    /// The pause after this many attempts: between half of the doubled delay and all of it.
+    /// Returns the pause after this many attempts: a random time between half of the full delay and
+    /// the full delay.
     pub(crate) fn delay(&self, attempts: u32, seed: u64) -> Duration {
         let doubled = self
             .first_delay
@@ -333,30 +350,30 @@ impl RetryPolicy {
         let spread = u64::try_from(half.as_millis())
             .unwrap_or(u64::MAX)
             .saturating_add(1);
-        // A Wait must be later than now, so it is at least a millisecond.
+        // `Step::Wait` must be in the future, so the pause is at least a millisecond.
         (half + Duration::from_millis(mix(seed, attempts) % spread)).max(Duration::from_millis(1))
     }
 }
 
-/// Whether a status is known: the job runs, or it ended.
+/// Returns whether the meaning of a job status is known.
 fn is_expected(status: &JobStatus) -> bool {
     use JobStatus::{Done, Failed, InProgress};
 
     matches!(status, InProgress | Done | Failed) || status.as_str() == "pending"
 }
 
-/// Names an unknown status of a job that did not end in time.
+/// Describes an unknown job status, for the end of a message. Empty for a known status.
 fn unknown_status(status: Option<&JobStatus>) -> String {
     match status.filter(|status| !is_expected(status)) {
         Some(word) => format!(
-            "; the service reports the job as {:?}, which is not a known status",
+            "; the service reports the unknown job status {:?}",
             excerpt(word.as_str().as_bytes(), 50)
         ),
         None => String::new(),
     }
 }
 
-/// The reasons that the reply gives for a failed job.
+/// Returns the errors in the reply for a failed job, for the end of a message.
 fn reasons(reply: &JsonReply<GetRequest>) -> String {
     let mut text = String::new();
     for message in reply
@@ -373,7 +390,7 @@ fn reasons(reply: &JsonReply<GetRequest>) -> String {
     text
 }
 
-/// Spreads the bits of a seed (the finaliser of splitmix64).
+/// Spreads the bits of a seed, with the finalizer of splitmix64.
 fn mix(seed: u64, round: u32) -> u64 {
     let mut z = seed.wrapping_add(u64::from(round).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -381,54 +398,55 @@ fn mix(seed: u64, round: u32) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Why a flow ended without a result.
+/// The reason a flow ended without a result.
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum FlowError {
-    /// The request was refused before anything was sent.
+    /// The request was rejected before anything was sent.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// The service answered with an error, or the reply could not be read.
+    /// The service returned an error, or the reply could not be parsed.
     #[error(transparent)]
     Response(#[from] ResponseError),
-    /// No reply came in any attempt that the policy allows.
+    /// All attempts that the policy allows ended without a reply.
     #[error("{operation} got no reply in {attempts} attempt{}", if *attempts == 1 { "" } else { "s" })]
     #[allow(missing_docs)]
     NoReply {
         operation: &'static str,
         attempts: u32,
     },
-    /// The request cannot be sent, and a retry would fail as well. The transport gives the reason.
+    /// The request cannot be sent, and a retry would fail again. The transport's error has the
+    /// reason.
     #[error("{operation} cannot be sent")]
     #[allow(missing_docs)]
     CannotSend { operation: &'static str },
-    /// The service may have received a request that may be billed. It was not sent again.
+    /// The service may have received a request that may be billed. It was not retried.
     #[error(
-        "it is not known whether {operation} arrived, and it was not sent again since it may cost quota twice; \
-         compare `quotas` with the count you remember before you send it again{}", IdNote(id.as_ref())
+        "it is unknown whether {operation} reached the service; it was not retried because it could be billed twice; \
+         compare `quotas` with the earlier count before you submit it again{}", IdNote(id.as_ref())
     )]
     #[allow(missing_docs)]
     OutcomeUnknown {
         operation: &'static str,
-        /// The reply of the service or a gateway, if one came.
+        /// The reply of the service or a gateway, if one arrived.
         #[source]
         reply: Option<Box<ApiError>>,
-        /// The id of the job, if it was found in the part of the reply that arrived.
+        /// The request id of the job, if the part of the reply that arrived contains it.
         id: Option<RequestId>,
     },
-    /// The time limit of the policy is up.
-    #[error("the time for {operation} is up")]
+    /// The time limit of the policy has been reached.
+    #[error("{operation} timed out")]
     #[allow(missing_docs)]
     TimeUp { operation: &'static str },
     /// The deadline has passed. To continue, set a later one.
-    #[error("the time for {operation} is up: its deadline has passed{}", unknown_status(status.as_ref()))]
+    #[error("{operation} timed out: its deadline has passed{}", unknown_status(status.as_ref()))]
     #[allow(missing_docs)]
     Deadline {
         operation: &'static str,
-        /// The last status of the job, if the call waited for one.
+        /// The last known status of the job, if the flow was waiting for one.
         status: Option<JobStatus>,
     },
-    /// The remaining quota does not cover the job, which was not sent.
+    /// The remaining quota does not cover the job. Nothing was submitted.
     #[error("{what} needed: {needed}, left this month: {left}; the job was not submitted")]
     #[allow(missing_docs)]
     QuotaShort {
@@ -436,20 +454,18 @@ pub enum FlowError {
         needed: u64,
         left: u64,
     },
-    /// The remaining quota is not known. The job was not sent.
-    #[error(
-        "it is not known how many {what} are left this month ({why}); the job was not submitted"
-    )]
+    /// The remaining quota is unknown. Nothing was submitted.
+    #[error("the number of {what} left this month is unknown ({why}); the job was not submitted")]
     #[allow(missing_docs)]
     QuotaUnknown { what: &'static str, why: Box<str> },
-    /// The service answers without the status of the job.
+    /// Ten replies in a row did not contain the status of the job.
     #[error("the service does not report the status of the job; check its request id")]
     NoStatus,
     /// The service reports that the job failed.
     #[error("the job failed{}", reasons(.0))]
     JobFailed(Box<JsonReply<GetRequest>>),
-    /// The ticket of a report belongs to another request.
-    #[error("a reply was reported with the ticket of another request")]
+    /// An outcome was reported with the ticket of another request.
+    #[error("the outcome was reported with the ticket of another request")]
     WrongTicket,
 }
 
@@ -465,7 +481,7 @@ impl FlowError {
         }
     }
 
-    /// Returns the HTTP status, if a reply came.
+    /// Returns the HTTP status of the reply, if one arrived.
     pub fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Response(error) => Some(error.status()),
@@ -474,7 +490,7 @@ impl FlowError {
         }
     }
 
-    /// Returns the trace id, which CrowdStrike's support asks for.
+    /// Returns the trace id, which CrowdStrike support asks for.
     pub fn trace_id(&self) -> Option<&str> {
         match self {
             Self::Response(error) => error.trace_id(),
@@ -483,8 +499,8 @@ impl FlowError {
         }
     }
 
-    /// Returns the id of the job whose submission ended with this error, if the reply names one.
-    /// The job may have been billed: poll it.
+    /// Returns the request id of the job, if a failed submission got a reply that contains one. The
+    /// job may have been billed, so poll this id instead of submitting again.
     pub fn request_id(&self) -> Option<&RequestId> {
         match self {
             Self::OutcomeUnknown { id, .. } => id.as_ref(),
@@ -493,8 +509,8 @@ impl FlowError {
         }
     }
 
-    /// Returns whether the same call or [`JobFlow`] may succeed later. The operation documents what
-    /// a retry costs.
+    /// Returns whether the same call or [`JobFlow`] may succeed later. For the cost of a retry, see
+    /// the operation.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Response(ResponseError::Api(error)) => error.is_retryable(),
@@ -503,8 +519,8 @@ impl FlowError {
         }
     }
 
-    /// Returns the time at which the service asks for a retry, if it names one. `now` is the time
-    /// of the reply.
+    /// Returns the time at which the service allows a retry, if the reply contains one. `now` is
+    /// the time at which the reply arrived.
     pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
         self.api().and_then(|error| error.retry_at(now))
     }

@@ -939,7 +939,7 @@ fn a_deadline_ends_a_job_that_can_be_taken_up_again() {
     let error = service.job(&mut flow).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the time for GetMalQueryRequestV1 is up: its deadline has passed"
+        "GetMalQueryRequestV1 timed out: its deadline has passed"
     );
     assert_eq!(service.now, deadline);
     service.answers = [status("done")].into();
@@ -1879,15 +1879,15 @@ fn an_end_of_another_job_is_refused() {
         (other, "it is about the job job-2, not job-1"),
         (
             r#"{"meta": {"status": "done"}, "resources": [{}]}"#,
-            "the job job-1 is not lost",
+            "poll the request id job-1 again",
         ),
         (
             r#"{"meta": {"reqid": null, "status": "done"}}"#,
-            "`done`, but it does not name the job",
+            "`done`, but it has no request id",
         ),
         (
             r#"{"meta": {"status": "failed"}}"#,
-            "`failed`, but it does not name the job",
+            "`failed`, but it has no request id",
         ),
     ] {
         let (mut service, mut flow) = submitted_then([reply(200, body), status("done")]);

@@ -1,7 +1,7 @@
-//! The two operations on tokens.
+//! The two token operations: [`GetToken`] and [`Revoke`].
 //!
-//! The id and secret of an API client are exchanged for a bearer token that lives for 30 minutes.
-//! [`Auth`](crate::flow::Auth) does this when a token is needed.
+//! The service issues a bearer token for the id and secret of an API client. A token is valid for
+//! 30 minutes. [`Auth`](crate::flow::Auth) requests tokens when they are needed.
 
 mod revoke;
 mod token;
@@ -15,7 +15,7 @@ pub use token::{AccessToken, GetToken};
 /// The operation id of the token endpoint.
 pub(crate) const TOKEN_ID: &str = "oauth2AccessToken";
 
-/// Refuses credentials that cannot be right.
+/// Fails if the client id or the secret is empty.
 fn check(credentials: &Credentials) -> Result<(), BuildError> {
     if credentials.client_id.is_empty() {
         Err(BuildError::EmptyCredential("client id"))

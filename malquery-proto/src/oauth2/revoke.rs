@@ -12,10 +12,12 @@ use crate::reply::{Reply, ResponseHead};
 use crate::request::BuildError;
 use crate::request::RequestParts;
 
-/// Ends the life of a bearer token.
+/// Revokes a bearer token.
 ///
 /// `POST /oauth2/revoke` (operation id `oauth2RevokeToken`), with the token in a form and the
-/// credentials as HTTP Basic authorization. Costs no quota. Statuses: 200, 400, 401, 403, 429, 500.
+/// credentials as HTTP Basic authorization. Costs no quota.
+///
+/// Statuses: 200, 400, 401, 403, 429, 500.
 #[derive(Debug, Clone, Copy)]
 pub struct Revoke<'a> {
     credentials: &'a Credentials,
@@ -27,15 +29,15 @@ const ENDPOINT: Endpoint = Endpoint::post("oauth2RevokeToken", "/oauth2/revoke")
     .safe();
 
 impl<'a> Revoke<'a> {
-    /// Revokes a token that was issued for these credentials.
+    /// Creates the operation for a token that was issued for these credentials.
     pub fn new(credentials: &'a Credentials, token: &'a BearerToken) -> Self {
         Self { credentials, token }
     }
 
-    /// Returns the request. Its body holds the token.
+    /// Builds the request. Its body contains the token.
     ///
     /// # Errors
-    /// Refuses an empty client id or secret.
+    /// Returns [`BuildError::EmptyCredential`] if the client id or secret is empty.
     pub fn request(&self, base: &BaseUrl) -> Result<http::Request<Vec<u8>>, BuildError> {
         check(self.credentials)?;
         let mut parts = RequestParts::new(base, &ENDPOINT);
@@ -52,16 +54,16 @@ impl<'a> Revoke<'a> {
         parts.finish()
     }
 
-    /// Reads the reply.
+    /// Checks the reply.
     ///
     /// # Errors
-    /// [`ResponseError::Api`] for any status other than 2xx.
+    /// Returns [`ResponseError::Api`] for any status other than 2xx.
     pub fn response(
         &self,
         head: ResponseHead<'_>,
         body: &[u8],
     ) -> Result<Reply<()>, ResponseError> {
-        // The body of a successful reply does not matter, and may be empty.
+        // The body of a successful reply is not needed, and may be empty.
         if head.status.is_success() {
             Ok(Reply::new(head, None, ()))
         } else {

@@ -13,44 +13,43 @@ use crate::request::BuildError;
 use crate::request::RequestParts;
 use crate::types::read::without_mark;
 
-/// Exchanges credentials for a bearer token.
+/// Requests a bearer token.
 ///
-/// `POST /oauth2/token` (operation id `oauth2AccessToken`), with a form of `client_id`,
-/// `client_secret` and, for a Flight Control child, `member_cid`. Costs no quota. One address may
-/// send 300 requests a minute.
+/// `POST /oauth2/token` (operation id `oauth2AccessToken`), with a form that contains `client_id`,
+/// `client_secret` and, for a Flight Control child, `member_cid`. Costs no quota. Each IP address
+/// may send 300 requests per minute.
 ///
-/// Statuses: 201 with the token; 308 when the account lives in another commercial cloud; 400 or 401
-/// for wrong credentials; 403 for a wrong member CID or an address that is not on the allowlist;
+/// Statuses: 201 with the token; 308 if the account belongs to another commercial cloud; 400 or 401
+/// for wrong credentials; 403 for a wrong member CID or an IP address that is not on the allowlist;
 /// 429; 500.
 #[derive(Debug, Clone, Copy)]
 pub struct GetToken<'a> {
     credentials: &'a Credentials,
 }
 
-/// The endpoint.
 pub(crate) const ENDPOINT: Endpoint = Endpoint::post(TOKEN_ID, "/oauth2/token").unscoped().safe();
 
-/// A bearer token and how long it lives.
+/// A bearer token and its lifetime.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct AccessToken {
     /// The token.
     pub bearer: BearerToken,
-    /// The life of the token, from the time it was issued: 30 minutes unless the reply says
-    /// otherwise.
+    /// The lifetime of the token, from the time it was issued. 1,799 seconds if the reply does not
+    /// contain one.
     pub expires_in: Duration,
 }
 
 impl<'a> GetToken<'a> {
-    /// Requests a token for these credentials.
+    /// Creates the operation for these credentials.
     pub fn new(credentials: &'a Credentials) -> Self {
         Self { credentials }
     }
 
-    /// Returns the request. Its body holds the secret.
+    /// Builds the request. Its body contains the secret.
     ///
     /// # Errors
-    /// Refuses an empty client id or secret.
+    /// Returns [`BuildError::EmptyCredential`] if the client id or secret is empty.
     pub fn request(&self, base: &BaseUrl) -> Result<http::Request<Vec<u8>>, BuildError> {
         check(self.credentials)?;
         let mut parts = RequestParts::new(base, &ENDPOINT);
@@ -70,11 +69,11 @@ impl<'a> GetToken<'a> {
         parts.finish()
     }
 
-    /// Reads the reply.
+    /// Parses the reply.
     ///
     /// # Errors
-    /// [`ResponseError::Api`] for any status other than 2xx, [`ResponseError::Decode`] for a reply
-    /// without a token.
+    /// Returns [`ResponseError::Api`] for any status other than 2xx, and [`ResponseError::Decode`]
+    /// for a reply without a token.
     pub fn response(
         &self,
         head: ResponseHead<'_>,
@@ -92,11 +91,11 @@ impl<'a> GetToken<'a> {
             Cow::Borrowed(text) => serde_json::from_str::<TokenReply>(text),
             Cow::Owned(text) => serde_json::from_str(&Zeroizing::new(text)),
         };
-        // serde_json's own message could quote the body, and with it the token.
-        let reply = reply.map_err(|_| refuse("it is not the JSON of a token"))?;
+        // The message of serde_json could quote the token.
+        let reply = reply.map_err(|_| refuse("it is not a token reply in JSON"))?;
         let token = reply
             .access_token
-            .ok_or_else(|| refuse("it has no access_token"))?;
+            .ok_or_else(|| refuse("it has no `access_token`"))?;
         let bearer = BearerToken::new(token.as_str()).map_err(|why| refuse(&why.to_string()))?;
         let expires_in = seconds(&reply.expires_in).unwrap_or(LIFETIME);
         Ok(Reply::new(head, None, AccessToken { bearer, expires_in }))
@@ -105,7 +104,7 @@ impl<'a> GetToken<'a> {
 
 const LIFETIME: Duration = Duration::from_secs(1799);
 
-/// The reply. No copy is kept, so the tokens in it are wiped with it.
+/// The body of the reply. Dropping it wipes the token from memory.
 #[derive(serde::Deserialize)]
 struct TokenReply {
     access_token: Option<Zeroizing<String>>,
@@ -113,7 +112,7 @@ struct TokenReply {
     expires_in: serde_json::Value,
 }
 
-/// A number of seconds, also as a decimal or a text.
+/// Parses a number of seconds. It may be a decimal or a string.
 fn seconds(value: &serde_json::Value) -> Option<Duration> {
     let seconds = value
         .as_f64()

@@ -6,15 +6,16 @@ use crate::request::RequestParts;
 use crate::stream::StreamCheck;
 use crate::types::Sha256;
 
-/// Downloads one sample: the raw, unencrypted malware.
+/// Downloads one sample. **The reply is raw, unencrypted malware.**
 ///
-/// `GET /malquery/entities/download-files/v1?ids=…` (operation id `GetMalQueryDownloadV1`, in
-/// FalconPy `get_download`). Scope `malquery:read`. **Costs one download of the monthly quota.** It
-/// is not documented whether a download that fails counts. Errors 400, 401, 403, 404, 429, 500.
+/// `GET /malquery/entities/download-files/v1?ids=…` (operation id `GetMalQueryDownloadV1`; FalconPy:
+/// `get_download`). Needs the scope `malquery:read`. **Costs one download of the monthly quota.**
+/// CrowdStrike does not document whether a failed download counts. Error statuses: 400, 401, 403,
+/// 404, 429, 500.
 ///
-/// A failed request is retried until the head of the reply arrives, and `Client::save` starts again
-/// when the body breaks off. [`RetryPolicy::never`](crate::flow::RetryPolicy::never) turns both
-/// off.
+/// The request is retried until the head of a successful reply arrives. `Client::save` also starts
+/// over if the body is interrupted. [`RetryPolicy::never`](crate::flow::RetryPolicy::never) turns
+/// off both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[doc(alias = "GetMalQueryDownloadV1", alias = "get_download")]
 pub struct GetDownload {
@@ -22,7 +23,7 @@ pub struct GetDownload {
 }
 
 impl GetDownload {
-    /// Downloads this sample.
+    /// Creates the operation for this sample.
     pub fn new(sha256: Sha256) -> Self {
         Self { sha256 }
     }
@@ -46,7 +47,7 @@ impl Operation for GetDownload {
     }
 }
 
-/// The sample must have the length its head declares and the SHA-256 that was asked for.
+/// The body must have the declared length and the requested SHA-256.
 impl StreamOperation for GetDownload {
     fn check(&self, head: ResponseHead<'_>) -> StreamCheck {
         StreamCheck::for_head(head).expect_sha256(self.sha256)

@@ -9,14 +9,15 @@ use crate::types::{Json, Pattern, SearchOptions, SubmitMeta};
 
 use super::{check_ranges, write_search};
 
-/// Starts a job that finds samples with some bytes or strings.
+/// Starts a job that finds samples by bytes or strings.
 ///
-/// `POST /malquery/queries/exact-search/v1` (operation id `PostMalQueryExactSearchV1`, in FalconPy
-/// `exact_search`). Scope `malquery:write`. It is not documented whether it costs quota, so it is
-/// retried only if the request provably never reached the service. Errors 400, 401, 403, 429, 500.
+/// `POST /malquery/queries/exact-search/v1` (operation id `PostMalQueryExactSearchV1`; FalconPy:
+/// `exact_search`). Needs the scope `malquery:write`. CrowdStrike does not document whether it costs
+/// quota, so it is retried only if the request provably never reached the service. Error statuses:
+/// 400, 401, 403, 429, 500.
 ///
-/// The reply holds the id of the job. [`GetRequest`](super::GetRequest) reports when the job is
-/// done.
+/// The reply contains the request id of the job. Poll the job with
+/// [`GetRequest`](super::GetRequest).
 ///
 /// ```
 /// use malquery_proto::operations::ExactSearch;
@@ -38,7 +39,7 @@ pub struct ExactSearch {
 }
 
 impl ExactSearch {
-    /// Finds samples that contain all of these patterns.
+    /// Creates a search for samples that contain all of these patterns.
     pub fn new(patterns: impl IntoIterator<Item = Pattern>) -> Self {
         Self {
             patterns: patterns.into_iter().collect(),

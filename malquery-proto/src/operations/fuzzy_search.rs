@@ -9,13 +9,15 @@ use crate::types::{MetaField, Pattern, Sample, SearchMeta};
 
 use super::write_search;
 
-/// Searches for samples with some bytes or strings. It is fast and has false positives.
+/// Finds samples by bytes or strings. The search is faster than an exact search, but has false
+/// positives.
 ///
-/// `POST /malquery/combined/fuzzy-search/v1` (operation id `PostMalQueryFuzzySearchV1`, in FalconPy
-/// `fuzzy_search`). Scope `malquery:write`. No cost in quota is documented. Errors 400, 401, 403,
-/// 429, 500.
+/// `POST /malquery/combined/fuzzy-search/v1` (operation id `PostMalQueryFuzzySearchV1`; FalconPy:
+/// `fuzzy_search`). Needs the scope `malquery:write`. No cost is documented. Error statuses: 400,
+/// 401, 403, 429, 500.
 ///
-/// The reply holds the results, so this is slow for one request: allow more than 40 seconds.
+/// The search does not start a job: the reply itself contains the results. It may take more than 40
+/// seconds.
 ///
 /// ```
 /// use malquery_proto::operations::FuzzySearch;
@@ -55,7 +57,7 @@ impl Options {
 }
 
 impl FuzzySearch {
-    /// Finds samples that contain all of these patterns.
+    /// Creates a search for samples that contain all of these patterns.
     pub fn new(patterns: impl IntoIterator<Item = Pattern>) -> Self {
         Self {
             options: Options::default(),

@@ -9,14 +9,14 @@ use crate::types::{Json, SearchOptions, SubmitMeta};
 
 use super::{check_ranges, write_search};
 
-/// Starts a job that runs a YARA rule over the corpus.
+/// Starts a job that finds samples with a YARA rule.
 ///
-/// `POST /malquery/queries/hunt/v1` (operation id `PostMalQueryHuntV1`, in FalconPy `hunt`). Scope
-/// `malquery:write`. **Costs one hunt of the monthly quota**, so it is retried only if the request
-/// provably never reached the service. Errors 400, 401, 403, 429, 500.
+/// `POST /malquery/queries/hunt/v1` (operation id `PostMalQueryHuntV1`; FalconPy: `hunt`). Needs the
+/// scope `malquery:write`. **Costs one hunt of the monthly quota**, so it is retried only if the
+/// request provably never reached the service. Error statuses: 400, 401, 403, 429, 500.
 ///
-/// The reply holds the id of the job. [`GetRequest`](super::GetRequest) reports when the job is
-/// done.
+/// The reply contains the request id of the job. Poll the job with
+/// [`GetRequest`](super::GetRequest).
 ///
 /// ```
 /// use malquery_proto::operations::Hunt;
@@ -29,7 +29,7 @@ use super::{check_ranges, write_search};
 ///     .max_size("1MiB".parse()?)
 ///     .option("an_option_of_tomorrow", true);
 ///
-/// // It can be stored. A key that it does not know is refused.
+/// // A hunt can be stored as JSON. Unknown keys are rejected.
 /// let stored = serde_json::to_string(&hunt).unwrap();
 /// assert_eq!(serde_json::from_str::<Hunt>(&stored).unwrap(), hunt);
 /// assert!(serde_json::from_str::<Hunt>(&stored.replace("limit", "limt")).is_err());
@@ -45,7 +45,7 @@ pub struct Hunt {
 }
 
 impl Hunt {
-    /// Runs this YARA rule. A hunt takes one rule.
+    /// Creates a hunt with this YARA rule. Use one rule for each hunt.
     pub fn new(yara_rule: impl Into<String>) -> Self {
         Self {
             yara_rule: yara_rule.into(),
@@ -60,17 +60,17 @@ impl Hunt {
         self
     }
 
-    /// Compiles the rule here, before a hunt of the quota is spent on it.
+    /// Compiles the rule locally, so that a mistake does not cost a hunt.
     ///
-    /// The text has one rule, and perhaps the private rules, global rules and rules that it refers
-    /// to. To take one rule out of a larger text, use
-    /// [`RuleFile::select`](crate::yara::RuleFile::select). The warnings point out what YARA
-    /// accepts and is probably a mistake.
+    /// The text must contain one rule. It may also contain private rules, global rules and rules
+    /// that the rule refers to. To select one rule from a larger text, use
+    /// [`RuleFile::select`](crate::yara::RuleFile::select). The returned warnings are about things
+    /// that YARA accepts, but that are probably mistakes.
     ///
-    /// [`RuleError::kind`](crate::yara::RuleError::kind) says whether YARA refuses the rule, or
-    /// whether the rule cannot be checked here because it needs an external variable, an included
-    /// file or an unknown module. The version of YARA that the service runs is not known, so the
-    /// service may refuse a rule that passes.
+    /// [`RuleError::kind`](crate::yara::RuleError::kind) distinguishes a rule that YARA rejects from
+    /// a rule that cannot be checked locally, because it needs an external variable, an included
+    /// file or an unknown module. The service's version of YARA is unknown, so the service may
+    /// reject a rule that passes this check.
     ///
     /// ```
     /// use malquery_proto::operations::Hunt;
@@ -84,7 +84,7 @@ impl Hunt {
     /// ```
     ///
     /// # Errors
-    /// Says what is wrong, shows the line and marks the place.
+    /// Returns an error that describes the problem and marks its place in the line.
     #[cfg(feature = "yara")]
     pub fn check(&self) -> Result<Vec<crate::yara::Warning>, crate::yara::RuleError> {
         crate::yara::RuleFile::parse(self.yara_rule.as_str())?

@@ -7,12 +7,12 @@ use crate::request::BuildError;
 use crate::request::{MAX_URL, RequestParts};
 use crate::types::{PlainMeta, Sample, Sha256};
 
-/// Asks for what MalQuery knows about samples. This is the cheap way to look up a hash: a hunt for
-/// it would cost a hunt.
+/// Returns the metadata of samples. This is the cheap way to look up a hash: a hunt for a hash would
+/// cost one hunt.
 ///
-/// `GET /malquery/entities/metadata/v1?ids=…&ids=…` (operation id `GetMalQueryMetadataV1`, in
-/// FalconPy `get_metadata`). Scope `malquery:read`. Costs nothing. The reply leaves out samples
-/// that are not in MalQuery. Errors 400, 401, 403, 429, 500.
+/// `GET /malquery/entities/metadata/v1?ids=…&ids=…` (operation id `GetMalQueryMetadataV1`; FalconPy:
+/// `get_metadata`). Needs the scope `malquery:read`. Costs no quota. The reply omits samples that
+/// are not in MalQuery. Error statuses: 400, 401, 403, 429, 500.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(alias = "GetMalQueryMetadataV1", alias = "get_metadata")]
 pub struct GetMetadata {
@@ -20,14 +20,15 @@ pub struct GetMetadata {
 }
 
 impl GetMetadata {
-    /// Asks about these samples. A URL has room for 115 of them with most clouds.
+    /// Creates the operation for these samples. A URL holds 115 of them for most clouds; use
+    /// [`split`](Self::split) for more.
     pub fn new(ids: impl IntoIterator<Item = impl Borrow<Sha256>>) -> Self {
         Self {
             ids: ids.into_iter().map(|id| *id.borrow()).collect(),
         }
     }
 
-    /// Splits a question about many samples into as few requests to `base` as possible.
+    /// Splits a list of samples into as few requests to `base` as possible.
     ///
     /// ```
     /// use malquery_proto::Cloud;
@@ -38,7 +39,7 @@ impl GetMetadata {
     /// assert_eq!(GetMetadata::split(&samples, &Cloud::Us1.into()).len(), 2);
     /// ```
     pub fn split(samples: &[Sha256], base: &BaseUrl) -> Vec<Self> {
-        // Each takes `ids=`, 64 digits and a separator.
+        // Each id takes `ids=`, 64 digits and a separator.
         let room = (MAX_URL - 1).saturating_sub(base.as_str().len() + Self::ENDPOINT.path.len());
         samples.chunks((room / 69).max(1)).map(Self::new).collect()
     }
@@ -48,7 +49,7 @@ impl Operation for GetMetadata {
     const ENDPOINT: Endpoint =
         Endpoint::get("GetMalQueryMetadataV1", "/malquery/entities/metadata/v1");
 
-    /// Repeats `ids` for each, the form that CrowdStrike's own Python client sends.
+    /// Repeats `ids` for each sample, as CrowdStrike's Python SDK does.
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
         if self.ids.is_empty() {
             return Err(BuildError::NoSamples);

@@ -1,20 +1,20 @@
-//! The nine operations of MalQuery, one file each.
+//! The nine operations of MalQuery.
 //!
-//! | operation | asks for | costs |
+//! | operation | purpose | cost |
 //! |---|---|---|
-//! | [`GetQuotas`] | the monthly quotas | nothing |
-//! | [`FuzzySearch`] | samples with some bytes or strings, fast and with false positives | nothing that is documented |
-//! | [`ExactSearch`] | a job that finds samples with some bytes or strings | not documented |
-//! | [`Hunt`] | a job that runs a YARA rule | one hunt |
-//! | [`GetRequest`] | the status of a job, and its results | nothing |
-//! | [`GetMetadata`] | what MalQuery knows about samples | nothing |
-//! | [`GetDownload`] | a sample | one download |
-//! | [`SamplesMultidownload`] | a job that makes an archive of samples | one download for each sample |
-//! | [`GetSamples`] | that archive | nothing that is documented |
+//! | [`GetQuotas`] | returns the monthly quotas and their use | none |
+//! | [`FuzzySearch`] | finds samples by bytes or strings: fast, with false positives | not documented |
+//! | [`ExactSearch`] | starts a job that finds samples by bytes or strings | not documented |
+//! | [`Hunt`] | starts a job that finds samples with a YARA rule | one hunt |
+//! | [`GetRequest`] | returns the status of a job, and its results | none |
+//! | [`GetMetadata`] | returns the metadata of samples | none |
+//! | [`GetDownload`] | downloads a sample | one download |
+//! | [`SamplesMultidownload`] | starts a job that creates an archive of samples | one download for each sample |
+//! | [`GetSamples`] | downloads that archive | not documented |
 //!
-//! None of them has pages. Each needs a bearer token with the scope `malquery:read` (the GETs) or
-//! `malquery:write` (the POSTs). Each may reply with 401, 403, 429 and 500, and each except
-//! [`GetSamples`] with 400.
+//! No operation is paginated. GET operations need a bearer token with the scope `malquery:read`,
+//! POST operations one with `malquery:write`. All operations may return 401, 403, 429 and 500, and
+//! all except [`GetSamples`] may return 400.
 
 mod download;
 mod exact_search;
@@ -45,7 +45,7 @@ use crate::request::{BuildError, RequestParts};
 use crate::types::SearchOptions;
 use crate::types::options::Others;
 
-/// Refuses a range in which nothing can be.
+/// Fails if a minimum is greater than its maximum.
 fn check_ranges(options: &SearchOptions) -> Result<(), BuildError> {
     let refuse = |what, min: &dyn ToString, max: &dyn ToString| {
         let (min, max) = (min.to_string(), max.to_string());
@@ -61,7 +61,8 @@ fn check_ranges(options: &SearchOptions) -> Result<(), BuildError> {
     }
 }
 
-/// The options that have setters, which check what they send.
+/// The names that [`option`](SearchOptions::option) rejects, because their setters validate the
+/// values.
 const SETTERS: [&str; 12] = [
     "",
     "app",
@@ -86,12 +87,12 @@ fn write_search(
     other: &Others,
 ) -> Result<(), BuildError> {
     if limit.is_some() && count_only {
-        let error = "a limit and count_only exclude each other";
+        let error = "`limit` and `count_only` cannot be combined";
         return Err(BuildError::Malformed(error.into()));
     }
     match limit {
         Some(0) => return Err(BuildError::ZeroLimit),
-        // The service reads an int32.
+        // The service accepts an int32.
         Some(limit) if i32::try_from(limit).is_err() => {
             return Err(BuildError::LimitTooLarge(limit));
         }
@@ -103,7 +104,7 @@ fn write_search(
     if !count_only && other.is_empty() {
         return out.json(search);
     }
-    // What is stored apart is sent with the other options.
+    // `other` and `count_only` exist only in this crate's format: convert them to service options.
     let mut body =
         serde_json::to_value(search).map_err(|error| BuildError::Malformed(error.to_string()))?;
     if let Some(Value::Object(options)) = body.get_mut("options") {
@@ -114,7 +115,7 @@ fn write_search(
         for (name, value) in other {
             if SETTERS.contains(&&**name) {
                 return Err(BuildError::Malformed(format!(
-                    "the option {name:?} has a setter; use that"
+                    "the option {name:?} has a setter; use the setter"
                 )));
             }
             if options.insert(name.clone(), value.clone()).is_some() {

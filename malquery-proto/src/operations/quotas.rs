@@ -5,10 +5,11 @@ use crate::request::RequestParts;
 use crate::types::lenient::model;
 use crate::types::{Json, ReplyMeta};
 
-/// Asks how much of the monthly quotas is used.
+/// Returns the monthly quotas and their current use.
 ///
-/// `GET /malquery/aggregates/quotas/v1` (operation id `GetMalQueryQuotasV1`, in FalconPy
-/// `get_quotas`). Scope `malquery:read`. Costs nothing. Errors 400, 401, 403, 404, 429, 500.
+/// `GET /malquery/aggregates/quotas/v1` (operation id `GetMalQueryQuotasV1`; FalconPy:
+/// `get_quotas`). Needs the scope `malquery:read`. Costs no quota. Error statuses: 400, 401, 403,
+/// 404, 429, 500.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[doc(alias = "GetMalQueryQuotasV1", alias = "get_quotas")]
 pub struct GetQuotas;
@@ -29,56 +30,58 @@ impl JsonOperation for GetQuotas {
 }
 
 model! {
-    /// The monthly quotas of the account and how much of them is used.
+    /// The monthly quotas of the account and their current use.
     #[derive(Default)]
     pub struct Quotas {
-        /// Hunts this month.
+        /// The number of hunts so far this month.
         pub hunt_count: Option<u64>,
-        /// Hunts a month.
+        /// The number of hunts allowed per month.
         pub hunt_limit: Option<u64>,
-        /// Samples downloaded this month.
+        /// The number of samples downloaded so far this month.
         pub download_count: Option<u64>,
-        /// Samples to download a month.
+        /// The number of sample downloads allowed per month.
         pub download_limit: Option<u64>,
-        /// Monitored rules.
+        /// The number of monitored rules.
         pub monitor_count: Option<u64>,
-        /// Rules that may be monitored.
+        /// The number of rules that may be monitored.
         pub monitor_limit: Option<u64>,
-        /// Days until the quotas renew.
+        /// The number of days until the quotas are renewed.
         pub days_left: Option<u64>,
-        /// When the quotas renew, in the service's own words.
+        /// The time at which the quotas are renewed. CrowdStrike does not document the format.
         pub refresh_time: Option<Json>,
-        /// Hunts of each user.
+        /// The number of hunts by each user.
         pub hunt_counts: Vec<UserCount>,
-        /// Downloads of each user.
+        /// The number of downloads by each user.
         pub download_counts: Vec<UserCount>,
     }
 }
 
 model! {
-    /// How much one user used.
+    /// The hunts or downloads of one user.
     #[derive(Default)]
     pub struct UserCount {
-        /// The user, which may be an empty text.
+        /// The user id, which may be an empty string.
         pub userid: Option<String>,
-        /// How much.
+        /// The number of hunts or downloads.
         pub counter: Option<u64>,
     }
 }
 
 impl Quotas {
-    /// The hunts left this month; `None` if the reply does not say.
+    /// Returns the number of hunts left this month. `None` if the reply lacks the count or the
+    /// limit.
     pub fn hunts_left(&self) -> Option<u64> {
         Some(self.hunt_limit?.saturating_sub(self.hunt_count?))
     }
 
-    /// The downloads left this month; `None` if the reply does not say.
+    /// Returns the number of downloads left this month. `None` if the reply lacks the count or the
+    /// limit.
     pub fn downloads_left(&self) -> Option<u64> {
         Some(self.download_limit?.saturating_sub(self.download_count?))
     }
 }
 
-/// The quotas' `meta` has no trace id.
+/// The `meta` of the quotas has no trace id.
 impl ReplyMeta for Quotas {}
 
 #[cfg(test)]

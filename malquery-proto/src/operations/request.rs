@@ -4,11 +4,11 @@ use crate::request::BuildError;
 use crate::request::RequestParts;
 use crate::types::{JobMeta, RequestId, Sample};
 
-/// Asks for the status of a job, and for its results once it is done.
+/// Returns the status of a job, and its results once it is done.
 ///
-/// `GET /malquery/entities/requests/v1?ids=…` (operation id `GetMalQueryRequestV1`, in FalconPy
-/// `get_request`). Scope `malquery:read`. Costs nothing. Poll every few seconds at most. Errors
-/// 400, 401, 403, 429, 500.
+/// `GET /malquery/entities/requests/v1?ids=…` (operation id `GetMalQueryRequestV1`; FalconPy:
+/// `get_request`). Needs the scope `malquery:read`. Costs no quota. Wait a few seconds between
+/// polls. Error statuses: 400, 401, 403, 429, 500.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(alias = "GetMalQueryRequestV1", alias = "get_request")]
 pub struct GetRequest {
@@ -16,7 +16,7 @@ pub struct GetRequest {
 }
 
 impl GetRequest {
-    /// Asks about this job.
+    /// Creates the operation for the job with this request id.
     pub fn new(id: RequestId) -> Self {
         Self { id }
     }

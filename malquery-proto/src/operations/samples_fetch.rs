@@ -6,13 +6,13 @@ use crate::request::RequestParts;
 use crate::stream::StreamCheck;
 use crate::types::RequestId;
 
-/// Fetches the archive that a multi-download made: a zip with the password `infected`.
+/// Downloads the archive of a multi-download: a zip with the password `infected`.
 ///
 /// `GET /malquery/entities/samples-fetch/v1?ids=…` (operation id
-/// `GetMalQueryEntitiesSamplesFetchV1`, in FalconPy `get_samples`), with the request id of a
-/// [`SamplesMultidownload`](super::SamplesMultidownload) that is done. Scope `malquery:read`. No
-/// cost in quota is documented: the multi-download was billed. Errors 401, 403, 429, 500; the
-/// message `Could not find sample archive` when it has no such archive.
+/// `GetMalQueryEntitiesSamplesFetchV1`; FalconPy: `get_samples`), with the request id of a
+/// [`SamplesMultidownload`](super::SamplesMultidownload) that is done. Needs the scope
+/// `malquery:read`. No cost is documented: the multi-download was billed. Error statuses: 401, 403,
+/// 429, 500. If the archive does not exist, the message is `Could not find sample archive`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(alias = "GetMalQueryEntitiesSamplesFetchV1", alias = "get_samples")]
 pub struct GetSamples {
@@ -20,7 +20,7 @@ pub struct GetSamples {
 }
 
 impl GetSamples {
-    /// Fetches the archive of this multi-download.
+    /// Creates the operation for the multi-download with this request id.
     pub fn new(id: RequestId) -> Self {
         Self { id }
     }
@@ -40,7 +40,7 @@ impl Operation for GetSamples {
     }
 }
 
-/// The archive must have the length its head declares, and begin and end as a zip archive does.
+/// The body must have the declared length, and the beginning and the end of a zip archive.
 impl StreamOperation for GetSamples {
     fn check(&self, head: ResponseHead<'_>) -> StreamCheck {
         StreamCheck::for_head(head).expect_zip()

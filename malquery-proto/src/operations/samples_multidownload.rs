@@ -9,25 +9,25 @@ use crate::request::BuildError;
 use crate::request::RequestParts;
 use crate::types::{Json, Sha256, SubmitMeta};
 
-/// Starts a job that makes an archive of samples.
+/// Starts a job that creates an archive of samples.
 ///
 /// `POST /malquery/entities/samples-multidownload/v1` (operation id
-/// `PostMalQueryEntitiesSamplesMultidownloadV1`, in FalconPy `samples_multidownload`). Scope
+/// `PostMalQueryEntitiesSamplesMultidownloadV1`; FalconPy: `samples_multidownload`). Needs the scope
 /// `malquery:write`. **Costs one download of the monthly quota for each sample**, so it is retried
-/// only if the request provably never reached the service. Errors 400, 401, 403, 404, 429, 500.
+/// only if the request provably never reached the service. Error statuses: 400, 401, 403, 404, 429,
+/// 500.
 ///
-/// The reply holds the id of the job. When [`GetRequest`](super::GetRequest) reports that the job
-/// is done, [`GetSamples`](super::GetSamples) fetches the archive with the same id.
+/// The reply contains the request id of the job. When [`GetRequest`](super::GetRequest) reports that
+/// the job is done, [`GetSamples`](super::GetSamples) downloads the archive with the same id.
 ///
 /// ```
-/// # #[cfg(feature = "client")]
-/// # fn example<T: malquery_proto::Transport, C: malquery_proto::Clock>(
-/// #     client: &malquery_proto::Client<T, C>,
+/// # fn example(
+/// #     client: &malquery_proto::Client,
 /// #     samples: Vec<malquery_proto::types::Sha256>,
 /// # ) -> Result<(), malquery_proto::client::Error> {
-/// let mut job = client.samples_multidownload(samples)?;
+/// let job = client.samples_multidownload(samples)?;
 /// job.wait()?;
-/// let archive = client.samples(job.id())?.output; // a reader that checks what it reads
+/// let archive = client.samples(job.id())?.output; // a reader that checks the bytes
 /// # Ok(())
 /// # }
 /// ```
@@ -44,7 +44,7 @@ pub struct SamplesMultidownload {
 }
 
 impl SamplesMultidownload {
-    /// Archives these samples. A sample that is named twice is sent, and billed, once.
+    /// Creates the operation for these samples. Duplicates are sent, and billed, only once.
     pub fn new(samples: impl IntoIterator<Item = impl Borrow<Sha256>>) -> Self {
         let mut seen = HashSet::new();
         let samples = samples.into_iter().map(|sample| *sample.borrow());
@@ -53,7 +53,7 @@ impl SamplesMultidownload {
         }
     }
 
-    /// The samples, each once.
+    /// Returns the samples, without duplicates.
     pub fn samples(&self) -> &[Sha256] {
         &self.samples
     }

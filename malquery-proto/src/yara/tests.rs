@@ -41,7 +41,7 @@ fn a_rule_has_a_name_and_an_error_its_place() {
     );
     let error = Rule::compile("rule a {\n    condition: $b\n}").unwrap_err();
     assert_eq!((error.line(), error.column()), (2, 16));
-    assert_eq!(TimedOut.to_string(), "the rule took longer than 60 seconds");
+    assert_eq!(TimedOut.to_string(), "the scan took longer than 60 seconds");
 }
 
 #[test]
