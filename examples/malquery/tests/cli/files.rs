@@ -49,10 +49,19 @@ fn a_pipe_holds_nobody_up() {
         format!("check-rule {pipe}"),
         format!("quotas --replay {pipe}"),
         format!("quotas --ca-file {pipe}"),
+        format!("quotas --record {pipe} --force"),
+        format!("download {A} --output {pipe} --force"),
+        format!("hunt {RULE} --state {pipe} --force"),
+        "hunt -".into(),
+        "metadata --from -".into(),
     ] {
         let begun = Instant::now();
-        let run = Server::with_answers([]).run(&format!("{line} --timeout 1"));
-        run.error(2);
+        let server = Server::with_answers([]);
+        let mut command = server.command(&format!("{line} --timeout 0.2"));
+        // Nobody writes into it.
+        let input = fs::File::options().read(true).write(true).open(&pipe);
+        run(command.stdin(input.unwrap())).error(2);
+        assert_eq!(server.asked(), [""; 0], "{line}");
         assert!(begun.elapsed() < Duration::from_secs(20), "{line}");
     }
     assert_eq!(names(&out), ["pipe"]);
@@ -138,9 +147,40 @@ fn a_folder_is_tried_before_the_fetch() {
     assert_eq!(names(&out), [""; 0]);
 }
 
+/// As in an editor: the link stays, and what it leads to is written.
+#[test]
+fn links_to_states_and_cassettes_are_followed() {
+    let out = folder();
+    let [link, state, tape] = ["link", "state", "tape"].map(|name| in_folder(&out, name));
+    fs::create_dir(in_folder(&out, "real")).unwrap();
+    symlink("real/state", &state).unwrap();
+    symlink("real/tape", &link).unwrap();
+    symlink("link", &tape).unwrap();
+    let line = format!("hunt {RULE} --state {state} {QUICK} --record {tape}");
+    let server = Server::with_answers([job("r-1", "done"), refusal(403, "no")]);
+    server.run(&line).error(4);
+    // What the links lead to is not replaced either.
+    server.run(&line).error(2);
+    assert_eq!(names(in_folder(&out, "real")), ["state", "tape"]);
+    let line = format!("resume {state} --record {tape} --force");
+    Server::with_answers([job("r-1", "done")]).run(&line).json();
+    assert_eq!(names(in_folder(&out, "real")), ["state", "tape"]);
+    for path in [state, link, tape] {
+        assert!(fs::symlink_metadata(path).unwrap().is_symlink());
+    }
+}
+
 #[test]
 fn the_next_run_removes_what_a_killed_one_left() {
     let out = folder();
+    // A state is kept in the same way as a download.
+    fs::write(in_folder(&out, ".malquery-x.part"), "half a state").unwrap();
+    let state = in_folder(&out, "state");
+    Server::with_answers([job("r-1", "done"), job("r-1", "done")])
+        .run(&format!("hunt {RULE} --state {state} {QUICK}"))
+        .json();
+    assert_eq!(names(&out), ["state"]);
+    fs::remove_file(state).unwrap();
     let target = in_folder(&out, "sample");
     let server = Server::start(|request| match request.uri().path() {
         "/oauth2/token" => token(),
