@@ -77,7 +77,7 @@ pub(crate) struct Session {
     pub(crate) replay: Option<PathBuf>,
 
     /// Record requests and replies, without secrets, in this cassette, for --replay and for tests
-    #[arg(long, value_name = "CASSETTE")]
+    #[arg(long, value_name = "CASSETTE", value_parser = PathBufValueParser::new().try_map(file))]
     pub(crate) record: Option<PathBuf>,
 
     /// The output format: table or json, and for samples also jsonl, csv or sha256 [default: table
@@ -341,7 +341,7 @@ pub(crate) enum Call {
     #[command(after_help = "Example:\n  malquery resume state.json --timeout 1h")]
     Resume {
         /// The state file
-        #[arg(value_name = "FILE")]
+        #[arg(value_name = "FILE", value_parser = PathBufValueParser::new().try_map(file))]
         state: PathBuf,
     },
 
@@ -430,7 +430,7 @@ pub(crate) struct CollectArgs {
     #[arg(long)]
     pub(crate) no_extract: bool,
     /// Save the state of the job in this file, so that `resume` can continue it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(file))]
     pub(crate) state: Option<PathBuf>,
     /// Download all samples found, without asking
     #[arg(long, help_heading = "Cost")]
@@ -523,7 +523,7 @@ pub(crate) struct Wait {
     pub(crate) wait: bool,
 
     /// Wait, and save the state of the job in this file, so that `resume` can continue it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(file))]
     pub(crate) state: Option<PathBuf>,
 }
 

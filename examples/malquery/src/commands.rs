@@ -327,12 +327,22 @@ impl Commands<'_> {
             }
             _ => {}
         }
-        match flow.id() {
+        let printed = match flow.id() {
             Some(id) if reply.resources.is_empty() && self.format == Format::Table => {
-                self.print_job(id, &reply.meta, &document)?;
+                self.print_job(id, &reply.meta, &document)
             }
-            _ => print_results(self.format, &reply.resources, &document)?,
-        }
+            _ => print_results(self.format, &reply.resources, &document),
+        };
+        // The job was paid for.
+        let again = flow.id().filter(|_| !self.session.jobs_end);
+        printed.map_err(|failure| match again {
+            Some(id) => failure.hint(format!(
+                "print its results again with: {} request {}",
+                self.session.program(),
+                quoted(id.as_str().as_ref())
+            )),
+            None => failure,
+        })?;
         // What is in an archive is not known yet, and its id is shown all the same.
         check_results(&reply.resources, has_errors)
     }

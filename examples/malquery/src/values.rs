@@ -77,10 +77,11 @@ pub(crate) fn wide(text: &str) -> Result<Pattern, String> {
     Pattern::wide(text).map_err(|error| error.to_string())
 }
 
-/// Parses the path of an output file. Refuses `-`, because malware must not go to a terminal.
+/// Parses the path of a file that is written, or of a state. Refuses `-`: neither can be a stream,
+/// and malware must not go to a terminal.
 pub(crate) fn file(path: PathBuf) -> Result<PathBuf, &'static str> {
     if path.as_os_str() == "-" {
-        Err("samples are written only to files; give the path of a file")
+        Err("give the path of a file; a file called `-` is ./-")
     } else {
         Ok(path)
     }

@@ -166,14 +166,14 @@ fn documents_cannot_steer_a_terminal() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_output_still_shows_the_id() {
-    for quiet in ["", "-q"] {
+    for options in ["", "-q", "-q --wait"] {
         let full = fs::File::options().write(true).open("/dev/full").unwrap();
-        let mut command = command(&format!("hunt {RULE} --replay {CASSETTE} {quiet}"));
+        let mut command = command(&format!("hunt {RULE} --replay {CASSETTE} {options}"));
         let output = command.stdout(full).output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1));
         assert!(
-            stderr.contains("the request id is 11111111-2222-6ea1-5f4f-000000000003"),
+            stderr.contains(" request 11111111-2222-6ea1-5f4f-000000000003"),
             "{stderr}"
         );
         assert!(

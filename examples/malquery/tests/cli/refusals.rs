@@ -41,6 +41,9 @@ fn bad_input_is_refused_before_sending() {
         &format!("download {A} --output {missing}"),
         &format!("download {A} --output -"),
         &format!("samples {ARCHIVE} --output -"),
+        &format!("hunt {RULE} --state -"),
+        "resume -",
+        "quotas --record -",
         &format!("samples {ARCHIVE} --output {root}"),
         &format!("collect --ascii a --limit 1 --output-dir {existing}"),
     ] {

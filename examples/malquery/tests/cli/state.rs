@@ -222,4 +222,14 @@ fn a_refused_job_leaves_no_state() {
         .run(&line)
         .error(4);
     assert_eq!(names(out.path()), ["state"]);
+    // It knows what it will submit.
+    let (target, state) = (in_folder(&out, "out"), in_folder(&out, "hunt"));
+    let line = format!("{COLLECT} --rule {RULE} --state {state} --output-dir {target}");
+    Server::with_answers([refusal(403, "no")])
+        .run(&line)
+        .error(4);
+    Server::with_answers([job("r-1", "done"), job("r-1", "done")])
+        .run(&format!("resume {state} {QUICK}"))
+        .says("hunt submitted; the request id is r-1\n")
+        .json();
 }
