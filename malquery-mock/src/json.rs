@@ -1,5 +1,5 @@
 //! JSON as it is written: numbers keep their digits, objects their order, and every value its
-//! place.
+//! place. `serde_json::Value` would round a large number and sort the keys.
 
 use std::collections::HashSet;
 use std::fmt::{self, Write as _};
@@ -27,7 +27,7 @@ pub(crate) enum Json {
 
 /// How a document is written.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Style {
+pub(crate) enum Style {
     /// In its shortest form, as it is sent.
     Shortest,
     /// On one line, with spaces.
@@ -49,6 +49,19 @@ impl Json {
         build(read::<&RawValue>(text)?.get(), BODY_DEPTH)
     }
 
+    /// Reads a reply that is an object or a list. Replaces bytes that are not text, lone surrogates
+    /// and control characters, and keeps the rest.
+    pub(crate) fn of_reply(body: &[u8]) -> Option<Self> {
+        let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+        if !matches!(body.trim_ascii_start(), [b'{' | b'[', ..]) {
+            return None;
+        }
+        let text = String::from_utf8_lossy(body);
+        Self::parse_body(&text)
+            .or_else(|_| Self::parse_body(&repair(&text)))
+            .ok()
+    }
+
     /// The kind of value, for messages.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
@@ -67,7 +80,7 @@ impl Json {
         match (self, other) {
             (Self::Null, Self::Null) => true,
             (Self::Bool(a), Self::Bool(b)) => a == b,
-            (Self::Number(a), Self::Number(b)) => same_number(a, b),
+            (Self::Number(a), Self::Number(b)) => a == b || normal(a) == normal(b),
             (Self::String(a), Self::String(b)) => a == b,
             _ => false,
         }
@@ -88,45 +101,47 @@ impl Json {
         }
     }
 
-    /// Writes it as it stands in a file.
-    pub(crate) fn layout(&self, indent: usize) -> String {
-        let mut out = String::new();
-        self.write(Style::File, indent, &mut out);
-        out
+    /// Calls a function with each value and its place, such as `/resources/*/sha256`. The items of
+    /// a list share one place.
+    pub(crate) fn each<'a>(&'a self, place: &mut String, f: &mut dyn FnMut(&str, &'a Self)) {
+        f(place, self);
+        match self {
+            Self::Array(items) => items
+                .iter()
+                .for_each(|item| nested(place, "*", |place| item.each(place, f))),
+            Self::Object(members) => members
+                .iter()
+                .for_each(|(key, value)| nested(place, key, |place| value.each(place, f))),
+            _ => {}
+        }
     }
 
-    /// Writes it as it stands in a transcript.
-    pub(crate) fn pretty(&self) -> String {
+    /// Writes it in a style, with the first line already indented.
+    pub(crate) fn text(&self, style: Style, indent: usize) -> String {
         let mut out = String::new();
-        self.write(Style::Pretty, 0, &mut out);
+        self.write(style, indent, &mut out);
         out
     }
 
     fn write(&self, style: Style, indent: usize, out: &mut String) {
         let (open, close, parts): (_, _, Vec<(Option<&str>, &Self)>) = match self {
-            Self::Array(items) => ('[', ']', items.iter().map(|item| (None, item)).collect()),
-            Self::Object(members) => {
-                let member = |(key, value)| (Some(String::as_str(key)), value);
-                (
-                    '{',
-                    '}',
-                    members
-                        .iter()
-                        .map(|(key, value)| member((key, value)))
-                        .collect(),
-                )
-            }
             Self::Null => return out.push_str("null"),
             Self::Bool(value) => return out.push_str(if *value { "true" } else { "false" }),
             Self::Number(digits) => return out.push_str(digits),
-            Self::String(text) if style == Style::Pretty && is_block(text) => {
+            Self::String(text)
+                if style == Style::Pretty && text.contains('\n') && is_plain(text) =>
+            {
                 return block(text, indent, out);
             }
             Self::String(text) => return out.push_str(&quote(text)),
+            Self::Array(items) => ('[', ']', items.iter().map(|item| (None, item)).collect()),
+            Self::Object(members) => {
+                let parts = members.iter().map(|(key, value)| (Some(&**key), value));
+                ('{', '}', parts.collect())
+            }
         };
         if style == Style::File {
-            let mut line = String::new();
-            self.write(Style::Line, 0, &mut line);
+            let line = self.text(Style::Line, 0);
             if line.len() <= MAX_LINE.saturating_sub(indent) {
                 return out.push_str(&line);
             }
@@ -160,16 +175,14 @@ impl Json {
 impl fmt::Display for Json {
     /// Writes it in its shortest form.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = String::new();
-        self.write(Style::Shortest, 0, &mut text);
-        f.write_str(&text)
+        f.write_str(&self.text(Style::Shortest, 0))
     }
 }
 
-/// Whether a text is shown line by line.
-fn is_block(text: &str) -> bool {
-    let is_shown = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
-    text.contains('\n') && text.chars().all(is_shown)
+/// Whether a text can be read in an editor.
+pub(crate) fn is_plain(text: &str) -> bool {
+    text.chars()
+        .all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t'))
 }
 
 /// Its end is on a line of its own if the text ends with a newline.
@@ -196,43 +209,63 @@ pub(crate) fn member<'a>(members: &'a [(String, Json)], key: &str) -> Option<&'a
         .map(|(_, value)| value)
 }
 
-/// Runs `inside` with the pointer of a member.
-pub(crate) fn nested<T>(
-    pointer: &mut String,
-    key: &str,
-    inside: impl FnOnce(&mut String) -> T,
-) -> T {
-    let length = pointer.len();
-    pointer.push('/');
-    pointer.push_str(&key.replace('~', "~0").replace('/', "~1"));
-    let result = inside(pointer);
-    pointer.truncate(length);
+/// Runs `inside` with the place of a member or an item.
+pub(crate) fn nested<T>(place: &mut String, key: &str, inside: impl FnOnce(&mut String) -> T) -> T {
+    let length = place.len();
+    place.push('/');
+    place.push_str(&key.replace('~', "~0").replace('/', "~1"));
+    let result = inside(place);
+    place.truncate(length);
     result
 }
 
-/// Whether two numbers have the same value, such as `1`, `1.0` and `10e-1`.
-fn same_number(a: &str, b: &str) -> bool {
-    a == b || matches!((normal(a), normal(b)), (Some(a), Some(b)) if a == b)
-}
-
-/// The sign, the digits without zeros around them, and the power of ten of the last one.
-fn normal(number: &str) -> Option<(bool, String, i64)> {
-    let (negative, number) = number
+/// The sign, the digits without zeros around them, and the power of ten of the last one: equal for
+/// `1`, `1.0` and `10e-1`.
+fn normal(number: &str) -> Result<(bool, String, i128), &str> {
+    let (sign, digits) = number
         .strip_prefix('-')
         .map_or((false, number), |rest| (true, rest));
-    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let (mantissa, exponent) = digits.split_once(['e', 'E']).unwrap_or((digits, "0"));
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let digits = format!("{whole}{fraction}");
     let digits = digits.trim_start_matches('0');
     let kept = digits.trim_end_matches('0');
     if kept.is_empty() {
-        return Some((false, String::new(), 0));
+        return Ok((false, String::new(), 0));
     }
-    let exponent: i64 = exponent.parse().ok()?;
-    let exponent = exponent
-        .checked_sub(i64::try_from(fraction.len()).ok()?)?
-        .checked_add(i64::try_from(digits.len() - kept.len()).ok()?)?;
-    Some((negative, kept.to_owned(), exponent))
+    let exponent = exponent.parse::<i64>().map_err(|_| number)?;
+    let shift = (digits.len() - kept.len()) as i128 - fraction.len() as i128;
+    Ok((sign, kept.to_owned(), i128::from(exponent) + shift))
+}
+
+/// Replaces what JSON forbids in its strings.
+fn repair(text: &str) -> String {
+    let unit = |at: usize| {
+        let digits = text.get(at..)?.strip_prefix("\\u")?.get(..4)?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let (mut out, mut at, mut in_string) = (String::with_capacity(text.len()), 0, false);
+    while let Some(c) = text[at..].chars().next() {
+        let start = at;
+        at += c.len_utf8();
+        match (c, unit(start), unit(start + 6)) {
+            ('"', ..) => in_string = !in_string,
+            ('\\', Some(0xd800..0xdc00), Some(0xdc00..0xe000)) => at = start + 12,
+            ('\\', Some(0xd800..0xe000), _) => {
+                out.push_str("\\ufffd");
+                at = start + 6;
+                continue;
+            }
+            ('\\', ..) => at += text[at..].chars().next().map_or(0, char::len_utf8),
+            _ if in_string && c.is_ascii_control() => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+                continue;
+            }
+            _ => {}
+        }
+        out.push_str(&text[start..at]);
+    }
+    out
 }
 
 fn build(raw: &str, depth: usize) -> Result<Json, String> {
@@ -241,19 +274,15 @@ fn build(raw: &str, depth: usize) -> Result<Json, String> {
     }
     Ok(match raw.as_bytes().first() {
         Some(b'{') => {
-            let Members(members) = read(raw)?;
-            let mut keys = HashSet::with_capacity(members.len());
-            if let Some((key, _)) = members.iter().find(|(key, _)| !keys.insert(&**key)) {
-                return Err(format!("the key {} comes twice", quote(key)));
+            let Members(raw) = read(raw)?;
+            let (mut members, mut keys) = (Vec::with_capacity(raw.len()), HashSet::new());
+            for (key, value) in raw {
+                if !keys.insert(key.clone()) {
+                    return Err(format!("the key {} comes twice", quote(&key)));
+                }
+                members.push((key, build(value.get(), depth + 1)?));
             }
-            let build =
-                |(key, value): (String, &RawValue)| Ok((key, build(value.get(), depth + 1)?));
-            Json::Object(
-                members
-                    .into_iter()
-                    .map(build)
-                    .collect::<Result<_, String>>()?,
-            )
+            Json::Object(members)
         }
         Some(b'[') => {
             let items: Vec<&RawValue> = read(raw)?;
@@ -272,28 +301,26 @@ fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, String> {
     serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
+/// The members of an object in their order, with duplicate keys.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Read;
+        deserializer.deserialize_map(Self(Vec::new()))
+    }
+}
 
-        impl<'de> Visitor<'de> for Read {
-            type Value = Members<'de>;
+impl<'de> Visitor<'de> for Members<'de> {
+    type Value = Self;
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
+        while let Some(member) = map.next_entry()? {
+            self.0.push(member);
         }
-
-        deserializer.deserialize_map(Read)
+        Ok(self)
     }
 }

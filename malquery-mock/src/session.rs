@@ -1,17 +1,15 @@
 //! Tests that replay their cassettes, and record them on demand.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use http::{Request, Response};
-use malquery_proto::needles::Needles;
 use malquery_proto::{Auth, Body, Client, Clock, Transport, TransportError};
 
 use crate::cassette::load::{CassetteError, unfit};
@@ -20,6 +18,7 @@ use crate::cassette::play::{Mock, MockError, Unfinished};
 use crate::cassette::{Cassette, save};
 use crate::clock::VirtualClock;
 use crate::record::log::Log;
+use crate::record::policy::{Policy, job_ids};
 use crate::record::write::Recording;
 use crate::script::script;
 use crate::verify;
@@ -64,19 +63,16 @@ impl Mode {
     /// Fails if `MALQUERY_MOCK` has another value, or if it is `record` or `append` while `CI` is
     /// set (and not empty, `0` or `false`): a recording on a build server is lost.
     pub fn from_env() -> Result<Self, OpenError> {
-        Self::from_lookup(|name| std::env::var_os(name))
-    }
-
-    fn from_lookup(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Self, OpenError> {
-        let value = lookup(VARIABLE).unwrap_or_default();
-        let mode = if value.is_empty() {
-            Self::Replay
-        } else {
-            value.to_string_lossy().parse()?
+        let value = |name| {
+            let value = std::env::var_os(name).unwrap_or_default();
+            value.to_string_lossy().into_owned()
         };
-        let ci = lookup("CI").unwrap_or_default();
-        let ci = !ci.is_empty() && ci != "0" && !ci.eq_ignore_ascii_case("false");
-        if ci && matches!(mode, Self::Record | Self::Append) {
+        let mode = match value(VARIABLE) {
+            unset if unset.is_empty() => Self::Replay,
+            set => set.parse()?,
+        };
+        let is_ci = !matches!(&*value("CI").to_ascii_lowercase(), "" | "0" | "false");
+        if is_ci && matches!(mode, Self::Record | Self::Append) {
             return Err(OpenError::new(format!(
                 "{VARIABLE} asks for a recording, and CI is set; record on your own machine, and \
                  commit the cassette"
@@ -84,24 +80,21 @@ impl Mode {
         }
         Ok(mode)
     }
-
-    fn loads(self) -> bool {
-        matches!(self, Self::Replay | Self::Append | Self::Verify)
-    }
 }
 
 impl FromStr for Mode {
     type Err = OpenError;
 
     fn from_str(text: &str) -> Result<Self, OpenError> {
-        let known = Self::NAMES
-            .iter()
-            .find(|(name, _)| *name == text)
-            .map(|(_, mode)| *mode);
-        let names = Self::NAMES.map(|(name, _)| name).join(", ");
-        let text: String = text.chars().take(40).collect();
-        let message = format!("{VARIABLE}={text:?} is not a mode; there are {names}");
-        known.ok_or_else(|| OpenError::new(message))
+        let mut known = Self::NAMES.into_iter();
+        let found = known.find(|(name, _)| *name == text);
+        found.map(|(_, mode)| mode).ok_or_else(|| {
+            let names = Self::NAMES.map(|(name, _)| name).join(", ");
+            let text: String = text.chars().take(40).collect();
+            OpenError::new(format!(
+                "{VARIABLE}={text:?} is not a mode; there are {names}"
+            ))
+        })
     }
 }
 
@@ -183,20 +176,17 @@ impl From<CassetteError> for OpenError {
 pub struct Session {
     path: PathBuf,
     mode: Option<Mode>,
-    also: Vec<String>,
-    secrets: Needles,
+    policy: Policy,
 }
 
 impl Session {
     /// Begins a session with the cassette at this path. In a test the path starts at the folder of
     /// the package. Large bodies go into a folder beside it, with the same name and `.bodies`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        let secrets = Needles::default();
         Self {
             path: path.into(),
             mode: None,
-            also: Vec::new(),
-            secrets,
+            policy: Policy::default(),
         }
     }
 
@@ -207,10 +197,12 @@ impl Session {
         self
     }
 
-    /// Also keeps the values at these places of JSON replies, such as `resources/*/entropy`, for
-    /// operations of your own. `*` is any item of a list.
+    /// Also keeps the keys and values at these places of JSON replies, such as
+    /// `resources/*/entropy`, for operations of your own. `*` is any item of a list.
     pub fn also<S: Into<String>>(mut self, places: impl IntoIterator<Item = S>) -> Self {
-        self.also.extend(places.into_iter().map(Into::into));
+        for place in places {
+            self.policy.keep(&place.into());
+        }
         self
     }
 
@@ -218,7 +210,7 @@ impl Session {
     /// that the client sends are removed anyway.
     pub fn secrets<S: AsRef<str>>(mut self, secrets: impl IntoIterator<Item = S>) -> Self {
         for secret in secrets {
-            self.secrets.add(secret.as_ref());
+            self.policy.hide(secret.as_ref());
         }
         self
     }
@@ -235,20 +227,20 @@ impl Session {
         self,
         live: impl FnOnce() -> (T, C, Auth),
     ) -> Result<(Client, SessionGuard), OpenError> {
-        let mut parts = None;
+        let mut parts: Option<(Arc<dyn Clock>, Auth)> = None;
         let (transport, guard) = self.transport(|| {
             let (transport, clock, auth) = live();
-            parts = Some((clock, auth));
+            parts = Some((Arc::new(clock), auth));
             transport
         })?;
-        let client = match (parts, &guard.end) {
-            (Some((clock, auth)), _) => Client::new(transport, clock, auth),
-            (None, End::Check(mock)) => {
-                Client::new(transport, VirtualClock::new(), mock.cassette().auth())
-            }
-            (None, _) => Client::new(transport, VirtualClock::new(), script([]).auth()),
-        };
-        Ok((client, guard))
+        let (clock, auth) = parts.unwrap_or_else(|| {
+            let auth = match &guard.end {
+                End::Check(mock) => mock.cassette().auth(),
+                _ => script([]).auth(),
+            };
+            (Arc::new(VirtualClock::new()), auth)
+        });
+        Ok((Client::new(transport, clock, auth), guard))
     }
 
     /// Begins with a transport, for a client with settings of your own. A replay does not call
@@ -261,76 +253,54 @@ impl Session {
         self,
         live: impl FnOnce() -> T,
     ) -> Result<(SessionTransport, SessionGuard), OpenError> {
-        let Self {
-            path,
-            mode,
-            also,
-            secrets,
-        } = self;
+        let Self { path, mode, policy } = self;
         let mode = mode.map_or_else(Mode::from_env, Ok)?;
-        let appends = mode == Mode::Append;
-        let writes = appends || mode == Mode::Record;
+        let writes = matches!(mode, Mode::Record | Mode::Append);
         if writes {
             save::check(&path).map_err(|error| OpenError {
                 message: format!("{} cannot be written", path.display()),
                 source: Some(error.into()),
             })?;
         }
-        // The cassette to append to may not exist yet.
-        let loads = mode.loads() && (!appends || path.exists());
-        let cassette = if loads {
-            Some(Cassette::load(&path)?.with_tokens())
-        } else {
-            None
+        let cassette = match mode {
+            Mode::Record | Mode::Passthrough => None,
+            // It may be the first recording.
+            Mode::Append if !path.exists() => None,
+            Mode::Replay | Mode::Append | Mode::Verify => {
+                Some(Cassette::load(&path)?.with_tokens())
+            }
         };
         // Not in a closure: messages would name its place.
         let mock = match &cassette {
             Some(cassette) if mode != Mode::Verify => Some(cassette.transport()),
             _ => None,
         };
-        let log = (writes || mode == Mode::Verify).then(|| Log::keeping(save::folder_of(&path)));
-        let live: Option<Arc<dyn Transport>> = if mode == Mode::Replay {
-            None
-        } else {
-            Some(Arc::new(live()))
-        };
-        let transport = SessionTransport {
-            live,
-            mock: mock.clone(),
-            log: log.clone(),
-        };
-        let end = match (log, cassette, mock) {
-            (Some(log), Some(cassette), None) => End::Compare {
-                cassette,
+        let log =
+            (writes || mode == Mode::Verify).then(|| Log::new(save::folder_of(&path), u64::MAX));
+        let end = match (log.clone(), cassette, mock.clone()) {
+            (Some(log), Some(cassette), None) => End::Compare(cassette, log, policy),
+            (Some(log), ..) => End::Save(Mutex::new(Recording {
+                base: std::fs::read_to_string(&path).ok(),
+                path,
                 log,
-                also,
-                secrets,
-            },
-            (Some(log), ..) => {
-                let base = std::fs::read_to_string(&path).ok();
-                let recording = Recording {
-                    path,
-                    log,
-                    appends,
-                    also,
-                    secrets,
-                    base,
-                    written: None,
-                };
-                End::Save(recording.into())
-            }
+                appends: mode == Mode::Append,
+                policy,
+                written: None,
+            })),
             (None, _, Some(mock)) => End::Check(mock),
             (None, ..) => End::Nothing,
         };
-        let made_at = Location::caller();
-        Ok((
-            transport,
-            SessionGuard {
-                end,
-                made_at,
-                finished: AtomicBool::new(false),
-            },
-        ))
+        let live: Option<Arc<dyn Transport>> = match mode {
+            Mode::Replay => None,
+            _ => Some(Arc::new(live())),
+        };
+        let transport = SessionTransport { live, mock, log };
+        let guard = SessionGuard {
+            end,
+            made_at: Location::caller(),
+            finished: AtomicBool::new(false),
+        };
+        Ok((transport, guard))
     }
 }
 
@@ -366,12 +336,12 @@ impl Transport for SessionTransport {
         };
         // A job that began live continues live, even if the cassette has a job of the same id. A
         // live token needs a real reply.
-        let mock = self
-            .mock
-            .as_ref()
-            .filter(|_| !is_for_tokens(request.uri().path()) && !log.began(request.uri()));
-        if let Some(result) = mock.and_then(|mock| mock.try_send(&request)) {
-            log.see(&request);
+        if let Some(mock) = &self.mock
+            && !is_for_tokens(request.uri().path())
+            && !log.began(job_ids(request.uri()))
+            && let Some(result) = mock.try_send(&request)
+        {
+            log.note(&request, false);
             return result;
         }
         let unfit = unfit(request.method(), request.uri());
@@ -403,12 +373,7 @@ enum End {
     Nothing,
     Check(Mock),
     Save(Mutex<Recording>),
-    Compare {
-        cassette: Cassette,
-        log: Log,
-        also: Vec<String>,
-        secrets: Needles,
-    },
+    Compare(Cassette, Log, Policy),
 }
 
 impl SessionGuard {
@@ -435,19 +400,12 @@ impl SessionGuard {
             End::Nothing => Ok(()),
             End::Check(mock) => mock.check(),
             End::Save(recording) => {
-                let recording = recording.lock().unwrap_or_else(PoisonError::into_inner);
-                recording.log.end();
-                drop(recording);
+                locked(recording).log.end();
                 self.write(None, true, false)
             }
-            End::Compare {
-                cassette,
-                log,
-                also,
-                secrets,
-            } => {
+            End::Compare(cassette, log, policy) => {
                 log.end();
-                let drift = verify::find(cassette, log, also, secrets);
+                let drift = verify::find(cassette, log, policy);
                 if drift.is_empty() {
                     return Ok(());
                 }
@@ -482,7 +440,7 @@ impl SessionGuard {
         let End::Save(recording) = &self.end else {
             return Ok(());
         };
-        let mut recording = recording.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut recording = locked(recording);
         let to = to.map_or_else(|| recording.path.clone(), Path::to_path_buf);
         let shown = to.display();
         match recording.save(&to, all, rest) {
@@ -504,11 +462,7 @@ impl SessionGuard {
         let End::Save(recording) = &self.end else {
             return String::new();
         };
-        let path = recording
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .path
-            .clone();
+        let path = locked(recording).path.clone();
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         // An earlier run may have left one, and it was paid for, too.
         let named = |number: u32| match number {
@@ -525,6 +479,10 @@ impl SessionGuard {
     }
 }
 
+fn locked(recording: &Mutex<Recording>) -> MutexGuard<'_, Recording> {
+    recording.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl Drop for SessionGuard {
     fn drop(&mut self) {
         if self.finished.load(Ordering::Relaxed) {
@@ -535,10 +493,7 @@ impl Drop for SessionGuard {
             End::Check(mock) if thread::panicking() => mock.print_unmatched(),
             // A failed test leaves half a recording, but it may have cost a hunt.
             End::Save(recording) if thread::panicking() => {
-                let recording = recording.lock().unwrap_or_else(PoisonError::into_inner);
-                let is_paid = recording.is_paid();
-                drop(recording);
-                if is_paid {
+                if locked(recording).is_paid() {
                     eprintln!("the test failed while it was recording{}", self.rescue());
                 }
             }

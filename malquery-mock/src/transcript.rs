@@ -1,6 +1,7 @@
 //! Shows the exchanges of a transport.
 
 use std::fmt;
+use std::path::Path;
 
 use http::{Request, Response};
 use malquery_proto::flow::SendFailure;
@@ -9,10 +10,10 @@ use malquery_proto::{Body, Transport, TransportError};
 use crate::cassette::file::{self, Pairs};
 use crate::cassette::matching::is_for_tokens;
 use crate::diff;
-use crate::json::Json;
+use crate::json::{Json, Style};
 use crate::record::log::{End, Exchange, Log, Outcome};
 use crate::record::policy::Policy;
-use crate::record::write::{self, read, see};
+use crate::record::write;
 
 /// The longest body that is shown. A longer body is shown as its size.
 const MAX_SHOWN: u64 = 256 * 1024;
@@ -77,7 +78,7 @@ impl<T> Transcript<T> {
     pub fn new(transport: T) -> Self {
         Self {
             transport,
-            log: Log::of_beginnings(MAX_SHOWN),
+            log: Log::new(Path::new(""), MAX_SHOWN),
         }
     }
 
@@ -89,10 +90,7 @@ impl<T> Transcript<T> {
     fn show(&self, with_replies: bool) -> String {
         let mut state = self.log.lock();
         let mut policy = Policy::default();
-        state
-            .exchanges
-            .iter_mut()
-            .for_each(|exchange| see(&mut policy, exchange));
+        state.exchanges.iter_mut().for_each(|one| policy.see(one));
         let mut folded: Vec<(String, String, u32)> = Vec::new();
         for exchange in &mut state.exchanges {
             let (line, mut rest) = request(&policy, exchange);
@@ -162,7 +160,7 @@ fn request(policy: &Policy, exchange: &Exchange) -> (String, String) {
         uri,
         headers,
         body,
-    } = write::request(policy, exchange);
+    } = write::request(policy, &exchange.request);
     let path = match uri.parse::<http::Uri>() {
         Ok(uri) if is_for_tokens(uri.path()) => uri.path().to_owned(),
         Ok(uri) => uri
@@ -170,15 +168,12 @@ fn request(policy: &Policy, exchange: &Exchange) -> (String, String) {
             .map_or_else(|| uri.to_string(), ToString::to_string),
         Err(_) => uri,
     };
-    let body = body.map(|body| shown(body, exchange.body.len() as u64));
+    let body = body.map(|body| shown(body, exchange.request.body().len() as u64));
     (format!("{method} {path}"), lines(headers, ">", body))
 }
 
 fn reply(policy: &Policy, exchange: &mut Exchange) -> String {
-    let json = match &mut exchange.outcome {
-        Outcome::Reply { body, .. } if body.is_kept() => read(body),
-        _ => None,
-    };
+    let json = exchange.json();
     match &exchange.outcome {
         Outcome::Pending => "< no reply yet\n".into(),
         Outcome::Failed {
@@ -190,23 +185,17 @@ fn reply(policy: &Policy, exchange: &mut Exchange) -> String {
             };
             format!("< no reply, {sent}: {}\n", message.replace('\n', "\n    "))
         }
-        Outcome::Reply {
-            status, body, end, ..
-        } => {
-            let reply = write::response(policy, exchange, json.as_ref());
-            let text = lines(
-                reply.headers,
-                "<",
-                reply.body.map(|it| shown(it, body.length)),
-            );
-            let end = match end {
+        Outcome::Reply(reply) => {
+            let length = reply.body.length;
+            let written = write::response(policy, reply, json.as_ref());
+            let body = written.body.map(|body| shown(body, length));
+            let text = lines(written.headers, "<", body);
+            let end = match &reply.end {
                 End::Whole => String::new(),
                 End::Open | End::Left => "< not read to the end\n".into(),
-                End::Broken(error) => {
-                    format!("< broken off after {} bytes: {error}\n", body.length)
-                }
+                End::Broken(error) => format!("< broken off after {length} bytes: {error}\n"),
             };
-            format!("< {status}\n{text}{end}")
+            format!("< {}\n{text}{end}", reply.status)
         }
     }
 }
@@ -218,7 +207,7 @@ fn shown(body: file::Body, length: u64) -> String {
         .into_iter()
         .flatten()
         .map(|(name, value)| format!("{name}={value}\n"));
-    let text = json.map(|json| json.pretty()).or(body.text);
+    let text = json.map(|json| json.text(Style::Pretty, 0)).or(body.text);
     text.unwrap_or_else(|| match form.collect::<String>() {
         none if none.is_empty() => format!("[{length} bytes]"),
         form => form,

@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
+use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -242,6 +243,28 @@ fn a_job_that_is_appended_stays_apart() {
     }
 }
 
+#[test]
+fn a_poll_reads_no_submission_again() {
+    let (_folder, path) = folder();
+    let found = json!({"meta": {"reqid": JOB}, "resources": vec!["a-result"; 100_000]});
+    let service = Service(move |request: &Sent| match request.uri().path() {
+        POLL => Ok(answer(200, &[], "")),
+        _ => Ok(json_answer(200, &found)),
+    });
+    let (transport, guard) = begin(&path, Mode::Append, service);
+    take(&transport, submission("a")).unwrap();
+    let polls = |count| {
+        let start = Instant::now();
+        let poll = |_| transport.send(poll(JOB)).map(drop).unwrap();
+        (0..count).for_each(poll);
+        start.elapsed()
+    };
+    let first = polls(1);
+    let next = polls(300);
+    assert!(next < first * 100, "{first:?}, then {next:?}");
+    guard.finish();
+}
+
 // What is kept.
 
 /// Any document with names of the service and others.
@@ -258,7 +281,7 @@ fn any_document(depth: u32) -> BoxedStrategy<Value> {
             "userid", "message", "status", "sha256", "family", "yara_rule", "session_key", "signed_link", "access_token",
         ])
         .prop_map(String::from),
-        1 => "[a-z_]{1,12}",
+        1 => "[a-z_]{1,12}|[a-zA-Z0-9_-]{20}",
         1 => "\\PC{1,30}",
     ];
     leaf.prop_recursive(depth, 40, 5, move |inner| {
@@ -320,6 +343,11 @@ fn listed() -> BTreeMap<String, bool> {
     .collect()
 }
 
+/// The other keys of the service that are written.
+const KEYS: &str = "access_token id userid reqid trace_id query_time writes resources_affected \
+    download_counts pagination offset total hunt_count hunt_limit download_count download_limit \
+    monitor_count monitor_limit filter_filetypes filter_meta yara_rules";
+
 /// Whether it is a placeholder, or a pseudonym, which is zeros and its last digits.
 fn stands_for_another(text: &str) -> bool {
     let is_zeros = text
@@ -329,23 +357,28 @@ fn stands_for_another(text: &str) -> bool {
     text.is_empty() || text == "[text]" || is_zeros
 }
 
-fn cases(few: u32) -> ProptestConfig {
+/// The documents of one session.
+const DOCUMENTS: u32 = 10;
+
+/// A configuration for this number of cases, or the number that the environment sets.
+fn cases(few: u32, at_once: u32) -> ProptestConfig {
     let many = std::env::var("MALQUERY_RECORD_CASES")
         .ok()
         .and_then(|cases| cases.parse().ok());
     ProptestConfig {
         failure_persistence: None,
-        ..ProptestConfig::with_cases(many.unwrap_or(few))
+        ..ProptestConfig::with_cases(many.unwrap_or(few) / at_once)
     }
 }
 
 proptest! {
     // The slow lane sets MALQUERY_RECORD_CASES=100000.
-    #![proptest_config(cases(300))]
+    #![proptest_config(cases(300, DOCUMENTS))]
 
     #[test]
     fn every_text_comes_from_a_listed_place(
-        document in any_document(5),
+        // One session for several documents: a file that is synced takes longer than they do.
+        documents in prop::collection::vec(any_document(5), DOCUMENTS as usize),
         secret in r#"[-a-zA-Z0-9+/=&%"' \\.ü]{8,40}"#,
         hides in 0..6usize,
     ) {
@@ -357,29 +390,37 @@ proptest! {
             4 => serde_json::to_string(&secret).unwrap(),
             _ => secret.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect(),
         };
-        let body = json!({"meta": {"yara_rule": hidden, "status": document}, "resources": [{"family": format!("x{hidden}y")}, document],
-            "other": [document, hidden]});
-        let exchanges = [(login("an-id-of-this", &secret), json_answer(201, &json!({"access_token": "t0ken-of-the-session"}))),
-            (get("/malquery/x/v1"), json_answer(200, &body))];
+        let bodies: Vec<_> = documents
+            .iter()
+            .map(|document| json!({"meta": {"yara_rule": hidden, "status": document},
+                "resources": [{"family": format!("x{hidden}y")}, document], "other": [document, hidden]}))
+            .collect();
+        let token = json_answer(201, &json!({"access_token": "t0ken-of-the-session"}));
+        let exchanges: Vec<_> = [(login("an-id-of-this", &secret), token)]
+            .into_iter()
+            .chain(bodies.iter().enumerate().map(|(number, body)| {
+                (get(&format!("/malquery/x/v1?{number}")), json_answer(200, body))
+            }))
+            .collect();
         let text = record(&exchanges).unwrap();
         let cassette: Value = serde_json::from_str(&text).unwrap();
-        let written = cassette.pointer("/interactions/0/response/body/json").unwrap();
-        let (mut before, mut after) = (Vec::new(), Vec::new());
-        texts(&body, "", &mut before);
-        texts(written, "", &mut after);
         let listed = listed();
-        for (place, text) in &after {
-            let is_key = place.ends_with('#');
-            let is_name = !text.starts_with(|c: char| c.is_ascii_digit()) && text.len() <= 40 && text.bytes().filter(u8::is_ascii_digit).count() <= 4
-                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
-            let is_kept = before.iter().any(|(of, known)| of == place && known == text);
-            let good = match listed.get(place) {
-                _ if is_key => is_name || text.starts_with("[key"),
-                Some(true) => is_kept || text.contains("[redacted]"),
-                Some(false) => true,
-                None => stands_for_another(text),
-            };
-            prop_assert!(good, "{place}: {text:?} in {written}");
+        let names: BTreeSet<_> = listed.keys().flat_map(|place| place.split('/')).chain(KEYS.split(' ')).collect();
+        for (number, body) in bodies.iter().enumerate() {
+            let written = &cassette["interactions"][number]["response"]["body"]["json"];
+            let (mut before, mut after) = (Vec::new(), Vec::new());
+            texts(body, "", &mut before);
+            texts(written, "", &mut after);
+            for (place, text) in &after {
+                let is_kept = before.iter().any(|(of, known)| of == place && known == text);
+                let good = match listed.get(place) {
+                    _ if place.ends_with('#') => names.contains(&**text) || text.starts_with("[key "),
+                    Some(true) => is_kept || text.contains("[redacted]"),
+                    Some(false) => true,
+                    None => stands_for_another(text),
+                };
+                prop_assert!(good, "{place}: {text:?} in {written}");
+            }
         }
         for secret in [&secret, "an-id-of-this", "t0ken-of-the-session"] {
             let needles = malquery_proto::needles::Needles::new([secret]);
@@ -397,6 +438,7 @@ fn unknown_fields_and_pages_are_recorded_without_values() {
         "resources": [{"sha256": "0f".repeat(32), "family": "Examplefam", "entropy": 7.25, "note": ""}],
         "signed_link": "https://bucket.example/x?s=9f86d081884c7d65",
         "8Zk7pQ2wX5-as-a-key": {"x": null},
+        "QhTzKpWxYbNmLcVdRsGf": 1,
         "errors": [{"code": 1, "message": "key 0123456789abcdef0123 of <3Zk7pQ2wX5-3Zk7pQ2wX5> refused"}],
     });
     let replies = [
@@ -409,6 +451,7 @@ fn unknown_fields_and_pages_are_recorded_without_values() {
     let text = record(&exchanges).unwrap();
     for value in [
         "8Zk7",
+        "QhTz",
         "9Zk7",
         "3Zk7",
         "9f86d0",
@@ -1270,7 +1313,7 @@ fn any_exchange() -> impl Strategy<Value = (Sent, Got)> {
 }
 
 proptest! {
-    #![proptest_config(cases(50))]
+    #![proptest_config(cases(50, 1))]
 
     #[test]
     fn any_exchange_plays_the_same(exchanges in prop::collection::vec(any_exchange(), 1..6)) {

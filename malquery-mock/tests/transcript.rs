@@ -49,10 +49,10 @@ fn secrets_are_gone_wherever_they_stand() {
 
 #[test]
 fn authorizations_are_hidden_where_they_come_again() {
-    let echo = json!({"meta": {"status": "of S3cretBareApiKey"}, "other": 7});
-    let (mock, guard) = script([reply::json(200, echo).times(2)]).play();
+    let echo = json!({"meta": {"status": "Bearer of S3cretBareApiKey"}, "other": 7});
+    let (mock, guard) = script([reply::json(200, echo).times(3)]).play();
     let transcript = Transcript::new(mock);
-    for authorization in ["S3cretBareApiKey", "Bearer\tS3cretBareApiKey"] {
+    for authorization in ["S3cretBareApiKey", "Bearer\tS3cretBareApiKey", "Bearer "] {
         let request = Request::get("/x?a=b").header("authorization", authorization);
         let response = transcript.send(request.body(Vec::new()).unwrap()).unwrap();
         response.into_body().read_to_end(&mut Vec::new()).unwrap();
@@ -65,27 +65,27 @@ fn authorizations_are_hidden_where_they_come_again() {
     < content-type: application/json
       {
         "meta": {
-          "status": "of [redacted]"
+          "status": "Bearer of [redacted]"
         },
-        "other": 0
+        "[key 1]": 0
       }
 
-    > GET /x?a=b
+    > GET /x?a=b x2
     > authorization: Bearer [redacted]
     < 200 OK
     < content-type: application/json
       {
         "meta": {
-          "status": "of [redacted]"
+          "status": "Bearer of [redacted]"
         },
-        "other": 0
+        "[key 1]": 0
       }
     "#);
     malquery_mock::assert_transcript!(transcript.requests(), @r"
     > GET /x?a=b
     > authorization: other [redacted]
 
-    > GET /x?a=b
+    > GET /x?a=b x2
     > authorization: Bearer [redacted]
     ");
 }

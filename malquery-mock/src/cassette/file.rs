@@ -61,8 +61,9 @@
 //! - Of a reply: status, `content-type`, `x-cs-region`, `x-cs-traceid`, the origin of `location`,
 //!   and the seconds to wait.
 //! - JSON replies keep the values of known fields: results, counts, states, quotas, error messages.
-//!   Every other value keeps its type: `"[text]"`, `0` or `false`.
-//!   [`Session::also`](crate::Session::also) adds fields.
+//!   Every other value keeps its type: `"[text]"`, `0` or `false`. A key that is no known field
+//!   could be a value too, and becomes `[key 1]`. [`Session::also`](crate::Session::also) adds
+//!   fields.
 //! - Job ids and user ids become others of the same shape. Trace ids and `query_time` become zeros.
 //! - Samples and archives stay unchanged. **They are malware**, so the files are readable by their
 //!   owner alone.

@@ -1,52 +1,51 @@
 //! Notes what goes over a transport, for sessions and transcripts.
 
+use std::collections::HashSet;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use malquery_proto::flow::SendFailure;
 use malquery_proto::{Body, TransportError};
 use sha2::{Digest, Sha256};
 use tempfile::SpooledTempFile;
 
-use super::policy::{job_ids, read_json};
 use crate::cassette::matching::is_for_tokens;
 use crate::cassette::play::MockError;
 use crate::digest;
+use crate::json::Json;
 use crate::reply::Fault;
 
 /// Longer bodies are kept in a file without a name, which vanishes with the process.
 const MAX_MEMORY: usize = 1024 * 1024;
+/// Longer bodies are not read as JSON.
+const MAX_JSON: u64 = 256 * 1024 * 1024;
 
-/// Said of a request for which quota would be spent and nothing recorded, as after `let (client, _)
-/// = ...`.
-const ENDED: &str = "the session has ended, so the request was not sent: keep its guard, as in `let (client, guard)`, and \
-    finish it after the last request";
+/// Refuses a request that would spend quota and record nothing, as after `let (client, _) = ...`.
+const ENDED: &str = "the session has ended, so the request was not sent: keep its guard, as in \
+    `let (client, guard)`, and finish it after the last request";
 
 /// The exchanges in the order of their requests. Clones share them, also among threads.
 #[derive(Clone)]
-pub(crate) struct Log(Arc<Shared>);
+pub(crate) struct Log(Arc<Mutex<State>>);
 
-struct Shared {
-    state: Mutex<State>,
-    /// Where long bodies are kept; without it they are cut.
-    folder: Option<Box<Path>>,
-    most: u64,
-}
-
-#[derive(Default)]
 pub(crate) struct State {
     pub(crate) exchanges: Vec<Exchange>,
+    /// The submissions whose replies were not searched for a job yet.
+    submitted: Vec<usize>,
+    /// The jobs that the other submissions began.
+    jobs: HashSet<String>,
+    /// Where long bodies are kept.
+    folder: PathBuf,
+    /// The length up to which they are kept.
+    most: u64,
     ended: bool,
 }
 
 pub(crate) struct Exchange {
-    pub(crate) method: Method,
-    pub(crate) uri: Uri,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Vec<u8>,
+    pub(crate) request: Request<Vec<u8>>,
     pub(crate) outcome: Outcome,
     /// It goes into the cassette. An exchange that does not is noted for its secrets.
     pub(crate) is_written: bool,
@@ -61,14 +60,16 @@ pub(crate) enum Outcome {
         fault: Option<Fault>,
         message: String,
     },
-    Reply {
-        status: StatusCode,
-        headers: HeaderMap,
-        body: Box<Content>,
-        end: End,
-        /// Milliseconds since the Unix epoch.
-        at: u64,
-    },
+    Reply(Box<Reply>),
+}
+
+pub(crate) struct Reply {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Content,
+    pub(crate) end: End,
+    /// Milliseconds since the Unix epoch.
+    pub(crate) at: u64,
 }
 
 /// How far a body was read.
@@ -84,31 +85,20 @@ pub(crate) enum End {
 /// A body, as far as it was read.
 pub(crate) struct Content {
     kept: SpooledTempFile,
+    /// A longer body is not kept.
     most: u64,
+    /// Whether all of it is kept.
+    pub(crate) is_kept: bool,
     pub(crate) length: u64,
     hasher: Sha256,
-    /// Why not all of it is kept.
-    error: Option<io::Error>,
 }
 
 impl Content {
     fn add(&mut self, bytes: &[u8]) {
-        let room = self
-            .most
-            .saturating_sub(self.length)
-            .min(bytes.len() as u64);
-        // The program gets its bytes, whether or not they can be kept.
-        let result = self
-            .kept
-            .write_all(&bytes[..usize::try_from(room).unwrap_or(0)]);
-        self.error = self.error.take().or(result.err());
         self.length += bytes.len() as u64;
         self.hasher.update(bytes);
-    }
-
-    /// Whether all of it is kept.
-    pub(crate) fn is_kept(&self) -> bool {
-        self.error.is_none() && self.length <= self.most
+        // The program gets its bytes, whether or not they can be kept.
+        self.is_kept &= self.length <= self.most && self.kept.write_all(bytes).is_ok();
     }
 
     pub(crate) fn sha256(&self) -> String {
@@ -126,17 +116,23 @@ impl Content {
         result
     }
 
-    pub(crate) fn starts_with(&mut self, bytes: &[u8]) -> io::Result<bool> {
-        let mut first = Vec::new();
-        self.read(|kept| kept.take(bytes.len() as u64).read_to_end(&mut first))?;
-        Ok(first == bytes)
+    /// The first bytes of what is kept, in memory.
+    pub(crate) fn first(&mut self, most: u64) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.read(|kept| kept.take(most).read_to_end(&mut bytes))?;
+        Ok(bytes)
     }
 
-    /// What is kept, in memory.
-    pub(crate) fn bytes(&mut self) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.read(|kept| kept.read_to_end(&mut bytes))?;
-        Ok(bytes)
+    pub(crate) fn is_zip(&mut self) -> io::Result<bool> {
+        Ok(self.first(2)? == b"PK")
+    }
+
+    /// It as JSON, if it is an object or a list.
+    fn json(&mut self) -> Option<Json> {
+        // A sample may be large, and is not read into memory.
+        let is_text = self.is_kept && self.length <= MAX_JSON && !self.is_zip().ok()?;
+        let bytes = is_text.then(|| self.first(MAX_JSON))?;
+        Json::of_reply(&bytes.ok()?)
     }
 }
 
@@ -146,28 +142,35 @@ impl Exchange {
         match &self.outcome {
             Outcome::Pending => false,
             Outcome::Failed { .. } => true,
-            Outcome::Reply { end, .. } => *end != End::Open,
+            Outcome::Reply(reply) => reply.end != End::Open,
+        }
+    }
+
+    /// The body of its reply, if that is a JSON object or list.
+    pub(crate) fn json(&mut self) -> Option<Json> {
+        match &mut self.outcome {
+            Outcome::Reply(reply) => reply.body.json(),
+            _ => None,
         }
     }
 }
 
-impl Log {
-    /// A log that keeps bodies of any length, the long ones in this folder.
-    pub(crate) fn keeping(folder: &Path) -> Self {
-        Self(Arc::new(Shared {
-            state: Mutex::default(),
-            folder: Some(folder.into()),
-            most: u64::MAX,
-        }))
-    }
+/// The id of the job that a reply is about.
+pub(crate) fn job(json: Option<&Json>) -> Option<&str> {
+    json?.get("meta")?.get("reqid")?.as_str()
+}
 
-    /// A log that keeps the beginnings of bodies.
-    pub(crate) fn of_beginnings(most: u64) -> Self {
-        Self(Arc::new(Shared {
-            state: Mutex::default(),
-            folder: None,
+impl Log {
+    /// A log that keeps bodies up to a length, and long ones in this folder.
+    pub(crate) fn new(folder: &Path, most: u64) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            exchanges: Vec::new(),
+            submitted: Vec::new(),
+            jobs: HashSet::new(),
+            folder: folder.into(),
             most,
-        }))
+            ended: false,
+        })))
     }
 
     /// Ends the recording: from now on nothing is sent.
@@ -176,28 +179,26 @@ impl Log {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a request that was answered without being sent, for the secrets in it.
-    pub(crate) fn see(&self, request: &Request<Vec<u8>>) {
-        self.note(request, false);
-    }
-
-    fn note(&self, request: &Request<Vec<u8>>, is_written: bool) -> Option<usize> {
+    /// Notes a request. One that is answered without being sent is noted for the secrets in it.
+    pub(crate) fn note(&self, request: &Request<Vec<u8>>, is_sent: bool) -> Option<usize> {
         let mut state = self.lock();
         if state.ended {
             return None;
         }
+        let index = state.exchanges.len();
+        // All that begins a job is sent so.
+        if is_sent && request.method() == Method::POST {
+            state.submitted.push(index);
+        }
         state.exchanges.push(Exchange {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: request.headers().clone(),
-            body: request.body().clone(),
+            request: request.clone(),
             outcome: Outcome::Pending,
-            is_written: is_written && !is_for_tokens(request.uri().path()),
+            is_written: is_sent && !is_for_tokens(request.uri().path()),
         });
-        Some(state.exchanges.len() - 1)
+        Some(index)
     }
 
     /// Notes a request, sends it, and notes what comes of it. Sends nothing when the recording has
@@ -211,8 +212,9 @@ impl Log {
             return Err(MockError::Unmatched(ENDED.into()).into());
         };
         let result = send(request);
-        let outcome = match &result {
-            Ok(response) => self.begin(response),
+        let mut state = self.lock();
+        state.exchanges[index].outcome = match &result {
+            Ok(response) => Outcome::Reply(Box::new(begin(response, &state))),
             Err(error) => Outcome::Failed {
                 failure: error.failure(),
                 fault: fault_of(error),
@@ -220,63 +222,49 @@ impl Log {
                     .map_or_else(|| error.to_string(), ToString::to_string),
             },
         };
-        self.lock().exchanges[index].outcome = outcome;
-        result.map(|response| {
-            response.map(|inner| {
-                Body::new(Noted {
-                    inner,
-                    log: self.clone(),
-                    index,
-                })
-            })
-        })
+        drop(state);
+        let log = self.clone();
+        Ok(result?.map(|inner| Body::new(Noted { inner, log, index })))
     }
 
-    fn begin(&self, response: &Response<Body>) -> Outcome {
-        let kept = match &self.0.folder {
-            Some(folder) => SpooledTempFile::new_in(MAX_MEMORY, folder),
-            None => SpooledTempFile::new(usize::MAX),
-        };
-        let (most, hasher) = (self.0.most, Sha256::new());
-        let is_empty = declared(response.headers()) == Some(0);
-        Outcome::Reply {
-            status: response.status(),
-            headers: response.headers().clone(),
-            body: Box::new(Content {
-                kept,
-                most,
-                length: 0,
-                hasher,
-                error: None,
-            }),
-            end: if is_empty { End::Whole } else { End::Open },
-            at: now(),
-        }
-    }
-
-    /// Whether a request is for a job that a reply in it began.
-    pub(crate) fn began(&self, uri: &Uri) -> bool {
-        let ids: Vec<_> = job_ids(uri).collect();
+    /// Whether a reply in it began one of these jobs. An id may be several with commas between.
+    pub(crate) fn began(&self, mut ids: impl Iterator<Item = String>) -> bool {
         let mut state = self.lock();
-        // All that begins a job is sent so.
-        let mut submitted = state
-            .exchanges
-            .iter_mut()
-            .filter(|exchange| exchange.method == Method::POST);
-        !ids.is_empty()
-            && submitted.any(|exchange| {
-                let Outcome::Reply { body, .. } = &mut exchange.outcome else {
-                    return false;
-                };
-                let json = body.bytes().ok().and_then(|bytes| read_json(&bytes));
-                let id = json
-                    .as_ref()
-                    .and_then(|json| json.get("meta")?.get("reqid")?.as_str());
-                id.is_some_and(|id| {
-                    ids.iter()
-                        .any(|ids| ids == id || ids.split(',').any(|part| part == id))
-                })
-            })
+        let State {
+            exchanges,
+            submitted,
+            jobs,
+            ..
+        } = &mut *state;
+        // Each reply is read once, when it is there, and not for each poll.
+        submitted.retain(|index| {
+            let exchange = &mut exchanges[*index];
+            let is_over = exchange.is_over();
+            if is_over {
+                jobs.extend(job(exchange.json().as_ref()).map(str::to_owned));
+            }
+            !is_over
+        });
+        ids.any(|ids| jobs.contains(&ids) || ids.split(',').any(|id| jobs.contains(id)))
+    }
+}
+
+/// The reply before its body is read.
+fn begin(response: &Response<Body>, state: &State) -> Reply {
+    let time = SystemTime::now().duration_since(UNIX_EPOCH);
+    let is_empty = declared(response.headers()) == Some(0);
+    Reply {
+        status: response.status(),
+        headers: response.headers().clone(),
+        body: Content {
+            kept: SpooledTempFile::new_in(MAX_MEMORY, &state.folder),
+            most: state.most,
+            is_kept: true,
+            length: 0,
+            hasher: Sha256::new(),
+        },
+        end: if is_empty { End::Whole } else { End::Open },
+        at: u64::try_from(time.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
     }
 }
 
@@ -287,61 +275,48 @@ struct Noted {
     index: usize,
 }
 
+impl Noted {
+    fn note(&self, note: impl FnOnce(&mut Reply)) {
+        if let Outcome::Reply(reply) = &mut self.log.lock().exchanges[self.index].outcome {
+            note(reply);
+        }
+    }
+}
+
 impl Read for Noted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let result = self.inner.read(buffer);
-        let mut state = self.log.lock();
-        let outcome = &mut state.exchanges[self.index].outcome;
-        if let Outcome::Reply {
-            headers, body, end, ..
-        } = outcome
-        {
-            match &result {
-                // A body that broke is not whole because nothing more comes.
-                Ok(0) if matches!(end, End::Broken(_)) => {}
-                Ok(0) if !buffer.is_empty() => *end = End::Whole,
-                Ok(count) => {
-                    body.add(&buffer[..(*count).min(buffer.len())]);
-                    // Some stop there, and do not ask for the end.
-                    if declared(headers) == Some(body.length) {
-                        *end = End::Whole;
-                    }
+        self.note(|reply| match &result {
+            // A body that broke is not whole because nothing more comes.
+            Ok(0) if matches!(reply.end, End::Broken(_)) => {}
+            Ok(0) if !buffer.is_empty() => reply.end = End::Whole,
+            Ok(count) => {
+                reply.body.add(&buffer[..(*count).min(buffer.len())]);
+                // Some stop there, and do not ask for the end.
+                if declared(&reply.headers) == Some(reply.body.length) {
+                    reply.end = End::Whole;
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => *end = End::Broken(error.to_string()),
             }
-        }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => reply.end = End::Broken(error.to_string()),
+        });
         result
     }
 }
 
 impl Drop for Noted {
     fn drop(&mut self) {
-        if let Outcome::Reply {
-            end: end @ End::Open,
-            ..
-        } = &mut self.log.lock().exchanges[self.index].outcome
-        {
-            *end = End::Left;
-        }
+        self.note(|reply| {
+            if reply.end == End::Open {
+                reply.end = End::Left;
+            }
+        });
     }
 }
 
 fn declared(headers: &HeaderMap) -> Option<u64> {
-    headers
-        .get(header::CONTENT_LENGTH)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
-}
-
-/// Milliseconds since the Unix epoch.
-fn now() -> u64 {
-    let time = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+    let length = headers.get(header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
 }
 
 /// The fault that plays an error of a transport: by the I/O error at its bottom, and never one that
@@ -362,21 +337,21 @@ fn fault_of(error: &TransportError) -> Option<Fault> {
     }
     let says = |any: &[&str]| any.iter().any(|word| words.contains(word));
     let is = |any: &[io::ErrorKind]| any.iter().any(|kind| kinds.contains(kind));
-    match error.failure() {
-        SendFailure::NotSent if is(&[ConnectionRefused]) => Some(Fault::ConnectRefused),
-        SendFailure::NotSent if says(&["tls", "certificate", "handshake"]) => Some(Fault::Tls),
+    Some(match error.failure() {
+        // A second try would be refused again, and no fault is like that.
+        SendFailure::CannotSend => return None,
+        SendFailure::NotSent if is(&[ConnectionRefused]) => Fault::ConnectRefused,
+        SendFailure::NotSent if says(&["tls", "certificate", "handshake"]) => Fault::Tls,
         SendFailure::NotSent if says(&["lookup", "looking up", "resolve", "dns", "not found"]) => {
-            Some(Fault::Dns)
+            Fault::Dns
         }
-        SendFailure::NotSent => Some(Fault::ConnectRefused),
+        SendFailure::NotSent => Fault::ConnectRefused,
         SendFailure::Unknown if is(&[TimedOut]) || says(&["timed out", "timeout"]) => {
-            Some(Fault::Timeout)
+            Fault::Timeout
         }
         SendFailure::Unknown if is(&[ConnectionReset, ConnectionAborted, BrokenPipe]) => {
-            Some(Fault::Reset)
+            Fault::Reset
         }
-        SendFailure::Unknown => Some(Fault::Eof),
-        // A second try would be refused again, and no fault is like that.
-        SendFailure::CannotSend => None,
-    }
+        SendFailure::Unknown => Fault::Eof,
+    })
 }
