@@ -46,7 +46,7 @@ fn one_transport_for_all_cases_passes() {
 fn each_mistake_fails_its_cases() {
     let mut caught = BTreeSet::new();
     // Most of the time they wait.
-    for mistakes in MISTAKES.chunks(5) {
+    for mistakes in MISTAKES.chunks(16) {
         let reports: Vec<_> = thread::scope(|scope| {
             let check = |mistake| move || conformance::check(|_| Wrong::new(mistake));
             let running: Vec<_> = mistakes

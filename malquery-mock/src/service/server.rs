@@ -19,15 +19,26 @@ const MAX_CONNECTIONS: usize = 1024;
 const MAX_HEAD: usize = 32 * 1024;
 /// The longest body of a request, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
-/// The time in which a request must arrive whole, from its first byte.
-const REQUEST_TIME: Duration = Duration::from_secs(10);
-/// The time after which an idle connection is closed.
-const IDLE_TIME: Duration = Duration::from_secs(60);
-/// The time in which the peer must take each chunk of a reply.
-const CHUNK_TIME: Duration = Duration::from_secs(30);
 /// How long a connection is read before it is closed.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const CHUNK: usize = 64 * 1024;
+
+/// The longest times. Tests have shorter ones.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// From the first byte of a request to its last.
+    request: Duration,
+    /// Until an idle connection is closed.
+    idle: Duration,
+    /// For the peer to take a chunk of a reply.
+    chunk: Duration,
+}
+
+const LIMITS: Limits = Limits {
+    request: Duration::from_secs(10),
+    idle: Duration::from_secs(60),
+    chunk: Duration::from_secs(30),
+};
 
 /// A [`Service`] over HTTP/1.1, for clients in any language. It stops when it is dropped.
 ///
@@ -47,6 +58,7 @@ pub struct Server {
 #[derive(Debug)]
 struct Shared {
     service: Service,
+    limits: Limits,
     address: SocketAddr,
     stopped: AtomicBool,
     connections: Mutex<HashMap<u64, Arc<TcpStream>>>,
@@ -78,9 +90,14 @@ impl Server {
     /// # Errors
     /// Fails if it cannot listen on the address.
     pub fn start_anywhere(service: Service, address: SocketAddr) -> io::Result<Self> {
+        Self::start_with(service, address, LIMITS)
+    }
+
+    fn start_with(service: Service, address: SocketAddr, limits: Limits) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         let shared = Arc::new(Shared {
             service,
+            limits,
             address: listener.local_addr()?,
             stopped: AtomicBool::new(false),
             connections: Mutex::default(),
@@ -168,7 +185,7 @@ impl Shared {
                 let refused = self
                     .service
                     .refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
-                let _ = send(&stream, refused, true, false);
+                let _ = send(&stream, refused, true, false, self.limits.chunk);
             }
         }
     }
@@ -245,10 +262,11 @@ impl Connection {
 
     /// Answers one request, and returns whether another may follow.
     fn exchange(&mut self) -> io::Result<bool> {
+        let limits = self.shared.limits;
         if self.input.is_empty() {
-            self.fill(Instant::now() + IDLE_TIME)?;
+            self.fill(Instant::now() + limits.idle)?;
         }
-        let (response, keep, body) = match self.request(Instant::now() + REQUEST_TIME) {
+        let (response, keep, body) = match self.request(Instant::now() + limits.request) {
             Ok((request, keep)) => {
                 let body = request.method() != Method::HEAD;
                 (self.shared.service.answer(&request), keep, body)
@@ -258,7 +276,7 @@ impl Connection {
             }
             Err(NoRequest::Gone) => return Ok(false),
         };
-        send(&self.stream, response, body, keep)?;
+        send(&self.stream, response, body, keep, limits.chunk)?;
         if !keep {
             self.linger();
         }
@@ -342,7 +360,8 @@ impl Connection {
             Some(RecvRequestResult::Send100(expecting)) => {
                 let mut text = [0; 64];
                 let (length, receive) = expecting.accept(&mut text).map_err(|_| MALFORMED)?;
-                self.stream.set_write_timeout(Some(REQUEST_TIME))?;
+                let time = self.shared.limits.request;
+                self.stream.set_write_timeout(Some(time))?;
                 (&*self.stream).write_all(&text[..length])?;
                 receive
             }
@@ -420,6 +439,7 @@ fn send(
     response: Response<Body>,
     with_body: bool,
     keep: bool,
+    limit: Duration,
 ) -> io::Result<()> {
     let (head, mut body) = response.into_parts();
     let mut text = format!(
@@ -455,7 +475,7 @@ fn send(
             return Err(io::ErrorKind::InvalidData.into());
         }
         let mut rest = &text[..];
-        let end = Instant::now() + CHUNK_TIME;
+        let end = Instant::now() + limit;
         while !rest.is_empty() {
             let time = end.saturating_duration_since(Instant::now());
             if time.is_zero() {
@@ -475,3 +495,6 @@ fn send(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
