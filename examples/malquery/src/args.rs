@@ -557,26 +557,43 @@ impl Call {
         }
     }
 
-    /// Returns whether the command reads or writes this file.
-    pub(crate) fn uses(&self, path: &Path) -> bool {
-        let mut used: Vec<PathBuf> = self.state().map(Path::to_owned).into_iter().collect();
+    /// Refuses to write a file that the command also uses in another way.
+    pub(crate) fn check_files(&self, session: &Session) -> Result<(), Failure> {
+        let mut read: Vec<&Path> = [&session.replay, &session.ca_file]
+            .into_iter()
+            .flatten()
+            .map(PathBuf::as_path)
+            .collect();
+        let mut written: Vec<PathBuf> = session.record.iter().cloned().collect();
+        written.extend(self.state().map(Path::to_owned));
         match self {
             Self::Download { output, .. } | Self::Samples { output, .. } => {
-                used.push(output.clone())
+                written.push(output.clone());
             }
             Self::Collect(collect) => {
-                used.push(collect.output_dir.join("samples.zip"));
-                used.extend(collect.rule.rule.clone());
-                used.extend(collect.samples.files().map(Path::to_owned));
+                written.push(collect.output_dir.join("samples.zip"));
+                read.extend(collect.rule.rule.as_deref());
+                read.extend(collect.samples.files());
             }
-            Self::Hunt { rule, .. } => used.push(rule.path().to_owned()),
+            Self::Hunt { rule, .. } => read.push(rule.path()),
             Self::Metadata { samples } | Self::Multidownload { samples, .. } => {
-                used.extend(samples.files().map(Path::to_owned));
+                read.extend(samples.files());
             }
             _ => {}
         }
-        let absolute = |path: &Path| std::path::absolute(input::target(path)).ok();
-        used.iter().any(|used| absolute(used) == absolute(path))
+        let read = read.into_iter().filter(|path| path.as_os_str() != "-");
+        let mut used: Vec<_> = read.map(input::place).collect();
+        for path in written {
+            let place = input::place(&path);
+            if used.contains(&place) {
+                return Err(Failure::refused(format!(
+                    "this command uses {} twice; give another file",
+                    path.display()
+                )));
+            }
+            used.push(place);
+        }
+        Ok(())
     }
 }
 

@@ -104,13 +104,6 @@ impl Commands<'_> {
             )));
         }
         let path = folder.join("samples.zip");
-        let is_archive =
-            |state: &PathBuf| std::path::absolute(state).is_ok_and(|state| state == path);
-        if args.state.as_ref().is_some_and(is_archive) {
-            return Err(Failure::refused(
-                "the state and the archive cannot be the same file",
-            ));
-        }
         let limit = args.options.results.limit;
         let list = match &source {
             Source::Samples => Some(args.samples.read()?),

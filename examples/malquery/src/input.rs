@@ -86,6 +86,19 @@ pub(crate) fn target(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
+/// Returns one path for all the names of a file.
+pub(crate) fn place(path: &Path) -> PathBuf {
+    let target = target(path);
+    let folder = target
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new(".")).canonicalize();
+    match (folder, target.file_name()) {
+        (Ok(folder), Some(name)) => folder.join(name),
+        _ => std::path::absolute(&target).unwrap_or(target),
+    }
+}
+
 /// Refuses anything but a regular file: a pipe may block and cannot be read twice.
 pub(crate) fn check_regular(path: &Path) -> Result<(), Failure> {
     let refuse = |why: &dyn std::fmt::Display| Failure::refused(format!("{}: {why}", name(path)));

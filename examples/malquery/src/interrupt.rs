@@ -12,14 +12,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 use std::{fs, process, thread};
 
-use malquery_mock::{SessionGuard, Unfinished};
+use malquery_mock::SessionGuard;
 use malquery_proto::endpoint::{Endpoint, Resend};
 use malquery_proto::flow::SendFailure;
 use malquery_proto::operation::Operation;
 use malquery_proto::operations::{GetDownload, GetSamples};
 use malquery_proto::{Body, Clock, Timestamp, Transport, TransportError};
 
-use crate::output::{self, note};
+use crate::output::{self, Failure, code, note};
 
 static HINT: Mutex<Option<String>> = Mutex::new(None);
 static GATE: Mutex<Gate> = Mutex::new(Gate {
@@ -150,8 +150,8 @@ fn end() -> ! {
     }
     if !IS_NO_ERROR.load(Ordering::SeqCst) {
         output::error(format_args!("error: {}", output::INTERRUPTED));
-        if let Err(error) = end_recording() {
-            output::error(format_args!("error: {error}"));
+        if let Err(failure) = end_recording() {
+            failure.show();
         }
         show_hint();
     }
@@ -276,12 +276,23 @@ pub(crate) fn record(path: &Path, guard: SessionGuard) {
 }
 
 /// Writes the recording. A second caller waits until it is written.
-pub(crate) fn end_recording() -> Result<(), Unfinished> {
+pub(crate) fn end_recording() -> Result<(), Failure> {
     let mut recording = lock(&RECORDING);
     let Some((path, guard)) = recording.take() else {
         return Ok(());
     };
-    guard.close()?;
+    guard.close().map_err(|error| {
+        let error = error.to_string();
+        // The place in the code means nothing to a user.
+        let message = error.split(" (the session began at ").next();
+        let failure = Failure::new(code::FAILED, message.unwrap_or_default());
+        // The rest may have cost quota.
+        let rest = rest_of(&path);
+        match guard.save_rest(&rest) {
+            Ok(()) => failure.hint(format!("the rest is in {}", rest.display())),
+            Err(_) => failure,
+        }
+    })?;
     // No file is written if nothing was sent.
     if path.exists() {
         note(format_args!("recorded in {}", path.display()));
@@ -293,6 +304,17 @@ pub(crate) fn end_recording() -> Result<(), Unfinished> {
         }
     }
     Ok(())
+}
+
+/// Returns a free path for what remains of a recording.
+fn rest_of(path: &Path) -> PathBuf {
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let mut names = (1..).map(|number| match number {
+        1 => format!("{name}.rest.json"),
+        _ => format!("{name}.rest-{number}.json"),
+    });
+    let free = names.find_map(|name| Some(path.with_file_name(name)).filter(|path| !path.exists()));
+    free.unwrap_or_else(|| path.to_owned())
 }
 
 /// Sets the hint on how to continue.

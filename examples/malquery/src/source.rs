@@ -14,6 +14,7 @@ use crate::args::{Call, Session};
 use crate::format::Format;
 use crate::interrupt::{self, Interruptible};
 use crate::output::{self, Failure, note};
+use crate::state::Lock;
 use crate::{commands, demo, input};
 
 /// The hint on how to keep jobs beyond the end of a command without MalQuery.
@@ -23,6 +24,7 @@ const CLIENT_SECRET: &str = "FALCON_CLIENT_SECRET";
 
 /// Runs a command with MalQuery, a stand-in or a cassette.
 pub(crate) fn run(mut session: Session, format: Format, call: Call) -> Result<(), Failure> {
+    call.check_files(&session)?;
     if let Some(path) = &session.replay {
         let cassette = {
             let owned = input::target(path);
@@ -157,12 +159,8 @@ fn record(
             path.display()
         )));
     }
-    if call.uses(path) {
-        return Err(Failure::refused(format!(
-            "the command itself uses {}; record to another file",
-            path.display()
-        )));
-    }
+    // The recording of a second command would find no place.
+    let _lock = Lock::take(&input::target(path))?;
     let (transport, guard) = recording
         .mode(Mode::Record)
         .transport(|| transport)
@@ -174,11 +172,11 @@ fn record(
         format,
         call,
     );
-    if let Err(error) = interrupt::end_recording() {
+    if let Err(failure) = interrupt::end_recording() {
         match &result {
-            Ok(()) => return Err(Failure::failed(&error)),
+            Ok(()) => return Err(failure),
             // The error of the command matters most, so it comes last.
-            Err(_) => output::error(format_args!("error: {error}")),
+            Err(_) => failure.show(),
         }
     }
     result

@@ -78,11 +78,24 @@ fn a_recording_with_a_secret_is_refused() {
         "rule leak { strings: $a = \"s3cret\" condition: $a }",
     )
     .unwrap();
-    let server = Server::with_answers([job("r-1", "done")]);
-    let run = server.run(&format!("hunt --rule {rule} --record {cassette}"));
-    assert_eq!(run.code, 1, "{}", run.stderr);
-    run.says("was not written").omits("s3cret");
-    assert_eq!(names(&out), ["rule.yar"]);
+    let line = format!("hunt --rule {rule} --record {cassette} --wait {QUICK}");
+    for _ in 0..2 {
+        let server = Server::with_answers([job("r-1", "done"), job("r-1", "done")]);
+        let run = server.run(&line);
+        assert_eq!(run.code, 1, "{}", run.stderr);
+        run.says("was not written").says("hint: the rest is in ");
+        run.omits("s3cret").omits("source.rs");
+    }
+    // What was not refused stays, of each run.
+    let rest = ["tape.rest-2.json", "tape.rest.json"];
+    assert_eq!(names(&out)[1..], rest);
+    for name in rest {
+        let text = fs::read_to_string(in_folder(&out, name)).unwrap();
+        assert!(
+            text.contains("/requests/") && !text.contains("s3cret"),
+            "{text}"
+        );
+    }
 }
 
 #[test]
@@ -90,6 +103,9 @@ fn an_unwritable_recording_is_refused() {
     let out = folder();
     let server = Server::with_answers([]);
     let file = in_folder(&out, "file");
+    fs::write(&file, "mine").unwrap();
+    let (folder, name) = (out.path().display(), out.path().file_name().unwrap());
+    let name = name.to_str().unwrap();
     for line in [
         format!("download {A} --output {file} --record {file}"),
         format!("hunt --rule {file} --record {file} --no-check-rule"),
@@ -97,10 +113,17 @@ fn an_unwritable_recording_is_refused() {
         format!("metadata --from {file} --record {file}"),
         format!("quotas --record {file}/"),
         "quotas --record /dev/null --force".into(),
+        // Nor is a file read and written, under whatever name.
+        format!("hunt {file} --state {folder}/../{name}/file --force --no-check-rule"),
+        format!("multidownload --from {file} --state {file} --force"),
+        format!("download {A} --output {file} --ca-file {file} --force"),
+        format!("download {A} --output {file} --replay {file} --force"),
+        format!("collect --rule {folder}/samples.zip --output-dir {folder} --limit 1 --force"),
     ] {
         server.run(&line).error(2);
     }
     assert_eq!(server.asked(), [""; 0]);
+    assert_eq!(fs::read_to_string(file).unwrap(), "mine");
 }
 
 #[test]
