@@ -101,13 +101,13 @@ pub struct File<I = Interaction> {
     /// The version of the format: 1.
     pub version: u32,
     /// The names of extensions. No extension exists yet.
-    #[serde(default, deserialize_with = "some")]
+    #[serde(default, deserialize_with = "given")]
     pub features: Option<Vec<String>>,
     /// The program that wrote it.
-    #[serde(default, deserialize_with = "some")]
+    #[serde(default, deserialize_with = "given")]
     pub recorded_with: Option<String>,
     /// The rules of the recording: `falcon-2` for [the list above](self#what-is-recorded).
-    #[serde(default, deserialize_with = "some")]
+    #[serde(default, deserialize_with = "given")]
     pub redaction: Option<String>,
     /// The exchanges, in their order.
     pub interactions: Vec<I>,
@@ -124,32 +124,16 @@ pub struct Interaction {
     #[serde(deserialize_with = "object")]
     pub request: Request,
     /// What came back.
-    #[serde(
-        default,
-        deserialize_with = "some_object",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "part", skip_serializing_if = "absent")]
     pub response: Option<Response>,
     /// The failure that came instead of a response.
-    #[serde(
-        default,
-        deserialize_with = "some_object",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "part", skip_serializing_if = "absent")]
     pub error: Option<Failure>,
     /// The number of requests it answers: 1 unless given, at least 1.
-    #[serde(
-        default,
-        deserialize_with = "some",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "absent")]
     pub times: Option<u32>,
     /// `true` lets it answer all further requests that no later interaction answers.
-    #[serde(
-        default,
-        deserialize_with = "some",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "absent")]
     pub repeat_last: Option<bool>,
 }
 
@@ -163,18 +147,10 @@ pub struct Request {
     /// A whole URL, or a path with a query.
     pub uri: String,
     /// Without this key, the authorization does not count.
-    #[serde(
-        default,
-        deserialize_with = "some",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "absent")]
     pub headers: Option<Pairs>,
     /// No body unless given.
-    #[serde(
-        default,
-        deserialize_with = "some_object",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "part", skip_serializing_if = "absent")]
     pub body: Option<Body>,
 }
 
@@ -186,25 +162,13 @@ pub struct Response {
     /// From 200 to 999.
     pub status: u16,
     /// All headers of the response. None is added.
-    #[serde(
-        default,
-        deserialize_with = "some",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "given", skip_serializing_if = "absent")]
     pub headers: Option<Pairs>,
     /// No body unless given.
-    #[serde(
-        default,
-        deserialize_with = "some_object",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "part", skip_serializing_if = "absent")]
     pub body: Option<Body>,
     /// Breaks the connection within the body.
-    #[serde(
-        default,
-        deserialize_with = "some_object",
-        skip_serializing_if = "Option::is_none"
-    )]
+    #[serde(default, deserialize_with = "part", skip_serializing_if = "absent")]
     pub fault: Option<Truncation>,
 }
 
@@ -214,26 +178,26 @@ pub struct Response {
 #[non_exhaustive]
 pub struct Body {
     /// Any JSON. It is sent in its shortest form, with its digits and order unchanged.
-    #[serde(deserialize_with = "some", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub json: Option<AnyJson>,
     /// A text.
-    #[serde(deserialize_with = "some", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub text: Option<String>,
     /// The fields of a form.
-    #[serde(deserialize_with = "some", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub form: Option<Pairs>,
     /// Lines of base64, with `len` and `sha256` beside it.
-    #[serde(deserialize_with = "some", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub base64: Option<Vec<String>>,
     /// The path of a file in the folder of the cassette or below. `len` and `sha256` may be beside
     /// it.
-    #[serde(deserialize_with = "some", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub file: Option<String>,
     /// The length in bytes.
-    #[serde(deserialize_with = "some", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub len: Option<u64>,
     /// The SHA-256, in lower case.
-    #[serde(deserialize_with = "some", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub sha256: Option<String>,
 }
 
@@ -271,16 +235,17 @@ pub struct Failure {
     pub kind: Fault,
 }
 
+fn absent<T>(key: &Option<T>) -> bool {
+    key.is_none()
+}
+
 /// A key that may be missing, and is never null.
-fn some<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }
 
-fn some_object<'de, T, D>(from: D) -> Result<Option<T>, D::Error>
-where
-    T: Deserialize<'de>,
-    D: Deserializer<'de>,
-{
+/// The same for an object.
+fn part<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
     object(from).map(Some)
 }
 

@@ -32,23 +32,19 @@ impl Cassette {
     pub fn load(path: impl AsRef<Path>) -> Result<Self, CassetteError> {
         let path = path.as_ref();
         let name = path.display().to_string();
-        let fail = |message: &str, source| CassetteError {
-            source,
-            ..CassetteError::new(&name, None, message)
-        };
         let mut bytes = Vec::new();
-        File::open(path)
-            .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes))
-            .map_err(|error| fail("the file could not be read", Some(error)))?;
-        if bytes.len() as u64 > MAX_FILE {
-            return Err(fail("the file is larger than 256 MiB", None));
-        }
-        let text = String::from_utf8(bytes).map_err(|error| {
-            let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-            let place = line_column(&String::from_utf8_lossy(valid), valid.len());
-            CassetteError::new(&name, Some(place), "the file is not UTF-8")
-        })?;
-        read(&name, &text, Some(save::folder_of(path)))
+        let file = File::open(path);
+        let file = file.and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes));
+        let refusal = match (file, std::str::from_utf8(&bytes)) {
+            (Err(error), _) => Refusal {
+                source: Some(error),
+                ..Refusal::from("the file could not be read")
+            },
+            (Ok(length), _) if length as u64 > MAX_FILE => "the file is larger than 256 MiB".into(),
+            (Ok(_), Err(error)) => Refusal::at(error.valid_up_to(), "the file is not UTF-8"),
+            (Ok(_), Ok(text)) => return read(&name, text, Some(save::folder_of(path))),
+        };
+        Err(refusal.of(&name, &String::from_utf8_lossy(&bytes)))
     }
 
     /// Reads a cassette from a text, such as `include_str!` gives. The name is for messages. There
@@ -63,22 +59,12 @@ impl Cassette {
 
 /// A cassette that is refused, with the place of what is wrong.
 pub struct CassetteError {
-    name: String,
-    place: Option<(usize, usize)>,
     message: String,
+    place: Option<(usize, usize)>,
     pub(crate) source: Option<io::Error>,
 }
 
 impl CassetteError {
-    fn new(name: &str, place: Option<(usize, usize)>, message: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            place,
-            message: message.into(),
-            source: None,
-        }
-    }
-
     /// The line and column, from 1, unless the file as a whole is refused.
     pub fn place(&self) -> Option<(usize, usize)> {
         self.place
@@ -87,27 +73,77 @@ impl CassetteError {
 
 impl fmt::Display for CassetteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.name)?;
-        if let Some((line, column)) = self.place {
-            write!(f, ":{line}:{column}")?;
-        }
-        write!(f, ": {}", self.message)
+        f.write_str(&self.message)
     }
 }
 
 impl fmt::Debug for CassetteError {
     /// As `Display`, and its source.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")?;
-        self.source
-            .as_ref()
-            .map_or(Ok(()), |source| write!(f, ": {source}"))
+        let source = self.source.as_ref().map(|source| format!(": {source}"));
+        write!(f, "{self}{}", source.unwrap_or_default())
     }
 }
 
 impl std::error::Error for CassetteError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.source.as_ref().map(|error| error as _)
+    }
+}
+
+/// Why a text is refused, and at which of its bytes.
+pub(crate) struct Refusal {
+    at: Option<usize>,
+    message: String,
+    source: Option<io::Error>,
+}
+
+impl<T: Into<String>> From<T> for Refusal {
+    fn from(message: T) -> Self {
+        Self {
+            at: None,
+            message: message.into(),
+            source: None,
+        }
+    }
+}
+
+impl Refusal {
+    fn at(at: usize, message: impl Into<String>) -> Self {
+        Self {
+            at: Some(at),
+            ..message.into().into()
+        }
+    }
+
+    /// A text that serde refuses.
+    fn unread(text: &str, error: &serde_json::Error) -> Self {
+        let before = text.split_inclusive('\n').take(error.line().max(1) - 1);
+        let start: usize = before.map(str::len).sum();
+        let mut at = (start + error.column().saturating_sub(1)).min(text.len());
+        while !text.is_char_boundary(at) {
+            at -= 1;
+        }
+        // The message without the line and column.
+        let message = error.to_string();
+        Self::at(at, message.split(" at line ").next().unwrap_or_default())
+    }
+
+    /// The error for the cassette with this name and text.
+    fn of(self, name: &str, text: &str) -> CassetteError {
+        // Line and column, from 1.
+        let place = self.at.map(|at| {
+            let before = text.get(..at).unwrap_or(text);
+            let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+            let line = before.matches('\n').count() + 1;
+            (line, before[start..].chars().count() + 1)
+        });
+        let shown = place.map(|(line, column)| format!(":{line}:{column}"));
+        CassetteError {
+            message: format!("{name}{}: {}", shown.unwrap_or_default(), self.message),
+            place,
+            source: self.source,
+        }
     }
 }
 
@@ -121,39 +157,26 @@ struct Head<'a> {
 }
 
 /// Reads the outer level of a cassette: its interactions stay text.
-pub(crate) fn outline<'a>(
-    name: &str,
-    text: &'a str,
-) -> Result<file::File<&'a RawValue>, CassetteError> {
+pub(crate) fn outline(text: &str) -> Result<file::File<&RawValue>, Refusal> {
     let mut at = 0;
     for line in text.split_inclusive('\n') {
         if MARKERS.iter().any(|marker| line.starts_with(marker)) {
-            let place = line_column(text, at);
             let message = "a merge conflict is not resolved: here is its marker";
-            return Err(CassetteError::new(name, Some(place), message));
+            return Err(Refusal::at(at, message));
         }
         at += line.len();
     }
-    let refuse = |error: serde_json::Error| {
-        let place = line_column(text, error_offset(text, &error));
-        CassetteError::new(name, Some(place), error_message(&error))
-    };
-    let unknown = |raw: &RawValue, message: String| {
-        let place = line_column(text, offset(text, raw.get()));
-        CassetteError::new(name, Some(place), message)
-    };
-    let head: Head<'_> = object(text).map_err(refuse)?;
-    if let Some(version) = head.version.filter(|version| version.get() != "1") {
-        let message = format!("the version {version} is not known; this one reads 1");
-        return Err(unknown(version, message));
+    let unread = |error| Refusal::unread(text, &error);
+    let head: Head<'_> = object(text).map_err(unread)?;
+    let unknown = |raw: &RawValue, message| Err(Refusal::at(offset(text, raw.get()), message));
+    match (head.version, head.features.first()) {
+        (Some(version), _) if version.get() != "1" => unknown(
+            version,
+            format!("the version {version} is not known; this one reads 1"),
+        ),
+        (_, Some(feature)) => unknown(feature, format!("the feature {feature} is not known")),
+        _ => object(text).map_err(unread),
     }
-    if let Some(feature) = head.features.first() {
-        return Err(unknown(
-            feature,
-            format!("the feature {feature} is not known"),
-        ));
-    }
-    object(text).map_err(refuse)
 }
 
 fn object<'de, T: Deserialize<'de>>(text: &'de str) -> serde_json::Result<T> {
@@ -166,7 +189,8 @@ fn object<'de, T: Deserialize<'de>>(text: &'de str) -> serde_json::Result<T> {
 fn read(name: &str, text: &str, folder: Option<&Path>) -> Result<Cassette, CassetteError> {
     // Some editors begin a file with a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let outline = outline(name, text)?;
+    let refuse = |refusal: Refusal| refusal.of(name, text);
+    let outline = outline(text).map_err(refuse)?;
     let tokens = outline.redaction.as_deref() == Some(file::REDACTION);
     let mut interactions = Vec::with_capacity(outline.interactions.len());
     let (mut counted, mut line) = (0, 1);
@@ -176,20 +200,16 @@ fn read(name: &str, text: &str, folder: Option<&Path>) -> Result<Cassette, Casse
         // From each to the next, since there may be thousands.
         line += text[counted..at].matches('\n').count();
         counted = at;
-        let read = match object::<file::Interaction>(part) {
-            Ok(found) => interaction(found, line, folder).map_err(|refusal| (at, refusal)),
-            Err(error) => Err((
-                at + error_offset(part, &error),
-                error_message(&error).into(),
-            )),
-        };
-        interactions.push(read.map_err(|(at, Refusal { message, source })| {
+        let read = object::<file::Interaction>(part)
+            .map_err(|error| Refusal::unread(part, &error))
+            .and_then(|found| interaction(found, line, folder));
+        interactions.push(read.map_err(|refusal| {
             let id = serde_json::from_str(part).map(|Id { id }| json::quote(&id) + ": ");
-            let message = id.unwrap_or_default() + &message;
-            CassetteError {
-                source,
-                ..CassetteError::new(name, Some(line_column(text, at)), message)
-            }
+            refuse(Refusal {
+                at: Some(at + refusal.at.unwrap_or(0)),
+                message: id.unwrap_or_default() + &refusal.message,
+                ..refusal
+            })
         })?);
     }
     Ok(Cassette {
@@ -200,31 +220,18 @@ fn read(name: &str, text: &str, folder: Option<&Path>) -> Result<Cassette, Casse
 }
 
 /// Checks a cassette that was just made, without the files beside it.
-pub(crate) fn check(name: &str, text: &str) -> Result<(), CassetteError> {
-    let parts = outline(name, text)?.interactions;
+pub(crate) fn check(text: &str) -> Result<(), String> {
+    let parts = outline(text)
+        .map_err(|refusal| refusal.message)?
+        .interactions;
     let check = |part: &RawValue| object::<file::Interaction>(part.get()).map(drop);
-    let refuse = |error: serde_json::Error| CassetteError::new(name, None, error.to_string());
+    let refuse = |error: serde_json::Error| error.to_string();
     parts.into_iter().try_for_each(check).map_err(refuse)
 }
 
 #[derive(Deserialize)]
 struct Id {
     id: String,
-}
-
-/// Why an interaction is refused.
-struct Refusal {
-    message: String,
-    source: Option<io::Error>,
-}
-
-impl<T: Into<String>> From<T> for Refusal {
-    fn from(message: T) -> Self {
-        Self {
-            message: message.into(),
-            source: None,
-        }
-    }
 }
 
 fn interaction(
@@ -411,42 +418,9 @@ fn file(name: &str, folder: Option<&Path>) -> Result<Vec<u8>, Refusal> {
     std::fs::read(real).map_err(unread)
 }
 
-/// Line and column, from 1, of a place in a text.
-fn line_column(text: &str, at: usize) -> (usize, usize) {
-    let before = text.get(..at).unwrap_or(text);
-    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    (
-        before.matches('\n').count() + 1,
-        before[start..].chars().count() + 1,
-    )
-}
-
 /// Where a part of the text begins.
 fn offset(text: &str, part: &str) -> usize {
     (part.as_ptr() as usize)
         .wrapping_sub(text.as_ptr() as usize)
         .min(text.len())
-}
-
-/// The place that an error names, in bytes.
-fn error_offset(text: &str, error: &serde_json::Error) -> usize {
-    let lines = text
-        .split_inclusive('\n')
-        .take(error.line().saturating_sub(1));
-    let start: usize = lines.map(str::len).sum();
-    let mut at = (start + error.column().saturating_sub(1)).min(text.len());
-    while !text.is_char_boundary(at) {
-        at -= 1;
-    }
-    at
-}
-
-/// What an error says, without its place.
-fn error_message(error: &serde_json::Error) -> String {
-    error
-        .to_string()
-        .split(" at line ")
-        .next()
-        .unwrap_or_default()
-        .to_owned()
 }

@@ -21,8 +21,6 @@ use crate::reply::{self, Fault, Reply};
 
 /// The most reasons a message gives for one part of a request.
 const MAX_REASONS: usize = 8;
-const HOW_TO_FIX: &str = "to fix it: send what was recorded, or change the interaction, or record it again (a `Session` does, \
-    with MALQUERY_MOCK=record)";
 
 /// A transport that plays a cassette. Clones play the same one, also from several threads.
 ///
@@ -221,49 +219,49 @@ impl Mock {
 
     /// Why no interaction answers a request.
     fn explain(&self, seen: &Seen<'_>, used_up: Option<&Interaction>, played: &[u32]) -> String {
-        let Cassette {
-            name, interactions, ..
-        } = &self.0.cassette;
-        let mut text = format!("nothing in {name} answers the request\n  {}\n", seen.line());
-        match used_up {
-            Some(Interaction { expected: None, .. }) => text.push_str(
-                "all replies were given\nto fix it: ask less often, add a reply, or end the script with `repeat_last`",
+        let why = match used_up {
+            Some(Interaction { expected: None, .. }) => {
+                "all replies were given\nto fix it: ask less often, add a reply, or end the script \
+                 with `repeat_last`"
+                    .into()
+            }
+            Some(Interaction { label, reply, .. }) => format!(
+                "{label} is this request, and used up: played {0} of {0} times\nto fix it: ask less \
+                 often, or give it more `times`, `repeat_last` or a successor that is recorded",
+                reply.times
             ),
-            Some(Interaction { label, reply, .. }) => {
-                let times = reply.times;
-                let _ = write!(
-                    text,
-                    "{label} is this request, and used up: played {times} of {times} times\nto fix it: ask less often, or give it \
-                     more `times`, `repeat_last` or a successor that is recorded"
-                );
-            }
-            None => {
-                // How close each is: first what agrees, then how little differs.
-                let closest = interactions.iter().zip(played).filter_map(|(one, played)| {
-                    let parts: Vec<_> = one.expected.as_ref()?.compare(seen).collect();
-                    let agrees = parts.iter().filter(|(.., reasons)| reasons.is_empty());
-                    let agrees: u32 = agrees.map(|(_, weight, _)| weight).sum();
-                    let differs: usize = parts.iter().map(|(.., reasons)| reasons.len()).sum();
-                    let closeness = (agrees, Reverse(differs), *played < one.reply.times);
-                    Some((closeness, one, *played, parts))
-                });
-                // The last of equals wins, and that should be the first in the file.
-                match closest.rev().max_by_key(|(closeness, ..)| *closeness) {
-                    None => text.push_str("there is nothing to play"),
-                    Some((_, one, played, parts)) => {
-                        let _ = writeln!(text, "the closest is {}, {}", one.label, one.played(played));
-                        for (part, _, reasons) in &parts {
-                            explain_part(part, reasons, &mut text);
-                        }
-                        text.push_str(HOW_TO_FIX);
-                    }
-                }
-            }
+            None => self.explain_closest(seen, played),
+        };
+        let hint = match seen.is_token_request() {
+            true => "; or let `with_tokens` answer requests for tokens",
+            false => "",
+        };
+        let (name, line) = (&self.0.cassette.name, seen.line());
+        format!("nothing in {name} answers the request\n  {line}\n{why}{hint}")
+    }
+
+    /// What the closest interaction has and the request has not.
+    fn explain_closest(&self, seen: &Seen<'_>, played: &[u32]) -> String {
+        let all = self.0.cassette.interactions.iter().zip(played);
+        let all = all.filter_map(|(one, played)| {
+            let parts: Vec<_> = one.expected.as_ref()?.compare(seen).collect();
+            let agrees = parts.iter().filter(|(.., reasons)| reasons.is_empty());
+            let agrees: u32 = agrees.map(|(_, weight, _)| weight).sum();
+            let differs: usize = parts.iter().map(|(.., reasons)| reasons.len()).sum();
+            let closeness = (agrees, Reverse(differs), *played < one.reply.times);
+            Some((closeness, one, *played, parts))
+        });
+        // The last of equals wins, and that should be the first in the file.
+        let closest = all.rev().max_by_key(|(closeness, ..)| *closeness);
+        let Some((_, one, played, parts)) = closest else {
+            return "there is nothing to play".into();
+        };
+        let mut text = format!("the closest is {}, {}\n", one.label, one.played(played));
+        for (part, _, reasons) in &parts {
+            explain_part(part, reasons, &mut text);
         }
-        if seen.is_token_request() {
-            text.push_str("; or let `with_tokens` answer requests for tokens");
-        }
-        text
+        text + "to fix it: send what was recorded, or change the interaction, or record it again \
+                (a `Session` does, with MALQUERY_MOCK=record)"
     }
 }
 

@@ -36,14 +36,14 @@ impl Staging {
         fs::create_dir_all(folder).map_err(fail)?;
         // Not every system can lock a folder.
         let lock = File::open(folder).ok();
-        for attempt in 0..TRIES {
-            match lock.as_ref().map(File::try_lock) {
-                Some(Err(TryLockError::WouldBlock)) if attempt + 1 < TRIES => thread::sleep(PAUSE),
-                Some(Err(TryLockError::WouldBlock)) => {
-                    return Err("another session has been writing for too long".into());
-                }
-                _ => break,
+        let try_lock = || lock.as_ref().map(File::try_lock);
+        let mut tries = TRIES;
+        while let Some(Err(TryLockError::WouldBlock)) = try_lock() {
+            tries -= 1;
+            if tries == 0 {
+                return Err("another session has been writing for too long".into());
             }
+            thread::sleep(PAUSE);
         }
         Ok(Self {
             path: path.into(),
@@ -71,9 +71,7 @@ impl Staging {
         let fail = |error: io::Error| format!("{}: {error}", path.display());
         let parent = self.folder.join(&self.bodies);
         fs::create_dir_all(&parent).map_err(fail)?;
-        let mut file = staged(&parent, self.is_private).map_err(fail)?;
-        write(file.as_file_mut()).map_err(fail)?;
-        file.as_file().sync_all().map_err(fail)?;
+        let file = staged(&parent, self.is_private, write).map_err(fail)?;
         self.files.push((path, file));
         Ok(name)
     }
@@ -83,38 +81,29 @@ impl Staging {
         let former = self.former();
         let path = self.path.clone();
         let fail = |error: io::Error| format!("{}: {error}", path.display());
-        load::check(&path.display().to_string(), text)
-            .map_err(|error| format!("what was recorded is not a cassette: {error}"))?;
-        let mut file = staged(&self.folder, self.is_private).map_err(fail)?;
-        file.write_all(text.as_bytes()).map_err(fail)?;
-        file.as_file().sync_all().map_err(fail)?;
+        load::check(text).map_err(|why| format!("what was recorded is not a cassette: {why}"))?;
+        let write = |file: &mut File| file.write_all(text.as_bytes());
+        let cassette = staged(&self.folder, self.is_private, write).map_err(fail)?;
+        if former.as_deref() != Some(text) {
+            self.files.push((path.clone(), cassette));
+        }
         let mut made = Vec::new();
-        let mut result = Ok(());
-        for (path, file) in self.files.drain(..) {
-            // Its name has the hash of its bytes, so a file of this name is the same.
-            if result.is_ok() && !path.exists() {
-                result = file
-                    .persist(&path)
-                    .map(drop)
-                    .map_err(|error| fail(error.error));
-                made.push(path);
+        for (name, file) in self.files.drain(..) {
+            // The name of a body has the hash of its bytes, so a file of this name is the same.
+            if name != path && name.exists() {
+                continue;
             }
-        }
-        if result.is_ok() && former.as_deref() != Some(text) {
-            result = file
-                .persist(&self.path)
-                .map(drop)
-                .map_err(|error| fail(error.error));
-        }
-        if result.is_err() {
-            for path in made {
-                // Alone they are of no use.
-                let _ = fs::remove_file(path);
+            if let Err(error) = file.persist(&name) {
+                // Without the cassette, the bodies are of no use.
+                made.iter().for_each(|body| drop(fs::remove_file(body)));
+                return Err(fail(error.error));
             }
-        } else if let Some(former) = former {
+            made.push(name);
+        }
+        if let Some(former) = former {
             self.remove_orphans(&former, text);
         }
-        result
+        Ok(())
     }
 
     /// Removes the files of the former version that this one does not name. They do no harm where
@@ -146,15 +135,18 @@ impl Drop for Staging {
 /// change none.
 pub(crate) fn document(redaction: &str, interactions: &[String]) -> String {
     let version = env!("CARGO_PKG_VERSION");
-    let head = format!(
-        "{{\n  \"version\": 1,\n  \"recorded_with\": \"malquery-mock {version}\",\n  \"redaction\": \"{redaction}\",\n  \
-         \"interactions\": ["
-    );
-    let all: Vec<_> = interactions
-        .iter()
-        .map(|one| format!("\n    {one}"))
-        .collect();
-    format!("{head}{}\n  ]\n}}\n", all.join(","))
+    let all = interactions.iter().map(|one| format!("\n    {one}"));
+    let all = all.collect::<Vec<_>>().join(",");
+    format!(
+        r#"{{
+  "version": 1,
+  "recorded_with": "malquery-mock {version}",
+  "redaction": "{redaction}",
+  "interactions": [{all}
+  ]
+}}
+"#
+    )
 }
 
 /// Finds out before anything is sent whether a cassette can be written there.
@@ -183,41 +175,41 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
             return refuse("leads out of the folder of the cassette");
         }
     }
-    staged(folder, false).map(drop)
+    staged(folder, false, |_| Ok(())).map(drop)
 }
 
 pub(crate) fn folder_of(path: &Path) -> &Path {
-    let folder = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
-    folder.unwrap_or(Path::new("."))
-}
-
-fn body_folder(path: &Path) -> Result<String, String> {
-    match path.file_name().and_then(|file| file.to_str()) {
-        Some(file) => Ok(format!("{file}.bodies")),
-        None => Err(format!(
-            "{} cannot be the name of a cassette",
-            path.display()
-        )),
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }
 
-/// A file that gets its name when it is whole.
-fn staged(folder: &Path, is_private: bool) -> io::Result<NamedTempFile> {
+fn body_folder(path: &Path) -> Result<String, String> {
+    let file = path.file_name().and_then(|file| file.to_str());
+    let why = || format!("{} cannot be the name of a cassette", path.display());
+    file.map(|file| format!("{file}.bodies")).ok_or_else(why)
+}
+
+/// Writes a file that gets its name later.
+fn staged(
+    folder: &Path,
+    is_private: bool,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(".cassette-");
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         // The umask takes its part. A cassette without samples belongs into the repository.
-        builder.permissions(fs::Permissions::from_mode(if is_private {
-            0o600
-        } else {
-            0o666
-        }));
+        let mode = if is_private { 0o600 } else { 0o666 };
+        builder.permissions(fs::Permissions::from_mode(mode));
     }
     #[cfg(not(unix))]
     let _ = is_private;
-    builder.tempfile_in(folder)
+    let mut file = builder.tempfile_in(folder)?;
+    write(file.as_file_mut())?;
+    file.as_file().sync_all()?;
+    Ok(file)
 }

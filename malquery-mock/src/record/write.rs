@@ -92,7 +92,7 @@ impl Recording {
 
         let (mut refused, mut lines) = (Vec::new(), Vec::new());
         let mut redaction = None;
-        if let Ok(outline) = load::outline("", kept) {
+        if let Ok(outline) = load::outline(kept) {
             redaction = outline.redaction;
             lines.extend(outline.interactions.iter().map(|one| one.get().to_owned()));
         }
