@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use similar::{ChangeTag, TextDiff};
+use similar::TextDiff;
 
 /// Lines around a change.
 const CONTEXT: usize = 2;
@@ -35,9 +35,9 @@ pub(crate) fn around_difference(a: &str, b: &str) -> (String, String) {
 pub(crate) fn visible(line: &str) -> String {
     let mut text = String::with_capacity(line.len());
     for c in line.chars() {
-        match c {
-            c if c.is_control() && c != '\t' => text.extend(c.escape_default()),
-            c => text.push(c),
+        match c.is_control() && c != '\t' {
+            true => text.extend(c.escape_default()),
+            false => text.push(c),
         }
     }
     text
@@ -47,27 +47,19 @@ pub(crate) fn visible(line: &str) -> String {
 pub(crate) fn lines(a: &str, b: &str) -> String {
     let (a, b): (Vec<&str>, Vec<&str>) = (a.split('\n').collect(), b.split('\n').collect());
     let diff = TextDiff::configure().timeout(MAX_TIME).diff_slices(&a, &b);
-    let all: Vec<_> = diff.iter_all_changes().collect();
-    let near = |index: usize| {
-        let range = index.saturating_sub(CONTEXT)..(index + CONTEXT + 1).min(all.len());
-        all[range]
-            .iter()
-            .any(|change| change.tag() != ChangeTag::Equal)
-    };
-    let mut out: Vec<String> = Vec::new();
-    let mut skipped = false;
-    for (index, change) in all.iter().enumerate() {
-        if near(index) {
-            let line = format!("{} {}", change.tag(), visible(change.value()));
-            out.push(if change.value().is_empty() {
-                line[..1].into()
-            } else {
-                line
-            });
-        } else if !skipped {
-            out.push("  …".into());
+    let (mut out, mut end) = (Vec::new(), 0);
+    for op in diff.grouped_ops(CONTEXT).iter().flatten() {
+        if op.old_range().start > end {
+            out.push("  …".to_owned());
         }
-        skipped = !near(index);
+        end = op.old_range().end;
+        out.extend(diff.iter_changes(op).map(|change| match change.value() {
+            "" => change.tag().to_string(),
+            line => format!("{} {}", change.tag(), visible(line)),
+        }));
+    }
+    if end < a.len() {
+        out.push("  …".to_owned());
     }
     out.join("\n")
 }

@@ -142,9 +142,7 @@ pub use script::script;
 #[cfg(feature = "server")]
 pub use service::Server;
 #[cfg(feature = "service")]
-pub use service::Service;
-#[cfg(feature = "service")]
-pub use service::{Corpus, CorpusError, CorpusSample, Skipped};
+pub use service::{Corpus, CorpusError, CorpusSample, Service, Skipped};
 pub use session::{Mode, OpenError, Session, SessionGuard, SessionTransport};
 pub use transcript::Transcript;
 

@@ -26,7 +26,8 @@ pub(crate) struct Response {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Arc<[u8]>,
-    pub(crate) truncate_after: Option<usize>,
+    /// Where the body breaks off.
+    pub(crate) truncate_after: Option<u64>,
 }
 
 /// A failure instead of a reply.
@@ -293,7 +294,7 @@ impl Reply {
         if bytes > response.body.len() {
             panic!("there are no {bytes} bytes to break off after");
         }
-        response.truncate_after = Some(bytes);
+        response.truncate_after = Some(bytes as u64);
         self
     }
 

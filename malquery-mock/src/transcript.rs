@@ -89,36 +89,33 @@ impl<T> Transcript<T> {
 
     fn show(&self, with_replies: bool) -> String {
         let mut state = self.log.lock();
+        let exchanges = &mut state.exchanges;
         let mut policy = Policy::default();
-        state.exchanges.iter_mut().for_each(|one| policy.see(one));
-        let mut folded: Vec<(String, String, u32)> = Vec::new();
-        for exchange in &mut state.exchanges {
+        exchanges.iter_mut().for_each(|one| policy.see(one));
+        let shown = exchanges.iter_mut().map(|exchange| {
             let (line, mut rest) = request(&policy, exchange);
             if with_replies {
-                rest.push_str(&reply(&policy, exchange));
+                rest += &reply(&policy, exchange);
             }
-            match folded.last_mut() {
-                Some((before, same, count)) if *before == line && *same == rest => *count += 1,
-                _ => folded.push((line, rest, 1)),
-            }
-        }
-        let shown = folded.iter().map(|(line, rest, count)| match count {
-            1 => format!("> {line}\n{rest}"),
-            count => format!("> {line} x{count}\n{rest}"),
+            (line, rest)
         });
-        policy
-            .mask(&shown.collect::<Vec<_>>().join("\n"))
-            .into_owned()
+        let shown: Vec<_> = shown.collect();
+        let folded = shown.chunk_by(PartialEq::eq).map(|same| {
+            let (line, rest) = &same[0];
+            match same.len() {
+                1 => format!("> {line}\n{rest}"),
+                count => format!("> {line} x{count}\n{rest}"),
+            }
+        });
+        let text = folded.collect::<Vec<_>>().join("\n");
+        policy.mask(&text).into_owned()
     }
 }
 
 impl<T> fmt::Debug for Transcript<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Transcript({} exchanges)",
-            self.log.lock().exchanges.len()
-        )
+        let count = self.log.lock().exchanges.len();
+        write!(f, "Transcript({count} exchanges)")
     }
 }
 
@@ -142,14 +139,8 @@ impl<T: Transport> Transport for Transcript<T> {
 /// Your package needs `insta` as a dev-dependency: its version writes the snapshots.
 #[macro_export]
 macro_rules! assert_transcript {
-    ($transcript:expr $(,)?) => {
-        ::insta::assert_snapshot!($transcript)
-    };
-    ($transcript:expr, @$snapshot:literal $(,)?) => {
-        ::insta::assert_snapshot!($transcript, @$snapshot)
-    };
-    ($name:expr, $transcript:expr $(,)?) => {
-        ::insta::assert_snapshot!($name, $transcript)
+    ($($arguments:tt)*) => {
+        ::insta::assert_snapshot!($($arguments)*)
     };
 }
 
@@ -163,9 +154,7 @@ fn request(policy: &Policy, exchange: &Exchange) -> (String, String) {
     } = write::request(policy, &exchange.request);
     let path = match uri.parse::<http::Uri>() {
         Ok(uri) if is_for_tokens(uri.path()) => uri.path().to_owned(),
-        Ok(uri) => uri
-            .path_and_query()
-            .map_or_else(|| uri.to_string(), ToString::to_string),
+        Ok(parsed) => parsed.path_and_query().map_or(uri, ToString::to_string),
         Err(_) => uri,
     };
     let body = body.map(|body| shown(body, exchange.request.body().len() as u64));
@@ -202,30 +191,25 @@ fn reply(policy: &Policy, exchange: &mut Exchange) -> String {
 
 fn shown(body: file::Body, length: u64) -> String {
     let json = body.json.and_then(|json| Json::parse(json.get()).ok());
-    let form = body
-        .form
-        .into_iter()
-        .flatten()
-        .map(|(name, value)| format!("{name}={value}\n"));
-    let text = json.map(|json| json.text(Style::Pretty, 0)).or(body.text);
-    text.unwrap_or_else(|| match form.collect::<String>() {
-        none if none.is_empty() => format!("[{length} bytes]"),
-        form => form,
-    })
+    match (json, body.text, body.form.unwrap_or_default()) {
+        (Some(json), ..) => json.text(Style::Pretty, 0),
+        (None, Some(text), _) => text,
+        (None, None, form) if form.is_empty() => format!("[{length} bytes]"),
+        (None, None, form) => {
+            let line = |(name, value)| format!("{name}={value}\n");
+            form.into_iter().map(line).collect()
+        }
+    }
 }
 
 fn lines(headers: Option<Pairs>, mark: &str, body: Option<String>) -> String {
     let headers = headers.into_iter().flatten();
     let headers = headers.map(|(name, value)| format!("{mark} {name}: {value}\n"));
     let body = body.unwrap_or_default();
-    let lines = body
-        .strip_suffix('\n')
-        .unwrap_or(&body)
-        .split('\n')
-        .filter(|_| !body.is_empty());
-    let lines = lines.map(|line| match diff::visible(line) {
-        none if none.is_empty() => "\n".to_owned(),
-        line => format!("  {line}\n"),
+    let lines = body.split_terminator('\n').map(diff::visible);
+    let lines = lines.map(|line| match line.is_empty() {
+        true => "\n".into(),
+        false => format!("  {line}\n"),
     });
     headers.chain(lines).collect()
 }

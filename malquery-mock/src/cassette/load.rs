@@ -94,7 +94,7 @@ impl std::error::Error for CassetteError {
 /// Why a text is refused, and at which of its bytes.
 pub(crate) struct Refusal {
     at: Option<usize>,
-    message: String,
+    pub(super) message: String,
     source: Option<io::Error>,
 }
 
@@ -187,6 +187,11 @@ fn object<'de, T: Deserialize<'de>>(text: &'de str) -> serde_json::Result<T> {
 }
 
 fn read(name: &str, text: &str, folder: Option<&Path>) -> Result<Cassette, CassetteError> {
+    #[derive(Deserialize)]
+    struct Id {
+        id: String,
+    }
+
     // Some editors begin a file with a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let refuse = |refusal: Refusal| refusal.of(name, text);
@@ -220,18 +225,11 @@ fn read(name: &str, text: &str, folder: Option<&Path>) -> Result<Cassette, Casse
 }
 
 /// Checks a cassette that was just made, without the files beside it.
-pub(crate) fn check(text: &str) -> Result<(), String> {
-    let parts = outline(text)
-        .map_err(|refusal| refusal.message)?
-        .interactions;
-    let check = |part: &RawValue| object::<file::Interaction>(part.get()).map(drop);
-    let refuse = |error: serde_json::Error| error.to_string();
-    parts.into_iter().try_for_each(check).map_err(refuse)
-}
-
-#[derive(Deserialize)]
-struct Id {
-    id: String,
+pub(crate) fn check(text: &str) -> Result<(), Refusal> {
+    for part in outline(text)?.interactions {
+        object::<file::Interaction>(part.get()).map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }
 
 fn interaction(
@@ -314,11 +312,8 @@ fn response(found: file::Response, folder: Option<&Path>) -> Result<Response, Re
         }
         Body::Bytes(bytes) => bytes,
     };
-    let after = found
-        .fault
-        .map(|fault| usize::try_from(fault.truncate_after));
-    let truncate_after = after.map(|after| after.unwrap_or(usize::MAX));
-    if truncate_after.is_some_and(|after| after > body.len()) {
+    let truncate_after = found.fault.map(|fault| fault.truncate_after);
+    if truncate_after.is_some_and(|after| after > body.len() as u64) {
         return Err(format!("response.fault: the body has only {} bytes", body.len()).into());
     }
     Ok(Response {
@@ -332,13 +327,10 @@ fn response(found: file::Response, folder: Option<&Path>) -> Result<Response, Re
 fn headers(pairs: Pairs, side: &str) -> Result<HeaderMap, Refusal> {
     let mut headers = HeaderMap::new();
     for (name, value) in &pairs {
-        let wrong = |_| {
-            format!(
-                "{side}.headers: {} is not a valid header",
-                json::quote(name)
-            )
+        let Ok((name, value)) = parse_header(name, value) else {
+            let name = json::quote(name);
+            return Err(format!("{side}.headers: {name} is not a valid header").into());
         };
-        let (name, value) = parse_header(name, value).map_err(wrong)?;
         let full = |_| format!("{side}.headers: there are too many headers");
         headers.try_append(name, value).map_err(full)?;
     }

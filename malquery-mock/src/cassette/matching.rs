@@ -44,29 +44,6 @@ pub(crate) struct Seen<'a> {
 /// One thing that differs. It becomes text only if a message shows it.
 pub(crate) type Reason<'a> = Box<dyn Fn() -> String + 'a>;
 
-type Matcher = for<'a> fn(&'a Expected, &'a Seen<'_>) -> Vec<Reason<'a>>;
-
-/// The parts of a request, with how much each counts for finding the closest interaction.
-const MATCHERS: [(&str, u32, Matcher); 5] = [
-    ("path", 8, |one, seen| equal(one.path(), seen.path())),
-    ("method", 4, |one, seen| {
-        equal(one.method.as_str(), seen.request.method().as_str())
-    }),
-    ("query", 2, |one, seen| {
-        pairs(
-            &one.query,
-            &seen.query,
-            stands_for_in_query,
-            seen.is_hidden(),
-        )
-    }),
-    ("authorization", 1, |one, seen| {
-        let sent = authorization(seen.request.headers());
-        equal(one.scheme.unwrap_or(sent), sent)
-    }),
-    ("body", 2, Expected::body),
-];
-
 impl Expected {
     /// Whether nothing differs.
     pub(crate) fn matches(&self, seen: &Seen<'_>) -> bool {
@@ -74,17 +51,28 @@ impl Expected {
         self.method == *seen.request.method()
             && self.path() == seen.path()
             && self.query.len() == seen.query.len()
-            && self.compare(seen).all(|(.., reasons)| reasons.is_empty())
+            && self.compare(seen).iter().all(|(.., it)| it.is_empty())
     }
 
-    /// Each part, with how much it counts and what differs in it.
+    /// Each part, with how much it counts for finding the closest interaction, and what differs.
     pub(crate) fn compare<'a>(
         &'a self,
         seen: &'a Seen<'_>,
-    ) -> impl Iterator<Item = (&'static str, u32, Vec<Reason<'a>>)> {
-        let compare =
-            |(name, weight, matcher): (_, _, Matcher)| (name, weight, matcher(self, seen));
-        MATCHERS.into_iter().map(compare)
+    ) -> [(&'static str, u32, Vec<Reason<'a>>); 5] {
+        let sent = seen.request;
+        let is_hidden = seen.is_hidden();
+        let path = equal(self.path(), seen.path());
+        let method = equal(self.method.as_str(), sent.method().as_str());
+        let query = pairs(&self.query, &seen.query, stands_for_in_query, is_hidden);
+        let scheme = authorization(sent.headers());
+        let authorization = equal(self.scheme.unwrap_or(scheme), scheme);
+        [
+            ("path", 8, path),
+            ("method", 4, method),
+            ("query", 2, query),
+            ("authorization", 1, authorization),
+            ("body", 2, self.body(seen)),
+        ]
     }
 
     pub(crate) fn path(&self) -> &str {
@@ -192,21 +180,10 @@ pub(crate) fn authorization(headers: &HeaderMap) -> &'static str {
 /// The scheme of an `Authorization` header, such as `Bearer`, or `other`. The rest of the value is
 /// a secret, and so may be the first word when it is no known scheme.
 pub(crate) fn scheme(value: &[u8]) -> &'static str {
-    const SCHEMES: [&str; 7] = [
-        "Basic",
-        "Bearer",
-        "Digest",
-        "Negotiate",
-        "NTLM",
-        "OAuth",
-        "Token",
-    ];
-    let word = value
-        .split(u8::is_ascii_whitespace)
-        .next()
-        .unwrap_or_default();
-    let is_this = |scheme: &&str| scheme.as_bytes().eq_ignore_ascii_case(word);
-    SCHEMES.into_iter().find(is_this).unwrap_or("other")
+    const SCHEMES: &str = "Basic Bearer Digest Negotiate NTLM OAuth Token";
+    let word = value.split(u8::is_ascii_whitespace).next();
+    let is_this = |scheme: &&str| word.is_some_and(|it| it.eq_ignore_ascii_case(scheme.as_bytes()));
+    SCHEMES.split(' ').find(is_this).unwrap_or("other")
 }
 
 /// The name of what stands for a value that is not in the cassette, such as `[client_secret]`.

@@ -244,7 +244,7 @@ impl Mock {
     fn explain_closest(&self, seen: &Seen<'_>, played: &[u32]) -> String {
         let all = self.0.cassette.interactions.iter().zip(played);
         let all = all.filter_map(|(one, played)| {
-            let parts: Vec<_> = one.expected.as_ref()?.compare(seen).collect();
+            let parts = one.expected.as_ref()?.compare(seen);
             let agrees = parts.iter().filter(|(.., reasons)| reasons.is_empty());
             let agrees: u32 = agrees.map(|(_, weight, _)| weight).sum();
             let differs: usize = parts.iter().map(|(.., reasons)| reasons.len()).sum();
@@ -319,7 +319,7 @@ impl Transport for Mock {
 impl Reply {
     fn send(self, uri: &Uri) -> Result<Response<Body>, TransportError> {
         let reply = self.answer.map_err(|fault| MockError::fault(fault, uri))?;
-        let end = reply.truncate_after.unwrap_or(usize::MAX) as u64;
+        let end = reply.truncate_after.unwrap_or(u64::MAX);
         let mut response = Response::new(Body::new(Played {
             bytes: Cursor::new(with_own_ids(reply.body, uri)).take(end),
             piece: FIRST_PIECE,
@@ -378,14 +378,12 @@ impl MockGuard {
 
 impl Drop for MockGuard {
     fn drop(&mut self) {
-        let Err(error) = self.mock.check() else {
-            return;
-        };
-        if thread::panicking() && !self.finished {
+        match self.mock.check() {
+            _ if self.finished => {}
+            Ok(()) => {}
             // What had no match is probably why; what was not played is not.
-            self.mock.print_unmatched();
-        } else if !self.finished {
-            panic!("{error}");
+            Err(_) if thread::panicking() => self.mock.print_unmatched(),
+            Err(error) => panic!("{error}"),
         }
     }
 }
@@ -427,14 +425,12 @@ impl MockError {
 
 impl From<MockError> for TransportError {
     fn from(error: MockError) -> Self {
-        let failure = match &error {
-            MockError::Fault { fault, .. } => fault.failure(),
-            MockError::Unmatched(_) => SendFailure::CannotSend,
-        };
-        match failure {
-            SendFailure::NotSent => Self::not_sent(error),
-            SendFailure::Unknown => Self::unknown(error),
-            SendFailure::CannotSend => Self::cannot_send(error),
+        match &error {
+            MockError::Unmatched(_) => Self::cannot_send(error),
+            MockError::Fault { fault, .. } => match fault.failure() {
+                SendFailure::NotSent => Self::not_sent(error),
+                _ => Self::unknown(error),
+            },
         }
     }
 }

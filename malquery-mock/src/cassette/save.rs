@@ -81,7 +81,8 @@ impl Staging {
         let former = self.former();
         let path = self.path.clone();
         let fail = |error: io::Error| format!("{}: {error}", path.display());
-        load::check(text).map_err(|why| format!("what was recorded is not a cassette: {why}"))?;
+        load::check(text)
+            .map_err(|why| format!("what was recorded is not a cassette: {}", why.message))?;
         let write = |file: &mut File| file.write_all(text.as_bytes());
         let cassette = staged(&self.folder, self.is_private, write).map_err(fail)?;
         if former.as_deref() != Some(text) {
