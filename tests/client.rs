@@ -562,6 +562,63 @@ fn a_download_that_breaks_off_takes_no_more_requests_than_the_policy_allows() {
     guard.finish();
 }
 
+/// A service whose replies drip for ever, over a transport that does not watch the time left.
+struct Drips(VirtualClock, &'static str);
+
+impl Read for Drips {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0
+            .sleep_until(self.0.now().after(Duration::from_secs(1)));
+        buffer[0] = b' ';
+        Ok(1)
+    }
+}
+
+impl Transport for Drips {
+    fn send(
+        &self,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<http::Response<Body>, TransportError> {
+        let Self(clock, dripping) = self;
+        Ok(http::Response::new(
+            if request.uri().path().contains(dripping) {
+                Body::new(Self(clock.clone(), dripping))
+            } else {
+                Body::from(br#"{"access_token": "t0ken"}"#.to_vec())
+            },
+        ))
+    }
+}
+
+#[test]
+fn a_body_that_drips_ends_by_the_deadline() {
+    for dripping in ["oauth2", "quotas", "hunt"] {
+        let clock = VirtualClock::new();
+        let start = clock.now();
+        let client = client(Drips(clock.clone(), dripping), clock.clone());
+        let client = client.timeout(Duration::from_secs(60));
+        let error = match dripping {
+            "hunt" => client
+                .hunt(&Hunt::new("rule a { condition: true }"))
+                .map(drop),
+            _ => client.quotas().map(drop),
+        }
+        .unwrap_err();
+        let text = format!("{error:?}");
+        assert!(
+            text.contains("the time for the call was up before the body ended"),
+            "{text}"
+        );
+        assert_eq!(
+            clock.now().since(start),
+            Duration::from_secs(60),
+            "{dripping}: {text}"
+        );
+        let unsure = matches!(error.flow(), Some(FlowError::OutcomeUnknown { .. }));
+        assert_eq!(unsure, dripping == "hunt", "{text}");
+    }
+}
+
 /// A body that says it read more than there was room for.
 struct Boaster;
 

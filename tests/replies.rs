@@ -334,6 +334,7 @@ fn a_token_reply_may_lack_all_but_the_token() {
             "it is not a token reply in JSON",
         ),
         ("", "it is not a token reply in JSON"),
+        (&" ".repeat(65_537), "it is larger than 64 KiB"),
     ] {
         let error = read(201, body).unwrap_err().to_string();
         assert_eq!(

@@ -62,6 +62,7 @@ pub struct DecodeError {
     billed: bool,
     reqid: Option<RequestId>,
     is_too_large: bool,
+    is_too_late: bool,
 }
 
 /// Masks the secrets in a text, including a truncated secret at the end of an excerpt.
@@ -113,6 +114,7 @@ impl DecodeError {
             billed,
             reqid: billed.then(|| find_id(body).and_then(Result::ok)).flatten(),
             is_too_large: false,
+            is_too_late: false,
         }
     }
 
@@ -146,6 +148,20 @@ impl DecodeError {
         let why = "it is larger than 256 MiB; set a lower `limit`";
         Self {
             is_too_large: true,
+            ..Self::new(meta, head, body, why)
+        }
+    }
+
+    /// Returns whether the time was up before the reply was read.
+    pub(crate) fn is_too_late(&self) -> bool {
+        self.is_too_late
+    }
+
+    /// Creates the error for a reply that could not be read in time.
+    pub(crate) fn too_late(meta: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
+        let why = "the time for the call was up while it was read; allow more time";
+        Self {
+            is_too_late: true,
             ..Self::new(meta, head, body, why)
         }
     }
@@ -212,7 +228,9 @@ pub struct ApiError {
 impl ApiError {
     /// Parses an error reply. A body that is not in the service's format is kept as text.
     pub(crate) fn new(meta: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
-        let typed = read_reply::<Envelope<ErrorMeta, Json>>(body).ok();
+        let typed = (body.len() <= MOST_ERRORS)
+            .then(|| read_reply::<Envelope<ErrorMeta, Json>>(body).ok())
+            .flatten();
         let (meta_found, errors) =
             typed.map_or_else(Default::default, |reply| (reply.meta, reply.errors));
         let errors: Vec<_> = errors
@@ -475,6 +493,8 @@ pub(crate) fn find_id(body: &[u8]) -> Option<Result<RequestId, String>> {
 }
 
 const JSON: &str = "application/json";
+/// A longer body, in bytes, is not read as an error.
+const MOST_ERRORS: usize = 16 << 20;
 /// The maximum number of error items in a message.
 const SHOWN: usize = 5;
 

@@ -17,6 +17,9 @@ use crate::types::{Envelope, ReplyMeta};
 /// The maximum number of bytes read from the body of an error reply.
 pub const MAX_ERROR_BODY: u64 = 64 * 1024;
 
+/// The maximum size of the reply to a token request in bytes.
+pub(crate) const MAX_TOKEN_BODY: u64 = 64 * 1024;
+
 /// The maximum size of a JSON reply in bytes. 100,000 results take about 30 MB.
 pub const MAX_JSON_BODY: u64 = 256 * 1024 * 1024;
 
@@ -200,12 +203,17 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
             meta, head, body,
         ))));
     }
+    if body.trim_ascii().is_empty() {
+        let error = DecodeError::new(meta, head, body, "it is empty");
+        return Err(ResponseError::Decode(Box::new(error)));
+    }
     read_reply(body).map_err(|why| {
+        if why.is_io() {
+            let error = DecodeError::too_late(meta, head, body);
+            return ResponseError::Decode(Box::new(error));
+        }
         let error = ApiError::new(meta, head, body);
-        if body.trim_ascii().is_empty() {
-            let error = DecodeError::new(meta, head, body, "it is empty");
-            ResponseError::Decode(Box::new(error))
-        } else if error.errors().is_empty() {
+        if error.errors().is_empty() {
             ResponseError::Decode(Box::new(DecodeError::new(meta, head, body, why)))
         } else {
             ResponseError::Api(Box::new(error))

@@ -4,19 +4,20 @@ use std::fmt;
 use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
 
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::observer::{Observer, Progress, Step};
-use super::transport::{Body, TimeLeft, TransportError};
+use super::transport::{Body, Clock, TimeLeft, TransportError};
 use super::{Client, Error};
 use crate::endpoint::Endpoint;
 use crate::error::{excerpt, find_id};
 use crate::flow::{self, Attempt, Auth, Flow, FlowError, SendFailure, Ticket};
-use crate::operation::{MAX_ERROR_BODY, has_file};
+use crate::operation::{MAX_ERROR_BODY, MAX_TOKEN_BODY, has_file};
 use crate::reply::ResponseHead;
 use crate::stream::StreamError;
 use crate::time::Timestamp;
 use crate::types::RequestId;
+use crate::types::read::until;
 
 /// The body of a reply: read, or left to the caller.
 pub(super) enum Payload {
@@ -84,7 +85,7 @@ impl Client {
                     .extensions_mut()
                     .insert(TimeLeft(deadline.since(now)));
             }
-            let result = self.send(request, max_body);
+            let result = self.send(request, max_body, deadline);
             let Some(ticket) = held.ticket.take() else {
                 return Err(Error::Stopped);
             };
@@ -104,7 +105,9 @@ impl Client {
                         flow.on_token(now, &mut self.auth(), ticket, view, payload.bytes())
                             .map(|()| None)
                     } else {
-                        let reply = flow.read(view, payload.bytes());
+                        let watch = self.shared.clock.clone();
+                        let is_over = move || deadline.is_some_and(|end| end <= watch.now());
+                        let reply = until(is_over, || flow.read(view, payload.bytes()));
                         now = clock.now();
                         flow.take(now, &mut self.auth(), ticket, reply)
                     };
@@ -166,6 +169,7 @@ impl Client {
         &self,
         request: http::Request<Vec<u8>>,
         max_body: Option<u64>,
+        deadline: Option<Timestamp>,
     ) -> Result<(http::response::Parts, Payload), TransportError> {
         let (head, body) = self.transport().send(request)?.into_parts();
         let (most, whole) = match max_body {
@@ -173,6 +177,12 @@ impl Client {
             Some(most) if head.status.is_success() => (most, true),
             // The beginning of an error is enough.
             _ => (MAX_ERROR_BODY, false),
+        };
+        let body = Timed {
+            body,
+            clock: self.clock(),
+            deadline,
+            begun: false,
         };
         let bytes = read_body(&head, body, most, whole)?;
         Ok((head, Payload::Bytes(bytes)))
@@ -196,13 +206,18 @@ fn read_body(
     }
     .content_length();
     let declared = declared.filter(|_| !is_chunked);
-    let capacity = declared.unwrap_or(0).min(most).min(1 << 20);
-    let mut bytes = Vec::with_capacity(usize::try_from(capacity).unwrap_or(0));
-    let result = body.take(most.saturating_add(1)).read_to_end(&mut bytes);
+    let most_read = most.saturating_add(1);
+    let capacity = match most {
+        // A buffer that grows would leave copies of a token behind.
+        ..=MAX_TOKEN_BODY => most_read,
+        _ => declared.unwrap_or(0).min(most).min(1 << 20),
+    };
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(capacity).unwrap_or(0)));
+    let result = body.take(most_read).read_to_end(&mut bytes);
     if !whole {
         // An error status is enough, even without its body.
         bytes.truncate(usize::try_from(most).unwrap_or(usize::MAX));
-        return Ok(bytes);
+        return Ok(std::mem::take(&mut *bytes));
     }
     let received = bytes.len() as u64;
     let short = declared.filter(|declared| received < *declared);
@@ -223,7 +238,28 @@ fn read_body(
             received,
             declared,
         }))),
-        None => Ok(bytes),
+        None => Ok(std::mem::take(&mut *bytes)),
+    }
+}
+
+/// A body that ends with an error when the time is up, even if the transport does not.
+struct Timed<'a> {
+    body: Body,
+    clock: &'a dyn Clock,
+    deadline: Option<Timestamp>,
+    begun: bool,
+}
+
+impl Read for Timed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.body.read(buffer)?;
+        // A small body comes at once, and needs no clock.
+        let is_more = count > 0 && std::mem::replace(&mut self.begun, true);
+        if is_more && self.deadline.is_some_and(|end| end <= self.clock.now()) {
+            let error = "the time for the call was up before the body ended";
+            return Err(io::Error::new(io::ErrorKind::TimedOut, error));
+        }
+        Ok(count)
     }
 }
 

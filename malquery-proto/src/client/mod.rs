@@ -550,12 +550,13 @@ impl Client {
         };
         let revoke = Revoke::new(&credentials, &token);
         let mut request = revoke.request(&base).map_err(FlowError::from)?;
-        if let Some(ends) = self.ends(self.timeout) {
+        let ends = self.ends(self.timeout);
+        if let Some(ends) = ends {
             request
                 .extensions_mut()
                 .insert(TimeLeft(ends.since(self.clock().now())));
         }
-        match self.send(request, Some(MAX_ERROR_BODY)) {
+        match self.send(request, Some(MAX_ERROR_BODY), ends) {
             Ok((head, payload)) => {
                 let head = ResponseHead {
                     status: head.status,

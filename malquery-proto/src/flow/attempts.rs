@@ -6,7 +6,7 @@ use super::{
 };
 use crate::endpoint::{Endpoint, Resend};
 use crate::error::{ApiErrorKind, ResponseError};
-use crate::operation::{MAX_JSON_BODY, Operation, StreamOperation, unsigned};
+use crate::operation::{MAX_JSON_BODY, MAX_TOKEN_BODY, Operation, StreamOperation, unsigned};
 use crate::operations::GetRequest;
 use crate::reply::ResponseHead;
 use crate::time::Timestamp;
@@ -104,7 +104,7 @@ impl Attempts {
     }
 
     /// Starts the time limit if necessary, and returns the time at which the call must end.
-    fn begin(&mut self, now: Timestamp, meta: &Endpoint) -> Result<Timestamp, FlowError> {
+    fn begin(&mut self, now: Timestamp, operation: &'static str) -> Result<Timestamp, FlowError> {
         // If the clock was set back, the time limit starts over.
         let started = self
             .started
@@ -119,10 +119,10 @@ impl Attempts {
         self.begin_anew();
         Err(match self.deadline {
             Some(deadline) if deadline <= now => FlowError::Deadline {
-                operation: meta.id,
+                operation,
                 status: None,
             },
-            _ => FlowError::TimeUp { operation: meta.id },
+            _ => FlowError::TimeUp { operation },
         })
     }
 
@@ -189,7 +189,7 @@ impl Attempts {
         }
         // An invalid request must fail before anything is sent, even a token request.
         let mut request = unsigned(operation, auth.base())?;
-        let ends = self.begin(now, &meta)?;
+        let ends = self.begin(now, meta.id)?;
         if std::mem::take(&mut self.in_flight) {
             // A process that restarts repeatedly must not send requests without pauses.
             let delay = self.policy.delay(1, self.seed ^ self.serial);
@@ -207,7 +207,7 @@ impl Attempts {
                 Attempt {
                     request: *request,
                     ticket,
-                    max_body: Some(MAX_JSON_BODY),
+                    max_body: Some(MAX_TOKEN_BODY),
                     deadline: Some(ends),
                 }
                 .into(),
@@ -408,9 +408,17 @@ impl Attempts {
             ResponseError::Decode(why)
                 if call.operation == GetRequest::ENDPOINT.id
                     && !why.is_too_large()
+                    && !why.is_too_late()
                     && self.attempts < MOST_UNREADABLE - 1 =>
             {
                 return self.again(now, None, error.into());
+            }
+            // A job whose reply has an id continues from there, whatever the time.
+            ResponseError::Decode(why) if why.is_too_late() && call.resend == Resend::Safe => {
+                return Verdict::Fail(match self.begin(now, call.operation) {
+                    Err(up) => up,
+                    Ok(_) => error.into(),
+                });
             }
             ResponseError::Decode(_) => return Verdict::Fail(error.into()),
         };

@@ -304,6 +304,17 @@ impl JobFlow {
         }
     }
 
+    /// Adds the last status of the job to the error of its deadline.
+    fn with_status(&self, error: FlowError) -> FlowError {
+        match error {
+            FlowError::Deadline { operation, .. } => FlowError::Deadline {
+                operation,
+                status: self.status.clone(),
+            },
+            error => error,
+        }
+    }
+
     /// Starts the next poll, which is a call with its own attempts.
     fn next_call(&mut self) {
         let patient = match self.policy.max_attempts {
@@ -354,13 +365,7 @@ impl Flow for JobFlow {
                 None => self.call.poll(now, auth, &GetRequest::new(id.clone())),
             },
         };
-        step.map_err(|error| match error {
-            FlowError::Deadline { operation, .. } => FlowError::Deadline {
-                operation,
-                status: self.status.clone(),
-            },
-            error => error,
-        })
+        step.map_err(|error| self.with_status(error))
     }
 
     fn read(&self, head: ResponseHead<'_>, body: &[u8]) -> JobReply {
@@ -427,10 +432,13 @@ impl Flow for JobFlow {
                 self.wait(now, self.interval);
                 Ok(None)
             }
-            Read::Poll(reply) => match self.call.on_reply(now, auth, ticket, *reply)? {
-                Some(reply) => self.on_status(now, auth, reply),
-                None => Ok(None),
-            },
+            Read::Poll(reply) => {
+                let taken = self.call.on_reply(now, auth, ticket, *reply);
+                match taken.map_err(|error| self.with_status(error))? {
+                    Some(reply) => self.on_status(now, auth, reply),
+                    None => Ok(None),
+                }
+            }
         }
     }
 }

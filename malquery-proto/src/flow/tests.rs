@@ -701,7 +701,7 @@ fn an_attempt_says_how_much_to_read_and_shows_no_body() {
     };
     assert_eq!(
         (token.max_body, call.max_body),
-        (Some(268_435_456), Some(268_435_456))
+        (Some(65_536), Some(268_435_456))
     );
     let sample = GetDownload::new(crate::types::Sha256::from_bytes([1; 32]));
     let mut flow = DownloadFlow::new(&sample, RetryPolicy::default(), 1);

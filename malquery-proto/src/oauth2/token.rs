@@ -8,6 +8,7 @@ use crate::cloud::BaseUrl;
 use crate::credentials::{BearerToken, Credentials};
 use crate::endpoint::Endpoint;
 use crate::error::{ApiError, DecodeError, ResponseError};
+use crate::operation::MAX_TOKEN_BODY;
 use crate::reply::{Reply, ResponseHead};
 use crate::request::BuildError;
 use crate::request::RequestParts;
@@ -87,6 +88,9 @@ impl<'a> GetToken<'a> {
         }
         let refuse =
             |why: &str| ResponseError::Decode(Box::new(DecodeError::secret(&ENDPOINT, head, why)));
+        if body.len() as u64 > MAX_TOKEN_BODY {
+            return Err(refuse("it is larger than 64 KiB"));
+        }
         let reply = match String::from_utf8_lossy(without_mark(body)) {
             Cow::Borrowed(text) => serde_json::from_str::<TokenReply>(text),
             Cow::Owned(text) => serde_json::from_str(&Zeroizing::new(text)),

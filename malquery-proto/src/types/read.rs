@@ -1,7 +1,9 @@
 //! How the text of a reply is read: what is nearly JSON is repaired, and memory is bounded.
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::rc::Rc;
 
 use serde::de::{DeserializeOwned, Error};
 
@@ -12,6 +14,12 @@ const BUDGET: usize = 160 << 20;
 
 /// How many bytes of a reply's text may be added when it is repaired.
 const REPAIR: usize = 16 << 20;
+
+/// A text of this size is read within a second. A longer one is read more slowly, so that reading
+/// can end when the time is up.
+const LARGE: usize = 64 << 20;
+/// How many bytes of it are read between two readings of the clock.
+const STRIDE: usize = 64 << 10;
 
 /// Reads a reply.
 ///
@@ -34,7 +42,19 @@ pub(crate) fn read_reply<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result
         }
         Err(_) => String::from_utf8_lossy(bytes),
     };
-    let read = |text: &str| within(BUDGET, || serde_json::from_str(text));
+    let is_over = IS_OVER
+        .with_borrow(Clone::clone)
+        .filter(|_| text.len() > LARGE);
+    let read = |text: &str| {
+        within(BUDGET, || match &is_over {
+            None => serde_json::from_str(text),
+            Some(is_over) => serde_json::from_reader(Timed {
+                rest: text.as_bytes(),
+                stride: 0,
+                is_over: &**is_over,
+            }),
+        })
+    };
     let repaired = match read(&text) {
         Err(error) if error.is_syntax() => repair(&text).ok_or(error)?,
         result => return result,
@@ -108,6 +128,43 @@ fn is_hex(digit: u8) -> bool {
 thread_local! {
     /// What the reply that this thread reads may still take. serde has no way to pass it along.
     static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
+    /// Whether the time for reading is up.
+    static IS_OVER: RefCell<Option<Rc<dyn Fn() -> bool>>> = const { RefCell::new(None) };
+}
+
+/// Reads something until the time is up. A large reply then ends with an error that
+/// [`is_io`](serde_json::Error::is_io).
+pub(crate) fn until<T>(is_over: impl Fn() -> bool + 'static, read: impl FnOnce() -> T) -> T {
+    struct Clear;
+    impl Drop for Clear {
+        fn drop(&mut self) {
+            IS_OVER.set(None);
+        }
+    }
+    let _clear = Clear;
+    IS_OVER.set(Some(Rc::new(is_over)));
+    read()
+}
+
+/// A text that ends with an error when the time is up.
+struct Timed<'a> {
+    rest: &'a [u8],
+    stride: usize,
+    is_over: &'a dyn Fn() -> bool,
+}
+
+impl io::Read for Timed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.stride >= STRIDE {
+            self.stride = 0;
+            if (self.is_over)() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+        let count = self.rest.read(buffer)?;
+        self.stride += count;
+        Ok(count)
+    }
 }
 
 /// Reads something that may take this much memory.

@@ -205,3 +205,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_large_reply_is_read_until_the_time_is_up() {
+    // serde shows blanks to no visitor.
+    let large = format!("{{\"a\": {}1}}", " ".repeat(LARGE));
+    let looks = Rc::new(Cell::new(0));
+    let seen = looks.clone();
+    let is_over = move || {
+        seen.set(seen.get() + 1);
+        seen.get() > 3
+    };
+    assert!(until(is_over, || read(&large)).unwrap_err().is_io());
+    assert!((4..8).contains(&looks.get()), "{looks:?}");
+    assert_eq!(until(|| true, || read("[1]")).unwrap(), json!([1]));
+    // The next reply of this thread has its own time.
+    assert!(IS_OVER.with_borrow(Option::is_none));
+    let timed = |is_over| {
+        serde_json::from_reader::<_, Value>(Timed {
+            rest: &large.as_bytes()[LARGE - 3 * STRIDE..],
+            stride: 0,
+            is_over,
+        })
+    };
+    assert!(timed(&|| false).unwrap_err().is_syntax());
+    assert!(timed(&|| true).unwrap_err().is_io());
+}
