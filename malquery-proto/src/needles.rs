@@ -1,4 +1,4 @@
-//! Finds the secrets of a session in a text that others wrote, whatever its encoding.
+//! Finds and masks secrets in untrusted text, in any common encoding.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,28 +9,30 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-/// Shorter secrets are not searched for: they are part of ordinary words.
+/// The minimum length of a secret in bytes. A shorter one may be part of ordinary words.
 const MIN_SECRET: usize = 6;
-/// A shorter beginning of a secret at the end of a cut text is left: it could be any word.
+/// The minimum length of the beginning of a secret at the end of a truncated text. A shorter one may
+/// be part of an ordinary word.
 const MIN_BEGINNING: usize = 4;
-/// How often a backslash may be escaped: in JSON within JSON within JSON.
+/// The maximum number of backslashes before a character: JSON nested in JSON doubles them.
 const MAX_SLASHES: usize = 8;
-/// What replaces a secret.
+/// The replacement for a secret.
 pub(crate) const MASK: &str = "[redacted]";
 
-/// The secrets of a session, to find them in a text that others wrote.
+/// A set of secrets to find in untrusted text.
 ///
-/// A secret of at least 6 bytes is found plain (in any case of ASCII letters), URL-encoded, escaped
-/// as in JSON, in any mix of these three, in hex (also with separators between the bytes), and
-/// within base64 of both alphabets. The text is never decoded: each secret is compared with what
-/// stands there.
+/// Secrets of at least 6 bytes are found in these encodings:
+///
+/// - plain (ignoring the case of ASCII letters), URL-encoded, escaped as in JSON, or a mix of these
+/// - hex digits, with or without separators between the bytes
+/// - base64, in the standard or the URL-safe alphabet, including as part of a longer encoded text
 ///
 /// ```
 /// use malquery_proto::needles::Needles;
 ///
 /// let needles = Needles::new(["p4ss/w0rd"]);
 /// assert_eq!(needles.mask("redirected to /?key=p4ss%2Fw0rd&x=1"), "redirected to /?key=[redacted]&x=1");
-/// assert!(needles.find("nothing of it").is_none());
+/// assert!(needles.find("no secret here").is_none());
 /// ```
 #[derive(Clone, Default)]
 pub struct Needles(Vec<Needle>);
@@ -38,12 +40,12 @@ pub struct Needles(Vec<Needle>);
 #[derive(Clone)]
 struct Needle {
     plain: Zeroizing<String>,
-    /// The parts of its base64 that do not depend on what stands around it.
+    /// The parts of its base64 encodings that do not depend on the surrounding text.
     base64: Vec<Zeroizing<Vec<u8>>>,
 }
 
 impl Needles {
-    /// Takes the secrets to search for.
+    /// Creates a set of these secrets.
     pub fn new<S: AsRef<str>>(secrets: impl IntoIterator<Item = S>) -> Self {
         let mut needles = Self::default();
         for secret in secrets {
@@ -52,28 +54,28 @@ impl Needles {
         needles
     }
 
-    /// Adds a secret. Returns whether it is long enough to be searched for.
+    /// Adds a secret. Returns `false` if it is too short to be searched for.
     pub fn add(&mut self, secret: &str) -> bool {
         if secret.len() >= MIN_SECRET && self.0.iter().all(|known| *known.plain != secret) {
             self.0.push(Needle::new(secret));
-            // Of two secrets that begin at one place, the longer one is masked.
+            // If two secrets match at the same position, the longer one is masked.
             self.0
                 .sort_by_key(|needle| std::cmp::Reverse(needle.plain.len()));
         }
         secret.len() >= MIN_SECRET
     }
 
-    /// Returns the place of the first secret in a text.
+    /// Returns the byte range of the first secret in a text.
     pub fn find(&self, text: &str) -> Option<Range<usize>> {
         self.find_in(text.as_bytes())
     }
 
-    /// Returns the place of the first secret in bytes, such as the bytes of a sample.
+    /// Returns the range of the first secret in bytes that need not be UTF-8.
     pub fn find_in(&self, bytes: &[u8]) -> Option<Range<usize>> {
         self.find_from(bytes, 0)
     }
 
-    /// Returns the text with `[redacted]` in place of each secret.
+    /// Replaces each secret in a text with `[redacted]`.
     pub fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let (mut masked, mut done) = (String::new(), 0);
         while let Some(place) = self.find_from(text.as_bytes(), done) {
@@ -88,7 +90,7 @@ impl Needles {
         masked.into()
     }
 
-    /// Returns where the beginning of a secret stands at the end of a text that was cut there.
+    /// Returns the position of the beginning of a secret at the end of a truncated text.
     pub(crate) fn find_cut(&self, text: &str) -> Option<usize> {
         let begins = |needle: &Needle, length: usize| {
             let beginning = needle.plain.get(..length);
@@ -119,7 +121,7 @@ impl Needles {
 }
 
 impl fmt::Debug for Needles {
-    /// Shows no secret.
+    /// Writes only the number of secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Needles({} secrets)", self.0.len())
     }
@@ -127,7 +129,7 @@ impl fmt::Debug for Needles {
 
 impl Needle {
     fn new(secret: &str) -> Self {
-        // RFC 6749 encodes id and secret as in a form before it puts them into `Basic`.
+        // RFC 6749 form-encodes the id and secret before it puts them into a `Basic` header.
         let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
         let form = Zeroizing::new(form);
         let forms: &[&str] = if *form == *secret {
@@ -138,7 +140,8 @@ impl Needle {
         let mut base64 = Vec::new();
         for text in forms {
             for offset in 0..3 {
-                // Zeros stand for the bytes before it. Only whole groups of six bits are its own.
+                // Zeros take the place of preceding bytes. Only the characters whose six bits all
+                // come from the secret are independent of the surrounding text.
                 let padded = Zeroizing::new([&b"\0\0"[..offset], text.as_bytes()].concat());
                 let encoded = Zeroizing::new(STANDARD_NO_PAD.encode(&*padded));
                 let own = (offset * 8).div_ceil(6)..padded.len() * 8 / 6;
@@ -151,7 +154,7 @@ impl Needle {
         }
     }
 
-    /// Marks the bytes with which one of its encodings begins.
+    /// Marks the bytes with which one of the encodings may begin.
     fn begins(&self, begins: &mut [bool; 256]) {
         let mut mark = |byte: u8| {
             for byte in [byte.to_ascii_lowercase(), byte.to_ascii_uppercase()] {
@@ -170,7 +173,7 @@ impl Needle {
         }
     }
 
-    /// Its place, if one of its encodings begins there.
+    /// Returns the range to mask, if one of the encodings begins at `at`.
     fn place(&self, bytes: &[u8], from: usize, at: usize) -> Option<Range<usize>> {
         let text = &bytes[at..];
         let same = |(a, b): (&u8, &u8)| a == b || *b == url_safe(*a);
@@ -178,7 +181,7 @@ impl Needle {
             text.len() >= encoded.len() && encoded.iter().zip(text).all(same)
         };
         if let Some(encoded) = self.base64.iter().find(is_base64) {
-            // What stands around it is encoded together with it, so all of that goes.
+            // The surrounding base64 encodes the same text, so mask all of it.
             let other = |byte: &u8| !byte.is_ascii_alphanumeric() && !b"+/=-_".contains(byte);
             let before = bytes[from..at].iter().rposition(other);
             let end = at + encoded.len();
@@ -186,7 +189,7 @@ impl Needle {
             let start = before.map_or(from, |before| from + before + 1);
             return Some(start..behind.map_or(bytes.len(), |length| end + length));
         }
-        // Most candidates are only a hex digit of some hash, so the slow comparison comes last.
+        // Most candidates are just hex digits of a hash, so do the slow comparison only if needed.
         let may_be_escaped = text[0].eq_ignore_ascii_case(&self.plain.as_bytes()[0])
             || matches!(text[0], b'\\' | b'%' | b'+');
         let escaped = may_be_escaped.then(|| self.escaped(text)).flatten();
@@ -194,8 +197,8 @@ impl Needle {
         Some(at..at + length)
     }
 
-    /// The length of it at the beginning of a text, each character plain, URL-encoded or escaped as
-    /// in JSON.
+    /// Returns the length of the secret at the beginning of a text, if each character is plain,
+    /// URL-encoded or escaped as in JSON.
     fn escaped(&self, text: &[u8]) -> Option<usize> {
         let mut chars = self.plain.chars();
         let (mut ends, mut next) = (Vec::new(), Vec::new());
@@ -213,7 +216,7 @@ impl Needle {
         ends.pop()
     }
 
-    /// The length of it at the beginning of a text, as pairs of hex digits.
+    /// Returns the length of the secret at the beginning of a text, as pairs of hex digits.
     fn hex(&self, text: &[u8]) -> Option<usize> {
         let mut at = 0;
         for (index, byte) in self.plain.bytes().enumerate() {
@@ -228,8 +231,8 @@ impl Needle {
     }
 }
 
-/// Where a character may end that begins at a place. A secret such as `%25` can be read in more
-/// than one way.
+/// Adds the positions at which a character that begins at `at` may end. There may be several,
+/// because a secret such as `%25` can also be read as an encoded `%`.
 fn each_end(c: char, text: &[u8], at: usize, ends: &mut Vec<usize>) {
     let slashes = text[at..]
         .iter()
@@ -257,7 +260,7 @@ fn plain(c: char, text: &[u8]) -> Option<usize> {
     found.then_some(utf8.len())
 }
 
-/// A character behind a backslash: `u0041`, `x41`, `n`.
+/// Returns the length of an escaped character after its backslash: `u0041`, `x41`, `n`.
 fn escaped(c: char, text: &[u8]) -> Option<usize> {
     let (kind, digits) = text.split_first()?;
     match (kind, c) {
@@ -318,7 +321,7 @@ mod tests {
         digits.join(between)
     }
 
-    /// How a service may repeat it.
+    /// Returns the encodings in which a service may repeat the secret.
     fn encodings(secret: &str, before: &str) -> Vec<String> {
         let json = serde_json::to_string(secret).unwrap();
         let units = |text: &str| -> String {
@@ -359,7 +362,7 @@ mod tests {
             before in "[a-z]{0,4}",
         ) {
             let needles = Needles::new([&secret]);
-            // A quote alone is lost where this test makes JSON within JSON.
+            // The nested JSON of this test cannot represent quotes and backslashes.
             let skip = secret.contains(['"', '\\']);
             for (index, text) in encodings(&secret, &before).into_iter().enumerate() {
                 if index == 3 && skip {
@@ -370,7 +373,7 @@ mod tests {
                 let masked = needles.mask(&text);
                 prop_assert!(needles.find(&masked).is_none(), "{index}: {masked}");
                 let same = masked.starts_with(&format!("<{before} ")) && masked.ends_with(&format!(" {before}>"));
-                // A quote or a space at its end may belong to the text around it.
+                // A quote or a space at the end of the secret may belong to the surrounding text.
                 prop_assert!(same || skip || secret.contains(' '), "{index}: {masked}");
             }
         }

@@ -19,21 +19,22 @@ use crate::stream::Received;
 use crate::time::Timestamp;
 use crate::types::{ErrorItem, RequestId, Sample, Sha256};
 
-/// How often a missing archive is requested again right after its job ended.
+/// The number of times that a missing archive is requested again after its job is done.
 const MOST_NOT_FOUND: u32 = 5;
-/// The pause before that, unless the interval of polls is set.
+/// The pause before each of these requests, unless a polling interval is set.
 const ARCHIVE_PAUSE: Duration = Duration::from_secs(5);
 
-/// The bytes of a sample in the directory of an archive, with a SHA-256 as its name and the
-/// additions of all formats.
+/// The maximum size in bytes of a sample's entry in the directory of an archive: the name is a
+/// SHA-256, and there is room for the extra fields of all formats.
 const DIRECTORY_ENTRY: u64 = 400;
 
-/// The whole job and its state: search or hunt, schedule the samples that were found, wait, fetch
-/// the archive, and verify what is in it. [`Client::collect`] runs it.
+/// The state of a whole run, from a search to verified samples: search or hunt, request an archive
+/// of the samples that were found, wait, download the archive, and verify its content.
+/// [`Client::collect`] runs it.
 ///
-/// It serialises as a [`JobFlow`] does, so that a job that was paid for survives a restart. After
-/// an error the same value continues where it stopped: nothing is submitted twice. Once the archive
-/// is fetched, [`Collect::verify`] continues without a request.
+/// Like a [`JobFlow`], it can be serialized, so that a job that was billed survives a restart. After
+/// an error, the same value continues where it stopped, and nothing is submitted twice. Once the
+/// archive has been downloaded, [`Collect::verify`] continues without sending a request.
 ///
 /// ```
 /// # fn example(client: &malquery_proto::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -42,7 +43,7 @@ const DIRECTORY_ENTRY: u64 = 400;
 /// use malquery_proto::OutputFile;
 /// use malquery_proto::client::{Collect, Progress};
 ///
-/// // The observer of an earlier run wrote `state.json`, with `serde_json::to_vec`.
+/// // The observer of an earlier run wrote `state.json` with `serde_json::to_vec`.
 /// let mut job: Collect = serde_json::from_slice(&std::fs::read("state.json")?)?;
 /// let collected = if job.archive().is_some() {
 ///     job.verify(false, ())?
@@ -61,28 +62,28 @@ const DIRECTORY_ENTRY: u64 = 400;
 /// # }
 /// ```
 ///
-/// A submission that was under way when its process ended may have been billed, and is not sent
-/// again: the error is [`FlowError::OutcomeUnknown`]. Compare the quotas, then start over, with
-/// [`Collect::attach`] if the search has an id.
+/// If a process ends while a submission is being sent, the job may have been billed, so it is not
+/// submitted again: the next run fails with [`FlowError::OutcomeUnknown`]. Compare the quotas with
+/// their earlier values, then start over. If the search already has an id, use [`Collect::attach`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[must_use]
 pub struct Collect {
     version: Version,
     phase: Phase,
-    /// A limit that is missing is not "no limit".
+    /// The field is required, because a missing limit must not become "no limit".
     #[serde(deserialize_with = "Option::deserialize")]
     limit: Option<u32>,
     interval: Option<Duration>,
     extract: Option<PathBuf>,
     search: Option<RequestId>,
     found: Vec<Sha256>,
-    /// Too large to store at every step.
+    /// Not stored, because the results are too large to write at every step.
     #[serde(skip)]
     results: Vec<Sample>,
     #[serde(skip)]
     errors: Vec<ErrorItem>,
-    /// Belongs to this process, as a deadline does.
+    /// Not stored, because the limits belong to this process.
     #[serde(skip)]
     limits: Option<Limits>,
 }
@@ -108,31 +109,32 @@ enum Phase {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Collected {
-    /// The id of the search or hunt, if one was submitted.
+    /// The request id of the search or hunt, if there was one.
     pub search: Option<RequestId>,
-    /// The results of the search. Empty if an earlier process did the search.
+    /// The results of the search. Empty if an earlier process ran the search.
     pub results: Vec<Sample>,
-    /// The errors that the service reported beside the results of the search and the download, as
-    /// far as this process received them.
+    /// The errors that the service reported along with the results of the search and the
+    /// multi-download. Errors that an earlier process received are not included.
     pub errors: Vec<ErrorItem>,
-    /// The samples that were found, each once, up to the limit of the search.
+    /// The samples that were found, without duplicates, up to the limit.
     pub found: Vec<Sha256>,
-    /// The id of the multi-download; `None` when nothing was found.
+    /// The request id of the multi-download. `None` if no samples were found.
     pub download: Option<RequestId>,
-    /// The size and hash of the archive in the output file. `None` when nothing was found (no file
-    /// exists then), or when this [`Collect`] did not fetch the archive.
+    /// The size and hash of the archive file. `None` if no samples were found, so that no file
+    /// exists, or if this [`Collect`] did not download the archive.
     pub archive: Option<Received>,
-    /// The samples in the archive, and the missing ones.
+    /// The samples in the archive, and the missing samples.
     pub samples: Report,
 }
 
 impl Collect {
-    /// Collects what a hunt, an exact search or a fuzzy search finds, or a list of samples.
+    /// Collects the samples that a hunt, an exact search or a fuzzy search finds, or a list of
+    /// samples.
     ///
-    /// **Each sample costs a download.** No more samples are downloaded than the limit of the
-    /// search. Without a limit all samples that the search finds are downloaded, which may exceed
-    /// the monthly quota. See [`Collect::limit`] and [`Client::check_quota`]. The search always
-    /// asks for the SHA-256, whatever fields you selected.
+    /// **Each sample costs one download.** The limit of the search also limits the number of
+    /// downloads. Without a limit, all samples that the search finds are downloaded, which may
+    /// exceed the monthly quota: see [`Collect::limit`] and [`Client::check_quota`]. The search
+    /// always requests the SHA-256 of each result, even if you selected other fields.
     pub fn new(source: impl Into<Source>) -> Self {
         match source.into().0 {
             Kind::Fuzzy(mut search) => {
@@ -167,18 +169,20 @@ impl Collect {
         }
     }
 
-    /// Collects what a search or hunt finds that was submitted before. It may still be running.
+    /// Collects the samples that a previously submitted search or hunt finds. The job may still be
+    /// running.
     pub fn attach(search: RequestId) -> Self {
         Self::at(Phase::Attached(search))
     }
 
-    /// Collects the archive of a multi-download that is done. Its expected content is not known, so
-    /// every sample in it counts as found.
+    /// Collects the archive of a multi-download that is done. Its expected content is unknown, so
+    /// every sample in the archive counts as found.
     pub fn fetch(id: RequestId) -> Self {
         Self::at(Phase::Fetch(id))
     }
 
-    /// Verifies an existing archive: see [`Collect::verify`]. Every sample in it counts as found.
+    /// Verifies an existing archive with [`Collect::verify`]. Every sample in the archive counts as
+    /// found.
     pub fn unpack(archive: impl Into<PathBuf>) -> Self {
         Self::at(Phase::Verify {
             id: None,
@@ -203,9 +207,10 @@ impl Collect {
         }
     }
 
-    /// Downloads at most this many samples, the first ones found, whatever the limit of the search.
-    /// Once the multi-download is submitted, this changes nothing. [`Client::collect`] refuses a
-    /// limit of 0.
+    /// Sets the maximum number of samples to download, which may differ from the limit of the
+    /// search. The first samples found are downloaded. [`Client::collect`] rejects a limit of 0.
+    ///
+    /// This has no effect once the multi-download may have been submitted.
     pub fn limit(mut self, limit: u32) -> Self {
         match &self.phase {
             Phase::Search(_)
@@ -220,23 +225,24 @@ impl Collect {
         self
     }
 
-    /// Schedules the first samples that were found.
+    /// Prepares the multi-download of the first `limit` samples.
     fn want(&mut self, limit: u32) {
         self.found.truncate(limit as usize);
         self.phase = Phase::New(SamplesMultidownload::new(self.found.iter().copied()).into());
     }
 
-    /// Sets the limits for the content of the archive: the [default limits](Limits) unless set,
-    /// with at least as many entries as samples were asked for. They are not stored.
+    /// Sets the limits for the content of the archive. By default, these are the [default
+    /// limits](Limits), raised to allow at least one entry for each requested sample. Limits are not
+    /// stored with the state.
     ///
-    /// An archive that exceeds them is refused and kept, since it was paid for. Set other limits
-    /// and call [`Collect::verify`].
+    /// If an archive exceeds a limit, verification fails, but the file is kept, because it was paid
+    /// for. Set other limits and call [`Collect::verify`].
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
         self
     }
 
-    /// Sets how often a job is polled: every 5 seconds unless set.
+    /// Sets the interval between polls of a job. The default is 5 seconds.
     pub fn poll_every(mut self, interval: Duration) -> Self {
         self.interval = Some(interval);
         if let Phase::Search(flow) | Phase::Download(flow) = &mut self.phase {
@@ -245,14 +251,14 @@ impl Collect {
         self
     }
 
-    /// Also writes each sample into this folder, as [`Archive::extract`] does. The folder must
-    /// exist. **The samples are malware.**
+    /// Sets a folder into which to extract the samples, as [`Archive::extract`] does. The folder must
+    /// exist. By default, samples are not extracted. **The samples are malware.**
     pub fn extract(mut self, folder: impl Into<PathBuf>) -> Self {
         self.extract = Some(folder.into());
         self
     }
 
-    /// Returns the job under way, if one is.
+    /// Returns the state of the current job. `None` before the first job and after the last.
     pub fn flow(&self) -> Option<&JobFlow> {
         match &self.phase {
             Phase::Search(flow) | Phase::Download(flow) => Some(flow),
@@ -260,12 +266,12 @@ impl Collect {
         }
     }
 
-    /// Returns the id of the search or hunt, once it is done.
+    /// Returns the request id of the search or hunt. `None` until that job has run.
     pub fn search(&self) -> Option<&RequestId> {
         self.search.as_ref()
     }
 
-    /// Returns the id of the multi-download, once it is submitted.
+    /// Returns the request id of the multi-download. `None` until it is submitted.
     pub fn download(&self) -> Option<&RequestId> {
         match &self.phase {
             Phase::Download(flow) => flow.id(),
@@ -275,7 +281,7 @@ impl Collect {
         }
     }
 
-    /// Returns the path of the archive, once it is fetched.
+    /// Returns the path of the archive. `None` until it is downloaded.
     pub fn archive(&self) -> Option<&Path> {
         match &self.phase {
             Phase::Verify { archive, .. } => Some(archive),
@@ -283,22 +289,22 @@ impl Collect {
         }
     }
 
-    /// Returns the folder for the samples, if they will be extracted.
+    /// Returns the folder into which the samples are extracted, if one is set.
     pub fn extracts_to(&self) -> Option<&Path> {
         self.extract.as_deref()
     }
 
-    /// Returns the largest number of samples to download, if it is limited.
+    /// Returns the maximum number of samples to download, if there is one.
     pub fn max_samples(&self) -> Option<u32> {
         self.limit
     }
 
-    /// Returns the samples to download, once they are known.
+    /// Returns the samples to download. Empty until they are known.
     pub fn found(&self) -> &[Sha256] {
         &self.found
     }
 
-    /// Takes the samples of the results, each once.
+    /// Adds the samples of the results, without duplicates.
     fn take(&mut self, results: Vec<Sample>) {
         let mut seen = HashSet::new();
         for result in &results {
@@ -314,9 +320,10 @@ impl Collect {
         self.results = results;
     }
 
-    /// Treats this file as the fetched archive, for a process that ended after the archive was
-    /// renamed into place, but before the state was stored. Check first that it holds the samples that were
-    /// [`found`](Self::found). Does nothing before the multi-download has an id.
+    /// Uses this file as the downloaded archive. Use it to recover if a process ended after the
+    /// archive was renamed, but before the state was stored. First check that the archive contains
+    /// the samples that were [`found`](Self::found). Does nothing until the multi-download is
+    /// submitted.
     pub fn fetched(mut self, archive: impl Into<PathBuf>) -> Self {
         if let Some(id) = self.download().cloned() {
             self.phase = Phase::Verify {
@@ -328,12 +335,14 @@ impl Collect {
         self
     }
 
-    /// Verifies the [`archive`](Self::archive), and extracts it if a folder is set. Sends nothing.
-    /// With `overwrite`, samples replace files of the same name.
+    /// Verifies the [`archive`](Self::archive), and extracts its samples if a folder is set. Sends
+    /// nothing. With `overwrite`, an extracted sample may replace a different file with the same
+    /// name.
     ///
     /// # Errors
-    /// [`Error::Archive`], also if the archive was not fetched yet; [`Error::File`] if it is gone;
-    /// [`Error::Stopped`].
+    /// Returns [`Error::Archive`] if the archive has not been downloaded yet, cannot be read or
+    /// exceeds a limit, [`Error::File`] if the file cannot be opened, and [`Error::Stopped`] if the
+    /// observer stops the run.
     pub fn verify(
         &mut self,
         overwrite: bool,
@@ -355,7 +364,7 @@ impl Collect {
             ..
         } = &self.phase
         else {
-            let error = io::Error::new(io::ErrorKind::NotFound, "it was not fetched yet");
+            let error = io::Error::new(io::ErrorKind::NotFound, "it has not been downloaded yet");
             return Err(ArchiveError::Read(error).into());
         };
         let path = path.clone();
@@ -363,7 +372,7 @@ impl Collect {
             path: path.clone(),
             error,
         };
-        // The file may have changed.
+        // The file may have changed since the download.
         let received = match received {
             Some(_) if fetched.is_some() => fetched,
             Some(_) => Some(atomic_file::digest(&path).map_err(explain)?),
@@ -409,7 +418,7 @@ impl Collect {
     fn open_archive<R: Read + Seek>(&self, reader: R) -> Result<Archive<R>, Error> {
         let limits = self.limits.unwrap_or_else(|| {
             let limits = Limits::default();
-            // The archive may hold as many entries as samples were asked for.
+            // Allow at least one entry for each requested sample.
             let asked = self.found.len() as u64;
             Limits {
                 entries: limits.entries.max(asked),
@@ -441,8 +450,8 @@ impl Collect {
     }
 }
 
-/// What [`Collect::new`] takes: a [`Hunt`], an [`ExactSearch`], a [`FuzzySearch`], a
-/// [`SamplesMultidownload`] or a list of hashes.
+/// The source of the samples for [`Collect::new`]: a [`Hunt`], an [`ExactSearch`], a
+/// [`FuzzySearch`], a [`SamplesMultidownload`] or a list of hashes.
 #[derive(Debug, Clone)]
 pub struct Source(Kind);
 
@@ -507,15 +516,15 @@ impl From<&FuzzySearch> for Source {
 }
 
 impl Client {
-    /// Does the whole job in one folder: searches or hunts, fetches the archive of the samples that
-    /// were found to `samples.zip`, and extracts each sample under its SHA-256. **The samples are
-    /// malware.** Creates the folder if it does not exist.
+    /// Searches or hunts, downloads the samples that were found as `samples.zip` in `folder`, and
+    /// extracts each sample into a file named after its SHA-256. Creates the folder if necessary.
+    /// **The samples are malware.**
     ///
-    /// Costs as much as [`Client::collect`], and keeps no state on disk. For a long job use
-    /// [`Client::collect`], whose state can be stored.
+    /// Costs the same as [`Client::collect`]. It does not store its state: for a long job, use
+    /// [`Client::collect`] and store the state in the observer.
     ///
     /// # Errors
-    /// As [`Client::collect`]; before anything is billed if `samples.zip` exists.
+    /// See [`Client::collect`]. If `samples.zip` exists, this fails before anything is billed.
     pub fn collect_to(
         &self,
         source: impl Into<Source>,
@@ -530,19 +539,19 @@ impl Client {
         self.collect(&mut Collect::new(source).extract(folder), archive, ())
     }
 
-    /// Does the whole job: searches or hunts, schedules the samples that were found, waits, fetches
-    /// the archive into a file that was created before, and verifies what is in it.
+    /// Searches or hunts, requests an archive of the samples that were found, waits for it, downloads
+    /// it into `archive`, and verifies its content.
     ///
-    /// A hunt costs one hunt, and each sample one download. With [`Client::check_quota`] a job
-    /// fails before it costs anything if the remaining quota does not cover it. A hunt must leave a
-    /// download for each sample of its limit, or one without a limit.
+    /// A hunt costs one hunt, and each sample costs one download. With [`Client::check_quota`], each
+    /// job fails before it is submitted if the remaining quota does not cover it. A hunt also needs
+    /// enough remaining downloads: as many as its limit, or at least one if it has no limit.
     ///
-    /// The archive is kept once it can be opened, even if samples are missing or damaged: see
-    /// [`Collected::samples`]. If the run ends after that, [`Collect::verify`] continues. If
-    /// nothing was found, no archive is written, and that is not an error.
+    /// If the archive can be opened, the file is kept, even if samples are missing or damaged: see
+    /// [`Collected::samples`]. If the run ends after that, continue with [`Collect::verify`]. If no
+    /// samples are found, the run succeeds without an archive file.
     ///
-    /// The observer sees every step of the two jobs, of the fetch and of the verification, each
-    /// with the [`Collect`], which it can store so that another process can continue.
+    /// The observer is called at every step of the jobs, the download and the verification. It gets
+    /// the [`Collect`] each time, and can store it so that another process can continue.
     ///
     /// ```no_run
     /// # fn example(client: &malquery_proto::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -564,16 +573,16 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// As [`Client::run_job`] and [`Client::save`]; [`Error::Archive`] when the archive cannot be
-    /// opened (no file is left), exceeds a [limit](Collect::limits), or cannot be extracted (the
-    /// file is kept).
+    /// See [`Client::run_job`] and [`Client::save`]. Returns [`Error::Archive`] if the archive cannot
+    /// be opened (the file is deleted), or if it exceeds a [limit](Collect::limits) or cannot be
+    /// extracted (the file is kept).
     pub fn collect(
         &self,
         job: &mut Collect,
         mut archive: OutputFile,
         mut observer: impl Observer,
     ) -> Result<Collected, Error> {
-        // Fail before anything is paid for.
+        // Check these first, so that a mistake fails before anything is billed.
         if job.limit == Some(0) {
             return Err(FlowError::from(BuildError::ZeroLimit).into());
         }
@@ -585,7 +594,7 @@ impl Client {
         }
         let begun = self.clock().now();
         let mut not_found_left = 0;
-        // One limit for the whole job.
+        // The timeout applies to the whole run.
         let client = match self.ends(self.timeout) {
             Some(ends) => &self.clone().deadline(ends),
             None => self,
@@ -619,7 +628,7 @@ impl Client {
                 }
                 Phase::Search(mut flow) => {
                     if let Some(submission @ Submission::Hunt(_)) = flow.to_submit() {
-                        // Results that cannot be downloaded are not worth a hunt.
+                        // Do not spend a hunt if its results cannot be downloaded.
                         let downloads = run.job.limit.map_or(1, u64::from);
                         let cost = Cost {
                             downloads,
@@ -634,7 +643,7 @@ impl Client {
                     let done = result?.output;
                     run.job.errors = done.errors;
                     run.download(done.resources);
-                    // The step that should have been the last also ended the search.
+                    // The observer stopped the run at the step that also ended the search.
                     if stopped {
                         return Err(Error::Stopped);
                     }
@@ -657,7 +666,7 @@ impl Client {
                 Phase::Fetch(id) => {
                     let operation = GetSamples::new(id.clone());
                     let received = match client.fetch(&operation, &mut archive, &mut run) {
-                        // The job has just ended, and its archive may take a moment to appear.
+                        // The job has only just ended, so its archive may take a moment to appear.
                         Err(error) if not_found_left > 0 && is_missing(&error) => {
                             not_found_left -= 1;
                             let pause = job.interval.unwrap_or(ARCHIVE_PAUSE);
@@ -666,8 +675,8 @@ impl Client {
                         }
                         result => result?,
                     };
-                    // What can be opened appears, whatever is found in it, and so does what is too
-                    // large: it was paid for.
+                    // Keep an archive that can be opened, whatever its content is, or that exceeds
+                    // a limit: it was paid for.
                     match job.open_archive(archive.reader()?) {
                         Ok(_) | Err(Error::Archive(ArchiveError::Limit { .. })) => {}
                         Err(error) => return Err(error),
@@ -698,13 +707,14 @@ impl Client {
     }
 }
 
-/// Whether the service does not have what was asked for, or not yet.
+/// Returns whether the service does not have the archive, or does not have it yet.
 fn is_missing(error: &Error) -> bool {
     let kind = error.api().map(ApiError::kind);
     matches!(kind, Some(ApiErrorKind::NotFound | ApiErrorKind::NotReady))
 }
 
-/// The run of a [`Collect`]: it shows each step of a part to the observer as a step of the whole.
+/// A run of a [`Collect`]. It passes the steps of each job and download to the observer, with the
+/// state of the whole run.
 struct Run<'a> {
     begun: Timestamp,
     client: &'a Client,
@@ -714,7 +724,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Schedules the samples of the results.
+    /// Prepares the multi-download of the samples in the results.
     fn download(&mut self, results: Vec<Sample>) {
         self.job.take(results);
         self.job.phase = if self.job.found.is_empty() {
@@ -747,7 +757,7 @@ impl Observer for Run<'_> {
     }
 }
 
-/// A file that reports how far it was read, and stops when the report says so.
+/// A reader that reports the number of bytes read, and fails if the callback returns `Break`.
 struct Watched<W> {
     file: File,
     bytes: u64,

@@ -4,11 +4,13 @@ use super::transport::Body;
 use crate::needles::Needles;
 use crate::stream::{Received, StreamCheck, StreamError};
 
-/// The bytes of a download, checked as they are read. Reading fails at the end of a body that is
-/// too short, too long or has the wrong hash, so no copy of it succeeds.
+/// The body of a download, as a reader that checks the bytes.
 ///
-/// The bytes are malware. Before the end they may be a damaged sample.
-#[must_use = "nothing is read, and so nothing checked, until it is read to its end"]
+/// Reading returns an error, at the end at the latest, if the body is too short, too long or has the
+/// wrong hash. Functions such as [`io::copy`] therefore fail for a damaged download.
+///
+/// **The bytes are malware.** Do not use them before reading has ended without an error.
+#[must_use = "the download is checked only while it is read to the end"]
 pub struct Download {
     body: Option<Body>,
     state: State,
@@ -39,7 +41,8 @@ impl Download {
         }
     }
 
-    /// Refuses a body of more than `cap` bytes.
+    /// Sets the maximum size in bytes. Reading fails if the body is larger. There is no maximum by
+    /// default.
     pub fn cap(mut self, cap: u64) -> Self {
         if let State::Reading(check) = &mut self.state {
             **check = std::mem::take(&mut **check).cap(cap);
@@ -47,7 +50,7 @@ impl Download {
         self
     }
 
-    /// Returns the declared length in bytes, if one was declared.
+    /// Returns the length in bytes, if the reply declares it or the download is complete.
     pub fn length(&self) -> Option<u64> {
         match &self.state {
             State::Reading(check) => check.length(),
@@ -56,7 +59,7 @@ impl Download {
         }
     }
 
-    /// Returns the size and hash. `None` until the body was read to its end and is complete.
+    /// Returns the size and the hash. `None` until the whole body has been read and verified.
     pub fn received(&self) -> Option<Received> {
         match &self.state {
             State::Whole(received) => Some(*received),
@@ -94,11 +97,11 @@ impl Read for Download {
             return Ok(0);
         }
         let count = match body.read(buffer) {
-            // A count above the size of the buffer is a mistake of the transport. Do not panic.
+            // A count larger than the buffer is a bug in the transport, but must not cause a panic.
             Ok(count) => count.min(buffer.len()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
             Err(error) => {
-                // Trust nothing after an error, not even an end.
+                // Do not read on after an error: a later end of the body means nothing.
                 self.body = None;
                 let (received, declared) = (check.bytes(), check.length());
                 self.state = State::Failed(StreamError::Broken);

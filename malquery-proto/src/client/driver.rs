@@ -1,4 +1,4 @@
-//! The one loop that sends requests.
+//! The loop that runs flows and sends their requests.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 use crate::types::RequestId;
 use crate::types::read::until;
 
-/// The body of a reply: read, or left to the caller.
+/// The body of a reply: read into memory, or a stream for the caller.
 pub(super) enum Payload {
     Bytes(Vec<u8>),
     Stream(Body),
@@ -35,7 +35,7 @@ impl Payload {
 }
 
 impl Client {
-    /// Runs a flow to its end. Returns its output and the body of the last reply.
+    /// Runs a flow to completion. Returns its output and the body of the last reply.
     pub(super) fn drive<F: Flow>(
         &self,
         flow: &mut F,
@@ -120,7 +120,7 @@ impl Client {
                     let why = error.failure();
                     log::debug!("{name} attempt {attempts}: no reply in {took} ms");
                     if why != SendFailure::CannotSend {
-                        // Retries may take long. Without a message the job itself would seem slow.
+                        // Retries may take long. Without a warning, the service would seem slow.
                         log::warn!("no reply to {}: {}", name.operation, error.reason());
                     }
                     let body: Option<&BodyError> = error.reason().downcast_ref();
@@ -136,7 +136,7 @@ impl Client {
                     result.map(|()| None)
                 }
             };
-            // Also when the flow has ended, so that its last state is stored.
+            // Do this even if the flow has ended, so that its final state is stored.
             let stopped = observe(flow, Step::Reported, now).is_break();
             match outcome {
                 Ok(Some(result)) => return Ok(result),
@@ -147,7 +147,7 @@ impl Client {
         }
     }
 
-    /// Logs one line for an attempt. It shows no secret, not even if the reply repeats it.
+    /// Logs one line for an attempt. Secrets are masked, because the reply may repeat one.
     fn log_reply(&self, name: &Name, attempt: u32, took: u128, head: ResponseHead<'_>) {
         if !log::log_enabled!(log::Level::Debug) {
             return;
@@ -164,7 +164,7 @@ impl Client {
         log::debug!("{}", self.mask(&line));
     }
 
-    /// Sends a request and reads the body, unless it is a stream for the caller.
+    /// Sends a request and reads the body, unless the body is a stream for the caller.
     pub(super) fn send(
         &self,
         request: http::Request<Vec<u8>>,
@@ -175,7 +175,7 @@ impl Client {
         let (most, whole) = match max_body {
             None if has_file(head.status) => return Ok((head, Payload::Stream(body))),
             Some(most) if head.status.is_success() => (most, true),
-            // The beginning of an error is enough.
+            // The beginning of an error body is enough.
             _ => (MAX_ERROR_BODY, false),
         };
         let body = Timed {
@@ -189,16 +189,17 @@ impl Client {
     }
 }
 
-/// Reads at most `most` bytes of a body, and one more if it is longer. If `whole` is set, a cut
-/// body is an error. A body that is too long is no error here: the flow refuses it without a retry.
+/// Reads up to `most` bytes of a body, and one more byte if it is longer. If `whole` is set, a
+/// truncated body is an error. A body that is too long is not an error here: the flow rejects it
+/// without a retry.
 fn read_body(
     head: &http::response::Parts,
     body: impl Read,
     most: u64,
     whole: bool,
 ) -> Result<Vec<u8>, TransportError> {
-    // A length beside chunks does not count (RFC 9112, 6.3). JSON shows by itself whether it is
-    // complete. A sample does not, so there it is an error.
+    // RFC 9112, section 6.3, ignores a length if the body is chunked. That is safe for JSON, which
+    // shows whether it is complete. A sample does not, so a download still checks the length.
     let is_chunked = head.headers.contains_key(http::header::TRANSFER_ENCODING);
     let declared = ResponseHead {
         status: head.status,
@@ -215,7 +216,7 @@ fn read_body(
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(capacity).unwrap_or(0)));
     let result = body.take(most_read).read_to_end(&mut bytes);
     if !whole {
-        // An error status is enough, even without its body.
+        // The status of an error is enough, even if its body is truncated.
         bytes.truncate(usize::try_from(most).unwrap_or(usize::MAX));
         return Ok(std::mem::take(&mut *bytes));
     }
@@ -226,13 +227,13 @@ fn read_body(
         TransportError::unknown(BodyError { error, id })
     };
     match result {
-        // The number of missing bytes says more than a closed connection.
+        // For a closed connection, report the number of missing bytes instead.
         Err(error) if short.is_none() || error.kind() != io::ErrorKind::UnexpectedEof => {
             return Err(failed(error));
         }
         _ => {}
     }
-    // A transport that decodes a body must remove the length from the head.
+    // This requires that a transport which decodes a body removes the length from the head.
     match short.filter(|_| received <= most) {
         Some(declared) => Err(failed(io::Error::other(StreamError::Short {
             received,
@@ -263,7 +264,7 @@ impl Read for Timed<'_> {
     }
 }
 
-/// Gives a request back to the session when an observer or a transport panics.
+/// Releases a token request if an observer or a transport panics.
 struct Held<'a> {
     auth: &'a Mutex<Auth>,
     ticket: Option<Ticket>,
@@ -314,11 +315,11 @@ impl fmt::Display for Name {
     }
 }
 
-/// The body of a reply could not be read to its end.
+/// The error for a body that could not be read completely.
 #[derive(Debug)]
 struct BodyError {
     error: io::Error,
-    /// The id of a job in the bytes that arrived, or its beginning.
+    /// The request id in the bytes that arrived, or its beginning.
     id: Option<Result<RequestId, String>>,
 }
 
@@ -335,7 +336,7 @@ impl fmt::Display for BodyError {
             Some(Err(begins)) => {
                 write!(
                     f,
-                    "; it ended within the request id of a job, which begins with {begins:?}"
+                    "; it ended in the middle of a request id that begins with {begins:?}"
                 )
             }
             _ => Ok(()),

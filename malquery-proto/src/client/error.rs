@@ -14,9 +14,10 @@ use crate::stream::StreamError;
 use crate::time::Timestamp;
 use crate::types::RequestId;
 
-/// Why a call gave no result.
+/// The error of a call of the [`Client`](super::Client).
 ///
-/// `Display` writes one line and, if known, what to do. `source` is the error of the transport.
+/// `Display` writes one line: what went wrong and, if known, a hint. `source` returns the underlying
+/// error, such as the error of the transport. `Debug` writes the same line, followed by the sources.
 ///
 /// ```
 /// use malquery_proto::client::Error;
@@ -25,28 +26,28 @@ use crate::types::RequestId;
 /// fn what_to_do(error: &Error) -> &'static str {
 ///     match error.flow() {
 ///         Some(FlowError::OutcomeUnknown { .. }) => "compare the quotas before you submit it again",
-///         Some(FlowError::QuotaShort { .. }) => "wait for the next month",
+///         Some(FlowError::QuotaShort { .. }) => "wait until next month",
 ///         _ if error.is_retryable() => "try again later",
-///         _ => "ask a person",
+///         _ => "fix the problem first",
 ///     }
 /// }
 /// ```
 #[non_exhaustive]
 pub enum Error {
-    /// The call ended without a result.
+    /// The call failed.
     #[allow(missing_docs)]
     Flow {
         error: FlowError,
-        /// The error of the transport in the last attempt, if it is the reason.
+        /// The error of the transport in the last attempt, if it is the cause.
         cause: Option<Box<dyn StdError + Send + Sync>>,
     },
     /// The observer stopped the run.
     Stopped,
-    /// The bytes of a download are not the bytes that were asked for.
+    /// The body of a download is not the requested file.
     Stream(StreamError),
-    /// The body of a download could not be read to its end.
+    /// The body of a download could not be read completely.
     Body(io::Error),
-    /// A file could not be written or read.
+    /// A file could not be read or written.
     #[cfg(feature = "samples")]
     #[allow(missing_docs)]
     File {
@@ -58,35 +59,35 @@ pub enum Error {
     Archive(ArchiveError),
 }
 
-/// The kind of an error: see [`Error::kind`].
+/// The kind of an error, from [`Error::kind`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The request is not valid. Nothing was sent.
     Invalid,
-    /// The service refused the request (4xx).
+    /// The service rejected the request (4xx).
     Refused,
-    /// The credentials or the token are not valid here (401).
+    /// The credentials or the token are not valid in this cloud (401).
     Unauthorized,
-    /// The API client may not do this (403).
+    /// The API client lacks a permission (403).
     Forbidden,
-    /// The service does not know the sample or the job (404).
+    /// The sample, job or archive does not exist (404).
     NotFound,
-    /// Too many requests (429). Wait, and try again.
+    /// Too many requests were sent (429). Wait, then try again.
     RateLimited,
-    /// The monthly quota is used up, or does not cover the job.
+    /// The monthly quota is used up, is unknown, or does not cover the job.
     QuotaExhausted,
-    /// There was no reply, or the service failed (5xx). Try again later.
+    /// No reply arrived, or the service failed (5xx). Try again later.
     Unavailable,
-    /// The request cannot be sent: the certificate is not trusted, say.
+    /// The request cannot be sent. For example, the certificate is not trusted.
     CannotSend,
-    /// A submission may have arrived, and was not sent again. It may have been billed.
+    /// A submission may have reached the service, and may have been billed. It was not retried.
     OutcomeUnknown,
-    /// The time is up. A job continues at the service.
+    /// The call timed out. The service continues a submitted job.
     Timeout,
     /// The job failed.
     JobFailed,
-    /// The reply of the service makes no sense.
+    /// The reply is not what the service should send.
     Service,
     /// A download or an archive is damaged or incomplete.
     Damaged,
@@ -112,7 +113,7 @@ impl Error {
         }
     }
 
-    /// Returns the kind, for a program that decides what to do.
+    /// Returns the kind of the error, so that a program can decide what to do.
     ///
     /// ```
     /// use malquery_proto::client::{Error, ErrorKind};
@@ -165,13 +166,13 @@ impl Error {
         }
     }
 
-    /// Returns the id of the job whose submission ended with this error, if the reply names one.
-    /// The job may have been billed: poll it.
+    /// Returns the request id of the job, if a failed submission got a reply that contains one. The
+    /// job may have been billed, so poll this id instead of submitting again.
     pub fn request_id(&self) -> Option<&RequestId> {
         self.flow()?.request_id()
     }
 
-    /// Returns why the request was refused before anything was sent, if that is the error.
+    /// Returns the reason the request was rejected before anything was sent, if it was.
     pub fn invalid(&self) -> Option<&BuildError> {
         match self {
             Self::Flow {
@@ -182,7 +183,7 @@ impl Error {
         }
     }
 
-    /// Returns the error of the flow, if it is one.
+    /// Returns the error of the flow, if the call failed in a flow.
     pub fn flow(&self) -> Option<&FlowError> {
         match self {
             Self::Flow { error, .. } => Some(error),
@@ -195,18 +196,18 @@ impl Error {
         self.flow()?.api()
     }
 
-    /// Returns the HTTP status, if a reply came.
+    /// Returns the HTTP status of the reply, if one arrived.
     pub fn status(&self) -> Option<StatusCode> {
         self.flow()?.status()
     }
 
-    /// Returns the trace id, which CrowdStrike's support asks for.
+    /// Returns the trace id, which CrowdStrike support asks for.
     pub fn trace_id(&self) -> Option<&str> {
         self.flow()?.trace_id()
     }
 
-    /// Returns whether the same call or job may succeed later. The operation documents what a retry
-    /// costs: a download costs a download.
+    /// Returns whether the same call or job may succeed later. A retry may cost quota again: see the
+    /// operation.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Flow { error, .. } => error.is_retryable(),
@@ -215,8 +216,8 @@ impl Error {
         }
     }
 
-    /// Returns the time at which the service asks for a retry, if it names one. `now` is the time
-    /// of the reply.
+    /// Returns the time at which the service allows a retry, if the reply contains one. `now` is
+    /// the time at which the reply arrived.
     pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
         self.flow()?.retry_at(now)
     }
@@ -241,9 +242,9 @@ impl std::fmt::Display for Error {
             Self::Flow { error, .. } => error.fmt(f),
             Self::Stopped => f.write_str("stopped"),
             Self::Stream(error) => error.fmt(f),
-            Self::Body(_) => f.write_str("the download broke off"),
+            Self::Body(_) => f.write_str("the download was interrupted"),
             #[cfg(feature = "samples")]
-            Self::File { path, .. } => write!(f, "{} could not be written or read", path.display()),
+            Self::File { path, .. } => write!(f, "could not read or write {}", path.display()),
             #[cfg(feature = "samples")]
             Self::Archive(error) => error.fmt(f),
         }
@@ -253,7 +254,7 @@ impl std::fmt::Display for Error {
 debug_with_sources!(Error);
 
 impl Error {
-    /// Converts an error from reading a [`Download`](super::Download).
+    /// Converts an error that reading a [`Download`](super::Download) returned.
     pub fn of_download(error: io::Error) -> Self {
         match error.downcast::<StreamError>() {
             Ok(error) => Self::Stream(error),
@@ -325,7 +326,7 @@ mod tests {
         let error = Error::Body(io::Error::other(BuildError::NoSamples));
         assert_eq!(
             format!("{error:?}"),
-            "the download broke off: at least one SHA-256 is required"
+            "the download was interrupted: at least one SHA-256 is required"
         );
         assert_eq!(format!("{:?}", Error::Stopped), "stopped");
     }

@@ -7,10 +7,10 @@ use crate::operations::{GetRequest, Hunt};
 use crate::time::Timestamp;
 use crate::types::RequestId;
 
-/// A job that was submitted: a hunt, an exact search or a multi-download.
+/// A handle to a submitted job: a hunt, an exact search or a multi-download.
 ///
-/// Dropping it does not end the job, which runs at the service. Keep its [`id`](Job::id):
-/// [`Client::attach`] finds the job again.
+/// Dropping the handle does not cancel the job, which runs in the service. To continue later, keep
+/// the [`id`](Job::id) and pass it to [`Client::attach`].
 #[derive(Debug, Clone)]
 #[must_use = "wait for the job, or keep its id"]
 pub struct Job {
@@ -38,17 +38,17 @@ impl Job {
         }
     }
 
-    /// Returns the id, with which this or another process finds the job again.
+    /// Returns the request id. This or another process can pass it to [`Client::attach`].
     pub fn id(&self) -> &RequestId {
         &self.id
     }
 
-    /// Returns the reply to the submission. `None` for a job that was submitted before.
+    /// Returns the reply to the submission. `None` for a job from [`Client::attach`].
     pub fn submitted(&self) -> Option<&JsonReply<Hunt>> {
         self.submitted.as_deref()
     }
 
-    /// Asks once for the status of the job. Costs no quota.
+    /// Polls the job once and returns the reply. Costs no quota.
     ///
     /// # Errors
     /// See [`Client::call`].
@@ -56,49 +56,49 @@ impl Job {
         self.client.request(&self.id)
     }
 
-    /// Sets how often [`Job::wait`] polls: every 5 seconds unless set.
+    /// Sets the interval at which [`Job::wait`] polls. The default is 5 seconds.
     pub fn poll_every(mut self, interval: Duration) -> Self {
         self.flow.set_interval(interval);
         self
     }
 
-    /// Ends each [`Job::wait`] after this long, with
-    /// [`FlowError::Deadline`](crate::flow::FlowError::Deadline). The job itself continues. Unless
-    /// set, the [timeout of the client](Client::timeout) counts.
+    /// Sets the maximum duration of each [`Job::wait`]. After this time, it fails with
+    /// [`FlowError::Deadline`](crate::flow::FlowError::Deadline), but the service continues the job.
+    /// The default is the [timeout of the client](Client::timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Ends each [`Job::wait`] at this time, with
-    /// [`FlowError::Deadline`](crate::flow::FlowError::Deadline). The job itself continues.
+    /// Sets the time at which [`Job::wait`] fails with
+    /// [`FlowError::Deadline`](crate::flow::FlowError::Deadline). The service continues the job.
     pub fn deadline(mut self, deadline: Timestamp) -> Self {
         self.flow.set_deadline(Some(deadline));
         self
     }
 
-    /// Waits until the job is done, and returns its results. Costs no quota. After an error it can
-    /// be called again.
+    /// Waits until the job is done, and returns the reply with its results. Costs no quota. You can
+    /// call it again after an error.
     ///
-    /// The wait has no limit unless the job or its client has a [timeout](Job::timeout).
+    /// It waits without a time limit unless the job or its client has a timeout or a deadline.
     ///
     /// # Errors
-    /// [`FlowError::JobFailed`](crate::flow::FlowError::JobFailed) when the job failed; otherwise
-    /// see [`Client::call`].
+    /// Returns [`FlowError::JobFailed`](crate::flow::FlowError::JobFailed) if the job failed. For
+    /// other errors, see [`Client::call`].
     pub fn wait(&self) -> Result<JsonReply<GetRequest>, Error> {
         self.wait_with(())
     }
 
-    /// Waits as [`Job::wait`] does, and shows every step to `observer`, which can stop the wait.
+    /// Like [`Job::wait`], but calls `observer` at every step. The observer can stop the wait.
     ///
     /// # Errors
-    /// As [`Job::wait`]; [`Error::Stopped`] when the observer stopped it.
+    /// See [`Job::wait`]. Returns [`Error::Stopped`] if the observer stops the wait.
     pub fn wait_with(&self, mut observer: impl Observer) -> Result<JsonReply<GetRequest>, Error> {
         self.client
             .run_within(&mut self.flow.clone(), self.timeout, &mut observer)
     }
 
-    /// Returns the state of the job, to store it. [`Client::run_job`] continues from it.
+    /// Returns the state of the job. You can store it, and continue later with [`Client::run_job`].
     pub fn flow(&self) -> &JobFlow {
         &self.flow
     }

@@ -1,4 +1,4 @@
-//! The blocking client: it drives the flows over a [`Transport`] and a [`Clock`].
+//! The blocking client, which runs the flows over a [`Transport`] and a [`Clock`].
 
 #[cfg(feature = "samples")]
 mod collect;
@@ -53,11 +53,12 @@ use crate::reply::{Reply, ResponseHead};
 use crate::time::Timestamp;
 use crate::types::{Json, RequestId, Sample, Sha256, SubmitMeta};
 
-/// A client for MalQuery.
+/// A blocking client for MalQuery.
 ///
-/// Clones are cheap and share the token, the rate limit and the connections, also between threads.
-/// The settings ([`timeout`](Self::timeout), [`deadline`](Self::deadline), [`retry`](Self::retry),
-/// [`check_quota`](Self::check_quota)) belong to one clone alone.
+/// Cloning is cheap. Clones share the token, the rate limit and the connections, and can be used in
+/// other threads. Settings ([`timeout`](Self::timeout), [`deadline`](Self::deadline),
+/// [`retry`](Self::retry) and [`check_quota`](Self::check_quota)) apply only to the clone on which
+/// they are set.
 ///
 /// ```
 /// use malquery_proto::Client;
@@ -84,7 +85,7 @@ pub struct Client {
     check_quota: bool,
 }
 
-/// The state that clones share.
+/// The state that all clones share.
 struct Shared {
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
@@ -104,13 +105,13 @@ impl fmt::Debug for Client {
     }
 }
 
-/// The metadata of samples, joined from one or more replies, and the samples that were not found.
+/// The metadata of samples, combined from one or more replies, and the samples that were not found.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct MetadataReply {
-    /// The reply. Its `meta` is from the first reply.
+    /// The combined reply: the results and errors of all replies, and the `meta` of the first.
     pub reply: JsonReply<GetMetadata>,
-    /// The samples that are not in MalQuery.
+    /// The requested samples that are not in MalQuery.
     pub missing: Vec<Sha256>,
 }
 
@@ -147,7 +148,7 @@ impl IntoIterator for MetadataReply {
 }
 
 impl Client {
-    /// Creates a client that sends over `transport` with the tokens of `auth`.
+    /// Creates a client that sends requests over `transport` with the tokens of `auth`.
     pub fn new(
         transport: impl Transport + 'static,
         clock: impl Clock + 'static,
@@ -172,11 +173,11 @@ impl Client {
         }
     }
 
-    /// Returns a client with the same settings, credentials and connections that acts for a child
-    /// of a Flight Control parent. It has its own token.
+    /// Returns a client that acts for a Flight Control child. It has the same settings, credentials
+    /// and connections, but its own token.
     ///
-    /// Every call of a child fails before anything is sent if this client has a [token from
-    /// elsewhere](Auth::with_token), which acts for one customer.
+    /// If this client uses a [token that was obtained elsewhere](Auth::with_token), every call of
+    /// the child fails before anything is sent, because such a token works for one customer only.
     pub fn child(&self, member_cid: MemberCid) -> Self {
         let auth = self.auth().child(member_cid);
         let Shared {
@@ -188,33 +189,39 @@ impl Client {
         }
     }
 
-    /// Sets how often and how long calls are retried.
+    /// Sets how often, and for how long, calls are retried.
     #[must_use]
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
     }
 
-    /// Ends each call this long after it began, with [`FlowError::Deadline`]. The wait for a job
-    /// counts as one call; [`Job::timeout`] gives one job more or less time.
+    /// Sets the maximum duration of each call. After this time, the call fails with
+    /// [`FlowError::Deadline`]. There is no timeout by default, but [`RetryPolicy::time_limit`]
+    /// applies.
+    ///
+    /// Waiting for a job counts as one call. [`Job::timeout`] sets another timeout for one job.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Ends every call at this time, and afterwards every call at once, with
-    /// [`FlowError::Deadline`]. Where a timeout is set as well, the earlier one counts.
+    /// Sets the time after which every call fails with [`FlowError::Deadline`]. If a timeout is set
+    /// too, the earlier of the two applies.
     #[must_use]
     pub fn deadline(mut self, deadline: Timestamp) -> Self {
         self.deadline = Some(deadline);
         self
     }
 
-    /// Sets whether to ask for the quotas before every hunt and multi-download. A job that they do
-    /// not cover fails with [`FlowError::QuotaShort`] before it is sent, or with
-    /// [`FlowError::QuotaUnknown`] if the reply has errors instead of a quota. This takes one more
-    /// request, and another client may use the quota in between.
+    /// Sets whether to check the remaining quota before every hunt and multi-download. The default
+    /// is `false`.
+    ///
+    /// If the quota does not cover the job, the call fails with [`FlowError::QuotaShort`] before the
+    /// job is submitted. If the reply has errors instead of the quota, it fails with
+    /// [`FlowError::QuotaUnknown`]. The check sends one more request. It is not a guarantee: another
+    /// client may use the quota before the job is submitted.
     #[must_use]
     pub fn check_quota(mut self, check: bool) -> Self {
         self.check_quota = check;
@@ -235,7 +242,7 @@ impl Client {
         self.auth().base().clone()
     }
 
-    /// Returns the monthly quotas and how much of them is used. Costs nothing. See [`GetQuotas`].
+    /// Returns the monthly quotas and their current use. Costs no quota. See [`GetQuotas`].
     ///
     /// # Errors
     /// See [`Client::call`].
@@ -243,7 +250,7 @@ impl Client {
         self.call(&GetQuotas)
     }
 
-    /// Finds samples fast, with false positives. See [`FuzzySearch`].
+    /// Runs a fuzzy search: fast, with false positives. No cost is documented. See [`FuzzySearch`].
     ///
     /// # Errors
     /// See [`Client::call`].
@@ -251,7 +258,7 @@ impl Client {
         self.call(search)
     }
 
-    /// Starts an exact search. See [`ExactSearch`].
+    /// Starts an exact search. Its cost is not documented. See [`ExactSearch`].
     ///
     /// # Errors
     /// See [`Client::call`].
@@ -259,15 +266,16 @@ impl Client {
         self.submit(search)
     }
 
-    /// Starts a hunt, which costs one. See [`Hunt`].
+    /// Starts a hunt. Costs one hunt. See [`Hunt`].
     ///
     /// # Errors
-    /// See [`Client::call`]; also [`FlowError::QuotaShort`] with [`Client::check_quota`].
+    /// See [`Client::call`] and [`Client::check_quota`].
     pub fn hunt(&self, hunt: &Hunt) -> Result<Job, Error> {
         self.submit(hunt)
     }
 
-    /// Returns the status of a job, and its results. Costs nothing. See [`GetRequest`].
+    /// Returns the status of a job, and its results once it is done. Costs no quota. See
+    /// [`GetRequest`].
     ///
     /// # Errors
     /// See [`Client::call`].
@@ -275,9 +283,11 @@ impl Client {
         self.call(&GetRequest::new(id.clone()))
     }
 
-    /// Returns the metadata of any number of samples, with one request for about 115 of them. Costs
-    /// nothing. The results are in the order of the service; [`MetadataReply::missing`] lists the
-    /// samples that are not in MalQuery. See [`GetMetadata`].
+    /// Returns the metadata of any number of samples. Costs no quota. Sends one request for about
+    /// every 115 samples. See [`GetMetadata`].
+    ///
+    /// The results are in the order in which the service returns them.
+    /// [`MetadataReply::missing`] lists the samples that are not in MalQuery.
     ///
     /// # Errors
     /// See [`Client::call`].
@@ -287,7 +297,7 @@ impl Client {
     ) -> Result<MetadataReply, Error> {
         let samples: Vec<_> = samples.into_iter().map(|sample| *sample.borrow()).collect();
         let mut requests = GetMetadata::split(&samples, &self.base()).into_iter();
-        // Without samples a request is still built, for its error.
+        // Without samples, build a request anyway: it fails with the right error.
         let mut reply = self.call(
             &requests
                 .next()
@@ -301,11 +311,11 @@ impl Client {
         Ok(MetadataReply::new(reply, samples))
     }
 
-    /// Starts a job that makes an archive of samples, which costs one download for each.
-    /// See [`SamplesMultidownload`].
+    /// Starts a job that creates an archive of samples. Costs one download for each sample. See
+    /// [`SamplesMultidownload`].
     ///
     /// # Errors
-    /// See [`Client::call`]; also [`FlowError::QuotaShort`] with [`Client::check_quota`].
+    /// See [`Client::call`] and [`Client::check_quota`].
     pub fn samples_multidownload(
         &self,
         samples: impl IntoIterator<Item = impl Borrow<Sha256>>,
@@ -313,11 +323,12 @@ impl Client {
         self.submit(&SamplesMultidownload::new(samples))
     }
 
-    /// Downloads a sample, the raw malware, which costs one download. See [`GetDownload`].
+    /// Downloads a sample as a stream. Costs one download. **The bytes are raw malware.** See
+    /// [`GetDownload`].
     ///
-    /// It is retried until the head of a reply arrives. If the bytes break off after that, reading
-    /// ends with an error. [`Client::save`] then starts over, with a file that is created before
-    /// anything is billed.
+    /// The request is retried until the head of a successful reply arrives. If the body is
+    /// interrupted later, reading it returns an error. [`Client::save`] also retries an interrupted
+    /// body.
     ///
     /// ```
     /// # #[cfg(feature = "samples")]
@@ -340,8 +351,11 @@ impl Client {
         self.open(&GetDownload::new(sample))
     }
 
-    /// Fetches the archive of a multi-download that is done. See [`GetSamples`]. If the bytes break
-    /// off, reading ends with an error; [`Client::save`] starts over.
+    /// Downloads the archive of a multi-download that is done, as a stream. No cost is documented.
+    /// See [`GetSamples`].
+    ///
+    /// If the body is interrupted, reading it returns an error. [`Client::save`] also retries an
+    /// interrupted body.
     ///
     /// # Errors
     /// See [`Client::call`].
@@ -349,11 +363,11 @@ impl Client {
         self.open(&GetSamples::new(id.clone()))
     }
 
-    /// Calls an operation that answers with JSON.
+    /// Calls an operation with a JSON reply. Costs as much as the operation.
     ///
     /// # Errors
-    /// [`Error::Flow`], after the attempts that the operation and the [`RetryPolicy`] allow. For a
-    /// hunt or a multi-download also the errors of [`Client::check_quota`].
+    /// Returns [`Error::Flow`] if all attempts that the operation and the [`RetryPolicy`] allow have
+    /// failed. For a hunt or a multi-download, also returns the errors of [`Client::check_quota`].
     pub fn call<O: JsonOperation>(&self, operation: &O) -> Result<JsonReply<O>, Error> {
         self.guard(operation, operation.cost())?;
         let mut flow = CallFlow::new(operation, self.retry, self.seed());
@@ -361,10 +375,11 @@ impl Client {
         Ok(self.drive(&mut flow, &mut ())?.0)
     }
 
-    /// Calls an operation that answers with bytes. The body is checked as it is read.
+    /// Calls an operation whose reply is a file. The body is checked as it is read. Costs as much as
+    /// the operation.
     ///
     /// # Errors
-    /// As [`Client::call`]. Errors in the bytes come from reading the [`Download`].
+    /// See [`Client::call`]. Reading the [`Download`] returns the errors of the body.
     pub fn open<O: StreamOperation>(&self, operation: &O) -> Result<Reply<Download>, Error> {
         self.open_in(&mut self.download_flow(operation))
     }
@@ -388,26 +403,28 @@ impl Client {
         Ok(reply.map(|check| Download::new(body, check, needles)))
     }
 
-    /// Returns the handle of a job that was submitted before.
+    /// Returns a handle to a job that was submitted before. Sends nothing.
     pub fn attach(&self, id: RequestId) -> Job {
         self.handle(id, None)
     }
 
-    /// Returns the state of a new job for [`Client::run_job`]. It can be stored before it is
-    /// submitted.
+    /// Returns the state of a new job for [`Client::run_job`]. Sends nothing. You can store the
+    /// state before the job is submitted.
     pub fn job_flow(&self, job: impl Into<Submission>) -> JobFlow {
         JobFlow::new(job, self.retry, self.seed())
     }
 
-    /// Submits a job, unless it is submitted already, and waits for its end. Polling costs nothing.
+    /// Submits a job, unless it has already been submitted, and waits until it is done. Only the
+    /// submission costs quota; polling does not.
     ///
-    /// The observer sees the flow before every request of the job and its token, and after every
-    /// reply, but not while the quotas are checked. It can store the flow, so that another process
-    /// can continue. A flow keeps the [`RetryPolicy`] it was made with.
+    /// The observer gets the flow before every request and after every reply, including token
+    /// requests, but not during [`Client::check_quota`]. It can store the flow, so that another
+    /// process can continue the job. The flow keeps the [`RetryPolicy`] with which it was created.
     ///
     /// # Errors
-    /// [`Error::Flow`]; [`Error::Stopped`] when the observer stopped the run. A request that was
-    /// about to be sent is then taken back, and the observer sees the flow once more.
+    /// Returns [`Error::Flow`] if the job fails, and [`Error::Stopped`] if the observer stops the
+    /// run. If the observer stops it before a request, the request is canceled, and the observer is
+    /// called once more with the final state.
     pub fn run_job(
         &self,
         flow: &mut JobFlow,
@@ -437,20 +454,20 @@ impl Client {
         let own = flow.deadline();
         flow.set_deadline(own.into_iter().chain(self.ends(timeout)).min());
         let result = self.drive(flow, observer);
-        // The next client that runs the flow has its own limits.
+        // These limits belong to this client, so remove them from the flow.
         flow.set_deadline(own);
         Ok(result?.0)
     }
 
-    /// Returns the text with `[redacted]` in place of the session's secrets, in any encoding: the
-    /// client secret and every token. For programs that print what the service sent.
+    /// Replaces the secrets of the session in a text with `[redacted]`: the client secret and recent
+    /// tokens, in any common encoding. Use it before you print text from the service.
     pub fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        // A search may take a moment, and the other threads need the lock.
+        // Searching may take a moment, so do not hold the lock.
         let needles = self.auth().needles().clone();
         needles.mask(text)
     }
 
-    /// Waits, but not beyond the deadline.
+    /// Waits for this time. Fails immediately if the deadline is earlier.
     #[cfg(feature = "samples")]
     fn pause(&self, time: Duration) -> Result<(), Error> {
         let until = self.clock().now().after(time);
@@ -470,7 +487,7 @@ impl Client {
         }
     }
 
-    /// Returns when a call that begins now must end.
+    /// Returns the time at which a call that begins now must end.
     fn ends(&self, timeout: Option<Duration>) -> Option<Timestamp> {
         let timeout = timeout.map(|timeout| self.clock().now().after(timeout));
         self.deadline.into_iter().chain(timeout).min()
@@ -500,13 +517,12 @@ impl Client {
         }
     }
 
-    /// Refuses a submission that the remaining quota does not cover, if the check is on and the
-    /// service reports the quota.
+    /// Fails if the check is on and the remaining quota does not cover the operation.
     fn guard<O: Operation>(&self, operation: &O, cost: Cost) -> Result<(), Error> {
         if !self.check_quota || O::ENDPOINT.resend != Resend::Billed || cost == Cost::default() {
             return Ok(());
         }
-        // A request that cannot be sent fails before anything is sent.
+        // An invalid request must fail before anything is sent.
         unsigned(operation, &self.base()).map_err(FlowError::from)?;
         let quotas = self.quotas()?;
         for (what, needed, left) in [
@@ -517,13 +533,13 @@ impl Client {
                 Some(left) if left < needed => {
                     return Err(FlowError::QuotaShort { what, needed, left }.into());
                 }
-                // The quotas failed. A service that reports no quota at all does not prevent a
-                // hunt.
+                // A reply with errors is not a quota. A reply without errors and without quotas does
+                // not prevent a hunt.
                 None if needed > 0 && !quotas.errors.is_empty() => {
                     let why = quotas.errors[0]
                         .message
                         .as_deref()
-                        .unwrap_or("it does not say why");
+                        .unwrap_or("no reason given");
                     let why = self.mask(&excerpt(why.as_bytes(), 500)).into();
                     return Err(FlowError::QuotaUnknown { what, why }.into());
                 }
@@ -537,9 +553,11 @@ impl Client {
     }
 
     /// Revokes the token, if this client has requested one. The next call requests a new token.
+    /// Costs no quota.
     ///
     /// # Errors
-    /// Fails when the token could not be revoked. It is not used any more, and expires by itself.
+    /// Fails if the token could not be revoked. The client drops it anyway, and it expires within 30
+    /// minutes.
     pub fn revoke(&self) -> Result<(), Error> {
         let (taken, base) = {
             let mut auth = self.auth();
@@ -577,14 +595,14 @@ impl Client {
         }
     }
 
-    /// A seed is not secret. It only differs between calls and processes.
+    /// Returns a seed that differs between calls and processes. It is not secret.
     fn seed(&self) -> u64 {
         let calls = self.shared.calls.fetch_add(1, Ordering::Relaxed);
         self.clock().now().as_millis() ^ calls.rotate_left(32)
     }
 
     fn auth(&self) -> MutexGuard<'_, Auth> {
-        // If encoding a request panics, the state is still valid: it is from the last step.
+        // If a thread panicked while it encoded a request, the state is still valid.
         self.shared
             .auth
             .lock()

@@ -7,10 +7,11 @@ use crate::flow::JobFlow;
 use crate::time::Timestamp;
 use crate::types::JobStatus;
 
-/// Watches a job, a download or a [`Collect`], and may stop it.
+/// Receives the progress of a job, a download or a [`Collect`], and can stop it.
 ///
-/// `()` watches nothing. So does a closure that takes a [`&Progress`](Progress) and returns nothing
-/// or a [`ControlFlow`]: `Break` stops the run with [`Error::Stopped`](super::Error::Stopped).
+/// `()` is an observer that does nothing. A closure that takes a [`&Progress`](Progress) is an
+/// observer if it returns `()` or a [`ControlFlow`]. If it returns `Break`, the run fails with
+/// [`Error::Stopped`](super::Error::Stopped).
 ///
 /// ```
 /// use std::ops::ControlFlow;
@@ -26,7 +27,7 @@ use crate::types::JobStatus;
 /// # }
 /// ```
 pub trait Observer {
-    /// Takes a step. `Break` stops the run.
+    /// Called at every step. Return `Break` to stop the run.
     fn observe(&mut self, progress: &Progress<'_>) -> ControlFlow<()>;
 }
 
@@ -49,7 +50,7 @@ where
 mod sealed {
     use std::ops::ControlFlow;
 
-    /// The values that a closure may return.
+    /// A value that an observer closure may return.
     pub trait Decision {
         fn flow(self) -> ControlFlow<()>;
     }
@@ -73,13 +74,13 @@ use sealed::Decision;
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Progress<'a> {
-    /// What happens now.
+    /// The current step.
     pub step: Step,
     /// The time since the run began.
     pub elapsed: Duration,
-    /// The job under way. Store it to continue in another process; see [`JobFlow`].
+    /// The state of the current job. Store it, so that another process can continue the job.
     pub job: Option<&'a JobFlow>,
-    /// The collect under way. Store it to continue in another process.
+    /// The state of the current [`Collect`]. Store it, so that another process can continue.
     #[cfg(feature = "samples")]
     pub collect: Option<&'a Collect>,
 }
@@ -95,12 +96,12 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Returns the status that the last poll reported.
+    /// Returns the job status in the last reply.
     pub fn status(&self) -> Option<&'a JobStatus> {
         self.job?.status()
     }
 
-    /// Returns the number of polls that the service answered.
+    /// Returns the number of polls that got a reply.
     pub fn polls(&self) -> u32 {
         self.job.map_or(0, JobFlow::polls)
     }
@@ -110,18 +111,17 @@ impl<'a> Progress<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {
-    /// A request is about to be sent. The state already says that it is under way. A `Break` takes
-    /// it back.
+    /// A request is about to be sent. The state already records it as sent. `Break` cancels it.
     Send,
-    /// The outcome of a request is in the state.
+    /// The outcome of a request has been recorded in the state.
     Reported,
-    /// Nothing is sent until this time.
+    /// The run waits until this time.
     Wait(Timestamp),
-    /// Bytes of a download were written.
+    /// Bytes of a download were written. `bytes` is the number so far.
     #[allow(missing_docs)]
     Fetch { bytes: u64, total: Option<u64> },
-    /// Bytes of an archive were verified, and extracted if a folder is set. The first step has 0
-    /// bytes, when the archive has its final name.
+    /// Bytes of an archive were verified and, if a folder is set, extracted. `bytes` is the number
+    /// so far. The first step has 0 bytes, and comes after the archive gets its final name.
     #[allow(missing_docs)]
     Verify { bytes: u64, total: u64 },
 }

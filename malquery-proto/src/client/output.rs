@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use super::Error;
 use crate::atomic_file::{self, AtomicFile, folder};
 
-/// A file that appears whole or not at all.
+/// An output file that appears complete or not at all.
 ///
-/// Until it is complete, it has another name in the folder of its target, is readable by its owner
-/// alone, and is not executable. Dropping it removes it. Create it before you start a download: if
-/// it cannot be written, nothing is billed.
+/// Until it is complete, the file has a temporary name in the target folder. Only its owner can read
+/// it, and it is not executable. Dropping an `OutputFile` deletes the incomplete file. Create it
+/// before you start a download, so that nothing is billed if the file cannot be created.
 ///
 /// ```
 /// # fn example(
@@ -37,19 +37,19 @@ pub struct OutputFile {
 }
 
 impl OutputFile {
-    /// Creates a file that will appear at `path`, where nothing may exist.
+    /// Creates a file that will appear at `path`.
     ///
     /// # Errors
-    /// [`Error::File`] when something exists at `path`, or when no file can be written there.
+    /// Returns [`Error::File`] if `path` already exists, or if no file can be created there.
     pub fn create_new(path: impl Into<PathBuf>) -> Result<Self, Error> {
         Self::create(path.into(), false)
     }
 
-    /// Creates a file that will appear at `path`, and replaces a file that exists there.
+    /// Creates a file that will appear at `path`, and will replace an existing file.
     ///
     /// # Errors
-    /// [`Error::File`] when something other than a file or a link to one exists at `path`, or when
-    /// no file can be written there.
+    /// Returns [`Error::File`] if `path` exists and is not a file or a link to a file, or if no file
+    /// can be created there.
     pub fn replace(path: impl Into<PathBuf>) -> Result<Self, Error> {
         Self::create(path.into(), true)
     }
@@ -74,25 +74,25 @@ impl OutputFile {
         &self.path
     }
 
-    /// Returns the path of the incomplete file, for a program that may end before it drops this
-    /// value.
+    /// Returns the temporary path of the incomplete file. A program that exits without dropping this
+    /// value can delete that file.
     pub fn temporary(&self) -> &Path {
         self.file.path()
     }
 
-    /// Appends these bytes.
+    /// Appends bytes to the file.
     ///
     /// # Errors
-    /// [`Error::File`].
+    /// Returns [`Error::File`] if the bytes cannot be written.
     pub fn write_all(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let written = self.file.write_all(bytes);
         self.explain(written)
     }
 
-    /// Lets the file appear.
+    /// Completes the file and renames it to its path.
     ///
     /// # Errors
-    /// [`Error::File`]. Nothing is left behind.
+    /// Returns [`Error::File`] if the file cannot be renamed. The temporary file is deleted.
     pub fn finish(self) -> Result<(), Error> {
         let Self {
             path,
@@ -103,13 +103,13 @@ impl OutputFile {
             .map_err(|error| Error::File { path, error })
     }
 
-    /// Starts over.
+    /// Deletes the content.
     pub(super) fn clear(&mut self) -> Result<(), Error> {
         let cleared = self.file.clear();
         self.explain(cleared)
     }
 
-    /// A second handle of the file, at its beginning.
+    /// Returns a second handle to the file, positioned at the beginning.
     pub(super) fn reader(&mut self) -> Result<File, Error> {
         let reader = self.file.reader();
         self.explain(reader)

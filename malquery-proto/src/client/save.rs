@@ -10,21 +10,21 @@ use crate::stream::Received;
 use crate::types::{RequestId, Sha256};
 
 impl Client {
-    /// Downloads a sample into a new file. Costs one download. The file appears when all bytes
-    /// arrived and have the SHA-256. It is raw malware: readable by its owner alone, and not
-    /// executable.
+    /// Downloads a sample into a new file. Costs one download. **The file is raw malware.** Only its
+    /// owner can read it, and it is not executable. It appears only after all bytes have arrived and
+    /// their SHA-256 is verified.
     ///
     /// # Errors
-    /// As [`Client::save`]. If `path` exists, it fails before anything is billed.
+    /// See [`Client::save`]. If `path` exists, this fails before anything is billed.
     pub fn download_to(&self, sample: Sha256, path: impl Into<PathBuf>) -> Result<Received, Error> {
         self.save(&GetDownload::new(sample), OutputFile::create_new(path)?, ())
     }
 
-    /// Fetches the archive of a multi-download that is done into a new file. It is a zip with the
-    /// password `infected`. A cost is not documented.
+    /// Downloads the archive of a multi-download that is done into a new file. The archive is a zip
+    /// with the password `infected`. No cost is documented.
     ///
     /// # Errors
-    /// As [`Client::save`]. If `path` exists, it fails before anything is sent.
+    /// See [`Client::save`]. If `path` exists, this fails before anything is sent.
     pub fn samples_to(&self, id: &RequestId, path: impl Into<PathBuf>) -> Result<Received, Error> {
         self.save(
             &GetSamples::new(id.clone()),
@@ -33,12 +33,15 @@ impl Client {
         )
     }
 
-    /// Downloads into a file that was created before. A download that breaks off is retried as the
-    /// retry policy allows. A download with the wrong bytes is not retried, since they would be the
-    /// same. See [`GetDownload`] for what another try of a sample may cost.
+    /// Downloads into `output`. Costs as much as the operation.
+    ///
+    /// An interrupted download is retried, within the limits of the retry policy; for a sample, a
+    /// retry may cost another download (see [`GetDownload`]). A download with the wrong bytes is not
+    /// retried, because the bytes would most likely be wrong again.
     ///
     /// # Errors
-    /// As [`Client::open`] and [`Download::write_to`]. In all cases nothing is left behind.
+    /// See [`Client::open`] and [`Download::write_to`]. Returns [`Error::Stopped`] if the observer
+    /// stops the download. After an error, no file is left behind.
     pub fn save<O: StreamOperation>(
         &self,
         operation: &O,
@@ -50,7 +53,7 @@ impl Client {
         Ok(received)
     }
 
-    /// Downloads into a file that does not appear yet.
+    /// Downloads into a file, but does not complete the file.
     pub(super) fn fetch<O: StreamOperation>(
         &self,
         operation: &O,
@@ -72,7 +75,7 @@ impl Client {
                     if !(error.is_retryable() && flow.broke_off(self.clock().now())) {
                         return Err(error);
                     }
-                    log::debug!("the download broke off and starts over: {error}");
+                    log::debug!("the download failed and starts over: {error}");
                     output.clear()?;
                 }
             }
@@ -81,12 +84,12 @@ impl Client {
 }
 
 impl Download {
-    /// Writes the download to a file that was created before. The file appears when the download is
-    /// complete and checked. [`Client::save`] also retries when the bytes break off.
+    /// Writes the download to `output`. The file appears only after the download is complete and
+    /// verified. Unlike [`Client::save`], this does not retry an interrupted download.
     ///
     /// # Errors
-    /// [`Error::Stream`] or [`Error::Body`] when the download is not whole, [`Error::File`] when
-    /// the file cannot be written. In all cases nothing is left behind.
+    /// Returns [`Error::Stream`] or [`Error::Body`] if the download is damaged or interrupted, and
+    /// [`Error::File`] if the file cannot be written. After an error, no file is left behind.
     pub fn write_to(mut self, mut output: OutputFile) -> Result<Received, Error> {
         let received = copy(&mut self, &mut output, |_| ControlFlow::Continue(()))?;
         output.finish()?;
@@ -94,7 +97,7 @@ impl Download {
     }
 }
 
-/// Copies a download into a file, and checks that it is whole.
+/// Copies a download into a file, and fails if the download is not complete.
 fn copy(
     download: &mut Download,
     output: &mut OutputFile,

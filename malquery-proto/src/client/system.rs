@@ -1,4 +1,4 @@
-//! The clock and the environment of the machine. No other file of this crate reads them.
+//! The system clock and environment variables. No other module of this crate reads them.
 #![allow(clippy::disallowed_methods)]
 
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ use crate::debug::debug_with_sources;
 use crate::time::Timestamp;
 use crate::types::ParseError;
 
-/// The clock of the machine.
+/// The system clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -22,8 +22,8 @@ impl Clock for SystemClock {
     }
 
     fn sleep_until(&self, time: Timestamp) {
-        // Sleep in slices: the clock may be set, and may stop while the machine sleeps. If it is
-        // set back, the wait does not get longer.
+        // Sleep in slices, because the clock may be set, or stop while the machine is suspended.
+        // If the clock is set back, the wait does not get longer.
         let (begun, whole) = (Instant::now(), time.since(self.now()));
         loop {
             let left = time
@@ -41,20 +41,20 @@ const CLIENT_SECRET: &str = "FALCON_CLIENT_SECRET";
 const CLOUD: &str = "FALCON_CLOUD";
 const BASE_URL: &str = "FALCON_BASE_URL";
 const MEMBER_CID: &str = "FALCON_MEMBER_CID";
-/// The name of the default in other SDKs.
+/// The name that other SDKs use for the default.
 const AUTODISCOVER: &str = "autodiscover";
 
-/// The base URL and the credentials, read from the environment.
+/// The base URL and the credentials, from environment variables.
 ///
 /// | variable | meaning |
 /// |---|---|
 /// | `FALCON_CLIENT_ID` | the id of the API client |
-/// | `FALCON_CLIENT_SECRET` | its secret |
-/// | `FALCON_CLOUD` | the cloud of the account; unset or `autodiscover`, requests go to `us-1`, which names the cloud of the account |
-/// | `FALCON_BASE_URL` | a base URL; it overrides `FALCON_CLOUD` |
+/// | `FALCON_CLIENT_SECRET` | the secret of the API client |
+/// | `FALCON_CLOUD` | the cloud of the account; if unset or `autodiscover`, the first request goes to `us-1`, which redirects to the cloud of the account |
+/// | `FALCON_BASE_URL` | a base URL, which overrides `FALCON_CLOUD` |
 /// | `FALCON_MEMBER_CID` | the child to act for, if the account is a Flight Control parent |
 ///
-/// White space around a value is ignored. An empty value counts as unset.
+/// Whitespace around a value is ignored. An empty value counts as unset.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The base URL of requests.
@@ -64,7 +64,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads the environment of the process.
+    /// Reads the environment variables of the process.
     ///
     /// # Errors
     /// See [`EnvError`].
@@ -72,13 +72,13 @@ impl Settings {
         Self::from_lookup(|name| std::env::var_os(name))
     }
 
-    /// Reads the variables with `lookup`, for a program whose options override the environment, or
-    /// that keeps its settings elsewhere.
+    /// Reads the variables with `lookup`. Use it for a program that stores its settings elsewhere,
+    /// or whose options override the environment.
     ///
     /// ```
     /// use malquery_proto::client::Settings;
     ///
-    /// // From the command line.
+    /// // From the program's command line.
     /// let cloud = Some("eu-1".to_owned());
     /// let settings = Settings::from_lookup(|name| match name {
     ///     "FALCON_CLOUD" => cloud.clone().map(Into::into).or_else(|| std::env::var_os(name)),
@@ -103,7 +103,7 @@ impl Settings {
         }
         let base = match (get(BASE_URL)?, get(CLOUD)?) {
             (Some(url), _) => url.parse().map_err(invalid(BASE_URL))?,
-            // The token endpoint of us-1 names the cloud of the account.
+            // The token endpoint of us-1 redirects to the cloud of the account.
             (None, Some(cloud)) if cloud.eq_ignore_ascii_case(AUTODISCOVER) => Cloud::Us1.into(),
             (None, Some(cloud)) => cloud.parse::<Cloud>().map_err(invalid(CLOUD))?.into(),
             (None, None) => Cloud::Us1.into(),
@@ -112,17 +112,17 @@ impl Settings {
     }
 }
 
-/// An environment variable that is missing or cannot be used. It does not show the secret.
+/// An environment variable is missing or cannot be used. The error does not show the secret.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnvError {
-    /// The variable is not set, or is empty.
+    /// The variable is unset or empty.
     #[error("{0} is not set; create an API client in the Falcon console and set its id and secret")]
     Missing(&'static str),
-    /// The value is not Unicode.
-    #[error("{0} is not Unicode")]
+    /// The value is not valid Unicode.
+    #[error("{0} is not valid Unicode")]
     NotUnicode(&'static str),
-    /// The transport cannot use the value: a proxy or root certificates.
+    /// The transport cannot use the value, which is for a proxy or root certificates.
     #[error("{message}")]
     #[allow(missing_docs)]
     Transport {
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(any.base, Cloud::Us1.into());
         let own = [(CLOUD, "eu-1"), (BASE_URL, "https://falcon.example/")];
         assert_eq!(with(&own).unwrap().base.as_str(), "https://falcon.example");
-        // Of a cloud that is not used, nothing is said.
+        // A cloud that is not used is not an error, even if it is unknown.
         let own = [(CLOUD, "nowhere"), (BASE_URL, "http://127.0.0.1:8080")];
         assert_eq!(with(&own).unwrap().base.as_str(), "http://127.0.0.1:8080");
     }

@@ -8,30 +8,31 @@ use crate::debug::debug_with_sources;
 use crate::flow::SendFailure;
 use crate::time::Timestamp;
 
-/// Sends a request and returns the reply, whatever its status. Implement it for the HTTP client of
-/// your choice.
+/// Sends HTTP requests. Implement this trait for the HTTP client of your choice.
 ///
-/// - Send the request once and as it is: its method, URI, headers and exact body, with the length
-///   of the body. An empty body means none; a GET goes out without `content-length`. The
-///   transport adds `host`; it may add headers of its own, such as `connection`.
-/// - Skip 1xx replies and return the final one.
-/// - Follow no redirect. Use TLS for `https`, and check certificates.
-/// - Use no connection that the service has closed in the meantime.
-/// - Stream the body of the reply: [`Body::new`] takes any reader. A body that breaks off ends with
-///   an error. For a body with `content-length` the client notices by itself.
-/// - A transport that decodes bodies (gzip) removes `content-length` and `content-encoding` from
-///   the head, and leaves a reply alone whose request asked for `identity`.
-/// - Give up when the [`TimeLeft`] of a request is over. A download may have no limit, so limit
-///   the silence between two bytes as well.
+/// A transport must follow these rules:
 ///
-/// A request carries its [`Endpoint`](crate::endpoint::Endpoint) and its [`TimeLeft`] as
-/// extensions. The conformance kit of `malquery-mock` (`malquery_mock::conformance::check`) runs a
-/// transport against servers that misbehave.
+/// - Send the request exactly once, and unchanged: method, URI, headers and body. Send the length of
+///   the body, but no `content-length` for a GET, whose body is empty. Add the `host` header. You
+///   may add headers such as `connection`.
+/// - Skip 1xx replies, and return the final reply, whatever its status is.
+/// - Do not follow redirects. Use TLS for `https`, and check certificates.
+/// - Do not reuse a connection that the service has closed.
+/// - Stream the body of the reply: [`Body::new`] accepts any reader. If the body is interrupted, the
+///   reader must return an error. (The client itself checks a body with a `content-length`.)
+/// - If you decode bodies, for example gzip, remove `content-length` and `content-encoding` from the
+///   head. Do not decode the reply to a request with `accept-encoding: identity`.
+/// - Give up when the [`TimeLeft`] of a request has passed. A download may have no time limit, so
+///   also limit the time between two reads.
+///
+/// A request has its [`Endpoint`](crate::endpoint::Endpoint) and its [`TimeLeft`] as extensions. The
+/// conformance kit of `malquery-mock` (`malquery_mock::conformance::check`) tests a transport against
+/// misbehaving servers.
 ///
 /// ```
 /// use malquery_proto::{Body, Transport, TransportError};
 ///
-/// /// A service with one reply.
+/// /// A transport that always returns the same reply.
 /// struct Offline;
 ///
 /// impl Transport for Offline {
@@ -44,10 +45,10 @@ use crate::time::Timestamp;
 /// }
 /// ```
 pub trait Transport: Send + Sync {
-    /// Sends the request and waits for the head of the reply.
+    /// Sends the request, and returns when the head of the reply arrives.
     ///
     /// # Errors
-    /// Only when there is no reply: any status is `Ok`.
+    /// Fails only if no reply arrives. A reply with an error status is `Ok`.
     fn send(&self, request: http::Request<Vec<u8>>)
     -> Result<http::Response<Body>, TransportError>;
 }
@@ -77,11 +78,11 @@ macro_rules! pointers {
 
 pointers!(&T, Box<T>, Arc<T>);
 
-/// The body of a reply, read as it arrives.
+/// The body of a reply, which is read as it arrives.
 pub struct Body(Box<dyn Read + Send>);
 
 impl Body {
-    /// A body that reads from `reader`.
+    /// Creates a body that reads from `reader`.
     pub fn new(reader: impl Read + Send + 'static) -> Self {
         Self(Box::new(reader))
     }
@@ -105,8 +106,10 @@ impl fmt::Debug for Body {
     }
 }
 
-/// Why there is no reply. Its kind decides about a retry: a hunt that may have arrived is not sent
-/// again, since it would be billed twice.
+/// The error of a [`Transport`] when no reply arrives.
+///
+/// Its kind determines whether the request is retried. For example, a hunt that may have reached the
+/// service is not retried, because it could be billed twice.
 ///
 /// ```
 /// use std::io;
@@ -115,9 +118,9 @@ impl fmt::Debug for Body {
 ///
 /// fn classify(error: io::Error) -> TransportError {
 ///     match error.kind() {
-///         // There was no connection, so nothing was sent.
+///         // Nothing was sent, because the connection was never opened.
 ///         io::ErrorKind::ConnectionRefused => TransportError::not_sent(error),
-///         // When in doubt.
+///         // If in doubt, the request may have arrived.
 ///         _ => TransportError::unknown(error),
 ///     }
 /// }
@@ -128,8 +131,8 @@ pub struct TransportError {
 }
 
 impl TransportError {
-    /// The request provably never reached the service: the name was not found, or the connection
-    /// was refused. It is retried, even a hunt.
+    /// Creates an error for a request that provably never reached the service. For example, the host
+    /// name was not found, or the connection was refused. Every request is retried, even a hunt.
     pub fn not_sent(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
             failure: SendFailure::NotSent,
@@ -137,8 +140,9 @@ impl TransportError {
         }
     }
 
-    /// The service may have received the request: the connection broke, or time ran out. Use this
-    /// when in doubt. A hunt is not sent again.
+    /// Creates an error for a request that the service may have received. For example, the connection
+    /// broke or timed out. Use it if in doubt. A request that may be billed, such as a hunt, is not
+    /// retried.
     pub fn unknown(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
             failure: SendFailure::Unknown,
@@ -146,8 +150,9 @@ impl TransportError {
         }
     }
 
-    /// The request never reached the service, and a second try would not change that: the
-    /// certificate is not trusted, or a proxy refuses the password. It is not retried.
+    /// Creates an error for a request that never reached the service, and that would fail again. For
+    /// example, the certificate is not trusted, or a proxy rejected the password. No request is
+    /// retried.
     pub fn cannot_send(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
             failure: SendFailure::CannotSend,
@@ -155,7 +160,7 @@ impl TransportError {
         }
     }
 
-    /// Returns whether the service may have received the request.
+    /// Returns the kind of the failure: whether the service may have received the request.
     pub fn failure(&self) -> SendFailure {
         self.failure
     }
@@ -174,7 +179,9 @@ impl fmt::Display for TransportError {
         f.write_str(match self.failure {
             SendFailure::NotSent => "the request was not sent",
             SendFailure::CannotSend => "the request cannot be sent",
-            SendFailure::Unknown => "no reply, and the request may have arrived",
+            SendFailure::Unknown => {
+                "no reply arrived, but the service may have received the request"
+            }
         })
     }
 }
@@ -187,15 +194,17 @@ impl StdError for TransportError {
     }
 }
 
-/// Returns the time and waits.
+/// A clock that can wait. `SystemClock` implements it. Implement it yourself to control the time in
+/// tests.
 pub trait Clock: Send + Sync {
-    /// The time now.
+    /// Returns the current time.
     fn now(&self) -> Timestamp;
 
-    /// Returns at `time` or later.
+    /// Blocks until `time`.
     fn sleep_until(&self, time: Timestamp);
 }
 
-/// The time left for a request, its whole body included. A transport gives up when it is over.
+/// The time left for a request, including the whole body of the reply. It is an extension of the
+/// request. A transport gives up after this time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeLeft(pub Duration);
