@@ -125,7 +125,7 @@ fn a_transport_that_panics_fails() {
         "{text}"
     );
     assert!(text.starts_with(
-        "FAIL  get-without-a-body: the transport panicked: no good. So gateways refuse a GET"
+        "FAIL  get-without-a-body: the transport panicked: no good. As a result, gateways reject a GET"
     ));
 
     let report = conformance::check(|base| -> Plain { panic!("no transport for {base}") });
@@ -137,6 +137,6 @@ fn a_transport_that_panics_fails() {
     assert!(
         report
             .to_string()
-            .contains("no transport: panicked: no transport for http://127")
+            .contains("cannot create a transport: panicked: no transport for http://127")
     );
 }

@@ -349,7 +349,7 @@ fn malformed_requests_get_an_error() {
 #[test]
 fn a_length_that_is_in_doubt_is_refused() {
     let server = start();
-    let unreadable = "the content-length is not one whole number of bytes";
+    let unreadable = "the content-length is not a single whole number";
     let both = "the request has both content-length and transfer-encoding";
     for (method, headers, expected) in [
         ("POST", "Content-Length: 47, 47\r\n", unreadable),
@@ -475,7 +475,7 @@ fn a_request_that_is_cut_gets_a_400() {
             "{cut}: {text}"
         );
         assert!(text.contains("connection: close\r\n"), "{cut}: {text}");
-        assert!(text.contains("the request ends early"), "{cut}: {text}");
+        assert!(text.contains("the request ended early"), "{cut}: {text}");
     }
     // One that goes away before its reply, again and again.
     for _ in 0..50 {
@@ -545,7 +545,7 @@ fn it_listens_only_at_loopback_by_default() {
     let error = Server::start(service.clone(), any).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "0.0.0.0 is not a loopback address; others could fetch samples from there"
+        "0.0.0.0 is not a loopback address; other machines could fetch samples from it"
     );
     let server = Server::start_anywhere(service, any).unwrap();
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.address().port())).unwrap();

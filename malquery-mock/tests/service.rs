@@ -655,7 +655,7 @@ fn requests_are_logged_without_secrets() {
             "POST /oauth2/token 201",
             "GET /oauth2/token 405: method not allowed, use POST",
             "GET /malquery/entities/requests/v1?ids=no-such-job 400: \
-             Invalid user input: there is no job \"no-such-job\"",
+             Invalid user input: unknown job \"no-such-job\"",
         ]
     );
 }
@@ -727,7 +727,7 @@ fn a_hunt_without_yara_names_the_feature() {
         .hunt(&Hunt::new(RULE))
         .unwrap_err();
     assert!(
-        error.to_string().contains("turn on the feature `yara`"),
+        error.to_string().contains("enable the feature `yara`"),
         "{error}"
     );
     assert_eq!(service.counts().hunts, 0);
@@ -1024,9 +1024,7 @@ fn a_job_that_panics_fails() {
         .wait()
         .unwrap_err();
     assert!(
-        error
-            .to_string()
-            .contains("the work on the job ended early"),
+        error.to_string().contains("the job ended unexpectedly"),
         "{error}"
     );
 }

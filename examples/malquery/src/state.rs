@@ -44,7 +44,8 @@ impl State {
     }
 
     /// Writes the state, completely or not at all. Only the owner can read the file, because it may
-    /// contain a YARA rule. The data is on disk before a request is sent, even after a power failure.
+    /// contain a YARA rule. The data is on disk before a request is sent, even after a power
+    /// failure.
     pub(crate) fn keep(&mut self, stored: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_vec_pretty(stored).map_err(|error| Failure::failed(&error))?;
         let create = match std::mem::take(&mut self.is_new) {

@@ -1,4 +1,4 @@
-//! What is tried, and what would come of a mistake.
+//! The cases, and the consequences of failing them.
 
 mod failures;
 mod replies;
@@ -16,19 +16,19 @@ use malquery_proto::{BaseUrl, Body, Transport, TransportError};
 
 use super::servers::{Seen, Server, Step, base};
 
-/// What happened: as it should, or not.
+/// What happened: `Ok` if the transport behaved correctly.
 pub(super) type Outcome = Result<String, String>;
 
 pub(super) struct Case {
     pub(super) name: &'static str,
-    /// What would happen to a user of a transport that fails the case.
+    /// What would happen to users of a transport that fails the case.
     pub(super) consequence: &'static str,
     /// Starts the servers of the case.
     pub(super) prepare: fn() -> io::Result<Prepared>,
 }
 
 pub(super) struct Prepared {
-    /// All requests of the case go below this URL.
+    /// The base URL of all requests of the case.
     pub(super) base: BaseUrl,
     pub(super) run: Run,
 }
@@ -41,17 +41,18 @@ pub(super) fn all() -> impl Iterator<Item = &'static Case> {
         .flatten()
 }
 
-/// Time that a good transport never needs.
+/// More time than a good transport ever needs.
 const AMPLE: Duration = Duration::from_secs(20);
-/// The time left for a request that must be given up, and when it must be over.
+/// The time left for a request that must time out.
 const SHORT: Duration = Duration::from_secs(1);
+/// The time by which such a request must have ended.
 const LATE: Duration = Duration::from_secs(4);
-/// The longest body that a case reads.
+/// The maximum number of bytes that a case reads of a body.
 const MOST: u64 = 16 << 20;
 
 const TOKEN: &str = "Bearer eyJhbGciOi.test-token_0123456789~+/==";
 
-/// A case with one server.
+/// Prepares a case with one server.
 fn served(
     script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static,
     run: impl FnOnce(&Server, &dyn Transport) -> Outcome + Send + 'static,
@@ -70,12 +71,12 @@ fn prepared(
     })
 }
 
-/// A GET as the client sends it.
+/// Returns a GET as the client sends it.
 fn get(base: &BaseUrl, query: &str) -> Request<Vec<u8>> {
     request::<GetQuotas>(base, query, Vec::new())
 }
 
-/// A POST that is billed, as the client sends it.
+/// Returns a billed POST as the client sends it.
 fn post(base: &BaseUrl, body: impl Into<Vec<u8>>) -> Request<Vec<u8>> {
     let mut request = request::<Hunt>(base, "", body.into());
     let json = header::HeaderValue::from_static("application/json");
@@ -100,13 +101,13 @@ fn within(mut request: Request<Vec<u8>>, left: Duration) -> Request<Vec<u8>> {
     request
 }
 
-/// A download, which may take as long as it needs.
+/// Removes the time limit, as for a download.
 fn without_limit(mut request: Request<Vec<u8>>) -> Request<Vec<u8>> {
     request.extensions_mut().remove::<TimeLeft>();
     request
 }
 
-/// A reply with a declared length.
+/// Returns a reply with a declared length.
 fn reply(status: &str, headers: &str, body: &[u8]) -> Step {
     let head = format!(
         "HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n",
@@ -119,7 +120,7 @@ fn json() -> Vec<Step> {
     vec![reply("200 OK", "content-type: application/json\r\n", b"{}")]
 }
 
-/// Every byte, in some order, so that a byte that was changed or lost shows.
+/// Returns bytes in an order that reveals changed or lost bytes.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length)
         .map(|index| (index.wrapping_mul(31) ^ (index >> 8)) as u8)
@@ -132,7 +133,7 @@ fn send(
 ) -> Result<(response::Parts, Body), String> {
     match transport.send(request) {
         Ok(reply) => Ok(reply.into_parts()),
-        Err(error) => Err(format!("there was a reply, but send failed: {error:?}")),
+        Err(error) => Err(format!("the service replied, but `send` failed: {error:?}")),
     }
 }
 
@@ -148,7 +149,7 @@ fn whole(body: Body) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Sends a request that must be answered with this status, and reads the body.
+/// Sends a request that must return this status, and reads the body.
 fn exchange(
     transport: &dyn Transport,
     request: Request<Vec<u8>>,
@@ -157,7 +158,7 @@ fn exchange(
     let (head, body) = send(transport, request)?;
     if head.status != status {
         return Err(format!(
-            "the status was {status} and became {}",
+            "the service sent the status {status}, but `send` returned {}",
             head.status.as_u16()
         ));
     }
@@ -175,29 +176,29 @@ fn same(what: &str, received: &[u8], sent: &[u8]) -> Result<(), String> {
         .take_while(|(a, b)| a == b)
         .count();
     Err(format!(
-        "{what} had {} bytes and became {} bytes, the first {at} of them the same",
+        "{what} had {} bytes and became {} bytes; the first {at} bytes are the same",
         sent.len(),
         received.len()
     ))
 }
 
-/// The values of a header as text.
+/// Formats the values of a header.
 fn shown(values: &[&[u8]]) -> String {
     format!("{:?}", String::from_utf8_lossy(&values.join(&b" | "[..])))
 }
 
-/// There was no reply, and the service may have received the request.
+/// Checks that a request failed as `unknown`: the service may have received it.
 fn unknown(result: Result<Response<Body>, TransportError>) -> Outcome {
     match result {
         Ok(reply) => Err(format!(
-            "there was no whole reply, but send returned one with status {}",
+            "there was no complete reply, but `send` returned one with status {}",
             reply.status().as_u16()
         )),
         Err(error) if error.failure() == SendFailure::Unknown => {
             Ok(format!("failed as unknown: {error:?}"))
         }
         Err(error) => Err(format!(
-            "the service may have received the request, but the transport says it was not sent: {error:?}"
+            "the service may have received the request, but the transport reported it as not sent: {error:?}"
         )),
     }
 }
@@ -208,6 +209,6 @@ fn in_time(begun: Instant) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "gave up after {took:.1?}, though only {SHORT:?} were left"
+        "the transport gave up after {took:.1?}, although only {SHORT:?} were left"
     ))
 }

@@ -1,8 +1,8 @@
-//! Checks a [`Transport`] of your own against servers that misbehave.
+//! Checks your own [`Transport`] against servers that misbehave.
 //!
-//! A transport that makes a mistake can bill a hunt twice or store half a sample. [`check`] runs 42
-//! cases over loopback sockets in about two seconds. It needs no network and no credentials. Each
-//! case has a server and a transport of its own.
+//! A faulty transport can bill a hunt twice or store half a sample. [`check`] runs 42 cases over
+//! loopback sockets in about two seconds. It needs no network and no credentials. Each case has its
+//! own server and its own transport.
 //!
 //! ```
 //! use malquery_mock::conformance;
@@ -12,11 +12,11 @@
 //! assert!(report.passed(), "{report}");
 //! ```
 //!
-//! A case that fails says what happened, and what would come of it:
+//! The report of a failed case states what happened and the consequence:
 //!
 //! ```text
 //! pass  client-errors-are-replies: [400, 401, 403, 404, 429] were passed on with their bodies
-//! FAIL  redirect-to-another-host: the GET was sent again to the location of a 301. So the token goes to another host.
+//! FAIL  redirect-to-another-host: the GET was resent to the location of a 301. As a result, the token goes to another host.
 //! 1 of 42 cases failed
 //! ```
 //!
@@ -24,54 +24,54 @@
 //!
 //! | case | what the transport must do |
 //! |---|---|
-//! | `get-without-a-body` | send a GET without `content-length`, with the right `host` |
-//! | `post-with-its-exact-body` | send the bytes of a body as they are, with `content-length` |
-//! | `uri-unchanged` | send path and query as they are |
-//! | `request-headers-unchanged` | send every header once and as it is, also a repeated one |
+//! | `get-without-a-body` | send a GET without `content-length`, with the correct `host` |
+//! | `post-with-its-exact-body` | send a body unchanged, with `content-length` |
+//! | `uri-unchanged` | send path and query unchanged |
+//! | `request-headers-unchanged` | send all headers unchanged, including repeated ones, and add no duplicates |
 //! | `https-is-encrypted` | send nothing to an `https` URL without TLS |
 //! | `post-sent-once` | send a POST once, even if the connection breaks |
-//! | `stale-connection` | send a POST over an open connection, not over one that the service has closed |
-//! | `concurrent-requests` | give each thread its own reply |
+//! | `stale-connection` | send a POST over an open connection, not over one that the service has already closed |
+//! | `concurrent-requests` | return to each thread the reply to its own request |
 //! | `client-errors-are-replies` | return a 4xx as a reply |
 //! | `server-errors-are-replies` | return a 5xx as a reply |
-//! | `interim-replies` | skip 100 and 103 and return the final reply; a library that cannot skip them may fail with `unknown` |
-//! | `redirect-to-the-same-host` | return 301, 302, 303, 307 and 308, and follow none of them |
+//! | `interim-replies` | skip 100 and 103, and return the final reply; if the library cannot skip them, fail with `unknown` |
+//! | `redirect-to-the-same-host` | return 301, 302, 303, 307 and 308 as replies, without following them |
 //! | `redirect-to-another-host` | the same |
-//! | `reply-headers-unchanged` | pass every header on as it is, also a repeated one |
-//! | `body-with-a-length` | pass every byte on, and end with the length |
-//! | `chunked-body` | pass the bytes of the chunks on |
-//! | `body-until-close` | accept HTTP/1.0 and a body without a length |
-//! | `reply-without-a-body` | end a 204 and a 304 with their heads |
-//! | `body-longer-than-its-length` | pass on no byte after the length |
-//! | `streams-a-body-with-a-length` | pass bytes on as they arrive |
-//! | `streams-a-chunked-body` | pass a chunk on when it has arrived |
-//! | `two-replies-at-a-time` | send a request while the body of another reply is being read |
-//! | `identity-is-left-alone` | decode nothing if the request has `accept-encoding: identity` |
-//! | `decoded-body-without-its-old-length` | remove `content-length` and `content-encoding` from what it decodes |
+//! | `reply-headers-unchanged` | return all headers unchanged, including repeated ones |
+//! | `body-with-a-length` | return every byte, and end at the declared length |
+//! | `chunked-body` | return the bytes of the chunks, without their sizes |
+//! | `body-until-close` | accept HTTP/1.0, and a body that ends when the connection closes |
+//! | `reply-without-a-body` | expect no body after the head of a 204 or 304 |
+//! | `body-longer-than-its-length` | return no bytes beyond the declared length |
+//! | `streams-a-body-with-a-length` | return bytes as they arrive |
+//! | `streams-a-chunked-body` | return each chunk as it arrives |
+//! | `two-replies-at-a-time` | send a request while the body of another reply is still being read |
+//! | `identity-is-left-alone` | not decode the body if the request has `accept-encoding: identity` |
+//! | `decoded-body-without-its-old-length` | remove `content-length` and `content-encoding` if it decodes the body |
 //! | `refused-connection` | fail with [`not_sent`](TransportError::not_sent) |
 //! | `failed-lookup` | the same |
 //! | `reset-before-the-reply` | fail with [`unknown`](TransportError::unknown) |
 //! | `closed-before-the-reply` | the same |
 //! | `closed-in-the-head` | the same |
 //! | `reset-in-the-head` | the same |
-//! | `silent-service` | fail with `unknown` when the [`TimeLeft`] is over |
+//! | `silent-service` | fail with `unknown` once [`TimeLeft`] has passed |
 //! | `service-that-does-not-read` | the same, while a long body is being sent |
-//! | `endless-head` | the same, though bytes arrive |
-//! | `stalled-body` | fail when the `TimeLeft` is over, also in a body |
-//! | `dripping-body` | the same, though bytes arrive |
-//! | `no-time-left` | fail at once, and not panic |
+//! | `endless-head` | the same, even if bytes keep arriving |
+//! | `stalled-body` | fail once `TimeLeft` has passed, even within a body |
+//! | `dripping-body` | the same, even if bytes keep arriving |
+//! | `no-time-left` | fail at once, without a panic |
 //! | `endless-time-left` | accept a `TimeLeft` of millions of years |
-//! | `cut-body-with-a-length` | fail, or pass the `content-length` on: the client compares it |
-//! | `cut-chunked-body` | fail: nothing else shows that bytes are missing |
-//! | `malformed-chunks` | fail, and not panic |
+//! | `cut-body-with-a-length` | fail, or return `content-length` so that the client can detect the missing bytes |
+//! | `cut-chunked-body` | fail, because the client cannot detect the missing bytes |
+//! | `malformed-chunks` | fail, without a panic |
 //! | `reset-in-a-body` | fail, even if the body has no length (not checked on macOS) |
-//! | `hostile-heads` | return anything or fail with `unknown`, and not panic or hang |
+//! | `hostile-heads` | return any reply or fail with `unknown`, without a panic or a hang |
 //!
 //! # What is not checked
 //!
-//! - Certificates: the servers do not speak TLS. A client checks them unless you turn that off.
-//! - The time that a transport waits for a request without [`TimeLeft`].
-//! - Proxies. If the environment names one that is used for loopback addresses, every case fails.
+//! - Certificates: the servers do not support TLS. Make sure that your transport verifies them.
+//! - How long a transport waits for the reply to a request without [`TimeLeft`].
+//! - Proxies. If the environment sets a proxy for loopback addresses, every case fails.
 
 mod cases;
 mod report;
@@ -92,13 +92,13 @@ pub use report::{Report, Verdict};
 /// The time in which all cases must end.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Runs every case over transports that `make` returns.
+/// Runs all cases on transports that `make` returns.
 ///
-/// `make` is called once for each case, with the base URL of its server. It may also return clones
-/// of one transport. The cases run in parallel.
+/// `make` is called once per case, with the base URL of the case's server. It may return clones of
+/// the same transport. The cases run in parallel.
 ///
-/// A transport that panics or hangs fails its case. The check ends 10 seconds after the last case
-/// has started, and leaves the thread of a transport that hangs behind.
+/// A transport that panics or hangs fails its case. The check ends at most 10 seconds after the
+/// last case has started. It does not end the thread of a transport that hangs.
 pub fn check<T: Transport + 'static>(mut make: impl FnMut(BaseUrl) -> T) -> Report {
     let (sender, outcomes) = mpsc::channel();
     let mut verdicts: Vec<_> = cases::all().map(|case| (case, None)).collect();
@@ -122,28 +122,29 @@ pub fn check<T: Transport + 'static>(mut make: impl FnMut(BaseUrl) -> T) -> Repo
     Report::new(verdicts.into_iter().map(verdict).collect())
 }
 
-/// Runs a case in a thread, which sends its outcome.
+/// Starts a thread that runs a case and sends its outcome.
 fn start<T: Transport + 'static>(
     case: &cases::Case,
     make: &mut impl FnMut(BaseUrl) -> T,
     index: usize,
     sender: mpsc::Sender<(usize, cases::Outcome)>,
 ) -> Result<(), String> {
-    let prepared = (case.prepare)().map_err(|error| format!("no server on loopback: {error}"))?;
+    let prepared =
+        (case.prepare)().map_err(|error| format!("cannot start a server on loopback: {error}"))?;
     let transport = catch_unwind(AssertUnwindSafe(|| make(prepared.base)))
-        .map_err(|panic| format!("no transport: {}", message(&*panic)))?;
+        .map_err(|panic| format!("cannot create a transport: {}", message(&*panic)))?;
     let run = prepared.run;
     let thread = thread::Builder::new()
         .name(case.name.into())
         .spawn(move || {
-            // The transport is dropped inside as well.
+            // `run` owns the transport, so a panic while dropping it is caught as well.
             let outcome = catch_unwind(AssertUnwindSafe(move || run(&transport)))
                 .unwrap_or_else(|panic| Err(format!("the transport {}", message(&*panic))));
             let _ = sender.send((index, outcome));
         });
     thread
         .map(drop)
-        .map_err(|error| format!("no thread for the case: {error}"))
+        .map_err(|error| format!("cannot start a thread for the case: {error}"))
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {

@@ -2,9 +2,9 @@ use std::fmt;
 
 use super::cases::{Case, Outcome};
 
-/// What [`check`](super::check) found: a [`Verdict`] for each case.
+/// The result of [`check`](super::check): a [`Verdict`] for each case.
 ///
-/// Its `Display` has one line for each case, the failures last, and a last line that counts them.
+/// `Display` prints one line per case, the failures last, and then a line with their number.
 #[derive(Debug, Clone)]
 pub struct Report {
     verdicts: Vec<Verdict>,
@@ -20,12 +20,12 @@ impl Report {
         self.failures().next().is_none()
     }
 
-    /// The verdicts, in the order of the table of [this module](super).
+    /// Returns the verdicts, in the order of the table in [this module](super).
     pub fn verdicts(&self) -> &[Verdict] {
         &self.verdicts
     }
 
-    /// The verdicts of the cases that failed.
+    /// Returns the verdicts of the cases that failed.
     pub fn failures(&self) -> impl Iterator<Item = &Verdict> {
         self.verdicts.iter().filter(|verdict| !verdict.passed)
     }
@@ -47,7 +47,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// How a transport did in one case. Its `Display` is one line.
+/// The result of a transport in one case. `Display` prints one line.
 #[derive(Debug, Clone)]
 pub struct Verdict {
     name: &'static str,
@@ -68,22 +68,22 @@ impl Verdict {
         }
     }
 
-    /// The name of the case, such as `redirect-to-another-host`.
+    /// Returns the name of the case, such as `redirect-to-another-host`.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// Returns whether the transport did as it should.
+    /// Returns whether the transport passed the case.
     pub fn passed(&self) -> bool {
         self.passed
     }
 
-    /// What happened, on one line.
+    /// Returns what happened, on one line.
     pub fn detail(&self) -> &str {
         &self.detail
     }
 
-    /// What would happen to a user of a transport that fails the case.
+    /// Returns what would happen to users of a transport that fails the case.
     pub fn consequence(&self) -> &'static str {
         self.consequence
     }
@@ -99,7 +99,7 @@ impl fmt::Display for Verdict {
         } = self;
         match self.passed {
             true => write!(f, "pass  {name}: {detail}"),
-            false => write!(f, "FAIL  {name}: {detail}. So {consequence}."),
+            false => write!(f, "FAIL  {name}: {detail}. As a result, {consequence}."),
         }
     }
 }

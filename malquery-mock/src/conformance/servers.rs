@@ -1,4 +1,4 @@
-//! Servers on loopback that do what a case needs, however bad it is.
+//! Servers on loopback that misbehave as a case requires.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,18 +11,18 @@ use malquery_proto::BaseUrl;
 
 /// The time after which a server gives up waiting for its peer.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// The time in which a case must read what came before a [`Step::Gate`].
+/// The time in which a case must read the bytes sent before a [`Step::Gate`].
 const GATE_TIME: Duration = Duration::from_secs(3);
 /// The pause between two pieces of a [`Step::Drip`].
 const DRIP_PAUSE: Duration = Duration::from_millis(20);
 
-/// What a server does after it has read a request. After the last step it reads the next request,
-/// or closes the connection if the request asked for that.
+/// An action of a server after it has read a request. After the last step it reads the next
+/// request, or closes the connection if the request has `connection: close`.
 pub(super) enum Step {
     Send(Vec<u8>),
     /// Waits until the case opens the gate.
     Gate,
-    /// Sends this again and again.
+    /// Sends these bytes repeatedly.
     Drip(&'static [u8]),
     /// Sends nothing more and keeps the connection open.
     Silence,
@@ -31,7 +31,7 @@ pub(super) enum Step {
     Reset,
 }
 
-/// A request as it arrived.
+/// A request as received.
 #[derive(Debug, Clone)]
 pub(super) struct Seen {
     pub(super) method: String,
@@ -41,13 +41,13 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// The values of a header, in order. `name` is in lower case.
+    /// Returns the values of a header, in order. `name` must be in lower case.
     pub(super) fn values(&self, name: &str) -> Vec<&[u8]> {
         let named = self.headers.iter().filter(|(key, _)| key == name);
         named.map(|(_, value)| value.as_slice()).collect()
     }
 
-    /// The number at the end of the target, which selects the behaviour of a case; 0 without one.
+    /// Returns the number at the end of the target, which selects the server's behavior, or 0.
     pub(super) fn number(&self) -> usize {
         let digits = self
             .target
@@ -69,7 +69,7 @@ pub(super) fn contains(text: &[u8], part: &[u8]) -> bool {
     memchr::memmem::find(text, part).is_some()
 }
 
-/// It stops when it is dropped.
+/// A server that stops when it is dropped.
 pub(super) struct Server(Arc<Shared>);
 
 struct Shared {
@@ -77,7 +77,7 @@ struct Shared {
     stopped: AtomicBool,
     connections: Mutex<Vec<Arc<TcpStream>>>,
     seen: Mutex<Vec<Seen>>,
-    /// Every byte that was read, in whatever protocol.
+    /// All bytes read, in any protocol.
     raw: Mutex<Vec<u8>>,
     gate: Mutex<Gate>,
     gate_changed: Condvar,
@@ -139,12 +139,12 @@ impl Server {
         base(&format!("http://{}", self.0.address))
     }
 
-    /// The requests so far.
+    /// Returns the requests so far.
     pub(super) fn seen(&self) -> Vec<Seen> {
         lock(&self.0.seen).clone()
     }
 
-    /// The bytes of all requests so far.
+    /// Returns the bytes of all requests so far.
     pub(super) fn raw(&self) -> Vec<u8> {
         lock(&self.0.raw).clone()
     }
@@ -224,8 +224,8 @@ impl Shared {
     }
 }
 
-/// Reads requests. The last byte of each stays in the socket until the server is done with it: a
-/// connection that is closed with a byte unread ends with a reset.
+/// Reads requests. The last byte of each request stays in the socket until the server is done with
+/// it, because closing a connection with an unread byte resets it.
 struct Wire<'a> {
     stream: &'a TcpStream,
     shared: &'a Shared,
@@ -240,7 +240,7 @@ impl Wire<'_> {
         Ok(())
     }
 
-    /// Reads `count` bytes; the last one stays in the socket.
+    /// Reads `count` bytes but leaves the last one in the socket.
     fn bytes(&mut self, count: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; count];
         if let Some((last, before)) = bytes.split_last_mut() {
@@ -255,12 +255,12 @@ impl Wire<'_> {
         Ok(bytes)
     }
 
-    /// A line without its end.
+    /// Reads a line, and returns it without its line ending.
     fn line(&mut self) -> io::Result<String> {
         let mut line = Vec::new();
         while !line.ends_with(b"\n") {
             line.extend(self.bytes(1)?);
-            // TLS begins with a byte that no method begins with.
+            // TLS begins with a byte that cannot begin a method.
             if line.len() > 64 * 1024 || !(line[0].is_ascii_graphic() || line[0] == b'\r') {
                 return Err(io::ErrorKind::InvalidData.into());
             }

@@ -1,8 +1,8 @@
 //! The archive of a multi-download: a zip whose entries are stored, encrypted with ZipCrypto and
 //! named by SHA-256.
 //!
-//! It is written here because the crate `zip` starts each entry with random bytes, and the same
-//! samples must give the same archive.
+//! This does not use the crate `zip`, which starts each entry with random bytes. The same samples
+//! must produce the same archive.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::corpus::Entry;
 
 const PASSWORD: &[u8] = b"infected";
-/// The length of the encrypted bytes before each sample.
+/// The length of the encryption header before each sample, in bytes.
 const HEADER: u64 = 12;
 
-/// An archive of samples in a temporary file without a name.
+/// An archive of samples in an unnamed temporary file.
 #[derive(Clone)]
 pub(super) struct Archive {
     file: Arc<Mutex<File>>,
@@ -48,7 +48,7 @@ impl Archive {
             file.write_all(&head)?;
             file.write_all(name.as_bytes())?;
             let mut keys = Keys::new();
-            // The last byte lets a reader check the password.
+            // Readers check the password by the last byte.
             let mut start = sha256.as_bytes()[..HEADER as usize].to_vec();
             start[HEADER as usize - 1] = (crc >> 24) as u8;
             keys.encrypt(&mut start);
@@ -60,7 +60,7 @@ impl Archive {
 
             directory.extend(b"PK\x01\x02\x14\x00");
             directory.extend(head);
-            // No comment, on the first disk, no attributes.
+            // No comment, first disk, no attributes.
             directory.extend([0; 10]);
             directory.extend(int32(at)?.to_le_bytes());
             directory.extend(name.as_bytes());
@@ -80,7 +80,7 @@ impl Archive {
         })
     }
 
-    /// Reads its bytes. Several readers may read at once.
+    /// Returns a reader of the archive. Several readers can be used at once.
     pub(super) fn read(&self) -> impl Read + Send + use<> {
         let file = self.file.clone();
         ArchiveReader { file, at: 0 }
@@ -102,7 +102,7 @@ impl Read for ArchiveReader {
     }
 }
 
-/// The keys of the traditional encryption, section 6.1 of PKWARE's APPNOTE.
+/// The keys of the traditional PKWARE encryption, section 6.1 of the APPNOTE.
 struct Keys([u32; 3]);
 
 impl Keys {
@@ -165,11 +165,11 @@ fn chunks(sample: &Entry, mut each: impl FnMut(&mut [u8]) -> io::Result<()>) -> 
     }
 }
 
-/// A number of a zip, which has 32 bits.
+/// Converts a number to the 32 bits of a zip field.
 fn int32(number: u64) -> io::Result<u32> {
     u32::try_from(number).map_err(|_| too_large())
 }
 
 fn too_large() -> io::Error {
-    io::Error::other("it would be larger than 4 GiB, or hold more than 65,535 samples")
+    io::Error::other("it would be larger than 4 GiB or contain more than 65,535 samples")
 }

@@ -1,5 +1,5 @@
-//! What a request asks for. A refusal says what is wrong with the request, in more words than the
-//! service uses.
+//! Parses requests. An error message explains what is wrong with the request, in more detail than
+//! the messages of the service.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use url::form_urlencoded;
 
 use super::corpus::Filter;
 
-/// The most patterns of a search: each file is searched for each of them.
+/// The maximum number of patterns in a search. Each file is searched for each pattern.
 const MAX_PATTERNS: usize = 100;
 
 /// The body of a search.
@@ -44,7 +44,7 @@ struct SentPattern {
     value: String,
 }
 
-/// The options of a search as they are sent. Options with other names are ignored.
+/// The options of a search as sent. Unknown options are ignored.
 #[derive(Deserialize, Serialize, Default)]
 #[serde(default)]
 pub(super) struct Options {
@@ -68,13 +68,13 @@ impl Fields {
         self.0.as_ref().is_none_or(|fields| fields.contains(&field))
     }
 
-    /// Whether no filter is set: then `sha1` comes too, for which there is no filter.
+    /// Returns whether no filter is set. Only then do results have `sha1`, which no filter names.
     pub(super) fn is_all(&self) -> bool {
         self.0.is_none()
     }
 }
 
-/// Reads a body.
+/// Parses a body.
 pub(super) fn body<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     if !body.trim_ascii_start().starts_with(b"{") {
         return Err("the body must be a JSON object".into());
@@ -82,7 +82,7 @@ pub(super) fn body<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     serde_json::from_slice(body).map_err(|error| error.to_string())
 }
 
-/// Reads options, which may be null but no array.
+/// Parses options, which may be null but not an array.
 fn object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Options>, D::Error> {
     let options = Option::<Map<String, Value>>::deserialize(deserializer)
         .map_err(|_| D::Error::custom("options must be an object"))?;
@@ -97,7 +97,7 @@ impl Search {
         let count = self.patterns.len();
         if count == 0 || count > MAX_PATTERNS {
             return Err(format!(
-                "patterns must hold 1 to {MAX_PATTERNS} patterns, not {count}"
+                "patterns must contain 1 to {MAX_PATTERNS} patterns, not {count}"
             ));
         }
         let parse = |(index, sent): (usize, &SentPattern)| {
@@ -112,9 +112,9 @@ impl SentPattern {
     fn parse(&self) -> Result<Pattern, String> {
         let value = &*self.value;
         let parsed = match &*self.r#type {
-            // Our types also read forms that people write. On the wire there is one.
+            // `Pattern::hex` also accepts forms that people write. The service accepts only one.
             "hex" if !value.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
-                return Err("has a hex value with other characters than hex digits".into());
+                return Err("has a hex value with characters other than hex digits".into());
             }
             "hex" => Pattern::hex(value),
             "ascii" => Pattern::ascii(value),
@@ -129,7 +129,7 @@ impl SentPattern {
 }
 
 impl Options {
-    /// What narrows the search.
+    /// Returns the filter of the search.
     pub(super) fn filter(&self) -> Result<Filter, String> {
         if self.limit.is_some_and(|limit| limit < 0) {
             return Err("options.limit must not be negative".into());
@@ -154,7 +154,7 @@ impl Options {
         })
     }
 
-    /// The options for the status of a job.
+    /// Returns the options to repeat in the status of a job.
     pub(super) fn echo(&self) -> Value {
         let mut echo = json!(self);
         if let Some(options) = echo.as_object_mut() {
@@ -163,12 +163,12 @@ impl Options {
         echo
     }
 
-    /// The fields of a result.
+    /// Returns the fields that each result has.
     pub(super) fn fields(&self) -> Result<Fields, String> {
         let sent = self.filter_meta.as_deref().unwrap_or_default();
         let parse = |field: &String| match field.parse() {
             Ok(MetaField::_Other(_)) | Err(_) => Err(format!(
-                "options.filter_meta has {}; use sha256, md5, type, size, first_seen, label and family",
+                "options.filter_meta has the unknown field {}; use sha256, md5, type, size, first_seen, label or family",
                 quoted(field)
             )),
             Ok(field) => Ok(field),
@@ -181,7 +181,7 @@ impl Options {
 impl Multidownload {
     pub(super) fn hashes(&self) -> Result<Vec<Sha256>, String> {
         if self.samples.is_empty() {
-            return Err("samples must hold at least one SHA-256".into());
+            return Err("samples must contain at least one SHA-256".into());
         }
         hashes(&self.samples)
     }
@@ -194,7 +194,7 @@ fn date(text: &str) -> Result<Date, String> {
     }
 }
 
-/// A number of bytes; a KB has 1,024.
+/// Parses a file size. A KB has 1,024 bytes.
 fn size(text: &str) -> Result<u64, String> {
     let size: FileSize = text.parse().map_err(|error| format!("{error}"))?;
     if size.as_str() != text {
@@ -210,11 +210,11 @@ fn size(text: &str) -> Result<u64, String> {
         Some(b'm' | b'M') => 2,
         Some(_) => 3,
     };
-    // A size that parses is a decimal below 2^64 bytes.
+    // `FileSize` accepts only decimals below 2^64 bytes.
     Ok((number.parse::<f64>().unwrap_or(0.0) * 1024_f64.powi(power)) as u64)
 }
 
-/// The `ids` of a query: repeated, or separated by commas.
+/// Returns the `ids` of a query, which are repeated or separated by commas.
 pub(super) fn ids(uri: &http::Uri) -> Result<Vec<String>, String> {
     let query = uri.query().unwrap_or_default();
     let ids: Vec<String> = form_urlencoded::parse(query.as_bytes())
@@ -229,14 +229,14 @@ pub(super) fn ids(uri: &http::Uri) -> Result<Vec<String>, String> {
     Ok(ids)
 }
 
-/// The one id of a query.
+/// Returns the only id of a query.
 pub(super) fn id(uri: &http::Uri) -> Result<String, String> {
     <[String; 1]>::try_from(ids(uri)?)
         .map(|[id]| id)
-        .map_err(|ids| format!("ids must hold one id, not {}", ids.len()))
+        .map_err(|ids| format!("ids must contain one id, not {}", ids.len()))
 }
 
-/// SHA-256 hashes, each once.
+/// Parses SHA-256 hashes and removes duplicates.
 pub(super) fn hashes(texts: &[String]) -> Result<Vec<Sha256>, String> {
     let mut seen = HashSet::new();
     let mut hashes = Vec::new();
@@ -251,7 +251,7 @@ pub(super) fn hashes(texts: &[String]) -> Result<Vec<Sha256>, String> {
     Ok(hashes)
 }
 
-/// Text from outside, short enough for a message.
+/// Quotes untrusted text, shortened for a message.
 pub(super) fn quoted(text: &str) -> String {
     match text.char_indices().nth(64) {
         Some((end, _)) => format!("{:?}…", &text[..end]),
@@ -290,7 +290,7 @@ mod tests {
         assert_eq!((asked(1), asked(100)), (Ok(1), Ok(100)));
         assert_eq!(
             asked(101).unwrap_err(),
-            "patterns must hold 1 to 100 patterns, not 101"
+            "patterns must contain 1 to 100 patterns, not 101"
         );
     }
 

@@ -1,4 +1,4 @@
-//! One request on its way to a reply: what the gateway does before and after an operation.
+//! Handling of a request: what the gateway does before and after an operation.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -26,9 +26,9 @@ use crate::digest;
 
 const GATEWAY: &str = "crowdstrike-api-gateway";
 const MALQUERY: &str = "malquery-api";
-/// Requests a minute for the token endpoint.
+/// Requests per minute for the token endpoint.
 const TOKEN_LIMIT: usize = 300;
-/// Requests a minute with bad tokens.
+/// Requests per minute with bad tokens.
 const BAD_TOKEN_LIMIT: usize = 15;
 
 const REGION: HeaderName = HeaderName::from_static("x-cs-region");
@@ -37,16 +37,16 @@ const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RETRY_AFTER: HeaderName = HeaderName::from_static("x-ratelimit-retryafter");
 
-/// One request on its way to a reply.
+/// One request while it is handled.
 pub(super) struct Call {
     pub(super) service: Service,
     pub(super) now: Timestamp,
     trace_id: String,
-    /// The rate limit that applies, and what is left of it.
+    /// The rate limit that applies, and how much of it is left.
     rate: Cell<(usize, usize)>,
 }
 
-/// Why a request is refused.
+/// The reason why a request is refused.
 pub(super) struct Refusal {
     pub(super) status: StatusCode,
     powered_by: &'static str,
@@ -84,7 +84,7 @@ impl Refusal {
     }
 
     pub(super) fn corpus(error: io::Error) -> Self {
-        let message = format!("the corpus could not be read: {error}");
+        let message = format!("cannot read the corpus: {error}");
         Self::malquery(StatusCode::INTERNAL_SERVER_ERROR, message)
     }
 }
@@ -92,8 +92,8 @@ impl Refusal {
 pub(super) type Answer = Result<Response<Body>, Refusal>;
 type Handler = fn(&Call, &Request<Vec<u8>>) -> Answer;
 
-/// The statuses with which an operation refuses in its own schema, which requires `resources`. The
-/// schema of all other refusals has none.
+/// The error statuses for which an operation uses its own schema, which requires `resources`. The
+/// schema of all other errors has no `resources`.
 #[derive(Clone, Copy, PartialEq)]
 enum Lists {
     Never,
@@ -128,7 +128,7 @@ impl Call {
         };
         if let Some(log) = &self.service.settings.log {
             let uri = request.uri();
-            // Only queries of operations are shown: others could hold credentials.
+            // Only log queries of operations. Others could contain credentials.
             let query = uri.query().filter(|_| lists != Lists::Never);
             let query = query.map(|query| format!("?{query}")).unwrap_or_default();
             let why = why.map(|why| format!(": {}", why.lines().next().unwrap_or_default()));
@@ -213,7 +213,7 @@ impl Call {
         let (id, secret) = (field("client_id"), field("client_secret"));
         let elsewhere = named_cloud(request).filter(|cloud| *cloud != settings.cloud);
         let is_known = id == settings.client_id && secret == settings.client_secret;
-        // A government account is unknown on other clouds.
+        // Other clouds do not know government accounts.
         let is_government = |cloud: Cloud| cloud.is_government() || settings.cloud.is_government();
         if !is_known || elsewhere.is_some_and(is_government) {
             return refuse(StatusCode::BAD_REQUEST, "clientID", id);
@@ -226,7 +226,7 @@ impl Call {
             return Ok(response);
         }
         if let Some(cid) = form.get("member_cid") {
-            // In either case, with or without the checksum.
+            // Accept upper and lower case, with or without the checksum.
             let parse = |cid: &str| cid.to_ascii_uppercase().parse::<MemberCid>().ok();
             let mut children = settings.children.iter().filter_map(|child| parse(child));
             if !children.any(|child| parse(cid) == Some(child)) {
@@ -268,7 +268,7 @@ impl Call {
         Ok(self.json(StatusCode::OK, &body))
     }
 
-    /// A document of MalQuery, as yet without resources.
+    /// Returns a reply document of MalQuery, still without resources.
     pub(super) fn document(&self) -> Value {
         json!({"meta": self.meta(MALQUERY), "resources": []})
     }
@@ -278,7 +278,7 @@ impl Call {
         json!({"query_time": query_time, "powered_by": powered_by, "trace_id": self.trace_id})
     }
 
-    /// A made-up time from 0.005 to 0.9 seconds, the same in every run.
+    /// Returns an invented time from 0.005 to 0.9 seconds, the same in every run.
     pub(super) fn query_time(&self) -> f64 {
         let digits = self.trace_id.get(..4).unwrap_or_default();
         let part = u16::from_str_radix(digits, 16).unwrap_or_default();
@@ -332,7 +332,7 @@ impl Call {
     }
 }
 
-/// What answers at a path.
+/// The handler of a path.
 struct Route {
     method: Method,
     scope: Option<Scope>,
@@ -383,13 +383,13 @@ impl Route {
     }
 }
 
-/// The cloud whose host a request names.
+/// Returns the cloud that the host of a request belongs to.
 fn named_cloud(request: &Request<Vec<u8>>) -> Option<Cloud> {
     let host = request.uri().host()?;
     format!("https://{host}").parse::<BaseUrl>().ok()?.cloud()
 }
 
-/// What an `Authorization` header of this scheme holds.
+/// Returns the value of an `Authorization` header with this scheme.
 fn credentials<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (given, value) = value.split_once(' ')?;

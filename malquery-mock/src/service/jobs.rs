@@ -15,16 +15,16 @@ use super::archive::Archive;
 use super::ask::Fields;
 use super::corpus::Found;
 
-/// The most jobs that wait or run at once.
+/// The maximum number of jobs that wait or run at once.
 const MAX_UNFINISHED: usize = 64;
-/// The most jobs that run at once, and the most requests that search.
+/// The maximum number of jobs, and of searching requests, that run at once.
 const MAX_WORKING: usize = 4;
-/// The most jobs that are kept. A further one displaces the oldest.
+/// The maximum number of jobs that are kept. A new job displaces the oldest one.
 const MAX_KEPT: usize = 1000;
-/// How long a poll waits for a job that should be done.
+/// The time that a poll waits for a job that should be done.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a job is for, as its status shows it.
+/// A submitted job, as its status shows it.
 pub(super) struct Submission {
     pub(super) kind: Kind,
     pub(super) options: Option<Value>,
@@ -57,21 +57,21 @@ pub(super) enum Outcome {
 }
 
 impl Job {
-    /// Counts a poll, and returns how many came before it.
+    /// Counts a poll and returns the number of earlier polls.
     pub(super) fn polled(&self) -> u64 {
         self.polls.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The outcome, or `None` if the work still runs after a while.
+    /// Returns the outcome, or `None` if the job is still running after [`PATIENCE`].
     pub(super) fn outcome(&self) -> Option<&Outcome> {
         let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
         if self.outcome.get().is_none() {
             let outcome = match receiver.recv_timeout(PATIENCE) {
                 Ok(outcome) => outcome,
                 Err(RecvTimeoutError::Timeout) => return None,
-                // The thread panicked, or could not start.
+                // The thread panicked or could not be started.
                 Err(RecvTimeoutError::Disconnected) => {
-                    Outcome::Failed("the work on the job ended early".into())
+                    Outcome::Failed("the job ended unexpectedly".into())
                 }
             };
             let _ = self.outcome.set(outcome);
@@ -86,7 +86,7 @@ pub(super) struct Jobs {
     kept: VecDeque<Arc<Job>>,
     /// Each unfinished job holds a clone.
     unfinished: Arc<()>,
-    /// How many jobs there ever were.
+    /// The number of jobs submitted so far.
     pub(super) count: u64,
 }
 
@@ -99,7 +99,7 @@ impl Jobs {
         Arc::strong_count(&self.unfinished) > MAX_UNFINISHED
     }
 
-    /// Starts a job in a thread of its own.
+    /// Starts a job in its own thread.
     pub(super) fn start(
         &mut self,
         gate: Arc<Gate>,
@@ -115,7 +115,7 @@ impl Jobs {
             let _ = sender.send(work().unwrap_or_else(Outcome::Failed));
             drop(unfinished);
         };
-        // Without a thread the sender is dropped, and the job fails.
+        // If the thread cannot be started, the sender is dropped and the job fails.
         let name = "malquery-job".to_owned();
         let _ = thread::Builder::new().name(name).spawn(run);
         if self.kept.len() >= MAX_KEPT {
@@ -132,7 +132,7 @@ impl Jobs {
     }
 }
 
-/// Lets a few work at once; the others wait.
+/// Limits how many threads work at once. The others wait.
 #[derive(Default)]
 pub(super) struct Gate {
     working: Mutex<usize>,

@@ -1,9 +1,10 @@
-//! A stand-in for MalQuery that searches your files, for tests and for a first look without an
+//! A stand-in for MalQuery that searches your files, for tests and for trying MalQuery without an
 //! account.
 //!
-//! A [`Service`] answers as MalQuery does: tokens, the nine operations, jobs, quotas, rate limits,
-//! errors. It searches a [`Corpus`] of your files, and its replies follow the official schemas.
-//! [`Service::client`] gives a client on a virtual clock, so a test needs no socket and no time:
+//! A [`Service`] behaves like MalQuery: it implements tokens, the nine operations, jobs, quotas,
+//! rate limits and errors. It searches a [`Corpus`] of your files, and its replies follow the
+//! official schemas. [`Service::client`] returns a client on a virtual clock, so a test needs no
+//! sockets and never waits:
 //!
 //! ```
 //! use std::io::Read;
@@ -31,7 +32,7 @@
 //!
 #![cfg_attr(
     feature = "server",
-    doc = r#"[`Server`] serves it over HTTP, to clients in any language:
+    doc = r#"[`Server`] makes it available over HTTP, to clients in any language:
 
 ```
 use std::io::{Read, Write};
@@ -41,7 +42,7 @@ use malquery_mock::{Corpus, Server, Service};
 
 let service = Service::new(Corpus::from_bytes([b"hello world".to_vec()]));
 let server = Server::start(service, (Ipv4Addr::LOCALHOST, 0).into())?;
-// Give `server.url()` to a client as its base URL, or speak HTTP with it:
+// Pass `server.url()` to a client as its base URL, or speak HTTP directly:
 let mut stream = TcpStream::connect(server.address())?;
 write!(stream, "GET /malquery/aggregates/quotas/v1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
 let mut reply = String::new();
@@ -53,53 +54,54 @@ assert!(reply.contains("access denied, invalid bearer token"));
 "#
 )]
 //!
-//! # What it does as MalQuery does
+//! # How it resembles MalQuery
 //!
-//! - **Tokens** live for [`token_life`](Service::token_life). Unknown and expired tokens are
-//!   refused with a 401, missing [`scopes`](Service::scopes) with a 403. A client that asks another
-//!   commercial [`cloud`](Service::cloud) is redirected to the account's cloud.
+//! - **Tokens** expire after [`token_life`](Service::token_life). Unknown and expired tokens are
+//!   refused with a 401, and missing [`scopes`](Service::scopes) with a 403. A client that uses
+//!   another commercial [`cloud`](Service::cloud) is redirected to the account's cloud.
 //! - **Jobs** start at once. The reply to a submission has the status `done`, which is not the
-//!   job's. The job reports `inprogress` for [`polls`](Service::polls) polls and for
-//!   [`job_time`](Service::job_time), and as long as the search runs.
-//! - **Results** come newest first. `total_count` of a job is the number of its results,
-//!   `total_count` of a fuzzy search the number of all matches. The other counts cover the results,
-//!   and are `unknown_count` if `filter_meta` leaves out `label`.
-//! - **Quotas**: a hunt costs a hunt, a download a download, a multi-download one for each sample.
-//!   A refused request costs nothing; a job that fails later costs its quota. A request beyond the
-//!   quota gets a 429 of MalQuery. The quotas renew on the first day of each month at 00:00 UTC.
-//! - **Rate limits**: [`rate_limit`](Service::rate_limit) requests a minute, 300 for the token
-//!   endpoint, 15 with bad tokens. A request beyond the limit gets a 429 of the gateway with the
-//!   time of the next try.
+//!   status of the job. The job stays `inprogress` until [`polls`](Service::polls) polls and
+//!   [`job_time`](Service::job_time) have passed and the search has finished.
+//! - **Results** are sorted, newest first. The `total_count` of a job is the number of its results.
+//!   The `total_count` of a fuzzy search is the number of all matches. The other counts cover the
+//!   results. If `filter_meta` omits `label`, all results count as `unknown_count`.
+//! - **Quotas**: a hunt costs a hunt, a download costs a download, and a multi-download costs a
+//!   download per sample. A refused request costs nothing, but a job that fails later costs its
+//!   quota. A request that exceeds the quota gets a 429 from MalQuery. The quotas renew on the
+//!   first day of each month at 00:00 UTC.
+//! - **Rate limits**: [`rate_limit`](Service::rate_limit) requests per minute, 300 for the token
+//!   endpoint, and 15 with bad tokens. A request that exceeds the limit gets a 429 from the gateway
+//!   with the time at which to retry.
 //! - **Archives** are stored, not compressed, and encrypted with ZipCrypto. Each entry is named by
-//!   its SHA-256. The same samples give the same bytes.
+//!   its SHA-256. The same samples produce the same bytes.
 //!
 //! # What MalQuery does not document
 //!
-//! Do not rely on the following; MalQuery may do otherwise.
+//! Do not rely on the following. MalQuery may behave differently.
 //!
-//! - The order of results, and that the counts need `label`, come from recordings.
+//! - Two facts come from recordings: the order of results, and that the counts need `label`.
 //! - The fuzzy search finds the same samples as the exact search.
-//! - A KB of a file size has 1,024 bytes. A missing label is `unknown`. A size above 2,147,483,647,
-//!   which the schema cannot hold, is left out.
-//! - `submitted_by_customer` selects the samples that the corpus marks. `app` has no effect.
-//!   Options with other names are ignored.
-//! - `query_time` is made up: seconds, and for the status of a job milliseconds.
-//! - A job can report `pending` before `inprogress`; see [`pending`](Service::pending).
-//! - Refusals explain more than MalQuery's, to help the author of a client.
-//! - An unknown job is refused with a 400 or, for its archive, a 404. A `limit` of 0 gives the
-//!   number of matches in `total_count`, and no results.
-//! - Ids and tokens come from the [`seed`](Service::seed) and the order of the requests. They are
-//!   not secret, and **the credentials protect nothing**: they only let clients be tried.
-//! - A hunt takes one rule that reports, with the private rules that it needs; a text with several
-//!   gets a 400. Without the feature `yara`, every hunt does.
+//! - In file sizes, a KB has 1,024 bytes. A missing label is `unknown`. Sizes above 2,147,483,647,
+//!   which the schema does not allow, are omitted.
+//! - `submitted_by_customer` selects the samples that are marked in the corpus. `app` has no
+//!   effect. Unknown options are ignored.
+//! - `query_time` is invented. It is in seconds, or in milliseconds for the status of a job.
+//! - A job can report `pending` before `inprogress`. See [`pending`](Service::pending).
+//! - Error messages explain more than MalQuery's, to help the author of a client.
+//! - A request for an unknown job gets a 400 or, for its archive, a 404. With a `limit` of 0, the
+//!   reply has the number of matches in `total_count`, and no results.
+//! - Ids and tokens depend only on the [`seed`](Service::seed) and the order of the requests. They
+//!   are not secret, and **the credentials protect nothing**. They exist only to test clients.
+//! - A hunt takes one public rule and the private rules that it needs. A rule file with several
+//!   public rules gets a 400. Without the feature `yara`, every hunt gets a 400.
 //!
 //! # Limits
 //!
-//! At most 4 jobs run at once, and at most 4 requests that search. A submission while 64 jobs are
-//! unfinished gets a 429 of the gateway and costs nothing. The last 1,000 jobs are kept. Archives
-//! are temporary files without a name, kept as long as their jobs. A search takes at most 100
-//! patterns; a rule is at most 64 KiB long. A hunt leaves out files above 256 MiB and files on
-//! which the rule runs longer than 60 seconds; `errors` of the reply names them.
+//! At most 4 jobs and at most 4 searching requests run at once. While 64 jobs are unfinished, a
+//! further submission gets a 429 from the gateway and costs nothing. The last 1,000 jobs are kept.
+//! Archives are unnamed temporary files that are kept as long as their jobs. A search takes at most
+//! 100 patterns, and a rule has at most 64 KiB. A hunt skips files larger than 256 MiB and files on
+//! which the rule runs longer than 60 seconds. The reply lists them in `errors`.
 
 mod archive;
 mod ask;
@@ -135,13 +137,13 @@ use crate::digest;
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A stand-in for MalQuery over a corpus of your files.
+/// A stand-in for MalQuery that searches a corpus of your files.
 ///
-/// Clones are the same service: they share tokens, jobs and quotas, also from several threads. Set
-/// it up before you clone it: a clone keeps its settings.
+/// Clones are the same service: they share tokens, jobs and quotas, even across threads. Change
+/// settings before you clone it, because a clone keeps its settings.
 ///
-/// It answers a [`client`](Self::client) of its own, any client as a [`Transport`], over
-/// `Server`, or request by request:
+/// Use it through its own [`client`](Self::client), through any client as a [`Transport`], over
+/// HTTP with `Server`, or request by request:
 ///
 /// ```
 /// use malquery_mock::{Corpus, Service};
@@ -180,14 +182,14 @@ struct Settings {
     names_rules: bool,
     fails: Arc<dyn Fn(u64) -> bool + Send + Sync>,
     log: Option<Arc<Log>>,
-    /// Set by the first use, if not before.
+    /// Set on first use, unless the user set it.
     clock: Arc<OnceLock<Arc<dyn Clock>>>,
 }
 
 #[derive(Default)]
 struct State {
     counts: Counts,
-    /// The tokens that were issued, with the end of their life.
+    /// The tokens that were issued, and when they expire.
     tokens: HashMap<String, Timestamp>,
     jobs: Jobs,
     /// When the quotas renew.
@@ -197,29 +199,31 @@ struct State {
     bad_tokens: Window,
 }
 
-/// The counts of a [`Service`].
+/// What a [`Service`] has counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// Requests of any kind.
+    /// All requests since the start.
     pub requests: u64,
-    /// Tokens issued.
+    /// Tokens issued since the start.
     pub tokens: u64,
-    /// Hunts of this month.
+    /// Hunts this month.
     pub hunts: u64,
     /// Samples downloaded this month.
     pub downloads: u64,
 }
 
 impl Service {
-    /// The client id that it accepts unless another is set.
+    /// The default client id.
     pub const CLIENT_ID: &'static str = "00000000000000000000000000000001";
-    /// The client secret that it accepts unless another is set.
+    /// The default client secret.
     pub const CLIENT_SECRET: &'static str = "this_is_not_a_secret_of_any_real_account";
 
-    /// A service over these samples. Its account lives in US-1 and has 100 hunts and 50 downloads a
-    /// month, both scopes, and 6,000 requests a minute. Tokens live for 1,799 seconds, and a job
-    /// reports `inprogress` once.
+    /// Creates a service that searches these samples.
+    ///
+    /// By default its account is in US-1 and has 100 hunts and 50 downloads per month, both scopes,
+    /// and 6,000 requests per minute. Tokens expire after 1,799 seconds, and a job reports
+    /// `inprogress` once.
     pub fn new(corpus: Corpus) -> Self {
         Self {
             corpus,
@@ -249,10 +253,10 @@ impl Service {
         }
     }
 
-    /// A service over the files of a folder, or over one file.
+    /// Creates a service that searches the files in a folder, or a single file.
     ///
     /// # Errors
-    /// As [`Corpus::open`].
+    /// The same as [`Corpus::open`].
     pub fn over(folder: impl AsRef<Path>) -> Result<Self, CorpusError> {
         Corpus::open(folder).map(Self::new)
     }
@@ -262,12 +266,12 @@ impl Service {
         self
     }
 
-    /// The source of request ids, trace ids and tokens; 0 unless set.
+    /// Sets the seed that determines request ids, trace ids and tokens. The default is 0.
     pub fn seed(self, seed: u64) -> Self {
         self.set(|settings| settings.seed = seed)
     }
 
-    /// The API client that gets tokens.
+    /// Sets the credentials of the API client. Only these get tokens.
     pub fn credentials(
         self,
         client_id: impl Into<String>,
@@ -279,81 +283,91 @@ impl Service {
         })
     }
 
-    /// The CIDs of the Flight Control children that a client may act for; none unless set.
+    /// Sets the CIDs of the Flight Control children that a client may act for. The default is none.
     pub fn member_cids(self, children: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.set(|settings| settings.children = children.into_iter().map(Into::into).collect())
     }
 
-    /// Whether the API client has the scopes `malquery:read` and `malquery:write`.
+    /// Sets whether the API client has the scopes `malquery:read` and `malquery:write`. It has both
+    /// by default.
     pub fn scopes(self, read: bool, write: bool) -> Self {
         self.set(|settings| (settings.read, settings.write) = (read, write))
     }
 
-    /// The life of a token.
+    /// Sets the time after which a token expires. The default is 1,799 seconds.
     pub fn token_life(self, life: Duration) -> Self {
         self.set(|settings| settings.token_life = life)
     }
 
-    /// The cloud of the account. It matters to requests that name the host of a [`Cloud`]; at any
-    /// other host, such as a loopback address, the account is at home.
+    /// Sets the cloud of the account. The default is US-1.
+    ///
+    /// It matters only to requests whose host belongs to a [`Cloud`]. Any other host, such as a
+    /// loopback address, counts as the account's cloud.
     pub fn cloud(self, cloud: Cloud) -> Self {
         self.set(|settings| settings.cloud = cloud)
     }
 
-    /// Hunts a month.
+    /// Sets the number of hunts per month. The default is 100.
     pub fn hunts(self, limit: u64) -> Self {
         self.set(|settings| settings.hunts = limit)
     }
 
-    /// Downloaded samples a month.
+    /// Sets the number of downloaded samples per month. The default is 50.
     pub fn downloads(self, limit: u64) -> Self {
         self.set(|settings| settings.downloads = limit)
     }
 
-    /// Requests a minute, counted over the last 60 seconds.
+    /// Sets the number of requests per minute, counted over the last 60 seconds. The default is
+    /// 6,000.
     pub fn rate_limit(self, per_minute: usize) -> Self {
         self.set(|settings| settings.rate_limit = per_minute)
     }
 
-    /// The number of polls for which a job reports `pending`, before `inprogress`; 0 unless set.
+    /// Sets the number of polls for which a job reports `pending`, before `inprogress`. The default
+    /// is 0.
     pub fn pending(self, polls: u64) -> Self {
         self.set(|settings| settings.pending = polls)
     }
 
-    /// The number of polls for which a job reports `inprogress`.
+    /// Sets the number of polls for which a job reports `inprogress`. The default is 1.
     pub fn polls(self, polls: u64) -> Self {
         self.set(|settings| settings.polls = polls)
     }
 
-    /// The shortest time from the submission of a job until it is done; 0 unless set.
+    /// Sets the minimum time from the submission of a job until it is done. The default is 0.
     pub fn job_time(self, time: Duration) -> Self {
         self.set(|settings| settings.job_time = time)
     }
 
-    /// Whether the results of a hunt name the rule in `yara_rule`; recorded results do not.
+    /// Sets whether each result of a hunt has the name of the rule in `yara_rule`. The default is
+    /// `false`, as in recorded replies.
     pub fn name_rules(self, names: bool) -> Self {
         self.set(|settings| settings.names_rules = names)
     }
 
-    /// Which jobs fail: `fails` gets the number of each job, counted from 1. Their quota is spent.
+    /// Makes jobs fail. `fails` takes the number of a job, counted from 1, and returns whether that
+    /// job fails. A failed job still costs its quota.
     pub fn fail_jobs(self, fails: impl Fn(u64) -> bool + Send + Sync + 'static) -> Self {
         self.set(|settings| settings.fails = Arc::new(fails))
     }
 
-    /// Where a line goes for each request that is answered: method, path, status and, if it is
-    /// refused, why. It holds no secret.
+    /// Calls `log` with one line per request: method, path, status and, for a refused request, the
+    /// reason. The line contains no secrets.
     pub fn log(self, log: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.set(|settings| settings.log = Some(Arc::new(log)))
     }
 
-    /// The clock for tokens, quotas, rate limits and jobs. Without one, [`client`](Self::client)
-    /// sets a virtual clock and any other use the system's. It is read, never waited for.
+    /// Sets the clock for tokens, quotas, rate limits and jobs. The service only reads it and never
+    /// waits.
+    ///
+    /// By default the first use decides: [`client`](Self::client) sets a virtual clock, and any
+    /// other use sets the system clock.
     pub fn clock(self, clock: impl Clock + 'static) -> Self {
         self.set(|settings| settings.clock = Arc::new(OnceLock::from(Arc::new(clock) as Arc<_>)))
     }
 
-    /// A client of this service with its credentials. It waits on the service's clock, a
-    /// [`VirtualClock`] unless another is set.
+    /// Returns a client of this service, with valid credentials. It waits on the service's clock,
+    /// which is a [`VirtualClock`] unless another clock is set.
     pub fn client(&self) -> Client {
         let Settings {
             client_id,
@@ -367,7 +381,7 @@ impl Service {
         Client::new(self.clone(), clock.clone(), Auth::new(*cloud, credentials))
     }
 
-    /// The counts up to now.
+    /// Returns the counts so far.
     pub fn counts(&self) -> Counts {
         match self.settings.clock.get() {
             Some(clock) => self.state(clock.now()).counts,
@@ -375,12 +389,12 @@ impl Service {
         }
     }
 
-    /// Answers a request. A fuzzy search takes its time before it returns.
+    /// Answers a request. This blocks while a fuzzy search reads the files.
     pub fn answer(&self, request: &Request<Vec<u8>>) -> Response<Body> {
         Call::new(self).answer(request)
     }
 
-    /// Refuses bytes that are no request, as the gateway does.
+    /// Refuses bytes that are not a valid request, as the gateway does.
     #[cfg(feature = "server")]
     fn refuse(&self, status: http::StatusCode, message: &str) -> Response<Body> {
         Call::new(self).refuse(status, message)
@@ -391,7 +405,7 @@ impl Service {
         clock.get_or_init(|| Arc::new(SystemClock)).now()
     }
 
-    /// The state, with the quotas of this month.
+    /// Locks the state, and renews the quotas if a new month has begun.
     fn state(&self, now: Timestamp) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.refresh.is_none_or(|refresh| refresh <= now) {
@@ -401,7 +415,8 @@ impl Service {
         state
     }
 
-    /// An id of the shape of MalQuery's: like a UUID, but of no version and variant of RFC 4122.
+    /// Returns an id in MalQuery's format, which looks like a UUID but has no version or variant of
+    /// RFC 4122.
     fn id(&self, what: &str, number: u64) -> String {
         let mut id = digest::sha256(format!("{} {what} {number}", self.settings.seed).as_bytes());
         id.truncate(32);
@@ -415,7 +430,7 @@ impl Service {
 }
 
 impl fmt::Debug for Service {
-    /// Leaves out the credentials.
+    /// Omits the credentials.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Service({} samples)", self.corpus.len())
     }
@@ -432,7 +447,7 @@ impl Transport for Service {
 struct Window(VecDeque<Timestamp>);
 
 impl Window {
-    /// Counts a request and gives how many are left, or when the next one may come.
+    /// Counts a request. Returns how many requests are left, or when the next one is allowed.
     fn take(&mut self, now: Timestamp, limit: usize) -> Result<usize, Timestamp> {
         while self.0.front().is_some_and(|time| time.after(MINUTE) <= now) {
             self.0.pop_front();
@@ -445,7 +460,7 @@ impl Window {
     }
 }
 
-/// When the next month begins, in UTC.
+/// Returns the start of the next month, in UTC.
 fn next_month(now: Timestamp) -> Timestamp {
     let day = DAY.as_millis() as u64;
     let today = Timestamp::from_millis(now.as_millis() / day * day);

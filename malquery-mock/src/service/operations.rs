@@ -57,7 +57,7 @@ impl Call {
         let search: ask::Search = ask::body(request.body()).map_err(Refusal::input)?;
         let patterns = search.patterns().map_err(Refusal::input)?;
         let (filter, fields, _) = options(search.options)?;
-        // The other filters are no options of a fuzzy search.
+        // A fuzzy search has no other filters.
         let filter = Filter {
             limit: filter.limit,
             ..Filter::default()
@@ -140,7 +140,7 @@ impl Call {
     #[cfg(not(feature = "yara"))]
     pub(super) fn hunt(&self, _: &Request<Vec<u8>>) -> Answer {
         Err(Refusal::input(
-            "this stand-in has no YARA; turn on the feature `yara` of malquery-mock",
+            "this stand-in was built without YARA; enable the feature `yara` of malquery-mock",
         ))
     }
 
@@ -157,19 +157,19 @@ impl Call {
             let archive = Archive::make(&entries);
             archive
                 .map(Outcome::Archive)
-                .map_err(|error| format!("the archive could not be made: {error}"))
+                .map_err(|error| format!("cannot create the archive: {error}"))
         })
     }
 
     pub(super) fn request(&self, request: &Request<Vec<u8>>) -> Answer {
         let id = ask::id(request.uri()).map_err(Refusal::input)?;
         let job = self.state().jobs.find(&id);
-        let job = job
-            .ok_or_else(|| Refusal::input(format_args!("there is no job {}", ask::quoted(&id))))?;
+        let job =
+            job.ok_or_else(|| Refusal::input(format_args!("unknown job {}", ask::quoted(&id))))?;
         let polls = job.polled();
         let mut document = self.document();
         let meta = &mut document["meta"];
-        // Whole milliseconds, as recorded.
+        // Whole milliseconds, as in recordings.
         let passed = self.now.since(job.submitted).as_millis();
         meta["query_time"] = json!(passed as u64 + (self.query_time() * 1e3) as u64);
         meta["reqid"] = job.id.clone().into();
@@ -201,7 +201,7 @@ impl Call {
             Some(Outcome::Archive(_)) => "done",
             Some(Outcome::Found(found)) => {
                 let total = match found.entries.len() {
-                    // A limit of 0 asks for the count.
+                    // A limit of 0 requests only the count.
                     0 => found.total,
                     count => count,
                 };
@@ -246,20 +246,20 @@ impl Call {
         }
     }
 
-    /// Whether a job may be done, after this many polls.
+    /// Returns whether a job may be done after this many polls.
     fn is_due(&self, job: &Job, polls: u64) -> bool {
         let settings = &self.service.settings;
         polls >= settings.pending.saturating_add(settings.polls)
             && self.now >= job.submitted.after(settings.job_time)
     }
 
-    /// The sample with a hash. The corpus may have to hash all its files.
+    /// Returns the sample with a hash. The corpus may have to hash all its files.
     fn find(&self, hash: &Sha256) -> Result<Option<Entry>, Refusal> {
         let _turn = self.service.requests.enter();
         self.service.corpus.find(hash).map_err(Refusal::corpus)
     }
 
-    /// The samples with these hashes; refuses if one is missing.
+    /// Returns the samples with these hashes. Fails if one is missing.
     fn find_all(&self, hashes: &[Sha256]) -> Result<Vec<Entry>, Refusal> {
         let find = |hash| {
             let message = format!("Could not find sample {hash}");
@@ -269,7 +269,7 @@ impl Call {
         hashes.iter().map(find).collect()
     }
 
-    /// Spends all of the cost or nothing.
+    /// Spends the whole cost, or nothing if it exceeds the quota.
     fn spend(&self, state: &mut State, cost: Cost) -> Result<(), Refusal> {
         let settings = &self.service.settings;
         let (used, limit, count, what) = match cost {
@@ -289,7 +289,7 @@ impl Call {
         Ok(())
     }
 
-    /// Starts a job, if its cost can be spent.
+    /// Spends the cost of a job and starts it.
     fn submit(
         &self,
         submission: Submission,
@@ -321,8 +321,8 @@ impl Call {
     }
 }
 
-/// The options of a search: its filter, the fields of its results, and the options for the status
-/// of its job.
+/// Returns the options of a search: its filter, the fields of its results, and the options to
+/// repeat in the status of its job.
 fn options(sent: Option<Options>) -> Result<(Filter, Fields, Option<Value>), Refusal> {
     let Some(sent) = sent else {
         return Ok(Default::default());

@@ -1,4 +1,4 @@
-//! The JSON of replies, by the schemas of the service.
+//! The JSON of replies, according to the schemas of the service.
 
 use malquery_proto::types::{Label, MetaField, Pattern, PatternType};
 use serde_json::{Value, json};
@@ -7,10 +7,10 @@ use super::ask::Fields;
 use super::corpus::{Entry, Found};
 use crate::digest;
 
-/// The most files that a reply names as not searched.
+/// The maximum number of files that a reply lists as not searched.
 const MAX_SKIPPED: usize = 10;
 
-/// A sample, with the fields that were asked for.
+/// Returns a sample with the requested fields.
 pub(super) fn sample(entry: &Entry, fields: &Fields) -> Value {
     let mut sample = json!({});
     let mut set = |wanted: bool, name: &str, value: Value| {
@@ -22,7 +22,7 @@ pub(super) fn sample(entry: &Entry, fields: &Fields) -> Value {
     set(has(MetaField::Sha256), "sha256", json!(entry.sha256()));
     set(fields.is_all(), "sha1", json!(entry.sha1()));
     set(has(MetaField::Md5), "md5", json!(entry.md5()));
-    // Sizes are 32-bit in the schema, and the field is not required.
+    // The schema allows only 32-bit sizes, but the field is optional.
     if let Ok(size) = i32::try_from(entry.size()) {
         set(has(MetaField::Size), "filesize", size.into());
     }
@@ -37,8 +37,8 @@ pub(super) fn sample(entry: &Entry, fields: &Fields) -> Value {
     sample
 }
 
-/// The statistics of a search. Classes cover the samples that are returned; without their labels,
-/// all are unknown.
+/// Returns the statistics of a search. The counts by label cover the returned samples. Without
+/// labels, all are unknown.
 pub(super) fn stats(found: &Found, fields: &Fields, total: usize) -> Value {
     let [mut clean, mut malware, mut pua, mut unknown] = [0; 4];
     for entry in &found.entries {
@@ -59,7 +59,7 @@ pub(super) fn stats(found: &Found, fields: &Fields, total: usize) -> Value {
     })
 }
 
-/// Adds the errors for files that were not searched.
+/// Adds an error for each file that was not searched.
 pub(super) fn add_skipped(document: &mut Value, found: &Found) {
     let error = |skipped| json!({"code": 500, "message": format!("not searched: {skipped}")});
     if !found.skipped.is_empty() {
@@ -68,7 +68,7 @@ pub(super) fn add_skipped(document: &mut Value, found: &Found) {
     }
 }
 
-/// The rule that the service makes of patterns.
+/// Returns the rule that the service generates from patterns.
 pub(super) fn rule_of(patterns: &[Pattern]) -> String {
     let string = |(number, pattern): (usize, &Pattern)| {
         let text = pattern.value();

@@ -13,24 +13,24 @@ use ureq_proto::server::{RecvRequestResult, Reply};
 
 use super::Service;
 
-/// The most connections that are open at once.
+/// The maximum number of open connections.
 const MAX_CONNECTIONS: usize = 1024;
-/// The longest head of a request, in bytes.
+/// The maximum size of a request head, in bytes.
 const MAX_HEAD: usize = 32 * 1024;
-/// The longest body of a request, in bytes.
+/// The maximum size of a request body, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
-/// How long a connection is read before it is closed.
+/// The time for which input is discarded before a connection is closed.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const CHUNK: usize = 64 * 1024;
 
-/// The longest times. Tests have shorter ones.
+/// Time limits. Tests use shorter ones.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    /// From the first byte of a request to its last.
+    /// From the first byte of a request to its last byte.
     request: Duration,
     /// Until an idle connection is closed.
     idle: Duration,
-    /// For the peer to take a chunk of a reply.
+    /// For the peer to accept a chunk of a reply.
     chunk: Duration,
 }
 
@@ -40,15 +40,15 @@ const LIMITS: Limits = Limits {
     chunk: Duration::from_secs(30),
 };
 
-/// A [`Service`] over HTTP/1.1, for clients in any language. It stops when it is dropped.
+/// A [`Service`] over HTTP/1.1, for clients in any language. Dropping it stops the server.
 ///
-/// Each connection has a thread. At most 1,024 connections are open at once, and a further one gets
-/// a 503. A request must arrive within 10 seconds of its first byte (else 408), with a head of at
-/// most 32 KiB (431) and a body of at most 1 MiB (413). A connection is closed when its client
-/// takes longer than 30 seconds for 64 KiB of a reply, and when it is idle for a minute. A faulty
-/// client ends no connection except its own.
+/// Each connection has its own thread. At most 1,024 connections are open at once, and further ones
+/// get a 503. A request must arrive within 10 seconds of its first byte (otherwise 408), with a
+/// head of at most 32 KiB (otherwise 431) and a body of at most 1 MiB (otherwise 413). A connection
+/// is closed when it has been idle for a minute, or when its client needs more than 30 seconds to
+/// read 64 KiB of a reply. A faulty client affects only its own connection.
 ///
-/// There is no TLS: clients accept `http://` for loopback addresses.
+/// The server does not support TLS. Clients accept `http://` for loopback addresses.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
@@ -65,18 +65,18 @@ struct Shared {
 }
 
 impl Server {
-    /// Listens on a loopback address; port 0 stands for any free port.
+    /// Listens on a loopback address. Port 0 selects a free port.
     ///
-    /// Requests whose `Host` is a name other than `localhost` are refused, since a web page could
-    /// have sent them.
+    /// A request whose `Host` is a name other than `localhost` is refused, because a web page could
+    /// have sent it.
     ///
     /// # Errors
-    /// Refuses any other address: the corpus may hold malware, and the credentials are not secret.
-    /// Fails if it cannot listen on the address.
+    /// Fails if the address is not a loopback address, because the corpus may contain malware and
+    /// the credentials are not secret. Fails if the server cannot listen on the address.
     pub fn start(service: Service, address: SocketAddr) -> io::Result<Self> {
         if !address.ip().is_loopback() {
             let why = format!(
-                "{} is not a loopback address; others could fetch samples from there",
+                "{} is not a loopback address; other machines could fetch samples from it",
                 address.ip()
             );
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
@@ -84,11 +84,11 @@ impl Server {
         Self::start_anywhere(service, address)
     }
 
-    /// Listens on any address. Anyone who reaches it can fetch the samples: the credentials travel
-    /// unencrypted.
+    /// Listens on any address. Anyone who can reach it can fetch the samples, because the
+    /// credentials are sent unencrypted and are not secret.
     ///
     /// # Errors
-    /// Fails if it cannot listen on the address.
+    /// Fails if the server cannot listen on the address.
     pub fn start_anywhere(service: Service, address: SocketAddr) -> io::Result<Self> {
         Self::start_with(service, address, LIMITS)
     }
@@ -112,12 +112,12 @@ impl Server {
         })
     }
 
-    /// The address on which it listens.
+    /// Returns the address that the server listens on.
     pub fn address(&self) -> SocketAddr {
         self.shared.address
     }
 
-    /// The base URL for clients, such as `http://127.0.0.1:8080`.
+    /// Returns the base URL for clients, such as `http://127.0.0.1:8080`.
     pub fn url(&self) -> String {
         format!("http://{}", self.shared.address)
     }
@@ -158,7 +158,7 @@ impl Shared {
                 return;
             }
             let Ok((stream, _)) = accepted else {
-                // Most likely there are no free file descriptors. Wait for some.
+                // Most likely, the file descriptors are exhausted. Wait until some are free.
                 thread::sleep(Duration::from_millis(20));
                 continue;
             };
@@ -190,7 +190,7 @@ impl Shared {
         }
     }
 
-    /// Whether no web page can be behind a `Host`.
+    /// Returns whether a `Host` proves that no web page sent the request.
     fn trusts(&self, host: Option<&[u8]>) -> bool {
         let Some(host) = host else { return true };
         if !self.address.ip().is_loopback() {
@@ -211,7 +211,7 @@ struct Connection {
     shared: Arc<Shared>,
     stream: Arc<TcpStream>,
     number: u64,
-    /// Bytes that were read and not used yet.
+    /// Bytes that were read but not used yet.
     input: Vec<u8>,
 }
 
@@ -221,29 +221,29 @@ impl Drop for Connection {
     }
 }
 
-/// Why there is no request.
+/// The reason why no request was received.
 enum NoRequest {
-    /// The peer is gone.
+    /// The peer closed the connection.
     Gone,
     Refused(StatusCode, &'static str),
 }
 
 const BAD_LENGTH: NoRequest = NoRequest::Refused(
     StatusCode::BAD_REQUEST,
-    "the content-length is not one whole number of bytes",
+    "the content-length is not a single whole number",
 );
 
 impl From<io::Error> for NoRequest {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            // The kind depends on the system.
+            // Which kind a timeout has depends on the system.
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Refused(
                 StatusCode::REQUEST_TIMEOUT,
                 "the request did not arrive in time",
             ),
-            // The peer may still read.
+            // The peer may still read a reply.
             io::ErrorKind::UnexpectedEof => {
-                Self::Refused(StatusCode::BAD_REQUEST, "the request ends early")
+                Self::Refused(StatusCode::BAD_REQUEST, "the request ended early")
             }
             _ => Self::Gone,
         }
@@ -260,7 +260,7 @@ impl Connection {
         }
     }
 
-    /// Answers one request, and returns whether another may follow.
+    /// Answers one request and returns whether another one may follow.
     fn exchange(&mut self) -> io::Result<bool> {
         let limits = self.shared.limits;
         if self.input.is_empty() {
@@ -283,7 +283,7 @@ impl Connection {
         Ok(keep)
     }
 
-    /// Reads a request. Also returns whether the connection can be used after it.
+    /// Reads a request. Also returns whether the connection can be reused.
     fn request(&mut self, end: Instant) -> Result<(Request<Vec<u8>>, bool), NoRequest> {
         const MALFORMED: NoRequest =
             NoRequest::Refused(StatusCode::BAD_REQUEST, "the request is malformed");
@@ -296,7 +296,7 @@ impl Connection {
                     let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                     return Err(NoRequest::Refused(
                         status,
-                        "the head of the request is longer than 32 KiB",
+                        "the head of the request is larger than 32 KiB",
                     ));
                 }
                 Err(Error::BadContentLengthHeader | Error::TooManyContentLengthHeaders) => {
@@ -311,7 +311,7 @@ impl Connection {
             .shared
             .trusts(headers.get(header::HOST).map(|host| host.as_bytes()))
         {
-            let why = "the host is not this one; use localhost or an address";
+            let why = "the Host header is not this server; use localhost or an IP address";
             return Err(NoRequest::Refused(StatusCode::MISDIRECTED_REQUEST, why));
         }
         let keep = head.version() == Version::HTTP_11
@@ -332,13 +332,13 @@ impl Connection {
             }
             (Some(encoding), None) if encoding.as_bytes().eq_ignore_ascii_case(b"chunked") => true,
             _ => {
-                let why = "the transfer-encoding is not chunked alone";
+                let why = "only the transfer-encoding chunked is supported";
                 return Err(NoRequest::Refused(StatusCode::NOT_IMPLEMENTED, why));
             }
         };
         let too_large = NoRequest::Refused(
             StatusCode::PAYLOAD_TOO_LARGE,
-            "the body is larger than 1 MiB",
+            "the body of the request is larger than 1 MiB",
         );
         if length.is_some_and(|length| length > MAX_BODY as u64) {
             return Err(too_large);
@@ -347,11 +347,11 @@ impl Connection {
         let empty = length.unwrap_or(0) == 0 && !encoded;
         let mut body = Vec::new();
         let mut receive = match reply.proceed() {
-            // The body of a HEAD or CONNECT is not read, and must not pass for the next request.
+            // The body of a HEAD or CONNECT is not read and must not be parsed as the next request.
             Some(RecvRequestResult::ProvideResponse(_)) => {
                 return Ok((head.map(|()| body), keep && empty));
             }
-            // By the standard it has no body, but no POST of the API comes without one.
+            // The standard allows a POST without a body, but the API has no such operation.
             Some(_) if undeclared => {
                 let why = "the request has neither content-length nor transfer-encoding";
                 return Err(NoRequest::Refused(StatusCode::LENGTH_REQUIRED, why));
@@ -387,7 +387,7 @@ impl Connection {
         Ok((head.map(|()| body), keep))
     }
 
-    /// Waits for bytes, and reads them.
+    /// Waits for bytes and reads them.
     fn fill(&mut self, end: Instant) -> io::Result<()> {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -404,7 +404,8 @@ impl Connection {
         }
     }
 
-    /// Lets the peer read the reply. To close while the peer still sends could discard it.
+    /// Lets the peer read the reply. Closing the connection while the peer is still sending could
+    /// discard the reply.
     fn linger(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Write);
         let end = Instant::now() + LINGER_TIME;
@@ -414,7 +415,7 @@ impl Connection {
     }
 }
 
-/// The length of the body that the head declares.
+/// Returns the length of the body that the head declares.
 fn content_length(headers: &HeaderMap) -> Result<Option<u64>, NoRequest> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(length) = lengths.next() else {
@@ -433,7 +434,7 @@ fn content_length(headers: &HeaderMap) -> Result<Option<u64>, NoRequest> {
     }
 }
 
-/// Writes a reply. If its body has another length than it declares, the connection ends.
+/// Writes a reply. Fails if the length of the body differs from the declared length.
 fn send(
     stream: &TcpStream,
     response: Response<Body>,
@@ -462,15 +463,15 @@ fn send(
         .and_then(|value| value.to_str().ok()?.parse().ok());
     let mut left: u64 = declared.filter(|_| with_body).unwrap_or(0);
     loop {
-        // A small body goes out with the head.
+        // A small body is sent together with the head.
         let room = left.min(CHUNK as u64);
         let count = body.by_ref().take(room).read_to_end(&mut text)? as u64;
         if count < room {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         left -= count;
-        // The end of a sample that changed meanwhile is an error. Then the reply must not look
-        // whole.
+        // If the sample changed in the meantime, reading its end fails. The reply must not look
+        // complete then.
         if with_body && left == 0 && body.read(&mut [0])? > 0 {
             return Err(io::ErrorKind::InvalidData.into());
         }

@@ -1,4 +1,4 @@
-//! What goes wrong, and whether the transport says so.
+//! Cases in which a request or a reply fails. The transport must report each failure correctly.
 
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -39,12 +39,12 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "closed-in-the-head",
-        consequence: "a hunt is billed twice, or half a reply is taken for a whole one",
+        consequence: "a hunt is billed twice, or an incomplete reply looks complete",
         prepare: || no_reply(|| vec![half_a_head(), Step::Close]),
     },
     Case {
         name: "reset-in-the-head",
-        consequence: "a hunt is billed twice, or half a reply is taken for a whole one",
+        consequence: "a hunt is billed twice, or an incomplete reply looks complete",
         prepare: || no_reply(|| vec![half_a_head(), Step::Reset]),
     },
     Case {
@@ -100,7 +100,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "cut-body-with-a-length",
-        consequence: "a cut sample looks whole",
+        consequence: "a truncated sample looks complete",
         prepare: || {
             served(
                 |_| vec![half_a_body(), Step::Close],
@@ -110,7 +110,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "cut-chunked-body",
-        consequence: "a cut sample looks whole",
+        consequence: "a truncated sample looks complete",
         prepare: || {
             bad_chunks(&[
                 "5\r\nhello\r\n",
@@ -123,7 +123,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "malformed-chunks",
-        consequence: "a faulty gateway ends the program, or a cut sample looks whole",
+        consequence: "a faulty gateway crashes the program, or a truncated sample looks complete",
         prepare: || {
             bad_chunks(&[
                 "5\r\nhello\r\nffffffffffffffff\r\nx",
@@ -139,7 +139,7 @@ pub(super) const CASES: &[Case] = &[
     #[cfg(any(target_os = "linux", target_os = "android", windows))]
     Case {
         name: "reset-in-a-body",
-        consequence: "a cut sample looks whole",
+        consequence: "a truncated sample looks complete",
         prepare: || {
             let until_close = || Step::Send(format!("{OK}\r\nhello").into());
             served(
@@ -150,7 +150,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "hostile-heads",
-        consequence: "a faulty gateway ends the program, or a hunt is billed twice",
+        consequence: "a faulty gateway crashes the program, or a hunt is billed twice",
         prepare: || {
             let script = |seen: &Seen| {
                 let head = hostile_heads().into_iter().nth(seen.number());
@@ -161,7 +161,7 @@ pub(super) const CASES: &[Case] = &[
     },
 ];
 
-/// More bytes than the system keeps for a service that does not read them.
+/// More bytes than the operating system buffers for a service that does not read.
 const UNREAD: usize = 20_000_000;
 
 const OK: &str = "HTTP/1.1 200 OK\r\n";
@@ -170,12 +170,12 @@ fn half_a_head() -> Step {
     Step::Send(format!("{OK}content-type: application/json\r\ncontent-le").into())
 }
 
-/// The head, and 5 of 10 bytes.
+/// Returns a head and 5 of 10 bytes of its body.
 fn half_a_body() -> Step {
     Step::Send(format!("{OK}content-length: 10\r\n\r\nhello").into())
 }
 
-/// The port belongs to one end of a connection, so nobody listens there.
+/// The port is in use by one end of a connection, so nothing listens on it.
 fn refused_connection() -> io::Result<Prepared> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let reserved = TcpStream::connect(listener.local_addr()?)?;
@@ -187,7 +187,7 @@ fn refused_connection() -> io::Result<Prepared> {
     })
 }
 
-/// No label of a name has 64 characters, so the lookup fails at once, even without a network.
+/// The lookup of a label with 64 characters fails at once, even without a network.
 fn failed_lookup() -> io::Result<Prepared> {
     let host = format!("{}.invalid", "a".repeat(64));
     let secure = base(&format!("https://{host}"));
@@ -213,7 +213,7 @@ fn not_sent(result: Result<Response<Body>, TransportError>) -> Outcome {
     let error = match result {
         Ok(reply) => {
             return Err(format!(
-                "nobody replied, but send returned {}",
+                "nothing replied, but `send` returned {}",
                 reply.status()
             ));
         }
@@ -221,8 +221,12 @@ fn not_sent(result: Result<Response<Body>, TransportError>) -> Outcome {
     };
     match error.failure() {
         SendFailure::NotSent => Ok(format!("failed as not sent: {error:?}")),
-        SendFailure::CannotSend => Err(format!("a second try is ruled out: {error:?}")),
-        SendFailure::Unknown => Err(format!("nothing was sent, but that is in doubt: {error:?}")),
+        SendFailure::CannotSend => Err(format!(
+            "failed as `cannot_send`, which prevents a retry: {error:?}"
+        )),
+        SendFailure::Unknown => Err(format!(
+            "nothing was sent, but the transport failed as `unknown`: {error:?}"
+        )),
     }
 }
 
@@ -252,7 +256,7 @@ fn slow_head(steps: fn() -> Vec<Step>) -> io::Result<Prepared> {
     )
 }
 
-/// The system accepts the connection and the first bytes. Nobody accepts the rest.
+/// The operating system accepts the connection and the first bytes. Nothing reads the rest.
 fn service_that_does_not_read() -> io::Result<Prepared> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let base = base(&format!("http://{}", listener.local_addr()?));
@@ -296,7 +300,7 @@ fn no_time_left(server: &Server, transport: &dyn Transport) -> Outcome {
     if !matches!(&result, Err(error) if error.failure() != SendFailure::Unknown) {
         return unknown(result);
     }
-    // A request that was sent all the same needs some time to arrive.
+    // If the request was sent anyway, it needs some time to arrive.
     thread::sleep(Duration::from_millis(500));
     match result {
         Err(error) if server.seen().is_empty() => Ok(format!("nothing was sent: {error:?}")),
@@ -304,8 +308,8 @@ fn no_time_left(server: &Server, transport: &dyn Transport) -> Outcome {
     }
 }
 
-/// A body that is not whole must not end as if it were. If the head still declares the length, the
-/// client sees by itself that bytes are missing.
+/// Checks that an incomplete body does not look complete. If the head still declares the length,
+/// the client itself detects the missing bytes.
 fn a_cut(result: Result<Response<Body>, TransportError>) -> Outcome {
     let (head, body) = match result {
         Ok(reply) => reply.into_parts(),
@@ -324,7 +328,7 @@ fn a_cut(result: Result<Response<Body>, TransportError>) -> Outcome {
                     bytes.len()
                 )),
                 _ => Err(format!(
-                    "the body was cut, but it ended without an error after {} bytes",
+                    "the body was truncated, but it ended without an error after {} bytes",
                     bytes.len()
                 )),
             }
@@ -346,7 +350,7 @@ fn bad_chunks(bodies: &'static [&'static str]) -> io::Result<Prepared> {
                 .unwrap_or_else(|_| Err("the transport panicked".into()))
                 .map_err(|error| format!("chunks {body:?}: {error}"))?;
         }
-        Ok(format!("{} broken bodies failed", bodies.len()))
+        Ok(format!("all {} malformed bodies failed", bodies.len()))
     })
 }
 
@@ -354,7 +358,7 @@ fn bad_chunks(bodies: &'static [&'static str]) -> io::Result<Prepared> {
 fn reset_in_a_body(server: &Server, transport: &dyn Transport) -> Outcome {
     let (head, mut body) = send(transport, without_limit(get(&server.base(), "")))?;
     body.read_exact(&mut [0])
-        .map_err(|error| format!("the first byte: {error}"))?;
+        .map_err(|error| format!("cannot read the first byte: {error}"))?;
     server.open_gate();
     a_cut(Ok(Response::from_parts(head, body)))
 }
@@ -372,8 +376,11 @@ fn hostile_heads() -> Vec<(&'static str, Vec<u8>)> {
             "a page without a head",
             text("<html><body>hello</body></html>\r\n\r\n"),
         ),
-        ("no status", text("HTTP/1.1\r\n\r\n")),
-        ("a status that is a word", text("HTTP/1.1 OK OK\r\n\r\n")),
+        ("a head without a status", text("HTTP/1.1\r\n\r\n")),
+        (
+            "a status that is not a number",
+            text("HTTP/1.1 OK OK\r\n\r\n"),
+        ),
         ("a status of 7 digits", text("HTTP/1.1 2000000 OK\r\n\r\n")),
         (
             "a status below 100",
@@ -385,12 +392,12 @@ fn hostile_heads() -> Vec<(&'static str, Vec<u8>)> {
         ),
         ("a header without a colon", with("no colon here")),
         ("a header without a name", with(": value")),
-        ("a name that is not a name", with("a b\u{e9}(): value")),
+        ("a header with an invalid name", with("a b\u{e9}(): value")),
         (
-            "a value that is not text",
+            "a header value that is not text",
             [OK.as_bytes(), b"x-a: \xff\xfe\x01\0\r\n\r\n"].concat(),
         ),
-        ("a folded value", with("x-a: one\r\n two")),
+        ("a folded header value", with("x-a: one\r\n two")),
         (
             "lines without a carriage return",
             text("HTTP/1.1 200 OK\ncontent-length: 2\n\n{}"),
@@ -399,16 +406,19 @@ fn hostile_heads() -> Vec<(&'static str, Vec<u8>)> {
             "a header of 1 MiB",
             with(&format!("x-a: {}", "b".repeat(1 << 20))),
         ),
-        ("a line without an end", vec![b'a'; 1 << 20]),
+        ("a line that never ends", vec![b'a'; 1 << 20]),
         ("20,000 headers", with(&"x-a: b\r\n".repeat(20_000))),
-        ("a length below zero", with("content-length: -1")),
-        ("a length that is a word", with("content-length: five")),
+        ("a negative length", with("content-length: -1")),
+        (
+            "a length that is not a number",
+            with("content-length: five"),
+        ),
         (
             "a length of 20 digits",
             with("content-length: 99999999999999999999"),
         ),
         (
-            "the largest length",
+            "the largest possible length",
             with("content-length: 18446744073709551615"),
         ),
         (
@@ -416,17 +426,17 @@ fn hostile_heads() -> Vec<(&'static str, Vec<u8>)> {
             with("content-length: 5\r\ncontent-length: 6"),
         ),
         (
-            "an unknown transfer coding",
+            "an unknown transfer encoding",
             with("transfer-encoding: x-unknown"),
         ),
         (
-            "a coding that is wrong",
+            "a wrong content encoding",
             with("content-encoding: gzip\r\ncontent-length: 5"),
         ),
     ]
 }
 
-/// The transport may refuse a head or make the best of it.
+/// The transport may reject a head or accept it.
 fn hostile_heads_do_not_panic(server: &Server, transport: &dyn Transport) -> Outcome {
     let heads = hostile_heads();
     for (index, (name, _)) in heads.iter().enumerate() {
@@ -443,5 +453,8 @@ fn hostile_heads_do_not_panic(server: &Server, transport: &dyn Transport) -> Out
             .unwrap_or_else(|_| Err("the transport panicked".into()))
             .map_err(|error| format!("{name}: {error}"))?;
     }
-    Ok(format!("{} heads were refused or read", heads.len()))
+    Ok(format!(
+        "all {} heads were rejected or accepted, without a panic",
+        heads.len()
+    ))
 }

@@ -1,4 +1,4 @@
-//! How replies are passed on.
+//! Cases in which the transport must return a reply unchanged.
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::conformance::servers::{Seen, contains};
 pub(super) const CASES: &[Case] = &[
     Case {
         name: "client-errors-are-replies",
-        consequence: "an expired token is not renewed, and the reason of a refusal is lost",
+        consequence: "an expired token is not renewed, and the reason for an error is lost",
         prepare: || statuses(&[400, 401, 403, 404, 429]),
     },
     Case {
@@ -25,7 +25,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "interim-replies",
-        consequence: "a hunt that was accepted ends with an error, and is billed",
+        consequence: "a hunt that was accepted and billed ends with an error",
         prepare: || {
             let interim =
                 b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
@@ -40,7 +40,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "redirect-to-the-same-host",
-        consequence: "a hunt is billed twice, or a page is taken for its reply",
+        consequence: "a hunt is billed twice, or an unrelated page is taken for its reply",
         prepare: || {
             let script = |seen: &Seen| match seen.target.starts_with("/elsewhere") {
                 true => vec![reply("200 OK", "", b"elsewhere")],
@@ -79,12 +79,12 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "body-with-a-length",
-        consequence: "a download hangs, or a sample holds bytes of something else",
+        consequence: "a download hangs, or a sample contains foreign bytes",
         prepare: || served(|_| vec![reply("200 OK", "", &pattern(300_000))], a_body),
     },
     Case {
         name: "chunked-body",
-        consequence: "a sample holds the sizes of its chunks",
+        consequence: "a sample contains the sizes of its chunks",
         prepare: || served(|_| vec![Step::Send(chunked())], a_body),
     },
     Case {
@@ -111,7 +111,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "body-longer-than-its-length",
-        consequence: "a sample holds bytes that do not belong to it",
+        consequence: "a sample contains bytes that do not belong to it",
         prepare: || {
             let reply = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhelloHTTP/1.1 200 OK\r\n\r\n";
             served(
@@ -139,7 +139,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "two-replies-at-a-time",
-        consequence: "no call is possible during a download, or their bytes are mixed up",
+        consequence: "no call is possible during a download, or the bytes of both are mixed up",
         prepare: || {
             let script = |seen: &Seen| match seen.method.as_str() {
                 "GET" => {
@@ -164,7 +164,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "decoded-body-without-its-old-length",
-        consequence: "every compressed reply is refused as cut",
+        consequence: "every compressed reply is rejected as truncated",
         prepare: || served(gzipped, decoded_body),
     },
 ];
@@ -184,12 +184,12 @@ fn statuses(list: &'static [u16]) -> io::Result<Prepared> {
                 .map_err(|error| format!("status {status}: {error}"))?;
             same("the body of an error", &body, b"{\"errors\": []}")?;
         }
-        Ok(format!("{list:?} were passed on with their bodies"))
+        Ok(format!("{list:?} were returned with their bodies"))
     })
 }
 
-/// Some HTTP libraries return the first interim reply and lose the final one. Their transports can
-/// only fail, which bills nothing twice.
+/// Some HTTP libraries return the first interim reply and lose the final one. Transports that use
+/// them can only fail, but that bills nothing twice.
 fn interim_replies(server: &Server, transport: &dyn Transport) -> Outcome {
     for request in [get(&server.base(), ""), post(&server.base(), "{}")] {
         let reply = match transport.send(request) {
@@ -200,12 +200,12 @@ fn interim_replies(server: &Server, transport: &dyn Transport) -> Outcome {
         if head.status != 200 {
             let status = head.status.as_u16();
             return Err(format!(
-                "the final status was 200, but send returned {status}"
+                "the final status was 200, but `send` returned {status}"
             ));
         }
         let body = whole(body)?;
         if head.headers.contains_key(header::LINK) {
-            return Err("the final reply has a header of an interim one".into());
+            return Err("the final reply has a header of an interim reply".into());
         }
         same("the body", &body, b"{}")?;
     }
@@ -231,7 +231,7 @@ fn follows_nothing(server: &Server, other: Option<&Server>, transport: &dyn Tran
                 || other.is_some_and(|other| !other.raw().is_empty());
             if followed {
                 return Err(format!(
-                    "the {method} was sent again to the location of a {status}"
+                    "the {method} was resent to the location of a {status}"
                 ));
             }
             let (head, body) = result.map_err(|error| format!("{method}, {status}: {error}"))?;
@@ -241,7 +241,7 @@ fn follows_nothing(server: &Server, other: Option<&Server>, transport: &dyn Tran
             same("the body of a redirect", &body, b"redirected")?;
         }
     }
-    Ok(format!("{REDIRECTS:?} were passed on and not followed"))
+    Ok(format!("{REDIRECTS:?} were returned and not followed"))
 }
 
 const REPLY_HEADERS: [(&str, &str); 7] = [
@@ -267,19 +267,19 @@ fn reply_headers_unchanged(server: &Server, transport: &dyn Transport) -> Outcom
             .collect();
         if passed != sent {
             return Err(format!(
-                "{name} was {} and became {}",
+                "the header {name} was {} and became {}",
                 shown(&sent),
                 shown(&passed)
             ));
         }
     }
     Ok(format!(
-        "{} headers were passed on as they were",
+        "{} headers were returned unchanged",
         REPLY_HEADERS.len()
     ))
 }
 
-/// Chunks of 1 byte to 200 KiB, with their sizes in capitals.
+/// Returns chunks of 1 byte to 200 KiB, with sizes in upper case.
 fn chunked() -> Vec<u8> {
     let body = pattern(300_000);
     let mut out = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
@@ -295,7 +295,7 @@ fn chunked() -> Vec<u8> {
     out
 }
 
-/// The head, the first and the last chunk of a body.
+/// Returns the head, the first chunk and the last chunk of a reply.
 fn chunked_parts() -> (Vec<u8>, Vec<u8>, Vec<u8>) {
     let body = pattern(60_000);
     let chunk = |part: &[u8]| {
@@ -307,7 +307,7 @@ fn chunked_parts() -> (Vec<u8>, Vec<u8>, Vec<u8>) {
     (head.to_vec(), chunk(&body[..1000]), last)
 }
 
-/// The body of the first and of a second reply, which may come over the same connection.
+/// Checks the bodies of two replies, which may use the same connection.
 fn a_body(server: &Server, transport: &dyn Transport) -> Outcome {
     for request in [
         get(&server.base(), ""),
@@ -316,7 +316,7 @@ fn a_body(server: &Server, transport: &dyn Transport) -> Outcome {
         let (_, body) = exchange(transport, request, 200)?;
         same("the body", &body, &pattern(300_000))?;
     }
-    Ok("all bytes were passed on, twice".into())
+    Ok("all bytes were returned, twice".into())
 }
 
 fn reply_without_a_body(server: &Server, transport: &dyn Transport) -> Outcome {
@@ -324,7 +324,7 @@ fn reply_without_a_body(server: &Server, transport: &dyn Transport) -> Outcome {
         let request = get(&server.base(), &format!("?status={status}"));
         let request = within(request, Duration::from_secs(3));
         let (_, body) = exchange(transport, request, status)
-            .map_err(|error| format!("a {status} has no body, but: {error}"))?;
+            .map_err(|error| format!("waited for a body after a {status}: {error}"))?;
         same("the body", &body, b"")?;
     }
     Ok("204 and 304 ended with their heads".into())
@@ -336,18 +336,18 @@ fn body_longer_than_its_length(server: &Server, transport: &dyn Transport) -> Ou
     let result = body.read_to_end(&mut bytes);
     if bytes.len() > 5 {
         return Err(format!(
-            "the length was 5, but the body had {} bytes",
+            "the declared length was 5, but the body had {} bytes",
             bytes.len()
         ));
     }
     same("the body", &bytes, &b"hello"[..bytes.len()])?;
     Ok(match result {
-        Ok(_) => "the body ended with its length".into(),
+        Ok(_) => "the body ended at its declared length".into(),
         Err(error) => format!("the body failed: {error}"),
     })
 }
 
-/// A server that sends the last part only after the case has read the first byte.
+/// Prepares a server that sends the rest of a body only after the case has read the first byte.
 fn streams(head: Vec<u8>, body: Vec<u8>, split: usize) -> io::Result<Prepared> {
     let server = Server::start(move |_| {
         let (first, last) = body.split_at(split);
@@ -358,13 +358,13 @@ fn streams(head: Vec<u8>, body: Vec<u8>, split: usize) -> io::Result<Prepared> {
         let (_, mut body) = send(transport, without_limit(get(&server.base(), "")))?;
         let mut bytes = vec![0];
         body.read_exact(&mut bytes)
-            .map_err(|error| format!("the first byte: {error}"))?;
+            .map_err(|error| format!("cannot read the first byte: {error}"))?;
         if !server.open_gate() {
-            return Err("the first byte came only after the whole body had been sent".into());
+            return Err("the first byte arrived only after the whole body was sent".into());
         }
         bytes.extend(whole(body)?);
         same("the body", &bytes, &pattern(60_000))?;
-        Ok("the first byte came before the last one was sent".into())
+        Ok("the first byte arrived before the last byte was sent".into())
     })
 }
 
@@ -372,13 +372,13 @@ fn two_replies_at_a_time(server: &Server, transport: &dyn Transport) -> Outcome 
     let (_, mut body) = send(transport, without_limit(get(&server.base(), "")))?;
     let mut bytes = vec![0; 100];
     body.read_exact(&mut bytes)
-        .map_err(|error| format!("the first bytes: {error}"))?;
+        .map_err(|error| format!("cannot read the first bytes: {error}"))?;
     let between = b"a call during a download".to_vec();
     let (_, other) = exchange(transport, post(&server.base(), between.clone()), 200)
-        .map_err(|error| format!("a call during a download: {error}"))?;
+        .map_err(|error| format!("a call during a download failed: {error}"))?;
     same("the reply of a call during a download", &other, &between)?;
     if !server.open_gate() {
-        return Err("the call during a download had to wait for its end".into());
+        return Err("the call had to wait for the end of the download".into());
     }
     bytes.extend(whole(body)?);
     same("the body of the download", &bytes, &pattern(60_000))?;
@@ -408,11 +408,11 @@ fn identity_is_left_alone(server: &Server, transport: &dyn Transport) -> Outcome
         .iter()
         .any(|seen| seen.values("accept-encoding") != [b"identity"])
     {
-        return Err("the request did not ask for identity alone".into());
+        return Err("the request accepted other encodings than identity".into());
     }
     same("a compressed body", &body, GZIP)?;
     match head.headers.get(header::CONTENT_ENCODING) {
-        Some(value) if value == "gzip" => Ok("the compressed body was passed on as it came".into()),
+        Some(value) if value == "gzip" => Ok("the compressed body was returned unchanged".into()),
         _ => Err("the compressed body lost its content-encoding".into()),
     }
 }
@@ -426,14 +426,14 @@ fn decoded_body(server: &Server, transport: &dyn Transport) -> Outcome {
     let encoding = head.headers.get(header::CONTENT_ENCODING);
     if body == GZIP {
         return match encoding {
-            _ if asked => Err("the transport asked for gzip and did not decode it".into()),
-            Some(_) => Ok("the transport does not decode, and says so".into()),
+            _ if asked => Err("the transport requested gzip but did not decode it".into()),
+            Some(_) => Ok("the transport does not decode, and it keeps content-encoding".into()),
             None => Err("the compressed body lost its content-encoding".into()),
         };
     }
     same("a decoded body", &body, TEXT)?;
     if encoding.is_some() || head.headers.contains_key(header::CONTENT_LENGTH) {
-        return Err("the body was decoded, but the head describes the compressed one".into());
+        return Err("the body was decoded, but its headers describe the compressed body".into());
     }
-    Ok("the body was decoded, and the head fits".into())
+    Ok("the body was decoded, and its headers match".into())
 }

@@ -1,4 +1,4 @@
-//! How requests arrive.
+//! Cases in which the transport must send a request unchanged.
 
 use std::thread;
 use std::time::Duration;
@@ -14,27 +14,27 @@ use crate::conformance::servers::{Seen, contains};
 pub(super) const CASES: &[Case] = &[
     Case {
         name: "get-without-a-body",
-        consequence: "gateways refuse a GET that announces a body, or wait for it",
+        consequence: "gateways reject a GET that announces a body, or wait for the body",
         prepare: || served(|_| json(), get_without_a_body),
     },
     Case {
         name: "post-with-its-exact-body",
-        consequence: "a search looks for other bytes, or a gateway refuses it with 411",
+        consequence: "a search looks for the wrong bytes, or a gateway rejects it with 411",
         prepare: || served(|_| json(), post_with_its_exact_body),
     },
     Case {
         name: "uri-unchanged",
-        consequence: "another sample is downloaded than the one asked for",
+        consequence: "the wrong sample is downloaded",
         prepare: || served(|_| json(), uri_unchanged),
     },
     Case {
         name: "request-headers-unchanged",
-        consequence: "the service does not accept the token",
+        consequence: "the service rejects the token",
         prepare: || served(|_| json(), request_headers_unchanged),
     },
     Case {
         name: "https-is-encrypted",
-        consequence: "the token crosses the network in plain text",
+        consequence: "the token is sent over the network in plain text",
         prepare: || {
             let server = Server::start(|_| json())?;
             let base = base(&format!("https://{}", server.address()));
@@ -58,7 +58,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "concurrent-requests",
-        consequence: "a thread receives the results of another one",
+        consequence: "a thread receives the results of another thread",
         prepare: || {
             served(
                 |seen| vec![reply("200 OK", "", &seen.body)],
@@ -87,7 +87,7 @@ fn get_without_a_body(server: &Server, transport: &dyn Transport) -> Outcome {
         }
     }
     if seen.values("host") != [server.address().to_string().as_bytes()] {
-        return Err("the GET did not have one host header with the host and port".into());
+        return Err("the GET did not have exactly one host header with host and port".into());
     }
     Ok("no body was sent or announced".into())
 }
@@ -103,7 +103,10 @@ fn post_with_its_exact_body(server: &Server, transport: &dyn Transport) -> Outco
     if seen.values("content-length") != [body.len().to_string().as_bytes()] {
         return Err("the POST had no content-length".into());
     }
-    Ok(format!("{} bytes arrived, with their length", body.len()))
+    Ok(format!(
+        "{} bytes arrived with the correct content-length",
+        body.len()
+    ))
 }
 
 fn uri_unchanged(server: &Server, transport: &dyn Transport) -> Outcome {
@@ -119,7 +122,7 @@ fn uri_unchanged(server: &Server, transport: &dyn Transport) -> Outcome {
     exchange(transport, request, 200)?;
     let seen = only_request(server)?;
     match seen.target == target {
-        true => Ok("path and query arrived as they were".into()),
+        true => Ok("path and query arrived unchanged".into()),
         false => Err(format!("{target} became {}", seen.target)),
     }
 }
@@ -148,16 +151,16 @@ fn request_headers_unchanged(server: &Server, transport: &dyn Transport) -> Outc
         let arrived = seen.values(name.as_str());
         if arrived != sent {
             return Err(format!(
-                "{name} was {} and became {}",
+                "the header {name} was {} and became {}",
                 shown(&sent),
                 shown(&arrived)
             ));
         }
     }
-    Ok(format!("{} headers arrived as they were", headers.len()))
+    Ok(format!("{} headers arrived unchanged", headers.len()))
 }
 
-/// The server does not speak TLS, so it must not receive anything else either.
+/// The server does not support TLS, so it must receive nothing in plain text.
 fn https_is_encrypted(server: &Server, transport: &dyn Transport) -> Outcome {
     let base = base(&format!("https://{}", server.address()));
     let result = transport.send(get(&base, ""));
@@ -165,12 +168,12 @@ fn https_is_encrypted(server: &Server, transport: &dyn Transport) -> Outcome {
         return Err("a request to an https URL was sent without TLS".into());
     }
     match result {
-        Ok(_) => Err("the server does not speak TLS, but send returned a reply".into()),
+        Ok(_) => Err("the server does not support TLS, but `send` returned a reply".into()),
         Err(error) => Ok(format!("refused: {error:?}")),
     }
 }
 
-/// Answers a GET. Reads a POST whole and closes the connection.
+/// Answers a GET. Reads all of a POST and closes the connection.
 fn answer_gets(seen: &Seen) -> Vec<Step> {
     match seen.method.as_str() {
         "GET" => json(),
@@ -178,7 +181,7 @@ fn answer_gets(seen: &Seen) -> Vec<Step> {
     }
 }
 
-/// A POST fails over a new connection, and over one that was used before.
+/// Checks that a POST fails over a new connection and over a reused one.
 fn post_sent_once(server: &Server, transport: &dyn Transport) -> Outcome {
     let mut last = String::new();
     for used in [false, true] {
@@ -198,10 +201,10 @@ fn post_sent_once(server: &Server, transport: &dyn Transport) -> Outcome {
 
 fn stale_connection(server: &Server, transport: &dyn Transport) -> Outcome {
     exchange(transport, get(&server.base(), ""), 200)?;
-    // The server closes the connection now, and the transport can know it before the POST.
+    // The server closes the connection now, so the transport can notice that before the POST.
     thread::sleep(Duration::from_millis(200));
     exchange(transport, post(&server.base(), "{}"), 200)
-        .map_err(|error| format!("the service had closed an idle connection; {error}"))?;
+        .map_err(|error| format!("the service had closed an idle connection: {error}"))?;
     Ok("the POST did not use a connection that the service had closed".into())
 }
 

@@ -1,4 +1,4 @@
-//! Labels and dates of samples: the file `malquery-corpus.json`.
+//! Labels and dates of samples, from the file `malquery-corpus.json`.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -31,7 +31,7 @@ pub(super) struct Annotations {
     path: Table<RelativePath>,
 }
 
-/// An object in which no key comes twice.
+/// A JSON object without duplicate keys.
 #[derive(Debug)]
 struct Table<K>(HashMap<K, Annotation>);
 
@@ -57,14 +57,14 @@ impl<'de, K: Deserialize<'de> + Hash + Eq> Visitor<'de> for Table<K> {
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self, A::Error> {
         while let Some((key, annotation)) = map.next_entry()? {
             if self.0.insert(key, annotation).is_some() {
-                return Err(de::Error::custom("this key comes twice"));
+                return Err(de::Error::custom("duplicate key"));
             }
         }
         Ok(self)
     }
 }
 
-/// The path of a file in the corpus, with slashes.
+/// The relative path of a file in the corpus, with slashes.
 #[derive(Debug, PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
 struct RelativePath(String);
@@ -79,21 +79,21 @@ impl TryFrom<String> for RelativePath {
             Ok(Self(path))
         } else {
             Err(format!(
-                "{path:?} is not the path of a file in the folder, such as \"a/b.exe\""
+                "{path:?} is not a path relative to the folder, such as \"a/b.exe\""
             ))
         }
     }
 }
 
 impl Annotations {
-    /// Reads the file, and takes it out of the samples.
+    /// Reads the file, and removes it from the samples.
     pub(super) fn load(root: &Path, files: &mut Vec<PathBuf>) -> Result<Self, CorpusError> {
         let path = root.join(NAME);
         match files.iter().position(|file| *file == path) {
             Some(index) => drop(files.remove(index)),
-            // A link or a pipe of this name is not read.
+            // Do not read a link or a pipe with this name.
             None => match fs::symlink_metadata(&path) {
-                Ok(_) => return Err(CorpusError::new(path, "it is not a regular file")),
+                Ok(_) => return Err(CorpusError::new(path, "not a regular file")),
                 Err(_) => return Ok(Self::default()),
             },
         }
@@ -106,7 +106,7 @@ impl Annotations {
         })
     }
 
-    /// Takes out the annotation of a file.
+    /// Removes and returns the annotation of a file.
     pub(super) fn take(&mut self, root: &Path, file: &Path) -> Annotation {
         let parts: Option<Vec<_>> = file
             .strip_prefix(root)
@@ -119,18 +119,18 @@ impl Annotations {
             .unwrap_or_default()
     }
 
-    /// Refuses annotations of files that are not in the corpus.
+    /// Fails if an annotated file is not in the corpus.
     pub(super) fn check(&self, root: &Path) -> Result<(), CorpusError> {
         match self.path.0.keys().min_by_key(|path| &path.0) {
             None => Ok(()),
             Some(RelativePath(path)) => Err(CorpusError::new(
                 root.join(NAME),
-                format!("path: {path:?} is not a file of the corpus"),
+                format!("path: {path:?} is not a file in the corpus"),
             )),
         }
     }
 
-    /// Whether the date of some sample depends on its hash.
+    /// Returns whether the date of any sample depends on its hash.
     pub(super) fn has_dates(&self) -> bool {
         self.sha256
             .0
@@ -138,7 +138,7 @@ impl Annotations {
             .any(|annotation| annotation.first_seen.is_some())
     }
 
-    /// The annotation of a hash.
+    /// Returns the annotation of a hash.
     pub(super) fn of(&self, sha256: &Sha256) -> Option<&Annotation> {
         self.sha256.0.get(sha256)
     }

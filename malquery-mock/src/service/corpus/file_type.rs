@@ -1,7 +1,7 @@
-//! The type of a sample by its content, in the service's words.
+//! Detects the type of a sample from its content, with the names that the service uses.
 //!
-//! `PE32` is in capitals in replies of the service, so `PE64` is too; the other words are from its
-//! filters. For other content, the word is `text` or `data`, as in the command `file`.
+//! Replies of the service have `PE32` in capitals, so `PE64` is in capitals too. The other names
+//! are those of its filters. Other content is `text` or `data`, as in the output of `file`.
 
 use std::io::{self, Read, Seek};
 
@@ -10,7 +10,7 @@ use memchr::memmem;
 
 use super::source::Opened;
 
-/// The bytes that are read of a sample. The directory of an old Office document can be anywhere.
+/// The number of bytes read. Only old Office documents need more: their directory can be anywhere.
 const PREFIX: u64 = 64 * 1024;
 
 pub(super) fn detect(opened: &mut Opened) -> io::Result<&'static str> {
@@ -33,12 +33,12 @@ fn of_prefix(prefix: &[u8]) -> &'static str {
         [0x7f, b'E', b'L', b'F', 1, ..] => "elf32",
         [0x7f, b'E', b'L', b'F', 2, ..] => "elf64",
         [b'M', b'Z', ..] => portable_executable(prefix),
-        // A Mach-O for several processors has their number here, a class the version of its format,
-        // from 45.
+        // A Mach-O file for several processors has their count here. A Java class has its version,
+        // which is at least 45.
         [0xca, 0xfe, 0xba, 0xbe, 0, 0, 0, count, ..] if *count < 45 => "macho",
         [0xca, 0xfe, 0xba, 0xbe, ..] => "cjava",
         [b'P', b'K', 3, 4, ..] => zip(prefix),
-        // After a header of 8, 12 or 16 bytes comes a code object.
+        // A code object follows a header of 8, 12 or 16 bytes.
         [_, _, b'\r', b'\n', ..] if [8, 12, 16].iter().any(|at| byte(*at) & 0x7f == b'c') => {
             "pythonc"
         }
@@ -69,7 +69,7 @@ fn portable_executable(prefix: &[u8]) -> &'static str {
     }
 }
 
-/// Goes by the names of the first entries, since the directory is at the end.
+/// Decides by the names of the first entries, because the directory is at the end of the file.
 fn zip(prefix: &[u8]) -> &'static str {
     for at in memmem::find_iter(prefix, b"PK\x03\x04") {
         let name = prefix.get(at + 30..).unwrap_or_default();
@@ -96,7 +96,7 @@ fn compound(prefix: &[u8], format: FileFormat) -> &'static str {
         FileFormat::MicrosoftWordDocument => "doc",
         FileFormat::MicrosoftExcelSpreadsheet => "xls",
         FileFormat::MicrosoftPowerpointPresentation => "ppt",
-        // Some writers leave out the class.
+        // Some programs omit the class id.
         _ if memmem::find(prefix, b"HWP Document File").is_some() => "hwp",
         _ if names("WordDocument") => "doc",
         _ if names("Workbook") => "xls",
@@ -105,7 +105,7 @@ fn compound(prefix: &[u8], format: FileFormat) -> &'static str {
     }
 }
 
-/// The kind of text, or `None` for other content.
+/// Returns the kind of text, or `None` for other content.
 fn text(prefix: &[u8]) -> Option<&'static str> {
     let content = prefix
         .strip_prefix(b"\xef\xbb\xbf")
@@ -148,7 +148,7 @@ fn text(prefix: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// Whether it has an HTML element, perhaps after comments.
+/// Returns whether the content has an HTML element, possibly after comments.
 fn is_html(content: &[u8]) -> bool {
     let start = content[..content.len().min(1024)].to_ascii_lowercase();
     ["<!doctype html", "<html"]
@@ -156,8 +156,8 @@ fn is_html(content: &[u8]) -> bool {
         .any(|tag| memmem::find(&start, tag.as_bytes()).is_some())
 }
 
-/// Whether it is UTF-8, UTF-16 with a byte order mark, or one byte a character, and has no control
-/// characters except those that move the cursor.
+/// Returns whether the content is text: UTF-8, UTF-16 with a byte order mark, or an 8-bit encoding,
+/// without control characters other than whitespace, bell, backspace and escape.
 fn is_text(prefix: &[u8]) -> bool {
     let plain = |c: char| !c.is_ascii_control() || matches!(c, '\x07'..='\r' | '\x1b');
     let wide = |unit: fn([u8; 2]) -> u16| {
@@ -171,7 +171,7 @@ fn is_text(prefix: &[u8]) -> bool {
         _ if !prefix.iter().all(|&byte| plain(char::from(byte))) => false,
         _ => match std::str::from_utf8(prefix) {
             Ok(_) => true,
-            // The prefix ends within a character.
+            // The prefix ends in the middle of a character.
             Err(error) if error.error_len().is_none() => true,
             Err(_) => !prefix.iter().any(|byte| (0x80..0xa0).contains(byte)),
         },
@@ -213,7 +213,7 @@ mod tests {
         bytes
     }
 
-    /// A compound document whose directory is behind the prefix.
+    /// Returns a compound document whose directory is beyond the prefix.
     fn document(class: u32, name: &str, at: usize) -> Vec<u8> {
         let mut bytes = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1".to_vec();
         bytes.resize(26, 0);
@@ -268,7 +268,7 @@ mod tests {
             (document(0, "WordDocument", 3), "doc"),
             (document(0, "Workbook", 3), "xls"),
             (document(0, "PowerPoint Document", 3), "ppt"),
-            // Only the class shows that it is PowerPoint.
+            // Only the class id identifies PowerPoint.
             (powerpoint, "ppt"),
             (hwp, "hwp"),
             (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1".to_vec(), "cdfv2"),
@@ -313,7 +313,7 @@ mod tests {
         ] {
             assert_eq!(of(bytes), word, "{}", bytes.escape_ascii());
         }
-        // The second prefix ends within a character.
+        // The second prefix ends in the middle of a character.
         for letter in ["\u{fc}", "\u{c0}"] {
             let long = letter.repeat(PREFIX as usize);
             assert_eq!(of(long.as_bytes()), "text");

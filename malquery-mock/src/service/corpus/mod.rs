@@ -1,4 +1,4 @@
-//! The files a service searches.
+//! The files that a service searches.
 
 mod annotations;
 mod file_type;
@@ -25,36 +25,35 @@ use annotations::{Annotation, Annotations};
 use scan::Scan;
 use source::{Opened, Source, Stamp};
 
-/// How often a file is read, if it changes while it is read.
+/// How often a file is read if it changes during reading.
 const TRIES: usize = 3;
 
-/// The samples of a [`Service`](super::Service): the files of a folder, single files, or bytes in
+/// The samples of a [`Service`](super::Service): the files in a folder, single files, or bytes in
 /// memory. Clones are the same corpus.
 ///
-/// Files are listed when the corpus is opened and read when they are searched. No file is written.
-/// A search hashes the files that it finds, once. A changed file is a new sample. On systems other
-/// than Unix, a change that keeps the size and the time of modification goes unnoticed. A file that
-/// is gone or cannot be read is left out, and the reply names it.
+/// Files are listed when the corpus is opened and read when they are searched. They are never
+/// written. Each file that matches a search is hashed once. A changed file is a new sample. On
+/// systems other than Unix, a change that keeps the size and the modification time is not detected.
+/// A file that is gone or cannot be read is skipped, and the reply lists it as an error.
 ///
-/// A search reads files of any size in pieces. A hunt holds a whole file in memory for each
-/// processor. It leaves out files above 256 MiB and files on which the rule runs longer than 60
-/// seconds.
+/// A search reads files of any size in chunks. A hunt holds one whole file in memory per processor.
+/// It skips files larger than 256 MiB and files on which the rule runs longer than 60 seconds.
 ///
 /// Files with the same content are one sample, under the first path.
 ///
 /// # File types
 ///
-/// The type comes from the content, in the service's words: `PE32`, `PE64`, `elf32`, `elf64`,
-/// `macho`, `pdf`, `doc`, `docx`, `xls`, `xlsx`, `ppt`, `pptx`, `rtf`, `hwp`, `cdfv2` (any other
-/// compound document), `html`, `email`, `perl`, `python`, `pythonc`, `java.arc`, `cjava`, `dalvik`,
-/// `lnk`, `swf`, `pcap` and `text`; anything else is `data`. The case is the service's where it is
-/// known. A filter ignores case.
+/// The type is detected from the content and uses the service's names: `PE32`, `PE64`, `elf32`,
+/// `elf64`, `macho`, `pdf`, `doc`, `docx`, `xls`, `xlsx`, `ppt`, `pptx`, `rtf`, `hwp`, `cdfv2` (any
+/// other compound document), `html`, `email`, `perl`, `python`, `pythonc`, `java.arc`, `cjava`,
+/// `dalvik`, `lnk`, `swf`, `pcap` and `text`. Anything else is `data`. Filters ignore case.
 ///
 /// # Labels and dates
 ///
-/// A sample was first seen on the day its file was last modified, in UTC, and has no label. The
-/// file `malquery-corpus.json` in the folder sets other values, by path (with slashes) or by
-/// SHA-256, which has priority. That file is not a sample. Everything in it is optional:
+/// By default a sample was first seen on the day its file was last modified, in UTC, and has no
+/// label. The file `malquery-corpus.json` in the folder overrides these values, by path (with
+/// slashes) or by SHA-256. A SHA-256 takes precedence over a path. The file itself is not a sample.
+/// All its keys are optional:
 ///
 /// ```json
 /// { "path": { "tools/nc.exe": { "label": "unwanted", "submitted_by_customer": true } },
@@ -89,7 +88,7 @@ struct Inner {
 struct Slot {
     source: Source,
     annotation: Annotation,
-    /// The hashes, and the stamp of the file they belong to.
+    /// The hashes, and the stamp of the file that they belong to.
     known: Mutex<Option<(Stamp, Hashes)>>,
 }
 
@@ -108,7 +107,7 @@ pub struct CorpusSample {
 }
 
 impl CorpusSample {
-    /// A sample with these bytes, first seen on 1970/01/01, without a label.
+    /// Creates a sample with these bytes, first seen on 1970/01/01, without a label.
     pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
         Self {
             bytes: bytes.into(),
@@ -116,13 +115,13 @@ impl CorpusSample {
         }
     }
 
-    /// The day it was first seen.
+    /// Sets the day on which the sample was first seen.
     pub fn first_seen(mut self, day: Date) -> Self {
         self.annotation.first_seen = Some(day);
         self
     }
 
-    /// The verdict.
+    /// Sets the label.
     pub fn label(mut self, label: Label) -> Self {
         self.annotation.label = Some(label);
         self
@@ -134,7 +133,7 @@ impl CorpusSample {
         self
     }
 
-    /// The malware family.
+    /// Sets the malware family.
     pub fn family(mut self, family: impl Into<String>) -> Self {
         self.annotation.family = Some(family.into());
         self
@@ -148,15 +147,16 @@ impl From<Vec<u8>> for CorpusSample {
 }
 
 impl Corpus {
-    /// Takes the files of a folder and of the folders below it, or a single file.
+    /// Opens the files in a folder and its subfolders, or a single file.
     ///
-    /// Links are not followed, but `folder` may be a link. Only regular files are samples. Files
-    /// and folders that cannot be listed are left out, and [`skipped`](Self::skipped) names them.
+    /// Links are not followed, but `folder` itself may be a link. Only regular files are samples.
+    /// Files and folders that cannot be listed are skipped and returned by
+    /// [`skipped`](Self::skipped).
     ///
     /// # Errors
-    /// Fails if `folder` is neither a folder nor a file, or cannot be listed, and if
+    /// Fails if `folder` is neither a folder nor a file, or cannot be listed. Fails if
     /// `malquery-corpus.json` has an unknown key, an invalid value, or a path that is not in the
-    /// corpus. The message names the place.
+    /// corpus. The message contains the line and column.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, CorpusError> {
         let root = folder.as_ref();
         let (mut files, skipped) = source::list(root)?;
@@ -176,7 +176,7 @@ impl Corpus {
         })))
     }
 
-    /// Takes samples in memory: bytes, or a [`CorpusSample`] with a label and a date.
+    /// Creates a corpus of samples in memory: bytes, or a [`CorpusSample`] with a label and a date.
     pub fn from_bytes<S: Into<CorpusSample>>(samples: impl IntoIterator<Item = S>) -> Self {
         let slot = |sample: S| {
             let CorpusSample { bytes, annotation } = sample.into();
@@ -191,8 +191,8 @@ impl Corpus {
         }))
     }
 
-    /// Takes single files, and the files of folders. Paths that cannot be read are left out, and
-    /// [`skipped`](Self::skipped) names them. `malquery-corpus.json` is not read.
+    /// Creates a corpus of single files and the files in folders. Paths that cannot be read are
+    /// skipped and returned by [`skipped`](Self::skipped). `malquery-corpus.json` is not read.
     pub fn from_paths(paths: impl IntoIterator<Item = impl AsRef<Path>>) -> Self {
         let (mut samples, mut skipped) = (Vec::new(), Vec::new());
         for path in paths {
@@ -215,34 +215,34 @@ impl Corpus {
         }))
     }
 
-    /// The number of files. Several may have the same content, which is one sample.
+    /// Returns the number of files. Several files with the same content are one sample.
     pub fn len(&self) -> usize {
         self.0.samples.len()
     }
 
-    /// Whether the corpus has no files.
+    /// Returns whether the corpus has no files.
     pub fn is_empty(&self) -> bool {
         self.0.samples.is_empty()
     }
 
-    /// The files and folders that could not be listed.
+    /// Returns the files and folders that could not be listed.
     pub fn skipped(&self) -> &[Skipped] {
         &self.0.skipped
     }
 
-    /// The samples in which all the patterns occur.
+    /// Returns the samples that contain all the patterns.
     pub(crate) fn search(&self, patterns: &[Pattern], options: &Filter) -> io::Result<Found> {
         let scan = Scan::new(patterns);
         self.select(options, |opened, buffer| scan.run(opened, buffer))
     }
 
-    /// The samples that a YARA rule matches.
+    /// Returns the samples that a YARA rule matches.
     #[cfg(feature = "yara")]
     pub(crate) fn hunt(&self, rule: &Rule, options: &Filter) -> io::Result<Found> {
         self.select(options, |opened, buffer| scan::hunt(rule, opened, buffer))
     }
 
-    /// The sample with this hash. Hashes the files that were not hashed before, until one has it.
+    /// Returns the sample with this hash. Hashes files that are not hashed yet until one matches.
     pub(crate) fn find(&self, sha256: &Sha256) -> io::Result<Option<Entry>> {
         self.check_root()?;
         let find = |slot: &Arc<Slot>, buffer: &mut Vec<u8>| {
@@ -274,7 +274,7 @@ impl Corpus {
         let date_needs_hash = self.0.annotations.has_dates();
         let (mut entries, skipped) = self.each(false, |slot, buffer| {
             slot.read(|opened| {
-                // Cheap checks come first. The date may depend on the hash.
+                // Run the cheap checks first. The date may depend on the hash.
                 if !options.has_size(opened.stamp.size)
                     || (!date_needs_hash && !options.has_date(slot.first_seen(opened.stamp)))
                     || !(options.filetypes.is_empty()
@@ -301,8 +301,8 @@ impl Corpus {
         })
     }
 
-    /// Runs `work` for all samples, in several threads. The results are in the order of the
-    /// samples. With `first`, it ends with the first result.
+    /// Runs `work` on all samples, in several threads. The results are in the order of the samples.
+    /// With `first`, stops at the first result.
     fn each(
         &self,
         first: bool,
@@ -314,7 +314,7 @@ impl Corpus {
         let run = || {
             let (mut found, mut skipped) = (Vec::new(), Vec::new());
             let mut buffer = Vec::new();
-            // Samples are taken in order, so all samples before the first result are read too.
+            // Samples are taken in order, so all samples before the first result are read as well.
             while !enough.load(Ordering::Relaxed) {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(slot) = samples.get(index) else {
@@ -344,7 +344,7 @@ impl Corpus {
             for helper in helpers {
                 let (more, left_out) = helper
                     .join()
-                    .map_err(|_| io::Error::other("a thread of the search panicked"))?;
+                    .map_err(|_| io::Error::other("a search thread panicked"))?;
                 found.extend(more);
                 skipped.extend(left_out);
             }
@@ -416,7 +416,7 @@ impl Slot {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens the sample and reads it, again if it changed meanwhile.
+    /// Opens and reads the sample. Repeats that if the sample changed in the meantime.
     fn read<T>(&self, mut work: impl FnMut(&mut Opened) -> io::Result<T>) -> io::Result<T> {
         for _ in 0..TRIES {
             let mut opened = self.source.open()?;
@@ -425,7 +425,7 @@ impl Slot {
                 return result;
             }
         }
-        Err(io::Error::other("the file changes while it is read"))
+        Err(io::Error::other("the file keeps changing while it is read"))
     }
 
     fn hashes(&self, opened: &mut Opened, buffer: &mut Vec<u8>) -> io::Result<Hashes> {
@@ -441,23 +441,24 @@ impl Slot {
         Ok(hashes)
     }
 
-    /// The day, unless the hash has another.
+    /// Returns the day on which the sample was first seen, unless its hash is annotated with
+    /// another day.
     fn first_seen(&self, stamp: Stamp) -> Date {
         self.annotation.first_seen.unwrap_or_else(|| stamp.day())
     }
 }
 
-/// The filter of a search. Ranges include their ends.
+/// The filter of a search. Ranges are inclusive.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Filter {
-    /// Empty for all.
+    /// Empty for all types.
     pub(crate) filetypes: Vec<String>,
     pub(crate) min_date: Option<Date>,
     pub(crate) max_date: Option<Date>,
     pub(crate) min_size: Option<u64>,
     pub(crate) max_size: Option<u64>,
     pub(crate) limit: Option<usize>,
-    /// Only what the customer submitted.
+    /// Only samples that the customer submitted.
     pub(crate) own_only: bool,
 }
 
@@ -480,16 +481,15 @@ impl Filter {
 /// The result of a search.
 #[derive(Debug)]
 pub(crate) struct Found {
-    /// At most as many as the limit, newest first, then in the order of their paths, each content
-    /// once.
+    /// Samples up to the limit, newest first, then in the order of their paths, without duplicates.
     pub(crate) entries: Vec<Entry>,
-    /// The number of matches, with those beyond the limit.
+    /// The number of matches, including those beyond the limit.
     pub(crate) total: usize,
     /// The files that could not be searched.
     pub(crate) skipped: Vec<Skipped>,
 }
 
-/// A sample that was found, in its state at that time. It is cheap to clone.
+/// A sample that was found, in its state at that time. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Entry(Arc<Hit>);
 
@@ -538,7 +538,8 @@ impl Entry {
         self.0.family.as_deref()
     }
 
-    /// Opens the sample for reading. If the file changed, this fails, or the end of reading does.
+    /// Opens the sample for reading. If the file has changed, this fails. If the file changes
+    /// later, reading fails at the end.
     pub(crate) fn open(&self) -> io::Result<impl Read + Send + use<>> {
         let opened = self.0.slot.source.open()?;
         if opened.stamp != self.0.stamp {
@@ -554,7 +555,7 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// Reads a sample, and fails at its end if the file changed meanwhile.
+/// Reads a sample. Fails at its end if the file changed in the meantime.
 struct Checked(Opened);
 
 impl Read for Checked {
@@ -566,13 +567,13 @@ impl Read for Checked {
     }
 }
 
-/// A file that was left out.
+/// A file or folder that was skipped.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Skipped {
-    /// The path; `None` for a sample in memory.
+    /// The path, or `None` for a sample in memory.
     pub path: Option<PathBuf>,
-    /// Why it was left out.
+    /// The reason why it was skipped.
     pub why: String,
 }
 
@@ -598,7 +599,7 @@ impl fmt::Display for Skipped {
     }
 }
 
-/// A corpus that cannot be opened.
+/// The error of a corpus that cannot be opened.
 #[derive(Debug)]
 pub struct CorpusError {
     path: PathBuf,
@@ -618,7 +619,7 @@ impl CorpusError {
     fn io(path: &Path, source: io::Error) -> Self {
         Self {
             source: Some(source),
-            ..Self::new(path, "it could not be read")
+            ..Self::new(path, "cannot be read")
         }
     }
 }

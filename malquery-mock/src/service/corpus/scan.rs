@@ -1,4 +1,4 @@
-//! Reading samples: for patterns, for a rule, and for their hashes.
+//! Reads samples to search for patterns, run a rule, or compute hashes.
 
 use std::io::{self, Seek};
 
@@ -9,14 +9,14 @@ use sha2::Digest;
 use super::Hashes;
 use super::source::Opened;
 
-/// The bytes read at a time. Most samples are smaller, and the cache of a processor is larger.
+/// The number of bytes read at a time. Most samples are smaller, and most CPU caches are larger.
 pub(super) const CHUNK: usize = 256 * 1024;
 
-/// Searches for patterns that must all occur.
+/// A search for samples that contain all patterns.
 pub(super) struct Scan {
-    /// The longest first: it is the rarest, and a file without it needs no further search.
+    /// Longest first: it is likely the rarest, and a file without it needs no further search.
     finders: Vec<Finder<'static>>,
-    /// The most bytes of a pattern at the end of a chunk.
+    /// The maximum number of bytes of an incomplete pattern at the end of a chunk.
     overlap: usize,
     chunk: usize,
 }
@@ -64,7 +64,7 @@ impl Scan {
     }
 }
 
-/// The largest file of a hunt. Each thread holds one file in memory.
+/// The maximum size of a file in a hunt. Each thread holds one file in memory.
 #[cfg(feature = "yara")]
 const MAX_RULE_SIZE: u64 = 256 * 1024 * 1024;
 
@@ -78,7 +78,7 @@ pub(super) fn hunt(
         Ok(size) if opened.stamp.size <= MAX_RULE_SIZE => size,
         _ => {
             return Err(io::Error::other(
-                "it is larger than 256 MiB, so the rule was not run over it",
+                "the file is larger than 256 MiB, so the rule was not run on it",
             ));
         }
     };

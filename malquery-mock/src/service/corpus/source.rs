@@ -13,7 +13,7 @@ use malquery_proto::types::Date;
 
 use super::{CorpusError, Skipped};
 
-/// More than the resolution of a file system's clock, which is two seconds on FAT.
+/// At least the resolution of file system clocks, which is up to two seconds (on FAT).
 pub(super) const SETTLED: Duration = Duration::from_secs(2);
 
 pub(super) enum Source {
@@ -21,14 +21,14 @@ pub(super) enum Source {
     Memory(Arc<[u8]>),
 }
 
-/// The state of a file. A changed file has another.
+/// Identifies the state of a file. A changed file has a different stamp.
 #[derive(Default, Clone, Copy, PartialEq)]
 pub(super) struct Stamp {
     pub(super) size: u64,
     modified: Option<SystemTime>,
-    /// The time of the last change, which no program can set. Only Unix has it.
+    /// The time of the last change, which no program can set. Unix only.
     changed: Option<SystemTime>,
-    /// The device, and the number of the file there. Only Unix has them.
+    /// The device and the inode number. Unix only.
     file: (u64, u64),
 }
 
@@ -55,7 +55,7 @@ impl Stamp {
         Ok(stamp)
     }
 
-    /// The day of the last modification, in UTC; 1970/01/01 if it is unknown or before.
+    /// Returns the day of the last modification, in UTC, or 1970/01/01 if it is unknown or earlier.
     pub(super) fn day(&self) -> Date {
         let age = self
             .modified
@@ -69,9 +69,9 @@ impl Source {
     pub(super) fn open(&self) -> io::Result<Opened> {
         let (bytes, stamp) = match self {
             Self::File(path) => {
-                // If it became a pipe, opening it would wait.
+                // If the file became a pipe, opening it would block.
                 if !fs::symlink_metadata(path)?.is_file() {
-                    return Err(io::Error::other("it is no longer a file"));
+                    return Err(io::Error::other("no longer a regular file"));
                 }
                 let file = File::open(path)?;
                 let stamp = Stamp::of(&file)?;
@@ -93,7 +93,7 @@ impl Source {
     }
 }
 
-/// A sample to read. It ends where it ended when it was opened.
+/// A sample to read. Its end is fixed when it is opened.
 pub(super) struct Opened {
     bytes: Bytes,
     pub(super) stamp: Stamp,
@@ -106,7 +106,7 @@ enum Bytes {
 }
 
 impl Opened {
-    /// Whether the file has not changed since it was opened.
+    /// Returns whether the file has not changed since it was opened.
     pub(super) fn is_unchanged(&self) -> io::Result<bool> {
         match &self.bytes {
             Bytes::File(file) => Ok(Stamp::of(file)? == self.stamp),
@@ -114,9 +114,9 @@ impl Opened {
         }
     }
 
-    /// Whether it is unchanged, and a further change would get another time. Clocks of file systems
-    /// are coarse, so a change shortly after the last one may not. A last change far in the future
-    /// is as good as one long ago.
+    /// Returns whether the file is unchanged and any further change would change its timestamp.
+    /// File system clocks are coarse, so two changes in quick succession may have the same
+    /// timestamp. A timestamp far in the future is as good as one far in the past.
     pub(super) fn is_settled(&self) -> io::Result<bool> {
         let distance = |time: SystemTime| time.elapsed().unwrap_or_else(|ahead| ahead.duration());
         let last = self.stamp.changed.or(self.stamp.modified);
@@ -174,8 +174,8 @@ pub(super) fn changed() -> io::Error {
     io::Error::other("the file has changed since it was found")
 }
 
-/// All regular files in and below a folder in the order of their paths, and what could not be
-/// listed.
+/// Lists all regular files in a folder and its subfolders, sorted by path. Also returns what could
+/// not be listed.
 pub(super) fn list(root: &Path) -> Result<(Vec<PathBuf>, Vec<Skipped>), CorpusError> {
     let unreadable = |error| CorpusError::io(root, error);
     let kind = fs::metadata(root).map_err(unreadable)?;
@@ -186,7 +186,10 @@ pub(super) fn list(root: &Path) -> Result<(Vec<PathBuf>, Vec<Skipped>), CorpusEr
         ));
     }
     if !kind.is_dir() {
-        return Err(CorpusError::new(root, "it is neither a folder nor a file"));
+        return Err(CorpusError::new(
+            root,
+            "neither a folder nor a regular file",
+        ));
     }
     fs::read_dir(root).map_err(unreadable)?;
     let mut files = Vec::new();

@@ -37,7 +37,7 @@ fn contents(found: &Found) -> Vec<Vec<u8>> {
     found.entries.iter().map(bytes).collect()
 }
 
-/// A folder with these files, each modified on 2020/06/09.
+/// Creates a folder with these files, each modified on 2020/06/09.
 fn folder(files: &[(&str, &[u8])]) -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     for (path, bytes) in files {
@@ -54,10 +54,10 @@ fn write(path: &Path, bytes: &[u8]) {
         .unwrap();
 }
 
-/// Whether a file in pieces of `chunk` bytes has all the patterns.
+/// Returns whether a file, read in chunks of `chunk` bytes, contains all the patterns.
 fn scan(bytes: &[u8], patterns: &[Pattern], chunk: usize) -> bool {
     let mut opened = Source::Memory(bytes.into()).open().unwrap();
-    // What another file left there must not be found.
+    // The rest of another file in the buffer must not be found.
     let mut buffer = patterns.iter().flat_map(Pattern::bytes).collect();
     Scan::with_chunk(patterns, chunk)
         .run(&mut opened, &mut buffer)
@@ -112,7 +112,7 @@ fn a_pattern_across_two_chunks_is_found() {
             assert!(scan(&file, &patterns, CHUNK), "at {at}");
             file[at + pattern.len() - 1] ^= 1;
             assert!(!scan(&file, &patterns, CHUNK), "at {at}");
-            // The file ends with it, and one byte before its end.
+            // The file ends with the pattern, or one byte after it.
             file[at + pattern.len() - 1] ^= 1;
             assert!(
                 scan(&file[..at + pattern.len()], &patterns, CHUNK),
@@ -164,7 +164,7 @@ fn a_content_is_reported_once() {
     assert_eq!(found.total, 3);
     let first = &found.entries[0];
     assert_eq!(first.sha256(), hash(b"a MARK"));
-    // As sha1sum and md5sum say.
+    // The output of sha1sum and md5sum.
     assert_eq!(
         first.sha1().to_string(),
         "537703579018b24446012771eb570cba2b909077"
@@ -305,7 +305,7 @@ fn folders_are_searched_but_links_are_not() {
     );
     #[cfg(unix)]
     {
-        // What is named itself may be a link, but has to be a file or a folder.
+        // The path itself may be a link, but only to a file or a folder.
         assert_eq!(
             Corpus::open(root.join("link"))
                 .unwrap()
@@ -317,12 +317,12 @@ fn folders_are_searched_but_links_are_not() {
         assert_eq!(Corpus::open(root.join("a/loop")).unwrap().len(), 5);
         let error = Corpus::open(root.join("pipe")).unwrap_err().to_string();
         assert!(
-            error.ends_with("pipe: it is neither a folder nor a file"),
+            error.ends_with("pipe: neither a folder nor a regular file"),
             "{error}"
         );
     }
     let error = Corpus::open(root.join("missing")).unwrap_err().to_string();
-    assert!(error.ends_with("missing: it could not be read"), "{error}");
+    assert!(error.ends_with("missing: cannot be read"), "{error}");
 }
 
 #[test]
@@ -386,7 +386,7 @@ fn missing_files_do_not_stop_a_search() {
         .unwrap();
     #[cfg(unix)]
     {
-        // Opening it would wait for somebody to write.
+        // Opening the pipe would block until something is written.
         fs::remove_file(at("d")).unwrap();
         pipe(&at("d"));
     }
@@ -398,7 +398,7 @@ fn missing_files_do_not_stop_a_search() {
         "{skipped:?}"
     );
     assert!(
-        skipped[1].ends_with("b: it is no longer a file"),
+        skipped[1].ends_with("b: no longer a regular file"),
         "{skipped:?}"
     );
     #[cfg(unix)]
@@ -424,7 +424,7 @@ fn a_changed_file_is_a_new_sample() {
     let mut reader = entry.open().unwrap();
     reader.read_exact(&mut [0; 3]).unwrap();
 
-    // Of the same size, a moment later.
+    // The same size, a moment later.
     fs::write(folder.path().join("a"), b"MARK 2").unwrap();
     let message = |error: std::io::Error| error.to_string();
     assert_eq!(
@@ -439,7 +439,7 @@ fn a_changed_file_is_a_new_sample() {
         b"MARK 2"
     );
     let after = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
-    // It is newer.
+    // The changed file is newer.
     assert_eq!(contents(&after), [&b"MARK 2"[..], b"MARK"]);
     assert_eq!(after.entries[0].sha256(), hash(b"MARK 2"));
     assert_ne!(after.entries[0].first_seen(), entry.first_seen());
@@ -481,7 +481,7 @@ fn a_settled_file_is_hashed_once() {
     assert!(corpus.0.samples.iter().all(|slot| slot.known().is_some()));
 }
 
-/// Elsewhere it would not be seen.
+/// Other systems cannot detect this change.
 #[cfg(unix)]
 #[test]
 fn a_change_with_the_old_time_is_seen() {
@@ -490,7 +490,7 @@ fn a_change_with_the_old_time_is_seen() {
     let corpus = Corpus::open(folder.path()).unwrap();
     let before = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
     assert!(corpus.0.samples.iter().all(|slot| slot.known().is_some()));
-    // One is written over, the other replaced.
+    // One file is overwritten, the other is replaced.
     write(&folder.path().join("a"), b"MARK 2");
     write(&folder.path().join("new/b"), b"MARK 4");
     fs::rename(folder.path().join("new/b"), folder.path().join("b")).unwrap();
@@ -549,11 +549,11 @@ fn a_file_that_never_rests_is_left_out() {
             Ok(bytes)
         })
     };
-    // It ends where it ended when it was opened, and is read again.
+    // The end is fixed when the file is opened, and the file is read again.
     assert_eq!(read(2).unwrap(), b"MARK++");
     assert_eq!(
         read(99).unwrap_err().to_string(),
-        "the file changes while it is read"
+        "the file keeps changing while it is read"
     );
 }
 
@@ -614,7 +614,7 @@ fn annotations_say_what_a_file_does_not() {
         found.entries.iter().map(shown).collect::<Vec<_>>()
     };
     let all = [
-        // What is said of the hash goes first.
+        // The annotation by hash takes precedence.
         "MARK 3 2020/06/09 None None",
         "MARK 2 2002/02/02 None None",
         r#"MARK 1 2001/01/01 Some("clean") Some("by path")"#,
@@ -671,7 +671,7 @@ fn bad_annotations_are_refused_with_their_place() {
         std::os::unix::fs::symlink("a", folder.path().join("malquery-corpus.json")).unwrap();
         let error = Corpus::open(folder.path()).unwrap_err().to_string();
         assert!(
-            error.ends_with("malquery-corpus.json: it is not a regular file"),
+            error.ends_with("malquery-corpus.json: not a regular file"),
             "{error}"
         );
     }
@@ -747,7 +747,7 @@ mod yara {
         assert_eq!(contents(&found), [b"x"]);
         let skipped: Vec<_> = found.skipped.iter().map(ToString::to_string).collect();
         let expected = format!(
-            "{}: it is larger than 256 MiB, so the rule was not run over it",
+            "{}: the file is larger than 256 MiB, so the rule was not run on it",
             path.display()
         );
         assert_eq!(skipped, [expected]);
