@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::args::{CollectArgs, Session, Source};
-use crate::common::{Commands, NOTHING, Output, check_results, exact_search, running};
+use crate::common::{
+    Commands, NOTHING, Output, check_results, exact_search, is_replaceable, running,
+};
 use crate::format::{Format, print_fields, print_results};
 use crate::interrupt::{self, Scratch};
 use crate::output::{self, Failure, bar, code, note, quoted, warn_of_errors};
@@ -504,7 +506,11 @@ impl<'a> Folder<'a> {
             _scratch: Vec::new(),
         };
         for path in new.into_iter().rev() {
-            fs::create_dir(path).map_err(|error| refuse(path, &error))?;
+            match fs::create_dir(path) {
+                // It leads back through a folder that is new, or another process made it.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => continue,
+                made => made.map_err(|error| refuse(path, &error))?,
+            }
             folder._scratch.push(Scratch::folder(path));
             folder.new.insert(0, path);
             // The owner must be able to write there, whatever the umask is.
@@ -533,8 +539,10 @@ fn own(_: &Path) -> io::Result<()> {
 impl Drop for Folder<'_> {
     fn drop(&mut self) {
         for folder in &self.new {
-            // This fails if the folder is not empty, as intended.
-            let _ = fs::remove_dir(folder);
+            // This removes only an empty folder. Its path may lead through the others.
+            if fs::remove_dir(folder).is_err() {
+                break;
+            }
         }
     }
 }
@@ -617,9 +625,10 @@ impl Shown<'_> {
             }
         }
         let is_in_the_way = match &error {
-            Error::Archive(ArchiveError::Stopped { source, .. }) => {
-                matches!(&**source, ArchiveError::File { error, .. } if error.kind() == ErrorKind::AlreadyExists)
-            }
+            Error::Archive(ArchiveError::Stopped { source, .. }) => match &**source {
+                ArchiveError::File { path, error } => is_replaceable(path, error),
+                _ => false,
+            },
             _ => false,
         };
         let is_cut = matches!(

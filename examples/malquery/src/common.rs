@@ -1,6 +1,6 @@
 //! Code that several commands share.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -134,9 +134,7 @@ impl Commands<'_> {
             false => OutputFile::create_new(path),
         };
         Scratch::make(create, OutputFile::temporary).map_err(|error| match error {
-            Error::File { path, error }
-                if error.kind() == ErrorKind::AlreadyExists && !self.session.force =>
-            {
+            Error::File { path, error } if is_replaceable(&path, &error) => {
                 Failure::refused(format!(
                     "{} already exists; use --force to replace it",
                     path.display()
@@ -146,6 +144,12 @@ impl Commands<'_> {
             error => Failure::invalid(&error),
         })
     }
+}
+
+/// Returns whether --force replaces the file that an error reports.
+pub(crate) fn is_replaceable(path: &Path, error: &io::Error) -> bool {
+    error.kind() == ErrorKind::AlreadyExists
+        && path.metadata().map_or(true, |found| found.is_file())
 }
 
 /// Returns the status of a job that was submitted.

@@ -186,12 +186,19 @@ fn steers(c: char) -> bool {
 
 /// Quotes a path or another word for a shell.
 pub(crate) fn quoted(path: &Path) -> String {
-    let path = path.to_string_lossy();
     let plain = |c: char| c.is_alphanumeric() || "/._-+:@%,".contains(c);
-    if path.chars().all(plain) && !path.is_empty() {
-        path.into_owned()
-    } else {
-        format!("'{}'", path.replace('\'', r"'\''"))
+    match path.to_str() {
+        Some(path) if path.chars().all(plain) && !path.is_empty() => path.to_owned(),
+        Some(path) if !path.contains(steers) => format!("'{}'", path.replace('\'', r"'\''")),
+        // A message could not show it as it is.
+        _ => {
+            let bytes = path.as_os_str().as_encoded_bytes();
+            let quoted = bytes.iter().map(|byte| match byte {
+                b' '..=b'~' if !br"\'".contains(byte) => char::from(*byte).to_string(),
+                byte => format!("\\x{byte:02x}"),
+            });
+            format!("$'{}'", quoted.collect::<String>())
+        }
     }
 }
 
@@ -486,5 +493,22 @@ pub(crate) fn bar(length: Option<u64>) -> ProgressBar {
             ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec}")
                 .unwrap_or_else(|_| ProgressStyle::default_spinner()),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_quoted_for_a_shell() {
+        for (path, expected) in [
+            ("a/b-1.bin", "a/b-1.bin"),
+            ("", "''"),
+            ("it's $HOME", r"'it'\''s $HOME'"),
+            ("a\nb'\u{202e}", r"$'a\x0ab\x27\xe2\x80\xae'"),
+        ] {
+            assert_eq!(quoted(path.as_ref()), expected);
+        }
     }
 }

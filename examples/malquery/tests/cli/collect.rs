@@ -4,7 +4,8 @@ use crate::support::*;
 fn collect_does_the_whole_job() {
     let server = Server::with_answers(collecting(&[HELLO], SEVERAL));
     let out = folder();
-    let target = in_folder(&out, "new/folder");
+    // As `mkdir -p` has it.
+    let target = in_folder(&out, "other/../new/folder");
     let run = server.run(&format!("{COLLECT} --ascii a --output-dir {target}"));
     let document = run.json();
     assert_eq!(document["samples"], json!([HELLO]));

@@ -65,6 +65,11 @@ fn bad_input_is_refused_before_sending() {
         message(&format!("download {A} --output {existing}")),
         exists
     );
+    // It would not help.
+    for target in [out.path(), Path::new("/dev/null")] {
+        let error = message(&format!("download {A} --output {}", target.display()));
+        assert!(!error.contains("--force"), "{error}");
+    }
     let no_folder = format!("error: folder not found: {}", in_folder(&out, "missing"));
     assert_eq!(
         message(&format!("download {A} --output {missing}")),
