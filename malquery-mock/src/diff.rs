@@ -19,7 +19,7 @@ pub(crate) fn cut(text: &str) -> String {
     }
 }
 
-/// Shortens two texts such that the place where they differ stays.
+/// Shortens two texts, and keeps the place where they differ.
 pub(crate) fn around_difference(a: &str, b: &str) -> (String, String) {
     let same = a.chars().zip(b.chars()).take_while(|(a, b)| a == b).count();
     let is_short = |text: &str| text.chars().nth(MAX_SHOWN).is_none();

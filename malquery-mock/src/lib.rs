@@ -77,12 +77,11 @@
 //!
 //! # Cassettes
 //!
-//! A [`Cassette`] is a JSON file that people can read and edit; [`mod@format`] explains it. It
-//! answers a request only if it is the recorded one: the same method, path, query, body and kind of
-//! authorization. Equal requests are answered in the recorded order, each once, so a job goes from
-//! `inprogress` to `done`. A request that nothing answers is an error of the transport, and its
-//! message names the closest interaction and what differs. At the end the guard fails the test when
-//! something else was sent, even if the program ignored the error, and when a reply was not used.
+//! A [`Cassette`] is a JSON file that people can read and edit. [`mod@format`] explains it, and says
+//! which requests it answers. Equal requests are answered in the recorded order, each once, so a
+//! job goes from `inprogress` to `done`. A request that nothing answers is an error of the
+//! transport, and its message names the closest interaction and what differs. At its end the guard
+//! fails the test if there was such a request, or if a reply was not used.
 //!
 //! ```no_run
 //! use malquery_mock::Cassette;

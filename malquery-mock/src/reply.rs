@@ -59,21 +59,20 @@ impl Fault {
     }
 
     /// The message of malquery-ureq for the real failure. A test on sockets compares the two.
-    pub(crate) fn explain(self, host: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ConnectRefused => write!(
-                f,
-                "no connection to {host}; check the network, a firewall, and whether a proxy is needed"
-            ),
-            Self::Dns => write!(
-                f,
-                "the name of {host} was not found; check the cloud or base URL, the network, and whether a proxy is \
-                 needed"
-            ),
-            Self::Tls => write!(f, "no TLS connection to {host}; check that it speaks https"),
-            Self::Timeout => write!(f, "no reply from {host} in time"),
-            Self::Reset | Self::Eof => write!(f, "the connection to {host} broke before the reply"),
-        }
+    pub(crate) fn message(self, host: &str) -> String {
+        let message = match self {
+            Self::ConnectRefused => {
+                "no connection to HOST; check the network, a firewall, and whether a proxy is needed"
+            }
+            Self::Dns => {
+                "the name of HOST was not found; check the cloud or base URL, the network, and \
+                 whether a proxy is needed"
+            }
+            Self::Tls => "no TLS connection to HOST; check that it speaks https",
+            Self::Timeout => "no reply from HOST in time",
+            Self::Reset | Self::Eof => "the connection to HOST broke before the reply",
+        };
+        message.replace("HOST", host)
     }
 
     /// The error of the system or rustls.

@@ -20,7 +20,7 @@ use crate::digest;
 use crate::json::{self, Json};
 use crate::reply::{Reply, Response, parse_header, status_code};
 
-/// The largest cassette that is read, in bytes. Large bodies lie beside it.
+/// The largest cassette that is read, in bytes. Large bodies have files of their own.
 const MAX_FILE: u64 = 256 * 1024 * 1024;
 const MARKERS: [&str; 4] = ["<<<<<<<", "|||||||", "=======", ">>>>>>>"];
 
@@ -112,7 +112,7 @@ impl Refusal {
     fn at(at: usize, message: impl Into<String>) -> Self {
         Self {
             at: Some(at),
-            ..message.into().into()
+            ..Self::from(message)
         }
     }
 
@@ -158,13 +158,10 @@ struct Head<'a> {
 
 /// Reads the outer level of a cassette: its interactions stay text.
 pub(crate) fn outline(text: &str) -> Result<file::File<&RawValue>, Refusal> {
-    let mut at = 0;
-    for line in text.split_inclusive('\n') {
-        if MARKERS.iter().any(|marker| line.starts_with(marker)) {
-            let message = "a merge conflict is not resolved: here is its marker";
-            return Err(Refusal::at(at, message));
-        }
-        at += line.len();
+    let is_marker = |line: &&str| MARKERS.iter().any(|marker| line.starts_with(marker));
+    if let Some(line) = text.split('\n').find(is_marker) {
+        let message = "a merge conflict is not resolved: here is its marker";
+        return Err(Refusal::at(offset(text, line), message));
     }
     let unread = |error| Refusal::unread(text, &error);
     let head: Head<'_> = object(text).map_err(unread)?;
@@ -224,7 +221,7 @@ fn read(name: &str, text: &str, folder: Option<&Path>) -> Result<Cassette, Casse
     })
 }
 
-/// Checks a cassette that was just made, without the files beside it.
+/// Checks a cassette that was just made, without the files of its bodies.
 pub(crate) fn check(text: &str) -> Result<(), Refusal> {
     for part in outline(text)?.interactions {
         object::<file::Interaction>(part.get()).map_err(|error| error.to_string())?;

@@ -133,14 +133,8 @@ impl<'a> Seen<'a> {
         is_for_tokens(self.path())
     }
 
-    /// Whether it asks for a token.
-    pub(crate) fn is_token_request(&self) -> bool {
-        self.request.method() == Method::POST && self.path() == "/oauth2/token"
-    }
-
-    /// Whether it gives a token back.
-    pub(crate) fn is_revocation(&self) -> bool {
-        self.request.method() == Method::POST && self.path() == "/oauth2/revoke"
+    pub(crate) fn is_post(&self, path: &str) -> bool {
+        self.request.method() == Method::POST && self.path() == path
     }
 
     pub(crate) fn line(&self) -> String {
@@ -159,6 +153,11 @@ pub(crate) fn below_base(path: &str) -> &str {
     let last = starts.filter_map(|start| path.rfind(start)).max();
     last.map_or(path, |at| &path[at..])
 }
+
+/// Asks for a token.
+pub(crate) const TOKEN: &str = "/oauth2/token";
+/// Gives a token back.
+pub(crate) const REVOKE: &str = "/oauth2/revoke";
 
 /// Whether it is a path of the endpoints for tokens.
 pub(crate) fn is_for_tokens(path: &str) -> bool {

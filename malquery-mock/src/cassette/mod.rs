@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::reply::Reply;
-use matching::{Expected, Seen};
+use matching::{Expected, Seen, TOKEN};
 
 /// Exchanges to replay: from a file ([`load`](Self::load)), from a text ([`parse`](Self::parse)),
 /// or replies in code ([`script`](crate::script)).
@@ -47,7 +47,7 @@ impl Interaction {
 
     fn gives_token(&self) -> bool {
         let expected = self.expected.as_ref();
-        expected.is_some_and(|it| it.path() == "/oauth2/token")
+        expected.is_some_and(|it| it.path() == TOKEN)
     }
 }
 

@@ -80,7 +80,7 @@ impl Overlay {
         self.reply(reply::fault(fault))
     }
 
-    /// Plays a reply to one request, whatever its number of times.
+    /// Plays a reply. Its own `times` and `repeat_last` do not count.
     ///
     /// # Panics
     /// Panics if no nth request exists.

@@ -13,7 +13,7 @@ use malquery_proto::{
 };
 use serde_json::json;
 
-use super::matching::{self, Reason, Seen};
+use super::matching::{self, REVOKE, Reason, Seen, TOKEN};
 use super::{Cassette, Interaction};
 use crate::clock::VirtualClock;
 use crate::pseudonym;
@@ -22,10 +22,8 @@ use crate::reply::{self, Fault, Reply};
 /// The most reasons a message gives for one part of a request.
 const MAX_REASONS: usize = 8;
 
-/// A transport that plays a cassette. Clones play the same one, also from several threads.
-///
-/// A request that no interaction answers is an error whose message says why, and never a reply: see
-/// [`MockError::Unmatched`].
+/// A transport that plays a cassette. Clones play the same one, also from several threads. A
+/// request that no interaction answers fails: see [`MockError::Unmatched`].
 #[derive(Clone)]
 pub struct Mock(Arc<Shared>);
 
@@ -44,10 +42,10 @@ struct State {
 }
 
 impl Cassette {
-    /// Returns a client that plays the cassette from the beginning, with test credentials, tokens
-    /// and a virtual clock ([`MockGuard::clock`]). The guard fails the test if not everything was
-    /// played, or if something else was sent. It checks on drop, so give it a name: the pattern `_`
-    /// drops it at once.
+    /// Plays the cassette from the beginning: returns a client with test credentials, tokens and a
+    /// virtual clock ([`MockGuard::clock`]), and a guard. The guard fails the test if not everything
+    /// was played, or if something else was sent. It checks on drop, so give it a name: the pattern
+    /// `_` drops it at once.
     ///
     /// ```
     /// use malquery_mock::{reply, script};
@@ -65,16 +63,8 @@ impl Cassette {
         (Client::new(mock, guard.clock.clone(), self.auth()), guard)
     }
 
-    /// Returns a transport that plays the cassette from the beginning, for a client with settings
-    /// of your own.
-    ///
-    /// ```
-    /// let cassette = malquery_mock::script([malquery_mock::reply::status(200)]);
-    /// let (mock, guard) = cassette.play();
-    /// # use malquery_proto::Transport;
-    /// # mock.send(http::Request::new(Vec::new())).unwrap();
-    /// guard.finish();
-    /// ```
+    /// As [`client`](Self::client), but returns a transport, for a client with settings of your own.
+    /// Without [`with_tokens`](Self::with_tokens) it plays token requests as every other request.
     #[track_caller]
     #[must_use = "the guard checks at its end that every reply was used"]
     pub fn play(&self) -> (Mock, MockGuard) {
@@ -87,9 +77,8 @@ impl Cassette {
         (mock, guard)
     }
 
-    /// Returns a transport for a program: it has no guard, so nothing panics. A request that no
-    /// interaction answers is an error as well, and [`Mock::check`] checks at the end that
-    /// everything was played.
+    /// As [`play`](Self::play), but without a guard, for a program: nothing panics. [`Mock::check`]
+    /// checks at the end that everything was played.
     #[track_caller]
     pub fn transport(&self) -> Mock {
         let state = State {
@@ -193,7 +182,7 @@ impl Mock {
     /// The reply, which counts as played, or the last interaction that was this request.
     fn find(&self, seen: &Seen<'_>) -> Result<Reply, Option<&Interaction>> {
         let cassette = &self.0.cassette;
-        if seen.is_token_request() && cassette.makes_tokens() {
+        if seen.is_post(TOKEN) && cassette.makes_tokens() {
             let token = json!({"access_token": "mock-access-token", "expires_in": 1799, "token_type": "bearer"});
             return Ok(reply::json(201, token));
         }
@@ -210,7 +199,7 @@ impl Mock {
             Some(last) if last.reply.repeat_last || cassette.is_uncounted(last) => {
                 Ok(last.reply.clone())
             }
-            None if seen.is_revocation() && cassette.makes_tokens() => {
+            None if seen.is_post(REVOKE) && cassette.makes_tokens() => {
                 Ok(reply::json(200, json!({})))
             }
             last => Err(last),
@@ -232,7 +221,7 @@ impl Mock {
             ),
             None => self.explain_closest(seen, played),
         };
-        let hint = match seen.is_token_request() {
+        let hint = match seen.is_post(TOKEN) {
             true => "; or let `with_tokens` answer requests for tokens",
             false => "",
         };
@@ -378,8 +367,10 @@ impl MockGuard {
 
 impl Drop for MockGuard {
     fn drop(&mut self) {
+        if self.finished {
+            return;
+        }
         match self.mock.check() {
-            _ if self.finished => {}
             Ok(()) => {}
             // What had no match is probably why; what was not played is not.
             Err(_) if thread::panicking() => self.mock.print_unmatched(),
@@ -396,9 +387,9 @@ pub enum MockError {
     /// real failure, and its source is an [`io::Error`] of the same kind.
     #[non_exhaustive]
     Fault {
-        /// Which fault.
+        /// The fault.
         fault: Fault,
-        /// The host of the request, and its port.
+        /// The host and port of the request.
         host: Arc<str>,
         #[doc(hidden)]
         source: Arc<io::Error>,
@@ -438,7 +429,7 @@ impl From<MockError> for TransportError {
 impl fmt::Display for MockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fault { fault, host, .. } => fault.explain(host, f),
+            Self::Fault { fault, host, .. } => f.write_str(&fault.message(host)),
             Self::Unmatched(message) => f.write_str(message),
         }
     }

@@ -14,7 +14,7 @@ use super::load;
 const TRIES: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// A cassette and the files beside it that get their names when all of them are written.
+/// A cassette and the files of its bodies. They get their names when all of them are written.
 pub(crate) struct Staging {
     path: PathBuf,
     folder: PathBuf,
@@ -110,11 +110,8 @@ impl Staging {
     /// Removes the files of the former version that this one does not name. They do no harm where
     /// that fails.
     fn remove_orphans(&self, former: &str, text: &str) {
-        let files = fs::read_dir(self.folder.join(&self.bodies))
-            .into_iter()
-            .flatten()
-            .flatten();
-        for file in files {
+        let files = fs::read_dir(self.folder.join(&self.bodies));
+        for file in files.into_iter().flatten().flatten() {
             let name = file.file_name().to_string_lossy().into_owned();
             let is_named = |text: &str| text.contains(&format!("\"{}/{name}\"", self.bodies));
             if is_named(former) && !is_named(text) {
