@@ -147,26 +147,27 @@ impl Json {
             }
         }
         let is_line = parts.is_empty() || matches!(style, Style::Shortest | Style::Line);
-        let (gap, space) = match style {
-            _ if !is_line => (format!("\n{}", " ".repeat(indent + 2)), " "),
-            Style::Shortest => (String::new(), ""),
-            _ => (" ".into(), " "),
+        let gap = |indent: usize| match style {
+            _ if !is_line => format!("\n{}", " ".repeat(indent)),
+            Style::Shortest => String::new(),
+            _ => " ".into(),
         };
+        // On a line, `{ "a": 1 }` has gaps at its ends, and `[1, 2]` and `{}` have none.
+        let has_ends = !is_line || open == '{' && !parts.is_empty();
+        let colon = if style == Style::Shortest { ":" } else { ": " };
         out.push(open);
         for (index, (key, value)) in parts.iter().enumerate() {
             out.push_str(if index == 0 { "" } else { "," });
-            if index > 0 || !is_line || open == '{' {
-                out.push_str(&gap);
+            if index > 0 || has_ends {
+                out.push_str(&gap(indent + 2));
             }
             if let Some(key) = key {
-                let _ = write!(out, "{}:{space}", quote(key));
+                let _ = write!(out, "{}{colon}", quote(key));
             }
             value.write(style, indent + 2, out);
         }
-        if !is_line {
-            let _ = write!(out, "\n{}", " ".repeat(indent));
-        } else if style == Style::Line && open == '{' && !parts.is_empty() {
-            out.push(' ');
+        if has_ends {
+            out.push_str(&gap(indent));
         }
         out.push(close);
     }

@@ -86,15 +86,13 @@ impl FromStr for Mode {
     type Err = OpenError;
 
     fn from_str(text: &str) -> Result<Self, OpenError> {
-        let mut known = Self::NAMES.into_iter();
-        let found = known.find(|(name, _)| *name == text);
-        found.map(|(_, mode)| mode).ok_or_else(|| {
-            let names = Self::NAMES.map(|(name, _)| name).join(", ");
-            let text: String = text.chars().take(40).collect();
-            OpenError::new(format!(
-                "{VARIABLE}={text:?} is not a mode; there are {names}"
-            ))
-        })
+        if let Some((_, mode)) = Self::NAMES.iter().find(|(name, _)| *name == text) {
+            return Ok(*mode);
+        }
+        let names = Self::NAMES.map(|(name, _)| name).join(", ");
+        let text: String = text.chars().take(40).collect();
+        let message = format!("{VARIABLE}={text:?} is not a mode; there are {names}");
+        Err(OpenError::new(message))
     }
 }
 
@@ -186,7 +184,7 @@ impl Session {
         Self {
             path: path.into(),
             mode: None,
-            policy: Policy::default(),
+            policy: Policy::new(),
         }
     }
 
@@ -216,9 +214,7 @@ impl Session {
     }
 
     /// Begins with a client. `live` makes the parts that a live client needs. A replay does not
-    /// call it.
-    ///
-    /// A replay has a [`VirtualClock`] and test credentials, and answers token requests.
+    /// call it: it has a [`VirtualClock`] and test credentials, and answers token requests.
     ///
     /// # Errors
     /// See [`OpenError`].
@@ -255,52 +251,45 @@ impl Session {
     ) -> Result<(SessionTransport, SessionGuard), OpenError> {
         let Self { path, mode, policy } = self;
         let mode = mode.map_or_else(Mode::from_env, Ok)?;
-        let writes = matches!(mode, Mode::Record | Mode::Append);
-        if writes {
-            save::check(&path).map_err(|error| OpenError {
-                message: format!("{} cannot be written", path.display()),
-                source: Some(error.into()),
-            })?;
-        }
-        let cassette = match mode {
-            Mode::Record | Mode::Passthrough => None,
-            // It may be the first recording.
-            Mode::Append if !path.exists() => None,
-            Mode::Replay | Mode::Append | Mode::Verify => {
-                Some(Cassette::load(&path)?.with_tokens())
+        let load = || Cassette::load(&path).map(Cassette::with_tokens);
+        let log = Log::new(save::folder_of(&path), u64::MAX);
+        let (parts, end) = match mode {
+            Mode::Passthrough => (Parts::Live(Arc::new(live())), End::Nothing),
+            Mode::Replay => {
+                let mock = load()?.transport();
+                (Parts::Replay(mock.clone()), End::Check(mock))
+            }
+            Mode::Verify => {
+                let end = End::Compare(load()?, log.clone(), policy);
+                (Parts::Noted(Arc::new(live()), log, None), end)
+            }
+            Mode::Record | Mode::Append => {
+                save::check(&path).map_err(|error| OpenError {
+                    message: format!("{} cannot be written", path.display()),
+                    source: Some(error.into()),
+                })?;
+                let appends = mode == Mode::Append;
+                let mut mock = None;
+                if appends && path.exists() {
+                    mock = Some(load()?.transport());
+                }
+                let end = End::Save(Mutex::new(Recording {
+                    base: std::fs::read_to_string(&path).ok(),
+                    path,
+                    log: log.clone(),
+                    appends,
+                    policy,
+                    written: None,
+                }));
+                (Parts::Noted(Arc::new(live()), log, mock), end)
             }
         };
-        // Not in a closure: messages would name its place.
-        let mock = match &cassette {
-            Some(cassette) if mode != Mode::Verify => Some(cassette.transport()),
-            _ => None,
-        };
-        let log =
-            (writes || mode == Mode::Verify).then(|| Log::new(save::folder_of(&path), u64::MAX));
-        let end = match (log.clone(), cassette, mock.clone()) {
-            (Some(log), Some(cassette), None) => End::Compare(cassette, log, policy),
-            (Some(log), ..) => End::Save(Mutex::new(Recording {
-                base: std::fs::read_to_string(&path).ok(),
-                path,
-                log,
-                appends: mode == Mode::Append,
-                policy,
-                written: None,
-            })),
-            (None, _, Some(mock)) => End::Check(mock),
-            (None, ..) => End::Nothing,
-        };
-        let live: Option<Arc<dyn Transport>> = match mode {
-            Mode::Replay => None,
-            _ => Some(Arc::new(live())),
-        };
-        let transport = SessionTransport { live, mock, log };
         let guard = SessionGuard {
             end,
             made_at: Location::caller(),
             finished: AtomicBool::new(false),
         };
-        Ok((transport, guard))
+        Ok((SessionTransport(parts), guard))
     }
 }
 
@@ -309,34 +298,35 @@ impl Session {
 ///
 /// A session that records or verifies sends nothing after its guard has ended.
 #[derive(Clone)]
-pub struct SessionTransport {
-    /// `None` in a replay.
-    live: Option<Arc<dyn Transport>>,
-    /// The cassette, if it answers first.
-    mock: Option<Mock>,
-    log: Option<Log>,
+pub struct SessionTransport(Parts);
+
+#[derive(Clone)]
+enum Parts {
+    Replay(Mock),
+    Live(Arc<dyn Transport>),
+    /// The cassette answers first, if there is one.
+    Noted(Arc<dyn Transport>, Log, Option<Mock>),
 }
 
 impl fmt::Debug for SessionTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.live {
-            Some(_) => "SessionTransport(live)",
-            None => "SessionTransport(replay)",
+        f.write_str(match self.0 {
+            Parts::Replay(_) => "SessionTransport(replay)",
+            _ => "SessionTransport(live)",
         })
     }
 }
 
 impl Transport for SessionTransport {
     fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Body>, TransportError> {
-        let (live, log) = match (&self.live, &self.mock, &self.log) {
-            (None, Some(mock), _) => return mock.send(request),
-            (None, None, _) => return script([]).transport().send(request),
-            (Some(live), _, None) => return live.send(request),
-            (Some(live), _, Some(log)) => (live, log),
+        let (live, log, mock) = match &self.0 {
+            Parts::Replay(mock) => return mock.send(request),
+            Parts::Live(live) => return live.send(request),
+            Parts::Noted(live, log, mock) => (live, log, mock),
         };
         // A job that began live continues live, even if the cassette has a job of the same id. A
         // live token needs a real reply.
-        if let Some(mock) = &self.mock
+        if let Some(mock) = mock
             && !is_for_tokens(request.uri().path())
             && !log.began(job_ids(request.uri()))
             && let Some(result) = mock.try_send(&request)
@@ -385,6 +375,11 @@ impl SessionGuard {
     /// written without the refused exchange, to a file of the same name with `.rest` in it.
     #[track_caller]
     pub fn finish(self) {
+        self.close_or_panic();
+    }
+
+    #[track_caller]
+    fn close_or_panic(&self) {
         if let Err(error) = self.close() {
             panic!("{error}{}", self.rescue());
         }
@@ -411,8 +406,8 @@ impl SessionGuard {
                 }
                 let (name, made_at, drift) = (&cassette.name, self.made_at, drift.join("\n  "));
                 Err(Unfinished(format!(
-                    "the service has moved away from {name} (the session began at {made_at}):\n  {drift}\nto fix it: check what \
-                     changed, and record it again"
+                    "the service has moved away from {name} (the session began at {made_at}):\n  \
+                     {drift}\nto fix it: check what changed, and record it again"
                 )))
             }
         }
@@ -442,19 +437,14 @@ impl SessionGuard {
         };
         let mut recording = locked(recording);
         let to = to.map_or_else(|| recording.path.clone(), Path::to_path_buf);
-        let shown = to.display();
-        match recording.save(&to, all, rest) {
-            Ok(notes) => {
-                notes.iter().for_each(|note| eprintln!("{shown}: {note}"));
-                Ok(())
-            }
-            Err(why) => {
-                let made_at = self.made_at;
-                Err(Unfinished(format!(
-                    "{shown} was not written: {why} (the session began at {made_at})"
-                )))
-            }
-        }
+        let (shown, made_at) = (to.display(), self.made_at);
+        let notes = recording.save(&to, all, rest).map_err(|why| {
+            Unfinished(format!(
+                "{shown} was not written: {why} (the session began at {made_at})"
+            ))
+        })?;
+        notes.iter().for_each(|note| eprintln!("{shown}: {note}"));
+        Ok(())
     }
 
     /// Saves a recording beside the cassette, and returns a message with the path.
@@ -464,15 +454,15 @@ impl SessionGuard {
         };
         let path = locked(recording).path.clone();
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let mut rest = path.with_file_name(format!("{name}.rest.json"));
+        let mut number = 1;
         // An earlier run may have left one, and it was paid for, too.
-        let named = |number: u32| match number {
-            1 => path.with_file_name(format!("{name}.rest.json")),
-            _ => path.with_file_name(format!("{name}.rest-{number}.json")),
-        };
-        let free = (1..=u32::MAX).map(named).find(|path| !path.exists());
-        let path = free.unwrap_or_else(|| named(1));
-        match self.save_rest(&path) {
-            Ok(()) if path.exists() => format!("\nthe rest of it is in {}", path.display()),
+        while rest.exists() {
+            number += 1;
+            rest.set_file_name(format!("{name}.rest-{number}.json"));
+        }
+        match self.save_rest(&rest) {
+            Ok(()) if rest.exists() => format!("\nthe rest of it is in {}", rest.display()),
             Ok(()) => String::new(),
             Err(error) => format!("\n{error}"),
         }
@@ -485,24 +475,16 @@ fn locked(recording: &Mutex<Recording>) -> MutexGuard<'_, Recording> {
 
 impl Drop for SessionGuard {
     fn drop(&mut self) {
-        if self.finished.load(Ordering::Relaxed) {
-            return;
-        }
         match &self.end {
+            _ if self.finished.load(Ordering::Relaxed) => {}
+            _ if !thread::panicking() => self.close_or_panic(),
             // The test probably failed because of a request without a match.
-            End::Check(mock) if thread::panicking() => mock.print_unmatched(),
+            End::Check(mock) => mock.print_unmatched(),
             // A failed test leaves half a recording, but it may have cost a hunt.
-            End::Save(recording) if thread::panicking() => {
-                if locked(recording).is_paid() {
-                    eprintln!("the test failed while it was recording{}", self.rescue());
-                }
+            End::Save(recording) if locked(recording).is_paid() => {
+                eprintln!("the test failed while it was recording{}", self.rescue());
             }
-            _ if thread::panicking() => {}
-            _ => {
-                if let Err(error) = self.close() {
-                    panic!("{error}{}", self.rescue());
-                }
-            }
+            _ => {}
         }
     }
 }

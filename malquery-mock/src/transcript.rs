@@ -90,7 +90,7 @@ impl<T> Transcript<T> {
     fn show(&self, with_replies: bool) -> String {
         let mut state = self.log.lock();
         let exchanges = &mut state.exchanges;
-        let mut policy = Policy::default();
+        let mut policy = Policy::new();
         exchanges.iter_mut().for_each(|one| policy.see(one));
         let shown = exchanges.iter_mut().map(|exchange| {
             let (line, mut rest) = request(&policy, exchange);
@@ -175,7 +175,7 @@ fn reply(policy: &Policy, exchange: &mut Exchange) -> String {
             format!("< no reply, {sent}: {}\n", message.replace('\n', "\n    "))
         }
         Outcome::Reply(reply) => {
-            let length = reply.body.length;
+            let length = reply.length;
             let written = write::response(policy, reply, json.as_ref());
             let body = written.body.map(|body| shown(body, length));
             let text = lines(written.headers, "<", body);

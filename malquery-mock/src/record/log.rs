@@ -66,10 +66,17 @@ pub(crate) enum Outcome {
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Content,
-    pub(crate) end: End,
     /// Milliseconds since the Unix epoch.
     pub(crate) at: u64,
+    /// The length of the body, as far as it was read.
+    pub(crate) length: u64,
+    pub(crate) end: End,
+    body: SpooledTempFile,
+    /// Whether all of it is kept.
+    pub(crate) is_kept: bool,
+    /// A longer body is not kept.
+    most: u64,
+    hasher: Sha256,
 }
 
 /// How far a body was read.
@@ -82,44 +89,54 @@ pub(crate) enum End {
     Broken(String),
 }
 
-/// A body, as far as it was read.
-pub(crate) struct Content {
-    kept: SpooledTempFile,
-    /// A longer body is not kept.
-    most: u64,
-    /// Whether all of it is kept.
-    pub(crate) is_kept: bool,
-    pub(crate) length: u64,
-    hasher: Sha256,
-}
+impl Reply {
+    /// The reply before its body is read.
+    fn new(response: &Response<Body>, state: &State) -> Self {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH);
+        let is_empty = declared(response.headers()) == Some(0);
+        Self {
+            status: response.status(),
+            headers: response.headers().clone(),
+            at: u64::try_from(time.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
+            length: 0,
+            end: if is_empty { End::Whole } else { End::Open },
+            body: SpooledTempFile::new_in(MAX_MEMORY, &state.folder),
+            is_kept: true,
+            most: state.most,
+            hasher: Sha256::new(),
+        }
+    }
 
-impl Content {
     fn add(&mut self, bytes: &[u8]) {
         self.length += bytes.len() as u64;
         self.hasher.update(bytes);
         // The program gets its bytes, whether or not they can be kept.
-        self.is_kept &= self.length <= self.most && self.kept.write_all(bytes).is_ok();
+        self.is_kept &= self.length <= self.most && self.body.write_all(bytes).is_ok();
+        // Some stop there, and do not ask for the end.
+        if declared(&self.headers) == Some(self.length) {
+            self.end = End::Whole;
+        }
     }
 
     pub(crate) fn sha256(&self) -> String {
         digest::hex(self.hasher.clone().finalize())
     }
 
-    /// Reads what is kept from its beginning.
+    /// Reads what is kept of the body from its beginning.
     pub(crate) fn read<T>(
         &mut self,
         read: impl FnOnce(&mut dyn Read) -> io::Result<T>,
     ) -> io::Result<T> {
-        self.kept.seek(SeekFrom::Start(0))?;
-        let result = read(&mut self.kept);
-        self.kept.seek(SeekFrom::End(0))?;
+        self.body.seek(SeekFrom::Start(0))?;
+        let result = read(&mut self.body);
+        self.body.seek(SeekFrom::End(0))?;
         result
     }
 
-    /// The first bytes of what is kept, in memory.
+    /// The first bytes of the body.
     pub(crate) fn first(&mut self, most: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.read(|kept| kept.take(most).read_to_end(&mut bytes))?;
+        self.read(|body| body.take(most).read_to_end(&mut bytes))?;
         Ok(bytes)
     }
 
@@ -127,7 +144,7 @@ impl Content {
         Ok(self.first(2)? == b"PK")
     }
 
-    /// It as JSON, if it is an object or a list.
+    /// The body, if it is a JSON object or list.
     fn json(&mut self) -> Option<Json> {
         // A sample may be large, and is not read into memory.
         let is_text = self.is_kept && self.length <= MAX_JSON && !self.is_zip().ok()?;
@@ -149,7 +166,7 @@ impl Exchange {
     /// The body of its reply, if that is a JSON object or list.
     pub(crate) fn json(&mut self) -> Option<Json> {
         match &mut self.outcome {
-            Outcome::Reply(reply) => reply.body.json(),
+            Outcome::Reply(reply) => reply.json(),
             _ => None,
         }
     }
@@ -214,7 +231,7 @@ impl Log {
         let result = send(request);
         let mut state = self.lock();
         state.exchanges[index].outcome = match &result {
-            Ok(response) => Outcome::Reply(Box::new(begin(response, &state))),
+            Ok(response) => Outcome::Reply(Box::new(Reply::new(response, &state))),
             Err(error) => Outcome::Failed {
                 failure: error.failure(),
                 fault: fault_of(error),
@@ -249,25 +266,6 @@ impl Log {
     }
 }
 
-/// The reply before its body is read.
-fn begin(response: &Response<Body>, state: &State) -> Reply {
-    let time = SystemTime::now().duration_since(UNIX_EPOCH);
-    let is_empty = declared(response.headers()) == Some(0);
-    Reply {
-        status: response.status(),
-        headers: response.headers().clone(),
-        body: Content {
-            kept: SpooledTempFile::new_in(MAX_MEMORY, &state.folder),
-            most: state.most,
-            is_kept: true,
-            length: 0,
-            hasher: Sha256::new(),
-        },
-        end: if is_empty { End::Whole } else { End::Open },
-        at: u64::try_from(time.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
-    }
-}
-
 /// A body that is noted while it is read.
 struct Noted {
     inner: Body,
@@ -291,11 +289,7 @@ impl Read for Noted {
             Ok(0) if matches!(reply.end, End::Broken(_)) => {}
             Ok(0) if !buffer.is_empty() => reply.end = End::Whole,
             Ok(count) => {
-                reply.body.add(&buffer[..(*count).min(buffer.len())]);
-                // Some stop there, and do not ask for the end.
-                if declared(&reply.headers) == Some(reply.body.length) {
-                    reply.end = End::Whole;
-                }
+                reply.add(&buffer[..(*count).min(buffer.len())]);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => reply.end = End::Broken(error.to_string()),

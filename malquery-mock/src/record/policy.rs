@@ -69,7 +69,7 @@ const MIN_TOKEN: usize = 16;
 const MAX_TYPE: usize = 80;
 
 /// The policy of a session: the places it keeps, its secrets and its ids.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Policy {
     /// What becomes of the value at each place.
     places: HashMap<String, &'static str>,
@@ -84,27 +84,6 @@ pub(crate) struct Policy {
     pub(crate) taken: String,
 }
 
-impl Default for Policy {
-    fn default() -> Self {
-        let mut policy = Self {
-            places: HashMap::new(),
-            names: HashSet::new(),
-            secrets: Needles::default(),
-            ids: Needles::default(),
-            pseudonyms: HashMap::new(),
-            numbered: 0,
-            taken: String::new(),
-        };
-        for line in PLACES.lines() {
-            let mut words = line.split_ascii_whitespace();
-            if let (Some(rule), Some(parent)) = (words.next(), words.next()) {
-                words.for_each(|name| policy.list(&format!("{parent}/{name}"), rule));
-            }
-        }
-        policy
-    }
-}
-
 impl fmt::Debug for Policy {
     /// Shows no secret and no id.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -113,6 +92,17 @@ impl fmt::Debug for Policy {
 }
 
 impl Policy {
+    pub(crate) fn new() -> Self {
+        let mut policy = Self::default();
+        for line in PLACES.lines() {
+            let mut words = line.split_ascii_whitespace();
+            if let (Some(rule), Some(parent)) = (words.next(), words.next()) {
+                words.for_each(|name| policy.list(&format!("{parent}/{name}"), rule));
+            }
+        }
+        policy
+    }
+
     fn list(&mut self, place: &str, rule: &'static str) {
         let place = place.trim_start_matches("-/");
         self.names.extend(place.split('/').map(str::to_owned));

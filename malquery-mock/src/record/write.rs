@@ -11,7 +11,7 @@ use http::{Method, Request, Uri, header};
 use malquery_proto::reply::{ResponseHead, RetryAfter};
 use url::form_urlencoded;
 
-use super::log::{Content, End, Exchange, Log, Outcome, Reply, job};
+use super::log::{End, Exchange, Log, Outcome, Reply, job};
 use super::policy::{self, Policy};
 use crate::cassette::file;
 use crate::cassette::load;
@@ -77,11 +77,8 @@ impl Recording {
             Some(_) if former == self.written => self.base.clone(),
             _ if self.appends && self.written.is_none() || former == self.base => former.clone(),
             _ => {
-                return Err(
-                    "another session has written it since this one began; save this one \
-                            to another path"
-                        .into(),
-                );
+                let why = "another session has written it since this one began";
+                return Err(format!("{why}; save this one to another path"));
             }
         };
         let kept = base.as_deref().filter(|_| self.appends).unwrap_or_default();
@@ -184,24 +181,20 @@ impl Writer<'_> {
             ));
         }
         match &mut exchange.outcome {
-            Outcome::Failed {
-                fault: Some(kind), ..
-            } => one.error = Some(file::Failure { kind: *kind }),
-            Outcome::Failed { message, .. } => {
-                let message = self.policy.text(message);
-                return Err(format!(
-                    "failed in a way that a cassette cannot play: {message}"
-                ));
-            }
             Outcome::Pending => return Err("has no reply".into()),
-            Outcome::Reply(reply) if reply.status.is_informational() => {
-                return Err(format!(
-                    "has the status {}, which no reply has",
-                    reply.status
-                ));
+            Outcome::Failed { fault, message, .. } => {
+                let Some(kind) = *fault else {
+                    let why = "failed in a way that a cassette cannot play";
+                    return Err(format!("{why}: {}", self.policy.text(message)));
+                };
+                one.error = Some(file::Failure { kind });
             }
             Outcome::Reply(reply) => {
-                if !reply.body.is_kept {
+                let status = reply.status;
+                if status.is_informational() {
+                    return Err(format!("has the status {status}, which no reply has"));
+                }
+                if !reply.is_kept {
                     let note = format!("the body of {} could not be kept", one.id);
                     self.notes.push(note);
                 }
@@ -249,9 +242,8 @@ impl Writer<'_> {
     ) -> Result<(), String> {
         let is_whole = reply.end == End::Whole && reply.status.is_success();
         let unread = |error: io::Error| format!("has a body that could not be read again: {error}");
-        let body = &mut reply.body;
-        if is_whole && is_sample(uri, body) {
-            if self.holds_secret(body) {
+        if is_whole && is_sample(uri, reply) {
+            if self.holds_secret(reply) {
                 self.notes.push(format!(
                     "a sample of {id} holds a secret of this session, and is not recorded"
                 ));
@@ -263,14 +255,14 @@ impl Writer<'_> {
             let headers = written.headers.get_or_insert_default();
             headers.extend(length.map(|length| ("content-length".into(), length.to_owned())));
             headers.sort();
-            written.body = Some(if body.length <= MAX_INLINE {
-                let bytes = body.first(MAX_INLINE).map_err(unread)?;
+            written.body = Some(if reply.length <= MAX_INLINE {
+                let bytes = reply.first(MAX_INLINE).map_err(unread)?;
                 text_or_base64(&bytes)
             } else {
-                let is_zip = body.is_zip().map_err(unread)?;
+                let is_zip = reply.is_zip().map_err(unread)?;
                 let extension = if is_zip { "zip" } else { "bin" };
-                let (length, sha256) = (body.length, body.sha256());
-                let copy = |file: &mut File| body.read(|kept| io::copy(kept, file).map(drop));
+                let (length, sha256) = (reply.length, reply.sha256());
+                let copy = |file: &mut File| reply.read(|body| io::copy(body, file).map(drop));
                 self.file(id, extension, length, sha256, copy)?
             });
         } else if let Some(json) = written.body.as_ref().and_then(|body| body.json.as_ref())
@@ -307,10 +299,10 @@ impl Writer<'_> {
 
     /// Whether a sample holds a secret of this session. It is searched part by part, since it may
     /// be large.
-    fn holds_secret(&self, body: &mut Content) -> bool {
-        let search = |kept: &mut dyn Read| {
+    fn holds_secret(&self, sample: &mut Reply) -> bool {
+        let search = |body: &mut dyn Read| {
             let mut window = Vec::new();
-            while kept.take(WINDOW as u64).read_to_end(&mut window)? > 0 {
+            while body.take(WINDOW as u64).read_to_end(&mut window)? > 0 {
                 if self.policy.has_secret(&window) {
                     return Ok(true);
                 }
@@ -319,27 +311,23 @@ impl Writer<'_> {
             Ok(false)
         };
         // A sample that cannot be read is not written either.
-        body.read(search).unwrap_or(true)
+        sample.read(search).unwrap_or(true)
     }
 
     /// A name for messages and overlays: the operation, and of polls also what is polled.
     fn name(&self, uri: &Uri) -> String {
         let is_version = |part: &str| {
-            part.strip_prefix('v')
-                .is_some_and(|rest| rest.parse::<u32>().is_ok())
+            let number = part.strip_prefix('v').map(str::parse::<u32>);
+            matches!(number, Some(Ok(_)))
         };
         let mut parts = below_base(uri.path()).rsplit('/');
         let last = parts.find(|part| !part.is_empty() && !is_version(part));
+        let last = last.unwrap_or("request").chars().take(60);
         let clean = |c: char| match c {
             'a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '_' | '.' => c,
             _ => '-',
         };
-        let name: String = last
-            .unwrap_or("request")
-            .chars()
-            .map(clean)
-            .take(60)
-            .collect();
+        let name: String = last.map(clean).collect();
         let mut ids = policy::job_ids(uri).filter(|_| name == "requests");
         let job = ids.find_map(|id| self.jobs.get(&id));
         job.map_or_else(|| name.clone(), |job| format!("{job}.poll"))
@@ -359,17 +347,11 @@ pub(crate) fn request(policy: &Policy, sent: &Request<Vec<u8>>) -> file::Request
     let mut body = file::Body::default();
     if let (true, Ok(form)) = (is_form, text) {
         let pairs = form_urlencoded::parse(form.as_bytes()).into_owned();
-        let hidden = |(name, value)| {
-            (
-                name,
-                if is_hidden {
-                    "[redacted]".into()
-                } else {
-                    value
-                },
-            )
+        let kept = |(name, value)| match is_hidden {
+            true => (name, "[redacted]".into()),
+            false => (name, value),
         };
-        body.form = Some(pairs.map(hidden).collect());
+        body.form = Some(pairs.map(kept).collect());
     } else if is_hidden {
         let length = bytes.len() as u64;
         body.text = Some(policy::size_and_type(length, sent.headers()));
@@ -402,7 +384,7 @@ pub(crate) fn response(policy: &Policy, reply: &Reply, json: Option<&Json>) -> f
     });
     headers.extend(wait.map(|wait| ("retry-after".into(), wait.div_ceil(1000).to_string())));
     headers.sort();
-    let length = reply.body.length;
+    let length = reply.length;
     let text = match json {
         Some(json) => policy.reply(json).to_string(),
         None if length == 0 => String::new(),
@@ -428,14 +410,14 @@ pub(crate) fn response(policy: &Policy, reply: &Reply, json: Option<&Json>) -> f
 }
 
 /// Whether a body is the sample that was asked for, or an archive.
-fn is_sample(uri: &Uri, body: &mut Content) -> bool {
+fn is_sample(uri: &Uri, reply: &mut Reply) -> bool {
     let path = below_base(uri.path());
     let query = uri.query().unwrap_or_default().to_ascii_lowercase();
     let is_download = path.starts_with("/malquery/entities/download-files/");
     let is_archive = path.starts_with("/malquery/entities/samples-fetch/");
-    body.is_kept
-        && (is_download && query.contains(&body.sha256())
-            || is_archive && body.is_zip().unwrap_or(false))
+    reply.is_kept
+        && (is_download && query.contains(&reply.sha256())
+            || is_archive && reply.is_zip().unwrap_or(false))
 }
 
 /// A body that is not JSON, as text if that can be read in an editor.
