@@ -16,6 +16,13 @@ const MIN_SECRET: usize = 6;
 const MIN_BEGINNING: usize = 4;
 /// The maximum number of backslashes before a character: JSON nested in JSON doubles them.
 const MAX_SLASHES: usize = 8;
+/// The length of the beginning of a secret in bytes that is enough to find it. It keeps a search
+/// linear even if the service chose both the token and the text.
+const BEGINNING: usize = 64;
+/// The maximum number of readings of a secret that contains many `%` or `\`.
+const MAX_READINGS: usize = 32;
+/// The maximum number of separators between two hex digits of a secret.
+const MAX_SEPARATORS: usize = 8;
 /// The replacement for a secret.
 pub(crate) const MASK: &str = "[redacted]";
 
@@ -27,6 +34,8 @@ pub(crate) const MASK: &str = "[redacted]";
 /// - hex digits, with or without separators between the bytes
 /// - base64, in the standard or the URL-safe alphabet, including as part of a longer encoded text
 ///
+/// The first 64 bytes of a longer secret are enough.
+///
 /// ```
 /// use malquery_proto::needles::Needles;
 ///
@@ -34,8 +43,21 @@ pub(crate) const MASK: &str = "[redacted]";
 /// assert_eq!(needles.mask("redirected to /?key=p4ss%2Fw0rd&x=1"), "redirected to /?key=[redacted]&x=1");
 /// assert!(needles.find("no secret here").is_none());
 /// ```
-#[derive(Clone, Default)]
-pub struct Needles(Vec<Needle>);
+#[derive(Clone)]
+pub struct Needles {
+    needles: Vec<Needle>,
+    /// Whether an encoding of a secret begins with this byte.
+    begins: [bool; 256],
+}
+
+impl Default for Needles {
+    fn default() -> Self {
+        Self {
+            needles: Vec::new(),
+            begins: [false; 256],
+        }
+    }
+}
 
 #[derive(Clone)]
 struct Needle {
@@ -56,10 +78,13 @@ impl Needles {
 
     /// Adds a secret. Returns `false` if it is too short to be searched for.
     pub fn add(&mut self, secret: &str) -> bool {
-        if secret.len() >= MIN_SECRET && self.0.iter().all(|known| *known.plain != secret) {
-            self.0.push(Needle::new(secret));
+        let is_known = |known: &Needle| *known.plain == secret;
+        if secret.len() >= MIN_SECRET && !self.needles.iter().any(is_known) {
+            let needle = Needle::new(secret);
+            needle.begins(&mut self.begins);
+            self.needles.push(needle);
             // If two secrets match at the same position, the longer one is masked.
-            self.0
+            self.needles
                 .sort_by_key(|needle| std::cmp::Reverse(needle.plain.len()));
         }
         secret.len() >= MIN_SECRET
@@ -96,7 +121,7 @@ impl Needles {
             let beginning = needle.plain.get(..length);
             beginning.is_some_and(|beginning| text.ends_with(beginning))
         };
-        self.0
+        self.needles
             .iter()
             .filter_map(|needle| {
                 let longest = needle.plain.len() - 1;
@@ -109,13 +134,9 @@ impl Needles {
     }
 
     fn find_from(&self, bytes: &[u8], from: usize) -> Option<Range<usize>> {
-        let mut begins = [false; 256];
-        for needle in &self.0 {
-            needle.begins(&mut begins);
-        }
-        let candidates = (from..bytes.len()).filter(|at| begins[usize::from(bytes[*at])]);
+        let candidates = (from..bytes.len()).filter(|at| self.begins[usize::from(bytes[*at])]);
         candidates
-            .flat_map(|at| self.0.iter().map(move |needle| (at, needle)))
+            .flat_map(|at| self.needles.iter().map(move |needle| (at, needle)))
             .find_map(|(at, needle)| needle.place(bytes, from, at))
     }
 }
@@ -123,7 +144,7 @@ impl Needles {
 impl fmt::Debug for Needles {
     /// Writes only the number of secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Needles({} secrets)", self.0.len())
+        write!(f, "Needles({} secrets)", self.needles.len())
     }
 }
 
@@ -144,7 +165,7 @@ impl Needle {
                 // come from the secret are independent of the surrounding text.
                 let padded = Zeroizing::new([&b"\0\0"[..offset], text.as_bytes()].concat());
                 let encoded = Zeroizing::new(STANDARD_NO_PAD.encode(&*padded));
-                let own = (offset * 8).div_ceil(6)..padded.len() * 8 / 6;
+                let own = (offset * 8).div_ceil(6)..padded.len().min(offset + BEGINNING) * 8 / 6;
                 base64.push(Zeroizing::new(encoded.as_bytes()[own].to_vec()));
             }
         }
@@ -202,16 +223,23 @@ impl Needle {
     fn escaped(&self, text: &[u8]) -> Option<usize> {
         let mut chars = self.plain.chars();
         let (mut ends, mut next) = (Vec::new(), Vec::new());
-        each_end(chars.next()?, text, 0, &mut ends);
+        let first = chars.next()?;
+        each_end(first, text, 0, &mut ends);
+        if ends.is_empty() {
+            return None;
+        }
+        let mut matched = first.len_utf8();
         for c in chars {
-            ends.drain(..)
-                .for_each(|at| each_end(c, text, at, &mut next));
+            next.clear();
+            ends.iter().for_each(|at| each_end(c, text, *at, &mut next));
             next.sort_unstable();
             next.dedup();
-            std::mem::swap(&mut ends, &mut next);
-            if ends.is_empty() {
-                return None;
+            next.truncate(MAX_READINGS);
+            if next.is_empty() {
+                return ends.pop().filter(|_| matched >= BEGINNING);
             }
+            matched += c.len_utf8();
+            std::mem::swap(&mut ends, &mut next);
         }
         ends.pop()
     }
@@ -222,10 +250,13 @@ impl Needle {
         for (index, byte) in self.plain.bytes().enumerate() {
             let separators = text[at..]
                 .iter()
+                .take(MAX_SEPARATORS)
                 .take_while(|byte| b" :,-\\x".contains(byte));
-            at += if index == 0 { 0 } else { separators.count() };
-            (hex_byte(&text[at..])? == byte).then_some(())?;
-            at += 2;
+            let begins = at + if index == 0 { 0 } else { separators.count() };
+            if hex_byte(&text[begins..]) != Some(byte) {
+                return Some(at).filter(|_| index >= BEGINNING);
+            }
+            at = begins + 2;
         }
         Some(at)
     }
@@ -268,7 +299,9 @@ fn escaped(c: char, text: &[u8]) -> Option<usize> {
             let mut at = 0;
             for unit in c.encode_utf16(&mut [0; 2]) {
                 if at > 0 {
-                    at += text[at..].starts_with(b"\\u").then_some(1)?;
+                    let behind = text[at..].iter().position(|byte| *byte != b'\\')?;
+                    at += behind;
+                    ((1..=MAX_SLASHES).contains(&behind) && text[at] == b'u').then_some(())?;
                 }
                 let high = hex_byte(&text[at + 1..])?;
                 let low = hex_byte(text.get(at + 3..)?)?;
@@ -344,6 +377,7 @@ mod tests {
                 .replace('/', "\\/")
                 .replace('"', "\\\""),
             units(secret),
+            units(secret).replace('\\', r"\\\\"),
             form_urlencoded::byte_serialize(secret.as_bytes()).collect(),
             percent.to_uppercase(),
             percent,
@@ -395,6 +429,37 @@ mod tests {
         assert!(!needles.add("words") && needles.add("a-word"));
         assert_eq!(format!("{needles:?}"), "Needles(3 secrets)");
         assert_eq!(needles.mask("secret-one a-word"), "[redacted] [redacted]");
+    }
+
+    #[test]
+    fn a_long_secret_is_found_by_its_beginning() {
+        let secret = "0123456789abcdef".repeat(8) + "/end";
+        let needles = Needles::new([&secret]);
+        for (text, masked) in [
+            (&*secret, "[redacted]"),
+            (&secret[..64], "[redacted]"),
+            (&secret[..63], &secret[..63]),
+            (&format!("{}.", &secret[..100]), "[redacted]."),
+            (
+                &format!("{} .", hex(&secret.as_bytes()[..64], " ")),
+                "[redacted] .",
+            ),
+            (&STANDARD.encode(&secret[..70]), "[redacted]"),
+        ] {
+            assert_eq!(needles.mask(text), masked, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_search_takes_no_longer_for_long_secrets() {
+        let masked = |secret: &str, text: &str| Needles::new([secret]).mask(text).into_owned();
+        let text = "a".repeat(20_000);
+        assert_eq!(masked(&("a".repeat(60_000) + "b"), &text), "[redacted]");
+        assert_eq!(masked(&("a".repeat(63) + &"b".repeat(60_000)), &text), text);
+        let text = "\\".repeat(300);
+        assert_eq!(masked(&("\\".repeat(63) + "b"), &text), text);
+        let text = format!("74{}75", " ".repeat(1_000)).repeat(20);
+        assert_eq!(masked(&"tu".repeat(30_000), &text), text);
     }
 
     #[test]
