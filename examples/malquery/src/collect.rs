@@ -9,7 +9,7 @@ use indicatif::ProgressBar;
 use malquery_proto::archive::{Archive, ArchiveError, Found, Limit, Limits, Report};
 use malquery_proto::client::{Collect, Collected, Error, Progress, Step};
 use malquery_proto::flow::{FlowError, JobFlow};
-use malquery_proto::types::{RequestId, Sample};
+use malquery_proto::types::{Extra, RequestId, Sample};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ use crate::common::{
 };
 use crate::format::{Format, print_fields, print_results};
 use crate::interrupt::{self, Scratch};
-use crate::output::{self, Failure, bar, code, note, quoted, warn_of_errors};
+use crate::output::{self, Failure, Said, bar, code, note, quoted};
 use crate::state::{Lock, State};
 use crate::watch::{self, Watch};
 use crate::{input, rule};
@@ -656,9 +656,11 @@ impl Shown<'_> {
             samples,
             ..
         } = collected;
-        warn_of_errors(&errors);
-        if archive.is_none() {
-            check_results(&results, !errors.is_empty())?;
+        let said = Said::new(&errors, &Extra::default());
+        if archive.is_some() {
+            said.warn();
+        } else {
+            check_results(&results, &said)?;
             if !results.is_empty() {
                 let count = results.len();
                 return Err(Failure::new(

@@ -15,12 +15,12 @@ use serde_json::{Value, json};
 use crate::args::{Call, Patterns, Results, Session, Wait};
 use crate::collect::{Collecting, Folder, fetch_again, warn_of_zip};
 use crate::common::{
-    Commands, JOB_FAILED, NOTHING, Output, START, check_results, no_result, running,
+    Commands, JOB_FAILED, NO_RESULT, NOTHING, Output, START, check_results, running,
 };
 use crate::format::{Format, print_fields, print_quotas, print_results};
 use crate::interrupt::{self};
 use crate::list::Samples;
-use crate::output::{Document, Failure, bar, code, note, quoted, spinner, warn_of};
+use crate::output::{Document, Failure, Said, bar, code, note, quoted, spinner};
 use crate::state::{Lock, State};
 use crate::watch::{self, Watch, is_unknown};
 use crate::{input, rule};
@@ -145,11 +145,12 @@ pub(crate) fn run(
 impl Commands<'_> {
     fn quotas(&self) -> Result<(), Failure> {
         let reply = self.client.quotas()?;
-        let has_errors = warn_of(&reply.errors, &reply.extra);
+        let said = Said::new(&reply.errors, &reply.extra);
         let is_empty = reply.meta.hunts_left().is_none() && reply.meta.downloads_left().is_none();
-        if has_errors && is_empty {
-            return Err(no_result());
+        if is_empty && !said.is_empty() {
+            return Err(said.failure(NO_RESULT));
         }
+        said.warn();
         print_quotas(self.format, &reply.meta, &Document(&reply.output))
     }
 
@@ -161,8 +162,8 @@ impl Commands<'_> {
         let searching = spinner("searching");
         let reply = self.client.fuzzy_search(&search)?;
         searching.finish_and_clear();
-        let has_errors = warn_of(&reply.errors, &reply.extra);
-        check_results(&reply.resources, has_errors)?;
+        let said = Said::new(&reply.errors, &reply.extra);
+        check_results(&reply.resources, &said)?;
         Asked::new(results).warn(
             reply.resources.len(),
             reply.may_be_truncated(),
@@ -175,8 +176,8 @@ impl Commands<'_> {
         let samples = samples.read()?;
         let asked = samples.len();
         let reply = self.client.metadata(samples)?;
-        let has_errors = warn_of(&reply.errors, &reply.extra);
-        check_results(&reply.resources, has_errors)?;
+        let said = Said::new(&reply.errors, &reply.extra);
+        check_results(&reply.resources, &said)?;
         print_results(self.format, &reply.resources, &Document(&reply.output))?;
         self.say_known(&reply.missing, asked);
         Ok(())
@@ -213,10 +214,11 @@ impl Commands<'_> {
     /// Prints the current status of a job, and its results if it is done.
     fn request(&self, id: &RequestId) -> Result<(), Failure> {
         let reply = self.client.request(id)?;
-        let has_errors = warn_of(&reply.errors, &reply.extra);
+        let said = Said::new(&reply.errors, &reply.extra);
         let status = reply.meta.status.as_ref();
-        if status != Some(&JobStatus::Failed) {
-            check_results(&reply.resources, has_errors)?;
+        match status {
+            Some(JobStatus::Failed) => said.warn(),
+            _ => check_results(&reply.resources, &said)?,
         }
         let document = Document(&reply.output);
         if status == Some(&JobStatus::Done) {
@@ -299,15 +301,16 @@ impl Commands<'_> {
         what: Kind,
         asked: Option<Asked>,
     ) -> Result<(), Failure> {
-        let has_errors = warn_of(&reply.errors, &reply.extra);
+        let said = Said::new(&reply.errors, &reply.extra);
         let what = match (what, &reply.meta.reqtype) {
             (Kind::Unknown, Some(RequestType::Hunt | RequestType::Search)) => Kind::Search,
             (what, _) => what,
         };
+        let is_search = matches!(what, Kind::Search);
         let document = Document(&reply.output);
         match (what, flow.id()) {
             (Kind::Search, _) => {
-                check_results(&reply.resources, has_errors)?;
+                check_results(&reply.resources, &said)?;
                 let asked = asked.unwrap_or_else(|| Asked::of(&reply.meta));
                 asked.warn(
                     reply.resources.len(),
@@ -344,7 +347,10 @@ impl Commands<'_> {
             None => failure,
         })?;
         // What is in an archive is not known yet, and its id is shown all the same.
-        check_results(&reply.resources, has_errors)
+        match is_search {
+            true => Ok(()),
+            false => check_results(&reply.resources, &said),
+        }
     }
 
     fn resume(&self, path: &Path) -> Result<(), Failure> {
@@ -516,7 +522,7 @@ impl Commands<'_> {
         let Some(reply) = job.submitted() else {
             return Ok(());
         };
-        let has_errors = warn_of(&reply.errors, &reply.extra);
+        let said = Said::new(&reply.errors, &reply.extra);
         let fields = [
             ("request id", id.to_string()),
             ("status", "submitted".into()),
@@ -524,12 +530,9 @@ impl Commands<'_> {
         print_fields(self.format, &fields, &Document(&reply.output))
             .map_err(|failure| failure.hint(format!("the request id is {id}; {wait}")))?;
         // The job runs, but a script has to see that it may not do all that was asked.
-        match has_errors {
-            true => Err(Failure::new(
-                code::FAILED,
-                format!("the {what} was submitted, but the service reports errors"),
-            )),
-            false => Ok(()),
+        match said.is_empty() {
+            true => Ok(()),
+            false => Err(said.failure(&format!("the {what} was submitted with errors"))),
         }
     }
 }

@@ -14,7 +14,7 @@ use malquery_proto::types::{Sample, Sha256};
 use crate::args::{Options, Patterns, Session};
 use crate::format::Format;
 use crate::interrupt::Scratch;
-use crate::output::{Failure, INTERRUPTED, code, no_folder, note, quoted, warn_of};
+use crate::output::{Failure, INTERRUPTED, Said, code, no_folder, note, quoted};
 use crate::state::State;
 use crate::values::written;
 
@@ -26,6 +26,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// The status of a job that has not been polled yet.
 const UNKNOWN: &str = "unknown";
 
+pub(crate) const NO_RESULT: &str = "the service returned errors and no results";
 pub(crate) const NOTHING: &str = "nothing was found";
 /// The hint for a job that failed.
 pub(crate) const JOB_FAILED: &str = "check the rule, the patterns or the samples, then submit the job again; a hunt or a multi-download costs quota again";
@@ -57,9 +58,9 @@ impl Commands<'_> {
         samples: Vec<Sha256>,
     ) -> Result<(Vec<Sha256>, Vec<Sha256>), Failure> {
         let reply = self.client.metadata(samples.iter().copied())?;
-        let has_errors = warn_of(&reply.errors, &reply.extra);
-        check_results(&reply.resources, has_errors)?;
-        if has_errors {
+        let said = Said::new(&reply.errors, &reply.extra);
+        check_results(&reply.resources, &said)?;
+        if !said.is_empty() {
             // The reply may be incomplete, so keep all samples.
             return Ok((samples, Vec::new()));
         }
@@ -161,15 +162,13 @@ pub(crate) fn running(flow: Option<&JobFlow>) -> Option<String> {
     )
 }
 
-pub(crate) fn no_result() -> Failure {
-    Failure::new(code::FAILED, "the service returned errors and no results")
-}
-
-/// Fails if a reply has errors and no results. That does not mean that nothing was found.
-pub(crate) fn check_results(results: &[Sample], has_errors: bool) -> Result<(), Failure> {
-    if has_errors && results.is_empty() {
-        return Err(no_result());
+/// Fails if a reply has errors and no results, which does not mean that nothing was found. Warns of
+/// errors beside results.
+pub(crate) fn check_results(results: &[Sample], said: &Said) -> Result<(), Failure> {
+    if results.is_empty() && !said.is_empty() {
+        return Err(said.failure(NO_RESULT));
     }
+    said.warn();
     Ok(())
 }
 

@@ -324,44 +324,48 @@ pub(crate) fn set_up(quiet: bool, verbose: bool) {
     }
 }
 
-/// Shows the errors in a reply as warnings.
-pub(crate) fn warn_of_errors(errors: &[ErrorItem]) {
-    const SHOWN: usize = 5;
-    for error in errors.iter().take(SHOWN) {
-        note(format_args!(
-            "warning: {}",
-            error
-                .message
-                .as_deref()
-                .unwrap_or("the service returned an error without a message")
-        ));
-    }
-    if let more @ 1.. = errors.len().saturating_sub(SHOWN) {
-        note(format_args!(
-            "warning: further errors that are not shown: {more}"
-        ));
-    }
-}
+/// The errors in a reply, and the members of it that could not be parsed.
+pub(crate) struct Said(Vec<String>);
 
-/// Shows the errors in a reply, and the members of the reply that could not be parsed, as warnings.
-/// Returns whether there are any.
-pub(crate) fn warn_of(errors: &[ErrorItem], extra: &Extra) -> bool {
-    warn_of_errors(errors);
-    let mut is_odd = false;
-    for (name, value) in extra
-        .iter()
-        .filter(|(name, _)| ["errors", "resources"].contains(name))
-    {
-        let text = value.to_string();
-        if !["null", "[]", "{}"].contains(&&*text) {
-            let text: String = masked(&text).chars().take(500).collect();
-            note(format_args!(
-                "warning: cannot parse `{name}` in the reply: {text}"
-            ));
-            is_odd = true;
+impl Said {
+    pub(crate) fn new(errors: &[ErrorItem], extra: &Extra) -> Self {
+        const SHOWN: usize = 5;
+        let message = |error: &ErrorItem| {
+            let message = error.message.as_deref();
+            message
+                .unwrap_or("the service returned an error without a message")
+                .to_owned()
+        };
+        let mut all: Vec<_> = errors.iter().take(SHOWN).map(message).collect();
+        if let more @ 1.. = errors.len().saturating_sub(SHOWN) {
+            all.push(format!("further errors that are not shown: {more}"));
+        }
+        let odd = |name: &&str| ["errors", "resources"].contains(name);
+        for (name, value) in extra.iter().filter(|(name, _)| odd(name)) {
+            let text = value.to_string();
+            if !["null", "[]", "{}"].contains(&&*text) {
+                let text = excerpt(&masked(&text), 500);
+                all.push(format!("cannot parse `{name}` in the reply: {text}"));
+            }
+        }
+        Self(all)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Shows them beside results.
+    pub(crate) fn warn(&self) {
+        for said in &self.0 {
+            note(format_args!("warning: {said}"));
         }
     }
-    is_odd || !errors.is_empty()
+
+    /// Returns them as the reason why a command fails, also with --quiet.
+    pub(crate) fn failure(&self, what: &str) -> Failure {
+        Failure::new(code::FAILED, format!("{what}: {}", self.0.join("\n")))
+    }
 }
 
 /// Escapes characters of a JSON text that could control a terminal.

@@ -5,7 +5,7 @@ fn a_hunt_that_may_have_arrived_is_sent_once() {
     let server = Server::with_answers([refusal(500, "oops")]);
     let run = server.run(&format!("hunt --rule {RULE} --wait"));
     assert!(
-        run.error(1).contains("it was not sent again"),
+        run.error(1).contains("it was not retried"),
         "{}",
         run.stderr
     );
