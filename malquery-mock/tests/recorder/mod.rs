@@ -133,3 +133,14 @@ pub(crate) fn record(exchanges: &[(Sent, Got)]) -> Result<String, String> {
     closed.map_err(|error| error.to_string())?;
     Ok(fs::read_to_string(&path).unwrap())
 }
+
+/// Checks which parts a text has, and which it lacks.
+#[track_caller]
+pub(crate) fn check(text: &str, has: &[&str], lacks: &[&str]) {
+    for part in has {
+        assert!(text.contains(part), "{part:?} is missing in {text}");
+    }
+    for part in lacks {
+        assert!(!text.contains(part), "{part:?} is in {text}");
+    }
+}
