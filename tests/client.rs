@@ -3,8 +3,8 @@
 use std::fs;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use malquery_mock::{Mock, Transcript, VirtualClock, reply, script};
@@ -19,6 +19,8 @@ use malquery_proto::{
     Body, Client, Clock, Cloud, Credentials, OutputFile, Timestamp, Transport, TransportError,
 };
 use serde_json::json;
+
+use crate::log::{listen, logged};
 
 fn client(transport: impl Transport + 'static, clock: VirtualClock) -> Client {
     Client::new(
@@ -729,29 +731,9 @@ fn a_place_where_no_file_can_be_is_refused_at_once() {
     }
 }
 
-/// Keeps what is logged as a warning.
-struct Warnings(Mutex<Vec<String>>);
-
-static WARNINGS: Warnings = Warnings(Mutex::new(Vec::new()));
-
-impl log::Log for Warnings {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        metadata.level() <= log::Level::Warn
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            self.0.lock().unwrap().push(record.args().to_string());
-        }
-    }
-
-    fn flush(&self) {}
-}
-
 #[test]
 fn a_quota_that_the_service_does_not_tell_is_warned_of() {
-    let _ = log::set_logger(&WARNINGS);
-    log::set_max_level(log::LevelFilter::Warn);
+    listen();
     let (mock, guard) = play([
         reply::json(200, json!({"meta": {"hunt_count": 1, "hunt_limit": 5}})),
         job("done"),
@@ -760,11 +742,10 @@ fn a_quota_that_the_service_does_not_tell_is_warned_of() {
     ]);
     let client = client(mock, VirtualClock::new()).check_quota(true);
     let warned = || {
-        let warnings = WARNINGS.0.lock().unwrap();
-        warnings
-            .iter()
-            .filter(|text| text.contains("does not report how many downloads are left"))
-            .count()
+        let logged = logged();
+        let warnings = logged.lines().filter(|line| line.starts_with("WARN "));
+        let says = "does not report how many downloads are left";
+        warnings.filter(|line| line.contains(says)).count()
     };
     // Of what is not needed nothing has to be known.
     let _ = client

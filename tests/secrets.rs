@@ -1,7 +1,6 @@
 //! Secrets stay secret: whole sessions are driven, and what they log, print and fail with is searched.
 
 use std::fmt::Write;
-use std::sync::{Mutex, Once};
 
 use malquery_mock::{Fault, Transcript, VirtualClock, reply, script};
 use malquery_proto::flow::{Auth, RetryPolicy};
@@ -10,43 +9,10 @@ use malquery_proto::types::Pattern;
 use malquery_proto::{Client, Cloud, Credentials};
 use serde_json::json;
 
+use crate::log::{listen, logged};
+
 const SECRET: &str = "s3cret+/=&%\"value";
 const TOKEN: &str = "eyJ-t0ken.value";
-
-static LOGGED: Mutex<String> = Mutex::new(String::new());
-
-struct Logger;
-
-impl log::Log for Logger {
-    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        // What carries HTTP for ureq writes out every byte at its finest level. No library can keep it from that;
-        // the documentation of malquery-ureq warns of it.
-        !metadata.target().starts_with("ureq_proto") || metadata.level() < log::Level::Trace
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        if !self.enabled(record.metadata()) {
-            return;
-        }
-        writeln!(
-            LOGGED.lock().unwrap(),
-            "{} {}",
-            record.target(),
-            record.args()
-        )
-        .unwrap();
-    }
-
-    fn flush(&self) {}
-}
-
-fn listen() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        log::set_logger(&Logger).unwrap();
-        log::set_max_level(log::LevelFilter::Trace);
-    });
-}
 
 fn assert_clean(what: &str, text: &str) {
     let form: String = url::form_urlencoded::byte_serialize(SECRET.as_bytes()).collect();
@@ -116,7 +82,7 @@ fn nothing_that_is_shown_holds_a_secret() {
     }
     assert!(shown.contains("an-id"), "the sessions were shown");
     assert_clean("output", &shown);
-    assert_clean("the log", &LOGGED.lock().unwrap());
+    assert_clean("the log", &logged());
 }
 
 #[test]
@@ -158,7 +124,7 @@ fn the_log_of_ureq_holds_no_secret_either() {
         .fuzzy_search(&FuzzySearch::new([Pattern::ascii("a").unwrap()]))
         .unwrap();
     server.join().unwrap();
-    let logged = LOGGED.lock().unwrap();
+    let logged = logged();
     assert!(logged.contains("ureq"), "ureq logs: {logged}");
     assert_clean("the log of ureq", &logged);
 }

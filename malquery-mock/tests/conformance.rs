@@ -1,8 +1,6 @@
 //! The kit over transports that are right, and over one for each mistake.
 
-#[path = "conformance/plain.rs"]
 mod plain;
-#[path = "conformance/wrong.rs"]
 mod wrong;
 
 use std::collections::BTreeSet;
@@ -14,8 +12,8 @@ use malquery_mock::conformance::{self, Report};
 use malquery_proto::{Body, Transport, TransportError};
 use malquery_ureq::UreqTransport;
 
-use plain::Plain;
-use wrong::{MISTAKES, Wrong};
+use self::plain::Plain;
+use self::wrong::{MISTAKES, Wrong};
 
 fn failed(report: &Report) -> BTreeSet<&'static str> {
     report.failures().map(|verdict| verdict.name()).collect()

@@ -1,7 +1,5 @@
 //! What is recorded, and that it plays the same.
 
-mod recorder;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Read};
@@ -11,6 +9,10 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Instant;
 
+use crate::recorder::{
+    Down, FORM, Got, JSON, Sent, Service, answer, begin, check, folder, get, json_answer, login,
+    nothing, record, recorded, request, take,
+};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use malquery_mock::{Cassette, Fault, Mode, Session, VirtualClock, reply, script};
@@ -20,10 +22,6 @@ use malquery_proto::operations::Hunt;
 use malquery_proto::types::{JobStatus, RequestId};
 use malquery_proto::{Auth, Client, Cloud, Credentials, Transport};
 use proptest::prelude::*;
-use recorder::{
-    Down, FORM, Got, JSON, Sent, Service, answer, begin, check, folder, get, json_answer, login,
-    nothing, record, recorded, request, take,
-};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 

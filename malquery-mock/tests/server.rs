@@ -1,13 +1,12 @@
 //! The stand-in over sockets: with the client of users, with what HTTP allows, and with what
 //! hostile peers do.
 
-mod schema;
-
 use std::io::{Cursor, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::schema::{self, Checked};
 use malquery_mock::{Corpus, Server, Service};
 use malquery_proto::flow::Auth;
 use malquery_proto::operations::{ExactSearch, FuzzySearch, Hunt};
@@ -15,7 +14,6 @@ use malquery_proto::types::{Pattern, Sha256};
 use malquery_proto::{Archive, BaseUrl, Client, Credentials};
 use malquery_ureq::{SystemClock, UreqTransport};
 use proptest::prelude::*;
-use schema::Checked;
 
 const HELLO: &str = "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9";
 /// What has no rate limit.
@@ -495,7 +493,7 @@ fn connections_beyond_a_thousand_are_refused() {
         let inner = std::process::Command::new("sh")
             .args(["-c", "ulimit -n 4096 && exec \"$0\" --exact \"$1\""])
             .arg(std::env::current_exe().unwrap())
-            .arg("connections_beyond_a_thousand_are_refused")
+            .arg("server::connections_beyond_a_thousand_are_refused")
             .env(INNER, "1")
             .output()
             .unwrap();

@@ -1,7 +1,5 @@
 //! The stand-in, in memory: through the client, and by requests that our client never sends.
 
-mod schema;
-
 use std::io::{Cursor, Read};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -19,7 +17,7 @@ use malquery_proto::types::{
 use malquery_proto::{Archive, Client, Clock, Cloud, Credentials, Transport};
 use serde_json::{Value, json};
 
-use schema::Checked;
+use crate::schema::{self, Checked};
 
 const HELLO: &str = "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9";
 const UNKNOWN: &str = "0000000000000000000000000000000000000000000000000000000000000000";

@@ -15,7 +15,7 @@ use malquery_proto::client::TimeLeft;
 use malquery_proto::flow::SendFailure;
 use malquery_proto::{Body, Transport, TransportError};
 
-use crate::plain::{Plain, closing, connect, talk, talk_until};
+use super::plain::{Plain, closing, connect, talk, talk_until};
 
 type Sent = Result<Response<Body>, TransportError>;
 type Mistake = fn(&Wrong, Request<Vec<u8>>) -> Sent;

@@ -1,17 +1,43 @@
-//! A package outside the workspace records, replays offline, and reports what differs when it changes.
+//! A session in the test of a user, in a process of its own: the environment sets its mode.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::Duration;
+
+use malquery_mock::Session;
+use malquery_proto::flow::Auth;
+use malquery_proto::operations::ExactSearch;
+use malquery_proto::types::Pattern;
+use malquery_ureq::{Settings, SystemClock, UreqTransport};
 
 const SECRET: &str = "s3cret/of+the=user&";
 const JOB: &str = "2c8bf4a1-93d0-6ea1-8b4e-5d1f0c7a9e33";
 const SHA256: &str = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
+
+/// Set in the process that the test starts, which runs the test again: a limit, and what to find.
+const CHILD: &str = "MALQUERY_TEST_CHILD";
+
+/// The test of a user, from the guide in the docs of malquery-mock.
+fn a_sample_is_found(limit: u32, text: &str) {
+    let (client, guard) = Session::new("tests/cassettes/find.json")
+        .client(|| {
+            let Settings { base, credentials } = Settings::from_env().unwrap();
+            let auth = Auth::new(base, credentials);
+            (UreqTransport::new(), SystemClock, auth)
+        })
+        .unwrap();
+    let search = ExactSearch::new([Pattern::ascii(text).unwrap()]).limit(limit);
+    let job = client.exact_search(&search).unwrap();
+    let found = job.poll_every(Duration::from_millis(20)).wait().unwrap();
+    assert_eq!(found.resources.len(), 1);
+    guard.finish();
+}
 
 /// A service on loopback. It gives its URL and how often it was asked.
 fn serve() -> (String, Arc<AtomicUsize>) {
@@ -79,85 +105,34 @@ fn answer(stream: TcpStream, asked: &AtomicUsize) -> Option<()> {
     }
 }
 
-/// The package, copied to where it is built.
-struct Package(PathBuf);
-
-impl Package {
-    fn new() -> Self {
-        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let workspace = here.parent().unwrap();
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("user-crate");
-        let _ = fs::remove_dir_all(&folder);
-        for name in ["Cargo.toml", "src/lib.rs", "tests/find.rs"] {
-            let text = fs::read_to_string(here.join("tests/user-crate").join(name)).unwrap();
-            let path = folder.join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(
-                path,
-                text.replace(
-                    "MALQUERY",
-                    &workspace.display().to_string().replace('\\', "/"),
-                ),
-            )
-            .unwrap();
+/// Runs the test of the user in a folder: whether it passed, and what was said.
+fn run(folder: &Path, test: &str, variables: &[(&str, &str)]) -> (bool, String) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let this = "session::it_records_replays_and_reports_what_changed";
+    command.args(["--exact", this, "--nocapture"]);
+    for (name, _) in std::env::vars_os() {
+        let shown = name.to_string_lossy();
+        if shown == "CI" || shown.starts_with("FALCON_") || shown.starts_with("MALQUERY_") {
+            command.env_remove(&name);
         }
-        // The versions and the profile with which the workspace was built.
-        let manifest = fs::read_to_string(workspace.join("Cargo.toml")).unwrap();
-        let profile = &manifest[manifest.find("[profile.").unwrap()..];
-        let path = folder.join("Cargo.toml");
-        fs::write(&path, fs::read_to_string(&path).unwrap() + profile).unwrap();
-        fs::copy(workspace.join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
-        Self(folder)
     }
-
-    /// Runs its tests: whether they passed, and what was said.
-    fn test(&self, variables: &[(&str, &str)]) -> (bool, String) {
-        let mut command = Command::new(env!("CARGO"));
-        command
-            .args(["test", "--offline", "--quiet", "--test", "find"])
-            .current_dir(&self.0);
-        // What is of this package, and what would change its outcome.
-        let of_others = [
-            "FALCON_",
-            "MALQUERY_",
-            "CARGO_PKG_",
-            "CARGO_MANIFEST_",
-            "CARGO_CRATE_",
-            "CARGO_BIN_",
-            "RUST_",
-        ];
-        for (name, _) in std::env::vars_os() {
-            let name = name.to_string_lossy();
-            if name == "CI" || of_others.iter().any(|start| name.starts_with(start)) {
-                command.env_remove(&*name);
-            }
-        }
-        // With what the workspace has built.
-        command.env(
-            "CARGO_TARGET_DIR",
-            Path::new(env!("CARGO_TARGET_TMPDIR")).join(".."),
-        );
-        command.env("CARGO_TERM_COLOR", "never");
-        let output = command.envs(variables.iter().copied()).output().unwrap();
-        let text = [output.stdout, output.stderr].concat();
-        (output.status.success(), String::from_utf8(text).unwrap())
-    }
-
-    fn edit(&self, file: &str, from: &str, to: &str) {
-        let path = self.0.join(file);
-        let text = fs::read_to_string(&path).unwrap();
-        assert!(text.contains(from));
-        fs::write(path, text.replace(from, to)).unwrap();
-    }
+    command.current_dir(folder).env(CHILD, test);
+    let output = command.envs(variables.iter().copied()).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(text).unwrap())
 }
 
 #[test]
 fn it_records_replays_and_reports_what_changed() {
-    let package = Package::new();
-    let cassette = package.0.join("tests/cassettes/find.json");
-
+    if let Ok(test) = std::env::var(CHILD) {
+        let (limit, text) = test.split_once(' ').unwrap();
+        return a_sample_is_found(limit.parse().unwrap(), text);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let cassette = folder.path().join("tests/cassettes/find.json");
+    let test = |variables: &[_]| run(folder.path(), "10 hello", variables);
     // Without a cassette the error says how to make one.
-    let (passed, said) = package.test(&[]);
+    let (passed, said) = test(&[]);
     assert!(
         !passed && said.contains("to record it, run this with MALQUERY_MOCK=record"),
         "{said}"
@@ -177,12 +152,12 @@ fn it_records_replays_and_reports_what_changed() {
             "there are replay, record, append, verify, passthrough",
         ),
     ] {
-        let (passed, said) = package.test(&[live.as_slice(), &more].concat());
+        let (passed, said) = test(&[live.as_slice(), &more].concat());
         assert!(!passed && said.contains(why), "{said}");
     }
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 
-    let (passed, said) = package.test(&[live.as_slice(), &[("MALQUERY_MOCK", "record")]].concat());
+    let (passed, said) = test(&[live.as_slice(), &[("MALQUERY_MOCK", "record")]].concat());
     assert!(passed, "{said}");
     assert_eq!(asked.load(Ordering::SeqCst), 5);
     let text = fs::read_to_string(&cassette).unwrap();
@@ -192,20 +167,18 @@ fn it_records_replays_and_reports_what_changed() {
 
     // Offline, and without credentials.
     for more in [[("CI", "")], [("CI", "1")]] {
-        let (passed, said) = package.test(&more);
+        let (passed, said) = test(&more);
         assert!(passed, "{said}");
     }
     assert_eq!(asked.load(Ordering::SeqCst), 5);
 
     // The live service is as recorded.
-    let (passed, said) = package.test(&[live.as_slice(), &[("MALQUERY_MOCK", "verify")]].concat());
+    let (passed, said) = test(&[live.as_slice(), &[("MALQUERY_MOCK", "verify")]].concat());
     assert!(passed, "{said}");
     assert_eq!(fs::read_to_string(&cassette).unwrap(), text);
 
     // It asks for something else now.
-    package.edit("src/lib.rs", "LIMIT: u32 = 10", "LIMIT: u32 = 25");
-    package.edit("tests/find.rs", "\"hello\"", "\"hello, world\"");
-    let (passed, said) = package.test(&[]);
+    let (passed, said) = run(folder.path(), "25 hello, world", &[]);
     assert!(!passed, "{said}");
     let begin = said.find("nothing in ").unwrap_or_else(|| panic!("{said}"));
     let end = said[begin..].find("=record)").unwrap() + begin + "=record)".len();
