@@ -1,17 +1,18 @@
-//! Whole calls over loopback, quotas and a small fuzzy search: by malquery, and by a default
-//! `ureq::Agent` that sends the same request and reads the reply into a `serde_json::Value`.
+//! Measures whole calls over loopback, for the quotas and for a small fuzzy search: malquery
+//! against a default `ureq::Agent` that sends the same request and reads the reply into a
+//! `serde_json::Value`.
 //!
 //! ```text
 //! cargo bench -p malquery-ureq --bench calls
 //! ```
 //!
-//! Both ask the same server, a process of its own, over one connection each that is kept open. They
-//! take turns call by call, so that other programs slow down both. The server is addressed by name
-//! and by number. `MALQUERY_BENCH_CALLS` sets the number of calls that each makes (3,000 unless
-//! set). The processor's time is known on Linux alone.
+//! Both use the same server, a separate process, over one open connection each. They alternate call
+//! by call, so that other programs slow down both. The server is addressed by name and by IP
+//! address. `MALQUERY_BENCH_CALLS` sets the number of calls of each side (default 3,000). CPU time
+//! is available only on Linux.
 //!
-//! `valgrind --tool=callgrind BENCH malquery quotas localhost 3000` runs one of the two alone; its
-//! counterpart is `bare`.
+//! `valgrind --tool=callgrind BENCH malquery quotas localhost 3000` runs only malquery. Replace
+//! `malquery` by `bare` to run only ureq.
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -29,7 +30,7 @@ use malquery_ureq::{Client, SystemClock, UreqTransport};
 use serde_json::Value;
 
 const RESULTS: usize = 10;
-/// Calls that open the connections and do not count.
+/// The number of calls that open the connections and are not measured.
 const WARM_UP: usize = 100;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -56,7 +57,7 @@ fn main() -> Result<()> {
             (0..calls.parse::<u32>()?).try_for_each(|_| call(&both))
         }
         _ if arguments.contains(&"--bench") => compare(),
-        // A test run only wants to know that it compiles.
+        // In a test run, it is enough that this compiles.
         _ => Ok(()),
     }
 }
@@ -82,7 +83,7 @@ fn compare() -> Result<()> {
 type Call<'a> = &'a dyn Fn() -> Result<()>;
 
 fn measure(what: &str, calls: usize, both: [Call<'_>; 2]) -> Result<()> {
-    // Reading the processor's time takes some of it.
+    // Reading the CPU time takes CPU time itself.
     let reading = median(
         &mut (0..1_000)
             .map(|_| processor_time_of(|| Ok(())))
@@ -91,7 +92,7 @@ fn measure(what: &str, calls: usize, both: [Call<'_>; 2]) -> Result<()> {
     let mut wall = [Vec::new(), Vec::new()];
     let mut processor = [Vec::new(), Vec::new()];
     for round in 0..calls + WARM_UP {
-        // The first in a round may have it easier.
+        // The first side in a round may have an advantage, so alternate.
         for turn in [round % 2, (round + 1) % 2] {
             let mut elapsed = Duration::ZERO;
             let busy = processor_time_of(|| {
@@ -130,7 +131,7 @@ fn processor_time_of(work: impl FnOnce() -> Result<()>) -> Result<Duration> {
     Ok(processor_time() - before)
 }
 
-/// The time that a processor worked for this thread; or zero where that is not known.
+/// Returns the CPU time of this thread, or zero if it is not available.
 fn processor_time() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanos = text
@@ -140,14 +141,14 @@ fn processor_time() -> Duration {
     Duration::from_nanos(nanos.unwrap_or_default())
 }
 
-// The two.
+// The two sides.
 
 struct Both {
     client: Client,
     agent: ureq::Agent,
     base: String,
     search: FuzzySearch,
-    /// The body of the search, as malquery sends it.
+    /// The body of the search, as sent by malquery.
     body: Vec<u8>,
 }
 
@@ -243,7 +244,7 @@ impl Drop for Server {
     }
 }
 
-/// Answers whatever is asked over a connection, a thread for each.
+/// Answers all requests, with one thread per connection.
 fn serve() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     println!("{}", listener.local_addr()?.port());
@@ -253,7 +254,7 @@ fn serve() -> Result<()> {
             let Ok((stream, _)) = listener.accept() else {
                 continue;
             };
-            // A client may leave early.
+            // A client may disconnect early.
             scope.spawn(|| answer(stream, &quotas, &search).unwrap_or_default());
         }
     })

@@ -1,14 +1,15 @@
-//! A large sample over loopback: a download by malquery, verified as it is read, against a bare
-//! loop of ureq and sha2. Also the peak memory of a process that only downloads.
+//! Measures the download of a large sample over loopback: malquery, which verifies while it reads,
+//! against a bare loop of ureq and sha2. Also measures the peak memory of a process that only
+//! downloads.
 //!
 //! ```text
 //! cargo bench -p malquery-ureq --bench download
 //! ```
 //!
-//! `MALQUERY_BENCH_MIB` sets the size of the sample in MiB (1024 unless set),
-//! `MALQUERY_BENCH_ROUNDS` the number of rounds (5 unless set). Both ask the same server, a process
-//! of its own, with the same buffer, and take turns. Each reads 64 KiB at a time, hashes them and
-//! throws them away. The memory and the processor's time are known on Linux alone.
+//! `MALQUERY_BENCH_MIB` sets the size of the sample in MiB (default 1024), and
+//! `MALQUERY_BENCH_ROUNDS` sets the number of rounds (default 5). Both sides use the same server, a
+//! separate process, with the same buffer size, and alternate. Each side reads 64 KiB at a time,
+//! hashes the bytes and discards them. Memory and CPU time are available only on Linux.
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -23,9 +24,9 @@ use malquery_proto::types::Sha256;
 use malquery_ureq::{Client, SystemClock, UreqTransport};
 use sha2::Digest;
 
-/// How much is read at a time.
+/// The number of bytes read at a time.
 const CHUNK: usize = 64 * 1024;
-/// The best input buffer, which malquery-ureq has, too.
+/// The best size of the input buffer, which malquery-ureq uses as well.
 const INPUT_BUFFER: usize = 512 * 1024;
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -41,7 +42,7 @@ fn main() -> Result<()> {
             Ok(())
         }
         _ if arguments.contains(&"--bench") => compare(),
-        // A test run only wants to know that it compiles.
+        // In a test run, it is enough that this compiles.
         _ => Ok(()),
     }
 }
@@ -61,7 +62,7 @@ fn compare() -> Result<()> {
     let (mut with, mut without) = (Vec::new(), Vec::new());
     let (mut cpu_with, mut cpu_without) = (Vec::new(), Vec::new());
     for round in 0..rounds {
-        // The first in a round may have it easier.
+        // The first side in a round may have an advantage, so alternate.
         for turn in [round % 2, (round + 1) % 2] {
             let (start, cpu) = (Instant::now(), cpu_time());
             if turn == 0 {
@@ -77,7 +78,7 @@ fn compare() -> Result<()> {
     }
     println!("{mib} MiB over loopback, {rounds} rounds");
     print(with, without);
-    println!("the processor's time, which other programs change less:");
+    println!("CPU time, which other programs affect less:");
     print(cpu_with, cpu_without);
     let child = Command::new(std::env::current_exe()?)
         .args(["download", &server.port.to_string(), &sha256.to_string()])
@@ -87,7 +88,7 @@ fn compare() -> Result<()> {
         return Err("the download of the memory measurement failed".into());
     }
     match String::from_utf8(child.stdout)?.trim().parse::<u64>()? {
-        0 => println!("peak memory of a download: not known here"),
+        0 => println!("peak memory of a download: not available"),
         kib => println!(
             "peak memory of a download: {kib} KiB, {:.1} MiB",
             kib as f64 / 1024.0
@@ -117,7 +118,7 @@ fn print(with: Vec<Duration>, without: Vec<Duration>) {
     );
 }
 
-/// The time that a processor worked for this thread, or zero where that is not known.
+/// Returns the CPU time of this thread, or zero if it is not available.
 fn cpu_time() -> Duration {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
     let nanos = text
@@ -149,7 +150,7 @@ impl Times {
     }
 }
 
-// The two.
+// The two sides.
 
 fn client(port: u16) -> Result<Client> {
     let base: BaseUrl = format!("http://127.0.0.1:{port}").parse()?;
@@ -209,7 +210,7 @@ fn bare(agent: &ureq::Agent, url: &str, sha256: Sha256) -> Result<()> {
     }
 }
 
-/// The most memory this process ever had, in KiB.
+/// Returns the peak memory of this process, in KiB.
 fn peak_kib() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status
@@ -220,7 +221,7 @@ fn peak_kib() -> Option<u64> {
 
 // The server.
 
-/// A MiB of the sample, harmless bytes.
+/// Returns one MiB of the sample: harmless bytes.
 fn block() -> Vec<u8> {
     (0..1u32 << 20)
         .map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8)
@@ -260,7 +261,7 @@ fn serve(mib: usize) -> Result<()> {
     println!("{}", listener.local_addr()?.port());
     let block = block();
     loop {
-        // A client may leave early.
+        // A client may disconnect early.
         let _ = answer(listener.accept()?.0, mib, &block);
     }
 }

@@ -5,7 +5,7 @@ use malquery_proto::Body;
 
 use crate::ureq_error::Broken;
 
-/// A body that is decoded if it is compressed, and whose error stays.
+/// Wraps a body: decompresses gzip, and repeats an error on every further read.
 pub(crate) fn new(body: ureq::Body, gzip: bool) -> Body {
     let reader = body.into_reader();
     match gzip {
@@ -30,7 +30,8 @@ struct Reader<R> {
 
 impl<R: Read> Read for Reader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // ureq reports the end of the body after an error, and a cut body would seem whole.
+        // After an error, ureq reports the end of the body, which would make a truncated body look
+        // complete.
         if let Some(kind) = self.failed {
             return Err(kind.into());
         }
@@ -44,12 +45,12 @@ impl<R: Read> Read for Reader<R> {
     }
 }
 
-/// A compressed reply may be so large, in bytes, whatever its ratio.
+/// The size in bytes up to which a compressed reply may have any ratio.
 const ANY_RATIO: u64 = 16 * 1024 * 1024;
-/// Results of jobs compress to a tenth or so. gzip can reach 1,000.
+/// The maximum compression ratio. Results of jobs reach about 10, and gzip can reach 1,000.
 const MAX_RATIO: u64 = 200;
 
-/// A compressed body. A small one that would fill the memory is an error.
+/// A compressed body. Fails if a small body would expand to fill the memory.
 struct Gzip<R> {
     decoder: MultiGzDecoder<Counted<R>>,
     decoded: u64,
@@ -61,7 +62,7 @@ impl<R: Read> Read for Gzip<R> {
         self.decoded += count as u64;
         let most = self.decoder.get_ref().bytes.saturating_mul(MAX_RATIO);
         if self.decoded > most.max(ANY_RATIO) {
-            let error = "the reply is compressed like a gzip bomb, and was not read further";
+            let error = "the reply expands like a gzip bomb, so reading was stopped";
             return Err(io::Error::new(io::ErrorKind::InvalidData, error));
         }
         Ok(count)
@@ -81,7 +82,8 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// ureq makes `ErrorKind::Other` of everything that is not an error of the socket.
+/// Restores the kind of an error. ureq uses `ErrorKind::Other` for all errors that are not socket
+/// errors.
 fn explain(error: io::Error) -> io::Error {
     let error = match error.downcast() {
         Ok(error) => error,
@@ -90,11 +92,11 @@ fn explain(error: io::Error) -> io::Error {
     let (kind, message) = match error {
         ureq::Error::Timeout(ureq::Timeout::Global) => (
             io::ErrorKind::TimedOut,
-            "the time for the call was up before the body ended",
+            "the time limit of the call passed before the body ended",
         ),
         ureq::Error::Timeout(_) => (
             io::ErrorKind::TimedOut,
-            "the body stalled: no byte of it came in time",
+            "the body stalled: no more data arrived in time",
         ),
         ureq::Error::Other(cause) if cause.is::<Broken>() => {
             return io::Error::new(io::ErrorKind::UnexpectedEof, cause);

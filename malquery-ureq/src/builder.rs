@@ -13,7 +13,7 @@ use crate::proxy::Route;
 use crate::ureq_error::ConfigError;
 
 /// The settings of a [`UreqTransport`](crate::UreqTransport). The [crate
-/// documentation](crate#time-limits) says which time limit wins.
+/// documentation](crate#time-limits) explains how the time limits work together.
 #[derive(Clone)]
 #[must_use]
 pub struct Builder {
@@ -22,7 +22,7 @@ pub struct Builder {
     pub(crate) search_timeout: Duration,
     pub(crate) total_timeout: Option<Duration>,
     pub(crate) user_agent: String,
-    /// `None` takes the proxy of the environment, `Some(None)` none.
+    /// `None` uses the proxy from the environment, and `Some(None)` uses no proxy.
     proxy: Option<Option<String>>,
     headers: Vec<(String, String)>,
     roots: Vec<Roots>,
@@ -50,87 +50,89 @@ impl Default for Builder {
 }
 
 impl Builder {
-    /// Limits the time for a new connection: the lookup of the name, TCP, a proxy and TLS together.
-    /// 10 s unless set.
+    /// Limits the time to open a connection: name lookup, TCP, proxy and TLS together. The default
+    /// is 10 s.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = bounded(timeout);
         self
     }
 
-    /// Limits the silence of the service, until the next byte of a reply arrives or the next bytes
-    /// of a request are taken. The whole head must arrive within
-    /// 1.25 times this limit. 60 s unless set.
+    /// Limits the time until the service accepts the next bytes of a request or sends the next
+    /// bytes of a reply. The whole head of a reply must arrive within 1.25 times this limit. The
+    /// default is 60 s.
     pub fn reply_timeout(mut self, timeout: Duration) -> Self {
         self.reply_timeout = bounded(timeout);
         self
     }
 
-    /// Replaces the reply timeout for a fuzzy search, which replies only when it is done. The
-    /// longer of the two holds. 180 s unless set.
+    /// Sets a longer reply timeout for fuzzy searches, because the service replies only when the
+    /// search is done. The longer of the two timeouts applies. The default is 180 s.
     pub fn search_timeout(mut self, timeout: Duration) -> Self {
         self.search_timeout = bounded(timeout);
         self
     }
 
-    /// Limits the time for one request, with the whole body of its reply. No limit unless set,
-    /// since a large download takes long.
+    /// Limits the time of one request, including the whole body of its reply. By default there is
+    /// no limit, because a large download takes a long time.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
         self.total_timeout = Some(bounded(timeout));
         self
     }
 
-    /// Sends all requests through a proxy: `http://`, `https://`, `socks4://`, `socks4a://`,
-    /// `socks5://` or `socks5h://`, then `user:password@` if the proxy needs it, a host and a port.
+    /// Sends all requests through a proxy. The URL has the scheme `http`, `https`, `socks4`,
+    /// `socks4a`, `socks5` or `socks5h`, `user:password@` if the proxy requires it, a host and a
+    /// port.
     ///
-    /// Unless set, the proxy is the first of `https_proxy`, `HTTPS_PROXY`, `all_proxy` and
-    /// `ALL_PROXY` in the environment, except for the hosts in `no_proxy` or `NO_PROXY`.
+    /// By default the proxy is the first of `https_proxy`, `HTTPS_PROXY`, `all_proxy` and
+    /// `ALL_PROXY` that is set in the environment. Hosts in `no_proxy` or `NO_PROXY` are reached
+    /// without it.
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
         self.proxy = Some(Some(url.into()));
         self
     }
 
-    /// Uses no proxy and ignores the environment's.
+    /// Uses no proxy, and ignores the proxy in the environment.
     pub fn no_proxy(mut self) -> Self {
         self.proxy = Some(None);
         self
     }
 
-    /// Sets the `User-Agent`; `malquery-ureq/` and the version unless set.
+    /// Sets the `User-Agent`. The default is `malquery-ureq/` and the version.
     pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
         self.user_agent = user_agent.into();
         self
     }
 
-    /// Adds a header to every request, for a gateway on the way. The last value set for a name
-    /// holds. Logs and errors do not show it.
+    /// Adds a header to every request, for example for a gateway. If a name is set twice, the last
+    /// value applies. Logs and errors do not show the value.
     ///
-    /// [`build`](Self::build) refuses headers that this crate, HTTP or a secret needs, such as
-    /// `Authorization`, `Cookie`, `Host`, `Range` and all that begin with `Accept`, `Content-`,
-    /// `If-` or `Proxy-`. A header that a request has already stays as it is.
+    /// [`build`](Self::build) refuses reserved headers, such as `Authorization`, `Cookie`, `Host`,
+    /// `Range` and all that begin with `Accept`, `Content-`, `If-` or `Proxy-`. Headers that a
+    /// request already has are not replaced.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
     }
 
-    /// Trusts these certificates, in PEM form, in addition to Mozilla's root certificates: for a
-    /// proxy of your own that inspects TLS.
+    /// Trusts these certificates, in PEM format, in addition to Mozilla's root certificates. This
+    /// is for a company proxy that inspects TLS.
     pub fn root_certificates(mut self, pem: impl AsRef<[u8]>) -> Self {
         self.roots.push(Roots::Pem(pem.as_ref().to_owned()));
         self
     }
 
-    /// Trusts the certificates in this file, as [`root_certificates`](Self::root_certificates)
-    /// does. [`build`](Self::build) reads it.
+    /// Trusts the certificates in this file, like [`root_certificates`](Self::root_certificates).
+    /// [`build`](Self::build) reads the file.
     ///
-    /// The file that the environment variable `SSL_CERT_FILE` names is always read.
+    /// If the environment variable `SSL_CERT_FILE` is set, that file is always read as well.
     pub fn root_certificate_file(mut self, path: impl AsRef<Path>) -> Self {
         self.roots.push(Roots::File(path.as_ref().to_owned()));
         self
     }
 
-    /// The parts of the transport, once they are checked.
+    /// Checks the settings and returns the parts of the transport.
     pub(crate) fn parts(&self) -> Result<(Route, HeaderMap, TlsConfig), ConfigError> {
-        // ureq panics when it sends a user agent that is not a header.
+        // ureq panics if the user agent is not a valid header value.
         HeaderValue::from_str(&self.user_agent).map_err(|_| ConfigError::UserAgent)?;
         let route = match &self.proxy {
             None => Route::from_env()?,
@@ -166,7 +168,7 @@ impl Builder {
         if certificates.is_empty() {
             return Ok(tls.build());
         }
-        // ureq takes either its own roots or others.
+        // ureq uses either its own roots or these, so add its own roots to these.
         certificates.extend(
             webpki_root_certs::TLS_SERVER_ROOT_CERTS
                 .iter()
@@ -176,7 +178,7 @@ impl Builder {
     }
 }
 
-/// A time that can be added to now. `Duration::MAX`, which sets no limit, cannot.
+/// Limits a timeout so that it can be added to the current time. `Duration::MAX` cannot.
 pub(crate) fn bounded(timeout: Duration) -> Duration {
     timeout.min(Duration::from_secs(100 * 365 * 24 * 3600))
 }
@@ -212,12 +214,12 @@ fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), ConfigEr
         return Err(refuse("it is reserved"));
     }
     let mut value = HeaderValue::from_str(value)
-        .map_err(|_| refuse("the value has a character that a header cannot carry"))?;
+        .map_err(|_| refuse("the value contains a character that is not allowed in a header"))?;
     value.set_sensitive(true);
     Ok((key, value))
 }
 
-/// The certificates that rustls can use. A bundle of a system may hold others.
+/// Parses certificates and returns those that rustls can use. A system's bundle may contain others.
 fn parse(
     origin: &str,
     pem: std::io::Result<Vec<u8>>,
@@ -245,7 +247,7 @@ fn parse(
 }
 
 impl fmt::Debug for Builder {
-    /// Leaves out the proxy and the headers, which may hold secrets.
+    /// Omits the proxy and the headers, which may contain secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("connect_timeout", &self.connect_timeout)
@@ -286,12 +288,13 @@ mod tests {
             "-----BEGIN CERTIFICATE-----\nAAAA\n",
         ] {
             let error = refused(Builder::default().root_certificates(pem)).to_string();
-            let says = "the root certificates cannot be used; give X.509 certificates in PEM form";
+            let says =
+                "the root certificates cannot be used; provide X.509 certificates in PEM format";
             assert_eq!(error, says);
         }
         let error = refused(Builder::default().root_certificate_file("/no/such.pem"));
         let shown = format!("{error:?}");
-        let says = "the root certificates of /no/such.pem cannot be used; give X.509";
+        let says = "the root certificates of /no/such.pem cannot be used; provide X.509";
         assert!(shown.starts_with(says), "{shown}");
     }
 
@@ -308,7 +311,7 @@ mod tests {
             ("user-agent", "s3cret", "Builder::user_agent"),
             ("", "s3cret", "not valid"),
             ("a header", "s3cret", "not valid"),
-            ("x-key", "s3cret\r\nx: y", "cannot carry"),
+            ("x-key", "s3cret\r\nx: y", "not allowed in a header"),
         ] {
             let shown = format!("{:?}", refused(Builder::default().header(name, value)));
             assert!(shown.contains(name) && shown.contains(says), "{shown}");

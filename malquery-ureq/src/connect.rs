@@ -1,8 +1,7 @@
-//! Opens connections: looks names up, connects, asks proxies and wraps in TLS, all within one time
-//! limit.
+//! Opens connections: name lookup, TCP, proxy and TLS, all within one time limit.
 //!
-//! ureq resolves the host of every request before it asks its pool for a connection. Here the
-//! connector does the lookup, and ureq calls it for a new connection only.
+//! ureq resolves the host of every request, even if it then reuses a connection. Here the connector
+//! does the lookup instead, because ureq calls it only to open a new connection.
 
 use std::io::{self, Read, Write};
 use std::time::Instant;
@@ -20,10 +19,10 @@ use ureq::{Error, Proxy, ProxyProtocol};
 
 use crate::ureq_error::{Broken, UreqError, host_and_port};
 
-/// The longest reply of a proxy that is read.
+/// The maximum size of a proxy's reply, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// Finds no address, so that ureq looks no name up for a request that reuses a connection.
+/// A resolver that returns no address, so that ureq does no lookup for a reused connection.
 #[derive(Debug)]
 pub(crate) struct NoLookup;
 
@@ -60,7 +59,7 @@ impl Connector for Connect {
     }
 }
 
-/// A connection in the making. Its steps share the time that is left.
+/// A connection that is being opened. All steps share the remaining time.
 struct Attempt<'a> {
     resolver: &'a DefaultResolver,
     tls: &'a RustlsConnector,
@@ -100,9 +99,8 @@ impl Attempt<'_> {
             uri,
             addrs,
             config: self.details.config,
-            // Every request has a configuration of its own, but all have the same certificates.
-            // ureq keeps those, and the sessions of TLS, only when it takes the configuration for
-            // the agent's.
+            // Each request has its own configuration, but all have the same certificates. ureq
+            // caches them, and TLS sessions, only for the configuration of the agent.
             request_level: false,
             resolver: self.resolver,
             now: (self.details.current_time)(),
@@ -145,8 +143,8 @@ impl Attempt<'_> {
             .map_err(|error| UreqError::of_connect(host, error))
     }
 
-    /// Asks a proxy for a connection to the host. ureq does so, too, but gives every read of the
-    /// reply the whole time, and reports the status as text.
+    /// Asks a proxy to connect to the host. ureq's own version applies the time limit to each read
+    /// separately and reports the status only as text.
     fn tunnel(
         &self,
         socket: Connection,
@@ -168,7 +166,7 @@ impl Attempt<'_> {
         request += "\r\n";
 
         let mut socket = TransportAdapter::new(socket, self.details.current_time.clone());
-        // It gives every read and write what is left of this time.
+        // All reads and writes share this time.
         socket.set_timeout(self.time_left());
         let status = socket
             .write_all(request.as_bytes())
@@ -184,8 +182,8 @@ impl Attempt<'_> {
     }
 }
 
-/// Reads the head of a reply and returns its status. Takes single bytes, since what follows belongs
-/// to the tunnel.
+/// Reads the head of a reply and returns its status. Reads single bytes, because the bytes after
+/// the head belong to the tunnel.
 fn read_status(socket: &mut impl Read) -> io::Result<u16> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") && head.len() < MAX_HEAD {
@@ -200,8 +198,8 @@ fn read_status(socket: &mut impl Read) -> io::Result<u16> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the reply is not HTTP"))
 }
 
-/// A connection that reports when it breaks. ureq takes a reset, and an end of TLS that the other
-/// side did not announce, for the end of a body that has no declared length.
+/// A connection that reports when it breaks. For a body without a declared length, ureq alone takes
+/// a reset, or TLS that ends without notice, for the end of the body.
 #[derive(Debug)]
 pub(crate) struct Connection {
     transport: Box<dyn Transport>,
@@ -233,8 +231,8 @@ impl Transport for Connection {
             })
     }
 
-    /// ureq asks before it reuses a connection. It looks for unrequested bytes in the socket, and
-    /// in the outer buffer; below TLS they may be in this one.
+    /// Returns whether the connection can be reused. ureq itself checks the socket and the outer
+    /// buffer for unrequested bytes. Below TLS, they may be in this buffer.
     fn is_open(&mut self) -> bool {
         self.transport.buffers().input().is_empty() && self.transport.is_open()
     }

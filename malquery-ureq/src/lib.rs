@@ -1,11 +1,11 @@
 //! A blocking client for CrowdStrike Falcon MalQuery: [`malquery_proto`] over
-//! [`ureq`](https://docs.rs/ureq) and rustls. It needs no asynchronous runtime and no OpenSSL.
+//! [`ureq`](https://docs.rs/ureq) and rustls. It needs no async runtime and no OpenSSL.
 //!
 //! ```no_run
 //! use malquery_ureq::operations::FuzzySearch;
 //! use malquery_ureq::types::Pattern;
 //!
-//! // From FALCON_CLIENT_ID, FALCON_CLIENT_SECRET and, unless the account is in us-1, FALCON_CLOUD.
+//! // Reads FALCON_CLIENT_ID, FALCON_CLIENT_SECRET and FALCON_CLOUD (us-1 if it is not set).
 //! let client = malquery_ureq::from_env()?;
 //! let search = FuzzySearch::new([Pattern::ascii("CreateRemoteThread")?]).limit(10);
 //! for sample in &client.fuzzy_search(&search)?.resources {
@@ -14,7 +14,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! All of [`malquery_proto`] is here, too, so a program needs no other crate.
+//! The crate re-exports all of [`malquery_proto`], so a program needs no other crate.
 //! [`UreqTransport::builder`] sets time limits, a proxy, headers and root certificates:
 //!
 //! ```
@@ -33,52 +33,52 @@
 //!
 //! # Time limits
 //!
-//! | limit | unless set | bounds |
+//! | limit | default | applies to |
 //! |---|---|---|
-//! | [`Builder::connect_timeout`] | 10 s | a new connection: the lookup of the name, TCP, a proxy and TLS together |
-//! | [`Builder::reply_timeout`] | 60 s | the silence of the service, until the next byte of a reply. The whole head must arrive within 1.25 times this limit. |
-//! | [`Builder::search_timeout`] | 180 s | the same for a fuzzy search; the longer of the two holds |
-//! | [`Builder::total_timeout`] | none | one request with the whole body of its reply |
+//! | [`Builder::connect_timeout`] | 10 s | opening a connection: name lookup, TCP, proxy and TLS together |
+//! | [`Builder::reply_timeout`] | 60 s | waiting for the next bytes of a reply. The whole head must arrive within 1.25 times this limit. |
+//! | [`Builder::search_timeout`] | 180 s | the same for a fuzzy search, if longer than the reply timeout |
+//! | [`Builder::total_timeout`] | none | one request, including the whole body of its reply |
 //! | [`RetryPolicy::time_limit`](flow::RetryPolicy::time_limit) | 10 min | one call with all its attempts and pauses, without the body of a download |
 //! | [`Client::timeout`] | none | one call, or the wait for one job |
-//! | [`Job::timeout`](client::Job::timeout) | as the client's | the wait for this job; it replaces [`Client::timeout`] |
+//! | [`Job::timeout`](client::Job::timeout) | the client's timeout | the wait for this job; it replaces [`Client::timeout`] |
 //! | [`Client::deadline`] | none | every call, and every wait for a job |
 //!
-//! **The earliest end wins.** No limit extends another, except as the table says. What is left of
-//! the limits of a call goes to the transport as [`TimeLeft`](client::TimeLeft), and bounds every
-//! phase of a request: a server or a proxy that sends a byte now and then gains no time.
-//! [`Duration::MAX`](std::time::Duration::MAX) is no limit.
+//! **The earliest limit wins.** No limit extends another, except where the table says so. The
+//! transport receives the remaining time of a call as [`TimeLeft`](client::TimeLeft). It limits
+//! every phase of a request, so a server or proxy cannot gain time by sending a byte now and then.
+//! [`Duration::MAX`](std::time::Duration::MAX) means no limit.
 //!
 //! # The environment
 //!
 //! | variable | meaning |
 //! |---|---|
 //! | `FALCON_CLIENT_ID`, `FALCON_CLIENT_SECRET`, `FALCON_CLOUD`, ... | see [`Settings`] |
-//! | `https_proxy`, `HTTPS_PROXY`, `all_proxy`, `ALL_PROXY` | the proxy; the first that is set holds. `HTTP_PROXY` is for plain http, which needs none here |
-//! | `no_proxy`, `NO_PROXY` | hosts without a proxy, between commas or spaces: `example.com` with all hosts below it, `10.1.2.3`, `10.0.0.0/8`, `2001:db8::/32`, each with or without `:port`, or `*` |
+//! | `https_proxy`, `HTTPS_PROXY`, `all_proxy`, `ALL_PROXY` | the proxy; the first variable that is set applies. `HTTP_PROXY` is ignored, because it is for plain http |
+//! | `no_proxy`, `NO_PROXY` | hosts to reach without the proxy, separated by commas or spaces: `example.com` with its subdomains, `10.1.2.3`, `10.0.0.0/8`, `2001:db8::/32`, each with or without `:port`, or `*` |
 //! | `SSL_CERT_FILE` | root certificates in PEM form, in addition to Mozilla's |
 //!
-//! [`from_env`] and [`Builder::build`] refuse a proxy and certificates that cannot be used.
-//! [`client()`] and [`UreqTransport::new`] let the first request fail.
+//! If the proxy or the certificates are invalid, [`from_env`] and [`Builder::build`] fail. With
+//! [`client()`] and [`UreqTransport::new`], each request fails instead.
 //!
-//! # Behaviour
+//! # Behavior
 //!
-//! - **Every status is a reply**, and no redirect is followed: `malquery-proto` decides about both.
-//! - **Plain http is for loopback alone**, and never goes through a proxy.
-//! - **Certificates are always checked.**
-//! - **A proxy's 407 or 403 is final.** A wrong password, sent several times, locks an account.
-//! - **A reply answers its own request.** A request that may be billed opens a new connection,
-//!   since an idle one may be closed at that moment. The connection of a token is closed after its
-//!   reply. A connection with unrequested bytes is closed.
-//! - **A failure to connect sends nothing**, so the request is sent again, even a hunt.
-//! - **A broken connection is an error**, never the end of a body; reading on repeats the error.
-//! - **JSON may come compressed with gzip**, and is decoded here. A sample is asked for as it is.
-//!   Should ureq's feature `gzip` be enabled by another crate, ureq decodes a compressed sample;
-//!   its SHA-256 is checked all the same.
-//! - **Logs show no secret**, with one exception: at level `trace` the target `ureq_proto` dumps
-//!   every byte sent and received, tokens and samples included. Keep it at `debug`.
+//! - **Every status is a reply**, and no redirect is followed. `malquery-proto` handles both.
+//! - **Plain http is allowed only for loopback**, and it never uses a proxy.
+//! - **Certificates are always verified.**
+//! - **A 407 or 403 from a proxy is final.** Retrying a wrong password could lock the account.
+//! - **A reply belongs to its own request.** A request that may be billed opens a new connection,
+//!   because the service may close an idle connection at that moment. The connection of a token
+//!   request is closed after the reply, and so is a connection with unrequested bytes.
+//! - **If connecting fails, nothing was sent**, so the request is retried, even a hunt.
+//! - **A broken connection is an error**, never the end of a body. Further reads repeat the error.
+//! - **JSON may be compressed with gzip**, and this crate decompresses it. Samples are requested
+//!   uncompressed. If another crate enables ureq's feature `gzip`, ureq decompresses a compressed
+//!   sample; its SHA-256 is still verified.
+//! - **Logs contain no secrets**, with one exception: at level `trace`, the target `ureq_proto`
+//!   logs every byte sent and received, including tokens and samples. Keep that target at `debug`.
 //!
-//! The connector uses ureq's `unversioned` interface, which may change in a minor version of ureq.
+//! The connector uses ureq's `unversioned` API, which may change in a minor version of ureq.
 
 mod body;
 mod builder;
@@ -97,10 +97,10 @@ pub use malquery_proto::client::{EnvError, Settings};
 pub use transport::UreqTransport;
 pub use ureq_error::{ConfigError, UreqError, UreqErrorKind};
 
-/// Makes a client from the environment: [`Settings`], the proxy and the root certificates.
+/// Creates a client from the environment: [`Settings`], the proxy and the root certificates.
 ///
 /// # Errors
-/// Names the variable that is missing or cannot be used. Shows no secret.
+/// Fails if a variable is missing or invalid. The error names the variable and contains no secrets.
 pub fn from_env() -> Result<Client, EnvError> {
     let Settings { base, credentials } = Settings::from_env()?;
     let transport = UreqTransport::builder().build()?;
@@ -111,8 +111,10 @@ pub fn from_env() -> Result<Client, EnvError> {
     ))
 }
 
-/// Makes a client for a cloud or a URL of your own, with the proxy and the root certificates of the
-/// environment.
+/// Creates a client for a [`Cloud`] or a [`BaseUrl`], with the proxy and the root certificates from
+/// the environment.
+///
+/// If the proxy or the certificates are invalid, each request fails.
 ///
 /// ```
 /// use malquery_ureq::{Cloud, Credentials};
@@ -128,7 +130,7 @@ pub fn client(base: impl Into<BaseUrl>, credentials: Credentials) -> Client {
     )
 }
 
-/// The code of the README compiles.
+/// Compiles the code in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

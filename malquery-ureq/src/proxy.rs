@@ -1,4 +1,4 @@
-//! The proxy of the environment, and the hosts that are reached without one.
+//! The proxy from the environment, and the hosts that are reached without it.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use ureq::Proxy;
 
 use crate::ureq_error::ConfigError;
 
-/// How hosts are reached.
+/// The proxy to use, and the hosts to reach without it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Route {
     proxy: Option<Proxy>,
@@ -15,7 +15,7 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// All hosts through this proxy.
+    /// Uses this proxy for all hosts.
     pub(crate) fn through(proxy: Proxy) -> Self {
         Self {
             proxy: Some(proxy),
@@ -23,14 +23,14 @@ impl Route {
         }
     }
 
-    /// The proxy for this host, if any.
+    /// Returns the proxy for this host, if any.
     pub(crate) fn proxy(&self, uri: &Uri) -> Option<Proxy> {
         let proxy = self.proxy.as_ref()?;
         (!self.direct.contains(uri)).then(|| proxy.clone())
     }
 
-    /// Reads the environment. curl and Python prefer the variables in lower case, too. `HTTP_PROXY`
-    /// is for plain http, which never leaves this machine.
+    /// Reads the environment. Like curl and Python, this prefers the variables in lower case.
+    /// `HTTP_PROXY` is for plain http, which never leaves this machine.
     pub(crate) fn from_env() -> Result<Self, ConfigError> {
         const VARIABLES: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
         let set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
@@ -53,7 +53,7 @@ impl Route {
     }
 }
 
-/// The hosts of `NO_PROXY`, as curl, Go and Python's requests read it.
+/// The hosts in `NO_PROXY`, by the rules of curl, Go and Python's requests.
 #[derive(Debug, Clone, Default)]
 struct NoProxy(Vec<Entry>);
 
@@ -66,9 +66,9 @@ struct Entry {
 #[derive(Debug, Clone)]
 enum Hosts {
     All,
-    /// This host and those below it.
+    /// A host and its subdomains.
     Domain(String),
-    /// The addresses that begin with these bits.
+    /// The addresses that start with this many bits of the address.
     Network(IpAddr, u32),
 }
 
@@ -126,7 +126,7 @@ impl Hosts {
         Self::Domain(name.trim_matches('.').to_ascii_lowercase())
     }
 
-    /// An address, or a network such as `10.0.0.0/8`.
+    /// Parses an address, or a network such as `10.0.0.0/8`.
     fn addresses(text: &str) -> Option<Self> {
         let (address, bits) = match text.split_once('/') {
             Some((address, bits)) => (address, Some(bits.parse().ok()?)),
@@ -170,7 +170,7 @@ mod tests {
             (",, ,", "https://api.example.com", false),
             ("*", "https://api.example.com", true),
             ("*", "https://[::1]:8443", true),
-            // A domain covers the hosts below it, but not those that only end alike.
+            // A domain includes its subdomains, but not other names with the same ending.
             ("example.com", "https://example.com", true),
             ("example.com", "https://api.example.com", true),
             ("example.com", "https://a.b.EXAMPLE.com.", true),
@@ -182,7 +182,7 @@ mod tests {
             ("*.example.com", "https://api.example.com", true),
             ("*.example.com", "https://badexample.com", false),
             ("example.*", "https://example.com", false),
-            // Spaces and commas, both or one.
+            // Entries are separated by spaces, commas or both.
             ("localhost, example.com", "https://api.example.com", true),
             ("localhost example.com", "https://api.example.com", true),
             (" localhost ,\texample.com ", "https://localhost", true),

@@ -20,30 +20,30 @@ use crate::connect::{Connect, NoLookup};
 use crate::proxy::Route;
 use crate::ureq_error::{ConfigError, UreqError, UreqErrorKind as Kind, host_and_port};
 
-/// How much is read from a connection at once. A large download took half the time of ureq's 128
-/// KiB.
+/// The size of the input buffer, in bytes. Large downloads take half as long as with ureq's default
+/// of 128 KiB.
 const INPUT_BUFFER: usize = 512 * 1024;
 
-/// The operation id of the request for a token.
+/// The operation id of a token request.
 const TOKEN: &str = "oauth2AccessToken";
 
-/// Sends requests over ureq. A clone shares its connections.
+/// A [`Transport`] over ureq. Clones share their connections.
 #[derive(Debug, Clone)]
 pub struct UreqTransport {
     agent: Agent,
     route: Route,
     headers: HeaderMap,
     settings: Builder,
-    /// Why nothing can be sent.
+    /// The reason why no request can be sent.
     unusable: Option<Arc<ConfigError>>,
 }
 
 impl Builder {
-    /// Makes the transport. Sends nothing.
+    /// Builds the transport. Sends nothing.
     ///
     /// # Errors
-    /// Refuses a proxy, a user agent, a header or certificates that cannot be used, including
-    /// those from the environment.
+    /// Fails if the proxy, the user agent, a header or a certificate is invalid, including those
+    /// from the environment.
     pub fn build(self) -> Result<UreqTransport, ConfigError> {
         let (route, headers, tls) = self.parts()?;
         Ok(UreqTransport::with(self, route, headers, tls))
@@ -51,9 +51,11 @@ impl Builder {
 }
 
 impl UreqTransport {
-    /// Makes a transport with the defaults of [`Builder`], and the proxy and the root certificates
-    /// of the environment. If those cannot be used, every request fails and says so;
-    /// [`Builder::build`] reports it at once.
+    /// Creates a transport with the defaults of [`Builder`], and with the proxy and the root
+    /// certificates from the environment.
+    ///
+    /// If these are invalid, each request fails with the reason. Use [`Builder::build`] to get the
+    /// error at once.
     pub fn new() -> Self {
         let settings = Builder::default();
         settings.clone().build().unwrap_or_else(|error| Self {
@@ -67,7 +69,7 @@ impl UreqTransport {
         })
     }
 
-    /// Starts with the defaults of [`Builder`].
+    /// Returns a [`Builder`] with the default settings.
     pub fn builder() -> Builder {
         Builder::default()
     }
@@ -79,9 +81,9 @@ impl UreqTransport {
         tls: TlsConfig,
     ) -> Self {
         let config = Agent::config_builder()
-            // The body of a 4xx says why.
+            // The body of a 4xx contains the reason.
             .http_status_as_error(false)
-            // malquery-proto decides which redirect is followed, and where to.
+            // malquery-proto decides which redirects to follow.
             .max_redirects(0)
             .max_redirects_will_error(false)
             .tls_config(tls)
@@ -110,13 +112,13 @@ impl UreqTransport {
             .configure_request(request)
             .proxy(settings.proxy)
             .timeout_global(settings.total)
-            // Where the head may take longer, a byte of the body may, too.
+            // The longer limit of a fuzzy search applies to its body as well.
             .timeout_per_read(Some(settings.reply))
-            // A head that arrives byte by byte. The limit is longer than the limit of a read,
-            // so that the socket keeps its time limit from call to call.
+            // Limits a head that arrives byte by byte. This limit is longer than that of a read, so
+            // that ureq does not change the timeout of the socket in each call.
             .timeout_recv_response(Some(settings.reply + settings.reply / 4));
         if settings.fresh {
-            // A connection in the pool is at least this old, so none is taken.
+            // Each connection in the pool is older than this, so none is reused.
             config = config.max_idle_age(Duration::ZERO);
         }
         self.agent.run(config.build())
@@ -131,7 +133,7 @@ impl Default for UreqTransport {
 
 struct PerRequest {
     proxy: Option<Proxy>,
-    /// Not over a connection that was used before.
+    /// Whether to open a new connection.
     fresh: bool,
     reply: Duration,
     total: Option<Duration>,
@@ -150,7 +152,7 @@ impl Transport for UreqTransport {
         let loopback = uri.scheme_str() == Some("http") && is_loopback(&uri);
         if uri.scheme_str() != Some("https") && !loopback {
             let message = format!(
-                "plain http would show the credentials to the network on the way to {}; use https",
+                "plain http to {} would expose the credentials to the network; use https",
                 host()
             );
             return Err(UreqError::new(Kind::Refused, message, None).into());
@@ -158,7 +160,7 @@ impl Transport for UreqTransport {
         let left = parts.extensions.get::<TimeLeft>().map(|left| left.0);
         if left == Some(Duration::ZERO) {
             let message = format!(
-                "the time for the call was up before it was sent to {}",
+                "the time limit of the call passed before the request to {} was sent",
                 host()
             );
             return Err(UreqError::new(Kind::NoTime, message, None).into());
@@ -168,8 +170,8 @@ impl Transport for UreqTransport {
         let slow = operation.is_some_and(|operation| operation.id == FuzzySearch::ENDPOINT.id);
         let per_request = PerRequest {
             proxy: self.route.proxy(&uri).filter(|_| !loopback),
-            // The service may close an idle connection at any moment. Whether it has seen the
-            // request is not known then, and a request that may be billed is not sent again.
+            // The service may close an idle connection at any moment. It would then be unknown
+            // whether the request arrived, and a request that may be billed is never retried then.
             fresh: operation.is_some_and(|operation| operation.resend == Resend::Billed),
             reply: match slow {
                 true => settings.reply_timeout.max(settings.search_timeout),
@@ -181,14 +183,14 @@ impl Transport for UreqTransport {
                 .chain(left.map(bounded))
                 .min(),
         };
-        // What asks for `identity` gets the bytes as they came.
+        // If the request asks for `identity`, the body is returned unchanged.
         let raw = parts.headers.contains_key(ACCEPT_ENCODING);
         if !raw {
             parts
                 .headers
                 .insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        // If the reply comes twice, the copy must not become the reply to another request.
+        // If the reply arrives twice, the copy must not be taken for the reply to the next request.
         if operation.is_some_and(|operation| operation.id == TOKEN) {
             parts
                 .headers
@@ -199,8 +201,8 @@ impl Transport for UreqTransport {
         }
         let takes_body = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
         let result = if body.is_empty() && !takes_body {
-            // ureq sends a `content-length: 0` with an empty `Vec`, and a POST with `()` as
-            // chunked.
+            // With an empty `Vec`, ureq would send `content-length: 0`. With `()`, it would send a
+            // POST as chunked.
             self.run(Request::from_parts(parts, ()), per_request)
         } else {
             self.run(Request::from_parts(parts, body), per_request)
@@ -208,7 +210,7 @@ impl Transport for UreqTransport {
         let (mut head, body) = result
             .map_err(|error| UreqError::of_request(&host(), error))?
             .into_parts();
-        // An error is JSON, whatever was asked for.
+        // The body of an error is JSON, even if the request asked for a sample.
         let gzip = (!raw || !head.status.is_success()) && is_gzip(&head.headers);
         if gzip {
             head.headers.remove(CONTENT_ENCODING);
@@ -227,8 +229,8 @@ fn is_gzip(headers: &HeaderMap) -> bool {
         })
 }
 
-/// Whether this host is this machine, as [`BaseUrl`](malquery_proto::BaseUrl) sees it. A request
-/// built by hand did not pass there.
+/// Returns whether the host is this machine, by the rules of [`BaseUrl`](malquery_proto::BaseUrl).
+/// A request that was built by hand did not pass through a `BaseUrl`.
 fn is_loopback(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']');

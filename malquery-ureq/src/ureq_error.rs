@@ -8,27 +8,27 @@ use malquery_proto::client::EnvError;
 use rustls::CertificateError;
 use ureq::unversioned::resolver::DefaultResolver;
 
-/// A setting of the transport that cannot be used.
+/// The error of an invalid setting of the transport.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The text is not the URL of a proxy. It is not shown, since it may hold a password.
+    /// The text is not the URL of a proxy. It is not shown, because it may contain a password.
     #[error("the proxy is not a URL like http://host:port or socks5h://host:port")]
     Proxy,
     /// The value of this environment variable is not the URL of a proxy.
     #[error("{0} is not the URL of a proxy like http://host:port; correct or unset it")]
     ProxyVariable(&'static str),
-    /// The user agent has a character that a header cannot carry.
-    #[error("the user agent has a character that a header cannot carry")]
+    /// The user agent contains a character that is not allowed in a header.
+    #[error("the user agent contains a character that is not allowed in a header")]
     UserAgent,
     /// The header cannot be added. Its value is not shown.
-    #[error("the header {name:?} cannot be added: {reason}")]
+    #[error("cannot add the header {name:?}: {reason}")]
     #[allow(missing_docs)]
     Header { name: String, reason: &'static str },
-    /// There are no root certificates that can be used.
-    #[error("{origin} cannot be used; give X.509 certificates in PEM form")]
+    /// None of the root certificates can be used.
+    #[error("{origin} cannot be used; provide X.509 certificates in PEM format")]
     RootCertificates {
-        /// Where they are from: the settings, a file or an environment variable.
+        /// The source of the certificates: the settings, a file or an environment variable.
         origin: String,
         /// The reason, unless there is no certificate at all.
         #[source]
@@ -68,9 +68,9 @@ fn with_sources(error: &dyn StdError, f: &mut fmt::Formatter<'_>) -> fmt::Result
 /// The reason why there is no reply, and the source of every
 /// [`TransportError`](malquery_proto::TransportError) of [`UreqTransport`](crate::UreqTransport).
 ///
-/// Its `Display` is one line: what is wrong, with which host and port, and what to do where that is
-/// known. Its `source` is the error of the system, of rustls or of ureq. Neither shows a header or
-/// a body.
+/// `Display` prints one line: what went wrong, with which host and port, and what to do if that is
+/// known. `source` is the error of the operating system, of rustls or of ureq. Neither contains a
+/// header or a body.
 pub struct UreqError {
     kind: UreqErrorKind,
     message: String,
@@ -83,24 +83,24 @@ type Source = Box<dyn StdError + Send + Sync>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UreqErrorKind {
-    /// The request cannot be sent: its URL is not https or not valid, or the environment's proxy or
-    /// root certificates cannot be used.
+    /// The request cannot be sent: its URL is invalid or not https, or the proxy or the root
+    /// certificates from the environment are invalid.
     Refused,
-    /// The time for the call was up before it was sent.
+    /// The time limit of the call passed before the request was sent.
     NoTime,
-    /// The name of the host was not found in time.
+    /// The name of the host was not found, or not in time.
     Lookup,
-    /// There was no connection in time.
+    /// The connection could not be opened, or not in time.
     Connect,
-    /// The certificate is not trusted, or not for this name or this day.
+    /// The certificate is not trusted, has expired, or is not valid for this host.
     Certificate,
-    /// TLS failed in another way.
+    /// TLS failed for another reason.
     Tls,
-    /// The proxy refuses the connection, or the user name and password.
+    /// The proxy refused the connection, or rejected the user name and password.
     ProxyRefused,
-    /// The proxy gave no connection for another reason.
+    /// The proxy could not connect for another reason.
     Proxy,
-    /// The reply did not come in time.
+    /// The reply did not arrive in time.
     Timeout,
     /// The connection broke before the reply, or the reply is not HTTP.
     Broken,
@@ -136,7 +136,7 @@ impl UreqError {
         Self::new(Kind::Lookup, message, source(error))
     }
 
-    /// There is no connection, so nothing was sent.
+    /// Describes a failure to connect. Nothing was sent.
     pub(crate) fn of_connect(host: &str, error: ureq::Error) -> Self {
         let tls = match &error {
             ureq::Error::Rustls(error) => Some(error),
@@ -166,9 +166,9 @@ impl UreqError {
         Self::new(kind, message, source(error))
     }
 
-    /// The proxy gave no connection, so nothing was sent.
+    /// Describes a failure of the proxy to connect. Nothing was sent.
     pub(crate) fn of_proxy(host: &str, error: ureq::Error) -> Self {
-        // How ureq reports that a SOCKS proxy refuses the user name and password.
+        // ureq reports a rejected user name and password of a SOCKS proxy this way.
         let login = |error: &io::Error| {
             error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none()
         };
@@ -183,17 +183,17 @@ impl UreqError {
         }
     }
 
-    /// The proxy replied with this status instead of connecting.
+    /// Describes a proxy that replied with this status instead of connecting.
     pub(crate) fn of_proxy_status(host: &str, status: u16) -> Self {
         let (kind, why) = match status {
             407 => (
                 Kind::ProxyRefused,
-                ", which needs a user name and password or refuses these; correct them in its URL",
+                ", which requires a user name and password or rejected them; correct them in the proxy URL",
             ),
             408 | 425 | 429 | 500.. => (Kind::Proxy, "; check the proxy"),
             _ => (
                 Kind::ProxyRefused,
-                ", which does not allow it; ask its administrator, or set NO_PROXY",
+                ", which does not allow the connection; ask its administrator, or set NO_PROXY",
             ),
         };
         let source = format!("the proxy replied with status {status}");
@@ -216,13 +216,13 @@ impl UreqError {
             // ureq checks this before it connects.
             ureq::Error::BadUri(_) => (
                 Kind::Refused,
-                "the URL of the request cannot be used".to_owned(),
+                "the URL of the request is invalid".to_owned(),
             ),
             ureq::Error::Timeout(_) => (Kind::Timeout, format!("no reply from {host} in time")),
             ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
-                (Kind::Broken, format!("the reply of {host} is not HTTP"))
+                (Kind::Broken, format!("the reply from {host} is not HTTP"))
             }
-            // When in doubt, the service has seen the request.
+            // When in doubt, assume that the service received the request.
             _ => (
                 Kind::Broken,
                 format!("the connection to {host} broke before the reply"),
@@ -237,7 +237,7 @@ fn of_certificate(host: &str, error: &CertificateError) -> String {
 
     match error {
         Error::NotValidForName | Error::NotValidForNameContext { .. } => {
-            format!("the certificate is for another name than {host}; check the base URL")
+            format!("the certificate is not valid for {host}; check the base URL")
         }
         Error::Expired
         | Error::ExpiredContext { .. }
@@ -249,13 +249,13 @@ fn of_certificate(host: &str, error: &CertificateError) -> String {
             )
         }
         _ => format!(
-            "the certificate of {host} is not trusted; if a proxy of your own inspects TLS, add \
-             its root certificate (SSL_CERT_FILE or Builder::root_certificates)"
+            "the certificate of {host} is not trusted; if a company proxy inspects TLS, add its \
+             root certificate (SSL_CERT_FILE or Builder::root_certificates)"
         ),
     }
 }
 
-/// The cause of an error of ureq, whose own `source` is always `None`.
+/// Returns the cause of an error of ureq, whose own `source` is always `None`.
 fn source(error: ureq::Error) -> Option<Source> {
     Some(match error {
         ureq::Error::Other(cause) => match cause.downcast::<Broken>() {
@@ -273,7 +273,7 @@ fn source(error: ureq::Error) -> Option<Source> {
     })
 }
 
-/// A host and its port, as errors name them.
+/// Returns the host and port of a URI, as shown in errors.
 pub(crate) fn host_and_port(uri: &Uri) -> String {
     uri.scheme()
         .zip(uri.authority())
@@ -284,12 +284,12 @@ pub(crate) fn host_and_port(uri: &Uri) -> String {
 impl From<UreqError> for TransportError {
     fn from(error: UreqError) -> Self {
         match error.kind {
-            // A wrong password, sent several times, locks an account.
+            // Retrying a wrong password could lock the account.
             Kind::Refused | Kind::Certificate | Kind::ProxyRefused => Self::cannot_send(error),
             Kind::NoTime | Kind::Lookup | Kind::Connect | Kind::Tls | Kind::Proxy => {
                 Self::not_sent(error)
             }
-            // The service may have seen the request.
+            // The service may have received the request.
             Kind::Timeout | Kind::Broken => Self::unknown(error),
         }
     }
@@ -313,7 +313,7 @@ impl StdError for UreqError {
     }
 }
 
-/// The connection broke.
+/// The error of a broken connection.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(crate) struct Broken(pub(crate) io::Error);

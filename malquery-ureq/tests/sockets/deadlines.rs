@@ -51,7 +51,9 @@ fn the_time_left_bounds_the_body() {
         let error = body.read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert!(
-            error.to_string().contains("the time for the call was up"),
+            error
+                .to_string()
+                .contains("the time limit of the call passed"),
             "{error}"
         );
         assert!(start.elapsed() < 8 * SHORT);
@@ -83,7 +85,7 @@ fn no_time_left_sends_nothing() {
     check(
         &error,
         SendFailure::NotSent,
-        "the time for the call was up",
+        "the time limit of the call passed",
         "",
     );
     assert_eq!(server.connections(), 0);

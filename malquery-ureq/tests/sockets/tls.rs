@@ -62,7 +62,7 @@ fn a_wrong_name_or_time_is_not_trusted() {
     check(
         &error,
         SendFailure::CannotSend,
-        "is for another name than 127.0.0.1:",
+        "the certificate is not valid for 127.0.0.1:",
         "not valid for name",
     );
     assert!(server.seen().is_empty());
