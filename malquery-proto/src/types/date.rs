@@ -7,7 +7,8 @@ use crate::time::Timestamp;
 
 /// A calendar day in UTC, such as the day on which a sample was first seen.
 ///
-/// The service writes `2024/02/29`, and so does `Display`. `2024-02-29` is read, too.
+/// `Display` writes the format of the service, such as `2024/02/29`. Parsing also accepts
+/// `2024-02-29`.
 ///
 /// ```
 /// use malquery_proto::types::Date;
@@ -22,10 +23,10 @@ use crate::time::Timestamp;
 pub struct Date(jiff::civil::Date);
 
 impl Date {
-    /// The day of a year (0 to 9999), month (1 to 12) and day of the month.
+    /// Creates a date from the year (0 to 9999), the month (1 to 12) and the day of the month.
     ///
     /// # Errors
-    /// Fails when the calendar has no such day.
+    /// Fails if the calendar has no such day.
     pub fn new(year: u16, month: u8, day: u8) -> Result<Self, ParseError> {
         let days = (
             i16::try_from(year).ok(),
@@ -42,7 +43,7 @@ impl Date {
         .ok_or_else(|| ParseError::new(WHAT, "the calendar has no such day"))
     }
 
-    /// The day of a point in time, in UTC.
+    /// Returns the day of a point in time, in UTC.
     ///
     /// ```
     /// use malquery_proto::Timestamp;
@@ -60,7 +61,7 @@ impl Date {
         }))
     }
 
-    /// The day that is this many days earlier, but not before `0000/01/01`.
+    /// Returns the date this many days earlier, but never before `0000/01/01`.
     ///
     /// ```
     /// use malquery_proto::types::Date;
@@ -78,17 +79,17 @@ impl Date {
         Self(earlier.max(first))
     }
 
-    /// The year.
+    /// Returns the year.
     pub fn year(&self) -> u16 {
         self.0.year().unsigned_abs()
     }
 
-    /// The month, from 1.
+    /// Returns the month, from 1 to 12.
     pub fn month(&self) -> u8 {
         self.0.month().unsigned_abs()
     }
 
-    /// The day of the month, from 1.
+    /// Returns the day of the month, from 1 to 31.
     pub fn day(&self) -> u8 {
         self.0.day().unsigned_abs()
     }
@@ -113,13 +114,10 @@ impl FromStr for Date {
                     && matches!(text.as_bytes()[4], b'/' | b'-')
                     && text.as_bytes()[7] == text.as_bytes()[4] =>
             {
-                // Two digits fit into a byte.
+                // Two digits always fit into a byte.
                 Self::new(year, month as u8, day as u8)
             }
-            _ => Err(ParseError::new(
-                WHAT,
-                "write it as YYYY/MM/DD or YYYY-MM-DD",
-            )),
+            _ => Err(ParseError::new(WHAT, "expected YYYY/MM/DD or YYYY-MM-DD")),
         }
     }
 }

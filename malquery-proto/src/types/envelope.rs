@@ -2,72 +2,72 @@ use super::lenient::{Field, Item, model};
 use super::{Number, RequestId};
 
 model! {
-    /// The JSON document of a reply: what the reply says about itself, the results, and errors.
+    /// The JSON document of a reply: `meta`, the results and the errors.
     ///
-    /// Serialising it gives back what was received, with unknown fields.
+    /// Serializing it returns the received document, including unknown fields.
     pub struct Envelope<M: Field, R: Item> {
-        /// What the reply says about itself.
+        /// The data about the reply and its job.
         pub meta: M,
         /// The results.
         pub resources: Vec<R>,
-        /// What went wrong in part; empty if nothing did.
+        /// The errors that the service reports along with the results.
         pub errors: Vec<ErrorItem>,
     }
 }
 
 model! {
-    /// One error of a reply.
+    /// An error in a reply.
     #[derive(Default)]
     pub struct ErrorItem {
-        /// A code, usually the HTTP status.
+        /// The error code, usually the HTTP status.
         pub code: Option<i64>,
-        /// What went wrong, in the service's words.
+        /// The error message of the service.
         pub message: Option<String>,
-        /// What the error is about.
+        /// The id of the item that the error is about.
         pub id: Option<String>,
-        /// The kind of error, in the service's words.
+        /// The service's name for the kind of error (`type`).
         pub error_type = "type": Option<String>,
     }
 }
 
 model! {
-    /// The `meta` of a plain reply.
+    /// The `meta` of a reply with only the common fields.
     #[derive(Default)]
     pub struct PlainMeta {
-        /// The time the query took, in a unit the service does not document.
+        /// The duration of the query. CrowdStrike does not document its unit.
         pub query_time: Option<Number>,
-        /// The service that answered.
+        /// The service that sent the reply.
         pub powered_by: Option<String>,
-        /// The id to give to CrowdStrike's support.
+        /// The trace id, which CrowdStrike support asks for.
         pub trace_id: Option<String>,
     }
 }
 
 model! {
-    /// The `meta` of the reply to a hunt, an exact search or a multi-download: the job was
+    /// The `meta` of the reply to a submission: a hunt, an exact search or a multi-download was
     /// accepted.
     ///
-    /// The service replies `status: done` before the job starts: the HTTP request is done. That
-    /// field is left in `extra`, so that nobody takes it for the job's status.
-    /// [`GetRequest`](crate::operations::GetRequest) reports the status of a job.
+    /// The service replies `status: done` before the job starts. That status is about the HTTP
+    /// request, so it is hidden in `extra`. [`GetRequest`](crate::operations::GetRequest) returns the
+    /// status of the job.
     pub struct SubmitMeta {
-        /// The job.
+        /// The request id of the job.
         pub reqid: RequestId,
-        /// The time the query took, in a unit the service does not document.
+        /// The duration of the query. CrowdStrike does not document its unit.
         pub query_time: Option<Number>,
-        /// The service that answered.
+        /// The service that sent the reply.
         pub powered_by: Option<String>,
-        /// The id to give to CrowdStrike's support.
+        /// The trace id, which CrowdStrike support asks for.
         pub trace_id: Option<String>,
     }
 }
 
 impl<M: ReplyMeta, R: Item> Envelope<M, R> {
-    /// Whether more samples may match than the reply has results.
+    /// Returns whether more samples may match than the reply contains.
     ///
-    /// A job's result may be cut when it is as long as the limit that the reply repeats: its
-    /// `stats` count what was returned. A fuzzy search counts all matches. Without a limit or a
-    /// count this is `false`.
+    /// A fuzzy search returns the number of all matches, which may exceed the number of results. A
+    /// job does not, so its results may be truncated if there are as many as its limit. Without such
+    /// a number or limit in the reply, this returns `false`.
     ///
     /// ```
     /// use malquery_proto::types::{Envelope, JobMeta, Sample};
@@ -82,14 +82,14 @@ impl<M: ReplyMeta, R: Item> Envelope<M, R> {
     }
 }
 
-/// The `meta` of a reply, which may name the trace id that CrowdStrike's support asks for.
+/// The `meta` of a reply. Only this crate can implement it.
 pub trait ReplyMeta: Field {
-    /// The trace id.
+    /// Returns the trace id, which CrowdStrike support asks for.
     fn trace_id(&self) -> Option<&str> {
         None
     }
 
-    /// Whether more samples may match than the results that came with this `meta`.
+    /// Returns whether more samples may match than this number of results.
     #[doc(hidden)]
     fn may_be_truncated(&self, _results: usize) -> bool {
         false

@@ -4,12 +4,11 @@ use std::str::FromStr;
 use super::ParseError;
 use super::lenient::text_item;
 
-/// A file size as a search filter takes it: whole bytes (`128000`), or a decimal number of KB, MB
-/// or GB (`1.3 KB`, `8mb`) or of KiB, MiB or GiB (`1MiB`).
+/// A file size for a search filter: a number of bytes (`128000`), or a decimal number with the unit
+/// KB, MB or GB (`1.3 KB`, `8mb`) or KiB, MiB or GiB (`1MiB`).
 ///
-/// Sizes in KB, MB and GB are sent as they were written: it is not documented whether the service
-/// counts 1,000 or 1,024 bytes to a KB. A KiB has 1,024 bytes, so sizes in KiB, MiB and GiB are
-/// sent in bytes, rounded down.
+/// A size in KB, MB or GB is sent unchanged, because CrowdStrike does not document whether a KB has
+/// 1,000 or 1,024 bytes. A size in KiB, MiB or GiB is sent as a number of bytes, rounded down.
 ///
 /// ```
 /// use malquery_proto::types::FileSize;
@@ -24,17 +23,17 @@ use super::lenient::text_item;
 pub struct FileSize(String);
 
 impl FileSize {
-    /// A size in bytes.
+    /// Creates a size from a number of bytes.
     pub fn bytes(bytes: u64) -> Self {
         Self(bytes.to_string())
     }
 
-    /// The size as it is sent.
+    /// Returns the size in the form in which it is sent.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether this is more than `other`, whether a KB has 1,000 or 1,024 bytes.
+    /// Returns whether this exceeds `other` both if a KB has 1,000 bytes and if it has 1,024.
     pub(crate) fn surely_exceeds(&self, other: &Self) -> bool {
         match (self.0.parse::<u64>(), other.0.parse::<u64>()) {
             (Ok(bytes), Ok(others)) => bytes > others,
@@ -44,8 +43,8 @@ impl FileSize {
         }
     }
 
-    /// The bytes, if a KB has `kilo` of them. A float is exact below 2^53 bytes and good enough
-    /// above.
+    /// Returns the number of bytes if a KB has `kilo` bytes. A float is exact below 2^53 bytes and
+    /// close enough above.
     fn at(&self, kilo: f64) -> f64 {
         split(&self.0).map_or(0.0, |(number, unit)| {
             number.parse::<f64>().unwrap_or(0.0) * kilo.powi(unit.power())
@@ -53,14 +52,14 @@ impl FileSize {
     }
 }
 
-/// A unit: its place in the list. The first is the byte, and the last three are binary.
+/// A unit, as an index into `NAMES`. The first unit is the byte; the last three are binary.
 #[derive(Clone, Copy)]
 struct Unit(i32);
 
 impl Unit {
     const NAMES: [&str; 7] = ["", "kb", "mb", "gb", "kib", "mib", "gib"];
 
-    /// The power of a KB or KiB.
+    /// Returns the exponent: 0 for bytes, 1 for KB and KiB.
     fn power(self) -> i32 {
         if self.is_binary() { self.0 - 3 } else { self.0 }
     }
@@ -70,7 +69,7 @@ impl Unit {
     }
 }
 
-/// The number and the unit; `None` for an unknown unit.
+/// Splits a size into its number and its unit. Returns `None` for an unknown unit.
 fn split(text: &str) -> Option<(&str, Unit)> {
     let end = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
@@ -90,8 +89,7 @@ impl FromStr for FileSize {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        const FORMS: &str =
-            "write bytes (128000) or a number with KB, MB, GB, KiB, MiB or GiB (1.3 KB, 8mb, 1MiB)";
+        const FORMS: &str = "expected bytes (128000), or a number with KB, MB, GB, KiB, MiB or GiB (1.3 KB, 8mb, 1MiB)";
         let refuse = |why| Err(ParseError::new("a file size", why));
         let Some((number, unit)) = split(text) else {
             return refuse(FORMS);
@@ -102,7 +100,7 @@ impl FromStr for FileSize {
             return refuse(FORMS);
         }
         if unit.power() == 0 && number.contains('.') {
-            return refuse("a number of bytes has no fraction");
+            return refuse("a number of bytes cannot have a fraction");
         }
         let size = Self(text.to_owned());
         // 2^64
@@ -112,7 +110,7 @@ impl FromStr for FileSize {
             size.at(1024.0) < 18_446_744_073_709_551_616.0
         };
         if !fits {
-            return refuse("no file is that large");
+            return refuse("the size does not fit in 64 bits");
         }
         Ok(if unit.is_binary() {
             Self::bytes(size.at(1024.0) as u64)

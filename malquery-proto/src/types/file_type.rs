@@ -5,11 +5,11 @@ use std::str::FromStr;
 use super::ParseError;
 use super::lenient::text_item;
 
-/// The type of a file in the service's words, such as `pe32` or `pdf`.
+/// The type of a file, by the service's name for it, such as `pe32` or `pdf`.
 ///
-/// The list is open, and the case of a word varies: replies say `PE32`, the list of filters says
-/// `pe32`. So this type keeps the word as it was written, compares without regard to case, and has
-/// constants as `http::Method` does.
+/// CrowdStrike documents no complete list of names, and their case varies: replies contain `PE32`,
+/// search filters `pe32`. This type therefore accepts any name, keeps its case, and ignores case in
+/// comparisons. The known types are constants.
 ///
 /// ```
 /// use malquery_proto::types::FileType;
@@ -22,11 +22,11 @@ use super::lenient::text_item;
 #[derive(Clone)]
 pub struct FileType(Word);
 
-/// A known word is an index, so that 100,000 of them take no allocation.
+/// A known name is stored as a number, so that 100,000 results need no allocations for it.
 #[derive(Clone)]
 enum Word {
-    /// Twice the index, and one more for capitals: a single small variant keeps the type at two
-    /// words.
+    /// Twice the index of the name, plus one if it is in uppercase. A single small variant keeps the
+    /// size of the type at two machine words.
     Known(u8),
     Other(Box<str>),
 }
@@ -55,66 +55,66 @@ macro_rules! file_types {
 }
 
 file_types! {
-    /// Compound document.
+    /// A compound document.
     CDF = "cdf" "CDF",
-    /// Compound document, version 2 (old Office files).
+    /// A compound document, version 2 (old Office files).
     CDFV2 = "cdfv2" "CDFV2",
-    /// Compiled Java class.
+    /// A compiled Java class.
     CJAVA = "cjava" "CJAVA",
-    /// Android byte code.
+    /// Android bytecode.
     DALVIK = "dalvik" "DALVIK",
-    /// Word document, old format.
+    /// A Word document in the old format.
     DOC = "doc" "DOC",
-    /// Word document.
+    /// A Word document.
     DOCX = "docx" "DOCX",
-    /// ELF program, 32 bit.
+    /// A 32-bit ELF program.
     ELF32 = "elf32" "ELF32",
-    /// ELF program, 64 bit.
+    /// A 64-bit ELF program.
     ELF64 = "elf64" "ELF64",
-    /// Mail.
+    /// An email message.
     EMAIL = "email" "EMAIL",
-    /// HTML.
+    /// An HTML document.
     HTML = "html" "HTML",
-    /// Hangul word processor document.
+    /// A Hangul word processor document.
     HWP = "hwp" "HWP",
-    /// Java archive.
+    /// A Java archive.
     JAVA_ARC = "java.arc" "JAVA.ARC",
-    /// Windows shortcut.
+    /// A Windows shortcut.
     LNK = "lnk" "LNK",
-    /// Mach-O program.
+    /// A Mach-O program.
     MACHO = "macho" "MACHO",
-    /// Network capture.
+    /// A network capture.
     PCAP = "pcap" "PCAP",
-    /// PDF.
+    /// A PDF document.
     PDF = "pdf" "PDF",
-    /// Windows program, 32 bit.
+    /// A 32-bit Windows program.
     PE32 = "pe32" "PE32",
-    /// Windows program, 64 bit.
+    /// A 64-bit Windows program.
     PE64 = "pe64" "PE64",
-    /// Perl script.
+    /// A Perl script.
     PERL = "perl" "PERL",
-    /// PowerPoint presentation, old format.
+    /// A PowerPoint presentation in the old format.
     PPT = "ppt" "PPT",
-    /// PowerPoint presentation.
+    /// A PowerPoint presentation.
     PPTX = "pptx" "PPTX",
-    /// Python script.
+    /// A Python script.
     PYTHON = "python" "PYTHON",
-    /// Python byte code.
+    /// Python bytecode.
     PYTHONC = "pythonc" "PYTHONC",
-    /// Rich text.
+    /// A rich text document.
     RTF = "rtf" "RTF",
-    /// Flash film.
+    /// A Flash movie.
     SWF = "swf" "SWF",
-    /// Text.
+    /// A text file.
     TEXT = "text" "TEXT",
-    /// Excel workbook, old format.
+    /// An Excel workbook in the old format.
     XLS = "xls" "XLS",
-    /// Excel workbook.
+    /// An Excel workbook.
     XLSX = "xlsx" "XLSX",
 }
 
 impl FileType {
-    /// The word as it was written.
+    /// Returns the name, in its original case.
     pub fn as_str(&self) -> &str {
         match &self.0 {
             Word::Known(code) => WORDS[usize::from(code / 2)][usize::from(code % 2)],
@@ -122,7 +122,7 @@ impl FileType {
         }
     }
 
-    /// Returns whether the service is known to use the word. Any other word is passed on, and
+    /// Returns whether the service is known to use this name. Other names are sent too, but a search
     /// may find nothing.
     pub fn is_known(&self) -> bool {
         WORDS
@@ -134,7 +134,7 @@ impl FileType {
 impl FromStr for FileType {
     type Err = ParseError;
 
-    /// Reads any word. It fails for an empty word and for white space around it.
+    /// Parses any name. Fails if the name is empty or has leading or trailing whitespace.
     fn from_str(text: &str) -> Result<Self, ParseError> {
         if text.is_empty() {
             return Err(ParseError::new("a file type", "it is empty"));
@@ -142,7 +142,7 @@ impl FromStr for FileType {
         if text.trim() != text {
             return Err(ParseError::new(
                 "a file type",
-                "there is white space around it",
+                "it has leading or trailing whitespace",
             ));
         }
         Ok(Self(word(text).unwrap_or_else(|| Word::Other(text.into()))))

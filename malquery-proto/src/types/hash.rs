@@ -12,12 +12,12 @@ macro_rules! hash {
         pub struct $name([u8; $bytes]);
 
         impl $name {
-            /// The hash with these bytes.
+            /// Creates a hash from its bytes.
             pub const fn from_bytes(bytes: [u8; $bytes]) -> Self {
                 Self(bytes)
             }
 
-            /// The bytes of the hash.
+            /// Returns the bytes of the hash.
             pub const fn as_bytes(&self) -> &[u8; $bytes] {
                 &self.0
             }
@@ -26,14 +26,14 @@ macro_rules! hash {
         impl FromStr for $name {
             type Err = ParseError;
 
-            /// Takes hex digits of any case, and nothing around them.
+            /// Parses hex digits in any case. Surrounding whitespace is an error.
             fn from_str(text: &str) -> Result<Self, ParseError> {
                 read_hex::<$bytes, { 2 * $bytes }>(text).map(Self).ok_or_else(|| refusal(text, 2 * $bytes, $what))
             }
         }
 
         impl fmt::Display for $name {
-            /// Writes lower-case hex digits.
+            /// Writes lowercase hex digits.
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 let mut text = [0; 2 * $bytes];
                 f.pad(write_hex(&self.0, &mut text))
@@ -63,7 +63,7 @@ macro_rules! hash {
 
             fn try_from(bytes: &[u8]) -> Result<Self, ParseError> {
                 bytes.try_into().map(Self).map_err(|_| {
-                    ParseError::new($what, format!("it takes {} bytes, not {}", $bytes, bytes.len()))
+                    ParseError::new($what, format!("expected {} bytes, found {}", $bytes, bytes.len()))
                 })
             }
         }
@@ -80,14 +80,14 @@ macro_rules! hash {
             }
         }
 
-        // A reply may write a hash in capitals; it is written in lower case again, which is the
-        // same hash.
+        // A hash in uppercase is written again in lowercase. It is the same hash, so there is no
+        // need to keep the original.
         text_item!($name, |_, _| true);
     };
 }
 
 hash!(
-    /// The SHA-256 of a sample, by which MalQuery names it.
+    /// The SHA-256 of a sample, by which MalQuery identifies it.
     ///
     /// ```
     /// use malquery_proto::types::Sha256;
@@ -101,18 +101,18 @@ hash!(
     Sha256, 32, "a SHA-256"
 );
 hash!(
-    /// The SHA-1 of a sample. MalQuery reports it, but cannot search by it.
+    /// The SHA-1 of a sample. MalQuery returns it, but cannot search by it.
     Sha1, 20, "a SHA-1"
 );
 hash!(
-    /// The MD5 of a sample. MalQuery reports it, but cannot search by it.
+    /// The MD5 of a sample. MalQuery returns it, but cannot search by it.
     Md5, 16, "an MD5"
 );
 
-/// Reads `2 * N` hex digits as bytes.
+/// Parses `2 * N` hex digits.
 ///
-/// A large reply has tens of millions of digits. The lengths are constants and the first loop has
-/// neither a branch nor a table, so that the compiler turns it into vector instructions.
+/// A large reply has tens of millions of digits. The lengths are constants, and the first loop has
+/// no branches and no table, so that the compiler can vectorize it.
 fn read_hex<const N: usize, const DIGITS: usize>(text: &str) -> Option<[u8; N]> {
     let text: &[u8; DIGITS] = text.as_bytes().try_into().ok()?;
     let mut digits = [0; DIGITS];
@@ -134,20 +134,20 @@ fn read_hex<const N: usize, const DIGITS: usize>(text: &str) -> Option<[u8; N]> 
     (invalid == 0).then_some(bytes)
 }
 
-/// Why a text is not `digits` hex digits.
+/// Returns the error for a text that does not consist of `digits` hex digits.
 fn refusal(text: &str, digits: usize, what: &'static str) -> ParseError {
     match text.char_indices().find(|(_, c)| !c.is_ascii_hexdigit()) {
         Some((position, _)) => ParseError::at(what, text, position, "is not a hex digit"),
         None => {
             let other = match text.len() {
-                32 => ", as many as an MD5 has",
-                40 => ", as many as a SHA-1 has",
-                64 => ", as many as a SHA-256 has",
+                32 => " (the length of an MD5)",
+                40 => " (the length of a SHA-1)",
+                64 => " (the length of a SHA-256)",
                 _ => "",
             };
             ParseError::new(
                 what,
-                format!("it takes {digits} hex digits, not {}{other}", text.len()),
+                format!("expected {digits} hex digits, found {}{other}", text.len()),
             )
         }
     }

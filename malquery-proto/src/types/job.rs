@@ -2,80 +2,82 @@ use super::lenient::model;
 use super::{JobStatus, Json, Number, PatternType, ReplyMeta, RequestId, RequestType};
 
 model! {
-    /// How many samples matched, by verdict.
+    /// The number of samples by verdict.
     ///
-    /// In a fuzzy search `total_count` counts all matches. In a job it counts the results that were
-    /// returned, and the verdicts are counted among those: all are unknown if `label` was filtered
-    /// out (see [`JobMeta::counts_lack_labels`]).
+    /// For a fuzzy search, `total_count` is the number of all matches. For a job, it is the number of
+    /// returned results. The other counts are for the returned results only. If the results do not
+    /// have the field `label`, the service counts all of them as unknown (see
+    /// [`JobMeta::counts_lack_labels`]).
     #[derive(Default)]
     pub struct Stats {
-        /// Harmless samples.
+        /// The number of harmless samples.
         pub clean_count: Option<u64>,
-        /// Malware.
+        /// The number of malware samples.
         pub malware_count: Option<u64>,
-        /// Potentially unwanted samples.
+        /// The number of potentially unwanted samples.
         pub pua_count: Option<u64>,
-        /// All samples.
+        /// The number of all samples.
         pub total_count: Option<u64>,
-        /// Samples without a verdict.
+        /// The number of samples without a verdict.
         pub unknown_count: Option<u64>,
     }
 }
 
 model! {
-    /// The `meta` of a fuzzy search.
+    /// The `meta` of the reply to a fuzzy search.
     #[derive(Default)]
     pub struct SearchMeta {
-        /// The time the query took, in a unit the service does not document.
+        /// The duration of the query. CrowdStrike does not document its unit.
         pub query_time: Option<Number>,
-        /// The service that answered.
+        /// The service that sent the reply.
         pub powered_by: Option<String>,
-        /// The id to give to CrowdStrike's support.
+        /// The trace id, which CrowdStrike support asks for.
         pub trace_id: Option<String>,
-        /// How many samples matched.
+        /// The number of samples that matched.
         pub stats: Option<Stats>,
-        /// The status of the search, which is done when the reply arrives.
+        /// The status of the search, which is always done when the reply arrives.
         pub status: Option<JobStatus>,
     }
 }
 
 model! {
-    /// The `meta` of a job: its status, and what it was asked for.
+    /// The `meta` of a job: its status, and the request that started it.
     #[derive(Default)]
     pub struct JobMeta {
-        /// The time the query took, in a unit the service does not document.
+        /// The duration of the query. CrowdStrike does not document its unit.
         pub query_time: Option<Number>,
-        /// The service that answered.
+        /// The service that sent the reply.
         pub powered_by: Option<String>,
-        /// The id to give to CrowdStrike's support.
+        /// The trace id, which CrowdStrike support asks for.
         pub trace_id: Option<String>,
-        /// The job.
+        /// The request id of the job.
         pub reqid: Option<RequestId>,
-        /// Its kind.
+        /// The kind of the job.
         pub reqtype: Option<RequestType>,
-        /// The status of the job itself, unlike the `status` in the reply to a submission.
+        /// The status of the job. (The reply to a submission has a `status` that is not the job's.)
         pub status: Option<JobStatus>,
-        /// How many samples matched.
+        /// The number of results.
         pub stats: Option<Stats>,
-        /// The options it was submitted with.
+        /// The options with which the job was submitted.
         pub options: Option<Json>,
-        /// The patterns it searches for.
+        /// The patterns that the job searches for.
         pub patterns: Vec<JobPattern>,
-        /// The YARA rule it runs; for an exact search, the one the service made of the patterns.
+        /// The YARA rule of a hunt. For an exact search, the rule that the service generated from the
+        /// patterns.
         pub yara_rule: Option<String>,
-        /// A sample the job is about.
+        /// The sample that the job is about. CrowdStrike does not document this field.
         pub sample: Option<Json>,
     }
 }
 
 impl JobMeta {
-    /// The limit of results that the job was submitted with, if the reply repeats it.
+    /// Returns the limit with which the job was submitted, if the reply contains it.
     pub fn limit(&self) -> Option<u64> {
         self.options.as_ref()?.get("limit")?.as_u64()
     }
 
-    /// Whether the counts by verdict say nothing, because `label` is not among the fields that the
-    /// results were filtered to: the service then counts every result as unknown.
+    /// Returns whether the counts by verdict are meaningless because the results do not have the
+    /// field `label`: the service then counts every result as unknown.
     pub fn counts_lack_labels(&self) -> bool {
         let fields = self
             .options
@@ -111,10 +113,10 @@ impl ReplyMeta for JobMeta {
 }
 
 model! {
-    /// A pattern, as the service repeats it.
+    /// A pattern of a job, as returned by the service.
     #[derive(Default)]
     pub struct JobPattern {
-        /// The type of the value.
+        /// The type of the pattern.
         pub pattern_type = "type": Option<PatternType>,
         /// The hex digits or the text.
         pub value: Option<String>,

@@ -1,8 +1,8 @@
-//! How a reply is read: leniently, and without loss.
+//! Lenient, lossless parsing of replies.
 //!
-//! A typed field holds what it understands. Everything else (an unknown field, `null`, an empty
-//! list, a value of another type or in another spelling) is kept in [`Extra`] as it was received.
-//! So reading a reply and writing it again returns the reply.
+//! A typed field contains the value if it has the expected form. Everything else is kept unchanged
+//! in [`Extra`]: unknown fields, `null`, empty lists, and values of another type or in another
+//! spelling. Serializing a parsed reply therefore returns the same document.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -18,18 +18,19 @@ use serde_json::Value;
 
 use super::read::charge;
 
-/// A JSON value whose shape this crate does not know.
+/// A JSON value whose structure this crate does not know.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Json(Value);
 
 impl Json {
-    /// Reads the value as a type of yours; `None` if it does not fit.
+    /// Deserializes the value as `T`. Returns `None` if it does not have the form of a `T`.
     pub fn to<T: DeserializeOwned>(&self) -> Option<T> {
         T::deserialize(&self.0).ok()
     }
 
-    /// The elements of a list that fit this type. Another value has no elements.
+    /// Returns the elements of a list that can be deserialized as `T`. Empty if the value is not a
+    /// list.
     pub(crate) fn elements<T: DeserializeOwned>(&self) -> Vec<T> {
         let elements = self.0.as_array().into_iter().flatten();
         elements
@@ -37,12 +38,12 @@ impl Json {
             .collect()
     }
 
-    /// A member of an object.
+    /// Returns a member of an object.
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
 
-    /// The text, if the value is a string.
+    /// Returns the string, if the value is one.
     pub fn as_str(&self) -> Option<&str> {
         self.0.as_str()
     }
@@ -60,18 +61,18 @@ impl fmt::Debug for Json {
     }
 }
 
-/// A JSON number as it was received, an integer or a decimal.
+/// A JSON number: an integer or a decimal.
 #[derive(Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Number(serde_json::Number);
 
 impl Number {
-    /// The value as a floating point number; large integers are rounded.
+    /// Returns the value as a floating-point number. Large integers are rounded.
     pub fn as_f64(&self) -> Option<f64> {
         self.0.as_f64()
     }
 
-    /// The value, if it is a whole number of at least zero.
+    /// Returns the value, if it is a non-negative integer.
     pub fn as_u64(&self) -> Option<u64> {
         self.0.as_u64()
     }
@@ -89,11 +90,12 @@ impl fmt::Debug for Number {
     }
 }
 
-/// What a reply holds beyond its typed fields, so that nothing is lost.
+/// The parts of a reply that its typed fields cannot represent, so that nothing is lost.
 ///
-/// It keeps unknown fields, and known fields whose value the typed field cannot repeat exactly,
-/// such as `null`. When it is empty, it takes one pointer. A value is kept as JSON means it: a
-/// number beyond 64 bits is rounded, and the members of an object have no order and no duplicates.
+/// These are unknown fields, and known fields with a value that the typed field cannot represent
+/// exactly, such as `null`. Values have the meaning of JSON: numbers beyond 64 bits are rounded, and
+/// the members of an object have no order and no duplicates. An empty `Extra` is the size of a
+/// pointer.
 ///
 /// ```
 /// # use malquery_proto::types::Sample;
@@ -103,7 +105,7 @@ impl fmt::Debug for Number {
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 ///
-/// Two of them are equal if they hold the same in any order.
+/// Two values of `Extra` are equal if they contain the same fields, in any order.
 #[derive(Clone, Default)]
 // The list is boxed because nearly all of 100,000 results have nothing to keep.
 #[allow(clippy::box_collection)]
@@ -112,9 +114,9 @@ pub struct Extra(Option<Box<Vec<Entry>>>);
 type Entry = (Cow<'static, str>, Json);
 
 impl Extra {
-    /// The value received under `name`, if it was kept.
+    /// Returns the value of the field `name`, if it was kept.
     pub fn get(&self, name: &str) -> Option<&Json> {
-        // If a name came twice, the last value counts.
+        // If a name occurs twice, the last value counts.
         self.entries()
             .iter()
             .rev()
@@ -122,12 +124,12 @@ impl Extra {
             .map(|(_, value)| value)
     }
 
-    /// Everything that was kept, in the order it was received.
+    /// Returns an iterator over the kept fields, in the order in which they were received.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Json)> {
         self.entries().iter().map(|(name, value)| (&**name, value))
     }
 
-    /// Whether nothing was kept.
+    /// Returns whether no fields were kept.
     pub fn is_empty(&self) -> bool {
         self.0.is_none()
     }
@@ -138,8 +140,9 @@ impl Extra {
             .push((name.into(), Json(value)));
     }
 
-    /// Drops what was kept for earlier values of a typed field that came more than once. `kept`
-    /// says for each field whether something was kept for its last value.
+    /// Handles typed fields that occurred more than once, by dropping the values that were kept for
+    /// all but the last occurrence. `kept` contains, for each field, whether the last occurrence has
+    /// a kept value.
     pub(crate) fn settle(&mut self, mut kept: Vec<(&'static str, bool)>) {
         let Some(entries) = &mut self.0 else { return };
         entries.reverse();
@@ -159,7 +162,7 @@ impl Extra {
         self.0.as_deref().map_or(&[], Vec::as_slice)
     }
 
-    /// Writes the received value of a typed field if it still means the same, else the field.
+    /// Writes a typed field. Writes the received value instead if it still has the same meaning.
     pub(crate) fn write<F: Field, M: SerializeMap>(
         &self,
         map: &mut M,
@@ -188,7 +191,7 @@ impl PartialEq for Extra {
                 .map(|(name, value)| (name.to_owned(), value.0.clone()))
                 .collect()
         };
-        // Nearly always both are empty, or have the same order.
+        // In most cases, both are empty or have the same order.
         self.entries() == other.entries() || map(self) == map(other)
     }
 }
@@ -199,7 +202,7 @@ impl fmt::Debug for Extra {
     }
 }
 
-/// A value that was read, and what was received if the value cannot repeat it.
+/// A parsed value. `keep` is the received value, if the parsed value cannot represent it exactly.
 pub struct Read<T> {
     pub(crate) value: T,
     pub(crate) keep: Option<Value>,
@@ -208,7 +211,7 @@ pub struct Read<T> {
 /// The type of one field of a model.
 pub trait Field: Sized + PartialEq + Serialize {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Read<Self>, D::Error>;
-    /// What the field is if the reply does not have it.
+    /// Returns the value of the field if the reply does not contain it.
     fn missing<E: Error>(name: &'static str) -> Result<Self, E>;
     fn is_empty(&self) -> bool;
 }
@@ -219,19 +222,19 @@ impl<'de, T: Field> Deserialize<'de> for Read<T> {
     }
 }
 
-/// What an optional field or a list is made of: a text, a number, or a model.
+/// The value of an optional field, or an element of a list: a string, a number or a model.
 pub trait Item: Sized + PartialEq + Serialize {
-    /// Reads a text; `None` if it is not understood.
+    /// Parses a string. Returns `None` if the string is not valid.
     fn from_text(_text: &str) -> Option<Self> {
         None
     }
 
-    /// Whether writing the value gives the text it was read from.
+    /// Returns whether serializing the value returns this string, from which it was parsed.
     fn is_text(&self, _text: &str) -> bool {
         false
     }
 
-    /// Reads anything that is neither a text nor, for a model, an object.
+    /// Parses a value that is not a string and, for a model, not an object.
     fn from_value(_value: &Value) -> Option<Self> {
         None
     }
@@ -241,14 +244,15 @@ pub trait Item: Sized + PartialEq + Serialize {
     }
 }
 
-/// What is read instead of a JSON value. A type without a method of its own ends in `other`.
+/// The target of a parsed JSON value, with one method for each type of value. The default methods
+/// call `other`.
 trait Place<'de>: Sized {
     type Value;
 
     fn other<E: Error>(self, value: Value) -> Result<Self::Value, E>;
 
     fn text<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        // What a short string takes on the heap.
+        // The size of a short string on the heap.
         charge(32)?;
         self.other(text.into())
     }
@@ -267,7 +271,7 @@ trait Place<'de>: Sized {
     }
 }
 
-/// Leads each type of JSON value to a [`Place`].
+/// A visitor that passes each JSON value to a [`Place`].
 struct Any<P>(P);
 
 impl<'de, P: Place<'de>> DeserializeSeed<'de> for Any<P> {
@@ -326,7 +330,7 @@ impl<'de, P: Place<'de>> Visitor<'de> for Any<P> {
     }
 }
 
-/// A value that is kept as it was received.
+/// A [`Place`] that keeps the value unchanged.
 struct Kept;
 
 impl<'de> Place<'de> for Kept {
@@ -338,15 +342,15 @@ impl<'de> Place<'de> for Kept {
 }
 
 fn read_object<'de, A: MapAccess<'de>>(mut map: A) -> Result<Value, A::Error> {
-    // The first member makes room for ten. An object may also be read as a model later.
+    // The first member allocates space for ten. The object may also be parsed as a model later.
     charge(640)?;
     let mut object = serde_json::Map::new();
     while let Some(name) = map.next_key::<String>()? {
         charge(160)?;
         object.insert(name, map.next_value_seed(Any(Kept))?);
     }
-    // This is how serde_json passes a number with its feature `arbitrary_precision`, which another
-    // crate may turn on.
+    // This is how serde_json represents a number if another crate has enabled its feature
+    // `arbitrary_precision`.
     if object
         .keys()
         .next()
@@ -357,24 +361,24 @@ fn read_object<'de, A: MapAccess<'de>>(mut map: A) -> Result<Value, A::Error> {
     Ok(Value::Object(object))
 }
 
-/// The next value of an object, to be kept in an [`Extra`].
+/// Reads the next value of an object, for an [`Extra`].
 pub(crate) fn next_kept<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Value, A::Error> {
     charge(160)?;
     map.next_value_seed(Any(Kept))
 }
 
-/// Any value, as it was received.
+/// Reads any value unchanged.
 pub(crate) fn kept<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
     deserializer.deserialize_any(Any(Kept))
 }
 
-/// Writes this and reads it again, as if it had been received.
+/// Converts a parsed value back to JSON.
 fn written<E: Error>(value: &impl Serialize) -> Result<Value, E> {
     let text = serde_json::to_string(value).map_err(E::custom)?;
     kept(&mut serde_json::Deserializer::from_str(&text)).map_err(E::custom)
 }
 
-/// Reads an item from any JSON value. It fails only for broken JSON.
+/// A [`Place`] that parses an item from any JSON value. It fails only for invalid JSON.
 struct Loose<T>(PhantomData<T>);
 
 impl<'de, T: Item> Place<'de> for Loose<T> {
@@ -423,7 +427,8 @@ impl<T: Item> Field for Option<T> {
     }
 }
 
-/// Reads a list of items. Another value is kept, and gives an empty list.
+/// A [`Place`] that parses a list of items. Any other value is kept, with an empty list as the
+/// parsed value.
 struct List<T>(PhantomData<T>);
 
 impl<'de, T: Item> Place<'de> for List<T> {
@@ -441,7 +446,7 @@ impl<'de, T: Item> Place<'de> for List<T> {
         let mut keep = None;
         while let Some(element) = seq.next_element::<Read<Option<T>>>()? {
             charge(2 * size_of::<T>())?;
-            // From the first odd element on, the list is also kept as it was received.
+            // If an element must be kept, keep the whole list unchanged.
             if element.keep.is_some() && keep.is_none() {
                 keep = Some(value.iter().map(written).collect::<Result<Vec<_>, _>>()?);
             }
@@ -528,8 +533,9 @@ impl Item for Json {
     }
 }
 
-/// Implements [`Item`], serde and the conversions of text for a type that is a text on the wire: it
-/// has `FromStr` and `Display`. `$same` says whether `Display` gives the text that was read.
+/// Implements [`Item`], serde and the text conversions for a type that is a string in JSON. The type
+/// must implement `FromStr` and `Display`. `$same` returns whether `Display` writes the string from
+/// which the value was parsed.
 macro_rules! text_item {
     ($name:ident, $same:expr $(, $as_str:ident)?) => {
         $crate::types::text::text_value!($name $(, $as_str)?);
@@ -548,7 +554,7 @@ macro_rules! text_item {
     };
 }
 
-/// The name of a field on the wire: its own, or another that is given.
+/// The JSON name of a field: the name of the Rust field, or the given name.
 macro_rules! wire_name {
     ($field:ident) => {
         stringify!($field)
@@ -558,7 +564,7 @@ macro_rules! wire_name {
     };
 }
 
-/// Declares a reply model: a struct whose fields are read leniently and written again without loss.
+/// Declares a model: a struct for a part of a reply, which is parsed leniently and without loss.
 macro_rules! model {
     (
         $(#[$meta:meta])*
@@ -571,7 +577,7 @@ macro_rules! model {
         #[non_exhaustive]
         pub struct $name $(< $($param),+ >)? {
             $( $(#[$field_meta])* pub $field: $type, )*
-            /// What was received beyond these fields.
+            /// The received values that these fields cannot represent.
             pub extra: $crate::types::Extra,
         }
 
@@ -612,7 +618,7 @@ macro_rules! model {
 
             impl $(< $($param: $bound),+ >)? Item for $name $(< $($param),+ >)? {
                 fn from_map<'de, A: serde::de::MapAccess<'de>>(mut map: A) -> Result<Read<Option<Self>>, A::Error> {
-                    // Each with whether something was kept of it.
+                    // Each field, and whether a value was kept for it.
                     $( let mut $field: Option<($type, bool)> = None; )*
                     let mut extra = Extra::default();
                     let mut again = false;
@@ -621,7 +627,7 @@ macro_rules! model {
                             $(
                                 Key::$field => {
                                     let read: Read<$type> = map.next_value()?;
-                                    // Of a name that came twice the last counts.
+                                    // If a name occurs twice, the last value counts.
                                     again |= $field.replace((read.value, read.keep.is_some())).is_some();
                                     if let Some(received) = read.keep {
                                         charge(160)?;
@@ -680,7 +686,7 @@ macro_rules! model {
 
 pub(crate) use {model, text_item, wire_name};
 
-/// Reads a model that must be an object.
+/// Parses a model. Fails if the value is not an object.
 pub(crate) fn read_model<'de, T: Item, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -690,7 +696,7 @@ pub(crate) fn read_model<'de, T: Item, D: Deserializer<'de>>(
         .ok_or_else(|| D::Error::custom("expected a JSON object"))
 }
 
-/// Reads a model. `null` and other values give an empty model.
+/// Parses a model. `null` and values that are not objects result in an empty model.
 pub(crate) fn read_required<'de, T: Item + Field, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Read<T>, D::Error> {

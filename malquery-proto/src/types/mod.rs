@@ -1,8 +1,8 @@
-//! The values of requests and replies.
+//! The values in requests and replies.
 //!
-//! A [`Sha256`], a [`Pattern`] or a [`Date`] is checked once, when it is made. Ranges and lists are
-//! checked before a request is sent. Replies are read leniently: an unknown field or word is kept
-//! (see [`Extra`]) and is never an error.
+//! A [`Sha256`], a [`Pattern`] or a [`Date`] is validated once, when it is created. Ranges and lists
+//! are validated before a request is sent. Replies are parsed leniently: an unknown field or word is
+//! not an error, but is kept (see [`Extra`]).
 
 mod date;
 mod envelope;

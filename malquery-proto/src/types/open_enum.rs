@@ -1,4 +1,4 @@
-//! The words of the service, as open enums: a word that is not listed is kept.
+//! The service's enumerations. They are open: an unknown word is kept.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::ParseError;
 use super::lenient::text_item;
 
-/// A word that is not listed. Only parsing makes one, so it is never a listed word.
+/// An unknown word. Only parsing can create it, so it is never one of the known words.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct OtherWord(Box<str>);
 
@@ -28,7 +28,7 @@ macro_rules! words {
         }
 
         impl $name {
-            /// The word as it is on the wire.
+            /// Returns the word that the service uses.
             pub fn as_str(&self) -> &str {
                 match self {
                     $( Self::$variant => $text, )+
@@ -40,15 +40,15 @@ macro_rules! words {
         impl FromStr for $name {
             type Err = ParseError;
 
-            /// Reads any word, in any case. It fails for an empty word and for white space around
-            /// it.
+            /// Parses a word. Known words are recognized in any case, and unknown words are kept.
+            /// Fails if the word is empty or has leading or trailing whitespace.
             fn from_str(text: &str) -> Result<Self, ParseError> {
                 $( if text.eq_ignore_ascii_case($text) { return Ok(Self::$variant); } )+
                 if text.is_empty() {
                     return Err(ParseError::new($what, "it is empty"));
                 }
                 if text.trim() != text {
-                    return Err(ParseError::new($what, "there is white space around it"));
+                    return Err(ParseError::new($what, "it has leading or trailing whitespace"));
                 }
                 Ok(Self::_Other(OtherWord(text.into())))
             }
@@ -65,17 +65,17 @@ macro_rules! words {
 }
 
 words!(
-    /// A field of a sample that a search can be asked to return (`filter_meta`).
+    /// A field of a sample that a search can return (`filter_meta`).
     MetaField, "a metadata field", {
         /// The SHA-256.
         Sha256 = "sha256",
         /// The MD5.
         Md5 = "md5",
-        /// The file type, which arrives as `filetype`.
+        /// The file type. In replies, the field is called `filetype`.
         Type = "type",
-        /// The size in bytes, which arrives as `filesize`.
+        /// The size in bytes. In replies, the field is called `filesize`.
         Size = "size",
-        /// The day the sample was first seen.
+        /// The day on which the sample was first seen.
         FirstSeen = "first_seen",
         /// The verdict.
         Label = "label",
@@ -86,31 +86,31 @@ words!(
 words!(
     /// The verdict on a sample.
     Label, "a label", {
-        /// Malware.
+        /// The sample is malware.
         Malware = "malware",
-        /// No verdict.
+        /// There is no verdict.
         Unknown = "unknown",
-        /// Harmless.
+        /// The sample is harmless.
         Clean = "clean",
-        /// Potentially unwanted.
+        /// The sample is potentially unwanted.
         Unwanted = "unwanted",
-        /// Malicious.
+        /// The sample is malicious. Observed replies say `malware` instead.
         Malicious = "malicious",
     }
 );
 words!(
-    /// The status of a job. A word that is not listed means that the job is not finished.
+    /// The status of a job. A job with an unknown status counts as not finished.
     JobStatus, "a job status", {
-        /// The job runs.
+        /// The job is running.
         InProgress = "inprogress",
-        /// The job is finished and its results are complete.
+        /// The job is done, and its results are complete.
         Done = "done",
-        /// The job ended without results.
+        /// The job failed, and has no results.
         Failed = "failed",
     }
 );
 words!(
-    /// What kind of job a request id stands for.
+    /// The kind of a job.
     RequestType, "a request type", {
         /// A YARA hunt.
         Hunt = "hunt",
@@ -123,9 +123,9 @@ words!(
     PatternType, "a pattern type", {
         /// Pairs of hex digits.
         Hex = "hex",
-        /// A text of one byte a character.
+        /// Text with one byte per character.
         Ascii = "ascii",
-        /// A text of two bytes a character.
+        /// Text with two bytes per character.
         Wide = "wide",
     }
 );

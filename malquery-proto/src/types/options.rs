@@ -5,10 +5,10 @@ use serde_json::Value;
 
 use super::{Date, FileSize, FileType, MetaField, ParseError};
 
-/// What narrows an exact search or a hunt. An option that is not set is not sent.
+/// The options of an exact search or a hunt. Only options that you set are sent.
 ///
-/// A [`Hunt`](crate::operations::Hunt) and an [`ExactSearch`](crate::operations::ExactSearch) have
-/// the same setters.
+/// [`Hunt`](crate::operations::Hunt) and [`ExactSearch`](crate::operations::ExactSearch) have the
+/// same setters.
 ///
 /// ```
 /// use malquery_proto::types::{FileType, MetaField, SearchOptions};
@@ -20,7 +20,7 @@ use super::{Date, FileSize, FileType, MetaField, ParseError};
 ///     .min_date("2024-01-01".parse()?)
 ///     .max_size("8mb".parse()?);
 ///
-/// // A misspelt limit must not become no limit.
+/// // A misspelled limit must not become "no limit".
 /// let error = serde_json::from_str::<SearchOptions>(r#"{"limt": 100}"#).unwrap_err();
 /// assert!(error.to_string().starts_with("unknown field `limt`, expected one of `filter_filetypes`"));
 /// # Ok::<(), malquery_proto::types::ParseError>(())
@@ -53,7 +53,7 @@ pub struct SearchOptions {
 }
 
 impl SearchOptions {
-    /// No option set.
+    /// Creates options with none set.
     pub fn new() -> Self {
         Self::default()
     }
@@ -63,8 +63,8 @@ impl SearchOptions {
     }
 }
 
-/// Options that this crate does not know. They are stored in a map of their own, so that a misspelt
-/// option is not taken for one of them.
+/// Options that this crate does not know. They are stored in a separate map, so that a misspelled
+/// option is not accepted as an unknown one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Others {
@@ -84,30 +84,30 @@ impl Others {
                 self.values.insert(name, value);
             }
             Err(error) => {
-                let why = format!("{name:?} cannot be written as JSON: {error}");
+                let why = format!("{name:?} cannot be serialized as JSON: {error}");
                 self.refused = Some(ParseError::new("an option", why).into());
             }
         }
     }
 
-    /// The options and their values.
+    /// Returns the options and their values.
     ///
     /// # Errors
-    /// Fails for a value that could not be written as JSON.
+    /// Fails if a value could not be serialized as JSON.
     pub(crate) fn values(&self) -> Result<&BTreeMap<String, Value>, &ParseError> {
         self.refused.as_deref().map_or(Ok(&self.values), Err)
     }
 }
 
-/// The setters that say what a search returns, for a type with a field of such options, or one that
-/// has them itself.
+/// The setters for the results of a search. The options are in the field `$options`, or in the type
+/// itself.
 macro_rules! result_setters {
     ($name:ident $(, $options:ident)?) => {
         impl $name {
-            /// Returns at most this many results: 1 to 2,147,483,647. The service's own maximum is
-            /// not documented.
+            /// Sets the maximum number of results: 1 to 2,147,483,647. CrowdStrike does not document
+            /// whether the service has a lower maximum.
             ///
-            /// A limit of 0 is refused when the search is sent. If you mean it, use
+            /// A search with a limit of 0 fails before it is sent. To get no results on purpose, use
             /// [`count_only`](Self::count_only).
             #[must_use]
             pub fn limit(mut self, limit: u32) -> Self {
@@ -116,9 +116,9 @@ macro_rules! result_setters {
                 self
             }
 
-            /// Returns no results, only how many there are: it sends a limit of 0.
+            /// Requests only the number of results, by sending a limit of 0.
             ///
-            /// The service does not document this. It may cost as much as a search with results.
+            /// CrowdStrike does not document this. It may cost as much as a search with results.
             #[must_use]
             pub fn count_only(mut self) -> Self {
                 let options = &mut self$(.$options)?;
@@ -126,9 +126,9 @@ macro_rules! result_setters {
                 self
             }
 
-            /// Returns only these fields of each sample. Without
-            /// [`MetaField::Label`]($crate::types::MetaField::Label) the service counts every
-            /// result as `unknown`.
+            /// Sets the fields to return for each sample. Without
+            /// [`MetaField::Label`]($crate::types::MetaField::Label), the counts in the reply list
+            /// every result as `unknown`.
             #[must_use]
             pub fn filter_meta(
                 mut self,
@@ -140,8 +140,7 @@ macro_rules! result_setters {
 
             /// Sets an option that this crate does not know.
             ///
-            /// # Errors
-            /// The search is refused when it is sent if the value cannot be written as JSON, or if
+            /// The search fails before it is sent if the value cannot be serialized as JSON, or if
             /// the option has a setter.
             #[must_use]
             pub fn option(mut self, name: impl Into<String>, value: impl serde::Serialize) -> Self {
@@ -156,7 +155,7 @@ macro_rules! result_setters {
 macro_rules! filter_setters {
     ($name:ident $(, $options:ident)?) => {
         impl $name {
-            /// Finds only files of these types.
+            /// Limits the search to files of these types.
             #[must_use]
             pub fn filter_filetypes(
                 mut self,
@@ -166,42 +165,44 @@ macro_rules! filter_setters {
                 self
             }
 
-            /// Finds only samples first seen on this day or later.
+            /// Limits the search to samples first seen on this day or later, in UTC.
             #[must_use]
             pub fn min_date(mut self, date: $crate::types::Date) -> Self {
                 self$(.$options)?.min_date = Some(date);
                 self
             }
 
-            /// Finds only samples first seen on this day or earlier.
+            /// Limits the search to samples first seen on this day or earlier, in UTC.
             #[must_use]
             pub fn max_date(mut self, date: $crate::types::Date) -> Self {
                 self$(.$options)?.max_date = Some(date);
                 self
             }
 
-            /// Finds only files of this size or larger.
+            /// Limits the search to files of this size or larger.
             #[must_use]
             pub fn min_size(mut self, size: $crate::types::FileSize) -> Self {
                 self$(.$options)?.min_size = Some(size);
                 self
             }
 
-            /// Finds only files of this size or smaller.
+            /// Limits the search to files of this size or smaller.
             #[must_use]
             pub fn max_size(mut self, size: $crate::types::FileSize) -> Self {
                 self$(.$options)?.max_size = Some(size);
                 self
             }
 
-            /// Sets the option `app`, which is new in 2026 and not documented further.
+            /// Sets the option `app`. It was added in 2026, and CrowdStrike does not document its
+            /// meaning.
             #[must_use]
             pub fn app(mut self, app: impl Into<String>) -> Self {
                 self$(.$options)?.app = Some(app.into());
                 self
             }
 
-            /// Finds only samples that your organisation submitted, or only those it did not.
+            /// Limits the search to samples that your organization submitted (`true`) or did not
+            /// submit (`false`).
             #[must_use]
             pub fn submitted_by_customer(mut self, submitted: bool) -> Self {
                 self$(.$options)?.submitted_by_customer = Some(submitted);
@@ -211,18 +212,18 @@ macro_rules! filter_setters {
     };
 }
 
-/// What a collection needs of a search.
+/// The methods that [`Collect`](crate::client::Collect) needs for a search.
 #[cfg(feature = "samples")]
 macro_rules! collectable {
     ($name:ident $(, $options:ident)?) => {
         impl $name {
-            /// The most results that are wanted, if that is limited.
+            /// Returns the maximum number of results, if there is one.
             pub(crate) fn most(&self) -> Option<u32> {
                 let options = &self$(.$options)?;
                 if options.count_only { Some(0) } else { options.limit }
             }
 
-            /// Has each result name its SHA-256, whatever fields were selected.
+            /// Adds the SHA-256 to the selected fields.
             pub(crate) fn want_sha256(&mut self) {
                 let fields = &mut self$(.$options)?.filter_meta;
                 if !fields.is_empty() && !fields.contains(&$crate::types::MetaField::Sha256) {

@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// A text that is not a valid value, such as a hash or a date. Nothing was sent.
+/// The error for text that cannot be parsed as a value, such as a hash or a date.
 ///
 /// ```
 /// use malquery_proto::types::Pattern;
@@ -26,7 +26,7 @@ impl ParseError {
         }
     }
 
-    /// `text` has a character at byte `position` that does not belong there.
+    /// Creates an error for the character at byte `position` of `text`.
     pub(crate) fn at(what: &'static str, text: &str, position: usize, why: &str) -> Self {
         let found = text
             .get(position..)
@@ -39,7 +39,7 @@ impl ParseError {
         }
     }
 
-    /// The byte offset of the refused character, from 0, if one character is to blame.
+    /// Returns the byte offset of the invalid character, if the error is about one character.
     pub fn position(&self) -> Option<usize> {
         self.position
     }

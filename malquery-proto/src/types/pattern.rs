@@ -6,11 +6,11 @@ use serde::{Deserialize, Serialize};
 use super::text::text_conversions;
 use super::{ParseError, PatternType};
 
-/// Bytes or a text that a sample must contain. A sample matches a search when it contains all of
-/// its patterns.
+/// Bytes or text that a sample must contain. A sample matches a search if it contains all patterns
+/// of the search.
 ///
-/// As text, on a command line, it is written `hex:8948208b48`, `ascii:CreateRemoteThread`,
-/// `wide:powershell`, `utf8:größe` or `utf16:größe`.
+/// A pattern can be parsed from a string, for example on a command line: `hex:8948208b48`,
+/// `ascii:CreateRemoteThread`, `wide:powershell`, `utf8:größe` or `utf16:größe`.
 ///
 /// ```
 /// use malquery_proto::types::Pattern;
@@ -30,10 +30,11 @@ pub struct Pattern {
 const WHAT: &str = "a pattern";
 
 impl Pattern {
-    /// Bytes, as hex editors write them: pairs of hex digits, each with `0x` or `\x` before it or
-    /// not, separated by white space, commas, colons or nothing, and in braces or not.
+    /// Creates a pattern from hex digits, in the formats of common hex editors: pairs of hex digits,
+    /// optionally with the prefix `0x` or `\x`, optionally separated by whitespace, commas or
+    /// colons, and optionally in braces.
     ///
-    /// The pattern holds the digits alone, in lower case. So two patterns of the same bytes are
+    /// The pattern stores only the digits, in lowercase, so two patterns of the same bytes are
     /// equal.
     ///
     /// ```
@@ -48,8 +49,9 @@ impl Pattern {
     /// ```
     ///
     /// # Errors
-    /// Fails for an empty pattern, for half a byte, and for anything else than hex digits. A search
-    /// has no wildcards: those need a YARA rule, and a [`Hunt`](crate::operations::Hunt).
+    /// Fails if the text has no digits, an incomplete byte, or characters that are not hex digits.
+    /// A pattern cannot have wildcards. For wildcards, use a YARA rule in a
+    /// [`Hunt`](crate::operations::Hunt).
     pub fn hex(text: impl AsRef<str>) -> Result<Self, ParseError> {
         const WHAT: &str = "a hex pattern";
         let text = text.as_ref();
@@ -67,11 +69,11 @@ impl Pattern {
         }
         while at < end {
             match (bytes[at], bytes.get(at + 1)) {
-                // A prefix stands before a digit.
+                // A prefix must be followed by a digit.
                 (b'0' | b'\\', Some(b'x' | b'X')) => {
                     at += 2;
                     if !bytes[..end].get(at).is_some_and(u8::is_ascii_hexdigit) {
-                        return refuse(at - 1, "has no hex digit after it");
+                        return refuse(at - 1, "is not followed by a hex digit");
                     }
                 }
                 (b',' | b':', _) => at += 1,
@@ -90,7 +92,7 @@ impl Pattern {
                         at += 2;
                     }
                     Some(b'?') => at += 1,
-                    _ => return refuse(at, "is half a byte; a byte is two hex digits"),
+                    _ => return refuse(at, "is only half a byte; each byte needs two hex digits"),
                 },
                 _ => match text[at..].chars().next() {
                     Some(space) if space.is_whitespace() => at += space.len_utf8(),
@@ -101,17 +103,17 @@ impl Pattern {
         Self::new(WHAT, PatternType::Hex, digits)
     }
 
-    /// Bytes, as a hex pattern.
+    /// Creates a hex pattern from bytes.
     ///
     /// # Errors
-    /// Fails for an empty pattern.
+    /// Fails if there are no bytes.
     pub fn hex_bytes(bytes: impl AsRef<[u8]>) -> Result<Self, ParseError> {
         let digits = bytes.as_ref().iter().map(|byte| format!("{byte:02x}"));
         Self::new("a hex pattern", PatternType::Hex, digits.collect())
     }
 
-    /// A text in UTF-8, as most programs outside Windows store it. ASCII is sent as such,
-    /// anything else as hex.
+    /// Creates a pattern for text in UTF-8, the encoding of most programs outside Windows. ASCII text
+    /// becomes an ascii pattern, other text a hex pattern.
     ///
     /// ```
     /// use malquery_proto::types::Pattern;
@@ -132,8 +134,8 @@ impl Pattern {
         }
     }
 
-    /// A text in UTF-16 in little-endian order, as Windows stores it. ASCII is sent as a wide
-    /// pattern, anything else as hex.
+    /// Creates a pattern for text in little-endian UTF-16, the encoding of Windows. ASCII text
+    /// becomes a wide pattern, other text a hex pattern.
     ///
     /// ```
     /// use malquery_proto::types::Pattern;
@@ -154,11 +156,11 @@ impl Pattern {
         }
     }
 
-    /// A text of one byte a character.
+    /// Creates a pattern for ASCII text, which has one byte per character.
     ///
     /// # Errors
-    /// Fails for an empty text, and for a character that is not ASCII: its bytes depend on the
-    /// encoding, so choose one with [`Pattern::utf8`] or [`Pattern::hex`].
+    /// Fails if the text is empty or has a character that is not ASCII. The bytes of such a character
+    /// depend on the encoding: choose one with [`Pattern::utf8`], or use [`Pattern::hex`].
     pub fn ascii(text: impl Into<String>) -> Result<Self, ParseError> {
         const WHAT: &str = "an ascii pattern";
         let text = text.into();
@@ -173,11 +175,12 @@ impl Pattern {
         }
     }
 
-    /// A text of two bytes a character, as Windows stores it. It is sent as it is. For a character
-    /// that is not ASCII, [`Pattern::utf16`] leaves no doubt about the bytes.
+    /// Creates a pattern for text with two bytes per character, the encoding of Windows. The text is
+    /// sent unchanged, and the service encodes it. If the text is not ASCII, use [`Pattern::utf16`],
+    /// which sends the exact bytes.
     ///
     /// # Errors
-    /// Fails for an empty text.
+    /// Fails if the text is empty.
     pub fn wide(text: impl Into<String>) -> Result<Self, ParseError> {
         Self::new("a wide pattern", PatternType::Wide, text.into())
     }
@@ -199,22 +202,22 @@ impl Pattern {
             "utf16" => Self::utf16(value),
             _ => Err(ParseError::new(
                 WHAT,
-                format!("{kind:?} is not a type; use hex, ascii, wide, utf8 or utf16"),
+                format!("{kind:?} is not a pattern type; use hex, ascii, wide, utf8 or utf16"),
             )),
         }
     }
 
-    /// The type of the value: hex, ascii or wide.
+    /// Returns the type of the pattern: hex, ascii or wide.
     pub fn pattern_type(&self) -> &PatternType {
         &self.r#type
     }
 
-    /// The hex digits, in lower case, or the text.
+    /// Returns the hex digits, in lowercase, or the text.
     pub fn value(&self) -> &str {
         &self.value
     }
 
-    /// The bytes that a sample must contain. A wide text is taken as UTF-16 in little-endian order.
+    /// Returns the bytes that a sample must contain. Wide text is encoded as little-endian UTF-16.
     ///
     /// ```
     /// use malquery_proto::types::Pattern;
@@ -239,12 +242,12 @@ impl Pattern {
     }
 }
 
-/// The value of a hex digit.
+/// Returns the value of a hex digit.
 fn hex_digit(digit: u8) -> u8 {
     (digit & 0xf) + if digit.is_ascii_alphabetic() { 9 } else { 0 }
 }
 
-/// A pattern as it is stored. Reading it checks it again.
+/// The stored form of a pattern. Deserializing it validates the pattern.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parts {
@@ -265,10 +268,7 @@ impl FromStr for Pattern {
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let (kind, value) = text.split_once(':').ok_or_else(|| {
-            ParseError::new(
-                WHAT,
-                "write it as TYPE:VALUE, such as hex:8948 or ascii:text",
-            )
+            ParseError::new(WHAT, "expected TYPE:VALUE, such as hex:8948 or ascii:text")
         })?;
         Self::of_type(kind, value)
     }

@@ -1,4 +1,4 @@
-//! How the text of a reply is read: what is nearly JSON is repaired, and memory is bounded.
+//! Parses the body of a reply: repairs invalid JSON strings, and limits memory and time.
 
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -7,25 +7,26 @@ use std::rc::Rc;
 
 use serde::de::{DeserializeOwned, Error};
 
-/// What the values of one reply may take beside their text, in bytes: about 300,000 results. The
-/// largest reply that is read has 256 MiB. That, a repaired copy, its strings and, at the peak, one
-/// and a half budgets are less than 1 GiB.
+/// The memory budget in bytes for the values of one reply, in addition to its text. It is enough for
+/// about 300,000 results.
+///
+/// Peak memory stays below 1 GiB: a reply of at most 256 MiB, a repaired copy, its strings, and one
+/// and a half times the budget.
 const BUDGET: usize = 160 << 20;
 
-/// How many bytes of a reply's text may be added when it is repaired.
+/// The maximum number of bytes that repairs may add to a reply.
 const REPAIR: usize = 16 << 20;
 
-/// A text of this size is read within a second. A longer one is read more slowly, so that reading
-/// can end when the time is up.
+/// The size in bytes up to which a reply is parsed directly, which takes less than a second. A larger
+/// reply is parsed in a slower way that can stop at the deadline.
 const LARGE: usize = 64 << 20;
-/// How many bytes of it are read between two readings of the clock.
+/// The number of bytes to parse between two checks of the deadline.
 const STRIDE: usize = 64 << 10;
 
-/// Reads a reply.
+/// Parses a reply.
 ///
-/// A byte order mark, bytes that are not UTF-8, half a surrogate pair and raw control characters
-/// are no reason to lose the results of a hunt. Where no character is meant, U+FFFD takes its
-/// place.
+/// The results of a hunt must not be lost because of a byte order mark, invalid UTF-8, unpaired
+/// surrogates or raw control characters. U+FFFD replaces what is not a character.
 pub(crate) fn read_reply<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
     let bytes = without_mark(body);
     let invalid = || {
@@ -34,11 +35,11 @@ pub(crate) fn read_reply<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result
             .map(|chunk| chunk.invalid().len())
             .sum::<usize>()
     };
-    // It is checked once as a whole, which is faster than string by string.
+    // Checking the whole text once is faster than checking each string.
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => Cow::Borrowed(text),
         Err(_) if invalid() > REPAIR / 2 => {
-            return Err(serde_json::Error::custom("it is not text in UTF-8"));
+            return Err(serde_json::Error::custom("it is not valid UTF-8"));
         }
         Err(_) => String::from_utf8_lossy(bytes),
     };
@@ -63,13 +64,13 @@ pub(crate) fn read_reply<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result
     read(&repaired)
 }
 
-/// A body without a byte order mark.
+/// Removes a byte order mark from the beginning of a body.
 pub(crate) fn without_mark(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
 }
 
-/// Replaces escapes of half a surrogate pair and escapes control characters, both within strings.
-/// `None` if the text has no such characters, or too many.
+/// Replaces unpaired surrogates and escapes control characters in strings. Returns `None` if the
+/// text has none of these, or too many.
 fn repair(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let mut repaired = String::new();
@@ -111,7 +112,7 @@ enum Half {
     Low,
 }
 
-/// The half that is escaped at this place, if one is.
+/// Returns the half of a surrogate pair that is escaped at this position, if any.
 fn surrogate(bytes: &[u8], at: usize) -> Option<Half> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(br"\u")?;
     match digits.to_ascii_lowercase()[..] {
@@ -126,14 +127,15 @@ fn is_hex(digit: u8) -> bool {
 }
 
 thread_local! {
-    /// What the reply that this thread reads may still take. serde has no way to pass it along.
+    /// The remaining memory budget of the reply that this thread is parsing. It is a thread-local
+    /// because serde has no way to pass it along.
     static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
-    /// Whether the time for reading is up.
+    /// Returns whether the deadline of the reply that this thread is parsing has passed.
     static IS_OVER: RefCell<Option<Rc<dyn Fn() -> bool>>> = const { RefCell::new(None) };
 }
 
-/// Reads something until the time is up. A large reply then ends with an error that
-/// [`is_io`](serde_json::Error::is_io).
+/// Calls `read` with a deadline. If `is_over` returns true, parsing a large reply fails with an error
+/// for which [`is_io`](serde_json::Error::is_io) is true.
 pub(crate) fn until<T>(is_over: impl Fn() -> bool + 'static, read: impl FnOnce() -> T) -> T {
     struct Clear;
     impl Drop for Clear {
@@ -146,7 +148,7 @@ pub(crate) fn until<T>(is_over: impl Fn() -> bool + 'static, read: impl FnOnce()
     read()
 }
 
-/// A text that ends with an error when the time is up.
+/// A reader over a text that fails after the deadline.
 struct Timed<'a> {
     rest: &'a [u8],
     stride: usize,
@@ -167,7 +169,7 @@ impl io::Read for Timed<'_> {
     }
 }
 
-/// Reads something that may take this much memory.
+/// Calls `read` with this memory budget in bytes.
 fn within<T>(budget: usize, read: impl FnOnce() -> T) -> T {
     struct Restore(Option<usize>);
     impl Drop for Restore {
@@ -179,7 +181,7 @@ fn within<T>(budget: usize, read: impl FnOnce() -> T) -> T {
     read()
 }
 
-/// Takes this much of the budget, if there is one.
+/// Takes this number of bytes from the budget, if one is set.
 pub(crate) fn charge<E: Error>(bytes: usize) -> Result<(), E> {
     match LEFT.get() {
         None => Ok(()),
@@ -188,7 +190,7 @@ pub(crate) fn charge<E: Error>(bytes: usize) -> Result<(), E> {
                 LEFT.set(Some(left));
                 Ok(())
             }
-            None => Err(E::custom("it has more values than fit into memory")),
+            None => Err(E::custom("it has too many values to fit in memory")),
         },
     }
 }

@@ -7,11 +7,11 @@ use serde_json::Value;
 use super::ParseError;
 use super::lenient::{Field, Read, kept, text_item};
 
-/// The id of a job (a hunt, an exact search or a multi-download), from the `reqid` of the reply to
-/// it.
+/// The id of a job: a hunt, an exact search or a multi-download. The reply to a submission contains
+/// it as `reqid`.
 ///
-/// Ids look like UUIDs, but are not always valid by RFC 4122. So an id is any text of 1 to 200
-/// bytes without white space and control characters.
+/// Request ids look like UUIDs, but some are not valid according to RFC 4122. This type therefore
+/// accepts any text of 1 to 200 bytes without whitespace and control characters.
 ///
 /// ```
 /// use malquery_proto::types::RequestId;
@@ -25,7 +25,7 @@ use super::lenient::{Field, Read, kept, text_item};
 pub struct RequestId(Box<str>);
 
 impl RequestId {
-    /// The id as text.
+    /// Returns the id as a string slice.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -43,7 +43,7 @@ impl FromStr for RequestId {
         if text.len() > 200 {
             return Err(ParseError::new(
                 WHAT,
-                format!("it is {} bytes long, more than 200", text.len()),
+                format!("it is {} bytes long; the maximum is 200", text.len()),
             ));
         }
         match text
@@ -54,7 +54,7 @@ impl FromStr for RequestId {
                 WHAT,
                 text,
                 position,
-                "does not belong in an id",
+                "is not allowed in a request id",
             )),
             None => Ok(Self(text.into())),
         }
@@ -75,7 +75,7 @@ impl fmt::Debug for RequestId {
 
 text_item!(RequestId, |_, _| true, as_str);
 
-/// A reply to a submission must have an id: without it, a job that was paid for is lost.
+/// The id is a required field: without it, a job that was billed would be lost.
 impl Field for RequestId {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Read<Self>, D::Error> {
         let received = kept(deserializer)?;
@@ -85,7 +85,7 @@ impl Field for RequestId {
                 value,
                 keep: Some(received.clone()),
             }),
-            _ => Err(ParseError::new(WHAT, "it is not a text")),
+            _ => Err(ParseError::new(WHAT, "it is not a string")),
         }
         .map_err(D::Error::custom)
     }
@@ -123,15 +123,15 @@ mod tests {
         assert_eq!(message(""), "not a request id: it is empty");
         assert_eq!(
             message("a b"),
-            "not a request id: ' ' at position 1 does not belong in an id"
+            "not a request id: ' ' at position 1 is not allowed in a request id"
         );
         assert_eq!(
             message("a\r\n"),
-            "not a request id: '\\r' at position 1 does not belong in an id"
+            "not a request id: '\\r' at position 1 is not allowed in a request id"
         );
         assert_eq!(
             message(&"a".repeat(201)),
-            "not a request id: it is 201 bytes long, more than 200"
+            "not a request id: it is 201 bytes long; the maximum is 200"
         );
     }
 }

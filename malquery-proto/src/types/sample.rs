@@ -4,16 +4,16 @@ use super::lenient::model;
 use super::{Date, FileType, Json, Label, Md5, PatternType, Sha1, Sha256};
 
 model! {
-    /// What MalQuery knows about a sample, from the metadata, a search or a hunt. Every field may
-    /// be missing: a search returns the fields it was asked for.
+    /// The metadata of a sample: a result of a search, a hunt or a metadata request. Every field may
+    /// be missing, because a search returns only the selected fields.
     ///
-    /// The methods read from `extra` what only some results of jobs have. Fields for it would
-    /// double the size of each of 100,000 results.
+    /// The methods read values that only some results of jobs have from `extra`. Separate fields for
+    /// them would double the size of each result.
     #[derive(Default)]
     pub struct Sample {
-        /// The SHA-256, by which a sample is downloaded.
+        /// The SHA-256. Use it to download the sample.
         pub sha256: Option<Sha256>,
-        /// The SHA-1. It comes only if no fields were selected.
+        /// The SHA-1. The service returns it only if no fields were selected.
         pub sha1: Option<Sha1>,
         /// The MD5.
         pub md5: Option<Md5>,
@@ -21,7 +21,7 @@ model! {
         pub filesize: Option<u64>,
         /// The file type.
         pub filetype: Option<FileType>,
-        /// The day the sample was first seen, in UTC.
+        /// The day on which the sample was first seen, in UTC.
         pub first_seen: Option<Date>,
         /// The verdict.
         pub label: Option<Label>,
@@ -31,42 +31,42 @@ model! {
 }
 
 impl Sample {
-    /// The samples that the result groups.
+    /// Returns the samples nested in this result (`samples`).
     pub fn samples(&self) -> Vec<Self> {
         self.list("samples")
     }
 
-    /// Why the service left the result out.
+    /// Returns the reason the service ignored the result (`ignore_reason`).
     pub fn ignore_reason(&self) -> Option<&str> {
         self.text("ignore_reason")
     }
 
-    /// How sure the label is.
+    /// Returns the confidence of the label (`label_confidence`).
     pub fn label_confidence(&self) -> Option<&str> {
         self.text("label_confidence")
     }
 
-    /// The pattern that matched.
+    /// Returns the pattern that matched.
     pub fn pattern(&self) -> Option<&str> {
         self.text("pattern")
     }
 
-    /// The type of that pattern.
+    /// Returns the type of the pattern that matched.
     pub fn pattern_type(&self) -> Option<PatternType> {
         self.text("pattern_type")?.parse().ok()
     }
 
-    /// The tags.
+    /// Returns the tags.
     pub fn tags(&self) -> Vec<String> {
         self.list("tags")
     }
 
-    /// The YARA rule that matched.
+    /// Returns the YARA rule that matched (`yara_rule`).
     pub fn yara_rule(&self) -> Option<&str> {
         self.text("yara_rule")
     }
 
-    /// The YARA rules that matched.
+    /// Returns the YARA rules that matched (`yara_rules`).
     pub fn yara_rules(&self) -> Vec<String> {
         self.list("yara_rules")
     }
@@ -75,7 +75,7 @@ impl Sample {
         self.extra.get(name)?.as_str()
     }
 
-    /// The elements of a list that are understood.
+    /// Returns the elements of a list that can be parsed.
     fn list<T: DeserializeOwned>(&self, name: &str) -> Vec<T> {
         self.extra.get(name).map_or_else(Vec::new, Json::elements)
     }

@@ -1,6 +1,7 @@
-//! What every value that is written as text can be made from and turned into.
+//! Macros that implement conversions for values with a text form.
 
-/// `TryFrom` of text, from the type's `FromStr`; with `as_str` also `AsRef<str>`.
+/// Implements `TryFrom<&str>` and `TryFrom<String>` with the type's `FromStr` and, if a method such
+/// as `as_str` is given, `AsRef<str>`.
 macro_rules! text_conversions {
     ($name:ident $(, $as_str:ident)?) => {
         impl TryFrom<&str> for $name {
@@ -29,7 +30,7 @@ macro_rules! text_conversions {
     };
 }
 
-/// The same, and serde as text: `Display` writes it, `FromStr` reads it.
+/// Implements the same, and serde as a string, with the type's `Display` and `FromStr`.
 macro_rules! text_value {
     ($name:ident $(, $as_str:ident)?) => {
         $crate::types::text::text_conversions!($name $(, $as_str)?);

@@ -38,7 +38,7 @@ fn only_real_days_in_two_formats() {
     ] {
         let message = text.parse::<Date>().unwrap_err().to_string();
         assert_eq!(
-            message, "not a date: write it as YYYY/MM/DD or YYYY-MM-DD",
+            message, "not a date: expected YYYY/MM/DD or YYYY-MM-DD",
             "{text}"
         );
     }

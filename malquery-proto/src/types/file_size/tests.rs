@@ -28,21 +28,21 @@ fn nonsense_is_refused() {
     ] {
         assert_eq!(
             message(text),
-            "not a file size: write bytes (128000) or a number with KB, MB, GB, KiB, MiB or GiB (1.3 KB, 8mb, 1MiB)",
+            "not a file size: expected bytes (128000), or a number with KB, MB, GB, KiB, MiB or GiB (1.3 KB, 8mb, 1MiB)",
             "{text:?}"
         );
     }
     assert_eq!(
         message("1.5"),
-        "not a file size: a number of bytes has no fraction"
+        "not a file size: a number of bytes cannot have a fraction"
     );
     assert_eq!(
         message("99999999999999999999"),
-        "not a file size: no file is that large"
+        "not a file size: the size does not fit in 64 bits"
     );
     assert_eq!(
         message("99999999999999 GB"),
-        "not a file size: no file is that large"
+        "not a file size: the size does not fit in 64 bits"
     );
 }
 

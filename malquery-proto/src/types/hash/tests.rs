@@ -5,8 +5,11 @@ use super::*;
 #[test]
 fn what_is_refused_is_named_with_its_place() {
     let message = |text: &str| text.parse::<Md5>().unwrap_err().to_string();
-    assert_eq!(message(""), "not an MD5: it takes 32 hex digits, not 0");
-    assert_eq!(message("0123"), "not an MD5: it takes 32 hex digits, not 4");
+    assert_eq!(message(""), "not an MD5: expected 32 hex digits, found 0");
+    assert_eq!(
+        message("0123"),
+        "not an MD5: expected 32 hex digits, found 4"
+    );
     assert_eq!(
         message("g123456789abcdef0123456789abcdef"),
         "not an MD5: 'g' at position 0 is not a hex digit"
@@ -28,15 +31,15 @@ fn a_hash_of_another_kind_is_named_by_length() {
     let refused = |error: ParseError| error.to_string();
     assert_eq!(
         refused(digits(32).parse::<Sha256>().unwrap_err()),
-        "not a SHA-256: it takes 64 hex digits, not 32, as many as an MD5 has"
+        "not a SHA-256: expected 64 hex digits, found 32 (the length of an MD5)"
     );
     assert_eq!(
         refused(digits(40).parse::<Sha256>().unwrap_err()),
-        "not a SHA-256: it takes 64 hex digits, not 40, as many as a SHA-1 has"
+        "not a SHA-256: expected 64 hex digits, found 40 (the length of a SHA-1)"
     );
     assert_eq!(
         refused(digits(64).parse::<Md5>().unwrap_err()),
-        "not an MD5: it takes 32 hex digits, not 64, as many as a SHA-256 has"
+        "not an MD5: expected 32 hex digits, found 64 (the length of a SHA-256)"
     );
 }
 
@@ -52,7 +55,7 @@ fn bytes_and_hashes_convert_and_look_up() {
         Sha256::try_from([7; 31].as_slice())
             .unwrap_err()
             .to_string(),
-        "not a SHA-256: it takes 32 bytes, not 31"
+        "not a SHA-256: expected 32 bytes, found 31"
     );
 }
 

@@ -31,22 +31,22 @@ fn refusals_name_the_character_and_its_place() {
         ("utf16:", "wide pattern: it is empty", None),
         (
             "hex:123",
-            "hex pattern: '3' at position 2 is half a byte; a byte is two hex digits",
+            "hex pattern: '3' at position 2 is only half a byte; each byte needs two hex digits",
             Some(2),
         ),
         (
             "hex:1 23",
-            "hex pattern: '1' at position 0 is half a byte; a byte is two hex digits",
+            "hex pattern: '1' at position 0 is only half a byte; each byte needs two hex digits",
             Some(0),
         ),
         (
             "hex:{123}",
-            "hex pattern: '3' at position 3 is half a byte; a byte is two hex digits",
+            "hex pattern: '3' at position 3 is only half a byte; each byte needs two hex digits",
             Some(3),
         ),
         (
             "hex:0x1",
-            "hex pattern: '1' at position 2 is half a byte; a byte is two hex digits",
+            "hex pattern: '1' at position 2 is only half a byte; each byte needs two hex digits",
             Some(2),
         ),
         (
@@ -56,7 +56,7 @@ fn refusals_name_the_character_and_its_place() {
         ),
         (
             "hex:0g12",
-            "hex pattern: '0' at position 0 is half a byte; a byte is two hex digits",
+            "hex pattern: '0' at position 0 is only half a byte; each byte needs two hex digits",
             Some(0),
         ),
         (
@@ -81,12 +81,12 @@ fn refusals_name_the_character_and_its_place() {
         ),
         (
             "hex:0x",
-            "hex pattern: 'x' at position 1 has no hex digit after it",
+            "hex pattern: 'x' at position 1 is not followed by a hex digit",
             Some(1),
         ),
         (
             "hex:{0x}",
-            "hex pattern: 'x' at position 2 has no hex digit after it",
+            "hex pattern: 'x' at position 2 is not followed by a hex digit",
             Some(2),
         ),
         (
@@ -119,11 +119,11 @@ fn refusals_name_the_character_and_its_place() {
     }
     assert_eq!(
         refused("text:x").0,
-        "not a pattern: \"text\" is not a type; use hex, ascii, wide, utf8 or utf16"
+        "not a pattern: \"text\" is not a pattern type; use hex, ascii, wide, utf8 or utf16"
     );
     assert_eq!(
         refused("x").0,
-        "not a pattern: write it as TYPE:VALUE, such as hex:8948 or ascii:text"
+        "not a pattern: expected TYPE:VALUE, such as hex:8948 or ascii:text"
     );
 }
 

@@ -74,7 +74,7 @@ fn other_faults_stay_errors() {
     let bytes = vec![0xff; 9 << 20];
     assert_eq!(
         read_reply::<Value>(&bytes).unwrap_err().to_string(),
-        "it is not text in UTF-8"
+        "it is not valid UTF-8"
     );
 }
 
@@ -176,7 +176,7 @@ fn a_budget_holds_for_one_reply() {
     .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "it has more values than fit into memory at line 1 column 11"
+        "it has too many values to fit in memory at line 1 column 11"
     );
     assert!(LEFT.get().is_none());
 }
