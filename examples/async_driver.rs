@@ -1,9 +1,9 @@
-//! malquery in an asynchronous program: the flows of `malquery-proto`, driven with tokio and
-//! reqwest.
+//! malquery in an async program: the flows of `malquery-proto`, driven with tokio and reqwest.
 //!
-//! The loop of the blocking client, with `.await` in two places. The program submits the exact
-//! search that its arguments name (`ascii:CrowdStrike`, say) and waits for the results, while it
-//! asks for the quotas; both share one token. It reads the same environment as the quickstart.
+//! `Session::run` is the loop of the blocking client, with `.await` in two places. The program
+//! submits an exact search for the patterns in its arguments, such as `ascii:CrowdStrike`, and
+//! waits for the results. At the same time it requests the quotas. Both calls share one token. It
+//! reads the same environment variables as the quickstart.
 
 use std::error::Error;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,20 +19,20 @@ use malquery_proto::reply::ResponseHead;
 use malquery_proto::types::Pattern;
 use malquery_proto::{Auth, Timestamp};
 
-/// What the calls of a session share.
+/// The state that all calls share.
 struct Session {
     http: reqwest::Client,
     auth: Mutex<Auth>,
 }
 
-/// A reply, read to its end.
+/// A reply with its complete body.
 type Response = http::Response<Vec<u8>>;
 
 impl Session {
     fn new(auth: Auth) -> Result<Self, reqwest::Error> {
-        // The token endpoint redirects to another cloud, and malquery decides where credentials may
-        // go. A connection that was idle may be closed just as a hunt goes out, and it would not be
-        // known whether it arrived.
+        // malquery decides which redirects to follow, because credentials may not go anywhere. The
+        // service may close an idle connection just as a hunt is sent, and it would be unknown
+        // whether the hunt arrived, so connections are not reused.
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(0)
@@ -43,7 +43,7 @@ impl Session {
         })
     }
 
-    /// Runs a flow to its end. A lock is never held across an `.await`.
+    /// Runs a flow to its end. Never holds the lock across an `.await`.
     async fn run<F: Flow>(&self, flow: &mut F) -> Result<F::Output, FlowError> {
         loop {
             let step = flow.poll(now(), &mut self.auth())?;
@@ -79,7 +79,8 @@ impl Session {
         }
     }
 
-    /// Sends a request, and reads one byte more than the largest reply at the most.
+    /// Sends a request and reads the reply. Stops once the body exceeds the maximum size, which the
+    /// flow then reports.
     async fn send(
         &self,
         request: http::Request<Vec<u8>>,
@@ -125,7 +126,7 @@ fn now() -> Timestamp {
     Timestamp::from_millis(since.as_millis().try_into().unwrap_or(u64::MAX))
 }
 
-/// Different for flows that run side by side.
+/// Returns a random seed, so that concurrent flows do not retry at the same time.
 fn seed() -> u64 {
     use std::hash::{BuildHasher, RandomState};
     RandomState::new().hash_one(())
@@ -160,11 +161,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         eprintln!("usage: async_driver TYPE:VALUE..., such as ascii:CrowdStrike");
         std::process::exit(2);
     }
-    // reqwest is built without a provider of cryptography, so that this needs no C++ compiler and
-    // no cmake.
+    // reqwest is built without a crypto provider, so that the build needs no C++ compiler and no
+    // CMake.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let run = async {
-        // The futures are `Send`, so they can be spawned on a runtime with many threads, too.
+        // The futures are `Send`, so they can also be spawned on a multi-threaded runtime.
         fn is_send<T: Send>(future: T) -> T {
             future
         }

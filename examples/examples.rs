@@ -17,7 +17,7 @@ const A: &str = "f599015c08658c5b730d3394cdb55cee238a8d82508a179b860fc201cde95e1
 /// A status and a JSON body.
 type Answer = (u16, Value);
 
-/// A server on loopback that logs what it is asked.
+/// A server on loopback that logs its requests.
 struct Server {
     http: Arc<tiny_http::Server>,
     base: String,
@@ -45,7 +45,7 @@ impl Server {
         Self { http, base, asked }
     }
 
-    /// Gives out tokens, and these answers to everything else.
+    /// Starts a server that issues tokens, and gives these answers to all other requests.
     fn with_answers(answers: impl IntoIterator<Item = Answer>) -> Self {
         let mut answers: VecDeque<_> = answers.into_iter().collect();
         Self::start(move |path| match path {
@@ -58,9 +58,9 @@ impl Server {
         self.asked.lock().unwrap().clone()
     }
 
-    /// An example that asks this server.
+    /// Returns a command that runs an example with this server.
     fn example(&self, name: &str) -> Command {
-        // Tests are in target/PROFILE/deps, examples in target/PROFILE/examples.
+        // Tests are in target/PROFILE/deps, and examples in target/PROFILE/examples.
         let tests = std::env::current_exe().unwrap();
         let program = tests
             .parent()
@@ -88,7 +88,7 @@ fn token() -> Answer {
     (201, json!({"access_token": "t0ken", "expires_in": 1799}))
 }
 
-/// What a command printed.
+/// Runs a command and returns its standard output.
 fn stdout(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(
@@ -129,7 +129,7 @@ fn an_own_transport_renews_its_token() {
 fn an_own_transport_keeps_the_contract() {
     let report = conformance::check(|_| own_transport::Attohttpc);
     assert!(report.passed(), "{report}");
-    // It has root certificates, so it gets as far as the server, which does not speak TLS.
+    // The transport has root certificates, so it reaches the server, which does not support TLS.
     let https = report
         .verdicts()
         .iter()

@@ -1,6 +1,6 @@
-//! A transport of your own: malquery over another blocking HTTP client, attohttpc in place of ureq.
+//! A transport of your own: malquery over another blocking HTTP client, attohttpc instead of ureq.
 //!
-//! It reads the same environment as the quickstart.
+//! It reads the same environment variables as the quickstart.
 
 use std::error::Error;
 use std::io::{self, ErrorKind::ConnectionRefused};
@@ -28,8 +28,8 @@ impl Transport for Attohttpc {
         };
         let (status, headers, body) = reply.map_err(classify)?.split();
         if status.is_informational() {
-            // attohttpc 0.31 does not skip interim replies, and the final reply is lost.
-            return Err(TransportError::unknown("the reply is an interim one"));
+            // attohttpc 0.31 returns an interim reply and loses the final one.
+            return Err(TransportError::unknown("the reply is an interim reply"));
         }
         let mut response = Response::new(Body::new(body));
         (*response.status_mut(), *response.headers_mut()) = (status, headers);
@@ -37,7 +37,7 @@ impl Transport for Attohttpc {
     }
 }
 
-/// attohttpc 0.31 has no root certificates when it uses rustls with ring.
+/// Adds root certificates. attohttpc 0.31 has none if it uses rustls with ring.
 fn trust_public_roots(request: RequestBuilder) -> RequestBuilder {
     let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned();
     roots.fold(request, RequestBuilder::add_root_certificate)
@@ -49,7 +49,8 @@ fn time_left(extensions: &http::Extensions) -> Duration {
         .map_or(Duration::from_secs(3600), |TimeLeft(time)| *time)
 }
 
-/// May the service have received the request? When in doubt it may, and a hunt is not sent again.
+/// Decides whether the service may have received the request. When in doubt, the answer is
+/// `unknown`, so that a hunt is never sent twice.
 fn classify(error: attohttpc::Error) -> TransportError {
     match error.kind() {
         ErrorKind::Io(cause) if cause.kind() == ConnectionRefused || is_lookup(cause) => {
@@ -59,7 +60,7 @@ fn classify(error: attohttpc::Error) -> TransportError {
     }
 }
 
-/// The name was not found. The standard library has no kind for that, only this text.
+/// Returns whether the name lookup failed. The standard library reports that only as text.
 fn is_lookup(error: &io::Error) -> bool {
     error.to_string().starts_with("failed to lookup address")
 }

@@ -1,7 +1,7 @@
-//! The first twenty lines with malquery: the quotas and a search.
+//! A first program with malquery: prints the quotas and runs a search.
 //!
-//! With FALCON_CLIENT_ID and FALCON_CLIENT_SECRET set (and FALCON_CLOUD, unless the account lives
-//! in us-1) this calls the real service. No cost is documented for a search.
+//! It calls the real service with the credentials in FALCON_CLIENT_ID and FALCON_CLIENT_SECRET. Set
+//! FALCON_CLOUD too, unless the account is in us-1. A fuzzy search has no documented cost.
 
 use malquery_proto::operations::FuzzySearch;
 use malquery_proto::types::{MetaField, Pattern};
