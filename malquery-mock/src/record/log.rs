@@ -316,34 +316,29 @@ fn declared(headers: &HeaderMap) -> Option<u64> {
 /// The fault that plays an error of a transport: by the I/O error at its bottom, and never one that
 /// says something else about whether the request was sent.
 fn fault_of(error: &TransportError) -> Option<Fault> {
-    use io::ErrorKind::{
-        BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, TimedOut,
-    };
-    let (mut kinds, mut words) = (Vec::new(), String::new());
+    // The messages, and the kinds of I/O errors, such as `ConnectionReset`.
+    let mut words = String::new();
     let mut next = std::error::Error::source(error);
     while let Some(error) = next {
         if let Some(MockError::Fault { fault, .. }) = error.downcast_ref() {
             return Some(*fault);
         }
-        kinds.extend(error.downcast_ref::<io::Error>().map(io::Error::kind));
-        words.push_str(&error.to_string().to_ascii_lowercase());
+        let kind = error.downcast_ref().map(io::Error::kind);
+        words += &format!("{error} {kind:?} ").to_ascii_lowercase();
         next = error.source();
     }
     let says = |any: &[&str]| any.iter().any(|word| words.contains(word));
-    let is = |any: &[io::ErrorKind]| any.iter().any(|kind| kinds.contains(kind));
     Some(match error.failure() {
         // A second try would be refused again, and no fault is like that.
         SendFailure::CannotSend => return None,
-        SendFailure::NotSent if is(&[ConnectionRefused]) => Fault::ConnectRefused,
+        SendFailure::NotSent if says(&["connectionrefused"]) => Fault::ConnectRefused,
         SendFailure::NotSent if says(&["tls", "certificate", "handshake"]) => Fault::Tls,
         SendFailure::NotSent if says(&["lookup", "looking up", "resolve", "dns", "not found"]) => {
             Fault::Dns
         }
         SendFailure::NotSent => Fault::ConnectRefused,
-        SendFailure::Unknown if is(&[TimedOut]) || says(&["timed out", "timeout"]) => {
-            Fault::Timeout
-        }
-        SendFailure::Unknown if is(&[ConnectionReset, ConnectionAborted, BrokenPipe]) => {
+        SendFailure::Unknown if says(&["timedout", "timed out", "timeout"]) => Fault::Timeout,
+        SendFailure::Unknown if says(&["connectionreset", "connectionaborted", "brokenpipe"]) => {
             Fault::Reset
         }
         SendFailure::Unknown => Fault::Eof,

@@ -78,7 +78,7 @@ pub(crate) struct Policy {
     secrets: Needles,
     /// The ids, to mask them in the texts of the service.
     ids: Needles,
-    pub(crate) pseudonyms: HashMap<String, String>,
+    pseudonyms: HashMap<String, String>,
     numbered: u64,
     /// A cassette whose pseudonyms are not given again.
     pub(crate) taken: String,

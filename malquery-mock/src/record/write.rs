@@ -43,9 +43,6 @@ pub(crate) struct Recording {
     pub(crate) written: Option<String>,
 }
 
-/// What the person should know.
-pub(crate) type Notes = Vec<String>;
-
 impl Recording {
     /// Whether an exchange may have been billed.
     pub(crate) fn is_paid(&self) -> bool {
@@ -57,9 +54,9 @@ impl Recording {
         })
     }
 
-    /// Writes the exchanges that are over, or `all` that came so far. Without `rest`, one that is
-    /// refused refuses the file.
-    pub(crate) fn save(&mut self, to: &Path, all: bool, rest: bool) -> Result<Notes, String> {
+    /// Writes the exchanges that are over, or `all` that came so far, and returns what the person
+    /// should know. Without `rest`, one that is refused refuses the file.
+    pub(crate) fn save(&mut self, to: &Path, all: bool, rest: bool) -> Result<Vec<String>, String> {
         let exchanges = &mut self.log.lock().exchanges;
         let is_done = |exchange: &Exchange| {
             let is_pending = matches!(exchange.outcome, Outcome::Pending);
@@ -67,7 +64,7 @@ impl Recording {
         };
         let is_new = |exchange: &Exchange| exchange.is_written && is_done(exchange);
         if !exchanges.iter().any(is_new) {
-            return Ok(Notes::new());
+            return Ok(Vec::new());
         }
         let mut staging = Staging::open(to)?;
         let former = staging.former();
@@ -150,7 +147,7 @@ struct Writer<'a> {
     staging: &'a mut Staging,
     /// The name of the operation that began a job.
     jobs: HashMap<String, String>,
-    notes: Notes,
+    notes: Vec<String>,
 }
 
 impl Writer<'_> {
