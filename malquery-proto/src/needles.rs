@@ -115,22 +115,11 @@ impl Needles {
         masked.into()
     }
 
-    /// Returns the position of the beginning of a secret at the end of a truncated text.
-    pub(crate) fn find_cut(&self, text: &str) -> Option<usize> {
-        let begins = |needle: &Needle, length: usize| {
-            let beginning = needle.plain.get(..length);
-            beginning.is_some_and(|beginning| text.ends_with(beginning))
-        };
-        self.needles
-            .iter()
-            .filter_map(|needle| {
-                let longest = needle.plain.len() - 1;
-                (MIN_BEGINNING..=longest)
-                    .rev()
-                    .find(|length| begins(needle, *length))
-            })
-            .max()
-            .map(|length| text.len() - length)
+    /// Returns the position of the beginning of a secret at the end of a truncated text, in any of
+    /// the encodings.
+    pub fn find_cut(&self, text: &str) -> Option<usize> {
+        let cuts = self.needles.iter().filter_map(|needle| needle.cut(text));
+        cuts.min()
     }
 
     fn find_from(&self, bytes: &[u8], from: usize) -> Option<Range<usize>> {
@@ -216,6 +205,25 @@ impl Needle {
         let escaped = may_be_escaped.then(|| self.escaped(text)).flatten();
         let length = escaped.or_else(|| self.hex(text))?;
         Some(at..at + length)
+    }
+
+    /// Returns where its beginning stands at the end of a truncated text.
+    fn cut(&self, text: &str) -> Option<usize> {
+        let bytes = text.as_bytes();
+        let longest = (self.plain.len() - 1).min(BEGINNING);
+        (MIN_BEGINNING..=longest).rev().find_map(|length| {
+            let beginning = Self::new(self.plain.get(..length)?);
+            // No encoding of a byte is longer.
+            let from = bytes.len().saturating_sub((length + 1) * (MAX_SLASHES + 5));
+            let places = (from..bytes.len()).filter_map(|at| beginning.place(bytes, from, at));
+            // The next character may be truncated: its escape, or its two hex digits.
+            let mut at_end = places.filter(|place| match &bytes[place.end..] {
+                [] => true,
+                [b'\\' | b'%', rest @ ..] => rest.len() < MAX_SLASHES + 4,
+                rest => rest.len() < 3 && place.len() >= 2 * length,
+            });
+            at_end.next().map(|place| place.start)
+        })
     }
 
     /// Returns the length of the secret at the beginning of a text, if each character is plain,
@@ -420,6 +428,25 @@ mod tests {
             let long = format!("{text}{secret}{text}");
             prop_assert!(secret.len() < 6 || needles.find(&long).is_some());
         }
+    }
+
+    #[test]
+    fn a_beginning_is_found_where_a_text_is_cut() {
+        let secret = "p@ss/w0rd-of-it";
+        let needles = Needles::new([secret]);
+        for text in encodings(secret, "me") {
+            let start = "the body begins with ".len();
+            for end in text.len() / 2..text.len() {
+                let Some(part) = text.get(..end) else {
+                    continue;
+                };
+                let cut = format!("the body begins with {part}");
+                // The letters before it are encoded with it.
+                let found = needles.find_cut(&cut);
+                assert!(found.is_some_and(|at| at <= start), "{cut}: {found:?}");
+            }
+        }
+        assert_eq!(needles.find_cut("nothing of a p@s"), None);
     }
 
     #[test]

@@ -129,6 +129,29 @@ fn a_table_shows_no_half_of_a_secret() {
     }
 }
 
+/// Nor is it at the end of an excerpt.
+#[test]
+fn an_excerpt_shows_no_half_of_a_secret() {
+    let secret = "t0ken-of-it";
+    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+    for form in [secret.to_owned(), hex, STANDARD.encode(secret)] {
+        for shown in [form.len() / 2, form.len() - 1] {
+            let body = format!("{}{form}{}", ".".repeat(200 - shown), "y".repeat(99));
+            let reply = |code| (code, Vec::new(), body.clone().into_bytes());
+            for (code, line) in [
+                (200, "quotas".into()),
+                (403, "quotas".into()),
+                (200, format!("download {A} --output {A}")),
+            ] {
+                let out = folder();
+                let server = Server::with_answers([reply(code)]);
+                let run = run(server.command(&line).current_dir(&out));
+                run.omits(&form[..shown]).says("[redacted]");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_number_like_a_secret_stays_a_number() {
     let sample = json!({"sha256": A, "filesize": 1234567, "family": "1234567"});
