@@ -110,7 +110,7 @@ pub(crate) struct Session {
     pub(crate) check_quota: bool,
 
     /// Let an archive entry unpack to at most this many times its compressed size [default: 500].
-    /// Samples padded with zeros need up to 1100, but so does a zip bomb
+    /// Samples padded with zeros need up to 1100. The limit protects against zip bombs
     #[arg(long, value_name = "N", value_parser = at_least_one::<u64>, allow_negative_numbers = true)]
     pub(crate) max_ratio: Option<u64>,
 
@@ -557,7 +557,7 @@ impl Call {
         }
     }
 
-    /// Refuses to write a file that the command also uses in another way.
+    /// Fails if the command writes a file that it also uses for another purpose.
     pub(crate) fn check_files(&self, session: &Session) -> Result<(), Failure> {
         let mut read: Vec<&Path> = [&session.replay, &session.ca_file]
             .into_iter()
@@ -587,7 +587,7 @@ impl Call {
             let place = input::place(&path);
             if used.contains(&place) {
                 return Err(Failure::refused(format!(
-                    "this command uses {} twice; give another file",
+                    "the command already uses {} for another purpose; choose another file",
                     path.display()
                 )));
             }

@@ -507,7 +507,7 @@ impl<'a> Folder<'a> {
         };
         for path in new.into_iter().rev() {
             match fs::create_dir(path) {
-                // It leads back through a folder that is new, or another process made it.
+                // The path contains `..` after a new folder, or another process created the folder.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => continue,
                 made => made.map_err(|error| refuse(path, &error))?,
             }
@@ -539,7 +539,7 @@ fn own(_: &Path) -> io::Result<()> {
 impl Drop for Folder<'_> {
     fn drop(&mut self) {
         for folder in &self.new {
-            // This removes only an empty folder. Its path may lead through the others.
+            // This removes only an empty folder. Its path may contain the other folders.
             if fs::remove_dir(folder).is_err() {
                 break;
             }

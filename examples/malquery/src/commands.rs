@@ -336,7 +336,7 @@ impl Commands<'_> {
             }
             _ => print_results(self.format, &reply.resources, &document),
         };
-        // The job was paid for.
+        // The job is paid for.
         let again = flow.id().filter(|_| !self.session.jobs_end);
         printed.map_err(|failure| match again {
             Some(id) => failure.hint(format!(
@@ -529,7 +529,7 @@ impl Commands<'_> {
         ];
         print_fields(self.format, &fields, &Document(&reply.output))
             .map_err(|failure| failure.hint(format!("the request id is {id}; {wait}")))?;
-        // The job runs, but a script has to see that it may not do all that was asked.
+        // The job is running, but the exit code must reveal that it may be incomplete.
         match said.is_empty() {
             true => Ok(()),
             false => Err(said.failure(&format!("the {what} was submitted with errors"))),

@@ -162,8 +162,8 @@ pub(crate) fn running(flow: Option<&JobFlow>) -> Option<String> {
     )
 }
 
-/// Fails if a reply has errors and no results, which does not mean that nothing was found. Warns of
-/// errors beside results.
+/// Fails if a reply has errors and no results, which does not mean that nothing was found. Shows
+/// errors as warnings if there are results.
 pub(crate) fn check_results(results: &[Sample], said: &Said) -> Result<(), Failure> {
     if results.is_empty() && !said.is_empty() {
         return Err(said.failure(NO_RESULT));

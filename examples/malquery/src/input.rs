@@ -86,7 +86,7 @@ pub(crate) fn target(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
-/// Returns one path for all the names of a file.
+/// Returns a canonical path, which is the same for all names of a file.
 pub(crate) fn place(path: &Path) -> PathBuf {
     let target = target(path);
     let folder = target

@@ -283,13 +283,16 @@ pub(crate) fn end_recording() -> Result<(), Failure> {
     };
     guard.close().map_err(|error| {
         let error = error.to_string();
-        // The place in the code means nothing to a user.
+        // The code location is meaningless to the user.
         let message = error.split(" (the session began at ").next();
         let failure = Failure::new(code::FAILED, message.unwrap_or_default());
-        // The rest may have cost quota.
+        // The other recorded calls may have cost quota, so save them.
         let rest = rest_of(&path);
         match guard.save_rest(&rest) {
-            Ok(()) => failure.hint(format!("the rest is in {}", rest.display())),
+            Ok(()) => failure.hint(format!(
+                "the rest of the recording is saved in {}",
+                rest.display()
+            )),
             Err(_) => failure,
         }
     })?;
@@ -306,7 +309,7 @@ pub(crate) fn end_recording() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns a free path for what remains of a recording.
+/// Returns an unused path for the rest of a recording.
 fn rest_of(path: &Path) -> PathBuf {
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     let mut names = (1..).map(|number| match number {

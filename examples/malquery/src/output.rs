@@ -190,7 +190,7 @@ pub(crate) fn quoted(path: &Path) -> String {
     match path.to_str() {
         Some(path) if path.chars().all(plain) && !path.is_empty() => path.to_owned(),
         Some(path) if !path.contains(steers) => format!("'{}'", path.replace('\'', r"'\''")),
-        // A message could not show it as it is.
+        // Messages replace some of these characters, so escape them.
         _ => {
             let bytes = path.as_os_str().as_encoded_bytes();
             let quoted = bytes.iter().map(|byte| match byte {
@@ -339,7 +339,7 @@ pub(crate) fn set_up(quiet: bool, verbose: bool) {
     }
 }
 
-/// The errors in a reply, and the members of it that could not be parsed.
+/// The errors in a reply, and the members of the reply that could not be parsed.
 pub(crate) struct Said(Vec<String>);
 
 impl Said {
@@ -370,14 +370,14 @@ impl Said {
         self.0.is_empty()
     }
 
-    /// Shows them beside results.
+    /// Shows the errors as warnings.
     pub(crate) fn warn(&self) {
         for said in &self.0 {
             note(format_args!("warning: {said}"));
         }
     }
 
-    /// Returns them as the reason why a command fails, also with --quiet.
+    /// Returns the errors as a failure, which is shown even with --quiet.
     pub(crate) fn failure(&self, what: &str) -> Failure {
         Failure::new(code::FAILED, format!("{what}: {}", self.0.join("\n")))
     }

@@ -159,7 +159,7 @@ fn record(
             path.display()
         )));
     }
-    // The recording of a second command would find no place.
+    // Without the lock, a second command could not save its recording.
     let _lock = Lock::take(&input::target(path))?;
     let (transport, guard) = recording
         .mode(Mode::Record)

@@ -77,11 +77,11 @@ pub(crate) fn wide(text: &str) -> Result<Pattern, String> {
     Pattern::wide(text).map_err(|error| error.to_string())
 }
 
-/// Parses the path of a file that is written, or of a state. Refuses `-`: neither can be a stream,
-/// and malware must not go to a terminal.
+/// Parses the path of an output file or of a state file. Refuses `-`: neither can be a stream, and
+/// malware must not go to a terminal.
 pub(crate) fn file(path: PathBuf) -> Result<PathBuf, &'static str> {
     if path.as_os_str() == "-" {
-        Err("give the path of a file; a file called `-` is ./-")
+        Err("expected the path of a file, not a stream; for a file named `-`, use ./-")
     } else {
         Ok(path)
     }

@@ -83,7 +83,8 @@ fn a_recording_with_a_secret_is_refused() {
         let server = Server::with_answers([job("r-1", "done"), job("r-1", "done")]);
         let run = server.run(&line);
         assert_eq!(run.code, 1, "{}", run.stderr);
-        run.says("was not written").says("hint: the rest is in ");
+        run.says("was not written")
+            .says("hint: the rest of the recording is saved in ");
         run.omits("s3cret").omits("source.rs");
     }
     // What was not refused stays, of each run.
