@@ -8,6 +8,7 @@ use http::header::{
 use http::{Method, Request, Response, Uri};
 use malquery_proto::client::TimeLeft;
 use malquery_proto::endpoint::{Endpoint, Resend};
+use malquery_proto::oauth2::GetToken;
 use malquery_proto::operation::Operation;
 use malquery_proto::operations::FuzzySearch;
 use malquery_proto::{Body, Transport, TransportError};
@@ -23,9 +24,6 @@ use crate::ureq_error::{ConfigError, UreqError, UreqErrorKind as Kind, host_and_
 /// The size of the input buffer, in bytes. Large downloads take half as long as with ureq's default
 /// of 128 KiB.
 const INPUT_BUFFER: usize = 512 * 1024;
-
-/// The operation id of a token request.
-const TOKEN: &str = "oauth2AccessToken";
 
 /// A [`Transport`] over ureq. Clones share their connections.
 #[derive(Debug, Clone)]
@@ -191,7 +189,7 @@ impl Transport for UreqTransport {
                 .insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
         // If the reply arrives twice, the copy must not be taken for the reply to the next request.
-        if operation.is_some_and(|operation| operation.id == TOKEN) {
+        if operation.is_some_and(|operation| operation.id == GetToken::ENDPOINT.id) {
             parts
                 .headers
                 .insert(CONNECTION, HeaderValue::from_static("close"));

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::endpoint::{Endpoint, Resend};
 use crate::error::{ApiErrorKind, ResponseError};
+use crate::oauth2::GetToken;
 use crate::operation::{MAX_JSON_BODY, MAX_TOKEN_BODY, Operation, StreamOperation, unsigned};
 use crate::operations::GetRequest;
 use crate::reply::ResponseHead;
@@ -322,7 +323,7 @@ impl Attempts {
             self.token_attempts = self
                 .token_attempts
                 .saturating_add(auth.token_failed(&mut self.seen));
-            let (operation, attempts) = (crate::oauth2::TOKEN_ID, self.token_attempts);
+            let (operation, attempts) = (GetToken::ENDPOINT.id, self.token_attempts);
             let (again, error) = match why {
                 SendFailure::CannotSend => (None, FlowError::CannotSend { operation }),
                 _ => (

@@ -12,9 +12,6 @@ use crate::request::BuildError;
 pub use revoke::Revoke;
 pub use token::{AccessToken, GetToken};
 
-/// The operation id of the token endpoint.
-pub(crate) const TOKEN_ID: &str = "oauth2AccessToken";
-
 /// Fails if the client id or the secret is empty.
 fn check(credentials: &Credentials) -> Result<(), BuildError> {
     if credentials.client_id.is_empty() {

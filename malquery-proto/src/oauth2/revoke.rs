@@ -24,11 +24,12 @@ pub struct Revoke<'a> {
     token: &'a BearerToken,
 }
 
-const ENDPOINT: Endpoint = Endpoint::post("oauth2RevokeToken", "/oauth2/revoke")
-    .unscoped()
-    .safe();
-
 impl<'a> Revoke<'a> {
+    /// The method, path and other facts.
+    pub const ENDPOINT: Endpoint = Endpoint::post("oauth2RevokeToken", "/oauth2/revoke")
+        .unscoped()
+        .safe();
+
     /// Creates the operation for a token that was issued for these credentials.
     pub fn new(credentials: &'a Credentials, token: &'a BearerToken) -> Self {
         Self { credentials, token }
@@ -40,7 +41,7 @@ impl<'a> Revoke<'a> {
     /// Returns [`BuildError::EmptyCredential`] if the client id or secret is empty.
     pub fn request(&self, base: &BaseUrl) -> Result<http::Request<Vec<u8>>, BuildError> {
         check(self.credentials)?;
-        let mut parts = RequestParts::new(base, &ENDPOINT);
+        let mut parts = RequestParts::new(base, &Self::ENDPOINT);
         let pair = Zeroizing::new(format!(
             "{}:{}",
             self.credentials.client_id,
@@ -69,7 +70,7 @@ impl<'a> Revoke<'a> {
         } else {
             let mut needles = self.credentials.needles();
             needles.add(self.token.expose());
-            let error = ApiError::new(&ENDPOINT, head, body)
+            let error = ApiError::new(&Self::ENDPOINT, head, body)
                 .without_body()
                 .masked(&needles);
             Err(ResponseError::Api(error.into()))

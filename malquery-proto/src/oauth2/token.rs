@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use zeroize::Zeroizing;
 
-use super::{TOKEN_ID, check};
+use super::check;
 use crate::cloud::BaseUrl;
 use crate::credentials::{BearerToken, Credentials};
 use crate::endpoint::Endpoint;
@@ -28,8 +28,6 @@ pub struct GetToken<'a> {
     credentials: &'a Credentials,
 }
 
-pub(crate) const ENDPOINT: Endpoint = Endpoint::post(TOKEN_ID, "/oauth2/token").unscoped().safe();
-
 /// A bearer token and its lifetime.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
@@ -42,6 +40,11 @@ pub struct AccessToken {
 }
 
 impl<'a> GetToken<'a> {
+    /// The method, path and other facts.
+    pub const ENDPOINT: Endpoint = Endpoint::post("oauth2AccessToken", "/oauth2/token")
+        .unscoped()
+        .safe();
+
     /// Creates the operation for these credentials.
     pub fn new(credentials: &'a Credentials) -> Self {
         Self { credentials }
@@ -53,7 +56,7 @@ impl<'a> GetToken<'a> {
     /// Returns [`BuildError::EmptyCredential`] if the client id or secret is empty.
     pub fn request(&self, base: &BaseUrl) -> Result<http::Request<Vec<u8>>, BuildError> {
         check(self.credentials)?;
-        let mut parts = RequestParts::new(base, &ENDPOINT);
+        let mut parts = RequestParts::new(base, &Self::ENDPOINT);
         let member_cid = self
             .credentials
             .member_cid
@@ -81,13 +84,14 @@ impl<'a> GetToken<'a> {
         body: &[u8],
     ) -> Result<Reply<AccessToken>, ResponseError> {
         if !head.status.is_success() {
-            let error = ApiError::new(&ENDPOINT, head, body)
+            let error = ApiError::new(&Self::ENDPOINT, head, body)
                 .without_body()
                 .masked(&self.credentials.needles());
             return Err(ResponseError::Api(error.into()));
         }
-        let refuse =
-            |why: &str| ResponseError::Decode(Box::new(DecodeError::secret(&ENDPOINT, head, why)));
+        let refuse = |why: &str| {
+            ResponseError::Decode(Box::new(DecodeError::secret(&Self::ENDPOINT, head, why)))
+        };
         if body.len() as u64 > MAX_TOKEN_BODY {
             return Err(refuse("it is larger than 64 KiB"));
         }
