@@ -56,7 +56,8 @@ impl Job {
         self.client.request(&self.id)
     }
 
-    /// Sets the interval at which [`Job::wait`] polls. The default is 5 seconds.
+    /// Sets the interval at which [`Job::wait`] polls. The default is 5 seconds, the minimum 100
+    /// milliseconds.
     pub fn poll_every(mut self, interval: Duration) -> Self {
         self.flow.set_interval(interval);
         self

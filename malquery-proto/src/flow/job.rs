@@ -135,6 +135,8 @@ impl From<SamplesMultidownload> for Submission {
 const MOST_UNKNOWN: u32 = 6;
 /// The time from the submission to the first poll.
 const FIRST_POLL: Duration = Duration::from_secs(2);
+/// The minimum interval between two polls: a tenth of the rate limit of an account.
+pub(crate) const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The number of consecutive replies without a status after which the flow fails. An unknown status
 /// does not count: the flow polls again.
@@ -184,7 +186,8 @@ impl JobFlow {
         }
     }
 
-    /// Sets the interval between polls. The default is 5 seconds, the minimum one millisecond.
+    /// Sets the interval between polls. The default is 5 seconds, the minimum 100
+    /// milliseconds, since all clients of an account share its rate limit.
     pub fn set_interval(&mut self, interval: Duration) {
         self.interval = interval;
     }
@@ -233,8 +236,8 @@ impl JobFlow {
 
     /// Sets the pause before the next poll.
     fn wait(&mut self, now: Timestamp, time: Duration) {
-        // A stored interval may be zero, but `Step::Wait` must be in the future.
-        let time = time.max(Duration::from_millis(1));
+        // A stored interval may be shorter.
+        let time = time.max(MIN_INTERVAL);
         self.next_poll = Some(Pause::new(now, now.after(time)));
     }
 

@@ -20,6 +20,8 @@ use serde::{Deserialize, Serialize};
 
 pub use auth::Auth;
 pub use call::{CallFlow, DownloadFlow};
+#[cfg(feature = "samples")]
+pub(crate) use job::MIN_INTERVAL;
 pub use job::{JobFlow, JobReply, Submission};
 
 use crate::debug::debug_with_sources;

@@ -1820,7 +1820,7 @@ fn a_stored_interval_of_nothing_is_a_pause_all_the_same() {
     let mut flow: JobFlow = serde_json::from_value(stored).unwrap();
     let mut service = Service::new([token(), status("inprogress"), status("done")]);
     service.job(&mut flow).unwrap();
-    assert_eq!(service.waits, [Duration::from_millis(1)]);
+    assert_eq!(service.waits, [Duration::from_millis(100)]);
 }
 
 // Replies that are late, foreign, cut or that repeat a secret.
