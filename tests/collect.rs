@@ -633,25 +633,66 @@ fn what_is_there_is_replaced_only_if_that_is_wanted() {
 
 #[test]
 fn what_is_stopped_once_stops_also_when_a_job_is_just_done() {
-    for stop in 0.. {
-        let run = Run::new(service(&[HELLO], ARCHIVE));
-        let mut step = -1;
-        let mut job = Collect::new(search(9));
-        // Once, and not again.
-        let result = run.collect(&mut job, |_: &Progress<'_>| {
-            step += 1;
-            if step == stop {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
+    let fuzzy = || FuzzySearch::new([Pattern::ascii("hello").unwrap()]);
+    let found = || vec![job("", "done", &[HELLO])];
+    let replies = || service(&[HELLO], ARCHIVE);
+    let sources: [(Source, Vec<_>); 2] = [
+        (search(9).into(), replies()),
+        (
+            fuzzy().into(),
+            found().into_iter().chain(replies().split_off(3)).collect(),
+        ),
+    ];
+    for (source, replies) in sources {
+        for stop in 0.. {
+            let run = Run::new(replies.clone());
+            let mut steps = Vec::new();
+            let mut job = Collect::new(source.clone());
+            // Once, and not again.
+            let result = run.collect(&mut job, |progress: &Progress<'_>| {
+                assert!(progress.collect.is_some());
+                steps.push(progress.step);
+                if steps.len() > stop {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            });
+            if steps.len() <= stop {
+                run.guard.finish();
+                // The token and the search are seen first.
+                let search = [Step::Send, Step::Reported, Step::Send, Step::Reported];
+                assert_eq!(steps[..4], search);
+                break;
             }
-        });
-        if step < stop {
-            return run.guard.finish();
+            assert!(matches!(result, Err(Error::Stopped)), "{stop}: {result:?}");
+            std::mem::forget(run.guard);
+            assert!(steps.len() <= stop + 2, "{stop}: {steps:?}");
         }
-        assert!(matches!(result, Err(Error::Stopped)), "{stop}: {result:?}");
-        std::mem::forget(run.guard);
     }
+}
+
+#[test]
+fn the_verification_ends_at_the_deadline() {
+    let run = Run::new(service(&[HELLO], ARCHIVE));
+    let minute = std::time::Duration::from_secs(60);
+    let client = run.client.clone().timeout(minute);
+    let mut job = Collect::new(search(9));
+    let mut steps = 0;
+    let output = OutputFile::create_new(run.archive()).unwrap();
+    let result = client.collect(&mut job, output, |progress: &Progress<'_>| {
+        if let Step::Verify { .. } = progress.step {
+            steps += 1;
+            run.clock.advance(minute);
+        }
+    });
+    let error = result.unwrap_err();
+    let is_deadline = matches!(error.flow(), Some(FlowError::Deadline { .. }));
+    assert!(is_deadline && steps == 2, "{steps}: {error}");
+    // The archive is kept, and what was paid for is verified later.
+    assert_eq!(job.archive(), Some(&*run.archive()));
+    assert_eq!(job.verify(false, ()).unwrap().found, [sha256(HELLO)]);
+    run.guard.finish();
 }
 
 #[test]

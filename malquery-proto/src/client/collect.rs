@@ -12,7 +12,8 @@ use crate::archive::{Archive, ArchiveError, Limits, Report};
 use crate::atomic_file;
 use crate::endpoint::Cost;
 use crate::error::{ApiError, ApiErrorKind};
-use crate::flow::{FlowError, JobFlow, Submission, Version};
+use crate::flow::{FlowError, JobFlow, MIN_INTERVAL, Submission, Version};
+use crate::operation::Operation;
 use crate::operations::{ExactSearch, FuzzySearch, GetSamples, Hunt, SamplesMultidownload};
 use crate::request::BuildError;
 use crate::stream::Received;
@@ -242,7 +243,8 @@ impl Collect {
         self
     }
 
-    /// Sets the interval between polls of a job. The default is 5 seconds.
+    /// Sets the interval between polls of a job. The default is 5 seconds, the minimum 100
+    /// milliseconds.
     pub fn poll_every(mut self, interval: Duration) -> Self {
         self.interval = Some(interval);
         if let Phase::Search(flow) | Phase::Download(flow) = &mut self.phase {
@@ -348,14 +350,14 @@ impl Collect {
         overwrite: bool,
         mut observer: impl Observer,
     ) -> Result<Collected, Error> {
-        self.verify_with(None, overwrite, &|| Duration::ZERO, &mut observer)
+        self.verify_with(None, overwrite, None, &mut observer)
     }
 
     fn verify_with(
         &mut self,
         fetched: Option<Received>,
         overwrite: bool,
-        elapsed: &dyn Fn() -> Duration,
+        run: Option<(&Client, Timestamp)>,
         observer: &mut dyn Observer,
     ) -> Result<Collected, Error> {
         let Phase::Verify {
@@ -379,23 +381,27 @@ impl Collect {
             None => None,
         };
         let (file, total) = atomic_file::open(&path).map_err(explain)?;
-        let mut stopped = false;
+        let (mut stopped, mut late) = (false, false);
         let mut watch = |bytes: u64| {
+            let now = run.map(|(client, begun)| (client.clock().now(), begun));
+            let elapsed = now.map_or(Duration::ZERO, |(now, begun)| now.since(begun));
             let step = Step::Verify {
                 bytes: bytes.min(total),
                 total,
             };
             let progress = Progress {
                 collect: Some(self),
-                ..Progress::new(step, elapsed(), None)
+                ..Progress::new(step, elapsed, None)
             };
-            let decision = observer.observe(&progress);
-            stopped |= decision.is_break();
-            decision
+            stopped |= observer.observe(&progress).is_break();
+            let ends = run.and_then(|(client, _)| client.deadline);
+            late |= ends.zip(now).is_some_and(|(ends, (now, _))| ends <= now);
+            match stopped || late {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
         };
-        if watch(0).is_break() {
-            return Err(Error::Stopped);
-        }
+        let _ = watch(0);
         let watched = Watched {
             file,
             bytes: 0,
@@ -410,6 +416,12 @@ impl Collect {
         });
         if stopped {
             Err(Error::Stopped)
+        } else if late {
+            Err(FlowError::Deadline {
+                operation: GetSamples::ENDPOINT.id,
+                status: None,
+            }
+            .into())
         } else {
             Ok(self.report(received, result?))
         }
@@ -547,11 +559,11 @@ impl Client {
     /// enough remaining downloads: as many as its limit, or at least one if it has no limit.
     ///
     /// If the archive can be opened, the file is kept, even if samples are missing or damaged: see
-    /// [`Collected::samples`]. If the run ends after that, continue with [`Collect::verify`]. If no
-    /// samples are found, the run succeeds without an archive file.
+    /// [`Collected::samples`]. If the run ends after that, for example at its deadline, continue with
+    /// [`Collect::verify`]. If no samples are found, the run succeeds without an archive file.
     ///
-    /// The observer is called at every step of the jobs, the download and the verification. It gets
-    /// the [`Collect`] each time, and can store it so that another process can continue.
+    /// The observer is called at every step of the search, the jobs, the download and the
+    /// verification. It gets the [`Collect`] each time, and can store it so that another process can continue.
     ///
     /// ```no_run
     /// # fn example(client: &malquery_proto::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -609,9 +621,14 @@ impl Client {
             };
             match run.job.phase.clone() {
                 Phase::Fuzzy(search) => {
-                    let mut reply = client.fuzzy_search(&search)?;
-                    run.job.errors.append(&mut reply.output.errors);
-                    run.download(reply.output.resources);
+                    let reply = client.call_with(&search, &mut run);
+                    let stopped = run.stopped;
+                    let done = reply?.output;
+                    run.job.errors = done.errors;
+                    run.download(done.resources);
+                    if stopped {
+                        return Err(Error::Stopped);
+                    }
                 }
                 Phase::New(submission) => {
                     let is_download = matches!(submission, Submission::SamplesMultidownload(_));
@@ -669,7 +686,7 @@ impl Client {
                         // The job has only just ended, so its archive may take a moment to appear.
                         Err(error) if not_found_left > 0 && is_missing(&error) => {
                             not_found_left -= 1;
-                            let pause = job.interval.unwrap_or(ARCHIVE_PAUSE);
+                            let pause = job.interval.unwrap_or(ARCHIVE_PAUSE).max(MIN_INTERVAL);
                             client.pause(pause)?;
                             continue;
                         }
@@ -688,12 +705,12 @@ impl Client {
                         archive: path,
                         received: Some((received.bytes, received.sha256)),
                     };
-                    let elapsed = || client.clock().now().since(begun);
-                    return job.verify_with(Some(received), overwrite, &elapsed, &mut observer);
+                    let run = Some((client, begun));
+                    return job.verify_with(Some(received), overwrite, run, &mut observer);
                 }
                 Phase::Verify { .. } => {
-                    let elapsed = || client.clock().now().since(begun);
-                    return job.verify_with(None, archive.overwrites(), &elapsed, &mut observer);
+                    let run = Some((client, begun));
+                    return job.verify_with(None, archive.overwrites(), run, &mut observer);
                 }
             }
         }
@@ -778,5 +795,31 @@ impl<W: FnMut(u64) -> ControlFlow<()>> Read for Watched<W> {
 impl<W> Seek for Watched<W> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.file.seek(to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_downloaded_archive_is_hashed_once() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/archives");
+        let path = folder.join("zipcrypto-several.zip");
+        let hashed = atomic_file::digest(&path).unwrap();
+        // The hash during the download, which no file has.
+        let downloaded = Received {
+            sha256: Sha256::from_bytes([7; 32]),
+            ..hashed
+        };
+        for (known, expected) in [(Some(downloaded), downloaded), (None, hashed)] {
+            let mut job = Collect::at(Phase::Verify {
+                id: None,
+                archive: path.clone(),
+                received: Some((downloaded.bytes, downloaded.sha256)),
+            });
+            let collected = job.verify_with(known, false, None, &mut ()).unwrap();
+            assert_eq!(collected.archive, Some(expected));
+        }
     }
 }

@@ -369,10 +369,18 @@ impl Client {
     /// Returns [`Error::Flow`] if all attempts that the operation and the [`RetryPolicy`] allow have
     /// failed. For a hunt or a multi-download, also returns the errors of [`Client::check_quota`].
     pub fn call<O: JsonOperation>(&self, operation: &O) -> Result<JsonReply<O>, Error> {
+        self.call_with(operation, &mut ())
+    }
+
+    fn call_with<O: JsonOperation>(
+        &self,
+        operation: &O,
+        observer: &mut dyn Observer,
+    ) -> Result<JsonReply<O>, Error> {
         self.guard(operation, operation.cost())?;
         let mut flow = CallFlow::new(operation, self.retry, self.seed());
         flow.set_deadline(self.ends(self.timeout));
-        Ok(self.drive(&mut flow, &mut ())?.0)
+        Ok(self.drive(&mut flow, observer)?.0)
     }
 
     /// Calls an operation whose reply is a file. The body is checked as it is read. Costs as much as
@@ -587,7 +595,7 @@ impl Client {
             }
             Err(cause) => Err(Error::new(
                 FlowError::NoReply {
-                    operation: "oauth2RevokeToken",
+                    operation: Revoke::ENDPOINT.id,
                     attempts: 1,
                 },
                 Some(cause),
