@@ -146,19 +146,17 @@ macro_rules! assert_transcript {
 
 /// The first line of a request, and the rest of it.
 fn request(policy: &Policy, exchange: &Exchange) -> (String, String) {
-    let file::Request {
-        method,
-        uri,
-        headers,
-        body,
-    } = write::request(policy, &exchange.request);
+    let written = write::request(policy, &exchange.request);
+    let uri = written.uri;
     let path = match uri.parse::<http::Uri>() {
         Ok(uri) if is_for_tokens(uri.path()) => uri.path().to_owned(),
         Ok(parsed) => parsed.path_and_query().map_or(uri, ToString::to_string),
         Err(_) => uri,
     };
-    let body = body.map(|body| shown(body, exchange.request.body().len() as u64));
-    (format!("{method} {path}"), lines(headers, ">", body))
+    let length = exchange.request.body().len() as u64;
+    let body = written.body.map(|body| shown(body, length));
+    let line = format!("{} {path}", written.method);
+    (line, lines(written.headers, ">", body))
 }
 
 fn reply(policy: &Policy, exchange: &mut Exchange) -> String {

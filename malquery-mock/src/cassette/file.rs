@@ -78,12 +78,13 @@
 //! Every later version of this crate reads a file of version 1 in the same way. An extension gets a
 //! name in `features`, or a higher `version`, and older versions refuse it by that name.
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde::{Deserialize as DeriveDeserialize, Serialize};
-use serde_json::value::RawValue;
 use std::fmt;
 use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
 
 use crate::reply::Fault;
 
@@ -94,7 +95,7 @@ pub(crate) const REDACTION: &str = "falcon-2";
 pub type Pairs = Vec<(String, String)>;
 
 /// A cassette.
-#[derive(Debug, DeriveDeserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, bound(deserialize = "I: Deserialize<'de>"))]
 #[non_exhaustive]
 pub struct File<I = Interaction> {
@@ -114,7 +115,7 @@ pub struct File<I = Interaction> {
 }
 
 /// A request and what answers it: a `response` or an `error`.
-#[derive(Debug, DeriveDeserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Interaction {
@@ -138,7 +139,7 @@ pub struct Interaction {
 }
 
 /// A request.
-#[derive(Debug, DeriveDeserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Request {
@@ -155,7 +156,7 @@ pub struct Request {
 }
 
 /// A response.
-#[derive(Debug, DeriveDeserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Response {
@@ -173,7 +174,7 @@ pub struct Response {
 }
 
 /// A body: exactly one of `json`, `text`, `form`, `base64` and `file`.
-#[derive(Debug, Default, DeriveDeserialize, Serialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Body {
@@ -202,7 +203,7 @@ pub struct Body {
 }
 
 /// Any JSON, as it is written.
-#[derive(Debug, DeriveDeserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct AnyJson(Box<RawValue>);
 
@@ -218,7 +219,7 @@ impl AnyJson {
 }
 
 /// Where a connection breaks.
-#[derive(Debug, DeriveDeserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Truncation {
@@ -227,7 +228,7 @@ pub struct Truncation {
 }
 
 /// A failure.
-#[derive(Debug, DeriveDeserialize, Serialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Failure {

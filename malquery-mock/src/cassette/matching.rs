@@ -147,6 +147,12 @@ impl<'a> Seen<'a> {
     }
 }
 
+/// The scheme and host.
+pub(crate) fn origin(uri: &Uri) -> Option<String> {
+    let host = uri.authority()?.as_str().rsplit('@').next()?;
+    Some(format!("{}://{host}", uri.scheme_str()?))
+}
+
 /// The path without the prefix a base URL may have.
 pub(crate) fn below_base(path: &str) -> &str {
     let starts = ["/malquery/", "/oauth2/"].into_iter();

@@ -33,7 +33,6 @@ struct Shared {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     /// How often each interaction was played.
     played: Vec<u32>,
@@ -83,7 +82,7 @@ impl Cassette {
     pub fn transport(&self) -> Mock {
         let state = State {
             played: vec![0; self.interactions.len()],
-            ..State::default()
+            unmatched: Vec::new(),
         };
         Mock(Arc::new(Shared {
             cassette: self.clone(),
@@ -94,23 +93,17 @@ impl Cassette {
 
     /// Returns test credentials for the recorded base URL.
     pub(crate) fn auth(&self) -> Auth {
-        let mut base: BaseUrl = Cloud::Us1.into();
-        let mut credentials = Credentials::new("test-client-id", "test-client-secret");
         let first = self.interactions.first();
         let first = first.and_then(|first| first.expected.as_ref());
-        if let Some(uri) = first.map(|first| &first.uri)
-            && let (Some(scheme), Some(authority)) = (uri.scheme(), uri.authority())
-            && let Ok(recorded) = format!("{scheme}://{authority}").parse()
-        {
-            base = recorded;
-        }
+        let base: Option<BaseUrl> = first.and_then(|it| matching::origin(&it.uri)?.parse().ok());
+        let mut credentials = Credentials::new("test-client-id", "test-client-secret");
         if let Some(matching::Body::Form(pairs)) = first.map(|first| &first.body)
             && pairs.iter().any(|(name, _)| name == "member_cid")
             && let Ok(cid) = "0".repeat(32).parse()
         {
             credentials = credentials.member_cid(cid);
         }
-        Auth::new(base, credentials)
+        Auth::new(base.unwrap_or(Cloud::Us1.into()), credentials)
     }
 }
 

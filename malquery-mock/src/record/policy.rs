@@ -12,7 +12,7 @@ use url::form_urlencoded;
 
 use super::log::Exchange;
 use crate::cassette::file::Pairs;
-use crate::cassette::matching::{below_base, is_for_tokens, scheme};
+use crate::cassette::matching::{below_base, is_for_tokens, origin, scheme};
 use crate::json::{Json, nested};
 use crate::pseudonym;
 
@@ -332,12 +332,6 @@ fn pairs(headers: &HeaderMap, names: &[&str]) -> Pairs {
         kept.extend(texts.map(|text| ((*name).to_owned(), text.to_owned())));
     }
     kept
-}
-
-/// The scheme and host.
-fn origin(uri: &Uri) -> Option<String> {
-    let host = uri.authority()?.as_str().rsplit('@').next()?;
-    Some(format!("{}://{host}", uri.scheme_str()?))
 }
 
 /// Returns what replaces a body that is not kept.
