@@ -366,7 +366,7 @@ fn folders_links_devices_and_twins_are_reported() {
         report.warnings,
         [
             r#"entry 1, "folder/": it is a folder"#,
-            r#"entry 2, "link": it is a symbolic link, and holds the name of its target"#,
+            r#"entry 2, "link": it is a symbolic link, whose content is the name of its target"#,
             r#"entry 3, "device": it is a device, a pipe or a socket"#,
         ]
     );
@@ -632,7 +632,7 @@ fn a_packing_method_that_is_not_supported_is_named() {
         matches!(error, ArchiveError::UnsupportedMethod(14)),
         "{error:?}"
     );
-    assert!(chain(error).starts_with("the entry is packed with LZMA (method 14), which"));
+    assert!(chain(error).starts_with("the entry is compressed with LZMA (method 14), which"));
 }
 
 #[test]
@@ -741,7 +741,7 @@ fn a_report_is_shown_and_stored() {
     let report = open("zipcrypto-stored.zip").check().unwrap();
     assert_eq!(
         report.to_string(),
-        "samples found: 1, missing: 0, damaged: 0, not asked for: 0"
+        "samples found: 1, missing: 0, damaged: 0, unexpected: 0"
     );
     let stored = serde_json::to_value(&report).unwrap();
     assert_eq!(stored["found"][0]["name"], "greeting.txt");
@@ -753,7 +753,7 @@ fn a_report_is_shown_and_stored() {
     let report = open("empty.zip").check().unwrap();
     assert!(report.is_empty && !report.is_complete());
     assert!(
-        report.to_string().ends_with("; it has no entry"),
+        report.to_string().ends_with("; it has no entries"),
         "{report}"
     );
 }

@@ -8,7 +8,7 @@ use super::limits::Limits;
 use super::report::{ArchiveError, EntryName, ReadError};
 use crate::sniff;
 
-/// An error of reading the directory.
+/// Converts an error that occurred while reading the directory.
 pub(super) fn broken(error: ZipError) -> ArchiveError {
     match error {
         ZipError::Io(error) => match error.downcast::<ReadError>() {
@@ -19,17 +19,18 @@ pub(super) fn broken(error: ZipError) -> ArchiveError {
     }
 }
 
-/// The entries of a directory, and whether the archive may hold others.
+/// The entries of a directory.
 pub(super) struct Directory {
     pub(super) entries: Vec<EntryInfo>,
-    /// Enough bytes for an entry belong to no entry.
+    /// Whether the archive has a gap between entries that is large enough for another entry.
     pub(super) omits_entries: bool,
 }
 
-/// The head of an entry without its name. The data descriptor that may follow an entry is shorter.
+/// The minimum size of an entry in bytes: its header without a name. The data descriptor that may
+/// follow an entry is smaller.
 const MIN_ENTRY: u64 = 30;
 
-/// Lists the entries, and refuses those that share bytes.
+/// Lists the entries. Fails if entries share bytes.
 pub(super) fn read_directory<R: Read + Seek>(
     zip: &mut ZipArchive<R>,
 ) -> Result<Directory, ArchiveError> {
@@ -54,7 +55,7 @@ pub(super) fn read_directory<R: Read + Seek>(
                 end = end.filter(|end| *end <= directory);
                 info.beyond = end.is_none();
             }
-            // Damage is reported when the entry is read.
+            // A damaged entry is reported when it is read.
             Err(error) => match ArchiveError::of_entry(error) {
                 error if error.is_of_entry() => {}
                 error => return Err(error),
@@ -66,7 +67,7 @@ pub(super) fn read_directory<R: Read + Seek>(
     ranges.sort_unstable();
     let (mut before, mut omits_entries) = (Some(0), false);
     for (start, end) in ranges.into_iter().chain([(directory, None)]) {
-        // It is not known where a damaged entry ends.
+        // The end of a damaged entry is unknown.
         if let Some(before) = before {
             if start < before {
                 return Err(ArchiveError::Overlap);
@@ -98,16 +99,17 @@ impl From<ArchiveError> for Surveyed {
     }
 }
 
-/// Reads how large an archive says its directory is, before the `zip` crate makes room for it: room
-/// for as many entries as are declared, and for all that it finds.
+/// Checks the declared size of the directory before the `zip` crate allocates memory for it. That
+/// crate allocates as many entries as are declared, for each end record that it finds.
 ///
-/// An archive may have several ends, such as a real one and others in its comment. All of them must
-/// be within the limits. Returns whether the archive begins with an entry.
+/// An archive may have several end records, such as the real one and others in its comment. All of
+/// them must be within the limits. Returns whether the archive begins with an entry.
 pub(super) fn survey<R: Read + Seek>(reader: &mut R, limits: &Limits) -> Result<bool, Surveyed> {
-    /// The record at the end without its comment, and the Zip64 record before it.
+    /// The size of the end record without its comment.
     const END: usize = 22;
+    /// The size of the Zip64 locator before the end record.
     const LOCATOR: usize = 20;
-    /// What is searched: the longest comment, and some more.
+    /// The number of bytes to search: the longest comment, and some more.
     const SEARCHED: u64 = 65_535 + 1024;
 
     let length = reader.seek(SeekFrom::End(0))?;
@@ -117,7 +119,7 @@ pub(super) fn survey<R: Read + Seek>(reader: &mut R, limits: &Limits) -> Result<
         .by_ref()
         .take(sniff::ENOUGH as u64)
         .read_to_end(&mut first)?;
-    // An archive begins with an entry. An empty one begins with the end of its directory.
+    // An archive begins with an entry or, if it is empty, with an end record.
     let is_zip = [b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06"]
         .iter()
         .any(|magic| first.starts_with(*magic));
@@ -146,7 +148,7 @@ pub(super) fn survey<R: Read + Seek>(reader: &mut R, limits: &Limits) -> Result<
             if !record.starts_with(b"PK\x06\x06") {
                 continue;
             }
-            // Room is made for the record, too, which is as long as it says.
+            // The zip crate also allocates memory for this record, whose length is declared in it.
             (entries, directory) = (
                 u64_at(&record, 32),
                 u64_at(&record, 48).min(u64_at(locator, 8)),
@@ -164,7 +166,7 @@ pub(super) fn survey<R: Read + Seek>(reader: &mut R, limits: &Limits) -> Result<
     Ok(first.starts_with(b"PK\x03\x04"))
 }
 
-/// Reads `N` bytes from there; `None` if the file ends before.
+/// Reads `N` bytes at this offset. Returns `None` if the file is too short.
 pub(super) fn read_at<const N: usize, R: Read + Seek>(
     reader: &mut R,
     at: u64,
@@ -178,7 +180,7 @@ pub(super) fn read_at<const N: usize, R: Read + Seek>(
     }
 }
 
-/// The number at that place, which the callers know to exist.
+/// Reads a little-endian number. The caller ensures that the bytes exist.
 pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }

@@ -11,13 +11,13 @@ use crate::types::Sha256;
 
 fn mark(error: io::Error) -> io::Error {
     match error.kind() {
-        // It is retried.
+        // The caller retries an interrupted read.
         io::ErrorKind::Interrupted => error,
         kind => io::Error::new(kind, ReadError(error)),
     }
 }
 
-/// The file beneath, with its errors marked.
+/// The underlying reader. It marks its errors, to distinguish them from errors of the content.
 #[derive(Debug)]
 pub(super) struct Marked<R>(pub(super) R);
 
@@ -33,36 +33,37 @@ impl<R: Seek> Seek for Marked<R> {
     }
 }
 
-/// What an archive says about an entry. None of it is checked.
+/// The unverified metadata of an entry, as declared in the archive.
 #[derive(Debug, Clone)]
 pub struct EntryInfo {
     pub(super) name: EntryName,
     pub(super) size: u64,
     pub(super) packed: u64,
     pub(super) encrypted: bool,
-    /// The mode of a Unix file, or 0.
+    /// The Unix file mode, or 0.
     pub(super) mode: u32,
-    /// The data would lie in the directory or behind it.
+    /// Whether the data extends beyond the start of the directory.
     pub(super) beyond: bool,
 }
 
 impl EntryInfo {
-    /// Its name.
+    /// Returns the name of the entry.
     pub fn name(&self) -> &EntryName {
         &self.name
     }
 
-    /// The bytes that it says it unpacks to.
+    /// Returns the declared unpacked size in bytes.
     pub fn size(&self) -> u64 {
         self.size
     }
 
-    /// The bytes it takes in the archive.
+    /// Returns the declared packed size in bytes.
     pub fn packed_size(&self) -> u64 {
         self.packed
     }
 
-    /// The SHA-256 that its file name is or begins with: what the entry should hold.
+    /// Returns the SHA-256 with which the file name begins: the sample that the entry should
+    /// contain.
     pub(super) fn named(&self) -> Option<Sha256> {
         let name = self
             .name
@@ -80,19 +81,19 @@ impl EntryInfo {
             .ok()
     }
 
-    /// Whether it is encrypted.
+    /// Returns whether the entry is encrypted.
     pub fn is_encrypted(&self) -> bool {
         self.encrypted
     }
 
-    /// What is unusual about it, to show to the user. It is no danger here: names are never
-    /// used.
+    /// Returns a description of anything unusual about the entry, to show to the user. This crate is
+    /// not affected, because it never uses the names of entries as paths.
     pub fn warning(&self) -> Option<&'static str> {
         let name = self.name.as_bytes();
         let is_path = name.iter().any(|byte| matches!(byte, b'/' | b'\\' | b':'));
         match self.mode & 0o170_000 {
             _ if self.is_directory() => Some("it is a folder"),
-            0o120_000 => Some("it is a symbolic link, and holds the name of its target"),
+            0o120_000 => Some("it is a symbolic link, whose content is the name of its target"),
             0 | 0o100_000 if name.is_empty() => Some("it has no name"),
             0 | 0o100_000 if is_path || name == b".." => Some("its name is a path"),
             0 | 0o100_000 if !self.name.is_plain() => Some("its name is not printable"),
@@ -105,19 +106,18 @@ impl EntryInfo {
         self.mode & 0o170_000 == 0o040_000 || self.name.as_bytes().ends_with(b"/")
     }
 
-    /// Whether it is a folder and nothing more.
+    /// Returns whether the entry is a folder without data.
     pub(super) fn is_folder(&self) -> bool {
         self.size == 0 && self.is_directory()
     }
 }
 
-/// The bytes of an entry, counted and hashed as they are read.
+/// An entry of an archive, as a reader that counts and hashes the bytes.
 ///
-/// Reading fails at the end of a damaged entry, with an [`ArchiveError`] in the [`io::Error`], so
-/// that a copy of it cannot succeed. It also fails before it returns more bytes than the [`Limits`]
-/// allow.
+/// Reading a damaged entry fails, at its end at the latest. The [`io::Error`] contains an
+/// [`ArchiveError`]. Reading also fails before it returns more bytes than the [`Limits`] allow.
 ///
-/// Take care: the bytes before the end may be a broken sample, and they are malware.
+/// **The bytes are malware.** Do not use them before reading has ended without an error.
 pub struct Entry<'a, R: Read> {
     pub(super) file: Option<ZipFile<'a, Marked<R>>>,
     pub(super) info: &'a EntryInfo,
@@ -138,12 +138,12 @@ impl<R: Read> fmt::Debug for Entry<'_, R> {
 }
 
 impl<R: Read> Entry<'_, R> {
-    /// What the archive says about it.
+    /// Returns the unverified metadata of the entry.
     pub fn info(&self) -> &EntryInfo {
         self.info
     }
 
-    /// What was read; `None` until the end is read and the entry is known to be whole.
+    /// Returns the size and the hash. `None` until the whole entry has been read and verified.
     pub fn received(&self) -> Option<Received> {
         self.received
     }
@@ -159,7 +159,7 @@ impl<R: Read> Entry<'_, R> {
         let Some(file) = &mut self.file else {
             return match self.received {
                 Some(_) => Ok(0),
-                None => Err(ArchiveError::Damaged("reading it failed before".into())),
+                None => Err(ArchiveError::Damaged("an earlier read failed".into())),
             };
         };
         if buffer.is_empty() {
@@ -192,7 +192,7 @@ impl<R: Read> Entry<'_, R> {
                 self.file = None;
                 self.received = Some(self.so_far());
             }
-            // Nothing after an error can be trusted, not even an end.
+            // Do not read on after an error: a later end of the entry means nothing.
             Err(_) => self.file = None,
             Ok(_) => {}
         }

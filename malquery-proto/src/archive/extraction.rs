@@ -5,14 +5,14 @@ use super::report::ArchiveError;
 use crate::atomic_file::AtomicFile;
 use crate::stream::Received;
 
-/// Where samples go.
+/// The destination of the samples.
 pub(super) trait Store {
-    /// A sample that is not complete. Dropping it removes it.
+    /// An incomplete sample. Dropping it deletes the sample.
     type Part;
 
     fn begin(&mut self) -> Result<Self::Part, ArchiveError>;
     fn write(&mut self, part: &mut Self::Part, bytes: &[u8]) -> Result<(), ArchiveError>;
-    /// Returns the file, and whether it existed before.
+    /// Stores a complete sample. Returns its file, and whether the file already existed.
     fn keep(
         &mut self,
         part: Self::Part,

@@ -1,9 +1,9 @@
 use std::fmt;
 
-/// What an entry may unpack to whatever its ratio is.
+/// The number of bytes to which an entry may unpack whatever its ratio is.
 const RATIO_FLOOR: u64 = 1 << 20;
 
-/// How much of an archive is read.
+/// The limits for reading an archive, which protect against zip bombs.
 ///
 /// ```
 /// use malquery_proto::archive::Limits;
@@ -13,18 +13,20 @@ const RATIO_FLOOR: u64 = 1 << 20;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Entries in the archive: 10,000.
+    /// The maximum number of entries. The default is 10,000.
     pub entries: u64,
-    /// Bytes of the directory of the archive: 4 MiB. A hostile directory takes up to 15 times as
-    /// much memory.
+    /// The maximum size of the archive's directory in bytes. The default is 4 MiB. Reading a hostile
+    /// directory may take 15 times as much memory.
     pub directory_size: u64,
-    /// Bytes that one entry unpacks to: 2 GiB.
+    /// The maximum unpacked size of one entry in bytes. The default is 2 GiB.
     pub entry_size: u64,
-    /// Bytes that all entries together unpack to: 8 GiB.
+    /// The maximum unpacked size of all entries in bytes. The default is 8 GiB.
     pub total_size: u64,
-    /// Bytes that one packed byte unpacks to: 500. An entry of up to 1 MiB may exceed it. Deflate
-    /// reaches 1,032, and samples that are padded with zeros, to be too large for scanners, a few
-    /// hundred.
+    /// The maximum ratio of the unpacked size to the packed size of an entry. The default is 500.
+    /// It does not apply to entries that unpack to at most 1 MiB.
+    ///
+    /// Deflate reaches a ratio of 1,032. Samples that are padded with zeros, to be too large for
+    /// scanners, reach a few hundred.
     pub ratio: u64,
 }
 
@@ -41,7 +43,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Refuses an entry of this size that takes `packed` bytes of the archive.
+    /// Fails if an entry with this unpacked size and this packed size exceeds a limit.
     pub(super) fn check_entry(&self, size: u64, packed: u64) -> Result<(), Exceeded> {
         check(Limit::EntrySize, size, self.entry_size)?;
         let most = packed.saturating_mul(self.ratio).max(RATIO_FLOOR);
@@ -58,7 +60,7 @@ impl Limits {
     }
 }
 
-/// A limit that is exceeded, and what it allows.
+/// The exceeded limit, and the maximum that it allows.
 #[derive(Debug, PartialEq)]
 pub(super) struct Exceeded(pub(super) Limit, pub(super) u64);
 
@@ -69,7 +71,7 @@ fn check(limit: Limit, value: u64, allowed: u64) -> Result<(), Exceeded> {
     Ok(())
 }
 
-/// One of the [`Limits`].
+/// The name of one of the [`Limits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 #[allow(missing_docs)]
@@ -84,11 +86,11 @@ pub enum Limit {
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Entries => "the number of entries",
-            Self::DirectorySize => "the bytes of the directory",
-            Self::EntrySize => "the bytes of an entry",
-            Self::TotalSize => "the bytes of all entries",
-            Self::Ratio => "the bytes that one packed byte unpacks to",
+            Self::Entries => "number of entries",
+            Self::DirectorySize => "size of the directory",
+            Self::EntrySize => "unpacked size of an entry",
+            Self::TotalSize => "unpacked size of all entries",
+            Self::Ratio => "ratio of unpacked to packed size",
         })
     }
 }

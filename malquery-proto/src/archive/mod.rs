@@ -1,9 +1,9 @@
-//! The archive of samples that [`GetSamples`](crate::operations::GetSamples) fetches: a zip with
-//! the password `infected`.
+//! Reads archives of samples, which [`GetSamples`](crate::operations::GetSamples) downloads. An
+//! archive is a zip with the password `infected`.
 //!
-//! [`Archive`] lists the entries, reads each as a stream and identifies it by its SHA-256. It does
-//! not believe what an archive says about itself: it counts the bytes as it unpacks them, and it
-//! reports names but never uses them.
+//! [`Archive`] lists the entries, reads each one as a stream, and identifies it by its SHA-256. It
+//! does not trust the metadata in the archive: it counts the bytes that it unpacks, and it reports
+//! the names of entries but never uses them as paths.
 //!
 //! ```
 //! use std::io::Cursor;
@@ -11,7 +11,7 @@
 //! use malquery_proto::archive::Archive;
 //! use malquery_proto::types::Sha256;
 //!
-//! // One entry, `greeting.txt`, with the bytes "hello". Usually you open a file.
+//! // The archive has one entry, `greeting.txt`, with the content "hello".
 //! let file = Cursor::new(include_bytes!("../../tests/archives/zipcrypto-stored.zip"));
 //! let hello: Sha256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824".parse()?;
 //! let other: Sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".parse()?;
@@ -26,7 +26,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Archive::extract`] writes the samples into a folder, each under its SHA-256:
+//! [`Archive::extract`] writes each sample into a file named after its SHA-256:
 //!
 //! ```
 //! # use std::io::Cursor;
@@ -45,26 +45,26 @@
 //!
 //! # Limits
 //!
-//! See [`Limits`]. An archive that declares more is refused before it is read, and one that unpacks
-//! to more is refused while it is read. An entry that is too large by itself is reported as
-//! damaged, and the others are read. An archive whose entries share bytes is refused, and an entry
-//! that unpacks to more than it declares is damaged. An archive within an archive is a sample like
-//! any other: it is not opened.
+//! See [`Limits`]. An archive that declares more than they allow fails before it is read, and one
+//! that unpacks to more fails while it is read. If a single entry is too large, it is reported as
+//! damaged, and the other entries are read. An entry that unpacks to more than it declares is
+//! damaged too. An archive whose entries share bytes cannot be opened. An archive inside an archive
+//! is not opened: it is an ordinary sample.
 //!
-//! # Costs
+//! # Performance
 //!
-//! Opening reads the directory, at the end of the archive, and the head of each entry. These are
-//! small reads with a seek before each, so open a `File` and not a `BufReader`, which would read 8
-//! KiB each time. An ordinary entry takes less than a kilobyte of memory. [`check`](Archive::check)
-//! and [`extract`](Archive::extract) read the archive once, in chunks of 64 KiB, and keep nothing
-//! of a sample in memory. ZipCrypto is decrypted byte by byte, at about 100 MB a second. AES is
-//! three times as fast, after some milliseconds for the key of each entry.
+//! Opening an archive reads the directory at its end and the header of each entry, with a seek and a
+//! small read for each. Pass a `File`, not a `BufReader`, which would read 8 KiB each time. An
+//! ordinary entry takes less than 1 KB of memory. [`check`](Archive::check) and
+//! [`extract`](Archive::extract) read the archive once, in chunks of 64 KiB, and do not keep samples
+//! in memory. ZipCrypto decrypts about 100 MB per second. AES is about three times as fast, but takes
+//! some milliseconds to derive the key of each entry.
 //!
-//! # What is read
+//! # Supported archives
 //!
-//! Entries that are stored or deflated, and encrypted with ZipCrypto, with AES or not at all;
-//! Zip64; data descriptors. Something before the first entry, as in a self-extracting archive, is
-//! refused.
+//! Entries may be stored or deflated, and encrypted with ZipCrypto or AES, or not encrypted. Zip64
+//! and data descriptors are supported. Data before the first entry, as in a self-extracting archive,
+//! is not.
 
 mod directory;
 mod entries;
@@ -94,7 +94,7 @@ pub use self::report::{ArchiveError, Damaged, EntryName, Found, PASSWORD, Report
 use crate::stream::Received;
 use crate::types::Sha256;
 
-/// How much is read at a time.
+/// The number of bytes to read at a time.
 const CHUNK: usize = 64 * 1024;
 
 /// A zip archive of samples. See the [module](self).
@@ -105,7 +105,7 @@ pub struct Archive<R> {
     password: Vec<u8>,
     expected: Option<Vec<Sha256>>,
     keep_unexpected: bool,
-    /// The bytes that were unpacked.
+    /// The number of bytes unpacked so far.
     total: u64,
 }
 
@@ -122,24 +122,25 @@ impl<R: Read + Seek> Archive<R> {
     /// Opens an archive with the [default limits](Limits::default).
     ///
     /// # Errors
-    /// [`ArchiveError::NotZip`], [`ArchiveError::Broken`], [`ArchiveError::Read`],
-    /// [`ArchiveError::Limit`] or [`ArchiveError::Overlap`]. Damage within an entry is found when
-    /// the entry is read.
+    /// Returns [`ArchiveError::NotZip`], [`ArchiveError::Broken`], [`ArchiveError::Read`],
+    /// [`ArchiveError::Limit`] or [`ArchiveError::Overlap`]. Damage inside an entry is detected only
+    /// when the entry is read.
     pub fn open(reader: R) -> Result<Self, ArchiveError> {
         Self::open_with(reader, Limits::default())
     }
 
-    /// Opens an archive.
+    /// Opens an archive with these limits.
     ///
     /// # Errors
-    /// As [`Archive::open`].
+    /// See [`Archive::open`].
     pub fn open_with(reader: R, limits: Limits) -> Result<Self, ArchiveError> {
         let mut reader = Marked(reader);
         let begins_with_entry = survey(&mut reader, &limits).map_err(|error| match error {
             Surveyed::Refused(error) => error,
             Surveyed::Io(error) => broken(ZipError::Io(error)),
         })?;
-        // A search for an archive behind other bytes reads all of them, and may find the wrong one.
+        // Do not let the zip crate search for an archive after other data: it would read all of the
+        // data, and might find the wrong archive.
         let config = Config {
             archive_offset: ArchiveOffset::Known(0),
         };
@@ -162,14 +163,15 @@ impl<R: Read + Seek> Archive<R> {
         })
     }
 
-    /// Uses another password than [`PASSWORD`].
+    /// Sets the password. The default is [`PASSWORD`].
     #[must_use]
     pub fn password(mut self, password: impl Into<Vec<u8>>) -> Self {
         self.password = password.into();
         self
     }
 
-    /// Says which samples the archive should hold. Without it, every sample counts as found.
+    /// Sets the samples that the archive should contain. Without this, every sample in the archive
+    /// counts as found.
     #[must_use]
     pub fn expect_samples(
         mut self,
@@ -180,28 +182,31 @@ impl<R: Read + Seek> Archive<R> {
         self
     }
 
-    /// Has [`Archive::extract`] also write samples that were not asked for.
+    /// Sets whether [`Archive::extract`] also writes samples that are not expected. The default is
+    /// `false`.
     #[must_use]
     pub fn keep_unexpected(mut self, keep: bool) -> Self {
         self.keep_unexpected = keep;
         self
     }
 
-    /// What the archive says about its entries, in the order of its directory.
+    /// Returns the unverified metadata of all entries, in the order of the archive's directory.
     pub fn entries(&self) -> &[EntryInfo] {
         &self.directory.entries
     }
 
-    /// Whether several entries have the same name. Only the last of them is listed and can be read.
+    /// Returns whether several entries have the same name. Only the last of these is listed and can
+    /// be read.
     pub fn has_duplicate_names(&self) -> bool {
         self.zip.has_duplicate_names()
     }
 
-    /// Opens the entry of this number, from 0. Its bytes count towards [`Limits::total_size`] until
-    /// the next [`check`](Self::check) or [`extract`](Self::extract).
+    /// Opens the entry with this index, starting from 0. Its bytes count toward
+    /// [`Limits::total_size`]; the next [`check`](Self::check) or [`extract`](Self::extract) resets
+    /// the count.
     ///
     /// # Errors
-    /// [`ArchiveError::NoEntry`], [`ArchiveError::Limit`], [`ArchiveError::WrongPassword`],
+    /// Returns [`ArchiveError::NoEntry`], [`ArchiveError::Limit`], [`ArchiveError::WrongPassword`],
     /// [`ArchiveError::Damaged`], [`ArchiveError::UnsupportedMethod`],
     /// [`ArchiveError::Unsupported`] or [`ArchiveError::Read`].
     pub fn entry(&mut self, number: usize) -> Result<Entry<'_, R>, ArchiveError> {
@@ -211,7 +216,7 @@ impl<R: Read + Seek> Archive<R> {
             .get(number)
             .ok_or(ArchiveError::NoEntry(number))?;
         if info.beyond {
-            return Err(ArchiveError::Damaged("its data are cut off".into()));
+            return Err(ArchiveError::Damaged("its data is truncated".into()));
         }
         self.limits.check_entry(info.size, info.packed)?;
         let options = ZipReadOptions::new().password(Some(&self.password));
@@ -230,30 +235,32 @@ impl<R: Read + Seek> Archive<R> {
         })
     }
 
-    /// Reads the whole archive and reports what is in it.
+    /// Reads the whole archive, and returns a report on its content.
     ///
     /// # Errors
-    /// [`ArchiveError::Limit`], before anything is read, if the archive declares too much.
-    /// [`ArchiveError::Stopped`] if it unpacks to more, or cannot be read.
+    /// Returns [`ArchiveError::Limit`] before reading anything if the archive declares more bytes
+    /// than the limits allow, and [`ArchiveError::Stopped`] if it unpacks to more or cannot be read.
     pub fn check(&mut self) -> Result<Report, ArchiveError> {
         self.walk(&mut Nowhere)
     }
 
-    /// Writes the samples into an existing folder and reports what is in the archive. Each sample
-    /// becomes a file named by its SHA-256 in lower case. **What it writes is malware.**
+    /// Extracts the samples into an existing folder, and returns a report on the content of the
+    /// archive. Each file is named after the SHA-256 of its sample, in lowercase. **The files are
+    /// malware.**
     ///
-    /// A file appears when its sample is whole, or not at all. Only its owner can read it, and
-    /// nobody can execute it. Only samples that were asked for are written, unless
-    /// [`keep_unexpected`](Self::keep_unexpected) says otherwise. A file that exists with the same
-    /// bytes stays as it is. Another file of that name is an error, or is replaced with
-    /// `overwrite`.
+    /// Files appear complete or not at all. Only their owner can read them, and they are not
+    /// executable. If samples are [expected](Self::expect_samples), only these are written, unless
+    /// [`keep_unexpected`](Self::keep_unexpected) is set. If a file with the same name and content
+    /// exists, it stays unchanged. If its content differs, it is replaced if `overwrite` is `true`;
+    /// otherwise, this is an error.
     ///
-    /// A sample that was asked for is accepted if its SHA-256 is right, even if the archive's own
-    /// checksum is wrong.
+    /// An expected sample with the right SHA-256 is accepted even if the checksum in the archive is
+    /// wrong.
     ///
     /// # Errors
-    /// As [`Archive::check`], and [`ArchiveError::Stopped`] if a file cannot be written. Nothing is
-    /// left of the entry at which it stopped. The report in the error says what was written before.
+    /// See [`Archive::check`]. Also returns [`ArchiveError::Stopped`] if a file cannot be written.
+    /// The report in that error lists the files written before; the entry at which extraction
+    /// stopped leaves no file.
     pub fn extract(
         &mut self,
         folder: impl AsRef<Path>,
@@ -268,7 +275,7 @@ impl<R: Read + Seek> Archive<R> {
     fn walk<S: Store>(&mut self, store: &mut S) -> Result<Report, ArchiveError> {
         let mut declared = 0_u64;
         for info in &self.directory.entries {
-            // An entry that is too large by itself is not read.
+            // An entry that is too large on its own is not read, so it does not count.
             if self.limits.check_entry(info.size, info.packed).is_ok() {
                 declared = declared.saturating_add(info.size);
                 self.limits.check_total(declared)?;
@@ -326,7 +333,7 @@ impl<R: Read + Seek> Archive<R> {
         }
         report.bytes = self.total;
         report.is_expected = expected.is_some();
-        // Where it stopped, the rest is not known.
+        // If reading stopped, the remaining entries are unknown, so no sample counts as missing.
         if stopped.is_none() {
             let mut seen: HashSet<_> = report.found.iter().map(|found| found.sha256).collect();
             let named = || self.entries().iter().filter_map(EntryInfo::named).collect();
@@ -344,7 +351,8 @@ impl<R: Read + Seek> Archive<R> {
         }
     }
 
-    /// Reads an entry to its end and stores it. Returns its file, and whether that existed before.
+    /// Reads an entry completely and stores it. Returns its file, and whether the file already
+    /// existed.
     fn take<S: Store>(
         &mut self,
         number: usize,
@@ -360,7 +368,7 @@ impl<R: Read + Seek> Archive<R> {
                 Ok(0) => break entry.so_far(),
                 Ok(count) => store.write(&mut part, &chunk[..count])?,
                 Err(error) => {
-                    // The checksum is wrong, but these are the bytes.
+                    // The checksum is wrong, but the bytes may still have the expected SHA-256.
                     let so_far = entry.so_far();
                     let is_wanted = wanted.is_some_and(|wanted| wanted.contains(&so_far.sha256));
                     if error.is_of_entry() && is_wanted {

@@ -10,49 +10,51 @@ use super::limits::{Exceeded, Limit};
 use crate::debug::debug_with_sources;
 use crate::types::Sha256;
 
-/// The password of MalQuery's archives. It protects nothing: it keeps scanners out.
+/// The password of MalQuery's archives. It does not protect the content: it only keeps scanners from
+/// opening the samples.
 pub const PASSWORD: &str = "infected";
 
-/// What is wrong with an archive, with an entry of it, or with writing it.
+/// The reason an archive or an entry cannot be read, or a sample cannot be written.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
-    /// Something else than a zip archive. It says what.
+    /// The data is not a zip archive. The value describes what it is.
     #[error("this is not a zip archive but {0}")]
     NotZip(Box<str>),
-    /// It begins as a zip archive, but its directory cannot be read.
-    #[error("the archive is cut off or damaged: fetch it again")]
+    /// The data begins like a zip archive, but its directory cannot be read.
+    #[error("the archive is truncated or damaged; download it again")]
     Broken(#[source] Source),
-    /// The archive's file cannot be read.
+    /// The file of the archive cannot be read.
     #[error("the archive could not be read")]
     Read(#[source] io::Error),
-    /// More than the [`Limits`](super::Limits) allow, which may be a zip bomb.
+    /// The archive exceeds one of the [`Limits`](super::Limits), so it may be a zip bomb.
     #[error(
-        "the archive may be a zip bomb: {limit} may be at most {allowed}; raise the limit if you trust it"
+        "the archive may be a zip bomb: the {limit} exceeds the limit of {allowed}; raise the limit if you trust the \
+         archive"
     )]
     #[allow(missing_docs)]
     Limit { limit: Limit, allowed: u64 },
     /// Entries share bytes of the archive, as in a zip bomb.
-    #[error("entries of the archive overlap: it is damaged or a zip bomb, and was not read")]
+    #[error("the archive has overlapping entries: it is damaged or a zip bomb, and was not read")]
     Overlap,
-    /// The archive has fewer entries.
-    #[error("the archive has no entry {0}")]
+    /// The archive has no entry with this index.
+    #[error("the archive has no entry with index {0}")]
     NoEntry(usize),
     /// The password is wrong, or the entry is damaged.
-    #[error("the password is wrong for this entry; MalQuery's is {PASSWORD:?}")]
+    #[error("the password is wrong for this entry; MalQuery uses {PASSWORD:?}")]
     WrongPassword,
-    /// The entry is damaged or cut off, or was decrypted with a wrong password, which one in 256
-    /// entries does not notice at once.
+    /// The entry is damaged or truncated. The cause may also be a wrong password, which is not
+    /// detected immediately for one in 256 entries.
     #[error("the entry is damaged, or the password is wrong")]
     Damaged(#[source] Source),
-    /// The entry is packed with a method that is not supported. It gives the number of the method.
+    /// The entry is compressed with an unsupported method. The value is the number of the method.
     #[error(
-        "the entry is packed with {}, which is not supported: unpack the archive with another program, such as 7-Zip",
+        "the entry is compressed with {}, which is not supported; unpack the archive with another program, such as 7-Zip",
         method(*_0)
     )]
     UnsupportedMethod(u16),
-    /// The entry is encrypted or made in another way that is not supported.
-    #[error("the entry is not supported: unpack the archive with another program, such as 7-Zip")]
+    /// The entry uses another unsupported feature, such as a different kind of encryption.
+    #[error("the entry is not supported; unpack the archive with another program, such as 7-Zip")]
     Unsupported(#[source] Source),
     /// A sample cannot be written.
     #[error("{} could not be written", path.display())]
@@ -62,8 +64,8 @@ pub enum ArchiveError {
         #[source]
         error: io::Error,
     },
-    /// Reading stopped at an entry. The report has what was found before. Files that were written
-    /// before stay: they are whole.
+    /// Reading stopped at an entry. The report is about the entries before it. Their files are
+    /// complete and are kept.
     #[error("stopped at entry {} of the archive", entry + 1)]
     #[allow(missing_docs)]
     Stopped {
@@ -71,7 +73,7 @@ pub enum ArchiveError {
         source: Box<ArchiveError>,
         report: Box<Report>,
     },
-    /// Samples are missing, damaged or hidden.
+    /// Samples are missing, damaged or hidden: see [`Report::is_complete`].
     #[error(
         "the archive is not complete: samples missing: {}, entries damaged: {}{}",
         _0.missing.len(), _0.damaged.len(), _0.hidden()
@@ -81,11 +83,11 @@ pub enum ArchiveError {
 
 debug_with_sources!(ArchiveError);
 
-/// What a library said.
+/// The error of a library.
 type Source = Box<dyn StdError + Send + Sync>;
 
 impl ArchiveError {
-    /// What was found before the error.
+    /// Returns the report on the entries that were read before the error.
     pub fn report(&self) -> Option<&Report> {
         match self {
             Self::Stopped { report, .. } | Self::Incomplete(report) => Some(report),
@@ -93,7 +95,7 @@ impl ArchiveError {
         }
     }
 
-    /// Whether it is about one entry, and the others may be read.
+    /// Returns whether the error affects only one entry, so that the others can be read.
     pub(super) fn is_of_entry(&self) -> bool {
         matches!(
             self,
@@ -108,7 +110,7 @@ impl ArchiveError {
         )
     }
 
-    /// An error of opening an entry.
+    /// Converts an error that occurred while opening an entry.
     pub(super) fn of_entry(error: ZipError) -> Self {
         match error {
             ZipError::Io(error) => Self::of_read(error),
@@ -119,7 +121,7 @@ impl ArchiveError {
         }
     }
 
-    /// An error of reading an entry.
+    /// Converts an error that occurred while reading an entry.
     pub(super) fn of_read(error: io::Error) -> Self {
         match error.downcast::<ReadError>() {
             Ok(ReadError(error)) => Self::Read(error),
@@ -137,7 +139,7 @@ impl From<Exceeded> for ArchiveError {
     }
 }
 
-/// The name of a packing method.
+/// Returns the name of a compression method.
 fn method(number: u16) -> String {
     let name = match number {
         1 => "Shrink",
@@ -157,32 +159,32 @@ fn method(number: u16) -> String {
     format!("{name} (method {number})")
 }
 
-/// An error of the file beneath the archive, as opposed to one of what is in it.
+/// An error of the underlying file, as opposed to an error in the content of the archive.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(super) struct ReadError(pub(super) io::Error);
 
-/// The name of an entry: any bytes. Do not use it as a path.
+/// The name of an entry, which may be any bytes. **Do not use it as a path.**
 ///
-/// `Display` is safe for a terminal: it escapes what is not printable or not UTF-8, and cuts long
-/// names.
+/// `Display` is safe for a terminal: it escapes bytes that are not printable or not UTF-8, and
+/// truncates long names.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EntryName(pub(super) Box<[u8]>);
 
 impl EntryName {
-    /// The bytes as they are in the archive. Take care what you do with them.
+    /// Returns the bytes of the name, as in the archive. Do not trust them.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// Whether it is UTF-8, and all of it can be seen.
+    /// Returns whether the name is UTF-8 and printable.
     pub(super) fn is_plain(&self) -> bool {
         let seen = |c: char| matches!(c, '\'' | '"' | '\\') || c.escape_debug().len() == 1;
         std::str::from_utf8(&self.0).is_ok_and(|name| name.chars().all(seen))
     }
 }
 
-/// How many characters of a name are displayed.
+/// The maximum number of characters of a name to display.
 const NAME_SHOWN: usize = 200;
 
 impl fmt::Display for EntryName {
@@ -225,21 +227,21 @@ impl Serialize for EntryName {
     }
 }
 
-/// A sample that is whole in the archive.
+/// A complete sample in the archive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Found {
-    /// The number of its entry, from 0.
+    /// The index of the entry, starting from 0.
     pub entry: usize,
-    /// The name of its entry.
+    /// The name of the entry.
     pub name: EntryName,
-    /// The SHA-256 of its bytes.
+    /// The SHA-256 of the sample.
     pub sha256: Sha256,
-    /// The number of its bytes.
+    /// The size of the sample in bytes.
     pub bytes: u64,
-    /// The file with its bytes, if it was extracted.
+    /// The extracted file, if the sample was extracted.
     pub file: Option<PathBuf>,
-    /// Whether that file existed before, with the same bytes.
+    /// Whether the file already existed, with the same content.
     pub existed: bool,
 }
 
@@ -247,16 +249,16 @@ pub struct Found {
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct Damaged {
-    /// The number of the entry, from 0.
+    /// The index of the entry, starting from 0.
     pub entry: usize,
-    /// Its name. In an archive of samples it may say which sample is lost.
+    /// The name of the entry, which may contain the SHA-256 of the lost sample.
     pub name: EntryName,
-    /// Why. It is stored as text.
+    /// The reason. Serde writes it as a string.
     #[serde(serialize_with = "as_text")]
     pub error: ArchiveError,
 }
 
-/// Writes an error and its sources.
+/// Serializes an error and its sources as a string.
 fn as_text<S: Serializer>(error: &ArchiveError, serializer: S) -> Result<S::Ok, S::Error> {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -267,52 +269,53 @@ fn as_text<S: Serializer>(error: &ArchiveError, serializer: S) -> Result<S::Ok, 
     serializer.serialize_str(&text)
 }
 
-/// What is in an archive. Entries are in the order of its directory.
+/// A report on the content of an archive. Entries are in the order of the archive's directory.
 ///
-/// `Display` is one line with the counts. Serde writes all of it.
+/// `Display` writes one line with the counts. Serde writes all fields.
 #[derive(Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Report {
-    /// The samples that were asked for. Without
-    /// [`Archive::expect_samples`](super::Archive::expect_samples), all samples.
+    /// The expected samples that are in the archive. Without
+    /// [`Archive::expect_samples`](super::Archive::expect_samples), all samples in the archive.
     pub found: Vec<Found>,
-    /// The samples that were asked for and are missing, in that order. Without
-    /// [`Archive::expect_samples`](super::Archive::expect_samples), those that an entry is named
-    /// after and no entry holds.
+    /// The expected samples that are not in the archive, in the order of the expected samples.
+    /// Without [`Archive::expect_samples`](super::Archive::expect_samples), the samples after which
+    /// an entry is named, but which no entry contains.
     pub missing: Vec<Sha256>,
-    /// The samples that were not asked for.
+    /// The samples that were not expected.
     pub unexpected: Vec<Found>,
-    /// The entries that cannot be read, or are larger than the [`Limits`](super::Limits) allow.
+    /// The entries that cannot be read, or that exceed the [`Limits`](super::Limits).
     pub damaged: Vec<Damaged>,
-    /// What is unusual, such as an entry whose name is a path. It is no danger here.
+    /// Descriptions of unusual entries, such as one whose name is a path. This crate is not affected
+    /// by them.
     pub warnings: Vec<String>,
-    /// Whether several entries have the same name. Only the last of them can be read.
+    /// Whether several entries have the same name. Only the last of these can be read.
     pub duplicate_names: bool,
-    /// Whether bytes of the archive, enough for an entry, belong to no entry of its directory.
+    /// Whether the archive has a gap between entries that is large enough for another entry.
     pub omits_entries: bool,
-    /// Whether the archive has no entry at all.
+    /// Whether the archive has no entries.
     pub is_empty: bool,
-    /// The bytes that were unpacked.
+    /// The number of unpacked bytes.
     pub bytes: u64,
-    /// Whether it is known what was asked for.
+    /// Whether the expected samples are known.
     #[serde(skip)]
     pub(super) is_expected: bool,
 }
 
 impl Report {
-    /// Whether nothing is missing or damaged.
+    /// Returns whether no sample is missing or damaged.
     ///
-    /// Without [`Archive::expect_samples`](super::Archive::expect_samples), nothing may be hidden
-    /// either: the archive has an entry, no two entries have the same name, and the directory omits
-    /// none.
+    /// If the expected samples are not known (see
+    /// [`Archive::expect_samples`](super::Archive::expect_samples)), the archive must also have at
+    /// least one entry, no duplicate names, and no gap for an entry that its directory omits.
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.damaged.is_empty() && self.hidden().is_empty()
     }
 
-    /// Makes an error of a report that is not complete.
+    /// Returns the report if it is [complete](Self::is_complete).
     ///
     /// # Errors
-    /// [`ArchiveError::Incomplete`], which holds the report.
+    /// Returns [`ArchiveError::Incomplete`], which contains the report, if it is not.
     pub fn complete(self) -> Result<Self, ArchiveError> {
         if self.is_complete() {
             Ok(self)
@@ -321,14 +324,14 @@ impl Report {
         }
     }
 
-    /// Why samples may be missing that cannot be named, as the end of a sentence.
+    /// Returns the reason unknown samples may be missing, for the end of a message.
     fn hidden(&self) -> &'static str {
         if self.is_expected {
             ""
         } else if self.is_empty {
-            "; it has no entry"
+            "; it has no entries"
         } else if self.duplicate_names {
-            "; several entries have the same name, and only the last of them can be read"
+            "; several entries have the same name, and only the last of these can be read"
         } else if self.omits_entries {
             "; its directory omits entries that are in the file"
         } else {
@@ -341,7 +344,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "samples found: {}, missing: {}, damaged: {}, not asked for: {}{}",
+            "samples found: {}, missing: {}, damaged: {}, unexpected: {}{}",
             self.found.len(),
             self.missing.len(),
             self.damaged.len(),

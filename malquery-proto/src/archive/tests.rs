@@ -69,7 +69,7 @@ fn unusual_entries_give_a_warning() {
     assert_eq!(warning(b"a", 0o040_755), "it is a folder");
     assert_eq!(
         warning(b"a", 0o120_777),
-        "it is a symbolic link, and holds the name of its target"
+        "it is a symbolic link, whose content is the name of its target"
     );
     assert_eq!(
         warning(b"a", 0o140_777),
@@ -120,7 +120,7 @@ fn packing_methods_have_names() {
     let shown = |method| ArchiveError::UnsupportedMethod(method).to_string();
     assert_eq!(
         shown(14),
-        "the entry is packed with LZMA (method 14), which is not supported: unpack the archive with another program, such as 7-Zip"
+        "the entry is compressed with LZMA (method 14), which is not supported; unpack the archive with another program, such as 7-Zip"
     );
     assert!(shown(4711).starts_with("the entry is packed with method 4711, which"));
     let names: HashSet<_> = [1, 2, 6, 9, 12, 14, 93, 94, 95, 96, 97, 98]

@@ -1,4 +1,4 @@
-//! What YARA refuses and boreal accepts.
+//! Rejects texts that boreal accepts, but YARA does not.
 
 use std::ops::Range;
 
@@ -16,13 +16,13 @@ use super::regex;
 use super::splits::{self, MAX_SPLITS};
 use super::warn::{HashFunction, hash_fault, hash_function};
 
-/// How deep loops may nest.
+/// The maximum nesting depth of loops.
 const MAX_LOOPS: usize = 4;
 
-/// The depth limit of the walk over a condition. boreal's own limit is lower.
+/// The maximum recursion depth for a condition. boreal has a lower limit.
 const MAX_DEPTH: usize = 1000;
 
-/// How many variables a loop may have.
+/// The maximum number of variables in a loop.
 const MAX_VARIABLES: usize = 2;
 
 type Fault = (Range<usize>, String);
@@ -38,11 +38,11 @@ fn is_reserved(word: &str) -> bool {
 fn reserved<T>(span: &Range<usize>, word: &str) -> Result<T, Fault> {
     fault(
         span,
-        format!("`{word}` is a reserved word and cannot be a name"),
+        format!("`{word}` is a reserved word and cannot be used as a name"),
     )
 }
 
-/// Checks what can be seen without a syntax tree: names and regular expressions.
+/// Performs the checks that need no syntax tree: names, regular expressions and hex strings.
 pub(super) fn tokens(file: &RuleFile) -> Result<(), RuleError> {
     token_faults(file).map_err(|(span, why)| RuleError::invalid(file.text(), span, why))
 }
@@ -81,8 +81,7 @@ fn token_faults(file: &RuleFile) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Refuses the jumps `[-5]` and `[0]`. Comments, which may hold anything, are not skipped in a
-/// jump.
+/// Rejects jumps such as `[-5]` and `[0]`. Comments are skipped, except inside a jump.
 fn hex_jumps(hex: &str) -> Result<(), Fault> {
     let mut at = 0;
     while let Some(open) = hex[at..].find(['[', '/']).map(|found| at + found) {
@@ -99,7 +98,7 @@ fn hex_jumps(hex: &str) -> Result<(), Fault> {
         if rest.starts_with('[') && jump.len() > 1 && jump.starts_with('-') {
             return fault(
                 &(open..open + end),
-                "a jump needs a first number; write `[0-5]`",
+                "a jump needs a lower limit, as in `[0-5]`",
             );
         }
         if rest.starts_with('[') && !jump.is_empty() && jump.bytes().all(|digit| digit == b'0') {
@@ -110,8 +109,7 @@ fn hex_jumps(hex: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Checks the conditions: loops, names, and numbers that are known before a scan. Gives warnings
-/// about hashes.
+/// Checks the conditions: loops, names and constant numbers. Returns warnings about hashes.
 pub(super) fn conditions(file: &RuleFile, parsed: &YaraFile) -> Result<Vec<Warning>, RuleError> {
     let mut walk = Walk::default();
     for component in &parsed.components {
@@ -143,8 +141,8 @@ fn few_splits(span: &Range<usize>, splits: usize) -> Result<(), Fault> {
         true => fault(
             span,
             format!(
-                "this is too complex for YARA: it has {splits} alternatives and repetitions, and \
-                 {MAX_SPLITS} are allowed"
+                "this is too complex for YARA: it has {splits} alternatives and repetitions, but \
+                 only {MAX_SPLITS} are allowed"
             ),
         ),
         false => Ok(()),
@@ -162,7 +160,7 @@ struct Walk {
     warnings: Vec<(usize, String)>,
 }
 
-/// The value of an expression, if it is a number that is known before a scan.
+/// The value of an expression, if it is a constant number.
 type Value = Result<Option<i64>, Fault>;
 
 impl Walk {
@@ -189,7 +187,7 @@ impl Walk {
                 let left = self.expression(left)?;
                 let divisor = self.expression(right)?;
                 if divisor == Some(0) {
-                    return fault(span, "this divides by zero");
+                    return fault(span, "this is a division by zero");
                 }
                 let (Some(left), Some(divisor)) = (left, divisor) else {
                     return Ok(None);
@@ -200,7 +198,7 @@ impl Walk {
                 };
                 return match value {
                     Some(value) => Ok(Some(value)),
-                    None => fault(span, "the number does not fit into 64 bits"),
+                    None => fault(span, "the result does not fit in 64 bits"),
                 };
             }
             E::BitwiseXor(left, right) => {
@@ -218,7 +216,7 @@ impl Walk {
                     return Ok(None);
                 };
                 if count < 0 {
-                    return fault(span, "a shift cannot be negative");
+                    return fault(span, "a shift count cannot be negative");
                 }
                 let is_left = matches!(expression.expr, E::ShiftLeft(..));
                 return Ok(left.map(|left| match u32::try_from(count) {
@@ -307,7 +305,7 @@ impl Walk {
                 self.selection(span, selection, body.is_none())?;
                 if let Some(body) = body {
                     if self.is_in_strings {
-                        return fault(span, "a loop over strings cannot stand in another");
+                        return fault(span, "loops over strings cannot be nested");
                     }
                     self.is_in_strings = true;
                     self.body(span, body)?;
@@ -346,7 +344,7 @@ impl Walk {
                     return reserved(identifiers_span, name);
                 }
                 if identifiers.len() > MAX_VARIABLES {
-                    return fault(identifiers_span, "a loop has at most two variables");
+                    return fault(identifiers_span, "a loop can have at most two variables");
                 }
                 match iterator {
                     ForIterator::Identifier(identifier) => self.identifier(identifier)?,
@@ -371,7 +369,8 @@ impl Walk {
         Ok(None)
     }
 
-    /// What is compared: YARA takes no `true`, no string and nothing made with `and`, `of` or `==`.
+    /// Checks the operands of a comparison. YARA does not compare booleans, such as `true`, `$a`, or
+    /// an expression with `and`, `of` or `==`.
     fn operands(&mut self, left: &Expression, right: &Expression) -> Result<(), Fault> {
         for operand in [left, right] {
             let is_boolean = matches!(
@@ -399,19 +398,19 @@ impl Walk {
                     | E::ForIdentifiers { .. }
             );
             if is_boolean {
-                return fault(&operand.span, "what is true or false cannot be compared");
+                return fault(&operand.span, "a boolean cannot be compared");
             }
             self.expression(operand)?;
         }
         Ok(())
     }
 
-    /// `$`, `#`, `@` and `!` alone stand for the string of a loop.
+    /// Checks `$`, `#`, `@` and `!` without a name, which mean the current string of a loop.
     fn string(&self, span: &Range<usize>, name: &str) -> Result<(), Fault> {
         match name.is_empty() && !self.is_in_strings {
             true => fault(
                 span,
-                "a string without a name can stand in a loop over strings only",
+                "a string without a name is allowed only in a loop over strings",
             ),
             false => Ok(()),
         }
@@ -430,18 +429,19 @@ impl Walk {
         };
         match operation(left, right) {
             Some(value) => Ok(Some(value)),
-            None => fault(span, "the number does not fit into 64 bits"),
+            None => fault(span, "the result does not fit in 64 bits"),
         }
     }
 
     fn range(&mut self, from: &Expression, to: &Expression) -> Result<(), Fault> {
         let (first, last) = (self.expression(from)?, self.expression(to)?);
         match (first, last) {
-            (Some(first), Some(last)) if first > last => {
-                fault(&(from.span.start..to.span.end), "the range runs backwards")
-            }
+            (Some(first), Some(last)) if first > last => fault(
+                &(from.span.start..to.span.end),
+                "the start of the range is greater than its end",
+            ),
             (Some(first), Some(_)) if first < 0 => {
-                fault(&from.span, "a range cannot begin below zero")
+                fault(&from.span, "a range cannot start below zero")
             }
             _ => Ok(()),
         }
@@ -458,11 +458,11 @@ impl Walk {
         };
         let value = self.expression(expr)?;
         if *as_percent && !may_be_percentage {
-            return fault(span, "a percentage cannot stand here");
+            return fault(span, "a percentage is not allowed here");
         }
         match value {
             Some(value) if *as_percent && !(1..=100).contains(&value) => {
-                fault(&expr.span, "a percentage is between 1 and 100")
+                fault(&expr.span, "a percentage must be between 1 and 100")
             }
             Some(value) if value < 0 => fault(&expr.span, "a count cannot be negative"),
             _ => Ok(()),
@@ -478,7 +478,10 @@ impl Walk {
     fn body(&mut self, span: &Range<usize>, body: &Expression) -> Result<(), Fault> {
         self.loops += 1;
         if self.loops > MAX_LOOPS {
-            return fault(span, format!("loops nest at most {MAX_LOOPS} deep"));
+            return fault(
+                span,
+                format!("loops can be nested at most {MAX_LOOPS} levels deep"),
+            );
         }
         self.expression(body)?;
         self.loops -= 1;

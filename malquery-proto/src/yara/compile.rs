@@ -1,4 +1,4 @@
-//! Compiles a text with boreal.
+//! Compiles a text with the crate `boreal`.
 
 use std::ops::Range;
 
@@ -11,25 +11,25 @@ use super::file::RuleFile;
 use super::{MAX_MATCHES, Rule, TIMEOUT, check, warn};
 
 impl RuleFile {
-    /// Compiles the text as YARA does, and looks for what is probably a mistake.
+    /// Compiles the text as YARA does, and returns warnings about probable mistakes.
     ///
-    /// Parentheses may nest 100 levels deep, and operators 60. The modules `pe`, `elf`, `macho`,
-    /// `dotnet`, `dex`, `hash`, `math`, `string`, `time`, `cuckoo` and `console` are known. `pe`
+    /// Parentheses may be nested 100 levels deep, and operators 60. The modules `pe`, `elf`, `macho`,
+    /// `dotnet`, `dex`, `hash`, `math`, `string`, `time`, `cuckoo` and `console` are supported. `pe`
     /// reads signatures, but does not verify them.
     ///
     /// # Errors
-    /// The text has no public rule, or several and none was selected; or YARA refuses it; or it
-    /// cannot be checked here. [`RuleError::kind`] says which.
+    /// Fails if the text has no public rule, or has several and none is selected; if YARA rejects the
+    /// text; or if this crate cannot check it. [`RuleError::kind`] tells these cases apart.
     pub fn check(&self) -> Result<Vec<Warning>, RuleError> {
         let main = self.main()?;
         let (_, warnings) = compile(self, main)?;
         main.map(|_| warnings).ok_or_else(|| self.no_rule())
     }
 
-    /// Compiles the text, to run it here.
+    /// Compiles the text into a [`Rule`] that can scan bytes.
     ///
     /// # Errors
-    /// As [`check`](Self::check).
+    /// See [`check`](Self::check).
     pub fn compile(&self) -> Result<Rule, RuleError> {
         let main = self.main()?;
         let (scanner, _) = compile(self, main)?;
@@ -43,26 +43,28 @@ impl RuleFile {
     }
 }
 
-/// How deep parentheses and brackets may nest. boreal counts a parenthesis twice.
+/// The maximum nesting depth of parentheses and brackets. boreal counts a parenthesis twice.
 const MAX_NESTING: u8 = 250;
 
-/// How deep the operators of a condition may nest. A scan then takes at most 1 MB of a stack, even
-/// without optimization.
+/// The maximum nesting depth of operators in a condition. It keeps the stack use of a scan below
+/// 1 MB, even without optimization.
 const MAX_DEPTH: u32 = 60;
 
-/// How many strings a rule may have, as in YARA.
+/// The maximum number of strings in a rule, as in YARA.
 const MAX_STRINGS: usize = 10_000;
 
-/// The longest condition, in bytes. An operator in each of them nests the condition that deep.
+/// The maximum length of a condition in bytes. In the worst case, each byte is an operator that adds
+/// a level of nesting.
 const MAX_CONDITION: usize = 256 * 1024;
 
-/// What each byte of a condition may take of the stack.
+/// The stack space in bytes for each byte of a condition.
 const STACK_PER_BYTE: usize = 1024;
 
-/// What everything else takes.
+/// The stack space in bytes for everything else.
 const STACK: usize = 16 * 1024 * 1024;
 
-/// Gives what runs the text, and warnings. `main` is the rule that the hunt is for.
+/// Compiles a text. Returns the scanner and the warnings. `main` is the index of the rule to hunt
+/// for.
 fn compile(file: &RuleFile, main: Option<usize>) -> Result<(Scanner, Vec<Warning>), RuleError> {
     let mut longest = 0;
     for rule in file.rules() {
@@ -70,7 +72,7 @@ fn compile(file: &RuleFile, main: Option<usize>) -> Result<(Scanner, Vec<Warning
         let span = start..rule.span().end;
         longest = longest.max(span.len());
         if span.len() > MAX_CONDITION {
-            let why = "a condition over 256 KiB cannot be checked here";
+            let why = "a condition larger than 256 KiB cannot be checked locally";
             return Err(unchecked(file, span, why));
         }
     }
@@ -88,7 +90,7 @@ fn compile_here(
     file: &RuleFile,
     main: Option<usize>,
 ) -> Result<(Scanner, Vec<Warning>), RuleError> {
-    // boreal does not accept a comment that ends with the text.
+    // boreal does not accept a comment at the end of the text, so cut it off.
     let end = file.tokens.last().map_or(0, |token| token.span.end);
     let text = format!("{}\n", &file.text()[..end]);
     let params = boreal_parser::Params::default().expression_recursion_limit(MAX_NESTING);
@@ -129,29 +131,27 @@ fn compile_here(
     Ok((scanner, warnings))
 }
 
-/// What a message of boreal says when YARA may accept the text, and what to add to the message.
+/// The errors of boreal for texts that YARA may accept: a part of the message, and an explanation to
+/// append.
 const UNCHECKED: [(&str, &str); 9] = [
-    (
-        "includes are not allowed",
-        "the included file is not read here",
-    ),
-    ("unknown import", "this module is not known here"),
+    ("includes are not allowed", "included files are not read"),
+    ("unknown import", "this module is not supported"),
     (
         "unknown identifier",
-        "an external variable cannot be checked here",
+        "external variables cannot be checked locally",
     ),
-    ("too many imbricated", "YARA may accept more levels"),
-    ("condition is too complex", "YARA may accept more levels"),
+    ("too many imbricated", "YARA may accept deeper nesting"),
+    ("condition is too complex", "YARA may accept deeper nesting"),
     ("cannot be compiled", "YARA may accept it"),
     (
         "regex failed to build",
         "YARA may accept a larger expression",
     ),
-    ("jump cannot have", "YARA accepts it here"),
+    ("jump cannot have", "YARA accepts this"),
     ("too much data added", "YARA may accept a larger text"),
 ];
 
-/// The modules that boreal has.
+/// The modules that boreal supports.
 const MODULES: [&str; 11] = [
     "console", "cuckoo", "dex", "dotnet", "elf", "hash", "macho", "math", "pe", "string", "time",
 ];
@@ -182,17 +182,17 @@ fn refusal(file: &RuleFile, message: &str, label: Option<(Range<usize>, String)>
     }
 }
 
-/// Runs something that may need much of a stack.
+/// Runs a function in a thread with a stack of this size.
 fn on_large_stack<T: Send>(size: usize, run: impl FnOnce() -> T + Send) -> Result<T, &'static str> {
     std::thread::scope(|scope| {
-        // The one thread of this crate, for the sake of its stack.
+        // This crate starts no other threads. This one is needed for its large stack.
         #[allow(clippy::disallowed_methods)]
         let thread = std::thread::Builder::new()
             .stack_size(size)
             .spawn_scoped(scope, run)
-            .map_err(|_| "there is no memory to check the text here")?;
+            .map_err(|_| "not enough memory to check the text")?;
         thread
             .join()
-            .map_err(|_| "the text cannot be checked here: the compiler failed")
+            .map_err(|_| "the text cannot be checked: the compiler crashed")
     })
 }

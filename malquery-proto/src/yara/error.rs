@@ -1,12 +1,12 @@
 use std::fmt;
 use std::ops::Range;
 
-/// A place in a text, counted as an editor does.
+/// A position in a text, counted as in an editor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
-    /// From 1.
+    /// The line, starting from 1.
     pub(super) line: usize,
-    /// In characters, from 1.
+    /// The column in characters, starting from 1.
     pub(super) column: usize,
 }
 
@@ -21,24 +21,24 @@ impl Place {
     }
 }
 
-/// Why a rule is refused.
+/// The kind of a [`RuleError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RuleErrorKind {
-    /// YARA refuses the text, so the service does, too.
+    /// YARA rejects the text, so the service rejects it too.
     Invalid,
-    /// The text may be right, but cannot be checked here: it has an `include`, needs a module or an
-    /// identifier that is unknown here (for example an external variable), or exceeds a limit of
-    /// this crate.
+    /// The text may be valid, but cannot be checked locally: it has an `include`, uses a module or an
+    /// identifier that is unknown to this crate (for example, an external variable), or exceeds a
+    /// limit of this crate.
     Unchecked,
-    /// The text has several public rules, or none, or not the rule that was asked for. The message
-    /// lists the names.
+    /// The text has no public rule, several public rules, or not the selected rule. If there are
+    /// rules to select from, the message lists their names.
     Selection,
 }
 
-/// A YARA rule that is refused.
+/// The reason a YARA rule cannot be used.
 ///
-/// `Display` gives the place, the reason and an excerpt that marks the place.
+/// `Display` writes the position, the reason, and the line with a mark at the position.
 ///
 /// ```
 /// use malquery_proto::yara::{RuleErrorKind, RuleFile};
@@ -56,8 +56,9 @@ pub struct RuleError {
     excerpt: String,
 }
 
-/// How many characters of a line are shown before the place, and from there.
+/// The maximum number of characters to show before the position in the line.
 const MAX_BEFORE: usize = 60;
+/// The maximum number of characters to show from the position on.
 const MAX_AFTER: usize = 40;
 
 impl RuleError {
@@ -68,7 +69,7 @@ impl RuleError {
         why: impl Into<String>,
     ) -> Self {
         let place = Place::new(text, span.start);
-        // A long line is shown in part. A tab would move the caret.
+        // Show only part of a long line. Replace tabs, which would shift the caret.
         let left_out = (place.column - 1).saturating_sub(MAX_BEFORE);
         let line = text.split('\n').nth(place.line - 1).unwrap_or_default();
         let shown = line
@@ -93,22 +94,23 @@ impl RuleError {
         Self::new(RuleErrorKind::Invalid, text, span, why)
     }
 
-    /// Why the rule is refused: whether YARA refuses it, or only this check.
+    /// Returns the kind of the error: for example, whether YARA rejects the rule, or only this crate
+    /// cannot check it.
     pub fn kind(&self) -> RuleErrorKind {
         self.kind
     }
 
-    /// What is wrong, in one line.
+    /// Returns a one-line description of the problem, without the position.
     pub fn message(&self) -> &str {
         &self.why
     }
 
-    /// The line of what is wrong, from 1.
+    /// Returns the line of the problem, starting from 1.
     pub fn line(&self) -> usize {
         self.place.line
     }
 
-    /// The column of what is wrong, in characters from 1.
+    /// Returns the column of the problem in characters, starting from 1.
     pub fn column(&self) -> usize {
         self.place.column
     }
@@ -133,9 +135,9 @@ impl fmt::Debug for RuleError {
 
 impl std::error::Error for RuleError {}
 
-/// What is probably wrong with a rule that YARA accepts.
+/// A probable mistake in a rule that YARA accepts.
 ///
-/// `Display` gives the place and the sentence.
+/// `Display` writes the position and the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Warning {
     place: Place,
@@ -150,17 +152,17 @@ impl Warning {
         }
     }
 
-    /// What is wrong, and what to do, in one sentence.
+    /// Returns a one-line description of the problem and what to do about it.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// The line of what is wrong, from 1.
+    /// Returns the line of the problem, starting from 1.
     pub fn line(&self) -> usize {
         self.place.line
     }
 
-    /// The column of what is wrong, in characters from 1.
+    /// Returns the column of the problem in characters, starting from 1.
     pub fn column(&self) -> usize {
         self.place.column
     }

@@ -1,4 +1,4 @@
-//! A text with YARA rules: which rules it has, and what each needs.
+//! Parses a text of YARA rules into its rules and their dependencies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -7,13 +7,14 @@ use std::ops::Range;
 use super::error::{RuleError, RuleErrorKind};
 use super::lexer::{Kind, Token, tokens};
 
-/// How many names an error lists.
+/// The maximum number of names in an error.
 const MAX_NAMES: usize = 100;
 
-/// A text with YARA rules. A hunt takes one of them.
+/// A text that contains YARA rules, such as the content of a rule file.
 ///
-/// [`parse`](Self::parse) splits the text into rules. [`select`](Self::select) cuts out one rule
-/// and what it needs. [`check`](Self::check) compiles the text as YARA does.
+/// [`parse`](Self::parse) splits the text into rules. A hunt takes one rule:
+/// [`select`](Self::select) extracts it, with everything it needs. [`check`](Self::check) compiles
+/// the text as YARA does.
 ///
 /// ```
 /// use malquery_proto::operations::Hunt;
@@ -41,10 +42,10 @@ const MAX_NAMES: usize = 100;
 pub struct RuleFile {
     text: String,
     pub(super) tokens: Vec<Token>,
-    /// Imports, includes and rules, in the order of the text.
+    /// The imports, includes and rules, in the order of the text.
     parts: Vec<Part>,
     rules: Vec<RuleEntry>,
-    /// The rule that was selected.
+    /// The index of the selected rule.
     selected: Option<usize>,
 }
 
@@ -63,48 +64,49 @@ pub struct RuleEntry {
     is_global: bool,
     span: Range<usize>,
     pub(super) name_span: Range<usize>,
-    /// Indices of the tokens that are its tags.
+    /// The token indices of the tags.
     pub(super) tags: Range<usize>,
-    /// Indices of the tokens between the braces.
+    /// The token indices between the braces.
     pub(super) body: Range<usize>,
-    /// Indices of the tokens of the condition. They end with the body.
+    /// The token indices of the condition, which ends where the body ends.
     pub(super) condition: Range<usize>,
-    /// Indices of the rules that the condition names.
+    /// The indices of the rules to which the condition refers.
     needs: BTreeSet<usize>,
-    /// Names before a dot: modules, if they are imported.
+    /// The names before a dot, which are modules if they are imported.
     modules: BTreeSet<String>,
 }
 
 impl RuleEntry {
-    /// Its name.
+    /// Returns the name of the rule.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Whether it is private: other rules may refer to it, but it reports no match.
+    /// Returns whether the rule is private. Other rules may refer to a private rule, but it reports
+    /// no matches itself.
     pub fn is_private(&self) -> bool {
         self.is_private
     }
 
-    /// Whether it is global: no rule of the text matches a sample that this rule does not match.
+    /// Returns whether the rule is global. If a global rule does not match a sample, no other rule
+    /// of the text matches it.
     pub fn is_global(&self) -> bool {
         self.is_global
     }
 
-    /// Where it stands in the text, in bytes: from its first word to its closing brace.
+    /// Returns the byte range of the rule in the text, from its first keyword to its closing brace.
     pub fn span(&self) -> Range<usize> {
         self.span.clone()
     }
 }
 
 impl RuleFile {
-    /// Finds the rules of a text.
+    /// Splits a text into its rules.
     ///
-    /// This does not read the rules themselves, so it also finds rules that cannot be checked here.
+    /// This does not check the rules, so it also accepts rules that this crate cannot check.
     ///
     /// # Errors
-    /// The text is not a list of rules, imports and includes. The error says what is wrong, and
-    /// where.
+    /// Fails if the text does not consist of rules, imports and includes.
     pub fn parse(text: impl Into<String>) -> Result<Self, RuleError> {
         let text = text.into();
         let tokens = tokens(&text)?;
@@ -127,11 +129,11 @@ impl RuleFile {
         Ok(file)
     }
 
-    /// Finds the rules of a file, which may begin with a byte order mark.
+    /// Splits the content of a file into its rules. The content may begin with a byte order mark.
     ///
     /// # Errors
-    /// As [`parse`](Self::parse). The service takes a rule as JSON, so a text that is not UTF-8 is
-    /// refused, too.
+    /// See [`parse`](Self::parse). Also fails if the content is not UTF-8, because rules are sent as
+    /// JSON.
     ///
     /// ```
     /// use malquery_proto::yara::RuleFile;
@@ -147,42 +149,43 @@ impl RuleFile {
             Err(error) => {
                 let start = error.valid_up_to();
                 let text = String::from_utf8_lossy(bytes);
-                let why = format!("the byte 0x{:02x} is not UTF-8", bytes[start]);
+                let why = format!("the byte 0x{:02x} is not valid UTF-8", bytes[start]);
                 Err(RuleError::invalid(&text, start..start + 1, why))
             }
         }
     }
 
-    /// The text, without a byte order mark.
+    /// Returns the text, without a byte order mark.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// All rules, in the order of the text.
+    /// Returns all rules, in the order of the text.
     pub fn rules(&self) -> &[RuleEntry] {
         &self.rules
     }
 
-    /// Cuts out one rule, the rules that it refers to, the global rules, what these need in turn,
-    /// the imports of all of them, and every include.
+    /// Extracts one rule with everything it needs: the rules that it refers to, directly or
+    /// indirectly, the global rules, their imports, and all includes.
     ///
-    /// The pieces are copied byte for byte, in their order, one on each line. Comments between
-    /// rules are left out.
+    /// These parts are copied unchanged and in their order, each on a new line. Comments between
+    /// them are omitted.
     ///
     /// # Errors
-    /// No rule has the name, and the error lists the names; or the rule is private.
+    /// Fails if the text has no rule with this name (the error lists the names), or if the rule is
+    /// private.
     pub fn select(&self, name: &str) -> Result<Self, RuleError> {
         let found = self.rules.iter().position(|rule| rule.name == name);
         let Some(chosen) = found else {
             let why = match self.names() {
                 names if names.is_empty() => "the text has no public rule".to_owned(),
-                names => format!("no rule is called `{name}`; select one of {names}"),
+                names => format!("there is no rule named `{name}`; select one of {names}"),
             };
             return Err(self.selection_error(0..0, why));
         };
         if self.rules[chosen].is_private {
             let span = self.rules[chosen].name_span.clone();
-            let why = format!("the rule `{name}` is private, so it reports nothing");
+            let why = format!("the rule `{name}` is private, so it reports no matches");
             return Err(self.selection_error(span, why));
         }
         let kept = self.closure(chosen);
@@ -207,8 +210,8 @@ impl RuleFile {
         Ok(file)
     }
 
-    /// Selects the rule that no other rule refers to, if there is one such rule. In a text that
-    /// [`select`](Self::select) made, it is the selected rule, unless a global rule refers to that.
+    /// Selects the rule to which no other rule refers, if there is exactly one. For a text from
+    /// [`select`](Self::select), this is the selected rule, unless a global rule refers to it.
     pub(crate) fn select_last(mut self) -> Self {
         let needed: BTreeSet<_> = self.rules.iter().flat_map(|rule| &rule.needs).collect();
         let (roots, others): (Vec<_>, Vec<_>) = (0..self.rules.len())
@@ -222,7 +225,7 @@ impl RuleFile {
         self
     }
 
-    /// The rule that the hunt is for; none if no rule is public.
+    /// Returns the index of the rule to hunt for. `None` if all rules are private.
     pub(super) fn main(&self) -> Result<Option<usize>, RuleError> {
         if self.selected.is_some() {
             return Ok(self.selected);
@@ -234,7 +237,7 @@ impl RuleFile {
                 let why = format!("a hunt takes one rule; select one of {}", self.names());
                 Err(self.selection_error(self.rules[second].name_span.clone(), why))
             }
-            // Global rules match all together or not at all.
+            // If there are only global rules, all of them match or none does, so any one will do.
             (None, _) => Ok(public().next_back()),
             (rule, None) => Ok(rule),
         }
@@ -242,8 +245,8 @@ impl RuleFile {
 
     pub(super) fn no_rule(&self) -> RuleError {
         let why = match self.rules.is_empty() {
-            true => "the text has no rule",
-            false => "all rules are private, so they report nothing",
+            true => "the text contains no rules",
+            false => "all rules are private, so they report no matches",
         };
         self.selection_error(0..0, why)
     }
@@ -252,7 +255,7 @@ impl RuleFile {
         RuleError::new(RuleErrorKind::Selection, &self.text, span, why)
     }
 
-    /// The names that can be selected.
+    /// Returns the names of the public rules, for a message.
     fn names(&self) -> String {
         let public = self.rules.iter().filter(|rule| !rule.is_private);
         let names: Vec<_> = public.map(|rule| rule.name.as_str()).collect();
@@ -263,7 +266,7 @@ impl RuleFile {
         }
     }
 
-    /// A rule, the global rules, and what they need.
+    /// Returns the indices of a rule, the global rules, and all rules that they need.
     fn closure(&self, chosen: usize) -> BTreeSet<usize> {
         let globals = (0..self.rules.len()).filter(|&index| self.rules[index].is_global);
         let mut todo: Vec<_> = globals.chain([chosen]).collect();
@@ -276,7 +279,7 @@ impl RuleFile {
         kept
     }
 
-    /// The text of a token; empty behind the last.
+    /// Returns the text of a token. Empty if the index is after the last token.
     pub(super) fn written(&self, token: usize) -> &str {
         self.tokens
             .get(token)
@@ -302,7 +305,7 @@ impl RuleFile {
         RuleError::invalid(&self.text, span, format!("syntax error: expected {what}"))
     }
 
-    /// Reads an import, an include or a rule, and gives the index of the token behind it.
+    /// Parses an import, an include or a rule. Returns the index of the next token.
     fn part(&mut self, first: usize) -> Result<usize, RuleError> {
         let start = self.tokens[first].span.start;
         if self.kind(first) == Some(Kind::Include) {
@@ -376,11 +379,13 @@ impl RuleFile {
         Ok(at + 1)
     }
 
-    /// Finds the rules and modules that a condition names. A rule can name the rules above it.
+    /// Finds the rules and modules to which a condition refers. A rule can refer only to the rules
+    /// above it.
     fn resolve(&mut self, index: usize, above: &BTreeMap<String, usize>) {
         let mut needs = BTreeSet::new();
         let mut modules = BTreeSet::new();
-        // The variables of the loops around a token, and whether each open parenthesis is a body.
+        // The variables of the enclosing loops, and, for each open parenthesis, whether it opens
+        // the body of a loop.
         let mut loops: Vec<Vec<&str>> = Vec::new();
         let mut bodies = Vec::new();
         let mut in_variables = false;
@@ -433,7 +438,8 @@ impl fmt::Debug for RuleFile {
     }
 }
 
-/// The text, for [`Hunt::new`](crate::operations::Hunt::new).
+/// Returns the text, so that a `RuleFile` can be passed to
+/// [`Hunt::new`](crate::operations::Hunt::new).
 impl From<RuleFile> for String {
     fn from(file: RuleFile) -> Self {
         file.text

@@ -1,4 +1,4 @@
-//! Splits a text into tokens, as YARA's lexer does.
+//! Splits a text into tokens, like YARA's lexer.
 
 use std::ops::Range;
 
@@ -30,13 +30,13 @@ pub(super) struct Token {
 }
 
 impl Token {
-    /// Whether this is a word or a sign, written like this.
+    /// Returns whether this is the given word or sign.
     pub(super) fn is(&self, text: &str, written: &str) -> bool {
         matches!(self.kind, Kind::Word | Kind::Sign) && &text[self.span.clone()] == written
     }
 }
 
-/// The words that YARA keeps for itself. `include` is not one of them.
+/// YARA's reserved words. `include` is not one of them.
 pub(super) const RESERVED: [&str; 50] = [
     "all",
     "and",
@@ -90,13 +90,14 @@ pub(super) const RESERVED: [&str; 50] = [
     "xor",
 ];
 
-/// The longest name, in bytes.
+/// The maximum length of a name in bytes.
 const MAX_NAME: usize = 128;
 
-/// The longest text or regular expression, in bytes. An escape sequence of a text counts as one.
+/// The maximum length of a string or regular expression in bytes. An escape sequence in a string
+/// counts as one byte.
 const MAX_TEXT: usize = 8190;
 
-/// Signs of two characters. All others have one.
+/// The signs of two characters. All other signs have one.
 const PAIRS: [&str; 7] = ["..", "<=", ">=", "==", "!=", "<<", ">>"];
 
 pub(super) fn tokens(text: &str) -> Result<Vec<Token>, RuleError> {
@@ -124,7 +125,9 @@ fn next(text: &str, from: usize) -> Result<Option<Token>, RuleError> {
                 return Err(RuleError::invalid(
                     text,
                     start..start + length,
-                    format!("a name has at most {MAX_NAME} characters, and this has {length}"),
+                    format!(
+                        "a name can have at most {MAX_NAME} characters, but this one has {length}"
+                    ),
                 ));
             }
             match &rest[..length] {
@@ -155,7 +158,7 @@ fn next(text: &str, from: usize) -> Result<Option<Token>, RuleError> {
             return Err(RuleError::invalid(
                 text,
                 start..start + c.len_utf8(),
-                format!("the character {c:?} is allowed in strings and comments only"),
+                format!("the character {c:?} is allowed only in strings and comments"),
             ));
         }
     };
@@ -167,7 +170,7 @@ fn length_while(text: &str, accept: impl Fn(char) -> bool) -> usize {
     text.find(|c| !accept(c)).unwrap_or(text.len())
 }
 
-/// Skips whitespace and comments. YARA accepts a comment that does not end.
+/// Skips whitespace and comments. Like YARA, this accepts an unterminated comment.
 fn skip_blank(text: &str, mut at: usize) -> usize {
     loop {
         let rest = &text[at..];
@@ -219,14 +222,13 @@ fn quoted(text: &str, start: usize) -> Result<usize, RuleError> {
                     Some(b't' | b'r' | b'n' | b'"' | b'\\') => 2,
                     Some(b'x') if hex(2) && hex(3) => 4,
                     _ => {
-                        let why =
-                            r#"unknown escape sequence; a text has \t, \r, \n, \", \\ and \xHH"#;
+                        let why = r#"unknown escape sequence; use \t, \r, \n, \", \\ or \xHH"#;
                         return Err(RuleError::invalid(text, at..at + 1, why));
                     }
                 };
             }
             Some(b'\n') | None => {
-                let why = "the text that begins here does not end on its line";
+                let why = "this string has no closing quote on the same line";
                 return Err(RuleError::invalid(text, start..at, why));
             }
             Some(_) => at += 1,
@@ -238,7 +240,7 @@ fn quoted(text: &str, start: usize) -> Result<usize, RuleError> {
 fn fits(text: &str, span: Range<usize>, length: usize) -> Result<(), RuleError> {
     match length > MAX_TEXT {
         true => {
-            let why = format!("this has {length} bytes, and YARA allows {MAX_TEXT}");
+            let why = format!("this is {length} bytes long, but YARA allows at most {MAX_TEXT}");
             Err(RuleError::invalid(text, span, why))
         }
         false => Ok(()),
@@ -252,7 +254,7 @@ fn regex(text: &str, start: usize) -> Result<usize, RuleError> {
         match (bytes.get(at), bytes.get(at + 1)) {
             (Some(b'/'), _) => break,
             (Some(b'\\'), Some(b'\n')) | (Some(b'\n') | None, _) => {
-                let why = "the regular expression that begins here does not end on its line";
+                let why = "this regular expression has no closing slash on the same line";
                 return Err(RuleError::invalid(text, start..at, why));
             }
             (Some(b'\\'), Some(_)) => at += 2,
@@ -271,7 +273,7 @@ fn regex(text: &str, start: usize) -> Result<usize, RuleError> {
     Ok(at - start)
 }
 
-/// The length of a hex string, which may hold comments; none if the bracket opens a rule.
+/// Returns the length of a hex string, which may contain comments. `None` if the brace opens a rule.
 fn hex(rest: &str) -> Option<usize> {
     let mut at = 1;
     loop {
@@ -288,7 +290,7 @@ fn hex(rest: &str) -> Option<usize> {
     }
 }
 
-/// What follows the word `include`, up to its closing quote.
+/// Returns the length of the text after the word `include`, up to the closing quote.
 fn include(rest: &str) -> Option<usize> {
     let blank = length_while(rest, |c| c == ' ' || c == '\t');
     let name = rest[blank..].strip_prefix('"').filter(|_| blank > 0)?;

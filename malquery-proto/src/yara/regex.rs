@@ -1,27 +1,27 @@
-//! The grammar of YARA's regular expressions, which is narrower than boreal's.
+//! Checks the syntax of regular expressions, for which YARA is stricter than boreal.
 
 use std::ops::Range;
 
-/// What stands before a place in a regular expression.
+/// The kind of the element before a position in a regular expression.
 #[derive(Clone, Copy, PartialEq)]
 enum Before {
     Nothing,
-    /// Something that a repetition may follow.
+    /// An element that can be repeated.
     Single,
-    /// A repetition, or `^`, `$`, `\b`, `\B`.
+    /// A repetition, or `^`, `$`, `\b` or `\B`, which cannot be repeated.
     Other,
 }
 
-/// The largest number in a repetition.
+/// The maximum number in a repetition.
 const MAX_REPEAT: u32 = 32_767;
 
 type Fault = (Range<usize>, String);
 
-/// Checks what stands between the slashes. `is_string` is false in a condition.
+/// Checks the text between the slashes. `is_string` is false for an expression in a condition.
 pub(super) fn check(pattern: &str, is_string: bool) -> Result<(), Fault> {
     let bytes = pattern.as_bytes();
     let fault = |at: usize, why: &str| Err((at..at + 1, why.to_owned()));
-    // For each open group: where it opens, and whether something stands in it.
+    // For each open group, its position and whether it has any content.
     let mut groups = vec![(0, false)];
     let mut before = Before::Nothing;
     let (mut greedy, mut lazy) = (None, None);
@@ -37,7 +37,7 @@ pub(super) fn check(pattern: &str, is_string: bool) -> Result<(), Fault> {
         if let Some(length) = repetition {
             at = start + length;
             if before != Before::Single {
-                return fault(start, "there is nothing here to repeat");
+                return fault(start, "there is nothing to repeat");
             }
             before = Before::Other;
             match bytes.get(at) {
@@ -57,7 +57,7 @@ pub(super) fn check(pattern: &str, is_string: bool) -> Result<(), Fault> {
             }
             b'|' | b')' => {
                 if !groups.last().is_some_and(|(_, is_filled)| *is_filled) {
-                    return fault(start, "something must stand before this sign");
+                    return fault(start, "an expression is missing before this character");
                 }
                 if byte == b'|' {
                     before = Before::Nothing;
@@ -65,7 +65,7 @@ pub(super) fn check(pattern: &str, is_string: bool) -> Result<(), Fault> {
                 }
                 groups.pop();
                 if groups.is_empty() {
-                    return fault(start, "no group is open here");
+                    return fault(start, "this `)` has no matching `(`");
                 }
                 Before::Single
             }
@@ -79,7 +79,7 @@ pub(super) fn check(pattern: &str, is_string: bool) -> Result<(), Fault> {
                     at += 1;
                     Before::Other
                 }
-                Some(b'0'..=b'9') => return fault(start, "back references are not allowed"),
+                Some(b'0'..=b'9') => return fault(start, "backreferences are not allowed"),
                 Some(b'x') => {
                     at = hex(pattern, start)?;
                     Before::Single
@@ -96,18 +96,18 @@ pub(super) fn check(pattern: &str, is_string: bool) -> Result<(), Fault> {
         }
     }
     if groups.len() > 1 {
-        return fault(groups[groups.len() - 1].0, "this group does not end");
+        return fault(groups[groups.len() - 1].0, "this group has no closing `)`");
     }
     match (greedy, lazy) {
         (Some(greedy), Some(lazy)) if is_string => fault(
             greedy.max(lazy),
-            "one regular expression cannot have greedy (`*`) and lazy (`*?`) repetitions",
+            "a regular expression cannot mix greedy (`*`) and lazy (`*?`) repetitions",
         ),
         _ => Ok(()),
     }
 }
 
-/// The length of a repetition such as `{3}` or `{2,5}`; none if the bracket stands for itself.
+/// Returns the length of a repetition such as `{3}` or `{2,5}`. `None` if the brace is a literal.
 fn repeat(pattern: &str, start: usize) -> Result<Option<usize>, Fault> {
     let Some(end) = pattern[start..].find('}') else {
         return Ok(None);
@@ -134,7 +134,7 @@ fn repeat(pattern: &str, start: usize) -> Result<Option<usize>, Fault> {
         None => return Ok(None),
     };
     if high > MAX_REPEAT {
-        let why = format!("a repetition has at most {MAX_REPEAT} rounds");
+        let why = format!("the maximum repeat count is {MAX_REPEAT}");
         return Err((span, why));
     }
     if low > high {
@@ -146,19 +146,19 @@ fn repeat(pattern: &str, start: usize) -> Result<Option<usize>, Fault> {
     Ok(Some(end + 1))
 }
 
-/// Gives the place behind `\xHH`.
+/// Returns the position after `\xHH`.
 fn hex(pattern: &str, start: usize) -> Result<usize, Fault> {
     let digits = pattern.as_bytes().get(start + 2..start + 4);
     match digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)) {
         true => Ok(start + 4),
         false => Err((
             start..start + 1,
-            "two hex digits must follow `\\x`".to_owned(),
+            "`\\x` must be followed by two hex digits".to_owned(),
         )),
     }
 }
 
-/// Returns the position after a class.
+/// Returns the position after a character class.
 fn class(pattern: &str, start: usize) -> Result<usize, Fault> {
     let bytes = pattern.as_bytes();
     let mut at = start + 1;
@@ -168,7 +168,7 @@ fn class(pattern: &str, start: usize) -> Result<usize, Fault> {
         let first = at;
         let low = match bytes.get(at) {
             None => {
-                let why = "this class does not end; `]` is missing";
+                let why = "this character class has no closing `]`";
                 return Err((start..start + 1, why.to_owned()));
             }
             Some(b']') => return Ok(at + 1),
@@ -181,13 +181,14 @@ fn class(pattern: &str, start: usize) -> Result<usize, Fault> {
         at += 1;
         let high = member(pattern, &mut at)?;
         if low > high {
-            let why = "the range of the class runs backwards";
+            let why = "the start of the range is greater than its end";
             return Err((first..at, why.to_owned()));
         }
     }
 }
 
-/// Reads one byte of a class, perhaps escaped. In a range, YARA takes `\w` for `w`.
+/// Parses one byte of a character class, which may be escaped. Like YARA, this treats `\w` in a range
+/// as `w`.
 fn member(pattern: &str, at: &mut usize) -> Result<u8, Fault> {
     let bytes = pattern.as_bytes();
     let byte = bytes[*at];
@@ -215,7 +216,7 @@ fn member(pattern: &str, at: &mut usize) -> Result<u8, Fault> {
             match byte {
                 b' '..=b'~' => Ok(byte),
                 _ => {
-                    let why = "a class has ASCII characters only; write others as `\\xHH`";
+                    let why = "a character class can contain only ASCII characters; write others as `\\xHH`";
                     Err((*at - 1..*at, why.to_owned()))
                 }
             }

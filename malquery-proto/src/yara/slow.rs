@@ -1,37 +1,39 @@
-//! Which strings slow a scan down, as YARA judges it.
+//! Detects strings that slow down scanning, by YARA's criteria.
 //!
-//! YARA looks for a short sequence of bytes, an atom, of each string first. A string is slow if no
-//! sequence that must occur in it is long and rare enough. The points come from YARA's `atoms.c`.
+//! YARA first searches for a short byte sequence of each string, called an atom. A string is slow if
+//! none of its atoms is long and rare enough. The scores are those in YARA's `atoms.c`.
 
 use boreal_parser::hex_string::{Jump, Mask, Token};
 use boreal_parser::regex::{Node, RepetitionKind, RepetitionRange};
 use boreal_parser::rule::{VariableDeclaration, VariableDeclarationValue as Value};
 
-/// The longest atom.
+/// The maximum length of an atom in bytes.
 const ATOM: usize = 4;
 
-/// Fewer points than these are slow.
+/// The minimum score of a string that is not slow.
 const ENOUGH: i32 = 38;
 
-/// YARA looks for what stands before and after a longer gap as for two strings.
+/// The maximum length of a short gap. YARA searches for the parts before and after a longer gap
+/// separately.
 const LONG_GAP: u32 = 200;
 
-/// A byte, and which of its bits count.
+/// A byte, and a mask of its known bits.
 type Masked = (u8, u8);
 
 /// A piece of a string.
 enum Piece {
     Byte(Masked),
-    /// What ends an atom.
+    /// A gap, which ends an atom.
     Gap,
-    /// A gap that splits the string.
+    /// A long gap, which splits the string.
     Split,
+    /// Alternatives.
     Either(Vec<Vec<Piece>>),
-    /// The piece, at least this many times.
+    /// A repetition, with its minimum count.
     Many(Vec<Piece>, u32),
 }
 
-/// Whether YARA warns that the string may slow down scanning.
+/// Returns whether YARA would warn that the string may slow down scanning.
 pub(super) fn is_slow(string: &VariableDeclaration) -> bool {
     let modifiers = &string.modifiers;
     if modifiers.base64.is_some() {
@@ -67,7 +69,7 @@ pub(super) fn is_slow(string: &VariableDeclaration) -> bool {
         })
 }
 
-/// Whether the regular expression repeats `.` without end.
+/// Returns whether the regular expression repeats `.` without an upper limit.
 pub(super) fn is_endless(node: &Node) -> bool {
     match node {
         Node::Repetition { node, kind, .. } if matches!(**node, Node::Dot) => matches!(
@@ -158,7 +160,7 @@ fn rounds(kind: &RepetitionKind) -> (u32, u32) {
     }
 }
 
-/// The points of the best atom of a sequence of bytes.
+/// Returns the score of the best atom of a byte sequence.
 fn literal_points(
     bytes: &[u8],
     is_ascii: bool,
@@ -196,7 +198,7 @@ fn literal_points(
     Some(least)
 }
 
-/// The points of the best atom; none if there is no atom.
+/// Returns the score of the best atom, or `None` if there is no atom.
 fn points(pieces: &[Piece]) -> Option<i32> {
     let mut search = Search::default();
     search.walk(pieces);
@@ -224,7 +226,7 @@ impl Search {
                 Piece::Gap | Piece::Split => self.end_atom(),
                 Piece::Either(all) => {
                     self.end_atom();
-                    // YARA has to look for an atom of each.
+                    // YARA must search for an atom of every alternative, so the worst one counts.
                     let worst = all.iter().map(|one| points(one)).min().flatten();
                     self.best = self.best.max(worst);
                 }

@@ -1,15 +1,18 @@
-//! How many places a string has where its match may go on in two ways. YARA limits their number.
+//! Counts the splits of a string: the points at which a match can continue in two ways. YARA limits
+//! their number.
 
 use boreal_parser::hex_string::{Jump, Token};
 use boreal_parser::regex::{Node, RepetitionKind, RepetitionRange};
 
-/// The most places in one regular expression or hex string, or between two of its long gaps.
+/// The maximum number of splits in a regular expression or hex string, or in each part of it between
+/// long gaps.
 pub(super) const MAX_SPLITS: usize = 128;
 
-/// A gap that may be longer than this separates what YARA compiles as two strings.
+/// The maximum length of a short gap. YARA compiles the parts before and after a longer gap as
+/// separate strings.
 const LONG_GAP: u32 = 200;
 
-/// The upper limit of a repetition that has none.
+/// The upper limit that YARA uses for a repetition without one.
 const ENDLESS: u32 = 32_767;
 
 pub(super) fn of_hex(tokens: &[Token]) -> usize {
@@ -60,7 +63,7 @@ fn splits(node: &Node) -> usize {
             None => splits(node).saturating_add(1),
             Some(_) if **node == Node::Dot => 0,
             Some((least, most)) => {
-                // YARA writes the code of the repeated part up to three times.
+                // YARA emits the code of the repeated part up to three times.
                 let copies = usize::from(least > 0)
                     + usize::from(most > least + 1 || most > 2)
                     + usize::from(most > least || most > 1);
@@ -72,7 +75,7 @@ fn splits(node: &Node) -> usize {
     }
 }
 
-/// The limits of a repetition; none of `*` and `+`.
+/// Returns the limits of a repetition, or `None` for `*` and `+`.
 fn range(kind: &RepetitionKind) -> Option<(u32, u32)> {
     match kind {
         RepetitionKind::ZeroOrMore | RepetitionKind::OneOrMore => None,

@@ -106,7 +106,7 @@ fn hostile_rules_end() {
     let error = Rule::compile(&long).unwrap_err();
     assert_eq!(
         error.message(),
-        "a condition over 256 KiB cannot be checked here"
+        "a condition larger than 256 KiB cannot be checked locally"
     );
     for rule in [
         deep("(", ")", 10_000),
@@ -443,11 +443,11 @@ fn a_selection_needs_a_public_rule() {
         ),
         (
             file.select("x").unwrap_err(),
-            "no rule is called `x`; select one of a1, a2, b, c, d, e",
+            "there is no rule named `x`; select one of a1, a2, b, c, d, e",
         ),
         (
             file.select("small").unwrap_err(),
-            "the rule `small` is private, so it reports nothing",
+            "the rule `small` is private, so it reports no matches",
         ),
     ] {
         assert_eq!(error.kind(), RuleErrorKind::Selection);
@@ -464,8 +464,8 @@ fn a_selection_needs_a_public_rule() {
     let warnings = chain.select("b").unwrap().check().unwrap();
     assert_eq!(
         warnings[0].to_string(),
-        "line 1, column 6: the rule `a` is not private, so the hunt also finds samples that only \
-         it matches"
+        "line 1, column 6: the rule `a` is not private, so the hunt also finds samples that \
+         match only this rule"
     );
 }
 
@@ -473,7 +473,7 @@ fn a_selection_needs_a_public_rule() {
 fn bytes_that_are_not_utf8_have_a_place() {
     let error = RuleFile::from_bytes(b"\xef\xbb\xbfrule a {\r\n\t\xc3\xa9\xff }").unwrap_err();
     assert_eq!((error.line(), error.column()), (2, 3));
-    assert_eq!(error.message(), "the byte 0xff is not UTF-8");
+    assert_eq!(error.message(), "the byte 0xff is not valid UTF-8");
     let file = RuleFile::from_bytes(b"\xef\xbb\xbfrule a { condition: true }").unwrap();
     assert_eq!(file.text(), "rule a { condition: true }");
 }
@@ -516,7 +516,7 @@ fn what_is_probably_a_mistake_is_warned_of() {
     let warnings = RuleFile::parse(comment).unwrap().check().unwrap();
     assert_eq!(
         warnings[0].message(),
-        "the text has 69 KiB, and the service may refuse more than 64 KiB"
+        "the text is 69 KiB long, but the service may reject more than 64 KiB"
     );
 }
 

@@ -1,4 +1,4 @@
-//! What YARA accepts and is probably a mistake.
+//! Finds probable mistakes that YARA accepts.
 
 use boreal_parser::expression::{Expression, ExpressionKind, Identifier, IdentifierOperationType};
 use boreal_parser::file::{YaraFile, YaraFileComponent};
@@ -10,25 +10,27 @@ use super::error::Warning;
 use super::file::RuleFile;
 use super::slow;
 
-/// A text up to this size raises no warning, in bytes.
+/// The maximum size of a text in bytes that causes no warning.
 const LONG_TEXT: usize = 64 * 1024;
 
-/// A shorter string raises a warning, in bytes: the index of the corpus has sequences of four.
+/// The minimum length of a string in bytes that causes no warning. The index of the corpus most
+/// likely consists of sequences of four bytes.
 const SHORT_STRING: usize = 4;
 
-/// Warnings about the text and its strings.
+/// Returns the warnings about the text and its strings.
 pub(super) fn warnings(file: &RuleFile, main: Option<usize>, parsed: &YaraFile) -> Vec<Warning> {
     let text = file.text();
     let mut found = Vec::new();
     if text.len() > LONG_TEXT {
         let size = text.len().div_ceil(1024);
-        let why = format!("the text has {size} KiB, and the service may refuse more than 64 KiB");
+        let why =
+            format!("the text is {size} KiB long, but the service may reject more than 64 KiB");
         found.push(Warning::new(text, 0, why));
     }
     for (index, rule) in file.rules().iter().enumerate() {
         if Some(index) != main && !rule.is_private() && !rule.is_global() {
             let why = format!(
-                "the rule `{}` is not private, so the hunt also finds samples that only it matches",
+                "the rule `{}` is not private, so the hunt also finds samples that match only this rule",
                 rule.name()
             );
             found.push(Warning::new(text, rule.name_span.start, why));
@@ -63,8 +65,8 @@ fn short(string: &VariableDeclaration) -> Option<String> {
     (length < SHORT_STRING).then(|| {
         let bytes = if length == 1 { "byte" } else { "bytes" };
         format!(
-            "the string ${} can match {length} {bytes}; under {SHORT_STRING} bytes it may find \
-             little or everything",
+            "the string ${} can match as few as {length} {bytes}; under {SHORT_STRING} bytes it may match almost nothing or \
+             everything",
             string.name
         )
     })
@@ -73,19 +75,19 @@ fn short(string: &VariableDeclaration) -> Option<String> {
 fn slow(string: &VariableDeclaration) -> Option<String> {
     let name = &string.name;
     if slow::is_slow(string) {
-        let why = "may slow down scanning; give it a longer sequence of fixed bytes";
+        let why = "may slow down scanning; add a longer sequence of fixed bytes";
         return Some(format!("the string ${name} {why}"));
     }
     match &string.value {
         Value::Regex(regex) if slow::is_endless(&regex.ast) => Some(format!(
-            "the string ${name} may slow down scanning: it has .*, .+ or .{{N,}}; give the \
+            "the string ${name} may slow down scanning: it contains .*, .+ or .{{N,}}; give the \
              repetition an upper limit"
         )),
         _ => None,
     }
 }
 
-/// The fewest bytes that a hex string matches.
+/// Returns the minimum number of bytes that a hex string matches.
 fn hex_length(tokens: &[Token]) -> usize {
     let length = |token: &Token| match token {
         Token::Byte(_) | Token::NotByte(_) | Token::MaskedByte(..) => 1,
@@ -96,7 +98,7 @@ fn hex_length(tokens: &[Token]) -> usize {
     tokens.iter().map(length).fold(0, usize::saturating_add)
 }
 
-/// The fewest bytes that a regular expression matches.
+/// Returns the minimum number of bytes that a regular expression matches.
 fn regex_length(node: &Node) -> usize {
     match node {
         Node::Assertion(_) | Node::Empty => 0,
@@ -120,14 +122,14 @@ fn regex_length(node: &Node) -> usize {
     }
 }
 
-/// A function that gives a hash in lower-case hex digits.
+/// A function that returns a hash in lowercase hex digits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HashFunction {
     name: &'static str,
     digits: usize,
 }
 
-/// The hash function that an identifier calls.
+/// Returns the hash function that an identifier calls, if it calls one.
 pub(super) fn hash_function(identifier: &Identifier) -> Option<HashFunction> {
     let [field, call] = identifier.operations.as_slice() else {
         return None;
@@ -147,17 +149,17 @@ pub(super) fn hash_function(identifier: &Identifier) -> Option<HashFunction> {
     Some(HashFunction { name, digits })
 }
 
-/// What is wrong with a text that is compared with a hash.
+/// Returns the problem with a string that is compared with a hash, if there is one.
 pub(super) fn hash_fault(function: HashFunction, compared: &Expression) -> Option<String> {
     let ExpressionKind::Bytes(bytes) = &compared.expr else {
         return None;
     };
     let HashFunction { name, digits } = function;
     if bytes.len() != digits || !bytes.iter().all(u8::is_ascii_hexdigit) {
-        let why = format!("`{name}` gives {digits} hex digits, so it never gives this text");
+        let why = format!("`{name}` returns {digits} hex digits, so it never equals this string");
         return Some(why);
     }
     bytes.iter().any(u8::is_ascii_uppercase).then(|| {
-        format!("`{name}` gives lower-case digits, so this upper-case hash matches nothing; write it in lower case")
+        format!("`{name}` returns lowercase digits, so this uppercase hash never matches; write it in lowercase")
     })
 }
