@@ -861,7 +861,7 @@ fn nothing_is_written_without_need() {
     let kept = ["test.json", "test.rest-2.json", "test.rest.json"];
     assert_eq!(names(folder.path()), kept);
 
-    // A missing folder is made, and a place that cannot be written is an error before anything is sent.
+    // A missing folder is made. A place that cannot be written is an error before sending.
     let deep = folder.path().join("a/b/test.json");
     run(&deep);
     assert!(deep.exists());
@@ -1097,22 +1097,20 @@ fn a_request_for_several_jobs_is_compared() {
 
 // Any exchange.
 
-fn any_body() -> impl Strategy<Value = (Option<String>, Vec<u8>)> {
+fn any_body() -> impl Strategy<Value = (Option<&'static str>, Vec<u8>)> {
+    let form = |pairs: Vec<(String, String)>| {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        (Some(FORM[0].1), form.extend_pairs(pairs).finish().into())
+    };
     let pairs = prop::collection::vec((any::<String>(), any::<String>()), 1..4);
     prop_oneof![
         Just((None, Vec::new())),
-        any_document(3).prop_map(|json| (Some(JSON[0].1.into()), json.to_string().into_bytes())),
-        pairs.prop_map(|pairs| {
-            let mut form = form_urlencoded::Serializer::new(String::new());
-            (
-                Some(FORM[0].1.into()),
-                form.extend_pairs(pairs).finish().into_bytes(),
-            )
-        }),
-        any::<String>().prop_map(|text| (Some("text/plain; charset=utf-8".into()), text.into())),
+        any_document(3).prop_map(|json| (Some(JSON[0].1), json.to_string().into())),
+        pairs.prop_map(form),
+        any::<String>().prop_map(|text| (Some("text/plain; charset=utf-8"), text.into())),
         prop::collection::vec(any::<u8>(), 0..300).prop_map(|bytes| (None, bytes)),
         (65_000..66_000usize, any::<u8>())
-            .prop_map(|(size, byte)| (Some("application/zip".into()), vec![byte; size])),
+            .prop_map(|(size, byte)| (Some("application/zip"), vec![byte; size])),
     ]
 }
 
@@ -1125,15 +1123,10 @@ fn any_exchange() -> impl Strategy<Value = (Sent, Got)> {
             let mut pairs = form_urlencoded::Serializer::new(String::new());
             let query = pairs.extend_pairs(&query).finish();
             let gap = if query.is_empty() { "" } else { "?" };
-            let [a, b] = [&sent_kind, &got_kind].map(|kind| {
-                kind.iter()
-                    .map(|kind| ("content-type", &**kind))
-                    .collect::<Vec<_>>()
-            });
-            (
-                request(method, &format!("{path}{gap}{query}"), &a, sent),
-                answer(status, &b, got),
-            )
+            let header = |kind: &'static str| ("content-type", kind);
+            let [a, b] = [sent_kind, got_kind].map(|kind| Vec::from_iter(kind.map(header)));
+            let sent = request(method, &format!("{path}{gap}{query}"), &a, sent);
+            (sent, answer(status, &b, got))
         },
     )
 }
