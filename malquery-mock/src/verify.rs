@@ -52,11 +52,13 @@ fn moved(recorded: &Json, live: &Json) -> Vec<String> {
                 }
             }
             // An empty list shows no items, and a field that only some items have may be missing.
-            (Some((a, count)), None) if name != "*" && !a.is_empty() => {
-                if recorded.get(parent).is_some_and(|(_, all)| all == count) {
-                    let a = kinds(a);
-                    out.push(format!("{shown}: missing live ({a} in the cassette)"));
-                }
+            (Some((a, count)), None)
+                if name != "*"
+                    && !a.is_empty()
+                    && recorded.get(parent).is_some_and(|(_, all)| all == count) =>
+            {
+                let a = kinds(a);
+                out.push(format!("{shown}: missing live ({a} in the cassette)"));
             }
             (None, Some((b, _))) if name != "*" => {
                 out.push(format!("{shown}: added live ({})", kinds(b)));
