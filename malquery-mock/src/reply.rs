@@ -62,13 +62,13 @@ impl Fault {
     pub(crate) fn message(self, host: &str) -> String {
         let message = match self {
             Self::ConnectRefused => {
-                "no connection to HOST; check the network, a firewall, and whether a proxy is needed"
+                "cannot connect to HOST; check the network, the firewall, and whether a proxy is needed"
             }
             Self::Dns => {
                 "the name of HOST was not found; check the cloud or base URL, the network, and \
                  whether a proxy is needed"
             }
-            Self::Tls => "no TLS connection to HOST; check that it speaks https",
+            Self::Tls => "the TLS handshake with HOST failed; check that it supports https",
             Self::Timeout => "no reply from HOST in time",
             Self::Reset | Self::Eof => "the connection to HOST broke before the reply",
         };

@@ -13,10 +13,10 @@ use ureq::unversioned::resolver::DefaultResolver;
 #[non_exhaustive]
 pub enum ConfigError {
     /// The text is not the URL of a proxy. It is not shown, because it may contain a password.
-    #[error("the proxy is not a URL like http://host:port or socks5h://host:port")]
+    #[error("the proxy is not a URL such as http://host:port or socks5h://host:port")]
     Proxy,
     /// The value of this environment variable is not the URL of a proxy.
-    #[error("{0} is not the URL of a proxy like http://host:port; correct or unset it")]
+    #[error("{0} is not the URL of a proxy, such as http://host:port; correct or unset it")]
     ProxyVariable(&'static str),
     /// The user agent contains a character that is not allowed in a header.
     #[error("the user agent contains a character that is not allowed in a header")]
@@ -149,7 +149,7 @@ impl UreqError {
             }
             (ureq::Error::Tls(_), _) | (_, Some(_)) => (
                 Kind::Tls,
-                format!("no TLS connection to {host}; check that it speaks https"),
+                format!("the TLS handshake with {host} failed; check that it supports https"),
             ),
             _ => {
                 let in_time = match error {
@@ -157,7 +157,7 @@ impl UreqError {
                     _ => "",
                 };
                 let message = format!(
-                    "no connection to {host}{in_time}; check the network, a firewall, and whether \
+                    "cannot connect to {host}{in_time}; check the network, the firewall, and whether \
                      a proxy is needed"
                 );
                 (Kind::Connect, message)
@@ -199,7 +199,7 @@ impl UreqError {
         let source = format!("the proxy replied with status {status}");
         Self::new(
             kind,
-            format!("no connection to {host}{why}"),
+            format!("cannot connect to {host}{why}"),
             Some(source.into()),
         )
     }
@@ -255,7 +255,7 @@ fn of_certificate(host: &str, error: &CertificateError) -> String {
     }
 }
 
-/// Returns the cause of an error of ureq, whose own `source` is always `None`.
+/// Returns the cause of a ureq error, whose own `source` is always `None`.
 fn source(error: ureq::Error) -> Option<Source> {
     Some(match error {
         ureq::Error::Other(cause) => match cause.downcast::<Broken>() {

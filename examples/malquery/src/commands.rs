@@ -346,7 +346,7 @@ impl Commands<'_> {
             )),
             None => failure,
         })?;
-        // What is in an archive is not known yet, and its id is shown all the same.
+        // A search was checked above. For an archive, show its id first and then report errors.
         match is_search {
             true => Ok(()),
             false => check_results(&reply.resources, &said),

@@ -62,7 +62,7 @@ impl Failure {
         Self::new(code::REFUSED, message)
     }
 
-    /// Returns the same with the message of an error and its sources.
+    /// Returns such a failure with the message of an error and its sources.
     pub(crate) fn invalid(error: &dyn StdError) -> Self {
         Self::refused(chain(error))
     }
@@ -450,8 +450,8 @@ pub(crate) fn write(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// A reply as received. Any of the three members that the API requires in each reply is added if it
-/// is missing.
+/// A reply as received. If `meta`, `resources` or `errors` is missing, an empty list is added,
+/// because the API requires all three.
 pub(crate) struct Document<'a, T>(pub(crate) &'a T);
 
 impl<T: Serialize> Serialize for Document<'_, T> {

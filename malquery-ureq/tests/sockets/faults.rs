@@ -17,7 +17,7 @@ fn a_refused_connection() {
     let error = impatient()
         .send(get(&format!("http://127.0.0.1:{port}/")))
         .unwrap_err();
-    let says = format!("no connection to 127.0.0.1:{port}; check the network");
+    let says = format!("cannot connect to 127.0.0.1:{port}; check the network");
     check(&error, SendFailure::NotSent, &says, "refused");
 }
 
@@ -49,7 +49,7 @@ fn a_port_that_does_not_speak_tls() {
     let error = transport
         .send(get(&format!("https://127.0.0.1:{}/", silent.port)))
         .unwrap_err();
-    let says = format!("no connection to 127.0.0.1:{} in time", silent.port);
+    let says = format!("cannot connect to 127.0.0.1:{} in time", silent.port);
     check(&error, SendFailure::NotSent, &says, "timed out");
 
     let plain = Server::raw(|mut stream| {
@@ -62,7 +62,7 @@ fn a_port_that_does_not_speak_tls() {
     check(
         &error,
         SendFailure::NotSent,
-        "no TLS connection to 127.0.0.1:",
+        "the TLS handshake with 127.0.0.1:",
         "",
     );
 
@@ -73,7 +73,7 @@ fn a_port_that_does_not_speak_tls() {
     check(
         &error,
         SendFailure::NotSent,
-        "no connection to 127.0.0.1:",
+        "cannot connect to 127.0.0.1:",
         "",
     );
 }

@@ -143,7 +143,7 @@ fn a_proxy_that_does_not_connect() {
             .send(get("https://api.example.test/"))
             .unwrap_err();
         let to = format!(
-            "no connection to api.example.test:443 through the proxy 127.0.0.1:{}",
+            "cannot connect to api.example.test:443 through the proxy 127.0.0.1:{}",
             server.port
         );
         check(&error, failure, &to, source);
@@ -163,7 +163,7 @@ fn a_proxy_that_does_not_connect() {
     let error = transport
         .send(get("https://api.example.test/"))
         .unwrap_err();
-    let says = format!("no connection to the proxy 127.0.0.1:{port}");
+    let says = format!("cannot connect to the proxy 127.0.0.1:{port}");
     check(&error, SendFailure::NotSent, &says, "refused");
     // A silent proxy takes as long as a connection may.
     let (server, _) = proxy("", ca.server("api.example.test"), false);
