@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, Uri};
+use malquery_proto::endpoint::Endpoint;
 use url::form_urlencoded;
 
 use super::file::Pairs;
@@ -133,8 +134,8 @@ impl<'a> Seen<'a> {
         is_for_tokens(self.path())
     }
 
-    pub(crate) fn is_post(&self, path: &str) -> bool {
-        self.request.method() == Method::POST && self.path() == path
+    pub(crate) fn is_for(&self, endpoint: &Endpoint) -> bool {
+        *self.request.method() == endpoint.method && self.path() == endpoint.path
     }
 
     pub(crate) fn line(&self) -> String {
@@ -159,11 +160,6 @@ pub(crate) fn below_base(path: &str) -> &str {
     let last = starts.filter_map(|start| path.rfind(start)).max();
     last.map_or(path, |at| &path[at..])
 }
-
-/// Asks for a token.
-pub(crate) const TOKEN: &str = "/oauth2/token";
-/// Gives a token back.
-pub(crate) const REVOKE: &str = "/oauth2/revoke";
 
 /// Whether it is a path of the endpoints for tokens.
 pub(crate) fn is_for_tokens(path: &str) -> bool {

@@ -10,8 +10,10 @@ pub(crate) mod save;
 use std::fmt;
 use std::sync::Arc;
 
+use malquery_proto::oauth2::GetToken;
+
 use crate::reply::Reply;
-use matching::{Expected, Seen, TOKEN};
+use matching::{Expected, Seen};
 
 /// Exchanges to replay: from a file ([`load`](Self::load)), from a text ([`parse`](Self::parse)),
 /// or replies in code ([`script`](crate::script)).
@@ -47,7 +49,7 @@ impl Interaction {
 
     fn gives_token(&self) -> bool {
         let expected = self.expected.as_ref();
-        expected.is_some_and(|it| it.path() == TOKEN)
+        expected.is_some_and(|it| it.path() == GetToken::ENDPOINT.path)
     }
 }
 

@@ -8,12 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use http::{Request, Response, Uri};
+use malquery_proto::oauth2::{GetToken, Revoke};
 use malquery_proto::{
     Auth, BaseUrl, Body, Client, Cloud, Credentials, Transport, TransportError, flow::SendFailure,
 };
 use serde_json::json;
 
-use super::matching::{self, REVOKE, Reason, Seen, TOKEN};
+use super::matching::{self, Reason, Seen};
 use super::{Cassette, Interaction};
 use crate::clock::VirtualClock;
 use crate::pseudonym;
@@ -175,7 +176,7 @@ impl Mock {
     /// The reply, which counts as played, or the last interaction that was this request.
     fn find(&self, seen: &Seen<'_>) -> Result<Reply, Option<&Interaction>> {
         let cassette = &self.0.cassette;
-        if seen.is_post(TOKEN) && cassette.makes_tokens() {
+        if seen.is_for(&GetToken::ENDPOINT) && cassette.makes_tokens() {
             let token = json!({"access_token": "mock-access-token", "expires_in": 1799, "token_type": "bearer"});
             return Ok(reply::json(201, token));
         }
@@ -192,7 +193,7 @@ impl Mock {
             Some(last) if last.reply.repeat_last || cassette.is_uncounted(last) => {
                 Ok(last.reply.clone())
             }
-            None if seen.is_post(REVOKE) && cassette.makes_tokens() => {
+            None if seen.is_for(&Revoke::ENDPOINT) && cassette.makes_tokens() => {
                 Ok(reply::json(200, json!({})))
             }
             last => Err(last),
@@ -214,7 +215,7 @@ impl Mock {
             ),
             None => self.explain_closest(seen, played),
         };
-        let hint = match seen.is_post(TOKEN) {
+        let hint = match seen.is_for(&GetToken::ENDPOINT) {
             true => "; or let `with_tokens` answer requests for tokens",
             false => "",
         };
