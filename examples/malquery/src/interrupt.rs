@@ -289,11 +289,11 @@ pub(crate) fn end_recording() -> Result<(), Failure> {
         // The other recorded calls may have cost quota, so save them.
         let rest = rest_of(&path);
         match guard.save_rest(&rest) {
-            Ok(()) => failure.hint(format!(
+            Ok(()) if rest.exists() => failure.hint(format!(
                 "the rest of the recording is saved in {}",
                 rest.display()
             )),
-            Err(_) => failure,
+            _ => failure,
         }
     })?;
     // No file is written if nothing was sent.

@@ -165,7 +165,10 @@ fn chain(error: &dyn StdError) -> String {
 pub(crate) fn no_folder(of: &Path) -> Failure {
     Failure::refused(format!(
         "folder not found: {}",
-        of.parent().unwrap_or(of).display()
+        of.parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+            .unwrap_or(Path::new("."))
+            .display()
     ))
 }
 

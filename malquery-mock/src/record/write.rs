@@ -126,14 +126,18 @@ impl Recording {
         for (_, one) in &new {
             lines.push(Json::parse(&text_of(one)?)?.text(Style::File, INDENT));
         }
+        let missing = |why| format!("{why}, and is not in the recording");
+        notes.extend(refused.into_iter().map(missing));
+        if lines.is_empty() {
+            // All of it was refused, and a cassette without an interaction is of no use.
+            return Ok(notes);
+        }
         let text = document(redaction.as_deref().unwrap_or(file::REDACTION), &lines);
         staging.commit(&text)?;
         if to == self.path {
             self.base = base;
             self.written = Some(text);
         }
-        let missing = |why| format!("{why}, and is not in the recording");
-        notes.extend(refused.into_iter().map(missing));
         Ok(notes)
     }
 }

@@ -87,6 +87,12 @@ fn a_recording_with_a_secret_is_refused() {
             .says("hint: the rest of the recording is saved in ");
         run.omits("s3cret").omits("source.rs");
     }
+    // Nothing is written if all of it was refused.
+    let server = Server::with_answers([job("r-1", "done")]);
+    server
+        .run(&line.replace("--wait", ""))
+        .says("was not written")
+        .omits("the rest of");
     // What was not refused stays, of each run.
     let rest = ["tape.rest-2.json", "tape.rest.json"];
     assert_eq!(names(&out)[1..], rest);
