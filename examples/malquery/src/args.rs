@@ -15,7 +15,8 @@ use malquery_proto::{BaseUrl, Cloud};
 use crate::format::{DOCUMENTS, Format, RESULTS};
 use crate::input;
 use crate::list::{self, Samples};
-use crate::output::{Failure, note, quoted};
+use crate::output::{self, Failure, note, quoted};
+use crate::source::password;
 use crate::values::{self, at_least_one, duration, field, file, some_time, trimmed};
 
 /// Search the malware samples of CrowdStrike Falcon MalQuery and download them
@@ -762,6 +763,24 @@ pub(crate) fn command() -> clap::Command {
 
 /// Parses the command line. Exits with code 2 if it is invalid.
 pub(crate) fn parse() -> Cli {
-    let matches = command().get_matches();
-    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    let matches = command().try_get_matches();
+    let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
+    cli.unwrap_or_else(|error| refuse(&error))
+}
+
+/// Ends the program. A URL with a password is refused, and the message repeats it.
+fn refuse(error: &clap::Error) -> ! {
+    let arguments = std::env::args_os().filter_map(|argument| argument.into_string().ok());
+    arguments
+        .filter(|argument| argument.contains("://"))
+        .filter_map(|argument| password(&argument))
+        .flatten()
+        .for_each(|password| output::hide(&password));
+    let message = error.to_string();
+    let masked = output::masked(&message);
+    if masked == message {
+        error.exit();
+    }
+    eprint!("{masked}");
+    std::process::exit(error.exit_code())
 }

@@ -102,16 +102,18 @@ fn proxy_passwords() -> Vec<String> {
         .into_iter()
         .flat_map(|name| [name.to_owned(), name.to_ascii_uppercase()])
         .filter_map(|name| std::env::var(name).ok());
-    let password = |url: String| {
-        let rest = url.split_once("://").map_or(&*url, |(_, rest)| rest);
-        let login = rest.split(['/', '?', '#']).next()?.rsplit_once('@')?.0;
-        // Without a password, the name is the key.
-        let (name, password) = login.split_once(':').unwrap_or((login, ""));
-        let written = if password.is_empty() { name } else { password };
-        let sent = percent_decode_str(written).decode_utf8_lossy();
-        Some([sent.into_owned(), written.to_owned()])
-    };
-    urls.filter_map(password).flatten().collect()
+    urls.filter_map(|url| password(&url)).flatten().collect()
+}
+
+/// Returns the password in a URL, decoded and as it is written.
+pub(crate) fn password(url: &str) -> Option<[String; 2]> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let login = rest.split(['/', '?', '#']).next()?.rsplit_once('@')?.0;
+    // Without a password, the name is the key.
+    let (name, password) = login.split_once(':').unwrap_or((login, ""));
+    let written = if password.is_empty() { name } else { password };
+    let sent = percent_decode_str(written).decode_utf8_lossy();
+    Some([sent.into_owned(), written.to_owned()])
 }
 
 /// Returns the failure for missing credentials: `first`, and possibly also the secret.

@@ -153,6 +153,18 @@ fn an_excerpt_shows_no_half_of_a_secret() {
 }
 
 #[test]
+fn a_password_in_a_url_is_refused_and_not_repeated() {
+    for line in [
+        "quotas --base-url https://me:p4ssw0rd@host",
+        "--base-url=http://me:p4ssw0rd@127.0.0.1 quotas",
+    ] {
+        let run = plain(line);
+        assert_eq!(run.code, 2, "{}", run.stderr);
+        run.says("--base-url").omits("p4ssw0rd");
+    }
+}
+
+#[test]
 fn a_number_like_a_secret_stays_a_number() {
     let sample = json!({"sha256": A, "filesize": 1234567, "family": "1234567"});
     for format in ["json", "jsonl"] {
