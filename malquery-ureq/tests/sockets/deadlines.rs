@@ -20,44 +20,69 @@ use crate::server::{
 
 const LONG: Duration = Duration::from_secs(3600);
 const SHORT: Duration = Duration::from_secs(1);
+/// The pause between two bytes.
+const PAUSE: Duration = Duration::from_millis(100);
 
 #[test]
 fn the_time_left_bounds_the_body() {
-    let head = b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n";
-    let dripping = after_request(|mut stream| {
-        let _ = stream.write_all(head);
-        drip(stream);
-    });
-    let stalled = after_request(|mut stream| {
-        let _ = stream.write_all(head);
-        hang();
-    });
+    let length = b"content-length: 100000\r\n\r\n".as_slice();
+    let chunks = |begin: &str| format!("transfer-encoding: chunked\r\n\r\n{begin}").into_bytes();
+    let gzip = |begin: &[u8]| [b"content-encoding: gzip\r\n\r\n", begin].concat();
+    // Its name follows.
+    let member = [31, 139, 8, 8, 0, 0, 0, 0, 0, 3];
+    let empty_block = [0, 0, 0, 255, 255];
+    let bodies = [
+        (length.to_vec(), "x".into(), Some(PAUSE)),
+        (length.to_vec(), "x".into(), Some(LONG)),
+        (chunks("10000\r\n"), "x".into(), Some(PAUSE)),
+        (chunks("1;"), "x".into(), Some(PAUSE)),
+        (chunks(""), "1\r\nx\r\n".into(), None),
+        (chunks("0\r\nx: "), "x".into(), Some(PAUSE)),
+        (chunks("0\r\n"), "x: y\r\n".into(), None),
+        (gzip(&member), b"x".to_vec(), Some(PAUSE)),
+        (
+            gzip(&[31, 139, 8, 0, 0, 0, 0, 0, 0, 3]),
+            empty_block.to_vec(),
+            None,
+        ),
+    ];
     // The smaller of the two limits holds.
-    for (server, left, total) in [
-        (&dripping, SHORT, LONG),
-        (&dripping, LONG, SHORT),
-        (&stalled, SHORT, LONG),
-        (&stalled, LONG, SHORT),
-    ] {
-        let transport = builder()
-            .reply_timeout(LONG)
-            .total_timeout(total)
-            .build()
-            .unwrap();
-        let start = Instant::now();
-        let mut request = get(&server.url("/"));
-        request.extensions_mut().insert(TimeLeft(left));
-        let mut body = transport.send(request).unwrap().into_body();
-        let error = body.read_to_end(&mut Vec::new()).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(
-            error
-                .to_string()
-                .contains("the time limit of the call passed"),
-            "{error}"
-        );
-        assert!(start.elapsed() < 8 * SHORT);
-    }
+    let limits = [(SHORT, LONG), (LONG, SHORT)];
+    thread::scope(|scope| {
+        for (begin, unit, pause) in bodies {
+            let name = String::from_utf8_lossy(&begin).into_owned();
+            let server = after_request(move |mut stream| {
+                let mut send = |bytes: &[u8]| stream.write_all(bytes);
+                let _ = send(b"HTTP/1.1 200 OK\r\n").and_then(|()| send(&begin));
+                // A server that sends as fast as it can sends no single bytes.
+                let times = if pause.is_some() { 1 } else { 10_000 };
+                while send(&unit.repeat(times)).is_ok() {
+                    thread::sleep(pause.unwrap_or_default());
+                }
+            });
+            scope.spawn(move || {
+                for (left, total) in limits {
+                    let transport = builder()
+                        .reply_timeout(LONG)
+                        .total_timeout(total)
+                        .build()
+                        .unwrap();
+                    let start = Instant::now();
+                    let mut request = get(&server.url("/"));
+                    request.extensions_mut().insert(TimeLeft(left));
+                    let mut body = transport.send(request).unwrap().into_body();
+                    let error = io::copy(&mut body, &mut io::sink()).unwrap_err();
+                    assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{name}: {error}");
+                    let text = error.to_string();
+                    assert!(
+                        text.contains("the time limit of the call passed"),
+                        "{name}: {text}"
+                    );
+                    assert!(start.elapsed() < 8 * SHORT, "{name}");
+                }
+            });
+        }
+    });
 }
 
 #[test]
@@ -179,11 +204,16 @@ fn a_tls_record_that_drips() {
 
 #[test]
 fn a_head_that_drips() {
-    let server = after_request(|mut stream| {
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nx: ");
-        drip(stream);
-    });
-    ends_in_time(&builder(), &server.url("/"), SendFailure::Unknown);
+    for interim in [&b""[..], b"HTTP/1.1 103 Early Hints\r\n\r\n"] {
+        let server = after_request(move |mut stream| {
+            while !interim.is_empty() && stream.write_all(interim).is_ok() {
+                thread::sleep(PAUSE);
+            }
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nx: ");
+            drip(stream);
+        });
+        ends_in_time(&builder(), &server.url("/"), SendFailure::Unknown);
+    }
 }
 
 #[test]
