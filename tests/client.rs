@@ -859,22 +859,82 @@ fn a_file_that_is_not_ready_is_asked_for_again() {
     guard.finish();
 }
 
+/// An observer, a transport with its bodies, and a clock. One of their steps panics.
+#[derive(Clone)]
+struct Panics {
+    mock: Arc<Mock>,
+    clock: VirtualClock,
+    left: Arc<AtomicU32>,
+}
+
+impl Panics {
+    fn step(&self) {
+        let left = self.left.fetch_sub(1, Ordering::SeqCst);
+        assert_ne!(left, 1, "as the test wants it");
+    }
+}
+
+impl Clock for Panics {
+    fn now(&self) -> Timestamp {
+        self.step();
+        self.clock.now()
+    }
+
+    fn sleep_until(&self, time: Timestamp) {
+        self.clock.sleep_until(time);
+    }
+}
+
+impl Transport for Panics {
+    fn send(
+        &self,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<http::Response<Body>, TransportError> {
+        self.step();
+        let reply = self.mock.send(request)?;
+        Ok(reply.map(|body| Body::new(PanickingBody(body, self.clone()))))
+    }
+}
+
+struct PanickingBody(Body, Panics);
+
+impl Read for PanickingBody {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.1.step();
+        self.0.read(buffer)
+    }
+}
+
 #[test]
-fn an_observer_that_panics_keeps_nobody_waiting() {
-    let token = reply::json(201, json!({"access_token": "t0ken", "expires_in": 1799}));
-    let quotas = reply::json(200, json!({"meta": {"hunt_limit": 1}}));
-    let (mock, guard) = script([token, quotas]).play();
-    let clock = VirtualClock::new();
-    let client = client(mock, clock.clone());
-    let mut flow = client.job_flow(Hunt::new("rule a { condition: true }"));
-    let observe = |_: &Progress<'_>| -> ControlFlow<()> { panic!("as the test wants it") };
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        client.run_job(&mut flow, observe)
-    }))
-    .unwrap_err();
-    client.quotas().unwrap();
-    assert_eq!(clock.waits(), []);
-    guard.finish();
+fn a_panic_keeps_nobody_waiting() {
+    let id: malquery_proto::types::RequestId = "r-1".parse().unwrap();
+    for step in 1.. {
+        let parts = Panics {
+            mock: Arc::new(
+                script([job("done").repeat_last()])
+                    .with_tokens()
+                    .transport(),
+            ),
+            clock: VirtualClock::new(),
+            left: Arc::default(),
+        };
+        let auth = Auth::new(Cloud::Us1, Credentials::new("id", "secret"));
+        let client = Client::new(parts.clone(), parts.clone(), auth);
+        let mut flow = JobFlow::attach(id.clone(), RetryPolicy::default(), 1);
+        parts.left.store(step, Ordering::SeqCst);
+        let run = std::panic::AssertUnwindSafe(|| {
+            client.run_job(&mut flow, |_: &Progress<'_>| parts.step())
+        });
+        let is_done = std::panic::catch_unwind(run).is_ok();
+        parts.left.store(u32::MAX, Ordering::SeqCst);
+        client.request(&id).unwrap();
+        assert!(parts.clock.waits().is_empty(), "step {step}");
+        if is_done {
+            // The token and the poll each have an observer, a transport, a body and a clock.
+            assert!(step > 14, "{step}");
+            break;
+        }
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::transport::{Body, Clock, TimeLeft, TransportError};
 use super::{Client, Error};
 use crate::endpoint::Endpoint;
 use crate::error::{excerpt, find_id};
-use crate::flow::{self, Attempt, Auth, Flow, FlowError, SendFailure, Ticket};
+use crate::flow::{self, Attempt, Auth, Flow, FlowError, SendFailure};
 use crate::operation::{MAX_ERROR_BODY, MAX_TOKEN_BODY, has_file};
 use crate::reply::ResponseHead;
 use crate::stream::StreamError;
@@ -69,12 +69,11 @@ impl Client {
                 deadline,
             } = *attempt;
             let name = Name::of(&request);
-            let mut held = Held {
+            let _held = Held {
                 auth: &self.shared.auth,
-                ticket: Some(ticket),
+                serial: ticket.token_serial(),
             };
-            let stopped = observe(flow, Step::Send, now).is_break();
-            if stopped && let Some(ticket) = held.ticket.take() {
+            if observe(flow, Step::Send, now).is_break() {
                 // The flow must know that nothing was sent.
                 flow.cancel(&mut self.auth(), ticket)?;
                 let _ = observe(flow, Step::Reported, now);
@@ -86,9 +85,6 @@ impl Client {
                     .insert(TimeLeft(deadline.since(now)));
             }
             let result = self.send(request, max_body, deadline);
-            let Some(ticket) = held.ticket.take() else {
-                return Err(Error::Stopped);
-            };
             let sent = now;
             let mut now = clock.now();
             let took = now.since(sent).as_millis();
@@ -264,19 +260,20 @@ impl Read for Timed<'_> {
     }
 }
 
-/// Releases a token request if an observer or a transport panics.
+/// Ends a token request even if the observer, the transport or the clock panics. Otherwise, the other
+/// flows would wait for its token.
 struct Held<'a> {
     auth: &'a Mutex<Auth>,
-    ticket: Option<Ticket>,
+    serial: Option<u64>,
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        if let Some(ticket) = &self.ticket {
+        if let Some(serial) = self.serial {
             self.auth
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .abandon(ticket);
+                .abandon(serial);
         }
     }
 }

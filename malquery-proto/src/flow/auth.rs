@@ -314,11 +314,9 @@ impl Auth {
             && !self.base.cloud().is_some_and(Cloud::is_government)
     }
 
-    /// Drops a token request whose driver panicked, so that other flows do not wait for its token.
-    pub(crate) fn abandon(&mut self, ticket: &Ticket) {
-        if let Kind::Token { serial, .. } = ticket.0 {
-            self.end_fetching(serial);
-        }
+    /// Ends a token request, unless its outcome was reported: the other flows do not wait for it.
+    pub(crate) fn abandon(&mut self, serial: u64) {
+        self.end_fetching(serial);
     }
 
     /// Ends a token request, and returns the time at which it was sent.

@@ -218,7 +218,15 @@ enum Kind {
 impl Ticket {
     /// Returns whether the ticket is for a token request.
     pub fn is_token(&self) -> bool {
-        matches!(self.0, Kind::Token { .. })
+        self.token_serial().is_some()
+    }
+
+    /// Returns the number of the token request.
+    pub(crate) fn token_serial(&self) -> Option<u64> {
+        match self.0 {
+            Kind::Token { serial, .. } => Some(serial),
+            Kind::Call { .. } => None,
+        }
     }
 }
 
