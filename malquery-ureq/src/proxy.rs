@@ -68,7 +68,7 @@ enum Hosts {
     All,
     /// A host and its subdomains.
     Domain(String),
-    /// The addresses that start with this many bits of the address.
+    /// An address, and the number of leading bits that must match.
     Network(IpAddr, u32),
 }
 

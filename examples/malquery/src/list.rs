@@ -38,7 +38,7 @@ impl Samples {
         self.from.iter().map(PathBuf::as_path)
     }
 
-    /// Returns the hashes in their order, without duplicates.
+    /// Returns the hashes in the order given, without duplicates.
     pub(crate) fn read(&self) -> Result<Vec<Sha256>, Failure> {
         if self.is_empty() {
             return Err(Failure::refused(

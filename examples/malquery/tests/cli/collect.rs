@@ -4,7 +4,7 @@ use crate::support::*;
 fn collect_does_the_whole_job() {
     let server = Server::with_answers(collecting(&[HELLO], SEVERAL));
     let out = folder();
-    // As `mkdir -p` has it.
+    // Like `mkdir -p`.
     let target = in_folder(&out, "other/../new/folder");
     let run = server.run(&format!("{COLLECT} --ascii a --output-dir {target}"));
     let document = run.json();
@@ -14,7 +14,7 @@ fn collect_does_the_whole_job() {
         (&json!("r-1"), &json!("r-2"))
     );
     assert_eq!(document["contents"]["missing"], json!([]));
-    // Each sample under its SHA-256, beside the archive.
+    // Each sample is in a file named by its SHA-256, next to the archive.
     assert_eq!(names(&target), [HELLO, "samples.zip"]);
     assert_eq!(
         fs::read(Path::new(&target).join("samples.zip")).unwrap(),
@@ -34,7 +34,7 @@ fn missing_samples_are_named_and_others_kept() {
     let run = server.run(&format!(
         "{COLLECT} --rule {RULE} --limit 2 --output-dir {target}"
     ));
-    // It is not done, and yet there is something to show.
+    // The archive is incomplete, but its samples are printed.
     assert_eq!(run.code, 3, "{}", run.stderr);
     let error = "error: the archive is not complete: samples missing: 1, entries damaged: 0";
     assert_eq!(run.stderr.lines().last(), Some(error));
@@ -50,7 +50,7 @@ fn missing_samples_are_named_and_others_kept() {
     run.says(&format!("warning: {A} is not in the archive"));
     assert_eq!(names(&target), [HELLO, "samples.zip"]);
     assert_eq!(server.count("POST /malquery/queries/hunt/v1"), 1);
-    // The same where the samples stay in the archive.
+    // The same if the samples are not unpacked.
     for options in [
         format!("{COLLECT} --ascii a --no-extract --output-dir {target}-2"),
         format!("{COLLECT} {HELLO} {A} --no-extract --output-dir {target}-3"),
@@ -63,7 +63,7 @@ fn missing_samples_are_named_and_others_kept() {
         assert_eq!(run.code, 3, "{}", run.stderr);
         assert_eq!(run.stderr.lines().last(), Some(error));
     }
-    // In the archive alone.
+    // Only in the archive.
     let server = Server::with_answers(collecting(&[HELLO], SEVERAL));
     let target = in_folder(&out, "other");
     let line = format!("{COLLECT} --ascii a --no-extract --output-dir {target}");
@@ -86,7 +86,7 @@ fn a_refused_download_keeps_what_was_found() {
     let server = Server::with_answers(answers);
     let mut command = server.command(&format!("{COLLECT} --ascii a --output-dir"));
     let run = run(command.arg(&target));
-    // As many as were found, and no more.
+    // The limit is the number of samples found.
     run.says(&format!(
         "collect --request r-1 --limit 2 --output-dir '{target}'\n"
     ));
@@ -163,7 +163,7 @@ fn a_list_is_looked_up_before_it_is_paid_for() {
     run.says("this costs 1 download\n");
     run.says(&format!("not in MalQuery: {A}\n"));
     assert_eq!(run.stderr.lines().last(), Some("in MalQuery: 1 of 2"));
-    // Nothing is paid for where nothing is known.
+    // If no sample is in MalQuery, nothing is paid for.
     let server = Server::with_answers([answer(200, json!({"meta": {}, "resources": []}))]);
     let run = server.run(&format!("{COLLECT} {A} --output-dir {target} --force"));
     assert_eq!(run.json()["samples"], json!([]));

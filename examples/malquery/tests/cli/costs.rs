@@ -29,7 +29,7 @@ fn a_short_quota_is_not_spent() {
             format!("--check-quota multidownload {A} {other}"),
             downloads,
         ),
-        // Without being asked to.
+        // Without --check-quota.
         (
             format!("collect --rule {RULE} --limit 2 --output-dir {target}"),
             hunts,
@@ -92,7 +92,7 @@ fn collect_says_what_it_will_spend() {
     ));
     run.json();
     run.says("this costs 1 download\n");
-    // A used-up quota is found out before the search.
+    // An exhausted quota is detected before the search.
     let server = Server::with_answers([quotas(9, 0)]);
     let run = server.run(&format!(
         "collect --ascii a --limit 1 --output-dir {target} --force"

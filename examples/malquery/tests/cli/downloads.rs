@@ -55,7 +55,7 @@ fn a_wrong_download_leaves_nothing() {
 fn a_broken_download_starts_over() {
     let out = folder();
     let target = in_folder(&out, "samples.zip");
-    // tiny_http does not send less than it declares, so this is the work of a server by hand.
+    // tiny_http never sends less than it declares, so this uses a hand-written server.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let base = format!("http://{}", listener.local_addr().unwrap());
     thread::spawn(move || {
@@ -204,6 +204,6 @@ fn an_archive_without_an_entry_is_incomplete() {
     let run = server.run(&format!("samples r-1 --output {archive}"));
     assert_eq!(run.code, 3, "{}", run.stderr);
     run.says("the archive is not complete");
-    // It was paid for.
+    // The archive is paid for.
     assert_eq!(fs::read(archive).unwrap(), empty);
 }

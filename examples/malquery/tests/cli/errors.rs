@@ -11,7 +11,7 @@ fn an_error_has_status_message_trace_and_hint() {
     run.says("\nhint: the API client lacks the scope malquery:read");
 }
 
-/// A script decides by the exit code.
+/// Scripts rely on the exit code.
 #[test]
 fn exit_codes_tell_errors_apart() {
     let quota = json!({"meta": {"powered_by": "malquery-api"}, "errors": [{"code": 429, "message": "quota"}]});
@@ -38,7 +38,7 @@ fn exit_codes_tell_errors_apart() {
         let hint = run.stderr.contains("then submit the job again");
         assert_eq!(hint, code == 3, "{line}: {}", run.stderr);
     }
-    // A login that is refused.
+    // A refused login.
     for (status, code) in [(400, 4), (401, 4), (403, 4), (404, 1)] {
         let server = Server::start(move |_| refusal(status, "Failed to generate access token"));
         let run = server.run("quotas");
@@ -48,7 +48,7 @@ fn exit_codes_tell_errors_apart() {
             run.stderr
         );
     }
-    // The status of a job that failed is shown, too.
+    // The status of a failed job is shown as well.
     let run = Server::with_answers([job("r-1", "failed")]).run("request r-1");
     run.says("then submit the job again");
     assert!(
@@ -58,8 +58,8 @@ fn exit_codes_tell_errors_apart() {
     );
 }
 
-/// A caret is of use only below what it points at; but nothing from elsewhere looks like a message
-/// of ours, or steers the terminal.
+/// A caret must stay below the text it points to, but untrusted text must not look like a message
+/// of this program or control the terminal.
 #[test]
 fn lines_of_the_service_are_indented() {
     let message = "line 1, column 3:\r\n  ab\n    ^\n\nerror: \u{1b}[2Jforged";
@@ -83,7 +83,7 @@ fn a_difference_from_a_cassette_is_shown() {
 
 #[test]
 fn a_missing_service_is_reported_once() {
-    // Nothing listens there any more.
+    // Nothing listens on the port any more.
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let nobody = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
@@ -215,7 +215,7 @@ fn errors_without_results_are_an_error() {
     }
 }
 
-/// The job runs and is billed: its id is printed, and its state stays.
+/// The job is running and billed, so its id is printed and its state is kept.
 #[test]
 fn a_submission_with_errors_shows_its_id() {
     let out = folder();
@@ -237,7 +237,7 @@ fn a_submission_with_errors_shows_its_id() {
         run.says(": no such sample\n").says(" r-1 --");
     }
     assert_eq!(names(&out), ["state"]);
-    // Results are worth more than errors beside them.
+    // If there are results, errors are only warnings.
     let found = json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": [{"sha256": A}], "errors": errors});
     for line in [
         format!("hunt {RULE} --wait"),

@@ -58,7 +58,7 @@ fn a_pipe_holds_nobody_up() {
         let begun = Instant::now();
         let server = Server::with_answers([]);
         let mut command = server.command(&format!("{line} --timeout 0.2"));
-        // Nobody writes into it.
+        // Nothing writes to the pipe.
         let input = fs::File::options().read(true).write(true).open(&pipe);
         run(command.stdin(input.unwrap())).error(2);
         assert_eq!(server.asked(), [""; 0], "{line}");
@@ -147,7 +147,7 @@ fn a_folder_is_tried_before_the_fetch() {
     assert_eq!(names(&out), [""; 0]);
 }
 
-/// As in an editor: the link stays, and what it leads to is written.
+/// As in an editor, the link stays and its target is written.
 #[test]
 fn links_to_states_and_cassettes_are_followed() {
     let out = folder();
@@ -159,7 +159,7 @@ fn links_to_states_and_cassettes_are_followed() {
     let line = format!("hunt {RULE} --state {state} {QUICK} --record {tape}");
     let server = Server::with_answers([job("r-1", "done"), refusal(403, "no")]);
     server.run(&line).error(4);
-    // What the links lead to is not replaced either.
+    // The targets of links are not replaced either.
     server.run(&line).error(2);
     assert_eq!(names(in_folder(&out, "real")), ["state", "tape"]);
     let line = format!("resume {state} --record {tape} --force");
@@ -173,7 +173,7 @@ fn links_to_states_and_cassettes_are_followed() {
 #[test]
 fn the_next_run_removes_what_a_killed_one_left() {
     let out = folder();
-    // A state is kept in the same way as a download.
+    // A state is written in the same way as a download.
     fs::write(in_folder(&out, ".malquery-x.part"), "half a state").unwrap();
     let state = in_folder(&out, "state");
     Server::with_answers([job("r-1", "done"), job("r-1", "done")])
@@ -196,7 +196,7 @@ fn the_next_run_removes_what_a_killed_one_left() {
     while server.count("GET") == 0 {
         thread::sleep(Duration::from_millis(5));
     }
-    // What still runs keeps its part.
+    // A process that is still running keeps its partial file.
     let other = format!("{target}-2");
     demo(&format!("download {A} --output {other}")).json();
     let is_part = |name: &String| name.ends_with(".part");

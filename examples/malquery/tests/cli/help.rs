@@ -89,7 +89,7 @@ fn help_hides_options_without_effect() {
                 "{command} shows {option}"
             );
         }
-        // They are taken all the same.
+        // The options are hidden, but still accepted.
         assert_eq!(plain(&format!("--cloud us-2 {command} --help")).code, 0);
     }
 }

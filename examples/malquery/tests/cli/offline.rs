@@ -51,7 +51,7 @@ fn nothing_is_invented_without_credentials() {
         format!("collect --ascii a --limit 1 --output-dir {target}"),
         format!("hunt {RULE} --wait"),
     ] {
-        // Blank variables are the same as none.
+        // A blank variable counts as not set.
         for blank in [None, Some(""), Some("  ")] {
             let mut command = command(&line);
             for name in [
@@ -82,7 +82,7 @@ fn blank_settings_mean_the_default() {
     for name in ["CLOUD", "BASE_URL", "MEMBER_CID"] {
         command.env(format!("FALCON_{name}"), " ");
     }
-    // It asks the real service, and fails.
+    // The command contacts the real service and fails.
     assert!(run(&mut command).error(1).contains("the login"));
 }
 

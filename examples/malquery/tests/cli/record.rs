@@ -18,11 +18,11 @@ fn a_command_is_recorded_and_replayed() {
         assert!(!text.contains(secret), "{secret}: {text}");
     }
     assert_eq!(names(&out), ["tape.json"]);
-    // Recorded time passes at once.
+    // Waits take no time during replay.
     let replayed = plain(&format!("hunt {RULE} --wait --replay {cassette}"));
     assert_eq!(replayed.json()["meta"]["status"], "done");
 
-    // A request id from the command line is recognised.
+    // A request id from the command line is matched.
     let server = Server::with_answers([job(SEARCH, "done")]);
     let line = format!("request {SEARCH}");
     server.run(&format!("{line} --record {cassette}")).error(2);
@@ -93,7 +93,7 @@ fn a_recording_with_a_secret_is_refused() {
         .run(&line.replace("--wait", ""))
         .says("was not written")
         .omits("the rest of");
-    // What was not refused stays, of each run.
+    // The rest of each run is saved.
     let rest = ["tape.rest-2.json", "tape.rest.json"];
     assert_eq!(names(&out)[1..], rest);
     for name in rest {
@@ -120,7 +120,7 @@ fn an_unwritable_recording_is_refused() {
         format!("metadata --from {file} --record {file}"),
         format!("quotas --record {file}/"),
         "quotas --record /dev/null --force".into(),
-        // Nor is a file read and written, under whatever name.
+        // A file is never both read and written, not even under two names.
         format!("hunt {file} --state {folder}/../{name}/file --force --no-check-rule"),
         format!("multidownload --from {file} --state {file} --force"),
         format!("download {A} --output {file} --ca-file {file} --force"),

@@ -50,7 +50,7 @@ fn a_refusal_that_may_be_wrong_names_the_way_out() {
             run.says("--no-check-rule");
         }
     }
-    // A mistake stays one.
+    // A mistake is reported again.
     fs::write(&rule, "rule a { condition: ").unwrap();
     plain(&format!("check-rule {rule}")).omits("--no-check-rule");
 }

@@ -3,11 +3,11 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 use crate::support::*;
 
-/// The token, the client secret, and the password of a proxy.
+/// The token, the client secret and the password of a proxy.
 const SECRETS: [&str; 3] = ["t0ken-of-it", "s3cret", "p@ss/w0rd"];
 const PROXY: &str = "http://me:p%40ss%2Fw0rd@proxy.example:3128";
 
-/// How a service may repeat a secret.
+/// The forms in which a service may repeat a secret.
 fn forms(secret: &str) -> Vec<String> {
     let each = |form: &dyn Fn(u8) -> String| secret.bytes().map(form).collect::<String>();
     let hex = each(&|byte| format!("{byte:02x}"));
@@ -40,7 +40,7 @@ fn check(text: &str, place: &str) {
     }
 }
 
-/// Whatever a service repeats of the secrets of the session, wherever it does.
+/// A service may repeat any secret of the session anywhere.
 #[test]
 fn a_secret_is_never_shown() {
     let out = folder();
@@ -96,7 +96,7 @@ fn a_secret_is_never_shown() {
         check(&run.stderr, &line);
         check(&fs::read_to_string(&tape).unwrap(), &line);
     }
-    // The name of an entry in an archive.
+    // In the name of an archive entry.
     let archive = replaced(SEVERAL, "greeting.txt", "s3cret-x.txt");
     let target = in_folder(&out, "samples");
     let line = format!("samples r-1 --output {target}.zip --extract {target}");
@@ -115,7 +115,7 @@ fn replaced(bytes: &[u8], old: &str, new: &str) -> Vec<u8> {
     bytes
 }
 
-/// Half a secret, at the edge of a column, is not found any more.
+/// Half a secret, cut at the edge of a column, would not be recognized.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_table_shows_no_half_of_a_secret() {

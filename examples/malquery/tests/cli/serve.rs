@@ -2,7 +2,7 @@ use crate::support::*;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 
-/// A stand-in, and the settings that it prints.
+/// A running stand-in and the settings that it printed.
 struct Serving {
     child: Child,
     settings: Vec<(String, String)>,
@@ -57,7 +57,7 @@ fn the_stand_in_serves_other_programs() {
         ]
     );
     assert!(serving.settings[0].1.starts_with("http://127.0.0.1:"));
-    // A job of one process is there for another.
+    // A job outlives the process that submitted it.
     let submitted = serving.ask("exact-search --ascii CrowdStrike").json();
     let id = submitted["meta"]["reqid"].as_str().unwrap();
     let done = serving.ask(&format!("request {id} --wait {QUICK}")).json();

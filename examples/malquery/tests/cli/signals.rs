@@ -12,7 +12,7 @@ fn a_signal_leaves_a_state_and_a_hint() {
         let run = signal_when(signal, &mut command, || {
             fs::read_to_string(&state).is_ok_and(|stored| stored.contains("r-1"))
         });
-        // Ended by the signal itself, so that a loop in a shell stops.
+        // Ended by the signal itself, so that a shell loop stops.
         assert_eq!(run.signal, Some(number), "{}", run.stderr);
         run.error(128 + number);
         let resume = format!("malquery --base-url {} resume {state}", server.base);
@@ -68,7 +68,7 @@ fn ctrl_c_leaves_no_half_of_a_sample() {
         stream
             .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n")
             .unwrap();
-        // A sample that never ends, until the client goes away.
+        // A sample that never ends until the client disconnects.
         while stream.write_all(&[b'x'; 1000]).is_ok() {
             thread::sleep(Duration::from_millis(20));
         }
@@ -82,12 +82,12 @@ fn ctrl_c_leaves_no_half_of_a_sample() {
     assert_eq!(names(&out), [""; 0]);
 }
 
-/// A server that takes this long for an answer, unless it is asked for a token.
+/// A server that delays all replies except those to token requests.
 fn slow(answer: Answer) -> Server {
     Server::start(move |request| match request.uri().path() {
         "/oauth2/token" => token(),
         _ => {
-            // Long enough for the signal to arrive in between.
+            // Long enough for the signal to arrive before the reply.
             thread::sleep(Duration::from_secs(1));
             answer.clone()
         }

@@ -23,7 +23,7 @@ fn a_job_resumes_from_its_state() {
         "{stored}"
     );
 
-    // It does not take the place of another job.
+    // A state never replaces the state of another job.
     let run = server.run(&line);
     run.error(2);
     run.says(&format!("resume {state}\n"));
@@ -41,7 +41,7 @@ fn a_job_resumes_from_its_state() {
     );
 }
 
-/// A collect that was stopped when the archive was refused.
+/// Starts a collect that stops because the archive is refused.
 fn stopped(out: &TempDir) -> (String, String) {
     let (state, target) = (in_folder(out, "state.json"), in_folder(out, "out"));
     let mut answers = collecting(&[HELLO], SEVERAL);
@@ -55,7 +55,7 @@ fn stopped(out: &TempDir) -> (String, String) {
         server.base
     ));
     run.error(4);
-    // It does not take the place of another.
+    // A state never replaces another state.
     Server::with_answers([]).run(&line).error(2);
     (state, target)
 }
@@ -70,7 +70,7 @@ fn a_collect_resumes_from_its_state() {
         !stored.contains("s3arch") && !stored.contains("s3cret"),
         "{stored}"
     );
-    // The folder that was made for it is gone, since nothing was in it.
+    // The folder created for it is removed, because it is empty.
     assert_eq!(names(&out), ["state.json"]);
     let archive = collecting(&[], SEVERAL).pop().unwrap();
     let server = Server::with_answers([job("r-2", "done"), archive]);
@@ -87,7 +87,7 @@ fn a_collect_resumes_from_its_state() {
 
 #[test]
 fn an_archive_without_its_state_is_taken_up() {
-    // The process was killed when the archive had its name, and the state did not know of it yet.
+    // The process was killed after the archive was complete, but before the state was saved.
     let out = folder();
     let (state, target) = stopped(&out);
     fs::create_dir(&target).unwrap();
@@ -101,7 +101,7 @@ fn an_archive_without_its_state_is_taken_up() {
     );
     assert_eq!(names(&target), [HELLO, "samples.zip"]);
     assert_eq!(server.asked(), [""; 0]);
-    // Another file is neither taken nor replaced.
+    // A different file is neither used nor replaced.
     let out = folder();
     let (state, target) = stopped(&out);
     fs::create_dir(&target).unwrap();
@@ -111,14 +111,14 @@ fn an_archive_without_its_state_is_taken_up() {
     assert_eq!(fs::read(&archive).unwrap().len(), 99);
 }
 
-/// The state knows where its files are, wherever it is resumed; and once the archive is there,
-/// nothing is asked for.
+/// A state has the paths of its files, so it can be resumed in any folder. Once the archive is
+/// complete, nothing is requested.
 #[test]
 fn a_collect_resumes_without_a_request() {
     let out = folder();
     let state = in_folder(&out, "state.json");
     let server = Server::with_answers(collecting(&[HELLO], SEVERAL));
-    // Something of that name is there already, and no --force.
+    // The file already exists, and --force is not given.
     fs::create_dir(out.path().join("new")).unwrap();
     fs::write(out.path().join("new").join(HELLO), "mine").unwrap();
     let line = format!("{COLLECT} --ascii a --state state.json --output-dir new");
@@ -134,13 +134,13 @@ fn a_collect_resumes_without_a_request() {
         fs::read(out.path().join("new").join(HELLO)).unwrap(),
         b"hello"
     );
-    // Without a state the archive can be unpacked all the same.
+    // The archive can also be unpacked without a state.
     let target = in_folder(&out, "other");
     let archive = in_folder(&out, "new/samples.zip");
     let document = plain(&format!("extract {archive} --output-dir {target}")).json();
     assert_eq!(document["contents"]["files"].as_array().unwrap().len(), 4);
     assert_eq!(names(&target).len(), 4);
-    // What is not there is named once, and no folder is made for it.
+    // A missing file is reported once, and no folder is created for it.
     let (none, target) = (in_folder(&out, "none.zip"), in_folder(&out, "none"));
     let run = plain(&format!("extract {none} --output-dir {target}"));
     assert_eq!(run.error(2), format!("error: file not found: {none}"));
@@ -163,7 +163,7 @@ fn two_processes_do_not_resume_one_job() {
     let state = in_folder(&out, "state.json");
     let server = Server::start(|request| match request.uri().path() {
         "/oauth2/token" => {
-            // Until the token comes, the state says that nothing was submitted.
+            // Until the token arrives, the state records that nothing was submitted.
             thread::sleep(Duration::from_secs(1));
             token()
         }
@@ -217,12 +217,12 @@ fn a_refused_job_leaves_no_state() {
         .run(&line)
         .error(1);
     assert_eq!(names(out.path()), [""; 0]);
-    // What may go on keeps it, and so does what was submitted.
+    // A job that can continue or was submitted keeps its state.
     Server::with_answers([refusal(403, "no")])
         .run(&line)
         .error(4);
     assert_eq!(names(out.path()), ["state"]);
-    // It knows what it will submit.
+    // The message names the job to be submitted.
     let (target, state) = (in_folder(&out, "out"), in_folder(&out, "hunt"));
     let line = format!("{COLLECT} --rule {RULE} --state {state} --output-dir {target}");
     Server::with_answers([refusal(403, "no")])

@@ -1,4 +1,4 @@
-//! What the tests share: runs of the program, a server on loopback, a terminal.
+//! Code that the tests share: runs of the program, a server on loopback, a terminal.
 
 use std::collections::VecDeque;
 pub(crate) use std::fs;
@@ -29,10 +29,10 @@ pub(crate) const SEVERAL: &[u8] =
 pub(crate) const BOMB: &[u8] =
     include_bytes!("../../../../malquery-proto/tests/archives/bomb-and-sample.zip");
 
-/// What a run of the program left.
+/// The result of a run of the program.
 #[derive(Debug)]
 pub(crate) struct Run {
-    /// The exit code, or 128 and the number of the signal, as a shell has it.
+    /// The exit code, or 128 plus the number of the signal, as in a shell.
     pub(crate) code: i32,
     pub(crate) signal: Option<i32>,
     pub(crate) stdout: String,
@@ -59,7 +59,7 @@ impl Run {
             .unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
     }
 
-    /// The one line that says what went wrong; nothing is printed on standard output then.
+    /// Returns the only error line. Checks that standard output is empty.
     pub(crate) fn error(&self, code: i32) -> &str {
         assert_eq!(
             (self.code, self.stdout.as_str()),
@@ -76,7 +76,7 @@ impl Run {
         line
     }
 
-    /// Whether standard error has this text.
+    /// Checks that standard error contains this text.
     #[track_caller]
     pub(crate) fn says(&self, text: &str) -> &Self {
         assert!(
@@ -98,7 +98,7 @@ impl Run {
     }
 }
 
-/// The program with the words of a line, without settings from the environment.
+/// Returns a command with the words of a line, without settings from the environment.
 pub(crate) fn command(line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_malquery"));
     for name in [
@@ -118,7 +118,7 @@ pub(crate) fn run(command: &mut Command) -> Run {
     Run::of(command.output().unwrap())
 }
 
-/// The program, with credentials for a service at this address.
+/// Returns a command with credentials for a service at this address.
 pub(crate) fn with_credentials(base: &str, line: &str) -> Command {
     let mut command = command(&format!("--base-url {base} {line}"));
     command
@@ -137,7 +137,7 @@ pub(crate) fn offline(line: &str) -> Run {
     plain(&format!("--replay {CASSETTE} {line}"))
 }
 
-/// Runs the program over the harmless files that are part of it.
+/// Runs the program with --demo.
 pub(crate) fn demo(line: &str) -> Run {
     plain(&format!("--demo {line}"))
 }
@@ -148,7 +148,7 @@ pub(crate) fn on_terminal(columns: u16, command: &mut Command) -> (i32, String) 
     answer_on_terminal(columns, command, "")
 }
 
-/// The same, with something typed.
+/// Does the same, and types some text.
 #[cfg(target_os = "linux")]
 pub(crate) fn answer_on_terminal(
     columns: u16,
@@ -180,7 +180,7 @@ pub(crate) fn answer_on_terminal(
         .stderr(terminal)
         .spawn()
         .unwrap();
-    // The command holds the terminal, too.
+    // The command holds the terminal as well.
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -188,13 +188,13 @@ pub(crate) fn answer_on_terminal(
     let mut master = fs::File::from(master);
     master.write_all(typed.as_bytes()).unwrap();
     let mut shown = Vec::new();
-    // It ends with an error when nobody holds the other side.
+    // Reading fails once nothing holds the other side.
     let _ = master.read_to_end(&mut shown);
     let code = child.wait().unwrap().code().unwrap();
     (code, String::from_utf8_lossy(&shown).replace('\r', ""))
 }
 
-/// Sends a signal to a command as soon as it has come so far.
+/// Sends a signal to a command as soon as a condition holds.
 #[cfg(unix)]
 pub(crate) fn signal_when(signal: &str, command: &mut Command, so_far: impl Fn() -> bool) -> Run {
     let mut child = command
@@ -215,7 +215,7 @@ pub(crate) fn interrupt_when(command: &mut Command, so_far: impl Fn() -> bool) -
     signal_when("INT", command, so_far)
 }
 
-/// There is no other way without unsafe code.
+/// Uses the program `kill`, because there is no other way without unsafe code.
 #[cfg(unix)]
 pub(crate) fn kill(signal: &str, id: u32) {
     let mut kill = Command::new("kill");
@@ -238,7 +238,7 @@ pub(crate) fn token() -> Answer {
     )
 }
 
-/// The status of a job.
+/// Returns a reply with the status of a job.
 pub(crate) fn job(id: &str, status: &str) -> Answer {
     answer(
         200,
@@ -246,7 +246,7 @@ pub(crate) fn job(id: &str, status: &str) -> Answer {
     )
 }
 
-/// The quotas, with this many hunts and downloads left.
+/// Returns a reply with this many hunts and downloads left.
 pub(crate) fn quotas(hunts: u64, downloads: u64) -> Answer {
     let meta = json!({
         "hunt_count": 100 - hunts, "hunt_limit": 100, "download_count": 50 - downloads, "download_limit": 50,
@@ -254,7 +254,7 @@ pub(crate) fn quotas(hunts: u64, downloads: u64) -> Answer {
     answer(200, json!({"meta": meta, "errors": []}))
 }
 
-/// The replies of a service from a submission to an archive.
+/// Returns the replies of a service from a submission to its archive.
 pub(crate) fn collecting(found: &[&str], archive: &'static [u8]) -> Vec<Answer> {
     let resources: Vec<_> = found
         .iter()
@@ -277,7 +277,7 @@ pub(crate) fn collecting(found: &[&str], archive: &'static [u8]) -> Vec<Answer> 
     ]
 }
 
-/// A refusal of the service.
+/// Returns an error reply of the service.
 pub(crate) fn refusal(status: u16, message: &str) -> Answer {
     answer(
         status,
@@ -285,7 +285,7 @@ pub(crate) fn refusal(status: u16, message: &str) -> Answer {
     )
 }
 
-/// A server on loopback that logs what it is asked.
+/// A server on loopback that logs its requests.
 pub(crate) struct Server {
     http: Arc<tiny_http::Server>,
     pub(crate) base: String,
@@ -333,7 +333,7 @@ impl Server {
         Self { http, base, asked }
     }
 
-    /// Answers with the cassette.
+    /// Starts a server that replays the cassette.
     pub(crate) fn with_cassette() -> Self {
         let mock = Cassette::load(CASSETTE).unwrap().transport();
         Self::start(move |request| {
@@ -354,7 +354,7 @@ impl Server {
         })
     }
 
-    /// Gives out a token, and then these answers.
+    /// Starts a server that issues a token and then gives these answers.
     pub(crate) fn with_answers(answers: impl IntoIterator<Item = Answer>) -> Self {
         let mut answers: VecDeque<_> = answers.into_iter().collect();
         Self::start(move |request| match request.uri().path() {
@@ -365,7 +365,7 @@ impl Server {
         })
     }
 
-    /// The program, with credentials for this server.
+    /// Returns a command with credentials for this server.
     pub(crate) fn command(&self, line: &str) -> Command {
         with_credentials(&self.base, line)
     }
@@ -374,7 +374,7 @@ impl Server {
         run(&mut self.command(line))
     }
 
-    /// How many requests had this in their line.
+    /// Returns the number of requests whose line contains this text.
     pub(crate) fn count(&self, part: &str) -> usize {
         self.asked()
             .iter()
@@ -393,8 +393,8 @@ impl Drop for Server {
     }
 }
 
-/// Reads a whole request. To a server that answers before, and closes, the rest is a broken
-/// connection.
+/// Reads a whole request. If a server replied and closed the connection earlier, the client would
+/// see a broken connection.
 pub(crate) fn read_request(stream: &std::net::TcpStream) {
     let mut reader = io::BufReader::new(stream);
     let mut length = 0;
@@ -411,9 +411,9 @@ pub(crate) fn read_request(stream: &std::net::TcpStream) {
     io::copy(&mut reader.take(length), &mut io::sink()).unwrap();
 }
 
-/// A pause between two polls that does not hold a test up.
+/// A poll interval that does not delay a test.
 pub(crate) const QUICK: &str = "--poll-interval 0.01";
-/// A collect of all that is found, without a word about quotas.
+/// A collect of all samples found, without a quota check.
 pub(crate) const COLLECT: &str = "collect --yes --no-check-quota --poll-interval 0.01";
 
 pub(crate) fn folder() -> TempDir {
@@ -424,7 +424,7 @@ pub(crate) fn in_folder(folder: &TempDir, name: &str) -> String {
     folder.path().join(name).to_str().unwrap().to_owned()
 }
 
-/// What a folder holds, hidden files included.
+/// Returns the names of the files in a folder, including hidden files.
 pub(crate) fn names(folder: impl AsRef<Path>) -> Vec<String> {
     let mut names: Vec<_> = fs::read_dir(folder)
         .unwrap()
