@@ -1,4 +1,4 @@
-//! The bodies of replies: compressed, large, cut, stalled.
+//! The bodies of replies: compressed, large, truncated, stalled.
 
 use std::io::{self, Read, Write};
 use std::thread;
@@ -36,9 +36,9 @@ fn a_compressed_document_is_decoded() {
         });
         let client = client(&server);
         assert_eq!(client.quotas().unwrap().meta.hunt_count, Some(7));
-        // The end of the body was read, so the connection was kept.
+        // The body was read to its end, so the connection was reused.
         assert_eq!(client.quotas().unwrap().meta.hunt_count, Some(7));
-        // Another had the token.
+        // The token used another connection.
         assert_eq!(server.connections(), 2);
         let response = UreqTransport::new().send(get(&server.url("/"))).unwrap();
         assert!(!response.headers().contains_key("content-encoding"));
@@ -75,7 +75,7 @@ fn a_compressed_sample_is_not_decoded() {
 
 #[test]
 fn a_sample_comes_as_it_is_with_its_length() {
-    // One that is itself compressed.
+    // A sample that is itself compressed.
     let sample = gzip(b"within");
     let expected = sample.clone();
     let server = Server::start(move |_, out| reply(out, "200 OK", "", &sample));
@@ -130,7 +130,7 @@ fn a_large_body_streams_in_large_reads() {
         }
         total += count;
         largest = largest.max(count);
-        // Lets the server get ahead.
+        // Give the server time to send more.
         std::thread::sleep(Duration::from_millis(2));
     }
     assert_eq!(total, SIZE);
@@ -144,7 +144,7 @@ fn body_of(server: &Server) -> (Vec<u8>, io::Error) {
     let mut bytes = Vec::new();
     let error = body.read_to_end(&mut bytes).unwrap_err();
     assert!(start.elapsed() < NO_HANG);
-    // A later read does not report the end.
+    // A later read reports the error again, not the end.
     for _ in 0..2 {
         assert_eq!(body.read(&mut [0; 8]).unwrap_err().kind(), error.kind());
     }
@@ -176,7 +176,7 @@ fn a_body_that_is_reset() {
         stream
             .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello")
             .unwrap();
-        // Lets the client see the head first: a reset takes away what it has not read.
+        // Let the client read the head first, because a reset discards unread bytes.
         thread::sleep(Duration::from_secs(1));
     });
     let (_, error) = body_of(&server);
@@ -199,7 +199,7 @@ fn a_body_that_stalls() {
 
 #[test]
 fn a_slow_body_is_read_to_its_end() {
-    // In all it takes longer than the service may be silent.
+    // The whole body takes longer than the reply timeout.
     let server = after_request(|mut stream| {
         stream
             .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 40\r\n\r\n")

@@ -1,4 +1,4 @@
-//! Which requests share a connection, and what keeps a connection from being shared.
+//! Which requests share a connection, and which connections are not reused.
 
 use std::io::{BufReader, Read, Write};
 use std::sync::Arc;
@@ -32,7 +32,7 @@ fn connections_are_reused_unless_a_request_is_billed() {
     let _ = client.hunt(&hunt).unwrap();
     let seen = server.seen();
     let used: Vec<_> = seen.iter().map(|request| request.connection).collect();
-    // The token | two quotas | a hunt, quotas | a hunt.
+    // Connections: the token | two quotas | a hunt, quotas | a hunt.
     assert_eq!(used, [1, 2, 2, 3, 3, 4]);
     assert_eq!(seen[0].header("connection"), Some("close"));
     assert_eq!(seen[1].header("connection"), None);
@@ -40,7 +40,7 @@ fn connections_are_reused_unless_a_request_is_billed() {
 
 #[test]
 fn a_hunt_avoids_connections_that_were_idle() {
-    // The server promises to keep the connection, and closes it.
+    // The server promises to keep the connection open, but closes it.
     let server = Server::start(|request, out| {
         if !token(request, out) {
             json(out, HUNT);
@@ -63,11 +63,11 @@ fn connections_with_tls_are_used_again() {
     quotas(&url, transport.clone());
     quotas(&url, transport);
     let used: Vec<_> = server.seen().iter().map(|seen| seen.connection).collect();
-    // The second client's token ends the connection it was sent over.
+    // The connection of the second client's token request is closed.
     assert_eq!(used, [1, 2, 2, 3]);
 }
 
-/// The token and its copy come in one piece, or the copy a little later.
+/// The token reply and its copy arrive together, or the copy arrives a little later.
 #[test]
 fn a_token_sent_twice_answers_no_call() {
     for round in 0..200 {
@@ -85,7 +85,7 @@ fn a_token_sent_twice_answers_no_call() {
     }
 }
 
-/// Asks twice, and gets a reply to each although the first brings a second one along.
+/// Sends two requests. Each gets its own reply, although an unrequested one follows the first.
 fn ask_twice(server: &Server, transport: &UreqTransport, scheme: &str) {
     for expected in ["first", "second"] {
         let url = format!("{scheme}://localhost:{}/{expected}", server.port);
@@ -97,7 +97,7 @@ fn ask_twice(server: &Server, transport: &UreqTransport, scheme: &str) {
     assert_eq!(server.connections(), 2);
 }
 
-/// The reply with the word of the path, and an unrequested one.
+/// Returns the reply with the word in the path, and an unrequested reply.
 fn replies(line: &str, length: usize) -> [Vec<u8>; 2] {
     let word = line.split(['/', ' ']).nth(2).unwrap();
     [word, "unasked"].map(|word| {
@@ -118,7 +118,7 @@ fn unrequested_bytes_close_a_connection() {
     }
 }
 
-/// TLS takes the bytes of two records from the socket, and keeps a part of the second for later.
+/// TLS reads two records from the socket and buffers a part of the second one.
 #[test]
 fn unrequested_bytes_below_tls_close_a_connection() {
     let ca = Ca::new();
@@ -134,7 +134,7 @@ fn unrequested_bytes_below_tls_close_a_connection() {
                 for reply in replies(&head, length) {
                     stream.conn.writer().write_all(&reply).unwrap();
                 }
-                // Both records in one piece.
+                // Send both records at once.
                 let _ = stream.flush();
             }
         });

@@ -1,4 +1,4 @@
-//! Every phase ends in time, also when the other side sends a byte now and then.
+//! Every phase ends in time, even if the other side sends a byte now and then.
 
 use std::io::{self, BufReader, Read, Write};
 use std::sync::Arc;
@@ -46,7 +46,7 @@ fn the_time_left_bounds_the_body() {
             None,
         ),
     ];
-    // The smaller of the two limits holds.
+    // The smaller of the two limits applies.
     let limits = [(SHORT, LONG), (LONG, SHORT)];
     thread::scope(|scope| {
         for (begin, unit, pause) in bodies {
@@ -136,10 +136,10 @@ fn a_fuzzy_search_may_take_longer() {
     check(&error, SendFailure::Unknown, "no reply from", "timed out");
 }
 
-/// A limit of any kind ends a phase that would take hours.
+/// Any limit ends a phase that would take hours.
 fn ends_in_time(builder: &Builder, url: &str, failure: SendFailure) {
     for (connect, left) in [(SHORT, LONG), (LONG, SHORT)] {
-        // After the connection, only the time left is a limit here.
+        // Once connected, only the remaining time is a limit here.
         if failure == SendFailure::Unknown && left == LONG {
             continue;
         }
@@ -161,7 +161,7 @@ fn a_proxy_that_drips_its_reply() {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nx: ");
         drip(stream);
     });
-    // It asks for no password, and then names an address of 255 bytes.
+    // The proxy requires no password, and then announces an address of 255 bytes.
     let socks = Server::raw(|mut stream| {
         let _ = stream.write_all(&[5, 0, 5, 0, 0, 3, 255]);
         drip(stream);
@@ -172,7 +172,7 @@ fn a_proxy_that_drips_its_reply() {
     }
 }
 
-/// The head of a TLS record of 16 KiB: of the handshake, and of data.
+/// The heads of TLS records of 16 KiB: one for the handshake and one for data.
 const RECORDS: [[u8; 5]; 2] = [[22, 3, 3, 64, 0], [23, 3, 3, 64, 0]];
 
 #[test]

@@ -1,4 +1,4 @@
-//! The environment, read in a process of its own.
+//! Environment variables, read in a separate process.
 
 use std::process::Command;
 use std::thread;
@@ -8,7 +8,7 @@ use malquery_ureq::{BaseUrl, Credentials};
 
 use crate::server::{Ca, QUOTAS, Server, Then, json, reply, serve, token};
 
-/// Set in the process that the test starts, which runs the test again.
+/// Set in the process that the test starts and that runs the test again.
 const CHILD: &str = "MALQUERY_TEST_CHILD";
 
 const CREDENTIALS: [(&str, &str); 2] = [
@@ -16,7 +16,7 @@ const CREDENTIALS: [(&str, &str); 2] = [
     ("FALCON_CLIENT_SECRET", "p4ssw0rd"),
 ];
 
-/// The body of that process: three calls, and the threads that they start.
+/// The work of that process: three calls, and a count of the threads that they start.
 fn child() {
     let client = match malquery_ureq::from_env() {
         Ok(client) => client.retry(RetryPolicy::never()),
@@ -38,7 +38,8 @@ fn child() {
     }
 }
 
-/// Threads are numbered in order, so two of these count the threads between them.
+/// Returns the id of a new thread. Ids are consecutive, so two of them count the threads in
+/// between.
 fn number_of_a_thread() -> u64 {
     let id = thread::spawn(|| thread::current().id()).join().unwrap();
     let digits: String = format!("{id:?}")
@@ -87,7 +88,7 @@ fn a_client_of_the_environment() {
         return child();
     }
     let (server, proxy) = (server(), server());
-    // A proxy is not asked for loopback.
+    // Loopback never uses a proxy.
     let said = run(&[
         ("FALCON_MEMBER_CID", "0123456789abcdef0123456789abcdef-4F"),
         ("FALCON_CLOUD", "us-2"),
@@ -105,7 +106,7 @@ fn a_client_of_the_environment() {
     );
 }
 
-/// The lookup of a name runs in a thread, so that it can be given up.
+/// A name lookup runs in its own thread, so that it can time out.
 #[test]
 fn a_reused_connection_needs_no_lookup() {
     let server = server();
@@ -115,7 +116,7 @@ fn a_reused_connection_needs_no_lookup() {
         .lines()
         .filter(|line| line.starts_with("threads"))
         .collect();
-    // The token has a connection of its own.
+    // The token uses its own connection.
     assert_eq!(lines, ["threads: 2", "threads: 0", "threads: 0"]);
     assert_eq!(server.connections(), 2);
 }

@@ -30,7 +30,7 @@ fn a_name_that_does_not_exist() {
     let error = transport
         .send(get("https://no-such-host.invalid/"))
         .unwrap_err();
-    // Without a network the lookup may take its time.
+    // Without a network, the lookup may take a long time.
     check(
         &error,
         SendFailure::NotSent,

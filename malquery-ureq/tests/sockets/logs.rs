@@ -1,4 +1,4 @@
-//! Logs, errors and `Debug` show no secret.
+//! Logs, errors and `Debug` contain no secrets.
 
 use std::sync::Mutex;
 use std::time::Duration;
@@ -21,7 +21,7 @@ impl log::Log for Log {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        // ureq dumps what it sends and receives, at this level alone; the crate docs say so.
+        // Only at this level does ureq log all bytes. The crate documentation warns about that.
         if record.target().starts_with("ureq_proto") && record.level() == log::Level::Trace {
             return;
         }

@@ -1,4 +1,4 @@
-//! The transport on real sockets, against servers that do what the test says, byte by byte.
+//! The transport on real sockets, against servers that each test scripts byte by byte.
 
 mod bodies;
 mod connections;

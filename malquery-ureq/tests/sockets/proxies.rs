@@ -1,4 +1,4 @@
-//! Proxies, which carry https alone.
+//! Proxies, which carry only https.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::Ipv4Addr;
@@ -15,7 +15,7 @@ use crate::server::{
     Ca, Server, Stream, builder, check, get, hang, json, read_request, reply, unused_port, wrap,
 };
 
-/// A proxy that gives this answer, and then plays the host. Returns what it was asked for, too.
+/// Starts a proxy that gives this answer and then acts as the host. Also returns its requests.
 fn proxy(
     answer: &'static str,
     config: Arc<ServerConfig>,
@@ -69,7 +69,7 @@ fn a_proxy_sees_only_the_request_to_connect() {
             .root_certificates(&ca.pem)
             .build()
             .unwrap();
-        // The connection is used twice. The name is not looked up here, since it does not exist.
+        // The connection is used twice. The client does not look up the name, which does not exist.
         for _ in 0..2 {
             let mut request = get("https://api.example.test/path");
             request
@@ -154,7 +154,7 @@ fn a_proxy_that_does_not_connect() {
             "{shown}"
         );
     }
-    // The proxy is named, too, if it cannot be reached.
+    // The error names a proxy that cannot be reached.
     let port = unused_port();
     let transport = builder()
         .proxy(format!("http://127.0.0.1:{port}"))
@@ -165,7 +165,7 @@ fn a_proxy_that_does_not_connect() {
         .unwrap_err();
     let says = format!("cannot connect to the proxy 127.0.0.1:{port}");
     check(&error, SendFailure::NotSent, &says, "refused");
-    // A silent proxy takes as long as a connection may.
+    // A silent proxy fails at the connect timeout.
     let (server, _) = proxy("", ca.server("api.example.test"), false);
     let transport = builder()
         .proxy(format!("http://127.0.0.1:{}", server.port))
@@ -178,12 +178,12 @@ fn a_proxy_that_does_not_connect() {
     check(&error, SendFailure::NotSent, "in time", "timed out");
 }
 
-/// A wrong password, sent several times, locks an account.
+/// Retrying a wrong password could lock the account.
 #[test]
 fn a_proxy_gets_a_wrong_password_once() {
     let http = Server::start(|_, out| reply(out, "407 Proxy Authentication Required", "", b""));
     let socks = Server::raw(|mut stream| {
-        // It asks for a user name and a password, and refuses them.
+        // The proxy requires a user name and a password, and rejects them.
         stream.read_exact(&mut [0; 4]).unwrap();
         stream.write_all(&[5, 2]).unwrap();
         stream.read_exact(&mut [0; 15]).unwrap();
@@ -213,7 +213,7 @@ fn a_socks_proxy_is_used() {
     let ca = Ca::new();
     let config = ca.server("api.example.test");
     let server = Server::raw(move |mut stream| {
-        // No authentication; then a name and a port, and success.
+        // No authentication, then a name and a port, then success.
         let mut hello = [0; 2];
         stream.read_exact(&mut hello).unwrap();
         stream.read_exact(&mut vec![0; hello[1].into()]).unwrap();

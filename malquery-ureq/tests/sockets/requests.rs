@@ -1,4 +1,4 @@
-//! The requests as they go over the wire, and the replies to them.
+//! Requests as sent over the wire, and their replies.
 
 use std::io::Read;
 
@@ -16,7 +16,7 @@ use crate::server::{
 };
 
 pub(crate) const ID: &str = "0a1b2c3d-1111-2222-6ea1-444455556666";
-/// The smallest zip archive, an empty one.
+/// An empty zip archive.
 const ARCHIVE: &[u8] = b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 pub(crate) const SAMPLE: &[u8] = b"MZ\x90\0\xff\r\n\r\n a sample";
 
@@ -29,7 +29,7 @@ pub(crate) fn client(server: &Server) -> Client {
     malquery_ureq::client(base, Credentials::new("an-id", "p4ss&word")).retry(RetryPolicy::never())
 }
 
-/// What a request looks like on the wire.
+/// Returns the expected head of a request.
 fn head(server: &Server, line: &str, headers: &[&str]) -> String {
     let mut head = format!("{line} HTTP/1.1\r\nhost: 127.0.0.1:{}", server.port);
     for header in headers {
@@ -199,7 +199,7 @@ fn each_operation_byte_by_byte() {
     ];
     let seen = server.seen();
     assert_eq!(seen.len(), expected.len());
-    // The order of the headers is ureq's affair.
+    // ureq decides the order of the headers.
     let sorted = |head: &str| {
         let mut lines: Vec<_> = head.split("\r\n").map(str::to_owned).collect();
         lines[1..].sort();
@@ -321,7 +321,7 @@ fn the_user_agent_and_headers_are_added() {
         assert_eq!(request.header("user-agent"), Some("my-tool/1.0"));
     }
     let keys: Vec<_> = seen.iter().map(|request| request.header(key)).collect();
-    // The last value holds, and replaces no header of the request.
+    // The last value applies, and it replaces no header of the request.
     assert_eq!(keys, [Some("g4teway"), Some("g4teway"), Some("mine")]);
     assert!(!format!("{transport:?}").contains("g4teway"));
 }

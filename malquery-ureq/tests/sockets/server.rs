@@ -1,5 +1,5 @@
-//! The server of all tests: it reads requests and leaves the reply to a closure. What clients and
-//! checks share is here, too.
+//! The server of all tests, which reads requests and leaves the reply to a closure, and code that
+//! clients and checks share.
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -18,10 +18,10 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
-/// A reply to the request for the quotas.
+/// The body of a quotas reply.
 pub(crate) const QUOTAS: &str = r#"{"meta":{"hunt_count":9},"resources":[],"errors":[]}"#;
 
-/// A request as it came, and over which connection, counted from 1.
+/// A request as received, and the number of its connection, counted from 1.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Seen {
     pub(crate) connection: usize,
@@ -42,7 +42,7 @@ impl Seen {
     }
 }
 
-/// What becomes of the connection after a reply.
+/// What happens to the connection after a reply.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Then {
     Go,
@@ -59,14 +59,14 @@ pub(crate) trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
 impl Server {
-    /// Answers each request with what `script` writes.
+    /// Starts a server that answers each request with the bytes that `script` writes.
     pub(crate) fn start(
         script: impl Fn(&Seen, &mut dyn Write) -> Then + Send + Sync + 'static,
     ) -> Self {
         Self::wrapped(|stream| Ok(Box::new(stream)), script)
     }
 
-    /// The same over what `wrap` makes of a connection.
+    /// Does the same over connections that `wrap` has wrapped.
     pub(crate) fn wrapped(
         wrap: impl Fn(TcpStream) -> io::Result<Box<dyn Stream>> + Send + Sync + 'static,
         script: impl Fn(&Seen, &mut dyn Write) -> Then + Send + Sync + 'static,
@@ -98,7 +98,7 @@ impl Server {
         }
     }
 
-    /// Leaves each connection to `script`, which gets its number, counted from 1.
+    /// Starts a server that passes each connection to `script`, with its number, counted from 1.
     pub(crate) fn raw(script: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         let (port, connections) = listen(move |stream, _| script(stream));
         Self {
@@ -145,7 +145,7 @@ pub(crate) fn hang() -> ! {
     }
 }
 
-/// The head as it came, without the empty line at its end, and the body.
+/// Reads a request. Returns its head, without the empty line at its end, and its body.
 pub(crate) fn read_request(stream: &mut BufReader<impl Read>) -> Option<(String, String)> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -164,7 +164,7 @@ pub(crate) fn read_request(stream: &mut BufReader<impl Read>) -> Option<(String,
     Some((head, String::from_utf8(body).unwrap()))
 }
 
-/// A reply with a body of a declared length.
+/// Returns a reply with a declared length.
 pub(crate) fn reply(out: &mut dyn Write, status: &str, headers: &str, body: &[u8]) -> Then {
     let head = format!(
         "HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n",
@@ -183,7 +183,7 @@ pub(crate) fn json(out: &mut dyn Write, body: &str) -> Then {
     )
 }
 
-/// Answers the request for a token.
+/// Answers a token request.
 pub(crate) fn token(request: &Seen, out: &mut dyn Write) -> bool {
     let wanted = request.line() == "POST /oauth2/token HTTP/1.1";
     if wanted {
@@ -198,7 +198,7 @@ pub(crate) fn token(request: &Seen, out: &mut dyn Write) -> bool {
     wanted
 }
 
-/// A request built by hand.
+/// Returns a request that was built by hand.
 pub(crate) fn request(method: Method, url: &str) -> Request<Vec<u8>> {
     Request::builder()
         .method(method)
@@ -211,7 +211,7 @@ pub(crate) fn get(url: &str) -> Request<Vec<u8>> {
     request(Method::GET, url)
 }
 
-/// Far beyond the timeouts of the tests, on a slow machine, too.
+/// Far longer than the timeouts of the tests, even on a slow machine.
 pub(crate) const NO_HANG: Duration = Duration::from_secs(40);
 
 pub(crate) fn impatient() -> UreqTransport {
@@ -221,8 +221,8 @@ pub(crate) fn impatient() -> UreqTransport {
         .unwrap()
 }
 
-/// Checks an error. Its source is this crate's, whose display is one line and does not repeat its
-/// own source.
+/// Checks an error. Its source must be an error of this crate, whose `Display` is one line and does
+/// not repeat its own source.
 pub(crate) fn check(error: &TransportError, failure: SendFailure, says: &str, source: &str) {
     assert_eq!(error.failure(), failure, "{error:?}");
     let error: &UreqError = error.source().unwrap().downcast_ref().unwrap();
@@ -235,7 +235,7 @@ pub(crate) fn check(error: &TransportError, failure: SendFailure, says: &str, so
     assert!(!repeats, "{shown}: {cause}");
 }
 
-/// A server that reads a request and then runs the script.
+/// Starts a server that reads a request and then runs the script.
 pub(crate) fn after_request(script: impl Fn(TcpStream) + Send + Sync + 'static) -> Server {
     Server::raw(move |stream| {
         let mut reader = BufReader::new(stream);
@@ -244,25 +244,25 @@ pub(crate) fn after_request(script: impl Fn(TcpStream) + Send + Sync + 'static) 
     })
 }
 
-/// Closes a connection with bytes unread, which the system turns into a reset.
+/// Closes a connection with unread bytes, which causes a reset.
 pub(crate) fn reset(mut stream: TcpStream) {
     stream.read_exact(&mut [0]).unwrap();
 }
 
-/// Sends a byte every tenth of a second until the client leaves.
+/// Sends a byte every tenth of a second until the client disconnects.
 pub(crate) fn drip(mut stream: impl Write) {
     while stream.write_all(b"x").and_then(|()| stream.flush()).is_ok() {
         thread::sleep(Duration::from_millis(100));
     }
 }
 
-/// A port without a listener.
+/// Returns a port without a listener.
 pub(crate) fn unused_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
 }
 
-/// An authority that signs the certificates of servers.
+/// A certificate authority that signs the certificates of servers.
 pub(crate) struct Ca {
     pub(crate) pem: String,
     issuer: Issuer<'static, KeyPair>,
@@ -328,7 +328,7 @@ pub(crate) fn builder() -> Builder {
     UreqTransport::builder().no_proxy()
 }
 
-/// Asks for the quotas once.
+/// Requests the quotas once.
 pub(crate) fn quotas(url: &str, transport: UreqTransport) -> Option<i64> {
     let auth = Auth::new(
         url.parse::<BaseUrl>().unwrap(),

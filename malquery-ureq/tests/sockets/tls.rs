@@ -33,8 +33,8 @@ fn a_certificate_is_trusted_with_its_root() {
     );
     assert!(server.seen().is_empty());
 
-    // Several certificates, given in one text or one after the other, or in a file. One that cannot
-    // be used is left out.
+    // Several certificates, in one text, in several texts or in a file. An unusable certificate is
+    // ignored.
     let file = std::env::temp_dir().join(format!("malquery-roots-{}.pem", std::process::id()));
     let odd = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     std::fs::write(&file, format!("# The root\n{odd}{}", ca.pem)).unwrap();
@@ -83,7 +83,8 @@ fn a_wrong_name_or_time_is_not_trusted() {
     assert!(server.seen().is_empty());
 }
 
-/// Answers with these bytes, and then ends TLS with or without notice, or stays silent.
+/// Starts a server that sends these bytes and then ends TLS with or without notice, or stays
+/// silent.
 fn answer(config: &Arc<ServerConfig>, bytes: &'static str, end: Option<bool>) -> String {
     let config = Arc::clone(config);
     let server = Server::raw(move |stream| {
@@ -142,11 +143,11 @@ fn a_connection_with_tls_that_ends_or_stalls() {
     assert_eq!(body(with_length, Some(true)), cut);
     assert_eq!(body(with_length, Some(false)), cut);
     assert_eq!(body(with_length, None), Err(io::ErrorKind::TimedOut));
-    // Here the end of TLS is the end of the body, and only an announced one is.
+    // Here the body ends with TLS, but only if the end of TLS is announced.
     let without_length = "HTTP/1.1 200 OK\r\n\r\nhello";
     assert_eq!(body(without_length, Some(true)), Ok("hello".to_owned()));
     assert_eq!(body(without_length, Some(false)), cut);
-    // A body that is whole needs no notice.
+    // A complete body needs no announced end of TLS.
     assert_eq!(
         body(
             "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
