@@ -608,7 +608,7 @@ fn a_body_that_drips_ends_by_the_deadline() {
         .unwrap_err();
         let text = format!("{error:?}");
         assert!(
-            text.contains("the time for the call was up before the body ended"),
+            text.contains("the call timed out before the body was complete"),
             "{text}"
         );
         assert_eq!(

@@ -91,8 +91,8 @@ impl AtomicFile {
         Ok(())
     }
 
-    /// Renames the file to `path`. Returns `false` and changes nothing if a file with the same bytes
-    /// is already there.
+    /// Renames the file to `path`. Returns `false` and changes nothing if a file with the same
+    /// bytes is already there.
     pub(crate) fn persist_once(
         self,
         path: &Path,
@@ -121,7 +121,8 @@ pub(crate) fn remove_abandoned(folder: &Path) {
         let is_part = name.starts_with(PREFIX) && name.ends_with(SUFFIX);
         if is_part && entry.metadata().is_ok_and(|found| found.is_file()) {
             let path = entry.path();
-            // Hold the lock until the file is removed, so that no other process can start to use it.
+            // Hold the lock until the file is removed, so that no other process can start to use
+            // it.
             if let Ok(file) = File::open(&path)
                 && file.try_lock().is_ok()
             {

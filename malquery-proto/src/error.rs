@@ -142,8 +142,8 @@ impl DecodeError {
         self.is_too_large
     }
 
-    /// Creates the error for a reply of more than [`MAX_JSON_BODY`](crate::operation::MAX_JSON_BODY)
-    /// bytes.
+    /// Creates the error for a reply of more than
+    /// [`MAX_JSON_BODY`](crate::operation::MAX_JSON_BODY) bytes.
     pub(crate) fn too_large(meta: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
         let why = "it is larger than 256 MiB; set a lower `limit`";
         Self {
@@ -152,14 +152,14 @@ impl DecodeError {
         }
     }
 
-    /// Returns whether the time was up before the reply was read.
+    /// Returns whether the call timed out while the reply was being parsed.
     pub(crate) fn is_too_late(&self) -> bool {
         self.is_too_late
     }
 
-    /// Creates the error for a reply that could not be read in time.
+    /// Creates the error for a reply that could not be parsed in time.
     pub(crate) fn too_late(meta: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
-        let why = "the time for the call was up while it was read; allow more time";
+        let why = "the call timed out while the reply was being parsed; allow more time";
         Self {
             is_too_late: true,
             ..Self::new(meta, head, body, why)
@@ -493,7 +493,7 @@ pub(crate) fn find_id(body: &[u8]) -> Option<Result<RequestId, String>> {
 }
 
 const JSON: &str = "application/json";
-/// A longer body, in bytes, is not read as an error.
+/// The maximum size in bytes of a body that is parsed as an error.
 const MOST_ERRORS: usize = 16 << 20;
 /// The maximum number of error items in a message.
 const SHOWN: usize = 5;

@@ -76,16 +76,16 @@
 //!
 //! # Design decisions
 //!
-//! - [`FileType`](types::FileType) is not an enum, because CrowdStrike documents neither the list of
-//!   names nor their case.
+//! - [`FileType`](types::FileType) is not an enum, because CrowdStrike documents neither the list
+//!   of names nor their case.
 //! - A submission replies `status: done` before the job starts. That field is hidden in `extra` so
 //!   that nobody takes it for the job's status.
-//! - Fields that only the results of jobs have are methods of [`Sample`](types::Sample). This halves
-//!   the memory that 100,000 results take.
-//! - A result or a field that cannot be parsed does not fail the whole reply. It is kept in `extra`.
-//!   A submission without a request id and a token reply without a token are errors.
-//! - An operation names the types of its reply, and one function parses all replies. Do not override
-//!   the provided methods of [`Operation`](operation::Operation).
+//! - Fields that only the results of jobs have are methods of [`Sample`](types::Sample). This
+//!   halves the memory that 100,000 results take.
+//! - A result or a field that cannot be parsed does not fail the whole reply. It is kept in
+//!   `extra`. A submission without a request id and a token reply without a token are errors.
+//! - An operation names the types of its reply, and one function parses all replies. Do not
+//!   override the provided methods of [`Operation`](operation::Operation).
 //! - A fuzzy search is retried and an exact search is not, although CrowdStrike documents the cost
 //!   of neither: each exact search creates a job.
 //! - SHA-256 is always built in, because downloads are always verified.
@@ -104,7 +104,7 @@
 //! |---|---|
 //! | `samples` | [`OutputFile`], `Client::save`, `Client::collect` and [`archive`], which reads archives of samples |
 //! | `system` | [`SystemClock`], and [`Settings`](client::Settings), which reads the `FALCON_*` environment variables |
-//! | `yara` | [`yara`], which compiles YARA rules and scans bytes with them, in a thread of its own because the compiler needs a large stack |
+//! | `yara` | [`yara`], which compiles YARA rules (in a thread with a large stack) and scans bytes with them |
 
 // The documentation links to items behind every feature.
 #![cfg_attr(

@@ -11,15 +11,15 @@ use zeroize::Zeroizing;
 
 /// The minimum length of a secret in bytes. A shorter one may be part of ordinary words.
 const MIN_SECRET: usize = 6;
-/// The minimum length of the beginning of a secret at the end of a truncated text. A shorter one may
-/// be part of an ordinary word.
+/// The minimum length of the beginning of a secret at the end of a truncated text. A shorter one
+/// may be part of an ordinary word.
 const MIN_BEGINNING: usize = 4;
 /// The maximum number of backslashes before a character: JSON nested in JSON doubles them.
 const MAX_SLASHES: usize = 8;
-/// The length of the beginning of a secret in bytes that is enough to find it. It keeps a search
-/// linear even if the service chose both the token and the text.
+/// The number of bytes at the beginning of a secret that must match. This limit keeps the search
+/// linear, even if the service chooses both the token and the text.
 const BEGINNING: usize = 64;
-/// The maximum number of readings of a secret that contains many `%` or `\`.
+/// The maximum number of ways to read a secret that contains many `%` or `\`.
 const MAX_READINGS: usize = 32;
 /// The maximum number of separators between two hex digits of a secret.
 const MAX_SEPARATORS: usize = 8;
@@ -34,7 +34,7 @@ pub(crate) const MASK: &str = "[redacted]";
 /// - hex digits, with or without separators between the bytes
 /// - base64, in the standard or the URL-safe alphabet, including as part of a longer encoded text
 ///
-/// The first 64 bytes of a longer secret are enough.
+/// Only the first 64 bytes of a secret must match.
 ///
 /// ```
 /// use malquery_proto::needles::Needles;
@@ -46,7 +46,7 @@ pub(crate) const MASK: &str = "[redacted]";
 #[derive(Clone)]
 pub struct Needles {
     needles: Vec<Needle>,
-    /// Whether an encoding of a secret begins with this byte.
+    /// For each byte, whether an encoding of a secret can begin with it.
     begins: [bool; 256],
 }
 
@@ -207,16 +207,16 @@ impl Needle {
         Some(at..at + length)
     }
 
-    /// Returns where its beginning stands at the end of a truncated text.
+    /// Returns the position of the beginning of the secret at the end of a truncated text.
     fn cut(&self, text: &str) -> Option<usize> {
         let bytes = text.as_bytes();
         let longest = (self.plain.len() - 1).min(BEGINNING);
         (MIN_BEGINNING..=longest).rev().find_map(|length| {
             let beginning = Self::new(self.plain.get(..length)?);
-            // No encoding of a byte is longer.
+            // This is the maximum length of an encoded byte.
             let from = bytes.len().saturating_sub((length + 1) * (MAX_SLASHES + 5));
             let places = (from..bytes.len()).filter_map(|at| beginning.place(bytes, from, at));
-            // The next character may be truncated: its escape, or its two hex digits.
+            // The next character may be truncated in the middle of its escape or its hex digits.
             let mut at_end = places.filter(|place| match &bytes[place.end..] {
                 [] => true,
                 [b'\\' | b'%', rest @ ..] => rest.len() < MAX_SLASHES + 4,
@@ -441,12 +441,12 @@ mod tests {
                     continue;
                 };
                 let cut = format!("the body begins with {part}");
-                // The letters before it are encoded with it.
+                // In base64, the preceding letters are encoded together with the secret.
                 let found = needles.find_cut(&cut);
                 assert!(found.is_some_and(|at| at <= start), "{cut}: {found:?}");
             }
         }
-        assert_eq!(needles.find_cut("nothing of a p@s"), None);
+        assert_eq!(needles.find_cut("no beginning of a p@s"), None);
     }
 
     #[test]

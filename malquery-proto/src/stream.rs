@@ -299,8 +299,8 @@ impl StreamCheck {
         Ok(())
     }
 
-    /// Keeps at least the last [`ZIP_END`] bytes. It keeps up to twice as many, so that small chunks
-    /// do not move the buffer each time.
+    /// Keeps at least the last [`ZIP_END`] bytes. It keeps up to twice as many, so that small
+    /// chunks do not move the buffer each time.
     fn keep_tail(&mut self, chunk: &[u8]) {
         let chunk = &chunk[chunk.len().saturating_sub(ZIP_END)..];
         if self.tail.len() + chunk.len() > 2 * ZIP_END {
@@ -321,8 +321,8 @@ impl StreamCheck {
     /// Ends the body, and returns its size and hash.
     ///
     /// # Errors
-    /// Fails if the body is too short, has the wrong hash or is compressed, or if a required archive
-    /// has no valid beginning or end.
+    /// Fails if the body is too short, has the wrong hash or is compressed, or if a required
+    /// archive has no valid beginning or end.
     pub fn finish(self) -> Result<Received, StreamError> {
         if let Some(encoding) = self.encoding {
             return Err(StreamError::Encoded(encoding));

@@ -47,8 +47,8 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Compiles a text that contains one rule. The text may also contain private rules, global rules
-    /// and rules that the rule refers to.
+    /// Compiles a text that contains one rule. The text may also contain private rules, global
+    /// rules and rules that the rule refers to.
     ///
     /// # Errors
     /// Returns the errors of [`RuleFile::check`].

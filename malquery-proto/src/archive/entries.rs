@@ -86,8 +86,8 @@ impl EntryInfo {
         self.encrypted
     }
 
-    /// Returns a description of anything unusual about the entry, to show to the user. This crate is
-    /// not affected, because it never uses the names of entries as paths.
+    /// Returns a description of anything unusual about the entry, to show to the user. This crate
+    /// is not affected, because it never uses the names of entries as paths.
     pub fn warning(&self) -> Option<&'static str> {
         let name = self.name.as_bytes();
         let is_path = name.iter().any(|byte| matches!(byte, b'/' | b'\\' | b':'));

@@ -53,18 +53,18 @@
 //!
 //! # Performance
 //!
-//! Opening an archive reads the directory at its end and the header of each entry, with a seek and a
-//! small read for each. Pass a `File`, not a `BufReader`, which would read 8 KiB each time. An
+//! Opening an archive reads the directory at its end and the header of each entry, with a seek and
+//! a small read for each. Pass a `File`, not a `BufReader`, which would read 8 KiB each time. An
 //! ordinary entry takes less than 1 KB of memory. [`check`](Archive::check) and
-//! [`extract`](Archive::extract) read the archive once, in chunks of 64 KiB, and do not keep samples
-//! in memory. ZipCrypto decrypts about 100 MB per second. AES is about three times as fast, but takes
-//! some milliseconds to derive the key of each entry.
+//! [`extract`](Archive::extract) read the archive once, in chunks of 64 KiB, and do not keep
+//! samples in memory. ZipCrypto decrypts about 100 MB per second. AES is about three times as fast,
+//! but takes some milliseconds to derive the key of each entry.
 //!
 //! # Supported archives
 //!
 //! Entries may be stored or deflated, and encrypted with ZipCrypto or AES, or not encrypted. Zip64
-//! and data descriptors are supported. Data before the first entry, as in a self-extracting archive,
-//! is not.
+//! and data descriptors are supported. Data before the first entry, as in a self-extracting
+//! archive, is not.
 
 mod directory;
 mod entries;
@@ -123,8 +123,8 @@ impl<R: Read + Seek> Archive<R> {
     ///
     /// # Errors
     /// Returns [`ArchiveError::NotZip`], [`ArchiveError::Broken`], [`ArchiveError::Read`],
-    /// [`ArchiveError::Limit`] or [`ArchiveError::Overlap`]. Damage inside an entry is detected only
-    /// when the entry is read.
+    /// [`ArchiveError::Limit`] or [`ArchiveError::Overlap`]. Damage inside an entry is detected
+    /// only when the entry is read.
     pub fn open(reader: R) -> Result<Self, ArchiveError> {
         Self::open_with(reader, Limits::default())
     }
@@ -239,7 +239,8 @@ impl<R: Read + Seek> Archive<R> {
     ///
     /// # Errors
     /// Returns [`ArchiveError::Limit`] before reading anything if the archive declares more bytes
-    /// than the limits allow, and [`ArchiveError::Stopped`] if it unpacks to more or cannot be read.
+    /// than the limits allow, and [`ArchiveError::Stopped`] if it unpacks to more or cannot be
+    /// read.
     pub fn check(&mut self) -> Result<Report, ArchiveError> {
         self.walk(&mut Nowhere)
     }

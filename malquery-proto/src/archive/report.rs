@@ -10,8 +10,8 @@ use super::limits::{Exceeded, Limit};
 use crate::debug::debug_with_sources;
 use crate::types::Sha256;
 
-/// The password of MalQuery's archives. It does not protect the content: it only keeps scanners from
-/// opening the samples.
+/// The password of MalQuery's archives. It does not protect the content: it only keeps scanners
+/// from opening the samples.
 pub const PASSWORD: &str = "infected";
 
 /// The reason an archive or an entry cannot be read, or a sample cannot be written.
@@ -286,8 +286,8 @@ pub struct Report {
     pub unexpected: Vec<Found>,
     /// The entries that cannot be read, or that exceed the [`Limits`](super::Limits).
     pub damaged: Vec<Damaged>,
-    /// Descriptions of unusual entries, such as one whose name is a path. This crate is not affected
-    /// by them.
+    /// Descriptions of unusual entries, such as one whose name is a path. This crate is not
+    /// affected by them.
     pub warnings: Vec<String>,
     /// Whether several entries have the same name. Only the last of these can be read.
     pub duplicate_names: bool,

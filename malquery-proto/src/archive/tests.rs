@@ -93,7 +93,7 @@ fn a_limit_may_be_reached_and_not_passed() {
     let size = limits.entry_size;
     assert_eq!(entry(size, size), None);
     assert_eq!(entry(size + 1, size), Some((Limit::EntrySize, size)));
-    // The ratio counts from the first MiB.
+    // The ratio applies only to entries of more than 1 MiB.
     assert_eq!(entry(1_048_576, 1), None);
     assert_eq!(entry(1_048_577, 1), Some((Limit::Ratio, 500)));
     assert_eq!(entry(500 * 4000, 4000), None);
@@ -122,15 +122,15 @@ fn packing_methods_have_names() {
         shown(14),
         "the entry is compressed with LZMA (method 14), which is not supported; unpack the archive with another program, such as 7-Zip"
     );
-    assert!(shown(4711).starts_with("the entry is packed with method 4711, which"));
+    assert!(shown(4711).starts_with("the entry is compressed with method 4711, which"));
     let names: HashSet<_> = [1, 2, 6, 9, 12, 14, 93, 94, 95, 96, 97, 98]
         .map(shown)
         .into();
     assert_eq!(names.len(), 12);
 }
 
-/// What an archive with this end says of its directory. Behind the one entry that it has stands a
-/// record of Zip64, which says that there are 20,000.
+/// Surveys an archive with this end record, and returns the exceeded limit. The archive has one
+/// entry, followed by a Zip64 record that declares 20,000 entries.
 fn surveyed(
     entries: u16,
     size: u32,
@@ -174,19 +174,19 @@ fn whatever_end_is_taken_is_within_the_limits() {
     let entries = Some(Limit::Entries);
     assert_eq!(surveyed(1, 46, None, LOCATOR, b""), None);
     assert_eq!(surveyed(10_001, 46, None, LOCATOR, b""), entries);
-    // Each of the three numbers, when it is at its end, leads to the record of Zip64.
+    // Each of the three numbers refers to the Zip64 record if it has its maximum value.
     assert_eq!(surveyed(0xffff, 46, None, LOCATOR, b""), entries);
     assert_eq!(surveyed(1, 0xffff_ffff, None, LOCATOR, b""), entries);
     assert_eq!(surveyed(1, 46, Some(0xffff_ffff), LOCATOR, b""), entries);
-    // Without one, the number itself is meant.
+    // Without a Zip64 record, the number itself counts.
     assert_eq!(surveyed(0xffff, 46, None, b"none", b""), entries);
     assert_eq!(surveyed(1, 0xffff_ffff, None, b"none", b""), None);
-    // The longest comment hides nothing.
+    // Even the longest comment does not hide the end record.
     assert_eq!(
         surveyed(0xffff, 46, None, LOCATOR, &[b' '; 65_535]),
         entries
     );
-    // What looks like an end in a comment, and leads to no directory, is none.
+    // An end record inside a comment does not count if it does not point to a directory.
     assert_eq!(
         surveyed(1, 46, None, LOCATOR, b"PK\x05\x06AAAAAAAAAAAAAAAAAAAAAAAA"),
         None

@@ -33,9 +33,9 @@ const DIRECTORY_ENTRY: u64 = 400;
 /// of the samples that were found, wait, download the archive, and verify its content.
 /// [`Client::collect`] runs it.
 ///
-/// Like a [`JobFlow`], it can be serialized, so that a job that was billed survives a restart. After
-/// an error, the same value continues where it stopped, and nothing is submitted twice. Once the
-/// archive has been downloaded, [`Collect::verify`] continues without sending a request.
+/// Like a [`JobFlow`], it can be serialized, so that a job that was billed survives a restart.
+/// After an error, the same value continues where it stopped, and nothing is submitted twice. Once
+/// the archive has been downloaded, [`Collect::verify`] continues without sending a request.
 ///
 /// ```
 /// # fn example(client: &malquery_proto::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -233,8 +233,8 @@ impl Collect {
     }
 
     /// Sets the limits for the content of the archive. By default, these are the [default
-    /// limits](Limits), raised to allow at least one entry for each requested sample. Limits are not
-    /// stored with the state.
+    /// limits](Limits), raised to allow at least one entry for each requested sample. Limits are
+    /// not stored with the state.
     ///
     /// If an archive exceeds a limit, verification fails, but the file is kept, because it was paid
     /// for. Set other limits and call [`Collect::verify`].
@@ -253,8 +253,8 @@ impl Collect {
         self
     }
 
-    /// Sets a folder into which to extract the samples, as [`Archive::extract`] does. The folder must
-    /// exist. By default, samples are not extracted. **The samples are malware.**
+    /// Sets a folder into which to extract the samples, as [`Archive::extract`] does. The folder
+    /// must exist. By default, samples are not extracted. **The samples are malware.**
     pub fn extract(mut self, folder: impl Into<PathBuf>) -> Self {
         self.extract = Some(folder.into());
         self
@@ -551,19 +551,20 @@ impl Client {
         self.collect(&mut Collect::new(source).extract(folder), archive, ())
     }
 
-    /// Searches or hunts, requests an archive of the samples that were found, waits for it, downloads
-    /// it into `archive`, and verifies its content.
+    /// Searches or hunts, requests an archive of the samples that were found, waits for it,
+    /// downloads it into `archive`, and verifies its content.
     ///
-    /// A hunt costs one hunt, and each sample costs one download. With [`Client::check_quota`], each
-    /// job fails before it is submitted if the remaining quota does not cover it. A hunt also needs
-    /// enough remaining downloads: as many as its limit, or at least one if it has no limit.
+    /// A hunt costs one hunt, and each sample costs one download. With [`Client::check_quota`],
+    /// each job fails before it is submitted if the remaining quota does not cover it. A hunt also
+    /// needs enough remaining downloads: as many as its limit, or at least one if it has no limit.
     ///
     /// If the archive can be opened, the file is kept, even if samples are missing or damaged: see
-    /// [`Collected::samples`]. If the run ends after that, for example at its deadline, continue with
-    /// [`Collect::verify`]. If no samples are found, the run succeeds without an archive file.
+    /// [`Collected::samples`]. If the run ends after that, for example at its deadline, continue
+    /// with [`Collect::verify`]. If no samples are found, the run succeeds without an archive file.
     ///
     /// The observer is called at every step of the search, the jobs, the download and the
-    /// verification. It gets the [`Collect`] each time, and can store it so that another process can continue.
+    /// verification. It gets the [`Collect`] each time, and can store it so that another process
+    /// can continue.
     ///
     /// ```no_run
     /// # fn example(client: &malquery_proto::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -585,9 +586,9 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// See [`Client::run_job`] and [`Client::save`]. Returns [`Error::Archive`] if the archive cannot
-    /// be opened (the file is deleted), or if it exceeds a [limit](Collect::limits) or cannot be
-    /// extracted (the file is kept).
+    /// See [`Client::run_job`] and [`Client::save`]. Returns [`Error::Archive`] if the archive
+    /// cannot be opened (the file is deleted), or if it exceeds a [limit](Collect::limits) or
+    /// cannot be extracted (the file is kept).
     pub fn collect(
         &self,
         job: &mut Collect,
@@ -807,7 +808,7 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/archives");
         let path = folder.join("zipcrypto-several.zip");
         let hashed = atomic_file::digest(&path).unwrap();
-        // The hash during the download, which no file has.
+        // A hash from the download that differs from the hash of the file.
         let downloaded = Received {
             sha256: Sha256::from_bytes([7; 32]),
             ..hashed

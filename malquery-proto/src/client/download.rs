@@ -6,8 +6,8 @@ use crate::stream::{Received, StreamCheck, StreamError};
 
 /// The body of a download, as a reader that checks the bytes.
 ///
-/// Reading returns an error, at the end at the latest, if the body is too short, too long or has the
-/// wrong hash. Functions such as [`io::copy`] therefore fail for a damaged download.
+/// Reading returns an error, at the end at the latest, if the body is too short, too long or has
+/// the wrong hash. Functions such as [`io::copy`] therefore fail for a damaged download.
 ///
 /// **The bytes are malware.** Do not use them before reading has ended without an error.
 #[must_use = "the download is checked only while it is read to the end"]

@@ -74,7 +74,7 @@ impl Client {
                 serial: ticket.token_serial(),
             };
             if observe(flow, Step::Send, now).is_break() {
-                // The flow must know that nothing was sent.
+                // Report to the flow that nothing was sent.
                 flow.cancel(&mut self.auth(), ticket)?;
                 let _ = observe(flow, Step::Reported, now);
                 return Err(Error::Stopped);
@@ -205,7 +205,7 @@ fn read_body(
     let declared = declared.filter(|_| !is_chunked);
     let most_read = most.saturating_add(1);
     let capacity = match most {
-        // A buffer that grows would leave copies of a token behind.
+        // Allocate the buffer once: a growing buffer would leave copies of the token in memory.
         ..=MAX_TOKEN_BODY => most_read,
         _ => declared.unwrap_or(0).min(most).min(1 << 20),
     };
@@ -239,7 +239,7 @@ fn read_body(
     }
 }
 
-/// A body that ends with an error when the time is up, even if the transport does not.
+/// A body that fails after the deadline, even if the transport ignores the deadline.
 struct Timed<'a> {
     body: Body,
     clock: &'a dyn Clock,
@@ -250,10 +250,10 @@ struct Timed<'a> {
 impl Read for Timed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.body.read(buffer)?;
-        // A small body comes at once, and needs no clock.
+        // A small body arrives in one read, so do not read the clock for it.
         let is_more = count > 0 && std::mem::replace(&mut self.begun, true);
         if is_more && self.deadline.is_some_and(|end| end <= self.clock.now()) {
-            let error = "the time for the call was up before the body ended";
+            let error = "the call timed out before the body was complete";
             return Err(io::Error::new(io::ErrorKind::TimedOut, error));
         }
         Ok(count)

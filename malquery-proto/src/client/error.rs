@@ -16,8 +16,9 @@ use crate::types::RequestId;
 
 /// The error of a call of the [`Client`](super::Client).
 ///
-/// `Display` writes one line: what went wrong and, if known, a hint. `source` returns the underlying
-/// error, such as the error of the transport. `Debug` writes the same line, followed by the sources.
+/// `Display` writes one line: what went wrong and, if known, a hint. `source` returns the
+/// underlying error, such as the error of the transport. `Debug` writes the same line, followed by
+/// the sources.
 ///
 /// ```
 /// use malquery_proto::client::Error;
@@ -206,8 +207,8 @@ impl Error {
         self.flow()?.trace_id()
     }
 
-    /// Returns whether the same call or job may succeed later. A retry may cost quota again: see the
-    /// operation.
+    /// Returns whether the same call or job may succeed later. A retry may cost quota again: see
+    /// the operation.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Flow { error, .. } => error.is_retryable(),

@@ -64,8 +64,8 @@ impl Job {
     }
 
     /// Sets the maximum duration of each [`Job::wait`]. After this time, it fails with
-    /// [`FlowError::Deadline`](crate::flow::FlowError::Deadline), but the service continues the job.
-    /// The default is the [timeout of the client](Client::timeout).
+    /// [`FlowError::Deadline`](crate::flow::FlowError::Deadline), but the service continues the
+    /// job. The default is the [timeout of the client](Client::timeout).
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self

@@ -218,10 +218,10 @@ impl Client {
     /// Sets whether to check the remaining quota before every hunt and multi-download. The default
     /// is `false`.
     ///
-    /// If the quota does not cover the job, the call fails with [`FlowError::QuotaShort`] before the
-    /// job is submitted. If the reply has errors instead of the quota, it fails with
-    /// [`FlowError::QuotaUnknown`]. The check sends one more request. It is not a guarantee: another
-    /// client may use the quota before the job is submitted.
+    /// If the quota does not cover the job, the call fails with [`FlowError::QuotaShort`] before
+    /// the job is submitted. If the reply has errors instead of the quota, it fails with
+    /// [`FlowError::QuotaUnknown`]. The check sends one more request. It is not a guarantee:
+    /// another client may use the quota before the job is submitted.
     #[must_use]
     pub fn check_quota(mut self, check: bool) -> Self {
         self.check_quota = check;
@@ -366,8 +366,9 @@ impl Client {
     /// Calls an operation with a JSON reply. Costs as much as the operation.
     ///
     /// # Errors
-    /// Returns [`Error::Flow`] if all attempts that the operation and the [`RetryPolicy`] allow have
-    /// failed. For a hunt or a multi-download, also returns the errors of [`Client::check_quota`].
+    /// Returns [`Error::Flow`] if all attempts that the operation and the [`RetryPolicy`] allow
+    /// have failed. For a hunt or a multi-download, also returns the errors of
+    /// [`Client::check_quota`].
     pub fn call<O: JsonOperation>(&self, operation: &O) -> Result<JsonReply<O>, Error> {
         self.call_with(operation, &mut ())
     }
@@ -383,8 +384,8 @@ impl Client {
         Ok(self.drive(&mut flow, observer)?.0)
     }
 
-    /// Calls an operation whose reply is a file. The body is checked as it is read. Costs as much as
-    /// the operation.
+    /// Calls an operation whose reply is a file. The body is checked as it is read. Costs as much
+    /// as the operation.
     ///
     /// # Errors
     /// See [`Client::call`]. Reading the [`Download`] returns the errors of the body.
@@ -467,8 +468,8 @@ impl Client {
         Ok(result?.0)
     }
 
-    /// Replaces the secrets of the session in a text with `[redacted]`: the client secret and recent
-    /// tokens, in any common encoding. Use it before you print text from the service.
+    /// Replaces the secrets of the session in a text with `[redacted]`: the client secret and
+    /// recent tokens, in any common encoding. Use it before you print text from the service.
     pub fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
         // Searching may take a moment, so do not hold the lock.
         let needles = self.auth().needles().clone();
@@ -541,8 +542,8 @@ impl Client {
                 Some(left) if left < needed => {
                     return Err(FlowError::QuotaShort { what, needed, left }.into());
                 }
-                // A reply with errors is not a quota. A reply without errors and without quotas does
-                // not prevent a hunt.
+                // A reply with errors is not a quota. A reply without errors and without quotas
+                // does not prevent a hunt.
                 None if needed > 0 && !quotas.errors.is_empty() => {
                     let why = quotas.errors[0]
                         .message
@@ -564,8 +565,8 @@ impl Client {
     /// Costs no quota.
     ///
     /// # Errors
-    /// Fails if the token could not be revoked. The client drops it anyway, and it expires within 30
-    /// minutes.
+    /// Fails if the token could not be revoked. The client drops it anyway, and it expires within
+    /// 30 minutes.
     pub fn revoke(&self) -> Result<(), Error> {
         let (taken, base) = {
             let mut auth = self.auth();

@@ -7,9 +7,9 @@ use crate::atomic_file::{self, AtomicFile, folder};
 
 /// An output file that appears complete or not at all.
 ///
-/// Until it is complete, the file has a temporary name in the target folder. Only its owner can read
-/// it, and it is not executable. Dropping an `OutputFile` deletes the incomplete file. Create it
-/// before you start a download, so that nothing is billed if the file cannot be created.
+/// Until it is complete, the file has a temporary name in the target folder. Only its owner can
+/// read it, and it is not executable. Dropping an `OutputFile` deletes the incomplete file. Create
+/// it before you start a download, so that nothing is billed if the file cannot be created.
 ///
 /// ```
 /// # fn example(
@@ -48,8 +48,8 @@ impl OutputFile {
     /// Creates a file that will appear at `path`, and will replace an existing file.
     ///
     /// # Errors
-    /// Returns [`Error::File`] if `path` exists and is not a file or a link to a file, or if no file
-    /// can be created there.
+    /// Returns [`Error::File`] if `path` exists and is not a file or a link to a file, or if no
+    /// file can be created there.
     pub fn replace(path: impl Into<PathBuf>) -> Result<Self, Error> {
         Self::create(path.into(), true)
     }
@@ -74,8 +74,8 @@ impl OutputFile {
         &self.path
     }
 
-    /// Returns the temporary path of the incomplete file. A program that exits without dropping this
-    /// value can delete that file.
+    /// Returns the temporary path of the incomplete file. A program that exits without dropping
+    /// this value can delete that file.
     pub fn temporary(&self) -> &Path {
         self.file.path()
     }

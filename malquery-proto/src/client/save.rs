@@ -10,9 +10,9 @@ use crate::stream::Received;
 use crate::types::{RequestId, Sha256};
 
 impl Client {
-    /// Downloads a sample into a new file. Costs one download. **The file is raw malware.** Only its
-    /// owner can read it, and it is not executable. It appears only after all bytes have arrived and
-    /// their SHA-256 is verified.
+    /// Downloads a sample into a new file. Costs one download. **The file is raw malware.** Only
+    /// its owner can read it, and it is not executable. It appears only after all bytes have
+    /// arrived and their SHA-256 is verified.
     ///
     /// # Errors
     /// See [`Client::save`]. If `path` exists, this fails before anything is billed.
@@ -36,8 +36,8 @@ impl Client {
     /// Downloads into `output`. Costs as much as the operation.
     ///
     /// An interrupted download is retried, within the limits of the retry policy; for a sample, a
-    /// retry may cost another download (see [`GetDownload`]). A download with the wrong bytes is not
-    /// retried, because the bytes would most likely be wrong again.
+    /// retry may cost another download (see [`GetDownload`]). A download with the wrong bytes is
+    /// not retried, because the bytes would most likely be wrong again.
     ///
     /// # Errors
     /// See [`Client::open`] and [`Download::write_to`]. Returns [`Error::Stopped`] if the observer

@@ -12,22 +12,22 @@ use crate::time::Timestamp;
 ///
 /// A transport must follow these rules:
 ///
-/// - Send the request exactly once, and unchanged: method, URI, headers and body. Send the length of
-///   the body, but no `content-length` for a GET, whose body is empty. Add the `host` header. You
-///   may add headers such as `connection`.
+/// - Send the request exactly once, and unchanged: method, URI, headers and body. Send the length
+///   of the body, but no `content-length` for a GET, whose body is empty. Add the `host` header.
+///   You may add headers such as `connection`.
 /// - Skip 1xx replies, and return the final reply, whatever its status is.
 /// - Do not follow redirects. Use TLS for `https`, and check certificates.
 /// - Do not reuse a connection that the service has closed.
-/// - Stream the body of the reply: [`Body::new`] accepts any reader. If the body is interrupted, the
-///   reader must return an error. (The client itself checks a body with a `content-length`.)
-/// - If you decode bodies, for example gzip, remove `content-length` and `content-encoding` from the
-///   head. Do not decode the reply to a request with `accept-encoding: identity`.
+/// - Stream the body of the reply: [`Body::new`] accepts any reader. If the body is interrupted,
+///   the reader must return an error. (The client itself checks a body with a `content-length`.)
+/// - If you decode bodies, for example gzip, remove `content-length` and `content-encoding` from
+///   the head. Do not decode the reply to a request with `accept-encoding: identity`.
 /// - Give up when the [`TimeLeft`] of a request has passed. A download may have no time limit, so
 ///   also limit the time between two reads.
 ///
-/// A request has its [`Endpoint`](crate::endpoint::Endpoint) and its [`TimeLeft`] as extensions. The
-/// conformance kit of `malquery-mock` (`malquery_mock::conformance::check`) tests a transport against
-/// misbehaving servers.
+/// A request has its [`Endpoint`](crate::endpoint::Endpoint) and its [`TimeLeft`] as extensions.
+/// The conformance kit of `malquery-mock` (`malquery_mock::conformance::check`) tests a transport
+/// against misbehaving servers.
 ///
 /// ```
 /// use malquery_proto::{Body, Transport, TransportError};
@@ -108,8 +108,8 @@ impl fmt::Debug for Body {
 
 /// The error of a [`Transport`] when no reply arrives.
 ///
-/// Its kind determines whether the request is retried. For example, a hunt that may have reached the
-/// service is not retried, because it could be billed twice.
+/// Its kind determines whether the request is retried. For example, a hunt that may have reached
+/// the service is not retried, because it could be billed twice.
 ///
 /// ```
 /// use std::io;
@@ -131,8 +131,9 @@ pub struct TransportError {
 }
 
 impl TransportError {
-    /// Creates an error for a request that provably never reached the service. For example, the host
-    /// name was not found, or the connection was refused. Every request is retried, even a hunt.
+    /// Creates an error for a request that provably never reached the service. For example, the
+    /// host name was not found, or the connection was refused. Every request is retried, even a
+    /// hunt.
     pub fn not_sent(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
             failure: SendFailure::NotSent,
@@ -140,9 +141,9 @@ impl TransportError {
         }
     }
 
-    /// Creates an error for a request that the service may have received. For example, the connection
-    /// broke or timed out. Use it if in doubt. A request that may be billed, such as a hunt, is not
-    /// retried.
+    /// Creates an error for a request that the service may have received. For example, the
+    /// connection broke or timed out. Use it if in doubt. A request that may be billed, such as a
+    /// hunt, is not retried.
     pub fn unknown(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
             failure: SendFailure::Unknown,
@@ -150,8 +151,8 @@ impl TransportError {
         }
     }
 
-    /// Creates an error for a request that never reached the service, and that would fail again. For
-    /// example, the certificate is not trusted, or a proxy rejected the password. No request is
+    /// Creates an error for a request that never reached the service, and that would fail again.
+    /// For example, the certificate is not trusted, or a proxy rejected the password. No request is
     /// retried.
     pub fn cannot_send(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {

@@ -414,7 +414,8 @@ impl Attempts {
             {
                 return self.again(now, None, error.into());
             }
-            // A job whose reply has an id continues from there, whatever the time.
+            // The reply to a submission is not handled here: if it has a request id, the job
+            // continues.
             ResponseError::Decode(why) if why.is_too_late() && call.resend == Resend::Safe => {
                 return Verdict::Fail(match self.begin(now, call.operation) {
                     Err(up) => up,

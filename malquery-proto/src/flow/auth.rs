@@ -13,8 +13,8 @@ use crate::reply::ResponseHead;
 use crate::request::BuildError;
 use crate::time::Timestamp;
 
-/// The token of a session. Flows request it when they need it, renew it before it expires, and share
-/// it.
+/// The token of a session. Flows request it when they need it, renew it before it expires, and
+/// share it.
 ///
 /// Any number of flows may share an `Auth`. If several flows get a 401 for the same token, only one
 /// of them requests a new token while the others wait.
@@ -128,8 +128,8 @@ impl Auth {
         Self::from(base.into(), Source::Credentials(credentials))
     }
 
-    /// Creates a session with a token that was obtained elsewhere. The token cannot be renewed: once
-    /// it has expired, calls fail with a 401.
+    /// Creates a session with a token that was obtained elsewhere. The token cannot be renewed:
+    /// once it has expired, calls fail with a 401.
     pub fn with_token(base: impl Into<BaseUrl>, bearer: BearerToken) -> Self {
         Self::from(base.into(), Source::Supplied(bearer))
     }
@@ -295,8 +295,8 @@ impl Auth {
         }
     }
 
-    /// Adds a token to the secrets to mask. A delayed reply may still repeat one of the last tokens,
-    /// but not an older one.
+    /// Adds a token to the secrets to mask. A delayed reply may still repeat one of the last
+    /// tokens, but not an older one.
     fn remember(&mut self, bearer: &BearerToken, secrets: Needles) {
         self.recent.push_back(bearer.clone());
         if self.recent.len() > MOST_RECENT {
@@ -373,8 +373,8 @@ impl Auth {
         }
     }
 
-    /// Adds the cloud of the session to an error, for its hint, and masks secrets: an error page may
-    /// repeat the request.
+    /// Adds the cloud of the session to an error, for its hint, and masks secrets: an error page
+    /// may repeat the request.
     pub(super) fn explain(&self, error: ResponseError) -> ResponseError {
         match error {
             ResponseError::Api(error) => {

@@ -33,8 +33,8 @@ pub struct CallFlow<'a, O> {
 }
 
 impl<'a, O: JsonOperation> CallFlow<'a, O> {
-    /// Creates a call with this policy. The seed randomizes the pauses; use a different one for each
-    /// flow that runs at the same time.
+    /// Creates a call with this policy. The seed randomizes the pauses; use a different one for
+    /// each flow that runs at the same time.
     pub fn new(operation: &'a O, policy: RetryPolicy, seed: u64) -> Self {
         let attempts = Attempts::new(policy, seed);
         Self {

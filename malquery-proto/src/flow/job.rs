@@ -20,8 +20,8 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 /// may wait for a rate limit as long as the time limit of a call.
 ///
 /// A job can be serialized, so that it survives a restart or moves to another machine. The stored
-/// state contains no secret and no token. Once the job is submitted, it contains no YARA rule and no
-/// patterns either.
+/// state contains no secret and no token. Once the job is submitted, it contains no YARA rule and
+/// no patterns either.
 ///
 /// | phase | event | consequence |
 /// |---|---|---|
@@ -135,7 +135,8 @@ impl From<SamplesMultidownload> for Submission {
 const MOST_UNKNOWN: u32 = 6;
 /// The time from the submission to the first poll.
 const FIRST_POLL: Duration = Duration::from_secs(2);
-/// The minimum interval between two polls: a tenth of the rate limit of an account.
+/// The minimum interval between two polls. Polling at this rate uses a tenth of an account's rate
+/// limit.
 pub(crate) const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The number of consecutive replies without a status after which the flow fails. An unknown status
@@ -186,14 +187,14 @@ impl JobFlow {
         }
     }
 
-    /// Sets the interval between polls. The default is 5 seconds, the minimum 100
-    /// milliseconds, since all clients of an account share its rate limit.
+    /// Sets the interval between polls. The default is 5 seconds. The minimum is 100 milliseconds,
+    /// because all clients of an account share its rate limit.
     pub fn set_interval(&mut self, interval: Duration) {
         self.interval = interval;
     }
 
-    /// Sets the time at which the flow fails with [`FlowError::Deadline`]. The service continues the
-    /// job. Set a later deadline to continue the flow.
+    /// Sets the time at which the flow fails with [`FlowError::Deadline`]. The service continues
+    /// the job. Set a later deadline to continue the flow.
     pub fn set_deadline(&mut self, deadline: Option<Timestamp>) {
         self.call.set_deadline(deadline);
     }
@@ -236,7 +237,7 @@ impl JobFlow {
 
     /// Sets the pause before the next poll.
     fn wait(&mut self, now: Timestamp, time: Duration) {
-        // A stored interval may be shorter.
+        // The interval in a stored state may be shorter than the minimum.
         let time = time.max(MIN_INTERVAL);
         self.next_poll = Some(Pause::new(now, now.after(time)));
     }
@@ -307,7 +308,7 @@ impl JobFlow {
         }
     }
 
-    /// Adds the last status of the job to the error of its deadline.
+    /// Adds the last status of the job to a deadline error.
     fn with_status(&self, error: FlowError) -> FlowError {
         match error {
             FlowError::Deadline { operation, .. } => FlowError::Deadline {

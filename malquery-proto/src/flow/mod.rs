@@ -94,8 +94,8 @@ pub trait Flow: sealed::Sealed {
         reply: Self::Reply,
     ) -> Result<Option<Self::Output>, FlowError>;
 
-    /// Parses and processes the reply to an attempt, in one call. Returns the result of the flow, or
-    /// `None` if the flow must be polled again.
+    /// Parses and processes the reply to an attempt, in one call. Returns the result of the flow,
+    /// or `None` if the flow must be polled again.
     ///
     /// # Errors
     /// The flow stops.
@@ -176,8 +176,8 @@ pub struct Attempt {
     /// `None` for a download: the caller reads the body of a successful reply. From the body of any
     /// other reply, read at most [`MAX_ERROR_BODY`](crate::operation::MAX_ERROR_BODY) bytes.
     pub max_body: Option<u64>,
-    /// The time by which the whole reply must have arrived, including its body. For a download, this
-    /// is the deadline of the flow; the time limit of the policy does not apply to the body.
+    /// The time by which the whole reply must have arrived, including its body. For a download,
+    /// this is the deadline of the flow; the time limit of the policy does not apply to the body.
     pub deadline: Option<Timestamp>,
 }
 
@@ -206,7 +206,8 @@ pub struct Ticket(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    /// `of` identifies the [`Auth`], so that a session does not accept the token of another account.
+    /// `of` identifies the [`Auth`], so that a session does not accept the token of another
+    /// account.
     Token { of: Arc<()>, serial: u64 },
     Call {
         flow: u64,
@@ -326,8 +327,8 @@ pub struct RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// Returns a policy with 4 attempts, pauses from 0.5 to 30 seconds, at most 2 minutes for a rate
-    /// limit, and 10 minutes in total.
+    /// Returns a policy with 4 attempts, pauses from 0.5 to 30 seconds, at most 2 minutes for a
+    /// rate limit, and 10 minutes in total.
     fn default() -> Self {
         Self {
             max_attempts: 4,

@@ -1,4 +1,4 @@
-//! The flows against a simulated service, with time as a number.
+//! Tests the flows against a simulated service and a simulated clock.
 
 use std::collections::VecDeque;
 
@@ -15,7 +15,7 @@ use crate::operations::{GetDownload, GetQuotas, Hunt};
 use crate::reply::ResponseHead;
 use crate::types::SearchOptions;
 
-/// What the service does with the next request.
+/// The outcome of the next request.
 #[derive(Debug, Clone)]
 enum Answer {
     Reply(u16, Vec<(&'static str, String)>, String),
@@ -62,7 +62,7 @@ const GATEWAY_429: &str = r#"{"meta": {"powered_by": "crowdstrike-api-gateway"},
 const QUOTA_429: &str =
     r#"{"meta": {"powered_by": "malquery-api"}, "errors": [{"code": 429, "message": "quota"}]}"#;
 
-/// Runs flows against answers, and takes down what was sent and how long was waited.
+/// Runs flows against a list of answers, and records the requests and pauses.
 struct Service {
     now: Timestamp,
     auth: Auth,
@@ -177,7 +177,7 @@ fn api_kind(error: &FlowError) -> Option<ApiErrorKind> {
 fn a_token_is_fetched_once_and_renewed_before_it_expires() {
     let mut service = Service::new([token(), quotas(), quotas(), token(), quotas()]);
     service.call(&GetQuotas).unwrap();
-    // 120 seconds before the end of 1,799
+    // The token lives for 1,799 seconds and is renewed 120 seconds earlier.
     service.now = START.after(Duration::from_secs(1678));
     service.call(&GetQuotas).unwrap();
     service.now = START.after(Duration::from_secs(1680));
@@ -312,7 +312,7 @@ fn what_was_surely_not_sent_is_sent_again() {
     );
 }
 
-/// The time 1,600,000,000.
+/// The timestamp 1,600,000,000 as an HTTP date.
 const DATE: &str = "Sun, 13 Sep 2020 12:26:40 GMT";
 
 #[test]
@@ -333,7 +333,7 @@ fn a_rate_limit_is_waited_for_and_an_exhausted_quota_is_not() {
         ),
         (with(reply(429, GATEWAY_429), "retry-after", 9), 9_000),
         (with(reply(429, QUOTA_429), "retry-after", 9), 9_000),
-        // By the clock of the service, whatever the one here says.
+        // The pause is measured with the service's clock.
         (
             with(
                 with(
@@ -375,7 +375,7 @@ fn a_rate_limit_is_waited_for_and_an_exhausted_quota_is_not() {
         service.call(&hunt()).unwrap();
         assert_eq!(service.waits, [Duration::from_millis(expected)]);
     }
-    // no hint, or one that has passed: a pause of our own
+    // Without a hint, or with one in the past, the policy sets the pause.
     for answer in [
         reply(429, GATEWAY_429),
         with(
@@ -393,7 +393,7 @@ fn a_rate_limit_is_waited_for_and_an_exhausted_quota_is_not() {
         api_kind(&service.call(&hunt()).unwrap_err()),
         Some(ApiErrorKind::QuotaExhausted)
     );
-    // longer than anyone should wait without being asked
+    // The requested pause is longer than the policy allows.
     let far = with(reply(429, GATEWAY_429), "retry-after", 3600);
     let mut service = Service::new([token(), far]);
     let error = service.call(&hunt()).unwrap_err();
@@ -442,7 +442,7 @@ fn the_account_is_followed_to_its_cloud_once_and_nowhere_else() {
             "{error}"
         );
     }
-    // Accounts of the government are known in their own clouds alone.
+    // Government accounts exist only in their own clouds.
     for (from, to) in [
         (Cloud::Us1, Cloud::UsGov1),
         (Cloud::Us1, Cloud::UsGov2),
@@ -526,7 +526,7 @@ fn a_token_endpoint_that_fails_is_asked_again_and_one_that_refuses_is_not() {
 #[test]
 fn a_pause_ends_before_the_call_does_or_is_not_begun() {
     let limited = |seconds| with(reply(429, GATEWAY_429), "retry-after", seconds);
-    // the longest pause a service may ask for, and the time for a call
+    // Once with the limit for a requested pause, once with the time limit of a call.
     for (policy, longest) in [
         (RetryPolicy::default(), 120),
         (
@@ -553,7 +553,7 @@ fn a_pause_ends_before_the_call_does_or_is_not_begun() {
 fn a_poll_waits_as_long_as_the_service_asks_within_the_time_for_a_call() {
     let limited = |seconds| with(reply(429, GATEWAY_429), "retry-after", seconds);
     let attach = || JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
-    // longer than any other call would wait
+    // No other call would wait this long.
     let mut service = Service::new([token(), status("inprogress"), limited(300), status("done")]);
     service.job(&mut attach()).unwrap();
     assert_eq!(service.waits, [5, 300].map(Duration::from_secs));
@@ -593,7 +593,7 @@ fn flows_that_wait_for_a_token_count_each_others_failures() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
     let mut flows = [1, 2].map(|seed| Attempts::new(RetryPolicy::default(), seed));
     let (mut now, mut sent) = (START, 0);
-    // They take turns, and together ask as often as one would.
+    // Both flows take turns, and together send no more requests than one flow would.
     let error = loop {
         let steps = flows
             .each_mut()
@@ -722,7 +722,7 @@ fn an_attempt_says_how_much_to_read_and_shows_no_body() {
 
 #[test]
 fn pauses_are_spread_over_their_second_half() {
-    // the first numbers of splitmix64 from the seed 0
+    // The first numbers of splitmix64 with the seed 0.
     assert_eq!(
         [1, 2, 3].map(|round| mix(0, round)),
         [
@@ -850,7 +850,7 @@ fn while_one_flow_fetches_a_token_the_others_wait_and_share_its_fate() {
             Some(ApiErrorKind::Unauthorized)
         );
     }
-    // a call that begins now may try anew
+    // A call that begins now may request a token again.
     let mut flow = Attempts::new(RetryPolicy::default(), 4);
     assert!(matches!(
         flow.poll(later, &mut auth, &GetQuotas).unwrap(),
@@ -971,7 +971,7 @@ fn a_stored_job_goes_on_in_another_process_without_the_rule() {
 
 #[test]
 fn a_submission_that_may_have_arrived_is_never_sent_again() {
-    // the outcome was reported as unknown, or the process ended before it was reported
+    // The outcome was reported as unknown, or the process ended before the report.
     for reported in [true, false] {
         let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
         let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
@@ -991,7 +991,7 @@ fn a_submission_that_may_have_arrived_is_never_sent_again() {
             ));
         }
     }
-    // a reply that says it was accepted, and does not say as what
+    // The reply has a 2xx status, but no request id.
     let mut service = Service::new([token(), reply(200, r#"{"meta": {}}"#)]);
     let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
     assert!(matches!(
@@ -1002,7 +1002,7 @@ fn a_submission_that_may_have_arrived_is_never_sent_again() {
         service.job(&mut flow).unwrap_err(),
         FlowError::OutcomeUnknown { .. }
     ));
-    // one that was surely not sent is another matter
+    // A submission that was provably not sent is retried.
     let lost = || Answer::Lost(SendFailure::NotSent);
     let mut service = Service::new([
         token(),
@@ -1228,7 +1228,7 @@ fn a_flow_that_got_no_token_may_be_taken_up_again() {
     let mut service = Service::new([lost(), lost(), lost(), lost()]);
     let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
     service.job(&mut flow).unwrap_err();
-    // the second time it asks anew, with all its attempts, and does not repeat the old error
+    // The second run has all its attempts again, and does not return the old error.
     service.answers = [lost(), lost(), lost(), token(), submitted(), status("done")].into();
     service.job(&mut flow).unwrap();
 }
@@ -1262,7 +1262,7 @@ fn an_old_refusal_does_not_end_a_flow_after_a_token_was_had() {
         .unwrap();
     f.on_response(START, &mut auth, &GetQuotas, under_way, head(401), b"")
         .unwrap();
-    // K's token is good, so F has its replay
+    // The token of K is valid, so F may retry after the 401.
     let _ = send(&mut f, &mut auth);
 }
 
@@ -1325,7 +1325,7 @@ fn a_page_in_the_place_of_a_poll_does_not_end_the_wait() {
         status("done"),
     ]);
     service.job(&mut attach()).unwrap();
-    // But not for ever, and no other call.
+    // Polls are not retried forever, and other calls are not retried at all.
     let mut service = Service::new(std::iter::once(token()).chain((0..4).map(|_| page())));
     assert!(matches!(
         service.job(&mut attach()).unwrap_err(),
@@ -1367,7 +1367,7 @@ proptest! {
         before in 0usize..2_200,
         status in prop::sample::select(vec![200u16, 403]),
     ) {
-        // Where a page is cut, it may be in the midst of a token.
+        // The excerpt of a page may end in the middle of a token.
         let page = format!("<pre>{}{token}", " x".repeat(before / 2));
         let mut service = Service::new([reply(status, &page)]);
         service.auth = Auth::with_token(Cloud::Us1, BearerToken::new(&*token).unwrap());
@@ -1425,7 +1425,7 @@ fn a_token_is_taken_only_by_the_session_that_asked_for_it() {
         Step::Send(attempt) => attempt.ticket,
         Step::Wait(_) => panic!("it waits"),
     };
-    // The same number of requests for tokens, so that nothing but the session tells them apart.
+    // Both sessions have sent the same number of token requests, so only the session differs.
     let _of_other = ticket(&mut other, START);
     let head = ResponseHead {
         status: StatusCode::CREATED,
@@ -1511,7 +1511,7 @@ fn what_nothing_but_a_change_helps_is_not_retryable() {
         matches!(error, FlowError::Deadline { .. }) && !error.is_retryable(),
         "{error}"
     );
-    // Before the deadline it is the policy that ends a call, and another try has its time anew.
+    // If the policy ends a call before the deadline, the next run has the full time limit again.
     let limit = Duration::from_secs(1);
     let mut flow = Attempts::new(
         RetryPolicy {
@@ -1582,12 +1582,12 @@ fn polls_that_are_never_reported_are_not_sent_without_a_pause() {
     }
 }
 
-/// A reply to whatever is asked, by its number; the service below decides what it is a reply to.
+/// The number of an answer, which [`answer_to`] turns into a reply that fits the request.
 fn any_answer() -> impl Strategy<Value = u8> {
     0u8..24
 }
 
-/// What the service says to a request for a token, to a submission and to a poll.
+/// Returns an answer to a token request, a submission or a poll.
 fn answer_to(path: &str, number: u8) -> Answer {
     let seconds = u64::from(number) * 5;
     match (path, number) {
@@ -1618,7 +1618,7 @@ fn answer_to(path: &str, number: u8) -> Answer {
     }
 }
 
-/// Whether a submission with this answer may have been accepted, and with it billed.
+/// Returns whether a submission with this answer may have been billed.
 fn may_be_billed(answer: &Answer) -> bool {
     match answer {
         Answer::Reply(status, ..) => matches!(status, 200..=299 | 408 | 500..),
@@ -1626,15 +1626,15 @@ fn may_be_billed(answer: &Answer) -> bool {
     }
 }
 
-/// What happens at one request.
+/// The events at one request.
 #[derive(Debug, Clone)]
 struct Event {
     answer: u8,
-    /// The request is handed out, and the process ends before it is reported.
+    /// Whether the process ends before the outcome is reported.
     lost: bool,
-    /// The process ends after the report.
+    /// Whether the process ends after the report.
     restart: bool,
-    /// The clock jumps by this many seconds, forth or back.
+    /// The number of seconds by which the clock jumps, forward or back.
     jump: i64,
 }
 
@@ -1671,11 +1671,12 @@ proptest! {
         let mut now = START;
         let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
         let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), seed);
-        // Jumps of the clock are not repeated: no program ends while its clock runs backwards for ever.
+        // The clock jumps are not repeated: with a clock that runs backward forever, no flow ends.
         let calm = events.clone().into_iter().map(|event| Event { jump: 0, ..event }).collect::<Vec<_>>();
         let mut events = events.into_iter().chain(calm.into_iter().cycle());
         let mut billed = 0;
-        // A person takes it up again after an error, three times; each run ends by its deadline at the latest.
+        // The job is resumed three times after an error. Each run ends at its deadline at the
+        // latest.
         for _ in 0..4 {
             let deadline = now.after(Duration::from_secs(300));
             flow.set_deadline(Some(deadline));
@@ -1690,8 +1691,9 @@ proptest! {
                     Ok(Step::Send(attempt)) => attempt,
                     Err(_) => break,
                 };
-                // Time passes, so the deadline comes. All that may follow at once are the submission and the first poll,
-                // each with a token, a 401, another token and a replay.
+                // Only a few requests may be sent at the same time: the submission and the first
+                // poll, each with a token, a 401, another token and a retry. Otherwise, the
+                // deadline might never come.
                 sent_at = if sent_at.0 == now { (now, sent_at.1 + 1) } else { (now, 1) };
                 prop_assert!(sent_at.1 <= 8, "requests without a pause");
                 prop_assert!(now < deadline, "a request after the deadline");
@@ -1699,7 +1701,7 @@ proptest! {
                 let path = path_of(&attempt);
                 let answer = answer_to(&path, event.answer);
                 if path == "/malquery/queries/hunt/v1" {
-                    // A request that was handed out may have arrived, whatever became of the process.
+                    // The request may have arrived, even if the process ended.
                     billed += u32::from(event.lost || may_be_billed(&answer));
                     prop_assert!(billed <= 1, "billed twice");
                 }
@@ -1748,7 +1750,8 @@ proptest! {
     ) {
         let run = |restart: bool| {
             let mut now = START;
-            // The token lives longer than the job; that the session begins anew is another matter.
+            // A supplied token does not expire during the job, so a new session needs no token
+            // request.
             let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
             let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), seed);
             let mut sent = vec![];
@@ -1789,7 +1792,7 @@ proptest! {
 
 #[test]
 fn a_stored_job_may_hold_any_number() {
-    // Whoever wrote it: a number that is the largest already must not end the program.
+    // Even the largest numbers in a stored state must not cause a panic.
     let flow = JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
     let mut stored = serde_json::to_value(&flow).unwrap();
     stored["silent"] = u32::MAX.into();
@@ -1823,9 +1826,9 @@ fn a_stored_interval_of_nothing_is_a_pause_all_the_same() {
     assert_eq!(service.waits, [Duration::from_millis(100)]);
 }
 
-// Replies that are late, foreign, cut or that repeat a secret.
+// Replies that are late, belong to another job, are truncated, or repeat a secret.
 
-/// A job that was submitted, and then met these answers.
+/// Returns a job, and a service that accepts the submission and then returns these answers.
 fn submitted_then(answers: impl IntoIterator<Item = Answer>) -> (Service, JobFlow) {
     let service = Service::new([token(), submitted()].into_iter().chain(answers));
     (service, JobFlow::new(hunt(), RetryPolicy::default(), 7))
@@ -1851,7 +1854,7 @@ fn a_new_job_may_be_unknown_for_a_moment() {
         service.job(&mut flow).unwrap();
         assert_eq!(service.sent.len(), 2 + polls + 2);
     }
-    // Not for ever, not once the job was known, and not a job of another process.
+    // An unknown job is not polled forever, nor if it was known before or is from another process.
     let (mut service, mut flow) = submitted_then(vec![unknown(404); 6]);
     assert_eq!(service.job(&mut flow).unwrap_err().status().unwrap(), 404);
     let (mut service, mut flow) = submitted_then([status("inprogress"), unknown(404)]);
@@ -1898,7 +1901,7 @@ fn an_end_of_another_job_is_refused() {
         let (mut service, mut flow) = submitted_then((0..4).map(|_| reply(200, body)));
         let error = service.job(&mut flow).unwrap_err();
         assert!(error.to_string().contains(why), "{error}");
-        // The same flow polls on, and submits nothing.
+        // The same flow continues to poll, and submits nothing.
         service.answers = [status("done")].into();
         service.job(&mut flow).unwrap();
         assert_eq!(
@@ -1910,7 +1913,7 @@ fn an_end_of_another_job_is_refused() {
             1
         );
     }
-    // A job that runs may go unnamed, and so may what a person asks about once.
+    // The request id may be missing while the job is running, and in the reply to a single request.
     let running = r#"{"meta": {"status": "inprogress"}}"#;
     let (mut service, mut flow) = submitted_then([reply(200, running), status("done")]);
     service.job(&mut flow).unwrap();
@@ -1996,7 +1999,7 @@ fn the_id_of_a_failed_submission_is_kept() {
         service.job(&mut flow).unwrap();
         assert_eq!(service.sent, ["POST oauth2", "POST hunt", "GET requests"]);
     }
-    // What names no job did not begin one.
+    // A reply without a request id did not start a job.
     let refused = r#"{"meta": {"trace_id": "t"}, "errors": [{"code": 400, "message": "no"}]}"#;
     let mut service = Service::new([token(), reply(400, refused)]);
     let error = service.call(&hunt()).unwrap_err();
@@ -2056,7 +2059,7 @@ fn a_damaged_refusal_that_names_a_job_is_not_sent_again() {
             );
         }
     }
-    // Of a cut id not even that is known, and a 304 cannot name one.
+    // A truncated id is not usable, and a 304 has no body.
     for answer in [
         reply(401, &whole[..after_id - 3]),
         reply(429, &whole[..after_id - 3]),

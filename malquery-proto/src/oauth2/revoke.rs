@@ -25,7 +25,7 @@ pub struct Revoke<'a> {
 }
 
 impl<'a> Revoke<'a> {
-    /// The method, path and other facts.
+    /// The method and path, and whether the request may be sent again.
     pub const ENDPOINT: Endpoint = Endpoint::post("oauth2RevokeToken", "/oauth2/revoke")
         .unscoped()
         .safe();

@@ -40,7 +40,7 @@ pub struct AccessToken {
 }
 
 impl<'a> GetToken<'a> {
-    /// The method, path and other facts.
+    /// The method and path, and whether the request may be sent again.
     pub const ENDPOINT: Endpoint = Endpoint::post("oauth2AccessToken", "/oauth2/token")
         .unscoped()
         .safe();

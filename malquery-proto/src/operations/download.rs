@@ -8,10 +8,10 @@ use crate::types::Sha256;
 
 /// Downloads one sample. **The reply is raw, unencrypted malware.**
 ///
-/// `GET /malquery/entities/download-files/v1?ids=…` (operation id `GetMalQueryDownloadV1`; FalconPy:
-/// `get_download`). Needs the scope `malquery:read`. **Costs one download of the monthly quota.**
-/// CrowdStrike does not document whether a failed download counts. Error statuses: 400, 401, 403,
-/// 404, 429, 500.
+/// `GET /malquery/entities/download-files/v1?ids=…` (operation id `GetMalQueryDownloadV1`;
+/// FalconPy: `get_download`). Needs the scope `malquery:read`. **Costs one download of the monthly
+/// quota.** CrowdStrike does not document whether a failed download counts. Error statuses: 400,
+/// 401, 403, 404, 429, 500.
 ///
 /// The request is retried until the head of a successful reply arrives. `Client::save` also starts
 /// over if the body is interrupted. [`RetryPolicy::never`](crate::flow::RetryPolicy::never) turns

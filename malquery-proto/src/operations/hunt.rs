@@ -11,9 +11,9 @@ use super::{check_ranges, write_search};
 
 /// Starts a job that finds samples with a YARA rule.
 ///
-/// `POST /malquery/queries/hunt/v1` (operation id `PostMalQueryHuntV1`; FalconPy: `hunt`). Needs the
-/// scope `malquery:write`. **Costs one hunt of the monthly quota**, so it is retried only if the
-/// request provably never reached the service. Error statuses: 400, 401, 403, 429, 500.
+/// `POST /malquery/queries/hunt/v1` (operation id `PostMalQueryHuntV1`; FalconPy: `hunt`). Needs
+/// the scope `malquery:write`. **Costs one hunt of the monthly quota**, so it is retried only if
+/// the request provably never reached the service. Error statuses: 400, 401, 403, 429, 500.
 ///
 /// The reply contains the request id of the job. Poll the job with
 /// [`GetRequest`](super::GetRequest).
@@ -67,10 +67,10 @@ impl Hunt {
     /// [`RuleFile::select`](crate::yara::RuleFile::select). The returned warnings are about things
     /// that YARA accepts, but that are probably mistakes.
     ///
-    /// [`RuleError::kind`](crate::yara::RuleError::kind) distinguishes a rule that YARA rejects from
-    /// a rule that cannot be checked locally, because it needs an external variable, an included
-    /// file or an unknown module. The service's version of YARA is unknown, so the service may
-    /// reject a rule that passes this check.
+    /// [`RuleError::kind`](crate::yara::RuleError::kind) distinguishes a rule that YARA rejects
+    /// from a rule that cannot be checked locally, because it needs an external variable, an
+    /// included file or an unknown module. The service's version of YARA is unknown, so the service
+    /// may reject a rule that passes this check.
     ///
     /// ```
     /// use malquery_proto::operations::Hunt;

@@ -7,12 +7,12 @@ use crate::request::BuildError;
 use crate::request::{MAX_URL, RequestParts};
 use crate::types::{PlainMeta, Sample, Sha256};
 
-/// Returns the metadata of samples. This is the cheap way to look up a hash: a hunt for a hash would
-/// cost one hunt.
+/// Returns the metadata of samples. This is the cheap way to look up a hash: a hunt for a hash
+/// would cost one hunt.
 ///
-/// `GET /malquery/entities/metadata/v1?ids=…&ids=…` (operation id `GetMalQueryMetadataV1`; FalconPy:
-/// `get_metadata`). Needs the scope `malquery:read`. Costs no quota. The reply omits samples that
-/// are not in MalQuery. Error statuses: 400, 401, 403, 429, 500.
+/// `GET /malquery/entities/metadata/v1?ids=…&ids=…` (operation id `GetMalQueryMetadataV1`;
+/// FalconPy: `get_metadata`). Needs the scope `malquery:read`. Costs no quota. The reply omits
+/// samples that are not in MalQuery. Error statuses: 400, 401, 403, 429, 500.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(alias = "GetMalQueryMetadataV1", alias = "get_metadata")]
 pub struct GetMetadata {

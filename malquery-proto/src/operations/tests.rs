@@ -142,7 +142,7 @@ fn stored_requests_come_back_and_refuse_other_keys() {
     stored(fuzzy().limit(3).option("new", Value::Null));
     stored(SearchOptions::new().option("limt", 5));
     stored(SamplesMultidownload::new([Sha256::from([1; 32])]));
-    // A fuzzy search has no such filter.
+    // A fuzzy search does not have this filter.
     let dated = json!({"patterns": [], "options": {"min_date": "2024/01/01"}});
     assert!(serde_json::from_value::<FuzzySearch>(dated).is_err());
 }
@@ -175,7 +175,7 @@ fn a_collection_asks_for_the_hash_whatever_was_selected() {
         assert_eq!(hunt.most(), Some(7));
         sent(&hunt).unwrap()["options"]["filter_meta"].clone()
     };
-    // nothing selected is everything
+    // If no fields are selected, the service returns all of them.
     assert_eq!(selected(&[]), Value::Null);
     assert_eq!(selected(&[MetaField::Label]), json!(["label", "sha256"]));
     assert_eq!(selected(&[MetaField::Sha256]), json!(["sha256"]));

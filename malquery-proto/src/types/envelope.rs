@@ -48,8 +48,8 @@ model! {
     /// accepted.
     ///
     /// The service replies `status: done` before the job starts. That status is about the HTTP
-    /// request, so it is hidden in `extra`. [`GetRequest`](crate::operations::GetRequest) returns the
-    /// status of the job.
+    /// request, so it is hidden in `extra`. [`GetRequest`](crate::operations::GetRequest) returns
+    /// the status of the job.
     pub struct SubmitMeta {
         /// The request id of the job.
         pub reqid: RequestId,
@@ -66,8 +66,8 @@ impl<M: ReplyMeta, R: Item> Envelope<M, R> {
     /// Returns whether more samples may match than the reply contains.
     ///
     /// A fuzzy search returns the number of all matches, which may exceed the number of results. A
-    /// job does not, so its results may be truncated if there are as many as its limit. Without such
-    /// a number or limit in the reply, this returns `false`.
+    /// job does not, so its results may be truncated if there are as many as its limit. Without
+    /// such a number or limit in the reply, this returns `false`.
     ///
     /// ```
     /// use malquery_proto::types::{Envelope, JobMeta, Sample};

@@ -25,8 +25,8 @@ pub struct FileType(Word);
 /// A known name is stored as a number, so that 100,000 results need no allocations for it.
 #[derive(Clone)]
 enum Word {
-    /// Twice the index of the name, plus one if it is in uppercase. A single small variant keeps the
-    /// size of the type at two machine words.
+    /// Twice the index of the name, plus one if it is in uppercase. A single small variant keeps
+    /// the size of the type at two machine words.
     Known(u8),
     Other(Box<str>),
 }
@@ -122,8 +122,8 @@ impl FileType {
         }
     }
 
-    /// Returns whether the service is known to use this name. Other names are sent too, but a search
-    /// may find nothing.
+    /// Returns whether the service is known to use this name. Other names are sent too, but a
+    /// search may find nothing.
     pub fn is_known(&self) -> bool {
         WORDS
             .iter()

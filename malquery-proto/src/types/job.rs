@@ -4,9 +4,9 @@ use super::{JobStatus, Json, Number, PatternType, ReplyMeta, RequestId, RequestT
 model! {
     /// The number of samples by verdict.
     ///
-    /// For a fuzzy search, `total_count` is the number of all matches. For a job, it is the number of
-    /// returned results. The other counts are for the returned results only. If the results do not
-    /// have the field `label`, the service counts all of them as unknown (see
+    /// For a fuzzy search, `total_count` is the number of all matches. For a job, it is the number
+    /// of returned results. The other counts are for the returned results only. If the results do
+    /// not have the field `label`, the service counts all of them as unknown (see
     /// [`JobMeta::counts_lack_labels`]).
     #[derive(Default)]
     pub struct Stats {
@@ -62,8 +62,8 @@ model! {
         pub options: Option<Json>,
         /// The patterns that the job searches for.
         pub patterns: Vec<JobPattern>,
-        /// The YARA rule of a hunt. For an exact search, the rule that the service generated from the
-        /// patterns.
+        /// The YARA rule of a hunt. For an exact search, the rule that the service generated from
+        /// the patterns.
         pub yara_rule: Option<String>,
         /// The sample that the job is about. CrowdStrike does not document this field.
         pub sample: Option<Json>,

@@ -93,8 +93,8 @@ impl fmt::Debug for Number {
 /// The parts of a reply that its typed fields cannot represent, so that nothing is lost.
 ///
 /// These are unknown fields, and known fields with a value that the typed field cannot represent
-/// exactly, such as `null`. Values have the meaning of JSON: numbers beyond 64 bits are rounded, and
-/// the members of an object have no order and no duplicates. An empty `Extra` is the size of a
+/// exactly, such as `null`. Values have the meaning of JSON: numbers beyond 64 bits are rounded,
+/// and the members of an object have no order and no duplicates. An empty `Extra` is the size of a
 /// pointer.
 ///
 /// ```
@@ -141,8 +141,8 @@ impl Extra {
     }
 
     /// Handles typed fields that occurred more than once, by dropping the values that were kept for
-    /// all but the last occurrence. `kept` contains, for each field, whether the last occurrence has
-    /// a kept value.
+    /// all but the last occurrence. `kept` contains, for each field, whether the last occurrence
+    /// has a kept value.
     pub(crate) fn settle(&mut self, mut kept: Vec<(&'static str, bool)>) {
         let Some(entries) = &mut self.0 else { return };
         entries.reverse();
@@ -533,9 +533,9 @@ impl Item for Json {
     }
 }
 
-/// Implements [`Item`], serde and the text conversions for a type that is a string in JSON. The type
-/// must implement `FromStr` and `Display`. `$same` returns whether `Display` writes the string from
-/// which the value was parsed.
+/// Implements [`Item`], serde and the text conversions for a type that is a string in JSON. The
+/// type must implement `FromStr` and `Display`. `$same` returns whether `Display` writes the string
+/// from which the value was parsed.
 macro_rules! text_item {
     ($name:ident, $same:expr $(, $as_str:ident)?) => {
         $crate::types::text::text_value!($name $(, $as_str)?);

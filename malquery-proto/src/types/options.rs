@@ -104,11 +104,11 @@ impl Others {
 macro_rules! result_setters {
     ($name:ident $(, $options:ident)?) => {
         impl $name {
-            /// Sets the maximum number of results: 1 to 2,147,483,647. CrowdStrike does not document
-            /// whether the service has a lower maximum.
+            /// Sets the maximum number of results: 1 to 2,147,483,647. CrowdStrike does not
+            /// document whether the service has a lower maximum.
             ///
-            /// A search with a limit of 0 fails before it is sent. To get no results on purpose, use
-            /// [`count_only`](Self::count_only).
+            /// A search with a limit of 0 fails before it is sent. To get no results on purpose,
+            /// use [`count_only`](Self::count_only).
             #[must_use]
             pub fn limit(mut self, limit: u32) -> Self {
                 let options = &mut self$(.$options)?;

@@ -30,9 +30,9 @@ pub struct Pattern {
 const WHAT: &str = "a pattern";
 
 impl Pattern {
-    /// Creates a pattern from hex digits, in the formats of common hex editors: pairs of hex digits,
-    /// optionally with the prefix `0x` or `\x`, optionally separated by whitespace, commas or
-    /// colons, and optionally in braces.
+    /// Creates a pattern from hex digits, in the formats of common hex editors: pairs of hex
+    /// digits, optionally with the prefix `0x` or `\x`, optionally separated by whitespace, commas
+    /// or colons, and optionally in braces.
     ///
     /// The pattern stores only the digits, in lowercase, so two patterns of the same bytes are
     /// equal.
@@ -112,8 +112,8 @@ impl Pattern {
         Self::new("a hex pattern", PatternType::Hex, digits.collect())
     }
 
-    /// Creates a pattern for text in UTF-8, the encoding of most programs outside Windows. ASCII text
-    /// becomes an ascii pattern, other text a hex pattern.
+    /// Creates a pattern for text in UTF-8, the encoding of most programs outside Windows. ASCII
+    /// text becomes an ascii pattern, other text a hex pattern.
     ///
     /// ```
     /// use malquery_proto::types::Pattern;
@@ -159,8 +159,9 @@ impl Pattern {
     /// Creates a pattern for ASCII text, which has one byte per character.
     ///
     /// # Errors
-    /// Fails if the text is empty or has a character that is not ASCII. The bytes of such a character
-    /// depend on the encoding: choose one with [`Pattern::utf8`], or use [`Pattern::hex`].
+    /// Fails if the text is empty or has a character that is not ASCII. The bytes of such a
+    /// character depend on the encoding: choose one with [`Pattern::utf8`], or use
+    /// [`Pattern::hex`].
     pub fn ascii(text: impl Into<String>) -> Result<Self, ParseError> {
         const WHAT: &str = "an ascii pattern";
         let text = text.into();
@@ -175,9 +176,9 @@ impl Pattern {
         }
     }
 
-    /// Creates a pattern for text with two bytes per character, the encoding of Windows. The text is
-    /// sent unchanged, and the service encodes it. If the text is not ASCII, use [`Pattern::utf16`],
-    /// which sends the exact bytes.
+    /// Creates a pattern for text with two bytes per character, the encoding of Windows. The text
+    /// is sent unchanged, and the service encodes it. If the text is not ASCII, use
+    /// [`Pattern::utf16`], which sends the exact bytes.
     ///
     /// # Errors
     /// Fails if the text is empty.

@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use serde::de::{DeserializeOwned, Error};
 
-/// The memory budget in bytes for the values of one reply, in addition to its text. It is enough for
-/// about 300,000 results.
+/// The memory budget in bytes for the values of one reply, in addition to its text. It is enough
+/// for about 300,000 results.
 ///
 /// Peak memory stays below 1 GiB: a reply of at most 256 MiB, a repaired copy, its strings, and one
 /// and a half times the budget.
@@ -17,8 +17,8 @@ const BUDGET: usize = 160 << 20;
 /// The maximum number of bytes that repairs may add to a reply.
 const REPAIR: usize = 16 << 20;
 
-/// The size in bytes up to which a reply is parsed directly, which takes less than a second. A larger
-/// reply is parsed in a slower way that can stop at the deadline.
+/// The size in bytes up to which a reply is parsed directly, which takes less than a second. A
+/// larger reply is parsed in a slower way that can stop at the deadline.
 const LARGE: usize = 64 << 20;
 /// The number of bytes to parse between two checks of the deadline.
 const STRIDE: usize = 64 << 10;
@@ -134,8 +134,8 @@ thread_local! {
     static IS_OVER: RefCell<Option<Rc<dyn Fn() -> bool>>> = const { RefCell::new(None) };
 }
 
-/// Calls `read` with a deadline. If `is_over` returns true, parsing a large reply fails with an error
-/// for which [`is_io`](serde_json::Error::is_io) is true.
+/// Calls `read` with a deadline. If `is_over` returns true, parsing a large reply fails with an
+/// error for which [`is_io`](serde_json::Error::is_io) is true.
 pub(crate) fn until<T>(is_over: impl Fn() -> bool + 'static, read: impl FnOnce() -> T) -> T {
     struct Clear;
     impl Drop for Clear {

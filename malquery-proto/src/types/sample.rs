@@ -4,11 +4,11 @@ use super::lenient::model;
 use super::{Date, FileType, Json, Label, Md5, PatternType, Sha1, Sha256};
 
 model! {
-    /// The metadata of a sample: a result of a search, a hunt or a metadata request. Every field may
-    /// be missing, because a search returns only the selected fields.
+    /// The metadata of a sample: a result of a search, a hunt or a metadata request. Every field
+    /// may be missing, because a search returns only the selected fields.
     ///
-    /// The methods read values that only some results of jobs have from `extra`. Separate fields for
-    /// them would double the size of each result.
+    /// The methods read values that only some results of jobs have from `extra`. Separate fields
+    /// for them would double the size of each result.
     #[derive(Default)]
     pub struct Sample {
         /// The SHA-256. Use it to download the sample.

@@ -1,4 +1,4 @@
-//! Reading and writing replies.
+//! Tests that replies are parsed and serialized without loss.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -85,7 +85,7 @@ fn what_is_not_understood_is_kept_and_does_not_fail_the_rest() {
 
 #[test]
 fn an_odd_element_beside_others_is_not_lost() {
-    // found by random replies: the order of unknown fields must not matter
+    // Found with random replies: the order of unknown fields must not matter.
     let job: Job = round_trip(&json!({
         "meta": {"patterns": [{"type": "hex"}, 5]},
         "resources": [{"yara_rules": ["r", 1], "label_confidence": 0.9, "samples": [{"filesize": 1}, null]}, null],
@@ -134,7 +134,7 @@ fn missing_null_and_empty_stay_what_they_were() {
         let read: Envelope<PlainMeta, Sample> = serde_json::from_value(reply.clone()).unwrap();
         assert!(read.errors.is_empty());
         let written = serde_json::to_value(&read).unwrap();
-        // without a `meta` an empty one is written
+        // If `meta` is missing, an empty one is written.
         let expected = if reply.get("meta").is_some() {
             reply
         } else {
@@ -167,7 +167,7 @@ fn a_submission_without_an_id_is_an_error() {
     let reply: Reply =
         round_trip(&json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": []}));
     assert_eq!(reply.meta.reqid.as_str(), "r-1");
-    // the trap: this `done` is not the job's
+    // This `done` is not the status of the job.
     assert_eq!(
         reply.meta.extra.get("status").unwrap().as_str(),
         Some("done")
@@ -194,8 +194,8 @@ fn a_submission_without_an_id_is_an_error() {
 
 #[test]
 fn of_a_field_that_comes_twice_the_last_counts() {
-    // Found by fuzzing: what was kept of the first stood beside the second, or was written in its
-    // place.
+    // Found by fuzzing: the kept value of the first field appeared next to the second value, or was
+    // written instead of it.
     let read = |text: &str| serde_json::from_str::<Sample>(text).unwrap();
     let sample = read(
         r#"{"md5": "nonsense", "label": "Malware", "md5": "098f6bcd4621d373cade4e832627b4f6", "label": "malware"}"#,
@@ -270,7 +270,7 @@ fn counts_without_labels_are_known_to_say_nothing() {
 
 #[test]
 fn a_result_is_small() {
-    // 100,000 of them are to fit into half of what a model of strings takes.
+    // 100,000 results must take less than half the memory of a model of strings.
     assert!(size_of::<Sample>() <= 176, "{}", size_of::<Sample>());
     assert_eq!(size_of::<Extra>(), 8);
 }
@@ -400,7 +400,7 @@ proptest! {
     #[test]
     fn any_object_is_read_and_comes_back(mut reply in any_json(), meta in any_json()) {
         if let Value::Object(members) = &mut reply {
-            // without a `meta` an empty one is written
+            // If `meta` is missing, an empty one is written.
             let meta = if meta.is_object() { meta } else { json!({}) };
             members.insert("meta".into(), meta);
             let read: Job = serde_json::from_value(reply.clone()).unwrap();

@@ -369,8 +369,8 @@ impl Walk {
         Ok(None)
     }
 
-    /// Checks the operands of a comparison. YARA does not compare booleans, such as `true`, `$a`, or
-    /// an expression with `and`, `of` or `==`.
+    /// Checks the operands of a comparison. YARA does not compare booleans, such as `true`, `$a`,
+    /// or an expression with `and`, `of` or `==`.
     fn operands(&mut self, left: &Expression, right: &Expression) -> Result<(), Fault> {
         for operand in [left, right] {
             let is_boolean = matches!(

@@ -13,13 +13,13 @@ use super::{MAX_MATCHES, Rule, TIMEOUT, check, warn};
 impl RuleFile {
     /// Compiles the text as YARA does, and returns warnings about probable mistakes.
     ///
-    /// Parentheses may be nested 100 levels deep, and operators 60. The modules `pe`, `elf`, `macho`,
-    /// `dotnet`, `dex`, `hash`, `math`, `string`, `time`, `cuckoo` and `console` are supported. `pe`
-    /// reads signatures, but does not verify them.
+    /// Parentheses may be nested 100 levels deep, and operators 60. The modules `pe`, `elf`,
+    /// `macho`, `dotnet`, `dex`, `hash`, `math`, `string`, `time`, `cuckoo` and `console` are
+    /// supported. `pe` reads signatures, but does not verify them.
     ///
     /// # Errors
-    /// Fails if the text has no public rule, or has several and none is selected; if YARA rejects the
-    /// text; or if this crate cannot check it. [`RuleError::kind`] tells these cases apart.
+    /// Fails if the text has no public rule, or has several and none is selected; if YARA rejects
+    /// the text; or if this crate cannot check it. [`RuleError::kind`] tells these cases apart.
     pub fn check(&self) -> Result<Vec<Warning>, RuleError> {
         let main = self.main()?;
         let (_, warnings) = compile(self, main)?;
@@ -53,8 +53,8 @@ const MAX_DEPTH: u32 = 60;
 /// The maximum number of strings in a rule, as in YARA.
 const MAX_STRINGS: usize = 10_000;
 
-/// The maximum length of a condition in bytes. In the worst case, each byte is an operator that adds
-/// a level of nesting.
+/// The maximum length of a condition in bytes. In the worst case, each byte is an operator that
+/// adds a level of nesting.
 const MAX_CONDITION: usize = 256 * 1024;
 
 /// The stack space in bytes for each byte of a condition.
@@ -131,8 +131,8 @@ fn compile_here(
     Ok((scanner, warnings))
 }
 
-/// The errors of boreal for texts that YARA may accept: a part of the message, and an explanation to
-/// append.
+/// The errors of boreal for texts that YARA may accept: a part of the message, and an explanation
+/// to append.
 const UNCHECKED: [(&str, &str); 9] = [
     ("includes are not allowed", "included files are not read"),
     ("unknown import", "this module is not supported"),

@@ -27,9 +27,9 @@ impl Place {
 pub enum RuleErrorKind {
     /// YARA rejects the text, so the service rejects it too.
     Invalid,
-    /// The text may be valid, but cannot be checked locally: it has an `include`, uses a module or an
-    /// identifier that is unknown to this crate (for example, an external variable), or exceeds a
-    /// limit of this crate.
+    /// The text may be valid, but cannot be checked locally: it has an `include`, uses a module or
+    /// an identifier that is unknown to this crate (for example, an external variable), or exceeds
+    /// a limit of this crate.
     Unchecked,
     /// The text has no public rule, several public rules, or not the selected rule. If there are
     /// rules to select from, the message lists their names.
@@ -94,8 +94,8 @@ impl RuleError {
         Self::new(RuleErrorKind::Invalid, text, span, why)
     }
 
-    /// Returns the kind of the error: for example, whether YARA rejects the rule, or only this crate
-    /// cannot check it.
+    /// Returns the kind of the error: for example, whether YARA rejects the rule, or only this
+    /// crate cannot check it.
     pub fn kind(&self) -> RuleErrorKind {
         self.kind
     }

@@ -132,8 +132,8 @@ impl RuleFile {
     /// Splits the content of a file into its rules. The content may begin with a byte order mark.
     ///
     /// # Errors
-    /// See [`parse`](Self::parse). Also fails if the content is not UTF-8, because rules are sent as
-    /// JSON.
+    /// See [`parse`](Self::parse). Also fails if the content is not UTF-8, because rules are sent
+    /// as JSON.
     ///
     /// ```
     /// use malquery_proto::yara::RuleFile;

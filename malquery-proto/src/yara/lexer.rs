@@ -273,7 +273,8 @@ fn regex(text: &str, start: usize) -> Result<usize, RuleError> {
     Ok(at - start)
 }
 
-/// Returns the length of a hex string, which may contain comments. `None` if the brace opens a rule.
+/// Returns the length of a hex string, which may contain comments. `None` if the brace opens a
+/// rule.
 fn hex(rest: &str) -> Option<usize> {
     let mut at = 1;
     loop {

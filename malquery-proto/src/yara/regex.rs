@@ -187,8 +187,8 @@ fn class(pattern: &str, start: usize) -> Result<usize, Fault> {
     }
 }
 
-/// Parses one byte of a character class, which may be escaped. Like YARA, this treats `\w` in a range
-/// as `w`.
+/// Parses one byte of a character class, which may be escaped. Like YARA, this treats `\w` in a
+/// range as `w`.
 fn member(pattern: &str, at: &mut usize) -> Result<u8, Fault> {
     let bytes = pattern.as_bytes();
     let byte = bytes[*at];

@@ -1,7 +1,7 @@
 //! Detects strings that slow down scanning, by YARA's criteria.
 //!
-//! YARA first searches for a short byte sequence of each string, called an atom. A string is slow if
-//! none of its atoms is long and rare enough. The scores are those in YARA's `atoms.c`.
+//! YARA first searches for a short byte sequence of each string, called an atom. A string is slow
+//! if none of its atoms is long and rare enough. The scores are those in YARA's `atoms.c`.
 
 use boreal_parser::hex_string::{Jump, Mask, Token};
 use boreal_parser::regex::{Node, RepetitionKind, RepetitionRange};

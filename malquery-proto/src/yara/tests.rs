@@ -84,7 +84,7 @@ fn hostile_rules_end() {
             close.repeat(depth)
         )
     };
-    // A sign takes the most of the stack. The other operators are tried with fewer.
+    // Unary signs need the most stack, so there are more of them than of the other operators.
     for (operator, end, length) in [
         ("-", "1 == 1", 250_000),
         ("~", "1 == 1", 250_000),
@@ -147,18 +147,18 @@ fn deep_rules_run_on_small_stacks() {
     }
 }
 
-/// A rule with one string and this condition.
+/// Returns a rule with one string and this condition.
 fn with_condition(condition: &str) -> String {
     format!("rule a {{ strings: $a = \"abcd\" condition: $a and ({condition}) }}")
 }
 
-/// A rule with this string.
+/// Returns a rule with this string.
 fn with_string(string: &str) -> String {
     format!("rule a {{ strings: $a = {string} condition: $a }}")
 }
 
-/// libyara 4.5.4 refuses each. The command `yara` 4.2.3 accepts only the ranges that run backwards
-/// and the negative count.
+/// libyara 4.5.4 rejects all of these rules. The command `yara` 4.2.3 rejects all except those with
+/// a reversed range or a negative count.
 #[test]
 fn what_yara_refuses_is_refused() {
     let named = |name: &str| format!("rule {name} {{ condition: true }}");
@@ -520,7 +520,7 @@ fn what_is_probably_a_mistake_is_warned_of() {
     );
 }
 
-/// Pieces of rules, put together at random.
+/// Random combinations of pieces of rules.
 fn hostile_text() -> impl Strategy<Value = String> {
     let piece = prop_oneof![
         proptest::sample::select(vec![
@@ -575,7 +575,7 @@ fn hostile_text() -> impl Strategy<Value = String> {
     proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
 }
 
-/// Rules that refer to rules above them, with comments and other traps between.
+/// Rules that refer to rules above them, with comments and other traps in between.
 fn rule_texts() -> impl Strategy<Value = Vec<String>> {
     let modifier = proptest::sample::select(vec!["", "", "private ", "global ", "private global "]);
     let trap = proptest::sample::select(vec![
@@ -600,7 +600,8 @@ fn rule_texts() -> impl Strategy<Value = Vec<String>> {
             };
             format!("{modifier}rule r{index} {{ {trap} {condition} {need} }}")
         };
-        // A rule that a wildcard above it covers is refused, so only the last may have one.
+        // YARA rejects a rule whose name matches a wildcard above it, so only the last rule may
+        // have a wildcard.
         let last = rules.len() - 1;
         let texts = rules.into_iter().enumerate().map(text);
         let plain = |(index, rule): (usize, String)| match index == last {

@@ -18,7 +18,7 @@ fn what_is_refused_is_named_with_its_place() {
         message("0123456789abcdef0123456789abcde\n"),
         "not an MD5: '\\n' at position 31 is not a hex digit"
     );
-    // 32 bytes, two of them one character
+    // The text has 32 bytes, but two of them are one character.
     assert_eq!(
         message("0123456789abcdef0123456789abcdé"),
         "not an MD5: 'é' at position 30 is not a hex digit"

@@ -127,7 +127,7 @@ fn refusals_name_the_character_and_its_place() {
     );
 }
 
-/// The ways to write a byte, and what stands between two.
+/// The prefixes of a byte.
 const PREFIXES: [&str; 4] = ["", "0x", "0X", r"\x"];
 const SEPARATORS: [&str; 8] = ["", " ", ", ", ",", ":", "\n\t", "  ", "\u{a0}"];
 

@@ -89,8 +89,7 @@ fn repeated(before: &str, part: &str, bytes: usize, after: &str) -> String {
     [before, &parts, after].concat()
 }
 
-/// Reads a reply within a budget, and returns whether that could be done, and the peak of the
-/// memory that it took.
+/// Parses a reply with a memory budget. Returns whether it succeeded, and the peak memory use.
 fn peak<R: crate::types::lenient::Item>(budget: usize, text: &str) -> (bool, usize) {
     let mut read = false;
     let info = allocation_counter::measure(|| {
@@ -126,7 +125,7 @@ fn many_small_values_do_not_exceed_the_budget() {
         ] {
             let text = repeated(before, value, 500_000, after);
             for peak in [peak::<Sample>(BUDGET, &text), peak::<Json>(BUDGET, &text)] {
-                // The last time a list grows, the old and the new one are there.
+                // When a list grows, the old and the new buffer exist at the same time.
                 assert!(
                     !peak.0 && peak.1 < 3 * BUDGET / 2 + text.len(),
                     "{before}{value}: {peak:?}"
@@ -208,7 +207,7 @@ proptest! {
 
 #[test]
 fn a_large_reply_is_read_until_the_time_is_up() {
-    // serde shows blanks to no visitor.
+    // serde_json skips whitespace without calling a visitor.
     let large = format!("{{\"a\": {}1}}", " ".repeat(LARGE));
     let looks = Rc::new(Cell::new(0));
     let seen = looks.clone();
@@ -219,7 +218,7 @@ fn a_large_reply_is_read_until_the_time_is_up() {
     assert!(until(is_over, || read(&large)).unwrap_err().is_io());
     assert!((4..8).contains(&looks.get()), "{looks:?}");
     assert_eq!(until(|| true, || read("[1]")).unwrap(), json!([1]));
-    // The next reply of this thread has its own time.
+    // The deadline does not apply to the next reply of this thread.
     assert!(IS_OVER.with_borrow(Option::is_none));
     let timed = |is_over| {
         serde_json::from_reader::<_, Value>(Timed {
