@@ -73,13 +73,17 @@ impl Commands<'_> {
         let mut state = State::take(path)?;
         // An existing file may be the state of a job that is paid for. This only checks that the
         // file can be created. `State::keep` writes it.
-        drop(self.create(state.path.clone()).map_err(|failure| {
-            failure.hint(format!(
-                "if it is the state of a job, resume the job with: {} resume {}",
-                self.session.program(),
-                quoted(path)
-            ))
-        })?);
+        drop(
+            self.create(state.path.clone())
+                .map_err(|failure| match path.is_file() {
+                    true => failure.hint(format!(
+                        "if it is the state of a job, resume the job with: {} resume {}",
+                        self.session.program(),
+                        quoted(path)
+                    )),
+                    false => failure,
+                })?,
+        );
         // Another process may create the file in the meantime.
         state.is_new = !self.session.force;
         state.is_own = true;

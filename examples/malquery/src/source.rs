@@ -155,7 +155,7 @@ fn record(
     format: Format,
     call: Call,
 ) -> Result<(), Failure> {
-    if path.exists() && !session.force {
+    if path.is_file() && !session.force {
         return Err(Failure::refused(format!(
             "{} already exists; use --force to replace it",
             path.display()

@@ -17,8 +17,10 @@ pub(crate) struct State {
     pub(crate) path: PathBuf,
     /// Whether the first write must not replace an existing file.
     pub(crate) is_new: bool,
-    /// Whether this command created the file.
+    /// Whether the job is new, so that nobody else has its state.
     pub(crate) is_own: bool,
+    /// Whether this command wrote the file.
+    is_written: bool,
     _lock: Lock,
 }
 
@@ -32,12 +34,13 @@ impl State {
             path,
             is_new: false,
             is_own: false,
+            is_written: false,
         })
     }
 
     /// Removes the file if this command created it. Call this if there is no job to resume.
     pub(crate) fn forget(self) {
-        if self.is_own {
+        if self.is_own && self.is_written {
             // A file that stays does no harm: `resume` would fail in the same way.
             let _ = std::fs::remove_file(&self.path);
         }
@@ -57,7 +60,9 @@ impl State {
                 file.write_all(&text)?;
                 file.finish()
             })
-            .map_err(|error| Failure::failed(&error))
+            .map_err(|error| Failure::failed(&error))?;
+        self.is_written = true;
+        Ok(())
     }
 }
 

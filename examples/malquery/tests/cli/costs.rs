@@ -20,11 +20,16 @@ fn a_short_quota_is_not_spent() {
     let other = "5eaab9f8a0f97240a9388ebdcf7e9c692dd1bc8764962bf354ed05506eecac77";
     let out = folder();
     let target = in_folder(&out, "out");
+    let state = in_folder(&out, "state");
+    fs::write(&state, "another job").unwrap();
     let hunts = "error: hunts needed: 1, left this month: 0; ";
     let downloads = "error: downloads needed: 2, left this month: 1; ";
     for (line, message) in [
         (format!("--check-quota hunt --rule {RULE}"), hunts),
-        (format!("--check-quota hunt --rule {RULE} --wait"), hunts),
+        (
+            format!("--check-quota hunt --rule {RULE} --state {state} --force"),
+            hunts,
+        ),
         (
             format!("--check-quota multidownload {A} {other}"),
             downloads,
@@ -39,6 +44,8 @@ fn a_short_quota_is_not_spent() {
         assert!(server.run(&line).error(5).starts_with(message), "{line}");
         assert_eq!(server.asked().len(), 2);
     }
+    // Nothing took its place.
+    assert_eq!(fs::read_to_string(state).unwrap(), "another job");
 }
 
 #[test]
