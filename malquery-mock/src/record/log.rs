@@ -143,14 +143,6 @@ impl Reply {
     pub(crate) fn is_zip(&mut self) -> io::Result<bool> {
         Ok(self.first(2)? == b"PK")
     }
-
-    /// The body, if it is a JSON object or list.
-    fn json(&mut self) -> Option<Json> {
-        // A sample may be large, and is not read into memory.
-        let is_text = self.is_kept && self.length <= MAX_JSON && !self.is_zip().ok()?;
-        let bytes = is_text.then(|| self.first(MAX_JSON))?;
-        Json::of_reply(&bytes.ok()?)
-    }
 }
 
 impl Exchange {
@@ -165,10 +157,13 @@ impl Exchange {
 
     /// The body of its reply, if that is a JSON object or list.
     pub(crate) fn json(&mut self) -> Option<Json> {
-        match &mut self.outcome {
-            Outcome::Reply(reply) => reply.json(),
-            _ => None,
-        }
+        let Outcome::Reply(reply) = &mut self.outcome else {
+            return None;
+        };
+        // A sample may be large, and is not read into memory.
+        let is_text = reply.is_kept && reply.length <= MAX_JSON && !reply.is_zip().ok()?;
+        let bytes = is_text.then(|| reply.first(MAX_JSON))?;
+        Json::of_reply(&bytes.ok()?)
     }
 }
 
