@@ -2,8 +2,6 @@
 
 use std::collections::VecDeque;
 use std::process::Command;
-use std::sync::{Arc, Mutex};
-use std::thread;
 
 use malquery_mock::conformance;
 use serde_json::{Value, json};
@@ -17,32 +15,15 @@ const A: &str = "f599015c08658c5b730d3394cdb55cee238a8d82508a179b860fc201cde95e1
 /// A status and a JSON body.
 type Answer = (u16, Value);
 
-/// A server on loopback that logs its requests.
-struct Server {
-    http: Arc<tiny_http::Server>,
-    base: String,
-    asked: Arc<Mutex<Vec<String>>>,
-}
+/// A service on loopback.
+struct Server(malquery_test_support::Server);
 
 impl Server {
     fn start(mut reply: impl FnMut(&str) -> Answer + Send + 'static) -> Self {
-        let http = Arc::new(tiny_http::Server::http("127.0.0.1:0").unwrap());
-        let base = format!("http://{}", http.server_addr());
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (server, log) = (http.clone(), asked.clone());
-        thread::spawn(move || {
-            for request in server.incoming_requests() {
-                let path = request.url().split('?').next().unwrap().to_owned();
-                log.lock()
-                    .unwrap()
-                    .push(format!("{} {path}", request.method()));
-                let (status, body) = reply(&path);
-                let response =
-                    tiny_http::Response::from_string(body.to_string()).with_status_code(status);
-                let _ = request.respond(response);
-            }
-        });
-        Self { http, base, asked }
+        Self(malquery_test_support::Server::answering(move |seen| {
+            let (status, body) = reply(seen.path());
+            (status, Vec::new(), body.to_string().into_bytes())
+        }))
     }
 
     /// Starts a server that issues tokens, and gives these answers to all other requests.
@@ -54,8 +35,15 @@ impl Server {
         })
     }
 
+    /// The method and the path of each request.
     fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
+        let seen = self.0.seen();
+        let asked = seen
+            .iter()
+            .map(|seen| seen.line().split(['?', ' ']).take(2));
+        asked
+            .map(|words| words.collect::<Vec<_>>().join(" "))
+            .collect()
     }
 
     /// Returns a command that runs an example with this server.
@@ -72,15 +60,9 @@ impl Server {
         command
             .env("FALCON_CLIENT_ID", "an-id")
             .env("FALCON_CLIENT_SECRET", "s3cret")
-            .env("FALCON_BASE_URL", &self.base)
+            .env("FALCON_BASE_URL", self.0.url(""))
             .env_remove("FALCON_MEMBER_CID");
         command
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.http.unblock();
     }
 }
 

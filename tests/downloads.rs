@@ -4,11 +4,10 @@
 use std::cell::OnceCell;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::ops::{ControlFlow, Range};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -20,6 +19,7 @@ use malquery_proto::operations::{GetDownload, GetSamples};
 use malquery_proto::stream::{Received, StreamError};
 use malquery_proto::types::Sha256;
 use malquery_proto::{BaseUrl, OutputFile};
+use malquery_test_support::{Server, peek_request};
 use malquery_ureq::{Client, SystemClock, UreqTransport};
 use tempfile::TempDir;
 
@@ -169,63 +169,12 @@ enum End {
 
 // The service.
 
-/// Gives the answer that was set last, to one connection at a time.
-struct Server {
-    port: u16,
-    answer: Arc<Mutex<(Wire, End)>>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Server {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let answer = Arc::new(Mutex::new((
-            Wire::head("500 Internal Server Error", ""),
-            End::Close,
-        )));
-        let server = Self {
-            port,
-            answer: Arc::clone(&answer),
-            stop: Arc::default(),
-        };
-        let stop = Arc::clone(&server.stop);
-        thread::spawn(move || {
-            while let Ok((stream, _)) = listener.accept() {
-                if stop.load(Ordering::SeqCst) {
-                    return;
-                }
-                serve(stream, &answer);
-            }
-        });
-        server
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        // Wakes it up.
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
-    }
-}
-
-/// One connection.
+/// One connection, with the answer that was set last.
 fn serve(mut stream: TcpStream, answer: &Mutex<(Wire, End)>) {
-    let _ = stream.set_read_timeout(Some(2 * NO_HANG));
-    let _ = stream.set_nodelay(true);
-    let mut buffer = [0; 4096];
-    loop {
-        let length = loop {
-            match stream.peek(&mut buffer) {
-                Err(_) | Ok(0) => return,
-                Ok(count) if buffer[..count].ends_with(b"\r\n\r\n") => break count,
-                Ok(_) => thread::sleep(Duration::from_millis(1)),
-            }
-        };
+    while let Some((_, length)) = peek_request(&stream) {
         let (wire, end) = answer.lock().unwrap().clone();
         if end != End::Reset {
-            stream.read_exact(&mut buffer[..length]).unwrap();
+            stream.read_exact(&mut vec![0; length]).unwrap();
         }
         let _ = stream.write_all(&wire.bytes);
         match end {
@@ -269,6 +218,7 @@ impl What {
 /// A service and a folder for what it sends.
 struct Place {
     server: Server,
+    answer: Arc<Mutex<(Wire, End)>>,
     folder: TempDir,
     reply_timeout: Duration,
     total_timeout: Option<Duration>,
@@ -278,8 +228,11 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
+        let answer = Arc::new(Mutex::new((Wire::head("500 Oh", ""), End::Close)));
+        let given = Arc::clone(&answer);
         Self {
-            server: Server::start(),
+            server: Server::raw(move |stream| serve(stream, &given)),
+            answer,
             folder: tempfile::tempdir().unwrap(),
             reply_timeout: NO_HANG,
             total_timeout: None,
@@ -308,15 +261,13 @@ impl Place {
         if let Some(timeout) = self.total_timeout {
             transport = transport.total_timeout(timeout);
         }
-        let base: BaseUrl = format!("http://127.0.0.1:{}", self.server.port)
-            .parse()
-            .unwrap();
+        let base: BaseUrl = self.server.url("").parse().unwrap();
         let auth = Auth::with_token(base, BearerToken::new("a-token").unwrap());
         Client::new(transport.build().unwrap(), SystemClock, auth).retry(RetryPolicy::never())
     }
 
     fn answer(&self, wire: &Wire, end: End) {
-        *self.server.answer.lock().unwrap() = (wire.clone(), end);
+        *self.answer.lock().unwrap() = (wire.clone(), end);
     }
 
     fn open(&self, client: &Client, what: What) -> Result<Download, Error> {
@@ -433,81 +384,90 @@ fn a_whole_body_arrives() {
     }
 }
 
+/// Runs a check of each pair in a thread.
+fn for_each_pair(check: impl Fn(What, Framing) + Sync) {
+    let check = &check;
+    thread::scope(|scope| {
+        for (what, framing) in BOTH
+            .iter()
+            .flat_map(|what| FRAMINGS.map(|framing| (*what, framing)))
+        {
+            scope.spawn(move || check(what, framing));
+        }
+    });
+}
+
 #[test]
 fn every_cut_is_an_error() {
-    let place = Place::new();
-    for what in BOTH {
-        for framing in FRAMINGS {
-            let wire = Wire::new(framing, &what.body());
-            for end in 0..wire.bytes.len() {
-                let context = format!("{framing:?}, {end} of {}", wire.bytes.len());
-                place.fails(&context, what, &wire.cut(end), End::Reset);
-                if framing == Framing::Chunked && end + 2 == wire.bytes.len() {
-                    // The last chunk was there, which ends the body. ureq does not ask for the line behind it.
-                    place.succeeds(&context, what, &wire.cut(end), End::Close);
-                } else {
-                    place.fails(&context, what, &wire.cut(end), End::Close);
-                }
+    for_each_pair(|what, framing| {
+        let place = Place::new();
+        let wire = Wire::new(framing, &what.body());
+        for end in 0..wire.bytes.len() {
+            let context = format!("{framing:?}, {end} of {}", wire.bytes.len());
+            place.fails(&context, what, &wire.cut(end), End::Reset);
+            if framing == Framing::Chunked && end + 2 == wire.bytes.len() {
+                // The last chunk was there, which ends the body. ureq does not ask for the line behind it.
+                place.succeeds(&context, what, &wire.cut(end), End::Close);
+            } else {
+                place.fails(&context, what, &wire.cut(end), End::Close);
             }
-            place.succeeds("whole", what, &wire, End::Close);
         }
-        // Whether a reset comes before the end or instead of it makes a difference.
-        place.fails(
-            "reset",
-            what,
-            &Wire::new(Framing::Close, &what.body()),
-            End::Reset,
-        );
-    }
+        place.succeeds("whole", what, &wire, End::Close);
+        if framing == Framing::Close {
+            // Whether a reset comes before the end or instead of it makes a difference.
+            place.fails("reset", what, &wire, End::Reset);
+        }
+    });
 }
 
 #[test]
 fn no_flipped_bit_is_overlooked() {
-    // A reply that lost its `connection: close` may leave a dead connection to the next call.
-    let (place, odd) = (Place::new(), Place::new());
-    for framing in FRAMINGS {
-        for what in BOTH {
-            let (body, wire) = (what.body(), Wire::new(framing, &what.body()));
-            let head = wire
-                .bytes
-                .windows(4)
-                .position(|end| end == b"\r\n\r\n")
-                .unwrap();
-            for at in 0..wire.bytes.len() {
-                // Of a head, and of an archive, one of each byte is enough.
-                let every = what == What::Sample && at > head;
-                for bit in (0..8).filter(|bit| every || at % 8 == *bit) {
-                    let mut flipped = wire.clone();
-                    flipped.bytes[at] ^= 1 << bit;
-                    let context = format!(
-                        "{framing:?}, {}",
-                        flipped.bytes[..wire.bytes.len()].escape_ascii()
-                    );
-                    let of_body = wire.body.iter().any(|range| range.contains(&at));
-                    if what == What::Sample && of_body {
-                        let error = place.fails(&context, what, &flipped, End::Close);
-                        let wrong = matches!(error, Error::Stream(StreamError::WrongHash { .. }));
-                        assert!(wrong, "{context}: {error:?}");
-                        continue;
-                    }
-                    match odd.fetch(what, &flipped, End::Close) {
-                        Err(_) => assert_eq!(odd.names(), [""; 0], "{context}"),
-                        // It was none of the bytes that matter; or of an archive, whose hash is not known, and whose
-                        // entries are checked when they are read.
-                        Ok(received) => {
-                            let bytes = odd.take(&context, received);
-                            assert_eq!(bytes.len(), body.len(), "{context}");
-                            let pairs = bytes.iter().zip(&body);
-                            let flips: u32 =
-                                pairs.map(|(one, other)| (one ^ other).count_ones()).sum();
-                            assert_eq!(flips, u32::from(of_body), "{context}");
-                        }
+    for_each_pair(|what, framing| {
+        // A reply that lost its `connection: close` may leave a dead connection to the next call.
+        let (place, odd) = (Place::new(), Place::new());
+        let (body, wire) = (what.body(), Wire::new(framing, &what.body()));
+        let head = wire
+            .bytes
+            .windows(4)
+            .position(|end| end == b"\r\n\r\n")
+            .unwrap();
+        for at in 0..wire.bytes.len() {
+            // Of a head, and of an archive, one of each byte is enough.
+            let every = what == What::Sample && at > head;
+            for bit in (0..8).filter(|bit| every || at % 8 == *bit) {
+                let mut flipped = wire.clone();
+                flipped.bytes[at] ^= 1 << bit;
+                let context = format!(
+                    "{framing:?}, {}",
+                    flipped.bytes[..wire.bytes.len()].escape_ascii()
+                );
+                let of_body = wire.body.iter().any(|range| range.contains(&at));
+                if what == What::Sample && of_body {
+                    let error = place.fails(&context, what, &flipped, End::Close);
+                    let wrong = matches!(error, Error::Stream(StreamError::WrongHash { .. }));
+                    assert!(wrong, "{context}: {error:?}");
+                    continue;
+                }
+                match odd.fetch(what, &flipped, End::Close) {
+                    Err(_) => assert_eq!(odd.names(), [""; 0], "{context}"),
+                    // It was none of the bytes that matter; or of an archive, whose hash is not known, and whose
+                    // entries are checked when they are read.
+                    Ok(received) => {
+                        let bytes = odd.take(&context, received);
+                        assert_eq!(bytes.len(), body.len(), "{context}");
+                        let pairs = bytes.iter().zip(&body);
+                        let flips: u32 = pairs.map(|(one, other)| (one ^ other).count_ones()).sum();
+                        assert_eq!(flips, u32::from(of_body), "{context}");
                     }
                 }
             }
         }
-    }
-    // What makes an archive of it is known: its first bytes, and the end of its directory.
+    });
+}
+
+#[test]
+fn an_archive_is_known_by_its_ends() {
+    let place = Place::new();
     let body = archive();
     let end = body.len() - 22;
     for at in [
@@ -758,44 +718,42 @@ fn broken_chunks_are_an_error() {
 
 #[test]
 fn a_compressed_body_is_an_error() {
-    let place = Place::new();
-    for what in BOTH {
-        for framing in FRAMINGS {
-            for coding in [
-                "gzip",
-                "GZIP",
-                "x-gzip",
-                "deflate",
-                "br",
-                "zstd",
-                "gzip, identity",
-                "identity, gzip",
-            ] {
-                // Whether it is compressed or is only said to be.
-                for body in [gzip(&what.body()), what.body(), Vec::new()] {
-                    let headers = format!("content-encoding: {coding}\r\n");
-                    let context = format!("{framing:?} {coding}");
-                    let wire = Wire::with_headers(framing, &headers, &body);
-                    let error = place.fails(&context, what, &wire, End::Close);
-                    let told = match &error {
-                        Error::Stream(StreamError::Encoded(told)) => **told == *coding,
-                        _ => false,
-                    };
-                    assert!(told, "{context}: {error:?}");
-                }
-            }
-            let compressed = gzip(&what.body());
-            for headers in [
-                "",
-                "content-encoding: identity\r\ncontent-encoding: gzip\r\n",
-                "content-encoding: gzip\r\ncontent-encoding: identity\r\n",
-                "transfer-encoding: gzip\r\n",
-            ] {
-                let wire = Wire::with_headers(framing, headers, &compressed);
-                place.fails(headers, what, &wire, End::Close);
+    for_each_pair(|what, framing| {
+        let place = Place::new();
+        for coding in [
+            "gzip",
+            "GZIP",
+            "x-gzip",
+            "deflate",
+            "br",
+            "zstd",
+            "gzip, identity",
+            "identity, gzip",
+        ] {
+            // Whether it is compressed or is only said to be.
+            for body in [gzip(&what.body()), what.body(), Vec::new()] {
+                let headers = format!("content-encoding: {coding}\r\n");
+                let context = format!("{framing:?} {coding}");
+                let wire = Wire::with_headers(framing, &headers, &body);
+                let error = place.fails(&context, what, &wire, End::Close);
+                let told = match &error {
+                    Error::Stream(StreamError::Encoded(told)) => **told == *coding,
+                    _ => false,
+                };
+                assert!(told, "{context}: {error:?}");
             }
         }
-    }
+        let compressed = gzip(&what.body());
+        for headers in [
+            "",
+            "content-encoding: identity\r\ncontent-encoding: gzip\r\n",
+            "content-encoding: gzip\r\ncontent-encoding: identity\r\n",
+            "transfer-encoding: gzip\r\n",
+        ] {
+            let wire = Wire::with_headers(framing, headers, &compressed);
+            place.fails(headers, what, &wire, End::Close);
+        }
+    });
 }
 
 #[test]

@@ -6,31 +6,13 @@
 
 use std::error::Error;
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::thread;
 use std::time::Duration;
 
 use http::Request;
 use malquery_mock::{Fault, MockError, Mode, Session, reply, script};
 use malquery_proto::{Transport, TransportError};
+use malquery_test_support::{Server, after_request, hang, reset as reset_connection, unused_port};
 use malquery_ureq::UreqTransport;
-
-/// A server that leaves its connections to `script`.
-fn server(script: impl Fn(TcpStream) + Send + 'static) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || listener.incoming().flatten().for_each(script));
-    port
-}
-
-fn read_head(stream: &mut TcpStream) {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        head.push(byte[0]);
-    }
-}
 
 fn get(uri: &str) -> Request<Vec<u8>> {
     Request::get(uri).body(Vec::new()).unwrap()
@@ -98,11 +80,7 @@ fn compare(fault: Fault, transport: &UreqTransport, uri: &str) {
 
 #[test]
 fn connect_refused() {
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = unused_port();
     compare(
         Fault::ConnectRefused,
         &real(),
@@ -117,48 +95,41 @@ fn dns() {
 
 #[test]
 fn tls() {
-    let port = server(|mut stream| {
+    let server = Server::raw(|mut stream| {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
         // Until the client is gone, so that it reads this and not a reset.
         let _ = io::copy(&mut stream, &mut io::sink());
     });
-    compare(Fault::Tls, &real(), &format!("https://127.0.0.1:{port}/x"));
+    let uri = format!("https://127.0.0.1:{}/x", server.port);
+    compare(Fault::Tls, &real(), &uri);
 }
 
 #[test]
 fn timeout() {
-    let port = server(|mut stream| {
-        thread::spawn(move || io::copy(&mut stream, &mut io::sink()));
-    });
+    let server = after_request(|_stream| hang());
     let transport = UreqTransport::builder()
         .no_proxy()
         .reply_timeout(Duration::from_millis(300))
         .build()
         .unwrap();
-    compare(
-        Fault::Timeout,
-        &transport,
-        &format!("http://127.0.0.1:{port}/x"),
-    );
+    compare(Fault::Timeout, &transport, &server.url("/x"));
 }
 
 #[test]
 fn reset() {
-    // To close a connection with bytes unread makes a reset.
-    let port = server(|mut stream| stream.read_exact(&mut [0]).unwrap());
-    compare(Fault::Reset, &real(), &format!("http://127.0.0.1:{port}/x"));
+    let server = Server::raw(reset_connection);
+    compare(Fault::Reset, &real(), &server.url("/x"));
 }
 
 #[test]
 fn eof() {
-    let port = server(|mut stream| read_head(&mut stream));
-    compare(Fault::Eof, &real(), &format!("http://127.0.0.1:{port}/x"));
+    let server = after_request(drop);
+    compare(Fault::Eof, &real(), &server.url("/x"));
 }
 
 #[test]
 fn truncate_after() {
-    let port = server(|mut stream| {
-        read_head(&mut stream);
+    let server = after_request(|mut stream| {
         stream
             .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 128\r\n\r\nhello")
             .unwrap();
@@ -169,10 +140,7 @@ fn truncate_after() {
         assert_eq!(bytes, b"hello");
         (error.kind(), error.to_string())
     };
-    let mut real = real()
-        .send(get(&format!("http://127.0.0.1:{port}/x")))
-        .unwrap()
-        .into_body();
+    let mut real = real().send(get(&server.url("/x"))).unwrap().into_body();
     let whole = [b"hello".as_slice(), &[0; 123]].concat();
     let (mock, guard) =
         script([reply::bytes(200, "application/zip", whole).truncate_after(5)]).play();

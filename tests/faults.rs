@@ -5,8 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -22,6 +21,7 @@ use malquery_proto::operations::{
 };
 use malquery_proto::types::{JobStatus, Label, Pattern, Sha256};
 use malquery_proto::{BaseUrl, Credentials};
+use malquery_test_support::{Server, peek_request};
 use malquery_ureq::{Client, SystemClock, UreqTransport};
 
 /// Far beyond all that a call may take, however slow the machine.
@@ -381,64 +381,33 @@ struct Log {
     elsewhere: Vec<String>,
 }
 
-struct Server {
-    port: u16,
-    stop: Arc<AtomicBool>,
+struct Running {
+    server: Server,
     log: Arc<Mutex<Log>>,
 }
 
-impl Server {
+impl Running {
     fn start(call: &Arc<Call>, fault: &Arc<Fault>, faulty: Endpoint) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (stop, log) = (
-            Arc::new(AtomicBool::new(false)),
-            Arc::new(Mutex::new(Log::default())),
-        );
-        let server = Self {
-            port,
-            stop: Arc::clone(&stop),
+        let log = Arc::new(Mutex::new(Log::default()));
+        let service = Service {
+            faulty,
+            call: Arc::clone(call),
+            fault: Arc::clone(fault),
             log: Arc::clone(&log),
         };
-        if fault.refused && faulty == Endpoint::Token {
-            return server;
-        }
-        let (call, fault) = (Arc::clone(call), Arc::clone(fault));
-        let mut listener = Some(listener);
-        thread::spawn(move || {
-            while let Some(Ok((stream, _))) = listener.as_ref().map(TcpListener::accept) {
-                if stop.load(Ordering::SeqCst) {
-                    return;
-                }
-                if fault.refused {
-                    // After the token nobody listens any more.
-                    listener = None;
-                }
-                let service = Service {
-                    port,
-                    faulty,
-                    call: Arc::clone(&call),
-                    fault: Arc::clone(&fault),
-                    log: Arc::clone(&log),
-                };
-                thread::spawn(move || service.serve(stream));
-            }
-        });
-        server
+        let serve = move |stream| service.serve(stream);
+        let server = match (fault.refused, faulty) {
+            (false, _) => Server::raw(serve),
+            // After the token nobody listens any more.
+            (true, Endpoint::Data) => Server::once(serve),
+            (true, Endpoint::Token) => Server::none(),
+        };
+        Self { server, log }
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        // Wakes it up.
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
-    }
-}
-
-/// One connection.
+/// What happens on a connection.
 struct Service {
-    port: u16,
     faulty: Endpoint,
     call: Arc<Call>,
     fault: Arc<Fault>,
@@ -447,9 +416,9 @@ struct Service {
 
 impl Service {
     fn serve(&self, mut stream: TcpStream) {
-        let _ = stream.set_read_timeout(Some(2 * NO_HANG));
-        while let Some((head, length)) = peek(&stream) {
-            let (act, status, body) = self.judge(&head);
+        let port = stream.local_addr().unwrap().port();
+        while let Some((head, length)) = peek_request(&stream) {
+            let (act, status, body) = self.judge(port, &head);
             if let Act::Reset = act {
                 // The system makes a reset of it, since the request is still to be read.
                 return;
@@ -485,13 +454,13 @@ impl Service {
     }
 
     /// Takes note of a request, and tells what becomes of it and what the answer is if all is well.
-    fn judge(&self, head: &str) -> (Act, &'static str, Vec<u8>) {
+    fn judge(&self, port: u16, head: &str) -> (Act, &'static str, Vec<u8>) {
         let at = now();
         let line = head.lines().next().unwrap().trim_end_matches(" HTTP/1.1");
         let (method, target) = line.split_once(' ').unwrap();
-        let here = header(head, "host") == Some(&format!("127.0.0.1:{}", self.port));
+        let here = header(head, "host") == Some(&format!("127.0.0.1:{port}"));
         let asked = Asked {
-            port: self.port,
+            port,
             path: target.into(),
             at,
         };
@@ -532,25 +501,6 @@ impl Service {
     }
 }
 
-/// Waits for a whole request; gives its head and its length, and leaves it unread.
-fn peek(stream: &TcpStream) -> Option<(String, usize)> {
-    let mut buffer = vec![0; 16 * 1024];
-    for _ in 0..NO_HANG.as_millis() {
-        let count = stream.peek(&mut buffer).ok().filter(|count| *count > 0)?;
-        let seen = &buffer[..count];
-        if let Some(end) = seen.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-            let head = String::from_utf8(seen[..end].to_vec()).unwrap();
-            let body: usize =
-                header(&head, "content-length").map_or(0, |text| text.parse().unwrap());
-            if count >= end + 4 + body {
-                return Some((head, end + 4 + body));
-            }
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-    None
-}
-
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().skip(1).find_map(|line| {
         let (key, value) = line.split_once(": ")?;
@@ -582,33 +532,33 @@ struct Cell {
     fault: Arc<Fault>,
     faulty: Endpoint,
     /// If it is there already.
-    server: Option<Server>,
+    server: Option<Running>,
 }
 
 impl Cell {
-    fn serve(&self) -> Server {
-        Server::start(&self.call, &self.fault, self.faulty)
+    fn serve(&self) -> Running {
+        Running::start(&self.call, &self.fault, self.faulty)
     }
 
     /// Makes the call, and tells in a line what came of it.
     fn run(mut self) -> String {
-        let server = self.server.take().unwrap_or_else(|| self.serve());
+        let Running { server, log } = self.server.take().unwrap_or_else(|| self.serve());
         let limit = if self.fault.silent { SILENCE } else { NO_HANG };
         let transport = UreqTransport::builder()
             // Plain http to this machine does not go through it, and all else must not leave the machine.
-            .proxy(format!("http://127.0.0.1:{}", server.port))
+            .proxy(server.url(""))
             .connect_timeout(NO_HANG)
             .reply_timeout(limit)
             .search_timeout(limit)
             .build()
             .unwrap();
-        let base: BaseUrl = format!("http://127.0.0.1:{}", server.port).parse().unwrap();
+        let base: BaseUrl = server.url("").parse().unwrap();
         let auth = Auth::new(base, Credentials::new("an-id", SECRET));
         let client = Client::new(transport, SystemClock, auth).retry(POLICY);
         let start = Instant::now();
         let result = (self.call.run)(&client);
         let took = start.elapsed();
-        let log = server.log.lock().unwrap();
+        let log = log.lock().unwrap();
         self.check(&result, took, &log);
         let mut line = format!(
             "{}; requests: {} data, {} token",

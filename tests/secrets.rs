@@ -6,8 +6,8 @@ use malquery_mock::{Fault, Transcript, VirtualClock, reply, script};
 use malquery_proto::flow::{Auth, RetryPolicy};
 use malquery_proto::operations::{FuzzySearch, Hunt};
 use malquery_proto::types::Pattern;
-use malquery_proto::{Client, Cloud, Credentials};
-use serde_json::json;
+use malquery_proto::{BaseUrl, Client, Cloud, Credentials};
+use malquery_test_support::{Server, json};
 
 use crate::log::{listen, logged};
 
@@ -32,16 +32,24 @@ fn assert_clean(what: &str, text: &str) {
 #[test]
 fn nothing_that_is_shown_holds_a_secret() {
     listen();
-    let token = || reply::json(201, json!({"access_token": TOKEN, "expires_in": 1799}));
+    let token = || {
+        reply::json(
+            201,
+            serde_json::json!({"access_token": TOKEN, "expires_in": 1799}),
+        )
+    };
     let sessions = [
-        vec![token(), reply::json(200, json!({"meta": {"reqid": "r"}}))],
+        vec![
+            token(),
+            reply::json(200, serde_json::json!({"meta": {"reqid": "r"}})),
+        ],
         vec![token(), reply::status(401), token(), reply::status(401)],
         vec![token(), reply::fault(Fault::Reset)],
-        vec![token(), reply::json(200, json!({"meta": {}}))],
+        vec![token(), reply::json(200, serde_json::json!({"meta": {}}))],
         vec![reply::fault(Fault::Tls).times(4)],
         vec![reply::json(
             403,
-            json!({"errors": [{"code": 403, "message": "access denied, authorization failed"}]}),
+            serde_json::json!({"errors": [{"code": 403, "message": "access denied, authorization failed"}]}),
         )],
         // a reply that is not the JSON it should be, with a token in it
         vec![reply::bytes(
@@ -88,42 +96,15 @@ fn nothing_that_is_shown_holds_a_secret() {
 #[test]
 fn the_log_of_ureq_holds_no_secret_either() {
     listen();
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    let server = std::thread::spawn(move || {
-        use std::io::{BufRead, BufReader, Read, Write};
-        for body in [
-            format!(r#"{{"access_token": "{TOKEN}"}}"#),
-            r#"{"meta": {}}"#.to_owned(),
-        ] {
-            let (mut stream, _) = listener.accept().unwrap();
-            let mut reader = BufReader::new(stream.try_clone().unwrap());
-            let mut length = 0;
-            loop {
-                let mut line = String::new();
-                reader.read_line(&mut line).unwrap();
-                if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                    length = value.trim().parse().unwrap();
-                }
-                if line == "\r\n" {
-                    break;
-                }
-            }
-            reader.read_exact(&mut vec![0; length]).unwrap();
-            write!(
-                stream,
-                "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
-                body.len()
-            )
-            .unwrap();
-        }
+    let server = Server::start(|request, out| match request.path() {
+        "/oauth2/token" => json(out, &format!(r#"{{"access_token": "{TOKEN}"}}"#)),
+        _ => json(out, r#"{"meta": {}}"#),
     });
-    let base: malquery_proto::BaseUrl = base.parse().unwrap();
+    let base: BaseUrl = server.url("").parse().unwrap();
     let client = malquery_ureq::client(base, Credentials::new("an-id", SECRET));
     client
         .fuzzy_search(&FuzzySearch::new([Pattern::ascii("a").unwrap()]))
         .unwrap();
-    server.join().unwrap();
     let logged = logged();
     assert!(logged.contains("ureq"), "ureq logs: {logged}");
     assert_clean("the log of ureq", &logged);

@@ -1,19 +1,16 @@
 //! A session in the test of a user, in a process of its own: the environment sets its mode.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 use malquery_mock::Session;
 use malquery_proto::flow::Auth;
 use malquery_proto::operations::ExactSearch;
 use malquery_proto::types::Pattern;
+use malquery_test_support::{Server, json, reply};
 use malquery_ureq::{Settings, SystemClock, UreqTransport};
 
 const SECRET: &str = "s3cret/of+the=user&";
@@ -39,70 +36,31 @@ fn a_sample_is_found(limit: u32, text: &str) {
     guard.finish();
 }
 
-/// A service on loopback. It gives its URL and how often it was asked.
-fn serve() -> (String, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&asked);
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let counter = Arc::clone(&counter);
-            thread::spawn(move || answer(stream, &counter));
+/// The service of the user.
+fn serve() -> Server {
+    let polls = AtomicUsize::new(0);
+    Server::start(move |request, out| match request.target() {
+        "/oauth2/token" => {
+            let body = r#"{"access_token": "the-t0ken-of-the-user", "expires_in": 1799}"#;
+            reply(out, "201 Created", "", body.as_bytes())
         }
-    });
-    (url, asked)
-}
-
-fn answer(stream: TcpStream, asked: &AtomicUsize) -> Option<()> {
-    let mut stream = BufReader::new(stream);
-    loop {
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if stream.read_line(&mut head).ok()? == 0 {
-                return None;
-            }
+        "/malquery/queries/exact-search/v1" => {
+            let meta = format!(r#""reqid": "{JOB}", "status": "done""#);
+            json(out, &format!(r#"{{"meta": {{{meta}}}}}"#))
         }
-        let length = head.lines().find_map(|line| {
-            line.to_ascii_lowercase()
-                .strip_prefix("content-length: ")?
-                .parse()
-                .ok()
-        });
-        let mut body = vec![0; length.unwrap_or(0)];
-        stream.read_exact(&mut body).ok()?;
-        let count = asked.fetch_add(1, Ordering::SeqCst);
-        let (status, reply) = match head.split(' ').nth(1)? {
-            "/oauth2/token" => (
-                "201 Created",
-                r#"{"access_token": "the-t0ken-of-the-user", "expires_in": 1799}"#.to_owned(),
-            ),
-            "/malquery/queries/exact-search/v1" => (
-                "200 OK",
-                format!(r#"{{"meta": {{"reqid": "{JOB}", "status": "done"}}}}"#),
-            ),
-            path => {
-                assert_eq!(path, format!("/malquery/entities/requests/v1?ids={JOB}"));
-                let (status, found) = match count {
-                    ..4 => ("inprogress", String::new()),
-                    _ => ("done", format!(r#"{{"sha256": "{SHA256}"}}"#)),
-                };
-                (
-                    "200 OK",
-                    format!(
-                        r#"{{"meta": {{"reqid": "{JOB}", "status": "{status}"}}, "resources": [{found}]}}"#
-                    ),
-                )
-            }
-        };
-        let length = reply.len();
-        let stream = stream.get_mut();
-        write!(
-            stream,
-            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{reply}"
-        )
-        .ok()?;
-    }
+        target => {
+            assert_eq!(target, format!("/malquery/entities/requests/v1?ids={JOB}"));
+            let (status, found) = match polls.fetch_add(1, Ordering::SeqCst) {
+                ..2 => ("inprogress", String::new()),
+                _ => ("done", format!(r#"{{"sha256": "{SHA256}"}}"#)),
+            };
+            let meta = format!(r#""reqid": "{JOB}", "status": "{status}""#);
+            json(
+                out,
+                &format!(r#"{{"meta": {{{meta}}}, "resources": [{found}]}}"#),
+            )
+        }
+    })
 }
 
 /// Runs the test of the user in a folder: whether it passed, and what was said.
@@ -139,7 +97,8 @@ fn it_records_replays_and_reports_what_changed() {
     );
 
     // Nothing is recorded on a build server, nor with a mode that does not exist.
-    let (url, asked) = serve();
+    let server = serve();
+    let url = server.url("");
     let live = [
         ("FALCON_CLIENT_ID", "the-id-of-the-user"),
         ("FALCON_CLIENT_SECRET", SECRET),
@@ -155,11 +114,11 @@ fn it_records_replays_and_reports_what_changed() {
         let (passed, said) = test(&[live.as_slice(), &more].concat());
         assert!(!passed && said.contains(why), "{said}");
     }
-    assert_eq!(asked.load(Ordering::SeqCst), 0);
+    assert_eq!(server.seen().len(), 0);
 
     let (passed, said) = test(&[live.as_slice(), &[("MALQUERY_MOCK", "record")]].concat());
     assert!(passed, "{said}");
-    assert_eq!(asked.load(Ordering::SeqCst), 5);
+    assert_eq!(server.seen().len(), 5);
     let text = fs::read_to_string(&cassette).unwrap();
     for value in [SECRET, "the-id-of-the-user", "the-t0ken-of-the-user", JOB] {
         assert!(!text.contains(value), "{text}");
@@ -170,7 +129,7 @@ fn it_records_replays_and_reports_what_changed() {
         let (passed, said) = test(&more);
         assert!(passed, "{said}");
     }
-    assert_eq!(asked.load(Ordering::SeqCst), 5);
+    assert_eq!(server.seen().len(), 5);
 
     // The live service is as recorded.
     let (passed, said) = test(&[live.as_slice(), &[("MALQUERY_MOCK", "verify")]].concat());

@@ -15,8 +15,7 @@
 //! `malquery` by `bare` to run only ureq.
 
 use std::error::Error;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,6 +25,7 @@ use malquery_proto::flow::Auth;
 use malquery_proto::operation::Operation;
 use malquery_proto::operations::{FuzzySearch, GetQuotas};
 use malquery_proto::types::Pattern;
+use malquery_test_support::{Then, hang};
 use malquery_ureq::{Client, SystemClock, UreqTransport};
 use serde_json::Value;
 
@@ -244,20 +244,17 @@ impl Drop for Server {
     }
 }
 
-/// Answers all requests, with one thread per connection.
+/// Answers everything, and prints where.
 fn serve() -> Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    println!("{}", listener.local_addr()?.port());
     let (quotas, search) = (reply(&quotas()), reply(&search()));
-    std::thread::scope(|scope| {
-        loop {
-            let Ok((stream, _)) = listener.accept() else {
-                continue;
-            };
-            // A client may disconnect early.
-            scope.spawn(|| answer(stream, &quotas, &search).unwrap_or_default());
-        }
-    })
+    let server = malquery_test_support::Server::start(move |request, out| {
+        let is_get = request.line().starts_with("GET ");
+        // A client may leave early.
+        let _ = out.write_all(if is_get { &quotas } else { &search });
+        Then::Go
+    });
+    println!("{}", server.port);
+    hang()
 }
 
 fn reply(body: &str) -> Vec<u8> {
@@ -283,32 +280,4 @@ fn search() -> String {
         r#"{{"meta":{meta},"resources":[{}],"errors":[]}}"#,
         results.join(",")
     )
-}
-
-fn answer(stream: TcpStream, quotas: &[u8], search: &[u8]) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut stream = BufReader::new(stream);
-    loop {
-        let (mut is_get, mut length) = (false, 0);
-        let mut line = String::new();
-        loop {
-            line.clear();
-            if stream.read_line(&mut line)? == 0 {
-                return Ok(());
-            }
-            let lower = line.trim_end().to_ascii_lowercase();
-            is_get |= lower.starts_with("get ");
-            if let Some(number) = lower.strip_prefix("content-length: ") {
-                length = number.parse().map_err(io::Error::other)?;
-            }
-            if lower.is_empty() {
-                break;
-            }
-        }
-        let mut body = vec![0; length];
-        stream.read_exact(&mut body)?;
-        stream
-            .get_mut()
-            .write_all(if is_get { quotas } else { search })?;
-    }
 }

@@ -13,7 +13,6 @@
 
 use std::error::Error;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -21,6 +20,7 @@ use malquery_proto::BaseUrl;
 use malquery_proto::credentials::BearerToken;
 use malquery_proto::flow::Auth;
 use malquery_proto::types::Sha256;
+use malquery_test_support::{Then, hang};
 use malquery_ureq::{Client, SystemClock, UreqTransport};
 use sha2::Digest;
 
@@ -255,31 +255,18 @@ impl Drop for Server {
     }
 }
 
-/// Answers every request with the sample, one connection at a time.
+/// Answers every request with the sample, and prints where.
 fn serve(mib: usize) -> Result<()> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    println!("{}", listener.local_addr()?.port());
     let block = block();
-    loop {
-        // A client may disconnect early.
-        let _ = answer(listener.accept()?.0, mib, &block);
-    }
-}
-
-fn answer(mut stream: TcpStream, mib: usize, block: &[u8]) -> io::Result<()> {
-    let mut request = Vec::new();
-    while !request.ends_with(b"\r\n\r\n") {
-        let mut part = [0; 1024];
-        let count = stream.read(&mut part)?;
-        if count == 0 {
-            return Ok(());
-        }
-        request.extend(&part[..count]);
-    }
-    let length = mib << 20;
-    write!(
-        stream,
-        "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
-    )?;
-    (0..mib).try_for_each(|_| stream.write_all(block))
+    let server = malquery_test_support::Server::start(move |_, out| {
+        let length = mib << 20;
+        let head =
+            format!("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n");
+        let sent = out.write_all(head.as_bytes());
+        // A client may leave early.
+        let _ = (0..mib).fold(sent, |sent, _| sent.and_then(|()| out.write_all(&block)));
+        Then::Close
+    });
+    println!("{}", server.port);
+    hang()
 }

@@ -83,11 +83,10 @@ fn a_wrong_name_or_time_is_not_trusted() {
     assert!(server.seen().is_empty());
 }
 
-/// Starts a server that sends these bytes and then ends TLS with or without notice, or stays
-/// silent.
-fn answer(config: &Arc<ServerConfig>, bytes: &'static str, end: Option<bool>) -> String {
+/// Answers with these bytes, and then ends TLS with or without notice, or stays silent.
+fn answer(config: &Arc<ServerConfig>, bytes: &'static str, end: Option<bool>) -> Server {
     let config = Arc::clone(config);
-    let server = Server::raw(move |stream| {
+    Server::raw(move |stream| {
         let connection = ServerConnection::new(Arc::clone(&config)).unwrap();
         let mut stream = BufReader::new(StreamOwned::new(connection, stream));
         read_request(&mut stream).unwrap();
@@ -99,8 +98,7 @@ fn answer(config: &Arc<ServerConfig>, bytes: &'static str, end: Option<bool>) ->
             None => hang(),
         }
         stream.flush().unwrap();
-    });
-    format!("https://127.0.0.1:{}/", server.port)
+    })
 }
 
 #[test]
@@ -112,13 +110,13 @@ fn a_connection_with_tls_that_ends_or_stalls() {
         .reply_timeout(Duration::from_secs(3))
         .build()
         .unwrap();
-    let no_reply = |bytes, end| {
-        transport
-            .send(get(&answer(&config, bytes, end)))
-            .unwrap_err()
+    let send = |bytes, end| {
+        let server = answer(&config, bytes, end);
+        transport.send(get(&format!("https://127.0.0.1:{}/", server.port)))
     };
+    let no_reply = |bytes, end| send(bytes, end).unwrap_err();
     let body = |bytes, end| {
-        let response = transport.send(get(&answer(&config, bytes, end))).unwrap();
+        let response = send(bytes, end).unwrap();
         let mut text = String::new();
         let result = response.into_body().read_to_string(&mut text);
         result.map(|_| text).map_err(|error| error.kind())

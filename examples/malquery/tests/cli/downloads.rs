@@ -1,3 +1,5 @@
+use malquery_test_support::Then;
+
 use crate::support::*;
 
 #[test]
@@ -55,27 +57,20 @@ fn a_wrong_download_leaves_nothing() {
 fn a_broken_download_starts_over() {
     let out = folder();
     let target = in_folder(&out, "samples.zip");
-    // tiny_http never sends less than it declares, so this uses a hand-written server.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    thread::spawn(move || {
-        use std::io::Write;
-        for (status, body, declared) in [
-            ("201 Created", br#"{"access_token": "t"}"#.as_slice(), 21),
-            ("200 OK", &SEVERAL[..9], SEVERAL.len()),
-            ("200 OK", SEVERAL, SEVERAL.len()),
-        ] {
-            let (mut stream, _) = listener.accept().unwrap();
-            read_request(&stream);
-            let head = format!(
-                "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {declared}\r\n\r\n"
-            );
-            stream.write_all(head.as_bytes()).unwrap();
-            stream.write_all(body).unwrap();
-        }
+    let replies = [
+        ("201 Created", br#"{"access_token": "t"}"#.as_slice(), 21),
+        ("200 OK", &SEVERAL[..9], SEVERAL.len()),
+        ("200 OK", SEVERAL, SEVERAL.len()),
+    ];
+    let replies = std::sync::Mutex::new(replies.into_iter());
+    let server = malquery_test_support::Server::start(move |_, out| {
+        let (status, body, length) = replies.lock().unwrap().next().unwrap();
+        let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\n\r\n");
+        out.write_all(&[head.as_bytes(), body].concat()).unwrap();
+        Then::Close
     });
     let run = run(&mut with_credentials(
-        &base,
+        &server.url(""),
         &format!("samples r-1 --output {target}"),
     ));
     assert_eq!(run.json()["bytes"], SEVERAL.len());

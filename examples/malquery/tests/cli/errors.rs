@@ -83,10 +83,7 @@ fn a_difference_from_a_cassette_is_shown() {
 
 #[test]
 fn a_missing_service_is_reported_once() {
-    // Nothing listens on the port any more.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let nobody = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    let nobody = format!("http://127.0.0.1:{}", malquery_test_support::unused_port());
     let run = run(&mut with_credentials(
         &nobody,
         "--timeout 2 request r-1 --wait",

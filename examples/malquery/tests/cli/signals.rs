@@ -1,5 +1,7 @@
 #![cfg(unix)]
 
+use malquery_test_support::Then;
+
 use crate::support::*;
 
 #[test]
@@ -50,30 +52,19 @@ fn ctrl_c_writes_the_recording() {
 
 #[test]
 fn ctrl_c_leaves_no_half_of_a_sample() {
-    use std::io::Write;
     let out = folder();
     let target = in_folder(&out, "sample.bin");
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let base = format!("http://{}", listener.local_addr().unwrap());
-    thread::spawn(move || {
-        let token = r#"{"access_token": "t", "expires_in": 1799}"#;
-        let (mut stream, _) = listener.accept().unwrap();
-        read_request(&stream);
-        let length = token.len();
-        let head = "HTTP/1.1 201 Created\r\nconnection: close\r\ncontent-length";
-        write!(stream, "{head}: {length}\r\n\r\n{token}").unwrap();
-        drop(stream);
-        let (mut stream, _) = listener.accept().unwrap();
-        read_request(&stream);
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n")
-            .unwrap();
-        // A sample that never ends until the client disconnects.
-        while stream.write_all(&[b'x'; 1000]).is_ok() {
-            thread::sleep(Duration::from_millis(20));
+    let server = malquery_test_support::Server::start(|request, out| {
+        if !malquery_test_support::token(request, out) {
+            let _ = out.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n");
+            // A sample that never ends, until the client goes away.
+            while out.write_all(&[b'x'; 1000]).is_ok() {
+                thread::sleep(Duration::from_millis(20));
+            }
         }
+        Then::Close
     });
-    let mut command = with_credentials(&base, &format!("download {A} --output {target}"));
+    let mut command = with_credentials(&server.url(""), &format!("download {A} --output {target}"));
     let run = interrupt_when(&mut command, || {
         let mut entries = fs::read_dir(out.path()).unwrap();
         entries.any(|entry| entry.unwrap().metadata().is_ok_and(|found| found.len() > 0))

@@ -2,16 +2,17 @@
 
 use std::collections::VecDeque;
 pub(crate) use std::fs;
-use std::io::{self, BufRead, Read};
+use std::io::{self, Read};
 pub(crate) use std::path::Path;
 pub(crate) use std::process::Command;
 use std::process::{Output, Stdio};
-use std::sync::{Arc, Mutex};
 pub(crate) use std::thread;
 pub(crate) use std::time::Duration;
 
 use malquery_mock::Cassette;
 use malquery_proto::Transport;
+pub(crate) use malquery_test_support::Answer;
+use malquery_test_support::Seen;
 pub(crate) use serde_json::{Value, json};
 pub(crate) use tempfile::TempDir;
 
@@ -223,9 +224,6 @@ pub(crate) fn kill(signal: &str, id: u32) {
     assert!(status.unwrap().success());
 }
 
-/// A reply of the server: status, headers, body.
-pub(crate) type Answer = (u16, Vec<(String, String)>, Vec<u8>);
-
 pub(crate) fn answer(status: u16, body: Value) -> Answer {
     let headers = vec![("content-type".into(), "application/json".into())];
     (status, headers, body.to_string().into_bytes())
@@ -285,52 +283,23 @@ pub(crate) fn refusal(status: u16, message: &str) -> Answer {
     )
 }
 
-/// A server on loopback that logs its requests.
+/// A service on loopback, below a prefix.
 pub(crate) struct Server {
-    http: Arc<tiny_http::Server>,
+    http: malquery_test_support::Server,
     pub(crate) base: String,
-    asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Server {
     pub(crate) fn start(
         mut reply: impl FnMut(http::Request<Vec<u8>>) -> Answer + Send + 'static,
     ) -> Self {
-        let http = Arc::new(tiny_http::Server::http("127.0.0.1:0").unwrap());
-        let base = format!("http://{}/prefix", http.server_addr());
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (server, log) = (http.clone(), asked.clone());
-        thread::spawn(move || {
-            for mut incoming in server.incoming_requests() {
-                let path = incoming
-                    .url()
-                    .strip_prefix("/prefix")
-                    .unwrap_or("not the prefix")
-                    .to_owned();
-                log.lock()
-                    .unwrap()
-                    .push(format!("{} {path}", incoming.method()));
-                let mut request = http::Request::builder()
-                    .method(incoming.method().as_str())
-                    .uri(&path)
-                    .body(Vec::new())
-                    .unwrap();
-                for header in incoming.headers() {
-                    let name: http::HeaderName = header.field.as_str().as_str().parse().unwrap();
-                    request
-                        .headers_mut()
-                        .append(name, header.value.as_str().parse().unwrap());
-                }
-                io::copy(incoming.as_reader(), request.body_mut()).unwrap();
-                let (status, headers, body) = reply(request);
-                let mut response = tiny_http::Response::from_data(body).with_status_code(status);
-                for (name, value) in headers {
-                    response.add_header(tiny_http::Header::from_bytes(name, value).unwrap());
-                }
-                let _ = incoming.respond(response);
-            }
+        let http = malquery_test_support::Server::answering(move |seen| {
+            let mut request = seen.request();
+            *request.uri_mut() = below_prefix(seen.target()).parse().unwrap();
+            reply(request)
         });
-        Self { http, base, asked }
+        let base = http.url("/prefix");
+        Self { http, base }
     }
 
     /// Starts a server that replays the cassette.
@@ -383,32 +352,16 @@ impl Server {
     }
 
     pub(crate) fn asked(&self) -> Vec<String> {
-        self.asked.lock().unwrap().clone()
+        let asked = |seen: &Seen| {
+            let method = seen.line().split(' ').next().unwrap();
+            format!("{method} {}", below_prefix(seen.target()))
+        };
+        self.http.seen().iter().map(asked).collect()
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.http.unblock();
-    }
-}
-
-/// Reads a whole request. If a server replied and closed the connection earlier, the client would
-/// see a broken connection.
-pub(crate) fn read_request(stream: &std::net::TcpStream) {
-    let mut reader = io::BufReader::new(stream);
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-        if line.trim().is_empty() {
-            break;
-        }
-    }
-    io::copy(&mut reader.take(length), &mut io::sink()).unwrap();
+fn below_prefix(target: &str) -> &str {
+    target.strip_prefix("/prefix").unwrap_or("/not-the-prefix")
 }
 
 /// A poll interval that does not delay a test.
