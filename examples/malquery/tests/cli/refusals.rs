@@ -69,6 +69,8 @@ fn bad_input_is_refused_before_sending() {
     for target in [out.path(), Path::new("/dev/null")] {
         let error = message(&format!("download {A} --output {}", target.display()));
         assert!(!error.contains("--force"), "{error}");
+        let line = format!("quotas --record {}", target.display());
+        server.run(&line).omits("--force").error(2);
     }
     let no_folder = format!("error: folder not found: {}", in_folder(&out, "missing"));
     assert_eq!(
