@@ -65,7 +65,7 @@ pub struct DecodeError {
     is_too_late: bool,
 }
 
-/// Masks the secrets in a text, including a truncated secret at the end of an excerpt.
+/// Masks the secrets in a string, including a truncated secret at the end of an excerpt.
 fn mask(text: &mut String, needles: &Needles) {
     if let Cow::Owned(masked) = needles.mask(text) {
         *text = masked;

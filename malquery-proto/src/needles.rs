@@ -90,7 +90,7 @@ impl Needles {
         secret.len() >= MIN_SECRET
     }
 
-    /// Returns the byte range of the first secret in a text.
+    /// Returns the byte range of the first secret in `text`.
     pub fn find(&self, text: &str) -> Option<Range<usize>> {
         self.find_in(text.as_bytes())
     }
@@ -100,7 +100,7 @@ impl Needles {
         self.find_from(bytes, 0)
     }
 
-    /// Replaces each secret in a text with `[redacted]`.
+    /// Replaces each secret in `text` with `[redacted]`.
     pub fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let (mut masked, mut done) = (String::new(), 0);
         while let Some(place) = self.find_from(text.as_bytes(), done) {
@@ -226,7 +226,7 @@ impl Needle {
         })
     }
 
-    /// Returns the length of the secret at the beginning of a text, if each character is plain,
+    /// Returns the length of the secret at the beginning of `text`, if each character is plain,
     /// URL-encoded or escaped as in JSON.
     fn escaped(&self, text: &[u8]) -> Option<usize> {
         let mut chars = self.plain.chars();
@@ -252,7 +252,7 @@ impl Needle {
         ends.pop()
     }
 
-    /// Returns the length of the secret at the beginning of a text, as pairs of hex digits.
+    /// Returns the length of the secret at the beginning of `text`, as pairs of hex digits.
     fn hex(&self, text: &[u8]) -> Option<usize> {
         let mut at = 0;
         for (index, byte) in self.plain.bytes().enumerate() {

@@ -143,7 +143,7 @@ impl Instead {
         self.message.as_deref()
     }
 
-    /// Returns a description of the format, with the first bytes.
+    /// Returns a description of the body's format, with its first bytes.
     pub fn what(&self) -> Option<&str> {
         self.what.as_deref()
     }

@@ -9,7 +9,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-//! [`RuleFile`] parses and checks the text of one or more rules. [`Rule`] is a compiled rule.
+//! [`RuleFile`] splits and checks the source of any number of rules. [`Rule`] is a compiled rule.
 
 use std::fmt;
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Compiles a text that contains one rule. The text may also contain private rules, global
+    /// Compiles source that contains one rule. The source may also contain private rules, global
     /// rules and rules that the rule refers to.
     ///
     /// # Errors
@@ -61,8 +61,8 @@ impl Rule {
         &self.name
     }
 
-    /// Returns whether any public rule of the text matches these bytes. Pass a whole file, because
-    /// conditions such as `filesize` depend on its length.
+    /// Returns whether any public rule of the source matches these bytes. Pass a whole file,
+    /// because conditions such as `filesize` depend on its length.
     ///
     /// # Errors
     /// Returns [`TimedOut`] after 60 seconds.

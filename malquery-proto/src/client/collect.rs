@@ -176,7 +176,7 @@ impl Collect {
         Self::at(Phase::Attached(search))
     }
 
-    /// Collects the archive of a multi-download that is done. Its expected content is unknown, so
+    /// Collects the archive of a finished multi-download. Its expected content is unknown, so
     /// every sample in the archive counts as found.
     pub fn fetch(id: RequestId) -> Self {
         Self::at(Phase::Fetch(id))

@@ -260,8 +260,8 @@ impl Read for Timed<'_> {
     }
 }
 
-/// Ends a token request even if the observer, the transport or the clock panics. Otherwise, the other
-/// flows would wait for its token.
+/// Ends a token request even if the observer, the transport or the clock panics. Otherwise, the
+/// other flows would wait for its token.
 struct Held<'a> {
     auth: &'a Mutex<Auth>,
     serial: Option<u64>,

@@ -351,7 +351,7 @@ impl Client {
         self.open(&GetDownload::new(sample))
     }
 
-    /// Downloads the archive of a multi-download that is done, as a stream. No cost is documented.
+    /// Downloads the archive of a finished multi-download as a stream. No cost is documented.
     /// See [`GetSamples`].
     ///
     /// If the body is interrupted, reading it returns an error. [`Client::save`] also retries an
@@ -468,7 +468,7 @@ impl Client {
         Ok(result?.0)
     }
 
-    /// Replaces the secrets of the session in a text with `[redacted]`: the client secret and
+    /// Replaces the secrets of the session in `text` with `[redacted]`: the client secret and
     /// recent tokens, in any common encoding. Use it before you print text from the service.
     pub fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
         // Searching may take a moment, so do not hold the lock.

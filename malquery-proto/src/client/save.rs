@@ -20,7 +20,7 @@ impl Client {
         self.save(&GetDownload::new(sample), OutputFile::create_new(path)?, ())
     }
 
-    /// Downloads the archive of a multi-download that is done into a new file. The archive is a zip
+    /// Downloads the archive of a finished multi-download into a new file. The archive is a zip
     /// with the password `infected`. No cost is documented.
     ///
     /// # Errors

@@ -62,8 +62,8 @@ impl Hunt {
 
     /// Compiles the rule locally, so that a mistake does not cost a hunt.
     ///
-    /// The text must contain one rule. It may also contain private rules, global rules and rules
-    /// that the rule refers to. To select one rule from a larger text, use
+    /// The source must contain one rule. It may also contain private rules, global rules and rules
+    /// that the rule refers to. To select one rule from a larger file, use
     /// [`RuleFile::select`](crate::yara::RuleFile::select). The returned warnings are about things
     /// that YARA accepts, but that are probably mistakes.
     ///

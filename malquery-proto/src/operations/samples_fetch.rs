@@ -9,8 +9,8 @@ use crate::types::RequestId;
 /// Downloads the archive of a multi-download: a zip with the password `infected`.
 ///
 /// `GET /malquery/entities/samples-fetch/v1?ids=…` (operation id
-/// `GetMalQueryEntitiesSamplesFetchV1`; FalconPy: `get_samples`), with the request id of a
-/// [`SamplesMultidownload`](super::SamplesMultidownload) that is done. Needs the scope
+/// `GetMalQueryEntitiesSamplesFetchV1`; FalconPy: `get_samples`), with the request id of a finished
+/// [`SamplesMultidownload`](super::SamplesMultidownload). Needs the scope
 /// `malquery:read`. No cost is documented: the multi-download was billed. Error statuses: 401, 403,
 /// 429, 500. If the archive does not exist, the message is `Could not find sample archive`.
 #[derive(Debug, Clone, PartialEq, Eq)]

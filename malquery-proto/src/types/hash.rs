@@ -134,7 +134,7 @@ fn read_hex<const N: usize, const DIGITS: usize>(text: &str) -> Option<[u8; N]> 
     (invalid == 0).then_some(bytes)
 }
 
-/// Returns the error for a text that does not consist of `digits` hex digits.
+/// Returns the error for text that does not consist of `digits` hex digits.
 fn refusal(text: &str, digits: usize, what: &'static str) -> ParseError {
     match text.char_indices().find(|(_, c)| !c.is_ascii_hexdigit()) {
         Some((position, _)) => ParseError::at(what, text, position, "is not a hex digit"),

@@ -112,7 +112,7 @@ impl Pattern {
         Self::new("a hex pattern", PatternType::Hex, digits.collect())
     }
 
-    /// Creates a pattern for text in UTF-8, the encoding of most programs outside Windows. ASCII
+    /// Creates a pattern for text in UTF-8, as in most programs outside Windows. ASCII
     /// text becomes an ascii pattern, other text a hex pattern.
     ///
     /// ```
@@ -134,7 +134,7 @@ impl Pattern {
         }
     }
 
-    /// Creates a pattern for text in little-endian UTF-16, the encoding of Windows. ASCII text
+    /// Creates a pattern for text in little-endian UTF-16, as in Windows programs. ASCII text
     /// becomes a wide pattern, other text a hex pattern.
     ///
     /// ```
@@ -176,8 +176,8 @@ impl Pattern {
         }
     }
 
-    /// Creates a pattern for text with two bytes per character, the encoding of Windows. The text
-    /// is sent unchanged, and the service encodes it. If the text is not ASCII, use
+    /// Creates a pattern for text with two bytes per character, as in Windows programs. The text is
+    /// sent unchanged, and the service encodes it. If the text is not ASCII, use
     /// [`Pattern::utf16`], which sends the exact bytes.
     ///
     /// # Errors

@@ -148,7 +148,7 @@ pub(crate) fn until<T>(is_over: impl Fn() -> bool + 'static, read: impl FnOnce()
     read()
 }
 
-/// A reader over a text that fails after the deadline.
+/// A reader over a string that fails after the deadline.
 struct Timed<'a> {
     rest: &'a [u8],
     stride: usize,

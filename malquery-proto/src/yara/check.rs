@@ -1,4 +1,4 @@
-//! Rejects texts that boreal accepts, but YARA does not.
+//! Rejects source that boreal accepts, but YARA does not.
 
 use std::ops::Range;
 

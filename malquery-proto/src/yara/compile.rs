@@ -1,4 +1,4 @@
-//! Compiles a text with the crate `boreal`.
+//! Compiles YARA source with the crate `boreal`.
 
 use std::ops::Range;
 
@@ -11,22 +11,22 @@ use super::file::RuleFile;
 use super::{MAX_MATCHES, Rule, TIMEOUT, check, warn};
 
 impl RuleFile {
-    /// Compiles the text as YARA does, and returns warnings about probable mistakes.
+    /// Compiles the source as YARA does, and returns warnings about probable mistakes.
     ///
     /// Parentheses may be nested 100 levels deep, and operators 60. The modules `pe`, `elf`,
     /// `macho`, `dotnet`, `dex`, `hash`, `math`, `string`, `time`, `cuckoo` and `console` are
     /// supported. `pe` reads signatures, but does not verify them.
     ///
     /// # Errors
-    /// Fails if the text has no public rule, or has several and none is selected; if YARA rejects
-    /// the text; or if this crate cannot check it. [`RuleError::kind`] tells these cases apart.
+    /// Fails if the source has no public rule, or has several and none is selected; if YARA rejects
+    /// the source; or if this crate cannot check it. [`RuleError::kind`] tells these cases apart.
     pub fn check(&self) -> Result<Vec<Warning>, RuleError> {
         let main = self.main()?;
         let (_, warnings) = compile(self, main)?;
         main.map(|_| warnings).ok_or_else(|| self.no_rule())
     }
 
-    /// Compiles the text into a [`Rule`] that can scan bytes.
+    /// Compiles the source into a [`Rule`] that can scan bytes.
     ///
     /// # Errors
     /// See [`check`](Self::check).
@@ -63,8 +63,8 @@ const STACK_PER_BYTE: usize = 1024;
 /// The stack space in bytes for everything else.
 const STACK: usize = 16 * 1024 * 1024;
 
-/// Compiles a text. Returns the scanner and the warnings. `main` is the index of the rule to hunt
-/// for.
+/// Compiles the source. Returns the scanner and the warnings. `main` is the index of the rule to
+/// hunt for.
 fn compile(file: &RuleFile, main: Option<usize>) -> Result<(Scanner, Vec<Warning>), RuleError> {
     let mut longest = 0;
     for rule in file.rules() {
@@ -90,7 +90,7 @@ fn compile_here(
     file: &RuleFile,
     main: Option<usize>,
 ) -> Result<(Scanner, Vec<Warning>), RuleError> {
-    // boreal does not accept a comment at the end of the text, so cut it off.
+    // boreal does not accept a comment at the end of the source, so cut it off.
     let end = file.tokens.last().map_or(0, |token| token.span.end);
     let text = format!("{}\n", &file.text()[..end]);
     let params = boreal_parser::Params::default().expression_recursion_limit(MAX_NESTING);
@@ -131,7 +131,7 @@ fn compile_here(
     Ok((scanner, warnings))
 }
 
-/// The errors of boreal for texts that YARA may accept: a part of the message, and an explanation
+/// The errors of boreal for source that YARA may accept: a part of the message, and an explanation
 /// to append.
 const UNCHECKED: [(&str, &str); 9] = [
     ("includes are not allowed", "included files are not read"),
@@ -148,7 +148,7 @@ const UNCHECKED: [(&str, &str); 9] = [
         "YARA may accept a larger expression",
     ),
     ("jump cannot have", "YARA accepts this"),
-    ("too much data added", "YARA may accept a larger text"),
+    ("too much data added", "YARA may accept more data"),
 ];
 
 /// The modules that boreal supports.

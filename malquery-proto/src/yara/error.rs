@@ -1,7 +1,7 @@
 use std::fmt;
 use std::ops::Range;
 
-/// A position in a text, counted as in an editor.
+/// A position in the source, counted as in an editor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     /// The line, starting from 1.
@@ -25,13 +25,13 @@ impl Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RuleErrorKind {
-    /// YARA rejects the text, so the service rejects it too.
+    /// YARA rejects the source, so the service rejects it too.
     Invalid,
-    /// The text may be valid, but cannot be checked locally: it has an `include`, uses a module or
-    /// an identifier that is unknown to this crate (for example, an external variable), or exceeds
-    /// a limit of this crate.
+    /// The source may be valid, but cannot be checked locally: it has an `include`, uses a module
+    /// or an identifier that is unknown to this crate (for example, an external variable), or
+    /// exceeds a limit of this crate.
     Unchecked,
-    /// The text has no public rule, several public rules, or not the selected rule. If there are
+    /// The source has no public rule, several public rules, or not the selected rule. If there are
     /// rules to select from, the message lists their names.
     Selection,
 }

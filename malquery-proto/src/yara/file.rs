@@ -1,4 +1,4 @@
-//! Parses a text of YARA rules into its rules and their dependencies.
+//! Splits YARA source into rules, and finds their dependencies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -10,11 +10,11 @@ use super::lexer::{Kind, Token, tokens};
 /// The maximum number of names in an error.
 const MAX_NAMES: usize = 100;
 
-/// A text that contains YARA rules, such as the content of a rule file.
+/// YARA source with any number of rules, such as the content of a rule file.
 ///
-/// [`parse`](Self::parse) splits the text into rules. A hunt takes one rule:
+/// [`parse`](Self::parse) splits the source into rules. A hunt takes one rule:
 /// [`select`](Self::select) extracts it, with everything it needs. [`check`](Self::check) compiles
-/// the text as YARA does.
+/// the source as YARA does.
 ///
 /// ```
 /// use malquery_proto::operations::Hunt;
@@ -42,7 +42,7 @@ const MAX_NAMES: usize = 100;
 pub struct RuleFile {
     text: String,
     pub(super) tokens: Vec<Token>,
-    /// The imports, includes and rules, in the order of the text.
+    /// The imports, includes and rules, in source order.
     parts: Vec<Part>,
     rules: Vec<RuleEntry>,
     /// The index of the selected rule.
@@ -89,24 +89,25 @@ impl RuleEntry {
     }
 
     /// Returns whether the rule is global. If a global rule does not match a sample, no other rule
-    /// of the text matches it.
+    /// of the source matches it.
     pub fn is_global(&self) -> bool {
         self.is_global
     }
 
-    /// Returns the byte range of the rule in the text, from its first keyword to its closing brace.
+    /// Returns the byte range of the rule in the source, from its first keyword to its closing
+    /// brace.
     pub fn span(&self) -> Range<usize> {
         self.span.clone()
     }
 }
 
 impl RuleFile {
-    /// Splits a text into its rules.
+    /// Splits YARA source into its rules.
     ///
     /// This does not check the rules, so it also accepts rules that this crate cannot check.
     ///
     /// # Errors
-    /// Fails if the text does not consist of rules, imports and includes.
+    /// Fails if the source does not consist of rules, imports and includes.
     pub fn parse(text: impl Into<String>) -> Result<Self, RuleError> {
         let text = text.into();
         let tokens = tokens(&text)?;
@@ -155,12 +156,12 @@ impl RuleFile {
         }
     }
 
-    /// Returns the text, without a byte order mark.
+    /// Returns the source, without a byte order mark.
     pub fn text(&self) -> &str {
         &self.text
     }
 
-    /// Returns all rules, in the order of the text.
+    /// Returns all rules, in source order.
     pub fn rules(&self) -> &[RuleEntry] {
         &self.rules
     }
@@ -172,8 +173,8 @@ impl RuleFile {
     /// them are omitted.
     ///
     /// # Errors
-    /// Fails if the text has no rule with this name (the error lists the names), or if the rule is
-    /// private.
+    /// Fails if the source has no rule with this name (the error lists the names), or if the rule
+    /// is private.
     pub fn select(&self, name: &str) -> Result<Self, RuleError> {
         let found = self.rules.iter().position(|rule| rule.name == name);
         let Some(chosen) = found else {
@@ -438,7 +439,7 @@ impl fmt::Debug for RuleFile {
     }
 }
 
-/// Returns the text, so that a `RuleFile` can be passed to
+/// Returns the source, so that a `RuleFile` can be passed to
 /// [`Hunt::new`](crate::operations::Hunt::new).
 impl From<RuleFile> for String {
     fn from(file: RuleFile) -> Self {

@@ -1,4 +1,4 @@
-//! Splits a text into tokens, like YARA's lexer.
+//! Splits YARA source into tokens, like YARA's lexer.
 
 use std::ops::Range;
 

@@ -10,14 +10,14 @@ use super::error::Warning;
 use super::file::RuleFile;
 use super::slow;
 
-/// The maximum size of a text in bytes that causes no warning.
+/// The maximum size of the source in bytes that causes no warning.
 const LONG_TEXT: usize = 64 * 1024;
 
 /// The minimum length of a string in bytes that causes no warning. The index of the corpus most
 /// likely consists of sequences of four bytes.
 const SHORT_STRING: usize = 4;
 
-/// Returns the warnings about the text and its strings.
+/// Returns the warnings about the source and its strings.
 pub(super) fn warnings(file: &RuleFile, main: Option<usize>, parsed: &YaraFile) -> Vec<Warning> {
     let text = file.text();
     let mut found = Vec::new();
