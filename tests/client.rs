@@ -621,6 +621,62 @@ fn a_body_that_drips_ends_by_the_deadline() {
     }
 }
 
+/// A service with a large reply, at whose end the time is up.
+struct Late(VirtualClock, &'static str);
+
+impl Transport for Late {
+    fn send(
+        &self,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<http::Response<Body>, TransportError> {
+        if request.uri().path() == "/oauth2/token" {
+            let token = br#"{"access_token": "t0ken"}"#.to_vec();
+            return Ok(http::Response::new(token.into()));
+        }
+        let blanks = io::repeat(b' ').take(65 << 20);
+        let body = io::Cursor::new(self.1)
+            .chain(blanks)
+            .chain(End(self.0.clone()));
+        Ok(http::Response::new(Body::new(body)))
+    }
+}
+
+struct End(VirtualClock);
+
+impl Read for End {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        self.0.advance(Duration::from_secs(60));
+        Ok(0)
+    }
+}
+
+#[test]
+fn a_large_reply_is_not_parsed_after_the_deadline() {
+    let errors = ["quotas", "job", "hunt"].map(|what| {
+        let clock = VirtualClock::new();
+        let transport = Late(clock.clone(), r#"{"meta": {"reqid": "r-1"}, "errors": "#);
+        let client = client(transport, clock).timeout(Duration::from_secs(60));
+        match what {
+            "quotas" => client.quotas().map(drop),
+            "job" => client.attach("r-1".parse().unwrap()).wait().map(drop),
+            _ => client
+                .hunt(&Hunt::new("rule a { condition: true }"))
+                .map(drop),
+        }
+        .unwrap_err()
+    });
+    let [quotas, job, hunt] = &errors;
+    for error in [quotas, job] {
+        assert!(
+            matches!(error.flow(), Some(FlowError::Deadline { .. })),
+            "{error}"
+        );
+    }
+    // It was billed, and its job is known.
+    assert_eq!(hunt.request_id().unwrap().as_str(), "r-1");
+    assert!(hunt.to_string().contains("allow more time"), "{hunt}");
+}
+
 /// A body that says it read more than there was room for.
 struct Boaster;
 
