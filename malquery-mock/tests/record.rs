@@ -436,7 +436,7 @@ fn a_place_of_your_own_is_kept() {
     let (_folder, path) = folder();
     let reply = json!({"resources": [{"entropy": 7.25, "note": "mine", "list": ["a"]}]});
     let session = Session::new(&path).secrets(["the-proxy-password"]);
-    let session = session.also(["resources/*/entropy", "resources/*/list/*"]);
+    let session = session.also(["resources/*/entropy", "/resources/*/list/*"]);
     let service = || same(json_answer(200, &reply));
     let (transport, guard) = session.mode(Mode::Record).transport(service).unwrap();
     take(&transport, get("/malquery/own/v1")).unwrap();

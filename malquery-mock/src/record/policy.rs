@@ -22,8 +22,8 @@ use crate::pseudonym;
 /// in every other place, only the kind of the value. A key that no line names is not written: it
 /// may be a value.
 const PLACES: &str = "
-    keep   -                              expires_in token_type
-    kind   -                              access_token
+    keep   /                              expires_in token_type
+    kind   /                              access_token
     keep   errors/*                       code type
     id     errors/*                       id
     text   errors/*                       message
@@ -104,7 +104,7 @@ impl Policy {
     }
 
     fn list(&mut self, place: &str, rule: &'static str) {
-        let place = place.trim_start_matches("-/");
+        let place = place.trim_start_matches('/');
         self.names.extend(place.split('/').map(str::to_owned));
         self.places.insert(format!("/{place}"), rule);
     }
