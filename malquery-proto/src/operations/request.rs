@@ -9,6 +9,10 @@ use crate::types::{JobMeta, RequestId, Sample};
 /// `GET /malquery/entities/requests/v1?ids=…` (operation id `GetMalQueryRequestV1`; FalconPy:
 /// `get_request`). Needs the scope `malquery:read`. Costs no quota. Wait a few seconds between
 /// polls. Error statuses: 400, 401, 403, 429, 500.
+///
+/// A reply about another job is an error. A reply without `meta.reqid` is not, but
+/// [`JobFlow`](crate::flow::JobFlow), and so every wait and every collect, does not accept it as the
+/// end of the job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(alias = "GetMalQueryRequestV1", alias = "get_request")]
 pub struct GetRequest {
