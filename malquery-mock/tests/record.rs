@@ -916,7 +916,8 @@ fn saving_again_and_appending_change_no_line() {
 
 #[test]
 fn sessions_that_append_take_turns() {
-    let (_folder, path) = folder();
+    let (folder, path) = folder();
+    fs::write(folder.path().join(".cassette-of-a-killed-run"), "part").unwrap();
     let barrier = Arc::new(Barrier::new(8));
     let append = |number: usize| {
         let (transport, guard) = begin(&path, Mode::Append, same(answer(200, &[], "x")));
@@ -930,6 +931,7 @@ fn sessions_that_append_take_turns() {
         }
     });
     let text = fs::read_to_string(&path).unwrap();
+    assert_eq!(names(folder.path()), ["test.json"]);
     (0..8).for_each(|number| check(&text, &[&format!("/number-{number}")], &[]));
     Cassette::load(&path).unwrap();
 }

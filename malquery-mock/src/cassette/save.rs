@@ -14,6 +14,8 @@ use super::load;
 const TRIES: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(50);
 
+const PREFIX: &str = ".cassette-";
+
 /// A cassette and the files of its bodies. They get their names when all of them are written.
 pub(crate) struct Staging {
     path: PathBuf,
@@ -38,12 +40,19 @@ impl Staging {
         let lock = File::open(folder).ok();
         let try_lock = || lock.as_ref().map(File::try_lock);
         let mut tries = TRIES;
-        while let Some(Err(TryLockError::WouldBlock)) = try_lock() {
+        let mut result = try_lock();
+        while let Some(Err(TryLockError::WouldBlock)) = result {
             tries -= 1;
             if tries == 0 {
                 return Err("another session has been writing for too long".into());
             }
             thread::sleep(PAUSE);
+            result = try_lock();
+        }
+        // Only the owner of the lock writes here, so temporary files are left from killed processes.
+        if let Some(Ok(())) = result {
+            remove_abandoned(folder);
+            remove_abandoned(&folder.join(&bodies));
         }
         Ok(Self {
             path: path.into(),
@@ -189,6 +198,15 @@ fn body_folder(path: &Path) -> Result<String, String> {
     file.map(|file| format!("{file}.bodies")).ok_or_else(why)
 }
 
+/// Removes temporary files, which may be parts of samples.
+fn remove_abandoned(folder: &Path) {
+    for file in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if file.file_name().to_string_lossy().starts_with(PREFIX) {
+            let _ = fs::remove_file(file.path());
+        }
+    }
+}
+
 /// Writes a file that gets its name later.
 fn staged(
     folder: &Path,
@@ -196,7 +214,7 @@ fn staged(
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".cassette-");
+    builder.prefix(PREFIX);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;

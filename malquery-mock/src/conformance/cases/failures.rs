@@ -164,6 +164,9 @@ pub(super) const CASES: &[Case] = &[
 /// More bytes than the operating system buffers for a service that does not read.
 const UNREAD: usize = 20_000_000;
 
+/// The time in which a request arrives that should not have been sent.
+const ARRIVAL: Duration = Duration::from_millis(500);
+
 const OK: &str = "HTTP/1.1 200 OK\r\n";
 
 fn half_a_head() -> Step {
@@ -249,8 +252,8 @@ fn slow_head(steps: fn() -> Vec<Step>) -> io::Result<Prepared> {
         |server, transport| {
             let begun = Instant::now();
             let what = unknown(transport.send(within(post(&server.base(), "{}"), SHORT)))?;
-            posted_once(server)?;
             in_time(begun)?;
+            posted_once(server)?;
             Ok(what)
         },
     )
@@ -270,6 +273,7 @@ fn service_that_does_not_read() -> io::Result<Prepared> {
 }
 
 fn posted_once(server: &Server) -> Result<(), String> {
+    thread::sleep(ARRIVAL);
     let posts = server
         .seen()
         .iter()
@@ -300,8 +304,7 @@ fn no_time_left(server: &Server, transport: &dyn Transport) -> Outcome {
     if !matches!(&result, Err(error) if error.failure() != SendFailure::Unknown) {
         return unknown(result);
     }
-    // If the request was sent anyway, it needs some time to arrive.
-    thread::sleep(Duration::from_millis(500));
+    thread::sleep(ARRIVAL);
     match result {
         Err(error) if server.seen().is_empty() => Ok(format!("nothing was sent: {error:?}")),
         result => unknown(result),
