@@ -1,6 +1,6 @@
-//! Reading replies of 10, 1,000 and 100,000 results: the models of this crate beside the floor
-//! (`serde_json::IgnoredAny`, which only tokenises), a model of plain strings as generated clients
-//! have it, and `serde_json::Value`. Each also counts the memory it holds at its peak.
+//! Parses replies with 10, 1,000 and 100,000 results. Compares the models of this crate with
+//! `serde_json::IgnoredAny`, which only tokenizes, with a model of plain strings, as in generated
+//! clients, and with `serde_json::Value`. Also measures peak memory.
 
 use divan::counter::BytesCount;
 use divan::{AllocProfiler, Bencher, black_box};
@@ -19,7 +19,7 @@ fn main() {
     divan::main();
 }
 
-/// What a generator makes of the API description: every field a text.
+/// A model like that of a code generator: every field is a string.
 #[derive(Deserialize)]
 #[allow(dead_code)]
 struct Strings {
@@ -59,7 +59,7 @@ struct StringsResource {
     yara_rules: Option<Vec<String>>,
 }
 
-/// A reply of about 300 bytes a result.
+/// Returns a reply with about 300 bytes per result.
 fn reply(results: usize) -> Vec<u8> {
     let hex = |seed: usize, bytes: usize| -> String {
         let mut state = seed as u64 ^ 0x9e37_79b9_7f4a_7c15;

@@ -1,5 +1,4 @@
-//! Building the request of each operation, with arguments as they are usual: the time, and what
-//! memory it takes.
+//! Builds the request of each operation with typical arguments. Measures time and memory.
 
 use divan::{AllocProfiler, Bencher, black_box};
 use malquery_proto::credentials::BearerToken;

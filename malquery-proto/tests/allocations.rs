@@ -1,9 +1,8 @@
-//! How often memory is asked for. Unlike times, these counts do not vary from run to run or with what else a machine
-//! does, and so a test can hold them.
+//! Counts allocations. Unlike times, these counts do not depend on the load of the machine, so a test can check them.
 //!
-//! The counter sees this thread alone, and counts a list that grows as an allocation for each time it does. The bounds
-//! are those measured, for a debug and a release build alike; fewer is no failure. Where lists grow by steps which
-//! another standard library may choose otherwise, the bound is for the whole and has room for some.
+//! The counter covers only this thread, and counts each time that a list grows. The limits are the measured counts,
+//! which are the same for debug and release builds; fewer allocations are not a failure. If the count depends on how the
+//! standard library grows lists, the limit has some room.
 
 use std::hint::black_box;
 use std::io::{self, Read};
@@ -58,7 +57,7 @@ fn result(number: usize, rest: &str) -> String {
     )
 }
 
-/// So many results, with something beyond the fields where `rest` says so.
+/// Returns a reply with this number of results, and with unknown fields if `rest` is set.
 fn reply(results: usize, rest: &str) -> Vec<u8> {
     let results: Vec<_> = (0..results).map(|number| result(number, rest)).collect();
     format!(
@@ -100,7 +99,7 @@ fn requests_take_a_handful() {
         ),
         ("request", 11, build(&GetRequest::new(id()))),
         ("metadata", 11, build(&GetMetadata::new(samples(1)))),
-        // One for each id, to write it, and those of a URL that grows.
+        // One allocation to format each id, and those of the growing URL.
         (
             "metadata of 100",
             116,
@@ -137,7 +136,7 @@ fn read(body: &[u8]) -> AllocationInfo {
 
 #[test]
 fn a_result_takes_one_and_the_reply_a_few() {
-    // One is the family, the only field that is a text.
+    // The one allocation is for the family, the only string field.
     for (results, bound) in [(0, 7), (10, 19), (1_000, 1_000 + 20), (10_000, 10_000 + 25)] {
         let count = read(&reply(results, "")).count_total;
         assert!(
@@ -145,10 +144,10 @@ fn a_result_takes_one_and_the_reply_a_few() {
             "{results} results: {count} allocations, not {bound} at the most"
         );
     }
-    // What is kept beside the fields takes three more: a list, its box, and the name.
+    // Unknown fields take three more allocations: a list, its box, and the name.
     let count = read(&reply(1_000, r#","new":1"#)).count_total;
     assert!(count <= 4 * 1_000 + 20, "{count}");
-    // A list doubles when it grows, so that at the most three times its size is there at once.
+    // A growing list doubles its size, so the old and the new buffer take three times the old size.
     let bytes = read(&reply(10_000, "")).bytes_max;
     assert!(
         bytes <= 10_000 * (3 * size_of::<Sample>() as u64 + 8),
@@ -164,7 +163,7 @@ fn a_chunk_of_a_download_takes_none() {
         .cap(1 << 30);
     let info = measure(|| (0..100).for_each(|_| check.update(black_box(&chunk)).unwrap()));
     assert_eq!(info.count_total, 0);
-    // Of an archive the end is kept, which is in its place after twice 64 KiB.
+    // The check keeps the end of an archive, in a buffer that stops growing after 128 KiB.
     let mut check = StreamCheck::new().expect_zip();
     check.update(b"PK\x03\x04").unwrap();
     (0..200).for_each(|_| check.update(&chunk[..1000]).unwrap());
@@ -183,7 +182,7 @@ fn a_chunk_of_a_download_takes_none() {
     assert_eq!(info.count_total, 0);
 }
 
-/// Answers with 10,000 KiB.
+/// A transport that returns a body of 10,000 KiB.
 struct Large;
 
 impl Transport for Large {

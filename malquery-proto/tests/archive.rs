@@ -1,5 +1,5 @@
-//! The archive of samples, over archives that other programs made. See archives/make.sh.
-// Tests may touch files.
+//! Tests `archive` with archives that other programs created. See archives/make.sh.
+// Tests may access files.
 #![allow(clippy::disallowed_methods)]
 
 use std::cell::Cell;
@@ -40,7 +40,7 @@ fn numbers() -> Vec<u8> {
         .collect()
 }
 
-/// The bytes of the entries that have these names.
+/// Returns the bytes of the entries with these names.
 fn contents() -> BTreeMap<&'static str, Vec<u8>> {
     BTreeMap::from([
         ("greeting.txt", b"hello".to_vec()),
@@ -51,7 +51,7 @@ fn contents() -> BTreeMap<&'static str, Vec<u8>> {
     ])
 }
 
-/// The files of a folder.
+/// Returns the files in a folder.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     fs::read_dir(folder)
         .unwrap()
@@ -65,14 +65,14 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-/// What stands in a folder is samples under their own names.
+/// Checks that each file in a folder is named after its own SHA-256.
 fn assert_samples_only(folder: &Path) {
     for (name, bytes) in files(folder) {
         assert_eq!(name, sha256(&bytes).to_string());
     }
 }
 
-/// All that an error says.
+/// Returns the messages of an error and its sources.
 fn chain(error: &ArchiveError) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -136,7 +136,7 @@ fn archives_of_other_programs_are_read() {
                 !file.starts_with("plain"),
                 "{file} {name}"
             );
-            // Info-ZIP writes that it read from a pipe.
+            // Info-ZIP records that it read from a pipe.
             assert_eq!(info.warning().is_some(), *name == "-", "{file} {name}");
             let mut entry = archive.entry(number).unwrap();
             let mut bytes = Vec::new();
@@ -150,7 +150,7 @@ fn archives_of_other_programs_are_read() {
             assert_eq!(entry.read(&mut [0; 8]).unwrap(), 0);
         }
 
-        // Nothing was asked for, so everything is found.
+        // No samples are expected, so all of them count as found.
         let report = archive.check().unwrap();
         assert_eq!(report.is_complete(), !names.is_empty(), "{file}");
         assert_eq!(report.found.len(), names.len());
@@ -226,13 +226,13 @@ fn files_that_are_there_are_kept_replaced_or_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
 
-    // the same bytes
+    // A file with the same bytes.
     fs::write(path.join(&hello), "hello").unwrap();
     let report = open("aes256-stored.zip").extract(path, false).unwrap();
     assert!(report.found[0].existed);
     assert_eq!(report.found[0].file.as_deref(), Some(&*path.join(&hello)));
 
-    // others, as long or not
+    // Files with other bytes, of the same and of another length.
     for bytes in ["help!", "", "hello "] {
         fs::write(path.join(&hello), bytes).unwrap();
         let (entry, error, report) = stopped(
@@ -255,7 +255,7 @@ fn files_that_are_there_are_kept_replaced_or_refused() {
     assert_eq!(files(path).len(), 2);
     assert_samples_only(path);
 
-    // The first stays when the second is refused.
+    // The first file stays when the second one fails.
     fs::remove_file(path.join(&hello)).unwrap();
     fs::write(path.join(&many), "1").unwrap();
     let (entry, _, report) = stopped(
@@ -267,7 +267,7 @@ fn files_that_are_there_are_kept_replaced_or_refused() {
     assert_eq!(report.found[0].file.as_deref(), Some(&*path.join(&hello)));
     assert_eq!(files(path)[&hello], b"hello");
 
-    // A folder is not replaced by anything.
+    // A folder is never replaced.
     fs::remove_file(path.join(&many)).unwrap();
     fs::create_dir(path.join(&many)).unwrap();
     for overwrite in [false, true] {
@@ -292,7 +292,7 @@ fn files_are_private_and_links_are_not_followed() {
     let path = folder.path().join(sha256(b"hello").to_string());
     fs::write(aside.path(), "hello").unwrap();
     symlink(aside.path(), &path).unwrap();
-    // Even though it leads to the same bytes.
+    // A link is rejected even if it leads to the same bytes.
     assert!(
         open("aes256-stored.zip")
             .extract(folder.path(), false)
@@ -307,7 +307,7 @@ fn files_are_private_and_links_are_not_followed() {
     fs::write(aside.path(), "changed").unwrap();
     assert_eq!(fs::read(&path).unwrap(), b"hello");
 
-    // A program with the set-user-id bit is a file like any other.
+    // A program with the set-user-id bit is an ordinary file.
     let report = open("kinds.zip").extract(folder.path(), false).unwrap();
     for found in report.found.iter().filter(|found| !found.existed) {
         let metadata = found.file.as_ref().unwrap().symlink_metadata().unwrap();
@@ -346,7 +346,7 @@ fn hostile_names_are_reported_and_not_used() {
 #[test]
 fn a_directory_without_entries_does_not_hide_those_that_are_there() {
     let mut bytes = fixture("zipcrypto-stored.zip");
-    // A comment that is an end of its own, with no entries.
+    // The comment is an end record that declares no entries.
     let end = bytes
         .windows(4)
         .rposition(|window| window == b"PK\x05\x06")
@@ -371,7 +371,7 @@ fn folders_links_devices_and_twins_are_reported() {
         ]
     );
     assert!(report.duplicate_names);
-    // One is hidden, so it is not said that all is there.
+    // One entry is hidden, so the archive does not count as complete.
     assert!(!report.is_complete());
     let message = open("kinds.zip")
         .check()
@@ -412,7 +412,7 @@ fn bombs_end_with_an_error_and_leave_nothing() {
         assert_eq!(files(folder.path()), BTreeMap::new());
     };
     let limits = Limits::default();
-    // One entry does not keep the others from being read.
+    // The other entries are read.
     for (limits, limit) in [
         (limits, Limit::Ratio),
         (
@@ -423,7 +423,7 @@ fn bombs_end_with_an_error_and_leave_nothing() {
             },
             Limit::EntrySize,
         ),
-        // It does not count towards the total either, since nothing of it is read.
+        // The entry does not count toward the total, because it is not read.
         (
             Limits {
                 total_size: 5,
@@ -477,7 +477,7 @@ fn bombs_end_with_an_error_and_leave_nothing() {
     .unwrap();
     assert_eq!(bomb.check().unwrap().bytes, 3_000_000);
 
-    // More comes out than was declared: not a byte of it is written.
+    // The entry unpacks to more than it declares, so no file is written.
     let report = open("liar.zip").extract(folder.path(), false).unwrap();
     assert!(matches!(report.damaged[0].error, ArchiveError::Damaged(_)));
     assert_eq!(files(folder.path()), BTreeMap::new());
@@ -538,7 +538,7 @@ fn a_sample_that_an_entry_is_named_after_and_no_entry_is_is_missing() {
     assert!(!report.is_complete());
     let report = open("named-otherwise.zip").check().unwrap();
     assert_eq!((report.missing.len(), report.is_complete()), (0, true));
-    // Where it is known what should be there, names do not count.
+    // If the expected samples are known, names do not count.
     let report = open("named.zip")
         .expect_samples([sha256(b"world")])
         .check()
@@ -564,7 +564,7 @@ fn the_total_holds_for_entries_that_are_read_one_by_one() {
             allowed: 2000
         }
     ));
-    // A pass of its own counts by itself.
+    // Each pass starts a new count.
     archive.check().unwrap().complete().unwrap();
     io::copy(&mut archive.entry(0).unwrap(), &mut io::sink()).unwrap();
     assert!(matches!(
@@ -604,7 +604,7 @@ fn a_wrong_password_is_an_error() {
         assert!(report.is_complete(), "{name}");
     }
 
-    // One in 256 passwords gets past the check of ZipCrypto, and is found out later.
+    // One in 256 wrong passwords passes ZipCrypto's check, and is detected only later.
     let mut noticed_late = 0;
     for password in 0..2000 {
         let report = open("zipcrypto-several.zip")
@@ -653,19 +653,19 @@ fn an_error_shows_what_arrived_instead() {
     );
 }
 
-/// Where records of the directory begin, and where it ends.
+/// Returns the positions of the directory's records, and of its end.
 fn records(bytes: &[u8]) -> Vec<usize> {
     let at = |magic: &[u8]| {
         let found = move |at: &usize| bytes[*at..].starts_with(magic);
         (0..bytes.len()).filter(found).collect::<Vec<_>>()
     };
-    // The bytes of an encrypted entry are not such a text by chance.
+    // It is extremely unlikely that encrypted bytes contain this signature.
     let mut records = at(b"PK\x01\x02");
     records.push(at(b"PK\x05\x06")[0]);
     records
 }
 
-/// The same archive whose end says that its directory has another number of entries and of bytes.
+/// Returns the archive with an end record that declares another number of entries and another size.
 fn with_end(mut bytes: Vec<u8>, entries: usize, size: usize) -> Vec<u8> {
     let end = bytes.len() - 22;
     for at in [end + 8, end + 10] {
@@ -704,12 +704,12 @@ fn a_directory_that_omits_entries_is_not_complete() {
             Err(error) => assert!(matches!(error, ArchiveError::Broken(_)), "{error:?}"),
         };
         for omitted in 0..count {
-            // A record is cut out.
+            // A record is removed.
             let mut bytes = whole.clone();
             let length = records[omitted + 1] - records[omitted];
             bytes.drain(records[omitted]..records[omitted + 1]);
             omit(with_end(bytes, count - 1, size - length));
-            // The number is lowered, and the size of the directory with it or not.
+            // The number of entries is reduced, with or without the size of the directory.
             if omitted > 0 {
                 omit(with_end(whole.clone(), omitted, size));
                 omit(with_end(
@@ -720,7 +720,7 @@ fn a_directory_that_omits_entries_is_not_complete() {
             }
         }
         assert!(hidden >= count, "{name}");
-        // Those that were asked for are there.
+        // The expected samples are present.
         let mut archive = Archive::open(Cursor::new(with_end(whole, 1, size)));
         if let Ok(archive) = &mut archive {
             let found = archive.check().unwrap().found[0].sha256;
@@ -770,7 +770,7 @@ fn what_is_no_archive_is_refused() {
         let error = Archive::open(Cursor::new(bytes)).unwrap_err();
         assert!(matches!(error, ArchiveError::NotZip(_)), "{error:?}");
     }
-    // Nothing may stand before the archive.
+    // Data before the archive is an error.
     let mut bytes = b"MZ".to_vec();
     bytes.extend(fixture("aes128.zip"));
     assert!(matches!(
@@ -832,7 +832,7 @@ fn a_byte_that_is_missing_within_an_archive_is_noticed() {
             let Ok(report) = archive.extract(folder.path(), false) else {
                 continue;
             };
-            // Of the directory, a byte of a name or of a date may be missing without harm.
+            // A missing byte in a name or a date of the directory does no harm.
             assert!(
                 !report.is_complete() || at > directory && report.found.len() == samples.len(),
                 "{name} {at}"
@@ -844,7 +844,7 @@ fn a_byte_that_is_missing_within_an_archive_is_noticed() {
 
 #[test]
 fn the_hash_decides_where_the_checksum_is_wrong() {
-    // The checksum in the directory is the one that counts.
+    // Only the checksum in the directory counts.
     let mut bytes = fixture("plain-zip64-descriptors.zip");
     let directory = bytes
         .windows(4)
@@ -874,7 +874,7 @@ fn the_hash_decides_where_the_checksum_is_wrong() {
 fn an_archive_says_what_it_holds() {
     let mut archive = open("zipcrypto-stored.zip");
     let info = &archive.entries()[0];
-    // ZipCrypto puts twelve bytes before the data.
+    // ZipCrypto adds twelve bytes before the data.
     assert_eq!((info.size(), info.packed_size()), (5, 17));
     assert_eq!(format!("{:?}", info.name()), "EntryName(greeting.txt)");
     assert!(
@@ -906,7 +906,7 @@ fn an_entry_whose_header_is_damaged_harms_no_other() {
         .unwrap();
     assert_eq!((report.found.len(), report.damaged.len()), (3, 1));
     assert_eq!(report.damaged[0].entry, 1);
-    // It is another thing if it cannot be read.
+    // A file that cannot be read is a different error.
     let at = headers[1] as u64;
     let error = Archive::open(Failing {
         file: Cursor::new(bytes),
@@ -916,7 +916,7 @@ fn an_entry_whose_header_is_damaged_harms_no_other() {
     assert!(matches!(error, ArchiveError::Read(_)), "{error:?}");
 }
 
-/// Gives a byte at a time, and is interrupted before each.
+/// A reader that returns one byte at a time, and is interrupted before each byte.
 struct Interrupted(Cursor<Vec<u8>>, bool);
 
 impl Read for Interrupted {
@@ -949,14 +949,14 @@ fn a_read_that_is_interrupted_is_done_again() {
         let mut entry = archive.entry(entry.unwrap()).unwrap();
         let mut count = 0;
         while count < bytes.len() {
-            // By hand: `read_exact` would begin again by itself.
+            // Do not use `read_exact`, which would retry by itself.
             count += entry.read(&mut bytes[count..]).unwrap();
         }
         assert_eq!(&bytes, b"hello");
     }
 }
 
-/// A file on a disk that fails to be read at a place.
+/// A file that cannot be read at one position.
 struct Failing {
     file: Cursor<Vec<u8>>,
     at: u64,
@@ -990,13 +990,13 @@ fn an_error_of_the_file_is_not_taken_for_one_of_the_archive() {
             }) {
                 Err(error) => error,
                 Ok(mut archive) => match archive.check() {
-                    // data descriptors are not read
+                    // Data descriptors are not read.
                     Ok(report) => {
                         assert!(report.is_complete(), "{name} {at}");
                         continue;
                     }
                     Err(error) => {
-                        // What was extracted before stays, and nothing else.
+                        // Only the samples that were extracted before remain.
                         let folder = tempfile::tempdir().unwrap();
                         let (_, _, report) =
                             stopped(archive.extract(folder.path(), false).unwrap_err());
@@ -1020,7 +1020,7 @@ fn an_error_of_the_file_is_not_taken_for_one_of_the_archive() {
 
 #[test]
 fn an_entry_that_is_read_by_hand_keeps_the_kind_of_an_error_of_the_file() {
-    /// Is refused once this is set.
+    /// A reader that fails once the flag is set.
     struct Refused(Cursor<Vec<u8>>, Rc<Cell<bool>>);
 
     impl Read for Refused {
@@ -1049,7 +1049,7 @@ fn an_entry_that_is_read_by_hand_keeps_the_kind_of_an_error_of_the_file() {
     refused.set(true);
     let error = io::copy(&mut entry, &mut io::sink()).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
-    // What comes after is not taken for the rest.
+    // Later bytes are not mistaken for the rest of the entry.
     refused.set(false);
     assert_eq!(
         entry.read(&mut [0; 8]).unwrap_err().kind(),
@@ -1084,7 +1084,7 @@ fn any_fixture() -> impl Strategy<Value = Vec<u8>> {
     .prop_map(fixture)
 }
 
-/// Reads whatever it is, and looks that nothing is written under a wrong name.
+/// Reads any bytes as an archive, and checks that no file has a wrong name.
 fn survive(bytes: Vec<u8>) {
     let folder = tempfile::tempdir().unwrap();
     let limits = Limits {

@@ -107,7 +107,7 @@ impl fmt::Debug for Number {
 ///
 /// Two values of `Extra` are equal if they contain the same fields, in any order.
 #[derive(Clone, Default)]
-// The list is boxed because nearly all of 100,000 results have nothing to keep.
+// The list is boxed because almost all results have nothing to keep.
 #[allow(clippy::box_collection)]
 pub struct Extra(Option<Box<Vec<Entry>>>);
 
