@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::sync::{Mutex, PoisonError};
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use super::observer::{Observer, Progress, Step};
 use super::transport::{Body, Clock, TimeLeft, TransportError};
@@ -209,17 +209,20 @@ fn read_body(
         ..=MAX_TOKEN_BODY => most_read,
         _ => declared.unwrap_or(0).min(most).min(1 << 20),
     };
-    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(capacity).unwrap_or(0)));
+    let mut bytes = Vec::with_capacity(usize::try_from(capacity).unwrap_or(0));
     let result = body.take(most_read).read_to_end(&mut bytes);
     if !whole {
         // The status of an error is enough, even if its body is truncated.
         bytes.truncate(usize::try_from(most).unwrap_or(usize::MAX));
-        return Ok(std::mem::take(&mut *bytes));
+        return Ok(bytes);
     }
     let received = bytes.len() as u64;
     let short = declared.filter(|declared| received < *declared);
-    let failed = |error| {
+    let mut failed = |error| {
         let id = find_id(&bytes);
+        if most <= MAX_TOKEN_BODY {
+            bytes.zeroize();
+        }
         TransportError::unknown(BodyError { error, id })
     };
     match result {
@@ -235,7 +238,7 @@ fn read_body(
             received,
             declared,
         }))),
-        None => Ok(std::mem::take(&mut *bytes)),
+        None => Ok(bytes),
     }
 }
 
