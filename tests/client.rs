@@ -52,7 +52,7 @@ fn job(word: &str) -> reply::Reply {
 }
 
 #[test]
-fn metadata_of_any_number_of_hashes_is_asked_in_parts_and_joined_in_order() {
+fn many_hashes_are_looked_up_in_parts() {
     // 115 fit into a URL below 8,000 bytes; of every third nothing is known
     let known = |number: usize| !number.is_multiple_of(3);
     let part = |numbers: std::ops::Range<usize>, trace: &str| {
@@ -111,7 +111,7 @@ fn metadata_of_any_number_of_hashes_is_asked_in_parts_and_joined_in_order() {
 }
 
 #[test]
-fn a_job_handle_tells_asks_and_waits() {
+fn a_job_handle_asks_and_waits() {
     let (mock, guard) = play([
         job("done"),
         job("inprogress"),
@@ -143,7 +143,7 @@ fn a_job_handle_tells_asks_and_waits() {
 }
 
 #[test]
-fn a_stored_job_is_taken_up_by_another_client_and_a_stopped_one_was_not_sent() {
+fn another_client_resumes_a_stored_job() {
     let (mock, guard) = play([job("done"), job("inprogress"), job("done")]);
     let first = client(mock.clone(), VirtualClock::new());
     let search = ExactSearch::new([Pattern::ascii("a").unwrap()]);
@@ -244,7 +244,7 @@ fn the_quota_guard_refuses_before_anything_is_sent() {
 }
 
 #[test]
-fn a_revoked_token_is_followed_by_a_new_one() {
+fn a_revoked_token_is_replaced() {
     let quotas = || reply::json(200, json!({"meta": {}}));
     let (mock, guard) = play([quotas(), reply::status(200), quotas()]);
     let transport = Transcript::new(mock);
@@ -273,7 +273,7 @@ fn a_revoked_token_is_followed_by_a_new_one() {
 }
 
 #[test]
-fn a_download_that_breaks_off_is_begun_anew_as_the_policy_allows() {
+fn a_broken_download_restarts_by_policy() {
     let whole = || reply::bytes(200, "application/octet-stream", "hello");
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sample");
@@ -365,7 +365,7 @@ impl Transport for InParts {
 }
 
 #[test]
-fn a_read_that_was_interrupted_goes_on_and_one_that_failed_does_not() {
+fn only_an_interrupted_read_continues() {
     let open = |length, parts: &[Result<&'static str, io::ErrorKind>]| {
         let auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
         let client = Client::new(InParts(length, parts.to_vec()), VirtualClock::new(), auth);
@@ -443,7 +443,7 @@ fn a_read_that_was_interrupted_goes_on_and_one_that_failed_does_not() {
 }
 
 #[test]
-fn an_error_is_told_without_its_whole_body_and_a_result_is_not() {
+fn only_an_error_may_be_cut() {
     let large = json!({"meta": {"hunt_limit": 5, "padding": "x".repeat(100_000)}});
     let (mock, guard) = play([
         reply::json(200, &large),
@@ -480,7 +480,7 @@ fn an_error_is_told_without_its_whole_body_and_a_result_is_not() {
 }
 
 #[test]
-fn what_was_refused_before_it_was_sent_is_told_from_what_was_not() {
+fn an_unsent_request_is_known_as_unsent() {
     let (mock, guard) = play([reply::status(404)]);
     let client = client(mock, VirtualClock::new());
     let error = client.hunt(&Hunt::new("")).map(drop).unwrap_err();
@@ -522,7 +522,7 @@ impl Transport for TooLarge {
 }
 
 #[test]
-fn a_reply_that_is_too_large_is_not_asked_for_again() {
+fn a_too_large_reply_is_not_requested_again() {
     let service = Arc::new(TooLarge(AtomicU32::new(0)));
     let error = client(service.clone(), VirtualClock::new())
         .quotas()
@@ -551,7 +551,7 @@ fn a_submission_whose_reply_breaks_off_is_unsure() {
 }
 
 #[test]
-fn a_download_that_breaks_off_takes_no_more_requests_than_the_policy_allows() {
+fn a_broken_download_keeps_to_the_policy() {
     let cut = || reply::bytes(200, "application/octet-stream", "hello").truncate_after(2);
     let (mock, guard) = play([reply::status(503), cut(), reply::status(503), cut()]);
     let clock = VirtualClock::new();
@@ -651,7 +651,7 @@ impl Read for End {
 }
 
 #[test]
-fn a_large_reply_is_not_parsed_after_the_deadline() {
+fn no_reply_is_parsed_after_the_deadline() {
     let errors = ["quotas", "job", "hunt"].map(|what| {
         let clock = VirtualClock::new();
         let transport = Late(clock.clone(), r#"{"meta": {"reqid": "r-1"}, "errors": "#);
@@ -693,7 +693,7 @@ impl Transport for Boaster {
 }
 
 #[test]
-fn a_transport_that_is_wrong_about_its_reads_ends_no_program() {
+fn a_boastful_transport_ends_no_program() {
     let auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
     let mut download = Client::new(Boaster, VirtualClock::new(), auth)
         .open(&hello())
@@ -703,7 +703,7 @@ fn a_transport_that_is_wrong_about_its_reads_ends_no_program() {
 }
 
 #[test]
-fn a_job_is_waited_for_no_longer_than_it_may_take() {
+fn a_wait_ends_with_its_time() {
     let mock = script((0..20).map(|_| job("inprogress")))
         .with_tokens()
         .transport();
@@ -741,7 +741,7 @@ fn a_job_is_waited_for_no_longer_than_it_may_take() {
 
 #[cfg(unix)]
 #[test]
-fn a_link_to_what_is_no_file_is_not_replaced() {
+fn only_a_link_to_a_file_is_replaced() {
     let folder = tempfile::tempdir().unwrap();
     for (target, is_refused) in [("/dev/null", true), ("/", true), ("/nowhere/at/all", false)] {
         let link = folder.path().join(target.replace('/', "-"));
@@ -752,7 +752,7 @@ fn a_link_to_what_is_no_file_is_not_replaced() {
 }
 
 #[test]
-fn a_place_where_no_file_can_be_is_refused_at_once() {
+fn an_impossible_path_is_refused_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     fs::create_dir(at("folder")).unwrap();
@@ -788,7 +788,7 @@ fn a_place_where_no_file_can_be_is_refused_at_once() {
 }
 
 #[test]
-fn a_quota_that_the_service_does_not_tell_is_warned_of() {
+fn an_unreported_quota_gets_a_warning() {
     listen();
     let (mock, guard) = play([
         reply::json(200, json!({"meta": {"hunt_count": 1, "hunt_limit": 5}})),
@@ -814,7 +814,7 @@ fn a_quota_that_the_service_does_not_tell_is_warned_of() {
 }
 
 #[test]
-fn calls_that_fail_together_are_not_tried_again_together() {
+fn calls_that_fail_together_retry_apart() {
     let pauses = |start: u64, calls: usize| {
         let replies =
             (0..calls).flat_map(|_| [reply::status(503), reply::json(200, json!({"meta": {}}))]);
@@ -892,7 +892,7 @@ fn what_comes_instead_of_a_file_is_shown() {
 }
 
 #[test]
-fn a_file_that_is_not_ready_is_asked_for_again() {
+fn a_file_not_ready_is_requested_again() {
     let whole = || reply::bytes(200, "application/octet-stream", "hello");
     let (mock, guard) = play([reply::status(202), reply::status(204), whole()]);
     let client = client(mock, VirtualClock::new());

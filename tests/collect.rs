@@ -218,7 +218,7 @@ fn the_whole_job_in_its_order() {
 }
 
 #[test]
-fn it_downloads_no_more_than_the_limit_and_needs_the_hashes() {
+fn it_downloads_no_more_than_the_limit() {
     let run = Run::new(service(&[HELLO, NUMBERS, OTHER], ARCHIVE));
     let options = SearchOptions::new()
         .limit(2)
@@ -258,7 +258,7 @@ fn samples_that_are_known_need_no_search() {
 }
 
 #[test]
-fn no_more_samples_that_are_known_are_scheduled_than_the_limit() {
+fn known_samples_keep_to_the_limit() {
     let run = Run::new([
         submitted("download-1"),
         job("download-1", "done", &[]),
@@ -332,7 +332,7 @@ fn a_limit_holds_until_the_download_is_submitted() {
 }
 
 #[test]
-fn an_archive_that_was_exchanged_meanwhile_is_not_vouched_for() {
+fn an_exchanged_archive_is_not_vouched_for() {
     let run = Run::new(service(&[HELLO], ARCHIVE));
     let mut job = Collect::new(search(1));
     run.collect(&mut job, ()).unwrap();
@@ -351,7 +351,7 @@ fn an_archive_that_was_exchanged_meanwhile_is_not_vouched_for() {
 }
 
 #[test]
-fn a_limit_of_nothing_is_refused_before_it_costs_anything() {
+fn a_limit_of_zero_costs_nothing() {
     let run = Run::new([]);
     for mut job in [
         Collect::new(hunt(SearchOptions::new())).limit(0),
@@ -365,7 +365,7 @@ fn a_limit_of_nothing_is_refused_before_it_costs_anything() {
 }
 
 #[test]
-fn an_archive_beyond_the_limits_is_kept_and_taken_up_with_others() {
+fn an_archive_beyond_the_limits_is_kept() {
     let run = Run::new([
         submitted("download-1"),
         job("download-1", "done", &[]),
@@ -406,7 +406,7 @@ fn nothing_found_is_no_error_and_costs_nothing() {
 }
 
 #[test]
-fn a_job_too_large_for_the_quota_is_refused_before_it_costs_anything() {
+fn a_job_beyond_the_quota_costs_nothing() {
     let guarded = |replies: Vec<reply::Reply>| {
         let mut run = Run::new(replies);
         run.client = run.client.check_quota(true);
@@ -467,7 +467,7 @@ fn a_job_too_large_for_the_quota_is_refused_before_it_costs_anything() {
 
 /// Stops after each step in turn, and goes on from what was stored, as another process would.
 #[test]
-fn it_goes_on_from_any_step_and_submits_nothing_twice() {
+fn any_step_resumes_without_a_second_submission() {
     let mut fetches = Vec::new();
     for stop in 0.. {
         let corpus = Corpus::from_bytes([b"hello".to_vec(), b"hello again".to_vec()]);
@@ -566,7 +566,7 @@ fn a_submission_under_way_is_not_sent_again() {
 }
 
 #[test]
-fn a_search_of_another_process_is_waited_for_and_collected() {
+fn a_search_of_another_process_is_collected() {
     let run = Run::new(service(&[HELLO, WORLD], ARCHIVE).split_off(1));
     let mut job = Collect::attach("search-1".parse().unwrap()).limit(1);
     job = job.poll_every(std::time::Duration::from_secs(60));
@@ -595,7 +595,7 @@ fn samples_within_a_result_are_collected_too() {
 }
 
 #[test]
-fn what_is_there_is_replaced_only_if_that_is_wanted() {
+fn files_are_replaced_only_on_request() {
     for overwrite in [false, true] {
         let run = Run::new(service(&[HELLO], ARCHIVE));
         let sample = run.folder.path().join(HELLO);
@@ -632,7 +632,7 @@ fn what_is_there_is_replaced_only_if_that_is_wanted() {
 }
 
 #[test]
-fn what_is_stopped_once_stops_also_when_a_job_is_just_done() {
+fn a_stop_holds_when_a_job_ends() {
     let fuzzy = || FuzzySearch::new([Pattern::ascii("hello").unwrap()]);
     let found = || vec![job("", "done", &[HELLO])];
     let replies = || service(&[HELLO], ARCHIVE);
@@ -696,7 +696,7 @@ fn the_verification_ends_at_the_deadline() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_found_out_before_anything_is_paid_for() {
+fn a_missing_folder_costs_nothing() {
     let run = Run::new([]);
     for folder in ["none", "samples"] {
         fs::write(run.folder.path().join("samples"), "a file").unwrap();
@@ -708,7 +708,7 @@ fn a_folder_that_is_not_there_is_found_out_before_anything_is_paid_for() {
 }
 
 #[test]
-fn an_archive_that_is_none_leaves_nothing_and_can_be_fetched_again() {
+fn what_is_no_archive_leaves_nothing() {
     let cut = [
         b"PK\x03\x04 no directory ".as_slice(),
         b"PK\x05\x06",
@@ -748,7 +748,7 @@ fn an_archive_with_damage_is_kept_and_reported() {
 }
 
 #[test]
-fn what_stops_it_leaves_no_half_of_a_file() {
+fn a_stop_leaves_no_half_file() {
     // While it is fetched, opened, and read; at last it is not stopped.
     let mut appeared = Vec::new();
     for stop in 0.. {
@@ -777,7 +777,7 @@ fn what_stops_it_leaves_no_half_of_a_file() {
 }
 
 #[test]
-fn everything_that_names_samples_is_collected_in_one_call() {
+fn every_source_is_collected_in_one_call() {
     let found = json!({"meta": {}, "resources": [{"sha256": HELLO}]});
     let fuzzy = || FuzzySearch::new([Pattern::ascii("hello").unwrap()]);
     let download = || service(&[HELLO], ARCHIVE).split_off(3);

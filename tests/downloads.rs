@@ -595,7 +595,7 @@ fn extra_bytes_are_an_error() {
 }
 
 #[test]
-fn what_follows_a_body_is_not_the_next_reply() {
+fn bytes_after_a_body_are_no_reply() {
     for framing in [Framing::Length, Framing::Chunked] {
         for what in BOTH {
             let place = Place::new();
@@ -896,7 +896,7 @@ fn a_download_that_is_stopped_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_file_that_is_there_stays_when_the_download_fails() {
+fn a_failed_download_keeps_the_old_file() {
     let place = Place::new();
     fs::write(place.path(), "old").unwrap();
     let client = place.client();

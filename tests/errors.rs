@@ -140,7 +140,7 @@ fn api_error<O: Operation>(
 }
 
 #[test]
-fn the_body_is_read_as_typed_then_as_json_then_as_text() {
+fn a_body_is_typed_then_json_then_text() {
     let shown = |status, body: &[u8]| {
         api_error(&GetQuotas, status, &[("x-cs-traceid", "t-2")], body).to_string()
     };
@@ -195,7 +195,7 @@ fn hints_say_what_to_do() {
 }
 
 #[test]
-fn an_exhausted_quota_is_told_from_a_rate_limit() {
+fn an_exhausted_quota_is_no_rate_limit() {
     let kind = |headers: &[(&str, &str)], body: &str| {
         api_error(&Hunt::new("rule a {}"), 429, headers, body.as_bytes()).kind()
     };
@@ -211,7 +211,7 @@ fn an_exhausted_quota_is_told_from_a_rate_limit() {
 }
 
 #[test]
-fn the_time_to_retry_is_read_in_every_form() {
+fn a_retry_time_is_read_in_any_form() {
     let now = Timestamp::from_millis(1_700_000_000_000);
     let at = |headers: &[(&str, &str)]| {
         api_error(&GetQuotas, 429, headers, b"")

@@ -26,7 +26,7 @@ fn seeds(target: &str) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn what_is_fuzzed_holds_for_the_seeds_and_what_is_near_them() {
+fn fuzz_targets_hold_near_their_seeds() {
     for (name, target) in TARGETS {
         let seeds = seeds(name);
         assert!(!seeds.is_empty(), "{name} has no seeds");
@@ -48,7 +48,7 @@ fn what_is_fuzzed_holds_for_the_seeds_and_what_is_near_them() {
 }
 
 #[test]
-fn every_target_has_a_program_and_seeds_and_there_are_no_others() {
+fn every_target_has_a_program_and_seeds() {
     let names: BTreeSet<String> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
     let listed = |folder: &str| -> BTreeSet<String> {
         let entries = fs::read_dir(fuzz().join(folder)).unwrap();

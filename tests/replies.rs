@@ -99,7 +99,7 @@ fn a_fuzzy_search_has_stats_and_no_id() {
 }
 
 #[test]
-fn the_three_submissions_give_an_id_and_no_status() {
+fn submissions_give_an_id_and_no_status() {
     let body = json!({
         "meta": {"query_time": 0.01, "powered_by": "malquery-api", "trace_id": "t",
             "reqid": "3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab", "status": "done"},
@@ -179,7 +179,7 @@ fn lists_may_be_missing_null_or_empty() {
 }
 
 #[test]
-fn the_trace_id_of_the_header_comes_first_and_its_case_does_not_matter() {
+fn the_headers_trace_id_comes_first() {
     let body = r#"{"meta": {"trace_id": "of the body"}}"#;
     let reply = try_read(&search(), 200, &[("X-Cs-Traceid", "of the head")], body).unwrap();
     assert_eq!(reply.trace_id.as_deref(), Some("of the head"));
@@ -225,7 +225,7 @@ fn any_2xx_is_a_success() {
 }
 
 #[test]
-fn a_success_that_is_no_reply_is_an_error_with_its_beginning() {
+fn a_malformed_success_shows_its_beginning() {
     let error = try_read(
         &request(),
         200,
@@ -251,7 +251,7 @@ fn a_success_that_is_no_reply_is_an_error_with_its_beginning() {
 }
 
 #[test]
-fn a_submission_that_was_accepted_with_errors_says_them() {
+fn an_accepted_submission_reports_its_errors() {
     let body =
         r#"{"meta": {"trace_id": "t"}, "errors": [{"code": 500, "message": "the queue is full"}]}"#;
     let error = try_read(&Hunt::new("rule a {}"), 200, &[], body).unwrap_err();
@@ -262,7 +262,7 @@ fn a_submission_that_was_accepted_with_errors_says_them() {
 }
 
 #[test]
-fn an_odd_byte_in_a_name_does_not_lose_the_results() {
+fn an_odd_byte_loses_no_results() {
     let mut body = br#"{"meta": {}, "resources": [{"family": "M"#.to_vec();
     body.extend([0xfc]);
     body.extend(br#"ller", "filesize": 7}]}"#);
@@ -281,7 +281,7 @@ fn an_odd_byte_in_a_name_does_not_lose_the_results() {
 }
 
 #[test]
-fn a_token_reply_may_lack_all_but_the_token() {
+fn a_token_reply_needs_only_the_token() {
     let credentials = Credentials::new("id", "secret");
     let headers = HeaderMap::new();
     let read = |status: u16, body: &str| {

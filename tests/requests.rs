@@ -188,7 +188,7 @@ fn assert_as_falconpy(name: &str, request: &http::Request<Vec<u8>>) {
 }
 
 #[test]
-fn every_request_equals_that_of_falconpy() {
+fn every_request_equals_falconpys() {
     let base = BaseUrl::from(Cloud::Us1);
     let bearer = BearerToken::new("t").unwrap();
     fn check(name: &str, operation: &impl Operation, base: &BaseUrl, bearer: &BearerToken) {

@@ -316,7 +316,7 @@ fn tokens_that_live_50_ms() {
 
 /// A thread may read the clock, and be overtaken by another before it looks whether a token is asked for.
 #[test]
-fn a_thread_that_is_overtaken_does_not_ask_for_a_second_token() {
+fn an_overtaken_thread_requests_no_second_token() {
     /// Keeps one thread between the clock and the look, until the other has asked.
     struct Overtaken {
         clock: TestClock,
@@ -434,7 +434,7 @@ fn waves(status: u16, header: Option<(&'static str, String)>) -> Vec<(Vec<Error>
 }
 
 #[test]
-fn a_token_that_is_refused_is_asked_for_once_by_all() {
+fn a_refused_token_is_requested_once_by_all() {
     for (errors, asked) in waves(403, None) {
         assert_eq!(asked, 1);
         assert_eq!(errors.len(), THREADS);
@@ -446,7 +446,7 @@ fn a_token_that_is_refused_is_asked_for_once_by_all() {
 }
 
 #[test]
-fn all_together_ask_for_a_token_as_often_as_one_would() {
+fn all_threads_request_tokens_as_often_as_one() {
     for (errors, asked) in waves(500, None) {
         assert_eq!(asked, 3);
         for error in errors {

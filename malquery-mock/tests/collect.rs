@@ -66,7 +66,7 @@ fn a_job_runs_from_in_progress_to_done() {
 }
 
 #[test]
-fn a_cassette_plays_again_from_its_beginning_and_for_any_base_url() {
+fn a_cassette_plays_again_for_any_base_url() {
     let cassette = load("collect.json");
     for base in [
         "https://api.eu-1.crowdstrike.com",
@@ -145,7 +145,7 @@ fn typed_replies_are_those_of_the_service() {
 }
 
 #[test]
-fn a_client_cannot_retry_a_request_without_match_into_a_success() {
+fn no_retry_makes_a_mismatch_a_success() {
     let (mock, guard) = load("faults.json").with_tokens().play();
     let client = Client::new(mock.clone(), VirtualClock::new(), auth());
     let error = client

@@ -206,7 +206,7 @@ fn every_kind_of_refusal_can_be_read() {
 }
 
 #[test]
-fn equal_requests_are_answered_in_order_and_only_the_last_repeats() {
+fn equal_requests_play_in_order() {
     let interaction = |status: u16, more: &str| {
         format!(
             r#"{{"id": "s{status}", "request": {{"method": "GET", "uri": "/x"}}, "response": {{"status": {status}}}{more}}}"#
@@ -246,7 +246,7 @@ fn equal_requests_are_answered_in_order_and_only_the_last_repeats() {
 }
 
 #[test]
-fn the_guard_tells_all_that_is_wrong() {
+fn the_guard_reports_all_that_is_wrong() {
     let two = r#"
 {"id": "poll", "request": {"method": "GET", "uri": "/x"}, "response": {"status": 200}, "times": 2},
 {"id": "fetch", "request": {"method": "GET", "uri": "/y"}, "response": {"status": 200}}"#;
@@ -277,7 +277,7 @@ fn the_guard_tells_all_that_is_wrong() {
 }
 
 #[test]
-fn an_error_is_readable_when_a_test_unwraps_it() {
+fn an_unwrapped_error_is_readable() {
     let (mock, _guard) = script([]).play();
     let message = panic_of(|| drop(mock.send(request("GET", "/x", "")).unwrap())).unwrap();
     insta::assert_snapshot!(message, @r#"
@@ -289,7 +289,7 @@ fn an_error_is_readable_when_a_test_unwraps_it() {
 }
 
 #[test]
-fn faults_tell_whether_a_request_may_have_arrived() {
+fn faults_say_whether_a_request_may_have_arrived() {
     let kinds = [
         (Fault::ConnectRefused, SendFailure::NotSent),
         (Fault::Dns, SendFailure::NotSent),

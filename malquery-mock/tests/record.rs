@@ -723,7 +723,7 @@ fn what_no_cassette_can_play_is_refused() {
 }
 
 #[test]
-fn a_time_to_retry_is_kept_as_a_duration() {
+fn a_retry_time_is_kept_as_a_duration() {
     let headers = [
         ("x-ratelimit-retryafter", "1767225610"),
         ("date", "Thu, 01 Jan 2026 00:00:00 GMT"),
@@ -955,7 +955,7 @@ fn what_another_session_wrote_is_not_lost() {
 // Modes.
 
 #[test]
-fn a_session_without_its_cassette_says_how_to_get_one() {
+fn a_missing_cassette_says_how_to_record_it() {
     let (_folder, path) = folder();
     for mode in [Mode::Replay, Mode::Verify] {
         let session = Session::new(&path).mode(mode);

@@ -540,7 +540,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_hidden_also_where_it_is_cut_and_nothing_else_is() {
+    fn a_cut_secret_is_hidden_alone() {
         let needles = Needles::new(["toke-n123"]);
         let hidden = |text: &str| {
             let mut text = text.to_owned();
@@ -569,7 +569,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_that_is_not_understood_gives_what_is_known() {
+    fn a_malformed_reply_gives_what_is_known() {
         let headers = http::HeaderMap::from_iter([(
             http::HeaderName::from_static("x-cs-traceid"),
             http::HeaderValue::from_static("trace-1"),
@@ -595,7 +595,7 @@ mod tests {
     }
 
     #[test]
-    fn an_excerpt_of_many_bytes_is_as_long_as_one_of_many_characters() {
+    fn an_excerpt_has_one_length_in_characters() {
         assert_eq!(
             excerpt("\u{1f600}".repeat(60).as_bytes(), 50),
             "\u{1f600}".repeat(50) + "…"

@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_beginning_is_found_where_a_text_is_cut() {
+    fn a_beginning_is_found_at_a_cut() {
         let secret = "p@ss/w0rd-of-it";
         let needles = Needles::new([secret]);
         for text in encodings(secret, "me") {

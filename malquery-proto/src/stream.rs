@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn a_check_tells_what_it_expects_and_has() {
+    fn a_check_says_what_it_expects_and_has() {
         let mut check = StreamCheck::new().expect_length(5);
         check.update(b"abc").unwrap();
         assert_eq!((check.length(), check.bytes()), (Some(5), 3));
@@ -521,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn of_an_archive_no_more_is_kept_than_its_end_may_take() {
+    fn an_archive_keeps_no_more_than_its_end() {
         const LONGEST_END: usize = 22 + 65_535;
         let mut check = StreamCheck::new().expect_zip();
         check.update(b"PK\x03\x04").unwrap();

@@ -202,7 +202,7 @@ fn numbers_are_little_endian() {
 }
 
 #[test]
-fn only_the_end_of_a_file_is_no_error() {
+fn only_the_files_end_is_no_error() {
     let mut file = io::Cursor::new(b"1234");
     assert_eq!(read_at(&mut file, 1).unwrap(), Some(*b"234"));
     assert_eq!(read_at::<3, _>(&mut file, 2).unwrap(), None);

@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_says_whether_and_when_to_go_on() {
+    fn an_error_says_when_to_continue() {
         let now = Timestamp::from_millis(1_000);
         assert_eq!(busy().retry_at(now), Some(Timestamp::from_millis(6_000)));
         assert!(busy().is_retryable());
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn debug_tells_all_the_sources() {
+    fn debug_shows_all_the_sources() {
         let error = Error::Body(io::Error::other(BuildError::NoSamples));
         assert_eq!(
             format!("{error:?}"),

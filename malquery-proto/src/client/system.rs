@@ -243,7 +243,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_is_not_unicode_is_not_taken_for_missing() {
+    fn a_variable_without_unicode_is_not_missing() {
         use std::os::unix::ffi::OsStringExt;
 
         let error = Settings::from_lookup(|_| Some(OsString::from_vec(b"p4ssw0rd\xff".to_vec())))
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn it_sleeps_until_the_time_and_not_into_the_past() {
+    fn it_sleeps_until_a_time_ahead() {
         let start = SystemClock.now();
         assert!(start > Timestamp::from_millis(1_700_000_000_000));
         let end = start.after(Duration::from_millis(30));

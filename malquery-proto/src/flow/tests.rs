@@ -174,7 +174,7 @@ fn api_kind(error: &FlowError) -> Option<ApiErrorKind> {
 }
 
 #[test]
-fn a_token_is_fetched_once_and_renewed_before_it_expires() {
+fn a_token_is_renewed_before_it_expires() {
     let mut service = Service::new([token(), quotas(), quotas(), token(), quotas()]);
     service.call(&GetQuotas).unwrap();
     // The token lives for 1,799 seconds and is renewed 120 seconds earlier.
@@ -195,7 +195,7 @@ fn a_token_is_fetched_once_and_renewed_before_it_expires() {
 }
 
 #[test]
-fn a_token_that_lives_no_time_at_all_serves_one_call() {
+fn a_token_without_lifetime_serves_one_call() {
     let dead = || reply(201, r#"{"access_token": "t", "expires_in": 0}"#);
     let mut service = Service::new([dead(), quotas(), dead(), quotas()]);
     service.call(&GetQuotas).unwrap();
@@ -203,7 +203,7 @@ fn a_token_that_lives_no_time_at_all_serves_one_call() {
 }
 
 #[test]
-fn what_is_invalid_is_refused_before_a_token_is_asked_for() {
+fn invalid_calls_are_refused_without_a_token() {
     let mut service = Service::new([]);
     let error = service.call(&Hunt::new(" ")).unwrap_err();
     assert!(
@@ -217,7 +217,7 @@ fn what_is_invalid_is_refused_before_a_token_is_asked_for() {
 }
 
 #[test]
-fn a_401_is_replayed_once_with_a_new_token() {
+fn a_401_repeats_once_with_another_token() {
     let denied = || {
         reply(
             401,
@@ -265,7 +265,7 @@ fn wrong_credentials_are_tried_once() {
 }
 
 #[test]
-fn a_safe_call_outlasts_failures_and_a_billed_one_does_not_repeat_them() {
+fn only_safe_calls_repeat_after_failures() {
     let failures = [
         reply(500, ""),
         reply(502, "<html>"),
@@ -316,7 +316,7 @@ fn what_was_surely_not_sent_is_sent_again() {
 const DATE: &str = "Sun, 13 Sep 2020 12:26:40 GMT";
 
 #[test]
-fn a_rate_limit_is_waited_for_and_an_exhausted_quota_is_not() {
+fn only_a_rate_limit_is_waited_for() {
     let seconds = START.as_millis() / 1000 + 7;
     for (answer, expected) in [
         (
@@ -407,7 +407,7 @@ fn a_rate_limit_is_waited_for_and_an_exhausted_quota_is_not() {
 }
 
 #[test]
-fn the_account_is_followed_to_its_cloud_once_and_nowhere_else() {
+fn the_account_is_followed_to_its_cloud_once() {
     let moved = |to: &str| with(with(reply(308, ""), "location", to), "x-cs-region", "us-2");
     let us2 = "https://api.us-2.crowdstrike.com/oauth2/token";
     let mut service = Service::new([moved(us2), token(), quotas()]);
@@ -466,7 +466,7 @@ fn the_account_is_followed_to_its_cloud_once_and_nowhere_else() {
 }
 
 #[test]
-fn a_401_of_the_wrong_cloud_names_the_right_one() {
+fn a_401_names_the_right_cloud() {
     let denied = || with(reply(401, ""), "x-cs-region", "us-2");
     let mut service = Service::new([token(), denied(), token(), denied()]);
     assert_eq!(
@@ -477,7 +477,7 @@ fn a_401_of_the_wrong_cloud_names_the_right_one() {
 }
 
 #[test]
-fn a_token_is_renewed_to_the_second_and_a_short_one_after_three_quarters_of_its_life() {
+fn a_short_token_is_renewed_after_three_quarters() {
     let short = || reply(201, r#"{"access_token": "t", "expires_in": 100}"#);
     for (answer, last, renewed) in [
         (token as fn() -> Answer, 1_678_999, 1_679_000),
@@ -495,7 +495,7 @@ fn a_token_is_renewed_to_the_second_and_a_short_one_after_three_quarters_of_its_
 }
 
 #[test]
-fn a_failure_that_would_come_again_is_not_tried_again() {
+fn a_permanent_failure_is_not_retried() {
     let never = || Answer::Lost(SendFailure::CannotSend);
     let mut service = Service::new([token(), never(), never()]);
     let error = service.call(&GetQuotas).unwrap_err();
@@ -510,7 +510,7 @@ fn a_failure_that_would_come_again_is_not_tried_again() {
 }
 
 #[test]
-fn a_token_endpoint_that_fails_is_asked_again_and_one_that_refuses_is_not() {
+fn only_a_failing_token_endpoint_is_retried() {
     let limited = with(reply(429, ""), "retry-after", 3);
     let mut service = Service::new([reply(503, ""), limited, token(), quotas()]);
     service.call(&GetQuotas).unwrap();
@@ -524,7 +524,7 @@ fn a_token_endpoint_that_fails_is_asked_again_and_one_that_refuses_is_not() {
 }
 
 #[test]
-fn a_pause_ends_before_the_call_does_or_is_not_begun() {
+fn a_pause_ends_before_its_call() {
     let limited = |seconds| with(reply(429, GATEWAY_429), "retry-after", seconds);
     // Once with the limit for a requested pause, once with the time limit of a call.
     for (policy, longest) in [
@@ -550,7 +550,7 @@ fn a_pause_ends_before_the_call_does_or_is_not_begun() {
 }
 
 #[test]
-fn a_poll_waits_as_long_as_the_service_asks_within_the_time_for_a_call() {
+fn a_poll_waits_as_the_service_asks() {
     let limited = |seconds| with(reply(429, GATEWAY_429), "retry-after", seconds);
     let attach = || JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
     // No other call would wait this long.
@@ -575,7 +575,7 @@ fn of_two_rate_limits_the_longer_holds() {
 }
 
 #[test]
-fn a_pause_outlasts_a_clock_a_second_behind_and_no_more() {
+fn a_pause_outlasts_a_clock_one_second_behind() {
     let pause = Pause::new(
         START.after(Duration::from_secs(10)),
         START.after(Duration::from_secs(20)),
@@ -589,7 +589,7 @@ fn a_pause_outlasts_a_clock_a_second_behind_and_no_more() {
 }
 
 #[test]
-fn flows_that_wait_for_a_token_count_each_others_failures() {
+fn flows_share_failures_of_the_token() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
     let mut flows = [1, 2].map(|seed| Attempts::new(RetryPolicy::default(), seed));
     let (mut now, mut sent) = (START, 0);
@@ -622,7 +622,7 @@ fn flows_that_wait_for_a_token_count_each_others_failures() {
 }
 
 #[test]
-fn a_late_report_of_one_token_request_does_not_end_another() {
+fn a_late_token_report_ends_no_other_request() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
     let mut flows = [1, 2, 3].map(|seed| Attempts::new(RetryPolicy::default(), seed));
     let Step::Send(late) = flows[0].poll(START, &mut auth, &GetQuotas).unwrap() else {
@@ -662,7 +662,7 @@ fn only_a_redirection_leads_to_another_cloud() {
 }
 
 #[test]
-fn what_is_to_be_submitted_is_there_until_it_is_under_way() {
+fn a_job_has_its_submission_until_sent() {
     let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
     let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
     assert!(matches!(flow.to_submit(), Some(Submission::Hunt(_))));
@@ -681,7 +681,7 @@ fn what_is_to_be_submitted_is_there_until_it_is_under_way() {
 }
 
 #[test]
-fn an_attempt_says_how_much_to_read_and_shows_no_body() {
+fn an_attempt_says_how_much_to_read() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
     let Step::Send(token) = Attempts::new(RetryPolicy::default(), 1)
         .poll(START, &mut auth, &GetQuotas)
@@ -824,7 +824,7 @@ fn a_supplied_token_is_not_renewed() {
 }
 
 #[test]
-fn while_one_flow_fetches_a_token_the_others_wait_and_share_its_fate() {
+fn flows_wait_for_one_token() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
     let mut flows = [1, 2, 3].map(|seed| Attempts::new(RetryPolicy::default(), seed));
     let Step::Send(fetch) = flows[0].poll(START, &mut auth, &GetQuotas).unwrap() else {
@@ -859,7 +859,7 @@ fn while_one_flow_fetches_a_token_the_others_wait_and_share_its_fate() {
 }
 
 #[test]
-fn a_flow_that_never_reports_does_not_keep_the_others_from_a_token() {
+fn a_silent_flow_blocks_no_token() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
     let _lost = Attempts::new(RetryPolicy::default(), 1)
         .poll(START, &mut auth, &GetQuotas)
@@ -877,7 +877,7 @@ fn a_flow_that_never_reports_does_not_keep_the_others_from_a_token() {
 }
 
 #[test]
-fn a_job_ends_when_it_is_done_and_not_when_its_submission_is() {
+fn a_job_outlasts_a_done_submission() {
     let mut service = Service::new([
         token(),
         submitted(),
@@ -927,7 +927,7 @@ fn polling_outlasts_an_outage() {
 }
 
 #[test]
-fn a_deadline_ends_a_job_that_can_be_taken_up_again() {
+fn a_job_resumes_after_a_deadline() {
     let mut service = Service::new(
         [token(), submitted()]
             .into_iter()
@@ -948,7 +948,7 @@ fn a_deadline_ends_a_job_that_can_be_taken_up_again() {
 }
 
 #[test]
-fn a_stored_job_goes_on_in_another_process_without_the_rule() {
+fn a_stored_job_continues_without_its_rule() {
     let mut service = Service::new([token(), submitted(), status("inprogress")]);
     let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
     flow.set_deadline(Some(START.after(Duration::from_secs(3))));
@@ -970,7 +970,7 @@ fn a_stored_job_goes_on_in_another_process_without_the_rule() {
 }
 
 #[test]
-fn a_submission_that_may_have_arrived_is_never_sent_again() {
+fn a_possibly_received_submission_is_never_resent() {
     // The outcome was reported as unknown, or the process ended before the report.
     for reported in [true, false] {
         let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
@@ -1019,7 +1019,7 @@ fn a_submission_that_may_have_arrived_is_never_sent_again() {
 }
 
 #[test]
-fn a_submission_under_way_is_unsure_even_when_the_time_is_up() {
+fn a_late_submission_under_way_is_unsure() {
     let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
     let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
     let Step::Send(_dropped) = flow.poll(START, &mut auth).unwrap() else {
@@ -1034,7 +1034,7 @@ fn a_submission_under_way_is_unsure_even_when_the_time_is_up() {
 }
 
 #[test]
-fn what_went_wrong_in_part_with_a_submission_is_told_at_the_end() {
+fn errors_of_a_submission_stand_in_the_result() {
     let partly =
         r#"{"meta": {"reqid": "job-1"}, "errors": [{"code": 404, "message": "no such sample"}]}"#;
     for word in ["done", "failed"] {
@@ -1067,7 +1067,7 @@ fn what_went_wrong_in_part_with_a_submission_is_told_at_the_end() {
 }
 
 #[test]
-fn a_submission_that_was_accepted_with_errors_is_not_sent_again() {
+fn an_accepted_submission_with_errors_is_not_resent() {
     let mut service = Service::new([
         token(),
         reply(
@@ -1087,7 +1087,7 @@ fn a_submission_that_was_accepted_with_errors_is_not_sent_again() {
 }
 
 #[test]
-fn an_interval_may_be_longer_than_the_time_for_a_call() {
+fn an_interval_may_exceed_a_calls_time() {
     let mut service = Service::new([token(), status("inprogress"), token(), status("done")]);
     let mut flow = JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
     flow.set_interval(Duration::from_secs(7200));
@@ -1096,7 +1096,7 @@ fn an_interval_may_be_longer_than_the_time_for_a_call() {
 }
 
 #[test]
-fn a_job_that_is_not_known_is_an_error_and_not_waited_for() {
+fn an_unknown_job_is_an_error_at_once() {
     let unknown = reply(
         200,
         r#"{"meta": {}, "resources": null, "errors": [{"code": 404, "message": "no such request"}]}"#,
@@ -1116,7 +1116,7 @@ fn a_job_that_is_not_known_is_an_error_and_not_waited_for() {
 }
 
 #[test]
-fn a_job_without_a_status_is_not_asked_about_for_ever() {
+fn polls_without_a_status_end() {
     let silent = || reply(200, r#"{"meta": {}, "resources": []}"#);
     let mut service = Service::new([token()].into_iter().chain((0..99).map(|_| silent())));
     let error = service
@@ -1131,7 +1131,7 @@ fn a_job_without_a_status_is_not_asked_about_for_ever() {
 }
 
 #[test]
-fn a_flow_whose_time_was_up_may_be_taken_up_again() {
+fn a_flow_resumes_after_its_time() {
     let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
     let mut flow = Attempts::new(RetryPolicy::default(), 7);
     let Step::Send(attempt) = flow.poll(START, &mut auth, &GetQuotas).unwrap() else {
@@ -1151,7 +1151,7 @@ fn a_flow_whose_time_was_up_may_be_taken_up_again() {
 }
 
 #[test]
-fn a_rate_limit_without_a_hint_holds_for_others_too() {
+fn a_rate_limit_without_hint_holds_for_others() {
     let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
     let [mut one, mut other] = [1, 2].map(|seed| Attempts::new(RetryPolicy::default(), seed));
     let Step::Send(attempt) = one.poll(START, &mut auth, &GetQuotas).unwrap() else {
@@ -1178,7 +1178,7 @@ fn a_rate_limit_without_a_hint_holds_for_others_too() {
 }
 
 #[test]
-fn a_flow_whose_own_time_is_up_does_not_end_the_others() {
+fn a_flows_timeout_ends_no_other_flow() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
     let [mut short, mut long] = [1, 2].map(|seed| Attempts::new(RetryPolicy::default(), seed));
     short.set_deadline(Some(START.after(Duration::from_millis(10))));
@@ -1223,7 +1223,7 @@ fn a_failed_job_says_why() {
 }
 
 #[test]
-fn a_flow_that_got_no_token_may_be_taken_up_again() {
+fn a_flow_resumes_after_it_got_no_token() {
     let lost = || Answer::Lost(SendFailure::NotSent);
     let mut service = Service::new([lost(), lost(), lost(), lost()]);
     let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
@@ -1234,7 +1234,7 @@ fn a_flow_that_got_no_token_may_be_taken_up_again() {
 }
 
 #[test]
-fn an_old_refusal_does_not_end_a_flow_after_a_token_was_had() {
+fn a_new_token_outlives_an_old_refusal() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
     let headers = HeaderMap::new();
     let head = |status| ResponseHead {
@@ -1300,7 +1300,7 @@ fn a_cancelled_attempt_was_not_sent() {
 }
 
 #[test]
-fn a_rate_limit_holds_for_others_even_if_the_call_gives_up() {
+fn a_rate_limit_outlives_its_call() {
     let mut service = Service::new([
         token(),
         with(reply(429, GATEWAY_429), "retry-after", 30),
@@ -1313,7 +1313,7 @@ fn a_rate_limit_holds_for_others_even_if_the_call_gives_up() {
 }
 
 #[test]
-fn a_page_in_the_place_of_a_poll_does_not_end_the_wait() {
+fn an_error_page_does_not_end_polling() {
     let page = || reply(200, "<html>maintenance</html>");
     let attach = || JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
     let mut service = Service::new([
@@ -1337,7 +1337,7 @@ fn a_page_in_the_place_of_a_poll_does_not_end_the_wait() {
 }
 
 #[test]
-fn a_token_that_a_page_repeats_is_not_shown() {
+fn a_token_in_a_page_is_not_shown() {
     let bearer = "a-token-of-the-user";
     for (code, body) in [
         (502, format!("<pre>authorization: Bearer {bearer}</pre>")),
@@ -1362,7 +1362,7 @@ fn a_token_that_a_page_repeats_is_not_shown() {
 
 proptest! {
     #[test]
-    fn not_even_the_beginning_of_a_token_is_shown(
+    fn the_beginning_of_a_token_is_hidden(
         token in "[a-zA-Z0-9_.-]{20,1500}",
         before in 0usize..2_200,
         status in prop::sample::select(vec![200u16, 403]),
@@ -1378,7 +1378,7 @@ proptest! {
 }
 
 #[test]
-fn a_token_that_was_replaced_meanwhile_is_not_shown_either() {
+fn a_replaced_token_is_not_shown() {
     let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
     let headers = HeaderMap::new();
     let head = |status| ResponseHead {
@@ -1416,7 +1416,7 @@ fn a_token_that_was_replaced_meanwhile_is_not_shown_either() {
 }
 
 #[test]
-fn a_token_is_taken_only_by_the_session_that_asked_for_it() {
+fn only_the_requesting_session_takes_a_token() {
     let session = |name: &str| Auth::new(Cloud::Us1, Credentials::new(name, "s3cret"));
     let (mut one, mut other) = (session("one"), session("other"));
     let headers = HeaderMap::new();
@@ -1449,7 +1449,7 @@ fn a_token_is_taken_only_by_the_session_that_asked_for_it() {
 }
 
 #[test]
-fn a_flow_does_not_forget_a_hunt_for_another_call() {
+fn a_flow_remembers_its_hunt() {
     let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
     let mut flow = Attempts::new(RetryPolicy::default(), 1);
     let Step::Send(_lost) = flow.poll(START, &mut auth, &hunt()).unwrap() else {
@@ -1467,7 +1467,7 @@ fn a_flow_does_not_forget_a_hunt_for_another_call() {
 }
 
 #[test]
-fn an_error_with_a_byte_order_mark_or_an_odd_byte_is_understood() {
+fn an_error_with_odd_bytes_is_understood() {
     let headers = HeaderMap::new();
     let head = |status| ResponseHead {
         status: StatusCode::from_u16(status).unwrap(),
@@ -1495,7 +1495,7 @@ fn an_error_with_a_byte_order_mark_or_an_odd_byte_is_understood() {
 }
 
 #[test]
-fn what_nothing_but_a_change_helps_is_not_retryable() {
+fn what_needs_a_change_is_not_retryable() {
     let mut service = Service::new([Answer::Lost(SendFailure::CannotSend)]);
     let error = service.call(&GetQuotas).unwrap_err();
     assert_eq!(error.to_string(), "oauth2AccessToken cannot be sent");
@@ -1534,7 +1534,7 @@ fn what_nothing_but_a_change_helps_is_not_retryable() {
 }
 
 #[test]
-fn polls_are_tried_more_often_than_other_calls_unless_that_is_not_wanted() {
+fn polls_are_retried_more_often_than_calls() {
     for (policy, attempts) in [
         (RetryPolicy::never(), 1),
         (
@@ -1554,7 +1554,7 @@ fn polls_are_tried_more_often_than_other_calls_unless_that_is_not_wanted() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_does_not_silence_anything() {
+fn a_clock_set_back_silences_nothing() {
     let mut service = Service::new([token(), submitted(), status("inprogress"), status("done")]);
     let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
     flow.set_deadline(Some(START.after(Duration::from_secs(3))));
@@ -1566,7 +1566,7 @@ fn a_clock_that_is_set_back_does_not_silence_anything() {
 }
 
 #[test]
-fn polls_that_are_never_reported_are_not_sent_without_a_pause() {
+fn unreported_polls_keep_their_pause() {
     let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
     let mut flow = JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
     let mut now = START;
@@ -1664,7 +1664,7 @@ fn path_of(attempt: &Attempt) -> String {
 
 proptest! {
     #[test]
-    fn whatever_happens_a_hunt_is_billed_at_most_once_and_every_flow_ends(
+    fn every_hunt_ends_and_is_billed_once(
         events in prop::collection::vec(any_event(), 1..40),
         seed: u64,
     ) {
@@ -1744,7 +1744,7 @@ proptest! {
     }
 
     #[test]
-    fn a_flow_that_is_stored_after_every_step_ends_as_one_that_is_not(
+    fn storing_a_flow_changes_no_outcome(
         answers in prop::collection::vec(any_answer(), 1..60),
         seed: u64,
     ) {
@@ -1816,7 +1816,7 @@ fn a_stored_job_may_hold_any_number() {
 }
 
 #[test]
-fn a_stored_interval_of_nothing_is_a_pause_all_the_same() {
+fn a_stored_interval_of_zero_is_a_pause() {
     let flow = JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
     let mut stored = serde_json::to_value(&flow).unwrap();
     stored["interval"] = serde_json::json!({"secs": 0, "nanos": 0});
@@ -1835,7 +1835,7 @@ fn submitted_then(answers: impl IntoIterator<Item = Answer>) -> (Service, JobFlo
 }
 
 #[test]
-fn a_new_job_may_be_unknown_for_a_moment() {
+fn a_fresh_job_may_be_unknown_briefly() {
     let unknown = |code| {
         let body = format!(r#"{{"errors": [{{"code": {code}, "message": "no such request"}}]}}"#);
         reply(code, &body)
@@ -2007,7 +2007,7 @@ fn the_id_of_a_failed_submission_is_kept() {
 }
 
 #[test]
-fn a_secret_that_a_failed_job_repeats_is_not_shown() {
+fn a_secret_in_a_failed_job_is_hidden() {
     let secret = "s3cret+/=&%";
     let spellings = [
         secret.to_owned(),
@@ -2034,7 +2034,7 @@ fn a_secret_that_a_failed_job_repeats_is_not_shown() {
 }
 
 #[test]
-fn a_damaged_refusal_that_names_a_job_is_not_sent_again() {
+fn a_damaged_refusal_with_a_job_is_final() {
     let whole = r#"{"meta": {"powered_by": "malquery-api", "reqid": "job-1"}, "errors": []}"#;
     let after_id = whole.find("job-1\"").unwrap() + 6;
     for body in [

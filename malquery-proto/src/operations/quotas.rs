@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_left_is_known_when_both_numbers_are() {
+    fn the_rest_is_known_from_both_numbers() {
         let left = |text: &str| {
             let quotas: Quotas = serde_json::from_str(text).unwrap();
             (quotas.hunts_left(), quotas.downloads_left())

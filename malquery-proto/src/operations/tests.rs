@@ -52,7 +52,7 @@ fn a_range_without_values_is_refused() {
 }
 
 #[test]
-fn a_limit_is_an_int32_and_zero_only_by_intent() {
+fn a_limit_is_an_int32() {
     let limits = |limit| {
         [
             sent(&hunt().limit(limit)),
@@ -168,7 +168,7 @@ fn hashes_are_owned_or_borrowed_and_billed_once() {
 
 #[test]
 #[cfg(feature = "samples")]
-fn a_collection_asks_for_the_hash_whatever_was_selected() {
+fn a_collection_always_asks_for_the_hash() {
     let selected = |fields: &[MetaField]| {
         let mut hunt = hunt().filter_meta(fields.iter().cloned()).limit(7);
         hunt.want_sha256();
@@ -182,7 +182,7 @@ fn a_collection_asks_for_the_hash_whatever_was_selected() {
 }
 
 #[test]
-fn a_stored_limit_and_a_count_exclude_each_other() {
+fn a_stored_limit_excludes_a_count() {
     let stored = r#"{"yara_rule": "rule a { condition: true }", "options": {"limit": 5, "count_only": true}}"#;
     let hunt: Hunt = serde_json::from_str(stored).unwrap();
     assert!(sent(&hunt).is_err());

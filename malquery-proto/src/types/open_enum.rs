@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_words_are_known_in_any_case_and_others_kept() {
+    fn words_are_known_in_any_case() {
         assert_eq!("inprogress".parse(), Ok(JobStatus::InProgress));
         assert_eq!("DONE".parse(), Ok(JobStatus::Done));
         let other: JobStatus = "Queued".parse().unwrap();

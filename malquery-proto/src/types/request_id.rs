@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_need_not_be_uuids_but_must_be_one_word() {
+    fn ids_are_any_single_word() {
         for id in [
             "3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab",
             "x",

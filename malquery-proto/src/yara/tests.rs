@@ -33,7 +33,7 @@ fn a_refused_rule_shows_the_place() {
 }
 
 #[test]
-fn a_rule_has_a_name_and_an_error_its_place() {
+fn a_rule_error_has_its_place() {
     let rule = Rule::compile("rule a_name { condition: true }").unwrap();
     assert_eq!(
         (rule.name(), format!("{rule:?}")),

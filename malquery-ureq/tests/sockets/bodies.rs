@@ -74,7 +74,7 @@ fn a_compressed_sample_is_not_decoded() {
 }
 
 #[test]
-fn a_sample_comes_as_it_is_with_its_length() {
+fn a_sample_comes_unchanged_with_its_length() {
     // A sample that is itself compressed.
     let sample = gzip(b"within");
     let expected = sample.clone();

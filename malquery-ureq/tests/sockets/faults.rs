@@ -126,7 +126,7 @@ fn a_head_that_trickles() {
 }
 
 #[test]
-fn a_head_that_is_none() {
+fn a_head_that_is_not_http() {
     let endless = format!("HTTP/1.1 200 OK\r\nx: {}", "x".repeat(1 << 20));
     for sent in [
         "SSH-2.0-OpenSSH_9.6\r\n\r\n",

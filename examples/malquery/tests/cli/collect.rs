@@ -150,7 +150,7 @@ fn a_search_without_results_costs_no_download() {
 }
 
 #[test]
-fn a_list_is_looked_up_before_it_is_paid_for() {
+fn a_list_is_looked_up_before_paying() {
     let out = folder();
     let target = in_folder(&out, "out");
     let list = in_folder(&out, "list");

@@ -1,7 +1,7 @@
 use crate::support::*;
 
 #[test]
-fn a_hunt_that_may_have_arrived_is_sent_once() {
+fn a_possibly_received_hunt_is_sent_once() {
     let server = Server::with_answers([refusal(500, "oops")]);
     let run = server.run(&format!("hunt --rule {RULE} --wait"));
     assert!(

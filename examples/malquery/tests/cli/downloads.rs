@@ -78,7 +78,7 @@ fn a_broken_download_starts_over() {
 }
 
 #[test]
-fn force_replaces_a_file_only_by_a_whole_one() {
+fn only_a_whole_file_replaces_with_force() {
     let out = folder();
     let target = in_folder(&out, "sample.bin");
     fs::write(&target, "mine").unwrap();
@@ -143,7 +143,7 @@ fn a_padded_sample_does_not_block_others() {
 }
 
 #[test]
-fn a_file_in_the_way_says_how_to_replace_it() {
+fn a_file_in_the_way_hints_at_force() {
     let out = folder();
     let target = in_folder(&out, "out");
     fs::create_dir(&target).unwrap();

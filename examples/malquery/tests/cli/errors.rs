@@ -13,7 +13,7 @@ fn an_error_has_status_message_trace_and_hint() {
 
 /// Scripts rely on the exit code.
 #[test]
-fn exit_codes_tell_errors_apart() {
+fn errors_have_their_own_exit_codes() {
     let quota = json!({"meta": {"powered_by": "malquery-api"}, "errors": [{"code": 429, "message": "quota"}]});
     for (code, answers, line) in [
         (
@@ -262,7 +262,7 @@ fn verbose_shows_a_line_for_each_request() {
 }
 
 #[test]
-fn a_service_that_fails_late_leaves_a_running_job() {
+fn a_late_failure_leaves_a_running_job() {
     let busy = (0..1000).map(|_| refusal(503, "busy"));
     let server = Server::with_answers([job("r-1", "inprogress")].into_iter().chain(busy));
     let run = server.run("request r-1 --wait --poll-interval 0.05 --timeout 2s");

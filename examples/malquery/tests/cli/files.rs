@@ -9,7 +9,7 @@ fn fifo(path: &str) {
 }
 
 #[test]
-fn a_lock_follows_no_link_and_waits_for_nobody() {
+fn a_lock_follows_no_link_and_never_waits() {
     let server = Server::with_answers([]);
     for kind in ["link", "loop", "dangling", "pipe", "folder"] {
         let out = folder();
@@ -171,7 +171,7 @@ fn links_to_states_and_cassettes_are_followed() {
 }
 
 #[test]
-fn the_next_run_removes_what_a_killed_one_left() {
+fn a_run_removes_what_a_killed_one_left() {
     let out = folder();
     // A state is written in the same way as a download.
     fs::write(in_folder(&out, ".malquery-x.part"), "half a state").unwrap();

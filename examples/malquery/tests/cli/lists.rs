@@ -8,7 +8,7 @@ const LIST: &str = "# indicators of the week\r\n\r\n\
     0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c\r\n";
 
 #[test]
-fn a_list_is_read_from_a_file_or_standard_input() {
+fn a_list_comes_from_file_or_standard_input() {
     let out = folder();
     let list = in_folder(&out, "list");
     fs::write(&list, LIST).unwrap();

@@ -33,7 +33,7 @@ fn a_rule_with_a_typo_costs_no_hunt() {
 }
 
 #[test]
-fn a_refusal_that_may_be_wrong_names_the_way_out() {
+fn a_doubtful_refusal_names_the_way_out() {
     let out = folder();
     let rule = in_folder(&out, "rule.yar");
     for text in [
@@ -134,7 +134,7 @@ fn warnings_do_not_refuse_a_rule() {
 }
 
 #[test]
-fn a_rule_is_utf8_with_or_without_a_mark() {
+fn a_rule_may_begin_with_a_mark() {
     let out = folder();
     let rule = in_folder(&out, "rule.yar");
     fs::write(&rule, "\u{feff}rule a { condition: true }").unwrap();

@@ -153,7 +153,7 @@ fn an_excerpt_shows_no_half_of_a_secret() {
 }
 
 #[test]
-fn a_password_in_a_url_is_refused_and_not_repeated() {
+fn a_password_in_a_url_is_not_repeated() {
     for line in [
         "quotas --base-url https://me:p4ssw0rd@host",
         "--base-url=http://me:p4ssw0rd@127.0.0.1 quotas",

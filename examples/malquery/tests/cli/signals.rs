@@ -86,7 +86,7 @@ fn slow(answer: Answer) -> Server {
 }
 
 #[test]
-fn ctrl_c_waits_for_the_id_of_a_submission() {
+fn ctrl_c_waits_for_a_submissions_id() {
     let out = folder();
     let state = in_folder(&out, "state.json");
     let server = slow(job("r-1", "done"));

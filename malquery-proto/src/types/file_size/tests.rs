@@ -47,7 +47,7 @@ fn nonsense_is_refused() {
 }
 
 #[test]
-fn sizes_compare_only_where_the_unit_leaves_no_doubt() {
+fn only_sizes_without_doubt_compare() {
     let exceeds = |a: &str, b: &str| {
         a.parse::<FileSize>()
             .unwrap()
@@ -81,7 +81,7 @@ fn binary_units_become_bytes() {
 }
 
 #[test]
-fn the_largest_file_has_less_than_two_to_the_64() {
+fn the_largest_size_fits_64_bits() {
     assert!("18446744073709551616".parse::<FileSize>().is_err());
     assert!("17179869183.9 GB".parse::<FileSize>().is_ok());
     assert!("17179869184 GB".parse::<FileSize>().is_err());

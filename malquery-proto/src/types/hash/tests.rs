@@ -26,7 +26,7 @@ fn what_is_refused_is_named_with_its_place() {
 }
 
 #[test]
-fn a_hash_of_another_kind_is_named_by_length() {
+fn another_kind_of_hash_is_named() {
     let digits = |count| "a".repeat(count);
     let refused = |error: ParseError| error.to_string();
     assert_eq!(

@@ -206,7 +206,7 @@ proptest! {
 }
 
 #[test]
-fn a_large_reply_is_read_until_the_time_is_up() {
+fn a_large_reply_is_read_in_time() {
     // serde_json skips whitespace without calling a visitor.
     let large = format!("{{\"a\": {}1}}", " ".repeat(LARGE));
     let looks = Rc::new(Cell::new(0));
