@@ -12,7 +12,7 @@
 //! use malquery_proto::types::Sha256;
 //!
 //! // The archive has one entry, `greeting.txt`, with the content "hello".
-//! let file = Cursor::new(include_bytes!("../../tests/archives/zipcrypto-stored.zip"));
+//! let file = Cursor::new(std::fs::read("tests/archives/zipcrypto-stored.zip")?);
 //! let hello: Sha256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824".parse()?;
 //! let other: Sha256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".parse()?;
 //!
@@ -31,7 +31,7 @@
 //! ```
 //! # use std::io::Cursor;
 //! # use malquery_proto::archive::Archive;
-//! # let file = Cursor::new(include_bytes!("../../tests/archives/zipcrypto-stored.zip"));
+//! # let file = Cursor::new(std::fs::read("tests/archives/zipcrypto-stored.zip")?);
 //! # let parent = tempfile::tempdir()?;
 //! # let folder = parent.path();
 //! let report = Archive::open(file)?.extract(folder, false)?.complete()?;
