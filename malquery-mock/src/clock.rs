@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use malquery_proto::{Clock, Timestamp};
 
-/// A clock that jumps: waiting takes no time, so a hunt of half an hour is over at once.
+/// A clock for tests. A wait advances the clock immediately and takes no real time.
 ///
-/// It starts at 2026-01-01T00:00:00Z and moves only when someone waits or calls
-/// [`advance`](Self::advance). Clones share the time: keep one to read [`waits`](Self::waits).
+/// The clock starts at 2026-01-01T00:00:00Z. Only waits and [`advance`](Self::advance) move it.
+/// Clones share the time, so keep one to read [`waits`](Self::waits).
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,16 +29,16 @@ struct State {
     waits: Vec<Duration>,
 }
 
-/// A real pause in each wait, so that waiting threads do not jump ahead of a working one.
+/// A short real pause in each wait, which lets other threads make progress.
 const PAUSE: Duration = Duration::from_micros(20);
 
 impl VirtualClock {
-    /// Creates a clock at 2026-01-01T00:00:00Z.
+    /// Creates a clock that starts at 2026-01-01T00:00:00Z.
     pub fn new() -> Self {
         Self::starting_at(Timestamp::from_millis(1_767_225_600_000))
     }
 
-    /// Creates a clock at another time.
+    /// Creates a clock that starts at this time.
     pub fn starting_at(now: Timestamp) -> Self {
         Self(Arc::new(Mutex::new(State {
             now,
@@ -46,13 +46,13 @@ impl VirtualClock {
         })))
     }
 
-    /// Advances the time, as if something took that long.
+    /// Advances the clock by a duration.
     pub fn advance(&self, duration: Duration) {
         let mut state = self.state();
         state.now = state.now.after(duration);
     }
 
-    /// Returns the waits so far, in order. A wait for a past time does not count.
+    /// Returns the length of each wait so far, in order. Leaves out waits for a time in the past.
     pub fn waits(&self) -> Vec<Duration> {
         self.state().waits.clone()
     }

@@ -1,14 +1,14 @@
-//! Differences of texts, for messages.
+//! Differences between texts, for messages.
 
 use std::time::Duration;
 
 use similar::TextDiff;
 
-/// Lines around a change.
+/// The number of unchanged lines to show around a change.
 const CONTEXT: usize = 2;
-/// After this time the difference need not be the shortest one.
+/// The time limit for finding the shortest difference.
 const MAX_TIME: Duration = Duration::from_millis(500);
-/// The most characters of a value in a message.
+/// The maximum number of characters of a value in a message.
 const MAX_SHOWN: usize = 100;
 
 /// Shortens a text for a message.
@@ -19,7 +19,7 @@ pub(crate) fn cut(text: &str) -> String {
     }
 }
 
-/// Shortens two texts, and keeps the place where they differ.
+/// Shortens two texts, but keeps the place where they differ.
 pub(crate) fn around_difference(a: &str, b: &str) -> (String, String) {
     let same = a.chars().zip(b.chars()).take_while(|(a, b)| a == b).count();
     let is_short = |text: &str| text.chars().nth(MAX_SHOWN).is_none();
@@ -31,7 +31,7 @@ pub(crate) fn around_difference(a: &str, b: &str) -> (String, String) {
     (tail(a), tail(b))
 }
 
-/// Escapes what would not be seen, such as a carriage return.
+/// Escapes invisible characters, such as a carriage return.
 pub(crate) fn visible(line: &str) -> String {
     let mut text = String::with_capacity(line.len());
     for c in line.chars() {
@@ -43,7 +43,7 @@ pub(crate) fn visible(line: &str) -> String {
     text
 }
 
-/// The lines of both texts near a change: with `-` what only `a` has, with `+` what only `b` has.
+/// Returns the lines near each change. `-` marks lines only in `a`, and `+` lines only in `b`.
 pub(crate) fn lines(a: &str, b: &str) -> String {
     let (a, b): (Vec<&str>, Vec<&str>) = (a.split('\n').collect(), b.split('\n').collect());
     let diff = TextDiff::configure().timeout(MAX_TIME).diff_slices(&a, &b);

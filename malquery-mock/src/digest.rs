@@ -1,4 +1,4 @@
-//! Bytes that are not shown.
+//! Hashes of bytes, and short descriptions for messages.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ pub(crate) fn hex(bytes: impl AsRef<[u8]>) -> String {
         .collect()
 }
 
-/// Bytes that a message describes in a few words.
+/// Describes bytes by their length and hash.
 pub(crate) struct Described<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for Described<'_> {

@@ -1,26 +1,26 @@
-//! Test programs that use MalQuery offline.
+//! Offline tests for programs that use MalQuery.
 //!
-//! Everything here gives a [`Client`](malquery_proto::Client), the same type as in production, or a
-//! [`Transport`](malquery_proto::Transport) for a client with settings of your own.
+//! The tools in this crate return a [`Client`](malquery_proto::Client), the same type as in
+//! production, or a [`Transport`](malquery_proto::Transport) for a client with your own settings.
 //!
 //! | to test | use |
 //! |---|---|
-//! | what a program does with a reply or an error | a [`script`] |
-//! | that it works with what the service really answers | a [`Session`], which records once and replays for ever |
-//! | what it does when one call of a recording goes wrong | [`Cassette::on`] |
-//! | what it sends | a [`Transcript`] |
+//! | how a program handles a reply or an error | a [`script`] |
+//! | that a program works with real replies | a [`Session`], which records and replays them |
+//! | how a program handles one failing call in a recording | [`Cassette::on`] |
+//! | which requests a program sends | a [`Transcript`] |
 //!
 //! # Scripts
 //!
-//! A [`script`] gives replies and faults in their order, whatever is sent. Requests for tokens are
-//! answered without it, and no pause takes time:
+//! A [`script`] returns replies and faults in order, whatever the requests are. Here, its client
+//! gets tokens automatically, and its waits take no real time:
 //!
 //! ```
 //! use malquery_mock::{reply, script};
 //! use malquery_proto::Client;
 //! use malquery_proto::client::Error;
 //!
-//! // What is tested.
+//! // The function under test.
 //! fn hunts_left(client: &Client) -> Result<u64, Error> {
 //!     Ok(client.quotas()?.meta.hunts_left().unwrap_or(0))
 //! }
@@ -36,12 +36,13 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! [`mod@reply`] has a function for each reply of the service, and [`reply::json`] for any other.
+//! [`mod@reply`] has functions for the common replies of the service, and [`reply::json`] for any
+//! other.
 //!
-//! # Record once, replay for ever
+//! # Record and replay
 //!
-//! In a package of your own, `cargo add --dev malquery-mock`. A test begins a [`Session`] with the
-//! path of its cassette, and a function that makes what a live call needs:
+//! Run `cargo add --dev malquery-mock` in your package. A test creates a [`Session`] with the path
+//! of its cassette and a function that returns the parts of a live client:
 //!
 //! ```no_run
 //! use malquery_mock::Session;
@@ -64,32 +65,32 @@
 //! ```
 //!
 //! 1. **Record.** Set the credentials of an API client, and run `MALQUERY_MOCK=record cargo test
-//!    hunts_are_left`. The cassette is written when the test has passed, and
-//!    [`format`](mod@format#what-is-recorded) says what is in it. Read it, and commit it.
-//! 2. **Replay.** `cargo test` answers from the cassette from now on. It needs no network and no
-//!    credentials, and a job of half an hour takes no time.
-//! 3. **When the program changes** and sends something else, the test fails and says what differs.
-//!    Record again if that is meant. `MALQUERY_MOCK=append` adds what it sends in addition.
-//! 4. **When the service may have changed**, `MALQUERY_MOCK=verify` compares it with the cassette
-//!    and writes nothing.
+//!    hunts_are_left`. If the test passes, the session writes the cassette. Review it before you
+//!    commit it: [`format`](mod@format#what-is-recorded) lists what it may contain.
+//! 2. **Replay.** From now on, `cargo test` replays the cassette. It needs no network and no
+//!    credentials, and a job of 30 minutes takes no real time.
+//! 3. **If your program changes** and sends different requests, the test fails and shows the
+//!    differences. If they are intended, record again. `MALQUERY_MOCK=append` adds new requests.
+//! 4. **If the service may have changed**, run the test with `MALQUERY_MOCK=verify`. It compares
+//!    live replies with the cassette and writes nothing.
 //!
-//! Recording, appending and verifying use the monthly quotas as every live call does. See [`Mode`].
+//! Recording, appending and verifying use the monthly quotas, like any live call. See [`Mode`].
 //!
 //! # Cassettes
 //!
-//! A [`Cassette`] is a JSON file that people can read and edit. [`mod@format`] explains it, and says
-//! which requests it answers. Equal requests are answered in the recorded order, each once, so a
-//! job goes from `inprogress` to `done`. A request that nothing answers is an error of the
-//! transport, and its message names the closest interaction and what differs. At its end the guard
-//! fails the test if there was such a request, or if a reply was not used.
+//! A [`Cassette`] is a JSON file that people can read and edit. [`mod@format`] describes the file
+//! and how requests are matched. Equal requests get the recorded replies in order, so a job goes
+//! from `inprogress` to `done`. A request without a match fails with an error that shows the
+//! closest interaction and the differences. On drop, the guard panics if a request had no match or
+//! a reply was not used.
 //!
 //! ```no_run
 //! use malquery_mock::Cassette;
 //!
 //! let cassette = Cassette::load("tests/cassettes/collect.json")?;
-//! let (client, guard) = cassette.client(); // for a test
+//! let (client, guard) = cassette.client(); // in a test
 //! # std::mem::forget(guard);
-//! let mock = cassette.with_tokens().transport(); // for a program that replays: nothing panics
+//! let mock = cassette.with_tokens().transport(); // in a program: never panics
 //! // … Client::new(mock.clone(), …) …
 //! mock.check()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -97,21 +98,21 @@
 //!
 #![cfg_attr(
     feature = "service",
-    doc = "**A [`Service`]** stands in for MalQuery, and searches files that you name: see [`mod@service`]."
+    doc = "**A [`Service`]** stands in for MalQuery and searches your files: see [`mod@service`]."
 )]
 //!
 #![cfg_attr(
     feature = "server",
-    doc = "**[`conformance::check`]** checks a transport of your own against servers that misbehave."
+    doc = "**[`conformance::check`]** tests your own transport against servers that misbehave."
 )]
 //!
 //! # Features
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `service` | `Service` and the `Corpus` it searches |
-//! | `yara` | hunts: YARA rules run over the corpus |
-//! | `server` | `Server`, which serves it over HTTP, and `conformance` |
+//! | `service` | `Service`, and the `Corpus` that it searches |
+//! | `yara` | hunts, which run YARA rules on the corpus |
+//! | `server` | `Server`, which provides a `Service` over HTTP, and `conformance` |
 
 mod cassette;
 mod clock;
@@ -145,7 +146,7 @@ pub use service::{Corpus, CorpusError, CorpusSample, Service, Skipped};
 pub use session::{Mode, OpenError, Session, SessionGuard, SessionTransport};
 pub use transcript::Transcript;
 
-/// The code of the README compiles.
+/// Tests the code in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

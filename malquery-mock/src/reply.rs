@@ -1,4 +1,4 @@
-//! Replies and faults in code, for [`script`](crate::script).
+//! Replies and faults for a [`script`](crate::script).
 
 use std::fmt;
 use std::io;
@@ -9,10 +9,10 @@ use malquery_proto::flow::SendFailure;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// The trace id of every reply made here.
+/// The trace id of all replies from this module.
 const TRACE_ID: &str = "00000000-0000-4000-8000-000000000000";
 
-/// A reply, or a fault instead.
+/// A reply, or a fault in its place.
 #[derive(Clone)]
 #[must_use]
 pub struct Reply {
@@ -26,31 +26,32 @@ pub(crate) struct Response {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Arc<[u8]>,
-    /// Where the body breaks off.
+    /// The number of body bytes before the connection breaks.
     pub(crate) truncate_after: Option<u64>,
 }
 
-/// A failure instead of a reply.
+/// A failure in place of a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Fault {
     /// The connection is refused (`connect_refused` in a cassette).
     ConnectRefused,
-    /// The name of the host is not found (`dns`).
+    /// The host name cannot be resolved (`dns`).
     Dns,
     /// The TLS handshake fails, because the server does not speak TLS (`tls`).
     Tls,
-    /// No reply comes in time (`timeout`).
+    /// No reply arrives in time (`timeout`).
     Timeout,
-    /// The connection is reset after the request was sent (`reset`).
+    /// The connection is reset after the request is sent (`reset`).
     Reset,
-    /// The connection is closed after the request was sent, before a reply came (`eof`).
+    /// The connection is closed after the request is sent and before a reply arrives (`eof`).
     Eof,
 }
 
 impl Fault {
-    /// Returns whether the service may have seen the request: it has not for the first three.
+    /// Returns whether the request may have reached the service. `ConnectRefused`, `Dns` and `Tls`
+    /// give [`SendFailure::NotSent`], the others [`SendFailure::Unknown`].
     pub fn failure(self) -> SendFailure {
         match self {
             Self::ConnectRefused | Self::Dns | Self::Tls => SendFailure::NotSent,
@@ -58,7 +59,7 @@ impl Fault {
         }
     }
 
-    /// The message of malquery-ureq for the real failure. A test on sockets compares the two.
+    /// Returns malquery-ureq's message for the real failure. A test with sockets compares the two.
     pub(crate) fn message(self, host: &str) -> String {
         let message = match self {
             Self::ConnectRefused => {
@@ -75,7 +76,7 @@ impl Fault {
         message.replace("HOST", host)
     }
 
-    /// The error of the system or rustls.
+    /// Returns the underlying error, as from the system or rustls.
     pub(crate) fn source(self) -> io::Error {
         match self {
             Self::ConnectRefused => io::ErrorKind::ConnectionRefused.into(),
@@ -88,10 +89,10 @@ impl Fault {
     }
 }
 
-/// A reply without a body.
+/// Returns a reply without a body.
 ///
 /// # Panics
-/// Panics if the status is not from 200 to 999, as the other functions here do.
+/// Panics if the status is not from 200 to 999. So do the other functions with a status.
 #[track_caller]
 pub fn status(status: u16) -> Reply {
     Reply::new(Ok(Response {
@@ -100,25 +101,24 @@ pub fn status(status: u16) -> Reply {
     }))
 }
 
-/// A reply with a JSON body: `serde_json::json!({..})` or any other value that can be written as
-/// JSON.
+/// Returns a reply with a JSON body, such as `serde_json::json!({..})`.
 ///
 /// # Panics
-/// Panics if the value cannot be written as JSON.
+/// Panics if the value cannot be serialized as JSON.
 #[track_caller]
 pub fn json(status: u16, value: impl Serialize) -> Reply {
     match serde_json::to_vec(&value) {
         Ok(body) => bytes(status, "application/json", body),
-        Err(error) => panic!("the value cannot be written as JSON: {error}"),
+        Err(error) => panic!("the value cannot be serialized as JSON: {error}"),
     }
 }
 
-/// A reply with any body, such as a sample or the text `"<html>"`.
+/// Returns a reply with any body, such as a sample or the text `"<html>"`.
 ///
 /// ```
 /// use malquery_mock::{reply, script};
 ///
-/// // A download that breaks off after two bytes, then a complete one.
+/// // A download that is interrupted after two bytes, then a complete one.
 /// let sample = || reply::bytes(200, "application/octet-stream", "hello");
 /// let (mock, guard) = script([sample().truncate_after(2), sample()]).with_tokens().play();
 /// # drop(mock);
@@ -131,12 +131,13 @@ pub fn bytes(status: u16, content_type: &str, body: impl Into<Vec<u8>>) -> Reply
     reply
 }
 
-/// A fault instead of a reply.
+/// Returns a fault in place of a reply.
 pub fn fault(fault: Fault) -> Reply {
     Reply::new(Err(fault))
 }
 
-/// The quotas of a month: 100 hunts and 50 downloads, none used. Change them with [`Reply::set`].
+/// Returns monthly quotas of 100 hunts and 50 downloads, all unused. Change them with
+/// [`Reply::set`].
 pub fn quotas() -> Reply {
     let meta = json!({
         "hunt_count": 0, "hunt_limit": 100, "download_count": 0, "download_limit": 50,
@@ -146,18 +147,18 @@ pub fn quotas() -> Reply {
     json(200, json!({"meta": meta, "errors": []}))
 }
 
-/// The reply to a hunt, an exact search or a multi-download, with the id of the job. Its `status`
-/// is `done` before the job starts, as the service replies.
+/// Returns the reply to the submission of a hunt, an exact search or a multi-download, with the
+/// request id. As in the service, its `status` is `done` although the job has not started.
 pub fn submitted(id: impl fmt::Display) -> Reply {
     job(id, "done")
 }
 
-/// The reply to a poll of a job that is in progress.
+/// Returns the reply to a poll of a job in progress.
 pub fn running(id: impl fmt::Display) -> Reply {
     job(id, "inprogress")
 }
 
-/// The reply to a poll of a job that is done, with one result for each SHA-256.
+/// Returns the reply to a poll of a finished job, with one result for each SHA-256.
 pub fn done<S: fmt::Display>(id: impl fmt::Display, samples: impl IntoIterator<Item = S>) -> Reply {
     let result = |sha256: S| {
         json!({"sha256": sha256.to_string(), "filesize": 6, "filetype": "text",
@@ -171,22 +172,22 @@ pub fn done<S: fmt::Display>(id: impl fmt::Display, samples: impl IntoIterator<I
     done.set("meta/reqtype", "hunt").set("meta/stats", stats)
 }
 
-/// The reply to a poll of a job that has failed.
+/// Returns the reply to a poll of a failed job.
 pub fn failed(id: impl fmt::Display) -> Reply {
     job(id, "failed")
 }
 
-/// The bytes of a sample.
+/// Returns a reply with the bytes of a sample.
 pub fn sample(body: impl Into<Vec<u8>>) -> Reply {
     bytes(200, "application/octet-stream", body)
 }
 
-/// An archive of samples: the bytes of a zip file.
+/// Returns a reply with an archive of samples: the bytes of a zip file.
 pub fn archive(zip: impl Into<Vec<u8>>) -> Reply {
     bytes(200, "application/zip", zip)
 }
 
-/// An error of the gateway, such as 403 `access denied, authorization failed`.
+/// Returns an error of the API gateway, such as 403 `access denied, authorization failed`.
 #[track_caller]
 pub fn api_error(status: u16, message: &str) -> Reply {
     let errors = json!([{"code": status, "message": message}]);
@@ -194,12 +195,13 @@ pub fn api_error(status: u16, message: &str) -> Reply {
     reply.header("x-cs-traceid", TRACE_ID)
 }
 
-/// The reply of MalQuery to a job when the quota of the month is used up.
+/// Returns the reply of MalQuery when the monthly quota is used up.
 pub fn quota_exhausted() -> Reply {
     envelope(429, "malquery-api").set("resources", json!([]))
 }
 
-/// The reply of the gateway when requests come too fast: try again after this many seconds.
+/// Returns the reply of the API gateway when the rate limit is exceeded. Its `retry-after` header
+/// has this number of seconds.
 pub fn rate_limited(seconds: u64) -> Reply {
     api_error(429, "API rate limit exceeded.").header("retry-after", &seconds.to_string())
 }
@@ -211,18 +213,18 @@ fn job(id: impl fmt::Display, status: &str) -> Reply {
         .set("resources", json!([]))
 }
 
-/// What the replies of both services have in common.
+/// Returns the fields that replies of the gateway and MalQuery have in common.
 #[track_caller]
 fn envelope(status: u16, powered_by: &str) -> Reply {
     let meta = json!({"query_time": 0.01, "powered_by": powered_by, "trace_id": TRACE_ID});
     json(status, json!({"meta": meta, "errors": []}))
 }
 
-/// The status of a reply. One below 200 announces a reply.
+/// Checks the status of a reply. A status below 200 is only interim.
 pub(crate) fn status_code(status: u16) -> Result<StatusCode, String> {
     match StatusCode::from_u16(status) {
         Ok(known) if !known.is_informational() => Ok(known),
-        _ => Err(format!("{status} is not the status of a reply")),
+        _ => Err(format!("{status} is not a valid status; use 200 to 999")),
     }
 }
 
@@ -242,14 +244,14 @@ impl Reply {
     #[track_caller]
     fn response(&mut self) -> &mut Response {
         let response = self.answer.as_mut();
-        response.unwrap_or_else(|fault| panic!("{fault:?} is no reply that can be changed"))
+        response.unwrap_or_else(|fault| panic!("the fault {fault:?} has no headers and no body"))
     }
 
     /// Sets a value in the JSON of a reply, such as `meta/hunt_count` or `resources/0/label`.
     /// Creates missing objects.
     ///
     /// # Panics
-    /// Panics if the body is not JSON, or the place does not fit.
+    /// Panics if this is a fault, or if the body is not JSON or has no such place.
     #[track_caller]
     pub fn set(mut self, place: &str, value: impl Serialize) -> Self {
         let body = &mut self.response().body;
@@ -262,18 +264,18 @@ impl Reply {
                 Value::Object(members) => Some(members.entry(name).or_insert_with(|| json!({}))),
                 _ => None,
             }
-            .unwrap_or_else(|| panic!("there is no {place}"));
+            .unwrap_or_else(|| panic!("the body has no {place}"));
         }
         *at = serde_json::to_value(value)
-            .unwrap_or_else(|error| panic!("the value cannot be written as JSON: {error}"));
+            .unwrap_or_else(|error| panic!("the value cannot be serialized as JSON: {error}"));
         *body = document.to_string().into_bytes().into();
         self
     }
 
-    /// Adds a header. Only the content type is added by itself, not even a length.
+    /// Adds a header. No `content-length` is added automatically.
     ///
     /// # Panics
-    /// Panics if the header is not valid, or if this is a fault.
+    /// Panics if this is a fault, or if the header is not valid.
     #[track_caller]
     pub fn header(mut self, name: &str, value: &str) -> Self {
         let Ok(parsed) = parse_header(name, value) else {
@@ -286,12 +288,12 @@ impl Reply {
     /// Breaks the connection after this many bytes of the body.
     ///
     /// # Panics
-    /// Panics if the body is shorter, or if this is a fault.
+    /// Panics if this is a fault, or if the body is shorter.
     #[track_caller]
     pub fn truncate_after(mut self, bytes: usize) -> Self {
         let response = self.response();
         if bytes > response.body.len() {
-            panic!("there are no {bytes} bytes to break off after");
+            panic!("cannot truncate after {bytes} bytes; the body is shorter");
         }
         response.truncate_after = Some(bytes as u64);
         self
@@ -303,12 +305,12 @@ impl Reply {
     /// Panics if the number is 0.
     #[track_caller]
     pub fn times(mut self, times: u32) -> Self {
-        assert!(times > 0, "a reply is given at least once");
+        assert!(times > 0, "times must be at least 1");
         self.times = times;
         self
     }
 
-    /// If it is the last reply, it also answers all later requests.
+    /// Also answers all later requests, if this is the last reply.
     pub fn repeat_last(mut self) -> Self {
         self.repeat_last = true;
         self

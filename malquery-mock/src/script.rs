@@ -1,12 +1,12 @@
-//! Replies in code instead of a cassette.
+//! Cassettes built in code.
 
 use crate::cassette::{Cassette, Interaction};
 use crate::reply::Reply;
 
-/// Replies in code: each answers the next request, whatever it is.
+/// Creates a cassette from replies. Each reply answers the next request, whatever the request is.
 ///
-/// A script does not look into requests, not even into token requests. [`Cassette::client`] and
-/// [`Cassette::with_tokens`] answer token requests by themselves.
+/// Token requests need replies too, unless you call [`Cassette::client`] or
+/// [`Cassette::with_tokens`], which answer them automatically.
 ///
 /// ```
 /// use malquery_mock::{Fault, reply, script};

@@ -148,7 +148,7 @@ impl From<CassetteError> for OpenError {
 /// A session that replays a cassette, and records it on demand.
 ///
 /// The environment variable `MALQUERY_MOCK` sets the [`Mode`]; see [the
-/// guide](crate#record-once-replay-for-ever). [`format`](crate::format#what-is-recorded) lists the
+/// guide](crate#record-and-replay). [`format`](crate::format#what-is-recorded) lists the
 /// content of a recording. It is written when the guard ends.
 ///
 /// ```
@@ -338,7 +338,7 @@ impl Transport for SessionTransport {
         log.pass(request, |request| match unfit {
             // The log keeps it, so that the guard reports it again.
             Some(why) => {
-                let why = format!("{why}, so it was not sent");
+                let why = format!("{why}, so the request was not sent");
                 Err(MockError::Unmatched(why.into()).into())
             }
             None => live.send(request),

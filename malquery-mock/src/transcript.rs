@@ -1,4 +1,4 @@
-//! Shows the exchanges of a transport.
+//! Records the exchanges of a transport as text.
 
 use std::fmt;
 use std::path::Path;
@@ -15,16 +15,16 @@ use crate::record::log::{End, Exchange, Log, Outcome};
 use crate::record::policy::Policy;
 use crate::record::write;
 
-/// The longest body that is shown. A longer body is shown as its size.
+/// The length of the longest body that is shown, in bytes. A longer body is replaced by its size.
 const MAX_SHOWN: u64 = 256 * 1024;
 
-/// Records the exchanges of a transport as text, for snapshots.
+/// A transport that records its exchanges as text, for snapshot tests.
 ///
-/// It wraps any transport and passes everything on unchanged. `Display` writes the exchanges so far
-/// in the order of their requests, with the content of [a
-/// recording](crate::format#what-is-recorded): pretty JSON, a text of several lines (such as a YARA
-/// rule) as a block, and the size and type of other replies. Equal exchanges in a row are shown
-/// once with their number. Hosts and tokens are left out.
+/// It wraps any transport and passes requests and replies through unchanged. `Display` writes the
+/// exchanges so far, in the order of their requests, redacted like [a
+/// recording](crate::format#what-is-recorded). JSON is indented, a string of several lines (such as
+/// a YARA rule) becomes a block, and other reply bodies become their size and type. Equal exchanges
+/// in a row appear once, with their number. Hosts and tokens are left out.
 ///
 /// ```
 /// use malquery_mock::{Transcript, VirtualClock, reply, script};
@@ -74,7 +74,7 @@ pub struct Transcript<T> {
 }
 
 impl<T> Transcript<T> {
-    /// Wraps this transport. Clones share one transcript.
+    /// Wraps a transport. Clones share one transcript.
     pub fn new(transport: T) -> Self {
         Self {
             transport,
@@ -82,7 +82,7 @@ impl<T> Transcript<T> {
         }
     }
 
-    /// Returns the requests alone, for a snapshot of them.
+    /// Returns the text of the requests without the replies.
     pub fn requests(&self) -> String {
         self.show(false)
     }
@@ -132,11 +132,11 @@ impl<T: Transport> Transport for Transcript<T> {
     }
 }
 
-/// Compares a [`Transcript`] with its snapshot, by [insta](https://docs.rs/insta):
+/// Compares a [`Transcript`] with its snapshot, using [insta](https://docs.rs/insta):
 /// `assert_transcript!(transcript)`, `assert_transcript!("name", transcript)` or
 /// `assert_transcript!(transcript, @"...")`.
 ///
-/// Your package needs `insta` as a dev-dependency: its version writes the snapshots.
+/// Your package needs `insta` as a dev-dependency.
 #[macro_export]
 macro_rules! assert_transcript {
     ($($arguments:tt)*) => {
@@ -144,7 +144,7 @@ macro_rules! assert_transcript {
     };
 }
 
-/// The first line of a request, and the rest of it.
+/// Returns the first line of a request, and the other lines.
 fn request(policy: &Policy, exchange: &Exchange) -> (String, String) {
     let written = write::request(policy, &exchange.request);
     let uri = written.uri;
@@ -168,7 +168,7 @@ fn reply(policy: &Policy, exchange: &mut Exchange) -> String {
         } => {
             let sent = match failure {
                 SendFailure::NotSent | SendFailure::CannotSend => "provably not sent",
-                SendFailure::Unknown => "perhaps sent",
+                SendFailure::Unknown => "possibly sent",
             };
             format!("< no reply, {sent}: {}\n", message.replace('\n', "\n    "))
         }
@@ -180,7 +180,7 @@ fn reply(policy: &Policy, exchange: &mut Exchange) -> String {
             let end = match &reply.end {
                 End::Whole => String::new(),
                 End::Open | End::Left => "< not read to the end\n".into(),
-                End::Broken(error) => format!("< broken off after {length} bytes: {error}\n"),
+                End::Broken(error) => format!("< interrupted after {length} bytes: {error}\n"),
             };
             format!("< {}\n{text}{end}", reply.status)
         }

@@ -155,7 +155,8 @@ fn no_retry_makes_a_mismatch_a_success() {
     assert_eq!(error.to_string(), "PostMalQueryHuntV1 cannot be sent");
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(
-        source.starts_with("nothing in ") && source.contains("the closest is \"refused\" (line 4)"),
+        source.starts_with("no reply in ")
+            && source.contains("the closest interaction is \"refused\" (line 4)"),
         "{source}"
     );
     let all = mock.check().unwrap_err().to_string();

@@ -281,9 +281,9 @@ fn an_unwrapped_error_is_readable() {
     let (mock, _guard) = script([]).play();
     let message = panic_of(|| drop(mock.send(request("GET", "/x", "")).unwrap())).unwrap();
     insta::assert_snapshot!(message, @r#"
-    called `Result::unwrap()` on an `Err` value: the request cannot be sent: nothing in the script answers the request
+    called `Result::unwrap()` on an `Err` value: the request cannot be sent: no reply in the script matches the request
       GET /x
-    there is nothing to play
+    there are no replies
     "#);
     std::mem::forget(_guard);
 }
@@ -403,12 +403,12 @@ fn replies_and_faults_are_laid_over_a_cassette() {
     let message = panic_of(|| drop(polls.on("fetch"))).unwrap();
     assert_eq!(
         message,
-        "test.json has no interaction \"fetch\"; there are other, poll"
+        "test.json has no interaction \"fetch\"; use one of: other, poll"
     );
     let message = panic_of(|| drop(polls.on("other").nth(1).fault(Fault::Eof))).unwrap();
     assert_eq!(
         message,
-        "test.json answers only 1 requests with \"other\", so none is number 1, counted from 0"
+        "test.json answers only 1 requests with \"other\"; nth(1) is too high, because it counts from 0"
     );
 }
 
@@ -438,7 +438,7 @@ fn the_closest_interaction_agrees_in_most() {
         let mock = cassette(&[one("a", a), one("b", b)].join(",")).transport();
         let message = refusal(&mock, request(method, sent, ""));
         assert!(
-            message.contains(&format!("the closest is \"{expected}\"")),
+            message.contains(&format!("the closest interaction is \"{expected}\"")),
             "{message}"
         );
     }
@@ -463,7 +463,7 @@ fn what_is_laid_over_repeats_and_is_named() {
         [0, 200, 200, 200]
     );
     let message = panic_of(|| drop(one.on("one").fault(Fault::Eof).play())).unwrap();
-    assert!(message.contains("what is laid over \"one\""), "{message}");
+    assert!(message.contains("the replacement for \"one\""), "{message}");
 }
 
 #[test]
@@ -471,6 +471,9 @@ fn a_reply_breaks_off_within_its_body() {
     drop(reply::bytes(200, "text/plain", "hello").truncate_after(5));
     let message =
         panic_of(|| drop(reply::bytes(200, "text/plain", "hello").truncate_after(6))).unwrap();
-    assert_eq!(message, "there are no 6 bytes to break off after");
+    assert_eq!(
+        message,
+        "cannot truncate after 6 bytes; the body is shorter"
+    );
     assert!(panic_of(|| drop(reply::fault(Fault::Eof).truncate_after(0))).is_some());
 }

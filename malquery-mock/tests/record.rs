@@ -706,7 +706,11 @@ fn what_no_cassette_can_play_is_refused() {
     take(&transport, request("get", "/small", &[], "")).unwrap_err();
     let error = guard.close().unwrap_err().to_string();
     let why = "GET /down failed in a way that a cassette cannot play: the service is down";
-    check(&error, &[why, "no small letters, so it was not sent"], &[]);
+    check(
+        &error,
+        &[why, "must be in upper case, so the request was not sent"],
+        &[],
+    );
     assert!(!path.exists());
     guard.save_rest(&path).unwrap();
     let text = fs::read_to_string(&path).unwrap();

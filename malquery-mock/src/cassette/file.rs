@@ -1,4 +1,4 @@
-//! The format of a cassette file: JSON, for people to read and edit. Its version is 1.
+//! The format of a cassette file, version 1: JSON that people can read and edit.
 //!
 //! ```
 //! let cassette = malquery_mock::Cassette::parse("example", r#"
@@ -28,55 +28,50 @@
 //! # Ok::<(), malquery_mock::CassetteError>(())
 //! ```
 //!
-//! The types of this module are the format: [`File`] is the whole file, and each field is a key.
-//! Unknown and duplicate keys, wrong lengths and hashes, and markers of merge conflicts are errors.
+//! The types in this module define the format: [`File`] is the whole file, and each field is a key.
+//! Unknown or duplicate keys, wrong lengths or hashes, and merge conflict markers are errors.
 //!
 //! # Which interaction answers a request
 //!
-//! The first interaction in the file that matches it in all of these and was played fewer than
-//! `times` times:
+//! The first interaction in the file that was played fewer than `times` times and matches the
+//! request in all of these:
 //!
 //! - the **method**;
-//! - the **path**. The host does not count, and neither does what a base URL puts before
-//!   `/malquery/` or `/oauth2/`;
-//! - the **query**: the same pairs. The order counts only among pairs of one name;
+//! - the **path**. The host and anything before `/malquery/` or `/oauth2/` are ignored;
+//! - the **query**: the same pairs. Order matters only among pairs with the same name;
 //! - the **authorization scheme** (`Bearer`, `Basic`, another or none), unless the recorded request
-//!   has no `headers`. Other headers do not count;
-//! - the **body**: JSON and forms by their meaning, others by their bytes. A recorded request
-//!   without a body answers only requests without one. In a form, a recorded value such as
-//!   `[client_secret]` (lower case and underscores in square brackets) stands for any value. In
-//!   queries and JSON it does so only in a field of that name.
+//!   has no `headers` key. Other headers are ignored;
+//! - the **body**. JSON and forms are compared by their values, other bodies byte by byte. A
+//!   recorded request without a body matches only requests without one. In a form, a recorded value
+//!   such as `[client_secret]` (lower case and underscores in square brackets) matches any value.
+//!   In queries and JSON, it does so only in a field of that name.
 //!
-//! A cassette of `falcon-2` holds no tokens and answers token requests by itself. For other
-//! cassettes, [`Cassette::client`](crate::Cassette::client), a [`Session`](crate::Session) and
-//! [`Cassette::with_tokens`](crate::Cassette::with_tokens) answer them.
+//! If `redaction` is `falcon-2`, the cassette contains no tokens, and token requests are answered
+//! automatically. For other cassettes, use [`Cassette::client`](crate::Cassette::client), a
+//! [`Session`](crate::Session) or [`Cassette::with_tokens`](crate::Cassette::with_tokens).
 //!
 //! # What is recorded
 //!
-//! A [`Session`](crate::Session) keeps what is on a list, and nothing else:
+//! A [`Session`](crate::Session) records only the following:
 //!
-//! - Exchanges with `/oauth2/` are never written. A replay answers them by itself.
-//! - Of a request: method, path, query, `accept`, `content-type`, the scheme of `authorization`,
-//!   and the body as it was sent.
-//! - Of a reply: status, `content-type`, `x-cs-region`, `x-cs-traceid`, the origin of `location`,
-//!   and the seconds to wait.
-//! - JSON replies keep the values of known fields: results, counts, states, quotas, error messages.
-//!   Every other value keeps its type: `"[text]"`, `0` or `false`. A key that is no known field
-//!   could be a value too, and becomes `[key 1]`. [`Session::also`](crate::Session::also) adds
-//!   fields.
-//! - Job ids and user ids become others of the same shape. Trace ids and `query_time` become zeros.
-//! - Samples and archives stay unchanged. **They are malware**, so the files are readable by their
-//!   owner alone.
-//! - Any other body becomes its size and type, such as `[312 bytes of text/html]`.
-//! - The session's own secrets (id, secret, member CID, tokens) are searched for in all of this:
-//!   plain, URL-encoded, escaped as in JSON, in hex and in base64. A reply gets `[redacted]` in
-//!   their place. If your own request holds one, that exchange is refused, and the rest can still
-//!   be saved. In error messages, long runs that look like a token are masked too.
+//! - Requests to `/oauth2/`: nothing. A replay answers them automatically.
+//! - Other requests: the URL without a user name, the method, `accept`, `accept-encoding`,
+//!   `content-type`, the scheme of `authorization`, and the body.
+//! - Replies: the status, `content-type`, `x-cs-region`, the origin of `location`, and
+//!   `retry-after` in seconds. Trace ids become zeros. Job and user ids become made-up ids.
+//! - JSON replies: the values of known fields and of those added with
+//!   [`Session::also`](crate::Session::also). Other values become `"[text]"`, `0` or `false`.
+//!   Unknown keys become `[key 1]`, because a key may be sensitive too.
+//! - Samples and archives: unchanged. **They are malware**, so only the owner can read the files.
+//! - Any other body: its size and type, such as `[312 bytes of text/html]`.
+//! - The session's secrets (id, secret, member CID, tokens), plain, URL-encoded, JSON-escaped, in
+//!   hex or in base64, become `[redacted]` in replies. Error messages also lose anything that looks
+//!   like a token. An exchange whose request contains a secret is refused; the rest can be saved.
 //!
-//! # What stays the same
+//! # Compatibility
 //!
-//! Every later version of this crate reads a file of version 1 in the same way. An extension gets a
-//! name in `features`, or a higher `version`, and older versions refuse it by that name.
+//! Later versions of this crate read version 1 files in the same way. An extension adds a name to
+//! `features` or raises `version`. Older versions of this crate refuse such a file.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -88,52 +83,52 @@ use serde_json::value::RawValue;
 
 use crate::reply::Fault;
 
-/// The rules of this version. A file that was recorded by them holds no tokens.
+/// The redaction rules of this version. A file recorded with them contains no tokens.
 pub(crate) const REDACTION: &str = "falcon-2";
 
-/// A list of pairs, such as `[["accept", "application/json"]]`.
+/// Names and values, such as `[["accept", "application/json"]]`.
 pub type Pairs = Vec<(String, String)>;
 
-/// A cassette.
+/// A cassette file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, bound(deserialize = "I: Deserialize<'de>"))]
 #[non_exhaustive]
 pub struct File<I = Interaction> {
-    /// The version of the format: 1.
+    /// The format version: 1.
     pub version: u32,
-    /// The names of extensions. No extension exists yet.
+    /// The names of the extensions in use. None exist yet.
     #[serde(default, deserialize_with = "given")]
     pub features: Option<Vec<String>>,
-    /// The program that wrote it.
+    /// The program that wrote the file.
     #[serde(default, deserialize_with = "given")]
     pub recorded_with: Option<String>,
-    /// The rules of the recording: `falcon-2` for [the list above](self#what-is-recorded).
+    /// The redaction rules used: `falcon-2` for [the list above](self#what-is-recorded).
     #[serde(default, deserialize_with = "given")]
     pub redaction: Option<String>,
-    /// The exchanges, in their order.
+    /// The exchanges, in the order of their requests.
     pub interactions: Vec<I>,
 }
 
-/// A request and what answers it: a `response` or an `error`.
+/// A request, and either its `response` or an `error`.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Interaction {
     /// A name for messages and for [`Cassette::on`](crate::Cassette::on).
     pub id: String,
-    /// What was sent.
+    /// The request to match.
     #[serde(deserialize_with = "object")]
     pub request: Request,
-    /// What came back.
+    /// The response.
     #[serde(default, deserialize_with = "part", skip_serializing_if = "absent")]
     pub response: Option<Response>,
-    /// The failure that came instead of a response.
+    /// The failure in place of a response.
     #[serde(default, deserialize_with = "part", skip_serializing_if = "absent")]
     pub error: Option<Failure>,
-    /// The number of requests it answers: 1 unless given, at least 1.
+    /// The number of requests that this interaction answers: at least 1, and 1 by default.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "absent")]
     pub times: Option<u32>,
-    /// `true` lets it answer all further requests that no later interaction answers.
+    /// If `true`, also answers any further matching requests that no later interaction matches.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "absent")]
     pub repeat_last: Option<bool>,
 }
@@ -143,11 +138,11 @@ pub struct Interaction {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Request {
-    /// The method, in capitals.
+    /// The method, in upper case.
     pub method: String,
-    /// A whole URL, or a path with a query.
+    /// A full URL, or a path with an optional query.
     pub uri: String,
-    /// Without this key, the authorization does not count.
+    /// The headers. Without this key, the authorization scheme is not compared.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "absent")]
     pub headers: Option<Pairs>,
     /// No body unless given.
@@ -160,15 +155,15 @@ pub struct Request {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Response {
-    /// From 200 to 999.
+    /// The status code, from 200 to 999.
     pub status: u16,
-    /// All headers of the response. None is added.
+    /// All headers of the response. No others are added.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "absent")]
     pub headers: Option<Pairs>,
     /// No body unless given.
     #[serde(default, deserialize_with = "part", skip_serializing_if = "absent")]
     pub body: Option<Body>,
-    /// Breaks the connection within the body.
+    /// Breaks the connection partway through the body.
     #[serde(default, deserialize_with = "part", skip_serializing_if = "absent")]
     pub fault: Option<Truncation>,
 }
@@ -178,37 +173,36 @@ pub struct Response {
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Body {
-    /// Any JSON. It is sent in its shortest form, with its digits and order unchanged.
+    /// Any JSON value. It is sent in compact form; numbers and key order stay unchanged.
     #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub json: Option<AnyJson>,
-    /// A text.
+    /// UTF-8 text.
     #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub text: Option<String>,
     /// The fields of a form.
     #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub form: Option<Pairs>,
-    /// Lines of base64, with `len` and `sha256` beside it.
+    /// Lines of base64. Requires `len` and `sha256`.
     #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub base64: Option<Vec<String>>,
-    /// The path of a file in the folder of the cassette or below. `len` and `sha256` may be beside
-    /// it.
+    /// The path of a file in the cassette's folder or below it. `len` and `sha256` are optional.
     #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub file: Option<String>,
-    /// The length in bytes.
+    /// The length of the body in bytes.
     #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub len: Option<u64>,
-    /// The SHA-256, in lower case.
+    /// The SHA-256 of the body, in lower-case hex.
     #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub sha256: Option<String>,
 }
 
-/// Any JSON, as it is written.
+/// A JSON value, exactly as written in the file.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct AnyJson(Box<RawValue>);
 
 impl AnyJson {
-    /// The text.
+    /// Returns the JSON text.
     pub fn get(&self) -> &str {
         self.0.get()
     }
@@ -223,16 +217,16 @@ impl AnyJson {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Truncation {
-    /// After this many bytes of the body.
+    /// The number of body bytes that arrive first.
     pub truncate_after: u64,
 }
 
-/// A failure.
+/// A failure in place of a response.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Failure {
-    /// Which one: `connect_refused`, `dns`, `tls`, `timeout`, `reset` or `eof`.
+    /// The kind of failure: `connect_refused`, `dns`, `tls`, `timeout`, `reset` or `eof`.
     pub kind: Fault,
 }
 
@@ -240,17 +234,17 @@ fn absent<T>(key: &Option<T>) -> bool {
     key.is_none()
 }
 
-/// A key that may be missing, and is never null.
+/// Reads a key that may be missing but not null.
 fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }
 
-/// The same for an object.
+/// Like [`given`], for an object.
 fn part<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
     object(from).map(Some)
 }
 
-/// An object, where serde alone would also take a list of its values.
+/// Reads an object. On its own, serde would also accept an array of the values.
 pub(super) fn object<'de, T, D>(from: D) -> Result<T, D::Error>
 where
     T: Deserialize<'de>,

@@ -1,4 +1,4 @@
-//! Reads cassettes: from the format to what is played.
+//! Reads cassettes and converts them to interactions that can be played.
 
 use std::fmt;
 use std::fs::File;
@@ -20,15 +20,15 @@ use crate::digest;
 use crate::json::{self, Json};
 use crate::reply::{Reply, Response, parse_header, status_code};
 
-/// The largest cassette that is read, in bytes. Large bodies have files of their own.
+/// The maximum size of a cassette in bytes. Large bodies are in separate files.
 const MAX_FILE: u64 = 256 * 1024 * 1024;
 const MARKERS: [&str; 4] = ["<<<<<<<", "|||||||", "=======", ">>>>>>>"];
 
 impl Cassette {
-    /// Reads a cassette from a file, and the bodies that it keeps in files of their own.
+    /// Reads a cassette from a file, including any bodies in separate files.
     ///
     /// # Errors
-    /// Refuses everything that is not in the [`format`](crate::format), and names the place.
+    /// Fails if a file cannot be read or does not follow the [`format`](crate::format).
     pub fn load(path: impl AsRef<Path>) -> Result<Self, CassetteError> {
         let path = path.as_ref();
         let name = path.display().to_string();
@@ -47,17 +47,17 @@ impl Cassette {
         Err(refusal.of(&name, &String::from_utf8_lossy(&bytes)))
     }
 
-    /// Reads a cassette from a text, such as `include_str!` gives. The name is for messages. There
-    /// is no folder, so bodies in files of their own are errors.
+    /// Reads a cassette from a string, for example with `include_str!`. The name appears in
+    /// messages.
     ///
     /// # Errors
-    /// As [`Cassette::load`].
+    /// Fails if the text does not follow the [`format`](crate::format), or if a body is in a file.
     pub fn parse(name: &str, text: &str) -> Result<Self, CassetteError> {
         read(name, text, None)
     }
 }
 
-/// A cassette that is refused, with the place of what is wrong.
+/// The error of [`Cassette::load`] and [`Cassette::parse`].
 pub struct CassetteError {
     message: String,
     place: Option<(usize, usize)>,
@@ -65,7 +65,7 @@ pub struct CassetteError {
 }
 
 impl CassetteError {
-    /// The line and column, from 1, unless the file as a whole is refused.
+    /// Returns the line and column of the error, counted from 1, if it has a place in the file.
     pub fn place(&self) -> Option<(usize, usize)> {
         self.place
     }
@@ -78,7 +78,7 @@ impl fmt::Display for CassetteError {
 }
 
 impl fmt::Debug for CassetteError {
-    /// As `Display`, and its source.
+    /// Writes the message and its source.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source = self.source.as_ref().map(|source| format!(": {source}"));
         write!(f, "{self}{}", source.unwrap_or_default())
@@ -91,7 +91,7 @@ impl std::error::Error for CassetteError {
     }
 }
 
-/// Why a text is refused, and at which of its bytes.
+/// Why a text is refused, and the byte offset of the error.
 pub(crate) struct Refusal {
     at: Option<usize>,
     pub(super) message: String,
@@ -116,7 +116,7 @@ impl Refusal {
         }
     }
 
-    /// A text that serde refuses.
+    /// Converts an error that serde found in this text.
     fn unread(text: &str, error: &serde_json::Error) -> Self {
         let before = text.split_inclusive('\n').take(error.line().max(1) - 1);
         let start: usize = before.map(str::len).sum();
@@ -129,7 +129,7 @@ impl Refusal {
         Self::at(at, message.split(" at line ").next().unwrap_or_default())
     }
 
-    /// The error for the cassette with this name and text.
+    /// Returns the error for the cassette with this name and text.
     fn of(self, name: &str, text: &str) -> CassetteError {
         // Line and column, from 1.
         let place = self.at.map(|at| {
@@ -147,7 +147,7 @@ impl Refusal {
     }
 }
 
-/// What decides whether the rest can be understood.
+/// The keys that decide whether this version can read the rest.
 #[derive(Deserialize)]
 struct Head<'a> {
     #[serde(borrow)]
@@ -156,11 +156,11 @@ struct Head<'a> {
     features: Vec<&'a RawValue>,
 }
 
-/// Reads the outer level of a cassette: its interactions stay text.
+/// Reads the outer level of a cassette, and leaves its interactions as text.
 pub(crate) fn outline(text: &str) -> Result<file::File<&RawValue>, Refusal> {
     let is_marker = |line: &&str| MARKERS.iter().any(|marker| line.starts_with(marker));
     if let Some(line) = text.split('\n').find(is_marker) {
-        let message = "a merge conflict is not resolved: here is its marker";
+        let message = "this is a merge conflict marker; resolve the conflict";
         return Err(Refusal::at(offset(text, line), message));
     }
     let unread = |error| Refusal::unread(text, &error);
@@ -169,9 +169,9 @@ pub(crate) fn outline(text: &str) -> Result<file::File<&RawValue>, Refusal> {
     match (head.version, head.features.first()) {
         (Some(version), _) if version.get() != "1" => unknown(
             version,
-            format!("the version {version} is not known; this one reads 1"),
+            format!("version {version} is not supported; use version 1"),
         ),
-        (_, Some(feature)) => unknown(feature, format!("the feature {feature} is not known")),
+        (_, Some(feature)) => unknown(feature, format!("feature {feature} is not supported")),
         _ => object(text).map_err(unread),
     }
 }
@@ -199,7 +199,7 @@ fn read(name: &str, text: &str, folder: Option<&Path>) -> Result<Cassette, Casse
     for part in outline.interactions {
         let part = part.get();
         let at = offset(text, part);
-        // From each to the next, since there may be thousands.
+        // Counts from one interaction to the next, because there may be thousands.
         line += text[counted..at].matches('\n').count();
         counted = at;
         let read = object::<file::Interaction>(part)
@@ -221,7 +221,7 @@ fn read(name: &str, text: &str, folder: Option<&Path>) -> Result<Cassette, Casse
     })
 }
 
-/// Checks a cassette that was just made, without the files of its bodies.
+/// Checks the text of a cassette, but not the separate files of its bodies.
 pub(crate) fn check(text: &str) -> Result<(), Refusal> {
     for part in outline(text)?.interactions {
         object::<file::Interaction>(part.get()).map_err(|error| error.to_string())?;
@@ -235,13 +235,11 @@ fn interaction(
     folder: Option<&Path>,
 ) -> Result<Interaction, Refusal> {
     let answer = match (found.response, found.error) {
-        _ if found.id.is_empty() => return Err("id: it is empty".into()),
-        _ if found.times == Some(0) => {
-            return Err("times: an interaction that is never played has no use".into());
-        }
+        _ if found.id.is_empty() => return Err("id: must not be empty".into()),
+        _ if found.times == Some(0) => return Err("times: must be at least 1".into()),
         (Some(response), None) => Ok(self::response(response, folder)?),
         (None, Some(failure)) => Err(failure.kind),
-        _ => return Err("it needs one of response and error".into()),
+        _ => return Err("needs either a response or an error".into()),
     };
     Ok(Interaction {
         label: format!("{} (line {line})", json::quote(&found.id)),
@@ -255,14 +253,14 @@ fn interaction(
     })
 }
 
-/// Why a request can be in no cassette.
+/// Returns why a cassette cannot contain this request, or `None` if it can.
 pub(crate) fn unfit(method: &Method, uri: &Uri) -> Option<&'static str> {
-    // The case of a method counts, and small letters are slips of the pen.
+    // Methods are case-sensitive, so lower case is almost certainly a mistake.
     if method.as_str().contains(|c: char| c.is_ascii_lowercase()) {
-        return Some("the method of a request in a cassette has no small letters");
+        return Some("the method must be in upper case");
     }
     let has_path = uri.path().starts_with('/');
-    (!has_path).then_some("a request in a cassette has a path that begins with /")
+    (!has_path).then_some("the path must begin with /")
 }
 
 fn request(found: file::Request, folder: Option<&Path>) -> Result<Expected, Refusal> {
@@ -270,13 +268,13 @@ fn request(found: file::Request, folder: Option<&Path>) -> Result<Expected, Refu
     let method: Method = found
         .method
         .parse()
-        .map_err(|_| format!("request.method: {method} is no method"))?;
+        .map_err(|_| format!("request.method: {method} is not a valid method"))?;
     let uri: Uri = found
         .uri
         .parse()
-        .map_err(|error| format!("request.uri: {uri} is no URI: {error}"))?;
+        .map_err(|error| format!("request.uri: {uri} is not a valid URI: {error}"))?;
     if found.uri.contains('#') {
-        return Err("request.uri: a request has no fragment".into());
+        return Err("request.uri: remove the fragment, because requests never contain it".into());
     }
     if let Some(why) = unfit(&method, &uri) {
         return Err(format!("request: {why}").into());
@@ -297,8 +295,8 @@ fn response(found: file::Response, folder: Option<&Path>) -> Result<Response, Re
     let body = match body(found.body, "response", folder)? {
         Body::Json(_) if headers.contains_key(header::CONTENT_LENGTH) => {
             return Err(
-                "response.headers: leave out content-length, because a body that is JSON is \
-                 sent in its shortest form, which has another length"
+                "response.headers: remove content-length, because a JSON body is sent in compact \
+                 form, which may have another length"
                     .into(),
             );
         }
@@ -311,7 +309,11 @@ fn response(found: file::Response, folder: Option<&Path>) -> Result<Response, Re
     };
     let truncate_after = found.fault.map(|fault| fault.truncate_after);
     if truncate_after.is_some_and(|after| after > body.len() as u64) {
-        return Err(format!("response.fault: the body has only {} bytes", body.len()).into());
+        let length = body.len();
+        return Err(format!(
+            "response.fault: truncate_after is larger than the body ({length} bytes)"
+        )
+        .into());
     }
     Ok(Response {
         status,
@@ -328,7 +330,7 @@ fn headers(pairs: Pairs, side: &str) -> Result<HeaderMap, Refusal> {
             let name = json::quote(name);
             return Err(format!("{side}.headers: {name} is not a valid header").into());
         };
-        let full = |_| format!("{side}.headers: there are too many headers");
+        let full = |_| format!("{side}.headers: too many headers");
         headers.try_append(name, value).map_err(full)?;
     }
     Ok(headers)
@@ -361,31 +363,34 @@ fn body(body: Option<file::Body>, side: &str, folder: Option<&Path>) -> Result<B
         }
         _ => {
             return Err(format!(
-                "{side}.body: it needs one of json, text, form, base64 and file; len and sha256 \
-                 go with the last two, and base64 needs both"
+                "{side}.body: needs exactly one of json, text, form, base64 and file; len and \
+                 sha256 are required with base64, optional with file, and otherwise not allowed"
             )
             .into());
         }
     };
     let real = bytes.len() as u64;
     if body.len.is_some_and(|len| len != real) {
-        return Err(within("len", format!("the body has {real} bytes").into()));
+        return Err(within(
+            "len",
+            format!("wrong; the body has {real} bytes").into(),
+        ));
     }
     if let Some(sha256) = body.sha256 {
         let real = digest::sha256(&bytes);
         if sha256 != real {
-            let why = format!("the body has the SHA-256 {real}");
+            let why = format!("wrong; the SHA-256 of the body is {real}");
             return Err(within("sha256", why.into()));
         }
     }
     Ok(Body::Bytes(bytes.into()))
 }
 
-/// A file in the folder of the cassette or below it.
+/// Reads a file in the cassette's folder or below it.
 fn file(name: &str, folder: Option<&Path>) -> Result<Vec<u8>, Refusal> {
-    let folder = folder.ok_or("a cassette that is not a file has no files beside it")?;
+    let folder = folder.ok_or("a cassette parsed from a string cannot refer to a file")?;
     let name = Path::new(name);
-    let escapes = "it must lie in the folder of the cassette";
+    let escapes = "the file must be in the folder of the cassette or below it";
     let is_plain = name
         .components()
         .all(|part| matches!(part, Component::Normal(_)));
@@ -394,20 +399,20 @@ fn file(name: &str, folder: Option<&Path>) -> Result<Vec<u8>, Refusal> {
     }
     let unread = |error| Refusal {
         source: Some(error),
-        ..Refusal::from("it could not be read")
+        ..Refusal::from("the file could not be read")
     };
-    // A link may lead elsewhere.
+    // A symbolic link may point elsewhere.
     let real = folder.join(name).canonicalize().map_err(unread)?;
     if !real.starts_with(folder.canonicalize().map_err(unread)?) {
         return Err(escapes.into());
     }
     if !real.is_file() {
-        return Err("it is not a file".into());
+        return Err("this is not a regular file".into());
     }
     std::fs::read(real).map_err(unread)
 }
 
-/// Where a part of the text begins.
+/// Returns the offset at which a part of the text begins.
 fn offset(text: &str, part: &str) -> usize {
     (part.as_ptr() as usize)
         .wrapping_sub(text.as_ptr() as usize)

@@ -1,4 +1,4 @@
-//! What an interaction expects of a request, and why a request is not it.
+//! Compares requests with interactions, and explains the differences.
 
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
@@ -16,14 +16,14 @@ use crate::digest;
 use crate::json::{Json, member, nested};
 use crate::pseudonym;
 
-/// The request an interaction answers.
+/// The request that an interaction answers.
 #[derive(Debug, Clone)]
 pub(crate) struct Expected {
     pub(crate) method: Method,
-    /// Its host and the start of its path do not count.
+    /// The host and the start of the path are not compared.
     pub(crate) uri: Uri,
     pub(crate) query: Pairs,
-    /// The authorization scheme, if it counts.
+    /// The authorization scheme, if it is compared.
     pub(crate) scheme: Option<&'static str>,
     pub(crate) body: Body,
 }
@@ -35,27 +35,27 @@ pub(crate) enum Body {
     Bytes(Arc<[u8]>),
 }
 
-/// A request, with its parts read once.
+/// A request and its parsed parts.
 pub(crate) struct Seen<'a> {
     request: &'a http::Request<Vec<u8>>,
     query: Pairs,
     json: OnceCell<Option<Json>>,
 }
 
-/// One thing that differs. It becomes text only if a message shows it.
+/// A difference. It is formatted only if a message shows it.
 pub(crate) type Reason<'a> = Box<dyn Fn() -> String + 'a>;
 
 impl Expected {
-    /// Whether nothing differs.
+    /// Whether the request matches.
     pub(crate) fn matches(&self, seen: &Seen<'_>) -> bool {
-        // Each request asks this of each interaction, so the cheapest comes first.
+        // This runs for each pair of request and interaction, so cheap checks come first.
         self.method == *seen.request.method()
             && self.path() == seen.path()
             && self.query.len() == seen.query.len()
             && self.compare(seen).iter().all(|(.., it)| it.is_empty())
     }
 
-    /// Each part, with how much it counts for finding the closest interaction, and what differs.
+    /// Returns each part, its weight in the choice of the closest interaction, and the differences.
     pub(crate) fn compare<'a>(
         &'a self,
         seen: &'a Seen<'_>,
@@ -92,7 +92,7 @@ impl Expected {
                 compare_json(Some(expected), Some(json), &mut String::new(), &mut reasons);
                 match reasons.is_empty() || !seen.is_hidden() {
                     true => reasons,
-                    false => other_kind("other JSON"),
+                    false => other_kind("different JSON"),
                 }
             }
             Body::Form(_) if std::str::from_utf8(sent).is_err() => other_kind("a form"),
@@ -129,7 +129,7 @@ impl<'a> Seen<'a> {
         below_base(self.request.uri().path())
     }
 
-    /// Whether its values are secrets, which no message shows.
+    /// Whether messages must not show its values, because they are secrets.
     fn is_hidden(&self) -> bool {
         is_for_tokens(self.path())
     }
@@ -148,38 +148,38 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// The scheme and host.
+/// Returns the scheme and host of a URI.
 pub(crate) fn origin(uri: &Uri) -> Option<String> {
     let host = uri.authority()?.as_str().rsplit('@').next()?;
     Some(format!("{}://{host}", uri.scheme_str()?))
 }
 
-/// The path without the prefix a base URL may have.
+/// Returns the path without the prefix that a base URL may add.
 pub(crate) fn below_base(path: &str) -> &str {
     let starts = ["/malquery/", "/oauth2/"].into_iter();
     let last = starts.filter_map(|start| path.rfind(start)).max();
     last.map_or(path, |at| &path[at..])
 }
 
-/// Whether it is a path of the endpoints for tokens.
+/// Whether this is the path of a token endpoint.
 pub(crate) fn is_for_tokens(path: &str) -> bool {
     below_base(path).starts_with("/oauth2/")
 }
 
-/// The name and value of each pair in a query or form.
+/// Returns the name and value of each pair in a query or form.
 pub(crate) fn read_pairs(text: &[u8]) -> Pairs {
     form_urlencoded::parse(text).into_owned().collect()
 }
 
-/// The authorization scheme of a request, or `none`.
+/// Returns the authorization scheme of a request, or `none`.
 pub(crate) fn authorization(headers: &HeaderMap) -> &'static str {
     headers
         .get(AUTHORIZATION)
         .map_or("none", |value| scheme(value.as_bytes()))
 }
 
-/// The scheme of an `Authorization` header, such as `Bearer`, or `other`. The rest of the value is
-/// a secret, and so may be the first word when it is no known scheme.
+/// Returns the scheme of an `Authorization` header, such as `Bearer`. Returns `other` if the first
+/// word is not a known scheme, because it may be a secret.
 pub(crate) fn scheme(value: &[u8]) -> &'static str {
     const SCHEMES: &str = "Basic Bearer Digest Negotiate NTLM OAuth Token";
     let word = value.split(u8::is_ascii_whitespace).next();
@@ -187,15 +187,15 @@ pub(crate) fn scheme(value: &[u8]) -> &'static str {
     SCHEMES.split(' ').find(is_this).unwrap_or("other")
 }
 
-/// The name of what stands for a value that is not in the cassette, such as `[client_secret]`.
+/// Returns the name in a placeholder for a value, such as `[client_secret]`.
 fn placeholder(value: &str) -> Option<&str> {
     let name = value.strip_prefix('[')?.strip_suffix(']')?;
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
     (!name.is_empty() && name.bytes().all(is_plain)).then_some(name)
 }
 
-/// Whether a recorded value stands for any value of its field. Files of `falcon-1` have such values
-/// in queries and JSON.
+/// Whether a recorded value is a placeholder for any value of its field. `falcon-1` cassettes have
+/// such placeholders in queries and JSON.
 fn stands_for_field(field: &str, recorded: &str) -> bool {
     let plain = |text: &str| -> String {
         let letters = text.chars().filter(char::is_ascii_alphanumeric);
@@ -212,7 +212,7 @@ fn stands_for_field(field: &str, recorded: &str) -> bool {
     }
 }
 
-/// The same in a query, where a job id that the program brought along is recorded as its hash.
+/// Like [`stands_for_field`], for a query. Also matches a job id with its recorded hash.
 fn stands_for_in_query(name: &str, recorded: &str, sent: &str) -> bool {
     let hashed = |id: &str| match pseudonym::is_id(id) {
         true => pseudonym::hashed(id),
@@ -235,10 +235,10 @@ fn differ<'a>(recorded: impl Display + 'a, sent: impl Display + 'a) -> Reason<'a
 
 fn other_lines(recorded: &str, sent: &str) -> String {
     let lines = diff::lines(recorded, sent);
-    format!("other lines (- cassette, + request)\n{lines}")
+    format!("different lines (- cassette, + request)\n{lines}")
 }
 
-/// Compares pairs, whatever the order of different names.
+/// Compares pairs. The order of different names does not matter.
 fn pairs<'a>(
     recorded: &Pairs,
     sent: &Pairs,
@@ -258,7 +258,7 @@ fn pairs<'a>(
             continue;
         }
         if is_as_long && is_hidden {
-            let reason = format!("{name}: the values differ, and are not shown");
+            let reason = format!("{name}: the values differ (not shown)");
             reasons.push(Box::new(move || reason.clone()) as _);
             continue;
         }
@@ -272,7 +272,7 @@ fn pairs<'a>(
     reasons
 }
 
-/// Adds what differs, one reason for each place.
+/// Adds one reason for each place that differs.
 fn compare_json<'a>(
     recorded: Option<&'a Json>,
     sent: Option<&'a Json>,

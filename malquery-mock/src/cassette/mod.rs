@@ -1,4 +1,4 @@
-//! Cassettes: their format, and how they are read, written and played.
+//! Cassettes: their format, and the code that reads, writes and plays them.
 
 pub mod file;
 pub(crate) mod load;
@@ -15,27 +15,27 @@ use malquery_proto::oauth2::GetToken;
 use crate::reply::Reply;
 use matching::{Expected, Seen};
 
-/// Exchanges to replay: from a file ([`load`](Self::load)), from a text ([`parse`](Self::parse)),
-/// or replies in code ([`script`](crate::script)).
+/// Exchanges to replay: read from a file ([`load`](Self::load)) or a string
+/// ([`parse`](Self::parse)), or built in code ([`script`](crate::script)).
 ///
-/// A test calls [`client`](Self::client) or [`play`](Self::play), and the guard checks that
-/// everything was played. A program calls [`transport`](Self::transport). [`format`](crate::format)
-/// explains the format.
+/// A test calls [`client`](Self::client) or [`play`](Self::play), which return a guard that checks
+/// that every reply was used. A program calls [`transport`](Self::transport). See
+/// [`format`](crate::format) for the file format.
 #[derive(Clone)]
 pub struct Cassette {
     pub(crate) name: Arc<str>,
     pub(crate) interactions: Arc<[Interaction]>,
-    /// It answers token requests by itself.
+    /// Whether token requests are answered automatically.
     pub(crate) tokens: bool,
 }
 
-/// One exchange to play.
+/// A request to match, and its reply.
 #[derive(Clone)]
 pub(crate) struct Interaction {
-    /// The id in the cassette; a reply of a script has none.
+    /// The id in the cassette. Empty in a script.
     pub(crate) id: Arc<str>,
     pub(crate) label: String,
-    /// `None` answers any request.
+    /// `None` matches any request.
     pub(crate) expected: Option<Expected>,
     pub(crate) reply: Reply,
 }
@@ -54,20 +54,20 @@ impl Interaction {
 }
 
 impl Cassette {
-    /// Answers every request for a token or its revocation: the number depends on the clock of the
-    /// program. It gives the recorded tokens or, if the cassette has none, a token that lives for
-    /// 30 minutes.
+    /// Answers any number of token requests and revocations, because their number depends on the
+    /// program's clock. Replies with the recorded tokens or, if there are none, with a test token
+    /// that is valid for 30 minutes.
     pub fn with_tokens(mut self) -> Self {
         self.tokens = true;
         self
     }
 
-    /// Whether it makes tokens up, because it has none.
+    /// Whether to reply with a test token because no token is recorded.
     fn makes_tokens(&self) -> bool {
         self.tokens && !self.interactions.iter().any(Interaction::gives_token)
     }
 
-    /// Whether this interaction may answer any number of requests, because it gives a token.
+    /// Whether this interaction may answer any number of requests, because its reply is a token.
     fn is_uncounted(&self, one: &Interaction) -> bool {
         let answer = one.reply.answer.as_ref();
         self.tokens && one.gives_token() && answer.is_ok_and(|it| it.status.is_success())

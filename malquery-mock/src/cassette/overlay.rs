@@ -1,4 +1,4 @@
-//! Replies and faults that replace parts of a recording.
+//! Replies and faults that replace parts of a cassette.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::{Cassette, Interaction};
 use crate::json;
 use crate::reply::{self, Fault, Reply};
 
-/// Replaces replies of a cassette: see [`Cassette::on`].
+/// Replaces replies of a cassette. Created with [`Cassette::on`].
 #[derive(Debug)]
 #[must_use = "finish it with `reply` or `fault`"]
 pub struct Overlay {
@@ -17,8 +17,8 @@ pub struct Overlay {
 }
 
 impl Cassette {
-    /// Selects the interactions with this id, to replace them with a reply or a fault. Shows what a
-    /// program does when one call of a recorded session fails.
+    /// Selects the interactions with this id, so that a reply or a fault can replace them. Use this
+    /// to test what a program does when one call of a recorded session fails.
     ///
     /// ```
     /// use malquery_mock::{Cassette, Fault};
@@ -43,7 +43,7 @@ impl Cassette {
             let known: Vec<_> = known.into_iter().collect();
             let (name, id) = (&self.name, json::quote(id));
             panic!(
-                "{name} has no interaction {id}; there are {}",
+                "{name} has no interaction {id}; use one of: {}",
                 known.join(", ")
             );
         }
@@ -57,33 +57,34 @@ impl Cassette {
 }
 
 impl Overlay {
-    /// Selects only the nth request that these interactions answer, counted from 0. Unless set, all
-    /// of them.
+    /// Selects only the nth request that these interactions answer, counted from 0. By default, all
+    /// requests are selected.
     pub fn nth(mut self, nth: u32) -> Self {
         self.nth = Some(nth);
         self
     }
 
-    /// Plays in addition to the recorded reply, which answers the next request: for a program that
-    /// retries. Unless set, it plays instead of the recorded reply.
+    /// Keeps the recorded reply, which then answers the next request. Use this to test a retry. By
+    /// default, the recorded reply is replaced.
     pub fn extra(mut self) -> Self {
         self.extra = true;
         self
     }
 
-    /// Plays a fault.
+    /// Returns the cassette with this fault at the selected requests.
     ///
     /// # Panics
-    /// Panics if no nth request exists.
+    /// Panics if the number set with [`nth`](Self::nth) is too high.
     #[track_caller]
     pub fn fault(self, fault: Fault) -> Cassette {
         self.reply(reply::fault(fault))
     }
 
-    /// Plays a reply. Its own `times` and `repeat_last` do not count.
+    /// Returns the cassette with this reply at the selected requests. Ignores the reply's own
+    /// `times` and `repeat_last`.
     ///
     /// # Panics
-    /// Panics if no nth request exists.
+    /// Panics if the number set with [`nth`](Self::nth) is too high.
     #[track_caller]
     pub fn reply(self, reply: Reply) -> Cassette {
         let Self {
@@ -102,7 +103,7 @@ impl Overlay {
                 continue;
             }
             let (times, repeats) = (one.reply.times, one.reply.repeat_last);
-            // The last one may answer requests without end.
+            // The last one may answer any number of requests.
             let is_endless = repeats && Some(index) == last;
             let is_here = |before: &u32| *before < times || is_endless;
             let before = nth.map_or(Some(0), |nth| nth.checked_sub(seen).filter(is_here));
@@ -113,13 +114,13 @@ impl Overlay {
                 continue;
             };
             let laid = Interaction {
-                label: format!("what is laid over {}", one.label),
+                label: format!("the replacement for {}", one.label),
                 reply: reply.clone(),
                 ..one.clone()
             };
             let over = if replaces_all { times } else { 1 };
             let used = before.saturating_add(if extra { 0 } else { over });
-            // What answers without end comes last, also if it need not answer any.
+            // The part that repeats comes last, even if it is not required to answer any request.
             for (part, times, repeat_last) in [
                 (one, before, false),
                 (&laid, over, replaces_all && repeats),
@@ -135,7 +136,8 @@ impl Overlay {
         if let (false, Some(nth)) = (is_found, nth) {
             let (name, id) = (&cassette.name, json::quote(&id));
             panic!(
-                "{name} answers only {seen} requests with {id}, so none is number {nth}, counted from 0"
+                "{name} answers only {seen} requests with {id}; nth({nth}) is too high, \
+                 because it counts from 0"
             );
         }
         cassette.interactions = out.into();

@@ -1,4 +1,4 @@
-//! Plays cassettes: which interaction answers, and what is wrong at the end.
+//! Plays cassettes: answers requests, and reports what did not match.
 
 use std::cmp::Reverse;
 use std::fmt::{self, Write as _};
@@ -20,11 +20,11 @@ use crate::clock::VirtualClock;
 use crate::pseudonym;
 use crate::reply::{self, Fault, Reply};
 
-/// The most reasons a message gives for one part of a request.
+/// The maximum number of differences that a message lists for one part of a request.
 const MAX_REASONS: usize = 8;
 
-/// A transport that plays a cassette. Clones play the same one, also from several threads. A
-/// request that no interaction answers fails: see [`MockError::Unmatched`].
+/// A transport that plays a cassette. Clones share its state, even across threads. A request that
+/// no interaction answers fails with [`MockError::Unmatched`].
 #[derive(Clone)]
 pub struct Mock(Arc<Shared>);
 
@@ -37,15 +37,15 @@ struct Shared {
 struct State {
     /// How often each interaction was played.
     played: Vec<u32>,
-    /// The requests that no interaction answered, and how often.
+    /// The messages about unmatched requests, and how often each request was sent.
     unmatched: Vec<(Arc<str>, u32)>,
 }
 
 impl Cassette {
-    /// Plays the cassette from the beginning: returns a client with test credentials, tokens and a
-    /// virtual clock ([`MockGuard::clock`]), and a guard. The guard fails the test if not everything
-    /// was played, or if something else was sent. It checks on drop, so give it a name: the pattern
-    /// `_` drops it at once.
+    /// Plays the cassette from the beginning. Returns a client with test credentials and a virtual
+    /// clock ([`MockGuard::clock`]), and a guard. Token requests are answered automatically. The
+    /// guard checks on drop, and panics if a reply was not used or a request had no match. Give it
+    /// a name, because the pattern `_` drops it immediately.
     ///
     /// ```
     /// use malquery_mock::{reply, script};
@@ -57,16 +57,16 @@ impl Cassette {
     /// # Ok::<(), malquery_proto::client::Error>(())
     /// ```
     #[track_caller]
-    #[must_use = "the guard checks at its end that every reply was used"]
+    #[must_use = "the guard checks on drop that every reply was used"]
     pub fn client(&self) -> (Client, MockGuard) {
         let (mock, guard) = self.clone().with_tokens().play();
         (Client::new(mock, guard.clock.clone(), self.auth()), guard)
     }
 
-    /// As [`client`](Self::client), but returns a transport, for a client with settings of your own.
-    /// Without [`with_tokens`](Self::with_tokens) it plays token requests as every other request.
+    /// Like [`client`](Self::client), but returns a transport for a client with your own settings.
+    /// To answer token requests automatically, call [`with_tokens`](Self::with_tokens) first.
     #[track_caller]
-    #[must_use = "the guard checks at its end that every reply was used"]
+    #[must_use = "the guard checks on drop that every reply was used"]
     pub fn play(&self) -> (Mock, MockGuard) {
         let mock = self.transport();
         let guard = MockGuard {
@@ -77,8 +77,8 @@ impl Cassette {
         (mock, guard)
     }
 
-    /// As [`play`](Self::play), but without a guard, for a program: nothing panics. [`Mock::check`]
-    /// checks at the end that everything was played.
+    /// Like [`play`](Self::play), but without a guard that could panic, for use in a program. Call
+    /// [`Mock::check`] at the end.
     #[track_caller]
     pub fn transport(&self) -> Mock {
         let state = State {
@@ -109,10 +109,10 @@ impl Cassette {
 }
 
 impl Mock {
-    /// Checks that everything was played and nothing else was sent, so far.
+    /// Checks that every reply was used and every request so far had a match.
     ///
     /// # Errors
-    /// Lists the interactions that were not played, and the requests without a match.
+    /// Lists the unused replies and the unmatched requests.
     pub fn check(&self) -> Result<(), Unfinished> {
         let (cassette, made_at, state) = (&self.0.cassette, self.0.made_at, self.state());
         let name = &cassette.name;
@@ -120,7 +120,7 @@ impl Mock {
         for (message, count) in &state.unmatched {
             let _ = write!(text, "\n\n{message}");
             if *count > 1 {
-                let _ = write!(text, "\n(asked {count} times)");
+                let _ = write!(text, "\n(sent {count} times)");
             }
         }
         let unplayed = cassette.interactions.iter().zip(&state.played);
@@ -142,11 +142,11 @@ impl Mock {
         }
         if state.unmatched.is_empty() && state.played.iter().all(|played| *played == 0) {
             text.push_str(
-                "\nnothing was sent: was the guard dropped at once? Bind it, as in `let (client, guard)`",
+                "\nno request was sent; keep the guard until the end, as in `let (client, guard)`",
             );
         }
         Err(Unfinished(format!(
-            "{name} and the requests do not match (the mock was made at {made_at}):{text}"
+            "the requests do not match {name} (mock created at {made_at}):{text}"
         )))
     }
 
@@ -164,7 +164,7 @@ impl Mock {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the reply to a request and counts it as played, or `None` if nothing answers.
+    /// Returns the reply to a request and counts it as played. Returns `None` without a match.
     pub(crate) fn try_send(
         &self,
         request: &Request<Vec<u8>>,
@@ -173,7 +173,7 @@ impl Mock {
         Some(reply.send(request.uri()))
     }
 
-    /// The reply, which counts as played, or the last interaction that was this request.
+    /// Returns the reply and counts it as played, or returns the last match, which is used up.
     fn find(&self, seen: &Seen<'_>) -> Result<Reply, Option<&Interaction>> {
         let cassette = &self.0.cassette;
         if seen.is_for(&GetToken::ENDPOINT) && cassette.makes_tokens() {
@@ -182,7 +182,7 @@ impl Mock {
         }
         let mut state = self.state();
         for (interaction, played) in cassette.interactions.iter().zip(&mut state.played) {
-            // In the end most of them are used up.
+            // The count is cheaper to check, and most interactions are used up in the end.
             if *played < interaction.reply.times && interaction.matches(seen) {
                 *played += 1;
                 return Ok(interaction.reply.clone());
@@ -200,30 +200,30 @@ impl Mock {
         }
     }
 
-    /// Why no interaction answers a request.
+    /// Explains why no interaction answers a request.
     fn explain(&self, seen: &Seen<'_>, used_up: Option<&Interaction>, played: &[u32]) -> String {
         let why = match used_up {
             Some(Interaction { expected: None, .. }) => {
-                "all replies were given\nto fix it: ask less often, add a reply, or end the script \
-                 with `repeat_last`"
+                "all replies are used up\nto fix this, send fewer requests, add a reply, or call \
+                 `repeat_last` on the last reply"
                     .into()
             }
             Some(Interaction { label, reply, .. }) => format!(
-                "{label} is this request, and used up: played {0} of {0} times\nto fix it: ask less \
-                 often, or give it more `times`, `repeat_last` or a successor that is recorded",
+                "{label} matches but is used up: played {0} of {0} times\nto fix this, send fewer \
+                 requests, increase `times`, set `repeat_last`, or record again",
                 reply.times
             ),
             None => self.explain_closest(seen, played),
         };
         let hint = match seen.is_for(&GetToken::ENDPOINT) {
-            true => "; or let `with_tokens` answer requests for tokens",
+            true => "\nor call `with_tokens`, which answers token requests",
             false => "",
         };
         let (name, line) = (&self.0.cassette.name, seen.line());
-        format!("nothing in {name} answers the request\n  {line}\n{why}{hint}")
+        format!("no reply in {name} matches the request\n  {line}\n{why}{hint}")
     }
 
-    /// What the closest interaction has and the request has not.
+    /// Describes how the request differs from the closest interaction.
     fn explain_closest(&self, seen: &Seen<'_>, played: &[u32]) -> String {
         let all = self.0.cassette.interactions.iter().zip(played);
         let all = all.filter_map(|(one, played)| {
@@ -234,17 +234,21 @@ impl Mock {
             let closeness = (agrees, Reverse(differs), *played < one.reply.times);
             Some((closeness, one, *played, parts))
         });
-        // The last of equals wins, and that should be the first in the file.
+        // `max_by_key` returns the last of equal items: reversed, the first in the file.
         let closest = all.rev().max_by_key(|(closeness, ..)| *closeness);
         let Some((_, one, played, parts)) = closest else {
-            return "there is nothing to play".into();
+            return "there are no replies".into();
         };
-        let mut text = format!("the closest is {}, {}\n", one.label, one.played(played));
+        let mut text = format!(
+            "the closest interaction is {}, {}\n",
+            one.label,
+            one.played(played)
+        );
         for (part, _, reasons) in &parts {
             explain_part(part, reasons, &mut text);
         }
-        text + "to fix it: send what was recorded, or change the interaction, or record it again \
-                (a `Session` does, with MALQUERY_MOCK=record)"
+        text + "to fix this, send the recorded request, edit the interaction, or record again (run \
+                a `Session` with MALQUERY_MOCK=record)"
     }
 }
 
@@ -314,8 +318,8 @@ impl Reply {
     }
 }
 
-/// Gives a job the id that the program asked for. The cassette holds only the hash of an id that
-/// the program brought along.
+/// Replaces the hash of a job id in a reply with the id in the request. A cassette contains only
+/// the hash of an id that the program did not get from a recorded reply.
 fn with_own_ids(body: Arc<[u8]>, uri: &Uri) -> Arc<[u8]> {
     let query = uri.query().unwrap_or_default().as_bytes();
     let ids = url::form_urlencoded::parse(query).filter(|(name, _)| name == "ids");
@@ -330,9 +334,9 @@ fn with_own_ids(body: Arc<[u8]>, uri: &Uri) -> Arc<[u8]> {
     })
 }
 
-/// Fails the test if the cassette and the requests do not match: see [`Cassette::client`],
-/// [`Cassette::play`].
-#[must_use = "the guard checks at its end that every reply was used"]
+/// Panics on drop if a reply was not used or a request had no match. Returned by
+/// [`Cassette::client`] and [`Cassette::play`].
+#[must_use = "the guard checks on drop that every reply was used"]
 #[derive(Debug)]
 pub struct MockGuard {
     mock: Mock,
@@ -341,15 +345,15 @@ pub struct MockGuard {
 }
 
 impl MockGuard {
-    /// Returns the clock of the client, which knows the waits.
+    /// Returns the clock of the client, which records all waits.
     pub fn clock(&self) -> &VirtualClock {
         &self.clock
     }
 
-    /// Ends the play. Dropping the guard does the same, but a panic of this method names its line.
+    /// Checks the requests. Dropping the guard does the same, but a panic here names this line.
     ///
     /// # Panics
-    /// Panics if a request had no match, or if an interaction was not played as often as expected.
+    /// Panics if a request had no match or a reply was not used.
     #[track_caller]
     pub fn finish(mut self) {
         self.finished = true;
@@ -366,19 +370,19 @@ impl Drop for MockGuard {
         }
         match self.mock.check() {
             Ok(()) => {}
-            // What had no match is probably why; what was not played is not.
+            // An unmatched request probably caused the panic. An unused reply did not.
             Err(_) if thread::panicking() => self.mock.print_unmatched(),
             Err(error) => panic!("{error}"),
         }
     }
 }
 
-/// Why a mock gives no reply: the source of the [`TransportError`].
+/// The error of a [`Mock`]: the source of the [`TransportError`].
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum MockError {
-    /// A fault of the cassette or script. Its message is the message of `malquery-ureq` for the
-    /// real failure, and its source is an [`io::Error`] of the same kind.
+    /// A fault in the cassette or script. It has the same message as the real failure in
+    /// `malquery-ureq`, and its source is an [`io::Error`] of the same kind.
     #[non_exhaustive]
     Fault {
         /// The fault.
@@ -388,10 +392,10 @@ pub enum MockError {
         #[doc(hidden)]
         source: Arc<io::Error>,
     },
-    /// Nothing answers this request. The text, of several lines, says why and what to do.
+    /// No reply matches this request. The text explains why and what to do, over several lines.
     ///
-    /// The request counts as one that cannot be sent, so a client does not retry it. If the program
-    /// ignores the error, the guard and [`Mock::check`] still report it.
+    /// A client does not retry the request. If the program ignores the error, the guard and
+    /// [`Mock::check`] still report it.
     Unmatched(Arc<str>),
 }
 
@@ -430,7 +434,7 @@ impl fmt::Display for MockError {
 }
 
 impl fmt::Debug for MockError {
-    /// Writes the error and its source: tests `unwrap` results.
+    /// Writes the message and its source, because tests `unwrap` results.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fault { source, .. } => write!(f, "{self}: {source}"),
@@ -466,7 +470,7 @@ impl fmt::Debug for Unfinished {
 
 impl std::error::Error for Unfinished {}
 
-/// The body of a played reply. It arrives in pieces, small ones first, as from a network.
+/// The body of a played reply. It arrives in pieces of growing size, as from a network.
 struct Played {
     bytes: Take<Cursor<Arc<[u8]>>>,
     piece: usize,
@@ -481,7 +485,7 @@ impl Read for Played {
         let most = buffer.len().min(self.piece);
         let count = self.bytes.read(&mut buffer[..most])?;
         if count == 0 && most > 0 && self.breaks_off {
-            // In the words of malquery-ureq.
+            // The same error as in malquery-ureq.
             return Err(Fault::Eof.source());
         }
         self.piece = (self.piece * 2).min(LAST_PIECE);

@@ -1,4 +1,4 @@
-//! Writes cassettes: whole or not at all, one session after the other.
+//! Writes cassettes completely or not at all, one session at a time.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -10,33 +10,33 @@ use tempfile::NamedTempFile;
 
 use super::load;
 
-/// How often another session is waited for, and how long each time.
+/// The number of attempts to lock the folder, and the pause between them.
 const TRIES: u32 = 200;
 const PAUSE: Duration = Duration::from_millis(50);
 
 const PREFIX: &str = ".cassette-";
 
-/// A cassette and the files of its bodies. They get their names when all of them are written.
+/// A cassette and its body files. They get their final names once all of them are written.
 pub(crate) struct Staging {
     path: PathBuf,
     folder: PathBuf,
-    /// The folder for bodies, beside the cassette and named after it.
+    /// The name of the folder for bodies, which is next to the cassette.
     bodies: String,
     files: Vec<(PathBuf, NamedTempFile)>,
-    /// Raw malware is for its owner alone.
+    /// Whether only the owner may read the files, because they contain malware.
     pub(crate) is_private: bool,
-    /// Keeps other sessions waiting.
+    /// Makes other sessions wait.
     _lock: Option<File>,
 }
 
 impl Staging {
-    /// Begins to write, as soon as no other session does.
+    /// Locks the folder. Waits while another session writes there.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
         let folder = folder_of(path);
         let fail = |error: io::Error| format!("{}: {error}", folder.display());
         let bodies = body_folder(path)?;
         fs::create_dir_all(folder).map_err(fail)?;
-        // Not every system can lock a folder.
+        // Some systems cannot lock a folder.
         let lock = File::open(folder).ok();
         let try_lock = || lock.as_ref().map(File::try_lock);
         let mut tries = TRIES;
@@ -44,12 +44,13 @@ impl Staging {
         while let Some(Err(TryLockError::WouldBlock)) = result {
             tries -= 1;
             if tries == 0 {
-                return Err("another session has been writing for too long".into());
+                return Err("another session did not finish writing; try again".into());
             }
             thread::sleep(PAUSE);
             result = try_lock();
         }
-        // Only the owner of the lock writes here, so temporary files are left from killed processes.
+        // Only the lock holder writes here, so any temporary files are left over from killed
+        // processes.
         if let Some(Ok(())) = result {
             remove_abandoned(folder);
             remove_abandoned(&folder.join(&bodies));
@@ -64,12 +65,12 @@ impl Staging {
         })
     }
 
-    /// The text of the cassette as it is now.
+    /// Returns the current text of the cassette, if it exists.
     pub(crate) fn former(&self) -> Option<String> {
         fs::read_to_string(&self.path).ok()
     }
 
-    /// Writes a body into a file of its own, and returns its name below the folder of the cassette.
+    /// Writes a body to a separate file. Returns its path relative to the cassette's folder.
     pub(crate) fn body(
         &mut self,
         name: &str,
@@ -85,13 +86,13 @@ impl Staging {
         Ok(name)
     }
 
-    /// Gives all files their names. On an error the former cassette is as it was.
+    /// Gives all files their final names. On error, the existing cassette stays unchanged.
     pub(crate) fn commit(mut self, text: &str) -> Result<(), String> {
         let former = self.former();
         let path = self.path.clone();
         let fail = |error: io::Error| format!("{}: {error}", path.display());
         load::check(text)
-            .map_err(|why| format!("what was recorded is not a cassette: {}", why.message))?;
+            .map_err(|why| format!("the recording is not a valid cassette: {}", why.message))?;
         let write = |file: &mut File| file.write_all(text.as_bytes());
         let cassette = staged(&self.folder, self.is_private, write).map_err(fail)?;
         if former.as_deref() != Some(text) {
@@ -99,12 +100,12 @@ impl Staging {
         }
         let mut made = Vec::new();
         for (name, file) in self.files.drain(..) {
-            // The name of a body has the hash of its bytes, so a file of this name is the same.
+            // The name of a body file contains its hash, so an existing file is the same.
             if name != path && name.exists() {
                 continue;
             }
             if let Err(error) = file.persist(&name) {
-                // Without the cassette, the bodies are of no use.
+                // Without the cassette, the bodies are useless.
                 made.iter().for_each(|body| drop(fs::remove_file(body)));
                 return Err(fail(error.error));
             }
@@ -116,8 +117,8 @@ impl Staging {
         Ok(())
     }
 
-    /// Removes the files of the former version that this one does not name. They do no harm where
-    /// that fails.
+    /// Removes the body files that only the former version uses. Ignores errors, because leftover
+    /// files do no harm.
     fn remove_orphans(&self, former: &str, text: &str) {
         let files = fs::read_dir(self.folder.join(&self.bodies));
         for file in files.into_iter().flatten().flatten() {
@@ -133,13 +134,13 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         self.files.clear();
-        // It stays if there is something in it.
+        // This fails if the folder is not empty.
         let _ = fs::remove_dir(self.folder.join(&self.bodies));
     }
 }
 
-/// The text of a cassette with these interactions. Each has lines of its own, so that those to come
-/// change none.
+/// Returns the text of a cassette with these interactions. Each starts on a new line, to keep later
+/// diffs small.
 pub(crate) fn document(redaction: &str, interactions: &[String]) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let all = interactions.iter().map(|one| format!("\n    {one}"));
@@ -156,15 +157,15 @@ pub(crate) fn document(redaction: &str, interactions: &[String]) -> String {
     )
 }
 
-/// Finds out before anything is sent whether a cassette can be written there.
+/// Checks, before anything is sent, that a cassette can be written to this path.
 pub(crate) fn check(path: &Path) -> io::Result<()> {
-    // `Path` overlooks these two, and they would be found out when the file is renamed.
+    // `Path` ignores these endings, so the error would only appear when the file is renamed.
     let text = path.to_string_lossy();
     if path.is_dir() || ["/", "/."].iter().any(|end| text.ends_with(end)) {
         return Err(io::ErrorKind::IsADirectory.into());
     }
     if path.exists() && !path.is_file() {
-        return Err(io::Error::other("this is not a file"));
+        return Err(io::Error::other("this is not a regular file"));
     }
     let folder = folder_of(path);
     let bodies = folder.join(body_folder(path).map_err(io::Error::other)?);
@@ -174,12 +175,12 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
             let why = format!("{} {why}", bodies.display());
             Err(io::Error::new(io::ErrorKind::NotADirectory, why))
         };
-        // It may be a link, which may lead nowhere or elsewhere.
+        // It may be a symbolic link that is broken or points elsewhere.
         if !bodies.is_dir() {
             return refuse("is not a folder");
         }
         if !bodies.canonicalize()?.starts_with(folder.canonicalize()?) {
-            return refuse("leads out of the folder of the cassette");
+            return refuse("points outside the folder of the cassette");
         }
     }
     staged(folder, false, |_| Ok(())).map(drop)
@@ -194,11 +195,11 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
 
 fn body_folder(path: &Path) -> Result<String, String> {
     let file = path.file_name().and_then(|file| file.to_str());
-    let why = || format!("{} cannot be the name of a cassette", path.display());
+    let why = || format!("{} has no valid file name for a cassette", path.display());
     file.map(|file| format!("{file}.bodies")).ok_or_else(why)
 }
 
-/// Removes temporary files, which may be parts of samples.
+/// Removes leftover temporary files, which may contain parts of samples.
 fn remove_abandoned(folder: &Path) {
     for file in fs::read_dir(folder).into_iter().flatten().flatten() {
         if file.file_name().to_string_lossy().starts_with(PREFIX) {
@@ -207,7 +208,7 @@ fn remove_abandoned(folder: &Path) {
     }
 }
 
-/// Writes a file that gets its name later.
+/// Writes a temporary file that gets its final name later.
 fn staged(
     folder: &Path,
     is_private: bool,
@@ -218,7 +219,7 @@ fn staged(
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // The umask takes its part. A cassette without samples belongs into the repository.
+        // The umask still applies. A cassette without samples is meant to be committed.
         let mode = if is_private { 0o600 } else { 0o666 };
         builder.permissions(fs::Permissions::from_mode(mode));
     }
