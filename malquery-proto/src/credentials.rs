@@ -68,7 +68,7 @@ impl fmt::Debug for Credentials {
 
 /// The customer id (CID) of a Flight Control child.
 ///
-/// Parsing removes the checksum at the end (`-XX`), which the token endpoint does not accept.
+/// Parsing removes the checksum (`-XX`) from a CID of 32 characters, as other SDKs do.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MemberCid(Box<str>);
 

@@ -547,7 +547,7 @@ impl Drop for Folder<'_> {
     }
 }
 
-/// Shows the progress of fetching, verifying and extracting an archive.
+/// Progress bars for fetching, verifying and extracting an archive.
 struct Bars {
     /// Whether the samples are the harmless files of --demo.
     is_demo: bool,

@@ -259,8 +259,8 @@ pub(crate) fn end_if_stopped() {
     }
 }
 
-/// Marks the start or the end of an extraction. A signal waits in between, and the extraction
-/// checks [`stopped`].
+/// Marks the start or the end of an extraction. While it runs, the first signal only sets
+/// [`stopped`], which the extraction checks.
 pub(crate) fn extracting(under_way: bool) {
     gate().wait_for = under_way.then_some(WaitFor::Sample);
 }

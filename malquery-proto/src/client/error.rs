@@ -66,7 +66,7 @@ pub enum Error {
 pub enum ErrorKind {
     /// The request is not valid. Nothing was sent.
     Invalid,
-    /// The service rejected the request (4xx).
+    /// The service rejected the request (4xx, or a redirect).
     Refused,
     /// The credentials or the token are not valid in this cloud (401).
     Unauthorized,

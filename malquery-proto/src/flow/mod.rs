@@ -298,8 +298,8 @@ pub enum SendFailure {
 ///
 /// A [`Safe`](crate::endpoint::Resend::Safe) request is retried after a failure or a 5xx. A
 /// [`Billed`](crate::endpoint::Resend::Billed) request is retried only if it provably never reached
-/// the service. Either kind is retried once after a 401, with a new token, and after a 429 from the
-/// gateway.
+/// the service. Either kind is retried once after a 401, with a new token. After a 429 from the
+/// gateway, either kind is retried like a failure.
 ///
 /// ```
 /// use std::time::Duration;

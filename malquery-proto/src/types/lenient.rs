@@ -696,7 +696,8 @@ pub(crate) fn read_model<'de, T: Item, D: Deserializer<'de>>(
         .ok_or_else(|| D::Error::custom("expected a JSON object"))
 }
 
-/// Parses a model. `null` and values that are not objects result in an empty model.
+/// Parses a model. `null` and values that are not objects result in an empty model, unless the
+/// model has a required field.
 pub(crate) fn read_required<'de, T: Item + Field, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Read<T>, D::Error> {

@@ -50,12 +50,7 @@ impl FromStr for RequestId {
             .char_indices()
             .find(|(_, c)| c.is_whitespace() || c.is_control())
         {
-            Some((position, _)) => Err(ParseError::at(
-                WHAT,
-                text,
-                position,
-                "is not allowed in a request id",
-            )),
+            Some((position, _)) => Err(ParseError::at(WHAT, text, position, "is not allowed")),
             None => Ok(Self(text.into())),
         }
     }
@@ -123,11 +118,11 @@ mod tests {
         assert_eq!(message(""), "not a request id: it is empty");
         assert_eq!(
             message("a b"),
-            "not a request id: ' ' at position 1 is not allowed in a request id"
+            "not a request id: ' ' at position 1 is not allowed"
         );
         assert_eq!(
             message("a\r\n"),
-            "not a request id: '\\r' at position 1 is not allowed in a request id"
+            "not a request id: '\\r' at position 1 is not allowed"
         );
         assert_eq!(
             message(&"a".repeat(201)),
