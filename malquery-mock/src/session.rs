@@ -407,7 +407,7 @@ impl SessionGuard {
                 let (name, made_at, drift) = (&cassette.name, self.made_at, drift.join("\n  "));
                 Err(Unfinished(format!(
                     "the service has moved away from {name} (the session began at {made_at}):\n  \
-                     {drift}\nto fix it: check what changed, and record it again"
+                     {drift}\nto fix this, check what changed, and record again"
                 )))
             }
         }

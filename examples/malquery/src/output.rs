@@ -109,7 +109,7 @@ impl From<Error> for Failure {
             // Its advice is for the author of a test.
             let table: Vec<_> = mismatch
                 .lines()
-                .filter(|line| !line.starts_with("to fix it: "))
+                .filter(|line| !line.starts_with("to fix this, "))
                 .collect();
             text = text.replace(mismatch, &table.join("\n"));
             hint = Some("record it again with `--record FILE --force` instead of --replay");

@@ -216,7 +216,7 @@ impl Mock {
             None => self.explain_closest(seen, played),
         };
         let hint = match seen.is_for(&GetToken::ENDPOINT) {
-            true => "\nor call `with_tokens`, which answers token requests",
+            true => ", or call `with_tokens`, which answers token requests",
             false => "",
         };
         let (name, line) = (&self.0.cassette.name, seen.line());
