@@ -205,7 +205,8 @@ impl Session {
     }
 
     /// Also keeps these secrets out of the recording, such as the password of a proxy. Credentials
-    /// that the client sends are removed anyway.
+    /// that the client sends are removed anyway. A recording does not begin if one of them is
+    /// shorter than 6 bytes, because it may be part of ordinary words.
     pub fn secrets<S: AsRef<str>>(mut self, secrets: impl IntoIterator<Item = S>) -> Self {
         for secret in secrets {
             self.policy.hide(secret.as_ref());
@@ -262,6 +263,11 @@ impl Session {
             Mode::Verify => {
                 let end = End::Compare(load()?, log.clone(), policy);
                 (Parts::Noted(Arc::new(live()), log, None), end)
+            }
+            Mode::Record | Mode::Append if policy.has_short => {
+                let why = "a secret, such as a proxy password, is shorter than 6 bytes";
+                let why = format!("{why} and cannot be kept out of a recording");
+                return Err(OpenError::new(why));
             }
             Mode::Record | Mode::Append => {
                 save::check(&path).map_err(|error| OpenError {

@@ -76,6 +76,8 @@ pub(crate) struct Policy {
     /// The keys that are written. Every other key may be a value.
     names: HashSet<String>,
     secrets: Needles,
+    /// Whether a secret is too short to be found.
+    pub(crate) has_short: bool,
     /// The ids, to mask them in the texts of the service.
     ids: Needles,
     pseudonyms: HashMap<String, String>,
@@ -116,7 +118,7 @@ impl Policy {
 
     /// Also keeps a secret out.
     pub(crate) fn hide(&mut self, secret: &str) {
-        self.secrets.add(secret);
+        self.has_short |= !self.secrets.add(secret) && !secret.is_empty();
     }
 
     /// Learns the secrets and ids of an exchange.
@@ -194,10 +196,10 @@ impl Policy {
     fn see_pair(&mut self, pair: &str) {
         let (user, password) = pair.split_once(':').unwrap_or((pair, ""));
         for part in [user, password] {
-            self.hide(part);
+            self.secrets.add(part);
             let plain = part.replace('+', "%2B");
             for (decoded, _) in form_urlencoded::parse(plain.as_bytes()) {
-                self.hide(&decoded);
+                self.secrets.add(&decoded);
             }
         }
     }

@@ -91,7 +91,8 @@ impl Recording {
             lines.extend(outline.interactions.iter().map(|one| one.get().to_owned()));
         }
         if lines.iter().any(|line| policy.has_secret(line.as_bytes())) {
-            refused.push("what is in the file already holds a secret of this session".into());
+            let why = "the file already holds a secret of this session";
+            return Err(format!("{why}; remove it, or save to another path"));
         }
         let mut writer = Writer {
             policy: &policy,
@@ -117,6 +118,9 @@ impl Recording {
             }
         }
         let mut notes = writer.notes;
+        if policy.has_short {
+            notes.push("a secret shorter than 6 bytes cannot be found, and is not replaced".into());
+        }
         if !rest && !refused.is_empty() {
             let why = refused.join("; ");
             return Err(format!(
