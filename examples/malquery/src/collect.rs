@@ -253,7 +253,7 @@ impl Commands<'_> {
             .collect();
         let _folders = folders?;
         let _lock = Lock::take(&archive)?;
-        if collect.archive().is_none() && is_fetched(&collect, &archive) {
+        if collect.archive().is_none() && is_fetched(&collect, &archive, self.session.limits()) {
             // The process ended after the archive was complete, but before the state was saved.
             collect = collect.fetched(&archive);
             state.keep(&Collecting {
@@ -406,12 +406,13 @@ fn confirm() -> Result<(), Failure> {
     }
 }
 
-/// Returns whether an archive contains all the samples that a collect requested.
-fn is_fetched(collect: &Collect, archive: &Path) -> bool {
+/// Returns whether a file is the archive of a collect. MalQuery may omit samples, so an intact
+/// archive with nothing else is enough.
+fn is_fetched(collect: &Collect, archive: &Path, limits: Limits) -> bool {
     if collect.found().is_empty() || input::check_regular(archive).is_err() {
         return false;
     }
-    let Ok(archive) = File::open(archive).map(|file| Archive::open_with(file, LIMITS)) else {
+    let Ok(archive) = File::open(archive).map(|file| Archive::open_with(file, limits)) else {
         return false;
     };
     let report = archive.and_then(|archive| {
@@ -419,7 +420,11 @@ fn is_fetched(collect: &Collect, archive: &Path) -> bool {
             .expect_samples(collect.found().iter().copied())
             .check()
     });
-    report.is_ok_and(|report| report.complete().is_ok())
+    report.is_ok_and(|report| {
+        !report.found.is_empty()
+            && report.damaged.is_empty()
+            && (report.missing.is_empty() || report.unexpected.is_empty())
+    })
 }
 
 /// Returns the hint on how to continue without a state file.

@@ -23,6 +23,9 @@ pub(crate) const ARCHIVE: &str = "11111111-2222-6ea1-5f4f-000000000002";
 pub(crate) const RULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/rules/demo.yar");
 pub(crate) const CASSETTE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/cassettes/offline.json");
 
+/// An archive with `HELLO` only.
+pub(crate) const ONE: &[u8] =
+    include_bytes!("../../../../malquery-proto/tests/archives/zipcrypto-stored.zip");
 /// An archive with `HELLO` and three other samples.
 pub(crate) const SEVERAL: &[u8] =
     include_bytes!("../../../../malquery-proto/tests/archives/zipcrypto-several.zip");
