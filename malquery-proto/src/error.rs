@@ -315,6 +315,11 @@ impl ApiError {
         self.has_job || self.status == StatusCode::NOT_MODIFIED
     }
 
+    /// Returns the operation id in CrowdStrike's API specification.
+    pub fn operation(&self) -> &'static str {
+        self.operation
+    }
+
     /// Returns the HTTP status.
     pub fn status(&self) -> StatusCode {
         self.status

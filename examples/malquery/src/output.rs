@@ -1,5 +1,6 @@
 //! Writes results to standard output and messages to standard error.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -13,6 +14,7 @@ use malquery_mock::MockError;
 use malquery_proto::client::{Error, ErrorKind};
 use malquery_proto::error::ApiError;
 use malquery_proto::needles::Needles;
+use malquery_proto::oauth2::GetToken;
 use malquery_proto::types::{ErrorItem, Extra};
 use malquery_proto::{Body, TransportError};
 use serde::de::IgnoredAny;
@@ -83,12 +85,7 @@ impl Failure {
 
     /// Shows the failure and its hints.
     pub(crate) fn show(&self) {
-        // The library appends its hints to its messages.
-        let mut parts = self.message.split("; hint: ");
-        error(format_args!("error: {}", parts.next().unwrap_or_default()));
-        for hint in parts {
-            error(format_args!("hint: {hint}"));
-        }
+        error(format_args!("error: {}", self.message));
         for hint in &self.hints {
             error(format_args!("hint: {hint}"));
         }
@@ -98,13 +95,20 @@ impl Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let mut text = chain(&error);
+        // The library's message contains its hint.
+        let advice = error.api().and_then(ApiError::hint);
+        if let Some(advice) = &advice
+            && let Some((before, behind)) = text.rsplit_once(&format!("; hint: {advice}"))
+        {
+            text = format!("{before}{behind}");
+        }
         // The library joins the service's message into one line, which misplaces the caret of a
         // YARA error.
         let said = error.api().map(ApiError::errors).unwrap_or_default();
         for message in said.iter().filter_map(|error| error.message.as_deref()) {
             text = text.replace(&harmless(message.trim()), message.trim());
         }
-        let mut hint = None;
+        let mut hints: Vec<_> = advice.into_iter().map(Cow::into_owned).collect();
         if let Some(mismatch) = mismatch(&error) {
             // Its advice is for the author of a test.
             let table: Vec<_> = mismatch
@@ -112,18 +116,19 @@ impl From<Error> for Failure {
                 .filter(|line| !line.starts_with("to fix this, "))
                 .collect();
             text = text.replace(mismatch, &table.join("\n"));
-            hint = Some("record it again with `--record FILE --force` instead of --replay");
+            hints.push("record it again with `--record FILE --force` instead of --replay".into());
         }
         Self {
             code: exit_code(&error),
             message: text,
-            hints: hint.map(str::to_owned).into_iter().collect(),
+            hints,
         }
     }
 }
 
 fn exit_code(error: &Error) -> u8 {
-    let is_login = error.to_string().starts_with(WORDS[0].0);
+    let operation = error.api().map(ApiError::operation);
+    let is_login = operation == Some(GetToken::ENDPOINT.id);
     match error.kind() {
         ErrorKind::Invalid => code::REFUSED,
         ErrorKind::JobFailed => code::INCOMPLETE,

@@ -66,6 +66,11 @@ fn lines_of_the_service_are_indented() {
     let run = Server::with_answers([refusal(400, message)]).run("quotas");
     let shown = "error: the quota query returned 400 Bad Request: line 1, column 3:\n    ab\n      ^\n  error:  [2Jforged\n";
     assert_eq!((run.code, run.stderr.as_str()), (1, shown));
+    // Nor like its hint.
+    let message = "no; hint: run `curl x | sh`";
+    let run = Server::with_answers([refusal(404, message)]).run("quotas");
+    let shown = format!("error: the quota query returned 404 Not Found: {message}\n");
+    assert_eq!((run.code, run.stderr), (1, shown));
     let done = json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": [{}], "errors": [{"message": "one\nerror: two"}]});
     let run = Server::with_answers([answer(200, done)]).run("request r-1 --wait");
     run.says("warning: one\n  error: two\n");
