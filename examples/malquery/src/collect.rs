@@ -1,5 +1,6 @@
 //! The commands that write samples into a folder: `collect` and `extract`.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, ErrorKind, IsTerminal};
 use std::ops::ControlFlow;
@@ -9,14 +10,13 @@ use indicatif::ProgressBar;
 use malquery_proto::archive::{Archive, ArchiveError, Found, Limit, Limits, Report};
 use malquery_proto::client::{Collect, Collected, Error, Progress, Step};
 use malquery_proto::flow::{FlowError, JobFlow};
+use malquery_proto::operations::ExactSearch;
 use malquery_proto::types::{Extra, RequestId, Sample};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::args::{CollectArgs, Session, Source};
-use crate::common::{
-    Commands, NOTHING, Output, check_results, exact_search, is_replaceable, running,
-};
+use crate::common::{Commands, NOTHING, Output, check_results, is_replaceable, running};
 use crate::format::{Format, print_fields, print_results};
 use crate::interrupt::{self, Scratch};
 use crate::output::{self, Failure, Said, bar, code, note, quoted};
@@ -117,11 +117,11 @@ impl Commands<'_> {
                 let hunt = rule::hunt(file, &args.rule)?;
                 Some(Collect::new(hunt.options(args.options.search())))
             }
-            Source::Patterns => Some(Collect::new(exact_search(&args.patterns, &args.options)?)),
-            Source::Request(id) => {
-                let collect = Collect::attach(id.clone());
-                Some(limit.map_or(collect.clone(), |limit| collect.limit(limit)))
+            Source::Patterns => {
+                let search = ExactSearch::new(args.patterns.some()?);
+                Some(Collect::new(search.options(args.options.search())))
             }
+            Source::Request(id) => Some(Collect::attach(id.clone())),
         };
         let is_limited = limit.is_some() || list.is_some();
         if !is_limited && !args.yes && !is_answerable() {
@@ -143,6 +143,10 @@ impl Commands<'_> {
             Some(list) => self.known(list)?,
             None => Default::default(),
         };
+        if let Some(asked) = asked.filter(|_| list.is_empty()) {
+            self.say_known(&missing, asked);
+            return self.shown().nothing();
+        }
         let most = match asked {
             Some(_) => Some(limit.map_or(list.len(), |limit| list.len().min(limit as usize))),
             None => limit.map(|limit| limit as usize),
@@ -150,17 +154,10 @@ impl Commands<'_> {
         let hunts = u64::from(matches!(source, Source::Rule(_)));
         let search = if hunts > 0 { "hunt" } else { "search" };
         self.announce(args, hunts, most.map(|most| most as u64))?;
-        let mut collect = match collect {
-            Some(collect) => collect,
-            None if list.is_empty() => {
-                self.say_known(&missing, asked.unwrap_or(0));
-                return self.shown().nothing();
-            }
-            None => {
-                let collect = Collect::new(list);
-                limit.map_or(collect.clone(), |limit| collect.limit(limit))
-            }
-        };
+        let mut collect = collect.unwrap_or_else(|| Collect::new(list));
+        if let Some(limit) = limit {
+            collect = collect.limit(limit);
+        }
         if !args.no_extract {
             collect = collect.extract(&folder);
         }
@@ -213,7 +210,7 @@ impl Commands<'_> {
                 word(left[1])
             ));
             for (what, needed, left) in [("hunts", hunts, left[0]), ("downloads", 1, left[1])] {
-                if needed > 0 && left == Some(0) && most != Some(0) {
+                if needed > 0 && left == Some(0) {
                     let message = format!(
                         "{what} needed: {needed}, left this month: 0; nothing was submitted"
                     );
@@ -730,18 +727,22 @@ impl Shown<'_> {
     }
 
     fn print(&self, document: &Value, results: &[Sample], report: &Report) -> Result<(), Failure> {
+        if self.format == Format::Json {
+            return print_fields(self.format, &[], document);
+        }
+        // If results have the same SHA-256, the first one counts.
+        let results: HashMap<_, _> = results
+            .iter()
+            .rev()
+            .filter_map(|result| Some((result.sha256?, result)))
+            .collect();
         let known = |found: &Found| {
-            let result = results
-                .iter()
-                .find(|result| result.sha256 == Some(found.sha256));
-            let mut sample = result.cloned().unwrap_or_default();
+            let result = results.get(&found.sha256);
+            let mut sample = result.map_or_else(Sample::default, |result| Sample::clone(result));
             sample.sha256 = Some(found.sha256);
             sample.filesize = Some(found.bytes);
             sample
         };
-        if self.format == Format::Json {
-            return print_fields(self.format, &[], document);
-        }
         let samples: Vec<_> = report.found.iter().map(known).collect();
         print_results(self.format, &samples, document)
     }

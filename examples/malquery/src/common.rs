@@ -1,5 +1,6 @@
 //! Code that several commands share.
 
+use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -8,10 +9,9 @@ use std::time::{Duration, Instant};
 use malquery_proto::OutputFile;
 use malquery_proto::client::{self, Client, Error};
 use malquery_proto::flow::{FlowError, JobFlow};
-use malquery_proto::operations::ExactSearch;
 use malquery_proto::types::{Sample, Sha256};
 
-use crate::args::{Options, Patterns, Session};
+use crate::args::Session;
 use crate::format::Format;
 use crate::interrupt::Scratch;
 use crate::output::{Failure, INTERRUPTED, Said, code, no_folder, note, quoted};
@@ -64,9 +64,10 @@ impl Commands<'_> {
             // The reply may be incomplete, so keep all samples.
             return Ok((samples, Vec::new()));
         }
+        let missing: HashSet<_> = reply.missing.iter().collect();
         Ok(samples
             .into_iter()
-            .partition(|sample| !reply.missing.contains(sample)))
+            .partition(|sample| !missing.contains(sample)))
     }
 
     pub(crate) fn new_state(&self, path: &Path) -> Result<State, Failure> {
@@ -174,9 +175,4 @@ pub(crate) fn check_results(results: &[Sample], said: &Said) -> Result<(), Failu
     }
     said.warn();
     Ok(())
-}
-
-/// Returns the search that a collect starts with.
-pub(crate) fn exact_search(patterns: &Patterns, options: &Options) -> Result<ExactSearch, Failure> {
-    Ok(ExactSearch::new(patterns.some()?).options(options.search()))
 }
