@@ -125,13 +125,26 @@ fn an_id_that_the_program_brings_is_recognised() {
     for id in [JOB, "abcdef12,abcdef34", "job,abcdef34"] {
         let (_folder, path) = folder();
         for mode in [Mode::Record, Mode::Replay] {
-            let reply = json_answer(200, &json!({"meta": {"reqid": id, "status": "done"}}));
-            let (transport, guard) = begin(&path, mode, same(reply));
-            take(&transport, poll(id)).unwrap();
+            let service = Service(|request: &Sent| {
+                let query = request.uri().query().unwrap_or_default().as_bytes();
+                let mut ids = form_urlencoded::parse(query);
+                let id = ids
+                    .next()
+                    .map_or("a-job-of-the-service".into(), |(_, id)| id);
+                let reply = json!({"meta": {"reqid": id, "status": "done"}});
+                Ok(json_answer(200, &reply))
+            });
+            let (transport, guard) = begin(&path, mode, service);
+            let (_, reply, _) = take(&transport, submission("a")).unwrap();
+            let both = format!("{},{id}", reqid(&reply));
+            for ids in [&both, id] {
+                let (_, reply, _) = take(&transport, poll(ids)).unwrap();
+                assert_eq!(reqid(&reply), ids);
+            }
             guard.finish();
         }
         let text = fs::read_to_string(&path).unwrap();
-        assert!(!text.contains(id) && !text.contains("abcdef34"), "{text}");
+        check(&text, &[], &[id, "abcdef34", "a-job"]);
     }
 }
 

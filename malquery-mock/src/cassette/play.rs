@@ -320,18 +320,19 @@ impl Reply {
 
 /// Replaces the hash of a job id in a reply with the id in the request. A cassette contains only
 /// the hash of an id that the program did not get from a recorded reply.
-fn with_own_ids(body: Arc<[u8]>, uri: &Uri) -> Arc<[u8]> {
-    let query = uri.query().unwrap_or_default().as_bytes();
-    let ids = url::form_urlencoded::parse(query).filter(|(name, _)| name == "ids");
-    ids.fold(body, |body, (_, id)| {
-        let recorded = pseudonym::hashed(&id);
+fn with_own_ids(mut body: Arc<[u8]>, uri: &Uri) -> Arc<[u8]> {
+    let query = matching::read_pairs(uri.query().unwrap_or_default().as_bytes());
+    let ids = query.iter().filter(|(name, _)| name == "ids");
+    for id in ids.flat_map(|(_, ids)| ids.split(',')) {
+        let recorded = pseudonym::hashed(id);
         match std::str::from_utf8(&body) {
-            Ok(text) if pseudonym::is_id(&id) && text.contains(&recorded) => {
-                text.replace(&recorded, &id).into_bytes().into()
+            Ok(text) if pseudonym::is_id(id) && text.contains(&recorded) => {
+                body = text.replace(&recorded, id).into_bytes().into();
             }
-            _ => body,
+            _ => {}
         }
-    })
+    }
+    body
 }
 
 /// Panics on drop if a reply was not used or a request had no match. Returned by

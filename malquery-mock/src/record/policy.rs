@@ -143,14 +143,14 @@ impl Policy {
                 .filter(|(name, _)| is_credential(name))
                 .for_each(|(_, value)| self.hide(&value));
         }
-        let new: Vec<_> = job_ids(request.uri())
-            .filter(|ids| !self.is_known(ids))
-            .collect();
-        for id in new.iter().flat_map(|ids| ids.split(',')) {
-            if pseudonym::is_id(id) {
+        for ids in job_ids(request.uri()) {
+            let is_known = self.pseudonyms.contains_key(&ids);
+            let new = ids.split(',').filter(|id| pseudonym::is_id(id));
+            new.filter(|_| !is_known).for_each(|id| {
                 self.ids.add(id);
-                self.pseudonyms.insert(id.into(), pseudonym::hashed(id));
-            }
+                let hashed = || pseudonym::hashed(id);
+                self.pseudonyms.entry(id.into()).or_insert_with(hashed);
+            });
         }
         if let Some(json) = json {
             json.each(&mut String::new(), &mut |place, value| {
@@ -165,8 +165,13 @@ impl Policy {
     }
 
     fn see_id(&mut self, id: &str) {
-        if id.is_empty() || self.is_known(id) {
+        let is_known = |id| self.pseudonyms.contains_key(id);
+        if id.is_empty() || is_known(id) {
             return;
+        }
+        if id.split(',').any(is_known) {
+            let parts = id.split(',').filter(|part| pseudonym::is_id(part));
+            return parts.for_each(|part| self.see_id(part));
         }
         let mut pseudonym = id.to_owned();
         // The stand-in's client id looks like one, too.
@@ -280,11 +285,6 @@ impl Policy {
                 Json::Object(members.iter().map(member).collect())
             }
         }
-    }
-
-    fn is_known(&self, ids: &str) -> bool {
-        let mut all = [ids].into_iter().chain(ids.split(','));
-        all.any(|id| self.pseudonyms.contains_key(id))
     }
 
     /// The URI as it is written: without a user, and with the pseudonyms of jobs.
