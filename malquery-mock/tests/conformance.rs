@@ -63,7 +63,7 @@ fn each_mistake_fails_its_cases() {
         }
     };
     // Most of the time they wait.
-    thread::scope(|scope| (0..8).for_each(|_| drop(scope.spawn(check))));
+    thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(check))));
     let report = conformance::check(|_| Plain);
     let all: BTreeSet<_> = report
         .verdicts()
