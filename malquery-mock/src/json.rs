@@ -1,5 +1,5 @@
-//! JSON as it is written: numbers keep their digits, objects their order, and every value its
-//! place. `serde_json::Value` would round a large number and sort the keys.
+//! JSON that keeps the digits of numbers and the order of keys. `serde_json::Value` would round
+//! large numbers and sort the keys.
 
 use std::collections::HashSet;
 use std::fmt::{self, Write as _};
@@ -7,50 +7,50 @@ use std::fmt::{self, Write as _};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// How deep arrays and objects may nest.
+/// The maximum nesting depth of arrays and objects.
 const MAX_DEPTH: usize = 100;
 /// The nesting depth at which a body starts in a cassette.
 const BODY_DEPTH: usize = 5;
-/// The longest line of a file, unless one value alone is longer.
+/// The maximum length of a line in a file, unless a single value is longer.
 const MAX_LINE: usize = 110;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Json {
     Null,
     Bool(bool),
-    /// The digits as they are written.
+    /// The number as written.
     Number(Box<str>),
     String(String),
     Array(Vec<Json>),
     Object(Vec<(String, Json)>),
 }
 
-/// How a document is written.
+/// The layout of a written document.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Style {
-    /// In its shortest form, as it is sent.
+    /// Without whitespace, for sending.
     Shortest,
     /// On one line, with spaces.
     Line,
-    /// What fits stands on one line, as in a file.
+    /// For a file: each value that fits is on one line.
     File,
-    /// Over several lines, and a text of several lines as a block, as in a transcript.
+    /// For a transcript: each value is on its own line, and text of several lines is a block.
     Pretty,
 }
 
 impl Json {
-    /// Reads a document. Refuses duplicate keys, because one of the two would be lost.
+    /// Parses a document. Refuses duplicate keys, because one value would be lost.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         build(read::<&RawValue>(text)?.get(), 0)
     }
 
-    /// Reads a document that stands in a cassette, which nests deeper than the document alone.
+    /// Parses a body in a cassette, whose nesting starts at [`BODY_DEPTH`].
     pub(crate) fn parse_body(text: &str) -> Result<Self, String> {
         build(read::<&RawValue>(text)?.get(), BODY_DEPTH)
     }
 
-    /// Reads a reply that is an object or a list. Replaces bytes that are not text, lone surrogates
-    /// and control characters, and keeps the rest.
+    /// Parses a reply that is an object or an array. Replaces invalid UTF-8 and lone surrogates,
+    /// and escapes control characters.
     pub(crate) fn of_reply(body: &[u8]) -> Option<Self> {
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
         if !matches!(body.trim_ascii_start(), [b'{' | b'[', ..]) {
@@ -62,7 +62,7 @@ impl Json {
             .ok()
     }
 
-    /// The kind of value, for messages.
+    /// Returns the type of the value, for messages.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -74,8 +74,8 @@ impl Json {
         }
     }
 
-    /// Whether both are the same value, and no array or object. Numbers are equal when their values
-    /// are.
+    /// Whether both are the same value, but not an array or object. Compares numbers by value, not
+    /// by their digits.
     pub(crate) fn same_leaf(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Number(a), Self::Number(b)) => a == b || normal(a) == normal(b),
@@ -84,7 +84,7 @@ impl Json {
         }
     }
 
-    /// The member of an object.
+    /// Returns a member of an object.
     pub(crate) fn get(&self, key: &str) -> Option<&Self> {
         match self {
             Self::Object(members) => member(members, key),
@@ -99,8 +99,8 @@ impl Json {
         }
     }
 
-    /// Calls a function with each value and its place, such as `/resources/*/sha256`. The items of
-    /// a list share one place.
+    /// Calls a function with each value and its place, such as `/resources/*/sha256`. All items of
+    /// an array share one place.
     pub(crate) fn each<'a>(&'a self, place: &mut String, f: &mut dyn FnMut(&str, &'a Self)) {
         f(place, self);
         match self {
@@ -114,7 +114,7 @@ impl Json {
         }
     }
 
-    /// Writes it in a style, with the first line already indented.
+    /// Formats the value in this style. Indents all lines but the first.
     pub(crate) fn text(&self, style: Style, indent: usize) -> String {
         let mut out = String::new();
         self.write(style, indent, &mut out);
@@ -150,7 +150,7 @@ impl Json {
             Style::Shortest => String::new(),
             _ => " ".into(),
         };
-        // On a line, `{ "a": 1 }` has gaps at its ends, and `[1, 2]` and `{}` have none.
+        // On one line, `{ "a": 1 }` has spaces inside the brackets; `[1, 2]` and `{}` do not.
         let has_ends = !is_line || open == '{' && !parts.is_empty();
         let colon = if style == Style::Shortest { ":" } else { ": " };
         out.push(open);
@@ -172,19 +172,19 @@ impl Json {
 }
 
 impl fmt::Display for Json {
-    /// Writes it in its shortest form.
+    /// Writes the value without whitespace.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text(Style::Shortest, 0))
     }
 }
 
-/// Whether a text can be read in an editor.
+/// Whether a text is readable in an editor.
 pub(crate) fn is_plain(text: &str) -> bool {
     text.chars()
         .all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t'))
 }
 
-/// Its end is on a line of its own if the text ends with a newline.
+/// Writes a block. Its end is on a separate line if the text ends with a newline.
 fn block(text: &str, indent: usize, out: &mut String) {
     out.push_str("\"\"\"");
     for line in text.strip_suffix('\n').unwrap_or(text).split('\n') {
@@ -208,7 +208,7 @@ pub(crate) fn member<'a>(members: &'a [(String, Json)], key: &str) -> Option<&'a
         .map(|(_, value)| value)
 }
 
-/// Runs `inside` with the place of a member or an item.
+/// Calls `inside` with the place of a member or an item.
 pub(crate) fn nested<T>(place: &mut String, key: &str, inside: impl FnOnce(&mut String) -> T) -> T {
     let length = place.len();
     place.push('/');
@@ -218,8 +218,8 @@ pub(crate) fn nested<T>(place: &mut String, key: &str, inside: impl FnOnce(&mut 
     result
 }
 
-/// The sign, the digits without zeros around them, and the power of ten of the last one: equal for
-/// `1`, `1.0` and `10e-1`.
+/// Returns the sign, the digits without outer zeros, and the power of ten of the last digit. The
+/// result is equal for `1`, `1.0` and `10e-1`.
 fn normal(number: &str) -> Result<(bool, String, i128), &str> {
     let digits = number.trim_start_matches('-');
     let (mantissa, exponent) = digits.split_once(['e', 'E']).unwrap_or((digits, "0"));
@@ -235,7 +235,7 @@ fn normal(number: &str) -> Result<(bool, String, i128), &str> {
     Ok((number.starts_with('-'), kept.into(), exponent + shift))
 }
 
-/// Replaces what JSON forbids in its strings.
+/// Replaces or escapes characters that JSON does not allow in strings.
 fn repair(text: &str) -> String {
     let unit = |at: usize| {
         let digits = text.get(at..)?.strip_prefix("\\u")?.get(..4)?;
@@ -267,7 +267,7 @@ fn repair(text: &str) -> String {
 
 fn build(raw: &str, depth: usize) -> Result<Json, String> {
     if depth > MAX_DEPTH {
-        return Err(format!("it nests deeper than {MAX_DEPTH} levels"));
+        return Err(format!("nested deeper than {MAX_DEPTH} levels"));
     }
     Ok(match raw.as_bytes().first() {
         Some(b'{') => {
@@ -275,7 +275,7 @@ fn build(raw: &str, depth: usize) -> Result<Json, String> {
             let (mut members, mut keys) = (Vec::with_capacity(raw.len()), HashSet::new());
             for (key, value) in raw {
                 if !keys.insert(key.clone()) {
-                    return Err(format!("the key {} comes twice", quote(&key)));
+                    return Err(format!("duplicate key {}", quote(&key)));
                 }
                 members.push((key, build(value.get(), depth + 1)?));
             }
@@ -298,7 +298,7 @@ fn read<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, String> {
     serde_json::from_str(text).map_err(|error| error.to_string())
 }
 
-/// The members of an object in their order, with duplicate keys.
+/// The members of an object in order, including duplicate keys.
 struct Members<'a>(Vec<(String, &'a RawValue)>);
 
 impl<'de> Deserialize<'de> for Members<'de> {

@@ -1,21 +1,20 @@
-//! What stands in a cassette for the ids of the service.
+//! Pseudonyms, which replace real ids in a cassette.
 //!
-//! An id that the service made up gets a number, which is easy to read and the same in the next
-//! recording. An id that the program brought along gets a hash, so that the program that brings it
-//! again is recognised.
+//! An id from a recorded reply gets a number, which is easy to read and the same in the next
+//! recording. Any other id gets a hash, so that a later request with the same id still matches.
 
 use sha2::{Digest, Sha256};
 
-/// Shorter ids say nothing, and two of them could get the same pseudonym.
+/// The minimum length of an id. Hashes of shorter ids could collide.
 const MIN_ID: usize = 8;
 
-/// Whether it has the letters and digits of an id.
+/// Whether the value has enough letters and digits to be an id.
 pub(crate) fn is_id(value: &str) -> bool {
     value.chars().filter(char::is_ascii_alphanumeric).count() >= MIN_ID
 }
 
-/// The shape of the id with zeros, and this number at its end. A shape without room for all of the
-/// number becomes longer.
+/// Returns an id of the same shape, with zeros and this number at the end. The result is longer if
+/// the number does not fit.
 pub(crate) fn numbered(value: &str, number: u64) -> String {
     let zero = |c: char| if c.is_alphanumeric() { '0' } else { c };
     let mut shape: Vec<char> = match is_uuid(value) {
@@ -30,8 +29,8 @@ pub(crate) fn numbered(value: &str, number: u64) -> String {
     digits.into_iter().chain(shape).collect()
 }
 
-/// The shape of the id, with letters and digits that depend on all of it. It is the same in every
-/// version: cassettes hold it.
+/// Returns an id of the same shape, with letters and digits from a hash of the whole id. The result
+/// must not change between versions, because cassettes contain it.
 pub(crate) fn hashed(value: &str) -> String {
     let is_hex = |c: char| !c.is_alphanumeric() || matches!(c, '0'..='9' | 'a'..='f');
     let all_hex = value.chars().all(is_hex);

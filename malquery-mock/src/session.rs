@@ -1,4 +1,4 @@
-//! Tests that replay their cassettes, and record them on demand.
+//! Sessions, which replay cassettes and record them on demand.
 
 use std::fmt;
 use std::io;
@@ -32,17 +32,17 @@ pub enum Mode {
     /// Answers from the cassette and sends nothing (`replay`, the default).
     #[default]
     Replay,
-    /// Sends everything, and replaces the cassette (`record`). Fails if another session wrote it in
-    /// the meantime: each test has its own cassette.
+    /// Sends everything, and replaces the cassette (`record`). Fails if another session writes the
+    /// same cassette in the meantime, so use a separate cassette for each test.
     Record,
-    /// Answers from the cassette where it can, sends the other requests, and adds them to the
-    /// cassette (`append`). Token requests are sent. A job that begins live continues live. A
-    /// recorded job cannot continue live, because the cassette does not hold its real id: record it
-    /// again.
+    /// Answers from the cassette if possible, sends the other requests, and adds them to the
+    /// cassette (`append`). Token requests are always sent. A job that starts live continues live.
+    /// A recorded job cannot continue live, because its real id is not in the cassette; record the
+    /// job again.
     Append,
-    /// Sends everything, writes nothing, and fails if a status or the shape of JSON differs from
-    /// the recording, or if nothing was sent (`verify`). Costs the same hunts and downloads as a
-    /// live test.
+    /// Sends everything and writes nothing (`verify`). Fails if a status or the structure of a JSON
+    /// reply differs from the recording, or if nothing was sent. Uses the same quota as a live
+    /// test.
     Verify,
     /// Sends everything and ignores the cassette (`passthrough`).
     Passthrough,
@@ -57,11 +57,11 @@ impl Mode {
         ("passthrough", Self::Passthrough),
     ];
 
-    /// Returns the mode that the environment sets.
+    /// Returns the mode from the environment variable `MALQUERY_MOCK`.
     ///
     /// # Errors
-    /// Fails if `MALQUERY_MOCK` has another value, or if it is `record` or `append` while `CI` is
-    /// set (and not empty, `0` or `false`): a recording on a build server is lost.
+    /// Fails if the value is unknown. Also fails for `record` and `append` if `CI` is set (and not
+    /// empty, `0` or `false`), because a recording on a build server would be lost.
     pub fn from_env() -> Result<Self, OpenError> {
         let value = |name| {
             let value = std::env::var_os(name).unwrap_or_default();
@@ -74,7 +74,7 @@ impl Mode {
         let is_ci = !matches!(&*value("CI").to_ascii_lowercase(), "" | "0" | "false");
         if is_ci && matches!(mode, Self::Record | Self::Append) {
             return Err(OpenError::new(format!(
-                "{VARIABLE} asks for a recording, and CI is set; record on your own machine, and \
+                "{VARIABLE} starts a recording, but CI is set; record on your own machine and \
                  commit the cassette"
             )));
         }
@@ -91,12 +91,12 @@ impl FromStr for Mode {
         }
         let names = Self::NAMES.map(|(name, _)| name).join(", ");
         let text: String = text.chars().take(40).collect();
-        let message = format!("{VARIABLE}={text:?} is not a mode; there are {names}");
+        let message = format!("{VARIABLE}={text:?} is not a valid mode; use one of: {names}");
         Err(OpenError::new(message))
     }
 }
 
-/// Why a session cannot begin. Nothing was sent.
+/// The reason why a session cannot start. Nothing was sent.
 #[derive(Clone)]
 pub struct OpenError {
     message: String,
@@ -119,7 +119,7 @@ impl fmt::Display for OpenError {
 }
 
 impl fmt::Debug for OpenError {
-    /// Writes the error and its source: tests `unwrap` results.
+    /// Writes the message and its source, because tests `unwrap` results.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source = self.source.as_ref().map(|source| format!(": {source}"));
         write!(f, "{self}{}", source.unwrap_or_default())
@@ -136,7 +136,7 @@ impl From<CassetteError> for OpenError {
     fn from(error: CassetteError) -> Self {
         let mut message = error.to_string();
         if error.source.is_some() {
-            message.push_str(&format!("; to record it, run this with {VARIABLE}=record"));
+            message.push_str(&format!("; to record it, run again with {VARIABLE}=record"));
         }
         Self {
             message,
@@ -149,7 +149,7 @@ impl From<CassetteError> for OpenError {
 ///
 /// The environment variable `MALQUERY_MOCK` sets the [`Mode`]; see [the
 /// guide](crate#record-and-replay). [`format`](crate::format#what-is-recorded) lists the
-/// content of a recording. It is written when the guard ends.
+/// content of a recording. The recording is written when the guard is dropped or finished.
 ///
 /// ```
 /// use malquery_mock::Session;
@@ -161,7 +161,7 @@ impl From<CassetteError> for OpenError {
 /// #     "response": {"status": 200, "body": {"json": {"meta": {"hunt_limit": 100}}}}}]}"#)?;
 ///
 /// let (client, guard) = Session::new(path).client(|| {
-///     // Not called in a replay, which needs no credentials.
+///     // A replay does not call this and needs no credentials.
 ///     let Settings { base, credentials, .. } = Settings::from_env().unwrap();
 ///     (UreqTransport::new(), SystemClock, Auth::new(base, credentials))
 /// })?;
@@ -170,7 +170,7 @@ impl From<CassetteError> for OpenError {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-#[must_use = "it begins with `client` or `transport`"]
+#[must_use = "call `client` or `transport` to start the session"]
 pub struct Session {
     path: PathBuf,
     mode: Option<Mode>,
@@ -178,8 +178,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// Begins a session with the cassette at this path. In a test the path starts at the folder of
-    /// the package. Large bodies go into a folder beside it, with the same name and `.bodies`.
+    /// Creates a session with the cassette at this path. Cargo runs tests in the folder of the
+    /// package. Large bodies go into a folder next to the cassette, such as `quotas.json.bodies`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -188,15 +188,15 @@ impl Session {
         }
     }
 
-    /// Sets the mode and ignores the environment. A recording that the code sets also runs on a
-    /// build server; one that `MALQUERY_MOCK` sets is refused there.
+    /// Sets the mode and ignores the environment. Unlike `MALQUERY_MOCK`, this can also start a
+    /// recording on a build server.
     pub fn mode(mut self, mode: Mode) -> Self {
         self.mode = Some(mode);
         self
     }
 
-    /// Also keeps the keys and values at these places of JSON replies, such as
-    /// `resources/*/entropy`, for operations of your own. `*` is any item of a list.
+    /// Also records the keys and values at these places in JSON replies, such as
+    /// `resources/*/entropy`. Use this for your own operations. `*` stands for any item of a list.
     pub fn also<S: Into<String>>(mut self, places: impl IntoIterator<Item = S>) -> Self {
         for place in places {
             self.policy.keep(&place.into());
@@ -204,9 +204,9 @@ impl Session {
         self
     }
 
-    /// Also keeps these secrets out of the recording, such as the password of a proxy. Credentials
-    /// that the client sends are removed anyway. A recording does not begin if one of them is
-    /// shorter than 6 bytes, because it may be part of ordinary words.
+    /// Also keeps these secrets out of the recording, such as a proxy password. The client's own
+    /// credentials are always kept out. A recording does not start if a secret has fewer than 6
+    /// bytes, because it may be part of ordinary words.
     pub fn secrets<S: AsRef<str>>(mut self, secrets: impl IntoIterator<Item = S>) -> Self {
         for secret in secrets {
             self.policy.hide(secret.as_ref());
@@ -214,11 +214,11 @@ impl Session {
         self
     }
 
-    /// Begins with a client. `live` makes the parts that a live client needs. A replay does not
-    /// call it: it has a [`VirtualClock`] and test credentials, and answers token requests.
+    /// Starts the session with a client. `live` returns the parts of a live client. A replay does
+    /// not call it, but uses a [`VirtualClock`] and test credentials, and answers token requests.
     ///
     /// # Errors
-    /// See [`OpenError`].
+    /// Fails if the mode is not valid, or if the cassette cannot be read or written.
     #[track_caller]
     pub fn client<T: Transport + 'static, C: Clock + 'static>(
         self,
@@ -240,11 +240,11 @@ impl Session {
         Ok((Client::new(transport, clock, auth), guard))
     }
 
-    /// Begins with a transport, for a client with settings of your own. A replay does not call
-    /// `live`.
+    /// Starts the session with a transport, for a client with your own settings. A replay does not
+    /// call `live`.
     ///
     /// # Errors
-    /// See [`OpenError`].
+    /// Fails like [`client`](Self::client).
     #[track_caller]
     pub fn transport<T: Transport + 'static>(
         self,
@@ -299,10 +299,10 @@ impl Session {
     }
 }
 
-/// The transport of a [`Session`] in any mode. Clones belong to the same session, also in other
+/// The transport of a [`Session`] in any mode. Clones belong to the same session, even in other
 /// threads.
 ///
-/// A session that records or verifies sends nothing after its guard has ended.
+/// A session that records, appends or verifies sends nothing after it has ended.
 #[derive(Clone)]
 pub struct SessionTransport(Parts);
 
@@ -330,8 +330,8 @@ impl Transport for SessionTransport {
             Parts::Live(live) => return live.send(request),
             Parts::Noted(live, log, mock) => (live, log, mock),
         };
-        // A job that began live continues live, even if the cassette has a job of the same id. A
-        // live token needs a real reply.
+        // A job that started live continues live, even if the cassette has a job with the same id.
+        // A live token needs a real reply.
         if let Some(mock) = mock
             && !is_for_tokens(request.uri().path())
             && !log.began(job_ids(request.uri()))
@@ -342,7 +342,7 @@ impl Transport for SessionTransport {
         }
         let unfit = unfit(request.method(), request.uri());
         log.pass(request, |request| match unfit {
-            // The log keeps it, so that the guard reports it again.
+            // The log contains the request, so that the guard reports it again.
             Some(why) => {
                 let why = format!("{why}, so the request was not sent");
                 Err(MockError::Unmatched(why.into()).into())
@@ -352,13 +352,12 @@ impl Transport for SessionTransport {
     }
 }
 
-/// Ends a [`Session`]: checks that everything was played, writes the recording, or reports what has
-/// changed.
+/// Ends a [`Session`]: checks the replay, writes the recording, or reports changes in the service.
 ///
-/// A recording stays in memory until it is written, so that nothing that was paid for is lost. If
-/// [`close`](Self::close) fails, [`save_rest`](Self::save_rest) writes it to another path, without
-/// the refused exchange.
-#[must_use = "the guard writes or checks at its end"]
+/// A recording stays in memory until it is written, so that no billed reply is lost. If
+/// [`close`](Self::close) fails, [`save_rest`](Self::save_rest) can write the recording to another
+/// path, without the refused exchanges.
+#[must_use = "dropping the guard ends the session"]
 pub struct SessionGuard {
     end: End,
     made_at: &'static Location<'static>,
@@ -373,12 +372,11 @@ enum End {
 }
 
 impl SessionGuard {
-    /// Ends the session. Dropping the guard does the same, but a panic of this method names its
-    /// line.
+    /// Ends the session. Dropping the guard does the same, but a panic here names this line.
     ///
     /// # Panics
-    /// Panics if the check fails; the message says why and what to do. A refused recording is
-    /// written without the refused exchange, to a file of the same name with `.rest` in it.
+    /// Panics if the check or the write fails. If a recording is refused, the exchanges that can be
+    /// saved go to a file such as `quotas.rest.json`.
     #[track_caller]
     pub fn finish(self) {
         self.close_or_panic();
@@ -391,10 +389,10 @@ impl SessionGuard {
         }
     }
 
-    /// Ends the session without a panic, for a program.
+    /// Ends the session without a panic, for use in a program.
     ///
     /// # Errors
-    /// Fails where [`finish`](Self::finish) panics.
+    /// Fails if [`finish`](Self::finish) would panic.
     pub fn close(&self) -> Result<(), Unfinished> {
         self.finished.store(true, Ordering::Relaxed);
         match &self.end {
@@ -412,7 +410,7 @@ impl SessionGuard {
                 }
                 let (name, made_at, drift) = (&cassette.name, self.made_at, drift.join("\n  "));
                 Err(Unfinished(format!(
-                    "the service has moved away from {name} (the session began at {made_at}):\n  \
+                    "the service differs from {name} (session started at {made_at}):\n  \
                      {drift}\nto fix this, check what changed, and record again"
                 )))
             }
@@ -420,16 +418,17 @@ impl SessionGuard {
     }
 
     /// Writes the completed exchanges without ending the session. Can be called at any time, from
-    /// any thread, such as a handler of Ctrl-C. Does nothing unless the session records.
+    /// any thread, for example on Ctrl-C. Does nothing unless the session is recording.
     ///
     /// # Errors
-    /// As [`close`](Self::close). The recording stays in memory.
+    /// Fails if an exchange is refused, or if the file cannot be written. The recording stays in
+    /// memory.
     pub fn save(&self) -> Result<(), Unfinished> {
         self.write(None, false, false)
     }
 
-    /// Writes the completed exchanges of a recording without the refused ones to this path, which
-    /// may be the path of the cassette.
+    /// Writes the completed exchanges to this path, except any refused ones. The path may be the
+    /// cassette's own.
     ///
     /// # Errors
     /// Fails if the file cannot be written. The recording stays in memory.
@@ -446,14 +445,14 @@ impl SessionGuard {
         let (shown, made_at) = (to.display(), self.made_at);
         let notes = recording.save(&to, all, rest).map_err(|why| {
             Unfinished(format!(
-                "{shown} was not written: {why} (the session began at {made_at})"
+                "{shown} was not written: {why} (session started at {made_at})"
             ))
         })?;
         notes.iter().for_each(|note| eprintln!("{shown}: {note}"));
         Ok(())
     }
 
-    /// Saves a recording beside the cassette, and returns a message with the path.
+    /// Saves a recording next to the cassette, and returns a message with the path.
     fn rescue(&self) -> String {
         let End::Save(recording) = &self.end else {
             return String::new();
@@ -462,13 +461,15 @@ impl SessionGuard {
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         let mut rest = path.with_file_name(format!("{name}.rest.json"));
         let mut number = 1;
-        // An earlier run may have left one, and it was paid for, too.
+        // Keeps the file of an earlier run, because its replies were billed too.
         while rest.exists() {
             number += 1;
             rest.set_file_name(format!("{name}.rest-{number}.json"));
         }
         match self.save_rest(&rest) {
-            Ok(()) if rest.exists() => format!("\nthe rest of it is in {}", rest.display()),
+            Ok(()) if rest.exists() => {
+                format!("\nthe other exchanges were saved in {}", rest.display())
+            }
             Ok(()) => String::new(),
             Err(error) => format!("\n{error}"),
         }
@@ -484,11 +485,11 @@ impl Drop for SessionGuard {
         match &self.end {
             _ if self.finished.load(Ordering::Relaxed) => {}
             _ if !thread::panicking() => self.close_or_panic(),
-            // The test probably failed because of a request without a match.
+            // An unmatched request probably caused the test to fail.
             End::Check(mock) => mock.print_unmatched(),
-            // A failed test leaves half a recording, but it may have cost a hunt.
+            // The recording is incomplete, but it may have cost a hunt.
             End::Save(recording) if locked(recording).is_paid() => {
-                eprintln!("the test failed while it was recording{}", self.rescue());
+                eprintln!("the test failed during a recording{}", self.rescue());
             }
             _ => {}
         }

@@ -8,7 +8,7 @@ use crate::json::Json;
 use crate::record::log::{End, Exchange, Log, Outcome, job};
 use crate::record::policy::{Policy, with_jobs};
 
-/// The kinds and the number of values at each place of a document.
+/// The types of the values at each place in a document, and their number.
 type Shape = BTreeMap<String, (BTreeSet<&'static str>, usize)>;
 
 fn shape(json: &Json) -> Shape {
@@ -16,7 +16,7 @@ fn shape(json: &Json) -> Shape {
     json.each(&mut String::new(), &mut |place, value| {
         let (kinds, count) = shape.entry(place.to_owned()).or_default();
         *count += 1;
-        // The service writes null for everything that is missing.
+        // The service writes null for missing values.
         if !matches!(value, Json::Null) {
             kinds.insert(value.kind());
         }
@@ -24,7 +24,7 @@ fn shape(json: &Json) -> Shape {
     shape
 }
 
-/// Returns what differs in the live document.
+/// Returns the differences in the structure of the live document.
 fn moved(recorded: &Json, live: &Json) -> Vec<String> {
     let (recorded, live) = (shape(recorded), shape(live));
     let all: BTreeSet<_> = recorded.keys().chain(live.keys()).collect();
@@ -41,7 +41,7 @@ fn moved(recorded: &Json, live: &Json) -> Vec<String> {
         };
         match (recorded.get(place), live.get(place)) {
             (Some((a, _)), Some((b, _))) => {
-                // A null document differs. A null field may be a matter of the day.
+                // A null document is a difference. A null field may just have no value today.
                 let is_null = a.is_empty() || b.is_empty();
                 if !is_null && b.is_subset(a) {
                     continue;
@@ -51,7 +51,7 @@ fn moved(recorded: &Json, live: &Json) -> Vec<String> {
                     out.push(format!("{shown}: {a} in the cassette, {b} live"));
                 }
             }
-            // An empty list shows no items, and a field that only some items have may be missing.
+            // The items of an empty list are unknown, and an optional field may be missing.
             (Some((a, count)), None)
                 if name != "*"
                     && !a.is_empty()
@@ -70,8 +70,8 @@ fn moved(recorded: &Json, live: &Json) -> Vec<String> {
     out
 }
 
-/// Compares live replies with the recording: statuses and the shape of JSON. Values and the number
-/// of polls do not count.
+/// Compares the statuses and the JSON structure of live replies with the recording. Ignores values
+/// and the number of polls.
 pub(crate) fn find(cassette: &Cassette, log: &Log, policy: &Policy) -> Vec<String> {
     let exchanges = &mut log.lock().exchanges;
     let mut policy = policy.clone();
@@ -80,9 +80,9 @@ pub(crate) fn find(cassette: &Cassette, log: &Log, policy: &Policy) -> Vec<Strin
     let mut exchanges = exchanges.iter_mut().filter(is_recorded).peekable();
     let mut found = Vec::new();
     if exchanges.peek().is_none() && !cassette.interactions.is_empty() {
-        found.push("nothing was sent, so nothing could be compared".into());
+        found.push("no request was sent, so nothing was compared".into());
     }
-    // The live jobs have other ids than the recorded ones.
+    // Live jobs have different ids from recorded ones.
     let mut jobs: HashMap<String, String> = HashMap::new();
     let mut count = vec![0; cassette.interactions.len()];
     for exchange in exchanges {
@@ -101,7 +101,7 @@ pub(crate) fn find(cassette: &Cassette, log: &Log, policy: &Policy) -> Vec<Strin
             })
             .min_by_key(|(drift, is_used_up, index)| (drift.len(), *is_used_up, *index));
         let Some((drift, _, index)) = closest else {
-            found.push(format!("{}: the cassette has nothing like it", seen.line()));
+            found.push(format!("{}: not in the cassette", seen.line()));
             continue;
         };
         count[index] += 1;
@@ -118,18 +118,20 @@ pub(crate) fn find(cassette: &Cassette, log: &Log, policy: &Policy) -> Vec<Strin
     lines.filter(|line| known.insert(line.clone())).collect()
 }
 
-/// Returns what differs in a live exchange.
+/// Returns the differences between a live exchange and a recorded one.
 fn drift(one: &Interaction, live: &Exchange, json: Option<&Json>, policy: &Policy) -> Vec<String> {
     let line = match (&one.reply.answer, &live.outcome) {
         (Err(_), Outcome::Failed { .. }) | (_, Outcome::Pending) => return Vec::new(),
         (Ok(recorded), Outcome::Reply(live)) if recorded.status != live.status => {
             let (status, live) = (recorded.status.as_u16(), live.status.as_u16());
-            format!("the status {status} in the cassette, {live} live")
+            format!("status {status} in the cassette, {live} live")
         }
         (Ok(recorded), Outcome::Reply(live)) => match (recorded_body(one), json) {
-            // Both as they would be recorded.
+            // Redacts both in the same way before comparing them.
             (Some(a), Some(b)) => return moved(&policy.reply(&a), &policy.reply(b)),
-            (Some(_), None) if live.end == End::Whole => "JSON in the cassette, none live".into(),
+            (Some(_), None) if live.end == End::Whole => {
+                "JSON in the cassette, no JSON live".into()
+            }
             (None, Some(_)) if recorded.truncate_after.is_none() => {
                 "no JSON in the cassette, JSON live".into()
             }
@@ -137,11 +139,11 @@ fn drift(one: &Interaction, live: &Exchange, json: Option<&Json>, policy: &Polic
         },
         (Ok(recorded), Outcome::Failed { message, .. }) => {
             let (status, message) = (recorded.status.as_u16(), policy.text(message));
-            format!("the status {status} in the cassette, no reply live: {message}")
+            format!("status {status} in the cassette, no reply live: {message}")
         }
         (Err(fault), Outcome::Reply(live)) => {
             let status = live.status.as_u16();
-            format!("the fault {fault:?} in the cassette, the status {status} live")
+            format!("fault {fault:?} in the cassette, status {status} live")
         }
     };
     vec![line]

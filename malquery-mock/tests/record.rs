@@ -462,7 +462,11 @@ fn a_place_of_your_own_is_kept() {
     take(&transport, get("/malquery/own/v1")).unwrap();
     take(&transport, get("/the-proxy-password")).unwrap();
     let error = guard.close().unwrap_err().to_string();
-    check(&error, &["holds a secret of this session in its path"], &[]);
+    check(
+        &error,
+        &["contains a secret of this session in its path"],
+        &[],
+    );
     guard.save_rest(&path).unwrap();
     let text = fs::read_to_string(&path).unwrap();
     check(&text, &["7.25", "\"a\""], &["mine\"", "proxy"]);
@@ -548,7 +552,7 @@ fn a_secret_never_reaches_a_file() {
                 let [good, bad] = [get("/y"), sent].map(|sent| (sent, answer(200, &[], "")));
                 let guard = recorded(&path, &[token.clone(), good, bad]);
                 let error = guard.close().unwrap_err().to_string();
-                let why = format!("holds a secret of this session in {place}");
+                let why = format!("contains a secret of this session in {place}");
                 check(&error, &[&why], &[]);
                 assert!(needles.find(&error).is_none(), "{error}");
                 // The rest is not lost.
@@ -612,7 +616,7 @@ fn appending_knows_the_secrets_of_tokens() {
     let text = text.replacen("\"/a\"", "\"/an-unusual-s3cret\"", 1);
     fs::write(&path, &text).unwrap();
     let error = run(Mode::Append, &[login, get("/c")]).unwrap_err();
-    let why = "the file already holds a secret of this session";
+    let why = "the existing cassette contains a secret of this session";
     check(&error, &[why], &[]);
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
 }
@@ -725,7 +729,7 @@ fn what_no_cassette_can_play_is_refused() {
     take(&transport, get("/down")).unwrap_err();
     take(&transport, request("get", "/small", &[], "")).unwrap_err();
     let error = guard.close().unwrap_err().to_string();
-    let why = "GET /down failed in a way that a cassette cannot play: the service is down";
+    let why = "GET /down failed with an error that a cassette cannot replay: the service is down";
     check(
         &error,
         &[why, "must be in upper case, so the request was not sent"],
@@ -908,7 +912,11 @@ fn a_refusal_of_a_test_saves_the_rest() {
     let guard = recorded(&path, &exchanges);
     let error = catch_unwind(AssertUnwindSafe(|| guard.finish())).unwrap_err();
     let error = error.downcast_ref::<String>().unwrap();
-    check(error, &["the rest of it is in "], &["unusual-s3cret"]);
+    check(
+        error,
+        &["the other exchanges were saved in "],
+        &["unusual-s3cret"],
+    );
     assert_eq!(names(folder.path()), ["test.rest.json"]);
 }
 
@@ -969,7 +977,7 @@ fn what_another_session_wrote_is_not_lost() {
     take(&two, get("/two")).unwrap();
     first.finish();
     let error = second.close().unwrap_err().to_string();
-    check(&error, &["another session has written it since"], &[]);
+    check(&error, &["another session wrote it after"], &[]);
     assert!(fs::read_to_string(&path).unwrap().contains("\"/one\""));
     let other = folder.path().join("other.json");
     second.save_rest(&other).unwrap();
@@ -985,7 +993,7 @@ fn a_missing_cassette_says_how_to_record_it() {
         let session = Session::new(&path).mode(mode);
         let error = session.transport(nothing).unwrap_err();
         let text = error.to_string();
-        let how = "to record it, run this with MALQUERY_MOCK=record";
+        let how = "to record it, run again with MALQUERY_MOCK=record";
         check(&text, &["test.json: the file could not be read", how], &[]);
         assert!(format!("{error:?}").starts_with(&format!("{text}: ")));
     }
@@ -1062,7 +1070,7 @@ fn a_service_that_drifts_is_reported() {
     run(Mode::Verify, false).unwrap();
     run(Mode::Passthrough, true).unwrap();
     let error = run(Mode::Verify, true).unwrap_err();
-    let (before, rest) = error.split_once(" (the session").unwrap();
+    let (before, rest) = error.split_once(" (session").unwrap();
     let (_, drift) = rest.split_once("):\n").unwrap();
     insta::assert_snapshot!(format!("{before}:\n{drift}"));
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
@@ -1081,7 +1089,7 @@ fn a_comparison_that_compares_nothing_fails() {
     };
     for (recorded, live, drift) in [
         (words(), document(), "no JSON in the cassette, JSON live"),
-        (document(), words(), "JSON in the cassette, none live"),
+        (document(), words(), "JSON in the cassette, no JSON live"),
     ] {
         run(Mode::Record, recorded.clone(), Some(get("/x"))).unwrap();
         // Earlier versions kept the name of any field.
@@ -1092,7 +1100,11 @@ fn a_comparison_that_compares_nothing_fails() {
         check(&error, &[&format!("\"x\" (line 6): {drift}")], &[]);
         for sent in [None, Some(login("an-id-of-8", "a-s3cret"))] {
             let error = run(Mode::Verify, recorded.clone(), sent).unwrap_err();
-            check(&error, &["nothing was sent, so nothing could be"], &[]);
+            check(
+                &error,
+                &["no request was sent, so nothing was compared"],
+                &[],
+            );
         }
     }
 }

@@ -92,7 +92,7 @@ fn it_records_replays_and_reports_what_changed() {
     // Without a cassette the error says how to make one.
     let (passed, said) = test(&[]);
     assert!(
-        !passed && said.contains("to record it, run this with MALQUERY_MOCK=record"),
+        !passed && said.contains("to record it, run again with MALQUERY_MOCK=record"),
         "{said}"
     );
 
@@ -108,7 +108,7 @@ fn it_records_replays_and_reports_what_changed() {
         ([("MALQUERY_MOCK", "record"), ("CI", "true")], "CI is set"),
         (
             [("MALQUERY_MOCK", "rec"), ("CI", "")],
-            "there are replay, record, append, verify, passthrough",
+            "use one of: replay, record, append, verify, passthrough",
         ),
     ] {
         let (passed, said) = test(&[live.as_slice(), &more].concat());

@@ -284,7 +284,7 @@ pub(crate) fn end_recording() -> Result<(), Failure> {
     guard.close().map_err(|error| {
         let error = error.to_string();
         // The code location is meaningless to the user.
-        let message = error.split(" (the session began at ").next();
+        let message = error.split(" (session started at ").next();
         let failure = Failure::new(code::FAILED, message.unwrap_or_default());
         // The other recorded calls may have cost quota, so save them.
         let rest = rest_of(&path);

@@ -1,4 +1,4 @@
-//! Notes what goes over a transport, for sessions and transcripts.
+//! Logs the exchanges of a transport, for sessions and transcripts.
 
 use std::collections::HashSet;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -18,28 +18,28 @@ use crate::digest;
 use crate::json::Json;
 use crate::reply::Fault;
 
-/// Longer bodies are kept in a file without a name, which vanishes with the process.
+/// The maximum size of a body in memory. Longer bodies are in unnamed temporary files.
 const MAX_MEMORY: usize = 1024 * 1024;
-/// Longer bodies are not read as JSON.
+/// The maximum size of a body that is parsed as JSON.
 const MAX_JSON: u64 = 256 * 1024 * 1024;
 
-/// Refuses a request that would spend quota and record nothing, as after `let (client, _) = ...`.
-const ENDED: &str = "the session has ended, so the request was not sent: keep its guard, as in \
-    `let (client, guard)`, and finish it after the last request";
+/// The error for a request after the end of a session: it would use quota and not be recorded.
+const ENDED: &str = "the session has ended, so the request was not sent; keep the guard until \
+    after the last request, as in `let (client, guard)`";
 
-/// The exchanges in the order of their requests. Clones share them, also among threads.
+/// The exchanges, in the order of their requests. Clones share them, even across threads.
 #[derive(Clone)]
 pub(crate) struct Log(Arc<Mutex<State>>);
 
 pub(crate) struct State {
     pub(crate) exchanges: Vec<Exchange>,
-    /// The submissions whose replies were not searched for a job yet.
+    /// The submissions whose replies have not been searched for a job yet.
     submitted: Vec<usize>,
-    /// The jobs that the other submissions began.
+    /// The jobs that the other submissions started.
     jobs: HashSet<String>,
-    /// Where long bodies are kept.
+    /// The folder for long bodies.
     folder: PathBuf,
-    /// The length up to which they are kept.
+    /// The maximum length of a body that is kept.
     most: u64,
     ended: bool,
 }
@@ -47,16 +47,16 @@ pub(crate) struct State {
 pub(crate) struct Exchange {
     pub(crate) request: Request<Vec<u8>>,
     pub(crate) outcome: Outcome,
-    /// It goes into the cassette. An exchange that does not is noted for its secrets.
+    /// Whether to write it to the cassette. Other exchanges are logged only for their secrets.
     pub(crate) is_written: bool,
 }
 
 pub(crate) enum Outcome {
-    /// The transport has not come back yet.
+    /// The transport has not returned yet.
     Pending,
     Failed {
         failure: SendFailure,
-        /// The fault that plays the same, if there is one.
+        /// The fault that replays the error, if one exists.
         fault: Option<Fault>,
         message: String,
     },
@@ -68,13 +68,13 @@ pub(crate) struct Reply {
     pub(crate) headers: HeaderMap,
     /// Milliseconds since the Unix epoch.
     pub(crate) at: u64,
-    /// The length of the body, as far as it was read.
+    /// The number of body bytes that were read.
     pub(crate) length: u64,
     pub(crate) end: End,
     body: SpooledTempFile,
-    /// Whether all of it is kept.
+    /// Whether the whole body is kept.
     pub(crate) is_kept: bool,
-    /// A longer body is not kept.
+    /// The maximum length of a body that is kept.
     most: u64,
     hasher: Sha256,
 }
@@ -83,14 +83,14 @@ pub(crate) struct Reply {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum End {
     Open,
-    /// It was dropped before its end.
+    /// The body was dropped before its end.
     Left,
     Whole,
     Broken(String),
 }
 
 impl Reply {
-    /// The reply before its body is read.
+    /// Creates a reply whose body has not been read yet.
     fn new(response: &Response<Body>, state: &State) -> Self {
         let time = SystemTime::now().duration_since(UNIX_EPOCH);
         let is_empty = declared(response.headers()) == Some(0);
@@ -110,9 +110,9 @@ impl Reply {
     fn add(&mut self, bytes: &[u8]) {
         self.length += bytes.len() as u64;
         self.hasher.update(bytes);
-        // The program gets its bytes, whether or not they can be kept.
+        // The program gets the bytes even if they cannot be kept.
         self.is_kept &= self.length <= self.most && self.body.write_all(bytes).is_ok();
-        // Some stop there, and do not ask for the end.
+        // Some readers stop here and never read to the end.
         if declared(&self.headers) == Some(self.length) {
             self.end = End::Whole;
         }
@@ -122,7 +122,7 @@ impl Reply {
         digest::hex(self.hasher.clone().finalize())
     }
 
-    /// Reads what is kept of the body from its beginning.
+    /// Reads the kept part of the body from its beginning.
     pub(crate) fn read<T>(
         &mut self,
         read: impl FnOnce(&mut dyn Read) -> io::Result<T>,
@@ -133,7 +133,7 @@ impl Reply {
         result
     }
 
-    /// The first bytes of the body.
+    /// Returns the first bytes of the body.
     pub(crate) fn first(&mut self, most: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.read(|body| body.take(most).read_to_end(&mut bytes))?;
@@ -146,7 +146,7 @@ impl Reply {
 }
 
 impl Exchange {
-    /// Whether nothing more comes of it.
+    /// Whether the exchange is complete.
     pub(crate) fn is_over(&self) -> bool {
         match &self.outcome {
             Outcome::Pending => false,
@@ -155,25 +155,25 @@ impl Exchange {
         }
     }
 
-    /// The body of its reply, if that is a JSON object or list.
+    /// Returns the body of the reply, if it is a JSON object or array.
     pub(crate) fn json(&mut self) -> Option<Json> {
         let Outcome::Reply(reply) = &mut self.outcome else {
             return None;
         };
-        // A sample may be large, and is not read into memory.
+        // Does not read a sample into memory, because it may be large.
         let is_text = reply.is_kept && reply.length <= MAX_JSON && !reply.is_zip().ok()?;
         let bytes = is_text.then(|| reply.first(MAX_JSON))?;
         Json::of_reply(&bytes.ok()?)
     }
 }
 
-/// The id of the job that a reply is about.
+/// Returns the id of the job that a reply belongs to.
 pub(crate) fn job(json: Option<&Json>) -> Option<&str> {
     json?.get("meta")?.get("reqid")?.as_str()
 }
 
 impl Log {
-    /// A log that keeps bodies up to a length, and long ones in this folder.
+    /// Creates a log that keeps bodies up to a length. Long bodies go to this folder.
     pub(crate) fn new(folder: &Path, most: u64) -> Self {
         Self(Arc::new(Mutex::new(State {
             exchanges: Vec::new(),
@@ -185,7 +185,7 @@ impl Log {
         })))
     }
 
-    /// Ends the recording: from now on nothing is sent.
+    /// Ends the recording. Later requests are not sent.
     pub(crate) fn end(&self) {
         self.lock().ended = true;
     }
@@ -194,14 +194,14 @@ impl Log {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a request. One that is answered without being sent is noted for the secrets in it.
+    /// Logs a request. A request that is not sent is logged only for its secrets.
     pub(crate) fn note(&self, request: &Request<Vec<u8>>, is_sent: bool) -> Option<usize> {
         let mut state = self.lock();
         if state.ended {
             return None;
         }
         let index = state.exchanges.len();
-        // All that begins a job is sent so.
+        // Every request that starts a job is a POST.
         if is_sent && request.method() == Method::POST {
             state.submitted.push(index);
         }
@@ -213,8 +213,7 @@ impl Log {
         Some(index)
     }
 
-    /// Notes a request, sends it, and notes what comes of it. Sends nothing when the recording has
-    /// ended.
+    /// Sends a request, and logs it and its outcome. Sends nothing if the recording has ended.
     pub(crate) fn pass(
         &self,
         request: Request<Vec<u8>>,
@@ -239,7 +238,7 @@ impl Log {
         Ok(result?.map(|inner| Body::new(Noted { inner, log, index })))
     }
 
-    /// Whether a reply in it began one of these jobs. An id may be several with commas between.
+    /// Whether a logged reply started one of these jobs. An id may be a comma-separated list.
     pub(crate) fn began(&self, mut ids: impl Iterator<Item = String>) -> bool {
         let mut state = self.lock();
         let State {
@@ -248,7 +247,7 @@ impl Log {
             jobs,
             ..
         } = &mut *state;
-        // Each reply is read once, when it is there, and not for each poll.
+        // Reads each reply once, when it is complete, instead of on each poll.
         submitted.retain(|index| {
             let exchange = &mut exchanges[*index];
             let is_over = exchange.is_over();
@@ -261,7 +260,7 @@ impl Log {
     }
 }
 
-/// A body that is noted while it is read.
+/// A body that is logged while it is read.
 struct Noted {
     inner: Body,
     log: Log,
@@ -280,7 +279,7 @@ impl Read for Noted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let result = self.inner.read(buffer);
         self.note(|reply| match &result {
-            // A body that broke is not whole because nothing more comes.
+            // After a failure, the end of the stream does not make the body complete.
             Ok(0) if matches!(reply.end, End::Broken(_)) => {}
             Ok(0) if !buffer.is_empty() => reply.end = End::Whole,
             Ok(count) => {
@@ -308,10 +307,10 @@ fn declared(headers: &HeaderMap) -> Option<u64> {
     length.to_str().ok()?.parse().ok()
 }
 
-/// The fault that plays an error of a transport: by the I/O error at its bottom, and never one that
-/// says something else about whether the request was sent.
+/// Returns the fault that replays a transport error, based on its messages. The fault and the error
+/// always agree on whether the request was sent.
 fn fault_of(error: &TransportError) -> Option<Fault> {
-    // The messages, and the kinds of I/O errors, such as `ConnectionReset`.
+    // The messages, and the kinds of any I/O errors, such as `ConnectionReset`.
     let mut words = String::new();
     let mut next = std::error::Error::source(error);
     while let Some(error) = next {
@@ -324,7 +323,7 @@ fn fault_of(error: &TransportError) -> Option<Fault> {
     }
     let says = |any: &[&str]| any.iter().any(|word| words.contains(word));
     Some(match error.failure() {
-        // A second try would be refused again, and no fault is like that.
+        // A retry would fail again, and no fault has this meaning.
         SendFailure::CannotSend => return None,
         SendFailure::NotSent if says(&["connectionrefused"]) => Fault::ConnectRefused,
         SendFailure::NotSent if says(&["tls", "certificate", "handshake"]) => Fault::Tls,

@@ -1,4 +1,4 @@
-//! Recording: the exchanges of a transport, and what is written of them.
+//! Records the exchanges of a transport, and converts them to cassettes.
 
 pub(crate) mod log;
 pub(crate) mod policy;

@@ -1,4 +1,4 @@
-//! Decides by its place what is written of an exchange. No other file decides what is secret.
+//! Decides which parts of an exchange are recorded. No other module decides what is secret.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -16,11 +16,10 @@ use crate::cassette::matching::{below_base, is_for_tokens, origin, scheme};
 use crate::json::{Json, nested};
 use crate::pseudonym;
 
-/// The places of a JSON reply: what becomes of the value, the parent, and the names. `*` is any
-/// item of a list. `keep` keeps a value, `text` a text without ids and long runs that look like a
-/// token, `id` gives another id of the same shape, `trace` zeros of the same shape, and `kind`, as
-/// in every other place, only the kind of the value. A key that no line names is not written: it
-/// may be a value.
+/// The places in a JSON reply: on each line a rule, the parent and the names. `*` is any item of an
+/// array. `keep` keeps the value, `text` masks ids and anything that looks like a token, `id` gives
+/// a pseudonym, and `trace` gives zeros. `kind` keeps only the type of the value, which is also the
+/// rule for all other places. A key that no line names is not written, because it may be sensitive.
 const PLACES: &str = "
     keep   /                              expires_in token_type
     kind   /                              access_token
@@ -54,40 +53,40 @@ const PLACES: &str = "
     keep   resources/*/samples/*          sha256 sha1 md5 filesize filetype first_seen label family
 ";
 
-/// The headers of a request that are kept, and the scheme of `authorization`.
+/// The request headers that are kept, besides the scheme of `authorization`.
 const REQUEST_HEADERS: [&str; 3] = ["accept", "accept-encoding", "content-type"];
-/// The headers of a reply that are kept.
+/// The reply headers that are kept.
 const REPLY_HEADERS: [&str; 4] = ["content-type", "location", "x-cs-region", "x-cs-traceid"];
 
-/// The fields that hold a secret, in forms and replies of `/oauth2/`.
+/// The fields that contain a secret in forms and replies of `/oauth2/`.
 const CREDENTIALS: &str =
     "client_id client_secret member_cid token access_token refresh_token id_token";
 
-/// A run of this many characters with a digit looks like a token.
+/// The minimum length of a word that looks like a token. The word must also contain a digit.
 const MIN_TOKEN: usize = 16;
-/// The longest content type that is shown.
+/// The maximum length of a content type that is shown.
 const MAX_TYPE: usize = 80;
 
-/// The policy of a session: the places it keeps, its secrets and its ids.
+/// The redaction policy of a session: the places to keep, the secrets and the ids.
 #[derive(Clone, Default)]
 pub(crate) struct Policy {
-    /// What becomes of the value at each place.
+    /// The rule for each place.
     places: HashMap<String, &'static str>,
-    /// The keys that are written. Every other key may be a value.
+    /// The keys that are written. Any other key may be sensitive.
     names: HashSet<String>,
     secrets: Needles,
-    /// Whether a secret is too short to be found.
+    /// Whether a secret is too short to be searched for.
     pub(crate) has_short: bool,
-    /// The ids, to mask them in the texts of the service.
+    /// The ids to mask in texts from the service.
     ids: Needles,
     pseudonyms: HashMap<String, String>,
     numbered: u64,
-    /// A cassette whose pseudonyms are not given again.
+    /// The text of a cassette whose pseudonyms must not be used again.
     pub(crate) taken: String,
 }
 
 impl fmt::Debug for Policy {
-    /// Shows no secret and no id.
+    /// Leaves out all secrets and ids.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Policy({} places)", self.places.len())
     }
@@ -116,12 +115,12 @@ impl Policy {
         self.list(place, "keep");
     }
 
-    /// Also keeps a secret out.
+    /// Adds a secret to keep out.
     pub(crate) fn hide(&mut self, secret: &str) {
         self.has_short |= !self.secrets.add(secret) && !secret.is_empty();
     }
 
-    /// Learns the secrets and ids of an exchange.
+    /// Collects the secrets and ids in an exchange.
     pub(crate) fn see(&mut self, exchange: &mut Exchange) {
         let json = exchange.json();
         let request = &exchange.request;
@@ -174,7 +173,7 @@ impl Policy {
             return parts.for_each(|part| self.see_id(part));
         }
         let mut pseudonym = id.to_owned();
-        // The stand-in's client id looks like one, too.
+        // The stand-in's client id looks like a pseudonym, too.
         while pseudonym == id
             || self.taken.contains(&pseudonym)
             || self.has_secret(pseudonym.as_bytes())
@@ -197,7 +196,7 @@ impl Policy {
         }
     }
 
-    /// A user and a password.
+    /// Hides a user name and a password.
     fn see_pair(&mut self, pair: &str) {
         let (user, password) = pair.split_once(':').unwrap_or((pair, ""));
         for part in [user, password] {
@@ -209,12 +208,12 @@ impl Policy {
         }
     }
 
-    /// Whether one of the session's own secrets is in these bytes.
+    /// Whether these bytes contain one of the session's secrets.
     pub(crate) fn has_secret(&self, bytes: &[u8]) -> bool {
         self.secrets.find_in(bytes).is_some()
     }
 
-    /// Where one of the session's own secrets is in a document.
+    /// Returns the place of one of the session's secrets in a document.
     pub(crate) fn secret_place(&self, json: &Json) -> Option<String> {
         let mut found = None;
         json.each(&mut String::new(), &mut |place, value| {
@@ -226,12 +225,12 @@ impl Policy {
         found
     }
 
-    /// A text without the session's own secrets.
+    /// Masks the session's secrets in a text.
     pub(crate) fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
         self.secrets.mask(text)
     }
 
-    /// A text of others, also without ids and long runs that look like a token.
+    /// Masks secrets, ids and anything that looks like a token in a text from the service.
     pub(crate) fn text(&self, text: &str) -> String {
         let other = |c: char| !c.is_ascii_alphanumeric() && !"-_.~+/=%".contains(c);
         let mask = |part: &str| {
@@ -245,8 +244,8 @@ impl Policy {
         text.split_inclusive(other).map(mask).collect()
     }
 
-    /// A JSON reply as it is written: the values at listed places, the keys that the list names,
-    /// and the kinds of all other values.
+    /// Returns the recorded form of a JSON reply: the listed keys, the values at listed places, and
+    /// the types of all other values.
     pub(crate) fn reply(&self, json: &Json) -> Json {
         self.at(json, &mut String::new())
     }
@@ -287,12 +286,12 @@ impl Policy {
         }
     }
 
-    /// The URI as it is written: without a user, and with the pseudonyms of jobs.
+    /// Returns the recorded form of a URI: without a user name, and with pseudonyms for job ids.
     pub(crate) fn uri(&self, uri: &Uri) -> String {
         origin(uri).unwrap_or_default() + &with_jobs(uri, &self.pseudonyms)
     }
 
-    /// The headers of a request that are written, in the order of their names.
+    /// Returns the request headers to record, sorted by name.
     pub(crate) fn request_headers(&self, headers: &HeaderMap) -> Pairs {
         let mut kept = pairs(headers, &REQUEST_HEADERS);
         if let Some(value) = headers.get(header::AUTHORIZATION) {
@@ -303,7 +302,7 @@ impl Policy {
         kept
     }
 
-    /// The headers of a reply that are written, in the order of their names.
+    /// Returns the reply headers to record, sorted by name.
     pub(crate) fn reply_headers(&self, headers: &HeaderMap) -> Pairs {
         let mut kept = pairs(headers, &REPLY_HEADERS);
         for (name, value) in &mut kept {
@@ -324,7 +323,7 @@ fn is_credential(name: &str) -> bool {
     CREDENTIALS.split(' ').any(|known| known == name)
 }
 
-/// The headers of these names. A marked or unreadable value is left out.
+/// Returns the headers with these names, except sensitive or unreadable values.
 fn pairs(headers: &HeaderMap, names: &[&str]) -> Pairs {
     let mut kept = Pairs::new();
     for name in names {
@@ -336,11 +335,11 @@ fn pairs(headers: &HeaderMap, names: &[&str]) -> Pairs {
     kept
 }
 
-/// Returns what replaces a body that is not kept.
+/// Returns the replacement for a body that is not kept.
 pub(crate) fn size_and_type(length: u64, headers: &HeaderMap) -> String {
     let value = headers.get(header::CONTENT_TYPE);
     let value = value.and_then(|value| value.to_str().ok()).unwrap_or("");
-    // Without its parameters, which can be anything.
+    // Drops the parameters, which may contain anything.
     let kind = value.split(';').next().unwrap_or_default().trim();
     let belongs = |c: char| c.is_ascii_alphanumeric() || "/+.-".contains(c);
     if kind.is_empty() || kind.len() > MAX_TYPE || !kind.chars().all(belongs) {
@@ -349,7 +348,7 @@ pub(crate) fn size_and_type(length: u64, headers: &HeaderMap) -> String {
     format!("[{length} bytes of {}]", kind.to_ascii_lowercase())
 }
 
-/// The ids of jobs in a query.
+/// Returns the job ids in a query.
 pub(crate) fn job_ids(uri: &Uri) -> impl Iterator<Item = String> {
     let path = below_base(uri.path());
     let is_job = path.starts_with("/malquery/entities/requests/")
@@ -359,7 +358,7 @@ pub(crate) fn job_ids(uri: &Uri) -> impl Iterator<Item = String> {
     ids.map(|(_, id)| id.into_owned())
 }
 
-/// The path and query with other ids of jobs.
+/// Returns the path and query with replaced job ids.
 pub(crate) fn with_jobs(uri: &Uri, others: &HashMap<String, String>) -> String {
     let query = uri.query().unwrap_or_default();
     let mut out = uri.path().to_owned();
@@ -377,7 +376,7 @@ pub(crate) fn with_jobs(uri: &Uri, others: &HashMap<String, String>) -> String {
     out
 }
 
-/// Replaces an id, or several of them with commas between.
+/// Replaces an id, or each id in a comma-separated list.
 fn replaced(ids: &str, others: &HashMap<String, String>) -> String {
     let one = |id| others.get(id).map_or(id, String::as_str);
     match others.get(ids) {

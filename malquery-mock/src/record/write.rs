@@ -1,4 +1,4 @@
-//! Makes a cassette of what was recorded.
+//! Converts logged exchanges to a cassette.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -20,31 +20,31 @@ use crate::cassette::save::{Staging, document};
 use crate::digest;
 use crate::json::{Json, Style, is_plain};
 
-/// Longer bodies of replies go to files of their own.
+/// The maximum length of a reply body in the cassette. Longer bodies go to separate files.
 const MAX_INLINE: u64 = 64 * 1024;
-/// Characters of base64 on a line.
+/// The number of base64 characters on a line.
 const BASE64_LINE: usize = 76;
-/// How much of a sample is searched at once, and how much of it again with the next part.
+/// The size of the parts in which a sample is searched, and their overlap.
 const WINDOW: usize = 1024 * 1024;
 const OVERLAP: usize = 16 * 1024;
-/// The depth of an interaction in a file.
+/// The indentation of an interaction in a file.
 const INDENT: usize = 4;
 
-/// What is recorded, and where it is to be written.
+/// The exchanges of a session, and the path of its cassette.
 pub(crate) struct Recording {
     pub(crate) path: PathBuf,
     pub(crate) log: Log,
-    /// The interactions of the file stay.
+    /// Whether to keep the interactions in the file.
     pub(crate) appends: bool,
     pub(crate) policy: Policy,
-    /// The text of the cassette when the session began, or to which it was added.
+    /// The text of the cassette before this session wrote to it.
     pub(crate) base: Option<String>,
-    /// The text that was written last.
+    /// The text that this session wrote last.
     pub(crate) written: Option<String>,
 }
 
 impl Recording {
-    /// Whether an exchange may have been billed.
+    /// Whether any exchange may have been billed.
     pub(crate) fn is_paid(&self) -> bool {
         self.log.lock().exchanges.iter().any(|exchange| {
             let path = below_base(exchange.request.uri().path());
@@ -54,8 +54,8 @@ impl Recording {
         })
     }
 
-    /// Writes the exchanges that are over, or `all` that came so far, and returns what the person
-    /// should know. Without `rest`, one that is refused refuses the file.
+    /// Writes the completed exchanges, and with `all` also replies that are not read to the end.
+    /// Returns notes for the user. Fails if an exchange is refused, or with `rest` leaves it out.
     pub(crate) fn save(&mut self, to: &Path, all: bool, rest: bool) -> Result<Vec<String>, String> {
         let exchanges = &mut self.log.lock().exchanges;
         let is_done = |exchange: &Exchange| {
@@ -70,12 +70,12 @@ impl Recording {
         let former = staging.former();
         let base = match &former {
             _ if to != self.path => None,
-            // This session wrote it, and now there is more.
+            // This session wrote the file, and now has more exchanges.
             Some(_) if former == self.written => self.base.clone(),
             _ if self.appends && self.written.is_none() || former == self.base => former.clone(),
             _ => {
-                let why = "another session has written it since this one began";
-                return Err(format!("{why}; save this one to another path"));
+                let why = "another session wrote it after this session started";
+                return Err(format!("{why}; save to another path"));
             }
         };
         let kept = base.as_deref().filter(|_| self.appends).unwrap_or_default();
@@ -91,7 +91,7 @@ impl Recording {
             lines.extend(outline.interactions.iter().map(|one| one.get().to_owned()));
         }
         if lines.iter().any(|line| policy.has_secret(line.as_bytes())) {
-            let why = "the file already holds a secret of this session";
+            let why = "the existing cassette contains a secret of this session";
             return Err(format!("{why}; remove it, or save to another path"));
         }
         let mut writer = Writer {
@@ -100,12 +100,12 @@ impl Recording {
             jobs: HashMap::new(),
             notes: vec![],
         };
-        // Equal ones in a row are one that is played several times.
+        // Combines equal exchanges in a row into one interaction, which is played several times.
         let mut new: Vec<(String, file::Interaction)> = Vec::new();
         for exchange in exchanges.iter_mut().filter(|one| one.is_written) {
             let shown = writer.shown(&exchange.request);
             if !is_done(exchange) {
-                let note = "was under way when the recording was saved, and is not in it";
+                let note = "was still in progress, so it was not saved";
                 writer.notes.push(format!("{shown} {note}"));
                 continue;
             }
@@ -124,16 +124,16 @@ impl Recording {
         if !rest && !refused.is_empty() {
             let why = refused.join("; ");
             return Err(format!(
-                "{why}. Nothing was written, and nothing is lost: save the rest"
+                "{why}. Nothing was written; the other exchanges are still in memory"
             ));
         }
         for (_, one) in &new {
             lines.push(Json::parse(&text_of(one)?)?.text(Style::File, INDENT));
         }
-        let missing = |why| format!("{why}, and is not in the recording");
+        let missing = |why| format!("{why}, so it was not saved");
         notes.extend(refused.into_iter().map(missing));
         if lines.is_empty() {
-            // All of it was refused, and a cassette without an interaction is of no use.
+            // Everything was refused, and a cassette without interactions is useless.
             return Ok(notes);
         }
         let text = document(redaction.as_deref().unwrap_or(file::REDACTION), &lines);
@@ -153,19 +153,19 @@ fn text_of(one: &file::Interaction) -> Result<String, String> {
 struct Writer<'a> {
     policy: &'a Policy,
     staging: &'a mut Staging,
-    /// The name of the operation that began a job.
+    /// The name of the operation that started each job.
     jobs: HashMap<String, String>,
     notes: Vec<String>,
 }
 
 impl Writer<'_> {
-    /// A request for messages.
+    /// Describes a request for messages.
     fn shown(&self, request: &Request<Vec<u8>>) -> String {
         let line = format!("{} {}", request.method(), below_base(request.uri().path()));
         self.policy.mask(&line).into_owned()
     }
 
-    /// An exchange as it stands in the file, and as a text in one line.
+    /// Returns the recorded form of an exchange, as text on one line and as an interaction.
     fn interaction(
         &mut self,
         exchange: &mut Exchange,
@@ -182,14 +182,14 @@ impl Writer<'_> {
         };
         if let Some(place) = self.secret_place(sent.body(), &one.request) {
             return Err(format!(
-                "holds a secret of this session in {place}, and what is sent is not changed"
+                "contains a secret of this session in {place}, and requests are not redacted"
             ));
         }
         match &mut exchange.outcome {
             Outcome::Pending => return Err("has no reply".into()),
             Outcome::Failed { fault, message, .. } => {
                 let Some(kind) = *fault else {
-                    let why = "failed in a way that a cassette cannot play";
+                    let why = "failed with an error that a cassette cannot replay";
                     return Err(format!("{why}: {}", self.policy.text(message)));
                 };
                 one.error = Some(file::Failure { kind });
@@ -197,7 +197,9 @@ impl Writer<'_> {
             Outcome::Reply(reply) => {
                 let status = reply.status;
                 if status.is_informational() {
-                    return Err(format!("has the status {status}, which no reply has"));
+                    return Err(format!(
+                        "has the interim status {status}, which a cassette cannot replay"
+                    ));
                 }
                 if !reply.is_kept {
                     let note = format!("the body of {} could not be kept", one.id);
@@ -213,12 +215,12 @@ impl Writer<'_> {
         }
         let text = text_of(&one)?;
         if self.policy.has_secret(text.as_bytes()) {
-            return Err("holds a secret of this session where it is not replaced".into());
+            return Err("contains a secret of this session that is not redacted".into());
         }
         Ok((text, one))
     }
 
-    /// Where the program itself sends a secret.
+    /// Returns the place of a secret in the request of the program.
     fn secret_place(&self, sent: &[u8], request: &file::Request) -> Option<String> {
         let has = |text: &str| self.policy.has_secret(text.as_bytes());
         let (path, query) = request.uri.split_once('?').unwrap_or((&request.uri, ""));
@@ -237,7 +239,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Keeps a sample as it came, and puts a long body into a file of its own.
+    /// Keeps a sample unchanged, and puts a long body in a separate file.
     fn body(
         &mut self,
         id: &str,
@@ -246,11 +248,11 @@ impl Writer<'_> {
         written: &mut file::Response,
     ) -> Result<(), String> {
         let is_whole = reply.end == End::Whole && reply.status.is_success();
-        let unread = |error: io::Error| format!("has a body that could not be read again: {error}");
+        let unread = |error: io::Error| format!("has a body that could not be read back: {error}");
         if is_whole && is_sample(uri, reply) {
             if self.holds_secret(reply) {
                 self.notes.push(format!(
-                    "a sample of {id} holds a secret of this session, and is not recorded"
+                    "a sample of {id} contains a secret of this session, so it was not saved"
                 ));
                 return Ok(());
             }
@@ -275,7 +277,7 @@ impl Writer<'_> {
         {
             let bytes = json.get().as_bytes();
             if self.policy.has_secret(bytes) {
-                return Err("holds a secret of this session where it is not replaced".into());
+                return Err("contains a secret of this session that is not redacted".into());
             }
             let (length, sha256) = (bytes.len() as u64, digest::sha256(bytes));
             let file = self.file(id, "json", length, sha256, |file| file.write_all(bytes))?;
@@ -284,7 +286,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// A body in a file of its own.
+    /// Writes a body to a separate file.
     fn file(
         &mut self,
         id: &str,
@@ -302,7 +304,7 @@ impl Writer<'_> {
         })
     }
 
-    /// Whether a sample holds a secret of this session. It is searched part by part, since it may
+    /// Whether a sample contains a secret of this session. Searches in parts, because a sample may
     /// be large.
     fn holds_secret(&self, sample: &mut Reply) -> bool {
         let search = |body: &mut dyn Read| {
@@ -319,7 +321,7 @@ impl Writer<'_> {
         sample.read(search).unwrap_or(true)
     }
 
-    /// A name for messages and overlays: the operation, and of polls also what is polled.
+    /// Returns a name for messages and overlays: the operation, such as `hunt`, or `hunt.poll`.
     fn name(&self, uri: &Uri) -> String {
         let is_version = |part: &str| {
             let number = part.strip_prefix('v').map(str::parse::<u32>);
@@ -339,7 +341,7 @@ impl Writer<'_> {
     }
 }
 
-/// A request as it is written.
+/// Returns the recorded form of a request.
 pub(crate) fn request(policy: &Policy, sent: &Request<Vec<u8>>) -> file::Request {
     let headers = policy.request_headers(sent.headers());
     let is_form = headers
@@ -368,17 +370,16 @@ pub(crate) fn request(policy: &Policy, sent: &Request<Vec<u8>>) -> file::Request
     file::Request {
         method: sent.method().to_string(),
         uri: policy.uri(sent.uri()),
-        // Also an empty list says something: that there was no authorization.
+        // Even an empty list has a meaning: the request had no authorization.
         headers: Some(headers),
         body: (!bytes.is_empty()).then_some(body),
     }
 }
 
-/// A reply as it is written, unless it is a sample. `json` is its body, if it is JSON.
+/// Returns the recorded form of a reply, unless it is a sample. `json` is the body, if it is JSON.
 pub(crate) fn response(policy: &Policy, reply: &Reply, json: Option<&Json>) -> file::Response {
     let mut headers = policy.reply_headers(&reply.headers);
-    // A time on the clock of that day would be far in the past, or in the future of a virtual
-    // clock.
+    // Records a duration, because an absolute time would be wrong on the clock of a replay.
     let head = ResponseHead {
         status: reply.status,
         headers: &reply.headers,
@@ -395,7 +396,7 @@ pub(crate) fn response(policy: &Policy, reply: &Reply, json: Option<&Json>) -> f
         None if length == 0 => String::new(),
         None => policy::size_and_type(length, &reply.headers),
     };
-    // Some read JSON to its last bracket and no further.
+    // Some readers stop at the last bracket of the JSON.
     let is_whole = reply.end == End::Whole || reply.end == End::Left && json.is_some();
     let fault = (!is_whole).then_some(file::Truncation {
         truncate_after: text.len() as u64,
@@ -414,7 +415,7 @@ pub(crate) fn response(policy: &Policy, reply: &Reply, json: Option<&Json>) -> f
     }
 }
 
-/// Whether a body is the sample that was asked for, or an archive.
+/// Whether a body is the requested sample, or an archive.
 fn is_sample(uri: &Uri, reply: &mut Reply) -> bool {
     let path = below_base(uri.path());
     let query = uri.query().unwrap_or_default().to_ascii_lowercase();
@@ -425,7 +426,7 @@ fn is_sample(uri: &Uri, reply: &mut Reply) -> bool {
             || is_archive && reply.is_zip().unwrap_or(false))
 }
 
-/// A body that is not JSON, as text if that can be read in an editor.
+/// Returns a body that is not JSON: as text if an editor can show it, otherwise as base64.
 fn text_or_base64(bytes: &[u8]) -> file::Body {
     let mut body = file::Body::default();
     match std::str::from_utf8(bytes) {
