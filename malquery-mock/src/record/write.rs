@@ -119,7 +119,9 @@ impl Recording {
         }
         let mut notes = writer.notes;
         if policy.has_short {
-            notes.push("a secret shorter than 6 bytes cannot be found, and is not replaced".into());
+            notes.push(
+                "a secret shorter than 6 bytes cannot be found, so it was not redacted".into(),
+            );
         }
         if !rest && !refused.is_empty() {
             let why = refused.join("; ");
