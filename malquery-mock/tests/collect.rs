@@ -1,4 +1,4 @@
-//! Whole jobs over the client.
+//! Runs whole jobs with the client.
 
 use std::io::{Read, copy, sink};
 use std::time::Duration;
@@ -40,7 +40,7 @@ fn poll(client: &Client, id: &RequestId) -> Result<Vec<Sha256>, Error> {
     }
 }
 
-/// Searches, waits, and fetches an archive of what was found.
+/// Searches, waits, and fetches an archive of the results.
 fn collect(client: &Client) -> Result<Download, Error> {
     let search = ExactSearch::new([Pattern::ascii("hello").unwrap()])
         .options(SearchOptions::new().limit(10));
@@ -151,7 +151,7 @@ fn no_retry_makes_a_mismatch_a_success() {
     let error = client
         .hunt(&Hunt::new("rule other { condition: true }"))
         .unwrap_err();
-    // Nothing was sent, so there is no doubt about quota either.
+    // Nothing was sent, so no quota was used.
     assert_eq!(error.to_string(), "PostMalQueryHuntV1 cannot be sent");
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(

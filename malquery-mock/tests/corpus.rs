@@ -1,6 +1,7 @@
-//! Cassettes of version 1 that every later version of this crate must play to the letter.
+//! Cassettes of version 1, which every later version of this crate must play in exactly the same way.
 //!
-//! Beside each is what is sent (`>`) and what comes back (`<`). Files are added here, and none is ever changed.
+//! A text file next to each cassette shows the requests (`>`) and the replies (`<`). Add files, but
+//! never change one.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -56,7 +57,7 @@ fn request(lines: &[&str]) -> Request<Vec<u8>> {
     request
 }
 
-/// What comes back, line by line.
+/// The reply, line by line.
 fn reply(mock: &Mock, request: Request<Vec<u8>>) -> String {
     match mock.send(request) {
         Err(error) => match error.source().and_then(|cause| cause.downcast_ref()) {

@@ -1,4 +1,4 @@
-//! What is a cassette, and what is refused.
+//! Tests which cassettes are accepted and which are refused.
 
 use std::error::Error;
 use std::io::Read;
@@ -159,7 +159,7 @@ fn bodies_are_sent_as_recorded() {
         body(r#"{"form": [["a b", "&"], ["a", "ü"]]}"#),
         "a+b=%26&a=%C3%BC"
     );
-    // a text of JSON has its quotes, and one that is not has none
+    // A JSON string has quotes, and plain text does not.
     assert_eq!(body(r#"{"json": "word"}"#), "\"word\"");
     assert_eq!(body(r#"{"text": "word"}"#), "word");
     let hello = r#"{"base64": ["aGV", "sbG8="], "len": 5,
@@ -169,7 +169,7 @@ fn bodies_are_sent_as_recorded() {
 
 #[test]
 fn files_stay_in_the_folder() {
-    // The files to be loaded are made from one that is good.
+    // The files to load are variants of a valid one.
     let good = std::fs::read_to_string(format!("{}/faults.json", folder())).unwrap();
     let dir = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("files_stay_in_the_folder");
     std::fs::create_dir_all(dir.join("bodies")).unwrap();
@@ -290,7 +290,7 @@ proptest! {
                 Ok(cassette) => {
                     let _ = cassette.transport().check();
                 }
-                // The place is missing only where there is no text.
+                // The place is missing only if there is no text.
                 Err(error) => assert!(error.place().is_some() || std::str::from_utf8(&bytes).is_err(), "{error}"),
             }
         });

@@ -1,4 +1,4 @@
-//! What answers which request, and what is said when nothing does.
+//! Tests which interaction answers a request, and the messages when none does.
 
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +13,7 @@ fn cassette(interactions: &str) -> Cassette {
     Cassette::parse("test.json", &text).unwrap()
 }
 
-/// One interaction with this request.
+/// A cassette with one interaction for this request.
 fn expecting(request: &str) -> Mock {
     cassette(&format!(
         r#"{{"id": "one", "request": {request}, "response": {{"status": 200}}, "repeat_last": true}}"#
@@ -36,7 +36,7 @@ fn with_authorization(mut request: Request<Vec<u8>>, value: &str) -> Request<Vec
     request
 }
 
-/// What the mock said.
+/// The message of the mock.
 fn cause(error: &TransportError) -> &MockError {
     error.source().unwrap().downcast_ref().unwrap()
 }
@@ -263,7 +263,7 @@ fn the_guard_reports_all_that_is_wrong() {
     .unwrap();
     insta::assert_snapshot!(message.replace(&format!("{}:{}:", file!(), line.get()), "FILE:LINE:"));
 
-    // Dropping it does the same, but not while a test fails already.
+    // Dropping the guard does the same, but not while the test is already failing.
     let message = panic_of(|| drop(cassette(two).play())).unwrap();
     assert!(
         message.contains("2 of 2 replies were not used"),
@@ -380,7 +380,7 @@ fn replies_and_faults_are_laid_over_a_cassette() {
             "xxxxyx",
             "201 201 201 Tls 204 202",
         ),
-        // Also one of those that it answers without end.
+        // This also works for a request beyond `times`, because the interaction repeats.
         (
             on().nth(5).fault(Fault::Tls),
             "xxxxxxyx",
@@ -415,10 +415,10 @@ fn replies_and_faults_are_laid_over_a_cassette() {
 #[test]
 fn the_closest_interaction_agrees_in_most() {
     for ([a, b], (method, sent), expected) in [
-        // The path says more than the method and the query together.
+        // The path has more weight than the method and the query together.
         ([("POST", "/y?a=1"), ("GET", "/x")], ("POST", "/x?a=1"), "b"),
         ([("GET", "/y?a=1"), ("POST", "/y")], ("POST", "/x?a=1"), "b"),
-        // Of two that agree in as much, the one with less to change.
+        // If two agree equally, the one with fewer differences is closest.
         (
             [("GET", "/x?a=1&b=2"), ("GET", "/x?a=1&b=3")],
             ("GET", "/x?a=1&b=4&c=5"),

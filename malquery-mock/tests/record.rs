@@ -1,4 +1,4 @@
-//! What is recorded, and that it plays the same.
+//! Tests what a session records, and that the recording replays the same exchanges.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -31,7 +31,7 @@ const JOB: &str = "0e1f6ea1-7c1d-6ea1-5f4f-a1b2c3d4e5f6";
 const FIRST: &str = "00000000-0000-4000-8000-000000000001";
 const POLL: &str = "/malquery/entities/requests/v1";
 
-/// What the service answers in a hunt, with everything that is not to be recorded.
+/// A service that runs a hunt. Its replies contain everything that must not be recorded.
 fn job_service() -> Service<impl Fn(&Sent) -> Result<Got, Down> + Send + Sync> {
     let polls = Mutex::new(0);
     Service(move |request: &Sent| {
@@ -54,7 +54,7 @@ fn job_service() -> Service<impl Fn(&Sent) -> Result<Got, Down> + Send + Sync> {
                 let mut polls = polls.lock().unwrap();
                 *polls += 1;
                 let status = if *polls < 4 { "inprogress" } else { "done" };
-                // Each reply has a trace id of its own.
+                // Each reply has its own trace id.
                 let trace = format!("6b1e2cd4-a6c1-4df0-98b3-7e0d4ad3c8f{polls}");
                 json!({"meta": {"reqid": JOB, "status": status, "query_time": *polls, "trace_id": trace,
                     "userid": "jane.doe@example.com"}, "resources": []})
@@ -95,7 +95,7 @@ fn poll(ids: &str) -> Sent {
     get(&format!("{POLL}?{query}"))
 }
 
-/// A service that says the same to everything.
+/// A service that gives the same reply to every request.
 fn same(got: Got) -> Service<impl Fn(&Sent) -> Result<Got, Down> + Send + Sync> {
     Service(move |_: &Sent| Ok(got.clone()))
 }
@@ -111,7 +111,8 @@ fn a_session_is_recorded_and_replayed() {
     guard.finish();
     insta::assert_snapshot!(fs::read_to_string(&path).unwrap());
 
-    let live = || -> (malquery_mock::Mock, VirtualClock, Auth) { panic!("it is not to be called") };
+    let live =
+        || -> (malquery_mock::Mock, VirtualClock, Auth) { panic!("a replay must not call this") };
     let (client, guard) = Session::new(&path).mode(Mode::Replay).client(live).unwrap();
     let id = hunt(&client).unwrap();
     assert_eq!(id.as_str(), FIRST);
@@ -197,7 +198,7 @@ fn users_stay_apart_from_each_other_and_secrets() {
 
 #[test]
 fn a_job_that_is_appended_stays_apart() {
-    // A stand-in numbers its jobs, and begins at the same number in each process.
+    // A stand-in numbers its jobs, and starts at the same number in each process.
     for id in [FIRST, "12345678", "00000000,00000001", "7"] {
         let (_folder, path) = folder();
         let job = |mode, rule: &str, found: &'static str| {
@@ -221,7 +222,7 @@ fn a_job_that_is_appended_stays_apart() {
         job(Mode::Append, "b", "fresh").finish();
         let text = fs::read_to_string(&path).unwrap();
         assert_eq!(text.matches("\"fresh\"").count(), 1, "{text}");
-        // What was recorded is still known, and the new job has a pseudonym of its own.
+        // The recorded job still replays, and the new job has its own pseudonym.
         job(Mode::Replay, "b", "fresh").close().unwrap_err();
         job(Mode::Append, "a", "old").finish();
         assert_eq!(fs::read_to_string(&path).unwrap(), text);
@@ -251,9 +252,9 @@ fn a_poll_reads_no_submission_again() {
     guard.finish();
 }
 
-// What is kept.
+// Kept values.
 
-/// Any document with names of the service and others.
+/// Any document with known and unknown names.
 fn any_document(depth: u32) -> BoxedStrategy<Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -280,7 +281,7 @@ fn any_document(depth: u32) -> BoxedStrategy<Value> {
     .boxed()
 }
 
-/// The texts of a document with their places, and its keys with `#`.
+/// Collects the texts of a document with their places. The places of its keys end with `#`.
 fn texts(json: &Value, place: &str, out: &mut Vec<(String, String)>) {
     match json {
         Value::String(text) => out.push((place.to_owned(), text.clone())),
@@ -295,7 +296,7 @@ fn texts(json: &Value, place: &str, out: &mut Vec<(String, String)>) {
     }
 }
 
-/// The places that the documentation lists, and whether their text is kept as it came.
+/// The places that the documentation lists, and whether their text is kept unchanged.
 fn listed() -> BTreeMap<String, bool> {
     let sample = "sha256 sha1 md5 filetype first_seen label family filesize";
     [
@@ -329,12 +330,12 @@ fn listed() -> BTreeMap<String, bool> {
     .collect()
 }
 
-/// The other keys of the service that are written.
+/// The other keys that are recorded.
 const KEYS: &str = "access_token id userid reqid trace_id query_time writes resources_affected \
     download_counts pagination offset total hunt_count hunt_limit download_count download_limit \
     monitor_count monitor_limit filter_filetypes filter_meta yara_rules";
 
-/// Whether it is a placeholder, or a pseudonym, which is zeros and its last digits.
+/// Whether a text is a placeholder or a numbered pseudonym.
 fn stands_for_another(text: &str) -> bool {
     let is_zeros = text
         .chars()
@@ -346,7 +347,7 @@ fn stands_for_another(text: &str) -> bool {
 /// The documents of one session.
 const DOCUMENTS: u32 = 10;
 
-/// A configuration for this number of cases, or the number that the environment sets.
+/// A configuration for this number of cases, unless the environment sets another number.
 fn cases(few: u32, at_once: u32) -> ProptestConfig {
     let many = std::env::var("MALQUERY_RECORD_CASES")
         .ok()
@@ -363,7 +364,7 @@ proptest! {
 
     #[test]
     fn every_text_comes_from_a_listed_place(
-        // One session for several documents: a file that is synced takes longer than they do.
+        // One session records several documents, because syncing a file takes longer.
         documents in prop::collection::vec(any_document(5), DOCUMENTS as usize),
         secret in r#"[-a-zA-Z0-9+/=&%"' \\.ü]{8,40}"#,
         hides in 0..6usize,
@@ -541,7 +542,7 @@ fn a_secret_never_reaches_a_file() {
             let reply = answer(200, &[JSON[0], ("location", &location)], body.to_string());
             let text = record(&[token.clone(), (get("/x"), reply)]).unwrap();
             assert!(needles.find(&text).is_none(), "{hidden} in {text}");
-            // What the program sends is not changed, so it is refused.
+            // Requests are not redacted, so the exchange is refused.
             let in_form = request("POST", "/x", &FORM, format!("a={form}"));
             for (sent, place) in [
                 (submission(&rule), "its body, at /yara_rule"),
@@ -555,7 +556,7 @@ fn a_secret_never_reaches_a_file() {
                 let why = format!("contains a secret of this session in {place}");
                 check(&error, &[&why], &[]);
                 assert!(needles.find(&error).is_none(), "{error}");
-                // The rest is not lost.
+                // The other exchanges can still be saved.
                 assert!(!path.exists());
                 guard.save_rest(&path).unwrap();
                 let rest = fs::read_to_string(&path).unwrap();
@@ -587,7 +588,7 @@ fn tokens_and_their_requests_are_never_written() {
     assert_eq!(text.matches("\"id\"").count(), 2, "{text}");
     let masked = ["[redacted]"; 6].join(" ");
     check(&text, &["Bearer [redacted]", &masked], &["oauth2"]);
-    // A session that only gets a token leaves no file.
+    // A session that only requests a token writes no file.
     let (_folder, path) = folder();
     recorded(&path, &[(login, answer(201, &JSON, "{}"))]).finish();
     assert!(!path.exists());
@@ -612,7 +613,7 @@ fn appending_knows_the_secrets_of_tokens() {
     let text = fs::read_to_string(&path).unwrap();
     let masked = text.matches("\"[redacted] [redacted]\"");
     assert_eq!(masked.count(), 2, "{text}");
-    // It came by hand into the cassette.
+    // Someone added the secret to the cassette by hand.
     let text = text.replacen("\"/a\"", "\"/an-unusual-s3cret\"", 1);
     fs::write(&path, &text).unwrap();
     let error = run(Mode::Append, &[login, get("/c")]).unwrap_err();
@@ -813,11 +814,11 @@ fn a_recording_can_be_saved_at_any_time() {
     take(&transport, get("/one")).unwrap();
     let mut open = transport.send(get("/open")).unwrap().into_body();
     open.read_exact(&mut [0; 4]).unwrap();
-    // As the handler of Ctrl-C does, in a thread of its own.
+    // As a Ctrl-C handler does, in a separate thread.
     thread::scope(|scope| scope.spawn(|| guard.save().unwrap()).join().unwrap());
     let text = fs::read_to_string(&path).unwrap();
     check(&text, &["\"/one\""], &["\"/open\""]);
-    // The session goes on.
+    // The session continues.
     drop(open);
     take(&transport, get("/two")).unwrap();
     guard.save().unwrap();
@@ -839,7 +840,7 @@ fn nothing_is_sent_after_the_end() {
         })
     };
     for mode in [Mode::Record, Mode::Append] {
-        // The guard ends at once.
+        // The guard is dropped immediately.
         let (transport, _) = begin(&path, mode, service());
         let error = transport.send(get("/x")).unwrap_err();
         assert_eq!(error.failure(), SendFailure::CannotSend);
@@ -847,7 +848,7 @@ fn nothing_is_sent_after_the_end() {
         check(&format!("{error:?}"), &[why], &[]);
     }
     assert_eq!((*sent.lock().unwrap(), path.exists()), (0, false));
-    // A body that is read later is not missed, and does no harm.
+    // Reading a body after the end does no harm.
     let (transport, guard) = begin(&path, Mode::Record, service());
     let body = transport.clone().send(get("/x")).unwrap().into_body();
     guard.finish();
@@ -870,26 +871,26 @@ fn nothing_is_written_without_need() {
     let file = fs::File::options().write(true).open(&path).unwrap();
     file.set_modified(old).unwrap();
     run(&path);
-    // A session in which nothing is sent records nothing.
+    // A session without requests records nothing.
     begin(&path, Mode::Record, service()).1.finish();
     let fails = |sent: Sent| {
         let (transport, _guard) = begin(&path, Mode::Record, service());
         take(&transport, sent).unwrap();
-        panic!("as a failed test does");
+        panic!("like a failed test");
     };
     catch_unwind(AssertUnwindSafe(|| fails(get("/another")))).unwrap_err();
     assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), old);
     assert_eq!(names(folder.path()), ["test.json"]);
-    // What was paid for is not lost.
+    // The billed exchanges are not lost.
     catch_unwind(AssertUnwindSafe(|| fails(submission("a")))).unwrap_err();
     assert_eq!(names(folder.path()), ["test.json", "test.rest.json"]);
     Cassette::load(folder.path().join("test.rest.json")).unwrap();
-    // Nor is it replaced by the next.
+    // The next failure does not replace them.
     catch_unwind(AssertUnwindSafe(|| fails(submission("b")))).unwrap_err();
     let kept = ["test.json", "test.rest-2.json", "test.rest.json"];
     assert_eq!(names(folder.path()), kept);
 
-    // A missing folder is made. A place that cannot be written is an error before sending.
+    // A missing folder is created. A path that cannot be written is an error before sending.
     let deep = folder.path().join("a/b/test.json");
     run(&deep);
     assert!(deep.exists());
@@ -932,7 +933,7 @@ fn saving_again_and_appending_change_no_line() {
     };
     let mut text = run(Mode::Record);
     assert_eq!(run(Mode::Record), text);
-    // All is answered, except the token.
+    // The cassette answers every request except the token request.
     assert_eq!(run(Mode::Append), text);
     for uri in ["/a", "/b", "/c"] {
         let (transport, guard) = begin(&path, Mode::Append, same(answer(200, &[], "")));
@@ -1092,7 +1093,7 @@ fn a_comparison_that_compares_nothing_fails() {
         (document(), words(), "JSON in the cassette, no JSON live"),
     ] {
         run(Mode::Record, recorded.clone(), Some(get("/x"))).unwrap();
-        // Earlier versions kept the name of any field.
+        // Earlier versions kept the names of all fields.
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replace("[key 1]", "a")).unwrap();
         run(Mode::Verify, recorded.clone(), Some(get("/x"))).unwrap();

@@ -1,4 +1,4 @@
-//! A session in the test of a user, in a process of its own: the environment sets its mode.
+//! Runs a user's test in a separate process, because the environment sets the mode of its session.
 
 use std::fs;
 use std::path::Path;
@@ -36,7 +36,7 @@ fn a_sample_is_found(limit: u32, text: &str) {
     guard.finish();
 }
 
-/// The service of the user.
+/// The service that the user's test calls.
 fn serve() -> Server {
     let polls = AtomicUsize::new(0);
     Server::start(move |request, out| match request.target() {
@@ -63,7 +63,7 @@ fn serve() -> Server {
     })
 }
 
-/// Runs the test of the user in a folder: whether it passed, and what was said.
+/// Runs the user's test in a folder. Returns whether it passed, and its output.
 fn run(folder: &Path, test: &str, variables: &[(&str, &str)]) -> (bool, String) {
     let mut command = Command::new(std::env::current_exe().unwrap());
     let this = "session::it_records_replays_and_reports_what_changed";
@@ -89,14 +89,14 @@ fn it_records_replays_and_reports_what_changed() {
     let folder = tempfile::tempdir().unwrap();
     let cassette = folder.path().join("tests/cassettes/find.json");
     let test = |variables: &[_]| run(folder.path(), "10 hello", variables);
-    // Without a cassette the error says how to make one.
+    // Without a cassette, the error explains how to record one.
     let (passed, said) = test(&[]);
     assert!(
         !passed && said.contains("to record it, run again with MALQUERY_MOCK=record"),
         "{said}"
     );
 
-    // Nothing is recorded on a build server, nor with a mode that does not exist.
+    // Nothing is recorded on a build server or with an unknown mode.
     let server = serve();
     let url = server.url("");
     let live = [
@@ -124,19 +124,19 @@ fn it_records_replays_and_reports_what_changed() {
         assert!(!text.contains(value), "{text}");
     }
 
-    // Offline, and without credentials.
+    // The replay needs no network and no credentials.
     for more in [[("CI", "")], [("CI", "1")]] {
         let (passed, said) = test(&more);
         assert!(passed, "{said}");
     }
     assert_eq!(server.seen().len(), 5);
 
-    // The live service is as recorded.
+    // The live service matches the recording.
     let (passed, said) = test(&[live.as_slice(), &[("MALQUERY_MOCK", "verify")]].concat());
     assert!(passed, "{said}");
     assert_eq!(fs::read_to_string(&cassette).unwrap(), text);
 
-    // It asks for something else now.
+    // The test now sends a different request.
     let (passed, said) = run(folder.path(), "25 hello, world", &[]);
     assert!(!passed, "{said}");
     let begin = said

@@ -1,4 +1,4 @@
-//! What a transcript shows, and what it must not.
+//! Tests what a transcript shows and hides.
 
 use std::io::Read;
 

@@ -1,4 +1,4 @@
-//! The HTTP server of all tests: it reads requests, and a script says what it does, byte by byte.
+//! The HTTP server of the tests. It reads requests, and a script writes the replies byte by byte.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -7,34 +7,34 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// A request as it came.
+/// A request that the server received.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Seen {
-    /// The connection over which it came, counted from 1.
+    /// The number of the connection, counted from 1.
     pub connection: usize,
-    /// Its head, without the empty line at the end.
+    /// The head, without the empty line at the end.
     pub head: String,
-    /// Its body.
+    /// The body.
     pub body: String,
 }
 
 impl Seen {
-    /// The first line.
+    /// Returns the first line.
     pub fn line(&self) -> &str {
         self.head.lines().next().unwrap_or_default()
     }
 
-    /// Path and query.
+    /// Returns the path and the query.
     pub fn target(&self) -> &str {
         self.line().split(' ').nth(1).unwrap_or_default()
     }
 
-    /// The path without its query.
+    /// Returns the path without the query.
     pub fn path(&self) -> &str {
         self.target().split('?').next().unwrap_or_default()
     }
 
-    /// The first value of a header.
+    /// Returns the first value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.head.lines().skip(1);
         headers.find_map(|line| {
@@ -43,7 +43,7 @@ impl Seen {
         })
     }
 
-    /// The same as a request of the crate `http`.
+    /// Converts it to a request of the `http` crate.
     ///
     /// # Panics
     /// Panics if it is not valid HTTP.
@@ -57,16 +57,16 @@ impl Seen {
     }
 }
 
-/// What becomes of the connection after a reply.
+/// What happens to the connection after a reply.
 #[derive(Debug, PartialEq)]
 pub enum Then {
-    /// It takes the next request.
+    /// It stays open for the next request.
     Go,
     /// It is closed.
     Close,
 }
 
-/// A connection, or what goes through one.
+/// A connection, possibly encrypted.
 pub trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
@@ -76,7 +76,7 @@ pub type Answer = (u16, Vec<(String, String)>, Vec<u8>);
 /// A server on loopback. It listens until it is dropped.
 #[derive(Debug)]
 pub struct Server {
-    /// Where it listens.
+    /// The port on which it listens.
     pub port: u16,
     stopped: Arc<AtomicBool>,
     connections: Arc<AtomicUsize>,
@@ -84,12 +84,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Answers each request with what `script` writes.
+    /// Starts a server that calls `script` to write the reply to each request.
     pub fn start(script: impl Fn(&Seen, &mut dyn Write) -> Then + Send + Sync + 'static) -> Self {
         Self::wrapped(|stream| Ok(Box::new(stream)), script)
     }
 
-    /// The same over what `wrap` makes of a connection, such as TLS.
+    /// Like [`start`](Self::start), but wraps each connection first, for example in TLS.
     pub fn wrapped(
         wrap: impl Fn(TcpStream) -> io::Result<Box<dyn Stream>> + Send + Sync + 'static,
         script: impl Fn(&Seen, &mut dyn Write) -> Then + Send + Sync + 'static,
@@ -117,7 +117,7 @@ impl Server {
         server
     }
 
-    /// Gives these answers, one request at a time.
+    /// Starts a server that calls `answer` for each reply, one request at a time.
     pub fn answering(answer: impl FnMut(&Seen) -> Answer + Send + 'static) -> Self {
         let answer = Mutex::new(answer);
         Self::start(move |request, out| {
@@ -134,17 +134,17 @@ impl Server {
         })
     }
 
-    /// Leaves each connection to `script`.
+    /// Starts a server that passes each connection to `script`.
     pub fn raw(script: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         Self::listen(usize::MAX, move |stream, _| script(stream))
     }
 
-    /// Leaves one connection to `script`. From its beginning on nothing listens.
+    /// Starts a server that passes its first connection to `script` and then stops listening.
     pub fn once(script: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
         Self::listen(1, move |stream, _| script(stream))
     }
 
-    /// Refuses every connection.
+    /// Returns a server that refuses every connection.
     pub fn none() -> Self {
         Self {
             port: unused_port(),
@@ -182,32 +182,32 @@ impl Server {
         server
     }
 
-    /// The URL of a path.
+    /// Returns the URL of a path.
     pub fn url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    /// The requests so far.
+    /// Returns the requests so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
-    /// The number of connections so far.
+    /// Returns the number of connections so far.
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 }
 
 impl Drop for Server {
-    /// Stops listening. Connections stay.
+    /// Stops listening. Open connections stay open.
     fn drop(&mut self) {
         self.stopped.store(true, Ordering::SeqCst);
-        // Wakes the thread that listens.
+        // Wakes the listening thread.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
     }
 }
 
-/// Reads a request: its head as it came, without the empty line at its end, and its body.
+/// Reads a request. Returns its head, without the empty line at the end, and its body.
 pub fn read_request(stream: &mut BufReader<impl Read>) -> Option<(String, String)> {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -230,8 +230,8 @@ fn body_length(head: &str) -> usize {
     length.unwrap_or(0)
 }
 
-/// Waits for a whole request of at most 16 KiB, and leaves it unread. Returns its head and its
-/// length. To close the connection now is a reset.
+/// Waits for a complete request of at most 16 KiB, but leaves it unread. Closing the connection
+/// then resets it. Returns the head and the length of the request.
 pub fn peek_request(stream: &TcpStream) -> Option<(String, usize)> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
@@ -246,7 +246,7 @@ pub fn peek_request(stream: &TcpStream) -> Option<(String, usize)> {
     }
 }
 
-/// Writes a reply with a body of a declared length.
+/// Writes a reply with a `content-length` header.
 pub fn reply(out: &mut dyn Write, status: &str, headers: &str, body: &[u8]) -> Then {
     let length = body.len();
     let head = format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\n\r\n");
@@ -254,13 +254,13 @@ pub fn reply(out: &mut dyn Write, status: &str, headers: &str, body: &[u8]) -> T
     Then::Go
 }
 
-/// Writes a reply with JSON.
+/// Writes a JSON reply.
 pub fn json(out: &mut dyn Write, body: &str) -> Then {
     let headers = "content-type: application/json\r\n";
     reply(out, "200 OK", headers, body.as_bytes())
 }
 
-/// Answers a request for a token.
+/// Replies to a token request. Returns `false` for any other request.
 pub fn token(request: &Seen, out: &mut dyn Write) -> bool {
     let wanted = request.line() == "POST /oauth2/token HTTP/1.1";
     if wanted {
@@ -271,7 +271,7 @@ pub fn token(request: &Seen, out: &mut dyn Write) -> bool {
     wanted
 }
 
-/// A server that reads a request and then runs the script.
+/// Starts a server that reads a request on each connection and then calls `script`.
 pub fn after_request(script: impl Fn(TcpStream) + Send + Sync + 'static) -> Server {
     Server::raw(move |stream| {
         let mut reader = BufReader::new(stream);
@@ -280,7 +280,7 @@ pub fn after_request(script: impl Fn(TcpStream) + Send + Sync + 'static) -> Serv
     })
 }
 
-/// Closes a connection with bytes unread, which the system turns into a reset.
+/// Closes a connection with unread bytes, so that the system resets it.
 pub fn reset(mut stream: TcpStream) {
     stream.read_exact(&mut [0]).unwrap();
 }
@@ -292,14 +292,14 @@ pub fn drip(mut stream: impl Write) {
     }
 }
 
-/// Does nothing more.
+/// Waits forever.
 pub fn hang() -> ! {
     loop {
         thread::sleep(Duration::from_secs(60));
     }
 }
 
-/// A port without a listener.
+/// Returns a port on which nothing listens.
 pub fn unused_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()

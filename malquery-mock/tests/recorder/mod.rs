@@ -1,4 +1,4 @@
-//! Services that are functions, and what is recorded of them.
+//! Services made from functions, and sessions that record them.
 
 use std::fs;
 use std::io::Read;
@@ -17,7 +17,7 @@ pub(crate) type Got = Response<Vec<u8>>;
 pub(crate) const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 pub(crate) const FORM: [(&str, &str); 1] = [("content-type", "application/x-www-form-urlencoded")];
 
-/// A service that answers as a function says.
+/// A service that calls a function for each reply.
 pub(crate) struct Service<F>(pub(crate) F);
 
 #[derive(Debug)]
@@ -102,7 +102,7 @@ pub(crate) fn nothing() -> malquery_mock::Mock {
     script([]).transport()
 }
 
-/// Status, body, and whether it broke.
+/// The status, the body, and whether the body broke off.
 pub(crate) fn take(
     transport: &impl Transport,
     request: Sent,
@@ -114,7 +114,7 @@ pub(crate) fn take(
     Ok((status, bytes, is_broken))
 }
 
-/// A session over these exchanges, which are recorded.
+/// Starts a session and records these exchanges.
 pub(crate) fn recorded(path: &Path, exchanges: &[(Sent, Got)]) -> SessionGuard {
     let all = exchanges.to_vec();
     let next = Mutex::new(all.into_iter());
@@ -126,7 +126,7 @@ pub(crate) fn recorded(path: &Path, exchanges: &[(Sent, Got)]) -> SessionGuard {
     guard
 }
 
-/// Records these exchanges and gives the text of the cassette.
+/// Records these exchanges, and returns the text of the cassette.
 pub(crate) fn record(exchanges: &[(Sent, Got)]) -> Result<String, String> {
     let (_folder, path) = folder();
     let closed = recorded(&path, exchanges).close();
@@ -134,7 +134,7 @@ pub(crate) fn record(exchanges: &[(Sent, Got)]) -> Result<String, String> {
     Ok(fs::read_to_string(&path).unwrap())
 }
 
-/// Checks which parts a text has, and which it lacks.
+/// Checks that a text contains the first parts and none of the others.
 #[track_caller]
 pub(crate) fn check(text: &str, has: &[&str], lacks: &[&str]) {
     for part in has {

@@ -117,7 +117,7 @@ impl Attempts {
         if now < ends {
             return Ok(ends);
         }
-        self.begin_anew();
+        self.reset_attempts();
         Err(match self.deadline {
             Some(deadline) if deadline <= now => FlowError::Deadline {
                 operation,
@@ -201,7 +201,7 @@ impl Attempts {
         }
         let bearer = auth
             .bearer(now, &mut self.seen)
-            .inspect_err(|_| self.begin_anew())?;
+            .inspect_err(|_| self.reset_attempts())?;
         match bearer {
             Bearer::Wait(time) => Ok(Step::Wait(time.min(ends))),
             Bearer::Fetch(request, ticket) => Ok(Step::Send(
@@ -530,12 +530,12 @@ impl Attempts {
             _ => false,
         };
         self.in_flight = resend == Resend::Billed && arrived;
-        self.begin_anew();
+        self.reset_attempts();
         Err(error)
     }
 
     /// Resets the attempts, so that a call that continues after an error has all of them again.
-    fn begin_anew(&mut self) {
+    fn reset_attempts(&mut self) {
         self.attempts = 0;
         self.token_attempts = 0;
         self.replayed = false;
@@ -560,12 +560,12 @@ impl Attempts {
                     return Ok(());
                 }
                 // This flow has no time left, but other flows continue.
-                self.begin_anew();
+                self.reset_attempts();
                 Err(error)
             }
             None => {
                 auth.refuse(&error);
-                self.begin_anew();
+                self.reset_attempts();
                 Err(error)
             }
         }
