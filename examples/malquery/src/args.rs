@@ -15,9 +15,8 @@ use malquery_proto::{BaseUrl, Cloud};
 use crate::format::{DOCUMENTS, Format, RESULTS};
 use crate::input;
 use crate::list::{self, Samples};
-use crate::output::{self, Failure, note, quoted};
-use crate::source::password;
-use crate::values::{self, at_least_one, duration, field, file, some_time, trimmed};
+use crate::output::{Failure, note, quoted};
+use crate::values::{self, at_least_one, duration, field, file, login, some_time, trimmed};
 
 /// Search the malware samples of CrowdStrike Falcon MalQuery and download them
 ///
@@ -770,14 +769,14 @@ pub(crate) fn parse() -> Cli {
 
 /// Ends the program. A URL with a password is refused, and the message repeats it.
 fn refuse(error: &clap::Error) -> ! {
-    let arguments = std::env::args_os().filter_map(|argument| argument.into_string().ok());
-    arguments
-        .filter(|argument| argument.contains("://"))
-        .filter_map(|argument| password(&argument))
-        .flatten()
-        .for_each(|password| output::hide(&password));
     let message = error.to_string();
-    let masked = output::masked(&message);
+    let mut masked = message.clone();
+    for argument in std::env::args_os().filter_map(|argument| argument.into_string().ok()) {
+        let login = login(&argument).filter(|login| !login.is_empty() && argument.contains("://"));
+        if let Some(login) = login {
+            masked = masked.replace(&format!("{login}@"), "[redacted]@");
+        }
+    }
     if masked == message {
         error.exit();
     }

@@ -234,10 +234,10 @@ const WORDS: [(&str, &str); 11] = [
 /// The secrets of this session, which a reply or an error may repeat.
 static SECRETS: RwLock<Option<Needles>> = RwLock::new(None);
 
-/// Masks this text in all further output, unless it is shorter than 6 bytes.
-pub(crate) fn hide(secret: &str) {
+/// Masks this text in all further output. Returns `false` if it is shorter than 6 bytes and stays.
+pub(crate) fn hide(secret: &str) -> bool {
     let mut secrets = SECRETS.write().unwrap_or_else(PoisonError::into_inner);
-    secrets.get_or_insert_default().add(secret);
+    secrets.get_or_insert_default().add(secret)
 }
 
 /// A text without the secrets of this session. Mask before you cut: half a secret is not found.

@@ -15,6 +15,7 @@ use crate::format::Format;
 use crate::interrupt::{self, Interruptible};
 use crate::output::{self, Failure, note};
 use crate::state::Lock;
+use crate::values::login;
 use crate::{commands, demo, input};
 
 /// The hint on how to keep jobs beyond the end of a command without MalQuery.
@@ -76,11 +77,15 @@ fn real(session: &Session, format: Format, call: Call) -> Result<(), Failure> {
             EnvError::Missing(name) => no_credentials(session, name, &call),
             error => Failure::invalid(&error),
         })?;
-    if let Some(secret) = std::env::var(CLIENT_SECRET).ok().as_deref().map(str::trim) {
-        output::hide(secret);
-    }
     let passwords = proxy_passwords();
-    passwords.iter().for_each(|password| output::hide(password));
+    let secret = std::env::var(CLIENT_SECRET).unwrap_or_default();
+    let secrets = passwords.iter().map(String::as_str).chain([secret.trim()]);
+    let shown = secrets.filter(|secret| !secret.is_empty() && !output::hide(secret));
+    if shown.count() > 0 {
+        note(format_args!(
+            "warning: a secret shorter than 6 bytes, such as a proxy password, cannot be masked in the output"
+        ));
+    }
     let auth =
         Auth::new(settings.base, settings.credentials).follow_region(!session.no_region_redirect);
     let transport = transport(session)?;
@@ -106,9 +111,8 @@ fn proxy_passwords() -> Vec<String> {
 }
 
 /// Returns the password in a URL, decoded and as it is written.
-pub(crate) fn password(url: &str) -> Option<[String; 2]> {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let login = rest.split(['/', '?', '#']).next()?.rsplit_once('@')?.0;
+fn password(url: &str) -> Option<[String; 2]> {
+    let login = login(url)?;
     // Without a password, the name is the key.
     let (name, password) = login.split_once(':').unwrap_or((login, ""));
     let written = if password.is_empty() { name } else { password };

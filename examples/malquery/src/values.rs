@@ -97,6 +97,12 @@ pub(crate) fn at_least_one<T: FromStr + PartialOrd + From<u8>>(
         .ok_or("expected a whole number of at least 1")
 }
 
+/// Returns the name and the password in a URL, as they are written.
+pub(crate) fn login(url: &str) -> Option<&str> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    Some(rest.split(['/', '?', '#']).next()?.rsplit_once('@')?.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -157,10 +157,19 @@ fn a_password_in_a_url_is_not_repeated() {
     for line in [
         "quotas --base-url https://me:p4ssw0rd@host",
         "--base-url=http://me:p4ssw0rd@127.0.0.1 quotas",
+        "quotas --base-url https://p4ss@host",
     ] {
         let run = plain(line);
         assert_eq!(run.code, 2, "{}", run.stderr);
-        run.says("--base-url").omits("p4ssw0rd");
+        run.says("--base-url").omits("p4ss");
+    }
+    // One that is too short to be found in a reply is named, and is not recorded.
+    for (options, code) in [("", 0), ("--record tape.json", 2)] {
+        let server = Server::with_answers([quotas(9, 9)]);
+        let mut command = server.command(&format!("quotas {options}"));
+        let run = run(command.env("HTTPS_PROXY", "http://me:p4ss@proxy.example:3128"));
+        assert_eq!(run.code, code, "{}", run.stderr);
+        run.says("shorter than 6 bytes").omits("p4ss");
     }
 }
 
