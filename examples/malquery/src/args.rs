@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
+use malquery_proto::archive::Limits;
 use malquery_proto::credentials::MemberCid;
 use malquery_proto::types::{
     Date, FileSize, FileType, MetaField, Pattern, RequestId, SearchOptions, Sha256,
@@ -119,6 +120,16 @@ pub(crate) struct Session {
     pub(crate) jobs_end: bool,
 }
 
+/// The limits for an archive whose samples are not known in advance. They are higher than the
+/// defaults, because the user asked for this archive and has no other way to unpack it.
+const LIMITS: Limits = Limits {
+    entries: 100_000,
+    directory_size: 32 << 20,
+    entry_size: 2 << 30,
+    total_size: 64 << 30,
+    ratio: 500,
+};
+
 impl Session {
     /// Returns whether an option names a cloud, a base URL or a member CID.
     pub(crate) fn names_a_service(&self) -> bool {
@@ -160,6 +171,14 @@ impl Session {
             .into_iter()
             .flatten()
             .fold("malquery".into(), |program, option| program + &option)
+    }
+
+    /// Returns the limits for an archive, with the ratio from --max-ratio.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            ratio: self.max_ratio.unwrap_or(LIMITS.ratio),
+            ..LIMITS
+        }
     }
 
     /// Refuses options that contradict each other. clap does not detect a conflict between an

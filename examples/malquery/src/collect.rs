@@ -19,7 +19,7 @@ use crate::args::{CollectArgs, Session, Source};
 use crate::common::{Commands, NOTHING, Output, check_results, is_replaceable, running};
 use crate::format::{Format, print_fields, print_results};
 use crate::interrupt::{self, Scratch};
-use crate::output::{self, Failure, Said, bar, code, note, quoted};
+use crate::output::{self, Failure, ServiceErrors, bar, code, note, quoted};
 use crate::state::{Lock, State};
 use crate::watch::{self, Watch};
 use crate::{input, rule};
@@ -29,26 +29,6 @@ use crate::{input, rule};
 pub(crate) struct Collecting<C = Collect, P = PathBuf> {
     collect: C,
     archive: P,
-}
-
-/// The limits for an archive whose samples are not known in advance. They are higher than the
-/// defaults, because the user asked for this archive and has no other way to unpack it.
-const LIMITS: Limits = Limits {
-    entries: 100_000,
-    directory_size: 32 << 20,
-    entry_size: 2 << 30,
-    total_size: 64 << 30,
-    ratio: 500,
-};
-
-impl Session {
-    /// Returns the limits for an archive, with the ratio from --max-ratio.
-    pub(crate) fn limits(&self) -> Limits {
-        Limits {
-            ratio: self.max_ratio.unwrap_or(LIMITS.ratio),
-            ..LIMITS
-        }
-    }
 }
 
 /// Unpacks an archive on disk. Sends nothing.
@@ -300,13 +280,13 @@ impl Commands<'_> {
         let job = collect.flow().and_then(JobFlow::to_submit);
         let job = job.map_or(search, watch::name);
         let mut watch = Watch::new(program.clone(), state, id, job);
-        let go_on = |collect: &Collect| go_on(self.session, collect, &path);
+        let resume_hint = |collect: &Collect| resume_hint(self.session, collect, &path);
         // The state may record a submission whose reply was never received.
         let submitted = collect.flow().is_none_or(|flow| flow.id().is_some());
         let under_way = collect
             .flow()
             .is_some_and(|flow| flow.id().is_none() && flow.to_submit().is_none());
-        watch.hint(go_on(&collect), submitted, under_way);
+        watch.hint(resume_hint(&collect), submitted, under_way);
         let mut announced = collect.search().is_none() && !collect.found().is_empty();
         announced |= collect.download().is_some();
         let mut bars = Bars::new(self.session.demo);
@@ -327,11 +307,11 @@ impl Commands<'_> {
                     collect,
                     archive: &path,
                 };
-                let go_on = go_on(collect);
+                let resume_hint = resume_hint(collect);
                 match progress.step {
                     Step::Verify { bytes: 0, .. } => {
                         // The archive is complete and is not fetched again.
-                        watch.hint(go_on, true, false);
+                        watch.hint(resume_hint, true, false);
                         watch.waiting.finish_and_clear();
                         watch.keep(&stored)?;
                         bars.step(progress, &path)
@@ -341,7 +321,7 @@ impl Commands<'_> {
                         bars.step(progress, &path)
                     }
                     _ => match collect.flow() {
-                        Some(flow) => watch.step(progress, flow, &stored, go_on),
+                        Some(flow) => watch.step(progress, flow, &stored, resume_hint),
                         None => ControlFlow::Continue(()),
                     },
                 }
@@ -425,7 +405,7 @@ fn is_fetched(collect: &Collect, archive: &Path, limits: Limits) -> bool {
 }
 
 /// Returns the hint on how to continue without a state file.
-fn go_on(session: &Session, collect: &Collect, path: &Path) -> Option<String> {
+fn resume_hint(session: &Session, collect: &Collect, path: &Path) -> Option<String> {
     let program = &session.program();
     let folder = || path.parent().unwrap_or(Path::new("."));
     if let Some(archive) = collect.archive() {
@@ -658,11 +638,11 @@ impl Shown<'_> {
             samples,
             ..
         } = collected;
-        let said = Said::new(&errors, &Extra::default());
+        let service_errors = ServiceErrors::new(&errors, &Extra::default());
         if archive.is_some() {
-            said.warn();
+            service_errors.warn();
         } else {
-            check_results(&results, &said)?;
+            check_results(&results, &service_errors)?;
             if !results.is_empty() {
                 let count = results.len();
                 return Err(Failure::new(

@@ -20,7 +20,7 @@ use crate::common::{
 use crate::format::{Format, print_fields, print_quotas, print_results};
 use crate::interrupt::{self};
 use crate::list::Samples;
-use crate::output::{Document, Failure, Said, bar, code, note, quoted, spinner};
+use crate::output::{Document, Failure, ServiceErrors, bar, code, note, quoted, spinner};
 use crate::state::{Lock, State};
 use crate::watch::{self, Watch, is_unknown};
 use crate::{input, rule};
@@ -145,12 +145,12 @@ pub(crate) fn run(
 impl Commands<'_> {
     fn quotas(&self) -> Result<(), Failure> {
         let reply = self.client.quotas()?;
-        let said = Said::new(&reply.errors, &reply.extra);
+        let errors = ServiceErrors::new(&reply.errors, &reply.extra);
         let is_empty = reply.meta.hunts_left().is_none() && reply.meta.downloads_left().is_none();
-        if is_empty && !said.is_empty() {
-            return Err(said.failure(NO_RESULT));
+        if is_empty && !errors.is_empty() {
+            return Err(errors.failure(NO_RESULT));
         }
-        said.warn();
+        errors.warn();
         print_quotas(self.format, &reply.meta, &Document(&reply.output))
     }
 
@@ -162,8 +162,8 @@ impl Commands<'_> {
         let searching = spinner("searching");
         let reply = self.client.fuzzy_search(&search)?;
         searching.finish_and_clear();
-        let said = Said::new(&reply.errors, &reply.extra);
-        check_results(&reply.resources, &said)?;
+        let errors = ServiceErrors::new(&reply.errors, &reply.extra);
+        check_results(&reply.resources, &errors)?;
         Asked::new(results).warn(
             reply.resources.len(),
             reply.may_be_truncated(),
@@ -176,8 +176,8 @@ impl Commands<'_> {
         let samples = samples.read()?;
         let asked = samples.len();
         let reply = self.client.metadata(samples)?;
-        let said = Said::new(&reply.errors, &reply.extra);
-        check_results(&reply.resources, &said)?;
+        let errors = ServiceErrors::new(&reply.errors, &reply.extra);
+        check_results(&reply.resources, &errors)?;
         print_results(self.format, &reply.resources, &Document(&reply.output))?;
         self.say_known(&reply.missing, asked);
         Ok(())
@@ -214,11 +214,11 @@ impl Commands<'_> {
     /// Prints the current status of a job, and its results if it is done.
     fn request(&self, id: &RequestId) -> Result<(), Failure> {
         let reply = self.client.request(id)?;
-        let said = Said::new(&reply.errors, &reply.extra);
+        let errors = ServiceErrors::new(&reply.errors, &reply.extra);
         let status = reply.meta.status.as_ref();
         match status {
-            Some(JobStatus::Failed) => said.warn(),
-            _ => check_results(&reply.resources, &said)?,
+            Some(JobStatus::Failed) => errors.warn(),
+            _ => check_results(&reply.resources, &errors)?,
         }
         let document = Document(&reply.output);
         if status == Some(&JobStatus::Done) {
@@ -301,7 +301,7 @@ impl Commands<'_> {
         what: Kind,
         asked: Option<Asked>,
     ) -> Result<(), Failure> {
-        let said = Said::new(&reply.errors, &reply.extra);
+        let errors = ServiceErrors::new(&reply.errors, &reply.extra);
         let what = match (what, &reply.meta.reqtype) {
             (Kind::Unknown, Some(RequestType::Hunt | RequestType::Search)) => Kind::Search,
             (what, _) => what,
@@ -310,7 +310,7 @@ impl Commands<'_> {
         let document = Document(&reply.output);
         match (what, flow.id()) {
             (Kind::Search, _) => {
-                check_results(&reply.resources, &said)?;
+                check_results(&reply.resources, &errors)?;
                 let asked = asked.unwrap_or_else(|| Asked::of(&reply.meta));
                 asked.warn(
                     reply.resources.len(),
@@ -349,7 +349,7 @@ impl Commands<'_> {
         // A search was checked above. For an archive, show its id first and then report errors.
         match is_search {
             true => Ok(()),
-            false => check_results(&reply.resources, &said),
+            false => check_results(&reply.resources, &errors),
         }
     }
 
@@ -396,8 +396,8 @@ impl Commands<'_> {
                 let id = quoted(id.as_str().as_ref());
                 format!("the job may still run; wait for it with: {program} request {id} --wait")
             };
-            let go_on = flow.id().filter(|_| !self.session.jobs_end).map(look);
-            watch.step(progress, flow, flow, go_on)
+            let resume_hint = flow.id().filter(|_| !self.session.jobs_end).map(look);
+            watch.step(progress, flow, flow, resume_hint)
         });
         let running = running(Some(flow));
         watch.end(result, false, |error| {
@@ -522,7 +522,7 @@ impl Commands<'_> {
         let Some(reply) = job.submitted() else {
             return Ok(());
         };
-        let said = Said::new(&reply.errors, &reply.extra);
+        let errors = ServiceErrors::new(&reply.errors, &reply.extra);
         let fields = [
             ("request id", id.to_string()),
             ("status", "submitted".into()),
@@ -530,9 +530,9 @@ impl Commands<'_> {
         print_fields(self.format, &fields, &Document(&reply.output))
             .map_err(|failure| failure.hint(format!("the request id is {id}; {wait}")))?;
         // The job is running, but the exit code must reveal that it may be incomplete.
-        match said.is_empty() {
+        match errors.is_empty() {
             true => Ok(()),
-            false => Err(said.failure(&format!("the {what} was submitted with errors"))),
+            false => Err(errors.failure(&format!("the {what} was submitted with errors"))),
         }
     }
 }

@@ -14,7 +14,7 @@ use malquery_proto::types::{Sample, Sha256};
 use crate::args::Session;
 use crate::format::Format;
 use crate::interrupt::Scratch;
-use crate::output::{Failure, INTERRUPTED, Said, code, no_folder, note, quoted};
+use crate::output::{Failure, INTERRUPTED, ServiceErrors, code, no_folder, note, quoted};
 use crate::state::State;
 use crate::values::written;
 
@@ -58,9 +58,9 @@ impl Commands<'_> {
         samples: Vec<Sha256>,
     ) -> Result<(Vec<Sha256>, Vec<Sha256>), Failure> {
         let reply = self.client.metadata(samples.iter().copied())?;
-        let said = Said::new(&reply.errors, &reply.extra);
-        check_results(&reply.resources, &said)?;
-        if !said.is_empty() {
+        let errors = ServiceErrors::new(&reply.errors, &reply.extra);
+        check_results(&reply.resources, &errors)?;
+        if !errors.is_empty() {
             // The reply may be incomplete, so keep all samples.
             return Ok((samples, Vec::new()));
         }
@@ -169,10 +169,10 @@ pub(crate) fn running(flow: Option<&JobFlow>) -> Option<String> {
 
 /// Fails if a reply has errors and no results, which does not mean that nothing was found. Shows
 /// errors as warnings if there are results.
-pub(crate) fn check_results(results: &[Sample], said: &Said) -> Result<(), Failure> {
-    if results.is_empty() && !said.is_empty() {
-        return Err(said.failure(NO_RESULT));
+pub(crate) fn check_results(results: &[Sample], errors: &ServiceErrors) -> Result<(), Failure> {
+    if results.is_empty() && !errors.is_empty() {
+        return Err(errors.failure(NO_RESULT));
     }
-    said.warn();
+    errors.warn();
     Ok(())
 }

@@ -84,7 +84,8 @@ fn lock_soon<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 pub(crate) fn listen() {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut wanted = vec![SIGINT, SIGTERM];
-    // `nohup` ignores SIGHUP, so that the command survives the end of the terminal.
+    // `nohup` ignores SIGHUP, so that the command survives the end of the terminal. Other systems
+    // than Linux show this only to unsafe code.
     if !is_ignored(SIGHUP) {
         wanted.push(SIGHUP);
     }
@@ -196,7 +197,7 @@ impl<T: Transport> Transport for Interruptible<T> {
         let is_download = endpoint.is_some_and(|endpoint| downloads.contains(&endpoint.id));
         let is_submission = endpoint.is_some_and(|endpoint| endpoint.resend == Resend::Billed);
         // `Watch::step` marks the submission earlier, when it saves the state.
-        let is_told = is_submission && begin_submission();
+        let is_first = is_submission && begin_submission();
         let line = output::is_verbose().then(|| format!("{} {}", request.method(), request.uri()));
         let begun = Instant::now();
         let reply = self.0.send(request);
@@ -209,7 +210,7 @@ impl<T: Transport> Transport for Interruptible<T> {
         if is_download && is_success {
             DOWNLOADED.store(true, Ordering::SeqCst);
         }
-        if is_told && !is_success {
+        if is_first && !is_success {
             let refused = match &reply {
                 Ok(reply) => reply.status().is_client_error(),
                 Err(error) => error.failure() != SendFailure::Unknown,
@@ -237,13 +238,13 @@ impl<C: Clock> Clock for Interruptible<C> {
 
 /// Makes signals wait from now on. Returns whether that is new.
 fn begin_submission() -> bool {
-    let is_told = gate().wait_for.replace(WaitFor::Reply).is_none();
-    if is_told {
+    let is_first = gate().wait_for.replace(WaitFor::Reply).is_none();
+    if is_first {
         let unknown =
             "the job may have been submitted; check the quotas before you submit it again";
         hint(Some(unknown.into()));
     }
-    is_told
+    is_first
 }
 
 /// The hint for a job that was not submitted.

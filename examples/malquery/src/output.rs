@@ -348,9 +348,9 @@ pub(crate) fn set_up(quiet: bool, verbose: bool) {
 }
 
 /// The errors in a reply, and the members of the reply that could not be parsed.
-pub(crate) struct Said(Vec<String>);
+pub(crate) struct ServiceErrors(Vec<String>);
 
-impl Said {
+impl ServiceErrors {
     pub(crate) fn new(errors: &[ErrorItem], extra: &Extra) -> Self {
         const SHOWN: usize = 5;
         let message = |error: &ErrorItem| {

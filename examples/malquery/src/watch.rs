@@ -42,7 +42,7 @@ pub(crate) struct Watch {
     /// Whether this command submitted the job.
     is_new: bool,
     /// The hint on how to continue without the state file.
-    go_on: Option<String>,
+    resume_hint: Option<String>,
     /// The reason why the state could not be saved.
     lost: Option<Failure>,
     pub(crate) waiting: ProgressBar,
@@ -62,7 +62,7 @@ impl Watch {
             job,
             pulse: Duration::ZERO,
             is_new: false,
-            go_on: None,
+            resume_hint: None,
             lost: None,
             waiting: spinner("submitting"),
         }
@@ -72,14 +72,14 @@ impl Watch {
         self.waiting.suspend(|| note(message));
     }
 
-    /// Handles a step of a job. `stored` is the state to save. `go_on` is the hint on how to
+    /// Handles a step of a job. `stored` is the state to save. `resume_hint` is the hint on how to
     /// continue without it.
     pub(crate) fn step(
         &mut self,
         progress: &Progress<'_>,
         flow: &JobFlow,
         stored: &impl Serialize,
-        go_on: Option<String>,
+        resume_hint: Option<String>,
     ) -> ControlFlow<()> {
         // Once its samples are known, the search of a collect is over.
         if (progress.collect).is_some_and(|collect| !collect.found().is_empty()) {
@@ -96,7 +96,7 @@ impl Watch {
         }
         self.is_new |= flow.id().is_none();
         let under_way = flow.id().is_none() && flow.to_submit().is_none();
-        self.hint(go_on, flow.id().is_some(), under_way);
+        self.hint(resume_hint, flow.id().is_some(), under_way);
         let submitting = progress.step == Step::Send && under_way;
         if submitting {
             interrupt::submitting(true);
@@ -152,9 +152,9 @@ impl Watch {
     }
 
     /// Sets the hint that an interruption shows from now on.
-    pub(crate) fn hint(&mut self, go_on: Option<String>, submitted: bool, under_way: bool) {
+    pub(crate) fn hint(&mut self, resume_hint: Option<String>, submitted: bool, under_way: bool) {
         let resume = self.state.as_ref().map(|state| {
-            let nothing = if submitted || under_way || go_on.is_some() {
+            let nothing = if submitted || under_way || resume_hint.is_some() {
                 ""
             } else {
                 "nothing was submitted; "
@@ -176,11 +176,11 @@ impl Watch {
         let advice = match (unknown, resume) {
             (None, Some(resume)) => Some(resume),
             (unknown, _) => {
-                let parts: Vec<_> = unknown.into_iter().chain(go_on.clone()).collect();
+                let parts: Vec<_> = unknown.into_iter().chain(resume_hint.clone()).collect();
                 (!parts.is_empty()).then(|| parts.join("; "))
             }
         };
-        self.go_on = go_on;
+        self.resume_hint = resume_hint;
         interrupt::hint(advice);
     }
 
@@ -200,7 +200,7 @@ impl Watch {
             }
             (Err(_), Some(failure)) => {
                 // The state on disk may not include the job.
-                interrupt::hint(self.go_on);
+                interrupt::hint(self.resume_hint);
                 interrupt::show_hint();
                 Err(failure)
             }
