@@ -647,6 +647,7 @@ mod tests {
         );
         assert_eq!(error.rate_limit().limit, Some(6000));
         assert_eq!(error.hint().unwrap(), "try again in 7 seconds");
+        assert_eq!(error.operation(), "GetMalQueryQuotasV1");
         let error = answered(
             &meta,
             500,
