@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use malquery_mock::{Mock, Transcript, VirtualClock, reply, script};
-use malquery_proto::client::{Error, Progress, Step};
+use malquery_proto::client::{Error, ErrorKind, Progress, Step};
 use malquery_proto::credentials::BearerToken;
 use malquery_proto::flow::{Auth, FlowError, JobFlow, RetryPolicy};
 use malquery_proto::operation::MAX_JSON_BODY;
@@ -703,6 +703,32 @@ fn a_boastful_transport_ends_no_program() {
 }
 
 #[test]
+fn every_failed_wait_names_its_job() {
+    for (reply, kind, text) in [
+        (
+            reply::failed("r-1"),
+            ErrorKind::JobFailed,
+            "job r-1: the job failed",
+        ),
+        (
+            reply::status(403),
+            ErrorKind::Forbidden,
+            "job r-1: GetMalQueryRequestV1 returned 403 Forbidden",
+        ),
+    ] {
+        let (mock, _guard) = play([reply::submitted("r-1"), reply]);
+        let client = client(mock, VirtualClock::new());
+        let hunt = client.hunt(&Hunt::new("rule a { condition: true }"));
+        let error = hunt.and_then(|job| job.wait()).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.request_id().unwrap().as_str()),
+            (kind, "r-1")
+        );
+        assert!(error.to_string().starts_with(text), "{error}");
+    }
+}
+
+#[test]
 fn a_wait_ends_with_its_time() {
     let mock = script((0..20).map(|_| job("inprogress")))
         .with_tokens()
@@ -718,6 +744,8 @@ fn a_wait_ends_with_its_time() {
         matches!(error.flow(), Some(FlowError::Deadline { .. })),
         "{error:?}"
     );
+    assert_eq!(error.request_id(), Some(handle.id()));
+    assert!(error.to_string().starts_with("job r-1: "), "{error}");
     assert_eq!(clock.now().since(start), minute);
     // Whichever deadline comes first.
     let client = client.deadline(clock.now().after(Duration::from_secs(7)));

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use malquery_mock::{Corpus, Mock, MockGuard, Service, Transcript, VirtualClock, reply, script};
 use malquery_proto::archive::{ArchiveError, Limits};
-use malquery_proto::client::{Collect, Collected, Error, Observer, Progress, Source, Step};
+use malquery_proto::client::{
+    Collect, Collected, Error, ErrorKind, Observer, Progress, Source, Step,
+};
 use malquery_proto::flow::{Auth, FlowError};
 use malquery_proto::operations::{ExactSearch, FuzzySearch, Hunt, SamplesMultidownload};
 use malquery_proto::request::BuildError;
@@ -797,4 +799,38 @@ fn every_source_is_collected_in_one_call() {
         assert!(folder.join("samples.zip").exists());
         run.guard.finish();
     }
+}
+
+#[test]
+fn a_failed_collect_in_one_call_continues() {
+    let mut replies = service(&[HELLO], ARCHIVE);
+    replies.insert(6, reply::status(403));
+    let run = Run::new(replies);
+    let error = run
+        .client
+        .collect_to(search(9), run.folder.path())
+        .unwrap_err();
+    let text = "search search-1: multi-download download-1: GetMalQueryEntitiesSamplesFetchV1";
+    assert!(error.to_string().starts_with(text), "{error}");
+    assert_eq!(error.request_id().unwrap().as_str(), "download-1");
+    assert_eq!(
+        (error.kind(), error.status().unwrap().as_u16()),
+        (ErrorKind::Forbidden, 403)
+    );
+    let Error::Collect { mut job, .. } = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(run.collect(&mut job, ()).unwrap().found, [sha256(HELLO)]);
+    run.guard.finish();
+    // Nothing is known of a job that was not submitted.
+    let run = Run::new([reply::status(403)]);
+    let error = run
+        .client
+        .collect_to(search(9), run.folder.path())
+        .unwrap_err();
+    assert!(
+        matches!(error, Error::Flow { .. }) && error.request_id().is_none(),
+        "{error:?}"
+    );
+    run.guard.finish();
 }

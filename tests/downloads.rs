@@ -795,6 +795,7 @@ fn a_peer_that_stalls_is_an_error() {
                     Error::Flow {
                         error: FlowError::NoReply { .. },
                         cause,
+                        ..
                     } => cause.is_some(),
                     // The first bytes of the trickle tell as much.
                     Error::Stream(StreamError::NotZip { .. }) => {

@@ -593,6 +593,7 @@ impl Cell {
                         attempts,
                     },
                 cause,
+                ..
             } => {
                 assert!(cause.is_some());
                 format!("no {} in {attempts} attempts", what(operation))
@@ -603,6 +604,7 @@ impl Cell {
                         operation, reply, ..
                     },
                 cause,
+                ..
             } => {
                 // What made it unsure is a reply or the lack of one.
                 assert_eq!(

@@ -107,7 +107,8 @@ impl Commands<'_> {
             && START.elapsed() + LONGEST_PAUSE >= self.session.timeout;
         let time_is_up = time_is_up || is_late;
         let has_failed = matches!(error.flow(), Some(FlowError::JobFailed(_)));
-        let id = error.request_id().cloned();
+        // The hint to resume names a job that was polled.
+        let id = error.flow().and_then(FlowError::request_id).cloned();
         let mut failure = Failure::from(error);
         if let Some(id) = id {
             failure = failure.hint(format!(

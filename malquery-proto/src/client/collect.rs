@@ -537,6 +537,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`Client::collect`]. If `samples.zip` exists, this fails before anything is billed.
+    /// After a job has been submitted, returns [`Error::Collect`], which contains the state.
     pub fn collect_to(
         &self,
         source: impl Into<Source>,
@@ -548,7 +549,15 @@ impl Client {
             error,
         })?;
         let archive = OutputFile::create_new(folder.join("samples.zip"))?;
-        self.collect(&mut Collect::new(source).extract(folder), archive, ())
+        let mut job = Collect::new(source).extract(folder);
+        let result = self.collect(&mut job, archive, ());
+        result.map_err(|error| match job.search().or(job.download()) {
+            Some(_) => Error::Collect {
+                error: error.into(),
+                job: job.into(),
+            },
+            None => error,
+        })
     }
 
     /// Searches or hunts, requests an archive of the samples that were found, waits for it,

@@ -11,7 +11,7 @@ use super::transport::{Body, Clock, TimeLeft, TransportError};
 use super::{Client, Error};
 use crate::endpoint::Endpoint;
 use crate::error::{excerpt, find_id};
-use crate::flow::{self, Attempt, Auth, Flow, FlowError, SendFailure};
+use crate::flow::{self, Attempt, Auth, Flow, FlowError, JobFlow, SendFailure};
 use crate::operation::{MAX_ERROR_BODY, MAX_TOKEN_BODY, has_file};
 use crate::reply::ResponseHead;
 use crate::stream::StreamError;
@@ -46,6 +46,7 @@ impl Client {
         let mut observe = |flow: &F, step, now: Timestamp| {
             observer.observe(&Progress::new(step, now.since(begun), flow.job()))
         };
+        let id = |flow: &F| flow.job().and_then(JobFlow::id).cloned();
         let (mut cause, mut attempts) = (None, 0);
         loop {
             let now = clock.now();
@@ -59,7 +60,7 @@ impl Client {
                     clock.sleep_until(time);
                     continue;
                 }
-                Err(error) => return Err(Error::new(error, cause)),
+                Err(error) => return Err(Error::new(error, cause, id(flow))),
             };
             attempts += 1;
             let Attempt {
@@ -117,7 +118,8 @@ impl Client {
                     log::debug!("{name} attempt {attempts}: no reply in {took} ms");
                     if why != SendFailure::CannotSend {
                         // Retries may take long. Without a warning, the service would seem slow.
-                        log::warn!("no reply to {}: {}", name.operation, error.reason());
+                        let reason = error.reason().to_string();
+                        log::warn!("no reply to {}: {}", name.operation, self.mask(&reason));
                     }
                     let body: Option<&BodyError> = error.reason().downcast_ref();
                     let found = body.and_then(BodyError::id).cloned();
@@ -136,7 +138,7 @@ impl Client {
             let stopped = observe(flow, Step::Reported, now).is_break();
             match outcome {
                 Ok(Some(result)) => return Ok(result),
-                Err(error) => return Err(Error::new(error, cause)),
+                Err(error) => return Err(Error::new(error, cause, id(flow))),
                 Ok(None) if stopped => return Err(Error::Stopped),
                 Ok(None) => {}
             }

@@ -3,6 +3,8 @@ use std::io;
 
 use http::StatusCode;
 
+#[cfg(feature = "samples")]
+use super::Collect;
 use super::TransportError;
 #[cfg(feature = "samples")]
 use crate::archive::ArchiveError;
@@ -41,6 +43,8 @@ pub enum Error {
         error: FlowError,
         /// The error of the transport in the last attempt, if it is the cause.
         cause: Option<Box<dyn StdError + Send + Sync>>,
+        /// The request id of the job that the call was waiting for, if any.
+        job: Option<RequestId>,
     },
     /// The observer stopped the run.
     Stopped,
@@ -58,6 +62,15 @@ pub enum Error {
     /// An archive could not be read.
     #[cfg(feature = "samples")]
     Archive(ArchiveError),
+    /// [`Client::collect_to`](super::Client::collect_to) failed after it had submitted a job.
+    #[cfg(feature = "samples")]
+    #[allow(missing_docs)]
+    Collect {
+        error: Box<Error>,
+        /// The state of the run. To continue it, pass it to
+        /// [`Client::collect`](super::Client::collect).
+        job: Box<Collect>,
+    },
 }
 
 /// The kind of an error, from [`Error::kind`].
@@ -99,7 +112,11 @@ pub enum ErrorKind {
 }
 
 impl Error {
-    pub(super) fn new(error: FlowError, cause: Option<TransportError>) -> Self {
+    pub(super) fn new(
+        error: FlowError,
+        cause: Option<TransportError>,
+        job: Option<RequestId>,
+    ) -> Self {
         let explains = match &error {
             FlowError::NoReply { .. }
             | FlowError::CannotSend { .. }
@@ -111,6 +128,7 @@ impl Error {
         Self::Flow {
             error,
             cause: cause.filter(|_| explains).map(TransportError::into_source),
+            job,
         }
     }
 
@@ -137,6 +155,8 @@ impl Error {
             Self::Archive(_) => return ErrorKind::Damaged,
             #[cfg(feature = "samples")]
             Self::File { .. } => return ErrorKind::File,
+            #[cfg(feature = "samples")]
+            Self::Collect { error, .. } => return error.kind(),
         };
         match error {
             FlowError::Build(_) => ErrorKind::Invalid,
@@ -167,19 +187,25 @@ impl Error {
         }
     }
 
-    /// Returns the request id of the job, if a failed submission got a reply that contains one. The
-    /// job may have been billed, so poll this id instead of submitting again.
+    /// Returns the request id of the job that failed, or may still be running: the job that the
+    /// call was waiting for, or that a failed submission started. The job may have been billed, so
+    /// poll this id instead of submitting again.
     pub fn request_id(&self) -> Option<&RequestId> {
-        self.flow()?.request_id()
+        match self {
+            Self::Flow { error, job, .. } => error.request_id().or(job.as_ref()),
+            #[cfg(feature = "samples")]
+            Self::Collect { error, job } => {
+                let own = error.request_id();
+                own.or_else(|| job.download()).or_else(|| job.search())
+            }
+            _ => None,
+        }
     }
 
     /// Returns the reason the request was rejected before anything was sent, if it was.
     pub fn invalid(&self) -> Option<&BuildError> {
-        match self {
-            Self::Flow {
-                error: FlowError::Build(error),
-                ..
-            } => Some(error),
+        match self.flow()? {
+            FlowError::Build(error) => Some(error),
             _ => None,
         }
     }
@@ -188,6 +214,8 @@ impl Error {
     pub fn flow(&self) -> Option<&FlowError> {
         match self {
             Self::Flow { error, .. } => Some(error),
+            #[cfg(feature = "samples")]
+            Self::Collect { error, .. } => error.flow(),
             _ => None,
         }
     }
@@ -213,6 +241,8 @@ impl Error {
         match self {
             Self::Flow { error, .. } => error.is_retryable(),
             Self::Stream(StreamError::Short { .. } | StreamError::CutZip) | Self::Body(_) => true,
+            #[cfg(feature = "samples")]
+            Self::Collect { error, .. } => error.is_retryable(),
             _ => false,
         }
     }
@@ -226,7 +256,7 @@ impl Error {
 
 impl From<FlowError> for Error {
     fn from(error: FlowError) -> Self {
-        Self::new(error, None)
+        Self::new(error, None, None)
     }
 }
 
@@ -240,7 +270,11 @@ impl From<ArchiveError> for Error {
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Flow { error, .. } => error.fmt(f),
+            // The messages of some failed submissions name the job.
+            Self::Flow { error, job, .. } => match (job, error.request_id()) {
+                (Some(id), None) => write!(f, "job {id}: {error}"),
+                _ => error.fmt(f),
+            },
             Self::Stopped => f.write_str("stopped"),
             Self::Stream(error) => error.fmt(f),
             Self::Body(_) => f.write_str("the download was interrupted"),
@@ -248,6 +282,16 @@ impl std::fmt::Display for Error {
             Self::File { path, .. } => write!(f, "could not read or write {}", path.display()),
             #[cfg(feature = "samples")]
             Self::Archive(error) => error.fmt(f),
+            #[cfg(feature = "samples")]
+            Self::Collect { error, job } => {
+                let named = error.request_id();
+                for (what, id) in [("search", job.search()), ("multi-download", job.download())] {
+                    if let Some(id) = id.filter(|id| named != Some(*id)) {
+                        write!(f, "{what} {id}: ")?;
+                    }
+                }
+                error.fmt(f)
+            }
         }
     }
 }
@@ -267,7 +311,7 @@ impl Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            Self::Flow { error, cause } => match cause {
+            Self::Flow { error, cause, .. } => match cause {
                 Some(cause) => Some(&**cause),
                 None => error.source(),
             },
@@ -277,6 +321,8 @@ impl StdError for Error {
             Self::File { error, .. } => Some(error),
             #[cfg(feature = "samples")]
             Self::Archive(error) => error.source(),
+            #[cfg(feature = "samples")]
+            Self::Collect { error, .. } => error.source(),
         }
     }
 }

@@ -600,6 +600,7 @@ impl Client {
                     attempts: 1,
                 },
                 Some(cause),
+                None,
             )),
         }
     }

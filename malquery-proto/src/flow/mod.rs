@@ -511,7 +511,8 @@ impl FlowError {
     }
 
     /// Returns the request id of the job, if a failed submission got a reply that contains one. The
-    /// job may have been billed, so poll this id instead of submitting again.
+    /// job may have been billed, so poll this id instead of submitting again. Once a job is
+    /// submitted, [`JobFlow::id`] returns its id, whatever error its polls return.
     pub fn request_id(&self) -> Option<&RequestId> {
         match self {
             Self::OutcomeUnknown { id, .. } => id.as_ref(),
