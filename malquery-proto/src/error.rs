@@ -14,7 +14,7 @@ use http::StatusCode;
 use crate::cloud::{BaseUrl, Cloud};
 use crate::debug::debug_with_sources;
 use crate::endpoint::{Endpoint, Resend, Scope};
-use crate::needles::{MASK, Needles};
+use crate::needles::{CUT, Needles};
 use crate::reply::{RateLimit, ResponseHead, RetryAfter};
 use crate::time::Timestamp;
 use crate::types::read::read_reply;
@@ -67,16 +67,8 @@ pub struct DecodeError {
 
 /// Masks the secrets in a string, including a truncated secret at the end of an excerpt.
 fn mask(text: &mut String, needles: &Needles) {
-    if let Cow::Owned(masked) = needles.mask(text) {
+    if let Cow::Owned(masked) = needles.mask_excerpt(text) {
         *text = masked;
-    }
-    let cut = text
-        .strip_suffix(CUT)
-        .and_then(|kept| needles.find_cut(kept));
-    if let Some(at) = cut {
-        text.truncate(at);
-        text.push_str(MASK);
-        text.push(CUT);
     }
 }
 
@@ -99,14 +91,14 @@ pub(crate) fn mask_items(items: &mut [ErrorItem], needles: &Needles) {
 
 impl DecodeError {
     pub(crate) fn new(
-        meta: &Endpoint,
+        endpoint: &Endpoint,
         head: ResponseHead<'_>,
         body: &[u8],
         why: impl fmt::Display,
     ) -> Self {
-        let billed = meta.resend == Resend::Billed;
+        let billed = endpoint.resend == Resend::Billed;
         Self {
-            operation: meta.id,
+            operation: endpoint.id,
             status: head.status,
             trace_id: head.trace_id().map(Into::into),
             why: why.to_string(),
@@ -144,11 +136,11 @@ impl DecodeError {
 
     /// Creates the error for a reply of more than
     /// [`MAX_JSON_BODY`](crate::operation::MAX_JSON_BODY) bytes.
-    pub(crate) fn too_large(meta: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
+    pub(crate) fn too_large(endpoint: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
         let why = "it is larger than 256 MiB; set a lower `limit`";
         Self {
             is_too_large: true,
-            ..Self::new(meta, head, body, why)
+            ..Self::new(endpoint, head, body, why)
         }
     }
 
@@ -158,19 +150,23 @@ impl DecodeError {
     }
 
     /// Creates the error for a reply that could not be parsed in time.
-    pub(crate) fn too_late(meta: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
+    pub(crate) fn too_late(endpoint: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
         let why = "the call timed out while the reply was being parsed; allow more time";
         Self {
             is_too_late: true,
-            ..Self::new(meta, head, body, why)
+            ..Self::new(endpoint, head, body, why)
         }
     }
 
     /// Creates the error for a body that must not be shown, because it may contain a token.
-    pub(crate) fn secret(meta: &Endpoint, head: ResponseHead<'_>, why: impl fmt::Display) -> Self {
+    pub(crate) fn secret(
+        endpoint: &Endpoint,
+        head: ResponseHead<'_>,
+        why: impl fmt::Display,
+    ) -> Self {
         Self {
             body: "[not shown]".into(),
-            ..Self::new(meta, head, &[], why)
+            ..Self::new(endpoint, head, &[], why)
         }
     }
 }
@@ -227,8 +223,8 @@ pub struct ApiError {
 
 impl ApiError {
     /// Parses an error reply. A body that is not in the service's format is kept as text.
-    pub(crate) fn new(meta: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
-        let typed = (body.len() <= MOST_ERRORS)
+    pub(crate) fn new(endpoint: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
+        let typed = (body.len() <= MAX_ERRORS)
             .then(|| read_reply::<Envelope<ErrorMeta, Json>>(body).ok())
             .flatten();
         let (meta_found, errors) =
@@ -244,7 +240,7 @@ impl ApiError {
             .powered_by
             .is_some_and(|by| by.to_ascii_lowercase().starts_with("malquery"));
         let kind = match head.status.as_u16() {
-            202 | 204 if meta.accept != JSON => ApiErrorKind::NotReady,
+            202 | 204 if endpoint.accept != JSON => ApiErrorKind::NotReady,
             401 => ApiErrorKind::Unauthorized,
             403 => ApiErrorKind::Forbidden,
             404 => ApiErrorKind::NotFound,
@@ -258,8 +254,8 @@ impl ApiError {
         Self {
             status: head.status,
             kind,
-            operation: meta.id,
-            scope: meta.scope,
+            operation: endpoint.id,
+            scope: endpoint.scope,
             trace_id: head.trace_id().map(Into::into).or(meta_found.trace_id),
             region: head.region().map(Into::into),
             asked: None,
@@ -499,7 +495,7 @@ pub(crate) fn find_id(body: &[u8]) -> Option<Result<RequestId, String>> {
 
 const JSON: &str = "application/json";
 /// The maximum size in bytes of a body that is parsed as an error.
-const MOST_ERRORS: usize = 16 << 20;
+const MAX_ERRORS: usize = 16 << 20;
 /// The maximum number of error items in a message.
 const SHOWN: usize = 5;
 
@@ -508,9 +504,6 @@ fn is_page(head: ResponseHead<'_>, body: &[u8]) -> bool {
     let is_html = |kind: &str| kind.to_ascii_lowercase().contains("html");
     head.content_type().is_some_and(is_html) || body.trim_ascii_start().starts_with(b"<")
 }
-
-/// Marks the end of a truncated excerpt.
-const CUT: char = '…';
 
 /// Returns the first `most` characters of untrusted text on one line, without characters that
 /// control a terminal.
@@ -541,7 +534,7 @@ mod tests {
         assert!(size_of::<ResponseError>() <= 16);
         assert!(size_of::<crate::request::BuildError>() <= 64);
         assert!(size_of::<crate::flow::FlowError>() <= 64);
-        assert!(size_of::<crate::client::Error>() <= 88);
+        assert!(size_of::<crate::client::Error>() <= 96);
     }
 
     #[test]
@@ -554,7 +547,7 @@ mod tests {
         };
         assert_eq!(
             hidden("a toke-n123 b toke-n12… c"),
-            "a [redacted] b toke-n12… c"
+            "a [redacted] b [redacted]… c"
         );
         assert_eq!(hidden("é toke-n12…"), "é [redacted]…");
         assert_eq!(hidden("a toke…"), "a [redacted]…");
@@ -583,8 +576,9 @@ mod tests {
             status: StatusCode::OK,
             headers: &headers,
         };
-        let meta = <crate::operations::Hunt as crate::operation::Operation>::ENDPOINT;
-        let error = ResponseError::Decode(DecodeError::new(&meta, head, b"<html>", "odd").into());
+        let endpoint = <crate::operations::Hunt as crate::operation::Operation>::ENDPOINT;
+        let error =
+            ResponseError::Decode(DecodeError::new(&endpoint, head, b"<html>", "odd").into());
         assert_eq!(
             (error.status().as_u16(), error.trace_id()),
             (200, Some("trace-1"))
@@ -592,7 +586,7 @@ mod tests {
         let shown = "the reply to PostMalQueryHuntV1 (200 OK) could not be parsed: odd; the body begins with";
         let billed = "; the request was sent, and may have been billed";
         assert_eq!(error.to_string(), format!("{shown} \"<html>\"{billed}"));
-        let secret = DecodeError::secret(&meta, head, "odd");
+        let secret = DecodeError::secret(&endpoint, head, "odd");
         assert_eq!(
             secret.to_string(),
             format!("{shown} \"[not shown]\"{billed}")
@@ -608,7 +602,7 @@ mod tests {
     }
 
     fn answered(
-        meta: &Endpoint,
+        endpoint: &Endpoint,
         status: u16,
         headers: &[(&'static str, &'static str)],
         body: &str,
@@ -624,19 +618,19 @@ mod tests {
             status: StatusCode::from_u16(status).unwrap(),
             headers: &headers,
         };
-        ApiError::new(meta, head, body.as_bytes())
+        ApiError::new(endpoint, head, body.as_bytes())
     }
 
     #[test]
     fn an_error_gives_all_that_the_reply_says() {
-        let meta = <crate::operations::GetQuotas as crate::operation::Operation>::ENDPOINT;
+        let endpoint = <crate::operations::GetQuotas as crate::operation::Operation>::ENDPOINT;
         let headers = [
             ("x-cs-region", "us-2"),
             ("x-cs-traceid", "t-1"),
             ("retry-after", "7"),
             ("x-ratelimit-limit", "6000"),
         ];
-        let error = answered(&meta, 503, &headers, "<html>busy</html>");
+        let error = answered(&endpoint, 503, &headers, "<html>busy</html>");
         assert_eq!(
             (error.region(), error.trace_id(), error.body()),
             (Some("us-2"), Some("t-1"), Some("<html>busy</html>"))
@@ -649,7 +643,7 @@ mod tests {
         assert_eq!(error.hint().unwrap(), "try again in 7 seconds");
         assert_eq!(error.operation(), "GetMalQueryQuotasV1");
         let error = answered(
-            &meta,
+            &endpoint,
             500,
             &[],
             r#"{"errors": [{"code": 500, "message": "no"}]}"#,
@@ -663,14 +657,14 @@ mod tests {
 
     #[test]
     fn only_a_few_errors_are_shown() {
-        let meta = <crate::operations::GetQuotas as crate::operation::Operation>::ENDPOINT;
+        let endpoint = <crate::operations::GetQuotas as crate::operation::Operation>::ENDPOINT;
         let body = |count| {
             format!(
                 r#"{{"errors": [{}]}}"#,
                 vec![r#"{"message": "no"}"#; count].join(",")
             )
         };
-        let shown = |count| answered(&meta, 500, &[], &body(count)).to_string();
+        let shown = |count| answered(&endpoint, 500, &[], &body(count)).to_string();
         assert!(shown(5).ends_with(": no; no; no; no; no"), "{}", shown(5));
         assert!(
             shown(1005).ends_with(": no; no; no; no; no; and 1000 more errors"),
@@ -686,9 +680,9 @@ mod tests {
             ..<crate::operations::Hunt as crate::operation::Operation>::ENDPOINT
         };
         let read = <crate::operations::GetQuotas as crate::operation::Operation>::ENDPOINT;
-        let hint = |meta, status, message: &str| {
+        let hint = |endpoint, status, message: &str| {
             let body = format!(r#"{{"errors": [{{"message": "{message}"}}]}}"#);
-            answered(meta, status, &[], &body)
+            answered(endpoint, status, &[], &body)
                 .hint()
                 .map(|hint| hint.split([',', ' ']).take(3).collect::<Vec<_>>().join(" "))
         };

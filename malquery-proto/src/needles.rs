@@ -24,7 +24,9 @@ const MAX_READINGS: usize = 32;
 /// The maximum number of separators between two hex digits of a secret.
 const MAX_SEPARATORS: usize = 8;
 /// The replacement for a secret.
-pub(crate) const MASK: &str = "[redacted]";
+const MASK: &str = "[redacted]";
+/// The end of a truncated excerpt.
+pub(crate) const CUT: char = '…';
 
 /// A set of secrets to find in untrusted text.
 ///
@@ -115,9 +117,25 @@ impl Needles {
         masked.into()
     }
 
+    /// Like [`mask`](Self::mask), but also replaces the beginning of a secret at the end of an
+    /// excerpt, which is before a `…`.
+    pub fn mask_excerpt<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let masked = self.mask(text);
+        let parts = masked.split_inclusive(CUT);
+        let cut = |part: &str| self.find_cut(part.strip_suffix(CUT)?);
+        if !parts.clone().any(|part| cut(part).is_some()) {
+            return masked;
+        }
+        let mask = |part| match cut(part) {
+            Some(at) => format!("{}{MASK}{CUT}", &part[..at]),
+            None => part.to_owned(),
+        };
+        parts.map(mask).collect::<String>().into()
+    }
+
     /// Returns the position of the beginning of a secret at the end of a truncated text, in any of
     /// the encodings.
-    pub fn find_cut(&self, text: &str) -> Option<usize> {
+    fn find_cut(&self, text: &str) -> Option<usize> {
         let cuts = self.needles.iter().filter_map(|needle| needle.cut(text));
         cuts.min()
     }
@@ -447,6 +465,15 @@ mod tests {
             }
         }
         assert_eq!(needles.find_cut("no beginning of a p@s"), None);
+        for (text, masked) in [
+            (
+                "at p@ss/w0r… and p@ss… p@s… …",
+                "at [redacted]… and [redacted]… p@s… …",
+            ),
+            ("p@ss/w0rd-of-it and p@ss", "[redacted] and p@ss"),
+        ] {
+            assert_eq!(needles.mask_excerpt(text), masked);
+        }
     }
 
     #[test]

@@ -189,32 +189,32 @@ pub(crate) fn has_file(status: StatusCode) -> bool {
 
 /// Parses the body of a reply as a JSON document of type `T`.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
-    meta: &Endpoint,
+    endpoint: &Endpoint,
     head: ResponseHead<'_>,
     body: &[u8],
 ) -> Result<T, ResponseError> {
     if !head.status.is_success() {
         return Err(ResponseError::Api(Box::new(ApiError::new(
-            meta, head, body,
+            endpoint, head, body,
         ))));
     }
     if body.len() as u64 > MAX_JSON_BODY {
         return Err(ResponseError::Decode(Box::new(DecodeError::too_large(
-            meta, head, body,
+            endpoint, head, body,
         ))));
     }
     if body.trim_ascii().is_empty() {
-        let error = DecodeError::new(meta, head, body, "it is empty");
+        let error = DecodeError::new(endpoint, head, body, "it is empty");
         return Err(ResponseError::Decode(Box::new(error)));
     }
     read_reply(body).map_err(|why| {
         if why.is_io() {
-            let error = DecodeError::too_late(meta, head, body);
+            let error = DecodeError::too_late(endpoint, head, body);
             return ResponseError::Decode(Box::new(error));
         }
-        let error = ApiError::new(meta, head, body);
+        let error = ApiError::new(endpoint, head, body);
         if error.errors().is_empty() {
-            ResponseError::Decode(Box::new(DecodeError::new(meta, head, body, why)))
+            ResponseError::Decode(Box::new(DecodeError::new(endpoint, head, body, why)))
         } else {
             ResponseError::Api(Box::new(error))
         }

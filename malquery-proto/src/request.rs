@@ -62,7 +62,7 @@ debug_with_sources!(BuildError);
 /// [`Operation::encode`](crate::operation::Operation::encode) fills in.
 #[derive(Debug)]
 pub struct RequestParts {
-    meta: Endpoint,
+    endpoint: Endpoint,
     uri: String,
     has_query: bool,
     pub(crate) headers: HeaderMap,
@@ -70,14 +70,14 @@ pub struct RequestParts {
 }
 
 impl RequestParts {
-    pub(crate) fn new(base: &BaseUrl, meta: &Endpoint) -> Self {
-        let mut uri = String::with_capacity(base.as_str().len() + meta.path.len() + 80);
+    pub(crate) fn new(base: &BaseUrl, endpoint: &Endpoint) -> Self {
+        let mut uri = String::with_capacity(base.as_str().len() + endpoint.path.len() + 80);
         uri.push_str(base.as_str());
-        uri.push_str(meta.path);
+        uri.push_str(endpoint.path);
         let mut headers = HeaderMap::with_capacity(4);
-        headers.insert(header::ACCEPT, HeaderValue::from_static(meta.accept));
+        headers.insert(header::ACCEPT, HeaderValue::from_static(endpoint.accept));
         Self {
-            meta: meta.clone(),
+            endpoint: endpoint.clone(),
             uri,
             has_query: false,
             headers,
@@ -136,12 +136,12 @@ impl RequestParts {
             return Err(BuildError::UrlTooLong(self.uri.len()));
         }
         let mut request = http::Request::builder()
-            .method(self.meta.method.clone())
+            .method(self.endpoint.method.clone())
             .uri(self.uri)
             .body(self.body)
             .map_err(|error| BuildError::Malformed(error.to_string()))?;
         *request.headers_mut() = self.headers;
-        request.extensions_mut().insert(self.meta);
+        request.extensions_mut().insert(self.endpoint);
         Ok(request)
     }
 }

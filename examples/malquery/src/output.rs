@@ -244,30 +244,15 @@ pub(crate) fn hide(secret: &str) -> bool {
 pub(crate) fn masked(text: &str) -> String {
     let secrets = SECRETS.read().unwrap_or_else(PoisonError::into_inner);
     match &*secrets {
-        Some(secrets) => secrets.mask(text).into_owned(),
+        Some(secrets) => secrets.mask_excerpt(text).into_owned(),
         None => text.to_owned(),
     }
-}
-
-/// Masks the beginning of a secret where an excerpt ends.
-fn masked_cuts(text: &str) -> String {
-    const CUT: char = '…';
-    let secrets = SECRETS.read().unwrap_or_else(PoisonError::into_inner);
-    let cut = |part: &str| {
-        let kept = part.strip_suffix(CUT)?;
-        let at = secrets.as_ref()?.find_cut(kept)?;
-        Some(format!("{}[redacted]{CUT}", &kept[..at]))
-    };
-    let parts = text.split_inclusive(CUT);
-    parts
-        .map(|part| cut(part).unwrap_or_else(|| part.to_owned()))
-        .collect()
 }
 
 /// Shows a message, even with --quiet. All lines after the first are indented, so that untrusted
 /// text cannot look like a message of this program.
 pub(crate) fn error(message: fmt::Arguments<'_>) {
-    let mut message = masked_cuts(&masked(&message.to_string()));
+    let mut message = masked(&message.to_string());
     for (id, word) in WORDS {
         message = message.replace(id, word);
     }
