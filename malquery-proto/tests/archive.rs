@@ -277,6 +277,13 @@ fn existing_files_are_kept_replaced_or_refused() {
                 .is_err()
         );
     }
+    // What a killed process left goes, and what looks like it stays.
+    let [part, other] = [".malquery-aB1cde.part", ".malquery-aB1cde"].map(|name| path.join(name));
+    for left in [&part, &other] {
+        fs::write(left, "half a sample").unwrap();
+    }
+    open("zipcrypto-stored.zip").extract(path, true).unwrap();
+    assert!(!part.exists() && other.exists());
     let nowhere = path.join("nowhere");
     let (_, error, _) = stopped(open("aes128.zip").extract(&nowhere, false).unwrap_err());
     assert!(matches!(error, ArchiveError::File { path, .. } if path == nowhere));

@@ -91,6 +91,7 @@ pub use self::entries::{Entry, EntryInfo};
 use self::extraction::{Folder, Nowhere, Store};
 pub use self::limits::{Limit, Limits};
 pub use self::report::{ArchiveError, Damaged, EntryName, Found, PASSWORD, Report};
+use crate::atomic_file::remove_abandoned;
 use crate::stream::Received;
 use crate::types::Sha256;
 
@@ -267,6 +268,7 @@ impl<R: Read + Seek> Archive<R> {
         folder: impl AsRef<Path>,
         overwrite: bool,
     ) -> Result<Report, ArchiveError> {
+        remove_abandoned(folder.as_ref());
         self.walk(&mut Folder {
             path: folder.as_ref(),
             overwrite,
