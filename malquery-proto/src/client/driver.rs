@@ -278,7 +278,7 @@ impl Drop for Held<'_> {
             self.auth
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
-                .abandon(serial);
+                .end_fetching(serial);
         }
     }
 }

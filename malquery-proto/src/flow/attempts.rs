@@ -51,7 +51,7 @@ pub struct Attempts {
 }
 
 /// The number of unreadable replies to polls after which a call fails.
-const MOST_UNREADABLE: u32 = 4;
+const MAX_UNREADABLE: u32 = 4;
 
 /// The consequence of a failed attempt.
 enum Verdict {
@@ -132,11 +132,11 @@ impl Attempts {
         &self,
         now: Timestamp,
         until: Timestamp,
-        meta: &Endpoint,
+        endpoint: &Endpoint,
     ) -> Result<Step, FlowError> {
         match self.deadline {
             Some(deadline) if deadline <= now => Err(FlowError::Deadline {
-                operation: meta.id,
+                operation: endpoint.id,
                 status: None,
             }),
             deadline => Ok(Step::Wait(
@@ -178,19 +178,19 @@ impl Attempts {
         operation: &O,
         max_body: Option<u64>,
     ) -> Result<Step, FlowError> {
-        let meta = O::ENDPOINT;
-        if self.in_flight && (self.billed || meta.resend == Resend::Billed) {
+        let endpoint = O::ENDPOINT;
+        if self.in_flight && (self.billed || endpoint.resend == Resend::Billed) {
             // The request may have been sent, but its outcome was never reported. Report this
             // before anything else.
             return Err(FlowError::OutcomeUnknown {
-                operation: meta.id,
+                operation: endpoint.id,
                 reply: None,
                 id: None,
             });
         }
         // An invalid request must fail before anything is sent, even a token request.
         let mut request = unsigned(operation, auth.base())?;
-        let ends = self.begin(now, meta.id)?;
+        let ends = self.begin(now, endpoint.id)?;
         if std::mem::take(&mut self.in_flight) {
             // A process that restarts repeatedly must not send requests without pauses.
             let delay = self.policy.delay(1, self.seed ^ self.serial);
@@ -220,11 +220,11 @@ impl Attempts {
                 // These numbers may come from a stored state, so they can have any value.
                 self.serial = self.serial.wrapping_add(1);
                 self.in_flight = true;
-                self.billed = meta.resend == Resend::Billed;
+                self.billed = endpoint.resend == Resend::Billed;
                 self.token_attempts = 0;
                 let call = Call {
-                    operation: meta.id,
-                    resend: meta.resend,
+                    operation: endpoint.id,
+                    resend: endpoint.resend,
                     generation,
                 };
                 let ticket = Ticket(Kind::Call {
@@ -265,7 +265,7 @@ impl Attempts {
         let Kind::Token { of, serial } = ticket.0 else {
             return Err(FlowError::WrongTicket);
         };
-        auth.is_own(&of)?;
+        auth.check_own(&of)?;
         let error = match auth.on_response(now, serial, head, body) {
             Ok(()) => {
                 self.token_attempts = 0;
@@ -318,7 +318,7 @@ impl Attempts {
         why: SendFailure,
     ) -> Result<(), FlowError> {
         if let Kind::Token { of, serial } = ticket.0 {
-            auth.is_own(&of)?;
+            auth.check_own(&of)?;
             auth.end_fetching(serial);
             self.token_attempts = self
                 .token_attempts
@@ -376,7 +376,7 @@ impl Attempts {
     /// Returns [`FlowError::WrongTicket`] if the ticket belongs to another flow.
     pub(crate) fn cancel(&mut self, auth: &mut Auth, ticket: Ticket) -> Result<(), FlowError> {
         if let Kind::Token { of, serial } = ticket.0 {
-            auth.is_own(&of)?;
+            auth.check_own(&of)?;
             auth.end_fetching(serial);
             return Ok(());
         }
@@ -410,7 +410,7 @@ impl Attempts {
                 if call.operation == GetRequest::ENDPOINT.id
                     && !why.is_too_large()
                     && !why.is_too_late()
-                    && self.attempts < MOST_UNREADABLE - 1 =>
+                    && self.attempts < MAX_UNREADABLE - 1 =>
             {
                 return self.again(now, None, error.into());
             }

@@ -73,7 +73,7 @@ enum Source {
     /// A token that was obtained elsewhere, which cannot be renewed.
     Supplied(BearerToken),
     /// No source: the session is for a child, but the parent only has a supplied token.
-    Nobody,
+    Unavailable,
 }
 
 #[derive(Debug)]
@@ -92,12 +92,12 @@ struct Fetching {
 }
 
 /// The number of recent tokens to mask.
-const MOST_RECENT: usize = 4;
+const MAX_RECENT: usize = 4;
 /// The time for which a token request keeps other flows from sending one. If the flow never reports
 /// the outcome, another flow tries.
 const LEASE: Duration = Duration::from_secs(90);
 /// The interval at which other flows check for the token.
-const LOOK: Duration = Duration::from_millis(10);
+const TOKEN_POLL: Duration = Duration::from_millis(100);
 
 /// The counts that a flow last saw.
 #[derive(Debug, Clone, Copy)]
@@ -138,7 +138,7 @@ impl Auth {
         let needles = match &source {
             Source::Credentials(credentials) => credentials.needles(),
             Source::Supplied(bearer) => Needles::new([bearer.expose()]),
-            Source::Nobody => Needles::default(),
+            Source::Unavailable => Needles::default(),
         };
         Self {
             recent: VecDeque::new(),
@@ -211,7 +211,7 @@ impl Auth {
             Source::Credentials(credentials) => credentials,
             // Its lifetime is unknown, so use it until the service rejects it.
             Source::Supplied(bearer) => return Ok(Bearer::Use(bearer.clone(), 0)),
-            Source::Nobody => return Err(BuildError::NoChildToken.into()),
+            Source::Unavailable => return Err(BuildError::NoChildToken.into()),
         };
         if seen.refusals < self.refusals
             && let Some(refusal) = &self.refusal
@@ -223,7 +223,7 @@ impl Auth {
             .as_ref()
             .is_some_and(|fetching| fetching.lease.end(now).is_some())
         {
-            return Ok(Bearer::Wait(now.after(LOOK)));
+            return Ok(Bearer::Wait(now.after(TOKEN_POLL)));
         }
         if let Some(time) = self.token_pause.and_then(|pause| pause.end(now)) {
             return Ok(Bearer::Wait(time));
@@ -242,7 +242,7 @@ impl Auth {
     }
 
     /// Fails if the ticket of a token request belongs to another session.
-    pub(super) fn is_own(&self, of: &Arc<()>) -> Result<(), FlowError> {
+    pub(super) fn check_own(&self, of: &Arc<()>) -> Result<(), FlowError> {
         if Arc::ptr_eq(of, &self.identity) {
             Ok(())
         } else {
@@ -299,7 +299,7 @@ impl Auth {
     /// tokens, but not an older one.
     fn remember(&mut self, bearer: &BearerToken, secrets: Needles) {
         self.recent.push_back(bearer.clone());
-        if self.recent.len() > MOST_RECENT {
+        if self.recent.len() > MAX_RECENT {
             self.recent.pop_front();
         }
         self.needles = secrets;
@@ -315,12 +315,8 @@ impl Auth {
     }
 
     /// Ends a token request, unless its outcome was reported: the other flows do not wait for it.
-    pub(crate) fn abandon(&mut self, serial: u64) {
-        self.end_fetching(serial);
-    }
-
-    /// Ends a token request, and returns the time at which it was sent.
-    pub(super) fn end_fetching(&mut self, serial: u64) -> Option<Timestamp> {
+    /// Returns the time at which it was sent.
+    pub(crate) fn end_fetching(&mut self, serial: u64) -> Option<Timestamp> {
         self.fetching
             .take_if(|fetching| fetching.serial == serial)
             .map(|fetching| fetching.lease.since)
@@ -397,7 +393,7 @@ impl Auth {
             Source::Credentials(credentials) => {
                 Source::Credentials(credentials.clone().member_cid(member_cid))
             }
-            Source::Supplied(_) | Source::Nobody => Source::Nobody,
+            Source::Supplied(_) | Source::Unavailable => Source::Unavailable,
         };
         Self {
             margin: self.margin,
@@ -412,7 +408,7 @@ impl Auth {
             Source::Credentials(credentials) => {
                 Some((credentials.clone(), self.token.take()?.bearer))
             }
-            Source::Supplied(_) | Source::Nobody => None,
+            Source::Supplied(_) | Source::Unavailable => None,
         }
     }
 }

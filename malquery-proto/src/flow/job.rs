@@ -132,7 +132,7 @@ impl From<SamplesMultidownload> for Submission {
 
 /// The number of consecutive polls after which a newly submitted job that is reported as unknown
 /// fails.
-const MOST_UNKNOWN: u32 = 6;
+const MAX_UNKNOWN: u32 = 6;
 /// The time from the submission to the first poll.
 const FIRST_POLL: Duration = Duration::from_secs(2);
 /// The minimum interval between two polls. Polling at this rate uses a tenth of an account's rate
@@ -141,7 +141,7 @@ pub(crate) const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The number of consecutive replies without a status after which the flow fails. An unknown status
 /// does not count: the flow polls again.
-const MOST_SILENT: u32 = 10;
+const MAX_SILENT: u32 = 10;
 
 /// The factor by which a poll may use more attempts than other calls. A job may run for an hour and
 /// may have been billed, and polling costs nothing.
@@ -231,7 +231,7 @@ impl JobFlow {
 
     /// Records that this process has just submitted the job, which the service may not know yet.
     pub(crate) fn set_submitted(&mut self, now: Timestamp) {
-        self.unknown_left = MOST_UNKNOWN;
+        self.unknown_left = MAX_UNKNOWN;
         self.wait(now, FIRST_POLL.min(self.interval));
     }
 
@@ -243,21 +243,16 @@ impl JobFlow {
     }
 
     /// Returns whether the service may not know a newly submitted job yet.
-    fn is_unknown_yet(&mut self, reply: &Result<JsonReply<GetRequest>, ResponseError>) -> bool {
+    fn is_unknown_yet(&self, reply: &Result<JsonReply<GetRequest>, ResponseError>) -> bool {
         use ApiErrorKind::{BadRequest, NotFound, Partial};
 
-        let unknown = match reply {
+        let is_unknown = match reply {
             Err(ResponseError::Api(error)) => {
                 matches!(error.kind(), BadRequest | NotFound | Partial) && !error.is_retryable()
             }
             _ => false,
         };
-        self.unknown_left = match (unknown, reply) {
-            (true, _) => self.unknown_left.saturating_sub(1),
-            (false, Ok(_)) => 0,
-            (false, Err(_)) => self.unknown_left,
-        };
-        unknown && self.unknown_left > 0
+        is_unknown && self.unknown_left > 1
     }
 
     fn on_status(
@@ -268,6 +263,7 @@ impl JobFlow {
     ) -> Result<Option<JsonReply<GetRequest>>, FlowError> {
         self.next_call();
         self.polls = self.polls.saturating_add(1);
+        self.unknown_left = 0;
         let word = reply.meta.status.as_ref();
         let masked = word.map(|word| auth.needles().mask(word.as_str()).parse());
         let status = masked.and_then(Result::ok);
@@ -298,7 +294,7 @@ impl JobFlow {
                 } else {
                     0
                 };
-                if self.silent >= MOST_SILENT {
+                if self.silent >= MAX_SILENT {
                     self.silent = 0;
                     return Err(FlowError::NoStatus);
                 }
@@ -343,7 +339,7 @@ impl Sealed for JobFlow {
     fn salvage(&mut self, id: &RequestId) {
         self.phase = Phase::Poll(id.clone());
         self.next_call();
-        self.unknown_left = MOST_UNKNOWN;
+        self.unknown_left = MAX_UNKNOWN;
     }
 
     fn job(&self) -> Option<&JobFlow> {
@@ -432,6 +428,7 @@ impl Flow for JobFlow {
             }
             Read::Poll(reply) if self.is_unknown_yet(&reply) => {
                 self.call.on_reply(now, auth, ticket, Ok(()))?;
+                self.unknown_left -= 1;
                 self.next_call();
                 self.wait(now, self.interval);
                 Ok(None)

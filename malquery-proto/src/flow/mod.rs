@@ -233,7 +233,7 @@ impl Ticket {
 
 /// The maximum amount by which the time of another thread may be ahead, because that thread read
 /// the clock later.
-const OVERTAKEN: Duration = Duration::from_secs(1);
+const CLOCK_SKEW: Duration = Duration::from_secs(1);
 
 /// A pause, during which nothing is sent.
 ///
@@ -253,7 +253,7 @@ impl Pause {
 
     /// Returns the end of the pause, unless the pause is over.
     fn end(self, now: Timestamp) -> Option<Timestamp> {
-        (self.since.since(now) <= OVERTAKEN && now < self.until).then_some(self.until)
+        (self.since.since(now) <= CLOCK_SKEW && now < self.until).then_some(self.until)
     }
 }
 

@@ -1285,6 +1285,23 @@ fn the_tickets_of_flows_are_not_mixed_up() {
         job.poll(START, &mut auth).unwrap_err(),
         FlowError::OutcomeUnknown { .. }
     ));
+    // A reply with the wrong ticket changes nothing.
+    let mut job = JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 3);
+    job.set_submitted(START);
+    let before = serde_json::to_string(&job).unwrap();
+    for seed in 4..12 {
+        let mut quotas = Attempts::new(RetryPolicy::default(), seed);
+        let Step::Send(safe) = quotas.poll(START, &mut auth, &GetQuotas).unwrap() else {
+            panic!()
+        };
+        let head = ResponseHead {
+            status: StatusCode::NOT_FOUND,
+            headers: &HeaderMap::new(),
+        };
+        let error = job.on_response(START, &mut auth, safe.ticket, head, b"");
+        assert!(matches!(error, Err(FlowError::WrongTicket)), "{error:?}");
+        assert_eq!(serde_json::to_string(&job).unwrap(), before);
+    }
 }
 
 #[test]
