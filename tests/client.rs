@@ -3,12 +3,12 @@
 use std::fs;
 use std::io::{self, Read};
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use malquery_mock::{Mock, Transcript, VirtualClock, reply, script};
-use malquery_proto::client::{Error, ErrorKind, Progress, Step};
+use malquery_proto::client::{Error, ErrorKind, Progress, Step, TimeLeft};
 use malquery_proto::credentials::BearerToken;
 use malquery_proto::flow::{Auth, FlowError, JobFlow, RetryPolicy};
 use malquery_proto::operation::MAX_JSON_BODY;
@@ -1047,6 +1047,48 @@ fn a_timeout_ends_one_call_and_one_wait() {
         assert_eq!(clock.now().since(start), Duration::from_secs(seconds));
     }
     client.request(&"r-1".parse().unwrap()).unwrap();
+}
+
+/// Takes 20 seconds for each request, and notes the time that each request has left.
+struct Slow(Mock, VirtualClock, Arc<Mutex<Vec<u64>>>);
+
+impl Transport for Slow {
+    fn send(
+        &self,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<http::Response<Body>, TransportError> {
+        let TimeLeft(left) = *request.extensions().get().unwrap();
+        self.2.lock().unwrap().push(left.as_secs());
+        self.1.advance(Duration::from_secs(20));
+        self.0.send(request)
+    }
+}
+
+#[test]
+fn the_timeout_includes_the_quota_check() {
+    let quotas = || json!({"meta": {"hunt_count": 0, "hunt_limit": 9}});
+    let hunt = Hunt::new("rule a { condition: true }");
+    for way in ["call", "job", "own deadline"] {
+        let replies = [reply::json(200, quotas()), reply::submitted("r-1")];
+        let mock = script(replies).with_tokens().transport();
+        let (clock, left) = (VirtualClock::new(), Arc::new(Mutex::new(Vec::new())));
+        let slow = Slow(mock, clock.clone(), left.clone());
+        let client = client(slow, clock.clone()).check_quota(true);
+        let limit = Duration::from_secs(61);
+        let mut flow = client.job_flow(hunt.clone());
+        let result = match way {
+            "call" => client.timeout(limit).hunt(&hunt).map(drop),
+            "job" => client.timeout(limit).run_job(&mut flow, ()).map(drop),
+            _ => {
+                flow.set_deadline(Some(clock.now().after(limit)));
+                client.run_job(&mut flow, ()).map(drop)
+            }
+        };
+        // The token, the quotas and the submission.
+        assert_eq!(*left.lock().unwrap(), [61, 41, 21], "{way}: {result:?}");
+        let is_late = matches!(&result, Err(error) if error.kind() == ErrorKind::Timeout);
+        assert_eq!(is_late, way != "call", "{way}: {result:?}");
+    }
 }
 
 #[test]

@@ -17,6 +17,8 @@ use malquery_proto::{Client, Cloud, Credentials, OutputFile};
 use serde_json::{Value, json};
 use sha2::Digest;
 
+use crate::log::{listen, logged};
+
 /// An archive with these three and an empty sample.
 const ARCHIVE: &[u8] = include_bytes!("../malquery-proto/tests/archives/zipcrypto-several.zip");
 const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
@@ -342,7 +344,9 @@ fn an_exchanged_archive_is_not_vouched_for() {
     let other = include_bytes!("../malquery-proto/tests/archives/zipcrypto-stored.zip");
     fs::write(run.archive(), other).unwrap();
     let mut job: Collect = serde_json::from_str(&stored).unwrap();
+    listen();
     let collected = job.verify(false, ()).unwrap();
+    assert!(logged().contains("samples.zip has changed since it was downloaded"));
     let archive = collected.archive.unwrap();
     assert_eq!(archive.bytes, other.len() as u64);
     assert_eq!(

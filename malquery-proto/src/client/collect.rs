@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 use crate::types::{ErrorItem, RequestId, Sample, Sha256};
 
 /// The number of times that a missing archive is requested again after its job is done.
-const MOST_NOT_FOUND: u32 = 5;
+const MAX_NOT_FOUND: u32 = 5;
 /// The pause before each of these requests, unless a polling interval is set.
 const ARCHIVE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -39,25 +39,36 @@ const DIRECTORY_ENTRY: u64 = 400;
 ///
 /// ```
 /// # fn example(client: &malquery_proto::Client) -> Result<(), Box<dyn std::error::Error>> {
+/// use std::fs;
+/// use std::io::ErrorKind::NotFound;
 /// use std::ops::ControlFlow;
 ///
 /// use malquery_proto::OutputFile;
 /// use malquery_proto::client::{Collect, Progress};
+/// use malquery_proto::operations::Hunt;
 ///
-/// // The observer of an earlier run wrote `state.json` with `serde_json::to_vec`.
-/// let mut job: Collect = serde_json::from_slice(&std::fs::read("state.json")?)?;
+/// fn store(job: Option<&Collect>) -> std::io::Result<()> {
+///     fs::write("job.new", serde_json::to_vec(&job)?)?;
+///     fs::rename("job.new", "job.json") // replaces the file completely or not at all
+/// }
+///
+/// let mut job: Collect = match fs::read("job.json") {
+///     Ok(stored) => serde_json::from_slice(&stored)?,
+///     Err(error) if error.kind() == NotFound => {
+///         Collect::new(Hunt::new(fs::read_to_string("rule.yar")?).limit(10))
+///     }
+///     Err(error) => return Err(error.into()),
+/// };
 /// let collected = if job.archive().is_some() {
 ///     job.verify(false, ())?
 /// } else {
 ///     let archive = OutputFile::create_new("samples.zip")?;
-///     client.collect(&mut job, archive, |progress: &Progress<'_>| {
-///         let state = serde_json::to_vec(&progress.collect).unwrap_or_default();
-///         match std::fs::write("state.json", state) {
-///             Ok(()) => ControlFlow::Continue(()),
-///             Err(_) => ControlFlow::Break(()),
-///         }
+///     client.collect(&mut job, archive, |progress: &Progress<'_>| match store(progress.collect) {
+///         Ok(()) => ControlFlow::Continue(()),
+///         Err(_) => ControlFlow::Break(()), // send nothing that is not stored
 ///     })?
 /// };
+/// fs::remove_file("job.json")?;
 /// # let _ = collected;
 /// # Ok(())
 /// # }
@@ -193,7 +204,6 @@ impl Collect {
     }
 
     fn at(phase: Phase) -> Self {
-        let results = Vec::new();
         Self {
             version: Version::default(),
             phase,
@@ -202,7 +212,7 @@ impl Collect {
             extract: None,
             search: None,
             found: Vec::new(),
-            results,
+            results: Vec::new(),
             errors: Vec::new(),
             limits: None,
         }
@@ -251,6 +261,14 @@ impl Collect {
             flow.set_interval(interval);
         }
         self
+    }
+
+    /// Sets the polling interval of a job, if one is set.
+    fn paced(&self, mut flow: JobFlow) -> JobFlow {
+        if let Some(interval) = self.interval {
+            flow.set_interval(interval);
+        }
+        flow
     }
 
     /// Sets a folder into which to extract the samples, as [`Archive::extract`] does. The folder
@@ -374,10 +392,16 @@ impl Collect {
             path: path.clone(),
             error,
         };
-        // The file may have changed since the download.
-        let received = match received {
+        let received = match *received {
             Some(_) if fetched.is_some() => fetched,
-            Some(_) => Some(atomic_file::digest(&path).map_err(explain)?),
+            Some((bytes, sha256)) => {
+                let found = atomic_file::digest(&path).map_err(explain)?;
+                if found != (Received { bytes, sha256 }) {
+                    let path = path.display();
+                    log::warn!("{path} has changed since it was downloaded");
+                }
+                Some(found)
+            }
             None => None,
         };
         let (file, total) = atomic_file::open(&path).map_err(explain)?;
@@ -642,7 +666,7 @@ impl Client {
                 }
                 Phase::New(submission) => {
                     let is_download = matches!(submission, Submission::SamplesMultidownload(_));
-                    let flow = client.collect_flow(run.job, client.job_flow(submission));
+                    let flow = run.job.paced(client.job_flow(submission));
                     run.job.phase = if is_download {
                         Phase::Download(flow)
                     } else {
@@ -651,7 +675,7 @@ impl Client {
                 }
                 Phase::Attached(id) => {
                     let flow = JobFlow::attach(id, client.retry, client.seed());
-                    run.job.phase = Phase::Search(client.collect_flow(run.job, flow));
+                    run.job.phase = Phase::Search(run.job.paced(flow));
                 }
                 Phase::Search(mut flow) => {
                     if let Some(submission @ Submission::Hunt(_)) = flow.to_submit() {
@@ -661,9 +685,9 @@ impl Client {
                             downloads,
                             ..submission.cost()
                         };
-                        client.guard_submission(submission, cost)?;
+                        client.guard_submission(submission, cost, client.deadline)?;
                     }
-                    let result = client.run_guarded(&mut flow, None, &mut run);
+                    let result = client.run_guarded(&mut flow, client.deadline, &mut run);
                     let stopped = run.stopped;
                     run.job.search = flow.id().cloned();
                     run.job.phase = Phase::Search(flow);
@@ -684,7 +708,7 @@ impl Client {
                     job.errors.extend(result?.output.errors);
                     if let Some(id) = id {
                         job.phase = Phase::Fetch(id);
-                        not_found_left = MOST_NOT_FOUND;
+                        not_found_left = MAX_NOT_FOUND;
                     }
                     if stopped {
                         return Err(Error::Stopped);
@@ -725,13 +749,6 @@ impl Client {
             }
         }
     }
-
-    fn collect_flow(&self, job: &Collect, mut flow: JobFlow) -> JobFlow {
-        if let Some(interval) = job.interval {
-            flow.set_interval(interval);
-        }
-        flow
-    }
 }
 
 /// Returns whether the service does not have the archive, or does not have it yet.
@@ -758,10 +775,7 @@ impl Run<'_> {
             Phase::NothingFound
         } else {
             let download = SamplesMultidownload::new(self.job.found.iter().copied());
-            Phase::Download(
-                self.client
-                    .collect_flow(self.job, self.client.job_flow(download)),
-            )
+            Phase::Download(self.job.paced(self.client.job_flow(download)))
         };
     }
 }

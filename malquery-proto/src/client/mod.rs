@@ -200,7 +200,8 @@ impl Client {
     /// [`FlowError::Deadline`]. There is no timeout by default, but [`RetryPolicy::time_limit`]
     /// applies.
     ///
-    /// Waiting for a job counts as one call. [`Job::timeout`] sets another timeout for one job.
+    /// The [check of the quota](Self::check_quota) is part of the call that it precedes. Waiting for
+    /// a job counts as one call. [`Job::timeout`] sets another timeout for one job.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
@@ -297,14 +298,13 @@ impl Client {
     ) -> Result<MetadataReply, Error> {
         let samples: Vec<_> = samples.into_iter().map(|sample| *sample.borrow()).collect();
         let mut requests = GetMetadata::split(&samples, &self.base()).into_iter();
+        let ends = self.ends(self.timeout);
+        let call = |request: &GetMetadata| self.call_until(ends, request, &mut ());
         // Without samples, build a request anyway: it fails with the right error.
-        let mut reply = self.call(
-            &requests
-                .next()
-                .unwrap_or_else(|| GetMetadata::new(&samples)),
-        )?;
+        let first = requests.next();
+        let mut reply = call(&first.unwrap_or_else(|| GetMetadata::new(&samples)))?;
         for request in requests {
-            let next = self.call(&request)?.output;
+            let next = call(&request)?.output;
             reply.output.resources.extend(next.resources);
             reply.output.errors.extend(next.errors);
         }
@@ -378,9 +378,19 @@ impl Client {
         operation: &O,
         observer: &mut dyn Observer,
     ) -> Result<JsonReply<O>, Error> {
-        self.guard(operation, operation.cost())?;
+        let ends = self.ends(self.timeout);
+        self.guard(operation, operation.cost(), ends)?;
+        self.call_until(ends, operation, observer)
+    }
+
+    fn call_until<O: JsonOperation>(
+        &self,
+        ends: Option<Timestamp>,
+        operation: &O,
+        observer: &mut dyn Observer,
+    ) -> Result<JsonReply<O>, Error> {
         let mut flow = CallFlow::new(operation, self.retry, self.seed());
-        flow.set_deadline(self.ends(self.timeout));
+        flow.set_deadline(ends);
         Ok(self.drive(&mut flow, observer)?.0)
     }
 
@@ -448,20 +458,22 @@ impl Client {
         timeout: Option<Duration>,
         observer: &mut dyn Observer,
     ) -> Result<JsonReply<GetRequest>, Error> {
+        let ends = self.ends(timeout);
         if let Some(submission) = flow.to_submit() {
-            self.guard_submission(submission, submission.cost())?;
+            let ends = flow.deadline().into_iter().chain(ends).min();
+            self.guard_submission(submission, submission.cost(), ends)?;
         }
-        self.run_guarded(flow, timeout, observer)
+        self.run_guarded(flow, ends, observer)
     }
 
     fn run_guarded(
         &self,
         flow: &mut JobFlow,
-        timeout: Option<Duration>,
+        ends: Option<Timestamp>,
         observer: &mut dyn Observer,
     ) -> Result<JsonReply<GetRequest>, Error> {
         let own = flow.deadline();
-        flow.set_deadline(own.into_iter().chain(self.ends(timeout)).min());
+        flow.set_deadline(own.into_iter().chain(ends).min());
         let result = self.drive(flow, observer);
         // These limits belong to this client, so remove them from the flow.
         flow.set_deadline(own);
@@ -518,22 +530,32 @@ impl Client {
         Job::new(self.clone(), id, flow, submitted)
     }
 
-    fn guard_submission(&self, submission: &Submission, cost: Cost) -> Result<(), Error> {
+    fn guard_submission(
+        &self,
+        submission: &Submission,
+        cost: Cost,
+        ends: Option<Timestamp>,
+    ) -> Result<(), Error> {
         match submission {
-            Submission::Hunt(hunt) => self.guard(hunt, cost),
-            Submission::ExactSearch(search) => self.guard(search, cost),
-            Submission::SamplesMultidownload(download) => self.guard(download, cost),
+            Submission::Hunt(hunt) => self.guard(hunt, cost, ends),
+            Submission::ExactSearch(search) => self.guard(search, cost, ends),
+            Submission::SamplesMultidownload(download) => self.guard(download, cost, ends),
         }
     }
 
     /// Fails if the check is on and the remaining quota does not cover the operation.
-    fn guard<O: Operation>(&self, operation: &O, cost: Cost) -> Result<(), Error> {
+    fn guard<O: Operation>(
+        &self,
+        operation: &O,
+        cost: Cost,
+        ends: Option<Timestamp>,
+    ) -> Result<(), Error> {
         if !self.check_quota || O::ENDPOINT.resend != Resend::Billed || cost == Cost::default() {
             return Ok(());
         }
         // An invalid request must fail before anything is sent.
         unsigned(operation, &self.base()).map_err(FlowError::from)?;
-        let quotas = self.quotas()?;
+        let quotas = self.call_until(ends, &GetQuotas, &mut ())?;
         for (what, needed, left) in [
             ("hunts", cost.hunts, quotas.meta.hunts_left()),
             ("downloads", cost.downloads, quotas.meta.downloads_left()),
