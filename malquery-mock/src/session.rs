@@ -294,6 +294,7 @@ impl Session {
             end,
             made_at: Location::caller(),
             finished: AtomicBool::new(false),
+            prints: false,
         };
         Ok((SessionTransport(parts), guard))
     }
@@ -355,13 +356,15 @@ impl Transport for SessionTransport {
 /// Ends a [`Session`]: checks the replay, writes the recording, or reports changes in the service.
 ///
 /// A recording stays in memory until it is written, so that no billed reply is lost. If
-/// [`close`](Self::close) fails, [`save_rest`](Self::save_rest) can write the recording to another
-/// path, without the refused exchanges.
+/// [`close`](Self::close) fails, [`save_beside`](Self::save_beside) or
+/// [`save_rest`](Self::save_rest) can write it to another path, without the refused exchanges.
 #[must_use = "dropping the guard ends the session"]
 pub struct SessionGuard {
     end: End,
     made_at: &'static Location<'static>,
     finished: AtomicBool,
+    /// A test prints what the user should know. A program logs it.
+    prints: bool,
 }
 
 enum End {
@@ -378,14 +381,18 @@ impl SessionGuard {
     /// Panics if the check or the write fails. If a recording is refused, the exchanges that can be
     /// saved go to a file such as `quotas.rest.json`.
     #[track_caller]
-    pub fn finish(self) {
+    pub fn finish(mut self) {
+        self.prints = true;
         self.close_or_panic();
     }
 
     #[track_caller]
     fn close_or_panic(&self) {
-        if let Err(error) = self.close() {
-            panic!("{error}{}", self.rescue());
+        match (self.close(), &self.end) {
+            (Ok(()), _) => {}
+            // Its message shows the location already.
+            (Err(error), End::Check(_)) => panic!("{error}"),
+            (Err(error), _) => panic!("{error}{}", self.rescue()),
         }
     }
 
@@ -408,10 +415,10 @@ impl SessionGuard {
                 if drift.is_empty() {
                     return Ok(());
                 }
-                let (name, made_at, drift) = (&cassette.name, self.made_at, drift.join("\n  "));
+                let (name, drift) = (&cassette.name, drift.join("\n  "));
                 Err(Unfinished(format!(
-                    "the service differs from {name} (session started at {made_at}):\n  \
-                     {drift}\nto fix this, check what changed, and record again"
+                    "the service differs from {name}:\n  {drift}\n\
+                     to fix this, check what changed, and record again"
                 )))
             }
         }
@@ -436,26 +443,14 @@ impl SessionGuard {
         self.write(Some(path.as_ref()), false, true)
     }
 
-    fn write(&self, to: Option<&Path>, all: bool, rest: bool) -> Result<(), Unfinished> {
+    /// Like [`save_rest`](Self::save_rest), with an unused path next to the cassette, such as
+    /// `quotas.rest.json`. Returns the path, or `None` if there was nothing to write.
+    ///
+    /// # Errors
+    /// Fails if the file cannot be written. The recording stays in memory.
+    pub fn save_beside(&self) -> Result<Option<PathBuf>, Unfinished> {
         let End::Save(recording) = &self.end else {
-            return Ok(());
-        };
-        let mut recording = locked(recording);
-        let to = to.map_or_else(|| recording.path.clone(), Path::to_path_buf);
-        let (shown, made_at) = (to.display(), self.made_at);
-        let notes = recording.save(&to, all, rest).map_err(|why| {
-            Unfinished(format!(
-                "{shown} was not written: {why} (session started at {made_at})"
-            ))
-        })?;
-        notes.iter().for_each(|note| eprintln!("{shown}: {note}"));
-        Ok(())
-    }
-
-    /// Saves a recording next to the cassette, and returns a message with the path.
-    fn rescue(&self) -> String {
-        let End::Save(recording) = &self.end else {
-            return String::new();
+            return Ok(None);
         };
         let path = locked(recording).path.clone();
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -466,13 +461,34 @@ impl SessionGuard {
             number += 1;
             rest.set_file_name(format!("{name}.rest-{number}.json"));
         }
-        match self.save_rest(&rest) {
-            Ok(()) if rest.exists() => {
-                format!("\nthe other exchanges were saved in {}", rest.display())
-            }
-            Ok(()) => String::new(),
+        self.save_rest(&rest)?;
+        Ok(rest.exists().then_some(rest))
+    }
+
+    fn write(&self, to: Option<&Path>, all: bool, rest: bool) -> Result<(), Unfinished> {
+        let End::Save(recording) = &self.end else {
+            return Ok(());
+        };
+        let mut recording = locked(recording);
+        let to = to.map_or_else(|| recording.path.clone(), Path::to_path_buf);
+        let shown = to.display();
+        let fail = |why| Unfinished(format!("{shown} was not written: {why}"));
+        let notes = recording.save(&to, all, rest).map_err(fail)?;
+        notes.iter().for_each(|note| match self.prints {
+            true => eprintln!("{shown}: {note}"),
+            false => log::warn!("{shown}: {note}"),
+        });
+        Ok(())
+    }
+
+    /// Saves a recording next to the cassette. Returns the rest of a message.
+    fn rescue(&self) -> String {
+        let rest = match self.save_beside() {
+            Ok(Some(rest)) => format!("\nthe other exchanges were saved in {}", rest.display()),
+            Ok(None) => String::new(),
             Err(error) => format!("\n{error}"),
-        }
+        };
+        format!("{rest}\nthe session started at {}", self.made_at)
     }
 }
 
@@ -482,6 +498,7 @@ fn locked(recording: &Mutex<Recording>) -> MutexGuard<'_, Recording> {
 
 impl Drop for SessionGuard {
     fn drop(&mut self) {
+        self.prints = true;
         match &self.end {
             _ if self.finished.load(Ordering::Relaxed) => {}
             _ if !thread::panicking() => self.close_or_panic(),

@@ -19,7 +19,7 @@ use malquery_proto::operation::Operation;
 use malquery_proto::operations::{GetDownload, GetSamples};
 use malquery_proto::{Body, Clock, Timestamp, Transport, TransportError};
 
-use crate::output::{self, Failure, code, note};
+use crate::output::{self, Failure, note};
 
 static HINT: Mutex<Option<String>> = Mutex::new(None);
 static GATE: Mutex<Gate> = Mutex::new(Gate {
@@ -283,14 +283,10 @@ pub(crate) fn end_recording() -> Result<(), Failure> {
         return Ok(());
     };
     guard.close().map_err(|error| {
-        let error = error.to_string();
-        // The code location is meaningless to the user.
-        let message = error.split(" (session started at ").next();
-        let failure = Failure::new(code::FAILED, message.unwrap_or_default());
+        let failure = Failure::failed(&error);
         // The other recorded calls may have cost quota, so save them.
-        let rest = rest_of(&path);
-        match guard.save_rest(&rest) {
-            Ok(()) if rest.exists() => failure.hint(format!(
+        match guard.save_beside() {
+            Ok(Some(rest)) => failure.hint(format!(
                 "the rest of the recording is saved in {}",
                 rest.display()
             )),
@@ -308,17 +304,6 @@ pub(crate) fn end_recording() -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// Returns an unused path for the rest of a recording.
-fn rest_of(path: &Path) -> PathBuf {
-    let name = path.file_stem().unwrap_or_default().to_string_lossy();
-    let mut names = (1..).map(|number| match number {
-        1 => format!("{name}.rest.json"),
-        _ => format!("{name}.rest-{number}.json"),
-    });
-    let free = names.find_map(|name| Some(path.with_file_name(name)).filter(|path| !path.exists()));
-    free.unwrap_or_else(|| path.to_owned())
 }
 
 /// Sets the hint on how to continue.
