@@ -36,8 +36,7 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! [`mod@reply`] has functions for the common replies of the service, and [`reply::json`] for any
-//! other.
+//! [`mod@reply`] has a function for each common reply, and [`reply::json`] makes any other.
 //!
 //! # Record and replay
 //!

@@ -136,8 +136,7 @@ pub fn fault(fault: Fault) -> Reply {
     Reply::new(Err(fault))
 }
 
-/// Returns monthly quotas of 100 hunts and 50 downloads, all unused. Change them with
-/// [`Reply::set`].
+/// Returns unused monthly quotas: 100 hunts and 50 downloads. Change them with [`Reply::set`].
 pub fn quotas() -> Reply {
     let meta = json!({
         "hunt_count": 0, "hunt_limit": 100, "download_count": 0, "download_limit": 50,
@@ -200,8 +199,7 @@ pub fn quota_exhausted() -> Reply {
     envelope(429, "malquery-api").set("resources", json!([]))
 }
 
-/// Returns the reply of the API gateway when the rate limit is exceeded. Its `retry-after` header
-/// has this number of seconds.
+/// Returns the gateway's reply when the rate limit is exceeded, with `retry-after` in seconds.
 pub fn rate_limited(seconds: u64) -> Reply {
     api_error(429, "API rate limit exceeded.").header("retry-after", &seconds.to_string())
 }

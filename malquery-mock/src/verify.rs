@@ -58,10 +58,10 @@ fn moved(recorded: &Json, live: &Json) -> Vec<String> {
                     && recorded.get(parent).is_some_and(|(_, all)| all == count) =>
             {
                 let a = kinds(a);
-                out.push(format!("{shown}: missing live ({a} in the cassette)"));
+                out.push(format!("{shown}: not in the reply ({a} in the cassette)"));
             }
             (None, Some((b, _))) if name != "*" => {
-                out.push(format!("{shown}: added live ({})", kinds(b)));
+                out.push(format!("{shown}: new in the reply ({})", kinds(b)));
             }
             _ => {}
         }
@@ -129,9 +129,7 @@ fn drift(one: &Interaction, live: &Exchange, json: Option<&Json>, policy: &Polic
         (Ok(recorded), Outcome::Reply(live)) => match (recorded_body(one), json) {
             // Redacts both in the same way before comparing them.
             (Some(a), Some(b)) => return moved(&policy.reply(&a), &policy.reply(b)),
-            (Some(_), None) if live.end == End::Whole => {
-                "JSON in the cassette, no JSON live".into()
-            }
+            (Some(_), None) if live.end == End::Whole => "JSON in the cassette, none live".into(),
             (None, Some(_)) if recorded.truncate_after.is_none() => {
                 "no JSON in the cassette, JSON live".into()
             }

@@ -1,4 +1,4 @@
-//! Cassettes of version 1, which every later version of this crate must play in exactly the same way.
+//! Version 1 cassettes, which every later version of this crate must play in the same way.
 //!
 //! A text file next to each cassette shows the requests (`>`) and the replies (`<`). Add files, but
 //! never change one.

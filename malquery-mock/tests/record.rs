@@ -1085,7 +1085,7 @@ fn a_comparison_that_compares_nothing_fails() {
     };
     for (recorded, live, drift) in [
         (words(), document(), "no JSON in the cassette, JSON live"),
-        (document(), words(), "JSON in the cassette, no JSON live"),
+        (document(), words(), "JSON in the cassette, none live"),
     ] {
         run(Mode::Record, recorded.clone(), Some(get("/x"))).unwrap();
         // Earlier versions kept the names of all fields.

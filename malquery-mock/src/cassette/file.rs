@@ -133,7 +133,7 @@ pub struct Interaction {
     pub repeat_last: Option<bool>,
 }
 
-/// A request.
+/// A recorded request.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -145,12 +145,12 @@ pub struct Request {
     /// The headers. Without this key, the authorization scheme is not compared.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "absent")]
     pub headers: Option<Pairs>,
-    /// No body unless given.
+    /// The body, if any.
     #[serde(default, deserialize_with = "part", skip_serializing_if = "absent")]
     pub body: Option<Body>,
 }
 
-/// A response.
+/// A recorded response.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
@@ -160,7 +160,7 @@ pub struct Response {
     /// All headers of the response. No others are added.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "absent")]
     pub headers: Option<Pairs>,
-    /// No body unless given.
+    /// The body, if any.
     #[serde(default, deserialize_with = "part", skip_serializing_if = "absent")]
     pub body: Option<Body>,
     /// Breaks the connection partway through the body.

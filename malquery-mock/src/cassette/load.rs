@@ -47,8 +47,7 @@ impl Cassette {
         Err(refusal.of(&name, &String::from_utf8_lossy(&bytes)))
     }
 
-    /// Reads a cassette from a string, for example with `include_str!`. The name appears in
-    /// messages.
+    /// Reads a cassette from a string, such as `include_str!(..)`. Messages contain the name.
     ///
     /// # Errors
     /// Fails if the text does not follow the [`format`](crate::format), or if a body is in a file.
@@ -309,11 +308,7 @@ fn response(found: file::Response, folder: Option<&Path>) -> Result<Response, Re
     };
     let truncate_after = found.fault.map(|fault| fault.truncate_after);
     if truncate_after.is_some_and(|after| after > body.len() as u64) {
-        let length = body.len();
-        return Err(format!(
-            "response.fault: truncate_after is larger than the body ({length} bytes)"
-        )
-        .into());
+        return Err("response.fault: truncate_after exceeds the length of the body".into());
     }
     Ok(Response {
         status,
@@ -371,10 +366,8 @@ fn body(body: Option<file::Body>, side: &str, folder: Option<&Path>) -> Result<B
     };
     let real = bytes.len() as u64;
     if body.len.is_some_and(|len| len != real) {
-        return Err(within(
-            "len",
-            format!("wrong; the body has {real} bytes").into(),
-        ));
+        let why = format!("wrong; the body has {real} bytes");
+        return Err(within("len", why.into()));
     }
     if let Some(sha256) = body.sha256 {
         let real = digest::sha256(&bytes);

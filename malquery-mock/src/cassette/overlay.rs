@@ -8,7 +8,7 @@ use crate::reply::{self, Fault, Reply};
 
 /// Replaces replies of a cassette. Created with [`Cassette::on`].
 #[derive(Debug)]
-#[must_use = "finish it with `reply` or `fault`"]
+#[must_use = "call `reply` or `fault` to get a cassette"]
 pub struct Overlay {
     cassette: Cassette,
     id: String,
@@ -80,8 +80,7 @@ impl Overlay {
         self.reply(reply::fault(fault))
     }
 
-    /// Returns the cassette with this reply at the selected requests. Ignores the reply's own
-    /// `times` and `repeat_last`.
+    /// Like [`fault`](Self::fault), for a reply. Ignores its own `times` and `repeat_last`.
     ///
     /// # Panics
     /// Panics if the number set with [`nth`](Self::nth) is too high.
@@ -135,10 +134,7 @@ impl Overlay {
         }
         if let (false, Some(nth)) = (is_found, nth) {
             let (name, id) = (&cassette.name, json::quote(&id));
-            panic!(
-                "{name} answers only {seen} requests with {id}; nth({nth}) is too high, \
-                 because it counts from 0"
-            );
+            panic!("{name} answers only {seen} requests with {id}; nth({nth}) counts from 0");
         }
         cassette.interactions = out.into();
         cassette

@@ -43,9 +43,8 @@ struct State {
 
 impl Cassette {
     /// Plays the cassette from the beginning. Returns a client with test credentials and a virtual
-    /// clock ([`MockGuard::clock`]), and a guard. Token requests are answered automatically. The
-    /// guard checks on drop, and panics if a reply was not used or a request had no match. Give it
-    /// a name, because the pattern `_` drops it immediately.
+    /// clock, and a guard. Token requests are answered automatically. On drop, the guard panics if
+    /// a reply was not used or a request had no match. The pattern `_` would drop it immediately.
     ///
     /// ```
     /// use malquery_mock::{reply, script};

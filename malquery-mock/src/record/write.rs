@@ -119,9 +119,7 @@ impl Recording {
         }
         let mut notes = writer.notes;
         if policy.has_short {
-            notes.push(
-                "a secret shorter than 6 bytes cannot be found, so it was not redacted".into(),
-            );
+            notes.push("a secret shorter than 6 bytes cannot be redacted".into());
         }
         if !rest && !refused.is_empty() {
             let why = refused.join("; ");
@@ -199,12 +197,10 @@ impl Writer<'_> {
             Outcome::Reply(reply) => {
                 let status = reply.status;
                 if status.is_informational() {
-                    return Err(format!(
-                        "has the interim status {status}, which a cassette cannot replay"
-                    ));
+                    return Err(format!("has only the interim status {status}"));
                 }
                 if !reply.is_kept {
-                    let note = format!("the body of {} could not be kept", one.id);
+                    let note = format!("only the size of {}'s body was saved", one.id);
                     self.notes.push(note);
                 }
                 if let (Some(job), &Method::POST) = (job(json.as_ref()), sent.method()) {
