@@ -913,7 +913,10 @@ fn a_refusal_of_a_test_saves_the_rest() {
     let guard = recorded(&path, &exchanges);
     let error = catch_unwind(AssertUnwindSafe(|| guard.finish())).unwrap_err();
     let error = error.downcast_ref::<String>().unwrap();
-    let places = ["the other exchanges were saved in ", "record.rs:"];
+    let places = [
+        "the other exchanges were saved in ",
+        "the session started at ",
+    ];
     check(error, &places, &["unusual-s3cret"]);
     assert_eq!(names(folder.path()), ["test.rest.json"]);
 }
