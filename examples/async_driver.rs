@@ -140,6 +140,9 @@ async fn run(patterns: Vec<Pattern>) -> Result<(), Box<dyn Error>> {
     job.set_interval(Duration::from_secs(2));
     let mut quotas = CallFlow::new(&GetQuotas, RetryPolicy::default(), seed());
     let (quotas, found) = tokio::join!(session.run(&mut quotas), session.run(&mut job));
+    if let (Err(_), Some(id)) = (&found, job.id()) {
+        eprintln!("the service continues the job {id}");
+    }
     println!(
         "{} downloads are left this month",
         quotas?.meta.downloads_left().unwrap_or_default()

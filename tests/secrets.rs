@@ -6,7 +6,7 @@ use malquery_mock::{Fault, Transcript, VirtualClock, reply, script};
 use malquery_proto::flow::{Auth, RetryPolicy};
 use malquery_proto::operations::{FuzzySearch, Hunt};
 use malquery_proto::types::Pattern;
-use malquery_proto::{BaseUrl, Client, Cloud, Credentials};
+use malquery_proto::{BaseUrl, Body, Client, Cloud, Credentials, Transport, TransportError};
 use malquery_test_support::{Server, json};
 
 use crate::log::{listen, logged};
@@ -90,6 +90,27 @@ fn nothing_that_is_shown_holds_a_secret() {
     }
     assert!(shown.contains("an-id"), "the sessions were shown");
     assert_clean("output", &shown);
+    assert_clean("the log", &logged());
+}
+
+/// Names a secret in its errors.
+struct Echo;
+
+impl Transport for Echo {
+    fn send(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Body>, TransportError> {
+        Err(TransportError::not_sent(format!("no route for {SECRET}")))
+    }
+}
+
+#[test]
+fn the_reason_in_the_log_is_masked() {
+    listen();
+    let auth = Auth::new(Cloud::Us1, Credentials::new("an-id", SECRET));
+    Client::new(Echo, VirtualClock::new(), auth)
+        .quotas()
+        .unwrap_err();
+    let line = "no reply to oauth2AccessToken: no route for [redacted]\n";
+    assert_eq!(logged().matches(line).count(), 4, "{}", logged());
     assert_clean("the log", &logged());
 }
 

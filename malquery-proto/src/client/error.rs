@@ -189,7 +189,7 @@ impl Error {
 
     /// Returns the request id of the job that failed, or may still be running: the job that the
     /// call was waiting for, or that a failed submission started. The job may have been billed, so
-    /// poll this id instead of submitting again.
+    /// unless it failed, poll this id instead of submitting again.
     pub fn request_id(&self) -> Option<&RequestId> {
         match self {
             Self::Flow { error, job, .. } => error.request_id().or(job.as_ref()),
