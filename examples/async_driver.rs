@@ -141,7 +141,7 @@ async fn run(patterns: Vec<Pattern>) -> Result<(), Box<dyn Error>> {
     let mut quotas = CallFlow::new(&GetQuotas, RetryPolicy::default(), seed());
     let (quotas, found) = tokio::join!(session.run(&mut quotas), session.run(&mut job));
     if let (Err(_), Some(id)) = (&found, job.id()) {
-        eprintln!("the service continues the job {id}");
+        eprintln!("the request id of the job is {id}");
     }
     println!(
         "{} downloads are left this month",
