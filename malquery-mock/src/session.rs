@@ -15,7 +15,7 @@ use malquery_proto::{Auth, Body, Client, Clock, Transport, TransportError};
 use crate::cassette::load::{CassetteError, unfit};
 use crate::cassette::matching::is_for_tokens;
 use crate::cassette::play::{Mock, MockError, Unfinished};
-use crate::cassette::{Cassette, save};
+use crate::cassette::{Cassette, folder_of, save};
 use crate::clock::VirtualClock;
 use crate::record::log::Log;
 use crate::record::policy::{Policy, job_ids};
@@ -253,7 +253,7 @@ impl Session {
         let Self { path, mode, policy } = self;
         let mode = mode.map_or_else(Mode::from_env, Ok)?;
         let load = || Cassette::load(&path).map(Cassette::with_tokens);
-        let log = Log::new(save::folder_of(&path), u64::MAX);
+        let log = Log::new(folder_of(&path), u64::MAX);
         let (parts, end) = match mode {
             Mode::Passthrough => (Parts::Live(Arc::new(live())), End::Nothing),
             Mode::Replay => {

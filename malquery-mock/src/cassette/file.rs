@@ -57,16 +57,16 @@
 //! - Requests to `/oauth2/`: nothing. A replay answers them automatically.
 //! - Other requests: the URL without a user name, the method, `accept`, `accept-encoding`,
 //!   `content-type`, the scheme of `authorization`, and the body.
-//! - Replies: the status, `content-type`, `x-cs-region`, the origin of `location`, and
-//!   `retry-after` in seconds. Trace ids become zeros. Job and user ids become made-up ids.
-//! - JSON replies: the values of known fields and of those added with
-//!   [`Session::also`](crate::Session::also). Other values become `"[text]"`, `0` or `false`.
-//!   Unknown keys become `[key 1]`, because a key may be sensitive too.
-//! - Samples and archives: unchanged. **They are malware**, so only the owner can read the files.
+//! - Replies: the status, `content-type`, `x-cs-region`, the origin of `location`, `retry-after` in
+//!   seconds, and where the body breaks off. In place of a reply: the kind of failure. Trace ids
+//!   become zeros. Job and user ids become made-up ids.
+//! - JSON replies: the values of known fields and those added with [`also`](crate::Session::also).
+//!   Other values become `"[text]"`, `0` or `false`. Unknown keys become `[key 1]`.
+//! - Samples and archives: all bytes and `content-length`. **Malware**: only the owner can read it.
 //! - Any other body: its size and type, such as `[312 bytes of text/html]`.
-//! - The session's secrets (id, secret, member CID, tokens), plain, URL-encoded, JSON-escaped, in
-//!   hex or in base64, become `[redacted]` in replies. Error messages also lose anything that looks
-//!   like a token. An exchange whose request contains a secret is refused; the rest can be saved.
+//! - The session's secrets of at least 6 bytes (id, secret, member CID, tokens) become `[redacted]`
+//!   in replies: plain, URL-encoded, JSON-escaped, in hex or base64. Error messages also lose what
+//!   looks like a token. If a request contains a secret, its exchange is refused; save the rest.
 //!
 //! # Compatibility
 //!

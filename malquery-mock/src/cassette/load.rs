@@ -15,7 +15,7 @@ use url::form_urlencoded;
 
 use super::file::{self, Pairs};
 use super::matching::{self, Body, Expected};
-use super::{Cassette, Interaction, save};
+use super::{Cassette, Interaction, folder_of};
 use crate::digest;
 use crate::json::{self, Json};
 use crate::reply::{Reply, Response, parse_header, status_code};
@@ -42,7 +42,7 @@ impl Cassette {
             },
             (Ok(length), _) if length as u64 > MAX_FILE => "the file is larger than 256 MiB".into(),
             (Ok(_), Err(error)) => Refusal::at(error.valid_up_to(), "the file is not UTF-8"),
-            (Ok(_), Ok(text)) => return read(&name, text, Some(save::folder_of(path))),
+            (Ok(_), Ok(text)) => return read(&name, text, Some(folder_of(path))),
         };
         Err(refusal.of(&name, &String::from_utf8_lossy(&bytes)))
     }

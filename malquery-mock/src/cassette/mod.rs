@@ -8,6 +8,7 @@ pub(crate) mod play;
 pub(crate) mod save;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use malquery_proto::oauth2::GetToken;
@@ -47,6 +48,15 @@ impl Interaction {
             .is_none_or(|expected| expected.matches(seen))
     }
 
+    /// Returns how often it was played, for messages.
+    fn played(&self, played: u32) -> String {
+        match (played, self.reply.times) {
+            (0, _) => "not played yet".into(),
+            (1, 1) => "played".into(),
+            (_, times) => format!("played {played} of {times} times"),
+        }
+    }
+
     fn gives_token(&self) -> bool {
         let expected = self.expected.as_ref();
         expected.is_some_and(|it| it.path() == GetToken::ENDPOINT.path)
@@ -78,5 +88,12 @@ impl fmt::Debug for Cassette {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = self.interactions.len();
         write!(f, "Cassette({}, {count} interactions)", self.name)
+    }
+}
+
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
     }
 }

@@ -169,7 +169,7 @@ impl Mock {
         request: &Request<Vec<u8>>,
     ) -> Option<Result<Response<Body>, TransportError>> {
         let reply = self.find(&Seen::new(request)).ok()?;
-        Some(reply.send(request.uri()))
+        Some(response(reply, request.uri()))
     }
 
     /// Returns the reply and counts it as played, or returns the last match, which is used up.
@@ -268,16 +268,6 @@ fn explain_part(part: &str, reasons: &[Reason<'_>], text: &mut String) {
     };
 }
 
-impl Interaction {
-    fn played(&self, played: u32) -> String {
-        match (played, self.reply.times) {
-            (0, _) => "not played yet".into(),
-            (1, 1) => "played".into(),
-            (_, times) => format!("played {played} of {times} times"),
-        }
-    }
-}
-
 impl fmt::Debug for Mock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Mock({})", self.0.cassette.name)
@@ -288,7 +278,7 @@ impl Transport for Mock {
     fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Body>, TransportError> {
         let seen = Seen::new(&request);
         let last = match self.find(&seen) {
-            Ok(reply) => return reply.send(request.uri()),
+            Ok(reply) => return response(reply, request.uri()),
             Err(last) => last,
         };
         let mut state = self.state();
@@ -302,19 +292,17 @@ impl Transport for Mock {
     }
 }
 
-impl Reply {
-    fn send(self, uri: &Uri) -> Result<Response<Body>, TransportError> {
-        let reply = self.answer.map_err(|fault| MockError::fault(fault, uri))?;
-        let end = reply.truncate_after.unwrap_or(u64::MAX);
-        let mut response = Response::new(Body::new(Played {
-            bytes: Cursor::new(with_own_ids(reply.body, uri)).take(end),
-            piece: FIRST_PIECE,
-            breaks_off: reply.truncate_after.is_some(),
-        }));
-        *response.status_mut() = reply.status;
-        *response.headers_mut() = reply.headers;
-        Ok(response)
-    }
+fn response(reply: Reply, uri: &Uri) -> Result<Response<Body>, TransportError> {
+    let reply = reply.answer.map_err(|fault| MockError::fault(fault, uri))?;
+    let end = reply.truncate_after.unwrap_or(u64::MAX);
+    let mut response = Response::new(Body::new(Played {
+        bytes: Cursor::new(with_own_ids(reply.body, uri)).take(end),
+        piece: FIRST_PIECE,
+        breaks_off: reply.truncate_after.is_some(),
+    }));
+    *response.status_mut() = reply.status;
+    *response.headers_mut() = reply.headers;
+    Ok(response)
 }
 
 /// Replaces the hash of a job id in a reply with the id in the request. A cassette contains only

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
-use super::load;
+use super::{folder_of, load};
 
 /// The number of attempts to lock the folder, and the pause between them.
 const TRIES: u32 = 200;
@@ -184,13 +184,6 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
         }
     }
     staged(folder, false, |_| Ok(())).map(drop)
-}
-
-pub(crate) fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
 }
 
 fn body_folder(path: &Path) -> Result<String, String> {

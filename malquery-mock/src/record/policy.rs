@@ -16,42 +16,53 @@ use crate::cassette::matching::{below_base, is_for_tokens, origin, scheme};
 use crate::json::{Json, nested};
 use crate::pseudonym;
 
-/// The places in a JSON reply: on each line a rule, the parent and the names. `*` is any item of an
-/// array. `keep` keeps the value, `text` masks ids and anything that looks like a token, `id` gives
-/// a pseudonym, and `trace` gives zeros. `kind` keeps only the type of the value, which is also the
-/// rule for all other places. A key that no line names is not written, because it may be sensitive.
-const PLACES: &str = "
-    keep   /                              expires_in token_type
-    kind   /                              access_token
-    keep   errors/*                       code type
-    id     errors/*                       id
-    text   errors/*                       message
-    keep   meta                           powered_by status reqtype sample yara_rule
-    id     meta                           reqid
-    trace  meta                           trace_id
-    kind   meta                           query_time
-    keep   meta                           hunt_count hunt_limit download_count download_limit
-    keep   meta                           monitor_count monitor_limit days_left refresh_time
-    keep   meta/hunt_counts/*             counter
-    id     meta/hunt_counts/*             userid
-    keep   meta/download_counts/*         counter
-    id     meta/download_counts/*         userid
-    keep   meta/stats                     clean_count malware_count pua_count total_count
-    keep   meta/stats                     unknown_count
-    keep   meta/pagination                limit offset total
-    keep   meta/writes                    resources_affected
-    keep   meta/options                   limit min_date max_date min_size max_size app
-    keep   meta/options                   submitted_by_customer
-    keep   meta/options/filter_filetypes  *
-    keep   meta/options/filter_meta       *
-    keep   meta/patterns/*                type value
-    keep   resources/*                    sha256 sha1 md5 filesize filetype first_seen label family
-    keep   resources/*                    ignore_reason label_confidence pattern pattern_type
-    keep   resources/*                    yara_rule
-    keep   resources/*/tags               *
-    keep   resources/*/yara_rules         *
-    keep   resources/*/samples/*          sha256 sha1 md5 filesize filetype first_seen label family
-";
+/// What is written of a value in a JSON reply.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Rule {
+    Keep,
+    /// The text without ids and anything that looks like a token.
+    Text,
+    /// A pseudonym.
+    Id,
+    /// Zeros.
+    Trace,
+    /// Only the type of the value. This is also the rule for all other places.
+    #[default]
+    Kind,
+}
+use Rule::{Id, Keep, Kind, Text, Trace};
+
+/// The rules, each with the parent and names of its places. `*` is any item of an array. A key that
+/// is not listed is not written, because it may be sensitive.
+#[rustfmt::skip]
+const PLACES: &[(Rule, &str, &str)] = &[
+    (Keep,  "",                       "expires_in token_type"),
+    (Kind,  "",                       "access_token"),
+    (Keep,  "errors/*",               "code type"),
+    (Id,    "errors/*",               "id"),
+    (Text,  "errors/*",               "message"),
+    (Keep,  "meta",                   "powered_by status reqtype sample yara_rule"),
+    (Id,    "meta",                   "reqid"),
+    (Trace, "meta",                   "trace_id"),
+    (Kind,  "meta",                   "query_time"),
+    (Keep,  "meta",                   "hunt_count hunt_limit download_count download_limit"),
+    (Keep,  "meta",                   "monitor_count monitor_limit days_left refresh_time"),
+    (Keep,  "meta/hunt_counts/*",     "counter"),
+    (Id,    "meta/hunt_counts/*",     "userid"),
+    (Keep,  "meta/download_counts/*", "counter"),
+    (Id,    "meta/download_counts/*", "userid"),
+    (Keep,  "meta/stats",             "clean_count malware_count pua_count total_count"),
+    (Keep,  "meta/stats",             "unknown_count"),
+    (Keep,  "meta/pagination",        "limit offset total"),
+    (Keep,  "meta/writes",            "resources_affected"),
+    (Keep,  "meta/options",           "limit min_date max_date min_size max_size app"),
+    (Keep,  "meta/options",           "submitted_by_customer filter_filetypes/* filter_meta/*"),
+    (Keep,  "meta/patterns/*",        "type value"),
+    (Keep,  "resources/*",            "sha256 sha1 md5 filesize filetype first_seen label family"),
+    (Keep,  "resources/*",            "ignore_reason label_confidence pattern pattern_type"),
+    (Keep,  "resources/*",            "yara_rule yara_rules/* tags/*"),
+    (Keep,  "resources/*/samples/*",  "sha256 sha1 md5 filesize filetype first_seen label family"),
+];
 
 /// The request headers that are kept, besides the scheme of `authorization`.
 const REQUEST_HEADERS: [&str; 3] = ["accept", "accept-encoding", "content-type"];
@@ -71,7 +82,7 @@ const MAX_TYPE: usize = 80;
 #[derive(Clone, Default)]
 pub(crate) struct Policy {
     /// The rule for each place.
-    places: HashMap<String, &'static str>,
+    places: HashMap<String, Rule>,
     /// The keys that are written. Any other key may be sensitive.
     names: HashSet<String>,
     secrets: Needles,
@@ -95,16 +106,14 @@ impl fmt::Debug for Policy {
 impl Policy {
     pub(crate) fn new() -> Self {
         let mut policy = Self::default();
-        for line in PLACES.lines() {
-            let mut words = line.split_ascii_whitespace();
-            if let (Some(rule), Some(parent)) = (words.next(), words.next()) {
-                words.for_each(|name| policy.list(&format!("{parent}/{name}"), rule));
-            }
+        for (rule, parent, names) in PLACES {
+            let places = names.split(' ').map(|name| format!("{parent}/{name}"));
+            places.for_each(|place| policy.list(&place, *rule));
         }
         policy
     }
 
-    fn list(&mut self, place: &str, rule: &'static str) {
+    fn list(&mut self, place: &str, rule: Rule) {
         let place = place.trim_start_matches('/');
         self.names.extend(place.split('/').map(str::to_owned));
         self.places.insert(format!("/{place}"), rule);
@@ -112,7 +121,7 @@ impl Policy {
 
     /// Also keeps the values at a place, such as `resources/*/entropy`.
     pub(crate) fn keep(&mut self, place: &str) {
-        self.list(place, "keep");
+        self.list(place, Keep);
     }
 
     /// Adds a secret to keep out.
@@ -156,7 +165,7 @@ impl Policy {
                 let text = value.as_str().unwrap_or_default();
                 if is_for_tokens && is_credential(&place[place.len().min(1)..]) {
                     self.hide(text);
-                } else if self.places.get(place) == Some(&"id") {
+                } else if self.places.get(place) == Some(&Id) {
                     self.see_id(text);
                 }
             });
@@ -254,18 +263,18 @@ impl Policy {
         let rule = self.places.get(place.as_str()).copied().unwrap_or_default();
         match json {
             Json::Null => Json::Null,
-            Json::Bool(value) => Json::Bool(*value && rule == "keep"),
+            Json::Bool(value) => Json::Bool(*value && rule == Keep),
             Json::Number(digits) => match rule {
-                "keep" | "text" if !self.has_secret(digits.as_bytes()) => json.clone(),
+                Keep | Text if !self.has_secret(digits.as_bytes()) => json.clone(),
                 _ => Json::Number("0".into()),
             },
             Json::String(text) => Json::String(match rule {
                 _ if text.is_empty() => String::new(),
-                "keep" => self.mask(text).into_owned(),
-                "text" => self.text(text),
-                "id" => replaced(text, &self.pseudonyms),
-                "trace" => pseudonym::numbered(text, 0),
-                _ => "[text]".into(),
+                Keep => self.mask(text).into_owned(),
+                Text => self.text(text),
+                Id => replaced(text, &self.pseudonyms),
+                Trace => pseudonym::numbered(text, 0),
+                Kind => "[text]".into(),
             }),
             Json::Array(items) => {
                 let item = |item| nested(place, "*", |place| self.at(item, place));
