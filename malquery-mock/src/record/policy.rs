@@ -16,24 +16,21 @@ use crate::cassette::matching::{below_base, is_for_tokens, origin, scheme};
 use crate::json::{Json, nested};
 use crate::pseudonym;
 
-/// What is written of a value in a JSON reply.
+/// What is written of a value: the value, the text without ids and anything that looks like a token,
+/// a pseudonym, zeros or, also at all other places, only the type.
 #[derive(Clone, Copy, Default, PartialEq)]
 enum Rule {
     Keep,
-    /// The text without ids and anything that looks like a token.
     Text,
-    /// A pseudonym.
     Id,
-    /// Zeros.
     Trace,
-    /// Only the type of the value. This is also the rule for all other places.
     #[default]
     Kind,
 }
 use Rule::{Id, Keep, Kind, Text, Trace};
 
-/// The rules, each with the parent and names of its places. `*` is any item of an array. A key that
-/// is not listed is not written, because it may be sensitive.
+/// The places in a JSON reply: the rule, the parent and the names. `*` is any item of an array. A
+/// key that is not listed is not written, because it may be sensitive.
 #[rustfmt::skip]
 const PLACES: &[(Rule, &str, &str)] = &[
     (Keep,  "",                       "expires_in token_type"),
@@ -153,12 +150,14 @@ impl Policy {
         }
         for ids in job_ids(request.uri()) {
             let is_known = self.pseudonyms.contains_key(&ids);
-            let new = ids.split(',').filter(|id| pseudonym::is_id(id));
-            new.filter(|_| !is_known).for_each(|id| {
+            for id in ids
+                .split(',')
+                .filter(|id| !is_known && pseudonym::is_id(id))
+            {
                 self.ids.add(id);
                 let hashed = || pseudonym::hashed(id);
                 self.pseudonyms.entry(id.into()).or_insert_with(hashed);
-            });
+            }
         }
         if let Some(json) = json {
             json.each(&mut String::new(), &mut |place, value| {

@@ -134,6 +134,12 @@ pub(crate) fn record(exchanges: &[(Sent, Got)]) -> Result<String, String> {
     Ok(fs::read_to_string(&path).unwrap())
 }
 
+/// Checks that a text has a part.
+#[track_caller]
+pub(crate) fn says(text: &str, part: &str) {
+    check(text, &[part], &[]);
+}
+
 /// Checks that a text contains the first parts and none of the others.
 #[track_caller]
 pub(crate) fn check(text: &str, has: &[&str], lacks: &[&str]) {
