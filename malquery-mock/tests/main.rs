@@ -14,5 +14,4 @@ mod schema;
 mod server;
 #[cfg(feature = "service")]
 mod service;
-mod session;
 mod transcript;

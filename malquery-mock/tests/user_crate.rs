@@ -1,40 +1,15 @@
-//! Runs a user's test in a separate process, because the environment sets the mode of its session.
+//! A package outside the workspace records, replays offline, and reports what differs.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
-use malquery_mock::Session;
-use malquery_proto::flow::Auth;
-use malquery_proto::operations::ExactSearch;
-use malquery_proto::types::Pattern;
 use malquery_test_support::{Server, json, reply};
-use malquery_ureq::{Settings, SystemClock, UreqTransport};
 
 const SECRET: &str = "s3cret/of+the=user&";
 const JOB: &str = "2c8bf4a1-93d0-6ea1-8b4e-5d1f0c7a9e33";
 const SHA256: &str = "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03";
-
-/// Set in the process that the test starts, which runs the test again: a limit, and what to find.
-const CHILD: &str = "MALQUERY_TEST_CHILD";
-
-/// The test of a user, from the guide in the docs of malquery-mock.
-fn a_sample_is_found(limit: u32, text: &str) {
-    let (client, guard) = Session::new("tests/cassettes/find.json")
-        .client(|| {
-            let Settings { base, credentials } = Settings::from_env().unwrap();
-            let auth = Auth::new(base, credentials);
-            (UreqTransport::new(), SystemClock, auth)
-        })
-        .unwrap();
-    let search = ExactSearch::new([Pattern::ascii(text).unwrap()]).limit(limit);
-    let job = client.exact_search(&search).unwrap();
-    let found = job.poll_every(Duration::from_millis(20)).wait().unwrap();
-    assert_eq!(found.resources.len(), 1);
-    guard.finish();
-}
 
 /// The service that the user's test calls.
 fn serve() -> Server {
@@ -63,32 +38,74 @@ fn serve() -> Server {
     })
 }
 
-/// Runs the user's test in a folder. Returns whether it passed, and its output.
-fn run(folder: &Path, test: &str, variables: &[(&str, &str)]) -> (bool, String) {
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    let this = "session::it_records_replays_and_reports_what_changed";
-    command.args(["--exact", this, "--nocapture"]);
-    for (name, _) in std::env::vars_os() {
-        let shown = name.to_string_lossy();
-        if shown == "CI" || shown.starts_with("FALCON_") || shown.starts_with("MALQUERY_") {
-            command.env_remove(&name);
+/// The package, copied to a folder where it is built.
+struct Package(PathBuf);
+
+impl Package {
+    fn new() -> Self {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let workspace = here.parent().unwrap();
+        let package = Self(Path::new(env!("CARGO_TARGET_TMPDIR")).join("user-crate"));
+        let _ = fs::remove_dir_all(&package.0);
+        for name in ["Cargo.toml", "src/lib.rs", "tests/find.rs"] {
+            let path = package.0.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::copy(here.join("tests/user-crate").join(name), path).unwrap();
         }
+        let path = workspace.display().to_string().replace('\\', "/");
+        package.edit("Cargo.toml", "MALQUERY/", &format!("{path}/"));
+        // With the versions and the profile of the workspace, so that its builds are used.
+        let manifest = fs::read_to_string(workspace.join("Cargo.toml")).unwrap();
+        let profile = &manifest[manifest.find("[profile.").unwrap()..];
+        package.edit(
+            "Cargo.toml",
+            "[workspace]",
+            &format!("[workspace]\n{profile}"),
+        );
+        fs::copy(workspace.join("Cargo.lock"), package.0.join("Cargo.lock")).unwrap();
+        package
     }
-    command.current_dir(folder).env(CHILD, test);
-    let output = command.envs(variables.iter().copied()).output().unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8(text).unwrap())
+
+    /// Runs its test. Returns whether it passed, and its output.
+    fn test(&self, variables: &[(&str, &str)]) -> (bool, String) {
+        let mut command = Command::new(env!("CARGO"));
+        command.args(["test", "--offline", "--quiet", "--test", "find"]);
+        for (name, _) in std::env::vars_os() {
+            let shown = name.to_string_lossy();
+            let of_this_run = [
+                "FALCON_",
+                "MALQUERY_",
+                "CARGO_PKG_",
+                "CARGO_MANIFEST_",
+                "RUST_",
+            ];
+            if shown == "CI" || of_this_run.iter().any(|start| shown.starts_with(start)) {
+                command.env_remove(&name);
+            }
+        }
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("..");
+        command
+            .env("CARGO_TARGET_DIR", target)
+            .env("CARGO_TERM_COLOR", "never");
+        command.current_dir(&self.0).envs(variables.iter().copied());
+        let output = command.output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8(text).unwrap())
+    }
+
+    fn edit(&self, file: &str, from: &str, to: &str) {
+        let path = self.0.join(file);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(path, text.replace(from, to)).unwrap();
+    }
 }
 
 #[test]
 fn it_records_replays_and_reports_what_changed() {
-    if let Ok(test) = std::env::var(CHILD) {
-        let (limit, text) = test.split_once(' ').unwrap();
-        return a_sample_is_found(limit.parse().unwrap(), text);
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let cassette = folder.path().join("tests/cassettes/find.json");
-    let test = |variables: &[_]| run(folder.path(), "10 hello", variables);
+    let package = Package::new();
+    let cassette = package.0.join("tests/cassettes/find.json");
+    let test = |variables: &[_]| package.test(variables);
     // Without a cassette, the error explains how to record one.
     let (passed, said) = test(&[]);
     assert!(
@@ -136,8 +153,10 @@ fn it_records_replays_and_reports_what_changed() {
     assert!(passed, "{said}");
     assert_eq!(fs::read_to_string(&cassette).unwrap(), text);
 
-    // The test now sends a different request.
-    let (passed, said) = run(folder.path(), "25 hello, world", &[]);
+    // The program sends a different request.
+    package.edit("src/lib.rs", "LIMIT: u32 = 10", "LIMIT: u32 = 25");
+    package.edit("tests/find.rs", "\"hello\"", "\"hello, world\"");
+    let (passed, said) = test(&[]);
     assert!(!passed, "{said}");
     let begin = said
         .find("no reply in ")
