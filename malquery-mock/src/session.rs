@@ -264,9 +264,8 @@ impl Session {
                 (Parts::Noted(Arc::new(live()), log, None), end)
             }
             Mode::Record | Mode::Append if policy.has_short => {
-                let why = "a secret, such as a proxy password, is shorter than 6 bytes";
-                let why = format!("{why} and cannot be kept out of a recording");
-                return Err(OpenError::new(why));
+                let why = "a secret to keep out of the recording is shorter than 6 bytes";
+                return Err(OpenError::new(why.into()));
             }
             Mode::Record | Mode::Append => {
                 save::check(&path).map_err(|error| OpenError {

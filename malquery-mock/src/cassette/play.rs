@@ -310,13 +310,13 @@ fn response(reply: Reply, uri: &Uri) -> Result<Response<Body>, TransportError> {
 fn with_own_ids(mut body: Arc<[u8]>, uri: &Uri) -> Arc<[u8]> {
     let query = matching::read_pairs(uri.query().unwrap_or_default().as_bytes());
     let ids = query.iter().filter(|(name, _)| name == "ids");
-    for id in ids.flat_map(|(_, ids)| ids.split(',')) {
+    let ids = ids.flat_map(|(_, ids)| ids.split(','));
+    for id in ids.filter(|id| pseudonym::is_id(id)) {
         let recorded = pseudonym::hashed(id);
-        match std::str::from_utf8(&body) {
-            Ok(text) if pseudonym::is_id(id) && text.contains(&recorded) => {
-                body = text.replace(&recorded, id).into_bytes().into();
-            }
-            _ => {}
+        if let Ok(text) = std::str::from_utf8(&body)
+            && text.contains(&recorded)
+        {
+            body = text.replace(&recorded, id).into_bytes().into();
         }
     }
     body
