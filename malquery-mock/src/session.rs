@@ -264,7 +264,7 @@ impl Session {
                 (Parts::Noted(Arc::new(live()), log, None), end)
             }
             Mode::Record | Mode::Append if policy.has_short => {
-                let why = "a secret to keep out of the recording is shorter than 6 bytes";
+                let why = "a secret, such as a proxy password, needs 6 bytes to be redacted";
                 return Err(OpenError::new(why.into()));
             }
             Mode::Record | Mode::Append => {

@@ -449,7 +449,7 @@ fn a_place_of_your_own_is_kept() {
     let reply = json!({"resources": [{"entropy": 7.25, "note": "mine", "list": ["a"]}]});
     let session = Session::new(&path).mode(Mode::Record).secrets(["short"]);
     let error = session.transport(nothing).unwrap_err().to_string();
-    says(&error, "is shorter than 6 bytes");
+    says(&error, "needs 6 bytes to be redacted");
     let session = Session::new(&path).secrets(["the-proxy-password", ""]);
     let session = session.also(["resources/*/entropy", "/resources/*/list/*"]);
     let service = || same(json_answer(200, &reply));
