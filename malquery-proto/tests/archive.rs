@@ -703,7 +703,8 @@ fn a_directory_that_omits_entries_is_not_complete() {
                 );
                 let message = report.complete().unwrap_err().to_string();
                 assert!(
-                    message.ends_with("; its directory omits entries that are in the file"),
+                    message
+                        .ends_with("; bytes outside the listed entries may hide further entries"),
                     "{message}"
                 );
                 hidden += 1;
@@ -739,6 +740,91 @@ fn a_directory_that_omits_entries_is_not_complete() {
                     .unwrap()
                     .is_complete()
             );
+        }
+    }
+}
+
+/// Inserts bytes, and corrects the position of the directory.
+fn with_bytes(mut bytes: Vec<u8>, at: usize, more: &[u8]) -> Vec<u8> {
+    let records = records(&bytes);
+    let (directory, end) = (records[0], records[records.len() - 1]);
+    if at <= directory {
+        let directory = (directory + more.len()) as u32;
+        bytes[end + 16..end + 20].copy_from_slice(&directory.to_le_bytes());
+    }
+    bytes.splice(at..at, more.iter().copied());
+    bytes
+}
+
+/// Returns the archive with a longer field, whose length is at `length`.
+fn with_field(mut bytes: Vec<u8>, length: usize, at: usize, more: &[u8]) -> Vec<u8> {
+    let old = u16::from_le_bytes([bytes[length], bytes[length + 1]]);
+    bytes[length..length + 2].copy_from_slice(&(old + more.len() as u16).to_le_bytes());
+    with_bytes(bytes, at, more)
+}
+
+#[test]
+fn an_archive_with_a_hidden_entry_is_incomplete() {
+    let whole = fixture("zipcrypto-stored.zip");
+    let records = records(&whole);
+    let (directory, end, length) = (records[0], records[1], whole.len());
+    let other = fixture("aes128.zip");
+    let entry = &other[..self::records(&other)[0]];
+    let name = usize::from(whole[26]);
+    let field = [&[0xfe, 0xca, entry.len() as u8, 0], entry].concat();
+    for (place, bytes) in [
+        ("after the end", with_bytes(whole.clone(), length, entry)),
+        ("a second archive", [&whole[..], &whole].concat()),
+        ("another archive", [&whole[..], &other].concat()),
+        (
+            "in the comment",
+            with_field(whole.clone(), end + 20, length, entry),
+        ),
+        (
+            "before the end record",
+            with_bytes(whole.clone(), end, entry),
+        ),
+        (
+            "before the directory",
+            with_bytes(whole.clone(), directory, entry),
+        ),
+        (
+            "in an extra field",
+            with_field(whole.clone(), 28, 30 + name, &field),
+        ),
+        (
+            "in an extra field of the directory",
+            with_field(whole.clone(), directory + 30, directory + 46 + name, &field),
+        ),
+        (
+            "in the comment of an entry",
+            with_field(whole.clone(), directory + 32, directory + 46 + name, entry),
+        ),
+        (
+            "in another directory record",
+            with_bytes(whole.clone(), end, &whole[directory..end]),
+        ),
+    ] {
+        match Archive::open(Cursor::new(bytes)) {
+            Ok(mut archive) => {
+                let report = archive.check().unwrap();
+                assert!(report.omits_entries && !report.is_complete(), "{place}");
+                // The known sample is still there.
+                let hello = sha256(b"hello");
+                let report = archive.expect_samples([hello]).check().unwrap();
+                assert!(report.is_complete(), "{place}");
+            }
+            Err(error) => panic!("{place}: {error:?}"),
+        }
+    }
+    // A comment of other text hides nothing.
+    let bytes = with_field(whole.clone(), end + 20, length, &[b'a'; 60]);
+    let report = Archive::open(Cursor::new(bytes)).unwrap().check().unwrap();
+    assert!(report.is_complete());
+    for at in 0..=length {
+        let bytes = with_bytes(whole.clone(), at, entry);
+        if let Ok(mut archive) = Archive::open(Cursor::new(bytes)) {
+            assert!(!archive.check().unwrap().is_complete(), "{at}");
         }
     }
 }

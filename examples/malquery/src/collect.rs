@@ -771,7 +771,7 @@ fn contents(report: &Report) -> Value {
     }
     if report.omits_entries && !report.duplicate_names {
         note(format_args!(
-            "warning: the archive contains entries that its directory does not list"
+            "warning: bytes outside the listed entries of the archive may hide further entries"
         ));
     }
     if report.is_empty {

@@ -3,7 +3,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use zip::ZipArchive;
 use zip::result::ZipError;
 
-use super::entries::EntryInfo;
+use super::entries::{EntryInfo, Marked};
 use super::limits::Limits;
 use super::report::{ArchiveError, EntryName, ReadError};
 use crate::sniff;
@@ -22,7 +22,7 @@ pub(super) fn broken(error: ZipError) -> ArchiveError {
 /// The entries of a directory.
 pub(super) struct Directory {
     pub(super) entries: Vec<EntryInfo>,
-    /// Whether the archive has a gap between entries that is large enough for another entry.
+    /// Whether bytes that no entry owns may be another entry.
     pub(super) omits_entries: bool,
 }
 
@@ -30,13 +30,18 @@ pub(super) struct Directory {
 /// follow an entry is smaller.
 const MIN_ENTRY: u64 = 30;
 
+/// The first bytes of an entry.
+const ENTRY: &[u8] = b"PK\x03\x04";
+
 /// Lists the entries. Fails if entries share bytes.
 pub(super) fn read_directory<R: Read + Seek>(
-    zip: &mut ZipArchive<R>,
+    zip: &mut ZipArchive<Marked<R>>,
+    reader: &mut Marked<R>,
 ) -> Result<Directory, ArchiveError> {
     let directory = zip.central_directory_start();
     let mut entries = Vec::with_capacity(zip.len());
     let mut ranges = Vec::with_capacity(zip.len());
+    let mut omits_entries = false;
     for number in 0..zip.len() {
         let entry = zip.by_index_data(number).map_err(broken)?;
         let mut info = EntryInfo {
@@ -49,11 +54,16 @@ pub(super) fn read_directory<R: Read + Seek>(
         };
         let start = entry.header_start();
         let mut end = None;
-        match zip.by_index_raw(number) {
-            Ok(file) => {
-                end = file.data_start().and_then(|at| at.checked_add(info.packed));
+        match zip.by_index_raw(number).map(|file| file.data_start()) {
+            Ok(data) => {
+                end = data.and_then(|at| at.checked_add(info.packed));
                 end = end.filter(|end| *end <= directory);
                 info.beyond = end.is_none();
+                let extra = data.unwrap_or(start).saturating_sub(start + MIN_ENTRY);
+                if extra >= info.name.0.len() as u64 + MIN_ENTRY {
+                    omits_entries |= holds_entry(reader, start + MIN_ENTRY, extra)
+                        .map_err(|error| broken(ZipError::Io(error)))?;
+                }
             }
             // A damaged entry is reported when it is read.
             Err(error) => match ArchiveError::of_entry(error) {
@@ -65,7 +75,7 @@ pub(super) fn read_directory<R: Read + Seek>(
         entries.push(info);
     }
     ranges.sort_unstable();
-    let (mut before, mut omits_entries) = (Some(0), false);
+    let mut before = Some(0);
     for (start, end) in ranges.into_iter().chain([(directory, None)]) {
         // The end of a damaged entry is unknown.
         if let Some(before) = before {
@@ -80,6 +90,57 @@ pub(super) fn read_directory<R: Read + Seek>(
         entries,
         omits_entries,
     })
+}
+
+/// Returns whether these bytes contain the header of an entry.
+fn holds_entry<R: Read + Seek>(reader: &mut R, at: u64, length: u64) -> io::Result<bool> {
+    let mut bytes = Vec::new();
+    reader.seek(SeekFrom::Start(at))?;
+    reader.take(length).read_to_end(&mut bytes)?;
+    Ok(contains_entry(&bytes))
+}
+
+fn contains_entry(bytes: &[u8]) -> bool {
+    bytes.windows(ENTRY.len()).any(|window| window == ENTRY)
+}
+
+/// Returns whether the directory, the end records and the comment follow each other up to the end
+/// of the file, and none of them contains an entry.
+pub(super) fn is_closed<R: Read + Seek>(
+    reader: &mut R,
+    zip: &ZipArchive<impl Read + Seek>,
+    limits: &Limits,
+) -> io::Result<bool> {
+    /// The maximum size of the end records and the comment, rounded up.
+    const ENDS: u64 = 2 * 65_536;
+    let most = limits.directory_size.saturating_add(ENDS);
+    let mut tail = Vec::new();
+    reader.seek(SeekFrom::Start(zip.central_directory_start()))?;
+    reader.take(most).read_to_end(&mut tail)?;
+    let mut rest = &tail[..];
+    // Skips a record of at least `size` bytes, and the bytes whose number is in the record.
+    let mut skip = |magic: &[u8], size: usize, more: fn(&[u8]) -> usize| {
+        let is_there = rest.starts_with(magic) && rest.len() >= size;
+        let next = is_there.then(|| rest.get(size.saturating_add(more(rest))..));
+        next.flatten().map(|next| rest = next).is_some()
+    };
+    for _ in 0..zip.len() {
+        let more = |record: &[u8]| {
+            [28, 30, 32]
+                .map(|at| usize::from(u16_at(record, at)))
+                .iter()
+                .sum()
+        };
+        if !skip(b"PK\x01\x02", 46, more) {
+            return Ok(false);
+        }
+    }
+    if skip(b"PK\x06\x06", 56, |_| 0) {
+        skip(b"PK\x06\x07", 20, |_| 0);
+    }
+    let has_end = skip(b"PK\x05\x06", 22, |record| usize::from(u16_at(record, 20)));
+    let is_all = rest.is_empty() && (tail.len() as u64) < most;
+    Ok(has_end && is_all && !contains_entry(&tail))
 }
 
 pub(super) enum Surveyed {

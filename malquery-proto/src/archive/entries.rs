@@ -1,5 +1,6 @@
 use std::fmt;
 use std::io::{self, Read, Seek, SeekFrom};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest, Sha256 as Hasher};
 use zip::read::ZipFile;
@@ -18,18 +19,37 @@ fn mark(error: io::Error) -> io::Error {
 }
 
 /// The underlying reader. It marks its errors, to distinguish them from errors of the content.
+///
+/// Clones share the position. The zip crate keeps its reader, and a clone reads what that crate
+/// skips.
 #[derive(Debug)]
-pub(super) struct Marked<R>(pub(super) R);
+pub(super) struct Marked<R>(Arc<Mutex<R>>);
+
+impl<R> Marked<R> {
+    pub(super) fn new(reader: R) -> Self {
+        Self(Arc::new(Mutex::new(reader)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, R> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<R> Clone for Marked<R> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
 impl<R: Read> Read for Marked<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.read(buffer).map_err(mark)
+        self.lock().read(buffer).map_err(mark)
     }
 }
 
 impl<R: Seek> Seek for Marked<R> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.0.seek(to).map_err(mark)
+        self.lock().seek(to).map_err(mark)
     }
 }
 

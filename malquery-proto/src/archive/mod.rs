@@ -85,7 +85,7 @@ use zip::read::{ArchiveOffset, Config};
 use zip::result::ZipError;
 use zip::{ZipArchive, ZipReadOptions};
 
-use self::directory::{Directory, Surveyed, broken, read_directory, survey};
+use self::directory::{Directory, Surveyed, broken, is_closed, read_directory, survey};
 use self::entries::Marked;
 pub use self::entries::{Entry, EntryInfo};
 use self::extraction::{Folder, Nowhere, Store};
@@ -135,7 +135,7 @@ impl<R: Read + Seek> Archive<R> {
     /// # Errors
     /// See [`Archive::open`].
     pub fn open_with(reader: R, limits: Limits) -> Result<Self, ArchiveError> {
-        let mut reader = Marked(reader);
+        let mut reader = Marked::new(reader);
         let begins_with_entry = survey(&mut reader, &limits).map_err(|error| match error {
             Surveyed::Refused(error) => error,
             Surveyed::Io(error) => broken(ZipError::Io(error)),
@@ -145,14 +145,16 @@ impl<R: Read + Seek> Archive<R> {
         let config = Config {
             archive_offset: ArchiveOffset::Known(0),
         };
-        let mut zip = ZipArchive::with_config(config, reader).map_err(broken)?;
+        let mut zip = ZipArchive::with_config(config, reader.clone()).map_err(broken)?;
         limits.check_directory(zip.len() as u64, 0)?;
         if begins_with_entry && zip.is_empty() {
             return Err(ArchiveError::Broken(
                 "it begins with an entry, but its directory is empty".into(),
             ));
         }
-        let directory = read_directory(&mut zip)?;
+        let mut directory = read_directory(&mut zip, &mut reader)?;
+        directory.omits_entries |=
+            !is_closed(&mut reader, &zip, &limits).map_err(|error| broken(ZipError::Io(error)))?;
         Ok(Self {
             zip,
             directory,

@@ -291,7 +291,9 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// Whether several entries have the same name. Only the last of these can be read.
     pub duplicate_names: bool,
-    /// Whether the archive has a gap between entries that is large enough for another entry.
+    /// Whether bytes outside the listed entries may be another entry: a gap between entries, bytes
+    /// after the directory or the comment, or an entry inside another record. Bytes that follow the
+    /// compressed data inside an entry are not noticed.
     pub omits_entries: bool,
     /// Whether the archive has no entries.
     pub is_empty: bool,
@@ -307,7 +309,8 @@ impl Report {
     ///
     /// If the expected samples are not known (see
     /// [`Archive::expect_samples`](super::Archive::expect_samples)), the archive must also have at
-    /// least one entry, no duplicate names, and no gap for an entry that its directory omits.
+    /// least one entry, no duplicate names, and no bytes that may be an entry that its directory
+    /// omits.
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.damaged.is_empty() && self.hidden().is_empty()
     }
@@ -333,7 +336,7 @@ impl Report {
         } else if self.duplicate_names {
             "; several entries have the same name, and only the last of these can be read"
         } else if self.omits_entries {
-            "; its directory omits entries that are in the file"
+            "; bytes outside the listed entries may hide further entries"
         } else {
             ""
         }
