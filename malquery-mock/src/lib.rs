@@ -9,6 +9,8 @@
 //! | that a program works with real replies | a [`Session`], which records and replays them |
 //! | how a program handles one failing call in a recording | [`Cassette::on`] |
 //! | which requests a program sends | a [`Transcript`] |
+//! | a whole job on your own files | a `Service` (feature `service`) |
+//! | your own transport | `conformance::check` (feature `server`) |
 //!
 //! # Scripts
 //!
@@ -40,7 +42,7 @@
 //!
 //! # Record and replay
 //!
-//! Run `cargo add --dev malquery-mock` in your package. A test creates a [`Session`] with the path
+//! A test creates a [`Session`] with the path
 //! of its cassette and a function that returns the parts of a live client:
 //!
 //! ```no_run

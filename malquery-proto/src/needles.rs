@@ -97,7 +97,7 @@ impl Needles {
         self.find_in(text.as_bytes())
     }
 
-    /// Returns the range of the first secret in bytes that need not be UTF-8.
+    /// Like [`find`](Self::find), for bytes that may not be valid UTF-8.
     pub fn find_in(&self, bytes: &[u8]) -> Option<Range<usize>> {
         self.find_from(bytes, 0)
     }

@@ -110,7 +110,8 @@ impl<'a> ResponseHead<'a> {
     }
 }
 
-/// The rate limit of the account: 6,000 requests per minute, shared by all of its API clients.
+/// The rate limit that the headers of a reply report. An account may send 6,000 requests per
+/// minute, shared by all of its API clients.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RateLimit {

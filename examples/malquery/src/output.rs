@@ -376,7 +376,7 @@ impl ServiceErrors {
     }
 }
 
-/// Escapes characters of a JSON text that could control a terminal.
+/// In a JSON text, escapes the characters that could control a terminal.
 fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len() + 1);
     for c in text.chars() {

@@ -15,8 +15,8 @@
 //! The report of a failed case states what happened and the consequence:
 //!
 //! ```text
-//! pass  client-errors-are-replies: [400, 401, 403, 404, 429] were passed on with their bodies
-//! FAIL  redirect-to-another-host: the GET was resent to the location of a 301. As a result, the token goes to another host.
+//! pass  client-errors-are-replies: [400, 401, 403, 404, 429] were returned with their bodies
+//! FAIL  redirect-to-another-host: the GET was resent to the location of a 301. This can mean: the token goes to another host.
 //! 1 of 42 cases failed
 //! ```
 //!
@@ -69,7 +69,8 @@
 //!
 //! # What is not checked
 //!
-//! - Certificates: the servers do not support TLS. Make sure that your transport verifies them.
+//! - Certificates: the servers do not support TLS. Make sure that your transport verifies them. A
+//!   transport that refuses every `https` URL passes, although it cannot reach the service.
 //! - How long a transport waits for the reply to a request without [`TimeLeft`].
 //! - Proxies. If the environment sets a proxy for loopback addresses, every case fails.
 

@@ -83,7 +83,7 @@ impl Verdict {
         &self.detail
     }
 
-    /// Returns what would happen to users of a transport that fails the case.
+    /// Returns what a failure of the case can mean for users of the transport.
     pub fn consequence(&self) -> &'static str {
         self.consequence
     }
@@ -99,7 +99,7 @@ impl fmt::Display for Verdict {
         } = self;
         match self.passed {
             true => write!(f, "pass  {name}: {detail}"),
-            false => write!(f, "FAIL  {name}: {detail}. As a result, {consequence}."),
+            false => write!(f, "FAIL  {name}: {detail}. This can mean: {consequence}."),
         }
     }
 }

@@ -19,7 +19,7 @@
 //! let found = client.exact_search(&ExactSearch::new([Pattern::ascii("world")?]))?.wait()?;
 //! assert_eq!(found.resources.len(), 1);
 //!
-//! let sha256 = found.resources[0].sha256.unwrap_or_else(|| unreachable!("all fields come"));
+//! let sha256 = found.resources[0].sha256.unwrap_or_else(|| unreachable!("the stand-in returns every field"));
 //! let mut bytes = Vec::new();
 //! client.download(sha256)?.output.read_to_end(&mut bytes)?;
 //! assert_eq!(bytes, b"hello world");

@@ -121,7 +121,8 @@ enum Phase {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Collected {
-    /// The request id of the search or hunt, if there was one.
+    /// The request id of the exact search or hunt. `None` after a fuzzy search or for a list of
+    /// samples.
     pub search: Option<RequestId>,
     /// The results of the search. Empty if an earlier process ran the search.
     pub results: Vec<Sample>,

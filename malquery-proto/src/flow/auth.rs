@@ -295,8 +295,8 @@ impl Auth {
         }
     }
 
-    /// Adds a token to the secrets to mask. A delayed reply may still repeat one of the last
-    /// tokens, but not an older one.
+    /// Adds a token to the secrets to mask. A delayed reply may still repeat one of the most
+    /// recent tokens; older ones are no longer masked.
     fn remember(&mut self, bearer: &BearerToken, secrets: Needles) {
         self.recent.push_back(bearer.clone());
         if self.recent.len() > MAX_RECENT {

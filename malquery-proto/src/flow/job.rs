@@ -13,11 +13,11 @@ use crate::reply::ResponseHead;
 use crate::time::Timestamp;
 use crate::types::{ErrorItem, JobStatus, RequestId};
 
-/// A job from its submission to its results: a hunt, an exact search or a multi-download.
+/// A job (a hunt, an exact search or a multi-download), from its submission to its results.
 ///
-/// A submitted job may have been billed, so its polls are retried longer than other calls: unless
-/// the [`RetryPolicy`] allows only one attempt, each poll may use five times as many attempts, and
-/// may wait for a rate limit as long as the time limit of a call.
+/// A submitted job may have been billed, so its polls are retried more often than other calls:
+/// unless the [`RetryPolicy`] allows only one attempt, each poll may use five times as many
+/// attempts, and may wait for a rate limit for up to the time limit of a call.
 ///
 /// A job can be serialized, so that it survives a restart or moves to another machine. The stored
 /// state contains no secret and no token. Once the job is submitted, it contains no YARA rule and
@@ -26,17 +26,18 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 /// | phase | event | consequence |
 /// |---|---|---|
 /// | submit | 2xx | polling begins; the state drops the rule and the patterns |
-/// | submit | 5xx, 408, or a failure after sending | [`FlowError::OutcomeUnknown`], now and later: the job may have been billed |
+/// | submit | 5xx, 408, or a failure after sending | [`FlowError::OutcomeUnknown`], on this and every later poll: the job may have been billed |
 /// | submit | 2xx that cannot be parsed | error, then [`FlowError::OutcomeUnknown`] |
 /// | submit | provably not sent | retried after a pause |
 /// | submit | restored from a state that was stored during the submission | [`FlowError::OutcomeUnknown`] |
 /// | submit or poll | first 401 | retried with a new token |
 /// | submit or poll | 429 from the gateway | retried at the time in the reply, or after a pause |
 /// | submit or poll | 429 from MalQuery (quota) | error |
+/// | poll | 400, 404 or only errors, soon after the submission | polled again, up to five times |
 /// | submit or poll | other 4xx, 3xx | error |
-/// | submit or poll | attempts or time used up | error |
+/// | submit or poll | no attempts or no time left | error |
 /// | poll | 5xx, 408, or no reply | retried after a pause |
-/// | poll | 2xx that cannot be parsed, or `done` or `failed` without a request id | retried three times |
+/// | poll | 2xx that cannot be parsed, or `done` or `failed` without a request id | retried up to three times |
 /// | poll | `done` | done |
 /// | poll | `failed` | [`FlowError::JobFailed`] |
 /// | poll | `inprogress`, or an unknown status | polled again after the interval |

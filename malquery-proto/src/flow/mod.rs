@@ -454,7 +454,7 @@ pub enum FlowError {
     #[allow(missing_docs)]
     Deadline {
         operation: &'static str,
-        /// The last known status of the job, if the flow was waiting for one.
+        /// The last known status of the job, if the flow was waiting for a job.
         status: Option<JobStatus>,
     },
     /// The remaining quota does not cover the job. Nothing was submitted.

@@ -81,7 +81,7 @@ impl Quotas {
     }
 }
 
-/// The `meta` of the quotas has no trace id.
+/// The `meta` of a quotas reply has no trace id.
 impl ReplyMeta for Quotas {}
 
 #[cfg(test)]

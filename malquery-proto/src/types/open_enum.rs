@@ -65,7 +65,7 @@ macro_rules! words {
 }
 
 words!(
-    /// A field of a sample that a search can return (`filter_meta`).
+    /// A metadata field that a search can return for each sample; select it with `filter_meta`.
     MetaField, "a metadata field", {
         /// The SHA-256.
         Sha256 = "sha256",

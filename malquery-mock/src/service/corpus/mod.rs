@@ -176,7 +176,8 @@ impl Corpus {
         })))
     }
 
-    /// Creates a corpus of samples in memory: bytes, or a [`CorpusSample`] with a label and a date.
+    /// Creates a corpus of samples in memory: a `Vec<u8>`, or a [`CorpusSample`] with a label and a
+    /// date.
     pub fn from_bytes<S: Into<CorpusSample>>(samples: impl IntoIterator<Item = S>) -> Self {
         let slot = |sample: S| {
             let CorpusSample { bytes, annotation } = sample.into();
