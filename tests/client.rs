@@ -20,8 +20,6 @@ use malquery_proto::{
 };
 use serde_json::json;
 
-use crate::log::{listen, logged};
-
 fn client(transport: impl Transport + 'static, clock: VirtualClock) -> Client {
     Client::new(
         transport,
@@ -194,7 +192,17 @@ fn the_quota_guard_refuses_before_anything_is_sent() {
             200,
             json!({"meta": {}, "errors": [{"code": 500, "message": "no database"}]}),
         ),
-        reply::json(200, json!({"meta": {}})),
+        reply::json(200, json!({"meta": {"hunt_count": 0, "hunt_limit": "x"}})),
+        reply::json(200, json!({"meta": {"hunt_count": -1, "hunt_limit": 5}})),
+        reply::json(200, json!({"meta": {"download_limit": 5}})),
+        reply::json(200, json!({"meta": {"hunt_count": 1e30, "hunt_limit": 5}})),
+        // A reply to another request is not a quota.
+        reply::json(200, json!({"meta": {"trace_id": "t"}})),
+        reply::json(
+            200,
+            json!({"meta": {"reqid": "r-1", "status": "done"}, "resources": []}),
+        ),
+        quotas(1, 0),
         job("done"),
     ]);
     let client = client(mock, VirtualClock::new()).check_quota(true);
@@ -236,16 +244,24 @@ fn the_quota_guard_refuses_before_anything_is_sent() {
     let error = client.hunt(&hunt).map(drop).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the number of hunts left this month is unknown (no database); the job was not submitted"
+        "the number of hunts left this month is unknown (no database); the job was not submitted; \
+         to submit it anyway, turn the check of the quota off"
     );
-    // where the service does not tell, it is not kept from anything
+    for _ in 0..3 {
+        let error = client.hunt(&hunt).map(drop).unwrap_err().to_string();
+        assert!(
+            error.contains("(the service does not report it)"),
+            "{error}"
+        );
+    }
+    assert_eq!(short(client.hunt(&hunt).map(drop)), (1, 0));
     drop(client.hunt(&hunt).unwrap());
     guard.finish();
 }
 
 #[test]
 fn a_revoked_token_is_replaced() {
-    let quotas = || reply::json(200, json!({"meta": {}}));
+    let quotas = || reply::json(200, json!({"meta": {"days_left": 3}}));
     let (mock, guard) = play([quotas(), reply::status(200), quotas()]);
     let transport = Transcript::new(mock);
     let client = client(transport.clone(), VirtualClock::new());
@@ -816,36 +832,14 @@ fn an_impossible_path_is_refused_at_once() {
 }
 
 #[test]
-fn an_unreported_quota_gets_a_warning() {
-    listen();
-    let (mock, guard) = play([
-        reply::json(200, json!({"meta": {"hunt_count": 1, "hunt_limit": 5}})),
-        job("done"),
-        reply::json(200, json!({"meta": {"hunt_count": 1, "hunt_limit": 5}})),
-        job("done"),
-    ]);
-    let client = client(mock, VirtualClock::new()).check_quota(true);
-    let warned = || {
-        let logged = logged();
-        let warnings = logged.lines().filter(|line| line.starts_with("WARN "));
-        let says = "does not report how many downloads are left";
-        warnings.filter(|line| line.contains(says)).count()
-    };
-    // Of what is not needed nothing has to be known.
-    let _ = client
-        .hunt(&Hunt::new("rule a { condition: true }"))
-        .unwrap();
-    assert_eq!(warned(), 0);
-    let _ = client.samples_multidownload([sample(1)]).unwrap();
-    assert_eq!(warned(), 1);
-    guard.finish();
-}
-
-#[test]
 fn calls_that_fail_together_retry_apart() {
     let pauses = |start: u64, calls: usize| {
-        let replies =
-            (0..calls).flat_map(|_| [reply::status(503), reply::json(200, json!({"meta": {}}))]);
+        let replies = (0..calls).flat_map(|_| {
+            [
+                reply::status(503),
+                reply::json(200, json!({"meta": {"days_left": 3}})),
+            ]
+        });
         let (mock, guard) = play(replies);
         let clock = VirtualClock::starting_at(Timestamp::from_millis(1_767_225_600_000 + start));
         let client = client(mock, clock.clone());

@@ -108,7 +108,7 @@ fn calls() -> Vec<Arc<Call>> {
         }),
         call::<GetRequest>(
             "request",
-            br#"{"meta": {"status": "done"}, "resources": []}"#,
+            br#"{"meta": {"reqid": "job-1", "status": "done"}, "resources": []}"#,
             |client| {
                 let reply = client.request(&"job-1".parse().unwrap())?;
                 assert_eq!(reply.meta.status, Some(JobStatus::Done));

@@ -159,7 +159,7 @@ fn metadata_leaves_out_what_is_not_known() {
 #[test]
 fn lists_may_be_missing_null_or_empty() {
     for body in [
-        json!({"meta": {}}),
+        json!({"meta": {"status": "inprogress"}}),
         json!({"meta": {}, "resources": null, "errors": null}),
         json!({"meta": {}, "resources": [], "errors": []}),
         json!({"meta": null, "resources": [{"samples": null}], "errors": null}),
@@ -167,7 +167,6 @@ fn lists_may_be_missing_null_or_empty() {
     ] {
         read(&search(), &body);
         read(&request(), &body);
-        read(&GetQuotas, &body);
     }
     // a reply without a `meta` at all
     assert!(
@@ -180,7 +179,7 @@ fn lists_may_be_missing_null_or_empty() {
 
 #[test]
 fn the_headers_trace_id_comes_first() {
-    let body = r#"{"meta": {"trace_id": "of the body"}}"#;
+    let body = r#"{"meta": {"trace_id": "of the body"}, "resources": []}"#;
     let reply = try_read(&search(), 200, &[("X-Cs-Traceid", "of the head")], body).unwrap();
     assert_eq!(reply.trace_id.as_deref(), Some("of the head"));
     assert_eq!(
@@ -201,7 +200,7 @@ fn the_rate_limit_is_read_from_the_head() {
             ("X-RateLimit-Limit", "6000"),
             ("x-ratelimit-remaining", "5998"),
         ],
-        r#"{"meta": {}}"#,
+        r#"{"resources": []}"#,
     )
     .unwrap();
     assert_eq!(
@@ -215,13 +214,28 @@ fn the_rate_limit_is_read_from_the_head() {
 fn any_2xx_is_a_success() {
     for status in [200, 201, 202, 204, 206] {
         assert_eq!(
-            try_read(&search(), status, &[], r#"{"meta": {}}"#)
+            try_read(&search(), status, &[], r#"{"resources": []}"#)
                 .unwrap()
                 .status
                 .as_u16(),
             status
         );
     }
+}
+
+#[test]
+fn a_part_of_a_reply_is_refused() {
+    let range = [("content-range", "bytes 0-80/200")];
+    let body = r#"{"meta": {"reqid": "r"}, "resources": [{"label": "malware"}]}"#;
+    let error = |result: Result<(), ResponseError>| result.unwrap_err().to_string();
+    for error in [
+        error(try_read(&search(), 206, &range, body).map(drop)),
+        error(try_read(&request(), 206, &range, body).map(drop)),
+    ] {
+        assert!(error.contains("only a part of the reply"), "{error}");
+    }
+    let error = error(try_read(&Hunt::new("rule a {}"), 206, &range, body).map(drop));
+    assert!(error.ends_with("poll the request id r"), "{error}");
 }
 
 #[test]

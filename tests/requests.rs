@@ -73,6 +73,10 @@ fn bare_pattern() -> [Pattern; 1] {
 /// The exchanges of a client, as text.
 fn transcript(use_client: impl FnOnce(&Client)) -> String {
     let answer = json!({"meta": {"reqid": "3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab", "trace_id": "t"}, "resources": []});
+    transcript_with(answer, use_client)
+}
+
+fn transcript_with(answer: Value, use_client: impl FnOnce(&Client)) -> String {
     let transport = Transcript::new(
         script([reply::json(200, answer).repeat_last()])
             .with_tokens()
@@ -88,7 +92,9 @@ fn transcript(use_client: impl FnOnce(&Client)) -> String {
 fn every_request_as_text() {
     insta::assert_snapshot!(
         "quotas",
-        transcript(|client| drop(client.quotas().unwrap()))
+        transcript_with(json!({"meta": {"days_left": 3}}), |client| drop(
+            client.quotas().unwrap()
+        ))
     );
     insta::assert_snapshot!(
         "fuzzy_search",
@@ -136,7 +142,7 @@ fn every_request_as_text() {
     );
     insta::assert_snapshot!(
         "revoke",
-        transcript(|client| {
+        transcript_with(json!({"meta": {"days_left": 3}}), |client| {
             client.quotas().unwrap();
             client.revoke().unwrap();
         })

@@ -45,7 +45,10 @@ fn nothing_that_is_shown_holds_a_secret() {
         ],
         vec![token(), reply::status(401), token(), reply::status(401)],
         vec![token(), reply::fault(Fault::Reset)],
-        vec![token(), reply::json(200, serde_json::json!({"meta": {}}))],
+        vec![
+            token(),
+            reply::json(200, serde_json::json!({"meta": {"days_left": 3}})),
+        ],
         vec![reply::fault(Fault::Tls).times(4)],
         vec![reply::json(
             403,
@@ -119,7 +122,7 @@ fn the_log_of_ureq_holds_no_secret_either() {
     listen();
     let server = Server::start(|request, out| match request.path() {
         "/oauth2/token" => json(out, &format!(r#"{{"access_token": "{TOKEN}"}}"#)),
-        _ => json(out, r#"{"meta": {}}"#),
+        _ => json(out, r#"{"resources": []}"#),
     });
     let base: BaseUrl = server.url("").parse().unwrap();
     let client = malquery_ureq::client(base, Credentials::new("an-id", SECRET));

@@ -21,7 +21,7 @@ fn secrets_are_gone_wherever_they_stand() {
             json!({"errors": [{"code": 400, "message": format!("Failed to generate access token for clientID={ID}")}]}),
         ),
         reply::json(201, json!({"access_token": TOKEN, "expires_in": 1799})).header("set-cookie", "a=b"),
-        reply::json(200, json!({"meta": {}, "echo": [TOKEN, {"client_secret": [SECRET, "short"]}]})),
+        reply::json(200, json!({"meta": {"days_left": 3}, "echo": [TOKEN, {"client_secret": [SECRET, "short"]}]})),
         reply::bytes(200, "text/plain", format!("revoked {TOKEN}")),
         reply::json(201, json!({"access_token": "never-used", "expires_in": 1799})).truncate_after(30).times(4),
     ])

@@ -128,6 +128,6 @@ pub enum Resend {
     /// The request may be sent again: no extra cost is documented.
     Safe,
     /// Each request that arrives may be billed to a monthly quota. It is retried only if it
-    /// provably never reached the service.
+    /// provably never reached the service, or was refused with a 401 or a gateway's 429.
     Billed,
 }

@@ -61,6 +61,7 @@ pub struct DecodeError {
     body: String,
     billed: bool,
     reqid: Option<RequestId>,
+    is_foreign: bool,
     is_too_large: bool,
     is_too_late: bool,
 }
@@ -105,6 +106,7 @@ impl DecodeError {
             body: excerpt(body, 200),
             billed,
             reqid: billed.then(|| find_id(body).and_then(Result::ok)).flatten(),
+            is_foreign: false,
             is_too_large: false,
             is_too_late: false,
         }
@@ -127,6 +129,25 @@ impl DecodeError {
     /// Returns whether the request was a submission that may have been billed.
     pub(crate) fn is_billed(&self) -> bool {
         self.billed
+    }
+
+    /// Creates the error for a body that is not the reply to this request.
+    pub(crate) fn foreign(
+        endpoint: &Endpoint,
+        head: ResponseHead<'_>,
+        body: &[u8],
+        why: impl fmt::Display,
+    ) -> Self {
+        Self {
+            is_foreign: true,
+            ..Self::new(endpoint, head, body, why)
+        }
+    }
+
+    /// Returns whether the body is not the reply to this request, so that a retry on another
+    /// connection may help.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.is_foreign
     }
 
     /// Returns whether the reply is too large, so that a retry would fail again.

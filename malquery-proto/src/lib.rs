@@ -57,7 +57,8 @@
 //!   [`Auth::follow_region`] turns this off. Government clouds are not found this way: select them
 //!   yourself.
 //! - **Quota.** A hunt, an exact search or a multi-download may be billed, so it is retried only if
-//!   the request provably never reached the service. Otherwise the error is
+//!   the request provably never reached the service, or was refused with a 401 or a gateway's 429.
+//!   Otherwise the error is
 //!   [`FlowError::OutcomeUnknown`](flow::FlowError::OutcomeUnknown).
 //! - **Failures.** Other calls, including downloads of samples, are retried with growing pauses
 //!   ([`RetryPolicy`](flow::RetryPolicy)). CrowdStrike does not document whether a failed download

@@ -119,7 +119,7 @@ pub trait JsonOperation: Operation {
 
     /// Rejects a reply that belongs to another request, and returns the reason.
     #[doc(hidden)]
-    fn accept(&self, _: &Self::Meta) -> Result<(), String> {
+    fn accept(&self, _: &Envelope<Self::Meta, Self::Resource>) -> Result<(), String> {
         Ok(())
     }
 
@@ -136,14 +136,14 @@ pub trait JsonOperation: Operation {
     ) -> Result<JsonReply<Self>, ResponseError> {
         let output: Envelope<Self::Meta, Self::Resource> = read_json(&Self::ENDPOINT, head, body)?;
         let refuse = |why: &str| {
-            let error = DecodeError::new(&Self::ENDPOINT, head, body, why);
+            let error = DecodeError::foreign(&Self::ENDPOINT, head, body, why);
             Err(ResponseError::Decode(error.into()))
         };
         // A stale connection may deliver the reply to another request, such as a token.
         if output.resources.is_empty() && output.errors.is_empty() && !has_member(body) {
             return refuse("it has no `meta`, `resources` or `errors`");
         }
-        if let Err(why) = self.accept(&output.meta) {
+        if let Err(why) = self.accept(&output) {
             return refuse(&why);
         }
         let trace_id = output.meta.trace_id().map(Into::into);
@@ -197,6 +197,11 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
         return Err(ResponseError::Api(Box::new(ApiError::new(
             endpoint, head, body,
         ))));
+    }
+    if head.is_part() {
+        let why = "it is only a part of the reply (206 with `Content-Range`)";
+        let error = DecodeError::foreign(endpoint, head, body, why);
+        return Err(ResponseError::Decode(error.into()));
     }
     if body.len() as u64 > MAX_JSON_BODY {
         return Err(ResponseError::Decode(Box::new(DecodeError::too_large(

@@ -60,6 +60,12 @@ impl<'a> ResponseHead<'a> {
         self.text(&header::CONTENT_TYPE)
     }
 
+    /// Returns whether the body is only a part of the reply.
+    pub(crate) fn is_part(&self) -> bool {
+        self.status == StatusCode::PARTIAL_CONTENT
+            && self.headers.contains_key(header::CONTENT_RANGE)
+    }
+
     pub(crate) fn content_length(&self) -> Option<u64> {
         self.text(&header::CONTENT_LENGTH)?.parse().ok()
     }

@@ -13,6 +13,11 @@ use crate::endpoint::Endpoint;
 /// The limit for the length of a URL in bytes. Every URL must be shorter.
 pub const MAX_URL: usize = 8_000;
 
+/// An extension of a request that must be sent on a new connection. The connection of the previous
+/// attempt delivered the reply to another request, so it must not be used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewConnection;
+
 /// The reason a request was rejected before anything was sent or billed.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

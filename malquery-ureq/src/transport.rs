@@ -11,6 +11,7 @@ use malquery_proto::endpoint::{Endpoint, Resend};
 use malquery_proto::oauth2::GetToken;
 use malquery_proto::operation::Operation;
 use malquery_proto::operations::FuzzySearch;
+use malquery_proto::request::NewConnection;
 use malquery_proto::{Body, Transport, TransportError};
 use ureq::tls::TlsConfig;
 use ureq::{Agent, AsSendBody, Proxy};
@@ -170,7 +171,11 @@ impl Transport for UreqTransport {
             proxy: self.route.proxy(&uri).filter(|_| !loopback),
             // The service may close an idle connection at any moment. It would then be unknown
             // whether the request arrived, and a request that may be billed is never retried then.
-            fresh: operation.is_some_and(|operation| operation.resend == Resend::Billed),
+            // The reply to a fuzzy search does not show to which search it belongs, so it must not
+            // come from a connection on which an earlier reply may arrive late.
+            fresh: slow
+                || operation.is_some_and(|operation| operation.resend == Resend::Billed)
+                || parts.extensions.get::<NewConnection>().is_some(),
             reply: match slow {
                 true => settings.reply_timeout.max(settings.search_timeout),
                 false => settings.reply_timeout,

@@ -220,8 +220,9 @@ impl Client {
     /// is `false`.
     ///
     /// If the quota does not cover the job, the call fails with [`FlowError::QuotaShort`] before
-    /// the job is submitted. If the reply has errors instead of the quota, it fails with
-    /// [`FlowError::QuotaUnknown`]. The check sends one more request. It is not a guarantee:
+    /// the job is submitted. If the reply does not contain the count and the limit that the job
+    /// needs, or if one of them is not a number of at least 0, it fails with
+    /// [`FlowError::QuotaUnknown`]. A count above its limit means that nothing is left. The check sends one more request. It is not a guarantee:
     /// another client may use the quota before the job is submitted.
     #[must_use]
     pub fn check_quota(mut self, check: bool) -> Self {
@@ -564,18 +565,13 @@ impl Client {
                 Some(left) if left < needed => {
                     return Err(FlowError::QuotaShort { what, needed, left }.into());
                 }
-                // A reply with errors is not a quota. A reply without errors and without quotas
-                // does not prevent a hunt.
-                None if needed > 0 && !quotas.errors.is_empty() => {
-                    let why = quotas.errors[0]
-                        .message
-                        .as_deref()
-                        .unwrap_or("no reason given");
+                None if needed > 0 => {
+                    let error = quotas.errors.first();
+                    let why = error
+                        .and_then(|error| error.message.as_deref())
+                        .unwrap_or("the service does not report it");
                     let why = self.mask(&excerpt(why.as_bytes(), 500)).into();
                     return Err(FlowError::QuotaUnknown { what, why }.into());
-                }
-                None if needed > 0 => {
-                    log::warn!("the service does not report how many {what} are left")
                 }
                 _ => {}
             }

@@ -10,6 +10,7 @@ use crate::oauth2::GetToken;
 use crate::operation::{MAX_JSON_BODY, MAX_TOKEN_BODY, Operation, StreamOperation, unsigned};
 use crate::operations::GetRequest;
 use crate::reply::ResponseHead;
+use crate::request::NewConnection;
 use crate::time::Timestamp;
 
 /// The attempts of one call: the state that all flows share. Each step gets the operation as an
@@ -48,9 +49,13 @@ pub struct Attempts {
     /// Whether that request may be billed. A later call of another operation must not reset this.
     #[serde(default)]
     billed: bool,
+    /// Whether the last reply belonged to another request, so that its connection is out of step.
+    #[serde(skip)]
+    dirty: bool,
 }
 
-/// The number of unreadable replies to polls after which a call fails.
+/// The number of unreadable replies to polls, or replies to other requests, after which a call
+/// fails.
 const MAX_UNREADABLE: u32 = 4;
 
 /// The consequence of a failed attempt.
@@ -77,6 +82,7 @@ impl Attempts {
             serial: 0,
             in_flight: false,
             billed: false,
+            dirty: false,
         }
     }
 
@@ -217,6 +223,9 @@ impl Attempts {
                 request
                     .headers_mut()
                     .insert(http::header::AUTHORIZATION, bearer.header());
+                if std::mem::take(&mut self.dirty) {
+                    request.extensions_mut().insert(NewConnection);
+                }
                 // These numbers may come from a stored state, so they can have any value.
                 self.serial = self.serial.wrapping_add(1);
                 self.in_flight = true;
@@ -405,13 +414,15 @@ impl Attempts {
         let api = match &error {
             ResponseError::Api(api) => api,
             // This may be a gateway's web page instead of the job status. The job was paid for, so
-            // keep polling.
+            // keep polling. A reply to another request is discarded, whatever the operation is.
             ResponseError::Decode(why)
-                if call.operation == GetRequest::ENDPOINT.id
+                if (call.operation == GetRequest::ENDPOINT.id
+                    || (why.is_foreign() && call.resend == Resend::Safe))
                     && !why.is_too_large()
                     && !why.is_too_late()
                     && self.attempts < MAX_UNREADABLE - 1 =>
             {
+                self.dirty = true;
                 return self.again(now, None, error.into());
             }
             // The reply to a submission is not handled here: if it has a request id, the job

@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 /// | 429 from MalQuery (quota) | error | error |
 /// | other 4xx, 3xx | error | error |
 /// | 5xx, 408, or a failure after sending | retried after a pause | [`OutcomeUnknown`] |
-/// | 2xx that cannot be parsed | error; a [`GetRequest`] is retried three times | error, then [`OutcomeUnknown`] on every later `poll` |
+/// | 2xx that cannot be parsed | error; retried three times if it is a [`GetRequest`], or the reply to another request | error, then [`OutcomeUnknown`] on every later `poll` |
 /// | provably not sent | retried after a pause | the same |
 /// | cannot be sent | error | error |
 /// | attempts or time used up | error | error |

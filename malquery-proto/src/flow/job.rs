@@ -6,7 +6,7 @@ use super::attempts::Attempts;
 use super::sealed::Sealed;
 use super::{Auth, Flow, FlowError, Pause, RetryPolicy, Step, Ticket, Version, unknown_status};
 use crate::endpoint::Cost;
-use crate::error::{ApiErrorKind, DecodeError, ResponseError, mask_items};
+use crate::error::{ApiErrorKind, ResponseError, mask_items};
 use crate::operation::{JsonOperation, JsonReply, Operation};
 use crate::operations::{ExactSearch, GetRequest, Hunt, SamplesMultidownload};
 use crate::reply::ResponseHead;
@@ -381,18 +381,6 @@ impl Flow for JobFlow {
             Phase::Poll(id) => {
                 let request = GetRequest::new(id.clone());
                 let reply = request.response(head, body).and_then(|reply| {
-                    // The reply may be about another job, and its samples would be billed.
-                    if reply.meta.reqid.is_none()
-                        && let Some(status @ (JobStatus::Done | JobStatus::Failed)) =
-                            &reply.meta.status
-                    {
-                        let why = format!(
-                            "its status is `{status}`, but it has no request id (`meta.reqid`); poll the request id \
-                             {id} again"
-                        );
-                        let error = DecodeError::new(&GetRequest::ENDPOINT, head, body, why);
-                        return Err(ResponseError::Decode(error.into()));
-                    }
                     // A reply may have errors instead of a status, for example if the service does
                     // not know the job.
                     if reply.meta.status.is_none() && !reply.errors.is_empty() {

@@ -298,8 +298,8 @@ pub enum SendFailure {
 ///
 /// A [`Safe`](crate::endpoint::Resend::Safe) request is retried after a failure or a 5xx. A
 /// [`Billed`](crate::endpoint::Resend::Billed) request is retried only if it provably never reached
-/// the service. Either kind is retried once after a 401, with a new token. After a 429 from the
-/// gateway, either kind is retried like a failure.
+/// the service, or was refused: once after a 401, with a new token, and after a 429 from the gateway.
+/// A `Safe` request is retried after these too.
 ///
 /// ```
 /// use std::time::Duration;
@@ -466,7 +466,9 @@ pub enum FlowError {
         left: u64,
     },
     /// The remaining quota is unknown. Nothing was submitted.
-    #[error("the number of {what} left this month is unknown ({why}); the job was not submitted")]
+    #[error(
+        "the number of {what} left this month is unknown ({why}); the job was not submitted; to submit it anyway, turn the check of the quota off"
+    )]
     #[allow(missing_docs)]
     QuotaUnknown { what: &'static str, why: Box<str> },
     /// Ten replies in a row did not contain the status of the job.

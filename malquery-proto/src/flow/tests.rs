@@ -13,6 +13,7 @@ use crate::error::ApiErrorKind;
 use crate::operation::{JsonOperation, JsonReply, Operation};
 use crate::operations::{GetDownload, GetQuotas, Hunt};
 use crate::reply::ResponseHead;
+use crate::request::NewConnection;
 use crate::types::SearchOptions;
 
 /// The outcome of the next request.
@@ -68,6 +69,7 @@ struct Service {
     auth: Auth,
     answers: VecDeque<Answer>,
     sent: Vec<String>,
+    new_connections: Vec<bool>,
     waits: Vec<Duration>,
 }
 
@@ -80,12 +82,16 @@ impl Service {
             auth: Auth::new(Cloud::Us1, Credentials::new("id", "s3cret")),
             answers: answers.into_iter().collect(),
             sent: vec![],
+            new_connections: vec![],
             waits: vec![],
         }
     }
 
     fn answer(&mut self, attempt: &Attempt) -> Answer {
         let uri = attempt.request.uri();
+        let extensions = attempt.request.extensions();
+        self.new_connections
+            .push(extensions.get::<NewConnection>().is_some());
         self.sent.push(format!(
             "{} {}",
             attempt.request.method(),
@@ -788,7 +794,7 @@ fn an_error_gives_what_the_reply_said() {
     let decode = FlowError::from(JsonOperation::response(&GetQuotas, head(200), b"[").unwrap_err());
     assert_eq!(seen(&decode), (false, Some(200), trace(), false, None));
     let failed =
-        br#"{"meta": {"status": "failed"}, "errors": [{"message": "no"}, {"message": "way"}]}"#;
+        br#"{"meta": {"reqid": "job-1", "status": "failed"}, "errors": [{"message": "no"}, {"message": "way"}]}"#;
     let reply = GetRequest::new("job-1".parse().unwrap())
         .response(head(200), failed)
         .unwrap();
@@ -1930,19 +1936,10 @@ fn an_end_of_another_job_is_refused() {
             1
         );
     }
-    // The request id may be missing while the job is running, and in the reply to a single request.
+    // The request id may be missing while the job is running.
     let running = r#"{"meta": {"status": "inprogress"}}"#;
     let (mut service, mut flow) = submitted_then([reply(200, running), status("done")]);
     service.job(&mut flow).unwrap();
-    let request = GetRequest::new("job-1".parse().unwrap());
-    let headers = HeaderMap::new();
-    let head = ResponseHead {
-        status: StatusCode::OK,
-        headers: &headers,
-    };
-    request
-        .response(head, br#"{"meta": {"status": "done"}}"#)
-        .unwrap();
 }
 
 #[test]
@@ -1980,13 +1977,62 @@ fn a_reply_to_another_request_is_refused() {
             "{body}"
         );
     }
-    for body in [
-        r#"{"meta": {}}"#,
-        r#"{"resources": []}"#,
-        r#"{"errors": []}"#,
+    // So is a reply without any member of its operation.
+    let other = "02".repeat(32);
+    let of_another = format!(r#"{{"resources": [{{"sha256": "{other}"}}]}}"#);
+    let search = FuzzySearch::new(pattern());
+    let metadata = GetMetadata::new([sample]);
+    let request = GetRequest::new("job-1".parse().unwrap());
+    for (body, expected) in [
+        // Refused as quotas, a fuzzy search, metadata, and a job.
+        (r#"{"meta": {"trace_id": "x"}}"#, [true; 4]),
+        (r#"{"error": "boom", "meta": {"trace_id": "x"}}"#, [true; 4]),
+        (r#"{"errors": [{"message": "x"}]}"#, [false; 4]),
+        (r#"{"resources": []}"#, [true, false, false, false]),
+        (
+            r#"{"meta": {}, "resources": null}"#,
+            [true, false, false, false],
+        ),
+        (&of_another, [true, false, true, false]),
+        (r#"{"meta": {"status": "done"}}"#, [true, false, true, true]),
+        (r#"{"meta": {"hunt_count": 1}}"#, [false, true, true, true]),
+        (
+            r#"{"meta": {"hunt_limit": "x"}}"#,
+            [false, true, true, true],
+        ),
+        (r#"{"meta": {"reqid": "job-1"}}"#, [true, true, true, false]),
     ] {
-        assert!(!refused(&GetQuotas, body), "{body}");
+        let found = [
+            refused(&GetQuotas, body),
+            refused(&search, body),
+            refused(&metadata, body),
+            refused(&request, body),
+        ];
+        assert_eq!(found, expected, "{body}");
     }
+}
+
+#[test]
+fn a_reply_to_another_request_is_requested_again() {
+    use crate::operations::GetMetadata;
+    let sample = |byte| crate::types::Sha256::from_bytes([byte; 32]);
+    let about = |byte| {
+        reply(
+            200,
+            &format!(r#"{{"resources": [{{"sha256": "{}"}}]}}"#, sample(byte)),
+        )
+    };
+    let metadata = GetMetadata::new([sample(1)]);
+    let mut service = Service::new([token(), about(2), about(1)]);
+    assert_eq!(service.call(&metadata).unwrap().resources.len(), 1);
+    assert_eq!(service.new_connections, [false, false, true]);
+    let mut service = Service::new([token()].into_iter().chain((0..4).map(|_| about(2))));
+    let error = service.call(&metadata).unwrap_err();
+    assert!(error.to_string().contains("was not requested"), "{error}");
+    // A submission is not sent again.
+    let other = reply(200, r#"{"meta": {"hunt_count": 1}}"#);
+    let mut service = Service::new([token(), other]);
+    service.call(&hunt()).unwrap_err();
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::operation::{JsonOperation, Operation};
 use crate::request::BuildError;
 use crate::request::RequestParts;
 use crate::types::options::{Others, result_setters};
-use crate::types::{MetaField, Pattern, Sample, SearchMeta};
+use crate::types::{Envelope, MetaField, Pattern, Sample, SearchMeta};
 
 use super::write_search;
 
@@ -89,4 +89,12 @@ impl Operation for FuzzySearch {
 impl JsonOperation for FuzzySearch {
     type Meta = SearchMeta;
     type Resource = Sample;
+
+    fn accept(&self, reply: &Envelope<SearchMeta, Sample>) -> Result<(), String> {
+        let has_outcome = reply.meta.stats.is_some() || reply.meta.status.is_some();
+        match reply.has_resources() || has_outcome || !reply.errors.is_empty() {
+            true => Ok(()),
+            false => Err("it has no `resources`".into()),
+        }
+    }
 }

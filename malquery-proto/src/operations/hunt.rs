@@ -13,7 +13,8 @@ use super::{check_ranges, write_search};
 ///
 /// `POST /malquery/queries/hunt/v1` (operation id `PostMalQueryHuntV1`; FalconPy: `hunt`). Needs
 /// the scope `malquery:write`. **Costs one hunt of the monthly quota**, so it is retried only if
-/// the request provably never reached the service. Error statuses: 400, 401, 403, 429, 500.
+/// the request provably never reached the service, or was refused with a 401 or a gateway's 429.
+/// Error statuses: 400, 401, 403, 429, 500.
 ///
 /// The reply contains the request id of the job. Poll the job with
 /// [`GetRequest`](super::GetRequest).

@@ -5,14 +5,14 @@ use crate::endpoint::Endpoint;
 use crate::operation::{JsonOperation, Operation};
 use crate::request::BuildError;
 use crate::request::{MAX_URL, RequestParts};
-use crate::types::{PlainMeta, Sample, Sha256};
+use crate::types::{Envelope, PlainMeta, Sample, Sha256};
 
 /// Returns the metadata of samples. This is the cheap way to look up a hash: a hunt for a hash
 /// would cost one hunt.
 ///
 /// `GET /malquery/entities/metadata/v1?ids=…&ids=…` (operation id `GetMalQueryMetadataV1`;
 /// FalconPy: `get_metadata`). Needs the scope `malquery:read`. Costs no quota. The reply omits
-/// samples that are not in MalQuery. Error statuses: 400, 401, 403, 429, 500.
+/// samples that are not in MalQuery. A reply about a sample that was not requested is an error. Error statuses: 400, 401, 403, 429, 500.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(alias = "GetMalQueryMetadataV1", alias = "get_metadata")]
 pub struct GetMetadata {
@@ -62,6 +62,17 @@ impl Operation for GetMetadata {
 impl JsonOperation for GetMetadata {
     type Meta = PlainMeta;
     type Resource = Sample;
+
+    fn accept(&self, reply: &Envelope<PlainMeta, Sample>) -> Result<(), String> {
+        if !reply.has_resources() && reply.errors.is_empty() {
+            return Err("it has no `resources`".into());
+        }
+        let mut named = reply.resources.iter().filter_map(|sample| sample.sha256);
+        match named.find(|sha256| !self.ids.contains(sha256)) {
+            Some(other) => Err(format!("it is about {other}, which was not requested")),
+            None => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@ use crate::operation::{JsonOperation, Operation};
 use crate::request::BuildError;
 use crate::request::RequestParts;
 use crate::types::lenient::model;
-use crate::types::{Json, ReplyMeta};
+use crate::types::{Envelope, Json, ReplyMeta};
 
 /// Returns the monthly quotas and their current use.
 ///
@@ -23,10 +23,31 @@ impl Operation for GetQuotas {
     }
 }
 
+/// The members of `meta` that identify a reply with quotas.
+const QUOTAS: [&str; 8] = [
+    "hunt_count",
+    "hunt_limit",
+    "download_count",
+    "download_limit",
+    "monitor_count",
+    "monitor_limit",
+    "days_left",
+    "refresh_time",
+];
+
 /// The quotas are in `meta`. The reply has no resources.
 impl JsonOperation for GetQuotas {
     type Meta = Quotas;
     type Resource = Json;
+
+    fn accept(&self, reply: &Envelope<Quotas, Json>) -> Result<(), String> {
+        let meta = serde_json::to_value(&reply.meta).map_err(|error| error.to_string())?;
+        let has_quota = QUOTAS.iter().any(|name| meta.get(name).is_some());
+        match has_quota || !reply.errors.is_empty() {
+            true => Ok(()),
+            false => Err("it has no quotas".into()),
+        }
+    }
 }
 
 model! {
@@ -69,15 +90,23 @@ model! {
 
 impl Quotas {
     /// Returns the number of hunts left this month. `None` if the reply lacks the count or the
-    /// limit.
+    /// limit, or if one of them is not a number of at least 0.
     pub fn hunts_left(&self) -> Option<u64> {
-        Some(self.hunt_limit?.saturating_sub(self.hunt_count?))
+        let count = self.hunt_count.or_else(|| self.huge("hunt_count"));
+        Some(self.hunt_limit?.saturating_sub(count?))
     }
 
     /// Returns the number of downloads left this month. `None` if the reply lacks the count or the
-    /// limit.
+    /// limit, or if one of them is not a number of at least 0.
     pub fn downloads_left(&self) -> Option<u64> {
-        Some(self.download_limit?.saturating_sub(self.download_count?))
+        let count = self.download_count.or_else(|| self.huge("download_count"));
+        Some(self.download_limit?.saturating_sub(count?))
+    }
+
+    /// Returns the largest `u64` for a count that does not fit in one.
+    fn huge(&self, name: &str) -> Option<u64> {
+        let count = self.extra.get(name)?.to::<f64>()?;
+        (count >= u64::MAX as f64).then_some(u64::MAX)
     }
 }
 
@@ -101,5 +130,20 @@ mod tests {
             left(r#"{"hunt_count": 101, "hunt_limit": 100, "download_limit": 5}"#),
             (Some(0), None)
         );
+        for (count, expected) in [
+            ("1e30", Some(0)),
+            ("-1", None),
+            ("0.5", None),
+            ("null", None),
+        ] {
+            let text = format!(
+                r#"{{"hunt_count": {count}, "hunt_limit": 5, "download_count": {count}, "download_limit": 5}}"#
+            );
+            assert_eq!(left(&text), (expected, expected), "{count}");
+        }
+        for limit in ["\"x\"", "-1", "null"] {
+            let text = format!(r#"{{"hunt_count": 0, "hunt_limit": {limit}}}"#);
+            assert_eq!(left(&text).0, None, "{limit}");
+        }
     }
 }

@@ -2,7 +2,7 @@ use crate::endpoint::Endpoint;
 use crate::operation::{JsonOperation, Operation};
 use crate::request::BuildError;
 use crate::request::RequestParts;
-use crate::types::{JobMeta, RequestId, Sample};
+use crate::types::{Envelope, JobMeta, JobStatus, RequestId, Sample};
 
 /// Returns the status of a job, and its results once it is done.
 ///
@@ -10,9 +10,8 @@ use crate::types::{JobMeta, RequestId, Sample};
 /// `get_request`). Needs the scope `malquery:read`. Costs no quota. Wait a few seconds between
 /// polls. Error statuses: 400, 401, 403, 429, 500.
 ///
-/// A reply about another job is an error. A reply without `meta.reqid` is not, but
-/// [`JobFlow`](crate::flow::JobFlow), and so every wait and every collect, does not accept it as the
-/// end of the job.
+/// A reply about another job is an error, and so is the end of a job (`done` or `failed`) without a
+/// request id (`meta.reqid`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(alias = "GetMalQueryRequestV1", alias = "get_request")]
 pub struct GetRequest {
@@ -40,9 +39,19 @@ impl JsonOperation for GetRequest {
     type Meta = JobMeta;
     type Resource = Sample;
 
-    fn accept(&self, meta: &JobMeta) -> Result<(), String> {
-        match &meta.reqid {
-            Some(id) if *id != self.id => Err(format!("it is about the job {id}, not {}", self.id)),
+    fn accept(&self, reply: &Envelope<JobMeta, Sample>) -> Result<(), String> {
+        let id = &self.id;
+        match (&reply.meta.reqid, &reply.meta.status) {
+            (Some(other), _) if other != id => {
+                Err(format!("it is about the job {other}, not {id}"))
+            }
+            // The reply may be about another job, and its samples would be billed.
+            (None, Some(status @ (JobStatus::Done | JobStatus::Failed))) => Err(format!(
+                "its status is `{status}`, but it has no request id (`meta.reqid`); poll the request id {id} again"
+            )),
+            (None, None) if !reply.has_resources() && reply.errors.is_empty() => {
+                Err("it has no `resources`, no status and no request id".into())
+            }
             _ => Ok(()),
         }
     }

@@ -63,6 +63,11 @@ model! {
 }
 
 impl<M: ReplyMeta, R: Item> Envelope<M, R> {
+    /// Returns whether the document has the member `resources`, even if it is `null`.
+    pub(crate) fn has_resources(&self) -> bool {
+        !self.resources.is_empty() || self.extra.get("resources").is_some()
+    }
+
     /// Returns whether more samples may match than the reply contains.
     ///
     /// A fuzzy search returns the number of all matches, which may exceed the number of results. A

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use malquery_proto::Transport;
+use malquery_proto::flow::RetryPolicy;
 use malquery_proto::operations::Hunt;
+use malquery_proto::types::Sha256;
 use malquery_ureq::UreqTransport;
 use rustls::{ServerConnection, StreamOwned};
 
@@ -83,6 +85,31 @@ fn a_token_sent_twice_answers_no_call() {
         let quotas = client(&server).quotas().unwrap();
         assert_eq!(quotas.meta.hunt_count, Some(9));
     }
+}
+
+/// The reply to the first request arrives again, just when the next request is sent.
+#[test]
+fn late_metadata_answers_no_other_request() {
+    let server = Server::start(|request, out| {
+        if token(request, out) {
+            return Then::Go;
+        }
+        let line = request.line();
+        let ids = line.split(['=', '&', ' ']).filter(|part| part.len() == 64);
+        let results: Vec<_> = ids.map(|id| format!(r#"{{"sha256":"{id}"}}"#)).collect();
+        let reply = format!(r#"{{"meta":{{}},"resources":[{}]}}"#, results.join(","));
+        json(out, &reply);
+        out.flush().unwrap();
+        std::thread::sleep(Duration::from_millis(4));
+        json(out, &reply);
+        Then::Go
+    });
+    let samples: Vec<_> = (0..500u16)
+        .map(|number| Sha256::from_bytes(std::array::from_fn(|at| number.to_be_bytes()[at % 2])))
+        .collect();
+    let client = client(&server).retry(RetryPolicy::default());
+    let reply = client.metadata(&samples).unwrap();
+    assert_eq!((reply.resources.len(), reply.missing.len()), (500, 0));
 }
 
 /// Sends two requests. Each gets its own reply, although an unrequested one follows the first.

@@ -98,7 +98,7 @@ const REPLIES: &[(u16, &str)] = &[
         200,
         r#"{"meta": {}, "errors": [{"code": 404, "message": "no such job"}]}"#,
     ),
-    (200, r#"{"meta": {}}"#),
+    (200, r#"{"meta": {}, "resources": []}"#),
     (200, "not JSON"),
     (201, r#"{"access_token": "a-token", "expires_in": 0}"#),
     (201, r#"{"access_token": "a-token", "expires_in": 1e300}"#),

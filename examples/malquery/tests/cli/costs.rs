@@ -50,16 +50,19 @@ fn a_short_quota_is_not_spent() {
 
 #[test]
 fn an_unknown_quota_is_not_risked() {
-    let submitted = answer(200, json!({"meta": {"reqid": "r-1"}, "resources": []}));
-    let server = Server::with_answers([answer(200, json!({"meta": {}})), submitted]);
-    let run = server.run(&format!("multidownload {A} --check-quota"));
-    run.json();
-    run.says("warning: the service does not");
     let errors = json!({"meta": {}, "errors": [{"code": 500, "message": "no database"}]});
-    let server = Server::with_answers([answer(200, errors)]);
-    let run = server.run(&format!("multidownload {A} --check-quota"));
-    assert!(run.error(5).contains("no database"), "{}", run.stderr);
-    assert_eq!(server.asked().len(), 2);
+    for (quotas, why) in [
+        (
+            json!({"meta": {"hunt_limit": 5}}),
+            "the service does not report it",
+        ),
+        (errors, "no database"),
+    ] {
+        let server = Server::with_answers([answer(200, quotas)]);
+        let run = server.run(&format!("multidownload {A} --check-quota"));
+        assert!(run.error(5).contains(why), "{}", run.stderr);
+        assert_eq!(server.asked().len(), 2);
+    }
 }
 
 #[test]
