@@ -181,7 +181,7 @@ pub trait StreamOperation: Operation {
     }
 }
 
-/// Returns whether a reply with this status has a whole file as its body. This is any 2xx, except
+/// Returns whether a reply with this status has a whole file as its body. True for every 2xx except
 /// 202 (not ready), 204 and 205 (no content) and 206 (part of a file).
 pub(crate) fn has_file(status: StatusCode) -> bool {
     status.is_success() && !matches!(status.as_u16(), 202 | 204..=206)

@@ -50,7 +50,7 @@ const ANY_RATIO: u64 = 16 * 1024 * 1024;
 /// The maximum compression ratio. Results of jobs reach about 10, and gzip can reach 1,000.
 const MAX_RATIO: u64 = 200;
 
-/// A compressed body. Fails if a small body would expand to fill the memory.
+/// A compressed body. Fails if it expands to more than 16 MiB and 200 times its size.
 struct Gzip<R> {
     decoder: MultiGzDecoder<Counted<R>>,
     decoded: u64,

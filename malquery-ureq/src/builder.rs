@@ -114,8 +114,8 @@ impl Builder {
         self
     }
 
-    /// Trusts these certificates, in PEM format, in addition to Mozilla's root certificates. This
-    /// is for a company proxy that inspects TLS.
+    /// Trusts these certificates, in PEM format, in addition to Mozilla's root certificates. Use
+    /// it behind a company proxy that inspects TLS.
     pub fn root_certificates(mut self, pem: impl AsRef<[u8]>) -> Self {
         self.roots.push(Roots::Pem(pem.as_ref().to_owned()));
         self

@@ -519,7 +519,7 @@ pub(crate) struct RuleOptions {
     /// Send only this rule of the file, along with the rules that it depends on
     #[arg(long, value_name = "NAME")]
     pub(crate) rule_name: Option<String>,
-    /// Send the rule without checking it first, for example if only the service can check it
+    /// Skip the local check, for example for a rule that only the service can check
     #[arg(long)]
     pub(crate) no_check_rule: bool,
 }

@@ -18,7 +18,7 @@ use crate::output::{Failure, INTERRUPTED, ServiceErrors, code, no_folder, note, 
 use crate::state::State;
 use crate::values::written;
 
-/// The time at which the command started.
+/// When the command started.
 pub(crate) static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);

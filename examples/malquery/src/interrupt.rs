@@ -35,7 +35,7 @@ static RECORDING: Mutex<Option<(PathBuf, SessionGuard)>> = Mutex::new(None);
 
 /// State that the command and the signal handler share.
 struct Gate {
-    /// Whether a signal arrived.
+    /// Whether a signal has arrived.
     stopped: bool,
     /// Whether the process is about to end, so that nothing new may start.
     exiting: bool,

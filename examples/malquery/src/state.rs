@@ -15,7 +15,7 @@ use crate::output::{Failure, no_folder};
 /// The file that stores the state of a job.
 pub(crate) struct State {
     pub(crate) path: PathBuf,
-    /// Whether the first write must not replace an existing file.
+    /// Whether the first write must fail if the file exists.
     pub(crate) is_new: bool,
     /// Whether the job is new, so that nobody else has its state.
     pub(crate) is_own: bool,

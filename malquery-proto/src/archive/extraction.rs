@@ -5,7 +5,7 @@ use super::report::ArchiveError;
 use crate::atomic_file::AtomicFile;
 use crate::stream::Received;
 
-/// The destination of the samples.
+/// Where extracted samples go.
 pub(super) trait Store {
     /// An incomplete sample. Dropping it deletes the sample.
     type Part;

@@ -282,7 +282,7 @@ pub struct Report {
     /// Without [`Archive::expect_samples`](super::Archive::expect_samples), the samples after which
     /// an entry is named, but which no entry contains.
     pub missing: Vec<Sha256>,
-    /// The samples that were not expected.
+    /// The samples in the archive that were not expected. Empty without `expect_samples`.
     pub unexpected: Vec<Found>,
     /// The entries that cannot be read, or that exceed the [`Limits`](super::Limits).
     pub damaged: Vec<Damaged>,

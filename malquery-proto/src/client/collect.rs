@@ -133,7 +133,7 @@ pub struct Collected {
     pub found: Vec<Sha256>,
     /// The request id of the multi-download. `None` if no samples were found.
     pub download: Option<RequestId>,
-    /// The size and hash of the archive file. `None` if no samples were found, so that no file
+    /// The size and hash of the archive file. `None` if no samples were found and so no file
     /// exists, or if this [`Collect`] did not download the archive.
     pub archive: Option<Received>,
     /// The samples in the archive, and the missing samples.

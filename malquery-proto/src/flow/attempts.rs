@@ -154,7 +154,7 @@ impl Attempts {
     /// Returns the next step for an operation with a JSON reply.
     ///
     /// # Errors
-    /// The call ends.
+    /// Returns the error that ends the call.
     pub(crate) fn poll<O: Operation>(
         &mut self,
         now: Timestamp,
@@ -167,7 +167,7 @@ impl Attempts {
     /// Returns the next step for an operation whose reply is a file.
     ///
     /// # Errors
-    /// The call ends.
+    /// Returns the error that ends the call.
     pub(crate) fn poll_stream<O: StreamOperation>(
         &mut self,
         now: Timestamp,
@@ -262,7 +262,7 @@ impl Attempts {
     /// Processes the reply to a token request.
     ///
     /// # Errors
-    /// The call ends.
+    /// Returns the error that ends the call.
     pub(crate) fn on_token(
         &mut self,
         now: Timestamp,
@@ -295,7 +295,7 @@ impl Attempts {
     /// Processes the reply to an attempt, as parsed by its operation.
     ///
     /// # Errors
-    /// The call ends.
+    /// Returns the error that ends the call.
     pub(crate) fn on_reply<R>(
         &mut self,
         now: Timestamp,
@@ -318,7 +318,7 @@ impl Attempts {
     /// Processes the failure of an attempt that got no reply.
     ///
     /// # Errors
-    /// The call ends.
+    /// Returns the error that ends the call.
     pub(crate) fn on_failure(
         &mut self,
         now: Timestamp,

@@ -23,7 +23,7 @@ pub struct GetDownload {
 }
 
 impl GetDownload {
-    /// Creates the operation for this sample.
+    /// Creates the operation that downloads this sample.
     pub fn new(sha256: Sha256) -> Self {
         Self { sha256 }
     }

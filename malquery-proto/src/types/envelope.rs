@@ -31,7 +31,7 @@ model! {
 }
 
 model! {
-    /// The `meta` of a reply with only the common fields.
+    /// A `meta` that has only the common fields.
     #[derive(Default)]
     pub struct PlainMeta {
         /// The duration of the query. CrowdStrike does not document its unit.

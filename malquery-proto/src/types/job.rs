@@ -35,13 +35,14 @@ model! {
         pub trace_id: Option<String>,
         /// The number of samples that matched.
         pub stats: Option<Stats>,
-        /// The status of the search, which is always done when the reply arrives.
+        /// The status of the search. A fuzzy search is complete when its reply arrives, so this is
+    /// `done`.
         pub status: Option<JobStatus>,
     }
 }
 
 model! {
-    /// The `meta` of a job: its status, and the request that started it.
+    /// The `meta` of a job's reply: its status, and the request that started it.
     #[derive(Default)]
     pub struct JobMeta {
         /// The duration of the query. CrowdStrike does not document its unit.

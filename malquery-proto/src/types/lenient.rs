@@ -67,7 +67,8 @@ impl fmt::Debug for Json {
 pub struct Number(serde_json::Number);
 
 impl Number {
-    /// Returns the value as a floating-point number. Large integers are rounded.
+    /// Returns the value as a floating-point number, or `None` if it is not a number. Large
+    /// integers are rounded.
     pub fn as_f64(&self) -> Option<f64> {
         self.0.as_f64()
     }

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::ops::Range;
 
-/// A position in the source, counted as in an editor.
+/// A line and column in the source, starting from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
     /// The line, starting from 1.
