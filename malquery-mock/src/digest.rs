@@ -16,6 +16,14 @@ pub(crate) fn hex(bytes: impl AsRef<[u8]>) -> String {
         .collect()
 }
 
+/// Returns a number of bytes in words.
+pub(crate) fn bytes(count: u64) -> String {
+    match count {
+        1 => "1 byte".into(),
+        count => format!("{count} bytes"),
+    }
+}
+
 /// Describes bytes by their length and hash.
 pub(crate) struct Described<'a>(pub(crate) &'a [u8]);
 
@@ -23,9 +31,9 @@ impl fmt::Display for Described<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             [] => f.write_str("none"),
-            bytes => {
-                let (length, sha256) = (bytes.len(), sha256(bytes));
-                write!(f, "{length} bytes with the SHA-256 {}…", &sha256[..8])
+            content => {
+                let (length, sha256) = (bytes(content.len() as u64), sha256(content));
+                write!(f, "{length} with the SHA-256 {}…", &sha256[..8])
             }
         }
     }

@@ -9,11 +9,11 @@ use malquery_proto::{Body, Transport, TransportError};
 
 use crate::cassette::file::{self, Pairs};
 use crate::cassette::matching::is_for_tokens;
-use crate::diff;
 use crate::json::{Json, Style};
 use crate::record::log::{End, Exchange, Log, Outcome};
 use crate::record::policy::Policy;
 use crate::record::write;
+use crate::{diff, digest};
 
 /// The length of the longest body that is shown, in bytes. A longer body is replaced by its size.
 const MAX_SHOWN: u64 = 256 * 1024;
@@ -180,7 +180,9 @@ fn reply(policy: &Policy, exchange: &mut Exchange) -> String {
             let end = match &reply.end {
                 End::Whole => String::new(),
                 End::Open | End::Left => "< not read to the end\n".into(),
-                End::Broken(error) => format!("< interrupted after {length} bytes: {error}\n"),
+                End::Broken(error) => {
+                    format!("< interrupted after {}: {error}\n", digest::bytes(length))
+                }
             };
             format!("< {}\n{text}{end}", reply.status)
         }
@@ -192,7 +194,7 @@ fn shown(body: file::Body, length: u64) -> String {
     match (json, body.text, body.form.unwrap_or_default()) {
         (Some(json), ..) => json.text(Style::Pretty, 0),
         (None, Some(text), _) => text,
-        (None, None, form) if form.is_empty() => format!("[{length} bytes]"),
+        (None, None, form) if form.is_empty() => format!("[{}]", digest::bytes(length)),
         (None, None, form) => {
             let line = |(name, value)| format!("{name}={value}\n");
             form.into_iter().map(line).collect()

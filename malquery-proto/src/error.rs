@@ -424,6 +424,7 @@ impl ApiError {
             (429, _) if self.kind == ApiErrorKind::QuotaExhausted => "the monthly quota is used up; the quotas operation reports when it is renewed".into(),
             _ => match self.rate_limit.retry? {
                 RetryAfter::At(time) => format!("try again at {time}").into(),
+                RetryAfter::After(time) if time.as_secs() == 1 => "try again in 1 second".into(),
                 RetryAfter::After(time) => format!("try again in {} seconds", time.as_secs()).into(),
             },
         })
@@ -662,6 +663,8 @@ mod tests {
         );
         assert_eq!(error.rate_limit().limit, Some(6000));
         assert_eq!(error.hint().unwrap(), "try again in 7 seconds");
+        let error = answered(&endpoint, 503, &[("retry-after", "1")], "");
+        assert_eq!(error.hint().unwrap(), "try again in 1 second");
         assert_eq!(error.operation(), "GetMalQueryQuotasV1");
         let error = answered(
             &endpoint,

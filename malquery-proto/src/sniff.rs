@@ -21,7 +21,7 @@ const FORMATS: [(&[u8], &str); 8] = [
 pub(crate) fn what_is(bytes: &[u8]) -> String {
     let bytes = &bytes[..bytes.len().min(ENOUGH)];
     if bytes.is_empty() {
-        return "nothing".into();
+        return "empty".into();
     }
     if let Some((_, name)) = FORMATS.iter().find(|(magic, _)| bytes.starts_with(magic)) {
         return (*name).into();
@@ -67,7 +67,7 @@ mod tests {
     #[test]
     fn whatever_arrives_is_named() {
         for (bytes, name) in [
-            (&b""[..], "nothing"),
+            (&b""[..], "empty"),
             (b"7z\xbc\xaf\x27\x1c\0\x04", "a 7z archive"),
             (
                 b"\r\n<!DOCTYPE html><title>Sign in",

@@ -645,18 +645,18 @@ fn an_unsupported_packing_method_is_named() {
 #[test]
 fn an_error_shows_what_arrived_instead() {
     let message = |bytes: &[u8]| Archive::open(Cursor::new(bytes)).unwrap_err().to_string();
-    assert_eq!(message(b""), "this is not a zip archive but nothing");
+    assert_eq!(message(b""), "this is not a zip archive; it is empty");
     assert_eq!(
         message(b"7z\xbc\xaf\x27\x1c\0\x04"),
-        "this is not a zip archive but a 7z archive"
+        "this is not a zip archive; it is a 7z archive"
     );
     assert_eq!(
         message(b"<html><title>Sign in</title>"),
-        "this is not a zip archive but an HTML page that begins with \"<html><title>Sign in</title>\""
+        "this is not a zip archive; it is an HTML page that begins with \"<html><title>Sign in</title>\""
     );
     assert_eq!(
         message(br#"{"errors":[]}"#),
-        r#"this is not a zip archive but JSON that begins with "{\"errors\":[]}""#
+        r#"this is not a zip archive; it is JSON that begins with "{\"errors\":[]}""#
     );
 }
 

@@ -1,15 +1,16 @@
 use std::error::Error as StdError;
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
-use ureq::Proxy;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
-use crate::proxy::Route;
+use crate::proxy::{self, Route};
 use crate::ureq_error::ConfigError;
 
 /// The settings of a [`UreqTransport`](crate::UreqTransport). The [crate
@@ -124,7 +125,8 @@ impl Builder {
     /// Trusts the certificates in this file, like [`root_certificates`](Self::root_certificates).
     /// [`build`](Self::build) reads the file.
     ///
-    /// If the environment variable `SSL_CERT_FILE` is set, that file is always read as well.
+    /// If the environment variable `SSL_CERT_FILE` is set, that file is always read as well. A file
+    /// may have up to 16 MiB.
     pub fn root_certificate_file(mut self, path: impl AsRef<Path>) -> Self {
         self.roots.push(Roots::File(path.as_ref().to_owned()));
         self
@@ -137,7 +139,7 @@ impl Builder {
         let route = match &self.proxy {
             None => Route::from_env()?,
             Some(None) => Route::default(),
-            Some(Some(url)) => Route::through(Proxy::new(url).map_err(|_| ConfigError::Proxy)?),
+            Some(Some(url)) => Route::through(proxy::parse(url).ok_or(ConfigError::Proxy)?),
         };
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
@@ -156,13 +158,13 @@ impl Builder {
                 }
                 Roots::File(path) => certificates.extend(parse(
                     &format!("the root certificates of {}", path.display()),
-                    std::fs::read(path),
+                    read(path),
                 )?),
             }
         }
         if let Some(path) = std::env::var_os("SSL_CERT_FILE").filter(|path| !path.is_empty()) {
             let origin = format!("SSL_CERT_FILE={}", path.display());
-            certificates.extend(parse(&origin, std::fs::read(&path))?);
+            certificates.extend(parse(&origin, read(path.as_ref()))?);
         }
         let tls = TlsConfig::builder();
         if certificates.is_empty() {
@@ -175,6 +177,17 @@ impl Builder {
                 .map(|der| Certificate::from_der(der)),
         );
         Ok(tls.root_certs(RootCerts::from(certificates)).build())
+    }
+}
+
+/// Reads a file of certificates. Fails if it is larger than any such file, such as `/dev/zero`.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    const MOST: u64 = 16 * 1024 * 1024;
+    let mut pem = Vec::new();
+    File::open(path)?.take(MOST + 1).read_to_end(&mut pem)?;
+    match pem.len() as u64 > MOST {
+        true => Err(io::Error::other("the file is larger than 16 MiB")),
+        false => Ok(pem),
     }
 }
 
@@ -220,10 +233,7 @@ fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), ConfigEr
 }
 
 /// Parses certificates and returns those that rustls can use. A system's bundle may contain others.
-fn parse(
-    origin: &str,
-    pem: std::io::Result<Vec<u8>>,
-) -> Result<Vec<Certificate<'static>>, ConfigError> {
+fn parse(origin: &str, pem: io::Result<Vec<u8>>) -> Result<Vec<Certificate<'static>>, ConfigError> {
     let refuse = |error: Option<Box<dyn StdError + Send + Sync>>| ConfigError::RootCertificates {
         origin: origin.to_owned(),
         error,
@@ -271,7 +281,16 @@ mod tests {
     fn settings_that_cannot_be_used_are_refused() {
         let error = refused(Builder::default().user_agent("a\nb"));
         assert!(matches!(error, ConfigError::UserAgent));
-        for url in ["", "ftp://host:1", "http://"] {
+        for url in [
+            "",
+            "ftp://host:1",
+            "http://",
+            "http://host:port",
+            "http://host:0",
+            "http://user:word@host:99999",
+            "http://[::1]:port",
+            "host:port",
+        ] {
             let error = refused(Builder::default().proxy(url));
             assert!(matches!(error, ConfigError::Proxy), "{url} {error}");
         }
@@ -294,6 +313,11 @@ mod tests {
         }
         let error = refused(Builder::default().root_certificate_file("/no/such.pem"));
         let shown = format!("{error:?}");
+        #[cfg(unix)]
+        {
+            let error = refused(Builder::default().root_certificate_file("/dev/zero"));
+            assert!(format!("{error:?}").ends_with(": the file is larger than 16 MiB"));
+        }
         let says = "the root certificates of /no/such.pem cannot be used; provide X.509";
         assert!(shown.starts_with(says), "{shown}");
     }

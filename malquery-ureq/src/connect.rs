@@ -182,9 +182,19 @@ impl Attempt<'_> {
     }
 }
 
-/// Reads the head of a reply and returns its status. Reads single bytes, because the bytes after
-/// the head belong to the tunnel.
+/// Reads the head of a reply, after any interim replies, and returns its status.
 fn read_status(socket: &mut impl Read) -> io::Result<u16> {
+    loop {
+        match read_head(socket)? {
+            100 | 102..200 => {}
+            status => return Ok(status),
+        }
+    }
+}
+
+/// Reads a head and returns its status. Reads single bytes, because the bytes after the head belong
+/// to the tunnel.
+fn read_head(socket: &mut impl Read) -> io::Result<u16> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") && head.len() < MAX_HEAD {
         let mut byte = [0];

@@ -39,7 +39,7 @@ impl Route {
         };
         let proxy = std::env::var(name)
             .ok()
-            .and_then(|value| Proxy::new(value.trim()).ok())
+            .and_then(|value| parse(value.trim()))
             .ok_or(ConfigError::ProxyVariable(name))?;
         let direct = ["no_proxy", "NO_PROXY"]
             .into_iter()
@@ -51,6 +51,17 @@ impl Route {
             direct: NoProxy::new(&direct),
         })
     }
+}
+
+/// Parses the URL of a proxy. ureq alone takes an invalid port for the default port.
+pub(crate) fn parse(url: &str) -> Option<Proxy> {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next()?;
+    let host = authority.rsplit('@').next()?;
+    let behind = host.rsplit(']').next()?;
+    let port = behind.rsplit_once(':').map(|(_, port)| port);
+    let is_valid = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    Proxy::new(url).ok().filter(|_| port.is_none_or(is_valid))
 }
 
 /// The hosts in `NO_PROXY`, by the rules of curl, Go and Python's requests.

@@ -126,7 +126,8 @@ impl UreqError {
     pub(crate) fn of_lookup(host: &str, error: ureq::Error) -> Self {
         let message = match error {
             ureq::Error::Timeout(_) => {
-                format!("looking up the name of {host} took too long; check the network")
+                let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+                format!("the DNS lookup of {name} took too long; check the network")
             }
             _ => format!(
                 "the name of {host} was not found; check the cloud or base URL, the network, and \
@@ -188,7 +189,7 @@ impl UreqError {
         let (kind, why) = match status {
             407 => (
                 Kind::ProxyRefused,
-                ", which requires a user name and password or rejected them; correct them in the proxy URL",
+                "; the proxy requires a user name and password, or rejected the ones given; set them in the proxy URL",
             ),
             408 | 425 | 429 | 500.. => (Kind::Proxy, "; check the proxy"),
             _ => (

@@ -755,7 +755,7 @@ const LOCAL: [&str; 5] = ["check-rule", "extract", "serve", "completions", "man"
 
 /// Builds the command line. Each command hides the global options that it ignores.
 pub(crate) fn command() -> clap::Command {
-    let rule = "The file with the YARA rule; use this or FILE";
+    let rule = "The file with the YARA rule, instead of the argument [FILE]";
     let mut root =
         Cli::command().mut_subcommand("hunt", |hunt| hunt.mut_arg("rule", |arg| arg.help(rule)));
     for (id, heading, uses) in GLOBAL {

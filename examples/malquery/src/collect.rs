@@ -49,7 +49,7 @@ pub(crate) fn extract(
     let mut collect = Collect::unpack(archive)
         .limits(session.limits())
         .extract(folder);
-    let mut bars = Bars::new(false);
+    let mut bars = Bars::new(session.demo);
     let result = collect.verify(session.force, |progress: &Progress<'_>| {
         bars.step(progress, archive)
     });
@@ -556,10 +556,7 @@ impl Bars {
             if fetching && !self.is_demo {
                 warn_of_zip(path);
             }
-            if let Some(folder) = folder.filter(|_| !fetching) {
-                if !self.is_demo {
-                    warn_of_files(folder);
-                }
+            if folder.is_some() && !fetching {
                 interrupt::extracting(true);
             }
             self.shown = Some((fetching, bar(total)));
@@ -601,7 +598,7 @@ impl Shown<'_> {
             && !report.found.is_empty()
         {
             let mut document = json!({"path": path.to_string_lossy()});
-            document["contents"] = contents(report);
+            document["contents"] = self.contents(report);
             if let Err(failure) = self.print(&document, &[], report) {
                 return failure;
             }
@@ -617,7 +614,19 @@ impl Shown<'_> {
             error,
             Error::Archive(ArchiveError::Broken(_) | ArchiveError::Incomplete(_))
         );
+        let limit = match &error {
+            Error::Archive(ArchiveError::Limit { limit, .. }) => Some(*limit),
+            Error::Archive(ArchiveError::Stopped { source, .. }) => match &**source {
+                ArchiveError::Limit { limit, .. } => Some(*limit),
+                _ => None,
+            },
+            _ => None,
+        };
         let mut failure = explain(error);
+        if limit.is_some_and(|limit| limit != Limit::Ratio) {
+            failure = failure
+                .hint("if you trust the archive, unpack it with another program, such as 7-Zip");
+        }
         if is_in_the_way {
             failure.message.push_str("; use --force to replace it");
         }
@@ -677,7 +686,7 @@ impl Shown<'_> {
 
     /// Prints the contents of an archive. Fails if samples are missing or damaged.
     fn show(&self, mut document: Value, results: &[Sample], report: Report) -> Result<(), Failure> {
-        document["contents"] = contents(&report);
+        document["contents"] = self.contents(&report);
         self.print(&document, results, &report)?;
         let is_ratio = |error: &ArchiveError| {
             matches!(
@@ -704,6 +713,23 @@ impl Shown<'_> {
         })?;
         say_done(&done, document["path"].as_str());
         Ok(())
+    }
+
+    /// Returns the contents of an archive as JSON, and warns about the files and about problems.
+    fn contents(&self, report: &Report) -> Value {
+        let mut files = report
+            .found
+            .iter()
+            .filter_map(|found| found.file.as_deref());
+        if let Some(folder) = files.next().and_then(Path::parent)
+            && !self.session.demo
+        {
+            note(format_args!(
+                "warning: the files in {} are raw, unencrypted malware",
+                folder.display()
+            ));
+        }
+        contents(report)
     }
 
     fn print(&self, document: &Value, results: &[Sample], report: &Report) -> Result<(), Failure> {
@@ -796,12 +822,5 @@ pub(crate) fn warn_of_zip(path: &Path) {
     note(format_args!(
         "warning: {} will be a zip of malware; its password is `infected`",
         path.display()
-    ));
-}
-
-fn warn_of_files(folder: &Path) {
-    note(format_args!(
-        "warning: the files in {} will be raw, unencrypted malware",
-        folder.display()
     ));
 }

@@ -394,7 +394,9 @@ impl Commands<'_> {
             };
             let look = |id: &RequestId| {
                 let id = quoted(id.as_str().as_ref());
-                format!("the job may still run; wait for it with: {program} request {id} --wait")
+                format!(
+                    "the job may still be running; wait for it with: {program} request {id} --wait"
+                )
             };
             let resume_hint = flow.id().filter(|_| !self.session.jobs_end).map(look);
             watch.step(progress, flow, flow, resume_hint)

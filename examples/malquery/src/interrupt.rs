@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
-use std::{fs, process, thread};
+use std::{fs, io, process, thread};
 
 use malquery_mock::SessionGuard;
 use malquery_proto::endpoint::{Endpoint, Resend};
@@ -284,13 +284,18 @@ pub(crate) fn end_recording() -> Result<(), Failure> {
     };
     guard.close().map_err(|error| {
         let failure = Failure::failed(&error);
-        // The other recorded calls may have cost quota, so save them.
-        match guard.save_beside() {
+        // The other recorded calls may have cost quota, so save them. The folder of the cassette
+        // may be on a full disk.
+        match guard
+            .save_beside()
+            .or_else(|_| save_elsewhere(&path, &guard))
+        {
             Ok(Some(rest)) => failure.hint(format!(
                 "the rest of the recording is saved in {}",
                 rest.display()
             )),
-            _ => failure,
+            Ok(None) => failure,
+            Err(error) => failure.hint(format!("the recording is lost: {error}")),
         }
     })?;
     // No file is written if nothing was sent.
@@ -304,6 +309,28 @@ pub(crate) fn end_recording() -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Saves a recording in a new folder, which only the owner can open, in the system's folder for
+/// temporary files. Returns the path, or `None` if there was nothing to write.
+fn save_elsewhere(cassette: &Path, guard: &SessionGuard) -> io::Result<Option<PathBuf>> {
+    let folder = tempfile::Builder::new().prefix("malquery-").tempdir()?;
+    let path = folder.path().join(cassette.file_name().unwrap_or_default());
+    #[cfg(unix)]
+    let own = |path: &Path, mode: u32| {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    };
+    #[cfg(unix)]
+    own(folder.path(), 0o700)?;
+    guard.save_rest(&path).map_err(io::Error::other)?;
+    if !path.exists() {
+        return Ok(None);
+    }
+    #[cfg(unix)]
+    own(&path, 0o600)?;
+    let _ = folder.keep();
+    Ok(Some(path))
 }
 
 /// Sets the hint on how to continue.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use malquery_mock::{Cassette, Corpus, Mode, Service, VirtualClock};
 use malquery_proto::flow::Auth;
@@ -139,13 +139,14 @@ fn no_credentials(session: &Session, first: &str, call: &Call) -> Failure {
 }
 
 fn transport(session: &Session) -> Result<UreqTransport, Failure> {
-    let builder = UreqTransport::builder();
-    let built = match session.ca_file.clone() {
-        Some(path) => input::within(&path.clone(), || {
-            builder.root_certificate_file(path).build()
-        })?,
-        None => builder.build(),
-    };
+    let mut builder = UreqTransport::builder();
+    if let Some(path) = &session.ca_file {
+        builder = builder.root_certificate_file(path);
+    }
+    // The builder also reads the file in this variable.
+    let variable = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let path = session.ca_file.clone().or(variable).unwrap_or_default();
+    let built = input::within(&path, || builder.build())?;
     built.map_err(|error| Failure::invalid(&error))
 }
 

@@ -140,11 +140,13 @@ fn open_lock(path: &Path) -> io::Result<File> {
         let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
         options.custom_flags(flags.bits().cast_signed()).mode(0o600);
     }
-    let file = options.open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file; remove it"));
+    let file = options.open(path);
+    // A link or a socket cannot be opened.
+    let found = path.symlink_metadata();
+    if found.is_ok_and(|found| !found.is_file()) {
+        return Err(io::Error::other("it is not a regular file; remove it"));
     }
-    Ok(file)
+    file
 }
 
 /// Returns whether an open file is still at this path.

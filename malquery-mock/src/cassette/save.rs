@@ -35,7 +35,7 @@ impl Staging {
         let folder = folder_of(path);
         let fail = |error: io::Error| format!("{}: {error}", folder.display());
         let bodies = body_folder(path)?;
-        fs::create_dir_all(folder).map_err(fail)?;
+        create_folder(folder).map_err(fail)?;
         // Some systems cannot lock a folder.
         let lock = File::open(folder).ok();
         let try_lock = || lock.as_ref().map(File::try_lock);
@@ -80,7 +80,7 @@ impl Staging {
         let path = self.folder.join(&name);
         let fail = |error: io::Error| format!("{}: {error}", path.display());
         let parent = self.folder.join(&self.bodies);
-        fs::create_dir_all(&parent).map_err(fail)?;
+        create_folder(&parent).map_err(fail)?;
         let file = staged(&parent, self.is_private, write).map_err(fail)?;
         self.files.push((path, file));
         Ok(name)
@@ -169,7 +169,7 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
     }
     let folder = folder_of(path);
     let bodies = folder.join(body_folder(path).map_err(io::Error::other)?);
-    fs::create_dir_all(folder)?;
+    create_folder(folder)?;
     if fs::symlink_metadata(&bodies).is_ok() {
         let refuse = |why: &str| {
             let why = format!("{} {why}", bodies.display());
@@ -190,6 +190,34 @@ fn body_folder(path: &Path) -> Result<String, String> {
     let file = path.file_name().and_then(|file| file.to_str());
     let why = || format!("{} has no valid file name for a cassette", path.display());
     file.map(|file| format!("{file}.bodies")).ok_or_else(why)
+}
+
+/// Creates a folder and its parents, unless they exist.
+fn create_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    create_folder(folder_of(path))?;
+    match fs::create_dir(path) {
+        // Another process created it.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        result => result.and_then(|()| own(path, 0o700)),
+    }
+}
+
+/// Gives the owner of a new file or folder these permissions, whatever the umask is: a recording may have
+/// been paid for.
+#[cfg(unix)]
+fn own(path: &Path, mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut permissions = fs::metadata(path)?.permissions();
+    permissions.set_mode(permissions.mode() | mode);
+    fs::set_permissions(path, permissions)
+}
+
+#[cfg(not(unix))]
+fn own(_: &Path, _: u32) -> io::Result<()> {
+    Ok(())
 }
 
 /// Removes leftover temporary files, which may contain parts of samples.
@@ -219,6 +247,7 @@ fn staged(
     #[cfg(not(unix))]
     let _ = is_private;
     let mut file = builder.tempfile_in(folder)?;
+    own(file.path(), 0o600)?;
     write(file.as_file_mut())?;
     file.as_file().sync_all()?;
     Ok(file)

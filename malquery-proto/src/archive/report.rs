@@ -19,7 +19,7 @@ pub const PASSWORD: &str = "infected";
 #[non_exhaustive]
 pub enum ArchiveError {
     /// The data is not a zip archive. The value describes what it is.
-    #[error("this is not a zip archive but {0}")]
+    #[error("this is not a zip archive; it is {0}")]
     NotZip(Box<str>),
     /// The data begins like a zip archive, but its directory cannot be read.
     #[error("the archive is truncated or damaged; download it again")]
@@ -28,10 +28,7 @@ pub enum ArchiveError {
     #[error("the archive could not be read")]
     Read(#[source] io::Error),
     /// The archive exceeds one of the [`Limits`](super::Limits), so it may be a zip bomb.
-    #[error(
-        "the archive may be a zip bomb: the {limit} exceeds the limit of {allowed}; raise the limit if you trust the \
-         archive"
-    )]
+    #[error("the archive may be a zip bomb: the {limit} exceeds the limit of {allowed}")]
     #[allow(missing_docs)]
     Limit { limit: Limit, allowed: u64 },
     /// Entries share bytes of the archive, as in a zip bomb.

@@ -279,7 +279,7 @@ impl std::fmt::Display for Error {
             Self::Stream(error) => error.fmt(f),
             Self::Body(_) => f.write_str("the download was interrupted"),
             #[cfg(feature = "samples")]
-            Self::File { path, .. } => write!(f, "could not read or write {}", path.display()),
+            Self::File { path, .. } => write!(f, "cannot create or access {}", path.display()),
             #[cfg(feature = "samples")]
             Self::Archive(error) => error.fmt(f),
             #[cfg(feature = "samples")]

@@ -106,8 +106,14 @@ fn a_proxy_that_does_not_connect() {
         (
             "HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n",
             SendFailure::CannotSend,
-            "rejected them; correct them in the proxy URL",
+            "rejected the ones given; set them in the proxy URL",
             "status 407",
+        ),
+        (
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 403 Forbidden\r\n\r\n",
+            SendFailure::CannotSend,
+            "which does not allow the connection; ask its administrator",
+            "status 403",
         ),
         (
             "HTTP/1.1 403 Forbidden\r\n\r\n",
@@ -202,7 +208,7 @@ fn a_proxy_gets_a_wrong_password_once() {
             .quotas()
             .unwrap_err();
         let shown = format!("{error:?}");
-        assert!(shown.contains("correct them in the proxy URL"), "{shown}");
+        assert!(shown.contains("set them in the proxy URL"), "{shown}");
         assert!(!shown.contains("p4ssw0rd"), "{shown}");
         assert_eq!(server.connections(), 1);
     }

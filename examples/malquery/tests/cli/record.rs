@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use crate::support::*;
 
 #[test]
@@ -70,6 +72,66 @@ fn errors_are_recorded_too() {
             .error(4)
             .contains("access denied")
     );
+}
+
+/// Returns the permissions of a file or folder.
+#[cfg(unix)]
+fn mode(path: impl AsRef<Path>) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[cfg(unix)]
+#[test]
+fn a_recording_is_readable_whatever_the_umask() {
+    let out = folder();
+    let program = env!("CARGO_BIN_EXE_malquery");
+    let server = Server::with_answers([quotas(1, 1)]);
+    let cassette = in_folder(&out, "tape.json");
+    let line = format!(
+        "umask 0777; exec {program} --base-url {} quotas --record {cassette}",
+        server.base
+    );
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", &line]).envs(
+        server
+            .command("")
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    run(&mut command).json();
+    assert_eq!(mode(&cassette), 0o600);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_recording_survives_a_lost_folder() {
+    let (out, temporary) = (folder(), folder());
+    let cassettes = in_folder(&out, "cassettes");
+    fs::create_dir(&cassettes).unwrap();
+    let moved = in_folder(&out, "moved");
+    let there = cassettes.clone();
+    // Like a full disk, this lets nothing be written next to the cassette.
+    let server = Server::start(move |request| match request.uri().path() {
+        "/oauth2/token" => token(),
+        _ => {
+            fs::rename(&there, &moved).unwrap();
+            fs::write(&there, "").unwrap();
+            quotas(1, 1)
+        }
+    });
+    let mut command = server.command(&format!("quotas --record {cassettes}/tape.json"));
+    let run = run(command.env("TMPDIR", temporary.path()));
+    assert_eq!(run.code, 1, "{}", run.stderr);
+    let kept = temporary.path().join(&names(&temporary)[0]);
+    let tape = kept.join("tape.json");
+    assert_eq!((mode(&kept), mode(&tape)), (0o700, 0o600));
+    run.says("was not written");
+    run.says(&format!(
+        "hint: the rest of the recording is saved in {}",
+        tape.display()
+    ));
+    plain(&format!("quotas --replay {}", tape.display())).json();
 }
 
 #[test]
