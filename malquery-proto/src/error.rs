@@ -272,6 +272,10 @@ impl ApiError {
             400..=499 => ApiErrorKind::BadRequest,
             _ => ApiErrorKind::Server,
         };
+        let found = find_id(body);
+        let has_job = found.is_some();
+        let reqid = meta_found.reqid.or_else(|| found?.ok());
+        let is_explained = !errors.is_empty() || is_known;
         Self {
             status: head.status,
             kind,
@@ -282,11 +286,12 @@ impl ApiError {
             asked: None,
             rate_limit,
             is_page: errors.is_empty() && is_page(head, body),
-            reqid: meta_found.reqid.or_else(|| find_id(body)?.ok()),
-            has_job: find_id(body).is_some(),
-            body: (errors.is_empty() && !is_known)
+            // Show an id that is not valid, because the job may have been billed.
+            body: (!is_explained || (has_job && reqid.is_none()))
                 .then(|| excerpt(body, 2048))
                 .filter(|body| !body.is_empty()),
+            reqid,
+            has_job,
             errors,
         }
     }
@@ -362,8 +367,8 @@ impl ApiError {
         self.region.as_deref()
     }
 
-    /// Returns the first 2,048 characters of a body that is not in the service's format. `None` if
-    /// the body was parsed or is empty.
+    /// Returns the first 2,048 characters of a body that is not in the service's format, or has a
+    /// request id that is not valid. `None` if the body was parsed or is empty.
     pub fn body(&self) -> Option<&str> {
         self.body.as_deref()
     }
@@ -497,22 +502,36 @@ impl fmt::Display for IdNote<'_> {
     }
 }
 
+/// The number of bytes that [`find_id`] searches: the reply to a submission has no results before
+/// the id.
+pub(crate) const NEAR: usize = 64 * 1024;
+
 /// Finds the request id in a truncated or damaged reply to a submission. `Err` is the beginning of
-/// a truncated id.
+/// an id that is truncated or not valid.
 pub(crate) fn find_id(body: &[u8]) -> Option<Result<RequestId, String>> {
     const NAME: &[u8] = b"\"reqid\"";
-    /// The number of bytes to search: the reply to a submission has no results before the id.
-    const NEAR: usize = 64 * 1024;
     let body = &body[..body.len().min(NEAR)];
     let at = body.windows(NAME.len()).position(|window| window == NAME)? + NAME.len();
     let rest = body[at..].trim_ascii_start().strip_prefix(b":")?;
-    let text = rest.trim_ascii_start().strip_prefix(b"\"")?;
-    let end = text.iter().position(|byte| *byte == b'"');
-    let id = std::str::from_utf8(&text[..end.unwrap_or(text.len())]).ok()?;
-    match end {
-        Some(_) => id.parse().ok().map(Ok),
-        None => Some(Err(excerpt(id.as_bytes(), 100))).filter(|_| !id.is_empty()),
+    let value = rest.trim_ascii_start();
+    let (text, end) = match value.strip_prefix(b"\"") {
+        Some(text) => (text, text.iter().position(|byte| *byte == b'"')),
+        // The id may be a number.
+        None if value.first()?.is_ascii_digit() => {
+            let is_end = |byte: &u8| matches!(byte, b',' | b'}') || byte.is_ascii_whitespace();
+            (value, value.iter().position(is_end))
+        }
+        None => return None,
+    };
+    let id = &text[..end.unwrap_or(text.len())];
+    if id.is_empty() {
+        return None;
     }
+    let parsed = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok());
+    Some(match (end, parsed) {
+        (Some(_), Some(id)) => Ok(id),
+        _ => Err(excerpt(id, 100)),
+    })
 }
 
 const JSON: &str = "application/json";

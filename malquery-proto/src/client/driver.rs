@@ -9,8 +9,8 @@ use zeroize::Zeroize;
 use super::observer::{Observer, Progress, Step};
 use super::transport::{Body, Clock, TimeLeft, TransportError};
 use super::{Client, Error};
-use crate::endpoint::Endpoint;
-use crate::error::{excerpt, find_id};
+use crate::endpoint::{Endpoint, Resend};
+use crate::error::{NEAR, excerpt, find_id};
 use crate::flow::{self, Attempt, Auth, Flow, FlowError, JobFlow, SendFailure};
 use crate::operation::{MAX_ERROR_BODY, MAX_TOKEN_BODY, has_file};
 use crate::reply::ResponseHead;
@@ -169,6 +169,8 @@ impl Client {
         max_body: Option<u64>,
         deadline: Option<Timestamp>,
     ) -> Result<(http::response::Parts, Payload), TransportError> {
+        let endpoint: Option<&Endpoint> = request.extensions().get();
+        let is_billed = endpoint.is_some_and(|endpoint| endpoint.resend == Resend::Billed);
         let (head, body) = self.transport().send(request)?.into_parts();
         let (most, whole) = match max_body {
             None if has_file(head.status) => return Ok((head, Payload::Stream(body))),
@@ -181,6 +183,7 @@ impl Client {
             clock: self.clock(),
             deadline,
             begun: false,
+            single: if is_billed { NEAR } else { 0 },
         };
         let bytes = read_body(&head, body, most, whole)?;
         Ok((head, Payload::Bytes(bytes)))
@@ -250,11 +253,19 @@ struct Timed<'a> {
     clock: &'a dyn Clock,
     deadline: Option<Timestamp>,
     begun: bool,
+    /// The number of bytes to read one at a time. A read that meets damaged data fails and loses the
+    /// bytes before it, which may be the id of a job that was billed.
+    single: usize,
 }
 
 impl Read for Timed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.body.read(buffer)?;
+        let most = match self.single {
+            0 => buffer.len(),
+            _ => buffer.len().min(1),
+        };
+        let count = self.body.read(&mut buffer[..most])?;
+        self.single = self.single.saturating_sub(count);
         // A small body arrives in one read, so do not read the clock for it.
         let is_more = count > 0 && std::mem::replace(&mut self.begun, true);
         if is_more && self.deadline.is_some_and(|end| end <= self.clock.now()) {
@@ -321,7 +332,7 @@ impl fmt::Display for Name {
 #[derive(Debug)]
 struct BodyError {
     error: io::Error,
-    /// The request id in the bytes that arrived, or its beginning.
+    /// The request id in the bytes that arrived, or the beginning of an id that is not usable.
     id: Option<Result<RequestId, String>>,
 }
 
@@ -338,7 +349,7 @@ impl fmt::Display for BodyError {
             Some(Err(begins)) => {
                 write!(
                     f,
-                    "; it ended in the middle of a request id that begins with {begins:?}"
+                    "; it has an incomplete or invalid request id that begins with {begins:?}"
                 )
             }
             _ => Ok(()),

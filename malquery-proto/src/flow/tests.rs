@@ -1123,17 +1123,16 @@ fn an_unknown_job_is_an_error_at_once() {
 
 #[test]
 fn polls_without_a_status_end() {
-    let silent = || reply(200, r#"{"meta": {}, "resources": []}"#);
-    let mut service = Service::new([token()].into_iter().chain((0..99).map(|_| silent())));
-    let error = service
-        .job(&mut JobFlow::attach(
-            "job-1".parse().unwrap(),
-            RetryPolicy::default(),
-            7,
-        ))
-        .unwrap_err();
-    assert!(matches!(error, FlowError::NoStatus), "{error}");
-    assert_eq!(service.sent.len(), 11);
+    for body in [
+        r#"{"meta": {}, "resources": []}"#,
+        r#"{"resources": [{"label": "malware"}]}"#,
+    ] {
+        let silent = (0..99).map(|_| reply(200, body));
+        let (mut service, mut flow) = submitted_then(silent);
+        let error = service.job(&mut flow).unwrap_err();
+        assert!(matches!(error, FlowError::NoStatus), "{error}");
+        assert_eq!(service.sent.len(), 12);
+    }
 }
 
 #[test]
@@ -2061,6 +2060,23 @@ fn the_id_of_a_failed_submission_is_kept() {
         let mut flow: JobFlow = serde_json::from_str(&stored).unwrap();
         service.job(&mut flow).unwrap();
         assert_eq!(service.sent, ["POST oauth2", "POST hunt", "GET requests"]);
+    }
+    // The id may be a number. An id that is not valid is shown.
+    let long = "x".repeat(201);
+    let meta = |id: &str| {
+        let errors = r#""errors": [{"code": 500, "message": "odd"}]"#;
+        format!(r#"{{"meta": {{"powered_by": "malquery-api", "reqid": {id}}}, {errors}}}"#)
+    };
+    for (id, found, shown) in [
+        ("12345", Some("12345"), "the request id 12345"),
+        ("\"two words\"", None, "two words"),
+        (&format!("{long:?}"), None, &long[..50]),
+    ] {
+        let mut service = Service::new([token(), reply(500, &meta(id))]);
+        let error = service.call(&hunt()).unwrap_err();
+        assert_eq!(error.request_id().map(|id| id.as_str()), found, "{error}");
+        let text = format!("{error:?}");
+        assert!(text.contains(shown), "{text}");
     }
     // A reply without a request id did not start a job.
     let refused = r#"{"meta": {"trace_id": "t"}, "errors": [{"code": 400, "message": "no"}]}"#;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use malquery_proto::Transport;
+use malquery_proto::operations::Hunt;
 use malquery_proto::stream::StreamError;
 use malquery_ureq::UreqTransport;
 
@@ -166,6 +167,26 @@ fn a_body_that_is_cut() {
         let (bytes, error) = body_of(&server);
         assert_eq!(bytes, b"hello", "{sent}");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{sent}");
+    }
+}
+
+#[test]
+fn the_id_before_damaged_data_is_kept() {
+    for status in ["200 OK", "500 Internal Server Error"] {
+        let server = Server::start(move |request, out| {
+            if token(request, out) {
+                return Then::Go;
+            }
+            let body = r#"{"resources":[],"meta":{"reqid":"job-1"}}"#;
+            let chunk = format!("{:x}\r\n{body}\r\nno length\r\n", body.len());
+            let head = format!("HTTP/1.1 {status}\r\ntransfer-encoding: chunked\r\n\r\n");
+            out.write_all((head + &chunk).as_bytes()).unwrap();
+            Then::Close
+        });
+        let hunt = Hunt::new("rule a { condition: true }");
+        let error = client(&server).hunt(&hunt).map(drop).unwrap_err();
+        let id = error.request_id().map(ToString::to_string);
+        assert_eq!(id.as_deref(), Some("job-1"), "{error:?}");
     }
 }
 
