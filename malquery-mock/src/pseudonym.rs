@@ -5,7 +5,7 @@
 
 use sha2::{Digest, Sha256};
 
-/// The minimum length of an id. Hashes of shorter ids could collide.
+/// The minimum number of ASCII letters and digits in an id. Hashes of ids with fewer could collide.
 const MIN_ID: usize = 8;
 
 /// Whether the value has enough letters and digits to be an id.

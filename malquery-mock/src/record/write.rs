@@ -24,7 +24,7 @@ use crate::json::{Json, Style, is_plain};
 const MAX_INLINE: u64 = 64 * 1024;
 /// The number of base64 characters on a line.
 const BASE64_LINE: usize = 76;
-/// The size of the parts in which a sample is searched, and their overlap.
+/// A sample is searched for secrets in parts: each adds `WINDOW` bytes to the last `OVERLAP` bytes.
 const WINDOW: usize = 1024 * 1024;
 const OVERLAP: usize = 16 * 1024;
 /// The indentation of an interaction in a file.

@@ -62,7 +62,8 @@ impl Job {
         self.polls.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Returns the outcome, or `None` if the job is still running after [`PATIENCE`].
+    /// Waits up to [`PATIENCE`] for the job to finish. Returns its outcome, or `None` if it has not
+    /// finished.
     pub(super) fn outcome(&self) -> Option<&Outcome> {
         let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
         if self.outcome.get().is_none() {

@@ -24,7 +24,7 @@ pub enum ArchiveError {
     /// The data begins like a zip archive, but its directory cannot be read.
     #[error("the archive is truncated or damaged; download it again")]
     Broken(#[source] Source),
-    /// The file of the archive cannot be read.
+    /// The archive could not be read from its file or reader.
     #[error("the archive could not be read")]
     Read(#[source] io::Error),
     /// The archive exceeds one of the [`Limits`](super::Limits), so it may be a zip bomb.

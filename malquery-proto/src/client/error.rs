@@ -59,7 +59,7 @@ pub enum Error {
         path: std::path::PathBuf,
         error: io::Error,
     },
-    /// An archive could not be read.
+    /// An archive could not be read or is incomplete, or a sample from it could not be written.
     #[cfg(feature = "samples")]
     Archive(ArchiveError),
     /// [`Client::collect_to`](super::Client::collect_to) failed after it had submitted a job.

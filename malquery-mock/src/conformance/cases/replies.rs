@@ -89,7 +89,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "body-until-close",
-        consequence: "the reply of a simple gateway is lost",
+        consequence: "a reply from a gateway that sends no length is lost",
         prepare: || {
             let reply = [b"HTTP/1.0 200 OK\r\n\r\n".to_vec(), pattern(300_000)].concat();
             served(
