@@ -203,9 +203,9 @@ impl Session {
         self
     }
 
-    /// Also keeps these secrets out of the recording, such as a proxy password. The client's own
-    /// credentials are always kept out. A recording does not start if a secret has fewer than 6
-    /// bytes, because it may be part of ordinary words.
+    /// Also keeps these secrets, such as a proxy password, out of the recording. The client's own
+    /// credentials are kept out without this. A recording does not start if one of these secrets
+    /// has fewer than 6 bytes, because it could be part of ordinary words.
     pub fn secrets<S: AsRef<str>>(mut self, secrets: impl IntoIterator<Item = S>) -> Self {
         for secret in secrets {
             self.policy.hide(secret.as_ref());

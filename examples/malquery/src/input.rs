@@ -34,7 +34,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let refuse = |why: &dyn std::fmt::Display| Failure::refused(format!("{}: {why}", name(path)));
     let owned = path.to_owned();
     match within(path, move || read_all(&owned))? {
-        Ok(bytes) if bytes.len() as u64 > MOST => Err(refuse(&"the file is larger than 16 MiB")),
+        Ok(bytes) if bytes.len() as u64 > MOST => Err(refuse(&"larger than 16 MiB")),
         Ok(bytes) => Ok(bytes),
         Err(error) => Err(refuse(&error)),
     }

@@ -396,7 +396,8 @@ pub(crate) fn print(document: &impl Serialize) -> Result<(), Failure> {
     write(&(json(&text)? + "\n"))
 }
 
-/// Masks secrets in a JSON text, and escapes characters that could control a terminal.
+/// Masks secrets in the strings and member names of a JSON text, and escapes characters that could
+/// control a terminal. Numbers are kept, so that the text remains valid JSON.
 pub(crate) fn json(text: &str) -> Result<String, Failure> {
     let hidden = masked(text);
     if hidden == text || serde_json::from_str::<IgnoredAny>(&hidden).is_ok() {

@@ -204,7 +204,7 @@ impl Policy {
         }
     }
 
-    /// Hides a user name and a password.
+    /// Adds a user name and a password to the secrets, unless they are too short to search for.
     fn see_pair(&mut self, pair: &str) {
         let (user, password) = pair.split_once(':').unwrap_or((pair, ""));
         for part in [user, password] {
@@ -356,7 +356,7 @@ pub(crate) fn size_and_type(length: u64, headers: &HeaderMap) -> String {
     format!("[{length} bytes of {}]", kind.to_ascii_lowercase())
 }
 
-/// Returns the job ids in a query.
+/// Returns the `ids` in the query of a request about jobs. Each may be several, with commas.
 pub(crate) fn job_ids(uri: &Uri) -> impl Iterator<Item = String> {
     let path = below_base(uri.path());
     let is_job = path.starts_with("/malquery/entities/requests/")

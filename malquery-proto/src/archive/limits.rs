@@ -25,8 +25,8 @@ pub struct Limits {
     /// The maximum ratio of the unpacked size to the packed size of an entry. The default is 500.
     /// It does not apply to entries that unpack to at most 1 MiB.
     ///
-    /// Deflate reaches a ratio of 1,032. Samples that are padded with zeros, to be too large for
-    /// scanners, reach a few hundred.
+    /// Deflate reaches a ratio of 1,032. Samples padded with zeros to make them too large for
+    /// scanners reach a few hundred.
     pub ratio: u64,
 }
 

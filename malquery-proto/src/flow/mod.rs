@@ -85,7 +85,8 @@ pub trait Flow: sealed::Sealed {
     /// polled again.
     ///
     /// # Errors
-    /// The flow stops.
+    /// Returns [`FlowError::WrongTicket`], and changes nothing, if the ticket belongs to another
+    /// flow. After any other error, the flow stops.
     fn take(
         &mut self,
         now: Timestamp,
@@ -98,7 +99,8 @@ pub trait Flow: sealed::Sealed {
     /// or `None` if the flow must be polled again.
     ///
     /// # Errors
-    /// The flow stops.
+    /// Returns [`FlowError::WrongTicket`], and changes nothing, if the ticket belongs to another
+    /// flow. After any other error, the flow stops.
     fn on_response(
         &mut self,
         now: Timestamp,
@@ -117,7 +119,8 @@ pub trait Flow: sealed::Sealed {
     /// Processes the reply to a token request. Poll the flow again afterwards.
     ///
     /// # Errors
-    /// The flow stops.
+    /// Returns [`FlowError::WrongTicket`], and changes nothing, if the ticket belongs to another
+    /// flow. After any other error, the flow stops.
     fn on_token(
         &mut self,
         now: Timestamp,
@@ -132,7 +135,8 @@ pub trait Flow: sealed::Sealed {
     /// Reports that an attempt got no reply. Poll the flow again afterwards.
     ///
     /// # Errors
-    /// The flow stops.
+    /// Returns [`FlowError::WrongTicket`], and changes nothing, if the ticket belongs to another
+    /// flow. After any other error, the flow stops.
     fn on_failure(
         &mut self,
         now: Timestamp,
