@@ -19,7 +19,7 @@ use ureq::{Error, Proxy, ProxyProtocol};
 
 use crate::ureq_error::{Broken, UreqError, host_and_port};
 
-/// The maximum size of a proxy's reply, in bytes.
+/// The size in bytes at which the head of a proxy's reply is too large.
 const MAX_HEAD: usize = 64 * 1024;
 
 /// A resolver that returns no address, so that ureq does no lookup for a reused connection.

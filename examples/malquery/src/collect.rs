@@ -473,9 +473,10 @@ pub(crate) struct Folder<'a> {
 
 impl<'a> Folder<'a> {
     pub(crate) fn make(path: &'a Path) -> Result<Self, Failure> {
-        let refuse = |path: &Path, why: &dyn std::fmt::Display| {
+        let refuse = |folder: &Path, why: &dyn std::fmt::Display| {
+            let folder = folder.display();
             Failure::refused(format!(
-                "cannot use {} as the output folder: {why}",
+                "cannot use {} as the output folder: cannot write to {folder}: {why}",
                 path.display()
             ))
         };

@@ -17,7 +17,8 @@ use super::corpus::Found;
 
 /// The maximum number of jobs that wait or run at once.
 const MAX_UNFINISHED: usize = 64;
-/// The maximum number of jobs, and of searching requests, that run at once.
+/// The maximum number of jobs that run at once. Requests that search the corpus have a separate
+/// limit of the same size.
 const MAX_WORKING: usize = 4;
 /// The maximum number of jobs that are kept. A new job displaces the oldest one.
 const MAX_KEPT: usize = 1000;

@@ -230,7 +230,8 @@ pub trait Item: Sized + PartialEq + Serialize {
         None
     }
 
-    /// Returns whether serializing the value returns this string, from which it was parsed.
+    /// Returns whether serializing the value returns this string, from which it was parsed, or an
+    /// equivalent one.
     fn is_text(&self, _text: &str) -> bool {
         false
     }
@@ -535,8 +536,8 @@ impl Item for Json {
 }
 
 /// Implements [`Item`], serde and the text conversions for a type that is a string in JSON. The
-/// type must implement `FromStr` and `Display`. `$same` returns whether `Display` writes the string
-/// from which the value was parsed.
+/// type must implement `FromStr` and `Display`. `$same` returns whether the string from which the
+/// value was parsed need not be kept, because `Display` writes an equivalent one.
 macro_rules! text_item {
     ($name:ident, $same:expr $(, $as_str:ident)?) => {
         $crate::types::text::text_value!($name $(, $as_str)?);

@@ -128,7 +128,7 @@ fn is_hex(digit: u8) -> bool {
 
 thread_local! {
     /// The remaining memory budget of the reply that this thread is parsing. It is a thread-local
-    /// because serde has no way to pass it along.
+    /// because `Deserialize` cannot take it as an argument.
     static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
     /// Returns whether the deadline of the reply that this thread is parsing has passed.
     static IS_OVER: RefCell<Option<Rc<dyn Fn() -> bool>>> = const { RefCell::new(None) };

@@ -109,7 +109,8 @@ fn hex_jumps(hex: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Checks the conditions: loops, names and constant numbers. Returns warnings about hashes.
+/// Performs the checks that need a syntax tree: strings, and the loops, names, comparisons and
+/// constant numbers in conditions. Returns warnings about hashes.
 pub(super) fn conditions(file: &RuleFile, parsed: &YaraFile) -> Result<Vec<Warning>, RuleError> {
     let mut walk = Walk::default();
     for component in &parsed.components {
