@@ -518,6 +518,8 @@ fn a_secret_never_reaches_a_file() {
         let mut encodings = vec![secret.into(), form.clone(), hex.to_uppercase(), hex, json];
         let at_offset = |before| STANDARD.encode(format!("{before}{secret}after"));
         encodings.extend(["", "1", "12"].map(at_offset));
+        let wrapped = |text: &String| format!("{}\r\n  {}", &text[..3], &text[3..]);
+        encodings.extend([0, 3, 5].map(|form| wrapped(&encodings[form])));
         let token = json_answer(201, &json!({"access_token": "t0ken-of-the-session"}));
         let token = (login("an-id-of-this", secret), token);
         for hidden in &encodings {

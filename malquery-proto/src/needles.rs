@@ -21,8 +21,14 @@ const MAX_SLASHES: usize = 8;
 const BEGINNING: usize = 64;
 /// The maximum number of ways to read a secret that contains many `%` or `\`.
 const MAX_READINGS: usize = 32;
+/// The number of base64 characters for these bytes.
+const BASE64_BEGINNING: usize = BEGINNING * 8 / 6;
 /// The maximum number of separators between two hex digits of a secret.
 const MAX_SEPARATORS: usize = 8;
+/// The maximum indentation after a line break inside a secret.
+const MAX_INDENTATION: usize = 64;
+/// The beginnings of a URL-encoded byte, which may be encoded several times.
+const PERCENTS: [&[u8]; 4] = [b"%", b"%25", b"%2525", b"%252525"];
 /// The replacement for a secret.
 const MASK: &str = "[redacted]";
 /// The end of a truncated excerpt.
@@ -36,6 +42,7 @@ pub(crate) const CUT: char = '…';
 /// - hex digits, with or without separators between the bytes
 /// - base64, in the standard or the URL-safe alphabet, including as part of a longer encoded text
 ///
+/// Line breaks between the characters of a secret are ignored, with the whitespace around them.
 /// Only the first 64 bytes of a secret must match.
 ///
 /// ```
@@ -172,7 +179,7 @@ impl Needle {
                 // come from the secret are independent of the surrounding text.
                 let padded = Zeroizing::new([&b"\0\0"[..offset], text.as_bytes()].concat());
                 let encoded = Zeroizing::new(STANDARD_NO_PAD.encode(&*padded));
-                let own = (offset * 8).div_ceil(6)..padded.len().min(offset + BEGINNING) * 8 / 6;
+                let own = (offset * 8).div_ceil(6)..padded.len() * 8 / 6;
                 base64.push(Zeroizing::new(encoded.as_bytes()[own].to_vec()));
             }
         }
@@ -204,15 +211,12 @@ impl Needle {
     /// Returns the range to mask, if one of the encodings begins at `at`.
     fn place(&self, bytes: &[u8], from: usize, at: usize) -> Option<Range<usize>> {
         let text = &bytes[at..];
-        let same = |(a, b): (&u8, &u8)| a == b || *b == url_safe(*a);
-        let is_base64 = |encoded: &&Zeroizing<Vec<u8>>| {
-            text.len() >= encoded.len() && encoded.iter().zip(text).all(same)
-        };
-        if let Some(encoded) = self.base64.iter().find(is_base64) {
-            // The surrounding base64 encodes the same text, so mask all of it.
+        let encoded = self.base64.iter();
+        if let Some(length) = encoded.filter_map(|encoded| base64(encoded, text)).max() {
+            // The surrounding base64 encodes the same text, so mask all of it in these lines.
             let other = |byte: &u8| !byte.is_ascii_alphanumeric() && !b"+/=-_".contains(byte);
             let before = bytes[from..at].iter().rposition(other);
-            let end = at + encoded.len();
+            let end = at + length;
             let behind = bytes[end..].iter().position(other);
             let start = before.map_or(from, |before| from + before + 1);
             return Some(start..behind.map_or(bytes.len(), |length| end + length));
@@ -238,7 +242,11 @@ impl Needle {
             let mut at_end = places.filter(|place| match &bytes[place.end..] {
                 [] => true,
                 [b'\\' | b'%', rest @ ..] => rest.len() < MAX_SLASHES + 4,
-                rest => rest.len() < 3 && place.len() >= 2 * length,
+                rest => {
+                    let may_continue = place.len() >= 2 * length || line_break(rest) > 0;
+                    let rest = rest.trim_ascii_end();
+                    may_continue && rest.len() - separators(rest) < 3
+                }
             });
             at_end.next().map(|place| place.start)
         })
@@ -247,17 +255,21 @@ impl Needle {
     /// Returns the length of the secret at the beginning of `text`, if each character is plain,
     /// URL-encoded or escaped as in JSON.
     fn escaped(&self, text: &[u8]) -> Option<usize> {
-        let mut chars = self.plain.chars();
-        let (mut ends, mut next) = (Vec::new(), Vec::new());
-        let first = chars.next()?;
-        each_end(first, text, 0, &mut ends);
-        if ends.is_empty() {
-            return None;
-        }
-        let mut matched = first.len_utf8();
-        for c in chars {
+        // Most characters are not encoded, and the search must be fast.
+        let same = |(a, b): &(u8, &u8)| a.is_ascii_alphanumeric() && a.eq_ignore_ascii_case(b);
+        let mut matched = self.plain.bytes().zip(text).take_while(same).count();
+        let (mut ends, mut next) = (vec![matched], Vec::new());
+        for c in self.plain[matched..].chars() {
             next.clear();
-            ends.iter().for_each(|at| each_end(c, text, *at, &mut next));
+            for at in &ends {
+                each_end(c, text, *at, &mut next);
+                let behind = at + line_break(&text[*at..]);
+                if *at > 0 && behind > *at {
+                    each_end(c, text, behind, &mut next);
+                    // A line break may also take the place of a space.
+                    next.extend(matches!(c, ' ' | '\t').then_some(*at));
+                }
+            }
             next.sort_unstable();
             next.dedup();
             next.truncate(MAX_READINGS);
@@ -272,30 +284,28 @@ impl Needle {
 
     /// Returns the length of the secret at the beginning of `text`, as pairs of hex digits.
     fn hex(&self, text: &[u8]) -> Option<usize> {
-        let mut at = 0;
-        for (index, byte) in self.plain.bytes().enumerate() {
-            let separators = text[at..]
-                .iter()
-                .take(MAX_SEPARATORS)
-                .take_while(|byte| b" :,-\\x".contains(byte));
-            let begins = at + if index == 0 { 0 } else { separators.count() };
-            if hex_byte(&text[begins..]) != Some(byte) {
-                return Some(at).filter(|_| index >= BEGINNING);
+        let (mut at, mut end) = (0, 0);
+        let digits = self.plain.bytes().flat_map(|byte| [byte >> 4, byte & 15]);
+        for (index, digit) in digits.enumerate() {
+            let found = char::from(*text.get(at).unwrap_or(&b'.'));
+            if found.to_digit(16) != Some(digit.into()) {
+                return Some(end).filter(|_| index >= 2 * BEGINNING);
             }
-            at = begins + 2;
+            end = at + 1;
+            at = end + separators(&text[end..]);
         }
-        Some(at)
+        Some(end)
     }
 }
 
 /// Adds the positions at which a character that begins at `at` may end. There may be several,
 /// because a secret such as `%25` can also be read as an encoded `%`.
 fn each_end(c: char, text: &[u8], at: usize, ends: &mut Vec<usize>) {
-    let slashes = text[at..]
-        .iter()
-        .take(MAX_SLASHES)
-        .take_while(|byte| **byte == b'\\')
-        .count();
+    if !matches!(text.get(at), Some(b'\\' | b'%' | b'+')) {
+        ends.extend(plain(c, &text[at..]).map(|length| at + length));
+        return;
+    }
+    let slashes = slashes(&text[at..]);
     if c == '\\' {
         ends.extend(at + 1..=at + slashes);
     }
@@ -307,7 +317,77 @@ fn each_end(c: char, text: &[u8], at: usize, ends: &mut Vec<usize>) {
     };
     let found = [plain(c, behind), escaped].into_iter().flatten();
     ends.extend(found.map(|length| at + slashes + length));
-    ends.extend(percent(c, &text[at..]).map(|length| at + length));
+    if c == ' ' && text[at] == b'+' {
+        ends.push(at + 1);
+    }
+    let percents = PERCENTS
+        .iter()
+        .take_while(|percent| text[at..].starts_with(percent));
+    let found = percents.filter_map(|percent| percent_encoded(c, percent, &text[at..]));
+    ends.extend(found.map(|length| at + length));
+}
+
+fn slashes(text: &[u8]) -> usize {
+    let first = &text[..text.len().min(MAX_SLASHES)];
+    let other = first.iter().position(|byte| *byte != b'\\');
+    other.unwrap_or(first.len())
+}
+
+/// Returns the length of a line break at the beginning of `text`, with the whitespace around it,
+/// or 0. It may be escaped as in JSON, and follow the `=` of quoted-printable.
+fn line_break(text: &[u8]) -> usize {
+    if !matches!(
+        text.first(),
+        Some(b' ' | b'\t' | b'\r' | b'\n' | b'=' | b'\\')
+    ) {
+        return 0;
+    }
+    let blank = |from: usize, max| {
+        let text = text[from..].iter().take(max);
+        text.take_while(|byte| b" \t".contains(byte)).count()
+    };
+    let before = blank(0, 1);
+    let before = before + usize::from(text.get(before) == Some(&b'='));
+    let mut at = before;
+    for (end, letter) in [(b'\r', b'r'), (b'\n', b'n')] {
+        let slashes = slashes(&text[at..]);
+        let found = text.get(at + slashes);
+        if found == Some(&end) || slashes > 0 && found == Some(&letter) {
+            at += slashes + 1;
+        }
+    }
+    if at == before {
+        return 0;
+    }
+    at + blank(at, MAX_INDENTATION)
+}
+
+/// Returns the length of all that separates two digits in hex.
+fn separators(text: &[u8]) -> usize {
+    let mut at = 0;
+    for _ in 0..MAX_SEPARATORS {
+        at += match (line_break(&text[at..]), &text[at..]) {
+            (0, [b' ' | b':' | b',' | b'-' | b'\\' | b'x' | b'X', ..]) => 1,
+            (0, [b'0', b'x' | b'X', ..]) => 2,
+            (0, _) => break,
+            (length, _) => length,
+        };
+    }
+    at
+}
+
+/// Returns the length of this base64 at the beginning of `text`.
+fn base64(encoded: &[u8], text: &[u8]) -> Option<usize> {
+    let (mut at, mut end) = (0, 0);
+    for (index, byte) in encoded.iter().enumerate() {
+        let found = text.get(at);
+        if found != Some(byte) && found != Some(&url_safe(*byte)) {
+            return Some(end).filter(|_| index >= BASE64_BEGINNING);
+        }
+        end = at + 1;
+        at = end + line_break(&text[end..]);
+    }
+    Some(end)
 }
 
 fn plain(c: char, text: &[u8]) -> Option<usize> {
@@ -342,15 +422,12 @@ fn escaped(c: char, text: &[u8]) -> Option<usize> {
     }
 }
 
-fn percent(c: char, text: &[u8]) -> Option<usize> {
-    if c == ' ' && text.first() == Some(&b'+') {
-        return Some(1);
-    }
+fn percent_encoded(c: char, percent: &[u8], text: &[u8]) -> Option<usize> {
     let mut buffer = [0; 4];
     let mut at = 0;
     for byte in c.encode_utf8(&mut buffer).bytes() {
-        let found = text.get(at) == Some(&b'%') && hex_byte(&text[at + 1..])? == byte;
-        at += found.then_some(3)?;
+        let digits = text[at..].strip_prefix(percent)?;
+        at += (hex_byte(digits)? == byte).then_some(percent.len() + 2)?;
     }
     Some(at)
 }
@@ -380,6 +457,12 @@ mod tests {
         digits.join(between)
     }
 
+    fn wrapped(text: &str, between: &str) -> String {
+        let chars: Vec<_> = text.chars().collect();
+        let lines: Vec<String> = chars.chunks(5).map(|line| line.iter().collect()).collect();
+        lines.join(between)
+    }
+
     /// Returns the encodings in which a service may repeat the secret.
     fn encodings(secret: &str, before: &str) -> Vec<String> {
         let json = serde_json::to_string(secret).unwrap();
@@ -406,10 +489,16 @@ mod tests {
             units(secret).replace('\\', r"\\\\"),
             form_urlencoded::byte_serialize(secret.as_bytes()).collect(),
             percent.to_uppercase(),
+            percent.replace('%', "%2525"),
             percent,
+            wrapped(secret, "\r\n    "),
+            wrapped(secret, "\\r\\n"),
             hex(secret.as_bytes(), ""),
             hex(secret.as_bytes(), " ").to_uppercase(),
             format!("\\x{}", hex(secret.as_bytes(), "\\x")),
+            hex(secret.as_bytes(), ", 0x"),
+            wrapped(&hex(secret.as_bytes(), ","), "\n\t"),
+            wrapped(&STANDARD.encode(&together), "\r\n    "),
             STANDARD.encode(&together),
             URL_SAFE_NO_PAD.encode(&together),
         ]
@@ -499,6 +588,11 @@ mod tests {
                 "[redacted] .",
             ),
             (&STANDARD.encode(&secret[..70]), "[redacted]"),
+            (&wrapped(&STANDARD.encode(&secret), "\n"), "[redacted]"),
+            (
+                &format!("{}.\nand", wrapped(&secret, " =\n")),
+                "[redacted].\nand",
+            ),
         ] {
             assert_eq!(needles.mask(text), masked, "{text}");
         }

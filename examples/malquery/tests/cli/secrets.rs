@@ -21,12 +21,22 @@ fn forms(secret: &str) -> Vec<String> {
         each(&|byte| format!("\\u{byte:04X}")),
         hex.to_ascii_uppercase(),
         hex,
+        each(&|byte| format!("0x{byte:02x}, ")),
+        each(&|byte| format!("%25{byte:02X}")),
+        wrapped(secret, "=\n"),
+        wrapped(secret, "\r\n    "),
     ];
     for before in ["", "m", "me"] {
         let both = format!("{before}{secret}:::");
-        forms.extend([STANDARD.encode(&both), URL_SAFE_NO_PAD.encode(both)]);
+        forms.extend([STANDARD.encode(&both), URL_SAFE_NO_PAD.encode(&both)]);
+        forms.push(wrapped(&STANDARD.encode(both), "\n"));
     }
     forms
+}
+
+fn wrapped(text: &str, between: &str) -> String {
+    let (start, end) = text.split_at(5);
+    format!("{start}{between}{end}")
 }
 
 fn all_forms() -> Vec<String> {
@@ -36,7 +46,10 @@ fn all_forms() -> Vec<String> {
 #[track_caller]
 fn check(text: &str, place: &str) {
     for form in all_forms() {
-        assert!(!text.contains(&form), "{place}: {form} is in\n{text}");
+        let json = serde_json::to_string(&form).unwrap();
+        for form in [&*form, json.trim_matches('"')] {
+            assert!(!text.contains(form), "{place}: {form} is in\n{text}");
+        }
     }
 }
 
