@@ -159,6 +159,16 @@ impl DecodeError {
     /// [`MAX_JSON_BODY`](crate::operation::MAX_JSON_BODY) bytes.
     pub(crate) fn too_large(endpoint: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
         let why = "it is larger than 256 MiB; set a lower `limit`";
+        Self::endless(endpoint, head, body, why)
+    }
+
+    /// Creates the error for a reply that the transport stopped reading because of its size.
+    pub(crate) fn endless(
+        endpoint: &Endpoint,
+        head: ResponseHead<'_>,
+        body: &[u8],
+        why: impl fmt::Display,
+    ) -> Self {
         Self {
             is_too_large: true,
             ..Self::new(endpoint, head, body, why)

@@ -63,7 +63,7 @@ impl<R: Read> Read for Gzip<R> {
         let most = self.decoder.get_ref().bytes.saturating_mul(MAX_RATIO);
         if self.decoded > most.max(ANY_RATIO) {
             let error = "the reply expands like a gzip bomb, so reading was stopped";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, error));
         }
         Ok(count)
     }
@@ -139,7 +139,7 @@ mod tests {
         let zeros = [b' '; 4096];
         assert_eq!(read(&zeros, 4096).unwrap(), ANY_RATIO);
         let error = read(&zeros, 4097).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
         let results: String = (0..20_000)
             .map(|number: u64| format!("{{\"sha256\":\"{:064x}\"}},", number.wrapping_mul(!0 / 59)))
             .collect();

@@ -10,7 +10,7 @@ use super::observer::{Observer, Progress, Step};
 use super::transport::{Body, Clock, TimeLeft, TransportError};
 use super::{Client, Error};
 use crate::endpoint::{Endpoint, Resend};
-use crate::error::{NEAR, excerpt, find_id};
+use crate::error::{DecodeError, NEAR, ResponseError, excerpt, find_id};
 use crate::flow::{self, Attempt, Auth, Flow, FlowError, JobFlow, SendFailure};
 use crate::operation::{MAX_ERROR_BODY, MAX_TOKEN_BODY, has_file};
 use crate::reply::ResponseHead;
@@ -123,8 +123,20 @@ impl Client {
                     }
                     let body: Option<&BodyError> = error.reason().downcast_ref();
                     let found = body.and_then(BodyError::id).cloned();
+                    let refused = body.and_then(|body| body.refused.clone());
                     cause = Some(error);
-                    let mut result = flow.on_failure(now, &mut self.auth(), ticket, why);
+                    let mut result = match refused {
+                        Some(refused) => {
+                            let refused = Err::<(), _>(ResponseError::Decode(refused));
+                            let auth = &mut self.auth();
+                            let taken = flow.attempts().on_reply(now, auth, ticket, refused);
+                            if let Some(id) = taken.as_ref().err().and_then(FlowError::request_id) {
+                                flow.salvage(id);
+                            }
+                            taken.map(drop)
+                        }
+                        None => flow.on_failure(now, &mut self.auth(), ticket, why),
+                    };
                     if let (Some(found), Err(FlowError::OutcomeUnknown { id, .. })) =
                         (found, &mut result)
                     {
@@ -169,8 +181,10 @@ impl Client {
         max_body: Option<u64>,
         deadline: Option<Timestamp>,
     ) -> Result<(http::response::Parts, Payload), TransportError> {
-        let endpoint: Option<&Endpoint> = request.extensions().get();
-        let is_billed = endpoint.is_some_and(|endpoint| endpoint.resend == Resend::Billed);
+        let endpoint = request.extensions().get::<Endpoint>().cloned();
+        let is_billed = endpoint
+            .as_ref()
+            .is_some_and(|endpoint| endpoint.resend == Resend::Billed);
         let (head, body) = self.transport().send(request)?.into_parts();
         let (most, whole) = match max_body {
             None if has_file(head.status) => return Ok((head, Payload::Stream(body))),
@@ -185,7 +199,7 @@ impl Client {
             begun: false,
             single: if is_billed { NEAR } else { 0 },
         };
-        let bytes = read_body(&head, body, most, whole)?;
+        let bytes = read_body(endpoint.as_ref(), &head, body, most, whole)?;
         Ok((head, Payload::Bytes(bytes)))
     }
 }
@@ -194,6 +208,7 @@ impl Client {
 /// truncated body is an error. A body that is too long is not an error here: the flow rejects it
 /// without a retry.
 fn read_body(
+    endpoint: Option<&Endpoint>,
     head: &http::response::Parts,
     body: impl Read,
     most: u64,
@@ -202,12 +217,11 @@ fn read_body(
     // RFC 9112, section 6.3, ignores a length if the body is chunked. That is safe for JSON, which
     // shows whether it is complete. A sample does not, so a download still checks the length.
     let is_chunked = head.headers.contains_key(http::header::TRANSFER_ENCODING);
-    let declared = ResponseHead {
+    let view = ResponseHead {
         status: head.status,
         headers: &head.headers,
-    }
-    .content_length();
-    let declared = declared.filter(|_| !is_chunked);
+    };
+    let declared = view.content_length().filter(|_| !is_chunked);
     let most_read = most.saturating_add(1);
     let capacity = match most {
         // Allocate the buffer once: a growing buffer would leave copies of the token in memory.
@@ -225,10 +239,16 @@ fn read_body(
     let short = declared.filter(|declared| received < *declared);
     let mut failed = |error| {
         let id = find_id(&bytes);
+        let refused = match endpoint {
+            Some(endpoint) if is_too_large(&error) && most > MAX_TOKEN_BODY => {
+                Some(DecodeError::endless(endpoint, view, &bytes, &error).into())
+            }
+            _ => None,
+        };
         if most <= MAX_TOKEN_BODY {
             bytes.zeroize();
         }
-        TransportError::unknown(BodyError { error, id })
+        TransportError::unknown(BodyError { error, id, refused })
     };
     match result {
         // For a closed connection, report the number of missing bytes instead.
@@ -245,6 +265,11 @@ fn read_body(
         }))),
         None => Ok(bytes),
     }
+}
+
+/// Returns whether a transport stopped reading because the body is too large: a retry cannot help.
+fn is_too_large(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::FileTooLarge
 }
 
 /// A body that fails after the deadline, even if the transport ignores the deadline.
@@ -334,6 +359,8 @@ struct BodyError {
     error: io::Error,
     /// The request id in the bytes that arrived, or the beginning of an id that is not usable.
     id: Option<Result<RequestId, String>>,
+    /// The error for the flow, if the body is too large.
+    refused: Option<Box<DecodeError>>,
 }
 
 impl BodyError {

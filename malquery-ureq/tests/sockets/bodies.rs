@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use malquery_proto::Transport;
+use malquery_proto::flow::RetryPolicy;
 use malquery_proto::operations::Hunt;
 use malquery_proto::stream::StreamError;
 use malquery_ureq::UreqTransport;
@@ -188,6 +189,23 @@ fn the_id_before_damaged_data_is_kept() {
         let id = error.request_id().map(ToString::to_string);
         assert_eq!(id.as_deref(), Some("job-1"), "{error:?}");
     }
+}
+
+#[test]
+fn a_gzip_bomb_is_requested_once() {
+    let bomb = gzip(&vec![b' '; 17 << 20]);
+    let server = Server::start(move |request, out| match token(request, out) {
+        true => Then::Go,
+        false => reply(out, "200 OK", "content-encoding: gzip\r\n", &bomb),
+    });
+    let client = client(&server).retry(RetryPolicy::default());
+    let id = "job-1".parse().unwrap();
+    for error in [client.quotas().map(drop), client.request(&id).map(drop)] {
+        let error = error.unwrap_err();
+        assert!(error.to_string().contains("gzip bomb"), "{error}");
+    }
+    // The token, and one request for each call.
+    assert_eq!(server.seen().len(), 3);
 }
 
 #[test]
