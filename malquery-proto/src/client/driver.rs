@@ -278,8 +278,8 @@ struct Timed<'a> {
     clock: &'a dyn Clock,
     deadline: Option<Timestamp>,
     begun: bool,
-    /// The number of bytes to read one at a time. A read that meets damaged data fails and loses the
-    /// bytes before it, which may be the id of a job that was billed.
+    /// The number of bytes to read one at a time. A read that meets damaged data fails and loses
+    /// the bytes before it, which may be the id of a job that was billed.
     single: usize,
 }
 

@@ -222,7 +222,8 @@ impl Client {
     /// If the quota does not cover the job, the call fails with [`FlowError::QuotaShort`] before
     /// the job is submitted. If the reply does not contain the count and the limit that the job
     /// needs, or if one of them is not a number of at least 0, it fails with
-    /// [`FlowError::QuotaUnknown`]. A count above its limit means that nothing is left. The check sends one more request. It is not a guarantee:
+    /// [`FlowError::QuotaUnknown`]; to submit the job anyway, turn the check off. A count above its
+    /// limit means that nothing is left. The check sends one more request. It is not a guarantee:
     /// another client may use the quota before the job is submitted.
     #[must_use]
     pub fn check_quota(mut self, check: bool) -> Self {

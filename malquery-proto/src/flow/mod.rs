@@ -302,8 +302,8 @@ pub enum SendFailure {
 ///
 /// A [`Safe`](crate::endpoint::Resend::Safe) request is retried after a failure or a 5xx. A
 /// [`Billed`](crate::endpoint::Resend::Billed) request is retried only if it provably never reached
-/// the service, or was refused: once after a 401, with a new token, and after a 429 from the gateway.
-/// A `Safe` request is retried after these too.
+/// the service, or was refused: once after a 401, with a new token, and after a 429 from the
+/// gateway. A `Safe` request is retried after these too.
 ///
 /// ```
 /// use std::time::Duration;

@@ -12,7 +12,8 @@ use crate::types::{Envelope, PlainMeta, Sample, Sha256};
 ///
 /// `GET /malquery/entities/metadata/v1?ids=…&ids=…` (operation id `GetMalQueryMetadataV1`;
 /// FalconPy: `get_metadata`). Needs the scope `malquery:read`. Costs no quota. The reply omits
-/// samples that are not in MalQuery. A reply about a sample that was not requested is an error. Error statuses: 400, 401, 403, 429, 500.
+/// samples that are not in MalQuery. A reply about a sample that was not requested is an error.
+/// Error statuses: 400, 401, 403, 429, 500.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(alias = "GetMalQueryMetadataV1", alias = "get_metadata")]
 pub struct GetMetadata {
