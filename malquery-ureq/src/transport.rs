@@ -167,15 +167,14 @@ impl Transport for UreqTransport {
         let settings = &self.settings;
         let operation = parts.extensions.get::<Endpoint>();
         let slow = operation.is_some_and(|operation| operation.id == FuzzySearch::ENDPOINT.id);
+        let billed = operation.is_some_and(|operation| operation.resend == Resend::Billed);
         let per_request = PerRequest {
             proxy: self.route.proxy(&uri).filter(|_| !loopback),
             // The service may close an idle connection at any moment. It would then be unknown
             // whether the request arrived, and a request that may be billed is never retried then.
             // The reply to a fuzzy search does not show to which search it belongs, so it must not
             // come from a connection on which an earlier reply may arrive late.
-            fresh: slow
-                || operation.is_some_and(|operation| operation.resend == Resend::Billed)
-                || parts.extensions.get::<NewConnection>().is_some(),
+            fresh: slow || billed || parts.extensions.get::<NewConnection>().is_some(),
             reply: match slow {
                 true => settings.reply_timeout.max(settings.search_timeout),
                 false => settings.reply_timeout,
@@ -193,8 +192,9 @@ impl Transport for UreqTransport {
                 .headers
                 .insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        // If the reply arrives twice, the copy must not be taken for the reply to the next request.
-        if operation.is_some_and(|operation| operation.id == GetToken::ENDPOINT.id) {
+        // If the reply arrives twice, the copy must not be taken for the reply to the next request:
+        // it is a token, or says that a job is done.
+        if billed || operation.is_some_and(|operation| operation.id == GetToken::ENDPOINT.id) {
             parts
                 .headers
                 .insert(CONNECTION, HeaderValue::from_static("close"));

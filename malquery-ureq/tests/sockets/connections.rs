@@ -34,8 +34,9 @@ fn connections_are_reused_unless_a_request_is_billed() {
     let _ = client.hunt(&hunt).unwrap();
     let seen = server.seen();
     let used: Vec<_> = seen.iter().map(|request| request.connection).collect();
-    // Connections: the token | two quotas | a hunt, quotas | a hunt.
-    assert_eq!(used, [1, 2, 2, 3, 3, 4]);
+    // Connections: the token | two quotas | a hunt | quotas | a hunt.
+    assert_eq!(used, [1, 2, 2, 3, 4, 5]);
+    assert_eq!(seen[3].header("connection"), Some("close"));
     assert_eq!(seen[0].header("connection"), Some("close"));
     assert_eq!(seen[1].header("connection"), None);
 }
