@@ -19,7 +19,7 @@ fn main() {
     divan::main();
 }
 
-/// A model like that of a code generator: every field is a string.
+/// A model as a code generator writes it: every field is a string.
 #[derive(Deserialize)]
 #[allow(dead_code)]
 struct Strings {

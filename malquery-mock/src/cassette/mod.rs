@@ -65,8 +65,8 @@ impl Interaction {
 
 impl Cassette {
     /// Answers any number of token requests and revocations, because their number depends on the
-    /// program's clock. Replies with the recorded tokens or, if there are none, with a test token
-    /// that is valid for 30 minutes.
+    /// program's clock. Replies with the recorded tokens. If no token is recorded, replies
+    /// with a test token that is valid for 30 minutes.
     pub fn with_tokens(mut self) -> Self {
         self.tokens = true;
         self

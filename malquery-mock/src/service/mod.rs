@@ -283,7 +283,8 @@ impl Service {
         })
     }
 
-    /// Sets the CIDs of the Flight Control children that a client may act for. The default is none.
+    /// Sets the CIDs of the Flight Control children that a client may act for. By default, a client
+    /// may act for no child.
     pub fn member_cids(self, children: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.set(|settings| settings.children = children.into_iter().map(Into::into).collect())
     }

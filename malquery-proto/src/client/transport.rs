@@ -17,13 +17,18 @@ use crate::time::Timestamp;
 ///   You may add headers such as `connection`.
 /// - Skip 1xx replies, and return the final reply, whatever its status is.
 /// - Do not follow redirects. Use TLS for `https`, and check certificates.
-/// - Do not reuse a connection that the service has closed.
+/// - Do not reuse a connection that the service has closed. Open a new connection for a
+///   [`Billed`](crate::endpoint::Resend::Billed) request, for a fuzzy search, and for a request with
+///   the extension [`NewConnection`](crate::request::NewConnection). Do not reuse the connection of
+///   a token request or of a `Billed` request.
 /// - Stream the body of the reply: [`Body::new`] accepts any reader. If the body is interrupted,
 ///   the reader must return an error. (The client itself checks a body with a `content-length`.)
 /// - If you decode bodies, for example gzip, remove `content-length` and `content-encoding` from
 ///   the head. Do not decode the reply to a request with `accept-encoding: identity`.
 /// - Give up when the [`TimeLeft`] of a request has passed. A download may have no time limit, so
 ///   also limit the time between two reads.
+/// - If a body expands without a limit, the reader must return an error of the kind
+///   [`FileTooLarge`](io::ErrorKind::FileTooLarge). The client does not request it again.
 ///
 /// A request has its [`Endpoint`](crate::endpoint::Endpoint) and its [`TimeLeft`] as extensions.
 /// The conformance kit of `malquery-mock` (`malquery_mock::conformance::check`) tests a transport

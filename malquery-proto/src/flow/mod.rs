@@ -60,7 +60,7 @@ mod sealed {
 ///
 /// 1. Call [`poll`](Self::poll). It returns a time to wait for, or a request to send.
 /// 2. After sending, report the outcome: call [`on_response`](Self::on_response) with the reply, or
-///    [`on_failure`](Self::on_failure) if there is none.
+///    [`on_failure`](Self::on_failure) if no reply arrived.
 ///
 /// `on_response` holds the [`Auth`] while it parses the reply. Threads that share an `Auth` can
 /// release its lock during this time: call [`on_token`](Self::on_token) for the reply to a

@@ -1,7 +1,7 @@
 //! Detects the type of a sample from its content, with the names that the service uses.
 //!
 //! Replies of the service have `PE32` in capitals, so `PE64` is in capitals too. The other names
-//! are those of its filters. Other content is `text` or `data`, as in the output of `file`.
+//! come from its filters. Other content is `text` or `data`, as in the output of `file`.
 
 use std::io::{self, Read, Seek};
 
