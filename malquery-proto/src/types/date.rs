@@ -7,7 +7,7 @@ use crate::time::Timestamp;
 
 /// A calendar day in UTC, such as the day on which a sample was first seen.
 ///
-/// `Display` writes the format of the service, such as `2024/02/29`. Parsing also accepts
+/// `Display` writes the service's format, such as `2024/02/29`. Parsing also accepts hyphens:
 /// `2024-02-29`.
 ///
 /// ```
@@ -26,7 +26,7 @@ impl Date {
     /// Creates a date from the year (0 to 9999), the month (1 to 12) and the day of the month.
     ///
     /// # Errors
-    /// Fails if the calendar has no such day.
+    /// Fails if the year, the month or the day is out of range.
     pub fn new(year: u16, month: u8, day: u8) -> Result<Self, ParseError> {
         let days = (
             i16::try_from(year).ok(),
@@ -43,14 +43,14 @@ impl Date {
         .ok_or_else(|| ParseError::new(WHAT, "the calendar has no such day"))
     }
 
-    /// Returns the day of a point in time, in UTC.
+    /// Returns the day of a point in time, in UTC. The latest day is `9999/12/31`.
     ///
     /// ```
     /// use malquery_proto::Timestamp;
     /// use malquery_proto::types::Date;
     ///
     /// assert_eq!(Date::of(Timestamp::from_millis(0)).to_string(), "1970/01/01");
-    /// assert_eq!(Date::of(Timestamp::MAX).to_string(), "9999/12/31"); // the last day
+    /// assert_eq!(Date::of(Timestamp::MAX).to_string(), "9999/12/31");
     /// ```
     pub fn of(time: Timestamp) -> Self {
         let instant = i64::try_from(time.as_millis())
@@ -61,7 +61,7 @@ impl Date {
         }))
     }
 
-    /// Returns the date this many days earlier, but never before `0000/01/01`.
+    /// Returns the date this many days earlier, but no earlier than `0000/01/01`.
     ///
     /// ```
     /// use malquery_proto::types::Date;
@@ -114,7 +114,7 @@ impl FromStr for Date {
                     && matches!(text.as_bytes()[4], b'/' | b'-')
                     && text.as_bytes()[7] == text.as_bytes()[4] =>
             {
-                // Two digits always fit into a byte.
+                // Two digits fit in a byte.
                 Self::new(year, month as u8, day as u8)
             }
             _ => Err(ParseError::new(WHAT, "expected YYYY/MM/DD or YYYY-MM-DD")),

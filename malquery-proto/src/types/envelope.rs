@@ -4,13 +4,13 @@ use super::{Number, RequestId};
 model! {
     /// The JSON document of a reply: `meta`, the results and the errors.
     ///
-    /// Serializing it returns the received document, including unknown fields.
+    /// Serializing it also writes the unknown fields that were received.
     pub struct Envelope<M: Field, R: Item> {
-        /// The data about the reply and its job.
+        /// The metadata of the reply, such as its trace id.
         pub meta: M,
-        /// The results.
+        /// The results, such as samples.
         pub resources: Vec<R>,
-        /// The errors that the service reports along with the results.
+        /// The errors that the service reports, with or without results.
         pub errors: Vec<ErrorItem>,
     }
 }
@@ -25,13 +25,13 @@ model! {
         pub message: Option<String>,
         /// The id of the item that the error is about.
         pub id: Option<String>,
-        /// The service's name for the kind of error (`type`).
+        /// The kind of error, as the service names it (`type`).
         pub error_type = "type": Option<String>,
     }
 }
 
 model! {
-    /// A `meta` that has only the common fields.
+    /// The common fields of `meta`: the duration of the query, the service and the trace id.
     #[derive(Default)]
     pub struct PlainMeta {
         /// The duration of the query. CrowdStrike does not document its unit.
@@ -44,12 +44,11 @@ model! {
 }
 
 model! {
-    /// The `meta` of the reply to a submission: a hunt, an exact search or a multi-download was
-    /// accepted.
+    /// The `meta` of the reply to a submitted hunt, exact search or multi-download.
     ///
     /// The service replies `status: done` before the job starts. That status is about the HTTP
-    /// request, so it is hidden in `extra`. [`GetRequest`](crate::operations::GetRequest) returns
-    /// the status of the job.
+    /// request, so it is only in `extra`. [`GetRequest`](crate::operations::GetRequest) returns the
+    /// status of the job.
     pub struct SubmitMeta {
         /// The request id of the job.
         pub reqid: RequestId,
@@ -70,9 +69,9 @@ impl<M: ReplyMeta, R: Item> Envelope<M, R> {
 
     /// Returns whether more samples may match than the reply contains.
     ///
-    /// A fuzzy search returns the number of all matches, which may exceed the number of results. A
-    /// job does not, so its results may be truncated if there are as many as its limit. Without
-    /// such a number or limit in the reply, this returns `false`.
+    /// The reply to a fuzzy search contains the number of all matches, which may exceed the number
+    /// of results. The reply about a job does not, so its results may be truncated if they reach
+    /// the job's limit. Without that number or limit in the reply, this returns `false`.
     ///
     /// ```
     /// use malquery_proto::types::{Envelope, JobMeta, Sample};
@@ -89,7 +88,7 @@ impl<M: ReplyMeta, R: Item> Envelope<M, R> {
 
 /// The `meta` of a reply. Only this crate can implement it.
 pub trait ReplyMeta: Field {
-    /// Returns the trace id, which CrowdStrike support asks for.
+    /// Returns the trace id, which CrowdStrike support asks for, if the reply has one in `meta`.
     fn trace_id(&self) -> Option<&str> {
         None
     }

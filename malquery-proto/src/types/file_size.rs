@@ -4,11 +4,10 @@ use std::str::FromStr;
 use super::ParseError;
 use super::lenient::text_item;
 
-/// A file size for a search filter: a number of bytes (`128000`), or a decimal number with the unit
-/// KB, MB or GB (`1.3 KB`, `8mb`) or KiB, MiB or GiB (`1MiB`).
+/// A file size for a search filter, such as `128000` (bytes), `1.3 KB`, `8mb` or `1MiB`.
 ///
 /// A size in KB, MB or GB is sent unchanged, because CrowdStrike does not document whether a KB has
-/// 1,000 or 1,024 bytes. A size in KiB, MiB or GiB is sent as a number of bytes, rounded down.
+/// 1,000 or 1,024 bytes. A size in KiB, MiB or GiB is sent as a whole number of bytes.
 ///
 /// ```
 /// use malquery_proto::types::FileSize;
@@ -28,12 +27,12 @@ impl FileSize {
         Self(bytes.to_string())
     }
 
-    /// Returns the size in the form in which it is sent.
+    /// Returns the size as it is sent.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Returns whether this exceeds `other` both if a KB has 1,000 bytes and if it has 1,024.
+    /// Returns whether this exceeds `other` in both cases: a KB of 1,000 and a KB of 1,024 bytes.
     pub(crate) fn surely_exceeds(&self, other: &Self) -> bool {
         match (self.0.parse::<u64>(), other.0.parse::<u64>()) {
             (Ok(bytes), Ok(others)) => bytes > others,
@@ -43,8 +42,7 @@ impl FileSize {
         }
     }
 
-    /// Returns the number of bytes if a KB has `kilo` bytes. A float is exact below 2^53 bytes and
-    /// close enough above.
+    /// Returns the approximate number of bytes if a KB or a KiB has `kilo` bytes.
     fn at(&self, kilo: f64) -> f64 {
         split(&self.0).map_or(0.0, |(number, unit)| {
             number.parse::<f64>().unwrap_or(0.0) * kilo.powi(unit.power())
@@ -59,7 +57,7 @@ struct Unit(i32);
 impl Unit {
     const NAMES: [&str; 7] = ["", "kb", "mb", "gb", "kib", "mib", "gib"];
 
-    /// Returns the exponent: 0 for bytes, 1 for KB and KiB.
+    /// Returns the power of 1,000 or 1,024: 0 for bytes, 1 for KB and KiB.
     fn power(self) -> i32 {
         if self.is_binary() { self.0 - 3 } else { self.0 }
     }
@@ -103,7 +101,7 @@ impl FromStr for FileSize {
             return refuse("a number of bytes cannot have a fraction");
         }
         let size = Self(text.to_owned());
-        // 2^64
+        // The constant is 2^64.
         let fits = if unit.power() == 0 {
             text.parse::<u64>().is_ok()
         } else {

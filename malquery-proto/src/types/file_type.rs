@@ -5,11 +5,11 @@ use std::str::FromStr;
 use super::ParseError;
 use super::lenient::text_item;
 
-/// The type of a file, by the service's name for it, such as `pe32` or `pdf`.
+/// The service's name for a file type, such as `pe32` or `pdf`.
 ///
 /// CrowdStrike documents no complete list of names, and their case varies: replies contain `PE32`,
-/// search filters `pe32`. This type therefore accepts any name, keeps its case, and ignores case in
-/// comparisons. The known types are constants.
+/// and search filters contain `pe32`. This type therefore accepts unknown names, keeps their case,
+/// and ignores ASCII case in comparisons. The known file types are constants.
 ///
 /// ```
 /// use malquery_proto::types::FileType;
@@ -22,11 +22,11 @@ use super::lenient::text_item;
 #[derive(Clone)]
 pub struct FileType(Word);
 
-/// A known name is stored as a number, so that 100,000 results need no allocations for it.
+/// A known name in lowercase or uppercase is stored as a number, which needs no allocation.
 #[derive(Clone)]
 enum Word {
-    /// Twice the index of the name, plus one if it is in uppercase. A single small variant keeps
-    /// the size of the type at two machine words.
+    /// Twice the index of the name, plus one if it is in uppercase. With only one variant beside
+    /// the `Box`, the type has the size of two pointers.
     Known(u8),
     Other(Box<str>),
 }
@@ -67,29 +67,29 @@ file_types! {
     DOC = "doc" "DOC",
     /// A Word document.
     DOCX = "docx" "DOCX",
-    /// A 32-bit ELF program.
+    /// A 32-bit ELF file.
     ELF32 = "elf32" "ELF32",
-    /// A 64-bit ELF program.
+    /// A 64-bit ELF file.
     ELF64 = "elf64" "ELF64",
     /// An email message.
     EMAIL = "email" "EMAIL",
     /// An HTML document.
     HTML = "html" "HTML",
-    /// A Hangul word processor document.
+    /// A Hangul Word Processor document.
     HWP = "hwp" "HWP",
     /// A Java archive.
     JAVA_ARC = "java.arc" "JAVA.ARC",
     /// A Windows shortcut.
     LNK = "lnk" "LNK",
-    /// A Mach-O program.
+    /// A Mach-O file.
     MACHO = "macho" "MACHO",
     /// A network capture.
     PCAP = "pcap" "PCAP",
     /// A PDF document.
     PDF = "pdf" "PDF",
-    /// A 32-bit Windows program.
+    /// A 32-bit Windows PE file.
     PE32 = "pe32" "PE32",
-    /// A 64-bit Windows program.
+    /// A 64-bit Windows PE file.
     PE64 = "pe64" "PE64",
     /// A Perl script.
     PERL = "perl" "PERL",
@@ -101,7 +101,7 @@ file_types! {
     PYTHON = "python" "PYTHON",
     /// Python bytecode.
     PYTHONC = "pythonc" "PYTHONC",
-    /// A rich text document.
+    /// A Rich Text Format document.
     RTF = "rtf" "RTF",
     /// A Flash movie.
     SWF = "swf" "SWF",
@@ -122,8 +122,8 @@ impl FileType {
         }
     }
 
-    /// Returns whether the service is known to use this name. Other names are sent too, but a
-    /// search may find nothing.
+    /// Returns whether the service is known to use this name, in any case. Other names are sent
+    /// too, but a search may find nothing.
     pub fn is_known(&self) -> bool {
         WORDS
             .iter()
@@ -134,7 +134,7 @@ impl FileType {
 impl FromStr for FileType {
     type Err = ParseError;
 
-    /// Parses any name. Fails if the name is empty or has leading or trailing whitespace.
+    /// Parses a name. Fails if it is empty or has leading or trailing whitespace.
     fn from_str(text: &str) -> Result<Self, ParseError> {
         if text.is_empty() {
             return Err(ParseError::new("a file type", "it is empty"));

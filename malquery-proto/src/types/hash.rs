@@ -80,8 +80,8 @@ macro_rules! hash {
             }
         }
 
-        // A hash in uppercase is written again in lowercase. It is the same hash, so there is no
-        // need to keep the original.
+        // An uppercase hash is written in lowercase. It is the same hash, so the received text need
+        // not be kept.
         text_item!($name, |_, _| true);
     };
 }
@@ -101,18 +101,18 @@ hash!(
     Sha256, 32, "a SHA-256"
 );
 hash!(
-    /// The SHA-1 of a sample. MalQuery returns it, but cannot search by it.
+    /// The SHA-1 of a sample. MalQuery returns it, but no operation takes it as an argument.
     Sha1, 20, "a SHA-1"
 );
 hash!(
-    /// The MD5 of a sample. MalQuery returns it, but cannot search by it.
+    /// The MD5 of a sample. MalQuery returns it, but no operation takes it as an argument.
     Md5, 16, "an MD5"
 );
 
-/// Parses `2 * N` hex digits.
+/// Parses `2 * N` hex digits. `DIGITS` must be `2 * N`.
 ///
-/// A large reply has tens of millions of digits. The lengths are constants, and the first loop has
-/// no branches and no table, so that the compiler can vectorize it.
+/// A large reply has millions of digits. The lengths are constants, and the first loop has no early
+/// exit and no table, so that the compiler can vectorize it.
 fn read_hex<const N: usize, const DIGITS: usize>(text: &str) -> Option<[u8; N]> {
     let text: &[u8; DIGITS] = text.as_bytes().try_into().ok()?;
     let mut digits = [0; DIGITS];

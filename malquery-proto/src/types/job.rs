@@ -2,11 +2,11 @@ use super::lenient::model;
 use super::{JobStatus, Json, Number, PatternType, ReplyMeta, RequestId, RequestType};
 
 model! {
-    /// The number of samples by verdict.
+    /// The total number of samples, and the number with each verdict.
     ///
     /// For a fuzzy search, `total_count` is the number of all matches. For a job, it is the number
-    /// of returned results. The other counts are for the returned results only. If the results do
-    /// not have the field `label`, the service counts all of them as unknown (see
+    /// of returned results. The other counts cover only the returned results. If `filter_meta`
+    /// omits `label`, the service counts all of them as unknown (see
     /// [`JobMeta::counts_lack_labels`]).
     #[derive(Default)]
     pub struct Stats {
@@ -16,7 +16,7 @@ model! {
         pub malware_count: Option<u64>,
         /// The number of potentially unwanted samples.
         pub pua_count: Option<u64>,
-        /// The number of all samples.
+        /// The number of all matches (fuzzy search) or of the returned results (job).
         pub total_count: Option<u64>,
         /// The number of samples without a verdict.
         pub unknown_count: Option<u64>,
@@ -33,16 +33,15 @@ model! {
         pub powered_by: Option<String>,
         /// The trace id, which CrowdStrike support asks for.
         pub trace_id: Option<String>,
-        /// The number of samples that matched.
+        /// The number of matches, and of results with each verdict.
         pub stats: Option<Stats>,
-        /// The status of the search. A fuzzy search is complete when its reply arrives, so this is
-    /// `done`.
+        /// The status of the search, usually `done`.
         pub status: Option<JobStatus>,
     }
 }
 
 model! {
-    /// The `meta` of a job's reply: its status, and the request that started it.
+    /// The `meta` of the reply to a poll: the status of the job, and the request that started it.
     #[derive(Default)]
     pub struct JobMeta {
         /// The duration of the query. CrowdStrike does not document its unit.
@@ -53,32 +52,31 @@ model! {
         pub trace_id: Option<String>,
         /// The request id of the job.
         pub reqid: Option<RequestId>,
-        /// The kind of the job.
+        /// The kind of job.
         pub reqtype: Option<RequestType>,
-        /// The status of the job. (The reply to a submission has a `status` that is not the job's.)
+        /// The status of the job.
         pub status: Option<JobStatus>,
-        /// The number of results.
+        /// The number of results, in total and with each verdict.
         pub stats: Option<Stats>,
         /// The options with which the job was submitted.
         pub options: Option<Json>,
         /// The patterns that the job searches for.
         pub patterns: Vec<JobPattern>,
-        /// The YARA rule of a hunt. For an exact search, the rule that the service generated from
-        /// the patterns.
+        /// The YARA rule of a hunt, or the rule that the service generated for an exact search.
         pub yara_rule: Option<String>,
-        /// The sample that the job is about. CrowdStrike does not document this field.
+        /// The field `sample`, whose meaning CrowdStrike does not document.
         pub sample: Option<Json>,
     }
 }
 
 impl JobMeta {
-    /// Returns the limit with which the job was submitted, if the reply contains it.
+    /// Returns the limit with which the job was submitted, if the reply contains it as an integer.
     pub fn limit(&self) -> Option<u64> {
         self.options.as_ref()?.get("limit")?.as_u64()
     }
 
-    /// Returns whether the counts by verdict are meaningless because the results do not have the
-    /// field `label`: the service then counts every result as unknown.
+    /// Returns whether the counts by verdict are meaningless because the job's `filter_meta` omits
+    /// `label`: the service then counts every result as unknown.
     pub fn counts_lack_labels(&self) -> bool {
         let fields = self
             .options
