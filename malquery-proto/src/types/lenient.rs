@@ -1,8 +1,8 @@
-//! Lenient, lossless parsing of replies.
+//! Lenient parsing of replies.
 //!
-//! A typed field contains the value if it has the expected form. Everything else is kept unchanged
-//! in [`Extra`]: unknown fields, `null`, empty lists, and values of another type or in another
-//! spelling. Serializing a parsed reply therefore returns the same document.
+//! A typed field contains the received value if it can be parsed. Whatever the typed fields cannot
+//! write back is kept in [`Extra`]: unknown fields, `null`, empty lists, and values in an
+//! unexpected form. Serializing a parsed reply therefore writes an equivalent document.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -24,13 +24,13 @@ use super::read::charge;
 pub struct Json(Value);
 
 impl Json {
-    /// Deserializes the value as `T`. Returns `None` if it does not have the form of a `T`.
+    /// Deserializes the value as `T`. Returns `None` if that fails.
     pub fn to<T: DeserializeOwned>(&self) -> Option<T> {
         T::deserialize(&self.0).ok()
     }
 
-    /// Returns the elements of a list that can be deserialized as `T`. Empty if the value is not a
-    /// list.
+    /// Deserializes the elements of a list as `T`, and omits those that fail. For any other value,
+    /// returns no elements.
     pub(crate) fn elements<T: DeserializeOwned>(&self) -> Vec<T> {
         let elements = self.0.as_array().into_iter().flatten();
         elements
@@ -38,7 +38,7 @@ impl Json {
             .collect()
     }
 
-    /// Returns a member of an object.
+    /// Returns the member `name`, if the value is an object that has it.
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
         self.0.get(name)
     }
@@ -67,13 +67,12 @@ impl fmt::Debug for Json {
 pub struct Number(serde_json::Number);
 
 impl Number {
-    /// Returns the value as a floating-point number, or `None` if it is not a number. Large
-    /// integers are rounded.
+    /// Returns the value as an `f64`, or `None` if it is out of range. Large integers are rounded.
     pub fn as_f64(&self) -> Option<f64> {
         self.0.as_f64()
     }
 
-    /// Returns the value, if it is a non-negative integer.
+    /// Returns the value if it is written as an integer and fits in a `u64`.
     pub fn as_u64(&self) -> Option<u64> {
         self.0.as_u64()
     }
@@ -91,12 +90,11 @@ impl fmt::Debug for Number {
     }
 }
 
-/// The parts of a reply that its typed fields cannot represent, so that nothing is lost.
+/// The parts of a reply that the typed fields cannot represent.
 ///
-/// These are unknown fields, and known fields with a value that the typed field cannot represent
-/// exactly, such as `null`. Values have the meaning of JSON: numbers beyond 64 bits are rounded,
-/// and the members of an object have no order and no duplicates. An empty `Extra` is the size of a
-/// pointer.
+/// These are unknown fields, and known fields with a value that the typed field cannot represent,
+/// such as `null`. In a kept value, numbers beyond 64 bits may be rounded, and an object may lose
+/// the order of its members, and duplicates. An empty `Extra` takes only the space of a pointer.
 ///
 /// ```
 /// # use malquery_proto::types::Sample;
@@ -106,9 +104,9 @@ impl fmt::Debug for Number {
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 ///
-/// Two values of `Extra` are equal if they contain the same fields, in any order.
+/// Two `Extra`s are equal if they contain the same fields and values, in any order.
 #[derive(Clone, Default)]
-// The list is boxed because almost all results have nothing to keep.
+// The list is boxed so that an empty `Extra` is small.
 #[allow(clippy::box_collection)]
 pub struct Extra(Option<Box<Vec<Entry>>>);
 
@@ -141,9 +139,8 @@ impl Extra {
             .push((name.into(), Json(value)));
     }
 
-    /// Handles typed fields that occurred more than once, by dropping the values that were kept for
-    /// all but the last occurrence. `kept` contains, for each field, whether the last occurrence
-    /// has a kept value.
+    /// Drops the values that were kept for earlier occurrences of a repeated typed field. `kept`
+    /// contains, for each field, whether a value was kept for its last occurrence.
     pub(crate) fn settle(&mut self, mut kept: Vec<(&'static str, bool)>) {
         let Some(entries) = &mut self.0 else { return };
         entries.reverse();
@@ -163,7 +160,8 @@ impl Extra {
         self.0.as_deref().map_or(&[], Vec::as_slice)
     }
 
-    /// Writes a typed field. Writes the received value instead if it still has the same meaning.
+    /// Writes a typed field: its kept value if that still parses to the same value, and otherwise
+    /// the field, unless it is empty.
     pub(crate) fn write<F: Field, M: SerializeMap>(
         &self,
         map: &mut M,
@@ -203,16 +201,16 @@ impl fmt::Debug for Extra {
     }
 }
 
-/// A parsed value. `keep` is the received value, if the parsed value cannot represent it exactly.
+/// A parsed value, and the received value if it must be kept for an [`Extra`].
 pub struct Read<T> {
     pub(crate) value: T,
     pub(crate) keep: Option<Value>,
 }
 
-/// The type of one field of a model.
+/// A type that a field of a model can have.
 pub trait Field: Sized + PartialEq + Serialize {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Read<Self>, D::Error>;
-    /// Returns the value of the field if the reply does not contain it.
+    /// Returns the value of a missing field. Fails if the field is required.
     fn missing<E: Error>(name: &'static str) -> Result<Self, E>;
     fn is_empty(&self) -> bool;
 }
@@ -223,20 +221,19 @@ impl<'de, T: Field> Deserialize<'de> for Read<T> {
     }
 }
 
-/// The value of an optional field, or an element of a list: a string, a number or a model.
+/// A type that an optional field or a list element can have.
 pub trait Item: Sized + PartialEq + Serialize {
     /// Parses a string. Returns `None` if the string is not valid.
     fn from_text(_text: &str) -> Option<Self> {
         None
     }
 
-    /// Returns whether serializing the value returns this string, from which it was parsed, or an
-    /// equivalent one.
+    /// Returns whether the value, parsed from this string, serializes to an equivalent one.
     fn is_text(&self, _text: &str) -> bool {
         false
     }
 
-    /// Parses a value that is not a string and, for a model, not an object.
+    /// Parses a value other than a string or, for a model, an object.
     fn from_value(_value: &Value) -> Option<Self> {
         None
     }
@@ -246,8 +243,8 @@ pub trait Item: Sized + PartialEq + Serialize {
     }
 }
 
-/// The target of a parsed JSON value, with one method for each type of value. The default methods
-/// call `other`.
+/// The target of a parsed JSON value. Strings, lists and objects have their own methods, which call
+/// `other` by default.
 trait Place<'de>: Sized {
     type Value;
 
@@ -273,7 +270,7 @@ trait Place<'de>: Sized {
     }
 }
 
-/// A visitor that passes each JSON value to a [`Place`].
+/// A visitor that passes a JSON value to a [`Place`].
 struct Any<P>(P);
 
 impl<'de, P: Place<'de>> DeserializeSeed<'de> for Any<P> {
@@ -332,7 +329,7 @@ impl<'de, P: Place<'de>> Visitor<'de> for Any<P> {
     }
 }
 
-/// A [`Place`] that keeps the value unchanged.
+/// A [`Place`] that returns the value.
 struct Kept;
 
 impl<'de> Place<'de> for Kept {
@@ -344,7 +341,7 @@ impl<'de> Place<'de> for Kept {
 }
 
 fn read_object<'de, A: MapAccess<'de>>(mut map: A) -> Result<Value, A::Error> {
-    // The first member allocates space for ten. The object may also be parsed as a model later.
+    // The first member allocates a B-tree node for eleven.
     charge(640)?;
     let mut object = serde_json::Map::new();
     while let Some(name) = map.next_key::<String>()? {
@@ -369,7 +366,7 @@ pub(crate) fn next_kept<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Value, A:
     map.next_value_seed(Any(Kept))
 }
 
-/// Reads any value unchanged.
+/// Reads any value.
 pub(crate) fn kept<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
     deserializer.deserialize_any(Any(Kept))
 }
@@ -380,7 +377,7 @@ fn written<E: Error>(value: &impl Serialize) -> Result<Value, E> {
     kept(&mut serde_json::Deserializer::from_str(&text)).map_err(E::custom)
 }
 
-/// A [`Place`] that parses an item from any JSON value. It fails only for invalid JSON.
+/// A [`Place`] that parses an item, and keeps a value that cannot be parsed.
 struct Loose<T>(PhantomData<T>);
 
 impl<'de, T: Item> Place<'de> for Loose<T> {
@@ -429,8 +426,7 @@ impl<T: Item> Field for Option<T> {
     }
 }
 
-/// A [`Place`] that parses a list of items. Any other value is kept, with an empty list as the
-/// parsed value.
+/// A [`Place`] that parses a list of items. It keeps any other value, and returns an empty list.
 struct List<T>(PhantomData<T>);
 
 impl<'de, T: Item> Place<'de> for List<T> {
@@ -448,7 +444,7 @@ impl<'de, T: Item> Place<'de> for List<T> {
         let mut keep = None;
         while let Some(element) = seq.next_element::<Read<Option<T>>>()? {
             charge(2 * size_of::<T>())?;
-            // If an element must be kept, keep the whole list unchanged.
+            // If an element must be kept, keep the whole list.
             if element.keep.is_some() && keep.is_none() {
                 keep = Some(value.iter().map(written).collect::<Result<Vec<_>, _>>()?);
             }
@@ -536,8 +532,8 @@ impl Item for Json {
 }
 
 /// Implements [`Item`], serde and the text conversions for a type that is a string in JSON. The
-/// type must implement `FromStr` and `Display`. `$same` returns whether the string from which the
-/// value was parsed need not be kept, because `Display` writes an equivalent one.
+/// type must implement `FromStr` and `Display`. `$same` returns whether `Display` writes a string
+/// that is equivalent to the parsed one.
 macro_rules! text_item {
     ($name:ident, $same:expr $(, $as_str:ident)?) => {
         $crate::types::text::text_value!($name $(, $as_str)?);
@@ -566,7 +562,7 @@ macro_rules! wire_name {
     };
 }
 
-/// Declares a model: a struct for a part of a reply, which is parsed leniently and without loss.
+/// Declares a model: a struct for a part of a reply, which is parsed leniently.
 macro_rules! model {
     (
         $(#[$meta:meta])*
@@ -579,7 +575,7 @@ macro_rules! model {
         #[non_exhaustive]
         pub struct $name $(< $($param),+ >)? {
             $( $(#[$field_meta])* pub $field: $type, )*
-            /// The received values that these fields cannot represent.
+            /// The received values that the other fields cannot represent.
             pub extra: $crate::types::Extra,
         }
 
@@ -698,8 +694,8 @@ pub(crate) fn read_model<'de, T: Item, D: Deserializer<'de>>(
         .ok_or_else(|| D::Error::custom("expected a JSON object"))
 }
 
-/// Parses a model. `null` and values that are not objects result in an empty model, unless the
-/// model has a required field.
+/// Parses a model. For a value that is not an object, returns an empty model, or fails if the model
+/// has a required field.
 pub(crate) fn read_required<'de, T: Item + Field, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Read<T>, D::Error> {

@@ -1,4 +1,4 @@
-//! The service's enumerations. They are open: an unknown word is kept.
+//! The service's enumerations. An unknown word is kept, not rejected.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::ParseError;
 use super::lenient::text_item;
 
-/// An unknown word. Only parsing can create it, so it is never one of the known words.
+/// An unknown word. Only parsing creates it, so it is never a known word.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct OtherWord(Box<str>);
 
@@ -65,7 +65,7 @@ macro_rules! words {
 }
 
 words!(
-    /// A metadata field that a search can return for each sample; select it with `filter_meta`.
+    /// A metadata field that a search can return for each sample. Select it with `filter_meta`.
     MetaField, "a metadata field", {
         /// The SHA-256.
         Sha256 = "sha256",
@@ -103,14 +103,14 @@ words!(
     JobStatus, "a job status", {
         /// The job is running.
         InProgress = "inprogress",
-        /// The job is done, and its results are complete.
+        /// The job is done, and its results are available.
         Done = "done",
-        /// The job failed, and has no results.
+        /// The job failed.
         Failed = "failed",
     }
 );
 words!(
-    /// The kind of a job.
+    /// The kind of job.
     RequestType, "a request type", {
         /// A YARA hunt.
         Hunt = "hunt",

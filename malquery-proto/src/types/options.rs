@@ -53,7 +53,7 @@ pub struct SearchOptions {
 }
 
 impl SearchOptions {
-    /// Creates options with none set.
+    /// Creates an empty set of options.
     pub fn new() -> Self {
         Self::default()
     }
@@ -64,7 +64,7 @@ impl SearchOptions {
 }
 
 /// Options that this crate does not know. They are stored in a separate map, so that a misspelled
-/// option is not accepted as an unknown one.
+/// option in a stored search is rejected.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Others {
@@ -84,31 +84,28 @@ impl Others {
                 self.values.insert(name, value);
             }
             Err(error) => {
-                let why = format!("{name:?} cannot be serialized as JSON: {error}");
+                let why = format!("the value of {name:?} cannot be serialized as JSON: {error}");
                 self.refused = Some(ParseError::new("an option", why).into());
             }
         }
     }
 
-    /// Returns the options and their values.
-    ///
-    /// # Errors
-    /// Fails if a value could not be serialized as JSON.
+    /// Returns the options. Fails if a value could not be serialized as JSON.
     pub(crate) fn values(&self) -> Result<&BTreeMap<String, Value>, &ParseError> {
         self.refused.as_deref().map_or(Ok(&self.values), Err)
     }
 }
 
-/// The setters for the results of a search. The options are in the field `$options`, or in the type
-/// itself.
+/// Implements the setters for the results of a search. The options are in the field `$options`, or
+/// in the type itself.
 macro_rules! result_setters {
     ($name:ident $(, $options:ident)?) => {
         impl $name {
             /// Sets the maximum number of results: 1 to 2,147,483,647. CrowdStrike does not
             /// document whether the service has a lower maximum.
             ///
-            /// A search with a limit of 0 fails before it is sent. To get no results on purpose,
-            /// use [`count_only`](Self::count_only).
+            /// A search with a limit outside this range fails before it is sent. To request only
+            /// the number of results, use [`count_only`](Self::count_only).
             #[must_use]
             pub fn limit(mut self, limit: u32) -> Self {
                 let options = &mut self$(.$options)?;
@@ -126,9 +123,9 @@ macro_rules! result_setters {
                 self
             }
 
-            /// Sets the fields to return for each sample. Without
-            /// [`MetaField::Label`]($crate::types::MetaField::Label), the counts in the reply list
-            /// every result as `unknown`.
+            /// Sets the fields to return for each sample. If they do not include
+            /// [`MetaField::Label`]($crate::types::MetaField::Label), the service counts every
+            /// result as unknown.
             #[must_use]
             pub fn filter_meta(
                 mut self,
@@ -141,7 +138,7 @@ macro_rules! result_setters {
             /// Sets an option that this crate does not know.
             ///
             /// The search fails before it is sent if the value cannot be serialized as JSON, or if
-            /// the option has a setter.
+            /// `SearchOptions` has a setter for the option.
             #[must_use]
             pub fn option(mut self, name: impl Into<String>, value: impl serde::Serialize) -> Self {
                 self$(.$options)?.other.set(name.into(), value);
@@ -151,7 +148,7 @@ macro_rules! result_setters {
     };
 }
 
-/// The setters that narrow a search.
+/// Implements the setters that narrow a search.
 macro_rules! filter_setters {
     ($name:ident $(, $options:ident)?) => {
         impl $name {
@@ -212,18 +209,18 @@ macro_rules! filter_setters {
     };
 }
 
-/// The methods that [`Collect`](crate::client::Collect) needs for a search.
+/// Implements the methods that [`Collect`](crate::client::Collect) needs for a search.
 #[cfg(feature = "samples")]
 macro_rules! collectable {
     ($name:ident $(, $options:ident)?) => {
         impl $name {
-            /// Returns the maximum number of results, if there is one.
+            /// Returns the maximum number of results, if one is set.
             pub(crate) fn most(&self) -> Option<u32> {
                 let options = &self$(.$options)?;
                 if options.count_only { Some(0) } else { options.limit }
             }
 
-            /// Adds the SHA-256 to the selected fields.
+            /// Adds the SHA-256 to the selected fields, if any are selected.
             pub(crate) fn want_sha256(&mut self) {
                 let fields = &mut self$(.$options)?.filter_meta;
                 if !fields.is_empty() && !fields.contains(&$crate::types::MetaField::Sha256) {

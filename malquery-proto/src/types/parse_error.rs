@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// The error for text that cannot be parsed as a value, such as a hash or a date.
+/// The error for an invalid value, such as a hash or a date.
 ///
 /// ```
 /// use malquery_proto::types::Pattern;
@@ -39,7 +39,8 @@ impl ParseError {
         }
     }
 
-    /// Returns the byte offset of the invalid character, if the error is about one character.
+    /// Returns the byte offset of the invalid character, if the error is about one character. In a
+    /// pattern such as `hex:89g8`, the offset starts after the colon.
     pub fn position(&self) -> Option<usize> {
         self.position
     }

@@ -6,11 +6,10 @@ use serde::{Deserialize, Serialize};
 use super::text::text_conversions;
 use super::{ParseError, PatternType};
 
-/// Bytes or text that a sample must contain. A sample matches a search if it contains all patterns
-/// of the search.
+/// Bytes or text to search for in samples.
 ///
-/// A pattern can be parsed from a string, for example on a command line: `hex:8948208b48`,
-/// `ascii:CreateRemoteThread`, `wide:powershell`, `utf8:größe` or `utf16:größe`.
+/// A pattern can be parsed from a string, such as `hex:8948208b48`, `ascii:CreateRemoteThread`,
+/// `wide:powershell`, `utf8:größe` or `utf16:größe`.
 ///
 /// ```
 /// use malquery_proto::types::Pattern;
@@ -30,12 +29,11 @@ pub struct Pattern {
 const WHAT: &str = "a pattern";
 
 impl Pattern {
-    /// Creates a pattern from hex digits, in the formats of common hex editors: pairs of hex
-    /// digits, optionally with the prefix `0x` or `\x`, optionally separated by whitespace, commas
-    /// or colons, and optionally in braces.
+    /// Creates a pattern from hex digits, in the formats of common hex editors.
     ///
-    /// The pattern stores only the digits, in lowercase, so two patterns of the same bytes are
-    /// equal.
+    /// Each byte is a pair of hex digits. The prefixes `0x` and `\x`, whitespace, commas and colons
+    /// are ignored, and so are braces around the whole text. The pattern stores only the digits, in
+    /// lowercase, so two hex patterns of the same bytes are equal.
     ///
     /// ```
     /// use malquery_proto::types::Pattern;
@@ -49,9 +47,8 @@ impl Pattern {
     /// ```
     ///
     /// # Errors
-    /// Fails if the text has no digits, an incomplete byte, or characters that are not hex digits.
-    /// A pattern cannot have wildcards. For wildcards, use a YARA rule in a
-    /// [`Hunt`](crate::operations::Hunt).
+    /// Fails if the text has no digits, an incomplete byte, or any other character, such as a
+    /// wildcard. For wildcards, use a YARA rule in a [`Hunt`](crate::operations::Hunt).
     pub fn hex(text: impl AsRef<str>) -> Result<Self, ParseError> {
         const WHAT: &str = "a hex pattern";
         let text = text.as_ref();
@@ -112,8 +109,8 @@ impl Pattern {
         Self::new("a hex pattern", PatternType::Hex, digits.collect())
     }
 
-    /// Creates a pattern for text in UTF-8, as in most programs outside Windows. ASCII
-    /// text becomes an ascii pattern, other text a hex pattern.
+    /// Creates a pattern for text in UTF-8, as in most programs outside Windows. ASCII text becomes
+    /// an ascii pattern, other text a hex pattern.
     ///
     /// ```
     /// use malquery_proto::types::Pattern;
@@ -124,7 +121,7 @@ impl Pattern {
     /// ```
     ///
     /// # Errors
-    /// Fails for an empty text.
+    /// Fails if the text is empty.
     pub fn utf8(text: impl Into<String>) -> Result<Self, ParseError> {
         let text = text.into();
         if text.is_ascii() {
@@ -146,7 +143,7 @@ impl Pattern {
     /// ```
     ///
     /// # Errors
-    /// Fails for an empty text.
+    /// Fails if the text is empty.
     pub fn utf16(text: impl Into<String>) -> Result<Self, ParseError> {
         let wide = Self::wide(text)?;
         if wide.value.is_ascii() {
@@ -160,8 +157,7 @@ impl Pattern {
     ///
     /// # Errors
     /// Fails if the text is empty or has a character that is not ASCII. The bytes of such a
-    /// character depend on the encoding: choose one with [`Pattern::utf8`], or use
-    /// [`Pattern::hex`].
+    /// character depend on the encoding: use [`Pattern::utf8`] or [`Pattern::hex`].
     pub fn ascii(text: impl Into<String>) -> Result<Self, ParseError> {
         const WHAT: &str = "an ascii pattern";
         let text = text.into();
@@ -243,12 +239,11 @@ impl Pattern {
     }
 }
 
-/// Returns the value of a hex digit.
 fn hex_digit(digit: u8) -> u8 {
     (digit & 0xf) + if digit.is_ascii_alphabetic() { 9 } else { 0 }
 }
 
-/// The stored form of a pattern. Deserializing it validates the pattern.
+/// The stored form of a pattern. Deserializing a pattern validates it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parts {

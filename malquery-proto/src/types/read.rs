@@ -10,23 +10,24 @@ use serde::de::{DeserializeOwned, Error};
 /// The memory budget in bytes for the values of one reply, in addition to its text. It is enough
 /// for about 300,000 results.
 ///
-/// Peak memory stays below 1 GiB: a reply of at most 256 MiB, a repaired copy, its strings, and one
-/// and a half times the budget.
+/// Peak memory is about 1 GiB: a reply of 256 MiB, a repaired copy, its strings, and one and a half
+/// times the budget.
 const BUDGET: usize = 160 << 20;
 
-/// The maximum number of bytes that repairs may add to a reply.
+/// The maximum number of bytes that a repair of UTF-8, or of strings, may add to a reply.
 const REPAIR: usize = 16 << 20;
 
-/// The size in bytes up to which a reply is parsed directly, which takes less than a second. A
-/// larger reply is parsed in a slower way that can stop at the deadline.
+/// The size in bytes up to which a reply is parsed without a deadline. A larger reply is parsed by
+/// a slower reader that can stop at the deadline.
 const LARGE: usize = 64 << 20;
 /// The number of bytes to parse between two checks of the deadline.
 const STRIDE: usize = 64 << 10;
 
 /// Parses a reply.
 ///
-/// The results of a hunt must not be lost because of a byte order mark, invalid UTF-8, unpaired
-/// surrogates or raw control characters. U+FFFD replaces what is not a character.
+/// Accepts a byte order mark, and some invalid UTF-8, unpaired surrogates and raw control
+/// characters, because the results of a hunt must not be lost. U+FFFD replaces invalid UTF-8 and
+/// unpaired surrogates.
 pub(crate) fn read_reply<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
     let bytes = without_mark(body);
     let invalid = || {
@@ -64,7 +65,7 @@ pub(crate) fn read_reply<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result
     read(&repaired)
 }
 
-/// Removes a byte order mark from the beginning of a body.
+/// Returns the body without a byte order mark at its beginning.
 pub(crate) fn without_mark(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
 }
@@ -181,7 +182,7 @@ fn within<T>(budget: usize, read: impl FnOnce() -> T) -> T {
     read()
 }
 
-/// Takes this number of bytes from the budget, if one is set.
+/// Takes this number of bytes from the budget, if one is set. Fails if too few are left.
 pub(crate) fn charge<E: Error>(bytes: usize) -> Result<(), E> {
     match LEFT.get() {
         None => Ok(()),
@@ -190,7 +191,7 @@ pub(crate) fn charge<E: Error>(bytes: usize) -> Result<(), E> {
                 LEFT.set(Some(left));
                 Ok(())
             }
-            None => Err(E::custom("it has too many values to fit in memory")),
+            None => Err(E::custom("its values exceed the memory limit")),
         },
     }
 }

@@ -7,11 +7,11 @@ use serde_json::Value;
 use super::ParseError;
 use super::lenient::{Field, Read, kept, text_item};
 
-/// The id of a job: a hunt, an exact search or a multi-download. The reply to a submission contains
-/// it as `reqid`.
+/// The id of a job: a hunt, an exact search or a multi-download.
 ///
-/// Request ids look like UUIDs, but some are not valid according to RFC 4122. This type therefore
-/// accepts any text of 1 to 200 bytes without whitespace and control characters.
+/// The reply to a submission contains it as `meta.reqid`. Request ids look like UUIDs, but some are
+/// not valid according to RFC 4122. This type therefore accepts any text of 1 to 200 bytes without
+/// whitespace or control characters.
 ///
 /// ```
 /// use malquery_proto::types::RequestId;
@@ -70,7 +70,7 @@ impl fmt::Debug for RequestId {
 
 text_item!(RequestId, |_, _| true, as_str);
 
-/// The id is a required field: without it, a job that was billed would be lost.
+/// A required field: without the request id, a billed job would be lost.
 impl Field for RequestId {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Read<Self>, D::Error> {
         let received = kept(deserializer)?;

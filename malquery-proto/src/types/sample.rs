@@ -4,11 +4,11 @@ use super::lenient::model;
 use super::{Date, FileType, Json, Label, Md5, PatternType, Sha1, Sha256};
 
 model! {
-    /// The metadata of a sample: a result of a search, a hunt or a metadata request. Every field
-    /// may be missing, because a search returns only the selected fields.
+    /// The metadata of a sample, as returned by a search, a hunt or a metadata request.
     ///
-    /// The methods read values that only some results of jobs have from `extra`. Separate fields
-    /// for them would double the size of each result.
+    /// Any field may be missing, because a search returns only the selected fields. The methods
+    /// return values from `extra` that only some results of jobs have. As fields, these values would
+    /// double the size of each result.
     #[derive(Default)]
     pub struct Sample {
         /// The SHA-256. Use it to download the sample.
@@ -36,27 +36,27 @@ impl Sample {
         self.list("samples")
     }
 
-    /// Returns the reason the service ignored the result (`ignore_reason`).
+    /// Returns the reason why the service ignored the result (`ignore_reason`).
     pub fn ignore_reason(&self) -> Option<&str> {
         self.text("ignore_reason")
     }
 
-    /// Returns the confidence of the label (`label_confidence`).
+    /// Returns the service's confidence in the label (`label_confidence`).
     pub fn label_confidence(&self) -> Option<&str> {
         self.text("label_confidence")
     }
 
-    /// Returns the pattern that matched.
+    /// Returns the pattern that matched (`pattern`).
     pub fn pattern(&self) -> Option<&str> {
         self.text("pattern")
     }
 
-    /// Returns the type of the pattern that matched.
+    /// Returns the type of the pattern that matched (`pattern_type`).
     pub fn pattern_type(&self) -> Option<PatternType> {
         self.text("pattern_type")?.parse().ok()
     }
 
-    /// Returns the tags.
+    /// Returns the tags of the sample (`tags`).
     pub fn tags(&self) -> Vec<String> {
         self.list("tags")
     }
@@ -75,7 +75,6 @@ impl Sample {
         self.extra.get(name)?.as_str()
     }
 
-    /// Returns the elements of a list that can be parsed.
     fn list<T: DeserializeOwned>(&self, name: &str) -> Vec<T> {
         self.extra.get(name).map_or_else(Vec::new, Json::elements)
     }

@@ -1,4 +1,4 @@
-//! Tests that replies are parsed and serialized without loss.
+//! Tests that replies are parsed and serialized without losing values.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -270,7 +270,7 @@ fn counts_without_labels_are_known_to_say_nothing() {
 
 #[test]
 fn a_result_is_small() {
-    // 100,000 results must take less than half the memory of a model of strings.
+    // A reply may have 100,000 results.
     assert!(size_of::<Sample>() <= 176, "{}", size_of::<Sample>());
     assert_eq!(size_of::<Extra>(), 8);
 }

@@ -1,7 +1,7 @@
 //! Macros that implement conversions for values with a text form.
 
-/// Implements `TryFrom<&str>` and `TryFrom<String>` with the type's `FromStr` and, if a method such
-/// as `as_str` is given, `AsRef<str>`.
+/// Implements `TryFrom<&str>` and `TryFrom<String>` with the type's `FromStr`. If a method such as
+/// `as_str` is given, also implements `AsRef<str>` with it.
 macro_rules! text_conversions {
     ($name:ident $(, $as_str:ident)?) => {
         impl TryFrom<&str> for $name {
@@ -30,7 +30,8 @@ macro_rules! text_conversions {
     };
 }
 
-/// Implements the same, and serde as a string, with the type's `Display` and `FromStr`.
+/// Like `text_conversions`, but also implements `Serialize` with the type's `Display`, and
+/// `Deserialize` with its `FromStr`.
 macro_rules! text_value {
     ($name:ident $(, $as_str:ident)?) => {
         $crate::types::text::text_conversions!($name $(, $as_str)?);

@@ -175,7 +175,7 @@ fn a_budget_holds_for_one_reply() {
     .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "it has too many values to fit in memory at line 1 column 11"
+        "its values exceed the memory limit at line 1 column 11"
     );
     assert!(LEFT.get().is_none());
 }
