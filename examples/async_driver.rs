@@ -1,9 +1,9 @@
 //! malquery in an async program: the flows of `malquery-proto`, driven with tokio and reqwest.
 //!
-//! `Session::run` is the loop of the blocking client, with `.await` in two places. The program
+//! `Session::run` is like the loop of the blocking client, with `.await` in two places. The program
 //! submits an exact search for the patterns in its arguments, such as `ascii:CrowdStrike`, and
-//! waits for the results. At the same time it requests the quotas. Both calls share one token. It
-//! reads the same environment variables as the quickstart.
+//! waits for the results. At the same time it requests the quotas. Both calls share one token. The
+//! `FALCON_*` environment variables are the same as for the quickstart.
 
 use std::error::Error;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,9 +30,9 @@ type Response = http::Response<Vec<u8>>;
 
 impl Session {
     fn new(auth: Auth) -> Result<Self, reqwest::Error> {
-        // malquery decides which redirects to follow, because credentials may not go anywhere. The
-        // service may close an idle connection just as a hunt is sent, and it would be unknown
-        // whether the hunt arrived, so connections are not reused.
+        // malquery decides which redirects to follow, so that credentials go only to allowed hosts.
+        // Connections are not reused: the service may close an idle connection just as a hunt is
+        // sent, and then it is unknown whether the hunt arrived.
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(0)
@@ -79,8 +79,7 @@ impl Session {
         }
     }
 
-    /// Sends a request and reads the reply. Stops once the body exceeds the maximum size, which the
-    /// flow then reports.
+    /// Sends a request and reads the reply. Stops reading once the body exceeds the maximum size.
     async fn send(
         &self,
         request: http::Request<Vec<u8>>,
@@ -164,8 +163,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         eprintln!("usage: async_driver TYPE:VALUE..., such as ascii:CrowdStrike");
         std::process::exit(2);
     }
-    // reqwest is built without a crypto provider, so that the build needs no C++ compiler and no
-    // CMake.
+    // reqwest is built without a crypto provider, so the program installs one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let run = async {
         // The futures are `Send`, so they can also be spawned on a multi-threaded runtime.

@@ -26,7 +26,7 @@ impl Server {
         }))
     }
 
-    /// Starts a server that issues tokens, and gives these answers to all other requests.
+    /// Starts a server that issues tokens and gives these answers, in order, to other requests.
     fn with_answers(answers: impl IntoIterator<Item = Answer>) -> Self {
         let mut answers: VecDeque<_> = answers.into_iter().collect();
         Self::start(move |path| match path {
@@ -35,7 +35,7 @@ impl Server {
         })
     }
 
-    /// The method and the path of each request.
+    /// Returns the method and the path of each request.
     fn asked(&self) -> Vec<String> {
         let seen = self.0.seen();
         let asked = seen

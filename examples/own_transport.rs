@@ -1,6 +1,6 @@
 //! A transport of your own: malquery over another blocking HTTP client, attohttpc instead of ureq.
 //!
-//! It reads the same environment variables as the quickstart.
+//! The `FALCON_*` environment variables are the same as for the quickstart.
 
 use std::error::Error;
 use std::io::{self, ErrorKind::ConnectionRefused};
@@ -50,7 +50,7 @@ fn time_left(extensions: &http::Extensions) -> Duration {
 }
 
 /// Decides whether the service may have received the request. When in doubt, the answer is
-/// `unknown`, so that a hunt is never sent twice.
+/// `unknown`, so that malquery does not send a hunt again.
 fn classify(error: attohttpc::Error) -> TransportError {
     match error.kind() {
         ErrorKind::Io(cause) if cause.kind() == ConnectionRefused || is_lookup(cause) => {
@@ -60,7 +60,7 @@ fn classify(error: attohttpc::Error) -> TransportError {
     }
 }
 
-/// Returns whether the name lookup failed. The standard library reports that only as text.
+/// Returns whether the name lookup failed. The standard library reports this only as text.
 fn is_lookup(error: &io::Error) -> bool {
     error.to_string().starts_with("failed to lookup address")
 }

@@ -1,7 +1,7 @@
 //! A first program with malquery: prints the quotas and runs a search.
 //!
 //! It calls the real service with the credentials in FALCON_CLIENT_ID and FALCON_CLIENT_SECRET. Set
-//! FALCON_CLOUD too, unless the account is in us-1. A fuzzy search has no documented cost.
+//! FALCON_CLOUD too if the account is in a government cloud. A fuzzy search has no documented cost.
 
 use malquery_proto::operations::FuzzySearch;
 use malquery_proto::types::{MetaField, Pattern};

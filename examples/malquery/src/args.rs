@@ -22,16 +22,16 @@ use crate::values::{self, at_least_one, duration, field, file, login, some_time,
 /// Search the malware samples of CrowdStrike Falcon MalQuery and download them
 ///
 /// Set FALCON_CLIENT_ID and FALCON_CLIENT_SECRET to the credentials of an API client with the
-/// scopes malquery:read and malquery:write. FALCON_CLOUD, FALCON_BASE_URL and FALCON_MEMBER_CID
-/// select the account; the options of the same names override them. To try the program without an
+/// scopes malquery:read and malquery:write. The options --cloud, --base-url and --member-cid
+/// override FALCON_CLOUD, FALCON_BASE_URL and FALCON_MEMBER_CID. To try the program without an
 /// account, use --demo, which searches eight harmless files.
 ///
 /// Results go to standard output: a table on a terminal, otherwise one JSON document. If standard
 /// output is closed, results are discarded, as with /dev/null. Messages go to standard error.
 ///
-/// Exit codes: 0 success; 1 any other error; 2 refused before anything was sent; 3 the job failed
-/// or the archive is incomplete; 4 bad credentials or a missing permission; 5 quota or rate limit
-/// exceeded; 6 --timeout passed while the job was still running.
+/// Exit codes: 0 success; 1 any other error; 2 refused before anything was submitted; 3 the job
+/// failed, or the archive is incomplete or damaged; 4 bad credentials or a missing permission; 5
+/// quota exceeded or unknown, or rate limit exceeded; 6 --timeout ended the wait for a running job.
 #[derive(Debug, Parser)]
 #[command(name = "malquery", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -86,7 +86,7 @@ pub(crate) struct Session {
     #[arg(long, value_name = "FORMAT", hide_possible_values = true, value_enum)]
     pub(crate) format: Option<Format>,
 
-    /// Print only errors
+    /// Suppress warnings, notes and progress
     #[arg(short, long)]
     pub(crate) quiet: bool,
 
@@ -98,7 +98,7 @@ pub(crate) struct Session {
     #[arg(long)]
     pub(crate) force: bool,
 
-    /// Stop the command after this time, such as 90, 90s, 10m or 1h. A hunt can take an hour
+    /// Give up after this time, such as 90, 90s, 10m or 1h. A hunt can take an hour
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = some_time, allow_negative_numbers = true)]
     pub(crate) timeout: Duration,
 
@@ -111,7 +111,7 @@ pub(crate) struct Session {
     pub(crate) check_quota: bool,
 
     /// Let an archive entry unpack to at most this many times its compressed size [default: 500].
-    /// Samples padded with zeros need up to 1100. The limit protects against zip bombs
+    /// Samples padded with zeros may need up to 1100. The limit protects against zip bombs
     #[arg(long, value_name = "N", value_parser = at_least_one::<u64>, allow_negative_numbers = true)]
     pub(crate) max_ratio: Option<u64>,
 
@@ -120,8 +120,7 @@ pub(crate) struct Session {
     pub(crate) jobs_end: bool,
 }
 
-/// The limits for an archive whose samples are not known in advance. They are higher than the
-/// defaults, because the user asked for this archive and has no other way to unpack it.
+/// The limits for an archive that the user asked for. Some are higher than the defaults.
 const LIMITS: Limits = Limits {
     entries: 100_000,
     directory_size: 32 << 20,
@@ -150,7 +149,7 @@ impl Session {
         }
     }
 
-    /// Returns the start of a command line that uses the same service and the same safety options.
+    /// Returns `malquery` with the options that select the service and check the quota.
     pub(crate) fn program(&self) -> String {
         let options = [
             self.cloud.map(|cloud| format!(" --cloud {cloud}")),
@@ -279,7 +278,7 @@ pub(crate) struct ServeOptions {
     /// Reply `inprogress` to this many polls before a job is done
     #[arg(long, value_name = "N")]
     pub(crate) polls: Option<u64>,
-    /// Make each job run for this time, such as 90, 90s, 10m or 1h
+    /// Make each job run for at least this time, such as 90, 90s, 10m or 1h
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) job_time: Option<Duration>,
     /// Make all jobs fail, or only those with these numbers; the first job is number 1
@@ -303,7 +302,7 @@ pub(crate) enum Call {
     #[command(after_help = "Example:\n  malquery quotas")]
     Quotas,
 
-    /// Search and get results immediately; they may include false positives
+    /// Search faster than exact-search; the results may include false positives
     #[command(
         after_help = "Example:\n  malquery fuzzy-search --ascii CreateRemoteThread --hex '89 48 20 8b' --limit 10"
     )]
@@ -316,8 +315,8 @@ pub(crate) enum Call {
 
     /// Start a search for samples that contain all the patterns
     ///
-    /// Without --wait, this prints the reply to the submission, whose status is always `done`. Use
-    /// --wait or the command `request` to get the status of the job.
+    /// Without --wait, this prints the reply to the submission. The status in it describes the
+    /// submission, not the job. Use --wait or the command `request` to get the status of the job.
     #[command(
         after_help = "Example:\n  malquery exact-search --pattern ascii:CrowdStrike --filetype pe32,pe64 --limit 100 --wait"
     )]
@@ -332,8 +331,8 @@ pub(crate) enum Call {
 
     /// Start a search with a YARA rule. Costs a hunt
     ///
-    /// Without --wait, this prints the reply to the submission, whose status is always `done`. Use
-    /// --wait or the command `request` to get the status of the job.
+    /// Without --wait, this prints the reply to the submission. The status in it describes the
+    /// submission, not the job. Use --wait or the command `request` to get the status of the job.
     #[command(
         after_help = "Example:\n  malquery hunt rule.yar --limit 100 --min-date 2024-01-01 --wait --timeout 1h"
     )]
@@ -387,8 +386,8 @@ pub(crate) enum Call {
 
     /// Start a job that packs samples into an archive. Costs a download per sample
     ///
-    /// Without --wait, this prints the reply to the submission, whose status is always `done`. Use
-    /// --wait or the command `request` to get the status of the job.
+    /// Without --wait, this prints the reply to the submission. The status in it describes the
+    /// submission, not the job. Use --wait or the command `request` to get the status of the job.
     #[command(after_help = "Example:\n  malquery multidownload --from hashes.txt --wait")]
     Multidownload {
         #[command(flatten)]
@@ -416,8 +415,8 @@ pub(crate) enum Call {
     /// Search, wait, download, verify and unpack. Costs a download per sample, plus a hunt with
     /// --rule
     ///
-    /// Without --limit, all samples found are downloaded, and each costs a download. Therefore the
-    /// command asks first. If there is no terminal, it requires --yes.
+    /// Without --limit, all samples found are downloaded, and each costs a download. Unless SHA-256
+    /// hashes or --yes are given, the command asks first. If it cannot ask, it fails.
     #[command(
         after_help = "Example:\n  malquery collect --demo --pattern ascii:CrowdStrike --limit 3 --output-dir out\n  malquery collect --from hashes.txt --output-dir out"
     )]
@@ -536,8 +535,8 @@ pub(crate) struct CheckedRule {
 
 #[derive(Debug, Args)]
 pub(crate) struct Wait {
-    /// Wait until the job is done and print its results. A hunt can take an hour and needs a longer
-    /// --timeout
+    /// Wait until the job is done and print its results. A hunt can take an hour, longer than the
+    /// default --timeout
     #[arg(long)]
     pub(crate) wait: bool,
 
@@ -618,8 +617,8 @@ impl Call {
 
 #[derive(Debug, Args)]
 pub(crate) struct Patterns {
-    /// Find this pattern: hex:8948208b, ascii:TEXT, wide:TEXT, utf8:TEXT or utf16:TEXT. A sample
-    /// must contain all the patterns
+    /// Find this pattern: hex:8948208b, ascii:TEXT, wide:TEXT, utf8:TEXT or utf16:TEXT. With
+    /// several patterns, find samples that contain all of them
     #[arg(long = "pattern", value_name = "TYPE:VALUE", num_args = 1.., help_heading = "Patterns")]
     patterns: Vec<Pattern>,
     /// Find these bytes, such as 8948, '89 48', '\x89\x48' or 0x89,0x48
@@ -786,7 +785,7 @@ pub(crate) fn parse() -> Cli {
     cli.unwrap_or_else(|error| refuse(&error))
 }
 
-/// Ends the program. A URL with a password is refused, and the message repeats it.
+/// Prints a parse error and exits. Masks the credentials in a URL, which the message may repeat.
 fn refuse(error: &clap::Error) -> ! {
     let message = error.to_string();
     let mut masked = message.clone();

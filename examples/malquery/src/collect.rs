@@ -157,7 +157,8 @@ impl Commands<'_> {
         result
     }
 
-    /// Shows what the command will cost, and asks for confirmation if nothing limits the cost.
+    /// Shows what the command will cost. Fails if no quota is left. Without a limit or --yes, asks
+    /// for confirmation.
     fn announce(&self, args: &CollectArgs, hunts: u64, most: Option<u64>) -> Result<(), Failure> {
         let mut costs = Vec::new();
         if hunts > 0 {
@@ -211,7 +212,6 @@ impl Commands<'_> {
         }
     }
 
-    /// Resumes a collect.
     pub(crate) fn resume_collect(
         &self,
         stored: Collecting,
@@ -231,7 +231,7 @@ impl Commands<'_> {
         let _folders = folders?;
         let _lock = Lock::take(&archive)?;
         if collect.archive().is_none() && is_fetched(&collect, &archive, self.session.limits()) {
-            // The process ended after the archive was complete, but before the state was saved.
+            // The archive is complete, but the earlier process did not save that.
             collect = collect.fetched(&archive);
             state.keep(&Collecting {
                 collect: &collect,
@@ -383,8 +383,8 @@ fn confirm() -> Result<(), Failure> {
     }
 }
 
-/// Returns whether a file is the archive of a collect. MalQuery may omit samples, so an intact
-/// archive with nothing else is enough.
+/// Returns whether a file is the intact archive of a collect. It must contain all the samples, or
+/// only such samples, because MalQuery may omit some.
 fn is_fetched(collect: &Collect, archive: &Path, limits: Limits) -> bool {
     if collect.found().is_empty() || input::check_regular(archive).is_err() {
         return false;
@@ -448,7 +448,7 @@ fn collect_again(program: &str, collect: &Collect, id: &RequestId, path: &Path) 
         quoted(id.as_str().as_ref()),
         quoted(path.parent().unwrap_or(Path::new("."))),
     );
-    // Without a limit, the user would pay for more samples than intended.
+    // Without a limit, the user could pay for more samples than intended.
     let limit = match (collect.max_samples(), collect.found().len()) {
         (Some(limit), _) => format!(" --limit {limit}"),
         (None, 0) => " --yes".to_owned(),
@@ -522,7 +522,7 @@ fn own(_: &Path) -> io::Result<()> {
 impl Drop for Folder<'_> {
     fn drop(&mut self) {
         for folder in &self.new {
-            // This removes only an empty folder. Its path may contain the other folders.
+            // `remove_dir` removes only an empty folder. If one stays, so do its parents.
             if fs::remove_dir(folder).is_err() {
                 break;
             }

@@ -1,4 +1,4 @@
-//! One function for each command.
+//! Runs the commands that call MalQuery.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -49,7 +49,7 @@ impl Asked {
         }
     }
 
-    /// Reads the request from the options that the service repeats in its reply.
+    /// Reads the requested fields from the options that the service repeats in its reply.
     fn of(meta: &JobMeta) -> Self {
         let options = meta.options.as_ref().map(ToString::to_string);
         let options: Value = options
@@ -64,7 +64,8 @@ impl Asked {
         }
     }
 
-    /// Warns if results are missing. `is_cut` is whether the reply may be truncated.
+    /// Warns about results that may be missing or misleading. `is_cut` is whether the reply may be
+    /// truncated.
     fn warn(&self, count: usize, is_cut: bool, stats: Option<&Stats>) {
         if count == 0 {
             note(format_args!("{NOTHING}"));
@@ -266,7 +267,7 @@ impl Commands<'_> {
         print_fields(self.format, &fields, document)
     }
 
-    /// Submits a job and waits until it ends.
+    /// Submits a job, waits until it ends, and prints the outcome.
     fn start(
         &self,
         job: impl Into<Submission>,
@@ -336,7 +337,7 @@ impl Commands<'_> {
             }
             _ => print_results(self.format, &reply.resources, &document),
         };
-        // The job is paid for.
+        // A new job could cost quota again.
         let again = flow.id().filter(|_| !self.session.jobs_end);
         printed.map_err(|failure| match again {
             Some(id) => failure.hint(format!(
@@ -355,7 +356,7 @@ impl Commands<'_> {
 
     fn resume(&self, path: &Path) -> Result<(), Failure> {
         input::check_regular(path)?;
-        // Lock before reading: two processes that resume the same job would both submit it.
+        // Lock before reading, so that two processes do not submit the same job.
         let state = State::take(path)?;
         let refuse = |error: serde_json::Error| {
             Failure::refused(format!(
@@ -448,7 +449,7 @@ impl Commands<'_> {
             _ => interrupt::hint(None),
         }
         self.print_saved(saved)?;
-        // MalQuery may omit samples, and a script must learn that from the exit code.
+        // The exit code must tell a script that samples are damaged or may be missing.
         let checked = Collect::unpack(path)
             .limits(self.session.limits())
             .verify(false, ());
@@ -503,7 +504,7 @@ impl Commands<'_> {
         interrupt::hint(Some(interrupt::NOT_SUBMITTED.into()));
         // Once the request is sent, a signal waits for the reply.
         let job = submit().map_err(|error| self.explain(error, None))?;
-        // Show the id here too: writing to standard output may fail, and the job is paid for.
+        // Show the id here too, so that it is not lost if writing to standard output fails.
         let id = job.id();
         note(format_args!("{what} submitted; the request id is {id}"));
         let wait = match self.session.jobs_end {

@@ -20,7 +20,7 @@ use crate::values::written;
 
 /// When the command started.
 pub(crate) static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-/// The longest pause between two attempts.
+/// The longest pause between two attempts, unless the service asks for a longer one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// The status of a job that has not been polled yet.
@@ -51,7 +51,7 @@ impl Commands<'_> {
         ));
     }
 
-    /// Splits samples into those in MalQuery and those not in MalQuery. The lookup is free, while a
+    /// Splits samples into those in MalQuery and those that are not. The lookup is free, while a
     /// download of a missing sample may be billed.
     pub(crate) fn known(
         &self,
@@ -91,8 +91,8 @@ impl Commands<'_> {
         Ok(state)
     }
 
-    /// Converts an error into a failure that names --timeout if it ended the command. `running` is
-    /// the status of a job that is still running.
+    /// Converts an error into a failure, which names --timeout if the time is up. `running` is the
+    /// status of the job, if one was submitted.
     pub(crate) fn explain(&self, error: Error, running: Option<&str>) -> Failure {
         if matches!(error, Error::Stopped) {
             return Failure::new(code::FAILED, INTERRUPTED);
@@ -101,13 +101,13 @@ impl Commands<'_> {
             error.flow(),
             Some(FlowError::TimeUp { .. } | FlowError::Deadline { .. })
         );
-        // The next attempt would come after --timeout.
+        // The next attempt could come after --timeout.
         let is_late = running.is_some_and(|status| status != UNKNOWN)
             && error.kind() == client::ErrorKind::Unavailable
             && START.elapsed() + LONGEST_PAUSE >= self.session.timeout;
         let time_is_up = time_is_up || is_late;
         let has_failed = matches!(error.flow(), Some(FlowError::JobFailed(_)));
-        // The hint to resume names a job that was polled.
+        // The reply to a failed submission can contain this id.
         let id = error.flow().and_then(FlowError::request_id).cloned();
         let mut failure = Failure::from(error);
         if let Some(id) = id {
@@ -168,8 +168,8 @@ pub(crate) fn running(flow: Option<&JobFlow>) -> Option<String> {
     )
 }
 
-/// Fails if a reply has errors and no results, which does not mean that nothing was found. Shows
-/// errors as warnings if there are results.
+/// Fails if a reply has errors and no results: that is not an empty result. Otherwise shows the
+/// errors as warnings.
 pub(crate) fn check_results(results: &[Sample], errors: &ServiceErrors) -> Result<(), Failure> {
     if results.is_empty() && !errors.is_empty() {
         return Err(errors.failure(NO_RESULT));

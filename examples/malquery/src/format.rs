@@ -163,7 +163,7 @@ fn csv(results: &[Sample]) -> String {
 const SEPARATOR: &str = "  ";
 
 /// Formats a table that fits into `width` columns. If a full hash does not fit next to the other
-/// columns, it gets its own line, so that it can still be copied.
+/// columns, it gets its own line.
 fn table(results: &[Sample], width: Option<usize>) -> String {
     if results.is_empty() {
         return String::new();
@@ -196,8 +196,8 @@ fn table(results: &[Sample], width: Option<usize>) -> String {
         std::array::from_fn(|column| widest(&mut rest.iter().map(|row| &row[column])));
     let total = |widths: &[usize; 5]| widths.iter().sum::<usize>() + 4 * SEPARATOR.len();
     let beside = width.saturating_sub(hash + SEPARATOR.len());
-    // Dates and numbers are never shortened. The family is shortened first, then the type, then the
-    // label.
+    // The columns of dates and numbers keep their widths. The family is shortened first, then the
+    // type, then the label.
     const LEAST: [usize; 5] = [6, 0, 0, 7, 12];
     let mut least = widths;
     for column in [4, 0, 3] {
@@ -248,7 +248,7 @@ fn table(results: &[Sample], width: Option<usize>) -> String {
     text
 }
 
-/// Prints the quotas: a bar for each quota, and the usage of each user.
+/// Prints a bar for each quota and the usage of each user, or the JSON document.
 pub(crate) fn print_quotas(
     format: Format,
     quotas: &Quotas,

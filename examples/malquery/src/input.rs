@@ -16,7 +16,7 @@ const MOST: u64 = 16 * 1024 * 1024;
 
 static DEADLINE: OnceLock<(Instant, Duration)> = OnceLock::new();
 
-/// Sets the time limit for all reads of input files. It starts now.
+/// Sets the time limit for all reads of input files, counted from now.
 pub(crate) fn end_after(timeout: Duration) {
     let _ = DEADLINE.set((Instant::now() + timeout, timeout));
 }
@@ -72,8 +72,8 @@ fn read_all(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Follows links to a file, even if the file does not exist yet. A write must replace that file, as
-/// in an editor, and not the link.
+/// Follows symbolic links to a file, which may not exist yet. A write must replace the file, not
+/// the link.
 pub(crate) fn target(path: &Path) -> PathBuf {
     const MOST_LINKS: usize = 40;
     let mut target = path.to_owned();
@@ -86,7 +86,7 @@ pub(crate) fn target(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
-/// Returns a canonical path, which is the same for all names of a file.
+/// Returns the canonical path of a file, or its absolute path if its folder cannot be found.
 pub(crate) fn place(path: &Path) -> PathBuf {
     let target = target(path);
     let folder = target

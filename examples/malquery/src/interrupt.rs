@@ -1,10 +1,10 @@
-//! Handles Ctrl-C, SIGTERM and SIGHUP. The command removes partial files, shows how to continue,
-//! and ends with the same signal, so that a shell loop stops too.
+//! Handles Ctrl-C, and on Unix SIGTERM and SIGHUP. The command removes partial files, shows how to
+//! continue, and on Unix ends with the same signal, so that a shell loop stops too.
 //!
 //! While a submission is in progress, the id of the job is not known yet, so the first signal waits
 //! for the reply. Before the submission is sent, and in the pause before a retry, a signal ends the
 //! command at once. During extraction, the first signal waits for the current read, so that no
-//! partial sample remains. A second signal always ends the command at once.
+//! partial sample remains. A second signal does not wait.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -84,8 +84,8 @@ fn lock_soon<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 pub(crate) fn listen() {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut wanted = vec![SIGINT, SIGTERM];
-    // `nohup` ignores SIGHUP, so that the command survives the end of the terminal. Other systems
-    // than Linux show this only to unsafe code.
+    // `nohup` ignores SIGHUP, so that the command survives the end of the terminal. On systems
+    // other than Linux, only unsafe code can detect this.
     if !is_ignored(SIGHUP) {
         wanted.push(SIGHUP);
     }
@@ -141,7 +141,7 @@ fn on_signal(signal: i32) {
 
 /// Ends the process. The caller must have set `Gate::exiting`.
 fn end() -> ! {
-    // No other thread creates a file from here on.
+    // While this is locked, `Scratch::make` does not create files.
     let scratch = lock_soon(&SCRATCH);
     for path in scratch.iter().flat_map(|scratch| scratch.iter().rev()) {
         // The file may just have been renamed. A folder is removed only if it is empty.
@@ -172,13 +172,13 @@ pub(crate) fn is_no_error() {
     IS_NO_ERROR.store(true, Ordering::SeqCst);
 }
 
-/// Marks the start or the end of a submission. A signal waits in between.
+/// Marks the start or the end of a submission. The first signal in between waits.
 pub(crate) fn submitting(under_way: bool) {
     gate().wait_for = under_way.then_some(WaitFor::Reply);
 }
 
-/// A transport or a clock that ends the process instead of sending or pausing again after a signal.
-/// The transport also detects submissions and downloads.
+/// A transport or a clock. Once a signal has arrived, it ends the process instead of sending or
+/// pausing. The transport also detects submissions and downloads.
 pub(crate) struct Interruptible<T>(pub(crate) T);
 
 impl<T: Transport> Transport for Interruptible<T> {
@@ -236,7 +236,7 @@ impl<C: Clock> Clock for Interruptible<C> {
     }
 }
 
-/// Makes signals wait from now on. Returns whether that is new.
+/// Makes the next signal wait for the reply. Returns `false` if that was already set.
 fn begin_submission() -> bool {
     let is_first = gate().wait_for.replace(WaitFor::Reply).is_none();
     if is_first {
@@ -260,8 +260,8 @@ pub(crate) fn end_if_stopped() {
     }
 }
 
-/// Marks the start or the end of an extraction. While it runs, the first signal only sets
-/// [`stopped`], which the extraction checks.
+/// Marks the start or the end of an extraction. The first signal in between does not end the
+/// process: the extraction checks [`stopped`].
 pub(crate) fn extracting(under_way: bool) {
     gate().wait_for = under_way.then_some(WaitFor::Sample);
 }
@@ -303,7 +303,7 @@ pub(crate) fn end_recording() -> Result<(), Failure> {
         note(format_args!("recorded in {}", path.display()));
         if DOWNLOADED.load(Ordering::SeqCst) {
             note(format_args!(
-                "warning: {} contains the downloads, which are raw malware",
+                "warning: {} contains the downloaded malware",
                 path.display()
             ));
         }
@@ -311,8 +311,8 @@ pub(crate) fn end_recording() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Saves a recording in a new folder, which only the owner can open, in the system's folder for
-/// temporary files. Returns the path, or `None` if there was nothing to write.
+/// Saves a recording in a new folder of the system's temporary folder. On Unix, only the owner can
+/// open it. Returns the path, or `None` if there was nothing to write.
 fn save_elsewhere(cassette: &Path, guard: &SessionGuard) -> io::Result<Option<PathBuf>> {
     let folder = tempfile::Builder::new().prefix("malquery-").tempdir()?;
     let path = folder.path().join(cassette.file_name().unwrap_or_default());
@@ -350,7 +350,7 @@ pub(crate) fn show_hint() {
 pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    /// Creates a file that is at `path` until it is complete.
+    /// Creates a file and registers its temporary path, which `path` returns.
     pub(crate) fn make<F, E>(
         make: impl FnOnce() -> Result<F, E>,
         path: impl FnOnce(&F) -> &Path,

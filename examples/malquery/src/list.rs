@@ -38,7 +38,7 @@ impl Samples {
         self.from.iter().map(PathBuf::as_path)
     }
 
-    /// Returns the hashes in the order given, without duplicates.
+    /// Returns the hashes of the arguments and then of the files, without duplicates.
     pub(crate) fn read(&self) -> Result<Vec<Sha256>, Failure> {
         if self.is_empty() {
             return Err(Failure::refused(
@@ -74,7 +74,7 @@ impl Samples {
     }
 }
 
-/// Returns the hashes of a list. If lines have no hash, returns these lines with their numbers.
+/// Returns the hashes of a list. Fails with a numbered message for each line that has no hash.
 fn parse(text: &str) -> Result<Vec<Sha256>, Vec<String>> {
     let mut found = Vec::new();
     let mut problems = Vec::new();
@@ -103,12 +103,12 @@ fn word(line: &str) -> &str {
     if let Some((_, hash)) = tagged {
         return hash;
     }
-    // The line begins with a backslash if the file name contains a line break.
+    // The line begins with a backslash if the file name is escaped.
     let line = line.strip_prefix('\\').unwrap_or(line);
     line.split_whitespace().next().unwrap_or_default()
 }
 
-/// Parses a SHA-256. The error names the kind of another hash.
+/// Parses a SHA-256. The error says if the text is an MD5, a SHA-1 or a SHA-512.
 pub(crate) fn hash(text: &str) -> Result<Sha256, String> {
     let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let other = match text.len() {

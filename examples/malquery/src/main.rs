@@ -1,4 +1,5 @@
-//! The `malquery` command line: every operation of MalQuery, and `collect`, which combines them.
+//! The `malquery` command line: a command for each operation of MalQuery, and others that combine
+//! operations or work offline.
 //!
 //! Results go to standard output, messages to standard error. [`output::code`] has the exit codes.
 
@@ -31,7 +32,7 @@ fn main() -> ExitCode {
     interrupt::listen();
     let code = match run(cli) {
         Ok(()) => 0,
-        // The signal handler prints this message itself.
+        // `interrupt::end` prints this message.
         Err(failure) if failure.message == INTERRUPTED => failure.code,
         Err(failure) => {
             failure.show();

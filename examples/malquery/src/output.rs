@@ -26,15 +26,15 @@ use serde_json::{Value, json};
 pub(crate) mod code {
     /// Any error without its own code.
     pub(crate) const FAILED: u8 = 1;
-    /// Refused before anything was sent.
+    /// Refused before anything was submitted.
     pub(crate) const REFUSED: u8 = 2;
-    /// The job failed, or the archive is incomplete.
+    /// The job failed, or the archive is incomplete or damaged.
     pub(crate) const INCOMPLETE: u8 = 3;
     /// Bad credentials or a missing permission.
     pub(crate) const DENIED: u8 = 4;
-    /// Quota or rate limit exceeded.
+    /// Quota exceeded or unknown, or rate limit exceeded.
     pub(crate) const QUOTA: u8 = 5;
-    /// --timeout passed while the job was still running.
+    /// --timeout ended the wait for a running job.
     pub(crate) const RUNNING: u8 = 6;
 }
 
@@ -59,12 +59,12 @@ impl Failure {
         }
     }
 
-    /// Returns a failure that occurred before anything was sent.
+    /// Returns a failure that occurred before anything was submitted.
     pub(crate) fn refused(message: impl Into<String>) -> Self {
         Self::new(code::REFUSED, message)
     }
 
-    /// Returns such a failure with the message of an error and its sources.
+    /// Returns a failure with code 2 and the messages of an error and its sources.
     pub(crate) fn invalid(error: &dyn StdError) -> Self {
         Self::refused(chain(error))
     }
@@ -110,7 +110,7 @@ impl From<Error> for Failure {
         }
         let mut hints: Vec<_> = advice.into_iter().map(Cow::into_owned).collect();
         if let Some(mismatch) = mismatch(&error) {
-            // Its advice is for the author of a test.
+            // The omitted line is for test authors.
             let table: Vec<_> = mismatch
                 .lines()
                 .filter(|line| !line.starts_with("to fix this, "))
@@ -133,7 +133,7 @@ fn exit_code(error: &Error) -> u8 {
         ErrorKind::Invalid => code::REFUSED,
         ErrorKind::JobFailed => code::INCOMPLETE,
         ErrorKind::Unauthorized | ErrorKind::Forbidden => code::DENIED,
-        // An unknown client id.
+        // The credentials are wrong.
         ErrorKind::Refused if is_login && error.status() == Some(http::StatusCode::BAD_REQUEST) => {
             code::DENIED
         }
@@ -177,15 +177,15 @@ pub(crate) fn no_folder(of: &Path) -> Failure {
     ))
 }
 
-/// Replaces characters of untrusted text that could control a terminal or reverse the text
-/// direction.
+/// Replaces characters of untrusted text that could control a terminal, change the text direction,
+/// or be invisible.
 pub(crate) fn harmless(text: &str) -> String {
     text.chars()
         .map(|c| if steers(c) { ' ' } else { c })
         .collect()
 }
 
-/// Returns whether a character could control a terminal, reverse the text direction, or be
+/// Returns whether a character could control a terminal, change the text direction, or be
 /// invisible.
 fn steers(c: char) -> bool {
     c.is_control()
@@ -198,7 +198,7 @@ pub(crate) fn quoted(path: &Path) -> String {
     match path.to_str() {
         Some(path) if path.chars().all(plain) && !path.is_empty() => path.to_owned(),
         Some(path) if !path.contains(steers) => format!("'{}'", path.replace('\'', r"'\''")),
-        // Messages replace some of these characters, so escape them.
+        // Messages replace some characters, so escape these.
         _ => {
             let bytes = path.as_os_str().as_encoded_bytes();
             let quoted = bytes.iter().map(|byte| match byte {
@@ -234,13 +234,15 @@ const WORDS: [(&str, &str); 11] = [
 /// The secrets of this session, which a reply or an error may repeat.
 static SECRETS: RwLock<Option<Needles>> = RwLock::new(None);
 
-/// Masks this text in all further output. Returns `false` if it is shorter than 6 bytes and stays.
+/// Masks this text in later messages and results. Returns `false` if it is shorter than 6 bytes,
+/// which is too short to mask.
 pub(crate) fn hide(secret: &str) -> bool {
     let mut secrets = SECRETS.write().unwrap_or_else(PoisonError::into_inner);
     secrets.get_or_insert_default().add(secret)
 }
 
-/// A text without the secrets of this session. Mask before you cut: half a secret is not found.
+/// Masks the secrets of this session. Mask a text before shortening it, because a part of a secret
+/// may not be found.
 pub(crate) fn masked(text: &str) -> String {
     let secrets = SECRETS.read().unwrap_or_else(PoisonError::into_inner);
     match &*secrets {
@@ -323,7 +325,7 @@ impl log::Log for Log {
     fn flush(&self) {}
 }
 
-/// Sets how much is shown.
+/// Sets how much is shown, and starts to show warnings of the library.
 pub(crate) fn set_up(quiet: bool, verbose: bool) {
     IS_QUIET.store(quiet, Ordering::Relaxed);
     IS_VERBOSE.store(verbose, Ordering::Relaxed);
@@ -332,7 +334,7 @@ pub(crate) fn set_up(quiet: bool, verbose: bool) {
     }
 }
 
-/// The errors in a reply, and the members of the reply that could not be parsed.
+/// The errors in a reply, including `errors` or `resources` that could not be parsed.
 pub(crate) struct ServiceErrors(Vec<String>);
 
 impl ServiceErrors {
@@ -397,7 +399,7 @@ pub(crate) fn print(document: &impl Serialize) -> Result<(), Failure> {
 }
 
 /// Masks secrets in the strings and member names of a JSON text, and escapes characters that could
-/// control a terminal. Numbers are kept, so that the text remains valid JSON.
+/// control a terminal.
 pub(crate) fn json(text: &str) -> Result<String, Failure> {
     let hidden = masked(text);
     if hidden == text || serde_json::from_str::<IgnoredAny>(&hidden).is_ok() {
@@ -428,8 +430,7 @@ fn mask(value: &mut Value) {
     }
 }
 
-/// Writes text without secrets to standard output. A closed pipe is not an error: its reader has
-/// seen enough.
+/// Writes text to standard output without masking secrets. A closed pipe is not an error.
 pub(crate) fn write(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     let written = stdout
@@ -465,7 +466,7 @@ impl<T: Serialize> Serialize for Document<'_, T> {
     }
 }
 
-/// Returns the beginning of a text, at most `most` characters.
+/// Returns the first `most` characters of a text, followed by `…` if it is longer.
 pub(crate) fn excerpt(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),
@@ -492,7 +493,7 @@ pub(crate) fn is_log() -> bool {
     !io::stderr().is_terminal()
 }
 
-/// Shows a progress bar with bytes, rate and remaining time, on a terminal only.
+/// Shows a progress bar, or a spinner if the length is unknown, on a terminal only.
 pub(crate) fn bar(length: Option<u64>) -> ProgressBar {
     if IS_QUIET.load(Ordering::Relaxed) {
         return ProgressBar::hidden();

@@ -11,7 +11,7 @@ use crate::format::{Format, print_fields};
 use crate::input;
 use crate::output::{Failure, note};
 
-/// The size in bytes above which the service may refuse a rule. Larger rules are sent anyway.
+/// The size in bytes above which the service may refuse a rule.
 const LARGE: usize = 64 * 1024;
 
 /// Returns a hunt with the rule in a file.
@@ -19,7 +19,7 @@ pub(crate) fn hunt(path: &Path, options: &RuleOptions) -> Result<Hunt, Failure> 
     let bytes = input::read(path)?;
     let file = match select(path, &bytes, options.rule_name.as_deref()) {
         Ok(file) => file,
-        // Send the file as is if it is UTF-8.
+        // Send the file unchecked if it is UTF-8.
         Err(failure) if options.no_check_rule && options.rule_name.is_none() => {
             let text = std::str::from_utf8(&bytes).map_err(|_| failure)?;
             return Ok(Hunt::new(text.strip_prefix('\u{feff}').unwrap_or(text)));
@@ -34,7 +34,7 @@ pub(crate) fn hunt(path: &Path, options: &RuleOptions) -> Result<Hunt, Failure> 
             .count();
         if options.rule_name.is_none() && public > 1 {
             note(format_args!(
-                "warning: {} contains {public} rules, but a hunt takes only one",
+                "warning: {} contains {public} public rules, but a hunt takes only one",
                 input::name(path)
             ));
         }

@@ -24,7 +24,7 @@ pub(crate) fn serve(session: &Session, options: &ServeOptions) -> Result<(), Fai
     }
     let corpus = source::corpus(session)?;
     note(format_args!("serving {}", source::over(session, &corpus)));
-    // Each server has different ids, so that no state file is resumed on the wrong server.
+    // Give each server different ids, so that no state file is resumed on the wrong server.
     let mut service = Service::new(corpus).seed(SystemClock.now().as_millis());
     if let Some(hunts) = options.hunts {
         service = service.hunts(hunts);
@@ -69,6 +69,6 @@ fn log_to(service: Service, path: &Path) -> Result<Service, Failure> {
     }
     let file = File::options().create(true).append(true).open(path);
     let file = file.map_err(|error| Failure::refused(format!("{}: {error}", path.display())))?;
-    // The stand-in keeps running if the log cannot be written. Each line is a single write.
+    // The stand-in keeps running if the log cannot be written.
     Ok(service.log(move |line| drop((&file).write_all(format!("{line}\n").as_bytes()))))
 }

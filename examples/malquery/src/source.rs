@@ -18,7 +18,7 @@ use crate::state::Lock;
 use crate::values::login;
 use crate::{commands, demo, input};
 
-/// The hint on how to keep jobs beyond the end of a command without MalQuery.
+/// The hint on how to keep offline jobs after the end of a command.
 const SERVE: &str = "start `malquery serve` and export the settings that it prints";
 
 const CLIENT_SECRET: &str = "FALCON_CLIENT_SECRET";
@@ -113,7 +113,7 @@ fn proxy_passwords() -> Vec<String> {
 /// Returns the password in a URL, decoded and as it is written.
 fn password(url: &str) -> Option<[String; 2]> {
     let login = login(url)?;
-    // Without a password, the name is the key.
+    // Without a password, the name may be a secret, such as an API key.
     let (name, password) = login.split_once(':').unwrap_or((login, ""));
     let written = if password.is_empty() { name } else { password };
     let sent = percent_decode_str(written).decode_utf8_lossy();
@@ -150,7 +150,7 @@ fn transport(session: &Session) -> Result<UreqTransport, Failure> {
     built.map_err(|error| Failure::invalid(&error))
 }
 
-/// Runs a command and records it, even if it fails: an error of the service is worth a test, too.
+/// Runs a command and records it, even if it fails, because tests need error replies too.
 fn record(
     path: &Path,
     recording: malquery_mock::Session,

@@ -17,7 +17,7 @@ pub(crate) struct State {
     pub(crate) path: PathBuf,
     /// Whether the first write must fail if the file exists.
     pub(crate) is_new: bool,
-    /// Whether the job is new, so that nobody else has its state.
+    /// Whether this command may remove the file.
     pub(crate) is_own: bool,
     /// Whether this command wrote the file.
     is_written: bool,
@@ -25,8 +25,8 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Locks the state file at `path`, which may not exist yet. Fails if another process uses it,
-    /// even under another name.
+    /// Locks the state file at `path`, which may not exist yet. Fails if another process has locked
+    /// it.
     pub(crate) fn take(path: &Path) -> Result<Self, Failure> {
         let path = input::target(path);
         Ok(Self {
@@ -38,7 +38,8 @@ impl State {
         })
     }
 
-    /// Removes the file if this command created it. Call this if there is no job to resume.
+    /// Removes the file if `is_own` is set and this command wrote it, because there is no job to
+    /// resume.
     pub(crate) fn forget(self) {
         if self.is_own && self.is_written {
             // A file that stays does no harm: `resume` would fail in the same way.
@@ -46,9 +47,8 @@ impl State {
         }
     }
 
-    /// Writes the state, completely or not at all. Only the owner can read the file, because it may
-    /// contain a YARA rule. The data is on disk before a request is sent, even after a power
-    /// failure.
+    /// Writes the state, completely or not at all, and syncs it to disk. On Unix, only the owner
+    /// can read the file, because it may contain a YARA rule.
     pub(crate) fn keep(&mut self, stored: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_vec_pretty(stored).map_err(|error| Failure::failed(&error))?;
         let create = match std::mem::take(&mut self.is_new) {
@@ -66,9 +66,9 @@ impl State {
     }
 }
 
-/// Prevents other processes from using a file. It locks a separate file in the same folder, because
-/// the file itself is replaced and may not exist yet. The operating system releases the lock when
-/// the process ends for any reason.
+/// Prevents other malquery processes from using a file. It locks a separate file in the same
+/// folder, because the file itself is replaced and may not exist yet. The operating system releases
+/// the lock when the process ends for any reason.
 pub(crate) struct Lock {
     path: PathBuf,
     _file: File,
@@ -86,7 +86,7 @@ impl Lock {
         lock.push(name);
         lock.push(".lock");
         let path = of.with_file_name(lock);
-        // A try fails without an error if another process removes the lock file at that moment.
+        // Try again if another process removes the lock file in between.
         let take = || {
             for _ in 0..100 {
                 let file = open_lock(&path).map_err(|error| match error.kind() {
@@ -157,7 +157,7 @@ fn is_same(file: &File, path: &Path) -> bool {
     matches!((file.metadata().map(id), path.symlink_metadata().map(id)), (Ok(a), Ok(b)) if a == b)
 }
 
-/// On other systems, an open file cannot be removed.
+/// On other systems, checks only that a file is there.
 #[cfg(not(unix))]
 fn is_same(_: &File, path: &Path) -> bool {
     path.exists()

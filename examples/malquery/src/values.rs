@@ -22,7 +22,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .then(|| number.parse().ok())
         .flatten()
         .ok_or("expected a duration such as 90, 90s, 10m or 1h")?;
-    // A year is as good as forever, and it does not overflow.
+    // Limit the duration to a year, because a longer one could overflow.
     Duration::try_from_secs_f64((seconds * unit).min(31_536_000.0))
         .map_err(|error| error.to_string())
 }
@@ -47,7 +47,7 @@ pub(crate) fn written(duration: Duration) -> String {
     }
 }
 
-/// Parses an element of a list, with or without a space after the comma.
+/// Parses an element of a list, ignoring spaces around it.
 pub(crate) fn trimmed<T: FromStr>(text: &str) -> Result<T, T::Err> {
     text.trim().parse()
 }
@@ -77,8 +77,7 @@ pub(crate) fn wide(text: &str) -> Result<Pattern, String> {
     Pattern::wide(text).map_err(|error| error.to_string())
 }
 
-/// Parses the path of an output file or of a state file. Refuses `-`: neither can be a stream, and
-/// malware must not go to a terminal.
+/// Parses the path of a file that cannot be a stream. Refuses `-`.
 pub(crate) fn file(path: PathBuf) -> Result<PathBuf, &'static str> {
     if path.as_os_str() == "-" {
         Err("expected the path of a file, not a stream; for a file named `-`, use ./-")

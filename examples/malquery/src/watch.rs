@@ -15,7 +15,7 @@ use crate::output::{Failure, harmless, is_log, masked, note, quoted, spinner};
 use crate::state::State;
 use crate::values::written;
 
-/// The time between two progress lines if standard error is not a terminal.
+/// The minimum time between two progress lines if standard error is not a terminal.
 const PULSE: Duration = Duration::from_secs(60);
 
 /// Returns the name of a job in messages.
@@ -31,7 +31,7 @@ pub(crate) fn name(job: &Submission) -> &'static str {
 const MULTIDOWNLOAD: &str = "multi-download";
 
 pub(crate) struct Watch {
-    /// The start of a command line, with the options that select the service.
+    /// The result of `Session::program`.
     program: String,
     state: Option<State>,
     shown: Option<RequestId>,
@@ -102,7 +102,7 @@ impl Watch {
             interrupt::submitting(true);
         }
         self.show(progress, flow.id());
-        // The state on disk must include the request before it is sent.
+        // Before a request is sent, the state on disk must record that it is under way.
         let kept = self.keep(stored);
         if !submitting {
             interrupt::submitting(false);
@@ -184,8 +184,8 @@ impl Watch {
         interrupt::hint(advice);
     }
 
-    /// Ends the watch and shows the hint. A job that failed, was refused or is unknown cannot be
-    /// resumed, so it gets no hint unless its results are `worth` one.
+    /// Ends the watch. After an error, shows the hint, unless the job cannot be resumed because it
+    /// failed, was refused or is unknown. `worth` shows the hint even then.
     pub(crate) fn end<R>(
         self,
         result: Result<R, Error>,
@@ -231,7 +231,7 @@ fn is_final(error: &Error) -> bool {
     ended || is_unknown(error)
 }
 
-/// Returns whether the service does not know the job, so that polling again is useless.
+/// Returns whether the status of the reply is 400 or 404, so that polling again is useless.
 pub(crate) fn is_unknown(error: &Error) -> bool {
     error
         .status()

@@ -117,7 +117,7 @@ fn help_says_what_a_command_costs() {
 fn help_explains_statuses_rules_and_folders() {
     for command in ["hunt", "exact-search", "multidownload"] {
         let text = help(command);
-        assert!(text.contains("whose status is always `done`"), "{text}");
+        assert!(text.contains("describes the submission"), "{text}");
     }
     let hunt = help("hunt");
     assert!(

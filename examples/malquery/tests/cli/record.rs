@@ -44,7 +44,7 @@ fn a_command_is_recorded_and_replayed() {
 fn a_recording_of_malware_says_so() {
     let out = folder();
     let (tape, target) = (in_folder(&out, "tape.json"), in_folder(&out, "out"));
-    let warning = format!("warning: {tape} contains the downloads, which are raw malware\n");
+    let warning = format!("warning: {tape} contains the downloaded malware\n");
     for (line, holds) in [
         (format!("download {A} --output {target}"), true),
         (format!("samples {ARCHIVE} --output {target}"), true),
