@@ -7,8 +7,8 @@ model! {
     /// The metadata of a sample, as returned by a search, a hunt or a metadata request.
     ///
     /// Any field may be missing, because a search returns only the selected fields. The methods
-    /// return values from `extra` that only some results of jobs have. As fields, these values would
-    /// double the size of each result.
+    /// return values from `extra` that only some results of jobs have. As fields, these values
+    /// would double the size of each result.
     #[derive(Default)]
     pub struct Sample {
         /// The SHA-256. Use it to download the sample.
