@@ -10,7 +10,8 @@ use crate::types::text::text_value;
 
 /// A CrowdStrike cloud. Each account belongs to exactly one.
 ///
-/// Parsing ignores case and dashes, and accepts `gov1` and `gov2`.
+/// Parsing ignores case, dashes, underscores and surrounding whitespace. It accepts `gov1` and
+/// `gov2` for the government clouds.
 ///
 /// ```
 /// use malquery_proto::Cloud;
@@ -23,7 +24,7 @@ use crate::types::text::text_value;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cloud {
-    /// US-1, the default.
+    /// US-1.
     Us1,
     /// US-2.
     Us2,
@@ -60,7 +61,7 @@ impl Cloud {
         }
     }
 
-    /// Returns whether this is a government cloud. No other cloud redirects to a government cloud.
+    /// Returns whether this is a government cloud.
     pub const fn is_government(self) -> bool {
         matches!(self, Self::UsGov1 | Self::UsGov2)
     }
@@ -87,8 +88,6 @@ impl Cloud {
 impl FromStr for Cloud {
     type Err = ParseError;
 
-    /// Parses a name in any case, with or without dashes. `gov1` and `gov2` mean the government
-    /// clouds.
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let word = text.trim().replace(['-', '_'], "").to_ascii_lowercase();
         let word = if word.starts_with("gov") {
@@ -116,10 +115,10 @@ impl fmt::Display for Cloud {
     }
 }
 
-/// The base URL of requests: a cloud, or a custom URL, such as a gateway in front of a cloud.
+/// The base URL of requests: the URL of a cloud, or a custom URL, such as that of a gateway.
 ///
-/// The URL must use https. Plain http is allowed only for loopback addresses. A path in the URL
-/// becomes a prefix of every request path.
+/// The URL must use https. Plain http is allowed only for `localhost` and loopback addresses. A
+/// path in the URL becomes a prefix of every request path.
 ///
 /// ```
 /// use malquery_proto::{BaseUrl, Cloud};
@@ -135,12 +134,12 @@ pub struct BaseUrl(Box<str>);
 const WHAT: &str = "a base URL";
 
 impl BaseUrl {
-    /// Returns the URL without a trailing slash.
+    /// Returns the URL, which does not end with a slash.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Returns the cloud with this URL. `None` for a custom URL.
+    /// Returns the cloud that has this URL. `None` for a custom URL.
     pub fn cloud(&self) -> Option<Cloud> {
         Cloud::of_host(self.0.strip_prefix("https://")?)
     }

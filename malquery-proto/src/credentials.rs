@@ -45,7 +45,7 @@ impl Credentials {
         self
     }
 
-    /// Returns the secrets to mask in output.
+    /// Returns the client secret as a set of secrets to mask.
     pub(crate) fn needles(&self) -> Needles {
         Needles::new([self.client_secret.expose()])
     }
@@ -68,12 +68,12 @@ impl fmt::Debug for Credentials {
 
 /// The customer id (CID) of a Flight Control child.
 ///
-/// Parsing removes the checksum (`-XX`) from a CID of 32 characters, as other SDKs do.
+/// Parsing removes the checksum (`-XX`) after a CID of 32 characters, as other SDKs do.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MemberCid(Box<str>);
 
 impl MemberCid {
-    /// Returns the customer id without its checksum.
+    /// Returns the customer id.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -125,8 +125,8 @@ impl BearerToken {
         Err(ParseError::new("a bearer token", why))
     }
 
-    /// Returns the value of the `Authorization` header, marked as sensitive so that it is not
-    /// logged.
+    /// Returns the value of the `Authorization` header, marked as sensitive so that its `Debug`
+    /// hides it.
     pub(crate) fn header(&self) -> HeaderValue {
         sensitive("Bearer ", self.0.expose())
     }

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 /// Writes an error and its sources on one line. `unwrap`, and a `main` that returns an error, print
-/// its `Debug`.
+/// the `Debug` output.
 pub(crate) fn with_sources(
     error: &(dyn Error + 'static),
     f: &mut fmt::Formatter<'_>,

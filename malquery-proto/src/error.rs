@@ -1,10 +1,10 @@
-//! Error replies, and an overview of all error types.
+//! Error replies, and an overview of the main error types.
 //!
 //! - [`BuildError`](crate::request::BuildError): a request was rejected before it was sent.
 //! - [`ResponseError`]: a reply is an error, or cannot be parsed.
-//! - [`StreamError`](crate::stream::StreamError): a download has the wrong bytes.
+//! - [`StreamError`](crate::stream::StreamError): a download is not the requested file.
 //! - [`FlowError`](crate::flow::FlowError): a call or a job failed, after its retries.
-//! - [`client::Error`](crate::client::Error): any of these, in the blocking client.
+//! - [`client::Error`](crate::client::Error): a call of the blocking client failed.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -27,7 +27,7 @@ pub enum ResponseError {
     /// The service or a gateway returned an error.
     #[error(transparent)]
     Api(Box<ApiError>),
-    /// The status is 2xx, but the body could not be parsed.
+    /// The status is 2xx, but the body could not be parsed, or is the reply to another request.
     #[error(transparent)]
     Decode(Box<DecodeError>),
 }
@@ -50,7 +50,7 @@ impl ResponseError {
     }
 }
 
-/// A reply with a 2xx status whose body could not be parsed.
+/// A 2xx reply whose body could not be parsed, or is the reply to another request.
 #[derive(Clone, thiserror::Error)]
 #[error("the reply to {operation} ({status}) could not be parsed: {why}; the body begins with {body:?}{}{}", if *billed { "; the request was sent, and may have been billed" } else { "" }, IdNote(self.request_id()))]
 pub struct DecodeError {
@@ -73,7 +73,8 @@ fn mask(text: &mut String, needles: &Needles) {
     }
 }
 
-/// Masks the secrets in the error items of a reply.
+/// Masks the secrets in the messages and ids of error items, and drops unknown fields that contain
+/// one.
 pub(crate) fn mask_items(items: &mut [ErrorItem], needles: &Needles) {
     for item in items {
         let is_secret = |text: &str| needles.find(text).is_some();
@@ -121,7 +122,7 @@ impl DecodeError {
         self
     }
 
-    /// Returns the request id of the job, if the reply contains one.
+    /// Returns the request id of the job, if the reply to a submission contains one.
     pub(crate) fn request_id(&self) -> Option<&RequestId> {
         self.reqid.as_ref().filter(|_| self.billed)
     }
@@ -162,7 +163,7 @@ impl DecodeError {
         Self::endless(endpoint, head, body, why)
     }
 
-    /// Creates the error for a reply that the transport stopped reading because of its size.
+    /// Creates the error for a reply that is too large.
     pub(crate) fn endless(
         endpoint: &Endpoint,
         head: ResponseHead<'_>,
@@ -206,34 +207,34 @@ impl DecodeError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ApiErrorKind {
-    /// The service rejected the request (400 and other 4xx). A retry does not help, except after a
-    /// timeout (408).
+    /// The service rejected the request (400, and each 4xx without a kind of its own). A retry
+    /// usually does not help, except after a timeout (408).
     BadRequest,
     /// The bearer token or the credentials are not valid in this cloud (401).
     Unauthorized,
-    /// The API client lacks a permission (403).
+    /// Access was denied (403). For example, the API client lacks a scope.
     Forbidden,
     /// The requested sample, job or archive does not exist (404).
     NotFound,
     /// Too many requests were sent (429). Wait, then retry.
     RateLimited,
-    /// The monthly quota is used up (429 from MalQuery itself). A retry does not help before the
-    /// quota is renewed.
+    /// The monthly quota is used up (429 from MalQuery itself, without a time for a retry). A retry
+    /// does not help before the quota is renewed.
     QuotaExhausted,
     /// The service or a gateway failed (5xx).
     Server,
-    /// The reply is a redirect, which is not followed (3xx).
+    /// The reply is a redirect that was not followed (3xx).
     Redirect,
-    /// The status is 2xx, but the body contains only errors, or part of a file (206).
+    /// The status is 2xx, but the body contains only errors, or is not a whole file (205, 206).
     Partial,
-    /// The file is not ready yet (202, 204). Retry later.
+    /// The file to download is not ready yet (202, 204). Retry later.
     NotReady,
 }
 
 /// An error reply from the service or a gateway.
 ///
-/// `Display` writes one line: the operation id, the status, the messages of the service, the trace
-/// id and, if known, a hint.
+/// `Display` writes one line: the operation id, the status, the service's messages or the beginning
+/// of the body, the trace id and, if known, a hint.
 #[derive(Clone)]
 pub struct ApiError {
     status: StatusCode,
@@ -243,7 +244,7 @@ pub struct ApiError {
     errors: Vec<ErrorItem>,
     trace_id: Option<String>,
     region: Option<String>,
-    /// The cloud of the request, if the reply names another region.
+    /// The cloud of the request, unless the reply names the same cloud.
     asked: Option<Cloud>,
     rate_limit: RateLimit,
     body: Option<String>,
@@ -253,7 +254,7 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// Parses an error reply. A body that is not in the service's format is kept as text.
+    /// Parses an error reply. The beginning of a body in another format is kept as text.
     pub(crate) fn new(endpoint: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
         let typed = (body.len() <= MAX_ERRORS)
             .then(|| read_reply::<Envelope<ErrorMeta, Json>>(body).ok())
@@ -265,7 +266,7 @@ impl ApiError {
             .filter(|item| item.message.is_some() || item.code.is_some())
             .collect();
         let rate_limit = head.rate_limit();
-        // A body without errors that the service itself sent explains nothing, so it is not shown.
+        // A body from the service itself that has no errors explains nothing, so it is not shown.
         let is_known = meta_found.powered_by.is_some() && meta_found.trace_id.is_some();
         let from_malquery = meta_found
             .powered_by
@@ -296,7 +297,7 @@ impl ApiError {
             asked: None,
             rate_limit,
             is_page: errors.is_empty() && is_page(head, body),
-            // Show an id that is not valid, because the job may have been billed.
+            // Show a request id that is not valid, because the job may have been billed.
             body: (!is_explained || (has_job && reqid.is_none()))
                 .then(|| excerpt(body, 2048))
                 .filter(|body| !body.is_empty()),
@@ -306,7 +307,7 @@ impl ApiError {
         }
     }
 
-    /// Records the cloud that the request was sent to, if the reply names a different region.
+    /// Records the cloud that the request was sent to, unless the reply names the same cloud.
     pub(crate) fn asked(mut self, base: &BaseUrl) -> Self {
         // The cloud behind a custom URL is unknown.
         self.asked = base
@@ -377,8 +378,8 @@ impl ApiError {
         self.region.as_deref()
     }
 
-    /// Returns the first 2,048 characters of a body that is not in the service's format, or has a
-    /// request id that is not valid. `None` if the body was parsed or is empty.
+    /// Returns up to 2,048 characters of a body that is not in the service's format, or that has a
+    /// request id that is not valid. `None` for any other body, and for token requests.
     pub fn body(&self) -> Option<&str> {
         self.body.as_deref()
     }
@@ -388,8 +389,8 @@ impl ApiError {
         self.rate_limit
     }
 
-    /// Returns whether the same request may succeed later. A retry may cost quota a second time: a
-    /// hunt that got a 5xx may already have been billed.
+    /// Returns whether a retry may succeed soon. It may cost quota a second time: a hunt that got a
+    /// 5xx may already have been billed.
     pub fn is_retryable(&self) -> bool {
         matches!(
             self.kind,
@@ -453,7 +454,7 @@ impl ApiError {
 }
 
 crate::types::lenient::model! {
-    /// The fields of `meta` that an error reply may have.
+    /// The `meta` of an error reply.
     #[derive(Default)]
     pub struct ErrorMeta {
         /// The service that sent the reply.
@@ -556,8 +557,8 @@ fn is_page(head: ResponseHead<'_>, body: &[u8]) -> bool {
     head.content_type().is_some_and(is_html) || body.trim_ascii_start().starts_with(b"<")
 }
 
-/// Returns the first `most` characters of untrusted text on one line, without characters that
-/// control a terminal.
+/// Returns the first `most` characters of untrusted text on one line, and `…` if there are more.
+/// Spaces replace characters that control a terminal.
 pub(crate) fn excerpt(bytes: &[u8], most: usize) -> String {
     // A character has at most 4 bytes. One more character shows whether the text is longer.
     let cut = &bytes[..bytes.len().min(4 * (most + 1))];
@@ -568,7 +569,7 @@ pub(crate) fn excerpt(bytes: &[u8], most: usize) -> String {
             line.push(CUT);
             break;
         }
-        // This includes characters that reverse the text, and invisible ones.
+        // These include invisible characters, and characters that reverse the text.
         let steers = c.is_control()
             || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
         line.push(if steers { ' ' } else { c });

@@ -2,15 +2,15 @@
 //! bytes, strings and YARA rules, and download samples.
 //!
 //! This crate builds `http::Request`s and parses `http::Response`s. It never opens a socket. With
-//! no features enabled, it does not read the clock, start threads, draw random numbers or touch
-//! files. `malquery-ureq` adds a transport, and `malquery-mock` adds tools for tests.
+//! no features enabled, it does not read the clock, start threads or touch files. `malquery-ureq`
+//! adds a transport, and `malquery-mock` adds tools for tests.
 //!
-//! The crate has three layers. You can use each one without the layers above it.
+//! The crate has three layers. You can use each of them without the ones that follow it.
 //!
 //! # 1. Operations
 //!
-//! [`operations`] has one type for each of the nine operations, and [`types`] has their values.
-//! Requests are validated before they are sent. Replies are parsed leniently: unknown fields are
+//! [`operations`] has one type for each of the nine operations, and [`types`] has the types of
+//! their values. Building a request validates it. Replies are parsed leniently: unknown fields are
 //! kept.
 //!
 //! ```
@@ -38,64 +38,63 @@
 //!
 //! [`flow`] keeps the state between requests: [`Auth`] obtains and renews the token,
 //! [`CallFlow`](flow::CallFlow) retries a call, and [`JobFlow`](flow::JobFlow) submits a job and
-//! waits for it to finish. A flow returns the next step; you report the outcome and the time. A job
-//! can be stored, and another process can resume it.
+//! waits for it to finish. A flow returns the next step; you carry it out and report the outcome. A
+//! job can be stored, and another process can resume it.
 //!
 //! # 3. The client
 //!
-//! [`Client`] is a blocking client that runs the flows over a [`Transport`] and a [`Clock`].
-//! Implement these two traits for the HTTP client of your choice. An asynchronous program runs the
-//! flows itself.
+//! [`Client`] is a blocking client that runs the flows over a [`Transport`] and a [`Clock`]. To use
+//! another HTTP client, implement `Transport`. An asynchronous program runs the flows itself.
 //!
 //! # What the client does for you
 //!
-//! - **Token.** The client requests a token when it needs one, renews it two minutes before it
-//!   expires, and shares it between threads. After a 401, it requests one new token and retries
-//!   once.
-//! - **Cloud.** If the token endpoint redirects to another commercial cloud, all requests go there.
-//!   The client follows one redirect, and only to a host of a known [`Cloud`].
-//!   [`Auth::follow_region`] turns this off. Government clouds are not found this way: select them
+//! - **Token.** A client with credentials requests a token when it needs one, replaces a token that
+//!   is about to expire, and shares the token with its clones. After a 401, it requests a new token
+//!   and retries once.
+//! - **Cloud.** If the token endpoint redirects to another commercial cloud, later requests go
+//!   there. The client follows one redirect, and only to the host of a known [`Cloud`].
+//!   [`Auth::follow_region`] turns this off. It does not work for government clouds: select them
 //!   yourself.
 //! - **Quota.** A hunt, an exact search or a multi-download may be billed, so it is retried only if
 //!   the request provably never reached the service, or was refused with a 401 or a gateway's 429.
-//!   Otherwise the error is
+//!   After a 5xx, or if the request may have arrived but no reply did, the error is
 //!   [`FlowError::OutcomeUnknown`](flow::FlowError::OutcomeUnknown).
-//! - **Failures.** Other calls, including downloads of samples, are retried with growing pauses
-//!   ([`RetryPolicy`](flow::RetryPolicy)). CrowdStrike does not document whether a failed download
-//!   counts against the quota.
-//! - **Rate limits.** When the service asks one thread to wait, all threads wait. When the monthly
-//!   quota is used up, the call fails immediately.
-//! - **Jobs.** A submission replies `status: done` before the job starts. Only polls report the
-//!   status of the job. A job with the status `failed` is an error.
-//! - **Downloads.** Bodies are streamed. The client checks their length and SHA-256, and the
-//!   beginning and end of an archive.
-//! - **The whole job.** `Client::collect` does everything in one call, from a rule to verified
-//!   samples. It can resume after an error or a restart.
-//! - **Secrets.** They never appear in `Debug` output, errors or stored state, and are wiped from
-//!   memory on drop. The transport owns the body of a token request and the `Authorization` header;
-//!   these are not wiped.
+//! - **Failures.** The other operations, including downloads, are retried with growing pauses, for
+//!   example after a 5xx ([`RetryPolicy`](flow::RetryPolicy)). CrowdStrike does not document
+//!   whether a failed download counts against the quota.
+//! - **Rate limits.** A pause after a 429 applies to all clones of the client. If the monthly quota
+//!   is used up, the call fails immediately.
+//! - **Jobs.** The reply to a submission has `status: done` before the job starts; only polls
+//!   report the status of the job. Waiting for a job that fails returns an error.
+//! - **Downloads.** Bodies are streamed. The client checks the declared length, the SHA-256 of a
+//!   sample, and the beginning and end of an archive.
+//! - **All steps in one call.** `Client::collect` runs a search or a hunt, downloads the samples
+//!   that it finds, and verifies them. It can resume after an error or a restart.
+//! - **Secrets.** They are hidden in `Debug` output, masked in errors, left out of stored state and
+//!   wiped from memory on drop. The transport owns the body of a token request and the
+//!   `Authorization` header; these are not wiped.
 //!
 //! # Design decisions
 //!
 //! - [`FileType`](types::FileType) is not an enum, because CrowdStrike documents neither the list
 //!   of names nor their case.
-//! - A submission replies `status: done` before the job starts. That field is hidden in `extra` so
-//!   that nobody takes it for the job's status.
-//! - Fields that only the results of jobs have are methods of [`Sample`](types::Sample). This
-//!   halves the memory that 100,000 results take.
-//! - A result or a field that cannot be parsed does not fail the whole reply. It is kept in
+//! - The reply to a submission has `status: done` before the job starts. That field is hidden in
+//!   `extra`, so that nobody mistakes it for the job's status.
+//! - Values that only some results of jobs have are methods of [`Sample`](types::Sample). Fields
+//!   for them would double the size of each result.
+//! - A result or a field of an unexpected form does not fail the whole reply. It is kept in
 //!   `extra`. A submission without a request id and a token reply without a token are errors.
-//! - An operation names the types of its reply, and one function parses all replies. Do not
+//! - An operation names the types of its reply, and one function parses all JSON replies. Do not
 //!   override the provided methods of [`Operation`](operation::Operation).
-//! - A fuzzy search is retried and an exact search is not, although CrowdStrike documents the cost
-//!   of neither: each exact search creates a job.
-//! - SHA-256 is always built in, because downloads are always verified.
+//! - If the connection breaks after sending, a fuzzy search is retried and an exact search is not,
+//!   although CrowdStrike documents the cost of neither: an exact search creates a job.
+//! - SHA-256 is always built in, because downloads of samples are always verified.
 //!
 //! # Further reading
 //!
-//! The `guide` module has chapters on all of these topics, a FalconPy migration table, a cookbook
-//! and troubleshooting. `security` lists the protections and their tests, `proof` the measurements,
-//! and `dependencies` the reason for each dependency and the licenses.
+//! The `guide` module has chapters on these topics, a FalconPy migration table, a cookbook and
+//! troubleshooting. `security` lists the protections and their tests, `proof` the measurements, and
+//! `dependencies` the reason for each dependency and the licenses.
 //!
 //! # Features
 //!
@@ -107,7 +106,7 @@
 //! | `system` | [`SystemClock`], and [`Settings`](client::Settings), which reads the `FALCON_*` environment variables |
 //! | `yara` | [`yara`], which compiles YARA rules (in a thread with a large stack) and scans bytes with them |
 
-// The documentation links to items behind every feature.
+// The documentation links to items of all features.
 #![cfg_attr(
     not(all(feature = "samples", feature = "system", feature = "yara")),
     allow(rustdoc::broken_intra_doc_links)

@@ -1,4 +1,4 @@
-//! The parts that all replies share: the status, the headers and the rate limit.
+//! The parts that all replies have: the status, the headers and the rate limit.
 
 use std::io;
 use std::time::Duration;
@@ -116,8 +116,8 @@ impl<'a> ResponseHead<'a> {
     }
 }
 
-/// The rate limit that the headers of a reply report. An account may send 6,000 requests per
-/// minute, shared by all of its API clients.
+/// The rate limit in the headers of a reply. The API clients of an account may together send 6,000
+/// requests per minute.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RateLimit {
@@ -125,16 +125,17 @@ pub struct RateLimit {
     pub limit: Option<u64>,
     /// The number of requests left (`X-RateLimit-Remaining`).
     pub remaining: Option<u64>,
-    /// When to send the next request. Only some 429 replies contain this.
+    /// The time of the next request (`X-RateLimit-RetryAfter` or `Retry-After`). Most replies do
+    /// not contain one.
     pub retry: Option<RetryAfter>,
 }
 
 /// The time at which the service allows a retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryAfter {
-    /// An absolute time. Used only if the reply has no `Date` header to compare it with.
+    /// An absolute time. Used only if the reply has no valid `Date` header to compare it with.
     At(Timestamp),
-    /// A duration after the arrival of the reply.
+    /// A duration from the arrival of the reply.
     After(Duration),
 }
 
@@ -171,7 +172,7 @@ pub struct Reply<T> {
     pub output: T,
     /// The HTTP status, always 2xx.
     pub status: StatusCode,
-    /// The headers, unchanged.
+    /// The headers, as the transport returned them.
     pub headers: HeaderMap,
     /// The trace id, which CrowdStrike support asks for.
     pub trace_id: Option<String>,
@@ -201,7 +202,6 @@ impl<T> Reply<T> {
         ResponseHead { status, headers }.region()
     }
 
-    /// Converts the output and keeps the rest.
     pub(crate) fn map<U>(self, to: impl FnOnce(T) -> U) -> Reply<U> {
         Reply {
             output: to(self.output),

@@ -14,7 +14,7 @@ use crate::endpoint::Endpoint;
 pub const MAX_URL: usize = 8_000;
 
 /// An extension of a request that must be sent on a new connection. The connection of the previous
-/// attempt delivered the reply to another request, so it must not be used again.
+/// attempt delivered a wrong or unreadable reply, so it must not be used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewConnection;
 
@@ -34,7 +34,7 @@ pub enum BuildError {
     /// The limit is zero.
     #[error("a limit of 0 returns nothing; set it to at least 1")]
     ZeroLimit,
-    /// The limit exceeds the 32-bit integers that the service accepts.
+    /// The limit is greater than 2,147,483,647, the maximum that the service accepts.
     #[error("a limit of {0} is too large; the maximum is 2147483647")]
     LimitTooLarge(u32),
     /// The minimum of a range is greater than its maximum.
@@ -45,7 +45,7 @@ pub enum BuildError {
         min: String,
         max: String,
     },
-    /// The URL is too long, because the request has too many ids.
+    /// The URL is too long, usually because the request has too many ids.
     #[error("the URL would be {0} bytes long, but must be shorter than {max} bytes; request fewer ids at a time", max = MAX_URL)]
     UrlTooLong(usize),
     /// The client id or the secret is empty.
@@ -56,7 +56,7 @@ pub enum BuildError {
         "a token obtained elsewhere works only for its own customer; use credentials to act for a child"
     )]
     NoChildToken,
-    /// HTTP or JSON cannot represent a part of the request.
+    /// The options conflict, or HTTP or JSON cannot represent a part of the request.
     #[error("the request cannot be encoded: {0}")]
     Malformed(String),
 }
@@ -128,7 +128,7 @@ impl RequestParts {
         );
     }
 
-    /// Requests an uncompressed body, because the length of a compressed one could not be checked.
+    /// Requests an uncompressed reply, because the length of a compressed one cannot be checked.
     pub fn identity(&mut self) {
         self.headers.insert(
             header::ACCEPT_ENCODING,

@@ -12,7 +12,7 @@ impl Secret {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// Returns the value. Use it only to send or mask the secret.
+    /// Returns the value. Use it only to validate, send or mask the secret.
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }

@@ -35,7 +35,7 @@ impl<'a> Revoke<'a> {
         Self { credentials, token }
     }
 
-    /// Builds the request. Its body contains the token.
+    /// Builds the request, which contains the token and the secret.
     ///
     /// # Errors
     /// Returns [`BuildError::EmptyCredential`] if the client id or secret is empty.

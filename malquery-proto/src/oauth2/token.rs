@@ -35,7 +35,7 @@ pub struct AccessToken {
     /// The token.
     pub bearer: BearerToken,
     /// The lifetime of the token, from the time it was issued. 1,799 seconds if the reply does not
-    /// contain one.
+    /// contain a valid one.
     pub expires_in: Duration,
 }
 
@@ -77,7 +77,7 @@ impl<'a> GetToken<'a> {
     ///
     /// # Errors
     /// Returns [`ResponseError::Api`] for any status other than 2xx, and [`ResponseError::Decode`]
-    /// for a reply without a token.
+    /// for a body without a valid token, or of more than 64 KiB.
     pub fn response(
         &self,
         head: ResponseHead<'_>,
@@ -120,7 +120,7 @@ struct TokenReply {
     expires_in: serde_json::Value,
 }
 
-/// Parses a number of seconds. It may be a decimal or a string.
+/// Parses a number of seconds, which may be a decimal or a string.
 fn seconds(value: &serde_json::Value) -> Option<Duration> {
     let seconds = value
         .as_f64()
