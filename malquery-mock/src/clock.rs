@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use malquery_proto::{Clock, Timestamp};
 
-/// A clock for tests. A wait advances the clock immediately and takes no real time.
+/// A clock for tests. A wait advances the clock at once and takes almost no real time.
 ///
-/// The clock starts at 2026-01-01T00:00:00Z. Only waits and [`advance`](Self::advance) move it.
-/// Clones share the time, so keep one to read [`waits`](Self::waits).
+/// Only waits and [`advance`](Self::advance) move the clock. Clones share their state, so keep one
+/// to read [`waits`](Self::waits).
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,7 +29,7 @@ struct State {
     waits: Vec<Duration>,
 }
 
-/// A short real pause in each wait, which lets other threads make progress.
+/// The real pause in each wait, which lets other threads make progress.
 const PAUSE: Duration = Duration::from_micros(20);
 
 impl VirtualClock {
@@ -38,7 +38,7 @@ impl VirtualClock {
         Self::starting_at(Timestamp::from_millis(1_767_225_600_000))
     }
 
-    /// Creates a clock that starts at this time.
+    /// Creates a clock that starts at `now`.
     pub fn starting_at(now: Timestamp) -> Self {
         Self(Arc::new(Mutex::new(State {
             now,
@@ -46,13 +46,13 @@ impl VirtualClock {
         })))
     }
 
-    /// Advances the clock by a duration.
+    /// Advances the clock by a duration, rounded down to whole milliseconds.
     pub fn advance(&self, duration: Duration) {
         let mut state = self.state();
         state.now = state.now.after(duration);
     }
 
-    /// Returns the length of each wait so far, in order. Leaves out waits for a time in the past.
+    /// Returns the length of each wait so far, in order. Omits waits that end at once.
     pub fn waits(&self) -> Vec<Duration> {
         self.state().waits.clone()
     }

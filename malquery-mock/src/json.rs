@@ -7,11 +7,11 @@ use std::fmt::{self, Write as _};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The maximum nesting depth of arrays and objects.
+/// The maximum nesting depth of a value. The outermost value has depth 0.
 const MAX_DEPTH: usize = 100;
-/// The nesting depth at which a body starts in a cassette.
+/// The nesting depth of a JSON body in a cassette.
 const BODY_DEPTH: usize = 5;
-/// The maximum length of a line in a file, unless a single value is longer.
+/// The maximum length of an array or object on one line of a file, with its indentation, in bytes.
 const MAX_LINE: usize = 110;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -28,29 +28,29 @@ pub(crate) enum Json {
 /// The layout of a written document.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Style {
-    /// Without whitespace, for sending.
+    /// Without whitespace.
     Shortest,
     /// On one line, with spaces.
     Line,
-    /// For a file: each value that fits is on one line.
+    /// For a file: each array or object that fits is on one line.
     File,
-    /// For a transcript: each value is on its own line, and text of several lines is a block.
+    /// For a transcript: each member and item starts a new line, and multi-line text is a block.
     Pretty,
 }
 
 impl Json {
-    /// Parses a document. Refuses duplicate keys, because one value would be lost.
+    /// Parses a document. Fails on duplicate keys.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         build(read::<&RawValue>(text)?.get(), 0)
     }
 
-    /// Parses a body in a cassette, whose nesting starts at [`BODY_DEPTH`].
+    /// Parses a body. Its outermost value has depth [`BODY_DEPTH`].
     pub(crate) fn parse_body(text: &str) -> Result<Self, String> {
         build(read::<&RawValue>(text)?.get(), BODY_DEPTH)
     }
 
-    /// Parses a reply that is an object or an array. Replaces invalid UTF-8 and lone surrogates,
-    /// and escapes control characters.
+    /// Parses the body of a reply that is an object or an array. Replaces invalid UTF-8 and lone
+    /// surrogates, and accepts a byte order mark and unescaped control characters.
     pub(crate) fn of_reply(body: &[u8]) -> Option<Self> {
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
         if !matches!(body.trim_ascii_start(), [b'{' | b'[', ..]) {
@@ -74,8 +74,8 @@ impl Json {
         }
     }
 
-    /// Whether both are the same value, but not an array or object. Compares numbers by value, not
-    /// by their digits.
+    /// Returns whether both are the same value and neither is an array or object. The numbers `1`
+    /// and `1.0` are the same.
     pub(crate) fn same_leaf(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Number(a), Self::Number(b)) => a == b || normal(a) == normal(b),
@@ -99,8 +99,8 @@ impl Json {
         }
     }
 
-    /// Calls a function with each value and its place, such as `/resources/*/sha256`. All items of
-    /// an array share one place.
+    /// Calls `f` with this value and each nested value, and with their places, such as
+    /// `/resources/*/sha256`. All items of an array share one place.
     pub(crate) fn each<'a>(&'a self, place: &mut String, f: &mut dyn FnMut(&str, &'a Self)) {
         f(place, self);
         match self {
@@ -114,7 +114,7 @@ impl Json {
         }
     }
 
-    /// Formats the value in this style. Indents all lines but the first.
+    /// Formats the value in this style, at this indentation. Does not indent the first line.
     pub(crate) fn text(&self, style: Style, indent: usize) -> String {
         let mut out = String::new();
         self.write(style, indent, &mut out);
@@ -150,7 +150,7 @@ impl Json {
             Style::Shortest => String::new(),
             _ => " ".into(),
         };
-        // On one line, `{ "a": 1 }` has spaces inside the brackets; `[1, 2]` and `{}` do not.
+        // With `Style::Line`: `{ "a": 1 }`, but `[1, 2]` and `{}`.
         let has_ends = !is_line || open == '{' && !parts.is_empty();
         let colon = if style == Style::Shortest { ":" } else { ": " };
         out.push(open);
@@ -178,13 +178,14 @@ impl fmt::Display for Json {
     }
 }
 
-/// Whether a text is readable in an editor.
+/// Returns whether a text has no control characters other than line endings and tabs.
 pub(crate) fn is_plain(text: &str) -> bool {
     text.chars()
         .all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t'))
 }
 
-/// Writes a block. Its end is on a separate line if the text ends with a newline.
+/// Writes text between triple quotes. If the text ends with a newline, the closing quotes are on
+/// their own line.
 fn block(text: &str, indent: usize, out: &mut String) {
     out.push_str("\"\"\"");
     for line in text.strip_suffix('\n').unwrap_or(text).split('\n') {
@@ -218,8 +219,9 @@ pub(crate) fn nested<T>(place: &mut String, key: &str, inside: impl FnOnce(&mut 
     result
 }
 
-/// Returns the sign, the digits without outer zeros, and the power of ten of the last digit. The
-/// result is equal for `1`, `1.0` and `10e-1`.
+/// Returns whether a number is negative, its digits without outer zeros, and the power of ten of
+/// the last digit. The result is equal for `1`, `1.0` and `10e-1`. Fails if the exponent does not
+/// fit in 64 bits.
 fn normal(number: &str) -> Result<(bool, String, i128), &str> {
     let digits = number.trim_start_matches('-');
     let (mantissa, exponent) = digits.split_once(['e', 'E']).unwrap_or((digits, "0"));
@@ -235,7 +237,7 @@ fn normal(number: &str) -> Result<(bool, String, i128), &str> {
     Ok((number.starts_with('-'), kept.into(), exponent + shift))
 }
 
-/// Replaces or escapes characters that JSON does not allow in strings.
+/// Replaces lone surrogates, and escapes control characters in strings.
 fn repair(text: &str) -> String {
     let unit = |at: usize| {
         let digits = text.get(at..)?.strip_prefix("\\u")?.get(..4)?;

@@ -3,10 +3,10 @@
 use crate::cassette::{Cassette, Interaction};
 use crate::reply::Reply;
 
-/// Creates a cassette from replies. Each reply answers the next request, whatever the request is.
+/// Creates a cassette from replies, which answer any requests in this order.
 ///
-/// Token requests need replies too, unless you call [`Cassette::client`] or
-/// [`Cassette::with_tokens`], which answer them automatically.
+/// [`Cassette::client`] and [`Cassette::with_tokens`] answer token requests automatically.
+/// Otherwise, token requests need replies too.
 ///
 /// ```
 /// use malquery_mock::{Fault, reply, script};
