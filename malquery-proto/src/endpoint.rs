@@ -1,4 +1,4 @@
-//! The static description of an operation: its method, path, scope and cost.
+//! The static description of an operation, and its cost.
 
 use std::fmt;
 
@@ -33,8 +33,8 @@ impl Endpoint {
         Self::new(Method::GET, id, path, Scope::Read, Resend::Safe)
     }
 
-    /// Describes a POST that needs the scope `malquery:write` and returns JSON. Each request may be
-    /// [billed](Resend::Billed) unless you call [`safe`](Endpoint::safe).
+    /// Describes a POST that needs the scope `malquery:write` and returns JSON. Its request counts
+    /// as [billed](Resend::Billed) unless you call [`safe`](Endpoint::safe).
     pub const fn post(id: &'static str, path: &'static str) -> Self {
         Self::new(Method::POST, id, path, Scope::Write, Resend::Billed)
     }
@@ -68,7 +68,7 @@ impl Endpoint {
         self
     }
 
-    /// Removes the scope, which the token endpoints do not have.
+    /// Removes the scope, which the token endpoints do not need.
     pub(crate) const fn unscoped(mut self) -> Self {
         self.scope = None;
         self
@@ -109,7 +109,7 @@ impl Cost {
 pub enum Scope {
     /// `malquery:read`, which GET operations need.
     Read,
-    /// `malquery:write`, which POST operations need: searches and jobs.
+    /// `malquery:write`, which POST operations need, to search or to start a job.
     Write,
 }
 
@@ -128,6 +128,6 @@ pub enum Resend {
     /// The request may be sent again: no extra cost is documented.
     Safe,
     /// Each request that arrives may be billed to a monthly quota. It is retried only if it
-    /// provably never reached the service, or was refused with a 401 or a gateway's 429.
+    /// provably never reached the service, or if the reply is a 401 or a rate limit (429).
     Billed,
 }

@@ -14,19 +14,19 @@ use crate::types::lenient::Item;
 use crate::types::read::read_reply;
 use crate::types::{Envelope, ReplyMeta};
 
-/// The maximum number of bytes read from the body of an error reply.
+/// The maximum number of bytes to read from the body of an error reply.
 pub const MAX_ERROR_BODY: u64 = 64 * 1024;
 
-/// The maximum size of the reply to a token request in bytes.
+/// The maximum size in bytes of the reply to a token request.
 pub(crate) const MAX_TOKEN_BODY: u64 = 64 * 1024;
 
-/// The maximum size of a JSON reply in bytes. 100,000 results take about 30 MB.
+/// The maximum size in bytes of a JSON reply. 100,000 results take about 30 MB.
 pub const MAX_JSON_BODY: u64 = 256 * 1024 * 1024;
 
 /// An operation of the API: a value that can be encoded as a request.
 ///
-/// [`operations`](crate::operations) has the nine operations of MalQuery. Implement this trait for
-/// an operation that the crate does not have.
+/// [`operations`](crate::operations) contains the nine operations of MalQuery. Implement this trait
+/// for an operation that the crate does not have.
 ///
 /// ```
 /// use malquery_proto::request::BuildError;
@@ -61,10 +61,10 @@ pub trait Operation {
     /// The method, path and scope, and whether the request may be sent again.
     const ENDPOINT: Endpoint;
 
-    /// Writes the query or the body of the request.
+    /// Adds the query or the body to the request, if it has one.
     ///
     /// # Errors
-    /// Fails for values that the service would reject, and for a search that cannot find anything.
+    /// Fails if the request is known to be invalid, for example if a search has no patterns.
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError>;
 
     /// Returns the documented cost, counted against the monthly quotas. The default is no cost.
@@ -76,7 +76,7 @@ pub trait Operation {
     ///
     /// # Errors
     /// Returns the errors of [`Operation::encode`], and [`BuildError::UrlTooLong`] if the URL has
-    /// [`MAX_URL`](crate::request::MAX_URL) bytes or more.
+    /// [`MAX_URL`](crate::request::MAX_URL) bytes or more. Also fails if the URL is not valid.
     fn request(
         &self,
         base: &BaseUrl,
@@ -89,7 +89,7 @@ pub trait Operation {
         Ok(request)
     }
 
-    /// Parses an error reply. Pass at least the first [`MAX_ERROR_BODY`] bytes of the body.
+    /// Parses an error reply. The first [`MAX_ERROR_BODY`] bytes of the body are enough.
     fn error(&self, head: ResponseHead<'_>, body: &[u8]) -> ApiError {
         ApiError::new(&Self::ENDPOINT, head, body)
     }
@@ -108,16 +108,15 @@ pub(crate) fn unsigned<O: Operation + ?Sized>(
 
 /// An operation whose reply is a JSON document.
 pub trait JsonOperation: Operation {
-    /// The type of `meta`: [`PlainMeta`], or another type in [`types`](crate::types) whose name
-    /// ends in `Meta`. Other crates cannot implement [`ReplyMeta`].
+    /// The type of `meta`, such as [`PlainMeta`]. Other crates cannot implement [`ReplyMeta`].
     ///
     /// [`PlainMeta`]: crate::types::PlainMeta
     type Meta: ReplyMeta;
-    /// The type of a result: [`Sample`](crate::types::Sample), or [`Json`](crate::types::Json) for
-    /// any JSON value. Other crates cannot add types.
+    /// The type of a result, such as [`Sample`](crate::types::Sample), or
+    /// [`Json`](crate::types::Json) for any JSON value. Other crates cannot add types.
     type Resource: Item;
 
-    /// Rejects a reply that belongs to another request, and returns the reason.
+    /// Fails, with the reason, if the reply does not seem to belong to this request.
     #[doc(hidden)]
     fn accept(&self, _: &Envelope<Self::Meta, Self::Resource>) -> Result<(), String> {
         Ok(())
@@ -126,9 +125,10 @@ pub trait JsonOperation: Operation {
     /// Parses the reply.
     ///
     /// # Errors
-    /// Returns [`ResponseError::Api`] for any status other than 2xx and for a body that contains
-    /// only errors, and [`ResponseError::Decode`] for a body that is not the expected JSON. If a
-    /// reply has both results and errors, the errors are in [`Envelope::errors`].
+    /// Returns [`ResponseError::Api`] for any status other than 2xx, and for a body that has errors
+    /// but lacks a required field, such as the request id of a submission. Returns
+    /// [`ResponseError::Decode`] for any other reply that cannot be parsed or seems to belong to
+    /// another request. Otherwise, the errors in the body are in [`Envelope::errors`].
     fn response(
         &self,
         head: ResponseHead<'_>,
@@ -139,7 +139,7 @@ pub trait JsonOperation: Operation {
             let error = DecodeError::foreign(&Self::ENDPOINT, head, body, why);
             Err(ResponseError::Decode(error.into()))
         };
-        // A stale connection may deliver the reply to another request, such as a token.
+        // A stale connection may deliver a reply that belongs to another request, such as a token.
         if output.resources.is_empty() && output.errors.is_empty() && !has_member(body) {
             return refuse("it has no `meta`, `resources` or `errors`");
         }
@@ -151,7 +151,7 @@ pub trait JsonOperation: Operation {
     }
 }
 
-/// Returns whether a document has at least one of the members of a reply.
+/// Returns whether a document has a `meta`, `resources` or `errors` that is not `null`.
 fn has_member(body: &[u8]) -> bool {
     #[derive(serde::Deserialize)]
     struct Members {
@@ -173,21 +173,21 @@ pub trait StreamOperation: Operation {
     /// Returns the checks for the body of a successful reply with this head.
     fn check(&self, head: ResponseHead<'_>) -> StreamCheck;
 
-    /// Reads the head of a reply. `None` means that the body is not a file: read it, and pass it to
-    /// [`Operation::error`]. Only the status decides this, because a sample may look like anything,
-    /// even like an error.
+    /// Returns the reply with the checks for its body. `None` if the body is not a file: read it,
+    /// and pass it to [`Operation::error`]. Only the status decides this, because a sample may look
+    /// like anything, even like an error.
     fn response(&self, head: ResponseHead<'_>) -> Option<Reply<StreamCheck>> {
         has_file(head.status).then(|| Reply::new(head, None, self.check(head)))
     }
 }
 
-/// Returns whether a reply with this status has a whole file as its body. True for every 2xx except
-/// 202 (not ready), 204 and 205 (no content) and 206 (part of a file).
+/// Returns whether the body of a reply with this status is a whole file. True for every 2xx except
+/// 202 (not ready), 204 and 205 (no content), and 206 (part of a file).
 pub(crate) fn has_file(status: StatusCode) -> bool {
     status.is_success() && !matches!(status.as_u16(), 202 | 204..=206)
 }
 
-/// Parses the body of a reply as a JSON document of type `T`.
+/// Checks the status of a reply, and parses its body as JSON.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     endpoint: &Endpoint,
     head: ResponseHead<'_>,

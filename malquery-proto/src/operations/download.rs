@@ -13,9 +13,9 @@ use crate::types::Sha256;
 /// quota.** CrowdStrike does not document whether a failed download counts. Error statuses: 400,
 /// 401, 403, 404, 429, 500.
 ///
-/// The request is retried until the head of a successful reply arrives. `Client::save` also starts
-/// over if the body is interrupted. [`RetryPolicy::never`](crate::flow::RetryPolicy::never) turns
-/// off both.
+/// The request may be retried until the head of a successful reply arrives. `Client::save` also
+/// starts over if the body is interrupted. With
+/// [`RetryPolicy::never`](crate::flow::RetryPolicy::never), only a 401 is retried, once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[doc(alias = "GetMalQueryDownloadV1", alias = "get_download")]
 pub struct GetDownload {
@@ -47,7 +47,7 @@ impl Operation for GetDownload {
     }
 }
 
-/// The body must have the declared length and the requested SHA-256.
+/// The body must be uncompressed, and have the declared length, if any, and the requested SHA-256.
 impl StreamOperation for GetDownload {
     fn check(&self, head: ResponseHead<'_>) -> StreamCheck {
         StreamCheck::for_head(head).expect_sha256(self.sha256)

@@ -13,8 +13,8 @@ use super::{check_ranges, write_search};
 ///
 /// `POST /malquery/queries/exact-search/v1` (operation id `PostMalQueryExactSearchV1`; FalconPy:
 /// `exact_search`). Needs the scope `malquery:write`. CrowdStrike does not document whether it
-/// costs quota, so it is retried only if the request provably never reached the service, or was
-/// refused with a 401 or a gateway's 429. Error statuses: 400, 401, 403, 429, 500.
+/// costs quota, so it is retried only if the request provably never reached the service, or if the
+/// reply is a 401 or a rate limit (429). Error statuses: 400, 401, 403, 429, 500.
 ///
 /// The reply contains the request id of the job. Poll the job with
 /// [`GetRequest`](super::GetRequest).

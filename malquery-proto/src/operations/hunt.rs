@@ -13,7 +13,7 @@ use super::{check_ranges, write_search};
 ///
 /// `POST /malquery/queries/hunt/v1` (operation id `PostMalQueryHuntV1`; FalconPy: `hunt`). Needs
 /// the scope `malquery:write`. **Costs one hunt of the monthly quota**, so it is retried only if
-/// the request provably never reached the service, or was refused with a 401 or a gateway's 429.
+/// the request provably never reached the service, or if the reply is a 401 or a rate limit (429).
 /// Error statuses: 400, 401, 403, 429, 500.
 ///
 /// The reply contains the request id of the job. Poll the job with
@@ -46,7 +46,7 @@ pub struct Hunt {
 }
 
 impl Hunt {
-    /// Creates a hunt with this YARA rule. Use one rule for each hunt.
+    /// Creates a hunt with this YARA rule. Use a separate hunt for each rule.
     pub fn new(yara_rule: impl Into<String>) -> Self {
         Self {
             yara_rule: yara_rule.into(),
@@ -63,15 +63,15 @@ impl Hunt {
 
     /// Compiles the rule locally, so that a mistake does not cost a hunt.
     ///
-    /// The source must contain one rule. It may also contain private rules, global rules and rules
-    /// that the rule refers to. To select one rule from a larger file, use
-    /// [`RuleFile::select`](crate::yara::RuleFile::select). The returned warnings are about things
-    /// that YARA accepts, but that are probably mistakes.
+    /// The source must contain one rule to hunt for. It may also contain private rules, global
+    /// rules and rules that another rule refers to. To select one rule from a larger file, use
+    /// [`RuleFile::select`](crate::yara::RuleFile::select). The returned warnings are about
+    /// problems that YARA accepts, such as a very short string.
     ///
     /// [`RuleError::kind`](crate::yara::RuleError::kind) distinguishes a rule that YARA rejects
-    /// from a rule that cannot be checked locally, because it needs an external variable, an
-    /// included file or an unknown module. The service's version of YARA is unknown, so the service
-    /// may reject a rule that passes this check.
+    /// from a rule that cannot be checked locally, for example because it needs an external
+    /// variable. The service's version of YARA is unknown, so the service may reject a rule that
+    /// passes this check.
     ///
     /// ```
     /// use malquery_proto::operations::Hunt;
@@ -85,7 +85,8 @@ impl Hunt {
     /// ```
     ///
     /// # Errors
-    /// Returns an error that describes the problem and marks its place in the line.
+    /// Fails if YARA rejects the rule, if it cannot be checked locally, or if the source has no rule
+    /// or several rules to hunt for.
     #[cfg(feature = "yara")]
     pub fn check(&self) -> Result<Vec<crate::yara::Warning>, crate::yara::RuleError> {
         crate::yara::RuleFile::parse(self.yara_rule.as_str())?

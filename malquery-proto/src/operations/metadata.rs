@@ -21,7 +21,7 @@ pub struct GetMetadata {
 }
 
 impl GetMetadata {
-    /// Creates the operation for these samples. A URL holds 115 of them for most clouds; use
+    /// Creates the operation for these samples. For most clouds, a URL has room for 115 samples. Use
     /// [`split`](Self::split) for more.
     pub fn new(ids: impl IntoIterator<Item = impl Borrow<Sha256>>) -> Self {
         Self {
@@ -50,7 +50,7 @@ impl Operation for GetMetadata {
     const ENDPOINT: Endpoint =
         Endpoint::get("GetMalQueryMetadataV1", "/malquery/entities/metadata/v1");
 
-    /// Repeats `ids` for each sample, as CrowdStrike's Python SDK does.
+    /// Adds one `ids` parameter for each sample, as CrowdStrike's Python SDK does.
     fn encode(&self, out: &mut RequestParts) -> Result<(), BuildError> {
         if self.ids.is_empty() {
             return Err(BuildError::NoSamples);

@@ -12,8 +12,8 @@
 //! | [`SamplesMultidownload`] | starts a job that creates an archive of samples | one download for each sample |
 //! | [`GetSamples`] | downloads that archive | not documented |
 //!
-//! No operation is paginated. GET operations need a bearer token with the scope `malquery:read`,
-//! POST operations one with `malquery:write`. All operations may return 401, 403, 429 and 500, and
+//! No operation is paginated. The bearer token needs the scope `malquery:read` for GET operations,
+//! and `malquery:write` for POST operations. All operations may return 401, 403, 429 and 500, and
 //! all except [`GetSamples`] may return 400.
 
 mod download;
@@ -45,7 +45,7 @@ use crate::request::{BuildError, RequestParts};
 use crate::types::SearchOptions;
 use crate::types::options::Others;
 
-/// Fails if a minimum is greater than its maximum.
+/// Fails if a minimum is surely greater than its maximum.
 fn check_ranges(options: &SearchOptions) -> Result<(), BuildError> {
     let refuse = |what, min: &dyn ToString, max: &dyn ToString| {
         let (min, max) = (min.to_string(), max.to_string());
@@ -61,8 +61,8 @@ fn check_ranges(options: &SearchOptions) -> Result<(), BuildError> {
     }
 }
 
-/// The names that [`option`](SearchOptions::option) rejects, because their setters validate the
-/// values.
+/// The names that [`option`](SearchOptions::option) cannot set: options with a setter, and names
+/// that are not options of the service.
 const SETTERS: [&str; 12] = [
     "",
     "app",
@@ -104,7 +104,8 @@ fn write_search(
     if !count_only && other.is_empty() {
         return out.json(search);
     }
-    // `other` and `count_only` exist only in this crate's format: convert them to service options.
+    // `other` and `count_only` exist only in this crate's format: convert them to options of the
+    // service.
     let mut body =
         serde_json::to_value(search).map_err(|error| BuildError::Malformed(error.to_string()))?;
     if let Some(Value::Object(options)) = body.get_mut("options") {
@@ -115,7 +116,7 @@ fn write_search(
         for (name, value) in other {
             if SETTERS.contains(&&**name) {
                 return Err(BuildError::Malformed(format!(
-                    "the option {name:?} has a setter; use the setter"
+                    "the option {name:?} cannot be set with `option`; use its setter, if it has one"
                 )));
             }
             if options.insert(name.clone(), value.clone()).is_some() {

@@ -35,7 +35,7 @@ const QUOTAS: [&str; 8] = [
     "refresh_time",
 ];
 
-/// The quotas are in `meta`. The reply has no resources.
+/// The quotas are in `meta`.
 impl JsonOperation for GetQuotas {
     type Meta = Quotas;
     type Resource = Json;
@@ -89,28 +89,27 @@ model! {
 }
 
 impl Quotas {
-    /// Returns the number of hunts left this month. `None` if the reply lacks the count or the
-    /// limit, or if one of them is not a number of at least 0.
+    /// Returns the number of hunts left this month. `None` if the count or the limit is missing or
+    /// not valid.
     pub fn hunts_left(&self) -> Option<u64> {
         let count = self.hunt_count.or_else(|| self.huge("hunt_count"));
         Some(self.hunt_limit?.saturating_sub(count?))
     }
 
-    /// Returns the number of downloads left this month. `None` if the reply lacks the count or the
-    /// limit, or if one of them is not a number of at least 0.
+    /// Returns the number of downloads left this month. `None` if the count or the limit is missing
+    /// or not valid.
     pub fn downloads_left(&self) -> Option<u64> {
         let count = self.download_count.or_else(|| self.huge("download_count"));
         Some(self.download_limit?.saturating_sub(count?))
     }
 
-    /// Returns the largest `u64` for a count that does not fit in one.
+    /// Returns the largest `u64` if a count is too large for one.
     fn huge(&self, name: &str) -> Option<u64> {
         let count = self.extra.get(name)?.to::<f64>()?;
         (count >= u64::MAX as f64).then_some(u64::MAX)
     }
 }
 
-/// The `meta` of a quotas reply has no trace id.
 impl ReplyMeta for Quotas {}
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use crate::types::{Envelope, JobMeta, JobStatus, RequestId, Sample};
 /// `get_request`). Needs the scope `malquery:read`. Costs no quota. Wait a few seconds between
 /// polls. Error statuses: 400, 401, 403, 429, 500.
 ///
-/// A reply about another job is an error, and so is the end of a job (`done` or `failed`) without a
-/// request id (`meta.reqid`).
+/// A reply about another job is an error. So is a reply with the status `done` or `failed` but
+/// without a request id (`meta.reqid`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(alias = "GetMalQueryRequestV1", alias = "get_request")]
 pub struct GetRequest {
@@ -45,7 +45,7 @@ impl JsonOperation for GetRequest {
             (Some(other), _) if other != id => {
                 Err(format!("it is about the job {other}, not {id}"))
             }
-            // The reply may be about another job, and its samples would be billed.
+            // The reply may be about another job. Downloading its samples would be billed.
             (None, Some(status @ (JobStatus::Done | JobStatus::Failed))) => Err(format!(
                 "its status is `{status}`, but it has no request id (`meta.reqid`); poll the request id {id} again"
             )),

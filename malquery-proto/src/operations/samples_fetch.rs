@@ -10,9 +10,9 @@ use crate::types::RequestId;
 ///
 /// `GET /malquery/entities/samples-fetch/v1?ids=…` (operation id
 /// `GetMalQueryEntitiesSamplesFetchV1`; FalconPy: `get_samples`), with the request id of a finished
-/// [`SamplesMultidownload`](super::SamplesMultidownload). Needs the scope
-/// `malquery:read`. No cost is documented: the multi-download was billed. Error statuses: 401, 403,
-/// 429, 500. If the archive does not exist, the message is `Could not find sample archive`.
+/// [`SamplesMultidownload`](super::SamplesMultidownload). Needs the scope `malquery:read`. No cost
+/// is documented in addition to the cost of the multi-download. Error statuses: 401, 403, 429, 500.
+/// If the archive does not exist, the error message is `Could not find sample archive`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(alias = "GetMalQueryEntitiesSamplesFetchV1", alias = "get_samples")]
 pub struct GetSamples {
@@ -20,7 +20,7 @@ pub struct GetSamples {
 }
 
 impl GetSamples {
-    /// Creates the operation for the multi-download with this request id.
+    /// Creates the operation that downloads the archive of the job with this request id.
     pub fn new(id: RequestId) -> Self {
         Self { id }
     }
@@ -40,7 +40,8 @@ impl Operation for GetSamples {
     }
 }
 
-/// The body must have the declared length, and the beginning and the end of a zip archive.
+/// The body must be uncompressed, and have the declared length, if any, and the beginning and the
+/// end of a zip archive.
 impl StreamOperation for GetSamples {
     fn check(&self, head: ResponseHead<'_>) -> StreamCheck {
         StreamCheck::for_head(head).expect_zip()

@@ -14,8 +14,8 @@ use crate::types::{Json, Sha256, SubmitMeta};
 /// `POST /malquery/entities/samples-multidownload/v1` (operation id
 /// `PostMalQueryEntitiesSamplesMultidownloadV1`; FalconPy: `samples_multidownload`). Needs the
 /// scope `malquery:write`. **Costs one download of the monthly quota for each sample**, so it is
-/// retried only if the request provably never reached the service, or was refused with a 401 or a
-/// gateway's 429. Error statuses: 400, 401, 403, 404, 429, 500.
+/// retried only if the request provably never reached the service, or if the reply is a 401 or a
+/// rate limit (429). Error statuses: 400, 401, 403, 404, 429, 500.
 ///
 /// The reply contains the request id of the job. When [`GetRequest`](super::GetRequest) reports
 /// that the job is done, [`GetSamples`](super::GetSamples) downloads the archive with the same id.

@@ -106,7 +106,7 @@ fn unknown_options_are_sent_beside_the_others() {
     );
     assert_eq!(
         sent(&hunt().limit(2).option("limit", 3)).unwrap_err(),
-        "the request cannot be encoded: the option \"limit\" has a setter; use the setter"
+        "the request cannot be encoded: the option \"limit\" cannot be set with `option`; use its setter, if it has one"
     );
     let unwritable = std::collections::HashMap::from([([1], 2)]);
     assert_eq!(
