@@ -19,10 +19,10 @@ pub(super) fn broken(error: ZipError) -> ArchiveError {
     }
 }
 
-/// The entries of a directory.
+/// The content of an archive's directory.
 pub(super) struct Directory {
     pub(super) entries: Vec<EntryInfo>,
-    /// Whether bytes that no entry owns may be another entry.
+    /// Whether the archive may contain entries that the directory omits.
     pub(super) omits_entries: bool,
 }
 
@@ -30,10 +30,10 @@ pub(super) struct Directory {
 /// follow an entry is smaller.
 const MIN_ENTRY: u64 = 30;
 
-/// The first bytes of an entry.
+/// The signature with which an entry begins.
 const ENTRY: &[u8] = b"PK\x03\x04";
 
-/// Lists the entries. Fails if entries share bytes.
+/// Lists the entries. Fails if it finds overlapping entries.
 pub(super) fn read_directory<R: Read + Seek>(
     zip: &mut ZipArchive<Marked<R>>,
     reader: &mut Marked<R>,
@@ -92,7 +92,7 @@ pub(super) fn read_directory<R: Read + Seek>(
     })
 }
 
-/// Returns whether these bytes contain the header of an entry.
+/// Returns whether this range of bytes contains the signature of an entry.
 fn holds_entry<R: Read + Seek>(reader: &mut R, at: u64, length: u64) -> io::Result<bool> {
     let mut bytes = Vec::new();
     reader.seek(SeekFrom::Start(at))?;
@@ -104,8 +104,8 @@ fn contains_entry(bytes: &[u8]) -> bool {
     bytes.windows(ENTRY.len()).any(|window| window == ENTRY)
 }
 
-/// Returns whether the directory, the end records and the comment follow each other up to the end
-/// of the file, and none of them contains an entry.
+/// Returns whether the records of the listed entries, the end records and the comment fill the file
+/// from the start of the directory, and do not contain the signature of an entry.
 pub(super) fn is_closed<R: Read + Seek>(
     reader: &mut R,
     zip: &ZipArchive<impl Read + Seek>,
@@ -118,7 +118,7 @@ pub(super) fn is_closed<R: Read + Seek>(
     reader.seek(SeekFrom::Start(zip.central_directory_start()))?;
     reader.take(most).read_to_end(&mut tail)?;
     let mut rest = &tail[..];
-    // Skips a record of at least `size` bytes, and the bytes whose number is in the record.
+    // Skips a record of `size` bytes, and the variable fields whose lengths it contains.
     let mut skip = |magic: &[u8], size: usize, more: fn(&[u8]) -> usize| {
         let is_there = rest.starts_with(magic) && rest.len() >= size;
         let next = is_there.then(|| rest.get(size.saturating_add(more(rest))..));
@@ -160,17 +160,17 @@ impl From<ArchiveError> for Surveyed {
     }
 }
 
-/// Checks the declared size of the directory before the `zip` crate allocates memory for it. That
-/// crate allocates as many entries as are declared, for each end record that it finds.
+/// Checks the declared size of the directory before the `zip` crate allocates memory for it.
+/// Returns whether the archive begins with an entry.
 ///
-/// An archive may have several end records, such as the real one and others in its comment. All of
-/// them must be within the limits. Returns whether the archive begins with an entry.
+/// An archive may have several end records, such as the real one and others in its comment. Each
+/// one that the `zip` crate may use must be within the limits.
 pub(super) fn survey<R: Read + Seek>(reader: &mut R, limits: &Limits) -> Result<bool, Surveyed> {
     /// The size of the end record without its comment.
     const END: usize = 22;
     /// The size of the Zip64 locator before the end record.
     const LOCATOR: usize = 20;
-    /// The number of bytes to search: the longest comment, and some more.
+    /// The number of bytes at the end of the file in which to search for end records.
     const SEARCHED: u64 = 65_535 + 1024;
 
     let length = reader.seek(SeekFrom::End(0))?;
@@ -209,7 +209,7 @@ pub(super) fn survey<R: Read + Seek>(reader: &mut R, limits: &Limits) -> Result<
             if !record.starts_with(b"PK\x06\x06") {
                 continue;
             }
-            // The zip crate also allocates memory for this record, whose length is declared in it.
+            // The zip crate also allocates memory for this record, so its length counts.
             (entries, directory) = (
                 u64_at(&record, 32),
                 u64_at(&record, 48).min(u64_at(locator, 8)),

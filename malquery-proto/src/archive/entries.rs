@@ -18,10 +18,9 @@ fn mark(error: io::Error) -> io::Error {
     }
 }
 
-/// The underlying reader. It marks its errors, to distinguish them from errors of the content.
+/// The underlying reader. It marks its errors, to distinguish them from errors in the content.
 ///
-/// Clones share the position. The zip crate keeps its reader, and a clone reads what that crate
-/// skips.
+/// Clones share the position. The zip crate owns one, and another reads the bytes that it skips.
 #[derive(Debug)]
 pub(super) struct Marked<R>(Arc<Mutex<R>>);
 
@@ -60,7 +59,7 @@ pub struct EntryInfo {
     pub(super) size: u64,
     pub(super) packed: u64,
     pub(super) encrypted: bool,
-    /// The Unix file mode, or 0.
+    /// The Unix file mode, or 0 if there is none.
     pub(super) mode: u32,
     /// Whether the data extends beyond the start of the directory.
     pub(super) beyond: bool,
@@ -82,8 +81,8 @@ impl EntryInfo {
         self.packed
     }
 
-    /// Returns the SHA-256 with which the file name begins: the sample that the entry should
-    /// contain.
+    /// Returns the SHA-256 at the beginning of the file name, which identifies the sample that the
+    /// entry should contain.
     pub(super) fn named(&self) -> Option<Sha256> {
         let name = self
             .name
@@ -106,8 +105,8 @@ impl EntryInfo {
         self.encrypted
     }
 
-    /// Returns a description of anything unusual about the entry, to show to the user. This crate
-    /// is not affected, because it never uses the names of entries as paths.
+    /// Returns a warning about an unusual name or file type, to show to the user. This crate never
+    /// uses the names of entries as paths.
     pub fn warning(&self) -> Option<&'static str> {
         let name = self.name.as_bytes();
         let is_path = name.iter().any(|byte| matches!(byte, b'/' | b'\\' | b':'));
@@ -134,7 +133,7 @@ impl EntryInfo {
 
 /// An entry of an archive, as a reader that counts and hashes the bytes.
 ///
-/// Reading a damaged entry fails, at its end at the latest. The [`io::Error`] contains an
+/// If the entry is damaged, reading fails at its end at the latest. The [`io::Error`] contains an
 /// [`ArchiveError`]. Reading also fails before it returns more bytes than the [`Limits`] allow.
 ///
 /// **The bytes are malware.** Do not use them before reading has ended without an error.
@@ -163,7 +162,7 @@ impl<R: Read> Entry<'_, R> {
         self.info
     }
 
-    /// Returns the size and the hash. `None` until the whole entry has been read and verified.
+    /// Returns the size and SHA-256, or `None` until the whole entry has been read and verified.
     pub fn received(&self) -> Option<Received> {
         self.received
     }
@@ -212,7 +211,7 @@ impl<R: Read> Entry<'_, R> {
                 self.file = None;
                 self.received = Some(self.so_far());
             }
-            // Do not read on after an error: a later end of the entry means nothing.
+            // After an error, the end of the data does not mean that the entry is complete.
             Err(_) => self.file = None,
             Ok(_) => {}
         }

@@ -5,9 +5,9 @@ use super::report::ArchiveError;
 use crate::atomic_file::AtomicFile;
 use crate::stream::Received;
 
-/// Where extracted samples go.
+/// A destination for extracted samples.
 pub(super) trait Store {
-    /// An incomplete sample. Dropping it deletes the sample.
+    /// A sample that is being written. Dropping it deletes the sample.
     type Part;
 
     fn begin(&mut self) -> Result<Self::Part, ArchiveError>;

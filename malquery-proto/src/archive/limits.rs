@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// The number of bytes to which an entry may unpack whatever its ratio is.
+/// The unpacked size in bytes up to which any ratio is allowed.
 const RATIO_FLOOR: u64 = 1 << 20;
 
 /// The limits for reading an archive, which protect against zip bombs.
@@ -16,17 +16,17 @@ pub struct Limits {
     /// The maximum number of entries. The default is 10,000.
     pub entries: u64,
     /// The maximum size of the archive's directory in bytes. The default is 4 MiB. Reading a
-    /// hostile directory may take 15 times as much memory.
+    /// hostile directory may take about 15 times as much memory.
     pub directory_size: u64,
     /// The maximum unpacked size of one entry in bytes. The default is 2 GiB.
     pub entry_size: u64,
-    /// The maximum unpacked size of all entries in bytes. The default is 8 GiB.
+    /// The maximum unpacked size of all entries together in bytes. The default is 8 GiB.
     pub total_size: u64,
     /// The maximum ratio of the unpacked size to the packed size of an entry. The default is 500.
     /// It does not apply to entries that unpack to at most 1 MiB.
     ///
-    /// Deflate reaches a ratio of 1,032. Samples padded with zeros to make them too large for
-    /// scanners reach a few hundred.
+    /// Deflate reaches a ratio of up to 1,032. Samples that are padded with zeros, to make them too
+    /// large for scanners, reach a few hundred.
     pub ratio: u64,
 }
 

@@ -1,9 +1,8 @@
-//! Reads archives of samples, which [`GetSamples`](crate::operations::GetSamples) downloads. An
-//! archive is a zip with the password `infected`.
+//! Reads zip archives of samples.
 //!
-//! [`Archive`] lists the entries, reads each one as a stream, and identifies it by its SHA-256. It
-//! does not trust the metadata in the archive: it counts the bytes that it unpacks, and it reports
-//! the names of entries but never uses them as paths.
+//! [`GetSamples`](crate::operations::GetSamples) downloads these archives. Their password is
+//! `infected`. [`Archive`] lists the entries, reads each one as a stream, and identifies it by its
+//! SHA-256. It counts the bytes that it unpacks, and never uses the names of entries as paths.
 //!
 //! ```
 //! use std::io::Cursor;
@@ -26,7 +25,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Archive::extract`] writes each sample into a file named after its SHA-256:
+//! [`Archive::extract`] writes samples to files that are named after their SHA-256:
 //!
 //! ```
 //! # use std::io::Cursor;
@@ -45,26 +44,25 @@
 //!
 //! # Limits
 //!
-//! See [`Limits`]. An archive that declares more than they allow fails before it is read, and one
-//! that unpacks to more fails while it is read. If a single entry is too large, it is reported as
-//! damaged, and the other entries are read. An entry that unpacks to more than it declares is
-//! damaged too. An archive whose entries share bytes cannot be opened. An archive inside an archive
-//! is not opened: it is an ordinary sample.
+//! See [`Limits`]. [`Archive::open`] fails if the archive has too many entries, if its directory is
+//! too large, or if it finds overlapping entries. [`check`](Archive::check) and
+//! [`extract`](Archive::extract) fail if the entries are too large together. An entry that is too
+//! large on its own, or that unpacks to more bytes than it declares, is reported as damaged, and
+//! the other entries are read. An archive inside an archive is treated as an ordinary sample.
 //!
 //! # Performance
 //!
-//! Opening an archive reads the directory at its end and the header of each entry, with a seek and
-//! a small read for each. Pass a `File`, not a `BufReader`, which would read 8 KiB each time. An
-//! ordinary entry takes less than 1 KB of memory. [`check`](Archive::check) and
-//! [`extract`](Archive::extract) read the archive once, in chunks of 64 KiB, and do not keep
-//! samples in memory. ZipCrypto decrypts about 100 MB per second. AES is about three times as fast,
-//! but takes some milliseconds to derive the key of each entry.
+//! Opening an archive reads its directory, and the header of each entry with a seek and a small
+//! read. Pass a `File` rather than a `BufReader`, which would read 8 KiB for each header. An
+//! ordinary entry takes less than 1 KB of memory. Samples are unpacked in chunks of at most 64 KiB,
+//! and are not kept in memory. ZipCrypto decrypts about 100 MB per second. AES is about three times
+//! as fast, but needs up to a few milliseconds for each entry to derive its key.
 //!
 //! # Supported archives
 //!
-//! Entries may be stored or deflated, and encrypted with ZipCrypto or AES, or not encrypted. Zip64
-//! and data descriptors are supported. Data before the first entry, as in a self-extracting
-//! archive, is not.
+//! Entries may be stored or deflated. They may be encrypted with ZipCrypto or AES, or not at all.
+//! Zip64 and data descriptors are supported. An archive that does not begin with its first entry,
+//! such as a self-extracting archive, is not supported.
 
 mod directory;
 mod entries;
@@ -95,10 +93,10 @@ use crate::atomic_file::remove_abandoned;
 use crate::stream::Received;
 use crate::types::Sha256;
 
-/// The number of bytes to read at a time.
+/// The maximum number of bytes to unpack at a time.
 const CHUNK: usize = 64 * 1024;
 
-/// A zip archive of samples. See the [module](self).
+/// A zip archive of samples. See the [module documentation](self).
 pub struct Archive<R> {
     zip: ZipArchive<Marked<R>>,
     directory: Directory,
@@ -106,7 +104,7 @@ pub struct Archive<R> {
     password: Vec<u8>,
     expected: Option<Vec<Sha256>>,
     keep_unexpected: bool,
-    /// The number of bytes unpacked so far.
+    /// The number of unpacked bytes that count toward the limit for all entries.
     total: u64,
 }
 
@@ -124,7 +122,7 @@ impl<R: Read + Seek> Archive<R> {
     ///
     /// # Errors
     /// Returns [`ArchiveError::NotZip`], [`ArchiveError::Broken`], [`ArchiveError::Read`],
-    /// [`ArchiveError::Limit`] or [`ArchiveError::Overlap`]. Damage inside an entry is detected
+    /// [`ArchiveError::Limit`] or [`ArchiveError::Overlap`]. Damage inside an entry is reported
     /// only when the entry is read.
     pub fn open(reader: R) -> Result<Self, ArchiveError> {
         Self::open_with(reader, Limits::default())
@@ -173,8 +171,8 @@ impl<R: Read + Seek> Archive<R> {
         self
     }
 
-    /// Sets the samples that the archive should contain. Without this, every sample in the archive
-    /// counts as found.
+    /// Sets the samples that the archive should contain. Without this, every sample that can be
+    /// read counts as found.
     #[must_use]
     pub fn expect_samples(
         mut self,
@@ -193,25 +191,25 @@ impl<R: Read + Seek> Archive<R> {
         self
     }
 
-    /// Returns the unverified metadata of all entries, in the order of the archive's directory.
+    /// Returns the unverified metadata of the entries, in the order of the archive's directory.
     pub fn entries(&self) -> &[EntryInfo] {
         &self.directory.entries
     }
 
-    /// Returns whether several entries have the same name. Only the last of these is listed and can
-    /// be read.
+    /// Returns whether several entries have the same name. Only the last of them can be read, and
+    /// it is listed in the position of the first.
     pub fn has_duplicate_names(&self) -> bool {
         self.zip.has_duplicate_names()
     }
 
-    /// Opens the entry with this index, starting from 0. Its bytes count toward
-    /// [`Limits::total_size`]; the next [`check`](Self::check) or [`extract`](Self::extract) resets
-    /// the count.
+    /// Opens the entry with this index, starting from 0.
+    ///
+    /// The bytes of all entries that are read count toward [`Limits::total_size`].
+    /// [`check`](Self::check) and [`extract`](Self::extract) start a new count before they read.
     ///
     /// # Errors
     /// Returns [`ArchiveError::NoEntry`], [`ArchiveError::Limit`], [`ArchiveError::WrongPassword`],
-    /// [`ArchiveError::Damaged`], [`ArchiveError::UnsupportedMethod`],
-    /// [`ArchiveError::Unsupported`] or [`ArchiveError::Read`].
+    /// [`ArchiveError::Damaged`], [`ArchiveError::Unsupported`] or [`ArchiveError::Read`].
     pub fn entry(&mut self, number: usize) -> Result<Entry<'_, R>, ArchiveError> {
         let info = self
             .directory
@@ -238,12 +236,13 @@ impl<R: Read + Seek> Archive<R> {
         })
     }
 
-    /// Reads the whole archive, and returns a report on its content.
+    /// Reads the entries, and returns a report on the content of the archive.
     ///
     /// # Errors
-    /// Returns [`ArchiveError::Limit`] before reading anything if the archive declares more bytes
-    /// than the limits allow, and [`ArchiveError::Stopped`] if it unpacks to more or cannot be
-    /// read.
+    /// Returns [`ArchiveError::Limit`] before reading any entry if the declared sizes add up to
+    /// more than [`Limits::total_size`], not counting entries that are too large on their own.
+    /// Returns [`ArchiveError::Stopped`] if the unpacked bytes exceed that limit, or if the
+    /// underlying reader fails.
     pub fn check(&mut self) -> Result<Report, ArchiveError> {
         self.walk(&mut Nowhere)
     }
@@ -252,19 +251,18 @@ impl<R: Read + Seek> Archive<R> {
     /// archive. Each file is named after the SHA-256 of its sample, in lowercase. **The files are
     /// malware.**
     ///
-    /// Files appear complete or not at all. Only their owner can read them, and they are not
-    /// executable. If samples are [expected](Self::expect_samples), only these are written, unless
-    /// [`keep_unexpected`](Self::keep_unexpected) is set. If a file with the same name and content
-    /// exists, it stays unchanged. If its content differs, it is replaced if `overwrite` is `true`;
-    /// otherwise, this is an error.
+    /// Files appear complete or not at all. On Unix, only their owner can read and write them, and
+    /// they are not executable. If samples are [expected](Self::expect_samples), only these are
+    /// written, unless [`keep_unexpected`](Self::keep_unexpected) is set. An existing file with the
+    /// same content stays unchanged. An existing file with other content is replaced if `overwrite`
+    /// is `true`; otherwise, extraction fails.
     ///
-    /// An expected sample with the right SHA-256 is accepted even if the checksum in the archive is
-    /// wrong.
+    /// An entry with the SHA-256 of an expected sample is accepted even if its checksum in the
+    /// archive is wrong.
     ///
     /// # Errors
     /// See [`Archive::check`]. Also returns [`ArchiveError::Stopped`] if a file cannot be written.
-    /// The report in that error lists the files written before; the entry at which extraction
-    /// stopped leaves no file.
+    /// The report in that error lists the files written before. No partial file remains.
     pub fn extract(
         &mut self,
         folder: impl AsRef<Path>,
@@ -356,8 +354,8 @@ impl<R: Read + Seek> Archive<R> {
         }
     }
 
-    /// Reads an entry completely and stores it. Returns its file, and whether the file already
-    /// existed.
+    /// Reads an entry completely, and stores it if it is wanted. Returns its size and hash, its
+    /// file, and whether the file already existed.
     fn take<S: Store>(
         &mut self,
         number: usize,
@@ -373,7 +371,7 @@ impl<R: Read + Seek> Archive<R> {
                 Ok(0) => break entry.so_far(),
                 Ok(count) => store.write(&mut part, &chunk[..count])?,
                 Err(error) => {
-                    // The checksum is wrong, but the bytes may still have the expected SHA-256.
+                    // The checksum may be wrong, although the bytes have an expected SHA-256.
                     let so_far = entry.so_far();
                     let is_wanted = wanted.is_some_and(|wanted| wanted.contains(&so_far.sha256));
                     if error.is_of_entry() && is_wanted {

@@ -14,34 +14,34 @@ use crate::types::Sha256;
 /// from opening the samples.
 pub const PASSWORD: &str = "infected";
 
-/// The reason an archive or an entry cannot be read, or a sample cannot be written.
+/// An error in reading an archive, or in writing its samples.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
-    /// The data is not a zip archive. The value describes what it is.
+    /// The data is not a zip archive. The value describes its format.
     #[error("this is not a zip archive; it is {0}")]
     NotZip(Box<str>),
     /// The data begins like a zip archive, but its directory cannot be read.
     #[error("the archive is truncated or damaged; download it again")]
     Broken(#[source] Source),
-    /// The archive could not be read from its file or reader.
+    /// The underlying reader failed.
     #[error("the archive could not be read")]
     Read(#[source] io::Error),
     /// The archive exceeds one of the [`Limits`](super::Limits), so it may be a zip bomb.
     #[error("the archive may be a zip bomb: the {limit} exceeds the limit of {allowed}")]
     #[allow(missing_docs)]
     Limit { limit: Limit, allowed: u64 },
-    /// Entries share bytes of the archive, as in a zip bomb.
+    /// Entries overlap, as in some zip bombs.
     #[error("the archive has overlapping entries: it is damaged or a zip bomb, and was not read")]
     Overlap,
     /// The archive has no entry with this index.
     #[error("the archive has no entry with index {0}")]
     NoEntry(usize),
     /// The password is wrong, or the entry is damaged.
-    #[error("the password is wrong for this entry; MalQuery uses {PASSWORD:?}")]
+    #[error("the password is wrong, or the entry is damaged; MalQuery's password is {PASSWORD:?}")]
     WrongPassword,
-    /// The entry is damaged or truncated. The cause may also be a wrong password, which is not
-    /// detected immediately for one in 256 entries.
+    /// The entry is damaged or truncated. The cause may also be a wrong password: ZipCrypto detects
+    /// one in 256 wrong passwords only later.
     #[error("the entry is damaged, or the password is wrong")]
     Damaged(#[source] Source),
     /// The entry is compressed with an unsupported method. The value is the number of the method.
@@ -50,7 +50,7 @@ pub enum ArchiveError {
         method(*_0)
     )]
     UnsupportedMethod(u16),
-    /// The entry uses another unsupported feature, such as a different kind of encryption.
+    /// The entry uses another unsupported feature.
     #[error("the entry is not supported; unpack the archive with another program, such as 7-Zip")]
     Unsupported(#[source] Source),
     /// A sample cannot be written.
@@ -61,8 +61,8 @@ pub enum ArchiveError {
         #[source]
         error: io::Error,
     },
-    /// Reading stopped at an entry. The report is about the entries before it. Their files are
-    /// complete and are kept.
+    /// Reading stopped at an entry. The report covers the entries before it. Their extracted files
+    /// are complete, and are kept.
     #[error("stopped at entry {} of the archive", entry + 1)]
     #[allow(missing_docs)]
     Stopped {
@@ -70,7 +70,7 @@ pub enum ArchiveError {
         source: Box<ArchiveError>,
         report: Box<Report>,
     },
-    /// Samples are missing, damaged or hidden: see [`Report::is_complete`].
+    /// Samples are missing or damaged, or may be hidden: see [`Report::is_complete`].
     #[error(
         "the archive is not complete: samples missing: {}, entries damaged: {}{}",
         _0.missing.len(), _0.damaged.len(), _0.hidden()
@@ -80,11 +80,10 @@ pub enum ArchiveError {
 
 debug_with_sources!(ArchiveError);
 
-/// The error of a library.
 type Source = Box<dyn StdError + Send + Sync>;
 
 impl ArchiveError {
-    /// Returns the report on the entries that were read before the error.
+    /// Returns the report on the entries that were read, if the error contains one.
     pub fn report(&self) -> Option<&Report> {
         match self {
             Self::Stopped { report, .. } | Self::Incomplete(report) => Some(report),
@@ -136,7 +135,7 @@ impl From<Exceeded> for ArchiveError {
     }
 }
 
-/// Returns the name of a compression method.
+/// Returns the name and number of a compression method.
 fn method(number: u16) -> String {
     let name = match number {
         1 => "Shrink",
@@ -156,15 +155,15 @@ fn method(number: u16) -> String {
     format!("{name} (method {number})")
 }
 
-/// An error of the underlying file, as opposed to an error in the content of the archive.
+/// An error of the underlying reader, as opposed to an error in the content of the archive.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(super) struct ReadError(pub(super) io::Error);
 
 /// The name of an entry, which may be any bytes. **Do not use it as a path.**
 ///
-/// `Display` is safe for a terminal: it escapes bytes that are not printable or not UTF-8, and
-/// truncates long names.
+/// `Display` is safe for a terminal: it escapes characters that are not printable and bytes that
+/// are not UTF-8, and truncates long names.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EntryName(pub(super) Box<[u8]>);
 
@@ -236,13 +235,13 @@ pub struct Found {
     pub sha256: Sha256,
     /// The size of the sample in bytes.
     pub bytes: u64,
-    /// The extracted file, if the sample was extracted.
+    /// The path of the sample's file, or `None` if the sample was not extracted.
     pub file: Option<PathBuf>,
     /// Whether the file already existed, with the same content.
     pub existed: bool,
 }
 
-/// An entry that cannot be read.
+/// An entry that cannot be read, or that exceeds a limit.
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct Damaged {
@@ -268,31 +267,30 @@ fn as_text<S: Serializer>(error: &ArchiveError, serializer: S) -> Result<S::Ok, 
 
 /// A report on the content of an archive. Entries are in the order of the archive's directory.
 ///
-/// `Display` writes one line with the counts. Serde writes all fields.
+/// `Display` writes a one-line summary. Serde writes all public fields.
 #[derive(Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Report {
-    /// The expected samples that are in the archive. Without
-    /// [`Archive::expect_samples`](super::Archive::expect_samples), all samples in the archive.
+    /// The expected samples that were found. Without
+    /// [`Archive::expect_samples`](super::Archive::expect_samples), all samples that can be read.
     pub found: Vec<Found>,
-    /// The expected samples that are not in the archive, in the order of the expected samples.
-    /// Without [`Archive::expect_samples`](super::Archive::expect_samples), the samples after which
-    /// an entry is named, but which no entry contains.
+    /// The expected samples that were not found, in the order of the expected samples. Without
+    /// [`Archive::expect_samples`](super::Archive::expect_samples), the samples that entries
+    /// are named after, but that were not found. Empty in [`ArchiveError::Stopped`].
     pub missing: Vec<Sha256>,
     /// The samples in the archive that were not expected. Empty without `expect_samples`.
     pub unexpected: Vec<Found>,
     /// The entries that cannot be read, or that exceed the [`Limits`](super::Limits).
     pub damaged: Vec<Damaged>,
-    /// Descriptions of unusual entries, such as one whose name is a path. This crate is not
-    /// affected by them.
+    /// Warnings about unusual entries, such as one whose name is a path.
     pub warnings: Vec<String>,
-    /// Whether several entries have the same name. Only the last of these can be read.
+    /// Whether several entries have the same name. Only the last of them can be read.
     pub duplicate_names: bool,
-    /// Whether bytes outside the listed entries may be another entry: a gap between entries, bytes
-    /// after the directory or the comment, or an entry inside another record. Bytes that follow the
-    /// compressed data inside an entry are not noticed.
+    /// Whether the archive may contain entries that its directory omits. The signs are a gap
+    /// between entries, unexpected bytes after the directory, and an entry inside another record.
+    /// Bytes that follow the compressed data inside an entry are not detected.
     pub omits_entries: bool,
-    /// Whether the archive has no entries.
+    /// Whether the archive has no entries other than empty folders.
     pub is_empty: bool,
     /// The number of unpacked bytes.
     pub bytes: u64,
@@ -302,12 +300,11 @@ pub struct Report {
 }
 
 impl Report {
-    /// Returns whether no sample is missing or damaged.
+    /// Returns whether no sample is missing and no entry is damaged.
     ///
-    /// If the expected samples are not known (see
-    /// [`Archive::expect_samples`](super::Archive::expect_samples)), the archive must also have at
-    /// least one entry, no duplicate names, and no bytes that may be an entry that its directory
-    /// omits.
+    /// Without [`Archive::expect_samples`](super::Archive::expect_samples), `is_empty`,
+    /// `duplicate_names` and `omits_entries` must also be `false`. The result is meaningless for
+    /// the report in [`ArchiveError::Stopped`], which covers only some of the entries.
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.damaged.is_empty() && self.hidden().is_empty()
     }
@@ -329,7 +326,7 @@ impl Report {
         if self.is_expected {
             ""
         } else if self.is_empty {
-            "; it has no entries"
+            "; it contains no samples"
         } else if self.duplicate_names {
             "; several entries have the same name, and only the last of these can be read"
         } else if self.omits_entries {

@@ -178,7 +178,7 @@ fn whatever_end_is_taken_is_within_the_limits() {
     assert_eq!(surveyed(0xffff, 46, None, LOCATOR, b""), entries);
     assert_eq!(surveyed(1, 0xffff_ffff, None, LOCATOR, b""), entries);
     assert_eq!(surveyed(1, 46, Some(0xffff_ffff), LOCATOR, b""), entries);
-    // Without a Zip64 record, the number itself counts.
+    // Without a Zip64 locator, the number itself counts.
     assert_eq!(surveyed(0xffff, 46, None, b"none", b""), entries);
     assert_eq!(surveyed(1, 0xffff_ffff, None, b"none", b""), None);
     // Even the longest comment does not hide the end record.
