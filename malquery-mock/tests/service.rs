@@ -651,7 +651,7 @@ fn requests_are_logged_without_secrets() {
         *lines.lock().unwrap(),
         [
             "POST /oauth2/token 201",
-            "GET /oauth2/token 405: method not allowed, use POST",
+            "GET /oauth2/token 405: method not allowed; use POST",
             "GET /malquery/entities/requests/v1?ids=no-such-job 400: \
              Invalid user input: unknown job \"no-such-job\"",
         ]
@@ -883,7 +883,7 @@ fn quotas_are_spent_whole_and_renew_monthly() {
     let refused = raw.multidownload(&[HELLO, &night]);
     assert_eq!(
         (refused.status, &*refused.message()),
-        (429, "the monthly quota of downloads is exhausted")
+        (429, "the request exceeds the monthly quota of downloads")
     );
     assert_eq!(refused.json()["meta"]["powered_by"], "malquery-api");
     assert_eq!(refused.header("x-ratelimit-retryafter"), None);

@@ -1,8 +1,8 @@
 //! The archive of a multi-download: a zip whose entries are stored, encrypted with ZipCrypto and
 //! named by SHA-256.
 //!
-//! This does not use the crate `zip`, which starts each entry with random bytes. The same samples
-//! must produce the same archive.
+//! The crate `zip` is not used, because it starts each encrypted entry with random bytes. The same
+//! samples in the same order must produce the same archive.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
@@ -48,7 +48,7 @@ impl Archive {
             file.write_all(&head)?;
             file.write_all(name.as_bytes())?;
             let mut keys = Keys::new();
-            // Readers check the password by the last byte.
+            // Readers use the last byte to check the password.
             let mut start = sha256.as_bytes()[..HEADER as usize].to_vec();
             start[HEADER as usize - 1] = (crc >> 24) as u8;
             keys.encrypt(&mut start);

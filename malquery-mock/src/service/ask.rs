@@ -1,5 +1,4 @@
-//! Parses requests. An error message explains what is wrong with the request, in more detail than
-//! the messages of the service.
+//! Parses requests. An error message says what is wrong with the request.
 
 use std::collections::HashSet;
 
@@ -11,7 +10,7 @@ use url::form_urlencoded;
 
 use super::corpus::Filter;
 
-/// The maximum number of patterns in a search. Each file is searched for each pattern.
+/// The maximum number of patterns in a search.
 const MAX_PATTERNS: usize = 100;
 
 /// The body of a search.
@@ -44,7 +43,7 @@ struct SentPattern {
     value: String,
 }
 
-/// The options of a search as sent. Unknown options are ignored.
+/// The options of a search or hunt, as sent. Unknown options are ignored.
 #[derive(Deserialize, Serialize, Default)]
 #[serde(default)]
 pub(super) struct Options {
@@ -59,7 +58,7 @@ pub(super) struct Options {
     submitted_by_customer: Option<bool>,
 }
 
-/// The fields of a result.
+/// The fields that results have: all, or those in `filter_meta`.
 #[derive(Clone, Default)]
 pub(super) struct Fields(Option<Vec<MetaField>>);
 
@@ -68,13 +67,14 @@ impl Fields {
         self.0.as_ref().is_none_or(|fields| fields.contains(&field))
     }
 
-    /// Returns whether no filter is set. Only then do results have `sha1`, which no filter names.
+    /// Returns whether results have all fields. Otherwise they have no `sha1`, because `filter_meta`
+    /// cannot select it.
     pub(super) fn is_all(&self) -> bool {
         self.0.is_none()
     }
 }
 
-/// Parses a body.
+/// Parses a body, which must be a JSON object.
 pub(super) fn body<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     if !body.trim_ascii_start().starts_with(b"{") {
         return Err("the body must be a JSON object".into());
@@ -82,7 +82,7 @@ pub(super) fn body<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     serde_json::from_slice(body).map_err(|error| error.to_string())
 }
 
-/// Parses options, which may be null but not an array.
+/// Parses options, which must be an object or null.
 fn object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Options>, D::Error> {
     let options = Option::<Map<String, Value>>::deserialize(deserializer)
         .map_err(|_| D::Error::custom("options must be an object"))?;
@@ -112,7 +112,7 @@ impl SentPattern {
     fn parse(&self) -> Result<Pattern, String> {
         let value = &*self.value;
         let parsed = match &*self.r#type {
-            // `Pattern::hex` also accepts forms that people write. The service accepts only one.
+            // The service accepts only hex digits. `Pattern::hex` also accepts other notations.
             "hex" if !value.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
                 return Err("has a hex value with characters other than hex digits".into());
             }
@@ -163,7 +163,7 @@ impl Options {
         echo
     }
 
-    /// Returns the fields that each result has.
+    /// Returns the fields to include in each result.
     pub(super) fn fields(&self) -> Result<Fields, String> {
         let sent = self.filter_meta.as_deref().unwrap_or_default();
         let parse = |field: &String| match field.parse() {
@@ -229,7 +229,7 @@ pub(super) fn ids(uri: &http::Uri) -> Result<Vec<String>, String> {
     Ok(ids)
 }
 
-/// Returns the only id of a query.
+/// Returns the id of a query. Fails if it has several.
 pub(super) fn id(uri: &http::Uri) -> Result<String, String> {
     <[String; 1]>::try_from(ids(uri)?)
         .map(|[id]| id)
@@ -251,7 +251,7 @@ pub(super) fn hashes(texts: &[String]) -> Result<Vec<Sha256>, String> {
     Ok(hashes)
 }
 
-/// Quotes untrusted text, shortened for a message.
+/// Quotes untrusted text for a message, cut after 64 characters.
 pub(super) fn quoted(text: &str) -> String {
     match text.char_indices().nth(64) {
         Some((end, _)) => format!("{:?}…", &text[..end]),

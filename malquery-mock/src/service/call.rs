@@ -1,4 +1,4 @@
-//! Handling of a request: what the gateway does before and after an operation.
+//! Handles requests as the gateway does: tokens, rate limits, routes and errors.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -26,9 +26,9 @@ use crate::digest;
 
 const GATEWAY: &str = "crowdstrike-api-gateway";
 const MALQUERY: &str = "malquery-api";
-/// Requests per minute for the token endpoint.
+/// The maximum number of requests per minute to the token endpoints.
 const TOKEN_LIMIT: usize = 300;
-/// Requests per minute with bad tokens.
+/// The maximum number of requests per minute with bad tokens.
 const BAD_TOKEN_LIMIT: usize = 15;
 
 const REGION: HeaderName = HeaderName::from_static("x-cs-region");
@@ -37,12 +37,12 @@ const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RETRY_AFTER: HeaderName = HeaderName::from_static("x-ratelimit-retryafter");
 
-/// One request while it is handled.
+/// A request that is being handled.
 pub(super) struct Call {
     pub(super) service: Service,
     pub(super) now: Timestamp,
     trace_id: String,
-    /// The rate limit that applies, and how much of it is left.
+    /// The rate limit that applies, and the number of requests left.
     rate: Cell<(usize, usize)>,
 }
 
@@ -92,14 +92,13 @@ impl Refusal {
 pub(super) type Answer = Result<Response<Body>, Refusal>;
 type Handler = fn(&Call, &Request<Vec<u8>>) -> Answer;
 
-/// The error statuses for which an operation uses its own schema, which requires `resources`. The
-/// schema of all other errors has no `resources`.
+/// The error statuses whose replies have `resources`, as the schema of the operation requires.
 #[derive(Clone, Copy, PartialEq)]
 enum Lists {
     Never,
     /// On 400, 404 and 500.
     Searches,
-    /// On 429 too.
+    /// On 400, 404, 429 and 500.
     Submissions,
 }
 
@@ -128,7 +127,7 @@ impl Call {
         };
         if let Some(log) = &self.service.settings.log {
             let uri = request.uri();
-            // Only log queries of operations. Others could contain credentials.
+            // Only log the queries of these operations. Others could contain credentials.
             let query = uri.query().filter(|_| lists != Lists::Never);
             let query = query.map(|query| format!("?{query}")).unwrap_or_default();
             let why = why.map(|why| format!(": {}", why.lines().next().unwrap_or_default()));
@@ -156,7 +155,7 @@ impl Call {
             ));
         };
         if request.method() != route.method {
-            let message = format!("method not allowed, use {}", route.method);
+            let message = format!("method not allowed; use {}", route.method);
             return Err(Refusal::gateway(StatusCode::METHOD_NOT_ALLOWED, message));
         }
         match route.scope {
@@ -213,7 +212,7 @@ impl Call {
         let (id, secret) = (field("client_id"), field("client_secret"));
         let elsewhere = named_cloud(request).filter(|cloud| *cloud != settings.cloud);
         let is_known = id == settings.client_id && secret == settings.client_secret;
-        // Other clouds do not know government accounts.
+        // There are no redirects from or to a government cloud.
         let is_government = |cloud: Cloud| cloud.is_government() || settings.cloud.is_government();
         if !is_known || elsewhere.is_some_and(is_government) {
             return refuse(StatusCode::BAD_REQUEST, "clientID", id);
@@ -268,7 +267,7 @@ impl Call {
         Ok(self.json(StatusCode::OK, &body))
     }
 
-    /// Returns a reply document of MalQuery, still without resources.
+    /// Returns a reply document of MalQuery with no resources.
     pub(super) fn document(&self) -> Value {
         json!({"meta": self.meta(MALQUERY), "resources": []})
     }
@@ -278,7 +277,7 @@ impl Call {
         json!({"query_time": query_time, "powered_by": powered_by, "trace_id": self.trace_id})
     }
 
-    /// Returns an invented time from 0.005 to 0.9 seconds, the same in every run.
+    /// Returns an invented time from 0.005 to 0.857 seconds, which depends only on the trace id.
     pub(super) fn query_time(&self) -> f64 {
         let digits = self.trace_id.get(..4).unwrap_or_default();
         let part = u16::from_str_radix(digits, 16).unwrap_or_default();
@@ -332,7 +331,7 @@ impl Call {
     }
 }
 
-/// The handler of a path.
+/// The handler of a path, and the method and scope that it requires.
 struct Route {
     method: Method,
     scope: Option<Scope>,
@@ -383,13 +382,13 @@ impl Route {
     }
 }
 
-/// Returns the cloud that the host of a request belongs to.
+/// Returns the cloud that the host of a request belongs to, if any.
 fn named_cloud(request: &Request<Vec<u8>>) -> Option<Cloud> {
     let host = request.uri().host()?;
     format!("https://{host}").parse::<BaseUrl>().ok()?.cloud()
 }
 
-/// Returns the value of an `Authorization` header with this scheme.
+/// Returns the credentials in the `Authorization` header, if it has this scheme.
 fn credentials<'a>(headers: &'a HeaderMap, scheme: &str) -> Option<&'a str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (given, value) = value.split_once(' ')?;

@@ -17,15 +17,14 @@ use super::corpus::Found;
 
 /// The maximum number of jobs that wait or run at once.
 const MAX_UNFINISHED: usize = 64;
-/// The maximum number of jobs that run at once. Requests that search the corpus have a separate
-/// limit of the same size.
+/// The maximum number of jobs that run at once, and of requests that search the corpus at once.
 const MAX_WORKING: usize = 4;
 /// The maximum number of jobs that are kept. A new job displaces the oldest one.
 const MAX_KEPT: usize = 1000;
-/// The time that a poll waits for a job that should be done.
+/// The time for which a poll waits for a job that should be done.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A submitted job, as its status shows it.
+/// The parts of a submission that the status of its job needs.
 pub(super) struct Submission {
     pub(super) kind: Kind,
     pub(super) options: Option<Value>,
@@ -63,8 +62,7 @@ impl Job {
         self.polls.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Waits up to [`PATIENCE`] for the job to finish. Returns its outcome, or `None` if it has not
-    /// finished.
+    /// Returns the outcome of the job, or `None` if it does not finish within [`PATIENCE`].
     pub(super) fn outcome(&self) -> Option<&Outcome> {
         let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
         if self.outcome.get().is_none() {
@@ -134,7 +132,7 @@ impl Jobs {
     }
 }
 
-/// Limits how many threads work at once. The others wait.
+/// Lets up to [`MAX_WORKING`] threads work at once. The others wait.
 #[derive(Default)]
 pub(super) struct Gate {
     working: Mutex<usize>,

@@ -4,7 +4,7 @@
 //! A [`Service`] behaves like MalQuery: it implements tokens, the nine operations, jobs, quotas,
 //! rate limits and errors. It searches a [`Corpus`] of your files, and its replies follow the
 //! official schemas. [`Service::client`] returns a client on a virtual clock, so a test needs no
-//! sockets and never waits:
+//! sockets and does not wait between polls:
 //!
 //! ```
 //! use std::io::Read;
@@ -32,7 +32,7 @@
 //!
 #![cfg_attr(
     feature = "server",
-    doc = r#"[`Server`] makes it available over HTTP, to clients in any language:
+    doc = r#"[`Server`] makes a service available over HTTP, to clients in any language:
 
 ```
 use std::io::{Read, Write};
@@ -56,52 +56,55 @@ assert!(reply.contains("access denied, invalid bearer token"));
 //!
 //! # How it resembles MalQuery
 //!
-//! - **Tokens** expire after [`token_life`](Service::token_life). Unknown and expired tokens are
-//!   refused with a 401, and missing [`scopes`](Service::scopes) with a 403. A client that uses
-//!   another commercial [`cloud`](Service::cloud) is redirected to the account's cloud.
-//! - **Jobs** start at once. The reply to a submission has the status `done`, which is not the
-//!   status of the job. The job stays `inprogress` until [`polls`](Service::polls) polls and
-//!   [`job_time`](Service::job_time) have passed and the search has finished.
-//! - **Results** are sorted, newest first. The `total_count` of a job is the number of its results.
-//!   The `total_count` of a fuzzy search is the number of all matches. The other counts cover the
-//!   results. If `filter_meta` omits `label`, all results count as `unknown_count`.
-//! - **Quotas**: a hunt costs a hunt, a download costs a download, and a multi-download costs a
-//!   download per sample. A refused request costs nothing, but a job that fails later costs its
-//!   quota. A request that exceeds the quota gets a 429 from MalQuery. The quotas renew on the
-//!   first day of each month at 00:00 UTC.
-//! - **Rate limits**: [`rate_limit`](Service::rate_limit) requests per minute, 300 for the token
-//!   endpoint, and 15 with bad tokens. A request that exceeds the limit gets a 429 from the gateway
-//!   with the time at which to retry.
-//! - **Archives** are stored, not compressed, and encrypted with ZipCrypto. Each entry is named by
-//!   its SHA-256. The same samples produce the same bytes.
+//! - **Tokens** expire after [`token_life`](Service::token_life). A request with an unknown or
+//!   expired token gets a 401, and a request without the required [scope](Service::scopes) a 403.
+//!   If the account is in another commercial [`cloud`](Service::cloud), a token request is
+//!   redirected there.
+//! - **Jobs**: the reply to a submission has the status `done`, which is not the status of the job.
+//!   The job is `inprogress` until it has been polled [`polls`](Service::polls) times,
+//!   [`job_time`](Service::job_time) has passed, and its work is finished.
+//! - **Results** are sorted, newest first. The `total_count` of a job is the number of its results,
+//!   unless its `limit` is 0. The `total_count` of a fuzzy search is the number of all matches. The
+//!   other counts cover the results. If `filter_meta` omits `label`, all results count as unknown.
+//! - **Quotas**: a hunt costs one hunt, a download costs one download, and a multi-download costs
+//!   one download per sample. A refused request costs nothing. A job that fails still costs its
+//!   quota. A request that exceeds a quota gets a 429 from MalQuery. The quotas renew on the first
+//!   day of each month at 00:00 UTC.
+//! - **Rate limits** per minute: [`rate_limit`](Service::rate_limit) requests with a valid token,
+//!   15 with a bad token, and 300 to the token endpoints. A request that exceeds a limit gets a 429
+//!   from the gateway with the time at which to retry.
+//! - **Archives** are zip files with the password `infected` (ZipCrypto). Their entries are not
+//!   compressed and are named by SHA-256.
 //!
 //! # What MalQuery does not document
 //!
 //! Do not rely on the following. MalQuery may behave differently.
 //!
-//! - Two facts come from recordings: the order of results, and that the counts need `label`.
-//! - The fuzzy search finds the same samples as the exact search.
+//! - The order of results, and the counts of results without `label`, come from recordings.
+//! - A fuzzy search finds the same samples as an exact search without filters.
 //! - In file sizes, a KB has 1,024 bytes. A missing label is `unknown`. Sizes above 2,147,483,647,
 //!   which the schema does not allow, are omitted.
 //! - `submitted_by_customer` selects the samples that are marked in the corpus. `app` has no
 //!   effect. Unknown options are ignored.
-//! - `query_time` is invented. It is in seconds, or in milliseconds for the status of a job.
+//! - `query_time` is invented. In the status of a job, it is in milliseconds and includes the time
+//!   since the submission. Elsewhere, it is in seconds.
 //! - A job can report `pending` before `inprogress`. See [`pending`](Service::pending).
-//! - Error messages explain more than MalQuery's, to help the author of a client.
-//! - A request for an unknown job gets a 400 or, for its archive, a 404. With a `limit` of 0, the
-//!   reply has the number of matches in `total_count`, and no results.
+//! - Messages about invalid input are more detailed than MalQuery's.
+//! - A poll of an unknown job gets a 400. A request for an archive that does not exist yet, or is
+//!   not kept, gets a 404. With a `limit` of 0, the reply has the number of matches in
+//!   `total_count`, and no results.
 //! - Ids and tokens depend only on the [`seed`](Service::seed) and the order of the requests. They
-//!   are not secret, and **the credentials protect nothing**. They exist only to test clients.
-//! - A hunt takes one public rule and the private rules that it needs. A rule file with several
-//!   public rules gets a 400. Without the feature `yara`, every hunt gets a 400.
+//!   are predictable, and **the credentials protect nothing**: they exist only to test clients.
+//! - A hunt takes one public rule and the rules that it refers to. Several independent public rules
+//!   get a 400. Without the feature `yara`, every hunt gets a 400.
 //!
 //! # Limits
 //!
-//! At most 4 jobs and at most 4 searching requests run at once. While 64 jobs are unfinished, a
-//! further submission gets a 429 from the gateway and costs nothing. The last 1,000 jobs are kept.
-//! Archives are unnamed temporary files that are kept as long as their jobs. A search takes at most
-//! 100 patterns, and a rule has at most 64 KiB. A hunt skips files larger than 256 MiB and files on
-//! which the rule runs longer than 60 seconds. The reply lists them in `errors`.
+//! At most 4 jobs run at once, and at most 4 requests search the corpus at once. While 64 jobs are
+//! unfinished, a further submission gets a 429 from the gateway and costs nothing. The last 1,000
+//! jobs are kept. Archives are unnamed temporary files that are kept as long as their jobs. A
+//! search takes at most 100 patterns. A hunt skips files larger than 256 MiB and files on which the
+//! rule runs longer than 60 seconds. The status of the job lists up to 10 of them in `errors`.
 
 mod archive;
 mod ask;
@@ -139,8 +142,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A stand-in for MalQuery that searches a corpus of your files.
 ///
-/// Clones are the same service: they share tokens, jobs and quotas, even across threads. Change
-/// settings before you clone it, because a clone keeps its settings.
+/// Clones share tokens, jobs and quotas, but not settings. Change the settings before you clone a
+/// service.
 ///
 /// Use it through its own [`client`](Self::client), through any client as a [`Transport`], over
 /// HTTP with `Server`, or request by request:
@@ -189,7 +192,7 @@ struct Settings {
 #[derive(Default)]
 struct State {
     counts: Counts,
-    /// The tokens that were issued, and when they expire.
+    /// Issued tokens, and when they expire.
     tokens: HashMap<String, Timestamp>,
     jobs: Jobs,
     /// When the quotas renew.
@@ -199,17 +202,17 @@ struct State {
     bad_tokens: Window,
 }
 
-/// What a [`Service`] has counted.
+/// The numbers of requests, tokens, hunts and downloads of a [`Service`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// All requests since the start.
+    /// All requests so far, including refused ones.
     pub requests: u64,
-    /// Tokens issued since the start.
+    /// All tokens issued so far.
     pub tokens: u64,
-    /// Hunts this month.
+    /// Hunts charged to the quota this month.
     pub hunts: u64,
-    /// Samples downloaded this month.
+    /// Sample downloads charged to the quota this month.
     pub downloads: u64,
 }
 
@@ -223,7 +226,7 @@ impl Service {
     ///
     /// By default its account is in US-1 and has 100 hunts and 50 downloads per month, both scopes,
     /// and 6,000 requests per minute. Tokens expire after 1,799 seconds, and a job reports
-    /// `inprogress` once.
+    /// `inprogress` at least once.
     pub fn new(corpus: Corpus) -> Self {
         Self {
             corpus,
@@ -256,7 +259,7 @@ impl Service {
     /// Creates a service that searches the files in a folder, or a single file.
     ///
     /// # Errors
-    /// The same as [`Corpus::open`].
+    /// Returns the errors of [`Corpus::open`].
     pub fn over(folder: impl AsRef<Path>) -> Result<Self, CorpusError> {
         Corpus::open(folder).map(Self::new)
     }
@@ -266,12 +269,12 @@ impl Service {
         self
     }
 
-    /// Sets the seed that determines request ids, trace ids and tokens. The default is 0.
+    /// Sets the seed of request ids, trace ids and tokens. The default is 0.
     pub fn seed(self, seed: u64) -> Self {
         self.set(|settings| settings.seed = seed)
     }
 
-    /// Sets the credentials of the API client. Only these get tokens.
+    /// Sets the credentials of the API client. Requests for tokens with other credentials fail.
     pub fn credentials(
         self,
         client_id: impl Into<String>,
@@ -283,8 +286,7 @@ impl Service {
         })
     }
 
-    /// Sets the CIDs of the Flight Control children that a client may act for. By default, a client
-    /// may act for no child.
+    /// Sets the CIDs of the Flight Control children that a client may act for. The default is none.
     pub fn member_cids(self, children: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.set(|settings| settings.children = children.into_iter().map(Into::into).collect())
     }
@@ -302,23 +304,23 @@ impl Service {
 
     /// Sets the cloud of the account. The default is US-1.
     ///
-    /// It matters only to requests whose host belongs to a [`Cloud`]. Any other host, such as a
-    /// loopback address, counts as the account's cloud.
+    /// A host that belongs to no [`Cloud`], such as a loopback address, counts as the account's
+    /// cloud.
     pub fn cloud(self, cloud: Cloud) -> Self {
         self.set(|settings| settings.cloud = cloud)
     }
 
-    /// Sets the number of hunts per month. The default is 100.
+    /// Sets the monthly quota of hunts. The default is 100.
     pub fn hunts(self, limit: u64) -> Self {
         self.set(|settings| settings.hunts = limit)
     }
 
-    /// Sets the number of downloaded samples per month. The default is 50.
+    /// Sets the monthly quota of downloaded samples. The default is 50.
     pub fn downloads(self, limit: u64) -> Self {
         self.set(|settings| settings.downloads = limit)
     }
 
-    /// Sets the number of requests per minute, counted over the last 60 seconds. The default is
+    /// Sets the maximum number of requests with a valid token in any 60 seconds. The default is
     /// 6,000.
     pub fn rate_limit(self, per_minute: usize) -> Self {
         self.set(|settings| settings.rate_limit = per_minute)
@@ -330,12 +332,12 @@ impl Service {
         self.set(|settings| settings.pending = polls)
     }
 
-    /// Sets the number of polls for which a job reports `inprogress`. The default is 1.
+    /// Sets the minimum number of polls for which a job reports `inprogress`. The default is 1.
     pub fn polls(self, polls: u64) -> Self {
         self.set(|settings| settings.polls = polls)
     }
 
-    /// Sets the minimum time from the submission of a job until it is done. The default is 0.
+    /// Sets the minimum time from the submission of a job to its end. The default is 0.
     pub fn job_time(self, time: Duration) -> Self {
         self.set(|settings| settings.job_time = time)
     }
@@ -352,23 +354,23 @@ impl Service {
         self.set(|settings| settings.fails = Arc::new(fails))
     }
 
-    /// Calls `log` with one line per request: method, path, status and, for a refused request, the
-    /// reason. The line contains no secrets.
+    /// Calls `log` with one line per answered request: method, path, status and, for a refused
+    /// request, the reason. The line can include the query, but no token or client secret.
     pub fn log(self, log: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.set(|settings| settings.log = Some(Arc::new(log)))
     }
 
-    /// Sets the clock for tokens, quotas, rate limits and jobs. The service only reads it and never
-    /// waits.
+    /// Sets the clock for tokens, quotas, rate limits and jobs. The service reads it, but does not
+    /// wait on it.
     ///
-    /// By default the first use decides: [`client`](Self::client) sets a virtual clock, and any
-    /// other use sets the system clock.
+    /// By default the first use decides: [`client`](Self::client) sets a virtual clock, and a
+    /// request sets the system clock.
     pub fn clock(self, clock: impl Clock + 'static) -> Self {
         self.set(|settings| settings.clock = Arc::new(OnceLock::from(Arc::new(clock) as Arc<_>)))
     }
 
     /// Returns a client of this service, with valid credentials. It waits on the service's clock,
-    /// which is a [`VirtualClock`] unless another clock is set.
+    /// which is a [`VirtualClock`] unless another clock is already set.
     pub fn client(&self) -> Client {
         let Settings {
             client_id,
@@ -390,12 +392,12 @@ impl Service {
         }
     }
 
-    /// Answers a request. This blocks while a fuzzy search reads the files.
+    /// Answers a request. Blocks while the service reads files or waits for a job to finish.
     pub fn answer(&self, request: &Request<Vec<u8>>) -> Response<Body> {
         Call::new(self).answer(request)
     }
 
-    /// Refuses bytes that are not a valid request, as the gateway does.
+    /// Returns an error reply like those of the gateway.
     #[cfg(feature = "server")]
     fn refuse(&self, status: http::StatusCode, message: &str) -> Response<Body> {
         Call::new(self).refuse(status, message)
@@ -416,8 +418,7 @@ impl Service {
         state
     }
 
-    /// Returns an id in MalQuery's format, which looks like a UUID but has no version or variant of
-    /// RFC 4122.
+    /// Returns an id that looks like a UUID, as MalQuery's ids do.
     fn id(&self, what: &str, number: u64) -> String {
         let mut id = digest::sha256(format!("{} {what} {number}", self.settings.seed).as_bytes());
         id.truncate(32);
@@ -448,7 +449,8 @@ impl Transport for Service {
 struct Window(VecDeque<Timestamp>);
 
 impl Window {
-    /// Counts a request. Returns how many requests are left, or when the next one is allowed.
+    /// Counts a request, if the limit allows it. Returns the number of requests left, or when to
+    /// retry.
     fn take(&mut self, now: Timestamp, limit: usize) -> Result<usize, Timestamp> {
         while self.0.front().is_some_and(|time| time.after(MINUTE) <= now) {
             self.0.pop_front();

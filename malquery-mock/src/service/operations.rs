@@ -1,4 +1,4 @@
-//! The nine operations.
+//! The nine operations of MalQuery.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::corpus::{Entry, Filter};
 use super::jobs::{Job, Kind, Outcome, Submission};
 use super::{DAY, State, reply};
 
-/// What a request costs.
+/// The quota that a request costs.
 enum Cost {
     Nothing,
     #[cfg(feature = "yara")]
@@ -57,7 +57,7 @@ impl Call {
         let search: ask::Search = ask::body(request.body()).map_err(Refusal::input)?;
         let patterns = search.patterns().map_err(Refusal::input)?;
         let (filter, fields, _) = options(search.options)?;
-        // A fuzzy search has no other filters.
+        // A fuzzy search has no filters, only a limit.
         let filter = Filter {
             limit: filter.limit,
             ..Filter::default()
@@ -246,14 +246,14 @@ impl Call {
         }
     }
 
-    /// Returns whether a job may be done after this many polls.
+    /// Returns whether a job may report its outcome after this many polls.
     fn is_due(&self, job: &Job, polls: u64) -> bool {
         let settings = &self.service.settings;
         polls >= settings.pending.saturating_add(settings.polls)
             && self.now >= job.submitted.after(settings.job_time)
     }
 
-    /// Returns the sample with a hash. The corpus may have to hash all its files.
+    /// Returns the sample with a hash. This may hash all files of the corpus.
     fn find(&self, hash: &Sha256) -> Result<Option<Entry>, Refusal> {
         let _turn = self.service.requests.enter();
         self.service.corpus.find(hash).map_err(Refusal::corpus)
@@ -269,7 +269,7 @@ impl Call {
         hashes.iter().map(find).collect()
     }
 
-    /// Spends the whole cost, or nothing if it exceeds the quota.
+    /// Charges a cost to the quota. If it exceeds the quota, fails and charges nothing.
     fn spend(&self, state: &mut State, cost: Cost) -> Result<(), Refusal> {
         let settings = &self.service.settings;
         let (used, limit, count, what) = match cost {
@@ -282,14 +282,14 @@ impl Call {
             }
         };
         if used.saturating_add(count) > limit {
-            let message = format!("the monthly quota of {what} is exhausted");
+            let message = format!("the request exceeds the monthly quota of {what}");
             return Err(Refusal::malquery(StatusCode::TOO_MANY_REQUESTS, message));
         }
         *used += count;
         Ok(())
     }
 
-    /// Spends the cost of a job and starts it.
+    /// Charges the cost of a job and starts the job.
     fn submit(
         &self,
         submission: Submission,

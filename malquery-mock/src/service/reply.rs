@@ -37,8 +37,8 @@ pub(super) fn sample(entry: &Entry, fields: &Fields) -> Value {
     sample
 }
 
-/// Returns the statistics of a search. The counts by label cover the returned samples. Without
-/// labels, all are unknown.
+/// Returns the statistics of a search. The counts by label cover the returned samples. If `fields`
+/// omits the label, all of them count as unknown.
 pub(super) fn stats(found: &Found, fields: &Fields, total: usize) -> Value {
     let [mut clean, mut malware, mut pua, mut unknown] = [0; 4];
     for entry in &found.entries {
@@ -59,7 +59,7 @@ pub(super) fn stats(found: &Found, fields: &Fields, total: usize) -> Value {
     })
 }
 
-/// Adds an error for each file that was not searched.
+/// Adds an error for each file that was not searched, up to [`MAX_SKIPPED`] of them.
 pub(super) fn add_skipped(document: &mut Value, found: &Found) {
     let error = |skipped| json!({"code": 500, "message": format!("not searched: {skipped}")});
     if !found.skipped.is_empty() {
@@ -68,7 +68,7 @@ pub(super) fn add_skipped(document: &mut Value, found: &Found) {
     }
 }
 
-/// Returns the rule that the service generates from patterns.
+/// Returns the YARA rule that the service generates from patterns.
 pub(super) fn rule_of(patterns: &[Pattern]) -> String {
     let string = |(number, pattern): (usize, &Pattern)| {
         let text = pattern.value();
