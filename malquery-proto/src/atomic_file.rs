@@ -1,4 +1,4 @@
-//! Files that appear complete or not at all. No other module of this crate accesses files.
+//! Files that appear complete or not at all. No other module of this crate opens files.
 #![allow(clippy::disallowed_methods)]
 
 use std::fs::{self, File};
@@ -11,27 +11,27 @@ use tempfile::NamedTempFile;
 use crate::stream::Received;
 use crate::types::Sha256;
 
-/// The number of bytes to read or write at a time.
+/// The maximum number of bytes to read at a time.
 pub(crate) const CHUNK: usize = 64 * 1024;
 
 const PREFIX: &str = ".malquery-";
 const SUFFIX: &str = ".part";
-/// The number of attempts to create a part before another process removes it as abandoned.
+/// The maximum number of attempts to create a temporary file that no other process removes.
 const TRIES: usize = 10;
 
-/// A file under a temporary name. Only its owner can read and write it. Dropping it deletes it.
+/// A file under a temporary name, which can be renamed when it is complete. Dropping it deletes it.
 #[derive(Debug)]
 pub(crate) struct AtomicFile(NamedTempFile);
 
 impl AtomicFile {
-    /// Creates a file that will appear in this folder.
+    /// Creates a file in this folder. On Unix, only its owner can read and write it.
     pub(crate) fn create(folder: &Path) -> io::Result<Self> {
         for _ in 0..TRIES {
             let file = tempfile::Builder::new()
                 .prefix(PREFIX)
                 .suffix(SUFFIX)
                 .tempfile_in(folder)?;
-            // A download that was paid for must be readable, whatever the umask is.
+            // The owner must be able to read a billed download, whatever the umask is.
             #[cfg(unix)]
             {
                 use std::os::unix::fs::PermissionsExt;
@@ -67,14 +67,14 @@ impl AtomicFile {
         file.seek(SeekFrom::Start(0)).map(drop)
     }
 
-    /// Returns a second handle, positioned at the beginning.
+    /// Moves to the beginning, and returns a second handle, which shares the position.
     pub(crate) fn reader(&mut self) -> io::Result<File> {
         let file = self.0.as_file_mut();
         file.seek(SeekFrom::Start(0))?;
         file.try_clone()
     }
 
-    /// Renames the complete file to `path`, in the folder in which it was created.
+    /// Renames the complete file to `path`, which must be in the folder in which it was created.
     pub(crate) fn persist(self, path: &Path, overwrite: bool) -> io::Result<()> {
         check(path, overwrite)?;
         self.0.as_file().sync_all()?;
@@ -103,14 +103,14 @@ impl AtomicFile {
             return Ok(false);
         }
         match self.persist(path, overwrite) {
-            // Another process wrote the same file first.
+            // Another process has written the same file.
             Err(_) if holds(path, received) => Ok(false),
             result => result.map(|()| true),
         }
     }
 }
 
-/// Removes the temporary files of killed processes from a folder: those that no process has locked.
+/// Removes the temporary files that killed processes left in a folder: no process has locked them.
 pub(crate) fn remove_abandoned(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
@@ -132,7 +132,7 @@ pub(crate) fn remove_abandoned(folder: &Path) {
     }
 }
 
-/// Fails if a file cannot appear at this path.
+/// Checks that a file can be created at this path, or replaced if `overwrite` is `true`.
 pub(crate) fn check(path: &Path, overwrite: bool) -> io::Result<()> {
     // `Path::file_name` ignores these endings. The rename would fail, but only after the download.
     let text = path.to_string_lossy();
@@ -160,7 +160,7 @@ pub(crate) fn check(path: &Path, overwrite: bool) -> io::Result<()> {
     }
 }
 
-/// Returns whether a link leads to a file or to nothing.
+/// Returns whether a link leads to a file, or cannot be followed.
 fn leads_to_file(link: &Path) -> bool {
     link.metadata().map_or(true, |found| found.is_file())
 }
@@ -202,7 +202,7 @@ fn holds(path: &Path, received: Received) -> bool {
     path.symlink_metadata().is_ok_and(is_alike) && digest(path).is_ok_and(|found| found == received)
 }
 
-/// Returns the length and the SHA-256 of a file.
+/// Returns the size and SHA-256 of a file.
 pub(crate) fn digest(path: &Path) -> io::Result<Received> {
     let mut file = File::open(path)?;
     let (mut bytes, mut hasher) = (0, Hasher::new());

@@ -1,4 +1,4 @@
-//! Finds and masks secrets in untrusted text, in any common encoding.
+//! Finds and masks secrets in untrusted text, in several common encodings.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,18 +16,18 @@ const MIN_SECRET: usize = 6;
 const MIN_BEGINNING: usize = 4;
 /// The maximum number of backslashes before a character: JSON nested in JSON doubles them.
 const MAX_SLASHES: usize = 8;
-/// The number of bytes at the beginning of a secret that must match. This limit keeps the search
-/// linear, even if the service chooses both the token and the text.
+/// The number of bytes at the beginning of a longer secret that must match. This limit keeps the
+/// search linear, even if the service chooses both the token and the text.
 const BEGINNING: usize = 64;
 /// The maximum number of ways to read a secret that contains many `%` or `\`.
 const MAX_READINGS: usize = 32;
-/// The number of base64 characters for these bytes.
+/// The number of whole base64 characters in the encoding of [`BEGINNING`] bytes.
 const BASE64_BEGINNING: usize = BEGINNING * 8 / 6;
 /// The maximum number of separators between two hex digits of a secret.
 const MAX_SEPARATORS: usize = 8;
 /// The maximum indentation after a line break inside a secret.
 const MAX_INDENTATION: usize = 64;
-/// The beginnings of a URL-encoded byte, which may be encoded several times.
+/// The beginnings of a URL-encoded byte. The `%` itself may be encoded several times.
 const PERCENTS: [&[u8]; 4] = [b"%", b"%25", b"%2525", b"%252525"];
 /// The replacement for a secret.
 const MASK: &str = "[redacted]";
@@ -39,11 +39,11 @@ pub(crate) const CUT: char = '…';
 /// Secrets of at least 6 bytes are found in these encodings:
 ///
 /// - plain (ignoring the case of ASCII letters), URL-encoded, escaped as in JSON, or a mix of these
-/// - hex digits, with or without separators between the bytes
+/// - hex digits, with or without common separators such as `:` or `0x`
 /// - base64, in the standard or the URL-safe alphabet, including as part of a longer encoded text
 ///
-/// Line breaks between the characters of a secret are ignored, with the whitespace around them.
-/// Only the first 64 bytes of a secret must match.
+/// Line breaks and indentation inside a secret are ignored. If a secret is longer than 64 bytes,
+/// only about the first 64 must match.
 ///
 /// ```
 /// use malquery_proto::needles::Needles;
@@ -76,7 +76,7 @@ struct Needle {
 }
 
 impl Needles {
-    /// Creates a set of these secrets.
+    /// Creates a set of these secrets. Secrets of less than 6 bytes are ignored.
     pub fn new<S: AsRef<str>>(secrets: impl IntoIterator<Item = S>) -> Self {
         let mut needles = Self::default();
         for secret in secrets {
@@ -85,7 +85,7 @@ impl Needles {
         needles
     }
 
-    /// Adds a secret. Returns `false` if it is too short to be searched for.
+    /// Adds a secret. Returns `false`, and ignores the secret, if it has less than 6 bytes.
     pub fn add(&mut self, secret: &str) -> bool {
         let is_known = |known: &Needle| *known.plain == secret;
         if secret.len() >= MIN_SECRET && !self.needles.iter().any(is_known) {
@@ -124,8 +124,8 @@ impl Needles {
         masked.into()
     }
 
-    /// Like [`mask`](Self::mask), but also replaces the beginning of a secret at the end of an
-    /// excerpt, which is before a `…`.
+    /// Like [`mask`](Self::mask), but also replaces a secret that a `…` truncates after at least 4
+    /// bytes.
     pub fn mask_excerpt<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let masked = self.mask(text);
         let parts = masked.split_inclusive(CUT);
@@ -140,8 +140,7 @@ impl Needles {
         parts.map(mask).collect::<String>().into()
     }
 
-    /// Returns the position of the beginning of a secret at the end of a truncated text, in any of
-    /// the encodings.
+    /// Returns the position of a truncated secret at the end of `text`.
     fn find_cut(&self, text: &str) -> Option<usize> {
         let cuts = self.needles.iter().filter_map(|needle| needle.cut(text));
         cuts.min()
@@ -164,7 +163,7 @@ impl fmt::Debug for Needles {
 
 impl Needle {
     fn new(secret: &str) -> Self {
-        // RFC 6749 form-encodes the id and secret before it puts them into a `Basic` header.
+        // In a `Basic` header, the id and secret are form-encoded before base64 (RFC 6749).
         let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
         let form = Zeroizing::new(form);
         let forms: &[&str] = if *form == *secret {
@@ -213,7 +212,8 @@ impl Needle {
         let text = &bytes[at..];
         let encoded = self.base64.iter();
         if let Some(length) = encoded.filter_map(|encoded| base64(encoded, text)).max() {
-            // The surrounding base64 encodes the same text, so mask all of it in these lines.
+            // The surrounding base64 belongs to the same encoded text, so mask it up to the line
+            // breaks.
             let other = |byte: &u8| !byte.is_ascii_alphanumeric() && !b"+/=-_".contains(byte);
             let before = bytes[from..at].iter().rposition(other);
             let end = at + length;
@@ -229,13 +229,13 @@ impl Needle {
         Some(at..at + length)
     }
 
-    /// Returns the position of the beginning of the secret at the end of a truncated text.
+    /// Returns the position of the truncated secret at the end of `text`.
     fn cut(&self, text: &str) -> Option<usize> {
         let bytes = text.as_bytes();
         let longest = (self.plain.len() - 1).min(BEGINNING);
         (MIN_BEGINNING..=longest).rev().find_map(|length| {
             let beginning = Self::new(self.plain.get(..length)?);
-            // This is the maximum length of an encoded byte.
+            // The longest escape of a character has `MAX_SLASHES + 5` bytes.
             let from = bytes.len().saturating_sub((length + 1) * (MAX_SLASHES + 5));
             let places = (from..bytes.len()).filter_map(|at| beginning.place(bytes, from, at));
             // The next character may be truncated in the middle of its escape or its hex digits.
@@ -252,8 +252,8 @@ impl Needle {
         })
     }
 
-    /// Returns the length of the secret at the beginning of `text`, if each character is plain,
-    /// URL-encoded or escaped as in JSON.
+    /// Returns the length of the secret at the beginning of `text`, if it is plain, URL-encoded,
+    /// escaped as in JSON, or a mix of these.
     fn escaped(&self, text: &[u8]) -> Option<usize> {
         // Most characters are not encoded, and the search must be fast.
         let same = |(a, b): &(u8, &u8)| a.is_ascii_alphanumeric() && a.eq_ignore_ascii_case(b);
@@ -282,7 +282,7 @@ impl Needle {
         ends.pop()
     }
 
-    /// Returns the length of the secret at the beginning of `text`, as pairs of hex digits.
+    /// Returns the length of the secret at the beginning of `text`, if it consists of hex digits.
     fn hex(&self, text: &[u8]) -> Option<usize> {
         let (mut at, mut end) = (0, 0);
         let digits = self.plain.bytes().flat_map(|byte| [byte >> 4, byte & 15]);
@@ -362,7 +362,7 @@ fn line_break(text: &[u8]) -> usize {
     at + blank(at, MAX_INDENTATION)
 }
 
-/// Returns the length of all that separates two digits in hex.
+/// Returns the length of the separators between two hex digits.
 fn separators(text: &[u8]) -> usize {
     let mut at = 0;
     for _ in 0..MAX_SEPARATORS {
@@ -376,7 +376,7 @@ fn separators(text: &[u8]) -> usize {
     at
 }
 
-/// Returns the length of this base64 at the beginning of `text`.
+/// Returns the length of this base64 at the beginning of `text`, with its line breaks.
 fn base64(encoded: &[u8], text: &[u8]) -> Option<usize> {
     let (mut at, mut end) = (0, 0);
     for (index, byte) in encoded.iter().enumerate() {

@@ -2,7 +2,7 @@
 
 use crate::error::excerpt;
 
-/// The number of bytes that [`what_is`] needs.
+/// The maximum number of bytes that [`what_is`] uses.
 pub(crate) const ENOUGH: usize = 512;
 
 /// The first bytes of formats that may arrive instead of a zip archive or a sample.
@@ -28,7 +28,7 @@ pub(crate) fn what_is(bytes: &[u8]) -> String {
     }
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => Some(text),
-        // The last character may be incomplete.
+        // The last character may be truncated.
         Err(error) if error.error_len().is_none() => {
             std::str::from_utf8(&bytes[..error.valid_up_to()]).ok()
         }

@@ -1,4 +1,4 @@
-//! Checks for the body of a download.
+//! Checks the body of a download.
 
 use std::fmt;
 
@@ -14,8 +14,8 @@ use crate::types::{Envelope, Json, PlainMeta, Sha256};
 
 /// Checks the bytes of a download as they arrive, in chunks of any size.
 ///
-/// The check does not keep the body: it buffers only the first 2 KiB and, for an archive, at most
-/// the last 128 KiB.
+/// The check does not keep the body. It buffers only the first 2 KiB and, for an archive, up to
+/// about 128 KiB at the end.
 ///
 /// ```
 /// use malquery_proto::stream::StreamCheck;
@@ -40,12 +40,12 @@ pub struct StreamCheck {
     /// The first bytes, to check the signature and to describe an unexpected body.
     first: Vec<u8>,
     trace_id: Option<Box<str>>,
-    /// The last bytes of an archive, which contain the end of its directory.
+    /// The last bytes of an archive, which contain its end record.
     tail: Vec<u8>,
     encoding: Option<Box<str>>,
 }
 
-/// The number of bytes kept from the beginning, to describe an unexpected body.
+/// The maximum number of bytes to keep from the beginning.
 const FIRST: usize = 2048;
 /// The maximum length of the end of an archive: a record of 22 bytes and a comment.
 const ZIP_END: usize = 22 + 65_535;
@@ -59,7 +59,7 @@ impl std::fmt::Debug for StreamCheck {
     }
 }
 
-/// The size and hash of a complete body.
+/// The size and hash of the received bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Received {
@@ -69,7 +69,7 @@ pub struct Received {
     pub sha256: Sha256,
 }
 
-/// The reason a download is not the requested file.
+/// The reason the body of a download was rejected.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
@@ -103,16 +103,17 @@ pub enum StreamError {
     /// The transport failed before the end of the body.
     #[error("the download was interrupted")]
     Broken,
-    /// The body is compressed, although the request asked for `identity`. It cannot be checked.
+    /// The body has a content encoding, although the request asked for `identity`. It cannot be
+    /// checked.
     #[error(
         "the body has the content encoding {0:?}, which was not requested; a proxy may have added it"
     )]
     Encoded(Box<str>),
 }
 
-/// A description of the body that arrived instead of the requested file, based on its first bytes:
-/// for example, a gateway's web page, an error with a 2xx status, or another kind of archive.
+/// A description of the body that arrived instead of the requested file.
 ///
+/// Such a body may be a gateway's web page, an error with a 2xx status, or another kind of archive.
 /// `Display` completes the message of a [`StreamError`], and is empty if nothing is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Instead {
@@ -138,12 +139,12 @@ impl Instead {
         }
     }
 
-    /// Returns the service's error message, if the body contains one.
+    /// Returns the service's error message, if the body is an error reply of at most 2 KiB.
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
 
-    /// Returns a description of the body's format, with its first bytes.
+    /// Returns a description of the body's format.
     pub fn what(&self) -> Option<&str> {
         self.what.as_deref()
     }
@@ -179,7 +180,7 @@ impl fmt::Display for Instead {
 debug_with_sources!(StreamError);
 
 impl StreamError {
-    /// Masks the secrets in the error.
+    /// Masks the secrets in the description of an unexpected body.
     pub(crate) fn masked(self, needles: &Needles) -> Self {
         let masked = |instead: Box<Instead>| Box::new(instead.masked(needles));
         match self {
@@ -223,7 +224,8 @@ impl StreamCheck {
         }
     }
 
-    /// Creates a check that accepts an uncompressed body of the length that the head declares.
+    /// Creates a check for the body after this head. It requires the declared length, if there is
+    /// one, and rejects a body with a content encoding other than `identity`.
     pub fn for_head(head: ResponseHead<'_>) -> Self {
         let mut check = Self::new();
         check.length = head.content_length();
@@ -272,7 +274,8 @@ impl StreamCheck {
     /// Checks the next bytes of the body.
     ///
     /// # Errors
-    /// Fails as soon as the body cannot be the requested file. Do not use the check after an error.
+    /// Fails if the body has a content encoding, is too long, or does not begin like the required
+    /// archive. Do not use the check after an error.
     pub fn update(&mut self, chunk: &[u8]) -> Result<(), StreamError> {
         if let Some(encoding) = &self.encoding {
             return Err(StreamError::Encoded(encoding.clone()));
@@ -299,8 +302,8 @@ impl StreamCheck {
         Ok(())
     }
 
-    /// Keeps at least the last [`ZIP_END`] bytes. It keeps up to twice as many, so that small
-    /// chunks do not move the buffer each time.
+    /// Keeps the last [`ZIP_END`] bytes, and up to as many before them, so that small chunks do not
+    /// move the buffer each time.
     fn keep_tail(&mut self, chunk: &[u8]) {
         let chunk = &chunk[chunk.len().saturating_sub(ZIP_END)..];
         if self.tail.len() + chunk.len() > 2 * ZIP_END {
@@ -318,11 +321,11 @@ impl StreamCheck {
         })
     }
 
-    /// Ends the body, and returns its size and hash.
+    /// Finishes the check, and returns the size and hash of the body.
     ///
     /// # Errors
-    /// Fails if the body is too short, has the wrong hash or is compressed, or if a required
-    /// archive has no valid beginning or end.
+    /// Fails if the body is too short, has the wrong hash or has a content encoding, or if a
+    /// required archive has no valid beginning or end.
     pub fn finish(self) -> Result<Received, StreamError> {
         if let Some(encoding) = self.encoding {
             return Err(StreamError::Encoded(encoding));
