@@ -5,7 +5,7 @@ use malquery_proto::Body;
 
 use crate::ureq_error::Broken;
 
-/// Wraps a body: decompresses gzip, and repeats an error on every further read.
+/// Wraps a body: decompresses it if `gzip` is set, and repeats an error on every further read.
 pub(crate) fn new(body: ureq::Body, gzip: bool) -> Body {
     let reader = body.into_reader();
     match gzip {
@@ -30,8 +30,8 @@ struct Reader<R> {
 
 impl<R: Read> Read for Reader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // After an error, ureq reports the end of the body, which would make a truncated body look
-        // complete.
+        // After an error, ureq may report the end of the body, which would make a truncated body
+        // look complete.
         if let Some(kind) = self.failed {
             return Err(kind.into());
         }
@@ -45,12 +45,12 @@ impl<R: Read> Read for Reader<R> {
     }
 }
 
-/// The size in bytes up to which a compressed reply may have any ratio.
+/// The decompressed size in bytes up to which any compression ratio is allowed.
 const ANY_RATIO: u64 = 16 * 1024 * 1024;
-/// The maximum compression ratio. Results of jobs reach about 10, and gzip can reach 1,000.
+/// The maximum compression ratio. Results of jobs reach about 10, and gzip can reach about 1,000.
 const MAX_RATIO: u64 = 200;
 
-/// A compressed body. Fails if it expands to more than 16 MiB and 200 times its size.
+/// A gzip body. Fails if it expands to more than 16 MiB and to more than 200 times its size.
 struct Gzip<R> {
     decoder: MultiGzDecoder<Counted<R>>,
     decoded: u64,
@@ -82,8 +82,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// Restores the kind of an error. ureq uses `ErrorKind::Other` for all errors that are not socket
-/// errors.
+/// Sets the kind of an error: ureq uses `ErrorKind::Other` for all errors except I/O errors.
 fn explain(error: io::Error) -> io::Error {
     let error = match error.downcast() {
         Ok(error) => error,
@@ -92,7 +91,7 @@ fn explain(error: io::Error) -> io::Error {
     let (kind, message) = match error {
         ureq::Error::Timeout(ureq::Timeout::Global) => (
             io::ErrorKind::TimedOut,
-            "the time limit of the call passed before the body ended",
+            "the time limit passed before the body ended",
         ),
         ureq::Error::Timeout(_) => (
             io::ErrorKind::TimedOut,

@@ -80,13 +80,13 @@ impl Builder {
         self
     }
 
-    /// Sends all requests through a proxy. The URL has the scheme `http`, `https`, `socks4`,
-    /// `socks4a`, `socks5` or `socks5h`, `user:password@` if the proxy requires it, a host and a
-    /// port.
+    /// Sends all https requests through a proxy. The URL is, for example, `http://host:port` or
+    /// `http://user:password@host:port`. The scheme is `http`, `https`, `socks4`, `socks4a`,
+    /// `socks5` or `socks5h`.
     ///
-    /// By default the proxy is the first of `https_proxy`, `HTTPS_PROXY`, `all_proxy` and
-    /// `ALL_PROXY` that is set in the environment. Hosts in `no_proxy` or `NO_PROXY` are reached
-    /// without it.
+    /// By default, the proxy is the first of `https_proxy`, `HTTPS_PROXY`, `all_proxy` and
+    /// `ALL_PROXY` that is set in the environment. Hosts in `no_proxy` or `NO_PROXY` are then
+    /// reached without it.
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
         self.proxy = Some(Some(url.into()));
         self
@@ -105,9 +105,9 @@ impl Builder {
     }
 
     /// Adds a header to every request, for example for a gateway. If a name is set twice, the last
-    /// value applies. Logs and errors do not show the value.
+    /// value applies. The value is marked as sensitive, and errors do not show it.
     ///
-    /// [`build`](Self::build) refuses reserved headers, such as `Authorization`, `Cookie`, `Host`,
+    /// [`build`](Self::build) rejects reserved headers, such as `Authorization`, `Cookie`, `Host`,
     /// `Range` and all that begin with `Accept`, `Content-`, `If-` or `Proxy-`. Headers that a
     /// request already has are not replaced.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
@@ -125,8 +125,8 @@ impl Builder {
     /// Trusts the certificates in this file, like [`root_certificates`](Self::root_certificates).
     /// [`build`](Self::build) reads the file.
     ///
-    /// If the environment variable `SSL_CERT_FILE` is set, that file is always read as well. A file
-    /// may have up to 16 MiB.
+    /// If the environment variable `SSL_CERT_FILE` is set, the file that it names is read as well.
+    /// The maximum size of a file is 16 MiB.
     pub fn root_certificate_file(mut self, path: impl AsRef<Path>) -> Self {
         self.roots.push(Roots::File(path.as_ref().to_owned()));
         self
@@ -170,7 +170,7 @@ impl Builder {
         if certificates.is_empty() {
             return Ok(tls.build());
         }
-        // ureq uses either its own roots or these, so add its own roots to these.
+        // ureq uses either Mozilla's roots or these, so add Mozilla's.
         certificates.extend(
             webpki_root_certs::TLS_SERVER_ROOT_CERTS
                 .iter()
@@ -180,7 +180,7 @@ impl Builder {
     }
 }
 
-/// Reads a file of certificates. Fails if it is larger than any such file, such as `/dev/zero`.
+/// Reads a certificate file of up to 16 MiB. The limit ends the read of a file like `/dev/zero`.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     const MOST: u64 = 16 * 1024 * 1024;
     let mut pem = Vec::new();
@@ -191,7 +191,7 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Limits a timeout so that it can be added to the current time. `Duration::MAX` cannot.
+/// Limits a timeout to 100 years, so that it can be added to the current time.
 pub(crate) fn bounded(timeout: Duration) -> Duration {
     timeout.min(Duration::from_secs(100 * 365 * 24 * 3600))
 }

@@ -1,6 +1,6 @@
 //! Opens connections: name lookup, TCP, proxy and TLS, all within one time limit.
 //!
-//! ureq resolves the host of every request, even if it then reuses a connection. Here the connector
+//! ureq looks up the host of a request even if it then reuses a connection. Here, the connector
 //! does the lookup instead, because ureq calls it only to open a new connection.
 
 use std::io::{self, Read, Write};
@@ -22,7 +22,7 @@ use crate::ureq_error::{Broken, UreqError, host_and_port};
 /// The size in bytes at which the head of a proxy's reply is too large.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// A resolver that returns no address, so that ureq does no lookup for a reused connection.
+/// A resolver that returns no addresses, because the connector does the lookup.
 #[derive(Debug)]
 pub(crate) struct NoLookup;
 
@@ -99,8 +99,8 @@ impl Attempt<'_> {
             uri,
             addrs,
             config: self.details.config,
-            // Each request has its own configuration, but all have the same certificates. ureq
-            // caches them, and TLS sessions, only for the configuration of the agent.
+            // Each request has its own configuration, but all have the same TLS settings. ureq
+            // caches these, with the TLS sessions, only if they come from the agent.
             request_level: false,
             resolver: self.resolver,
             now: (self.details.current_time)(),
@@ -143,8 +143,8 @@ impl Attempt<'_> {
             .map_err(|error| UreqError::of_connect(host, error))
     }
 
-    /// Asks a proxy to connect to the host. ureq's own version applies the time limit to each read
-    /// separately and reports the status only as text.
+    /// Asks an HTTP proxy to connect to the host. ureq's own version applies the time limit to each
+    /// read separately, and reports the status only as text.
     fn tunnel(
         &self,
         socket: Connection,
@@ -182,7 +182,7 @@ impl Attempt<'_> {
     }
 }
 
-/// Reads the head of a reply, after any interim replies, and returns its status.
+/// Skips interim replies, reads the head of the final reply, and returns its status.
 fn read_status(socket: &mut impl Read) -> io::Result<u16> {
     loop {
         match read_head(socket)? {
@@ -205,11 +205,11 @@ fn read_head(socket: &mut impl Read) -> io::Result<u16> {
         .ok()
         .filter(|_| head.len() < MAX_HEAD)
         .and_then(|line| line.strip_prefix("HTTP/1.")?.get(2..)?.parse().ok())
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the reply is not HTTP"))
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "invalid HTTP reply"))
 }
 
-/// A connection that reports when it breaks. For a body without a declared length, ureq alone takes
-/// a reset, or TLS that ends without notice, for the end of the body.
+/// A connection that reports when it breaks. For a body that ends when the connection closes, ureq
+/// alone accepts a reset, or TLS that ends without `close_notify`.
 #[derive(Debug)]
 pub(crate) struct Connection {
     transport: Box<dyn Transport>,
@@ -242,7 +242,7 @@ impl Transport for Connection {
     }
 
     /// Returns whether the connection can be reused. ureq itself checks the socket and the outer
-    /// buffer for unrequested bytes. Below TLS, they may be in this buffer.
+    /// buffer for unrequested bytes, but not the buffer below TLS.
     fn is_open(&mut self) -> bool {
         self.transport.buffers().input().is_empty() && self.transport.is_open()
     }

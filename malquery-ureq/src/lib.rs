@@ -14,8 +14,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! The crate re-exports all of [`malquery_proto`], so a program needs no other crate.
-//! [`UreqTransport::builder`] sets time limits, a proxy, headers and root certificates:
+//! The crate re-exports all of [`malquery_proto`]. Use [`UreqTransport::builder`] to set time
+//! limits, a proxy, headers and root certificates:
 //!
 //! ```
 //! use std::time::Duration;
@@ -36,8 +36,8 @@
 //! | limit | default | applies to |
 //! |---|---|---|
 //! | [`Builder::connect_timeout`] | 10 s | opening a connection: name lookup, TCP, proxy and TLS together |
-//! | [`Builder::reply_timeout`] | 60 s | waiting for the next bytes of a reply. The whole head must arrive within 1.25 times this limit. |
-//! | [`Builder::search_timeout`] | 180 s | the same for a fuzzy search, if longer than the reply timeout |
+//! | [`Builder::reply_timeout`] | 60 s | each wait to send or receive bytes; the whole head of a reply must arrive within 1.25 times this limit |
+//! | [`Builder::search_timeout`] | 180 s | the same for the reply to a fuzzy search, if longer than the reply timeout |
 //! | [`Builder::total_timeout`] | none | one request, including the whole body of its reply |
 //! | [`RetryPolicy::time_limit`](flow::RetryPolicy::time_limit) | 10 min | one call with all its attempts and pauses, without the body of a download |
 //! | [`Client::timeout`] | none | one call, or the wait for one job |
@@ -45,17 +45,17 @@
 //! | [`Client::deadline`] | none | every call, and every wait for a job |
 //!
 //! **The earliest limit wins.** No limit extends another, except where the table says so. The
-//! transport receives the remaining time of a call as [`TimeLeft`](client::TimeLeft). It limits
-//! every phase of a request, so a server or proxy cannot gain time by sending a byte now and then.
-//! [`Duration::MAX`](std::time::Duration::MAX) means no limit.
+//! transport receives the remaining time of a limited call as [`TimeLeft`](client::TimeLeft), which
+//! limits every phase of a request: a server or proxy cannot gain time by sending a byte now and
+//! then. [`Duration::MAX`](std::time::Duration::MAX) means no limit.
 //!
 //! # The environment
 //!
 //! | variable | meaning |
 //! |---|---|
 //! | `FALCON_CLIENT_ID`, `FALCON_CLIENT_SECRET`, `FALCON_CLOUD`, ... | see [`Settings`] |
-//! | `https_proxy`, `HTTPS_PROXY`, `all_proxy`, `ALL_PROXY` | the proxy; the first variable that is set applies. `HTTP_PROXY` is ignored, because it is for plain http |
-//! | `no_proxy`, `NO_PROXY` | hosts to reach without the proxy, separated by commas or spaces: `example.com` with its subdomains, `10.1.2.3`, `10.0.0.0/8`, `2001:db8::/32`, each with or without `:port`, or `*` |
+//! | `https_proxy`, `HTTPS_PROXY`, `all_proxy`, `ALL_PROXY` | the proxy; the first variable that is set and not empty applies. `HTTP_PROXY` is ignored, because it is for plain http |
+//! | `no_proxy`, `NO_PROXY` | hosts to reach without this proxy, separated by commas or spaces: `example.com` with its subdomains, `10.1.2.3`, `10.0.0.0/8`, `2001:db8::/32`, each with or without `:port`, or `*` |
 //! | `SSL_CERT_FILE` | root certificates in PEM form, in addition to Mozilla's |
 //!
 //! If the proxy or the certificates are invalid, [`from_env`] and [`Builder::build`] fail. With
@@ -67,16 +67,16 @@
 //! - **Plain http is allowed only for loopback**, and it never uses a proxy.
 //! - **Certificates are always verified.**
 //! - **A 407 or 403 from a proxy is final.** Retrying a wrong password could lock the account.
-//! - **A reply belongs to its own request.** A request that may be billed opens a new connection,
-//!   because the service may close an idle connection at that moment. The connection of a token
-//!   request is closed after the reply, and so is a connection with unrequested bytes.
-//! - **If connecting fails, nothing was sent**, so the request is retried, even a hunt.
-//! - **A broken connection is an error**, never the end of a body. Further reads repeat the error.
-//! - **JSON may be compressed with gzip**, and this crate decompresses it. Samples are requested
+//! - **A reply belongs to its own request.** Fuzzy searches and requests that may be billed use a
+//!   new connection. The connections of token requests and of requests that may be billed are
+//!   closed after the reply, and so are connections with unrequested bytes.
+//! - **If connecting fails, no request was sent**, so even a hunt may be retried.
+//! - **A broken connection is an error**, never the end of a body. Further reads fail too.
+//! - **JSON may be compressed with gzip**, and this crate decompresses it. Downloads are requested
 //!   uncompressed. If another crate enables ureq's feature `gzip`, ureq decompresses a compressed
 //!   sample; its SHA-256 is still verified.
 //! - **Logs contain no secrets**, with one exception: at level `trace`, the target `ureq_proto`
-//!   logs every byte sent and received, including tokens and samples. Keep that target at `debug`.
+//!   logs the raw bytes of requests and replies, with tokens and samples. Keep it at `debug`.
 //!
 //! The connector uses ureq's `unversioned` API, which may change in a minor version of ureq.
 
@@ -100,7 +100,8 @@ pub use ureq_error::{ConfigError, UreqError, UreqErrorKind};
 /// Creates a client from the environment: [`Settings`], the proxy and the root certificates.
 ///
 /// # Errors
-/// Fails if a variable is missing or invalid. The error names the variable and contains no secrets.
+/// Fails if the client id or secret is missing, or a variable is invalid. The error names the
+/// variable and contains no secrets.
 pub fn from_env() -> Result<Client, EnvError> {
     let Settings { base, credentials } = Settings::from_env()?;
     let transport = UreqTransport::builder().build()?;

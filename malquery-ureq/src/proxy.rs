@@ -29,7 +29,7 @@ impl Route {
         (!self.direct.contains(uri)).then(|| proxy.clone())
     }
 
-    /// Reads the environment. Like curl and Python, this prefers the variables in lower case.
+    /// Reads the environment. Lowercase variables take precedence, as in curl and Python.
     /// `HTTP_PROXY` is for plain http, which never leaves this machine.
     pub(crate) fn from_env() -> Result<Self, ConfigError> {
         const VARIABLES: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
@@ -53,7 +53,7 @@ impl Route {
     }
 }
 
-/// Parses the URL of a proxy. ureq alone takes an invalid port for the default port.
+/// Parses the URL of a proxy. ureq alone would replace an invalid port with the default port.
 pub(crate) fn parse(url: &str) -> Option<Proxy> {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next()?;
@@ -64,7 +64,7 @@ pub(crate) fn parse(url: &str) -> Option<Proxy> {
     Proxy::new(url).ok().filter(|_| port.is_none_or(is_valid))
 }
 
-/// The hosts in `NO_PROXY`, by the rules of curl, Go and Python's requests.
+/// The hosts in `NO_PROXY`.
 #[derive(Debug, Clone, Default)]
 struct NoProxy(Vec<Entry>);
 

@@ -22,8 +22,7 @@ use crate::connect::{Connect, NoLookup};
 use crate::proxy::Route;
 use crate::ureq_error::{ConfigError, UreqError, UreqErrorKind as Kind, host_and_port};
 
-/// The size of the input buffer, in bytes. Large downloads take half as long as with ureq's default
-/// of 128 KiB.
+/// The size of the input buffer in bytes. Large downloads are faster than with ureq's 128 KiB.
 const INPUT_BUFFER: usize = 512 * 1024;
 
 /// A [`Transport`] over ureq. Clones share their connections.
@@ -33,7 +32,7 @@ pub struct UreqTransport {
     route: Route,
     headers: HeaderMap,
     settings: Builder,
-    /// The reason why no request can be sent.
+    /// The reason that no request can be sent.
     unusable: Option<Arc<ConfigError>>,
 }
 
@@ -41,8 +40,8 @@ impl Builder {
     /// Builds the transport. Sends nothing.
     ///
     /// # Errors
-    /// Fails if the proxy, the user agent, a header or a certificate is invalid, including those
-    /// from the environment.
+    /// Fails if the user agent, a header, the proxy or the root certificates are invalid. The last
+    /// two may come from the environment.
     pub fn build(self) -> Result<UreqTransport, ConfigError> {
         let (route, headers, tls) = self.parts()?;
         Ok(UreqTransport::with(self, route, headers, tls))
@@ -54,7 +53,7 @@ impl UreqTransport {
     /// certificates from the environment.
     ///
     /// If these are invalid, each request fails with the reason. Use [`Builder::build`] to get the
-    /// error at once.
+    /// error immediately.
     pub fn new() -> Self {
         let settings = Builder::default();
         settings.clone().build().unwrap_or_else(|error| Self {
@@ -80,7 +79,7 @@ impl UreqTransport {
         tls: TlsConfig,
     ) -> Self {
         let config = Agent::config_builder()
-            // The body of a 4xx contains the reason.
+            // The body of an error reply contains the reason.
             .http_status_as_error(false)
             // malquery-proto decides which redirects to follow.
             .max_redirects(0)
@@ -113,11 +112,11 @@ impl UreqTransport {
             .timeout_global(settings.total)
             // The longer limit of a fuzzy search applies to its body as well.
             .timeout_per_read(Some(settings.reply))
-            // Limits a head that arrives byte by byte. This limit is longer than that of a read, so
-            // that ureq does not change the timeout of the socket in each call.
+            // Limits a head that arrives byte by byte. This limit is longer than the read timeout,
+            // so that ureq need not change the timeout of the socket before each read.
             .timeout_recv_response(Some(settings.reply + settings.reply / 4));
         if settings.fresh {
-            // Each connection in the pool is older than this, so none is reused.
+            // Idle connections of this age or older are not reused.
             config = config.max_idle_age(Duration::ZERO);
         }
         self.agent.run(config.build())
@@ -144,7 +143,7 @@ impl Transport for UreqTransport {
         let uri = parts.uri.clone();
         let host = || host_and_port(&uri);
         if let Some(reason) = &self.unusable {
-            let message = "the proxy or the root certificates of the environment cannot be used";
+            let message = "the proxy or the root certificates from the environment cannot be used";
             let reason = reason.clone().into();
             return Err(UreqError::new(Kind::Refused, message, Some(reason)).into());
         }
@@ -170,10 +169,10 @@ impl Transport for UreqTransport {
         let billed = operation.is_some_and(|operation| operation.resend == Resend::Billed);
         let per_request = PerRequest {
             proxy: self.route.proxy(&uri).filter(|_| !loopback),
-            // The service may close an idle connection at any moment. It would then be unknown
-            // whether the request arrived, and a request that may be billed is never retried then.
-            // The reply to a fuzzy search does not show to which search it belongs, so it must not
-            // come from a connection on which an earlier reply may arrive late.
+            // The service may close an idle connection at any moment. It is then unknown whether
+            // the request arrived, so a request that may be billed is not retried. The reply to a
+            // fuzzy search does not show which search it belongs to, so it must not come from a
+            // connection on which an earlier reply may arrive late.
             fresh: slow || billed || parts.extensions.get::<NewConnection>().is_some(),
             reply: match slow {
                 true => settings.reply_timeout.max(settings.search_timeout),
@@ -185,15 +184,15 @@ impl Transport for UreqTransport {
                 .chain(left.map(bounded))
                 .min(),
         };
-        // If the request asks for `identity`, the body is returned unchanged.
+        // If the request sets `Accept-Encoding: identity`, a successful reply is not decompressed.
         let raw = parts.headers.contains_key(ACCEPT_ENCODING);
         if !raw {
             parts
                 .headers
                 .insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        // If the reply arrives twice, the copy must not be taken for the reply to the next request:
-        // it is a token, or says that a job is done.
+        // If the reply arrives twice, the copy must not become the reply to the next request: it is
+        // a token, or says that a job is done.
         if billed || operation.is_some_and(|operation| operation.id == GetToken::ENDPOINT.id) {
             parts
                 .headers
@@ -213,7 +212,7 @@ impl Transport for UreqTransport {
         let (mut head, body) = result
             .map_err(|error| UreqError::of_request(&host(), error))?
             .into_parts();
-        // The body of an error is JSON, even if the request asked for a sample.
+        // The body of an error may be compressed, even if the request was for a sample.
         let gzip = (!raw || !head.status.is_success()) && is_gzip(&head.headers);
         if gzip {
             head.headers.remove(CONTENT_ENCODING);
@@ -232,8 +231,8 @@ fn is_gzip(headers: &HeaderMap) -> bool {
         })
 }
 
-/// Returns whether the host is this machine, by the rules of [`BaseUrl`](malquery_proto::BaseUrl).
-/// A request that was built by hand did not pass through a `BaseUrl`.
+/// Returns whether the host is this machine, for which [`BaseUrl`](malquery_proto::BaseUrl) allows
+/// plain http. A request that was built by hand may not come from a `BaseUrl`.
 fn is_loopback(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']');

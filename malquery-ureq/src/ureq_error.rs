@@ -8,7 +8,7 @@ use malquery_proto::client::EnvError;
 use rustls::CertificateError;
 use ureq::unversioned::resolver::DefaultResolver;
 
-/// The error of an invalid setting of the transport.
+/// The error for an invalid setting of the transport.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -25,10 +25,10 @@ pub enum ConfigError {
     #[error("cannot add the header {name:?}: {reason}")]
     #[allow(missing_docs)]
     Header { name: String, reason: &'static str },
-    /// None of the root certificates can be used.
+    /// The root certificates cannot be read, or none of them can be used.
     #[error("{origin} cannot be used; provide X.509 certificates in PEM format")]
     RootCertificates {
-        /// The source of the certificates: the settings, a file or an environment variable.
+        /// A description of the certificates, with their file or environment variable, if any.
         origin: String,
         /// The reason, unless there is no certificate at all.
         #[source]
@@ -53,7 +53,7 @@ impl From<ConfigError> for EnvError {
     }
 }
 
-/// Writes an error and its sources in one line.
+/// Writes an error and its sources on one line.
 fn with_sources(error: &dyn StdError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     write!(f, "{error}")?;
     match error.source() {
@@ -65,12 +65,12 @@ fn with_sources(error: &dyn StdError, f: &mut fmt::Formatter<'_>) -> fmt::Result
     }
 }
 
-/// The reason why there is no reply, and the source of every
+/// The reason that no reply arrived. This is the source of every
 /// [`TransportError`](malquery_proto::TransportError) of [`UreqTransport`](crate::UreqTransport).
 ///
-/// `Display` prints one line: what went wrong, with which host and port, and what to do if that is
-/// known. `source` is the error of the operating system, of rustls or of ureq. Neither contains a
-/// header or a body.
+/// `Display` writes one line: what went wrong, usually with the host and port, and what to do if
+/// that is known. `source` is the underlying error, for example of the operating system or rustls.
+/// Neither contains a header or a body.
 pub struct UreqError {
     kind: UreqErrorKind,
     message: String,
@@ -79,30 +79,30 @@ pub struct UreqError {
 
 type Source = Box<dyn StdError + Send + Sync>;
 
-/// What went wrong.
+/// The kind of a [`UreqError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UreqErrorKind {
-    /// The request cannot be sent: its URL is invalid or not https, or the proxy or the root
+    /// The request cannot be sent: its URL is invalid or must use https, or the proxy or the root
     /// certificates from the environment are invalid.
     Refused,
     /// The time limit of the call passed before the request was sent.
     NoTime,
-    /// The name of the host was not found, or not in time.
+    /// The lookup of the host or of the proxy failed or took too long.
     Lookup,
-    /// The connection could not be opened, or not in time.
+    /// Opening the connection failed or took too long.
     Connect,
-    /// The certificate is not trusted, has expired, or is not valid for this host.
+    /// The certificate was rejected. For example, it is not trusted, or has expired.
     Certificate,
     /// TLS failed for another reason.
     Tls,
     /// The proxy refused the connection, or rejected the user name and password.
     ProxyRefused,
-    /// The proxy could not connect for another reason.
+    /// The connection through the proxy failed for another reason.
     Proxy,
-    /// The reply did not arrive in time.
+    /// The head of the reply did not arrive in time.
     Timeout,
-    /// The connection broke before the reply, or the reply is not HTTP.
+    /// The connection broke before the reply, or the reply is not valid HTTP.
     Broken,
 }
 
@@ -118,7 +118,7 @@ impl UreqError {
         }
     }
 
-    /// Returns what went wrong.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> UreqErrorKind {
         self.kind
     }
@@ -137,7 +137,7 @@ impl UreqError {
         Self::new(Kind::Lookup, message, source(error))
     }
 
-    /// Describes a failure to connect. Nothing was sent.
+    /// Describes a failure to connect. No request was sent.
     pub(crate) fn of_connect(host: &str, error: ureq::Error) -> Self {
         let tls = match &error {
             ureq::Error::Rustls(error) => Some(error),
@@ -167,9 +167,9 @@ impl UreqError {
         Self::new(kind, message, source(error))
     }
 
-    /// Describes a failure of the proxy to connect. Nothing was sent.
+    /// Describes a failure to connect through the proxy. No request was sent.
     pub(crate) fn of_proxy(host: &str, error: ureq::Error) -> Self {
-        // ureq reports a rejected user name and password of a SOCKS proxy this way.
+        // This is how ureq reports that a SOCKS proxy rejected the user name and password.
         let login = |error: &io::Error| {
             error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none()
         };
@@ -221,7 +221,7 @@ impl UreqError {
             ),
             ureq::Error::Timeout(_) => (Kind::Timeout, format!("no reply from {host} in time")),
             ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
-                (Kind::Broken, format!("the reply from {host} is not HTTP"))
+                (Kind::Broken, format!("invalid HTTP reply from {host}"))
             }
             // When in doubt, assume that the service received the request.
             _ => (
@@ -314,7 +314,7 @@ impl StdError for UreqError {
     }
 }
 
-/// The error of a broken connection.
+/// The I/O error of a broken connection.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(crate) struct Broken(pub(crate) io::Error);

@@ -139,7 +139,7 @@ fn a_head_that_is_not_http() {
             hang();
         });
         let error = impatient().send(get(&server.url("/"))).unwrap_err();
-        let says = format!("the reply from 127.0.0.1:{} is not HTTP", server.port);
+        let says = format!("invalid HTTP reply from 127.0.0.1:{}", server.port);
         check(&error, SendFailure::Unknown, &says, "");
         let whole = format!("{error} {error:?} {}", error.source().unwrap());
         assert!(
