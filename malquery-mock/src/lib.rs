@@ -1,21 +1,21 @@
-//! Offline tests for programs that use MalQuery.
+//! Tools for testing programs that use CrowdStrike Falcon MalQuery offline.
 //!
-//! The tools in this crate return a [`Client`](malquery_proto::Client), the same type as in
-//! production, or a [`Transport`](malquery_proto::Transport) for a client with your own settings.
+//! Most of the tools give you a [`Client`](malquery_proto::Client), the same type as in production,
+//! or a [`Transport`](malquery_proto::Transport) for a client with your own settings.
 //!
 //! | to test | use |
 //! |---|---|
 //! | how a program handles a reply or an error | a [`script`] |
 //! | that a program works with real replies | a [`Session`], which records and replays them |
-//! | how a program handles one failing call in a recording | [`Cassette::on`] |
+//! | how a program handles a failure in a recording | [`Cassette::on`] |
 //! | which requests a program sends | a [`Transcript`] |
 //! | a whole job on your own files | a `Service` (feature `service`) |
 //! | your own transport | `conformance::check` (feature `server`) |
 //!
 //! # Scripts
 //!
-//! A [`script`] returns replies and faults in order, whatever the requests are. Here, its client
-//! gets tokens automatically, and its waits take no real time:
+//! A [`script`] returns replies and faults in order, whatever the requests are. The client in this
+//! example gets tokens automatically, and its virtual clock skips the waits between retries:
 //!
 //! ```
 //! use malquery_mock::{reply, script};
@@ -38,12 +38,12 @@
 //! # Ok::<(), Error>(())
 //! ```
 //!
-//! [`mod@reply`] has a function for each common reply, and [`reply::json`] makes any other.
+//! [`mod@reply`] has functions for common replies. For other JSON, use [`reply::json`].
 //!
 //! # Record and replay
 //!
-//! A test creates a [`Session`] with the path
-//! of its cassette and a function that returns the parts of a live client:
+//! A test creates a [`Session`] with the path of its cassette and a function that returns the parts
+//! of a live client:
 //!
 //! ```no_run
 //! use malquery_mock::Session;
@@ -69,21 +69,20 @@
 //!    hunts_are_left`. If the test passes, the session writes the cassette. Review it before you
 //!    commit it: [`format`](mod@format#what-is-recorded) lists what it may contain.
 //! 2. **Replay.** From now on, `cargo test` replays the cassette. It needs no network and no
-//!    credentials, and a job of 30 minutes takes no real time.
+//!    credentials, and does not wait between the polls of a job.
 //! 3. **If your program changes** and sends different requests, the test fails and shows the
 //!    differences. If they are intended, record again. `MALQUERY_MOCK=append` adds new requests.
 //! 4. **If the service may have changed**, run the test with `MALQUERY_MOCK=verify`. It compares
 //!    live replies with the cassette and writes nothing.
 //!
-//! Recording, appending and verifying use the monthly quotas, like any live call. See [`Mode`].
+//! All modes except replay can send live requests, which may use the monthly quotas. See [`Mode`].
 //!
 //! # Cassettes
 //!
-//! A [`Cassette`] is a JSON file that people can read and edit. [`mod@format`] describes the file
-//! and how requests are matched. Equal requests get the recorded replies in order, so a job goes
-//! from `inprogress` to `done`. A request without a match fails with an error that shows the
-//! closest interaction and the differences. On drop, the guard panics if a request had no match or
-//! a reply was not used.
+//! A [`Cassette`] is usually loaded from a JSON file that people can read and edit. [`mod@format`]
+//! describes the file and how requests are matched. Equal requests get the recorded replies in
+//! order, so a job goes from `inprogress` to `done`. A request without a match fails with an error
+//! that explains why. At the end of a test, the guard reports such requests and unused replies.
 //!
 //! ```no_run
 //! use malquery_mock::Cassette;
@@ -104,7 +103,7 @@
 //!
 #![cfg_attr(
     feature = "server",
-    doc = "**[`conformance::check`]** tests your own transport against servers that misbehave."
+    doc = "**[`conformance::check`]** tests your own transport against local servers, including some that misbehave."
 )]
 //!
 //! # Features
@@ -112,7 +111,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `service` | `Service`, and the `Corpus` that it searches |
-//! | `yara` | hunts, which run YARA rules on the corpus |
+//! | `yara` | hunts in a `Service`, which run YARA rules on the corpus |
 //! | `server` | `Server`, which provides a `Service` over HTTP, and `conformance` |
 
 mod cassette;
@@ -147,7 +146,7 @@ pub use service::{Corpus, CorpusError, CorpusSample, Service, Skipped};
 pub use session::{Mode, OpenError, Session, SessionGuard, SessionTransport};
 pub use transcript::Transcript;
 
-/// Tests the code in the README.
+/// Runs the examples in the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

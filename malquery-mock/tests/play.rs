@@ -266,7 +266,7 @@ fn the_guard_reports_all_that_is_wrong() {
     // Dropping the guard does the same, but not while the test is already failing.
     let message = panic_of(|| drop(cassette(two).play())).unwrap();
     assert!(
-        message.contains("2 of 2 replies were not used"),
+        message.contains("2 of 2 replies were not used up"),
         "{message}"
     );
     let message = panic_of(|| {
@@ -281,7 +281,7 @@ fn an_unwrapped_error_is_readable() {
     let (mock, _guard) = script([]).play();
     let message = panic_of(|| drop(mock.send(request("GET", "/x", "")).unwrap())).unwrap();
     insta::assert_snapshot!(message, @r#"
-    called `Result::unwrap()` on an `Err` value: the request cannot be sent: no reply in the script matches the request
+    called `Result::unwrap()` on an `Err` value: the request cannot be sent: no reply in the script answers the request
       GET /x
     there are no replies
     "#);
@@ -408,7 +408,7 @@ fn replies_and_faults_are_laid_over_a_cassette() {
     let message = panic_of(|| drop(polls.on("other").nth(1).fault(Fault::Eof))).unwrap();
     assert_eq!(
         message,
-        "test.json answers only 1 requests with \"other\"; nth(1) counts from 0"
+        "the `times` of \"other\" in test.json add up to 1; nth(1) counts from 0"
     );
 }
 

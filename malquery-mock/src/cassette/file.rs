@@ -33,20 +33,23 @@
 //!
 //! # Which interaction answers a request
 //!
-//! The first interaction in the file that was played fewer than `times` times and matches the
-//! request in all of these:
+//! The first matching interaction that was played fewer than `times` times. If there is none, the
+//! last matching interaction, if it has `repeat_last`. These parts of the request must match:
 //!
 //! - the **method**;
 //! - the **path**. The host and anything before `/malquery/` or `/oauth2/` are ignored;
-//! - the **query**: the same pairs. Order matters only among pairs with the same name;
+//! - the **query**: the same pairs. Order matters only among pairs with the same name. In
+//!   `ids`, the recorded hash of a job id matches the id;
 //! - the **authorization scheme** (`Bearer`, `Basic`, another or none), unless the recorded request
 //!   has no `headers` key. Other headers are ignored;
 //! - the **body**. JSON and forms are compared by their values, other bodies byte by byte. A
-//!   recorded request without a body matches only requests without one. In a form, a recorded value
-//!   such as `[client_secret]` (lower case and underscores in square brackets) matches any value.
-//!   In queries and JSON, it does so only in a field of that name.
+//!   recorded request without a body matches only requests without one.
 //!
-//! If `redaction` is `falcon-2`, the cassette contains no tokens, and token requests are answered
+//! In a form, a recorded value such as `[client_secret]` (lower case and underscores in square
+//! brackets) matches any value. In queries and JSON, only the names of some credentials do so, and
+//! only in a field whose name contains that name.
+//!
+//! If `redaction` is `falcon-2` and no interaction is a token request, token requests are answered
 //! automatically. For other cassettes, use [`Cassette::client`](crate::Cassette::client), a
 //! [`Session`](crate::Session) or [`Cassette::with_tokens`](crate::Cassette::with_tokens).
 //!
@@ -54,24 +57,28 @@
 //!
 //! A [`Session`](crate::Session) records only the following:
 //!
-//! - Requests to `/oauth2/`: nothing. A replay answers them automatically.
-//! - Other requests: the URL without a user name, the method, `accept`, `accept-encoding`,
-//!   `content-type`, the scheme of `authorization`, and the body.
+//! - Requests to `/oauth2/`: nothing. A replay answers token requests automatically.
+//! - Other requests: the URL without a user name or password, the method, `accept`,
+//!   `accept-encoding`, `content-type`, the scheme of `authorization`, and the body.
 //! - Replies: the status, `content-type`, `x-cs-region`, the origin of `location`, `retry-after` in
-//!   seconds, and where the body breaks off. In place of a reply: the kind of failure. Trace ids
-//!   become zeros. Job and user ids become made-up ids.
+//!   seconds, and whether the body is incomplete. If there was no reply: the kind of failure.
 //! - JSON replies: the values of known fields and those added with [`also`](crate::Session::also).
-//!   Other values become `"[text]"`, `0` or `false`. Unknown keys become `[key 1]`.
-//! - Samples and archives: all bytes and `content-length`. **Malware**: only the owner can read it.
-//! - Any other body: its size and type, such as `[312 bytes of text/html]`.
-//! - The session's secrets of at least 6 bytes (id, secret, member CID, tokens) become `[redacted]`
-//!   in replies: plain, URL-encoded, JSON-escaped, in hex or base64. Error messages also lose what
-//!   looks like a token. If a request contains a secret, its exchange is refused; save the rest.
+//!   Other strings, numbers and booleans become `"[text]"`, `0` and `false`; `null` and `""` stay.
+//!   Unknown keys become `[key 1]`, `[key 2]`, and so on.
+//! - Job, user and trace ids: made-up ids in their place.
+//! - Samples and archives: all bytes and `content-length`. They may be **malware**. On Unix, only
+//!   the owner can read the files that contain them.
+//! - Any other reply body: its size and type, such as `[312 bytes of text/html]`.
+//!
+//! The session's secrets of at least 6 bytes (client id, client secret, member CID, tokens) are
+//! found plain, URL-encoded, JSON-escaped, in hex and in base64. In JSON replies, they become
+//! `[redacted]`, as do words in error messages that look like tokens. A sample that contains a
+//! secret is not saved. An exchange is refused if its request contains one.
 //!
 //! # Compatibility
 //!
 //! Later versions of this crate read version 1 files in the same way. An extension adds a name to
-//! `features` or raises `version`. Older versions of this crate refuse such a file.
+//! `features` or raises `version`. Versions of this crate without the extension refuse the file.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -83,7 +90,7 @@ use serde_json::value::RawValue;
 
 use crate::reply::Fault;
 
-/// The redaction rules of this version. A file recorded with them contains no tokens.
+/// The redaction rules of this version. A file recorded with them contains no token requests.
 pub(crate) const REDACTION: &str = "falcon-2";
 
 /// Names and values, such as `[["accept", "application/json"]]`.
@@ -99,10 +106,10 @@ pub struct File<I = Interaction> {
     /// The names of the extensions in use. None exist yet.
     #[serde(default, deserialize_with = "given")]
     pub features: Option<Vec<String>>,
-    /// The program that wrote the file.
+    /// The program that wrote the file, and its version.
     #[serde(default, deserialize_with = "given")]
     pub recorded_with: Option<String>,
-    /// The redaction rules used: `falcon-2` for [the list above](self#what-is-recorded).
+    /// The redaction rules: `falcon-2` for [those above](self#what-is-recorded).
     #[serde(default, deserialize_with = "given")]
     pub redaction: Option<String>,
     /// The exchanges, in the order of their requests.
@@ -114,7 +121,7 @@ pub struct File<I = Interaction> {
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Interaction {
-    /// A name for messages and for [`Cassette::on`](crate::Cassette::on).
+    /// A name for messages and for [`Cassette::on`](crate::Cassette::on). It must not be empty.
     pub id: String,
     /// The request to match.
     #[serde(deserialize_with = "object")]
@@ -128,7 +135,7 @@ pub struct Interaction {
     /// The number of requests that this interaction answers: at least 1, and 1 by default.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "absent")]
     pub times: Option<u32>,
-    /// If `true`, also answers any further matching requests that no later interaction matches.
+    /// If `true`, also answers further matching requests that no later interaction matches.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "absent")]
     pub repeat_last: Option<bool>,
 }
@@ -157,13 +164,13 @@ pub struct Request {
 pub struct Response {
     /// The status code, from 200 to 999.
     pub status: u16,
-    /// All headers of the response. No others are added.
+    /// The headers of the replayed response. No others are added.
     #[serde(default, deserialize_with = "given", skip_serializing_if = "absent")]
     pub headers: Option<Pairs>,
     /// The body, if any.
     #[serde(default, deserialize_with = "part", skip_serializing_if = "absent")]
     pub body: Option<Body>,
-    /// Breaks the connection partway through the body.
+    /// The point in the body at which the connection breaks, if it does.
     #[serde(default, deserialize_with = "part", skip_serializing_if = "absent")]
     pub fault: Option<Truncation>,
 }
@@ -173,7 +180,7 @@ pub struct Response {
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Body {
-    /// Any JSON value. It is sent in compact form; numbers and key order stay unchanged.
+    /// Any JSON value. A response sends it in compact form, with unchanged numbers and key order.
     #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub json: Option<AnyJson>,
     /// UTF-8 text.
@@ -182,10 +189,10 @@ pub struct Body {
     /// The fields of a form.
     #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub form: Option<Pairs>,
-    /// Lines of base64. Requires `len` and `sha256`.
+    /// The lines of the body in base64. Requires `len` and `sha256`.
     #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub base64: Option<Vec<String>>,
-    /// The path of a file in the cassette's folder or below it. `len` and `sha256` are optional.
+    /// The path of a file, relative to the cassette's folder. `len` and `sha256` are optional.
     #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub file: Option<String>,
     /// The length of the body in bytes.
@@ -212,12 +219,12 @@ impl AnyJson {
     }
 }
 
-/// Where a connection breaks.
+/// The point at which a connection breaks.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct Truncation {
-    /// The number of body bytes that arrive first.
+    /// The number of body bytes that arrive before the connection breaks.
     pub truncate_after: u64,
 }
 
@@ -234,7 +241,7 @@ fn absent<T>(key: &Option<T>) -> bool {
     key.is_none()
 }
 
-/// Reads a key that may be missing but not null.
+/// Reads an optional key. Unlike `Option`, does not treat `null` as missing.
 fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }

@@ -20,7 +20,7 @@ use crate::digest;
 use crate::json::{self, Json};
 use crate::reply::{Reply, Response, parse_header, status_code};
 
-/// The maximum size of a cassette in bytes. Large bodies are in separate files.
+/// The maximum size of a cassette in bytes, without its separate body files.
 const MAX_FILE: u64 = 256 * 1024 * 1024;
 const MARKERS: [&str; 4] = ["<<<<<<<", "|||||||", "=======", ">>>>>>>"];
 
@@ -28,7 +28,8 @@ impl Cassette {
     /// Reads a cassette from a file, including any bodies in separate files.
     ///
     /// # Errors
-    /// Fails if a file cannot be read or does not follow the [`format`](crate::format).
+    /// Fails if a file cannot be read, if the cassette is larger than 256 MiB, or if it does not
+    /// follow the [`format`](crate::format).
     pub fn load(path: impl AsRef<Path>) -> Result<Self, CassetteError> {
         let path = path.as_ref();
         let name = path.display().to_string();
@@ -47,10 +48,10 @@ impl Cassette {
         Err(refusal.of(&name, &String::from_utf8_lossy(&bytes)))
     }
 
-    /// Reads a cassette from a string, such as `include_str!(..)`. Messages contain the name.
+    /// Reads a cassette from a string, such as `include_str!(..)`. Messages contain `name`.
     ///
     /// # Errors
-    /// Fails if the text does not follow the [`format`](crate::format), or if a body is in a file.
+    /// Fails if the text does not follow the [`format`](crate::format), or refers to a body file.
     pub fn parse(name: &str, text: &str) -> Result<Self, CassetteError> {
         read(name, text, None)
     }
@@ -64,7 +65,8 @@ pub struct CassetteError {
 }
 
 impl CassetteError {
-    /// Returns the line and column of the error, counted from 1, if it has a place in the file.
+    /// Returns the line and the column in characters, both counted from 1. Returns `None` if the
+    /// error has no place, for example because the file cannot be read.
     pub fn place(&self) -> Option<(usize, usize)> {
         self.place
     }
@@ -77,7 +79,7 @@ impl fmt::Display for CassetteError {
 }
 
 impl fmt::Debug for CassetteError {
-    /// Writes the message and its source.
+    /// Writes the message and the source.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source = self.source.as_ref().map(|source| format!(": {source}"));
         write!(f, "{self}{}", source.unwrap_or_default())
@@ -90,7 +92,7 @@ impl std::error::Error for CassetteError {
     }
 }
 
-/// Why a text is refused, and the byte offset of the error.
+/// Why a text is refused, and the byte offset of the error, if known.
 pub(crate) struct Refusal {
     at: Option<usize>,
     pub(super) message: String,
@@ -198,7 +200,7 @@ fn read(name: &str, text: &str, folder: Option<&Path>) -> Result<Cassette, Casse
     for part in outline.interactions {
         let part = part.get();
         let at = offset(text, part);
-        // Counts from one interaction to the next, because there may be thousands.
+        // Counts only the lines since the last interaction, because there may be thousands.
         line += text[counted..at].matches('\n').count();
         counted = at;
         let read = object::<file::Interaction>(part)
@@ -220,7 +222,7 @@ fn read(name: &str, text: &str, folder: Option<&Path>) -> Result<Cassette, Casse
     })
 }
 
-/// Checks the text of a cassette, but not the separate files of its bodies.
+/// Checks the syntax of a cassette, but not all values, and not the separate body files.
 pub(crate) fn check(text: &str) -> Result<(), Refusal> {
     for part in outline(text)?.interactions {
         object::<file::Interaction>(part.get()).map_err(|error| error.to_string())?;

@@ -20,10 +20,10 @@ use crate::pseudonym;
 #[derive(Debug, Clone)]
 pub(crate) struct Expected {
     pub(crate) method: Method,
-    /// The host and the start of the path are not compared.
+    /// Only the path below the base URL is compared.
     pub(crate) uri: Uri,
     pub(crate) query: Pairs,
-    /// The authorization scheme, if it is compared.
+    /// The authorization scheme. `None` matches any scheme.
     pub(crate) scheme: Option<&'static str>,
     pub(crate) body: Body,
 }
@@ -42,20 +42,20 @@ pub(crate) struct Seen<'a> {
     json: OnceCell<Option<Json>>,
 }
 
-/// A difference. It is formatted only if a message shows it.
+/// A function that returns the text of a difference. Most texts are formatted only when needed.
 pub(crate) type Reason<'a> = Box<dyn Fn() -> String + 'a>;
 
 impl Expected {
-    /// Whether the request matches.
     pub(crate) fn matches(&self, seen: &Seen<'_>) -> bool {
-        // This runs for each pair of request and interaction, so cheap checks come first.
+        // This runs for many interactions, so cheap checks come first.
         self.method == *seen.request.method()
             && self.path() == seen.path()
             && self.query.len() == seen.query.len()
             && self.compare(seen).iter().all(|(.., it)| it.is_empty())
     }
 
-    /// Returns each part, its weight in the choice of the closest interaction, and the differences.
+    /// Returns the name of each part, its weight in the choice of the closest interaction, and its
+    /// differences.
     pub(crate) fn compare<'a>(
         &'a self,
         seen: &'a Seen<'_>,
@@ -129,7 +129,7 @@ impl<'a> Seen<'a> {
         below_base(self.request.uri().path())
     }
 
-    /// Whether messages must not show its values, because they are secrets.
+    /// Whether messages must not show values from this request, because they may be secrets.
     fn is_hidden(&self) -> bool {
         is_for_tokens(self.path())
     }
@@ -148,7 +148,7 @@ impl<'a> Seen<'a> {
     }
 }
 
-/// Returns the scheme and host of a URI.
+/// Returns the scheme, host and port of a URI, without a user name or password.
 pub(crate) fn origin(uri: &Uri) -> Option<String> {
     let host = uri.authority()?.as_str().rsplit('@').next()?;
     Some(format!("{}://{host}", uri.scheme_str()?))
@@ -161,7 +161,7 @@ pub(crate) fn below_base(path: &str) -> &str {
     last.map_or(path, |at| &path[at..])
 }
 
-/// Whether this is the path of a token endpoint.
+/// Whether this is the path of an endpoint for tokens.
 pub(crate) fn is_for_tokens(path: &str) -> bool {
     below_base(path).starts_with("/oauth2/")
 }
@@ -194,8 +194,8 @@ fn placeholder(value: &str) -> Option<&str> {
     (!name.is_empty() && name.bytes().all(is_plain)).then_some(name)
 }
 
-/// Whether a recorded value is a placeholder for any value of its field. `falcon-1` cassettes have
-/// such placeholders in queries and JSON.
+/// Whether a recorded value is a placeholder for any value of its field. Cassettes with the older
+/// redaction `falcon-1` have such placeholders in queries and JSON.
 fn stands_for_field(field: &str, recorded: &str) -> bool {
     let plain = |text: &str| -> String {
         let letters = text.chars().filter(char::is_ascii_alphanumeric);
@@ -212,7 +212,7 @@ fn stands_for_field(field: &str, recorded: &str) -> bool {
     }
 }
 
-/// Like [`stands_for_field`], for a query. Also matches a job id with its recorded hash.
+/// Like [`stands_for_field`], for a query. In `ids`, also matches a job id with its recorded hash.
 fn stands_for_in_query(name: &str, recorded: &str, sent: &str) -> bool {
     let (a, b) = (recorded.split(','), sent.split(','));
     let is_same = |(a, b)| a == b || pseudonym::is_id(b) && a == pseudonym::hashed(b);
@@ -236,7 +236,7 @@ fn other_lines(recorded: &str, sent: &str) -> String {
     format!("different lines (- cassette, + request)\n{lines}")
 }
 
-/// Compares pairs. The order of different names does not matter.
+/// Compares pairs. Order matters only among pairs with the same name.
 fn pairs<'a>(
     recorded: &Pairs,
     sent: &Pairs,

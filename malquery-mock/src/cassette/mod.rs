@@ -19,9 +19,9 @@ use matching::{Expected, Seen};
 /// Exchanges to replay: read from a file ([`load`](Self::load)) or a string
 /// ([`parse`](Self::parse)), or built in code ([`script`](crate::script)).
 ///
-/// A test calls [`client`](Self::client) or [`play`](Self::play), which return a guard that checks
-/// that every reply was used. A program calls [`transport`](Self::transport). See
-/// [`format`](crate::format) for the file format.
+/// A test calls [`client`](Self::client) or [`play`](Self::play), which also return a guard that
+/// reports unmatched requests and unused replies. A program calls [`transport`](Self::transport).
+/// See [`format`](crate::format) for the file format.
 #[derive(Clone)]
 pub struct Cassette {
     pub(crate) name: Arc<str>,
@@ -48,7 +48,7 @@ impl Interaction {
             .is_none_or(|expected| expected.matches(seen))
     }
 
-    /// Returns how often it was played, for messages.
+    /// Describes how often it was played, for messages.
     fn played(&self, played: u32) -> String {
         match (played, self.reply.times) {
             (0, _) => "not played yet".into(),
@@ -64,20 +64,22 @@ impl Interaction {
 }
 
 impl Cassette {
-    /// Answers any number of token requests and revocations, because their number depends on the
-    /// program's clock. Replies with the recorded tokens. If no token is recorded, replies
-    /// with a test token that is valid for 30 minutes.
+    /// Answers any number of token requests, because their number depends on the program's clock.
+    ///
+    /// If the cassette contains token requests, the last matching one repeats its token.
+    /// Otherwise, each token request gets a test token that is valid for 1799 seconds, and a
+    /// revocation that matches no interaction gets an empty JSON object.
     pub fn with_tokens(mut self) -> Self {
         self.tokens = true;
         self
     }
 
-    /// Whether to reply with a test token because no token is recorded.
+    /// Whether to reply with a test token, because the cassette contains no token requests.
     fn makes_tokens(&self) -> bool {
         self.tokens && !self.interactions.iter().any(Interaction::gives_token)
     }
 
-    /// Whether this interaction may answer any number of requests, because its reply is a token.
+    /// Whether this interaction may answer any number of requests, even none: its reply is a token.
     fn is_uncounted(&self, one: &Interaction) -> bool {
         let answer = one.reply.answer.as_ref();
         self.tokens && one.gives_token() && answer.is_ok_and(|it| it.status.is_success())

@@ -6,7 +6,7 @@ use super::{Cassette, Interaction};
 use crate::json;
 use crate::reply::{self, Fault, Reply};
 
-/// Replaces replies of a cassette. Created with [`Cassette::on`].
+/// Replaces replies of a cassette, or adds replies to it. Created with [`Cassette::on`].
 #[derive(Debug)]
 #[must_use = "call `reply` or `fault` to get a cassette"]
 pub struct Overlay {
@@ -17,8 +17,8 @@ pub struct Overlay {
 }
 
 impl Cassette {
-    /// Selects the interactions with this id, so that a reply or a fault can replace them. Use this
-    /// to test what a program does when one call of a recorded session fails.
+    /// Selects the interactions with this id, to replace their replies. Use this to test what a
+    /// program does when a call of a recorded session fails.
     ///
     /// ```
     /// use malquery_mock::{Cassette, Fault};
@@ -58,14 +58,14 @@ impl Cassette {
 
 impl Overlay {
     /// Selects only the nth request that these interactions answer, counted from 0. By default, all
-    /// requests are selected.
+    /// requests are selected, or with `extra`, the first request of each interaction.
     pub fn nth(mut self, nth: u32) -> Self {
         self.nth = Some(nth);
         self
     }
 
-    /// Keeps the recorded reply, which then answers the next request. Use this to test a retry. By
-    /// default, the recorded reply is replaced.
+    /// Keeps the recorded reply, which then answers the next matching request. Use this to test a
+    /// retry. By default, the recorded reply is replaced.
     pub fn extra(mut self) -> Self {
         self.extra = true;
         self
@@ -80,7 +80,7 @@ impl Overlay {
         self.reply(reply::fault(fault))
     }
 
-    /// Like [`fault`](Self::fault), for a reply. Ignores its own `times` and `repeat_last`.
+    /// Like [`fault`](Self::fault), but with a reply. Ignores its `times` and `repeat_last`.
     ///
     /// # Panics
     /// Panics if the number set with [`nth`](Self::nth) is too high.
@@ -102,7 +102,7 @@ impl Overlay {
                 continue;
             }
             let (times, repeats) = (one.reply.times, one.reply.repeat_last);
-            // The last one may answer any number of requests.
+            // With `repeat_last`, the last interaction answers any number of requests.
             let is_endless = repeats && Some(index) == last;
             let is_here = |before: &u32| *before < times || is_endless;
             let before = nth.map_or(Some(0), |nth| nth.checked_sub(seen).filter(is_here));
@@ -119,7 +119,7 @@ impl Overlay {
             };
             let over = if replaces_all { times } else { 1 };
             let used = before.saturating_add(if extra { 0 } else { over });
-            // The part that repeats comes last, even if it is not required to answer any request.
+            // The part that repeats comes last, even if its `times` is 0.
             for (part, times, repeat_last) in [
                 (one, before, false),
                 (&laid, over, replaces_all && repeats),
@@ -134,7 +134,7 @@ impl Overlay {
         }
         if let (false, Some(nth)) = (is_found, nth) {
             let (name, id) = (&cassette.name, json::quote(&id));
-            panic!("{name} answers only {seen} requests with {id}; nth({nth}) counts from 0");
+            panic!("the `times` of {id} in {name} add up to {seen}; nth({nth}) counts from 0");
         }
         cassette.interactions = out.into();
         cassette

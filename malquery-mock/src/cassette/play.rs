@@ -35,16 +35,16 @@ struct Shared {
 }
 
 struct State {
-    /// How often each interaction was played.
+    /// How often each interaction was played, up to its `times`.
     played: Vec<u32>,
-    /// The messages about unmatched requests, and how often each request was sent.
+    /// The messages about unmatched requests, and the number of requests with each message.
     unmatched: Vec<(Arc<str>, u32)>,
 }
 
 impl Cassette {
     /// Plays the cassette from the beginning. Returns a client with test credentials and a virtual
-    /// clock, and a guard. Token requests are answered automatically. On drop, the guard panics if
-    /// a reply was not used or a request had no match. The pattern `_` would drop it immediately.
+    /// clock, and a guard that checks the requests on drop. Token requests are answered as by
+    /// [`with_tokens`](Self::with_tokens). The pattern `_` would drop the guard immediately.
     ///
     /// ```
     /// use malquery_mock::{reply, script};
@@ -76,7 +76,7 @@ impl Cassette {
         (mock, guard)
     }
 
-    /// Like [`play`](Self::play), but without a guard that could panic, for use in a program. Call
+    /// Like [`play`](Self::play), but without a guard, which could panic. A program calls this, and
     /// [`Mock::check`] at the end.
     #[track_caller]
     pub fn transport(&self) -> Mock {
@@ -91,7 +91,7 @@ impl Cassette {
         }))
     }
 
-    /// Returns test credentials for the recorded base URL.
+    /// Returns test credentials for the cloud of the first interaction, or for US-1.
     pub(crate) fn auth(&self) -> Auth {
         let first = self.interactions.first();
         let first = first.and_then(|first| first.expected.as_ref());
@@ -108,10 +108,10 @@ impl Cassette {
 }
 
 impl Mock {
-    /// Checks that every reply was used and every request so far had a match.
+    /// Checks that every request so far had a match and that every reply was used.
     ///
     /// # Errors
-    /// Lists the unused replies and the unmatched requests.
+    /// Fails otherwise. The message lists the unmatched requests and the unused replies.
     pub fn check(&self) -> Result<(), Unfinished> {
         let (cassette, made_at, state) = (&self.0.cassette, self.0.made_at, self.state());
         let name = &cassette.name;
@@ -133,7 +133,7 @@ impl Mock {
             let unplayed = unplayed.concat();
             let _ = write!(
                 text,
-                "\n\n{count} of {of} replies {verb} not used:{unplayed}"
+                "\n\n{count} of {of} replies {verb} not used up:{unplayed}"
             );
         }
         if text.is_empty() {
@@ -141,7 +141,7 @@ impl Mock {
         }
         if state.unmatched.is_empty() && state.played.iter().all(|played| *played == 0) {
             text.push_str(
-                "\nno request was sent; keep the guard until the end, as in `let (client, guard)`",
+                "\nif the guard was dropped too early, keep it until the end, as in `let (client, guard)`",
             );
         }
         Err(Unfinished(format!(
@@ -163,7 +163,7 @@ impl Mock {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the reply to a request and counts it as played. Returns `None` without a match.
+    /// Returns the reply to a request and counts it as played. Returns `None` if there is no reply.
     pub(crate) fn try_send(
         &self,
         request: &Request<Vec<u8>>,
@@ -172,7 +172,8 @@ impl Mock {
         Some(response(reply, request.uri()))
     }
 
-    /// Returns the reply and counts it as played, or returns the last match, which is used up.
+    /// Returns the reply to a request and counts it as played. Otherwise, returns the last matching
+    /// interaction, which is used up, if any.
     fn find(&self, seen: &Seen<'_>) -> Result<Reply, Option<&Interaction>> {
         let cassette = &self.0.cassette;
         if seen.is_for(&GetToken::ENDPOINT) && cassette.makes_tokens() {
@@ -219,7 +220,7 @@ impl Mock {
             false => "",
         };
         let (name, line) = (&self.0.cassette.name, seen.line());
-        format!("no reply in {name} matches the request\n  {line}\n{why}{hint}")
+        format!("no reply in {name} answers the request\n  {line}\n{why}{hint}")
     }
 
     /// Describes how the request differs from the closest interaction.
@@ -322,8 +323,10 @@ fn with_own_ids(mut body: Arc<[u8]>, uri: &Uri) -> Arc<[u8]> {
     body
 }
 
-/// Panics on drop if a reply was not used or a request had no match. Returned by
+/// Panics on drop if a request had no match or a reply was not used. Returned by
 /// [`Cassette::client`] and [`Cassette::play`].
+///
+/// If the thread is already panicking, it only prints the unmatched requests.
 #[must_use = "the guard checks on drop that every reply was used"]
 #[derive(Debug)]
 pub struct MockGuard {
@@ -333,7 +336,8 @@ pub struct MockGuard {
 }
 
 impl MockGuard {
-    /// Returns the clock of the client, which records all waits.
+    /// Returns the clock of the client, which records its waits. After [`Cassette::play`], pass a
+    /// clone of this clock to your own client.
     pub fn clock(&self) -> &VirtualClock {
         &self.clock
     }
@@ -365,12 +369,12 @@ impl Drop for MockGuard {
     }
 }
 
-/// The error of a [`Mock`]: the source of the [`TransportError`].
+/// The error of a [`Mock`] or a session, as the source of a [`TransportError`].
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum MockError {
-    /// A fault in the cassette or script. It has the same message as the real failure in
-    /// `malquery-ureq`, and its source is an [`io::Error`] of the same kind.
+    /// A fault in the cassette or script. It has the same message as this failure in
+    /// `malquery-ureq`, and its source is an [`io::Error`].
     #[non_exhaustive]
     Fault {
         /// The fault.
@@ -380,10 +384,11 @@ pub enum MockError {
         #[doc(hidden)]
         source: Arc<io::Error>,
     },
-    /// No reply matches this request. The text explains why and what to do, over several lines.
+    /// No reply answers the request, or the session did not send it. The text explains why and what
+    /// to do, often over several lines.
     ///
-    /// A client does not retry the request. If the program ignores the error, the guard and
-    /// [`Mock::check`] still report it.
+    /// A client does not retry the request. Even if the program ignores the error, the guard and
+    /// [`Mock::check`] report a request without a reply.
     Unmatched(Arc<str>),
 }
 
@@ -440,7 +445,7 @@ impl std::error::Error for MockError {
     }
 }
 
-/// The error of [`Mock::check`] and [`SessionGuard::close`](crate::SessionGuard::close).
+/// The error of [`Mock::check`] and of a [`SessionGuard`](crate::SessionGuard).
 #[derive(Clone)]
 pub struct Unfinished(pub(crate) String);
 

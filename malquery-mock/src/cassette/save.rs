@@ -10,8 +10,9 @@ use tempfile::NamedTempFile;
 
 use super::{folder_of, load};
 
-/// The number of attempts to lock the folder, and the pause between them.
+/// The number of attempts to lock the folder.
 const TRIES: u32 = 200;
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 
 const PREFIX: &str = ".cassette-";
@@ -23,14 +24,14 @@ pub(crate) struct Staging {
     /// The name of the folder for bodies, which is next to the cassette.
     bodies: String,
     files: Vec<(PathBuf, NamedTempFile)>,
-    /// Whether only the owner may read the files, because they contain malware.
+    /// Whether only the owner may read new files, because they contain samples.
     pub(crate) is_private: bool,
-    /// Makes other sessions wait.
+    /// The lock, which makes other sessions wait.
     _lock: Option<File>,
 }
 
 impl Staging {
-    /// Locks the folder. Waits while another session writes there.
+    /// Locks the folder. Waits up to 10 seconds while another session writes there.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
         let folder = folder_of(path);
         let fail = |error: io::Error| format!("{}: {error}", folder.display());
@@ -49,8 +50,8 @@ impl Staging {
             thread::sleep(PAUSE);
             result = try_lock();
         }
-        // Only the lock holder writes here, so any temporary files are left over from killed
-        // processes.
+        // Recordings are written only with the lock, so other temporary files are left over from
+        // killed processes.
         if let Some(Ok(())) = result {
             remove_abandoned(folder);
             remove_abandoned(&folder.join(&bodies));
@@ -65,7 +66,7 @@ impl Staging {
         })
     }
 
-    /// Returns the current text of the cassette, if it exists.
+    /// Returns the current text of the cassette, if it can be read.
     pub(crate) fn former(&self) -> Option<String> {
         fs::read_to_string(&self.path).ok()
     }
@@ -100,7 +101,7 @@ impl Staging {
         }
         let mut made = Vec::new();
         for (name, file) in self.files.drain(..) {
-            // The name of a body file contains its hash, so an existing file is the same.
+            // The name contains a part of the hash, so an existing file is very probably the same.
             if name != path && name.exists() {
                 continue;
             }
@@ -134,7 +135,7 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         self.files.clear();
-        // This fails if the folder is not empty.
+        // Removes the folder only if it is empty.
         let _ = fs::remove_dir(self.folder.join(&self.bodies));
     }
 }
@@ -157,7 +158,7 @@ pub(crate) fn document(redaction: &str, interactions: &[String]) -> String {
     )
 }
 
-/// Checks, before anything is sent, that a cassette can be written to this path.
+/// Checks that a cassette can be written to this path, before anything is sent.
 pub(crate) fn check(path: &Path) -> io::Result<()> {
     // `Path` ignores these endings, so the error would only appear when the file is renamed.
     let text = path.to_string_lossy();
@@ -205,8 +206,8 @@ fn create_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Gives the owner of a new file or folder these permissions, whatever the umask is: a recording may have
-/// been paid for.
+/// Gives the owner these permissions on a new file or folder, whatever the umask is. Otherwise, a
+/// recording could fail after it has used quota.
 #[cfg(unix)]
 fn own(path: &Path, mode: u32) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -220,7 +221,7 @@ fn own(_: &Path, _: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes leftover temporary files, which may contain parts of samples.
+/// Removes leftover temporary files, which may contain samples.
 fn remove_abandoned(folder: &Path) {
     for file in fs::read_dir(folder).into_iter().flatten().flatten() {
         if file.file_name().to_string_lossy().starts_with(PREFIX) {
@@ -229,7 +230,7 @@ fn remove_abandoned(folder: &Path) {
     }
 }
 
-/// Writes a temporary file that gets its final name later.
+/// Writes a temporary file, which can get its final name later.
 fn staged(
     folder: &Path,
     is_private: bool,
