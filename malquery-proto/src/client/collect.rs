@@ -20,22 +20,21 @@ use crate::stream::Received;
 use crate::time::Timestamp;
 use crate::types::{ErrorItem, RequestId, Sample, Sha256};
 
-/// The number of times that a missing archive is requested again after its job is done.
+/// The maximum number of times that a missing archive is requested again after its job is done.
 const MAX_NOT_FOUND: u32 = 5;
 /// The pause before each of these requests, unless a polling interval is set.
 const ARCHIVE_PAUSE: Duration = Duration::from_secs(5);
 
-/// The maximum size in bytes of a sample's entry in the directory of an archive: the name is a
-/// SHA-256, and there is room for the extra fields of all formats.
+/// The size in bytes to allow for each sample in the directory of an archive: enough for a SHA-256
+/// as the name and for extra fields.
 const DIRECTORY_ENTRY: u64 = 400;
 
-/// The state of a whole run, from a search to verified samples: search or hunt, request an archive
-/// of the samples that were found, wait, download the archive, and verify its content.
-/// [`Client::collect`] runs it.
+/// The state of a run that finds samples, downloads an archive of them, and verifies its content.
 ///
-/// Like a [`JobFlow`], it can be serialized, so that a job that was billed survives a restart.
-/// After an error, the same value continues where it stopped, and nothing is submitted twice. Once
-/// the archive has been downloaded, [`Collect::verify`] continues without sending a request.
+/// [`Client::collect`] performs the run. Like a [`JobFlow`], the state can be serialized, so that a
+/// job that was billed survives a restart. After an error, the same value continues where it
+/// stopped, and a job that may have been billed is not submitted again. Once the archive has been
+/// downloaded, [`Collect::verify`] continues without sending a request.
 ///
 /// ```
 /// # fn example(client: &malquery_proto::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -76,7 +75,8 @@ const DIRECTORY_ENTRY: u64 = 400;
 ///
 /// If a process ends while a submission is being sent, the job may have been billed, so it is not
 /// submitted again: the next run fails with [`FlowError::OutcomeUnknown`]. Compare the quotas with
-/// their earlier values, then start over. If the search already has an id, use [`Collect::attach`].
+/// their earlier values, then start over. To reuse a search that has an id, start over with
+/// [`Collect::attach`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[must_use]
@@ -121,33 +121,30 @@ enum Phase {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Collected {
-    /// The request id of the exact search or hunt. `None` after a fuzzy search or for a list of
-    /// samples.
+    /// The request id of the exact search or hunt, if the run included one.
     pub search: Option<RequestId>,
-    /// The results of the search. Empty if an earlier process ran the search.
+    /// The results of the search. They are not stored with the state.
     pub results: Vec<Sample>,
-    /// The errors that the service reported along with the results of the search and the
-    /// multi-download. Errors that an earlier process received are not included.
+    /// The errors that the service reported although the search and the multi-download succeeded.
+    /// They are not stored with the state.
     pub errors: Vec<ErrorItem>,
-    /// The samples that were found, without duplicates, up to the limit.
+    /// The samples to download, without duplicates, up to the limit. Empty if they are unknown.
     pub found: Vec<Sha256>,
-    /// The request id of the multi-download. `None` if no samples were found.
+    /// The request id of the multi-download, if there was one.
     pub download: Option<RequestId>,
-    /// The size and hash of the archive file. `None` if no samples were found and so no file
-    /// exists, or if this [`Collect`] did not download the archive.
+    /// The size and hash of the archive, if this [`Collect`] downloaded it.
     pub archive: Option<Received>,
-    /// The samples in the archive, and the missing samples.
+    /// The report on the content of the archive.
     pub samples: Report,
 }
 
 impl Collect {
-    /// Collects the samples that a hunt, an exact search or a fuzzy search finds, or a list of
-    /// samples.
+    /// Creates a run for a hunt, an exact search, a fuzzy search or a list of samples.
     ///
     /// **Each sample costs one download.** The limit of the search also limits the number of
-    /// downloads. Without a limit, all samples that the search finds are downloaded, which may
-    /// exceed the monthly quota: see [`Collect::limit`] and [`Client::check_quota`]. The search
-    /// always requests the SHA-256 of each result, even if you selected other fields.
+    /// downloads. Without a limit, all samples in the results are downloaded, which may exceed the
+    /// monthly quota: see [`Collect::limit`] and [`Client::check_quota`]. If the search selects
+    /// fields, the SHA-256 is added to them.
     pub fn new(source: impl Into<Source>) -> Self {
         match source.into().0 {
             Kind::Fuzzy(mut search) => {
@@ -182,20 +179,20 @@ impl Collect {
         }
     }
 
-    /// Collects the samples that a previously submitted search or hunt finds. The job may still be
+    /// Creates a run for an exact search or a hunt that was submitted earlier and may still be
     /// running.
     pub fn attach(search: RequestId) -> Self {
         Self::at(Phase::Attached(search))
     }
 
-    /// Collects the archive of a finished multi-download. Its expected content is unknown, so
-    /// every sample in the archive counts as found.
+    /// Creates a run that downloads the archive of a finished multi-download. The expected samples
+    /// are unknown, so every undamaged sample in the archive counts as found.
     pub fn fetch(id: RequestId) -> Self {
         Self::at(Phase::Fetch(id))
     }
 
-    /// Verifies an existing archive with [`Collect::verify`]. Every sample in the archive counts as
-    /// found.
+    /// Creates a run for an existing archive, to pass to [`Collect::verify`]. Every undamaged
+    /// sample in the archive counts as found.
     pub fn unpack(archive: impl Into<PathBuf>) -> Self {
         Self::at(Phase::Verify {
             id: None,
@@ -222,7 +219,7 @@ impl Collect {
     /// Sets the maximum number of samples to download, which may differ from the limit of the
     /// search. The first samples found are downloaded. [`Client::collect`] rejects a limit of 0.
     ///
-    /// This has no effect once the multi-download may have been submitted.
+    /// This has no effect on a multi-download that may have been submitted.
     pub fn limit(mut self, limit: u32) -> Self {
         match &self.phase {
             Phase::Search(_)
@@ -247,8 +244,8 @@ impl Collect {
     /// limits](Limits), raised to allow at least one entry for each requested sample. Limits are
     /// not stored with the state.
     ///
-    /// If an archive exceeds a limit, verification fails, but the file is kept, because it was paid
-    /// for. Set other limits and call [`Collect::verify`].
+    /// If the archive exceeds a limit, verification fails or reports entries as damaged. The file
+    /// is kept, because it was paid for: set other limits, and call [`Collect::verify`].
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
         self
@@ -264,7 +261,7 @@ impl Collect {
         self
     }
 
-    /// Sets the polling interval of a job, if one is set.
+    /// Applies the polling interval to a job, if one is set.
     fn paced(&self, mut flow: JobFlow) -> JobFlow {
         if let Some(interval) = self.interval {
             flow.set_interval(interval);
@@ -287,7 +284,8 @@ impl Collect {
         }
     }
 
-    /// Returns the request id of the search or hunt. `None` until that job has run.
+    /// Returns the request id of the search or hunt. It may be `None` while that job is running;
+    /// [`Collect::flow`] has the id then.
     pub fn search(&self) -> Option<&RequestId> {
         self.search.as_ref()
     }
@@ -302,7 +300,7 @@ impl Collect {
         }
     }
 
-    /// Returns the path of the archive. `None` until it is downloaded.
+    /// Returns the path of the archive. `None` until the archive is complete.
     pub fn archive(&self) -> Option<&Path> {
         match &self.phase {
             Phase::Verify { archive, .. } => Some(archive),
@@ -325,7 +323,7 @@ impl Collect {
         &self.found
     }
 
-    /// Adds the samples of the results, without duplicates.
+    /// Adds the samples in the results, without duplicates, up to the limit.
     fn take(&mut self, results: Vec<Sample>) {
         let mut seen = HashSet::new();
         for result in &results {
@@ -341,10 +339,9 @@ impl Collect {
         self.results = results;
     }
 
-    /// Uses this file as the downloaded archive. Use it to recover if a process ended after the
-    /// archive was renamed, but before the state was stored. First check that the archive contains
-    /// the samples that were [`found`](Self::found). Does nothing until the multi-download is
-    /// submitted.
+    /// Uses this file as the downloaded archive, to recover after a process ended between renaming
+    /// the archive and storing the state. First check that the archive contains the samples that
+    /// were [`found`](Self::found). Does nothing until the multi-download is submitted.
     pub fn fetched(mut self, archive: impl Into<PathBuf>) -> Self {
         if let Some(id) = self.download().cloned() {
             self.phase = Phase::Verify {
@@ -361,9 +358,9 @@ impl Collect {
     /// name.
     ///
     /// # Errors
-    /// Returns [`Error::Archive`] if the archive has not been downloaded yet, cannot be read or
-    /// exceeds a limit, [`Error::File`] if the file cannot be opened, and [`Error::Stopped`] if the
-    /// observer stops the run.
+    /// Returns [`Error::Archive`] if the archive has not been downloaded yet, or cannot be read or
+    /// extracted, [`Error::File`] if the file cannot be opened or hashed, and [`Error::Stopped`] if
+    /// the observer stops the run.
     pub fn verify(
         &mut self,
         overwrite: bool,
@@ -455,7 +452,6 @@ impl Collect {
     fn open_archive<R: Read + Seek>(&self, reader: R) -> Result<Archive<R>, Error> {
         let limits = self.limits.unwrap_or_else(|| {
             let limits = Limits::default();
-            // Allow at least one entry for each requested sample.
             let asked = self.found.len() as u64;
             Limits {
                 entries: limits.entries.max(asked),
@@ -553,16 +549,17 @@ impl From<&FuzzySearch> for Source {
 }
 
 impl Client {
-    /// Searches or hunts, downloads the samples that were found as `samples.zip` in `folder`, and
-    /// extracts each sample into a file named after its SHA-256. Creates the folder if necessary.
-    /// **The samples are malware.**
+    /// Downloads the samples of a search, a hunt or a list into `folder`, and extracts them.
+    ///
+    /// The archive is `samples.zip`, and each extracted file is named after its SHA-256. **The
+    /// samples are malware.** The folder is created if necessary.
     ///
     /// Costs the same as [`Client::collect`]. It does not store its state: for a long job, use
     /// [`Client::collect`] and store the state in the observer.
     ///
     /// # Errors
-    /// See [`Client::collect`]. If `samples.zip` exists, this fails before anything is billed.
-    /// After a job has been submitted, returns [`Error::Collect`], which contains the state.
+    /// See [`Client::collect`]. If `samples.zip` exists, this fails before anything is billed. Once
+    /// a job has a request id, errors are returned as [`Error::Collect`], which contains the state.
     pub fn collect_to(
         &self,
         source: impl Into<Source>,
@@ -585,20 +582,18 @@ impl Client {
         })
     }
 
-    /// Searches or hunts, requests an archive of the samples that were found, waits for it,
-    /// downloads it into `archive`, and verifies its content.
+    /// Finds samples, downloads an archive of them into `archive`, and verifies its content.
     ///
-    /// A hunt costs one hunt, and each sample costs one download. With [`Client::check_quota`],
-    /// each job fails before it is submitted if the remaining quota does not cover it. A hunt also
-    /// needs enough remaining downloads: as many as its limit, or at least one if it has no limit.
+    /// A hunt costs one hunt, and each sample costs one download. With [`Client::check_quota`], a
+    /// hunt or a multi-download is not submitted if the remaining quota does not cover it. For a
+    /// hunt, the quota must also cover the downloads up to the limit, or one if there is no limit.
     ///
     /// If the archive can be opened, the file is kept, even if samples are missing or damaged: see
     /// [`Collected::samples`]. If the run ends after that, for example at its deadline, continue
     /// with [`Collect::verify`]. If no samples are found, the run succeeds without an archive file.
     ///
-    /// The observer is called at every step of the search, the jobs, the download and the
-    /// verification. It gets the [`Collect`] each time, and can store it so that another process
-    /// can continue.
+    /// The observer is called during the search, the multi-download, the download and the
+    /// verification. It can store the [`Collect`], so that another process can continue.
     ///
     /// ```no_run
     /// # fn example(client: &malquery_proto::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -620,9 +615,8 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// See [`Client::run_job`] and [`Client::save`]. Returns [`Error::Archive`] if the archive
-    /// cannot be opened (the file is deleted), or if it exceeds a [limit](Collect::limits) or
-    /// cannot be extracted (the file is kept).
+    /// See [`Client::run_job`], [`Client::save`] and [`Collect::verify`]. If the downloaded archive
+    /// cannot be opened, it is deleted, unless it exceeds a [limit](Collect::limits).
     pub fn collect(
         &self,
         job: &mut Collect,
@@ -718,7 +712,7 @@ impl Client {
                 Phase::Fetch(id) => {
                     let operation = GetSamples::new(id.clone());
                     let received = match client.fetch(&operation, &mut archive, &mut run) {
-                        // The job has only just ended, so its archive may take a moment to appear.
+                        // The job has just ended, so its archive may take a moment to appear.
                         Err(error) if not_found_left > 0 && is_missing(&error) => {
                             not_found_left -= 1;
                             let pause = job.interval.unwrap_or(ARCHIVE_PAUSE).max(MIN_INTERVAL);
@@ -727,8 +721,7 @@ impl Client {
                         }
                         result => result?,
                     };
-                    // Keep an archive that can be opened, whatever its content is, or that exceeds
-                    // a limit: it was paid for.
+                    // Keep an archive that can be opened or that exceeds a limit: it was paid for.
                     match job.open_archive(archive.reader()?) {
                         Ok(_) | Err(Error::Archive(ArchiveError::Limit { .. })) => {}
                         Err(error) => return Err(error),
