@@ -63,16 +63,15 @@ impl Job {
         self
     }
 
-    /// Sets the maximum duration of each [`Job::wait`]. After this time, it fails with
-    /// [`FlowError::Deadline`](crate::flow::FlowError::Deadline), but the service continues the
-    /// job. The default is the [timeout of the client](Client::timeout).
+    /// Sets the maximum duration of each [`Job::wait`]. A longer wait fails as described in
+    /// [`Client::timeout`], which is the default. The service continues the job.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Sets the time at which [`Job::wait`] fails with
-    /// [`FlowError::Deadline`](crate::flow::FlowError::Deadline). The service continues the job.
+    /// Sets the time by which [`Job::wait`] must end. A longer wait fails as described in
+    /// [`Client::timeout`]. The service continues the job.
     pub fn deadline(mut self, deadline: Timestamp) -> Self {
         self.flow.set_deadline(Some(deadline));
         self
@@ -81,7 +80,7 @@ impl Job {
     /// Waits until the job is done, and returns the reply with its results. Costs no quota. You can
     /// call it again after an error.
     ///
-    /// It waits without a time limit unless the job or its client has a timeout or a deadline.
+    /// The whole wait has no time limit unless the job or its client has a timeout or a deadline.
     ///
     /// # Errors
     /// Returns [`FlowError::JobFailed`](crate::flow::FlowError::JobFailed) if the job failed. For
@@ -99,7 +98,8 @@ impl Job {
             .run_within(&mut self.flow.clone(), self.timeout, &mut observer)
     }
 
-    /// Returns the state of the job. You can store it, and continue later with [`Client::run_job`].
+    /// Returns the state with which each [`Job::wait`] begins. You can store it, and continue later
+    /// with [`Client::run_job`].
     pub fn flow(&self) -> &JobFlow {
         &self.flow
     }

@@ -55,10 +55,10 @@ use crate::types::{Json, RequestId, Sample, Sha256, SubmitMeta};
 
 /// A blocking client for MalQuery.
 ///
-/// Cloning is cheap. Clones share the token, the rate limit and the connections, and can be used in
-/// other threads. Settings ([`timeout`](Self::timeout), [`deadline`](Self::deadline),
-/// [`retry`](Self::retry) and [`check_quota`](Self::check_quota)) apply only to the clone on which
-/// they are set.
+/// Cloning is cheap. Clones share the token, the rate limit and the transport, and can be used in
+/// other threads. A clone starts with the same [`timeout`](Self::timeout),
+/// [`deadline`](Self::deadline), [`retry`](Self::retry) and [`check_quota`](Self::check_quota).
+/// Setting one of these later does not affect other clones.
 ///
 /// ```
 /// use malquery_proto::Client;
@@ -85,7 +85,6 @@ pub struct Client {
     check_quota: bool,
 }
 
-/// The state that all clones share.
 struct Shared {
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
@@ -109,9 +108,9 @@ impl fmt::Debug for Client {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct MetadataReply {
-    /// The combined reply: the results and errors of all replies, and the `meta` of the first.
+    /// The first reply, with the results and errors of all replies.
     pub reply: JsonReply<GetMetadata>,
-    /// The requested samples that are not in MalQuery.
+    /// The requested samples that no result names, usually because they are not in MalQuery.
     pub missing: Vec<Sha256>,
 }
 
@@ -173,11 +172,11 @@ impl Client {
         }
     }
 
-    /// Returns a client that acts for a Flight Control child. It has the same settings, credentials
-    /// and connections, but its own token.
+    /// Returns a client that acts for a Flight Control child.
     ///
-    /// If this client uses a [token that was obtained elsewhere](Auth::with_token), every call of
-    /// the child fails before anything is sent, because such a token works for one customer only.
+    /// It has the same settings, credentials and transport, but its own token and rate limit. If
+    /// this client uses a [token that was obtained elsewhere](Auth::with_token), the child cannot
+    /// send requests, because such a token works only for its own customer.
     pub fn child(&self, member_cid: MemberCid) -> Self {
         let auth = self.auth().child(member_cid);
         let Shared {
@@ -196,20 +195,19 @@ impl Client {
         self
     }
 
-    /// Sets the maximum duration of each call. After this time, the call fails with
-    /// [`FlowError::Deadline`]. There is no timeout by default, but [`RetryPolicy::time_limit`]
-    /// applies.
+    /// Sets the maximum duration of each call. A longer call fails with [`FlowError::Deadline`] or
+    /// with the error of its last request. By default, only [`RetryPolicy::time_limit`] applies.
     ///
-    /// The [check of the quota](Self::check_quota) is part of the call that it precedes. Waiting for
-    /// a job counts as one call. [`Job::timeout`] sets another timeout for one job.
+    /// The [check of the quota](Self::check_quota) is part of the call that it precedes. Waiting
+    /// for a job counts as one call, for which [`Job::timeout`] can set another timeout.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Sets the time after which every call fails with [`FlowError::Deadline`]. If a timeout is set
-    /// too, the earlier of the two applies.
+    /// Sets the time by which calls must end. A longer call fails as with a
+    /// [timeout](Self::timeout). If both are set, the earlier limit applies.
     #[must_use]
     pub fn deadline(mut self, deadline: Timestamp) -> Self {
         self.deadline = Some(deadline);
@@ -219,12 +217,11 @@ impl Client {
     /// Sets whether to check the remaining quota before every hunt and multi-download. The default
     /// is `false`.
     ///
-    /// If the quota does not cover the job, the call fails with [`FlowError::QuotaShort`] before
-    /// the job is submitted. If the reply does not contain the count and the limit that the job
-    /// needs, or if one of them is not a number of at least 0, it fails with
-    /// [`FlowError::QuotaUnknown`]; to submit the job anyway, turn the check off. A count above its
-    /// limit means that nothing is left. The check sends one more request. It is not a guarantee:
-    /// another client may use the quota before the job is submitted.
+    /// If the quota does not cover the job, the call fails with [`FlowError::QuotaShort`], and the
+    /// job is not submitted. If the count or the limit is missing from the reply or not valid, it
+    /// fails with [`FlowError::QuotaUnknown`]; to submit the job anyway, turn the check off. The
+    /// check calls [`GetQuotas`], which costs no quota. It is not a guarantee: another client may
+    /// use the quota before the job is submitted.
     #[must_use]
     pub fn check_quota(mut self, check: bool) -> Self {
         self.check_quota = check;
@@ -253,7 +250,7 @@ impl Client {
         self.call(&GetQuotas)
     }
 
-    /// Runs a fuzzy search: fast, with false positives. No cost is documented. See [`FuzzySearch`].
+    /// Runs a fuzzy search, which has false positives. No cost is documented. See [`FuzzySearch`].
     ///
     /// # Errors
     /// See [`Client::call`].
@@ -261,7 +258,7 @@ impl Client {
         self.call(search)
     }
 
-    /// Starts an exact search. Its cost is not documented. See [`ExactSearch`].
+    /// Starts an exact search. No cost is documented. See [`ExactSearch`].
     ///
     /// # Errors
     /// See [`Client::call`].
@@ -286,11 +283,11 @@ impl Client {
         self.call(&GetRequest::new(id.clone()))
     }
 
-    /// Returns the metadata of any number of samples. Costs no quota. Sends one request for about
-    /// every 115 samples. See [`GetMetadata`].
+    /// Returns the metadata of one or more samples. Costs no quota. See [`GetMetadata`].
     ///
-    /// The results are in the order in which the service returns them.
-    /// [`MetadataReply::missing`] lists the samples that are not in MalQuery.
+    /// A request holds about 115 samples; for more, this sends several requests. The results are in
+    /// the order in which the service returns them. [`MetadataReply::missing`] lists the samples
+    /// without a result.
     ///
     /// # Errors
     /// See [`Client::call`].
@@ -328,7 +325,7 @@ impl Client {
     /// Downloads a sample as a stream. Costs one download. **The bytes are raw malware.** See
     /// [`GetDownload`].
     ///
-    /// The request is retried until the head of a successful reply arrives. If the body is
+    /// Failures are retried only until the head of a successful reply arrives. If the body is
     /// interrupted later, reading it returns an error. [`Client::save`] also retries an interrupted
     /// body.
     ///
@@ -365,11 +362,11 @@ impl Client {
         self.open(&GetSamples::new(id.clone()))
     }
 
-    /// Calls an operation with a JSON reply. Costs as much as the operation.
+    /// Calls an operation with a JSON reply. See the operation for its cost.
     ///
     /// # Errors
-    /// Returns [`Error::Flow`] if all attempts that the operation and the [`RetryPolicy`] allow
-    /// have failed. For a hunt or a multi-download, also returns the errors of
+    /// Returns [`Error::Flow`] if the request is not valid, or if the call fails after the retries
+    /// that the operation and the [`RetryPolicy`] allow. For a hunt or a multi-download, see also
     /// [`Client::check_quota`].
     pub fn call<O: JsonOperation>(&self, operation: &O) -> Result<JsonReply<O>, Error> {
         self.call_with(operation, &mut ())
@@ -396,11 +393,11 @@ impl Client {
         Ok(self.drive(&mut flow, observer)?.0)
     }
 
-    /// Calls an operation whose reply is a file. The body is checked as it is read. Costs as much
-    /// as the operation.
+    /// Calls an operation whose reply is a file. The body is checked as it is read. See the
+    /// operation for its cost.
     ///
     /// # Errors
-    /// See [`Client::call`]. Reading the [`Download`] returns the errors of the body.
+    /// See [`Client::call`]. Errors in the body are returned when the [`Download`] is read.
     pub fn open<O: StreamOperation>(&self, operation: &O) -> Result<Reply<Download>, Error> {
         self.open_in(&mut self.download_flow(operation))
     }
@@ -424,7 +421,7 @@ impl Client {
         Ok(reply.map(|check| Download::new(body, check, needles)))
     }
 
-    /// Returns a handle to a job that was submitted before. Sends nothing.
+    /// Returns a handle to a job that was submitted earlier. Sends nothing.
     pub fn attach(&self, id: RequestId) -> Job {
         self.handle(id, None)
     }
@@ -438,14 +435,14 @@ impl Client {
     /// Submits a job, unless it has already been submitted, and waits until it is done. Only the
     /// submission costs quota; polling does not.
     ///
-    /// The observer gets the flow before every request and after every reply, including token
-    /// requests, but not during [`Client::check_quota`]. It can store the flow, so that another
-    /// process can continue the job. The flow keeps the [`RetryPolicy`] with which it was created.
+    /// The observer is called at every step, including token requests, but not during the
+    /// [check of the quota](Self::check_quota). It can store the flow, so that another process can
+    /// continue the job. The flow keeps the [`RetryPolicy`] with which it was created.
     ///
     /// # Errors
-    /// Returns [`Error::Flow`] if the job fails, and [`Error::Stopped`] if the observer stops the
-    /// run. If the observer stops it before a request, the request is canceled, and the observer is
-    /// called once more with the final state.
+    /// Returns [`Error::Flow`] if a request or the job fails, and [`Error::Stopped`] if the
+    /// observer stops the run before it ends. If the observer stops it before a request, the
+    /// request is not sent, and the observer is called once more with the final state.
     pub fn run_job(
         &self,
         flow: &mut JobFlow,
@@ -477,20 +474,22 @@ impl Client {
         let own = flow.deadline();
         flow.set_deadline(own.into_iter().chain(ends).min());
         let result = self.drive(flow, observer);
-        // These limits belong to this client, so remove them from the flow.
+        // The limits of this client must not stay in the flow.
         flow.set_deadline(own);
         Ok(result?.0)
     }
 
-    /// Replaces the secrets of the session in `text` with `[redacted]`: the client secret and
-    /// recent tokens, in any common encoding. Use it before you print text from the service.
+    /// Replaces the client secret and recent tokens in `text` with `[redacted]`. Use it before you
+    /// print text from the service.
+    ///
+    /// See [`Needles`](crate::needles::Needles) for the encodings in which secrets are found.
     pub fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
         // Searching may take a moment, so do not hold the lock.
         let needles = self.auth().needles().clone();
         needles.mask(text)
     }
 
-    /// Waits for this time. Fails immediately if the deadline is earlier.
+    /// Waits for `time`. Fails immediately if the wait would not end before the deadline.
     #[cfg(feature = "samples")]
     fn pause(&self, time: Duration) -> Result<(), Error> {
         let until = self.clock().now().after(time);
@@ -510,7 +509,7 @@ impl Client {
         }
     }
 
-    /// Returns the time at which a call that begins now must end.
+    /// Returns the time by which a call that begins now must end, if it has a limit.
     fn ends(&self, timeout: Option<Duration>) -> Option<Timestamp> {
         let timeout = timeout.map(|timeout| self.clock().now().after(timeout));
         self.deadline.into_iter().chain(timeout).min()
@@ -545,7 +544,7 @@ impl Client {
         }
     }
 
-    /// Fails if the check is on and the remaining quota does not cover the operation.
+    /// Checks the remaining quota, if the check is on and the operation has a cost.
     fn guard<O: Operation>(
         &self,
         operation: &O,
@@ -584,8 +583,8 @@ impl Client {
     /// Costs no quota.
     ///
     /// # Errors
-    /// Fails if the token could not be revoked. The client drops it anyway, and it expires within
-    /// 30 minutes.
+    /// Fails if the token could not be revoked. The client drops it anyway, and it expires on its
+    /// own, usually within 30 minutes.
     pub fn revoke(&self) -> Result<(), Error> {
         let (taken, base) = {
             let mut auth = self.auth();
@@ -624,7 +623,7 @@ impl Client {
         }
     }
 
-    /// Returns a seed that differs between calls and processes. It is not secret.
+    /// Returns a seed that is likely to differ between calls and processes. It is not secret.
     fn seed(&self) -> u64 {
         let calls = self.shared.calls.fetch_add(1, Ordering::Relaxed);
         self.clock().now().as_millis() ^ calls.rotate_left(32)
