@@ -6,11 +6,11 @@ use crate::stream::{Received, StreamCheck, StreamError};
 
 /// The body of a download, as a reader that checks the bytes.
 ///
-/// Reading returns an error, at the end at the latest, if the body is too short, too long or has
-/// the wrong hash. Functions such as [`io::copy`] therefore fail for a damaged download.
+/// If the body is interrupted or fails a check, such as its SHA-256, reading it to the end returns
+/// an error. Functions such as [`io::copy`] therefore fail too.
 ///
 /// **The bytes are malware.** Do not use them before reading has ended without an error.
-#[must_use = "the download is checked only while it is read to the end"]
+#[must_use = "the whole download is checked only when it is read to the end"]
 pub struct Download {
     body: Option<Body>,
     state: State,
@@ -50,7 +50,8 @@ impl Download {
         self
     }
 
-    /// Returns the length in bytes, if the reply declares it or the download is complete.
+    /// Returns the length in bytes: the declared length, if any, or the actual length at the end.
+    /// `None` after an error.
     pub fn length(&self) -> Option<u64> {
         match &self.state {
             State::Reading(check) => check.length(),

@@ -117,7 +117,7 @@ impl Client {
                     let why = error.failure();
                     log::debug!("{name} attempt {attempts}: no reply in {took} ms");
                     if why != SendFailure::CannotSend {
-                        // Retries may take long. Without a warning, the service would seem slow.
+                        // Without a warning, the service would seem slow during the retries.
                         let reason = error.reason().to_string();
                         log::warn!("no reply to {}: {}", name.operation, self.mask(&reason));
                     }
@@ -146,7 +146,7 @@ impl Client {
                     result.map(|()| None)
                 }
             };
-            // Do this even if the flow has ended, so that its final state is stored.
+            // Call the observer even if the flow has ended, so that it can store the final state.
             let stopped = observe(flow, Step::Reported, now).is_break();
             match outcome {
                 Ok(Some(result)) => return Ok(result),
@@ -204,9 +204,8 @@ impl Client {
     }
 }
 
-/// Reads up to `most` bytes of a body, and one more byte if it is longer. If `whole` is set, a
-/// truncated body is an error. A body that is too long is not an error here: the flow rejects it
-/// without a retry.
+/// Reads up to `most` bytes of a body. If `whole` is set, also reads one byte of a longer body, so
+/// that the flow can reject it, and fails if the body is truncated.
 fn read_body(
     endpoint: Option<&Endpoint>,
     head: &http::response::Parts,
@@ -214,8 +213,8 @@ fn read_body(
     most: u64,
     whole: bool,
 ) -> Result<Vec<u8>, TransportError> {
-    // RFC 9112, section 6.3, ignores a length if the body is chunked. That is safe for JSON, which
-    // shows whether it is complete. A sample does not, so a download still checks the length.
+    // RFC 9112, section 6.3: ignore the declared length of a chunked body. This is safe for JSON,
+    // which shows whether it is complete. A download still checks the length.
     let is_chunked = head.headers.contains_key(http::header::TRANSFER_ENCODING);
     let view = ResponseHead {
         status: head.status,
@@ -257,7 +256,7 @@ fn read_body(
         }
         _ => {}
     }
-    // This requires that a transport which decodes a body removes the length from the head.
+    // A transport that decodes a body must have removed the length from the head.
     match short.filter(|_| received <= most) {
         Some(declared) => Err(failed(io::Error::other(StreamError::Short {
             received,
@@ -272,14 +271,14 @@ fn is_too_large(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::FileTooLarge
 }
 
-/// A body that fails after the deadline, even if the transport ignores the deadline.
+/// A body that checks the deadline while it is read, in case the transport ignores it.
 struct Timed<'a> {
     body: Body,
     clock: &'a dyn Clock,
     deadline: Option<Timestamp>,
     begun: bool,
-    /// The number of bytes to read one at a time. A read that meets damaged data fails and loses
-    /// the bytes before it, which may be the id of a job that was billed.
+    /// The number of bytes to read one at a time. A longer read that fails at damaged data would
+    /// lose the bytes before the damage, such as the id of a job that was billed.
     single: usize,
 }
 
@@ -291,7 +290,7 @@ impl Read for Timed<'_> {
         };
         let count = self.body.read(&mut buffer[..most])?;
         self.single = self.single.saturating_sub(count);
-        // A small body arrives in one read, so do not read the clock for it.
+        // A small body usually arrives in one read, so do not read the clock for it.
         let is_more = count > 0 && std::mem::replace(&mut self.begun, true);
         if is_more && self.deadline.is_some_and(|end| end <= self.clock.now()) {
             let error = "the call timed out before the body was complete";
@@ -301,8 +300,8 @@ impl Read for Timed<'_> {
     }
 }
 
-/// Ends a token request even if the observer, the transport or the clock panics. Otherwise, the
-/// other flows would wait for its token.
+/// Ends a token request on drop, even after a panic in the observer, the transport or the clock.
+/// Otherwise, other flows would wait for its token.
 struct Held<'a> {
     auth: &'a Mutex<Auth>,
     serial: Option<u64>,
@@ -357,7 +356,7 @@ impl fmt::Display for Name {
 #[derive(Debug)]
 struct BodyError {
     error: io::Error,
-    /// The request id in the bytes that arrived, or the beginning of an id that is not usable.
+    /// The request id in the bytes that arrived, or the beginning of an incomplete or invalid id.
     id: Option<Result<RequestId, String>>,
     /// The error for the flow, if the body is too large.
     refused: Option<Box<DecodeError>>,

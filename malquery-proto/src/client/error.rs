@@ -16,7 +16,7 @@ use crate::stream::StreamError;
 use crate::time::Timestamp;
 use crate::types::RequestId;
 
-/// The error of a call of the [`Client`](super::Client).
+/// An error from the [`Client`](super::Client).
 ///
 /// `Display` writes one line: what went wrong and, if known, a hint. `source` returns the
 /// underlying error, such as the error of the transport. `Debug` writes the same line, followed by
@@ -37,11 +37,11 @@ use crate::types::RequestId;
 /// ```
 #[non_exhaustive]
 pub enum Error {
-    /// The call failed.
+    /// A call or a job failed.
     #[allow(missing_docs)]
     Flow {
         error: FlowError,
-        /// The error of the transport in the last attempt, if it is the cause.
+        /// The error of the transport in the last attempt, if it explains the failure.
         cause: Option<Box<dyn StdError + Send + Sync>>,
         /// The request id of the job that the call was waiting for, if any.
         job: Option<RequestId>,
@@ -52,7 +52,7 @@ pub enum Error {
     Stream(StreamError),
     /// The body of a download could not be read completely.
     Body(io::Error),
-    /// A file could not be read or written.
+    /// A file or folder could not be created or accessed.
     #[cfg(feature = "samples")]
     #[allow(missing_docs)]
     File {
@@ -77,21 +77,22 @@ pub enum Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The request is not valid. Nothing was sent.
+    /// The request is not valid, so it was not sent.
     Invalid,
-    /// The service rejected the request (4xx, or a redirect).
+    /// The request was rejected (a redirect, or a 4xx without a kind of its own).
     Refused,
     /// The credentials or the token are not valid in this cloud (401).
     Unauthorized,
-    /// The API client lacks a permission (403).
+    /// Access was denied (403), for example because the API client lacks a scope.
     Forbidden,
-    /// The sample, job or archive does not exist (404).
+    /// The sample, job or archive was not found (404).
     NotFound,
     /// Too many requests were sent (429). Wait, then try again.
     RateLimited,
     /// The monthly quota is used up, is unknown, or does not cover the job.
     QuotaExhausted,
-    /// No reply arrived, or the service failed (5xx). Try again later.
+    /// No reply arrived, the service or a gateway failed (5xx), or a file is not ready. Try again
+    /// later.
     Unavailable,
     /// The request cannot be sent. For example, the certificate is not trusted.
     CannotSend,
@@ -101,11 +102,11 @@ pub enum ErrorKind {
     Timeout,
     /// The job failed.
     JobFailed,
-    /// The reply is not what the service should send.
+    /// The reply cannot be used, for example because it cannot be parsed.
     Service,
-    /// A download or an archive is damaged or incomplete.
+    /// A download is damaged or incomplete, or an archive could not be read or extracted.
     Damaged,
-    /// A file could not be read or written.
+    /// A file or folder could not be created or accessed.
     File,
     /// The observer stopped the run.
     Stopped,
@@ -187,9 +188,9 @@ impl Error {
         }
     }
 
-    /// Returns the request id of the job that failed, or may still be running: the job that the
-    /// call was waiting for, or that a failed submission started. The job may have been billed, so
-    /// unless it failed, poll this id instead of submitting again.
+    /// Returns the request id of the job that the call last submitted or waited for, if the error
+    /// contains it. The job may have been billed, so unless it failed, poll this id instead of
+    /// submitting again.
     pub fn request_id(&self) -> Option<&RequestId> {
         match self {
             Self::Flow { error, job, .. } => error.request_id().or(job.as_ref()),
@@ -202,7 +203,7 @@ impl Error {
         }
     }
 
-    /// Returns the reason the request was rejected before anything was sent, if it was.
+    /// Returns the reason the request is not valid, if it was rejected before it was sent.
     pub fn invalid(&self) -> Option<&BuildError> {
         match self.flow()? {
             FlowError::Build(error) => Some(error),
@@ -210,7 +211,7 @@ impl Error {
         }
     }
 
-    /// Returns the error of the flow, if the call failed in a flow.
+    /// Returns the [`FlowError`], if the error contains one.
     pub fn flow(&self) -> Option<&FlowError> {
         match self {
             Self::Flow { error, .. } => Some(error),
@@ -220,12 +221,12 @@ impl Error {
         }
     }
 
-    /// Returns the error reply, if the service sent one.
+    /// Returns the error reply from the service or a gateway, if one arrived.
     pub fn api(&self) -> Option<&ApiError> {
         self.flow()?.api()
     }
 
-    /// Returns the HTTP status of the reply, if one arrived.
+    /// Returns the HTTP status of the reply that caused the error, if there is one.
     pub fn status(&self) -> Option<StatusCode> {
         self.flow()?.status()
     }
@@ -235,8 +236,8 @@ impl Error {
         self.flow()?.trace_id()
     }
 
-    /// Returns whether the same call or job may succeed later. A retry may cost quota again: see
-    /// the operation.
+    /// Returns whether it is worth retrying the same call or job later. A retry may cost quota
+    /// again: see the operation.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Flow { error, .. } => error.is_retryable(),
@@ -299,7 +300,7 @@ impl std::fmt::Display for Error {
 debug_with_sources!(Error);
 
 impl Error {
-    /// Converts an error that reading a [`Download`](super::Download) returned.
+    /// Converts an error from reading a [`Download`](super::Download).
     pub fn of_download(error: io::Error) -> Self {
         match error.downcast::<StreamError>() {
             Ok(error) => Self::Stream(error),

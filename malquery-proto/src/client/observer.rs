@@ -10,8 +10,8 @@ use crate::types::JobStatus;
 /// Receives the progress of a job, a download or a [`Collect`], and can stop it.
 ///
 /// `()` is an observer that does nothing. A closure that takes a [`&Progress`](Progress) is an
-/// observer if it returns `()` or a [`ControlFlow`]. If it returns `Break`, the run fails with
-/// [`Error::Stopped`](super::Error::Stopped).
+/// observer if it returns `()` or a [`ControlFlow`]. If an observer returns `Break` before the run
+/// has ended, the run fails with [`Error::Stopped`](super::Error::Stopped).
 ///
 /// ```
 /// use std::ops::ControlFlow;
@@ -76,11 +76,11 @@ use sealed::Decision;
 pub struct Progress<'a> {
     /// The current step.
     pub step: Step,
-    /// The time since the run began.
+    /// The time since the run began. Always zero in `Collect::verify`, which has no clock.
     pub elapsed: Duration,
-    /// The state of the current job. Store it, so that another process can continue the job.
+    /// The state of the current job, if any. If you store it, another process can continue the job.
     pub job: Option<&'a JobFlow>,
-    /// The state of the current [`Collect`]. Store it, so that another process can continue.
+    /// The current [`Collect`], if any. If you store it, another process can continue the run.
     #[cfg(feature = "samples")]
     pub collect: Option<&'a Collect>,
 }
@@ -96,12 +96,12 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Returns the job status in the last reply.
+    /// Returns the status of the current job in the last successful poll.
     pub fn status(&self) -> Option<&'a JobStatus> {
         self.job?.status()
     }
 
-    /// Returns the number of polls that got a reply.
+    /// Returns the number of successful polls of the current job.
     pub fn polls(&self) -> u32 {
         self.job.map_or(0, JobFlow::polls)
     }
@@ -111,17 +111,19 @@ impl<'a> Progress<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {
-    /// A request is about to be sent. The state already records it as sent. `Break` cancels it.
+    /// A request is about to be sent. The state of a job already records a submission as sent.
+    /// `Break` cancels the request.
     Send,
-    /// The outcome of a request has been recorded in the state.
+    /// The outcome of a request is known. The state of a job records it.
     Reported,
-    /// The run waits until this time.
+    /// The run is about to wait until this time.
     Wait(Timestamp),
-    /// Bytes of a download were written. `bytes` is the number so far.
+    /// Bytes of a download were written. `bytes` is the number so far, and `total` the declared
+    /// length.
     #[allow(missing_docs)]
     Fetch { bytes: u64, total: Option<u64> },
-    /// Bytes of an archive were verified and, if a folder is set, extracted. `bytes` is the number
-    /// so far. The first step has 0 bytes, and comes after the archive gets its final name.
+    /// Bytes of an archive were read, to verify or extract samples. `bytes` is the number so far.
+    /// The first step has 0 bytes, and comes after the archive gets its final name.
     #[allow(missing_docs)]
     Verify { bytes: u64, total: u64 },
 }

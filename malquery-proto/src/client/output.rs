@@ -7,9 +7,9 @@ use crate::atomic_file::{self, AtomicFile, folder};
 
 /// An output file that appears complete or not at all.
 ///
-/// Until it is complete, the file has a temporary name in the target folder. Only its owner can
-/// read it, and it is not executable. Dropping an `OutputFile` deletes the incomplete file. Create
-/// it before you start a download, so that nothing is billed if the file cannot be created.
+/// Until it is complete, the file has a temporary name in the target folder. On Unix, only its
+/// owner can read it, and it is not executable. Dropping an `OutputFile` deletes the incomplete
+/// file. Create it before a download, so that nothing is billed if the file cannot be created.
 ///
 /// ```
 /// # fn example(
@@ -92,7 +92,8 @@ impl OutputFile {
     /// Completes the file and renames it to its path.
     ///
     /// # Errors
-    /// Returns [`Error::File`] if the file cannot be renamed. The temporary file is deleted.
+    /// Returns [`Error::File`] if the file cannot be completed or renamed. The temporary file is
+    /// deleted.
     pub fn finish(self) -> Result<(), Error> {
         let Self {
             path,

@@ -10,9 +10,9 @@ use crate::stream::Received;
 use crate::types::{RequestId, Sha256};
 
 impl Client {
-    /// Downloads a sample into a new file. Costs one download. **The file is raw malware.** Only
-    /// its owner can read it, and it is not executable. It appears only after all bytes have
-    /// arrived and their SHA-256 is verified.
+    /// Downloads a sample into a new file. Costs one download. **The file is raw malware.** On
+    /// Unix, only its owner can read it, and it is not executable. It appears only after all bytes
+    /// have arrived and their SHA-256 is verified.
     ///
     /// # Errors
     /// See [`Client::save`]. If `path` exists, this fails before anything is billed.
@@ -33,15 +33,15 @@ impl Client {
         )
     }
 
-    /// Downloads into `output`. Costs as much as the operation.
+    /// Downloads the file of an operation into `output`. See the operation for its cost.
     ///
     /// An interrupted download is retried, within the limits of the retry policy; for a sample, a
-    /// retry may cost another download (see [`GetDownload`]). A download with the wrong bytes is
+    /// retry may cost another download (see [`GetDownload`]). A download with the wrong SHA-256 is
     /// not retried, because the bytes would most likely be wrong again.
     ///
     /// # Errors
     /// See [`Client::open`] and [`Download::write_to`]. Returns [`Error::Stopped`] if the observer
-    /// stops the download. After an error, no file is left behind.
+    /// stops the download.
     pub fn save<O: StreamOperation>(
         &self,
         operation: &O,
@@ -53,7 +53,7 @@ impl Client {
         Ok(received)
     }
 
-    /// Downloads into a file, but does not complete the file.
+    /// Downloads into a file, but does not finish the file.
     pub(super) fn fetch<O: StreamOperation>(
         &self,
         operation: &O,
@@ -89,7 +89,8 @@ impl Download {
     ///
     /// # Errors
     /// Returns [`Error::Stream`] or [`Error::Body`] if the download is damaged or interrupted, and
-    /// [`Error::File`] if the file cannot be written. After an error, no file is left behind.
+    /// [`Error::File`] if the file cannot be written. After an error, the incomplete file is
+    /// deleted.
     pub fn write_to(mut self, mut output: OutputFile) -> Result<Received, Error> {
         let received = copy(&mut self, &mut output, |_| ControlFlow::Continue(()))?;
         output.finish()?;

@@ -22,8 +22,8 @@ impl Clock for SystemClock {
     }
 
     fn sleep_until(&self, time: Timestamp) {
-        // Sleep in slices, because the clock may be set, or stop while the machine is suspended.
-        // If the clock is set back, the wait does not get longer.
+        // Sleep in slices, because the clock may be set, and a sleep may not count the time for
+        // which the machine is suspended. If the clock is set back, the wait does not get longer.
         let (begun, whole) = (Instant::now(), time.since(self.now()));
         loop {
             let left = time
@@ -41,7 +41,7 @@ const CLIENT_SECRET: &str = "FALCON_CLIENT_SECRET";
 const CLOUD: &str = "FALCON_CLOUD";
 const BASE_URL: &str = "FALCON_BASE_URL";
 const MEMBER_CID: &str = "FALCON_MEMBER_CID";
-/// The name that other SDKs use for the default.
+/// The name of the default in other SDKs.
 const AUTODISCOVER: &str = "autodiscover";
 
 /// The base URL and the credentials, from environment variables.
@@ -50,7 +50,7 @@ const AUTODISCOVER: &str = "autodiscover";
 /// |---|---|
 /// | `FALCON_CLIENT_ID` | the id of the API client |
 /// | `FALCON_CLIENT_SECRET` | the secret of the API client |
-/// | `FALCON_CLOUD` | the cloud of the account; if unset or `autodiscover`, the first request goes to `us-1`, which redirects to the cloud of the account |
+/// | `FALCON_CLOUD` | the cloud of the account; if unset or `autodiscover`, the first request goes to `us-1`, which redirects to another commercial cloud if necessary |
 /// | `FALCON_BASE_URL` | a base URL, which overrides `FALCON_CLOUD` |
 /// | `FALCON_MEMBER_CID` | the child to act for, if the account is a Flight Control parent |
 ///
@@ -103,7 +103,7 @@ impl Settings {
         }
         let base = match (get(BASE_URL)?, get(CLOUD)?) {
             (Some(url), _) => url.parse().map_err(invalid(BASE_URL))?,
-            // The token endpoint of us-1 redirects to the cloud of the account.
+            // The token endpoint of us-1 redirects to other commercial clouds.
             (None, Some(cloud)) if cloud.eq_ignore_ascii_case(AUTODISCOVER) => Cloud::Us1.into(),
             (None, Some(cloud)) => cloud.parse::<Cloud>().map_err(invalid(CLOUD))?.into(),
             (None, None) => Cloud::Us1.into(),
@@ -122,7 +122,7 @@ pub enum EnvError {
     /// The value is not valid Unicode.
     #[error("{0} is not valid Unicode")]
     NotUnicode(&'static str),
-    /// The transport cannot use the value, which is for a proxy or root certificates.
+    /// The transport cannot use the value, which configures a proxy or root certificates.
     #[error("{message}")]
     #[allow(missing_docs)]
     Transport {

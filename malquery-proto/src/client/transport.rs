@@ -12,27 +12,28 @@ use crate::time::Timestamp;
 ///
 /// A transport must follow these rules:
 ///
-/// - Send the request exactly once, and unchanged: method, URI, headers and body. Send the length
-///   of the body, but no `content-length` for a GET, whose body is empty. Add the `host` header.
-///   You may add headers such as `connection`.
+/// - Send the request without retries, and unchanged: method, URI, headers and body. Send the
+///   length of the body, but no `content-length` for a GET, whose body is empty. Add the `host`
+///   header. You may add headers such as `connection`.
 /// - Skip 1xx replies, and return the final reply, whatever its status is.
 /// - Do not follow redirects. Use TLS for `https`, and check certificates.
 /// - Do not reuse a connection that the service has closed. Open a new connection for a
-///   [`Billed`](crate::endpoint::Resend::Billed) request, for a fuzzy search, and for a request with
-///   the extension [`NewConnection`](crate::request::NewConnection). Do not reuse the connection of
-///   a token request or of a `Billed` request.
-/// - Stream the body of the reply: [`Body::new`] accepts any reader. If the body is interrupted,
-///   the reader must return an error. (The client itself checks a body with a `content-length`.)
+///   [`Billed`](crate::endpoint::Resend::Billed) request, for a fuzzy search, and for a request
+///   with the extension [`NewConnection`](crate::request::NewConnection). Do not reuse the
+///   connection of a token request or of a `Billed` request.
+/// - Stream the body of the reply: [`Body::new`] accepts a reader. If the body is interrupted, the
+///   reader must return an error. (The client itself checks a body with a `content-length`.)
 /// - If you decode bodies, for example gzip, remove `content-length` and `content-encoding` from
-///   the head. Do not decode the reply to a request with `accept-encoding: identity`.
+///   the head. Do not decode a 2xx reply to a request with `accept-encoding: identity`.
 /// - Give up when the [`TimeLeft`] of a request has passed. A download may have no time limit, so
-///   also limit the time between two reads.
+///   also limit the duration of each read.
 /// - If a body expands without a limit, the reader must return an error of the kind
-///   [`FileTooLarge`](io::ErrorKind::FileTooLarge). The client does not request it again.
+///   [`FileTooLarge`](io::ErrorKind::FileTooLarge). An operation with a JSON reply is then not
+///   retried.
 ///
-/// A request has its [`Endpoint`](crate::endpoint::Endpoint) and its [`TimeLeft`] as extensions.
-/// The conformance kit of `malquery-mock` (`malquery_mock::conformance::check`) tests a transport
-/// against misbehaving servers.
+/// A request has its [`Endpoint`](crate::endpoint::Endpoint) as an extension, and its [`TimeLeft`]
+/// if the time is limited. The conformance kit of `malquery-mock`
+/// (`malquery_mock::conformance::check`) tests a transport against misbehaving servers.
 ///
 /// ```
 /// use malquery_proto::{Body, Transport, TransportError};
@@ -53,7 +54,7 @@ pub trait Transport: Send + Sync {
     /// Sends the request, and returns when the head of the reply arrives.
     ///
     /// # Errors
-    /// Fails only if no reply arrives. A reply with an error status is `Ok`.
+    /// Fails if no reply arrives. A reply with an error status is `Ok`.
     fn send(&self, request: http::Request<Vec<u8>>)
     -> Result<http::Response<Body>, TransportError>;
 }
@@ -113,8 +114,8 @@ impl fmt::Debug for Body {
 
 /// The error of a [`Transport`] when no reply arrives.
 ///
-/// Its kind determines whether the request is retried. For example, a hunt that may have reached
-/// the service is not retried, because it could be billed twice.
+/// Its kind affects whether the request is retried. For example, a hunt that may have reached the
+/// service is not retried, because it could be billed twice.
 ///
 /// ```
 /// use std::io;
@@ -137,8 +138,8 @@ pub struct TransportError {
 
 impl TransportError {
     /// Creates an error for a request that provably never reached the service. For example, the
-    /// host name was not found, or the connection was refused. Every request is retried, even a
-    /// hunt.
+    /// host name was not found, or the connection was refused. The request may be retried, even if
+    /// it is a hunt.
     pub fn not_sent(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
             failure: SendFailure::NotSent,
@@ -157,8 +158,8 @@ impl TransportError {
     }
 
     /// Creates an error for a request that never reached the service, and that would fail again.
-    /// For example, the certificate is not trusted, or a proxy rejected the password. No request is
-    /// retried.
+    /// For example, the certificate is not trusted, or a proxy rejected the password. The request
+    /// is not retried.
     pub fn cannot_send(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
             failure: SendFailure::CannotSend,
@@ -200,8 +201,7 @@ impl StdError for TransportError {
     }
 }
 
-/// A clock that can wait. `SystemClock` implements it. Implement it yourself to control the time in
-/// tests.
+/// A clock that can wait, such as `SystemClock`. Implement this trait to control the time in tests.
 pub trait Clock: Send + Sync {
     /// Returns the current time.
     fn now(&self) -> Timestamp;
