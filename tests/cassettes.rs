@@ -1,10 +1,10 @@
-//! The cassettes that ship in `cassettes`: every operation, every documented error, and a whole job.
+//! The cassettes in `cassettes`: every operation, every documented error, and a whole job.
 //!
-//! The recorder made them, from replies of the shape that the service is known to send. Each is
-//! played here through the client, and its outcome is a snapshot. Each is also recorded again, to see
-//! that the recorder still writes it so. To change one, change the replies, run the tests, and take
-//! the file that is named. An earlier version of the recorder wrote the cassettes with tokens, which
-//! it no longer records.
+//! The recorder made them from replies like those of the service. Each cassette is played through
+//! the client, and the outcome is compared with a snapshot. Each is also recorded again, to check
+//! that the recorder still writes the same file. To change a cassette, change the replies, run the
+//! tests, and copy the file that the message names. An earlier version of the recorder wrote the
+//! cassettes with tokens, which are no longer recorded.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -30,9 +30,9 @@ const RULE: &str = "rule greeting\n{\n  strings:\n    $a = \"hello\"\n  conditio
 const CLIENT_ID: &str = "3f9d1c0b7a824e56b1d2c3e4f5a69788";
 const SECRET: &str = "Zk7sP2vQ9xR4tW6yB8nM1cD3fG5hJ0lKaEiOuXqY";
 
-// What the service answers.
+// Replies.
 
-/// Adds what comes with every reply.
+/// Adds the parts that all replies have.
 fn dressed(reply: Reply, trace: u32) -> Reply {
     reply
         .header("date", "Thu, 01 Jan 2026 00:00:00 GMT")
@@ -51,7 +51,7 @@ fn token() -> Reply {
     dressed(reply::json(201, token), 1)
 }
 
-/// A reply of MalQuery. Each has a trace id of its own.
+/// A reply of MalQuery with its own trace id.
 fn malquery(trace: u32, meta: Value, resources: Value) -> Reply {
     let mut all = json!({"query_time": 0.012 * f64::from(trace), "powered_by": "malquery-api", "trace_id": trace_id(trace)});
     all.as_object_mut()
@@ -95,7 +95,7 @@ fn quotas() -> Reply {
     dressed(reply::json(200, json!({"meta": meta, "errors": []})), 2)
 }
 
-/// An archive of the sample, without a password so that it can be read here.
+/// An archive of the sample, without a password so that this test can read it.
 fn archive() -> Reply {
     let bytes = fs::read(
         Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -109,7 +109,7 @@ fn archive() -> Reply {
     )
 }
 
-/// An error of the gateway.
+/// An error reply of the API gateway.
 fn error(status: u16, message: &str) -> Reply {
     let trace = u32::from(status);
     let meta = json!({"query_time": 1.27e-7, "powered_by": "crowdstrike-api-gateway", "trace_id": trace_id(trace)});
@@ -123,11 +123,11 @@ fn error(status: u16, message: &str) -> Reply {
 }
 
 fn rate_limited() -> Reply {
-    // Ten seconds after the date.
+    // Ten seconds after the `date` header.
     error(429, "API rate limit exceeded.").header("x-ratelimit-retryafter", "1767225610")
 }
 
-/// What MalQuery itself answers when the quota of the month is used up.
+/// MalQuery's own reply when the monthly quota is used up.
 fn quota_exhausted() -> Reply {
     let meta = json!({"query_time": 0.003, "powered_by": "malquery-api", "trace_id": trace_id(429), "reqid": "", "status": ""});
     dressed(
@@ -136,13 +136,13 @@ fn quota_exhausted() -> Reply {
     )
 }
 
-/// The replies to one call for each of these statuses.
+/// Returns the replies to one call for each of these statuses.
 fn errors(statuses: &[u16], limit: fn() -> Reply, not_found: &str) -> Vec<Reply> {
     let mut replies = vec![token()];
     for status in statuses {
         match status {
             400 => replies.push(error(400, "Invalid user input")),
-            // With a new token it is tried once more.
+            // The client tries again with a new token.
             401 => {
                 let refused = || error(401, "access denied, invalid bearer token");
                 replies.extend([refused(), token(), refused()]);
@@ -163,7 +163,7 @@ fn errors(statuses: &[u16], limit: fn() -> Reply, not_found: &str) -> Vec<Reply>
     replies
 }
 
-// What is called.
+// Calls.
 
 fn pattern() -> [Pattern; 1] {
     [Pattern::ascii("hello").unwrap()]
@@ -185,7 +185,7 @@ fn read(body: &mut impl Read) -> Result<String, Error> {
 
 type Call = fn(&Client) -> Result<String, Error>;
 
-/// The operations, with the statuses that are documented for each.
+/// The operations, each with its documented error statuses.
 const OPERATIONS: [(&str, &[u16], Call); 9] = [
     ("quotas", &[400, 401, 403, 404, 429, 500], |client| {
         Ok(format!(
@@ -281,7 +281,7 @@ fn collect(client: &Client) -> Result<String, Error> {
     ))
 }
 
-/// A cassette: its name, what the service answers, and what is called.
+/// A cassette: its name, the replies, and the calls.
 struct Case {
     name: String,
     replies: Vec<Reply>,
@@ -454,7 +454,7 @@ fn each_plays_and_gives_its_outcome() {
 fn each_is_what_the_recorder_writes() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cassettes");
     let cases = cases();
-    // Of the version of this crate it does not depend.
+    // The version of this crate does not matter.
     let read = |path: &Path| -> String {
         let text = fs::read_to_string(path).unwrap_or_default();
         text.lines()

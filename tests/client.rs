@@ -1,4 +1,4 @@
-//! The conveniences of the client: many hashes at once, job handles, the quota guard, revoking.
+//! The conveniences of the client: lookups of many hashes, job handles, the quota check, revoking.
 
 use std::fs;
 use std::io::{self, Read};
@@ -51,7 +51,7 @@ fn job(word: &str) -> reply::Reply {
 
 #[test]
 fn many_hashes_are_looked_up_in_parts() {
-    // 115 fit into a URL below 8,000 bytes; of every third nothing is known
+    // 115 hashes fit into a URL below 8,000 bytes. Every third hash is unknown.
     let known = |number: usize| !number.is_multiple_of(3);
     let part = |numbers: std::ops::Range<usize>, trace: &str| {
         let resources: Vec<_> = numbers
@@ -124,7 +124,7 @@ fn a_job_handle_asks_and_waits() {
         .poll_every(Duration::from_secs(60));
     assert_eq!(hunt.id().as_str(), "r-1");
     assert!(hunt.submitted().unwrap().trace_id.is_none());
-    // the submission said `done` of itself
+    // The status `done` in the reply belongs to the submission.
     assert_eq!(
         hunt.status()
             .unwrap()
@@ -146,7 +146,7 @@ fn another_client_resumes_a_stored_job() {
     let first = client(mock.clone(), VirtualClock::new());
     let search = ExactSearch::new([Pattern::ascii("a").unwrap()]);
     let mut flow = first.job_flow(search);
-    // stopped before the submission: nothing was sent, so it may be sent later
+    // The call stops before the submission, so the flow can submit later.
     let error = first.run_job(&mut flow, |now: &Progress<'_>| match now.step {
         Step::Send => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
@@ -196,7 +196,7 @@ fn the_quota_guard_refuses_before_anything_is_sent() {
         reply::json(200, json!({"meta": {"hunt_count": -1, "hunt_limit": 5}})),
         reply::json(200, json!({"meta": {"download_limit": 5}})),
         reply::json(200, json!({"meta": {"hunt_count": 1e30, "hunt_limit": 5}})),
-        // A reply to another request is not a quota.
+        // A reply to another request does not contain a quota.
         reply::json(200, json!({"meta": {"trace_id": "t"}})),
         reply::json(
             200,
@@ -223,7 +223,7 @@ fn the_quota_guard_refuses_before_anything_is_sent() {
         ),
         (2, 1)
     );
-    // a sample named twice is one download
+    // A sample that is listed twice is one download.
     drop(
         client
             .samples_multidownload([sample(1), sample(2), sample(1)])
@@ -231,16 +231,16 @@ fn the_quota_guard_refuses_before_anything_is_sent() {
     );
     let mut flow = client.job_flow(hunt.clone());
     assert_eq!(short(client.run_job(&mut flow, ()).map(drop)), (1, 0));
-    // whichever way it would be sent
+    // `Client::call` checks the quota too.
     assert_eq!(short(client.call(&hunt).map(drop)), (1, 0));
-    // a search costs nothing that is known, and a quota that is not needed need not be known
+    // A search has no documented cost, and a quota that is not needed may be unknown.
     drop(
         client
             .exact_search(&ExactSearch::new([Pattern::ascii("a").unwrap()]))
             .unwrap(),
     );
     drop(client.hunt(&hunt).unwrap());
-    // where the service cannot tell, it is not risked
+    // If the quota is unknown, nothing is submitted.
     let error = client.hunt(&hunt).map(drop).unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -311,7 +311,7 @@ fn a_broken_download_restarts_by_policy() {
         guard.finish();
         (result, clock.waits(), seen)
     };
-    // What came of the first is more than of the last, and none of it stays.
+    // The first attempt receives more bytes than the later ones, and none of them remain.
     let broken = |at: usize| whole().truncate_after(at);
     let (result, waits, seen) = save(
         vec![broken(5), broken(4), broken(0), whole()],
@@ -327,7 +327,7 @@ fn a_broken_download_restarts_by_policy() {
     }
     fs::remove_file(&path).unwrap();
     for (replies, policy, deadline, waited) in [
-        // Attempts are used up, or there are none, or there is no time for another.
+        // All attempts are used, or there is only one, or no time is left for another.
         (vec![broken(1).times(4)], RetryPolicy::default(), None, 3),
         (vec![broken(1)], RetryPolicy::never(), None, 0),
         (
@@ -336,7 +336,7 @@ fn a_broken_download_restarts_by_policy() {
             Some(Duration::from_millis(200)),
             0,
         ),
-        // The same bytes would come again.
+        // Another attempt would receive the same bytes.
         (
             vec![reply::bytes(200, "", "hellO")],
             RetryPolicy::default(),
@@ -351,7 +351,7 @@ fn a_broken_download_restarts_by_policy() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
-/// Gives a body in parts, with errors between.
+/// A body in parts, with errors in between.
 struct Parts(Vec<Result<&'static str, io::ErrorKind>>);
 
 impl Read for Parts {
@@ -365,7 +365,7 @@ impl Read for Parts {
     }
 }
 
-/// Answers with a length and a body.
+/// A transport that returns a length and a body.
 struct InParts(Option<usize>, Vec<Result<&'static str, io::ErrorKind>>);
 
 impl Transport for InParts {
@@ -411,7 +411,7 @@ fn only_an_interrupted_read_continues() {
         .write_to(OutputFile::create_new(&path).unwrap())
         .unwrap();
 
-    // So it is for a reply that is read as a whole.
+    // The same applies to a reply that is read as a whole.
     for (length, parts, expected) in [
         (
             Some(5),
@@ -439,7 +439,8 @@ fn only_an_interrupted_read_continues() {
         );
     }
 
-    // A body that is cut tells what is missing; any other error is told as it is. After it there is no end.
+    // If a body is cut, the error says what is missing. Other errors are returned unchanged. After
+    // an error, the body does not end.
     for (length, parts, expected) in [
         (
             Some(5),
@@ -490,7 +491,7 @@ fn only_an_error_may_be_cut() {
         );
         assert!(shown.contains(cause), "{shown}");
     }
-    // A length beside chunks counts for nothing.
+    // The length of a chunked body is ignored.
     assert_eq!(client.quotas().unwrap().meta.hunt_limit, Some(5));
     guard.finish();
 }
@@ -503,7 +504,7 @@ fn an_unsent_request_is_known_as_unsent() {
     assert_eq!(error.invalid(), Some(&BuildError::EmptyRule));
     assert_eq!(client.quotas().unwrap_err().invalid(), None);
     guard.finish();
-    // Also where the quotas would be asked for first.
+    // This also applies if the quotas would be requested first.
     let (mock, guard) = play([]);
     let client = self::client(mock, VirtualClock::new()).check_quota(true);
     let results = [
@@ -519,7 +520,7 @@ fn an_unsent_request_is_known_as_unsent() {
     guard.finish();
 }
 
-/// A service whose replies to all but logins are too large by a byte.
+/// A service whose replies, except tokens, are one byte too large.
 struct TooLarge(AtomicU32);
 
 impl Transport for TooLarge {
@@ -580,7 +581,7 @@ fn a_broken_download_keeps_to_the_policy() {
     guard.finish();
 }
 
-/// A service whose replies drip for ever, over a transport that does not watch the time left.
+/// A service whose replies never end, over a transport that ignores the time limit.
 struct Drips(VirtualClock, &'static str);
 
 impl Read for Drips {
@@ -637,7 +638,7 @@ fn a_body_that_drips_ends_by_the_deadline() {
     }
 }
 
-/// A service with a large reply, at whose end the time is up.
+/// A service with a large reply, at the end of which the time is up.
 struct Late(VirtualClock, &'static str);
 
 impl Transport for Late {
@@ -688,12 +689,12 @@ fn no_reply_is_parsed_after_the_deadline() {
             "{error}"
         );
     }
-    // It was billed, and its job is known.
+    // The hunt may have been billed, so its request id is returned.
     assert_eq!(hunt.request_id().unwrap().as_str(), "r-1");
     assert!(hunt.to_string().contains("allow more time"), "{hunt}");
 }
 
-/// A body that says it read more than there was room for.
+/// A body that claims to have read more bytes than the buffer holds.
 struct Boaster;
 
 impl Read for Boaster {
@@ -763,14 +764,14 @@ fn a_wait_ends_with_its_time() {
     assert_eq!(error.request_id(), Some(handle.id()));
     assert!(error.to_string().starts_with("job r-1: "), "{error}");
     assert_eq!(clock.now().since(start), minute);
-    // Whichever deadline comes first.
+    // The earlier deadline applies.
     let client = client.deadline(clock.now().after(Duration::from_secs(7)));
     let handle = client
         .attach("r-1".parse().unwrap())
         .deadline(clock.now().after(minute));
     handle.wait().unwrap_err();
     assert_eq!(clock.now().since(start), minute + Duration::from_secs(7));
-    // That of a client is not for the next one.
+    // A deadline of one client does not apply to the next.
     let (mock, _guard) = play([job("inprogress")]);
     let first =
         self::client(mock, clock.clone()).deadline(clock.now().after(Duration::from_secs(1)));
@@ -852,7 +853,8 @@ fn calls_that_fail_together_retry_apart() {
         pauses.dedup();
         pauses.len()
     };
-    // Those of one client, and those of processes that began in different milliseconds. A pause is one of 251.
+    // The pauses of one client, and of processes that started in different milliseconds. There are
+    // 251 different pauses.
     assert!(different(pauses(0, 30)) > 10);
     assert!(different((0..30).flat_map(|start| pauses(start, 1)).collect()) > 10);
 }
@@ -868,9 +870,9 @@ fn the_id_in_a_cut_reply_is_kept() {
     let mut flow = client.job_flow(hunt.clone());
     let error = client.run_job(&mut flow, ()).unwrap_err();
     assert_eq!(error.request_id().unwrap().as_str(), "r-1", "{error:?}");
-    // The same flow finds the job, and submits nothing.
+    // The same flow attaches to the job and submits nothing.
     client.run_job(&mut flow, ()).unwrap();
-    // As far as it can be read.
+    // The readable part of the id is shown.
     let error = client.hunt(&hunt).map(drop).unwrap_err();
     assert!(
         format!("{error:?}").contains("begins with \"r-\""),
@@ -926,7 +928,7 @@ fn a_file_not_ready_is_requested_again() {
         .unwrap();
     assert_eq!(bytes, b"hello");
     guard.finish();
-    // A part is not a file, and asking again does not help.
+    // A partial reply is not a file, and another request would not help.
     let part = reply::bytes(206, "application/octet-stream", "hello");
     let (mock, guard) = play([part.header("content-range", "bytes 0-4/9")]);
     let error = self::client(mock, VirtualClock::new())
@@ -1043,7 +1045,7 @@ fn a_timeout_ends_one_call_and_one_wait() {
     client.request(&"r-1".parse().unwrap()).unwrap();
 }
 
-/// Takes 20 seconds for each request, and notes the time that each request has left.
+/// Takes 20 seconds for each request, and records the time left for it.
 struct Slow(Mock, VirtualClock, Arc<Mutex<Vec<u64>>>);
 
 impl Transport for Slow {
@@ -1091,7 +1093,7 @@ fn a_child_needs_credentials_of_its_parent() {
     let auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
     let parent = Client::new(mock, VirtualClock::new(), auth);
     let child = parent.child("0123456789abcdef0123456789abcdef".parse().unwrap());
-    // Nothing is sent: it would be billed to the parent.
+    // Nothing is sent, because the parent would be billed.
     let error = child.hunt(&Hunt::new("rule a { condition: true }"));
     let error = error.map(drop).unwrap_err();
     assert_eq!(error.invalid(), Some(&BuildError::NoChildToken));

@@ -1,4 +1,5 @@
-//! The whole job in one call: what is asked in which order, what is left behind, and that nothing is paid for twice.
+//! A whole collect: the order of its requests, the files that it leaves, and that it pays for
+//! nothing twice.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -19,12 +20,12 @@ use sha2::Digest;
 
 use crate::log::{listen, logged};
 
-/// An archive with these three and an empty sample.
+/// An archive with these three samples and an empty one.
 const ARCHIVE: &[u8] = include_bytes!("../malquery-proto/tests/archives/zipcrypto-several.zip");
 const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 const WORLD: &str = "486ea46224d1bb4fb680f34f7c9ad96a8f24ec88be73ea8e5a6c65260e9cb8a7";
 const NUMBERS: &str = "079c7f8c11c1f937511ef9b17fdcc14345730c69d29d3d269175eb545ce02f45";
-/// In no archive.
+/// A sample that is in no archive.
 const OTHER: &str = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
 
 fn sha256(text: &str) -> Sha256 {
@@ -66,7 +67,7 @@ fn zip(bytes: &[u8]) -> reply::Reply {
     reply::bytes(200, "application/zip", bytes)
 }
 
-/// A service that does the whole job.
+/// Returns the replies to a whole collect.
 fn service(found: &[&str], archive: &[u8]) -> Vec<reply::Reply> {
     vec![
         submitted("search-1"),
@@ -115,12 +116,12 @@ impl Run {
         )
     }
 
-    /// Runs it to its end.
+    /// Runs a collect to its end.
     fn all(&self, job: impl Into<Source>) -> Result<Collected, Error> {
         self.collect(&mut Collect::new(job), ())
     }
 
-    /// What was asked for, but for tokens.
+    /// Returns the requests, except token requests.
     fn asked(&self) -> Vec<String> {
         let text = self.transcript.to_string();
         let lines = text.lines().filter_map(|line| line.strip_prefix("> "));
@@ -200,7 +201,7 @@ fn the_whole_job_in_its_order() {
             "verify found=3 download=true",
         ]
     );
-    // The directory is read apart from the entries.
+    // The directory is read separately and does not count.
     assert!(verified >= ARCHIVE.len() as u64 / 2, "{verified}");
     assert_eq!(collect.search().unwrap().as_str(), "search-1");
     assert_eq!(collected.search.unwrap().as_str(), "search-1");
@@ -214,7 +215,7 @@ fn the_whole_job_in_its_order() {
     );
     assert_eq!(collected.samples.missing, [sha256(OTHER)]);
     assert_eq!(collected.samples.unexpected.len(), 2);
-    // What was not asked for is not written.
+    // Samples that were not requested are not written.
     assert_eq!(names(run.folder.path()), [NUMBERS, HELLO, "samples.zip"]);
     assert_eq!(fs::read(run.archive()).unwrap(), ARCHIVE);
     assert_eq!(fs::read(run.folder.path().join(HELLO)).unwrap(), b"hello");
@@ -234,7 +235,7 @@ fn it_downloads_no_more_than_the_limit() {
     let wanted = "    \"filter_meta\": [\n        \"label\",\n        \"sha256\"\n      ]";
     assert!(text.contains(wanted), "{text}");
     run.guard.finish();
-    // Without a choice of fields they come anyway.
+    // Without `filter_meta`, the reply contains all fields.
     let run = Run::new(service(&[HELLO], ARCHIVE));
     run.all(search(1)).unwrap();
     assert!(!run.transcript.to_string().contains("filter_meta"));
@@ -250,7 +251,7 @@ fn samples_that_are_known_need_no_search() {
     assert_eq!(hashes(&collected.samples.found), [HELLO, WORLD].map(sha256));
     run.guard.finish();
 
-    // A multi-download of another process: all that is there is taken.
+    // A multi-download of another process: all its samples are extracted.
     let run = Run::new([zip(ARCHIVE)]);
     let id: RequestId = "download-1".parse().unwrap();
     let mut job = Collect::fetch(id.clone()).extract(run.folder.path());
@@ -285,7 +286,7 @@ fn known_samples_keep_to_the_limit() {
 
 #[test]
 fn a_limit_holds_until_the_download_is_submitted() {
-    // Stopped between the two.
+    // Stop between the search and the download.
     let run = Run::new(service(&[HELLO, WORLD, NUMBERS], ARCHIVE));
     let mut job = Collect::new(search(9));
     let stop = |now: &Progress<'_>| {
@@ -311,10 +312,10 @@ fn a_limit_holds_until_the_download_is_submitted() {
         "{text}"
     );
     run.guard.finish();
-    // Too late, and not said to hold.
+    // A new limit comes too late, and `max_samples` does not return it.
     let job = job.limit(1);
     assert_eq!((job.max_samples(), job.found().len()), (Some(2), 2));
-    // So it is as soon as the download was submitted: it would be billed again.
+    // The same applies as soon as the download is submitted, because another one would be billed.
     let run = Run::new(service(&[HELLO, WORLD, NUMBERS], ARCHIVE));
     let mut job = Collect::new(search(9));
     let stop = |now: &Progress<'_>| match now.collect.unwrap().download() {
@@ -391,7 +392,7 @@ fn an_archive_beyond_the_limits_is_kept() {
         "{error:?}"
     );
     assert_eq!(fs::read(run.archive()).unwrap(), ARCHIVE);
-    // Also by another process.
+    // Another process can do the same.
     let stored: Collect = serde_json::from_value(serde_json::to_value(&job).unwrap()).unwrap();
     for mut job in [job.limits(Limits::default()), stored] {
         let collected = job.verify(false, ()).unwrap();
@@ -418,7 +419,7 @@ fn a_job_beyond_the_quota_costs_nothing() {
         run.client = run.client.check_quota(true);
         run
     };
-    // A hunt whose samples could not be downloaded.
+    // A hunt is not submitted if its samples could not be downloaded.
     for (hunts, downloads, limit, message) in [
         (
             0,
@@ -442,7 +443,8 @@ fn a_job_beyond_the_quota_costs_nothing() {
         assert_eq!(names(run.folder.path()), [""; 0]);
         run.guard.finish();
     }
-    // How many samples an exact search finds is known afterwards, and it has cost nothing. They are not lost.
+    // The number of results of an exact search is known only later, and the search costs nothing.
+    // Its results are not lost.
     let mut replies: Vec<_> = service(&[HELLO, WORLD, NUMBERS], b"")
         .into_iter()
         .take(3)
@@ -465,13 +467,13 @@ fn a_job_beyond_the_quota_costs_nothing() {
     assert_eq!(run.asked().len(), 4);
     assert_eq!(job.found().len(), 3);
     assert_eq!(job.clone().limit(2).found().len(), 2);
-    // Next month.
+    // The next month.
     let collected = run.collect(&mut job, ()).unwrap();
     assert_eq!(collected.samples.found.len(), 3);
     run.guard.finish();
 }
 
-/// Stops after each step in turn, and goes on from what was stored, as another process would.
+/// Stops after each step in turn, and resumes from the stored state like another process.
 #[test]
 fn any_step_resumes_without_a_second_submission() {
     let mut fetches = Vec::new();
@@ -495,7 +497,7 @@ fn any_step_resumes_without_a_second_submission() {
         let output = OutputFile::create_new(&path).unwrap();
         let result = client().collect(&mut job, output, |now: &Progress<'_>| {
             let job = now.collect.unwrap();
-            // A submission that is under way is waited for, as whoever stops a program should.
+            // Do not stop during a submission. A program should wait for the reply as well.
             let submitting = now.step == Step::Send
                 && job
                     .flow()
@@ -515,7 +517,7 @@ fn any_step_resumes_without_a_second_submission() {
         );
         let mut job: Collect = serde_json::from_str(&stored).unwrap();
         let collected = if job.archive().is_some() {
-            // It was stopped while the archive was verified, which needs no request.
+            // The collect stopped during verification, which needs no request.
             job.verify(false, ()).unwrap()
         } else {
             assert_eq!(names(folder.path()), [""; 0], "{stop}");
@@ -540,7 +542,7 @@ fn any_step_resumes_without_a_second_submission() {
         }
     }
     fetches.dedup();
-    // Before it was fetched, while it was, and after.
+    // The collect stopped before the fetch, during it, and after it.
     assert_eq!(fetches, [1, 2, 1]);
 }
 
@@ -561,7 +563,7 @@ fn a_submission_under_way_is_not_sent_again() {
         ControlFlow::Continue(())
     });
     assert!(matches!(error, Err(Error::Stopped)));
-    // As if the process had died before the reply came.
+    // As if the process had ended before the reply arrived.
     let mut job: Collect = serde_json::from_str(&stored).unwrap();
     let error = run.collect(&mut job, ()).unwrap_err();
     assert!(
@@ -654,7 +656,6 @@ fn a_stop_holds_when_a_job_ends() {
             let run = Run::new(replies.clone());
             let mut steps = Vec::new();
             let mut job = Collect::new(source.clone());
-            // Once, and not again.
             let result = run.collect(&mut job, |progress: &Progress<'_>| {
                 assert!(progress.collect.is_some());
                 steps.push(progress.step);
@@ -666,7 +667,7 @@ fn a_stop_holds_when_a_job_ends() {
             });
             if steps.len() <= stop {
                 run.guard.finish();
-                // The token and the search are seen first.
+                // The observer sees the token and the search first.
                 let search = [Step::Send, Step::Reported, Step::Send, Step::Reported];
                 assert_eq!(steps[..4], search);
                 break;
@@ -695,7 +696,7 @@ fn the_verification_ends_at_the_deadline() {
     let error = result.unwrap_err();
     let is_deadline = matches!(error.flow(), Some(FlowError::Deadline { .. }));
     assert!(is_deadline && steps == 2, "{steps}: {error}");
-    // The archive is kept, and what was paid for is verified later.
+    // The archive is kept and can be verified later.
     assert_eq!(job.archive(), Some(&*run.archive()));
     assert_eq!(job.verify(false, ()).unwrap().found, [sha256(HELLO)]);
     run.guard.finish();
@@ -738,8 +739,8 @@ fn what_is_no_archive_leaves_nothing() {
 #[test]
 fn an_archive_with_damage_is_kept_and_reported() {
     let mut damaged = ARCHIVE.to_vec();
-    // The last byte of the first entry, behind its head of 30 bytes, its name, what else is said of it and the 12 bytes
-    // of its cipher.
+    // The last byte of the data of the first entry, after its header of 30 bytes, its name, its
+    // extra field and the 12 bytes of the encryption header.
     let length = |at: usize| usize::from(u16::from_le_bytes([ARCHIVE[at], ARCHIVE[at + 1]]));
     let at = 30 + length(26) + length(28) + 12 + 4;
     damaged[at] ^= 1;
@@ -755,7 +756,8 @@ fn an_archive_with_damage_is_kept_and_reported() {
 
 #[test]
 fn a_stop_leaves_no_half_file() {
-    // While it is fetched, opened, and read; at last it is not stopped.
+    // Stop during the fetch, while opening, and during verification. In the last round, nothing
+    // stops.
     let mut appeared = Vec::new();
     for stop in 0.. {
         let run = Run::new(service(&[HELLO, WORLD, NUMBERS], ARCHIVE));
@@ -826,7 +828,7 @@ fn a_failed_collect_in_one_call_continues() {
     };
     assert_eq!(run.collect(&mut job, ()).unwrap().found, [sha256(HELLO)]);
     run.guard.finish();
-    // Nothing is known of a job that was not submitted.
+    // If nothing was submitted, there is no request id.
     let run = Run::new([reply::status(403)]);
     let error = run
         .client

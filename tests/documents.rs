@@ -1,4 +1,4 @@
-//! Compiles and runs the code of the documents: `cargo test -p malquery-tests --doc`.
+//! Compiles and runs the code in the documents: `cargo test -p malquery-tests --doc`.
 
 /// The README of the workspace.
 #[cfg(doctest)]

@@ -1,5 +1,6 @@
-//! Downloads to a file, over real sockets, of replies that are damaged in every way: an error, and neither the file
-//! nor a temporary one left behind. The bytes of the samples are harmless.
+//! Downloads to a file, over real sockets, of replies that are damaged in every way. Each must
+//! return an error and leave no file, not even a temporary one. The bytes of the samples are
+//! harmless.
 
 use std::cell::OnceCell;
 use std::fs;
@@ -25,18 +26,18 @@ use tempfile::TempDir;
 
 const SAMPLE: &[u8] = b"hello";
 const SHA256: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
-/// So long that it is read and written in several parts.
+/// Large enough to be read and written in several parts.
 const LARGE: usize = 300_000;
 const LARGE_SHA256: &str = "6faf65bccedfdd1c688edc3dc36a740b08ee4eb82f64d726fa3f69cf839e5a01";
 
-/// Where the service is not to be silent: far beyond all that a call may take, however slow the machine.
+/// The timeout if the service is not silent: far longer than a call takes, even on a slow machine.
 const NO_HANG: Duration = Duration::from_secs(40);
-/// Where it is silent.
+/// The timeout if the service is silent.
 const SILENCE: Duration = Duration::from_millis(300);
 
-// What is sent.
+// Replies.
 
-/// An archive of one stored entry.
+/// An archive with one stored entry.
 fn archive() -> Vec<u8> {
     let (name, data) = (b"a", b"hello");
     let sizes = [crc32(data).to_le_bytes(), [5, 0, 0, 0], [5, 0, 0, 0]].concat();
@@ -60,7 +61,7 @@ fn archive() -> Vec<u8> {
     [entry, listed, end].concat()
 }
 
-/// As gzip, stored.
+/// Compresses a body as gzip with a stored block.
 fn gzip(body: &[u8]) -> Vec<u8> {
     let length = u16::try_from(body.len()).unwrap();
     let block = [
@@ -87,22 +88,22 @@ fn crc32(bytes: &[u8]) -> u32 {
         .fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
 }
 
-/// How the end of a body is told.
+/// How a body ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Framing {
     Length,
     Chunked,
-    /// By the end of the connection.
+    /// At the end of the connection.
     Close,
 }
 
 const FRAMINGS: [Framing; 3] = [Framing::Length, Framing::Chunked, Framing::Close];
 
-/// A reply as it goes over the wire.
+/// A reply as it is sent over the wire.
 #[derive(Clone)]
 struct Wire {
     bytes: Vec<u8>,
-    /// Where the bytes of the body are.
+    /// The positions of the bytes of the body.
     body: Vec<Range<usize>>,
 }
 
@@ -153,23 +154,23 @@ impl Wire {
     }
 }
 
-/// What the service does when it has sent a reply.
+/// What the service does after a reply.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum End {
     Close,
-    /// Breaks the connection.
+    /// Resets the connection.
     Reset,
-    /// Says nothing more.
+    /// Sends nothing more.
     Hold,
-    /// Sends a byte now and then, for ever.
+    /// Sends a byte now and then, forever.
     Trickle,
-    /// Takes the next request.
+    /// Reads the next request.
     Stay,
 }
 
 // The service.
 
-/// One connection, with the answer that was set last.
+/// Serves a connection with the reply that was set last.
 fn serve(mut stream: TcpStream, answer: &Mutex<(Wire, End)>) {
     while let Some((_, length)) = peek_request(&stream) {
         let (wire, end) = answer.lock().unwrap().clone();
@@ -179,7 +180,7 @@ fn serve(mut stream: TcpStream, answer: &Mutex<(Wire, End)>) {
         let _ = stream.write_all(&wire.bytes);
         match end {
             End::Close => return,
-            // The system makes a reset of it, since the request is still to be read.
+            // The system resets the connection, because the request is unread.
             End::Reset => return,
             End::Hold => {
                 let _ = stream.read(&mut [0]);
@@ -196,7 +197,7 @@ fn serve(mut stream: TcpStream, answer: &Mutex<(Wire, End)>) {
     }
 }
 
-// The download.
+// Downloads.
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum What {
@@ -215,7 +216,7 @@ impl What {
     }
 }
 
-/// A service and a folder for what it sends.
+/// A service, and a folder for its downloads.
 struct Place {
     server: Server,
     answer: Arc<Mutex<(Wire, End)>>,
@@ -245,7 +246,7 @@ impl Place {
         self.folder.path().join("target")
     }
 
-    /// All that is in the folder.
+    /// Returns the names of all files in the folder.
     fn names(&self) -> Vec<String> {
         let name =
             |entry: io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string().unwrap();
@@ -292,7 +293,7 @@ impl Place {
             .write_to(self.output(false))
     }
 
-    /// The other way to do it.
+    /// Downloads with `Client::save`, the other way to write a file.
     fn save(&self, what: What, wire: &Wire, end: End) -> Result<Received, Error> {
         self.answer(wire, end);
         let client = self.client.get_or_init(|| self.client());
@@ -304,7 +305,7 @@ impl Place {
         }
     }
 
-    /// A download that fails, and leaves nothing behind.
+    /// Checks that a download fails and leaves no file.
     #[track_caller]
     fn fails(&self, context: &str, what: What, wire: &Wire, end: End) -> Error {
         let saved = self.save(what, wire, end);
@@ -321,7 +322,7 @@ impl Place {
         ))
     }
 
-    /// A download that succeeds. Gives what it wrote, and takes it away.
+    /// Checks that a download succeeds. Returns the bytes and removes the file.
     #[track_caller]
     fn take(&self, context: &str, received: Received) -> Vec<u8> {
         assert_eq!(self.names(), ["target"], "{context}");
@@ -351,7 +352,7 @@ impl Place {
     }
 }
 
-// The tests.
+// Tests.
 
 #[test]
 fn a_whole_body_arrives() {
@@ -369,7 +370,7 @@ fn a_whole_body_arrives() {
                 Wire::with_headers(framing, "content-encoding: identity\r\n", &what.body());
             place.succeeds(&context, what, &identity, End::Close);
             if framing != Framing::Close {
-                // Nobody waits for the end of a connection that is not needed any more.
+                // The client does not wait for the end of a connection that it no longer needs.
                 place.succeeds(&context, what, &Wire::new(framing, &what.body()), End::Hold);
             }
         }
@@ -406,7 +407,8 @@ fn every_cut_is_an_error() {
             let context = format!("{framing:?}, {end} of {}", wire.bytes.len());
             place.fails(&context, what, &wire.cut(end), End::Reset);
             if framing == Framing::Chunked && end + 2 == wire.bytes.len() {
-                // The last chunk was there, which ends the body. ureq does not ask for the line behind it.
+                // The last chunk has arrived, which ends the body. ureq does not wait for the line
+                // after it.
                 place.succeeds(&context, what, &wire.cut(end), End::Close);
             } else {
                 place.fails(&context, what, &wire.cut(end), End::Close);
@@ -414,7 +416,7 @@ fn every_cut_is_an_error() {
         }
         place.succeeds("whole", what, &wire, End::Close);
         if framing == Framing::Close {
-            // Whether a reset comes before the end or instead of it makes a difference.
+            // Without a length, only a reset shows that the body is incomplete.
             place.fails("reset", what, &wire, End::Reset);
         }
     });
@@ -423,7 +425,7 @@ fn every_cut_is_an_error() {
 #[test]
 fn no_flipped_bit_is_overlooked() {
     for_each_pair(|what, framing| {
-        // A reply that lost its `connection: close` may leave a dead connection to the next call.
+        // A reply without its `connection: close` may leave a dead connection to the next call.
         let (place, odd) = (Place::new(), Place::new());
         let (body, wire) = (what.body(), Wire::new(framing, &what.body()));
         let head = wire
@@ -432,7 +434,7 @@ fn no_flipped_bit_is_overlooked() {
             .position(|end| end == b"\r\n\r\n")
             .unwrap();
         for at in 0..wire.bytes.len() {
-            // Of a head, and of an archive, one of each byte is enough.
+            // In a head and in an archive, one bit of each byte is enough.
             let every = what == What::Sample && at > head;
             for bit in (0..8).filter(|bit| every || at % 8 == *bit) {
                 let mut flipped = wire.clone();
@@ -450,8 +452,8 @@ fn no_flipped_bit_is_overlooked() {
                 }
                 match odd.fetch(what, &flipped, End::Close) {
                     Err(_) => assert_eq!(odd.names(), [""; 0], "{context}"),
-                    // It was none of the bytes that matter; or of an archive, whose hash is not known, and whose
-                    // entries are checked when they are read.
+                    // The changed bit did not matter, or it is in an archive, which has no known
+                    // hash and whose entries are checked when they are read.
                     Ok(received) => {
                         let bytes = odd.take(&context, received);
                         assert_eq!(bytes.len(), body.len(), "{context}");
@@ -586,7 +588,8 @@ fn extra_bytes_are_an_error() {
             (Framing::Chunked, "content-length: 4\r\n"),
             (Framing::Close, ""),
         ] {
-            // Those behind a body that says where it ends are none of its bytes; elsewhere they are.
+            // With chunks, the `content-length` is wrong. Without a length, the extra byte is part
+            // of the body.
             let mut wire = Wire::with_headers(framing, headers, &what.body());
             wire.bytes.extend(b"x");
             place.fails(&format!("{framing:?}"), what, &wire, End::Close);
@@ -671,7 +674,7 @@ fn a_lying_content_length_is_an_error() {
                 place.fails(lie, what, &wire, end);
             }
         }
-        // Beside another framing, which is the one that holds: it is a lie there, too.
+        // The chunks determine the length, but a false `content-length` is an error too.
         for lie in (0..length + 4).filter(|lie| *lie != length) {
             let headers = format!("content-length: {lie}\r\n");
             let wire = Wire::with_headers(Framing::Chunked, &headers, &body);
@@ -683,7 +686,7 @@ fn a_lying_content_length_is_an_error() {
                 Error::Stream(StreamError::Short { declared, .. }) => {
                     lie > length && declared == lie as u64
                 }
-                // The first bytes tell as much.
+                // The first bytes already show that this is not a zip.
                 Error::Stream(StreamError::NotZip { .. }) => lie < 4 && what == What::Archive,
                 _ => false,
             };
@@ -730,7 +733,7 @@ fn a_compressed_body_is_an_error() {
             "gzip, identity",
             "identity, gzip",
         ] {
-            // Whether it is compressed or is only said to be.
+            // Whether the body is compressed, or only the header says so.
             for body in [gzip(&what.body()), what.body(), Vec::new()] {
                 let headers = format!("content-encoding: {coding}\r\n");
                 let context = format!("{framing:?} {coding}");
@@ -766,7 +769,7 @@ fn a_peer_that_stalls_is_an_error() {
             let last = match framing {
                 Framing::Length => vec![length - 1],
                 Framing::Chunked => vec![wire.body[1].end, length - 5, length - 2, length - 1],
-                // The end never comes.
+                // The end never arrives.
                 Framing::Close => vec![length],
             };
             for end in [vec![0, 20, start, start + 2], last].concat() {
@@ -778,7 +781,7 @@ fn a_peer_that_stalls_is_an_error() {
             cases.push((what, wire, true, End::Trickle));
         }
     }
-    // They wait at the same time.
+    // Run all cases at once, because they mostly wait.
     let threads: Vec<_> = cases
         .into_iter()
         .map(|(what, wire, has_head, end)| {
@@ -791,13 +794,13 @@ fn a_peer_that_stalls_is_an_error() {
                 let error = place.fails("stall", what, &wire, end);
                 let told = match &error {
                     Error::Body(error) => has_head && error.kind() == io::ErrorKind::TimedOut,
-                    // Also when the machine was too slow for the head.
+                    // This also happens if the machine was too slow to receive the head.
                     Error::Flow {
                         error: FlowError::NoReply { .. },
                         cause,
                         ..
                     } => cause.is_some(),
-                    // The first bytes of the trickle tell as much.
+                    // The first bytes of the trickle already show that this is not a zip.
                     Error::Stream(StreamError::NotZip { .. }) => {
                         end == End::Trickle && what == What::Archive
                     }
@@ -812,7 +815,7 @@ fn a_peer_that_stalls_is_an_error() {
     }
 }
 
-/// A large sample, and a look at it when it is not complete.
+/// Downloads a large sample, and inspects the folder before the sample is complete.
 fn watched(
     framing: Framing,
     overwrite: bool,
@@ -829,7 +832,7 @@ fn watched(
         if bytes <= 100_000 {
             return ControlFlow::Continue(());
         }
-        // A part of it is in a hidden file that nobody else can read.
+        // The first part is in a hidden file that only the owner can read.
         let files: Vec<_> = fs::read_dir(&folder).unwrap().map(Result::unwrap).collect();
         assert_eq!(files.len(), 1);
         assert!(files[0].file_name().to_string_lossy().starts_with('.'));

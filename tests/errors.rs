@@ -1,4 +1,4 @@
-//! What becomes of a reply that is no success: for every operation and every status, and with every kind of body.
+//! Error replies: every operation with every status, and every kind of body.
 
 use http::{HeaderMap, StatusCode};
 use malquery_mock::{VirtualClock, reply, script};
@@ -27,7 +27,7 @@ fn sample() -> Sha256 {
     Sha256::from_bytes([0; 32])
 }
 
-/// Calls every operation once, without retries, against a service that always answers this.
+/// Calls every operation once, without retries, with a service that always returns this reply.
 fn call_each(answer: &reply::Reply) -> Vec<(&'static str, Error)> {
     let mock = script([answer.clone().repeat_last()])
         .with_tokens()
@@ -273,7 +273,7 @@ fn operations_are_all_there() {
     );
 }
 
-/// `main` and `unwrap` print `Debug`, so it says what `Display` and the sources say.
+/// `main` and `unwrap` print `Debug`, so it shows the same text as `Display` and the sources.
 #[test]
 fn debug_of_every_error_reads_like_display() {
     use std::error::Error;

@@ -1,8 +1,9 @@
-//! A fault of the mock is the error that malquery-ureq gives for the real thing, with a socket for each.
+//! The faults of the mock match the errors of malquery-ureq for real faults on a socket.
 //!
-//! Equal are the text, whether the service may have seen the request, and the kind of the I/O error behind it. The
-//! text of what is behind it is the system's, and may be another on another system; for `dns` and `tls` the standard
-//! library has no kind of its own, so there it is enough that there is a source.
+//! The tests compare the text, whether the service may have received the request, and the kind of
+//! the I/O error in the sources. The texts of the sources come from the system and may differ. For
+//! `dns` and `tls`, the standard library has no error kind, so the tests only check that there is a
+//! source.
 
 use std::error::Error;
 use std::io::{self, Read, Write};
@@ -28,7 +29,7 @@ fn real() -> UreqTransport {
         .unwrap()
 }
 
-/// What the transport says.
+/// Returns the source of the error.
 fn cause(error: &TransportError) -> &(dyn Error + 'static) {
     error.source().expect("a source")
 }
@@ -41,7 +42,7 @@ fn io_kind(error: &dyn Error) -> Option<io::ErrorKind> {
         .map(io::Error::kind)
 }
 
-/// Compares the fault with what really happens at `uri`.
+/// Compares the fault with the real error at `uri`.
 fn compare(fault: Fault, transport: &UreqTransport, uri: &str) {
     let real = transport.send(get(uri)).expect_err("a fault");
     let (mock, guard) = script([reply::fault(fault)]).play();
@@ -55,7 +56,7 @@ fn compare(fault: Fault, transport: &UreqTransport, uri: &str) {
     }
     guard.finish();
 
-    // The recorder takes it for the same.
+    // The recorder also records the real error as this fault.
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("fault.json");
     let (recorder, guard) = Session::new(&path)
@@ -97,7 +98,7 @@ fn dns() {
 fn tls() {
     let server = Server::raw(|mut stream| {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
-        // Until the client is gone, so that it reads this and not a reset.
+        // Wait until the client closes, so that it reads the reply and not a reset.
         let _ = io::copy(&mut stream, &mut io::sink());
     });
     let uri = format!("https://127.0.0.1:{}/x", server.port);
@@ -146,7 +147,7 @@ fn truncate_after() {
         script([reply::bytes(200, "application/zip", whole).truncate_after(5)]).play();
     let mut mocked = mock.send(get("/x")).unwrap().into_body();
     assert_eq!(cut(&mut mocked), cut(&mut real));
-    // Who reads on does not take it for the end.
+    // A later read does not report the end.
     assert!(mocked.read(&mut [0; 8]).is_err() && real.read(&mut [0; 8]).is_err());
     guard.finish();
 }

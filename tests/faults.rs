@@ -1,7 +1,8 @@
-//! Each operation against each fault, over real sockets: what comes of the call, and how often the service was asked.
+//! Each operation with each fault, over real sockets: the outcome of the call, and the number of
+//! requests.
 //!
-//! The expectations are the two snapshots, which are written to be read; what must hold whatever they say is in
-//! [`Cell::check`].
+//! The expected outcomes are the two snapshots. [`Cell::check`] checks rules that hold for all
+//! cases.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -24,12 +25,12 @@ use malquery_proto::{BaseUrl, Credentials};
 use malquery_test_support::{Server, peek_request};
 use malquery_ureq::{Client, SystemClock, UreqTransport};
 
-/// Far beyond all that a call may take, however slow the machine.
+/// Far longer than a call takes, even on a slow machine.
 const NO_HANG: Duration = Duration::from_secs(40);
-/// How long the service may be silent where it is. Elsewhere there is no such limit, so that a slow machine does not
-/// look like a silent service.
+/// The timeout if the service is silent. Other cases have a longer one, so that a slow machine does
+/// not look like a silent service.
 const SILENCE: Duration = Duration::from_secs(2);
-/// How many calls run at once.
+/// The number of concurrent calls.
 const AT_ONCE: usize = 40;
 
 const POLICY: RetryPolicy = RetryPolicy {
@@ -43,22 +44,22 @@ const POLICY: RetryPolicy = RetryPolicy {
 const SECRET: &str = "p4ssw0rd";
 const SAMPLE: &[u8] = b"hello";
 const SHA256: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
-/// The smallest zip archive: an empty one.
+/// An empty zip archive, the smallest one.
 const ARCHIVE: &[u8] = b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 const SUBMITTED: &str =
     r#"{"meta": {"reqid": "job-1", "status": "done", "query_time": 0.1}, "resources": []}"#;
 
-// The operations.
+// Operations.
 
 struct Call {
     name: &'static str,
     id: &'static str,
-    /// Method and path.
+    /// The method and the path.
     line: String,
     billed: bool,
-    /// The body of the reply when all is well.
+    /// The body of a successful reply.
     body: &'static [u8],
-    /// Makes the call, reads the reply to its end and looks at what is in it.
+    /// Makes the call, reads the whole reply and checks its content.
     run: fn(&Client) -> Result<(), Error>,
 }
 
@@ -165,19 +166,19 @@ fn calls() -> Vec<Arc<Call>> {
     ]
 }
 
-// The faults.
+// Faults.
 
 /// What the service does with a request.
 enum Act {
-    /// Answers it.
+    /// Replies normally.
     Well,
-    /// Breaks the connection when it has the whole of the request.
+    /// Resets the connection after it has received the whole request.
     Reset,
-    /// Says nothing.
+    /// Sends nothing.
     Silence,
-    /// Answers with a half of the body, and ends the connection.
+    /// Sends half of the body and closes the connection.
     Cut,
-    /// Answers with a half of the body, and says nothing more.
+    /// Sends half of the body and then nothing more.
     Stall,
     Answer {
         status: &'static str,
@@ -188,19 +189,19 @@ enum Act {
 
 struct Fault {
     name: &'static str,
-    /// Nobody listens. The rest is for where somebody does.
+    /// Whether nothing listens. If so, the other fields have no effect.
     refused: bool,
     /// Whether the call waits for a silent service.
     silent: bool,
-    /// What becomes of a request to the endpoint with the fault. They are counted from 1.
+    /// Returns what to do with a request to the faulty endpoint. Requests are counted from 1.
     act: fn(&Asked, usize) -> Act,
 }
 
-/// What a fault may want to know.
+/// The parts of a request that a fault may use.
 struct Asked {
     port: u16,
     path: String,
-    /// Milliseconds since the epoch.
+    /// The time in milliseconds since the epoch.
     at: u64,
 }
 
@@ -240,7 +241,7 @@ fn redirect(to: &str) -> Act {
     }
 }
 
-/// A second or two later, in whole seconds.
+/// Returns a time one to two seconds later, in whole seconds.
 fn seconds_ahead(now: u64) -> u64 {
     now / 1000 + 2
 }
@@ -371,13 +372,13 @@ enum Endpoint {
     Token,
 }
 
-/// What the service and the proxy, which is the same server, were asked.
+/// The requests to the service, and to the proxy, which is the same server.
 #[derive(Default)]
 struct Log {
-    /// When, in milliseconds since the epoch, and with which token.
+    /// The time of each request in milliseconds since the epoch, and its token.
     data: Vec<(u64, String)>,
     token: Vec<u64>,
-    /// What should have gone elsewhere, or nowhere.
+    /// Requests that belong elsewhere, or that should not have been sent.
     elsewhere: Vec<String>,
 }
 
@@ -398,7 +399,7 @@ impl Running {
         let serve = move |stream| service.serve(stream);
         let server = match (fault.refused, faulty) {
             (false, _) => Server::raw(serve),
-            // After the token nobody listens any more.
+            // After the token request, nothing listens.
             (true, Endpoint::Data) => Server::once(serve),
             (true, Endpoint::Token) => Server::none(),
         };
@@ -406,7 +407,7 @@ impl Running {
     }
 }
 
-/// What happens on a connection.
+/// The handler of a connection.
 struct Service {
     faulty: Endpoint,
     call: Arc<Call>,
@@ -420,7 +421,7 @@ impl Service {
         while let Some((head, length)) = peek_request(&stream) {
             let (act, status, body) = self.judge(port, &head);
             if let Act::Reset = act {
-                // The system makes a reset of it, since the request is still to be read.
+                // The system resets the connection, because the request is unread.
                 return;
             }
             stream.read_exact(&mut vec![0; length]).unwrap();
@@ -453,7 +454,8 @@ impl Service {
         }
     }
 
-    /// Takes note of a request, and tells what becomes of it and what the answer is if all is well.
+    /// Records a request. Returns what to do with it, and the status and the body of a normal
+    /// reply.
     fn judge(&self, port: u16, head: &str) -> (Act, &'static str, Vec<u8>) {
         let at = now();
         let line = head.lines().next().unwrap().trim_end_matches(" HTTP/1.1");
@@ -508,7 +510,7 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-/// Says nothing until the client has had enough.
+/// Sends nothing until the client closes.
 fn wait_for_end(mut stream: TcpStream) {
     let _ = stream.read(&mut [0]);
 }
@@ -526,12 +528,12 @@ fn now() -> u64 {
 // A call and a fault.
 
 struct Cell {
-    /// Where it stands in the table.
+    /// The row in the table.
     row: usize,
     call: Arc<Call>,
     fault: Arc<Fault>,
     faulty: Endpoint,
-    /// If it is there already.
+    /// The server, if it has already started.
     server: Option<Running>,
 }
 
@@ -540,12 +542,12 @@ impl Cell {
         Running::start(&self.call, &self.fault, self.faulty)
     }
 
-    /// Makes the call, and tells in a line what came of it.
+    /// Makes the call and returns its outcome as one line.
     fn run(mut self) -> String {
         let Running { server, log } = self.server.take().unwrap_or_else(|| self.serve());
         let limit = if self.fault.silent { SILENCE } else { NO_HANG };
         let transport = UreqTransport::builder()
-            // Plain http to this machine does not go through it, and all else must not leave the machine.
+            // Requests to loopback do not use the proxy, and no others may leave the machine.
             .proxy(server.url(""))
             .connect_timeout(NO_HANG)
             .reply_timeout(limit)
@@ -606,7 +608,7 @@ impl Cell {
                 cause,
                 ..
             } => {
-                // What made it unsure is a reply or the lack of one.
+                // The outcome is unknown because of a reply, or because there was none.
                 assert_eq!(
                     (*operation, reply.is_some()),
                     (self.call.id, cause.is_none())
@@ -636,7 +638,7 @@ impl Cell {
         }
     }
 
-    /// What holds whatever the table says.
+    /// Checks the rules that hold for all cases.
     fn check(&self, result: &Result<(), Error>, took: Duration, log: &Log) {
         let (call, fault) = (self.call.name, self.fault.name);
         let context = format!("{call}, {fault}: {result:?}");
@@ -649,7 +651,7 @@ impl Cell {
             );
             assert!(!error.to_string().contains('\n'), "{context}");
         }
-        // What may be billed and may have arrived is not sent again.
+        // A billed request that may have arrived is not sent again.
         if self.call.billed && self.faulty == Endpoint::Data {
             let lost = ["reset", "no head", "cut", "stalled", "500", "502"];
             if lost.iter().any(|start| fault.starts_with(start)) {
@@ -664,7 +666,7 @@ impl Cell {
                 assert!(unsure, "{context}");
             }
         }
-        // A token is used until it is refused, and another one then.
+        // A token is used until it is refused, and then replaced.
         let refused = fault.starts_with("401") && self.faulty == Endpoint::Data;
         for (number, (_, authorization)) in log.data.iter().enumerate() {
             let expected = if refused {
@@ -677,7 +679,7 @@ impl Cell {
                 "{context}: {authorization}"
             );
         }
-        // Nobody but the token endpoint leads elsewhere, and that to a host of CrowdStrike alone.
+        // Only a redirect of the token endpoint is followed, and only to a host of CrowdStrike.
         let follows = self.faulty == Endpoint::Token && fault == "308 to a host of CrowdStrike";
         assert_eq!(
             !log.elsewhere.is_empty(),
@@ -685,7 +687,7 @@ impl Cell {
             "{context}: {:?}",
             log.elsewhere
         );
-        // A hint is waited for.
+        // The client waits as long as the service asks.
         let times: Vec<u64> = match self.faulty {
             Endpoint::Data => log.data.iter().map(|(at, _)| *at).collect(),
             Endpoint::Token => log.token.clone(),
@@ -703,10 +705,10 @@ impl Cell {
     }
 }
 
-/// Runs the calls, many at once, and gives a line about each in the order of the calls.
+/// Runs the calls concurrently, and returns a line for each in the order of the calls.
 fn run(mut cells: Vec<Cell>) -> Vec<String> {
     let count = cells.len();
-    // Those that take long begin first.
+    // Start the slow calls first.
     cells.sort_by_key(|cell| !cell.fault.silent);
     let queue = Arc::new(Mutex::new(VecDeque::from(cells)));
     let (sender, receiver) = mpsc::channel();
@@ -733,11 +735,11 @@ fn run(mut cells: Vec<Cell>) -> Vec<String> {
     lines.into_iter().flatten().collect()
 }
 
-/// Runs the calls against all faults at the endpoint, and tells for each fault what came of them.
+/// Runs the calls with all faults of an endpoint, and returns the outcomes of each fault.
 fn table(calls: &[Arc<Call>], faulty: Endpoint) -> String {
     let faults: Vec<_> = faults().into_iter().map(Arc::new).collect();
-    // Where nobody is to listen, the port must not be given to another server: so those are first, and have
-    // their ports before the first of them gives up its own.
+    // A port on which nothing listens must not be reused by another server. Therefore these cases
+    // run first, and get their ports before any of them releases its own.
     let mut lines = Vec::new();
     for refused in [true, false] {
         let mut cells: Vec<_> = faults
@@ -763,7 +765,7 @@ fn table(calls: &[Arc<Call>], faulty: Endpoint) -> String {
     let mut text = String::new();
     for fault in &faults {
         let lines = &mut lines[usize::from(!fault.refused)];
-        // Operations with the same outcome are told together.
+        // Operations with the same outcome share a line.
         let mut outcomes: Vec<(String, Vec<&str>)> = Vec::new();
         for (call, line) in calls.iter().zip(lines) {
             match outcomes.iter_mut().find(|(other, _)| *other == line) {
@@ -779,7 +781,7 @@ fn table(calls: &[Arc<Call>], faulty: Endpoint) -> String {
     text
 }
 
-/// One at a time, so that one's ports are not given to the other.
+/// Only one table runs at a time, so that one does not reuse the ports of the other.
 static ONE_TABLE: Mutex<()> = Mutex::new(());
 
 #[test]
@@ -791,7 +793,7 @@ fn faults_of_the_operations() {
 #[test]
 fn faults_of_the_token_endpoint() {
     let _one = ONE_TABLE.lock();
-    // What is billed is not in doubt when it was not even sent.
+    // If a billed request was not sent, the outcome is known.
     let calls: Vec<_> = calls()
         .into_iter()
         .filter(|call| call.name == "quotas" || call.name == "hunt")

@@ -1,5 +1,5 @@
-//! What is fuzzed with cargo-fuzz, fed the seeds, and the seeds cut off and with bytes changed: a smoke test that takes
-//! no nightly compiler. `tests/fuzz/README.md` tells how to fuzz.
+//! Runs the fuzz targets with the seeds, and with truncated and changed seeds: a smoke test that
+//! needs no nightly compiler. `tests/fuzz/README.md` explains how to fuzz.
 
 use std::collections::BTreeSet;
 use std::fs;

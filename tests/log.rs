@@ -1,4 +1,4 @@
-//! What is logged in the thread of a test.
+//! Captures the log of a test's thread.
 
 use std::cell::RefCell;
 use std::sync::Once;
@@ -9,8 +9,8 @@ struct Logger;
 
 impl log::Log for Logger {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
-        // What carries HTTP for ureq writes out every byte at its finest level. No library can keep
-        // it from that; the documentation of malquery-ureq warns of it.
+        // The HTTP layer of ureq logs all bytes at the trace level. No library can prevent this,
+        // and the documentation of malquery-ureq warns about it.
         !metadata.target().starts_with("ureq_proto") || metadata.level() < log::Level::Trace
     }
 
@@ -25,7 +25,7 @@ impl log::Log for Logger {
     fn flush(&self) {}
 }
 
-/// Starts to keep what this thread logs.
+/// Starts to capture the log of this thread.
 pub(crate) fn listen() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -35,7 +35,7 @@ pub(crate) fn listen() {
     LOGGED.set(Some(String::new()));
 }
 
-/// What was logged since then.
+/// Returns the captured log.
 pub(crate) fn logged() -> String {
     LOGGED.with_borrow(|logged| logged.clone().unwrap_or_default())
 }

@@ -1,4 +1,4 @@
-//! Every shape a reply can have, read through its operation.
+//! Every shape that a reply can have, read with its operation.
 
 use http::{HeaderMap, StatusCode};
 use malquery_proto::credentials::Credentials;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 fn read<O: JsonOperation>(operation: &O, body: &Value) -> JsonReply<O> {
     let reply = try_read(operation, 200, &[], &body.to_string()).unwrap();
-    // nothing received is lost
+    // No received field is lost.
     let written = serde_json::to_value(&reply.output).unwrap();
     assert_eq!(&written, body);
     reply
@@ -168,7 +168,7 @@ fn lists_may_be_missing_null_or_empty() {
         read(&search(), &body);
         read(&request(), &body);
     }
-    // a reply without a `meta` at all
+    // A reply without `meta`.
     assert!(
         try_read(&search(), 200, &[], r#"{"resources": []}"#)
             .unwrap()

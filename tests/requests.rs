@@ -1,4 +1,4 @@
-//! What goes over the wire: every request as text, and beside what CrowdStrike's own Python client sends.
+//! Requests as sent over the wire: each as text, and compared with CrowdStrike's own Python client.
 
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use malquery_mock::{Transcript, VirtualClock, reply, script};
@@ -70,7 +70,7 @@ fn bare_pattern() -> [Pattern; 1] {
     [Pattern::hex("8948208b48").unwrap()]
 }
 
-/// The exchanges of a client, as text.
+/// Returns the exchanges of a client as text.
 fn transcript(use_client: impl FnOnce(&Client)) -> String {
     let answer = json!({"meta": {"reqid": "3c9d5b1e-4a2f-6ea1-5f4f-0123456789ab", "trace_id": "t"}, "resources": []});
     transcript_with(answer, use_client)
@@ -118,7 +118,7 @@ fn every_request_as_text() {
     );
     insta::assert_snapshot!(
         "samples_multidownload",
-        // the second of a pair would be billed, too
+        // A duplicate could be billed again.
         transcript(|client| drop(client.samples_multidownload([a(), b(), a()]).unwrap()))
     );
     insta::assert_snapshot!(
@@ -149,8 +149,9 @@ fn every_request_as_text() {
     );
 }
 
-/// Compares a request with the one FalconPy 1.6.6 sent for the same arguments, recorded from it in
-/// `falconpy-1.6.6.json`: method, path, query, JSON by meaning, form, kind of authorization, media type.
+/// Compares a request with the request that FalconPy 1.6.6 sent for the same arguments, recorded in
+/// `falconpy-1.6.6.json`: method, path, query, meaning of the JSON, form, kind of authorization,
+/// media type.
 fn assert_as_falconpy(name: &str, request: &http::Request<Vec<u8>>) {
     let recorded: Value = serde_json::from_str(include_str!("falconpy-1.6.6.json")).unwrap();
     let expected = &recorded[name];
@@ -183,7 +184,7 @@ fn assert_as_falconpy(name: &str, request: &http::Request<Vec<u8>>) {
         );
     }
     if let Some(authorization) = header(AUTHORIZATION) {
-        // FalconPy writes `basic`, and the scheme's case has no meaning
+        // FalconPy writes `basic`. The case of the scheme has no meaning.
         sent["authorization"] = authorization.replacen("Basic ", "basic ", 1).into();
     }
     assert!(

@@ -1,4 +1,4 @@
-//! Secrets stay secret: whole sessions are driven, and what they log, print and fail with is searched.
+//! Runs whole sessions, and searches their logs, output and errors for secrets.
 
 use std::fmt::Write;
 
@@ -54,7 +54,7 @@ fn nothing_that_is_shown_holds_a_secret() {
             403,
             serde_json::json!({"errors": [{"code": 403, "message": "access denied, authorization failed"}]}),
         )],
-        // a reply that is not the JSON it should be, with a token in it
+        // A reply with a token that is not valid JSON.
         vec![reply::bytes(
             201,
             "application/json",
@@ -96,7 +96,7 @@ fn nothing_that_is_shown_holds_a_secret() {
     assert_clean("the log", &logged());
 }
 
-/// Names a secret in its errors.
+/// A transport that repeats a secret in its errors.
 struct Echo;
 
 impl Transport for Echo {

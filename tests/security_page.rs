@@ -24,7 +24,7 @@ fn every_named_test_exists() {
                 let place = code
                     .find(&format!("fn {name}("))
                     .unwrap_or_else(|| panic!("{file} has no {name}"));
-                // Behind it another attribute may come.
+                // Another attribute may follow it.
                 let is_test = code[..place]
                     .lines()
                     .rev()

@@ -1,7 +1,8 @@
 //! Threads that share a client: they use one token, one refusal and one rate limit.
 //!
-//! The service is in memory, and the time is the machine's. The clock keeps for each thread when it last told the time,
-//! and the service judges a request by that: a machine that lets a thread wait between there and here makes no difference.
+//! The service is in memory and uses the time of the machine. The clock keeps the time that each
+//! thread read last, and the service judges each request by that time. Therefore it does not matter
+//! if the machine delays a thread between the two.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -17,19 +18,20 @@ use malquery_proto::{
 };
 
 const THREADS: usize = 16;
-/// Far beyond all that a test waits for.
+/// Far longer than a test waits for anything.
 const NO_HANG: Duration = Duration::from_secs(40);
 
-/// How long a token lives, in milliseconds, and when it is to be renewed: a quarter of the life before its end.
+/// The life of a token in milliseconds, and the age at which it is renewed, after three quarters of
+/// its life.
 const LIFE: u64 = 50;
 const RENEW: u64 = 37;
 
 thread_local! {
-    /// When this thread was last told the time: its request was made then.
+    /// The time that this thread read last, which is when its request was made.
     static MADE: Cell<u64> = const { Cell::new(0) };
 }
 
-/// The clock of the machine, if nobody sets it.
+/// The machine's clock, unless a test sets the time.
 struct TestClock {
     start: Instant,
     /// The threads that have waited since the last wave.
@@ -50,7 +52,7 @@ impl TestClock {
         1_700_000_000_000 + u64::try_from(self.start.elapsed().as_millis()).unwrap()
     }
 
-    /// Waits until as many threads wait.
+    /// Waits until this many threads wait.
     fn until_waiting(&self, count: usize) {
         let waiting = self.waiting.lock().unwrap();
         let few = |waiting: &mut HashSet<ThreadId>| waiting.len() < count;
@@ -83,7 +85,7 @@ impl Clock for TestClock {
     }
 }
 
-/// A service, as a closure that answers a request of this path and token with a status, headers and a body.
+/// A service, as a closure that returns the status, headers and body for a path and a token.
 struct Service<F>(F);
 
 struct Answer {
@@ -108,7 +110,7 @@ fn issue(number: usize) -> Answer {
 }
 
 impl<F: Fn(Option<usize>) -> Answer + Send + Sync> Transport for Service<F> {
-    /// A request without a token is one for a token.
+    /// A request without a token is a token request.
     fn send(
         &self,
         request: http::Request<Vec<u8>>,
@@ -134,7 +136,7 @@ impl<F: Fn(Option<usize>) -> Answer + Send + Sync> Transport for Service<F> {
 
 const QUOTAS: &str = r#"{"meta": {"hunt_limit": 100}, "errors": []}"#;
 
-/// A client takes what lives as long as the program.
+/// Leaks a value, because a client needs values that live as long as the program.
 fn leak<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
 }
@@ -154,7 +156,7 @@ where
     Client::new(Service(service), clock, auth).retry(policy)
 }
 
-/// Runs something in all threads at once, and gives what came of it.
+/// Runs a function in all threads at once, and returns the results.
 fn in_threads<R: Send>(run: impl Fn() -> R + Sync) -> Vec<R> {
     let start = Barrier::new(THREADS);
     thread::scope(|scope| {
@@ -189,19 +191,20 @@ struct Tokens {
 }
 
 struct Issued {
-    /// When the request for it was made.
+    /// The time at which it was requested.
     asked: u64,
-    /// When it was first used. Its life begins then, so that it cannot be over before the token arrives.
+    /// The time of its first use. Its life begins then, so that it cannot expire before it arrives.
     used: Option<u64>,
     uses: usize,
-    /// How often it was used when it was to be renewed. Once is allowed, if it took as long to arrive.
+    /// The number of uses after it was due for renewal. One is allowed, if the token arrived that
+    /// late.
     late: usize,
-    /// It was answered with a 401.
+    /// Whether the service refused it with a 401.
     refused: bool,
 }
 
 impl Tokens {
-    /// Takes note of a request for a token. The one before must be in need of it.
+    /// Records a token request. The previous token must need a renewal.
     fn ask(&mut self, made: u64) {
         if std::mem::replace(&mut self.asking, true) {
             self.complaints
@@ -243,7 +246,7 @@ impl Tokens {
                 .push(format!("token {number} was used when it had expired"));
             token.refused = true;
         }
-        // Some are revoked before their time.
+        // Some tokens are revoked early.
         if number % 10 == 3 && token.uses > 5 {
             token.refused = true;
         }
@@ -274,8 +277,8 @@ fn tokens_that_live_50_ms() {
             }
             Some(number) => lock(tokens).call(made, number),
         };
-        // So that there are many tokens, and all threads have requests under way. Some learn of a refusal when there is
-        // a new token already.
+        // The delays lead to many tokens, and to requests in progress in all threads. Some threads
+        // see a refusal after a new token has arrived.
         let late = if answer.status == 401 {
             5 * (lock(tokens).refused % 4)
         } else {
@@ -294,7 +297,7 @@ fn tokens_that_live_50_ms() {
     let tokens = lock(tokens);
     assert_eq!(tokens.complaints, [""; 0]);
     assert_eq!(tokens.calls, THREADS * CALLS);
-    // Each but the last was replaced, since it had to be, and once.
+    // Each token except the last was replaced once, and for a reason.
     let (last, replaced) = tokens.issued.split_last().unwrap();
     let end = clock.millis();
     assert!(last.uses > 0);
@@ -303,9 +306,9 @@ fn tokens_that_live_50_ms() {
             .iter()
             .all(|token| token.refused || end - token.asked >= RENEW)
     );
-    // A thread makes at most a call a millisecond, and a token serves until it is 37 ms old.
+    // A thread makes at most one call per millisecond, and uses a token until it is 37 ms old.
     assert!(replaced.len() >= CALLS / 40, "{}", replaced.len());
-    // Of those that were revoked all threads may have had a request under way.
+    // When a token is revoked, all threads may have a request in progress.
     let revoked = replaced.iter().filter(|token| token.refused).count();
     assert!(
         revoked > 0 && (revoked..=revoked * THREADS).contains(&tokens.refused),
@@ -314,10 +317,11 @@ fn tokens_that_live_50_ms() {
     );
 }
 
-/// A thread may read the clock, and be overtaken by another before it looks whether a token is asked for.
+/// A thread may read the clock, and be overtaken by another before it checks for a pending token
+/// request.
 #[test]
 fn an_overtaken_thread_requests_no_second_token() {
-    /// Keeps one thread between the clock and the look, until the other has asked.
+    /// Holds one thread between the clock and that check, until the other has requested a token.
     struct Overtaken {
         clock: TestClock,
         told: AtomicUsize,
@@ -342,12 +346,12 @@ fn an_overtaken_thread_requests_no_second_token() {
     impl Clock for Overtaken {
         fn now(&self) -> Timestamp {
             let now = self.clock.now();
-            // The first time is only for a seed.
+            // The first read of the clock is only for a seed.
             if thread::current().name() == Some("overtaken")
                 && self.told.fetch_add(1, Ordering::SeqCst) == 1
             {
                 self.next(1);
-                // Should the client hold a lock here, the other does not come by.
+                // If the client held a lock here, the other thread could not pass.
                 self.wait_for(2, Duration::from_secs(1));
             }
             now
@@ -391,17 +395,18 @@ fn an_overtaken_thread_requests_no_second_token() {
             .unwrap();
         clock.wait_for(1, NO_HANG);
         assert_eq!(*lock(&clock.turn), 1);
-        // The clock has gone on.
+        // Let the clock advance.
         thread::sleep(Duration::from_millis(5));
         call();
     });
     assert_eq!(*lock(asked), 1);
 }
 
-// A token that is refused.
+// Refused tokens.
 
-/// Makes three waves of calls while the token endpoint answers with this, and gives the errors of each and how many
-/// requests for a token it took. A wave is all threads, and all of them wait for the token before it is refused.
+/// Makes three waves of calls while the token endpoint returns this reply. Returns the errors of
+/// each wave and the number of its token requests. In a wave, all threads call, and all of them
+/// wait for the token before it is refused.
 fn waves(status: u16, header: Option<(&'static str, String)>) -> Vec<(Vec<Error>, usize)> {
     let clock = leak(TestClock::new());
     let asked = leak(Mutex::new(0));
@@ -455,14 +460,14 @@ fn all_threads_request_tokens_as_often_as_one() {
     }
 }
 
-// A rate limit.
+// Rate limits.
 
 #[derive(Default)]
 struct Limit {
     before: usize,
     during: usize,
     after: HashSet<ThreadId>,
-    /// Who was told of the limit, and from when on everybody knows of it.
+    /// The thread that received the limit, and the time from which all threads know it.
     told: Option<ThreadId>,
     known: Option<u64>,
     until: u64,
@@ -470,7 +475,7 @@ struct Limit {
 
 #[test]
 fn a_rate_limit_of_one_holds_all_back() {
-    /// Sees when the thread that was told of the limit begins to wait for its end.
+    /// Detects when that thread begins to wait for the end of the limit.
     struct Watch<'a> {
         clock: TestClock,
         limit: &'a Mutex<Limit>,

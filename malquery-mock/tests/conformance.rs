@@ -1,4 +1,4 @@
-//! The kit over transports that are right, and over one for each mistake.
+//! Checks correct transports, and one transport for each mistake.
 
 mod plain;
 mod wrong;
@@ -33,7 +33,7 @@ fn a_plain_socket_passes() {
     assert!(report.passed(), "{report}");
 }
 
-/// Clones share what a transport has.
+/// Clones share the state of a transport.
 #[test]
 fn one_transport_for_all_cases_passes() {
     let transport = UreqTransport::new();
@@ -62,7 +62,7 @@ fn each_mistake_fails_its_cases() {
             caught.lock().unwrap().extend(cases);
         }
     };
-    // Most of the time they wait.
+    // The checks mostly wait, so run several at once.
     thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(check))));
     let report = conformance::check(|_| Plain);
     let all: BTreeSet<_> = report

@@ -13,7 +13,7 @@ use http::Request;
 use malquery_mock::{Cassette, Mock, MockError};
 use malquery_proto::Transport;
 
-/// Text as a JSON string, other bytes in hex.
+/// Formats text as a JSON string, and other bytes in hex.
 fn body(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => serde_json::Value::from(text).to_string(),
@@ -57,7 +57,7 @@ fn request(lines: &[&str]) -> Request<Vec<u8>> {
     request
 }
 
-/// The reply, line by line.
+/// Formats the reply, one item per line.
 fn reply(mock: &Mock, request: Request<Vec<u8>>) -> String {
     match mock.send(request) {
         Err(error) => match error.source().and_then(|cause| cause.downcast_ref()) {

@@ -1,5 +1,4 @@
-//! The stand-in over sockets: with the client of users, with what HTTP allows, and with what
-//! hostile peers do.
+//! The stand-in over sockets: normal clients, unusual but valid HTTP, and hostile peers.
 
 use std::io::{Cursor, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -16,9 +15,9 @@ use malquery_ureq::{SystemClock, UreqTransport};
 use proptest::prelude::*;
 
 const HELLO: &str = "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9";
-/// What has no rate limit.
+/// A request without a rate limit.
 const ANY: &str = "GET /any HTTP/1.1\r\nHost: localhost\r\n\r\n";
-/// Far beyond all that anything here may take.
+/// Far longer than anything in these tests takes.
 const NO_HANG: Duration = Duration::from_secs(60);
 
 fn start() -> Server {
@@ -32,7 +31,7 @@ fn connect(server: &Server) -> TcpStream {
     stream
 }
 
-/// One reply: its head, and as many bytes as it declares.
+/// Reads a reply: its head, and the number of bytes that it declares.
 fn reply(stream: &mut TcpStream) -> (String, Vec<u8>) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -56,10 +55,10 @@ fn reply(stream: &mut TcpStream) -> (String, Vec<u8>) {
     (head, body)
 }
 
-/// The status and the message of the reply to these bytes, and whether the server then closes.
+/// Returns the status and the message of the reply, and whether the server then closes.
 fn ask(server: &Server, bytes: &[u8]) -> (String, String, bool) {
     let mut stream = connect(server);
-    // A server that has refused enough of it need not read on.
+    // A server that has refused a request may stop reading it.
     let _ = stream.write_all(bytes);
     let (head, body) = reply(&mut stream);
     stream
@@ -74,7 +73,7 @@ fn ask(server: &Server, bytes: &[u8]) -> (String, String, bool) {
     )
 }
 
-/// Whether the server still does its work.
+/// Checks that the server still works.
 fn goes_on(server: &Server) {
     let mut stream = connect(server);
     stream.write_all(ANY.as_bytes()).unwrap();
@@ -188,7 +187,7 @@ fn one_connection_serves_requests_of_every_form() {
     let token = token(&mut stream);
     let auth = format!("Host: localhost\r\nAuthorization: Bearer {token}\r\n");
 
-    // Two at once, in their order.
+    // Two requests at once are answered in order.
     let download =
         format!("GET /malquery/entities/download-files/v1?ids={HELLO} HTTP/1.1\r\n{auth}\r\n");
     let quotas = format!("GET /malquery/aggregates/quotas/v1 HTTP/1.1\r\n{auth}\r\n");
@@ -207,7 +206,7 @@ fn one_connection_serves_requests_of_every_form() {
             .contains("\"download_count\":1")
     );
 
-    // A body in chunks.
+    // A chunked body.
     let body = r#"{"patterns":[{"type":"ascii","value":"hello"}]}"#;
     let (first, second) = body.split_at(20);
     let post = format!("POST /malquery/combined/fuzzy-search/v1 HTTP/1.1\r\n{auth}");
@@ -219,7 +218,7 @@ fn one_connection_serves_requests_of_every_form() {
     let (_, found) = reply(&mut stream);
     assert!(String::from_utf8(found).unwrap().contains(HELLO));
 
-    // A body that waits to be asked for.
+    // A body that is sent only after `100 Continue`.
     write!(
         stream,
         "{post}Content-Length: {}\r\nExpect: 100-continue\r\n\r\n",
@@ -231,7 +230,7 @@ fn one_connection_serves_requests_of_every_form() {
     let (_, found) = reply(&mut stream);
     assert!(String::from_utf8(found).unwrap().contains(HELLO));
 
-    // A reply to HEAD has no body, and the next one is understood.
+    // A reply to HEAD has no body, and the next reply can be read.
     write!(stream, "{}{quotas}", quotas.replace("GET", "HEAD")).unwrap();
     let mut bytes = [0; 12];
     stream.read_exact(&mut bytes).unwrap();
@@ -243,7 +242,7 @@ fn one_connection_serves_requests_of_every_form() {
     }
     assert!(reply(&mut stream).0.starts_with("HTTP/1.1 200 OK\r\n"));
 
-    // A client that says it is the last one, and an old one.
+    // `Connection: Close`, and HTTP/1.0.
     for request in [
         quotas.replace("\r\n\r\n", "\r\nConnection: Close\r\n\r\n"),
         quotas.replace("HTTP/1.1", "HTTP/1.0"),
@@ -369,7 +368,7 @@ fn a_length_that_is_in_doubt_is_refused() {
             "Content-Length: 18446744073709551616\r\n",
             unreadable,
         ),
-        // Its body is not read.
+        // The body is not read.
         ("CONNECT", "Content-Length: +1\r\n", unreadable),
         (
             "POST",
@@ -387,7 +386,7 @@ fn a_length_that_is_in_doubt_is_refused() {
             both,
         ),
     ] {
-        // What follows is not taken for a second request.
+        // The bytes after it are not read as a second request.
         let request = format!("{method} /any HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n{ANY}");
         let mut stream = connect(&server);
         stream.write_all(request.as_bytes()).unwrap();
@@ -475,7 +474,7 @@ fn a_request_that_is_cut_gets_a_400() {
         assert!(text.contains("connection: close\r\n"), "{cut}: {text}");
         assert!(text.contains("the request ended early"), "{cut}: {text}");
     }
-    // One that goes away before its reply, again and again.
+    // Clients that leave before the reply.
     for _ in 0..50 {
         let mut stream = connect(&server);
         stream.write_all(ANY.as_bytes()).unwrap();
@@ -483,8 +482,7 @@ fn a_request_that_is_cut_gets_a_400() {
     goes_on(&server);
 }
 
-/// It takes more open files than many systems give a process, so it runs in one that asked for
-/// more.
+/// This needs more open files than many systems allow, so it runs in a process with a higher limit.
 #[cfg(unix)]
 #[test]
 fn connections_beyond_a_thousand_are_refused() {
@@ -505,9 +503,9 @@ fn connections_beyond_a_thousand_are_refused() {
         return;
     }
     let server = start();
-    // They are accepted in their order.
+    // Connections are accepted in order.
     let mut held: Vec<TcpStream> = (0..1100).map(|_| connect(&server)).collect();
-    // The reply comes unasked: a request would cross it, and then the system may drop it.
+    // Send no request: the reply may arrive before it, and the system may then discard the reply.
     for mut refused in held.drain(1024..) {
         let mut text = String::new();
         refused.read_to_string(&mut text).unwrap();
@@ -522,7 +520,7 @@ fn connections_beyond_a_thousand_are_refused() {
         assert!(reply(stream).0.starts_with("HTTP/1.1 404 "));
     }
     drop(held);
-    // The server learns in a while that they are gone.
+    // The server notices after a while that the clients have left.
     let end = Instant::now() + NO_HANG;
     let served = || {
         let mut stream = connect(&server);

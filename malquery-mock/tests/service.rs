@@ -1,4 +1,4 @@
-//! The stand-in, in memory: through the client, and by requests that our client never sends.
+//! The stand-in in memory, used by the client and by requests that the client never sends.
 
 use std::io::{Cursor, Read};
 use std::sync::{Arc, Mutex};
@@ -58,7 +58,7 @@ fn hello() -> [Pattern; 1] {
     [Pattern::ascii("hello").unwrap()]
 }
 
-/// Requests by hand, with a token.
+/// Sends requests without the client, with a token.
 struct Raw<T> {
     transport: T,
     token: String,
@@ -402,7 +402,7 @@ fn a_client_searches_and_downloads() {
         .collect();
     let job = client.samples_multidownload(samples.clone()).unwrap();
     job.wait().unwrap();
-    // The archive can be fetched more than once, also at the same time.
+    // The archive can be fetched several times, even at once.
     let mut readers = [
         client.samples(job.id()).unwrap(),
         client.samples(job.id()).unwrap(),
@@ -457,7 +457,7 @@ fn counts_cover_the_results_and_need_labels() {
         counts(raw.post(path, &body(options).to_string()).json())
     };
     let exact = |options: Value| counts(raw.poll(&raw.exact(&body(options)).reqid()).json());
-    // The newest is unlabelled, the next one clean.
+    // The newest sample has no label, and the next one is clean.
     assert_eq!(fuzzy(json!({})), [3, 1, 1, 0, 1]);
     assert_eq!(exact(json!({})), [3, 1, 1, 0, 1]);
     assert_eq!(fuzzy(json!({"limit": 2})), [3, 0, 1, 0, 1]);
@@ -554,7 +554,7 @@ fn an_archive_has_the_same_bytes_each_time() {
     };
     let bytes = archive();
     assert_eq!(bytes, archive());
-    // Encrypted and stored, and named by its SHA-256.
+    // Encrypted, stored, and named by its SHA-256.
     assert_eq!(bytes[6] & 1, 1);
     assert_eq!((bytes[8], bytes[9]), (0, 0));
     assert_eq!(&bytes[30..94], HELLO.as_bytes());
@@ -670,7 +670,7 @@ fn its_own_client_needs_no_time() {
     assert_eq!(found.resources.len(), 3);
     client.download(sha256(HELLO)).unwrap();
     assert_eq!(service.counts().downloads, 1);
-    // The virtual clock starts with January.
+    // The virtual clock starts at the beginning of January.
     assert_eq!(client.quotas().unwrap().meta.days_left, Some(31));
 }
 
@@ -750,7 +750,7 @@ fn tokens_end_and_are_renewed() {
     assert_ne!(raw.token, first);
     assert_eq!(raw.get(quotas).status, 200);
 
-    // The client renews by itself.
+    // The client renews its token.
     let client = client(service.clone(), &clock);
     for _ in 0..10 {
         client.quotas().unwrap();
@@ -879,7 +879,7 @@ fn quotas_are_spent_whole_and_renew_monthly() {
         .unwrap()
         .to_owned();
     assert_eq!(download().status, 200);
-    // Two do not fit.
+    // Two more downloads exceed the quota.
     let refused = raw.multidownload(&[HELLO, &night]);
     assert_eq!(
         (refused.status, &*refused.message()),
@@ -896,7 +896,7 @@ fn quotas_are_spent_whole_and_renew_monthly() {
         (quotas.meta.downloads_left(), quotas.meta.days_left),
         (Some(0), Some(31))
     );
-    // The virtual clock begins with January.
+    // The virtual clock starts at the beginning of January.
     clock.advance(Duration::from_secs(31 * 24 * 60 * 60 - 1));
     assert_eq!(client.quotas().unwrap().meta.days_left, Some(1));
     assert_eq!(client.quotas().unwrap().meta.downloads_left(), Some(0));
@@ -930,21 +930,21 @@ fn rate_limits_hold_for_a_minute() {
         refused.json()["meta"]["powered_by"],
         "crowdstrike-api-gateway"
     );
-    // The first was at 2026-01-01T00:00:00Z.
+    // The first request was at 2026-01-01T00:00:00Z.
     assert_eq!(refused.header("x-ratelimit-retryafter"), Some("1767225660"));
     assert_eq!(refused.header("x-ratelimit-limit"), Some("3"));
     let client = client(service, &clock);
     client.quotas().unwrap();
     assert!(clock.waits().iter().sum::<Duration>() > Duration::from_secs(50));
 
-    // 15 bad tokens; a good one still passes.
+    // After 15 bad tokens, further bad ones are limited, but a good one still works.
     let mut raw = Raw::new(Service::new(corpus()).clock(clock.clone()));
     let good = std::mem::replace(&mut raw.token, "bad".into());
     let statuses: Vec<_> = (0..17).map(|_| raw.get(quotas).status).collect();
     assert_eq!(statuses, [[401; 15].as_slice(), &[429; 2]].concat());
     raw.token = good;
     assert_eq!(raw.get(quotas).status, 200);
-    // 300 requests for tokens; one was made already.
+    // The limit is 300 token requests, and one was already sent.
     for _ in 0..299 {
         raw.renew();
     }
@@ -1002,7 +1002,7 @@ fn a_few_jobs_are_unfinished_at_once() {
         assert_eq!(raw.poll(job).json()["meta"]["status"], "done");
     }
     assert_eq!(raw.exact(&body).status, 200);
-    // The last 1,000 are kept.
+    // The last 1,000 jobs are kept.
     for _ in 0..1000 {
         let job = raw.exact(&body).reqid();
         raw.poll(&job);
@@ -1073,7 +1073,7 @@ fn ids_come_from_the_seed() {
         let body = json!({"patterns": [{"type": "ascii", "value": "hello"}]});
         let got = raw.exact(&body);
         let id = got.reqid();
-        // Like a UUID, but of no variant of RFC 4122.
+        // Like a UUID, but not a variant of RFC 4122.
         assert!(matches!(id.as_bytes()[19], b'5') && id.len() == 36, "{id}");
         (
             id,
@@ -1122,7 +1122,7 @@ mod random {
 
     use super::*;
 
-    /// What is asked; numbers choose a sample or a job.
+    /// A request. The numbers select a sample or a job.
     #[derive(Debug, Clone)]
     enum Ask {
         Quotas,
@@ -1168,7 +1168,7 @@ mod random {
         ]
     }
 
-    /// Reads the reply as its operation does, which must work, or give an error of the service.
+    /// Reads the reply with its operation. It must succeed or return an API error.
     fn read<O: JsonOperation>(operation: &O, got: &Got) {
         let head = ResponseHead::from(&got.response);
         match operation.response(head, &got.body) {

@@ -1,4 +1,4 @@
-//! A transport over a plain `TcpStream`, from the docs of `Transport` alone.
+//! A transport over a plain `TcpStream`, written from the docs of `Transport` alone.
 
 use std::io::{self, BufRead, BufReader, ErrorKind::UnexpectedEof, Read, Write};
 use std::net::TcpStream;
@@ -81,10 +81,10 @@ fn line(reader: &mut impl BufRead) -> io::Result<String> {
     Ok(line)
 }
 
-/// The longest silence.
+/// The maximum time for one read or write.
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A stream that ends in time.
+/// A stream with a deadline.
 struct Timed(TcpStream, Instant);
 
 impl Read for Timed {
@@ -107,7 +107,8 @@ impl Write for Timed {
     }
 }
 
-/// A chunked body, and the bytes left of its chunk. A line comes before each size.
+/// A chunked body, and the number of bytes left in its chunk. A line with the size precedes each
+/// chunk.
 struct Chunked<R>(R, Option<u64>);
 
 impl<R: BufRead> Read for Chunked<R> {

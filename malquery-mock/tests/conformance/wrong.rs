@@ -1,4 +1,4 @@
-//! A plain transport with one mistake.
+//! Plain transports, each with one mistake.
 
 use std::error::Error;
 use std::io::{self, Cursor, ErrorKind, Read};
@@ -44,7 +44,7 @@ impl Transport for Wrong {
     }
 }
 
-/// What each transport does, and which cases it fails.
+/// Each transport with its mistake and the cases that it fails.
 pub(crate) const MISTAKES: &[(&str, Mistake, &[&str])] = &[
     (
         "announces an empty body",
@@ -435,7 +435,7 @@ fn change_uri(request: &mut Request<Vec<u8>>, from: &str, to: &str) {
     *request.uri_mut() = request.uri().to_string().replace(from, to).parse().unwrap();
 }
 
-/// What the system said.
+/// Returns the kind of the I/O error.
 fn kind(error: &TransportError) -> ErrorKind {
     let cause = error
         .source()
@@ -443,7 +443,7 @@ fn kind(error: &TransportError) -> ErrorKind {
     cause.map_or(ErrorKind::Unsupported, io::Error::kind)
 }
 
-/// Also of a limit of zero, which the system refuses.
+/// A limit of zero, which the system refuses, also counts as a timeout.
 fn is_timeout(kind: ErrorKind) -> bool {
     matches!(
         kind,
@@ -531,7 +531,7 @@ fn at_once(request: Request<Vec<u8>>, of: Framing) -> Sent {
     Ok(Response::from_parts(head, bytes.into()))
 }
 
-/// Keeps the connection of a GET for a POST.
+/// Sends a POST on the connection of a GET.
 fn reuse(this: &Wrong, request: Request<Vec<u8>>) -> Sent {
     if request.method() == Method::POST {
         return match this.idle.lock().unwrap().take() {
@@ -558,7 +558,7 @@ fn reuse(this: &Wrong, request: Request<Vec<u8>>) -> Sent {
     Ok(reply)
 }
 
-/// Sends nothing during a long download.
+/// Sends nothing while a long download is in progress.
 fn one_at_a_time(this: &Wrong, request: Request<Vec<u8>>) -> Sent {
     struct Download(Body, Arc<AtomicBool>);
 
@@ -590,7 +590,7 @@ fn one_at_a_time(this: &Wrong, request: Request<Vec<u8>>) -> Sent {
     Ok(reply.map(|body| Body::new(Download(body, busy))))
 }
 
-/// Knows what the body is.
+/// Replaces a body with its decoded form. `tidies` also removes the headers about the encoded one.
 fn decode(sent: Sent, decodes: bool, tidies: bool) -> Sent {
     let mut reply = sent?;
     if !decodes
@@ -608,7 +608,7 @@ fn decode(sent: Sent, decodes: bool, tidies: bool) -> Sent {
     Ok(reply.map(|_| Body::new(Cursor::new(b"{\"a\": 1}"))))
 }
 
-/// Takes an error for the end of a body.
+/// Treats an error as the end of a body.
 fn ends_well(request: Request<Vec<u8>>, wrong: fn(ErrorKind) -> bool) -> Sent {
     struct EndsWell(Body, fn(ErrorKind) -> bool);
 

@@ -1,6 +1,6 @@
 //! The official schemas of MalQuery's replies, and a check of a reply against them.
 
-// Each test uses a part.
+// Each test uses only a part.
 #![allow(dead_code)]
 
 use std::io::Read;
@@ -52,7 +52,7 @@ AccessToken: access_token! string, expires_in! int32, token_type string
 ";
 
 /// The operations: method and path, the schema of a success (`""` for bytes), the schema of the
-/// refusals of the operation itself, and the statuses of these.
+/// operation's own errors, and the statuses of these.
 const OPERATIONS: &[(&str, &str, &str, &[u16])] = &[
     (
         "GET /malquery/aggregates/quotas/v1",
@@ -102,7 +102,7 @@ const OPERATIONS: &[(&str, &str, &str, &[u16])] = &[
     ("POST /oauth2/revoke", "ErrorsOnly", "", &[]),
 ];
 
-/// The schema of the reply to a request, or `None` if it is no JSON.
+/// Returns the schema of the reply to a request, or `None` if the reply is not JSON.
 fn schema(method: &Method, path: &str, status: u16) -> Option<&'static str> {
     let line = format!("{method} {path}");
     let schema = match OPERATIONS.iter().find(|operation| operation.0 == line) {
@@ -115,7 +115,7 @@ fn schema(method: &Method, path: &str, status: u16) -> Option<&'static str> {
     Some(schema).filter(|schema| !schema.is_empty())
 }
 
-/// Adds what is wrong with a value.
+/// Adds the errors in a value.
 fn check(value: &Value, is: &str, place: &str, wrong: &mut Vec<String>) {
     let fits = match is {
         "string" => value.is_string(),
@@ -167,7 +167,7 @@ fn check(value: &Value, is: &str, place: &str, wrong: &mut Vec<String>) {
     }
 }
 
-/// Checks a body against the schema of the reply.
+/// Returns the errors in a body, according to the schema of the reply.
 pub(crate) fn wrong(method: &Method, path: &str, status: u16, body: &[u8]) -> Vec<String> {
     let Some(schema) = schema(method, path, status) else {
         return Vec::new();
@@ -180,7 +180,7 @@ pub(crate) fn wrong(method: &Method, path: &str, status: u16, body: &[u8]) -> Ve
     wrong
 }
 
-/// Whether a body fits the schema of some reply with this status.
+/// Returns whether a body fits the schema of some reply with this status.
 pub(crate) fn fits_any(status: u16, body: &[u8]) -> bool {
     let value = serde_json::from_slice(body).unwrap_or_default();
     OPERATIONS.iter().any(|(line, ..)| {
@@ -192,7 +192,7 @@ pub(crate) fn fits_any(status: u16, body: &[u8]) -> bool {
     })
 }
 
-/// Gives a reply on, after it was checked.
+/// Checks a reply and returns it.
 pub(crate) fn checked(
     method: &Method,
     path: &str,
@@ -219,7 +219,7 @@ impl<T: Transport> Transport for Checked<T> {
     fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Body>, TransportError> {
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let response = self.0.send(request)?;
-        // Samples and archives stream.
+        // Samples and archives are not checked.
         if schema(&method, uri.path(), response.status().as_u16()).is_none() {
             return Ok(response);
         }

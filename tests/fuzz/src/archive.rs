@@ -24,7 +24,7 @@ fn open(data: &[u8]) -> Option<Archive<Cursor<&[u8]>>> {
     }
 }
 
-/// The directory of an archive is read within the limits, or refused.
+/// Opens an archive within the limits, or refuses it.
 pub fn archive_open(data: &[u8]) {
     let Some(archive) = open(data) else { return };
     assert!(archive.entries().len() <= 64);
@@ -33,7 +33,7 @@ pub fn archive_open(data: &[u8]) {
     }
 }
 
-/// What is in an archive is read within the limits, and the second time the same is there.
+/// Reads the entries of an archive within the limits, twice with the same result.
 pub fn archive_read(data: &[u8]) {
     let Some(mut archive) = open(data) else {
         return;
@@ -45,7 +45,8 @@ pub fn archive_read(data: &[u8]) {
     let wanted = found.iter().copied().chain([Sha256::from_bytes([7; 32])]);
     let mut archive = archive.expect_samples(wanted);
     let (second, again) = check(&mut archive, entries).expect("it was read before");
-    // What was asked for is taken even where its checksum is wrong, and so counts no more as damaged.
+    // Expected samples are found even if their checksum is wrong, so they no longer count as
+    // damaged.
     assert!(
         found.iter().all(|sample| again.contains(sample))
             && again.iter().all(|sample| found.contains(sample))

@@ -1,6 +1,6 @@
 use malquery_mock::Cassette;
 
-/// A cassette is read or refused with a message.
+/// Loads a cassette, or refuses it with a message.
 pub fn cassette(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;

@@ -10,8 +10,8 @@ use malquery_proto::types::Sha256;
 
 use super::input::{Input, assert_harmless};
 
-/// Any status, header and body is a result or an error with a message. The headers are lines, as in HTTP, up to an empty
-/// one.
+/// Any status, headers and body must give a result or an error with a message. The headers are
+/// lines as in HTTP, up to an empty line.
 pub fn errors(data: &[u8]) {
     let mut input = Input(data);
     let operation = input.byte() % 5;

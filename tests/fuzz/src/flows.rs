@@ -13,8 +13,8 @@ use malquery_proto::{Cloud, Timestamp};
 
 use super::input::{Input, assert_harmless};
 
-/// Two jobs with one token go through whatever may happen, in any order. No job is submitted again once it may have
-/// arrived, nobody waits for a time that is not later, and both come to an end.
+/// Runs two jobs that share a token through any events in any order. A job that may have been
+/// submitted is not submitted again, no flow waits for a time in the past, and both jobs end.
 pub fn flows(data: &[u8]) {
     let mut input = Input(data);
     let policy = match input.byte() % 4 {
@@ -58,7 +58,7 @@ pub fn renewable() -> Auth {
     Auth::new(Cloud::Us1, Credentials::new("an-id", "a-secret"))
 }
 
-/// Jobs under way.
+/// Running jobs.
 pub struct Run<const N: usize> {
     sides: [Side; N],
     auth: Auth,
@@ -68,11 +68,11 @@ pub struct Run<const N: usize> {
 
 struct Side {
     flow: JobFlow,
-    /// Submissions that may have arrived.
+    /// The number of submissions that may have arrived.
     arrived: u32,
 }
 
-/// A request that was sent and of which nothing was reported.
+/// A request that was sent, and whose outcome was not reported yet.
 struct Open {
     side: usize,
     ticket: Ticket,
@@ -148,7 +148,7 @@ impl<const N: usize> Run<N> {
         }
     }
 
-    /// As many steps as there are bytes, and then on to the end of every job.
+    /// Takes a step for each byte, and then runs every job to its end.
     pub fn steps(mut self, input: &mut Input<'_>) {
         let mut count = 0;
         while !input.is_empty() && count < 300 {
@@ -212,7 +212,7 @@ impl<const N: usize> Run<N> {
                         *arrived, 0,
                         "a job that may have been billed is submitted again"
                     );
-                    // Until it is known better.
+                    // Assume that it arrived until the outcome is known.
                     *arrived = 1;
                 }
                 self.open.push(Open {
@@ -220,7 +220,7 @@ impl<const N: usize> Run<N> {
                     ticket: attempt.ticket,
                     is_submission,
                 });
-                // There is no other step.
+                // No other step exists.
                 Ok(Step::Wait(self.now))
             }
             Err(error) => {
@@ -238,7 +238,7 @@ impl<const N: usize> Run<N> {
         let open = self
             .open
             .swap_remove(usize::from(which & 127) % self.open.len());
-        // Sometimes it goes to the wrong one.
+        // Sometimes the outcome goes to the wrong job.
         let to = if which & 128 != 0 {
             (open.side + 1) % N
         } else {
@@ -276,7 +276,7 @@ impl<const N: usize> Run<N> {
             status: StatusCode::from_u16(status).expect("a status"),
             headers: &headers,
         };
-        // What is refused did not cost anything.
+        // A refused submission costs nothing.
         if is_submission && matches!(status, 300..=499) && status != 408 {
             self.sides[side].arrived = 0;
         }
@@ -318,7 +318,7 @@ impl<const N: usize> Run<N> {
         let _ = self.sides[to].flow.cancel(&mut self.auth, open.ticket);
     }
 
-    /// Another process goes on with the job.
+    /// Stores and restores the job, as if another process resumed it.
     fn store(&mut self, side: usize) {
         let flow = &mut self.sides[side].flow;
         let text = serde_json::to_string(flow).expect("it is written");
@@ -338,8 +338,8 @@ impl<const N: usize> Run<N> {
         }
     }
 
-    /// From here on the service does what it should. What is still open is lost. Whoever was to fetch a token for all has
-    /// had the time for it, also where the clock was set back in between.
+    /// From here on, the service works. Unreported requests are lost. A flow that was fetching a
+    /// token for all flows has had enough time, even if the clock was set back.
     fn finish(&mut self, side: usize) {
         self.open.clear();
         self.now = self.now.after(Duration::from_secs(100_000));

@@ -1,4 +1,4 @@
-/// Bytes that decide. Where there are no more, zeros follow.
+/// The bytes that make the decisions. After the last byte, zeros follow.
 pub struct Input<'a>(pub &'a [u8]);
 
 impl<'a> Input<'a> {
@@ -10,7 +10,7 @@ impl<'a> Input<'a> {
         *first
     }
 
-    /// One of these, which is not empty.
+    /// Selects one of these. There must be at least one.
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[usize::from(self.byte()) % of.len()]
     }
@@ -24,7 +24,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// A text for people is one line and cannot steer a terminal.
+/// Checks that a message is one line and cannot control a terminal.
 pub fn assert_harmless(text: &str) {
     let is_harmful =
         |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');

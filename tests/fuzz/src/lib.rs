@@ -1,5 +1,6 @@
-//! What is fuzzed. Each function takes any bytes and panics when something does not hold. The programs in
-//! `fuzz_targets` give them to libFuzzer; the test `fuzz_targets` of the workspace feeds them the seeds.
+//! The fuzz targets. Each function takes any bytes and panics if it finds a bug. The programs in
+//! `fuzz_targets` run them with libFuzzer. The test `fuzz_targets` of the workspace runs them with
+//! the seeds.
 
 mod archive;
 mod cassette;
@@ -20,10 +21,10 @@ pub use stored::stored;
 pub use stream::stream;
 pub use values::values;
 
-/// Panics when something does not hold for these bytes.
+/// A function that panics if these bytes reveal a bug.
 pub type Target = fn(&[u8]);
 
-/// All of them, by name. The seeds of each are in a folder of that name.
+/// All targets by name. The seeds of each are in the folder of that name.
 pub const TARGETS: &[(&str, Target)] = &[
     ("archive_open", archive_open),
     ("archive_read", archive_read),

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use super::input::{Input, assert_harmless};
 
-/// A reply is read as a document that says what was received, or refused with a message.
+/// Reads a reply without losing content, or refuses it with a message.
 pub fn replies(data: &[u8]) {
     let mut input = Input(data);
     match input.byte() % 8 {
@@ -26,7 +26,7 @@ pub fn replies(data: &[u8]) {
 }
 
 fn with_operation(choice: u8, body: &[u8]) {
-    // The sample of the seeds.
+    // The sample in the seeds.
     let sample: Sha256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
         .parse()
         .expect("a hash");
@@ -53,7 +53,7 @@ fn read<O: JsonOperation>(operation: &O, body: &[u8]) -> Result<JsonReply<O>, Re
     )
 }
 
-/// The text of a body, as it is read: without a byte order mark, and with what is no UTF-8 replaced.
+/// Returns the text of a body without its byte order mark, and with invalid UTF-8 replaced.
 fn text_of(body: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body))
 }
@@ -66,13 +66,13 @@ fn check<O: JsonOperation<Meta: Debug, Resource: Debug>>(operation: &O, body: &[
             let again = read(operation, written.to_string().as_bytes()).expect("it is read again");
             assert_eq!(again.output, reply.output);
             let Ok(mut received) = serde_json::from_str::<Value>(&text) else {
-                // Half a surrogate pair or a control character was repaired.
+                // Half of a surrogate pair, or a control character, was repaired.
                 let control = |c: char| c < ' ';
                 assert!(text.contains(r"\u") || text.contains(control), "{text}");
                 return;
             };
             if let Value::Object(members) = &mut received {
-                // Where there is no `meta`, an empty one is written.
+                // If there is no `meta`, an empty one is written.
                 members
                     .entry("meta")
                     .or_insert_with(|| written["meta"].clone());
@@ -83,7 +83,7 @@ fn check<O: JsonOperation<Meta: Debug, Resource: Debug>>(operation: &O, body: &[
         }
         Err(error) => {
             assert_harmless(&error.to_string());
-            // Only the reply to a submission has a field without which it is refused.
+            // Only the reply to a submission has a required field.
             if !matches!(O::ENDPOINT.resend, Resend::Billed) {
                 let received = serde_json::from_str::<Value>(&text).unwrap_or_default();
                 let is_reply = ["meta", "resources", "errors"]
@@ -98,7 +98,7 @@ fn check<O: JsonOperation<Meta: Debug, Resource: Debug>>(operation: &O, body: &[
     }
 }
 
-/// A hash is written in lower case, in whatever case it was received.
+/// Converts hashes to lower case, as the library does.
 fn lower_hashes(value: &mut Value) {
     match value {
         Value::Object(members) => members.iter_mut().for_each(|(name, value)| match value {

@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 use super::flows::{Run, renewable};
 use super::input::{Input, assert_harmless};
 
-/// A stored job, which anyone may have written, is refused or goes on. Up to the first zero it is JSON, and what follows
-/// decides what happens then.
+/// Refuses or resumes a stored job, which anyone may have written. The JSON ends at the first zero
+/// byte. The bytes after it control the service.
 pub fn stored(data: &[u8]) {
     let end = data
         .iter()
@@ -26,7 +26,7 @@ pub fn stored(data: &[u8]) {
         .iter()
         .any(|secret| String::from_utf8_lossy(json).contains(secret))
     {
-        // It could not be told from one that should not be stored.
+        // The text would look like one that must not be stored.
         return;
     }
     if let Some(flow) = read::<JobFlow>(json) {
@@ -47,7 +47,7 @@ fn read<T: Serialize + DeserializeOwned>(json: &[u8]) -> Option<T> {
 
 fn collect(job: Collect, input: &mut Input<'_>) {
     let folder = tempfile::tempdir().expect("a folder");
-    // Nothing is written where the stored job says.
+    // Use this folder instead of the one in the stored job.
     let mut job = job.extract(folder.path());
     let replies: Vec<u8> = std::iter::from_fn(|| (!input.is_empty()).then(|| input.byte()))
         .take(64)
@@ -59,7 +59,7 @@ fn collect(job: Collect, input: &mut Input<'_>) {
     let clock = Clocked(AtomicU64::new(1_700_000_000_000));
     let client = Client::new(service, clock, renewable());
     let mut steps = 0;
-    // After an error it is taken up again.
+    // After an error, continue.
     for _ in 0..3 {
         let output = OutputFile::replace(folder.path().join("samples.zip")).expect("a file");
         let result = client.collect(&mut job, output, |now: &Progress<'_>| {
@@ -89,9 +89,9 @@ const ARCHIVE: &[u8] = b"PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 struct Service(Mutex<State>);
 
 struct State {
-    /// What happens to the next requests; they succeed when nothing is left.
+    /// The outcomes of the next requests. After the last one, requests succeed.
     replies: std::vec::IntoIter<u8>,
-    /// The paths of submissions that may have arrived, a bit for each.
+    /// The paths of submissions that may have arrived, one bit for each.
     arrived: u8,
 }
 

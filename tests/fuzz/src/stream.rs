@@ -7,12 +7,12 @@ use super::input::Input;
 /// The longest end of an archive: a record of 22 bytes and a comment.
 const ZIP_END: usize = 22 + 65_535;
 
-/// A body is found whole or not whatever the chunks it comes in, and as its description says.
+/// Checks a body in one chunk and in several. Both results must be right.
 pub fn stream(data: &[u8]) {
     let mut input = Input(data);
     let flags = input.byte();
     let (length, cap) = (u64::from(input.byte()), u64::from(input.byte()));
-    // Now and then more than is kept of an archive.
+    // Sometimes longer than the part of an archive that is kept.
     let padding = match usize::from(input.byte()) {
         large @ 240.. => large * 600,
         small => small,
@@ -62,7 +62,7 @@ pub fn stream(data: &[u8]) {
     assert_eq!(parts, whole);
 }
 
-/// Gives the check chunks of these sizes, and the rest at last.
+/// Passes the body in chunks of these sizes, and then the rest.
 fn feed(
     mut check: StreamCheck,
     mut body: &[u8],

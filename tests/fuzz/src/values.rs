@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use super::input::{Input, assert_harmless};
 
-/// What is read as a value is written as a text that is read as the same value, also in JSON.
+/// A value must be equal to the value that is parsed from its text, also in JSON.
 pub fn values(data: &[u8]) {
     let mut input = Input(data);
     let kind = input.byte();
@@ -70,7 +70,7 @@ fn in_json<T: Serialize + DeserializeOwned + Debug + PartialEq>(value: T) {
     assert_eq!(serde_json::from_str::<T>(&json).expect("it is read"), value);
 }
 
-/// A value that is a text in JSON, too.
+/// Checks a value that is also a string in JSON.
 fn stored<T: Value + Serialize + DeserializeOwned>(text: &str) {
     match plain::<T>(text) {
         Some(value) => in_json(value),
@@ -81,7 +81,7 @@ fn stored<T: Value + Serialize + DeserializeOwned>(text: &str) {
     }
 }
 
-/// What is taken as a base URL makes a request to its host.
+/// A valid base URL must give a request to its host.
 fn base_url(text: &str) {
     let Some(base) = plain::<BaseUrl>(text) else {
         return;
@@ -98,7 +98,7 @@ fn base_url(text: &str) {
     }
 }
 
-/// A token is fit for a header, or refused without showing it.
+/// A token must fit into a header, or be refused without being shown.
 fn token(text: &str) {
     match BearerToken::new(text) {
         Ok(token) => {

@@ -1,4 +1,4 @@
-//! All nine operations with rusty_falcon. Prints what it got; `run.py` compares that.
+//! Calls all nine operations with rusty_falcon and prints the results, which `run.py` compares.
 
 use std::time::Duration;
 
@@ -36,7 +36,7 @@ async fn job(
     }
 }
 
-/// The status of a refusal, and its document as it was read.
+/// Returns the status of an error reply and its document.
 fn refused<T, E: Serialize + std::fmt::Debug>(reply: Result<T, Error<E>>) -> Result<Value, Failure> {
     match reply {
         Err(Error::ResponseError(refused)) => Ok(json!([refused.status.as_u16(), refused.entity])),
@@ -68,7 +68,7 @@ async fn main() -> Result<(), Failure> {
     let samples = model(&json!({ "samples": hashes }))?;
     let submitted = post_mal_query_entities_samples_multidownload_v1(&falcon, samples).await?;
     let multidownload = job(&falcon, &submitted).await?;
-    // It drops the bytes.
+    // rusty_falcon discards the bytes.
     let id = submitted.meta.reqid.ok_or("there is no reqid")?;
     get_mal_query_entities_samples_fetch_v1(&falcon, &id).await?;
     get_mal_query_download_v1(&falcon, vec![hashes[0].clone()]).await?;
