@@ -67,8 +67,8 @@ impl Fields {
         self.0.as_ref().is_none_or(|fields| fields.contains(&field))
     }
 
-    /// Returns whether results have all fields. Otherwise they have no `sha1`, because `filter_meta`
-    /// cannot select it.
+    /// Returns whether results have all fields. Otherwise they have no `sha1`, which `filter_meta`
+    /// cannot select.
     pub(super) fn is_all(&self) -> bool {
         self.0.is_none()
     }

@@ -15,11 +15,11 @@ use super::Service;
 
 /// The maximum number of open connections.
 const MAX_CONNECTIONS: usize = 1024;
-/// The maximum size of a request head, in bytes.
+/// The size in bytes at which an incomplete request head is refused.
 const MAX_HEAD: usize = 32 * 1024;
 /// The maximum size of a request body, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
-/// The time for which input is discarded before a connection is closed.
+/// The maximum time for which input is discarded before a connection is closed.
 const LINGER_TIME: Duration = Duration::from_secs(2);
 const CHUNK: usize = 64 * 1024;
 
@@ -40,15 +40,15 @@ const LIMITS: Limits = Limits {
     chunk: Duration::from_secs(30),
 };
 
-/// A [`Service`] over HTTP/1.1, for clients in any language. Dropping it stops the server.
+/// An HTTP/1.1 server for a [`Service`], for clients in any language. It stops when it is dropped.
 ///
 /// Each connection has its own thread. At most 1,024 connections are open at once, and further ones
 /// get a 503. A request must arrive within 10 seconds of its first byte (otherwise 408), with a
-/// head of at most 32 KiB (otherwise 431) and a body of at most 1 MiB (otherwise 413). A connection
-/// is closed when it has been idle for a minute, or when its client needs more than 30 seconds to
-/// read 64 KiB of a reply. A faulty client affects only its own connection.
+/// head of about 32 KiB at most (otherwise 431) and a body of at most 1 MiB (otherwise 413). A
+/// connection is closed when it has been idle for a minute, or when its client needs more than 30
+/// seconds to accept 64 KiB of a reply.
 ///
-/// The server does not support TLS. Clients accept `http://` for loopback addresses.
+/// The server does not support TLS. A `BaseUrl` accepts `http://` only for loopback addresses.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
@@ -65,7 +65,7 @@ struct Shared {
 }
 
 impl Server {
-    /// Listens on a loopback address. Port 0 selects a free port.
+    /// Starts a server on a loopback address. Port 0 selects a free port.
     ///
     /// A request whose `Host` is a name other than `localhost` is refused, because a web page could
     /// have sent it.
@@ -84,7 +84,7 @@ impl Server {
         Self::start_anywhere(service, address)
     }
 
-    /// Listens on any address. Anyone who can reach it can fetch the samples, because the
+    /// Starts a server on any address. Anyone who can reach it can fetch the samples, because the
     /// credentials are sent unencrypted and are not secret.
     ///
     /// # Errors
@@ -117,14 +117,14 @@ impl Server {
         self.shared.address
     }
 
-    /// Returns the base URL for clients, such as `http://127.0.0.1:8080`.
+    /// Returns the URL of the server's address, such as `http://127.0.0.1:8080`.
     pub fn url(&self) -> String {
         format!("http://{}", self.shared.address)
     }
 }
 
 impl Drop for Server {
-    /// Closes all connections.
+    /// Stops accepting connections, and closes the open ones.
     fn drop(&mut self) {
         self.shared.stopped.store(true, Ordering::SeqCst);
         // Wakes the thread that accepts connections.
@@ -158,7 +158,7 @@ impl Shared {
                 return;
             }
             let Ok((stream, _)) = accepted else {
-                // Most likely, the file descriptors are exhausted. Wait until some are free.
+                // Most likely there are no free file descriptors. Wait and try again.
                 thread::sleep(Duration::from_millis(20));
                 continue;
             };
@@ -190,7 +190,8 @@ impl Shared {
         }
     }
 
-    /// Returns whether a `Host` proves that no web page sent the request.
+    /// Returns whether to accept a `Host`. On loopback, a name other than `localhost` may come from
+    /// a web page (DNS rebinding).
     fn trusts(&self, host: Option<&[u8]>) -> bool {
         let Some(host) = host else { return true };
         if !self.address.ip().is_loopback() {
@@ -211,7 +212,7 @@ struct Connection {
     shared: Arc<Shared>,
     stream: Arc<TcpStream>,
     number: u64,
-    /// Bytes that were read but not used yet.
+    /// Bytes that were read but not yet parsed.
     input: Vec<u8>,
 }
 
@@ -223,7 +224,7 @@ impl Drop for Connection {
 
 /// The reason why no request was received.
 enum NoRequest {
-    /// The peer closed the connection.
+    /// The connection failed.
     Gone,
     Refused(StatusCode, &'static str),
 }
@@ -236,7 +237,7 @@ const BAD_LENGTH: NoRequest = NoRequest::Refused(
 impl From<io::Error> for NoRequest {
     fn from(error: io::Error) -> Self {
         match error.kind() {
-            // Which kind a timeout has depends on the system.
+            // The error kind of a timeout depends on the system.
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Refused(
                 StatusCode::REQUEST_TIMEOUT,
                 "the request did not arrive in time",
@@ -311,7 +312,7 @@ impl Connection {
             .shared
             .trusts(headers.get(header::HOST).map(|host| host.as_bytes()))
         {
-            let why = "the Host header is not this server; use localhost or an IP address";
+            let why = "the Host header must be localhost or an IP address";
             return Err(NoRequest::Refused(StatusCode::MISDIRECTED_REQUEST, why));
         }
         let keep = head.version() == Version::HTTP_11
@@ -351,7 +352,7 @@ impl Connection {
             Some(RecvRequestResult::ProvideResponse(_)) => {
                 return Ok((head.map(|()| body), keep && empty));
             }
-            // The standard allows a POST without a body, but the API has no such operation.
+            // HTTP allows a POST without a declared body, but each POST of the API has one.
             Some(_) if undeclared => {
                 let why = "the request has neither content-length nor transfer-encoding";
                 return Err(NoRequest::Refused(StatusCode::LENGTH_REQUIRED, why));
@@ -470,8 +471,8 @@ fn send(
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         left -= count;
-        // If the sample changed in the meantime, reading its end fails. The reply must not look
-        // complete then.
+        // Reading the end of a sample fails if the sample has changed. Its reply must not look
+        // complete.
         if with_body && left == 0 && body.read(&mut [0])? > 0 {
             return Err(io::ErrorKind::InvalidData.into());
         }

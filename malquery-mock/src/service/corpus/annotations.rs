@@ -11,7 +11,6 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 
 use super::CorpusError;
 
-/// The name of the file.
 const NAME: &str = "malquery-corpus.json";
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -86,7 +85,7 @@ impl TryFrom<String> for RelativePath {
 }
 
 impl Annotations {
-    /// Reads the file, and removes it from the samples.
+    /// Reads `malquery-corpus.json`, and removes it from `files`.
     pub(super) fn load(root: &Path, files: &mut Vec<PathBuf>) -> Result<Self, CorpusError> {
         let path = root.join(NAME);
         match files.iter().position(|file| *file == path) {
@@ -119,7 +118,7 @@ impl Annotations {
             .unwrap_or_default()
     }
 
-    /// Fails if an annotated file is not in the corpus.
+    /// Fails if an annotated path is left that `take` did not remove.
     pub(super) fn check(&self, root: &Path) -> Result<(), CorpusError> {
         match self.path.0.keys().min_by_key(|path| &path.0) {
             None => Ok(()),
@@ -130,7 +129,7 @@ impl Annotations {
         }
     }
 
-    /// Returns whether the date of any sample depends on its hash.
+    /// Returns whether the date of a sample may depend on its hash.
     pub(super) fn has_dates(&self) -> bool {
         self.sha256
             .0

@@ -1,7 +1,7 @@
-//! Detects the type of a sample from its content, with the names that the service uses.
+//! Detects the type of a sample from its content.
 //!
-//! Replies of the service have `PE32` in capitals, so `PE64` is in capitals too. The other names
-//! come from its filters. Other content is `text` or `data`, as in the output of `file`.
+//! The names come from the service's filters, which have them in lower case. The service's replies
+//! have `PE32` in capitals, so `PE64` is in capitals too. Other content is `data`.
 
 use std::io::{self, Read, Seek};
 
@@ -10,7 +10,7 @@ use memchr::memmem;
 
 use super::source::Opened;
 
-/// The number of bytes read. Only old Office documents need more: their directory can be anywhere.
+/// The number of bytes read. Only compound documents need more: their directory can be anywhere.
 const PREFIX: u64 = 64 * 1024;
 
 pub(super) fn detect(opened: &mut Opened) -> io::Result<&'static str> {
@@ -69,7 +69,7 @@ fn portable_executable(prefix: &[u8]) -> &'static str {
     }
 }
 
-/// Decides by the names of the first entries, because the directory is at the end of the file.
+/// Decides by the names of entries in the prefix, because the directory is at the end of the file.
 fn zip(prefix: &[u8]) -> &'static str {
     for at in memmem::find_iter(prefix, b"PK\x03\x04") {
         let name = prefix.get(at + 30..).unwrap_or_default();
@@ -105,7 +105,7 @@ fn compound(prefix: &[u8], format: FileFormat) -> &'static str {
     }
 }
 
-/// Returns the kind of text, or `None` for other content.
+/// Returns the kind of text. Returns `None` for PDF, RTF and content that is not text.
 fn text(prefix: &[u8]) -> Option<&'static str> {
     let content = prefix
         .strip_prefix(b"\xef\xbb\xbf")
@@ -148,7 +148,7 @@ fn text(prefix: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// Returns whether the content has an HTML element, possibly after comments.
+/// Returns whether the first 1,024 bytes have an HTML doctype or element, possibly after comments.
 fn is_html(content: &[u8]) -> bool {
     let start = content[..content.len().min(1024)].to_ascii_lowercase();
     ["<!doctype html", "<html"]
@@ -213,7 +213,7 @@ mod tests {
         bytes
     }
 
-    /// Returns a compound document whose directory is beyond the prefix.
+    /// Returns a compound document whose directory is in sector `at`.
     fn document(class: u32, name: &str, at: usize) -> Vec<u8> {
         let mut bytes = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1".to_vec();
         bytes.resize(26, 0);

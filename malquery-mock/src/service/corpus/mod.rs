@@ -25,35 +25,35 @@ use annotations::{Annotation, Annotations};
 use scan::Scan;
 use source::{Opened, Source, Stamp};
 
-/// How often a file is read if it changes during reading.
+/// The maximum number of times that a file is read if it changes during reading.
 const TRIES: usize = 3;
 
 /// The samples of a [`Service`](super::Service): the files in a folder, single files, or bytes in
-/// memory. Clones are the same corpus.
+/// memory. Clones share the samples.
 ///
 /// Files are listed when the corpus is opened and read when they are searched. They are never
-/// written. Each file that matches a search is hashed once. A changed file is a new sample. On
-/// systems other than Unix, a change that keeps the size and the modification time is not detected.
-/// A file that is gone or cannot be read is skipped, and the reply lists it as an error.
+/// written. A changed file is a new sample. On systems other than Unix, a change that keeps the
+/// size and the modification time is not detected. A search skips files that are gone or cannot be
+/// read, and its reply lists up to 10 of them in `errors`. Files with the same content are one
+/// sample.
 ///
 /// A search reads files of any size in chunks. A hunt holds one whole file in memory per processor.
 /// It skips files larger than 256 MiB and files on which the rule runs longer than 60 seconds.
 ///
-/// Files with the same content are one sample, under the first path.
-///
 /// # File types
 ///
-/// The type is detected from the content and uses the service's names: `PE32`, `PE64`, `elf32`,
-/// `elf64`, `macho`, `pdf`, `doc`, `docx`, `xls`, `xlsx`, `ppt`, `pptx`, `rtf`, `hwp`, `cdfv2` (any
-/// other compound document), `html`, `email`, `perl`, `python`, `pythonc`, `java.arc`, `cjava`,
-/// `dalvik`, `lnk`, `swf`, `pcap` and `text`. Anything else is `data`. Filters ignore case.
+/// The type of a sample is detected from its content: `PE32`, `PE64`, `elf32`, `elf64`, `macho`,
+/// `pdf`, `doc`, `docx`, `xls`, `xlsx`, `ppt`, `pptx`, `rtf`, `hwp`, `cdfv2` (any other compound
+/// document), `html`, `email`, `perl`, `python`, `pythonc`, `java.arc`, `cjava`, `dalvik`, `lnk`,
+/// `swf`, `pcap` or `text`. Anything else is `data`. Filters ignore case.
 ///
 /// # Labels and dates
 ///
 /// By default a sample was first seen on the day its file was last modified, in UTC, and has no
-/// label. The file `malquery-corpus.json` in the folder overrides these values, by path (with
-/// slashes) or by SHA-256. A SHA-256 takes precedence over a path. The file itself is not a sample.
-/// All its keys are optional:
+/// label. In a folder passed to [`open`](Self::open), the file `malquery-corpus.json` overrides
+/// these values, by path (with slashes) or by SHA-256. Values by SHA-256 take precedence, but
+/// `submitted_by_customer` is true if either value is. The file itself is not a sample. All its
+/// keys are optional:
 ///
 /// ```json
 /// { "path": { "tools/nc.exe": { "label": "unwanted", "submitted_by_customer": true } },
@@ -77,18 +77,18 @@ pub struct Corpus(Arc<Inner>);
 
 struct Inner {
     name: String,
-    /// `None` in memory.
+    /// The path passed to [`Corpus::open`].
     root: Option<PathBuf>,
     samples: Vec<Arc<Slot>>,
     annotations: Annotations,
     skipped: Vec<Skipped>,
 }
 
-/// One file.
+/// A file or a sample in memory.
 struct Slot {
     source: Source,
     annotation: Annotation,
-    /// The hashes, and the stamp of the file that they belong to.
+    /// The hashes, and the stamp of the file when it was hashed.
     known: Mutex<Option<(Stamp, Hashes)>>,
 }
 
@@ -147,16 +147,16 @@ impl From<Vec<u8>> for CorpusSample {
 }
 
 impl Corpus {
-    /// Opens the files in a folder and its subfolders, or a single file.
+    /// Creates a corpus of the files in a folder and its subfolders, or of a single file.
     ///
-    /// Links are not followed, but `folder` itself may be a link. Only regular files are samples.
-    /// Files and folders that cannot be listed are skipped and returned by
+    /// Symbolic links are not followed, but `folder` itself may be one. Only regular files are
+    /// samples. Files and folders that cannot be listed are skipped and returned by
     /// [`skipped`](Self::skipped).
     ///
     /// # Errors
-    /// Fails if `folder` is neither a folder nor a file, or cannot be listed. Fails if
-    /// `malquery-corpus.json` has an unknown key, an invalid value, or a path that is not in the
-    /// corpus. The message contains the line and column.
+    /// Fails if `folder` is neither a folder nor a regular file, or cannot be listed. Fails if
+    /// `malquery-corpus.json` cannot be read, is invalid, or has a path that is not in the corpus.
+    /// If the file is invalid, the message contains the line and column.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, CorpusError> {
         let root = folder.as_ref();
         let (mut files, skipped) = source::list(root)?;
@@ -176,8 +176,8 @@ impl Corpus {
         })))
     }
 
-    /// Creates a corpus of samples in memory: a `Vec<u8>`, or a [`CorpusSample`] with a label and a
-    /// date.
+    /// Creates a corpus of samples in memory. Each is a `Vec<u8>`, or a [`CorpusSample`] with a
+    /// label and a date.
     pub fn from_bytes<S: Into<CorpusSample>>(samples: impl IntoIterator<Item = S>) -> Self {
         let slot = |sample: S| {
             let CorpusSample { bytes, annotation } = sample.into();
@@ -192,8 +192,8 @@ impl Corpus {
         }))
     }
 
-    /// Creates a corpus of single files and the files in folders. Paths that cannot be read are
-    /// skipped and returned by [`skipped`](Self::skipped). `malquery-corpus.json` is not read.
+    /// Creates a corpus of single files and the files in folders. Paths that cannot be listed are
+    /// skipped and returned by [`skipped`](Self::skipped). A `malquery-corpus.json` is a sample.
     pub fn from_paths(paths: impl IntoIterator<Item = impl AsRef<Path>>) -> Self {
         let (mut samples, mut skipped) = (Vec::new(), Vec::new());
         for path in paths {
@@ -216,17 +216,17 @@ impl Corpus {
         }))
     }
 
-    /// Returns the number of files. Several files with the same content are one sample.
+    /// Returns the number of files or samples in memory, including duplicates.
     pub fn len(&self) -> usize {
         self.0.samples.len()
     }
 
-    /// Returns whether the corpus has no files.
+    /// Returns whether [`len`](Self::len) is 0.
     pub fn is_empty(&self) -> bool {
         self.0.samples.is_empty()
     }
 
-    /// Returns the files and folders that could not be listed.
+    /// Returns the files and folders that were skipped when the corpus was created.
     pub fn skipped(&self) -> &[Skipped] {
         &self.0.skipped
     }
@@ -243,7 +243,7 @@ impl Corpus {
         self.select(options, |opened, buffer| scan::hunt(rule, opened, buffer))
     }
 
-    /// Returns the sample with this hash. Hashes files that are not hashed yet until one matches.
+    /// Returns the sample with this hash. This may hash all files.
     pub(crate) fn find(&self, sha256: &Sha256) -> io::Result<Option<Entry>> {
         self.check_root()?;
         let find = |slot: &Arc<Slot>, buffer: &mut Vec<u8>| {
@@ -303,7 +303,7 @@ impl Corpus {
     }
 
     /// Runs `work` on all samples, in several threads. The results are in the order of the samples.
-    /// With `first`, stops at the first result.
+    /// With `first`, starts no more work after a result.
     fn each(
         &self,
         first: bool,
@@ -315,7 +315,7 @@ impl Corpus {
         let run = || {
             let (mut found, mut skipped) = (Vec::new(), Vec::new());
             let mut buffer = Vec::new();
-            // Samples are taken in order, so all samples before the first result are read as well.
+            // Samples are taken in order, so no sample before the first result is left out.
             while !enough.load(Ordering::Relaxed) {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 let Some(slot) = samples.get(index) else {
@@ -386,7 +386,7 @@ impl Corpus {
         })))
     }
 
-    /// Fails if the folder is gone. Otherwise a search would find nothing, without an error.
+    /// Fails if the folder is gone.
     fn check_root(&self) -> io::Result<()> {
         match self.0.root.as_ref().map(fs::metadata) {
             Some(Err(error)) => Err(io::Error::new(
@@ -417,7 +417,7 @@ impl Slot {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens and reads the sample. Repeats that if the sample changed in the meantime.
+    /// Opens the sample and runs `work`, up to [`TRIES`] times while the sample keeps changing.
     fn read<T>(&self, mut work: impl FnMut(&mut Opened) -> io::Result<T>) -> io::Result<T> {
         for _ in 0..TRIES {
             let mut opened = self.source.open()?;
@@ -482,7 +482,7 @@ impl Filter {
 /// The result of a search.
 #[derive(Debug)]
 pub(crate) struct Found {
-    /// Samples up to the limit, newest first, then in the order of their paths, without duplicates.
+    /// Samples up to the limit, newest first, then in the order of the corpus, without duplicates.
     pub(crate) entries: Vec<Entry>,
     /// The number of matches, including those beyond the limit.
     pub(crate) total: usize,
@@ -539,8 +539,8 @@ impl Entry {
         self.0.family.as_deref()
     }
 
-    /// Opens the sample for reading. If the file has changed, this fails. If the file changes
-    /// later, reading fails at the end.
+    /// Opens the sample for reading. Fails if the file has changed since it was found. If the file
+    /// changes later, reading its end fails.
     pub(crate) fn open(&self) -> io::Result<impl Read + Send + use<>> {
         let opened = self.0.slot.source.open()?;
         if opened.stamp != self.0.stamp {
@@ -556,7 +556,7 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// Reads a sample. Fails at its end if the file changed in the meantime.
+/// Reads a sample. Fails at its end if the file has changed since it was opened.
 struct Checked(Opened);
 
 impl Read for Checked {
@@ -600,7 +600,7 @@ impl fmt::Display for Skipped {
     }
 }
 
-/// The error of a corpus that cannot be opened.
+/// The error when a corpus cannot be opened.
 #[derive(Debug)]
 pub struct CorpusError {
     path: PathBuf,

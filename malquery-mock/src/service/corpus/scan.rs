@@ -9,12 +9,12 @@ use sha2::Digest;
 use super::Hashes;
 use super::source::Opened;
 
-/// The number of bytes read at a time. Most samples are smaller, and most CPU caches are larger.
+/// The number of bytes read at a time.
 pub(super) const CHUNK: usize = 256 * 1024;
 
 /// A search for samples that contain all patterns.
 pub(super) struct Scan {
-    /// Longest first: it is likely the rarest, and a file without it needs no further search.
+    /// Longest first, because a long pattern is likely rare.
     finders: Vec<Finder<'static>>,
     /// The maximum number of bytes of an incomplete pattern at the end of a chunk.
     overlap: usize,

@@ -13,7 +13,7 @@ use malquery_proto::types::Date;
 
 use super::{CorpusError, Skipped};
 
-/// At least the resolution of file system clocks, which is up to two seconds (on FAT).
+/// The resolution of timestamps on FAT, the coarsest of common file systems.
 pub(super) const SETTLED: Duration = Duration::from_secs(2);
 
 pub(super) enum Source {
@@ -21,12 +21,12 @@ pub(super) enum Source {
     Memory(Arc<[u8]>),
 }
 
-/// Identifies the state of a file. A changed file has a different stamp.
+/// The state of a file, to detect changes.
 #[derive(Default, Clone, Copy, PartialEq)]
 pub(super) struct Stamp {
     pub(super) size: u64,
     modified: Option<SystemTime>,
-    /// The time of the last change, which no program can set. Unix only.
+    /// The time of the last change (ctime), which programs cannot set directly. Unix only.
     changed: Option<SystemTime>,
     /// The device and the inode number. Unix only.
     file: (u64, u64),
@@ -174,8 +174,8 @@ pub(super) fn changed() -> io::Error {
     io::Error::other("the file has changed since it was found")
 }
 
-/// Lists all regular files in a folder and its subfolders, sorted by path. Also returns what could
-/// not be listed.
+/// Lists all regular files in a folder and its subfolders, sorted by path, or a single file. Also
+/// returns what could not be listed.
 pub(super) fn list(root: &Path) -> Result<(Vec<PathBuf>, Vec<Skipped>), CorpusError> {
     let unreadable = |error| CorpusError::io(root, error);
     let kind = fs::metadata(root).map_err(unreadable)?;

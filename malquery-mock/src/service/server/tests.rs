@@ -1,10 +1,10 @@
-//! Peers that are slow, under limits that are short.
+//! Tests of slow clients, with short time limits.
 
 use super::*;
 use crate::Corpus;
 use sha2::Digest;
 
-/// Short, but long enough for a peer that sends all at once.
+/// Short, but long enough for a client that sends a request at once.
 const SHORT: Limits = Limits {
     request: Duration::from_secs(1),
     chunk: Duration::from_secs(1),
@@ -16,14 +16,14 @@ fn start(file: Vec<u8>) -> Server {
     Server::start_with(service, (Ipv4Addr::LOCALHOST, 0).into(), SHORT).unwrap()
 }
 
-/// Sends bytes to a new connection.
+/// Sends bytes over a new connection.
 fn sent(server: &Server, bytes: &str) -> TcpStream {
     let mut stream = TcpStream::connect(server.address()).unwrap();
     stream.write_all(bytes.as_bytes()).unwrap();
     stream
 }
 
-/// Sends a request, and reads all that comes until the server closes the connection.
+/// Sends a request, and reads until the server closes the connection.
 fn ask(server: &Server, line: &str, headers: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     let host = "HTTP/1.1\r\nHost: localhost\r\nConnection: close";
@@ -46,7 +46,7 @@ fn slow_requests_are_dropped_and_others_served() {
         for head in ["", "GET / HTTP/1.1\r\nX: ", post] {
             let mut stream = sent(&server, head);
             let mut writer = stream.try_clone().unwrap();
-            // A byte now and then, so that no single read takes long.
+            // Send a byte now and then, so that no single read takes long.
             scope.spawn(move || {
                 while writer.write_all(b"x").is_ok() {
                     thread::sleep(Duration::from_millis(50));
@@ -93,7 +93,7 @@ fn a_reader_that_stops_is_dropped() {
     let mut received = Vec::new();
     let _ = silent.read_to_end(&mut received);
     assert!(received.starts_with(b"HTTP/1.1 200 OK\r\n") && received.len() < large.len());
-    // A client that reads gets everything.
+    // A client that reads receives everything.
     let received = ask(&server, &get, &auth, "");
     assert!(received.ends_with(&large) && received.starts_with(b"HTTP/1.1 200 OK\r\n"));
 }
