@@ -233,8 +233,8 @@ pub enum ApiErrorKind {
 
 /// An error reply from the service or a gateway.
 ///
-/// `Display` writes one line: the operation id, the status, the service's messages or the beginning
-/// of the body, the trace id and, if known, a hint.
+/// `Display` writes one line: the operation id, the status, the first messages of the service or
+/// the beginning of the body, the trace id and, if known, a hint.
 #[derive(Clone)]
 pub struct ApiError {
     status: StatusCode,

@@ -115,8 +115,8 @@ impl Builder {
         self
     }
 
-    /// Trusts these certificates, in PEM format, in addition to Mozilla's root certificates. Use
-    /// it behind a company proxy that inspects TLS.
+    /// Trusts these certificates, in PEM format, in addition to Mozilla's root certificates. A
+    /// company proxy that inspects TLS requires this.
     pub fn root_certificates(mut self, pem: impl AsRef<[u8]>) -> Self {
         self.roots.push(Roots::Pem(pem.as_ref().to_owned()));
         self

@@ -56,7 +56,7 @@
 //! | `FALCON_CLIENT_ID`, `FALCON_CLIENT_SECRET`, `FALCON_CLOUD`, ... | see [`Settings`] |
 //! | `https_proxy`, `HTTPS_PROXY`, `all_proxy`, `ALL_PROXY` | the proxy; the first variable that is set and not empty applies. `HTTP_PROXY` is ignored, because it is for plain http |
 //! | `no_proxy`, `NO_PROXY` | hosts to reach without this proxy, separated by commas or spaces: `example.com` with its subdomains, `10.1.2.3`, `10.0.0.0/8`, `2001:db8::/32`, each with or without `:port`, or `*` |
-//! | `SSL_CERT_FILE` | root certificates in PEM form, in addition to Mozilla's |
+//! | `SSL_CERT_FILE` | a file of root certificates in PEM format, trusted in addition to Mozilla's |
 //!
 //! If the proxy or the certificates are invalid, [`from_env`] and [`Builder::build`] fail. With
 //! [`client()`] and [`UreqTransport::new`], each request fails instead.

@@ -116,7 +116,7 @@ impl UreqTransport {
             // so that ureq need not change the timeout of the socket before each read.
             .timeout_recv_response(Some(settings.reply + settings.reply / 4));
         if settings.fresh {
-            // Idle connections of this age or older are not reused.
+            // No idle connection is younger than this, so none is reused.
             config = config.max_idle_age(Duration::ZERO);
         }
         self.agent.run(config.build())

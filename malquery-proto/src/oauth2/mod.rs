@@ -1,7 +1,7 @@
 //! The two token operations: [`GetToken`] and [`Revoke`].
 //!
 //! The service issues a bearer token for the id and secret of an API client. A token is valid for
-//! 30 minutes. [`Auth`](crate::flow::Auth) requests tokens when they are needed.
+//! about 30 minutes. [`Auth`](crate::flow::Auth) requests tokens when they are needed.
 
 mod revoke;
 mod token;
