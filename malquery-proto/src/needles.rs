@@ -76,7 +76,7 @@ struct Needle {
 }
 
 impl Needles {
-    /// Creates a set of these secrets. Secrets of less than 6 bytes are ignored.
+    /// Creates a set of these secrets. Secrets of fewer than 6 bytes are ignored.
     pub fn new<S: AsRef<str>>(secrets: impl IntoIterator<Item = S>) -> Self {
         let mut needles = Self::default();
         for secret in secrets {
@@ -85,7 +85,7 @@ impl Needles {
         needles
     }
 
-    /// Adds a secret. Returns `false`, and ignores the secret, if it has less than 6 bytes.
+    /// Adds a secret. Returns `false`, and ignores the secret, if it has fewer than 6 bytes.
     pub fn add(&mut self, secret: &str) -> bool {
         let is_known = |known: &Needle| *known.plain == secret;
         if secret.len() >= MIN_SECRET && !self.needles.iter().any(is_known) {

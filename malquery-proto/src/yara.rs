@@ -8,8 +8,8 @@
 //! assert!(rule.matches(b"GNU is not Unix")?);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-
-//! [`RuleFile`] splits and checks the source of any number of rules. [`Rule`] is a compiled rule.
+//!
+//! [`RuleFile`] splits and checks source with any number of rules. [`Rule`] is a compiled rule.
 
 use std::fmt;
 use std::time::Duration;
@@ -29,7 +29,7 @@ mod warn;
 pub use error::{RuleError, RuleErrorKind, Warning};
 pub use file::{RuleEntry, RuleFile};
 
-/// A compiled YARA rule, with the rules that it refers to.
+/// A compiled YARA rule, with the other rules of its source.
 ///
 /// ```
 /// use malquery_proto::yara::Rule;
@@ -51,7 +51,7 @@ impl Rule {
     /// rules and rules that the rule refers to.
     ///
     /// # Errors
-    /// Returns the errors of [`RuleFile::check`].
+    /// Returns the errors of [`RuleFile::parse`] and [`RuleFile::check`].
     pub fn compile(text: &str) -> Result<Self, RuleError> {
         RuleFile::parse(text)?.select_last().compile()
     }
@@ -65,7 +65,7 @@ impl Rule {
     /// because conditions such as `filesize` depend on its length.
     ///
     /// # Errors
-    /// Returns [`TimedOut`] after 60 seconds.
+    /// Returns [`TimedOut`] if the scan takes longer than 60 seconds.
     pub fn matches(&self, bytes: &[u8]) -> Result<bool, TimedOut> {
         self.scanner
             .scan_mem(bytes)
@@ -87,7 +87,7 @@ impl fmt::Debug for Rule {
     }
 }
 
-/// The error when a scan exceeds its time limit of 60 seconds.
+/// The error of a scan that takes longer than 60 seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimedOut;
 

@@ -19,7 +19,7 @@ use super::warn::{HashFunction, hash_fault, hash_function};
 /// The maximum nesting depth of loops.
 const MAX_LOOPS: usize = 4;
 
-/// The maximum recursion depth for a condition. boreal has a lower limit.
+/// The maximum recursion depth of the walk through a condition. boreal has a lower limit.
 const MAX_DEPTH: usize = 1000;
 
 /// The maximum number of variables in a loop.
@@ -42,7 +42,7 @@ fn reserved<T>(span: &Range<usize>, word: &str) -> Result<T, Fault> {
     )
 }
 
-/// Performs the checks that need no syntax tree: names, regular expressions and hex strings.
+/// Checks what needs no syntax tree: names, regular expressions and hex strings.
 pub(super) fn tokens(file: &RuleFile) -> Result<(), RuleError> {
     token_faults(file).map_err(|(span, why)| RuleError::invalid(file.text(), span, why))
 }
@@ -109,8 +109,8 @@ fn hex_jumps(hex: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Performs the checks that need a syntax tree: strings, and the loops, names, comparisons and
-/// constant numbers in conditions. Returns warnings about hashes.
+/// Checks what needs a syntax tree: strings, and the loops, names, comparisons and constant numbers
+/// in conditions. Returns warnings about hashes.
 pub(super) fn conditions(file: &RuleFile, parsed: &YaraFile) -> Result<Vec<Warning>, RuleError> {
     let mut walk = Walk::default();
     for component in &parsed.components {
@@ -142,8 +142,8 @@ fn few_splits(span: &Range<usize>, splits: usize) -> Result<(), Fault> {
         true => fault(
             span,
             format!(
-                "this is too complex for YARA: it has {splits} alternatives and repetitions, but \
-                 only {MAX_SPLITS} are allowed"
+                "this is too complex for YARA: its alternatives and repetitions count as {splits} \
+                 splits, but at most {MAX_SPLITS} are allowed"
             ),
         ),
         false => Ok(()),
@@ -155,8 +155,9 @@ struct Walk {
     depth: usize,
     loops: usize,
     is_in_strings: bool,
-    /// The last hash function that was called, and the number of calls.
+    /// The hash function that was called last.
     hash: Option<HashFunction>,
+    /// The number of calls to hash functions.
     hashes: usize,
     warnings: Vec<(usize, String)>,
 }
@@ -370,8 +371,8 @@ impl Walk {
         Ok(None)
     }
 
-    /// Checks the operands of a comparison. YARA does not compare booleans, such as `true`, `$a`,
-    /// or an expression with `and`, `of` or `==`.
+    /// Checks the operands of a comparison. YARA does not compare booleans, such as `true`, `$a`
+    /// and expressions with `and`, `of` or `==`.
     fn operands(&mut self, left: &Expression, right: &Expression) -> Result<(), Fault> {
         for operand in [left, right] {
             let is_boolean = matches!(

@@ -1,4 +1,4 @@
-//! Compiles YARA source with the crate `boreal`.
+//! Compiles YARA source with the `boreal` crate.
 
 use std::ops::Range;
 
@@ -11,15 +11,16 @@ use super::file::RuleFile;
 use super::{MAX_MATCHES, Rule, TIMEOUT, check, warn};
 
 impl RuleFile {
-    /// Compiles the source as YARA does, and returns warnings about probable mistakes.
+    /// Compiles the source, and returns warnings about probable mistakes.
     ///
-    /// Parentheses may be nested 100 levels deep, and operators 60. The modules `pe`, `elf`,
+    /// Parentheses may be nested 100 levels deep, and operators 50. The modules `pe`, `elf`,
     /// `macho`, `dotnet`, `dex`, `hash`, `math`, `string`, `time`, `cuckoo` and `console` are
     /// supported. `pe` reads signatures, but does not verify them.
     ///
     /// # Errors
-    /// Fails if the source has no public rule, or has several and none is selected; if YARA rejects
-    /// the source; or if this crate cannot check it. [`RuleError::kind`] tells these cases apart.
+    /// Fails if the source is not valid or cannot be checked, if it has no public rule, or if it
+    /// has several public rules that are not global and none is selected. [`RuleError::kind`]
+    /// distinguishes these cases.
     pub fn check(&self) -> Result<Vec<Warning>, RuleError> {
         let main = self.main()?;
         let (_, warnings) = compile(self, main)?;
@@ -43,11 +44,11 @@ impl RuleFile {
     }
 }
 
-/// The maximum nesting depth of parentheses and brackets. boreal counts a parenthesis twice.
+/// The limit for nested parentheses and brackets. boreal may count a parenthesis twice.
 const MAX_NESTING: u8 = 250;
 
-/// The maximum nesting depth of operators in a condition. It keeps the stack use of a scan below
-/// 1 MB, even without optimization.
+/// The nesting depth of operators at which boreal rejects a condition. It keeps the stack use of a
+/// scan below 1 MB, even without optimization.
 const MAX_DEPTH: u32 = 60;
 
 /// The maximum number of strings in a rule, as in YARA.
@@ -63,8 +64,8 @@ const STACK_PER_BYTE: usize = 1024;
 /// The stack space in bytes for everything else.
 const STACK: usize = 16 * 1024 * 1024;
 
-/// Compiles the source. Returns the scanner and the warnings. `main` is the index of the rule to
-/// hunt for.
+/// Compiles the source, and returns the scanner and the warnings. `main` is the index of the rule
+/// to hunt for.
 fn compile(file: &RuleFile, main: Option<usize>) -> Result<(Scanner, Vec<Warning>), RuleError> {
     let mut longest = 0;
     for rule in file.rules() {
@@ -170,7 +171,7 @@ fn refusal(file: &RuleFile, message: &str, label: Option<(Range<usize>, String)>
             RuleError::invalid(file.text(), span, why)
         }
         Some(_) if named.is_some() => {
-            let why = format!("{message}; a rule that refers to itself never matches");
+            let why = format!("{message}; YARA may accept a rule that refers to itself");
             unchecked(file, span, why)
         }
         Some(_) if name.ends_with('*') => RuleError::invalid(file.text(), span, message),

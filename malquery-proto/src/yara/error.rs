@@ -4,9 +4,8 @@ use std::ops::Range;
 /// A line and column in the source, starting from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
-    /// The line, starting from 1.
     pub(super) line: usize,
-    /// The column in characters, starting from 1.
+    /// The column in characters.
     pub(super) column: usize,
 }
 
@@ -25,20 +24,18 @@ impl Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RuleErrorKind {
-    /// YARA rejects the source, so the service rejects it too.
+    /// The source is not valid YARA, so the service probably rejects it too.
     Invalid,
-    /// The source may be valid, but cannot be checked locally: it has an `include`, uses a module
-    /// or an identifier that is unknown to this crate (for example, an external variable), or
-    /// exceeds a limit of this crate.
+    /// The source may be valid, but this crate cannot check it. For example, it has an `include`,
+    /// uses an unknown module or an external variable, or exceeds a limit of this crate.
     Unchecked,
-    /// The source has no public rule, several public rules, or not the selected rule. If there are
-    /// rules to select from, the message lists their names.
+    /// There is no public rule, there are several, or the selected rule is missing or private.
     Selection,
 }
 
 /// The reason a YARA rule cannot be used.
 ///
-/// `Display` writes the position, the reason, and the line with a mark at the position.
+/// `Display` writes the position, the reason, and part of the line with a mark below it.
 ///
 /// ```
 /// use malquery_proto::yara::{RuleErrorKind, RuleFile};
@@ -58,7 +55,7 @@ pub struct RuleError {
 
 /// The maximum number of characters to show before the position in the line.
 const MAX_BEFORE: usize = 60;
-/// The maximum number of characters to show from the position on.
+/// The minimum number of characters to show from the position on, if the line is long enough.
 const MAX_AFTER: usize = 40;
 
 impl RuleError {
@@ -94,8 +91,7 @@ impl RuleError {
         Self::new(RuleErrorKind::Invalid, text, span, why)
     }
 
-    /// Returns the kind of the error: for example, whether YARA rejects the rule, or only this
-    /// crate cannot check it.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> RuleErrorKind {
         self.kind
     }
@@ -152,7 +148,7 @@ impl Warning {
         }
     }
 
-    /// Returns a one-line description of the problem and what to do about it.
+    /// Returns a one-line description of the problem.
     pub fn message(&self) -> &str {
         &self.message
     }

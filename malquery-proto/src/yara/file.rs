@@ -12,9 +12,9 @@ const MAX_NAMES: usize = 100;
 
 /// YARA source with any number of rules, such as the content of a rule file.
 ///
-/// [`parse`](Self::parse) splits the source into rules. A hunt takes one rule:
-/// [`select`](Self::select) extracts it, with everything it needs. [`check`](Self::check) compiles
-/// the source as YARA does.
+/// [`parse`](Self::parse) splits the source into rules. A hunt takes one rule, which
+/// [`select`](Self::select) extracts with the rules and imports that it needs.
+/// [`check`](Self::check) compiles the source.
 ///
 /// ```
 /// use malquery_proto::operations::Hunt;
@@ -102,12 +102,11 @@ impl RuleEntry {
 }
 
 impl RuleFile {
-    /// Splits YARA source into its rules.
-    ///
-    /// This does not check the rules, so it also accepts rules that this crate cannot check.
+    /// Splits YARA source into its rules, without compiling them.
     ///
     /// # Errors
-    /// Fails if the source does not consist of rules, imports and includes.
+    /// Fails if the source contains anything other than rules, imports and includes, or an invalid
+    /// token, such as a string without a closing quote.
     pub fn parse(text: impl Into<String>) -> Result<Self, RuleError> {
         let text = text.into();
         let tokens = tokens(&text)?;
@@ -130,7 +129,7 @@ impl RuleFile {
         Ok(file)
     }
 
-    /// Splits the content of a file into its rules. The content may begin with a byte order mark.
+    /// Splits the content of a file into its rules. It may begin with a UTF-8 byte order mark.
     ///
     /// # Errors
     /// See [`parse`](Self::parse). Also fails if the content is not UTF-8, because rules are sent
@@ -156,7 +155,7 @@ impl RuleFile {
         }
     }
 
-    /// Returns the source, without a byte order mark.
+    /// Returns the source without its byte order mark.
     pub fn text(&self) -> &str {
         &self.text
     }
@@ -166,15 +165,14 @@ impl RuleFile {
         &self.rules
     }
 
-    /// Extracts one rule with everything it needs: the rules that it refers to, directly or
-    /// indirectly, the global rules, their imports, and all includes.
+    /// Extracts one rule and the global rules, with the rules that they refer to, directly or
+    /// indirectly, their imports, and all includes.
     ///
     /// These parts are copied unchanged and in their order, each on a new line. Comments between
     /// them are omitted.
     ///
     /// # Errors
-    /// Fails if the source has no rule with this name (the error lists the names), or if the rule
-    /// is private.
+    /// Fails if the source has no rule with this name, or if the rule is private.
     pub fn select(&self, name: &str) -> Result<Self, RuleError> {
         let found = self.rules.iter().position(|rule| rule.name == name);
         let Some(chosen) = found else {
@@ -211,8 +209,8 @@ impl RuleFile {
         Ok(file)
     }
 
-    /// Selects the rule to which no other rule refers, if there is exactly one. For a text from
-    /// [`select`](Self::select), this is the selected rule, unless a global rule refers to it.
+    /// Selects the public, non-global rule to which no rule refers, if there is exactly one. If
+    /// there is none, selects the last public, non-global rule.
     pub(crate) fn select_last(mut self) -> Self {
         let needed: BTreeSet<_> = self.rules.iter().flat_map(|rule| &rule.needs).collect();
         let (roots, others): (Vec<_>, Vec<_>) = (0..self.rules.len())
@@ -226,7 +224,7 @@ impl RuleFile {
         self
     }
 
-    /// Returns the index of the rule to hunt for. `None` if all rules are private.
+    /// Returns the index of the rule to hunt for, or `None` if there is no public rule.
     pub(super) fn main(&self) -> Result<Option<usize>, RuleError> {
         if self.selected.is_some() {
             return Ok(self.selected);
@@ -238,7 +236,7 @@ impl RuleFile {
                 let why = format!("a hunt takes one rule; select one of {}", self.names());
                 Err(self.selection_error(self.rules[second].name_span.clone(), why))
             }
-            // If there are only global rules, all of them match or none does, so any one will do.
+            // If all public rules are global, either all of them match or none, so use any one.
             (None, _) => Ok(public().next_back()),
             (rule, None) => Ok(rule),
         }
@@ -280,7 +278,7 @@ impl RuleFile {
         kept
     }
 
-    /// Returns the text of a token. Empty if the index is after the last token.
+    /// Returns the text of a token, or an empty string after the last token.
     pub(super) fn written(&self, token: usize) -> &str {
         self.tokens
             .get(token)
@@ -439,8 +437,7 @@ impl fmt::Debug for RuleFile {
     }
 }
 
-/// Returns the source, so that a `RuleFile` can be passed to
-/// [`Hunt::new`](crate::operations::Hunt::new).
+/// Returns the source, so that [`Hunt::new`](crate::operations::Hunt::new) accepts a `RuleFile`.
 impl From<RuleFile> for String {
     fn from(file: RuleFile) -> Self {
         file.text

@@ -36,7 +36,7 @@ impl Token {
     }
 }
 
-/// YARA's reserved words. `include` is not one of them.
+/// The words that YARA's lexer reserves. `include` is not one of them.
 pub(super) const RESERVED: [&str; 50] = [
     "all",
     "and",
@@ -97,7 +97,7 @@ const MAX_NAME: usize = 128;
 /// counts as one byte.
 const MAX_TEXT: usize = 8190;
 
-/// The signs of two characters. All other signs have one.
+/// The signs that consist of two characters. All other signs consist of one.
 const PAIRS: [&str; 7] = ["..", "<=", ">=", "==", "!=", "<<", ">>"];
 
 pub(super) fn tokens(text: &str) -> Result<Vec<Token>, RuleError> {
@@ -273,8 +273,7 @@ fn regex(text: &str, start: usize) -> Result<usize, RuleError> {
     Ok(at - start)
 }
 
-/// Returns the length of a hex string, which may contain comments. `None` if the brace opens a
-/// rule.
+/// Returns the length of a hex string, which may contain comments, or `None` if it is not one.
 fn hex(rest: &str) -> Option<usize> {
     let mut at = 1;
     loop {
@@ -291,7 +290,7 @@ fn hex(rest: &str) -> Option<usize> {
     }
 }
 
-/// Returns the length of the text after the word `include`, up to the closing quote.
+/// Returns the length of the text from the end of the word `include` through the closing quote.
 fn include(rest: &str) -> Option<usize> {
     let blank = length_while(rest, |c| c == ' ' || c == '\t');
     let name = rest[blank..].strip_prefix('"').filter(|_| blank > 0)?;

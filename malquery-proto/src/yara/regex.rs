@@ -101,7 +101,7 @@ pub(super) fn check(pattern: &str, is_string: bool) -> Result<(), Fault> {
     match (greedy, lazy) {
         (Some(greedy), Some(lazy)) if is_string => fault(
             greedy.max(lazy),
-            "a regular expression cannot mix greedy (`*`) and lazy (`*?`) repetitions",
+            "a string cannot mix greedy (`*`) and lazy (`*?`) repetitions",
         ),
         _ => Ok(()),
     }

@@ -69,7 +69,8 @@ pub(super) fn is_slow(string: &VariableDeclaration) -> bool {
         })
 }
 
-/// Returns whether the regular expression repeats `.` without an upper limit.
+/// Returns whether the regular expression repeats `.` without an upper limit, outside alternatives
+/// and other repetitions.
 pub(super) fn is_endless(node: &Node) -> bool {
     match node {
         Node::Repetition { node, kind, .. } if matches!(**node, Node::Dot) => matches!(
@@ -160,7 +161,7 @@ fn rounds(kind: &RepetitionKind) -> (u32, u32) {
     }
 }
 
-/// Returns the score of the best atom of a byte sequence.
+/// Returns the score of the best atom of a byte sequence, or of its worst `wide` or `xor` variant.
 fn literal_points(
     bytes: &[u8],
     is_ascii: bool,

@@ -65,8 +65,8 @@ fn short(string: &VariableDeclaration) -> Option<String> {
     (length < SHORT_STRING).then(|| {
         let bytes = if length == 1 { "byte" } else { "bytes" };
         format!(
-            "the string ${} can match as few as {length} {bytes}; under {SHORT_STRING} bytes it may match almost nothing or \
-             everything",
+            "the string ${} can match as few as {length} {bytes}; a string of fewer than {SHORT_STRING} bytes may match \
+             almost nothing or almost everything",
             string.name
         )
     })
