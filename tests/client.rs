@@ -245,7 +245,7 @@ fn the_quota_guard_refuses_before_anything_is_sent() {
     assert_eq!(
         error.to_string(),
         "the number of hunts left this month is unknown (no database); the job was not submitted; \
-         to submit it anyway, turn the check of the quota off"
+         to submit it anyway, turn off the quota check"
     );
     for _ in 0..3 {
         let error = client.hunt(&hunt).map(drop).unwrap_err().to_string();

@@ -13,9 +13,9 @@ use crate::reply::ResponseHead;
 use crate::request::NewConnection;
 use crate::time::Timestamp;
 
-/// The attempts of one call: the state that all flows share. Each step gets the operation as an
-/// argument, so this state contains no YARA rule and no secret, and can be stored. The table in
-/// [`CallFlow`] shows what follows each outcome.
+/// The attempts of one call. Every flow contains them. Each step gets the operation as an argument,
+/// so this state contains no YARA rule and no secret. The table in [`CallFlow`] shows the
+/// consequence of each outcome.
 ///
 /// [`CallFlow`]: super::CallFlow
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,10 +23,10 @@ use crate::time::Timestamp;
 pub struct Attempts {
     version: Version,
     policy: RetryPolicy,
-    /// Spreads out the retries of calls that fail at the same time, and tells the tickets of flows
-    /// apart.
+    /// Spreads out the retries of calls that fail at the same time, and distinguishes the tickets
+    /// of different flows.
     seed: u64,
-    // The time limit and the refused tokens belong to this process, so they are not stored.
+    // The next three fields have a meaning only in this process, so they are not stored.
     #[serde(skip)]
     deadline: Option<Timestamp>,
     #[serde(skip)]
@@ -41,26 +41,26 @@ pub struct Attempts {
     token_attempts: u32,
     /// Whether the one retry after a 401 has been used.
     replayed: bool,
-    /// The number of requests so far.
+    /// The number of requests so far, except token requests.
     serial: u64,
-    /// Whether the outcome of the last request is still unreported. For a billed request that may
-    /// have arrived, this stays set, so that no process sends it again.
+    /// Whether the outcome of the last request is still unreported. After a billed request that may
+    /// have arrived, this stays set, so that no process sends the request again.
     in_flight: bool,
-    /// Whether that request may be billed. A later call of another operation must not reset this.
+    /// Whether the last request may be billed. The next call may be of another operation.
     #[serde(default)]
     billed: bool,
-    /// Whether the last reply belonged to another request, so that its connection is out of step.
+    /// Whether the last reply may belong to another request, so that a new connection is needed.
     #[serde(skip)]
     dirty: bool,
 }
 
-/// The number of unreadable replies to polls, or replies to other requests, after which a call
-/// fails.
+/// The number of failed attempts after which a poll with an unreadable reply, or any call whose
+/// reply belongs to another request, is not retried.
 const MAX_UNREADABLE: u32 = 4;
 
 /// The consequence of a failed attempt.
 enum Verdict {
-    /// Retry at this time, or immediately.
+    /// Retry at this time, or immediately for `None`.
     Again(Option<Timestamp>),
     Fail(FlowError),
 }
@@ -133,7 +133,8 @@ impl Attempts {
         })
     }
 
-    /// Pauses before the call begins. The time limit does not run yet; only the deadline applies.
+    /// Returns a wait before the call begins. The time limit does not run yet; only the deadline
+    /// applies.
     pub(super) fn wait(
         &self,
         now: Timestamp,
@@ -152,9 +153,6 @@ impl Attempts {
     }
 
     /// Returns the next step for an operation with a JSON reply.
-    ///
-    /// # Errors
-    /// Returns the error that ends the call.
     pub(crate) fn poll<O: Operation>(
         &mut self,
         now: Timestamp,
@@ -165,9 +163,6 @@ impl Attempts {
     }
 
     /// Returns the next step for an operation whose reply is a file.
-    ///
-    /// # Errors
-    /// Returns the error that ends the call.
     pub(crate) fn poll_stream<O: StreamOperation>(
         &mut self,
         now: Timestamp,
@@ -186,8 +181,7 @@ impl Attempts {
     ) -> Result<Step, FlowError> {
         let endpoint = O::ENDPOINT;
         if self.in_flight && (self.billed || endpoint.resend == Resend::Billed) {
-            // The request may have been sent, but its outcome was never reported. Report this
-            // before anything else.
+            // The request may have arrived. Report this before anything else.
             return Err(FlowError::OutcomeUnknown {
                 operation: endpoint.id,
                 reply: None,
@@ -226,7 +220,7 @@ impl Attempts {
                 if std::mem::take(&mut self.dirty) {
                     request.extensions_mut().insert(NewConnection);
                 }
-                // These numbers may come from a stored state, so they can have any value.
+                // The number may come from a stored state, so it can have any value.
                 self.serial = self.serial.wrapping_add(1);
                 self.in_flight = true;
                 self.billed = endpoint.resend == Resend::Billed;
@@ -260,9 +254,6 @@ impl Attempts {
     }
 
     /// Processes the reply to a token request.
-    ///
-    /// # Errors
-    /// Returns the error that ends the call.
     pub(crate) fn on_token(
         &mut self,
         now: Timestamp,
@@ -293,9 +284,6 @@ impl Attempts {
     }
 
     /// Processes the reply to an attempt, as parsed by its operation.
-    ///
-    /// # Errors
-    /// Returns the error that ends the call.
     pub(crate) fn on_reply<R>(
         &mut self,
         now: Timestamp,
@@ -316,9 +304,6 @@ impl Attempts {
     }
 
     /// Processes the failure of an attempt that got no reply.
-    ///
-    /// # Errors
-    /// Returns the error that ends the call.
     pub(crate) fn on_failure(
         &mut self,
         now: Timestamp,
@@ -380,9 +365,6 @@ impl Attempts {
     }
 
     /// Undoes an attempt that was not sent.
-    ///
-    /// # Errors
-    /// Returns [`FlowError::WrongTicket`] if the ticket belongs to another flow.
     pub(crate) fn cancel(&mut self, auth: &mut Auth, ticket: Ticket) -> Result<(), FlowError> {
         if let Kind::Token { of, serial } = ticket.0 {
             auth.check_own(&of)?;
@@ -413,8 +395,9 @@ impl Attempts {
     ) -> Verdict {
         let api = match &error {
             ResponseError::Api(api) => api,
-            // This may be a gateway's web page instead of the job status. The job was paid for, so
-            // keep polling. A reply to another request is discarded, whatever the operation is.
+            // This may be a gateway's web page instead of the job status. The job may have been
+            // billed, so keep polling. A reply that belongs to another request is discarded for
+            // any safe operation.
             ResponseError::Decode(why)
                 if (call.operation == GetRequest::ENDPOINT.id
                     || (why.is_foreign() && call.resend == Resend::Safe))
@@ -435,7 +418,7 @@ impl Attempts {
             }
             ResponseError::Decode(_) => return Verdict::Fail(error.into()),
         };
-        // The job exists, whatever the HTTP status is.
+        // The job may exist, whatever the HTTP status is.
         if call.resend == Resend::Billed && api.has_job() {
             return Verdict::Fail(FlowError::OutcomeUnknown {
                 operation: call.operation,
@@ -453,8 +436,8 @@ impl Attempts {
             ApiErrorKind::RateLimited => {
                 let hint = api.retry_at(now);
                 let verdict = self.again(now, hint, error.into());
-                // The pause applies to other calls too, but no longer than they are willing to
-                // wait.
+                // The pause applies to other calls too, but not for longer than the default policy
+                // allows.
                 let pause = match verdict {
                     Verdict::Again(time) => time,
                     Verdict::Fail(_) => hint,
@@ -497,7 +480,7 @@ impl Attempts {
             .filter(|time| self.lasts_until(now, *time))
     }
 
-    /// Returns the time of the next attempt, even if the call must end before it.
+    /// Returns the time of the next attempt, if the policy allows one. The call may end earlier.
     fn pause_after(
         &self,
         now: Timestamp,

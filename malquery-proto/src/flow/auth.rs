@@ -49,15 +49,15 @@ pub struct Auth {
     /// The number of token requests so far.
     serial: u64,
     fetching: Option<Fetching>,
-    /// The number of refused token requests. Flows that wait for a refused token fail with the
-    /// error.
+    /// The number of token requests that are not retried. Flows that wait for the token fail with
+    /// the same error.
     refusals: u64,
     refusal: Option<FlowError>,
     /// The number of failed token requests.
     failures: u64,
     /// The pause during which no token request is sent.
     token_pause: Option<Pause>,
-    /// The pause during which no request is sent, because a rate limit applies to all flows.
+    /// The pause during which no request is sent, because of a rate limit.
     pause: Option<Pause>,
     margin: Duration,
     follow_region: bool,
@@ -80,8 +80,8 @@ enum Source {
 struct Issued {
     bearer: BearerToken,
     renew_at: Timestamp,
-    /// Whether the token was used. A token is used at least once, however short its lifetime, so
-    /// that a flow cannot request tokens forever.
+    /// Whether the token was used. A token is used at least once, even if it has expired, so that a
+    /// flow cannot request tokens forever.
     used: bool,
 }
 
@@ -93,18 +93,19 @@ struct Fetching {
 
 /// The number of recent tokens to mask.
 const MAX_RECENT: usize = 4;
-/// The time for which a token request keeps other flows from sending one. If the flow never reports
-/// the outcome, another flow tries.
+/// The time for which flows wait for the outcome of a token request before one of them sends
+/// another.
 const LEASE: Duration = Duration::from_secs(90);
-/// The interval at which other flows check for the token.
+/// The interval at which waiting flows check for the token.
 const TOKEN_POLL: Duration = Duration::from_millis(100);
 
-/// The counts that a flow last saw.
+/// The counts of an [`Auth`] that a flow has seen.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
     /// The number of refusals when the flow began.
     refusals: u64,
-    /// The number of failed token requests when the flow first needed a token.
+    /// The number of failed token requests when the flow last counted them. `None` if it has not
+    /// needed a new token.
     failures: Option<u64>,
 }
 
@@ -160,8 +161,8 @@ impl Auth {
         }
     }
 
-    /// Sets how long before its expiry a token is renewed. The default is 120 seconds. A token is
-    /// never renewed in the first three quarters of its lifetime.
+    /// Sets how long before it expires a token is renewed. The default is 120 seconds. The maximum
+    /// is a quarter of the token's lifetime.
     pub fn margin(mut self, margin: Duration) -> Self {
         self.margin = margin;
         self
@@ -178,8 +179,8 @@ impl Auth {
         self
     }
 
-    /// Returns the base URL of requests. It changes if the token endpoint redirects to another
-    /// cloud.
+    /// Returns the base URL of requests. It changes when a redirect of the token endpoint is
+    /// followed.
     pub fn base(&self) -> &BaseUrl {
         &self.base
     }
@@ -314,8 +315,8 @@ impl Auth {
             && !self.base.cloud().is_some_and(Cloud::is_government)
     }
 
-    /// Ends a token request, unless its outcome was reported: the other flows do not wait for it.
-    /// Returns the time at which it was sent.
+    /// Ends a token request, so that other flows stop waiting for it. Returns the time at which it
+    /// was sent, or `None` if it has already ended.
     pub(crate) fn end_fetching(&mut self, serial: u64) -> Option<Timestamp> {
         self.fetching
             .take_if(|fetching| fetching.serial == serial)
@@ -358,7 +359,7 @@ impl Auth {
         }
     }
 
-    /// Delays every request until this time.
+    /// Delays every request until this time or later.
     pub(super) fn pause(&mut self, now: Timestamp, until: Timestamp) {
         if self
             .pause
@@ -402,7 +403,8 @@ impl Auth {
         }
     }
 
-    /// Removes the token from the session, and returns it with its credentials, to revoke it.
+    /// Removes a requested token from the session, and returns it with its credentials, to revoke
+    /// it.
     pub(crate) fn take_token(&mut self) -> Option<(Credentials, BearerToken)> {
         match &self.source {
             Source::Credentials(credentials) => {
@@ -413,8 +415,8 @@ impl Auth {
     }
 }
 
-/// Returns the cloud to which a redirect of the token endpoint leads. Another host could steal the
-/// credentials.
+/// Returns the cloud to which a redirect of the token endpoint leads. `None` for any other URL,
+/// because another host could steal the credentials.
 fn cloud_of(location: &str) -> Option<Cloud> {
     let url = url::Url::parse(location).ok()?;
     if url.scheme() != "https"

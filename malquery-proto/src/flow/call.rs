@@ -11,16 +11,19 @@ use crate::time::Timestamp;
 ///
 /// | outcome | [`Safe`] | [`Billed`] |
 /// |---|---|---|
-/// | 2xx | done | done |
+/// | 2xx that can be parsed | done | done |
+/// | 2xx that cannot be parsed | error; retried up to three times for a [`GetRequest`], or if the reply belongs to another request | error, then [`OutcomeUnknown`] on every later `poll` |
 /// | first 401 | retried with a new token | the same |
-/// | 429 from the gateway | retried at the time in the reply, or after a pause | the same |
-/// | 429 from MalQuery (quota) | error | error |
-/// | other 4xx, 3xx | error | error |
+/// | 429 (rate limit) | retried at the time in the reply, or after a pause | the same |
+/// | 429 (quota) | error | error |
 /// | 5xx, 408, or a failure after sending | retried after a pause | [`OutcomeUnknown`] |
-/// | 2xx that cannot be parsed | error; retried three times if it is a [`GetRequest`], or the reply to another request | error, then [`OutcomeUnknown`] on every later `poll` |
+/// | 304, or an error with a request id | as the other rows say | [`OutcomeUnknown`] |
+/// | other 4xx, 3xx | error | error |
 /// | provably not sent | retried after a pause | the same |
 /// | cannot be sent | error | error |
 /// | attempts or time used up | error | error |
+///
+/// A token that was obtained elsewhere cannot be renewed, so a 401 is then an error.
 ///
 /// [`Safe`]: crate::endpoint::Resend::Safe
 /// [`Billed`]: crate::endpoint::Resend::Billed
@@ -82,7 +85,8 @@ impl<O: JsonOperation> Flow for CallFlow<'_, O> {
 /// A call of an operation whose reply is a file. The flow ends when the head of a successful reply
 /// arrives. It returns the checks for the body, which the caller reads.
 ///
-/// Retries follow the table in [`CallFlow`].
+/// Retries follow the table in [`CallFlow`]. A 202 or 204 means that the file is not ready, and is
+/// retried after a pause.
 #[derive(Debug)]
 pub struct DownloadFlow<'a, O> {
     attempts: Attempts,
@@ -106,8 +110,8 @@ impl<'a, O: StreamOperation> DownloadFlow<'a, O> {
         self.attempts.set_deadline(deadline);
     }
 
-    /// Reports that the download was interrupted. Returns whether the next `poll` sends the request
-    /// again. The time limit starts over.
+    /// Reports that the download was interrupted. Returns whether it may be retried: if so, poll
+    /// the flow again. The time limit starts over.
     pub fn broke_off(&mut self, now: Timestamp) -> bool {
         self.attempts.broke_off(now)
     }

@@ -20,24 +20,25 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 /// attempts, and may wait for a rate limit for up to the time limit of a call.
 ///
 /// A job can be serialized, so that it survives a restart or moves to another machine. The stored
-/// state contains no secret and no token. Once the job is submitted, it contains no YARA rule and
-/// no patterns either.
+/// state contains no credentials and no token. Once the job is submitted, it contains no YARA rule
+/// and no patterns either.
 ///
 /// | phase | event | consequence |
 /// |---|---|---|
-/// | submit | 2xx | polling begins; the state drops the rule and the patterns |
-/// | submit | 5xx, 408, or a failure after sending | [`FlowError::OutcomeUnknown`], on this and every later poll: the job may have been billed |
+/// | submit | 2xx that can be parsed | polling begins; the state drops the rule and the patterns |
 /// | submit | 2xx that cannot be parsed | error, then [`FlowError::OutcomeUnknown`] |
-/// | submit | provably not sent | retried after a pause |
+/// | submit | 304, 408, 5xx, or a failure after sending | [`FlowError::OutcomeUnknown`], on this and every later poll: the job may have been billed |
+/// | submit | an error or a damaged reply with a request id | error; the next `poll` continues the job |
 /// | submit | restored from a state that was stored during the submission | [`FlowError::OutcomeUnknown`] |
 /// | submit or poll | first 401 | retried with a new token |
-/// | submit or poll | 429 from the gateway | retried at the time in the reply, or after a pause |
-/// | submit or poll | 429 from MalQuery (quota) | error |
-/// | poll | 400, 404 or only errors, soon after the submission | polled again, up to five times |
-/// | submit or poll | other 4xx, 3xx | error |
-/// | submit or poll | no attempts or no time left | error |
-/// | poll | 5xx, 408, or no reply | retried after a pause |
-/// | poll | 2xx that cannot be parsed, or `done` or `failed` without a request id | retried up to three times |
+/// | submit or poll | 429 (rate limit) | retried at the time in the reply, or after a pause |
+/// | submit or poll | 429 (quota) | error |
+/// | submit or poll | provably not sent | retried after a pause |
+/// | submit or poll | no attempts or no time left, or the request cannot be sent | error |
+/// | poll | 4xx except 401, 403, 408 and 429, or only errors, in the first polls after the submission | polled again, up to five times |
+/// | submit or poll | other 3xx, 4xx or only errors | error |
+/// | poll | 5xx, 408, or a failure after sending | retried after a pause |
+/// | poll | 2xx that cannot be parsed or is about another job, or `done` or `failed` without a request id | retried up to three times |
 /// | poll | `done` | done |
 /// | poll | `failed` | [`FlowError::JobFailed`] |
 /// | poll | `inprogress`, or an unknown status | polled again after the interval |
@@ -67,13 +68,13 @@ pub struct JobFlow {
     /// The number of consecutive replies without a status.
     #[serde(default)]
     silent: u32,
-    /// The number of polls that got a reply.
+    /// The number of polls that succeeded.
     #[serde(default)]
     polls: u32,
-    /// The last status in a reply.
+    /// The status in the last poll that succeeded.
     #[serde(default)]
     status: Option<JobStatus>,
-    /// The number of further polls that may report a newly submitted job as unknown.
+    /// The number of polls left until a job that is reported as unknown fails. 0 for a known job.
     #[serde(default)]
     unknown_left: u32,
     /// The errors in the reply to the submission. They are not stored, because they may repeat the
@@ -131,10 +132,9 @@ impl From<SamplesMultidownload> for Submission {
     }
 }
 
-/// The number of consecutive polls after which a newly submitted job that is reported as unknown
-/// fails.
+/// The number of polls after which a new job fails if all of them report it as unknown.
 const MAX_UNKNOWN: u32 = 6;
-/// The time from the submission to the first poll.
+/// The time from the submission to the first poll, unless the interval is shorter.
 const FIRST_POLL: Duration = Duration::from_secs(2);
 /// The minimum interval between two polls. Polling at this rate uses a tenth of an account's rate
 /// limit.
@@ -144,11 +144,11 @@ pub(crate) const MIN_INTERVAL: Duration = Duration::from_millis(100);
 /// does not count: the flow polls again.
 const MAX_SILENT: u32 = 10;
 
-/// The factor by which a poll may use more attempts than other calls. A job may run for an hour and
-/// may have been billed, and polling costs nothing.
+/// The factor by which a poll may use more attempts than other calls, because the job may have been
+/// billed and polling costs no quota.
 const POLL_PATIENCE: u32 = 5;
 
-/// A parsed reply, before [`Flow::take`] processes it.
+/// A parsed reply to a submission or a poll, before [`Flow::take`] processes it.
 #[derive(Debug)]
 pub struct JobReply(Read);
 
@@ -159,8 +159,8 @@ enum Read {
 }
 
 impl JobFlow {
-    /// Creates a flow that submits a job. The seed randomizes the pauses; use a different one for
-    /// each flow that runs at the same time.
+    /// Creates a flow that submits a job and polls it. The seed randomizes the pauses; use a
+    /// different one for each flow that runs at the same time.
     pub fn new(job: impl Into<Submission>, policy: RetryPolicy, seed: u64) -> Self {
         Self::from(Phase::Submit(job.into()), policy, seed)
     }
@@ -204,17 +204,17 @@ impl JobFlow {
         self.call.deadline()
     }
 
-    /// Returns the job status in the last reply.
+    /// Returns the job status in the last poll that succeeded, if it reported one.
     pub fn status(&self) -> Option<&JobStatus> {
         self.status.as_ref()
     }
 
-    /// Returns the number of polls that got a reply.
+    /// Returns the number of polls that succeeded.
     pub fn polls(&self) -> u32 {
         self.polls
     }
 
-    /// Returns the request that will be submitted. `None` once it may have been sent.
+    /// Returns the request that will be submitted. `None` if it may already have been sent.
     pub fn to_submit(&self) -> Option<&Submission> {
         match &self.phase {
             Phase::Submit(submission) if !self.call.is_in_flight() => Some(submission),
@@ -230,7 +230,7 @@ impl JobFlow {
         }
     }
 
-    /// Records that this process has just submitted the job, which the service may not know yet.
+    /// Records that the job has just been submitted, so that the service may not know it yet.
     pub(crate) fn set_submitted(&mut self, now: Timestamp) {
         self.unknown_left = MAX_UNKNOWN;
         self.wait(now, FIRST_POLL.min(self.interval));
@@ -243,7 +243,7 @@ impl JobFlow {
         self.next_poll = Some(Pause::new(now, now.after(time)));
     }
 
-    /// Returns whether the service may not know a newly submitted job yet.
+    /// Returns whether the reply means that the service does not know the new job yet.
     fn is_unknown_yet(&self, reply: &Result<JsonReply<GetRequest>, ResponseError>) -> bool {
         use ApiErrorKind::{BadRequest, NotFound, Partial};
 
@@ -316,7 +316,7 @@ impl JobFlow {
         }
     }
 
-    /// Starts the next poll, which is a call with its own attempts.
+    /// Resets the attempts for the next poll, which is a separate call.
     fn next_call(&mut self) {
         let patient = match self.policy.max_attempts {
             // A policy without retries has none for polls either.
@@ -348,8 +348,8 @@ impl Sealed for JobFlow {
     }
 }
 
-/// The output is the reply with the results of the job. Its errors start with those in the reply to
-/// the submission, if this process received that reply.
+/// The output is the reply with the results of the job. Its errors begin with the errors in the
+/// reply to the submission, if this process received that reply.
 impl Flow for JobFlow {
     type Reply = JobReply;
     type Output = JsonReply<GetRequest>;

@@ -1,9 +1,9 @@
 //! Sans-I/O state machines for the token, a call with its retries, and a job.
 //!
 //! A [`Flow`] returns the next step, and its driver reports the outcome. A flow does no I/O and
-//! starts no threads. It does not read the clock, sleep or draw random numbers: the driver passes
-//! in the time and a seed. The blocking [`Client`](crate::client::Client) has one loop that runs
-//! flows; an asynchronous program has its own, with two `.await`s.
+//! starts no threads. It does not read the clock, sleep or draw random numbers: the caller passes
+//! in the time and a seed. The blocking [`Client`](crate::client::Client) has a loop that drives
+//! flows. An asynchronous program needs its own loop.
 
 mod attempts;
 mod auth;
@@ -62,10 +62,10 @@ mod sealed {
 /// 2. After sending, report the outcome: call [`on_response`](Self::on_response) with the reply, or
 ///    [`on_failure`](Self::on_failure) if no reply arrived.
 ///
-/// `on_response` holds the [`Auth`] while it parses the reply. Threads that share an `Auth` can
-/// release its lock during this time: call [`on_token`](Self::on_token) for the reply to a
-/// [token request](Ticket::is_token), and [`read`](Self::read) and then [`take`](Self::take) for
-/// any other reply.
+/// `on_response` borrows the [`Auth`] while it parses the reply. If threads share an `Auth` behind
+/// a lock, they can parse without the lock: call [`read`](Self::read), and then
+/// [`take`](Self::take). For the reply to a [token request](Ticket::is_token), call
+/// [`on_token`](Self::on_token) instead.
 pub trait Flow: sealed::Sealed {
     /// A parsed reply, before [`take`](Self::take) processes it.
     type Reply;
@@ -75,10 +75,11 @@ pub trait Flow: sealed::Sealed {
     /// Returns the next step. `now` is the current time.
     ///
     /// # Errors
-    /// The flow stops. Whether it can continue later depends on the error.
+    /// Returns the error that stops the flow. Whether the flow can continue later depends on the
+    /// error.
     fn poll(&mut self, now: Timestamp, auth: &mut Auth) -> Result<Step, FlowError>;
 
-    /// Parses the reply to an attempt. This needs no [`Auth`], and may take long for a large reply.
+    /// Parses the reply to an attempt that is not a token request. A large reply may take a while.
     fn read(&self, head: ResponseHead<'_>, body: &[u8]) -> Self::Reply;
 
     /// Processes a parsed reply. Returns the result of the flow, or `None` if the flow must be
@@ -86,7 +87,7 @@ pub trait Flow: sealed::Sealed {
     ///
     /// # Errors
     /// Returns [`FlowError::WrongTicket`], and changes nothing, if the ticket belongs to another
-    /// flow. After any other error, the flow stops.
+    /// request. After any other error, the flow stops.
     fn take(
         &mut self,
         now: Timestamp,
@@ -99,8 +100,7 @@ pub trait Flow: sealed::Sealed {
     /// or `None` if the flow must be polled again.
     ///
     /// # Errors
-    /// Returns [`FlowError::WrongTicket`], and changes nothing, if the ticket belongs to another
-    /// flow. After any other error, the flow stops.
+    /// Returns the errors of [`take`](Self::take) or [`on_token`](Self::on_token).
     fn on_response(
         &mut self,
         now: Timestamp,
@@ -119,8 +119,8 @@ pub trait Flow: sealed::Sealed {
     /// Processes the reply to a token request. Poll the flow again afterwards.
     ///
     /// # Errors
-    /// Returns [`FlowError::WrongTicket`], and changes nothing, if the ticket belongs to another
-    /// flow. After any other error, the flow stops.
+    /// Returns [`FlowError::WrongTicket`], and changes nothing, if the ticket is not for a token
+    /// request of this [`Auth`]. After any other error, the flow stops.
     fn on_token(
         &mut self,
         now: Timestamp,
@@ -135,8 +135,8 @@ pub trait Flow: sealed::Sealed {
     /// Reports that an attempt got no reply. Poll the flow again afterwards.
     ///
     /// # Errors
-    /// Returns [`FlowError::WrongTicket`], and changes nothing, if the ticket belongs to another
-    /// flow. After any other error, the flow stops.
+    /// Returns [`FlowError::WrongTicket`], and changes nothing, if the ticket is for another call,
+    /// or for a token request of another [`Auth`]. After any other error, the flow stops.
     fn on_failure(
         &mut self,
         now: Timestamp,
@@ -151,7 +151,8 @@ pub trait Flow: sealed::Sealed {
     /// flow can be polled again later.
     ///
     /// # Errors
-    /// Returns [`FlowError::WrongTicket`] if the ticket belongs to another flow.
+    /// Returns [`FlowError::WrongTicket`] if the ticket is for another call, or for a token request
+    /// of another [`Auth`].
     fn cancel(&mut self, auth: &mut Auth, ticket: Ticket) -> Result<(), FlowError> {
         self.attempts().cancel(auth, ticket)
     }
@@ -161,7 +162,7 @@ pub trait Flow: sealed::Sealed {
 #[derive(Debug)]
 #[must_use]
 pub enum Step {
-    /// Send this request and report the outcome, with the attempt's ticket.
+    /// Send this request, and report the outcome with the ticket of the attempt.
     Send(Box<Attempt>),
     /// Poll again at this time, which is in the future.
     Wait(Timestamp),
@@ -174,14 +175,15 @@ pub struct Attempt {
     pub request: http::Request<Vec<u8>>,
     /// The ticket with which to report the outcome.
     pub ticket: Ticket,
-    /// The maximum length of the body in bytes. Read one byte more than this, so that the flow
-    /// detects a longer body.
+    /// The maximum size in bytes of the body of a successful reply. Read up to one byte more, so
+    /// that the flow detects a larger body. `None` for a download: the caller reads the file.
     ///
-    /// `None` for a download: the caller reads the body of a successful reply. From the body of any
-    /// other reply, read at most [`MAX_ERROR_BODY`](crate::operation::MAX_ERROR_BODY) bytes.
+    /// From the body of an error reply, read at most
+    /// [`MAX_ERROR_BODY`](crate::operation::MAX_ERROR_BODY) bytes.
     pub max_body: Option<u64>,
     /// The time by which the whole reply must have arrived, including its body. For a download,
-    /// this is the deadline of the flow; the time limit of the policy does not apply to the body.
+    /// this is the deadline of the flow, because the time limit of the policy does not apply to the
+    /// body.
     pub deadline: Option<Timestamp>,
 }
 
@@ -201,9 +203,9 @@ impl std::fmt::Debug for Attempt {
 /// cannot be reported twice.
 ///
 /// If a ticket is dropped, for example with a canceled future, the outcome stays unknown: a
-/// submission fails with [`OutcomeUnknown`](FlowError::OutcomeUnknown) from then on, and after a
-/// token request, other flows wait for up to 90 seconds. If the request was not sent, pass the
-/// ticket to [`Flow::cancel`].
+/// submission fails with [`OutcomeUnknown`](FlowError::OutcomeUnknown) from then on. After a token
+/// request, the flows that need the token wait for up to 90 seconds before one of them requests it
+/// again. If the request was not sent, pass the ticket to [`Flow::cancel`].
 #[derive(Debug)]
 #[must_use]
 pub struct Ticket(Kind);
@@ -226,7 +228,7 @@ impl Ticket {
         self.token_serial().is_some()
     }
 
-    /// Returns the number of the token request.
+    /// Returns the number of the token request, if the ticket is for one.
     pub(crate) fn token_serial(&self) -> Option<u64> {
         match self.0 {
             Kind::Token { serial, .. } => Some(serial),
@@ -235,15 +237,14 @@ impl Ticket {
     }
 }
 
-/// The maximum amount by which the time of another thread may be ahead, because that thread read
-/// the clock later.
+/// The maximum time by which a pause may begin in the future: another thread that read the clock
+/// later may have begun it.
 const CLOCK_SKEW: Duration = Duration::from_secs(1);
 
-/// A pause, during which nothing is sent.
+/// A pause before a request.
 ///
-/// If the clock is set back, the pause ends immediately: sending a request too early is better than
-/// waiting for a day. A difference of up to a second does not count as set back, because another
-/// thread may have read the clock earlier.
+/// If the clock is set back to more than [`CLOCK_SKEW`] before the beginning of the pause, the
+/// pause ends immediately: sending a request too early is better than waiting for a day.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Pause {
     since: Timestamp,
@@ -284,7 +285,8 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
-/// The kind of a failure without a reply: whether the service may have received the request.
+/// The kind of a failure without a reply: whether the service may have received the request, and
+/// whether a retry may succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SendFailure {
     /// The request provably never reached the service, and a retry may succeed. For example, the
@@ -300,10 +302,9 @@ pub enum SendFailure {
 
 /// How often, and for how long, calls are retried.
 ///
-/// A [`Safe`](crate::endpoint::Resend::Safe) request is retried after a failure or a 5xx. A
+/// The table in [`CallFlow`] shows which outcomes are retried. A
 /// [`Billed`](crate::endpoint::Resend::Billed) request is retried only if it provably never reached
-/// the service, or was refused: once after a 401, with a new token, and after a 429 from the
-/// gateway. A `Safe` request is retried after these too.
+/// the service, or if the reply is a 401 or a rate limit (429).
 ///
 /// ```
 /// use std::time::Duration;
@@ -315,24 +316,26 @@ pub enum SendFailure {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RetryPolicy {
-    /// The maximum number of times that a request is sent. If this is more than 1, a [`JobFlow`]
-    /// allows five times as many attempts for each poll.
+    /// The maximum number of attempts for a call, not counting a retry after a 401. 0 has the same
+    /// effect as 1. If this is more than 1, a [`JobFlow`] allows five times as many for each poll.
     pub max_attempts: u32,
-    /// The pause before the second attempt. It doubles for each further attempt. Up to half of each
-    /// pause is random.
+    /// The pause before the second attempt. It doubles for each further attempt. Each pause is
+    /// shortened at random, by up to half.
     pub first_delay: Duration,
     /// The maximum pause, unless the service asks for a longer one.
     pub max_delay: Duration,
     /// The maximum pause that the service may ask for. If it asks for a longer one, the call fails
-    /// with the error reply, which contains the time of the retry.
+    /// with the error reply, which contains the time of the retry. A [`JobFlow`] may allow a longer
+    /// pause for its polls.
     pub max_rate_limit_wait: Duration,
-    /// The time limit for a call, including all attempts and pauses.
+    /// The time limit for a call, including its attempts and pauses, but not the body of a
+    /// download. Each poll of a job is a separate call.
     pub time_limit: Duration,
 }
 
 impl Default for RetryPolicy {
-    /// Returns a policy with 4 attempts, pauses from 0.5 to 30 seconds, at most 2 minutes for a
-    /// rate limit, and 10 minutes in total.
+    /// Returns a policy with 4 attempts, a first delay of 0.5 seconds, a maximum delay of 30
+    /// seconds, at most 2 minutes for a rate limit, and 10 minutes in total.
     fn default() -> Self {
         Self {
             max_attempts: 4,
@@ -345,8 +348,8 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Returns a policy without retries. After a 401, a call still requests a new token and retries
-    /// once.
+    /// Returns a policy without retries. After a 401, a call may still request a new token and
+    /// retry once.
     pub fn never() -> Self {
         Self {
             max_attempts: 1,
@@ -388,7 +391,7 @@ fn unknown_status(status: Option<&JobStatus>) -> String {
     }
 }
 
-/// Returns the errors in the reply for a failed job, for the end of a message.
+/// Describes the errors in the reply about a failed job, for the end of a message.
 fn reasons(reply: &JsonReply<GetRequest>) -> String {
     let mut text = String::new();
     for message in reply
@@ -417,14 +420,14 @@ fn mix(seed: u64, round: u32) -> u64 {
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum FlowError {
-    /// The request was rejected before anything was sent.
+    /// The request was rejected before it was sent.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// The service returned an error, or the reply could not be parsed.
+    /// The service or a gateway returned an error, or the reply could not be parsed.
     #[error(transparent)]
     Response(#[from] ResponseError),
-    /// All attempts that the policy allows ended without a reply.
-    #[error("{operation} got no reply in {attempts} attempt{}", if *attempts == 1 { "" } else { "s" })]
+    /// The last attempt got no reply, and no further attempt is allowed.
+    #[error("{operation} failed after {attempts} attempt{}; the last attempt got no reply", if *attempts == 1 { "" } else { "s" })]
     #[allow(missing_docs)]
     NoReply {
         operation: &'static str,
@@ -437,13 +440,13 @@ pub enum FlowError {
     CannotSend { operation: &'static str },
     /// The service may have received a request that may be billed. It was not retried.
     #[error(
-        "it is unknown whether {operation} reached the service; it was not retried because it could be billed twice; \
+        "the outcome of {operation} is unknown; it was not retried because it could be billed twice; \
          compare `quotas` with the earlier count before you submit it again{}", IdNote(id.as_ref())
     )]
     #[allow(missing_docs)]
     OutcomeUnknown {
         operation: &'static str,
-        /// The reply of the service or a gateway, if one arrived.
+        /// The error reply that caused this error, if any.
         #[source]
         reply: Option<Box<ApiError>>,
         /// The request id of the job, if the part of the reply that arrived contains it.
@@ -471,7 +474,7 @@ pub enum FlowError {
     },
     /// The remaining quota is unknown. Nothing was submitted.
     #[error(
-        "the number of {what} left this month is unknown ({why}); the job was not submitted; to submit it anyway, turn the check of the quota off"
+        "the number of {what} left this month is unknown ({why}); the job was not submitted; to submit it anyway, turn off the quota check"
     )]
     #[allow(missing_docs)]
     QuotaUnknown { what: &'static str, why: Box<str> },
@@ -489,7 +492,7 @@ pub enum FlowError {
 debug_with_sources!(FlowError);
 
 impl FlowError {
-    /// Returns the error reply, if the service sent one.
+    /// Returns the error reply, if the error contains one.
     pub fn api(&self) -> Option<&ApiError> {
         match self {
             Self::Response(ResponseError::Api(error)) => Some(error),
@@ -498,7 +501,7 @@ impl FlowError {
         }
     }
 
-    /// Returns the HTTP status of the reply, if one arrived.
+    /// Returns the HTTP status of the reply, if the error contains one.
     pub fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Response(error) => Some(error.status()),
@@ -527,8 +530,8 @@ impl FlowError {
         }
     }
 
-    /// Returns whether the same call or [`JobFlow`] may succeed later. For the cost of a retry, see
-    /// the operation.
+    /// Returns whether it is worth retrying the same call or [`JobFlow`] later. For the cost of a
+    /// retry, see the operation.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Response(ResponseError::Api(error)) => error.is_retryable(),

@@ -106,7 +106,7 @@ impl Service {
         for _ in 0..1000 {
             match flow.poll(self.now, &mut self.auth)? {
                 Step::Wait(time) => {
-                    assert!(time > self.now, "a wait must lead on");
+                    assert!(time > self.now, "the wait is already over");
                     self.waits.push(time.since(self.now));
                     self.now = time;
                 }
@@ -183,7 +183,7 @@ fn api_kind(error: &FlowError) -> Option<ApiErrorKind> {
 fn a_token_is_renewed_before_it_expires() {
     let mut service = Service::new([token(), quotas(), quotas(), token(), quotas()]);
     service.call(&GetQuotas).unwrap();
-    // The token lives for 1,799 seconds and is renewed 120 seconds earlier.
+    // The token lives for 1,799 seconds and is renewed 120 seconds before it expires.
     service.now = START.after(Duration::from_secs(1678));
     service.call(&GetQuotas).unwrap();
     service.now = START.after(Duration::from_secs(1680));
@@ -308,13 +308,13 @@ fn what_was_surely_not_sent_is_sent_again() {
     let error = service.call(&hunt()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "PostMalQueryHuntV1 got no reply in 4 attempts"
+        "PostMalQueryHuntV1 failed after 4 attempts; the last attempt got no reply"
     );
     let mut service = Service::new([refused(), refused(), refused(), refused()]);
     let error = service.call(&hunt()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "oauth2AccessToken got no reply in 4 attempts"
+        "oauth2AccessToken failed after 4 attempts; the last attempt got no reply"
     );
 }
 
@@ -622,7 +622,7 @@ fn flows_share_failures_of_the_token() {
     };
     assert_eq!(
         error.to_string(),
-        "oauth2AccessToken got no reply in 4 attempts"
+        "oauth2AccessToken failed after 4 attempts; the last attempt got no reply"
     );
     assert_eq!(sent, 4);
 }
@@ -1347,7 +1347,7 @@ fn an_error_page_does_not_end_polling() {
         status("done"),
     ]);
     service.job(&mut attach()).unwrap();
-    // Polls are not retried forever, and other calls are not retried at all.
+    // A poll is not retried forever, and other calls are not retried at all.
     let mut service = Service::new(std::iter::once(token()).chain((0..4).map(|_| page())));
     assert!(matches!(
         service.job(&mut attach()).unwrap_err(),
@@ -1604,7 +1604,7 @@ fn unreported_polls_keep_their_pause() {
     }
 }
 
-/// The number of an answer, which [`answer_to`] turns into a reply that fits the request.
+/// Returns the numbers that [`answer_to`] turns into answers.
 fn any_answer() -> impl Strategy<Value = u8> {
     0u8..24
 }
@@ -1648,7 +1648,7 @@ fn may_be_billed(answer: &Answer) -> bool {
     }
 }
 
-/// The events at one request.
+/// The events during one request.
 #[derive(Debug, Clone)]
 struct Event {
     answer: u8,
@@ -1706,14 +1706,14 @@ proptest! {
             loop {
                 let attempt = match flow.poll(now, &mut auth) {
                     Ok(Step::Wait(time)) => {
-                        prop_assert!(time > now, "a wait must lead on");
+                        prop_assert!(time > now, "the wait is already over");
                         now = time;
                         continue;
                     }
                     Ok(Step::Send(attempt)) => attempt,
                     Err(_) => break,
                 };
-                // Only a few requests may be sent at the same time: the submission and the first
+                // Only a few requests may be sent without a pause: the submission and the first
                 // poll, each with a token, a 401, another token and a retry. Otherwise, the
                 // deadline might never come.
                 sent_at = if sent_at.0 == now { (now, sent_at.1 + 1) } else { (now, 1) };
@@ -1876,7 +1876,8 @@ fn a_fresh_job_may_be_unknown_briefly() {
         service.job(&mut flow).unwrap();
         assert_eq!(service.sent.len(), 2 + polls + 2);
     }
-    // An unknown job is not polled forever, nor if it was known before or is from another process.
+    // An unknown job is not polled forever. It is not polled again if it was known before, or if
+    // another process submitted it.
     let (mut service, mut flow) = submitted_then(vec![unknown(404); 6]);
     assert_eq!(service.job(&mut flow).unwrap_err().status().unwrap(), 404);
     let (mut service, mut flow) = submitted_then([status("inprogress"), unknown(404)]);
@@ -1976,7 +1977,7 @@ fn a_reply_to_another_request_is_refused() {
             "{body}"
         );
     }
-    // So is a reply without any member of its operation.
+    // A reply without any member of its operation is refused too.
     let other = "02".repeat(32);
     let of_another = format!(r#"{{"resources": [{{"sha256": "{other}"}}]}}"#);
     let search = FuzzySearch::new(pattern());

@@ -85,8 +85,8 @@ impl Hunt {
     /// ```
     ///
     /// # Errors
-    /// Fails if YARA rejects the rule, if it cannot be checked locally, or if the source has no rule
-    /// or several rules to hunt for.
+    /// Fails if YARA rejects the rule, if it cannot be checked locally, or if the source has no
+    /// rule or several rules to hunt for.
     #[cfg(feature = "yara")]
     pub fn check(&self) -> Result<Vec<crate::yara::Warning>, crate::yara::RuleError> {
         crate::yara::RuleFile::parse(self.yara_rule.as_str())?
