@@ -132,6 +132,6 @@ fn a_transport_that_panics_fails() {
     assert!(
         report
             .to_string()
-            .contains("cannot create a transport: panicked: no transport for http://127")
+            .contains("`make` panicked: no transport for http://127")
     );
 }

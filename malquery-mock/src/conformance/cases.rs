@@ -1,4 +1,4 @@
-//! The cases, and the consequences of failing them.
+//! The cases, and the functions that they share.
 
 mod failures;
 mod replies;
@@ -21,14 +21,14 @@ pub(super) type Outcome = Result<String, String>;
 
 pub(super) struct Case {
     pub(super) name: &'static str,
-    /// What would happen to users of a transport that fails the case.
+    /// What can happen to users of a transport that fails the case.
     pub(super) consequence: &'static str,
     /// Starts the servers of the case.
     pub(super) prepare: fn() -> io::Result<Prepared>,
 }
 
 pub(super) struct Prepared {
-    /// The base URL of all requests of the case.
+    /// The base URL that is passed to `make`.
     pub(super) base: BaseUrl,
     pub(super) run: Run,
 }
@@ -41,11 +41,11 @@ pub(super) fn all() -> impl Iterator<Item = &'static Case> {
         .flatten()
 }
 
-/// More time than a good transport ever needs.
+/// More time than a good transport needs.
 const AMPLE: Duration = Duration::from_secs(20);
 /// The time left for a request that must time out.
 const SHORT: Duration = Duration::from_secs(1);
-/// The time by which such a request must have ended.
+/// The time within which such a request must end.
 const LATE: Duration = Duration::from_secs(4);
 /// The maximum number of bytes that a case reads of a body.
 const MOST: u64 = 16 << 20;
@@ -120,7 +120,7 @@ fn json() -> Vec<Step> {
     vec![reply("200 OK", "content-type: application/json\r\n", b"{}")]
 }
 
-/// Returns bytes in an order that reveals changed or lost bytes.
+/// Returns bytes in an irregular order, which reveals changed or lost bytes.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length)
         .map(|index| (index.wrapping_mul(31) ^ (index >> 8)) as u8)
@@ -137,7 +137,7 @@ fn send(
     }
 }
 
-/// Reads a body to its end.
+/// Reads a body to its end, up to [`MOST`] bytes.
 fn whole(body: Body) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     match body.take(MOST).read_to_end(&mut bytes) {
@@ -209,6 +209,6 @@ fn in_time(begun: Instant) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "the transport gave up after {took:.1?}, although only {SHORT:?} were left"
+        "the transport gave up only after {took:.1?}, long after the time limit"
     ))
 }

@@ -4,7 +4,7 @@ use super::cases::{Case, Outcome};
 
 /// The result of [`check`](super::check): a [`Verdict`] for each case.
 ///
-/// `Display` prints one line per case, the failures last, and then a line with their number.
+/// `Display` prints one line per case, the failures last, and then a summary.
 #[derive(Debug, Clone)]
 pub struct Report {
     verdicts: Vec<Verdict>,

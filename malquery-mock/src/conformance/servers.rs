@@ -11,16 +11,16 @@ use malquery_proto::BaseUrl;
 
 /// The time after which a server gives up waiting for its peer.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// The time in which a case must read the bytes sent before a [`Step::Gate`].
+/// The time in which a case must open a [`Step::Gate`].
 const GATE_TIME: Duration = Duration::from_secs(3);
 /// The pause between two pieces of a [`Step::Drip`].
 const DRIP_PAUSE: Duration = Duration::from_millis(20);
 
-/// An action of a server after it has read a request. After the last step it reads the next
-/// request, or closes the connection if the request has `connection: close`.
+/// An action of a server after it has read a request. After the last step, the server reads the
+/// next request, or closes the connection if the request has `connection: close`.
 pub(super) enum Step {
     Send(Vec<u8>),
-    /// Waits until the case opens the gate.
+    /// Waits until the case opens the gate, for up to [`GATE_TIME`].
     Gate,
     /// Sends these bytes repeatedly.
     Drip(&'static [u8]),
@@ -47,7 +47,7 @@ impl Seen {
         named.map(|(_, value)| value.as_slice()).collect()
     }
 
-    /// Returns the number at the end of the target, which selects the server's behavior, or 0.
+    /// Returns the number after the last `=` in the target, or 0. It selects the server's reply.
     pub(super) fn number(&self) -> usize {
         let digits = self
             .target
@@ -77,7 +77,7 @@ struct Shared {
     stopped: AtomicBool,
     connections: Mutex<Vec<Arc<TcpStream>>>,
     seen: Mutex<Vec<Seen>>,
-    /// All bytes read, in any protocol.
+    /// The bytes read so far, including those of invalid requests.
     raw: Mutex<Vec<u8>>,
     gate: Mutex<Gate>,
     gate_changed: Condvar,
@@ -144,12 +144,12 @@ impl Server {
         lock(&self.0.seen).clone()
     }
 
-    /// Returns the bytes of all requests so far.
+    /// Returns the bytes read so far, including those of invalid requests.
     pub(super) fn raw(&self) -> Vec<u8> {
         lock(&self.0.raw).clone()
     }
 
-    /// Lets the server continue after a [`Step::Gate`]. Returns whether it was still waiting.
+    /// Lets the server continue after a [`Step::Gate`]. Returns `false` if it had stopped waiting.
     pub(super) fn open_gate(&self) -> bool {
         let mut gate = lock(&self.0.gate);
         if *gate == Gate::Closed {
@@ -224,8 +224,8 @@ impl Shared {
     }
 }
 
-/// Reads requests. The last byte of each request stays in the socket until the server is done with
-/// it, because closing a connection with an unread byte resets it.
+/// Reads requests. The last byte of each request stays in the socket until it is taken, because
+/// closing a connection with an unread byte resets it.
 struct Wire<'a> {
     stream: &'a TcpStream,
     shared: &'a Shared,
@@ -240,7 +240,7 @@ impl Wire<'_> {
         Ok(())
     }
 
-    /// Reads `count` bytes but leaves the last one in the socket.
+    /// Reads `count` bytes, and leaves the last one in the socket.
     fn bytes(&mut self, count: usize) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; count];
         if let Some((last, before)) = bytes.split_last_mut() {
@@ -260,7 +260,7 @@ impl Wire<'_> {
         let mut line = Vec::new();
         while !line.ends_with(b"\n") {
             line.extend(self.bytes(1)?);
-            // TLS begins with a byte that cannot begin a method.
+            // A TLS connection begins with a byte that cannot begin a method.
             if line.len() > 64 * 1024 || !(line[0].is_ascii_graphic() || line[0] == b'\r') {
                 return Err(io::ErrorKind::InvalidData.into());
             }

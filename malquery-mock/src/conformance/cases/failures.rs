@@ -1,4 +1,4 @@
-//! Cases in which a request or a reply fails. The transport must report each failure correctly.
+//! Cases of failing requests and replies, and of time limits.
 
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -164,7 +164,7 @@ pub(super) const CASES: &[Case] = &[
 /// More bytes than the operating system buffers for a service that does not read.
 const UNREAD: usize = 20_000_000;
 
-/// The time in which a request arrives that should not have been sent.
+/// The time to wait for a request that should not have been sent.
 const ARRIVAL: Duration = Duration::from_millis(500);
 
 const OK: &str = "HTTP/1.1 200 OK\r\n";
@@ -178,7 +178,7 @@ fn half_a_body() -> Step {
     Step::Send(format!("{OK}content-length: 10\r\n\r\nhello").into())
 }
 
-/// The port is in use by one end of a connection, so nothing listens on it.
+/// Uses the port of one end of a connection, so nothing listens on it.
 fn refused_connection() -> io::Result<Prepared> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let reserved = TcpStream::connect(listener.local_addr()?)?;
@@ -190,7 +190,7 @@ fn refused_connection() -> io::Result<Prepared> {
     })
 }
 
-/// The lookup of a label with 64 characters fails at once, even without a network.
+/// Uses a host name with a label of 64 characters. Its lookup fails even without a network.
 fn failed_lookup() -> io::Result<Prepared> {
     let host = format!("{}.invalid", "a".repeat(64));
     let secure = base(&format!("https://{host}"));
@@ -200,7 +200,7 @@ fn failed_lookup() -> io::Result<Prepared> {
         if !matches!(&result, Err(error) if error.failure() == SendFailure::CannotSend) {
             return not_sent(result);
         }
-        // A transport without TLS refuses https, and a transport with TLS refuses http.
+        // A transport may refuse https, or http to hosts other than loopback. Try both.
         let plain = request.uri().to_string().replacen("https", "http", 1);
         *request.uri_mut() = plain.parse().map_err(|error| format!("{error}"))?;
         match transport.send(request) {
@@ -259,7 +259,8 @@ fn slow_head(steps: fn() -> Vec<Step>) -> io::Result<Prepared> {
     )
 }
 
-/// The operating system accepts the connection and the first bytes. Nothing reads the rest.
+/// Uses a listener that never accepts. The operating system takes the connection and the first
+/// bytes, and nothing reads the rest.
 fn service_that_does_not_read() -> io::Result<Prepared> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let base = base(&format!("http://{}", listener.local_addr()?));
@@ -316,7 +317,7 @@ fn no_time_left(server: &Server, transport: &dyn Transport) -> Outcome {
 fn a_cut(result: Result<Response<Body>, TransportError>) -> Outcome {
     let (head, body) = match result {
         Ok(reply) => reply.into_parts(),
-        // A transport may read some of the body together with the head.
+        // A transport may fail here if it reads the body together with the head.
         error => return unknown(error),
     };
     let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! Cases in which the transport must return a reply unchanged.
+//! Cases in which the transport must return a reply.
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -188,8 +188,8 @@ fn statuses(list: &'static [u16]) -> io::Result<Prepared> {
     })
 }
 
-/// Some HTTP libraries return the first interim reply and lose the final one. Transports that use
-/// them can only fail, but that bills nothing twice.
+/// Some HTTP libraries return the first interim reply and lose the final one. A transport that uses
+/// such a library must fail as `unknown`, so that no hunt is billed twice.
 fn interim_replies(server: &Server, transport: &dyn Transport) -> Outcome {
     for request in [get(&server.base(), ""), post(&server.base(), "{}")] {
         let reply = match transport.send(request) {
@@ -279,7 +279,7 @@ fn reply_headers_unchanged(server: &Server, transport: &dyn Transport) -> Outcom
     ))
 }
 
-/// Returns chunks of 1 byte to 200 KiB, with sizes in upper case.
+/// Returns a reply in chunks of various sizes. The sizes are written in upper case.
 fn chunked() -> Vec<u8> {
     let body = pattern(300_000);
     let mut out = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
@@ -295,7 +295,7 @@ fn chunked() -> Vec<u8> {
     out
 }
 
-/// Returns the head, the first chunk and the last chunk of a reply.
+/// Returns the head, the first chunk and the rest of a reply.
 fn chunked_parts() -> (Vec<u8>, Vec<u8>, Vec<u8>) {
     let body = pattern(60_000);
     let chunk = |part: &[u8]| {
@@ -324,7 +324,7 @@ fn reply_without_a_body(server: &Server, transport: &dyn Transport) -> Outcome {
         let request = get(&server.base(), &format!("?status={status}"));
         let request = within(request, Duration::from_secs(3));
         let (_, body) = exchange(transport, request, status)
-            .map_err(|error| format!("waited for a body after a {status}: {error}"))?;
+            .map_err(|error| format!("status {status}: {error}"))?;
         same("the body", &body, b"")?;
     }
     Ok("204 and 304 ended with their heads".into())

@@ -101,7 +101,7 @@ fn post_with_its_exact_body(server: &Server, transport: &dyn Transport) -> Outco
     }
     same("the body", &seen.body, &body)?;
     if seen.values("content-length") != [body.len().to_string().as_bytes()] {
-        return Err("the POST had no content-length".into());
+        return Err("the POST did not have exactly one correct content-length".into());
     }
     Ok(format!(
         "{} bytes arrived with the correct content-length",
@@ -160,7 +160,7 @@ fn request_headers_unchanged(server: &Server, transport: &dyn Transport) -> Outc
     Ok(format!("{} headers arrived unchanged", headers.len()))
 }
 
-/// The server does not support TLS, so it must receive nothing in plain text.
+/// Checks that the token is not sent in plain text. The server does not support TLS.
 fn https_is_encrypted(server: &Server, transport: &dyn Transport) -> Outcome {
     let base = base(&format!("https://{}", server.address()));
     let result = transport.send(get(&base, ""));
@@ -173,7 +173,7 @@ fn https_is_encrypted(server: &Server, transport: &dyn Transport) -> Outcome {
     }
 }
 
-/// Answers a GET. Reads all of a POST and closes the connection.
+/// Answers a GET. Reads a POST and closes the connection.
 fn answer_gets(seen: &Seen) -> Vec<Step> {
     match seen.method.as_str() {
         "GET" => json(),
@@ -181,7 +181,7 @@ fn answer_gets(seen: &Seen) -> Vec<Step> {
     }
 }
 
-/// Checks that a POST fails over a new connection and over a reused one.
+/// Checks that a POST without a reply is sent once, over a new connection and over a used one.
 fn post_sent_once(server: &Server, transport: &dyn Transport) -> Outcome {
     let mut last = String::new();
     for used in [false, true] {
@@ -201,7 +201,7 @@ fn post_sent_once(server: &Server, transport: &dyn Transport) -> Outcome {
 
 fn stale_connection(server: &Server, transport: &dyn Transport) -> Outcome {
     exchange(transport, get(&server.base(), ""), 200)?;
-    // The server closes the connection now, so the transport can notice that before the POST.
+    // Wait until the server has closed the connection, so the transport can notice it.
     thread::sleep(Duration::from_millis(200));
     exchange(transport, post(&server.base(), "{}"), 200)
         .map_err(|error| format!("the service had closed an idle connection: {error}"))?;
