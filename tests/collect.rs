@@ -116,7 +116,6 @@ impl Run {
         )
     }
 
-    /// Runs a collect to its end.
     fn all(&self, job: impl Into<Source>) -> Result<Collected, Error> {
         self.collect(&mut Collect::new(job), ())
     }
@@ -467,7 +466,7 @@ fn a_job_beyond_the_quota_costs_nothing() {
     assert_eq!(run.asked().len(), 4);
     assert_eq!(job.found().len(), 3);
     assert_eq!(job.clone().limit(2).found().len(), 2);
-    // The next month.
+    // In the next month, the quota suffices.
     let collected = run.collect(&mut job, ()).unwrap();
     assert_eq!(collected.samples.found.len(), 3);
     run.guard.finish();

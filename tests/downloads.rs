@@ -160,11 +160,9 @@ enum End {
     Close,
     /// Resets the connection.
     Reset,
-    /// Sends nothing more.
     Hold,
     /// Sends a byte now and then, forever.
     Trickle,
-    /// Reads the next request.
     Stay,
 }
 

@@ -30,7 +30,6 @@ const NO_HANG: Duration = Duration::from_secs(40);
 /// The timeout if the service is silent. Other cases have a longer one, so that a slow machine does
 /// not look like a silent service.
 const SILENCE: Duration = Duration::from_secs(2);
-/// The number of concurrent calls.
 const AT_ONCE: usize = 40;
 
 const POLICY: RetryPolicy = RetryPolicy {
@@ -54,7 +53,6 @@ const SUBMITTED: &str =
 struct Call {
     name: &'static str,
     id: &'static str,
-    /// The method and the path.
     line: String,
     billed: bool,
     /// The body of a successful reply.
@@ -170,11 +168,9 @@ fn calls() -> Vec<Arc<Call>> {
 
 /// What the service does with a request.
 enum Act {
-    /// Replies normally.
     Well,
     /// Resets the connection after it has received the whole request.
     Reset,
-    /// Sends nothing.
     Silence,
     /// Sends half of the body and closes the connection.
     Cut,
@@ -528,7 +524,6 @@ fn now() -> u64 {
 // A call and a fault.
 
 struct Cell {
-    /// The row in the table.
     row: usize,
     call: Arc<Call>,
     fault: Arc<Fault>,

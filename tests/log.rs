@@ -35,7 +35,6 @@ pub(crate) fn listen() {
     LOGGED.set(Some(String::new()));
 }
 
-/// Returns the captured log.
 pub(crate) fn logged() -> String {
     LOGGED.with_borrow(|logged| logged.clone().unwrap_or_default())
 }

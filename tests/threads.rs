@@ -199,7 +199,6 @@ struct Issued {
     /// The number of uses after it was due for renewal. One is allowed, if the token arrived that
     /// late.
     late: usize,
-    /// Whether the service refused it with a 401.
     refused: bool,
 }
 

@@ -57,7 +57,6 @@ fn request(lines: &[&str]) -> Request<Vec<u8>> {
     request
 }
 
-/// Formats the reply, one item per line.
 fn reply(mock: &Mock, request: Request<Vec<u8>>) -> String {
     match mock.send(request) {
         Err(error) => match error.source().and_then(|cause| cause.downcast_ref()) {

@@ -255,7 +255,7 @@ fn corpus() -> Vec<Vec<u8>> {
 }
 
 proptest! {
-    // PROPTEST_CASES=100000 for a long run.
+    // For a long run, set PROPTEST_CASES=100000.
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
@@ -290,7 +290,7 @@ proptest! {
                 Ok(cassette) => {
                     let _ = cassette.transport().check();
                 }
-                // The place is missing only if there is no text.
+                // The place is missing only if the bytes are not text.
                 Err(error) => assert!(error.place().is_some() || std::str::from_utf8(&bytes).is_err(), "{error}"),
             }
         });

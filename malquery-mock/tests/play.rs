@@ -1,4 +1,4 @@
-//! Tests which interaction answers a request, and the messages when none does.
+//! Tests which interaction answers a request, and the messages if none does.
 
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,7 +36,7 @@ fn with_authorization(mut request: Request<Vec<u8>>, value: &str) -> Request<Vec
     request
 }
 
-/// The message of the mock.
+/// Returns the error of the mock.
 fn cause(error: &TransportError) -> &MockError {
     error.source().unwrap().downcast_ref().unwrap()
 }
@@ -418,7 +418,7 @@ fn the_closest_interaction_agrees_in_most() {
         // The path has more weight than the method and the query together.
         ([("POST", "/y?a=1"), ("GET", "/x")], ("POST", "/x?a=1"), "b"),
         ([("GET", "/y?a=1"), ("POST", "/y")], ("POST", "/x?a=1"), "b"),
-        // If two agree equally, the one with fewer differences is closest.
+        // If two interactions match equally well, the one with fewer differences is closest.
         (
             [("GET", "/x?a=1&b=2"), ("GET", "/x?a=1&b=3")],
             ("GET", "/x?a=1&b=4&c=5"),

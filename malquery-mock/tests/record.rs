@@ -294,7 +294,7 @@ fn texts(json: &Value, place: &str, out: &mut Vec<(String, String)>) {
     }
 }
 
-/// The places that the documentation lists, and whether their text is kept unchanged.
+/// Returns the places that the documentation lists, and whether their text is kept unchanged.
 fn listed() -> BTreeMap<String, bool> {
     let sample = "sha256 sha1 md5 filetype first_seen label family filesize";
     [
@@ -333,7 +333,7 @@ const KEYS: &str = "access_token id userid reqid trace_id query_time writes reso
     download_counts pagination offset total hunt_count hunt_limit download_count download_limit \
     monitor_count monitor_limit filter_filetypes filter_meta yara_rules";
 
-/// Whether a text is a placeholder or a numbered pseudonym.
+/// Returns whether a text is a placeholder or a numbered pseudonym.
 fn stands_for_another(text: &str) -> bool {
     let is_zeros = text
         .chars()
@@ -357,7 +357,7 @@ fn cases(few: u32, at_once: u32) -> ProptestConfig {
 }
 
 proptest! {
-    // The slow lane sets MALQUERY_RECORD_CASES=100000.
+    // For a long run, set MALQUERY_RECORD_CASES=100000.
     #![proptest_config(cases(300, DOCUMENTS))]
 
     #[test]
@@ -494,7 +494,7 @@ fn headers_are_kept_by_name() {
     insta::assert_snapshot!(text);
 }
 
-// The session's own secrets.
+// Secrets of the session.
 
 #[test]
 fn a_secret_never_reaches_a_file() {
@@ -803,11 +803,10 @@ fn a_recording_can_be_saved_at_any_time() {
     take(&transport, get("/one")).unwrap();
     let mut open = transport.send(get("/open")).unwrap().into_body();
     open.read_exact(&mut [0; 4]).unwrap();
-    // As a Ctrl-C handler does, in a separate thread.
+    // Save in another thread, like a Ctrl-C handler.
     thread::scope(|scope| scope.spawn(|| guard.save().unwrap()).join().unwrap());
     let text = fs::read_to_string(&path).unwrap();
     check(&text, &["\"/one\""], &["\"/open\""]);
-    // The session continues.
     drop(open);
     take(&transport, get("/two")).unwrap();
     guard.save().unwrap();
@@ -879,7 +878,7 @@ fn nothing_is_written_without_need() {
     let kept = ["test.json", "test.rest-2.json", "test.rest.json"];
     assert_eq!(names(folder.path()), kept);
 
-    // A missing folder is created. A path that cannot be written is an error before sending.
+    // A missing folder is created. If a path cannot be written, nothing is sent.
     let deep = folder.path().join("a/b/test.json");
     run(&deep);
     assert!(deep.exists());

@@ -38,7 +38,7 @@ fn serve() -> Server {
     })
 }
 
-/// The package, copied to a folder where it is built.
+/// A copy of the package.
 struct Package(PathBuf);
 
 impl Package {
@@ -54,7 +54,7 @@ impl Package {
         }
         let path = workspace.display().to_string().replace('\\', "/");
         package.edit("Cargo.toml", "MALQUERY/", &format!("{path}/"));
-        // With the versions and the profile of the workspace, so that its builds are used.
+        // Use the versions and the profile of the workspace, so that its builds are reused.
         let manifest = fs::read_to_string(workspace.join("Cargo.toml")).unwrap();
         let profile = &manifest[manifest.find("[profile.").unwrap()..];
         package.edit(
@@ -66,7 +66,7 @@ impl Package {
         package
     }
 
-    /// Runs its test. Returns whether it passed, and its output.
+    /// Runs the test of the package. Returns whether it passed, and its output.
     fn test(&self, variables: &[(&str, &str)]) -> (bool, String) {
         let mut command = Command::new(env!("CARGO"));
         command.args(["test", "--offline", "--quiet", "--test", "find"]);

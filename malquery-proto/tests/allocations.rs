@@ -1,8 +1,9 @@
-//! Counts allocations. Unlike times, these counts do not depend on the load of the machine, so a test can check them.
+//! Counts allocations. Unlike times, these counts do not depend on the load of the machine, so a
+//! test can check them.
 //!
-//! The counter covers only this thread, and counts each time that a list grows. The limits are the measured counts,
-//! which are the same for debug and release builds; fewer allocations are not a failure. If the count depends on how the
-//! standard library grows lists, the limit has some room.
+//! The counter covers only this thread, and counts each time that a list grows. The limits are the
+//! measured counts, which are the same for debug and release builds. Fewer allocations are not a
+//! failure. If the count depends on how the standard library grows lists, the limit has some room.
 
 use std::hint::black_box;
 use std::io::{self, Read};
@@ -99,7 +100,7 @@ fn requests_take_a_handful() {
         ),
         ("request", 11, build(&GetRequest::new(id()))),
         ("metadata", 11, build(&GetMetadata::new(samples(1)))),
-        // One allocation to format each id, and those of the growing URL.
+        // One allocation for each id, and those of the growing URL.
         (
             "metadata of 100",
             116,
@@ -147,7 +148,8 @@ fn a_result_takes_one_allocation() {
     // Unknown fields take three more allocations: a list, its box, and the name.
     let count = read(&reply(1_000, r#","new":1"#)).count_total;
     assert!(count <= 4 * 1_000 + 20, "{count}");
-    // A growing list doubles its size, so the old and the new buffer take three times the old size.
+    // A growing list doubles its size, so the old and the new buffer together need three times the
+    // old size.
     let bytes = read(&reply(10_000, "")).bytes_max;
     assert!(
         bytes <= 10_000 * (3 * size_of::<Sample>() as u64 + 8),

@@ -136,7 +136,7 @@ fn archives_of_other_programs_are_read() {
                 !file.starts_with("plain"),
                 "{file} {name}"
             );
-            // Info-ZIP records that it read from a pipe.
+            // Info-ZIP stores this name for data from a pipe.
             assert_eq!(info.warning().is_some(), *name == "-", "{file} {name}");
             let mut entry = archive.entry(number).unwrap();
             let mut bytes = Vec::new();
@@ -255,7 +255,7 @@ fn existing_files_are_kept_replaced_or_refused() {
     assert_eq!(files(path).len(), 2);
     assert_samples_only(path);
 
-    // The first file stays when the second one fails.
+    // The first file remains if the second one fails.
     fs::remove_file(path.join(&hello)).unwrap();
     fs::write(path.join(&many), "1").unwrap();
     let (entry, _, report) = stopped(
@@ -277,7 +277,7 @@ fn existing_files_are_kept_replaced_or_refused() {
                 .is_err()
         );
     }
-    // What a killed process left goes, and what looks like it stays.
+    // A file of a killed process is removed, and a file with a similar name remains.
     let [part, other] = [".malquery-aB1cde.part", ".malquery-aB1cde"].map(|name| path.join(name));
     for left in [&part, &other] {
         fs::write(left, "half a sample").unwrap();
@@ -672,7 +672,7 @@ fn records(bytes: &[u8]) -> Vec<usize> {
     records
 }
 
-/// Returns the archive with an end record that declares another number of entries and another size.
+/// Returns the archive with another number of entries and another size in its end record.
 fn with_end(mut bytes: Vec<u8>, entries: usize, size: usize) -> Vec<u8> {
     let end = bytes.len() - 22;
     for at in [end + 8, end + 10] {
@@ -1009,7 +1009,7 @@ fn a_damaged_header_harms_no_other_entry() {
     assert!(matches!(error, ArchiveError::Read(_)), "{error:?}");
 }
 
-/// A reader that returns one byte at a time, and is interrupted before each byte.
+/// A reader that returns one byte at a time and is interrupted before each byte.
 struct Interrupted(Cursor<Vec<u8>>, bool);
 
 impl Read for Interrupted {

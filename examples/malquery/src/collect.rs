@@ -383,8 +383,8 @@ fn confirm() -> Result<(), Failure> {
     }
 }
 
-/// Returns whether a file is the intact archive of a collect. It must contain all the samples, or
-/// only such samples, because MalQuery may omit some.
+/// Returns whether a file is the intact archive of a collect. It must contain all the requested
+/// samples, or only requested ones, because MalQuery may omit some.
 fn is_fetched(collect: &Collect, archive: &Path, limits: Limits) -> bool {
     if collect.found().is_empty() || input::check_regular(archive).is_err() {
         return false;

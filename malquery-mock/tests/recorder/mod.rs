@@ -102,7 +102,7 @@ pub(crate) fn nothing() -> malquery_mock::Mock {
     script([]).transport()
 }
 
-/// The status, the body, and whether the body broke off.
+/// Returns the status, the body, and whether the body broke off.
 pub(crate) fn take(
     transport: &impl Transport,
     request: Sent,
@@ -126,7 +126,6 @@ pub(crate) fn recorded(path: &Path, exchanges: &[(Sent, Got)]) -> SessionGuard {
     guard
 }
 
-/// Records these exchanges, and returns the text of the cassette.
 pub(crate) fn record(exchanges: &[(Sent, Got)]) -> Result<String, String> {
     let (_folder, path) = folder();
     let closed = recorded(&path, exchanges).close();
@@ -134,7 +133,6 @@ pub(crate) fn record(exchanges: &[(Sent, Got)]) -> Result<String, String> {
     Ok(fs::read_to_string(&path).unwrap())
 }
 
-/// Checks that a text has a part.
 #[track_caller]
 pub(crate) fn says(text: &str, part: &str) {
     check(text, &[part], &[]);

@@ -204,7 +204,7 @@ fn a_gzip_bomb_is_requested_once() {
         let error = error.unwrap_err();
         assert!(error.to_string().contains("gzip bomb"), "{error}");
     }
-    // The token, and one request for each call.
+    // One request for the token, and one for each call.
     assert_eq!(server.seen().len(), 3);
 }
 

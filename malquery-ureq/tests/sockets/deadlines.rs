@@ -28,7 +28,7 @@ fn the_time_left_bounds_the_body() {
     let length = b"content-length: 100000\r\n\r\n".as_slice();
     let chunks = |begin: &str| format!("transfer-encoding: chunked\r\n\r\n{begin}").into_bytes();
     let gzip = |begin: &[u8]| [b"content-encoding: gzip\r\n\r\n", begin].concat();
-    // Its name follows.
+    // The header announces a name.
     let member = [31, 139, 8, 8, 0, 0, 0, 0, 0, 3];
     let empty_block = [0, 0, 0, 255, 255];
     let bodies = [
@@ -54,7 +54,7 @@ fn the_time_left_bounds_the_body() {
             let server = after_request(move |mut stream| {
                 let mut send = |bytes: &[u8]| stream.write_all(bytes);
                 let _ = send(b"HTTP/1.1 200 OK\r\n").and_then(|()| send(&begin));
-                // A server that sends as fast as it can sends no single bytes.
+                // Without a pause, the server sends many units at once.
                 let times = if pause.is_some() { 1 } else { 10_000 };
                 while send(&unit.repeat(times)).is_ok() {
                     thread::sleep(pause.unwrap_or_default());

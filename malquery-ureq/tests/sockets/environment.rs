@@ -8,7 +8,7 @@ use malquery_ureq::{BaseUrl, Credentials};
 
 use crate::server::{Ca, QUOTAS, Server, Then, json, reply, serve, token};
 
-/// Set in the process that the test starts and that runs the test again.
+/// Set in the child process, in which the test runs itself again.
 const CHILD: &str = "MALQUERY_TEST_CHILD";
 
 const CREDENTIALS: [(&str, &str); 2] = [
@@ -16,7 +16,7 @@ const CREDENTIALS: [(&str, &str); 2] = [
     ("FALCON_CLIENT_SECRET", "p4ssw0rd"),
 ];
 
-/// The work of that process: three calls, and a count of the threads that they start.
+/// Runs in the child process: three calls, and a count of the threads that they start.
 fn child() {
     let client = match malquery_ureq::from_env() {
         Ok(client) => client.retry(RetryPolicy::never()),

@@ -21,7 +21,7 @@ impl log::Log for Log {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        // Only at this level does ureq log all bytes. The crate documentation warns about that.
+        // Only at this level, ureq logs all bytes. The crate documentation warns about that.
         if record.target().starts_with("ureq_proto") && record.level() == log::Level::Trace {
             return;
         }

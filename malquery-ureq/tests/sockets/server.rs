@@ -1,4 +1,4 @@
-//! What the tests share: the server, clients, checks of errors, and certificates.
+//! Shared code of the tests: the server, clients, checks of errors, and certificates.
 
 use std::error::Error;
 use std::io;
@@ -18,7 +18,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 /// The body of a quotas reply.
 pub(crate) const QUOTAS: &str = r#"{"meta":{"hunt_count":9},"resources":[],"errors":[]}"#;
 
-/// A request built by hand.
+/// Builds a request without the client.
 pub(crate) fn request(method: Method, url: &str) -> Request<Vec<u8>> {
     Request::builder()
         .method(method)
@@ -121,7 +121,6 @@ pub(crate) fn builder() -> Builder {
     UreqTransport::builder().no_proxy()
 }
 
-/// Requests the quotas once.
 pub(crate) fn quotas(url: &str, transport: UreqTransport) -> Option<i64> {
     let auth = Auth::new(
         url.parse::<BaseUrl>().unwrap(),

@@ -83,7 +83,7 @@ fn a_wrong_name_or_time_is_not_trusted() {
     assert!(server.seen().is_empty());
 }
 
-/// Answers with these bytes, and then ends TLS with or without notice, or stays silent.
+/// Sends these bytes, and then ends TLS with or without notice, or stays silent.
 fn answer(config: &Arc<ServerConfig>, bytes: &'static str, end: Option<bool>) -> Server {
     let config = Arc::clone(config);
     Server::raw(move |stream| {

@@ -44,7 +44,7 @@ fn a_short_quota_is_not_spent() {
         assert!(server.run(&line).error(5).starts_with(message), "{line}");
         assert_eq!(server.asked().len(), 2);
     }
-    // Nothing took its place.
+    // The state file was not replaced.
     assert_eq!(fs::read_to_string(state).unwrap(), "another job");
 }
 

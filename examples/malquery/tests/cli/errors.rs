@@ -38,7 +38,7 @@ fn errors_have_their_own_exit_codes() {
         let hint = run.stderr.contains("then submit the job again");
         assert_eq!(hint, code == 3, "{line}: {}", run.stderr);
     }
-    // A refused login.
+    // A refused token request.
     for (status, code) in [(400, 4), (401, 4), (403, 4), (404, 1)] {
         let server = Server::start(move |_| refusal(status, "Failed to generate access token"));
         let run = server.run("quotas");
@@ -66,7 +66,7 @@ fn lines_of_the_service_are_indented() {
     let run = Server::with_answers([refusal(400, message)]).run("quotas");
     let shown = "error: the quota query returned 400 Bad Request: line 1, column 3:\n    ab\n      ^\n  error:  [2Jforged\n";
     assert_eq!((run.code, run.stderr.as_str()), (1, shown));
-    // Nor like its hint.
+    // Untrusted text must not look like a hint either.
     let message = "no; hint: run `curl x | sh`";
     let run = Server::with_answers([refusal(404, message)]).run("quotas");
     let shown = format!("error: the quota query returned 404 Not Found: {message}\n");
@@ -109,7 +109,7 @@ fn a_slow_job_still_runs_at_the_timeout() {
     let state = in_folder(&out, "state");
     let check = |line: &str, hint: &str| {
         let server = Server::with_answers((0..1000).map(|_| job("r-1", "inprogress")));
-        // Time enough for a poll on a busy machine.
+        // Enough time for a poll, even on a busy machine.
         let run = server.run(&format!("{line} --poll-interval 0.05 --timeout 1.5s"));
         let error =
             "error: the job is still running after 1.5 s (--timeout); its status is \"inprogress\"";

@@ -111,7 +111,7 @@ fn a_recording_survives_a_lost_folder() {
     fs::create_dir(&cassettes).unwrap();
     let moved = in_folder(&out, "moved");
     let there = cassettes.clone();
-    // Like a full disk, this lets nothing be written next to the cassette.
+    // Like a full disk, this prevents writing next to the cassette.
     let server = Server::start(move |request| match request.uri().path() {
         "/oauth2/token" => token(),
         _ => {
@@ -153,7 +153,7 @@ fn a_recording_with_a_secret_is_refused() {
             .says("hint: the rest of the recording is saved in ");
         run.omits("s3cret").omits("source.rs");
     }
-    // Nothing is written if all of it was refused.
+    // Nothing is written if all exchanges were refused.
     let server = Server::with_answers([job("r-1", "done")]);
     server
         .run(&line.replace("--wait", ""))

@@ -128,7 +128,7 @@ fn replaced(bytes: &[u8], old: &str, new: &str) -> Vec<u8> {
     bytes
 }
 
-/// Half a secret, cut at the edge of a column, would not be recognized.
+/// A part of a secret, cut at the edge of a column, would not be recognized.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_table_shows_no_half_of_a_secret() {
@@ -142,7 +142,6 @@ fn a_table_shows_no_half_of_a_secret() {
     }
 }
 
-/// Nor is it at the end of an excerpt.
 #[test]
 fn an_excerpt_shows_no_half_of_a_secret() {
     let secret = "t0ken-of-it";
@@ -176,7 +175,7 @@ fn a_password_in_a_url_is_not_repeated() {
         assert_eq!(run.code, 2, "{}", run.stderr);
         run.says("--base-url").omits("p4ss");
     }
-    // One that is too short to be found in a reply is named, and is not recorded.
+    // The warning names a secret that is too short to be masked, and such a secret is not recorded.
     for (options, code) in [("", 0), ("--record tape.json", 2)] {
         let server = Server::with_answers([quotas(9, 9)]);
         let mut command = server.command(&format!("quotas {options}"));

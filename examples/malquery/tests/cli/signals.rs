@@ -14,7 +14,7 @@ fn a_signal_leaves_a_state_and_a_hint() {
         let run = signal_when(signal, &mut command, || {
             fs::read_to_string(&state).is_ok_and(|stored| stored.contains("r-1"))
         });
-        // Ended by the signal itself, so that a shell loop stops.
+        // The signal itself ends the process, so that a shell loop stops.
         assert_eq!(run.signal, Some(number), "{}", run.stderr);
         run.error(128 + number);
         let resume = format!("malquery --base-url {} resume {state}", server.base);
@@ -57,7 +57,7 @@ fn ctrl_c_leaves_no_half_of_a_sample() {
     let server = malquery_test_support::Server::start(|request, out| {
         if !malquery_test_support::token(request, out) {
             let _ = out.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n");
-            // A sample that never ends, until the client goes away.
+            // A sample that continues until the client leaves.
             while out.write_all(&[b'x'; 1000]).is_ok() {
                 thread::sleep(Duration::from_millis(20));
             }

@@ -1,4 +1,4 @@
-//! Code that the tests share: runs of the program, a server on loopback, a terminal.
+//! Code that the tests share: runs of the program, a server on loopback, and a terminal.
 
 use std::collections::VecDeque;
 pub(crate) use std::fs;
@@ -63,7 +63,7 @@ impl Run {
             .unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
     }
 
-    /// Returns the only error line. Checks that standard output is empty.
+    /// Returns the only error line, and checks that standard output is empty.
     pub(crate) fn error(&self, code: i32) -> &str {
         assert_eq!(
             (self.code, self.stdout.as_str()),
@@ -152,7 +152,7 @@ pub(crate) fn on_terminal(columns: u16, command: &mut Command) -> (i32, String) 
     answer_on_terminal(columns, command, "")
 }
 
-/// Does the same, and types some text.
+/// Like `on_terminal`, but also types some text.
 #[cfg(target_os = "linux")]
 pub(crate) fn answer_on_terminal(
     columns: u16,

@@ -1,4 +1,4 @@
-//! The program of a user. It takes any client.
+//! A user's program. It works with any client.
 
 use std::time::Duration;
 

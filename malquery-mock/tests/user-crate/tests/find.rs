@@ -1,4 +1,4 @@
-//! The test of a user, from the guide in the docs of malquery-mock.
+//! A user's test, as in the guide in the docs of malquery-mock.
 
 use malquery_mock::Session;
 use malquery_proto::flow::Auth;
