@@ -110,7 +110,7 @@ impl AtomicFile {
     }
 }
 
-/// Removes the temporary files that killed processes left in a folder: no process has locked them.
+/// Removes the temporary files of killed processes from a folder. No process has locked these files.
 pub(crate) fn remove_abandoned(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;

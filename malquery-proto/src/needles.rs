@@ -40,7 +40,7 @@ pub(crate) const CUT: char = '…';
 ///
 /// - plain (ignoring the case of ASCII letters), URL-encoded, escaped as in JSON, or a mix of these
 /// - hex digits, with or without common separators such as `:` or `0x`
-/// - base64, in the standard or the URL-safe alphabet, including as part of a longer encoded text
+/// - base64, in the standard or the URL-safe alphabet, with any encoded text around the secret
 ///
 /// Line breaks and indentation inside a secret are ignored. If a secret is longer than 64 bytes,
 /// only about the first 64 must match.

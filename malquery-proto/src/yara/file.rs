@@ -129,7 +129,7 @@ impl RuleFile {
         Ok(file)
     }
 
-    /// Splits the content of a file into its rules. It may begin with a UTF-8 byte order mark.
+    /// Splits the content of a file into its rules. The content may begin with a byte order mark.
     ///
     /// # Errors
     /// See [`parse`](Self::parse). Also fails if the content is not UTF-8, because rules are sent
