@@ -574,7 +574,7 @@ impl Read for Checked {
 pub struct Skipped {
     /// The path, or `None` for a sample in memory.
     pub path: Option<PathBuf>,
-    /// The reason why it was skipped.
+    /// The reason.
     pub why: String,
 }
 

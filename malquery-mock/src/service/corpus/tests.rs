@@ -112,7 +112,7 @@ fn a_pattern_across_two_chunks_is_found() {
             assert!(scan(&file, &patterns, CHUNK), "at {at}");
             file[at + pattern.len() - 1] ^= 1;
             assert!(!scan(&file, &patterns, CHUNK), "at {at}");
-            // The file ends with the pattern, or one byte after it.
+            // The file ends with the pattern, or one byte before its end.
             file[at + pattern.len() - 1] ^= 1;
             assert!(
                 scan(&file[..at + pattern.len()], &patterns, CHUNK),
