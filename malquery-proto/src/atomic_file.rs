@@ -110,7 +110,7 @@ impl AtomicFile {
     }
 }
 
-/// Removes the temporary files of killed processes from a folder. No process has locked these files.
+/// Removes the temporary files of killed processes from a folder. No process has locked them.
 pub(crate) fn remove_abandoned(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
