@@ -172,7 +172,6 @@ impl Json {
 }
 
 impl fmt::Display for Json {
-    /// Writes the value without whitespace.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text(Style::Shortest, 0))
     }

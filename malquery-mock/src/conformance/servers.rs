@@ -31,7 +31,6 @@ pub(super) enum Step {
     Reset,
 }
 
-/// A request as received.
 #[derive(Debug, Clone)]
 pub(super) struct Seen {
     pub(super) method: String,
@@ -139,7 +138,6 @@ impl Server {
         base(&format!("http://{}", self.0.address))
     }
 
-    /// Returns the requests so far.
     pub(super) fn seen(&self) -> Vec<Seen> {
         lock(&self.0.seen).clone()
     }

@@ -151,7 +151,6 @@ fn crc32(crc: u32, byte: u8) -> u32 {
     CRC32[usize::from(crc as u8 ^ byte)] ^ (crc >> 8)
 }
 
-/// Reads a sample in chunks.
 fn chunks(sample: &Entry, mut each: impl FnMut(&mut [u8]) -> io::Result<()>) -> io::Result<()> {
     let mut bytes = sample.open()?;
     let mut buffer = vec![0; 64 * 1024];

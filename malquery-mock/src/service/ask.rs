@@ -129,7 +129,6 @@ impl SentPattern {
 }
 
 impl Options {
-    /// Returns the filter of the search.
     pub(super) fn filter(&self) -> Result<Filter, String> {
         if self.limit.is_some_and(|limit| limit < 0) {
             return Err("options.limit must not be negative".into());
