@@ -369,7 +369,6 @@ fn is_answerable() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// Asks for confirmation.
 fn confirm() -> Result<(), Failure> {
     output::error(format_args!("download all samples found? [y/N]"));
     let mut answer = String::new();

@@ -409,7 +409,7 @@ impl Commands<'_> {
     }
 
     fn download(&self, sample: Sha256, output: PathBuf) -> Result<(), Failure> {
-        // Without the lock, two commands with the same output would both pay for the download.
+        // Without the lock, two commands with the same output could both pay for the download.
         let _lock = Lock::take(&output)?;
         let output = self.create(output)?;
         if !self.session.demo {

@@ -28,7 +28,6 @@ const UNKNOWN: &str = "unknown";
 
 pub(crate) const NO_RESULT: &str = "the service returned errors and no results";
 pub(crate) const NOTHING: &str = "nothing was found";
-/// The hint for a job that failed.
 pub(crate) const JOB_FAILED: &str = "check the rule, the patterns or the samples, then submit the job again; a hunt or a multi-download costs quota again";
 
 /// An output file that is written completely or not at all, even if a signal arrives.

@@ -61,7 +61,6 @@ const FILES: [File; 8] = [
     ),
 ];
 
-/// Returns the corpus that `--demo` searches.
 pub(crate) fn corpus() -> Corpus {
     Corpus::from_bytes(FILES.map(|(bytes, first_seen, label, family)| {
         let mut sample = CorpusSample::new(bytes);

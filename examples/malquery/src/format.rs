@@ -12,7 +12,6 @@ use serde::Serialize;
 
 use crate::output::{Failure, harmless, json, masked, print, write};
 
-/// The output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
     /// Aligned columns; the default on a terminal.

@@ -79,7 +79,6 @@ fn lock_soon<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     }
 }
 
-/// Starts to listen for signals.
 #[cfg(unix)]
 pub(crate) fn listen() {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -247,7 +246,6 @@ fn begin_submission() -> bool {
     is_first
 }
 
-/// The hint for a job that was not submitted.
 pub(crate) const NOT_SUBMITTED: &str = "nothing was submitted";
 
 /// Ends the process if a signal arrived and no longer has to wait.
@@ -266,7 +264,6 @@ pub(crate) fn extracting(under_way: bool) {
     gate().wait_for = under_way.then_some(WaitFor::Sample);
 }
 
-/// Returns whether a signal arrived.
 pub(crate) fn stopped() -> bool {
     gate().stopped
 }

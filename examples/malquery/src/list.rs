@@ -33,7 +33,6 @@ impl Samples {
         !self.from.is_empty()
     }
 
-    /// Returns the files to read.
     pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
         self.from.iter().map(PathBuf::as_path)
     }

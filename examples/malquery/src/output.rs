@@ -83,7 +83,6 @@ impl Failure {
         self
     }
 
-    /// Shows the failure and its hints.
     pub(crate) fn show(&self) {
         error(format_args!("error: {}", self.message));
         for hint in &self.hints {
@@ -392,7 +391,6 @@ fn escaped(text: &str) -> String {
     shown
 }
 
-/// Prints a JSON document.
 pub(crate) fn print(document: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(document).map_err(|error| Failure::failed(&error))?;
     write(&(json(&text)? + "\n"))

@@ -51,7 +51,6 @@ pub(crate) fn hunt(path: &Path, options: &RuleOptions) -> Result<Hunt, Failure> 
     Ok(Hunt::new(file.text()))
 }
 
-/// Checks a rule without sending it.
 pub(crate) fn check(rule: &CheckedRule, format: Format) -> Result<(), Failure> {
     let path = rule.file.as_path();
     let file = select(path, &input::read(path)?, rule.rule_name.as_deref())?;
