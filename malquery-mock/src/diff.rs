@@ -31,7 +31,7 @@ pub(crate) fn around_difference(a: &str, b: &str) -> (String, String) {
     (tail(a), tail(b))
 }
 
-/// Escapes invisible characters, such as a carriage return.
+/// Escapes control characters other than tabs, such as a carriage return.
 pub(crate) fn visible(line: &str) -> String {
     let mut text = String::with_capacity(line.len());
     for c in line.chars() {

@@ -16,7 +16,7 @@ pub(crate) fn hex(bytes: impl AsRef<[u8]>) -> String {
         .collect()
 }
 
-/// Returns a number of bytes in words.
+/// Returns a number of bytes with its unit.
 pub(crate) fn bytes(count: u64) -> String {
     match count {
         1 => "1 byte".into(),
@@ -24,7 +24,7 @@ pub(crate) fn bytes(count: u64) -> String {
     }
 }
 
-/// Describes bytes by their length and hash.
+/// Describes bytes by their length and the beginning of their hash.
 pub(crate) struct Described<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for Described<'_> {

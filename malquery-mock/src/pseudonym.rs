@@ -1,6 +1,6 @@
 //! Pseudonyms, which replace real ids in a cassette.
 //!
-//! An id from a recorded reply gets a number, which is easy to read and the same in the next
+//! An id from a recorded reply gets a number, which is easy to read and often the same in the next
 //! recording. Any other id gets a hash, so that a later request with the same id still matches.
 
 use sha2::{Digest, Sha256};
@@ -13,8 +13,8 @@ pub(crate) fn is_id(value: &str) -> bool {
     value.chars().filter(char::is_ascii_alphanumeric).count() >= MIN_ID
 }
 
-/// Returns an id of the same shape, with zeros and this number at the end. The result is longer if
-/// the number does not fit.
+/// Returns an id of the same shape that consists of zeros and this number, except that a UUID stays
+/// valid. The result is longer if the number does not fit.
 pub(crate) fn numbered(value: &str, number: u64) -> String {
     let zero = |c: char| if c.is_alphanumeric() { '0' } else { c };
     let mut shape: Vec<char> = match is_uuid(value) {

@@ -1,4 +1,4 @@
-//! Replies and faults for a [`script`](crate::script).
+//! Replies and faults for a [`script`](crate::script) or an [`Overlay`](crate::Overlay).
 
 use std::fmt;
 use std::io;
@@ -9,7 +9,7 @@ use malquery_proto::flow::SendFailure;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// The trace id of all replies from this module.
+/// The trace id in replies from this module.
 const TRACE_ID: &str = "00000000-0000-4000-8000-000000000000";
 
 /// A reply, or a fault in its place.
@@ -26,7 +26,7 @@ pub(crate) struct Response {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Arc<[u8]>,
-    /// The number of body bytes before the connection breaks.
+    /// The number of body bytes before the connection breaks, if it does.
     pub(crate) truncate_after: Option<u64>,
 }
 
@@ -59,7 +59,7 @@ impl Fault {
         }
     }
 
-    /// Returns malquery-ureq's message for the real failure. A test with sockets compares the two.
+    /// Returns the message of this failure in malquery-ureq. A test with sockets compares the two.
     pub(crate) fn message(self, host: &str) -> String {
         let message = match self {
             Self::ConnectRefused => {
@@ -92,7 +92,7 @@ impl Fault {
 /// Returns a reply without a body.
 ///
 /// # Panics
-/// Panics if the status is not from 200 to 999. So do the other functions with a status.
+/// Panics if the status is not from 200 to 999. The other functions with a status do so too.
 #[track_caller]
 pub fn status(status: u16) -> Reply {
     Reply::new(Ok(Response {
@@ -101,7 +101,7 @@ pub fn status(status: u16) -> Reply {
     }))
 }
 
-/// Returns a reply with a JSON body, such as `serde_json::json!({..})`.
+/// Returns a reply with a value such as `serde_json::json!({..})` as its JSON body.
 ///
 /// # Panics
 /// Panics if the value cannot be serialized as JSON.
@@ -114,6 +114,9 @@ pub fn json(status: u16, value: impl Serialize) -> Reply {
 }
 
 /// Returns a reply with any body, such as a sample or the text `"<html>"`.
+///
+/// # Panics
+/// Panics if the content type is not a valid header value.
 ///
 /// ```
 /// use malquery_mock::{reply, script};
@@ -136,7 +139,8 @@ pub fn fault(fault: Fault) -> Reply {
     Reply::new(Err(fault))
 }
 
-/// Returns unused monthly quotas: 100 hunts and 50 downloads. Change them with [`Reply::set`].
+/// Returns the reply to `GetMalQueryQuotasV1` with unused monthly quotas: 100 hunts and 50
+/// downloads. Change them with [`Reply::set`].
 pub fn quotas() -> Reply {
     let meta = json!({
         "hunt_count": 0, "hunt_limit": 100, "download_count": 0, "download_limit": 50,
@@ -186,7 +190,7 @@ pub fn archive(zip: impl Into<Vec<u8>>) -> Reply {
     bytes(200, "application/zip", zip)
 }
 
-/// Returns an error of the API gateway, such as 403 `access denied, authorization failed`.
+/// Returns an error from the API gateway, such as 403 `access denied, authorization failed`.
 #[track_caller]
 pub fn api_error(status: u16, message: &str) -> Reply {
     let errors = json!([{"code": status, "message": message}]);
@@ -211,14 +215,14 @@ fn job(id: impl fmt::Display, status: &str) -> Reply {
         .set("resources", json!([]))
 }
 
-/// Returns the fields that replies of the gateway and MalQuery have in common.
+/// Returns a reply with the fields that replies of the gateway and MalQuery have in common.
 #[track_caller]
 fn envelope(status: u16, powered_by: &str) -> Reply {
     let meta = json!({"query_time": 0.01, "powered_by": powered_by, "trace_id": TRACE_ID});
     json(status, json!({"meta": meta, "errors": []}))
 }
 
-/// Checks the status of a reply. A status below 200 is only interim.
+/// Checks the status of a reply. A status from 100 to 199 is only interim.
 pub(crate) fn status_code(status: u16) -> Result<StatusCode, String> {
     match StatusCode::from_u16(status) {
         Ok(known) if !known.is_informational() => Ok(known),
@@ -246,10 +250,11 @@ impl Reply {
     }
 
     /// Sets a value in the JSON of a reply, such as `meta/hunt_count` or `resources/0/label`.
-    /// Creates missing objects.
+    /// Creates missing members of objects.
     ///
     /// # Panics
-    /// Panics if this is a fault, or if the body is not JSON or has no such place.
+    /// Panics if this is a fault, if the body is not JSON or has no such place, or if the value
+    /// cannot be serialized as JSON.
     #[track_caller]
     pub fn set(mut self, place: &str, value: impl Serialize) -> Self {
         let body = &mut self.response().body;
@@ -297,7 +302,7 @@ impl Reply {
         self
     }
 
-    /// Answers this many requests with this reply.
+    /// Answers this many requests with this reply, instead of one.
     ///
     /// # Panics
     /// Panics if the number is 0.
@@ -308,7 +313,7 @@ impl Reply {
         self
     }
 
-    /// Also answers all later requests, if this is the last reply.
+    /// Also answers all later requests, if this is the last reply of the script.
     pub fn repeat_last(mut self) -> Self {
         self.repeat_last = true;
         self
@@ -316,7 +321,7 @@ impl Reply {
 }
 
 impl fmt::Debug for Reply {
-    /// Leaves out the body.
+    /// Leaves out the headers and the bytes of the body.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.answer {
             Ok(reply) => write!(f, "Reply({}, {} bytes)", reply.status, reply.body.len()),

@@ -24,26 +24,28 @@ use crate::verify;
 
 const VARIABLE: &str = "MALQUERY_MOCK";
 
-/// The mode of a [`Session`]: the value of `MALQUERY_MOCK`.
+/// The mode of a [`Session`], set by the environment variable `MALQUERY_MOCK` or in code.
+///
+/// All modes except `Replay` can send requests that use quota.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Mode {
     /// Answers from the cassette and sends nothing (`replay`, the default).
     #[default]
     Replay,
-    /// Sends everything, and replaces the cassette (`record`). Fails if another session writes the
-    /// same cassette in the meantime, so use a separate cassette for each test.
+    /// Sends all requests and replaces the cassette (`record`). Fails if the file changes in the
+    /// meantime, so use a separate cassette for each test.
     Record,
     /// Answers from the cassette if possible, sends the other requests, and adds them to the
-    /// cassette (`append`). Token requests are always sent. A job that starts live continues live.
-    /// A recorded job cannot continue live, because its real id is not in the cassette; record the
-    /// job again.
+    /// cassette (`append`). Token requests are always sent, but not added. A job that starts live
+    /// continues live. A recorded job cannot continue live, because its real id is not in the
+    /// cassette; record the job again.
     Append,
-    /// Sends everything and writes nothing (`verify`). Fails if a status or the structure of a JSON
-    /// reply differs from the recording, or if nothing was sent. Uses the same quota as a live
-    /// test.
+    /// Sends all requests and writes nothing (`verify`). Fails if a request is not in the cassette,
+    /// if its outcome or the structure of its JSON reply differs from the recording, or if no
+    /// request to MalQuery was sent.
     Verify,
-    /// Sends everything and ignores the cassette (`passthrough`).
+    /// Sends all requests and ignores the cassette (`passthrough`).
     Passthrough,
 }
 
@@ -56,7 +58,7 @@ impl Mode {
         ("passthrough", Self::Passthrough),
     ];
 
-    /// Returns the mode from the environment variable `MALQUERY_MOCK`.
+    /// Returns the mode from the environment variable `MALQUERY_MOCK`. The default is `Replay`.
     ///
     /// # Errors
     /// Fails if the value is unknown. Also fails for `record` and `append` if `CI` is set (and not
@@ -144,11 +146,11 @@ impl From<CassetteError> for OpenError {
     }
 }
 
-/// A session that replays a cassette, and records it on demand.
+/// Replays a cassette in a test, and records it on demand.
 ///
 /// The environment variable `MALQUERY_MOCK` sets the [`Mode`]; see [the
 /// guide](crate#record-and-replay). [`format`](crate::format#what-is-recorded) lists the
-/// content of a recording. The recording is written when the guard is dropped or finished.
+/// content of a recording. The recording is written when the session ends; see [`SessionGuard`].
 ///
 /// ```
 /// use malquery_mock::Session;
@@ -177,7 +179,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Creates a session with the cassette at this path. Cargo runs tests in the folder of the
+    /// Creates a session with the cassette at this path. Under Cargo, a relative path begins at the
     /// package. Large bodies go into a folder next to the cassette, such as `quotas.json.bodies`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
@@ -195,7 +197,7 @@ impl Session {
     }
 
     /// Also records the keys and values at these places in JSON replies, such as
-    /// `resources/*/entropy`. Use this for your own operations. `*` stands for any item of a list.
+    /// `resources/*/entropy`. Use this for your own operations. `*` means any item of an array.
     pub fn also<S: Into<String>>(mut self, places: impl IntoIterator<Item = S>) -> Self {
         for place in places {
             self.policy.keep(&place.into());
@@ -205,7 +207,7 @@ impl Session {
 
     /// Also keeps these secrets, such as a proxy password, out of the recording. The client's own
     /// credentials are kept out without this. A recording does not start if one of these secrets
-    /// has fewer than 6 bytes, because it could be part of ordinary words.
+    /// has 1 to 5 bytes, because it could be part of ordinary words.
     pub fn secrets<S: AsRef<str>>(mut self, secrets: impl IntoIterator<Item = S>) -> Self {
         for secret in secrets {
             self.policy.hide(secret.as_ref());
@@ -217,7 +219,8 @@ impl Session {
     /// not call it, but uses a [`VirtualClock`] and test credentials, and answers token requests.
     ///
     /// # Errors
-    /// Fails if the mode is not valid, or if the cassette cannot be read or written.
+    /// Fails like [`Mode::from_env`] unless [`mode`](Self::mode) was called. Also fails if the
+    /// cassette cannot be read or written, or if a recording has a secret of 1 to 5 bytes.
     #[track_caller]
     pub fn client<T: Transport + 'static, C: Clock + 'static>(
         self,
@@ -264,7 +267,7 @@ impl Session {
                 (Parts::Noted(Arc::new(live()), log, None), end)
             }
             Mode::Record | Mode::Append if policy.has_short => {
-                let why = "a secret, such as a proxy password, needs 6 bytes to be redacted";
+                let why = "a secret, such as a proxy password, must have at least 6 bytes";
                 return Err(OpenError::new(why.into()));
             }
             Mode::Record | Mode::Append => {
@@ -300,7 +303,7 @@ impl Session {
 /// The transport of a [`Session`] in any mode. Clones belong to the same session, even in other
 /// threads.
 ///
-/// A session that records, appends or verifies sends nothing after it has ended.
+/// A session that records, appends or verifies sends nothing after [`SessionGuard::close`].
 #[derive(Clone)]
 pub struct SessionTransport(Parts);
 
@@ -329,7 +332,7 @@ impl Transport for SessionTransport {
             Parts::Noted(live, log, mock) => (live, log, mock),
         };
         // A job that started live continues live, even if the cassette has a job with the same id.
-        // A live token needs a real reply.
+        // Live requests need a real token.
         if let Some(mock) = mock
             && !is_for_tokens(request.uri().path())
             && !log.began(job_ids(request.uri()))
@@ -340,7 +343,7 @@ impl Transport for SessionTransport {
         }
         let unfit = unfit(request.method(), request.uri());
         log.pass(request, |request| match unfit {
-            // The log contains the request, so that the guard reports it again.
+            // The log contains the request, so the guard reports it too.
             Some(why) => {
                 let why = format!("{why}, so the request was not sent");
                 Err(MockError::Unmatched(why.into()).into())
@@ -352,14 +355,15 @@ impl Transport for SessionTransport {
 
 /// Ends a [`Session`]: checks the replay, writes the recording, or reports changes in the service.
 ///
-/// A recording stays in memory until it is written, so that no billed reply is lost. If
-/// [`close`](Self::close) fails, [`save_beside`](Self::save_beside) or
-/// [`save_rest`](Self::save_rest) can write it to another path, without the refused exchanges.
+/// The session ends when the guard is finished, closed or dropped. If [`close`](Self::close) fails,
+/// the guard keeps the recording. [`save_beside`](Self::save_beside) or
+/// [`save_rest`](Self::save_rest) can then write it to another path, without the refused exchanges.
+/// If the thread is panicking, a drop does this for a recording that may have used quota.
 #[must_use = "dropping the guard ends the session"]
 pub struct SessionGuard {
     end: End,
     finished: AtomicBool,
-    /// A test prints what the user should know. A program logs it.
+    /// Whether to print notes for the user. Otherwise, they are logged.
     prints: bool,
 }
 
@@ -374,8 +378,8 @@ impl SessionGuard {
     /// Ends the session. Dropping the guard does the same, but a panic here names this line.
     ///
     /// # Panics
-    /// Panics if the check or the write fails. If a recording is refused, the exchanges that can be
-    /// saved go to a file such as `quotas.rest.json`.
+    /// Panics if the check or the write fails. If a recording is not written, the exchanges that
+    /// can be saved go to a file such as `quotas.rest.json`.
     #[track_caller]
     pub fn finish(mut self) {
         self.prints = true;
@@ -418,20 +422,20 @@ impl SessionGuard {
     }
 
     /// Writes the completed exchanges without ending the session. Can be called at any time, from
-    /// any thread, for example on Ctrl-C. Does nothing unless the session is recording.
+    /// any thread, for example on Ctrl-C. Does nothing unless the session records or appends.
     ///
     /// # Errors
-    /// Fails if an exchange is refused, or if the file cannot be written. The recording stays in
-    /// memory.
+    /// Fails if an exchange is refused, or if the file cannot be written. The guard keeps the
+    /// recording.
     pub fn save(&self) -> Result<(), Unfinished> {
         self.write(None, false, false)
     }
 
-    /// Writes the completed exchanges to this path, except any refused ones. The path may be the
-    /// cassette's own.
+    /// Writes the completed exchanges to this path, except any refused ones. Replaces an existing
+    /// file. The path may be the cassette's own.
     ///
     /// # Errors
-    /// Fails if the file cannot be written. The recording stays in memory.
+    /// Fails if the file cannot be written. The guard keeps the recording.
     pub fn save_rest(&self, path: impl AsRef<Path>) -> Result<(), Unfinished> {
         self.write(Some(path.as_ref()), false, true)
     }
@@ -440,7 +444,7 @@ impl SessionGuard {
     /// `quotas.rest.json`. Returns the path, or `None` if there was nothing to write.
     ///
     /// # Errors
-    /// Fails if the file cannot be written. The recording stays in memory.
+    /// Fails if the file cannot be written. The guard keeps the recording.
     pub fn save_beside(&self) -> Result<Option<PathBuf>, Unfinished> {
         let End::Save(recording) = &self.end else {
             return Ok(None);
@@ -449,7 +453,7 @@ impl SessionGuard {
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         let mut rest = path.with_file_name(format!("{name}.rest.json"));
         let mut number = 1;
-        // Keeps the file of an earlier run, because its replies were billed too.
+        // Keeps the file of an earlier run, because its replies may have used quota too.
         while rest.exists() {
             number += 1;
             rest.set_file_name(format!("{name}.rest-{number}.json"));
@@ -474,10 +478,10 @@ impl SessionGuard {
         Ok(())
     }
 
-    /// Saves a recording next to the cassette. Returns the rest of a message.
+    /// Saves a recording next to the cassette. Returns text to add to a message.
     fn rescue(&self) -> String {
         match self.save_beside() {
-            Ok(Some(rest)) => format!("\nthe other exchanges were saved in {}", rest.display()),
+            Ok(Some(rest)) => format!("\ncompleted exchanges were saved in {}", rest.display()),
             Ok(None) => String::new(),
             Err(error) => format!("\n{error}"),
         }
@@ -496,7 +500,7 @@ impl Drop for SessionGuard {
             _ if !thread::panicking() => self.close_or_panic(),
             // An unmatched request probably caused the test to fail.
             End::Check(mock) => mock.print_unmatched(),
-            // The recording is incomplete, but it may have cost a hunt.
+            // The recording is incomplete, but may have used quota.
             End::Save(recording) if locked(recording).is_paid() => {
                 eprintln!("the test failed during a recording{}", self.rescue());
             }

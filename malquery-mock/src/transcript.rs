@@ -15,16 +15,16 @@ use crate::record::policy::Policy;
 use crate::record::write;
 use crate::{diff, digest};
 
-/// The length of the longest body that is shown, in bytes. A longer body is replaced by its size.
+/// The maximum length of a reply body that is shown, in bytes.
 const MAX_SHOWN: u64 = 256 * 1024;
 
 /// A transport that records its exchanges as text, for snapshot tests.
 ///
-/// It wraps any transport and passes requests and replies through unchanged. `Display` writes the
-/// exchanges so far, in the order of their requests, redacted like [a
-/// recording](crate::format#what-is-recorded). JSON is indented, a string of several lines (such as
-/// a YARA rule) becomes a block, and other reply bodies become their size and type. Equal exchanges
-/// in a row appear once, with their number. Hosts and tokens are left out.
+/// It passes requests and replies through unchanged. `Display` writes the exchanges so far, in the
+/// order of their requests, redacted like [a recording](crate::format#what-is-recorded). JSON is
+/// indented, and a string of several lines (such as a YARA rule) becomes a block. Other reply
+/// bodies, and those over 256 KiB, become their size and type. Equal consecutive exchanges appear
+/// once, with their number. Requests are shown without their host, and with secrets masked.
 ///
 /// ```
 /// use malquery_mock::{Transcript, VirtualClock, reply, script};
@@ -82,7 +82,7 @@ impl<T> Transcript<T> {
         }
     }
 
-    /// Returns the text of the requests without the replies.
+    /// Returns the same text as `Display`, but without the replies.
     pub fn requests(&self) -> String {
         self.show(false)
     }

@@ -8,7 +8,7 @@ use crate::json::Json;
 use crate::record::log::{End, Exchange, Log, Outcome, job};
 use crate::record::policy::{Policy, with_jobs};
 
-/// The types of the values at each place in a document, and their number.
+/// The types of the values at each place in a document, and the number of values.
 type Shape = BTreeMap<String, (BTreeSet<&'static str>, usize)>;
 
 fn shape(json: &Json) -> Shape {
@@ -24,7 +24,7 @@ fn shape(json: &Json) -> Shape {
     shape
 }
 
-/// Returns the differences in the structure of the live document.
+/// Returns the differences between the structures of two documents.
 fn moved(recorded: &Json, live: &Json) -> Vec<String> {
     let (recorded, live) = (shape(recorded), shape(live));
     let all: BTreeSet<_> = recorded.keys().chain(live.keys()).collect();
@@ -70,8 +70,8 @@ fn moved(recorded: &Json, live: &Json) -> Vec<String> {
     out
 }
 
-/// Compares the statuses and the JSON structure of live replies with the recording. Ignores values
-/// and the number of polls.
+/// Compares the outcomes and the JSON structure of live replies with the recording. Ignores values,
+/// and the number of equal requests.
 pub(crate) fn find(cassette: &Cassette, log: &Log, policy: &Policy) -> Vec<String> {
     let exchanges = &mut log.lock().exchanges;
     let mut policy = policy.clone();
@@ -80,7 +80,7 @@ pub(crate) fn find(cassette: &Cassette, log: &Log, policy: &Policy) -> Vec<Strin
     let mut exchanges = exchanges.iter_mut().filter(is_recorded).peekable();
     let mut found = Vec::new();
     if exchanges.peek().is_none() && !cassette.interactions.is_empty() {
-        found.push("no request was sent, so nothing was compared".into());
+        found.push("no request to MalQuery was sent, so nothing was compared".into());
     }
     // Live jobs have different ids from recorded ones.
     let mut jobs: HashMap<String, String> = HashMap::new();

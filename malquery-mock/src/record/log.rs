@@ -18,12 +18,12 @@ use crate::digest;
 use crate::json::Json;
 use crate::reply::Fault;
 
-/// The maximum size of a body in memory. Longer bodies are in unnamed temporary files.
+/// The maximum size of a body in memory, in bytes. Longer bodies are in unnamed temporary files.
 const MAX_MEMORY: usize = 1024 * 1024;
-/// The maximum size of a body that is parsed as JSON.
+/// The maximum size of a body that is parsed as JSON, in bytes.
 const MAX_JSON: u64 = 256 * 1024 * 1024;
 
-/// The error for a request after the end of a session: it would use quota and not be recorded.
+/// The error for a request after the end of a session, which could use quota for nothing.
 const ENDED: &str = "the session has ended, so the request was not sent; keep the guard until \
     after the last request, as in `let (client, guard)`";
 
@@ -39,7 +39,7 @@ pub(crate) struct State {
     jobs: HashSet<String>,
     /// The folder for long bodies.
     folder: PathBuf,
-    /// The maximum length of a body that is kept.
+    /// The maximum length of a body that is kept, in bytes.
     most: u64,
     ended: bool,
 }
@@ -47,12 +47,12 @@ pub(crate) struct State {
 pub(crate) struct Exchange {
     pub(crate) request: Request<Vec<u8>>,
     pub(crate) outcome: Outcome,
-    /// Whether to write it to the cassette. Other exchanges are logged only for their secrets.
+    /// Whether to write it to the cassette. Others are logged only for their secrets and ids.
     pub(crate) is_written: bool,
 }
 
 pub(crate) enum Outcome {
-    /// The transport has not returned yet.
+    /// The transport has not returned yet, or the cassette answered the request.
     Pending,
     Failed {
         failure: SendFailure,
@@ -66,15 +66,15 @@ pub(crate) enum Outcome {
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    /// Milliseconds since the Unix epoch.
+    /// The time of arrival, in milliseconds since the Unix epoch.
     pub(crate) at: u64,
     /// The number of body bytes that were read.
     pub(crate) length: u64,
     pub(crate) end: End,
     body: SpooledTempFile,
-    /// Whether the whole body is kept.
+    /// Whether all bytes that were read are kept.
     pub(crate) is_kept: bool,
-    /// The maximum length of a body that is kept.
+    /// The maximum length of a body that is kept, in bytes.
     most: u64,
     hasher: Sha256,
 }
@@ -112,7 +112,7 @@ impl Reply {
         self.hasher.update(bytes);
         // The program gets the bytes even if they cannot be kept.
         self.is_kept &= self.length <= self.most && self.body.write_all(bytes).is_ok();
-        // Some readers stop here and never read to the end.
+        // Some readers stop here and never see the end of the stream.
         if declared(&self.headers) == Some(self.length) {
             self.end = End::Whole;
         }
@@ -133,7 +133,7 @@ impl Reply {
         result
     }
 
-    /// Returns the first bytes of the body.
+    /// Returns the first bytes of the body, at most this number.
     pub(crate) fn first(&mut self, most: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.read(|body| body.take(most).read_to_end(&mut bytes))?;
@@ -155,12 +155,12 @@ impl Exchange {
         }
     }
 
-    /// Returns the body of the reply, if it is a JSON object or array.
+    /// Returns the body of the reply, if it is a JSON object or array and not too long.
     pub(crate) fn json(&mut self) -> Option<Json> {
         let Outcome::Reply(reply) = &mut self.outcome else {
             return None;
         };
-        // Does not read a sample into memory, because it may be large.
+        // Does not read an archive into memory, because it may be large.
         let is_text = reply.is_kept && reply.length <= MAX_JSON && !reply.is_zip().ok()?;
         let bytes = is_text.then(|| reply.first(MAX_JSON))?;
         Json::of_reply(&bytes.ok()?)
@@ -173,7 +173,7 @@ pub(crate) fn job(json: Option<&Json>) -> Option<&str> {
 }
 
 impl Log {
-    /// Creates a log that keeps bodies up to a length. Long bodies go to this folder.
+    /// Creates a log that keeps bodies of up to `most` bytes. Long bodies go to this folder.
     pub(crate) fn new(folder: &Path, most: u64) -> Self {
         Self(Arc::new(Mutex::new(State {
             exchanges: Vec::new(),
@@ -194,7 +194,8 @@ impl Log {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Logs a request. A request that is not sent is logged only for its secrets.
+    /// Logs a request and returns its index, unless the recording has ended. A request that is not
+    /// sent is logged only for its secrets and ids.
     pub(crate) fn note(&self, request: &Request<Vec<u8>>, is_sent: bool) -> Option<usize> {
         let mut state = self.lock();
         if state.ended {
@@ -238,7 +239,7 @@ impl Log {
         Ok(result?.map(|inner| Body::new(Noted { inner, log, index })))
     }
 
-    /// Whether a logged reply started one of these jobs. An id may be a comma-separated list.
+    /// Whether a logged submission started one of these jobs. An item may be a list with commas.
     pub(crate) fn began(&self, mut ids: impl Iterator<Item = String>) -> bool {
         let mut state = self.lock();
         let State {
@@ -247,7 +248,7 @@ impl Log {
             jobs,
             ..
         } = &mut *state;
-        // Reads each reply once, when it is complete, instead of on each poll.
+        // Parses each reply only once, when it is complete.
         submitted.retain(|index| {
             let exchange = &mut exchanges[*index];
             let is_over = exchange.is_over();
@@ -307,8 +308,8 @@ fn declared(headers: &HeaderMap) -> Option<u64> {
     length.to_str().ok()?.parse().ok()
 }
 
-/// Returns the fault that replays a transport error, based on its messages. The fault and the error
-/// always agree on whether the request was sent.
+/// Returns the fault that replays a transport error, based on whether the request was sent, and on
+/// the messages.
 fn fault_of(error: &TransportError) -> Option<Fault> {
     // The messages, and the kinds of any I/O errors, such as `ConnectionReset`.
     let mut words = String::new();
@@ -323,7 +324,7 @@ fn fault_of(error: &TransportError) -> Option<Fault> {
     }
     let says = |any: &[&str]| any.iter().any(|word| words.contains(word));
     Some(match error.failure() {
-        // A retry would fail again, and no fault has this meaning.
+        // A retry would fail again, which no fault can express.
         SendFailure::CannotSend => return None,
         SendFailure::NotSent if says(&["connectionrefused"]) => Fault::ConnectRefused,
         SendFailure::NotSent if says(&["tls", "certificate", "handshake"]) => Fault::Tls,

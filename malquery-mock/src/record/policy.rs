@@ -1,4 +1,4 @@
-//! Decides which parts of an exchange are recorded. No other module decides what is secret.
+//! Decides which parts of an exchange are recorded, and which are secret.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -16,21 +16,25 @@ use crate::cassette::matching::{below_base, is_for_tokens, origin, scheme};
 use crate::json::{Json, nested};
 use crate::pseudonym;
 
-/// What is written of a value: the value, the text without ids and anything that looks like a token,
-/// a pseudonym, zeros or, also at all other places, only the type.
+/// How a value is recorded.
 #[derive(Clone, Copy, Default, PartialEq)]
 enum Rule {
+    /// Without secrets.
     Keep,
+    /// Without secrets, ids and what looks like a token.
     Text,
+    /// As a pseudonym.
     Id,
+    /// As a made-up trace id.
     Trace,
+    /// Only as its type. Also applies to all places without a rule.
     #[default]
     Kind,
 }
 use Rule::{Id, Keep, Kind, Text, Trace};
 
-/// The places in a JSON reply: the rule, the parent and the names. `*` is any item of an array. A
-/// key that is not listed is not written, because it may be sensitive.
+/// The known places in a JSON reply: the rule, the parent and the names. `*` stands for any item of
+/// an array. A key that is not listed is not written, because it may be sensitive.
 #[rustfmt::skip]
 const PLACES: &[(Rule, &str, &str)] = &[
     (Keep,  "",                       "expires_in token_type"),
@@ -63,19 +67,19 @@ const PLACES: &[(Rule, &str, &str)] = &[
 
 /// The request headers that are kept, besides the scheme of `authorization`.
 const REQUEST_HEADERS: [&str; 3] = ["accept", "accept-encoding", "content-type"];
-/// The reply headers that are kept.
+/// The reply headers that are kept besides `retry-after`. Their values are redacted.
 const REPLY_HEADERS: [&str; 4] = ["content-type", "location", "x-cs-region", "x-cs-traceid"];
 
-/// The fields that contain a secret in forms and replies of `/oauth2/`.
+/// The fields that contain secrets in forms and replies of `/oauth2/`.
 const CREDENTIALS: &str =
     "client_id client_secret member_cid token access_token refresh_token id_token";
 
-/// The minimum length of a word that looks like a token. The word must also contain a digit.
+/// The minimum length of a word that looks like a token, in bytes. It must also contain a digit.
 const MIN_TOKEN: usize = 16;
-/// The maximum length of a content type that is shown.
+/// The maximum length of a content type that is shown, in bytes.
 const MAX_TYPE: usize = 80;
 
-/// The redaction policy of a session: the places to keep, the secrets and the ids.
+/// The redaction policy of a session: the rules for places, the secrets and the ids.
 #[derive(Clone, Default)]
 pub(crate) struct Policy {
     /// The rule for each place.
@@ -121,7 +125,7 @@ impl Policy {
         self.list(place, Keep);
     }
 
-    /// Adds a secret to keep out.
+    /// Adds a secret to keep out of the recording.
     pub(crate) fn hide(&mut self, secret: &str) {
         self.has_short |= !self.secrets.add(secret) && !secret.is_empty();
     }
@@ -181,7 +185,7 @@ impl Policy {
             return parts.for_each(|part| self.see_id(part));
         }
         let mut pseudonym = id.to_owned();
-        // The stand-in's client id looks like a pseudonym, too.
+        // The pseudonym may be in use, or be a secret: the stand-in's client id looks like one.
         while pseudonym == id
             || self.taken.contains(&pseudonym)
             || self.has_secret(pseudonym.as_bytes())
@@ -204,7 +208,7 @@ impl Policy {
         }
     }
 
-    /// Adds a user name and a password to the secrets, unless they are too short to search for.
+    /// Adds a user name and a password to the secrets, unless they are too short to be found.
     fn see_pair(&mut self, pair: &str) {
         let (user, password) = pair.split_once(':').unwrap_or((pair, ""));
         for part in [user, password] {
@@ -221,7 +225,7 @@ impl Policy {
         self.secrets.find_in(bytes).is_some()
     }
 
-    /// Returns the place of one of the session's secrets in a document.
+    /// Returns the first place of a secret of the session in the values of a document.
     pub(crate) fn secret_place(&self, json: &Json) -> Option<String> {
         let mut found = None;
         json.each(&mut String::new(), &mut |place, value| {
@@ -238,7 +242,7 @@ impl Policy {
         self.secrets.mask(text)
     }
 
-    /// Masks secrets, ids and anything that looks like a token in a text from the service.
+    /// Masks secrets, known ids and what looks like a token in a text from the service.
     pub(crate) fn text(&self, text: &str) -> String {
         let other = |c: char| !c.is_ascii_alphanumeric() && !"-_.~+/=%".contains(c);
         let mask = |part: &str| {
@@ -252,8 +256,7 @@ impl Policy {
         text.split_inclusive(other).map(mask).collect()
     }
 
-    /// Returns the recorded form of a JSON reply: the listed keys, the values at listed places, and
-    /// the types of all other values.
+    /// Returns the recorded form of a JSON reply. The rule of each place decides on its value.
     pub(crate) fn reply(&self, json: &Json) -> Json {
         self.at(json, &mut String::new())
     }
@@ -294,7 +297,7 @@ impl Policy {
         }
     }
 
-    /// Returns the recorded form of a URI: without a user name, and with pseudonyms for job ids.
+    /// Returns a URI without a user name or password, and with pseudonyms for job ids.
     pub(crate) fn uri(&self, uri: &Uri) -> String {
         origin(uri).unwrap_or_default() + &with_jobs(uri, &self.pseudonyms)
     }
@@ -331,7 +334,7 @@ fn is_credential(name: &str) -> bool {
     CREDENTIALS.split(' ').any(|known| known == name)
 }
 
-/// Returns the headers with these names, except sensitive or unreadable values.
+/// Returns the headers with these names, except values that are sensitive or not ASCII text.
 fn pairs(headers: &HeaderMap, names: &[&str]) -> Pairs {
     let mut kept = Pairs::new();
     for name in names {
@@ -356,7 +359,7 @@ pub(crate) fn size_and_type(length: u64, headers: &HeaderMap) -> String {
     format!("[{length} bytes of {}]", kind.to_ascii_lowercase())
 }
 
-/// Returns the `ids` in the query of a request about jobs. Each may be several, with commas.
+/// Returns the values of `ids` in a request about jobs. Each may be several ids, with commas.
 pub(crate) fn job_ids(uri: &Uri) -> impl Iterator<Item = String> {
     let path = below_base(uri.path());
     let is_job = path.starts_with("/malquery/entities/requests/")
@@ -366,7 +369,7 @@ pub(crate) fn job_ids(uri: &Uri) -> impl Iterator<Item = String> {
     ids.map(|(_, id)| id.into_owned())
 }
 
-/// Returns the path and query with replaced job ids.
+/// Returns the path and query of a URI. Replaces the job ids that are keys of `others`.
 pub(crate) fn with_jobs(uri: &Uri, others: &HashMap<String, String>) -> String {
     let query = uri.query().unwrap_or_default();
     let mut out = uri.path().to_owned();

@@ -20,21 +20,21 @@ use crate::cassette::save::{Staging, document};
 use crate::digest;
 use crate::json::{Json, Style, is_plain};
 
-/// The maximum length of a reply body in the cassette. Longer bodies go to separate files.
+/// The maximum length of a reply body in the cassette, in bytes. Longer ones go to separate files.
 const MAX_INLINE: u64 = 64 * 1024;
 /// The number of base64 characters on a line.
 const BASE64_LINE: usize = 76;
-/// A sample is searched for secrets in parts: each adds `WINDOW` bytes to the last `OVERLAP` bytes.
+/// A sample is searched for secrets in parts of `WINDOW` new bytes after `OVERLAP` earlier ones.
 const WINDOW: usize = 1024 * 1024;
 const OVERLAP: usize = 16 * 1024;
-/// The indentation of an interaction in a file.
+/// The number of spaces before an interaction in a file.
 const INDENT: usize = 4;
 
 /// The exchanges of a session, and the path of its cassette.
 pub(crate) struct Recording {
     pub(crate) path: PathBuf,
     pub(crate) log: Log,
-    /// Whether to keep the interactions in the file.
+    /// Whether to keep the existing interactions in the file.
     pub(crate) appends: bool,
     pub(crate) policy: Policy,
     /// The text of the cassette before this session wrote to it.
@@ -44,7 +44,7 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// Whether any exchange may have been billed.
+    /// Whether any logged request may have been billed.
     pub(crate) fn is_paid(&self) -> bool {
         self.log.lock().exchanges.iter().any(|exchange| {
             let path = below_base(exchange.request.uri().path());
@@ -55,7 +55,7 @@ impl Recording {
     }
 
     /// Writes the completed exchanges, and with `all` also replies that are not read to the end.
-    /// Returns notes for the user. Fails if an exchange is refused, or with `rest` leaves it out.
+    /// Returns notes for the user. Fails if an exchange is refused; with `rest`, leaves it out.
     pub(crate) fn save(&mut self, to: &Path, all: bool, rest: bool) -> Result<Vec<String>, String> {
         let exchanges = &mut self.log.lock().exchanges;
         let is_done = |exchange: &Exchange| {
@@ -70,11 +70,11 @@ impl Recording {
         let former = staging.former();
         let base = match &former {
             _ if to != self.path => None,
-            // This session wrote the file, and now has more exchanges.
+            // The file is as this session left it.
             Some(_) if former == self.written => self.base.clone(),
             _ if self.appends && self.written.is_none() || former == self.base => former.clone(),
             _ => {
-                let why = "another session wrote it after this session started";
+                let why = "it was changed after this session started";
                 return Err(format!("{why}; save to another path"));
             }
         };
@@ -100,7 +100,7 @@ impl Recording {
             jobs: HashMap::new(),
             notes: vec![],
         };
-        // Combines equal exchanges in a row into one interaction, which is played several times.
+        // Combines equal consecutive exchanges into one interaction, which is played several times.
         let mut new: Vec<(String, file::Interaction)> = Vec::new();
         for exchange in exchanges.iter_mut().filter(|one| one.is_written) {
             let shown = writer.shown(&exchange.request);
@@ -133,7 +133,7 @@ impl Recording {
         let missing = |why| format!("{why}, so it was not saved");
         notes.extend(refused.into_iter().map(missing));
         if lines.is_empty() {
-            // Everything was refused, and a cassette without interactions is useless.
+            // A cassette without interactions is useless.
             return Ok(notes);
         }
         let text = document(redaction.as_deref().unwrap_or(file::REDACTION), &lines);
@@ -153,7 +153,7 @@ fn text_of(one: &file::Interaction) -> Result<String, String> {
 struct Writer<'a> {
     policy: &'a Policy,
     staging: &'a mut Staging,
-    /// The name of the operation that started each job.
+    /// For each job, the id of the interaction that started it.
     jobs: HashMap<String, String>,
     notes: Vec<String>,
 }
@@ -200,7 +200,7 @@ impl Writer<'_> {
                     return Err(format!("has only the interim status {status}"));
                 }
                 if !reply.is_kept {
-                    let note = format!("only the size of {}'s body was saved", one.id);
+                    let note = format!("the body of {} could not be saved", one.id);
                     self.notes.push(note);
                 }
                 if let (Some(job), &Method::POST) = (job(json.as_ref()), sent.method()) {
@@ -218,7 +218,7 @@ impl Writer<'_> {
         Ok((text, one))
     }
 
-    /// Returns the place of a secret in the request of the program.
+    /// Returns the place of a secret in a request, such as `its path`.
     fn secret_place(&self, sent: &[u8], request: &file::Request) -> Option<String> {
         let has = |text: &str| self.policy.has_secret(text.as_bytes());
         let (path, query) = request.uri.split_once('?').unwrap_or((&request.uri, ""));
@@ -237,7 +237,7 @@ impl Writer<'_> {
         }
     }
 
-    /// Keeps a sample unchanged, and puts a long body in a separate file.
+    /// Adds the bytes of a sample, and moves a long JSON body to a separate file.
     fn body(
         &mut self,
         id: &str,
@@ -319,7 +319,7 @@ impl Writer<'_> {
         sample.read(search).unwrap_or(true)
     }
 
-    /// Returns a name for messages and overlays: the operation, such as `hunt`, or `hunt.poll`.
+    /// Returns a name for messages and overlays, such as `hunt` or `hunt.poll`.
     fn name(&self, uri: &Uri) -> String {
         let is_version = |part: &str| {
             let number = part.strip_prefix('v').map(str::parse::<u32>);
@@ -374,10 +374,10 @@ pub(crate) fn request(policy: &Policy, sent: &Request<Vec<u8>>) -> file::Request
     }
 }
 
-/// Returns the recorded form of a reply, unless it is a sample. `json` is the body, if it is JSON.
+/// Returns the recorded form of a reply, without the bytes of a sample. `json` is the parsed body.
 pub(crate) fn response(policy: &Policy, reply: &Reply, json: Option<&Json>) -> file::Response {
     let mut headers = policy.reply_headers(&reply.headers);
-    // Records a duration, because an absolute time would be wrong on the clock of a replay.
+    // Records a duration, because an absolute time would be wrong in a replay.
     let head = ResponseHead {
         status: reply.status,
         headers: &reply.headers,
@@ -424,7 +424,7 @@ fn is_sample(uri: &Uri, reply: &mut Reply) -> bool {
             || is_archive && reply.is_zip().unwrap_or(false))
 }
 
-/// Returns a body that is not JSON: as text if an editor can show it, otherwise as base64.
+/// Returns a body as text if an editor can show it, otherwise as base64.
 fn text_or_base64(bytes: &[u8]) -> file::Body {
     let mut body = file::Body::default();
     match std::str::from_utf8(bytes) {
