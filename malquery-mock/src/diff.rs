@@ -11,7 +11,6 @@ const MAX_TIME: Duration = Duration::from_millis(500);
 /// The maximum number of characters of a value in a message.
 const MAX_SHOWN: usize = 100;
 
-/// Shortens a text for a message.
 pub(crate) fn cut(text: &str) -> String {
     match text.char_indices().nth(MAX_SHOWN) {
         Some((end, _)) => format!("{}… ({} bytes)", &text[..end], text.len()),

@@ -16,7 +16,6 @@ pub(crate) fn hex(bytes: impl AsRef<[u8]>) -> String {
         .collect()
 }
 
-/// Returns a number of bytes with its unit.
 pub(crate) fn bytes(count: u64) -> String {
     match count {
         1 => "1 byte".into(),

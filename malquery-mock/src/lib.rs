@@ -7,7 +7,7 @@
 //! |---|---|
 //! | how a program handles a reply or an error | a [`script`] |
 //! | that a program works with real replies | a [`Session`], which records and replays them |
-//! | how a program handles a failure in a recording | [`Cassette::on`] |
+//! | how a program handles a failing call in a recording | [`Cassette::on`] |
 //! | which requests a program sends | a [`Transcript`] |
 //! | a whole job on your own files | a `Service` (feature `service`) |
 //! | your own transport | `conformance::check` (feature `server`) |

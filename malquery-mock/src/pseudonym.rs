@@ -13,8 +13,8 @@ pub(crate) fn is_id(value: &str) -> bool {
     value.chars().filter(char::is_ascii_alphanumeric).count() >= MIN_ID
 }
 
-/// Returns an id of the same shape that consists of zeros and this number, except that a UUID stays
-/// valid. The result is longer if the number does not fit.
+/// Returns an id of the same shape: zeros with this number at the end. A UUID stays a valid UUID.
+/// The result is longer if the number does not fit.
 pub(crate) fn numbered(value: &str, number: u64) -> String {
     let zero = |c: char| if c.is_alphanumeric() { '0' } else { c };
     let mut shape: Vec<char> = match is_uuid(value) {

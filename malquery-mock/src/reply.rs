@@ -139,8 +139,7 @@ pub fn fault(fault: Fault) -> Reply {
     Reply::new(Err(fault))
 }
 
-/// Returns the reply to `GetMalQueryQuotasV1` with unused monthly quotas: 100 hunts and 50
-/// downloads. Change them with [`Reply::set`].
+/// Returns unused quotas (`GetMalQueryQuotasV1`): 100 hunts and 50 downloads a month.
 pub fn quotas() -> Reply {
     let meta = json!({
         "hunt_count": 0, "hunt_limit": 100, "download_count": 0, "download_limit": 50,

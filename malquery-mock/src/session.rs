@@ -179,7 +179,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// Creates a session with the cassette at this path. Under Cargo, a relative path begins at the
+    /// Creates a session with the cassette at this path. Cargo runs tests in the folder of the
     /// package. Large bodies go into a folder next to the cassette, such as `quotas.json.bodies`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {

@@ -24,7 +24,7 @@ fn shape(json: &Json) -> Shape {
     shape
 }
 
-/// Returns the differences between the structures of two documents.
+/// Returns how the structure of the live document differs from the recorded one.
 fn moved(recorded: &Json, live: &Json) -> Vec<String> {
     let (recorded, live) = (shape(recorded), shape(live));
     let all: BTreeSet<_> = recorded.keys().chain(live.keys()).collect();
@@ -118,7 +118,6 @@ pub(crate) fn find(cassette: &Cassette, log: &Log, policy: &Policy) -> Vec<Strin
     lines.filter(|line| known.insert(line.clone())).collect()
 }
 
-/// Returns the differences between a live exchange and a recorded one.
 fn drift(one: &Interaction, live: &Exchange, json: Option<&Json>, policy: &Policy) -> Vec<String> {
     let line = match (&one.reply.answer, &live.outcome) {
         (Err(_), Outcome::Failed { .. }) | (_, Outcome::Pending) => return Vec::new(),

@@ -79,7 +79,6 @@ impl fmt::Display for CassetteError {
 }
 
 impl fmt::Debug for CassetteError {
-    /// Writes the message and the source.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source = self.source.as_ref().map(|source| format!(": {source}"));
         write!(f, "{self}{}", source.unwrap_or_default())
@@ -130,9 +129,7 @@ impl Refusal {
         Self::at(at, message.split(" at line ").next().unwrap_or_default())
     }
 
-    /// Returns the error for the cassette with this name and text.
     fn of(self, name: &str, text: &str) -> CassetteError {
-        // Line and column, from 1.
         let place = self.at.map(|at| {
             let before = text.get(..at).unwrap_or(text);
             let start = before.rfind('\n').map_or(0, |newline| newline + 1);

@@ -16,7 +16,6 @@ use crate::digest;
 use crate::json::{Json, member, nested};
 use crate::pseudonym;
 
-/// The request that an interaction answers.
 #[derive(Debug, Clone)]
 pub(crate) struct Expected {
     pub(crate) method: Method,
@@ -54,8 +53,7 @@ impl Expected {
             && self.compare(seen).iter().all(|(.., it)| it.is_empty())
     }
 
-    /// Returns the name of each part, its weight in the choice of the closest interaction, and its
-    /// differences.
+    /// Returns each part, its weight for finding the closest interaction, and its differences.
     pub(crate) fn compare<'a>(
         &'a self,
         seen: &'a Seen<'_>,
@@ -161,12 +159,11 @@ pub(crate) fn below_base(path: &str) -> &str {
     last.map_or(path, |at| &path[at..])
 }
 
-/// Whether this is the path of an endpoint for tokens.
+/// Whether this is the path of an endpoint that issues or revokes tokens.
 pub(crate) fn is_for_tokens(path: &str) -> bool {
     below_base(path).starts_with("/oauth2/")
 }
 
-/// Returns the name and value of each pair in a query or form.
 pub(crate) fn read_pairs(text: &[u8]) -> Pairs {
     form_urlencoded::parse(text).into_owned().collect()
 }

@@ -30,7 +30,6 @@ pub struct Cassette {
     pub(crate) tokens: bool,
 }
 
-/// A request to match, and its reply.
 #[derive(Clone)]
 pub(crate) struct Interaction {
     /// The id in the cassette. Empty in a script.

@@ -163,7 +163,7 @@ impl Mock {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the reply to a request and counts it as played. Returns `None` if there is no reply.
+    /// Returns the reply to a request, if there is one, and counts it as played.
     pub(crate) fn try_send(
         &self,
         request: &Request<Vec<u8>>,
@@ -200,7 +200,6 @@ impl Mock {
         }
     }
 
-    /// Explains why no interaction answers a request.
     fn explain(&self, seen: &Seen<'_>, used_up: Option<&Interaction>, played: &[u32]) -> String {
         let why = match used_up {
             Some(Interaction { expected: None, .. }) => {
@@ -223,7 +222,6 @@ impl Mock {
         format!("no reply in {name} answers the request\n  {line}\n{why}{hint}")
     }
 
-    /// Describes how the request differs from the closest interaction.
     fn explain_closest(&self, seen: &Seen<'_>, played: &[u32]) -> String {
         let all = self.0.cassette.interactions.iter().zip(played);
         let all = all.filter_map(|(one, played)| {

@@ -10,9 +10,8 @@ use tempfile::NamedTempFile;
 
 use super::{folder_of, load};
 
-/// The number of attempts to lock the folder.
+/// The number of attempts to lock the folder, with a pause between them.
 const TRIES: u32 = 200;
-/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 
 const PREFIX: &str = ".cassette-";
@@ -193,7 +192,6 @@ fn body_folder(path: &Path) -> Result<String, String> {
     file.map(|file| format!("{file}.bodies")).ok_or_else(why)
 }
 
-/// Creates a folder and its parents, unless they exist.
 fn create_folder(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());

@@ -74,7 +74,6 @@ pub(crate) struct Reply {
     body: SpooledTempFile,
     /// Whether all bytes that were read are kept.
     pub(crate) is_kept: bool,
-    /// The maximum length of a body that is kept, in bytes.
     most: u64,
     hasher: Sha256,
 }
@@ -133,7 +132,6 @@ impl Reply {
         result
     }
 
-    /// Returns the first bytes of the body, at most this number.
     pub(crate) fn first(&mut self, most: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         self.read(|body| body.take(most).read_to_end(&mut bytes))?;
@@ -146,7 +144,6 @@ impl Reply {
 }
 
 impl Exchange {
-    /// Whether the exchange is complete.
     pub(crate) fn is_over(&self) -> bool {
         match &self.outcome {
             Outcome::Pending => false,
@@ -261,7 +258,6 @@ impl Log {
     }
 }
 
-/// A body that is logged while it is read.
 struct Noted {
     inner: Body,
     log: Log,

@@ -82,7 +82,6 @@ const MAX_TYPE: usize = 80;
 /// The redaction policy of a session: the rules for places, the secrets and the ids.
 #[derive(Clone, Default)]
 pub(crate) struct Policy {
-    /// The rule for each place.
     places: HashMap<String, Rule>,
     /// The keys that are written. Any other key may be sensitive.
     names: HashSet<String>,
@@ -220,7 +219,6 @@ impl Policy {
         }
     }
 
-    /// Whether these bytes contain one of the session's secrets.
     pub(crate) fn has_secret(&self, bytes: &[u8]) -> bool {
         self.secrets.find_in(bytes).is_some()
     }
@@ -237,7 +235,6 @@ impl Policy {
         found
     }
 
-    /// Masks the session's secrets in a text.
     pub(crate) fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
         self.secrets.mask(text)
     }
@@ -302,7 +299,6 @@ impl Policy {
         origin(uri).unwrap_or_default() + &with_jobs(uri, &self.pseudonyms)
     }
 
-    /// Returns the request headers to record, sorted by name.
     pub(crate) fn request_headers(&self, headers: &HeaderMap) -> Pairs {
         let mut kept = pairs(headers, &REQUEST_HEADERS);
         if let Some(value) = headers.get(header::AUTHORIZATION) {
@@ -313,7 +309,6 @@ impl Policy {
         kept
     }
 
-    /// Returns the reply headers to record, sorted by name.
     pub(crate) fn reply_headers(&self, headers: &HeaderMap) -> Pairs {
         let mut kept = pairs(headers, &REPLY_HEADERS);
         for (name, value) in &mut kept {

@@ -22,7 +22,6 @@ use crate::json::{Json, Style, is_plain};
 
 /// The maximum length of a reply body in the cassette, in bytes. Longer ones go to separate files.
 const MAX_INLINE: u64 = 64 * 1024;
-/// The number of base64 characters on a line.
 const BASE64_LINE: usize = 76;
 /// A sample is searched for secrets in parts of `WINDOW` new bytes after `OVERLAP` earlier ones.
 const WINDOW: usize = 1024 * 1024;
@@ -159,7 +158,6 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Describes a request for messages.
     fn shown(&self, request: &Request<Vec<u8>>) -> String {
         let line = format!("{} {}", request.method(), below_base(request.uri().path()));
         self.policy.mask(&line).into_owned()
@@ -284,7 +282,6 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Writes a body to a separate file.
     fn file(
         &mut self,
         id: &str,
@@ -339,7 +336,6 @@ impl Writer<'_> {
     }
 }
 
-/// Returns the recorded form of a request.
 pub(crate) fn request(policy: &Policy, sent: &Request<Vec<u8>>) -> file::Request {
     let headers = policy.request_headers(sent.headers());
     let is_form = headers
@@ -374,7 +370,7 @@ pub(crate) fn request(policy: &Policy, sent: &Request<Vec<u8>>) -> file::Request
     }
 }
 
-/// Returns the recorded form of a reply, without the bytes of a sample. `json` is the parsed body.
+/// Returns the recorded form of a reply without the bytes of a sample. `json` is the parsed body.
 pub(crate) fn response(policy: &Policy, reply: &Reply, json: Option<&Json>) -> file::Response {
     let mut headers = policy.reply_headers(&reply.headers);
     // Records a duration, because an absolute time would be wrong in a replay.
