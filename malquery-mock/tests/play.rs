@@ -284,8 +284,23 @@ fn an_unwrapped_error_is_readable() {
     called `Result::unwrap()` on an `Err` value: the request cannot be sent: no reply in the script answers the request
       GET /x
     there are no replies
+    to fix this, add a reply
     "#);
     std::mem::forget(_guard);
+}
+
+#[test]
+fn a_token_without_reply_names_the_remedy() {
+    let token = || request("POST", "/oauth2/token", "");
+    let message = refusal(&script([]).transport(), token());
+    assert!(
+        message.ends_with("add a reply, or call `with_tokens`, which answers token requests"),
+        "{message}"
+    );
+    let recorded = r#"{"id": "a", "request": {"method": "POST", "uri": "/oauth2/token", "body": {"text": "x"}}, "response": {"status": 201}}"#;
+    let mock = cassette(recorded).with_tokens().transport();
+    let message = refusal(&mock, token());
+    assert!(!message.contains("with_tokens"), "{message}");
 }
 
 #[test]

@@ -214,11 +214,12 @@ impl Mock {
             ),
             None => self.explain_closest(seen, played),
         };
-        let hint = match seen.is_for(&GetToken::ENDPOINT) {
+        let Cassette { name, tokens, .. } = &self.0.cassette;
+        let hint = match seen.is_for(&GetToken::ENDPOINT) && !tokens {
             true => ", or call `with_tokens`, which answers token requests",
             false => "",
         };
-        let (name, line) = (&self.0.cassette.name, seen.line());
+        let line = seen.line();
         format!("no reply in {name} answers the request\n  {line}\n{why}{hint}")
     }
 
@@ -235,7 +236,7 @@ impl Mock {
         // `max_by_key` returns the last of equal items: reversed, the first in the file.
         let closest = all.rev().max_by_key(|(closeness, ..)| *closeness);
         let Some((_, one, played, parts)) = closest else {
-            return "there are no replies".into();
+            return "there are no replies\nto fix this, add a reply".into();
         };
         let mut text = format!(
             "the closest interaction is {}, {}\n",
