@@ -399,15 +399,12 @@ impl SessionGuard {
     /// Fails if [`finish`](Self::finish) would panic.
     pub fn close(&self) -> Result<(), Unfinished> {
         self.finished.store(true, Ordering::Relaxed);
+        self.end_log();
         match &self.end {
             End::Nothing => Ok(()),
             End::Check(mock) => mock.check(),
-            End::Save(recording) => {
-                locked(recording).log.end();
-                self.write(None, true, false)
-            }
+            End::Save(_) => self.write(None, true, false),
             End::Compare(cassette, log, policy) => {
-                log.end();
                 let drift = verify::find(cassette, log, policy);
                 if drift.is_empty() {
                     return Ok(());
@@ -418,6 +415,15 @@ impl SessionGuard {
                      to fix this, check what changed, and record again"
                 )))
             }
+        }
+    }
+
+    /// Makes the transport send nothing from now on.
+    fn end_log(&self) {
+        match &self.end {
+            End::Save(recording) => locked(recording).log.end(),
+            End::Compare(_, log, _) => log.end(),
+            End::Nothing | End::Check(_) => {}
         }
     }
 
@@ -495,9 +501,14 @@ fn locked(recording: &Mutex<Recording>) -> MutexGuard<'_, Recording> {
 impl Drop for SessionGuard {
     fn drop(&mut self) {
         self.prints = true;
+        if self.finished.load(Ordering::Relaxed) {
+            return;
+        }
+        if !thread::panicking() {
+            return self.close_or_panic();
+        }
+        self.end_log();
         match &self.end {
-            _ if self.finished.load(Ordering::Relaxed) => {}
-            _ if !thread::panicking() => self.close_or_panic(),
             // An unmatched request probably caused the test to fail.
             End::Check(mock) => mock.print_unmatched(),
             // The recording is incomplete, but may have used quota.
