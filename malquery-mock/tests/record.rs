@@ -15,12 +15,13 @@ use crate::recorder::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use malquery_mock::{Cassette, Fault, Mode, Session, VirtualClock, reply, script};
+use http::Response;
+use malquery_mock::{Cassette, Fault, Mock, Mode, Session, VirtualClock, reply, script};
 use malquery_proto::client::Error;
 use malquery_proto::flow::SendFailure;
 use malquery_proto::operations::Hunt;
 use malquery_proto::types::{JobStatus, RequestId};
-use malquery_proto::{Auth, Client, Cloud, Credentials, Transport};
+use malquery_proto::{Auth, Body, Client, Cloud, Credentials, Transport, TransportError};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use url::form_urlencoded;
@@ -111,8 +112,7 @@ fn a_session_is_recorded_and_replayed() {
     guard.finish();
     insta::assert_snapshot!(fs::read_to_string(&path).unwrap());
 
-    let live =
-        || -> (malquery_mock::Mock, VirtualClock, Auth) { panic!("a replay must not call this") };
+    let live = || -> (Mock, VirtualClock, Auth) { panic!("a replay must not call this") };
     let (client, guard) = Session::new(&path).mode(Mode::Replay).client(live).unwrap();
     let id = hunt(&client).unwrap();
     assert_eq!(id.as_str(), FIRST);
@@ -652,6 +652,20 @@ fn samples_are_kept_to_the_byte() {
 }
 
 #[test]
+fn a_damaged_file_of_a_sample_is_replaced() {
+    let (folder, path) = folder();
+    let body = [b"PK".to_vec(), vec![0; 70_000]].concat();
+    let fetch = get("/malquery/entities/samples-fetch/v1?ids=a-job");
+    let exchange = [(fetch, answer(200, &[], body))];
+    recorded(&path, &exchange).finish();
+    let beside = folder.path().join("test.json.bodies");
+    fs::write(beside.join(&names(&beside)[0]), "damaged").unwrap();
+    Cassette::load(&path).unwrap_err();
+    recorded(&path, &exchange).finish();
+    Cassette::load(&path).unwrap();
+}
+
+#[test]
 fn what_only_looks_like_a_sample_is_not() {
     let sha256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
     let path = "/malquery/entities/download-files/v1";
@@ -736,6 +750,26 @@ fn what_no_cassette_can_play_is_refused() {
         guard.finish();
         let (transport, guard) = begin(&path, Mode::Replay, nothing());
         assert_eq!(take(&transport, get("/x")), Err(failure));
+        guard.finish();
+    }
+}
+
+/// Reports each failure of another transport as unknown.
+struct Unsure(Mock);
+
+impl Transport for Unsure {
+    fn send(&self, request: Sent) -> Result<Response<Body>, TransportError> {
+        self.0.send(request).map_err(TransportError::unknown)
+    }
+}
+
+#[test]
+fn a_wrapped_fault_keeps_its_outer_failure() {
+    let (_folder, path) = folder();
+    let live = Unsure(script([reply::fault(Fault::Dns)]).transport());
+    for (mode, live) in [(Mode::Record, live), (Mode::Replay, Unsure(nothing()))] {
+        let (transport, guard) = begin(&path, mode, live);
+        assert_eq!(take(&transport, get("/x")), Err(SendFailure::Unknown));
         guard.finish();
     }
 }
@@ -836,6 +870,18 @@ fn nothing_is_sent_after_the_end() {
         says(&format!("{error:?}"), why);
     }
     assert_eq!((*sent.lock().unwrap(), path.exists()), (0, false));
+    // A failed test ends the session too.
+    recorded(&path, &[(get("/y"), answer(200, &[], ""))]).finish();
+    for mode in [Mode::Record, Mode::Append, Mode::Verify] {
+        let (transport, guard) = begin(&path, mode, service());
+        let fails = || {
+            let _guard = guard;
+            panic!("like a failed test");
+        };
+        catch_unwind(AssertUnwindSafe(fails)).unwrap_err();
+        assert!(transport.send(get("/x")).is_err());
+    }
+    assert_eq!(*sent.lock().unwrap(), 0);
     // Reading a body after the end does no harm.
     let (transport, guard) = begin(&path, Mode::Record, service());
     let body = transport.clone().send(get("/x")).unwrap().into_body();
@@ -861,22 +907,32 @@ fn nothing_is_written_without_need() {
     run(&path);
     // A session without requests records nothing.
     begin(&path, Mode::Record, service()).1.finish();
-    let fails = |sent: Sent| {
-        let (transport, _guard) = begin(&path, Mode::Record, service());
-        take(&transport, sent).unwrap();
-        panic!("like a failed test");
+    let fails = |mode, reply: Result<u16, SendFailure>, sent: Sent| {
+        let service = Service(move |_: &Sent| Ok(answer(reply.map_err(Down)?, &[], "")));
+        let fail = || {
+            let (transport, _guard) = begin(&path, mode, service);
+            let _ = take(&transport, get("/new"));
+            let _ = take(&transport, sent);
+            panic!("like a failed test");
+        };
+        catch_unwind(AssertUnwindSafe(fail)).unwrap_err();
     };
-    catch_unwind(AssertUnwindSafe(|| fails(get("/another")))).unwrap_err();
+    fails(Mode::Record, Ok(200), get("/another"));
+    fails(Mode::Record, Err(SendFailure::NotSent), submission("a"));
     assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), old);
     assert_eq!(names(folder.path()), ["test.json"]);
     // The billed exchanges are not lost.
-    catch_unwind(AssertUnwindSafe(|| fails(submission("a")))).unwrap_err();
+    fails(Mode::Record, Ok(200), submission("a"));
     assert_eq!(names(folder.path()), ["test.json", "test.rest.json"]);
     Cassette::load(folder.path().join("test.rest.json")).unwrap();
     // The next failure does not replace them.
-    catch_unwind(AssertUnwindSafe(|| fails(submission("b")))).unwrap_err();
+    fails(Mode::Record, Err(SendFailure::Unknown), submission("b"));
     let kept = ["test.json", "test.rest-2.json", "test.rest.json"];
     assert_eq!(names(folder.path()), kept);
+    // The cassette answers this submission.
+    fs::rename(folder.path().join("test.rest.json"), &path).unwrap();
+    fails(Mode::Append, Ok(200), submission("a"));
+    assert_eq!(names(folder.path()), ["test.json", "test.rest-2.json"]);
 
     // A missing folder is created. If a path cannot be written, nothing is sent.
     let deep = folder.path().join("a/b/test.json");
@@ -967,6 +1023,16 @@ fn what_another_session_wrote_is_not_lost() {
     let other = folder.path().join("other.json");
     second.save_rest(&other).unwrap();
     assert!(fs::read_to_string(&other).unwrap().contains("\"/two\""));
+
+    let (transport, guard) = self::begin(&path, Mode::Append, same(answer(200, &[], "x")));
+    take(&transport, get("/three")).unwrap();
+    fs::write(&path, "<<<<<<< a conflict").unwrap();
+    let error = guard.close().unwrap_err().to_string();
+    says(
+        &error,
+        "the existing cassette cannot be read: this is a merge",
+    );
+    says(&fs::read_to_string(&path).unwrap(), "a conflict");
 }
 
 // Modes.

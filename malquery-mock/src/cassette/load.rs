@@ -94,7 +94,7 @@ impl std::error::Error for CassetteError {
 /// Why a text is refused, and the byte offset of the error, if known.
 pub(crate) struct Refusal {
     at: Option<usize>,
-    pub(super) message: String,
+    pub(crate) message: String,
     source: Option<io::Error>,
 }
 

@@ -100,16 +100,14 @@ impl Staging {
         }
         let mut made = Vec::new();
         for (name, file) in self.files.drain(..) {
-            // The name contains a part of the hash, so an existing file is very probably the same.
-            if name != path && name.exists() {
-                continue;
-            }
+            // The name of a body contains its hash, so this replaces at most a damaged copy.
+            let is_new = !name.exists();
             if let Err(error) = file.persist(&name) {
-                // Without the cassette, the bodies are useless.
+                // Without the cassette, the new bodies are useless.
                 made.iter().for_each(|body| drop(fs::remove_file(body)));
                 return Err(fail(error.error));
             }
-            made.push(name);
+            made.extend(is_new.then_some(name));
         }
         if let Some(former) = former {
             self.remove_orphans(&former, text);

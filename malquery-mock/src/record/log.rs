@@ -74,7 +74,6 @@ pub(crate) struct Reply {
     body: SpooledTempFile,
     /// Whether all bytes that were read are kept.
     pub(crate) is_kept: bool,
-    most: u64,
     hasher: Sha256,
 }
 
@@ -101,16 +100,15 @@ impl Reply {
             end: if is_empty { End::Whole } else { End::Open },
             body: SpooledTempFile::new_in(MAX_MEMORY, &state.folder),
             is_kept: true,
-            most: state.most,
             hasher: Sha256::new(),
         }
     }
 
-    fn add(&mut self, bytes: &[u8]) {
+    fn add(&mut self, bytes: &[u8], most: u64) {
         self.length += bytes.len() as u64;
         self.hasher.update(bytes);
         // The program gets the bytes even if they cannot be kept.
-        self.is_kept &= self.length <= self.most && self.body.write_all(bytes).is_ok();
+        self.is_kept &= self.length <= most && self.body.write_all(bytes).is_ok();
         // Some readers stop here and never see the end of the stream.
         if declared(&self.headers) == Some(self.length) {
             self.end = End::Whole;
@@ -157,9 +155,12 @@ impl Exchange {
         let Outcome::Reply(reply) = &mut self.outcome else {
             return None;
         };
-        // Does not read an archive into memory, because it may be large.
-        let is_text = reply.is_kept && reply.length <= MAX_JSON && !reply.is_zip().ok()?;
-        let bytes = is_text.then(|| reply.first(MAX_JSON))?;
+        // Does not read a sample into memory, because it may be large.
+        let start = reply.first(64).ok()?;
+        let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&start);
+        let is_text = matches!(start.trim_ascii_start(), [] | [b'{' | b'[', ..]);
+        let is_read = is_text && reply.is_kept && reply.length <= MAX_JSON;
+        let bytes = is_read.then(|| reply.first(MAX_JSON))?;
         Json::of_reply(&bytes.ok()?)
     }
 }
@@ -265,9 +266,11 @@ struct Noted {
 }
 
 impl Noted {
-    fn note(&self, note: impl FnOnce(&mut Reply)) {
-        if let Outcome::Reply(reply) = &mut self.log.lock().exchanges[self.index].outcome {
-            note(reply);
+    /// Calls `note` with the reply and the maximum length of a body that is kept.
+    fn note(&self, note: impl FnOnce(&mut Reply, u64)) {
+        let state = &mut *self.log.lock();
+        if let Outcome::Reply(reply) = &mut state.exchanges[self.index].outcome {
+            note(reply, state.most);
         }
     }
 }
@@ -275,13 +278,11 @@ impl Noted {
 impl Read for Noted {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let result = self.inner.read(buffer);
-        self.note(|reply| match &result {
+        self.note(|reply, most| match &result {
             // After a failure, the end of the stream does not make the body complete.
             Ok(0) if matches!(reply.end, End::Broken(_)) => {}
             Ok(0) if !buffer.is_empty() => reply.end = End::Whole,
-            Ok(count) => {
-                reply.add(&buffer[..(*count).min(buffer.len())]);
-            }
+            Ok(count) => reply.add(&buffer[..(*count).min(buffer.len())], most),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => reply.end = End::Broken(error.to_string()),
         });
@@ -291,7 +292,7 @@ impl Read for Noted {
 
 impl Drop for Noted {
     fn drop(&mut self) {
-        self.note(|reply| {
+        self.note(|reply, _| {
             if reply.end == End::Open {
                 reply.end = End::Left;
             }
@@ -308,10 +309,12 @@ fn declared(headers: &HeaderMap) -> Option<u64> {
 /// the messages.
 fn fault_of(error: &TransportError) -> Option<Fault> {
     // The messages, and the kinds of any I/O errors, such as `ConnectionReset`.
-    let mut words = String::new();
+    let (failure, mut words) = (error.failure(), String::new());
     let mut next = std::error::Error::source(error);
     while let Some(error) = next {
-        if let Some(MockError::Fault { fault, .. }) = error.downcast_ref() {
+        if let Some(MockError::Fault { fault, .. }) = error.downcast_ref()
+            && fault.failure() == failure
+        {
             return Some(*fault);
         }
         let kind = error.downcast_ref().map(io::Error::kind);
@@ -319,7 +322,7 @@ fn fault_of(error: &TransportError) -> Option<Fault> {
         next = error.source();
     }
     let says = |any: &[&str]| any.iter().any(|word| words.contains(word));
-    Some(match error.failure() {
+    Some(match failure {
         // A retry would fail again, which no fault can express.
         SendFailure::CannotSend => return None,
         SendFailure::NotSent if says(&["connectionrefused"]) => Fault::ConnectRefused,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{Method, Request, Uri, header};
+use malquery_proto::flow::SendFailure;
 use malquery_proto::reply::{ResponseHead, RetryAfter};
 use url::form_urlencoded;
 
@@ -43,13 +44,18 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// Whether any logged request may have been billed.
+    /// Whether any request may have been billed.
     pub(crate) fn is_paid(&self) -> bool {
         self.log.lock().exchanges.iter().any(|exchange| {
             let path = below_base(exchange.request.uri().path());
             let is_job = exchange.request.method() == Method::POST;
-            is_job && path.starts_with("/malquery/")
-                || path.starts_with("/malquery/entities/download-files/")
+            let is_sent = match exchange.outcome {
+                Outcome::Failed { failure, .. } => failure == SendFailure::Unknown,
+                Outcome::Pending | Outcome::Reply(_) => exchange.is_written,
+            };
+            is_sent
+                && (is_job && path.starts_with("/malquery/")
+                    || path.starts_with("/malquery/entities/download-files/"))
         })
     }
 
@@ -85,7 +91,14 @@ impl Recording {
 
         let (mut refused, mut lines) = (Vec::new(), Vec::new());
         let mut redaction = None;
-        if let Ok(outline) = load::outline(kept) {
+        if !kept.is_empty() {
+            let broken = "the existing cassette cannot be read";
+            let outline = load::outline(kept).map_err(|why| {
+                format!(
+                    "{broken}: {}; repair it, or save to another path",
+                    why.message
+                )
+            })?;
             redaction = outline.redaction;
             lines.extend(outline.interactions.iter().map(|one| one.get().to_owned()));
         }
@@ -290,7 +303,7 @@ impl Writer<'_> {
         sha256: String,
         write: impl FnOnce(&mut File) -> io::Result<()>,
     ) -> Result<file::Body, String> {
-        let name = format!("{id}-{}.{extension}", &sha256[..8]);
+        let name = format!("{id}-{sha256}.{extension}");
         Ok(file::Body {
             file: Some(self.staging.body(&name, write)?),
             len: Some(length),
