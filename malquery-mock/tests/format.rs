@@ -259,6 +259,11 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
+    fn no_text_makes_it_panic(text in any::<String>()) {
+        let _ = parse(&text);
+    }
+
+    #[test]
     fn no_damage_to_a_file_makes_it_panic(
         file in any::<prop::sample::Index>(),
         other in any::<prop::sample::Index>(),
@@ -299,11 +304,6 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
-
-    #[test]
-    fn no_text_makes_it_panic(text in any::<String>()) {
-        let _ = parse(&text);
-    }
 
     #[test]
     fn no_change_of_a_cassette_makes_it_panic(
