@@ -17,7 +17,7 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Error, Proxy, ProxyProtocol};
 
-use crate::ureq_error::{Broken, UreqError, host_and_port};
+use crate::ureq_error::{Broken, PROXY, UreqError, host_and_port};
 
 /// The size in bytes at which the head of a proxy's reply is too large.
 const MAX_HEAD: usize = 64 * 1024;
@@ -74,7 +74,7 @@ impl Attempt<'_> {
         let Some(proxy) = self.details.config.proxy() else {
             return self.tls(self.tcp(uri, &host)?, uri, &host);
         };
-        let name = format!("the proxy {}", host_and_port(proxy.uri()));
+        let name = format!("{PROXY}{}", host_and_port(proxy.uri()));
         let through = format!("{host} through {name}");
         let socket = match proxy.protocol() {
             ProxyProtocol::Http | ProxyProtocol::Https => {

@@ -66,7 +66,8 @@
 //! - **Every status is a reply**, and no redirect is followed. `malquery-proto` handles both.
 //! - **Plain http is allowed only for loopback**, and it never uses a proxy.
 //! - **Certificates are always verified.**
-//! - **A 407 or 403 from a proxy is final.** Retrying a wrong password could lock the account.
+//! - **A 407 or 403 from a proxy is final**, and so are the same refusals of a SOCKS proxy. Retrying
+//!   a wrong password could lock the account.
 //! - **A reply belongs to its own request.** Fuzzy searches and requests that may be billed use a
 //!   new connection. The connections of token requests and of requests that may be billed are
 //!   closed after the reply, and so are connections with unrequested bytes.

@@ -14,7 +14,7 @@ use malquery_proto::operations::FuzzySearch;
 use malquery_proto::request::NewConnection;
 use malquery_proto::{Body, Transport, TransportError};
 use ureq::tls::TlsConfig;
-use ureq::{Agent, AsSendBody, Proxy};
+use ureq::{Agent, AsSendBody};
 
 use crate::body;
 use crate::builder::{Builder, bounded};
@@ -99,28 +99,6 @@ impl UreqTransport {
             unusable: None,
         }
     }
-
-    fn run(
-        &self,
-        request: Request<impl AsSendBody>,
-        settings: PerRequest,
-    ) -> Result<Response<ureq::Body>, ureq::Error> {
-        let mut config = self
-            .agent
-            .configure_request(request)
-            .proxy(settings.proxy)
-            .timeout_global(settings.total)
-            // The longer limit of a fuzzy search applies to its body as well.
-            .timeout_per_read(Some(settings.reply))
-            // Limits a head that arrives byte by byte. This limit is longer than the read timeout,
-            // so that ureq need not change the timeout of the socket before each read.
-            .timeout_recv_response(Some(settings.reply + settings.reply / 4));
-        if settings.fresh {
-            // No idle connection is younger than this, so none is reused.
-            config = config.max_idle_age(Duration::ZERO);
-        }
-        self.agent.run(config.build())
-    }
 }
 
 impl Default for UreqTransport {
@@ -129,17 +107,9 @@ impl Default for UreqTransport {
     }
 }
 
-struct PerRequest {
-    proxy: Option<Proxy>,
-    /// Whether to open a new connection.
-    fresh: bool,
-    reply: Duration,
-    total: Option<Duration>,
-}
-
 impl Transport for UreqTransport {
     fn send(&self, request: Request<Vec<u8>>) -> Result<Response<Body>, TransportError> {
-        let (mut parts, body) = request.into_parts();
+        let (mut parts, mut body) = request.into_parts();
         let uri = parts.uri.clone();
         let host = || host_and_port(&uri);
         if let Some(reason) = &self.unusable {
@@ -149,10 +119,13 @@ impl Transport for UreqTransport {
         }
         let loopback = uri.scheme_str() == Some("http") && is_loopback(&uri);
         if uri.scheme_str() != Some("https") && !loopback {
-            let message = format!(
-                "plain http to {} would expose the credentials to the network; use https",
-                host()
-            );
+            let message = match uri.scheme_str() {
+                Some("http") => format!(
+                    "plain http to {} would expose the credentials to the network; use https",
+                    host()
+                ),
+                _ => "the URL of the request must begin with https://".to_owned(),
+            };
             return Err(UreqError::new(Kind::Refused, message, None).into());
         }
         let left = parts.extensions.get::<TimeLeft>().map(|left| left.0);
@@ -167,23 +140,11 @@ impl Transport for UreqTransport {
         let operation = parts.extensions.get::<Endpoint>();
         let slow = operation.is_some_and(|operation| operation.id == FuzzySearch::ENDPOINT.id);
         let billed = operation.is_some_and(|operation| operation.resend == Resend::Billed);
-        let per_request = PerRequest {
-            proxy: self.route.proxy(&uri).filter(|_| !loopback),
-            // The service may close an idle connection at any moment. It is then unknown whether
-            // the request arrived, so a request that may be billed is not retried. The reply to a
-            // fuzzy search does not show which search it belongs to, so it must not come from a
-            // connection on which an earlier reply may arrive late.
-            fresh: slow || billed || parts.extensions.get::<NewConnection>().is_some(),
-            reply: match slow {
-                true => settings.reply_timeout.max(settings.search_timeout),
-                false => settings.reply_timeout,
-            },
-            total: settings
-                .total_timeout
-                .into_iter()
-                .chain(left.map(bounded))
-                .min(),
-        };
+        // The service may close an idle connection at any moment. It is then unknown whether the
+        // request arrived, so a request that may be billed is not retried. The reply to a fuzzy
+        // search does not show which search it belongs to, so it must not come from a connection on
+        // which an earlier reply may arrive late.
+        let fresh = slow || billed || parts.extensions.get::<NewConnection>().is_some();
         // If the request sets `Accept-Encoding: identity`, a successful reply is not decompressed.
         let raw = parts.headers.contains_key(ACCEPT_ENCODING);
         if !raw {
@@ -202,14 +163,35 @@ impl Transport for UreqTransport {
             parts.headers.entry(name).or_insert_with(|| value.clone());
         }
         let takes_body = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
-        let result = if body.is_empty() && !takes_body {
-            // With an empty `Vec`, ureq would send `content-length: 0`. With `()`, it would send a
-            // POST as chunked.
-            self.run(Request::from_parts(parts, ()), per_request)
-        } else {
-            self.run(Request::from_parts(parts, body), per_request)
+        // With an empty `Vec`, ureq would send `content-length: 0`. With `()`, it would send a POST as
+        // chunked.
+        let mut none = ();
+        let body = match body.is_empty() && !takes_body {
+            true => none.as_body(),
+            false => body.as_body(),
         };
-        let (mut head, body) = result
+        let reply_timeout = match slow {
+            true => settings.reply_timeout.max(settings.search_timeout),
+            false => settings.reply_timeout,
+        };
+        let total = settings.total_timeout.into_iter().chain(left.map(bounded));
+        let mut config = self
+            .agent
+            .configure_request(Request::from_parts(parts, body))
+            .proxy(self.route.proxy(&uri).filter(|_| !loopback))
+            .timeout_global(total.min())
+            // The longer limit of a fuzzy search applies to its body as well.
+            .timeout_per_read(Some(reply_timeout))
+            // Limits a head that arrives byte by byte. This limit is longer than the read timeout,
+            // so that ureq need not change the timeout of the socket before each read.
+            .timeout_recv_response(Some(reply_timeout + reply_timeout / 4));
+        if fresh {
+            // No idle connection is younger than this, so none is reused.
+            config = config.max_idle_age(Duration::ZERO);
+        }
+        let (mut head, body) = self
+            .agent
+            .run(config.build())
             .map_err(|error| UreqError::of_request(&host(), error))?
             .into_parts();
         // The body of an error may be compressed, even if the request was for a sample.

@@ -108,6 +108,9 @@ pub enum UreqErrorKind {
 
 use UreqErrorKind as Kind;
 
+/// Begins the description of a proxy, such as `the proxy HOST:PORT`, in the place of a host.
+pub(crate) const PROXY: &str = "the proxy ";
+
 impl UreqError {
     pub(crate) fn new(kind: Kind, message: impl Into<String>, source: Option<Source>) -> Self {
         let message = message.into();
@@ -128,6 +131,9 @@ impl UreqError {
             ureq::Error::Timeout(_) => {
                 let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
                 format!("the DNS lookup of {name} took too long; check the network")
+            }
+            _ if host.contains(PROXY) => {
+                format!("the name of {host} was not found; check the proxy URL and the network")
             }
             _ => format!(
                 "the name of {host} was not found; check the cloud or base URL, the network, and \
@@ -157,9 +163,12 @@ impl UreqError {
                     ureq::Error::Timeout(_) => " in time",
                     _ => "",
                 };
+                let last = match host.contains(PROXY) {
+                    true => "the proxy URL",
+                    false => "whether a proxy is needed",
+                };
                 let message = format!(
-                    "cannot connect to {host}{in_time}; check the network, the firewall, and whether \
-                     a proxy is needed"
+                    "cannot connect to {host}{in_time}; check the network, the firewall, and {last}"
                 );
                 (Kind::Connect, message)
             }
@@ -169,13 +178,18 @@ impl UreqError {
 
     /// Describes a failure to connect through the proxy. No request was sent.
     pub(crate) fn of_proxy(host: &str, error: ureq::Error) -> Self {
-        // This is how ureq reports that a SOCKS proxy rejected the user name and password.
-        let login = |error: &io::Error| {
-            error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none()
-        };
+        // ureq reports the refusals of a SOCKS proxy with this kind or these texts.
         let status = match &error {
             ureq::Error::Timeout(_) => return Self::of_connect(host, error),
-            ureq::Error::Io(error) if login(error) => 407,
+            ureq::Error::Io(error) if error.raw_os_error().is_some() => 502,
+            ureq::Error::Io(error) => match (error.kind(), &*error.to_string()) {
+                (io::ErrorKind::PermissionDenied, _)
+                | (_, "no acceptable auth methods" | "unknown auth method" | "invalid password") => {
+                    407
+                }
+                (_, "connection not allowed by ruleset") => 403,
+                _ => 502,
+            },
             _ => 502,
         };
         Self {
@@ -238,7 +252,12 @@ fn of_certificate(host: &str, error: &CertificateError) -> String {
 
     match error {
         Error::NotValidForName | Error::NotValidForNameContext { .. } => {
-            format!("the certificate is not valid for {host}; check the base URL")
+            let url = if host.starts_with(PROXY) {
+                "proxy"
+            } else {
+                "base"
+            };
+            format!("the certificate is not valid for {host}; check the {url} URL")
         }
         Error::Expired
         | Error::ExpiredContext { .. }

@@ -13,7 +13,9 @@ use malquery_proto::stream::StreamError;
 use malquery_ureq::UreqTransport;
 
 use crate::requests::{ID, SAMPLE, client, sample};
-use crate::server::{NO_HANG, Server, Then, after_request, get, hang, impatient, reply, token};
+use crate::server::{
+    NO_HANG, Server, Then, after_request, get, hang, impatient, patient, reply, token,
+};
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
@@ -140,9 +142,9 @@ fn a_large_body_streams_in_large_reads() {
     println!("the largest read: {largest}");
 }
 
-fn body_of(server: &Server) -> (Vec<u8>, io::Error) {
+fn body_of(server: &Server, transport: &UreqTransport) -> (Vec<u8>, io::Error) {
     let start = Instant::now();
-    let mut body = impatient().send(get(&server.url("/"))).unwrap().into_body();
+    let mut body = transport.send(get(&server.url("/"))).unwrap().into_body();
     let mut bytes = Vec::new();
     let error = body.read_to_end(&mut bytes).unwrap_err();
     assert!(start.elapsed() < NO_HANG);
@@ -165,7 +167,7 @@ fn a_body_that_is_cut() {
                 .write_all(format!("HTTP/1.1 200 OK\r\n{sent}").as_bytes())
                 .unwrap();
         });
-        let (bytes, error) = body_of(&server);
+        let (bytes, error) = body_of(&server, &patient());
         assert_eq!(bytes, b"hello", "{sent}");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof, "{sent}");
     }
@@ -218,7 +220,7 @@ fn a_body_that_is_reset() {
         // Let the client read the head first, because a reset discards unread bytes.
         thread::sleep(Duration::from_secs(1));
     });
-    let (_, error) = body_of(&server);
+    let (_, error) = body_of(&server, &patient());
     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
 }
 
@@ -230,7 +232,7 @@ fn a_body_that_stalls() {
             .unwrap();
         hang();
     });
-    let (bytes, error) = body_of(&server);
+    let (bytes, error) = body_of(&server, &impatient());
     assert_eq!(bytes, b"hello");
     assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     assert!(error.to_string().contains("stalled"), "{error}");
@@ -241,9 +243,9 @@ fn a_slow_body_is_read_to_its_end() {
     // The whole body takes longer than the reply timeout.
     let server = after_request(|mut stream| {
         stream
-            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 40\r\n\r\n")
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n")
             .unwrap();
-        for _ in 0..40 {
+        for _ in 0..15 {
             thread::sleep(Duration::from_millis(100));
             stream.write_all(b"x").unwrap();
         }
@@ -255,7 +257,7 @@ fn a_slow_body_is_read_to_its_end() {
         .into_body()
         .read_to_end(&mut bytes)
         .unwrap();
-    assert_eq!(bytes.len(), 40);
+    assert_eq!(bytes.len(), 15);
 }
 
 #[test]
@@ -270,7 +272,7 @@ fn garbage_in_a_body() {
                 .unwrap();
             hang();
         });
-        let (bytes, error) = body_of(&server);
+        let (bytes, error) = body_of(&server, &patient());
         assert_eq!(bytes, b"");
         assert!(
             matches!(

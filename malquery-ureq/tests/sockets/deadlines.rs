@@ -74,10 +74,7 @@ fn the_time_left_bounds_the_body() {
                     let error = io::copy(&mut body, &mut io::sink()).unwrap_err();
                     assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{name}: {error}");
                     let text = error.to_string();
-                    assert!(
-                        text.contains("the time limit of the call passed"),
-                        "{name}: {text}"
-                    );
+                    assert!(text.contains("the time limit passed"), "{name}: {text}");
                     assert!(start.elapsed() < 8 * SHORT, "{name}");
                 }
             });
@@ -138,11 +135,7 @@ fn a_fuzzy_search_may_take_longer() {
 
 /// Any limit ends a phase that would take hours.
 fn ends_in_time(builder: &Builder, url: &str, failure: SendFailure) {
-    for (connect, left) in [(SHORT, LONG), (LONG, SHORT)] {
-        // Once connected, only the remaining time is a limit here.
-        if failure == SendFailure::Unknown && left == LONG {
-            continue;
-        }
+    let try_limits = |connect, left| {
         let builder = builder.clone().connect_timeout(connect).reply_timeout(LONG);
         let mut request = request(Method::POST, url);
         *request.body_mut() = vec![b'x'; 16 << 20];
@@ -152,7 +145,14 @@ fn ends_in_time(builder: &Builder, url: &str, failure: SendFailure) {
         let elapsed = start.elapsed();
         check(&error, failure, "in time", "timed out");
         assert!(elapsed >= SHORT && elapsed < 8 * SHORT, "{elapsed:?}");
-    }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| try_limits(LONG, SHORT));
+        // Once connected, only the remaining time is a limit here.
+        if failure != SendFailure::Unknown {
+            scope.spawn(|| try_limits(SHORT, LONG));
+        }
+    });
 }
 
 #[test]

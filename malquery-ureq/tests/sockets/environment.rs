@@ -149,7 +149,7 @@ fn a_proxy_of_the_environment() {
     let said = run(&[("HTTPS_PROXY", "ftp://p4ssw0rd@host")]);
     assert!(said.contains("environment: HTTPS_PROXY is not"), "{said}");
     // Nothing is sent without the proxy.
-    let says = "of the environment cannot be used: HTTPS_PROXY is not";
+    let says = "from the environment cannot be used: HTTPS_PROXY is not";
     assert!(said.contains(says), "{said}");
 }
 
@@ -186,7 +186,7 @@ fn hosts_without_a_proxy_and_their_roots() {
         "{said}"
     );
     let said = run(&[("SSL_CERT_FILE", "no such file")]);
-    let says = "of the environment cannot be used: SSL_CERT_FILE=no such file cannot be used";
+    let says = "from the environment cannot be used: SSL_CERT_FILE=no such file cannot be used";
     assert!(said.contains(says) && said.contains("os error 2"), "{said}");
     assert!(
         said.contains("environment: SSL_CERT_FILE=no such file cannot be used"),

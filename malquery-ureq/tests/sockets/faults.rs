@@ -8,13 +8,14 @@ use malquery_proto::Transport;
 use malquery_proto::flow::SendFailure;
 
 use crate::server::{
-    NO_HANG, Server, after_request, builder, check, drip, get, hang, impatient, reset, unused_port,
+    NO_HANG, Server, after_request, builder, check, drip, get, hang, impatient, patient, reset,
+    unused_port,
 };
 
 #[test]
 fn a_refused_connection() {
     let port = unused_port();
-    let error = impatient()
+    let error = patient()
         .send(get(&format!("http://127.0.0.1:{port}/")))
         .unwrap_err();
     let says = format!("cannot connect to 127.0.0.1:{port}; check the network");
@@ -23,20 +24,23 @@ fn a_refused_connection() {
 
 #[test]
 fn a_name_that_does_not_exist() {
-    let transport = builder()
-        .connect_timeout(Duration::from_secs(20))
-        .build()
-        .unwrap();
-    let error = transport
-        .send(get("https://no-such-host.invalid/"))
-        .unwrap_err();
     // Without a network, the lookup may take a long time.
-    check(
-        &error,
-        SendFailure::NotSent,
-        "the name of no-such-host.invalid:443",
-        "",
-    );
+    let builder = builder().connect_timeout(Duration::from_secs(20));
+    let proxy = builder.clone().proxy("http://no-such-proxy.invalid:3128");
+    for (builder, says) in [
+        (
+            builder,
+            "the name of no-such-host.invalid:443 was not found; check the cloud or base URL",
+        ),
+        (
+            proxy,
+            "the name of the proxy no-such-proxy.invalid:3128 was not found; check the proxy URL",
+        ),
+    ] {
+        let request = get("https://no-such-host.invalid/");
+        let error = builder.build().unwrap().send(request).unwrap_err();
+        check(&error, SendFailure::NotSent, says, "");
+    }
 }
 
 #[test]
@@ -56,7 +60,7 @@ fn a_port_that_does_not_speak_tls() {
         let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n");
         hang();
     });
-    let error = impatient()
+    let error = patient()
         .send(get(&format!("https://127.0.0.1:{}/", plain.port)))
         .unwrap_err();
     check(
@@ -67,7 +71,7 @@ fn a_port_that_does_not_speak_tls() {
     );
 
     let closing = Server::raw(reset);
-    let error = impatient()
+    let error = patient()
         .send(get(&format!("https://127.0.0.1:{}/", closing.port)))
         .unwrap_err();
     check(
@@ -81,13 +85,13 @@ fn a_port_that_does_not_speak_tls() {
 #[test]
 fn a_reset_and_an_end_before_the_head() {
     let server = Server::raw(reset);
-    let error = impatient().send(get(&server.url("/"))).unwrap_err();
+    let error = patient().send(get(&server.url("/"))).unwrap_err();
     let says = format!("the connection to 127.0.0.1:{} broke before", server.port);
     check(&error, SendFailure::Unknown, &says, "");
 
     for sent in ["", "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n"] {
         let server = after_request(move |mut stream| stream.write_all(sent.as_bytes()).unwrap());
-        let error = impatient().send(get(&server.url("/"))).unwrap_err();
+        let error = patient().send(get(&server.url("/"))).unwrap_err();
         check(
             &error,
             SendFailure::Unknown,
@@ -138,7 +142,7 @@ fn a_head_that_is_not_http() {
             let _ = stream.write_all(sent.as_bytes());
             hang();
         });
-        let error = impatient().send(get(&server.url("/"))).unwrap_err();
+        let error = patient().send(get(&server.url("/"))).unwrap_err();
         let says = format!("invalid HTTP reply from 127.0.0.1:{}", server.port);
         check(&error, SendFailure::Unknown, &says, "");
         let whole = format!("{error} {error:?} {}", error.source().unwrap());

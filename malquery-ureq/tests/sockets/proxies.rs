@@ -137,7 +137,7 @@ fn a_proxy_that_does_not_connect() {
             "220 mail.example ESMTP\r\n\r\n",
             SendFailure::NotSent,
             "; check the proxy",
-            "not HTTP",
+            "invalid HTTP reply",
         ),
     ] {
         let (server, _) = proxy(answer, ca.server("api.example.test"), false);
@@ -211,6 +211,49 @@ fn a_proxy_gets_a_wrong_password_once() {
         assert!(shown.contains("set them in the proxy URL"), "{shown}");
         assert!(!shown.contains("p4ssw0rd"), "{shown}");
         assert_eq!(server.connections(), 1);
+    }
+}
+
+#[test]
+fn a_socks_proxy_that_refuses() {
+    let (login, forbidden) = ("set them in the proxy URL", "does not allow the connection");
+    for (user, answer, failure, says, source) in [
+        (
+            "",
+            &[5, 255][..],
+            SendFailure::CannotSend,
+            login,
+            "auth methods",
+        ),
+        ("", &[5, 2], SendFailure::CannotSend, login, "auth method"),
+        ("user@", &[5, 2], SendFailure::CannotSend, login, "password"),
+        (
+            "",
+            &[5, 0, 5, 2],
+            SendFailure::CannotSend,
+            forbidden,
+            "ruleset",
+        ),
+        (
+            "",
+            &[5, 0, 5, 1],
+            SendFailure::NotSent,
+            "; check the proxy",
+            "general",
+        ),
+    ] {
+        let server = Server::raw(move |mut stream| {
+            stream.write_all(answer).unwrap();
+            hang();
+        });
+        let transport = builder()
+            .proxy(format!("socks5h://{user}127.0.0.1:{}", server.port))
+            .build()
+            .unwrap();
+        let error = transport
+            .send(get("https://api.example.test/"))
+            .unwrap_err();
+        check(&error, failure, says, source);
     }
 }
 

@@ -345,6 +345,11 @@ fn plain_http_goes_to_loopback_alone() {
         let error = transport.send(get(url)).unwrap_err();
         check(&error, SendFailure::CannotSend, "; use https", "");
     }
+    for url in ["ftp://api.crowdstrike.com/", "/path"] {
+        let error = transport.send(get(url)).unwrap_err();
+        let says = "the URL of the request must begin with https://";
+        check(&error, SendFailure::CannotSend, says, "");
+    }
     assert_eq!((proxy.connections(), server.connections()), (0, 1));
 }
 

@@ -34,11 +34,13 @@ pub(crate) fn get(url: &str) -> Request<Vec<u8>> {
 /// Far longer than the timeouts of the tests, even on a slow machine.
 pub(crate) const NO_HANG: Duration = Duration::from_secs(40);
 
+pub(crate) fn patient() -> UreqTransport {
+    builder().build().unwrap()
+}
+
 pub(crate) fn impatient() -> UreqTransport {
-    builder()
-        .reply_timeout(Duration::from_secs(3))
-        .build()
-        .unwrap()
+    let timeout = Duration::from_secs(1);
+    builder().reply_timeout(timeout).build().unwrap()
 }
 
 /// Checks an error. Its source must be an error of this crate, whose `Display` is one line and does

@@ -65,6 +65,18 @@ fn a_wrong_name_or_time_is_not_trusted() {
         "the certificate is not valid for 127.0.0.1:",
         "not valid for name",
     );
+    let proxy = format!("https://127.0.0.1:{}", server.port);
+    let builder = builder().root_certificates(&ca.pem).proxy(proxy);
+    let error = builder
+        .build()
+        .unwrap()
+        .send(get("https://api.example.test/"))
+        .unwrap_err();
+    let says = format!(
+        "the certificate is not valid for the proxy 127.0.0.1:{}; check the proxy URL",
+        server.port
+    );
+    check(&error, SendFailure::CannotSend, &says, "not valid for name");
     assert!(server.seen().is_empty());
 
     let server = serve(ca.server_with("127.0.0.1", |params| {
@@ -105,14 +117,13 @@ fn answer(config: &Arc<ServerConfig>, bytes: &'static str, end: Option<bool>) ->
 fn a_connection_with_tls_that_ends_or_stalls() {
     let ca = Ca::new();
     let config = ca.server("127.0.0.1");
-    let transport = builder()
-        .root_certificates(&ca.pem)
-        .reply_timeout(Duration::from_secs(3))
-        .build()
-        .unwrap();
-    let send = |bytes, end| {
+    let send = |bytes, end: Option<bool>| {
         let server = answer(&config, bytes, end);
-        transport.send(get(&format!("https://127.0.0.1:{}/", server.port)))
+        // Only a server that stays silent reaches the limit.
+        let limit = Duration::from_secs(if end.is_none() { 1 } else { 60 });
+        let builder = builder().root_certificates(&ca.pem).reply_timeout(limit);
+        let url = format!("https://127.0.0.1:{}/", server.port);
+        builder.build().unwrap().send(get(&url))
     };
     let no_reply = |bytes, end| send(bytes, end).unwrap_err();
     let body = |bytes, end| {
