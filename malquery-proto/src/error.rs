@@ -61,9 +61,16 @@ pub struct DecodeError {
     body: String,
     billed: bool,
     reqid: Option<RequestId>,
-    is_foreign: bool,
-    is_too_large: bool,
-    is_too_late: bool,
+    fault: Fault,
+}
+
+/// What is wrong with the reply, for the decision on a retry.
+#[derive(Clone, PartialEq)]
+enum Fault {
+    Damaged,
+    Foreign,
+    TooLarge,
+    TooLate,
 }
 
 /// Masks the secrets in a string, including a truncated secret at the end of an excerpt.
@@ -73,8 +80,8 @@ fn mask(text: &mut String, needles: &Needles) {
     }
 }
 
-/// Masks the secrets in the messages and ids of error items, and drops unknown fields that contain
-/// one.
+/// Masks the secrets in the texts of error items, and drops the unknown fields of an item if one of
+/// them contains a secret.
 pub(crate) fn mask_items(items: &mut [ErrorItem], needles: &Needles) {
     for item in items {
         let is_secret = |text: &str| needles.find(text).is_some();
@@ -85,9 +92,11 @@ pub(crate) fn mask_items(items: &mut [ErrorItem], needles: &Needles) {
         {
             item.extra = Extra::default();
         }
-        for text in [&mut item.message, &mut item.id].into_iter().flatten() {
-            mask(text, needles);
-        }
+        let texts = [&mut item.message, &mut item.id, &mut item.error_type];
+        texts
+            .into_iter()
+            .flatten()
+            .for_each(|text| mask(text, needles));
     }
 }
 
@@ -107,9 +116,7 @@ impl DecodeError {
             body: excerpt(body, 200),
             billed,
             reqid: billed.then(|| find_id(body).and_then(Result::ok)).flatten(),
-            is_foreign: false,
-            is_too_large: false,
-            is_too_late: false,
+            fault: Fault::Damaged,
         }
     }
 
@@ -124,7 +131,7 @@ impl DecodeError {
 
     /// Returns the request id of the job, if the reply to a submission contains one.
     pub(crate) fn request_id(&self) -> Option<&RequestId> {
-        self.reqid.as_ref().filter(|_| self.billed)
+        self.reqid.as_ref()
     }
 
     /// Returns whether the request was a submission that may have been billed.
@@ -140,7 +147,7 @@ impl DecodeError {
         why: impl fmt::Display,
     ) -> Self {
         Self {
-            is_foreign: true,
+            fault: Fault::Foreign,
             ..Self::new(endpoint, head, body, why)
         }
     }
@@ -148,19 +155,12 @@ impl DecodeError {
     /// Returns whether the body is not the reply to this request, so that a retry on another
     /// connection may help.
     pub(crate) fn is_foreign(&self) -> bool {
-        self.is_foreign
+        self.fault == Fault::Foreign
     }
 
     /// Returns whether the reply is too large, so that a retry would fail again.
     pub(crate) fn is_too_large(&self) -> bool {
-        self.is_too_large
-    }
-
-    /// Creates the error for a reply of more than
-    /// [`MAX_JSON_BODY`](crate::operation::MAX_JSON_BODY) bytes.
-    pub(crate) fn too_large(endpoint: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
-        let why = "it is larger than 256 MiB; set a lower `limit`";
-        Self::endless(endpoint, head, body, why)
+        self.fault == Fault::TooLarge
     }
 
     /// Creates the error for a reply that is too large.
@@ -171,21 +171,21 @@ impl DecodeError {
         why: impl fmt::Display,
     ) -> Self {
         Self {
-            is_too_large: true,
+            fault: Fault::TooLarge,
             ..Self::new(endpoint, head, body, why)
         }
     }
 
     /// Returns whether the call timed out while the reply was being parsed.
     pub(crate) fn is_too_late(&self) -> bool {
-        self.is_too_late
+        self.fault == Fault::TooLate
     }
 
     /// Creates the error for a reply that could not be parsed in time.
     pub(crate) fn too_late(endpoint: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
         let why = "the call timed out while the reply was being parsed; allow more time";
         Self {
-            is_too_late: true,
+            fault: Fault::TooLate,
             ..Self::new(endpoint, head, body, why)
         }
     }
@@ -259,12 +259,9 @@ impl ApiError {
         let typed = (body.len() <= MAX_ERRORS)
             .then(|| read_reply::<Envelope<ErrorMeta, Json>>(body).ok())
             .flatten();
-        let (meta_found, errors) =
+        let (meta_found, mut errors) =
             typed.map_or_else(Default::default, |reply| (reply.meta, reply.errors));
-        let errors: Vec<_> = errors
-            .into_iter()
-            .filter(|item| item.message.is_some() || item.code.is_some())
-            .collect();
+        errors.retain(|item| item.message.is_some() || item.code.is_some());
         let rate_limit = head.rate_limit();
         // A body from the service itself that has no errors explains nothing, so it is not shown.
         let is_known = meta_found.powered_by.is_some() && meta_found.trace_id.is_some();
@@ -328,12 +325,11 @@ impl ApiError {
     /// Masks the secrets in the error.
     pub(crate) fn masked(mut self, needles: &Needles) -> Self {
         mask_items(&mut self.errors, needles);
-        for text in [&mut self.body, &mut self.trace_id, &mut self.region]
+        let texts = [&mut self.body, &mut self.trace_id, &mut self.region];
+        texts
             .into_iter()
             .flatten()
-        {
-            mask(text, needles);
-        }
+            .for_each(|text| mask(text, needles));
         self
     }
 
@@ -412,8 +408,8 @@ impl ApiError {
         }
         let token = self.scope.is_none();
         let said = |words: &str| {
-            self.messages()
-                .any(|message| message.to_ascii_lowercase().contains(words))
+            let mut messages = self.errors.iter().filter_map(|item| item.message.as_ref());
+            messages.any(|message| message.to_ascii_lowercase().contains(words))
         };
         let region = self
             .region
@@ -444,12 +440,6 @@ impl ApiError {
                 RetryAfter::After(time) => format!("try again in {} seconds", time.as_secs()).into(),
             },
         })
-    }
-
-    fn messages(&self) -> impl Iterator<Item = &str> {
-        self.errors
-            .iter()
-            .filter_map(|item| item.message.as_deref())
     }
 }
 
@@ -606,6 +596,19 @@ mod tests {
         for text in ["a tok…", "a toke-n12", "…", "toke-n124…", ""] {
             assert_eq!(hidden(text), text);
         }
+    }
+
+    #[test]
+    fn every_text_of_an_error_is_masked() {
+        let endpoint = <crate::operations::Hunt as crate::operation::Operation>::ENDPOINT;
+        let fields =
+            ["message", "id", "type", "new"].map(|name| format!(r#""{name}":"toke-n123""#));
+        let body = format!(r#"{{"errors":[{{{}}}]}}"#, fields.join(","));
+        let error = answered(&endpoint, 400, &[("x-cs-region", "toke-n123")], &body);
+        let error = error.masked(&Needles::new(["toke-n123"]));
+        let shown = format!("{:?} {:?}", error.errors(), error.region());
+        assert_eq!(shown.matches("[redacted]").count(), 4, "{shown}");
+        assert!(!shown.contains("toke"), "{shown}");
     }
 
     #[test]

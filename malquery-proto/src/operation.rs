@@ -204,9 +204,9 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
         return Err(ResponseError::Decode(error.into()));
     }
     if body.len() as u64 > MAX_JSON_BODY {
-        return Err(ResponseError::Decode(Box::new(DecodeError::too_large(
-            endpoint, head, body,
-        ))));
+        let why = "it is larger than 256 MiB; set a lower `limit`";
+        let error = DecodeError::endless(endpoint, head, body, why);
+        return Err(ResponseError::Decode(Box::new(error)));
     }
     if body.trim_ascii().is_empty() {
         let error = DecodeError::new(endpoint, head, body, "it is empty");

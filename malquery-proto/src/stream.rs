@@ -154,12 +154,11 @@ impl Instead {
         self.trace_id.as_deref()
     }
 
-    pub(crate) fn masked(mut self, needles: &Needles) -> Self {
+    fn mask(&mut self, needles: &Needles) {
         let texts = [&mut self.what, &mut self.message, &mut self.trace_id];
         for text in texts.into_iter().flatten() {
-            *text = needles.mask(text).into();
+            *text = needles.mask_excerpt(text).into();
         }
-        self
     }
 }
 
@@ -180,24 +179,14 @@ impl fmt::Display for Instead {
 debug_with_sources!(StreamError);
 
 impl StreamError {
-    /// Masks the secrets in the description of an unexpected body.
-    pub(crate) fn masked(self, needles: &Needles) -> Self {
-        let masked = |instead: Box<Instead>| Box::new(instead.masked(needles));
-        match self {
-            Self::WrongHash {
-                received,
-                expected,
-                instead,
-            } => Self::WrongHash {
-                received,
-                expected,
-                instead: masked(instead),
-            },
-            Self::NotZip { instead } => Self::NotZip {
-                instead: masked(instead),
-            },
-            other => other,
+    /// Masks the secrets in the content encoding or the description of an unexpected body.
+    pub(crate) fn masked(mut self, needles: &Needles) -> Self {
+        match &mut self {
+            Self::WrongHash { instead, .. } | Self::NotZip { instead } => instead.mask(needles),
+            Self::Encoded(encoding) => *encoding = needles.mask(encoding).into(),
+            _ => {}
         }
+        self
     }
 }
 
@@ -509,6 +498,17 @@ mod tests {
             empty.finish().unwrap_err(),
             StreamError::Encoded("gzip".into())
         );
+    }
+
+    #[test]
+    fn every_text_of_an_error_is_masked() {
+        let needles = Needles::new(["toke-n123"]);
+        let cut = "x".repeat(195) + " toke-n123";
+        let error = feed(StreamCheck::new().expect_zip(), cut.as_bytes(), &[]).unwrap_err();
+        for error in [error, StreamError::Encoded("toke-n123".into())] {
+            assert!(error.to_string().contains("toke"));
+            assert!(!error.masked(&needles).to_string().contains("toke"));
+        }
     }
 
     #[test]
