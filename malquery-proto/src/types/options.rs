@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use serde::ser::{Error, Serializer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -65,34 +66,43 @@ impl SearchOptions {
 
 /// Options that this crate does not know. They are stored in a separate map, so that a misspelled
 /// option in a stored search is rejected.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub(crate) struct Others {
     values: BTreeMap<String, Value>,
+    /// The options whose last value could not be serialized as JSON.
     #[serde(skip)]
-    refused: Option<Box<ParseError>>,
+    refused: BTreeMap<String, ParseError>,
 }
 
 impl Others {
     pub(crate) fn is_empty(&self) -> bool {
-        self.values.is_empty()
+        self.values.is_empty() && self.refused.is_empty()
     }
 
     pub(crate) fn set(&mut self, name: String, value: impl Serialize) {
         match serde_json::to_value(value) {
             Ok(value) => {
+                self.refused.remove(&name);
                 self.values.insert(name, value);
             }
             Err(error) => {
                 let why = format!("the value of {name:?} cannot be serialized as JSON: {error}");
-                self.refused = Some(ParseError::new("an option", why).into());
+                self.refused.insert(name, ParseError::new("an option", why));
             }
         }
     }
 
     /// Returns the options. Fails if a value could not be serialized as JSON.
     pub(crate) fn values(&self) -> Result<&BTreeMap<String, Value>, &ParseError> {
-        self.refused.as_deref().map_or(Ok(&self.values), Err)
+        self.refused.values().next().map_or(Ok(&self.values), Err)
+    }
+}
+
+impl Serialize for Others {
+    /// Fails if a value could not be serialized as JSON, so that no option is lost.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.values().map_err(Error::custom)?.serialize(serializer)
     }
 }
 
@@ -138,7 +148,8 @@ macro_rules! result_setters {
             /// Sets an option that this crate does not know.
             ///
             /// The search fails before it is sent if the value cannot be serialized as JSON, or if
-            /// `SearchOptions` has a setter for the option.
+            /// `SearchOptions` has a setter for the option. In the first case, it cannot be stored
+            /// either.
             #[must_use]
             pub fn option(mut self, name: impl Into<String>, value: impl serde::Serialize) -> Self {
                 self$(.$options)?.other.set(name.into(), value);
@@ -273,5 +284,19 @@ mod tests {
                 options
             );
         }
+    }
+
+    #[test]
+    fn an_option_without_json_is_never_lost() {
+        let unwritable = BTreeMap::from([((), 1)]);
+        let options = SearchOptions::new().option("new", &unwritable);
+        assert!(!options.is_empty());
+        let error = serde_json::to_string(&options).unwrap_err().to_string();
+        assert!(error.contains(r#"the value of "new" cannot be"#), "{error}");
+        let options = options.option("new", 1).option("old", 2);
+        let written = r#"{"other":{"new":1,"old":2}}"#;
+        assert_eq!(serde_json::to_string(&options).unwrap(), written);
+        let options = options.option("old", unwritable);
+        assert!(serde_json::to_string(&options).is_err());
     }
 }
