@@ -34,53 +34,70 @@ impl FileSize {
 
     /// Returns whether this exceeds `other` in both cases: a KB of 1,000 and a KB of 1,024 bytes.
     pub(crate) fn surely_exceeds(&self, other: &Self) -> bool {
-        match (self.0.parse::<u64>(), other.0.parse::<u64>()) {
-            (Ok(bytes), Ok(others)) => bytes > others,
-            _ => [1000.0, 1024.0]
-                .iter()
-                .all(|kilo| self.at(*kilo) > other.at(*kilo)),
-        }
+        let at = |size: &Self, kilo| Parts::of(&size.0).and_then(|parts| parts.bytes(kilo));
+        [1000, 1024]
+            .iter()
+            .all(|kilo| at(self, *kilo) > at(other, *kilo))
     }
+}
 
-    /// Returns the approximate number of bytes if a KB or a KiB has `kilo` bytes.
-    fn at(&self, kilo: f64) -> f64 {
-        split(&self.0).map_or(0.0, |(number, unit)| {
-            number.parse::<f64>().unwrap_or(0.0) * kilo.powi(unit.power())
+/// The units, with their power of 1,000 or 1,024, and whether they are binary.
+const UNITS: [(&str, u32, bool); 7] = [
+    ("", 0, false),
+    ("kb", 1, false),
+    ("mb", 2, false),
+    ("gb", 3, false),
+    ("kib", 1, true),
+    ("mib", 2, true),
+    ("gib", 3, true),
+];
+
+/// The parts of a size.
+struct Parts<'a> {
+    whole: &'a str,
+    fraction: Option<&'a str>,
+    power: u32,
+    is_binary: bool,
+}
+
+impl<'a> Parts<'a> {
+    /// Splits a size. Returns `None` if it has another form.
+    fn of(text: &'a str) -> Option<Self> {
+        let end = text.find(|c: char| !c.is_ascii_digit() && c != '.');
+        let (number, unit) = text.split_at(end.unwrap_or(text.len()));
+        let (whole, fraction) = match number.split_once('.') {
+            Some((whole, fraction)) => (whole, Some(fraction)),
+            None => (number, None),
+        };
+        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+        if !digits(whole) || !fraction.is_none_or(digits) {
+            return None;
+        }
+        let unit = match unit.strip_prefix(' ') {
+            Some("") | None => unit,
+            Some(unit) => unit,
+        };
+        let known = |(name, ..): &&(&str, u32, bool)| unit.eq_ignore_ascii_case(name);
+        let (_, power, is_binary) = *UNITS.iter().find(known)?;
+        Some(Self {
+            whole,
+            fraction,
+            power,
+            is_binary,
         })
     }
-}
 
-/// A unit, as an index into `NAMES`. The first unit is the byte; the last three are binary.
-#[derive(Clone, Copy)]
-struct Unit(i32);
-
-impl Unit {
-    const NAMES: [&str; 7] = ["", "kb", "mb", "gb", "kib", "mib", "gib"];
-
-    /// Returns the power of 1,000 or 1,024: 0 for bytes, 1 for KB and KiB.
-    fn power(self) -> i32 {
-        if self.is_binary() { self.0 - 3 } else { self.0 }
+    /// Returns the number of bytes, rounded down, if a KB or a KiB has `kilo` bytes. `None` if the
+    /// number does not fit in 64 bits.
+    fn bytes(&self, kilo: u128) -> Option<u128> {
+        let unit = kilo.pow(self.power);
+        // Rounding down at each digit gives the same result as rounding down at the end.
+        let digits = self.fraction.unwrap_or_default().bytes().rev();
+        let part = digits.fold(0, |part, digit| {
+            (part + u128::from(digit - b'0') * unit) / 10
+        });
+        Some(u128::from(self.whole.parse::<u64>().ok()?) * unit + part)
     }
-
-    fn is_binary(self) -> bool {
-        self.0 > 3
-    }
-}
-
-/// Splits a size into its number and its unit. Returns `None` for an unknown unit.
-fn split(text: &str) -> Option<(&str, Unit)> {
-    let end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
-    let (number, unit) = text.split_at(end);
-    let unit = unit
-        .strip_prefix(' ')
-        .filter(|rest| !rest.is_empty())
-        .unwrap_or(unit);
-    let unit = Unit::NAMES
-        .iter()
-        .position(|known| unit.eq_ignore_ascii_case(known))?;
-    Some((number, Unit(unit as i32)))
 }
 
 impl FromStr for FileSize {
@@ -89,32 +106,18 @@ impl FromStr for FileSize {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         const FORMS: &str = "expected bytes (128000), or a number with KB, MB, GB, KiB, MiB or GiB (1.3 KB, 8mb, 1MiB)";
         let refuse = |why| Err(ParseError::new("a file size", why));
-        let Some((number, unit)) = split(text) else {
+        let Some(parts) = Parts::of(text) else {
             return refuse(FORMS);
         };
-        let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-        let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
-        if !digits(whole) || !digits(fraction) {
-            return refuse(FORMS);
-        }
-        if unit.power() == 0 && number.contains('.') {
+        if parts.power == 0 && parts.fraction.is_some() {
             return refuse("a number of bytes cannot have a fraction");
         }
-        let size = Self(text.to_owned());
-        // The constant is 2^64.
-        let fits = if unit.power() == 0 {
-            text.parse::<u64>().is_ok()
-        } else {
-            size.at(1024.0) < 18_446_744_073_709_551_616.0
-        };
-        if !fits {
-            return refuse("the size does not fit in 64 bits");
+        let bytes = parts.bytes(if parts.is_binary { 1024 } else { 1000 });
+        match bytes.and_then(|bytes| u64::try_from(bytes).ok()) {
+            Some(bytes) if parts.is_binary => Ok(Self::bytes(bytes)),
+            Some(_) => Ok(Self(text.to_owned())),
+            None => refuse("the size does not fit in 64 bits"),
         }
-        Ok(if unit.is_binary() {
-            Self::bytes(size.at(1024.0) as u64)
-        } else {
-            size
-        })
     }
 }
 
