@@ -53,12 +53,8 @@ impl Date {
     /// assert_eq!(Date::of(Timestamp::MAX).to_string(), "9999/12/31");
     /// ```
     pub fn of(time: Timestamp) -> Self {
-        let instant = i64::try_from(time.as_millis())
-            .ok()
-            .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
-        Self(instant.map_or(jiff::civil::Date::MAX, |time| {
-            jiff::tz::TimeZone::UTC.to_datetime(time).date()
-        }))
+        let days = (time.as_millis() / 86_400_000).min(4_000_000) as u32;
+        Self(jiff::civil::date(1970, 1, 1).saturating_add(jiff::Span::new().days(days)))
     }
 
     /// Returns the date this many days earlier, but no earlier than `0000/01/01`.

@@ -55,6 +55,20 @@ fn days_before_stop_at_the_first() {
     assert_eq!(date.days_before(739_310).to_string(), "0000/01/02");
 }
 
+#[test]
+fn a_time_is_on_its_day() {
+    for (millis, day) in [
+        (951_782_399_999, "2000/02/28"),
+        (951_782_400_000, "2000/02/29"),
+        (253_402_214_399_999, "9999/12/30"),
+        (253_402_214_400_000, "9999/12/31"),
+        (253_402_300_800_000, "9999/12/31"),
+    ] {
+        let date = Date::of(Timestamp::from_millis(millis));
+        assert_eq!(date.to_string(), day, "{millis}");
+    }
+}
+
 proptest! {
     #[test]
     fn any_text_is_read_or_refused(text in ".{0,12}") {
