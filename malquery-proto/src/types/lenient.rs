@@ -700,13 +700,8 @@ pub(crate) fn read_required<'de, T: Item + Field, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Read<T>, D::Error> {
     let Read { value, keep } = deserializer.deserialize_any(Any(Loose::<T>(PhantomData)))?;
-    match value {
-        Some(value) => Ok(Read { value, keep }),
-        None => Ok(Read {
-            value: T::missing("")?,
-            keep,
-        }),
-    }
+    let value = value.map_or_else(|| T::missing(""), Ok)?;
+    Ok(Read { value, keep })
 }
 
 pub(crate) fn write_unknown<S: Serializer>(

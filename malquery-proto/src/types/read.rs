@@ -82,10 +82,10 @@ fn repair(text: &str) -> Option<String> {
                 in_string = !in_string;
                 (1, None)
             }
-            b'\\' if in_string => match (surrogate(bytes, at), surrogate(bytes, at + 6)) {
-                (Some(Half::High), Some(Half::Low)) => (12, None),
-                (Some(_), _) => (6, Some(r"\ufffd".to_owned())),
-                (None, _) => (2, None),
+            b'\\' if in_string => match (unit(bytes, at), unit(bytes, at + 6)) {
+                (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => (12, None),
+                (Some(0xd800..=0xdfff), _) => (6, Some(r"\ufffd".to_owned())),
+                _ => (2, None),
             },
             control @ ..0x20 if in_string => (1, Some(format!(r"\u{control:04x}"))),
             _ => (1, None),
@@ -107,24 +107,10 @@ fn repair(text: &str) -> Option<String> {
     Some(repaired)
 }
 
-/// Half of a surrogate pair.
-enum Half {
-    High,
-    Low,
-}
-
-/// Returns the half of a surrogate pair that is escaped at this position, if any.
-fn surrogate(bytes: &[u8], at: usize) -> Option<Half> {
+/// Returns the UTF-16 unit that is escaped as `\uXXXX` at this position, if any.
+fn unit(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(br"\u")?;
-    match digits.to_ascii_lowercase()[..] {
-        [b'd', b'8'..=b'9' | b'a'..=b'b', a, b] if is_hex(a) && is_hex(b) => Some(Half::High),
-        [b'd', b'c'..=b'f', a, b] if is_hex(a) && is_hex(b) => Some(Half::Low),
-        _ => None,
-    }
-}
-
-fn is_hex(digit: u8) -> bool {
-    digit.is_ascii_hexdigit()
+    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
 }
 
 thread_local! {
