@@ -266,6 +266,8 @@ fn existing_files_are_kept_replaced_or_refused() {
     assert_eq!(entry, 1);
     assert_eq!(report.found[0].file.as_deref(), Some(&*path.join(&hello)));
     assert_eq!(files(path)[&hello], b"hello");
+    // The report has no missing sample and no damaged entry, but it is not about all entries.
+    assert!(!report.is_complete() && report.complete().is_err());
 
     // A folder is never replaced.
     fs::remove_file(path.join(&many)).unwrap();
@@ -533,6 +535,11 @@ fn bombs_end_with_an_error_and_leave_nothing() {
         ),
         "{error:?}"
     );
+    assert!(
+        error
+            .to_string()
+            .ends_with("exceeds the limit of 200 bytes")
+    );
     let error = refused("overlap.zip");
     assert!(matches!(error, ArchiveError::Overlap), "{error:?}");
 }
@@ -571,9 +578,20 @@ fn the_total_holds_for_single_entries() {
             allowed: 2000
         }
     ));
-    // Each pass starts a new count.
+    // A pass has its own count.
+    let limits = Limits {
+        total_size: 1600,
+        ..limits
+    };
+    let mut archive =
+        Archive::open_with(Cursor::new(fixture("zipcrypto-several.zip")), limits).unwrap();
+    for _ in 0..2 {
+        archive.check().unwrap().complete().unwrap();
+        io::copy(&mut archive.entry(0).unwrap(), &mut io::sink()).unwrap();
+    }
+    io::copy(&mut archive.entry(2).unwrap(), &mut io::sink()).unwrap();
     archive.check().unwrap().complete().unwrap();
-    io::copy(&mut archive.entry(0).unwrap(), &mut io::sink()).unwrap();
+    assert!(io::copy(&mut archive.entry(2).unwrap(), &mut io::sink()).is_err());
     assert!(matches!(
         archive.entry(4).unwrap_err(),
         ArchiveError::NoEntry(4)
@@ -640,6 +658,18 @@ fn an_unsupported_packing_method_is_named() {
         "{error:?}"
     );
     assert!(chain(error).starts_with("the entry is compressed with LZMA (method 14), which"));
+}
+
+#[test]
+fn strong_encryption_is_named() {
+    let mut bytes = fixture("zipcrypto-several.zip");
+    let record = records(&bytes)[0];
+    bytes[record + 8] |= 1 << 6;
+    let report = Archive::open(Cursor::new(bytes)).unwrap().check().unwrap();
+    assert_eq!((report.found.len(), report.damaged.len()), (3, 1));
+    let error = &report.damaged[0].error;
+    assert!(matches!(error, ArchiveError::Unsupported(_)), "{error:?}");
+    assert!(chain(error).ends_with(": it has PKWARE's strong encryption"));
 }
 
 #[test]

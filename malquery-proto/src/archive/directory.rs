@@ -9,8 +9,8 @@ use super::report::{ArchiveError, EntryName, ReadError};
 use crate::sniff;
 
 /// Converts an error that occurred while reading the directory.
-pub(super) fn broken(error: ZipError) -> ArchiveError {
-    match error {
+pub(super) fn broken(error: impl Into<ZipError>) -> ArchiveError {
+    match error.into() {
         ZipError::Io(error) => match error.downcast::<ReadError>() {
             Ok(ReadError(error)) => ArchiveError::Read(error),
             Err(error) => ArchiveError::Broken(error.into()),
@@ -49,6 +49,7 @@ pub(super) fn read_directory<R: Read + Seek>(
             size: entry.size(),
             packed: entry.compressed_size(),
             encrypted: entry.encrypted(),
+            strong: entry.flags().as_u16() & 1 << 6 != 0,
             mode: entry.external_attributes() >> 16,
             beyond: false,
         };
@@ -61,8 +62,8 @@ pub(super) fn read_directory<R: Read + Seek>(
                 info.beyond = end.is_none();
                 let extra = data.unwrap_or(start).saturating_sub(start + MIN_ENTRY);
                 if extra >= info.name.0.len() as u64 + MIN_ENTRY {
-                    omits_entries |= holds_entry(reader, start + MIN_ENTRY, extra)
-                        .map_err(|error| broken(ZipError::Io(error)))?;
+                    omits_entries |=
+                        holds_entry(reader, start + MIN_ENTRY, extra).map_err(broken)?;
                 }
             }
             // A damaged entry is reported when it is read.
@@ -143,29 +144,15 @@ pub(super) fn is_closed<R: Read + Seek>(
     Ok(has_end && is_all && !contains_entry(&tail))
 }
 
-pub(super) enum Surveyed {
-    Refused(ArchiveError),
-    Io(io::Error),
-}
-
-impl From<io::Error> for Surveyed {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-impl From<ArchiveError> for Surveyed {
-    fn from(error: ArchiveError) -> Self {
-        Self::Refused(error)
-    }
-}
-
 /// Checks the declared size of the directory before the `zip` crate allocates memory for it.
 /// Returns whether the archive begins with an entry.
 ///
 /// An archive may have several end records, such as the real one and others in its comment. Each
 /// one that the `zip` crate may use must be within the limits.
-pub(super) fn survey<R: Read + Seek>(reader: &mut R, limits: &Limits) -> Result<bool, Surveyed> {
+pub(super) fn survey<R: Read + Seek>(
+    reader: &mut R,
+    limits: &Limits,
+) -> Result<bool, ArchiveError> {
     /// The size of the end record without its comment.
     const END: usize = 22;
     /// The size of the Zip64 locator before the end record.
@@ -173,24 +160,29 @@ pub(super) fn survey<R: Read + Seek>(reader: &mut R, limits: &Limits) -> Result<
     /// The number of bytes at the end of the file in which to search for end records.
     const SEARCHED: u64 = 65_535 + 1024;
 
-    let length = reader.seek(SeekFrom::End(0))?;
-    reader.seek(SeekFrom::Start(0))?;
+    let length = reader.seek(SeekFrom::End(0)).map_err(broken)?;
+    reader.seek(SeekFrom::Start(0)).map_err(broken)?;
     let mut first = Vec::with_capacity(sniff::ENOUGH);
     reader
         .by_ref()
         .take(sniff::ENOUGH as u64)
-        .read_to_end(&mut first)?;
+        .read_to_end(&mut first)
+        .map_err(broken)?;
     // An archive begins with an entry or, if it is empty, with an end record.
     let is_zip = [b"PK\x03\x04", b"PK\x05\x06", b"PK\x06\x06"]
         .iter()
         .any(|magic| first.starts_with(*magic));
     if !is_zip {
-        return Err(ArchiveError::NotZip(sniff::what_is(&first).into()).into());
+        return Err(ArchiveError::NotZip(sniff::what_is(&first).into()));
     }
     let start = length.saturating_sub(SEARCHED);
     let mut tail = Vec::new();
-    reader.seek(SeekFrom::Start(start))?;
-    reader.by_ref().take(SEARCHED).read_to_end(&mut tail)?;
+    reader.seek(SeekFrom::Start(start)).map_err(broken)?;
+    reader
+        .by_ref()
+        .take(SEARCHED)
+        .read_to_end(&mut tail)
+        .map_err(broken)?;
 
     let ends =
         (0..tail.len().saturating_sub(END - 1)).filter(|at| tail[*at..].starts_with(b"PK\x05\x06"));
@@ -203,7 +195,7 @@ pub(super) fn survey<R: Read + Seek>(reader: &mut R, limits: &Limits) -> Result<
         if let Some(locator) =
             locator.filter(|locator| sentinel && locator.starts_with(b"PK\x06\x07"))
         {
-            let Some(record) = read_at::<56, _>(reader, u64_at(locator, 8))? else {
+            let Some(record) = read_at::<56, _>(reader, u64_at(locator, 8)).map_err(broken)? else {
                 continue;
             };
             if !record.starts_with(b"PK\x06\x06") {
@@ -215,14 +207,11 @@ pub(super) fn survey<R: Read + Seek>(reader: &mut R, limits: &Limits) -> Result<
                 u64_at(&record, 48).min(u64_at(locator, 8)),
             );
         }
-        if read_at::<4, _>(reader, directory)?.is_none_or(|magic| magic != *b"PK\x01\x02")
-            && !sentinel
-        {
+        let magic = read_at::<4, _>(reader, directory).map_err(broken)?;
+        if magic != Some(*b"PK\x01\x02") && !sentinel {
             continue;
         }
-        limits
-            .check_directory(entries, (start + at as u64).saturating_sub(directory))
-            .map_err(ArchiveError::from)?;
+        limits.check_directory(entries, (start + at as u64).saturating_sub(directory))?;
     }
     Ok(first.starts_with(b"PK\x03\x04"))
 }

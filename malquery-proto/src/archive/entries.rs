@@ -59,6 +59,8 @@ pub struct EntryInfo {
     pub(super) size: u64,
     pub(super) packed: u64,
     pub(super) encrypted: bool,
+    /// Whether the entry has PKWARE's strong encryption.
+    pub(super) strong: bool,
     /// The Unix file mode, or 0 if there is none.
     pub(super) mode: u32,
     /// Whether the data extends beyond the start of the directory.

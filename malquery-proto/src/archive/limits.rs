@@ -83,6 +83,16 @@ pub enum Limit {
     Ratio,
 }
 
+impl Limit {
+    /// Returns the unit of the limit, for the end of a message.
+    pub(super) fn unit(self) -> &'static str {
+        match self {
+            Self::Entries | Self::Ratio => "",
+            Self::DirectorySize | Self::EntrySize | Self::TotalSize => " bytes",
+        }
+    }
+}
+
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

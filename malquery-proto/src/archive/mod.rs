@@ -80,21 +80,17 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256 as Hasher};
 use zip::read::{ArchiveOffset, Config};
-use zip::result::ZipError;
 use zip::{ZipArchive, ZipReadOptions};
 
-use self::directory::{Directory, Surveyed, broken, is_closed, read_directory, survey};
+use self::directory::{Directory, broken, is_closed, read_directory, survey};
 use self::entries::Marked;
 pub use self::entries::{Entry, EntryInfo};
 use self::extraction::{Folder, Nowhere, Store};
 pub use self::limits::{Limit, Limits};
 pub use self::report::{ArchiveError, Damaged, EntryName, Found, PASSWORD, Report};
-use crate::atomic_file::remove_abandoned;
+use crate::atomic_file::{CHUNK, remove_abandoned};
 use crate::stream::Received;
 use crate::types::Sha256;
-
-/// The maximum number of bytes to unpack at a time.
-const CHUNK: usize = 64 * 1024;
 
 /// A zip archive of samples. See the [module documentation](self).
 pub struct Archive<R> {
@@ -134,10 +130,7 @@ impl<R: Read + Seek> Archive<R> {
     /// See [`Archive::open`].
     pub fn open_with(reader: R, limits: Limits) -> Result<Self, ArchiveError> {
         let mut reader = Marked::new(reader);
-        let begins_with_entry = survey(&mut reader, &limits).map_err(|error| match error {
-            Surveyed::Refused(error) => error,
-            Surveyed::Io(error) => broken(ZipError::Io(error)),
-        })?;
+        let begins_with_entry = survey(&mut reader, &limits)?;
         // Do not let the zip crate search for an archive after other data: it would read all of the
         // data, and might find the wrong archive.
         let config = Config {
@@ -151,8 +144,7 @@ impl<R: Read + Seek> Archive<R> {
             ));
         }
         let mut directory = read_directory(&mut zip, &mut reader)?;
-        directory.omits_entries |=
-            !is_closed(&mut reader, &zip, &limits).map_err(|error| broken(ZipError::Io(error)))?;
+        directory.omits_entries |= !is_closed(&mut reader, &zip, &limits).map_err(broken)?;
         Ok(Self {
             zip,
             directory,
@@ -204,12 +196,14 @@ impl<R: Read + Seek> Archive<R> {
 
     /// Opens the entry with this index, starting from 0.
     ///
-    /// The bytes of all entries that are read count toward [`Limits::total_size`].
-    /// [`check`](Self::check) and [`extract`](Self::extract) start a new count before they read.
+    /// The bytes of all entries that are read with this method count toward
+    /// [`Limits::total_size`]. [`check`](Self::check) and [`extract`](Self::extract) have counts of
+    /// their own.
     ///
     /// # Errors
     /// Returns [`ArchiveError::NoEntry`], [`ArchiveError::Limit`], [`ArchiveError::WrongPassword`],
-    /// [`ArchiveError::Damaged`], [`ArchiveError::Unsupported`] or [`ArchiveError::Read`].
+    /// [`ArchiveError::Damaged`], [`ArchiveError::UnsupportedMethod`],
+    /// [`ArchiveError::Unsupported`] or [`ArchiveError::Read`].
     pub fn entry(&mut self, number: usize) -> Result<Entry<'_, R>, ArchiveError> {
         let info = self
             .directory
@@ -218,6 +212,10 @@ impl<R: Read + Seek> Archive<R> {
             .ok_or(ArchiveError::NoEntry(number))?;
         if info.beyond {
             return Err(ArchiveError::Damaged("its data is truncated".into()));
+        }
+        if info.strong {
+            let why = "it has PKWARE's strong encryption";
+            return Err(ArchiveError::Unsupported(why.into()));
         }
         self.limits.check_entry(info.size, info.packed)?;
         let options = ZipReadOptions::new().password(Some(&self.password));
@@ -284,7 +282,7 @@ impl<R: Read + Seek> Archive<R> {
                 self.limits.check_total(declared)?;
             }
         }
-        self.total = 0;
+        let by_hand = std::mem::take(&mut self.total);
         let expected = self.expected.take();
         let wanted: Option<HashSet<_>> = expected
             .as_ref()
@@ -297,20 +295,18 @@ impl<R: Read + Seek> Archive<R> {
         };
         let mut stopped = None;
         let mut chunk = vec![0; CHUNK];
-        for number in 0..self.directory.entries.len() {
-            let info = &self.directory.entries[number];
+        for entry in 0..self.directory.entries.len() {
+            let info = &self.directory.entries[entry];
             let (name, is_folder) = (info.name.clone(), info.is_folder());
             if let Some(warning) = info.warning() {
-                let entry = number + 1;
-                let warning = format!("entry {entry}, \"{name}\": {warning}");
+                let warning = format!("entry {}, \"{name}\": {warning}", entry + 1);
                 report.warnings.push(warning);
             }
             if is_folder {
                 continue;
             }
-            match self.take(number, wanted.as_ref(), &mut chunk, store) {
+            match self.take(entry, wanted.as_ref(), &mut chunk, store) {
                 Ok((Received { bytes, sha256, .. }, file, existed)) => {
-                    let entry = number;
                     let found = Found {
                         entry,
                         name,
@@ -325,17 +321,17 @@ impl<R: Read + Seek> Archive<R> {
                     }
                 }
                 Err(error) if error.is_of_entry() => {
-                    let entry = number;
                     report.damaged.push(Damaged { entry, name, error });
                 }
                 Err(error) => {
-                    stopped = Some((number, error));
+                    stopped = Some((entry, error));
                     break;
                 }
             }
         }
-        report.bytes = self.total;
+        report.bytes = std::mem::replace(&mut self.total, by_hand);
         report.is_expected = expected.is_some();
+        report.is_stopped = stopped.is_some();
         // If reading stopped, the remaining entries are unknown, so no sample counts as missing.
         if stopped.is_none() {
             let mut seen: HashSet<_> = report.found.iter().map(|found| found.sha256).collect();

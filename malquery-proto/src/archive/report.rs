@@ -28,7 +28,7 @@ pub enum ArchiveError {
     #[error("the archive could not be read")]
     Read(#[source] io::Error),
     /// The archive exceeds one of the [`Limits`](super::Limits), so it may be a zip bomb.
-    #[error("the archive may be a zip bomb: the {limit} exceeds the limit of {allowed}")]
+    #[error("the archive may be a zip bomb: the {limit} exceeds the limit of {allowed}{}", limit.unit())]
     #[allow(missing_docs)]
     Limit { limit: Limit, allowed: u64 },
     /// Entries overlap, as in some zip bombs.
@@ -50,7 +50,7 @@ pub enum ArchiveError {
         method(*_0)
     )]
     UnsupportedMethod(u16),
-    /// The entry uses another unsupported feature.
+    /// The entry uses another unsupported feature, such as PKWARE's strong encryption.
     #[error("the entry is not supported; unpack the archive with another program, such as 7-Zip")]
     Unsupported(#[source] Source),
     /// A sample cannot be written.
@@ -256,13 +256,7 @@ pub struct Damaged {
 
 /// Serializes an error and its sources as a string.
 fn as_text<S: Serializer>(error: &ArchiveError, serializer: S) -> Result<S::Ok, S::Error> {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    serializer.serialize_str(&text)
+    serializer.collect_str(&format_args!("{error:?}"))
 }
 
 /// A report on the content of an archive. Entries are in the order of the archive's directory.
@@ -297,14 +291,17 @@ pub struct Report {
     /// Whether the expected samples are known.
     #[serde(skip)]
     pub(super) is_expected: bool,
+    /// Whether reading stopped before the last entry.
+    #[serde(skip)]
+    pub(super) is_stopped: bool,
 }
 
 impl Report {
-    /// Returns whether no sample is missing and no entry is damaged.
+    /// Returns whether all entries were read, no sample is missing and no entry is damaged.
     ///
     /// Without [`Archive::expect_samples`](super::Archive::expect_samples), `is_empty`,
-    /// `duplicate_names` and `omits_entries` must also be `false`. The result is meaningless for
-    /// the report in [`ArchiveError::Stopped`], which covers only some of the entries.
+    /// `duplicate_names` and `omits_entries` must also be `false`. For the report in
+    /// [`ArchiveError::Stopped`], this is `false`.
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.damaged.is_empty() && self.hidden().is_empty()
     }
@@ -323,7 +320,9 @@ impl Report {
 
     /// Returns the reason unknown samples may be missing, for the end of a message.
     fn hidden(&self) -> &'static str {
-        if self.is_expected {
+        if self.is_stopped {
+            "; reading stopped, so the other entries are unknown"
+        } else if self.is_expected {
             ""
         } else if self.is_empty {
             "; it contains no samples"

@@ -34,6 +34,7 @@ fn unusual_entries_give_a_warning() {
             size: 0,
             packed: 0,
             encrypted: false,
+            strong: false,
             mode,
             beyond: false,
         };
@@ -162,9 +163,8 @@ fn surveyed(
     bytes.extend(comment);
     match survey(&mut io::Cursor::new(bytes), &Limits::default()) {
         Ok(_) => None,
-        Err(Surveyed::Refused(ArchiveError::Limit { limit, .. })) => Some(limit),
-        Err(Surveyed::Refused(error)) => panic!("{error}"),
-        Err(Surveyed::Io(error)) => panic!("{error}"),
+        Err(ArchiveError::Limit { limit, .. }) => Some(limit),
+        Err(error) => panic!("{error}"),
     }
 }
 
