@@ -74,10 +74,11 @@ impl Mode {
         };
         let is_ci = !matches!(&*value("CI").to_ascii_lowercase(), "" | "0" | "false");
         if is_ci && matches!(mode, Self::Record | Self::Append) {
-            return Err(OpenError::new(format!(
+            let message = format!(
                 "{VARIABLE} starts a recording, but CI is set; record on your own machine and \
                  commit the cassette"
-            )));
+            );
+            return Err(OpenError::new(message, None));
         }
         Ok(mode)
     }
@@ -93,56 +94,38 @@ impl FromStr for Mode {
         let names = Self::NAMES.map(|(name, _)| name).join(", ");
         let text: String = text.chars().take(40).collect();
         let message = format!("{VARIABLE}={text:?} is not a valid mode; use one of: {names}");
-        Err(OpenError::new(message))
+        Err(OpenError::new(message, None))
     }
 }
 
 /// The reason why a session cannot start. Nothing was sent.
-#[derive(Clone)]
-pub struct OpenError {
-    message: String,
-    source: Option<Arc<io::Error>>,
-}
+#[derive(Clone, thiserror::Error)]
+#[error(transparent)]
+pub struct OpenError(Arc<CassetteError>);
 
 impl OpenError {
-    fn new(message: String) -> Self {
-        Self {
+    fn new(message: String, source: Option<io::Error>) -> Self {
+        let place = None;
+        Self(Arc::new(CassetteError {
             message,
-            source: None,
-        }
-    }
-}
-
-impl fmt::Display for OpenError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+            place,
+            source,
+        }))
     }
 }
 
 impl fmt::Debug for OpenError {
-    /// Writes the message and its source, because tests `unwrap` results.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let source = self.source.as_ref().map(|source| format!(": {source}"));
-        write!(f, "{self}{}", source.unwrap_or_default())
-    }
-}
-
-impl std::error::Error for OpenError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|source| &**source as _)
+        self.0.fmt(f)
     }
 }
 
 impl From<CassetteError> for OpenError {
-    fn from(error: CassetteError) -> Self {
-        let mut message = error.to_string();
+    fn from(mut error: CassetteError) -> Self {
         if error.source.is_some() {
-            message.push_str(&format!("; to record it, run again with {VARIABLE}=record"));
+            error.message += &format!("; to record it, run again with {VARIABLE}=record");
         }
-        Self {
-            message,
-            source: error.source.map(Arc::new),
-        }
+        Self(Arc::new(error))
     }
 }
 
@@ -268,12 +251,12 @@ impl Session {
             }
             Mode::Record | Mode::Append if policy.has_short => {
                 let why = "a secret, such as a proxy password, must have at least 6 bytes";
-                return Err(OpenError::new(why.into()));
+                return Err(OpenError::new(why.into(), None));
             }
             Mode::Record | Mode::Append => {
-                save::check(&path).map_err(|error| OpenError {
-                    message: format!("{} cannot be written", path.display()),
-                    source: Some(error.into()),
+                save::check(&path).map_err(|error| {
+                    let message = format!("{} cannot be written", path.display());
+                    OpenError::new(message, Some(error))
                 })?;
                 let appends = mode == Mode::Append;
                 let mut mock = None;

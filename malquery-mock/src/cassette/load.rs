@@ -58,9 +58,11 @@ impl Cassette {
 }
 
 /// The error of [`Cassette::load`] and [`Cassette::parse`].
+#[derive(thiserror::Error)]
+#[error("{message}")]
 pub struct CassetteError {
-    message: String,
-    place: Option<(usize, usize)>,
+    pub(crate) message: String,
+    pub(crate) place: Option<(usize, usize)>,
     pub(crate) source: Option<io::Error>,
 }
 
@@ -72,22 +74,11 @@ impl CassetteError {
     }
 }
 
-impl fmt::Display for CassetteError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
 impl fmt::Debug for CassetteError {
+    /// Writes the message and its source, because tests `unwrap` results.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source = self.source.as_ref().map(|source| format!(": {source}"));
         write!(f, "{self}{}", source.unwrap_or_default())
-    }
-}
-
-impl std::error::Error for CassetteError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.source.as_ref().map(|error| error as _)
     }
 }
 

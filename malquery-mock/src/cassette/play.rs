@@ -445,22 +445,15 @@ impl std::error::Error for MockError {
 }
 
 /// The error of [`Mock::check`] and of a [`SessionGuard`](crate::SessionGuard).
-#[derive(Clone)]
+#[derive(Clone, thiserror::Error)]
+#[error("{0}")]
 pub struct Unfinished(pub(crate) String);
-
-impl fmt::Display for Unfinished {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 impl fmt::Debug for Unfinished {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
-
-impl std::error::Error for Unfinished {}
 
 /// The body of a played reply. It arrives in pieces of growing size, as from a network.
 struct Played {
