@@ -633,6 +633,9 @@ fn samples_are_kept_to_the_byte() {
         let (transport, guard) = begin(&path, Mode::Replay, nothing());
         assert_eq!(take(&transport, get(fetch)).unwrap().1, body);
         guard.finish();
+        let (transport, guard) = begin(&path, Mode::Append, same(answer(200, &[], "")));
+        take(&transport, get("/x")).unwrap();
+        guard.finish();
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;

@@ -60,16 +60,15 @@ impl Expected {
     ) -> [(&'static str, u32, Vec<Reason<'a>>); 5] {
         let sent = seen.request;
         let is_hidden = seen.is_hidden();
-        let path = equal(self.path(), seen.path());
         let method = equal(self.method.as_str(), sent.method().as_str());
         let query = pairs(&self.query, &seen.query, stands_for_in_query, is_hidden);
         let scheme = authorization(sent.headers());
-        let authorization = equal(self.scheme.unwrap_or(scheme), scheme);
+        let expected = self.scheme.unwrap_or(scheme);
         [
-            ("path", 8, path),
+            ("path", 8, equal(self.path(), seen.path())),
             ("method", 4, method),
             ("query", 2, query),
-            ("authorization", 1, authorization),
+            ("authorization", 1, equal(expected, scheme)),
             ("body", 2, self.body(seen)),
         ]
     }

@@ -23,7 +23,7 @@ pub(crate) struct Staging {
     /// The name of the folder for bodies, which is next to the cassette.
     bodies: String,
     files: Vec<(PathBuf, NamedTempFile)>,
-    /// Whether only the owner may read new files, because they contain samples.
+    /// Whether only the owner may read new files, because they may contain samples.
     pub(crate) is_private: bool,
     /// The lock, which makes other sessions wait.
     _lock: Option<File>,

@@ -27,6 +27,11 @@ const BASE64_LINE: usize = 76;
 /// A sample is searched for secrets in parts of `WINDOW` new bytes after `OVERLAP` earlier ones.
 const WINDOW: usize = 1024 * 1024;
 const OVERLAP: usize = 16 * 1024;
+/// The paths of the operations that return a sample and an archive.
+const SAMPLE_PATHS: [&str; 2] = [
+    "/malquery/entities/download-files/",
+    "/malquery/entities/samples-fetch/",
+];
 /// The number of spaces before an interaction in a file.
 const INDENT: usize = 4;
 
@@ -54,8 +59,7 @@ impl Recording {
                 Outcome::Pending | Outcome::Reply(_) => exchange.is_written,
             };
             is_sent
-                && (is_job && path.starts_with("/malquery/")
-                    || path.starts_with("/malquery/entities/download-files/"))
+                && (is_job && path.starts_with("/malquery/") || path.starts_with(SAMPLE_PATHS[0]))
         })
     }
 
@@ -101,6 +105,7 @@ impl Recording {
             })?;
             redaction = outline.redaction;
             lines.extend(outline.interactions.iter().map(|one| one.get().to_owned()));
+            staging.is_private = SAMPLE_PATHS.iter().any(|path| kept.contains(path));
         }
         if lines.iter().any(|line| policy.has_secret(line.as_bytes())) {
             let why = "the existing cassette contains a secret of this session";
@@ -426,8 +431,7 @@ pub(crate) fn response(policy: &Policy, reply: &Reply, json: Option<&Json>) -> f
 fn is_sample(uri: &Uri, reply: &mut Reply) -> bool {
     let path = below_base(uri.path());
     let query = uri.query().unwrap_or_default().to_ascii_lowercase();
-    let is_download = path.starts_with("/malquery/entities/download-files/");
-    let is_archive = path.starts_with("/malquery/entities/samples-fetch/");
+    let [is_download, is_archive] = SAMPLE_PATHS.map(|start| path.starts_with(start));
     reply.is_kept
         && (is_download && query.contains(&reply.sha256())
             || is_archive && reply.is_zip().unwrap_or(false))
