@@ -119,6 +119,7 @@ fn an_own_transport_keeps_the_contract() {
     assert!(https.unwrap().detail().contains("reset"), "{report}");
 }
 
+#[cfg(feature = "async")]
 #[test]
 fn an_asynchronous_driver_runs_the_same_flows() {
     let mut polls = 0;

@@ -18,7 +18,7 @@ use malquery_proto::{Body, Transport, TransportError};
 use super::plain::{Plain, closing, connect, talk, talk_until};
 
 type Sent = Result<Response<Body>, TransportError>;
-type Mistake = fn(&Wrong, Request<Vec<u8>>) -> Sent;
+pub(crate) type Mistake = fn(&Wrong, Request<Vec<u8>>) -> Sent;
 
 pub(crate) struct Wrong {
     mistake: Mistake,
