@@ -56,7 +56,8 @@
 //!   [`Auth::follow_region`] turns this off. It does not work for government clouds: select them
 //!   yourself.
 //! - **Quota.** A hunt, an exact search or a multi-download may be billed, so it is retried only if
-//!   the request provably never reached the service, or was refused with a 401 or a gateway's 429.
+//!   the request provably never reached the service, or was refused with a 401 or a rate limit
+//!   (429).
 //!   After a 5xx, or if the request may have arrived but no reply did, the error is
 //!   [`FlowError::OutcomeUnknown`](flow::FlowError::OutcomeUnknown).
 //! - **Failures.** The other operations, including downloads, are retried with growing pauses, for
