@@ -98,15 +98,15 @@ pub enum ErrorKind {
     CannotSend,
     /// A submission may have reached the service, and may have been billed. It was not retried.
     OutcomeUnknown,
-    /// The call timed out. The service continues a submitted job.
+    /// The call or the download timed out. The service continues a submitted job.
     Timeout,
     /// The job failed.
     JobFailed,
     /// The reply cannot be used, for example because it cannot be parsed.
     Service,
-    /// A download is damaged or incomplete, or an archive could not be read or extracted.
+    /// A download or an archive is damaged or incomplete, exceeds a limit or is not supported.
     Damaged,
-    /// A file or folder could not be created or accessed.
+    /// A file or folder could not be created, read or written.
     File,
     /// The observer stopped the run.
     Stopped,
@@ -151,9 +151,21 @@ impl Error {
         let error = match self {
             Self::Flow { error, .. } => error,
             Self::Stopped => return ErrorKind::Stopped,
+            Self::Body(error) if error.kind() == io::ErrorKind::TimedOut => {
+                return ErrorKind::Timeout;
+            }
             Self::Stream(_) | Self::Body(_) => return ErrorKind::Damaged,
             #[cfg(feature = "samples")]
-            Self::Archive(_) => return ErrorKind::Damaged,
+            Self::Archive(error) => {
+                let reason = match error {
+                    ArchiveError::Stopped { source, .. } => source,
+                    error => error,
+                };
+                return match reason {
+                    ArchiveError::Read(_) | ArchiveError::File { .. } => ErrorKind::File,
+                    _ => ErrorKind::Damaged,
+                };
+            }
             #[cfg(feature = "samples")]
             Self::File { .. } => return ErrorKind::File,
             #[cfg(feature = "samples")]
@@ -241,7 +253,8 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Flow { error, .. } => error.is_retryable(),
-            Self::Stream(StreamError::Short { .. } | StreamError::CutZip) | Self::Body(_) => true,
+            Self::Stream(StreamError::Short { .. } | StreamError::CutZip) => true,
+            Self::Body(error) => error.kind() != io::ErrorKind::FileTooLarge,
             #[cfg(feature = "samples")]
             Self::Collect { error, .. } => error.is_retryable(),
             _ => false,
@@ -367,6 +380,37 @@ mod tests {
                 (None, !matches!(error, Error::Stopped))
             );
         }
+    }
+
+    #[test]
+    fn a_transport_limit_is_not_retryable() {
+        let body = |kind: io::ErrorKind| Error::Body(kind.into());
+        assert!(!body(io::ErrorKind::FileTooLarge).is_retryable());
+        let late = body(io::ErrorKind::TimedOut);
+        assert_eq!(
+            (late.kind(), late.is_retryable()),
+            (ErrorKind::Timeout, true)
+        );
+    }
+
+    #[test]
+    #[cfg(feature = "samples")]
+    fn a_full_disk_is_no_damage() {
+        let file = || ArchiveError::File {
+            path: "sample".into(),
+            error: io::ErrorKind::StorageFull.into(),
+        };
+        let stopped = ArchiveError::Stopped {
+            entry: 0,
+            source: file().into(),
+            report: Box::default(),
+        };
+        let read = ArchiveError::Read(io::ErrorKind::NotFound.into());
+        for error in [file(), stopped, read] {
+            assert_eq!(Error::from(error).kind(), ErrorKind::File);
+        }
+        let damaged = ArchiveError::NotZip("text".into());
+        assert_eq!(Error::from(damaged).kind(), ErrorKind::Damaged);
     }
 
     #[test]
