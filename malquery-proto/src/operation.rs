@@ -1,5 +1,7 @@
 //! The traits that define an operation.
 
+use std::collections::HashMap;
+
 use http::{StatusCode, header};
 use serde::de::IgnoredAny;
 
@@ -153,16 +155,10 @@ pub trait JsonOperation: Operation {
 
 /// Returns whether a document has a `meta`, `resources` or `errors` that is not `null`.
 fn has_member(body: &[u8]) -> bool {
-    #[derive(serde::Deserialize)]
-    struct Members {
-        meta: Option<IgnoredAny>,
-        resources: Option<IgnoredAny>,
-        errors: Option<IgnoredAny>,
-    }
-
-    read_reply::<Members>(body).is_ok_and(|members| {
-        members.meta.is_some() || members.resources.is_some() || members.errors.is_some()
-    })
+    let members: HashMap<String, Option<IgnoredAny>> = read_reply(body).unwrap_or_default();
+    ["meta", "resources", "errors"]
+        .iter()
+        .any(|name| matches!(members.get(*name), Some(Some(_))))
 }
 
 /// The reply to a [`JsonOperation`].

@@ -119,11 +119,7 @@ fn write_search(
                     "the option {name:?} cannot be set with `option`; use its setter, if it has one"
                 )));
             }
-            if options.insert(name.clone(), value.clone()).is_some() {
-                return Err(BuildError::Malformed(format!(
-                    "the option {name:?} is set twice"
-                )));
-            }
+            options.insert(name.clone(), value.clone());
         }
     }
     out.json(&body)
