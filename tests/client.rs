@@ -264,11 +264,15 @@ fn a_revoked_token_is_replaced() {
     let quotas = || reply::json(200, json!({"meta": {"days_left": 3}}));
     let (mock, guard) = play([quotas(), reply::status(200), quotas()]);
     let transport = Transcript::new(mock);
-    let client = client(transport.clone(), VirtualClock::new());
+    let clock = VirtualClock::new();
+    let client = client(transport.clone(), clock.clone());
     client.revoke().unwrap();
     client.quotas().unwrap();
     client.revoke().unwrap();
     client.quotas().unwrap();
+    // Nothing is sent after the deadline.
+    let error = client.deadline(clock.now()).revoke().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     let sent: Vec<String> = transport
         .to_string()
         .lines()
@@ -520,19 +524,32 @@ fn an_unsent_request_is_known_as_unsent() {
     guard.finish();
 }
 
-/// A service whose replies, except tokens, are one byte too large.
-struct TooLarge(AtomicU32);
+/// A service whose replies, except tokens, are one byte too large. If the flag is set, the token
+/// is a reply that the transport stops reading.
+struct TooLarge(AtomicU32, bool);
+
+struct Endless;
+
+impl Read for Endless {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::FileTooLarge.into())
+    }
+}
 
 impl Transport for TooLarge {
     fn send(
         &self,
         request: http::Request<Vec<u8>>,
     ) -> Result<http::Response<Body>, TransportError> {
-        if request.uri().path() == "/oauth2/token" {
+        let is_token = request.uri().path() == "/oauth2/token";
+        if is_token && !self.1 {
             let token = br#"{"access_token": "t0ken"}"#;
             return Ok(http::Response::new(token.to_vec().into()));
         }
         self.0.fetch_add(1, Ordering::SeqCst);
+        if is_token {
+            return Ok(http::Response::new(Body::new(Endless)));
+        }
         let body = io::repeat(b' ').take(MAX_JSON_BODY + 1);
         Ok(http::Response::new(Body::new(body)))
     }
@@ -540,18 +557,18 @@ impl Transport for TooLarge {
 
 #[test]
 fn a_too_large_reply_is_not_requested_again() {
-    let service = Arc::new(TooLarge(AtomicU32::new(0)));
-    let error = client(service.clone(), VirtualClock::new())
-        .quotas()
-        .unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .contains("larger than 256 MiB; set a lower `limit`"),
-        "{error}"
-    );
-    assert!(!error.is_retryable());
-    assert_eq!(service.0.load(Ordering::SeqCst), 1);
+    for (is_token, why) in [
+        (false, "larger than 256 MiB; set a lower `limit`"),
+        (true, "larger than 64 KiB"),
+    ] {
+        let service = Arc::new(TooLarge(AtomicU32::new(0), is_token));
+        let error = client(service.clone(), VirtualClock::new())
+            .quotas()
+            .unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+        assert!(!error.is_retryable());
+        assert_eq!(service.0.load(Ordering::SeqCst), 1);
+    }
 }
 
 #[test]
@@ -635,6 +652,7 @@ fn a_body_that_drips_ends_by_the_deadline() {
         );
         let unsure = matches!(error.flow(), Some(FlowError::OutcomeUnknown { .. }));
         assert_eq!(unsure, dripping == "hunt", "{text}");
+        assert_eq!(error.kind() == ErrorKind::Timeout, !unsure, "{text}");
     }
 }
 
@@ -857,6 +875,13 @@ fn calls_that_fail_together_retry_apart() {
     // 251 different pauses.
     assert!(different(pauses(0, 30)) > 10);
     assert!(different((0..30).flat_map(|start| pauses(start, 1)).collect()) > 10);
+    let parent = client(play([]).0, VirtualClock::new());
+    let child = parent.child("0123456789abcdef0123456789abcdef".parse().unwrap());
+    let seed = |client: &Client| {
+        let flow = client.job_flow(Hunt::new("rule a { condition: true }"));
+        serde_json::to_value(flow).unwrap()["call"]["seed"].clone()
+    };
+    assert_ne!(seed(&parent), seed(&child));
 }
 
 #[test]

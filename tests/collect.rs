@@ -168,7 +168,8 @@ fn the_whole_job_in_its_order() {
                 _ => return ControlFlow::Continue(()),
             };
             let line = format!(
-                "{step} found={} download={}",
+                "{step} search={} found={} download={}",
+                job.search().is_some(),
                 job.found().len(),
                 job.download().is_some()
             );
@@ -193,11 +194,12 @@ fn the_whole_job_in_its_order() {
     assert_eq!(
         steps,
         [
-            "send found=0 download=false",
-            "send found=3 download=false",
-            "send found=3 download=true",
-            "fetch found=3 download=true",
-            "verify found=3 download=true",
+            "send search=false found=0 download=false",
+            "send search=true found=0 download=false",
+            "send search=true found=3 download=false",
+            "send search=true found=3 download=true",
+            "fetch search=true found=3 download=true",
+            "verify search=true found=3 download=true",
         ]
     );
     // The directory is read separately and does not count.

@@ -146,37 +146,26 @@ impl Collect {
     /// monthly quota: see [`Collect::limit`] and [`Client::check_quota`]. If the search selects
     /// fields, the SHA-256 is added to them.
     pub fn new(source: impl Into<Source>) -> Self {
-        match source.into().0 {
-            Kind::Fuzzy(mut search) => {
+        let mut collect = Self::at(source.into().0);
+        match &mut collect.phase {
+            Phase::Fuzzy(search) => {
                 search.want_sha256();
-                Self {
-                    limit: search.most(),
-                    ..Self::at(Phase::Fuzzy(search))
-                }
+                collect.limit = search.most();
             }
-            Kind::Job(mut job) => {
-                let limit = match &mut job {
-                    Submission::Hunt(hunt) => {
-                        hunt.want_sha256();
-                        hunt.most()
-                    }
-                    Submission::ExactSearch(search) => {
-                        search.want_sha256();
-                        search.most()
-                    }
-                    Submission::SamplesMultidownload(_) => None,
-                };
-                let found = match &job {
-                    Submission::SamplesMultidownload(download) => download.samples().to_vec(),
-                    _ => Vec::new(),
-                };
-                Self {
-                    limit,
-                    found,
-                    ..Self::at(Phase::New(job))
-                }
+            Phase::New(Submission::Hunt(hunt)) => {
+                hunt.want_sha256();
+                collect.limit = hunt.most();
             }
+            Phase::New(Submission::ExactSearch(search)) => {
+                search.want_sha256();
+                collect.limit = search.most();
+            }
+            Phase::New(Submission::SamplesMultidownload(download)) => {
+                collect.found = download.samples().to_vec();
+            }
+            _ => {}
         }
+        collect
     }
 
     /// Creates a run for an exact search or a hunt that was submitted earlier and may still be
@@ -237,7 +226,7 @@ impl Collect {
     /// Prepares the multi-download of the first `limit` samples.
     fn want(&mut self, limit: u32) {
         self.found.truncate(limit as usize);
-        self.phase = Phase::New(SamplesMultidownload::new(self.found.iter().copied()).into());
+        self.phase = Phase::New(SamplesMultidownload::new(&self.found).into());
     }
 
     /// Sets the limits for the content of the archive. By default, these are the [default
@@ -284,10 +273,13 @@ impl Collect {
         }
     }
 
-    /// Returns the request id of the search or hunt. It may be `None` while that job is running;
-    /// [`Collect::flow`] has the id then.
+    /// Returns the request id of the search or hunt. `None` until it is submitted.
     pub fn search(&self) -> Option<&RequestId> {
-        self.search.as_ref()
+        match &self.phase {
+            Phase::Search(flow) => flow.id(),
+            Phase::Attached(id) => Some(id),
+            _ => self.search.as_ref(),
+        }
     }
 
     /// Returns the request id of the multi-download. `None` until it is submitted.
@@ -321,22 +313,6 @@ impl Collect {
     /// Returns the samples to download. Empty until they are known.
     pub fn found(&self) -> &[Sha256] {
         &self.found
-    }
-
-    /// Adds the samples in the results, without duplicates, up to the limit.
-    fn take(&mut self, results: Vec<Sample>) {
-        let mut seen = HashSet::new();
-        for result in &results {
-            let nested = result.samples();
-            let named = std::iter::once(result)
-                .chain(&nested)
-                .filter_map(|sample| sample.sha256);
-            self.found
-                .extend(named.filter(|sha256| seen.insert(*sha256)));
-        }
-        self.found
-            .truncate(self.limit.map_or(usize::MAX, |limit| limit as usize));
-        self.results = results;
     }
 
     /// Uses this file as the downloaded archive, to recover after a process ended between renaming
@@ -439,11 +415,7 @@ impl Collect {
         if stopped {
             Err(Error::Stopped)
         } else if late {
-            Err(FlowError::Deadline {
-                operation: GetSamples::ENDPOINT.id,
-                status: None,
-            }
-            .into())
+            Err(FlowError::late(GetSamples::ENDPOINT.id).into())
         } else {
             Ok(self.report(received, result?))
         }
@@ -486,23 +458,11 @@ impl Collect {
 /// The source of the samples for [`Collect::new`]: a [`Hunt`], an [`ExactSearch`], a
 /// [`FuzzySearch`], a [`SamplesMultidownload`] or a list of hashes.
 #[derive(Debug, Clone)]
-pub struct Source(Kind);
-
-#[derive(Debug, Clone)]
-enum Kind {
-    Fuzzy(FuzzySearch),
-    Job(Submission),
-}
-
-impl From<FuzzySearch> for Source {
-    fn from(search: FuzzySearch) -> Self {
-        Self(Kind::Fuzzy(search))
-    }
-}
+pub struct Source(Phase);
 
 impl From<Submission> for Source {
     fn from(job: Submission) -> Self {
-        Self(Kind::Job(job))
+        Self(Phase::New(job))
     }
 }
 
@@ -525,10 +485,10 @@ impl<const N: usize> From<[Sha256; N]> for Source {
 }
 
 macro_rules! sources {
-    ($($job:ty),+) => {$(
+    ($($job:ty: $phase:ident),+) => {$(
         impl From<$job> for Source {
             fn from(job: $job) -> Self {
-                Self(Kind::Job(job.into()))
+                Self(Phase::$phase(job.into()))
             }
         }
 
@@ -540,13 +500,7 @@ macro_rules! sources {
     )+};
 }
 
-sources!(Hunt, ExactSearch, SamplesMultidownload);
-
-impl From<&FuzzySearch> for Source {
-    fn from(search: &FuzzySearch) -> Self {
-        search.clone().into()
-    }
-}
+sources!(FuzzySearch: Fuzzy, Hunt: New, ExactSearch: New, SamplesMultidownload: New);
 
 impl Client {
     /// Downloads the samples of a search, a hunt or a list into `folder`, and extracts them.
@@ -762,14 +716,27 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Prepares the multi-download of the samples in the results.
+    /// Prepares the multi-download of the samples in the results, without duplicates, up to the
+    /// limit.
     fn download(&mut self, results: Vec<Sample>) {
-        self.job.take(results);
-        self.job.phase = if self.job.found.is_empty() {
+        let job = &mut *self.job;
+        let mut seen = HashSet::new();
+        for result in &results {
+            let nested = result.samples();
+            let named = std::iter::once(result)
+                .chain(&nested)
+                .filter_map(|sample| sample.sha256);
+            job.found
+                .extend(named.filter(|sha256| seen.insert(*sha256)));
+        }
+        job.found
+            .truncate(job.limit.map_or(usize::MAX, |limit| limit as usize));
+        job.results = results;
+        job.phase = if job.found.is_empty() {
             Phase::NothingFound
         } else {
-            let download = SamplesMultidownload::new(self.job.found.iter().copied());
-            Phase::Download(self.job.paced(self.client.job_flow(download)))
+            let download = SamplesMultidownload::new(&job.found);
+            Phase::Download(job.paced(self.client.job_flow(download)))
         };
     }
 }

@@ -90,28 +90,26 @@ impl Client {
             let mut now = clock.now();
             let took = now.since(sent).as_millis();
             let outcome = match result {
-                Ok((head, mut payload)) => {
+                Ok(mut response) => {
                     cause = None;
-                    let view = ResponseHead {
-                        status: head.status,
-                        headers: &head.headers,
-                    };
-                    self.log_reply(&name, attempts, took, view);
+                    let head = ResponseHead::from(&response);
+                    let body = response.body().bytes();
+                    self.log_reply(&name, attempts, took, head);
                     let is_token = ticket.is_token();
                     let outcome = if is_token {
-                        flow.on_token(now, &mut self.auth(), ticket, view, payload.bytes())
+                        flow.on_token(now, &mut self.auth(), ticket, head, body)
                             .map(|()| None)
                     } else {
                         let watch = self.shared.clock.clone();
                         let is_over = move || deadline.is_some_and(|end| end <= watch.now());
-                        let reply = until(is_over, || flow.read(view, payload.bytes()));
+                        let reply = until(is_over, || flow.read(head, body));
                         now = clock.now();
                         flow.take(now, &mut self.auth(), ticket, reply)
                     };
-                    if let (true, Payload::Bytes(bytes)) = (is_token, &mut payload) {
+                    if let (true, Payload::Bytes(bytes)) = (is_token, response.body_mut()) {
                         bytes.zeroize();
                     }
-                    outcome.map(|output| output.map(|output| (output, payload)))
+                    outcome.map(|output| output.map(|output| (output, response.into_body())))
                 }
                 Err(error) => {
                     let why = error.failure();
@@ -180,18 +178,21 @@ impl Client {
         request: http::Request<Vec<u8>>,
         max_body: Option<u64>,
         deadline: Option<Timestamp>,
-    ) -> Result<(http::response::Parts, Payload), TransportError> {
+    ) -> Result<http::Response<Payload>, TransportError> {
         let endpoint = request.extensions().get::<Endpoint>().cloned();
         let is_billed = endpoint
             .as_ref()
             .is_some_and(|endpoint| endpoint.resend == Resend::Billed);
-        let (head, body) = self.transport().send(request)?.into_parts();
+        let response = self.transport().send(request)?;
+        let status = response.status();
         let (most, whole) = match max_body {
-            None if has_file(head.status) => return Ok((head, Payload::Stream(body))),
-            Some(most) if head.status.is_success() => (most, true),
+            None if has_file(status) => return Ok(response.map(Payload::Stream)),
+            Some(most) if status.is_success() => (most, true),
             // The beginning of an error body is enough.
             _ => (MAX_ERROR_BODY, false),
         };
+        let (head, body) = response.into_parts();
+        let head = http::Response::from_parts(head, ());
         let body = Timed {
             body,
             clock: self.clock(),
@@ -199,16 +200,17 @@ impl Client {
             begun: false,
             single: if is_billed { NEAR } else { 0 },
         };
-        let bytes = read_body(endpoint.as_ref(), &head, body, most, whole)?;
-        Ok((head, Payload::Bytes(bytes)))
+        let bytes = read_body(endpoint.as_ref(), (&head).into(), body, most, whole)?;
+        Ok(head.map(|()| Payload::Bytes(bytes)))
     }
 }
 
 /// Reads up to `most` bytes of a body. If `whole` is set, also reads one byte of a longer body, so
-/// that the flow can reject it, and fails if the body is truncated.
+/// that the flow can reject it, and fails if the body is truncated. A body of which the transport
+/// stops reading is a longer one.
 fn read_body(
     endpoint: Option<&Endpoint>,
-    head: &http::response::Parts,
+    head: ResponseHead<'_>,
     body: impl Read,
     most: u64,
     whole: bool,
@@ -216,11 +218,7 @@ fn read_body(
     // RFC 9112, section 6.3: ignore the declared length of a chunked body. This is safe for JSON,
     // which shows whether it is complete. A download still checks the length.
     let is_chunked = head.headers.contains_key(http::header::TRANSFER_ENCODING);
-    let view = ResponseHead {
-        status: head.status,
-        headers: &head.headers,
-    };
-    let declared = view.content_length().filter(|_| !is_chunked);
+    let declared = head.content_length().filter(|_| !is_chunked);
     let most_read = most.saturating_add(1);
     let capacity = match most {
         // Allocate the buffer once: a growing buffer would leave copies of the token in memory.
@@ -234,16 +232,20 @@ fn read_body(
         bytes.truncate(usize::try_from(most).unwrap_or(usize::MAX));
         return Ok(bytes);
     }
+    let is_too_large = matches!(&result, Err(error) if error.kind() == io::ErrorKind::FileTooLarge);
+    if is_too_large && most <= MAX_TOKEN_BODY {
+        // The flow rejects a body of this length, and does not retry.
+        bytes.resize(usize::try_from(most_read).unwrap_or(usize::MAX), 0);
+        return Ok(bytes);
+    }
     let received = bytes.len() as u64;
     let short = declared.filter(|declared| received < *declared);
     let mut failed = |error| {
         let id = find_id(&bytes);
-        let refused = match endpoint {
-            Some(endpoint) if is_too_large(&error) && most > MAX_TOKEN_BODY => {
-                Some(DecodeError::endless(endpoint, view, &bytes, &error).into())
-            }
-            _ => None,
-        };
+        // A retry cannot help.
+        let refused = endpoint
+            .filter(|_| is_too_large)
+            .map(|endpoint| DecodeError::endless(endpoint, head, &bytes, &error).into());
         if most <= MAX_TOKEN_BODY {
             bytes.zeroize();
         }
@@ -264,11 +266,6 @@ fn read_body(
         }))),
         None => Ok(bytes),
     }
-}
-
-/// Returns whether a transport stopped reading because the body is too large: a retry cannot help.
-fn is_too_large(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::FileTooLarge
 }
 
 /// A body that checks the deadline while it is read, in case the transport ignores it.

@@ -40,7 +40,9 @@ use crate::cloud::BaseUrl;
 use crate::credentials::MemberCid;
 use crate::endpoint::{Cost, Resend};
 use crate::error::excerpt;
-use crate::flow::{Auth, CallFlow, DownloadFlow, FlowError, JobFlow, RetryPolicy, Submission};
+use crate::flow::{
+    Auth, CallFlow, DownloadFlow, FlowError, JobFlow, RetryPolicy, Submission, for_operation,
+};
 use crate::oauth2::Revoke;
 use crate::operation::{
     JsonOperation, JsonReply, MAX_ERROR_BODY, Operation, StreamOperation, unsigned,
@@ -49,7 +51,7 @@ use crate::operations::{
     ExactSearch, FuzzySearch, GetDownload, GetMetadata, GetQuotas, GetRequest, GetSamples, Hunt,
     SamplesMultidownload,
 };
-use crate::reply::{Reply, ResponseHead};
+use crate::reply::Reply;
 use crate::time::Timestamp;
 use crate::types::{Json, RequestId, Sample, Sha256, SubmitMeta};
 
@@ -89,7 +91,8 @@ struct Shared {
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
     auth: Mutex<Auth>,
-    calls: AtomicU64,
+    /// A child and its parent share the counter, so that their seeds differ.
+    calls: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Client {
@@ -153,17 +156,12 @@ impl Client {
         clock: impl Clock + 'static,
         auth: Auth,
     ) -> Self {
-        Self::over(Arc::new(transport), Arc::new(clock), auth)
-    }
-
-    fn over(transport: Arc<dyn Transport>, clock: Arc<dyn Clock>, auth: Auth) -> Self {
-        let (auth, calls) = (Mutex::new(auth), AtomicU64::new(0));
         Self {
             shared: Arc::new(Shared {
-                transport,
-                clock,
-                auth,
-                calls,
+                transport: Arc::new(transport),
+                clock: Arc::new(clock),
+                auth: Mutex::new(auth),
+                calls: Arc::default(),
             }),
             retry: RetryPolicy::default(),
             deadline: None,
@@ -178,12 +176,14 @@ impl Client {
     /// this client uses a [token that was obtained elsewhere](Auth::with_token), the child cannot
     /// send requests, because such a token works only for its own customer.
     pub fn child(&self, member_cid: MemberCid) -> Self {
-        let auth = self.auth().child(member_cid);
-        let Shared {
-            transport, clock, ..
-        } = &*self.shared;
+        let shared = Shared {
+            transport: self.shared.transport.clone(),
+            clock: self.shared.clock.clone(),
+            auth: Mutex::new(self.auth().child(member_cid)),
+            calls: self.shared.calls.clone(),
+        };
         Self {
-            shared: Self::over(transport.clone(), clock.clone(), auth).shared,
+            shared: Arc::new(shared),
             ..self.clone()
         }
     }
@@ -493,20 +493,11 @@ impl Client {
     #[cfg(feature = "samples")]
     fn pause(&self, time: Duration) -> Result<(), Error> {
         let until = self.clock().now().after(time);
-        match self.deadline.filter(|deadline| *deadline <= until) {
-            Some(_) => {
-                let operation = GetSamples::ENDPOINT.id;
-                Err(FlowError::Deadline {
-                    operation,
-                    status: None,
-                }
-                .into())
-            }
-            None => {
-                self.clock().sleep_until(until);
-                Ok(())
-            }
+        if self.deadline.is_some_and(|deadline| deadline <= until) {
+            return Err(FlowError::late(GetSamples::ENDPOINT.id).into());
         }
+        self.clock().sleep_until(until);
+        Ok(())
     }
 
     /// Returns the time by which a call that begins now must end, if it has a limit.
@@ -537,11 +528,7 @@ impl Client {
         cost: Cost,
         ends: Option<Timestamp>,
     ) -> Result<(), Error> {
-        match submission {
-            Submission::Hunt(hunt) => self.guard(hunt, cost, ends),
-            Submission::ExactSearch(search) => self.guard(search, cost, ends),
-            Submission::SamplesMultidownload(download) => self.guard(download, cost, ends),
-        }
+        for_operation!(submission, job => self.guard(job, cost, ends))
     }
 
     /// Checks the remaining quota, if the check is on and the operation has a cost.
@@ -595,20 +582,17 @@ impl Client {
         };
         let revoke = Revoke::new(&credentials, &token);
         let mut request = revoke.request(&base).map_err(FlowError::from)?;
-        let ends = self.ends(self.timeout);
+        let (ends, now) = (self.ends(self.timeout), self.clock().now());
         if let Some(ends) = ends {
-            request
-                .extensions_mut()
-                .insert(TimeLeft(ends.since(self.clock().now())));
+            if ends <= now {
+                return Err(FlowError::late(Revoke::ENDPOINT.id).into());
+            }
+            request.extensions_mut().insert(TimeLeft(ends.since(now)));
         }
         match self.send(request, Some(MAX_ERROR_BODY), ends) {
-            Ok((head, payload)) => {
-                let head = ResponseHead {
-                    status: head.status,
-                    headers: &head.headers,
-                };
+            Ok(reply) => {
                 revoke
-                    .response(head, payload.bytes())
+                    .response((&reply).into(), reply.body().bytes())
                     .map_err(FlowError::from)?;
                 Ok(())
             }

@@ -7,7 +7,7 @@ use super::{
 use crate::endpoint::{Endpoint, Resend};
 use crate::error::{ApiErrorKind, ResponseError};
 use crate::oauth2::GetToken;
-use crate::operation::{MAX_JSON_BODY, MAX_TOKEN_BODY, Operation, StreamOperation, unsigned};
+use crate::operation::{MAX_JSON_BODY, MAX_TOKEN_BODY, Operation, unsigned};
 use crate::operations::GetRequest;
 use crate::reply::ResponseHead;
 use crate::request::NewConnection;
@@ -118,17 +118,13 @@ impl Attempts {
             .filter(|started| *started <= now)
             .unwrap_or(now);
         self.started = Some(started);
-        let limit = started.after(self.policy.time_limit);
-        let ends = self.deadline.map_or(limit, |deadline| deadline.min(limit));
+        let ends = self.ends(now);
         if now < ends {
             return Ok(ends);
         }
         self.reset_attempts();
         Err(match self.deadline {
-            Some(deadline) if deadline <= now => FlowError::Deadline {
-                operation,
-                status: None,
-            },
+            Some(deadline) if deadline <= now => FlowError::late(operation),
             _ => FlowError::TimeUp { operation },
         })
     }
@@ -142,10 +138,7 @@ impl Attempts {
         endpoint: &Endpoint,
     ) -> Result<Step, FlowError> {
         match self.deadline {
-            Some(deadline) if deadline <= now => Err(FlowError::Deadline {
-                operation: endpoint.id,
-                status: None,
-            }),
+            Some(deadline) if deadline <= now => Err(FlowError::late(endpoint.id)),
             deadline => Ok(Step::Wait(
                 deadline.map_or(until, |deadline| deadline.min(until)),
             )),
@@ -162,17 +155,8 @@ impl Attempts {
         self.step(now, auth, operation, Some(MAX_JSON_BODY))
     }
 
-    /// Returns the next step for an operation whose reply is a file.
-    pub(crate) fn poll_stream<O: StreamOperation>(
-        &mut self,
-        now: Timestamp,
-        auth: &mut Auth,
-        operation: &O,
-    ) -> Result<Step, FlowError> {
-        self.step(now, auth, operation, None)
-    }
-
-    fn step<O: Operation>(
+    /// Returns the next step. `max_body` is `None` for an operation whose reply is a file.
+    pub(crate) fn step<O: Operation>(
         &mut self,
         now: Timestamp,
         auth: &mut Auth,
@@ -342,6 +326,8 @@ impl Attempts {
                 })
             }
             SendFailure::CannotSend => Verdict::Fail(FlowError::CannotSend { operation }),
+            // The next poll fails with the error for this time.
+            _ if self.ends(now) <= now => Verdict::Again(Some(self.ends(now))),
             _ => {
                 let error = FlowError::NoReply {
                     operation,
@@ -477,7 +463,7 @@ impl Attempts {
     fn next_attempt(&mut self, now: Timestamp, hint: Option<Timestamp>) -> Option<Timestamp> {
         self.attempts = self.attempts.saturating_add(1);
         self.pause_after(now, self.attempts, hint)
-            .filter(|time| self.lasts_until(now, *time))
+            .filter(|time| *time < self.ends(now))
     }
 
     /// Returns the time of the next attempt, if the policy allows one. The call may end earlier.
@@ -495,10 +481,10 @@ impl Attempts {
         (attempts < self.policy.max_attempts).then_some(time)
     }
 
-    /// Returns whether the call may still run at that time.
-    fn lasts_until(&self, now: Timestamp, time: Timestamp) -> bool {
+    /// Returns the time at which the call must end.
+    fn ends(&self, now: Timestamp) -> Timestamp {
         let limit = self.started.unwrap_or(now).after(self.policy.time_limit);
-        time < self.deadline.map_or(limit, |deadline| deadline.min(limit))
+        self.deadline.map_or(limit, |deadline| deadline.min(limit))
     }
 
     fn settle(
@@ -547,21 +533,24 @@ impl Attempts {
         again: Option<Option<Timestamp>>,
         error: FlowError,
     ) -> Result<(), FlowError> {
-        match again.and_then(|hint| self.pause_after(now, self.token_attempts, hint)) {
+        let ends = self.ends(now);
+        let is_again = match again.and_then(|hint| self.pause_after(now, self.token_attempts, hint))
+        {
+            // If this flow has no time left, other flows continue.
             Some(time) => {
                 auth.retry_token_at(now, time);
-                if self.lasts_until(now, time) {
-                    return Ok(());
-                }
-                // This flow has no time left, but other flows continue.
-                self.reset_attempts();
-                Err(error)
+                time < ends
             }
             None => {
                 auth.refuse(&error);
-                self.reset_attempts();
-                Err(error)
+                false
             }
+        };
+        // If the time is up, the next poll fails with the error for this.
+        if is_again || (ends <= now && matches!(error, FlowError::NoReply { .. })) {
+            return Ok(());
         }
+        self.reset_attempts();
+        Err(error)
     }
 }

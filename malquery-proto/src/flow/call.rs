@@ -35,29 +35,36 @@ pub struct CallFlow<'a, O> {
     operation: &'a O,
 }
 
-impl<'a, O: JsonOperation> CallFlow<'a, O> {
-    /// Creates a call with this policy. The seed randomizes the pauses; use a different one for
-    /// each flow that runs at the same time.
-    pub fn new(operation: &'a O, policy: RetryPolicy, seed: u64) -> Self {
-        let attempts = Attempts::new(policy, seed);
-        Self {
-            attempts,
-            operation,
+macro_rules! constructors {
+    ($flow:ident, $operation:ident) => {
+        impl<'a, O: $operation> $flow<'a, O> {
+            /// Creates a flow with this policy. The seed randomizes the pauses; use a different one
+            /// for each flow that runs at the same time.
+            pub fn new(operation: &'a O, policy: RetryPolicy, seed: u64) -> Self {
+                let attempts = Attempts::new(policy, seed);
+                Self {
+                    attempts,
+                    operation,
+                }
+            }
+
+            /// Sets the time at which the call fails with [`FlowError::Deadline`]. The time limit
+            /// of the policy may end it earlier.
+            pub fn set_deadline(&mut self, deadline: Option<Timestamp>) {
+                self.attempts.set_deadline(deadline);
+            }
         }
-    }
 
-    /// Sets the time at which the call fails with [`FlowError::Deadline`]. The time limit of the
-    /// policy may end it earlier.
-    pub fn set_deadline(&mut self, deadline: Option<Timestamp>) {
-        self.attempts.set_deadline(deadline);
-    }
+        impl<O> Sealed for $flow<'_, O> {
+            fn attempts(&mut self) -> &mut Attempts {
+                &mut self.attempts
+            }
+        }
+    };
 }
 
-impl<O> Sealed for CallFlow<'_, O> {
-    fn attempts(&mut self) -> &mut Attempts {
-        &mut self.attempts
-    }
-}
+constructors!(CallFlow, JsonOperation);
+constructors!(DownloadFlow, StreamOperation);
 
 impl<O: JsonOperation> Flow for CallFlow<'_, O> {
     type Reply = Result<JsonReply<O>, ResponseError>;
@@ -93,33 +100,11 @@ pub struct DownloadFlow<'a, O> {
     operation: &'a O,
 }
 
-impl<'a, O: StreamOperation> DownloadFlow<'a, O> {
-    /// Creates a download with this policy. The seed randomizes the pauses; use a different one for
-    /// each flow that runs at the same time.
-    pub fn new(operation: &'a O, policy: RetryPolicy, seed: u64) -> Self {
-        let attempts = Attempts::new(policy, seed);
-        Self {
-            attempts,
-            operation,
-        }
-    }
-
-    /// Sets the time at which the call fails with [`FlowError::Deadline`]. The time limit of the
-    /// policy may end it earlier.
-    pub fn set_deadline(&mut self, deadline: Option<Timestamp>) {
-        self.attempts.set_deadline(deadline);
-    }
-
+impl<O: StreamOperation> DownloadFlow<'_, O> {
     /// Reports that the download was interrupted. Returns whether it may be retried: if so, poll
     /// the flow again. The time limit starts over.
     pub fn broke_off(&mut self, now: Timestamp) -> bool {
         self.attempts.broke_off(now)
-    }
-}
-
-impl<O> Sealed for DownloadFlow<'_, O> {
-    fn attempts(&mut self) -> &mut Attempts {
-        &mut self.attempts
     }
 }
 
@@ -128,7 +113,7 @@ impl<O: StreamOperation> Flow for DownloadFlow<'_, O> {
     type Output = Reply<StreamCheck>;
 
     fn poll(&mut self, now: Timestamp, auth: &mut Auth) -> Result<Step, FlowError> {
-        self.attempts.poll_stream(now, auth, self.operation)
+        self.attempts.step(now, auth, self.operation, None)
     }
 
     fn read(&self, head: ResponseHead<'_>, body: &[u8]) -> Self::Reply {

@@ -106,31 +106,34 @@ pub enum Submission {
 impl Submission {
     /// Returns the documented cost, counted against the monthly quotas.
     pub fn cost(&self) -> Cost {
-        match self {
-            Self::Hunt(hunt) => hunt.cost(),
-            Self::ExactSearch(search) => search.cost(),
-            Self::SamplesMultidownload(download) => download.cost(),
+        for_operation!(self, job => job.cost())
+    }
+}
+
+/// Evaluates an expression for the operation of a [`Submission`].
+macro_rules! for_operation {
+    ($submission:expr, $job:ident => $do:expr) => {
+        match $submission {
+            $crate::flow::Submission::Hunt($job) => $do,
+            $crate::flow::Submission::ExactSearch($job) => $do,
+            $crate::flow::Submission::SamplesMultidownload($job) => $do,
         }
-    }
+    };
 }
 
-impl From<Hunt> for Submission {
-    fn from(hunt: Hunt) -> Self {
-        Self::Hunt(hunt)
-    }
+pub(crate) use for_operation;
+
+macro_rules! submissions {
+    ($($job:ident),+) => {$(
+        impl From<$job> for Submission {
+            fn from(job: $job) -> Self {
+                Self::$job(job)
+            }
+        }
+    )+};
 }
 
-impl From<ExactSearch> for Submission {
-    fn from(search: ExactSearch) -> Self {
-        Self::ExactSearch(search)
-    }
-}
-
-impl From<SamplesMultidownload> for Submission {
-    fn from(download: SamplesMultidownload) -> Self {
-        Self::SamplesMultidownload(download)
-    }
-}
+submissions!(Hunt, ExactSearch, SamplesMultidownload);
 
 /// The number of polls after which a new job fails if all of them report it as unknown.
 const MAX_UNKNOWN: u32 = 6;
@@ -356,10 +359,8 @@ impl Flow for JobFlow {
 
     fn poll(&mut self, now: Timestamp, auth: &mut Auth) -> Result<Step, FlowError> {
         let step = match &self.phase {
-            Phase::Submit(Submission::Hunt(hunt)) => self.call.poll(now, auth, hunt),
-            Phase::Submit(Submission::ExactSearch(search)) => self.call.poll(now, auth, search),
-            Phase::Submit(Submission::SamplesMultidownload(download)) => {
-                self.call.poll(now, auth, download)
+            Phase::Submit(submission) => {
+                for_operation!(submission, job => self.call.poll(now, auth, job))
             }
             Phase::Poll(id) => match self.next_poll.and_then(|pause| pause.end(now)) {
                 Some(time) => self.call.wait(now, time, &GetRequest::ENDPOINT),
@@ -371,12 +372,8 @@ impl Flow for JobFlow {
 
     fn read(&self, head: ResponseHead<'_>, body: &[u8]) -> JobReply {
         JobReply(match &self.phase {
-            Phase::Submit(Submission::Hunt(hunt)) => Read::Submit(hunt.response(head, body).into()),
-            Phase::Submit(Submission::ExactSearch(search)) => {
-                Read::Submit(search.response(head, body).into())
-            }
-            Phase::Submit(Submission::SamplesMultidownload(download)) => {
-                Read::Submit(download.response(head, body).into())
+            Phase::Submit(submission) => {
+                Read::Submit(for_operation!(submission, job => job.response(head, body)).into())
             }
             Phase::Poll(id) => {
                 let request = GetRequest::new(id.clone());

@@ -22,6 +22,7 @@ pub use auth::Auth;
 pub use call::{CallFlow, DownloadFlow};
 #[cfg(feature = "samples")]
 pub(crate) use job::MIN_INTERVAL;
+pub(crate) use job::for_operation;
 pub use job::{JobFlow, JobReply, Submission};
 
 use crate::debug::debug_with_sources;
@@ -492,6 +493,14 @@ pub enum FlowError {
 debug_with_sources!(FlowError);
 
 impl FlowError {
+    /// Creates the error for a deadline that has passed.
+    pub(crate) fn late(operation: &'static str) -> Self {
+        Self::Deadline {
+            operation,
+            status: None,
+        }
+    }
+
     /// Returns the error reply, if the error contains one.
     pub fn api(&self) -> Option<&ApiError> {
         match self {

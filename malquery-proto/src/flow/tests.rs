@@ -1207,6 +1207,32 @@ fn a_flows_timeout_ends_no_other_flow() {
 }
 
 #[test]
+fn a_failure_at_the_deadline_names_it() {
+    let end = START.after(Duration::from_secs(60));
+    for policy in [RetryPolicy::default(), RetryPolicy::never()] {
+        for is_token in [true, false] {
+            let mut auth = match is_token {
+                true => Auth::new(Cloud::Us1, Credentials::new("id", "s3cret")),
+                false => Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap()),
+            };
+            let mut flow = CallFlow::new(&GetQuotas, policy, 1);
+            flow.set_deadline(Some(end));
+            let Step::Send(attempt) = flow.poll(START, &mut auth).unwrap() else {
+                panic!()
+            };
+            flow.on_failure(end, &mut auth, attempt.ticket, SendFailure::Unknown)
+                .unwrap();
+            // Even a clock that was set back causes no other request.
+            let before = START.after(Duration::from_millis(59_500));
+            assert!(!matches!(flow.poll(before, &mut auth), Ok(Step::Send(_))));
+            flow.set_deadline(Some(end));
+            let error = flow.poll(end, &mut auth).unwrap_err();
+            assert!(matches!(error, FlowError::Deadline { .. }), "{error}");
+        }
+    }
+}
+
+#[test]
 fn a_failed_job_says_why() {
     let failed = reply(
         200,
@@ -2001,6 +2027,11 @@ fn a_reply_to_another_request_is_refused() {
             [false, true, true, true],
         ),
         (r#"{"meta": {"reqid": "job-1"}}"#, [true, true, true, false]),
+        // If a member occurs twice, the last one counts.
+        (
+            r#"{"meta": {}, "meta": {"reqid": "job-1"}}"#,
+            [true, true, true, false],
+        ),
     ] {
         let found = [
             refused(&GetQuotas, body),
