@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -246,8 +245,8 @@ impl Session {
                 (Parts::Replay(mock.clone()), End::Check(mock))
             }
             Mode::Verify => {
-                let end = End::Compare(load()?, log.clone(), policy);
-                (Parts::Noted(Arc::new(live()), log, None), end)
+                let end = End::Compare(load()?, policy);
+                (Parts::Noted(Arc::new(live()), log.clone(), None), end)
             }
             Mode::Record | Mode::Append if policy.has_short => {
                 let why = "a secret, such as a proxy password, must have at least 6 bytes";
@@ -271,12 +270,12 @@ impl Session {
                     policy,
                     written: None,
                 }));
-                (Parts::Noted(Arc::new(live()), log, mock), end)
+                (Parts::Noted(Arc::new(live()), log.clone(), mock), end)
             }
         };
         let guard = SessionGuard {
             end,
-            finished: AtomicBool::new(false),
+            log,
             prints: false,
         };
         Ok((SessionTransport(parts), guard))
@@ -345,7 +344,8 @@ impl Transport for SessionTransport {
 #[must_use = "dropping the guard ends the session"]
 pub struct SessionGuard {
     end: End,
-    finished: AtomicBool,
+    /// The exchanges, if they are logged. It has ended if the session has.
+    log: Log,
     /// Whether to print notes for the user. Otherwise, they are logged.
     prints: bool,
 }
@@ -354,7 +354,7 @@ enum End {
     Nothing,
     Check(Mock),
     Save(Mutex<Recording>),
-    Compare(Cassette, Log, Policy),
+    Compare(Cassette, Policy),
 }
 
 impl SessionGuard {
@@ -381,14 +381,13 @@ impl SessionGuard {
     /// # Errors
     /// Fails if [`finish`](Self::finish) would panic.
     pub fn close(&self) -> Result<(), Unfinished> {
-        self.finished.store(true, Ordering::Relaxed);
-        self.end_log();
+        self.log.end();
         match &self.end {
             End::Nothing => Ok(()),
             End::Check(mock) => mock.check(),
             End::Save(_) => self.write(None, true, false),
-            End::Compare(cassette, log, policy) => {
-                let drift = verify::find(cassette, log, policy);
+            End::Compare(cassette, policy) => {
+                let drift = verify::find(cassette, &self.log, policy);
                 if drift.is_empty() {
                     return Ok(());
                 }
@@ -398,15 +397,6 @@ impl SessionGuard {
                      to fix this, check what changed, and record again"
                 )))
             }
-        }
-    }
-
-    /// Makes the transport send nothing from now on.
-    fn end_log(&self) {
-        match &self.end {
-            End::Save(recording) => locked(recording).log.end(),
-            End::Compare(_, log, _) => log.end(),
-            End::Nothing | End::Check(_) => {}
         }
     }
 
@@ -484,14 +474,10 @@ fn locked(recording: &Mutex<Recording>) -> MutexGuard<'_, Recording> {
 impl Drop for SessionGuard {
     fn drop(&mut self) {
         self.prints = true;
-        if self.finished.load(Ordering::Relaxed) {
-            return;
-        }
-        if !thread::panicking() {
-            return self.close_or_panic();
-        }
-        self.end_log();
+        let has_ended = self.log.end();
         match &self.end {
+            _ if has_ended => {}
+            _ if !thread::panicking() => self.close_or_panic(),
             // An unmatched request probably caused the test to fail.
             End::Check(mock) => mock.print_unmatched(),
             // The recording is incomplete, but may have used quota.

@@ -18,6 +18,7 @@ use super::matching::{self, Reason, Seen};
 use super::{Cassette, Interaction};
 use crate::clock::VirtualClock;
 use crate::pseudonym;
+use crate::record::policy::job_ids;
 use crate::reply::{self, Fault, Reply};
 
 /// The maximum number of differences that a message lists for one part of a request.
@@ -308,10 +309,8 @@ fn response(reply: Reply, uri: &Uri) -> Result<Response<Body>, TransportError> {
 /// Replaces the hash of a job id in a reply with the id in the request. A cassette contains only
 /// the hash of an id that the program did not get from a recorded reply.
 fn with_own_ids(mut body: Arc<[u8]>, uri: &Uri) -> Arc<[u8]> {
-    let query = matching::read_pairs(uri.query().unwrap_or_default().as_bytes());
-    let ids = query.iter().filter(|(name, _)| name == "ids");
-    let ids = ids.flat_map(|(_, ids)| ids.split(','));
-    for id in ids.filter(|id| pseudonym::is_id(id)) {
+    let ids = Vec::from_iter(job_ids(uri)).join(",");
+    for id in ids.split(',').filter(|id| pseudonym::is_id(id)) {
         let recorded = pseudonym::hashed(id);
         if let Ok(text) = std::str::from_utf8(&body)
             && text.contains(&recorded)

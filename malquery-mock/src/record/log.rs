@@ -136,8 +136,8 @@ impl Reply {
         Ok(bytes)
     }
 
-    pub(crate) fn is_zip(&mut self) -> io::Result<bool> {
-        Ok(self.first(2)? == b"PK")
+    pub(crate) fn is_zip(&mut self) -> bool {
+        self.first(2).is_ok_and(|start| start == b"PK")
     }
 }
 
@@ -183,9 +183,9 @@ impl Log {
         })))
     }
 
-    /// Ends the recording. Later requests are not sent.
-    pub(crate) fn end(&self) {
-        self.lock().ended = true;
+    /// Ends the recording. Later requests are not sent. Returns whether it had ended before.
+    pub(crate) fn end(&self) -> bool {
+        std::mem::replace(&mut self.lock().ended, true)
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -239,23 +239,17 @@ impl Log {
 
     /// Whether a logged submission started one of these jobs. An item may be a list with commas.
     pub(crate) fn began(&self, mut ids: impl Iterator<Item = String>) -> bool {
-        let mut state = self.lock();
-        let State {
-            exchanges,
-            submitted,
-            jobs,
-            ..
-        } = &mut *state;
+        let state = &mut *self.lock();
         // Parses each reply only once, when it is complete.
-        submitted.retain(|index| {
-            let exchange = &mut exchanges[*index];
+        state.submitted.retain(|index| {
+            let exchange = &mut state.exchanges[*index];
             let is_over = exchange.is_over();
-            if is_over {
-                jobs.extend(job(exchange.json().as_ref()).map(str::to_owned));
-            }
+            let json = is_over.then(|| exchange.json()).flatten();
+            state.jobs.extend(job(json.as_ref()).map(str::to_owned));
             !is_over
         });
-        ids.any(|ids| jobs.contains(&ids) || ids.split(',').any(|id| jobs.contains(id)))
+        let began = |id: &str| state.jobs.contains(id);
+        ids.any(|ids| began(&ids) || ids.split(',').any(began))
     }
 }
 

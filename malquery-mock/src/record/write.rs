@@ -280,8 +280,7 @@ impl Writer<'_> {
                 let bytes = reply.first(MAX_INLINE).map_err(unread)?;
                 text_or_base64(&bytes)
             } else {
-                let is_zip = reply.is_zip().map_err(unread)?;
-                let extension = if is_zip { "zip" } else { "bin" };
+                let extension = if reply.is_zip() { "zip" } else { "bin" };
                 let (length, sha256) = (reply.length, reply.sha256());
                 let copy = |file: &mut File| reply.read(|body| io::copy(body, file).map(drop));
                 self.file(id, extension, length, sha256, copy)?
@@ -433,8 +432,7 @@ fn is_sample(uri: &Uri, reply: &mut Reply) -> bool {
     let query = uri.query().unwrap_or_default().to_ascii_lowercase();
     let [is_download, is_archive] = SAMPLE_PATHS.map(|start| path.starts_with(start));
     reply.is_kept
-        && (is_download && query.contains(&reply.sha256())
-            || is_archive && reply.is_zip().unwrap_or(false))
+        && (is_download && query.contains(&reply.sha256()) || is_archive && reply.is_zip())
 }
 
 /// Returns a body as text if an editor can show it, otherwise as base64.
