@@ -135,18 +135,21 @@ impl Session {
         self.cloud.is_some() || self.base_url.is_some() || self.member_cid.is_some()
     }
 
+    /// Returns the options that replace the service and are given.
+    fn stand_ins(&self) -> impl Iterator<Item = &'static str> {
+        let all = [
+            ("--demo", self.demo),
+            ("--corpus", self.corpus.is_some()),
+            ("--replay", self.replay.is_some()),
+        ];
+        all.into_iter()
+            .filter(|(_, is_given)| *is_given)
+            .map(|(name, _)| name)
+    }
+
     /// Returns the option that replaces the service, if one is given.
     pub(crate) fn stand_in(&self) -> Option<&'static str> {
-        match self {
-            Self { demo: true, .. } => Some("--demo"),
-            Self {
-                corpus: Some(_), ..
-            } => Some("--corpus"),
-            Self {
-                replay: Some(_), ..
-            } => Some("--replay"),
-            _ => None,
-        }
+        self.stand_ins().next()
     }
 
     /// Returns `malquery` with the options that select the service and check the quota.
@@ -170,6 +173,15 @@ impl Session {
             .into_iter()
             .flatten()
             .fold("malquery".into(), |program, option| program + &option)
+    }
+
+    /// Returns the command that shows a job.
+    pub(crate) fn request(&self, id: &RequestId) -> String {
+        format!(
+            "{} request {}",
+            self.program(),
+            quoted(id.as_str().as_ref())
+        )
     }
 
     /// Returns the limits for an archive, with the ratio from --max-ratio.
@@ -198,8 +210,7 @@ impl Session {
                 "{option} does not contact the service; remove --cloud, --base-url and --member-cid"
             )));
         }
-        let offline = [self.demo, self.corpus.is_some(), self.replay.is_some()];
-        if offline.iter().filter(|given| **given).count() > 1 {
+        if self.stand_ins().count() > 1 {
             return Err(Failure::refused(
                 "use only one of --demo, --corpus and --replay",
             ));
@@ -741,13 +752,13 @@ const GLOBAL: [(&str, &str, &str); 17] = [
     ("verbose", "Output", "*"),
     ("force", "Output", "* extract"),
     ("max_ratio", "Output", "samples extract collect resume"),
-    ("timeout", "Time", "* extract check-rule"),
+    ("timeout", "Time", "* check-rule"),
     (
         "poll_interval",
         "Time",
         "exact-search hunt request resume multidownload collect",
     ),
-    ("check_quota", "Cost", "hunt multidownload collect resume"),
+    ("check_quota", "Cost", "hunt multidownload resume"),
 ];
 /// The commands in [`Local`].
 const LOCAL: [&str; 5] = ["check-rule", "extract", "serve", "completions", "man"];

@@ -55,8 +55,8 @@ pub(crate) fn extract(
     });
     bars.end();
     let named = |error: Error| {
-        // This error already names the file.
-        let is_named = matches!(error, Error::File { .. });
+        // The first error already names the file.
+        let is_named = matches!(error, Error::File { .. } | Error::Stopped);
         let mut failure = Failure::from(error);
         if !is_named {
             failure.message = format!("{}: {}", archive.display(), failure.message);
@@ -87,9 +87,9 @@ impl Commands<'_> {
         }
         let path = folder.join("samples.zip");
         let limit = args.options.results.limit;
-        let list = match &source {
-            Source::Samples => Some(args.samples.read()?),
-            _ => None,
+        let mut list = match &source {
+            Source::Samples => args.samples.read()?,
+            _ => Vec::new(),
         };
         let collect = match &source {
             Source::Samples => None,
@@ -103,7 +103,7 @@ impl Commands<'_> {
             }
             Source::Request(id) => Some(Collect::attach(id.clone())),
         };
-        let is_limited = limit.is_some() || list.is_some();
+        let is_limited = limit.is_some() || !list.is_empty();
         if !is_limited && !args.yes && !is_answerable() {
             return Err(Failure::refused(
                 "without --limit, all samples found are downloaded, and each costs a download",
@@ -118,16 +118,15 @@ impl Commands<'_> {
             .as_deref()
             .map(|path| self.new_state(path))
             .transpose()?;
-        let asked = list.as_ref().map(Vec::len);
-        let (list, missing) = match list {
-            Some(list) => self.known(list)?,
-            None => Default::default(),
+        let lookup = match source {
+            Source::Samples => Some(self.keep_known(&mut list)?),
+            _ => None,
         };
-        if let Some(asked) = asked.filter(|_| list.is_empty()) {
-            self.say_known(&missing, asked);
+        if let Some(lookup) = lookup.as_ref().filter(|_| list.is_empty()) {
+            lookup.show();
             return self.shown().nothing();
         }
-        let most = match asked {
+        let most = match lookup {
             Some(_) => Some(limit.map_or(list.len(), |limit| list.len().min(limit as usize))),
             None => limit.map(|limit| limit as usize),
         };
@@ -151,8 +150,8 @@ impl Commands<'_> {
             ..*self
         };
         let result = careful.run_collect(collect, archive, state, search);
-        if let Some(asked) = asked {
-            self.say_known(&missing, asked);
+        if let Some(lookup) = &lookup {
+            lookup.show();
         }
         result
     }
@@ -465,9 +464,8 @@ fn collect_again(program: &str, collect: &Collect, id: &RequestId, path: &Path) 
 
 /// An output folder. On drop, the folders created for it are removed if they are empty.
 pub(crate) struct Folder<'a> {
-    /// The folders that were created, innermost first.
-    new: Vec<&'a Path>,
-    _scratch: Vec<Scratch>,
+    /// The folders that were created, outermost first.
+    new: Vec<(&'a Path, Scratch)>,
 }
 
 impl<'a> Folder<'a> {
@@ -483,18 +481,14 @@ impl<'a> Folder<'a> {
             .ancestors()
             .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
             .collect();
-        let mut folder = Self {
-            new: Vec::new(),
-            _scratch: Vec::new(),
-        };
+        let mut folder = Self { new: Vec::new() };
         for path in new.into_iter().rev() {
             match fs::create_dir(path) {
                 // The path contains `..` after a new folder, or another process created the folder.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => continue,
                 made => made.map_err(|error| refuse(path, &error))?,
             }
-            folder._scratch.push(Scratch::folder(path));
-            folder.new.insert(0, path);
+            folder.new.push((path, Scratch::folder(path)));
             // The owner must be able to write there, whatever the umask is.
             own(path).map_err(|error| refuse(path, &error))?;
         }
@@ -520,7 +514,7 @@ fn own(_: &Path) -> io::Result<()> {
 
 impl Drop for Folder<'_> {
     fn drop(&mut self) {
-        for folder in &self.new {
+        for (folder, _) in self.new.iter().rev() {
             // `remove_dir` removes only an empty folder. If one stays, so do its parents.
             if fs::remove_dir(folder).is_err() {
                 break;
@@ -603,27 +597,20 @@ impl Shown<'_> {
                 return failure;
             }
         }
-        let is_in_the_way = match &error {
-            Error::Archive(ArchiveError::Stopped { source, .. }) => match &**source {
-                ArchiveError::File { path, error } => is_replaceable(path, error),
-                _ => false,
-            },
-            _ => false,
+        let cause = match &error {
+            Error::Archive(ArchiveError::Stopped { source, .. }) => Some(&**source),
+            Error::Archive(error) => Some(error),
+            _ => None,
         };
+        let is_in_the_way = matches!(cause, Some(ArchiveError::File { path, error }) if is_replaceable(path, error));
         let is_cut = matches!(
             error,
             Error::Archive(ArchiveError::Broken(_) | ArchiveError::Incomplete(_))
         );
-        let limit = match &error {
-            Error::Archive(ArchiveError::Limit { limit, .. }) => Some(*limit),
-            Error::Archive(ArchiveError::Stopped { source, .. }) => match &**source {
-                ArchiveError::Limit { limit, .. } => Some(*limit),
-                _ => None,
-            },
-            _ => None,
-        };
+        let is_limit =
+            matches!(cause, Some(ArchiveError::Limit { limit, .. }) if *limit != Limit::Ratio);
         let mut failure = explain(error);
-        if limit.is_some_and(|limit| limit != Limit::Ratio) {
+        if is_limit {
             failure = failure
                 .hint("if you trust the archive, unpack it with another program, such as 7-Zip");
         }
@@ -729,7 +716,50 @@ impl Shown<'_> {
                 folder.display()
             ));
         }
-        contents(report)
+        let list = |found: &[Found]| -> Value {
+            let one = |found: &Found| {
+                let path = found.file.as_deref().map(|path| path.to_string_lossy());
+                json!({"path": path, "bytes": found.bytes, "sha256": found.sha256, "name": found.name.to_string()})
+            };
+            found.iter().map(one).collect()
+        };
+        let damaged = report.damaged.iter().map(|damaged| {
+            note(format_args!(
+                "warning: the archive entry {} is damaged: {}",
+                damaged.name, damaged.error
+            ));
+            json!({"name": damaged.name.to_string(), "error": damaged.error.to_string()})
+        });
+        for warning in &report.warnings {
+            note(format_args!("warning: {warning}"));
+        }
+        let damaged: Value = damaged.collect();
+        if report.duplicate_names {
+            note(format_args!(
+                "warning: several archive entries have the same name; only the last one can be read"
+            ));
+        }
+        if report.omits_entries && !report.duplicate_names {
+            note(format_args!(
+                "warning: bytes outside the listed entries of the archive may hide further entries"
+            ));
+        }
+        if report.is_empty {
+            note(format_args!("warning: the archive has no entries"));
+        }
+        if !report.unexpected.is_empty() {
+            let count = report.unexpected.len();
+            note(format_args!(
+                "warning: archive entries that were not requested and are not extracted: {count}"
+            ));
+        }
+        for sample in &report.missing {
+            note(format_args!("warning: {sample} is not in the archive"));
+        }
+        json!({
+            "files": list(&report.found), "missing": report.missing, "unexpected": list(&report.unexpected),
+            "damaged": damaged, "warnings": report.warnings, "duplicate_names": report.duplicate_names,
+        })
     }
 
     fn print(&self, document: &Value, results: &[Sample], report: &Report) -> Result<(), Failure> {
@@ -768,54 +798,6 @@ fn say_done(report: &Report, archive: Option<&str>) {
     note(format_args!(
         "{count} {samples} verified{written}; the archive is {archive}"
     ));
-}
-
-/// Returns the contents of an archive as JSON, and warns about problems.
-fn contents(report: &Report) -> Value {
-    let list = |found: &[Found]| -> Value {
-        let one = |found: &Found| {
-            let path = found.file.as_deref().map(|path| path.to_string_lossy());
-            json!({"path": path, "bytes": found.bytes, "sha256": found.sha256, "name": found.name.to_string()})
-        };
-        found.iter().map(one).collect()
-    };
-    let damaged = report.damaged.iter().map(|damaged| {
-        note(format_args!(
-            "warning: the archive entry {} is damaged: {}",
-            damaged.name, damaged.error
-        ));
-        json!({"name": damaged.name.to_string(), "error": damaged.error.to_string()})
-    });
-    for warning in &report.warnings {
-        note(format_args!("warning: {warning}"));
-    }
-    let damaged: Value = damaged.collect();
-    if report.duplicate_names {
-        note(format_args!(
-            "warning: several archive entries have the same name; only the last one can be read"
-        ));
-    }
-    if report.omits_entries && !report.duplicate_names {
-        note(format_args!(
-            "warning: bytes outside the listed entries of the archive may hide further entries"
-        ));
-    }
-    if report.is_empty {
-        note(format_args!("warning: the archive has no entries"));
-    }
-    if !report.unexpected.is_empty() {
-        let count = report.unexpected.len();
-        note(format_args!(
-            "warning: archive entries that were not requested and are not extracted: {count}"
-        ));
-    }
-    for sample in &report.missing {
-        note(format_args!("warning: {sample} is not in the archive"));
-    }
-    json!({
-        "files": list(&report.found), "missing": report.missing, "unexpected": list(&report.unexpected),
-        "damaged": damaged, "warnings": report.warnings, "duplicate_names": report.duplicate_names,
-    })
 }
 
 pub(crate) fn warn_of_zip(path: &Path) {

@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use crate::args::{Call, Patterns, Results, Session, Wait};
 use crate::collect::{Collecting, Folder, fetch_again, warn_of_zip};
 use crate::common::{
-    Commands, JOB_FAILED, NO_RESULT, NOTHING, Output, START, check_results, running,
+    Commands, JOB_FAILED, Lookup, NO_RESULT, NOTHING, Output, START, check_results, running,
 };
 use crate::format::{Format, print_fields, print_quotas, print_results};
-use crate::interrupt::{self};
+use crate::interrupt;
 use crate::list::Samples;
 use crate::output::{Document, Failure, ServiceErrors, bar, code, note, quoted, spinner};
 use crate::state::{Lock, State};
@@ -180,19 +180,20 @@ impl Commands<'_> {
         let errors = ServiceErrors::new(&reply.errors, &reply.extra);
         check_results(&reply.resources, &errors)?;
         print_results(self.format, &reply.resources, &Document(&reply.output))?;
-        self.say_known(&reply.missing, asked);
+        Lookup::new(asked, &reply, &errors).show();
         Ok(())
     }
 
     fn multidownload(&self, list: &Samples, wait: &Wait) -> Result<(), Failure> {
-        let all = list.read()?;
-        let asked = all.len();
-        let (samples, missing) = match list.is_from_file() {
-            true => self.known(all)?,
-            false => (all, Vec::new()),
+        let mut samples = list.read()?;
+        let lookup = match list.is_from_file() {
+            true => Some(self.keep_known(&mut samples)?),
+            false => None,
         };
         if samples.is_empty() {
-            self.say_known(&missing, asked);
+            if let Some(lookup) = &lookup {
+                lookup.show();
+            }
             return Err(Failure::new(
                 code::FAILED,
                 "none of the samples are in MalQuery; nothing was submitted",
@@ -206,8 +207,8 @@ impl Commands<'_> {
                 self.client.samples_multidownload(samples)
             })
         };
-        if list.is_from_file() {
-            self.say_known(&missing, asked);
+        if let Some(lookup) = &lookup {
+            lookup.show();
         }
         result
     }
@@ -341,9 +342,8 @@ impl Commands<'_> {
         let again = flow.id().filter(|_| !self.session.jobs_end);
         printed.map_err(|failure| match again {
             Some(id) => failure.hint(format!(
-                "print its results again with: {} request {}",
-                self.session.program(),
-                quoted(id.as_str().as_ref())
+                "print its results again with: {}",
+                self.session.request(id)
             )),
             None => failure,
         })?;
@@ -385,18 +385,17 @@ impl Commands<'_> {
         state: Option<State>,
     ) -> Result<JsonReply<GetRequest>, Failure> {
         flow.set_interval(self.session.poll_interval);
-        let program = self.session.program();
         let shown = flow.id().cloned();
         let job = flow.to_submit().map_or("job", watch::name);
-        let mut watch = Watch::new(program.clone(), state, shown, job);
+        let mut watch = Watch::new(self.session.program(), state, shown, job);
         let result = self.client.run_job(flow, |progress: &Progress<'_>| {
             let Some(flow) = progress.job else {
                 return std::ops::ControlFlow::Continue(());
             };
             let look = |id: &RequestId| {
-                let id = quoted(id.as_str().as_ref());
                 format!(
-                    "the job may still be running; wait for it with: {program} request {id} --wait"
+                    "the job may still be running; wait for it with: {} --wait",
+                    self.session.request(id)
                 )
             };
             let resume_hint = flow.id().filter(|_| !self.session.jobs_end).map(look);
@@ -514,9 +513,8 @@ impl Commands<'_> {
             }
             // The status `done` in the reply belongs to the submission, not to the job.
             false => format!(
-                "the job has just started; wait for its results with: {} request {} --wait",
-                self.session.program(),
-                quoted(id.as_str().as_ref())
+                "the job has just started; wait for its results with: {} --wait",
+                self.session.request(id)
             ),
         };
         note(format_args!("hint: {wait}"));

@@ -7,14 +7,14 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use malquery_proto::OutputFile;
-use malquery_proto::client::{self, Client, Error};
+use malquery_proto::client::{self, Client, Error, MetadataReply};
 use malquery_proto::flow::{FlowError, JobFlow};
 use malquery_proto::types::{Sample, Sha256};
 
 use crate::args::Session;
 use crate::format::Format;
 use crate::interrupt::Scratch;
-use crate::output::{Failure, INTERRUPTED, ServiceErrors, code, no_folder, note, quoted};
+use crate::output::{Failure, ServiceErrors, already_exists, code, no_folder, note, quoted};
 use crate::state::State;
 use crate::values::written;
 
@@ -40,33 +40,19 @@ pub(crate) struct Commands<'a> {
 }
 
 impl Commands<'_> {
-    pub(crate) fn say_known(&self, missing: &[Sha256], asked: usize) {
-        for sample in missing {
-            note(format_args!("not in MalQuery: {sample}"));
-        }
-        note(format_args!(
-            "in MalQuery: {} of {asked}",
-            asked - missing.len().min(asked)
-        ));
-    }
-
-    /// Splits samples into those in MalQuery and those that are not. The lookup is free, while a
-    /// download of a missing sample may be billed.
-    pub(crate) fn known(
-        &self,
-        samples: Vec<Sha256>,
-    ) -> Result<(Vec<Sha256>, Vec<Sha256>), Failure> {
+    /// Looks up samples, which is free, and removes those that are not in MalQuery, because their
+    /// download may be billed.
+    pub(crate) fn keep_known(&self, samples: &mut Vec<Sha256>) -> Result<Lookup, Failure> {
         let reply = self.client.metadata(samples.iter().copied())?;
         let errors = ServiceErrors::new(&reply.errors, &reply.extra);
         check_results(&reply.resources, &errors)?;
-        if !errors.is_empty() {
-            // The reply may be incomplete, so keep all samples.
-            return Ok((samples, Vec::new()));
+        let lookup = Lookup::new(samples.len(), &reply, &errors);
+        // If the lookup is incomplete, keep all samples.
+        if lookup.is_complete {
+            let missing: HashSet<_> = lookup.missing.iter().collect();
+            samples.retain(|sample| !missing.contains(sample));
         }
-        let missing: HashSet<_> = reply.missing.iter().collect();
-        Ok(samples
-            .into_iter()
-            .partition(|sample| !missing.contains(sample)))
+        Ok(lookup)
     }
 
     pub(crate) fn new_state(&self, path: &Path) -> Result<State, Failure> {
@@ -93,9 +79,6 @@ impl Commands<'_> {
     /// Converts an error into a failure, which names --timeout if the time is up. `running` is the
     /// status of the job, if one was submitted.
     pub(crate) fn explain(&self, error: Error, running: Option<&str>) -> Failure {
-        if matches!(error, Error::Stopped) {
-            return Failure::new(code::FAILED, INTERRUPTED);
-        }
         let time_is_up = matches!(
             error.flow(),
             Some(FlowError::TimeUp { .. } | FlowError::Deadline { .. })
@@ -111,9 +94,8 @@ impl Commands<'_> {
         let mut failure = Failure::from(error);
         if let Some(id) = id {
             failure = failure.hint(format!(
-                "the job may be running and may be billed; wait for it with: {} request {} --wait",
-                self.session.program(),
-                quoted(id.as_str().as_ref())
+                "the job may be running and may be billed; wait for it with: {} --wait",
+                self.session.request(&id)
             ));
         }
         if has_failed {
@@ -140,15 +122,47 @@ impl Commands<'_> {
             false => OutputFile::create_new(path),
         };
         Scratch::make(create, OutputFile::temporary).map_err(|error| match error {
-            Error::File { path, error } if is_replaceable(&path, &error) => {
-                Failure::refused(format!(
-                    "{} already exists; use --force to replace it",
-                    path.display()
-                ))
-            }
+            Error::File { path, error } if is_replaceable(&path, &error) => already_exists(&path),
             Error::File { path, error } if error.kind() == ErrorKind::NotFound => no_folder(&path),
             error => Failure::invalid(&error),
         })
+    }
+}
+
+/// What a metadata lookup found.
+pub(crate) struct Lookup {
+    asked: usize,
+    missing: Vec<Sha256>,
+    /// Whether the reply has no errors.
+    is_complete: bool,
+}
+
+impl Lookup {
+    pub(crate) fn new(asked: usize, reply: &MetadataReply, errors: &ServiceErrors) -> Self {
+        Self {
+            asked,
+            missing: reply.missing.clone(),
+            is_complete: errors.is_empty(),
+        }
+    }
+
+    pub(crate) fn show(&self) {
+        let (none, least, rest) = match self.is_complete {
+            true => ("not in MalQuery", "", ""),
+            false => (
+                "not found",
+                "at least ",
+                "; the lookup is incomplete, because the service returned errors",
+            ),
+        };
+        for sample in &self.missing {
+            note(format_args!("{none}: {sample}"));
+        }
+        let found = self.asked - self.missing.len().min(self.asked);
+        note(format_args!(
+            "in MalQuery: {least}{found} of {}{rest}",
+            self.asked
+        ));
     }
 }
 

@@ -93,6 +93,9 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
+        if matches!(error, Error::Stopped) {
+            return Self::new(code::FAILED, INTERRUPTED);
+        }
         let mut text = chain(&error);
         // The library's message contains its hint.
         let advice = error.api().and_then(ApiError::hint);
@@ -174,6 +177,11 @@ pub(crate) fn no_folder(of: &Path) -> Failure {
             .unwrap_or(Path::new("."))
             .display()
     ))
+}
+
+pub(crate) fn already_exists(path: &Path) -> Failure {
+    let path = path.display();
+    Failure::refused(format!("{path} already exists; use --force to replace it"))
 }
 
 /// Replaces characters of untrusted text that could control a terminal, change the text direction,

@@ -13,7 +13,7 @@ use percent_encoding::percent_decode_str;
 use crate::args::{Call, Session};
 use crate::format::Format;
 use crate::interrupt::{self, Interruptible};
-use crate::output::{self, Failure, note};
+use crate::output::{self, Failure, already_exists, note};
 use crate::state::Lock;
 use crate::values::login;
 use crate::{commands, demo, input};
@@ -161,10 +161,7 @@ fn record(
     call: Call,
 ) -> Result<(), Failure> {
     if path.is_file() && !session.force {
-        return Err(Failure::refused(format!(
-            "{} already exists; use --force to replace it",
-            path.display()
-        )));
+        return Err(already_exists(path));
     }
     // Without the lock, a second command could not save its recording.
     let _lock = Lock::take(&input::target(path))?;

@@ -76,3 +76,24 @@ fn only_known_samples_are_archived() {
     run.json();
     assert_eq!(run.stderr.lines().last(), Some("in MalQuery: 1 of 2"));
 }
+
+#[test]
+fn an_incomplete_lookup_does_not_claim_more() {
+    let out = folder();
+    let (list, target) = (in_folder(&out, "list"), in_folder(&out, "out"));
+    fs::write(&list, LIST).unwrap();
+    let partly = json!({"meta": {}, "resources": [{"sha256": A}], "errors": [{"message": "busy"}]});
+    for line in [
+        format!("metadata --from {list}"),
+        format!("multidownload --from {list}"),
+        format!("{COLLECT} --from {list} --no-extract --output-dir {target}"),
+    ] {
+        let archive = collecting(&[], SEVERAL).split_off(3);
+        let answers = [answer(200, partly.clone())].into_iter().chain(archive);
+        let run = Server::with_answers(answers).run(&line);
+        // The archive of the collect lacks the samples.
+        assert_eq!(run.code, if line.starts_with("collect") { 3 } else { 0 });
+        run.says("warning: busy\n").says("\nnot found: 0c0c0c0c");
+        run.says("\nin MalQuery: at least 1 of 2; the lookup is incomplete, because");
+    }
+}

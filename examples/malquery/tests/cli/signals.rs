@@ -6,7 +6,7 @@ use crate::support::*;
 
 #[test]
 fn a_signal_leaves_a_state_and_a_hint() {
-    for (signal, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
+    let check = |signal, number| {
         let out = folder();
         let state = in_folder(&out, "state.json");
         let server = Server::with_answers([job("r-1", "done"), job("r-1", "inprogress")]);
@@ -23,7 +23,12 @@ fn a_signal_leaves_a_state_and_a_hint() {
         let server = Server::with_answers([job("r-1", "done")]);
         server.run(&format!("resume {state}")).json();
         assert_eq!(names(&out), ["state.json"]);
-    }
+    };
+    thread::scope(|scope| {
+        for (signal, number) in [("INT", 2), ("TERM", 15), ("HUP", 1)] {
+            scope.spawn(move || check(signal, number));
+        }
+    });
 }
 
 #[test]
@@ -33,8 +38,8 @@ fn ctrl_c_writes_the_recording() {
         in_folder(&out, "state.json"),
         in_folder(&out, "cassette.json"),
     );
-    let server = Server::with_answers([job("r-1", "inprogress"), job("r-1", "inprogress")]);
-    let line = format!("--record {cassette} hunt {RULE} --state {state} --poll-interval 20");
+    let server = Server::with_answers((0..1000).map(|_| job("r-1", "inprogress")));
+    let line = format!("--record {cassette} hunt {RULE} --state {state} --poll-interval 0.2");
     let run = interrupt_when(&mut server.command(&line), || {
         server.count("/requests/") > 0
             && fs::read_to_string(&state).is_ok_and(|stored| stored.contains("r-1"))
@@ -171,4 +176,49 @@ fn a_served_stand_in_ends_by_the_signal() {
         std::os::unix::process::ExitStatusExt::signal(&status),
         Some(2)
     );
+}
+
+#[test]
+fn ctrl_c_stops_an_extraction() {
+    let out = folder();
+    let (archive, target) = (in_folder(&out, "samples.zip"), in_folder(&out, "out"));
+    sparse_archive(&archive);
+    let mut command = command(&format!("extract {archive} --output-dir {target}"));
+    let run = interrupt_when(&mut command, || {
+        let entries = fs::read_dir(&target).into_iter().flatten();
+        entries
+            .flatten()
+            .any(|entry| entry.metadata().is_ok_and(|found| found.len() > 0))
+    });
+    assert_eq!(run.error(130), "error: interrupted");
+    assert_eq!(names(&out), ["samples.zip"]);
+}
+
+/// Writes an archive with an entry of 400 MB of zeros, which takes a while to extract.
+fn sparse_archive(path: &str) {
+    use std::io::{Seek, SeekFrom, Write};
+    const SIZE: u32 = 400_000_000;
+    let size = SIZE.to_le_bytes();
+    let common = [
+        &[10, 0, 0, 0, 0, 0, 0, 0, 0x21, 0x28, 0, 0, 0, 0],
+        &size[..],
+        &size,
+        &[1, 0, 0, 0],
+    ]
+    .concat();
+    let entry = [b"PK\x03\x04", &common[..], b"a"].concat();
+    let listed = [b"PK\x01\x02\x14\x03", &common[..], &[0; 14], b"a"].concat();
+    let start = u32::try_from(entry.len()).unwrap() + SIZE;
+    let length = u32::try_from(listed.len()).unwrap();
+    let end = [
+        b"PK\x05\x06\0\0\0\0\x01\0\x01\0",
+        &length.to_le_bytes()[..],
+        &start.to_le_bytes(),
+        &[0, 0],
+    ]
+    .concat();
+    let mut file = fs::File::create(path).unwrap();
+    file.write_all(&entry).unwrap();
+    file.seek(SeekFrom::Start(start.into())).unwrap();
+    file.write_all(&[listed, end].concat()).unwrap();
 }
