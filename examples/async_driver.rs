@@ -142,10 +142,9 @@ async fn run(patterns: Vec<Pattern>) -> Result<(), Box<dyn Error>> {
     if let (Err(_), Some(id)) = (&found, job.id()) {
         eprintln!("the request id of the job is {id}");
     }
-    println!(
-        "{} downloads are left this month",
-        quotas?.meta.downloads_left().unwrap_or_default()
-    );
+    if let Some(downloads) = quotas?.meta.downloads_left() {
+        println!("{downloads} downloads are left this month");
+    }
     for sample in &found?.resources {
         if let Some(sha256) = sample.sha256 {
             println!("{sha256}");

@@ -159,3 +159,15 @@ fn an_asynchronous_driver_runs_the_same_flows() {
     assert_eq!(usage.status.code(), Some(2));
     assert_eq!(server.asked().len(), asked.len());
 }
+
+#[test]
+fn an_unknown_quota_is_not_printed() {
+    let done = json!({"meta": {"reqid": "r-1", "status": "done"}});
+    let server = Server::start(move |path| match path {
+        "/oauth2/token" => token(),
+        "/malquery/aggregates/quotas/v1" => (200, json!({"meta": {"hunt_limit": 5}})),
+        _ => (200, done.clone()),
+    });
+    assert_eq!(stdout(&mut server.example("own_transport")), "");
+    assert_eq!(stdout(server.example("async_driver").arg("ascii:a")), "");
+}

@@ -68,10 +68,8 @@ fn is_lookup(error: &io::Error) -> bool {
 fn main() -> Result<(), Box<dyn Error>> {
     let Settings { base, credentials } = Settings::from_env()?;
     let client = Client::new(Attohttpc, SystemClock, Auth::new(base, credentials));
-    let quotas = client.quotas()?;
-    println!(
-        "{} hunts left this month",
-        quotas.meta.hunts_left().unwrap_or_default()
-    );
+    if let Some(hunts) = client.quotas()?.meta.hunts_left() {
+        println!("{hunts} hunts left this month");
+    }
     Ok(())
 }
