@@ -74,9 +74,7 @@ fn the_rest_of_the_quota_is_offered() {
     answers.insert(0, quotas(9, 1));
     answers.push(quotas(9, 1));
     let server = Server::with_answers(answers);
-    let run = server.run(&format!(
-        "collect --yes --ascii a {QUICK} --output-dir {target}"
-    ));
+    let run = server.run(&format!("collect --yes --ascii a --output-dir {target}"));
     let error = run.error(5);
     assert!(
         error.starts_with("error: downloads needed: 2, left this month: 1"),

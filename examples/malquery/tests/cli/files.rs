@@ -159,7 +159,7 @@ fn links_to_states_and_cassettes_are_followed() {
     symlink("real/state", &state).unwrap();
     symlink("real/tape", &link).unwrap();
     symlink("link", &tape).unwrap();
-    let line = format!("hunt {RULE} --state {state} {QUICK} --record {tape}");
+    let line = format!("hunt {RULE} --state {state} --record {tape}");
     let server = Server::with_answers([job("r-1", "done"), refusal(403, "no")]);
     server.run(&line).error(4);
     // The targets of links are not replaced either.
@@ -180,7 +180,7 @@ fn a_run_removes_what_a_killed_one_left() {
     fs::write(in_folder(&out, ".malquery-x.part"), "half a state").unwrap();
     let state = in_folder(&out, "state");
     Server::with_answers([job("r-1", "done"), job("r-1", "done")])
-        .run(&format!("hunt {RULE} --state {state} {QUICK}"))
+        .run(&format!("hunt {RULE} --state {state}"))
         .json();
     assert_eq!(names(&out), ["state"]);
     fs::remove_file(state).unwrap();

@@ -6,7 +6,7 @@ use crate::support::*;
 fn a_command_is_recorded_and_replayed() {
     let out = folder();
     let cassette = in_folder(&out, "tape.json");
-    let line = format!("hunt --rule {RULE} --wait {QUICK}");
+    let line = format!("hunt --rule {RULE} --wait");
     let server = Server::with_answers([
         job(SEARCH, "done"),
         job(SEARCH, "inprogress"),
@@ -144,7 +144,7 @@ fn a_recording_with_a_secret_is_refused() {
         "rule leak { strings: $a = \"s3cret\" condition: $a }",
     )
     .unwrap();
-    let line = format!("hunt --rule {rule} --record {cassette} --wait {QUICK}");
+    let line = format!("hunt --rule {rule} --record {cassette} --wait");
     for _ in 0..2 {
         let server = Server::with_answers([job("r-1", "done"), job("r-1", "done")]);
         let run = server.run(&line);
@@ -207,7 +207,7 @@ fn a_long_wait_says_so_once_a_minute() {
     answers.push(job(SEARCH, "done"));
     let line = format!("request {SEARCH} --wait");
     Server::with_answers(answers)
-        .run(&format!("{line} --record {tape} {QUICK}"))
+        .run(&format!("{line} --record {tape}"))
         .json();
     let run = plain(&format!("{line} --replay {tape} --poll-interval 30"));
     run.json();

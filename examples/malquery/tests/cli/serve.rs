@@ -60,14 +60,12 @@ fn the_stand_in_serves_other_programs() {
     // A job outlives the process that submitted it.
     let submitted = serving.ask("exact-search --ascii CrowdStrike").json();
     let id = submitted["meta"]["reqid"].as_str().unwrap();
-    let done = serving.ask(&format!("request {id} --wait {QUICK}")).json();
+    let done = serving.ask(&format!("request {id} --wait")).json();
     assert_eq!(done["resources"].as_array().unwrap().len(), 4);
     let out = folder();
     let target = in_folder(&out, "out");
     serving
-        .ask(&format!(
-            "collect --yes --ascii GNU {QUICK} --output-dir {target}"
-        ))
+        .ask(&format!("collect --yes --ascii GNU --output-dir {target}"))
         .json();
     assert_eq!(names(&target).len(), 3);
     assert_eq!(serving.ask("quotas").json()["meta"]["download_count"], 2);
@@ -84,16 +82,12 @@ fn the_stand_in_has_knobs() {
         ),
         (&json!(1), &json!(7))
     );
-    serving.ask(&format!("hunt {RULE} --wait {QUICK}")).json();
-    serving.ask(&format!("hunt {RULE} --wait {QUICK}")).error(5);
+    serving.ask(&format!("hunt {RULE} --wait")).json();
+    serving.ask(&format!("hunt {RULE} --wait")).error(5);
     let serving = Serving::start("--fail-jobs");
-    serving
-        .ask(&format!("exact-search --ascii GNU --wait {QUICK}"))
-        .error(3);
+    serving.ask("exact-search --ascii GNU --wait").error(3);
     let serving = Serving::start("--job-time 1h");
-    let run = serving.ask(&format!(
-        "exact-search --ascii GNU --wait {QUICK} --timeout 1s"
-    ));
+    let run = serving.ask("exact-search --ascii GNU --wait --timeout 0.2s");
     run.error(6);
 }
 

@@ -9,7 +9,7 @@ fn a_job_resumes_from_its_state() {
         job("r-1", "inprogress"),
         refusal(403, "no"),
     ]);
-    let line = format!("hunt --rule {RULE} --state {state} {QUICK}");
+    let line = format!("hunt --rule {RULE} --state {state}");
     let run = server.run(&line);
     run.says(&format!(
         "hint: continue with: malquery --base-url {} resume {state}\n",
@@ -28,7 +28,7 @@ fn a_job_resumes_from_its_state() {
     run.error(2);
     run.says(&format!("resume {state}\n"));
     let server = Server::with_answers([job("r-1", "inprogress"), job("r-1", "done")]);
-    let document = server.run(&format!("resume {state} {QUICK}")).json();
+    let document = server.run(&format!("resume {state}")).json();
     assert_eq!(document["meta"]["status"], "done");
     assert_eq!(server.count("GET"), 2);
     assert_eq!(names(&out), ["state.json"]);
@@ -183,7 +183,7 @@ fn two_processes_do_not_resume_one_job() {
         }
         _ => job("r-1", "done"),
     });
-    let mut first = server.command(&format!("hunt {RULE} --state {state} {QUICK}"));
+    let mut first = server.command(&format!("hunt {RULE} --state {state}"));
     let running = thread::spawn(move || run(&mut first));
     while server.asked().is_empty() {
         thread::sleep(Duration::from_millis(5));
@@ -226,7 +226,7 @@ fn a_missing_archive_can_be_fetched_again() {
 fn a_refused_job_leaves_no_state() {
     let out = folder();
     let state = in_folder(&out, "state");
-    let line = format!("exact-search --ascii a {QUICK} --state {state}");
+    let line = format!("exact-search --ascii a --state {state}");
     Server::with_answers([refusal(400, "bad pattern")])
         .run(&line)
         .error(1);
@@ -243,7 +243,7 @@ fn a_refused_job_leaves_no_state() {
         .run(&line)
         .error(4);
     Server::with_answers([job("r-1", "done"), job("r-1", "done")])
-        .run(&format!("resume {state} {QUICK}"))
+        .run(&format!("resume {state}"))
         .says("hunt submitted; the request id is r-1\n")
         .json();
 }

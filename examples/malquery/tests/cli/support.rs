@@ -114,6 +114,8 @@ pub(crate) fn command(line: &str) -> Command {
     ] {
         command.env_remove(format!("FALCON_{name}"));
     }
+    // The line may override the poll interval, which does not delay a test.
+    command.args(["--poll-interval", "0.01"]);
     command.args(line.split_whitespace());
     command
 }
@@ -367,10 +369,8 @@ fn below_prefix(target: &str) -> &str {
     target.strip_prefix("/prefix").unwrap_or("/not-the-prefix")
 }
 
-/// A poll interval that does not delay a test.
-pub(crate) const QUICK: &str = "--poll-interval 0.01";
 /// A collect of all samples found, without a quota check.
-pub(crate) const COLLECT: &str = "collect --yes --no-check-quota --poll-interval 0.01";
+pub(crate) const COLLECT: &str = "collect --yes --no-check-quota";
 
 pub(crate) fn folder() -> TempDir {
     tempfile::tempdir().unwrap()
