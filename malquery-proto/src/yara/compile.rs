@@ -47,8 +47,8 @@ impl RuleFile {
 /// The limit for nested parentheses and brackets. boreal may count a parenthesis twice.
 const MAX_NESTING: u8 = 250;
 
-/// The nesting depth of operators at which boreal rejects a condition. It keeps the stack use of a
-/// scan below 1 MB, even without optimization.
+/// The nesting depth at which boreal rejects a condition: 59 operators and a value. It keeps the
+/// stack use of a scan below 1 MB, even without optimization.
 const MAX_DEPTH: u32 = 60;
 
 /// The maximum number of strings in a rule, as in YARA.

@@ -66,9 +66,7 @@ pub struct RuleEntry {
     pub(super) name_span: Range<usize>,
     /// The token indices of the tags.
     pub(super) tags: Range<usize>,
-    /// The token indices between the braces.
-    pub(super) body: Range<usize>,
-    /// The token indices of the condition, which ends where the body ends.
+    /// The token indices of the condition, up to the closing brace.
     pub(super) condition: Range<usize>,
     /// The indices of the rules to which the condition refers.
     needs: BTreeSet<usize>,
@@ -346,7 +344,6 @@ impl RuleFile {
         if !self.is(at, "{") {
             return Err(self.expected(at, "`{`"));
         }
-        let open = at;
         let mut condition = None;
         let mut depth = 1;
         while depth > 0 {
@@ -370,7 +367,6 @@ impl RuleFile {
             span: start..self.tokens[at].span.end,
             name_span: self.tokens[name].span.clone(),
             tags,
-            body: open + 1..at,
             condition: condition.min(at)..at,
             needs: BTreeSet::new(),
             modules: BTreeSet::new(),
@@ -413,14 +409,12 @@ impl RuleFile {
             } else if !loops.iter().flatten().any(|name| *name == word) {
                 let is_prefix =
                     self.is(at + 1, "*") && (self.is(at + 2, ",") || self.is(at + 2, ")"));
-                match is_prefix {
-                    true => needs.extend(
-                        above
-                            .range(word.to_owned()..)
-                            .take_while(|(name, _)| name.starts_with(word))
-                            .map(|(_, rule)| *rule),
-                    ),
-                    false => needs.extend(above.get(word)),
+                if is_prefix {
+                    let from = above.range(word.to_owned()..);
+                    let named = from.take_while(|(name, _)| name.starts_with(word));
+                    needs.extend(named.map(|(_, rule)| rule));
+                } else {
+                    needs.extend(above.get(word));
                 }
             }
         }

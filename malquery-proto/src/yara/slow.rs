@@ -7,15 +7,13 @@ use boreal_parser::hex_string::{Jump, Mask, Token};
 use boreal_parser::regex::{Node, RepetitionKind, RepetitionRange};
 use boreal_parser::rule::{VariableDeclaration, VariableDeclarationValue as Value};
 
+use super::splits::{is_long_gap, is_long_jump, rounds};
+
 /// The maximum length of an atom in bytes.
 const ATOM: usize = 4;
 
 /// The minimum score of a string that is not slow.
 const ENOUGH: i32 = 38;
-
-/// The maximum length of a short gap. YARA searches for the parts before and after a longer gap
-/// separately.
-const LONG_GAP: u32 = 200;
 
 /// A byte, and a mask of its known bits.
 type Masked = (u8, u8);
@@ -97,13 +95,8 @@ fn of_hex(tokens: &[Token]) -> Vec<Piece> {
             from: 1,
             to: Some(1),
         }) => Piece::Byte((0, 0)),
-        Token::Jump(Jump { from, to }) => {
-            let is_long = *from > LONG_GAP || to.is_none_or(|to| to > LONG_GAP);
-            match is_long && at > 0 && at < last {
-                true => Piece::Split,
-                false => Piece::Gap,
-            }
-        }
+        Token::Jump(_) if is_long_jump(token) && at > 0 && at < last => Piece::Split,
+        Token::Jump(_) => Piece::Gap,
         Token::Alternatives(all) => Piece::Either(all.iter().map(|one| of_hex(one)).collect()),
     };
     tokens.iter().enumerate().map(piece).collect()
@@ -130,35 +123,19 @@ fn of_regex(node: &Node) -> Vec<Piece> {
             Node::Alternation(all) => {
                 pieces.push(Piece::Either(all.iter().map(of_regex).collect()));
             }
-            Node::Repetition { node, kind, greedy } => {
-                let (least, most) = rounds(kind);
-                let is_inner = at > 0 && at + 1 < nodes.len();
-                let is_dot = matches!(**node, Node::Dot);
-                pieces.push(match kind {
-                    RepetitionKind::ZeroOrMore => Piece::Gap,
-                    RepetitionKind::Range(_)
-                        if is_dot && !greedy && is_inner && most > LONG_GAP =>
-                    {
-                        Piece::Split
-                    }
-                    RepetitionKind::Range(_) | RepetitionKind::ZeroOrOne if is_dot => Piece::Gap,
-                    _ => Piece::Many(of_regex(node), least),
-                });
-            }
+            Node::Repetition {
+                node: part, kind, ..
+            } => pieces.push(match kind {
+                _ if is_long_gap(node) && at > 0 && at + 1 < nodes.len() => Piece::Split,
+                RepetitionKind::ZeroOrMore => Piece::Gap,
+                RepetitionKind::Range(_) | RepetitionKind::ZeroOrOne if **part == Node::Dot => {
+                    Piece::Gap
+                }
+                _ => Piece::Many(of_regex(part), rounds(kind).0),
+            }),
         }
     }
     pieces
-}
-
-fn rounds(kind: &RepetitionKind) -> (u32, u32) {
-    match kind {
-        RepetitionKind::ZeroOrOne => (0, 1),
-        RepetitionKind::ZeroOrMore => (0, u32::MAX),
-        RepetitionKind::OneOrMore => (1, u32::MAX),
-        RepetitionKind::Range(RepetitionRange::Exactly(count)) => (*count, *count),
-        RepetitionKind::Range(RepetitionRange::AtLeast(least)) => (*least, u32::MAX),
-        RepetitionKind::Range(RepetitionRange::Bounded(least, most)) => (*least, *most),
-    }
 }
 
 /// Returns the score of the best atom of a byte sequence, or of its worst `wide` or `xor` variant.

@@ -1,5 +1,5 @@
 //! Counts the splits of a string: the points at which a match can continue in two ways. YARA limits
-//! their number.
+//! their number. Also finds the long gaps at which YARA divides a string.
 
 use boreal_parser::hex_string::{Jump, Token};
 use boreal_parser::regex::{Node, RepetitionKind, RepetitionRange};
@@ -16,17 +16,13 @@ const LONG_GAP: u32 = 200;
 const ENDLESS: u32 = 32_767;
 
 pub(super) fn of_hex(tokens: &[Token]) -> usize {
-    let is_long = |token: &Token| match token {
-        Token::Jump(Jump { from, to }) => *from > LONG_GAP || to.is_none_or(|to| to > LONG_GAP),
-        _ => false,
-    };
     let splits = |token: &Token| match token {
         Token::Alternatives(all) => {
             all.len().saturating_sub(1) + all.iter().map(|one| of_hex(one)).sum::<usize>()
         }
         _ => 0,
     };
-    let parts = tokens.split(is_long);
+    let parts = tokens.split(is_long_jump);
     parts
         .map(|part| part.iter().map(splits).sum())
         .max()
@@ -38,15 +34,7 @@ pub(super) fn of_regex(node: &Node) -> usize {
         Node::Concat(nodes) => nodes.as_slice(),
         other => std::slice::from_ref(other),
     };
-    let is_long = |node: &Node| match node {
-        Node::Repetition {
-            node,
-            kind,
-            greedy: false,
-        } if **node == Node::Dot => range(kind).is_some_and(|(_, most)| most > LONG_GAP),
-        _ => false,
-    };
-    let parts = nodes.split(is_long);
+    let parts = nodes.split(is_long_gap);
     parts.map(sum).max().unwrap_or(0)
 }
 
@@ -59,10 +47,12 @@ fn splits(node: &Node) -> usize {
         Node::Group(inner) => splits(inner),
         Node::Concat(nodes) => sum(nodes),
         Node::Alternation(all) => sum(all).saturating_add(all.len().saturating_sub(1)),
-        Node::Repetition { node, kind, .. } => match range(kind) {
-            None => splits(node).saturating_add(1),
-            Some(_) if **node == Node::Dot => 0,
-            Some((least, most)) => {
+        Node::Repetition { node, kind, .. } => match (kind, rounds(kind)) {
+            (RepetitionKind::ZeroOrMore | RepetitionKind::OneOrMore, _) => {
+                splits(node).saturating_add(1)
+            }
+            _ if **node == Node::Dot => 0,
+            (_, (least, most)) => {
                 // YARA emits the code of the repeated part up to three times.
                 let copies = usize::from(least > 0)
                     + usize::from(most > least + 1 || most > 2)
@@ -75,13 +65,34 @@ fn splits(node: &Node) -> usize {
     }
 }
 
-/// Returns the limits of a repetition, or `None` for `*` and `+`.
-fn range(kind: &RepetitionKind) -> Option<(u32, u32)> {
+/// Returns whether the token is a jump that divides a hex string.
+pub(super) fn is_long_jump(token: &Token) -> bool {
+    match token {
+        Token::Jump(Jump { from, to }) => *from > LONG_GAP || to.is_none_or(|to| to > LONG_GAP),
+        _ => false,
+    }
+}
+
+/// Returns whether the node is a repetition such as `.{0,300}?` that divides a regular expression.
+pub(super) fn is_long_gap(node: &Node) -> bool {
+    match node {
+        Node::Repetition {
+            node,
+            kind: kind @ RepetitionKind::Range(_),
+            greedy: false,
+        } => **node == Node::Dot && rounds(kind).1 > LONG_GAP,
+        _ => false,
+    }
+}
+
+/// Returns the minimum and the maximum count of a repetition.
+pub(super) fn rounds(kind: &RepetitionKind) -> (u32, u32) {
     match kind {
-        RepetitionKind::ZeroOrMore | RepetitionKind::OneOrMore => None,
-        RepetitionKind::ZeroOrOne => Some((0, 1)),
-        RepetitionKind::Range(RepetitionRange::Exactly(count)) => Some((*count, *count)),
-        RepetitionKind::Range(RepetitionRange::AtLeast(least)) => Some((*least, ENDLESS)),
-        RepetitionKind::Range(RepetitionRange::Bounded(least, most)) => Some((*least, *most)),
+        RepetitionKind::ZeroOrOne => (0, 1),
+        RepetitionKind::ZeroOrMore => (0, ENDLESS),
+        RepetitionKind::OneOrMore => (1, ENDLESS),
+        RepetitionKind::Range(RepetitionRange::Exactly(count)) => (*count, *count),
+        RepetitionKind::Range(RepetitionRange::AtLeast(least)) => (*least, ENDLESS),
+        RepetitionKind::Range(RepetitionRange::Bounded(least, most)) => (*least, *most),
     }
 }

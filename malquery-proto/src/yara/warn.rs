@@ -3,12 +3,13 @@
 use boreal_parser::expression::{Expression, ExpressionKind, Identifier, IdentifierOperationType};
 use boreal_parser::file::{YaraFile, YaraFileComponent};
 use boreal_parser::hex_string::{Jump, Token};
-use boreal_parser::regex::{Node, RepetitionKind, RepetitionRange};
+use boreal_parser::regex::Node;
 use boreal_parser::rule::{VariableDeclaration, VariableDeclarationValue as Value};
 
 use super::error::Warning;
 use super::file::RuleFile;
 use super::slow;
+use super::splits::rounds;
 
 /// The maximum size of the source in bytes that causes no warning.
 const LONG_TEXT: usize = 64 * 1024;
@@ -108,16 +109,7 @@ fn regex_length(node: &Node) -> usize {
         Node::Alternation(all) => all.iter().map(regex_length).min().unwrap_or(0),
         Node::Concat(all) => all.iter().map(regex_length).fold(0, usize::saturating_add),
         Node::Repetition { node, kind, .. } => {
-            let least = match kind {
-                RepetitionKind::ZeroOrOne | RepetitionKind::ZeroOrMore => 0,
-                RepetitionKind::OneOrMore => 1,
-                RepetitionKind::Range(range) => match range {
-                    RepetitionRange::Exactly(least)
-                    | RepetitionRange::AtLeast(least)
-                    | RepetitionRange::Bounded(least, _) => *least as usize,
-                },
-            };
-            regex_length(node).saturating_mul(least)
+            regex_length(node).saturating_mul(rounds(kind).0 as usize)
         }
     }
 }
