@@ -505,6 +505,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(80))]
+
         #[test]
         fn a_secret_is_found_in_every_encoding(
             secret in r#"[-a-zA-Z0-9+/=&%"' \\.ü€😀~]{6,60}"#,
@@ -601,12 +603,12 @@ mod tests {
     #[test]
     fn a_search_takes_no_longer_for_long_secrets() {
         let masked = |secret: &str, text: &str| Needles::new([secret]).mask(text).into_owned();
-        let text = "a".repeat(20_000);
+        let text = "a".repeat(5_000);
         assert_eq!(masked(&("a".repeat(60_000) + "b"), &text), "[redacted]");
         assert_eq!(masked(&("a".repeat(63) + &"b".repeat(60_000)), &text), text);
-        let text = "\\".repeat(300);
+        let text = "\\".repeat(150);
         assert_eq!(masked(&("\\".repeat(63) + "b"), &text), text);
-        let text = format!("74{}75", " ".repeat(1_000)).repeat(20);
+        let text = format!("74{}75", " ".repeat(1_000)).repeat(5);
         assert_eq!(masked(&"tu".repeat(30_000), &text), text);
     }
 

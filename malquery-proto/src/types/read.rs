@@ -58,7 +58,7 @@ pub(crate) fn read_reply<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result
         })
     };
     let repaired = match read(&text) {
-        Err(error) if error.is_syntax() => repair(&text).ok_or(error)?,
+        Err(error) if error.is_syntax() => repair(&text, REPAIR).ok_or(error)?,
         result => return result,
     };
     drop(text);
@@ -71,8 +71,8 @@ pub(crate) fn without_mark(body: &[u8]) -> &[u8] {
 }
 
 /// Replaces unpaired surrogates and escapes control characters in strings. Returns `None` if the
-/// text has none of these, or too many.
-fn repair(text: &str) -> Option<String> {
+/// text has none of these, or if its length would grow by more than `most` bytes.
+fn repair(text: &str, most: usize) -> Option<String> {
     let bytes = text.as_bytes();
     let mut repaired = String::new();
     let (mut copied, mut at, mut in_string) = (0, 0, false);
@@ -94,7 +94,7 @@ fn repair(text: &str) -> Option<String> {
             repaired.push_str(&text[copied..at]);
             repaired.push_str(&instead);
             copied = at + length;
-            if repaired.len() > copied + REPAIR {
+            if repaired.len() > copied + most {
                 return None;
             }
         }

@@ -80,8 +80,9 @@ fn other_faults_stay_errors() {
 
 #[test]
 fn a_text_of_control_characters_is_not_repaired() {
-    let text = format!("[\"{}\"]", "\0".repeat(4 << 20));
-    assert!(read(&text).is_err());
+    let text = "\"".to_owned() + &"\0".repeat(1000);
+    assert!(repair(&text, 5000).is_some());
+    assert!(repair(&text, 4999).is_none());
 }
 
 fn repeated(before: &str, part: &str, bytes: usize, after: &str) -> String {
@@ -103,7 +104,7 @@ fn peak<R: crate::types::lenient::Item>(budget: usize, text: &str) -> (bool, usi
 
 #[test]
 fn many_small_values_do_not_exceed_the_budget() {
-    const BUDGET: usize = 4 << 20;
+    const BUDGET: usize = 1 << 20;
     for (before, after) in [
         (r#"{"resources":["#, "]}"),
         (r#"{"errors":["#, "]}"),
@@ -123,7 +124,7 @@ fn many_small_values_do_not_exceed_the_budget() {
             "[[]]",
             r#"{"a":{}}"#,
         ] {
-            let text = repeated(before, value, 500_000, after);
+            let text = repeated(before, value, 125_000, after);
             for peak in [peak::<Sample>(BUDGET, &text), peak::<Json>(BUDGET, &text)] {
                 // When a list grows, the old and the new buffer exist at the same time.
                 assert!(
@@ -133,7 +134,7 @@ fn many_small_values_do_not_exceed_the_budget() {
             }
         }
     }
-    let names: Vec<_> = (0..60_000).map(|name| format!(r#""{name}":0"#)).collect();
+    let names: Vec<_> = (0..15_000).map(|name| format!(r#""{name}":0"#)).collect();
     for (before, after) in [
         ("{", "}"),
         (r#"{"meta":{"#, "}}"),
@@ -195,12 +196,12 @@ proptest! {
         let text = format!("[\"{}\"]", parts.concat());
         let read: Vec<String> = read_reply(text.as_bytes()).unwrap();
         if let Ok(whole) = serde_json::from_str::<Vec<String>>(&text) {
-            prop_assert!(repair(&text).is_none());
+            prop_assert!(repair(&text, REPAIR).is_none());
             prop_assert_eq!(read, whole);
         } else {
-            let repaired = repair(&text).unwrap();
+            let repaired = repair(&text, REPAIR).unwrap();
             prop_assert_eq!(serde_json::from_str::<Vec<String>>(&repaired).unwrap(), read);
-            prop_assert!(repair(&repaired).is_none());
+            prop_assert!(repair(&repaired, REPAIR).is_none());
         }
     }
 }
