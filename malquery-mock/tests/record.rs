@@ -550,8 +550,8 @@ fn a_secret_never_reaches_a_file() {
             let why = format!("contains a secret of this session in its {place}");
             error.matches(&why).count()
         };
-        let counts = ["body, at /yara_rule", "body, and", "query"].map(count);
-        assert_eq!(counts, [encodings.len(), 1, 1], "{error}");
+        let counts = ["body", "query"].map(count);
+        assert_eq!(counts, [encodings.len() + 1, 1], "{error}");
         assert!(!path.exists());
         // The other exchanges can still be saved.
         guard.save_rest(&path).unwrap();

@@ -223,18 +223,6 @@ impl Policy {
         self.secrets.find_in(bytes).is_some()
     }
 
-    /// Returns the first place of a secret of the session in the values of a document.
-    pub(crate) fn secret_place(&self, json: &Json) -> Option<String> {
-        let mut found = None;
-        json.each(&mut String::new(), &mut |place, value| {
-            let is_leaf = !matches!(value, Json::Array(_) | Json::Object(_));
-            if found.is_none() && is_leaf && self.has_secret(value.to_string().as_bytes()) {
-                found = Some(self.mask(place).into_owned());
-            }
-        });
-        found
-    }
-
     pub(crate) fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
         self.secrets.mask(text)
     }

@@ -196,9 +196,16 @@ impl Writer<'_> {
             times: None,
             repeat_last: None,
         };
-        if let Some(place) = self.secret_place(sent.body(), &one.request) {
+        let uri = one.request.uri.as_str();
+        let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
+        let parts = [
+            ("path", path.as_bytes()),
+            ("query", query.as_bytes()),
+            ("body", sent.body()),
+        ];
+        if let Some((place, _)) = parts.iter().find(|(_, part)| self.policy.has_secret(part)) {
             return Err(format!(
-                "contains a secret of this session in {place}, and requests are not redacted"
+                "contains a secret of this session in its {place}, and requests are not redacted"
             ));
         }
         match &mut exchange.outcome {
@@ -232,25 +239,6 @@ impl Writer<'_> {
             return Err("contains a secret of this session that is not redacted".into());
         }
         Ok((text, one))
-    }
-
-    /// Returns the place of a secret in a request, such as `its path`.
-    fn secret_place(&self, sent: &[u8], request: &file::Request) -> Option<String> {
-        let has = |text: &str| self.policy.has_secret(text.as_bytes());
-        let (path, query) = request.uri.split_once('?').unwrap_or((&request.uri, ""));
-        let json = request.body.as_ref().and_then(|body| body.json.as_ref());
-        let json = json.and_then(|json| Json::parse_body(json.get()).ok());
-        let place = json.and_then(|json| self.policy.secret_place(&json));
-        let mut headers = request.headers.iter().flatten();
-        match place {
-            _ if has(path) => Some("its path".into()),
-            _ if has(query) => Some("its query".into()),
-            Some(place) => Some(format!("its body, at {place}")),
-            None if self.policy.has_secret(sent) => Some("its body".into()),
-            None => headers
-                .find(|(_, value)| has(value))
-                .map(|(name, _)| format!("its header {name}")),
-        }
     }
 
     /// Adds the bytes of a sample, and moves a long JSON body to a separate file.
