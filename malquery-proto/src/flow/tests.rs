@@ -79,7 +79,7 @@ impl Service {
     fn new(answers: impl IntoIterator<Item = Answer>) -> Self {
         Self {
             now: START,
-            auth: Auth::new(Cloud::Us1, Credentials::new("id", "s3cret")),
+            auth: session(),
             answers: answers.into_iter().collect(),
             sent: vec![],
             new_connections: vec![],
@@ -115,20 +115,8 @@ impl Service {
                         flow.on_failure(self.now, &mut self.auth, attempt.ticket, why)?
                     }
                     Answer::Reply(status, headers, body) => {
-                        let headers: HeaderMap = headers
-                            .iter()
-                            .map(|(name, value)| {
-                                (
-                                    HeaderName::from_static(name),
-                                    HeaderValue::from_str(value).unwrap(),
-                                )
-                            })
-                            .collect();
-                        let status = StatusCode::from_u16(status).unwrap();
-                        let head = ResponseHead {
-                            status,
-                            headers: &headers,
-                        };
+                        let headers = headers_of(&headers);
+                        let head = head(status, &headers);
                         let (ticket, body) = (attempt.ticket, body.as_bytes());
                         if let Some(output) =
                             flow.on_response(self.now, &mut self.auth, ticket, head, body)?
@@ -172,32 +160,54 @@ fn hunt() -> Hunt {
     Hunt::new("rule private_rule { condition: true }").options(SearchOptions::new().limit(3))
 }
 
+fn job() -> JobFlow {
+    JobFlow::new(hunt(), RetryPolicy::default(), 7)
+}
+
+fn attached() -> JobFlow {
+    JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7)
+}
+
+fn call(seed: u64) -> Attempts {
+    Attempts::new(RetryPolicy::default(), seed)
+}
+
+/// Returns a session that requests tokens.
+fn session() -> Auth {
+    Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"))
+}
+
+/// Returns a session with a token that was obtained elsewhere.
+fn supplied() -> Auth {
+    Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap())
+}
+
+fn sent(step: Result<Step, FlowError>) -> Attempt {
+    match step {
+        Ok(Step::Send(attempt)) => *attempt,
+        step => panic!("{step:?}"),
+    }
+}
+
+fn head(status: u16, headers: &HeaderMap) -> ResponseHead<'_> {
+    ResponseHead {
+        status: StatusCode::from_u16(status).unwrap(),
+        headers,
+    }
+}
+
+fn headers_of(headers: &[(&'static str, String)]) -> HeaderMap {
+    let pairs = headers.iter();
+    pairs
+        .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
+        .collect()
+}
+
 fn api_kind(error: &FlowError) -> Option<ApiErrorKind> {
     match error {
         FlowError::Response(ResponseError::Api(error)) => Some(error.kind()),
         _ => None,
     }
-}
-
-#[test]
-fn a_token_is_renewed_before_it_expires() {
-    let mut service = Service::new([token(), quotas(), quotas(), token(), quotas()]);
-    service.call(&GetQuotas).unwrap();
-    // The token lives for 1,799 seconds and is renewed 120 seconds before it expires.
-    service.now = START.after(Duration::from_secs(1678));
-    service.call(&GetQuotas).unwrap();
-    service.now = START.after(Duration::from_secs(1680));
-    service.call(&GetQuotas).unwrap();
-    assert_eq!(
-        service.sent,
-        [
-            "POST oauth2",
-            "GET quotas",
-            "GET quotas",
-            "POST oauth2",
-            "GET quotas"
-        ]
-    );
 }
 
 #[test]
@@ -431,6 +441,8 @@ fn the_account_is_followed_to_its_cloud_once() {
         "http://api.us-2.crowdstrike.com/oauth2/token",
         "https://api.us-2.crowdstrike.com.evil.example/",
         "https://api.us-2.crowdstrike.com@evil.example/",
+        "https://user@api.us-2.crowdstrike.com/",
+        "https://:word@api.us-2.crowdstrike.com/",
         "https://api.us-2.crowdstrike.com:8443/",
         "/oauth2/token",
     ] {
@@ -448,6 +460,13 @@ fn the_account_is_followed_to_its_cloud_once() {
             "{error}"
         );
     }
+    // Only a redirect leads to another cloud.
+    let mut service = Service::new([with(reply(403, ""), "location", us2)]);
+    assert_eq!(
+        api_kind(&service.call(&GetQuotas).unwrap_err()),
+        Some(ApiErrorKind::Forbidden)
+    );
+    assert_eq!(service.auth.base(), &BaseUrl::from(Cloud::Us1));
     // Government accounts exist only in their own clouds.
     for (from, to) in [
         (Cloud::Us1, Cloud::UsGov1),
@@ -483,7 +502,7 @@ fn a_401_names_the_right_cloud() {
 }
 
 #[test]
-fn a_short_token_is_renewed_after_three_quarters() {
+fn a_token_is_renewed_before_it_expires() {
     let short = || reply(201, r#"{"access_token": "t", "expires_in": 100}"#);
     for (answer, last, renewed) in [
         (token as fn() -> Answer, 1_678_999, 1_679_000),
@@ -501,18 +520,43 @@ fn a_short_token_is_renewed_after_three_quarters() {
 }
 
 #[test]
-fn a_permanent_failure_is_not_retried() {
+fn what_needs_a_change_is_not_retried() {
     let never = || Answer::Lost(SendFailure::CannotSend);
-    let mut service = Service::new([token(), never(), never()]);
-    let error = service.call(&GetQuotas).unwrap_err();
-    assert_eq!(error.to_string(), "GetMalQueryQuotasV1 cannot be sent");
-    assert_eq!(
-        service.call(&GetQuotas).unwrap_err().to_string(),
-        error.to_string()
+    for (answers, operation) in [
+        (vec![never()], "oauth2AccessToken"),
+        (vec![token(), never(), never()], "GetMalQueryQuotasV1"),
+    ] {
+        let mut service = Service::new(answers);
+        while !service.answers.is_empty() {
+            let error = service.call(&GetQuotas).unwrap_err();
+            assert_eq!(error.to_string(), format!("{operation} cannot be sent"));
+            assert!(!error.is_retryable());
+        }
+    }
+    let mut auth = supplied();
+    let mut flow = call(1);
+    flow.set_deadline(Some(START));
+    let error = flow.poll(START, &mut auth, &GetQuotas).unwrap_err();
+    assert!(
+        matches!(error, FlowError::Deadline { .. }) && !error.is_retryable(),
+        "{error}"
     );
-    let mut service = Service::new([never()]);
-    let error = service.call(&GetQuotas).unwrap_err();
-    assert_eq!(error.to_string(), "oauth2AccessToken cannot be sent");
+    // If the policy ends a call before the deadline, the next run has the full time limit again.
+    let limit = Duration::from_secs(1);
+    let policy = RetryPolicy {
+        time_limit: limit,
+        ..RetryPolicy::default()
+    };
+    let mut flow = Attempts::new(policy, 1);
+    flow.set_deadline(Some(START.after(Duration::from_secs(60))));
+    let _lost = sent(flow.poll(START, &mut auth, &GetQuotas));
+    let error = flow
+        .poll(START.after(limit), &mut auth, &GetQuotas)
+        .unwrap_err();
+    assert!(
+        matches!(error, FlowError::TimeUp { .. }) && error.is_retryable(),
+        "{error}"
+    );
 }
 
 #[test]
@@ -558,7 +602,7 @@ fn a_pause_ends_before_its_call() {
 #[test]
 fn a_poll_waits_as_the_service_asks() {
     let limited = |seconds| with(reply(429, GATEWAY_429), "retry-after", seconds);
-    let attach = || JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
+    let attach = || attached();
     // No other call would wait this long.
     let mut service = Service::new([token(), status("inprogress"), limited(300), status("done")]);
     service.job(&mut attach()).unwrap();
@@ -567,10 +611,8 @@ fn a_poll_waits_as_the_service_asks() {
 
 #[test]
 fn of_two_rate_limits_the_longer_holds() {
-    let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-    let ready = |auth: &mut Auth| match Attempts::new(RetryPolicy::default(), 1)
-        .poll(START, auth, &GetQuotas)
-    {
+    let mut auth = supplied();
+    let ready = |auth: &mut Auth| match call(1).poll(START, auth, &GetQuotas) {
         Ok(Step::Wait(time)) => time.since(START).as_secs(),
         step => panic!("{step:?}"),
     };
@@ -596,8 +638,8 @@ fn a_pause_outlasts_a_clock_one_second_behind() {
 
 #[test]
 fn flows_share_failures_of_the_token() {
-    let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
-    let mut flows = [1, 2].map(|seed| Attempts::new(RetryPolicy::default(), seed));
+    let mut auth = session();
+    let mut flows = [1, 2].map(call);
     let (mut now, mut sent) = (START, 0);
     // Both flows take turns, and together send no more requests than one flow would.
     let error = loop {
@@ -629,15 +671,11 @@ fn flows_share_failures_of_the_token() {
 
 #[test]
 fn a_late_token_report_ends_no_other_request() {
-    let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
-    let mut flows = [1, 2, 3].map(|seed| Attempts::new(RetryPolicy::default(), seed));
-    let Step::Send(late) = flows[0].poll(START, &mut auth, &GetQuotas).unwrap() else {
-        panic!()
-    };
+    let mut auth = session();
+    let mut flows = [1, 2, 3].map(call);
+    let late = sent(flows[0].poll(START, &mut auth, &GetQuotas));
     let later = START.after(Duration::from_secs(90));
-    let Step::Send(_under_way) = flows[1].poll(later, &mut auth, &GetQuotas).unwrap() else {
-        panic!()
-    };
+    let _under_way = sent(flows[1].poll(later, &mut auth, &GetQuotas));
     flows[0].cancel(&mut auth, late.ticket).unwrap();
     assert!(matches!(
         flows[2].poll(later, &mut auth, &GetQuotas).unwrap(),
@@ -646,80 +684,40 @@ fn a_late_token_report_ends_no_other_request() {
 }
 
 #[test]
-fn only_a_redirection_leads_to_another_cloud() {
-    let us2 = "https://api.us-2.crowdstrike.com/oauth2/token";
-    let mut service = Service::new([with(reply(403, ""), "location", us2)]);
-    assert_eq!(
-        api_kind(&service.call(&GetQuotas).unwrap_err()),
-        Some(ApiErrorKind::Forbidden)
-    );
-    assert_eq!(service.auth.base(), &BaseUrl::from(Cloud::Us1));
-    for odd in [
-        "https://user@api.us-2.crowdstrike.com/",
-        "https://:word@api.us-2.crowdstrike.com/",
-    ] {
-        let mut service = Service::new([with(reply(308, ""), "location", odd)]);
-        assert_eq!(
-            api_kind(&service.call(&GetQuotas).unwrap_err()),
-            Some(ApiErrorKind::Redirect),
-            "{odd}"
-        );
-    }
-}
-
-#[test]
 fn a_job_has_its_submission_until_sent() {
-    let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+    let mut auth = supplied();
+    let mut flow = job();
     assert!(matches!(flow.to_submit(), Some(Submission::Hunt(_))));
-    let Step::Send(attempt) = flow.poll(START, &mut auth).unwrap() else {
-        panic!()
-    };
+    let attempt = sent(flow.poll(START, &mut auth));
     assert!(flow.to_submit().is_none());
     flow.on_failure(START, &mut auth, attempt.ticket, SendFailure::NotSent)
         .unwrap();
     assert!(flow.to_submit().is_some());
-    assert!(
-        JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7)
-            .to_submit()
-            .is_none()
-    );
+    assert!(attached().to_submit().is_none());
 }
 
 #[test]
 fn an_attempt_says_how_much_to_read() {
-    let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
-    let Step::Send(token) = Attempts::new(RetryPolicy::default(), 1)
-        .poll(START, &mut auth, &GetQuotas)
-        .unwrap()
-    else {
-        panic!()
-    };
+    let mut auth = session();
+    let token = sent(call(1).poll(START, &mut auth, &GetQuotas));
     assert_eq!(
         format!("{token:?}"),
         "Attempt(POST https://api.crowdstrike.com/oauth2/token)"
     );
     assert!(token.ticket.is_token());
-    let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-    let mut flow = Attempts::new(RetryPolicy::default(), 1);
-    let Step::Send(call) = flow.poll(START, &mut auth, &GetQuotas).unwrap() else {
-        panic!()
-    };
+    let mut auth = supplied();
+    let mut flow = call(1);
+    let call = sent(flow.poll(START, &mut auth, &GetQuotas));
     assert_eq!(
         (token.max_body, call.max_body),
         (Some(65_536), Some(268_435_456))
     );
     let sample = GetDownload::new(crate::types::Sha256::from_bytes([1; 32]));
     let mut flow = DownloadFlow::new(&sample, RetryPolicy::default(), 1);
-    let Step::Send(download) = flow.poll(START, &mut auth).unwrap() else {
-        panic!()
-    };
+    let download = sent(flow.poll(START, &mut auth));
     assert_eq!(download.max_body, None);
     let headers = HeaderMap::new();
-    let head = ResponseHead {
-        status: StatusCode::OK,
-        headers: &headers,
-    };
+    let head = head(200, &headers);
     let reply = flow
         .on_response(START, &mut auth, download.ticket, head, b"")
         .unwrap();
@@ -760,10 +758,7 @@ fn an_error_gives_what_the_reply_said() {
     ]
     .into_iter()
     .collect();
-    let head = |status| ResponseHead {
-        status: StatusCode::from_u16(status).unwrap(),
-        headers: &headers,
-    };
+    let head = |status| head(status, &headers);
     let api = |status| GetQuotas.error(head(status), b"");
     let seen = |error: &FlowError| {
         (
@@ -818,7 +813,7 @@ fn an_error_gives_what_the_reply_said() {
 #[test]
 fn a_supplied_token_is_not_renewed() {
     let mut service = Service::new([quotas(), reply(401, "")]);
-    service.auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+    service.auth = supplied();
     service.call(&GetQuotas).unwrap();
     let error = service.call(&GetQuotas).unwrap_err();
     assert_eq!(
@@ -831,21 +826,16 @@ fn a_supplied_token_is_not_renewed() {
 
 #[test]
 fn flows_wait_for_one_token() {
-    let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
-    let mut flows = [1, 2, 3].map(|seed| Attempts::new(RetryPolicy::default(), seed));
-    let Step::Send(fetch) = flows[0].poll(START, &mut auth, &GetQuotas).unwrap() else {
-        panic!()
-    };
+    let mut auth = session();
+    let mut flows = [1, 2, 3].map(call);
+    let fetch = sent(flows[0].poll(START, &mut auth, &GetQuotas));
     for flow in &mut flows[1..] {
         assert!(
             matches!(flow.poll(START, &mut auth, &GetQuotas).unwrap(), Step::Wait(time) if time > START)
         );
     }
     let headers = HeaderMap::new();
-    let head = ResponseHead {
-        status: StatusCode::UNAUTHORIZED,
-        headers: &headers,
-    };
+    let head = head(401, &headers);
     flows[0]
         .on_response(START, &mut auth, &GetQuotas, fetch.ticket, head, b"")
         .unwrap_err();
@@ -857,7 +847,7 @@ fn flows_wait_for_one_token() {
         );
     }
     // A call that begins now may request a token again.
-    let mut flow = Attempts::new(RetryPolicy::default(), 4);
+    let mut flow = call(4);
     assert!(matches!(
         flow.poll(later, &mut auth, &GetQuotas).unwrap(),
         Step::Send(_)
@@ -866,11 +856,9 @@ fn flows_wait_for_one_token() {
 
 #[test]
 fn a_silent_flow_blocks_no_token() {
-    let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
-    let _lost = Attempts::new(RetryPolicy::default(), 1)
-        .poll(START, &mut auth, &GetQuotas)
-        .unwrap();
-    let mut flow = Attempts::new(RetryPolicy::default(), 2);
+    let mut auth = session();
+    let _lost = call(1).poll(START, &mut auth, &GetQuotas).unwrap();
+    let mut flow = call(2);
     assert!(matches!(
         flow.poll(START, &mut auth, &GetQuotas).unwrap(),
         Step::Wait(_)
@@ -891,7 +879,7 @@ fn a_job_outlasts_a_done_submission() {
         status("queued"),
         status("done"),
     ]);
-    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+    let mut flow = job();
     let reply = service.job(&mut flow).unwrap();
     assert_eq!(reply.meta.reqid, flow.id().cloned());
     assert_eq!(service.waits, [2, 5, 5].map(Duration::from_secs));
@@ -908,15 +896,6 @@ fn a_job_outlasts_a_done_submission() {
 }
 
 #[test]
-fn a_failed_job_is_an_error() {
-    let mut service = Service::new([token(), submitted(), status("failed")]);
-    let error = service
-        .job(&mut JobFlow::new(hunt(), RetryPolicy::default(), 7))
-        .unwrap_err();
-    assert!(matches!(error, FlowError::JobFailed(_)), "{error}");
-}
-
-#[test]
 fn polling_outlasts_an_outage() {
     let mut answers = vec![token(), submitted()];
     answers.extend((0..19).map(|i| {
@@ -927,9 +906,7 @@ fn polling_outlasts_an_outage() {
         }
     }));
     answers.push(status("done"));
-    Service::new(answers)
-        .job(&mut JobFlow::new(hunt(), RetryPolicy::default(), 7))
-        .unwrap();
+    Service::new(answers).job(&mut job()).unwrap();
 }
 
 #[test]
@@ -939,7 +916,7 @@ fn a_job_resumes_after_a_deadline() {
             .into_iter()
             .chain((0..99).map(|_| status("inprogress"))),
     );
-    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+    let mut flow = job();
     let deadline = START.after(Duration::from_secs(12));
     flow.set_deadline(Some(deadline));
     let error = service.job(&mut flow).unwrap_err();
@@ -956,7 +933,7 @@ fn a_job_resumes_after_a_deadline() {
 #[test]
 fn a_stored_job_continues_without_its_rule() {
     let mut service = Service::new([token(), submitted(), status("inprogress")]);
-    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+    let mut flow = job();
     flow.set_deadline(Some(START.after(Duration::from_secs(3))));
     service.job(&mut flow).unwrap_err();
     let stored = serde_json::to_string(&flow).unwrap();
@@ -979,17 +956,14 @@ fn a_stored_job_continues_without_its_rule() {
 fn a_possibly_received_submission_is_never_resent() {
     // The outcome was reported as unknown, or the process ended before the report.
     for reported in [true, false] {
-        let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-        let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
-        let Step::Send(attempt) = flow.poll(START, &mut auth).unwrap() else {
-            panic!()
-        };
+        let mut auth = supplied();
+        let mut flow = job();
+        let attempt = sent(flow.poll(START, &mut auth));
         if reported {
             flow.on_failure(START, &mut auth, attempt.ticket, SendFailure::Unknown)
                 .unwrap_err();
         }
-        let mut flow: JobFlow =
-            serde_json::from_str(&serde_json::to_string(&flow).unwrap()).unwrap();
+        let mut flow = restored(&flow);
         for _ in 0..2 {
             assert!(matches!(
                 flow.poll(START, &mut auth).unwrap_err(),
@@ -998,16 +972,23 @@ fn a_possibly_received_submission_is_never_resent() {
         }
     }
     // The reply has a 2xx status, but no request id.
-    let mut service = Service::new([token(), reply(200, r#"{"meta": {}}"#)]);
-    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
-    assert!(matches!(
-        service.job(&mut flow).unwrap_err(),
-        FlowError::Response(ResponseError::Decode(_))
-    ));
-    assert!(matches!(
-        service.job(&mut flow).unwrap_err(),
-        FlowError::OutcomeUnknown { .. }
-    ));
+    for (body, kind) in [
+        (r#"{"meta": {}}"#, None),
+        (
+            r#"{"meta": {}, "errors": [{"code": 500, "message": "no id"}]}"#,
+            Some(ApiErrorKind::Partial),
+        ),
+    ] {
+        let mut service = Service::new([token(), reply(200, body)]);
+        let mut flow = job();
+        let error = service.job(&mut flow).unwrap_err();
+        assert!(matches!(error, FlowError::Response(_)), "{error}");
+        assert_eq!(api_kind(&error), kind);
+        assert!(matches!(
+            service.job(&mut flow).unwrap_err(),
+            FlowError::OutcomeUnknown { .. }
+        ));
+    }
     // A submission that was provably not sent is retried.
     let lost = || Answer::Lost(SendFailure::NotSent);
     let mut service = Service::new([
@@ -1019,18 +1000,16 @@ fn a_possibly_received_submission_is_never_resent() {
         submitted(),
         status("done"),
     ]);
-    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+    let mut flow = job();
     service.job(&mut flow).unwrap_err();
     service.job(&mut flow).unwrap();
 }
 
 #[test]
 fn a_late_submission_under_way_is_unsure() {
-    let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
-    let Step::Send(_dropped) = flow.poll(START, &mut auth).unwrap() else {
-        panic!()
-    };
+    let mut auth = supplied();
+    let mut flow = job();
+    let _dropped = sent(flow.poll(START, &mut auth));
     let later = START.after(Duration::from_secs(100_000));
     let error = flow.poll(later, &mut auth).unwrap_err();
     assert!(
@@ -1073,29 +1052,9 @@ fn errors_of_a_submission_stand_in_the_result() {
 }
 
 #[test]
-fn an_accepted_submission_with_errors_is_not_resent() {
-    let mut service = Service::new([
-        token(),
-        reply(
-            200,
-            r#"{"meta": {}, "errors": [{"code": 500, "message": "no id"}]}"#,
-        ),
-    ]);
-    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
-    assert_eq!(
-        api_kind(&service.job(&mut flow).unwrap_err()),
-        Some(ApiErrorKind::Partial)
-    );
-    assert!(matches!(
-        service.job(&mut flow).unwrap_err(),
-        FlowError::OutcomeUnknown { .. }
-    ));
-}
-
-#[test]
 fn an_interval_may_exceed_a_calls_time() {
     let mut service = Service::new([token(), status("inprogress"), token(), status("done")]);
-    let mut flow = JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
+    let mut flow = attached();
     flow.set_interval(Duration::from_secs(7200));
     service.job(&mut flow).unwrap();
     assert_eq!(service.waits, [Duration::from_secs(7200)]);
@@ -1108,13 +1067,7 @@ fn an_unknown_job_is_an_error_at_once() {
         r#"{"meta": {}, "resources": null, "errors": [{"code": 404, "message": "no such request"}]}"#,
     );
     let mut service = Service::new([token(), unknown]);
-    let error = service
-        .job(&mut JobFlow::attach(
-            "job-1".parse().unwrap(),
-            RetryPolicy::default(),
-            7,
-        ))
-        .unwrap_err();
+    let error = service.job(&mut attached()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "GetMalQueryRequestV1 returned 200 OK: no such request"
@@ -1137,11 +1090,9 @@ fn polls_without_a_status_end() {
 
 #[test]
 fn a_flow_resumes_after_its_time() {
-    let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-    let mut flow = Attempts::new(RetryPolicy::default(), 7);
-    let Step::Send(attempt) = flow.poll(START, &mut auth, &GetQuotas).unwrap() else {
-        panic!()
-    };
+    let mut auth = supplied();
+    let mut flow = call(7);
+    let attempt = sent(flow.poll(START, &mut auth, &GetQuotas));
     flow.on_failure(START, &mut auth, attempt.ticket, SendFailure::NotSent)
         .unwrap();
     let later = START.after(Duration::from_secs(601));
@@ -1157,16 +1108,11 @@ fn a_flow_resumes_after_its_time() {
 
 #[test]
 fn a_rate_limit_without_hint_holds_for_others() {
-    let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-    let [mut one, mut other] = [1, 2].map(|seed| Attempts::new(RetryPolicy::default(), seed));
-    let Step::Send(attempt) = one.poll(START, &mut auth, &GetQuotas).unwrap() else {
-        panic!()
-    };
+    let mut auth = supplied();
+    let [mut one, mut other] = [1, 2].map(call);
+    let attempt = sent(one.poll(START, &mut auth, &GetQuotas));
     let headers = HeaderMap::new();
-    let head = ResponseHead {
-        status: StatusCode::TOO_MANY_REQUESTS,
-        headers: &headers,
-    };
+    let head = head(429, &headers);
     one.on_response(
         START,
         &mut auth,
@@ -1184,12 +1130,10 @@ fn a_rate_limit_without_hint_holds_for_others() {
 
 #[test]
 fn a_flows_timeout_ends_no_other_flow() {
-    let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
-    let [mut short, mut long] = [1, 2].map(|seed| Attempts::new(RetryPolicy::default(), seed));
+    let mut auth = session();
+    let [mut short, mut long] = [1, 2].map(call);
     short.set_deadline(Some(START.after(Duration::from_millis(10))));
-    let Step::Send(fetch) = short.poll(START, &mut auth, &GetQuotas).unwrap() else {
-        panic!()
-    };
+    let fetch = sent(short.poll(START, &mut auth, &GetQuotas));
     assert!(matches!(
         long.poll(START, &mut auth, &GetQuotas).unwrap(),
         Step::Wait(_)
@@ -1212,14 +1156,12 @@ fn a_failure_at_the_deadline_names_it() {
     for policy in [RetryPolicy::default(), RetryPolicy::never()] {
         for is_token in [true, false] {
             let mut auth = match is_token {
-                true => Auth::new(Cloud::Us1, Credentials::new("id", "s3cret")),
-                false => Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap()),
+                true => session(),
+                false => supplied(),
             };
             let mut flow = CallFlow::new(&GetQuotas, policy, 1);
             flow.set_deadline(Some(end));
-            let Step::Send(attempt) = flow.poll(START, &mut auth).unwrap() else {
-                panic!()
-            };
+            let attempt = sent(flow.poll(START, &mut auth));
             flow.on_failure(end, &mut auth, attempt.ticket, SendFailure::Unknown)
                 .unwrap();
             // Even a clock that was set back causes no other request.
@@ -1238,26 +1180,25 @@ fn a_failed_job_says_why() {
         200,
         r#"{"meta": {"reqid": "job-1", "status": "failed", "trace_id": "t-1"}, "errors": [{"message": "line 3"}]}"#,
     );
-    let mut service = Service::new([token(), failed]);
-    let error = service
-        .job(&mut JobFlow::attach(
-            "job-1".parse().unwrap(),
-            RetryPolicy::default(),
-            7,
-        ))
-        .unwrap_err();
-    assert_eq!(error.to_string(), "the job failed: line 3 (trace id t-1)");
-    assert_eq!(
-        (error.trace_id(), error.status().unwrap().as_u16()),
-        (Some("t-1"), 200)
-    );
+    for (mut service, mut flow) in [
+        submitted_then([failed.clone()]),
+        (Service::new([token(), failed]), attached()),
+    ] {
+        let error = service.job(&mut flow).unwrap_err();
+        assert!(matches!(error, FlowError::JobFailed(_)), "{error}");
+        assert_eq!(error.to_string(), "the job failed: line 3 (trace id t-1)");
+        assert_eq!(
+            (error.trace_id(), error.status().unwrap().as_u16()),
+            (Some("t-1"), 200)
+        );
+    }
 }
 
 #[test]
 fn a_flow_resumes_after_it_got_no_token() {
     let lost = || Answer::Lost(SendFailure::NotSent);
     let mut service = Service::new([lost(), lost(), lost(), lost()]);
-    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+    let mut flow = job();
     service.job(&mut flow).unwrap_err();
     // The second run has all its attempts again, and does not return the old error.
     service.answers = [lost(), lost(), lost(), token(), submitted(), status("done")].into();
@@ -1266,12 +1207,9 @@ fn a_flow_resumes_after_it_got_no_token() {
 
 #[test]
 fn a_new_token_outlives_an_old_refusal() {
-    let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
+    let mut auth = session();
     let headers = HeaderMap::new();
-    let head = |status| ResponseHead {
-        status: StatusCode::from_u16(status).unwrap(),
-        headers: &headers,
-    };
+    let head = |status| head(status, &headers);
     let token = br#"{"access_token": "t", "expires_in": 1799}"#;
     fn send(flow: &mut Attempts, auth: &mut Auth) -> Ticket {
         match flow.poll(START, auth, &GetQuotas).unwrap() {
@@ -1279,7 +1217,7 @@ fn a_new_token_outlives_an_old_refusal() {
             Step::Wait(_) => panic!(),
         }
     }
-    let [mut f, mut g, mut k] = [1, 2, 3].map(|seed| Attempts::new(RetryPolicy::default(), seed));
+    let [mut f, mut g, mut k] = [1, 2, 3].map(call);
     let ticket = send(&mut f, &mut auth);
     f.on_token(START, &mut auth, ticket, head(201), token)
         .unwrap();
@@ -1299,15 +1237,11 @@ fn a_new_token_outlives_an_old_refusal() {
 
 #[test]
 fn the_tickets_of_flows_are_not_mixed_up() {
-    let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-    let mut quotas = Attempts::new(RetryPolicy::default(), 1);
+    let mut auth = supplied();
+    let mut quotas = call(1);
     let mut job = JobFlow::new(hunt(), RetryPolicy::default(), 2);
-    let Step::Send(safe) = quotas.poll(START, &mut auth, &GetQuotas).unwrap() else {
-        panic!()
-    };
-    let Step::Send(_billed) = job.poll(START, &mut auth).unwrap() else {
-        panic!()
-    };
+    let safe = sent(quotas.poll(START, &mut auth, &GetQuotas));
+    let _billed = sent(job.poll(START, &mut auth));
     let error = job
         .on_failure(START, &mut auth, safe.ticket, SendFailure::Unknown)
         .unwrap_err();
@@ -1321,14 +1255,10 @@ fn the_tickets_of_flows_are_not_mixed_up() {
     job.set_submitted(START);
     let before = serde_json::to_string(&job).unwrap();
     for seed in 4..12 {
-        let mut quotas = Attempts::new(RetryPolicy::default(), seed);
-        let Step::Send(safe) = quotas.poll(START, &mut auth, &GetQuotas).unwrap() else {
-            panic!()
-        };
-        let head = ResponseHead {
-            status: StatusCode::NOT_FOUND,
-            headers: &HeaderMap::new(),
-        };
+        let mut quotas = call(seed);
+        let safe = sent(quotas.poll(START, &mut auth, &GetQuotas));
+        let headers = HeaderMap::new();
+        let head = head(404, &headers);
         let error = job.on_response(START, &mut auth, safe.ticket, head, b"");
         assert!(matches!(error, Err(FlowError::WrongTicket)), "{error:?}");
         assert_eq!(serde_json::to_string(&job).unwrap(), before);
@@ -1338,11 +1268,9 @@ fn the_tickets_of_flows_are_not_mixed_up() {
 #[test]
 fn a_cancelled_attempt_was_not_sent() {
     let mut service = Service::new([submitted(), status("done")]);
-    service.auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
-    let Step::Send(attempt) = flow.poll(START, &mut service.auth).unwrap() else {
-        panic!()
-    };
+    service.auth = supplied();
+    let mut flow = job();
+    let attempt = sent(flow.poll(START, &mut service.auth));
     flow.cancel(&mut service.auth, attempt.ticket).unwrap();
     service.job(&mut flow).unwrap();
 }
@@ -1363,7 +1291,7 @@ fn a_rate_limit_outlives_its_call() {
 #[test]
 fn an_error_page_does_not_end_polling() {
     let page = || reply(200, "<html>maintenance</html>");
-    let attach = || JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
+    let attach = || attached();
     let mut service = Service::new([
         token(),
         status("inprogress"),
@@ -1427,22 +1355,15 @@ proptest! {
 
 #[test]
 fn a_replaced_token_is_not_shown() {
-    let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
+    let mut auth = session();
     let headers = HeaderMap::new();
-    let head = |status| ResponseHead {
-        status: StatusCode::from_u16(status).unwrap(),
-        headers: &headers,
-    };
+    let head = |status| head(status, &headers);
     let mut login = |flow: &mut Attempts, now, token: &str| {
-        let Step::Send(attempt) = flow.poll(now, &mut auth, &GetQuotas).unwrap() else {
-            panic!()
-        };
+        let attempt = sent(flow.poll(now, &mut auth, &GetQuotas));
         let body = format!(r#"{{"access_token": "{token}"}}"#);
         flow.on_token(now, &mut auth, attempt.ticket, head(201), body.as_bytes())
             .unwrap();
-        let Step::Send(attempt) = flow.poll(now, &mut auth, &GetQuotas).unwrap() else {
-            panic!()
-        };
+        let attempt = sent(flow.poll(now, &mut auth, &GetQuotas));
         attempt.ticket
     };
     let mut slow = Attempts::new(RetryPolicy::never(), 1);
@@ -1468,19 +1389,16 @@ fn only_the_requesting_session_takes_a_token() {
     let session = |name: &str| Auth::new(Cloud::Us1, Credentials::new(name, "s3cret"));
     let (mut one, mut other) = (session("one"), session("other"));
     let headers = HeaderMap::new();
-    let mut flow = Attempts::new(RetryPolicy::default(), 1);
+    let mut flow = call(1);
     let mut ticket = |auth: &mut Auth, now| match flow.poll(now, auth, &GetQuotas).unwrap() {
         Step::Send(attempt) => attempt.ticket,
         Step::Wait(_) => panic!("it waits"),
     };
     // Both sessions have sent the same number of token requests, so only the session differs.
     let _of_other = ticket(&mut other, START);
-    let head = ResponseHead {
-        status: StatusCode::CREATED,
-        headers: &headers,
-    };
+    let head = head(201, &headers);
     let body = br#"{"access_token": "of-one"}"#;
-    let mut flow = Attempts::new(RetryPolicy::default(), 2);
+    let mut flow = call(2);
     let error = flow.on_token(START, &mut other, ticket(&mut one, START), head, body);
     assert!(matches!(error, Err(FlowError::WrongTicket)));
     let again = START.after(Duration::from_secs(100));
@@ -1498,11 +1416,9 @@ fn only_the_requesting_session_takes_a_token() {
 
 #[test]
 fn a_flow_remembers_its_hunt() {
-    let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-    let mut flow = Attempts::new(RetryPolicy::default(), 1);
-    let Step::Send(_lost) = flow.poll(START, &mut auth, &hunt()).unwrap() else {
-        panic!()
-    };
+    let mut auth = supplied();
+    let mut flow = call(1);
+    let _lost = sent(flow.poll(START, &mut auth, &hunt()));
     let mut flow: Attempts = serde_json::from_value(serde_json::to_value(&flow).unwrap()).unwrap();
     for _ in 0..2 {
         let error = flow.poll(START, &mut auth, &GetQuotas).unwrap_err();
@@ -1517,10 +1433,7 @@ fn a_flow_remembers_its_hunt() {
 #[test]
 fn an_error_with_odd_bytes_is_understood() {
     let headers = HeaderMap::new();
-    let head = |status| ResponseHead {
-        status: StatusCode::from_u16(status).unwrap(),
-        headers: &headers,
-    };
+    let head = |status| head(status, &headers);
     let (before, after) = QUOTA_429.split_once("quota").unwrap();
     for body in [
         [b"\xef\xbb\xbf", QUOTA_429.as_bytes()].concat(),
@@ -1539,45 +1452,6 @@ fn an_error_with_odd_bytes_is_understood() {
     assert_eq!(
         token.response(head(201), &body).unwrap().bearer.expose(),
         "t0ken"
-    );
-}
-
-#[test]
-fn what_needs_a_change_is_not_retryable() {
-    let mut service = Service::new([Answer::Lost(SendFailure::CannotSend)]);
-    let error = service.call(&GetQuotas).unwrap_err();
-    assert_eq!(error.to_string(), "oauth2AccessToken cannot be sent");
-    assert!(!error.is_retryable());
-    let mut service = Service::new([token(), Answer::Lost(SendFailure::CannotSend)]);
-    let error = service.call(&GetQuotas).unwrap_err();
-    assert_eq!(error.to_string(), "GetMalQueryQuotasV1 cannot be sent");
-    assert!(!error.is_retryable());
-    let mut flow = Attempts::new(RetryPolicy::default(), 1);
-    flow.set_deadline(Some(START));
-    let error = flow.poll(START, &mut service.auth, &GetQuotas).unwrap_err();
-    assert!(
-        matches!(error, FlowError::Deadline { .. }) && !error.is_retryable(),
-        "{error}"
-    );
-    // If the policy ends a call before the deadline, the next run has the full time limit again.
-    let limit = Duration::from_secs(1);
-    let mut flow = Attempts::new(
-        RetryPolicy {
-            time_limit: limit,
-            ..RetryPolicy::default()
-        },
-        1,
-    );
-    flow.set_deadline(Some(START.after(Duration::from_secs(60))));
-    let Step::Send(_lost) = flow.poll(START, &mut service.auth, &GetQuotas).unwrap() else {
-        panic!()
-    };
-    let error = flow
-        .poll(START.after(limit), &mut service.auth, &GetQuotas)
-        .unwrap_err();
-    assert!(
-        matches!(error, FlowError::TimeUp { .. }) && error.is_retryable(),
-        "{error}"
     );
 }
 
@@ -1604,7 +1478,7 @@ fn polls_are_retried_more_often_than_calls() {
 #[test]
 fn a_clock_set_back_silences_nothing() {
     let mut service = Service::new([token(), submitted(), status("inprogress"), status("done")]);
-    let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+    let mut flow = job();
     flow.set_deadline(Some(START.after(Duration::from_secs(3))));
     service.job(&mut flow).unwrap_err();
     flow.set_deadline(None);
@@ -1615,14 +1489,12 @@ fn a_clock_set_back_silences_nothing() {
 
 #[test]
 fn unreported_polls_keep_their_pause() {
-    let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-    let mut flow = JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
+    let mut auth = supplied();
+    let mut flow = attached();
     let mut now = START;
     for _ in 0..100 {
-        let Step::Send(_dropped) = flow.poll(now, &mut auth).unwrap() else {
-            panic!()
-        };
-        flow = serde_json::from_str(&serde_json::to_string(&flow).unwrap()).unwrap();
+        let _dropped = sent(flow.poll(now, &mut auth));
+        flow = restored(&flow);
         let Step::Wait(time) = flow.poll(now, &mut auth).unwrap() else {
             panic!()
         };
@@ -1717,7 +1589,7 @@ proptest! {
         seed: u64,
     ) {
         let mut now = START;
-        let mut auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
+        let mut auth = session();
         let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), seed);
         // The clock jumps are not repeated: with a clock that runs backward forever, no flow ends.
         let calm = events.clone().into_iter().map(|event| Event { jump: 0, ..event }).collect::<Vec<_>>();
@@ -1756,7 +1628,7 @@ proptest! {
                 let ended = if event.lost {
                     drop(attempt);
                     flow = restored(&flow);
-                    auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
+                    auth = session();
                     flow.set_deadline(Some(deadline));
                     now = now.after(Duration::from_secs(1));
                     false
@@ -1764,11 +1636,8 @@ proptest! {
                     match answer {
                         Answer::Lost(why) => flow.on_failure(now, &mut auth, attempt.ticket, why).is_err(),
                         Answer::Reply(status, headers, body) => {
-                            let headers: HeaderMap = headers
-                                .iter()
-                                .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
-                                .collect();
-                            let head = ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: &headers };
+                            let headers = headers_of(&headers);
+                            let head = head(status, &headers);
                             let taken = flow.on_response(now, &mut auth, attempt.ticket, head, body.as_bytes());
                             !matches!(taken, Ok(None))
                         }
@@ -1780,7 +1649,7 @@ proptest! {
                     prop_assert_eq!(stored.contains("private_rule"), flow.id().is_none());
                     flow = restored(&flow);
                     flow.set_deadline(Some(deadline));
-                    auth = Auth::new(Cloud::Us1, Credentials::new("id", "s3cret"));
+                    auth = session();
                     now = now.after(Duration::from_secs(1));
                 }
                 now = Timestamp::from_millis(now.as_millis().saturating_add_signed(event.jump * 1000));
@@ -1800,7 +1669,7 @@ proptest! {
             let mut now = START;
             // A supplied token does not expire during the job, so a new session needs no token
             // request.
-            let mut auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+            let mut auth = supplied();
             let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), seed);
             let mut sent = vec![];
             for answer in answers.iter().cycle().take(500) {
@@ -1815,11 +1684,8 @@ proptest! {
                 let outcome = match answer_to(&path_of(&attempt), *answer) {
                     Answer::Lost(why) => flow.on_failure(now, &mut auth, attempt.ticket, why).map(|()| None),
                     Answer::Reply(status, headers, body) => {
-                        let headers: HeaderMap = headers
-                            .iter()
-                            .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
-                            .collect();
-                        let head = ResponseHead { status: StatusCode::from_u16(status).unwrap(), headers: &headers };
+                        let headers = headers_of(&headers);
+                            let head = head(status, &headers);
                         flow.on_response(now, &mut auth, attempt.ticket, head, body.as_bytes())
                     }
                 };
@@ -1841,7 +1707,7 @@ proptest! {
 #[test]
 fn a_stored_job_may_hold_any_number() {
     // Even the largest numbers in a stored state must not cause a panic.
-    let flow = JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
+    let flow = attached();
     let mut stored = serde_json::to_value(&flow).unwrap();
     stored["silent"] = u32::MAX.into();
     stored["call"]["serial"] = u64::MAX.into();
@@ -1865,7 +1731,7 @@ fn a_stored_job_may_hold_any_number() {
 
 #[test]
 fn a_stored_interval_of_zero_is_a_pause() {
-    let flow = JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
+    let flow = attached();
     let mut stored = serde_json::to_value(&flow).unwrap();
     stored["interval"] = serde_json::json!({"secs": 0, "nanos": 0});
     let mut flow: JobFlow = serde_json::from_value(stored).unwrap();
@@ -1879,7 +1745,7 @@ fn a_stored_interval_of_zero_is_a_pause() {
 /// Returns a job, and a service that accepts the submission and then returns these answers.
 fn submitted_then(answers: impl IntoIterator<Item = Answer>) -> (Service, JobFlow) {
     let service = Service::new([token(), submitted()].into_iter().chain(answers));
-    (service, JobFlow::new(hunt(), RetryPolicy::default(), 7))
+    (service, job())
 }
 
 #[test]
@@ -1909,7 +1775,7 @@ fn a_fresh_job_may_be_unknown_briefly() {
     let (mut service, mut flow) = submitted_then([status("inprogress"), unknown(404)]);
     assert_eq!(service.job(&mut flow).unwrap_err().status().unwrap(), 404);
     let mut service = Service::new([token(), unknown(404)]);
-    let mut flow = JobFlow::attach("job-1".parse().unwrap(), RetryPolicy::default(), 7);
+    let mut flow = attached();
     assert_eq!(service.job(&mut flow).unwrap_err().status().unwrap(), 404);
 }
 
@@ -1972,10 +1838,7 @@ fn an_end_of_another_job_is_refused() {
 fn a_reply_to_another_request_is_refused() {
     fn refused<O: JsonOperation>(operation: &O, body: &str) -> bool {
         let headers = HeaderMap::new();
-        let head = ResponseHead {
-            status: StatusCode::OK,
-            headers: &headers,
-        };
+        let head = head(200, &headers);
         matches!(
             operation.response(head, body.as_bytes()),
             Err(ResponseError::Decode(_))
@@ -2076,7 +1939,7 @@ fn the_id_of_a_failed_submission_is_kept() {
         .chain([reply(200, damaged)]);
     for answer in answers {
         let mut service = Service::new([token(), answer.clone(), status("done")]);
-        let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+        let mut flow = job();
         let error = service.job(&mut flow).unwrap_err();
         assert_eq!(
             error.request_id().unwrap().as_str(),
@@ -2155,7 +2018,7 @@ fn a_damaged_refusal_with_a_job_is_final() {
     ] {
         for code in [307, 401, 403, 409, 429, 500, 503] {
             let mut service = Service::new([token(), reply(code, body), status("done")]);
-            let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+            let mut flow = job();
             let error = service.job(&mut flow).unwrap_err();
             assert_eq!(
                 error.request_id().unwrap().as_str(),
@@ -2177,7 +2040,7 @@ fn a_damaged_refusal_with_a_job_is_final() {
         reply(304, ""),
     ] {
         let mut service = Service::new([token(), answer]);
-        let mut flow = JobFlow::new(hunt(), RetryPolicy::default(), 7);
+        let mut flow = job();
         for _ in 0..2 {
             let error = service.job(&mut flow).unwrap_err();
             assert!(matches!(error, FlowError::OutcomeUnknown { .. }), "{error}");
