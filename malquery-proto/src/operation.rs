@@ -190,34 +190,29 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     body: &[u8],
 ) -> Result<T, ResponseError> {
     if !head.status.is_success() {
-        return Err(ResponseError::Api(Box::new(ApiError::new(
-            endpoint, head, body,
-        ))));
-    }
-    if head.is_part() {
-        let why = "it is only a part of the reply (206 with `Content-Range`)";
-        let error = DecodeError::foreign(endpoint, head, body, why);
-        return Err(ResponseError::Decode(error.into()));
-    }
-    if body.len() as u64 > MAX_JSON_BODY {
-        let why = "it is larger than 256 MiB; set a lower `limit`";
-        let error = DecodeError::endless(endpoint, head, body, why);
-        return Err(ResponseError::Decode(Box::new(error)));
-    }
-    if body.trim_ascii().is_empty() {
-        let error = DecodeError::new(endpoint, head, body, "it is empty");
-        return Err(ResponseError::Decode(Box::new(error)));
-    }
-    read_reply(body).map_err(|why| {
-        if why.is_io() {
-            let error = DecodeError::too_late(endpoint, head, body);
-            return ResponseError::Decode(Box::new(error));
-        }
         let error = ApiError::new(endpoint, head, body);
-        if error.errors().is_empty() {
-            ResponseError::Decode(Box::new(DecodeError::new(endpoint, head, body, why)))
-        } else {
-            ResponseError::Api(Box::new(error))
+        return Err(ResponseError::Api(error.into()));
+    }
+    let error = if head.is_part() {
+        let why = "it is only a part of the reply (206 with `Content-Range`)";
+        DecodeError::foreign(endpoint, head, body, why)
+    } else if body.len() as u64 > MAX_JSON_BODY {
+        let why = "it is larger than 256 MiB; set a lower `limit`";
+        DecodeError::endless(endpoint, head, body, why)
+    } else if body.trim_ascii().is_empty() {
+        DecodeError::new(endpoint, head, body, "it is empty")
+    } else {
+        match read_reply(body) {
+            Ok(reply) => return Ok(reply),
+            Err(why) if why.is_io() => DecodeError::too_late(endpoint, head, body),
+            Err(why) => {
+                let error = ApiError::new(endpoint, head, body);
+                if !error.errors().is_empty() {
+                    return Err(ResponseError::Api(error.into()));
+                }
+                DecodeError::new(endpoint, head, body, why)
+            }
         }
-    })
+    };
+    Err(ResponseError::Decode(error.into()))
 }

@@ -117,21 +117,6 @@ pub struct MetadataReply {
     pub missing: Vec<Sha256>,
 }
 
-impl MetadataReply {
-    fn new(reply: JsonReply<GetMetadata>, mut samples: Vec<Sha256>) -> Self {
-        let found: HashSet<_> = reply
-            .resources
-            .iter()
-            .filter_map(|sample| sample.sha256)
-            .collect();
-        samples.retain(|sample| !found.contains(sample));
-        Self {
-            reply,
-            missing: samples,
-        }
-    }
-}
-
 impl std::ops::Deref for MetadataReply {
     type Target = JsonReply<GetMetadata>;
 
@@ -295,19 +280,22 @@ impl Client {
         &self,
         samples: impl IntoIterator<Item = impl Borrow<Sha256>>,
     ) -> Result<MetadataReply, Error> {
-        let samples: Vec<_> = samples.into_iter().map(|sample| *sample.borrow()).collect();
-        let mut requests = GetMetadata::split(&samples, &self.base()).into_iter();
+        let mut missing: Vec<_> = samples.into_iter().map(|sample| *sample.borrow()).collect();
+        let mut requests = GetMetadata::split(&missing, &self.base()).into_iter();
         let ends = self.ends(self.timeout);
         let call = |request: &GetMetadata| self.call_until(ends, request, &mut ());
         // Without samples, build a request anyway: it fails with the right error.
         let first = requests.next();
-        let mut reply = call(&first.unwrap_or_else(|| GetMetadata::new(&samples)))?;
+        let mut reply = call(&first.unwrap_or_else(|| GetMetadata::new(&missing)))?;
         for request in requests {
             let next = call(&request)?.output;
             reply.output.resources.extend(next.resources);
             reply.output.errors.extend(next.errors);
         }
-        Ok(MetadataReply::new(reply, samples))
+        let found = reply.resources.iter().filter_map(|sample| sample.sha256);
+        let found: HashSet<_> = found.collect();
+        missing.retain(|sample| !found.contains(sample));
+        Ok(MetadataReply { reply, missing })
     }
 
     /// Starts a job that creates an archive of samples. Costs one download for each sample. See

@@ -166,11 +166,7 @@ impl Attempts {
         let endpoint = O::ENDPOINT;
         if self.in_flight && (self.billed || endpoint.resend == Resend::Billed) {
             // The request may have arrived. Report this before anything else.
-            return Err(FlowError::OutcomeUnknown {
-                operation: endpoint.id,
-                reply: None,
-                id: None,
-            });
+            return Err(FlowError::unsure(endpoint.id, None));
         }
         // An invalid request must fail before anything is sent, even a token request.
         let mut request = unsigned(operation, auth.base())?;
@@ -319,11 +315,7 @@ impl Attempts {
         } = self.reported(ticket)?;
         let verdict = match why {
             SendFailure::Unknown if resend == Resend::Billed => {
-                Verdict::Fail(FlowError::OutcomeUnknown {
-                    operation,
-                    reply: None,
-                    id: None,
-                })
+                Verdict::Fail(FlowError::unsure(operation, None))
             }
             SendFailure::CannotSend => Verdict::Fail(FlowError::CannotSend { operation }),
             // The next poll fails with the error for this time.
@@ -406,11 +398,7 @@ impl Attempts {
         };
         // The job may exist, whatever the HTTP status is.
         if call.resend == Resend::Billed && api.has_job() {
-            return Verdict::Fail(FlowError::OutcomeUnknown {
-                operation: call.operation,
-                reply: Some(api.clone()),
-                id: api.request_id().cloned(),
-            });
+            return Verdict::Fail(FlowError::unsure(call.operation, Some(api.clone())));
         }
         match api.kind() {
             ApiErrorKind::Unauthorized if !self.replayed && auth.can_renew() => {
@@ -437,11 +425,7 @@ impl Attempts {
                 verdict
             }
             _ if api.is_retryable() && call.resend == Resend::Billed => {
-                Verdict::Fail(FlowError::OutcomeUnknown {
-                    operation: call.operation,
-                    reply: Some(api.clone()),
-                    id: api.request_id().cloned(),
-                })
+                Verdict::Fail(FlowError::unsure(call.operation, Some(api.clone())))
             }
             _ if api.is_retryable() => {
                 let hint = api.retry_at(now);

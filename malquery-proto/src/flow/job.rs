@@ -250,13 +250,9 @@ impl JobFlow {
     fn is_unknown_yet(&self, reply: &Result<JsonReply<GetRequest>, ResponseError>) -> bool {
         use ApiErrorKind::{BadRequest, NotFound, Partial};
 
-        let is_unknown = match reply {
-            Err(ResponseError::Api(error)) => {
-                matches!(error.kind(), BadRequest | NotFound | Partial) && !error.is_retryable()
-            }
-            _ => false,
-        };
-        is_unknown && self.unknown_left > 1
+        matches!(reply, Err(ResponseError::Api(error)) if self.unknown_left > 1
+            && matches!(error.kind(), BadRequest | NotFound | Partial)
+            && !error.is_retryable())
     }
 
     fn on_status(

@@ -493,6 +493,16 @@ pub enum FlowError {
 debug_with_sources!(FlowError);
 
 impl FlowError {
+    /// Creates the error for a request that may be billed and that the service may have received.
+    fn unsure(operation: &'static str, reply: Option<Box<ApiError>>) -> Self {
+        let id = reply.as_ref().and_then(|reply| reply.request_id().cloned());
+        Self::OutcomeUnknown {
+            operation,
+            reply,
+            id,
+        }
+    }
+
     /// Creates the error for a deadline that has passed.
     pub(crate) fn late(operation: &'static str) -> Self {
         Self::Deadline {

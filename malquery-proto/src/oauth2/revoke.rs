@@ -9,8 +9,7 @@ use crate::credentials::{BearerToken, Credentials, sensitive};
 use crate::endpoint::Endpoint;
 use crate::error::{ApiError, ResponseError};
 use crate::reply::{Reply, ResponseHead};
-use crate::request::BuildError;
-use crate::request::RequestParts;
+use crate::request::{BuildError, RequestParts};
 
 /// Revokes a bearer token.
 ///

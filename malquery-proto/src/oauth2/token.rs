@@ -10,8 +10,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{ApiError, DecodeError, ResponseError};
 use crate::operation::MAX_TOKEN_BODY;
 use crate::reply::{Reply, ResponseHead};
-use crate::request::BuildError;
-use crate::request::RequestParts;
+use crate::request::{BuildError, RequestParts};
 use crate::types::read::without_mark;
 
 /// Requests a bearer token.

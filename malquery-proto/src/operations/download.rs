@@ -1,8 +1,7 @@
 use crate::endpoint::{Cost, Endpoint};
 use crate::operation::{Operation, StreamOperation};
 use crate::reply::ResponseHead;
-use crate::request::BuildError;
-use crate::request::RequestParts;
+use crate::request::{BuildError, RequestParts};
 use crate::stream::StreamCheck;
 use crate::types::Sha256;
 

@@ -2,8 +2,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Endpoint;
 use crate::operation::{JsonOperation, Operation};
-use crate::request::BuildError;
-use crate::request::RequestParts;
+use crate::request::{BuildError, RequestParts};
 use crate::types::options::{Others, result_setters};
 use crate::types::{Envelope, MetaField, Pattern, Sample, SearchMeta};
 

@@ -3,8 +3,7 @@ use std::borrow::Borrow;
 use crate::cloud::BaseUrl;
 use crate::endpoint::Endpoint;
 use crate::operation::{JsonOperation, Operation};
-use crate::request::BuildError;
-use crate::request::{MAX_URL, RequestParts};
+use crate::request::{BuildError, MAX_URL, RequestParts};
 use crate::types::{Envelope, PlainMeta, Sample, Sha256};
 
 /// Returns the metadata of samples. This is the cheap way to look up a hash: a hunt for a hash

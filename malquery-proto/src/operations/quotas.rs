@@ -1,7 +1,6 @@
 use crate::endpoint::Endpoint;
 use crate::operation::{JsonOperation, Operation};
-use crate::request::BuildError;
-use crate::request::RequestParts;
+use crate::request::{BuildError, RequestParts};
 use crate::types::lenient::model;
 use crate::types::{Envelope, Json, ReplyMeta};
 

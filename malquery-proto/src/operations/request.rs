@@ -1,7 +1,6 @@
 use crate::endpoint::Endpoint;
 use crate::operation::{JsonOperation, Operation};
-use crate::request::BuildError;
-use crate::request::RequestParts;
+use crate::request::{BuildError, RequestParts};
 use crate::types::{Envelope, JobMeta, JobStatus, RequestId, Sample};
 
 /// Returns the status of a job, and its results once it is done.

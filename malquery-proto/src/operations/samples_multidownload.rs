@@ -5,8 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::endpoint::{Cost, Endpoint};
 use crate::operation::{JsonOperation, Operation};
-use crate::request::BuildError;
-use crate::request::RequestParts;
+use crate::request::{BuildError, RequestParts};
 use crate::types::{Json, Sha256, SubmitMeta};
 
 /// Starts a job that creates an archive of samples.
