@@ -85,6 +85,8 @@ pub struct JobFlow {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+// A flow has only one phase, so its size does not matter.
+#[allow(clippy::large_enum_variant)]
 enum Phase {
     Submit(Submission),
     Poll(RequestId),
