@@ -6,12 +6,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::schema::{self, Checked};
-use malquery_mock::{Corpus, Server, Service};
+use malquery_mock::{Corpus, Server, Service, VirtualClock};
 use malquery_proto::flow::Auth;
 use malquery_proto::operations::{ExactSearch, FuzzySearch, Hunt};
 use malquery_proto::types::{Pattern, Sha256};
 use malquery_proto::{Archive, BaseUrl, Client, Credentials};
-use malquery_ureq::{SystemClock, UreqTransport};
+use malquery_ureq::UreqTransport;
 use proptest::prelude::*;
 
 const HELLO: &str = "b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9";
@@ -114,9 +114,9 @@ fn the_whole_way_over_sockets() {
     let base: BaseUrl = server.url().parse().unwrap();
     let credentials = Credentials::new(Service::CLIENT_ID, Service::CLIENT_SECRET);
     let transport = Checked(UreqTransport::new());
-    let client = Client::new(transport, SystemClock, Auth::new(base, credentials));
+    // The clock makes the pauses between polls short.
+    let client = Client::new(transport, VirtualClock::new(), Auth::new(base, credentials));
     let hello = || [Pattern::ascii("hello").unwrap()];
-    let soon = Duration::from_millis(5);
 
     assert_eq!(
         client
@@ -129,7 +129,6 @@ fn the_whole_way_over_sockets() {
     let found = client
         .exact_search(&ExactSearch::new(hello()))
         .unwrap()
-        .poll_every(soon)
         .wait()
         .unwrap();
     let samples: Vec<Sha256> = found
@@ -140,15 +139,12 @@ fn the_whole_way_over_sockets() {
     assert_eq!(samples.len(), 2);
     let rule = "rule night { strings: $a = \"night\" condition: $a }";
     if cfg!(feature = "yara") {
-        let job = client.hunt(&Hunt::new(rule)).unwrap().poll_every(soon);
+        let job = client.hunt(&Hunt::new(rule)).unwrap();
         assert_eq!(job.wait().unwrap().resources.len(), 1);
     }
     assert!(client.metadata(samples.clone()).unwrap().missing.is_empty());
 
-    let job = client
-        .samples_multidownload(samples.clone())
-        .unwrap()
-        .poll_every(soon);
+    let job = client.samples_multidownload(samples.clone()).unwrap();
     job.wait().unwrap();
     let mut archive = Vec::new();
     client
@@ -340,6 +336,22 @@ fn malformed_requests_get_an_error() {
             "{shown}: {body}"
         );
         goes_on(&server);
+    }
+}
+
+#[test]
+fn a_head_in_parts_is_not_too_large() {
+    let server = start();
+    for (length, status) in [(32 * 1024, "404"), (32 * 1024 + 1, "431")] {
+        let fill = "x".repeat(length - ANY.len());
+        let (first, rest) = ANY.split_at(8);
+        let mut stream = connect(&server);
+        write!(stream, "{first}").unwrap();
+        // The server reads the parts separately, so that the end of a read is not the limit.
+        thread::sleep(Duration::from_millis(100));
+        write!(stream, "{fill}{rest}").unwrap();
+        let (head, _) = reply(&mut stream);
+        assert_eq!(&head[9..12], status);
     }
 }
 
@@ -544,6 +556,8 @@ fn it_listens_only_at_loopback_by_default() {
         "0.0.0.0 is not a loopback address; other machines could fetch samples from it"
     );
     let server = Server::start_anywhere(service, any).unwrap();
+    let url = format!("http://127.0.0.1:{}", server.address().port());
+    assert_eq!(server.url(), url);
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, server.address().port())).unwrap();
     write!(stream, "{}", ANY.replace("localhost", "samples.example")).unwrap();
     assert!(reply(&mut stream).0.starts_with("HTTP/1.1 404 "));

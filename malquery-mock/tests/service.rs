@@ -576,12 +576,15 @@ fn a_file_that_is_gone_is_reported() {
         .wait()
         .unwrap();
     assert_eq!(found.resources.len(), 1);
+    let says = format!("not searched: {}: ", folder.path().join("a").display());
     let message = found.errors[0].message.as_deref().unwrap();
-    let path = folder.path().join("a");
-    assert!(
-        message.starts_with(&format!("not searched: {}: ", path.display())),
-        "{message}"
-    );
+    assert!(message.starts_with(&says), "{message}");
+    let found = client.metadata([sha256(HELLO)]).unwrap();
+    let message = found.errors[0].message.as_deref().unwrap();
+    assert!(message.starts_with(&says), "{message}");
+    let message = client.download(sha256(HELLO)).unwrap_err().to_string();
+    let says = format!("Could not find sample {HELLO}; {says}");
+    assert!(message.contains(&says), "{message}");
 }
 
 #[test]
@@ -591,6 +594,7 @@ fn a_corpus_that_is_gone_is_an_error() {
     let clock = VirtualClock::new();
     let service = Service::over(folder.path()).unwrap().polls(0);
     let raw = Raw::new(service.clock(clock));
+    let says = format!("cannot read the corpus: {}: ", folder.path().display());
     folder.close().unwrap();
     let body = json!({"patterns": [{"type": "ascii", "value": "hello"}]});
     let fuzzy = "/malquery/combined/fuzzy-search/v1";
@@ -601,14 +605,12 @@ fn a_corpus_that_is_gone_is_an_error() {
         raw.multidownload(&[HELLO]),
     ] {
         assert_eq!(got.status, 500);
-        assert!(
-            got.message().contains("cannot be read"),
-            "{}",
-            got.message()
-        );
+        assert!(got.message().starts_with(&says), "{}", got.message());
     }
     let failed = raw.poll(&raw.exact(&body).reqid()).json();
     assert_eq!(failed["meta"]["status"], "failed", "{failed}");
+    let message = failed["errors"][0]["message"].as_str().unwrap();
+    assert!(message.starts_with(&says), "{message}");
 }
 
 #[cfg(feature = "yara")]
@@ -647,6 +649,7 @@ fn requests_are_logged_without_secrets() {
     let raw = Raw::new(service);
     raw.get("/oauth2/token?client_secret=hidden");
     raw.poll("no-such-job");
+    raw.fetch("no-such-job");
     assert_eq!(
         *lines.lock().unwrap(),
         [
@@ -654,6 +657,8 @@ fn requests_are_logged_without_secrets() {
             "GET /oauth2/token 405: method not allowed; use POST",
             "GET /malquery/entities/requests/v1?ids=no-such-job 400: \
              Invalid user input: unknown job \"no-such-job\"",
+            "GET /malquery/entities/samples-fetch/v1?ids=no-such-job 404: \
+             Could not find sample archive",
         ]
     );
 }

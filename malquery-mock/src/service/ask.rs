@@ -195,9 +195,10 @@ fn date(text: &str) -> Result<Date, String> {
 
 /// Parses a file size. A KB has 1,024 bytes.
 fn size(text: &str) -> Result<u64, String> {
-    let size: FileSize = text.parse().map_err(|error| format!("{error}"))?;
-    if size.as_str() != text {
-        return Err("not a number of bytes, KB, MB or GB".into());
+    // `FileSize` sends KiB, MiB and GiB as bytes.
+    if text.parse::<FileSize>().ok().as_ref().map(FileSize::as_str) != Some(text) {
+        let says = "not a number of bytes, KB, MB or GB, such as 128000, 1.3 KB or 8mb, or does not fit in 64 bits";
+        return Err(says.into());
     }
     let end = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
@@ -275,7 +276,13 @@ mod tests {
         ] {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
-        assert!(size("8 PB").is_err());
+        for text in ["8 PB", "1MiB", "1.5", "18446744073709551616"] {
+            let error = size(text).unwrap_err();
+            assert!(
+                error.starts_with("not a number of bytes, KB, MB or GB"),
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -121,14 +121,15 @@ impl Call {
     pub(super) fn answer(&self, request: &Request<Vec<u8>>) -> Response<Body> {
         let route = Route::find(request.uri().path());
         let lists = route.as_ref().map_or(Lists::Never, |route| route.lists);
+        let is_operation = route.as_ref().is_some_and(|route| route.scope.is_some());
         let (response, why) = match self.try_answer(route, request) {
             Ok(response) => (response, None),
             Err(refusal) => (self.refused(&refusal, lists), Some(refusal.message)),
         };
         if let Some(log) = &self.service.settings.log {
             let uri = request.uri();
-            // Only log the queries of these operations. Others could contain credentials.
-            let query = uri.query().filter(|_| lists != Lists::Never);
+            // Other queries could contain credentials.
+            let query = uri.query().filter(|_| is_operation);
             let query = query.map(|query| format!("?{query}")).unwrap_or_default();
             let why = why.map(|why| format!(": {}", why.lines().next().unwrap_or_default()));
             log(&format!(

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use malquery_proto::Timestamp;
 use malquery_proto::types::Pattern;
@@ -64,9 +64,12 @@ impl Job {
 
     /// Returns the outcome of the job, or `None` if it does not finish within [`PATIENCE`].
     pub(super) fn outcome(&self) -> Option<&Outcome> {
+        // Another poll may hold the lock for this time.
+        let end = Instant::now() + PATIENCE;
         let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
         if self.outcome.get().is_none() {
-            let outcome = match receiver.recv_timeout(PATIENCE) {
+            let left = end.saturating_duration_since(Instant::now());
+            let outcome = match receiver.recv_timeout(left) {
                 Ok(outcome) => outcome,
                 Err(RecvTimeoutError::Timeout) => return None,
                 // The thread panicked or could not be started.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::archive::Archive;
 use super::ask::{self, Fields, Options};
 use super::call::{Answer, Call, Refusal};
-use super::corpus::{Entry, Filter};
+use super::corpus::{Entry, Filter, Skipped};
 use super::jobs::{Job, Kind, Outcome, Submission};
 use super::{DAY, State, reply};
 
@@ -71,7 +71,7 @@ impl Call {
         document["meta"]["stats"] = reply::stats(&found, &fields, found.total);
         let sample = |entry| reply::sample(entry, &fields);
         document["resources"] = found.entries.iter().map(sample).collect();
-        reply::add_skipped(&mut document, &found);
+        reply::add_skipped(&mut document, &found.skipped);
         Ok(self.json(StatusCode::OK, &document))
     }
 
@@ -80,13 +80,14 @@ impl Call {
         let hashes = ask::hashes(&ids).map_err(Refusal::input)?;
         let mut document = self.document();
         document["errors"] = json!([]);
+        let mut resources = Vec::new();
         for hash in &hashes {
-            if let (Some(entry), Some(resources)) =
-                (self.find(hash)?, document["resources"].as_array_mut())
-            {
-                resources.push(reply::sample(&entry, &Fields::default()));
+            match self.find(hash)? {
+                Ok(entry) => resources.push(reply::sample(&entry, &Fields::default())),
+                Err(skipped) => reply::add_skipped(&mut document, &skipped),
             }
         }
+        document["resources"] = resources.into();
         Ok(self.json(StatusCode::OK, &document))
     }
 
@@ -112,7 +113,9 @@ impl Call {
         };
         self.submit(submission, Cost::Nothing, move || {
             let found = corpus.search(&patterns, &filter);
-            found.map(Outcome::Found).map_err(|error| error.to_string())
+            found
+                .map(Outcome::Found)
+                .map_err(|error| Refusal::corpus(error).message)
         })
     }
 
@@ -133,7 +136,9 @@ impl Call {
         };
         self.submit(submission, Cost::Hunt, move || {
             let found = corpus.hunt(&rule, &filter);
-            found.map(Outcome::Found).map_err(|error| error.to_string())
+            found
+                .map(Outcome::Found)
+                .map_err(|error| Refusal::corpus(error).message)
         })
     }
 
@@ -215,7 +220,7 @@ impl Call {
                     result
                 };
                 document["resources"] = found.entries.iter().map(result).collect();
-                reply::add_skipped(&mut document, found);
+                reply::add_skipped(&mut document, &found.skipped);
                 "done"
             }
             Some(Outcome::Failed(why)) => {
@@ -253,8 +258,9 @@ impl Call {
             && self.now >= job.submitted.after(settings.job_time)
     }
 
-    /// Returns the sample with a hash. This may hash all files of the corpus.
-    fn find(&self, hash: &Sha256) -> Result<Option<Entry>, Refusal> {
+    /// Returns the sample with a hash, or the files that could not be read. This may hash all files
+    /// of the corpus.
+    fn find(&self, hash: &Sha256) -> Result<Result<Entry, Vec<Skipped>>, Refusal> {
         let _turn = self.service.requests.enter();
         self.service.corpus.find(hash).map_err(Refusal::corpus)
     }
@@ -262,9 +268,15 @@ impl Call {
     /// Returns the samples with these hashes. Fails if one is missing.
     fn find_all(&self, hashes: &[Sha256]) -> Result<Vec<Entry>, Refusal> {
         let find = |hash| {
-            let message = format!("Could not find sample {hash}");
-            self.find(hash)?
-                .ok_or_else(|| Refusal::malquery(StatusCode::NOT_FOUND, message))
+            self.find(hash)?.map_err(|skipped| {
+                let why = match &*skipped {
+                    [] => String::new(),
+                    [one] => format!("; not searched: {one}"),
+                    [one, more @ ..] => format!("; not searched: {one} and {} more", more.len()),
+                };
+                let message = format!("Could not find sample {hash}{why}");
+                Refusal::malquery(StatusCode::NOT_FOUND, message)
+            })
         };
         hashes.iter().map(find).collect()
     }

@@ -4,7 +4,7 @@ use malquery_proto::types::{Label, MetaField, Pattern, PatternType};
 use serde_json::{Value, json};
 
 use super::ask::Fields;
-use super::corpus::{Entry, Found};
+use super::corpus::{Entry, Found, Skipped};
 use crate::digest;
 
 /// The maximum number of files that a reply lists as not searched.
@@ -60,11 +60,10 @@ pub(super) fn stats(found: &Found, fields: &Fields, total: usize) -> Value {
 }
 
 /// Adds an error for each file that was not searched, up to [`MAX_SKIPPED`] of them.
-pub(super) fn add_skipped(document: &mut Value, found: &Found) {
-    let error = |skipped| json!({"code": 500, "message": format!("not searched: {skipped}")});
-    if !found.skipped.is_empty() {
-        let skipped = found.skipped.iter().take(MAX_SKIPPED);
-        document["errors"] = skipped.map(error).collect();
+pub(super) fn add_skipped(document: &mut Value, skipped: &[Skipped]) {
+    let error = |file| json!({"code": 500, "message": format!("not searched: {file}")});
+    if !skipped.is_empty() {
+        document["errors"] = skipped.iter().take(MAX_SKIPPED).map(error).collect();
     }
 }
 

@@ -15,12 +15,10 @@ use super::Service;
 
 /// The maximum number of open connections.
 const MAX_CONNECTIONS: usize = 1024;
-/// The size in bytes at which an incomplete request head is refused.
+/// The maximum size of a request head, in bytes.
 const MAX_HEAD: usize = 32 * 1024;
 /// The maximum size of a request body, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
-/// The maximum time for which input is discarded before a connection is closed.
-const LINGER_TIME: Duration = Duration::from_secs(2);
 const CHUNK: usize = 64 * 1024;
 
 /// Time limits. Tests use shorter ones.
@@ -32,20 +30,22 @@ struct Limits {
     idle: Duration,
     /// For the peer to accept a chunk of a reply.
     chunk: Duration,
+    /// For which input is discarded before a connection is closed.
+    linger: Duration,
 }
 
 const LIMITS: Limits = Limits {
     request: Duration::from_secs(10),
     idle: Duration::from_secs(60),
     chunk: Duration::from_secs(30),
+    linger: Duration::from_secs(2),
 };
 
 /// An HTTP/1.1 server for a [`Service`], for clients in any language. It stops when it is dropped.
 ///
 /// Each connection has its own thread. At most 1,024 connections are open at once, and further ones
 /// get a 503. A request must arrive within 10 seconds of its first byte (otherwise 408), with a
-/// head of about 32 KiB at most (otherwise 431) and a body of at most 1 MiB (otherwise 413). A
-/// connection is closed when it has been idle for a minute, or when its client needs more than 30
+/// head of at most 32 KiB (otherwise 431) and a body of at most 1 MiB (otherwise 413). A connection is closed when it has been idle for a minute, or when its client needs more than 30
 /// seconds to accept 64 KiB of a reply.
 ///
 /// The server does not support TLS. A `BaseUrl` accepts `http://` only for loopback addresses.
@@ -117,9 +117,11 @@ impl Server {
         self.shared.address
     }
 
-    /// Returns the URL of the server's address, such as `http://127.0.0.1:8080`.
+    /// Returns the URL of the server for this machine, such as `http://127.0.0.1:8080`.
+    ///
+    /// If the server listens on all addresses, the URL has a loopback address.
     pub fn url(&self) -> String {
-        format!("http://{}", self.shared.address)
+        format!("http://{}", self.shared.local_address())
     }
 }
 
@@ -128,12 +130,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.shared.stopped.store(true, Ordering::SeqCst);
         // Wakes the thread that accepts connections.
-        let mut address = self.shared.address;
-        match address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-            _ => {}
-        }
+        let address = self.shared.local_address();
         let woken = TcpStream::connect_timeout(&address, Duration::from_secs(1));
         if let Some(thread) = self.thread.take().filter(|_| woken.is_ok()) {
             let _ = thread.join();
@@ -145,6 +142,17 @@ impl Drop for Server {
 }
 
 impl Shared {
+    /// Returns the address for clients on this machine.
+    fn local_address(&self) -> SocketAddr {
+        let mut address = self.address;
+        match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+            _ => {}
+        }
+        address
+    }
+
     fn connections(&self) -> MutexGuard<'_, HashMap<u64, Arc<TcpStream>>> {
         self.connections
             .lock()
@@ -291,9 +299,9 @@ impl Connection {
         let mut reply = Reply::new().map_err(|_| MALFORMED)?;
         let (used, head) = loop {
             match reply.try_request(&self.input) {
-                Ok((used, Some(head))) => break (used, head),
+                Ok((used, Some(head))) if used <= MAX_HEAD => break (used, head),
                 Ok((_, None)) if self.input.len() < MAX_HEAD => self.fill(end)?,
-                Ok((_, None)) => {
+                Ok(_) => {
                     let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
                     return Err(NoRequest::Refused(
                         status,
@@ -409,7 +417,7 @@ impl Connection {
     /// discard the reply.
     fn linger(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Write);
-        let end = Instant::now() + LINGER_TIME;
+        let end = Instant::now() + self.shared.limits.linger;
         while self.fill(end).is_ok() {
             self.input.clear();
         }

@@ -132,9 +132,10 @@ pub(super) const CASES: &[Case] = &[
         name: "streams-a-chunked-body",
         consequence: "a large sample fills the memory, and a download shows no progress",
         prepare: || {
-            let (head, first, last) = chunked_parts();
+            let body = pattern(60_000);
+            let (first, last) = (chunk(&body[..1000]), chunk(&body[1000..]));
             let split = first.len();
-            streams(head, [first, last].concat(), split)
+            streams(CHUNKED.into(), [first, last, chunk(b"")].concat(), split)
         },
     },
     Case {
@@ -279,32 +280,25 @@ fn reply_headers_unchanged(server: &Server, transport: &dyn Transport) -> Outcom
     ))
 }
 
-/// Returns a reply in chunks of various sizes. The sizes are written in upper case.
+const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
+
+/// Returns a reply in chunks of various sizes.
 fn chunked() -> Vec<u8> {
     let body = pattern(300_000);
-    let mut out = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    let mut out = CHUNKED.to_vec();
     let mut rest = body.as_slice();
-    for size in [1, 0xABC, 17, 64 * 1024, 3, usize::MAX] {
-        let (chunk, others) = rest.split_at(size.min(rest.len()));
+    for size in [1, 0xABC, 17, 64 * 1024, 3, usize::MAX, 0] {
+        let (part, others) = rest.split_at(size.min(rest.len()));
         rest = others;
-        out.extend_from_slice(format!("{:X}\r\n", chunk.len()).as_bytes());
-        out.extend_from_slice(chunk);
-        out.extend_from_slice(b"\r\n");
+        out.extend(chunk(part));
     }
-    out.extend_from_slice(b"0\r\n\r\n");
     out
 }
 
-/// Returns the head, the first chunk and the rest of a reply.
-fn chunked_parts() -> (Vec<u8>, Vec<u8>, Vec<u8>) {
-    let body = pattern(60_000);
-    let chunk = |part: &[u8]| {
-        let size = format!("{:x}\r\n", part.len());
-        [size.as_bytes(), part, b"\r\n"].concat()
-    };
-    let last = [chunk(&body[1000..]), b"0\r\n\r\n".to_vec()].concat();
-    let head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n";
-    (head.to_vec(), chunk(&body[..1000]), last)
+/// Returns a chunk. Its size is written in upper case. The last chunk of a body is empty.
+fn chunk(part: &[u8]) -> Vec<u8> {
+    let size = format!("{:X}\r\n", part.len());
+    [size.as_bytes(), part, b"\r\n"].concat()
 }
 
 /// Checks the bodies of two replies, which may use the same connection.

@@ -34,8 +34,8 @@ const TRIES: usize = 3;
 /// Files are listed when the corpus is opened and read when they are searched. They are never
 /// written. A changed file is a new sample. On systems other than Unix, a change that keeps the
 /// size and the modification time is not detected. A search skips files that are gone or cannot be
-/// read, and its reply lists up to 10 of them in `errors`. Files with the same content are one
-/// sample.
+/// read, and its reply lists up to 10 of them in `errors`. The error about a missing sample names
+/// one of them. Files with the same content are one sample.
 ///
 /// A search reads files of any size in chunks. A hunt holds one whole file in memory per processor.
 /// It skips files larger than 256 MiB and files on which the rule runs longer than 60 seconds.
@@ -75,6 +75,7 @@ const TRIES: usize = 3;
 #[derive(Clone)]
 pub struct Corpus(Arc<Inner>);
 
+#[derive(Default)]
 struct Inner {
     name: String,
     /// The path passed to [`Corpus::open`].
@@ -185,10 +186,8 @@ impl Corpus {
         };
         Self(Arc::new(Inner {
             name: "in memory".into(),
-            root: None,
             samples: samples.into_iter().map(slot).collect(),
-            annotations: Annotations::default(),
-            skipped: Vec::new(),
+            ..Inner::default()
         }))
     }
 
@@ -206,13 +205,11 @@ impl Corpus {
                 Err(error) => skipped.push(error.into()),
             }
         }
-        let name = format!("{} files", samples.len());
         Self(Arc::new(Inner {
-            name,
-            root: None,
+            name: format!("{} files", samples.len()),
             samples,
-            annotations: Annotations::default(),
             skipped,
+            ..Inner::default()
         }))
     }
 
@@ -243,8 +240,9 @@ impl Corpus {
         self.select(options, |opened, buffer| scan::hunt(rule, opened, buffer))
     }
 
-    /// Returns the sample with this hash. This may hash all files.
-    pub(crate) fn find(&self, sha256: &Sha256) -> io::Result<Option<Entry>> {
+    /// Returns the sample with this hash, or the files that could not be read. This may hash all
+    /// files.
+    pub(crate) fn find(&self, sha256: &Sha256) -> io::Result<Result<Entry, Vec<Skipped>>> {
         self.check_root()?;
         let find = |slot: &Arc<Slot>, buffer: &mut Vec<u8>| {
             slot.read(|opened| match slot.hashes(opened, buffer)? {
@@ -259,11 +257,11 @@ impl Corpus {
         };
         for slot in self.0.samples.iter().filter(cached) {
             if let Ok(Some(entry)) = find(slot, &mut buffer) {
-                return Ok(Some(entry));
+                return Ok(Ok(entry));
             }
         }
-        let (entries, _) = self.each(true, find)?;
-        Ok(entries.into_iter().next())
+        let (entries, skipped) = self.each(true, find)?;
+        Ok(entries.into_iter().next().ok_or(skipped))
     }
 
     fn select(
@@ -329,7 +327,14 @@ impl Corpus {
                         enough.fetch_or(first, Ordering::Relaxed);
                     }
                     Ok(None) => {}
-                    Err(error) => skipped.push((index, Skipped::new(&slot.source, &error))),
+                    Err(error) => {
+                        let path = match &slot.source {
+                            Source::File(path) => Some(path.clone()),
+                            Source::Memory(_) => None,
+                        };
+                        let why = error.to_string();
+                        skipped.push((index, Skipped { path, why }));
+                    }
                 }
             }
             (found, skipped)
@@ -391,7 +396,7 @@ impl Corpus {
         match self.0.root.as_ref().map(fs::metadata) {
             Some(Err(error)) => Err(io::Error::new(
                 error.kind(),
-                format!("the corpus {} cannot be read: {error}", self.0.name),
+                format!("{}: {error}", self.0.name),
             )),
             _ => Ok(()),
         }
@@ -576,19 +581,6 @@ pub struct Skipped {
     pub path: Option<PathBuf>,
     /// The reason.
     pub why: String,
-}
-
-impl Skipped {
-    fn new(source: &Source, error: &io::Error) -> Self {
-        let path = match source {
-            Source::File(path) => Some(path.clone()),
-            Source::Memory(_) => None,
-        };
-        Self {
-            path,
-            why: error.to_string(),
-        }
-    }
 }
 
 impl fmt::Display for Skipped {

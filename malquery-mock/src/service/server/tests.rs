@@ -8,6 +8,7 @@ use sha2::Digest;
 const SHORT: Limits = Limits {
     request: Duration::from_secs(1),
     chunk: Duration::from_secs(1),
+    linger: Duration::from_millis(100),
     ..LIMITS
 };
 
@@ -88,7 +89,7 @@ fn a_reader_that_stops_is_dropped() {
         &server,
         &format!("{get} HTTP/1.1\r\nHost: localhost\r\n{auth}\r\n"),
     );
-    thread::sleep(4 * SHORT.chunk);
+    thread::sleep(2 * SHORT.chunk);
     assert!(serves(&server));
     let mut received = Vec::new();
     let _ = silent.read_to_end(&mut received);
