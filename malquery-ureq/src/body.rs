@@ -1,4 +1,4 @@
-use std::io::{self, Read};
+use std::io::{self, Read, Take};
 
 use flate2::read::MultiGzDecoder;
 use malquery_proto::Body;
@@ -8,18 +8,13 @@ use crate::ureq_error::Broken;
 /// Wraps a body: decompresses it if `gzip` is set, and repeats an error on every further read.
 pub(crate) fn new(body: ureq::Body, gzip: bool) -> Body {
     let reader = body.into_reader();
+    let failed = None;
     match gzip {
         true => Body::new(Reader {
-            reader: Gzip {
-                decoder: MultiGzDecoder::new(Counted { reader, bytes: 0 }),
-                decoded: 0,
-            },
-            failed: None,
+            reader: Gzip::new(reader),
+            failed,
         }),
-        false => Body::new(Reader {
-            reader,
-            failed: None,
-        }),
+        false => Body::new(Reader { reader, failed }),
     }
 }
 
@@ -52,32 +47,29 @@ const MAX_RATIO: u64 = 200;
 
 /// A gzip body. Fails if it expands to more than 16 MiB and to more than 200 times its size.
 struct Gzip<R> {
-    decoder: MultiGzDecoder<Counted<R>>,
+    /// Never reaches the limit of `Take`, which counts the bytes read.
+    decoder: MultiGzDecoder<Take<R>>,
     decoded: u64,
+}
+
+impl<R: Read> Gzip<R> {
+    fn new(reader: R) -> Self {
+        Self {
+            decoder: MultiGzDecoder::new(reader.take(u64::MAX)),
+            decoded: 0,
+        }
+    }
 }
 
 impl<R: Read> Read for Gzip<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.decoder.read(buffer)?;
         self.decoded += count as u64;
-        let most = self.decoder.get_ref().bytes.saturating_mul(MAX_RATIO);
-        if self.decoded > most.max(ANY_RATIO) {
+        let encoded = u64::MAX - self.decoder.get_ref().limit();
+        if self.decoded > encoded.saturating_mul(MAX_RATIO).max(ANY_RATIO) {
             let error = "the reply expands like a gzip bomb, so reading was stopped";
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, error));
         }
-        Ok(count)
-    }
-}
-
-struct Counted<R> {
-    reader: R,
-    bytes: u64,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.reader.read(buffer)?;
-        self.bytes += count as u64;
         Ok(count)
     }
 }
@@ -120,17 +112,7 @@ mod tests {
             encoder.write_all(text).unwrap();
         }
         let bytes = encoder.finish().unwrap();
-        let decoder = MultiGzDecoder::new(Counted {
-            reader: &bytes[..],
-            bytes: 0,
-        });
-        io::copy(
-            &mut Gzip {
-                decoder,
-                decoded: 0,
-            },
-            &mut io::sink(),
-        )
+        io::copy(&mut Gzip::new(&bytes[..]), &mut io::sink())
     }
 
     #[test]

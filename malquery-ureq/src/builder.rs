@@ -139,7 +139,7 @@ impl Builder {
         let route = match &self.proxy {
             None => Route::from_env()?,
             Some(None) => Route::default(),
-            Some(Some(url)) => Route::through(proxy::parse(url).ok_or(ConfigError::Proxy)?),
+            Some(Some(url)) => Route::through(proxy::parse(url).ok_or(ConfigError::Proxy)?, ""),
         };
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {

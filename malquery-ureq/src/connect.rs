@@ -47,8 +47,7 @@ impl Connector for Connect {
         _: Option<()>,
     ) -> Result<Option<Connection>, Error> {
         let attempt = Attempt {
-            resolver: &self.resolver,
-            tls: &self.tls,
+            connect: self,
             details,
             start: Instant::now(),
         };
@@ -61,8 +60,7 @@ impl Connector for Connect {
 
 /// A connection that is being opened. All steps share the remaining time.
 struct Attempt<'a> {
-    resolver: &'a DefaultResolver,
-    tls: &'a RustlsConnector,
+    connect: &'a Connect,
     details: &'a ConnectionDetails<'a>,
     start: Instant,
 }
@@ -102,7 +100,7 @@ impl Attempt<'_> {
             // Each request has its own configuration, but all have the same TLS settings. ureq
             // caches these, with the TLS sessions, only if they come from the agent.
             request_level: false,
-            resolver: self.resolver,
+            resolver: &self.connect.resolver,
             now: (self.details.current_time)(),
             timeout: self.time_left(),
             current_time: self.details.current_time.clone(),
@@ -112,7 +110,8 @@ impl Attempt<'_> {
     }
 
     fn look_up(&self, uri: &Uri, host: &str) -> Result<ResolvedSocketAddrs, UreqError> {
-        self.resolver
+        self.connect
+            .resolver
             .resolve(uri, self.details.config, self.time_left())
             .map_err(|error| UreqError::of_lookup(host, error))
     }
@@ -139,7 +138,7 @@ impl Attempt<'_> {
         if !step.needs_tls() {
             return Ok(socket);
         }
-        Connection::new(self.tls.connect(&step, Some(socket)), true)
+        Connection::new(self.connect.tls.connect(&step, Some(socket)), true)
             .map_err(|error| UreqError::of_connect(host, error))
     }
 

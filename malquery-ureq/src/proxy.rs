@@ -15,11 +15,11 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// Uses this proxy for all hosts.
-    pub(crate) fn through(proxy: Proxy) -> Self {
+    /// Uses this proxy for all hosts but those in `direct`, which is like `NO_PROXY`.
+    pub(crate) fn through(proxy: Proxy, direct: &str) -> Self {
         Self {
             proxy: Some(proxy),
-            direct: NoProxy::default(),
+            direct: NoProxy::new(direct),
         }
     }
 
@@ -46,10 +46,7 @@ impl Route {
             .filter_map(|name| std::env::var(name).ok())
             .find(|value| !value.is_empty())
             .unwrap_or_default();
-        Ok(Self {
-            proxy: Some(proxy),
-            direct: NoProxy::new(&direct),
-        })
+        Ok(Self::through(proxy, &direct))
     }
 }
 

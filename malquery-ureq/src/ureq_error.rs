@@ -178,19 +178,18 @@ impl UreqError {
 
     /// Describes a failure to connect through the proxy. No request was sent.
     pub(crate) fn of_proxy(host: &str, error: ureq::Error) -> Self {
-        // ureq reports the refusals of a SOCKS proxy with this kind or these texts.
+        // ureq reports the refusals of a SOCKS proxy with this kind or with these texts.
         let status = match &error {
             ureq::Error::Timeout(_) => return Self::of_connect(host, error),
             ureq::Error::Io(error) if error.raw_os_error().is_some() => 502,
-            ureq::Error::Io(error) => match (error.kind(), &*error.to_string()) {
-                (io::ErrorKind::PermissionDenied, _)
-                | (_, "no acceptable auth methods" | "unknown auth method" | "invalid password") => {
-                    407
-                }
-                (_, "connection not allowed by ruleset") => 403,
+            ureq::Error::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => 407,
+            error => match &*error.to_string() {
+                "io: no acceptable auth methods"
+                | "io: unknown auth method"
+                | "io: invalid password" => 407,
+                "io: connection not allowed by ruleset" => 403,
                 _ => 502,
             },
-            _ => 502,
         };
         Self {
             source: source(error),
@@ -252,10 +251,9 @@ fn of_certificate(host: &str, error: &CertificateError) -> String {
 
     match error {
         Error::NotValidForName | Error::NotValidForNameContext { .. } => {
-            let url = if host.starts_with(PROXY) {
-                "proxy"
-            } else {
-                "base"
+            let url = match host.starts_with(PROXY) {
+                true => "proxy",
+                false => "base",
             };
             format!("the certificate is not valid for {host}; check the {url} URL")
         }

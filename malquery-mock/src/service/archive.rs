@@ -27,7 +27,8 @@ impl Archive {
         let mut directory = Vec::new();
         let mut at = 0;
         for sample in samples {
-            let (sha256, name) = (sample.sha256(), sample.sha256().to_string());
+            let sha256 = sample.hashes.sha256;
+            let name = sha256.to_string();
             let size = int32(sample.size() + HEADER)?;
             let mut crc = u32::MAX;
             chunks(sample, |chunk| {

@@ -8,10 +8,11 @@ use std::sync::MutexGuard;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use malquery_proto::Body;
 use malquery_proto::credentials::MemberCid;
 use malquery_proto::endpoint::{Endpoint, Scope};
+use malquery_proto::oauth2::{GetToken, Revoke};
 use malquery_proto::operation::Operation;
 use malquery_proto::operations::{
     ExactSearch, FuzzySearch, GetDownload, GetMetadata, GetQuotas, GetRequest, GetSamples, Hunt,
@@ -119,17 +120,19 @@ impl Call {
     }
 
     pub(super) fn answer(&self, request: &Request<Vec<u8>>) -> Response<Body> {
-        let route = Route::find(request.uri().path());
-        let lists = route.as_ref().map_or(Lists::Never, |route| route.lists);
-        let is_operation = route.as_ref().is_some_and(|route| route.scope.is_some());
+        let route = route(request.uri().path());
+        let (lists, scope) = match &route {
+            Some((to, _, lists)) => (*lists, to.scope),
+            None => (Lists::Never, None),
+        };
         let (response, why) = match self.try_answer(route, request) {
             Ok(response) => (response, None),
             Err(refusal) => (self.refused(&refusal, lists), Some(refusal.message)),
         };
         if let Some(log) = &self.service.settings.log {
             let uri = request.uri();
-            // Other queries could contain credentials.
-            let query = uri.query().filter(|_| is_operation);
+            // Queries of other paths could contain credentials.
+            let query = uri.query().filter(|_| scope.is_some());
             let query = query.map(|query| format!("?{query}")).unwrap_or_default();
             let why = why.map(|why| format!(": {}", why.lines().next().unwrap_or_default()));
             log(&format!(
@@ -143,27 +146,28 @@ impl Call {
         response
     }
 
+    /// Returns an error reply like those of the gateway.
     #[cfg(feature = "server")]
     pub(super) fn refuse(&self, status: StatusCode, message: &str) -> Response<Body> {
         self.refused(&Refusal::gateway(status, message), Lists::Never)
     }
 
     fn try_answer(&self, route: Option<Route>, request: &Request<Vec<u8>>) -> Answer {
-        let Some(route) = route else {
+        let Some((to, handler, _)) = route else {
             return Err(Refusal::gateway(
                 StatusCode::NOT_FOUND,
                 "404: Page Not Found",
             ));
         };
-        if request.method() != route.method {
-            let message = format!("method not allowed; use {}", route.method);
+        if request.method() != to.method {
+            let message = format!("method not allowed; use {}", to.method);
             return Err(Refusal::gateway(StatusCode::METHOD_NOT_ALLOWED, message));
         }
-        match route.scope {
+        match to.scope {
             Some(scope) => self.authorize(request, scope)?,
             None => self.take(|state| &mut state.token_requests, TOKEN_LIMIT)?,
         }
-        (route.handler)(self, request)
+        handler(self, request)
     }
 
     /// Checks the token, the rate limit and the scope.
@@ -332,55 +336,32 @@ impl Call {
     }
 }
 
-/// The handler of a path, and the method and scope that it requires.
-struct Route {
-    method: Method,
-    scope: Option<Scope>,
-    handler: Handler,
-    lists: Lists,
-}
+/// The endpoint of a path, and how it is handled.
+type Route = (Endpoint, Handler, Lists);
 
-impl Route {
-    fn find(path: &str) -> Option<Self> {
-        let operations: [(Endpoint, Handler, Lists); 9] = [
-            (GetQuotas::ENDPOINT, Call::quotas, Lists::Never),
-            (FuzzySearch::ENDPOINT, Call::fuzzy_search, Lists::Searches),
-            (GetDownload::ENDPOINT, Call::download, Lists::Never),
-            (GetMetadata::ENDPOINT, Call::metadata, Lists::Searches),
-            (GetRequest::ENDPOINT, Call::request, Lists::Searches),
-            (GetSamples::ENDPOINT, Call::samples, Lists::Never),
-            (
-                SamplesMultidownload::ENDPOINT,
-                Call::multidownload,
-                Lists::Submissions,
-            ),
-            (
-                ExactSearch::ENDPOINT,
-                Call::exact_search,
-                Lists::Submissions,
-            ),
-            (Hunt::ENDPOINT, Call::hunt, Lists::Submissions),
-        ];
-        let token = |handler| Self {
-            method: Method::POST,
-            scope: None,
-            handler,
-            lists: Lists::Never,
-        };
-        match path {
-            "/oauth2/token" => Some(token(Call::token)),
-            "/oauth2/revoke" => Some(token(Call::revoke)),
-            _ => operations
-                .into_iter()
-                .find(|(endpoint, ..)| endpoint.path == path)
-                .map(|(endpoint, handler, lists)| Self {
-                    method: endpoint.method,
-                    scope: endpoint.scope,
-                    handler,
-                    lists,
-                }),
-        }
-    }
+fn route(path: &str) -> Option<Route> {
+    let routes: [Route; 11] = [
+        (GetToken::ENDPOINT, Call::token, Lists::Never),
+        (Revoke::ENDPOINT, Call::revoke, Lists::Never),
+        (GetQuotas::ENDPOINT, Call::quotas, Lists::Never),
+        (FuzzySearch::ENDPOINT, Call::fuzzy_search, Lists::Searches),
+        (GetDownload::ENDPOINT, Call::download, Lists::Never),
+        (GetMetadata::ENDPOINT, Call::metadata, Lists::Searches),
+        (GetRequest::ENDPOINT, Call::request, Lists::Searches),
+        (GetSamples::ENDPOINT, Call::samples, Lists::Never),
+        (
+            SamplesMultidownload::ENDPOINT,
+            Call::multidownload,
+            Lists::Submissions,
+        ),
+        (
+            ExactSearch::ENDPOINT,
+            Call::exact_search,
+            Lists::Submissions,
+        ),
+        (Hunt::ENDPOINT, Call::hunt, Lists::Submissions),
+    ];
+    routes.into_iter().find(|(to, ..)| to.path == path)
 }
 
 /// Returns the cloud that the host of a request belongs to, if any.

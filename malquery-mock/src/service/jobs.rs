@@ -1,7 +1,7 @@
 //! Jobs: the work that a submission starts, and its outcome.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
@@ -57,11 +57,6 @@ pub(super) enum Outcome {
 }
 
 impl Job {
-    /// Counts a poll and returns the number of earlier polls.
-    pub(super) fn polled(&self) -> u64 {
-        self.polls.fetch_add(1, Ordering::Relaxed)
-    }
-
     /// Returns the outcome of the job, or `None` if it does not finish within [`PATIENCE`].
     pub(super) fn outcome(&self) -> Option<&Outcome> {
         // Another poll may hold the lock for this time.

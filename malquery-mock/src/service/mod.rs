@@ -397,12 +397,6 @@ impl Service {
         Call::new(self).answer(request)
     }
 
-    /// Returns an error reply like those of the gateway.
-    #[cfg(feature = "server")]
-    fn refuse(&self, status: http::StatusCode, message: &str) -> Response<Body> {
-        Call::new(self).refuse(status, message)
-    }
-
     fn now(&self) -> Timestamp {
         let clock = &self.settings.clock;
         clock.get_or_init(|| Arc::new(SystemClock)).now()

@@ -1,5 +1,6 @@
 //! The nine operations of MalQuery.
 
+use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use super::archive::Archive;
 use super::ask::{self, Fields, Options};
 use super::call::{Answer, Call, Refusal};
-use super::corpus::{Entry, Filter, Skipped};
+use super::corpus::{Entry, Filter, Found, Skipped};
 use super::jobs::{Job, Kind, Outcome, Submission};
 use super::{DAY, State, reply};
 
@@ -112,10 +113,7 @@ impl Call {
             fields,
         };
         self.submit(submission, Cost::Nothing, move || {
-            let found = corpus.search(&patterns, &filter);
-            found
-                .map(Outcome::Found)
-                .map_err(|error| Refusal::corpus(error).message)
+            outcome(corpus.search(&patterns, &filter))
         })
     }
 
@@ -135,10 +133,7 @@ impl Call {
             fields,
         };
         self.submit(submission, Cost::Hunt, move || {
-            let found = corpus.hunt(&rule, &filter);
-            found
-                .map(Outcome::Found)
-                .map_err(|error| Refusal::corpus(error).message)
+            outcome(corpus.hunt(&rule, &filter))
         })
     }
 
@@ -171,7 +166,7 @@ impl Call {
         let job = self.state().jobs.find(&id);
         let job =
             job.ok_or_else(|| Refusal::input(format_args!("unknown job {}", ask::quoted(&id))))?;
-        let polls = job.polled();
+        let polls = job.polls.fetch_add(1, Ordering::Relaxed);
         let mut document = self.document();
         let meta = &mut document["meta"];
         // Whole milliseconds, as in recordings.
@@ -331,6 +326,12 @@ impl Call {
         document["meta"]["status"] = "done".into();
         Ok(self.json(StatusCode::OK, &document))
     }
+}
+
+fn outcome(found: io::Result<Found>) -> Result<Outcome, String> {
+    found
+        .map(Outcome::Found)
+        .map_err(|error| Refusal::corpus(error).message)
 }
 
 /// Returns the options of a search: its filter, the fields of its results, and the options to

@@ -19,20 +19,20 @@ pub(super) fn sample(entry: &Entry, fields: &Fields) -> Value {
         }
     };
     let has = |field| fields.has(field);
-    set(has(MetaField::Sha256), "sha256", json!(entry.sha256()));
-    set(fields.is_all(), "sha1", json!(entry.sha1()));
-    set(has(MetaField::Md5), "md5", json!(entry.md5()));
+    set(has(MetaField::Sha256), "sha256", json!(entry.hashes.sha256));
+    set(fields.is_all(), "sha1", json!(entry.hashes.sha1));
+    set(has(MetaField::Md5), "md5", json!(entry.hashes.md5));
     // The schema allows only 32-bit sizes, but the field is optional.
     if let Ok(size) = i32::try_from(entry.size()) {
         set(has(MetaField::Size), "filesize", size.into());
     }
-    set(has(MetaField::Type), "filetype", entry.filetype().into());
-    let first_seen = json!(entry.first_seen());
+    set(has(MetaField::Type), "filetype", entry.filetype.into());
+    let first_seen = json!(entry.first_seen);
     set(has(MetaField::FirstSeen), "first_seen", first_seen);
-    let label = entry.label().unwrap_or(&Label::Unknown).as_str();
+    let label = entry.label.as_ref().unwrap_or(&Label::Unknown).as_str();
     set(has(MetaField::Label), "label", label.into());
-    if let Some(family) = entry.family() {
-        set(has(MetaField::Family), "family", family.into());
+    if let Some(family) = &entry.family {
+        set(has(MetaField::Family), "family", family.as_str().into());
     }
     sample
 }
@@ -42,7 +42,7 @@ pub(super) fn sample(entry: &Entry, fields: &Fields) -> Value {
 pub(super) fn stats(found: &Found, fields: &Fields, total: usize) -> Value {
     let [mut clean, mut malware, mut pua, mut unknown] = [0; 4];
     for entry in &found.entries {
-        *match entry.label().filter(|_| fields.has(MetaField::Label)) {
+        *match (entry.label.as_ref()).filter(|_| fields.has(MetaField::Label)) {
             Some(Label::Clean) => &mut clean,
             Some(Label::Malware | Label::Malicious) => &mut malware,
             Some(Label::Unwanted) => &mut pua,

@@ -12,6 +12,7 @@ use ureq_proto::Error;
 use ureq_proto::server::{RecvRequestResult, Reply};
 
 use super::Service;
+use super::call::Call;
 
 /// The maximum number of open connections.
 const MAX_CONNECTIONS: usize = 1024;
@@ -190,8 +191,7 @@ impl Shared {
                     .is_ok();
             if !spawned {
                 let _ = stream.set_write_timeout(Some(Duration::from_millis(100)));
-                let refused = self
-                    .service
+                let refused = Call::new(&self.service)
                     .refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
                 let _ = send(&stream, refused, true, false, self.limits.chunk);
             }
@@ -280,9 +280,11 @@ impl Connection {
                 let body = request.method() != Method::HEAD;
                 (self.shared.service.answer(&request), keep, body)
             }
-            Err(NoRequest::Refused(status, message)) => {
-                (self.shared.service.refuse(status, message), false, true)
-            }
+            Err(NoRequest::Refused(status, message)) => (
+                Call::new(&self.shared.service).refuse(status, message),
+                false,
+                true,
+            ),
             Err(NoRequest::Gone) => return Ok(false),
         };
         send(&self.stream, response, body, keep, limits.chunk)?;

@@ -94,10 +94,10 @@ struct Slot {
 }
 
 #[derive(Clone, Copy)]
-struct Hashes {
-    sha256: Sha256,
-    sha1: Sha1,
-    md5: Md5,
+pub(crate) struct Hashes {
+    pub(crate) sha256: Sha256,
+    pub(crate) sha1: Sha1,
+    pub(crate) md5: Md5,
 }
 
 /// A sample in memory, for [`Corpus::from_bytes`].
@@ -284,13 +284,13 @@ impl Corpus {
                 }
                 let entry = self.entry(slot, opened, buffer)?;
                 let wanted =
-                    options.has_date(entry.first_seen()) && (entry.0.is_own || !options.own_only);
+                    options.has_date(entry.first_seen) && (entry.is_own || !options.own_only);
                 Ok(wanted.then_some(entry))
             })
         })?;
         let mut seen = HashSet::with_capacity(entries.len());
-        entries.retain(|entry| seen.insert(entry.sha256()));
-        entries.sort_by_key(|entry| Reverse(entry.first_seen()));
+        entries.retain(|entry| seen.insert(entry.hashes.sha256));
+        entries.sort_by_key(|entry| Reverse(entry.first_seen));
         let total = entries.len();
         entries.truncate(options.limit.unwrap_or(usize::MAX));
         Ok(Found {
@@ -377,7 +377,7 @@ impl Corpus {
             .of(&hashes.sha256)
             .unwrap_or(&slot.annotation);
         let by_path = &slot.annotation;
-        Ok(Entry(Arc::new(Hit {
+        Ok(Entry {
             slot: slot.clone(),
             stamp: opened.stamp,
             hashes,
@@ -388,7 +388,7 @@ impl Corpus {
             is_own: annotation.submitted_by_customer || by_path.submitted_by_customer,
             label: annotation.label.clone().or_else(|| by_path.label.clone()),
             family: annotation.family.clone().or_else(|| by_path.family.clone()),
-        })))
+        })
     }
 
     /// Fails if the folder is gone.
@@ -495,60 +495,28 @@ pub(crate) struct Found {
     pub(crate) skipped: Vec<Skipped>,
 }
 
-/// A sample that was found, in its state at that time. Cheap to clone.
-#[derive(Clone)]
-pub(crate) struct Entry(Arc<Hit>);
-
-#[derive(Clone)]
-struct Hit {
+/// A sample that was found, in its state at that time.
+pub(crate) struct Entry {
     slot: Arc<Slot>,
     stamp: Stamp,
-    hashes: Hashes,
-    filetype: &'static str,
-    first_seen: Date,
+    pub(crate) hashes: Hashes,
+    pub(crate) filetype: &'static str,
+    pub(crate) first_seen: Date,
     is_own: bool,
-    label: Option<Label>,
-    family: Option<String>,
+    pub(crate) label: Option<Label>,
+    pub(crate) family: Option<String>,
 }
 
 impl Entry {
-    pub(crate) fn sha256(&self) -> Sha256 {
-        self.0.hashes.sha256
-    }
-
-    pub(crate) fn sha1(&self) -> Sha1 {
-        self.0.hashes.sha1
-    }
-
-    pub(crate) fn md5(&self) -> Md5 {
-        self.0.hashes.md5
-    }
-
     pub(crate) fn size(&self) -> u64 {
-        self.0.stamp.size
-    }
-
-    pub(crate) fn filetype(&self) -> &'static str {
-        self.0.filetype
-    }
-
-    pub(crate) fn first_seen(&self) -> Date {
-        self.0.first_seen
-    }
-
-    pub(crate) fn label(&self) -> Option<&Label> {
-        self.0.label.as_ref()
-    }
-
-    pub(crate) fn family(&self) -> Option<&str> {
-        self.0.family.as_deref()
+        self.stamp.size
     }
 
     /// Opens the sample for reading. Fails if the file has changed since it was found. If the file
     /// changes later, reading its end fails.
     pub(crate) fn open(&self) -> io::Result<impl Read + Send + use<>> {
-        let opened = self.0.slot.source.open()?;
-        if opened.stamp != self.0.stamp {
+        let opened = self.slot.source.open()?;
+        if opened.stamp != self.stamp {
             return Err(source::changed());
         }
         Ok(Checked(opened))
@@ -557,7 +525,7 @@ impl Entry {
 
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Entry({})", self.sha256())
+        write!(f, "Entry({})", self.hashes.sha256)
     }
 }
 

@@ -163,20 +163,23 @@ fn a_content_is_reported_once() {
     assert_eq!(contents(&found), [b"a MARK", b"b MARK"]);
     assert_eq!(found.total, 3);
     let first = &found.entries[0];
-    assert_eq!(first.sha256(), hash(b"a MARK"));
+    assert_eq!(first.hashes.sha256, hash(b"a MARK"));
     // The output of sha1sum and md5sum.
     assert_eq!(
-        first.sha1().to_string(),
+        first.hashes.sha1.to_string(),
         "537703579018b24446012771eb570cba2b909077"
     );
-    assert_eq!(first.md5().to_string(), "1617e953f5d86fdb85700a32aa5a3553");
-    assert_eq!((first.size(), first.filetype()), (6, "text"));
     assert_eq!(
-        (first.label(), first.family()),
+        first.hashes.md5.to_string(),
+        "1617e953f5d86fdb85700a32aa5a3553"
+    );
+    assert_eq!((first.size(), first.filetype), (6, "text"));
+    assert_eq!(
+        (first.label.as_ref(), first.family.as_deref()),
         (Some(&Label::Malware), Some("first"))
     );
-    assert_eq!(first.first_seen(), day("2024/02/29"));
-    assert_eq!(found.entries[1].first_seen(), day("1970/01/01"));
+    assert_eq!(first.first_seen, day("2024/02/29"));
+    assert_eq!(found.entries[1].first_seen, day("1970/01/01"));
     assert!(
         corpus
             .search(&[ascii("mark")], &Filter::default())
@@ -293,7 +296,7 @@ fn folders_are_searched_but_links_are_not() {
         found
             .entries
             .iter()
-            .all(|entry| entry.first_seen() == day("2020/06/09"))
+            .all(|entry| entry.first_seen == day("2020/06/09"))
     );
 
     let one = Corpus::open(root.join("b")).unwrap();
@@ -328,11 +331,10 @@ fn folders_are_searched_but_links_are_not() {
 #[test]
 fn a_size_beyond_int32_is_left_out() {
     let corpus = Corpus::from_bytes([CorpusSample::new("MARK")]);
-    let found = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
-    let sized = |size| {
-        let mut hit = (*found.entries[0].0).clone();
-        hit.stamp.size = size;
-        reply::sample(&Entry(Arc::new(hit)), &Fields::default())["filesize"].clone()
+    let mut found = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
+    let mut sized = |size| {
+        found.entries[0].stamp.size = size;
+        reply::sample(&found.entries[0], &Fields::default())["filesize"].clone()
     };
     assert_eq!(sized(2_147_483_647), 2_147_483_647);
     assert!(sized(2_147_483_648).is_null());
@@ -441,8 +443,8 @@ fn a_changed_file_is_a_new_sample() {
     let after = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
     // The changed file is newer.
     assert_eq!(contents(&after), [&b"MARK 2"[..], b"MARK"]);
-    assert_eq!(after.entries[0].sha256(), hash(b"MARK 2"));
-    assert_ne!(after.entries[0].first_seen(), entry.first_seen());
+    assert_eq!(after.entries[0].hashes.sha256, hash(b"MARK 2"));
+    assert_ne!(after.entries[0].first_seen, entry.first_seen);
 }
 
 #[test]
@@ -455,7 +457,7 @@ fn a_change_in_the_same_moment_is_seen() {
         file.write_all(content).unwrap();
         file.set_modified(now).unwrap();
         let found = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
-        assert_eq!(found.entries[0].sha256(), hash(content));
+        assert_eq!(found.entries[0].hashes.sha256, hash(content));
     }
 }
 
@@ -576,8 +578,13 @@ fn only_what_is_found_is_hashed() {
     let found = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
     assert_eq!(hashed(), [true, false, true, false]);
     assert_eq!(
-        corpus.find(&hash(b"MARK 2")).unwrap().unwrap().sha256(),
-        found.entries[1].sha256()
+        corpus
+            .find(&hash(b"MARK 2"))
+            .unwrap()
+            .unwrap()
+            .hashes
+            .sha256,
+        found.entries[1].hashes.sha256
     );
     assert_eq!(hashed(), [true, false, true, false]);
     assert!(corpus.find(&hash(b"nowhere")).unwrap().is_err());
@@ -606,9 +613,9 @@ fn annotations_say_what_a_file_does_not() {
             format!(
                 "{} {} {:?} {:?}",
                 String::from_utf8(bytes(entry)).unwrap(),
-                entry.first_seen(),
-                entry.label().map(Label::as_str),
-                entry.family()
+                entry.first_seen,
+                entry.label.as_ref().map(Label::as_str),
+                entry.family.as_deref()
             )
         };
         found.entries.iter().map(shown).collect::<Vec<_>>()
