@@ -406,7 +406,6 @@ impl ApiError {
             let page = "the reply is a web page from a gateway or a proxy, not from the service";
             return Some(format!("{page}; check the base URL and the network").into());
         }
-        let token = self.scope.is_none();
         let said = |words: &str| {
             let mut messages = self.errors.iter().filter_map(|item| item.message.as_ref());
             messages.any(|message| message.to_ascii_lowercase().contains(words))
@@ -424,7 +423,7 @@ impl ApiError {
             (403, None) if said("customer id") => "check the member CID".into(),
             (403, None) => "your IP address is probably not on the API client's allowlist".into(),
             (403, Some(scope)) => format!("the API client lacks the scope {scope}, your IP address is not on its allowlist, or the member CID is wrong").into(),
-            (300..=399, _) if token => match region {
+            (300..=399, None) => match region {
                 Some(region) => {
                     format!("the account belongs to another cloud: set FALCON_CLOUD={region}, or select that cloud").into()
                 }

@@ -270,9 +270,7 @@ impl StreamCheck {
             return Err(StreamError::Encoded(encoding.clone()));
         }
         let kept = chunk.len().min(FIRST - self.first.len());
-        if kept > 0 {
-            self.first.extend_from_slice(&chunk[..kept]);
-        }
+        self.first.extend_from_slice(&chunk[..kept]);
         self.bytes = self.bytes.saturating_add(chunk.len() as u64);
         if self.bytes > self.cap {
             return Err(StreamError::TooLarge { cap: self.cap });
@@ -333,14 +331,11 @@ impl StreamCheck {
         }
         let received = Sha256::from_bytes(self.hasher.clone().finalize().into());
         match self.sha256 {
-            Some(expected) if expected != received => {
-                let instead = self.instead();
-                Err(StreamError::WrongHash {
-                    received,
-                    expected,
-                    instead,
-                })
-            }
+            Some(expected) if expected != received => Err(StreamError::WrongHash {
+                received,
+                expected,
+                instead: Instead::new(&self).into(),
+            }),
             _ => Ok(Received {
                 bytes: self.bytes,
                 sha256: received,
@@ -355,14 +350,10 @@ impl StreamCheck {
             .any(|zip| self.first.starts_with(*zip));
         if self.zip && !is_zip {
             return Err(StreamError::NotZip {
-                instead: self.instead(),
+                instead: Instead::new(self).into(),
             });
         }
         Ok(())
-    }
-
-    fn instead(&self) -> Box<Instead> {
-        Box::new(Instead::new(self))
     }
 }
 

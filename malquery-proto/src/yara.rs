@@ -88,16 +88,9 @@ impl fmt::Debug for Rule {
 }
 
 /// The error of a scan that takes longer than 60 seconds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the scan took longer than {} seconds", TIMEOUT.as_secs())]
 pub struct TimedOut;
-
-impl fmt::Display for TimedOut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the scan took longer than {} seconds", TIMEOUT.as_secs())
-    }
-}
-
-impl std::error::Error for TimedOut {}
 
 #[cfg(test)]
 mod tests;

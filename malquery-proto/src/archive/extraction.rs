@@ -5,73 +5,42 @@ use super::report::ArchiveError;
 use crate::atomic_file::AtomicFile;
 use crate::stream::Received;
 
-/// A destination for extracted samples.
-pub(super) trait Store {
-    /// A sample that is being written. Dropping it deletes the sample.
-    type Part;
-
-    fn begin(&mut self) -> Result<Self::Part, ArchiveError>;
-    fn write(&mut self, part: &mut Self::Part, bytes: &[u8]) -> Result<(), ArchiveError>;
-    /// Stores a complete sample. Returns its file, and whether the file already existed.
-    fn keep(
-        &mut self,
-        part: Self::Part,
-        received: Received,
-    ) -> Result<(Option<PathBuf>, bool), ArchiveError>;
-}
-
-pub(super) struct Nowhere;
-
-impl Store for Nowhere {
-    type Part = ();
-
-    fn begin(&mut self) -> Result<(), ArchiveError> {
-        Ok(())
-    }
-
-    fn write(&mut self, (): &mut (), _: &[u8]) -> Result<(), ArchiveError> {
-        Ok(())
-    }
-
-    fn keep(&mut self, (): (), _: Received) -> Result<(Option<PathBuf>, bool), ArchiveError> {
-        Ok((None, false))
-    }
-}
-
+/// A folder for extracted samples.
+#[derive(Clone, Copy)]
 pub(super) struct Folder<'a> {
     pub(super) path: &'a Path,
     pub(super) overwrite: bool,
 }
 
-impl Folder<'_> {
-    fn error(&self, error: io::Error) -> ArchiveError {
-        ArchiveError::File {
-            path: self.path.to_owned(),
-            error,
+/// A sample that is being written to a folder. Dropping it deletes the sample.
+pub(super) struct Part<'a> {
+    folder: Folder<'a>,
+    file: AtomicFile,
+}
+
+impl<'a> Part<'a> {
+    pub(super) fn begin(folder: Folder<'a>) -> Result<Self, ArchiveError> {
+        let file = AtomicFile::create(folder.path).map_err(|error| failed(folder.path, error))?;
+        Ok(Self { folder, file })
+    }
+
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), ArchiveError> {
+        let result = self.file.write_all(bytes);
+        result.map_err(|error| failed(self.folder.path, error))
+    }
+
+    /// Stores a complete sample. Returns its file, and whether the file already existed.
+    pub(super) fn keep(self, received: Received) -> Result<(PathBuf, bool), ArchiveError> {
+        let Folder { path, overwrite } = self.folder;
+        let path = path.join(received.sha256.to_string());
+        match self.file.persist_once(&path, received, overwrite) {
+            Ok(written) => Ok((path, !written)),
+            Err(error) => Err(failed(&path, error)),
         }
     }
 }
 
-impl Store for Folder<'_> {
-    type Part = AtomicFile;
-
-    fn begin(&mut self) -> Result<Self::Part, ArchiveError> {
-        AtomicFile::create(self.path).map_err(|error| self.error(error))
-    }
-
-    fn write(&mut self, part: &mut Self::Part, bytes: &[u8]) -> Result<(), ArchiveError> {
-        part.write_all(bytes).map_err(|error| self.error(error))
-    }
-
-    fn keep(
-        &mut self,
-        part: Self::Part,
-        received: Received,
-    ) -> Result<(Option<PathBuf>, bool), ArchiveError> {
-        let path = self.path.join(received.sha256.to_string());
-        match part.persist_once(&path, received, self.overwrite) {
-            Ok(written) => Ok((Some(path), !written)),
-            Err(error) => Err(ArchiveError::File { path, error }),
-        }
-    }
+fn failed(path: &Path, error: io::Error) -> ArchiveError {
+    let path = path.to_owned();
+    ArchiveError::File { path, error }
 }

@@ -1,5 +1,7 @@
 use std::fmt;
 
+use super::report::ArchiveError;
+
 /// The unpacked size in bytes up to which any ratio is allowed.
 const RATIO_FLOOR: u64 = 1 << 20;
 
@@ -44,29 +46,28 @@ impl Default for Limits {
 
 impl Limits {
     /// Fails if an entry with this unpacked size and this packed size exceeds a limit.
-    pub(super) fn check_entry(&self, size: u64, packed: u64) -> Result<(), Exceeded> {
+    pub(super) fn check_entry(&self, size: u64, packed: u64) -> Result<(), ArchiveError> {
         check(Limit::EntrySize, size, self.entry_size)?;
         let most = packed.saturating_mul(self.ratio).max(RATIO_FLOOR);
-        check(Limit::Ratio, size, most).map_err(|_| Exceeded(Limit::Ratio, self.ratio))
+        check(Limit::Ratio, size, most).map_err(|_| ArchiveError::Limit {
+            limit: Limit::Ratio,
+            allowed: self.ratio,
+        })
     }
 
-    pub(super) fn check_total(&self, size: u64) -> Result<(), Exceeded> {
+    pub(super) fn check_total(&self, size: u64) -> Result<(), ArchiveError> {
         check(Limit::TotalSize, size, self.total_size)
     }
 
-    pub(super) fn check_directory(&self, entries: u64, size: u64) -> Result<(), Exceeded> {
+    pub(super) fn check_directory(&self, entries: u64, size: u64) -> Result<(), ArchiveError> {
         check(Limit::Entries, entries, self.entries)?;
         check(Limit::DirectorySize, size, self.directory_size)
     }
 }
 
-/// The exceeded limit, and the maximum that it allows.
-#[derive(Debug, PartialEq)]
-pub(super) struct Exceeded(pub(super) Limit, pub(super) u64);
-
-fn check(limit: Limit, value: u64, allowed: u64) -> Result<(), Exceeded> {
+fn check(limit: Limit, value: u64, allowed: u64) -> Result<(), ArchiveError> {
     if value > allowed {
-        return Err(Exceeded(limit, allowed));
+        return Err(ArchiveError::Limit { limit, allowed });
     }
     Ok(())
 }

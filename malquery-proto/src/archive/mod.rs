@@ -85,7 +85,7 @@ use zip::{ZipArchive, ZipReadOptions};
 use self::directory::{Directory, broken, is_closed, read_directory, survey};
 use self::entries::Marked;
 pub use self::entries::{Entry, EntryInfo};
-use self::extraction::{Folder, Nowhere, Store};
+use self::extraction::{Folder, Part};
 pub use self::limits::{Limit, Limits};
 pub use self::report::{ArchiveError, Damaged, EntryName, Found, PASSWORD, Report};
 use crate::atomic_file::{CHUNK, remove_abandoned};
@@ -242,7 +242,7 @@ impl<R: Read + Seek> Archive<R> {
     /// Returns [`ArchiveError::Stopped`] if the unpacked bytes exceed that limit, or if the
     /// underlying reader fails.
     pub fn check(&mut self) -> Result<Report, ArchiveError> {
-        self.walk(&mut Nowhere)
+        self.walk(None)
     }
 
     /// Extracts the samples into an existing folder, and returns a report on the content of the
@@ -267,13 +267,13 @@ impl<R: Read + Seek> Archive<R> {
         overwrite: bool,
     ) -> Result<Report, ArchiveError> {
         remove_abandoned(folder.as_ref());
-        self.walk(&mut Folder {
+        self.walk(Some(Folder {
             path: folder.as_ref(),
             overwrite,
-        })
+        }))
     }
 
-    fn walk<S: Store>(&mut self, store: &mut S) -> Result<Report, ArchiveError> {
+    fn walk(&mut self, folder: Option<Folder<'_>>) -> Result<Report, ArchiveError> {
         let mut declared = 0_u64;
         for info in &self.directory.entries {
             // An entry that is too large on its own is not read, so it does not count.
@@ -305,7 +305,7 @@ impl<R: Read + Seek> Archive<R> {
             if is_folder {
                 continue;
             }
-            match self.take(entry, wanted.as_ref(), &mut chunk, store) {
+            match self.take(entry, wanted.as_ref(), &mut chunk, folder) {
                 Ok((Received { bytes, sha256, .. }, file, existed)) => {
                     let found = Found {
                         entry,
@@ -352,20 +352,24 @@ impl<R: Read + Seek> Archive<R> {
 
     /// Reads an entry completely, and stores it if it is wanted. Returns its size and hash, its
     /// file, and whether the file already existed.
-    fn take<S: Store>(
+    fn take(
         &mut self,
         number: usize,
         wanted: Option<&HashSet<Sha256>>,
         chunk: &mut [u8],
-        store: &mut S,
+        folder: Option<Folder<'_>>,
     ) -> Result<(Received, Option<PathBuf>, bool), ArchiveError> {
         let keep_all = self.keep_unexpected;
         let mut entry = self.entry(number)?;
-        let mut part = store.begin()?;
+        let mut part = folder.map(Part::begin).transpose()?;
         let received = loop {
             match entry.read_some(chunk) {
                 Ok(0) => break entry.so_far(),
-                Ok(count) => store.write(&mut part, &chunk[..count])?,
+                Ok(count) => {
+                    if let Some(part) = &mut part {
+                        part.write(&chunk[..count])?;
+                    }
+                }
                 Err(error) => {
                     // The checksum may be wrong, although the bytes have an expected SHA-256.
                     let so_far = entry.so_far();
@@ -377,10 +381,13 @@ impl<R: Read + Seek> Archive<R> {
                 }
             }
         };
-        if keep_all || wanted.is_none_or(|wanted| wanted.contains(&received.sha256)) {
-            let (file, existed) = store.keep(part, received)?;
-            return Ok((received, file, existed));
+        let keep = keep_all || wanted.is_none_or(|wanted| wanted.contains(&received.sha256));
+        match part.filter(|_| keep) {
+            Some(part) => {
+                let (file, existed) = part.keep(received)?;
+                Ok((received, Some(file), existed))
+            }
+            None => Ok((received, None, false)),
         }
-        Ok((received, None, false))
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::{Serialize, Serializer};
 use zip::result::ZipError;
 
-use super::limits::{Exceeded, Limit};
+use super::limits::Limit;
 use crate::debug::debug_with_sources;
 use crate::types::Sha256;
 
@@ -129,12 +129,6 @@ impl ArchiveError {
     }
 }
 
-impl From<Exceeded> for ArchiveError {
-    fn from(Exceeded(limit, allowed): Exceeded) -> Self {
-        Self::Limit { limit, allowed }
-    }
-}
-
 /// Returns the name and number of a compression method.
 fn method(number: u16) -> String {
     let name = match number {
@@ -185,27 +179,20 @@ const NAME_SHOWN: usize = 200;
 
 impl fmt::Display for EntryName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use fmt::Write;
-
-        let mut shown = 0;
-        for chunk in self.0.utf8_chunks() {
-            for c in chunk.valid().chars() {
-                if shown == NAME_SHOWN {
-                    return f.write_char('…');
-                }
-                shown += 1;
-                match c {
-                    '\'' | '"' => f.write_char(c)?,
-                    c => write!(f, "{}", c.escape_debug())?,
-                }
+        let shown = |c| match c {
+            '\'' | '"' => String::from(c),
+            c => c.escape_debug().collect(),
+        };
+        let chars = self.0.utf8_chunks().flat_map(|chunk| {
+            let invalid = chunk.invalid().iter();
+            let invalid = invalid.map(|byte| format!("\\x{byte:02x}"));
+            chunk.valid().chars().map(shown).chain(invalid)
+        });
+        for (count, c) in chars.enumerate() {
+            if count == NAME_SHOWN {
+                return f.write_str("…");
             }
-            for byte in chunk.invalid() {
-                if shown == NAME_SHOWN {
-                    return f.write_char('…');
-                }
-                shown += 1;
-                write!(f, "\\x{byte:02x}")?;
-            }
+            f.write_str(&c)?;
         }
         Ok(())
     }

@@ -2,7 +2,6 @@ use std::collections::HashSet;
 use std::io::{self, Read, Seek, SeekFrom};
 
 use super::directory::{read_at, u16_at, u32_at, u64_at};
-use super::limits::Exceeded;
 use super::*;
 
 #[test]
@@ -85,10 +84,10 @@ fn a_limit_may_be_reached_and_not_passed() {
         (limits.directory_size, limits.entry_size, limits.total_size),
         (4_194_304, 2_147_483_648, 8_589_934_592)
     );
-    let refused = |result: Result<(), Exceeded>| {
-        result
-            .err()
-            .map(|Exceeded(limit, allowed)| (limit, allowed))
+    let refused = |result| match result {
+        Ok(()) => None,
+        Err(ArchiveError::Limit { limit, allowed }) => Some((limit, allowed)),
+        Err(error) => panic!("{error}"),
     };
     let entry = |size, packed| refused(limits.check_entry(size, packed));
     let size = limits.entry_size;

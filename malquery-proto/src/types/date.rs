@@ -28,19 +28,13 @@ impl Date {
     /// # Errors
     /// Fails if the year, the month or the day is out of range.
     pub fn new(year: u16, month: u8, day: u8) -> Result<Self, ParseError> {
-        let days = (
-            i16::try_from(year).ok(),
-            i8::try_from(month).ok(),
-            i8::try_from(day).ok(),
-        );
-        match days {
-            (Some(year @ 0..=9999), Some(month), Some(day)) => {
-                jiff::civil::Date::new(year, month, day).ok()
-            }
-            _ => None,
-        }
-        .map(Self)
-        .ok_or_else(|| ParseError::new(WHAT, "the calendar has no such day"))
+        let date = || {
+            let year = i16::try_from(year).ok()?;
+            let (month, day) = (i8::try_from(month).ok()?, i8::try_from(day).ok()?);
+            jiff::civil::Date::new(year, month, day).ok()
+        };
+        let error = || ParseError::new(WHAT, "the calendar has no such day");
+        date().map(Self).ok_or_else(error)
     }
 
     /// Returns the day of a point in time, in UTC. The latest day is `9999/12/31`.

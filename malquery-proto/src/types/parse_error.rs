@@ -1,6 +1,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::debug::debug_with_sources;
+
 /// The error for an invalid value, such as a hash or a date.
 ///
 /// ```
@@ -52,10 +54,6 @@ impl fmt::Display for ParseError {
     }
 }
 
-impl fmt::Debug for ParseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
+debug_with_sources!(ParseError);
 
 impl std::error::Error for ParseError {}

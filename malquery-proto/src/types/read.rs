@@ -124,13 +124,7 @@ thread_local! {
 /// Calls `read` with a deadline. If `is_over` returns true, parsing a large reply fails with an
 /// error for which [`is_io`](serde_json::Error::is_io) is true.
 pub(crate) fn until<T>(is_over: impl Fn() -> bool + 'static, read: impl FnOnce() -> T) -> T {
-    struct Clear;
-    impl Drop for Clear {
-        fn drop(&mut self) {
-            IS_OVER.set(None);
-        }
-    }
-    let _clear = Clear;
+    let _clear = OnDrop(|| IS_OVER.set(None));
     IS_OVER.set(Some(Rc::new(is_over)));
     read()
 }
@@ -158,28 +152,30 @@ impl io::Read for Timed<'_> {
 
 /// Calls `read` with this memory budget in bytes.
 fn within<T>(budget: usize, read: impl FnOnce() -> T) -> T {
-    struct Restore(Option<usize>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            LEFT.set(self.0);
-        }
-    }
-    let _restore = Restore(LEFT.replace(Some(budget)));
+    let _clear = OnDrop(|| LEFT.set(None));
+    LEFT.set(Some(budget));
     read()
+}
+
+/// Calls a function when it is dropped, even during a panic.
+struct OnDrop(fn());
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        self.0();
+    }
 }
 
 /// Takes this number of bytes from the budget, if one is set. Fails if too few are left.
 pub(crate) fn charge<E: Error>(bytes: usize) -> Result<(), E> {
-    match LEFT.get() {
-        None => Ok(()),
-        Some(left) => match left.checked_sub(bytes) {
-            Some(left) => {
-                LEFT.set(Some(left));
-                Ok(())
-            }
-            None => Err(E::custom("its values exceed the memory limit")),
-        },
-    }
+    let Some(left) = LEFT.get() else {
+        return Ok(());
+    };
+    let left = left.checked_sub(bytes);
+    LEFT.set(Some(left.ok_or_else(|| {
+        E::custom("its values exceed the memory limit")
+    })?));
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::debug::debug_with_sources;
+
 /// A line and column in the source, starting from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
@@ -123,11 +125,7 @@ impl fmt::Display for RuleError {
     }
 }
 
-impl fmt::Debug for RuleError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
+debug_with_sources!(RuleError);
 
 impl std::error::Error for RuleError {}
 
