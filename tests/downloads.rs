@@ -37,29 +37,8 @@ const SILENCE: Duration = Duration::from_millis(300);
 
 // Replies.
 
-/// An archive with one stored entry.
-fn archive() -> Vec<u8> {
-    let (name, data) = (b"a", b"hello");
-    let sizes = [crc32(data).to_le_bytes(), [5, 0, 0, 0], [5, 0, 0, 0]].concat();
-    let common = [
-        &[10, 0, 0, 0, 0, 0, 0, 0, 0x21, 0x28][..],
-        &sizes,
-        &[1, 0, 0, 0],
-    ]
-    .concat();
-    let entry = [b"PK\x03\x04", &common[..], name, data].concat();
-    let listed = [b"PK\x01\x02\x14\x03", &common[..], &[0; 14], name].concat();
-    let (at, length) = (
-        u8::try_from(entry.len()).unwrap(),
-        u8::try_from(listed.len()).unwrap(),
-    );
-    let end = [
-        b"PK\x05\x06",
-        &[0, 0, 0, 0, 1, 0, 1, 0, length, 0, 0, 0, at, 0, 0, 0, 0, 0][..],
-    ]
-    .concat();
-    [entry, listed, end].concat()
-}
+/// The first bytes and the end of an archive. A download checks no other part of it.
+const ARCHIVE: &[u8] = b"PK\x03\x04PK\x05\x06\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
 
 /// Compresses a body as gzip with a stored block.
 fn gzip(body: &[u8]) -> Vec<u8> {
@@ -206,10 +185,10 @@ enum What {
 const BOTH: [What; 2] = [What::Sample, What::Archive];
 
 impl What {
-    fn body(self) -> Vec<u8> {
+    fn body(self) -> &'static [u8] {
         match self {
-            Self::Sample => SAMPLE.to_vec(),
-            Self::Archive => archive(),
+            Self::Sample => SAMPLE,
+            Self::Archive => ARCHIVE,
         }
     }
 }
@@ -276,26 +255,24 @@ impl Place {
         })
     }
 
-    fn output(&self, overwrite: bool) -> OutputFile {
-        let create = if overwrite {
-            OutputFile::replace
-        } else {
-            OutputFile::create_new
-        };
-        create(self.path()).unwrap()
+    fn output(&self, overwrite: bool) -> Result<OutputFile, Error> {
+        match overwrite {
+            true => OutputFile::replace(self.path()),
+            false => OutputFile::create_new(self.path()),
+        }
     }
 
     fn fetch(&self, what: What, wire: &Wire, end: End) -> Result<Received, Error> {
         self.answer(wire, end);
         self.open(self.client.get_or_init(|| self.client()), what)?
-            .write_to(self.output(false))
+            .write_to(self.output(false)?)
     }
 
     /// Downloads with `Client::save`, the other way to write a file.
     fn save(&self, what: What, wire: &Wire, end: End) -> Result<Received, Error> {
         self.answer(wire, end);
         let client = self.client.get_or_init(|| self.client());
-        let output = OutputFile::create_new(self.path())?;
+        let output = self.output(false)?;
         let go_on = ();
         match what {
             What::Sample => client.save(&GetDownload::new(self.sha256), output, go_on),
@@ -358,25 +335,20 @@ fn a_whole_body_arrives() {
     for what in BOTH {
         for framing in FRAMINGS {
             let context = format!("{framing:?}");
-            place.succeeds(
-                &context,
-                what,
-                &Wire::new(framing, &what.body()),
-                End::Close,
-            );
+            place.succeeds(&context, what, &Wire::new(framing, what.body()), End::Close);
             let identity =
-                Wire::with_headers(framing, "content-encoding: identity\r\n", &what.body());
+                Wire::with_headers(framing, "content-encoding: identity\r\n", what.body());
             place.succeeds(&context, what, &identity, End::Close);
             if framing != Framing::Close {
                 // The client does not wait for the end of a connection that it no longer needs.
-                place.succeeds(&context, what, &Wire::new(framing, &what.body()), End::Hold);
+                place.succeeds(&context, what, &Wire::new(framing, what.body()), End::Hold);
             }
         }
         let mut bytewise = Wire::head("200 OK", "transfer-encoding: chunked\r\ntrailer: x\r\n");
         for byte in what.body() {
             bytewise
                 .bytes
-                .extend([b'1', b'\r', b'\n', byte, b'\r', b'\n']);
+                .extend([b'1', b'\r', b'\n', *byte, b'\r', b'\n']);
         }
         bytewise.bytes.extend(b"0\r\nx: y\r\n\r\n");
         place.succeeds("byte by byte", what, &bytewise, End::Close);
@@ -400,7 +372,7 @@ fn for_each_pair(check: impl Fn(What, Framing) + Sync) {
 fn every_cut_is_an_error() {
     for_each_pair(|what, framing| {
         let place = Place::new();
-        let wire = Wire::new(framing, &what.body());
+        let wire = Wire::new(framing, what.body());
         for end in 0..wire.bytes.len() {
             let context = format!("{framing:?}, {end} of {}", wire.bytes.len());
             place.fails(&context, what, &wire.cut(end), End::Reset);
@@ -425,7 +397,7 @@ fn no_flipped_bit_is_overlooked() {
     for_each_pair(|what, framing| {
         // A reply without its `connection: close` may leave a dead connection to the next call.
         let (place, odd) = (Place::new(), Place::new());
-        let (body, wire) = (what.body(), Wire::new(framing, &what.body()));
+        let (body, wire) = (what.body(), Wire::new(framing, what.body()));
         let head = wire
             .bytes
             .windows(4)
@@ -455,7 +427,7 @@ fn no_flipped_bit_is_overlooked() {
                     Ok(received) => {
                         let bytes = odd.take(&context, received);
                         assert_eq!(bytes.len(), body.len(), "{context}");
-                        let pairs = bytes.iter().zip(&body);
+                        let pairs = bytes.iter().zip(body);
                         let flips: u32 = pairs.map(|(one, other)| (one ^ other).count_ones()).sum();
                         assert_eq!(flips, u32::from(of_body), "{context}");
                     }
@@ -468,8 +440,7 @@ fn no_flipped_bit_is_overlooked() {
 #[test]
 fn an_archive_is_known_by_its_ends() {
     let place = Place::new();
-    let body = archive();
-    let end = body.len() - 22;
+    let end = ARCHIVE.len() - 22;
     for at in [
         0,
         1,
@@ -483,7 +454,7 @@ fn an_archive_is_known_by_its_ends() {
         end + 21,
     ] {
         for (bit, framing) in (0..8).flat_map(|bit| FRAMINGS.map(|framing| (bit, framing))) {
-            let mut flipped = body.clone();
+            let mut flipped = ARCHIVE.to_vec();
             flipped[at] ^= 1 << bit;
             let error = place.fails(
                 "archive",
@@ -560,7 +531,7 @@ fn no_error_is_taken_for_a_sample() {
             "500 Oh",
         ] {
             let mut wire = Wire::head(status, "content-type: application/octet-stream\r\n");
-            wire.push(&what.body());
+            wire.push(what.body());
             let error = place.fails(status, what, &wire, End::Close);
             assert!(error.status().is_some(), "{error:?}");
         }
@@ -578,7 +549,7 @@ fn extra_bytes_are_an_error() {
     for what in BOTH {
         for framing in FRAMINGS {
             for extra in [&b"\0"[..], b"\r\n", b"0\r\n\r\n", &[b'x'; 70_000]] {
-                let wire = Wire::new(framing, &[&what.body(), extra].concat());
+                let wire = Wire::new(framing, &[what.body(), extra].concat());
                 place.fails(&format!("{framing:?}"), what, &wire, End::Close);
             }
         }
@@ -588,7 +559,7 @@ fn extra_bytes_are_an_error() {
         ] {
             // With chunks, the `content-length` is wrong. Without a length, the extra byte is part
             // of the body.
-            let mut wire = Wire::with_headers(framing, headers, &what.body());
+            let mut wire = Wire::with_headers(framing, headers, what.body());
             wire.bytes.extend(b"x");
             place.fails(&format!("{framing:?}"), what, &wire, End::Close);
         }
@@ -614,7 +585,7 @@ fn bytes_after_a_body_are_no_reply() {
                 }
             };
             let hostile = [b"PK\x05\x06".as_slice(), &[0; 18]].concat();
-            let mut wire = keep(Wire::new(framing, &what.body()));
+            let mut wire = keep(Wire::new(framing, what.body()));
             wire.bytes.extend(keep(Wire::new(framing, &hostile)).bytes);
             for end in [End::Stay, End::Close] {
                 place.answer(&wire, end);
@@ -622,10 +593,10 @@ fn bytes_after_a_body_are_no_reply() {
                     let result = place
                         .open(&client, What::Archive)
                         .unwrap()
-                        .write_to(place.output(false));
+                        .write_to(place.output(false).unwrap());
                     match (what, result) {
                         (What::Archive, Ok(received)) => {
-                            assert_eq!(place.take("archive", received), archive(), "{framing:?}");
+                            assert_eq!(place.take("archive", received), ARCHIVE, "{framing:?}");
                         }
                         (What::Sample, Err(Error::Stream(StreamError::NotZip { .. }))) => {
                             assert_eq!(place.names(), [""; 0]);
@@ -667,7 +638,7 @@ fn a_lying_content_length_is_an_error() {
         lies.push(format!("{}\r\ncontent-length: {length}", length - 1));
         for lie in &lies {
             let mut wire = Wire::head("200 OK", &format!("content-length: {lie}\r\n"));
-            wire.push(&body);
+            wire.push(body);
             for end in [End::Close, End::Reset] {
                 place.fails(lie, what, &wire, end);
             }
@@ -675,7 +646,7 @@ fn a_lying_content_length_is_an_error() {
         // The chunks determine the length, but a false `content-length` is an error too.
         for lie in (0..length + 4).filter(|lie| *lie != length) {
             let headers = format!("content-length: {lie}\r\n");
-            let wire = Wire::with_headers(Framing::Chunked, &headers, &body);
+            let wire = Wire::with_headers(Framing::Chunked, &headers, body);
             let error = place.fails(&headers, what, &wire, End::Close);
             let told = match error {
                 Error::Stream(StreamError::Long { declared }) => {
@@ -732,10 +703,10 @@ fn a_compressed_body_is_an_error() {
             "identity, gzip",
         ] {
             // Whether the body is compressed, or only the header says so.
-            for body in [gzip(&what.body()), what.body(), Vec::new()] {
+            for body in [&gzip(what.body()), what.body(), b""] {
                 let headers = format!("content-encoding: {coding}\r\n");
                 let context = format!("{framing:?} {coding}");
-                let wire = Wire::with_headers(framing, &headers, &body);
+                let wire = Wire::with_headers(framing, &headers, body);
                 let error = place.fails(&context, what, &wire, End::Close);
                 let told = match &error {
                     Error::Stream(StreamError::Encoded(told)) => **told == *coding,
@@ -744,7 +715,7 @@ fn a_compressed_body_is_an_error() {
                 assert!(told, "{context}: {error:?}");
             }
         }
-        let compressed = gzip(&what.body());
+        let compressed = gzip(what.body());
         for headers in [
             "",
             "content-encoding: identity\r\ncontent-encoding: gzip\r\n",
@@ -762,7 +733,7 @@ fn a_peer_that_stalls_is_an_error() {
     let mut cases = Vec::new();
     for what in BOTH {
         for framing in FRAMINGS {
-            let wire = Wire::new(framing, &what.body());
+            let wire = Wire::new(framing, what.body());
             let (start, length) = (wire.body[0].start, wire.bytes.len());
             let last = match framing {
                 Framing::Length => vec![length - 1],
@@ -775,7 +746,7 @@ fn a_peer_that_stalls_is_an_error() {
             }
         }
         let length = Wire::head("200 OK", "content-length: 99999999999\r\n");
-        for wire in [length, Wire::new(Framing::Close, &what.body())] {
+        for wire in [length, Wire::new(Framing::Close, what.body())] {
             cases.push((what, wire, true, End::Trickle));
         }
     }
@@ -845,7 +816,7 @@ fn watched(
     };
     let (client, output, sample) = (
         place.client(),
-        place.output(overwrite),
+        place.output(overwrite).unwrap(),
         GetDownload::new(place.sha256),
     );
     (place, move || client.save(&sample, output, watch))
@@ -884,7 +855,7 @@ fn a_download_that_is_stopped_leaves_nothing_behind() {
         let download = || place.open(&place.client(), What::Sample).unwrap();
         let error = download()
             .cap(LARGE as u64 - 1)
-            .write_to(place.output(false))
+            .write_to(place.output(false).unwrap())
             .unwrap_err();
         assert!(
             matches!(error, Error::Stream(StreamError::TooLarge { .. })),
@@ -904,18 +875,13 @@ fn a_failed_download_keeps_the_old_file() {
     let client = place.client();
     for framing in FRAMINGS {
         for what in BOTH {
-            let mut body = what.body();
+            let mut body = what.body().to_vec();
             body[0] ^= 1;
             place.answer(&Wire::new(framing, &body), End::Close);
             for overwrite in [false, true] {
-                let create = if overwrite {
-                    OutputFile::replace
-                } else {
-                    OutputFile::create_new
-                };
-                let output = create(place.path());
-                let result =
-                    output.and_then(|output| place.open(&client, what).unwrap().write_to(output));
+                let result = place
+                    .output(overwrite)
+                    .and_then(|output| place.open(&client, what).unwrap().write_to(output));
                 match result.unwrap_err() {
                     Error::File { error, .. } if !overwrite => {
                         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
@@ -932,7 +898,7 @@ fn a_failed_download_keeps_the_old_file() {
     let received = place
         .open(&client, What::Sample)
         .unwrap()
-        .write_to(place.output(true))
+        .write_to(place.output(true).unwrap())
         .unwrap();
     assert_eq!(place.take("replaced", received), SAMPLE);
 }
