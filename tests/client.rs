@@ -20,12 +20,25 @@ use malquery_proto::{
 };
 use serde_json::json;
 
+use crate::fake::fake;
+
 fn client(transport: impl Transport + 'static, clock: VirtualClock) -> Client {
     Client::new(
         transport,
         clock,
         Auth::new(Cloud::Us1, Credentials::new("id", "secret")),
     )
+}
+
+/// Returns a client that has only a token.
+fn with_token(transport: impl Transport + 'static) -> Client {
+    let auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
+    Client::new(transport, VirtualClock::new(), auth)
+}
+
+/// Returns a reply with a token.
+fn issued() -> http::Response<Body> {
+    http::Response::new(br#"{"access_token": "t0ken"}"#.to_vec().into())
 }
 
 fn play(replies: impl IntoIterator<Item = reply::Reply>) -> (Mock, malquery_mock::MockGuard) {
@@ -36,6 +49,10 @@ const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938
 
 fn hello() -> GetDownload {
     GetDownload::new(HELLO.parse().unwrap())
+}
+
+fn hunt() -> Hunt {
+    Hunt::new("rule a { condition: true }")
 }
 
 fn sample(number: usize) -> Sha256 {
@@ -119,7 +136,7 @@ fn a_job_handle_asks_and_waits() {
     let clock = VirtualClock::new();
     let client = client(mock, clock.clone());
     let hunt = client
-        .hunt(&Hunt::new("rule a { condition: true }"))
+        .hunt(&hunt())
         .unwrap()
         .poll_every(Duration::from_secs(60));
     assert_eq!(hunt.id().as_str(), "r-1");
@@ -206,7 +223,6 @@ fn the_quota_guard_refuses_before_anything_is_sent() {
         job("done"),
     ]);
     let client = client(mock, VirtualClock::new()).check_quota(true);
-    let hunt = Hunt::new("rule a { condition: true }");
     let short = |result: Result<(), Error>| match result {
         Err(Error::Flow {
             error: FlowError::QuotaShort { needed, left, .. },
@@ -214,7 +230,7 @@ fn the_quota_guard_refuses_before_anything_is_sent() {
         }) => (needed, left),
         other => panic!("{other:?}"),
     };
-    assert_eq!(short(client.hunt(&hunt).map(drop)), (1, 0));
+    assert_eq!(short(client.hunt(&hunt()).map(drop)), (1, 0));
     assert_eq!(
         short(
             client
@@ -229,33 +245,33 @@ fn the_quota_guard_refuses_before_anything_is_sent() {
             .samples_multidownload([sample(1), sample(2), sample(1)])
             .unwrap(),
     );
-    let mut flow = client.job_flow(hunt.clone());
+    let mut flow = client.job_flow(hunt());
     assert_eq!(short(client.run_job(&mut flow, ()).map(drop)), (1, 0));
     // `Client::call` checks the quota too.
-    assert_eq!(short(client.call(&hunt).map(drop)), (1, 0));
+    assert_eq!(short(client.call(&hunt()).map(drop)), (1, 0));
     // A search has no documented cost, and a quota that is not needed may be unknown.
     drop(
         client
             .exact_search(&ExactSearch::new([Pattern::ascii("a").unwrap()]))
             .unwrap(),
     );
-    drop(client.hunt(&hunt).unwrap());
+    drop(client.hunt(&hunt()).unwrap());
     // If the quota is unknown, nothing is submitted.
-    let error = client.hunt(&hunt).map(drop).unwrap_err();
+    let error = client.hunt(&hunt()).map(drop).unwrap_err();
     assert_eq!(
         error.to_string(),
         "the number of hunts left this month is unknown (no database); the job was not submitted; \
          to submit it anyway, turn off the quota check"
     );
     for _ in 0..3 {
-        let error = client.hunt(&hunt).map(drop).unwrap_err().to_string();
+        let error = client.hunt(&hunt()).map(drop).unwrap_err().to_string();
         assert!(
             error.contains("(the service does not report it)"),
             "{error}"
         );
     }
-    assert_eq!(short(client.hunt(&hunt).map(drop)), (1, 0));
-    drop(client.hunt(&hunt).unwrap());
+    assert_eq!(short(client.hunt(&hunt()).map(drop)), (1, 0));
+    drop(client.hunt(&hunt()).unwrap());
     guard.finish();
 }
 
@@ -369,28 +385,22 @@ impl Read for Parts {
     }
 }
 
-/// A transport that returns a length and a body.
-struct InParts(Option<usize>, Vec<Result<&'static str, io::ErrorKind>>);
-
-impl Transport for InParts {
-    fn send(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Body>, TransportError> {
-        let mut response = http::Response::new(Body::new(Parts(self.1.clone())));
-        if let Some(length) = self.0 {
-            response
-                .headers_mut()
-                .insert("content-length", length.into());
+/// Returns a client whose replies have this length and this body.
+fn in_parts(length: Option<usize>, parts: &[Result<&'static str, io::ErrorKind>]) -> Client {
+    let parts = parts.to_vec();
+    with_token(fake(move |_| {
+        let mut response = http::Response::new(Body::new(Parts(parts.clone())));
+        if let Some(length) = length {
+            let headers = response.headers_mut();
+            headers.insert("content-length", length.into());
         }
         Ok(response)
-    }
+    }))
 }
 
 #[test]
 fn only_an_interrupted_read_continues() {
-    let open = |length, parts: &[Result<&'static str, io::ErrorKind>]| {
-        let auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-        let client = Client::new(InParts(length, parts.to_vec()), VirtualClock::new(), auth);
-        client.open(&hello()).unwrap().output
-    };
+    let open = |length, parts: &[_]| in_parts(length, parts).open(&hello()).unwrap().output;
     let (interrupted, reset, cut) = (
         io::ErrorKind::Interrupted,
         io::ErrorKind::ConnectionReset,
@@ -433,9 +443,7 @@ fn only_an_interrupted_read_continues() {
             "the body of the reply could not be read: unexpected end of file",
         ),
     ] {
-        let auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-        let transport = InParts(length, parts.to_vec());
-        let client = Client::new(transport, VirtualClock::new(), auth).retry(RetryPolicy::never());
+        let client = in_parts(length, &parts).retry(RetryPolicy::never());
         let error = client.quotas().unwrap_err();
         assert_eq!(
             std::error::Error::source(&error).unwrap().to_string(),
@@ -524,50 +532,28 @@ fn an_unsent_request_is_known_as_unsent() {
     guard.finish();
 }
 
-/// A service whose replies, except tokens, are one byte too large. If the flag is set, the token
-/// is a reply that the transport stops reading.
-struct TooLarge(AtomicU32, bool);
-
-struct Endless;
-
-impl Read for Endless {
-    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::FileTooLarge.into())
-    }
-}
-
-impl Transport for TooLarge {
-    fn send(
-        &self,
-        request: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<Body>, TransportError> {
-        let is_token = request.uri().path() == "/oauth2/token";
-        if is_token && !self.1 {
-            let token = br#"{"access_token": "t0ken"}"#;
-            return Ok(http::Response::new(token.to_vec().into()));
-        }
-        self.0.fetch_add(1, Ordering::SeqCst);
-        if is_token {
-            return Ok(http::Response::new(Body::new(Endless)));
-        }
-        let body = io::repeat(b' ').take(MAX_JSON_BODY + 1);
-        Ok(http::Response::new(Body::new(body)))
-    }
-}
-
 #[test]
 fn a_too_large_reply_is_not_requested_again() {
     for (is_token, why) in [
         (false, "larger than 256 MiB; set a lower `limit`"),
         (true, "larger than 64 KiB"),
     ] {
-        let service = Arc::new(TooLarge(AtomicU32::new(0), is_token));
-        let error = client(service.clone(), VirtualClock::new())
-            .quotas()
-            .unwrap_err();
+        let count = Arc::new(AtomicU32::new(0));
+        let counted = count.clone();
+        let service = fake(move |request| {
+            let body = match (request.uri().path(), is_token) {
+                ("/oauth2/token", false) => return Ok(issued()),
+                // The transport stops reading.
+                ("/oauth2/token", true) => Body::new(Parts(vec![Err(io::ErrorKind::FileTooLarge)])),
+                _ => Body::new(io::repeat(b' ').take(MAX_JSON_BODY + 1)),
+            };
+            counted.fetch_add(1, Ordering::SeqCst);
+            Ok(http::Response::new(body))
+        });
+        let error = client(service, VirtualClock::new()).quotas().unwrap_err();
         assert!(error.to_string().contains(why), "{error}");
         assert!(!error.is_retryable());
-        assert_eq!(service.0.load(Ordering::SeqCst), 1);
+        assert_eq!(count.load(Ordering::SeqCst), 1);
     }
 }
 
@@ -575,8 +561,7 @@ fn a_too_large_reply_is_not_requested_again() {
 fn a_submission_whose_reply_breaks_off_is_unsure() {
     let (mock, guard) = play([job("done").truncate_after(20)]);
     let client = client(mock, VirtualClock::new());
-    let hunt = Hunt::new("rule a { condition: true }");
-    let error = client.call(&hunt).map(drop).unwrap_err();
+    let error = client.call(&hunt()).map(drop).unwrap_err();
     assert!(
         matches!(error.flow(), Some(FlowError::OutcomeUnknown { .. })) && !error.is_retryable(),
         "{error}"
@@ -598,8 +583,8 @@ fn a_broken_download_keeps_to_the_policy() {
     guard.finish();
 }
 
-/// A service whose replies never end, over a transport that ignores the time limit.
-struct Drips(VirtualClock, &'static str);
+/// A body that never ends.
+struct Drips(VirtualClock);
 
 impl Read for Drips {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -610,33 +595,22 @@ impl Read for Drips {
     }
 }
 
-impl Transport for Drips {
-    fn send(
-        &self,
-        request: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<Body>, TransportError> {
-        let Self(clock, dripping) = self;
-        Ok(http::Response::new(
-            if request.uri().path().contains(dripping) {
-                Body::new(Self(clock.clone(), dripping))
-            } else {
-                Body::from(br#"{"access_token": "t0ken"}"#.to_vec())
-            },
-        ))
-    }
-}
-
 #[test]
 fn a_body_that_drips_ends_by_the_deadline() {
     for dripping in ["oauth2", "quotas", "hunt"] {
         let clock = VirtualClock::new();
         let start = clock.now();
-        let client = client(Drips(clock.clone(), dripping), clock.clone());
-        let client = client.timeout(Duration::from_secs(60));
+        let time = clock.clone();
+        // The transport ignores the time limit.
+        let transport = fake(
+            move |request| match request.uri().path().contains(dripping) {
+                true => Ok(http::Response::new(Body::new(Drips(time.clone())))),
+                false => Ok(issued()),
+            },
+        );
+        let client = client(transport, clock.clone()).timeout(Duration::from_secs(60));
         let error = match dripping {
-            "hunt" => client
-                .hunt(&Hunt::new("rule a { condition: true }"))
-                .map(drop),
+            "hunt" => client.hunt(&hunt()).map(drop),
             _ => client.quotas().map(drop),
         }
         .unwrap_err();
@@ -656,26 +630,7 @@ fn a_body_that_drips_ends_by_the_deadline() {
     }
 }
 
-/// A service with a large reply, at the end of which the time is up.
-struct Late(VirtualClock, &'static str);
-
-impl Transport for Late {
-    fn send(
-        &self,
-        request: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<Body>, TransportError> {
-        if request.uri().path() == "/oauth2/token" {
-            let token = br#"{"access_token": "t0ken"}"#.to_vec();
-            return Ok(http::Response::new(token.into()));
-        }
-        let blanks = io::repeat(b' ').take(65 << 20);
-        let body = io::Cursor::new(self.1)
-            .chain(blanks)
-            .chain(End(self.0.clone()));
-        Ok(http::Response::new(Body::new(body)))
-    }
-}
-
+/// The end of a body, at which the time is up.
 struct End(VirtualClock);
 
 impl Read for End {
@@ -689,14 +644,21 @@ impl Read for End {
 fn no_reply_is_parsed_after_the_deadline() {
     let errors = ["quotas", "job", "hunt"].map(|what| {
         let clock = VirtualClock::new();
-        let transport = Late(clock.clone(), r#"{"meta": {"reqid": "r-1"}, "errors": "#);
+        let time = clock.clone();
+        let transport = fake(move |request| {
+            if request.uri().path() == "/oauth2/token" {
+                return Ok(issued());
+            }
+            let start = io::Cursor::new(r#"{"meta": {"reqid": "r-1"}, "errors": "#);
+            let blanks = io::repeat(b' ').take(65 << 20);
+            let body = start.chain(blanks).chain(End(time.clone()));
+            Ok(http::Response::new(Body::new(body)))
+        });
         let client = client(transport, clock).timeout(Duration::from_secs(60));
         match what {
             "quotas" => client.quotas().map(drop),
             "job" => client.attach("r-1".parse().unwrap()).wait().map(drop),
-            _ => client
-                .hunt(&Hunt::new("rule a { condition: true }"))
-                .map(drop),
+            _ => client.hunt(&hunt()).map(drop),
         }
         .unwrap_err()
     });
@@ -721,19 +683,10 @@ impl Read for Boaster {
     }
 }
 
-impl Transport for Boaster {
-    fn send(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Body>, TransportError> {
-        Ok(http::Response::new(Body::new(Self)))
-    }
-}
-
 #[test]
 fn a_boastful_transport_ends_no_program() {
-    let auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-    let mut download = Client::new(Boaster, VirtualClock::new(), auth)
-        .open(&hello())
-        .unwrap()
-        .output;
+    let client = with_token(fake(|_| Ok(http::Response::new(Body::new(Boaster)))));
+    let mut download = client.open(&hello()).unwrap().output;
     assert_eq!(download.read(&mut [0; 10]).unwrap(), 10);
 }
 
@@ -753,7 +706,7 @@ fn every_failed_wait_names_its_job() {
     ] {
         let (mock, _guard) = play([reply::submitted("r-1"), reply]);
         let client = client(mock, VirtualClock::new());
-        let hunt = client.hunt(&Hunt::new("rule a { condition: true }"));
+        let hunt = client.hunt(&hunt());
         let error = hunt.and_then(|job| job.wait()).unwrap_err();
         assert_eq!(
             (error.kind(), error.request_id().unwrap().as_str()),
@@ -878,7 +831,7 @@ fn calls_that_fail_together_retry_apart() {
     let parent = client(play([]).0, VirtualClock::new());
     let child = parent.child("0123456789abcdef0123456789abcdef".parse().unwrap());
     let seed = |client: &Client| {
-        let flow = client.job_flow(Hunt::new("rule a { condition: true }"));
+        let flow = client.job_flow(hunt());
         serde_json::to_value(flow).unwrap()["call"]["seed"].clone()
     };
     assert_ne!(seed(&parent), seed(&child));
@@ -889,16 +842,15 @@ fn the_id_in_a_cut_reply_is_kept() {
     let body = json!({"meta": {"reqid": "r-1", "trace_id": "t"}, "resources": []}).to_string();
     let at = body.find("r-1").unwrap();
     let cut = |at: usize| reply::bytes(200, "application/json", body.as_bytes()).truncate_after(at);
-    let hunt = Hunt::new("rule a { condition: true }");
     let (mock, guard) = play([cut(at + 4), job("done"), cut(at + 2)]);
     let client = client(mock, VirtualClock::new());
-    let mut flow = client.job_flow(hunt.clone());
+    let mut flow = client.job_flow(hunt());
     let error = client.run_job(&mut flow, ()).unwrap_err();
     assert_eq!(error.request_id().unwrap().as_str(), "r-1", "{error:?}");
     // The same flow attaches to the job and submits nothing.
     client.run_job(&mut flow, ()).unwrap();
     // The readable part of the id is shown.
-    let error = client.hunt(&hunt).map(drop).unwrap_err();
+    let error = client.hunt(&hunt()).map(drop).unwrap_err();
     assert!(
         format!("{error:?}").contains("begins with \"r-\""),
         "{error:?}"
@@ -1070,35 +1022,25 @@ fn a_timeout_ends_one_call_and_one_wait() {
     client.request(&"r-1".parse().unwrap()).unwrap();
 }
 
-/// Takes 20 seconds for each request, and records the time left for it.
-struct Slow(Mock, VirtualClock, Arc<Mutex<Vec<u64>>>);
-
-impl Transport for Slow {
-    fn send(
-        &self,
-        request: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<Body>, TransportError> {
-        let TimeLeft(left) = *request.extensions().get().unwrap();
-        self.2.lock().unwrap().push(left.as_secs());
-        self.1.advance(Duration::from_secs(20));
-        self.0.send(request)
-    }
-}
-
 #[test]
 fn the_timeout_includes_the_quota_check() {
     let quotas = || json!({"meta": {"hunt_count": 0, "hunt_limit": 9}});
-    let hunt = Hunt::new("rule a { condition: true }");
     for way in ["call", "job", "own deadline"] {
         let replies = [reply::json(200, quotas()), reply::submitted("r-1")];
         let mock = script(replies).with_tokens().transport();
         let (clock, left) = (VirtualClock::new(), Arc::new(Mutex::new(Vec::new())));
-        let slow = Slow(mock, clock.clone(), left.clone());
+        let (time, seen) = (clock.clone(), left.clone());
+        let slow = fake(move |request| {
+            let TimeLeft(left) = *request.extensions().get().unwrap();
+            seen.lock().unwrap().push(left.as_secs());
+            time.advance(Duration::from_secs(20));
+            mock.send(request)
+        });
         let client = client(slow, clock.clone()).check_quota(true);
         let limit = Duration::from_secs(61);
-        let mut flow = client.job_flow(hunt.clone());
+        let mut flow = client.job_flow(hunt());
         let result = match way {
-            "call" => client.timeout(limit).hunt(&hunt).map(drop),
+            "call" => client.timeout(limit).hunt(&hunt()).map(drop),
             "job" => client.timeout(limit).run_job(&mut flow, ()).map(drop),
             _ => {
                 flow.set_deadline(Some(clock.now().after(limit)));
@@ -1115,11 +1057,9 @@ fn the_timeout_includes_the_quota_check() {
 #[test]
 fn a_child_needs_credentials_of_its_parent() {
     let (mock, guard) = play([]);
-    let auth = Auth::with_token(Cloud::Us1, BearerToken::new("t0ken").unwrap());
-    let parent = Client::new(mock, VirtualClock::new(), auth);
-    let child = parent.child("0123456789abcdef0123456789abcdef".parse().unwrap());
+    let child = with_token(mock).child("0123456789abcdef0123456789abcdef".parse().unwrap());
     // Nothing is sent, because the parent would be billed.
-    let error = child.hunt(&Hunt::new("rule a { condition: true }"));
+    let error = child.hunt(&hunt());
     let error = error.map(drop).unwrap_err();
     assert_eq!(error.invalid(), Some(&BuildError::NoChildToken));
     guard.finish();

@@ -132,6 +132,13 @@ impl Run {
     }
 }
 
+fn stop_if(stop: bool) -> ControlFlow<()> {
+    match stop {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    }
+}
+
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).unwrap();
     let mut names: Vec<_> = entries
@@ -292,11 +299,7 @@ fn a_limit_holds_until_the_download_is_submitted() {
     let mut job = Collect::new(search(9));
     let stop = |now: &Progress<'_>| {
         let job = now.collect.unwrap();
-        if job.found().is_empty() {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(())
-        }
+        stop_if(!job.found().is_empty())
     };
     assert!(matches!(run.collect(&mut job, stop), Err(Error::Stopped)));
     assert_eq!(run.asked().len(), 3);
@@ -505,11 +508,7 @@ fn any_step_resumes_without_a_second_submission() {
                     .is_some_and(|flow| flow.id().is_none() && flow.to_submit().is_none());
             stored = serde_json::to_string(job).unwrap();
             step += i32::from(!submitting);
-            if step > stop && !submitting {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            stop_if(step > stop && !submitting)
         });
         let ended = result.is_ok();
         assert!(
@@ -558,10 +557,7 @@ fn a_submission_under_way_is_not_sent_again() {
         if step == Step::Send && under_way && stored.is_empty() {
             stored = serde_json::to_string(job).unwrap();
         }
-        if job.flow().is_some_and(|flow| flow.id().is_some()) {
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
+        stop_if(job.flow().is_some_and(|flow| flow.id().is_some()))
     });
     assert!(matches!(error, Err(Error::Stopped)));
     // As if the process had ended before the reply arrived.
@@ -610,21 +606,15 @@ fn files_are_replaced_only_on_request() {
         let sample = run.folder.path().join(HELLO);
         fs::write(&sample, "mine").unwrap();
         let mut job = Collect::new(search(9)).extract(run.folder.path());
-        let create = if overwrite {
-            OutputFile::replace
-        } else {
-            OutputFile::create_new
+        let output = match overwrite {
+            true => OutputFile::replace(run.archive()),
+            false => OutputFile::create_new(run.archive()),
         };
-        let output = create(run.archive()).unwrap();
-        let result = run.client.collect(&mut job, output, ());
+        let result = run.client.collect(&mut job, output.unwrap(), ());
         assert_eq!(result.is_ok(), overwrite, "{result:?}");
         assert_eq!(
             fs::read(&sample).unwrap(),
-            if overwrite {
-                b"hello"
-            } else {
-                b"mine".as_slice()
-            }
+            if overwrite { "hello" } else { "mine" }.as_bytes()
         );
         // The archive was paid for, and can be unpacked elsewhere.
         assert_eq!(fs::read(run.archive()).unwrap(), ARCHIVE);
@@ -660,11 +650,7 @@ fn a_stop_holds_when_a_job_ends() {
             let result = run.collect(&mut job, |progress: &Progress<'_>| {
                 assert!(progress.collect.is_some());
                 steps.push(progress.step);
-                if steps.len() > stop {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
+                stop_if(steps.len() > stop)
             });
             if steps.len() <= stop {
                 run.guard.finish();
@@ -766,11 +752,7 @@ fn a_stop_leaves_no_half_file() {
         let mut looks = 0;
         let result = run.collect(&mut job, |now: &Progress<'_>| {
             looks += i32::from(matches!(now.step, Step::Fetch { .. } | Step::Verify { .. }));
-            if looks > stop {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            stop_if(looks > stop)
         });
         run.guard.finish();
         let left = names(run.folder.path());

@@ -5,6 +5,7 @@ mod client;
 mod collect;
 mod downloads;
 mod errors;
+mod fake;
 mod fault_parity;
 mod faults;
 mod fuzz_targets;

@@ -6,9 +6,10 @@ use malquery_mock::{Fault, Transcript, VirtualClock, reply, script};
 use malquery_proto::flow::{Auth, RetryPolicy};
 use malquery_proto::operations::{FuzzySearch, Hunt};
 use malquery_proto::types::Pattern;
-use malquery_proto::{BaseUrl, Body, Client, Cloud, Credentials, Transport, TransportError};
+use malquery_proto::{BaseUrl, Client, Cloud, Credentials, TransportError};
 use malquery_test_support::{Server, json};
 
+use crate::fake::fake;
 use crate::log::{listen, logged};
 
 const SECRET: &str = "s3cret+/=&%\"value";
@@ -96,20 +97,12 @@ fn nothing_that_is_shown_holds_a_secret() {
     assert_clean("the log", &logged());
 }
 
-/// A transport that repeats a secret in its errors.
-struct Echo;
-
-impl Transport for Echo {
-    fn send(&self, _: http::Request<Vec<u8>>) -> Result<http::Response<Body>, TransportError> {
-        Err(TransportError::not_sent(format!("no route for {SECRET}")))
-    }
-}
-
 #[test]
 fn the_reason_in_the_log_is_masked() {
     listen();
     let auth = Auth::new(Cloud::Us1, Credentials::new("an-id", SECRET));
-    Client::new(Echo, VirtualClock::new(), auth)
+    let echo = fake(|_| Err(TransportError::not_sent(format!("no route for {SECRET}"))));
+    Client::new(echo, VirtualClock::new(), auth)
         .quotas()
         .unwrap_err();
     let line = "no reply to oauth2AccessToken: no route for [redacted]\n";

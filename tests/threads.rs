@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use malquery_proto::client::Error;
 use malquery_proto::flow::RetryPolicy;
-use malquery_proto::{
-    Auth, Body, Client, Clock, Cloud, Credentials, Timestamp, Transport, TransportError,
-};
+use malquery_proto::{Auth, Client, Clock, Cloud, Credentials, Timestamp, Transport};
+
+use crate::fake::fake;
 
 const THREADS: usize = 16;
 /// Far longer than a test waits for anything.
@@ -85,9 +85,7 @@ impl Clock for TestClock {
     }
 }
 
-/// A service, as a closure that returns the status, headers and body for a path and a token.
-struct Service<F>(F);
-
+/// The reply of a service.
 struct Answer {
     status: u16,
     header: Option<(&'static str, String)>,
@@ -109,29 +107,24 @@ fn issue(number: usize) -> Answer {
     )
 }
 
-impl<F: Fn(Option<usize>) -> Answer + Send + Sync> Transport for Service<F> {
-    /// A request without a token is a token request.
-    fn send(
-        &self,
-        request: http::Request<Vec<u8>>,
-    ) -> Result<http::Response<Body>, TransportError> {
-        let bearer = request
-            .headers()
-            .get("authorization")
-            .map(|value| value.to_str().unwrap());
+/// Returns a transport for a service. A request without a token is a token request.
+fn transport(service: impl Fn(Option<usize>) -> Answer + Send + Sync + 'static) -> impl Transport {
+    fake(move |request| {
+        let bearer = request.headers().get("authorization");
+        let bearer = bearer.map(|value| value.to_str().unwrap());
         assert_eq!(bearer.is_none(), request.uri().path() == "/oauth2/token");
         let token = bearer.map(|bearer| bearer.strip_prefix("Bearer ").unwrap().parse().unwrap());
         let Answer {
             status,
             header,
             body,
-        } = self.0(token);
+        } = service(token);
         let mut response = http::Response::builder().status(status);
         if let Some((name, value)) = header {
             response = response.header(name, value);
         }
         Ok(response.body(body.into_bytes().into()).unwrap())
-    }
+    })
 }
 
 const QUOTAS: &str = r#"{"meta": {"hunt_limit": 100}, "errors": []}"#;
@@ -153,7 +146,7 @@ where
         time_limit: NO_HANG,
     };
     let auth = Auth::new(Cloud::Us1, Credentials::new("id", "secret"));
-    Client::new(Service(service), clock, auth).retry(policy)
+    Client::new(transport(service), clock, auth).retry(policy)
 }
 
 /// Runs a function in all threads at once, and returns the results.
@@ -385,7 +378,7 @@ fn an_overtaken_thread_requests_no_second_token() {
         Some(_) => answer(200, QUOTAS),
     };
     let auth = Auth::new(Cloud::Us1, Credentials::new("id", "secret"));
-    let client = Client::new(Service(service), clock, auth);
+    let client = Client::new(transport(service), clock, auth);
     thread::scope(|scope| {
         let call = || client.quotas().map(drop).unwrap();
         thread::Builder::new()
@@ -530,7 +523,7 @@ fn a_rate_limit_of_one_holds_all_back() {
         answer(200, QUOTAS)
     };
     let auth = Auth::new(Cloud::Us1, Credentials::new("id", "secret"));
-    let client = Client::new(Service(service), clock, auth);
+    let client = Client::new(transport(service), clock, auth);
     let start = Instant::now();
     in_threads(|| {
         while !lock(limit).after.contains(&thread::current().id()) {
