@@ -61,15 +61,18 @@ pub struct DecodeError {
     body: String,
     billed: bool,
     reqid: Option<RequestId>,
-    fault: Fault,
+    pub(crate) fault: Fault,
 }
 
-/// What is wrong with the reply, for the decision on a retry.
-#[derive(Clone, PartialEq)]
-enum Fault {
+/// What is wrong with a reply that could not be parsed.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Fault {
     Damaged,
+    /// It is not the reply to this request, so a retry on another connection may help.
     Foreign,
+    /// It is too large, so a retry would fail again.
     TooLarge,
+    /// The call timed out while it was being parsed.
     TooLate,
 }
 
@@ -85,23 +88,20 @@ fn mask(text: &mut String, needles: &Needles) {
 pub(crate) fn mask_items(items: &mut [ErrorItem], needles: &Needles) {
     for item in items {
         let is_secret = |text: &str| needles.find(text).is_some();
-        if item
-            .extra
-            .iter()
-            .any(|(name, value)| is_secret(name) || is_secret(&value.to_string()))
-        {
+        let is_unsafe =
+            |(name, value): (&str, &Json)| is_secret(name) || is_secret(&value.to_string());
+        if item.extra.iter().any(is_unsafe) {
             item.extra = Extra::default();
         }
-        let texts = [&mut item.message, &mut item.id, &mut item.error_type];
-        texts
-            .into_iter()
-            .flatten()
-            .for_each(|text| mask(text, needles));
+        for text in [&mut item.message, &mut item.id, &mut item.error_type] {
+            text.iter_mut().for_each(|text| mask(text, needles));
+        }
     }
 }
 
 impl DecodeError {
     pub(crate) fn new(
+        fault: Fault,
         endpoint: &Endpoint,
         head: ResponseHead<'_>,
         body: &[u8],
@@ -116,7 +116,7 @@ impl DecodeError {
             body: excerpt(body, 200),
             billed,
             reqid: billed.then(|| find_id(body).and_then(Result::ok)).flatten(),
-            fault: Fault::Damaged,
+            fault,
         }
     }
 
@@ -139,57 +139,6 @@ impl DecodeError {
         self.billed
     }
 
-    /// Creates the error for a body that is not the reply to this request.
-    pub(crate) fn foreign(
-        endpoint: &Endpoint,
-        head: ResponseHead<'_>,
-        body: &[u8],
-        why: impl fmt::Display,
-    ) -> Self {
-        Self {
-            fault: Fault::Foreign,
-            ..Self::new(endpoint, head, body, why)
-        }
-    }
-
-    /// Returns whether the body is not the reply to this request, so that a retry on another
-    /// connection may help.
-    pub(crate) fn is_foreign(&self) -> bool {
-        self.fault == Fault::Foreign
-    }
-
-    /// Returns whether the reply is too large, so that a retry would fail again.
-    pub(crate) fn is_too_large(&self) -> bool {
-        self.fault == Fault::TooLarge
-    }
-
-    /// Creates the error for a reply that is too large.
-    pub(crate) fn endless(
-        endpoint: &Endpoint,
-        head: ResponseHead<'_>,
-        body: &[u8],
-        why: impl fmt::Display,
-    ) -> Self {
-        Self {
-            fault: Fault::TooLarge,
-            ..Self::new(endpoint, head, body, why)
-        }
-    }
-
-    /// Returns whether the call timed out while the reply was being parsed.
-    pub(crate) fn is_too_late(&self) -> bool {
-        self.fault == Fault::TooLate
-    }
-
-    /// Creates the error for a reply that could not be parsed in time.
-    pub(crate) fn too_late(endpoint: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
-        let why = "the call timed out while the reply was being parsed; allow more time";
-        Self {
-            fault: Fault::TooLate,
-            ..Self::new(endpoint, head, body, why)
-        }
-    }
-
     /// Creates the error for a body that must not be shown, because it may contain a token.
     pub(crate) fn secret(
         endpoint: &Endpoint,
@@ -198,7 +147,7 @@ impl DecodeError {
     ) -> Self {
         Self {
             body: "[not shown]".into(),
-            ..Self::new(endpoint, head, &[], why)
+            ..Self::new(Fault::Damaged, endpoint, head, &[], why)
         }
     }
 }
@@ -325,11 +274,9 @@ impl ApiError {
     /// Masks the secrets in the error.
     pub(crate) fn masked(mut self, needles: &Needles) -> Self {
         mask_items(&mut self.errors, needles);
-        let texts = [&mut self.body, &mut self.trace_id, &mut self.region];
-        texts
-            .into_iter()
-            .flatten()
-            .for_each(|text| mask(text, needles));
+        for text in [&mut self.body, &mut self.trace_id, &mut self.region] {
+            text.iter_mut().for_each(|text| mask(text, needles));
+        }
         self
     }
 
@@ -631,8 +578,9 @@ mod tests {
             headers: &headers,
         };
         let endpoint = <crate::operations::Hunt as crate::operation::Operation>::ENDPOINT;
-        let error =
-            ResponseError::Decode(DecodeError::new(&endpoint, head, b"<html>", "odd").into());
+        let error = ResponseError::Decode(
+            DecodeError::new(Fault::Damaged, &endpoint, head, b"<html>", "odd").into(),
+        );
         assert_eq!(
             (error.status().as_u16(), error.trace_id()),
             (200, Some("trace-1"))

@@ -8,7 +8,7 @@ use serde::de::IgnoredAny;
 use crate::cloud::BaseUrl;
 use crate::credentials::BearerToken;
 use crate::endpoint::{Cost, Endpoint};
-use crate::error::{ApiError, DecodeError, ResponseError};
+use crate::error::{ApiError, DecodeError, Fault, ResponseError};
 use crate::reply::{Reply, ResponseHead};
 use crate::request::{BuildError, RequestParts};
 use crate::stream::StreamCheck;
@@ -138,7 +138,7 @@ pub trait JsonOperation: Operation {
     ) -> Result<JsonReply<Self>, ResponseError> {
         let output: Envelope<Self::Meta, Self::Resource> = read_json(&Self::ENDPOINT, head, body)?;
         let refuse = |why: &str| {
-            let error = DecodeError::foreign(&Self::ENDPOINT, head, body, why);
+            let error = DecodeError::new(Fault::Foreign, &Self::ENDPOINT, head, body, why);
             Err(ResponseError::Decode(error.into()))
         };
         // A stale connection may deliver a reply that belongs to another request, such as a token.
@@ -195,22 +195,25 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
     }
     let error = if head.is_part() {
         let why = "it is only a part of the reply (206 with `Content-Range`)";
-        DecodeError::foreign(endpoint, head, body, why)
+        DecodeError::new(Fault::Foreign, endpoint, head, body, why)
     } else if body.len() as u64 > MAX_JSON_BODY {
         let why = "it is larger than 256 MiB; set a lower `limit`";
-        DecodeError::endless(endpoint, head, body, why)
+        DecodeError::new(Fault::TooLarge, endpoint, head, body, why)
     } else if body.trim_ascii().is_empty() {
-        DecodeError::new(endpoint, head, body, "it is empty")
+        DecodeError::new(Fault::Damaged, endpoint, head, body, "it is empty")
     } else {
         match read_reply(body) {
             Ok(reply) => return Ok(reply),
-            Err(why) if why.is_io() => DecodeError::too_late(endpoint, head, body),
+            Err(why) if why.is_io() => {
+                let why = "the call timed out while the reply was being parsed; allow more time";
+                DecodeError::new(Fault::TooLate, endpoint, head, body, why)
+            }
             Err(why) => {
                 let error = ApiError::new(endpoint, head, body);
                 if !error.errors().is_empty() {
                     return Err(ResponseError::Api(error.into()));
                 }
-                DecodeError::new(endpoint, head, body, why)
+                DecodeError::new(Fault::Damaged, endpoint, head, body, why)
             }
         }
     };

@@ -10,7 +10,7 @@ use super::observer::{Observer, Progress, Step};
 use super::transport::{Body, Clock, TimeLeft, TransportError};
 use super::{Client, Error};
 use crate::endpoint::{Endpoint, Resend};
-use crate::error::{DecodeError, NEAR, ResponseError, excerpt, find_id};
+use crate::error::{DecodeError, Fault, NEAR, ResponseError, excerpt, find_id};
 use crate::flow::{self, Attempt, Auth, Flow, FlowError, JobFlow, SendFailure};
 use crate::operation::{MAX_ERROR_BODY, MAX_TOKEN_BODY, has_file};
 use crate::reply::ResponseHead;
@@ -243,9 +243,9 @@ fn read_body(
     let mut failed = |error| {
         let id = find_id(&bytes);
         // A retry cannot help.
-        let refused = endpoint
-            .filter(|_| is_too_large)
-            .map(|endpoint| DecodeError::endless(endpoint, head, &bytes, &error).into());
+        let refused = endpoint.filter(|_| is_too_large).map(|endpoint| {
+            DecodeError::new(Fault::TooLarge, endpoint, head, &bytes, &error).into()
+        });
         if most <= MAX_TOKEN_BODY {
             bytes.zeroize();
         }

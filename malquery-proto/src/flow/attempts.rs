@@ -5,7 +5,7 @@ use super::{
     Attempt, Auth, FlowError, Kind, Pause, RetryPolicy, SendFailure, Step, Ticket, Version,
 };
 use crate::endpoint::{Endpoint, Resend};
-use crate::error::{ApiErrorKind, ResponseError};
+use crate::error::{ApiErrorKind, Fault, ResponseError};
 use crate::oauth2::GetToken;
 use crate::operation::{MAX_JSON_BODY, MAX_TOKEN_BODY, Operation, unsigned};
 use crate::operations::GetRequest;
@@ -378,9 +378,8 @@ impl Attempts {
             // any safe operation.
             ResponseError::Decode(why)
                 if (call.operation == GetRequest::ENDPOINT.id
-                    || (why.is_foreign() && call.resend == Resend::Safe))
-                    && !why.is_too_large()
-                    && !why.is_too_late()
+                    || (why.fault == Fault::Foreign && call.resend == Resend::Safe))
+                    && !matches!(why.fault, Fault::TooLarge | Fault::TooLate)
                     && self.attempts < MAX_UNREADABLE - 1 =>
             {
                 self.dirty = true;
@@ -388,7 +387,9 @@ impl Attempts {
             }
             // The reply to a submission is not handled here: if it has a request id, the job
             // continues.
-            ResponseError::Decode(why) if why.is_too_late() && call.resend == Resend::Safe => {
+            ResponseError::Decode(why)
+                if why.fault == Fault::TooLate && call.resend == Resend::Safe =>
+            {
                 return Verdict::Fail(match self.begin(now, call.operation) {
                     Err(up) => up,
                     Ok(_) => error.into(),
