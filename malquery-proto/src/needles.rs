@@ -166,13 +166,8 @@ impl Needle {
         // In a `Basic` header, the id and secret are form-encoded before base64 (RFC 6749).
         let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
         let form = Zeroizing::new(form);
-        let forms: &[&str] = if *form == *secret {
-            &[secret]
-        } else {
-            &[secret, &form]
-        };
         let mut base64 = Vec::new();
-        for text in forms {
+        for text in [secret, &form] {
             for offset in 0..3 {
                 // Zeros take the place of preceding bytes. Only the characters whose six bits all
                 // come from the secret are independent of the surrounding text.
@@ -180,6 +175,9 @@ impl Needle {
                 let encoded = Zeroizing::new(STANDARD_NO_PAD.encode(&*padded));
                 let own = (offset * 8).div_ceil(6)..padded.len() * 8 / 6;
                 base64.push(Zeroizing::new(encoded.as_bytes()[own].to_vec()));
+            }
+            if *form == *secret {
+                break;
             }
         }
         Self {
@@ -310,11 +308,7 @@ fn each_end(c: char, text: &[u8], at: usize, ends: &mut Vec<usize>) {
         ends.extend(at + 1..=at + slashes);
     }
     let behind = &text[at + slashes..];
-    let escaped = if slashes > 0 {
-        escaped(c, behind)
-    } else {
-        None
-    };
+    let escaped = (slashes > 0).then(|| escaped(c, behind)).flatten();
     let found = [plain(c, behind), escaped].into_iter().flatten();
     ends.extend(found.map(|length| at + slashes + length));
     if c == ' ' && text[at] == b'+' {

@@ -184,14 +184,9 @@ impl Extra {
 
 impl PartialEq for Extra {
     fn eq(&self, other: &Self) -> bool {
-        let map = |extra: &Self| -> BTreeMap<String, Value> {
-            extra
-                .iter()
-                .map(|(name, value)| (name.to_owned(), value.0.clone()))
-                .collect()
-        };
         // In most cases, both are empty or have the same order.
-        self.entries() == other.entries() || map(self) == map(other)
+        self.entries() == other.entries()
+            || self.iter().collect::<BTreeMap<_, _>>() == other.iter().collect()
     }
 }
 

@@ -32,7 +32,7 @@ fn fault<T>(span: &Range<usize>, why: impl Into<String>) -> Result<T, Fault> {
 }
 
 fn is_reserved(word: &str) -> bool {
-    RESERVED.contains(&word)
+    RESERVED.split(' ').any(|reserved| reserved == word)
 }
 
 fn reserved<T>(span: &Range<usize>, word: &str) -> Result<T, Fault> {
@@ -204,14 +204,12 @@ impl Walk {
                 };
             }
             E::BitwiseXor(left, right) => {
-                return self.number(span, left, right, |left, right| Some(left ^ right));
+                return self.number(span, left, right, |l, r| Some(l ^ r));
             }
             E::BitwiseAnd(left, right) => {
-                return self.number(span, left, right, |left, right| Some(left & right));
+                return self.number(span, left, right, |l, r| Some(l & r));
             }
-            E::BitwiseOr(left, right) => {
-                return self.number(span, left, right, |left, right| Some(left | right));
-            }
+            E::BitwiseOr(left, right) => return self.number(span, left, right, |l, r| Some(l | r)),
             E::ShiftLeft(left, right) | E::ShiftRight(left, right) => {
                 let left = self.expression(left)?;
                 let Some(count) = self.expression(right)? else {
@@ -517,12 +515,7 @@ impl Walk {
 }
 
 fn rule_names(set: &RuleSet) -> Result<(), Fault> {
-    match set
-        .elements
-        .iter()
-        .find(|element| is_reserved(&element.name))
-    {
-        Some(element) => reserved(&element.span, &element.name),
-        None => Ok(()),
-    }
+    let mut elements = set.elements.iter();
+    let found = elements.find(|element| is_reserved(&element.name));
+    found.map_or(Ok(()), |element| reserved(&element.span, &element.name))
 }

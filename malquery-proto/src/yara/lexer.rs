@@ -37,58 +37,11 @@ impl Token {
 }
 
 /// The words that YARA's lexer reserves. `include` is not one of them.
-pub(super) const RESERVED: [&str; 50] = [
-    "all",
-    "and",
-    "any",
-    "ascii",
-    "at",
-    "base64",
-    "base64wide",
-    "condition",
-    "contains",
-    "defined",
-    "endswith",
-    "entrypoint",
-    "false",
-    "filesize",
-    "for",
-    "fullword",
-    "global",
-    "icontains",
-    "iendswith",
-    "iequals",
-    "import",
-    "in",
-    "int16",
-    "int16be",
-    "int32",
-    "int32be",
-    "int8",
-    "int8be",
-    "istartswith",
-    "matches",
-    "meta",
-    "nocase",
-    "none",
-    "not",
-    "of",
-    "or",
-    "private",
-    "rule",
-    "startswith",
-    "strings",
-    "them",
-    "true",
-    "uint16",
-    "uint16be",
-    "uint32",
-    "uint32be",
-    "uint8",
-    "uint8be",
-    "wide",
-    "xor",
-];
+pub(super) const RESERVED: &str = "\
+    all and any ascii at base64 base64wide condition contains defined endswith entrypoint \
+    false filesize for fullword global icontains iendswith iequals import in int16 int16be \
+    int32 int32be int8 int8be istartswith matches meta nocase none not of or private rule \
+    startswith strings them true uint16 uint16be uint32 uint32be uint8 uint8be wide xor";
 
 /// The maximum length of a name in bytes.
 const MAX_NAME: usize = 128;
