@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io::{self, Read};
-use std::sync::{Mutex, PoisonError};
 
 use zeroize::Zeroize;
 
@@ -11,7 +10,7 @@ use super::transport::{Body, Clock, TimeLeft, TransportError};
 use super::{Client, Error};
 use crate::endpoint::{Endpoint, Resend};
 use crate::error::{DecodeError, Fault, NEAR, ResponseError, excerpt, find_id};
-use crate::flow::{self, Attempt, Auth, Flow, FlowError, JobFlow, SendFailure};
+use crate::flow::{self, Attempt, Flow, FlowError, JobFlow, SendFailure};
 use crate::operation::{MAX_ERROR_BODY, MAX_TOKEN_BODY, has_file};
 use crate::reply::ResponseHead;
 use crate::stream::StreamError;
@@ -71,7 +70,7 @@ impl Client {
             } = *attempt;
             let name = Name::of(&request);
             let _held = Held {
-                auth: &self.shared.auth,
+                client: self,
                 serial: ticket.token_serial(),
             };
             if observe(flow, Step::Send, now).is_break() {
@@ -120,7 +119,7 @@ impl Client {
                         log::warn!("no reply to {}: {}", name.operation, self.mask(&reason));
                     }
                     let body: Option<&BodyError> = error.reason().downcast_ref();
-                    let found = body.and_then(BodyError::id).cloned();
+                    let found = body.and_then(|body| body.id.clone()?.ok());
                     let refused = body.and_then(|body| body.refused.clone());
                     cause = Some(error);
                     let mut result = match refused {
@@ -300,17 +299,14 @@ impl Read for Timed<'_> {
 /// Ends a token request on drop, even after a panic in the observer, the transport or the clock.
 /// Otherwise, other flows would wait for its token.
 struct Held<'a> {
-    auth: &'a Mutex<Auth>,
+    client: &'a Client,
     serial: Option<u64>,
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
         if let Some(serial) = self.serial {
-            self.auth
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .end_fetching(serial);
+            self.client.auth().end_fetching(serial);
         }
     }
 }
@@ -357,12 +353,6 @@ struct BodyError {
     id: Option<Result<RequestId, String>>,
     /// The error for the flow, if the body is too large.
     refused: Option<Box<DecodeError>>,
-}
-
-impl BodyError {
-    fn id(&self) -> Option<&RequestId> {
-        self.id.as_ref()?.as_ref().ok()
-    }
 }
 
 impl fmt::Display for BodyError {

@@ -28,8 +28,7 @@ use crate::time::Timestamp;
 /// - Give up when the [`TimeLeft`] of a request has passed. A download may have no time limit, so
 ///   also limit the duration of each read.
 /// - If a body expands without a limit, the reader must return an error of the kind
-///   [`FileTooLarge`](io::ErrorKind::FileTooLarge). An operation with a JSON reply is then not
-///   retried.
+///   [`FileTooLarge`](io::ErrorKind::FileTooLarge). The request is then not retried.
 ///
 /// A request has its [`Endpoint`](crate::endpoint::Endpoint) as an extension, and its [`TimeLeft`]
 /// if the time is limited. The conformance kit of `malquery-mock`
