@@ -30,10 +30,10 @@ pub(super) struct Directory {
 /// follow an entry is smaller.
 const MIN_ENTRY: u64 = 30;
 
-/// The signature with which an entry begins.
+/// The signature at the beginning of an entry.
 const ENTRY: &[u8] = b"PK\x03\x04";
 
-/// Lists the entries. Fails if it finds overlapping entries.
+/// Lists the entries. Fails if overlapping entries are found.
 pub(super) fn read_directory<R: Read + Seek>(
     zip: &mut ZipArchive<Marked<R>>,
     reader: &mut Marked<R>,
@@ -105,8 +105,8 @@ fn contains_entry(bytes: &[u8]) -> bool {
     bytes.windows(ENTRY.len()).any(|window| window == ENTRY)
 }
 
-/// Returns whether the records of the listed entries, the end records and the comment fill the file
-/// from the start of the directory, and do not contain the signature of an entry.
+/// Returns whether, from the start of the directory, the file contains only the records of the
+/// listed entries, the end records and the comment, and no signature of an entry.
 pub(super) fn is_closed<R: Read + Seek>(
     reader: &mut R,
     zip: &ZipArchive<impl Read + Seek>,
@@ -201,7 +201,7 @@ pub(super) fn survey<R: Read + Seek>(
             if !record.starts_with(b"PK\x06\x06") {
                 continue;
             }
-            // The zip crate also allocates memory for this record, so its length counts.
+            // The zip crate also allocates memory for the Zip64 record, so include its length.
             (entries, directory) = (
                 u64_at(&record, 32),
                 u64_at(&record, 48).min(u64_at(locator, 8)),

@@ -20,7 +20,8 @@ fn mark(error: io::Error) -> io::Error {
 
 /// The underlying reader. It marks its errors, to distinguish them from errors in the content.
 ///
-/// Clones share the position. The zip crate owns one, and another reads the bytes that it skips.
+/// Clones share the position. The zip crate owns one clone. Another reads the bytes that the zip
+/// crate skips.
 #[derive(Debug)]
 pub(super) struct Marked<R>(Arc<Mutex<R>>);
 
@@ -63,7 +64,7 @@ pub struct EntryInfo {
     pub(super) strong: bool,
     /// The Unix file mode, or 0 if there is none.
     pub(super) mode: u32,
-    /// Whether the data extends beyond the start of the directory.
+    /// Whether the data extends into the directory.
     pub(super) beyond: bool,
 }
 
@@ -83,8 +84,8 @@ impl EntryInfo {
         self.packed
     }
 
-    /// Returns the SHA-256 at the beginning of the file name, which identifies the sample that the
-    /// entry should contain.
+    /// Returns the SHA-256 at the beginning of the file name, if there is one. It identifies the
+    /// sample that the entry should contain.
     pub(super) fn named(&self) -> Option<Sha256> {
         let name = self
             .name
@@ -107,7 +108,7 @@ impl EntryInfo {
         self.encrypted
     }
 
-    /// Returns a warning about an unusual name or file type, to show to the user. This crate never
+    /// Returns a warning to show to the user if the name or file type is unusual. This crate never
     /// uses the names of entries as paths.
     pub fn warning(&self) -> Option<&'static str> {
         let name = self.name.as_bytes();

@@ -18,14 +18,14 @@ pub struct Limits {
     /// The maximum number of entries. The default is 10,000.
     pub entries: u64,
     /// The maximum size of the archive's directory in bytes. The default is 4 MiB. Reading a
-    /// hostile directory may take about 15 times as much memory.
+    /// hostile directory may use about 15 times its size in memory.
     pub directory_size: u64,
     /// The maximum unpacked size of one entry in bytes. The default is 2 GiB.
     pub entry_size: u64,
     /// The maximum unpacked size of all entries together in bytes. The default is 8 GiB.
     pub total_size: u64,
     /// The maximum ratio of the unpacked size to the packed size of an entry. The default is 500.
-    /// It does not apply to entries that unpack to at most 1 MiB.
+    /// Entries that unpack to at most 1 MiB may have any ratio.
     ///
     /// Deflate reaches a ratio of up to 1,032. Samples that are padded with zeros, to make them too
     /// large for scanners, reach a few hundred.
@@ -72,7 +72,7 @@ fn check(limit: Limit, value: u64, allowed: u64) -> Result<(), ArchiveError> {
     Ok(())
 }
 
-/// The name of one of the [`Limits`].
+/// One of the [`Limits`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 #[allow(missing_docs)]

@@ -1,8 +1,8 @@
 //! Reads zip archives of samples.
 //!
 //! [`GetSamples`](crate::operations::GetSamples) downloads these archives. Their password is
-//! `infected`. [`Archive`] lists the entries, reads each one as a stream, and identifies it by its
-//! SHA-256. It counts the bytes that it unpacks, and never uses the names of entries as paths.
+//! `infected`. [`Archive`] lists the entries, reads each one as a stream, and identifies samples by
+//! their SHA-256. It limits the unpacked size, and never uses the names of entries as paths.
 //!
 //! ```
 //! use std::io::Cursor;
@@ -44,25 +44,25 @@
 //!
 //! # Limits
 //!
-//! See [`Limits`]. [`Archive::open`] fails if the archive has too many entries, if its directory is
-//! too large, or if it finds overlapping entries. [`check`](Archive::check) and
-//! [`extract`](Archive::extract) fail if the entries are too large together. An entry that is too
-//! large on its own, or that unpacks to more bytes than it declares, is reported as damaged, and
-//! the other entries are read. An archive inside an archive is treated as an ordinary sample.
+//! See [`Limits`]. [`Archive::open`] fails if the archive has too many entries or too large a
+//! directory, or if overlapping entries are found. [`check`](Archive::check) and
+//! [`extract`](Archive::extract) fail if the total size of the entries is too large. They report a
+//! single entry that is too large as damaged, and read the other entries. An archive inside an
+//! archive is treated as an ordinary sample.
 //!
 //! # Performance
 //!
 //! Opening an archive reads its directory, and the header of each entry with a seek and a small
 //! read. Pass a `File` rather than a `BufReader`, which would read 8 KiB for each header. An
 //! ordinary entry takes less than 1 KB of memory. Samples are unpacked in chunks of at most 64 KiB,
-//! and are not kept in memory. ZipCrypto decrypts about 100 MB per second. AES is about three times
-//! as fast, but needs up to a few milliseconds for each entry to derive its key.
+//! and are not kept in memory. ZipCrypto entries are decrypted at about 100 MB per second. AES is
+//! about three times as fast, but takes up to a few milliseconds per entry to derive the key.
 //!
 //! # Supported archives
 //!
-//! Entries may be stored or deflated. They may be encrypted with ZipCrypto or AES, or not at all.
-//! Zip64 and data descriptors are supported. An archive that does not begin with its first entry,
-//! such as a self-extracting archive, is not supported.
+//! Entries may be stored or deflated, and unencrypted or encrypted with ZipCrypto or AES. Zip64 and
+//! data descriptors are supported. An archive with other data before its entries, such as a
+//! self-extracting archive, is not supported.
 
 mod directory;
 mod entries;
@@ -196,9 +196,8 @@ impl<R: Read + Seek> Archive<R> {
 
     /// Opens the entry with this index, starting from 0.
     ///
-    /// The bytes of all entries that are read with this method count toward
-    /// [`Limits::total_size`]. [`check`](Self::check) and [`extract`](Self::extract) have counts of
-    /// their own.
+    /// All bytes that are read through this method count toward [`Limits::total_size`]. Each call
+    /// of [`check`](Self::check) or [`extract`](Self::extract) counts its bytes separately.
     ///
     /// # Errors
     /// Returns [`ArchiveError::NoEntry`], [`ArchiveError::Limit`], [`ArchiveError::WrongPassword`],
@@ -249,18 +248,19 @@ impl<R: Read + Seek> Archive<R> {
     /// archive. Each file is named after the SHA-256 of its sample, in lowercase. **The files are
     /// malware.**
     ///
-    /// Files appear complete or not at all. On Unix, only their owner can read and write them, and
-    /// they are not executable. If samples are [expected](Self::expect_samples), only these are
-    /// written, unless [`keep_unexpected`](Self::keep_unexpected) is set. An existing file with the
+    /// Files appear complete or not at all. On Unix, only the owner can read and write new files,
+    /// and they are not executable. If samples are [expected](Self::expect_samples), only these
+    /// are written, unless [`keep_unexpected`](Self::keep_unexpected) is set. An existing file with the
     /// same content stays unchanged. An existing file with other content is replaced if `overwrite`
     /// is `true`; otherwise, extraction fails.
     ///
-    /// An entry with the SHA-256 of an expected sample is accepted even if its checksum in the
-    /// archive is wrong.
+    /// An entry with the SHA-256 of an expected sample is accepted even if it does not match its
+    /// checksum in the archive.
     ///
     /// # Errors
     /// See [`Archive::check`]. Also returns [`ArchiveError::Stopped`] if a file cannot be written.
-    /// The report in that error lists the files written before. No partial file remains.
+    /// The report in that error lists the files that were already written. No partial file
+    /// remains.
     pub fn extract(
         &mut self,
         folder: impl AsRef<Path>,
@@ -350,8 +350,8 @@ impl<R: Read + Seek> Archive<R> {
         }
     }
 
-    /// Reads an entry completely, and stores it if it is wanted. Returns its size and hash, its
-    /// file, and whether the file already existed.
+    /// Reads an entry completely, and stores it if it is wanted. Returns its size and hash, the
+    /// path of its file, and whether the file already existed.
     fn take(
         &mut self,
         number: usize,
@@ -371,7 +371,7 @@ impl<R: Read + Seek> Archive<R> {
                     }
                 }
                 Err(error) => {
-                    // The checksum may be wrong, although the bytes have an expected SHA-256.
+                    // The bytes may have an expected SHA-256 although the checksum is wrong.
                     let so_far = entry.so_far();
                     let is_wanted = wanted.is_some_and(|wanted| wanted.contains(&so_far.sha256));
                     if error.is_of_entry() && is_wanted {

@@ -10,18 +10,18 @@ use super::limits::Limit;
 use crate::debug::debug_with_sources;
 use crate::types::Sha256;
 
-/// The password of MalQuery's archives. It does not protect the content: it only keeps scanners
-/// from opening the samples.
+/// The password of MalQuery's archives. It is not secret: it only keeps virus scanners from opening
+/// the samples.
 pub const PASSWORD: &str = "infected";
 
-/// An error in reading an archive, or in writing its samples.
+/// An error that occurs while reading an archive or writing its samples.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
     /// The data is not a zip archive. The value describes its format.
     #[error("this is not a zip archive; it is {0}")]
     NotZip(Box<str>),
-    /// The data begins like a zip archive, but its directory cannot be read.
+    /// The data begins like a zip archive, but its directory is missing or damaged.
     #[error("the archive is truncated or damaged; download it again")]
     Broken(#[source] Source),
     /// The underlying reader failed.
@@ -40,8 +40,8 @@ pub enum ArchiveError {
     /// The password is wrong, or the entry is damaged.
     #[error("the password is wrong, or the entry is damaged; MalQuery's password is {PASSWORD:?}")]
     WrongPassword,
-    /// The entry is damaged or truncated. The cause may also be a wrong password: ZipCrypto detects
-    /// one in 256 wrong passwords only later.
+    /// The entry is damaged or truncated, or the password is wrong: with ZipCrypto, one in 256
+    /// wrong passwords is not detected when the entry is opened.
     #[error("the entry is damaged, or the password is wrong")]
     Damaged(#[source] Source),
     /// The entry is compressed with an unsupported method. The value is the number of the method.
@@ -61,8 +61,8 @@ pub enum ArchiveError {
         #[source]
         error: io::Error,
     },
-    /// Reading stopped at an entry. The report covers the entries before it. Their extracted files
-    /// are complete, and are kept.
+    /// Reading or writing stopped at an entry. The report covers the entries before it. Their
+    /// extracted files are complete, and are kept.
     #[error("stopped at entry {} of the archive", entry + 1)]
     #[allow(missing_docs)]
     Stopped {
@@ -70,7 +70,7 @@ pub enum ArchiveError {
         source: Box<ArchiveError>,
         report: Box<Report>,
     },
-    /// Samples are missing or damaged, or may be hidden: see [`Report::is_complete`].
+    /// The archive is not complete: see [`Report::is_complete`].
     #[error(
         "the archive is not complete: samples missing: {}, entries damaged: {}{}",
         _0.missing.len(), _0.damaged.len(), _0.hidden()
@@ -129,7 +129,7 @@ impl ArchiveError {
     }
 }
 
-/// Returns the name and number of a compression method.
+/// Describes a compression method for a message.
 fn method(number: u16) -> String {
     let name = match number {
         1 => "Shrink",
@@ -154,7 +154,7 @@ fn method(number: u16) -> String {
 #[error(transparent)]
 pub(super) struct ReadError(pub(super) io::Error);
 
-/// The name of an entry, which may be any bytes. **Do not use it as a path.**
+/// The name of an entry, which may contain any bytes. **Do not use it as a path.**
 ///
 /// `Display` is safe for a terminal: it escapes characters that are not printable and bytes that
 /// are not UTF-8, and truncates long names.
@@ -162,7 +162,7 @@ pub(super) struct ReadError(pub(super) io::Error);
 pub struct EntryName(pub(super) Box<[u8]>);
 
 impl EntryName {
-    /// Returns the bytes of the name, as in the archive. Do not trust them.
+    /// Returns the bytes of the name as stored in the archive. Do not trust them.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
@@ -236,7 +236,7 @@ pub struct Damaged {
     pub entry: usize,
     /// The name of the entry, which may contain the SHA-256 of the lost sample.
     pub name: EntryName,
-    /// The reason. Serde writes it as a string.
+    /// The reason, which is serialized as a string.
     #[serde(serialize_with = "as_text")]
     pub error: ArchiveError,
 }
@@ -248,16 +248,17 @@ fn as_text<S: Serializer>(error: &ArchiveError, serializer: S) -> Result<S::Ok, 
 
 /// A report on the content of an archive. Entries are in the order of the archive's directory.
 ///
-/// `Display` writes a one-line summary. Serde writes all public fields.
+/// `Display` writes a one-line summary. `Serialize` writes all public fields.
 #[derive(Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Report {
     /// The expected samples that were found. Without
-    /// [`Archive::expect_samples`](super::Archive::expect_samples), all samples that can be read.
+    /// [`Archive::expect_samples`](super::Archive::expect_samples), these are all samples that can
+    /// be read.
     pub found: Vec<Found>,
-    /// The expected samples that were not found, in the order of the expected samples. Without
-    /// [`Archive::expect_samples`](super::Archive::expect_samples), the samples that entries
-    /// are named after, but that were not found. Empty in [`ArchiveError::Stopped`].
+    /// The expected samples that were not found, in the order in which they were set. Without
+    /// [`Archive::expect_samples`](super::Archive::expect_samples), the samples that entries are
+    /// named after count as expected. Always empty in [`ArchiveError::Stopped`].
     pub missing: Vec<Sha256>,
     /// The samples in the archive that were not expected. Empty without `expect_samples`.
     pub unexpected: Vec<Found>,
@@ -267,28 +268,28 @@ pub struct Report {
     pub warnings: Vec<String>,
     /// Whether several entries have the same name. Only the last of them can be read.
     pub duplicate_names: bool,
-    /// Whether the archive may contain entries that its directory omits. The signs are a gap
-    /// between entries, unexpected bytes after the directory, and an entry inside another record.
-    /// Bytes that follow the compressed data inside an entry are not detected.
+    /// Whether the archive may contain entries that its directory omits, for example in a gap
+    /// between entries, after the directory, or inside another record. Bytes that follow the
+    /// compressed data inside an entry are not detected.
     pub omits_entries: bool,
     /// Whether the archive has no entries other than empty folders.
     pub is_empty: bool,
     /// The number of unpacked bytes.
     pub bytes: u64,
-    /// Whether the expected samples are known.
+    /// Whether the caller set the expected samples.
     #[serde(skip)]
     pub(super) is_expected: bool,
-    /// Whether reading stopped before the last entry.
+    /// Whether reading or writing stopped early.
     #[serde(skip)]
     pub(super) is_stopped: bool,
 }
 
 impl Report {
-    /// Returns whether all entries were read, no sample is missing and no entry is damaged.
+    /// Returns whether no sample is missing and no entry is damaged.
     ///
     /// Without [`Archive::expect_samples`](super::Archive::expect_samples), `is_empty`,
-    /// `duplicate_names` and `omits_entries` must also be `false`. For the report in
-    /// [`ArchiveError::Stopped`], this is `false`.
+    /// `duplicate_names` and `omits_entries` must also be `false`. The report in
+    /// [`ArchiveError::Stopped`] is never complete.
     pub fn is_complete(&self) -> bool {
         self.missing.is_empty() && self.damaged.is_empty() && self.hidden().is_empty()
     }
@@ -305,7 +306,7 @@ impl Report {
         }
     }
 
-    /// Returns the reason unknown samples may be missing, for the end of a message.
+    /// Returns why the report may not list all samples, for the end of a message.
     fn hidden(&self) -> &'static str {
         if self.is_stopped {
             "; reading stopped, so the other entries are unknown"
