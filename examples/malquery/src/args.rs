@@ -17,7 +17,7 @@ use crate::format::{DOCUMENTS, Format, RESULTS};
 use crate::input;
 use crate::list::{self, Samples};
 use crate::output::{Failure, note, quoted};
-use crate::values::{self, at_least_one, duration, field, file, login, some_time, trimmed};
+use crate::values::{at_least_one, duration, field, file, login, some_time, trimmed};
 
 /// Search the malware samples of CrowdStrike Falcon MalQuery and download them
 ///
@@ -158,10 +158,10 @@ impl Session {
             self.cloud.map(|cloud| format!(" --cloud {cloud}")),
             self.base_url
                 .as_ref()
-                .map(|url| format!(" --base-url {}", quoted(url.as_str().as_ref()))),
+                .map(|url| format!(" --base-url {}", quoted(url.as_str()))),
             self.member_cid
                 .as_ref()
-                .map(|cid| format!(" --member-cid {}", quoted(cid.to_string().as_ref()))),
+                .map(|cid| format!(" --member-cid {}", quoted(&cid.to_string()))),
             self.ca_file
                 .as_ref()
                 .map(|path| format!(" --ca-file {}", quoted(path))),
@@ -177,11 +177,7 @@ impl Session {
 
     /// Returns the command that shows a job.
     pub(crate) fn request(&self, id: &RequestId) -> String {
-        format!(
-            "{} request {}",
-            self.program(),
-            quoted(id.as_str().as_ref())
-        )
+        format!("{} request {}", self.program(), quoted(id.as_str()))
     }
 
     /// Returns the limits for an archive, with the ratio from --max-ratio.
@@ -633,13 +629,13 @@ pub(crate) struct Patterns {
     #[arg(long = "pattern", value_name = "TYPE:VALUE", num_args = 1.., help_heading = "Patterns")]
     patterns: Vec<Pattern>,
     /// Find these bytes, such as 8948, '89 48', '\x89\x48' or 0x89,0x48
-    #[arg(long, value_name = "BYTES", help_heading = "Patterns", value_parser = values::hex)]
+    #[arg(long, value_name = "BYTES", help_heading = "Patterns", value_parser = |text: &str| Pattern::hex(text))]
     hex: Vec<Pattern>,
     /// Find this text, with one byte per character
-    #[arg(long, value_name = "TEXT", help_heading = "Patterns", value_parser = values::ascii)]
+    #[arg(long, value_name = "TEXT", help_heading = "Patterns", value_parser = |text: &str| Pattern::ascii(text))]
     ascii: Vec<Pattern>,
     /// Find this text, with two bytes per character
-    #[arg(long, value_name = "TEXT", help_heading = "Patterns", value_parser = values::wide)]
+    #[arg(long, value_name = "TEXT", help_heading = "Patterns", value_parser = |text: &str| Pattern::wide(text))]
     wide: Vec<Pattern>,
 }
 

@@ -432,18 +432,14 @@ fn resume_hint(session: &Session, collect: &Collect, path: &Path) -> Option<Stri
 /// Returns the hint on how to fetch an archive that is paid for.
 pub(crate) fn fetch_again(session: &Session, id: &RequestId, output: &Path) -> String {
     let force = if session.force { " --force" } else { "" };
-    let (program, id, output) = (
-        session.program(),
-        quoted(id.as_str().as_ref()),
-        quoted(output),
-    );
+    let (program, id, output) = (session.program(), quoted(id.as_str()), quoted(output));
     format!("fetch the archive with: {program} samples {id} --output {output}{force}")
 }
 
 /// Returns the hint on how to collect the results of a search.
 fn collect_again(program: &str, collect: &Collect, id: &RequestId, path: &Path) -> String {
     let (id, folder) = (
-        quoted(id.as_str().as_ref()),
+        quoted(id.as_str()),
         quoted(path.parent().unwrap_or(Path::new("."))),
     );
     // Without a limit, the user could pay for more samples than intended.

@@ -51,10 +51,7 @@ impl Asked {
 
     /// Reads the requested fields from the options that the service repeats in its reply.
     fn of(meta: &JobMeta) -> Self {
-        let options = meta.options.as_ref().map(ToString::to_string);
-        let options: Value = options
-            .and_then(|text| serde_json::from_str(&text).ok())
-            .unwrap_or_default();
+        let options = serde_json::to_value(&meta.options).unwrap_or_default();
         let fields = options["filter_meta"].as_array();
         Self {
             limit: None,
@@ -256,15 +253,14 @@ impl Commands<'_> {
         meta: &JobMeta,
         document: &impl serde::Serialize,
     ) -> Result<(), Failure> {
-        let word = |word: Option<String>| word.unwrap_or_else(|| "-".into());
+        let kind = meta.reqtype.as_ref().map_or("-", RequestType::as_str);
+        let status = meta.status.as_ref().map_or("-", JobStatus::as_str);
         let fields = [
-            ("request id", id.to_string()),
-            ("kind", word(meta.reqtype.as_ref().map(ToString::to_string))),
-            (
-                "status",
-                word(meta.status.as_ref().map(ToString::to_string)),
-            ),
-        ];
+            ("request id", id.as_str()),
+            ("kind", kind),
+            ("status", status),
+        ]
+        .map(|(name, value)| (name, value.to_owned()));
         print_fields(self.format, &fields, document)
     }
 
@@ -324,7 +320,7 @@ impl Commands<'_> {
                 "offline, the archive is lost when this command ends; use `malquery collect` or `malquery serve`"
             )),
             (Kind::Archive, Some(id)) => {
-                let id = quoted(id.as_str().as_ref());
+                let id = quoted(id.as_str());
                 note(format_args!(
                     "hint: fetch the archive with: {} samples {id} --output FILE",
                     self.session.program()

@@ -10,55 +10,26 @@ type File = (
     Option<&'static str>,
 );
 
+macro_rules! file {
+    ($name:literal, $first_seen:literal, $label:literal, $family:expr) => {
+        (
+            include_bytes!(concat!("../corpus/", $name)),
+            $first_seen,
+            $label,
+            $family,
+        )
+    };
+}
+
 const FILES: [File; 8] = [
-    (
-        include_bytes!("../corpus/sample-1.txt"),
-        "2024/01/15",
-        "malware",
-        Some("Demo"),
-    ),
-    (
-        include_bytes!("../corpus/sample-2.txt"),
-        "2024/02/15",
-        "unknown",
-        None,
-    ),
-    (
-        include_bytes!("../corpus/sample-3.txt"),
-        "2024/03/15",
-        "clean",
-        None,
-    ),
-    (
-        include_bytes!("../corpus/page.html"),
-        "2024/04/15",
-        "clean",
-        None,
-    ),
-    (
-        include_bytes!("../corpus/script.py"),
-        "2024/05/15",
-        "unknown",
-        None,
-    ),
-    (
-        include_bytes!("../corpus/document.pdf"),
-        "2024/06/15",
-        "clean",
-        None,
-    ),
-    (
-        include_bytes!("../corpus/headers.exe"),
-        "2024/07/15",
-        "malware",
-        Some("Demo"),
-    ),
-    (
-        include_bytes!("../corpus/header.elf"),
-        "2024/08/15",
-        "unknown",
-        None,
-    ),
+    file!("sample-1.txt", "2024/01/15", "malware", Some("Demo")),
+    file!("sample-2.txt", "2024/02/15", "unknown", None),
+    file!("sample-3.txt", "2024/03/15", "clean", None),
+    file!("page.html", "2024/04/15", "clean", None),
+    file!("script.py", "2024/05/15", "unknown", None),
+    file!("document.pdf", "2024/06/15", "clean", None),
+    file!("headers.exe", "2024/07/15", "malware", Some("Demo")),
+    file!("header.elf", "2024/08/15", "unknown", None),
 ];
 
 pub(crate) fn corpus() -> Corpus {

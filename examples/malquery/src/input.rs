@@ -29,14 +29,17 @@ pub(crate) fn name(path: &Path) -> String {
     }
 }
 
+fn refuse(path: &Path, why: impl std::fmt::Display) -> Failure {
+    Failure::refused(format!("{}: {why}", name(path)))
+}
+
 /// Reads a file of at most 16 MiB. `-` is standard input.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    let refuse = |why: &dyn std::fmt::Display| Failure::refused(format!("{}: {why}", name(path)));
     let owned = path.to_owned();
     match within(path, move || read_all(&owned))? {
-        Ok(bytes) if bytes.len() as u64 > MOST => Err(refuse(&"larger than 16 MiB")),
+        Ok(bytes) if bytes.len() as u64 > MOST => Err(refuse(path, "larger than 16 MiB")),
         Ok(bytes) => Ok(bytes),
-        Err(error) => Err(refuse(&error)),
+        Err(error) => Err(refuse(path, error)),
     }
 }
 
@@ -54,11 +57,11 @@ pub(crate) fn within<T: Send + 'static>(
     });
     let left = deadline.saturating_duration_since(Instant::now());
     result.recv_timeout(left).map_err(|_| {
-        Failure::refused(format!(
-            "{}: reading did not finish within {} (--timeout)",
-            name(path),
-            written(timeout)
-        ))
+        let timeout = written(timeout);
+        refuse(
+            path,
+            format!("reading did not finish within {timeout} (--timeout)"),
+        )
     })
 }
 
@@ -101,10 +104,9 @@ pub(crate) fn place(path: &Path) -> PathBuf {
 
 /// Refuses anything but a regular file: a pipe may block and cannot be read twice.
 pub(crate) fn check_regular(path: &Path) -> Result<(), Failure> {
-    let refuse = |why: &dyn std::fmt::Display| Failure::refused(format!("{}: {why}", name(path)));
     match path.metadata() {
         Ok(found) if found.is_file() => Ok(()),
-        Ok(_) => Err(refuse(&"not a regular file")),
-        Err(error) => Err(refuse(&error)),
+        Ok(_) => Err(refuse(path, "not a regular file")),
+        Err(error) => Err(refuse(path, error)),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -200,14 +201,15 @@ fn steers(c: char) -> bool {
 }
 
 /// Quotes a path or another word for a shell.
-pub(crate) fn quoted(path: &Path) -> String {
+pub(crate) fn quoted<T: AsRef<OsStr> + ?Sized>(word: &T) -> String {
+    let word = word.as_ref();
     let plain = |c: char| c.is_alphanumeric() || "/._-+:@%,".contains(c);
-    match path.to_str() {
-        Some(path) if path.chars().all(plain) && !path.is_empty() => path.to_owned(),
-        Some(path) if !path.contains(steers) => format!("'{}'", path.replace('\'', r"'\''")),
+    match word.to_str() {
+        Some(word) if word.chars().all(plain) && !word.is_empty() => word.to_owned(),
+        Some(word) if !word.contains(steers) => format!("'{}'", word.replace('\'', r"'\''")),
         // Messages replace some characters, so escape these.
         _ => {
-            let bytes = path.as_os_str().as_encoded_bytes();
+            let bytes = word.as_encoded_bytes();
             let quoted = bytes.iter().map(|byte| match byte {
                 b' '..=b'~' if !br"\'".contains(byte) => char::from(*byte).to_string(),
                 byte => format!("\\x{byte:02x}"),
@@ -528,7 +530,7 @@ mod tests {
             ("it's $HOME", r"'it'\''s $HOME'"),
             ("a\nb'\u{202e}", r"$'a\x0ab\x27\xe2\x80\xae'"),
         ] {
-            assert_eq!(quoted(path.as_ref()), expected);
+            assert_eq!(quoted(path), expected);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use malquery_proto::types::{MetaField, Pattern};
+use malquery_proto::types::MetaField;
 
 /// Parses a duration: seconds, or a number with `s`, `m` or `h`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -63,18 +63,6 @@ pub(crate) fn field(text: &str) -> Result<MetaField, String> {
     }
     let known = known.map(|field| field.to_string()).join(", ");
     Err(format!("unknown field; the fields are {known}"))
-}
-
-pub(crate) fn hex(text: &str) -> Result<Pattern, String> {
-    Pattern::hex(text).map_err(|error| error.to_string())
-}
-
-pub(crate) fn ascii(text: &str) -> Result<Pattern, String> {
-    Pattern::ascii(text).map_err(|error| error.to_string())
-}
-
-pub(crate) fn wide(text: &str) -> Result<Pattern, String> {
-    Pattern::wide(text).map_err(|error| error.to_string())
 }
 
 /// Parses the path of a file that cannot be a stream. Refuses `-`.
