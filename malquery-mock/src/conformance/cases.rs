@@ -120,7 +120,7 @@ fn json() -> Vec<Step> {
     vec![reply("200 OK", "content-type: application/json\r\n", b"{}")]
 }
 
-/// Returns bytes in an irregular order, which reveals changed or lost bytes.
+/// Returns bytes in an irregular sequence, which reveals changed or lost bytes.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length)
         .map(|index| (index.wrapping_mul(31) ^ (index >> 8)) as u8)
@@ -187,18 +187,19 @@ fn shown(values: &[&[u8]]) -> String {
     format!("{:?}", String::from_utf8_lossy(&values.join(&b" | "[..])))
 }
 
-/// Checks that a request failed as `unknown`: the service may have received it.
+/// Checks that the transport reported the failure as `unknown`. The service may have received the
+/// request.
 fn unknown(result: Result<Response<Body>, TransportError>) -> Outcome {
     match result {
         Ok(reply) => Err(format!(
             "there was no complete reply, but `send` returned one with status {}",
             reply.status().as_u16()
         )),
-        Err(error) if error.failure() == SendFailure::Unknown => {
-            Ok(format!("failed as unknown: {error:?}"))
-        }
+        Err(error) if error.failure() == SendFailure::Unknown => Ok(format!(
+            "the transport reported the failure as `unknown`: {error:?}"
+        )),
         Err(error) => Err(format!(
-            "the service may have received the request, but the transport reported it as not sent: {error:?}"
+            "the service may have received the request, but the transport reported that it was not sent: {error:?}"
         )),
     }
 }

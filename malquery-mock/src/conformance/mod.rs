@@ -1,8 +1,8 @@
 //! Checks your own [`Transport`] against servers that misbehave.
 //!
-//! A faulty transport can bill a hunt twice or store half a sample. [`check`] runs 42 cases (41 on
-//! some systems) over loopback sockets. A good transport passes them in about two seconds. No
-//! network and no credentials are needed.
+//! With a faulty transport, a hunt can be billed twice, or a truncated sample can look complete.
+//! [`check`] runs 42 cases (41 on some systems) over loopback sockets. A good transport passes them
+//! in about two seconds. No network and no credentials are needed.
 //!
 //! ```
 //! use malquery_mock::conformance;
@@ -12,10 +12,10 @@
 //! assert!(report.passed(), "{report}");
 //! ```
 //!
-//! The report of a failed case states what happened and a possible consequence:
+//! For a failed case, the report states what happened and a possible consequence:
 //!
 //! ```text
-//! pass  client-errors-are-replies: [400, 401, 403, 404, 429] were returned with their bodies
+//! pass  client-errors-are-replies: the statuses [400, 401, 403, 404, 429] were returned with their bodies
 //! FAIL  redirect-to-another-host: the GET was resent to the location of a 301. This can mean: the token goes to another host.
 //! 1 of 42 cases failed
 //! ```
@@ -26,7 +26,7 @@
 //! |---|---|
 //! | `get-without-a-body` | send a GET without `content-length` or `transfer-encoding`, with the correct `host` |
 //! | `post-with-its-exact-body` | send a body unchanged, with `content-length` |
-//! | `uri-unchanged` | send path and query unchanged |
+//! | `uri-unchanged` | send the path and query unchanged |
 //! | `request-headers-unchanged` | send all headers unchanged, including repeated ones, and add no duplicates |
 //! | `https-is-encrypted` | not send a request to an `https` URL without TLS |
 //! | `post-sent-once` | send a POST once, even if the connection breaks |
@@ -39,7 +39,7 @@
 //! | `redirect-to-another-host` | the same |
 //! | `reply-headers-unchanged` | return all headers unchanged, including repeated ones |
 //! | `body-with-a-length` | return every byte, and end at the declared length |
-//! | `chunked-body` | return the bytes of the chunks, without their sizes |
+//! | `chunked-body` | return the bytes of the chunks, without the chunk sizes |
 //! | `body-until-close` | accept HTTP/1.0, and a body that ends when the connection closes |
 //! | `reply-without-a-body` | expect no body after the head of a 204 or 304 |
 //! | `body-longer-than-its-length` | return no bytes beyond the declared length |
@@ -73,7 +73,7 @@
 //!   certificates. A transport that refuses every `https` URL passes, although it cannot reach the
 //!   service.
 //! - How long a transport waits for the reply to a request without [`TimeLeft`].
-//! - Proxies. If your transport uses a proxy for loopback addresses, cases fail.
+//! - Proxies. If your transport uses a proxy for loopback addresses, some cases fail.
 
 mod cases;
 mod report;
@@ -94,9 +94,9 @@ pub use report::{Report, Verdict};
 /// The time limit for all cases, from the start of the last one.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Runs all cases on transports that `make` returns.
+/// Runs all cases on the transports that `make` returns.
 ///
-/// `make` is called for each case, with the base URL of its requests. It may return clones of the
+/// `make` is called once per case, with the base URL of the requests. It may return clones of the
 /// same transport. The cases run in parallel.
 ///
 /// A transport that panics or hangs fails its case. The check ends at most 10 seconds after the
@@ -151,7 +151,7 @@ fn start<T: Transport + 'static>(
 fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panicked: {}", text.unwrap_or("without a message"))
+    format!("panicked: {}", text.unwrap_or("(no message)"))
 }
 
 #[cfg(test)]

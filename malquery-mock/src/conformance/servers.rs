@@ -11,7 +11,7 @@ use malquery_proto::BaseUrl;
 
 /// The time after which a server gives up waiting for its peer.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// The time in which a case must open a [`Step::Gate`].
+/// The time within which a case must open a [`Step::Gate`].
 const GATE_TIME: Duration = Duration::from_secs(3);
 /// The pause between two pieces of a [`Step::Drip`].
 const DRIP_PAUSE: Duration = Duration::from_millis(20);
@@ -22,9 +22,9 @@ pub(super) enum Step {
     Send(Vec<u8>),
     /// Waits until the case opens the gate, for up to [`GATE_TIME`].
     Gate,
-    /// Sends these bytes repeatedly.
+    /// Sends these bytes repeatedly, for up to [`PATIENCE`].
     Drip(&'static [u8]),
-    /// Sends nothing more and keeps the connection open.
+    /// Keeps the connection open and sends nothing, for up to [`PATIENCE`].
     Silence,
     Close,
     /// Closes the connection with a byte unread, so that the peer sees a reset.
@@ -142,7 +142,6 @@ impl Server {
         lock(&self.0.seen).clone()
     }
 
-    /// Returns the bytes read so far, including those of invalid requests.
     pub(super) fn raw(&self) -> Vec<u8> {
         lock(&self.0.raw).clone()
     }
@@ -222,7 +221,7 @@ impl Shared {
     }
 }
 
-/// Reads requests. The last byte of each request stays in the socket until it is taken, because
+/// Reads requests. The last byte of each read stays in the socket until it is taken, because
 /// closing a connection with an unread byte resets it.
 struct Wire<'a> {
     stream: &'a TcpStream,

@@ -178,7 +178,7 @@ fn half_a_body() -> Step {
     Step::Send(format!("{OK}content-length: 10\r\n\r\nhello").into())
 }
 
-/// Uses the port of one end of a connection, so nothing listens on it.
+/// Uses the client's port of an open connection. Nothing listens on it.
 fn refused_connection() -> io::Result<Prepared> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let reserved = TcpStream::connect(listener.local_addr()?)?;
@@ -190,7 +190,8 @@ fn refused_connection() -> io::Result<Prepared> {
     })
 }
 
-/// Uses a host name with a label of 64 characters. Its lookup fails even without a network.
+/// Uses a host name with a label of 64 characters. DNS allows at most 63, so the lookup always
+/// fails, with or without a network.
 fn failed_lookup() -> io::Result<Prepared> {
     let host = format!("{}.invalid", "a".repeat(64));
     let secure = base(&format!("https://{host}"));
@@ -204,9 +205,9 @@ fn failed_lookup() -> io::Result<Prepared> {
         let plain = request.uri().to_string().replacen("https", "http", 1);
         *request.uri_mut() = plain.parse().map_err(|error| format!("{error}"))?;
         match transport.send(request) {
-            Err(error) if error.failure() == SendFailure::CannotSend => {
-                Ok(format!("refused before the lookup: {error:?}"))
-            }
+            Err(error) if error.failure() == SendFailure::CannotSend => Ok(format!(
+                "the transport refused the URL before the lookup: {error:?}"
+            )),
             result => not_sent(result),
         }
     })
@@ -216,19 +217,21 @@ fn not_sent(result: Result<Response<Body>, TransportError>) -> Outcome {
     let error = match result {
         Ok(reply) => {
             return Err(format!(
-                "nothing replied, but `send` returned {}",
+                "no reply was sent, but `send` returned one with status {}",
                 reply.status()
             ));
         }
         Err(error) => error,
     };
     match error.failure() {
-        SendFailure::NotSent => Ok(format!("failed as not sent: {error:?}")),
+        SendFailure::NotSent => Ok(format!(
+            "the transport reported the failure as `not_sent`: {error:?}"
+        )),
         SendFailure::CannotSend => Err(format!(
-            "failed as `cannot_send`, which prevents a retry: {error:?}"
+            "the transport reported the failure as `cannot_send`, which prevents a retry: {error:?}"
         )),
         SendFailure::Unknown => Err(format!(
-            "nothing was sent, but the transport failed as `unknown`: {error:?}"
+            "nothing was sent, but the transport reported the failure as `unknown`: {error:?}"
         )),
     }
 }
@@ -259,8 +262,8 @@ fn slow_head(steps: fn() -> Vec<Step>) -> io::Result<Prepared> {
     )
 }
 
-/// Uses a listener that never accepts. The operating system takes the connection and the first
-/// bytes, and nothing reads the rest.
+/// Uses a listener that never accepts a connection. The operating system completes the connection
+/// and buffers the first bytes. Nothing reads the rest.
 fn service_that_does_not_read() -> io::Result<Prepared> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let base = base(&format!("http://{}", listener.local_addr()?));
@@ -317,7 +320,7 @@ fn no_time_left(server: &Server, transport: &dyn Transport) -> Outcome {
 fn a_cut(result: Result<Response<Body>, TransportError>) -> Outcome {
     let (head, body) = match result {
         Ok(reply) => reply.into_parts(),
-        // A transport may fail here if it reads the body together with the head.
+        // A transport that reads the body together with the head may fail here.
         error => return unknown(error),
     };
     let mut bytes = Vec::new();

@@ -1,4 +1,4 @@
-//! Cases in which the transport must return a reply.
+//! Cases that check how the transport returns replies.
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -185,12 +185,14 @@ fn statuses(list: &'static [u16]) -> io::Result<Prepared> {
                 .map_err(|error| format!("status {status}: {error}"))?;
             same("the body of an error", &body, b"{\"errors\": []}")?;
         }
-        Ok(format!("{list:?} were returned with their bodies"))
+        Ok(format!(
+            "the statuses {list:?} were returned with their bodies"
+        ))
     })
 }
 
 /// Some HTTP libraries return the first interim reply and lose the final one. A transport that uses
-/// such a library must fail as `unknown`, so that no hunt is billed twice.
+/// such a library must report the failure as `unknown`, so that no hunt is billed twice.
 fn interim_replies(server: &Server, transport: &dyn Transport) -> Outcome {
     for request in [get(&server.base(), ""), post(&server.base(), "{}")] {
         let reply = match transport.send(request) {
@@ -210,7 +212,7 @@ fn interim_replies(server: &Server, transport: &dyn Transport) -> Outcome {
         }
         same("the body", &body, b"{}")?;
     }
-    Ok("100 and 103 were skipped".into())
+    Ok("the interim replies 100 and 103 were skipped".into())
 }
 
 const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
@@ -242,7 +244,9 @@ fn follows_nothing(server: &Server, other: Option<&Server>, transport: &dyn Tran
             same("the body of a redirect", &body, b"redirected")?;
         }
     }
-    Ok(format!("{REDIRECTS:?} were returned and not followed"))
+    Ok(format!(
+        "the statuses {REDIRECTS:?} were returned, and no redirect was followed"
+    ))
 }
 
 const REPLY_HEADERS: [(&str, &str); 7] = [
@@ -295,7 +299,7 @@ fn chunked() -> Vec<u8> {
     out
 }
 
-/// Returns a chunk. Its size is written in upper case. The last chunk of a body is empty.
+/// Returns a chunk. Its size has uppercase hex digits. The last chunk of a body is empty.
 fn chunk(part: &[u8]) -> Vec<u8> {
     let size = format!("{:X}\r\n", part.len());
     [size.as_bytes(), part, b"\r\n"].concat()
@@ -321,7 +325,7 @@ fn reply_without_a_body(server: &Server, transport: &dyn Transport) -> Outcome {
             .map_err(|error| format!("status {status}: {error}"))?;
         same("the body", &body, b"")?;
     }
-    Ok("204 and 304 ended with their heads".into())
+    Ok("replies with 204 and 304 ended after their heads".into())
 }
 
 fn body_longer_than_its_length(server: &Server, transport: &dyn Transport) -> Outcome {
@@ -341,7 +345,8 @@ fn body_longer_than_its_length(server: &Server, transport: &dyn Transport) -> Ou
     })
 }
 
-/// Prepares a server that sends the rest of a body only after the case has read the first byte.
+/// Prepares a server that waits for the case to read the first byte before it sends the rest of the
+/// body.
 fn streams(head: Vec<u8>, body: Vec<u8>, split: usize) -> io::Result<Prepared> {
     let server = Server::start(move |_| {
         let (first, last) = body.split_at(split);
@@ -380,7 +385,7 @@ fn two_replies_at_a_time(server: &Server, transport: &dyn Transport) -> Outcome 
 }
 
 const TEXT: &[u8] = b"{\"a\": 1}";
-/// [`TEXT`], compressed by gzip.
+/// [`TEXT`], compressed with gzip.
 const GZIP: &[u8] = &[
     0x1f, 0x8b, 0x08, 0x00, 0x00, 0x00, 0x00, 0x00, 0x02, 0x03, 0xab, 0x56, 0x4a, 0x54, 0xb2, 0x52,
     0x30, 0xac, 0x05, 0x00, 0x97, 0x8e, 0xa1, 0xfb, 0x08, 0x00, 0x00, 0x00,
@@ -402,7 +407,7 @@ fn identity_is_left_alone(server: &Server, transport: &dyn Transport) -> Outcome
         .iter()
         .any(|seen| seen.values("accept-encoding") != [b"identity"])
     {
-        return Err("the request accepted other encodings than identity".into());
+        return Err("the request accepted encodings other than identity".into());
     }
     same("a compressed body", &body, GZIP)?;
     match head.headers.get(header::CONTENT_ENCODING) {

@@ -1,4 +1,4 @@
-//! Cases in which the transport must send a request unchanged.
+//! Cases that check how the transport sends requests.
 
 use std::thread;
 use std::time::Duration;
@@ -169,7 +169,9 @@ fn https_is_encrypted(server: &Server, transport: &dyn Transport) -> Outcome {
     }
     match result {
         Ok(_) => Err("the server does not support TLS, but `send` returned a reply".into()),
-        Err(error) => Ok(format!("refused: {error:?}")),
+        Err(error) => Ok(format!(
+            "`send` failed without sending the token in plain text: {error:?}"
+        )),
     }
 }
 
