@@ -15,7 +15,7 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// Uses this proxy for all hosts but those in `direct`, which is like `NO_PROXY`.
+    /// Uses this proxy, except for the hosts in `direct`, a list like `NO_PROXY`.
     pub(crate) fn through(proxy: Proxy, direct: &str) -> Self {
         Self {
             proxy: Some(proxy),

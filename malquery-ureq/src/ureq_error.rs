@@ -108,7 +108,7 @@ pub enum UreqErrorKind {
 
 use UreqErrorKind as Kind;
 
-/// Begins the description of a proxy, such as `the proxy HOST:PORT`, in the place of a host.
+/// The start of the name of a proxy in errors, such as `the proxy HOST:PORT`.
 pub(crate) const PROXY: &str = "the proxy ";
 
 impl UreqError {

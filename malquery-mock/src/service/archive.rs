@@ -15,7 +15,6 @@ const PASSWORD: &[u8] = b"infected";
 const HEADER: u64 = 12;
 
 /// An archive of samples in an unnamed temporary file.
-#[derive(Clone)]
 pub(super) struct Archive {
     file: Arc<Mutex<File>>,
     pub(super) length: u64,

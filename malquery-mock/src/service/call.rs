@@ -336,7 +336,7 @@ impl Call {
     }
 }
 
-/// The endpoint of a path, and how it is handled.
+/// An endpoint, its handler, and which of its error replies have `resources`.
 type Route = (Endpoint, Handler, Lists);
 
 fn route(path: &str) -> Option<Route> {

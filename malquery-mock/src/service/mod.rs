@@ -82,8 +82,8 @@ assert!(reply.contains("access denied, invalid bearer token"));
 //!
 //! - The order of results, and the counts of results without `label`, come from recordings.
 //! - A fuzzy search finds the same samples as an exact search without filters.
-//! - In file sizes, a KB has 1,024 bytes. A missing label is `unknown`. Sizes above 2,147,483,647,
-//!   which the schema does not allow, are omitted.
+//! - In file sizes, a KB has 1,024 bytes, and KiB, MiB and GiB are refused. A missing label is
+//!   `unknown`. Sizes above 2,147,483,647, which the schema does not allow, are omitted.
 //! - `submitted_by_customer` selects the samples that are marked in the corpus. `app` has no
 //!   effect. Unknown options are ignored.
 //! - `query_time` is invented. In the status of a job, it is in milliseconds and includes the time

@@ -311,8 +311,7 @@ impl Corpus {
         let next = AtomicUsize::new(0);
         let enough = AtomicBool::new(false);
         let run = || {
-            let (mut found, mut skipped) = (Vec::new(), Vec::new());
-            let mut buffer = Vec::new();
+            let (mut results, mut buffer) = (Vec::new(), Vec::new());
             // Samples are taken in order, so no sample before the first result is left out.
             while !enough.load(Ordering::Relaxed) {
                 let index = next.fetch_add(1, Ordering::Relaxed);
@@ -323,7 +322,7 @@ impl Corpus {
                 let result = panic::catch_unwind(AssertUnwindSafe(|| work(slot, &mut buffer)));
                 match result.unwrap_or_else(|_| Err(io::Error::other("the search panicked"))) {
                     Ok(Some(entry)) => {
-                        found.push((index, entry));
+                        results.push((index, Ok(entry)));
                         enough.fetch_or(first, Ordering::Relaxed);
                     }
                     Ok(None) => {}
@@ -333,35 +332,35 @@ impl Corpus {
                             Source::Memory(_) => None,
                         };
                         let why = error.to_string();
-                        skipped.push((index, Skipped { path, why }));
+                        results.push((index, Err(Skipped { path, why })));
                     }
                 }
             }
-            (found, skipped)
+            results
         };
         let threads = thread::available_parallelism()
             .map_or(1, usize::from)
             .min(samples.len());
-        let (mut found, mut skipped) = thread::scope(|scope| {
+        let mut results = thread::scope(|scope| {
             let helpers: Vec<_> = (1..threads)
                 .map_while(|_| thread::Builder::new().spawn_scoped(scope, run).ok())
                 .collect();
-            let (mut found, mut skipped) = run();
+            let mut results = run();
             for helper in helpers {
-                let (more, left_out) = helper
-                    .join()
-                    .map_err(|_| io::Error::other("a search thread panicked"))?;
-                found.extend(more);
-                skipped.extend(left_out);
+                let more = helper.join();
+                results.extend(more.map_err(|_| io::Error::other("a search thread panicked"))?);
             }
-            io::Result::Ok((found, skipped))
+            io::Result::Ok(results)
         })?;
-        found.sort_unstable_by_key(|(index, _)| *index);
-        skipped.sort_unstable_by_key(|(index, _)| *index);
-        Ok((
-            found.into_iter().map(|(_, entry)| entry).collect(),
-            skipped.into_iter().map(|(_, skipped)| skipped).collect(),
-        ))
+        results.sort_unstable_by_key(|(index, _)| *index);
+        let (mut found, mut skipped) = (Vec::new(), Vec::new());
+        for (_, result) in results {
+            match result {
+                Ok(entry) => found.push(entry),
+                Err(file) => skipped.push(file),
+            }
+        }
+        Ok((found, skipped))
     }
 
     fn entry(
