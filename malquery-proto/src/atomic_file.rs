@@ -19,7 +19,7 @@ const SUFFIX: &str = ".part";
 /// The maximum number of attempts to create a temporary file that no other process removes.
 const TRIES: usize = 10;
 
-/// A file under a temporary name, which can be renamed when it is complete. Dropping it deletes it.
+/// A file under a temporary name, to be renamed when it is complete. Dropping it deletes the file.
 #[derive(Debug)]
 pub(crate) struct AtomicFile(NamedTempFile);
 
@@ -91,8 +91,8 @@ impl AtomicFile {
         Ok(())
     }
 
-    /// Renames the file to `path`. Returns `false` and changes nothing if a file with the same
-    /// bytes is already there.
+    /// Renames the file to `path`. Returns `false`, and keeps the existing file, if a file with the
+    /// same bytes is already there.
     pub(crate) fn persist_once(
         self,
         path: &Path,
@@ -110,7 +110,7 @@ impl AtomicFile {
     }
 }
 
-/// Removes the temporary files of killed processes from a folder. No process has locked them.
+/// Removes the temporary files that killed processes left in a folder. Files in use are locked.
 pub(crate) fn remove_abandoned(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
@@ -132,7 +132,7 @@ pub(crate) fn remove_abandoned(folder: &Path) {
     }
 }
 
-/// Checks that a file can be created at this path, or replaced if `overwrite` is `true`.
+/// Fails if the path names a folder, or if something exists there that must not be replaced.
 pub(crate) fn check(path: &Path, overwrite: bool) -> io::Result<()> {
     // `Path::file_name` ignores these endings. The rename would fail, but only after the download.
     let text = path.to_string_lossy();

@@ -40,7 +40,7 @@ pub(crate) const CUT: char = '…';
 ///
 /// - plain (ignoring the case of ASCII letters), URL-encoded, escaped as in JSON, or a mix of these
 /// - hex digits, with or without common separators such as `:` or `0x`
-/// - base64, in the standard or the URL-safe alphabet, with any encoded text around the secret
+/// - base64, in the standard or the URL-safe alphabet, together with the encoded text around it
 ///
 /// Line breaks and indentation inside a secret are ignored. If a secret is longer than 64 bytes,
 /// only about the first 64 must match.
@@ -99,7 +99,7 @@ impl Needles {
         secret.len() >= MIN_SECRET
     }
 
-    /// Returns the byte range of the first secret in `text`.
+    /// Returns the byte range of the first secret in `text`, with any base64 text around it.
     pub fn find(&self, text: &str) -> Option<Range<usize>> {
         self.find_in(text.as_bytes())
     }
@@ -124,8 +124,8 @@ impl Needles {
         masked.into()
     }
 
-    /// Like [`mask`](Self::mask), but also replaces a secret that a `…` truncates after at least 4
-    /// bytes.
+    /// Like [`mask`](Self::mask), but also replaces the beginning of a secret before a `…`, if it
+    /// has at least 4 bytes.
     pub fn mask_excerpt<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let masked = self.mask(text);
         let parts = masked.split_inclusive(CUT);
@@ -186,7 +186,7 @@ impl Needle {
         }
     }
 
-    /// Marks the bytes with which one of the encodings may begin.
+    /// Marks the bytes that one of the encodings may begin with.
     fn begins(&self, begins: &mut [bool; 256]) {
         let mut mark = |byte: u8| {
             for byte in [byte.to_ascii_lowercase(), byte.to_ascii_uppercase()] {
@@ -210,8 +210,7 @@ impl Needle {
         let text = &bytes[at..];
         let encoded = self.base64.iter();
         if let Some(length) = encoded.filter_map(|encoded| base64(encoded, text)).max() {
-            // The surrounding base64 belongs to the same encoded text, so mask it up to the line
-            // breaks.
+            // The surrounding base64 characters belong to the same encoded text, so mask them too.
             let other = |byte: &u8| !byte.is_ascii_alphanumeric() && !b"+/=-_".contains(byte);
             let before = bytes[from..at].iter().rposition(other);
             let end = at + length;
@@ -296,8 +295,8 @@ impl Needle {
     }
 }
 
-/// Adds the positions at which a character that begins at `at` may end. There may be several,
-/// because a secret such as `%25` can also be read as an encoded `%`.
+/// Adds the positions at which a character that begins at `at` may end. There may be several: for
+/// example, the `%` in `%25` is either a plain or an encoded `%`.
 fn each_end(c: char, text: &[u8], at: usize, ends: &mut Vec<usize>) {
     if !matches!(text.get(at), Some(b'\\' | b'%' | b'+')) {
         ends.extend(plain(c, &text[at..]).map(|length| at + length));
@@ -328,7 +327,7 @@ fn slashes(text: &[u8]) -> usize {
 }
 
 /// Returns the length of a line break at the beginning of `text`, with the whitespace around it,
-/// or 0. It may be escaped as in JSON, and follow the `=` of quoted-printable.
+/// or 0. It may be escaped as in JSON, and may follow the `=` of quoted-printable.
 fn line_break(text: &[u8]) -> usize {
     if !matches!(
         text.first(),
@@ -356,7 +355,7 @@ fn line_break(text: &[u8]) -> usize {
     at + blank(at, MAX_INDENTATION)
 }
 
-/// Returns the length of the separators between two hex digits.
+/// Returns the length of hex digit separators at the beginning of `text`.
 fn separators(text: &[u8]) -> usize {
     let mut at = 0;
     for _ in 0..MAX_SEPARATORS {

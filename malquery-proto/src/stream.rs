@@ -69,7 +69,7 @@ pub struct Received {
     pub sha256: Sha256,
 }
 
-/// The reason the body of a download was rejected.
+/// A problem with the body of a download.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
@@ -103,8 +103,7 @@ pub enum StreamError {
     /// The transport failed before the end of the body.
     #[error("the download was interrupted")]
     Broken,
-    /// The body has a content encoding, although the request asked for `identity`. It cannot be
-    /// checked.
+    /// The body has a content encoding, although the request asked for `identity`.
     #[error(
         "the body has the content encoding {0:?}, which was not requested; a proxy may have added it"
     )]
@@ -149,7 +148,7 @@ impl Instead {
         self.what.as_deref()
     }
 
-    /// Returns the trace id, which CrowdStrike support asks for.
+    /// Returns the trace id, if there is one. CrowdStrike support asks for it.
     pub fn trace_id(&self) -> Option<&str> {
         self.trace_id.as_deref()
     }
@@ -213,8 +212,8 @@ impl StreamCheck {
         }
     }
 
-    /// Creates a check for the body after this head. It requires the declared length, if there is
-    /// one, and rejects a body with a content encoding other than `identity`.
+    /// Creates a check for the body of the reply with this head. It requires the declared length,
+    /// if there is one, and rejects a content encoding other than `identity`.
     pub fn for_head(head: ResponseHead<'_>) -> Self {
         let mut check = Self::new();
         check.length = head.content_length();
@@ -244,13 +243,13 @@ impl StreamCheck {
         self
     }
 
-    /// Requires the beginning and the end of a zip archive.
+    /// Requires that the body begins and ends like a zip archive.
     pub fn expect_zip(mut self) -> Self {
         self.zip = true;
         self
     }
 
-    /// Returns the expected length in bytes, if the head or the caller declared one.
+    /// Returns the required length in bytes, if there is one.
     pub fn length(&self) -> Option<u64> {
         self.length
     }
@@ -263,8 +262,8 @@ impl StreamCheck {
     /// Checks the next bytes of the body.
     ///
     /// # Errors
-    /// Fails if the body has a content encoding, is too long, or does not begin like the required
-    /// archive. Do not use the check after an error.
+    /// Fails if the body has a content encoding, is too long, or does not begin like a zip archive
+    /// although one is required. Do not use the check after an error.
     pub fn update(&mut self, chunk: &[u8]) -> Result<(), StreamError> {
         if let Some(encoding) = &self.encoding {
             return Err(StreamError::Encoded(encoding.clone()));
@@ -311,8 +310,8 @@ impl StreamCheck {
     /// Finishes the check, and returns the size and hash of the body.
     ///
     /// # Errors
-    /// Fails if the body is too short, has the wrong hash or has a content encoding, or if a
-    /// required archive has no valid beginning or end.
+    /// Fails if the body is too short, has the wrong hash or has a content encoding, or if it does
+    /// not begin and end like a zip archive although one is required.
     pub fn finish(self) -> Result<Received, StreamError> {
         if let Some(encoding) = self.encoding {
             return Err(StreamError::Encoded(encoding));

@@ -47,8 +47,8 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Compiles source that contains one rule. The source may also contain private rules, global
-    /// rules and rules that the rule refers to.
+    /// Compiles the source of a rule, which may also contain private rules, global rules, and
+    /// rules that the rule refers to.
     ///
     /// # Errors
     /// Returns the errors of [`RuleFile::parse`] and [`RuleFile::check`].
@@ -78,7 +78,7 @@ impl Rule {
 /// a condition such as `#a > 5000` would never be true.
 const MAX_MATCHES: u32 = 1_000_000;
 
-/// The time limit for scanning one file.
+/// The time limit for a scan.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 impl fmt::Debug for Rule {

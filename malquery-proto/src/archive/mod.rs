@@ -249,8 +249,8 @@ impl<R: Read + Seek> Archive<R> {
     /// malware.**
     ///
     /// Files appear complete or not at all. On Unix, only the owner can read and write new files,
-    /// and they are not executable. If samples are [expected](Self::expect_samples), only these
-    /// are written, unless [`keep_unexpected`](Self::keep_unexpected) is set. An existing file with the
+    /// and they are not executable. If samples are [expected](Self::expect_samples), only these are
+    /// written, unless [`keep_unexpected`](Self::keep_unexpected) is set. An existing file with the
     /// same content stays unchanged. An existing file with other content is replaced if `overwrite`
     /// is `true`; otherwise, extraction fails.
     ///

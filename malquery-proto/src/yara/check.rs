@@ -155,7 +155,7 @@ struct Walk {
     depth: usize,
     loops: usize,
     is_in_strings: bool,
-    /// The hash function that was called last.
+    /// The last hash function that was called.
     hash: Option<HashFunction>,
     /// The number of calls to hash functions.
     hashes: usize,

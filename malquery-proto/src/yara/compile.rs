@@ -20,7 +20,7 @@ impl RuleFile {
     /// # Errors
     /// Fails if the source is not valid or cannot be checked, if it has no public rule, or if it
     /// has several public rules that are not global and none is selected. [`RuleError::kind`]
-    /// distinguishes these cases.
+    /// classifies the error.
     pub fn check(&self) -> Result<Vec<Warning>, RuleError> {
         let main = self.main()?;
         let (_, warnings) = compile(self, main)?;
@@ -91,7 +91,7 @@ fn compile_here(
     file: &RuleFile,
     main: Option<usize>,
 ) -> Result<(Scanner, Vec<Warning>), RuleError> {
-    // boreal does not accept a comment at the end of the source, so cut it off.
+    // boreal does not accept an unterminated comment at the end of the source, so cut it off.
     let end = file.tokens.last().map_or(0, |token| token.span.end);
     let text = format!("{}\n", &file.text()[..end]);
     let params = boreal_parser::Params::default().expression_recursion_limit(MAX_NESTING);
@@ -152,7 +152,7 @@ const UNCHECKED: [(&str, &str); 9] = [
     ("too much data added", "YARA may accept more data"),
 ];
 
-/// The modules that boreal supports.
+/// The supported modules.
 const MODULES: [&str; 11] = [
     "console", "cuckoo", "dex", "dotnet", "elf", "hash", "macho", "math", "pe", "string", "time",
 ];
@@ -191,9 +191,9 @@ fn on_large_stack<T: Send>(size: usize, run: impl FnOnce() -> T + Send) -> Resul
         let thread = std::thread::Builder::new()
             .stack_size(size)
             .spawn_scoped(scope, run)
-            .map_err(|_| "not enough memory to check the text")?;
+            .map_err(|_| "not enough memory to check the source")?;
         thread
             .join()
-            .map_err(|_| "the text cannot be checked: the compiler crashed")
+            .map_err(|_| "the source cannot be checked: the compiler crashed")
     })
 }

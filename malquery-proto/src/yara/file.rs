@@ -86,8 +86,8 @@ impl RuleEntry {
         self.is_private
     }
 
-    /// Returns whether the rule is global. If a global rule does not match a sample, no other rule
-    /// of the source matches it.
+    /// Returns whether the rule is global. If a global rule does not match a sample, no rule of the
+    /// source matches that sample.
     pub fn is_global(&self) -> bool {
         self.is_global
     }
@@ -103,8 +103,8 @@ impl RuleFile {
     /// Splits YARA source into its rules, without compiling them.
     ///
     /// # Errors
-    /// Fails if the source contains anything other than rules, imports and includes, or an invalid
-    /// token, such as a string without a closing quote.
+    /// Fails if the source contains an invalid token, such as a string without a closing quote, or
+    /// anything other than complete rules, imports, includes and comments.
     pub fn parse(text: impl Into<String>) -> Result<Self, RuleError> {
         let text = text.into();
         let tokens = tokens(&text)?;
@@ -175,8 +175,8 @@ impl RuleFile {
         let found = self.rules.iter().position(|rule| rule.name == name);
         let Some(chosen) = found else {
             let why = match self.names() {
-                names if names.is_empty() => "the text has no public rule".to_owned(),
-                names => format!("there is no rule named `{name}`; select one of {names}"),
+                names if names.is_empty() => "the source has no public rule".to_owned(),
+                names => format!("there is no rule named `{name}`; select a public rule: {names}"),
             };
             return Err(self.selection_error(0..0, why));
         };
@@ -242,7 +242,7 @@ impl RuleFile {
 
     pub(super) fn no_rule(&self) -> RuleError {
         let why = match self.rules.is_empty() {
-            true => "the text contains no rules",
+            true => "the source contains no rules",
             false => "all rules are private, so they report no matches",
         };
         self.selection_error(0..0, why)

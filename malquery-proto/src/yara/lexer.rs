@@ -19,7 +19,7 @@ pub(super) enum Kind {
     Hex,
     /// `include "..."`
     Include,
-    /// An operator or a bracket.
+    /// An operator, a bracket or other punctuation.
     Sign,
 }
 
@@ -43,7 +43,7 @@ pub(super) const RESERVED: &str = "\
     int32 int32be int8 int8be istartswith matches meta nocase none not of or private rule \
     startswith strings them true uint16 uint16be uint32 uint32be uint8 uint8be wide xor";
 
-/// The maximum length of a name in bytes.
+/// The maximum length of an identifier in bytes.
 const MAX_NAME: usize = 128;
 
 /// The maximum length of a string or regular expression in bytes. An escape sequence in a string
@@ -79,7 +79,7 @@ fn next(text: &str, from: usize) -> Result<Option<Token>, RuleError> {
                     text,
                     start..start + length,
                     format!(
-                        "a name can have at most {MAX_NAME} characters, but this one has {length}"
+                        "an identifier can have at most {MAX_NAME} characters, but this one has {length}"
                     ),
                 ));
             }

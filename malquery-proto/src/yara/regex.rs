@@ -1,4 +1,4 @@
-//! Checks the syntax of regular expressions, for which YARA is stricter than boreal.
+//! Checks the syntax of regular expressions. YARA is stricter about it than boreal.
 
 use std::ops::Range;
 
@@ -21,7 +21,7 @@ type Fault = (Range<usize>, String);
 pub(super) fn check(pattern: &str, is_string: bool) -> Result<(), Fault> {
     let bytes = pattern.as_bytes();
     let fault = |at: usize, why: &str| Err((at..at + 1, why.to_owned()));
-    // For each open group, its position and whether it has any content.
+    // For the whole expression and each open group, the position and whether it has any content.
     let mut groups = vec![(0, false)];
     let mut before = Before::Nothing;
     let (mut greedy, mut lazy) = (None, None);
@@ -107,7 +107,7 @@ pub(super) fn check(pattern: &str, is_string: bool) -> Result<(), Fault> {
     }
 }
 
-/// Returns the length of a repetition such as `{3}` or `{2,5}`. `None` if the brace is a literal.
+/// Returns the length of a repetition such as `{3}` or `{2,5}`, or `None` if the brace is literal.
 fn repeat(pattern: &str, start: usize) -> Result<Option<usize>, Fault> {
     let Some(end) = pattern[start..].find('}') else {
         return Ok(None);
@@ -216,7 +216,7 @@ fn member(pattern: &str, at: &mut usize) -> Result<u8, Fault> {
             match byte {
                 b' '..=b'~' => Ok(byte),
                 _ => {
-                    let why = "a character class can contain only ASCII characters; write others as `\\xHH`";
+                    let why = "a character class can contain only printable ASCII characters; write others as `\\xHH`";
                     Err((*at - 1..*at, why.to_owned()))
                 }
             }

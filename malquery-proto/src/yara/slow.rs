@@ -1,7 +1,7 @@
 //! Detects strings that slow down scanning, by YARA's criteria.
 //!
 //! YARA first searches for a short byte sequence of each string, called an atom. A string is slow
-//! if none of its atoms is long and rare enough. The scores are those in YARA's `atoms.c`.
+//! if none of its atoms is long and rare enough. The scores come from YARA's `atoms.c`.
 
 use boreal_parser::hex_string::{Jump, Mask, Token};
 use boreal_parser::regex::{Node, RepetitionKind, RepetitionRange};
@@ -138,7 +138,7 @@ fn of_regex(node: &Node) -> Vec<Piece> {
     pieces
 }
 
-/// Returns the score of the best atom of a byte sequence, or of its worst `wide` or `xor` variant.
+/// Returns the score of the best atom of a byte sequence, or of its worst variant if that is lower.
 fn literal_points(
     bytes: &[u8],
     is_ascii: bool,

@@ -84,7 +84,7 @@ fn hostile_rules_end() {
             close.repeat(depth)
         )
     };
-    // A sign needs the most stack, so there are more of them than of the other operators.
+    // A minus sign needs the most stack, so there are more of them than of the other operators.
     for (operator, end, length) in [
         ("-", "1 == 1", 80_000),
         ("~", "1 == 1", 20_000),
@@ -443,7 +443,7 @@ fn a_selection_needs_a_public_rule() {
         ),
         (
             file.select("x").unwrap_err(),
-            "there is no rule named `x`; select one of a1, a2, b, c, d, e",
+            "there is no rule named `x`; select a public rule: a1, a2, b, c, d, e",
         ),
         (
             file.select("small").unwrap_err(),
@@ -455,7 +455,7 @@ fn a_selection_needs_a_public_rule() {
     }
     let private = RuleFile::parse("private rule a { condition: true }").unwrap();
     let error = private.select("b").unwrap_err();
-    assert_eq!(error.message(), "the text has no public rule");
+    assert_eq!(error.message(), "the source has no public rule");
     let globals = "global rule a { condition: true } global rule b { condition: true }";
     RuleFile::parse(globals).unwrap().check().unwrap();
     let chain = "rule a { condition: true }\nrule b { condition: a }";
@@ -516,7 +516,7 @@ fn what_is_probably_a_mistake_is_warned_of() {
     let warnings = RuleFile::parse(comment).unwrap().check().unwrap();
     assert_eq!(
         warnings[0].message(),
-        "the text is 69 KiB long, but the service may reject more than 64 KiB"
+        "the source is 69 KiB long, but the service may reject more than 64 KiB"
     );
 }
 

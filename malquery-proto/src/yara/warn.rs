@@ -25,7 +25,7 @@ pub(super) fn warnings(file: &RuleFile, main: Option<usize>, parsed: &YaraFile) 
     if text.len() > LONG_TEXT {
         let size = text.len().div_ceil(1024);
         let why =
-            format!("the text is {size} KiB long, but the service may reject more than 64 KiB");
+            format!("the source is {size} KiB long, but the service may reject more than 64 KiB");
         found.push(Warning::new(text, 0, why));
     }
     for (index, rule) in file.rules().iter().enumerate() {
