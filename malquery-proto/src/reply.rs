@@ -102,11 +102,8 @@ impl<'a> ResponseHead<'a> {
         // CrowdStrike's specification says milliseconds, but all observed values are in seconds. A
         // value above 1e11 must be in milliseconds: 1e11 seconds is in the year 5138.
         let epoch = |epoch: u64| {
-            at(Timestamp::from_millis(if epoch > 100_000_000_000 {
-                epoch
-            } else {
-                epoch.saturating_mul(1000)
-            }))
+            let unit = if epoch > 100_000_000_000 { 1 } else { 1000 };
+            at(Timestamp::from_millis(epoch.saturating_mul(unit)))
         };
         RateLimit {
             limit: number("x-ratelimit-limit"),

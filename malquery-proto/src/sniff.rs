@@ -26,14 +26,12 @@ pub(crate) fn what_is(bytes: &[u8]) -> String {
     if let Some((_, name)) = FORMATS.iter().find(|(magic, _)| bytes.starts_with(magic)) {
         return (*name).into();
     }
-    let text = match std::str::from_utf8(bytes) {
-        Ok(text) => Some(text),
-        // The last character may be truncated.
-        Err(error) if error.error_len().is_none() => {
-            std::str::from_utf8(&bytes[..error.valid_up_to()]).ok()
-        }
-        Err(_) => None,
+    let end = match std::str::from_utf8(bytes) {
+        // The last character is truncated.
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        _ => bytes.len(),
     };
+    let text = std::str::from_utf8(&bytes[..end]).ok();
     match text.filter(|text| !text.contains('\0')) {
         Some(text) => {
             let start = text.trim_start_matches('\u{feff}').trim_start();

@@ -76,7 +76,7 @@ use std::borrow::Borrow;
 use std::collections::HashSet;
 use std::fmt;
 use std::io::{Read, Seek};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use sha2::{Digest, Sha256 as Hasher};
 use zip::read::{ArchiveOffset, Config};
@@ -306,20 +306,12 @@ impl<R: Read + Seek> Archive<R> {
                 continue;
             }
             match self.take(entry, wanted.as_ref(), &mut chunk, folder) {
-                Ok((Received { bytes, sha256, .. }, file, existed)) => {
-                    let found = Found {
-                        entry,
-                        name,
-                        sha256,
-                        bytes,
-                        file,
-                        existed,
-                    };
-                    match &wanted {
-                        Some(wanted) if !wanted.contains(&sha256) => report.unexpected.push(found),
-                        _ => report.found.push(found),
+                Ok(found) => match &wanted {
+                    Some(wanted) if !wanted.contains(&found.sha256) => {
+                        report.unexpected.push(found)
                     }
-                }
+                    _ => report.found.push(found),
+                },
                 Err(error) if error.is_of_entry() => {
                     report.damaged.push(Damaged { entry, name, error });
                 }
@@ -350,19 +342,18 @@ impl<R: Read + Seek> Archive<R> {
         }
     }
 
-    /// Reads an entry completely, and stores it if it is wanted. Returns its size and hash, the
-    /// path of its file, and whether the file already existed.
+    /// Reads an entry completely, and stores it if it is wanted.
     fn take(
         &mut self,
         number: usize,
         wanted: Option<&HashSet<Sha256>>,
         chunk: &mut [u8],
         folder: Option<Folder<'_>>,
-    ) -> Result<(Received, Option<PathBuf>, bool), ArchiveError> {
+    ) -> Result<Found, ArchiveError> {
         let keep_all = self.keep_unexpected;
         let mut entry = self.entry(number)?;
         let mut part = folder.map(Part::begin).transpose()?;
-        let received = loop {
+        let received @ Received { bytes, sha256 } = loop {
             match entry.read_some(chunk) {
                 Ok(0) => break entry.so_far(),
                 Ok(count) => {
@@ -381,13 +372,19 @@ impl<R: Read + Seek> Archive<R> {
                 }
             }
         };
-        let keep = keep_all || wanted.is_none_or(|wanted| wanted.contains(&received.sha256));
-        match part.filter(|_| keep) {
-            Some(part) => {
-                let (file, existed) = part.keep(received)?;
-                Ok((received, Some(file), existed))
-            }
-            None => Ok((received, None, false)),
+        let mut found = Found {
+            entry: number,
+            name: entry.info.name.clone(),
+            sha256,
+            bytes,
+            file: None,
+            existed: false,
+        };
+        let keep = keep_all || wanted.is_none_or(|wanted| wanted.contains(&sha256));
+        if let Some(part) = part.filter(|_| keep) {
+            let (file, existed) = part.keep(received)?;
+            (found.file, found.existed) = (Some(file), existed);
         }
+        Ok(found)
     }
 }

@@ -83,12 +83,9 @@ fn next(text: &str, from: usize) -> Result<Option<Token>, RuleError> {
                     ),
                 ));
             }
-            match &rest[..length] {
-                "include" => match include(&rest[length..]) {
-                    Some(more) => (Kind::Include, length + more),
-                    None => (Kind::Word, length),
-                },
-                _ => (Kind::Word, length),
+            match include(&rest[length..]).filter(|_| &rest[..length] == "include") {
+                Some(more) => (Kind::Include, length + more),
+                None => (Kind::Word, length),
             }
         }
         b'!' if rest.starts_with("!=") => (Kind::Sign, 2),
@@ -141,13 +138,11 @@ fn skip_blank(text: &str, mut at: usize) -> usize {
 
 fn number(rest: &str) -> usize {
     let digits = |text: &str| length_while(text, |c| c.is_ascii_digit());
-    if let Some(hex) = rest.strip_prefix("0x") {
-        let length = length_while(hex, |c| c.is_ascii_hexdigit());
-        return if length > 0 { 2 + length } else { 1 };
-    }
-    if let Some(octal) = rest.strip_prefix("0o") {
-        let length = length_while(octal, |c| c.is_digit(8));
-        return if length > 0 { 2 + length } else { 1 };
+    for (prefix, radix) in [("0x", 16), ("0o", 8)] {
+        if let Some(number) = rest.strip_prefix(prefix) {
+            let length = length_while(number, |c| c.is_digit(radix));
+            return if length > 0 { 2 + length } else { 1 };
+        }
     }
     let whole = digits(rest);
     let after = &rest[whole..];

@@ -146,14 +146,10 @@ fn literal_points(
     xor: Option<(u8, u8)>,
 ) -> Option<i32> {
     let whole = |bytes: &[u8]| bytes.iter().map(|byte| (*byte, 0xff)).collect::<Vec<_>>();
-    let mut best: Option<(i32, &[u8])> = None;
-    for atom in bytes.windows(ATOM.min(bytes.len()).max(1)) {
-        let points = atom_points(&whole(atom));
-        if best.is_none_or(|(most, _)| points > most) {
-            best = Some((points, atom));
-        }
-    }
-    let (most, atom) = best?;
+    let windows = bytes.windows(ATOM.min(bytes.len()).max(1));
+    // Of several best atoms, the first counts.
+    let best = windows.rev().max_by_key(|atom| atom_points(&whole(atom)));
+    let atom = best?;
     let mut atoms = Vec::new();
     if is_ascii {
         atoms.push(atom.to_vec());
@@ -166,7 +162,7 @@ fn literal_points(
                 .collect(),
         );
     }
-    let mut least = most;
+    let mut least = atom_points(&whole(atom));
     for key in xor.map_or(0..=0, |(first, last)| first..=last) {
         for atom in &atoms {
             let atom: Vec<u8> = atom.iter().map(|byte| byte ^ key).collect();
