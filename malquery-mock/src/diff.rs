@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use similar::TextDiff;
 
-/// The number of unchanged lines to show around a change.
+/// The number of unchanged lines to show before and after a change.
 const CONTEXT: usize = 2;
 /// The time limit for finding the shortest difference.
 const MAX_TIME: Duration = Duration::from_millis(500);
-/// The maximum number of characters of a value in a message.
+/// The maximum number of characters that `cut` keeps.
 const MAX_SHOWN: usize = 100;
 
 pub(crate) fn cut(text: &str) -> String {
@@ -18,7 +18,7 @@ pub(crate) fn cut(text: &str) -> String {
     }
 }
 
-/// Shortens two texts, but keeps the place where they differ.
+/// Shortens long texts, but keeps the first place where they differ.
 pub(crate) fn around_difference(a: &str, b: &str) -> (String, String) {
     let same = a.chars().zip(b.chars()).take_while(|(a, b)| a == b).count();
     let is_short = |text: &str| text.chars().nth(MAX_SHOWN).is_none();
@@ -30,7 +30,7 @@ pub(crate) fn around_difference(a: &str, b: &str) -> (String, String) {
     (tail(a), tail(b))
 }
 
-/// Escapes control characters other than tabs, such as a carriage return.
+/// Escapes control characters such as a carriage return, but not tabs.
 pub(crate) fn visible(line: &str) -> String {
     let mut text = String::with_capacity(line.len());
     for c in line.chars() {
@@ -42,7 +42,8 @@ pub(crate) fn visible(line: &str) -> String {
     text
 }
 
-/// Returns the lines near each change. `-` marks lines only in `a`, and `+` lines only in `b`.
+/// Returns the changes from `a` to `b`, with the lines near them. `-` marks a removed line, `+` an
+/// added line, and `…` omitted lines.
 pub(crate) fn lines(a: &str, b: &str) -> String {
     let (a, b): (Vec<&str>, Vec<&str>) = (a.split('\n').collect(), b.split('\n').collect());
     let diff = TextDiff::configure().timeout(MAX_TIME).diff_slices(&a, &b);

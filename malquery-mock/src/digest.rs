@@ -1,4 +1,4 @@
-//! Hashes of bytes, and short descriptions for messages.
+//! Hashes and descriptions of bytes.
 
 use std::fmt;
 
@@ -23,7 +23,7 @@ pub(crate) fn bytes(count: u64) -> String {
     }
 }
 
-/// Describes bytes by their length and the beginning of their hash.
+/// Describes bytes by their length and the beginning of their SHA-256, or as `none`.
 pub(crate) struct Described<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for Described<'_> {

@@ -1,4 +1,4 @@
-//! Tools for testing programs that use CrowdStrike Falcon MalQuery offline.
+//! Tools for offline tests of programs that use CrowdStrike Falcon MalQuery.
 //!
 //! Most of the tools give you a [`Client`](malquery_proto::Client), the same type as in production,
 //! or a [`Transport`](malquery_proto::Transport) for a client with your own settings.
@@ -42,8 +42,8 @@
 //!
 //! # Record and replay
 //!
-//! A test creates a [`Session`] with the path of its cassette and a function that returns the parts
-//! of a live client:
+//! A test gives a [`Session`] the path of its cassette and a function that returns the parts of a
+//! live client:
 //!
 //! ```no_run
 //! use malquery_mock::Session;
@@ -65,17 +65,18 @@
 //! }
 //! ```
 //!
-//! 1. **Record.** Set the credentials of an API client, and run `MALQUERY_MOCK=record cargo test
-//!    hunts_are_left`. If the test passes, the session writes the cassette. Review it before you
-//!    commit it: [`format`](mod@format#what-is-recorded) lists what it may contain.
+//! 1. **Record.** Set `FALCON_CLIENT_ID` and `FALCON_CLIENT_SECRET`, and run `MALQUERY_MOCK=record
+//!    cargo test hunts_are_left`. If the test passes, the session writes the cassette. Review it
+//!    before you commit it: [`format`](mod@format#what-is-recorded) lists what it may contain.
 //! 2. **Replay.** From now on, `cargo test` replays the cassette. It needs no network and no
 //!    credentials, and does not wait between the polls of a job.
 //! 3. **If your program changes** and sends different requests, the test fails and shows the
-//!    differences. If they are intended, record again. `MALQUERY_MOCK=append` adds new requests.
+//!    differences. If they are intended, record again, or add new requests with
+//!    `MALQUERY_MOCK=append`.
 //! 4. **If the service may have changed**, run the test with `MALQUERY_MOCK=verify`. It compares
-//!    live replies with the cassette and writes nothing.
+//!    the structure of live replies with the cassette and writes nothing.
 //!
-//! All modes except replay can send live requests, which may use the monthly quotas. See [`Mode`].
+//! All modes except replay can send live requests, which may use quota. See [`Mode`].
 //!
 //! # Cassettes
 //!
@@ -112,7 +113,7 @@
 //! |---|---|
 //! | `service` | `Service`, and the `Corpus` that it searches |
 //! | `yara` | hunts in a `Service`, which run YARA rules on the corpus |
-//! | `server` | `Server`, which provides a `Service` over HTTP, and `conformance` |
+//! | `server` | `Server`, which makes a `Service` available over HTTP, and `conformance` |
 
 mod cassette;
 mod clock;

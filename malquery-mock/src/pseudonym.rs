@@ -1,20 +1,22 @@
 //! Pseudonyms, which replace real ids in a cassette.
 //!
-//! An id from a recorded reply gets a number, which is easy to read and often the same in the next
-//! recording. Any other id gets a hash, so that a later request with the same id still matches.
+//! An id that first appears in a reply gets a number, which is easy to read and often the same in
+//! the next recording. An id that first appears in a request gets a hash, so that a request with
+//! the same id matches in a replay.
 
 use sha2::{Digest, Sha256};
 
-/// The minimum number of ASCII letters and digits in an id. Hashes of ids with fewer could collide.
+/// The minimum number of ASCII letters and digits in an id that is hashed. Shorter hashes could
+/// collide.
 const MIN_ID: usize = 8;
 
-/// Whether the value has enough letters and digits to be an id.
+/// Returns whether the value has enough letters and digits to be hashed.
 pub(crate) fn is_id(value: &str) -> bool {
     value.chars().filter(char::is_ascii_alphanumeric).count() >= MIN_ID
 }
 
-/// Returns an id of the same shape: zeros with this number at the end. A UUID stays a valid UUID.
-/// The result is longer if the number does not fit.
+/// Returns an id of the same shape, with zeros and this number at the end. A UUID becomes a valid
+/// UUID. The result is longer if the number does not fit.
 pub(crate) fn numbered(value: &str, number: u64) -> String {
     let zero = |c: char| if c.is_alphanumeric() { '0' } else { c };
     let mut shape: Vec<char> = match is_uuid(value) {

@@ -9,7 +9,6 @@ use malquery_proto::flow::SendFailure;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// The trace id in replies from this module.
 const TRACE_ID: &str = "00000000-0000-4000-8000-000000000000";
 
 /// A reply, or a fault in its place.
@@ -39,7 +38,7 @@ pub enum Fault {
     ConnectRefused,
     /// The host name cannot be resolved (`dns`).
     Dns,
-    /// The TLS handshake fails, because the server does not speak TLS (`tls`).
+    /// The TLS handshake fails, for example because the server does not speak TLS (`tls`).
     Tls,
     /// No reply arrives in time (`timeout`).
     Timeout,
@@ -50,8 +49,8 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Returns whether the request may have reached the service. `ConnectRefused`, `Dns` and `Tls`
-    /// give [`SendFailure::NotSent`], the others [`SendFailure::Unknown`].
+    /// Returns whether the request may have reached the service: [`SendFailure::NotSent`] for
+    /// `ConnectRefused`, `Dns` and `Tls`, and [`SendFailure::Unknown`] for the others.
     pub fn failure(self) -> SendFailure {
         match self {
             Self::ConnectRefused | Self::Dns | Self::Tls => SendFailure::NotSent,
@@ -59,7 +58,7 @@ impl Fault {
         }
     }
 
-    /// Returns the message of this failure in malquery-ureq. A test with sockets compares the two.
+    /// Returns the message of this failure in malquery-ureq. The test `fault_parity` compares them.
     pub(crate) fn message(self, host: &str) -> String {
         let message = match self {
             Self::ConnectRefused => {
@@ -76,7 +75,8 @@ impl Fault {
         message.replace("HOST", host)
     }
 
-    /// Returns the underlying error, as from the system or rustls.
+    /// Returns the source of the error: an I/O error like the one that the system, rustls or ureq
+    /// would return.
     pub(crate) fn source(self) -> io::Error {
         match self {
             Self::ConnectRefused => io::ErrorKind::ConnectionRefused.into(),
@@ -92,7 +92,7 @@ impl Fault {
 /// Returns a reply without a body.
 ///
 /// # Panics
-/// Panics if the status is not from 200 to 999. The other functions with a status do so too.
+/// Panics if the status is not from 200 to 999.
 #[track_caller]
 pub fn status(status: u16) -> Reply {
     Reply::new(Ok(Response {
@@ -104,7 +104,7 @@ pub fn status(status: u16) -> Reply {
 /// Returns a reply with a value such as `serde_json::json!({..})` as its JSON body.
 ///
 /// # Panics
-/// Panics if the value cannot be serialized as JSON.
+/// Panics if the status is not from 200 to 999, or if the value cannot be serialized as JSON.
 #[track_caller]
 pub fn json(status: u16, value: impl Serialize) -> Reply {
     match serde_json::to_vec(&value) {
@@ -113,10 +113,10 @@ pub fn json(status: u16, value: impl Serialize) -> Reply {
     }
 }
 
-/// Returns a reply with any body, such as a sample or the text `"<html>"`.
+/// Returns a reply with these bytes as its body, such as a sample or the text `"<html>"`.
 ///
 /// # Panics
-/// Panics if the content type is not a valid header value.
+/// Panics if the status is not from 200 to 999, or if the content type is not a valid header value.
 ///
 /// ```
 /// use malquery_mock::{reply, script};
@@ -139,7 +139,7 @@ pub fn fault(fault: Fault) -> Reply {
     Reply::new(Err(fault))
 }
 
-/// Returns unused quotas (`GetMalQueryQuotasV1`): 100 hunts and 50 downloads a month.
+/// Returns a `GetMalQueryQuotasV1` reply with unused quotas: 100 hunts and 50 downloads a month.
 pub fn quotas() -> Reply {
     let meta = json!({
         "hunt_count": 0, "hunt_limit": 100, "download_count": 0, "download_limit": 50,
@@ -149,8 +149,8 @@ pub fn quotas() -> Reply {
     json(200, json!({"meta": meta, "errors": []}))
 }
 
-/// Returns the reply to the submission of a hunt, an exact search or a multi-download, with the
-/// request id. As in the service, its `status` is `done` although the job has not started.
+/// Returns the reply to the submission of a hunt, an exact search or a multi-download, with this
+/// request id. As in MalQuery, its `status` is `done`, which is not the status of the job.
 pub fn submitted(id: impl fmt::Display) -> Reply {
     job(id, "done")
 }
@@ -160,7 +160,7 @@ pub fn running(id: impl fmt::Display) -> Reply {
     job(id, "inprogress")
 }
 
-/// Returns the reply to a poll of a finished job, with one result for each SHA-256.
+/// Returns the reply to a poll of a finished hunt, with one result for each SHA-256.
 pub fn done<S: fmt::Display>(id: impl fmt::Display, samples: impl IntoIterator<Item = S>) -> Reply {
     let result = |sha256: S| {
         json!({"sha256": sha256.to_string(), "filesize": 6, "filetype": "text",
@@ -189,7 +189,10 @@ pub fn archive(zip: impl Into<Vec<u8>>) -> Reply {
     bytes(200, "application/zip", zip)
 }
 
-/// Returns an error from the API gateway, such as 403 `access denied, authorization failed`.
+/// Returns an error reply of the API gateway, such as 403 `access denied, authorization failed`.
+///
+/// # Panics
+/// Panics if the status is not from 200 to 999.
 #[track_caller]
 pub fn api_error(status: u16, message: &str) -> Reply {
     let errors = json!([{"code": status, "message": message}]);
@@ -197,7 +200,7 @@ pub fn api_error(status: u16, message: &str) -> Reply {
     reply.header("x-cs-traceid", TRACE_ID)
 }
 
-/// Returns the reply of MalQuery when the monthly quota is used up.
+/// Returns MalQuery's reply when a monthly quota is used up.
 pub fn quota_exhausted() -> Reply {
     envelope(429, "malquery-api").set("resources", json!([]))
 }
@@ -221,7 +224,7 @@ fn envelope(status: u16, powered_by: &str) -> Reply {
     json(status, json!({"meta": meta, "errors": []}))
 }
 
-/// Checks the status of a reply. A status from 100 to 199 is only interim.
+/// Converts the status of a reply. Refuses 100 to 199, because such a reply is only interim.
 pub(crate) fn status_code(status: u16) -> Result<StatusCode, String> {
     match StatusCode::from_u16(status) {
         Ok(known) if !known.is_informational() => Ok(known),
@@ -248,7 +251,7 @@ impl Reply {
         response.unwrap_or_else(|fault| panic!("the fault {fault:?} has no headers and no body"))
     }
 
-    /// Sets a value in the JSON of a reply, such as `meta/hunt_count` or `resources/0/label`.
+    /// Sets a value in the JSON body, at a place such as `meta/hunt_count` or `resources/0/label`.
     /// Creates missing members of objects.
     ///
     /// # Panics
@@ -312,7 +315,7 @@ impl Reply {
         self
     }
 
-    /// Also answers all later requests, if this is the last reply of the script.
+    /// Also answers later requests, if this is the last reply of the script.
     pub fn repeat_last(mut self) -> Self {
         self.repeat_last = true;
         self

@@ -32,19 +32,19 @@ pub enum Mode {
     /// Answers from the cassette and sends nothing (`replay`, the default).
     #[default]
     Replay,
-    /// Sends all requests and replaces the cassette (`record`). Fails if the file changes in the
-    /// meantime, so use a separate cassette for each test.
+    /// Sends the requests and replaces the cassette (`record`). Fails if the file changes during
+    /// the session, so use a separate cassette for each test.
     Record,
     /// Answers from the cassette if possible, sends the other requests, and adds them to the
     /// cassette (`append`). Token requests are always sent, but not added. A job that starts live
     /// continues live. A recorded job cannot continue live, because its real id is not in the
     /// cassette; record the job again.
     Append,
-    /// Sends all requests and writes nothing (`verify`). Fails if a request is not in the cassette,
+    /// Sends the requests and writes nothing (`verify`). Fails if a request is not in the cassette,
     /// if its outcome or the structure of its JSON reply differs from the recording, or if no
-    /// request to MalQuery was sent.
+    /// recorded request is sent. Ignores token requests.
     Verify,
-    /// Sends all requests and ignores the cassette (`passthrough`).
+    /// Sends the requests and ignores the cassette (`passthrough`).
     Passthrough,
 }
 
@@ -60,8 +60,8 @@ impl Mode {
     /// Returns the mode from the environment variable `MALQUERY_MOCK`. The default is `Replay`.
     ///
     /// # Errors
-    /// Fails if the value is unknown. Also fails for `record` and `append` if `CI` is set (and not
-    /// empty, `0` or `false`), because a recording on a build server would be lost.
+    /// Fails if the value is not a mode. Also fails for `record` and `append` if `CI` is set (and
+    /// not empty, `0` or `false`), because a recording on a build server would be lost.
     pub fn from_env() -> Result<Self, OpenError> {
         let value = |name| {
             let value = std::env::var_os(name).unwrap_or_default();
@@ -97,7 +97,7 @@ impl FromStr for Mode {
     }
 }
 
-/// The reason why a session cannot start. Nothing was sent.
+/// The reason that a session cannot start. No request was sent.
 #[derive(Clone, thiserror::Error)]
 #[error(transparent)]
 pub struct OpenError(Arc<CassetteError>);
@@ -131,8 +131,8 @@ impl From<CassetteError> for OpenError {
 /// Replays a cassette in a test, and records it on demand.
 ///
 /// The environment variable `MALQUERY_MOCK` sets the [`Mode`]; see [the
-/// guide](crate#record-and-replay). [`format`](crate::format#what-is-recorded) lists the
-/// content of a recording. The recording is written when the session ends; see [`SessionGuard`].
+/// guide](crate#record-and-replay). [`format`](crate::format#what-is-recorded) lists what a
+/// recording may contain. It is written when the session ends; see [`SessionGuard`].
 ///
 /// ```
 /// use malquery_mock::Session;
@@ -161,8 +161,9 @@ pub struct Session {
 }
 
 impl Session {
-    /// Creates a session with the cassette at this path. Cargo runs tests in the folder of the
-    /// package. Large bodies go into a folder next to the cassette, such as `quotas.json.bodies`.
+    /// Creates a session with the cassette at this path, which may be relative to the package's
+    /// folder, where Cargo runs tests. Large bodies go into a folder next to the cassette, such as
+    /// `quotas.json.bodies`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -171,8 +172,7 @@ impl Session {
         }
     }
 
-    /// Sets the mode and ignores the environment. Unlike `MALQUERY_MOCK`, this can also start a
-    /// recording on a build server.
+    /// Sets the mode and ignores the environment. A recording can then start even if `CI` is set.
     pub fn mode(mut self, mode: Mode) -> Self {
         self.mode = Some(mode);
         self
@@ -187,9 +187,9 @@ impl Session {
         self
     }
 
-    /// Also keeps these secrets, such as a proxy password, out of the recording. The client's own
-    /// credentials are kept out without this. A recording does not start if one of these secrets
-    /// has 1 to 5 bytes, because it could be part of ordinary words.
+    /// Keeps these secrets, such as a proxy password, out of the recording, in addition to the
+    /// client's own credentials. A recording does not start if one of these has 1 to 5 bytes,
+    /// because it could be part of ordinary words.
     pub fn secrets<S: AsRef<str>>(mut self, secrets: impl IntoIterator<Item = S>) -> Self {
         for secret in secrets {
             self.policy.hide(secret.as_ref());
@@ -197,12 +197,14 @@ impl Session {
         self
     }
 
-    /// Starts the session with a client. `live` returns the parts of a live client. A replay does
-    /// not call it, but uses a [`VirtualClock`] and test credentials, and answers token requests.
+    /// Starts the session and returns its client. `live` returns the parts of a live client. A
+    /// replay does not call it: it uses a [`VirtualClock`] and test credentials, and answers token
+    /// requests.
     ///
     /// # Errors
-    /// Fails like [`Mode::from_env`] unless [`mode`](Self::mode) was called. Also fails if the
-    /// cassette cannot be read or written, or if a recording has a secret of 1 to 5 bytes.
+    /// Fails like [`Mode::from_env`] unless [`mode`](Self::mode) was called. Also fails if the mode
+    /// requires a cassette that cannot be read or written, or if a recording is to keep out a secret
+    /// of 1 to 5 bytes.
     #[track_caller]
     pub fn client<T: Transport + 'static, C: Clock + 'static>(
         self,
@@ -224,8 +226,8 @@ impl Session {
         Ok((Client::new(transport, clock, auth), guard))
     }
 
-    /// Starts the session with a transport, for a client with your own settings. A replay does not
-    /// call `live`.
+    /// Starts the session and returns its transport, for a client with your own settings. `live`
+    /// returns a live transport. A replay does not call it.
     ///
     /// # Errors
     /// Fails like [`client`](Self::client).
@@ -340,11 +342,12 @@ impl Transport for SessionTransport {
 /// The session ends when the guard is finished, closed or dropped. If [`close`](Self::close) fails,
 /// the guard keeps the recording. [`save_beside`](Self::save_beside) or
 /// [`save_rest`](Self::save_rest) can then write it to another path, without the refused exchanges.
-/// If the thread is panicking, a drop does this for a recording that may have used quota.
+/// If the thread panics before the session ends, dropping the guard calls `save_beside` for a
+/// recording that may have used quota.
 #[must_use = "dropping the guard ends the session"]
 pub struct SessionGuard {
     end: End,
-    /// The exchanges, if they are logged. It has ended if the session has.
+    /// The logged exchanges, if any. The log ends with the session.
     log: Log,
     /// Whether to print notes for the user. Otherwise, they are logged.
     prints: bool,
@@ -358,10 +361,10 @@ enum End {
 }
 
 impl SessionGuard {
-    /// Ends the session. Dropping the guard does the same, but a panic here names this line.
+    /// Ends the session. Unlike a panic on drop, a panic here names the line of this call.
     ///
     /// # Panics
-    /// Panics if the check or the write fails. If a recording is not written, the exchanges that
+    /// Panics if [`close`](Self::close) fails. If a recording is not written, the exchanges that
     /// can be saved go to a file such as `quotas.rest.json`.
     #[track_caller]
     pub fn finish(mut self) {
@@ -379,7 +382,8 @@ impl SessionGuard {
     /// Ends the session without a panic, for use in a program.
     ///
     /// # Errors
-    /// Fails if [`finish`](Self::finish) would panic.
+    /// Fails if the requests do not match the cassette, if a recorded exchange is refused, if the
+    /// file cannot be written, or if live replies differ from the cassette.
     pub fn close(&self) -> Result<(), Unfinished> {
         self.log.end();
         match &self.end {
@@ -410,8 +414,8 @@ impl SessionGuard {
         self.write(None, false, false)
     }
 
-    /// Writes the completed exchanges to this path, except any refused ones. Replaces an existing
-    /// file. The path may be the cassette's own.
+    /// Like [`save`](Self::save), but writes to this path and leaves out refused exchanges. If the
+    /// path is not the cassette's own, replaces an existing file.
     ///
     /// # Errors
     /// Fails if the file cannot be written. The guard keeps the recording.
@@ -457,7 +461,7 @@ impl SessionGuard {
         Ok(())
     }
 
-    /// Saves a recording next to the cassette. Returns text to add to a message.
+    /// Calls `save_beside`. Returns text to add to a message.
     fn rescue(&self) -> String {
         match self.save_beside() {
             Ok(Some(rest)) => format!("\ncompleted exchanges were saved in {}", rest.display()),

@@ -8,7 +8,7 @@ use crate::json::Json;
 use crate::record::log::{End, Exchange, Log, Outcome, job};
 use crate::record::policy::{Policy, with_jobs};
 
-/// The types of the values at each place in a document, and the number of values.
+/// For each place in a document, the types of its non-null values, and the number of all values.
 type Shape = BTreeMap<String, (BTreeSet<&'static str>, usize)>;
 
 fn shape(json: &Json) -> Shape {
@@ -24,7 +24,7 @@ fn shape(json: &Json) -> Shape {
     shape
 }
 
-/// Returns how the structure of the live document differs from the recorded one.
+/// Returns the differences in structure between a recorded document and a live one.
 fn moved(recorded: &Json, live: &Json) -> Vec<String> {
     let (recorded, live) = (shape(recorded), shape(live));
     let all: BTreeSet<_> = recorded.keys().chain(live.keys()).collect();
@@ -70,8 +70,8 @@ fn moved(recorded: &Json, live: &Json) -> Vec<String> {
     out
 }
 
-/// Compares the outcomes and the JSON structure of live replies with the recording. Ignores values,
-/// and the number of equal requests.
+/// Compares live exchanges with a cassette, and returns the differences. Compares the outcome and
+/// the JSON structure of each reply, but not how often each request is sent.
 pub(crate) fn find(cassette: &Cassette, log: &Log, policy: &Policy) -> Vec<String> {
     let exchanges = &mut log.lock().exchanges;
     let mut policy = policy.clone();

@@ -423,7 +423,7 @@ fn replies_and_faults_are_laid_over_a_cassette() {
     let message = panic_of(|| drop(polls.on("other").nth(1).fault(Fault::Eof))).unwrap();
     assert_eq!(
         message,
-        "the `times` of \"other\" in test.json add up to 1; nth(1) counts from 0"
+        "nth(1) is too high: the `times` of \"other\" in test.json add up to 1, and nth counts from 0"
     );
 }
 

@@ -33,11 +33,12 @@
 //!
 //! # Which interaction answers a request
 //!
-//! The first matching interaction that was played fewer than `times` times. If there is none, the
-//! last matching interaction, if it has `repeat_last`. These parts of the request must match:
+//! The first matching interaction that was played fewer than `times` times answers a request. If
+//! there is none, the last matching interaction does, if it has `repeat_last`. These parts of the
+//! request must match:
 //!
 //! - the **method**;
-//! - the **path**. The host and anything before `/malquery/` or `/oauth2/` are ignored;
+//! - the **path**. The host and anything before the last `/malquery/` or `/oauth2/` are ignored;
 //! - the **query**: the same pairs. Order matters only among pairs with the same name. In
 //!   `ids`, the recorded hash of a job id matches the id;
 //! - the **authorization scheme** (`Bearer`, `Basic`, another or none), unless the recorded request
@@ -45,9 +46,9 @@
 //! - the **body**. JSON and forms are compared by their values, other bodies byte by byte. A
 //!   recorded request without a body matches only requests without one.
 //!
-//! In a form, a recorded value such as `[client_secret]` (lower case and underscores in square
-//! brackets) matches any value. In queries and JSON, only the names of some credentials do so, and
-//! only in a field whose name contains that name.
+//! In a form, a recorded value such as `[client_secret]` (lower-case letters and underscores in
+//! square brackets) matches any value. In queries and JSON, this works only with the names of some
+//! credentials, and only in a field whose name contains that name.
 //!
 //! If `redaction` is `falcon-2` and no interaction is a token request, token requests are answered
 //! automatically. For other cassettes, use [`Cassette::client`](crate::Cassette::client), a
@@ -62,10 +63,10 @@
 //!   `accept-encoding`, `content-type`, the scheme of `authorization`, and the body.
 //! - Replies: the status, `content-type`, `x-cs-region`, the origin of `location`, `retry-after` in
 //!   seconds, and whether the body is incomplete. If there was no reply: the kind of failure.
-//! - JSON replies: the values of known fields and those added with [`also`](crate::Session::also).
-//!   Other strings, numbers and booleans become `"[text]"`, `0` and `false`; `null` and `""` stay.
-//!   Unknown keys become `[key 1]`, `[key 2]`, and so on.
-//! - Job, user and trace ids: made-up ids in their place.
+//! - JSON replies: the values of selected fields, and of those added with
+//!   [`also`](crate::Session::also). Other strings, numbers and booleans become `"[text]"`, `0` and
+//!   `false`; `null` and `""` stay. Unknown keys become `[key 1]`, `[key 2]`, and so on.
+//! - Ids of jobs, users, errors and traces: made-up ids in their place.
 //! - Samples and archives: all bytes and `content-length`. They may be **malware**. On Unix, only
 //!   the owner can read the files that contain them.
 //! - Any other reply body: its size and type, such as `[312 bytes of text/html]`.
@@ -73,7 +74,7 @@
 //! The session's secrets of at least 6 bytes (client id, client secret, member CID, tokens) are
 //! found plain, URL-encoded, JSON-escaped, in hex and in base64. In JSON replies, they become
 //! `[redacted]`, as do words in error messages that look like tokens. A sample that contains a
-//! secret is not saved. An exchange is refused if its request contains one.
+//! secret is not saved. An exchange is refused if its request path, query or body contains one.
 //!
 //! # Compatibility
 //!
@@ -90,7 +91,7 @@ use serde_json::value::RawValue;
 
 use crate::reply::Fault;
 
-/// The redaction rules of this version. A file recorded with them contains no token requests.
+/// The name of the current redaction rules, which record no token requests.
 pub(crate) const REDACTION: &str = "falcon-2";
 
 /// Names and values, such as `[["accept", "application/json"]]`.
@@ -180,7 +181,7 @@ pub struct Response {
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Body {
-    /// Any JSON value. A response sends it in compact form, with unchanged numbers and key order.
+    /// A JSON value. A response sends it in compact form, with unchanged numbers and key order.
     #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub json: Option<AnyJson>,
     /// UTF-8 text.
@@ -189,7 +190,7 @@ pub struct Body {
     /// The fields of a form.
     #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub form: Option<Pairs>,
-    /// The lines of the body in base64. Requires `len` and `sha256`.
+    /// The body in base64, split into lines. Requires `len` and `sha256`.
     #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub base64: Option<Vec<String>>,
     /// The path of a file, relative to the cassette's folder. `len` and `sha256` are optional.
@@ -241,7 +242,7 @@ fn absent<T>(key: &Option<T>) -> bool {
     key.is_none()
 }
 
-/// Reads an optional key. Unlike `Option`, does not treat `null` as missing.
+/// Reads an optional key. Unlike for `Option`, `null` is not a missing value.
 fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }

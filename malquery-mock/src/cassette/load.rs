@@ -67,8 +67,8 @@ pub struct CassetteError {
 }
 
 impl CassetteError {
-    /// Returns the line and the column in characters, both counted from 1. Returns `None` if the
-    /// error has no place, for example because the file cannot be read.
+    /// Returns the line and the column of the error, counted from 1. The column is in characters.
+    /// Returns `None` if the error has no place, for example because the file cannot be read.
     pub fn place(&self) -> Option<(usize, usize)> {
         self.place
     }
@@ -82,7 +82,7 @@ impl fmt::Debug for CassetteError {
     }
 }
 
-/// Why a text is refused, and the byte offset of the error, if known.
+/// The reason that a text is refused, and the byte offset of the error, if known.
 pub(crate) struct Refusal {
     at: Option<usize>,
     pub(crate) message: String,
@@ -188,7 +188,7 @@ fn read(name: &str, text: &str, folder: Option<&Path>) -> Result<Cassette, Casse
     for part in outline.interactions {
         let part = part.get();
         let at = offset(text, part);
-        // Counts only the lines since the last interaction, because there may be thousands.
+        // Counts only the lines since the previous interaction, because a file may have thousands.
         line += text[counted..at].matches('\n').count();
         counted = at;
         let read = object::<file::Interaction>(part)
@@ -395,7 +395,6 @@ fn file(name: &str, folder: Option<&Path>) -> Result<Vec<u8>, Refusal> {
     std::fs::read(real).map_err(unread)
 }
 
-/// Returns the offset at which a part of the text begins.
 fn offset(text: &str, part: &str) -> usize {
     (part.as_ptr() as usize)
         .wrapping_sub(text.as_ptr() as usize)

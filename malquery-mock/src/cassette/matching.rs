@@ -19,7 +19,7 @@ use crate::pseudonym;
 #[derive(Debug, Clone)]
 pub(crate) struct Expected {
     pub(crate) method: Method,
-    /// Only the path below the base URL is compared.
+    /// Only its path below the base URL is compared.
     pub(crate) uri: Uri,
     pub(crate) query: Pairs,
     /// The authorization scheme. `None` matches any scheme.
@@ -34,7 +34,6 @@ pub(crate) enum Body {
     Bytes(Arc<[u8]>),
 }
 
-/// A request and its parsed parts.
 pub(crate) struct Seen<'a> {
     request: &'a http::Request<Vec<u8>>,
     query: Pairs,
@@ -53,7 +52,7 @@ impl Expected {
             && self.compare(seen).iter().all(|(.., it)| it.is_empty())
     }
 
-    /// Returns each part, its weight for finding the closest interaction, and its differences.
+    /// Returns each part's name, weight for finding the closest interaction, and differences.
     pub(crate) fn compare<'a>(
         &'a self,
         seen: &'a Seen<'_>,
@@ -126,7 +125,7 @@ impl<'a> Seen<'a> {
         below_base(self.request.uri().path())
     }
 
-    /// Whether messages must not show values from this request, because they may be secrets.
+    /// Returns whether messages must hide the values of this request, which may be secrets.
     fn is_hidden(&self) -> bool {
         is_for_tokens(self.path())
     }
@@ -158,7 +157,7 @@ pub(crate) fn below_base(path: &str) -> &str {
     last.map_or(path, |at| &path[at..])
 }
 
-/// Whether this is the path of an endpoint that issues or revokes tokens.
+/// Returns whether this is the path of an endpoint that issues or revokes tokens.
 pub(crate) fn is_for_tokens(path: &str) -> bool {
     below_base(path).starts_with("/oauth2/")
 }
@@ -183,15 +182,15 @@ pub(crate) fn scheme(value: &[u8]) -> &'static str {
     SCHEMES.split(' ').find(is_this).unwrap_or("other")
 }
 
-/// Returns the name in a placeholder for a value, such as `[client_secret]`.
+/// Returns the name in a placeholder such as `[client_secret]`.
 fn placeholder(value: &str) -> Option<&str> {
     let name = value.strip_prefix('[')?.strip_suffix(']')?;
     let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
     (!name.is_empty() && name.bytes().all(is_plain)).then_some(name)
 }
 
-/// Whether a recorded value is a placeholder for any value of its field. Cassettes with the older
-/// redaction `falcon-1` have such placeholders in queries and JSON.
+/// Returns whether a recorded value is a placeholder for any value of its field. Cassettes with the
+/// older redaction `falcon-1` have such placeholders in queries and JSON.
 fn stands_for_field(field: &str, recorded: &str) -> bool {
     let plain = |text: &str| -> String {
         let letters = text.chars().filter(char::is_ascii_alphanumeric);
@@ -208,7 +207,8 @@ fn stands_for_field(field: &str, recorded: &str) -> bool {
     }
 }
 
-/// Like [`stands_for_field`], for a query. In `ids`, also matches a job id with its recorded hash.
+/// Like [`stands_for_field`], for a query. In `ids`, the recorded hash of a job id also stands for
+/// the id.
 fn stands_for_in_query(name: &str, recorded: &str, sent: &str) -> bool {
     let (a, b) = (recorded.split(','), sent.split(','));
     let is_same = |(a, b)| a == b || pseudonym::is_id(b) && a == pseudonym::hashed(b);
@@ -232,7 +232,7 @@ fn other_lines(recorded: &str, sent: &str) -> String {
     format!("different lines (- cassette, + request)\n{lines}")
 }
 
-/// Compares pairs. Order matters only among pairs with the same name.
+/// Returns the differences between pairs. Order matters only among pairs with the same name.
 fn pairs<'a>(
     recorded: &Pairs,
     sent: &Pairs,
@@ -266,7 +266,6 @@ fn pairs<'a>(
     reasons
 }
 
-/// Adds one reason for each place that differs.
 fn compare_json<'a>(
     recorded: Option<&'a Json>,
     sent: Option<&'a Json>,

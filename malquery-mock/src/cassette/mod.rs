@@ -47,7 +47,7 @@ impl Interaction {
             .is_none_or(|expected| expected.matches(seen))
     }
 
-    /// Describes how often it was played, for messages.
+    /// Describes how often the interaction was played, for messages.
     fn played(&self, played: u32) -> String {
         match (played, self.reply.times) {
             (0, _) => "not played yet".into(),
@@ -63,22 +63,24 @@ impl Interaction {
 }
 
 impl Cassette {
-    /// Answers any number of token requests, because their number depends on the program's clock.
+    /// Answers token requests automatically. Their number depends on the program's clock.
     ///
-    /// If the cassette contains token requests, the last matching one repeats its token.
-    /// Otherwise, each token request gets a test token that is valid for 1799 seconds, and a
-    /// revocation that matches no interaction gets an empty JSON object.
+    /// If the cassette contains token requests, the last match repeats its reply if that is a
+    /// success, and such replies may remain unused. Otherwise, each token request gets a test token
+    /// that is valid for 1799 seconds, and a revocation that matches no interaction gets an empty
+    /// JSON object.
     pub fn with_tokens(mut self) -> Self {
         self.tokens = true;
         self
     }
 
-    /// Whether to reply with a test token, because the cassette contains no token requests.
+    /// Returns whether token requests get a test token, because the cassette contains none.
     fn makes_tokens(&self) -> bool {
         self.tokens && !self.interactions.iter().any(Interaction::gives_token)
     }
 
-    /// Whether this interaction may answer any number of requests, even none: its reply is a token.
+    /// Returns whether this interaction may answer any number of requests, including none, because
+    /// its reply is a token.
     fn is_uncounted(&self, one: &Interaction) -> bool {
         let answer = one.reply.answer.as_ref();
         self.tokens && one.gives_token() && answer.is_ok_and(|it| it.status.is_success())

@@ -134,7 +134,10 @@ impl Overlay {
         }
         if let (false, Some(nth)) = (is_found, nth) {
             let (name, id) = (&cassette.name, json::quote(&id));
-            panic!("the `times` of {id} in {name} add up to {seen}; nth({nth}) counts from 0");
+            panic!(
+                "nth({nth}) is too high: the `times` of {id} in {name} add up to {seen}, and nth \
+                 counts from 0"
+            );
         }
         cassette.interactions = out.into();
         cassette

@@ -24,8 +24,8 @@ use crate::reply::{self, Fault, Reply};
 /// The maximum number of differences that a message lists for one part of a request.
 const MAX_REASONS: usize = 8;
 
-/// A transport that plays a cassette. Clones share its state, even across threads. A request that
-/// no interaction answers fails with [`MockError::Unmatched`].
+/// A transport that plays a cassette. Clones share its state, even across threads. A request
+/// without a reply fails with [`MockError::Unmatched`].
 #[derive(Clone)]
 pub struct Mock(Arc<Shared>);
 
@@ -44,7 +44,7 @@ struct State {
 
 impl Cassette {
     /// Plays the cassette from the beginning. Returns a client with test credentials and a virtual
-    /// clock, and a guard that checks the requests on drop. Token requests are answered as by
+    /// clock, and a guard that checks the requests on drop. Token requests are answered as after
     /// [`with_tokens`](Self::with_tokens). The pattern `_` would drop the guard immediately.
     ///
     /// ```
@@ -92,7 +92,7 @@ impl Cassette {
         }))
     }
 
-    /// Returns test credentials for the cloud of the first interaction, or for US-1.
+    /// Returns test credentials for the base URL of the first interaction, or for US-1.
     pub(crate) fn auth(&self) -> Auth {
         let first = self.interactions.first();
         let first = first.and_then(|first| first.expected.as_ref());
@@ -109,7 +109,7 @@ impl Cassette {
 }
 
 impl Mock {
-    /// Checks that every request so far had a match and that every reply was used.
+    /// Checks that every request so far got a reply, and that every reply was used up.
     ///
     /// # Errors
     /// Fails otherwise. The message lists the unmatched requests and the unused replies.
@@ -173,8 +173,8 @@ impl Mock {
         Some(response(reply, request.uri()))
     }
 
-    /// Returns the reply to a request and counts it as played. Otherwise, returns the last matching
-    /// interaction, which is used up, if any.
+    /// Returns the reply to a request and counts it as played. If there is no reply, returns the
+    /// last matching interaction, if any. It is used up.
     fn find(&self, seen: &Seen<'_>) -> Result<Reply, Option<&Interaction>> {
         let cassette = &self.0.cassette;
         if seen.is_for(&GetToken::ENDPOINT) && cassette.makes_tokens() {
@@ -234,7 +234,7 @@ impl Mock {
             let closeness = (agrees, Reverse(differs), *played < one.reply.times);
             Some((closeness, one, *played, parts))
         });
-        // `max_by_key` returns the last of equal items: reversed, the first in the file.
+        // `max_by_key` returns the last of equal items, so `rev` selects the first in the file.
         let closest = all.rev().max_by_key(|(closeness, ..)| *closeness);
         let Some((_, one, played, parts)) = closest else {
             return "there are no replies\nto fix this, add a reply".into();
@@ -306,8 +306,8 @@ fn response(reply: Reply, uri: &Uri) -> Result<Response<Body>, TransportError> {
     Ok(response)
 }
 
-/// Replaces the hash of a job id in a reply with the id in the request. A cassette contains only
-/// the hash of an id that the program did not get from a recorded reply.
+/// Replaces the hash of a job id in a reply with the id in the request. If the program did not get
+/// an id from a recorded reply, the cassette contains only its hash.
 fn with_own_ids(mut body: Arc<[u8]>, uri: &Uri) -> Arc<[u8]> {
     let ids = Vec::from_iter(job_ids(uri)).join(",");
     for id in ids.split(',').filter(|id| pseudonym::is_id(id)) {
@@ -340,7 +340,7 @@ impl MockGuard {
         &self.clock
     }
 
-    /// Checks the requests. Dropping the guard does the same, but a panic here names this line.
+    /// Checks the requests. Unlike a panic on drop, a panic here names the line of this call.
     ///
     /// # Panics
     /// Panics if a request had no match or a reply was not used.
@@ -454,7 +454,7 @@ impl fmt::Debug for Unfinished {
     }
 }
 
-/// The body of a played reply. It arrives in pieces of growing size, as from a network.
+/// The body of a played reply. It arrives in pieces, like a body from the network.
 struct Played {
     bytes: Take<Cursor<Arc<[u8]>>>,
     piece: usize,

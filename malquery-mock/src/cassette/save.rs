@@ -1,4 +1,4 @@
-//! Writes cassettes completely or not at all, one session at a time.
+//! Writes cassettes completely or not at all.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -25,12 +25,12 @@ pub(crate) struct Staging {
     files: Vec<(PathBuf, NamedTempFile)>,
     /// Whether only the owner may read new files, because they may contain samples.
     pub(crate) is_private: bool,
-    /// The lock, which makes other sessions wait.
+    /// The lock on the folder, which makes other sessions wait.
     _lock: Option<File>,
 }
 
 impl Staging {
-    /// Locks the folder. Waits up to 10 seconds while another session writes there.
+    /// Locks the folder. Waits for about 10 seconds at most while another session writes there.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
         let folder = folder_of(path);
         let fail = |error: io::Error| format!("{}: {error}", folder.display());
@@ -49,7 +49,7 @@ impl Staging {
             thread::sleep(PAUSE);
             result = try_lock();
         }
-        // Recordings are written only with the lock, so other temporary files are left over from
+        // Recordings are written only under this lock, so any temporary files are left over from
         // killed processes.
         if let Some(Ok(())) = result {
             remove_abandoned(folder);
@@ -65,7 +65,6 @@ impl Staging {
         })
     }
 
-    /// Returns the current text of the cassette, if it can be read.
     pub(crate) fn former(&self) -> Option<String> {
         fs::read_to_string(&self.path).ok()
     }
@@ -86,7 +85,8 @@ impl Staging {
         Ok(name)
     }
 
-    /// Gives all files their final names. On error, the existing cassette stays unchanged.
+    /// Writes the cassette, and gives all files their final names. On error, an existing cassette
+    /// stays unchanged.
     pub(crate) fn commit(mut self, text: &str) -> Result<(), String> {
         let former = self.former();
         let path = self.path.clone();
@@ -100,7 +100,7 @@ impl Staging {
         }
         let mut made = Vec::new();
         for (name, file) in self.files.drain(..) {
-            // The name of a body contains its hash, so this replaces at most a damaged copy.
+            // The name of a body contains its hash, so an existing file is the same or damaged.
             let is_new = !name.exists();
             if let Err(error) = file.persist(&name) {
                 // Without the cassette, the new bodies are useless.
@@ -115,7 +115,7 @@ impl Staging {
         Ok(())
     }
 
-    /// Removes the body files that only the former version uses. Ignores errors, because leftover
+    /// Removes the body files that only the former cassette uses. Ignores errors, because leftover
     /// files do no harm.
     fn remove_orphans(&self, former: &str, text: &str) {
         let files = fs::read_dir(self.folder.join(&self.bodies));
