@@ -74,7 +74,7 @@ impl AtomicFile {
         file.try_clone()
     }
 
-    /// Renames the complete file to `path`, which must be in the folder in which it was created.
+    /// Renames the complete file to `path`, which must be in the same folder.
     pub(crate) fn persist(self, path: &Path, overwrite: bool) -> io::Result<()> {
         check(path, overwrite)?;
         self.0.as_file().sync_all()?;

@@ -194,7 +194,7 @@ impl<R: Read + Seek> Archive<R> {
         self.zip.has_duplicate_names()
     }
 
-    /// Opens the entry with this index, starting from 0.
+    /// Opens the entry with this index, counted from 0.
     ///
     /// All bytes that are read through this method count toward [`Limits::total_size`]. Each call
     /// of [`check`](Self::check) or [`extract`](Self::extract) counts its bytes separately.

@@ -19,7 +19,7 @@ use super::warn::{HashFunction, hash_fault, hash_function};
 /// The maximum nesting depth of loops.
 const MAX_LOOPS: usize = 4;
 
-/// The maximum recursion depth of the walk through a condition. boreal has a lower limit.
+/// The depth at which the walk through a condition stops. boreal later rejects such a condition.
 const MAX_DEPTH: usize = 1000;
 
 /// The maximum number of variables in a loop.

@@ -153,7 +153,7 @@ impl RuleFile {
         }
     }
 
-    /// Returns the source without its byte order mark.
+    /// Returns the source, without a byte order mark.
     pub fn text(&self) -> &str {
         &self.text
     }

@@ -152,6 +152,6 @@ pub(super) fn hash_fault(function: HashFunction, compared: &Expression) -> Optio
         return Some(why);
     }
     bytes.iter().any(u8::is_ascii_uppercase).then(|| {
-        format!("`{name}` returns lowercase digits, so this uppercase hash never matches; write it in lowercase")
+        format!("`{name}` returns lowercase digits, so a hash with uppercase digits never matches; write it in lowercase")
     })
 }
