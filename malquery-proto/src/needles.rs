@@ -296,7 +296,7 @@ impl Needle {
 }
 
 /// Adds the positions at which a character that begins at `at` may end. There may be several: for
-/// example, the `%` in `%25` is either a plain or an encoded `%`.
+/// example, `%25` begins with a plain `%`, but is also an encoded `%`.
 fn each_end(c: char, text: &[u8], at: usize, ends: &mut Vec<usize>) {
     if !matches!(text.get(at), Some(b'\\' | b'%' | b'+')) {
         ends.extend(plain(c, &text[at..]).map(|length| at + length));
