@@ -203,8 +203,8 @@ impl Session {
     ///
     /// # Errors
     /// Fails like [`Mode::from_env`] unless [`mode`](Self::mode) was called. Also fails if the mode
-    /// requires a cassette that cannot be read or written, or if a recording is to keep out a secret
-    /// of 1 to 5 bytes.
+    /// requires a cassette that cannot be read or written, or if a recording has one of the
+    /// [`secrets`](Self::secrets) with 1 to 5 bytes.
     #[track_caller]
     pub fn client<T: Transport + 'static, C: Clock + 'static>(
         self,

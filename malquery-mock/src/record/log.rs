@@ -18,12 +18,12 @@ use crate::digest;
 use crate::json::Json;
 use crate::reply::Fault;
 
-/// The maximum size of a body in memory, in bytes. Longer bodies are in unnamed temporary files.
+/// The maximum size of a body in memory, in bytes. Longer ones are in unnamed temporary files.
 const MAX_MEMORY: usize = 1024 * 1024;
 /// The maximum size of a body that is parsed as JSON, in bytes.
 const MAX_JSON: u64 = 256 * 1024 * 1024;
 
-/// The error for a request after the end of a session, which could use quota for nothing.
+/// The error for a request after the end of its session.
 const ENDED: &str = "the session has ended, so the request was not sent; keep the guard until \
     after the last request, as in `let (client, guard)`";
 
@@ -33,11 +33,11 @@ pub(crate) struct Log(Arc<Mutex<State>>);
 
 pub(crate) struct State {
     pub(crate) exchanges: Vec<Exchange>,
-    /// The submissions whose replies have not been searched for a job yet.
+    /// The indices of POST requests whose replies have not been searched for a job id yet.
     submitted: Vec<usize>,
-    /// The jobs that the other submissions started.
+    /// The ids of the jobs found in the replies to POST requests.
     jobs: HashSet<String>,
-    /// The folder for long bodies.
+    /// The folder for the temporary files of long bodies.
     folder: PathBuf,
     /// The maximum length of a body that is kept, in bytes.
     most: u64,
@@ -47,7 +47,7 @@ pub(crate) struct State {
 pub(crate) struct Exchange {
     pub(crate) request: Request<Vec<u8>>,
     pub(crate) outcome: Outcome,
-    /// Whether to write it to the cassette. Others are logged only for their secrets and ids.
+    /// Whether a session writes the exchange to its cassette.
     pub(crate) is_written: bool,
 }
 
@@ -88,7 +88,6 @@ pub(crate) enum End {
 }
 
 impl Reply {
-    /// Creates a reply whose body has not been read yet.
     fn new(response: &Response<Body>, state: &State) -> Self {
         let time = SystemTime::now().duration_since(UNIX_EPOCH);
         let is_empty = declared(response.headers()) == Some(0);
@@ -150,7 +149,8 @@ impl Exchange {
         }
     }
 
-    /// Returns the body of the reply, if it is a JSON object or array and not too long.
+    /// Parses the body of the reply. Returns `None` if it is not a JSON object or array, is too
+    /// long, or was not kept.
     pub(crate) fn json(&mut self) -> Option<Json> {
         let Outcome::Reply(reply) = &mut self.outcome else {
             return None;
@@ -171,7 +171,7 @@ pub(crate) fn job(json: Option<&Json>) -> Option<&str> {
 }
 
 impl Log {
-    /// Creates a log that keeps bodies of up to `most` bytes. Long bodies go to this folder.
+    /// Creates a log that keeps bodies of up to `most` bytes. Long bodies are files in this folder.
     pub(crate) fn new(folder: &Path, most: u64) -> Self {
         Self(Arc::new(Mutex::new(State {
             exchanges: Vec::new(),
@@ -183,7 +183,7 @@ impl Log {
         })))
     }
 
-    /// Ends the recording. Later requests are not sent. Returns whether it had ended before.
+    /// Ends the log, so that later requests are not sent. Returns whether it had already ended.
     pub(crate) fn end(&self) -> bool {
         std::mem::replace(&mut self.lock().ended, true)
     }
@@ -192,7 +192,7 @@ impl Log {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Logs a request and returns its index, unless the recording has ended. A request that is not
+    /// Logs a request and returns its index, or `None` if the log has ended. A request that is not
     /// sent is logged only for its secrets and ids.
     pub(crate) fn note(&self, request: &Request<Vec<u8>>, is_sent: bool) -> Option<usize> {
         let mut state = self.lock();
@@ -212,7 +212,7 @@ impl Log {
         Some(index)
     }
 
-    /// Sends a request, and logs it and its outcome. Sends nothing if the recording has ended.
+    /// Sends a request, and logs it and its outcome. Fails and sends nothing if the log has ended.
     pub(crate) fn pass(
         &self,
         request: Request<Vec<u8>>,
@@ -237,10 +237,11 @@ impl Log {
         Ok(result?.map(|inner| Body::new(Noted { inner, log, index })))
     }
 
-    /// Whether a logged submission started one of these jobs. An item may be a list with commas.
+    /// Returns whether a logged submission started one of these jobs. An item may be a
+    /// comma-separated list of ids.
     pub(crate) fn began(&self, mut ids: impl Iterator<Item = String>) -> bool {
         let state = &mut *self.lock();
-        // Parses each reply only once, when it is complete.
+        // Parses each reply only once, after its exchange is over.
         state.submitted.retain(|index| {
             let exchange = &mut state.exchanges[*index];
             let is_over = exchange.is_over();
@@ -260,7 +261,7 @@ struct Noted {
 }
 
 impl Noted {
-    /// Calls `note` with the reply and the maximum length of a body that is kept.
+    /// Calls `note` with the reply, and with the maximum length of a body that is kept.
     fn note(&self, note: impl FnOnce(&mut Reply, u64)) {
         let state = &mut *self.log.lock();
         if let Outcome::Reply(reply) = &mut state.exchanges[self.index].outcome {
@@ -299,10 +300,10 @@ fn declared(headers: &HeaderMap) -> Option<u64> {
     length.to_str().ok()?.parse().ok()
 }
 
-/// Returns the fault that replays a transport error, based on whether the request was sent, and on
-/// the messages.
+/// Returns the fault that replays a transport error, if there is one: the fault in its sources, or
+/// one that depends on whether the request was sent and on the messages of the sources.
 fn fault_of(error: &TransportError) -> Option<Fault> {
-    // The messages, and the kinds of any I/O errors, such as `ConnectionReset`.
+    // The messages of the sources, and the kinds of I/O errors, such as `ConnectionReset`.
     let (failure, mut words) = (error.failure(), String::new());
     let mut next = std::error::Error::source(error);
     while let Some(error) = next {

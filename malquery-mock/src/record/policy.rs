@@ -21,7 +21,7 @@ use crate::pseudonym;
 enum Rule {
     /// Without secrets.
     Keep,
-    /// Without secrets, ids and what looks like a token.
+    /// Without secrets, ids and words that look like tokens.
     Text,
     /// As a pseudonym.
     Id,
@@ -34,7 +34,7 @@ enum Rule {
 use Rule::{Id, Keep, Kind, Text, Trace};
 
 /// The known places in a JSON reply: the rule, the parent and the names. `*` stands for any item of
-/// an array. A key that is not listed is not written, because it may be sensitive.
+/// an array. An unknown key is not written, because it may be sensitive.
 #[rustfmt::skip]
 const PLACES: &[(Rule, &str, &str)] = &[
     (Keep,  "",                       "expires_in token_type"),
@@ -67,7 +67,8 @@ const PLACES: &[(Rule, &str, &str)] = &[
 
 /// The request headers that are kept, besides the scheme of `authorization`.
 const REQUEST_HEADERS: [&str; 3] = ["accept", "accept-encoding", "content-type"];
-/// The reply headers that are kept besides `retry-after`. Their values are redacted.
+/// The reply headers that are kept, besides `retry-after` and the `content-length` of a sample.
+/// Their values are redacted.
 const REPLY_HEADERS: [&str; 4] = ["content-type", "location", "x-cs-region", "x-cs-traceid"];
 
 /// The fields that contain secrets in forms and replies of `/oauth2/`.
@@ -79,14 +80,14 @@ const MIN_TOKEN: usize = 16;
 /// The maximum length of a content type that is shown, in bytes.
 const MAX_TYPE: usize = 80;
 
-/// The redaction policy of a session: the rules for places, the secrets and the ids.
+/// The redaction policy of a session or transcript: the rules for places, the secrets and the ids.
 #[derive(Clone, Default)]
 pub(crate) struct Policy {
     places: HashMap<String, Rule>,
     /// The keys that are written. Any other key may be sensitive.
     names: HashSet<String>,
     secrets: Needles,
-    /// Whether a secret is too short to be searched for.
+    /// Whether a secret is too short to be found.
     pub(crate) has_short: bool,
     /// The ids to mask in texts from the service.
     ids: Needles,
@@ -124,7 +125,6 @@ impl Policy {
         self.list(place, Keep);
     }
 
-    /// Adds a secret to keep out of the recording.
     pub(crate) fn hide(&mut self, secret: &str) {
         self.has_short |= !self.secrets.add(secret) && !secret.is_empty();
     }
@@ -184,7 +184,7 @@ impl Policy {
             return parts.for_each(|part| self.see_id(part));
         }
         let mut pseudonym = id.to_owned();
-        // The pseudonym may be in use, or be a secret: the stand-in's client id looks like one.
+        // The pseudonym may be in use, or be a secret, such as the client id of the stand-in.
         while pseudonym == id
             || self.taken.contains(&pseudonym)
             || self.has_secret(pseudonym.as_bytes())
@@ -227,7 +227,7 @@ impl Policy {
         self.secrets.mask(text)
     }
 
-    /// Masks secrets, known ids and what looks like a token in a text from the service.
+    /// Masks secrets, known ids and words that look like tokens in a text from the service.
     pub(crate) fn text(&self, text: &str) -> String {
         let other = |c: char| !c.is_ascii_alphanumeric() && !"-_.~+/=%".contains(c);
         let mask = |part: &str| {
@@ -241,7 +241,7 @@ impl Policy {
         text.split_inclusive(other).map(mask).collect()
     }
 
-    /// Returns the recorded form of a JSON reply. The rule of each place decides on its value.
+    /// Returns the recorded form of a JSON reply, after applying the rule of each place.
     pub(crate) fn reply(&self, json: &Json) -> Json {
         self.at(json, &mut String::new())
     }
@@ -317,7 +317,7 @@ fn is_credential(name: &str) -> bool {
     CREDENTIALS.split(' ').any(|known| known == name)
 }
 
-/// Returns the headers with these names, except values that are sensitive or not ASCII text.
+/// Returns the headers with these names, without values that are sensitive or not ASCII text.
 fn pairs(headers: &HeaderMap, names: &[&str]) -> Pairs {
     let mut kept = Pairs::new();
     for name in names {
@@ -342,7 +342,7 @@ pub(crate) fn size_and_type(length: u64, headers: &HeaderMap) -> String {
     format!("[{length} bytes of {}]", kind.to_ascii_lowercase())
 }
 
-/// Returns the values of `ids` in a request about jobs. Each may be several ids, with commas.
+/// Returns the values of `ids` in a request about jobs. Each may be a comma-separated list.
 pub(crate) fn job_ids(uri: &Uri) -> impl Iterator<Item = String> {
     let path = below_base(uri.path());
     let is_job = path.starts_with("/malquery/entities/requests/")

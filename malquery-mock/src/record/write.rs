@@ -21,13 +21,14 @@ use crate::cassette::save::{Staging, document};
 use crate::digest;
 use crate::json::{Json, Style, is_plain};
 
-/// The maximum length of a reply body in the cassette, in bytes. Longer ones go to separate files.
+/// The maximum length of a reply body in the cassette, in bytes. Longer bodies are separate files.
 const MAX_INLINE: u64 = 64 * 1024;
 const BASE64_LINE: usize = 76;
-/// A sample is searched for secrets in parts of `WINDOW` new bytes after `OVERLAP` earlier ones.
+/// A sample is searched for secrets in parts of `WINDOW` bytes, each after the last `OVERLAP` bytes
+/// before it.
 const WINDOW: usize = 1024 * 1024;
 const OVERLAP: usize = 16 * 1024;
-/// The paths of the operations that return a sample and an archive.
+/// The beginnings of the paths of the operations that return a sample and an archive.
 const SAMPLE_PATHS: [&str; 2] = [
     "/malquery/entities/download-files/",
     "/malquery/entities/samples-fetch/",
@@ -49,7 +50,7 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// Whether any request may have been billed.
+    /// Returns whether any request may have been billed.
     pub(crate) fn is_paid(&self) -> bool {
         self.log.lock().exchanges.iter().any(|exchange| {
             let path = below_base(exchange.request.uri().path());
@@ -63,7 +64,7 @@ impl Recording {
         })
     }
 
-    /// Writes the completed exchanges, and with `all` also replies that are not read to the end.
+    /// Writes the completed exchanges, and with `all`, also replies that are not read to the end.
     /// Returns notes for the user. Fails if an exchange is refused; with `rest`, leaves it out.
     pub(crate) fn save(&mut self, to: &Path, all: bool, rest: bool) -> Result<Vec<String>, String> {
         let exchanges = &mut self.log.lock().exchanges;
@@ -79,7 +80,7 @@ impl Recording {
         let former = staging.former();
         let base = match &former {
             _ if to != self.path => None,
-            // The file is as this session left it.
+            // The file has not changed since this session wrote it.
             Some(_) if former == self.written => self.base.clone(),
             _ if self.appends && self.written.is_none() || former == self.base => former.clone(),
             _ => {
@@ -140,9 +141,7 @@ impl Recording {
         }
         if !rest && !refused.is_empty() {
             let why = refused.join("; ");
-            return Err(format!(
-                "{why}. Nothing was written; the other exchanges are still in memory"
-            ));
+            return Err(format!("{why}; the other exchanges are still in memory"));
         }
         for (_, one) in &new {
             lines.push(Json::parse(&text_of(one)?)?.text(Style::File, INDENT));
@@ -241,7 +240,7 @@ impl Writer<'_> {
         Ok((text, one))
     }
 
-    /// Adds the bytes of a sample, and moves a long JSON body to a separate file.
+    /// Adds the bytes of a sample, or moves a long JSON body to a separate file.
     fn body(
         &mut self,
         id: &str,
@@ -304,8 +303,8 @@ impl Writer<'_> {
         })
     }
 
-    /// Whether a sample contains a secret of this session. Searches in parts, because a sample may
-    /// be large.
+    /// Returns whether a sample contains a secret of this session or cannot be read. Searches in
+    /// parts, because a sample may be large.
     fn holds_secret(&self, sample: &mut Reply) -> bool {
         let search = |body: &mut dyn Read| {
             let mut window = Vec::new();
@@ -317,7 +316,6 @@ impl Writer<'_> {
             }
             Ok(false)
         };
-        // A sample that cannot be read is not written either.
         sample.read(search).unwrap_or(true)
     }
 
@@ -414,7 +412,7 @@ pub(crate) fn response(policy: &Policy, reply: &Reply, json: Option<&Json>) -> f
     }
 }
 
-/// Whether a body is the requested sample, or an archive.
+/// Returns whether a body is the requested sample, or an archive.
 fn is_sample(uri: &Uri, reply: &mut Reply) -> bool {
     let path = below_base(uri.path());
     let query = uri.query().unwrap_or_default().to_ascii_lowercase();
