@@ -1,5 +1,5 @@
-//! The archive of a multi-download: a zip whose entries are stored, encrypted with ZipCrypto and
-//! named by SHA-256.
+//! The archive of a multi-download: a zip file with uncompressed entries, which are encrypted with
+//! ZipCrypto and named by SHA-256.
 //!
 //! The crate `zip` is not used, because it starts each encrypted entry with random bytes. The same
 //! samples in the same order must produce the same archive.
@@ -14,7 +14,7 @@ const PASSWORD: &[u8] = b"infected";
 /// The length of the encryption header before each sample, in bytes.
 const HEADER: u64 = 12;
 
-/// An archive of samples in an unnamed temporary file.
+/// An archive of samples in a temporary file.
 pub(super) struct Archive {
     file: Arc<Mutex<File>>,
     pub(super) length: u64,

@@ -195,9 +195,9 @@ fn date(text: &str) -> Result<Date, String> {
 
 /// Parses a file size. A KB has 1,024 bytes.
 fn size(text: &str) -> Result<u64, String> {
-    // `FileSize` sends KiB, MiB and GiB as bytes.
+    // Refuse KiB, MiB and GiB, which `FileSize` converts to bytes.
     if text.parse::<FileSize>().ok().as_ref().map(FileSize::as_str) != Some(text) {
-        let says = "not a number of bytes, KB, MB or GB, such as 128000, 1.3 KB or 8mb, or does not fit in 64 bits";
+        let says = "not a number of bytes, KB, MB or GB that fits in 64 bits, such as 128000, 1.3 KB or 8mb";
         return Err(says.into());
     }
     let end = text
@@ -210,11 +210,12 @@ fn size(text: &str) -> Result<u64, String> {
         Some(b'm' | b'M') => 2,
         Some(_) => 3,
     };
-    // `FileSize` accepts only decimals below 2^64 bytes.
+    // `FileSize` accepts only decimals, so parsing cannot fail.
     Ok((number.parse::<f64>().unwrap_or(0.0) * 1024_f64.powi(power)) as u64)
 }
 
-/// Returns the `ids` of a query, which are repeated or separated by commas.
+/// Returns the `ids` of a query: a repeated parameter or a comma-separated list. Fails if there are
+/// none.
 pub(super) fn ids(uri: &http::Uri) -> Result<Vec<String>, String> {
     let query = uri.query().unwrap_or_default();
     let ids: Vec<String> = form_urlencoded::parse(query.as_bytes())
@@ -229,7 +230,7 @@ pub(super) fn ids(uri: &http::Uri) -> Result<Vec<String>, String> {
     Ok(ids)
 }
 
-/// Returns the id of a query. Fails if it has several.
+/// Returns the id of a query. Fails if there is not exactly one.
 pub(super) fn id(uri: &http::Uri) -> Result<String, String> {
     <[String; 1]>::try_from(ids(uri)?)
         .map(|[id]| id)

@@ -131,7 +131,7 @@ impl Call {
         };
         if let Some(log) = &self.service.settings.log {
             let uri = request.uri();
-            // Queries of other paths could contain credentials.
+            // The query of any other path could contain credentials.
             let query = uri.query().filter(|_| scope.is_some());
             let query = query.map(|query| format!("?{query}")).unwrap_or_default();
             let why = why.map(|why| format!(": {}", why.lines().next().unwrap_or_default()));

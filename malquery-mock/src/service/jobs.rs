@@ -19,9 +19,9 @@ use super::corpus::Found;
 const MAX_UNFINISHED: usize = 64;
 /// The maximum number of jobs that run at once, and of requests that search the corpus at once.
 const MAX_WORKING: usize = 4;
-/// The maximum number of jobs that are kept. A new job displaces the oldest one.
+/// The maximum number of jobs that are kept. Further jobs displace the oldest ones.
 const MAX_KEPT: usize = 1000;
-/// The time for which a poll waits for a job that should be done.
+/// The maximum time for which a request waits for a job that should be done.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The parts of a submission that the status of its job needs.
@@ -59,7 +59,7 @@ pub(super) enum Outcome {
 impl Job {
     /// Returns the outcome of the job, or `None` if it does not finish within [`PATIENCE`].
     pub(super) fn outcome(&self) -> Option<&Outcome> {
-        // Another poll may hold the lock for this time.
+        // Another request may hold the lock for this time.
         let end = Instant::now() + PATIENCE;
         let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
         if self.outcome.get().is_none() {

@@ -3,8 +3,8 @@
 //!
 //! A [`Service`] behaves like MalQuery: it implements tokens, the nine operations, jobs, quotas,
 //! rate limits and errors. It searches a [`Corpus`] of your files, and its replies follow the
-//! official schemas. [`Service::client`] returns a client on a virtual clock, so a test needs no
-//! sockets and does not wait between polls:
+//! official schemas. By default, [`Service::client`] returns a client on a virtual clock, so a test
+//! needs no sockets and does not wait between polls:
 //!
 //! ```
 //! use std::io::Read;
@@ -56,23 +56,24 @@ assert!(reply.contains("access denied, invalid bearer token"));
 //!
 //! # How it resembles MalQuery
 //!
-//! - **Tokens** expire after [`token_life`](Service::token_life). A request with an unknown or
-//!   expired token gets a 401, and a request without the required [scope](Service::scopes) a 403.
-//!   If the account is in another commercial [`cloud`](Service::cloud), a token request is
-//!   redirected there.
+//! - **Tokens** expire after [`token_life`](Service::token_life). An operation needs a valid token
+//!   (otherwise 401) and the required [scope](Service::scopes) (otherwise 403). Between commercial
+//!   clouds, a token request with valid credentials is redirected to the account's
+//!   [`cloud`](Service::cloud).
 //! - **Jobs**: the reply to a submission has the status `done`, which is not the status of the job.
-//!   The job is `inprogress` until it has been polled [`polls`](Service::polls) times,
-//!   [`job_time`](Service::job_time) has passed, and its work is finished.
+//!   The job is `inprogress` for at least [`polls`](Service::polls) polls, and until
+//!   [`job_time`](Service::job_time) has passed and its work is finished.
 //! - **Results** are sorted, newest first. The `total_count` of a job is the number of its results,
 //!   unless its `limit` is 0. The `total_count` of a fuzzy search is the number of all matches. The
-//!   other counts cover the results. If `filter_meta` omits `label`, all results count as unknown.
+//!   other counts cover the results. If `filter_meta` has fields but not `label`, all results count
+//!   as unknown.
 //! - **Quotas**: a hunt costs one hunt, a download costs one download, and a multi-download costs
-//!   one download per sample. A refused request costs nothing. A job that fails still costs its
-//!   quota. A request that exceeds a quota gets a 429 from MalQuery. The quotas renew on the first
-//!   day of each month at 00:00 UTC.
+//!   one download per sample. A refused request costs nothing. A failed job costs the same as a
+//!   successful one. A request that exceeds a quota gets a 429 from MalQuery, not from the gateway.
+//!   The quotas renew on the first day of each month at 00:00 UTC.
 //! - **Rate limits** per minute: [`rate_limit`](Service::rate_limit) requests with a valid token,
-//!   15 with a bad token, and 300 to the token endpoints. A request that exceeds a limit gets a 429
-//!   from the gateway with the time at which to retry.
+//!   15 with an invalid token, and 300 to the token endpoints. A request that exceeds a limit gets
+//!   a 429 from the gateway, with the time at which to retry.
 //! - **Archives** are zip files with the password `infected` (ZipCrypto). Their entries are not
 //!   compressed and are named by SHA-256.
 //!
@@ -84,27 +85,26 @@ assert!(reply.contains("access denied, invalid bearer token"));
 //! - A fuzzy search finds the same samples as an exact search without filters.
 //! - In file sizes, a KB has 1,024 bytes, and KiB, MiB and GiB are refused. A missing label is
 //!   `unknown`. Sizes above 2,147,483,647, which the schema does not allow, are omitted.
-//! - `submitted_by_customer` selects the samples that are marked in the corpus. `app` has no
-//!   effect. Unknown options are ignored.
+//! - `submitted_by_customer: true` selects the samples that are marked in the corpus. `app` does
+//!   not affect the results. Unknown options are ignored.
 //! - `query_time` is invented. In the status of a job, it is in milliseconds and includes the time
 //!   since the submission. Elsewhere, it is in seconds.
 //! - A job can report `pending` before `inprogress`. See [`pending`](Service::pending).
 //! - Messages about invalid input are more detailed than MalQuery's.
-//! - A poll of an unknown job gets a 400. A request for an archive that does not exist yet, or is
-//!   not kept, gets a 404. With a `limit` of 0, the reply has the number of matches in
-//!   `total_count`, and no results.
-//! - Ids and tokens depend only on the [`seed`](Service::seed) and the order of the requests. They
-//!   are predictable, and **the credentials protect nothing**: they exist only to test clients.
-//! - A hunt takes one public rule and the rules that it refers to. Several independent public rules
-//!   get a 400. Without the feature `yara`, every hunt gets a 400.
+//! - A poll of an unknown job gets a 400. A request for a missing or unfinished archive gets a 404.
+//!   With a `limit` of 0, the reply has the number of matches in `total_count`, and no results.
+//! - Ids and tokens are derived from the [`seed`](Service::seed) and counters. They are
+//!   predictable, and **the credentials protect nothing**: they exist only to test clients.
+//! - A hunt with several independent public rules gets a 400. Without the feature `yara`, all hunts
+//!   get a 400.
 //!
 //! # Limits
 //!
 //! At most 4 jobs run at once, and at most 4 requests search the corpus at once. While 64 jobs are
 //! unfinished, a further submission gets a 429 from the gateway and costs nothing. The last 1,000
-//! jobs are kept. Archives are unnamed temporary files that are kept as long as their jobs. A
-//! search takes at most 100 patterns. A hunt skips files larger than 256 MiB and files on which the
-//! rule runs longer than 60 seconds. The status of the job lists up to 10 of them in `errors`.
+//! jobs are kept. Archives are temporary files that are kept as long as their jobs. A search takes
+//! at most 100 patterns. A hunt skips files larger than 256 MiB and files on which the rule runs
+//! longer than 60 seconds. The status of the job lists up to 10 skipped files in `errors`.
 
 mod archive;
 mod ask;
@@ -142,11 +142,11 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A stand-in for MalQuery that searches a corpus of your files.
 ///
-/// Clones share tokens, jobs and quotas, but not settings. Change the settings before you clone a
-/// service.
+/// Clones share tokens, jobs and counts. Change the settings before you clone a service, because a
+/// later change affects only one clone.
 ///
-/// Use it through its own [`client`](Self::client), through any client as a [`Transport`], over
-/// HTTP with `Server`, or request by request:
+/// Use it through its own [`client`](Self::client), as the [`Transport`] of any client, over HTTP
+/// with `Server`, or request by request:
 ///
 /// ```
 /// use malquery_mock::{Corpus, Service};
@@ -224,8 +224,8 @@ impl Service {
 
     /// Creates a service that searches these samples.
     ///
-    /// By default its account is in US-1 and has 100 hunts and 50 downloads per month, both scopes,
-    /// and 6,000 requests per minute. Tokens expire after 1,799 seconds, and a job reports
+    /// By default, its account is in US-1 and has 100 hunts and 50 downloads per month, both
+    /// scopes, and 6,000 requests per minute. Tokens expire after 1,799 seconds, and a job reports
     /// `inprogress` at least once.
     pub fn new(corpus: Corpus) -> Self {
         Self {
@@ -286,7 +286,8 @@ impl Service {
         })
     }
 
-    /// Sets the CIDs of the Flight Control children that a client may act for. The default is none.
+    /// Sets the CIDs of the Flight Control children that a client may act for. There are none by
+    /// default.
     pub fn member_cids(self, children: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.set(|settings| settings.children = children.into_iter().map(Into::into).collect())
     }
@@ -343,33 +344,34 @@ impl Service {
     }
 
     /// Sets whether each result of a hunt has the name of the rule in `yara_rule`. The default is
-    /// `false`, as in recorded replies.
+    /// `false`, which matches recorded replies.
     pub fn name_rules(self, names: bool) -> Self {
         self.set(|settings| settings.names_rules = names)
     }
 
     /// Makes jobs fail. `fails` takes the number of a job, counted from 1, and returns whether that
-    /// job fails. A failed job still costs its quota.
+    /// job fails. A failed job costs the same as a successful one.
     pub fn fail_jobs(self, fails: impl Fn(u64) -> bool + Send + Sync + 'static) -> Self {
         self.set(|settings| settings.fails = Arc::new(fails))
     }
 
-    /// Calls `log` with one line per answered request: method, path, status and, for a refused
-    /// request, the reason. The line can include the query, but no token or client secret.
+    /// Calls `log` with one line per request to [`answer`](Self::answer): method, path, status and,
+    /// for a refused request, the reason. The line can include the query of an operation, but not
+    /// the `Authorization` header or the client secret of a token request.
     pub fn log(self, log: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.set(|settings| settings.log = Some(Arc::new(log)))
     }
 
-    /// Sets the clock for tokens, quotas, rate limits and jobs. The service reads it, but does not
-    /// wait on it.
+    /// Sets the clock for tokens, quotas, rate limits and jobs. The service itself does not wait on
+    /// it.
     ///
-    /// By default the first use decides: [`client`](Self::client) sets a virtual clock, and a
-    /// request sets the system clock.
+    /// By default, the first call decides: [`client`](Self::client) sets a virtual clock, and
+    /// [`answer`](Self::answer) sets the system clock.
     pub fn clock(self, clock: impl Clock + 'static) -> Self {
         self.set(|settings| settings.clock = Arc::new(OnceLock::from(Arc::new(clock) as Arc<_>)))
     }
 
-    /// Returns a client of this service, with valid credentials. It waits on the service's clock,
+    /// Returns a client for this service, with valid credentials. It waits on the service's clock,
     /// which is a [`VirtualClock`] unless another clock is already set.
     pub fn client(&self) -> Client {
         let Settings {
@@ -384,7 +386,7 @@ impl Service {
         Client::new(self.clone(), clock.clone(), Auth::new(*cloud, credentials))
     }
 
-    /// Returns the counts so far.
+    /// Returns the numbers of requests, tokens, hunts and downloads so far.
     pub fn counts(&self) -> Counts {
         match self.settings.clock.get() {
             Some(clock) => self.state(clock.now()).counts,
@@ -412,7 +414,7 @@ impl Service {
         state
     }
 
-    /// Returns an id that looks like a UUID, as MalQuery's ids do.
+    /// Returns an id that looks like a UUID, like MalQuery's ids.
     fn id(&self, what: &str, number: u64) -> String {
         let mut id = digest::sha256(format!("{} {what} {number}", self.settings.seed).as_bytes());
         id.truncate(32);
@@ -438,13 +440,13 @@ impl Transport for Service {
     }
 }
 
-/// The requests of the last minute.
+/// The times of the requests in the last minute.
 #[derive(Default)]
 struct Window(VecDeque<Timestamp>);
 
 impl Window {
-    /// Counts a request, if the limit allows it. Returns the number of requests left, or when to
-    /// retry.
+    /// Counts a request if the limit allows it. Returns the number of requests left, or else the
+    /// time at which to retry.
     fn take(&mut self, now: Timestamp, limit: usize) -> Result<usize, Timestamp> {
         while self.0.front().is_some_and(|time| time.after(MINUTE) <= now) {
             self.0.pop_front();

@@ -58,7 +58,7 @@ impl Call {
         let search: ask::Search = ask::body(request.body()).map_err(Refusal::input)?;
         let patterns = search.patterns().map_err(Refusal::input)?;
         let (filter, fields, _) = options(search.options)?;
-        // A fuzzy search has no filters, only a limit.
+        // A fuzzy search has a limit but no filters.
         let filter = Filter {
             limit: filter.limit,
             ..Filter::default()
@@ -253,8 +253,8 @@ impl Call {
             && self.now >= job.submitted.after(settings.job_time)
     }
 
-    /// Returns the sample with a hash, or the files that could not be read. This may hash all files
-    /// of the corpus.
+    /// Returns the sample with a hash. If there is none, returns the files that could not be read.
+    /// This may hash all files of the corpus.
     fn find(&self, hash: &Sha256) -> Result<Result<Entry, Vec<Skipped>>, Refusal> {
         let _turn = self.service.requests.enter();
         self.service.corpus.find(hash).map_err(Refusal::corpus)
@@ -267,7 +267,7 @@ impl Call {
                 let why = match &*skipped {
                     [] => String::new(),
                     [one] => format!("; not searched: {one}"),
-                    [one, more @ ..] => format!("; not searched: {one} and {} more", more.len()),
+                    [one, more @ ..] => format!("; not searched: {one}; and {} more", more.len()),
                 };
                 let message = format!("Could not find sample {hash}{why}");
                 Refusal::malquery(StatusCode::NOT_FOUND, message)
@@ -276,7 +276,7 @@ impl Call {
         hashes.iter().map(find).collect()
     }
 
-    /// Charges a cost to the quota. If it exceeds the quota, fails and charges nothing.
+    /// Charges a cost to the quota. If the quota is too low, fails and charges nothing.
     fn spend(&self, state: &mut State, cost: Cost) -> Result<(), Refusal> {
         let settings = &self.service.settings;
         let (used, limit, count, what) = match cost {

@@ -1,4 +1,4 @@
-//! The JSON of replies, according to the schemas of the service.
+//! The JSON of replies, which follows the schemas of the service.
 
 use malquery_proto::types::{Label, MetaField, Pattern, PatternType};
 use serde_json::{Value, json};
@@ -59,7 +59,7 @@ pub(super) fn stats(found: &Found, fields: &Fields, total: usize) -> Value {
     })
 }
 
-/// Adds an error for each file that was not searched, up to [`MAX_SKIPPED`] of them.
+/// Sets `errors` to one error for each file that was not searched, up to [`MAX_SKIPPED`].
 pub(super) fn add_skipped(document: &mut Value, skipped: &[Skipped]) {
     let error = |file| json!({"code": 500, "message": format!("not searched: {file}")});
     if !skipped.is_empty() {
@@ -67,7 +67,7 @@ pub(super) fn add_skipped(document: &mut Value, skipped: &[Skipped]) {
     }
 }
 
-/// Returns the YARA rule that the service generates from patterns.
+/// Returns a YARA rule for the patterns, like the rule that the service generates.
 pub(super) fn rule_of(patterns: &[Pattern]) -> String {
     let string = |(number, pattern): (usize, &Pattern)| {
         let text = pattern.value();

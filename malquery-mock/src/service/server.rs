@@ -31,7 +31,7 @@ struct Limits {
     idle: Duration,
     /// For the peer to accept a chunk of a reply.
     chunk: Duration,
-    /// For which input is discarded before a connection is closed.
+    /// For discarding input before a connection is closed.
     linger: Duration,
 }
 
@@ -46,10 +46,12 @@ const LIMITS: Limits = Limits {
 ///
 /// Each connection has its own thread. At most 1,024 connections are open at once, and further ones
 /// get a 503. A request must arrive within 10 seconds of its first byte (otherwise 408), with a
-/// head of at most 32 KiB (otherwise 431) and a body of at most 1 MiB (otherwise 413). A connection is closed when it has been idle for a minute, or when its client needs more than 30
-/// seconds to accept 64 KiB of a reply.
+/// head of at most 32 KiB (otherwise 431) and a body of at most 1 MiB (otherwise 413). A connection
+/// is closed when it has been idle for a minute, or when its client needs more than 30 seconds to
+/// accept a part of a reply (up to 64 KiB).
 ///
-/// The server does not support TLS. A `BaseUrl` accepts `http://` only for loopback addresses.
+/// The server does not support TLS. A `BaseUrl` accepts `http://` only for `localhost` and loopback
+/// addresses.
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
@@ -73,7 +75,8 @@ impl Server {
     ///
     /// # Errors
     /// Fails if the address is not a loopback address, because the corpus may contain malware and
-    /// the credentials are not secret. Fails if the server cannot listen on the address.
+    /// the credentials are not secret. Fails if the server cannot listen on the address or cannot
+    /// start a thread.
     pub fn start(service: Service, address: SocketAddr) -> io::Result<Self> {
         if !address.ip().is_loopback() {
             let why = format!(
@@ -89,7 +92,7 @@ impl Server {
     /// credentials are sent unencrypted and are not secret.
     ///
     /// # Errors
-    /// Fails if the server cannot listen on the address.
+    /// Fails if the server cannot listen on the address or cannot start a thread.
     pub fn start_anywhere(service: Service, address: SocketAddr) -> io::Result<Self> {
         Self::start_with(service, address, LIMITS)
     }
@@ -118,7 +121,7 @@ impl Server {
         self.shared.address
     }
 
-    /// Returns the URL of the server for this machine, such as `http://127.0.0.1:8080`.
+    /// Returns the URL for clients on this machine, such as `http://127.0.0.1:8080`.
     ///
     /// If the server listens on all addresses, the URL has a loopback address.
     pub fn url(&self) -> String {
@@ -343,7 +346,7 @@ impl Connection {
             }
             (Some(encoding), None) if encoding.as_bytes().eq_ignore_ascii_case(b"chunked") => true,
             _ => {
-                let why = "only the transfer-encoding chunked is supported";
+                let why = "the transfer-encoding must be chunked";
                 return Err(NoRequest::Refused(StatusCode::NOT_IMPLEMENTED, why));
             }
         };
@@ -426,7 +429,7 @@ impl Connection {
     }
 }
 
-/// Returns the length of the body that the head declares.
+/// Returns the body length that the head declares.
 fn content_length(headers: &HeaderMap) -> Result<Option<u64>, NoRequest> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let Some(length) = lengths.next() else {
