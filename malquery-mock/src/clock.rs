@@ -6,8 +6,8 @@ use malquery_proto::{Clock, Timestamp};
 
 /// A clock for tests. A wait advances the clock at once and takes almost no real time.
 ///
-/// Only waits and [`advance`](Self::advance) move the clock. Clones share their state, so keep one
-/// to read [`waits`](Self::waits).
+/// Only waits and [`advance`](Self::advance) move the clock. Clones share their state, so keep a
+/// clone to read [`waits`](Self::waits).
 ///
 /// ```
 /// use std::time::Duration;
@@ -52,7 +52,8 @@ impl VirtualClock {
         state.now = state.now.after(duration);
     }
 
-    /// Returns the length of each wait so far, in order. Omits waits that end at once.
+    /// Returns the length of each wait so far, in order. Omits waits for a time that has already
+    /// been reached.
     pub fn waits(&self) -> Vec<Duration> {
         self.state().waits.clone()
     }

@@ -7,11 +7,11 @@ use std::fmt::{self, Write as _};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The maximum nesting depth of a value. The outermost value has depth 0.
+/// The maximum nesting depth of a value. The outermost value of a file has depth 0.
 const MAX_DEPTH: usize = 100;
 /// The nesting depth of a JSON body in a cassette.
 const BODY_DEPTH: usize = 5;
-/// The maximum length of an array or object on one line of a file, with its indentation, in bytes.
+/// The maximum length in bytes, with indentation, of an array or object on one line of a file.
 const MAX_LINE: usize = 110;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -34,7 +34,7 @@ pub(crate) enum Style {
     Line,
     /// For a file: each array or object that fits is on one line.
     File,
-    /// For a transcript: each member and item starts a new line, and multi-line text is a block.
+    /// For a transcript: each member and item starts on a new line, and multi-line text is a block.
     Pretty,
 }
 
@@ -49,8 +49,8 @@ impl Json {
         build(read::<&RawValue>(text)?.get(), BODY_DEPTH)
     }
 
-    /// Parses the body of a reply that is an object or an array. Replaces invalid UTF-8 and lone
-    /// surrogates, and accepts a byte order mark and unescaped control characters.
+    /// Parses a reply body that is an object or an array. Replaces invalid UTF-8 and lone
+    /// surrogates, and accepts a byte order mark and unescaped control characters in strings.
     pub(crate) fn of_reply(body: &[u8]) -> Option<Self> {
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
         if !matches!(body.trim_ascii_start(), [b'{' | b'[', ..]) {
@@ -84,7 +84,6 @@ impl Json {
         }
     }
 
-    /// Returns a member of an object.
     pub(crate) fn get(&self, key: &str) -> Option<&Self> {
         match self {
             Self::Object(members) => member(members, key),
@@ -99,7 +98,7 @@ impl Json {
         }
     }
 
-    /// Calls `f` with this value and each nested value, and with their places, such as
+    /// Calls `f` with this value and each nested value, together with its place, such as
     /// `/resources/*/sha256`. All items of an array share one place.
     pub(crate) fn each<'a>(&'a self, place: &mut String, f: &mut dyn FnMut(&str, &'a Self)) {
         f(place, self);
@@ -218,9 +217,9 @@ pub(crate) fn nested<T>(place: &mut String, key: &str, inside: impl FnOnce(&mut 
     result
 }
 
-/// Returns whether a number is negative, its digits without outer zeros, and the power of ten of
-/// the last digit. The result is equal for `1`, `1.0` and `10e-1`. Fails if the exponent does not
-/// fit in 64 bits.
+/// Returns whether a number is negative, its digits without leading and trailing zeros, and the
+/// power of ten of the last digit. Equal numbers, such as `1`, `1.0` and `10e-1`, have the same
+/// result. Fails if the exponent does not fit in 64 bits, unless the number is 0.
 fn normal(number: &str) -> Result<(bool, String, i128), &str> {
     let digits = number.trim_start_matches('-');
     let (mantissa, exponent) = digits.split_once(['e', 'E']).unwrap_or((digits, "0"));
@@ -236,7 +235,7 @@ fn normal(number: &str) -> Result<(bool, String, i128), &str> {
     Ok((number.starts_with('-'), kept.into(), exponent + shift))
 }
 
-/// Replaces lone surrogates, and escapes control characters in strings.
+/// Replaces escapes of lone surrogates, and escapes ASCII control characters in strings.
 fn repair(text: &str) -> String {
     let unit = |at: usize| {
         let digits = text.get(at..)?.strip_prefix("\\u")?.get(..4)?;

@@ -5,8 +5,8 @@ use crate::reply::Reply;
 
 /// Creates a cassette from replies, which answer any requests in this order.
 ///
-/// [`Cassette::client`] and [`Cassette::with_tokens`] answer token requests automatically.
-/// Otherwise, token requests need replies too.
+/// With [`Cassette::client`] or [`Cassette::with_tokens`], token requests are answered
+/// automatically. Otherwise, they need replies too.
 ///
 /// ```
 /// use malquery_mock::{Fault, reply, script};

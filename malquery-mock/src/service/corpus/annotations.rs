@@ -78,7 +78,7 @@ impl TryFrom<String> for RelativePath {
             Ok(Self(path))
         } else {
             Err(format!(
-                "{path:?} is not a path relative to the folder, such as \"a/b.exe\""
+                "{path:?} is not a plain relative path, such as \"a/b.exe\""
             ))
         }
     }
@@ -118,7 +118,7 @@ impl Annotations {
             .unwrap_or_default()
     }
 
-    /// Fails if an annotated path is left that `take` did not remove.
+    /// Fails unless `take` has removed every annotated path.
     pub(super) fn check(&self, root: &Path) -> Result<(), CorpusError> {
         match self.path.0.keys().min_by_key(|path| &path.0) {
             None => Ok(()),
@@ -137,7 +137,6 @@ impl Annotations {
             .any(|annotation| annotation.first_seen.is_some())
     }
 
-    /// Returns the annotation of a hash.
     pub(super) fn of(&self, sha256: &Sha256) -> Option<&Annotation> {
         self.sha256.0.get(sha256)
     }

@@ -1,7 +1,7 @@
 //! Detects the type of a sample from its content.
 //!
-//! The names come from the service's filters, which have them in lower case. The service's replies
-//! have `PE32` in capitals, so `PE64` is in capitals too. Other content is `data`.
+//! The names come from the service's filters, where they are lowercase. The service's replies have
+//! `PE32` in uppercase, so `PE64` is uppercase too. Other content is `data`.
 
 use std::io::{self, Read, Seek};
 
@@ -33,8 +33,8 @@ fn of_prefix(prefix: &[u8]) -> &'static str {
         [0x7f, b'E', b'L', b'F', 1, ..] => "elf32",
         [0x7f, b'E', b'L', b'F', 2, ..] => "elf64",
         [b'M', b'Z', ..] => portable_executable(prefix),
-        // A Mach-O file for several processors has their count here. A Java class has its version,
-        // which is at least 45.
+        // A Mach-O file for several processors has their count here. A Java class has its major
+        // version, which is at least 45.
         [0xca, 0xfe, 0xba, 0xbe, 0, 0, 0, count, ..] if *count < 45 => "macho",
         [0xca, 0xfe, 0xba, 0xbe, ..] => "cjava",
         [b'P', b'K', 3, 4, ..] => zip(prefix),
@@ -148,7 +148,7 @@ fn text(prefix: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// Returns whether the first 1,024 bytes have an HTML doctype or element, possibly after comments.
+/// Returns whether the first 1,024 bytes contain an HTML doctype or the start of an `html` element.
 fn is_html(content: &[u8]) -> bool {
     let start = content[..content.len().min(1024)].to_ascii_lowercase();
     ["<!doctype html", "<html"]
@@ -156,8 +156,8 @@ fn is_html(content: &[u8]) -> bool {
         .any(|tag| memmem::find(&start, tag.as_bytes()).is_some())
 }
 
-/// Returns whether the content is text: UTF-8, UTF-16 with a byte order mark, or an 8-bit encoding,
-/// without control characters other than whitespace, bell, backspace and escape.
+/// Returns whether the content is text: UTF-8, UTF-16 with a byte order mark, or Latin-1, without
+/// ASCII control characters other than whitespace, bell, backspace and escape. Empty content is not.
 fn is_text(prefix: &[u8]) -> bool {
     let plain = |c: char| !c.is_ascii_control() || matches!(c, '\x07'..='\r' | '\x1b');
     let wide = |unit: fn([u8; 2]) -> u16| {

@@ -31,11 +31,11 @@ const TRIES: usize = 3;
 /// The samples of a [`Service`](super::Service): the files in a folder, single files, or bytes in
 /// memory. Clones share the samples.
 ///
-/// Files are listed when the corpus is opened and read when they are searched. They are never
-/// written. A changed file is a new sample. On systems other than Unix, a change that keeps the
-/// size and the modification time is not detected. A search skips files that are gone or cannot be
-/// read, and its reply lists up to 10 of them in `errors`. The error about a missing sample names
-/// one of them. Files with the same content are one sample.
+/// Files are listed when the corpus is created, and read when they are searched or downloaded. They
+/// are never written. A changed file is a new sample. On systems other than Unix, a change that
+/// keeps the size and the modification time may go undetected. A search skips files that are gone
+/// or cannot be read, and its reply lists up to 10 of them in `errors`. Results contain each content
+/// once.
 ///
 /// A search reads files of any size in chunks. A hunt holds one whole file in memory per processor.
 /// It skips files larger than 256 MiB and files on which the rule runs longer than 60 seconds.
@@ -43,17 +43,17 @@ const TRIES: usize = 3;
 /// # File types
 ///
 /// The type of a sample is detected from its content: `PE32`, `PE64`, `elf32`, `elf64`, `macho`,
-/// `pdf`, `doc`, `docx`, `xls`, `xlsx`, `ppt`, `pptx`, `rtf`, `hwp`, `cdfv2` (any other compound
-/// document), `html`, `email`, `perl`, `python`, `pythonc`, `java.arc`, `cjava`, `dalvik`, `lnk`,
+/// `pdf`, `doc`, `docx`, `xls`, `xlsx`, `ppt`, `pptx`, `rtf`, `hwp`, `cdfv2` (other compound
+/// documents), `html`, `email`, `perl`, `python`, `pythonc`, `java.arc`, `cjava`, `dalvik`, `lnk`,
 /// `swf`, `pcap` or `text`. Anything else is `data`. Filters ignore case.
 ///
 /// # Labels and dates
 ///
-/// By default a sample was first seen on the day its file was last modified, in UTC, and has no
-/// label. In a folder passed to [`open`](Self::open), the file `malquery-corpus.json` overrides
-/// these values, by path (with slashes) or by SHA-256. Values by SHA-256 take precedence, but
-/// `submitted_by_customer` is true if either value is. The file itself is not a sample. All its
-/// keys are optional:
+/// By default, a file has no label, and its first-seen date is the day of its last modification, in
+/// UTC. In a folder passed to [`open`](Self::open), the file `malquery-corpus.json` overrides these
+/// values, by relative path (with slashes) or by SHA-256. Values by SHA-256 take precedence, but
+/// `submitted_by_customer` is true if either value is. `malquery-corpus.json` itself is not a
+/// sample. All its keys are optional:
 ///
 /// ```json
 /// { "path": { "tools/nc.exe": { "label": "unwanted", "submitted_by_customer": true } },
@@ -156,8 +156,8 @@ impl Corpus {
     ///
     /// # Errors
     /// Fails if `folder` is neither a folder nor a regular file, or cannot be listed. Fails if
-    /// `malquery-corpus.json` cannot be read, is invalid, or has a path that is not in the corpus.
-    /// If the file is invalid, the message contains the line and column.
+    /// `malquery-corpus.json` is not a readable regular file, is invalid, or has a path that is not
+    /// in the corpus. If it is invalid, the message contains the line and column.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, CorpusError> {
         let root = folder.as_ref();
         let (mut files, skipped) = source::list(root)?;
@@ -177,8 +177,8 @@ impl Corpus {
         })))
     }
 
-    /// Creates a corpus of samples in memory. Each is a `Vec<u8>`, or a [`CorpusSample`] with a
-    /// label and a date.
+    /// Creates a corpus of samples in memory. Each is a `Vec<u8>` or a [`CorpusSample`], which can
+    /// have a label and a date.
     pub fn from_bytes<S: Into<CorpusSample>>(samples: impl IntoIterator<Item = S>) -> Self {
         let slot = |sample: S| {
             let CorpusSample { bytes, annotation } = sample.into();
@@ -192,7 +192,8 @@ impl Corpus {
     }
 
     /// Creates a corpus of single files and the files in folders. Paths that cannot be listed are
-    /// skipped and returned by [`skipped`](Self::skipped). A `malquery-corpus.json` is a sample.
+    /// skipped and returned by [`skipped`](Self::skipped). A `malquery-corpus.json` is an ordinary
+    /// sample here.
     pub fn from_paths(paths: impl IntoIterator<Item = impl AsRef<Path>>) -> Self {
         let (mut samples, mut skipped) = (Vec::new(), Vec::new());
         for path in paths {
@@ -213,7 +214,7 @@ impl Corpus {
         }))
     }
 
-    /// Returns the number of files or samples in memory, including duplicates.
+    /// Returns the number of samples, including duplicates.
     pub fn len(&self) -> usize {
         self.0.samples.len()
     }
@@ -223,25 +224,26 @@ impl Corpus {
         self.0.samples.is_empty()
     }
 
-    /// Returns the files and folders that were skipped when the corpus was created.
+    /// Returns the paths that could not be listed when the corpus was created. Symbolic links and
+    /// special files inside a folder are not among them.
     pub fn skipped(&self) -> &[Skipped] {
         &self.0.skipped
     }
 
-    /// Returns the samples that contain all the patterns.
+    /// Returns the samples that contain all the patterns and pass the filter.
     pub(crate) fn search(&self, patterns: &[Pattern], options: &Filter) -> io::Result<Found> {
         let scan = Scan::new(patterns);
         self.select(options, |opened, buffer| scan.run(opened, buffer))
     }
 
-    /// Returns the samples that a YARA rule matches.
+    /// Returns the samples that match a YARA rule and pass the filter.
     #[cfg(feature = "yara")]
     pub(crate) fn hunt(&self, rule: &Rule, options: &Filter) -> io::Result<Found> {
         self.select(options, |opened, buffer| scan::hunt(rule, opened, buffer))
     }
 
-    /// Returns the sample with this hash, or the files that could not be read. This may hash all
-    /// files.
+    /// Returns the sample with this hash. If there is none, returns the files that could not be
+    /// read. This may hash all files.
     pub(crate) fn find(&self, sha256: &Sha256) -> io::Result<Result<Entry, Vec<Skipped>>> {
         self.check_root()?;
         let find = |slot: &Arc<Slot>, buffer: &mut Vec<u8>| {
@@ -300,8 +302,8 @@ impl Corpus {
         })
     }
 
-    /// Runs `work` on all samples, in several threads. The results are in the order of the samples.
-    /// With `first`, starts no more work after a result.
+    /// Runs `work` on the samples in several threads, and returns the results in the order of the
+    /// samples. With `first`, stops soon after the first result.
     fn each(
         &self,
         first: bool,
@@ -446,8 +448,7 @@ impl Slot {
         Ok(hashes)
     }
 
-    /// Returns the day on which the sample was first seen, unless its hash is annotated with
-    /// another day.
+    /// Returns the day on which the sample was first seen. Ignores annotations by hash.
     fn first_seen(&self, stamp: Stamp) -> Date {
         self.annotation.first_seen.unwrap_or_else(|| stamp.day())
     }
@@ -512,7 +513,7 @@ impl Entry {
     }
 
     /// Opens the sample for reading. Fails if the file has changed since it was found. If the file
-    /// changes later, reading its end fails.
+    /// changes while it is read, the read at its end fails.
     pub(crate) fn open(&self) -> io::Result<impl Read + Send + use<>> {
         let opened = self.slot.source.open()?;
         if opened.stamp != self.stamp {
@@ -540,13 +541,13 @@ impl Read for Checked {
     }
 }
 
-/// A file or folder that was skipped.
+/// A file, folder or sample in memory that was skipped.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Skipped {
     /// The path, or `None` for a sample in memory.
     pub path: Option<PathBuf>,
-    /// The reason.
+    /// The reason for skipping it.
     pub why: String,
 }
 

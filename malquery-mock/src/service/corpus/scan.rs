@@ -14,7 +14,7 @@ pub(super) const CHUNK: usize = 256 * 1024;
 
 /// A search for samples that contain all patterns.
 pub(super) struct Scan {
-    /// Longest first, because a long pattern is likely rare.
+    /// Longest first, because a long pattern is likely to be rare.
     finders: Vec<Finder<'static>>,
     /// The maximum number of bytes of an incomplete pattern at the end of a chunk.
     overlap: usize,
@@ -64,7 +64,7 @@ impl Scan {
     }
 }
 
-/// The maximum size of a file in a hunt. Each thread holds one file in memory.
+/// The maximum size of a file in a hunt, in bytes. Each thread holds one file in memory.
 #[cfg(feature = "yara")]
 const MAX_RULE_SIZE: u64 = 256 * 1024 * 1024;
 

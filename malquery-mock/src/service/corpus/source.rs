@@ -114,9 +114,9 @@ impl Opened {
         }
     }
 
-    /// Returns whether the file is unchanged and any further change would change its timestamp.
-    /// File system clocks are coarse, so two changes in quick succession may have the same
-    /// timestamp. A timestamp far in the future is as good as one far in the past.
+    /// Returns whether the file is unchanged and its timestamp differs enough from the current time,
+    /// in either direction. File system clocks are coarse, so two changes in quick succession may
+    /// have the same timestamp.
     pub(super) fn is_settled(&self) -> io::Result<bool> {
         let distance = |time: SystemTime| time.elapsed().unwrap_or_else(|ahead| ahead.duration());
         let last = self.stamp.changed.or(self.stamp.modified);
@@ -175,7 +175,7 @@ pub(super) fn changed() -> io::Error {
 }
 
 /// Lists all regular files in a folder and its subfolders, sorted by path, or a single file. Also
-/// returns what could not be listed.
+/// returns the paths that could not be listed.
 pub(super) fn list(root: &Path) -> Result<(Vec<PathBuf>, Vec<Skipped>), CorpusError> {
     let unreadable = |error| CorpusError::io(root, error);
     let kind = fs::metadata(root).map_err(unreadable)?;

@@ -388,7 +388,7 @@ fn missing_files_do_not_stop_a_search() {
         .unwrap();
     #[cfg(unix)]
     {
-        // Opening the pipe would block until something is written.
+        // Opening the pipe would block until another process opens it for writing.
         fs::remove_file(at("d")).unwrap();
         pipe(&at("d"));
     }
