@@ -157,7 +157,8 @@ fn is_html(content: &[u8]) -> bool {
 }
 
 /// Returns whether the content is text: UTF-8, UTF-16 with a byte order mark, or Latin-1, without
-/// ASCII control characters other than whitespace, bell, backspace and escape. Empty content is not.
+/// ASCII control characters other than whitespace, bell, backspace and escape. Empty content is not
+/// text.
 fn is_text(prefix: &[u8]) -> bool {
     let plain = |c: char| !c.is_ascii_control() || matches!(c, '\x07'..='\r' | '\x1b');
     let wide = |unit: fn([u8; 2]) -> u16| {

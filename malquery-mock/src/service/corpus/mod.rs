@@ -33,9 +33,9 @@ const TRIES: usize = 3;
 ///
 /// Files are listed when the corpus is created, and read when they are searched or downloaded. They
 /// are never written. A changed file is a new sample. On systems other than Unix, a change that
-/// keeps the size and the modification time may go undetected. A search skips files that are gone
-/// or cannot be read, and its reply lists up to 10 of them in `errors`. Results contain each content
-/// once.
+/// keeps the size and the modification time may go undetected. Files with the same content are
+/// reported once. A search skips files that are gone or cannot be read, and its reply lists up to
+/// 10 of them in `errors`. The error about a sample that was not found names one skipped file.
 ///
 /// A search reads files of any size in chunks. A hunt holds one whole file in memory per processor.
 /// It skips files larger than 256 MiB and files on which the rule runs longer than 60 seconds.
@@ -242,7 +242,7 @@ impl Corpus {
         self.select(options, |opened, buffer| scan::hunt(rule, opened, buffer))
     }
 
-    /// Returns the sample with this hash. If there is none, returns the files that could not be
+    /// Returns the sample with this hash. If none is found, returns the files that could not be
     /// read. This may hash all files.
     pub(crate) fn find(&self, sha256: &Sha256) -> io::Result<Result<Entry, Vec<Skipped>>> {
         self.check_root()?;

@@ -114,9 +114,9 @@ impl Opened {
         }
     }
 
-    /// Returns whether the file is unchanged and its timestamp differs enough from the current time,
-    /// in either direction. File system clocks are coarse, so two changes in quick succession may
-    /// have the same timestamp.
+    /// Returns whether the file is unchanged and its timestamp is not close to the current time.
+    /// File system clocks are coarse, so two changes in quick succession may have the same
+    /// timestamp.
     pub(super) fn is_settled(&self) -> io::Result<bool> {
         let distance = |time: SystemTime| time.elapsed().unwrap_or_else(|ahead| ahead.duration());
         let last = self.stamp.changed.or(self.stamp.modified);
