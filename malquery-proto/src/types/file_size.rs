@@ -34,7 +34,7 @@ impl FileSize {
 
     /// Returns whether this exceeds `other` in both cases: a KB of 1,000 and a KB of 1,024 bytes.
     pub(crate) fn surely_exceeds(&self, other: &Self) -> bool {
-        let at = |size: &Self, kilo| Parts::of(&size.0).and_then(|parts| parts.bytes(kilo));
+        let at = |size: &Self, kilo| Parts::of(&size.0).and_then(|parts| parts.size(kilo));
         [1000, 1024]
             .iter()
             .all(|kilo| at(self, *kilo) > at(other, *kilo))
@@ -51,6 +51,8 @@ const UNITS: [(&str, u32, bool); 7] = [
     ("mib", 2, true),
     ("gib", 3, true),
 ];
+
+const BILLION: u128 = 1_000_000_000;
 
 /// The parts of a size.
 struct Parts<'a> {
@@ -87,10 +89,10 @@ impl<'a> Parts<'a> {
         })
     }
 
-    /// Returns the number of bytes, rounded down, if a KB or a KiB has `kilo` bytes. `None` if the
-    /// number does not fit in 64 bits.
-    fn bytes(&self, kilo: u128) -> Option<u128> {
-        let unit = kilo.pow(self.power);
+    /// Returns the size in billionths of a byte, rounded down, if a KB or a KiB has `kilo` bytes.
+    /// `None` if the number does not fit in 64 bits.
+    fn size(&self, kilo: u128) -> Option<u128> {
+        let unit = BILLION * kilo.pow(self.power);
         // Rounding down at each digit gives the same result as rounding down at the end.
         let digits = self.fraction.unwrap_or_default().bytes().rev();
         let part = digits.fold(0, |part, digit| {
@@ -112,8 +114,8 @@ impl FromStr for FileSize {
         if parts.power == 0 && parts.fraction.is_some() {
             return refuse("a number of bytes cannot have a fraction");
         }
-        let bytes = parts.bytes(if parts.is_binary { 1024 } else { 1000 });
-        match bytes.and_then(|bytes| u64::try_from(bytes).ok()) {
+        let size = parts.size(if parts.is_binary { 1024 } else { 1000 });
+        match size.and_then(|size| u64::try_from(size / BILLION).ok()) {
             Some(bytes) if parts.is_binary => Ok(Self::bytes(bytes)),
             Some(_) => Ok(Self(text.to_owned())),
             None => refuse("the size does not fit in 64 bits"),

@@ -56,6 +56,8 @@ fn only_sizes_without_doubt_compare() {
     assert!(exceeds("8mb", "1 MB"));
     assert!(exceeds("1 MB", "900 KB"));
     assert!(exceeds("2 KB", "1999"));
+    assert!(exceeds("1.3004 KB", "1.3003 KB"));
+    assert!(exceeds("8796093022208.001 KB", "8796093022208 KB"));
     assert!(!exceeds("1 KB", "1010"));
     assert!(!exceeds("1 KB", "1 KB"));
     assert!(!exceeds("1", "1 GB"));
