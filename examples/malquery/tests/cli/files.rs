@@ -75,10 +75,12 @@ fn two_downloads_to_one_file_send_one_request() {
     for line in [format!("download {A}"), "samples r-1".into()] {
         let out = folder();
         let line = format!("{line} --output {}", in_folder(&out, "file"));
-        let server = Server::start(|request| match request.uri().path() {
+        let gate = Gate::default();
+        let held = gate.clone();
+        let server = Server::start(move |request| match request.uri().path() {
             "/oauth2/token" => token(),
             _ => {
-                thread::sleep(Duration::from_secs(1));
+                held.wait();
                 refusal(403, "not here")
             }
         });
@@ -96,6 +98,7 @@ fn two_downloads_to_one_file_send_one_request() {
                 run.stderr
             );
         }
+        gate.open();
         running.join().unwrap().error(4);
         assert_eq!(server.count("GET"), 1);
         assert_eq!(names(&out), [""; 0]);

@@ -87,7 +87,7 @@ fn the_stand_in_has_knobs() {
     let serving = Serving::start("--fail-jobs");
     serving.ask("exact-search --ascii GNU --wait").error(3);
     let serving = Serving::start("--job-time 1h");
-    let run = serving.ask("exact-search --ascii GNU --wait --timeout 0.2s");
+    let run = serving.ask("exact-search --ascii GNU --wait --timeout 1s");
     run.error(6);
 }
 

@@ -55,8 +55,6 @@ fn stopped(out: &TempDir, found: &[&str]) -> (String, String) {
         server.base
     ));
     run.error(4);
-    // A state never replaces another state.
-    Server::with_answers([]).run(&line).error(2);
     (state, target)
 }
 
@@ -72,6 +70,9 @@ fn a_collect_resumes_from_its_state() {
     );
     // The folder created for it is removed, because it is empty.
     assert_eq!(names(&out), ["state.json"]);
+    // A state never replaces another state.
+    let line = format!("{COLLECT} --ascii s3arch --state {state} --output-dir {target}");
+    Server::with_answers([]).run(&line).error(2);
     let archive = collecting(&[], SEVERAL).pop().unwrap();
     let server = Server::with_answers([job("r-2", "done"), archive]);
     let run = server.run(&format!("resume {state}"));
@@ -175,10 +176,12 @@ fn a_state_is_not_the_archive() {
 fn two_processes_do_not_resume_one_job() {
     let out = folder();
     let state = in_folder(&out, "state.json");
-    let server = Server::start(|request| match request.uri().path() {
+    let gate = Gate::default();
+    let held = gate.clone();
+    let server = Server::start(move |request| match request.uri().path() {
         "/oauth2/token" => {
             // Until the token arrives, the state records that nothing was submitted.
-            thread::sleep(Duration::from_secs(1));
+            held.wait();
             token()
         }
         _ => job("r-1", "done"),
@@ -199,6 +202,7 @@ fn two_processes_do_not_resume_one_job() {
                 .contains("another malquery process is using it")
         );
     }
+    gate.open();
     running.join().unwrap().json();
     assert_eq!(server.count("hunt"), 1);
     assert_eq!(names(&out), ["state.json"]);

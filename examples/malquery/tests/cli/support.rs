@@ -6,6 +6,8 @@ use std::io::{self, Read};
 pub(crate) use std::path::Path;
 pub(crate) use std::process::Command;
 use std::process::{Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 pub(crate) use std::thread;
 pub(crate) use std::time::Duration;
 
@@ -286,6 +288,22 @@ pub(crate) fn refusal(status: u16, message: &str) -> Answer {
         status,
         json!({"errors": [{"code": status, "message": message}]}),
     )
+}
+
+/// Holds a reply back until the test opens it.
+#[derive(Clone, Default)]
+pub(crate) struct Gate(Arc<AtomicBool>);
+
+impl Gate {
+    pub(crate) fn wait(&self) {
+        while !self.0.load(Ordering::SeqCst) {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn open(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 /// A service on loopback, below a prefix.
