@@ -298,7 +298,7 @@ fn what_cannot_find_anything_is_refused() {
     );
     assert_eq!(
         refused(&FuzzySearch::new(bare_pattern()).limit(0), &base, &bearer),
-        "a limit of 0 returns nothing; set it to at least 1"
+        "the limit is 0; set it to at least 1"
     );
     assert_eq!(
         refused(&Hunt::new(" \n"), &base, &bearer),

@@ -10,8 +10,8 @@ use crate::types::text::text_value;
 
 /// A CrowdStrike cloud. Each account belongs to exactly one.
 ///
-/// Parsing ignores case, dashes, underscores and surrounding whitespace. It accepts `gov1` and
-/// `gov2` for the government clouds.
+/// Parsing ignores case, dashes, underscores and surrounding whitespace. It also accepts `gov1`
+/// and `gov2` for the government clouds.
 ///
 /// ```
 /// use malquery_proto::Cloud;
@@ -115,10 +115,10 @@ impl fmt::Display for Cloud {
     }
 }
 
-/// The base URL of requests: the URL of a cloud, or a custom URL, such as that of a gateway.
+/// The base URL of requests: the URL of a cloud, or a custom URL, for example of a gateway.
 ///
-/// The URL must use https. Plain http is allowed only for `localhost` and loopback addresses. A
-/// path in the URL becomes a prefix of every request path.
+/// The URL must use https, or plain http for `localhost` or a loopback address. A path in the URL
+/// becomes a prefix of every request path.
 ///
 /// ```
 /// use malquery_proto::{BaseUrl, Cloud};
@@ -187,7 +187,7 @@ impl TryFrom<Url> for BaseUrl {
             return refuse("it must not contain a query or fragment");
         }
         let text = url.as_str().trim_end_matches('/');
-        // `http` rejects some hosts that `url` accepts.
+        // The `http` crate rejects some hosts that the `url` crate accepts.
         match http::Uri::try_from(text) {
             Ok(_) => Ok(Self(text.into())),
             Err(error) => Err(ParseError::new(WHAT, error.to_string())),

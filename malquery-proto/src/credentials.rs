@@ -68,7 +68,7 @@ impl fmt::Debug for Credentials {
 
 /// The customer id (CID) of a Flight Control child.
 ///
-/// Parsing removes the checksum (`-XX`) after a CID of 32 characters, as other SDKs do.
+/// Parsing removes surrounding whitespace, and the checksum (`-XX`) after a CID of 32 characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct MemberCid(Box<str>);
 
@@ -103,7 +103,7 @@ impl fmt::Display for MemberCid {
     }
 }
 
-/// A bearer token. `Debug` hides the token. It is wiped from memory on drop.
+/// A bearer token. `Debug` hides it, and it is wiped from memory on drop.
 #[derive(Debug, Clone)]
 pub struct BearerToken(Secret);
 

@@ -3,8 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
-/// Writes an error and its sources on one line. `unwrap`, and a `main` that returns an error, print
-/// the `Debug` output.
+/// Writes an error and its sources, separated by colons. `unwrap`, and a `main` that returns an
+/// error, print the `Debug` output.
 pub(crate) fn with_sources(
     error: &(dyn Error + 'static),
     f: &mut fmt::Formatter<'_>,
@@ -18,7 +18,7 @@ pub(crate) fn with_sources(
     Ok(())
 }
 
-/// Implements `Debug` for errors as their `Display`, followed by their sources.
+/// Implements `Debug` for errors: the `Display` output, followed by the sources.
 macro_rules! debug_with_sources {
     ($($error:ty),+) => {$(
         impl std::fmt::Debug for $error {

@@ -1,10 +1,10 @@
 //! Error replies, and an overview of the main error types.
 //!
 //! - [`BuildError`](crate::request::BuildError): a request was rejected before it was sent.
-//! - [`ResponseError`]: a reply is an error, or cannot be parsed.
-//! - [`StreamError`](crate::stream::StreamError): a download is not the requested file.
+//! - [`ResponseError`]: a reply is an error, or cannot be used.
+//! - [`StreamError`](crate::stream::StreamError): the body of a download was rejected.
 //! - [`FlowError`](crate::flow::FlowError): a call or a job failed, after its retries.
-//! - [`client::Error`](crate::client::Error): a call of the blocking client failed.
+//! - [`client::Error`](crate::client::Error): a call to the blocking client failed.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -24,10 +24,10 @@ use crate::types::{Envelope, ErrorItem, Extra, Json, RequestId};
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum ResponseError {
-    /// The service or a gateway returned an error.
+    /// An error reply from the service or a gateway.
     #[error(transparent)]
     Api(Box<ApiError>),
-    /// The status is 2xx, but the body could not be parsed, or is the reply to another request.
+    /// The status is 2xx, but the body could not be parsed, or seems to belong to another request.
     #[error(transparent)]
     Decode(Box<DecodeError>),
 }
@@ -50,7 +50,7 @@ impl ResponseError {
     }
 }
 
-/// A 2xx reply whose body could not be parsed, or is the reply to another request.
+/// A 2xx reply whose body could not be parsed, or seems to belong to another request.
 #[derive(Clone, thiserror::Error)]
 #[error("the reply to {operation} ({status}) could not be parsed: {why}; the body begins with {body:?}{}{}", if *billed { "; the request was sent, and may have been billed" } else { "" }, IdNote(self.request_id()))]
 pub struct DecodeError {
@@ -64,19 +64,19 @@ pub struct DecodeError {
     pub(crate) fault: Fault,
 }
 
-/// What is wrong with a reply that could not be parsed.
+/// The reason a 2xx reply cannot be used.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Fault {
     Damaged,
-    /// It is not the reply to this request, so a retry on another connection may help.
+    /// The body seems to belong to another request, so a retry on a new connection may help.
     Foreign,
-    /// It is too large, so a retry would fail again.
+    /// The body is too large, so a retry would fail again.
     TooLarge,
-    /// The call timed out while it was being parsed.
+    /// The call timed out while the body was being parsed.
     TooLate,
 }
 
-/// Masks the secrets in a string, including a truncated secret at the end of an excerpt.
+/// Masks the secrets in a string, including a secret that a `…` truncates.
 fn mask(text: &mut String, needles: &Needles) {
     if let Cow::Owned(masked) = needles.mask_excerpt(text) {
         *text = masked;
@@ -156,25 +156,26 @@ impl DecodeError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ApiErrorKind {
-    /// The service rejected the request (400, and each 4xx without a kind of its own). A retry
+    /// The service rejected the request (400, or any 4xx without a kind of its own). A retry
     /// usually does not help, except after a timeout (408).
     BadRequest,
     /// The bearer token or the credentials are not valid in this cloud (401).
     Unauthorized,
     /// Access was denied (403). For example, the API client lacks a scope.
     Forbidden,
-    /// The requested sample, job or archive does not exist (404).
+    /// The requested sample, job or archive was not found (404).
     NotFound,
     /// Too many requests were sent (429). Wait, then retry.
     RateLimited,
-    /// The monthly quota is used up (429 from MalQuery itself, without a time for a retry). A retry
+    /// The monthly quota is used up (a 429 from MalQuery itself, without a retry time). A retry
     /// does not help before the quota is renewed.
     QuotaExhausted,
-    /// The service or a gateway failed (5xx).
+    /// The service or a gateway failed (5xx, or another status outside 200 to 499).
     Server,
-    /// The reply is a redirect that was not followed (3xx).
+    /// The reply is a redirect that was not followed, or has another 3xx status, such as 304.
     Redirect,
-    /// The status is 2xx, but the body contains only errors, or is not a whole file (205, 206).
+    /// The status is 2xx, but the body has errors instead of a result, or is not a whole file (205,
+    /// 206).
     Partial,
     /// The file to download is not ready yet (202, 204). Retry later.
     NotReady,
@@ -182,8 +183,8 @@ pub enum ApiErrorKind {
 
 /// An error reply from the service or a gateway.
 ///
-/// `Display` writes one line: the operation id, the status, the first messages of the service or
-/// the beginning of the body, the trace id and, if known, a hint.
+/// `Display` writes one line: the operation id, the status and, if known, the first errors, the
+/// beginning of the body, the trace id and a hint.
 #[derive(Clone)]
 pub struct ApiError {
     status: StatusCode,
@@ -243,7 +244,7 @@ impl ApiError {
             asked: None,
             rate_limit,
             is_page: errors.is_empty() && is_page(head, body),
-            // Show a request id that is not valid, because the job may have been billed.
+            // Keep the body if its request id is not valid: the job may have been billed.
             body: (!is_explained || (has_job && reqid.is_none()))
                 .then(|| excerpt(body, 2048))
                 .filter(|body| !body.is_empty()),
@@ -285,8 +286,8 @@ impl ApiError {
         self.reqid.as_ref()
     }
 
-    /// Returns whether a job may have started despite the error status. A 304 has no body that
-    /// could contain a request id.
+    /// Returns whether a job may have started despite the error status. A 304 counts, because it
+    /// has no body that could contain a request id.
     pub(crate) fn has_job(&self) -> bool {
         self.has_job || self.status == StatusCode::NOT_MODIFIED
     }
@@ -306,7 +307,8 @@ impl ApiError {
         self.kind
     }
 
-    /// Returns the errors in the body. Empty if the body is not in the service's format.
+    /// Returns the errors in the body that have a message or a code. Empty if the body is not in
+    /// the service's format.
     pub fn errors(&self) -> &[ErrorItem] {
         &self.errors
     }
@@ -321,8 +323,8 @@ impl ApiError {
         self.region.as_deref()
     }
 
-    /// Returns up to 2,048 characters of a body that is not in the service's format, or that has a
-    /// request id that is not valid. `None` for any other body, and for token requests.
+    /// Returns up to 2,048 characters of a body that has neither errors nor the service's `meta`,
+    /// or that has an invalid request id. `None` for any other body, and for the token endpoints.
     pub fn body(&self) -> Option<&str> {
         self.body.as_deref()
     }
@@ -332,7 +334,7 @@ impl ApiError {
         self.rate_limit
     }
 
-    /// Returns whether a retry may succeed soon. It may cost quota a second time: a hunt that got a
+    /// Returns whether a retry may succeed soon. A retry may cost quota again: a hunt that got a
     /// 5xx may already have been billed.
     pub fn is_retryable(&self) -> bool {
         matches!(
@@ -347,7 +349,7 @@ impl ApiError {
         self.rate_limit.retry.map(|retry| retry.at(now))
     }
 
-    /// Returns the usual cause of this error and what to do about it, if known.
+    /// Returns the usual cause of this error, or what to do about it, if known.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         if self.is_page && self.status.is_client_error() {
             let page = "the reply is a web page from a gateway or a proxy, not from the service";
@@ -372,11 +374,11 @@ impl ApiError {
             (403, Some(scope)) => format!("the API client lacks the scope {scope}, your IP address is not on its allowlist, or the member CID is wrong").into(),
             (300..=399, None) => match region {
                 Some(region) => {
-                    format!("the account belongs to another cloud: set FALCON_CLOUD={region}, or select that cloud").into()
+                    format!("the account probably belongs to another cloud: set FALCON_CLOUD={region}, or select that cloud").into()
                 }
-                None => "the account belongs to another cloud: set FALCON_CLOUD to it".into(),
+                None => "the account probably belongs to another cloud: set FALCON_CLOUD, or select that cloud".into(),
             },
-            (300..=399, _) => "check the base URL; redirects are not followed".into(),
+            (300..=399, _) => "check the base URL, and any gateway or proxy; redirects are not followed".into(),
             (202 | 204, _) if self.kind == ApiErrorKind::NotReady => "the file is not ready yet; try again later".into(),
             (404, _) if said("sample archive") => "an archive exists only after its multi-download has finished; check the request id and wait for the job".into(),
             (429, _) if self.kind == ApiErrorKind::QuotaExhausted => "the monthly quota is used up; the quotas operation reports when it is renewed".into(),
@@ -418,7 +420,7 @@ impl fmt::Display for ApiError {
             separator = "; ";
         }
         if let more @ 1.. = self.errors.len().saturating_sub(SHOWN) {
-            write!(f, "; and {more} more errors")?;
+            write!(f, "; and {more} more")?;
         }
         if let Some(body) = &self.body {
             write!(f, ": {}", excerpt(body.as_bytes(), 200))?;
@@ -449,12 +451,12 @@ impl fmt::Display for IdNote<'_> {
     }
 }
 
-/// The number of bytes that [`find_id`] searches: the reply to a submission has no results before
+/// The number of bytes that [`find_id`] searches. The reply to a submission has no results before
 /// the id.
 pub(crate) const NEAR: usize = 64 * 1024;
 
-/// Finds the request id in a truncated or damaged reply to a submission. `Err` is the beginning of
-/// an id that is truncated or not valid.
+/// Finds the request id in a reply, even if the reply is truncated or damaged. `Err` is the
+/// beginning of an id that is truncated or not valid.
 pub(crate) fn find_id(body: &[u8]) -> Option<Result<RequestId, String>> {
     const NAME: &[u8] = b"\"reqid\"";
     let body = &body[..body.len().min(NEAR)];
@@ -487,14 +489,14 @@ const MAX_ERRORS: usize = 16 << 20;
 /// The maximum number of error items in a message.
 const SHOWN: usize = 5;
 
-/// Returns whether a body is a web page.
+/// Returns whether a body seems to be a web page.
 fn is_page(head: ResponseHead<'_>, body: &[u8]) -> bool {
     let is_html = |kind: &str| kind.to_ascii_lowercase().contains("html");
     head.content_type().is_some_and(is_html) || body.trim_ascii_start().starts_with(b"<")
 }
 
 /// Returns the first `most` characters of untrusted text on one line, and `…` if there are more.
-/// Spaces replace characters that control a terminal.
+/// Spaces replace characters that could control a terminal or hide text.
 pub(crate) fn excerpt(bytes: &[u8], most: usize) -> String {
     // A character has at most 4 bytes. One more character shows whether the text is longer.
     let cut = &bytes[..bytes.len().min(4 * (most + 1))];
@@ -505,7 +507,7 @@ pub(crate) fn excerpt(bytes: &[u8], most: usize) -> String {
             line.push(CUT);
             break;
         }
-        // These include invisible characters, and characters that reverse the text.
+        // Also replace invisible characters, line separators, and characters that reverse the text.
         let steers = c.is_control()
             || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
         line.push(if steers { ' ' } else { c });
@@ -671,7 +673,7 @@ mod tests {
         let shown = |count| answered(&endpoint, 500, &[], &body(count)).to_string();
         assert!(shown(5).ends_with(": no; no; no; no; no"), "{}", shown(5));
         assert!(
-            shown(1005).ends_with(": no; no; no; no; no; and 1000 more errors"),
+            shown(1005).ends_with(": no; no; no; no; no; and 1000 more"),
             "{}",
             shown(1005)
         );

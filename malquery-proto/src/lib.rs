@@ -1,9 +1,9 @@
 //! A sans-I/O client for CrowdStrike Falcon **MalQuery**: search a corpus of malware samples by
 //! bytes, strings and YARA rules, and download samples.
 //!
-//! This crate builds `http::Request`s and parses `http::Response`s. It never opens a socket. With
-//! no features enabled, it does not read the clock, start threads or touch files. `malquery-ureq`
-//! adds a transport, and `malquery-mock` adds tools for tests.
+//! This crate builds `http::Request`s and parses the replies. It never opens a socket. With no
+//! features enabled, it does not read the clock, start threads or touch files. `malquery-ureq` adds
+//! a transport, and `malquery-mock` adds tools for tests.
 //!
 //! The crate has three layers. You can use each of them without the ones that follow it.
 //!
@@ -44,27 +44,27 @@
 //! # 3. The client
 //!
 //! [`Client`] is a blocking client that runs the flows over a [`Transport`] and a [`Clock`]. To use
-//! another HTTP client, implement `Transport`. An asynchronous program runs the flows itself.
+//! an HTTP client of your choice, implement `Transport`. An asynchronous program runs the flows
+//! itself.
 //!
 //! # What the client does for you
 //!
 //! - **Token.** A client with credentials requests a token when it needs one, replaces a token that
-//!   is about to expire, and shares the token with its clones. After a 401, it requests a new token
-//!   and retries once.
+//!   is about to expire, and shares the token with its clones. After a 401, a call is retried once
+//!   with a new token.
 //! - **Cloud.** If the token endpoint redirects to another commercial cloud, later requests go
 //!   there. The client follows one redirect, and only to the host of a known [`Cloud`].
-//!   [`Auth::follow_region`] turns this off. It does not work for government clouds: select them
-//!   yourself.
+//!   [`Auth::follow_region`] can turn this off. Redirects from or to a government cloud are not
+//!   followed: select such a cloud yourself.
 //! - **Quota.** A hunt, an exact search or a multi-download may be billed, so it is retried only if
 //!   the request provably never reached the service, or was refused with a 401 or a rate limit
-//!   (429).
-//!   After a 5xx, or if the request may have arrived but no reply did, the error is
+//!   (429). After a 5xx, or if the request may have arrived but no complete reply did, the error is
 //!   [`FlowError::OutcomeUnknown`](flow::FlowError::OutcomeUnknown).
 //! - **Failures.** The other operations, including downloads, are retried with growing pauses, for
 //!   example after a 5xx ([`RetryPolicy`](flow::RetryPolicy)). CrowdStrike does not document
 //!   whether a failed download counts against the quota.
 //! - **Rate limits.** A pause after a 429 applies to all clones of the client. If the monthly quota
-//!   is used up, the call fails immediately.
+//!   is used up, the call is not retried.
 //! - **Jobs.** The reply to a submission has `status: done` before the job starts; only polls
 //!   report the status of the job. Waiting for a job that fails returns an error.
 //! - **Downloads.** Bodies are streamed. The client checks the declared length, the SHA-256 of a
@@ -79,17 +79,15 @@
 //!
 //! - [`FileType`](types::FileType) is not an enum, because CrowdStrike documents neither the list
 //!   of names nor their case.
-//! - The reply to a submission has `status: done` before the job starts. That field is hidden in
-//!   `extra`, so that nobody mistakes it for the job's status.
+//! - The `status` in the reply to a submission is hidden in `extra`, so that nobody mistakes it for
+//!   the job's status.
 //! - Values that only some results of jobs have are methods of [`Sample`](types::Sample). Fields
 //!   for them would double the size of each result.
 //! - A result or a field of an unexpected form does not fail the whole reply. It is kept in
-//!   `extra`. A submission without a request id and a token reply without a token are errors.
-//! - An operation names the types of its reply, and one function parses all JSON replies. Do not
-//!   override the provided methods of [`Operation`](operation::Operation).
-//! - If the connection breaks after sending, a fuzzy search is retried and an exact search is not,
-//!   although CrowdStrike documents the cost of neither: an exact search creates a job.
-//! - SHA-256 is always built in, because downloads of samples are always verified.
+//!   `extra`. A reply to a submission must have a request id, and a token reply a token.
+//! - CrowdStrike documents no cost for a fuzzy search or an exact search. If the connection breaks
+//!   after sending, only the fuzzy search is retried, because an exact search creates a job.
+//! - SHA-256 is always compiled in, because downloads of samples are always verified.
 //!
 //! # Further reading
 //!

@@ -84,8 +84,8 @@ impl<'a> ResponseHead<'a> {
                 u64::try_from(date.as_millisecond()).ok()?,
             ))
         };
-        // The local clock may be off by more than the pause, so measure the pause with the
-        // service's clock, from its `Date` header.
+        // The local clock may be off by more than the pause, so compute the pause from the `Date`
+        // header, which has the service's time.
         let sent = self.text(&header::DATE).and_then(date);
         let at = |time: Timestamp| {
             sent.map_or(RetryAfter::At(time), |sent| {
@@ -113,17 +113,17 @@ impl<'a> ResponseHead<'a> {
     }
 }
 
-/// The rate limit in the headers of a reply. The API clients of an account may together send 6,000
+/// The rate limit in the headers of a reply. All API clients of an account together may send 6,000
 /// requests per minute.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RateLimit {
-    /// The number of requests per minute (`X-RateLimit-Limit`).
+    /// The maximum number of requests per minute (`X-RateLimit-Limit`).
     pub limit: Option<u64>,
     /// The number of requests left (`X-RateLimit-Remaining`).
     pub remaining: Option<u64>,
-    /// The time of the next request (`X-RateLimit-RetryAfter` or `Retry-After`). Most replies do
-    /// not contain one.
+    /// The time at which the service allows a retry (`X-RateLimit-RetryAfter`, or else
+    /// `Retry-After`). Most replies have neither header.
     pub retry: Option<RetryAfter>,
 }
 
@@ -146,9 +146,10 @@ impl RetryAfter {
     }
 }
 
-/// A reply with its status and headers. It dereferences to its output.
+/// A successful reply with its status and headers. It dereferences to its output.
 ///
-/// A reply with results can be iterated over, and the reply to a download implements `Read`.
+/// Iterating over a reply with results yields the results. A reply implements `Read` if its output
+/// does.
 ///
 /// ```
 /// # fn example(client: &malquery_proto::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -211,7 +212,7 @@ impl<T> Reply<T> {
 }
 
 impl<M: Field, R: Item> Reply<Envelope<M, R>> {
-    /// Returns the results and drops `meta` and `errors`.
+    /// Returns the results, and drops the rest of the reply.
     pub fn into_resources(self) -> Vec<R> {
         self.output.resources
     }

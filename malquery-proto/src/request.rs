@@ -10,7 +10,7 @@ use crate::cloud::BaseUrl;
 use crate::debug::debug_with_sources;
 use crate::endpoint::Endpoint;
 
-/// The limit for the length of a URL in bytes. Every URL must be shorter.
+/// The limit for the length of a URL in bytes. A URL must be shorter than this.
 pub const MAX_URL: usize = 8_000;
 
 /// An extension of a request that must be sent on a new connection. The connection of the previous
@@ -18,7 +18,7 @@ pub const MAX_URL: usize = 8_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewConnection;
 
-/// The reason a request was rejected before anything was sent or billed.
+/// The reason a request was rejected before it was sent.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -32,7 +32,7 @@ pub enum BuildError {
     #[error("the YARA rule is empty")]
     EmptyRule,
     /// The limit is zero.
-    #[error("a limit of 0 returns nothing; set it to at least 1")]
+    #[error("the limit is 0; set it to at least 1")]
     ZeroLimit,
     /// The limit is greater than 2,147,483,647, the maximum that the service accepts.
     #[error("a limit of {0} is too large; the maximum is 2147483647")]
@@ -56,7 +56,8 @@ pub enum BuildError {
         "a token obtained elsewhere works only for its own customer; use credentials to act for a child"
     )]
     NoChildToken,
-    /// The options conflict, or HTTP or JSON cannot represent a part of the request.
+    /// The options conflict or include a reserved name, or HTTP or JSON cannot represent a part of
+    /// the request.
     #[error("the request cannot be encoded: {0}")]
     Malformed(String),
 }

@@ -37,7 +37,7 @@ impl Timestamp {
         self.0
     }
 
-    /// Adds a duration, in whole milliseconds. Returns [`MAX`](Self::MAX) on overflow.
+    /// Adds a duration, rounded down to whole milliseconds. Returns [`MAX`](Self::MAX) on overflow.
     pub fn after(self, duration: Duration) -> Self {
         Self(
             self.0
@@ -59,7 +59,8 @@ impl From<SystemTime> for Timestamp {
 }
 
 impl fmt::Display for Timestamp {
-    /// Writes the time in UTC in the format of RFC 3339. After the year 9999, writes milliseconds.
+    /// Writes the time in UTC in RFC 3339 format. After the year 9999, writes the milliseconds
+    /// since the Unix epoch.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match i64::try_from(self.0)
             .ok()
