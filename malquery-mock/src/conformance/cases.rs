@@ -187,8 +187,7 @@ fn shown(values: &[&[u8]]) -> String {
     format!("{:?}", String::from_utf8_lossy(&values.join(&b" | "[..])))
 }
 
-/// Checks that the transport reported the failure as `unknown`. The service may have received the
-/// request.
+/// Checks that the transport reported the failure of a request as `unknown`.
 fn unknown(result: Result<Response<Body>, TransportError>) -> Outcome {
     match result {
         Ok(reply) => Err(format!(

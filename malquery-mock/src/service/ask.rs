@@ -13,7 +13,6 @@ use super::corpus::Filter;
 /// The maximum number of patterns in a search.
 const MAX_PATTERNS: usize = 100;
 
-/// The body of a search.
 #[derive(Deserialize)]
 pub(super) struct Search {
     patterns: Vec<SentPattern>,
@@ -21,7 +20,6 @@ pub(super) struct Search {
     pub(super) options: Option<Options>,
 }
 
-/// The body of a hunt.
 #[cfg(feature = "yara")]
 #[derive(Deserialize)]
 pub(super) struct Hunt {
@@ -30,7 +28,6 @@ pub(super) struct Hunt {
     pub(super) options: Option<Options>,
 }
 
-/// The body of a multi-download.
 #[derive(Deserialize)]
 pub(super) struct Multidownload {
     samples: Vec<String>,
@@ -162,7 +159,6 @@ impl Options {
         echo
     }
 
-    /// Returns the fields to include in each result.
     pub(super) fn fields(&self) -> Result<Fields, String> {
         let sent = self.filter_meta.as_deref().unwrap_or_default();
         let parse = |field: &String| match field.parse() {

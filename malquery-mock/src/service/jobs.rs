@@ -97,7 +97,6 @@ impl Jobs {
         Arc::strong_count(&self.unfinished) > MAX_UNFINISHED
     }
 
-    /// Starts a job in its own thread.
     pub(super) fn start(
         &mut self,
         gate: Arc<Gate>,

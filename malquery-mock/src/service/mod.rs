@@ -63,10 +63,10 @@ assert!(reply.contains("access denied, invalid bearer token"));
 //! - **Jobs**: the reply to a submission has the status `done`, which is not the status of the job.
 //!   The job is `inprogress` for at least [`polls`](Service::polls) polls, and until
 //!   [`job_time`](Service::job_time) has passed and its work is finished.
-//! - **Results** are sorted, newest first. The `total_count` of a job is the number of its results,
-//!   unless its `limit` is 0. The `total_count` of a fuzzy search is the number of all matches. The
-//!   other counts cover the results. If `filter_meta` has fields but not `label`, all results count
-//!   as unknown.
+//! - **Results** are sorted by `first_seen`, newest first. The `total_count` of a job is the number
+//!   of its results, unless its `limit` is 0. The `total_count` of a fuzzy search is the number of
+//!   all matches. The other counts cover the results. If `filter_meta` has fields but not `label`,
+//!   all results count as unknown.
 //! - **Quotas**: a hunt costs one hunt, a download costs one download, and a multi-download costs
 //!   one download per sample. A refused request costs nothing. A failed job costs the same as a
 //!   successful one. A request that exceeds a quota gets a 429 from MalQuery, not from the gateway.
@@ -362,8 +362,8 @@ impl Service {
         self.set(|settings| settings.log = Some(Arc::new(log)))
     }
 
-    /// Sets the clock for tokens, quotas, rate limits and jobs. The service itself does not wait on
-    /// it.
+    /// Sets the clock for tokens, quotas, rate limits and jobs. Only the [`client`](Self::client)
+    /// waits on it.
     ///
     /// By default, the first call decides: [`client`](Self::client) sets a virtual clock, and
     /// [`answer`](Self::answer) sets the system clock.

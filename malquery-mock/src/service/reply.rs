@@ -10,7 +10,6 @@ use crate::digest;
 /// The maximum number of files that a reply lists as not searched.
 const MAX_SKIPPED: usize = 10;
 
-/// Returns a sample with the requested fields.
 pub(super) fn sample(entry: &Entry, fields: &Fields) -> Value {
     let mut sample = json!({});
     let mut set = |wanted: bool, name: &str, value: Value| {

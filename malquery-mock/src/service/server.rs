@@ -14,7 +14,6 @@ use ureq_proto::server::{RecvRequestResult, Reply};
 use super::Service;
 use super::call::Call;
 
-/// The maximum number of open connections.
 const MAX_CONNECTIONS: usize = 1024;
 /// The maximum size of a request head, in bytes.
 const MAX_HEAD: usize = 32 * 1024;
@@ -401,7 +400,6 @@ impl Connection {
         Ok((head.map(|()| body), keep))
     }
 
-    /// Waits for bytes and reads them.
     fn fill(&mut self, end: Instant) -> io::Result<()> {
         let left = end.saturating_duration_since(Instant::now());
         if left.is_zero() {

@@ -262,8 +262,8 @@ fn slow_head(steps: fn() -> Vec<Step>) -> io::Result<Prepared> {
     )
 }
 
-/// Uses a listener that never accepts a connection. The operating system completes the connection
-/// and buffers the first bytes. Nothing reads the rest.
+/// Uses a listener that never accepts. The system still completes the connection and buffers the
+/// first bytes.
 fn service_that_does_not_read() -> io::Result<Prepared> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let base = base(&format!("http://{}", listener.local_addr()?));

@@ -345,8 +345,7 @@ fn body_longer_than_its_length(server: &Server, transport: &dyn Transport) -> Ou
     })
 }
 
-/// Prepares a server that waits for the case to read the first byte before it sends the rest of the
-/// body.
+/// Prepares a server that sends a part of the body, and the rest after the case has read a byte.
 fn streams(head: Vec<u8>, body: Vec<u8>, split: usize) -> io::Result<Prepared> {
     let server = Server::start(move |_| {
         let (first, last) = body.split_at(split);

@@ -31,11 +31,11 @@ const TRIES: usize = 3;
 /// The samples of a [`Service`](super::Service): the files in a folder, single files, or bytes in
 /// memory. Clones share the samples.
 ///
-/// Files are listed when the corpus is created, and read when they are searched or downloaded. They
-/// are never written. A changed file is a new sample. On systems other than Unix, a change that
-/// keeps the size and the modification time may go undetected. Files with the same content are
-/// reported once. A search skips files that are gone or cannot be read, and its reply lists up to
-/// 10 of them in `errors`. The error about a sample that was not found names one skipped file.
+/// Files are listed when the corpus is created, and read when a request needs them. They are never
+/// written. A changed file is a new sample. On systems other than Unix, a change that keeps the
+/// size and the modification time may go undetected. Files with the same content are reported once.
+/// A search skips files that are gone or cannot be read, and its reply lists up to 10 of them in
+/// `errors`. If a sample is not found, the error names one of the files that could not be read.
 ///
 /// A search reads files of any size in chunks. A hunt holds one whole file in memory per processor.
 /// It skips files larger than 256 MiB and files on which the rule runs longer than 60 seconds.
@@ -128,7 +128,7 @@ impl CorpusSample {
         self
     }
 
-    /// Marks the sample as submitted by the customer, for the option `submitted_by_customer`.
+    /// Marks the sample as submitted by the customer, so `submitted_by_customer` selects it.
     pub fn submitted_by_customer(mut self) -> Self {
         self.annotation.submitted_by_customer = true;
         self
@@ -484,7 +484,6 @@ impl Filter {
     }
 }
 
-/// The result of a search.
 #[derive(Debug)]
 pub(crate) struct Found {
     /// Samples up to the limit, newest first, then in the order of the corpus, without duplicates.

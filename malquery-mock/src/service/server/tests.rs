@@ -17,7 +17,6 @@ fn start(file: Vec<u8>) -> Server {
     Server::start_with(service, (Ipv4Addr::LOCALHOST, 0).into(), SHORT).unwrap()
 }
 
-/// Sends bytes over a new connection.
 fn sent(server: &Server, bytes: &str) -> TcpStream {
     let mut stream = TcpStream::connect(server.address()).unwrap();
     stream.write_all(bytes.as_bytes()).unwrap();
