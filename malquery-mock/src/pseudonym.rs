@@ -6,8 +6,7 @@
 
 use sha2::{Digest, Sha256};
 
-/// The minimum number of ASCII letters and digits in an id that is hashed. Shorter hashes could
-/// collide.
+/// The minimum number of ASCII letters and digits in an id that is hashed, to prevent collisions.
 const MIN_ID: usize = 8;
 
 /// Returns whether the value has enough letters and digits to be hashed.

@@ -132,7 +132,7 @@ impl From<CassetteError> for OpenError {
 ///
 /// The environment variable `MALQUERY_MOCK` sets the [`Mode`]; see [the
 /// guide](crate#record-and-replay). [`format`](crate::format#what-is-recorded) lists what a
-/// recording may contain. It is written when the session ends; see [`SessionGuard`].
+/// recording may contain. The recording is written when the session ends; see [`SessionGuard`].
 ///
 /// ```
 /// use malquery_mock::Session;
@@ -161,9 +161,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// Creates a session with the cassette at this path, which may be relative to the package's
-    /// folder, where Cargo runs tests. Large bodies go into a folder next to the cassette, such as
-    /// `quotas.json.bodies`.
+    /// Creates a session with the cassette at this path. A relative path starts in the package's
+    /// folder, where Cargo runs tests. Large bodies of `quotas.json` go to `quotas.json.bodies`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -226,8 +225,7 @@ impl Session {
         Ok((Client::new(transport, clock, auth), guard))
     }
 
-    /// Starts the session and returns its transport, for a client with your own settings. `live`
-    /// returns a live transport. A replay does not call it.
+    /// Like [`client`](Self::client), but with a transport, for a client with your own settings.
     ///
     /// # Errors
     /// Fails like [`client`](Self::client).
@@ -349,7 +347,7 @@ pub struct SessionGuard {
     end: End,
     /// The logged exchanges, if any. The log ends with the session.
     log: Log,
-    /// Whether to print notes for the user. Otherwise, they are logged.
+    /// Whether to print notes for the user. Otherwise, they go to the `log` crate.
     prints: bool,
 }
 
@@ -382,8 +380,8 @@ impl SessionGuard {
     /// Ends the session without a panic, for use in a program.
     ///
     /// # Errors
-    /// Fails if the requests do not match the cassette, if a recorded exchange is refused, if the
-    /// file cannot be written, or if live replies differ from the cassette.
+    /// Fails if a replayed request had no match or a reply was not used, if an exchange is refused
+    /// or the recording cannot be written, or if the service differs from the cassette.
     pub fn close(&self) -> Result<(), Unfinished> {
         self.log.end();
         match &self.end {

@@ -67,11 +67,11 @@
 //!   [`also`](crate::Session::also). Other strings, numbers and booleans become `"[text]"`, `0` and
 //!   `false`; `null` and `""` stay. Unknown keys become `[key 1]`, `[key 2]`, and so on.
 //! - Ids of jobs, users, errors and traces: made-up ids in their place.
-//! - Samples and archives: all bytes and `content-length`. They may be **malware**. On Unix, only
-//!   the owner can read the files that contain them.
+//! - Complete samples and archives: all bytes and `content-length`. They may be **malware**. On
+//!   Unix, only the owner can read the files that contain them.
 //! - Any other reply body: its size and type, such as `[312 bytes of text/html]`.
 //!
-//! The session's secrets of at least 6 bytes (client id, client secret, member CID, tokens) are
+//! The session's secrets of at least 6 bytes (such as client id, client secret and tokens) are
 //! found plain, URL-encoded, JSON-escaped, in hex and in base64. In JSON replies, they become
 //! `[redacted]`, as do words in error messages that look like tokens. A sample that contains a
 //! secret is not saved. An exchange is refused if its request path, query or body contains one.
@@ -242,7 +242,7 @@ fn absent<T>(key: &Option<T>) -> bool {
     key.is_none()
 }
 
-/// Reads an optional key. Unlike for `Option`, `null` is not a missing value.
+/// Reads an optional key. Unlike `Option`, does not treat `null` as missing.
 fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
 }

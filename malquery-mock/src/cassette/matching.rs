@@ -207,8 +207,7 @@ fn stands_for_field(field: &str, recorded: &str) -> bool {
     }
 }
 
-/// Like [`stands_for_field`], for a query. In `ids`, the recorded hash of a job id also stands for
-/// the id.
+/// Like [`stands_for_field`], for a query. In `ids`, a recorded hash also stands for the job id.
 fn stands_for_in_query(name: &str, recorded: &str, sent: &str) -> bool {
     let (a, b) = (recorded.split(','), sent.split(','));
     let is_same = |(a, b)| a == b || pseudonym::is_id(b) && a == pseudonym::hashed(b);

@@ -79,8 +79,7 @@ impl Cassette {
         self.tokens && !self.interactions.iter().any(Interaction::gives_token)
     }
 
-    /// Returns whether this interaction may answer any number of requests, including none, because
-    /// its reply is a token.
+    /// Returns whether this may answer any number of requests, even none, because it gives a token.
     fn is_uncounted(&self, one: &Interaction) -> bool {
         let answer = one.reply.answer.as_ref();
         self.tokens && one.gives_token() && answer.is_ok_and(|it| it.status.is_success())

@@ -44,7 +44,7 @@ struct State {
 
 impl Cassette {
     /// Plays the cassette from the beginning. Returns a client with test credentials and a virtual
-    /// clock, and a guard that checks the requests on drop. Token requests are answered as after
+    /// clock, and a guard that checks the requests on drop. Token requests are answered as in
     /// [`with_tokens`](Self::with_tokens). The pattern `_` would drop the guard immediately.
     ///
     /// ```
@@ -360,7 +360,7 @@ impl Drop for MockGuard {
         }
         match self.mock.check() {
             Ok(()) => {}
-            // An unmatched request probably caused the panic. An unused reply did not.
+            // An unmatched request probably caused the panic. Unused replies are its effect.
             Err(_) if thread::panicking() => self.mock.print_unmatched(),
             Err(error) => panic!("{error}"),
         }

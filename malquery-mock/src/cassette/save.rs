@@ -30,7 +30,7 @@ pub(crate) struct Staging {
 }
 
 impl Staging {
-    /// Locks the folder. Waits for about 10 seconds at most while another session writes there.
+    /// Locks the folder if possible. Waits up to about 10 seconds while another session writes there.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
         let folder = folder_of(path);
         let fail = |error: io::Error| format!("{}: {error}", folder.display());
@@ -100,7 +100,7 @@ impl Staging {
         }
         let mut made = Vec::new();
         for (name, file) in self.files.drain(..) {
-            // The name of a body contains its hash, so an existing file is the same or damaged.
+            // The name of a body contains its hash, so an existing file is identical or damaged.
             let is_new = !name.exists();
             if let Err(error) = file.persist(&name) {
                 // Without the cassette, the new bodies are useless.

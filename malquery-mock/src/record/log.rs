@@ -171,7 +171,7 @@ pub(crate) fn job(json: Option<&Json>) -> Option<&str> {
 }
 
 impl Log {
-    /// Creates a log that keeps bodies of up to `most` bytes. Long bodies are files in this folder.
+    /// Creates a log that keeps bodies of up to `most` bytes. Temporary files go to this folder.
     pub(crate) fn new(folder: &Path, most: u64) -> Self {
         Self(Arc::new(Mutex::new(State {
             exchanges: Vec::new(),

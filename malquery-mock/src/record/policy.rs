@@ -120,7 +120,6 @@ impl Policy {
         self.places.insert(format!("/{place}"), rule);
     }
 
-    /// Also keeps the values at a place, such as `resources/*/entropy`.
     pub(crate) fn keep(&mut self, place: &str) {
         self.list(place, Keep);
     }
