@@ -42,8 +42,7 @@ pub(crate) fn visible(line: &str) -> String {
     text
 }
 
-/// Returns the changes from `a` to `b`, with the lines near them. `-` marks a removed line, `+` an
-/// added line, and `…` omitted lines.
+/// Returns a line diff. `-` marks removed lines, `+` added lines, and `…` omitted lines.
 pub(crate) fn lines(a: &str, b: &str) -> String {
     let (a, b): (Vec<&str>, Vec<&str>) = (a.split('\n').collect(), b.split('\n').collect());
     let diff = TextDiff::configure().timeout(MAX_TIME).diff_slices(&a, &b);

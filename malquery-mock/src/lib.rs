@@ -71,8 +71,7 @@
 //! 2. **Replay.** From now on, `cargo test` replays the cassette. It needs no network and no
 //!    credentials, and does not wait between the polls of a job.
 //! 3. **If your program changes** and sends different requests, the test fails and shows the
-//!    differences. If they are intended, record again, or add new requests with
-//!    `MALQUERY_MOCK=append`.
+//!    differences. If they are intended, record again, or add requests with `MALQUERY_MOCK=append`.
 //! 4. **If the service may have changed**, run the test with `MALQUERY_MOCK=verify`. It compares
 //!    the structure of live replies with the cassette and writes nothing.
 //!

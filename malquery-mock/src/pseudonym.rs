@@ -1,8 +1,7 @@
 //! Pseudonyms, which replace real ids in a cassette.
 //!
 //! An id that first appears in a reply gets a number, which is easy to read and often the same in
-//! the next recording. An id that first appears in a request gets a hash, so that a request with
-//! the same id matches in a replay.
+//! the next recording. An id that first appears in a request gets a hash, which a replay can match.
 
 use sha2::{Digest, Sha256};
 

@@ -482,7 +482,6 @@ impl Drop for SessionGuard {
             _ if !thread::panicking() => self.close_or_panic(),
             // An unmatched request probably caused the test to fail.
             End::Check(mock) => mock.print_unmatched(),
-            // The recording is incomplete, but may have used quota.
             End::Save(recording) if locked(recording).is_paid() => {
                 eprintln!("the test failed during a recording{}", self.rescue());
             }

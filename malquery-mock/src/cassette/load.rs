@@ -107,7 +107,6 @@ impl Refusal {
         }
     }
 
-    /// Converts an error that serde found in this text.
     fn unread(text: &str, error: &serde_json::Error) -> Self {
         let before = text.split_inclusive('\n').take(error.line().max(1) - 1);
         let start: usize = before.map(str::len).sum();

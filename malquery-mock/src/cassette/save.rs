@@ -25,12 +25,11 @@ pub(crate) struct Staging {
     files: Vec<(PathBuf, NamedTempFile)>,
     /// Whether only the owner may read new files, because they may contain samples.
     pub(crate) is_private: bool,
-    /// The lock on the folder, which makes other sessions wait.
     _lock: Option<File>,
 }
 
 impl Staging {
-    /// Locks the folder if possible. Waits up to about 10 seconds while another session writes there.
+    /// Locks the folder if possible. Waits about 10 seconds at most while another session writes.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
         let folder = folder_of(path);
         let fail = |error: io::Error| format!("{}: {error}", folder.display());
@@ -226,7 +225,6 @@ fn remove_abandoned(folder: &Path) {
     }
 }
 
-/// Writes a temporary file, which can get its final name later.
 fn staged(
     folder: &Path,
     is_private: bool,

@@ -261,7 +261,6 @@ struct Noted {
 }
 
 impl Noted {
-    /// Calls `note` with the reply, and with the maximum length of a body that is kept.
     fn note(&self, note: impl FnOnce(&mut Reply, u64)) {
         let state = &mut *self.log.lock();
         if let Outcome::Reply(reply) = &mut state.exchanges[self.index].outcome {
