@@ -5,7 +5,7 @@ use malquery_proto::Body;
 
 use crate::ureq_error::Broken;
 
-/// Wraps a body: decompresses it if `gzip` is set, and repeats an error on every further read.
+/// Wraps a body: decompresses it if `gzip` is set, and makes every read after an error fail.
 pub(crate) fn new(body: ureq::Body, gzip: bool) -> Body {
     let reader = body.into_reader();
     let failed = None;
@@ -45,9 +45,10 @@ const ANY_RATIO: u64 = 16 * 1024 * 1024;
 /// The maximum compression ratio. Results of jobs reach about 10, and gzip can reach about 1,000.
 const MAX_RATIO: u64 = 200;
 
-/// A gzip body. Fails if it expands to more than 16 MiB and to more than 200 times its size.
+/// A gzip body. Fails once it has expanded to more than 16 MiB and to more than 200 times the
+/// compressed bytes read so far.
 struct Gzip<R> {
-    /// Never reaches the limit of `Take`, which counts the bytes read.
+    /// `Take` only counts the bytes read: its limit is never reached.
     decoder: MultiGzDecoder<Take<R>>,
     decoded: u64,
 }

@@ -82,11 +82,11 @@ impl Builder {
 
     /// Sends all https requests through a proxy. The URL is, for example, `http://host:port` or
     /// `http://user:password@host:port`. The scheme is `http`, `https`, `socks4`, `socks4a`,
-    /// `socks5` or `socks5h`.
+    /// `socks5` (or `socks`) or `socks5h`. A URL without a scheme means `http`.
     ///
-    /// By default, the proxy is the first of `https_proxy`, `HTTPS_PROXY`, `all_proxy` and
-    /// `ALL_PROXY` that is set in the environment. Hosts in `no_proxy` or `NO_PROXY` are then
-    /// reached without it.
+    /// By default, the proxy is the first of the environment variables `https_proxy`,
+    /// `HTTPS_PROXY`, `all_proxy` and `ALL_PROXY` that is set and not empty. Hosts in `no_proxy` or
+    /// `NO_PROXY` are then reached without it.
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
         self.proxy = Some(Some(url.into()));
         self
@@ -98,7 +98,7 @@ impl Builder {
         self
     }
 
-    /// Sets the `User-Agent`. The default is `malquery-ureq/` and the version.
+    /// Sets the `User-Agent`. The default is `malquery-ureq/` followed by the version.
     pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
         self.user_agent = user_agent.into();
         self
@@ -180,7 +180,7 @@ impl Builder {
     }
 }
 
-/// Reads a certificate file of up to 16 MiB. The limit ends the read of a file like `/dev/zero`.
+/// Reads a certificate file of up to 16 MiB. The limit protects against files like `/dev/zero`.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     const MOST: u64 = 16 * 1024 * 1024;
     let mut pem = Vec::new();

@@ -19,7 +19,7 @@ use ureq::{Error, Proxy, ProxyProtocol};
 
 use crate::ureq_error::{Broken, PROXY, UreqError, host_and_port};
 
-/// The size in bytes at which the head of a proxy's reply is too large.
+/// The limit in bytes for the head of a proxy's reply. A head must be shorter than this.
 const MAX_HEAD: usize = 64 * 1024;
 
 /// A resolver that returns no addresses, because the connector does the lookup.
@@ -207,8 +207,8 @@ fn read_head(socket: &mut impl Read) -> io::Result<u16> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "invalid HTTP reply"))
 }
 
-/// A connection that reports when it breaks. For a body that ends when the connection closes, ureq
-/// alone accepts a reset, or TLS that ends without `close_notify`.
+/// A connection that reports a break as an error. ureq itself accepts a reset, or TLS that ends
+/// without `close_notify`, as the end of a body without a declared length.
 #[derive(Debug)]
 pub(crate) struct Connection {
     transport: Box<dyn Transport>,

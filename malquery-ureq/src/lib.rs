@@ -38,16 +38,16 @@
 //! | [`Builder::connect_timeout`] | 10 s | opening a connection: name lookup, TCP, proxy and TLS together |
 //! | [`Builder::reply_timeout`] | 60 s | each wait to send or receive bytes; the whole head of a reply must arrive within 1.25 times this limit |
 //! | [`Builder::search_timeout`] | 180 s | the same for the reply to a fuzzy search, if longer than the reply timeout |
-//! | [`Builder::total_timeout`] | none | one request, including the whole body of its reply |
-//! | [`RetryPolicy::time_limit`](flow::RetryPolicy::time_limit) | 10 min | one call with all its attempts and pauses, without the body of a download |
-//! | [`Client::timeout`] | none | one call, or the wait for one job |
+//! | [`Builder::total_timeout`] | none | each request, including the whole body of its reply |
+//! | [`RetryPolicy::time_limit`](flow::RetryPolicy::time_limit) | 10 min | each call with all its attempts and pauses, without the body of a download |
+//! | [`Client::timeout`] | none | each call, and each wait for a job |
 //! | [`Job::timeout`](client::Job::timeout) | the client's timeout | the wait for this job; it replaces [`Client::timeout`] |
-//! | [`Client::deadline`] | none | every call, and every wait for a job |
+//! | [`Client::deadline`] | none | all calls, and all waits for jobs |
 //!
 //! **The earliest limit wins.** No limit extends another, except where the table says so. The
 //! transport receives the remaining time of a limited call as [`TimeLeft`](client::TimeLeft), which
-//! limits every phase of a request: a server or proxy cannot gain time by sending a byte now and
-//! then. [`Duration::MAX`](std::time::Duration::MAX) means no limit.
+//! limits every phase of a request: a server or proxy that sends a byte now and then gains no time.
+//! [`Duration::MAX`](std::time::Duration::MAX) means no limit.
 //!
 //! # The environment
 //!
@@ -55,7 +55,7 @@
 //! |---|---|
 //! | `FALCON_CLIENT_ID`, `FALCON_CLIENT_SECRET`, `FALCON_CLOUD`, ... | see [`Settings`] |
 //! | `https_proxy`, `HTTPS_PROXY`, `all_proxy`, `ALL_PROXY` | the proxy; the first variable that is set and not empty applies. `HTTP_PROXY` is ignored, because it is for plain http |
-//! | `no_proxy`, `NO_PROXY` | hosts to reach without this proxy, separated by commas or spaces: `example.com` with its subdomains, `10.1.2.3`, `10.0.0.0/8`, `2001:db8::/32`, each with or without `:port`, or `*` |
+//! | `no_proxy`, `NO_PROXY` | hosts to reach without this proxy; the first variable that is not empty applies. It is a list separated by commas or whitespace: `example.com` with its subdomains, `10.1.2.3`, `10.0.0.0/8`, `2001:db8::/32`, each with or without `:port`, or `*` |
 //! | `SSL_CERT_FILE` | a file of root certificates in PEM format, trusted in addition to Mozilla's |
 //!
 //! If the proxy or the certificates are invalid, [`from_env`] and [`Builder::build`] fail. With
@@ -66,16 +66,16 @@
 //! - **Every status is a reply**, and no redirect is followed. `malquery-proto` handles both.
 //! - **Plain http is allowed only for loopback**, and it never uses a proxy.
 //! - **Certificates are always verified.**
-//! - **A 407 or 403 from a proxy is final**, and so are the same refusals of a SOCKS proxy. Retrying
-//!   a wrong password could lock the account.
-//! - **A reply belongs to its own request.** Fuzzy searches and requests that may be billed use a
-//!   new connection. The connections of token requests and of requests that may be billed are
-//!   closed after the reply, and so are connections with unrequested bytes.
+//! - **A refusal by a proxy is not retried**, for example a 407 or 403, or the same from a SOCKS
+//!   proxy. Retrying a wrong password could lock the account.
+//! - **Replies are not mixed up.** Fuzzy searches and requests that may be billed use a new
+//!   connection. The connections of token requests and of requests that may be billed are closed
+//!   after the reply. A connection that delivers unrequested bytes is not reused.
 //! - **If connecting fails, no request was sent**, so even a hunt may be retried.
 //! - **A broken connection is an error**, never the end of a body. Further reads fail too.
 //! - **JSON may be compressed with gzip**, and this crate decompresses it. Downloads are requested
-//!   uncompressed. If another crate enables ureq's feature `gzip`, ureq decompresses a compressed
-//!   sample; its SHA-256 is still verified.
+//!   uncompressed. If another crate enables ureq's feature `gzip`, ureq decompresses a download
+//!   that is compressed anyway; the SHA-256 of a sample is still verified.
 //! - **Logs contain no secrets**, with one exception: at level `trace`, the target `ureq_proto`
 //!   logs the raw bytes of requests and replies, with tokens and samples. Keep it at `debug`.
 //!
@@ -132,7 +132,7 @@ pub fn client(base: impl Into<BaseUrl>, credentials: Credentials) -> Client {
     )
 }
 
-/// Compiles the code in the README.
+/// Compiles the code in the README as doctests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -29,7 +29,7 @@ impl Route {
         (!self.direct.contains(uri)).then(|| proxy.clone())
     }
 
-    /// Reads the environment. Lowercase variables take precedence, as in curl and Python.
+    /// Reads the environment. A lowercase name takes precedence over the same name in uppercase.
     /// `HTTP_PROXY` is for plain http, which never leaves this machine.
     pub(crate) fn from_env() -> Result<Self, ConfigError> {
         const VARIABLES: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
@@ -50,7 +50,7 @@ impl Route {
     }
 }
 
-/// Parses the URL of a proxy. ureq alone would replace an invalid port with the default port.
+/// Parses the URL of a proxy. ureq itself would replace an invalid port with the default port.
 pub(crate) fn parse(url: &str) -> Option<Proxy> {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let authority = rest.split(['/', '?', '#']).next()?;

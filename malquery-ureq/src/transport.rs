@@ -140,12 +140,12 @@ impl Transport for UreqTransport {
         let operation = parts.extensions.get::<Endpoint>();
         let slow = operation.is_some_and(|operation| operation.id == FuzzySearch::ENDPOINT.id);
         let billed = operation.is_some_and(|operation| operation.resend == Resend::Billed);
-        // The service may close an idle connection at any moment. It is then unknown whether the
-        // request arrived, so a request that may be billed is not retried. The reply to a fuzzy
-        // search does not show which search it belongs to, so it must not come from a connection on
-        // which an earlier reply may arrive late.
+        // The service may close an idle connection at any moment. It would then be unknown whether
+        // the request arrived, and a request that may be billed could not be retried. The reply to
+        // a fuzzy search does not show which search it belongs to, so it must not come from a
+        // connection on which an earlier reply may arrive late.
         let fresh = slow || billed || parts.extensions.get::<NewConnection>().is_some();
-        // If the request sets `Accept-Encoding: identity`, a successful reply is not decompressed.
+        // If the request itself sets `Accept-Encoding`, a successful reply is not decompressed.
         let raw = parts.headers.contains_key(ACCEPT_ENCODING);
         if !raw {
             parts
@@ -163,8 +163,8 @@ impl Transport for UreqTransport {
             parts.headers.entry(name).or_insert_with(|| value.clone());
         }
         let takes_body = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
-        // With an empty `Vec`, ureq would send `content-length: 0`. With `()`, it would send a POST as
-        // chunked.
+        // With an empty `Vec`, ureq would send a GET with `content-length: 0`. With `()`, it would
+        // send a POST as chunked.
         let mut none = ();
         let body = match body.is_empty() && !takes_body {
             true => none.as_body(),
@@ -213,8 +213,9 @@ fn is_gzip(headers: &HeaderMap) -> bool {
         })
 }
 
-/// Returns whether the host is this machine, for which [`BaseUrl`](malquery_proto::BaseUrl) allows
-/// plain http. A request that was built by hand may not come from a `BaseUrl`.
+/// Returns whether the URI leads to this machine and has no user name, so that
+/// [`BaseUrl`](malquery_proto::BaseUrl) allows plain http. A request that was built by hand may not
+/// come from a `BaseUrl`.
 fn is_loopback(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']');

@@ -8,7 +8,7 @@ use malquery_proto::client::EnvError;
 use rustls::CertificateError;
 use ureq::unversioned::resolver::DefaultResolver;
 
-/// The error for an invalid setting of the transport.
+/// An invalid setting of the transport.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -25,7 +25,7 @@ pub enum ConfigError {
     #[error("cannot add the header {name:?}: {reason}")]
     #[allow(missing_docs)]
     Header { name: String, reason: &'static str },
-    /// The root certificates cannot be read, or none of them can be used.
+    /// The root certificates cannot be read or parsed, or none of them can be used.
     #[error("{origin} cannot be used; provide X.509 certificates in PEM format")]
     RootCertificates {
         /// A description of the certificates, with their file or environment variable, if any.
@@ -100,9 +100,9 @@ pub enum UreqErrorKind {
     ProxyRefused,
     /// The connection through the proxy failed for another reason.
     Proxy,
-    /// The head of the reply did not arrive in time.
+    /// The request could not be sent in time, or the head of the reply did not arrive in time.
     Timeout,
-    /// The connection broke before the reply, or the reply is not valid HTTP.
+    /// The connection broke before the head of the reply arrived, or the head is not valid HTTP.
     Broken,
 }
 
