@@ -67,13 +67,13 @@
 //!   is used up, the call is not retried.
 //! - **Jobs.** The reply to a submission has `status: done` before the job starts; only polls
 //!   report the status of the job. Waiting for a job that fails returns an error.
-//! - **Downloads.** Bodies are streamed. The client checks the declared length, the SHA-256 of a
-//!   sample, and the beginning and end of an archive.
+//! - **Downloads.** Bodies are streamed. The client checks the length if the reply declares one,
+//!   the SHA-256 of a sample, and the beginning and end of an archive.
 //! - **All steps in one call.** `Client::collect` runs a search or a hunt, downloads the samples
 //!   that it finds, and verifies them. It can resume after an error or a restart.
-//! - **Secrets.** They are hidden in `Debug` output, masked in errors, left out of stored state and
-//!   wiped from memory on drop. The transport owns the body of a token request and the
-//!   `Authorization` header; these are not wiped.
+//! - **Secrets.** They are hidden in `Debug` output, masked in errors (from 6 bytes), left out of
+//!   stored state and wiped from memory on drop. The transport owns the body of a token request and
+//!   the `Authorization` header; these are not wiped.
 //!
 //! # Design decisions
 //!

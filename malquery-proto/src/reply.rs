@@ -166,7 +166,7 @@ impl RetryAfter {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Reply<T> {
-    /// The parsed body, or the download.
+    /// The result, such as the parsed body or the download.
     pub output: T,
     /// The HTTP status, always 2xx.
     pub status: StatusCode,

@@ -104,8 +104,8 @@ impl Builder {
         self
     }
 
-    /// Adds a header to every request, for example for a gateway. If a name is set twice, the last
-    /// value applies. The value is marked as sensitive, and errors do not show it.
+    /// Adds a header to every request, for example for a gateway. If a name is added twice, the
+    /// last value applies. The value is marked as sensitive, and errors do not show it.
     ///
     /// [`build`](Self::build) rejects reserved headers, such as `Authorization`, `Cookie`, `Host`,
     /// `Range` and all that begin with `Accept`, `Content-`, `If-` or `Proxy-`. Headers that a

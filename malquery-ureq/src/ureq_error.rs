@@ -16,7 +16,9 @@ pub enum ConfigError {
     #[error("the proxy is not a URL such as http://host:port or socks5h://host:port")]
     Proxy,
     /// The value of this environment variable is not the URL of a proxy.
-    #[error("{0} is not the URL of a proxy, such as http://host:port; correct or unset it")]
+    #[error(
+        "{0} does not contain the URL of a proxy, such as http://host:port; correct or unset it"
+    )]
     ProxyVariable(&'static str),
     /// The user agent contains a character that is not allowed in a header.
     #[error("the user agent contains a character that is not allowed in a header")]
@@ -68,8 +70,8 @@ fn with_sources(error: &dyn StdError, f: &mut fmt::Formatter<'_>) -> fmt::Result
 /// The reason that no reply arrived. This is the source of every
 /// [`TransportError`](malquery_proto::TransportError) of [`UreqTransport`](crate::UreqTransport).
 ///
-/// `Display` writes one line: what went wrong, usually with the host and port, and what to do if
-/// that is known. `source` is the underlying error, for example of the operating system or rustls.
+/// `Display` writes one line: what went wrong, usually with the host and port, and, if known, what
+/// to do. `source` is the underlying error, if any, for example from the operating system or rustls.
 /// Neither contains a header or a body.
 pub struct UreqError {
     kind: UreqErrorKind,
@@ -88,7 +90,7 @@ pub enum UreqErrorKind {
     Refused,
     /// The time limit of the call passed before the request was sent.
     NoTime,
-    /// The lookup of the host or of the proxy failed or took too long.
+    /// The DNS lookup of the host or of the proxy failed or took too long.
     Lookup,
     /// Opening the connection failed or took too long.
     Connect,

@@ -174,7 +174,7 @@ fn an_unreadable_proxy_is_refused() {
     let run = run(command.env("https_proxy", "ftp://user:p4ssw0rd@host"));
     let error = run.error(2);
     assert!(
-        error.starts_with("error: https_proxy is not the URL of a proxy"),
+        error.starts_with("error: https_proxy does not contain the URL of a proxy"),
         "{error}"
     );
     run.omits("p4ssw0rd");
