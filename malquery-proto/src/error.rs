@@ -120,7 +120,6 @@ impl DecodeError {
         }
     }
 
-    /// Masks the secrets in the error.
     pub(crate) fn masked(mut self, needles: &Needles) -> Self {
         let texts = [&mut self.body, &mut self.why];
         for text in texts.into_iter().chain(&mut self.trace_id) {
@@ -272,7 +271,6 @@ impl ApiError {
         self
     }
 
-    /// Masks the secrets in the error.
     pub(crate) fn masked(mut self, needles: &Needles) -> Self {
         mask_items(&mut self.errors, needles);
         for text in [&mut self.body, &mut self.trace_id, &mut self.region] {

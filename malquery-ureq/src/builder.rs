@@ -132,7 +132,6 @@ impl Builder {
         self
     }
 
-    /// Checks the settings and returns the parts of the transport.
     pub(crate) fn parts(&self) -> Result<(Route, HeaderMap, TlsConfig), ConfigError> {
         // ureq panics if the user agent is not a valid header value.
         HeaderValue::from_str(&self.user_agent).map_err(|_| ConfigError::UserAgent)?;

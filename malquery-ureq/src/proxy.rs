@@ -23,7 +23,6 @@ impl Route {
         }
     }
 
-    /// Returns the proxy for this host, if any.
     pub(crate) fn proxy(&self, uri: &Uri) -> Option<Proxy> {
         let proxy = self.proxy.as_ref()?;
         (!self.direct.contains(uri)).then(|| proxy.clone())

@@ -71,8 +71,8 @@ fn with_sources(error: &dyn StdError, f: &mut fmt::Formatter<'_>) -> fmt::Result
 /// [`TransportError`](malquery_proto::TransportError) of [`UreqTransport`](crate::UreqTransport).
 ///
 /// `Display` writes one line: what went wrong, usually with the host and port, and, if known, what
-/// to do. `source` is the underlying error, if any, for example from the operating system or rustls.
-/// Neither contains a header or a body.
+/// to do. `source` is the underlying error, if any, for example from the operating system or
+/// rustls. Neither contains a header or a body.
 pub struct UreqError {
     kind: UreqErrorKind,
     message: String,
