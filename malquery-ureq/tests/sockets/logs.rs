@@ -1,7 +1,6 @@
 //! Logs, errors and `Debug` contain no secrets.
 
 use std::sync::Mutex;
-use std::time::Duration;
 
 use malquery_proto::client::Error;
 use malquery_proto::flow::{Auth, RetryPolicy};
@@ -9,7 +8,7 @@ use malquery_proto::operations::Hunt;
 use malquery_proto::{BaseUrl, Credentials};
 use malquery_ureq::{Client, SystemClock};
 
-use crate::server::{QUOTAS, Seen, Server, builder, hang, json, reply};
+use crate::server::{QUOTAS, Seen, Server, hang, impatient, json, reply};
 
 static LOG: Mutex<String> = Mutex::new(String::new());
 
@@ -49,13 +48,9 @@ fn logs_errors_and_debug_show_no_secret() {
             false => hang(),
         }
     });
-    let transport = builder()
-        .reply_timeout(Duration::from_secs(3))
-        .build()
-        .unwrap();
     let base: BaseUrl = server.url("").parse().unwrap();
     let auth = Auth::new(base, Credentials::new("an-id", "l0gged-secret"));
-    let client = Client::new(transport, SystemClock, auth).retry(RetryPolicy::never());
+    let client = Client::new(impatient(), SystemClock, auth).retry(RetryPolicy::never());
     client.quotas().unwrap();
     let error = client
         .hunt(&Hunt::new("rule l0gged_rule { condition: true }"))
