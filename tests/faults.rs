@@ -237,6 +237,11 @@ fn redirect(to: &str) -> Act {
     }
 }
 
+/// Acts on the first request only.
+fn once(n: usize, act: Act) -> Act {
+    if n == 1 { act } else { Act::Well }
+}
+
 /// Returns a time one to two seconds later, in whole seconds.
 fn seconds_ahead(now: u64) -> u64 {
     now / 1000 + 2
@@ -255,75 +260,37 @@ fn faults() -> Vec<Fault> {
         act,
     };
     let silent = |name, act| Fault {
-        name,
-        refused: false,
         silent: true,
-        act,
+        ..on_socket(name, act)
     };
     vec![
+        on_socket("none", |_, _| Act::Well),
         Fault {
-            name: "none",
-            refused: false,
-            silent: false,
-            act: |_, _| Act::Well,
-        },
-        Fault {
-            name: "refused",
             refused: true,
-            silent: false,
-            act: |_, _| Act::Well,
+            ..on_socket("refused", |_, _| Act::Well)
         },
-        on_socket("reset before the head, once", |_, n| {
-            if n == 1 { Act::Reset } else { Act::Well }
-        }),
+        on_socket("reset before the head, once", |_, n| once(n, Act::Reset)),
         on_socket("reset before the head, always", |_, _| Act::Reset),
         silent("no head, always", |_, _| Act::Silence),
-        on_socket(
-            "cut body, once",
-            |_, n| if n == 1 { Act::Cut } else { Act::Well },
-        ),
+        on_socket("cut body, once", |_, n| once(n, Act::Cut)),
         on_socket("cut body, always", |_, _| Act::Cut),
-        silent("stalled body, once", |_, n| {
-            if n == 1 { Act::Stall } else { Act::Well }
-        }),
+        silent("stalled body, once", |_, n| once(n, Act::Stall)),
         silent("stalled body, always", |_, _| Act::Stall),
-        on_socket("401 once", |_, n| {
-            if n == 1 {
-                error("401 Unauthorized")
-            } else {
-                Act::Well
-            }
-        }),
+        on_socket("401 once", |_, n| once(n, error("401 Unauthorized"))),
         on_socket("401 always", |_, _| error("401 Unauthorized")),
         on_socket("403", |_, _| error("403 Forbidden")),
         on_socket("404", |_, _| error("404 Not Found")),
         on_socket("429 once, with seconds", |asked, n| {
-            if n == 1 {
-                limit("x-ratelimit-retryafter", seconds_ahead(asked.at))
-            } else {
-                Act::Well
-            }
+            once(n, limit("x-ratelimit-retryafter", seconds_ahead(asked.at)))
         }),
         on_socket("429 once, with milliseconds", |asked, n| {
-            if n == 1 {
-                limit("X-RateLimit-RetryAfter", millis_ahead(asked.at))
-            } else {
-                Act::Well
-            }
+            once(n, limit("X-RateLimit-RetryAfter", millis_ahead(asked.at)))
         }),
         on_socket("429 once, with retry-after", |_, n| {
-            if n == 1 {
-                limit("retry-after", 1)
-            } else {
-                Act::Well
-            }
+            once(n, limit("retry-after", 1))
         }),
         on_socket("429 once, with nothing", |_, n| {
-            if n == 1 {
-                answer("429 Too Many Requests", GATEWAY_429)
-            } else {
-                Act::Well
-            }
+            once(n, answer("429 Too Many Requests", GATEWAY_429))
         }),
         on_socket("429 always, with nothing", |_, _| {
             answer("429 Too Many Requests", GATEWAY_429)
