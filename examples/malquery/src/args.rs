@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 use malquery_proto::archive::Limits;
@@ -78,7 +77,7 @@ pub(crate) struct Session {
     pub(crate) replay: Option<PathBuf>,
 
     /// Record requests and replies, without secrets, in this cassette, for --replay and for tests
-    #[arg(long, value_name = "CASSETTE", value_parser = PathBufValueParser::new().try_map(file))]
+    #[arg(long, value_name = "CASSETTE", value_parser = file())]
     pub(crate) record: Option<PathBuf>,
 
     /// The output format: table or json, and for samples also jsonl, csv or sha256 [default: table
@@ -366,7 +365,7 @@ pub(crate) enum Call {
     #[command(after_help = "Example:\n  malquery resume state.json --timeout 1h")]
     Resume {
         /// The state file
-        #[arg(value_name = "FILE", value_parser = PathBufValueParser::new().try_map(file))]
+        #[arg(value_name = "FILE", value_parser = file())]
         state: PathBuf,
     },
 
@@ -387,7 +386,7 @@ pub(crate) enum Call {
         #[arg(value_name = "SHA256", value_parser = list::hash)]
         sample: Sha256,
         /// The file to write
-        #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(file))]
+        #[arg(long, value_name = "FILE", value_parser = file())]
         output: PathBuf,
     },
 
@@ -412,7 +411,7 @@ pub(crate) enum Call {
         #[arg(value_name = "REQID")]
         id: RequestId,
         /// The file to write
-        #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(file))]
+        #[arg(long, value_name = "FILE", value_parser = file())]
         output: PathBuf,
         /// Also unpack each sample into this folder, in a file named by its SHA-256
         #[arg(long, value_name = "DIR")]
@@ -455,7 +454,7 @@ pub(crate) struct CollectArgs {
     #[arg(long)]
     pub(crate) no_extract: bool,
     /// Save the state of the job in this file, so that `resume` can continue it
-    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(file))]
+    #[arg(long, value_name = "FILE", value_parser = file())]
     pub(crate) state: Option<PathBuf>,
     /// Download all samples found, without asking
     #[arg(long, help_heading = "Cost")]
@@ -548,7 +547,7 @@ pub(crate) struct Wait {
     pub(crate) wait: bool,
 
     /// Wait, and save the state of the job in this file, so that `resume` can continue it
-    #[arg(long, value_name = "FILE", value_parser = PathBufValueParser::new().try_map(file))]
+    #[arg(long, value_name = "FILE", value_parser = file())]
     pub(crate) state: Option<PathBuf>,
 }
 

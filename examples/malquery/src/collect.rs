@@ -113,11 +113,7 @@ impl Commands<'_> {
         let _folder = Folder::make(&folder)?;
         let _lock = Lock::take(&path)?;
         let archive = self.create(path)?;
-        let state = args
-            .state
-            .as_deref()
-            .map(|path| self.new_state(path))
-            .transpose()?;
+        let state = self.new_state(args.state.as_deref())?;
         let lookup = match source {
             Source::Samples => Some(self.keep_known(&mut list)?),
             _ => None,

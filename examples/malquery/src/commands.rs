@@ -1,7 +1,6 @@
 //! Runs the commands that call MalQuery.
 
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 
 use malquery_proto::client::{Client, Collect, Error, Job, Progress, Step};
 use malquery_proto::flow::{JobFlow, Submission};
@@ -15,7 +14,7 @@ use serde_json::{Value, json};
 use crate::args::{Call, Patterns, Results, Session, Wait};
 use crate::collect::{Collecting, Folder, fetch_again, warn_of_zip};
 use crate::common::{
-    Commands, JOB_FAILED, Lookup, NO_RESULT, NOTHING, Output, START, check_results, running,
+    Commands, JOB_FAILED, Lookup, NO_RESULT, NOTHING, Output, check_results, running,
 };
 use crate::format::{Format, print_fields, print_quotas, print_results};
 use crate::interrupt;
@@ -90,7 +89,6 @@ pub(crate) fn run(
     format: Format,
     call: Call,
 ) -> Result<(), Failure> {
-    LazyLock::force(&START);
     let commands = Commands {
         client,
         session,
@@ -282,11 +280,7 @@ impl Commands<'_> {
         what: Kind,
         asked: Option<Asked>,
     ) -> Result<(), Failure> {
-        let state = wait
-            .state
-            .as_deref()
-            .map(|path| self.new_state(path))
-            .transpose()?;
+        let state = self.new_state(wait.state.as_deref())?;
         let reply = self.wait(&mut flow, state)?;
         self.show_job(&flow, &reply, what, asked)
     }

@@ -3,8 +3,7 @@
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use malquery_proto::OutputFile;
 use malquery_proto::client::{self, Client, Error, MetadataReply};
@@ -13,13 +12,12 @@ use malquery_proto::types::{Sample, Sha256};
 
 use crate::args::Session;
 use crate::format::Format;
+use crate::input;
 use crate::interrupt::Scratch;
 use crate::output::{Failure, ServiceErrors, already_exists, code, no_folder, note, quoted};
 use crate::state::State;
 use crate::values::written;
 
-/// When the command started.
-pub(crate) static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 /// The longest pause between two attempts, unless the service asks for a longer one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -55,7 +53,10 @@ impl Commands<'_> {
         Ok(lookup)
     }
 
-    pub(crate) fn new_state(&self, path: &Path) -> Result<State, Failure> {
+    pub(crate) fn new_state(&self, path: Option<&Path>) -> Result<Option<State>, Failure> {
+        let Some(path) = path else {
+            return Ok(None);
+        };
         let mut state = State::take(path)?;
         // An existing file may be the state of a job that is paid for. This only checks that the
         // file can be created. `State::keep` writes it.
@@ -73,7 +74,7 @@ impl Commands<'_> {
         // Another process may create the file in the meantime.
         state.is_new = !self.session.force;
         state.is_own = true;
-        Ok(state)
+        Ok(Some(state))
     }
 
     /// Converts an error into a failure, which names --timeout if the time is up. `running` is the
@@ -86,7 +87,7 @@ impl Commands<'_> {
         // The next attempt could come after --timeout.
         let is_late = running.is_some_and(|status| status != UNKNOWN)
             && error.kind() == client::ErrorKind::Unavailable
-            && START.elapsed() + LONGEST_PAUSE >= self.session.timeout;
+            && input::time_left() <= LONGEST_PAUSE;
         let time_is_up = time_is_up || is_late;
         let has_failed = matches!(error.flow(), Some(FlowError::JobFailed(_)));
         // The reply to a failed submission can contain this id.

@@ -14,11 +14,18 @@ use crate::values::written;
 /// The maximum size of an input file, in bytes.
 const MOST: u64 = 16 * 1024 * 1024;
 
+/// When the command's time is up, and --timeout.
 static DEADLINE: OnceLock<(Instant, Duration)> = OnceLock::new();
 
-/// Sets the time limit for all reads of input files, counted from now.
+/// Starts the command's time.
 pub(crate) fn end_after(timeout: Duration) {
     let _ = DEADLINE.set((Instant::now() + timeout, timeout));
+}
+
+/// Returns the time that is left of --timeout.
+pub(crate) fn time_left() -> Duration {
+    let left = |(end, _): &(Instant, _)| end.saturating_duration_since(Instant::now());
+    DEADLINE.get().map_or(Duration::ZERO, left)
 }
 
 /// Returns the name of a file for messages.
@@ -51,12 +58,10 @@ pub(crate) fn within<T: Send + 'static>(
     // Nothing joins this thread, so it may block forever.
     let (sender, result) = mpsc::channel();
     thread::spawn(move || sender.send(read()));
-    let (deadline, timeout) = DEADLINE.get().copied().unwrap_or_else(|| {
-        let minute = Duration::from_secs(60);
-        (Instant::now() + minute, minute)
-    });
-    let left = deadline.saturating_duration_since(Instant::now());
-    result.recv_timeout(left).map_err(|_| {
+    result.recv_timeout(time_left()).map_err(|_| {
+        let timeout = DEADLINE
+            .get()
+            .map_or(Duration::ZERO, |(_, timeout)| *timeout);
         let timeout = written(timeout);
         refuse(
             path,

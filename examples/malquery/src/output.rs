@@ -488,10 +488,7 @@ pub(crate) fn spinner(message: impl Into<String>) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let spinner = ProgressBar::new_spinner().with_message(message.into());
-    spinner.set_style(
-        ProgressStyle::with_template("{spinner} {elapsed} {msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_spinner()),
-    );
+    let spinner = spinner.with_style(style("{spinner} {elapsed} {msg}"));
     spinner.enable_steady_tick(Duration::from_millis(120));
     spinner
 }
@@ -506,16 +503,21 @@ pub(crate) fn bar(length: Option<u64>) -> ProgressBar {
     if IS_QUIET.load(Ordering::Relaxed) {
         return ProgressBar::hidden();
     }
-    match length {
-        Some(length) => ProgressBar::new(length).with_style(
-            ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    let (bar, template) = match length {
+        Some(length) => (
+            ProgressBar::new(length),
+            "{wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
         ),
-        None => ProgressBar::new_spinner().with_style(
-            ProgressStyle::with_template("{spinner} {bytes} {bytes_per_sec}")
-                .unwrap_or_else(|_| ProgressStyle::default_spinner()),
+        None => (
+            ProgressBar::new_spinner(),
+            "{spinner} {bytes} {bytes_per_sec}",
         ),
-    }
+    };
+    bar.with_style(style(template))
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 #[cfg(test)]

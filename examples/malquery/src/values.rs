@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use malquery_proto::types::MetaField;
 
 /// Parses a duration: seconds, or a number with `s`, `m` or `h`.
@@ -66,12 +67,11 @@ pub(crate) fn field(text: &str) -> Result<MetaField, String> {
 }
 
 /// Parses the path of a file that cannot be a stream. Refuses `-`.
-pub(crate) fn file(path: PathBuf) -> Result<PathBuf, &'static str> {
-    if path.as_os_str() == "-" {
-        Err("expected the path of a file, not a stream; for a file named `-`, use ./-")
-    } else {
-        Ok(path)
-    }
+pub(crate) fn file() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| match path.as_os_str() == "-" {
+        true => Err("expected the path of a file, not a stream; for a file named `-`, use ./-"),
+        false => Ok(path),
+    })
 }
 
 /// Parses a whole number of at least 1.
