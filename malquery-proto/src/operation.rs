@@ -1,9 +1,10 @@
 //! The traits that define an operation.
 
-use std::collections::HashMap;
+use std::fmt;
 
 use http::{StatusCode, header};
-use serde::de::IgnoredAny;
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 
 use crate::cloud::BaseUrl;
 use crate::credentials::BearerToken;
@@ -155,10 +156,46 @@ pub trait JsonOperation: Operation {
 
 /// Returns whether a document has a `meta`, `resources` or `errors` that is not `null`.
 fn has_member(body: &[u8]) -> bool {
-    let members: HashMap<String, Option<IgnoredAny>> = read_reply(body).unwrap_or_default();
-    ["meta", "resources", "errors"]
-        .iter()
-        .any(|name| matches!(members.get(*name), Some(Some(_))))
+    read_reply(body).is_ok_and(|HasMember(found)| found)
+}
+
+/// Reads an object without keeping anything, because it may have millions of members. A member may
+/// be repeated.
+struct HasMember(bool);
+
+#[derive(Deserialize)]
+#[serde(field_identifier, rename_all = "lowercase")]
+enum Member {
+    Meta,
+    Resources,
+    Errors,
+    #[serde(other)]
+    Other,
+}
+
+impl<'de> Deserialize<'de> for HasMember {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = HasMember;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<HasMember, A::Error> {
+                let mut found = false;
+                while let Some(member) = map.next_key()? {
+                    let value = map.next_value::<Option<IgnoredAny>>()?;
+                    found |= value.is_some() && !matches!(member, Member::Other);
+                }
+                Ok(HasMember(found))
+            }
+        }
+
+        deserializer.deserialize_map(Members)
+    }
 }
 
 /// The reply to a [`JsonOperation`].
