@@ -114,7 +114,7 @@ impl Client {
                     let why = error.failure();
                     log::debug!("{name} attempt {attempts}: no reply in {took} ms");
                     if why != SendFailure::CannotSend {
-                        // Without a warning, the service would seem slow during the retries.
+                        // Without a warning, the service would just seem slow during retries.
                         let reason = error.reason().to_string();
                         log::warn!("no reply to {}: {}", name.operation, self.mask(&reason));
                     }
@@ -154,7 +154,7 @@ impl Client {
         }
     }
 
-    /// Logs one line for an attempt. Secrets are masked, because the reply may repeat one.
+    /// Logs a reply on one line. Secrets are masked, because the reply may repeat one.
     fn log_reply(&self, name: &Name, attempt: u32, took: u128, head: ResponseHead<'_>) {
         if !log::log_enabled!(log::Level::Debug) {
             return;
@@ -204,9 +204,8 @@ impl Client {
     }
 }
 
-/// Reads up to `most` bytes of a body. If `whole` is set, also reads one byte of a longer body, so
-/// that the flow can reject it, and fails if the body is truncated. A body of which the transport
-/// stops reading is a longer one.
+/// Reads up to `most` bytes of a body. If `whole` is set, returns one byte more of a longer body,
+/// so that the flow rejects it, and fails if the body is truncated.
 fn read_body(
     endpoint: Option<&Endpoint>,
     head: ResponseHead<'_>,
@@ -214,8 +213,8 @@ fn read_body(
     most: u64,
     whole: bool,
 ) -> Result<Vec<u8>, TransportError> {
-    // RFC 9112, section 6.3: ignore the declared length of a chunked body. This is safe for JSON,
-    // which shows whether it is complete. A download still checks the length.
+    // RFC 9112, section 6.3: ignore the declared length of a chunked body. This is safe, because
+    // truncated JSON cannot be parsed. A download still checks the length.
     let is_chunked = head.headers.contains_key(http::header::TRANSFER_ENCODING);
     let declared = head.content_length().filter(|_| !is_chunked);
     let most_read = most.saturating_add(1);
@@ -233,7 +232,7 @@ fn read_body(
     }
     let is_too_large = matches!(&result, Err(error) if error.kind() == io::ErrorKind::FileTooLarge);
     if is_too_large && most <= MAX_TOKEN_BODY {
-        // The flow rejects a body of this length, and does not retry.
+        // The flow rejects a token reply of this length without a retry.
         bytes.resize(usize::try_from(most_read).unwrap_or(usize::MAX), 0);
         return Ok(bytes);
     }
@@ -241,7 +240,7 @@ fn read_body(
     let short = declared.filter(|declared| received < *declared);
     let mut failed = |error| {
         let id = find_id(&bytes);
-        // A retry cannot help.
+        // If the body is too large, a retry cannot help.
         let refused = endpoint.filter(|_| is_too_large).map(|endpoint| {
             DecodeError::new(Fault::TooLarge, endpoint, head, &bytes, &error).into()
         });
@@ -257,7 +256,7 @@ fn read_body(
         }
         _ => {}
     }
-    // A transport that decodes a body must have removed the length from the head.
+    // The length is not that of an encoded body, because a transport that decodes must remove it.
     match short.filter(|_| received <= most) {
         Some(declared) => Err(failed(io::Error::other(StreamError::Short {
             received,
@@ -273,8 +272,8 @@ struct Timed<'a> {
     clock: &'a dyn Clock,
     deadline: Option<Timestamp>,
     begun: bool,
-    /// The number of bytes to read one at a time. A longer read that fails at damaged data would
-    /// lose the bytes before the damage, such as the id of a job that was billed.
+    /// The number of bytes still to be read one at a time. A longer read that fails at damaged data
+    /// would lose the bytes before it, such as the request id of a billed job.
     single: usize,
 }
 
@@ -296,8 +295,8 @@ impl Read for Timed<'_> {
     }
 }
 
-/// Ends a token request on drop, even after a panic in the observer, the transport or the clock.
-/// Otherwise, other flows would wait for its token.
+/// Ends a token request on drop, so that other flows do not keep waiting for its token if the
+/// observer, the transport or the clock panics.
 struct Held<'a> {
     client: &'a Client,
     serial: Option<u64>,

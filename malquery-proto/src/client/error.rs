@@ -43,12 +43,13 @@ pub enum Error {
         error: FlowError,
         /// The error of the transport in the last attempt, if it explains the failure.
         cause: Option<Box<dyn StdError + Send + Sync>>,
-        /// The request id of the job that the call was waiting for, if any.
+        /// The request id of the job that the call ran or waited for, if known.
         job: Option<RequestId>,
     },
     /// The observer stopped the run.
     Stopped,
-    /// The body of a download is not the requested file.
+    /// The body of a download was rejected, for example because it is truncated or has the wrong
+    /// hash.
     Stream(StreamError),
     /// The body of a download could not be read completely.
     Body(io::Error),
@@ -59,10 +60,11 @@ pub enum Error {
         path: std::path::PathBuf,
         error: io::Error,
     },
-    /// An archive could not be read or is incomplete, or a sample from it could not be written.
+    /// An archive was rejected, could not be read or is incomplete, or a sample from it could not
+    /// be written.
     #[cfg(feature = "samples")]
     Archive(ArchiveError),
-    /// [`Client::collect_to`](super::Client::collect_to) failed after it had submitted a job.
+    /// [`Client::collect_to`](super::Client::collect_to) failed after it received a request id.
     #[cfg(feature = "samples")]
     #[allow(missing_docs)]
     Collect {
@@ -79,7 +81,7 @@ pub enum Error {
 pub enum ErrorKind {
     /// The request is not valid, so it was not sent.
     Invalid,
-    /// The request was rejected (a redirect, or a 4xx without a kind of its own).
+    /// The request was redirected (3xx), or rejected with a 4xx that has no kind of its own.
     Refused,
     /// The credentials or the token are not valid in this cloud (401).
     Unauthorized,
@@ -91,10 +93,10 @@ pub enum ErrorKind {
     RateLimited,
     /// The monthly quota is used up, is unknown, or does not cover the job.
     QuotaExhausted,
-    /// No reply arrived, the service or a gateway failed (5xx), or a file is not ready. Try again
-    /// later.
+    /// No complete reply arrived, the service or a gateway failed (5xx), or a file is not ready.
+    /// Try again later.
     Unavailable,
-    /// The request cannot be sent. For example, the certificate is not trusted.
+    /// The request cannot be sent, for example because the certificate is not trusted.
     CannotSend,
     /// A submission may have reached the service, and may have been billed. It was not retried.
     OutcomeUnknown,
@@ -201,8 +203,8 @@ impl Error {
     }
 
     /// Returns the request id of the job that the call last submitted or waited for, if the error
-    /// contains it. The job may have been billed, so unless it failed, poll this id instead of
-    /// submitting again.
+    /// contains it. The job may have been billed: unless it failed, poll this id instead of
+    /// submitting the job again.
     pub fn request_id(&self) -> Option<&RequestId> {
         match self {
             Self::Flow { error, job, .. } => error.request_id().or(job.as_ref()),
@@ -215,7 +217,7 @@ impl Error {
         }
     }
 
-    /// Returns the reason the request is not valid, if it was rejected before it was sent.
+    /// Returns why the request is not valid, if it was rejected before it was sent.
     pub fn invalid(&self) -> Option<&BuildError> {
         match self.flow()? {
             FlowError::Build(error) => Some(error),
@@ -233,7 +235,7 @@ impl Error {
         }
     }
 
-    /// Returns the error reply from the service or a gateway, if one arrived.
+    /// Returns the error reply from the service or a gateway, if the error contains one.
     pub fn api(&self) -> Option<&ApiError> {
         self.flow()?.api()
     }
@@ -284,7 +286,7 @@ impl From<ArchiveError> for Error {
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            // The messages of some failed submissions name the job.
+            // The message of an error with a request id already names the job.
             Self::Flow { error, job, .. } => match (job, error.request_id()) {
                 (Some(id), None) => write!(f, "job {id}: {error}"),
                 _ => error.fmt(f),

@@ -48,7 +48,7 @@ impl Job {
         self.submitted.as_deref()
     }
 
-    /// Polls the job once and returns the reply. Costs no quota.
+    /// Returns the status of the job, and its results once it is done. Costs no quota.
     ///
     /// # Errors
     /// See [`Client::call`].
@@ -56,21 +56,21 @@ impl Job {
         self.client.request(&self.id)
     }
 
-    /// Sets the interval at which [`Job::wait`] polls. The default is 5 seconds, the minimum 100
-    /// milliseconds.
+    /// Sets the interval at which [`Job::wait`] polls. The default is 5 seconds, and the minimum is
+    /// 100 milliseconds.
     pub fn poll_every(mut self, interval: Duration) -> Self {
         self.flow.set_interval(interval);
         self
     }
 
-    /// Sets the maximum duration of each [`Job::wait`]. A longer wait fails as described in
-    /// [`Client::timeout`], which is the default. The service continues the job.
+    /// Sets the maximum duration of each [`Job::wait`]. The default is the client's timeout. A
+    /// longer wait fails as described in [`Client::timeout`]. The service continues the job.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Sets the time by which [`Job::wait`] must end. A longer wait fails as described in
+    /// Sets the time by which [`Job::wait`] must end. A later wait fails as described in
     /// [`Client::timeout`]. The service continues the job.
     pub fn deadline(mut self, deadline: Timestamp) -> Self {
         self.flow.set_deadline(Some(deadline));
@@ -78,7 +78,7 @@ impl Job {
     }
 
     /// Waits until the job is done, and returns the reply with its results. Costs no quota. You can
-    /// call it again after an error.
+    /// call this again after an error.
     ///
     /// The whole wait has no time limit unless the job or its client has a timeout or a deadline.
     ///

@@ -1,4 +1,4 @@
-//! The blocking client, which runs the flows over a [`Transport`] and a [`Clock`].
+//! The blocking client, which sends requests over a [`Transport`] and waits with a [`Clock`].
 
 #[cfg(feature = "samples")]
 mod collect;
@@ -57,8 +57,8 @@ use crate::types::{Json, RequestId, Sample, Sha256, SubmitMeta};
 
 /// A blocking client for MalQuery.
 ///
-/// Cloning is cheap. Clones share the token, the rate limit and the transport, and can be used in
-/// other threads. A clone starts with the same [`timeout`](Self::timeout),
+/// Cloning is cheap. Clones share the token, the transport and the pauses for rate limits, and can
+/// be used in other threads. A clone starts with the same [`timeout`](Self::timeout),
 /// [`deadline`](Self::deadline), [`retry`](Self::retry) and [`check_quota`](Self::check_quota).
 /// Setting one of these later does not affect other clones.
 ///
@@ -91,7 +91,7 @@ struct Shared {
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
     auth: Mutex<Auth>,
-    /// A child and its parent share the counter, so that their seeds differ.
+    /// The number of seeds so far. A child and its parent share it, so that their seeds differ.
     calls: Arc<AtomicU64>,
 }
 
@@ -157,9 +157,10 @@ impl Client {
 
     /// Returns a client that acts for a Flight Control child.
     ///
-    /// It has the same settings, credentials and transport, but its own token and rate limit. If
-    /// this client uses a [token that was obtained elsewhere](Auth::with_token), the child cannot
-    /// send requests, because such a token works only for its own customer.
+    /// It has the same settings, credentials and transport, but a separate token and separate
+    /// pauses for rate limits. If this client uses a [token that was obtained
+    /// elsewhere](Auth::with_token), the child cannot send requests, because such a token works
+    /// only for its own customer.
     pub fn child(&self, member_cid: MemberCid) -> Self {
         let shared = Shared {
             transport: self.shared.transport.clone(),
@@ -183,16 +184,17 @@ impl Client {
     /// Sets the maximum duration of each call. A longer call fails with [`FlowError::Deadline`] or
     /// with the error of its last request. By default, only [`RetryPolicy::time_limit`] applies.
     ///
-    /// The [check of the quota](Self::check_quota) is part of the call that it precedes. Waiting
-    /// for a job counts as one call, for which [`Job::timeout`] can set another timeout.
+    /// The duration includes the [check of the quota](Self::check_quota). A [`Client::collect`] is
+    /// one call. Waiting for a job is one call too, for which [`Job::timeout`] can set another
+    /// timeout.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Sets the time by which calls must end. A longer call fails as with a
-    /// [timeout](Self::timeout). If both are set, the earlier limit applies.
+    /// Sets the time by which calls must end. A later call fails as described in
+    /// [`timeout`](Self::timeout). If both are set, the earlier limit applies.
     #[must_use]
     pub fn deadline(mut self, deadline: Timestamp) -> Self {
         self.deadline = Some(deadline);
@@ -202,11 +204,10 @@ impl Client {
     /// Sets whether to check the remaining quota before every hunt and multi-download. The default
     /// is `false`.
     ///
-    /// If the quota does not cover the job, the call fails with [`FlowError::QuotaShort`], and the
-    /// job is not submitted. If the count or the limit is missing from the reply or not valid, it
-    /// fails with [`FlowError::QuotaUnknown`]; to submit the job anyway, turn the check off. The
-    /// check calls [`GetQuotas`], which costs no quota. It is not a guarantee: another client may
-    /// use the quota before the job is submitted.
+    /// The check calls [`GetQuotas`], which costs no quota. The job is not submitted if that call
+    /// fails, if the quota does not cover the job ([`FlowError::QuotaShort`]), or if the count or
+    /// the limit is missing or not valid ([`FlowError::QuotaUnknown`]). The check is not a
+    /// guarantee: another client may use the quota before the job is submitted.
     #[must_use]
     pub fn check_quota(mut self, check: bool) -> Self {
         self.check_quota = check;
@@ -235,7 +236,8 @@ impl Client {
         self.call(&GetQuotas)
     }
 
-    /// Runs a fuzzy search, which has false positives. No cost is documented. See [`FuzzySearch`].
+    /// Runs a fuzzy search, which may return false positives. No cost is documented. See
+    /// [`FuzzySearch`].
     ///
     /// # Errors
     /// See [`Client::call`].
@@ -284,7 +286,7 @@ impl Client {
         let mut requests = GetMetadata::split(&missing, &self.base()).into_iter();
         let ends = self.ends(self.timeout);
         let call = |request: &GetMetadata| self.call_until(ends, request, &mut ());
-        // Without samples, build a request anyway: it fails with the right error.
+        // Without samples, try to send a request anyway: it fails with the right error.
         let first = requests.next();
         let mut reply = call(&first.unwrap_or_else(|| GetMetadata::new(&missing)))?;
         for request in requests {
@@ -341,8 +343,7 @@ impl Client {
     /// Downloads the archive of a finished multi-download as a stream. No cost is documented.
     /// See [`GetSamples`].
     ///
-    /// If the body is interrupted, reading it returns an error. [`Client::save`] also retries an
-    /// interrupted body.
+    /// If the body is interrupted, reading it returns an error. [`Client::save`] retries instead.
     ///
     /// # Errors
     /// See [`Client::call`].
@@ -420,8 +421,8 @@ impl Client {
         JobFlow::new(job, self.retry, self.seed())
     }
 
-    /// Submits a job, unless it has already been submitted, and waits until it is done. Only the
-    /// submission costs quota; polling does not.
+    /// Submits a job, unless it has already been submitted, and waits until it is done. Polling
+    /// costs no quota.
     ///
     /// The observer is called at every step, including token requests, but not during the
     /// [check of the quota](Self::check_quota). It can store the flow, so that another process can
@@ -429,7 +430,7 @@ impl Client {
     ///
     /// # Errors
     /// Returns [`Error::Flow`] if a request or the job fails, and [`Error::Stopped`] if the
-    /// observer stops the run before it ends. If the observer stops it before a request, the
+    /// observer stops the run before it ends. If the observer stops the run at [`Step::Send`], the
     /// request is not sent, and the observer is called once more with the final state.
     pub fn run_job(
         &self,
@@ -470,7 +471,7 @@ impl Client {
     /// Replaces the client secret and recent tokens in `text` with `[redacted]`. Use it before you
     /// print text from the service.
     ///
-    /// See [`Needles`](crate::needles::Needles) for the encodings in which secrets are found.
+    /// [`Needles`](crate::needles::Needles) lists the encodings in which secrets are found.
     pub fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
         // Searching may take a moment, so do not hold the lock.
         let needles = self.auth().needles().clone();
@@ -519,7 +520,7 @@ impl Client {
         for_operation!(submission, job => self.guard(job, cost, ends))
     }
 
-    /// Checks the remaining quota, if the check is on and the operation has a cost.
+    /// Checks the remaining quota, if the check is on and the request would be billed.
     fn guard<O: Operation>(
         &self,
         operation: &O,
@@ -558,8 +559,8 @@ impl Client {
     /// Costs no quota.
     ///
     /// # Errors
-    /// Fails if the token could not be revoked. The client drops it anyway, and it expires on its
-    /// own, usually within 30 minutes.
+    /// Fails if the token cannot be revoked. The client drops it anyway, and it expires on its own,
+    /// usually within 30 minutes.
     pub fn revoke(&self) -> Result<(), Error> {
         let (taken, base) = {
             let mut auth = self.auth();
@@ -602,7 +603,7 @@ impl Client {
     }
 
     fn auth(&self) -> MutexGuard<'_, Auth> {
-        // If a thread panicked while it encoded a request, the state is still valid.
+        // The state is still valid after a thread panics, for example while encoding a request.
         self.shared
             .auth
             .lock()
