@@ -6,10 +6,10 @@ use crate::stream::{Received, StreamCheck, StreamError};
 
 /// The body of a download, as a reader that checks the bytes.
 ///
-/// If the body is interrupted or fails a check, such as its SHA-256, reading it to the end returns
-/// an error. Functions such as [`io::copy`] therefore fail too.
+/// If the body is interrupted or fails a check, such as the comparison of its SHA-256, reading it
+/// to the end returns an error. Functions such as [`io::copy`] therefore fail too.
 ///
-/// **The bytes are malware.** Do not use them before reading has ended without an error.
+/// **The bytes are malware.** Do not use them until the whole body has been read without an error.
 #[must_use = "the whole download is checked only when it is read to the end"]
 pub struct Download {
     body: Option<Body>,
@@ -41,8 +41,8 @@ impl Download {
         }
     }
 
-    /// Sets the maximum size in bytes. Reading fails if the body is larger. There is no maximum by
-    /// default.
+    /// Sets the maximum size in bytes. Reading fails if the body is larger. By default, there is no
+    /// maximum.
     pub fn cap(mut self, cap: u64) -> Self {
         if let State::Reading(check) = &mut self.state {
             **check = std::mem::take(&mut **check).cap(cap);
@@ -50,8 +50,8 @@ impl Download {
         self
     }
 
-    /// Returns the length in bytes: the declared length, if any, or the actual length at the end.
-    /// `None` after an error.
+    /// Returns the declared length in bytes, if any, or the actual length once the whole body has
+    /// been read. `None` after an error.
     pub fn length(&self) -> Option<u64> {
         match &self.state {
             State::Reading(check) => check.length(),

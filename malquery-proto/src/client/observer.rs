@@ -96,7 +96,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Returns the status of the current job in the last successful poll.
+    /// Returns the status that the last successful poll of the current job reported, if any.
     pub fn status(&self) -> Option<&'a JobStatus> {
         self.job?.status()
     }
@@ -111,19 +111,21 @@ impl<'a> Progress<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Step {
-    /// A request is about to be sent. The state of a job already records a submission as sent.
-    /// `Break` cancels the request.
+    /// A request is about to be sent. If it submits a job, the state of the job already records it
+    /// as sent. `Break` cancels the request.
     Send,
-    /// The outcome of a request is known. The state of a job records it.
+    /// The outcome of a request is known, or the request was canceled. The state of a job records
+    /// this.
     Reported,
     /// The run is about to wait until this time.
     Wait(Timestamp),
-    /// Bytes of a download were written. `bytes` is the number so far, and `total` the declared
-    /// length.
+    /// Bytes of a download were written. `bytes` is the number so far, and `total` is the declared
+    /// length, if any. After an interruption, `bytes` starts over.
     #[allow(missing_docs)]
     Fetch { bytes: u64, total: Option<u64> },
-    /// Bytes of an archive were read, to verify or extract samples. `bytes` is the number so far.
-    /// The first step has 0 bytes, and comes after the archive gets its final name.
+    /// Bytes of an archive were read, to verify or extract samples. `bytes` is the number so far,
+    /// at most the size of the archive (`total`). In the first step, `bytes` is 0, and a downloaded
+    /// archive already has its final name.
     #[allow(missing_docs)]
     Verify { bytes: u64, total: u64 },
 }

@@ -48,8 +48,8 @@ impl OutputFile {
     /// Creates a file that will appear at `path`, and will replace an existing file.
     ///
     /// # Errors
-    /// Returns [`Error::File`] if `path` exists and is not a file or a link to a file, or if no
-    /// file can be created there.
+    /// Returns [`Error::File`] if `path` exists and is neither a file nor a link to a file, or if
+    /// no file can be created there.
     pub fn replace(path: impl Into<PathBuf>) -> Result<Self, Error> {
         Self::create(path.into(), true)
     }
@@ -75,7 +75,7 @@ impl OutputFile {
     }
 
     /// Returns the temporary path of the incomplete file. A program that exits without dropping
-    /// this value can delete that file.
+    /// this value can delete the file at this path.
     pub fn temporary(&self) -> &Path {
         self.file.path()
     }
@@ -89,10 +89,10 @@ impl OutputFile {
         self.explain(written)
     }
 
-    /// Completes the file and renames it to its path.
+    /// Flushes the file to disk and renames it to its path.
     ///
     /// # Errors
-    /// Returns [`Error::File`] if the file cannot be completed or renamed. The temporary file is
+    /// Returns [`Error::File`] if the file cannot be flushed or renamed. The temporary file is then
     /// deleted.
     pub fn finish(self) -> Result<(), Error> {
         let Self {
@@ -104,7 +104,7 @@ impl OutputFile {
             .map_err(|error| Error::File { path, error })
     }
 
-    /// Deletes the content.
+    /// Deletes the content of the file.
     pub(super) fn clear(&mut self) -> Result<(), Error> {
         let cleared = self.file.clear();
         self.explain(cleared)

@@ -12,7 +12,7 @@ use crate::types::{RequestId, Sha256};
 impl Client {
     /// Downloads a sample into a new file. Costs one download. **The file is raw malware.** On
     /// Unix, only its owner can read it, and it is not executable. It appears only after all bytes
-    /// have arrived and their SHA-256 is verified.
+    /// have arrived and their SHA-256 has been verified.
     ///
     /// # Errors
     /// See [`Client::save`]. If `path` exists, this fails before anything is billed.
@@ -33,9 +33,9 @@ impl Client {
         )
     }
 
-    /// Downloads the file of an operation into `output`. See the operation for its cost.
+    /// Downloads the file that an operation returns into `output`. See the operation for its cost.
     ///
-    /// An interrupted download is retried, within the limits of the retry policy; for a sample, a
+    /// An interrupted download is retried, within the limits of the retry policy. For a sample, a
     /// retry may cost another download (see [`GetDownload`]). A download with the wrong SHA-256 is
     /// not retried, because the bytes would most likely be wrong again.
     ///
@@ -84,11 +84,11 @@ impl Client {
 }
 
 impl Download {
-    /// Writes the download to `output`. The file appears only after the download is complete and
-    /// verified. Unlike [`Client::save`], this does not retry an interrupted download.
+    /// Writes the rest of the download to `output`. The file appears only after the download is
+    /// complete and verified. Unlike [`Client::save`], this does not retry an interrupted download.
     ///
     /// # Errors
-    /// Returns [`Error::Stream`] or [`Error::Body`] if the download is damaged or interrupted, and
+    /// Returns [`Error::Stream`] or [`Error::Body`] if the download is rejected or interrupted, and
     /// [`Error::File`] if the file cannot be written. After an error, the incomplete file is
     /// deleted.
     pub fn write_to(mut self, mut output: OutputFile) -> Result<Received, Error> {
@@ -98,7 +98,7 @@ impl Download {
     }
 }
 
-/// Copies a download into a file, and fails if the download is not complete.
+/// Copies a download into a file. Fails if it is not complete, or if the callback stops it.
 fn copy(
     download: &mut Download,
     output: &mut OutputFile,
