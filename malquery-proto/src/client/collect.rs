@@ -32,9 +32,9 @@ const DIRECTORY_ENTRY: u64 = 400;
 /// The state of a run that finds samples, downloads an archive of them, and verifies its content.
 ///
 /// [`Client::collect`] performs the run. Like a [`JobFlow`], the state can be serialized, so that a
-/// job that was billed survives a restart. After an error, the same value continues where it
-/// stopped, and a job that may have been billed is not submitted again. Once the archive has been
-/// downloaded, [`Collect::verify`] continues without sending a request.
+/// billed job survives a restart. To continue after an error, pass the same value again: a job that
+/// may have been billed is not submitted again. Once the archive has been downloaded,
+/// [`Collect::verify`] continues without sending a request.
 ///
 /// ```
 /// # fn example(client: &malquery_proto::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -75,8 +75,8 @@ const DIRECTORY_ENTRY: u64 = 400;
 ///
 /// If a process ends while a submission is being sent, the job may have been billed, so it is not
 /// submitted again: the next run fails with [`FlowError::OutcomeUnknown`]. Compare the quotas with
-/// their earlier values, then start over. To reuse a search that has an id, start over with
-/// [`Collect::attach`].
+/// their earlier values, then start over. If the search already has a request id, start over with
+/// [`Collect::attach`] to reuse it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[must_use]
@@ -95,7 +95,7 @@ pub struct Collect {
     results: Vec<Sample>,
     #[serde(skip)]
     errors: Vec<ErrorItem>,
-    /// Not stored, because the limits belong to this process.
+    /// Not stored, because each process sets its own limits.
     #[serde(skip)]
     limits: Option<Limits>,
 }
@@ -128,9 +128,10 @@ pub struct Collected {
     /// The errors that the service reported although the search and the multi-download succeeded.
     /// They are not stored with the state.
     pub errors: Vec<ErrorItem>,
-    /// The samples to download, without duplicates, up to the limit. Empty if they are unknown.
+    /// The samples to download, without duplicates, up to the limit. Empty if there are none or
+    /// they are unknown.
     pub found: Vec<Sha256>,
-    /// The request id of the multi-download, if there was one.
+    /// The request id of the multi-download, if known.
     pub download: Option<RequestId>,
     /// The size and hash of the archive, if this [`Collect`] downloaded it.
     pub archive: Option<Received>,
@@ -180,7 +181,7 @@ impl Collect {
         Self::at(Phase::Fetch(id))
     }
 
-    /// Creates a run for an existing archive, to pass to [`Collect::verify`]. Every undamaged
+    /// Creates a run for an existing archive. Call [`Collect::verify`] on it. Every undamaged
     /// sample in the archive counts as found.
     pub fn unpack(archive: impl Into<PathBuf>) -> Self {
         Self::at(Phase::Verify {
@@ -208,7 +209,7 @@ impl Collect {
     /// Sets the maximum number of samples to download, which may differ from the limit of the
     /// search. The first samples found are downloaded. [`Client::collect`] rejects a limit of 0.
     ///
-    /// This has no effect on a multi-download that may have been submitted.
+    /// This has no effect once the multi-download may have been submitted.
     pub fn limit(mut self, limit: u32) -> Self {
         match &self.phase {
             Phase::Search(_)
@@ -234,13 +235,13 @@ impl Collect {
     /// not stored with the state.
     ///
     /// If the archive exceeds a limit, verification fails or reports entries as damaged. The file
-    /// is kept, because it was paid for: set other limits, and call [`Collect::verify`].
+    /// is kept, because it was paid for: set higher limits, and call [`Collect::verify`].
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = Some(limits);
         self
     }
 
-    /// Sets the interval between polls of a job. The default is 5 seconds, the minimum 100
+    /// Sets the interval between polls of a job. The default is 5 seconds, and the minimum is 100
     /// milliseconds.
     pub fn poll_every(mut self, interval: Duration) -> Self {
         self.interval = Some(interval);
@@ -273,7 +274,7 @@ impl Collect {
         }
     }
 
-    /// Returns the request id of the search or hunt. `None` until it is submitted.
+    /// Returns the request id of the exact search or hunt. `None` until it is known.
     pub fn search(&self) -> Option<&RequestId> {
         match &self.phase {
             Phase::Search(flow) => flow.id(),
@@ -282,7 +283,7 @@ impl Collect {
         }
     }
 
-    /// Returns the request id of the multi-download. `None` until it is submitted.
+    /// Returns the request id of the multi-download. `None` until it is known.
     pub fn download(&self) -> Option<&RequestId> {
         match &self.phase {
             Phase::Download(flow) => flow.id(),
@@ -292,7 +293,7 @@ impl Collect {
         }
     }
 
-    /// Returns the path of the archive. `None` until the archive is complete.
+    /// Returns the path of the archive. `None` until the archive has been downloaded.
     pub fn archive(&self) -> Option<&Path> {
         match &self.phase {
             Phase::Verify { archive, .. } => Some(archive),
@@ -317,7 +318,7 @@ impl Collect {
 
     /// Uses this file as the downloaded archive, to recover after a process ended between renaming
     /// the archive and storing the state. First check that the archive contains the samples that
-    /// were [`found`](Self::found). Does nothing until the multi-download is submitted.
+    /// were [`found`](Self::found). Does nothing until [`download`](Self::download) returns an id.
     pub fn fetched(mut self, archive: impl Into<PathBuf>) -> Self {
         if let Some(id) = self.download().cloned() {
             self.phase = Phase::Verify {
@@ -330,13 +331,13 @@ impl Collect {
     }
 
     /// Verifies the [`archive`](Self::archive), and extracts its samples if a folder is set. Sends
-    /// nothing. With `overwrite`, an extracted sample may replace a different file with the same
-    /// name.
+    /// nothing. If `overwrite` is `true`, an extracted sample may replace a different file with the
+    /// same name.
     ///
     /// # Errors
-    /// Returns [`Error::Archive`] if the archive has not been downloaded yet, or cannot be read or
-    /// extracted, [`Error::File`] if the file cannot be opened or hashed, and [`Error::Stopped`] if
-    /// the observer stops the run.
+    /// Returns [`Error::Archive`] if the archive has not been downloaded yet, exceeds a limit, or
+    /// cannot be read or extracted. Returns [`Error::File`] if the file cannot be opened or hashed,
+    /// and [`Error::Stopped`] if the observer stops the run.
     pub fn verify(
         &mut self,
         overwrite: bool,
@@ -508,8 +509,8 @@ impl Client {
     /// The archive is `samples.zip`, and each extracted file is named after its SHA-256. **The
     /// samples are malware.** The folder is created if necessary.
     ///
-    /// Costs the same as [`Client::collect`]. It does not store its state: for a long job, use
-    /// [`Client::collect`] and store the state in the observer.
+    /// Costs the same as [`Client::collect`]. The state of the run is not stored: for a long job,
+    /// use [`Client::collect`] and store the state in the observer.
     ///
     /// # Errors
     /// See [`Client::collect`]. If `samples.zip` exists, this fails before anything is billed. Once
@@ -539,15 +540,15 @@ impl Client {
     /// Finds samples, downloads an archive of them into `archive`, and verifies its content.
     ///
     /// A hunt costs one hunt, and each sample costs one download. With [`Client::check_quota`], a
-    /// hunt or a multi-download is not submitted if the remaining quota does not cover it. For a
-    /// hunt, the quota must also cover the downloads up to the limit, or one if there is no limit.
+    /// hunt or a multi-download is not submitted if the remaining quota does not cover it. A hunt
+    /// also requires quota for as many downloads as the limit allows, or for one without a limit.
     ///
     /// If the archive can be opened, the file is kept, even if samples are missing or damaged: see
-    /// [`Collected::samples`]. If the run ends after that, for example at its deadline, continue
+    /// [`Collected::samples`]. If the run fails after that, for example at its deadline, continue
     /// with [`Collect::verify`]. If no samples are found, the run succeeds without an archive file.
     ///
     /// The observer is called during the search, the multi-download, the download and the
-    /// verification. It can store the [`Collect`], so that another process can continue.
+    /// verification. It can store the [`Collect`], so that another process can continue the run.
     ///
     /// ```no_run
     /// # fn example(client: &malquery_proto::Client) -> Result<(), Box<dyn std::error::Error>> {
@@ -699,7 +700,7 @@ impl Client {
     }
 }
 
-/// Returns whether the service does not have the archive, or does not have it yet.
+/// Returns whether the archive does not exist, or is not ready.
 fn is_missing(error: &Error) -> bool {
     let kind = error.api().map(ApiError::kind);
     matches!(kind, Some(ApiErrorKind::NotFound | ApiErrorKind::NotReady))

@@ -22,8 +22,8 @@ impl Clock for SystemClock {
     }
 
     fn sleep_until(&self, time: Timestamp) {
-        // Sleep in slices, because the clock may be set, and a sleep may not count the time for
-        // which the machine is suspended. If the clock is set back, the wait does not get longer.
+        // Sleep in slices, because the clock may be set, and a sleep may not count the time while
+        // the machine is suspended. If the clock is set back, the wait does not get longer.
         let (begun, whole) = (Instant::now(), time.since(self.now()));
         loop {
             let left = time
@@ -41,7 +41,7 @@ const CLIENT_SECRET: &str = "FALCON_CLIENT_SECRET";
 const CLOUD: &str = "FALCON_CLOUD";
 const BASE_URL: &str = "FALCON_BASE_URL";
 const MEMBER_CID: &str = "FALCON_MEMBER_CID";
-/// The name of the default in other SDKs.
+/// The value with which other SDKs find the cloud automatically.
 const AUTODISCOVER: &str = "autodiscover";
 
 /// The base URL and the credentials, from environment variables.
@@ -112,11 +112,11 @@ impl Settings {
     }
 }
 
-/// An environment variable is missing or cannot be used. The error does not show the secret.
+/// An environment variable is missing or cannot be used. The error does not show the client secret.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnvError {
-    /// The variable is unset or empty.
+    /// A required variable is unset or empty.
     #[error("{0} is not set; create an API client in the Falcon console and set its id and secret")]
     Missing(&'static str),
     /// The value is not valid Unicode.

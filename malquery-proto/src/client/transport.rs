@@ -27,8 +27,8 @@ use crate::time::Timestamp;
 ///   the head. Do not decode a 2xx reply to a request with `accept-encoding: identity`.
 /// - Give up when the [`TimeLeft`] of a request has passed. A download may have no time limit, so
 ///   also limit the duration of each read.
-/// - If a body expands without a limit, the reader must return an error of the kind
-///   [`FileTooLarge`](io::ErrorKind::FileTooLarge). The request is then not retried.
+/// - If a compressed body expands to far too many bytes, the reader must return an error of the
+///   kind [`FileTooLarge`](io::ErrorKind::FileTooLarge). A 2xx reply is then not requested again.
 ///
 /// A request has its [`Endpoint`](crate::endpoint::Endpoint) as an extension, and its [`TimeLeft`]
 /// if the time is limited. The conformance kit of `malquery-mock`
@@ -166,7 +166,7 @@ impl TransportError {
         }
     }
 
-    /// Returns the kind of the failure: whether the service may have received the request.
+    /// Returns the kind of the failure, which decides whether the request may be retried.
     pub fn failure(&self) -> SendFailure {
         self.failure
     }
@@ -209,7 +209,7 @@ pub trait Clock: Send + Sync {
     fn sleep_until(&self, time: Timestamp);
 }
 
-/// The time left for a request, including the whole body of the reply. It is an extension of the
-/// request. A transport gives up after this time.
+/// The time left until the whole reply, including its body, must have arrived. It is an extension
+/// of the request. A transport gives up after this time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeLeft(pub Duration);
