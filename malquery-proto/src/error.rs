@@ -382,8 +382,10 @@ impl ApiError {
             (429, _) if self.kind == ApiErrorKind::QuotaExhausted => "the monthly quota is used up; the quotas operation reports when it is renewed".into(),
             _ => match self.rate_limit.retry? {
                 RetryAfter::At(time) => format!("try again at {time}").into(),
-                RetryAfter::After(time) if time.as_secs() == 1 => "try again in 1 second".into(),
-                RetryAfter::After(time) => format!("try again in {} seconds", time.as_secs()).into(),
+                RetryAfter::After(time) => match time.as_millis().div_ceil(1000) {
+                    1 => "try again in 1 second".into(),
+                    seconds => format!("try again in {seconds} seconds").into(),
+                },
             },
         })
     }
@@ -496,6 +498,7 @@ fn is_page(head: ResponseHead<'_>, body: &[u8]) -> bool {
 /// Returns the first `most` characters of untrusted text on one line, and `…` if there are more.
 /// Spaces replace characters that could control a terminal or hide text.
 pub(crate) fn excerpt(bytes: &[u8], most: usize) -> String {
+    let bytes = bytes.trim_ascii_start();
     // A character has at most 4 bytes. One more character shows whether the text is longer.
     let cut = &bytes[..bytes.len().min(4 * (most + 1))];
     let text = String::from_utf8_lossy(cut);
@@ -564,6 +567,7 @@ mod tests {
             "a [31mred  b c "
         );
         assert_eq!(excerpt(&[b'x'; 60], 50).chars().count(), 51);
+        assert_eq!(excerpt(&[&[b' '; 60][..], b"x"].concat(), 5), "x");
         assert_eq!(excerpt(&[0xff, b'a'], 50), "\u{fffd}a");
     }
 

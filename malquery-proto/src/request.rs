@@ -70,7 +70,6 @@ debug_with_sources!(BuildError);
 pub struct RequestParts {
     endpoint: Endpoint,
     uri: String,
-    has_query: bool,
     pub(crate) headers: HeaderMap,
     body: Vec<u8>,
 }
@@ -85,7 +84,6 @@ impl RequestParts {
         Self {
             endpoint: endpoint.clone(),
             uri,
-            has_query: false,
             headers,
             body: Vec::new(),
         }
@@ -94,8 +92,8 @@ impl RequestParts {
     /// Adds a parameter to the query. The value is URL-encoded; the name is not. A name can be
     /// added more than once.
     pub fn query(&mut self, name: &'static str, value: impl fmt::Display) {
-        self.uri.push(if self.has_query { '&' } else { '?' });
-        self.has_query = true;
+        self.uri
+            .push(if self.uri.contains('?') { '&' } else { '?' });
         self.uri.push_str(name);
         self.uri.push('=');
         self.uri.extend(form_urlencoded::byte_serialize(

@@ -209,10 +209,6 @@ fn regex(text: &str, start: usize) -> Result<usize, RuleError> {
             (Some(_), _) => at += 1,
         }
     }
-    if at == start + 1 {
-        let why = "the regular expression is empty";
-        return Err(RuleError::invalid(text, start..at, why));
-    }
     let slashes = text[start + 1..at].matches("\\/").count();
     fits(text, start..at, at - start - 1 - slashes)?;
     at += 1;
