@@ -251,7 +251,6 @@ impl Collect {
         self
     }
 
-    /// Applies the polling interval to a job, if one is set.
     fn paced(&self, mut flow: JobFlow) -> JobFlow {
         if let Some(interval) = self.interval {
             flow.set_interval(interval);
@@ -541,7 +540,7 @@ impl Client {
     ///
     /// A hunt costs one hunt, and each sample costs one download. With [`Client::check_quota`], a
     /// hunt or a multi-download is not submitted if the remaining quota does not cover it. A hunt
-    /// also requires quota for as many downloads as the limit allows, or for one without a limit.
+    /// also requires quota for the downloads: as many as the limit, or one if there is no limit.
     ///
     /// If the archive can be opened, the file is kept, even if samples are missing or damaged: see
     /// [`Collected::samples`]. If the run fails after that, for example at its deadline, continue

@@ -256,7 +256,7 @@ fn read_body(
         }
         _ => {}
     }
-    // The length is not that of an encoded body, because a transport that decodes must remove it.
+    // The declared length is not that of an encoded body: a transport that decodes must remove it.
     match short.filter(|_| received <= most) {
         Some(declared) => Err(failed(io::Error::other(StreamError::Short {
             received,
@@ -344,7 +344,6 @@ impl fmt::Display for Name {
     }
 }
 
-/// The error for a body that could not be read completely.
 #[derive(Debug)]
 struct BodyError {
     error: io::Error,

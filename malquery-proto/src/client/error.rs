@@ -291,7 +291,7 @@ impl std::fmt::Display for Error {
                 (Some(id), None) => write!(f, "job {id}: {error}"),
                 _ => error.fmt(f),
             },
-            Self::Stopped => f.write_str("stopped"),
+            Self::Stopped => f.write_str("the observer stopped the run"),
             Self::Stream(error) => error.fmt(f),
             Self::Body(_) => f.write_str("the download was interrupted"),
             #[cfg(feature = "samples")]
@@ -422,6 +422,9 @@ mod tests {
             format!("{error:?}"),
             "the download was interrupted: at least one SHA-256 is required"
         );
-        assert_eq!(format!("{:?}", Error::Stopped), "stopped");
+        assert_eq!(
+            format!("{:?}", Error::Stopped),
+            "the observer stopped the run"
+        );
     }
 }

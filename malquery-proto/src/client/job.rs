@@ -70,8 +70,8 @@ impl Job {
         self
     }
 
-    /// Sets the time by which [`Job::wait`] must end. A later wait fails as described in
-    /// [`Client::timeout`]. The service continues the job.
+    /// Sets the time by which [`Job::wait`] must end. A wait that takes longer fails as described
+    /// in [`Client::timeout`]. The service continues the job.
     pub fn deadline(mut self, deadline: Timestamp) -> Self {
         self.flow.set_deadline(Some(deadline));
         self

@@ -158,9 +158,8 @@ impl Client {
     /// Returns a client that acts for a Flight Control child.
     ///
     /// It has the same settings, credentials and transport, but a separate token and separate
-    /// pauses for rate limits. If this client uses a [token that was obtained
-    /// elsewhere](Auth::with_token), the child cannot send requests, because such a token works
-    /// only for its own customer.
+    /// pauses for rate limits. The child of a client with a [token that was obtained
+    /// elsewhere](Auth::with_token) cannot send requests: the token is valid only for its customer.
     pub fn child(&self, member_cid: MemberCid) -> Self {
         let shared = Shared {
             transport: self.shared.transport.clone(),
@@ -184,16 +183,15 @@ impl Client {
     /// Sets the maximum duration of each call. A longer call fails with [`FlowError::Deadline`] or
     /// with the error of its last request. By default, only [`RetryPolicy::time_limit`] applies.
     ///
-    /// The duration includes the [check of the quota](Self::check_quota). A [`Client::collect`] is
-    /// one call. Waiting for a job is one call too, for which [`Job::timeout`] can set another
-    /// timeout.
+    /// The duration includes the [check of the quota](Self::check_quota). A [`Client::collect`]
+    /// counts as one call, and so does waiting for a job (see also [`Job::timeout`]).
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Sets the time by which calls must end. A later call fails as described in
+    /// Sets the time by which calls must end. A call that takes longer fails as described in
     /// [`timeout`](Self::timeout). If both are set, the earlier limit applies.
     #[must_use]
     pub fn deadline(mut self, deadline: Timestamp) -> Self {

@@ -104,7 +104,6 @@ impl OutputFile {
             .map_err(|error| Error::File { path, error })
     }
 
-    /// Deletes the content of the file.
     pub(super) fn clear(&mut self) -> Result<(), Error> {
         let cleared = self.file.clear();
         self.explain(cleared)
