@@ -128,8 +128,7 @@ pub struct Collected {
     /// The errors that the service reported although the search and the multi-download succeeded.
     /// They are not stored with the state.
     pub errors: Vec<ErrorItem>,
-    /// The samples to download, without duplicates, up to the limit. Empty if there are none or
-    /// they are unknown.
+    /// The samples to download, without duplicates, up to the limit. Empty if none are known.
     pub found: Vec<Sha256>,
     /// The request id of the multi-download, if known.
     pub download: Option<RequestId>,
@@ -699,7 +698,7 @@ impl Client {
     }
 }
 
-/// Returns whether the archive does not exist, or is not ready.
+/// Returns whether the error means that the archive does not exist or is not ready.
 fn is_missing(error: &Error) -> bool {
     let kind = error.api().map(ApiError::kind);
     matches!(kind, Some(ApiErrorKind::NotFound | ApiErrorKind::NotReady))

@@ -60,8 +60,7 @@ pub enum Error {
         path: std::path::PathBuf,
         error: io::Error,
     },
-    /// An archive was rejected, could not be read or is incomplete, or a sample from it could not
-    /// be written.
+    /// An archive was rejected or could not be read, or a sample from it could not be written.
     #[cfg(feature = "samples")]
     Archive(ArchiveError),
     /// [`Client::collect_to`](super::Client::collect_to) failed after it received a request id.

@@ -476,7 +476,7 @@ impl Client {
         needles.mask(text)
     }
 
-    /// Waits for `time`. Fails immediately if the wait would not end before the deadline.
+    /// Waits for `time`, or fails immediately if the wait would not end before the deadline.
     #[cfg(feature = "samples")]
     fn pause(&self, time: Duration) -> Result<(), Error> {
         let until = self.clock().now().after(time);
