@@ -152,7 +152,10 @@ fn no_retry_makes_a_mismatch_a_success() {
         .hunt(&Hunt::new("rule other { condition: true }"))
         .unwrap_err();
     // Nothing was sent, so no quota was used.
-    assert_eq!(error.to_string(), "PostMalQueryHuntV1 cannot be sent");
+    assert_eq!(
+        error.to_string(),
+        "the PostMalQueryHuntV1 request cannot be sent"
+    );
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(
         source.starts_with("no reply in ")

@@ -13,9 +13,8 @@ use crate::reply::ResponseHead;
 use crate::request::NewConnection;
 use crate::time::Timestamp;
 
-/// The attempts of one call. Every flow contains them. Each step gets the operation as an argument,
-/// so this state contains no YARA rule and no secret. The table in [`CallFlow`] shows the
-/// consequence of each outcome.
+/// The attempts of one call. Each step gets the operation as an argument, so this state contains no
+/// YARA rule and no secret. The table in [`CallFlow`] shows the consequence of each outcome.
 ///
 /// [`CallFlow`]: super::CallFlow
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -43,19 +42,19 @@ pub struct Attempts {
     replayed: bool,
     /// The number of requests so far, except token requests.
     serial: u64,
-    /// Whether the outcome of the last request is still unreported. After a billed request that may
-    /// have arrived, this stays set, so that no process sends the request again.
+    /// Whether the outcome of the last request is still unreported. If a billed request fails but
+    /// may have arrived, this stays set, so that no process sends the request again.
     in_flight: bool,
-    /// Whether the last request may be billed. The next call may be of another operation.
+    /// Whether the last request may be billed. The next one may be for another operation.
     #[serde(default)]
     billed: bool,
-    /// Whether the last reply may belong to another request, so that a new connection is needed.
+    /// Whether the last reply was unreadable or wrong, so that a new connection is needed.
     #[serde(skip)]
     dirty: bool,
 }
 
-/// The number of failed attempts after which a poll with an unreadable reply, or any call whose
-/// reply belongs to another request, is not retried.
+/// The number of failed attempts after which an unreadable reply to a poll, or a reply that belongs
+/// to another request, does not lead to a retry.
 const MAX_UNREADABLE: u32 = 4;
 
 /// The consequence of a failed attempt.
@@ -110,7 +109,8 @@ impl Attempts {
         self.in_flight
     }
 
-    /// Starts the time limit if necessary, and returns the time at which the call must end.
+    /// Starts the time limit if necessary, and returns the time at which the call must end. Fails
+    /// if that time has come.
     fn begin(&mut self, now: Timestamp, operation: &'static str) -> Result<Timestamp, FlowError> {
         // If the clock was set back, the time limit starts over.
         let started = self
@@ -129,8 +129,8 @@ impl Attempts {
         })
     }
 
-    /// Returns a wait before the call begins. The time limit does not run yet; only the deadline
-    /// applies.
+    /// Returns the step that waits before the call begins. The time limit does not run yet; only
+    /// the deadline applies.
     pub(super) fn wait(
         &self,
         now: Timestamp,
@@ -318,7 +318,7 @@ impl Attempts {
                 Verdict::Fail(FlowError::unsure(operation, None))
             }
             SendFailure::CannotSend => Verdict::Fail(FlowError::CannotSend { operation }),
-            // The next poll fails with the error for this time.
+            // The next poll reports that the time is up.
             _ if self.ends(now) <= now => Verdict::Again(Some(self.ends(now))),
             _ => {
                 let error = FlowError::NoReply {
@@ -436,7 +436,7 @@ impl Attempts {
         }
     }
 
-    /// Retries after a pause, unless attempts or time are used up.
+    /// Retries after a pause, or fails with this error if no retry is allowed.
     fn again(&mut self, now: Timestamp, hint: Option<Timestamp>, error: FlowError) -> Verdict {
         match self.next_attempt(now, hint) {
             Some(time) => Verdict::Again(Some(time)),
@@ -444,7 +444,7 @@ impl Attempts {
         }
     }
 
-    /// Counts a failure. Returns the time of the next attempt, if attempts and time allow one.
+    /// Counts a failure. Returns the time of the next attempt, if one is allowed.
     fn next_attempt(&mut self, now: Timestamp, hint: Option<Timestamp>) -> Option<Timestamp> {
         self.attempts = self.attempts.saturating_add(1);
         self.pause_after(now, self.attempts, hint)
@@ -521,7 +521,7 @@ impl Attempts {
         let ends = self.ends(now);
         let is_again = match again.and_then(|hint| self.pause_after(now, self.token_attempts, hint))
         {
-            // If this flow has no time left, other flows continue.
+            // Other flows retry even if this one has no time left.
             Some(time) => {
                 auth.retry_token_at(now, time);
                 time < ends
@@ -531,7 +531,7 @@ impl Attempts {
                 false
             }
         };
-        // If the time is up, the next poll fails with the error for this.
+        // If the time is up, the next poll reports this.
         if is_again || (ends <= now && matches!(error, FlowError::NoReply { .. })) {
             return Ok(());
         }

@@ -13,11 +13,11 @@ use crate::reply::ResponseHead;
 use crate::request::BuildError;
 use crate::time::Timestamp;
 
-/// The token of a session. Flows request it when they need it, renew it before it expires, and
-/// share it.
+/// A session: its base URL, and a token that flows request when needed and renew before it expires.
 ///
-/// Any number of flows may share an `Auth`. If several flows get a 401 for the same token, only one
-/// of them requests a new token while the others wait.
+/// Any number of flows may share an `Auth`. If several flows get a 401 for the same token, one of
+/// them requests a new token while the others wait. A token that was obtained elsewhere cannot be
+/// renewed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,7 +39,6 @@ use crate::time::Timestamp;
 #[derive(Debug)]
 #[must_use]
 pub struct Auth {
-    /// Identifies the session.
     identity: Arc<()>,
     base: BaseUrl,
     source: Source,
@@ -49,8 +48,8 @@ pub struct Auth {
     /// The number of token requests so far.
     serial: u64,
     fetching: Option<Fetching>,
-    /// The number of token requests that are not retried. Flows that wait for the token fail with
-    /// the same error.
+    /// The number of token requests that failed and were not retried. Flows that are waiting for
+    /// the token fail with the same error.
     refusals: u64,
     refusal: Option<FlowError>,
     /// The number of failed token requests.
@@ -63,7 +62,6 @@ pub struct Auth {
     follow_region: bool,
     /// The secrets to mask in output: the client secret and recent tokens.
     needles: Needles,
-    /// The most recent tokens.
     recent: VecDeque<BearerToken>,
 }
 
@@ -99,13 +97,13 @@ const LEASE: Duration = Duration::from_secs(90);
 /// The interval at which waiting flows check for the token.
 const TOKEN_POLL: Duration = Duration::from_millis(100);
 
-/// The counts of an [`Auth`] that a flow has seen.
+/// The counters of an [`Auth`] when a flow last read them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
-    /// The number of refusals when the flow began.
+    /// The number of refusals when the call began.
     refusals: u64,
-    /// The number of failed token requests when the flow last counted them. `None` if it has not
-    /// needed a new token.
+    /// The number of failed token requests when the flow last counted them. `None` unless it needs
+    /// a new token.
     failures: Option<u64>,
 }
 
@@ -161,7 +159,7 @@ impl Auth {
         }
     }
 
-    /// Sets how long before it expires a token is renewed. The default is 120 seconds. The maximum
+    /// Sets how long before its expiry a token is renewed. The default is 120 seconds. The maximum
     /// is a quarter of the token's lifetime.
     pub fn margin(mut self, margin: Duration) -> Self {
         self.margin = margin;
@@ -210,7 +208,7 @@ impl Auth {
         seen.failures.get_or_insert(self.failures);
         let credentials = match &self.source {
             Source::Credentials(credentials) => credentials,
-            // Its lifetime is unknown, so use it until the service rejects it.
+            // Its lifetime is unknown, so let the service reject it.
             Source::Supplied(bearer) => return Ok(Bearer::Use(bearer.clone(), 0)),
             Source::Unavailable => return Err(BuildError::NoChildToken.into()),
         };
@@ -316,7 +314,7 @@ impl Auth {
     }
 
     /// Ends a token request, so that other flows stop waiting for it. Returns the time at which it
-    /// was sent, or `None` if it has already ended.
+    /// was sent, or `None` if it has already ended or another request has replaced it.
     pub(crate) fn end_fetching(&mut self, serial: u64) -> Option<Timestamp> {
         self.fetching
             .take_if(|fetching| fetching.serial == serial)
@@ -324,7 +322,7 @@ impl Auth {
     }
 
     /// Counts a failed token request. Returns the number of failures in all flows since this flow
-    /// last checked, so that all flows together send no more requests than one flow would.
+    /// last counted them, so that all flows together send no more requests than one flow would.
     pub(super) fn token_failed(&mut self, seen: &mut Option<Seen>) -> u32 {
         let seen = seen.as_mut().and_then(|seen| seen.failures.as_mut());
         let before = seen.as_ref().map_or(self.failures, |seen| **seen);
@@ -340,7 +338,7 @@ impl Auth {
         self.token_pause = Some(Pause::new(now, time));
     }
 
-    /// Makes every flow that waits for a token fail with this error.
+    /// Makes every flow that is waiting for a token fail with this error.
     pub(super) fn refuse(&mut self, error: &FlowError) {
         self.refusals += 1;
         self.refusal = Some(error.clone());
@@ -415,8 +413,8 @@ impl Auth {
     }
 }
 
-/// Returns the cloud to which a redirect of the token endpoint leads. `None` for any other URL,
-/// because another host could steal the credentials.
+/// Returns the cloud to which a redirect of the token endpoint leads. `None` if it leads elsewhere:
+/// another host could steal the credentials.
 fn cloud_of(location: &str) -> Option<Cloud> {
     let url = url::Url::parse(location).ok()?;
     if url.scheme() != "https"

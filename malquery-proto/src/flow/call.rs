@@ -23,7 +23,8 @@ use crate::time::Timestamp;
 /// | cannot be sent | error | error |
 /// | attempts or time used up | error | error |
 ///
-/// A token that was obtained elsewhere cannot be renewed, so a 401 is then an error.
+/// With a token that was obtained elsewhere, a 401 is an error, because such a token cannot be
+/// renewed.
 ///
 /// [`Safe`]: crate::endpoint::Resend::Safe
 /// [`Billed`]: crate::endpoint::Resend::Billed

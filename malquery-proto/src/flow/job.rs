@@ -20,23 +20,24 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 /// attempts, and may wait for a rate limit for up to the time limit of a call.
 ///
 /// A job can be serialized, so that it survives a restart or moves to another machine. The stored
-/// state contains no credentials and no token. Once the job is submitted, it contains no YARA rule
-/// and no patterns either.
+/// state contains no credentials and no token. Once the request id is known, it contains no YARA
+/// rule and no patterns either.
 ///
 /// | phase | event | consequence |
 /// |---|---|---|
 /// | submit | 2xx that can be parsed | polling begins; the state drops the rule and the patterns |
-/// | submit | 2xx that cannot be parsed | error, then [`FlowError::OutcomeUnknown`] |
-/// | submit | 304, 408, 5xx, or a failure after sending | [`FlowError::OutcomeUnknown`], on this and every later poll: the job may have been billed |
+/// | submit | 2xx that cannot be parsed or has only errors | error, then [`FlowError::OutcomeUnknown`] on every later `poll` |
+/// | submit | 304, 408, 5xx, or a failure after sending | [`FlowError::OutcomeUnknown`], now and on every later `poll`: the job may have been billed |
 /// | submit | an error or a damaged reply with a request id | error; the next `poll` continues the job |
-/// | submit | restored from a state that was stored during the submission | [`FlowError::OutcomeUnknown`] |
+/// | submit | the state was stored during the submission, and restored | [`FlowError::OutcomeUnknown`] on every `poll` |
 /// | submit or poll | first 401 | retried with a new token |
 /// | submit or poll | 429 (rate limit) | retried at the time in the reply, or after a pause |
 /// | submit or poll | 429 (quota) | error |
 /// | submit or poll | provably not sent | retried after a pause |
 /// | submit or poll | no attempts or no time left, or the request cannot be sent | error |
 /// | poll | 4xx except 401, 403, 408 and 429, or only errors, in the first polls after the submission | polled again, up to five times |
-/// | submit or poll | other 3xx, 4xx or only errors | error |
+/// | submit or poll | other 3xx or 4xx | error |
+/// | poll | other 2xx with only errors | error |
 /// | poll | 5xx, 408, or a failure after sending | retried after a pause |
 /// | poll | 2xx that cannot be parsed or is about another job, or `done` or `failed` without a request id | retried up to three times |
 /// | poll | `done` | done |
@@ -74,7 +75,7 @@ pub struct JobFlow {
     /// The status in the last poll that succeeded.
     #[serde(default)]
     status: Option<JobStatus>,
-    /// The number of polls left until a job that is reported as unknown fails. 0 for a known job.
+    /// A poll that reports the job as unknown is not an error while this is greater than 1.
     #[serde(default)]
     unknown_left: u32,
     /// The errors in the reply to the submission. They are not stored, because they may repeat the
@@ -145,8 +146,7 @@ const FIRST_POLL: Duration = Duration::from_secs(2);
 /// limit.
 pub(crate) const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The number of consecutive replies without a status after which the flow fails. An unknown status
-/// does not count: the flow polls again.
+/// The number of consecutive replies without a status after which the flow fails.
 const MAX_SILENT: u32 = 10;
 
 /// The factor by which a poll may use more attempts than other calls, because the job may have been
@@ -170,7 +170,7 @@ impl JobFlow {
         Self::from(Phase::Submit(job.into()), policy, seed)
     }
 
-    /// Creates a flow that polls a job that was submitted before.
+    /// Creates a flow that polls a job that has already been submitted.
     pub fn attach(id: RequestId, policy: RetryPolicy, seed: u64) -> Self {
         let mut flow = Self::from(Phase::Poll(id), policy, seed);
         flow.next_call();
@@ -199,8 +199,8 @@ impl JobFlow {
         self.interval = interval;
     }
 
-    /// Sets the time at which the flow fails with [`FlowError::Deadline`]. The service continues
-    /// the job. Set a later deadline to continue the flow.
+    /// Sets the time at which the flow fails with [`FlowError::Deadline`]. The service continues a
+    /// submitted job. Set a later deadline to continue the flow.
     pub fn set_deadline(&mut self, deadline: Option<Timestamp>) {
         self.call.set_deadline(deadline);
     }
@@ -227,7 +227,7 @@ impl JobFlow {
         }
     }
 
-    /// Returns the request id. `None` until the job is submitted.
+    /// Returns the request id, or `None` until it is known.
     pub fn id(&self) -> Option<&RequestId> {
         match &self.phase {
             Phase::Submit(_) => None,
@@ -235,7 +235,7 @@ impl JobFlow {
         }
     }
 
-    /// Records that the job has just been submitted, so that the service may not know it yet.
+    /// Records that the job has just been submitted. The service may not know it yet.
     pub(crate) fn set_submitted(&mut self, now: Timestamp) {
         self.unknown_left = MAX_UNKNOWN;
         self.wait(now, FIRST_POLL.min(self.interval));
@@ -243,12 +243,11 @@ impl JobFlow {
 
     /// Sets the pause before the next poll.
     fn wait(&mut self, now: Timestamp, time: Duration) {
-        // The interval in a stored state may be shorter than the minimum.
         let time = time.max(MIN_INTERVAL);
         self.next_poll = Some(Pause::new(now, now.after(time)));
     }
 
-    /// Returns whether the reply means that the service does not know the new job yet.
+    /// Returns whether the reply may mean that the service does not know the new job yet.
     fn is_unknown_yet(&self, reply: &Result<JsonReply<GetRequest>, ResponseError>) -> bool {
         use ApiErrorKind::{BadRequest, NotFound, Partial};
 
@@ -350,7 +349,7 @@ impl Sealed for JobFlow {
 }
 
 /// The output is the reply with the results of the job. Its errors begin with the errors in the
-/// reply to the submission, if this process received that reply.
+/// reply to the submission, unless the flow was restored after that reply.
 impl Flow for JobFlow {
     type Reply = JobReply;
     type Output = JsonReply<GetRequest>;

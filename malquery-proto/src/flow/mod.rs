@@ -59,9 +59,9 @@ mod sealed {
 ///
 /// The driver repeats two steps until it gets the output or an error:
 ///
-/// 1. Call [`poll`](Self::poll). It returns a time to wait for, or a request to send.
-/// 2. After sending, report the outcome: call [`on_response`](Self::on_response) with the reply, or
-///    [`on_failure`](Self::on_failure) if no reply arrived.
+/// 1. Call [`poll`](Self::poll). If it returns a time, wait until then and poll again.
+/// 2. If it returns a request, send it. Then call [`on_response`](Self::on_response) with the
+///    reply, or [`on_failure`](Self::on_failure) if no reply arrived.
 ///
 /// `on_response` borrows the [`Auth`] while it parses the reply. If threads share an `Auth` behind
 /// a lock, they can parse without the lock: call [`read`](Self::read), and then
@@ -80,7 +80,8 @@ pub trait Flow: sealed::Sealed {
     /// error.
     fn poll(&mut self, now: Timestamp, auth: &mut Auth) -> Result<Step, FlowError>;
 
-    /// Parses the reply to an attempt that is not a token request. A large reply may take a while.
+    /// Parses the reply to an attempt that is not a token request. This may take a while if the
+    /// reply is large.
     fn read(&self, head: ResponseHead<'_>, body: &[u8]) -> Self::Reply;
 
     /// Processes a parsed reply. Returns the result of the flow, or `None` if the flow must be
@@ -88,7 +89,7 @@ pub trait Flow: sealed::Sealed {
     ///
     /// # Errors
     /// Returns [`FlowError::WrongTicket`], and changes nothing, if the ticket belongs to another
-    /// request. After any other error, the flow stops.
+    /// request. Any other error stops the flow, like an error of [`poll`](Self::poll).
     fn take(
         &mut self,
         now: Timestamp,
@@ -121,7 +122,8 @@ pub trait Flow: sealed::Sealed {
     ///
     /// # Errors
     /// Returns [`FlowError::WrongTicket`], and changes nothing, if the ticket is not for a token
-    /// request of this [`Auth`]. After any other error, the flow stops.
+    /// request of this [`Auth`]. Any other error stops the flow, like an error of
+    /// [`poll`](Self::poll).
     fn on_token(
         &mut self,
         now: Timestamp,
@@ -137,7 +139,8 @@ pub trait Flow: sealed::Sealed {
     ///
     /// # Errors
     /// Returns [`FlowError::WrongTicket`], and changes nothing, if the ticket is for another call,
-    /// or for a token request of another [`Auth`]. After any other error, the flow stops.
+    /// an earlier attempt, or a token request of another [`Auth`]. Any other error stops the flow,
+    /// like an error of [`poll`](Self::poll).
     fn on_failure(
         &mut self,
         now: Timestamp,
@@ -152,8 +155,8 @@ pub trait Flow: sealed::Sealed {
     /// flow can be polled again later.
     ///
     /// # Errors
-    /// Returns [`FlowError::WrongTicket`] if the ticket is for another call, or for a token request
-    /// of another [`Auth`].
+    /// Returns [`FlowError::WrongTicket`], and changes nothing, if the ticket is for another call,
+    /// an earlier attempt, or a token request of another [`Auth`].
     fn cancel(&mut self, auth: &mut Auth, ticket: Ticket) -> Result<(), FlowError> {
         self.attempts().cancel(auth, ticket)
     }
@@ -203,10 +206,10 @@ impl std::fmt::Debug for Attempt {
 /// Links the report of an outcome to its request. Reporting consumes the ticket, so an outcome
 /// cannot be reported twice.
 ///
-/// If a ticket is dropped, for example with a canceled future, the outcome stays unknown: a
-/// submission fails with [`OutcomeUnknown`](FlowError::OutcomeUnknown) from then on. After a token
-/// request, the flows that need the token wait for up to 90 seconds before one of them requests it
-/// again. If the request was not sent, pass the ticket to [`Flow::cancel`].
+/// If the request was not sent, pass the ticket to [`Flow::cancel`]. If the ticket is dropped, for
+/// example with a canceled future, the outcome stays unknown. A submission then fails with
+/// [`OutcomeUnknown`](FlowError::OutcomeUnknown) whenever it is polled. If the request was for a
+/// token, the flows that need the token wait for up to 90 seconds before one of them requests it.
 #[derive(Debug)]
 #[must_use]
 pub struct Ticket(Kind);
@@ -238,14 +241,14 @@ impl Ticket {
     }
 }
 
-/// The maximum time by which a pause may begin in the future: another thread that read the clock
-/// later may have begun it.
+/// How far in the future a pause may begin. Another thread may have read the clock later than this
+/// one, and begun the pause.
 const CLOCK_SKEW: Duration = Duration::from_secs(1);
 
 /// A pause before a request.
 ///
 /// If the clock is set back to more than [`CLOCK_SKEW`] before the beginning of the pause, the
-/// pause ends immediately: sending a request too early is better than waiting for a day.
+/// pause ends immediately: sending a request too early is better than waiting for hours.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Pause {
     since: Timestamp,
@@ -320,8 +323,8 @@ pub struct RetryPolicy {
     /// The maximum number of attempts for a call, not counting a retry after a 401. 0 has the same
     /// effect as 1. If this is more than 1, a [`JobFlow`] allows five times as many for each poll.
     pub max_attempts: u32,
-    /// The pause before the second attempt. It doubles for each further attempt. Each pause is
-    /// shortened at random, by up to half.
+    /// The pause before the second attempt, unless the service asks for another one. It doubles for
+    /// each further attempt. Each pause is shortened at random, by up to half.
     pub first_delay: Duration,
     /// The maximum pause, unless the service asks for a longer one.
     pub max_delay: Duration,
@@ -381,7 +384,8 @@ fn is_expected(status: &JobStatus) -> bool {
     matches!(status, InProgress | Done | Failed) || status.as_str() == "pending"
 }
 
-/// Describes an unknown job status, for the end of a message. Empty for a known status.
+/// Describes an unknown job status, for the end of a message. Empty if the status is known or
+/// missing.
 fn unknown_status(status: Option<&JobStatus>) -> String {
     match status.filter(|status| !is_expected(status)) {
         Some(word) => format!(
@@ -392,7 +396,7 @@ fn unknown_status(status: Option<&JobStatus>) -> String {
     }
 }
 
-/// Describes the errors in the reply about a failed job, for the end of a message.
+/// Describes the errors and the trace id of the reply about a failed job, for the end of a message.
 fn reasons(reply: &JsonReply<GetRequest>) -> String {
     let mut text = String::new();
     for message in reply
@@ -409,7 +413,7 @@ fn reasons(reply: &JsonReply<GetRequest>) -> String {
     text
 }
 
-/// Spreads the bits of a seed, with the finalizer of splitmix64.
+/// Returns the pseudorandom number of splitmix64 for this seed and round.
 fn mix(seed: u64, round: u32) -> u64 {
     let mut z = seed.wrapping_add(u64::from(round).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -424,7 +428,7 @@ pub enum FlowError {
     /// The request was rejected before it was sent.
     #[error(transparent)]
     Build(#[from] BuildError),
-    /// The service or a gateway returned an error, or the reply could not be parsed.
+    /// The service or a gateway returned an error or an unusable reply.
     #[error(transparent)]
     Response(#[from] ResponseError),
     /// The last attempt got no reply, and no further attempt is allowed.
@@ -434,15 +438,15 @@ pub enum FlowError {
         operation: &'static str,
         attempts: u32,
     },
-    /// The request cannot be sent, and a retry would fail again. The transport's error has the
+    /// The request cannot be sent, and a retry would fail again. The transport's error states the
     /// reason.
-    #[error("{operation} cannot be sent")]
+    #[error("the {operation} request cannot be sent")]
     #[allow(missing_docs)]
     CannotSend { operation: &'static str },
-    /// The service may have received a request that may be billed. It was not retried.
+    /// The outcome of a request that may be billed is unknown, so it was not retried.
     #[error(
         "the outcome of {operation} is unknown; it was not retried because it could be billed twice; \
-         compare `quotas` with the earlier count before you submit it again{}", IdNote(id.as_ref())
+         use `quotas` to check whether it was billed before you submit it again{}", IdNote(id.as_ref())
     )]
     #[allow(missing_docs)]
     OutcomeUnknown {
@@ -462,7 +466,7 @@ pub enum FlowError {
     #[allow(missing_docs)]
     Deadline {
         operation: &'static str,
-        /// The last known status of the job, if the flow was waiting for a job.
+        /// The job status in the last poll that succeeded, if any.
         status: Option<JobStatus>,
     },
     /// The remaining quota does not cover the job. Nothing was submitted.
@@ -480,7 +484,7 @@ pub enum FlowError {
     #[allow(missing_docs)]
     QuotaUnknown { what: &'static str, why: Box<str> },
     /// Ten replies in a row did not contain the status of the job.
-    #[error("the service does not report the status of the job; check its request id")]
+    #[error("the service does not report the status of the job; check the request id")]
     NoStatus,
     /// The service reports that the job failed.
     #[error("the job failed{}", reasons(.0))]
@@ -529,7 +533,7 @@ impl FlowError {
         }
     }
 
-    /// Returns the trace id, which CrowdStrike support asks for.
+    /// Returns the trace id, if there is one. CrowdStrike support asks for it.
     pub fn trace_id(&self) -> Option<&str> {
         match self {
             Self::Response(error) => error.trace_id(),

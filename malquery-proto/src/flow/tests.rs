@@ -328,7 +328,7 @@ fn what_was_surely_not_sent_is_sent_again() {
     );
 }
 
-/// The timestamp 1,600,000,000 as an HTTP date.
+/// 1,600,000,000 seconds after the Unix epoch, as an HTTP date.
 const DATE: &str = "Sun, 13 Sep 2020 12:26:40 GMT";
 
 #[test]
@@ -529,7 +529,8 @@ fn what_needs_a_change_is_not_retried() {
         let mut service = Service::new(answers);
         while !service.answers.is_empty() {
             let error = service.call(&GetQuotas).unwrap_err();
-            assert_eq!(error.to_string(), format!("{operation} cannot be sent"));
+            let expected = format!("the {operation} request cannot be sent");
+            assert_eq!(error.to_string(), expected);
             assert!(!error.is_retryable());
         }
     }
@@ -576,7 +577,7 @@ fn only_a_failing_token_endpoint_is_retried() {
 #[test]
 fn a_pause_ends_before_its_call() {
     let limited = |seconds| with(reply(429, GATEWAY_429), "retry-after", seconds);
-    // Once with the limit for a requested pause, once with the time limit of a call.
+    // The first policy limits requested pauses to 120 seconds, the second the call to 100 seconds.
     for (policy, longest) in [
         (RetryPolicy::default(), 120),
         (
@@ -1164,7 +1165,7 @@ fn a_failure_at_the_deadline_names_it() {
             let attempt = sent(flow.poll(START, &mut auth));
             flow.on_failure(end, &mut auth, attempt.ticket, SendFailure::Unknown)
                 .unwrap();
-            // Even a clock that was set back causes no other request.
+            // Even if the clock is set back, no further request is sent.
             let before = START.after(Duration::from_millis(59_500));
             assert!(!matches!(flow.poll(before, &mut auth), Ok(Step::Send(_))));
             flow.set_deadline(Some(end));
@@ -1873,7 +1874,7 @@ fn a_reply_to_another_request_is_refused() {
     let metadata = GetMetadata::new([sample]);
     let request = GetRequest::new("job-1".parse().unwrap());
     for (body, expected) in [
-        // Refused as quotas, a fuzzy search, metadata, and a job.
+        // Whether the body is refused as quotas, as a fuzzy search, as metadata and as a job.
         (r#"{"meta": {"trace_id": "x"}}"#, [true; 4]),
         (r#"{"error": "boom", "meta": {"trace_id": "x"}}"#, [true; 4]),
         (r#"{"errors": [{"message": "x"}]}"#, [false; 4]),
