@@ -125,7 +125,7 @@ impl fmt::Display for Scope {
 /// Whether a request may be sent again when its outcome is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Resend {
-    /// The request may be sent again: no extra cost is documented.
+    /// The request may be sent again: a failed request is not known to cost quota.
     Safe,
     /// Each request that arrives may be billed to a monthly quota. It is retried only if it
     /// provably never reached the service, or if the reply is a 401 or a rate limit (429).

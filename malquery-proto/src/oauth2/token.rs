@@ -76,7 +76,7 @@ impl<'a> GetToken<'a> {
     ///
     /// # Errors
     /// Returns [`ResponseError::Api`] for any status other than 2xx, and [`ResponseError::Decode`]
-    /// for a body without a valid token, or of more than 64 KiB.
+    /// for a body that is larger than 64 KiB or contains no valid token.
     pub fn response(
         &self,
         head: ResponseHead<'_>,

@@ -46,7 +46,7 @@ impl Operation for GetDownload {
     }
 }
 
-/// The body must be uncompressed, and have the declared length, if any, and the requested SHA-256.
+/// The body must have the declared length, if any, the requested SHA-256, and no content encoding.
 impl StreamOperation for GetDownload {
     fn check(&self, head: ResponseHead<'_>) -> StreamCheck {
         StreamCheck::for_head(head).expect_sha256(self.sha256)

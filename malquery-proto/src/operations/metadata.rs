@@ -20,8 +20,8 @@ pub struct GetMetadata {
 }
 
 impl GetMetadata {
-    /// Creates the operation for these samples. For most clouds, a URL has room for 115 samples.
-    /// Use [`split`](Self::split) for more.
+    /// Creates the operation for these samples. A URL of a commercial cloud has room for 115
+    /// samples. Use [`split`](Self::split) for more.
     pub fn new(ids: impl IntoIterator<Item = impl Borrow<Sha256>>) -> Self {
         Self {
             ids: ids.into_iter().map(|id| *id.borrow()).collect(),

@@ -45,7 +45,7 @@ use crate::request::{BuildError, RequestParts};
 use crate::types::SearchOptions;
 use crate::types::options::Others;
 
-/// Fails if a minimum is surely greater than its maximum.
+/// Fails if a minimum is certainly greater than its maximum.
 fn check_ranges(options: &SearchOptions) -> Result<(), BuildError> {
     let refuse = |what, min: &dyn ToString, max: &dyn ToString| {
         let (min, max) = (min.to_string(), max.to_string());

@@ -39,8 +39,8 @@ impl Operation for GetSamples {
     }
 }
 
-/// The body must be uncompressed, and have the declared length, if any, and the beginning and the
-/// end of a zip archive.
+/// The body must have the declared length, if any, and no content encoding, and must begin and end
+/// like a zip archive.
 impl StreamOperation for GetSamples {
     fn check(&self, head: ResponseHead<'_>) -> StreamCheck {
         StreamCheck::for_head(head).expect_zip()
