@@ -37,32 +37,32 @@ use Rule::{Id, Keep, Kind, Text, Trace};
 /// an array. An unknown key is not written, because it may be sensitive.
 #[rustfmt::skip]
 const PLACES: &[(Rule, &str, &str)] = &[
-    (Keep,  "",                       "expires_in token_type"),
-    (Kind,  "",                       "access_token"),
-    (Keep,  "errors/*",               "code type"),
-    (Id,    "errors/*",               "id"),
-    (Text,  "errors/*",               "message"),
-    (Keep,  "meta",                   "powered_by status reqtype sample yara_rule"),
-    (Id,    "meta",                   "reqid"),
-    (Trace, "meta",                   "trace_id"),
-    (Kind,  "meta",                   "query_time"),
-    (Keep,  "meta",                   "hunt_count hunt_limit download_count download_limit"),
-    (Keep,  "meta",                   "monitor_count monitor_limit days_left refresh_time"),
-    (Keep,  "meta/hunt_counts/*",     "counter"),
-    (Id,    "meta/hunt_counts/*",     "userid"),
-    (Keep,  "meta/download_counts/*", "counter"),
-    (Id,    "meta/download_counts/*", "userid"),
-    (Keep,  "meta/stats",             "clean_count malware_count pua_count total_count"),
-    (Keep,  "meta/stats",             "unknown_count"),
-    (Keep,  "meta/pagination",        "limit offset total"),
-    (Keep,  "meta/writes",            "resources_affected"),
-    (Keep,  "meta/options",           "limit min_date max_date min_size max_size app"),
-    (Keep,  "meta/options",           "submitted_by_customer filter_filetypes/* filter_meta/*"),
-    (Keep,  "meta/patterns/*",        "type value"),
-    (Keep,  "resources/*",            "sha256 sha1 md5 filesize filetype first_seen label family"),
-    (Keep,  "resources/*",            "ignore_reason label_confidence pattern pattern_type"),
-    (Keep,  "resources/*",            "yara_rule yara_rules/* tags/*"),
-    (Keep,  "resources/*/samples/*",  "sha256 sha1 md5 filesize filetype first_seen label family"),
+    (Keep,  "",                        "expires_in token_type"),
+    (Kind,  "",                        "access_token"),
+    (Keep,  "/errors/*",               "code type"),
+    (Id,    "/errors/*",               "id"),
+    (Text,  "/errors/*",               "message"),
+    (Keep,  "/meta",                   "powered_by status reqtype sample yara_rule"),
+    (Id,    "/meta",                   "reqid"),
+    (Trace, "/meta",                   "trace_id"),
+    (Kind,  "/meta",                   "query_time"),
+    (Keep,  "/meta",                   "hunt_count hunt_limit download_count download_limit"),
+    (Keep,  "/meta",                   "monitor_count monitor_limit days_left refresh_time"),
+    (Keep,  "/meta/hunt_counts/*",     "counter"),
+    (Id,    "/meta/hunt_counts/*",     "userid"),
+    (Keep,  "/meta/download_counts/*", "counter"),
+    (Id,    "/meta/download_counts/*", "userid"),
+    (Keep,  "/meta/stats",             "clean_count malware_count pua_count total_count"),
+    (Keep,  "/meta/stats",             "unknown_count"),
+    (Keep,  "/meta/pagination",        "limit offset total"),
+    (Keep,  "/meta/writes",            "resources_affected"),
+    (Keep,  "/meta/options",           "limit min_date max_date min_size max_size app"),
+    (Keep,  "/meta/options",           "submitted_by_customer filter_filetypes/* filter_meta/*"),
+    (Keep,  "/meta/patterns/*",        "type value"),
+    (Keep,  "/resources/*",            "sha256 sha1 md5 filesize filetype first_seen label family"),
+    (Keep,  "/resources/*",            "ignore_reason label_confidence pattern pattern_type"),
+    (Keep,  "/resources/*",            "yara_rule yara_rules/* tags/*"),
+    (Keep,  "/resources/*/samples/*",  "sha256 sha1 md5 filesize filetype first_seen label family"),
 ];
 
 /// The request headers that are kept, besides the scheme of `authorization`.
@@ -84,8 +84,6 @@ const MAX_TYPE: usize = 80;
 #[derive(Clone, Default)]
 pub(crate) struct Policy {
     places: HashMap<String, Rule>,
-    /// The keys that are written. Any other key may be sensitive.
-    names: HashSet<String>,
     secrets: Needles,
     /// Whether a secret is too short to be found.
     pub(crate) has_short: bool,
@@ -106,22 +104,19 @@ impl fmt::Debug for Policy {
 
 impl Policy {
     pub(crate) fn new() -> Self {
-        let mut policy = Self::default();
-        for (rule, parent, names) in PLACES {
-            let places = names.split(' ').map(|name| format!("{parent}/{name}"));
-            places.for_each(|place| policy.list(&place, *rule));
+        let places = PLACES.iter().flat_map(|(rule, parent, names)| {
+            let names = names.split(' ');
+            names.map(move |name| (format!("{parent}/{name}"), *rule))
+        });
+        Self {
+            places: places.collect(),
+            ..Self::default()
         }
-        policy
-    }
-
-    fn list(&mut self, place: &str, rule: Rule) {
-        let place = place.trim_start_matches('/');
-        self.names.extend(place.split('/').map(str::to_owned));
-        self.places.insert(format!("/{place}"), rule);
     }
 
     pub(crate) fn keep(&mut self, place: &str) {
-        self.list(place, Keep);
+        let place = format!("/{}", place.trim_start_matches('/'));
+        self.places.insert(place, Keep);
     }
 
     pub(crate) fn hide(&mut self, secret: &str) {
@@ -242,10 +237,13 @@ impl Policy {
 
     /// Returns the recorded form of a JSON reply, after applying the rule of each place.
     pub(crate) fn reply(&self, json: &Json) -> Json {
-        self.at(json, &mut String::new())
+        let places = self.places.keys();
+        let names = places.flat_map(|place| place.split('/').skip(1)).collect();
+        self.at(json, &mut String::new(), &names)
     }
 
-    fn at(&self, json: &Json, place: &mut String) -> Json {
+    /// Writes only keys with one of these names. Any other key may be sensitive.
+    fn at(&self, json: &Json, place: &mut String, names: &HashSet<&str>) -> Json {
         let rule = self.places.get(place.as_str()).copied().unwrap_or_default();
         match json {
             Json::Null => Json::Null,
@@ -263,14 +261,14 @@ impl Policy {
                 Kind => "[text]".into(),
             }),
             Json::Array(items) => {
-                let item = |item| nested(place, "*", |place| self.at(item, place));
+                let item = |item| nested(place, "*", |place| self.at(item, place, names));
                 Json::Array(items.iter().map(item).collect())
             }
             Json::Object(members) => {
                 let mut others = 0;
                 let member = |(key, value): &(String, Json)| {
-                    let value = nested(place, key, |place| self.at(value, place));
-                    if self.names.contains(key) && !self.has_secret(key.as_bytes()) {
+                    let value = nested(place, key, |place| self.at(value, place, names));
+                    if names.contains(&**key) && !self.has_secret(key.as_bytes()) {
                         return (key.clone(), value);
                     }
                     others += 1;
