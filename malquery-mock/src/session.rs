@@ -69,7 +69,9 @@ impl Mode {
         };
         let mode = match value(VARIABLE) {
             unset if unset.is_empty() => Self::Replay,
-            set => set.parse()?,
+            set => set
+                .parse()
+                .map_err(|OpenError(error)| OpenError::new(format!("{VARIABLE}={error}"), None))?,
         };
         let is_ci = !matches!(&*value("CI").to_ascii_lowercase(), "" | "0" | "false");
         if is_ci && matches!(mode, Self::Record | Self::Append) {
@@ -92,7 +94,7 @@ impl FromStr for Mode {
         }
         let names = Self::NAMES.map(|(name, _)| name).join(", ");
         let text: String = text.chars().take(40).collect();
-        let message = format!("{VARIABLE}={text:?} is not a valid mode; use one of: {names}");
+        let message = format!("{text:?} is not a valid mode; use one of: {names}");
         Err(OpenError::new(message, None))
     }
 }

@@ -1046,6 +1046,12 @@ fn what_another_session_wrote_is_not_lost() {
 // Modes.
 
 #[test]
+fn a_mode_that_does_not_exist_is_named() {
+    let error = "rec".parse::<Mode>().unwrap_err().to_string();
+    assert!(error.starts_with("\"rec\" is not a valid mode; use one of: replay, "));
+}
+
+#[test]
 fn a_missing_cassette_says_how_to_record_it() {
     let (_folder, path) = folder();
     for mode in [Mode::Replay, Mode::Verify] {

@@ -125,7 +125,7 @@ fn it_records_replays_and_reports_what_changed() {
         ([("MALQUERY_MOCK", "record"), ("CI", "true")], "CI is set"),
         (
             [("MALQUERY_MOCK", "rec"), ("CI", "")],
-            "use one of: replay, record, append, verify, passthrough",
+            r#"MALQUERY_MOCK="rec" is not a valid mode; use one of: replay, record, append, verify, "#,
         ),
     ] {
         let (passed, said) = test(&[live.as_slice(), &more].concat());
