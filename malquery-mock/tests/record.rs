@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Instant;
@@ -1015,6 +1016,47 @@ fn sessions_that_append_take_turns() {
     assert_eq!(names(folder.path()), ["test.json"]);
     (0..8).for_each(|number| check(&text, &[&format!("/number-{number}")], &[]));
     Cassette::load(&path).unwrap();
+}
+
+#[test]
+fn sessions_start_while_another_one_cleans_up() {
+    let (folder, path) = folder();
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        // Remove the temporary files of others, like a session that writes to the same folder.
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                for name in names(folder.path()) {
+                    let _ = fs::remove_file(folder.path().join(name));
+                }
+            }
+        });
+        let start = || Session::new(&path).mode(Mode::Record).transport(nothing);
+        let failed = (0..1000).find_map(|_| start().err());
+        ended.store(true, Ordering::Relaxed);
+        assert!(failed.is_none(), "{failed:?}");
+    });
+}
+
+#[test]
+fn appending_keeps_the_redaction_as_it_is() {
+    let old =
+        r#"{"id": "a", "request": {"method": "GET", "uri": "/a"}, "response": {"status": 200}}"#;
+    for redaction in [
+        "",
+        r#""redaction": "falcon-1","#,
+        r#""redaction": "\"mine\"","#,
+    ] {
+        let (_folder, path) = folder();
+        let text = format!(r#"{{"version": 1, {redaction} "interactions": [{old}]}}"#);
+        fs::write(&path, text).unwrap();
+        let (transport, guard) = begin(&path, Mode::Append, same(answer(200, &[], "x")));
+        take(&transport, get("/b")).unwrap();
+        guard.finish();
+        let text = fs::read_to_string(&path).unwrap();
+        check(&text, &["\"/b\"", redaction], &["falcon-2"]);
+        assert_eq!(text.contains("redaction"), !redaction.is_empty());
+    }
 }
 
 #[test]

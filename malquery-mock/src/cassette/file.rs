@@ -110,7 +110,8 @@ pub struct File<I = Interaction> {
     /// The program that wrote the file, and its version.
     #[serde(default, deserialize_with = "given")]
     pub recorded_with: Option<String>,
-    /// The redaction rules: `falcon-2` for [those above](self#what-is-recorded).
+    /// The redaction rules: `falcon-2` for [those above](self#what-is-recorded). A session
+    /// that appends to a cassette does not change them.
     #[serde(default, deserialize_with = "given")]
     pub redaction: Option<String>,
     /// The exchanges, in the order of their requests.

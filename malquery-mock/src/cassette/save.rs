@@ -1,7 +1,9 @@
 //! Writes cassettes completely or not at all.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Metadata, Permissions, TryLockError};
 use std::io::{self, Write};
+#[cfg(unix)]
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -9,6 +11,7 @@ use std::time::Duration;
 use tempfile::NamedTempFile;
 
 use super::{folder_of, load};
+use crate::json::quote;
 
 /// The number of attempts to lock the folder, with a pause between them.
 const TRIES: u32 = 200;
@@ -138,15 +141,16 @@ impl Drop for Staging {
 
 /// Returns the text of a cassette with these interactions. Each starts on a new line, to keep later
 /// diffs small.
-pub(crate) fn document(redaction: &str, interactions: &[String]) -> String {
+pub(crate) fn document(redaction: Option<&str>, interactions: &[String]) -> String {
     let version = env!("CARGO_PKG_VERSION");
+    let redaction = redaction.map(|rules| format!("\n  \"redaction\": {},", quote(rules)));
+    let redaction = redaction.unwrap_or_default();
     let all = interactions.iter().map(|one| format!("\n    {one}"));
     let all = all.collect::<Vec<_>>().join(",");
     format!(
         r#"{{
   "version": 1,
-  "recorded_with": "malquery-mock {version}",
-  "redaction": "{redaction}",
+  "recorded_with": "malquery-mock {version}",{redaction}
   "interactions": [{all}
   ]
 }}
@@ -197,23 +201,21 @@ fn create_folder(path: &Path) -> io::Result<()> {
     match fs::create_dir(path) {
         // Another process created it.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
-        result => result.and_then(|()| own(path, 0o700)),
+        Ok(()) => fs::set_permissions(path, own(&fs::metadata(path)?, 0o700)),
+        result => result,
     }
 }
 
-/// Gives the owner these permissions on a new file or folder, whatever the umask is. Otherwise, a
-/// recording could fail after it has used quota.
+/// Adds these permissions for the owner, whatever the umask is. Otherwise, a recording could fail
+/// after it has used quota.
 #[cfg(unix)]
-fn own(path: &Path, mode: u32) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let mut permissions = fs::metadata(path)?.permissions();
-    permissions.set_mode(permissions.mode() | mode);
-    fs::set_permissions(path, permissions)
+fn own(metadata: &Metadata, mode: u32) -> Permissions {
+    Permissions::from_mode(metadata.permissions().mode() | mode)
 }
 
 #[cfg(not(unix))]
-fn own(_: &Path, _: u32) -> io::Result<()> {
-    Ok(())
+fn own(metadata: &Metadata, _: u32) -> Permissions {
+    metadata.permissions()
 }
 
 /// Removes leftover temporary files, which may contain samples.
@@ -234,15 +236,16 @@ fn staged(
     builder.prefix(PREFIX);
     #[cfg(unix)]
     {
-        use std::os::unix::fs::PermissionsExt;
         // The umask still applies. A cassette without samples is meant to be committed.
         let mode = if is_private { 0o600 } else { 0o666 };
-        builder.permissions(fs::Permissions::from_mode(mode));
+        builder.permissions(Permissions::from_mode(mode));
     }
     #[cfg(not(unix))]
     let _ = is_private;
     let mut file = builder.tempfile_in(folder)?;
-    own(file.path(), 0o600)?;
+    // Does not use the path, because `check` has no lock, so another session may remove its file.
+    let permissions = own(&file.as_file().metadata()?, 0o600);
+    file.as_file().set_permissions(permissions)?;
     write(file.as_file_mut())?;
     file.as_file().sync_all()?;
     Ok(file)

@@ -95,7 +95,7 @@ impl Recording {
         exchanges.iter_mut().for_each(|one| policy.see(one));
 
         let (mut refused, mut lines) = (Vec::new(), Vec::new());
-        let mut redaction = None;
+        let mut redaction = Some(file::REDACTION.into());
         if !kept.is_empty() {
             let broken = "the existing cassette cannot be read";
             let outline = load::outline(kept).map_err(|why| {
@@ -152,7 +152,7 @@ impl Recording {
             // A cassette without interactions is useless.
             return Ok(notes);
         }
-        let text = document(redaction.as_deref().unwrap_or(file::REDACTION), &lines);
+        let text = document(redaction.as_deref(), &lines);
         staging.commit(&text)?;
         if to == self.path {
             self.base = base;
