@@ -109,8 +109,7 @@ impl Attempts {
         self.in_flight
     }
 
-    /// Starts the time limit if necessary, and returns the time at which the call must end. Fails
-    /// if that time has come.
+    /// Starts the time limit if needed. Returns when the call must end, or fails if that is now.
     fn begin(&mut self, now: Timestamp, operation: &'static str) -> Result<Timestamp, FlowError> {
         // If the clock was set back, the time limit starts over.
         let started = self

@@ -13,11 +13,10 @@ use crate::reply::ResponseHead;
 use crate::request::BuildError;
 use crate::time::Timestamp;
 
-/// A session: its base URL, and a token that flows request when needed and renew before it expires.
+/// A session: its base URL and its token. Any number of flows can share it.
 ///
-/// Any number of flows may share an `Auth`. If several flows get a 401 for the same token, one of
-/// them requests a new token while the others wait. A token that was obtained elsewhere cannot be
-/// renewed.
+/// Flows request the token when they need it and renew it before it expires, unless it was obtained
+/// elsewhere. If several flows get a 401, one of them requests a new token while the others wait.
 ///
 /// ```
 /// use std::time::Duration;

@@ -23,8 +23,7 @@ use crate::time::Timestamp;
 /// | cannot be sent | error | error |
 /// | attempts or time used up | error | error |
 ///
-/// With a token that was obtained elsewhere, a 401 is an error, because such a token cannot be
-/// renewed.
+/// With a token that was obtained elsewhere, which cannot be renewed, the first 401 is an error.
 ///
 /// [`Safe`]: crate::endpoint::Resend::Safe
 /// [`Billed`]: crate::endpoint::Resend::Billed

@@ -80,8 +80,7 @@ pub trait Flow: sealed::Sealed {
     /// error.
     fn poll(&mut self, now: Timestamp, auth: &mut Auth) -> Result<Step, FlowError>;
 
-    /// Parses the reply to an attempt that is not a token request. This may take a while if the
-    /// reply is large.
+    /// Parses the reply to an attempt that is not a token request. This is slow for a large reply.
     fn read(&self, head: ResponseHead<'_>, body: &[u8]) -> Self::Reply;
 
     /// Processes a parsed reply. Returns the result of the flow, or `None` if the flow must be
@@ -89,7 +88,7 @@ pub trait Flow: sealed::Sealed {
     ///
     /// # Errors
     /// Returns [`FlowError::WrongTicket`], and changes nothing, if the ticket belongs to another
-    /// request. Any other error stops the flow, like an error of [`poll`](Self::poll).
+    /// request. Any other error stops the flow.
     fn take(
         &mut self,
         now: Timestamp,
@@ -122,8 +121,7 @@ pub trait Flow: sealed::Sealed {
     ///
     /// # Errors
     /// Returns [`FlowError::WrongTicket`], and changes nothing, if the ticket is not for a token
-    /// request of this [`Auth`]. Any other error stops the flow, like an error of
-    /// [`poll`](Self::poll).
+    /// request of this [`Auth`]. Any other error stops the flow.
     fn on_token(
         &mut self,
         now: Timestamp,
@@ -139,8 +137,7 @@ pub trait Flow: sealed::Sealed {
     ///
     /// # Errors
     /// Returns [`FlowError::WrongTicket`], and changes nothing, if the ticket is for another call,
-    /// an earlier attempt, or a token request of another [`Auth`]. Any other error stops the flow,
-    /// like an error of [`poll`](Self::poll).
+    /// an earlier attempt, or a token request of another [`Auth`]. Any other error stops the flow.
     fn on_failure(
         &mut self,
         now: Timestamp,
@@ -384,8 +381,7 @@ fn is_expected(status: &JobStatus) -> bool {
     matches!(status, InProgress | Done | Failed) || status.as_str() == "pending"
 }
 
-/// Describes an unknown job status, for the end of a message. Empty if the status is known or
-/// missing.
+/// Describes a job status that this crate does not know. Empty for any other status, or none.
 fn unknown_status(status: Option<&JobStatus>) -> String {
     match status.filter(|status| !is_expected(status)) {
         Some(word) => format!(

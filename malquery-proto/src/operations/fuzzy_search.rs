@@ -8,8 +8,8 @@ use crate::types::{Envelope, MetaField, Pattern, Sample, SearchMeta};
 
 use super::write_search;
 
-/// Finds samples by bytes or strings. The search is faster than an exact search, but has false
-/// positives.
+/// Finds samples by bytes or strings. The search is faster than an exact search, but may return
+/// false positives.
 ///
 /// `POST /malquery/combined/fuzzy-search/v1` (operation id `PostMalQueryFuzzySearchV1`; FalconPy:
 /// `fuzzy_search`). Needs the scope `malquery:write`. No cost is documented. Error statuses: 400,
