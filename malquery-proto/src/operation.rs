@@ -159,8 +159,7 @@ fn has_member(body: &[u8]) -> bool {
     read_reply(body).is_ok_and(|HasMember(found)| found)
 }
 
-/// Reads an object without keeping anything, because it may have millions of members. A member may
-/// be repeated.
+/// Parses an object without keeping its members: there may be millions, and some may be repeated.
 struct HasMember(bool);
 
 #[derive(Deserialize)]

@@ -30,7 +30,7 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 /// | submit | 304, 408, 5xx, or a failure after sending | [`FlowError::OutcomeUnknown`], now and on every later `poll`: the job may have been billed |
 /// | submit | an error or a damaged reply with a request id | error; the next `poll` continues the job |
 /// | submit | the state was stored during the submission, and restored | [`FlowError::OutcomeUnknown`] on every `poll` |
-/// | submit or poll | first 401 | retried with a new token |
+/// | submit or poll | first 401 | retried with a new token, if one can be requested |
 /// | submit or poll | 429 (rate limit) | retried at the time in the reply, or after a pause |
 /// | submit or poll | 429 (quota) | error |
 /// | submit or poll | provably not sent | retried after a pause |
@@ -43,7 +43,7 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 /// | poll | `done` | done |
 /// | poll | `failed` | [`FlowError::JobFailed`] |
 /// | poll | `inprogress`, or an unknown status | polled again after the interval |
-/// | poll | no status, ten times in a row | [`FlowError::NoStatus`] |
+/// | poll | no status | polled again after the interval; the tenth time in a row, [`FlowError::NoStatus`] |
 ///
 /// ```
 /// use malquery_proto::flow::{JobFlow, RetryPolicy};
