@@ -37,7 +37,7 @@ impl Date {
         date().map(Self).ok_or_else(error)
     }
 
-    /// Returns the day of a point in time, in UTC. The latest day is `9999/12/31`.
+    /// Returns the day of a point in time, in UTC. Times after the year 9999 become `9999/12/31`.
     ///
     /// ```
     /// use malquery_proto::Timestamp;
@@ -104,7 +104,7 @@ impl FromStr for Date {
                     && matches!(text.as_bytes()[4], b'/' | b'-')
                     && text.as_bytes()[7] == text.as_bytes()[4] =>
             {
-                // Two digits fit in a byte.
+                // The month and the day have two digits, which fit in a byte.
                 Self::new(year, month as u8, day as u8)
             }
             _ => Err(ParseError::new(WHAT, "expected YYYY/MM/DD or YYYY-MM-DD")),

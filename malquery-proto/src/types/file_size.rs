@@ -7,7 +7,7 @@ use super::lenient::text_item;
 /// A file size for a search filter, such as `128000` (bytes), `1.3 KB`, `8mb` or `1MiB`.
 ///
 /// A size in KB, MB or GB is sent unchanged, because CrowdStrike does not document whether a KB has
-/// 1,000 or 1,024 bytes. A size in KiB, MiB or GiB is sent as a whole number of bytes.
+/// 1,000 or 1,024 bytes. A size in KiB, MiB or GiB is sent in bytes, rounded down.
 ///
 /// ```
 /// use malquery_proto::types::FileSize;
@@ -32,7 +32,8 @@ impl FileSize {
         &self.0
     }
 
-    /// Returns whether this exceeds `other` in both cases: a KB of 1,000 and a KB of 1,024 bytes.
+    /// Returns whether this exceeds `other`, both if a KB has 1,000 bytes and if it has 1,024.
+    /// Fractions of a billionth of a byte are ignored.
     pub(crate) fn surely_exceeds(&self, other: &Self) -> bool {
         let at = |size: &Self, kilo| Parts::of(&size.0).and_then(|parts| parts.size(kilo));
         [1000, 1024]
@@ -41,7 +42,7 @@ impl FileSize {
     }
 }
 
-/// The units, with their power of 1,000 or 1,024, and whether they are binary.
+/// Each unit, its power of 1,000 or 1,024, and whether it is binary.
 const UNITS: [(&str, u32, bool); 7] = [
     ("", 0, false),
     ("kb", 1, false),
@@ -54,7 +55,6 @@ const UNITS: [(&str, u32, bool); 7] = [
 
 const BILLION: u128 = 1_000_000_000;
 
-/// The parts of a size.
 struct Parts<'a> {
     whole: &'a str,
     fraction: Option<&'a str>,
@@ -63,7 +63,7 @@ struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Splits a size. Returns `None` if it has another form.
+    /// Splits a size into its parts. Returns `None` if it is malformed or its unit is unknown.
     fn of(text: &'a str) -> Option<Self> {
         let end = text.find(|c: char| !c.is_ascii_digit() && c != '.');
         let (number, unit) = text.split_at(end.unwrap_or(text.len()));
@@ -90,7 +90,7 @@ impl<'a> Parts<'a> {
     }
 
     /// Returns the size in billionths of a byte, rounded down, if a KB or a KiB has `kilo` bytes.
-    /// `None` if the number does not fit in 64 bits.
+    /// Returns `None` if the integer part of the number does not fit in 64 bits.
     fn size(&self, kilo: u128) -> Option<u128> {
         let unit = BILLION * kilo.pow(self.power);
         // Rounding down at each digit gives the same result as rounding down at the end.
@@ -106,7 +106,7 @@ impl FromStr for FileSize {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, ParseError> {
-        const FORMS: &str = "expected bytes (128000), or a number with KB, MB, GB, KiB, MiB or GiB (1.3 KB, 8mb, 1MiB)";
+        const FORMS: &str = "expected a number of bytes (128000), or a number with KB, MB, GB, KiB, MiB or GiB (1.3 KB, 8mb, 1MiB)";
         let refuse = |why| Err(ParseError::new("a file size", why));
         let Some(parts) = Parts::of(text) else {
             return refuse(FORMS);

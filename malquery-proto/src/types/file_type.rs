@@ -7,9 +7,9 @@ use super::lenient::text_item;
 
 /// The service's name for a file type, such as `pe32` or `pdf`.
 ///
-/// CrowdStrike documents no complete list of names, and their case varies: replies contain `PE32`,
-/// and search filters contain `pe32`. This type therefore accepts unknown names, keeps their case,
-/// and ignores ASCII case in comparisons. The known file types are constants.
+/// CrowdStrike does not document a complete list of names, and their case varies: replies contain
+/// `PE32`, and search filters contain `pe32`. This type therefore accepts unknown names, keeps the
+/// case of each name, and ignores ASCII case in comparisons. The known file types are constants.
 ///
 /// ```
 /// use malquery_proto::types::FileType;
@@ -25,8 +25,8 @@ pub struct FileType(Word);
 /// A known name in lowercase or uppercase is stored as a number, which needs no allocation.
 #[derive(Clone)]
 enum Word {
-    /// Twice the index of the name, plus one if it is in uppercase. With only one variant beside
-    /// the `Box`, the type has the size of two pointers.
+    /// Twice the index of the name, plus one if it is in uppercase. With only one variant besides
+    /// `Other`, the type has the size of two pointers.
     Known(u8),
     Other(Box<str>),
 }
@@ -57,7 +57,7 @@ macro_rules! file_types {
 file_types! {
     /// A compound document.
     CDF = "cdf" "CDF",
-    /// A compound document, version 2 (old Office files).
+    /// A compound document of version 2, such as an old Office file.
     CDFV2 = "cdfv2" "CDFV2",
     /// A compiled Java class.
     CJAVA = "cjava" "CJAVA",
@@ -122,8 +122,8 @@ impl FileType {
         }
     }
 
-    /// Returns whether the service is known to use this name, in any case. Other names are sent
-    /// too, but a search may find nothing.
+    /// Returns whether the service is known to use this name, in any case. Other names can be used
+    /// in a search filter, but the search may find nothing.
     pub fn is_known(&self) -> bool {
         WORDS
             .iter()

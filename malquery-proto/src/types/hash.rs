@@ -112,7 +112,7 @@ hash!(
 /// Parses `2 * N` hex digits. `DIGITS` must be `2 * N`.
 ///
 /// A large reply has millions of digits. The lengths are constants, and the first loop has no early
-/// exit and no table, so that the compiler can vectorize it.
+/// exit and no lookup table, so that the compiler can vectorize it.
 fn read_hex<const N: usize, const DIGITS: usize>(text: &str) -> Option<[u8; N]> {
     let text: &[u8; DIGITS] = text.as_bytes().try_into().ok()?;
     let mut digits = [0; DIGITS];
