@@ -21,22 +21,22 @@ model! {
     pub struct ErrorItem {
         /// The error code, usually the HTTP status.
         pub code: Option<i64>,
-        /// The error message of the service.
+        /// The error message from the service.
         pub message: Option<String>,
         /// The id of the item that the error is about.
         pub id: Option<String>,
-        /// The kind of error, as the service names it (`type`).
+        /// The kind of error. In replies, the field is called `type`.
         pub error_type = "type": Option<String>,
     }
 }
 
 model! {
-    /// The common fields of `meta`: the duration of the query, the service and the trace id.
+    /// A `meta` with only the common fields: the query time, the service and the trace id.
     #[derive(Default)]
     pub struct PlainMeta {
         /// The duration of the query. CrowdStrike does not document its unit.
         pub query_time: Option<Number>,
-        /// The service that sent the reply.
+        /// The name of the service that sent the reply.
         pub powered_by: Option<String>,
         /// The trace id, which CrowdStrike support asks for.
         pub trace_id: Option<String>,
@@ -44,17 +44,17 @@ model! {
 }
 
 model! {
-    /// The `meta` of the reply to a submitted hunt, exact search or multi-download.
+    /// The `meta` of the reply to the submission of a hunt, an exact search or a multi-download.
     ///
-    /// The service replies `status: done` before the job starts. That status is about the HTTP
-    /// request, so it is only in `extra`. [`GetRequest`](crate::operations::GetRequest) returns the
-    /// status of the job.
+    /// The service replies `status: done` although the job has not finished. That status is about
+    /// the HTTP request, so it is kept only in `extra`. To get the status of the job, use
+    /// [`GetRequest`](crate::operations::GetRequest).
     pub struct SubmitMeta {
         /// The request id of the job.
         pub reqid: RequestId,
         /// The duration of the query. CrowdStrike does not document its unit.
         pub query_time: Option<Number>,
-        /// The service that sent the reply.
+        /// The name of the service that sent the reply.
         pub powered_by: Option<String>,
         /// The trace id, which CrowdStrike support asks for.
         pub trace_id: Option<String>,
@@ -69,9 +69,9 @@ impl<M: ReplyMeta, R: Item> Envelope<M, R> {
 
     /// Returns whether more samples may match than the reply contains.
     ///
-    /// The reply to a fuzzy search contains the number of all matches, which may exceed the number
-    /// of results. The reply about a job does not, so its results may be truncated if they reach
-    /// the job's limit. Without that number or limit in the reply, this returns `false`.
+    /// For a fuzzy search, this is true if the number of all matches exceeds the number of results.
+    /// For a job, it is true if the number of results reaches the job's limit. If the reply lacks
+    /// the number of matches or the limit, this returns `false`.
     ///
     /// ```
     /// use malquery_proto::types::{Envelope, JobMeta, Sample};
@@ -86,9 +86,9 @@ impl<M: ReplyMeta, R: Item> Envelope<M, R> {
     }
 }
 
-/// The `meta` of a reply. Only this crate can implement it.
+/// A type for the `meta` of a reply. Only this crate can implement this trait.
 pub trait ReplyMeta: Field {
-    /// Returns the trace id, which CrowdStrike support asks for, if the reply has one in `meta`.
+    /// Returns the trace id, which CrowdStrike support asks for, if the type has a field for it.
     fn trace_id(&self) -> Option<&str> {
         None
     }

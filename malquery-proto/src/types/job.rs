@@ -5,9 +5,9 @@ model! {
     /// The total number of samples, and the number with each verdict.
     ///
     /// For a fuzzy search, `total_count` is the number of all matches. For a job, it is the number
-    /// of returned results. The other counts cover only the returned results. If `filter_meta`
-    /// omits `label`, the service counts all of them as unknown (see
-    /// [`JobMeta::counts_lack_labels`]).
+    /// of returned results, or of all matches if only the count was requested (limit 0). The other
+    /// counts cover only the returned results. If `filter_meta` selects fields, but not `label`,
+    /// the service counts all results as unknown (see [`JobMeta::counts_lack_labels`]).
     #[derive(Default)]
     pub struct Stats {
         /// The number of harmless samples.
@@ -16,7 +16,7 @@ model! {
         pub malware_count: Option<u64>,
         /// The number of potentially unwanted samples.
         pub pua_count: Option<u64>,
-        /// The number of all matches (fuzzy search) or of the returned results (job).
+        /// The number of all matches (fuzzy search, or limit 0) or of the returned results (job).
         pub total_count: Option<u64>,
         /// The number of samples without a verdict.
         pub unknown_count: Option<u64>,
@@ -29,11 +29,11 @@ model! {
     pub struct SearchMeta {
         /// The duration of the query. CrowdStrike does not document its unit.
         pub query_time: Option<Number>,
-        /// The service that sent the reply.
+        /// The name of the service that sent the reply.
         pub powered_by: Option<String>,
         /// The trace id, which CrowdStrike support asks for.
         pub trace_id: Option<String>,
-        /// The number of matches, and of results with each verdict.
+        /// The number of matches, and the number of results with each verdict.
         pub stats: Option<Stats>,
         /// The status of the search, usually `done`.
         pub status: Option<JobStatus>,
@@ -46,7 +46,7 @@ model! {
     pub struct JobMeta {
         /// The duration of the query. CrowdStrike does not document its unit.
         pub query_time: Option<Number>,
-        /// The service that sent the reply.
+        /// The name of the service that sent the reply.
         pub powered_by: Option<String>,
         /// The trace id, which CrowdStrike support asks for.
         pub trace_id: Option<String>,
@@ -56,7 +56,7 @@ model! {
         pub reqtype: Option<RequestType>,
         /// The status of the job.
         pub status: Option<JobStatus>,
-        /// The number of results, in total and with each verdict.
+        /// The number of samples, in total and with each verdict.
         pub stats: Option<Stats>,
         /// The options with which the job was submitted.
         pub options: Option<Json>,
@@ -70,13 +70,13 @@ model! {
 }
 
 impl JobMeta {
-    /// Returns the limit with which the job was submitted, if the reply contains it as an integer.
+    /// Returns the limit of the job, if the reply contains it as a non-negative integer.
     pub fn limit(&self) -> Option<u64> {
         self.options.as_ref()?.get("limit")?.as_u64()
     }
 
-    /// Returns whether the counts by verdict are meaningless because the job's `filter_meta` omits
-    /// `label`: the service then counts every result as unknown.
+    /// Returns whether the reply has counts by verdict that are meaningless, because `filter_meta`
+    /// selects fields, but not `label`. The service then counts every result as unknown.
     pub fn counts_lack_labels(&self) -> bool {
         let fields = self
             .options

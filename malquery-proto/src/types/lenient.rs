@@ -1,8 +1,8 @@
 //! Lenient parsing of replies.
 //!
 //! A typed field contains the received value if it can be parsed. Whatever the typed fields cannot
-//! write back is kept in [`Extra`]: unknown fields, `null`, empty lists, and values in an
-//! unexpected form. Serializing a parsed reply therefore writes an equivalent document.
+//! represent exactly is kept in [`Extra`] and serialized again: unknown fields, `null`, empty
+//! lists, and values in an unexpected form.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -29,8 +29,8 @@ impl Json {
         T::deserialize(&self.0).ok()
     }
 
-    /// Deserializes the elements of a list as `T`, and omits those that fail. For any other value,
-    /// returns no elements.
+    /// Deserializes the elements of a list as `T`, and omits those that fail. A value that is not a
+    /// list has no elements.
     pub(crate) fn elements<T: DeserializeOwned>(&self) -> Vec<T> {
         let elements = self.0.as_array().into_iter().flatten();
         elements
@@ -61,7 +61,7 @@ impl fmt::Debug for Json {
     }
 }
 
-/// A JSON number: an integer or a decimal.
+/// A JSON number: an integer or a floating-point number.
 #[derive(Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Number(serde_json::Number);
@@ -90,11 +90,11 @@ impl fmt::Debug for Number {
     }
 }
 
-/// The parts of a reply that the typed fields cannot represent.
+/// The parts of a reply that the typed fields cannot represent exactly.
 ///
-/// These are unknown fields, and known fields with a value that the typed field cannot represent,
-/// such as `null`. In a kept value, numbers beyond 64 bits may be rounded, and an object may lose
-/// the order of its members, and duplicates. An empty `Extra` takes only the space of a pointer.
+/// These are unknown fields, and known fields with a value such as `null` or a number in quotes. In
+/// a kept value, numbers may be rounded to 64 bits, and objects may lose duplicate members and the
+/// order of their members. An empty `Extra` takes only the space of a pointer.
 ///
 /// ```
 /// # use malquery_proto::types::Sample;
@@ -104,7 +104,7 @@ impl fmt::Debug for Number {
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 ///
-/// Two `Extra`s are equal if they contain the same fields and values, in any order.
+/// Comparisons ignore the order of the fields, and all but the last value of a repeated field.
 #[derive(Clone, Default)]
 // The list is boxed so that an empty `Extra` is small.
 #[allow(clippy::box_collection)]
@@ -140,7 +140,7 @@ impl Extra {
     }
 
     /// Drops the values that were kept for earlier occurrences of a repeated typed field. `kept`
-    /// contains, for each field, whether a value was kept for its last occurrence.
+    /// contains, for each typed field, whether a value was kept for its last occurrence.
     pub(crate) fn settle(&mut self, mut kept: Vec<(&'static str, bool)>) {
         let Some(entries) = &mut self.0 else { return };
         entries.reverse();
@@ -160,8 +160,8 @@ impl Extra {
         self.0.as_deref().map_or(&[], Vec::as_slice)
     }
 
-    /// Writes a typed field: its kept value if that still parses to the same value, and otherwise
-    /// the field, unless it is empty.
+    /// Writes the kept value of a typed field, if it still parses to the field's value. Otherwise,
+    /// writes the field, or nothing if it is empty.
     pub(crate) fn write<F: Field, M: SerializeMap>(
         &self,
         map: &mut M,
@@ -223,12 +223,12 @@ pub trait Item: Sized + PartialEq + Serialize {
         None
     }
 
-    /// Returns whether the value, parsed from this string, serializes to an equivalent one.
+    /// Returns whether the value, parsed from this string, serializes to an equivalent string.
     fn is_text(&self, _text: &str) -> bool {
         false
     }
 
-    /// Parses a value other than a string or, for a model, an object.
+    /// Parses a value that is not a string. A model parses objects with `from_map` instead.
     fn from_value(_value: &Value) -> Option<Self> {
         None
     }
@@ -246,7 +246,7 @@ trait Place<'de>: Sized {
     fn other<E: Error>(self, value: Value) -> Result<Self::Value, E>;
 
     fn text<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        // The size of a short string on the heap.
+        // A short string takes about this much space on the heap.
         charge(32)?;
         self.other(text.into())
     }
@@ -336,7 +336,7 @@ impl<'de> Place<'de> for Kept {
 }
 
 fn read_object<'de, A: MapAccess<'de>>(mut map: A) -> Result<Value, A::Error> {
-    // The first member allocates a B-tree node for eleven.
+    // The first member allocates a B-tree node with space for eleven members.
     charge(640)?;
     let mut object = serde_json::Map::new();
     while let Some(name) = map.next_key::<String>()? {
@@ -372,7 +372,7 @@ fn written<E: Error>(value: &impl Serialize) -> Result<Value, E> {
     kept(&mut serde_json::Deserializer::from_str(&text)).map_err(E::custom)
 }
 
-/// A [`Place`] that parses an item, and keeps a value that cannot be parsed.
+/// A [`Place`] that parses an item, and keeps a value that the item cannot represent exactly.
 struct Loose<T>(PhantomData<T>);
 
 impl<'de, T: Item> Place<'de> for Loose<T> {
@@ -421,7 +421,7 @@ impl<T: Item> Field for Option<T> {
     }
 }
 
-/// A [`Place`] that parses a list of items. It keeps any other value, and returns an empty list.
+/// A [`Place`] that parses a list of items. Any other value is kept, and parsed as an empty list.
 struct List<T>(PhantomData<T>);
 
 impl<'de, T: Item> Place<'de> for List<T> {
@@ -526,9 +526,9 @@ impl Item for Json {
     }
 }
 
-/// Implements [`Item`], serde and the text conversions for a type that is a string in JSON. The
-/// type must implement `FromStr` and `Display`. `$same` returns whether `Display` writes a string
-/// that is equivalent to the parsed one.
+/// Implements [`Item`], the serde traits and the text conversions for a type that is a string in
+/// JSON. The type must implement `FromStr` and `Display`. `$same` returns whether `Display` writes
+/// a string that is equivalent to the parsed one.
 macro_rules! text_item {
     ($name:ident, $same:expr $(, $as_str:ident)?) => {
         $crate::types::text::text_value!($name $(, $as_str)?);
@@ -547,7 +547,7 @@ macro_rules! text_item {
     };
 }
 
-/// The JSON name of a field: the name of the Rust field, or the given name.
+/// The JSON name of a field: the given name, or else the name of the Rust field.
 macro_rules! wire_name {
     ($field:ident) => {
         stringify!($field)
@@ -570,7 +570,7 @@ macro_rules! model {
         #[non_exhaustive]
         pub struct $name $(< $($param),+ >)? {
             $( $(#[$field_meta])* pub $field: $type, )*
-            /// The received values that the other fields cannot represent.
+            /// The received values that the other fields cannot represent exactly.
             pub extra: $crate::types::Extra,
         }
 

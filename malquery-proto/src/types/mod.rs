@@ -1,8 +1,8 @@
 //! The values in requests and replies.
 //!
 //! A [`Sha256`], a [`Pattern`] or a [`Date`] is validated once, when it is created. Limits, ranges
-//! and required lists are validated when a request is built. Replies are parsed leniently: unknown
-//! fields are kept in [`Extra`].
+//! and lists that must not be empty are validated when a request is built. Replies are parsed
+//! leniently: unknown fields are kept in [`Extra`].
 
 mod date;
 mod envelope;

@@ -10,24 +10,24 @@ use serde::de::{DeserializeOwned, Error};
 /// The memory budget in bytes for the values of one reply, in addition to its text. It is enough
 /// for about 300,000 results.
 ///
-/// Peak memory is about 1 GiB: a reply of 256 MiB, a repaired copy, its strings, and one and a half
-/// times the budget.
+/// Peak memory is at most about 1 GiB: a reply of 256 MiB, a repaired copy, the strings of the
+/// reply, and one and a half times the budget.
 const BUDGET: usize = 160 << 20;
 
-/// The maximum number of bytes that a repair of UTF-8, or of strings, may add to a reply.
+/// The maximum number of bytes that each repair, of UTF-8 or of strings, may add to a reply.
 const REPAIR: usize = 16 << 20;
 
-/// The size in bytes up to which a reply is parsed without a deadline. A larger reply is parsed by
-/// a slower reader that can stop at the deadline.
+/// The size in bytes up to which a reply is parsed without checking the deadline. A larger reply
+/// is parsed by a slower reader that checks the deadline, if one is set.
 const LARGE: usize = 64 << 20;
 /// The number of bytes to parse between two checks of the deadline.
 const STRIDE: usize = 64 << 10;
 
 /// Parses a reply.
 ///
-/// Accepts a byte order mark, and some invalid UTF-8, unpaired surrogates and raw control
-/// characters, because the results of a hunt must not be lost. U+FFFD replaces invalid UTF-8 and
-/// unpaired surrogates.
+/// Accepts a byte order mark, unpaired surrogates, and a limited amount of invalid UTF-8 and of raw
+/// control characters in strings, so that the results of a hunt are not lost. U+FFFD replaces
+/// invalid UTF-8 and unpaired surrogates.
 pub(crate) fn read_reply<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
     let bytes = without_mark(body);
     let invalid = || {
@@ -65,7 +65,7 @@ pub(crate) fn read_reply<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result
     read(&repaired)
 }
 
-/// Returns the body without a byte order mark at its beginning.
+/// Returns the body without its byte order mark, if it has one.
 pub(crate) fn without_mark(body: &[u8]) -> &[u8] {
     body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
 }
@@ -107,7 +107,7 @@ fn repair(text: &str, most: usize) -> Option<String> {
     Some(repaired)
 }
 
-/// Returns the UTF-16 unit that is escaped as `\uXXXX` at this position, if any.
+/// Returns the UTF-16 code unit that is escaped as `\uXXXX` at this position, if any.
 fn unit(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(br"\u")?;
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
@@ -115,7 +115,7 @@ fn unit(bytes: &[u8], at: usize) -> Option<u16> {
 
 thread_local! {
     /// The remaining memory budget of the reply that this thread is parsing. It is a thread-local
-    /// because `Deserialize` cannot take it as an argument.
+    /// because `Deserialize` takes no such argument.
     static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
     /// Returns whether the deadline of the reply that this thread is parsing has passed.
     static IS_OVER: RefCell<Option<Rc<dyn Fn() -> bool>>> = const { RefCell::new(None) };
@@ -129,7 +129,7 @@ pub(crate) fn until<T>(is_over: impl Fn() -> bool + 'static, read: impl FnOnce()
     read()
 }
 
-/// A reader over a string that fails after the deadline.
+/// A reader of a string. Reading fails after the deadline.
 struct Timed<'a> {
     rest: &'a [u8],
     stride: usize,

@@ -7,8 +7,8 @@ model! {
     /// The metadata of a sample, as returned by a search, a hunt or a metadata request.
     ///
     /// Any field may be missing, because a search returns only the selected fields. The methods
-    /// return values from `extra` that only some results of jobs have. As fields, these values
-    /// would double the size of each result.
+    /// return values that only some results of jobs have. These values are stored in `extra`,
+    /// because as fields they would double the size of each result.
     #[derive(Default)]
     pub struct Sample {
         /// The SHA-256. Use it to download the sample.
@@ -36,7 +36,7 @@ impl Sample {
         self.list("samples")
     }
 
-    /// Returns the reason why the service ignored the result (`ignore_reason`).
+    /// Returns why the service ignored the result (`ignore_reason`).
     pub fn ignore_reason(&self) -> Option<&str> {
         self.text("ignore_reason")
     }
