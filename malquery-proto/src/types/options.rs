@@ -93,14 +93,14 @@ impl Others {
         }
     }
 
-    /// Returns the options. Fails if a value could not be serialized as JSON.
+    /// Returns the options. Fails if the last value of an option could not be serialized as JSON.
     pub(crate) fn values(&self) -> Result<&BTreeMap<String, Value>, &ParseError> {
         self.refused.values().next().map_or(Ok(&self.values), Err)
     }
 }
 
 impl Serialize for Others {
-    /// Fails if a value could not be serialized as JSON, so that no option is lost.
+    /// Fails if `values` fails, so that no option is lost.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.values().map_err(Error::custom)?.serialize(serializer)
     }
@@ -115,7 +115,7 @@ macro_rules! result_setters {
             /// document whether the service has a lower maximum.
             ///
             /// A search with a limit outside this range fails before it is sent. To request only
-            /// the number of results, use [`count_only`](Self::count_only).
+            /// the number of matches, use [`count_only`](Self::count_only).
             #[must_use]
             pub fn limit(mut self, limit: u32) -> Self {
                 let options = &mut self$(.$options)?;
@@ -123,9 +123,9 @@ macro_rules! result_setters {
                 self
             }
 
-            /// Requests only the number of results, by sending a limit of 0.
+            /// Requests only the number of matches, by sending a limit of 0.
             ///
-            /// CrowdStrike does not document this. It may cost as much as a search with results.
+            /// CrowdStrike does not document this. It may cost as much quota as any other search.
             #[must_use]
             pub fn count_only(mut self) -> Self {
                 let options = &mut self$(.$options)?;
@@ -133,7 +133,7 @@ macro_rules! result_setters {
                 self
             }
 
-            /// Sets the fields to return for each sample. If they do not include
+            /// Selects the fields to return for each sample. If fields are selected, but not
             /// [`MetaField::Label`]($crate::types::MetaField::Label), the service counts every
             /// result as unknown.
             #[must_use]
@@ -147,9 +147,9 @@ macro_rules! result_setters {
 
             /// Sets an option that this crate does not know.
             ///
-            /// The search fails before it is sent if the value cannot be serialized as JSON, or if
-            /// `SearchOptions` has a setter for the option. In the first case, it cannot be stored
-            /// either.
+            /// The search fails before it is sent if `SearchOptions` has a setter for the option,
+            /// if the name is empty or `other`, or if the value cannot be serialized as JSON. In
+            /// the last case, serializing the search also fails.
             #[must_use]
             pub fn option(mut self, name: impl Into<String>, value: impl serde::Serialize) -> Self {
                 self$(.$options)?.other.set(name.into(), value);
@@ -159,11 +159,11 @@ macro_rules! result_setters {
     };
 }
 
-/// Implements the setters that narrow a search.
+/// Implements the setters that exact searches and hunts have, but fuzzy searches do not.
 macro_rules! filter_setters {
     ($name:ident $(, $options:ident)?) => {
         impl $name {
-            /// Limits the search to files of these types.
+            /// Limits the search to samples of these file types, unless the list is empty.
             #[must_use]
             pub fn filter_filetypes(
                 mut self,
@@ -187,14 +187,14 @@ macro_rules! filter_setters {
                 self
             }
 
-            /// Limits the search to files of this size or larger.
+            /// Limits the search to samples of this size or larger.
             #[must_use]
             pub fn min_size(mut self, size: $crate::types::FileSize) -> Self {
                 self$(.$options)?.min_size = Some(size);
                 self
             }
 
-            /// Limits the search to files of this size or smaller.
+            /// Limits the search to samples of this size or smaller.
             #[must_use]
             pub fn max_size(mut self, size: $crate::types::FileSize) -> Self {
                 self$(.$options)?.max_size = Some(size);
@@ -209,8 +209,7 @@ macro_rules! filter_setters {
                 self
             }
 
-            /// Limits the search to samples that your organization submitted (`true`) or did not
-            /// submit (`false`).
+            /// If `true`, limits the search to samples that your organization submitted.
             #[must_use]
             pub fn submitted_by_customer(mut self, submitted: bool) -> Self {
                 self$(.$options)?.submitted_by_customer = Some(submitted);
@@ -225,13 +224,14 @@ macro_rules! filter_setters {
 macro_rules! collectable {
     ($name:ident $(, $options:ident)?) => {
         impl $name {
-            /// Returns the maximum number of results, if one is set.
+            /// Returns the maximum number of results: 0 if only a count is requested, or else the
+            /// limit, if one is set.
             pub(crate) fn most(&self) -> Option<u32> {
                 let options = &self$(.$options)?;
                 if options.count_only { Some(0) } else { options.limit }
             }
 
-            /// Adds the SHA-256 to the selected fields, if any are selected.
+            /// Makes sure that the selected fields, if any, include the SHA-256.
             pub(crate) fn want_sha256(&mut self) {
                 let fields = &mut self$(.$options)?.filter_meta;
                 if !fields.is_empty() && !fields.contains(&$crate::types::MetaField::Sha256) {

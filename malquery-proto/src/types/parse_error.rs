@@ -3,7 +3,7 @@ use std::fmt;
 
 use crate::debug::debug_with_sources;
 
-/// The error for an invalid value, such as a hash or a date.
+/// The error for an invalid value, such as a malformed hash or date.
 ///
 /// ```
 /// use malquery_proto::types::Pattern;
@@ -42,7 +42,7 @@ impl ParseError {
     }
 
     /// Returns the byte offset of the invalid character, if the error is about one character. In a
-    /// pattern such as `hex:89g8`, the offset starts after the colon.
+    /// pattern such as `hex:89g8`, offset 0 is the first character after the colon.
     pub fn position(&self) -> Option<usize> {
         self.position
     }

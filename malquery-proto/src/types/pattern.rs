@@ -29,7 +29,7 @@ pub struct Pattern {
 const WHAT: &str = "a pattern";
 
 impl Pattern {
-    /// Creates a pattern from hex digits, in the formats of common hex editors.
+    /// Creates a pattern from hex digits in a common notation, such as `89 48` or `0x89,0x48`.
     ///
     /// Each byte is a pair of hex digits. The prefixes `0x` and `\x`, whitespace, commas and colons
     /// are ignored, and so are braces around the whole text. The pattern stores only the digits, in
@@ -47,8 +47,8 @@ impl Pattern {
     /// ```
     ///
     /// # Errors
-    /// Fails if the text has no digits, an incomplete byte, or any other character, such as a
-    /// wildcard. For wildcards, use a YARA rule in a [`Hunt`](crate::operations::Hunt).
+    /// Fails if the text has no digits, an incomplete byte, a prefix without digits, or another
+    /// character. For wildcards, use a YARA rule in a [`Hunt`](crate::operations::Hunt).
     pub fn hex(text: impl AsRef<str>) -> Result<Self, ParseError> {
         const WHAT: &str = "a hex pattern";
         let text = text.as_ref();
@@ -109,8 +109,8 @@ impl Pattern {
         Self::new("a hex pattern", PatternType::Hex, digits.collect())
     }
 
-    /// Creates a pattern for text in UTF-8, as in most programs outside Windows. ASCII text becomes
-    /// an ascii pattern, other text a hex pattern.
+    /// Creates a pattern for text that is encoded in UTF-8. ASCII text becomes an ascii pattern,
+    /// and other text becomes a hex pattern.
     ///
     /// ```
     /// use malquery_proto::types::Pattern;
@@ -131,8 +131,8 @@ impl Pattern {
         }
     }
 
-    /// Creates a pattern for text in little-endian UTF-16, as in Windows programs. ASCII text
-    /// becomes a wide pattern, other text a hex pattern.
+    /// Creates a pattern for text that is encoded in little-endian UTF-16, as in Windows programs.
+    /// ASCII text becomes a wide pattern, and other text becomes a hex pattern.
     ///
     /// ```
     /// use malquery_proto::types::Pattern;
@@ -243,7 +243,7 @@ fn hex_digit(digit: u8) -> u8 {
     (digit & 0xf) + if digit.is_ascii_alphabetic() { 9 } else { 0 }
 }
 
-/// The stored form of a pattern. Deserializing a pattern validates it.
+/// The serialized form of a pattern. Deserializing a pattern validates it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parts {
