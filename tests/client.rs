@@ -309,6 +309,19 @@ fn a_revoked_token_is_replaced() {
 }
 
 #[test]
+fn a_revocation_that_cannot_be_sent() {
+    let transport = fake(|request| match request.uri().path() {
+        "/oauth2/token" => Ok(issued()),
+        _ => Err(TransportError::cannot_send("untrusted")),
+    });
+    let client = client(transport, VirtualClock::new());
+    client.quotas().unwrap_err();
+    let error = client.revoke().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::CannotSend, "{error}");
+    assert!(!error.is_retryable());
+}
+
+#[test]
 fn a_broken_download_restarts_by_policy() {
     let whole = || reply::bytes(200, "application/octet-stream", "hello");
     let folder = tempfile::tempdir().unwrap();

@@ -838,6 +838,12 @@ fn a_download_that_is_stopped_leaves_nothing_behind() {
         );
         assert_eq!(place.names(), [""; 0]);
 
+        let mut begun = download();
+        begun.read_exact(&mut [0]).unwrap();
+        let error = begun.write_to(place.output(false).unwrap()).unwrap_err();
+        assert!(matches!(error, Error::File { .. }), "{error:?}");
+        assert_eq!(place.names(), [""; 0]);
+
         drop(download());
         assert_eq!(place.names(), [""; 0]);
     }

@@ -41,7 +41,8 @@ use crate::credentials::MemberCid;
 use crate::endpoint::{Cost, Resend};
 use crate::error::excerpt;
 use crate::flow::{
-    Auth, CallFlow, DownloadFlow, FlowError, JobFlow, RetryPolicy, Submission, for_operation,
+    Auth, CallFlow, DownloadFlow, FlowError, JobFlow, RetryPolicy, SendFailure, Submission,
+    for_operation,
 };
 use crate::oauth2::Revoke;
 use crate::operation::{
@@ -583,14 +584,17 @@ impl Client {
                     .map_err(FlowError::from)?;
                 Ok(())
             }
-            Err(cause) => Err(Error::new(
-                FlowError::NoReply {
-                    operation: Revoke::ENDPOINT.id,
-                    attempts: 1,
-                },
-                Some(cause),
-                None,
-            )),
+            Err(cause) => {
+                let operation = Revoke::ENDPOINT.id;
+                let error = match cause.failure() {
+                    SendFailure::CannotSend => FlowError::CannotSend { operation },
+                    _ => FlowError::NoReply {
+                        operation,
+                        attempts: 1,
+                    },
+                };
+                Err(Error::new(error, Some(cause), None))
+            }
         }
     }
 

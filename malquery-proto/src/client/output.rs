@@ -119,7 +119,7 @@ impl OutputFile {
         self.overwrite
     }
 
-    fn explain<T>(&self, result: io::Result<T>) -> Result<T, Error> {
+    pub(super) fn explain<T>(&self, result: io::Result<T>) -> Result<T, Error> {
         result.map_err(|error| Error::File {
             path: self.path.clone(),
             error,

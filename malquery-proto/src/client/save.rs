@@ -84,13 +84,13 @@ impl Client {
 }
 
 impl Download {
-    /// Writes the rest of the download to `output`. The file appears only after the download is
+    /// Writes the download to `output`. The file appears only after the download is
     /// complete and verified. Unlike [`Client::save`], this does not retry an interrupted download.
     ///
     /// # Errors
     /// Returns [`Error::Stream`] or [`Error::Body`] if the download is rejected or interrupted, and
-    /// [`Error::File`] if the file cannot be written. After an error, the incomplete file is
-    /// deleted.
+    /// [`Error::File`] if the file cannot be written, or if part of the download was read before.
+    /// After an error, the incomplete file is deleted.
     pub fn write_to(mut self, mut output: OutputFile) -> Result<Received, Error> {
         let received = copy(&mut self, &mut output, |_| ControlFlow::Continue(()))?;
         output.finish()?;
@@ -110,7 +110,12 @@ fn copy(
         match download.read(&mut chunk) {
             Ok(0) => {
                 let end = io::ErrorKind::UnexpectedEof;
-                return download.received().ok_or(Error::Body(end.into()));
+                let received = download.received().ok_or(Error::Body(end.into()))?;
+                if received.bytes != bytes {
+                    let why = "part of the download was read before, so the file would lack it";
+                    output.explain(Err(io::Error::new(io::ErrorKind::InvalidInput, why)))?;
+                }
+                return Ok(received);
             }
             Ok(count) => {
                 output.write_all(&chunk[..count])?;
