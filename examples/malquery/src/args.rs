@@ -683,11 +683,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "a,b", value_delimiter = ',', value_parser = trimmed::<FileType>, help_heading = "Filters")]
     filetype: Vec<FileType>,
 
-    /// Find only samples first seen on this day or later, such as 2024-01-01
+    /// Find only samples first seen since this date, such as 2024-01-01
     #[arg(long, value_name = "DATE", help_heading = "Filters")]
     min_date: Option<Date>,
 
-    /// Find only samples first seen on this day or earlier
+    /// Find only samples first seen until this date
     #[arg(long, value_name = "DATE", help_heading = "Filters")]
     max_date: Option<Date>,
 

@@ -173,14 +173,16 @@ macro_rules! filter_setters {
                 self
             }
 
-            /// Limits the search to samples first seen on this day or later, in UTC.
+            /// Limits the search to samples first seen after this date. The documentation does not
+            /// say whether the day itself is included.
             #[must_use]
             pub fn min_date(mut self, date: $crate::types::Date) -> Self {
                 self$(.$options)?.min_date = Some(date);
                 self
             }
 
-            /// Limits the search to samples first seen on this day or earlier, in UTC.
+            /// Limits the search to samples first seen before this date. The documentation does not
+            /// say whether the day itself is included.
             #[must_use]
             pub fn max_date(mut self, date: $crate::types::Date) -> Self {
                 self$(.$options)?.max_date = Some(date);
