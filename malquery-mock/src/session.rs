@@ -260,10 +260,8 @@ impl Session {
                     OpenError::new(message, Some(error))
                 })?;
                 let appends = mode == Mode::Append;
-                let mut mock = None;
-                if appends && path.exists() {
-                    mock = Some(load()?.transport());
-                }
+                let cassette = (appends && path.exists()).then(load).transpose()?;
+                let mock = cassette.map(|cassette| cassette.transport());
                 let end = End::Save(Mutex::new(Recording {
                     base: std::fs::read_to_string(&path).ok(),
                     path,

@@ -22,8 +22,8 @@ const PREFIX: &str = ".cassette-";
 /// A cassette and its body files. They get their final names once all of them are written.
 pub(crate) struct Staging {
     path: PathBuf,
+    /// The folder for bodies, which is next to the cassette, and its name.
     folder: PathBuf,
-    /// The name of the folder for bodies, which is next to the cassette.
     bodies: String,
     files: Vec<(PathBuf, NamedTempFile)>,
     /// Whether only the owner may read new files, because they may contain samples.
@@ -59,7 +59,7 @@ impl Staging {
         }
         Ok(Self {
             path: path.into(),
-            folder: folder.into(),
+            folder: folder.join(&bodies),
             bodies,
             files: Vec::new(),
             is_private: false,
@@ -77,14 +77,12 @@ impl Staging {
         name: &str,
         write: impl FnOnce(&mut File) -> io::Result<()>,
     ) -> Result<String, String> {
-        let name = format!("{}/{name}", self.bodies);
-        let path = self.folder.join(&name);
+        let path = self.folder.join(name);
         let fail = |error: io::Error| format!("{}: {error}", path.display());
-        let parent = self.folder.join(&self.bodies);
-        create_folder(&parent).map_err(fail)?;
-        let file = staged(&parent, self.is_private, write).map_err(fail)?;
+        create_folder(&self.folder).map_err(fail)?;
+        let file = staged(&self.folder, self.is_private, write).map_err(fail)?;
         self.files.push((path, file));
-        Ok(name)
+        Ok(format!("{}/{name}", self.bodies))
     }
 
     /// Writes the cassette, and gives all files their final names. On error, an existing cassette
@@ -96,7 +94,7 @@ impl Staging {
         load::check(text)
             .map_err(|why| format!("the recording is not a valid cassette: {}", why.message))?;
         let write = |file: &mut File| file.write_all(text.as_bytes());
-        let cassette = staged(&self.folder, self.is_private, write).map_err(fail)?;
+        let cassette = staged(folder_of(&path), self.is_private, write).map_err(fail)?;
         if former.as_deref() != Some(text) {
             self.files.push((path.clone(), cassette));
         }
@@ -120,7 +118,7 @@ impl Staging {
     /// Removes the body files that only the former cassette uses. Ignores errors, because leftover
     /// files do no harm.
     fn remove_orphans(&self, former: &str, text: &str) {
-        let files = fs::read_dir(self.folder.join(&self.bodies));
+        let files = fs::read_dir(&self.folder);
         for file in files.into_iter().flatten().flatten() {
             let name = file.file_name().to_string_lossy().into_owned();
             let is_named = |text: &str| text.contains(&format!("\"{}/{name}\"", self.bodies));
@@ -135,7 +133,7 @@ impl Drop for Staging {
     fn drop(&mut self) {
         self.files.clear();
         // Removes the folder only if it is empty.
-        let _ = fs::remove_dir(self.folder.join(&self.bodies));
+        let _ = fs::remove_dir(&self.folder);
     }
 }
 
