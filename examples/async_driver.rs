@@ -25,14 +25,14 @@ struct Session {
     auth: Mutex<Auth>,
 }
 
-/// A reply with its complete body.
+/// A reply with its body in memory.
 type Response = http::Response<Vec<u8>>;
 
 impl Session {
     fn new(auth: Auth) -> Result<Self, reqwest::Error> {
         // malquery decides which redirects to follow, so that credentials go only to allowed hosts.
-        // Connections are not reused: the service may close an idle connection just as a hunt is
-        // sent, and then it is unknown whether the hunt arrived.
+        // Connections are not reused, because the service may close an idle connection just as a
+        // hunt is sent. It is then unknown whether the hunt arrived.
         let http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(0)
@@ -165,7 +165,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // reqwest is built without a crypto provider, so the program installs one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let run = async {
-        // The futures are `Send`, so they can also be spawned on a multi-threaded runtime.
+        // The future is `Send`, so it can also be spawned on a multi-threaded runtime.
         fn is_send<T: Send>(future: T) -> T {
             future
         }

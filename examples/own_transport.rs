@@ -1,4 +1,4 @@
-//! A transport of your own: malquery over another blocking HTTP client, attohttpc instead of ureq.
+//! A transport of your own: malquery with another blocking HTTP client, attohttpc instead of ureq.
 //!
 //! The `FALCON_*` environment variables are the same as for the quickstart.
 
@@ -49,8 +49,8 @@ fn time_left(extensions: &http::Extensions) -> Duration {
         .map_or(Duration::from_secs(3600), |TimeLeft(time)| *time)
 }
 
-/// Decides whether the service may have received the request. When in doubt, the answer is
-/// `unknown`, so that malquery does not send a hunt again.
+/// Decides whether the service may have received the request. When in doubt, returns an `unknown`
+/// error, so that malquery does not send a hunt again.
 fn classify(error: attohttpc::Error) -> TransportError {
     match error.kind() {
         ErrorKind::Io(cause) if cause.kind() == ConnectionRefused || is_lookup(cause) => {

@@ -25,8 +25,9 @@ use crate::values::{at_least_one, duration, field, file, login, some_time, trimm
 /// override FALCON_CLOUD, FALCON_BASE_URL and FALCON_MEMBER_CID. To try the program without an
 /// account, use --demo, which searches eight harmless files.
 ///
-/// Results go to standard output: a table on a terminal, otherwise one JSON document. If standard
-/// output is closed, results are discarded, as with /dev/null. Messages go to standard error.
+/// Results go to standard output: by default, a table on a terminal, otherwise one JSON document.
+/// If standard output is closed, results are discarded, as with /dev/null. Messages go to standard
+/// error.
 ///
 /// Exit codes: 0 success; 1 any other error; 2 refused before anything was submitted; 3 the job
 /// failed, or the archive is incomplete or damaged; 4 bad credentials or a missing permission; 5
@@ -101,16 +102,16 @@ pub(crate) struct Session {
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = some_time, allow_negative_numbers = true)]
     pub(crate) timeout: Duration,
 
-    /// The time between two polls of a job
+    /// The time between two polls of a job; the minimum is 0.1 seconds
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = some_time, allow_negative_numbers = true)]
     pub(crate) poll_interval: Duration,
 
-    /// Refuse a hunt or a multi-download that exceeds the remaining monthly quota
+    /// Refuse a hunt or a multi-download if the remaining monthly quota is too low or unknown
     #[arg(long)]
     pub(crate) check_quota: bool,
 
-    /// Let an archive entry unpack to at most this many times its compressed size [default: 500].
-    /// Samples padded with zeros may need up to 1100. The limit protects against zip bombs
+    /// Allow an archive entry to unpack to at most this many times its compressed size [default:
+    /// 500]. Samples padded with zeros may need up to 1100. The limit protects against zip bombs
     #[arg(long, value_name = "N", value_parser = at_least_one::<u64>, allow_negative_numbers = true)]
     pub(crate) max_ratio: Option<u64>,
 
@@ -134,7 +135,7 @@ impl Session {
         self.cloud.is_some() || self.base_url.is_some() || self.member_cid.is_some()
     }
 
-    /// Returns the options that replace the service and are given.
+    /// Returns the given options that replace the service.
     fn stand_ins(&self) -> impl Iterator<Item = &'static str> {
         let all = [
             ("--demo", self.demo),
@@ -146,12 +147,13 @@ impl Session {
             .map(|(name, _)| name)
     }
 
-    /// Returns the option that replaces the service, if one is given.
+    /// Returns the first given option that replaces the service.
     pub(crate) fn stand_in(&self) -> Option<&'static str> {
         self.stand_ins().next()
     }
 
-    /// Returns `malquery` with the options that select the service and check the quota.
+    /// Returns the start of a command for hints: `malquery`, with the given options that affect how
+    /// the service is reached and whether the quota is checked.
     pub(crate) fn program(&self) -> String {
         let options = [
             self.cloud.map(|cloud| format!(" --cloud {cloud}")),
@@ -179,7 +181,7 @@ impl Session {
         format!("{} request {}", self.program(), quoted(id.as_str()))
     }
 
-    /// Returns the limits for an archive, with the ratio from --max-ratio.
+    /// Returns the limits for an archive, with the ratio from --max-ratio if it is given.
     pub(crate) fn limits(&self) -> Limits {
         Limits {
             ratio: self.max_ratio.unwrap_or(LIMITS.ratio),
@@ -225,14 +227,14 @@ pub(crate) enum Command {
 /// Commands that send nothing to the service.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Local {
-    /// Check a YARA rule before it costs a hunt. Sends nothing
+    /// Check a YARA rule before you use it in a hunt. Sends nothing
     #[command(after_help = "Example:\n  malquery check-rule rules.yar --rule-name small_pe")]
     CheckRule {
         #[command(flatten)]
         rule: CheckedRule,
     },
 
-    /// Verify an archive and unpack each sample into a file named by its SHA-256. Sends nothing
+    /// Verify an archive and unpack each sample into a file named after its SHA-256. Sends nothing
     #[command(after_help = "Example:\n  malquery extract samples.zip --output-dir samples")]
     Extract {
         /// The archive to unpack
@@ -281,7 +283,7 @@ pub(crate) struct ServeOptions {
     /// Allow this many downloads per month
     #[arg(long, value_name = "N")]
     pub(crate) downloads: Option<u64>,
-    /// Reply `inprogress` to this many polls before a job is done
+    /// Reply `inprogress` to at least this many polls of each job
     #[arg(long, value_name = "N")]
     pub(crate) polls: Option<u64>,
     /// Make each job run for at least this time, such as 90, 90s, 10m or 1h
@@ -321,8 +323,8 @@ pub(crate) enum Call {
 
     /// Start a search for samples that contain all the patterns
     ///
-    /// Without --wait, this prints the reply to the submission. The status in it describes the
-    /// submission, not the job. Use --wait or the command `request` to get the status of the job.
+    /// Without --wait or --state, this prints the reply to the submission. The status in it
+    /// describes the submission, not the job. For the status of the job, use --wait or `request`.
     #[command(
         after_help = "Example:\n  malquery exact-search --pattern ascii:CrowdStrike --filetype pe32,pe64 --limit 100 --wait"
     )]
@@ -337,8 +339,8 @@ pub(crate) enum Call {
 
     /// Start a search with a YARA rule. Costs a hunt
     ///
-    /// Without --wait, this prints the reply to the submission. The status in it describes the
-    /// submission, not the job. Use --wait or the command `request` to get the status of the job.
+    /// Without --wait or --state, this prints the reply to the submission. The status in it
+    /// describes the submission, not the job. For the status of the job, use --wait or `request`.
     #[command(
         after_help = "Example:\n  malquery hunt rule.yar --limit 100 --min-date 2024-01-01 --wait --timeout 1h"
     )]
@@ -392,8 +394,8 @@ pub(crate) enum Call {
 
     /// Start a job that packs samples into an archive. Costs a download per sample
     ///
-    /// Without --wait, this prints the reply to the submission. The status in it describes the
-    /// submission, not the job. Use --wait or the command `request` to get the status of the job.
+    /// Without --wait or --state, this prints the reply to the submission. The status in it
+    /// describes the submission, not the job. For the status of the job, use --wait or `request`.
     #[command(after_help = "Example:\n  malquery multidownload --from hashes.txt --wait")]
     Multidownload {
         #[command(flatten)]
@@ -413,7 +415,7 @@ pub(crate) enum Call {
         /// The file to write
         #[arg(long, value_name = "FILE", value_parser = file())]
         output: PathBuf,
-        /// Also unpack each sample into this folder, in a file named by its SHA-256
+        /// Also unpack each sample into this folder, in a file named after its SHA-256
         #[arg(long, value_name = "DIR")]
         extract: Option<PathBuf>,
     },
@@ -421,8 +423,8 @@ pub(crate) enum Call {
     /// Search, wait, download, verify and unpack. Costs a download per sample, plus a hunt with
     /// --rule
     ///
-    /// Without --limit, all samples found are downloaded, and each costs a download. Unless SHA-256
-    /// hashes or --yes are given, the command asks first. If it cannot ask, it fails.
+    /// Without --limit, all samples found are downloaded, and each costs a download. The command
+    /// then asks first, unless SHA-256 hashes or --yes are given. If it cannot ask, it fails.
     #[command(
         after_help = "Example:\n  malquery collect --demo --pattern ascii:CrowdStrike --limit 3 --output-dir out\n  malquery collect --from hashes.txt --output-dir out"
     )]
@@ -445,9 +447,9 @@ pub(crate) struct CollectArgs {
     #[command(flatten)]
     pub(crate) options: Options,
 
-    /// The folder for the archive, `samples.zip`, and for the samples, each in a file named by its
-    /// SHA-256. With --force, samples of an earlier run stay in the folder; use one folder per run
-    /// to keep them apart
+    /// The folder for the archive, `samples.zip`, and for the samples, each in a file named after
+    /// its SHA-256. With --force, samples of an earlier run stay in the folder; use one folder per
+    /// run to keep them apart
     #[arg(long, value_name = "DIR")]
     pub(crate) output_dir: PathBuf,
     /// Do not unpack the archive
@@ -558,7 +560,6 @@ impl Wait {
 }
 
 impl Call {
-    /// Returns the formats that this command can write.
     pub(crate) fn formats(&self) -> &'static [Format] {
         match self {
             Self::ExactSearch { wait, .. } | Self::Hunt { wait, .. } if !wait.is_set() => DOCUMENTS,
@@ -730,8 +731,8 @@ impl Options {
     }
 }
 
-/// The global options, each with its help heading and the commands that use it. A star stands for
-/// all commands in [`Call`].
+/// The global options, each with its help heading and the commands that show it in their help. A
+/// star stands for all commands in [`Call`].
 const GLOBAL: [(&str, &str, &str); 17] = [
     ("cloud", "Service", "*"),
     ("base_url", "Service", "*"),
@@ -758,7 +759,7 @@ const GLOBAL: [(&str, &str, &str); 17] = [
 /// The commands in [`Local`].
 const LOCAL: [&str; 5] = ["check-rule", "extract", "serve", "completions", "man"];
 
-/// Builds the command line. Each command hides the global options that it ignores.
+/// Builds the command line. The help of a command hides the global options that it does not use.
 pub(crate) fn command() -> clap::Command {
     let rule = "The file with the YARA rule, instead of the argument [FILE]";
     let mut root =
@@ -791,7 +792,8 @@ pub(crate) fn parse() -> Cli {
     cli.unwrap_or_else(|error| refuse(&error))
 }
 
-/// Prints a parse error and exits. Masks the credentials in a URL, which the message may repeat.
+/// Prints a parse error and exits. Masks the credentials in URLs, because the message may repeat
+/// them.
 fn refuse(error: &clap::Error) -> ! {
     let message = error.to_string();
     let mut masked = message.clone();

@@ -55,7 +55,7 @@ pub(crate) fn extract(
     });
     bars.end();
     let named = |error: Error| {
-        // The first error already names the file.
+        // `Error::File` already names the file.
         let is_named = matches!(error, Error::File { .. } | Error::Stopped);
         let mut failure = Failure::from(error);
         if !is_named {
@@ -136,7 +136,7 @@ impl Commands<'_> {
         if !args.no_extract {
             collect = collect.extract(&folder);
         }
-        // Otherwise the limits follow from the number of samples.
+        // Otherwise, the library raises its default limits to fit the number of samples.
         if self.session.max_ratio.is_some() {
             collect = collect.limits(self.session.limits());
         }
@@ -152,8 +152,8 @@ impl Commands<'_> {
         result
     }
 
-    /// Shows what the command will cost. Fails if no quota is left. Without a limit or --yes, asks
-    /// for confirmation.
+    /// Shows what the command will cost. Unless --no-check-quota is given, fails if a needed quota
+    /// is used up. If `most` is `None` and --yes is not given, asks for confirmation.
     fn announce(&self, args: &CollectArgs, hunts: u64, most: Option<u64>) -> Result<(), Failure> {
         let mut costs = Vec::new();
         if hunts > 0 {
@@ -226,7 +226,7 @@ impl Commands<'_> {
         let _folders = folders?;
         let _lock = Lock::take(&archive)?;
         if collect.archive().is_none() && is_fetched(&collect, &archive, self.session.limits()) {
-            // The archive is complete, but the earlier process did not save that.
+            // The archive is complete, but the earlier process ended before it saved the state.
             collect = collect.fetched(&archive);
             state.keep(&Collecting {
                 collect: &collect,
@@ -377,8 +377,8 @@ fn confirm() -> Result<(), Failure> {
     }
 }
 
-/// Returns whether a file is the intact archive of a collect. It must contain all the requested
-/// samples, or only requested ones, because MalQuery may omit some.
+/// Returns whether a file is the intact archive of a collect. MalQuery may omit samples, so an
+/// archive with some of the requested samples, and no others, is accepted too.
 fn is_fetched(collect: &Collect, archive: &Path, limits: Limits) -> bool {
     if collect.found().is_empty() || input::check_regular(archive).is_err() {
         return false;
@@ -577,7 +577,7 @@ struct Shown<'a> {
 }
 
 impl Shown<'_> {
-    /// Prints the files that were written, and returns the failure.
+    /// Prints the samples that were found before the error, if any, and returns the failure.
     fn failed(&self, error: Error, path: &Path, explain: &dyn Fn(Error) -> Failure) -> Failure {
         if let Error::Archive(error) = &error
             && let Some(report) = ArchiveError::report(error)
@@ -653,7 +653,6 @@ impl Shown<'_> {
         self.show(document, &results, samples)
     }
 
-    /// Prints an empty result.
     fn nothing(&self) -> Result<(), Failure> {
         note(format_args!("{NOTHING}"));
         let document = json!({
@@ -694,7 +693,7 @@ impl Shown<'_> {
         Ok(())
     }
 
-    /// Returns the contents of an archive as JSON, and warns about the files and about problems.
+    /// Returns the contents of an archive as JSON, and warns about extracted malware and problems.
     fn contents(&self, report: &Report) -> Value {
         let mut files = report
             .found
@@ -758,7 +757,7 @@ impl Shown<'_> {
         if self.format == Format::Json {
             return print_fields(self.format, &[], document);
         }
-        // If results have the same SHA-256, the first one counts.
+        // If several results have the same SHA-256, the first one is used.
         let results: HashMap<_, _> = results
             .iter()
             .rev()

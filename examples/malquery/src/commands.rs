@@ -28,7 +28,7 @@ use crate::{input, rule};
 enum Kind {
     Search,
     Archive,
-    /// An earlier command submitted the job.
+    /// Not known, because an earlier command submitted the job.
     Unknown,
 }
 
@@ -60,7 +60,7 @@ impl Asked {
         }
     }
 
-    /// Warns about results that may be missing or misleading. `is_cut` is whether the reply may be
+    /// Warns about results that may be missing or misleading. `is_cut` is set if the reply may be
     /// truncated.
     fn warn(&self, count: usize, is_cut: bool, stats: Option<&Stats>) {
         if count == 0 {
@@ -285,7 +285,6 @@ impl Commands<'_> {
         self.show_job(&flow, &reply, what, asked)
     }
 
-    /// Prints the outcome of a job.
     fn show_job(
         &self,
         flow: &JobFlow,
@@ -332,12 +331,12 @@ impl Commands<'_> {
         let again = flow.id().filter(|_| !self.session.jobs_end);
         printed.map_err(|failure| match again {
             Some(id) => failure.hint(format!(
-                "print its results again with: {}",
+                "print the results of the job again with: {}",
                 self.session.request(id)
             )),
             None => failure,
         })?;
-        // A search was checked above. For an archive, show its id first and then report errors.
+        // A search was checked above. For an archive, errors come after the request id.
         match is_search {
             true => Ok(()),
             false => check_results(&reply.resources, &errors),
@@ -429,7 +428,7 @@ impl Commands<'_> {
         if !self.session.demo {
             warn_of_zip(output.0.path());
         }
-        // The archive is paid for, so show how to fetch it again.
+        // The archive is paid for, so a failure shows how to fetch it again.
         interrupt::hint(Some(fetch_again(self.session, &id, output.0.path())));
         let path = output.0.path().to_owned();
         let saved = self.save(&GetSamples::new(id), output);
@@ -438,7 +437,7 @@ impl Commands<'_> {
             _ => interrupt::hint(None),
         }
         self.print_saved(saved)?;
-        // The exit code must tell a script that samples are damaged or may be missing.
+        // The exit code must show a script that samples are damaged or may be missing.
         let checked = Collect::unpack(path)
             .limits(self.session.limits())
             .verify(false, ());

@@ -21,7 +21,7 @@ use crate::values::written;
 /// The longest pause between two attempts, unless the service asks for a longer one.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// The status of a job that has not been polled yet.
+/// The word for a job status that the service has not reported.
 const UNKNOWN: &str = "unknown";
 
 pub(crate) const NO_RESULT: &str = "the service returned errors and no results";
@@ -38,14 +38,13 @@ pub(crate) struct Commands<'a> {
 }
 
 impl Commands<'_> {
-    /// Looks up samples, which is free, and removes those that are not in MalQuery, because their
-    /// download may be billed.
+    /// Removes the samples that are not in MalQuery, because their download may be billed. If the
+    /// lookup is incomplete, keeps all samples. The lookup is free.
     pub(crate) fn keep_known(&self, samples: &mut Vec<Sha256>) -> Result<Lookup, Failure> {
         let reply = self.client.metadata(samples.iter().copied())?;
         let errors = ServiceErrors::new(&reply.errors, &reply.extra);
         check_results(&reply.resources, &errors)?;
         let lookup = Lookup::new(samples.len(), &reply, &errors);
-        // If the lookup is incomplete, keep all samples.
         if lookup.is_complete {
             let missing: HashSet<_> = lookup.missing.iter().collect();
             samples.retain(|sample| !missing.contains(sample));
@@ -77,8 +76,8 @@ impl Commands<'_> {
         Ok(Some(state))
     }
 
-    /// Converts an error into a failure, which names --timeout if the time is up. `running` is the
-    /// status of the job, if one was submitted.
+    /// Converts an error into a failure, which names --timeout if no time is left for another
+    /// attempt. `running` is the status of the job, if one was submitted.
     pub(crate) fn explain(&self, error: Error, running: Option<&str>) -> Failure {
         let time_is_up = matches!(
             error.flow(),
@@ -130,7 +129,7 @@ impl Commands<'_> {
     }
 }
 
-/// What a metadata lookup found.
+/// The outcome of a metadata lookup.
 pub(crate) struct Lookup {
     asked: usize,
     missing: Vec<Sha256>,
@@ -167,13 +166,13 @@ impl Lookup {
     }
 }
 
-/// Returns whether --force replaces the file that an error reports.
+/// Returns whether an error reports an existing file that --force would replace.
 pub(crate) fn is_replaceable(path: &Path, error: &io::Error) -> bool {
     error.kind() == ErrorKind::AlreadyExists
         && path.metadata().map_or(true, |found| found.is_file())
 }
 
-/// Returns the status of a job that was submitted.
+/// Returns the status of a job for messages, or `None` if its request id is not known.
 pub(crate) fn running(flow: Option<&JobFlow>) -> Option<String> {
     let flow = flow.filter(|flow| flow.id().is_some())?;
     Some(
@@ -182,8 +181,8 @@ pub(crate) fn running(flow: Option<&JobFlow>) -> Option<String> {
     )
 }
 
-/// Fails if a reply has errors and no results: that is not an empty result. Otherwise shows the
-/// errors as warnings.
+/// Fails if a reply has errors and no results, because that does not mean that nothing was
+/// found. Otherwise shows the errors as warnings.
 pub(crate) fn check_results(results: &[Sample], errors: &ServiceErrors) -> Result<(), Failure> {
     if results.is_empty() && !errors.is_empty() {
         return Err(errors.failure(NO_RESULT));

@@ -1,4 +1,4 @@
-//! Reads input files: rules, lists and state files.
+//! Reads input files, such as rules, lists and state files.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -40,7 +40,7 @@ fn refuse(path: &Path, why: impl std::fmt::Display) -> Failure {
     Failure::refused(format!("{}: {why}", name(path)))
 }
 
-/// Reads a file of at most 16 MiB. `-` is standard input.
+/// Reads a file of at most 16 MiB, within the time limit. `-` is standard input.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let owned = path.to_owned();
     match within(path, move || read_all(&owned))? {
@@ -50,7 +50,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     }
 }
 
-/// Runs `read` with the time limit. A pipe can block its reader forever, even in `open`.
+/// Runs `read` with the time limit, because a pipe can block its reader forever, even in `open`.
 pub(crate) fn within<T: Send + 'static>(
     path: &Path,
     read: impl FnOnce() -> T + Send + 'static,
@@ -94,7 +94,8 @@ pub(crate) fn target(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
-/// Returns the canonical path of a file, or its absolute path if its folder cannot be found.
+/// Returns the canonical path of a file, which may not exist yet. If its folder does not exist,
+/// returns its absolute path.
 pub(crate) fn place(path: &Path) -> PathBuf {
     let target = target(path);
     let folder = target
@@ -107,7 +108,7 @@ pub(crate) fn place(path: &Path) -> PathBuf {
     }
 }
 
-/// Refuses anything but a regular file: a pipe may block and cannot be read twice.
+/// Refuses anything but a regular file, because a pipe may block and cannot be read twice.
 pub(crate) fn check_regular(path: &Path) -> Result<(), Failure> {
     match path.metadata() {
         Ok(found) if found.is_file() => Ok(()),

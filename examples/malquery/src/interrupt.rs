@@ -1,10 +1,10 @@
-//! Handles Ctrl-C, and on Unix SIGTERM and SIGHUP. The command removes partial files, shows how to
-//! continue, and on Unix ends with the same signal, so that a shell loop stops too.
+//! Handles Ctrl-C, and on Unix also SIGTERM and SIGHUP. The interrupted command removes its partial
+//! files, shows how to continue, and on Unix ends with the same signal, so that a shell loop stops
+//! too.
 //!
-//! While a submission is in progress, the id of the job is not known yet, so the first signal waits
-//! for the reply. Before the submission is sent, and in the pause before a retry, a signal ends the
-//! command at once. During extraction, the first signal waits for the current read, so that no
-//! partial sample remains. A second signal does not wait.
+//! Once a submission is about to be sent, the first signal waits for the reply, because only the
+//! reply contains the id of the job. During extraction, the first signal waits for the current
+//! read, so that no partial sample remains. Any other signal ends the command at once.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -42,7 +42,6 @@ struct Gate {
     wait_for: Option<WaitFor>,
 }
 
-/// What a signal waits for.
 #[derive(Clone, Copy)]
 enum WaitFor {
     Reply,
@@ -65,7 +64,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Locks a mutex, but gives up after two seconds. The thread that holds it may hang, for example in
+/// Locks a mutex, but gives up after two seconds. The thread that holds it may hang, for example on
 /// a file system that does not respond.
 fn lock_soon<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
     let end = Instant::now() + Duration::from_secs(2);
@@ -83,8 +82,8 @@ fn lock_soon<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 pub(crate) fn listen() {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut wanted = vec![SIGINT, SIGTERM];
-    // `nohup` ignores SIGHUP, so that the command survives the end of the terminal. On systems
-    // other than Linux, only unsafe code can detect this.
+    // `nohup` makes the command ignore SIGHUP, so that it survives the end of its terminal. On
+    // systems other than Linux, detecting this requires unsafe code.
     if !is_ignored(SIGHUP) {
         wanted.push(SIGHUP);
     }
@@ -134,7 +133,7 @@ fn on_signal(signal: i32) {
         _ => gate.exiting = true,
     }
     drop(gate);
-    // In another thread, so that this one can handle a second signal.
+    // Use another thread, so that this one can handle a second signal.
     thread::spawn(|| end());
 }
 
@@ -143,7 +142,7 @@ fn end() -> ! {
     // While this is locked, `Scratch::make` does not create files.
     let scratch = lock_soon(&SCRATCH);
     for path in scratch.iter().flat_map(|scratch| scratch.iter().rev()) {
-        // The file may just have been renamed. A folder is removed only if it is empty.
+        // The file may have been renamed in the meantime. `remove_dir` removes only empty folders.
         if fs::remove_file(path).is_err() {
             let _ = fs::remove_dir(path);
         }
@@ -158,7 +157,7 @@ fn end() -> ! {
     raise()
 }
 
-/// Ends the process with the signal that arrived.
+/// Ends the process with the signal that arrived, or outside Unix with exit code 130.
 fn raise() -> ! {
     let signal = SIGNAL.load(Ordering::SeqCst);
     #[cfg(unix)]
@@ -171,13 +170,13 @@ pub(crate) fn is_no_error() {
     IS_NO_ERROR.store(true, Ordering::SeqCst);
 }
 
-/// Marks the start or the end of a submission. The first signal in between waits.
+/// Marks the start or the end of a submission. The first signal in between waits for the reply.
 pub(crate) fn submitting(under_way: bool) {
     gate().wait_for = under_way.then_some(WaitFor::Reply);
 }
 
-/// A transport or a clock. Once a signal has arrived, it ends the process instead of sending or
-/// pausing. The transport also detects submissions and downloads.
+/// Wraps a transport or a clock. Instead of sending or pausing, ends the process if a signal has
+/// arrived and no submission is in progress. The transport also detects submissions and downloads.
 pub(crate) struct Interruptible<T>(pub(crate) T);
 
 impl<T: Transport> Transport for Interruptible<T> {
@@ -195,7 +194,7 @@ impl<T: Transport> Transport for Interruptible<T> {
         let downloads = [GetDownload::ENDPOINT.id, GetSamples::ENDPOINT.id];
         let is_download = endpoint.is_some_and(|endpoint| downloads.contains(&endpoint.id));
         let is_submission = endpoint.is_some_and(|endpoint| endpoint.resend == Resend::Billed);
-        // `Watch::step` marks the submission earlier, when it saves the state.
+        // `Watch::step` marks its submissions earlier, before it saves the state.
         let is_first = is_submission && begin_submission();
         let line = output::is_verbose().then(|| format!("{} {}", request.method(), request.uri()));
         let begun = Instant::now();
@@ -235,7 +234,7 @@ impl<C: Clock> Clock for Interruptible<C> {
     }
 }
 
-/// Makes the next signal wait for the reply. Returns `false` if that was already set.
+/// Marks the start of a submission. Returns `false` if `Watch::step` has already marked it.
 fn begin_submission() -> bool {
     let is_first = gate().wait_for.replace(WaitFor::Reply).is_none();
     if is_first {
@@ -248,7 +247,7 @@ fn begin_submission() -> bool {
 
 pub(crate) const NOT_SUBMITTED: &str = "nothing was submitted";
 
-/// Ends the process if a signal arrived and no longer has to wait.
+/// Ends the process if a signal has arrived and does not have to wait.
 pub(crate) fn end_if_stopped() {
     let mut gate = gate();
     if gate.stopped && gate.wait_for.is_none() {
@@ -259,7 +258,7 @@ pub(crate) fn end_if_stopped() {
 }
 
 /// Marks the start or the end of an extraction. The first signal in between does not end the
-/// process: the extraction checks [`stopped`].
+/// process. Instead, the extraction checks [`stopped`].
 pub(crate) fn extracting(under_way: bool) {
     gate().wait_for = under_way.then_some(WaitFor::Sample);
 }
@@ -273,7 +272,7 @@ pub(crate) fn record(path: &Path, guard: SessionGuard) {
     *lock(&RECORDING) = Some((path.to_owned(), guard));
 }
 
-/// Writes the recording. A second caller waits until it is written.
+/// Writes the recording, if there is one. A concurrent second call waits for the first.
 pub(crate) fn end_recording() -> Result<(), Failure> {
     let mut recording = lock(&RECORDING);
     let Some((path, guard)) = recording.take() else {
@@ -281,8 +280,8 @@ pub(crate) fn end_recording() -> Result<(), Failure> {
     };
     guard.close().map_err(|error| {
         let failure = Failure::failed(&error);
-        // The other recorded calls may have cost quota, so save them. The folder of the cassette
-        // may be on a full disk.
+        // The calls may have cost quota, so save what can be saved. The folder of the cassette may
+        // be on a full disk.
         match guard
             .save_beside()
             .or_else(|_| save_elsewhere(&path, &guard))
@@ -308,8 +307,8 @@ pub(crate) fn end_recording() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Saves a recording in a new folder of the system's temporary folder. On Unix, only the owner can
-/// open it. Returns the path, or `None` if there was nothing to write.
+/// Saves a recording in a new folder within the system's temporary folder. On Unix, only the owner
+/// can open it. Returns the path of the recording, or `None` if there was nothing to write.
 fn save_elsewhere(cassette: &Path, guard: &SessionGuard) -> io::Result<Option<PathBuf>> {
     let folder = tempfile::Builder::new().prefix("malquery-").tempdir()?;
     let path = folder.path().join(cassette.file_name().unwrap_or_default());
@@ -330,7 +329,7 @@ fn save_elsewhere(cassette: &Path, guard: &SessionGuard) -> io::Result<Option<Pa
     Ok(Some(path))
 }
 
-/// Sets the hint on how to continue.
+/// Sets the hint on how to continue after an interruption.
 pub(crate) fn hint(hint: Option<String>) {
     *lock(&HINT) = hint;
 }
@@ -342,7 +341,7 @@ pub(crate) fn show_hint() {
     }
 }
 
-/// A temporary file, or a new folder, that a signal removes.
+/// A temporary file or a new folder, registered so that `end` removes it.
 #[derive(Debug)]
 pub(crate) struct Scratch(PathBuf);
 
@@ -359,7 +358,7 @@ impl Scratch {
         Ok((file, Self(path)))
     }
 
-    /// Registers a folder that was created for output files. A signal removes it if it is empty.
+    /// Registers a folder that was created for output files. `end` removes it if it is empty.
     pub(crate) fn folder(path: &Path) -> Self {
         lock(&SCRATCH).push(path.to_owned());
         Self(path.to_owned())

@@ -28,7 +28,7 @@ impl Samples {
         self.samples.is_empty() && self.from.is_empty()
     }
 
-    /// Returns whether hashes come from a file.
+    /// Returns whether some of the hashes come from a file.
     pub(crate) fn is_from_file(&self) -> bool {
         !self.from.is_empty()
     }
@@ -73,7 +73,8 @@ impl Samples {
     }
 }
 
-/// Returns the hashes of a list. Fails with a numbered message for each line that has no hash.
+/// Returns the hashes of a list. Fails with a message for each invalid line. Each message begins
+/// with the line number.
 fn parse(text: &str) -> Result<Vec<Sha256>, Vec<String>> {
     let mut found = Vec::new();
     let mut problems = Vec::new();
@@ -107,7 +108,7 @@ fn word(line: &str) -> &str {
     line.split_whitespace().next().unwrap_or_default()
 }
 
-/// Parses a SHA-256. The error says if the text is an MD5, a SHA-1 or a SHA-512.
+/// Parses a SHA-256. The error message says whether the text looks like another hash.
 pub(crate) fn hash(text: &str) -> Result<Sha256, String> {
     let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let other = match text.len() {

@@ -1,5 +1,5 @@
-//! The `malquery` command line: a command for each operation of MalQuery, and others that combine
-//! operations or work offline.
+//! The `malquery` command line, with a command for each operation of MalQuery, and others that
+//! combine operations or work offline.
 //!
 //! Results go to standard output, messages to standard error. [`output::code`] has the exit codes.
 
@@ -74,7 +74,7 @@ fn run(Cli { session, command }: Cli) -> Result<(), Failure> {
     }
 }
 
-/// Prints the manual: a page for the program and one for each command.
+/// Prints the manual: a page for the program and a page for each command.
 fn manual() -> Result<(), Failure> {
     let mut root = args::command();
     root.build();

@@ -23,7 +23,6 @@ use serde::ser::{Error as _, SerializeMap};
 use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
-/// The exit codes.
 pub(crate) mod code {
     /// Any error without its own code.
     pub(crate) const FAILED: u8 = 1;
@@ -47,7 +46,7 @@ pub(crate) const INTERRUPTED: &str = "interrupted";
 pub(crate) struct Failure {
     pub(crate) code: u8,
     pub(crate) message: String,
-    /// What to do about it, one line each.
+    /// What to do about it. Each hint is shown on its own line.
     pub(crate) hints: Vec<String>,
 }
 
@@ -113,13 +112,15 @@ impl From<Error> for Failure {
         }
         let mut hints: Vec<_> = advice.into_iter().map(Cow::into_owned).collect();
         if let Some(mismatch) = mismatch(&error) {
-            // The omitted line is for test authors.
+            // Omit the line that is for test authors.
             let table: Vec<_> = mismatch
                 .lines()
                 .filter(|line| !line.starts_with("to fix this, "))
                 .collect();
             text = text.replace(mismatch, &table.join("\n"));
-            hints.push("record it again with `--record FILE --force` instead of --replay".into());
+            hints.push(
+                "to update the cassette, use `--record FILE --force` instead of --replay".into(),
+            );
         }
         Self {
             code: exit_code(&error),
@@ -145,7 +146,7 @@ fn exit_code(error: &Error) -> u8 {
     }
 }
 
-/// Returns how the request differs from the cassette, if that is the error.
+/// Returns how the request differs from the cassette, if that caused the error.
 fn mismatch(error: &Error) -> Option<&str> {
     let mut source = error.source();
     while let Some(error) = source {
@@ -185,16 +186,15 @@ pub(crate) fn already_exists(path: &Path) -> Failure {
     Failure::refused(format!("{path} already exists; use --force to replace it"))
 }
 
-/// Replaces characters of untrusted text that could control a terminal, change the text direction,
-/// or be invisible.
+/// In untrusted text, replaces control characters, characters that change the text direction, and
+/// common invisible characters with spaces.
 pub(crate) fn harmless(text: &str) -> String {
     text.chars()
         .map(|c| if steers(c) { ' ' } else { c })
         .collect()
 }
 
-/// Returns whether a character could control a terminal, change the text direction, or be
-/// invisible.
+/// Returns whether `harmless` replaces a character.
 fn steers(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -207,7 +207,7 @@ pub(crate) fn quoted<T: AsRef<OsStr> + ?Sized>(word: &T) -> String {
     match word.to_str() {
         Some(word) if word.chars().all(plain) && !word.is_empty() => word.to_owned(),
         Some(word) if !word.contains(steers) => format!("'{}'", word.replace('\'', r"'\''")),
-        // Messages replace some characters, so escape these.
+        // Messages replace some characters with spaces, so escape these.
         _ => {
             let bytes = word.as_encoded_bytes();
             let quoted = bytes.iter().map(|byte| match byte {
@@ -222,7 +222,7 @@ pub(crate) fn quoted<T: AsRef<OsStr> + ?Sized>(word: &T) -> String {
 static IS_QUIET: AtomicBool = AtomicBool::new(false);
 static IS_VERBOSE: AtomicBool = AtomicBool::new(false);
 
-/// The names of API operations in messages.
+/// The words for API operations in messages.
 const WORDS: [(&str, &str); 11] = [
     ("oauth2AccessToken", "the login"),
     ("oauth2RevokeToken", "the logout"),
@@ -290,7 +290,6 @@ pub(crate) fn is_verbose() -> bool {
     IS_VERBOSE.load(Ordering::Relaxed)
 }
 
-/// Shows a request and its outcome.
 pub(crate) fn request(
     line: &str,
     reply: &Result<http::Response<Body>, TransportError>,
@@ -310,7 +309,7 @@ pub(crate) fn request(
     note(format_args!("{line}: {outcome}, {} ms", time.as_millis()));
 }
 
-/// Shows the warnings of the library.
+/// Shows the warnings that the libraries of this project log.
 struct Log;
 
 impl log::Log for Log {
@@ -374,7 +373,6 @@ impl ServiceErrors {
         self.0.is_empty()
     }
 
-    /// Shows the errors as warnings.
     pub(crate) fn warn(&self) {
         for said in &self.0 {
             note(format_args!("warning: {said}"));
@@ -387,7 +385,7 @@ impl ServiceErrors {
     }
 }
 
-/// In a JSON text, escapes the characters that could control a terminal.
+/// In a JSON text, escapes the characters that `harmless` replaces, except line breaks.
 fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len() + 1);
     for c in text.chars() {

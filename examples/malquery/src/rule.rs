@@ -77,7 +77,7 @@ pub(crate) fn check(rule: &CheckedRule, format: Format) -> Result<(), Failure> {
 fn select(path: &Path, bytes: &[u8], name: Option<&str>) -> Result<RuleFile, Failure> {
     let file = RuleFile::from_bytes(bytes).map_err(|error| {
         let mut failure = refused(path, &error);
-        // JSON cannot carry this file, so skipping the check does not help.
+        // A JSON request cannot contain this file, so skipping the check does not help.
         if std::str::from_utf8(bytes).is_err() {
             failure.hints.clear();
         }
@@ -109,7 +109,7 @@ fn refused(path: &Path, error: &RuleError) -> Failure {
         error.column(),
         error.message()
     );
-    // The source line and the caret below it.
+    // Append the source line and the line with the caret.
     for line in error.to_string().lines().skip(1) {
         message.push('\n');
         message.push_str(line.strip_prefix("  ").unwrap_or(line));

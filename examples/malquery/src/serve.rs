@@ -62,7 +62,7 @@ pub(crate) fn serve(session: &Session, options: &ServeOptions) -> Result<(), Fai
     }
 }
 
-/// Writes a line for each request to a file; `-` is standard error.
+/// Makes the stand-in write a line for each request to a file. `-` is standard error.
 fn log_to(service: Service, path: &Path) -> Result<Service, Failure> {
     if path.as_os_str() == "-" {
         return Ok(service.log(|line| error(format_args!("{line}"))));

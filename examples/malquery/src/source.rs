@@ -18,12 +18,11 @@ use crate::state::Lock;
 use crate::values::login;
 use crate::{commands, demo, input};
 
-/// The hint on how to keep offline jobs after the end of a command.
+/// The hint on how to keep offline jobs beyond the end of a command.
 const SERVE: &str = "start `malquery serve` and export the settings that it prints";
 
 const CLIENT_SECRET: &str = "FALCON_CLIENT_SECRET";
 
-/// Runs a command with MalQuery, a stand-in or a cassette.
 pub(crate) fn run(mut session: Session, format: Format, call: Call) -> Result<(), Failure> {
     call.check_files(&session)?;
     if let Some(path) = &session.replay {
@@ -58,8 +57,8 @@ pub(crate) fn run(mut session: Session, format: Format, call: Call) -> Result<()
     commands::run(&client, &session, format, call)
 }
 
-/// Shows that the results are not from MalQuery. If only standard output is a terminal, this goes
-/// there too.
+/// Shows that the command runs offline. If standard output is a terminal and standard error is not,
+/// also writes the message to standard output.
 fn say_offline(message: &str) -> Result<(), Failure> {
     note(format_args!("{message}"));
     if io::stdout().is_terminal() && !io::stderr().is_terminal() {
@@ -101,7 +100,7 @@ fn real(session: &Session, format: Format, call: Call) -> Result<(), Failure> {
     record(path, recording, transport, auth, session, format, call)
 }
 
-/// The passwords of the proxies in the environment, as they are written and as they are sent.
+/// Returns the passwords in the proxy variables, each percent-decoded and as written.
 fn proxy_passwords() -> Vec<String> {
     let urls = ["https_proxy", "all_proxy", "http_proxy"]
         .into_iter()
@@ -110,17 +109,17 @@ fn proxy_passwords() -> Vec<String> {
     urls.filter_map(|url| password(&url)).flatten().collect()
 }
 
-/// Returns the password in a URL, decoded and as it is written.
+/// Returns the password in a URL, percent-decoded and as written.
 fn password(url: &str) -> Option<[String; 2]> {
     let login = login(url)?;
-    // Without a password, the name may be a secret, such as an API key.
+    // If there is no password, the user name may be a secret, such as an API key.
     let (name, password) = login.split_once(':').unwrap_or((login, ""));
     let written = if password.is_empty() { name } else { password };
     let sent = percent_decode_str(written).decode_utf8_lossy();
     Some([sent.into_owned(), written.to_owned()])
 }
 
-/// Returns the failure for missing credentials: `first`, and possibly also the secret.
+/// Returns the failure for missing credentials. `first` is the first variable that is not set.
 fn no_credentials(session: &Session, first: &str, call: &Call) -> Failure {
     let is_blank = |value: OsString| value.to_str().is_some_and(|value| value.trim().is_empty());
     let both = first != CLIENT_SECRET && lookup(session, CLIENT_SECRET).is_none_or(is_blank);
@@ -143,7 +142,7 @@ fn transport(session: &Session) -> Result<UreqTransport, Failure> {
     if let Some(path) = &session.ca_file {
         builder = builder.root_certificate_file(path);
     }
-    // The builder also reads the file in this variable.
+    // The builder also reads the file that this variable names.
     let variable = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let path = session.ca_file.clone().or(variable).unwrap_or_default();
     let built = input::within(&path, || builder.build())?;
@@ -204,7 +203,7 @@ pub(crate) fn corpus(session: &Session) -> Result<Corpus, Failure> {
     Ok(corpus)
 }
 
-/// Describes the files to search.
+/// Describes the files to search, for messages.
 pub(crate) fn over(session: &Session, corpus: &Corpus) -> String {
     let count = corpus.len();
     let files = if count == 1 { "file" } else { "files" };
@@ -214,7 +213,7 @@ pub(crate) fn over(session: &Session, corpus: &Corpus) -> String {
     }
 }
 
-/// Returns a client without a network. Its waits take no time.
+/// Returns a client that uses no network. Its pauses take no time.
 fn offline(
     transport: impl Transport + 'static,
     credentials: Credentials,
@@ -244,7 +243,8 @@ fn client(
         .check_quota(session.check_quota)
 }
 
-/// Returns a setting from its option, or else from the environment.
+/// Returns a setting from its option, or else from the environment. --cloud also overrides
+/// FALCON_BASE_URL.
 fn lookup(session: &Session, name: &str) -> Option<OsString> {
     let option = match name {
         "FALCON_CLOUD" => session.cloud.map(|cloud| cloud.to_string()),

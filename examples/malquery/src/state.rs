@@ -1,4 +1,4 @@
-//! The state of a job on disk.
+//! Keeps the state of a job on disk, and locks files.
 
 use std::ffi::OsString;
 use std::fs::{File, TryLockError};
@@ -25,8 +25,8 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Locks the state file at `path`, which may not exist yet. Fails if another process has locked
-    /// it.
+    /// Locks the state file at `path`, which may not exist yet. Fails if another malquery process
+    /// uses it.
     pub(crate) fn take(path: &Path) -> Result<Self, Failure> {
         let path = input::target(path);
         Ok(Self {
@@ -38,8 +38,8 @@ impl State {
         })
     }
 
-    /// Removes the file if `is_own` is set and this command wrote it, because there is no job to
-    /// resume.
+    /// Removes the file, because there is no job to resume. Does nothing unless `is_own` is set and
+    /// this command wrote the file.
     pub(crate) fn forget(self) {
         if self.is_own && self.is_written {
             // A file that stays does no harm: `resume` would fail in the same way.
@@ -66,9 +66,10 @@ impl State {
     }
 }
 
-/// Prevents other malquery processes from using a file. It locks a separate file in the same
-/// folder, because the file itself is replaced and may not exist yet. The operating system releases
-/// the lock when the process ends for any reason.
+/// Prevents other malquery processes from using a file, if the file system supports locks.
+///
+/// The lock is on a separate file in the same folder, because the file itself may be replaced or
+/// may not exist yet. The operating system releases the lock when the process ends for any reason.
 pub(crate) struct Lock {
     path: PathBuf,
     _file: File,
@@ -86,7 +87,7 @@ impl Lock {
         lock.push(name);
         lock.push(".lock");
         let path = of.with_file_name(lock);
-        // Try again if another process removes the lock file in between.
+        // Try again if another process removes the lock file before this one locks it.
         let take = || {
             for _ in 0..100 {
                 let file = open_lock(&path).map_err(|error| match error.kind() {
@@ -103,7 +104,7 @@ impl Lock {
                     Err(TryLockError::WouldBlock) => {
                         return Err(refuse(&"another malquery process is using it"));
                     }
-                    // On a file system without locks, continue without one.
+                    // The file system does not support locks, so continue without one.
                     Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Unsupported => {
                         return Ok(file);
                     }
@@ -129,7 +130,7 @@ impl Drop for Lock {
     }
 }
 
-/// Opens or creates a lock file, without following links or blocking.
+/// Opens or creates a lock file. Fails on anything but a regular file, without blocking on a pipe.
 fn open_lock(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.create(true).truncate(false).write(true).read(true);
@@ -141,7 +142,7 @@ fn open_lock(path: &Path) -> io::Result<File> {
         options.custom_flags(flags.bits().cast_signed()).mode(0o600);
     }
     let file = options.open(path);
-    // A link or a socket cannot be opened.
+    // Opening a link or a socket fails with an unclear error, so check the type even then.
     let found = path.symlink_metadata();
     if found.is_ok_and(|found| !found.is_file()) {
         return Err(io::Error::other("it is not a regular file; remove it"));
@@ -157,7 +158,7 @@ fn is_same(file: &File, path: &Path) -> bool {
     matches!((file.metadata().map(id), path.symlink_metadata().map(id)), (Ok(a), Ok(b)) if a == b)
 }
 
-/// On other systems, checks only that a file is there.
+/// On other systems, checks only that the path exists.
 #[cfg(not(unix))]
 fn is_same(_: &File, path: &Path) -> bool {
     path.exists()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use malquery_proto::types::MetaField;
 
-/// Parses a duration: seconds, or a number with `s`, `m` or `h`.
+/// Parses a duration: a number of seconds, or a number followed by `s`, `m` or `h`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = match text.as_bytes().last() {
         Some(b's') => (&text[..text.len() - 1], 1.0),
@@ -28,7 +28,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| error.to_string())
 }
 
-/// Parses a duration other than 0.
+/// Parses a duration of more than 0.
 pub(crate) fn some_time(text: &str) -> Result<Duration, String> {
     match duration(text)? {
         Duration::ZERO => Err("expected a duration of more than 0".into()),
@@ -53,7 +53,8 @@ pub(crate) fn trimmed<T: FromStr>(text: &str) -> Result<T, T::Err> {
     text.trim().parse()
 }
 
-/// Parses a field that the service is known to support. A misspelled field would return nothing.
+/// Parses a field that the service is known to support. Refuses others, because a misspelled field
+/// would return nothing.
 pub(crate) fn field(text: &str) -> Result<MetaField, String> {
     use MetaField::{Family, FirstSeen, Label, Md5, Sha256, Size, Type};
     let field: MetaField =
@@ -66,7 +67,7 @@ pub(crate) fn field(text: &str) -> Result<MetaField, String> {
     Err(format!("unknown field; the fields are {known}"))
 }
 
-/// Parses the path of a file that cannot be a stream. Refuses `-`.
+/// Returns a parser for the path of a file, which refuses `-`.
 pub(crate) fn file() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| match path.as_os_str() == "-" {
         true => Err("expected the path of a file, not a stream; for a file named `-`, use ./-"),
@@ -74,7 +75,6 @@ pub(crate) fn file() -> impl TypedValueParser<Value = PathBuf> {
     })
 }
 
-/// Parses a whole number of at least 1.
 pub(crate) fn at_least_one<T: FromStr + PartialOrd + From<u8>>(
     text: &str,
 ) -> Result<T, &'static str> {
@@ -84,7 +84,7 @@ pub(crate) fn at_least_one<T: FromStr + PartialOrd + From<u8>>(
         .ok_or("expected a whole number of at least 1")
 }
 
-/// Returns the name and the password in a URL, as they are written.
+/// Returns the user name and the password in a URL, as written, with a colon between them.
 pub(crate) fn login(url: &str) -> Option<&str> {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     Some(rest.split(['/', '?', '#']).next()?.rsplit_once('@')?.0)

@@ -18,7 +18,7 @@ use crate::values::written;
 /// The minimum time between two progress lines if standard error is not a terminal.
 const PULSE: Duration = Duration::from_secs(60);
 
-/// Returns the name of a job in messages.
+/// Returns the word for a job in messages.
 pub(crate) fn name(job: &Submission) -> &'static str {
     match job {
         Submission::Hunt(_) => "hunt",
@@ -35,15 +35,15 @@ pub(crate) struct Watch {
     program: String,
     state: Option<State>,
     shown: Option<RequestId>,
-    /// The name of the job in messages.
+    /// The word for the job in messages.
     job: &'static str,
     /// The elapsed time at the last progress line.
     pulse: Duration,
-    /// Whether this command submitted the job.
+    /// Whether this command submits the job.
     is_new: bool,
     /// The hint on how to continue without the state file.
     resume_hint: Option<String>,
-    /// The reason why the state could not be saved.
+    /// The error that occurred when saving the state.
     lost: Option<Failure>,
     pub(crate) waiting: ProgressBar,
 }
@@ -73,7 +73,7 @@ impl Watch {
     }
 
     /// Handles a step of a job. `stored` is the state to save. `resume_hint` is the hint on how to
-    /// continue without it.
+    /// continue without the state file. Breaks if a signal arrived or the state cannot be saved.
     pub(crate) fn step(
         &mut self,
         progress: &Progress<'_>,
@@ -81,7 +81,7 @@ impl Watch {
         stored: &impl Serialize,
         resume_hint: Option<String>,
     ) -> ControlFlow<()> {
-        // Once its samples are known, the search of a collect is over.
+        // Once the samples of a collect are known, its search is over.
         if (progress.collect).is_some_and(|collect| !collect.found().is_empty()) {
             self.job = MULTIDOWNLOAD;
         }
@@ -102,7 +102,7 @@ impl Watch {
             interrupt::submitting(true);
         }
         self.show(progress, flow.id());
-        // Before a request is sent, the state on disk must record that it is under way.
+        // The state on disk must record a submission before it is sent.
         let kept = self.keep(stored);
         if !submitting {
             interrupt::submitting(false);
@@ -114,7 +114,6 @@ impl Watch {
         }
     }
 
-    /// Shows the progress of the job.
     fn show(&mut self, progress: &Progress<'_>, id: Option<&RequestId>) {
         let Some(id) = id else {
             self.waiting.set_message("submitting");
@@ -136,7 +135,7 @@ impl Watch {
         }
     }
 
-    /// Saves the state. Breaks if that fails.
+    /// Saves the state, if there is a state file. Breaks if that fails.
     pub(crate) fn keep(&mut self, stored: &impl Serialize) -> ControlFlow<()> {
         match self
             .state
@@ -172,7 +171,7 @@ impl Watch {
                 self.program
             )
         });
-        // `resume` would give the same advice for a submission without a reply.
+        // For a submission without a reply, `resume` would only give the same advice.
         let advice = match (unknown, resume) {
             (None, Some(resume)) => Some(resume),
             (unknown, _) => {
@@ -184,8 +183,8 @@ impl Watch {
         interrupt::hint(advice);
     }
 
-    /// Ends the watch. After an error, shows the hint, unless the job cannot be resumed because it
-    /// failed, was refused or is unknown. `worth` shows the hint even then.
+    /// Ends the watch. After an error, shows the hint on how to continue. If the job failed, was
+    /// refused or is unknown to the service, shows the hint only if `worth` is set.
     pub(crate) fn end<R>(
         self,
         result: Result<R, Error>,
@@ -217,7 +216,7 @@ impl Watch {
     }
 }
 
-/// Returns whether the job ended with this error or never started.
+/// Returns whether the error means that the job failed, was refused or is unknown to the service.
 fn is_final(error: &Error) -> bool {
     let ended = matches!(
         error.flow(),
@@ -231,7 +230,8 @@ fn is_final(error: &Error) -> bool {
     ended || is_unknown(error)
 }
 
-/// Returns whether the status of the reply is 400 or 404, so that polling again is useless.
+/// Returns whether the status of the reply is 400 or 404, so that sending the request again is
+/// useless.
 pub(crate) fn is_unknown(error: &Error) -> bool {
     error
         .status()

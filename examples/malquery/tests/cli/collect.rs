@@ -14,7 +14,7 @@ fn collect_does_the_whole_job() {
         (&json!("r-1"), &json!("r-2"))
     );
     assert_eq!(document["contents"]["missing"], json!([]));
-    // Each sample is in a file named by its SHA-256, next to the archive.
+    // Each sample is in a file named after its SHA-256, next to the archive.
     assert_eq!(names(&target), [HELLO, "samples.zip"]);
     assert_eq!(
         fs::read(Path::new(&target).join("samples.zip")).unwrap(),

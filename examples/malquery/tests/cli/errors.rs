@@ -82,7 +82,7 @@ fn a_difference_from_a_cassette_is_shown() {
     let run = offline("fuzzy-search --ascii other");
     assert!(run.error(1).contains("offline.json"), "{}", run.stderr);
     run.says("/patterns/0/value: \"CrowdStrike\" in the cassette, \"other\" in the request\n");
-    run.says("\nhint: record it again with `--record FILE --force` instead of --replay\n");
+    run.says("\nhint: to update the cassette, use `--record FILE --force` instead of --replay\n");
     run.omits("MALQUERY_MOCK");
 }
 
