@@ -56,7 +56,7 @@ pub(crate) struct Session {
     #[arg(long, value_name = "CID")]
     pub(crate) member_cid: Option<MemberCid>,
 
-    /// Also trust the certificates in this file; SSL_CERT_FILE has the same effect
+    /// Also trust the certificates in this file; the variable SSL_CERT_FILE has the same effect
     #[arg(long, value_name = "PEM")]
     pub(crate) ca_file: Option<PathBuf>,
 
@@ -120,7 +120,7 @@ pub(crate) struct Session {
     pub(crate) jobs_end: bool,
 }
 
-/// The limits for an archive that the user asked for. Some are higher than the defaults.
+/// Limits for archives. Some are higher than the defaults of the library.
 const LIMITS: Limits = Limits {
     entries: 100_000,
     directory_size: 32 << 20,
@@ -147,7 +147,7 @@ impl Session {
             .map(|(name, _)| name)
     }
 
-    /// Returns the first given option that replaces the service.
+    /// Returns the first given option that replaces the service, if there is one.
     pub(crate) fn stand_in(&self) -> Option<&'static str> {
         self.stand_ins().next()
     }
@@ -353,7 +353,7 @@ pub(crate) enum Call {
         wait: Wait,
     },
 
-    /// Show the status and the results of a job
+    /// Show the status or the results of a job
     #[command(after_help = "Example:\n  malquery request REQID --wait --format csv")]
     Request {
         /// The request id of the job
@@ -688,7 +688,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DATE", help_heading = "Filters")]
     min_date: Option<Date>,
 
-    /// Find only samples first seen until this date
+    /// Find only samples first seen up to this date
     #[arg(long, value_name = "DATE", help_heading = "Filters")]
     max_date: Option<Date>,
 

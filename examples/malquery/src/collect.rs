@@ -327,7 +327,7 @@ impl Commands<'_> {
             ..
         }) = &result
         {
-            // The failed download cannot be resumed, but its search can be collected again.
+            // A failed multi-download cannot be resumed, but its search can be collected again.
             let found = collect.search().filter(|_| !self.session.jobs_end);
             interrupt::hint(found.map(|id| collect_again(&program, &collect, id, &path)));
         }

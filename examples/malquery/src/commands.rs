@@ -24,7 +24,7 @@ use crate::state::{Lock, State};
 use crate::watch::{self, Watch, is_unknown};
 use crate::{input, rule};
 
-/// What a job produces.
+/// The kind of output that a job produces.
 enum Kind {
     Search,
     Archive,
@@ -208,7 +208,7 @@ impl Commands<'_> {
         result
     }
 
-    /// Prints the current status of a job, and its results if it is done.
+    /// Polls a job once, and prints its results or its status.
     fn request(&self, id: &RequestId) -> Result<(), Failure> {
         let reply = self.client.request(id)?;
         let errors = ServiceErrors::new(&reply.errors, &reply.extra);
@@ -428,7 +428,7 @@ impl Commands<'_> {
         if !self.session.demo {
             warn_of_zip(output.0.path());
         }
-        // The archive is paid for, so a failure shows how to fetch it again.
+        // The archive is paid for, so show how to fetch it again after a failure or a signal.
         interrupt::hint(Some(fetch_again(self.session, &id, output.0.path())));
         let path = output.0.path().to_owned();
         let saved = self.save(&GetSamples::new(id), output);

@@ -20,7 +20,7 @@ pub(crate) enum Format {
     Json,
     /// One JSON object per line, one for each result.
     Jsonl,
-    /// Comma-separated values: a header, then one line per result.
+    /// Comma-separated values: a header, then one record per result.
     Csv,
     /// One SHA-256 per line.
     Sha256,

@@ -14,15 +14,15 @@ use crate::values::written;
 /// The maximum size of an input file, in bytes.
 const MOST: u64 = 16 * 1024 * 1024;
 
-/// When the command's time is up, and --timeout.
+/// The time at which --timeout ends, and --timeout itself.
 static DEADLINE: OnceLock<(Instant, Duration)> = OnceLock::new();
 
-/// Starts the command's time.
+/// Starts the time limit of the command.
 pub(crate) fn end_after(timeout: Duration) {
     let _ = DEADLINE.set((Instant::now() + timeout, timeout));
 }
 
-/// Returns the time that is left of --timeout.
+/// Returns how much of --timeout is left.
 pub(crate) fn time_left() -> Duration {
     let left = |(end, _): &(Instant, _)| end.saturating_duration_since(Instant::now());
     DEADLINE.get().map_or(Duration::ZERO, left)

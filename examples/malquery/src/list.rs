@@ -28,7 +28,7 @@ impl Samples {
         self.samples.is_empty() && self.from.is_empty()
     }
 
-    /// Returns whether some of the hashes come from a file.
+    /// Returns whether --from is given.
     pub(crate) fn is_from_file(&self) -> bool {
         !self.from.is_empty()
     }
@@ -108,7 +108,7 @@ fn word(line: &str) -> &str {
     line.split_whitespace().next().unwrap_or_default()
 }
 
-/// Parses a SHA-256. The error message says whether the text looks like another hash.
+/// Parses a SHA-256. The error message says if the text looks like an MD5, a SHA-1 or a SHA-512.
 pub(crate) fn hash(text: &str) -> Result<Sha256, String> {
     let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let other = match text.len() {

@@ -251,7 +251,7 @@ pub(crate) fn hide(secret: &str) -> bool {
 }
 
 /// Masks the secrets of this session. Mask a text before shortening it, because a part of a secret
-/// may not be found.
+/// may not be recognized.
 pub(crate) fn masked(text: &str) -> String {
     let secrets = SECRETS.read().unwrap_or_else(PoisonError::into_inner);
     match &*secrets {
@@ -309,7 +309,7 @@ pub(crate) fn request(
     note(format_args!("{line}: {outcome}, {} ms", time.as_millis()));
 }
 
-/// Shows the warnings that the libraries of this project log.
+/// Shows the warnings that the `malquery` libraries log.
 struct Log;
 
 impl log::Log for Log {
@@ -333,7 +333,7 @@ impl log::Log for Log {
     fn flush(&self) {}
 }
 
-/// Sets how much is shown, and starts to show warnings of the library.
+/// Sets how much is shown, and starts to show the warnings that the libraries log.
 pub(crate) fn set_up(quiet: bool, verbose: bool) {
     IS_QUIET.store(quiet, Ordering::Relaxed);
     IS_VERBOSE.store(verbose, Ordering::Relaxed);
@@ -452,7 +452,7 @@ pub(crate) fn write(text: &str) -> Result<(), Failure> {
 }
 
 /// A reply as received. If `meta`, `resources` or `errors` is missing, an empty list is added,
-/// because the API requires all three.
+/// because the API documentation requires all three.
 pub(crate) struct Document<'a, T>(pub(crate) &'a T);
 
 impl<T: Serialize> Serialize for Document<'_, T> {
@@ -480,7 +480,7 @@ pub(crate) fn excerpt(text: &str, most: usize) -> String {
     }
 }
 
-/// Shows a spinner, on a terminal only.
+/// Shows a spinner if standard error is a terminal, unless --quiet is given.
 pub(crate) fn spinner(message: impl Into<String>) -> ProgressBar {
     if IS_QUIET.load(Ordering::Relaxed) {
         return ProgressBar::hidden();
@@ -496,7 +496,7 @@ pub(crate) fn is_log() -> bool {
     !io::stderr().is_terminal()
 }
 
-/// Shows a progress bar, or a spinner if the length is unknown, on a terminal only.
+/// Shows a progress bar, or a spinner if the length is unknown, in the same cases as `spinner`.
 pub(crate) fn bar(length: Option<u64>) -> ProgressBar {
     if IS_QUIET.load(Ordering::Relaxed) {
         return ProgressBar::hidden();

@@ -84,7 +84,7 @@ pub(crate) fn at_least_one<T: FromStr + PartialOrd + From<u8>>(
         .ok_or("expected a whole number of at least 1")
 }
 
-/// Returns the user name and the password in a URL, as written, with a colon between them.
+/// Returns the user information in a URL as written, such as `name:password`.
 pub(crate) fn login(url: &str) -> Option<&str> {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     Some(rest.split(['/', '?', '#']).next()?.rsplit_once('@')?.0)

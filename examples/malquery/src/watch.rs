@@ -150,7 +150,7 @@ impl Watch {
         }
     }
 
-    /// Sets the hint that an interruption shows from now on.
+    /// Sets the hint that an interruption or an error shows from now on.
     pub(crate) fn hint(&mut self, resume_hint: Option<String>, submitted: bool, under_way: bool) {
         let resume = self.state.as_ref().map(|state| {
             let nothing = if submitted || under_way || resume_hint.is_some() {
