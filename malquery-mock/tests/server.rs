@@ -238,9 +238,16 @@ fn one_connection_serves_requests_of_every_form() {
     }
     assert!(reply(&mut stream).0.starts_with("HTTP/1.1 200 OK\r\n"));
 
+    // `closed` is not `close`.
+    let closed = quotas.replace("\r\n\r\n", "\r\nConnection: te, closed\r\n\r\n");
+    write!(stream, "{closed}{quotas}").unwrap();
+    for _ in 0..2 {
+        assert!(reply(&mut stream).0.starts_with("HTTP/1.1 200 OK\r\n"));
+    }
+
     // `Connection: Close`, and HTTP/1.0.
     for request in [
-        quotas.replace("\r\n\r\n", "\r\nConnection: Close\r\n\r\n"),
+        quotas.replace("\r\n\r\n", "\r\nConnection: te, Close\r\n\r\n"),
         quotas.replace("HTTP/1.1", "HTTP/1.0"),
     ] {
         let mut stream = connect(&server);
@@ -271,6 +278,7 @@ fn malformed_requests_get_an_error() {
     ]
     .concat();
     let post = |headers: &str| format!("POST /oauth2/token HTTP/1.1\r\n{host}{headers}\r\n");
+    let old = |headers: &str| post(headers).replace("HTTP/1.1", "HTTP/1.0");
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("400", b"\0\0\0\0\r\n\r\n".to_vec()),
         ("400", b"GET\r\n\r\n".to_vec()),
@@ -287,6 +295,8 @@ fn malformed_requests_get_an_error() {
         ("413", expecting.into_bytes()),
         ("413", large),
         ("411", post("").into_bytes()),
+        ("411", old("").into_bytes()),
+        ("501", old("Transfer-Encoding: chunked\r\n").into_bytes()),
         ("400", post("Content-Length: -1\r\n").into_bytes()),
         (
             "400",

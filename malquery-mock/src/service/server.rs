@@ -327,25 +327,24 @@ impl Connection {
             let why = "the Host header must be localhost or an IP address";
             return Err(NoRequest::Refused(StatusCode::MISDIRECTED_REQUEST, why));
         }
-        let keep = head.version() == Version::HTTP_11
+        let is_http11 = head.version() == Version::HTTP_11;
+        let keep = is_http11
             && !headers.get_all(header::CONNECTION).iter().any(|value| {
-                value
-                    .as_bytes()
-                    .to_ascii_lowercase()
-                    .windows(5)
-                    .any(|word| word == b"close")
+                let mut options = value.as_bytes().split(|byte| *byte == b',');
+                options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
             });
         let length = content_length(headers)?;
-        let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+        let encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+        let mut encodings = encodings.map(|encoding| encoding.as_bytes());
         let encoded = match (encodings.next(), encodings.next()) {
             (None, _) => false,
             (Some(_), _) if length.is_some() => {
                 let why = "the request has both content-length and transfer-encoding";
                 return Err(NoRequest::Refused(StatusCode::BAD_REQUEST, why));
             }
-            (Some(encoding), None) if encoding.as_bytes().eq_ignore_ascii_case(b"chunked") => true,
+            (Some(it), None) if is_http11 && it.eq_ignore_ascii_case(b"chunked") => true,
             _ => {
-                let why = "the transfer-encoding must be chunked";
+                let why = "the transfer-encoding must be chunked, in HTTP/1.1";
                 return Err(NoRequest::Refused(StatusCode::NOT_IMPLEMENTED, why));
             }
         };
@@ -356,18 +355,18 @@ impl Connection {
         if length.is_some_and(|length| length > MAX_BODY as u64) {
             return Err(too_large);
         }
-        let undeclared = length.is_none() && !encoded;
+        // HTTP/1.1 allows a POST without a declared body, but each POST of the API has one.
+        let has_body = [Method::POST, Method::PUT, Method::PATCH].contains(head.method());
+        if has_body && length.is_none() && !encoded {
+            let why = "the request has neither content-length nor transfer-encoding";
+            return Err(NoRequest::Refused(StatusCode::LENGTH_REQUIRED, why));
+        }
         let empty = length.unwrap_or(0) == 0 && !encoded;
         let mut body = Vec::new();
         let mut receive = match reply.proceed() {
             // The body of a HEAD or CONNECT is not read and must not be parsed as the next request.
             Some(RecvRequestResult::ProvideResponse(_)) => {
                 return Ok((head.map(|()| body), keep && empty));
-            }
-            // HTTP allows a POST without a declared body, but each POST of the API has one.
-            Some(_) if undeclared => {
-                let why = "the request has neither content-length nor transfer-encoding";
-                return Err(NoRequest::Refused(StatusCode::LENGTH_REQUIRED, why));
             }
             Some(RecvRequestResult::RecvBody(receive)) => receive,
             Some(RecvRequestResult::Send100(expecting)) => {
@@ -427,21 +426,15 @@ impl Connection {
     }
 }
 
-/// Returns the body length that the head declares.
+/// Returns the body length that the head declares. Unlike `ureq_proto`, refuses repeated lengths.
 fn content_length(headers: &HeaderMap) -> Result<Option<u64>, NoRequest> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let Some(length) = lengths.next() else {
+    let (first, second) = (lengths.next(), lengths.next());
+    let Some(text) = first.map(|length| length.to_str().unwrap_or_default()) else {
         return Ok(None);
     };
-    let digits = length
-        .to_str()
-        .ok()
-        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
-    match (
-        digits.and_then(|digits| digits.parse().ok()),
-        lengths.next(),
-    ) {
-        (Some(length), None) => Ok(Some(length)),
+    match text.parse() {
+        Ok(length) if second.is_none() && !text.starts_with('+') => Ok(Some(length)),
         _ => Err(BAD_LENGTH),
     }
 }
