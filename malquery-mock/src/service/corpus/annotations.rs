@@ -23,7 +23,7 @@ pub(super) struct Annotation {
     pub(super) submitted_by_customer: bool,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct Annotations {
     sha256: Table<Sha256>,
@@ -31,7 +31,6 @@ pub(super) struct Annotations {
 }
 
 /// A JSON object without duplicate keys.
-#[derive(Debug)]
 struct Table<K>(HashMap<K, Annotation>);
 
 impl<K> Default for Table<K> {
@@ -64,7 +63,7 @@ impl<'de, K: Deserialize<'de> + Hash + Eq> Visitor<'de> for Table<K> {
 }
 
 /// The relative path of a file in the corpus, with slashes.
-#[derive(Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
 struct RelativePath(String);
 

@@ -455,7 +455,7 @@ impl Slot {
 }
 
 /// The filter of a search. Ranges are inclusive.
-#[derive(Debug, Clone, Default)]
+#[derive(Default)]
 pub(crate) struct Filter {
     /// Empty for all types.
     pub(crate) filetypes: Vec<String>,
@@ -484,7 +484,6 @@ impl Filter {
     }
 }
 
-#[derive(Debug)]
 pub(crate) struct Found {
     /// Samples up to the limit, newest first, then in the order of the corpus, without duplicates.
     pub(crate) entries: Vec<Entry>,
@@ -519,12 +518,6 @@ impl Entry {
             return Err(source::changed());
         }
         Ok(Checked(opened))
-    }
-}
-
-impl fmt::Debug for Entry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Entry({})", self.hashes.sha256)
     }
 }
 
