@@ -24,13 +24,6 @@ const MAX_KEPT: usize = 1000;
 /// The maximum time for which a request waits for a job that should be done.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The parts of a submission that the status of its job needs.
-pub(super) struct Submission {
-    pub(super) kind: Kind,
-    pub(super) options: Option<Value>,
-    pub(super) fields: Fields,
-}
-
 pub(super) enum Kind {
     Search(Vec<Pattern>),
     #[cfg(feature = "yara")]
@@ -44,7 +37,10 @@ pub(super) enum Kind {
 pub(super) struct Job {
     pub(super) id: String,
     pub(super) submitted: Timestamp,
-    pub(super) submission: Submission,
+    pub(super) kind: Kind,
+    /// The options to repeat in the status of the job.
+    pub(super) options: Option<Value>,
+    pub(super) fields: Fields,
     pub(super) polls: AtomicU64,
     receiver: Mutex<Receiver<Outcome>>,
     outcome: OnceLock<Outcome>,
@@ -82,6 +78,7 @@ impl Job {
 #[derive(Default)]
 pub(super) struct Jobs {
     kept: VecDeque<Arc<Job>>,
+    gate: Arc<Gate>,
     /// Each unfinished job holds a clone.
     unfinished: Arc<()>,
     /// The number of jobs submitted so far.
@@ -99,14 +96,15 @@ impl Jobs {
 
     pub(super) fn start(
         &mut self,
-        gate: Arc<Gate>,
         id: String,
         submitted: Timestamp,
-        submission: Submission,
+        kind: Kind,
+        options: Option<Value>,
+        fields: Fields,
         work: impl FnOnce() -> Result<Outcome, String> + Send + 'static,
     ) {
         let (sender, receiver) = mpsc::channel();
-        let unfinished = self.unfinished.clone();
+        let (gate, unfinished) = (self.gate.clone(), self.unfinished.clone());
         let run = move || {
             let _turn = gate.enter();
             let _ = sender.send(work().unwrap_or_else(Outcome::Failed));
@@ -121,7 +119,9 @@ impl Jobs {
         self.kept.push_back(Arc::new(Job {
             id,
             submitted,
-            submission,
+            kind,
+            options,
+            fields,
             polls: AtomicU64::new(0),
             receiver: Mutex::new(receiver),
             outcome: OnceLock::new(),

@@ -159,7 +159,6 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Service {
     corpus: Corpus,
     settings: Arc<Settings>,
-    jobs: Arc<Gate>,
     requests: Arc<Gate>,
     state: Arc<Mutex<State>>,
 }
@@ -250,7 +249,6 @@ impl Service {
                 log: None,
                 clock: Arc::default(),
             }),
-            jobs: Arc::default(),
             requests: Arc::default(),
             state: Arc::default(),
         }

@@ -13,7 +13,7 @@ use super::archive::Archive;
 use super::ask::{self, Fields, Options};
 use super::call::{Answer, Call, Refusal};
 use super::corpus::{Entry, Filter, Found, Skipped};
-use super::jobs::{Job, Kind, Outcome, Submission};
+use super::jobs::{Job, Kind, Outcome};
 use super::{DAY, State, reply};
 
 /// The quota that a request costs.
@@ -107,12 +107,8 @@ impl Call {
         let patterns = search.patterns().map_err(Refusal::input)?;
         let (filter, fields, options) = options(search.options)?;
         let corpus = self.service.corpus.clone();
-        let submission = Submission {
-            kind: Kind::Search(patterns.clone()),
-            options,
-            fields,
-        };
-        self.submit(submission, Cost::Nothing, move || {
+        let kind = Kind::Search(patterns.clone());
+        self.submit(kind, options, fields, Cost::Nothing, move || {
             outcome(corpus.search(&patterns, &filter))
         })
     }
@@ -124,15 +120,11 @@ impl Call {
         let rule = super::corpus::Rule::compile(&hunt.yara_rule)
             .map_err(|error| Refusal::input(format_args!("yara_rule does not compile: {error}")))?;
         let corpus = self.service.corpus.clone();
-        let submission = Submission {
-            kind: Kind::Hunt {
-                rule: rule.name().to_owned(),
-                text: hunt.yara_rule,
-            },
-            options,
-            fields,
+        let kind = Kind::Hunt {
+            rule: rule.name().to_owned(),
+            text: hunt.yara_rule,
         };
-        self.submit(submission, Cost::Hunt, move || {
+        self.submit(kind, options, fields, Cost::Hunt, move || {
             outcome(corpus.hunt(&rule, &filter))
         })
     }
@@ -148,12 +140,8 @@ impl Call {
         let asked: ask::Multidownload = ask::body(request.body()).map_err(Refusal::input)?;
         let hashes = asked.hashes().map_err(Refusal::input)?;
         let entries = self.find_all(&hashes)?;
-        let submission = Submission {
-            kind: Kind::Archive,
-            options: None,
-            fields: Fields::default(),
-        };
-        self.submit(submission, Cost::Downloads(entries.len()), move || {
+        let (fields, cost) = (Fields::default(), Cost::Downloads(entries.len()));
+        self.submit(Kind::Archive, None, fields, cost, move || {
             let archive = Archive::make(&entries);
             archive
                 .map(Outcome::Archive)
@@ -173,7 +161,7 @@ impl Call {
         let passed = self.now.since(job.submitted).as_millis();
         meta["query_time"] = json!(passed as u64 + (self.query_time() * 1e3) as u64);
         meta["reqid"] = job.id.clone().into();
-        let named = match &job.submission.kind {
+        let named = match &job.kind {
             Kind::Search(patterns) => {
                 meta["reqtype"] = "search".into();
                 meta["patterns"] = json!(patterns);
@@ -188,7 +176,7 @@ impl Call {
             }
             Kind::Archive => None::<&str>,
         };
-        if let Some(options) = &job.submission.options {
+        if let Some(options) = &job.options {
             meta["options"] = options.clone();
         }
         let outcome = match self.is_due(&job, polls) {
@@ -205,9 +193,9 @@ impl Call {
                     0 => found.total,
                     count => count,
                 };
-                meta["stats"] = reply::stats(found, &job.submission.fields, total);
+                meta["stats"] = reply::stats(found, &job.fields, total);
                 let result = |entry: &Entry| {
-                    let mut result = reply::sample(entry, &job.submission.fields);
+                    let mut result = reply::sample(entry, &job.fields);
                     result["samples"] = json!([]);
                     if let Some(rule) = named {
                         result["yara_rule"] = rule.into();
@@ -232,7 +220,7 @@ impl Call {
         let job = self.state().jobs.find(&id);
         let job = job.filter(|job| {
             let polls = job.polls.load(Ordering::Relaxed);
-            matches!(job.submission.kind, Kind::Archive) && self.is_due(job, polls)
+            matches!(job.kind, Kind::Archive) && self.is_due(job, polls)
         });
         match job.as_deref().and_then(Job::outcome) {
             Some(Outcome::Archive(archive)) => {
@@ -299,7 +287,9 @@ impl Call {
     /// Charges the cost of a job and starts the job.
     fn submit(
         &self,
-        submission: Submission,
+        kind: Kind,
+        options: Option<Value>,
+        fields: Fields,
         cost: Cost,
         work: impl FnOnce() -> Result<Outcome, String> + Send + 'static,
     ) -> Answer {
@@ -313,13 +303,12 @@ impl Call {
         let number = state.jobs.count;
         let id = self.service.id("job", number);
         let settings = self.service.settings.clone();
-        let gate = self.service.jobs.clone();
         let work = move || match (settings.fails)(number) {
             true => Err("the job was made to fail".into()),
             false => work(),
         };
         let jobs = &mut state.jobs;
-        jobs.start(gate, id.clone(), self.now, submission, work);
+        jobs.start(id.clone(), self.now, kind, options, fields, work);
         drop(state);
         let mut document = self.document();
         document["meta"]["reqid"] = id.into();
