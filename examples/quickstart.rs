@@ -1,6 +1,6 @@
 //! A first program with malquery: prints the remaining quotas and runs a search.
 //!
-//! It calls the real service with the credentials in FALCON_CLIENT_ID and FALCON_CLIENT_SECRET. Set
+//! It calls the service with the credentials in FALCON_CLIENT_ID and FALCON_CLIENT_SECRET. Set
 //! FALCON_CLOUD too if the account is in a government cloud. A fuzzy search has no documented cost.
 
 use malquery_proto::operations::FuzzySearch;

@@ -247,7 +247,7 @@ fn table(results: &[Sample], width: Option<usize>) -> String {
     text
 }
 
-/// Prints a bar for each quota and the usage of each user, or the JSON document.
+/// Prints a bar for each known quota and the usage of each user, or the JSON document.
 pub(crate) fn print_quotas(
     format: Format,
     quotas: &Quotas,
