@@ -350,7 +350,7 @@ impl ApiError {
     /// Returns the usual cause of this error, or what to do about it, if known.
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         if self.is_page && self.status.is_client_error() {
-            let page = "the reply is a web page from a gateway or a proxy, not from the service";
+            let page = "the reply seems to be a web page, probably from a gateway or a proxy";
             return Some(format!("{page}; check the base URL and the network").into());
         }
         let said = |words: &str| {
@@ -495,15 +495,16 @@ fn is_page(head: ResponseHead<'_>, body: &[u8]) -> bool {
     head.content_type().is_some_and(is_html) || body.trim_ascii_start().starts_with(b"<")
 }
 
-/// Returns the first `most` characters of untrusted text on one line, and `…` if there are more.
+/// Returns the first `most` characters of untrusted text on one line, without surrounding
+/// whitespace. Adds `…` if there are more.
 /// Spaces replace characters that could control a terminal or hide text.
 pub(crate) fn excerpt(bytes: &[u8], most: usize) -> String {
-    let bytes = bytes.trim_ascii_start();
+    let bytes = bytes.trim_ascii();
     // A character has at most 4 bytes. One more character shows whether the text is longer.
     let cut = &bytes[..bytes.len().min(4 * (most + 1))];
     let text = String::from_utf8_lossy(cut);
     let mut line = String::with_capacity(text.len().min(most));
-    for (count, c) in text.trim().chars().enumerate() {
+    for (count, c) in text.chars().enumerate() {
         if count == most {
             line.push(CUT);
             break;
@@ -568,6 +569,7 @@ mod tests {
         );
         assert_eq!(excerpt(&[b'x'; 60], 50).chars().count(), 51);
         assert_eq!(excerpt(&[&[b' '; 60][..], b"x"].concat(), 5), "x");
+        assert_eq!(excerpt(b"hello            x", 5), "hello…");
         assert_eq!(excerpt(&[0xff, b'a'], 50), "\u{fffd}a");
     }
 

@@ -230,7 +230,7 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(
         return Err(ResponseError::Api(error.into()));
     }
     let error = if head.is_part() {
-        let why = "it is only a part of the reply (206 with `Content-Range`)";
+        let why = "it is incomplete (206 with `Content-Range`)";
         DecodeError::new(Fault::Foreign, endpoint, head, body, why)
     } else if body.len() as u64 > MAX_JSON_BODY {
         let why = "it is larger than 256 MiB; set a lower `limit`";

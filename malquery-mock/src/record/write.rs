@@ -253,7 +253,8 @@ impl Writer<'_> {
         if is_whole && is_sample(uri, reply) {
             if self.holds_secret(reply) {
                 self.notes.push(format!(
-                    "a sample of {id} contains a secret of this session, so it was not saved"
+                    "the file returned by {id} contains a secret of this session or could not be read back, \
+                     so it was not saved"
                 ));
                 return Ok(());
             }

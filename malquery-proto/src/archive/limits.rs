@@ -22,7 +22,8 @@ pub struct Limits {
     pub directory_size: u64,
     /// The maximum unpacked size of one entry in bytes. The default is 2 GiB.
     pub entry_size: u64,
-    /// The maximum unpacked size of all entries together in bytes. The default is 8 GiB.
+    /// The maximum total unpacked size of the entries that are read, in bytes. The default is
+    /// 8 GiB.
     pub total_size: u64,
     /// The maximum ratio of the unpacked size to the packed size of an entry. The default is 500.
     /// Entries that unpack to at most 1 MiB may have any ratio.

@@ -196,7 +196,7 @@ impl Attempts {
                 request
                     .headers_mut()
                     .insert(http::header::AUTHORIZATION, bearer.header());
-                if std::mem::take(&mut self.dirty) {
+                if self.dirty {
                     request.extensions_mut().insert(NewConnection);
                 }
                 // The number may come from a stored state, so it can have any value.
@@ -271,6 +271,7 @@ impl Attempts {
         reply: Result<R, ResponseError>,
     ) -> Result<Option<R>, FlowError> {
         let call = self.reported(ticket)?;
+        self.dirty = false;
         let error = match reply {
             Ok(result) => {
                 self.in_flight = false;

@@ -1921,6 +1921,31 @@ fn a_reply_to_another_request_is_requested_again() {
     let mut service = Service::new([token(), about(2), about(1)]);
     assert_eq!(service.call(&metadata).unwrap().resources.len(), 1);
     assert_eq!(service.new_connections, [false, false, true]);
+
+    // A request that was not sent does not change that.
+    let mut service = Service::new([about(1)]);
+    service.auth = supplied();
+    let mut flow = CallFlow::new(&metadata, RetryPolicy::default(), 7);
+    let attempt = sent(flow.poll(START, &mut service.auth));
+    let Answer::Reply(status, _, body) = about(2) else {
+        unreachable!()
+    };
+    let headers = http::HeaderMap::new();
+    let wrong = head(status, &headers);
+    let answered = flow.on_response(
+        START,
+        &mut service.auth,
+        attempt.ticket,
+        wrong,
+        body.as_bytes(),
+    );
+    assert!(answered.unwrap().is_none());
+    service.now = START.after(Duration::from_secs(60));
+    let attempt = sent(flow.poll(service.now, &mut service.auth));
+    flow.cancel(&mut service.auth, attempt.ticket).unwrap();
+    service.run(&mut flow).unwrap();
+    assert_eq!(service.new_connections, [true]);
+
     let mut service = Service::new([token()].into_iter().chain((0..4).map(|_| about(2))));
     let error = service.call(&metadata).unwrap_err();
     assert!(error.to_string().contains("was not requested"), "{error}");

@@ -20,7 +20,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "server-errors-are-replies",
-        consequence: "a hunt that the service refused ends with an unknown outcome",
+        consequence: "the trace id and the request id in the reply are lost",
         prepare: || statuses(&[500, 502, 503, 504]),
     },
     Case {
@@ -79,7 +79,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "body-with-a-length",
-        consequence: "a download hangs, or a sample contains foreign bytes",
+        consequence: "a download hangs, or a sample contains bytes that do not belong to it",
         prepare: || served(|_| vec![reply("200 OK", "", &pattern(300_000))], a_body),
     },
     Case {
