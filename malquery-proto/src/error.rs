@@ -155,8 +155,8 @@ impl DecodeError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ApiErrorKind {
-    /// The service rejected the request (400, or any 4xx without a kind of its own). A retry
-    /// usually does not help, except after a timeout (408).
+    /// The service or a gateway rejected the request (400, or any 4xx without a kind of its own). A
+    /// retry usually does not help, except after a timeout (408).
     BadRequest,
     /// The bearer token or the credentials are not valid in this cloud (401).
     Unauthorized,

@@ -87,7 +87,7 @@ impl fmt::Debug for Rule {
     }
 }
 
-/// The error of a scan that takes longer than 60 seconds.
+/// The error returned by a scan that takes longer than 60 seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the scan took longer than {} seconds", TIMEOUT.as_secs())]
 pub struct TimedOut;

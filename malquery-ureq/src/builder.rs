@@ -156,7 +156,7 @@ impl Builder {
                     certificates.extend(parse("the root certificates", Ok(pem.clone()))?)
                 }
                 Roots::File(path) => certificates.extend(parse(
-                    &format!("the root certificates of {}", path.display()),
+                    &format!("the root certificates in {}", path.display()),
                     read(path),
                 )?),
             }
@@ -317,7 +317,7 @@ mod tests {
             let error = refused(Builder::default().root_certificate_file("/dev/zero"));
             assert!(format!("{error:?}").ends_with(": the file is larger than 16 MiB"));
         }
-        let says = "the root certificates of /no/such.pem cannot be used; provide X.509";
+        let says = "the root certificates in /no/such.pem cannot be used; provide X.509";
         assert!(shown.starts_with(says), "{shown}");
     }
 

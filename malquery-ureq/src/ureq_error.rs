@@ -104,7 +104,8 @@ pub enum UreqErrorKind {
     Proxy,
     /// The request could not be sent in time, or the head of the reply did not arrive in time.
     Timeout,
-    /// The connection broke before the head of the reply arrived, or the head is not valid HTTP.
+    /// The connection broke before the head of the reply arrived, or the head is too large or is
+    /// not valid HTTP.
     Broken,
 }
 
@@ -235,9 +236,11 @@ impl UreqError {
                 "the URL of the request is invalid".to_owned(),
             ),
             ureq::Error::Timeout(_) => (Kind::Timeout, format!("no reply from {host} in time")),
-            ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
-                (Kind::Broken, format!("invalid HTTP reply from {host}"))
-            }
+            ureq::Error::LargeResponseHeader(..) => (
+                Kind::Broken,
+                format!("the head of the reply from {host} is too large"),
+            ),
+            ureq::Error::Protocol(_) => (Kind::Broken, format!("invalid HTTP reply from {host}")),
             // When in doubt, assume that the service received the request.
             _ => (
                 Kind::Broken,

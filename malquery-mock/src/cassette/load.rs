@@ -57,7 +57,7 @@ impl Cassette {
     }
 }
 
-/// The error of [`Cassette::load`] and [`Cassette::parse`].
+/// The error returned by [`Cassette::load`] and [`Cassette::parse`].
 #[derive(thiserror::Error)]
 #[error("{message}")]
 pub struct CassetteError {

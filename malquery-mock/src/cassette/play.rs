@@ -367,7 +367,7 @@ impl Drop for MockGuard {
     }
 }
 
-/// The error of a [`Mock`] or a session, as the source of a [`TransportError`].
+/// The error that a [`Mock`] or a session returns as the source of a [`TransportError`].
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum MockError {
@@ -443,7 +443,7 @@ impl std::error::Error for MockError {
     }
 }
 
-/// The error of [`Mock::check`] and of a [`SessionGuard`](crate::SessionGuard).
+/// The error returned by [`Mock::check`] and by a [`SessionGuard`](crate::SessionGuard).
 #[derive(Clone, thiserror::Error)]
 #[error("{0}")]
 pub struct Unfinished(pub(crate) String);

@@ -204,8 +204,8 @@ fn create_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Adds these permissions for the owner, whatever the umask is. Otherwise, a recording could fail
-/// after it has used quota.
+/// Returns the permissions with the bits of `mode` added, which give the owner access whatever the
+/// umask is. Without them, a recording could fail after it has used quota.
 #[cfg(unix)]
 fn own(metadata: &Metadata, mode: u32) -> Permissions {
     Permissions::from_mode(metadata.permissions().mode() | mode)

@@ -20,9 +20,11 @@ use crate::stream::Received;
 use crate::time::Timestamp;
 use crate::types::{ErrorItem, RequestId, Sample, Sha256};
 
-/// The maximum number of times that a missing archive is requested again after its job is done.
+/// The maximum number of times that the download of a missing archive is started again after its
+/// job is done. Each download also has the retries of the policy.
 const MAX_NOT_FOUND: u32 = 5;
-/// The pause before a missing archive is requested again, unless a polling interval is set.
+/// The pause before the download of a missing archive is started again, unless a polling interval
+/// is set.
 const ARCHIVE_PAUSE: Duration = Duration::from_secs(5);
 
 /// The size in bytes to allow for each sample in the directory of an archive: enough for a SHA-256

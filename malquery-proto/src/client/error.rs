@@ -41,7 +41,7 @@ pub enum Error {
     #[allow(missing_docs)]
     Flow {
         error: FlowError,
-        /// The error of the transport in the last attempt, if it explains the failure.
+        /// The error that the transport returned in the last attempt, if it explains the failure.
         cause: Option<Box<dyn StdError + Send + Sync>>,
         /// The request id of the job that the call ran or waited for, if known.
         job: Option<RequestId>,

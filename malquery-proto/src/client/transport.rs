@@ -111,7 +111,7 @@ impl fmt::Debug for Body {
     }
 }
 
-/// The error of a [`Transport`] when no reply arrives.
+/// The error that a [`Transport`] returns if no reply arrives.
 ///
 /// Its kind affects whether the request is retried. For example, a hunt that may have reached the
 /// service is not retried, because it could be billed twice.

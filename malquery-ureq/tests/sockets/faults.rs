@@ -132,10 +132,16 @@ fn a_head_that_trickles() {
 #[test]
 fn a_head_that_is_not_http() {
     let endless = format!("HTTP/1.1 200 OK\r\nx: {}", "x".repeat(1 << 20));
-    for sent in [
-        "SSH-2.0-OpenSSH_9.6\r\n\r\n",
-        "HTTP/1.1 two hundred\r\n\r\n",
-        &endless,
+    for (sent, says) in [
+        (
+            "SSH-2.0-OpenSSH_9.6\r\n\r\n",
+            "invalid HTTP reply from HOST",
+        ),
+        (
+            "HTTP/1.1 two hundred\r\n\r\n",
+            "invalid HTTP reply from HOST",
+        ),
+        (&endless, "the head of the reply from HOST is too large"),
     ] {
         let sent = sent.to_owned();
         let server = after_request(move |mut stream| {
@@ -143,7 +149,7 @@ fn a_head_that_is_not_http() {
             hang();
         });
         let error = patient().send(get(&server.url("/"))).unwrap_err();
-        let says = format!("invalid HTTP reply from 127.0.0.1:{}", server.port);
+        let says = says.replace("HOST", &format!("127.0.0.1:{}", server.port));
         check(&error, SendFailure::Unknown, &says, "");
         let whole = format!("{error} {error:?} {}", error.source().unwrap());
         assert!(

@@ -489,7 +489,7 @@ pub(crate) struct Found {
     pub(crate) entries: Vec<Entry>,
     /// The number of matches, including those beyond the limit.
     pub(crate) total: usize,
-    /// The files that could not be searched.
+    /// The samples that could not be searched.
     pub(crate) skipped: Vec<Skipped>,
 }
 
