@@ -169,5 +169,6 @@ fn an_unknown_quota_is_not_printed() {
         _ => (200, done.clone()),
     });
     assert_eq!(stdout(&mut server.example("own_transport")), "");
+    #[cfg(feature = "async")]
     assert_eq!(stdout(server.example("async_driver").arg("ascii:a")), "");
 }

@@ -195,6 +195,9 @@ impl Session {
         if self.cloud.is_some() && self.base_url.is_some() {
             return Err(Failure::refused("use --cloud or --base-url, not both"));
         }
+        if self.quiet && self.verbose {
+            return Err(Failure::refused("use --quiet or --verbose, not both"));
+        }
         if let (Some(option), true) = (self.stand_in(), self.record.is_some()) {
             return Err(Failure::refused(format!(
                 "--record requires the real service; remove {option}"

@@ -79,10 +79,7 @@ impl Commands<'_> {
     /// Converts an error into a failure, which names --timeout if no time is left for another
     /// attempt. `running` is the status of the job, if one was submitted.
     pub(crate) fn explain(&self, error: Error, running: Option<&str>) -> Failure {
-        let time_is_up = matches!(
-            error.flow(),
-            Some(FlowError::TimeUp { .. } | FlowError::Deadline { .. })
-        );
+        let time_is_up = matches!(error.flow(), Some(FlowError::Deadline { .. }));
         // The next attempt could come after --timeout.
         let is_late = running.is_some_and(|status| status != UNKNOWN)
             && error.kind() == client::ErrorKind::Unavailable

@@ -9,7 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use std::{fs, io, process, thread};
 
 use malquery_mock::SessionGuard;
@@ -31,7 +31,7 @@ static SIGNAL: AtomicI32 = AtomicI32::new(0);
 static IS_NO_ERROR: AtomicBool = AtomicBool::new(false);
 static SCRATCH: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 static DOWNLOADED: AtomicBool = AtomicBool::new(false);
-static RECORDING: Mutex<Option<(PathBuf, SessionGuard)>> = Mutex::new(None);
+static RECORDING: Mutex<Option<(PathBuf, Option<SystemTime>, SessionGuard)>> = Mutex::new(None);
 
 /// State that the command and the signal handler share.
 struct Gate {
@@ -269,13 +269,18 @@ pub(crate) fn stopped() -> bool {
 
 /// Registers a recording that [`end_recording`] writes to `path`.
 pub(crate) fn record(path: &Path, guard: SessionGuard) {
-    *lock(&RECORDING) = Some((path.to_owned(), guard));
+    *lock(&RECORDING) = Some((path.to_owned(), changed(path), guard));
+}
+
+/// Returns the time at which a file was last changed, if it exists.
+fn changed(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|file| file.modified()).ok()
 }
 
 /// Writes the recording, if there is one. A concurrent second call waits for the first.
 pub(crate) fn end_recording() -> Result<(), Failure> {
     let mut recording = lock(&RECORDING);
-    let Some((path, guard)) = recording.take() else {
+    let Some((path, before, guard)) = recording.take() else {
         return Ok(());
     };
     guard.close().map_err(|error| {
@@ -295,7 +300,7 @@ pub(crate) fn end_recording() -> Result<(), Failure> {
         }
     })?;
     // No file is written if nothing was sent.
-    if path.exists() {
+    if changed(&path) != before {
         note(format_args!("recorded in {}", path.display()));
         if DOWNLOADED.load(Ordering::SeqCst) {
             note(format_args!(

@@ -147,9 +147,9 @@ fn a_proxy_of_the_environment() {
     }
     assert_eq!((proxy.connections(), other.connections()), (4, 0));
     let said = run(&[("HTTPS_PROXY", "ftp://p4ssw0rd@host")]);
-    assert!(said.contains("environment: HTTPS_PROXY is not"), "{said}");
+    assert!(said.contains("environment: HTTPS_PROXY does not"), "{said}");
     // Nothing is sent without the proxy.
-    let says = "from the environment cannot be used: HTTPS_PROXY is not";
+    let says = "from the environment cannot be used: HTTPS_PROXY does not";
     assert!(said.contains(says), "{said}");
 }
 

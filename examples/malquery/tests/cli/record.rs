@@ -38,6 +38,11 @@ fn a_command_is_recorded_and_replayed() {
         .json();
     let replayed = plain(&format!("{line} --replay {cassette}"));
     assert_eq!(replayed.json()["meta"]["status"], "done");
+
+    // Nothing is sent, so the file stays as it is.
+    let line = format!("hunt nothing.yar --record {cassette} --force");
+    let refused = server.run(&line);
+    refused.omits("recorded in").error(2);
 }
 
 #[test]

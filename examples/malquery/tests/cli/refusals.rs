@@ -115,6 +115,8 @@ fn wrong_settings_are_refused() {
         refused(&[], both),
         "error: use --cloud or --base-url, not both"
     );
+    let both = "error: use --quiet or --verbose, not both";
+    assert_eq!(refused(&[], "-q quotas -v"), both);
     for option in [
         "--cloud us-2",
         "--base-url http://127.0.0.1:1",
