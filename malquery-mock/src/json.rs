@@ -7,11 +7,11 @@ use std::fmt::{self, Write as _};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The maximum nesting depth of a value. The outermost value of a file has depth 0.
+/// The maximum nesting depth of a value.
 const MAX_DEPTH: usize = 100;
-/// The nesting depth of a JSON body in a cassette.
+/// The nesting depth of a JSON body in a cassette file, whose outermost value has depth 0.
 const BODY_DEPTH: usize = 5;
-/// The maximum length in bytes, with indentation, of an array or object on one line of a file.
+/// The maximum number of bytes in an array or object on one line of a file, with indentation.
 const MAX_LINE: usize = 110;
 
 #[derive(Debug, Clone, PartialEq)]

@@ -1,11 +1,12 @@
 //! Pseudonyms, which replace real ids in a cassette.
 //!
 //! An id that first appears in a reply gets a number, which is easy to read and often the same in
-//! the next recording. An id that first appears in a request gets a hash, which a replay can match.
+//! the next recording. An id that first appears in a request gets a hash, which a replay can match,
+//! if it is long enough.
 
 use sha2::{Digest, Sha256};
 
-/// The minimum number of ASCII letters and digits in an id that is hashed, to prevent collisions.
+/// The minimum number of ASCII letters and digits in a hashed id, to make collisions unlikely.
 const MIN_ID: usize = 8;
 
 /// Returns whether the value has enough letters and digits to be hashed.
@@ -13,8 +14,8 @@ pub(crate) fn is_id(value: &str) -> bool {
     value.chars().filter(char::is_ascii_alphanumeric).count() >= MIN_ID
 }
 
-/// Returns an id of the same shape, with zeros and this number at the end. A UUID becomes a valid
-/// UUID. The result is longer if the number does not fit.
+/// Replaces the letters and digits of an id with zeros, and the last ones with this number. A UUID
+/// becomes a valid UUID. The result is longer if the number does not fit.
 pub(crate) fn numbered(value: &str, number: u64) -> String {
     let zero = |c: char| if c.is_alphanumeric() { '0' } else { c };
     let mut shape: Vec<char> = match is_uuid(value) {

@@ -99,7 +99,7 @@ impl FromStr for Mode {
     }
 }
 
-/// The reason that a session cannot start. No request was sent.
+/// The error returned if a session cannot start or a [`Mode`] is not valid. No request was sent.
 #[derive(Clone, thiserror::Error)]
 #[error(transparent)]
 pub struct OpenError(Arc<CassetteError>);
@@ -163,8 +163,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// Creates a session with the cassette at this path. A relative path starts in the package's
-    /// folder, where Cargo runs tests. Large bodies of `quotas.json` go to `quotas.json.bodies`.
+    /// Creates a session with the cassette at this path. Cargo runs tests in the package's folder,
+    /// so relative paths start there. Large bodies of `quotas.json` are in `quotas.json.bodies`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -180,7 +180,8 @@ impl Session {
     }
 
     /// Also records the keys and values at these places in JSON replies, such as
-    /// `resources/*/entropy`. Use this for your own operations. `*` means any item of an array.
+    /// `resources/*/entropy`. `*` means any item of an array. Use this for operations that you
+    /// define yourself.
     pub fn also<S: Into<String>>(mut self, places: impl IntoIterator<Item = S>) -> Self {
         for place in places {
             self.policy.keep(&place.into());
@@ -190,7 +191,7 @@ impl Session {
 
     /// Keeps these secrets, such as a proxy password, out of the recording, in addition to the
     /// client's own credentials. A recording does not start if one of these has 1 to 5 bytes,
-    /// because it could be part of ordinary words.
+    /// because it could be part of an ordinary word.
     pub fn secrets<S: AsRef<str>>(mut self, secrets: impl IntoIterator<Item = S>) -> Self {
         for secret in secrets {
             self.policy.hide(secret.as_ref());
@@ -199,13 +200,13 @@ impl Session {
     }
 
     /// Starts the session and returns its client. `live` returns the parts of a live client. A
-    /// replay does not call it: it uses a [`VirtualClock`] and test credentials, and answers token
+    /// replay does not call it, uses a [`VirtualClock`] and test credentials, and answers token
     /// requests.
     ///
     /// # Errors
     /// Fails like [`Mode::from_env`] unless [`mode`](Self::mode) was called. Also fails if the mode
-    /// requires a cassette that cannot be read or written, or if a recording has one of the
-    /// [`secrets`](Self::secrets) with 1 to 5 bytes.
+    /// requires a cassette that cannot be read or written, or, in a recording, if one of the
+    /// [`secrets`](Self::secrets) has 1 to 5 bytes.
     #[track_caller]
     pub fn client<T: Transport + 'static, C: Clock + 'static>(
         self,
@@ -227,7 +228,7 @@ impl Session {
         Ok((Client::new(transport, clock, auth), guard))
     }
 
-    /// Like [`client`](Self::client), but with a transport, for a client with your own settings.
+    /// Like [`client`](Self::client), but returns a transport for a client with your own settings.
     ///
     /// # Errors
     /// Fails like [`client`](Self::client).
@@ -293,7 +294,7 @@ pub struct SessionTransport(Parts);
 enum Parts {
     Replay(Mock),
     Live(Arc<dyn Transport>),
-    /// The cassette answers first, if there is one.
+    /// The mock plays the cassette to append to, if any.
     Noted(Arc<dyn Transport>, Log, Option<Mock>),
 }
 
@@ -459,7 +460,7 @@ impl SessionGuard {
         Ok(())
     }
 
-    /// Calls `save_beside`. Returns text to add to a message.
+    /// Calls `save_beside`, and describes the result for a message.
     fn rescue(&self) -> String {
         match self.save_beside() {
             Ok(Some(rest)) => format!("\ncompleted exchanges were saved in {}", rest.display()),

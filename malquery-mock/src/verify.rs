@@ -16,7 +16,7 @@ fn shape(json: &Json) -> Shape {
     json.each(&mut String::new(), &mut |place, value| {
         let (kinds, count) = shape.entry(place.to_owned()).or_default();
         *count += 1;
-        // The service writes null for missing values.
+        // The service may write null for a missing value.
         if !matches!(value, Json::Null) {
             kinds.insert(value.kind());
         }
@@ -41,7 +41,7 @@ fn moved(recorded: &Json, live: &Json) -> Vec<String> {
         };
         match (recorded.get(place), live.get(place)) {
             (Some((a, _)), Some((b, _))) => {
-                // A null document is a difference. A null field may just have no value today.
+                // A null document is a difference. A field may be null because it has no value.
                 let is_null = a.is_empty() || b.is_empty();
                 if !is_null && b.is_subset(a) {
                     continue;
@@ -82,7 +82,7 @@ pub(crate) fn find(cassette: &Cassette, log: &Log, policy: &Policy) -> Vec<Strin
     if exchanges.peek().is_none() && !cassette.interactions.is_empty() {
         found.push("no request to MalQuery was sent, so nothing was compared".into());
     }
-    // Live jobs have different ids from recorded ones.
+    // The recorded id of each live job.
     let mut jobs: HashMap<String, String> = HashMap::new();
     let mut count = vec![0; cassette.interactions.len()];
     for exchange in exchanges {

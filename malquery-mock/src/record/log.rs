@@ -18,7 +18,7 @@ use crate::digest;
 use crate::json::Json;
 use crate::reply::Fault;
 
-/// The maximum size of a body in memory, in bytes. Longer ones are in unnamed temporary files.
+/// The maximum number of bytes of a body kept in memory. Longer bodies are in temporary files.
 const MAX_MEMORY: usize = 1024 * 1024;
 /// The maximum size of a body that is parsed as JSON, in bytes.
 const MAX_JSON: u64 = 256 * 1024 * 1024;
@@ -47,7 +47,7 @@ pub(crate) struct State {
 pub(crate) struct Exchange {
     pub(crate) request: Request<Vec<u8>>,
     pub(crate) outcome: Outcome,
-    /// Whether a session writes the exchange to its cassette.
+    /// Whether the exchange belongs in the cassette of a session.
     pub(crate) is_written: bool,
 }
 
@@ -81,7 +81,7 @@ pub(crate) struct Reply {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum End {
     Open,
-    /// The body was dropped before its end.
+    /// The body was dropped before the end of the stream was read.
     Left,
     Whole,
     Broken(String),
@@ -149,13 +149,12 @@ impl Exchange {
         }
     }
 
-    /// Parses the body of the reply. Returns `None` if it is not a JSON object or array, is too
-    /// long, or was not kept.
+    /// Parses the reply body as a JSON object or array, if it was kept and is not too long.
     pub(crate) fn json(&mut self) -> Option<Json> {
         let Outcome::Reply(reply) = &mut self.outcome else {
             return None;
         };
-        // Does not read a sample into memory, because it may be large.
+        // A sample may be too large to read into memory.
         let start = reply.first(64).ok()?;
         let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&start);
         let is_text = matches!(start.trim_ascii_start(), [] | [b'{' | b'[', ..]);
@@ -299,8 +298,7 @@ fn declared(headers: &HeaderMap) -> Option<u64> {
     length.to_str().ok()?.parse().ok()
 }
 
-/// Returns the fault that replays a transport error, if there is one: the fault in its sources, or
-/// one that depends on whether the request was sent and on the messages of the sources.
+/// Returns the fault that best replays a transport error, if any can.
 fn fault_of(error: &TransportError) -> Option<Fault> {
     // The messages of the sources, and the kinds of I/O errors, such as `ConnectionReset`.
     let (failure, mut words) = (error.failure(), String::new());

@@ -75,7 +75,7 @@ const REPLY_HEADERS: [&str; 4] = ["content-type", "location", "x-cs-region", "x-
 const CREDENTIALS: &str =
     "client_id client_secret member_cid token access_token refresh_token id_token";
 
-/// The minimum length of a word that looks like a token, in bytes. It must also contain a digit.
+/// The minimum number of bytes in a word that looks like a token. Such a word also has a digit.
 const MIN_TOKEN: usize = 16;
 /// The maximum length of a content type that is shown, in bytes.
 const MAX_TYPE: usize = 80;
@@ -178,7 +178,7 @@ impl Policy {
             return parts.for_each(|part| self.see_id(part));
         }
         let mut pseudonym = id.to_owned();
-        // The pseudonym may be in use, or be a secret, such as the client id of the stand-in.
+        // The pseudonym may be taken, or may be a secret, such as the client id of the stand-in.
         while pseudonym == id
             || self.taken.contains(&pseudonym)
             || self.has_secret(pseudonym.as_bytes())
@@ -242,7 +242,7 @@ impl Policy {
         self.at(json, &mut String::new(), &names)
     }
 
-    /// Writes only keys with one of these names. Any other key may be sensitive.
+    /// Keeps only keys with one of these names, because any other key may be sensitive.
     fn at(&self, json: &Json, place: &mut String, names: &HashSet<&str>) -> Json {
         let rule = self.places.get(place.as_str()).copied().unwrap_or_default();
         match json {

@@ -21,14 +21,14 @@ use crate::cassette::save::{Staging, document};
 use crate::digest;
 use crate::json::{Json, Style, is_plain};
 
-/// The maximum length of a reply body in the cassette, in bytes. Longer bodies are separate files.
+/// The maximum length of a reply body in the cassette, in bytes. Longer ones are in separate files.
 const MAX_INLINE: u64 = 64 * 1024;
 const BASE64_LINE: usize = 76;
-/// A sample is searched for secrets in parts of `WINDOW` bytes, each after the last `OVERLAP` bytes
-/// before it.
+/// The number of bytes of a sample that are read at a time to search for secrets.
 const WINDOW: usize = 1024 * 1024;
+/// The number of bytes at the end of each part of a sample that are searched again with the next.
 const OVERLAP: usize = 16 * 1024;
-/// The beginnings of the paths of the operations that return a sample and an archive.
+/// The path prefixes of the operations that return a sample and an archive.
 const SAMPLE_PATHS: [&str; 2] = [
     "/malquery/entities/download-files/",
     "/malquery/entities/samples-fetch/",
@@ -64,7 +64,7 @@ impl Recording {
         })
     }
 
-    /// Writes the completed exchanges, and with `all`, also replies that are not read to the end.
+    /// Writes the completed exchanges, and with `all`, also those whose reply is still being read.
     /// Returns notes for the user. Fails if an exchange is refused; with `rest`, leaves it out.
     pub(crate) fn save(&mut self, to: &Path, all: bool, rest: bool) -> Result<Vec<String>, String> {
         let exchanges = &mut self.log.lock().exchanges;
