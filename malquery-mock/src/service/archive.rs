@@ -102,7 +102,7 @@ impl Read for ArchiveReader {
     }
 }
 
-/// The keys of the traditional PKWARE encryption, section 6.1 of the APPNOTE.
+/// The keys of traditional PKWARE encryption (section 6.1 of the zip specification, APPNOTE).
 struct Keys([u32; 3]);
 
 impl Keys {

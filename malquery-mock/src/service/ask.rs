@@ -64,8 +64,7 @@ impl Fields {
         self.0.as_ref().is_none_or(|fields| fields.contains(&field))
     }
 
-    /// Returns whether results have all fields. Otherwise they have no `sha1`, which `filter_meta`
-    /// cannot select.
+    /// Returns whether results have all fields. Only then do they have `sha1`.
     pub(super) fn is_all(&self) -> bool {
         self.0.is_none()
     }
@@ -206,7 +205,7 @@ fn size(text: &str) -> Result<u64, String> {
         Some(b'm' | b'M') => 2,
         Some(_) => 3,
     };
-    // `FileSize` accepts only decimals, so parsing cannot fail.
+    // `FileSize` accepts only decimal numbers, so parsing cannot fail.
     Ok((number.parse::<f64>().unwrap_or(0.0) * 1024_f64.powi(power)) as u64)
 }
 

@@ -29,7 +29,7 @@ const GATEWAY: &str = "crowdstrike-api-gateway";
 const MALQUERY: &str = "malquery-api";
 /// The maximum number of requests per minute to the token endpoints.
 const TOKEN_LIMIT: usize = 300;
-/// The maximum number of requests per minute with bad tokens.
+/// The maximum number of requests per minute with invalid tokens.
 const BAD_TOKEN_LIMIT: usize = 15;
 
 const REGION: HeaderName = HeaderName::from_static("x-cs-region");
@@ -146,7 +146,7 @@ impl Call {
         response
     }
 
-    /// Returns an error reply like those of the gateway.
+    /// Returns an error reply like the gateway's.
     #[cfg(feature = "server")]
     pub(super) fn refuse(&self, status: StatusCode, message: &str) -> Response<Body> {
         self.refused(&Refusal::gateway(status, message), Lists::Never)
@@ -272,7 +272,7 @@ impl Call {
         Ok(self.json(StatusCode::OK, &body))
     }
 
-    /// Returns a reply document of MalQuery with no resources.
+    /// Returns the JSON of a MalQuery reply, with empty `resources`.
     pub(super) fn document(&self) -> Value {
         json!({"meta": self.meta(MALQUERY), "resources": []})
     }

@@ -21,7 +21,7 @@ const MAX_UNFINISHED: usize = 64;
 const MAX_WORKING: usize = 4;
 /// The maximum number of jobs that are kept. Further jobs displace the oldest ones.
 const MAX_KEPT: usize = 1000;
-/// The maximum time for which a request waits for a job that should be done.
+/// The maximum time for which a request waits for a job to finish.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) enum Kind {
@@ -55,7 +55,7 @@ pub(super) enum Outcome {
 impl Job {
     /// Returns the outcome of the job, or `None` if it does not finish within [`PATIENCE`].
     pub(super) fn outcome(&self) -> Option<&Outcome> {
-        // Another request may hold the lock for this time.
+        // Another request may hold the lock while it waits.
         let end = Instant::now() + PATIENCE;
         let receiver = self.receiver.lock().unwrap_or_else(PoisonError::into_inner);
         if self.outcome.get().is_none() {

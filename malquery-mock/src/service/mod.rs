@@ -2,9 +2,9 @@
 //! account.
 //!
 //! A [`Service`] behaves like MalQuery: it implements tokens, the nine operations, jobs, quotas,
-//! rate limits and errors. It searches a [`Corpus`] of your files, and its replies follow the
-//! official schemas. By default, [`Service::client`] returns a client on a virtual clock, so a test
-//! needs no sockets and does not wait between polls:
+//! rate limits and errors. It searches a [`Corpus`], and its replies follow the official schemas.
+//! [`Service::client`] returns a client that needs no sockets. By default, that client waits on a
+//! virtual clock, so a test does not pause between polls:
 //!
 //! ```
 //! use std::io::Read;
@@ -81,12 +81,13 @@ assert!(reply.contains("access denied, invalid bearer token"));
 //!
 //! Do not rely on the following. MalQuery may behave differently.
 //!
-//! - The order of results, and the counts of results without `label`, come from recordings.
+//! - The order of results, and the counts of results without `label`, match recorded replies.
 //! - A fuzzy search finds the same samples as an exact search without filters.
-//! - In file sizes, a KB has 1,024 bytes, and KiB, MiB and GiB are refused. A missing label is
-//!   `unknown`. Sizes above 2,147,483,647, which the schema does not allow, are omitted.
-//! - `submitted_by_customer: true` selects the samples that are marked in the corpus. `app` does
-//!   not affect the results. Unknown options are ignored.
+//! - In size filters, a KB has 1,024 bytes, and KiB, MiB and GiB are refused. A missing label is
+//!   reported as `unknown`. A `filesize` above 2,147,483,647 bytes, which the schema does not
+//!   allow, is omitted.
+//! - `submitted_by_customer: true` selects the samples that the corpus marks as submitted by the
+//!   customer. `app` does not affect the results. Unknown options are ignored.
 //! - `query_time` is invented. In the status of a job, it is in milliseconds and includes the time
 //!   since the submission. Elsewhere, it is in seconds.
 //! - A job can report `pending` before `inprogress`. See [`pending`](Service::pending).
@@ -95,16 +96,16 @@ assert!(reply.contains("access denied, invalid bearer token"));
 //!   With a `limit` of 0, the reply has the number of matches in `total_count`, and no results.
 //! - Ids and tokens are derived from the [`seed`](Service::seed) and counters. They are
 //!   predictable, and **the credentials protect nothing**: they exist only to test clients.
-//! - A hunt with several independent public rules gets a 400. Without the feature `yara`, all hunts
-//!   get a 400.
+//! - A hunt with several public rules that are neither global nor used by other rules gets a 400.
+//!   Without the feature `yara`, all hunts get a 400.
 //!
 //! # Limits
 //!
 //! At most 4 jobs run at once, and at most 4 requests search the corpus at once. While 64 jobs are
 //! unfinished, a further submission gets a 429 from the gateway and costs nothing. The last 1,000
 //! jobs are kept. Archives are temporary files that are kept as long as their jobs. A search takes
-//! at most 100 patterns. A hunt skips files larger than 256 MiB and files on which the rule runs
-//! longer than 60 seconds. The status of the job lists up to 10 skipped files in `errors`.
+//! at most 100 patterns. A hunt skips samples that are larger than 256 MiB or on which the rule
+//! runs longer than 60 seconds. The status of the job lists up to 10 skipped samples in `errors`.
 
 mod archive;
 mod ask;
@@ -191,7 +192,7 @@ struct Settings {
 #[derive(Default)]
 struct State {
     counts: Counts,
-    /// Issued tokens, and when they expire.
+    /// Tokens, and when they expire.
     tokens: HashMap<String, Timestamp>,
     jobs: Jobs,
     /// When the quotas renew.
@@ -205,13 +206,13 @@ struct State {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
-    /// All requests so far, including refused ones.
+    /// The number of requests so far, including refused ones.
     pub requests: u64,
-    /// All tokens issued so far.
+    /// The number of tokens issued so far.
     pub tokens: u64,
-    /// Hunts charged to the quota this month.
+    /// The number of hunts charged to the quota this month.
     pub hunts: u64,
-    /// Sample downloads charged to the quota this month.
+    /// The number of sample downloads charged to the quota this month.
     pub downloads: u64,
 }
 
@@ -221,7 +222,7 @@ impl Service {
     /// The default client secret.
     pub const CLIENT_SECRET: &'static str = "this_is_not_a_secret_of_any_real_account";
 
-    /// Creates a service that searches these samples.
+    /// Creates a service that searches a corpus.
     ///
     /// By default, its account is in US-1 and has 100 hunts and 50 downloads per month, both
     /// scopes, and 6,000 requests per minute. Tokens expire after 1,799 seconds, and a job reports
@@ -272,7 +273,7 @@ impl Service {
         self.set(|settings| settings.seed = seed)
     }
 
-    /// Sets the credentials of the API client. Requests for tokens with other credentials fail.
+    /// Sets the credentials of the API client. Token requests with other credentials fail.
     pub fn credentials(
         self,
         client_id: impl Into<String>,
@@ -284,8 +285,8 @@ impl Service {
         })
     }
 
-    /// Sets the CIDs of the Flight Control children that a client may act for. There are none by
-    /// default.
+    /// Sets the CIDs of the Flight Control children that the client may act for. By default, there
+    /// are none.
     pub fn member_cids(self, children: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.set(|settings| settings.children = children.into_iter().map(Into::into).collect())
     }
@@ -303,8 +304,8 @@ impl Service {
 
     /// Sets the cloud of the account. The default is US-1.
     ///
-    /// A host that belongs to no [`Cloud`], such as a loopback address, counts as the account's
-    /// cloud.
+    /// A host that belongs to no [`Cloud`], such as a loopback address, counts as a host of the
+    /// account's cloud.
     pub fn cloud(self, cloud: Cloud) -> Self {
         self.set(|settings| settings.cloud = cloud)
     }
@@ -347,15 +348,16 @@ impl Service {
         self.set(|settings| settings.names_rules = names)
     }
 
-    /// Makes jobs fail. `fails` takes the number of a job, counted from 1, and returns whether that
-    /// job fails. A failed job costs the same as a successful one.
+    /// Sets which jobs fail. `fails` takes the number of a job, counted from 1, and returns whether
+    /// that job fails. A failed job costs the same as a successful one.
     pub fn fail_jobs(self, fails: impl Fn(u64) -> bool + Send + Sync + 'static) -> Self {
         self.set(|settings| settings.fails = Arc::new(fails))
     }
 
-    /// Calls `log` with one line per request to [`answer`](Self::answer): method, path, status and,
-    /// for a refused request, the reason. The line can include the query of an operation, but not
-    /// the `Authorization` header or the client secret of a token request.
+    /// Sets a function that logs requests. It gets one line per request to
+    /// [`answer`](Self::answer): method, path, status and, for a refused request, the reason. The
+    /// line can include the query of an operation, but not the `Authorization` header or the client
+    /// secret of a token request.
     pub fn log(self, log: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.set(|settings| settings.log = Some(Arc::new(log)))
     }
@@ -384,7 +386,7 @@ impl Service {
         Client::new(self.clone(), clock.clone(), Auth::new(*cloud, credentials))
     }
 
-    /// Returns the numbers of requests, tokens, hunts and downloads so far.
+    /// Returns the numbers of requests, tokens, hunts and downloads.
     pub fn counts(&self) -> Counts {
         match self.settings.clock.get() {
             Some(clock) => self.state(clock.now()).counts,
@@ -412,7 +414,7 @@ impl Service {
         state
     }
 
-    /// Returns an id that looks like a UUID, like MalQuery's ids.
+    /// Returns an id that looks like a UUID, as MalQuery's ids do.
     fn id(&self, what: &str, number: u64) -> String {
         let mut id = digest::sha256(format!("{} {what} {number}", self.settings.seed).as_bytes());
         id.truncate(32);
@@ -438,13 +440,13 @@ impl Transport for Service {
     }
 }
 
-/// The times of the requests in the last minute.
+/// The times of recent requests that count against a rate limit.
 #[derive(Default)]
 struct Window(VecDeque<Timestamp>);
 
 impl Window {
-    /// Counts a request if the limit allows it. Returns the number of requests left, or else the
-    /// time at which to retry.
+    /// Counts a request if the limit allows it, and returns the number of requests left. Otherwise,
+    /// returns the time at which to retry.
     fn take(&mut self, now: Timestamp, limit: usize) -> Result<usize, Timestamp> {
         while self.0.front().is_some_and(|time| time.after(MINUTE) <= now) {
             self.0.pop_front();

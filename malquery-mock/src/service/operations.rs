@@ -16,7 +16,6 @@ use super::corpus::{Entry, Filter, Found, Skipped};
 use super::jobs::{Job, Kind, Outcome};
 use super::{DAY, State, reply};
 
-/// The quota that a request costs.
 enum Cost {
     Nothing,
     #[cfg(feature = "yara")]
@@ -241,8 +240,8 @@ impl Call {
             && self.now >= job.submitted.after(settings.job_time)
     }
 
-    /// Returns the sample with a hash. If there is none, returns the files that could not be read.
-    /// This may hash all files of the corpus.
+    /// Returns the sample with a hash. If it is not found, returns the samples that could not be
+    /// read. This may hash all samples.
     fn find(&self, hash: &Sha256) -> Result<Result<Entry, Vec<Skipped>>, Refusal> {
         let _turn = self.service.requests.enter();
         self.service.corpus.find(hash).map_err(Refusal::corpus)
@@ -264,7 +263,7 @@ impl Call {
         hashes.iter().map(find).collect()
     }
 
-    /// Charges a cost to the quota. If the quota is too low, fails and charges nothing.
+    /// Charges a cost to the quota. If this would exceed the quota, fails and charges nothing.
     fn spend(&self, state: &mut State, cost: Cost) -> Result<(), Refusal> {
         let settings = &self.service.settings;
         let (used, limit, count, what) = match cost {
@@ -323,8 +322,8 @@ fn outcome(found: io::Result<Found>) -> Result<Outcome, String> {
         .map_err(|error| Refusal::corpus(error).message)
 }
 
-/// Returns the options of a search: its filter, the fields of its results, and the options to
-/// repeat in the status of its job.
+/// Returns the filter of a search, the fields of its results, and the options to repeat in the
+/// status of its job.
 fn options(sent: Option<Options>) -> Result<(Filter, Fields, Option<Value>), Refusal> {
     let Some(sent) = sent else {
         return Ok(Default::default());

@@ -1,4 +1,4 @@
-//! The JSON of replies, which follows the schemas of the service.
+//! The JSON of replies, which follows MalQuery's schemas.
 
 use malquery_proto::types::{Label, MetaField, Pattern, PatternType};
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use super::ask::Fields;
 use super::corpus::{Entry, Found, Skipped};
 use crate::digest;
 
-/// The maximum number of files that a reply lists as not searched.
+/// The maximum number of skipped samples that a reply lists.
 const MAX_SKIPPED: usize = 10;
 
 pub(super) fn sample(entry: &Entry, fields: &Fields) -> Value {
@@ -58,7 +58,7 @@ pub(super) fn stats(found: &Found, fields: &Fields, total: usize) -> Value {
     })
 }
 
-/// Sets `errors` to one error for each file that was not searched, up to [`MAX_SKIPPED`].
+/// Lists the skipped samples in `errors`, up to [`MAX_SKIPPED`].
 pub(super) fn add_skipped(document: &mut Value, skipped: &[Skipped]) {
     let error = |file| json!({"code": 500, "message": format!("not searched: {file}")});
     if !skipped.is_empty() {
@@ -66,7 +66,7 @@ pub(super) fn add_skipped(document: &mut Value, skipped: &[Skipped]) {
     }
 }
 
-/// Returns a YARA rule for the patterns, like the rule that the service generates.
+/// Returns a YARA rule for the patterns, like the rules that MalQuery generates.
 pub(super) fn rule_of(patterns: &[Pattern]) -> String {
     let string = |(number, pattern): (usize, &Pattern)| {
         let text = pattern.value();

@@ -43,11 +43,11 @@ const LIMITS: Limits = Limits {
 
 /// An HTTP/1.1 server for a [`Service`], for clients in any language. It stops when it is dropped.
 ///
-/// Each connection has its own thread. At most 1,024 connections are open at once, and further ones
+/// Each connection has its own thread. At most 1,024 connections are served at once; further ones
 /// get a 503. A request must arrive within 10 seconds of its first byte (otherwise 408), with a
 /// head of at most 32 KiB (otherwise 431) and a body of at most 1 MiB (otherwise 413). A connection
 /// is closed when it has been idle for a minute, or when its client needs more than 30 seconds to
-/// accept a part of a reply (up to 64 KiB).
+/// accept a part of a reply (about 64 KiB).
 ///
 /// The server does not support TLS. A `BaseUrl` accepts `http://` only for `localhost` and loopback
 /// addresses.
@@ -344,7 +344,7 @@ impl Connection {
             }
             (Some(it), None) if is_http11 && it.eq_ignore_ascii_case(b"chunked") => true,
             _ => {
-                let why = "the transfer-encoding must be chunked, in HTTP/1.1";
+                let why = "the transfer-encoding is not supported; use chunked, with HTTP/1.1";
                 return Err(NoRequest::Refused(StatusCode::NOT_IMPLEMENTED, why));
             }
         };
@@ -439,7 +439,7 @@ fn content_length(headers: &HeaderMap) -> Result<Option<u64>, NoRequest> {
     }
 }
 
-/// Writes a reply. Fails if the length of the body differs from the declared length.
+/// Writes a reply. Fails if a body that it writes does not have the declared length.
 fn send(
     stream: &TcpStream,
     response: Response<Body>,

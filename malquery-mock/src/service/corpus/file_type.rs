@@ -1,7 +1,7 @@
 //! Detects the type of a sample from its content.
 //!
-//! The names come from the service's filters, where they are lowercase. The service's replies have
-//! `PE32` in uppercase, so `PE64` is uppercase too. Other content is `data`.
+//! The names come from MalQuery's filters, where they are lowercase. In MalQuery's replies, `PE32`
+//! is uppercase, so `PE64` is uppercase here. Content of any other type is `data`.
 
 use std::io::{self, Read, Seek};
 
@@ -10,7 +10,7 @@ use memchr::memmem;
 
 use super::source::Opened;
 
-/// The number of bytes read. Only compound documents need more: their directory can be anywhere.
+/// The number of bytes read, except for compound documents, whose directory can be anywhere.
 const PREFIX: u64 = 64 * 1024;
 
 pub(super) fn detect(opened: &mut Opened) -> io::Result<&'static str> {

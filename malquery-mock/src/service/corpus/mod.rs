@@ -1,4 +1,4 @@
-//! The files that a service searches.
+//! The samples that a service searches.
 
 mod annotations;
 mod file_type;
@@ -32,13 +32,13 @@ const TRIES: usize = 3;
 /// memory. Clones share the samples.
 ///
 /// Files are listed when the corpus is created, and read when a request needs them. They are never
-/// written. A changed file is a new sample. On systems other than Unix, a change that keeps the
-/// size and the modification time may go undetected. Files with the same content are reported once.
-/// A search skips files that are gone or cannot be read, and its reply lists up to 10 of them in
-/// `errors`. If a sample is not found, the error names one of the files that could not be read.
+/// modified. A changed file is a new sample. On systems other than Unix, a change that keeps the
+/// size and the modification time may go undetected. A search reports samples with the same content
+/// once. It skips files that are gone or cannot be read, and lists up to 10 of them in `errors`.
 ///
-/// A search reads files of any size in chunks. A hunt holds one whole file in memory per processor.
-/// It skips files larger than 256 MiB and files on which the rule runs longer than 60 seconds.
+/// A search reads files of any size in chunks. A hunt holds up to one whole file per processor in
+/// memory. It skips samples that are larger than 256 MiB or on which the rule runs longer than 60
+/// seconds.
 ///
 /// # File types
 ///
@@ -128,7 +128,7 @@ impl CorpusSample {
         self
     }
 
-    /// Marks the sample as submitted by the customer, so `submitted_by_customer` selects it.
+    /// Marks the sample as submitted by the customer, for the option `submitted_by_customer`.
     pub fn submitted_by_customer(mut self) -> Self {
         self.annotation.submitted_by_customer = true;
         self
@@ -151,13 +151,12 @@ impl Corpus {
     /// Creates a corpus of the files in a folder and its subfolders, or of a single file.
     ///
     /// Symbolic links are not followed, but `folder` itself may be one. Only regular files are
-    /// samples. Files and folders that cannot be listed are skipped and returned by
-    /// [`skipped`](Self::skipped).
+    /// samples. Paths that cannot be listed are skipped and returned by [`skipped`](Self::skipped).
     ///
     /// # Errors
     /// Fails if `folder` is neither a folder nor a regular file, or cannot be listed. Fails if
     /// `malquery-corpus.json` is not a readable regular file, is invalid, or has a path that is not
-    /// in the corpus. If it is invalid, the message contains the line and column.
+    /// in the corpus.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, CorpusError> {
         let root = folder.as_ref();
         let (mut files, skipped) = source::list(root)?;
@@ -191,7 +190,7 @@ impl Corpus {
         }))
     }
 
-    /// Creates a corpus of single files and the files in folders. Paths that cannot be listed are
+    /// Creates a corpus from the paths of files and folders. Paths that cannot be listed are
     /// skipped and returned by [`skipped`](Self::skipped). A `malquery-corpus.json` is an ordinary
     /// sample here.
     pub fn from_paths(paths: impl IntoIterator<Item = impl AsRef<Path>>) -> Self {
@@ -242,8 +241,8 @@ impl Corpus {
         self.select(options, |opened, buffer| scan::hunt(rule, opened, buffer))
     }
 
-    /// Returns the sample with this hash. If none is found, returns the files that could not be
-    /// read. This may hash all files.
+    /// Returns the sample with this hash. If it is not found, returns the samples that could not be
+    /// read. This may hash all samples.
     pub(crate) fn find(&self, sha256: &Sha256) -> io::Result<Result<Entry, Vec<Skipped>>> {
         self.check_root()?;
         let find = |slot: &Arc<Slot>, buffer: &mut Vec<u8>| {
@@ -302,8 +301,8 @@ impl Corpus {
         })
     }
 
-    /// Runs `work` on the samples in several threads, and returns the results in the order of the
-    /// samples. With `first`, stops soon after the first result.
+    /// Runs `work` on the samples in parallel. Returns the results and the skipped samples, in the
+    /// order of the corpus. With `first`, stops soon after the first result.
     fn each(
         &self,
         first: bool,
@@ -392,7 +391,7 @@ impl Corpus {
         })
     }
 
-    /// Fails if the folder is gone.
+    /// Fails if `root` is no longer accessible.
     fn check_root(&self) -> io::Result<()> {
         match self.0.root.as_ref().map(fs::metadata) {
             Some(Err(error)) => Err(io::Error::new(
@@ -464,7 +463,7 @@ pub(crate) struct Filter {
     pub(crate) min_size: Option<u64>,
     pub(crate) max_size: Option<u64>,
     pub(crate) limit: Option<usize>,
-    /// Only samples that the customer submitted.
+    /// Whether to select only samples that the customer submitted.
     pub(crate) own_only: bool,
 }
 
@@ -552,7 +551,7 @@ impl fmt::Display for Skipped {
     }
 }
 
-/// The error when a corpus cannot be opened.
+/// The error returned when a corpus cannot be opened.
 #[derive(Debug)]
 pub struct CorpusError {
     path: PathBuf,

@@ -9,7 +9,7 @@ use sha2::Digest;
 use super::Hashes;
 use super::source::Opened;
 
-/// The number of bytes read at a time.
+/// The default number of bytes read at a time.
 pub(super) const CHUNK: usize = 256 * 1024;
 
 /// A search for samples that contain all patterns.

@@ -1,4 +1,4 @@
-//! The bytes of a sample.
+//! Lists and reads files.
 
 use std::fs::{self, File};
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
@@ -13,7 +13,7 @@ use malquery_proto::types::Date;
 
 use super::{CorpusError, Skipped};
 
-/// The resolution of timestamps on FAT, the coarsest of common file systems.
+/// The resolution of modification times on FAT, the coarsest among common file systems.
 pub(super) const SETTLED: Duration = Duration::from_secs(2);
 
 pub(super) enum Source {
@@ -28,7 +28,7 @@ pub(super) struct Stamp {
     modified: Option<SystemTime>,
     /// The time of the last change (ctime), which programs cannot set directly. Unix only.
     changed: Option<SystemTime>,
-    /// The device and the inode number. Unix only.
+    /// The device and inode numbers. Unix only.
     file: (u64, u64),
 }
 
