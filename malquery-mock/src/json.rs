@@ -98,7 +98,7 @@ impl Json {
         }
     }
 
-    /// Calls `f` with this value and each nested value, together with its place, such as
+    /// Calls `f` for this value and each nested value, with its place, such as
     /// `/resources/*/sha256`. All items of an array share one place.
     pub(crate) fn each<'a>(&'a self, place: &mut String, f: &mut dyn FnMut(&str, &'a Self)) {
         f(place, self);

@@ -1,8 +1,8 @@
 //! Pseudonyms, which replace real ids in a cassette.
 //!
 //! An id that first appears in a reply gets a number, which is easy to read and often the same in
-//! the next recording. An id that first appears in a request gets a hash, which a replay can match,
-//! if it is long enough.
+//! the next recording. A long id that first appears in a request gets a hash, which a replay can
+//! match.
 
 use sha2::{Digest, Sha256};
 

@@ -26,7 +26,7 @@ const MAX_INLINE: u64 = 64 * 1024;
 const BASE64_LINE: usize = 76;
 /// The number of bytes of a sample that are read at a time to search for secrets.
 const WINDOW: usize = 1024 * 1024;
-/// The number of bytes at the end of each part of a sample that are searched again with the next.
+/// The number of bytes that are searched again together with the bytes that follow.
 const OVERLAP: usize = 16 * 1024;
 /// The path prefixes of the operations that return a sample and an archive.
 const SAMPLE_PATHS: [&str; 2] = [
