@@ -345,9 +345,9 @@ fn a_token_reply_needs_only_the_token() {
         ),
         (
             r#"{"access_token": "t0p-secret""#,
-            "it is not a token reply in JSON",
+            "it is not a valid token reply",
         ),
-        ("", "it is not a token reply in JSON"),
+        ("", "it is not a valid token reply"),
         (&" ".repeat(65_537), "it is larger than 64 KiB"),
     ] {
         let error = read(201, body).unwrap_err().to_string();

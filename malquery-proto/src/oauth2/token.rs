@@ -17,7 +17,7 @@ use crate::types::read::without_mark;
 ///
 /// `POST /oauth2/token` (operation id `oauth2AccessToken`), with a form that contains `client_id`,
 /// `client_secret` and, for a Flight Control child, `member_cid`. Costs no quota. Each IP address
-/// may send 300 requests per minute.
+/// may send 300 token requests per minute.
 ///
 /// Statuses: 201 with the token; 308 if the account belongs to another commercial cloud; 400 or 401
 /// for wrong credentials; 403 for a wrong member CID or an IP address that is not on the allowlist;
@@ -99,7 +99,7 @@ impl<'a> GetToken<'a> {
             Cow::Owned(text) => serde_json::from_str(&Zeroizing::new(text)),
         };
         // The message of serde_json could quote the token.
-        let reply = reply.map_err(|_| refuse("it is not a token reply in JSON"))?;
+        let reply = reply.map_err(|_| refuse("it is not a valid token reply"))?;
         let token = reply
             .access_token
             .ok_or_else(|| refuse("it has no `access_token`"))?;
@@ -111,7 +111,7 @@ impl<'a> GetToken<'a> {
 
 const LIFETIME: Duration = Duration::from_secs(1799);
 
-/// The body of the reply. Dropping it wipes the token from memory.
+/// The body of a token reply. Dropping it wipes the token from memory.
 #[derive(serde::Deserialize)]
 struct TokenReply {
     access_token: Option<Zeroizing<String>>,

@@ -33,7 +33,7 @@ impl Date {
             let (month, day) = (i8::try_from(month).ok()?, i8::try_from(day).ok()?);
             jiff::civil::Date::new(year, month, day).ok()
         };
-        let error = || ParseError::new(WHAT, "the calendar has no such day");
+        let error = || ParseError::new(WHAT, "the year, the month or the day is out of range");
         date().map(Self).ok_or_else(error)
     }
 

@@ -31,9 +31,9 @@ const WHAT: &str = "a pattern";
 impl Pattern {
     /// Creates a pattern from hex digits in a common notation, such as `89 48` or `0x89,0x48`.
     ///
-    /// Each byte is a pair of hex digits. The prefixes `0x` and `\x`, whitespace, commas and colons
-    /// are ignored, and so are braces around the whole text. The pattern stores only the digits, in
-    /// lowercase, so two hex patterns of the same bytes are equal.
+    /// Each byte is a pair of hex digits. Outside the pairs, whitespace, commas, colons and the
+    /// prefixes `0x` and `\x` are ignored, and so are braces around the whole text. The pattern
+    /// stores only the digits, in lowercase, so two hex patterns of the same bytes are equal.
     ///
     /// ```
     /// use malquery_proto::types::Pattern;
@@ -47,7 +47,7 @@ impl Pattern {
     /// ```
     ///
     /// # Errors
-    /// Fails if the text has no digits, an incomplete byte, a prefix without digits, or another
+    /// Fails if the text has no digits, an incomplete byte, a prefix without digits, or an invalid
     /// character. For wildcards, use a YARA rule in a [`Hunt`](crate::operations::Hunt).
     pub fn hex(text: impl AsRef<str>) -> Result<Self, ParseError> {
         const WHAT: &str = "a hex pattern";
@@ -78,7 +78,7 @@ impl Pattern {
                 (b'[' | b'(' | b'|' | b'~', _) => {
                     return refuse(
                         at,
-                        "is not a hex digit; jumps and alternatives need a YARA rule",
+                        "is not a hex digit; jumps, alternatives and negations need a YARA rule",
                     );
                 }
                 (high, low) if high.is_ascii_hexdigit() => match low.filter(|_| at + 1 < end) {
@@ -214,7 +214,7 @@ impl Pattern {
         &self.value
     }
 
-    /// Returns the bytes that a sample must contain. Wide text is encoded as little-endian UTF-16.
+    /// Returns the bytes to search for. Wide text is encoded as little-endian UTF-16.
     ///
     /// ```
     /// use malquery_proto::types::Pattern;
@@ -243,7 +243,7 @@ fn hex_digit(digit: u8) -> u8 {
     (digit & 0xf) + if digit.is_ascii_alphabetic() { 9 } else { 0 }
 }
 
-/// The serialized form of a pattern. Deserializing a pattern validates it.
+/// The serialized form of a pattern, before it is validated.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parts {

@@ -22,7 +22,10 @@ fn only_real_days_in_two_formats() {
         "2020/04/31",
     ] {
         let message = day.parse::<Date>().unwrap_err().to_string();
-        assert_eq!(message, "not a date: the calendar has no such day", "{day}");
+        assert_eq!(
+            message, "not a date: the year, the month or the day is out of range",
+            "{day}"
+        );
     }
     for text in [
         "",

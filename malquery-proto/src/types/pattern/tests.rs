@@ -101,7 +101,7 @@ fn refusals_name_the_character_and_its_place() {
         ),
         (
             "hex:89 [4-6] 48",
-            "hex pattern: '[' at position 3 is not a hex digit; jumps and alternatives need a YARA rule",
+            "hex pattern: '[' at position 3 is not a hex digit; jumps, alternatives and negations need a YARA rule",
             Some(3),
         ),
         (
@@ -127,7 +127,6 @@ fn refusals_name_the_character_and_its_place() {
     );
 }
 
-/// The prefixes of a byte.
 const PREFIXES: [&str; 4] = ["", "0x", "0X", r"\x"];
 const SEPARATORS: [&str; 8] = ["", " ", ", ", ",", ":", "\n\t", "  ", "\u{a0}"];
 
