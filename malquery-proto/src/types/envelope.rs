@@ -10,7 +10,7 @@ model! {
         pub meta: M,
         /// The results, such as samples.
         pub resources: Vec<R>,
-        /// The errors that the service reports, with or without results.
+        /// The errors. A reply may have both results and errors.
         pub errors: Vec<ErrorItem>,
     }
 }
@@ -21,7 +21,7 @@ model! {
     pub struct ErrorItem {
         /// The error code, usually the HTTP status.
         pub code: Option<i64>,
-        /// The error message from the service.
+        /// The error message.
         pub message: Option<String>,
         /// The id of the item that the error is about.
         pub id: Option<String>,
@@ -44,10 +44,10 @@ model! {
 }
 
 model! {
-    /// The `meta` of the reply to the submission of a hunt, an exact search or a multi-download.
+    /// The `meta` of the reply to a submitted hunt, exact search or multi-download.
     ///
-    /// The service replies `status: done` although the job has not finished. That status is about
-    /// the HTTP request, so it is kept only in `extra`. To get the status of the job, use
+    /// The `status` in this reply, usually `done`, is not the status of the job, so it is kept only
+    /// in `extra`. To get the status of the job, use
     /// [`GetRequest`](crate::operations::GetRequest).
     pub struct SubmitMeta {
         /// The request id of the job.
@@ -69,9 +69,9 @@ impl<M: ReplyMeta, R: Item> Envelope<M, R> {
 
     /// Returns whether more samples may match than the reply contains.
     ///
-    /// For a fuzzy search, this is true if the number of all matches exceeds the number of results.
-    /// For a job, it is true if the number of results reaches the job's limit. If the reply lacks
-    /// the number of matches or the limit, this returns `false`.
+    /// For a fuzzy search, this is true if the total number of matches exceeds the number of
+    /// results. For a job, it is true if the number of results reaches the job's limit. Returns
+    /// `false` if the reply lacks a valid number of matches or limit.
     ///
     /// ```
     /// use malquery_proto::types::{Envelope, JobMeta, Sample};
@@ -88,7 +88,7 @@ impl<M: ReplyMeta, R: Item> Envelope<M, R> {
 
 /// A type for the `meta` of a reply. Only this crate can implement this trait.
 pub trait ReplyMeta: Field {
-    /// Returns the trace id, which CrowdStrike support asks for, if the type has a field for it.
+    /// Returns the trace id, which CrowdStrike support asks for. The default is `None`.
     fn trace_id(&self) -> Option<&str> {
         None
     }

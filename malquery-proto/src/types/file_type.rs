@@ -55,9 +55,9 @@ macro_rules! file_types {
 }
 
 file_types! {
-    /// A compound document.
+    /// A Composite Document File.
     CDF = "cdf" "CDF",
-    /// A compound document of version 2, such as an old Office file.
+    /// A Composite Document File of version 2, such as an old Office file.
     CDFV2 = "cdfv2" "CDFV2",
     /// A compiled Java class.
     CJAVA = "cjava" "CJAVA",
@@ -122,8 +122,8 @@ impl FileType {
         }
     }
 
-    /// Returns whether the service is known to use this name, in any case. Other names can be used
-    /// in a search filter, but the search may find nothing.
+    /// Returns whether the service is known to use this name, ignoring ASCII case. Other names can
+    /// be used in a search filter, but the search may find nothing.
     pub fn is_known(&self) -> bool {
         WORDS
             .iter()

@@ -26,7 +26,7 @@ macro_rules! hash {
         impl FromStr for $name {
             type Err = ParseError;
 
-            /// Parses hex digits in any case. Surrounding whitespace is an error.
+            /// Parses uppercase or lowercase hex digits. Surrounding whitespace is an error.
             fn from_str(text: &str) -> Result<Self, ParseError> {
                 read_hex::<$bytes, { 2 * $bytes }>(text).map(Self).ok_or_else(|| refusal(text, 2 * $bytes, $what))
             }

@@ -16,9 +16,9 @@ model! {
         pub malware_count: Option<u64>,
         /// The number of potentially unwanted samples.
         pub pua_count: Option<u64>,
-        /// The number of all matches (fuzzy search, or limit 0) or of the returned results (job).
+        /// For a fuzzy search or a limit of 0, the number of matches; otherwise, of results.
         pub total_count: Option<u64>,
-        /// The number of samples without a verdict.
+        /// The number of samples that count as unknown.
         pub unknown_count: Option<u64>,
     }
 }
@@ -75,7 +75,7 @@ impl JobMeta {
         self.options.as_ref()?.get("limit")?.as_u64()
     }
 
-    /// Returns whether the reply has counts by verdict that are meaningless, because `filter_meta`
+    /// Returns whether the counts by verdict in `stats` are meaningless, because `filter_meta`
     /// selects fields, but not `label`. The service then counts every result as unknown.
     pub fn counts_lack_labels(&self) -> bool {
         let fields = self

@@ -1,8 +1,7 @@
 //! Lenient parsing of replies.
 //!
-//! A typed field contains the received value if it can be parsed. Whatever the typed fields cannot
-//! represent exactly is kept in [`Extra`] and serialized again: unknown fields, `null`, empty
-//! lists, and values in an unexpected form.
+//! A typed field contains the received value if it can be parsed. Unknown fields, `null`, empty
+//! lists and values in an unexpected form are kept in [`Extra`] and serialized again.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -67,7 +66,7 @@ impl fmt::Debug for Json {
 pub struct Number(serde_json::Number);
 
 impl Number {
-    /// Returns the value as an `f64`, or `None` if it is out of range. Large integers are rounded.
+    /// Returns the value as an `f64`, possibly rounded, or `None` if it is out of range.
     pub fn as_f64(&self) -> Option<f64> {
         self.0.as_f64()
     }
@@ -90,11 +89,10 @@ impl fmt::Debug for Number {
     }
 }
 
-/// The parts of a reply that the typed fields cannot represent exactly.
+/// The unknown fields of an object, and the values that its typed fields cannot represent exactly.
 ///
-/// These are unknown fields, and known fields with a value such as `null` or a number in quotes. In
-/// a kept value, numbers may be rounded to 64 bits, and objects may lose duplicate members and the
-/// order of their members. An empty `Extra` takes only the space of a pointer.
+/// `null` and a number in quotes are examples of such values. In a kept value, numbers may be
+/// rounded to 64 bits, and objects may lose duplicate members and the order of their members.
 ///
 /// ```
 /// # use malquery_proto::types::Sample;
@@ -557,7 +555,7 @@ macro_rules! wire_name {
     };
 }
 
-/// Declares a model: a struct for a part of a reply, which is parsed leniently.
+/// Declares a model: a struct that is parsed leniently from a JSON object.
 macro_rules! model {
     (
         $(#[$meta:meta])*
@@ -570,7 +568,7 @@ macro_rules! model {
         #[non_exhaustive]
         pub struct $name $(< $($param),+ >)? {
             $( $(#[$field_meta])* pub $field: $type, )*
-            /// The received values that the other fields cannot represent exactly.
+            /// The unknown fields, and the values that the other fields cannot represent exactly.
             pub extra: $crate::types::Extra,
         }
 

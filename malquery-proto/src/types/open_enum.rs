@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::ParseError;
 use super::lenient::text_item;
 
-/// An unknown word. Only parsing creates it, so it is never a known word.
+/// A word that this crate does not know. Only parsing creates one.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct OtherWord(Box<str>);
 
@@ -40,7 +40,7 @@ macro_rules! words {
         impl FromStr for $name {
             type Err = ParseError;
 
-            /// Parses a word. Known words are recognized in any case, and unknown words are kept.
+            /// Parses a word. Known words match regardless of ASCII case, and unknown words are kept.
             /// Fails if the word is empty or has leading or trailing whitespace.
             fn from_str(text: &str) -> Result<Self, ParseError> {
                 $( if text.eq_ignore_ascii_case($text) { return Ok(Self::$variant); } )+
@@ -65,7 +65,7 @@ macro_rules! words {
 }
 
 words!(
-    /// A metadata field that a search can return for each sample. Select it with `filter_meta`.
+    /// A metadata field that a search or a hunt can return. Select it with `filter_meta`.
     MetaField, "a metadata field", {
         /// The SHA-256.
         Sha256 = "sha256",
@@ -77,7 +77,7 @@ words!(
         Size = "size",
         /// The day on which the sample was first seen.
         FirstSeen = "first_seen",
-        /// The verdict.
+        /// The verdict on the sample.
         Label = "label",
         /// The malware family.
         Family = "family",
@@ -94,7 +94,7 @@ words!(
         Clean = "clean",
         /// The sample is potentially unwanted.
         Unwanted = "unwanted",
-        /// The sample is malicious. Observed replies say `malware` instead.
+        /// The sample is malicious. Observed replies contain `malware` instead.
         Malicious = "malicious",
     }
 );
@@ -103,7 +103,7 @@ words!(
     JobStatus, "a job status", {
         /// The job is running.
         InProgress = "inprogress",
-        /// The job is done, and its results are available.
+        /// The job is done.
         Done = "done",
         /// The job failed.
         Failed = "failed",

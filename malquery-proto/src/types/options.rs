@@ -70,7 +70,7 @@ impl SearchOptions {
 #[serde(transparent)]
 pub(crate) struct Others {
     values: BTreeMap<String, Value>,
-    /// The options whose last value could not be serialized as JSON.
+    /// The options whose last value could not be serialized as JSON, with the errors.
     #[serde(skip)]
     refused: BTreeMap<String, ParseError>,
 }
@@ -106,15 +106,15 @@ impl Serialize for Others {
     }
 }
 
-/// Implements the setters for the results of a search. The options are in the field `$options`, or
-/// in the type itself.
+/// Implements the setters that all searches and hunts have. The options are in the field
+/// `$options`, or in the type itself.
 macro_rules! result_setters {
     ($name:ident $(, $options:ident)?) => {
         impl $name {
             /// Sets the maximum number of results: 1 to 2,147,483,647. CrowdStrike does not
             /// document whether the service has a lower maximum.
             ///
-            /// A search with a limit outside this range fails before it is sent. To request only
+            /// A request with a limit outside this range fails before it is sent. To request only
             /// the number of matches, use [`count_only`](Self::count_only).
             #[must_use]
             pub fn limit(mut self, limit: u32) -> Self {
@@ -125,7 +125,7 @@ macro_rules! result_setters {
 
             /// Requests only the number of matches, by sending a limit of 0.
             ///
-            /// CrowdStrike does not document this. It may cost as much quota as any other search.
+            /// CrowdStrike does not document this. It may cost as much quota as requesting results.
             #[must_use]
             pub fn count_only(mut self) -> Self {
                 let options = &mut self$(.$options)?;
@@ -147,9 +147,9 @@ macro_rules! result_setters {
 
             /// Sets an option that this crate does not know.
             ///
-            /// The search fails before it is sent if `SearchOptions` has a setter for the option,
+            /// The request fails before it is sent if `SearchOptions` has a setter for the option,
             /// if the name is empty or `other`, or if the value cannot be serialized as JSON. In
-            /// the last case, serializing the search also fails.
+            /// the last case, serializing the options also fails.
             #[must_use]
             pub fn option(mut self, name: impl Into<String>, value: impl serde::Serialize) -> Self {
                 self$(.$options)?.other.set(name.into(), value);
@@ -173,16 +173,16 @@ macro_rules! filter_setters {
                 self
             }
 
-            /// Limits the search to samples first seen after this date. The documentation does not
-            /// say whether the day itself is included.
+            /// Limits the search to samples first seen after this date. CrowdStrike does not
+            /// document whether the day itself is included.
             #[must_use]
             pub fn min_date(mut self, date: $crate::types::Date) -> Self {
                 self$(.$options)?.min_date = Some(date);
                 self
             }
 
-            /// Limits the search to samples first seen before this date. The documentation does not
-            /// say whether the day itself is included.
+            /// Limits the search to samples first seen before this date. CrowdStrike does not
+            /// document whether the day itself is included.
             #[must_use]
             pub fn max_date(mut self, date: $crate::types::Date) -> Self {
                 self$(.$options)?.max_date = Some(date);

@@ -7,11 +7,8 @@ use std::rc::Rc;
 
 use serde::de::{DeserializeOwned, Error};
 
-/// The memory budget in bytes for the values of one reply, in addition to its text. It is enough
-/// for about 300,000 results.
-///
-/// Peak memory is at most about 1 GiB: a reply of 256 MiB, a repaired copy, the strings of the
-/// reply, and one and a half times the budget.
+/// The memory budget in bytes for the values of one reply, without the text of their strings. It is
+/// enough for about 300,000 typical results.
 const BUDGET: usize = 160 << 20;
 
 /// The maximum number of bytes that each repair, of UTF-8 or of strings, may add to a reply.
@@ -117,7 +114,7 @@ thread_local! {
     /// The remaining memory budget of the reply that this thread is parsing. It is a thread-local
     /// because `Deserialize` takes no such argument.
     static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
-    /// Returns whether the deadline of the reply that this thread is parsing has passed.
+    /// A function that returns whether the deadline has passed, if this thread has a deadline.
     static IS_OVER: RefCell<Option<Rc<dyn Fn() -> bool>>> = const { RefCell::new(None) };
 }
 
@@ -129,7 +126,7 @@ pub(crate) fn until<T>(is_over: impl Fn() -> bool + 'static, read: impl FnOnce()
     read()
 }
 
-/// A reader of a string. Reading fails after the deadline.
+/// A reader of a string that checks the deadline.
 struct Timed<'a> {
     rest: &'a [u8],
     stride: usize,

@@ -70,7 +70,7 @@ impl fmt::Debug for RequestId {
 
 text_item!(RequestId, |_, _| true, as_str);
 
-/// A required field: without the request id, a billed job would be lost.
+/// A required field: without its request id, a job cannot be polled.
 impl Field for RequestId {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Read<Self>, D::Error> {
         let received = kept(deserializer)?;

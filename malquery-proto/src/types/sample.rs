@@ -7,13 +7,13 @@ model! {
     /// The metadata of a sample, as returned by a search, a hunt or a metadata request.
     ///
     /// Any field may be missing, because a search returns only the selected fields. The methods
-    /// return values that only some results of jobs have. These values are stored in `extra`,
-    /// because as fields they would double the size of each result.
+    /// return values that only some results have. To keep each result small, they are stored in
+    /// `extra`.
     #[derive(Default)]
     pub struct Sample {
         /// The SHA-256. Use it to download the sample.
         pub sha256: Option<Sha256>,
-        /// The SHA-1. The service returns it only if no fields were selected.
+        /// The SHA-1, which `filter_meta` cannot select.
         pub sha1: Option<Sha1>,
         /// The MD5.
         pub md5: Option<Md5>,
@@ -36,7 +36,7 @@ impl Sample {
         self.list("samples")
     }
 
-    /// Returns why the service ignored the result (`ignore_reason`).
+    /// Returns the reason the service ignored the result (`ignore_reason`).
     pub fn ignore_reason(&self) -> Option<&str> {
         self.text("ignore_reason")
     }

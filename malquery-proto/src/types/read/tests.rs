@@ -90,7 +90,7 @@ fn repeated(before: &str, part: &str, bytes: usize, after: &str) -> String {
     [before, &parts, after].concat()
 }
 
-/// Parses a reply with a memory budget. Returns whether it succeeded, and the peak memory use.
+/// Parses a reply with a memory budget. Returns whether it succeeded, and the peak memory in bytes.
 fn peak<R: crate::types::lenient::Item>(budget: usize, text: &str) -> (bool, usize) {
     let mut read = false;
     let info = allocation_counter::measure(|| {
