@@ -16,7 +16,7 @@ pub(crate) const CHUNK: usize = 64 * 1024;
 
 const PREFIX: &str = ".malquery-";
 const SUFFIX: &str = ".part";
-/// The maximum number of attempts to create a temporary file that no other process removes.
+/// The maximum number of attempts to create a temporary file.
 const TRIES: usize = 10;
 
 /// A file under a temporary name, to be renamed when it is complete. Dropping it deletes the file.
@@ -67,7 +67,7 @@ impl AtomicFile {
         file.seek(SeekFrom::Start(0)).map(drop)
     }
 
-    /// Moves to the beginning, and returns a second handle, which shares the position.
+    /// Seeks to the beginning, and returns a second handle, which shares the position.
     pub(crate) fn reader(&mut self) -> io::Result<File> {
         let file = self.0.as_file_mut();
         file.seek(SeekFrom::Start(0))?;
@@ -110,7 +110,7 @@ impl AtomicFile {
     }
 }
 
-/// Removes the temporary files that killed processes left in a folder. Files in use are locked.
+/// Removes the temporary files in a folder that no process has locked. Ignores errors.
 pub(crate) fn remove_abandoned(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
@@ -147,8 +147,7 @@ pub(crate) fn check(path: &Path, overwrite: bool) -> io::Result<()> {
             let error = format!("{what} with that name already exists");
             Err(io::Error::new(io::ErrorKind::AlreadyExists, error))
         }
-        // This includes a link to something else, such as `/dev/stdout`: the rename would replace
-        // the link.
+        // Also reject a link to anything other than a file: the rename would replace the link.
         Ok(found) if !(found.is_file() || found.is_symlink() && leads_to_file(path)) => {
             let error = "the path exists and is not a file";
             Err(io::Error::new(io::ErrorKind::AlreadyExists, error))
@@ -196,7 +195,7 @@ pub(crate) fn open(path: &Path) -> io::Result<(File, u64)> {
     Ok((file, length))
 }
 
-/// Returns whether the path is a file with these bytes. A link to one does not count.
+/// Returns whether the path is a file with this size and hash. A link does not count.
 fn holds(path: &Path, received: Received) -> bool {
     let is_alike = |found: fs::Metadata| found.is_file() && found.len() == received.bytes;
     path.symlink_metadata().is_ok_and(is_alike) && digest(path).is_ok_and(|found| found == received)

@@ -115,7 +115,7 @@ impl fmt::Display for Cloud {
     }
 }
 
-/// The base URL of requests: the URL of a cloud, or a custom URL, for example of a gateway.
+/// The base URL for requests: the URL of a cloud, or a custom URL, for example of a gateway.
 ///
 /// The URL must use https, or plain http for `localhost` or a loopback address. A path in the URL
 /// becomes a prefix of every request path.

@@ -125,8 +125,7 @@ impl BearerToken {
         Err(ParseError::new("a bearer token", why))
     }
 
-    /// Returns the value of the `Authorization` header, marked as sensitive so that its `Debug`
-    /// hides it.
+    /// Returns the value of the `Authorization` header. Its `Debug` output hides the token.
     pub(crate) fn header(&self) -> HeaderValue {
         sensitive("Bearer ", self.0.expose())
     }

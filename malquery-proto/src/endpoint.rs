@@ -109,7 +109,7 @@ impl Cost {
 pub enum Scope {
     /// `malquery:read`, which GET operations need.
     Read,
-    /// `malquery:write`, which POST operations need, to search or to start a job.
+    /// `malquery:write`, which is needed to search or to start a job.
     Write,
 }
 
@@ -127,7 +127,7 @@ impl fmt::Display for Scope {
 pub enum Resend {
     /// The request may be sent again: a failed request is not known to cost quota.
     Safe,
-    /// Each request that arrives may be billed to a monthly quota. It is retried only if it
-    /// provably never reached the service, or if the reply is a 401 or a rate limit (429).
+    /// The request may be billed to a monthly quota. It is retried only if it provably never
+    /// reached the service, or if the reply is a 401 or a rate limit (429).
     Billed,
 }

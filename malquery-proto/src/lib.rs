@@ -5,13 +5,13 @@
 //! features enabled, it does not read the clock, start threads or touch files. `malquery-ureq` adds
 //! a transport, and `malquery-mock` adds tools for tests.
 //!
-//! The crate has three layers. You can use each of them without the ones that follow it.
+//! The crate has three layers. You can use each layer without the later ones.
 //!
 //! # 1. Operations
 //!
 //! [`operations`] has one type for each of the nine operations, and [`types`] has the types of
-//! their values. Building a request validates it. Replies are parsed leniently: unknown fields are
-//! kept.
+//! their values. A request that is known to be invalid cannot be built. Replies are parsed
+//! leniently: unknown fields are kept.
 //!
 //! ```
 //! use http::{HeaderMap, StatusCode};
@@ -43,14 +43,14 @@
 //!
 //! # 3. The client
 //!
-//! [`Client`] is a blocking client that runs the flows over a [`Transport`] and a [`Clock`]. To use
+//! [`Client`] is a blocking client that runs the flows with a [`Transport`] and a [`Clock`]. To use
 //! an HTTP client of your choice, implement `Transport`. An asynchronous program runs the flows
 //! itself.
 //!
 //! # What the client does for you
 //!
 //! - **Token.** A client with credentials requests a token when it needs one, replaces a token that
-//!   is about to expire, and shares the token with its clones. After a 401, a call is retried once
+//!   is about to expire, and shares the token with its clones. After a 401, it retries a call once
 //!   with a new token.
 //! - **Cloud.** If the token endpoint redirects to another commercial cloud, later requests go
 //!   there. The client follows one redirect, and only to the host of a known [`Cloud`].
@@ -65,26 +65,27 @@
 //!   whether a failed download counts against the quota.
 //! - **Rate limits.** A pause after a 429 applies to all clones of the client. If the monthly quota
 //!   is used up, the call is not retried.
-//! - **Jobs.** The reply to a submission has `status: done` before the job starts; only polls
-//!   report the status of the job. Waiting for a job that fails returns an error.
+//! - **Jobs.** The reply to a submission has `status: done` although the job has not finished; only
+//!   polls report the status of the job. Waiting for a job that fails returns an error.
 //! - **Downloads.** Bodies are streamed. The client checks the length if the reply declares one,
 //!   the SHA-256 of a sample, and the beginning and end of an archive.
 //! - **All steps in one call.** `Client::collect` runs a search or a hunt, downloads the samples
 //!   that it finds, and verifies them. It can resume after an error or a restart.
-//! - **Secrets.** They are hidden in `Debug` output, masked in errors (from 6 bytes), left out of
-//!   stored state and wiped from memory on drop. The transport owns the body of a token request and
-//!   the `Authorization` header; these are not wiped.
+//! - **Secrets.** They are hidden in `Debug` output, left out of stored state, wiped from memory on
+//!   drop and, if they have at least 6 bytes, masked in errors. The transport owns the body of a
+//!   token request and the `Authorization` header; these are not wiped.
 //!
 //! # Design decisions
 //!
-//! - [`FileType`](types::FileType) is not an enum, because CrowdStrike documents neither the list
-//!   of names nor their case.
+//! - [`FileType`](types::FileType) is not an enum, because CrowdStrike does not document a complete
+//!   list of names, and their case varies.
 //! - The `status` in the reply to a submission is hidden in `extra`, so that nobody mistakes it for
 //!   the job's status.
 //! - Values that only some results of jobs have are methods of [`Sample`](types::Sample). Fields
 //!   for them would double the size of each result.
-//! - A result or a field of an unexpected form does not fail the whole reply. It is kept in
-//!   `extra`. A reply to a submission must have a request id, and a token reply a token.
+//! - If a result or a field has an unexpected type, the rest of the reply is still parsed, and the
+//!   value is kept in `extra`. A reply to a submission must have a request id, and a token reply
+//!   must have a token.
 //! - CrowdStrike documents no cost for a fuzzy search or an exact search. If the connection breaks
 //!   after sending, only the fuzzy search is retried, because an exact search creates a job.
 //! - SHA-256 is always compiled in, because downloads of samples are always verified.

@@ -11,21 +11,22 @@ use zeroize::Zeroizing;
 
 /// The minimum length of a secret in bytes. A shorter one may be part of ordinary words.
 const MIN_SECRET: usize = 6;
-/// The minimum length of the beginning of a secret at the end of a truncated text. A shorter one
-/// may be part of an ordinary word.
+/// The minimum length in bytes of the beginning of a secret at the end of a truncated text. A
+/// shorter one may be part of an ordinary word.
 const MIN_BEGINNING: usize = 4;
 /// The maximum number of backslashes before a character: JSON nested in JSON doubles them.
 const MAX_SLASHES: usize = 8;
-/// The number of bytes at the beginning of a longer secret that must match. This limit keeps the
-/// search linear, even if the service chooses both the token and the text.
+/// The number of leading bytes of a long secret that must match. This limit keeps the search
+/// linear, even if the service chooses both the token and the text.
 const BEGINNING: usize = 64;
-/// The maximum number of ways to read a secret that contains many `%` or `\`.
+/// The maximum number of possible ends of a character to consider. Text with many `%` or `\` is
+/// ambiguous.
 const MAX_READINGS: usize = 32;
 /// The number of whole base64 characters in the encoding of [`BEGINNING`] bytes.
 const BASE64_BEGINNING: usize = BEGINNING * 8 / 6;
 /// The maximum number of separators between two hex digits of a secret.
 const MAX_SEPARATORS: usize = 8;
-/// The maximum indentation after a line break inside a secret.
+/// The maximum number of spaces and tabs after a line break inside a secret.
 const MAX_INDENTATION: usize = 64;
 /// The beginnings of a URL-encoded byte. The `%` itself may be encoded several times.
 const PERCENTS: [&[u8]; 4] = [b"%", b"%25", b"%2525", b"%252525"];
@@ -71,7 +72,7 @@ impl Default for Needles {
 #[derive(Clone)]
 struct Needle {
     plain: Zeroizing<String>,
-    /// The parts of its base64 encodings that do not depend on the surrounding text.
+    /// The parts of the secret's base64 encodings that do not depend on the surrounding text.
     base64: Vec<Zeroizing<Vec<u8>>>,
 }
 
@@ -99,7 +100,8 @@ impl Needles {
         secret.len() >= MIN_SECRET
     }
 
-    /// Returns the byte range of the first secret in `text`, with any base64 text around it.
+    /// Returns the byte range of the first secret in `text`. The range of a secret in base64
+    /// includes the encoded text around it.
     pub fn find(&self, text: &str) -> Option<Range<usize>> {
         self.find_in(text.as_bytes())
     }
@@ -163,7 +165,7 @@ impl fmt::Debug for Needles {
 
 impl Needle {
     fn new(secret: &str) -> Self {
-        // In a `Basic` header, the id and secret are form-encoded before base64 (RFC 6749).
+        // RFC 6749 form-encodes the id and secret of a `Basic` header before base64.
         let form: String = form_urlencoded::byte_serialize(secret.as_bytes()).collect();
         let form = Zeroizing::new(form);
         let mut base64 = Vec::new();
@@ -226,13 +228,13 @@ impl Needle {
         Some(at..at + length)
     }
 
-    /// Returns the position of the truncated secret at the end of `text`.
+    /// Returns the position of the secret, if it is truncated at the end of `text`.
     fn cut(&self, text: &str) -> Option<usize> {
         let bytes = text.as_bytes();
         let longest = (self.plain.len() - 1).min(BEGINNING);
         (MIN_BEGINNING..=longest).rev().find_map(|length| {
             let beginning = Self::new(self.plain.get(..length)?);
-            // The longest escape of a character has `MAX_SLASHES + 5` bytes.
+            // An escape has at most `MAX_SLASHES + 5` bytes for each byte of the secret.
             let from = bytes.len().saturating_sub((length + 1) * (MAX_SLASHES + 5));
             let places = (from..bytes.len()).filter_map(|at| beginning.place(bytes, from, at));
             // The next character may be truncated in the middle of its escape or its hex digits.
@@ -279,7 +281,7 @@ impl Needle {
         ends.pop()
     }
 
-    /// Returns the length of the secret at the beginning of `text`, if it consists of hex digits.
+    /// Returns the length of the secret at the beginning of `text`, if it is written in hex digits.
     fn hex(&self, text: &[u8]) -> Option<usize> {
         let (mut at, mut end) = (0, 0);
         let digits = self.plain.bytes().flat_map(|byte| [byte >> 4, byte & 15]);
@@ -326,8 +328,8 @@ fn slashes(text: &[u8]) -> usize {
     other.unwrap_or(first.len())
 }
 
-/// Returns the length of a line break at the beginning of `text`, with the whitespace around it,
-/// or 0. It may be escaped as in JSON, and may follow the `=` of quoted-printable.
+/// Returns the length of a line break at the beginning of `text`, with the whitespace around it, or
+/// 0 if there is none. It may be escaped as in JSON, and may follow the `=` of quoted-printable.
 fn line_break(text: &[u8]) -> usize {
     if !matches!(
         text.first(),
@@ -355,7 +357,7 @@ fn line_break(text: &[u8]) -> usize {
     at + blank(at, MAX_INDENTATION)
 }
 
-/// Returns the length of hex digit separators at the beginning of `text`.
+/// Returns the length of the hex digit separators at the beginning of `text`.
 fn separators(text: &[u8]) -> usize {
     let mut at = 0;
     for _ in 0..MAX_SEPARATORS {
@@ -369,7 +371,7 @@ fn separators(text: &[u8]) -> usize {
     at
 }
 
-/// Returns the length of this base64 at the beginning of `text`, with its line breaks.
+/// Returns the length of `encoded` at the beginning of `text`, including line breaks.
 fn base64(encoded: &[u8], text: &[u8]) -> Option<usize> {
     let (mut at, mut end) = (0, 0);
     for (index, byte) in encoded.iter().enumerate() {
@@ -390,7 +392,7 @@ fn plain(c: char, text: &[u8]) -> Option<usize> {
     found.then_some(utf8.len())
 }
 
-/// Returns the length of an escaped character after its backslash: `u0041`, `x41`, `n`.
+/// Returns the length of an escaped character after its backslash, such as `u0041`, `x41` or `n`.
 fn escaped(c: char, text: &[u8]) -> Option<usize> {
     let (kind, digits) = text.split_first()?;
     match (kind, c) {

@@ -129,9 +129,9 @@ pub trait JsonOperation: Operation {
     ///
     /// # Errors
     /// Returns [`ResponseError::Api`] for any status other than 2xx, and for a body that has errors
-    /// but lacks a required field, such as the request id of a submission. Returns
-    /// [`ResponseError::Decode`] for any other reply that cannot be parsed or seems to belong to
-    /// another request. Otherwise, the errors in the body are in [`Envelope::errors`].
+    /// but cannot be used, for example because it lacks the request id of a submission. Returns
+    /// [`ResponseError::Decode`] for any other reply that cannot be used. Otherwise, the errors in
+    /// the body are in [`Envelope::errors`].
     fn response(
         &self,
         head: ResponseHead<'_>,
@@ -142,7 +142,7 @@ pub trait JsonOperation: Operation {
             let error = DecodeError::new(Fault::Foreign, &Self::ENDPOINT, head, body, why);
             Err(ResponseError::Decode(error.into()))
         };
-        // A stale connection may deliver a reply that belongs to another request, such as a token.
+        // A stale connection may deliver a reply to another request, such as a token reply.
         if output.resources.is_empty() && output.errors.is_empty() && !has_member(body) {
             return refuse("it has no `meta`, `resources` or `errors`");
         }
@@ -159,7 +159,7 @@ fn has_member(body: &[u8]) -> bool {
     read_reply(body).is_ok_and(|HasMember(found)| found)
 }
 
-/// Parses an object without keeping its members: there may be millions, and some may be repeated.
+/// The result of [`has_member`]. Parsing keeps no members, because there may be millions.
 struct HasMember(bool);
 
 #[derive(Deserialize)]

@@ -1,4 +1,4 @@
-//! The parts that all replies have: the status, the headers and the rate limit.
+//! The status, the headers and the rate limit of a reply.
 
 use std::io;
 use std::time::Duration;
@@ -60,7 +60,7 @@ impl<'a> ResponseHead<'a> {
         self.text(&header::CONTENT_TYPE)
     }
 
-    /// Returns whether the body is only a part of the reply.
+    /// Returns whether the body is partial (206 with `Content-Range`).
     pub(crate) fn is_part(&self) -> bool {
         self.status == StatusCode::PARTIAL_CONTENT
             && self.headers.contains_key(header::CONTENT_RANGE)

@@ -1,4 +1,4 @@
-//! Building requests.
+//! Builds requests.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use crate::endpoint::Endpoint;
 /// The limit for the length of a URL in bytes. A URL must be shorter than this.
 pub const MAX_URL: usize = 8_000;
 
-/// An extension of a request that must be sent on a new connection. The connection of the previous
+/// An extension of a request that must be sent on a new connection. The connection of an earlier
 /// attempt delivered a wrong or unreadable reply, so it must not be used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewConnection;

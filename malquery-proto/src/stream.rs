@@ -40,7 +40,7 @@ pub struct StreamCheck {
     /// The first bytes, to check the signature and to describe an unexpected body.
     first: Vec<u8>,
     trace_id: Option<Box<str>>,
-    /// The last bytes of an archive, which contain its end record.
+    /// The last bytes of an archive, to find its end record.
     tail: Vec<u8>,
     encoding: Option<Box<str>>,
 }
@@ -103,7 +103,7 @@ pub enum StreamError {
     /// The transport failed before the end of the body.
     #[error("the download was interrupted")]
     Broken,
-    /// The body has a content encoding, although the request asked for `identity`.
+    /// The body has a content encoding that was not requested.
     #[error(
         "the body has the content encoding {0:?}, which was not requested; a proxy may have added it"
     )]
@@ -138,7 +138,7 @@ impl Instead {
         }
     }
 
-    /// Returns the service's error message, if the body is an error reply of at most 2 KiB.
+    /// Returns the first error message, if the body is an error reply of at most 2 KiB.
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
@@ -243,7 +243,7 @@ impl StreamCheck {
         self
     }
 
-    /// Requires that the body begins and ends like a zip archive.
+    /// Requires the body to begin and end like a zip archive.
     pub fn expect_zip(mut self) -> Self {
         self.zip = true;
         self
@@ -262,8 +262,8 @@ impl StreamCheck {
     /// Checks the next bytes of the body.
     ///
     /// # Errors
-    /// Fails if the body has a content encoding, is too long, or does not begin like a zip archive
-    /// although one is required. Do not use the check after an error.
+    /// Fails if the body has a content encoding, is too long, or does not begin like a required zip
+    /// archive (checked after 2 KiB). Do not use the check after an error.
     pub fn update(&mut self, chunk: &[u8]) -> Result<(), StreamError> {
         if let Some(encoding) = &self.encoding {
             return Err(StreamError::Encoded(encoding.clone()));
@@ -311,7 +311,7 @@ impl StreamCheck {
     ///
     /// # Errors
     /// Fails if the body is too short, has the wrong hash or has a content encoding, or if it does
-    /// not begin and end like a zip archive although one is required.
+    /// not begin and end like a required zip archive.
     pub fn finish(self) -> Result<Received, StreamError> {
         if let Some(encoding) = self.encoding {
             return Err(StreamError::Encoded(encoding));

@@ -59,8 +59,8 @@ impl From<SystemTime> for Timestamp {
 }
 
 impl fmt::Display for Timestamp {
-    /// Writes the time in UTC in RFC 3339 format. After the year 9999, writes the milliseconds
-    /// since the Unix epoch.
+    /// Writes the time in UTC in RFC 3339 format. A time too late for this format is written in
+    /// milliseconds since the Unix epoch.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match i64::try_from(self.0)
             .ok()

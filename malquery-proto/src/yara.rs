@@ -1,4 +1,4 @@
-//! Compiles YARA rules and scans bytes with them locally, without the service.
+//! Compiles YARA rules and scans bytes with them, without the service.
 //!
 //! ```
 //! use malquery_proto::yara::Rule;
@@ -9,7 +9,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`RuleFile`] splits and checks source with any number of rules. [`Rule`] is a compiled rule.
+//! [`RuleFile`] splits source into rules and selects one of them. [`Rule`] is a compiled rule.
 
 use std::fmt;
 use std::time::Duration;
