@@ -249,7 +249,7 @@ fn a_malformed_success_shows_its_beginning() {
     .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the reply to GetMalQueryRequestV1 (200 OK) could not be parsed: expected value at line 1 column 1; the body begins with \
+        "the reply to GetMalQueryRequestV1 (200 OK) cannot be used: expected value at line 1 column 1; the body begins with \
          \"<html> <b>sorry</b>\""
     );
     assert_eq!(error.trace_id(), Some("t"));
@@ -354,7 +354,7 @@ fn a_token_reply_needs_only_the_token() {
         assert_eq!(
             error,
             format!(
-                "the reply to oauth2AccessToken (201 Created) could not be parsed: {why}; the body begins with \"[not shown]\""
+                "the reply to oauth2AccessToken (201 Created) cannot be used: {why}; the body begins with \"[not shown]\""
             )
         );
     }

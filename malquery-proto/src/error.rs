@@ -2,8 +2,8 @@
 //!
 //! - [`BuildError`](crate::request::BuildError): a request was rejected before it was sent.
 //! - [`ResponseError`]: a reply is an error, or cannot be used.
-//! - [`StreamError`](crate::stream::StreamError): the body of a download was rejected.
-//! - [`FlowError`](crate::flow::FlowError): a call or a job failed, after its retries.
+//! - [`StreamError`](crate::stream::StreamError): a download was rejected or interrupted.
+//! - [`FlowError`](crate::flow::FlowError): a call or a job failed, after any retries.
 //! - [`client::Error`](crate::client::Error): a call to the blocking client failed.
 
 use std::borrow::Cow;
@@ -27,7 +27,7 @@ pub enum ResponseError {
     /// An error reply from the service or a gateway.
     #[error(transparent)]
     Api(Box<ApiError>),
-    /// The status is 2xx, but the body could not be parsed, or seems to belong to another request.
+    /// The status is 2xx, but the body cannot be used, for example because it is not valid JSON.
     #[error(transparent)]
     Decode(Box<DecodeError>),
 }
@@ -50,9 +50,9 @@ impl ResponseError {
     }
 }
 
-/// A 2xx reply whose body could not be parsed, or seems to belong to another request.
+/// A 2xx reply whose body cannot be used, for example because it is not valid JSON.
 #[derive(Clone, thiserror::Error)]
-#[error("the reply to {operation} ({status}) could not be parsed: {why}; the body begins with {body:?}{}{}", if *billed { "; the request was sent, and may have been billed" } else { "" }, IdNote(self.request_id()))]
+#[error("the reply to {operation} ({status}) cannot be used: {why}; the body begins with {body:?}{}{}", if *billed { "; the request was sent, and may have been billed" } else { "" }, IdNote(self.request_id()))]
 pub struct DecodeError {
     operation: &'static str,
     status: StatusCode,
@@ -68,7 +68,7 @@ pub struct DecodeError {
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Fault {
     Damaged,
-    /// The body seems to belong to another request, so a retry on a new connection may help.
+    /// The reply does not fit the request, so a retry on a new connection may help.
     Foreign,
     /// The body is too large, so a retry would fail again.
     TooLarge,
@@ -76,7 +76,7 @@ pub(crate) enum Fault {
     TooLate,
 }
 
-/// Masks the secrets in a string, including a secret that a `…` truncates.
+/// Masks the secrets in a string, and the beginning of a secret before a `…`.
 fn mask(text: &mut String, needles: &Needles) {
     if let Cow::Owned(masked) = needles.mask_excerpt(text) {
         *text = masked;
@@ -133,7 +133,7 @@ impl DecodeError {
         self.reqid.as_ref()
     }
 
-    /// Returns whether the request was a submission that may have been billed.
+    /// Returns whether the request may have been billed.
     pub(crate) fn is_billed(&self) -> bool {
         self.billed
     }
@@ -193,7 +193,7 @@ pub struct ApiError {
     errors: Vec<ErrorItem>,
     trace_id: Option<String>,
     region: Option<String>,
-    /// The cloud of the request, unless the reply names the same cloud.
+    /// The cloud that the request was sent to, unless the reply names the same cloud.
     asked: Option<Cloud>,
     rate_limit: RateLimit,
     body: Option<String>,
@@ -203,7 +203,7 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// Parses an error reply. The beginning of a body in another format is kept as text.
+    /// Parses an error reply.
     pub(crate) fn new(endpoint: &Endpoint, head: ResponseHead<'_>, body: &[u8]) -> Self {
         let typed = (body.len() <= MAX_ERRORS)
             .then(|| read_reply::<Envelope<ErrorMeta, Json>>(body).ok())
@@ -321,8 +321,9 @@ impl ApiError {
         self.region.as_deref()
     }
 
-    /// Returns up to 2,048 characters of a body that has neither errors nor the service's `meta`,
-    /// or that has an invalid request id. `None` for any other body, and for the token endpoints.
+    /// Returns the beginning (up to 2,048 characters) of a body that has neither errors nor the
+    /// service's `meta`, or that has an invalid request id. `None` for any other body, and for the
+    /// token endpoints.
     pub fn body(&self) -> Option<&str> {
         self.body.as_deref()
     }
@@ -395,7 +396,7 @@ crate::types::lenient::model! {
     /// The `meta` of an error reply.
     #[derive(Default)]
     pub struct ErrorMeta {
-        /// The service that sent the reply.
+        /// The name of the service that sent the reply.
         pub powered_by: Option<String>,
         /// The trace id.
         pub trace_id: Option<String>,
@@ -451,12 +452,11 @@ impl fmt::Display for IdNote<'_> {
     }
 }
 
-/// The number of bytes that [`find_id`] searches. The reply to a submission has no results before
-/// the id.
+/// The maximum number of bytes that [`find_id`] searches.
 pub(crate) const NEAR: usize = 64 * 1024;
 
-/// Finds the request id in a reply, even if the reply is truncated or damaged. `Err` is the
-/// beginning of an id that is truncated or not valid.
+/// Finds the request id in a reply, even if the reply is truncated or damaged. `Err` contains the
+/// beginning of a truncated or invalid id.
 pub(crate) fn find_id(body: &[u8]) -> Option<Result<RequestId, String>> {
     const NAME: &[u8] = b"\"reqid\"";
     let body = &body[..body.len().min(NEAR)];
@@ -495,9 +495,8 @@ fn is_page(head: ResponseHead<'_>, body: &[u8]) -> bool {
     head.content_type().is_some_and(is_html) || body.trim_ascii_start().starts_with(b"<")
 }
 
-/// Returns the first `most` characters of untrusted text on one line, without surrounding
-/// whitespace. Adds `…` if there are more.
-/// Spaces replace characters that could control a terminal or hide text.
+/// Trims untrusted text, and returns its first `most` characters on one line, followed by `…` if
+/// there are more. Spaces replace characters that could control a terminal or hide text.
 pub(crate) fn excerpt(bytes: &[u8], most: usize) -> String {
     let bytes = bytes.trim_ascii();
     // A character has at most 4 bytes. One more character shows whether the text is longer.
@@ -591,7 +590,8 @@ mod tests {
             (error.status().as_u16(), error.trace_id()),
             (200, Some("trace-1"))
         );
-        let shown = "the reply to PostMalQueryHuntV1 (200 OK) could not be parsed: odd; the body begins with";
+        let shown =
+            "the reply to PostMalQueryHuntV1 (200 OK) cannot be used: odd; the body begins with";
         let billed = "; the request was sent, and may have been billed";
         assert_eq!(error.to_string(), format!("{shown} \"<html>\"{billed}"));
         let secret = DecodeError::secret(&endpoint, head, "odd");
