@@ -25,8 +25,7 @@ pub struct FileType(Word);
 /// A known name in lowercase or uppercase is stored as a number, which needs no allocation.
 #[derive(Clone)]
 enum Word {
-    /// Twice the index of the name, plus one if it is in uppercase. With only one variant besides
-    /// `Other`, the type has the size of two pointers.
+    /// Twice the index of the name, plus one if it is in uppercase.
     Known(u8),
     Other(Box<str>),
 }
