@@ -5,7 +5,7 @@ use crate::request::{BuildError, RequestParts};
 use crate::stream::StreamCheck;
 use crate::types::Sha256;
 
-/// Downloads one sample. **The reply is raw, unencrypted malware.**
+/// Downloads one sample. **The reply is the raw, unencrypted file, which may be malware.**
 ///
 /// `GET /malquery/entities/download-files/v1?ids=…` (operation id `GetMalQueryDownloadV1`;
 /// FalconPy: `get_download`). Needs the scope `malquery:read`. **Costs one download of the monthly

@@ -10,9 +10,9 @@
 //! | [`GetMetadata`] | returns the metadata of samples | none |
 //! | [`GetDownload`] | downloads a sample | one download |
 //! | [`SamplesMultidownload`] | starts a job that creates an archive of samples | one download for each sample |
-//! | [`GetSamples`] | downloads that archive | not documented |
+//! | [`GetSamples`] | downloads the archive of a multi-download | not documented |
 //!
-//! No operation is paginated. The bearer token needs the scope `malquery:read` for GET operations,
+//! No operation is paginated. The API client needs the scope `malquery:read` for GET operations,
 //! and `malquery:write` for POST operations. All operations may return 401, 403, 429 and 500, and
 //! all except [`GetSamples`] may return 400.
 

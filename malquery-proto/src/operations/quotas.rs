@@ -102,7 +102,7 @@ impl Quotas {
         Some(self.download_limit?.saturating_sub(count?))
     }
 
-    /// Returns the largest `u64` if a count is too large for one.
+    /// Returns `u64::MAX` if a count is too large for a `u64`.
     fn huge(&self, name: &str) -> Option<u64> {
         let count = self.extra.get(name)?.to::<f64>()?;
         (count >= u64::MAX as f64).then_some(u64::MAX)

@@ -16,8 +16,8 @@ use crate::types::{Json, Sha256, SubmitMeta};
 /// retried only if the request provably never reached the service, or if the reply is a 401 or a
 /// rate limit (429). Error statuses: 400, 401, 403, 404, 429, 500.
 ///
-/// The reply contains the request id of the job. When [`GetRequest`](super::GetRequest) reports
-/// that the job is done, [`GetSamples`](super::GetSamples) downloads the archive with the same id.
+/// The reply contains the request id of the job. Once [`GetRequest`](super::GetRequest) reports
+/// that the job is done, download the archive with [`GetSamples`](super::GetSamples) and this id.
 ///
 /// ```
 /// # fn example(
