@@ -25,7 +25,7 @@ pub struct Attempts {
     /// Spreads out the retries of calls that fail at the same time, and distinguishes the tickets
     /// of different flows.
     seed: u64,
-    // The next three fields have a meaning only in this process, so they are not stored.
+    // The next three fields apply only to this process, so they are not stored.
     #[serde(skip)]
     deadline: Option<Timestamp>,
     #[serde(skip)]
@@ -35,31 +35,31 @@ pub struct Attempts {
     pause: Option<Pause>,
     /// The number of failed attempts.
     attempts: u32,
-    /// The number of failed token requests since the last token, including the requests of other
-    /// flows while this flow was waiting.
+    /// The number of failed token requests, including those of other flows while this flow waited.
     token_attempts: u32,
     /// Whether the one retry after a 401 has been used.
     replayed: bool,
-    /// The number of requests so far, except token requests.
+    /// The number of requests so far, not counting token requests.
     serial: u64,
     /// Whether the outcome of the last request is still unreported. If a billed request fails but
     /// may have arrived, this stays set, so that no process sends the request again.
     in_flight: bool,
-    /// Whether the last request may be billed. The next one may be for another operation.
+    /// Whether the last request may have been billed.
     #[serde(default)]
     billed: bool,
-    /// Whether the last reply was unreadable or wrong, so that a new connection is needed.
+    /// Whether the next request needs a new connection, because the last reply was unreadable or
+    /// wrong.
     #[serde(skip)]
     dirty: bool,
 }
 
-/// The number of failed attempts after which an unreadable reply to a poll, or a reply that belongs
-/// to another request, does not lead to a retry.
+/// The number of failed attempts after which a request that got an unreadable or wrong reply is not
+/// retried.
 const MAX_UNREADABLE: u32 = 4;
 
 /// The consequence of a failed attempt.
 enum Verdict {
-    /// Retry at this time, or immediately for `None`.
+    /// Retry at this time, or immediately if `None`.
     Again(Option<Timestamp>),
     Fail(FlowError),
 }
@@ -103,15 +103,15 @@ impl Attempts {
         }
     }
 
-    /// Returns whether a request's outcome is unreported, or a billed request may have arrived and
-    /// must not be sent again.
+    /// Returns whether the outcome of the last request is unknown.
     pub(super) fn is_in_flight(&self) -> bool {
         self.in_flight
     }
 
-    /// Starts the time limit if needed. Returns when the call must end, or fails if that is now.
+    /// Starts the time limit, unless it is already running. Returns the time at which the call must
+    /// end, or fails if that time has come.
     fn begin(&mut self, now: Timestamp, operation: &'static str) -> Result<Timestamp, FlowError> {
-        // If the clock was set back, the time limit starts over.
+        // If the clock was set back to before the start, the time limit starts over.
         let started = self
             .started
             .filter(|started| *started <= now)
@@ -232,7 +232,6 @@ impl Attempts {
         }
     }
 
-    /// Processes the reply to a token request.
     pub(crate) fn on_token(
         &mut self,
         now: Timestamp,
@@ -283,7 +282,6 @@ impl Attempts {
         self.settle(now, call.resend, verdict).map(|()| None)
     }
 
-    /// Processes the failure of an attempt that got no reply.
     pub(crate) fn on_failure(
         &mut self,
         now: Timestamp,
@@ -331,8 +329,8 @@ impl Attempts {
         self.settle(now, resend, verdict)
     }
 
-    /// Processes an interrupted download. Returns whether it is requested again. The time limit
-    /// starts over, because reading the body took time.
+    /// Counts an interrupted download as a failed attempt. Returns whether a retry is allowed. The
+    /// time limit starts over, because reading the body took time.
     pub(crate) fn broke_off(&mut self, now: Timestamp) -> bool {
         self.started = None;
         // The token may have expired during the download, so allow another retry after a 401.
@@ -374,8 +372,8 @@ impl Attempts {
         let api = match &error {
             ResponseError::Api(api) => api,
             // This may be a gateway's web page instead of the job status. The job may have been
-            // billed, so keep polling. A reply that belongs to another request is discarded for
-            // any safe operation.
+            // billed, so keep polling. After a reply that belongs to another request, retry any
+            // safe operation.
             ResponseError::Decode(why)
                 if (call.operation == GetRequest::ENDPOINT.id
                     || (why.fault == Fault::Foreign && call.resend == Resend::Safe))
@@ -385,7 +383,7 @@ impl Attempts {
                 self.dirty = true;
                 return self.again(now, None, error.into());
             }
-            // The reply to a submission is not handled here: if it has a request id, the job
+            // For a submission, return the error instead: if it has a request id, the job
             // continues.
             ResponseError::Decode(why)
                 if why.fault == Fault::TooLate && call.resend == Resend::Safe =>
@@ -486,7 +484,7 @@ impl Attempts {
             }
             Verdict::Fail(error) => error,
         };
-        // A 2xx means that the request arrived, even if the reply cannot be parsed.
+        // A 2xx status means that the request arrived, even if the reply cannot be parsed.
         let arrived = match &error {
             FlowError::OutcomeUnknown { .. } | FlowError::Response(ResponseError::Decode(_)) => {
                 true
@@ -499,7 +497,7 @@ impl Attempts {
         Err(error)
     }
 
-    /// Resets the attempts, so that a call that continues after an error has all of them again.
+    /// Resets the attempts, so that a call continued after an error has all its attempts again.
     fn reset_attempts(&mut self) {
         self.attempts = 0;
         self.token_attempts = 0;
@@ -510,7 +508,7 @@ impl Attempts {
     }
 
     /// Processes a failed token request. `again` is `None` if a retry cannot help; otherwise it
-    /// contains the time that the reply suggests, if any.
+    /// contains the retry time in the reply, if any.
     fn token_failed(
         &mut self,
         now: Timestamp,
@@ -531,7 +529,7 @@ impl Attempts {
                 false
             }
         };
-        // If the time is up, the next poll reports this.
+        // If no reply arrived and the time is up, the next poll reports this.
         if is_again || (ends <= now && matches!(error, FlowError::NoReply { .. })) {
             return Ok(());
         }

@@ -15,8 +15,8 @@ use crate::time::Timestamp;
 
 /// A session: its base URL and its token. Any number of flows can share it.
 ///
-/// Flows request the token when they need it and renew it before it expires, unless it was obtained
-/// elsewhere. If several flows get a 401, one of them requests a new token while the others wait.
+/// With credentials, a flow requests a token when it needs one, and replaces a token that is about
+/// to expire. If several flows get a 401, one requests a new token while the others wait.
 ///
 /// ```
 /// use std::time::Duration;
@@ -42,7 +42,7 @@ pub struct Auth {
     base: BaseUrl,
     source: Source,
     token: Option<Issued>,
-    /// The number of tokens so far.
+    /// The number of tokens received so far.
     generation: u64,
     /// The number of token requests so far.
     serial: u64,
@@ -59,7 +59,7 @@ pub struct Auth {
     pause: Option<Pause>,
     margin: Duration,
     follow_region: bool,
-    /// The secrets to mask in output: the client secret and recent tokens.
+    /// The secrets to mask, such as the client secret and recent tokens.
     needles: Needles,
     recent: VecDeque<BearerToken>,
 }
@@ -69,7 +69,7 @@ enum Source {
     Credentials(Credentials),
     /// A token that was obtained elsewhere, which cannot be renewed.
     Supplied(BearerToken),
-    /// No source: the session is for a child, but the parent only has a supplied token.
+    /// No source: the session is for a child, but the parent has only a supplied token.
     Unavailable,
 }
 
@@ -90,19 +90,18 @@ struct Fetching {
 
 /// The number of recent tokens to mask.
 const MAX_RECENT: usize = 4;
-/// The time for which flows wait for the outcome of a token request before one of them sends
-/// another.
+/// How long flows wait for the outcome of a token request before one of them sends another.
 const LEASE: Duration = Duration::from_secs(90);
 /// The interval at which waiting flows check for the token.
 const TOKEN_POLL: Duration = Duration::from_millis(100);
 
-/// The counters of an [`Auth`] when a flow last read them.
+/// The counters that a flow has read from an [`Auth`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seen {
     /// The number of refusals when the call began.
     refusals: u64,
-    /// The number of failed token requests when the flow last counted them. `None` unless it needs
-    /// a new token.
+    /// The number of failed token requests when the flow last counted them. `None` unless the flow
+    /// needs a new token.
     failures: Option<u64>,
 }
 
@@ -158,8 +157,8 @@ impl Auth {
         }
     }
 
-    /// Sets how long before its expiry a token is renewed. The default is 120 seconds. The maximum
-    /// is a quarter of the token's lifetime.
+    /// Sets how long before a token expires to renew it. The default is 120 seconds. The maximum is
+    /// a quarter of the token's lifetime.
     pub fn margin(mut self, margin: Duration) -> Self {
         self.margin = margin;
         self
@@ -176,8 +175,7 @@ impl Auth {
         self
     }
 
-    /// Returns the base URL of requests. It changes when a redirect of the token endpoint is
-    /// followed.
+    /// Returns the base URL of requests. Following a redirect of the token endpoint changes it.
     pub fn base(&self) -> &BaseUrl {
         &self.base
     }
@@ -293,8 +291,7 @@ impl Auth {
         }
     }
 
-    /// Adds a token to the secrets to mask. A delayed reply may still repeat one of the most
-    /// recent tokens; older ones are no longer masked.
+    /// Adds a token to the secrets to mask. Only the most recent tokens are kept.
     fn remember(&mut self, bearer: &BearerToken, secrets: Needles) {
         self.recent.push_back(bearer.clone());
         if self.recent.len() > MAX_RECENT {
@@ -380,7 +377,7 @@ impl Auth {
         }
     }
 
-    /// Returns the secrets of this session.
+    /// Returns the secrets to mask.
     pub(crate) fn needles(&self) -> &Needles {
         &self.needles
     }
@@ -400,8 +397,7 @@ impl Auth {
         }
     }
 
-    /// Removes a requested token from the session, and returns it with its credentials, to revoke
-    /// it.
+    /// Takes the token that this session requested, with the credentials to revoke it.
     pub(crate) fn take_token(&mut self) -> Option<(Credentials, BearerToken)> {
         match &self.source {
             Source::Credentials(credentials) => {

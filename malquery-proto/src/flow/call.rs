@@ -7,12 +7,12 @@ use crate::reply::{Reply, ResponseHead};
 use crate::stream::StreamCheck;
 use crate::time::Timestamp;
 
-/// A call of an operation with a JSON reply, with its retries.
+/// A call of an operation that returns JSON, and its retries.
 ///
 /// | outcome | [`Safe`] | [`Billed`] |
 /// |---|---|---|
 /// | 2xx that can be parsed | done | done |
-/// | 2xx that cannot be parsed | error; retried up to three times for a [`GetRequest`], or if the reply belongs to another request | error, then [`OutcomeUnknown`] on every later `poll` |
+/// | 2xx that cannot be parsed, or seems to belong to another request | error; retried up to three times if it seems to belong to another request, or for a [`GetRequest`] unless it is too large | error, then [`OutcomeUnknown`] on every later `poll` |
 /// | first 401 | retried with a new token | the same |
 /// | 429 (rate limit) | retried at the time in the reply, or after a pause | the same |
 /// | 429 (quota) | error | error |
@@ -23,7 +23,7 @@ use crate::time::Timestamp;
 /// | cannot be sent | error | error |
 /// | attempts or time used up | error | error |
 ///
-/// With a token that was obtained elsewhere, which cannot be renewed, the first 401 is an error.
+/// A token that was obtained elsewhere cannot be renewed, so the first 401 is an error.
 ///
 /// [`Safe`]: crate::endpoint::Resend::Safe
 /// [`Billed`]: crate::endpoint::Resend::Billed
@@ -48,8 +48,9 @@ macro_rules! constructors {
                 }
             }
 
-            /// Sets the time at which the call fails with [`FlowError::Deadline`]. The time limit
-            /// of the policy may end it earlier.
+            /// Sets the time by which the call must end. A call that takes longer fails with
+            /// [`FlowError::Deadline`] or with the error of its last request. The time limit of the
+            /// policy may end it earlier.
             pub fn set_deadline(&mut self, deadline: Option<Timestamp>) {
                 self.attempts.set_deadline(deadline);
             }
@@ -90,10 +91,10 @@ impl<O: JsonOperation> Flow for CallFlow<'_, O> {
 }
 
 /// A call of an operation whose reply is a file. The flow ends when the head of a successful reply
-/// arrives. It returns the checks for the body, which the caller reads.
+/// arrives. It returns the checks for the body; the caller reads the body.
 ///
-/// Retries follow the table in [`CallFlow`]. A 202 or 204 means that the file is not ready, and is
-/// retried after a pause.
+/// Retries follow the table in [`CallFlow`]. A 202 or 204 means that the file is not ready: the
+/// request is retried after a pause.
 #[derive(Debug)]
 pub struct DownloadFlow<'a, O> {
     attempts: Attempts,

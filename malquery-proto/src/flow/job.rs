@@ -19,16 +19,16 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 /// unless the [`RetryPolicy`] allows only one attempt, each poll may use five times as many
 /// attempts, and may wait for a rate limit for up to the time limit of a call.
 ///
-/// A job can be serialized, so that it survives a restart or moves to another machine. The stored
+/// A job can be serialized, so that it can survive a restart or move to another machine. The stored
 /// state contains no credentials and no token. Once the request id is known, it contains no YARA
 /// rule and no patterns either.
 ///
 /// | phase | event | consequence |
 /// |---|---|---|
 /// | submit | 2xx that can be parsed | polling begins; the state drops the rule and the patterns |
+/// | submit | any other reply with a request id | error; the next `poll` continues the job |
 /// | submit | 2xx that cannot be parsed or has only errors | error, then [`FlowError::OutcomeUnknown`] on every later `poll` |
 /// | submit | 304, 408, 5xx, or a failure after sending | [`FlowError::OutcomeUnknown`], now and on every later `poll`: the job may have been billed |
-/// | submit | an error or a damaged reply with a request id | error; the next `poll` continues the job |
 /// | submit | the state was stored during the submission, and restored | [`FlowError::OutcomeUnknown`] on every `poll` |
 /// | submit or poll | first 401 | retried with a new token, if one can be requested |
 /// | submit or poll | 429 (rate limit) | retried at the time in the reply, or after a pause |
@@ -39,10 +39,10 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 /// | submit or poll | other 3xx or 4xx | error |
 /// | poll | other 2xx with only errors | error |
 /// | poll | 5xx, 408, or a failure after sending | retried after a pause |
-/// | poll | 2xx that cannot be parsed or is about another job, or `done` or `failed` without a request id | retried up to three times |
+/// | poll | 2xx that cannot be parsed, or may be about another job | retried up to three times, unless it is too large |
 /// | poll | `done` | done |
 /// | poll | `failed` | [`FlowError::JobFailed`] |
-/// | poll | `inprogress`, or an unknown status | polled again after the interval |
+/// | poll | any other status | polled again after the interval |
 /// | poll | no status | polled again after the interval; the tenth time in a row, [`FlowError::NoStatus`] |
 ///
 /// ```
@@ -69,10 +69,10 @@ pub struct JobFlow {
     /// The number of consecutive replies without a status.
     #[serde(default)]
     silent: u32,
-    /// The number of polls that succeeded.
+    /// The number of successful polls.
     #[serde(default)]
     polls: u32,
-    /// The status in the last poll that succeeded.
+    /// The job status that the last successful poll reported.
     #[serde(default)]
     status: Option<JobStatus>,
     /// A poll that reports the job as unknown is not an error while this is greater than 1.
@@ -86,7 +86,7 @@ pub struct JobFlow {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-// A flow has only one phase, so its size does not matter.
+// A flow has only one phase, so the size of the enum does not matter.
 #[allow(clippy::large_enum_variant)]
 enum Phase {
     Submit(Submission),
@@ -149,8 +149,8 @@ pub(crate) const MIN_INTERVAL: Duration = Duration::from_millis(100);
 /// The number of consecutive replies without a status after which the flow fails.
 const MAX_SILENT: u32 = 10;
 
-/// The factor by which a poll may use more attempts than other calls, because the job may have been
-/// billed and polling costs no quota.
+/// The multiple of `max_attempts` that a poll may use: the job may have been billed, and polling
+/// costs no quota.
 const POLL_PATIENCE: u32 = 5;
 
 /// A parsed reply to a submission or a poll, before [`Flow::take`] processes it.
@@ -199,8 +199,9 @@ impl JobFlow {
         self.interval = interval;
     }
 
-    /// Sets the time at which the flow fails with [`FlowError::Deadline`]. The service continues a
-    /// submitted job. Set a later deadline to continue the flow.
+    /// Sets the time by which the flow must end. A flow that takes longer fails with
+    /// [`FlowError::Deadline`] or with the error of its last request. The service continues a
+    /// submitted job. To continue the flow, set a later deadline.
     pub fn set_deadline(&mut self, deadline: Option<Timestamp>) {
         self.call.set_deadline(deadline);
     }
@@ -209,12 +210,12 @@ impl JobFlow {
         self.call.deadline()
     }
 
-    /// Returns the job status in the last poll that succeeded, if it reported one.
+    /// Returns the job status that the last successful poll reported, if any.
     pub fn status(&self) -> Option<&JobStatus> {
         self.status.as_ref()
     }
 
-    /// Returns the number of polls that succeeded.
+    /// Returns the number of successful polls.
     pub fn polls(&self) -> u32 {
         self.polls
     }
@@ -227,7 +228,7 @@ impl JobFlow {
         }
     }
 
-    /// Returns the request id, or `None` until it is known.
+    /// Returns the request id of the job, or `None` if it is not known yet.
     pub fn id(&self) -> Option<&RequestId> {
         match &self.phase {
             Phase::Submit(_) => None,
@@ -401,7 +402,7 @@ impl Flow for JobFlow {
                     self.salvage(id);
                 }
                 if let Some(reply) = taken? {
-                    // `done` is the status of the submission; the job has only just started.
+                    // The `done` in this reply is about the submission; the job has just started.
                     self.phase = Phase::Poll(reply.output.meta.reqid);
                     self.errors = reply.output.errors;
                     self.next_call();

@@ -61,7 +61,7 @@ mod sealed {
 ///
 /// 1. Call [`poll`](Self::poll). If it returns a time, wait until then and poll again.
 /// 2. If it returns a request, send it. Then call [`on_response`](Self::on_response) with the
-///    reply, or [`on_failure`](Self::on_failure) if no reply arrived.
+///    reply, or [`on_failure`](Self::on_failure) if no complete reply arrived.
 ///
 /// `on_response` borrows the [`Auth`] while it parses the reply. If threads share an `Auth` behind
 /// a lock, they can parse without the lock: call [`read`](Self::read), and then
@@ -76,11 +76,11 @@ pub trait Flow: sealed::Sealed {
     /// Returns the next step. `now` is the current time.
     ///
     /// # Errors
-    /// Returns the error that stops the flow. Whether the flow can continue later depends on the
-    /// error.
+    /// Returns the error that stops the flow. After some errors, the flow can be polled again.
     fn poll(&mut self, now: Timestamp, auth: &mut Auth) -> Result<Step, FlowError>;
 
-    /// Parses the reply to an attempt that is not a token request. This is slow for a large reply.
+    /// Parses the reply to an attempt that is not a token request. This can be slow for a large
+    /// reply.
     fn read(&self, head: ResponseHead<'_>, body: &[u8]) -> Self::Reply;
 
     /// Processes a parsed reply. Returns the result of the flow, or `None` if the flow must be
@@ -133,7 +133,7 @@ pub trait Flow: sealed::Sealed {
         self.attempts().on_token(now, auth, ticket, head, body)
     }
 
-    /// Reports that an attempt got no reply. Poll the flow again afterwards.
+    /// Reports that an attempt got no complete reply. Poll the flow again afterwards.
     ///
     /// # Errors
     /// Returns [`FlowError::WrongTicket`], and changes nothing, if the ticket is for another call,
@@ -183,13 +183,13 @@ pub struct Attempt {
     /// [`MAX_ERROR_BODY`](crate::operation::MAX_ERROR_BODY) bytes.
     pub max_body: Option<u64>,
     /// The time by which the whole reply must have arrived, including its body. For a download,
-    /// this is the deadline of the flow, because the time limit of the policy does not apply to the
-    /// body.
+    /// this is the deadline of the flow, if it has one: the time limit of the policy does not apply
+    /// to the body.
     pub deadline: Option<Timestamp>,
 }
 
 impl std::fmt::Debug for Attempt {
-    /// Hides the headers and the body, which may contain a secret.
+    /// Hides the headers and the body, which may contain secrets.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
@@ -206,7 +206,7 @@ impl std::fmt::Debug for Attempt {
 /// If the request was not sent, pass the ticket to [`Flow::cancel`]. If the ticket is dropped, for
 /// example with a canceled future, the outcome stays unknown. A submission then fails with
 /// [`OutcomeUnknown`](FlowError::OutcomeUnknown) whenever it is polled. If the request was for a
-/// token, the flows that need the token wait for up to 90 seconds before one of them requests it.
+/// token, the flows that need it wait for up to 90 seconds before one of them requests another.
 #[derive(Debug)]
 #[must_use]
 pub struct Ticket(Kind);
@@ -238,8 +238,8 @@ impl Ticket {
     }
 }
 
-/// How far in the future a pause may begin. Another thread may have read the clock later than this
-/// one, and begun the pause.
+/// How far in the future a pause may begin: another thread may have set the pause after this thread
+/// read the clock.
 const CLOCK_SKEW: Duration = Duration::from_secs(1);
 
 /// A pause before a request.
@@ -286,8 +286,8 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
-/// The kind of a failure without a reply: whether the service may have received the request, and
-/// whether a retry may succeed.
+/// The kind of a failure without a complete reply: whether the service may have received the
+/// request, and whether a retry may succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SendFailure {
     /// The request provably never reached the service, and a retry may succeed. For example, the
@@ -320,14 +320,14 @@ pub struct RetryPolicy {
     /// The maximum number of attempts for a call, not counting a retry after a 401. 0 has the same
     /// effect as 1. If this is more than 1, a [`JobFlow`] allows five times as many for each poll.
     pub max_attempts: u32,
-    /// The pause before the second attempt, unless the service asks for another one. It doubles for
-    /// each further attempt. Each pause is shortened at random, by up to half.
+    /// The pause before the second attempt, unless the service asks for a different one. It doubles
+    /// for each further attempt. These pauses are shortened at random, by up to half.
     pub first_delay: Duration,
     /// The maximum pause, unless the service asks for a longer one.
     pub max_delay: Duration,
-    /// The maximum pause that the service may ask for. If it asks for a longer one, the call fails
-    /// with the error reply, which contains the time of the retry. A [`JobFlow`] may allow a longer
-    /// pause for its polls.
+    /// The maximum pause to accept from the service. If it asks for a longer one, the call fails
+    /// with the error reply, which contains the time of the retry. A [`JobFlow`] may accept longer
+    /// pauses for its polls.
     pub max_rate_limit_wait: Duration,
     /// The time limit for a call, including its attempts and pauses, but not the body of a
     /// download. Each poll of a job is a separate call.
@@ -358,8 +358,7 @@ impl RetryPolicy {
         }
     }
 
-    /// Returns the pause after this many attempts: a random time between half of the full delay and
-    /// the full delay.
+    /// Returns the pause after this many failed attempts.
     pub(crate) fn delay(&self, attempts: u32, seed: u64) -> Duration {
         let doubled = self
             .first_delay
@@ -381,7 +380,7 @@ fn is_expected(status: &JobStatus) -> bool {
     matches!(status, InProgress | Done | Failed) || status.as_str() == "pending"
 }
 
-/// Describes a job status that this crate does not know. Empty for any other status, or none.
+/// Describes an unknown job status. Returns an empty string for a known status or `None`.
 fn unknown_status(status: Option<&JobStatus>) -> String {
     match status.filter(|status| !is_expected(status)) {
         Some(word) => format!(
@@ -409,7 +408,7 @@ fn reasons(reply: &JsonReply<GetRequest>) -> String {
     text
 }
 
-/// Returns the pseudorandom number of splitmix64 for this seed and round.
+/// Returns a pseudorandom number (splitmix64) for this seed and round.
 fn mix(seed: u64, round: u32) -> u64 {
     let mut z = seed.wrapping_add(u64::from(round).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -417,7 +416,7 @@ fn mix(seed: u64, round: u32) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The reason a flow ended without a result.
+/// The error type for calls, downloads and jobs.
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum FlowError {
@@ -427,8 +426,8 @@ pub enum FlowError {
     /// The service or a gateway returned an error or an unusable reply.
     #[error(transparent)]
     Response(#[from] ResponseError),
-    /// The last attempt got no reply, and no further attempt is allowed.
-    #[error("{operation} failed after {attempts} attempt{}; the last attempt got no reply", if *attempts == 1 { "" } else { "s" })]
+    /// The last attempt got no complete reply, and no further attempt is allowed.
+    #[error("{operation} failed after {attempts} attempt{}; the last attempt got no complete reply", if *attempts == 1 { "" } else { "s" })]
     #[allow(missing_docs)]
     NoReply {
         operation: &'static str,
@@ -439,7 +438,7 @@ pub enum FlowError {
     #[error("the {operation} request cannot be sent")]
     #[allow(missing_docs)]
     CannotSend { operation: &'static str },
-    /// The outcome of a request that may be billed is unknown, so it was not retried.
+    /// The outcome of a request that may have been billed is unknown. The request was not retried.
     #[error(
         "the outcome of {operation} is unknown; it was not retried because it could be billed twice; \
          use `quotas` to check whether it was billed before you submit it again{}", IdNote(id.as_ref())
@@ -450,7 +449,7 @@ pub enum FlowError {
         /// The error reply that caused this error, if any.
         #[source]
         reply: Option<Box<ApiError>>,
-        /// The request id of the job, if the part of the reply that arrived contains it.
+        /// The request id of the job, if it was received.
         id: Option<RequestId>,
     },
     /// The time limit of the policy has been reached.
@@ -462,7 +461,7 @@ pub enum FlowError {
     #[allow(missing_docs)]
     Deadline {
         operation: &'static str,
-        /// The job status in the last poll that succeeded, if any.
+        /// The job status that the last successful poll reported, if any.
         status: Option<JobStatus>,
     },
     /// The remaining quota does not cover the job. Nothing was submitted.
@@ -479,7 +478,7 @@ pub enum FlowError {
     )]
     #[allow(missing_docs)]
     QuotaUnknown { what: &'static str, why: Box<str> },
-    /// Ten replies in a row did not contain the status of the job.
+    /// Ten successful polls in a row did not report the status of the job.
     #[error("the service does not report the status of the job; check the request id")]
     NoStatus,
     /// The service reports that the job failed.
@@ -493,7 +492,7 @@ pub enum FlowError {
 debug_with_sources!(FlowError);
 
 impl FlowError {
-    /// Creates the error for a request that may be billed and that the service may have received.
+    /// Creates the error for a request that may have been billed.
     fn unsure(operation: &'static str, reply: Option<Box<ApiError>>) -> Self {
         let id = reply.as_ref().and_then(|reply| reply.request_id().cloned());
         Self::OutcomeUnknown {
@@ -539,8 +538,8 @@ impl FlowError {
     }
 
     /// Returns the request id of the job, if a failed submission got a reply that contains one. The
-    /// job may have been billed, so poll this id instead of submitting again. Once a job is
-    /// submitted, [`JobFlow::id`] returns its id, whatever error its polls return.
+    /// job may have been billed, so poll this id instead of submitting again. If a poll failed, see
+    /// [`JobFlow::id`].
     pub fn request_id(&self) -> Option<&RequestId> {
         match self {
             Self::OutcomeUnknown { id, .. } => id.as_ref(),

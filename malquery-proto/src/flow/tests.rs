@@ -318,13 +318,13 @@ fn what_was_surely_not_sent_is_sent_again() {
     let error = service.call(&hunt()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "PostMalQueryHuntV1 failed after 4 attempts; the last attempt got no reply"
+        "PostMalQueryHuntV1 failed after 4 attempts; the last attempt got no complete reply"
     );
     let mut service = Service::new([refused(), refused(), refused(), refused()]);
     let error = service.call(&hunt()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "oauth2AccessToken failed after 4 attempts; the last attempt got no reply"
+        "oauth2AccessToken failed after 4 attempts; the last attempt got no complete reply"
     );
 }
 
@@ -391,7 +391,7 @@ fn only_a_rate_limit_is_waited_for() {
         service.call(&hunt()).unwrap();
         assert_eq!(service.waits, [Duration::from_millis(expected)]);
     }
-    // Without a hint, or with one in the past, the policy sets the pause.
+    // Without a retry time, or with one in the past, the policy sets the pause.
     for answer in [
         reply(429, GATEWAY_429),
         with(
@@ -665,7 +665,7 @@ fn flows_share_failures_of_the_token() {
     };
     assert_eq!(
         error.to_string(),
-        "oauth2AccessToken failed after 4 attempts; the last attempt got no reply"
+        "oauth2AccessToken failed after 4 attempts; the last attempt got no complete reply"
     );
     assert_eq!(sent, 4);
 }
@@ -1503,7 +1503,7 @@ fn unreported_polls_keep_their_pause() {
     }
 }
 
-/// Returns the numbers that [`answer_to`] turns into answers.
+/// Generates the numbers that [`answer_to`] turns into answers.
 fn any_answer() -> impl Strategy<Value = u8> {
     0u8..24
 }
@@ -1867,7 +1867,7 @@ fn a_reply_to_another_request_is_refused() {
             "{body}"
         );
     }
-    // A reply without any member of its operation is refused too.
+    // A reply that lacks the members of its operation is refused too.
     let other = "02".repeat(32);
     let of_another = format!(r#"{{"resources": [{{"sha256": "{other}"}}]}}"#);
     let search = FuzzySearch::new(pattern());
@@ -1922,7 +1922,7 @@ fn a_reply_to_another_request_is_requested_again() {
     assert_eq!(service.call(&metadata).unwrap().resources.len(), 1);
     assert_eq!(service.new_connections, [false, false, true]);
 
-    // A request that was not sent does not change that.
+    // After a canceled request, the next one still needs a new connection.
     let mut service = Service::new([about(1)]);
     service.auth = supplied();
     let mut flow = CallFlow::new(&metadata, RetryPolicy::default(), 7);
@@ -1999,7 +1999,7 @@ fn the_id_of_a_failed_submission_is_kept() {
         let text = format!("{error:?}");
         assert!(text.contains(shown), "{text}");
     }
-    // A reply without a request id did not start a job.
+    // A 400 without a request id did not start a job.
     let refused = r#"{"meta": {"trace_id": "t"}, "errors": [{"code": 400, "message": "no"}]}"#;
     let mut service = Service::new([token(), reply(400, refused)]);
     let error = service.call(&hunt()).unwrap_err();
