@@ -40,8 +40,8 @@ macro_rules! words {
         impl FromStr for $name {
             type Err = ParseError;
 
-            /// Parses a word. The case of known words is ignored, and unknown words are kept. Fails if
-            /// the word is empty or has leading or trailing whitespace.
+            /// Parses a word. The case of known words is ignored, and unknown words are kept. Fails
+            /// if the word is empty or has leading or trailing whitespace.
             fn from_str(text: &str) -> Result<Self, ParseError> {
                 $( if text.eq_ignore_ascii_case($text) { return Ok(Self::$variant); } )+
                 if text.is_empty() {
