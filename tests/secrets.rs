@@ -105,7 +105,7 @@ fn the_reason_in_the_log_is_masked() {
     Client::new(echo, VirtualClock::new(), auth)
         .quotas()
         .unwrap_err();
-    let line = "no reply to oauth2AccessToken: no route for [redacted]\n";
+    let line = "no complete reply to oauth2AccessToken: no route for [redacted]\n";
     assert_eq!(logged().matches(line).count(), 4, "{}", logged());
     assert_clean("the log", &logged());
 }

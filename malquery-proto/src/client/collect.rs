@@ -20,15 +20,12 @@ use crate::stream::Received;
 use crate::time::Timestamp;
 use crate::types::{ErrorItem, RequestId, Sample, Sha256};
 
-/// The maximum number of times that the download of a missing archive is started again after its
-/// job is done. Each download also has the retries of the policy.
+/// The maximum number of times to restart the download of a missing archive after its job is done.
 const MAX_NOT_FOUND: u32 = 5;
-/// The pause before the download of a missing archive is started again, unless a polling interval
-/// is set.
+/// The pause before restarting the download of a missing archive, if no polling interval is set.
 const ARCHIVE_PAUSE: Duration = Duration::from_secs(5);
 
-/// The size in bytes to allow for each sample in the directory of an archive: enough for a SHA-256
-/// as the name and for extra fields.
+/// The number of bytes to allow for each sample in the directory of an archive.
 const DIRECTORY_ENTRY: u64 = 400;
 
 /// The state of a run that finds samples, downloads an archive of them, and verifies its content.
@@ -76,23 +73,23 @@ const DIRECTORY_ENTRY: u64 = 400;
 /// ```
 ///
 /// If a process ends while a submission is being sent, the job may have been billed, so it is not
-/// submitted again: the next run fails with [`FlowError::OutcomeUnknown`]. Compare the quotas with
-/// their earlier values, then start over. If the search already has a request id, start over with
-/// [`Collect::attach`] to reuse it.
+/// submitted again: a run with the stored state fails with [`FlowError::OutcomeUnknown`]. Compare
+/// the quotas with their earlier values, then start over. If the search already has a request id,
+/// start over with [`Collect::attach`] to reuse it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[must_use]
 pub struct Collect {
     version: Version,
     phase: Phase,
-    /// The field is required, because a missing limit must not become "no limit".
+    /// Required in a stored state, because a missing limit must not become "no limit".
     #[serde(deserialize_with = "Option::deserialize")]
     limit: Option<u32>,
     interval: Option<Duration>,
     extract: Option<PathBuf>,
     search: Option<RequestId>,
     found: Vec<Sha256>,
-    /// Not stored, because the results are too large to write at every step.
+    /// Not stored, because the results may be too large to write at every step.
     #[serde(skip)]
     results: Vec<Sample>,
     #[serde(skip)]
@@ -125,10 +122,10 @@ enum Phase {
 pub struct Collected {
     /// The request id of the exact search or hunt, if the run included one.
     pub search: Option<RequestId>,
-    /// The results of the search. They are not stored with the state.
+    /// The results of the search. A stored [`Collect`] does not contain them.
     pub results: Vec<Sample>,
     /// The errors that the service reported although the search and the multi-download succeeded.
-    /// They are not stored with the state.
+    /// A stored [`Collect`] does not contain them.
     pub errors: Vec<ErrorItem>,
     /// The samples to download, without duplicates, up to the limit. Empty if none are known.
     pub found: Vec<Sha256>,
@@ -182,7 +179,7 @@ impl Collect {
         Self::at(Phase::Fetch(id))
     }
 
-    /// Creates a run for an existing archive. Call [`Collect::verify`] on it. Every undamaged
+    /// Creates a run that verifies an existing archive: see [`Collect::verify`]. Every undamaged
     /// sample in the archive counts as found.
     pub fn unpack(archive: impl Into<PathBuf>) -> Self {
         Self::at(Phase::Verify {
@@ -266,7 +263,7 @@ impl Collect {
         self
     }
 
-    /// Returns the state of the current job. `None` before the first job and after the last.
+    /// Returns the state of the current job, if there is one.
     pub fn flow(&self) -> Option<&JobFlow> {
         match &self.phase {
             Phase::Search(flow) | Phase::Download(flow) => Some(flow),
@@ -540,8 +537,8 @@ impl Client {
     /// Finds samples, downloads an archive of them into `archive`, and verifies its content.
     ///
     /// A hunt costs one hunt, and each sample costs one download. With [`Client::check_quota`], a
-    /// hunt or a multi-download is not submitted if the remaining quota does not cover it. A hunt
-    /// also requires quota for the downloads: as many as the limit, or one if there is no limit.
+    /// hunt or a multi-download is not submitted if the remaining quota does not cover it. For a
+    /// hunt, that includes the downloads: as many as the limit, or one if there is no limit.
     ///
     /// If the archive can be opened, the file is kept, even if samples are missing or damaged: see
     /// [`Collected::samples`]. If the run fails after that, for example at its deadline, continue
@@ -578,7 +575,7 @@ impl Client {
         mut archive: OutputFile,
         mut observer: impl Observer,
     ) -> Result<Collected, Error> {
-        // Check these first, so that a mistake fails before anything is billed.
+        // Check these first, so that the run fails before anything is billed.
         if job.limit == Some(0) {
             return Err(FlowError::from(BuildError::ZeroLimit).into());
         }
@@ -706,8 +703,7 @@ fn is_missing(error: &Error) -> bool {
     matches!(kind, Some(ApiErrorKind::NotFound | ApiErrorKind::NotReady))
 }
 
-/// A run of a [`Collect`]. It passes the steps of each job and download to the observer, with the
-/// state of the whole run.
+/// A running [`Collect`] and its observer.
 struct Run<'a> {
     begun: Timestamp,
     client: &'a Client,
@@ -760,7 +756,7 @@ impl Observer for Run<'_> {
     }
 }
 
-/// A reader that reports the number of bytes read, and fails if the callback returns `Break`.
+/// A reader that passes the number of bytes read so far to a callback, which can stop it.
 struct Watched<W> {
     file: File,
     bytes: u64,

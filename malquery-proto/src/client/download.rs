@@ -51,7 +51,7 @@ impl Download {
     }
 
     /// Returns the declared length in bytes, if any, or the actual length once the whole body has
-    /// been read. `None` after an error.
+    /// been read. `None` if the download failed.
     pub fn length(&self) -> Option<u64> {
         match &self.state {
             State::Reading(check) => check.length(),
@@ -60,7 +60,7 @@ impl Download {
         }
     }
 
-    /// Returns the size and the hash. `None` until the whole body has been read and verified.
+    /// Returns the size and the SHA-256. `None` until the whole body has been read and verified.
     pub fn received(&self) -> Option<Received> {
         match &self.state {
             State::Whole(received) => Some(*received),

@@ -112,11 +112,15 @@ impl Client {
                 }
                 Err(error) => {
                     let why = error.failure();
-                    log::debug!("{name} attempt {attempts}: no reply in {took} ms");
+                    log::debug!("{name} attempt {attempts}: no complete reply in {took} ms");
                     if why != SendFailure::CannotSend {
                         // Without a warning, the service would just seem slow during retries.
                         let reason = error.reason().to_string();
-                        log::warn!("no reply to {}: {}", name.operation, self.mask(&reason));
+                        log::warn!(
+                            "no complete reply to {}: {}",
+                            name.operation,
+                            self.mask(&reason)
+                        );
                     }
                     let body: Option<&BodyError> = error.reason().downcast_ref();
                     let found = body.and_then(|body| body.id.clone()?.ok());
@@ -171,7 +175,7 @@ impl Client {
         log::debug!("{}", self.mask(&line));
     }
 
-    /// Sends a request and reads the body, unless the body is a stream for the caller.
+    /// Sends a request, and reads the body of the reply unless it is a file.
     pub(super) fn send(
         &self,
         request: http::Request<Vec<u8>>,
@@ -204,8 +208,8 @@ impl Client {
     }
 }
 
-/// Reads up to `most` bytes of a body. If `whole` is set, returns one byte more of a longer body,
-/// so that the flow rejects it, and fails if the body is truncated.
+/// Reads up to `most` bytes of a body. If `whole` is set, an incomplete body is an error, and a
+/// longer body keeps one more byte, so that the flow rejects it.
 fn read_body(
     endpoint: Option<&Endpoint>,
     head: ResponseHead<'_>,
@@ -250,13 +254,13 @@ fn read_body(
         TransportError::unknown(BodyError { error, id, refused })
     };
     match result {
-        // For a closed connection, report the number of missing bytes instead.
+        // For a closed connection, report how many bytes arrived instead.
         Err(error) if short.is_none() || error.kind() != io::ErrorKind::UnexpectedEof => {
             return Err(failed(error));
         }
         _ => {}
     }
-    // The declared length is not that of an encoded body: a transport that decodes must remove it.
+    // A transport that decodes a body must remove the declared length.
     match short.filter(|_| received <= most) {
         Some(declared) => Err(failed(io::Error::other(StreamError::Short {
             received,

@@ -41,7 +41,7 @@ pub enum Error {
     #[allow(missing_docs)]
     Flow {
         error: FlowError,
-        /// The error that the transport returned in the last attempt, if it explains the failure.
+        /// The transport error of the last attempt, if it explains the failure.
         cause: Option<Box<dyn StdError + Send + Sync>>,
         /// The request id of the job that the call ran or waited for, if known.
         job: Option<RequestId>,
@@ -68,8 +68,7 @@ pub enum Error {
     #[allow(missing_docs)]
     Collect {
         error: Box<Error>,
-        /// The state of the run. To continue it, pass it to
-        /// [`Client::collect`](super::Client::collect).
+        /// The state of the run, to continue with [`Client::collect`](super::Client::collect).
         job: Box<Collect>,
     },
 }
@@ -80,7 +79,7 @@ pub enum Error {
 pub enum ErrorKind {
     /// The request is not valid, so it was not sent.
     Invalid,
-    /// The request was redirected (3xx), or rejected with a 4xx that has no kind of its own.
+    /// The reply has a 3xx status, or a 4xx status that has no kind of its own.
     Refused,
     /// The credentials or the token are not valid in this cloud (401).
     Unauthorized,
@@ -244,7 +243,7 @@ impl Error {
         self.flow()?.status()
     }
 
-    /// Returns the trace id, which CrowdStrike support asks for.
+    /// Returns the trace id, if there is one. CrowdStrike support asks for it.
     pub fn trace_id(&self) -> Option<&str> {
         self.flow()?.trace_id()
     }

@@ -63,15 +63,15 @@ impl Job {
         self
     }
 
-    /// Sets the maximum duration of each [`Job::wait`]. The default is the client's timeout. A
-    /// longer wait fails as described in [`Client::timeout`]. The service continues the job.
+    /// Sets the maximum duration of each [`Job::wait`]. The default is the client's timeout. After
+    /// that, the wait fails as described in [`Client::timeout`]. The service continues the job.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Sets the time by which [`Job::wait`] must end. A wait that takes longer fails as described
-    /// in [`Client::timeout`]. The service continues the job.
+    /// Sets the time by which [`Job::wait`] must end. After that, the wait fails as described in
+    /// [`Client::timeout`]. The service continues the job.
     pub fn deadline(mut self, deadline: Timestamp) -> Self {
         self.flow.set_deadline(Some(deadline));
         self
@@ -98,8 +98,8 @@ impl Job {
             .run_within(&mut self.flow.clone(), self.timeout, &mut observer)
     }
 
-    /// Returns the state with which each [`Job::wait`] begins. You can store it, and continue later
-    /// with [`Client::run_job`].
+    /// Returns the state with which each [`Job::wait`] begins. You can store it, and pass it to
+    /// [`Client::run_job`] later.
     pub fn flow(&self) -> &JobFlow {
         &self.flow
     }

@@ -92,7 +92,7 @@ struct Shared {
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
     auth: Mutex<Auth>,
-    /// The number of seeds so far. A child and its parent share it, so that their seeds differ.
+    /// The number of seeds created so far, which a child and its parent share.
     calls: Arc<AtomicU64>,
 }
 
@@ -160,7 +160,7 @@ impl Client {
     ///
     /// It has the same settings, credentials and transport, but a separate token and separate
     /// pauses for rate limits. The child of a client with a [token that was obtained
-    /// elsewhere](Auth::with_token) cannot send requests: the token is valid only for its customer.
+    /// elsewhere](Auth::with_token) cannot send requests: the token is not valid for the child.
     pub fn child(&self, member_cid: MemberCid) -> Self {
         let shared = Shared {
             transport: self.shared.transport.clone(),
@@ -181,7 +181,7 @@ impl Client {
         self
     }
 
-    /// Sets the maximum duration of each call. A longer call fails with [`FlowError::Deadline`] or
+    /// Sets the maximum duration of a call. After that, it fails with [`FlowError::Deadline`] or
     /// with the error of its last request. By default, only [`RetryPolicy::time_limit`] applies.
     ///
     /// The duration includes the [check of the quota](Self::check_quota). A [`Client::collect`]
@@ -192,7 +192,7 @@ impl Client {
         self
     }
 
-    /// Sets the time by which calls must end. A call that takes longer fails as described in
+    /// Sets the time by which calls must end. After that, calls fail as described in
     /// [`timeout`](Self::timeout). If both are set, the earlier limit applies.
     #[must_use]
     pub fn deadline(mut self, deadline: Timestamp) -> Self {
@@ -428,9 +428,9 @@ impl Client {
     /// continue the job. The flow keeps the [`RetryPolicy`] with which it was created.
     ///
     /// # Errors
-    /// Returns [`Error::Flow`] if a request or the job fails, and [`Error::Stopped`] if the
-    /// observer stops the run before it ends. If the observer stops the run at [`Step::Send`], the
-    /// request is not sent, and the observer is called once more with the final state.
+    /// Returns [`Error::Flow`] if a call or the job fails, and [`Error::Stopped`] if the observer
+    /// stops the run before it ends. If the observer stops the run at [`Step::Send`], the request
+    /// is not sent, and the observer is called once more with the final state.
     pub fn run_job(
         &self,
         flow: &mut JobFlow,
@@ -470,7 +470,7 @@ impl Client {
     /// Replaces the client secret and recent tokens in `text` with `[redacted]`. Use it before you
     /// print text from the service.
     ///
-    /// [`Needles`](crate::needles::Needles) lists the encodings in which secrets are found.
+    /// [`Needles`](crate::needles::Needles) describes which secrets are found.
     pub fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
         // Searching may take a moment, so do not hold the lock.
         let needles = self.auth().needles().clone();
@@ -519,7 +519,7 @@ impl Client {
         for_operation!(submission, job => self.guard(job, cost, ends))
     }
 
-    /// Checks the remaining quota, if the check is on and the request would be billed.
+    /// Checks the remaining quota before a billed request, if the check is on.
     fn guard<O: Operation>(
         &self,
         operation: &O,
@@ -554,8 +554,8 @@ impl Client {
         Ok(())
     }
 
-    /// Revokes the token, if this client has requested one. The next call requests a new token.
-    /// Costs no quota.
+    /// Revokes the token, which clones share. The next call requests a new token. Does nothing if
+    /// there is no token, or if it was obtained elsewhere. Costs no quota.
     ///
     /// # Errors
     /// Fails if the token cannot be revoked. The client drops it anyway, and it expires on its own,

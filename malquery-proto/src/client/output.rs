@@ -48,8 +48,7 @@ impl OutputFile {
     /// Creates a file that will appear at `path`, and will replace an existing file.
     ///
     /// # Errors
-    /// Returns [`Error::File`] if `path` exists and is neither a file nor a link to a file, or if
-    /// no file can be created there.
+    /// Returns [`Error::File`] if `path` exists but is not a file, or if no file can be created.
     pub fn replace(path: impl Into<PathBuf>) -> Result<Self, Error> {
         Self::create(path.into(), true)
     }

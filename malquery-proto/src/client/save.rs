@@ -84,13 +84,13 @@ impl Client {
 }
 
 impl Download {
-    /// Writes the download to `output`. The file appears only after the download is
-    /// complete and verified. Unlike [`Client::save`], this does not retry an interrupted download.
+    /// Writes the download to `output`. The file appears only after the download is complete and
+    /// verified. Unlike [`Client::save`], this does not retry an interrupted download.
     ///
     /// # Errors
     /// Returns [`Error::Stream`] or [`Error::Body`] if the download is rejected or interrupted, and
-    /// [`Error::File`] if the file cannot be written, or if part of the download was read before.
-    /// After an error, the incomplete file is deleted.
+    /// [`Error::File`] if the file cannot be written, or if part of the download has already been
+    /// read. After an error, the incomplete file is deleted.
     pub fn write_to(mut self, mut output: OutputFile) -> Result<Received, Error> {
         let received = copy(&mut self, &mut output, |_| ControlFlow::Continue(()))?;
         output.finish()?;
@@ -98,7 +98,7 @@ impl Download {
     }
 }
 
-/// Copies a download into a file. Fails if it is not complete, or if the callback stops it.
+/// Copies a download into a file. Fails if the download is incomplete or the callback stops it.
 fn copy(
     download: &mut Download,
     output: &mut OutputFile,
@@ -112,7 +112,7 @@ fn copy(
                 let end = io::ErrorKind::UnexpectedEof;
                 let received = download.received().ok_or(Error::Body(end.into()))?;
                 if received.bytes != bytes {
-                    let why = "part of the download was read before, so the file would lack it";
+                    let why = "the file would be incomplete: part of the download was already read";
                     output.explain(Err(io::Error::new(io::ErrorKind::InvalidInput, why)))?;
                 }
                 return Ok(received);

@@ -22,8 +22,8 @@ impl Clock for SystemClock {
     }
 
     fn sleep_until(&self, time: Timestamp) {
-        // Sleep in slices, because the clock may be set, and a sleep may not count the time while
-        // the machine is suspended. If the clock is set back, the wait does not get longer.
+        // Sleep in slices, in case the clock is changed or the machine is suspended. If the clock
+        // is set back, the wait does not get longer.
         let (begun, whole) = (Instant::now(), time.since(self.now()));
         loop {
             let left = time
@@ -41,7 +41,7 @@ const CLIENT_SECRET: &str = "FALCON_CLIENT_SECRET";
 const CLOUD: &str = "FALCON_CLOUD";
 const BASE_URL: &str = "FALCON_BASE_URL";
 const MEMBER_CID: &str = "FALCON_MEMBER_CID";
-/// The value with which other SDKs find the cloud automatically.
+/// The value of `FALCON_CLOUD` that makes other SDKs find the cloud automatically.
 const AUTODISCOVER: &str = "autodiscover";
 
 /// The base URL and the credentials, from environment variables.

@@ -28,7 +28,7 @@ use crate::time::Timestamp;
 /// - Give up when the [`TimeLeft`] of a request has passed. A download may have no time limit, so
 ///   also limit the duration of each read.
 /// - If a compressed body expands to far too many bytes, the reader must return an error of the
-///   kind [`FileTooLarge`](io::ErrorKind::FileTooLarge). A 2xx reply is then not requested again.
+///   kind [`FileTooLarge`](io::ErrorKind::FileTooLarge). After a 2xx, the client then gives up.
 ///
 /// A request has its [`Endpoint`](crate::endpoint::Endpoint) as an extension, and its [`TimeLeft`]
 /// if the time is limited. The conformance kit of `malquery-mock`
@@ -166,7 +166,7 @@ impl TransportError {
         }
     }
 
-    /// Returns the kind of the failure, which decides whether the request may be retried.
+    /// Returns the kind of the failure, which affects whether the request is retried.
     pub fn failure(&self) -> SendFailure {
         self.failure
     }

@@ -96,7 +96,9 @@ fn a_missing_service_is_reported_once() {
     run.error(1);
     run.says("refused").omits("oauth2");
     assert_eq!(
-        run.stderr.matches("warning: no reply to the login").count(),
+        run.stderr
+            .matches("warning: no complete reply to the login")
+            .count(),
         1,
         "{}",
         run.stderr
