@@ -26,9 +26,9 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 /// | phase | event | consequence |
 /// |---|---|---|
 /// | submit | 2xx that can be parsed | polling begins; the state drops the rule and the patterns |
-/// | submit | any other reply with a request id | error; the next `poll` continues the job |
+/// | submit | any other reply with a valid request id | error; the next `poll` continues the job |
 /// | submit | 2xx that cannot be parsed or has only errors | error, then [`FlowError::OutcomeUnknown`] on every later `poll` |
-/// | submit | 304, 408, 5xx, or a failure after sending | [`FlowError::OutcomeUnknown`], now and on every later `poll`: the job may have been billed |
+/// | submit | 304, 408, 5xx, an error with an invalid request id, or a failure after sending | [`FlowError::OutcomeUnknown`], now and on every later `poll`: the job may have been billed |
 /// | submit | the state was stored during the submission, and restored | [`FlowError::OutcomeUnknown`] on every `poll` |
 /// | submit or poll | first 401 | retried with a new token, if one can be requested |
 /// | submit or poll | 429 (rate limit) | retried at the time in the reply, or after a pause |
