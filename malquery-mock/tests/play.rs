@@ -478,7 +478,7 @@ fn what_is_laid_over_repeats_and_is_named() {
         [0, 200, 200, 200]
     );
     let message = panic_of(|| drop(one.on("one").fault(Fault::Eof).play())).unwrap();
-    assert!(message.contains("the replacement for \"one\""), "{message}");
+    assert!(message.contains("the overlay for \"one\""), "{message}");
 }
 
 #[test]

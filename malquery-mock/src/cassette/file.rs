@@ -41,14 +41,14 @@
 //! - the **path**. The host and anything before the last `/malquery/` or `/oauth2/` are ignored;
 //! - the **query**: the same pairs. Order matters only among pairs with the same name. In
 //!   `ids`, the recorded hash of a job id matches the id;
-//! - the **authorization scheme** (`Bearer`, `Basic`, another or none), unless the recorded request
-//!   has no `headers` key. Other headers are ignored;
-//! - the **body**. JSON and forms are compared by their values, other bodies byte by byte. A
+//! - the **authorization scheme** (such as `Bearer`, or none), unless the recorded request has no
+//!   `headers` key. Other headers are ignored;
+//! - the **body**. A `json` or `form` body is compared by its values, any other byte by byte. A
 //!   recorded request without a body matches only requests without one.
 //!
 //! In a form, a recorded value such as `[client_secret]` (lower-case letters and underscores in
 //! square brackets) matches any value. In queries and JSON, this works only with the names of some
-//! credentials, and only in a field whose name contains that name.
+//! credentials, in a field with a similar name.
 //!
 //! If `redaction` is `falcon-2` and no interaction is a token request, token requests are answered
 //! automatically. For other cassettes, use [`Cassette::client`](crate::Cassette::client), a
@@ -72,7 +72,7 @@
 //! - Any other reply body: its size and type, such as `[312 bytes of text/html]`.
 //!
 //! The session's secrets of at least 6 bytes (such as client id, client secret and tokens) are
-//! found plain, URL-encoded, JSON-escaped, in hex and in base64. In JSON replies, they become
+//! found plain, URL-encoded, JSON-escaped, in hex and in base64. In recorded strings, they become
 //! `[redacted]`, as do words in error messages that look like tokens. A sample that contains a
 //! secret is not saved. An exchange is refused if its request path, query or body contains one.
 //!
@@ -110,8 +110,8 @@ pub struct File<I = Interaction> {
     /// The program that wrote the file, and its version.
     #[serde(default, deserialize_with = "given")]
     pub recorded_with: Option<String>,
-    /// The redaction rules: `falcon-2` for [those above](self#what-is-recorded). A session
-    /// that appends to a cassette does not change them.
+    /// The redaction rules: `falcon-2` for [the current ones](self#what-is-recorded). A session
+    /// that appends to a cassette keeps this value.
     #[serde(default, deserialize_with = "given")]
     pub redaction: Option<String>,
     /// The exchanges, in the order of their requests.
@@ -194,7 +194,7 @@ pub struct Body {
     /// The body in base64, split into lines. Requires `len` and `sha256`.
     #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub base64: Option<Vec<String>>,
-    /// The path of a file, relative to the cassette's folder. `len` and `sha256` are optional.
+    /// The path of a body file, relative to the cassette's folder. `len` and `sha256` are optional.
     #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub file: Option<String>,
     /// The length of the body in bytes.
@@ -253,7 +253,7 @@ fn part<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Optio
     object(from).map(Some)
 }
 
-/// Reads an object. On its own, serde would also accept an array of the values.
+/// Reads a struct from an object. Serde would also accept an array of its values.
 pub(super) fn object<'de, T, D>(from: D) -> Result<T, D::Error>
 where
     T: Deserialize<'de>,

@@ -67,8 +67,8 @@ pub struct CassetteError {
 }
 
 impl CassetteError {
-    /// Returns the line and the column of the error, counted from 1. The column is in characters.
-    /// Returns `None` if the error has no place, for example because the file cannot be read.
+    /// Returns the line and column of the error, or of the interaction that contains it. Both count
+    /// from 1, the column in characters. Returns `None` if, for example, the cassette is not found.
     pub fn place(&self) -> Option<(usize, usize)> {
         self.place
     }
@@ -82,7 +82,7 @@ impl fmt::Debug for CassetteError {
     }
 }
 
-/// The reason that a text is refused, and the byte offset of the error, if known.
+/// The reason for a refusal, and the byte offset of the error, if known.
 pub(crate) struct Refusal {
     at: Option<usize>,
     pub(crate) message: String,
@@ -135,7 +135,7 @@ impl Refusal {
     }
 }
 
-/// The keys that decide whether this version can read the rest.
+/// The keys that decide whether this crate can read the rest of a cassette.
 #[derive(Deserialize)]
 struct Head<'a> {
     #[serde(borrow)]
@@ -187,7 +187,7 @@ fn read(name: &str, text: &str, folder: Option<&Path>) -> Result<Cassette, Casse
     for part in outline.interactions {
         let part = part.get();
         let at = offset(text, part);
-        // Counts only the lines since the previous interaction, because a file may have thousands.
+        // Counts only the lines since the previous interaction, to avoid quadratic time.
         line += text[counted..at].matches('\n').count();
         counted = at;
         let read = object::<file::Interaction>(part)
@@ -241,7 +241,7 @@ fn interaction(
     })
 }
 
-/// Returns why a cassette cannot contain this request, or `None` if it can.
+/// Returns why a cassette cannot contain this method or URI, or `None` if it can.
 pub(crate) fn unfit(method: &Method, uri: &Uri) -> Option<&'static str> {
     // Methods are case-sensitive, so lower case is almost certainly a mistake.
     if method.as_str().contains(|c: char| c.is_ascii_lowercase()) {
@@ -262,7 +262,7 @@ fn request(found: file::Request, folder: Option<&Path>) -> Result<Expected, Refu
         .parse()
         .map_err(|error| format!("request.uri: {uri} is not a valid URI: {error}"))?;
     if found.uri.contains('#') {
-        return Err("request.uri: remove the fragment, because requests never contain it".into());
+        return Err("request.uri: remove the fragment, because requests never contain one".into());
     }
     if let Some(why) = unfit(&method, &uri) {
         return Err(format!("request: {why}").into());
@@ -284,7 +284,7 @@ fn response(found: file::Response, folder: Option<&Path>) -> Result<Response, Re
         Body::Json(_) if headers.contains_key(header::CONTENT_LENGTH) => {
             return Err(
                 "response.headers: remove content-length, because a JSON body is sent in compact \
-                 form, which may have another length"
+                 form, which may have a different length"
                     .into(),
             );
         }

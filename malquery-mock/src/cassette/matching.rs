@@ -52,7 +52,7 @@ impl Expected {
             && self.compare(seen).iter().all(|(.., it)| it.is_empty())
     }
 
-    /// Returns each part's name, weight for finding the closest interaction, and differences.
+    /// Returns each part's name, its weight in finding the closest interaction, and differences.
     pub(crate) fn compare<'a>(
         &'a self,
         seen: &'a Seen<'_>,
@@ -157,7 +157,7 @@ pub(crate) fn below_base(path: &str) -> &str {
     last.map_or(path, |at| &path[at..])
 }
 
-/// Returns whether this is the path of an endpoint that issues or revokes tokens.
+/// Returns whether this is the path of an `/oauth2/` endpoint.
 pub(crate) fn is_for_tokens(path: &str) -> bool {
     below_base(path).starts_with("/oauth2/")
 }
@@ -231,7 +231,7 @@ fn other_lines(recorded: &str, sent: &str) -> String {
     format!("different lines (- cassette, + request)\n{lines}")
 }
 
-/// Returns the differences between pairs. Order matters only among pairs with the same name.
+/// Returns the differences between two lists of pairs. Order matters only for equal names.
 fn pairs<'a>(
     recorded: &Pairs,
     sent: &Pairs,

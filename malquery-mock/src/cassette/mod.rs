@@ -63,23 +63,23 @@ impl Interaction {
 }
 
 impl Cassette {
-    /// Answers token requests automatically. Their number depends on the program's clock.
+    /// Answers token requests automatically, because their number depends on the program's clock.
     ///
     /// If the cassette contains token requests, the last match repeats its reply if that is a
-    /// success, and such replies may remain unused. Otherwise, each token request gets a test token
-    /// that is valid for 1799 seconds, and a revocation that matches no interaction gets an empty
-    /// JSON object.
+    /// success, and successful replies to them may remain unused. Otherwise, each token request
+    /// gets a test token that is valid for 1799 seconds, and a revocation that matches no
+    /// interaction gets an empty JSON object.
     pub fn with_tokens(mut self) -> Self {
         self.tokens = true;
         self
     }
 
-    /// Returns whether token requests get a test token, because the cassette contains none.
+    /// Returns whether token requests get a test token.
     fn makes_tokens(&self) -> bool {
         self.tokens && !self.interactions.iter().any(Interaction::gives_token)
     }
 
-    /// Returns whether this may answer any number of requests, even none, because it gives a token.
+    /// Returns whether this interaction may answer any number of requests, including none.
     fn is_uncounted(&self, one: &Interaction) -> bool {
         let answer = one.reply.answer.as_ref();
         self.tokens && one.gives_token() && answer.is_ok_and(|it| it.status.is_success())

@@ -1,4 +1,4 @@
-//! Replies and faults that replace parts of a cassette.
+//! Replaces replies of a cassette, or adds replies to it.
 
 use std::collections::BTreeSet;
 
@@ -17,8 +17,8 @@ pub struct Overlay {
 }
 
 impl Cassette {
-    /// Selects the interactions with this id, to replace their replies. Use this to test what a
-    /// program does when a call of a recorded session fails.
+    /// Selects the interactions with this id, to replace their replies. Use this to test how a
+    /// program handles a failing call in a recording.
     ///
     /// ```
     /// use malquery_mock::{Cassette, Fault};
@@ -57,21 +57,22 @@ impl Cassette {
 }
 
 impl Overlay {
-    /// Selects only the nth request that these interactions answer, counted from 0. By default, all
-    /// requests are selected, or with `extra`, the first request of each interaction.
+    /// Selects only the nth request that the interactions with this id answer, counted from 0, in
+    /// cassette order. By default, all these requests are selected, or with `extra`, the first one
+    /// of each interaction.
     pub fn nth(mut self, nth: u32) -> Self {
         self.nth = Some(nth);
         self
     }
 
-    /// Keeps the recorded reply, which then answers the next matching request. Use this to test a
-    /// retry. By default, the recorded reply is replaced.
+    /// Adds a reply or fault before the recorded reply, instead of replacing it. Use this to test a
+    /// retry.
     pub fn extra(mut self) -> Self {
         self.extra = true;
         self
     }
 
-    /// Returns the cassette with this fault at the selected requests.
+    /// Returns the cassette with this fault for the selected requests.
     ///
     /// # Panics
     /// Panics if the number set with [`nth`](Self::nth) is too high.
@@ -113,7 +114,7 @@ impl Overlay {
                 continue;
             };
             let laid = Interaction {
-                label: format!("the replacement for {}", one.label),
+                label: format!("the overlay for {}", one.label),
                 reply: reply.clone(),
                 ..one.clone()
             };

@@ -44,8 +44,8 @@ struct State {
 
 impl Cassette {
     /// Plays the cassette from the beginning. Returns a client with test credentials and a virtual
-    /// clock, and a guard that checks the requests on drop. Token requests are answered as in
-    /// [`with_tokens`](Self::with_tokens). The pattern `_` would drop the guard immediately.
+    /// clock, and a guard that checks the requests on drop. Token requests are answered as with
+    /// [`with_tokens`](Self::with_tokens). Binding the guard to `_` drops it immediately.
     ///
     /// ```
     /// use malquery_mock::{reply, script};
@@ -164,7 +164,7 @@ impl Mock {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the reply to a request, if there is one, and counts it as played.
+    /// Like `send`, but does not report a request without a reply.
     pub(crate) fn try_send(
         &self,
         request: &Request<Vec<u8>>,
@@ -173,8 +173,8 @@ impl Mock {
         Some(response(reply, request.uri()))
     }
 
-    /// Returns the reply to a request and counts it as played. If there is no reply, returns the
-    /// last matching interaction, if any. It is used up.
+    /// Takes the next reply to a request. If there is none, returns the last matching interaction,
+    /// if any.
     fn find(&self, seen: &Seen<'_>) -> Result<Reply, Option<&Interaction>> {
         let cassette = &self.0.cassette;
         if seen.is_for(&GetToken::ENDPOINT) && cassette.makes_tokens() {
@@ -360,7 +360,7 @@ impl Drop for MockGuard {
         }
         match self.mock.check() {
             Ok(()) => {}
-            // An unmatched request probably caused the panic. Unused replies are its effect.
+            // An unmatched request probably caused the panic, and unused replies are its effect.
             Err(_) if thread::panicking() => self.mock.print_unmatched(),
             Err(error) => panic!("{error}"),
         }

@@ -22,7 +22,7 @@ const PREFIX: &str = ".cassette-";
 /// A cassette and its body files. They get their final names once all of them are written.
 pub(crate) struct Staging {
     path: PathBuf,
-    /// The folder for bodies, which is next to the cassette, and its name.
+    /// The folder for bodies, next to the cassette.
     folder: PathBuf,
     bodies: String,
     files: Vec<(PathBuf, NamedTempFile)>,
@@ -32,7 +32,7 @@ pub(crate) struct Staging {
 }
 
 impl Staging {
-    /// Locks the folder if possible. Waits about 10 seconds at most while another session writes.
+    /// Locks the folder if possible. Waits up to about 10 seconds while another session writes.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
         let folder = folder_of(path);
         let fail = |error: io::Error| format!("{}: {error}", folder.display());
@@ -51,8 +51,7 @@ impl Staging {
             thread::sleep(PAUSE);
             result = try_lock();
         }
-        // Recordings are written only under this lock, so any temporary files are left over from
-        // killed processes.
+        // Recordings are written only under this lock, so no other one uses temporary files here.
         if let Some(Ok(())) = result {
             remove_abandoned(folder);
             remove_abandoned(&folder.join(&bodies));
