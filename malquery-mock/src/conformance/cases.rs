@@ -23,7 +23,7 @@ pub(super) struct Case {
     pub(super) name: &'static str,
     /// What can happen to users of a transport that fails the case.
     pub(super) consequence: &'static str,
-    /// Starts the servers of the case.
+    /// Starts the servers of the case, if it has any.
     pub(super) prepare: fn() -> io::Result<Prepared>,
 }
 
@@ -45,9 +45,9 @@ pub(super) fn all() -> impl Iterator<Item = &'static Case> {
 const AMPLE: Duration = Duration::from_secs(20);
 /// The time left for a request that must time out.
 const SHORT: Duration = Duration::from_secs(1);
-/// The time within which such a request must end.
+/// The maximum duration of a request that must time out.
 const LATE: Duration = Duration::from_secs(4);
-/// The maximum number of bytes that a case reads of a body.
+/// The maximum number of bytes to read from a body.
 const MOST: u64 = 16 << 20;
 
 const TOKEN: &str = "Bearer eyJhbGciOi.test-token_0123456789~+/==";
@@ -71,12 +71,12 @@ fn prepared(
     })
 }
 
-/// Returns a GET as the client sends it.
+/// Returns a GET for the quotas.
 fn get(base: &BaseUrl, query: &str) -> Request<Vec<u8>> {
     request::<GetQuotas>(base, query, Vec::new())
 }
 
-/// Returns a billed POST as the client sends it.
+/// Returns a POST for a hunt.
 fn post(base: &BaseUrl, body: impl Into<Vec<u8>>) -> Request<Vec<u8>> {
     let mut request = request::<Hunt>(base, "", body.into());
     let json = header::HeaderValue::from_static("application/json");
@@ -133,7 +133,7 @@ fn send(
 ) -> Result<(response::Parts, Body), String> {
     match transport.send(request) {
         Ok(reply) => Ok(reply.into_parts()),
-        Err(error) => Err(format!("the service replied, but `send` failed: {error:?}")),
+        Err(error) => Err(format!("`send` did not return a reply: {error:?}")),
     }
 }
 
@@ -149,7 +149,7 @@ fn whole(body: Body) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Sends a request that must return this status, and reads the body.
+/// Sends a request whose reply must have this status, and reads the body.
 fn exchange(
     transport: &dyn Transport,
     request: Request<Vec<u8>>,

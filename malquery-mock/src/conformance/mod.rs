@@ -1,4 +1,4 @@
-//! Checks your own [`Transport`] against servers that misbehave.
+//! Checks your own [`Transport`] against local servers, including some that misbehave.
 //!
 //! With a faulty transport, a hunt can be billed twice, or a truncated sample can look complete.
 //! [`check`] runs 42 cases (41 on some systems) over loopback sockets. A good transport passes them
@@ -34,9 +34,9 @@
 //! | `concurrent-requests` | return to each thread the reply to its own request |
 //! | `client-errors-are-replies` | return a 4xx as a reply |
 //! | `server-errors-are-replies` | return a 5xx as a reply |
-//! | `interim-replies` | skip 100 and 103, and return the final reply; if the library cannot skip them, fail with `unknown` |
+//! | `interim-replies` | skip 100 and 103, and return the final reply; if its HTTP library cannot skip them, fail with `unknown` |
 //! | `redirect-to-the-same-host` | return 301, 302, 303, 307 and 308 as replies, without following them |
-//! | `redirect-to-another-host` | the same |
+//! | `redirect-to-another-host` | return 301, 302, 303, 307 and 308 as replies, without following them |
 //! | `reply-headers-unchanged` | return all headers unchanged, including repeated ones |
 //! | `body-with-a-length` | return every byte, and end at the declared length |
 //! | `chunked-body` | return the bytes of the chunks, without the chunk sizes |
@@ -49,22 +49,22 @@
 //! | `identity-is-left-alone` | not decode the body if the request has `accept-encoding: identity` |
 //! | `decoded-body-without-its-old-length` | remove `content-length` and `content-encoding` if it decodes the body |
 //! | `refused-connection` | fail with [`not_sent`](TransportError::not_sent) |
-//! | `failed-lookup` | the same, or refuse the URL with `cannot_send` before the lookup |
+//! | `failed-lookup` | fail with `not_sent`, or refuse the URL with `cannot_send` before the lookup |
 //! | `reset-before-the-reply` | fail with [`unknown`](TransportError::unknown) |
-//! | `closed-before-the-reply` | the same |
-//! | `closed-in-the-head` | the same |
-//! | `reset-in-the-head` | the same |
+//! | `closed-before-the-reply` | fail with `unknown` |
+//! | `closed-in-the-head` | fail with `unknown` |
+//! | `reset-in-the-head` | fail with `unknown` |
 //! | `silent-service` | fail with `unknown` once [`TimeLeft`] has passed |
-//! | `service-that-does-not-read` | the same, while a long body is being sent |
-//! | `endless-head` | the same, even if bytes keep arriving |
-//! | `stalled-body` | fail, or end the body early, once `TimeLeft` has passed |
-//! | `dripping-body` | the same, even if bytes keep arriving |
+//! | `service-that-does-not-read` | fail with `unknown` once `TimeLeft` has passed while a long body is being sent |
+//! | `endless-head` | fail with `unknown` once `TimeLeft` has passed, even if bytes keep arriving |
+//! | `stalled-body` | fail, or end the body before its declared length, once `TimeLeft` has passed |
+//! | `dripping-body` | fail, or end the body before its declared length, once `TimeLeft` has passed, even if bytes keep arriving |
 //! | `no-time-left` | fail promptly, without a panic |
 //! | `endless-time-left` | accept a `TimeLeft` of millions of years |
 //! | `cut-body-with-a-length` | fail, or return `content-length` so that the client can detect the missing bytes |
 //! | `cut-chunked-body` | fail, because the client cannot detect the missing bytes |
 //! | `malformed-chunks` | fail, without a panic |
-//! | `reset-in-a-body` | fail, even if the body has no length (only on Linux, Android and Windows) |
+//! | `reset-in-a-body` | fail, even if the body has no declared length (only on Linux, Android and Windows) |
 //! | `hostile-heads` | return any reply or fail with `unknown`, without a panic or a hang |
 //!
 //! # What is not checked
@@ -94,9 +94,9 @@ pub use report::{Report, Verdict};
 /// The time limit for all cases, from the start of the last one.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Runs all cases on the transports that `make` returns.
+/// Runs all cases with the transports that `make` returns.
 ///
-/// `make` is called once per case, with the base URL of the requests. It may return clones of the
+/// `make` is called for each case, with the base URL of its requests. It may return clones of the
 /// same transport. The cases run in parallel.
 ///
 /// A transport that panics or hangs fails its case. The check ends at most 10 seconds after the

@@ -47,7 +47,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// The result of a transport in one case. `Display` prints one line.
+/// The result of one case. `Display` prints one line.
 #[derive(Debug, Clone)]
 pub struct Verdict {
     name: &'static str,

@@ -1,4 +1,4 @@
-//! Servers on loopback that misbehave as a case requires.
+//! Servers on loopback that behave or misbehave as a case requires.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -16,8 +16,7 @@ const GATE_TIME: Duration = Duration::from_secs(3);
 /// The pause between two pieces of a [`Step::Drip`].
 const DRIP_PAUSE: Duration = Duration::from_millis(20);
 
-/// An action of a server after it has read a request. After the last step, the server reads the
-/// next request, or closes the connection if the request has `connection: close`.
+/// An action of a server after it has read a request.
 pub(super) enum Step {
     Send(Vec<u8>),
     /// Waits until the case opens the gate, for up to [`GATE_TIME`].
@@ -122,7 +121,7 @@ impl Server {
                 let (shared, script) = (Arc::clone(&accepting), Arc::clone(&script));
                 thread::spawn(move || {
                     let _ = shared.serve(&stream, &*script);
-                    // The list holds the connection as well, so dropping it would not close it.
+                    // The list also holds the stream, so dropping it here would not close it.
                     lock(&shared.connections).retain(|open| !Arc::ptr_eq(open, &stream));
                 });
             }
@@ -252,7 +251,7 @@ impl Wire<'_> {
         Ok(bytes)
     }
 
-    /// Reads a line, and returns it without its line ending.
+    /// Reads a line, and returns it without trailing whitespace.
     fn line(&mut self) -> io::Result<String> {
         let mut line = Vec::new();
         while !line.ends_with(b"\n") {

@@ -1,4 +1,4 @@
-//! Cases of failing requests and replies, and of time limits.
+//! Cases that check failures and time limits.
 
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -86,14 +86,14 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "endless-time-left",
-        consequence: "a call without a time limit fails or panics",
+        consequence: "a call with a very long time limit fails or panics",
         prepare: || {
             served(
                 |_| json(),
                 |server, transport| {
                     let forever = Duration::from_millis(u64::MAX);
                     exchange(transport, within(get(&server.base(), ""), forever), 200)?;
-                    Ok("an unlimited time was accepted".into())
+                    Ok("a very long `TimeLeft` was accepted".into())
                 },
             )
         },
@@ -178,7 +178,7 @@ fn half_a_body() -> Step {
     Step::Send(format!("{OK}content-length: 10\r\n\r\nhello").into())
 }
 
-/// Uses the client's port of an open connection. Nothing listens on it.
+/// Uses the client port of an open connection, on which nothing listens.
 fn refused_connection() -> io::Result<Prepared> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let reserved = TcpStream::connect(listener.local_addr()?)?;
@@ -190,8 +190,8 @@ fn refused_connection() -> io::Result<Prepared> {
     })
 }
 
-/// Uses a host name with a label of 64 characters. DNS allows at most 63, so the lookup always
-/// fails, with or without a network.
+/// Uses a host name with a label of 64 characters. DNS allows at most 63, so the lookup fails
+/// with or without a network.
 fn failed_lookup() -> io::Result<Prepared> {
     let host = format!("{}.invalid", "a".repeat(64));
     let secure = base(&format!("https://{host}"));
@@ -335,7 +335,7 @@ fn a_cut(result: Result<Response<Body>, TransportError>) -> Outcome {
                     bytes.len()
                 )),
                 _ => Err(format!(
-                    "the body was truncated, but it ended without an error after {} bytes",
+                    "the body was incomplete or malformed, but it ended without an error after {} bytes",
                     bytes.len()
                 )),
             }
@@ -357,7 +357,7 @@ fn bad_chunks(bodies: &'static [&'static str]) -> io::Result<Prepared> {
                 .unwrap_or_else(|_| Err("the transport panicked".into()))
                 .map_err(|error| format!("chunks {body:?}: {error}"))?;
         }
-        Ok(format!("all {} malformed bodies failed", bodies.len()))
+        Ok(format!("all {} invalid bodies failed", bodies.len()))
     })
 }
 
@@ -374,7 +374,7 @@ fn hostile_heads() -> Vec<(&'static str, Vec<u8>)> {
     let text = |text: &str| text.as_bytes().to_vec();
     let with = |headers: &str| format!("{OK}{headers}\r\n\r\nhello").into_bytes();
     vec![
-        ("nothing but an empty line", text("\r\n\r\n")),
+        ("nothing but empty lines", text("\r\n\r\n")),
         (
             "bytes that are not text",
             (0..=255).cycle().take(5000).collect(),

@@ -25,7 +25,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "interim-replies",
-        consequence: "a hunt that was accepted and billed ends with an error",
+        consequence: "a hunt is billed twice, or an interim reply is taken for its result",
         prepare: || {
             let interim =
                 b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
@@ -299,7 +299,7 @@ fn chunked() -> Vec<u8> {
     out
 }
 
-/// Returns a chunk. Its size has uppercase hex digits. The last chunk of a body is empty.
+/// Returns a chunk, with its size in uppercase hex. The last chunk of a body is empty.
 fn chunk(part: &[u8]) -> Vec<u8> {
     let size = format!("{:X}\r\n", part.len());
     [size.as_bytes(), part, b"\r\n"].concat()
@@ -345,7 +345,7 @@ fn body_longer_than_its_length(server: &Server, transport: &dyn Transport) -> Ou
     })
 }
 
-/// Prepares a server that sends a part of the body, and the rest after the case has read a byte.
+/// Prepares a case that must read the first byte of a body before the server sends the rest.
 fn streams(head: Vec<u8>, body: Vec<u8>, split: usize) -> io::Result<Prepared> {
     let server = Server::start(move |_| {
         let (first, last) = body.split_at(split);

@@ -183,7 +183,7 @@ fn answer_gets(seen: &Seen) -> Vec<Step> {
     }
 }
 
-/// Checks that a POST without a reply is sent once, over a new connection and over a used one.
+/// Checks that a POST without a reply is sent once, both at first and after a successful GET.
 fn post_sent_once(server: &Server, transport: &dyn Transport) -> Outcome {
     let mut last = String::new();
     for used in [false, true] {
