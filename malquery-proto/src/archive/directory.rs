@@ -8,7 +8,7 @@ use super::limits::Limits;
 use super::report::{ArchiveError, EntryName, ReadError};
 use crate::sniff;
 
-/// Converts an error that occurred while reading the directory.
+/// Converts an error that occurred while opening an archive.
 pub(super) fn broken(error: impl Into<ZipError>) -> ArchiveError {
     match error.into() {
         ZipError::Io(error) => match error.downcast::<ReadError>() {
@@ -105,8 +105,8 @@ fn contains_entry(bytes: &[u8]) -> bool {
     bytes.windows(ENTRY.len()).any(|window| window == ENTRY)
 }
 
-/// Returns whether, from the start of the directory, the file contains only the records of the
-/// listed entries, the end records and the comment, and no signature of an entry.
+/// Returns whether the directory and the rest of the file consist only of the records of the listed
+/// entries, the end records and the comment, without the signature of an entry.
 pub(super) fn is_closed<R: Read + Seek>(
     reader: &mut R,
     zip: &ZipArchive<impl Read + Seek>,
@@ -144,8 +144,8 @@ pub(super) fn is_closed<R: Read + Seek>(
     Ok(has_end && is_all && !contains_entry(&tail))
 }
 
-/// Checks the declared size of the directory before the `zip` crate allocates memory for it.
-/// Returns whether the archive begins with an entry.
+/// Checks the declared number of entries and size of the directory before the `zip` crate allocates
+/// memory for them. Returns whether the archive begins with an entry.
 ///
 /// An archive may have several end records, such as the real one and others in its comment. Each
 /// one that the `zip` crate may use must be within the limits.

@@ -64,7 +64,7 @@ pub struct EntryInfo {
     pub(super) strong: bool,
     /// The Unix file mode, or 0 if there is none.
     pub(super) mode: u32,
-    /// Whether the data extends into the directory.
+    /// Whether the data would extend into the directory.
     pub(super) beyond: bool,
 }
 
@@ -136,8 +136,9 @@ impl EntryInfo {
 
 /// An entry of an archive, as a reader that counts and hashes the bytes.
 ///
-/// If the entry is damaged, reading fails at its end at the latest. The [`io::Error`] contains an
-/// [`ArchiveError`]. Reading also fails before it returns more bytes than the [`Limits`] allow.
+/// Reading fails, at the latest at the end, if the content does not match its declared size or
+/// checksum. It also fails before it returns more bytes than the [`Limits`] allow. The
+/// [`io::Error`] contains an [`ArchiveError`].
 ///
 /// **The bytes are malware.** Do not use them before reading has ended without an error.
 pub struct Entry<'a, R: Read> {

@@ -29,7 +29,7 @@ impl<'a> Part<'a> {
         result.map_err(|error| failed(self.folder.path, error))
     }
 
-    /// Stores a complete sample. Returns the path of its file, and whether it already existed.
+    /// Stores a complete sample. Returns its path, and whether the same file already existed.
     pub(super) fn keep(self, received: Received) -> Result<(PathBuf, bool), ArchiveError> {
         let Folder { path, overwrite } = self.folder;
         let path = path.join(received.sha256.to_string());

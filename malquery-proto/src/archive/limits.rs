@@ -22,14 +22,13 @@ pub struct Limits {
     pub directory_size: u64,
     /// The maximum unpacked size of one entry in bytes. The default is 2 GiB.
     pub entry_size: u64,
-    /// The maximum total unpacked size of the entries that are read, in bytes. The default is
-    /// 8 GiB.
+    /// The maximum total unpacked size in bytes of the entries that are read. The default is 8 GiB.
     pub total_size: u64,
     /// The maximum ratio of the unpacked size to the packed size of an entry. The default is 500.
     /// Entries that unpack to at most 1 MiB may have any ratio.
     ///
     /// Deflate reaches a ratio of up to 1,032. Samples that are padded with zeros, to make them too
-    /// large for scanners, reach a few hundred.
+    /// large for scanners, can reach a few hundred.
     pub ratio: u64,
 }
 
@@ -46,7 +45,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Fails if an entry with this unpacked size and this packed size exceeds a limit.
+    /// Checks the unpacked size of an entry and its ratio to the packed size.
     pub(super) fn check_entry(&self, size: u64, packed: u64) -> Result<(), ArchiveError> {
         check(Limit::EntrySize, size, self.entry_size)?;
         let most = packed.saturating_mul(self.ratio).max(RATIO_FLOOR);

@@ -46,9 +46,9 @@
 //!
 //! See [`Limits`]. [`Archive::open`] fails if the archive has too many entries or too large a
 //! directory, or if overlapping entries are found. [`check`](Archive::check) and
-//! [`extract`](Archive::extract) fail if the total size of the entries is too large. They report a
-//! single entry that is too large as damaged, and read the other entries. An archive inside an
-//! archive is treated as an ordinary sample.
+//! [`extract`](Archive::extract) fail if the total size of the entries is too large. They report an
+//! entry that exceeds a limit on its own as damaged, and read the other entries. An archive inside
+//! an archive is treated as an ordinary sample.
 //!
 //! # Performance
 //!
@@ -100,7 +100,7 @@ pub struct Archive<R> {
     password: Vec<u8>,
     expected: Option<Vec<Sha256>>,
     keep_unexpected: bool,
-    /// The number of unpacked bytes that count toward the limit for all entries.
+    /// The number of unpacked bytes that count toward [`Limits::total_size`].
     total: u64,
 }
 
@@ -119,7 +119,7 @@ impl<R: Read + Seek> Archive<R> {
     /// # Errors
     /// Returns [`ArchiveError::NotZip`], [`ArchiveError::Broken`], [`ArchiveError::Read`],
     /// [`ArchiveError::Limit`] or [`ArchiveError::Overlap`]. Damage inside an entry is reported
-    /// only when the entry is read.
+    /// when the entry is opened or read.
     pub fn open(reader: R) -> Result<Self, ArchiveError> {
         Self::open_with(reader, Limits::default())
     }
@@ -175,7 +175,7 @@ impl<R: Read + Seek> Archive<R> {
         self
     }
 
-    /// Sets whether [`Archive::extract`] also writes samples that are not expected. The default is
+    /// Sets whether [`Archive::extract`] also keeps samples that are not expected. The default is
     /// `false`.
     #[must_use]
     pub fn keep_unexpected(mut self, keep: bool) -> Self {
@@ -196,8 +196,8 @@ impl<R: Read + Seek> Archive<R> {
 
     /// Opens the entry with this index, counted from 0.
     ///
-    /// All bytes that are read through this method count toward [`Limits::total_size`]. Each call
-    /// of [`check`](Self::check) or [`extract`](Self::extract) counts its bytes separately.
+    /// All bytes read from entries opened by this method count toward [`Limits::total_size`]. Each
+    /// call to [`check`](Self::check) or [`extract`](Self::extract) counts its bytes separately.
     ///
     /// # Errors
     /// Returns [`ArchiveError::NoEntry`], [`ArchiveError::Limit`], [`ArchiveError::WrongPassword`],
@@ -237,7 +237,7 @@ impl<R: Read + Seek> Archive<R> {
     ///
     /// # Errors
     /// Returns [`ArchiveError::Limit`] before reading any entry if the declared sizes add up to
-    /// more than [`Limits::total_size`], not counting entries that are too large on their own.
+    /// more than [`Limits::total_size`], not counting entries that exceed a limit on their own.
     /// Returns [`ArchiveError::Stopped`] if the unpacked bytes exceed that limit, or if the
     /// underlying reader fails.
     pub fn check(&mut self) -> Result<Report, ArchiveError> {
@@ -250,12 +250,12 @@ impl<R: Read + Seek> Archive<R> {
     ///
     /// Files appear complete or not at all. On Unix, only the owner can read and write new files,
     /// and they are not executable. If samples are [expected](Self::expect_samples), only these are
-    /// written, unless [`keep_unexpected`](Self::keep_unexpected) is set. An existing file with the
+    /// kept, unless [`keep_unexpected`](Self::keep_unexpected) is set. An existing file with the
     /// same content stays unchanged. An existing file with other content is replaced if `overwrite`
     /// is `true`; otherwise, extraction fails.
     ///
-    /// An entry with the SHA-256 of an expected sample is accepted even if it does not match its
-    /// checksum in the archive.
+    /// An entry whose content has the SHA-256 of an expected sample is accepted even if its
+    /// checksum in the archive is wrong.
     ///
     /// # Errors
     /// See [`Archive::check`]. Also returns [`ArchiveError::Stopped`] if a file cannot be written.
@@ -276,7 +276,7 @@ impl<R: Read + Seek> Archive<R> {
     fn walk(&mut self, folder: Option<Folder<'_>>) -> Result<Report, ArchiveError> {
         let mut declared = 0_u64;
         for info in &self.directory.entries {
-            // An entry that is too large on its own is not read, so it does not count.
+            // An entry that exceeds a limit on its own is not read, so it does not count.
             if self.limits.check_entry(info.size, info.packed).is_ok() {
                 declared = declared.saturating_add(info.size);
                 self.limits.check_total(declared)?;

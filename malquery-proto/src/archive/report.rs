@@ -18,7 +18,7 @@ pub const PASSWORD: &str = "infected";
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
-    /// The data is not a zip archive. The value describes its format.
+    /// The data does not begin like a zip archive. The value describes the data.
     #[error("this is not a zip archive; it is {0}")]
     NotZip(Box<str>),
     /// The data begins like a zip archive, but its directory is missing or damaged.
@@ -40,8 +40,8 @@ pub enum ArchiveError {
     /// The password is wrong, or the entry is damaged.
     #[error("the password is wrong, or the entry is damaged; MalQuery's password is {PASSWORD:?}")]
     WrongPassword,
-    /// The entry is damaged or truncated, or the password is wrong: with ZipCrypto, one in 256
-    /// wrong passwords is not detected when the entry is opened.
+    /// The entry is damaged or truncated, or the password is wrong: with ZipCrypto, about one in
+    /// 256 wrong passwords is not detected when the entry is opened.
     #[error("the entry is damaged, or the password is wrong")]
     Damaged(#[source] Source),
     /// The entry is compressed with an unsupported method. The value is the number of the method.
@@ -149,7 +149,7 @@ fn method(number: u16) -> String {
     format!("{name} (method {number})")
 }
 
-/// An error of the underlying reader, as opposed to an error in the content of the archive.
+/// An error from the underlying reader, as opposed to an error in the content of the archive.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub(super) struct ReadError(pub(super) io::Error);
@@ -297,7 +297,7 @@ impl Report {
     /// Returns the report if it is [complete](Self::is_complete).
     ///
     /// # Errors
-    /// Returns [`ArchiveError::Incomplete`], which contains the report, if it is not.
+    /// Returns [`ArchiveError::Incomplete`], which contains the report, if it is not complete.
     pub fn complete(self) -> Result<Self, ArchiveError> {
         if self.is_complete() {
             Ok(self)
