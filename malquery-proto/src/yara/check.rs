@@ -19,7 +19,7 @@ use super::warn::{HashFunction, hash_fault, hash_function};
 /// The maximum nesting depth of loops.
 const MAX_LOOPS: usize = 4;
 
-/// The depth at which the walk through a condition stops. boreal later rejects such a condition.
+/// The maximum depth of the walk through a condition. boreal later rejects a deeper condition.
 const MAX_DEPTH: usize = 1000;
 
 /// The maximum number of variables in a loop.
@@ -155,14 +155,14 @@ struct Walk {
     depth: usize,
     loops: usize,
     is_in_strings: bool,
-    /// The last hash function that was called.
+    /// The function in the last call to a hash function so far.
     hash: Option<HashFunction>,
-    /// The number of calls to hash functions.
+    /// The number of calls to hash functions so far.
     hashes: usize,
     warnings: Vec<(usize, String)>,
 }
 
-/// The value of an expression, if it is a constant number.
+/// The value of an expression, if it is a constant integer.
 type Value = Result<Option<i64>, Fault>;
 
 impl Walk {
@@ -405,7 +405,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Checks `$`, `#`, `@` and `!` without a name, which mean the current string of a loop.
+    /// Checks `$`, `#`, `@` and `!` without a name, which refer to the current string of a loop.
     fn string(&self, span: &Range<usize>, name: &str) -> Result<(), Fault> {
         match name.is_empty() && !self.is_in_strings {
             true => fault(

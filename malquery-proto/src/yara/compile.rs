@@ -13,9 +13,9 @@ use super::{MAX_MATCHES, Rule, TIMEOUT, check, warn};
 impl RuleFile {
     /// Compiles the source, and returns warnings about probable mistakes.
     ///
-    /// Parentheses may be nested 100 levels deep, and operators 50. The modules `pe`, `elf`,
-    /// `macho`, `dotnet`, `dex`, `hash`, `math`, `string`, `time`, `cuckoo` and `console` are
-    /// supported. `pe` reads signatures, but does not verify them.
+    /// At least 100 nested parentheses and 50 nested operators are supported, and the modules `pe`,
+    /// `elf`, `macho`, `dotnet`, `dex`, `hash`, `math`, `string`, `time`, `cuckoo` and `console`.
+    /// `pe` reads signatures, but does not verify them.
     ///
     /// # Errors
     /// Fails if the source is not valid or cannot be checked, if it has no public rule, or if it
@@ -132,8 +132,8 @@ fn compile_here(
     Ok((scanner, warnings))
 }
 
-/// The errors of boreal for source that YARA may accept: a part of the message, and an explanation
-/// to append.
+/// Errors from boreal for source that YARA may accept: part of the message, and an explanation to
+/// append.
 const UNCHECKED: [(&str, &str); 9] = [
     ("includes are not allowed", "included files are not read"),
     ("unknown import", "this module is not supported"),
@@ -191,7 +191,7 @@ fn on_large_stack<T: Send>(size: usize, run: impl FnOnce() -> T + Send) -> Resul
         let thread = std::thread::Builder::new()
             .stack_size(size)
             .spawn_scoped(scope, run)
-            .map_err(|_| "not enough memory to check the source")?;
+            .map_err(|_| "cannot start a thread to check the source; memory may be low")?;
         thread
             .join()
             .map_err(|_| "the source cannot be checked: the compiler crashed")

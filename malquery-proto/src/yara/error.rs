@@ -26,7 +26,7 @@ impl Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RuleErrorKind {
-    /// The source is not valid YARA, so the service probably rejects it too.
+    /// The source is not valid YARA or UTF-8, so the service probably rejects it too.
     Invalid,
     /// The source may be valid, but this crate cannot check it. For example, it has an `include`,
     /// uses an unknown module or an external variable, or exceeds a limit of this crate.
@@ -130,7 +130,7 @@ debug_with_sources!(RuleError);
 
 impl std::error::Error for RuleError {}
 
-/// A probable mistake in a rule that YARA accepts.
+/// A probable mistake in source that YARA accepts.
 ///
 /// `Display` writes the position and the message.
 #[derive(Debug, Clone, PartialEq, Eq)]

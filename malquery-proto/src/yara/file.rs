@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::error::{RuleError, RuleErrorKind};
 use super::lexer::{Kind, Token, tokens};
 
-/// The maximum number of names in an error.
+/// The maximum number of rule names in an error message.
 const MAX_NAMES: usize = 100;
 
 /// YARA source with any number of rules, such as the content of a rule file.
@@ -56,7 +56,7 @@ enum Part {
     Rule(usize),
 }
 
-/// A rule of a [`RuleFile`].
+/// A rule in a [`RuleFile`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleEntry {
     name: String,
@@ -86,7 +86,7 @@ impl RuleEntry {
         self.is_private
     }
 
-    /// Returns whether the rule is global. If a global rule does not match a sample, no rule of the
+    /// Returns whether the rule is global. If a global rule does not match a sample, no rule in the
     /// source matches that sample.
     pub fn is_global(&self) -> bool {
         self.is_global
@@ -127,7 +127,7 @@ impl RuleFile {
         Ok(file)
     }
 
-    /// Splits the content of a file into its rules. The content may begin with a byte order mark.
+    /// Splits the content of a file into its rules. A UTF-8 byte order mark is allowed.
     ///
     /// # Errors
     /// See [`parse`](Self::parse). Also fails if the content is not UTF-8, because rules are sent
@@ -166,8 +166,8 @@ impl RuleFile {
     /// Extracts one rule and the global rules, with the rules that they refer to, directly or
     /// indirectly, their imports, and all includes.
     ///
-    /// These parts are copied unchanged and in their order, each on a new line. Comments between
-    /// them are omitted.
+    /// These parts are copied unchanged and in their original order, each on a new line. Comments
+    /// between them are omitted.
     ///
     /// # Errors
     /// Fails if the source has no rule with this name, or if the rule is private.
@@ -374,8 +374,7 @@ impl RuleFile {
         Ok(at + 1)
     }
 
-    /// Finds the rules and modules to which a condition refers. A rule can refer only to the rules
-    /// above it.
+    /// Finds the modules and the earlier rules to which a condition refers.
     fn resolve(&mut self, index: usize, above: &BTreeMap<String, usize>) {
         let mut needs = BTreeSet::new();
         let mut modules = BTreeSet::new();

@@ -217,7 +217,7 @@ fn regex(text: &str, start: usize) -> Result<usize, RuleError> {
     Ok(at - start)
 }
 
-/// Returns the length of a hex string, which may contain comments, or `None` if it is not one.
+/// Returns the length of the hex string at the start of `rest`, or `None` if there is none.
 fn hex(rest: &str) -> Option<usize> {
     let mut at = 1;
     loop {

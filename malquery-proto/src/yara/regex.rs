@@ -12,7 +12,7 @@ enum Before {
     Other,
 }
 
-/// The maximum number in a repetition.
+/// The maximum repeat count.
 const MAX_REPEAT: u32 = 32_767;
 
 type Fault = (Range<usize>, String);

@@ -1,7 +1,7 @@
 //! Detects strings that slow down scanning, by YARA's criteria.
 //!
-//! YARA first searches for a short byte sequence of each string, called an atom. A string is slow
-//! if none of its atoms is long and rare enough. The scores come from YARA's `atoms.c`.
+//! YARA first searches for short byte sequences from each string, called atoms. A string whose
+//! atoms are too short or too common is slow. The scores come from YARA's `atoms.c`.
 
 use boreal_parser::hex_string::{Jump, Mask, Token};
 use boreal_parser::regex::{Node, RepetitionKind, RepetitionRange};
@@ -31,7 +31,7 @@ enum Piece {
     Many(Vec<Piece>, u32),
 }
 
-/// Returns whether YARA would warn that the string may slow down scanning.
+/// Returns whether the string may slow down scanning.
 pub(super) fn is_slow(string: &VariableDeclaration) -> bool {
     let modifiers = &string.modifiers;
     if modifiers.base64.is_some() {
@@ -138,7 +138,8 @@ fn of_regex(node: &Node) -> Vec<Piece> {
     pieces
 }
 
-/// Returns the score of the best atom of a byte sequence, or of its worst variant if that is lower.
+/// Returns the score of the best atom of a byte sequence, or of its worst `wide` or `xor` variant
+/// if that is lower.
 fn literal_points(
     bytes: &[u8],
     is_ascii: bool,

@@ -18,7 +18,7 @@ const LONG_TEXT: usize = 64 * 1024;
 /// likely consists of sequences of four bytes.
 const SHORT_STRING: usize = 4;
 
-/// Returns the warnings about the source and its strings.
+/// Returns the warnings about the source, its rules and its strings.
 pub(super) fn warnings(file: &RuleFile, main: Option<usize>, parsed: &YaraFile) -> Vec<Warning> {
     let text = file.text();
     let mut found = Vec::new();
