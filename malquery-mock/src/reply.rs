@@ -65,8 +65,8 @@ impl Fault {
                 "cannot connect to HOST; check the network, the firewall, and whether a proxy is needed"
             }
             Self::Dns => {
-                "the name of HOST was not found; check the cloud or base URL, the network, and \
-                 whether a proxy is needed"
+                "the name of HOST could not be resolved; check the cloud or base URL, the network, \
+                 and whether a proxy is needed"
             }
             Self::Tls => "the TLS handshake with HOST failed; check that it supports https",
             Self::Timeout => "no reply from HOST in time",

@@ -5,7 +5,7 @@ use malquery_proto::Body;
 
 use crate::ureq_error::Broken;
 
-/// Wraps a body: decompresses it if `gzip` is set, and makes every read after an error fail.
+/// Wraps a body, and decompresses it if `gzip` is set.
 pub(crate) fn new(body: ureq::Body, gzip: bool) -> Body {
     let reader = body.into_reader();
     let failed = None;
@@ -45,8 +45,8 @@ const ANY_RATIO: u64 = 16 * 1024 * 1024;
 /// The maximum compression ratio. Results of jobs reach about 10, and gzip can reach about 1,000.
 const MAX_RATIO: u64 = 200;
 
-/// A gzip body. Fails once it has expanded to more than 16 MiB and to more than 200 times the
-/// compressed bytes read so far.
+/// A gzip body. Reading fails once it has expanded to more than 16 MiB and to more than 200 times
+/// the number of compressed bytes read so far.
 struct Gzip<R> {
     /// `Take` only counts the bytes read: its limit is never reached.
     decoder: MultiGzDecoder<Take<R>>,

@@ -58,23 +58,24 @@ impl Builder {
         self
     }
 
-    /// Limits the time until the service accepts the next bytes of a request or sends the next
-    /// bytes of a reply. The whole head of a reply must arrive within 1.25 times this limit. The
-    /// default is 60 s.
+    /// Limits each wait to send bytes of a request or to receive bytes of a reply. The whole head
+    /// of a reply must arrive within 1.25 times this limit. The default is 60 s. For fuzzy
+    /// searches, see [`search_timeout`](Self::search_timeout).
     pub fn reply_timeout(mut self, timeout: Duration) -> Self {
         self.reply_timeout = bounded(timeout);
         self
     }
 
-    /// Sets a longer reply timeout for fuzzy searches, because the service replies only when the
-    /// search is done. The longer of the two timeouts applies. The default is 180 s.
+    /// Limits each wait for bytes of the reply to a fuzzy search, which arrives only when the
+    /// search is done. If [`reply_timeout`](Self::reply_timeout) is longer, it applies instead.
+    /// The default is 180 s.
     pub fn search_timeout(mut self, timeout: Duration) -> Self {
         self.search_timeout = bounded(timeout);
         self
     }
 
-    /// Limits the time of one request, including the whole body of its reply. By default there is
-    /// no limit, because a large download takes a long time.
+    /// Limits the time for each request, including the whole body of its reply. By default there is
+    /// no limit, because a large download can take a long time.
     pub fn total_timeout(mut self, timeout: Duration) -> Self {
         self.total_timeout = Some(bounded(timeout));
         self
@@ -84,7 +85,7 @@ impl Builder {
     /// `http://user:password@host:port`. The scheme is `http`, `https`, `socks4`, `socks4a`,
     /// `socks5` (or `socks`) or `socks5h`. A URL without a scheme means `http`.
     ///
-    /// By default, the proxy is the first of the environment variables `https_proxy`,
+    /// By default, the proxy comes from the first of the environment variables `https_proxy`,
     /// `HTTPS_PROXY`, `all_proxy` and `ALL_PROXY` that is set and not empty. Hosts in `no_proxy` or
     /// `NO_PROXY` are then reached without it.
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
@@ -98,7 +99,7 @@ impl Builder {
         self
     }
 
-    /// Sets the `User-Agent`. The default is `malquery-ureq/` followed by the version.
+    /// Sets the `User-Agent` header. The default is `malquery-ureq/` followed by the version.
     pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
         self.user_agent = user_agent.into();
         self
@@ -108,8 +109,8 @@ impl Builder {
     /// last value applies. The value is marked as sensitive, and errors do not show it.
     ///
     /// [`build`](Self::build) rejects reserved headers, such as `Authorization`, `Cookie`, `Host`,
-    /// `Range` and all that begin with `Accept`, `Content-`, `If-` or `Proxy-`. Headers that a
-    /// request already has are not replaced.
+    /// `Range`, and all whose names begin with `Accept`, `Content-`, `If-` or `Proxy-`. Headers
+    /// that a request already has are not replaced.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
         self
@@ -125,8 +126,8 @@ impl Builder {
     /// Trusts the certificates in this file, like [`root_certificates`](Self::root_certificates).
     /// [`build`](Self::build) reads the file.
     ///
-    /// If the environment variable `SSL_CERT_FILE` is set, the file that it names is read as well.
-    /// The maximum size of a file is 16 MiB.
+    /// If the environment variable `SSL_CERT_FILE` is set and not empty, the file that it names is
+    /// read as well. The maximum size of a file is 16 MiB.
     pub fn root_certificate_file(mut self, path: impl AsRef<Path>) -> Self {
         self.roots.push(Roots::File(path.as_ref().to_owned()));
         self

@@ -55,7 +55,7 @@
 //! |---|---|
 //! | `FALCON_CLIENT_ID`, `FALCON_CLIENT_SECRET`, `FALCON_CLOUD`, ... | see [`Settings`] |
 //! | `https_proxy`, `HTTPS_PROXY`, `all_proxy`, `ALL_PROXY` | the proxy; the first variable that is set and not empty applies. `HTTP_PROXY` is ignored, because it is for plain http |
-//! | `no_proxy`, `NO_PROXY` | hosts to reach without this proxy; the first variable that is not empty applies. It is a list separated by commas or whitespace: `example.com` with its subdomains, `10.1.2.3`, `10.0.0.0/8`, `2001:db8::/32`, each with or without `:port`, or `*` |
+//! | `no_proxy`, `NO_PROXY` | hosts to reach without this proxy; the first variable that is not empty applies. Entries are separated by commas or whitespace: `example.com` (with its subdomains), `10.1.2.3`, `10.0.0.0/8`, `2001:db8::/32` or `*`, each with or without `:port` |
 //! | `SSL_CERT_FILE` | a file of root certificates in PEM format, trusted in addition to Mozilla's |
 //!
 //! If the proxy or the certificates are invalid, [`from_env`] and [`Builder::build`] fail. With
@@ -63,7 +63,7 @@
 //!
 //! # Behavior
 //!
-//! - **Every status is a reply**, and no redirect is followed. `malquery-proto` handles both.
+//! - **Every status is a reply**, and redirects are not followed. `malquery-proto` handles both.
 //! - **Plain http is allowed only for loopback**, and it never uses a proxy.
 //! - **Certificates are always verified.**
 //! - **A refusal by a proxy is not retried**, for example a 407 or 403, or the same from a SOCKS

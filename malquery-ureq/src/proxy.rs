@@ -29,7 +29,7 @@ impl Route {
     }
 
     /// Reads the environment. A lowercase name takes precedence over the same name in uppercase.
-    /// `HTTP_PROXY` is for plain http, which never leaves this machine.
+    /// `HTTP_PROXY` is ignored, because plain http is allowed only for loopback.
     pub(crate) fn from_env() -> Result<Self, ConfigError> {
         const VARIABLES: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
         let set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());

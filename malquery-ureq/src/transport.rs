@@ -37,11 +37,11 @@ pub struct UreqTransport {
 }
 
 impl Builder {
-    /// Builds the transport. Sends nothing.
+    /// Builds the transport without sending anything.
     ///
     /// # Errors
-    /// Fails if the user agent, a header, the proxy or the root certificates are invalid. The last
-    /// two may come from the environment.
+    /// Fails if the user agent, a header, the proxy or the root certificates cannot be used. The
+    /// last two may come from the environment.
     pub fn build(self) -> Result<UreqTransport, ConfigError> {
         let (route, headers, tls) = self.parts()?;
         Ok(UreqTransport::with(self, route, headers, tls))
@@ -152,8 +152,7 @@ impl Transport for UreqTransport {
                 .headers
                 .insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        // If the reply arrives twice, the copy must not become the reply to the next request: it is
-        // a token, or says that a job is done.
+        // If the reply arrives twice, the copy must not become the reply to the next request.
         if billed || operation.is_some_and(|operation| operation.id == GetToken::ENDPOINT.id) {
             parts
                 .headers
@@ -213,9 +212,8 @@ fn is_gzip(headers: &HeaderMap) -> bool {
         })
 }
 
-/// Returns whether the URI leads to this machine and has no user name, so that
-/// [`BaseUrl`](malquery_proto::BaseUrl) allows plain http. A request that was built by hand may not
-/// come from a `BaseUrl`.
+/// Returns whether the URI leads to this machine and has no user name. A
+/// [`BaseUrl`](malquery_proto::BaseUrl) checks this too, but not every request comes from one.
 fn is_loopback(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default();
     let address = host.trim_start_matches('[').trim_end_matches(']');

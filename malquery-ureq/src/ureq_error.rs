@@ -67,8 +67,8 @@ fn with_sources(error: &dyn StdError, f: &mut fmt::Formatter<'_>) -> fmt::Result
     }
 }
 
-/// The reason that no reply arrived. This is the source of every
-/// [`TransportError`](malquery_proto::TransportError) of [`UreqTransport`](crate::UreqTransport).
+/// The reason that a request failed. This is the source of every
+/// [`TransportError`](malquery_proto::TransportError) from [`UreqTransport`](crate::UreqTransport).
 ///
 /// `Display` writes one line: what went wrong, usually with the host and port, and, if known, what
 /// to do. `source` is the underlying error, if any, for example from the operating system or
@@ -111,7 +111,7 @@ pub enum UreqErrorKind {
 
 use UreqErrorKind as Kind;
 
-/// The start of the name of a proxy in errors, such as `the proxy HOST:PORT`.
+/// The beginning of a proxy's name in errors, as in `the proxy HOST:PORT`.
 pub(crate) const PROXY: &str = "the proxy ";
 
 impl UreqError {
@@ -136,11 +136,13 @@ impl UreqError {
                 format!("the DNS lookup of {name} took too long; check the network")
             }
             _ if host.contains(PROXY) => {
-                format!("the name of {host} was not found; check the proxy URL and the network")
+                format!(
+                    "the name of {host} could not be resolved; check the proxy URL and the network"
+                )
             }
             _ => format!(
-                "the name of {host} was not found; check the cloud or base URL, the network, and \
-                 whether a proxy is needed"
+                "the name of {host} could not be resolved; check the cloud or base URL, the \
+                 network, and whether a proxy is needed"
             ),
         };
         Self::new(Kind::Lookup, message, source(error))
@@ -200,7 +202,7 @@ impl UreqError {
         }
     }
 
-    /// Describes a proxy that replied with this status instead of connecting.
+    /// Describes the refusal of a proxy that replied with this status.
     pub(crate) fn of_proxy_status(host: &str, status: u16) -> Self {
         let (kind, why) = match status {
             407 => (

@@ -30,11 +30,11 @@ fn a_name_that_does_not_exist() {
     for (builder, says) in [
         (
             builder,
-            "the name of no-such-host.invalid:443 was not found; check the cloud or base URL",
+            "the name of no-such-host.invalid:443 could not be resolved; check the cloud or base URL",
         ),
         (
             proxy,
-            "the name of the proxy no-such-proxy.invalid:3128 was not found; check the proxy URL",
+            "the name of the proxy no-such-proxy.invalid:3128 could not be resolved; check the proxy URL",
         ),
     ] {
         let request = get("https://no-such-host.invalid/");
