@@ -152,7 +152,6 @@ const UNCHECKED: [(&str, &str); 9] = [
     ("too much data added", "YARA may accept more data"),
 ];
 
-/// The supported modules.
 const MODULES: [&str; 11] = [
     "console", "cuckoo", "dex", "dotnet", "elf", "hash", "macho", "math", "pe", "string", "time",
 ];

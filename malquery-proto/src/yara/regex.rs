@@ -12,7 +12,6 @@ enum Before {
     Other,
 }
 
-/// The maximum repeat count.
 const MAX_REPEAT: u32 = 32_767;
 
 type Fault = (Range<usize>, String);

@@ -25,7 +25,6 @@ enum Piece {
     Gap,
     /// A long gap, which splits the string.
     Split,
-    /// Alternatives.
     Either(Vec<Vec<Piece>>),
     /// A repetition, with its minimum count.
     Many(Vec<Piece>, u32),
