@@ -2,7 +2,7 @@
 //!
 //! `Session::run` is like the loop of the blocking client, with `.await` in two places. The program
 //! submits an exact search for the patterns in its arguments, such as `ascii:CrowdStrike`, and
-//! waits for the results. At the same time it requests the quotas. Both calls share one token. The
+//! prints the SHA-256 hashes of the results. At the same time, it requests the quotas. The
 //! `FALCON_*` environment variables are the same as for the quickstart.
 
 use std::error::Error;
@@ -43,7 +43,7 @@ impl Session {
         })
     }
 
-    /// Runs a flow to its end. Never holds the lock across an `.await`.
+    /// Runs a flow to completion. Never holds the lock across an `.await`.
     async fn run<F: Flow>(&self, flow: &mut F) -> Result<F::Output, FlowError> {
         loop {
             let step = flow.poll(now(), &mut self.auth())?;

@@ -1,4 +1,4 @@
-//! Runs the examples against a server on a real socket.
+//! Runs the examples against servers on loopback.
 
 use std::collections::VecDeque;
 use std::process::Command;
@@ -15,7 +15,7 @@ const A: &str = "f599015c08658c5b730d3394cdb55cee238a8d82508a179b860fc201cde95e1
 /// A status and a JSON body.
 type Answer = (u16, Value);
 
-/// A service on loopback.
+/// A server on loopback that records requests.
 struct Server(malquery_test_support::Server);
 
 impl Server {
@@ -46,7 +46,7 @@ impl Server {
             .collect()
     }
 
-    /// Returns a command that runs an example with this server.
+    /// Returns a command that runs an example against this server.
     fn example(&self, name: &str) -> Command {
         // Tests are in target/PROFILE/deps, and examples in target/PROFILE/examples.
         let tests = std::env::current_exe().unwrap();

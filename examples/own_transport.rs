@@ -1,4 +1,4 @@
-//! A transport of your own: malquery with another blocking HTTP client, attohttpc instead of ureq.
+//! A custom transport: prints the number of hunts left, with attohttpc instead of ureq.
 //!
 //! The `FALCON_*` environment variables are the same as for the quickstart.
 
@@ -37,7 +37,8 @@ impl Transport for Attohttpc {
     }
 }
 
-/// Adds root certificates. attohttpc 0.31 has none if it uses rustls with ring.
+/// Returns the request with Mozilla's root certificates. attohttpc 0.31 has none if it uses rustls
+/// with ring.
 fn trust_public_roots(request: RequestBuilder) -> RequestBuilder {
     let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned();
     roots.fold(request, RequestBuilder::add_root_certificate)
@@ -49,8 +50,8 @@ fn time_left(extensions: &http::Extensions) -> Duration {
         .map_or(Duration::from_secs(3600), |TimeLeft(time)| *time)
 }
 
-/// Decides whether the service may have received the request. When in doubt, returns an `unknown`
-/// error, so that malquery does not send a hunt again.
+/// Converts an error. If the service may have received the request, returns an `unknown` error, so
+/// that malquery does not send a hunt again.
 fn classify(error: attohttpc::Error) -> TransportError {
     match error.kind() {
         ErrorKind::Io(cause) if cause.kind() == ConnectionRefused || is_lookup(cause) => {

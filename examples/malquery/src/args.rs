@@ -30,8 +30,8 @@ use crate::values::{at_least_one, duration, field, file, login, some_time, trimm
 /// error.
 ///
 /// Exit codes: 0 success; 1 any other error; 2 refused before anything was submitted; 3 the job
-/// failed, or the archive is incomplete or damaged; 4 bad credentials or a missing permission; 5
-/// quota exceeded or unknown, or rate limit exceeded; 6 --timeout ended the wait for a running job.
+/// failed, or the archive is incomplete or damaged; 4 bad credentials or access denied; 5 quota
+/// exceeded or unknown, or rate limit exceeded; 6 --timeout ended the wait for a running job.
 #[derive(Debug, Parser)]
 #[command(name = "malquery", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -48,7 +48,7 @@ pub(crate) struct Session {
     #[arg(long, value_name = "NAME")]
     pub(crate) cloud: Option<Cloud>,
 
-    /// Send requests to this base URL instead: https, or http on loopback
+    /// Send requests to this base URL: https, or http on loopback
     #[arg(long, value_name = "URL")]
     pub(crate) base_url: Option<BaseUrl>,
 
@@ -56,7 +56,8 @@ pub(crate) struct Session {
     #[arg(long, value_name = "CID")]
     pub(crate) member_cid: Option<MemberCid>,
 
-    /// Also trust the certificates in this file; the variable SSL_CERT_FILE has the same effect
+    /// Also trust the certificates in this file; the environment variable SSL_CERT_FILE has the
+    /// same effect
     #[arg(long, value_name = "PEM")]
     pub(crate) ca_file: Option<PathBuf>,
 
@@ -102,7 +103,7 @@ pub(crate) struct Session {
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = some_time, allow_negative_numbers = true)]
     pub(crate) timeout: Duration,
 
-    /// The time between two polls of a job; the minimum is 0.1 seconds
+    /// The time between polls of a job; the minimum is 0.1 seconds
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = some_time, allow_negative_numbers = true)]
     pub(crate) poll_interval: Duration,
 
@@ -110,7 +111,7 @@ pub(crate) struct Session {
     #[arg(long)]
     pub(crate) check_quota: bool,
 
-    /// Allow an archive entry to unpack to at most this many times its compressed size [default:
+    /// The maximum compression ratio of an archive entry that unpacks to more than 1 MiB [default:
     /// 500]. Samples padded with zeros may need up to 1100. The limit protects against zip bombs
     #[arg(long, value_name = "N", value_parser = at_least_one::<u64>, allow_negative_numbers = true)]
     pub(crate) max_ratio: Option<u64>,
@@ -135,7 +136,7 @@ impl Session {
         self.cloud.is_some() || self.base_url.is_some() || self.member_cid.is_some()
     }
 
-    /// Returns the given options that replace the service.
+    /// Returns the names of the given options that replace the service.
     fn stand_ins(&self) -> impl Iterator<Item = &'static str> {
         let all = [
             ("--demo", self.demo),
@@ -147,7 +148,7 @@ impl Session {
             .map(|(name, _)| name)
     }
 
-    /// Returns the first given option that replaces the service, if there is one.
+    /// Returns the name of the first given option that replaces the service, if any.
     pub(crate) fn stand_in(&self) -> Option<&'static str> {
         self.stand_ins().next()
     }
@@ -189,7 +190,7 @@ impl Session {
         }
     }
 
-    /// Refuses options that contradict each other. clap does not detect a conflict between an
+    /// Fails if options contradict each other. clap does not detect a conflict between an
     /// option before the command and one after it.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         if self.cloud.is_some() && self.base_url.is_some() {
@@ -248,7 +249,7 @@ pub(crate) enum Local {
         output_dir: PathBuf,
     },
 
-    /// Run a stand-in for MalQuery for any client on this machine, until Ctrl-C
+    /// Run a stand-in for MalQuery, for clients on this machine, until Ctrl-C
     ///
     /// It searches the files in --corpus, or eight harmless files. It prints FALCON_BASE_URL=...,
     /// FALCON_CLIENT_ID=... and FALCON_CLIENT_SECRET=... for clients to use, one per line.
@@ -298,7 +299,7 @@ pub(crate) struct ServeOptions {
     /// Make each token expire after this time
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) token_life: Option<Duration>,
-    /// Allow this many requests per minute
+    /// Allow this many requests with a valid token per minute
     #[arg(long, value_name = "N")]
     pub(crate) rate_limit: Option<usize>,
     /// Write a line for each request to this file, or to standard error if no file is given
@@ -326,8 +327,8 @@ pub(crate) enum Call {
 
     /// Start a search for samples that contain all the patterns
     ///
-    /// Without --wait or --state, this prints the reply to the submission. The status in it
-    /// describes the submission, not the job. For the status of the job, use --wait or `request`.
+    /// Without --wait or --state, the printed status describes the submission, not the job. For the
+    /// status of the job, use --wait or `request`.
     #[command(
         after_help = "Example:\n  malquery exact-search --pattern ascii:CrowdStrike --filetype pe32,pe64 --limit 100 --wait"
     )]
@@ -342,8 +343,8 @@ pub(crate) enum Call {
 
     /// Start a search with a YARA rule. Costs a hunt
     ///
-    /// Without --wait or --state, this prints the reply to the submission. The status in it
-    /// describes the submission, not the job. For the status of the job, use --wait or `request`.
+    /// Without --wait or --state, the printed status describes the submission, not the job. For the
+    /// status of the job, use --wait or `request`.
     #[command(
         after_help = "Example:\n  malquery hunt rule.yar --limit 100 --min-date 2024-01-01 --wait --timeout 1h"
     )]
@@ -366,7 +367,7 @@ pub(crate) enum Call {
         wait: Wait,
     },
 
-    /// Resume a job or a collect from its state file
+    /// Resume a job or a `collect` command from its state file
     #[command(after_help = "Example:\n  malquery resume state.json --timeout 1h")]
     Resume {
         /// The state file
@@ -397,8 +398,8 @@ pub(crate) enum Call {
 
     /// Start a job that packs samples into an archive. Costs a download per sample
     ///
-    /// Without --wait or --state, this prints the reply to the submission. The status in it
-    /// describes the submission, not the job. For the status of the job, use --wait or `request`.
+    /// Without --wait or --state, the printed status describes the submission, not the job. For the
+    /// status of the job, use --wait or `request`.
     #[command(after_help = "Example:\n  malquery multidownload --from hashes.txt --wait")]
     Multidownload {
         #[command(flatten)]
@@ -478,7 +479,7 @@ pub(crate) enum Source {
 }
 
 impl CollectArgs {
-    /// Returns the source that the options name. Fails unless they name exactly one.
+    /// Returns the given source. Fails unless exactly one is given.
     pub(crate) fn source(&self) -> Result<Source, Failure> {
         let patterns = !self.patterns.all().is_empty();
         let all = [
@@ -526,7 +527,7 @@ pub(crate) struct RuleOptions {
     /// The file with the YARA rule for a hunt
     #[arg(long, value_name = "FILE")]
     pub(crate) rule: Option<PathBuf>,
-    /// Send only this rule of the file, along with the rules that it depends on
+    /// Send only this rule and the global rules, along with the rules that they refer to
     #[arg(long, value_name = "NAME")]
     pub(crate) rule_name: Option<String>,
     /// Skip the local check, for example for a rule that only the service can check
@@ -539,7 +540,7 @@ pub(crate) struct CheckedRule {
     /// The file with the YARA rules
     #[arg(value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Check only this rule of the file, along with the rules that it depends on
+    /// Check only this rule and the global rules, along with the rules that they refer to
     #[arg(long, value_name = "NAME")]
     pub(crate) rule_name: Option<String>,
 }
@@ -687,11 +688,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "a,b", value_delimiter = ',', value_parser = trimmed::<FileType>, help_heading = "Filters")]
     filetype: Vec<FileType>,
 
-    /// Find only samples first seen since this date, such as 2024-01-01
+    /// Find only samples first seen after (or possibly on) this date, such as 2024-01-01
     #[arg(long, value_name = "DATE", help_heading = "Filters")]
     min_date: Option<Date>,
 
-    /// Find only samples first seen up to this date
+    /// Find only samples first seen before (or possibly on) this date
     #[arg(long, value_name = "DATE", help_heading = "Filters")]
     max_date: Option<Date>,
 

@@ -1,4 +1,4 @@
-//! The commands that write samples into a folder: `collect` and `extract`.
+//! Collects samples, and unpacks archives.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -24,7 +24,7 @@ use crate::state::{Lock, State};
 use crate::watch::{self, Watch};
 use crate::{input, rule};
 
-/// The stored state of a collect.
+/// The stored state of a `collect` command.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Collecting<C = Collect, P = PathBuf> {
     collect: C,
@@ -136,7 +136,7 @@ impl Commands<'_> {
         if !args.no_extract {
             collect = collect.extract(&folder);
         }
-        // Otherwise, the library raises its default limits to fit the number of samples.
+        // Without --max-ratio, the library raises its default limits to fit the number of samples.
         if self.session.max_ratio.is_some() {
             collect = collect.limits(self.session.limits());
         }
@@ -152,7 +152,7 @@ impl Commands<'_> {
         result
     }
 
-    /// Shows what the command will cost. Unless --no-check-quota is given, fails if a needed quota
+    /// Shows what the command may cost. Unless --no-check-quota is given, fails if a needed quota
     /// is used up. If `most` is `None` and --yes is not given, asks for confirmation.
     fn announce(&self, args: &CollectArgs, hunts: u64, most: Option<u64>) -> Result<(), Failure> {
         let mut costs = Vec::new();
@@ -332,7 +332,7 @@ impl Commands<'_> {
             ..
         }) = &result
         {
-            // A failed multi-download cannot be resumed, but its search can be collected again.
+            // A failed multi-download cannot be resumed, but its samples can be collected again.
             let found = collect.search().filter(|_| !self.session.jobs_end);
             interrupt::hint(found.map(|id| collect_again(&program, &collect, id, &path)));
         }
@@ -382,8 +382,8 @@ fn confirm() -> Result<(), Failure> {
     }
 }
 
-/// Returns whether a file is the intact archive of a collect. MalQuery may omit samples, so an
-/// archive with some of the requested samples, and no others, is accepted too.
+/// Returns whether a file is the intact archive of a `collect` command. MalQuery may omit samples,
+/// so an archive with some of the requested samples, and no others, is accepted too.
 fn is_fetched(collect: &Collect, archive: &Path, limits: Limits) -> bool {
     if collect.found().is_empty() || input::check_regular(archive).is_err() {
         return false;
@@ -667,7 +667,7 @@ impl Shown<'_> {
         self.show(document, &[], Report::default())
     }
 
-    /// Prints the contents of an archive. Fails if samples are missing or damaged.
+    /// Prints the contents of an archive. Fails if the report is not complete.
     fn show(&self, mut document: Value, results: &[Sample], report: Report) -> Result<(), Failure> {
         document["contents"] = self.contents(&report);
         self.print(&document, results, &report)?;
@@ -721,7 +721,7 @@ impl Shown<'_> {
         };
         let damaged = report.damaged.iter().map(|damaged| {
             note(format_args!(
-                "warning: the archive entry {} is damaged: {}",
+                "warning: the archive entry {} cannot be read: {}",
                 damaged.name, damaged.error
             ));
             json!({"name": damaged.name.to_string(), "error": damaged.error.to_string()})
@@ -750,7 +750,9 @@ impl Shown<'_> {
             ));
         }
         for sample in &report.missing {
-            note(format_args!("warning: {sample} is not in the archive"));
+            note(format_args!(
+                "warning: {sample} was not found in the archive"
+            ));
         }
         json!({
             "files": list(&report.found), "missing": report.missing, "unexpected": list(&report.unexpected),

@@ -68,7 +68,7 @@ impl Asked {
         }
         match self.limit.filter(|limit| count >= *limit as usize) {
             Some(limit) => note(format_args!(
-                "warning: the results may be truncated, because they reach --limit {limit}"
+                "warning: the results may be truncated, because --limit {limit} was reached"
             )),
             None if is_cut => note(format_args!(
                 "warning: the results may be truncated; more samples may match"
@@ -336,7 +336,7 @@ impl Commands<'_> {
             )),
             None => failure,
         })?;
-        // A search was checked above. For an archive, errors come after the request id.
+        // A search was checked above. For other jobs, errors come after the request id.
         match is_search {
             true => Ok(()),
             false => check_results(&reply.resources, &errors),
@@ -367,7 +367,7 @@ impl Commands<'_> {
         self.show_job(&flow, &reply, what, None)
     }
 
-    /// Waits until a job ends, saves its state, and shows how to continue after an interruption.
+    /// Runs a job until it ends, saves its state, and shows how to continue after an interruption.
     fn wait(
         &self,
         flow: &mut JobFlow,
@@ -437,7 +437,7 @@ impl Commands<'_> {
             _ => interrupt::hint(None),
         }
         self.print_saved(saved)?;
-        // The exit code must show a script that samples are damaged or may be missing.
+        // The exit code must tell a script that samples are damaged or may be missing.
         let checked = Collect::unpack(path)
             .limits(self.session.limits())
             .verify(false, ());
@@ -483,7 +483,7 @@ impl Commands<'_> {
         )
     }
 
-    /// Submits a job and prints the reply.
+    /// Submits a job without waiting for its results.
     fn submit(
         &self,
         what: &str,
@@ -519,7 +519,7 @@ impl Commands<'_> {
         ];
         print_fields(self.format, &fields, &Document(&reply.output))
             .map_err(|failure| failure.hint(format!("the request id is {id}; {wait}")))?;
-        // The job is running, but the exit code must reveal that it may be incomplete.
+        // The job is running, but the exit code must show that it may be incomplete.
         match errors.is_empty() {
             true => Ok(()),
             false => Err(errors.failure(&format!("the {what} was submitted with errors"))),

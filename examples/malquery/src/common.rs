@@ -76,7 +76,7 @@ impl Commands<'_> {
         Ok(Some(state))
     }
 
-    /// Converts an error into a failure, which names --timeout if no time is left for another
+    /// Converts an error into a failure, which mentions --timeout if no time is left for another
     /// attempt. `running` is the status of the job, if one was submitted.
     pub(crate) fn explain(&self, error: Error, running: Option<&str>) -> Failure {
         let time_is_up = matches!(error.flow(), Some(FlowError::Deadline { .. }));

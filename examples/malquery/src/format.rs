@@ -16,9 +16,9 @@ use crate::output::{Failure, harmless, json, masked, print, write};
 pub(crate) enum Format {
     /// Aligned columns; the default on a terminal.
     Table,
-    /// One JSON document; the default otherwise.
+    /// One JSON document; the default if standard output is not a terminal.
     Json,
-    /// One JSON object per line, one for each result.
+    /// One JSON object for each result, each on its own line.
     Jsonl,
     /// Comma-separated values: a header, then one record per result.
     Csv,
@@ -66,7 +66,7 @@ pub(crate) fn refuse(asked: Format, formats: &[Format]) -> Failure {
     })
 }
 
-/// Prints results. `document` is the whole reply.
+/// Prints results, or `document` if the format is JSON.
 pub(crate) fn print_results(
     format: Format,
     results: &[Sample],
@@ -279,7 +279,7 @@ fn quota_table(quotas: &Quotas, width: usize) -> String {
         })
         .collect();
     let words = rows.iter().map(|row| row.3.len()).max().unwrap_or(0);
-    // The bar shares its line with a name of up to 9 letters, brackets and spaces.
+    // The bar shares its line with a name of up to 9 letters, brackets, spaces and the words.
     let bar = width.saturating_sub(words + 9 + 2 + 4).clamp(10, 40);
     let mut text = String::new();
     for (name, used, limit, words) in &rows {

@@ -1,7 +1,7 @@
 //! The `malquery` command line, with a command for each operation of MalQuery, and others that
 //! combine operations or work offline.
 //!
-//! Results go to standard output, messages to standard error. [`output::code`] has the exit codes.
+//! Results go to standard output, messages to standard error. See [`output::code`] for exit codes.
 
 mod args;
 mod collect;

@@ -30,7 +30,7 @@ pub(crate) mod code {
     pub(crate) const REFUSED: u8 = 2;
     /// The job failed, or the archive is incomplete or damaged.
     pub(crate) const INCOMPLETE: u8 = 3;
-    /// Bad credentials or a missing permission.
+    /// Bad credentials or access denied.
     pub(crate) const DENIED: u8 = 4;
     /// Quota exceeded or unknown, or rate limit exceeded.
     pub(crate) const QUOTA: u8 = 5;
@@ -38,7 +38,7 @@ pub(crate) mod code {
     pub(crate) const RUNNING: u8 = 6;
 }
 
-/// The message of a command that was stopped by a signal.
+/// The error message of a command that was stopped by a signal.
 pub(crate) const INTERRUPTED: &str = "interrupted";
 
 /// The reason why a command failed.
@@ -46,7 +46,7 @@ pub(crate) const INTERRUPTED: &str = "interrupted";
 pub(crate) struct Failure {
     pub(crate) code: u8,
     pub(crate) message: String,
-    /// What to do about it. Each hint is shown on its own line.
+    /// Advice for the user. Each hint is shown on its own line.
     pub(crate) hints: Vec<String>,
 }
 
@@ -451,8 +451,8 @@ pub(crate) fn write(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// A reply as received. If `meta`, `resources` or `errors` is missing, an empty list is added,
-/// because the API documentation requires all three.
+/// A reply as JSON. If `meta`, `resources` or `errors` is missing, an empty list is added, because
+/// the API documentation requires all three.
 pub(crate) struct Document<'a, T>(pub(crate) &'a T);
 
 impl<T: Serialize> Serialize for Document<'_, T> {
@@ -496,7 +496,8 @@ pub(crate) fn is_log() -> bool {
     !io::stderr().is_terminal()
 }
 
-/// Shows a progress bar, or a spinner if the length is unknown, in the same cases as `spinner`.
+/// If standard error is a terminal and --quiet is not given, shows a progress bar, or a spinner if
+/// the length is unknown.
 pub(crate) fn bar(length: Option<u64>) -> ProgressBar {
     if IS_QUIET.load(Ordering::Relaxed) {
         return ProgressBar::hidden();

@@ -100,7 +100,7 @@ fn real(session: &Session, format: Format, call: Call) -> Result<(), Failure> {
     record(path, recording, transport, auth, session, format, call)
 }
 
-/// Returns the passwords in the proxy variables, each percent-decoded and as written.
+/// Returns the passwords in the proxy variables, both percent-decoded and as written.
 fn proxy_passwords() -> Vec<String> {
     let urls = ["https_proxy", "all_proxy", "http_proxy"]
         .into_iter()
@@ -109,7 +109,7 @@ fn proxy_passwords() -> Vec<String> {
     urls.filter_map(|url| password(&url)).flatten().collect()
 }
 
-/// Returns the password in a URL, percent-decoded and as written.
+/// Returns the password in a URL, both percent-decoded and as written.
 fn password(url: &str) -> Option<[String; 2]> {
     let login = login(url)?;
     // If there is no password, the user name may be a secret, such as an API key.

@@ -158,7 +158,7 @@ fn is_same(file: &File, path: &Path) -> bool {
     matches!((file.metadata().map(id), path.symlink_metadata().map(id)), (Ok(a), Ok(b)) if a == b)
 }
 
-/// On other systems, checks only that the path exists.
+/// Outside Unix, returns whether the path exists.
 #[cfg(not(unix))]
 fn is_same(_: &File, path: &Path) -> bool {
     path.exists()

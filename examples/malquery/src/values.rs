@@ -67,7 +67,7 @@ pub(crate) fn field(text: &str) -> Result<MetaField, String> {
     Err(format!("unknown field; the fields are {known}"))
 }
 
-/// Returns a parser for the path of a file, which refuses `-`.
+/// Returns a parser for the path of a file. The parser refuses `-`.
 pub(crate) fn file() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| match path.as_os_str() == "-" {
         true => Err("expected the path of a file, not a stream; for a file named `-`, use ./-"),

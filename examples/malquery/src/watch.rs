@@ -73,7 +73,8 @@ impl Watch {
     }
 
     /// Handles a step of a job. `stored` is the state to save. `resume_hint` is the hint on how to
-    /// continue without the state file. Breaks if a signal arrived or the state cannot be saved.
+    /// continue without the state file. Breaks if the state cannot be saved, or if a signal arrived
+    /// and nothing is being submitted.
     pub(crate) fn step(
         &mut self,
         progress: &Progress<'_>,
@@ -81,7 +82,7 @@ impl Watch {
         stored: &impl Serialize,
         resume_hint: Option<String>,
     ) -> ControlFlow<()> {
-        // Once the samples of a collect are known, its search is over.
+        // Once the samples are known, the next job is the multi-download.
         if (progress.collect).is_some_and(|collect| !collect.found().is_empty()) {
             self.job = MULTIDOWNLOAD;
         }

@@ -47,10 +47,10 @@ fn missing_samples_are_named_and_others_kept() {
         document["contents"]["unexpected"].as_array().unwrap().len(),
         3
     );
-    run.says(&format!("warning: {A} is not in the archive"));
+    run.says(&format!("warning: {A} was not found in the archive"));
     assert_eq!(names(&target), [HELLO, "samples.zip"]);
     assert_eq!(server.count("POST /malquery/queries/hunt/v1"), 1);
-    // The same if the samples are not unpacked.
+    // The result is the same if the samples are not unpacked.
     for options in [
         format!("{COLLECT} --ascii a --no-extract --output-dir {target}-2"),
         format!("{COLLECT} {HELLO} {A} --no-extract --output-dir {target}-3"),
@@ -63,7 +63,6 @@ fn missing_samples_are_named_and_others_kept() {
         assert_eq!(run.code, 3, "{}", run.stderr);
         assert_eq!(run.stderr.lines().last(), Some(error));
     }
-    // Only in the archive.
     let server = Server::with_answers(collecting(&[HELLO], SEVERAL));
     let target = in_folder(&out, "other");
     let line = format!("{COLLECT} --ascii a --no-extract --output-dir {target}");

@@ -34,7 +34,7 @@ fn a_short_quota_is_not_spent() {
             format!("--check-quota multidownload {A} {other}"),
             downloads,
         ),
-        // Without --check-quota.
+        // `collect` checks the quotas by default.
         (
             format!("collect --rule {RULE} --limit 2 --output-dir {target}"),
             hunts,

@@ -1,4 +1,4 @@
-//! The contract of the program `malquery`, with one file per subject.
+//! Tests of the program `malquery`, with one file per subject.
 
 mod collect;
 mod costs;

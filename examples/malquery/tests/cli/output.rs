@@ -144,7 +144,7 @@ fn results_that_may_be_truncated_are_reported() {
         "fuzzy-search --ascii CrowdStrike --limit 3",
         "exact-search --ascii CrowdStrike --limit 3 --wait",
     ] {
-        demo(line).says("warning: the results may be truncated, because they reach --limit 3");
+        demo(line).says("warning: the results may be truncated, because --limit 3 was reached");
         demo(&line.replace('3', "9")).omits("truncated");
     }
     let run = demo("exact-search --ascii CrowdStrike --wait --meta sha256,size");

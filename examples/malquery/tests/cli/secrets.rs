@@ -129,7 +129,7 @@ fn replaced(bytes: &[u8], old: &str, new: &str) -> Vec<u8> {
     bytes
 }
 
-/// A part of a secret, cut at the edge of a column, would not be recognized.
+/// A part of a secret that is cut at the edge of a column would not be recognized.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_table_shows_no_half_of_a_secret() {

@@ -41,7 +41,7 @@ fn a_job_resumes_from_its_state() {
     );
 }
 
-/// Starts a collect of these samples that stops because the archive is refused.
+/// Runs a `collect` that finds these samples and fails because the archive is refused.
 fn stopped(out: &TempDir, found: &[&str]) -> (String, String) {
     let (state, target) = (in_folder(out, "state.json"), in_folder(out, "out"));
     let mut answers = collecting(found, SEVERAL);
@@ -126,7 +126,7 @@ fn an_archive_without_its_state_is_taken_up() {
     assert_eq!(server.asked(), [""; 0]);
 }
 
-/// A state has the paths of its files, so it can be resumed in any folder. Once the archive is
+/// A state contains the paths of its files, so it can be resumed in any folder. Once the archive is
 /// complete, nothing is requested.
 #[test]
 fn a_collect_resumes_without_a_request() {

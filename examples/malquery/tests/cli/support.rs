@@ -31,7 +31,7 @@ pub(crate) const ONE: &[u8] =
 /// An archive with `HELLO` and three other samples.
 pub(crate) const SEVERAL: &[u8] =
     include_bytes!("../../../../malquery-proto/tests/archives/zipcrypto-several.zip");
-/// An archive with a bomb, 3 MB of zeros, and `HELLO`.
+/// An archive with a bomb (3 MB of zeros) and `HELLO`.
 pub(crate) const BOMB: &[u8] =
     include_bytes!("../../../../malquery-proto/tests/archives/bomb-and-sample.zip");
 
@@ -65,7 +65,7 @@ impl Run {
             .unwrap_or_else(|error| panic!("{error}: {}", self.stdout))
     }
 
-    /// Returns the only error line, and checks that standard output is empty.
+    /// Returns the only error line. Checks the exit code, and that standard output is empty.
     pub(crate) fn error(&self, code: i32) -> &str {
         assert_eq!(
             (self.code, self.stdout.as_str()),
@@ -104,7 +104,7 @@ impl Run {
     }
 }
 
-/// Returns a command with the words of a line, without settings from the environment.
+/// Returns a command with the words of a line as arguments, and without `FALCON_*` variables.
 pub(crate) fn command(line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_malquery"));
     for name in [
@@ -116,7 +116,7 @@ pub(crate) fn command(line: &str) -> Command {
     ] {
         command.env_remove(format!("FALCON_{name}"));
     }
-    // The line may override the poll interval, which does not delay a test.
+    // A short interval, so that tests are fast. The line may override it.
     command.args(["--poll-interval", "0.01"]);
     command.args(line.split_whitespace());
     command
@@ -150,7 +150,7 @@ pub(crate) fn demo(line: &str) -> Run {
     plain(&format!("--demo {line}"))
 }
 
-/// Runs the program on a terminal of this width, and returns what it shows.
+/// Runs the program on a terminal of this width. Returns the exit code and what is shown.
 #[cfg(target_os = "linux")]
 pub(crate) fn on_terminal(columns: u16, command: &mut Command) -> (i32, String) {
     answer_on_terminal(columns, command, "")
@@ -223,7 +223,7 @@ pub(crate) fn interrupt_when(command: &mut Command, so_far: impl Fn() -> bool) -
     signal_when("INT", command, so_far)
 }
 
-/// Uses the program `kill`, because there is no other way without unsafe code.
+/// Sends a signal with the program `kill`.
 #[cfg(unix)]
 pub(crate) fn kill(signal: &str, id: u32) {
     let mut kill = Command::new("kill");
@@ -259,7 +259,7 @@ pub(crate) fn quotas(hunts: u64, downloads: u64) -> Answer {
     answer(200, json!({"meta": meta, "errors": []}))
 }
 
-/// Returns the replies of a service from a submission to its archive.
+/// Returns the replies to a `collect`, from the submission of the search to the archive.
 pub(crate) fn collecting(found: &[&str], archive: &'static [u8]) -> Vec<Answer> {
     let resources: Vec<_> = found
         .iter()
@@ -306,7 +306,7 @@ impl Gate {
     }
 }
 
-/// A service on loopback, below a prefix.
+/// A server on loopback whose base URL has a path.
 pub(crate) struct Server {
     http: malquery_test_support::Server,
     pub(crate) base: String,
@@ -346,7 +346,7 @@ impl Server {
         })
     }
 
-    /// Starts a server that issues a token and then gives these answers.
+    /// Starts a server that issues tokens and gives these answers, in order, to other requests.
     pub(crate) fn with_answers(answers: impl IntoIterator<Item = Answer>) -> Self {
         let mut answers: VecDeque<_> = answers.into_iter().collect();
         Self::start(move |request| match request.uri().path() {
@@ -387,7 +387,7 @@ fn below_prefix(target: &str) -> &str {
     target.strip_prefix("/prefix").unwrap_or("/not-the-prefix")
 }
 
-/// A collect of all samples found, without a quota check.
+/// A command that collects all samples found, without a quota check.
 pub(crate) const COLLECT: &str = "collect --yes --no-check-quota";
 
 pub(crate) fn folder() -> TempDir {
