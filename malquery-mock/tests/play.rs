@@ -289,6 +289,28 @@ fn an_unwrapped_error_is_readable() {
     std::mem::forget(_guard);
 }
 
+/// The recorder leaves out token requests, so a recording answers them. A file that contains one
+/// plays only that.
+#[test]
+fn a_recording_answers_token_requests() {
+    let recorded = r#"{"id": "a", "request": {"method": "POST", "uri": "/oauth2/token"}, "response": {"status": 201}}"#;
+    for (redaction, interactions, status) in [
+        ("falcon-2", "", Some(201)),
+        ("falcon-1", "", None),
+        ("falcon-2", recorded, Some(201)),
+    ] {
+        let text = format!(
+            r#"{{"version": 1, "redaction": "{redaction}", "interactions": [{interactions}]}}"#
+        );
+        let mock = Cassette::parse("test.json", &text).unwrap().transport();
+        let send = || mock.send(request("POST", "/oauth2/token", ""));
+        assert_eq!(send().ok().map(|reply| reply.status().as_u16()), status);
+        // A recorded reply is used up.
+        let again = status.filter(|_| interactions.is_empty());
+        assert_eq!(send().ok().map(|reply| reply.status().as_u16()), again);
+    }
+}
+
 #[test]
 fn a_token_without_reply_names_the_remedy() {
     let token = || request("POST", "/oauth2/token", "");
