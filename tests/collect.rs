@@ -344,7 +344,9 @@ fn a_limit_holds_until_the_download_is_submitted() {
 fn an_exchanged_archive_is_not_vouched_for() {
     let run = Run::new(service(&[HELLO], ARCHIVE));
     let mut job = Collect::new(search(1));
-    run.collect(&mut job, ()).unwrap();
+    let results = run.collect(&mut job, ()).unwrap().results;
+    assert!(!results.is_empty());
+    assert_eq!(job.verify(false, ()).unwrap().results, results);
     let stored = serde_json::to_string(&job).unwrap();
     let other = include_bytes!("../malquery-proto/tests/archives/zipcrypto-stored.zip");
     fs::write(run.archive(), other).unwrap();

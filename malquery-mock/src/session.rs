@@ -381,7 +381,7 @@ impl SessionGuard {
     /// Ends the session without a panic, for use in a program.
     ///
     /// # Errors
-    /// Fails if a replayed request had no match or a reply was not used, if an exchange is refused
+    /// Fails if a replayed request got no reply or a reply was not used up, if an exchange is refused
     /// or the recording cannot be written, or if the service differs from the cassette.
     pub fn close(&self) -> Result<(), Unfinished> {
         self.log.end();

@@ -41,12 +41,11 @@ fn moved(recorded: &Json, live: &Json) -> Vec<String> {
         };
         match (recorded.get(place), live.get(place)) {
             (Some((a, _)), Some((b, _))) => {
-                // A null document is a difference. A field may be null because it has no value.
-                let is_null = a.is_empty() || b.is_empty();
-                if !is_null && b.is_subset(a) {
-                    continue;
-                }
-                if !is_null || place.is_empty() && a != b {
+                // A field may be null because it has no value.
+                if !a.is_empty() && !b.is_empty() {
+                    if b.is_subset(a) {
+                        continue;
+                    }
                     let (a, b) = (kinds(a), kinds(b));
                     out.push(format!("{shown}: {a} in the cassette, {b} live"));
                 }

@@ -460,9 +460,12 @@ pub(crate) const NEAR: usize = 64 * 1024;
 pub(crate) fn find_id(body: &[u8]) -> Option<Result<RequestId, String>> {
     const NAME: &[u8] = b"\"reqid\"";
     let body = &body[..body.len().min(NEAR)];
-    let at = body.windows(NAME.len()).position(|window| window == NAME)? + NAME.len();
-    let rest = body[at..].trim_ascii_start().strip_prefix(b":")?;
-    let value = rest.trim_ascii_start();
+    // The name may also occur as a value.
+    let value = |at| {
+        let rest = body.get(at..)?.strip_prefix(NAME)?.trim_ascii_start();
+        Some(rest.strip_prefix(b":")?.trim_ascii_start())
+    };
+    let value = (0..body.len()).find_map(value)?;
     let (text, end) = match value.strip_prefix(b"\"") {
         Some(text) => (text, text.iter().position(|byte| *byte == b'"')),
         // The id may be a number.
@@ -568,6 +571,8 @@ mod tests {
         );
         assert_eq!(excerpt(&[b'x'; 60], 50).chars().count(), 51);
         assert_eq!(excerpt(&[&[b' '; 60][..], b"x"].concat(), 5), "x");
+        let twice = find_id(br#"{"x": "reqid", "meta": {"reqid": "r-1"}}"#);
+        assert_eq!(twice.unwrap().unwrap().as_str(), "r-1");
         assert_eq!(excerpt(b"hello            x", 5), "hello…");
         assert_eq!(excerpt(&[0xff, b'a'], 50), "\u{fffd}a");
     }

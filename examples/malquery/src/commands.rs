@@ -367,7 +367,8 @@ impl Commands<'_> {
         self.show_job(&flow, &reply, what, None)
     }
 
-    /// Runs a job until it ends, saves its state, and shows how to continue after an interruption.
+    /// Submits a job if necessary, and waits until it ends. Saves its state at every step, and shows
+    /// how to continue after an interruption or an error.
     fn wait(
         &self,
         flow: &mut JobFlow,

@@ -116,7 +116,8 @@ impl Refusal {
         }
         // The message without the line and column.
         let message = error.to_string();
-        Self::at(at, message.split(" at line ").next().unwrap_or_default())
+        let end = message.rfind(" at line ").unwrap_or(message.len());
+        Self::at(at, &message[..end])
     }
 
     fn of(self, name: &str, text: &str) -> CassetteError {

@@ -321,8 +321,8 @@ fn with_own_ids(mut body: Arc<[u8]>, uri: &Uri) -> Arc<[u8]> {
     body
 }
 
-/// Panics on drop if a request had no match or a reply was not used. Returned by
-/// [`Cassette::client`] and [`Cassette::play`].
+/// Panics on drop if a request got no reply or a reply was not used up: see [`Mock::check`]. Returned
+/// by [`Cassette::client`] and [`Cassette::play`].
 ///
 /// If the thread is already panicking, it only prints the unmatched requests.
 #[must_use = "the guard checks on drop that every reply was used"]
@@ -343,7 +343,7 @@ impl MockGuard {
     /// Checks the requests. Unlike a panic on drop, a panic here names the line of this call.
     ///
     /// # Panics
-    /// Panics if a request had no match or a reply was not used.
+    /// Panics if a request got no reply or a reply was not used up: see [`Mock::check`].
     #[track_caller]
     pub fn finish(mut self) {
         self.finished = true;

@@ -192,10 +192,9 @@ impl Shared {
                     .spawn(move || connection.serve())
                     .is_ok();
             if !spawned {
-                let _ = stream.set_write_timeout(Some(Duration::from_millis(100)));
                 let refused = Call::new(&self.service)
                     .refuse(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
-                let _ = send(&stream, refused, true, false, self.limits.chunk);
+                let _ = send(&stream, refused, true, false, Duration::from_millis(100));
             }
         }
     }

@@ -440,11 +440,11 @@ impl Collect {
         })
     }
 
-    fn report(&mut self, archive: Option<Received>, samples: Report) -> Collected {
+    fn report(&self, archive: Option<Received>, samples: Report) -> Collected {
         Collected {
             search: self.search.clone(),
-            results: std::mem::take(&mut self.results),
-            errors: std::mem::take(&mut self.errors),
+            results: self.results.clone(),
+            errors: self.errors.clone(),
             found: self.found.clone(),
             download: self.download().cloned(),
             archive,
