@@ -427,8 +427,9 @@ pub(crate) enum Call {
     /// Search, wait, download, verify and unpack. Costs a download per sample, plus a hunt with
     /// --rule
     ///
-    /// Without --limit, all samples found are downloaded, and each costs a download. The command
-    /// then asks first, unless SHA-256 hashes or --yes are given. If it cannot ask, it fails.
+    /// Without --limit, all samples found are downloaded, and each costs a download. In that case,
+    /// the command asks for confirmation first, unless SHA-256 hashes or --yes are given. If it
+    /// cannot ask, it fails.
     #[command(
         after_help = "Example:\n  malquery collect --demo --pattern ascii:CrowdStrike --limit 3 --output-dir out\n  malquery collect --from hashes.txt --output-dir out"
     )]

@@ -190,8 +190,15 @@ impl Commands<'_> {
                 word(left[0]),
                 word(left[1])
             ));
-            for (what, needed, left) in [("hunts", hunts, left[0]), ("downloads", 1, left[1])] {
-                if needed > 0 && left == Some(0) {
+            let downloads = match most {
+                Some(most) if most_of_a_search.is_empty() => most.to_string(),
+                _ => "at least 1".to_owned(),
+            };
+            for (what, needed, left) in [
+                ("hunts", hunts.to_string(), left[0]),
+                ("downloads", downloads, left[1]),
+            ] {
+                if needed != "0" && left == Some(0) {
                     let message = format!(
                         "{what} needed: {needed}, left this month: 0; nothing was submitted"
                     );

@@ -250,7 +250,7 @@ pub(crate) fn hide(secret: &str) -> bool {
     secrets.get_or_insert_default().add(secret)
 }
 
-/// Masks the secrets of this session. Mask a text before shortening it, because a part of a secret
+/// Masks the secrets of this session. Mask text before shortening it, because a truncated secret
 /// may not be recognized.
 pub(crate) fn masked(text: &str) -> String {
     let secrets = SECRETS.read().unwrap_or_else(PoisonError::into_inner);

@@ -26,7 +26,7 @@ pub(crate) struct Staging {
     folder: PathBuf,
     bodies: String,
     files: Vec<(PathBuf, NamedTempFile)>,
-    /// Whether only the owner may read new files, because they may contain samples.
+    /// Whether, on Unix, only the owner may read new files, because they may contain samples.
     pub(crate) is_private: bool,
     _lock: Option<File>,
 }

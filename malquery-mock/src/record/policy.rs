@@ -71,7 +71,7 @@ const REQUEST_HEADERS: [&str; 3] = ["accept", "accept-encoding", "content-type"]
 /// Their values are redacted.
 const REPLY_HEADERS: [&str; 4] = ["content-type", "location", "x-cs-region", "x-cs-traceid"];
 
-/// The fields that contain secrets in forms and replies of `/oauth2/`.
+/// The form and reply fields of `/oauth2/` endpoints that contain secrets.
 const CREDENTIALS: &str =
     "client_id client_secret member_cid token access_token refresh_token id_token";
 

@@ -74,7 +74,7 @@ impl Server {
     ///
     /// # Errors
     /// Fails if the address is not a loopback address, because the corpus may contain malware and
-    /// the credentials are not secret. Fails if the server cannot listen on the address or cannot
+    /// the credentials do not protect it. Fails if the server cannot listen on the address or cannot
     /// start a thread.
     pub fn start(service: Service, address: SocketAddr) -> io::Result<Self> {
         if !address.ip().is_loopback() {
@@ -87,8 +87,8 @@ impl Server {
         Self::start_anywhere(service, address)
     }
 
-    /// Starts a server on any address. Anyone who can reach it can fetch the samples, because the
-    /// credentials are sent unencrypted and are not secret.
+    /// Starts a server on any address. Anyone who can reach it can fetch the samples: the
+    /// credentials do not protect them, because they are sent unencrypted.
     ///
     /// # Errors
     /// Fails if the server cannot listen on the address or cannot start a thread.

@@ -112,7 +112,7 @@ impl Client {
                 }
                 Err(error) => {
                     let why = error.failure();
-                    log::debug!("{name} attempt {attempts}: no complete reply in {took} ms");
+                    log::debug!("{name}, request {attempts}: no complete reply in {took} ms");
                     if why != SendFailure::CannotSend {
                         // Without a warning, the service would just seem slow during retries.
                         let reason = error.reason().to_string();
@@ -167,7 +167,7 @@ impl Client {
         let trace_id = excerpt(head.trace_id().unwrap_or("-").as_bytes(), 100);
         let number = |number: Option<u64>| number.map_or("-".into(), |number| number.to_string());
         let line = format!(
-            "{name} attempt {attempt}: {} in {took} ms, trace id {trace_id}, rate limit {} of {}",
+            "{name}, request {attempt}: {} in {took} ms, trace id {trace_id}, rate limit {} of {}",
             head.status.as_u16(),
             number(rate_limit.remaining),
             number(rate_limit.limit),

@@ -364,8 +364,8 @@ impl Auth {
         }
     }
 
-    /// Adds the cloud of the session to an error, for its hint, and masks secrets: an error page
-    /// may repeat the request.
+    /// Masks secrets in an error, because an error page may repeat the request. Also adds the cloud
+    /// of the session to an API error, for its hint.
     pub(super) fn explain(&self, error: ResponseError) -> ResponseError {
         match error {
             ResponseError::Api(error) => {

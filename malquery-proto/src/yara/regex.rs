@@ -132,7 +132,7 @@ fn repeat(pattern: &str, start: usize) -> Result<Option<usize>, Fault> {
         }
         None => return Ok(None),
     };
-    if high > MAX_REPEAT {
+    if low.max(high) > MAX_REPEAT {
         let why = format!("the maximum repeat count is {MAX_REPEAT}");
         return Err((span, why));
     }

@@ -107,7 +107,7 @@ fn collect_says_what_it_will_spend() {
     ));
     assert!(
         run.error(5)
-            .contains("downloads needed: 1, left this month: 0"),
+            .contains("downloads needed: at least 1, left this month: 0"),
         "{}",
         run.stderr
     );
