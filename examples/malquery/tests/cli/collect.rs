@@ -4,7 +4,7 @@ use crate::support::*;
 fn collect_does_the_whole_job() {
     let server = Server::with_answers(collecting(&[HELLO], SEVERAL));
     let out = folder();
-    // Like `mkdir -p`.
+    // Missing folders are created, as with `mkdir -p`.
     let target = in_folder(&out, "other/../new/folder");
     let run = server.run(&format!("{COLLECT} --ascii a --output-dir {target}"));
     let document = run.json();

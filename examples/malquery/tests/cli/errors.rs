@@ -216,7 +216,7 @@ fn errors_without_results_are_an_error() {
     }
 }
 
-/// The job is running and billed, so its id is printed and its state is kept.
+/// The job is running and may be billed, so its id is printed and its state is kept.
 #[test]
 fn a_submission_with_errors_shows_its_id() {
     let out = folder();

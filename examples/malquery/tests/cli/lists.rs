@@ -91,7 +91,7 @@ fn an_incomplete_lookup_does_not_claim_more() {
         let archive = collecting(&[], SEVERAL).split_off(3);
         let answers = [answer(200, partly.clone())].into_iter().chain(archive);
         let run = Server::with_answers(answers).run(&line);
-        // The archive does not contain the samples.
+        // The archive for `collect` does not contain the samples.
         assert_eq!(run.code, if line.starts_with("collect") { 3 } else { 0 });
         run.says("warning: busy\n").says("\nnot found: 0c0c0c0c");
         run.says("\nin MalQuery: at least 1 of 2; the lookup is incomplete, because");

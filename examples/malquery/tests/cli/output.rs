@@ -150,7 +150,7 @@ fn results_that_may_be_truncated_are_reported() {
     let run = demo("exact-search --ascii CrowdStrike --wait --meta sha256,size");
     run.says("warning: the counts by label are meaningless");
     demo("exact-search --ascii CrowdStrike --wait --meta sha256,label").omits("the counts");
-    // A job of another command.
+    // The job was submitted by another command.
     let options = json!({"filter_meta": ["sha256"]});
     let meta = json!({"reqid": "r-1", "status": "done", "reqtype": "search", "stats": {"total_count": 1}, "options": options});
     let done = answer(200, json!({"meta": meta, "resources": [{"sha256": A}]}));

@@ -27,7 +27,7 @@ fn a_command_is_recorded_and_replayed() {
     let replayed = plain(&format!("hunt {RULE} --wait --replay {cassette}"));
     assert_eq!(replayed.json()["meta"]["status"], "done");
 
-    // A request id from the command line is matched.
+    // A request id from the command line matches the recording.
     let server = Server::with_answers([job(SEARCH, "done")]);
     let line = format!("request {SEARCH}");
     server.run(&format!("{line} --record {cassette}")).error(2);

@@ -65,7 +65,7 @@ fn bad_input_is_refused_before_sending() {
         message(&format!("download {A} --output {existing}")),
         exists
     );
-    // --force would not help.
+    // --force is not suggested if it would not help.
     for target in [out.path(), Path::new("/dev/null")] {
         let error = message(&format!("download {A} --output {}", target.display()));
         assert!(!error.contains("--force"), "{error}");

@@ -50,7 +50,7 @@ fn a_doubtful_refusal_names_the_way_out() {
             run.says("--no-check-rule with `hunt` or `collect` to send ");
         }
     }
-    // A mistake is reported again.
+    // For a syntax error, skipping the check is not suggested.
     fs::write(&rule, "rule a { condition: ").unwrap();
     plain(&format!("check-rule {rule}")).omits("--no-check-rule");
 }

@@ -110,7 +110,7 @@ fn a_secret_is_never_shown() {
         check(&run.stderr, &line);
         check(&fs::read_to_string(&tape).unwrap(), &line);
     }
-    // In the name of an archive entry.
+    // A secret in the name of an archive entry is masked, too.
     let archive = replaced(SEVERAL, "greeting.txt", "s3cret-x.txt");
     let target = in_folder(&out, "samples");
     let line = format!("samples r-1 --output {target}.zip --extract {target}");
@@ -176,7 +176,7 @@ fn a_password_in_a_url_is_not_repeated() {
         assert_eq!(run.code, 2, "{}", run.stderr);
         run.says("--base-url").omits("p4ss");
     }
-    // The warning names a secret that is too short to be masked, and such a secret is not recorded.
+    // A secret that is too short to be masked causes a warning, or prevents a recording.
     for (options, code) in [("", 0), ("--record tape.json", 2)] {
         let server = Server::with_answers([quotas(9, 9)]);
         let mut command = server.command(&format!("quotas {options}"));

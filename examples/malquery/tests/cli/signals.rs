@@ -62,7 +62,7 @@ fn ctrl_c_leaves_no_half_of_a_sample() {
     let server = malquery_test_support::Server::start(|request, out| {
         if !malquery_test_support::token(request, out) {
             let _ = out.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n");
-            // A sample that continues until the client leaves.
+            // Send a sample until the client disconnects.
             while out.write_all(&[b'x'; 1000]).is_ok() {
                 thread::sleep(Duration::from_millis(20));
             }
