@@ -30,7 +30,7 @@ pub(crate) fn hunt(path: &Path, options: &RuleOptions) -> Result<Hunt, Failure> 
         let public = file
             .rules()
             .iter()
-            .filter(|rule| !rule.is_private())
+            .filter(|rule| !rule.is_private() && !rule.is_global())
             .count();
         if options.rule_name.is_none() && public > 1 {
             note(format_args!(
@@ -38,15 +38,15 @@ pub(crate) fn hunt(path: &Path, options: &RuleOptions) -> Result<Hunt, Failure> 
                 input::name(path)
             ));
         }
+        if file.text().len() > LARGE {
+            note(format_args!(
+                "warning: the rule has {} bytes; the service may refuse rules larger than 64 KiB",
+                file.text().len()
+            ));
+        }
     } else {
         let warnings = file.check().map_err(|error| refused(path, &error))?;
         warn(path, &warnings);
-    }
-    if file.text().len() > LARGE {
-        note(format_args!(
-            "warning: the rule has {} bytes; the service may refuse rules larger than 64 KiB",
-            file.text().len()
-        ));
     }
     Ok(Hunt::new(file.text()))
 }

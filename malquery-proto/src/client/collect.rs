@@ -560,7 +560,7 @@ impl Client {
     ///     println!("{} {} bytes", sample.sha256, sample.bytes);
     /// }
     /// for sample in &collected.samples.missing {
-    ///     println!("{sample} is not in the archive");
+    ///     println!("{sample} was not found in the archive");
     /// }
     /// # Ok(())
     /// # }

@@ -130,7 +130,15 @@ fn warnings_do_not_refuse_a_rule() {
         format!("rule a {{ strings: $a = \"some text\" condition: $a }} // {long}"),
     )
     .unwrap();
-    demo(&format!("hunt {rule} --wait")).says("warning: the rule has ");
+    demo(&format!("hunt {rule} --wait"))
+        .says("the source is 65 KiB long")
+        .omits("the rule has");
+    demo(&format!("hunt {rule} --wait --no-check-rule")).says("warning: the rule has ");
+
+    // A hunt takes one rule with its global rules.
+    let global = "global rule g { condition: true } rule a { condition: true }";
+    fs::write(&rule, global).unwrap();
+    demo(&format!("hunt {rule} --wait --no-check-rule")).omits("public rules");
 }
 
 #[test]
