@@ -362,9 +362,11 @@ fn bodies_come_in_pieces() {
 
     let reply = mock.send(request("GET", "/x", "")).unwrap();
     assert_eq!(reply.headers().len(), 1);
+    let mut body = reply.into_body();
     let mut text = String::new();
-    let error = reply.into_body().read_to_string(&mut text).unwrap_err();
+    let error = body.read_to_string(&mut text).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
+    assert_eq!(body.read(&mut []).unwrap(), 0);
     guard.finish();
 }
 
@@ -451,6 +453,16 @@ fn replies_and_faults_are_laid_over_a_cassette() {
 
 #[test]
 fn the_closest_interaction_agrees_in_most() {
+    // Of two equal interactions, the one that is not used up is closest.
+    let one = |id: &str| {
+        let request = r#"{"method": "GET", "uri": "/x"}"#;
+        format!(r#"{{"id": "{id}", "request": {request}, "response": {{"status": 200}}}}"#)
+    };
+    let mock = cassette(&[one("a"), one("b")].join(",")).transport();
+    mock.send(request("GET", "/x", "")).unwrap();
+    let message = refusal(&mock, request("GET", "/y", ""));
+    assert!(message.contains("interaction is \"b\""), "{message}");
+
     for ([a, b], (method, sent), expected) in [
         // The path has more weight than the method and the query together.
         ([("POST", "/y?a=1"), ("GET", "/x")], ("POST", "/x?a=1"), "b"),

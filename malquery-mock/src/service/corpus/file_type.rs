@@ -69,7 +69,8 @@ fn portable_executable(prefix: &[u8]) -> &'static str {
     }
 }
 
-/// Decides by the names of entries in the prefix, because the directory is at the end of the file.
+/// Detects the type from the entry names in the prefix, because the central directory is at the end
+/// of the file.
 fn zip(prefix: &[u8]) -> &'static str {
     for at in memmem::find_iter(prefix, b"PK\x03\x04") {
         let name = prefix.get(at + 30..).unwrap_or_default();
