@@ -339,6 +339,7 @@ fn faults_say_whether_a_request_may_have_arrived() {
     for (fault, failure) in kinds {
         let error = mock.send(request("GET", "/x", "")).unwrap_err();
         assert!(matches!(cause(&error), MockError::Fault { fault: kind, .. } if *kind == fault));
+        assert!(cause(&error).source().is_some());
         assert_eq!(error.failure(), failure);
     }
     guard.finish();
