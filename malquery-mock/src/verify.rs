@@ -40,15 +40,13 @@ fn moved(recorded: &Json, live: &Json) -> Vec<String> {
             _ => Vec::from_iter(kinds.iter().copied()).join(" or "),
         };
         match (recorded.get(place), live.get(place)) {
-            (Some((a, _)), Some((b, _))) => {
-                // A field may be null because it has no value.
-                if !a.is_empty() && !b.is_empty() {
-                    if b.is_subset(a) {
-                        continue;
-                    }
-                    let (a, b) = (kinds(a), kinds(b));
-                    out.push(format!("{shown}: {a} in the cassette, {b} live"));
+            // A field may be null because it has no value.
+            (Some((a, _)), Some((b, _))) if !a.is_empty() && !b.is_empty() => {
+                if b.is_subset(a) {
+                    continue;
                 }
+                let (a, b) = (kinds(a), kinds(b));
+                out.push(format!("{shown}: {a} in the cassette, {b} live"));
             }
             // The items of an empty list are unknown, and an optional field may be missing.
             (Some((a, count)), None)

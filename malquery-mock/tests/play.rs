@@ -316,7 +316,9 @@ fn a_token_without_reply_names_the_remedy() {
     let token = || request("POST", "/oauth2/token", "");
     let message = refusal(&script([]).transport(), token());
     assert!(
-        message.ends_with("add a reply, or call `with_tokens`, which answers token requests"),
+        message.ends_with(
+            "add a reply, or call `with_tokens` if the cassette contains no token requests"
+        ),
         "{message}"
     );
     let recorded = r#"{"id": "a", "request": {"method": "POST", "uri": "/oauth2/token", "body": {"text": "x"}}, "response": {"status": 201}}"#;

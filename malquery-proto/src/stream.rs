@@ -138,7 +138,8 @@ impl Instead {
         }
     }
 
-    /// Returns the first error message, if the body is an error reply of at most 2 KiB.
+    /// Returns the message of the first error, up to 500 characters, if the body is an error reply of
+    /// at most 2 KiB.
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }

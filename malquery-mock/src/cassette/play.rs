@@ -217,7 +217,7 @@ impl Mock {
         };
         let Cassette { name, tokens, .. } = &self.0.cassette;
         let hint = match seen.is_for(&GetToken::ENDPOINT) && !tokens {
-            true => ", or call `with_tokens`, which answers token requests",
+            true => ", or call `with_tokens` if the cassette contains no token requests",
             false => "",
         };
         let line = seen.line();

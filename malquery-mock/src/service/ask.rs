@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use malquery_proto::types::{Date, FileSize, MetaField, Pattern, Sha256};
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use url::form_urlencoded;
 
 use super::corpus::Filter;
@@ -80,12 +80,13 @@ pub(super) fn body<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
 
 /// Parses options, which must be an object or null.
 fn object<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Options>, D::Error> {
-    let options = Option::<Map<String, Value>>::deserialize(deserializer)
-        .map_err(|_| D::Error::custom("options must be an object"))?;
-    options
-        .map(|options| Options::deserialize(Value::Object(options)))
-        .transpose()
-        .map_err(|error| D::Error::custom(format!("options: {error}")))
+    match Option::deserialize(deserializer)? {
+        None => Ok(None),
+        Some(options @ Value::Object(_)) => Options::deserialize(options)
+            .map(Some)
+            .map_err(|error| D::Error::custom(format!("options: {error}"))),
+        Some(_) => Err(D::Error::custom("options must be an object")),
+    }
 }
 
 impl Search {

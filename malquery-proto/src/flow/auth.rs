@@ -55,7 +55,7 @@ pub struct Auth {
     failures: u64,
     /// The pause during which no token request is sent.
     token_pause: Option<Pause>,
-    /// The pause during which no request is sent, because of a rate limit.
+    /// The pause because of a rate limit. Until it ends, only a revocation is sent.
     pause: Option<Pause>,
     margin: Duration,
     follow_region: bool,
@@ -353,7 +353,7 @@ impl Auth {
         }
     }
 
-    /// Delays every request until this time or later.
+    /// Delays every request, except a revocation, until this time or later.
     pub(super) fn pause(&mut self, now: Timestamp, until: Timestamp) {
         if self
             .pause
