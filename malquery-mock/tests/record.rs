@@ -752,11 +752,15 @@ fn what_no_cassette_can_play_is_refused() {
     guard.save_rest(&path).unwrap();
     let text = fs::read_to_string(&path).unwrap();
     assert_eq!(text.matches("\"id\"").count(), 1);
-    for failure in [SendFailure::NotSent, SendFailure::Unknown] {
+    for (failure, kind) in [
+        (SendFailure::NotSent, r#""connect_refused""#),
+        (SendFailure::Unknown, r#""eof""#),
+    ] {
         let service = Service(move |_: &Sent| Err(Down(failure)));
         let (transport, guard) = begin(&path, Mode::Record, service);
         take(&transport, get("/x")).unwrap_err();
         guard.finish();
+        check(&fs::read_to_string(&path).unwrap(), &[kind], &[]);
         let (transport, guard) = begin(&path, Mode::Replay, nothing());
         assert_eq!(take(&transport, get("/x")), Err(failure));
         guard.finish();
