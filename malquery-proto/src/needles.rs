@@ -252,7 +252,8 @@ impl Needle {
     }
 
     /// Returns the length of the secret at the beginning of `text`, if it is plain, URL-encoded,
-    /// escaped as in JSON, or a mix of these.
+    /// escaped as in JSON or with `\x`, or a mix of these. Only about the first [`BEGINNING`] bytes
+    /// of a long secret must match.
     fn escaped(&self, text: &[u8]) -> Option<usize> {
         // Most characters are not encoded, and the search must be fast.
         let same = |(a, b): &(u8, &u8)| a.is_ascii_alphanumeric() && a.eq_ignore_ascii_case(b);

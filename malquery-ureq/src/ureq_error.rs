@@ -202,7 +202,7 @@ impl UreqError {
         }
     }
 
-    /// Describes the refusal of a proxy that replied with this status.
+    /// Describes a failure to connect because the proxy replied with this status.
     pub(crate) fn of_proxy_status(host: &str, status: u16) -> Self {
         let (kind, why) = match status {
             407 => (
@@ -212,7 +212,7 @@ impl UreqError {
             408 | 425 | 429 | 500.. => (Kind::Proxy, "; check the proxy"),
             _ => (
                 Kind::ProxyRefused,
-                ", which does not allow the connection; ask its administrator, or set NO_PROXY",
+                ", which does not allow the connection; ask its administrator, or connect without the proxy",
             ),
         };
         let source = format!("the proxy replied with status {status}");

@@ -238,7 +238,7 @@ impl Commands<'_> {
         let _folders = folders?;
         let _lock = Lock::take(&archive)?;
         if collect.archive().is_none() && is_fetched(&collect, &archive, self.session.limits()) {
-            // The archive is complete, but the earlier process ended before it saved the state.
+            // The archive was downloaded, but the earlier process ended before it saved the state.
             collect = collect.fetched(&archive);
             state.keep(&Collecting {
                 collect: &collect,
@@ -317,7 +317,7 @@ impl Commands<'_> {
                 let resume_hint = resume_hint(collect);
                 match progress.step {
                     Step::Verify { bytes: 0, .. } => {
-                        // The archive is complete and is not fetched again.
+                        // The archive has been downloaded and is not fetched again.
                         watch.hint(resume_hint, true, false);
                         watch.waiting.finish_and_clear();
                         watch.keep(&stored)?;
@@ -417,7 +417,7 @@ fn resume_hint(session: &Session, collect: &Collect, path: &Path) -> Option<Stri
     if let Some(archive) = collect.archive() {
         let to = collect.extracts_to().unwrap_or_else(folder);
         return Some(format!(
-            "the archive is complete; unpack it with: {program} extract {} --output-dir {}",
+            "the archive has been downloaded; unpack it with: {program} extract {} --output-dir {}",
             quoted(archive),
             quoted(to)
         ));
@@ -474,10 +474,10 @@ pub(crate) struct Folder<'a> {
 
 impl<'a> Folder<'a> {
     pub(crate) fn make(path: &'a Path) -> Result<Self, Failure> {
-        let refuse = |folder: &Path, why: &dyn std::fmt::Display| {
+        let refuse = |doing: &str, folder: &Path, why: &dyn std::fmt::Display| {
             let folder = folder.display();
             Failure::refused(format!(
-                "cannot use {} as the output folder: cannot write to {folder}: {why}",
+                "cannot use {} as the output folder: cannot {doing} {folder}: {why}",
                 path.display()
             ))
         };
@@ -490,14 +490,14 @@ impl<'a> Folder<'a> {
             match fs::create_dir(path) {
                 // The path contains `..` after a new folder, or another process created the folder.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists && path.is_dir() => continue,
-                made => made.map_err(|error| refuse(path, &error))?,
+                made => made.map_err(|error| refuse("create", path, &error))?,
             }
             folder.new.push((path, Scratch::folder(path)));
             // The owner must be able to write there, whatever the umask is.
-            own(path).map_err(|error| refuse(path, &error))?;
+            own(path).map_err(|error| refuse("write to", path, &error))?;
         }
         // Test that the folder is writable before anything is paid for.
-        tempfile::tempfile_in(path).map_err(|error| refuse(path, &error))?;
+        tempfile::tempfile_in(path).map_err(|error| refuse("write to", path, &error))?;
         Ok(folder)
     }
 }

@@ -14,7 +14,7 @@ use crate::values::written;
 /// The maximum size of an input file, in bytes.
 const MOST: u64 = 16 * 1024 * 1024;
 
-/// The time at which --timeout ends, and --timeout itself.
+/// The time at which --timeout expires, and its value.
 static DEADLINE: OnceLock<(Instant, Duration)> = OnceLock::new();
 
 /// Starts the time limit of the command.

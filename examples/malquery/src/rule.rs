@@ -118,7 +118,7 @@ fn refused(path: &Path, error: &RuleError) -> Failure {
     match error.kind() {
         RuleErrorKind::Invalid if error.message().starts_with("syntax error") => failure,
         RuleErrorKind::Selection => failure.hint(
-            "use --rule-name NAME to select one rule, or --no-check-rule with `hunt` or `collect` to send the whole file",
+            "use --rule-name NAME to select a public rule, or --no-check-rule with `hunt` or `collect` to send the whole file",
         ),
         _ => failure.hint(
             "if the service accepts the rule, use --no-check-rule with `hunt` or `collect` to send it without this check",

@@ -176,7 +176,7 @@ fn same(what: &str, received: &[u8], sent: &[u8]) -> Result<(), String> {
         .take_while(|(a, b)| a == b)
         .count();
     Err(format!(
-        "{what} had {} bytes and became {} bytes; the first {at} bytes are the same",
+        "{what} was changed: {} bytes were sent and {} bytes arrived; the first difference is at offset {at}",
         sent.len(),
         received.len()
     ))

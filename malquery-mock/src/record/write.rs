@@ -141,7 +141,9 @@ impl Recording {
         }
         if !rest && !refused.is_empty() {
             let why = refused.join("; ");
-            return Err(format!("{why}; the other exchanges are still in memory"));
+            return Err(format!(
+                "{why}; the other exchanges can still be saved to another path"
+            ));
         }
         for (_, one) in &new {
             lines.push(Json::parse(&text_of(one)?)?.text(Style::File, INDENT));

@@ -425,7 +425,8 @@ impl Connection {
     }
 }
 
-/// Returns the body length that the head declares. Unlike `ureq_proto`, refuses repeated lengths.
+/// Returns the body length that the head declares. Unlike `ureq_proto`, refuses repeated lengths
+/// even if they are equal.
 fn content_length(headers: &HeaderMap) -> Result<Option<u64>, NoRequest> {
     let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
     let (first, second) = (lengths.next(), lengths.next());

@@ -7,7 +7,7 @@ use crate::reply::{Reply, ResponseHead};
 use crate::stream::StreamCheck;
 use crate::time::Timestamp;
 
-/// A call of an operation that returns JSON, and its retries.
+/// A call to an operation that returns JSON, and its retries.
 ///
 /// | outcome | [`Safe`] | [`Billed`] |
 /// |---|---|---|
@@ -90,7 +90,7 @@ impl<O: JsonOperation> Flow for CallFlow<'_, O> {
     }
 }
 
-/// A call of an operation whose reply is a file. The flow ends when the head of a successful reply
+/// A call to an operation whose reply is a file. The flow ends when the head of a successful reply
 /// arrives. It returns the checks for the body; the caller reads the body.
 ///
 /// Retries follow the table in [`CallFlow`]. A 202 or 204 means that the file is not ready: the

@@ -220,7 +220,8 @@ impl JobFlow {
         self.polls
     }
 
-    /// Returns the request that will be submitted. `None` if it may already have been sent.
+    /// Returns the request that will be submitted, or `None` if the job may already have been
+    /// submitted. A request that the service refused is returned again.
     pub fn to_submit(&self) -> Option<&Submission> {
         match &self.phase {
             Phase::Submit(submission) if !self.call.is_in_flight() => Some(submission),

@@ -314,7 +314,7 @@ fn a_body(server: &Server, transport: &dyn Transport) -> Outcome {
         let (_, body) = exchange(transport, request, 200)?;
         same("the body", &body, &pattern(300_000))?;
     }
-    Ok("all bytes were returned, twice".into())
+    Ok("all bytes of both replies were returned".into())
 }
 
 fn reply_without_a_body(server: &Server, transport: &dyn Transport) -> Outcome {
