@@ -655,6 +655,11 @@ fn samples_are_kept_to_the_byte() {
     let second = names(&beside);
     assert_eq!((first.len(), second.len()), (1, 1));
     assert!(second != first && second[0].ends_with(".zip"), "{second:?}");
+    // A file with other bytes is not played.
+    let body = fs::read(beside.join(&second[0])).unwrap();
+    fs::write(beside.join(&second[0]), vec![b'x'; body.len()]).unwrap();
+    let error = Cassette::load(&path).unwrap_err().to_string();
+    assert!(error.contains("sha256"), "{error}");
     fs::write(beside.join("of-the-user"), "").unwrap();
     run(1, 1);
     assert_eq!(names(&beside), ["of-the-user"]);
