@@ -727,11 +727,13 @@ impl Shown<'_> {
             found.iter().map(one).collect()
         };
         let damaged = report.damaged.iter().map(|damaged| {
+            // `Debug` also writes the sources.
+            let error = format!("{:?}", damaged.error);
             note(format_args!(
-                "warning: the archive entry {} cannot be read: {}",
-                damaged.name, damaged.error
+                "warning: the archive entry {} cannot be read: {error}",
+                damaged.name
             ));
-            json!({"name": damaged.name.to_string(), "error": damaged.error.to_string()})
+            json!({"name": damaged.name.to_string(), "error": error})
         });
         for warning in &report.warnings {
             note(format_args!("warning: {warning}"));

@@ -26,9 +26,9 @@ pub(crate) enum Format {
     Sha256,
 }
 
-/// The formats of a command that returns no samples.
+/// The formats of a command that does not list samples.
 pub(crate) const DOCUMENTS: &[Format] = &[Format::Table, Format::Json];
-/// The formats of a command that returns samples.
+/// The formats of a command that lists samples.
 pub(crate) const RESULTS: &[Format] = Format::ALL;
 
 impl Format {

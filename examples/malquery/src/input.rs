@@ -17,7 +17,7 @@ const MOST: u64 = 16 * 1024 * 1024;
 /// The time at which --timeout expires, and its value.
 static DEADLINE: OnceLock<(Instant, Duration)> = OnceLock::new();
 
-/// Starts the time limit of the command.
+/// Starts the time limit for reading input files. The client has its own deadline.
 pub(crate) fn end_after(timeout: Duration) {
     let _ = DEADLINE.set((Instant::now() + timeout, timeout));
 }

@@ -53,11 +53,12 @@ impl Samples {
                     .iter()
                     .map(|line| format!("\n{name}:{line}"))
                     .collect();
-                Failure::refused(format!(
-                    "lines without a SHA-256 in {name}: {}; nothing was sent{}",
-                    problems.len(),
-                    lines.concat()
-                ))
+                let count = match problems.len() {
+                    1 => "1 invalid line".to_owned(),
+                    more => format!("{more} invalid lines"),
+                };
+                let lines = lines.concat();
+                Failure::refused(format!("{name} has {count}; nothing was sent{lines}"))
             })?;
             if found.is_empty() {
                 return Err(Failure::refused(format!(

@@ -373,12 +373,12 @@ fn body(body: Option<file::Body>, side: &str, folder: Option<&Path>) -> Result<B
 fn file(name: &str, folder: Option<&Path>) -> Result<Vec<u8>, Refusal> {
     let folder = folder.ok_or("a cassette parsed from a string cannot refer to a file")?;
     let name = Path::new(name);
-    let escapes = "the file must be in the folder of the cassette or below it";
     let is_plain = name
         .components()
         .all(|part| matches!(part, Component::Normal(_)));
     if name.as_os_str().is_empty() || !is_plain {
-        return Err(escapes.into());
+        let why = "the path must be relative to the cassette's folder, without `.` or `..`";
+        return Err(why.into());
     }
     let unread = |error| Refusal {
         source: Some(error),
@@ -387,7 +387,7 @@ fn file(name: &str, folder: Option<&Path>) -> Result<Vec<u8>, Refusal> {
     // A symbolic link may point elsewhere.
     let real = folder.join(name).canonicalize().map_err(unread)?;
     if !real.starts_with(folder.canonicalize().map_err(unread)?) {
-        return Err(escapes.into());
+        return Err("the file must be in the cassette's folder or below it".into());
     }
     if !real.is_file() {
         return Err("this is not a regular file".into());

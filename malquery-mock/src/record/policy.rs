@@ -221,7 +221,7 @@ impl Policy {
         self.secrets.mask(text)
     }
 
-    /// Masks secrets, known ids and words that look like tokens in a text from the service.
+    /// Masks secrets, known ids and words that look like tokens in text from the service.
     pub(crate) fn text(&self, text: &str) -> String {
         let other = |c: char| !c.is_ascii_alphanumeric() && !"-_.~+/=%".contains(c);
         let mask = |part: &str| {

@@ -415,7 +415,7 @@ pub(crate) fn response(policy: &Policy, reply: &Reply, json: Option<&Json>) -> f
     }
 }
 
-/// Returns whether a body is the requested sample, or an archive.
+/// Returns whether a body was kept, and is the requested sample or an archive.
 fn is_sample(uri: &Uri, reply: &mut Reply) -> bool {
     let path = below_base(uri.path());
     let query = uri.query().unwrap_or_default().to_ascii_lowercase();

@@ -28,7 +28,8 @@ pub struct Limits {
     /// Entries that unpack to at most 1 MiB may have any ratio.
     ///
     /// Deflate reaches a ratio of up to 1,032. Samples that are padded with zeros, to make them too
-    /// large for scanners, can reach a few hundred.
+    /// large for scanners, usually reach a few hundred, but small ones can come close to that
+    /// maximum.
     pub ratio: u64,
 }
 

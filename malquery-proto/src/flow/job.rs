@@ -78,7 +78,7 @@ pub struct JobFlow {
     /// A poll that reports the job as unknown is not an error while this is greater than 1.
     #[serde(default)]
     unknown_left: u32,
-    /// The errors in the reply to the submission. They are not stored, because they may repeat the
+    /// The errors in the reply to the submission. They are not stored, because they may quote the
     /// request.
     #[serde(skip)]
     errors: Vec<ErrorItem>,
@@ -138,7 +138,8 @@ macro_rules! submissions {
 
 submissions!(Hunt, ExactSearch, SamplesMultidownload);
 
-/// The number of polls after which a new job fails if all of them report it as unknown.
+/// The number of polls after which the flow of a new job fails if all of them report the job as
+/// unknown.
 const MAX_UNKNOWN: u32 = 6;
 /// The time from the submission to the first poll, unless the interval is shorter.
 const FIRST_POLL: Duration = Duration::from_secs(2);

@@ -36,7 +36,7 @@ pub enum RuleErrorKind {
     Selection,
 }
 
-/// The reason a YARA rule cannot be used.
+/// The reason a YARA rule was rejected or could not be checked.
 ///
 /// `Display` writes the position, the reason, and an excerpt of the line with a mark below it.
 ///

@@ -165,7 +165,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "decoded-body-without-its-old-length",
-        consequence: "every compressed reply is rejected as truncated",
+        consequence: "compressed replies cannot be parsed, or short ones are rejected as truncated",
         prepare: || served(gzipped, decoded_body),
     },
 ];
