@@ -28,7 +28,7 @@ const ARCHIVE_PAUSE: Duration = Duration::from_secs(5);
 /// The number of bytes to allow for each sample in the directory of an archive.
 const DIRECTORY_ENTRY: u64 = 400;
 
-/// The state of a run that finds samples, downloads an archive of them, and verifies its content.
+/// The state of a run that finds samples, downloads an archive of them, and verifies its contents.
 ///
 /// [`Client::collect`] performs the run. Like a [`JobFlow`], the state can be serialized, so that a
 /// billed job survives a restart. To continue after an error, pass the same value again: a job that
@@ -133,7 +133,7 @@ pub struct Collected {
     pub download: Option<RequestId>,
     /// The size and hash of the archive, if this [`Collect`] downloaded it.
     pub archive: Option<Received>,
-    /// The report on the content of the archive.
+    /// The report on the contents of the archive.
     pub samples: Report,
 }
 
@@ -228,7 +228,7 @@ impl Collect {
         self.phase = Phase::New(SamplesMultidownload::new(&self.found).into());
     }
 
-    /// Sets the limits for the content of the archive. By default, these are the [default
+    /// Sets the limits for the contents of the archive. By default, these are the [default
     /// limits](Limits), raised to allow at least one entry for each requested sample. Limits are
     /// not stored with the state.
     ///
@@ -313,9 +313,9 @@ impl Collect {
         &self.found
     }
 
-    /// Uses this file as the downloaded archive, to recover after a process ended between renaming
-    /// the archive and storing the state. First check that the archive contains the samples that
-    /// were [`found`](Self::found). Does nothing until [`download`](Self::download) returns an id.
+    /// Uses this file as the downloaded archive, to recover if a process ended between renaming the
+    /// archive and storing the state. First check that the archive contains the samples that were
+    /// [`found`](Self::found). Does nothing until [`download`](Self::download) returns an id.
     pub fn fetched(mut self, archive: impl Into<PathBuf>) -> Self {
         if let Some(id) = self.download().cloned() {
             self.phase = Phase::Verify {
@@ -501,7 +501,7 @@ macro_rules! sources {
 sources!(FuzzySearch: Fuzzy, Hunt: New, ExactSearch: New, SamplesMultidownload: New);
 
 impl Client {
-    /// Downloads the samples of a search, a hunt or a list into `folder`, and extracts them.
+    /// Downloads samples from a search, a hunt or a list into `folder`, and extracts them.
     ///
     /// The archive is `samples.zip`, and each extracted file is named after its SHA-256. **The
     /// samples are malware.** The folder is created if necessary.
@@ -534,7 +534,7 @@ impl Client {
         })
     }
 
-    /// Finds samples, downloads an archive of them into `archive`, and verifies its content.
+    /// Finds samples, downloads an archive of them into `archive`, and verifies its contents.
     ///
     /// A hunt costs one hunt, and each sample costs one download. With [`Client::check_quota`], a
     /// hunt or a multi-download is not submitted if the remaining quota does not cover it. For a
@@ -575,7 +575,7 @@ impl Client {
         mut archive: OutputFile,
         mut observer: impl Observer,
     ) -> Result<Collected, Error> {
-        // Check these first, so that the run fails before anything is billed.
+        // Check the limit and the folder first, so that the run fails before anything is billed.
         if job.limit == Some(0) {
             return Err(FlowError::from(BuildError::ZeroLimit).into());
         }

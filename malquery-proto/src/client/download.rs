@@ -6,8 +6,8 @@ use crate::stream::{Received, StreamCheck, StreamError};
 
 /// The body of a download, as a reader that checks the bytes.
 ///
-/// If the body is interrupted or fails a check, such as the comparison of its SHA-256, reading it
-/// to the end returns an error. Functions such as [`io::copy`] therefore fail too.
+/// If the body is interrupted or fails a check, for example because its SHA-256 is wrong, reading
+/// it to the end returns an error. Functions such as [`io::copy`] therefore fail too.
 ///
 /// **The bytes are malware.** Do not use them until the whole body has been read without an error.
 #[must_use = "the whole download is checked only when it is read to the end"]
@@ -102,7 +102,8 @@ impl Read for Download {
             Ok(count) => count.min(buffer.len()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
             Err(error) => {
-                // Do not read on after an error: a later end of the body means nothing.
+                // Stop reading after an error: a later EOF would not mean that the body is
+                // complete.
                 self.body = None;
                 let (received, declared) = (check.bytes(), check.length());
                 self.state = State::Failed(StreamError::Broken);

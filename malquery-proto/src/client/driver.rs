@@ -158,7 +158,7 @@ impl Client {
         }
     }
 
-    /// Logs a reply on one line. Secrets are masked, because the reply may repeat one.
+    /// Logs a reply on one line. Secrets are masked, because the reply may contain some.
     fn log_reply(&self, name: &Name, attempt: u32, took: u128, head: ResponseHead<'_>) {
         if !log::log_enabled!(log::Level::Debug) {
             return;
@@ -208,8 +208,8 @@ impl Client {
     }
 }
 
-/// Reads up to `most` bytes of a body. If `whole` is set, an incomplete body is an error, and a
-/// longer body keeps one more byte, so that the flow rejects it.
+/// Reads up to `most` bytes of a body. If `whole` is set, an incomplete body is an error, and one
+/// extra byte of a longer body is kept, so that the flow rejects it.
 fn read_body(
     endpoint: Option<&Endpoint>,
     head: ResponseHead<'_>,
@@ -276,7 +276,7 @@ struct Timed<'a> {
     clock: &'a dyn Clock,
     deadline: Option<Timestamp>,
     begun: bool,
-    /// The number of bytes still to be read one at a time. A longer read that fails at damaged data
+    /// The number of bytes still to be read one at a time. A longer read that fails on damaged data
     /// would lose the bytes before it, such as the request id of a billed job.
     single: usize,
 }

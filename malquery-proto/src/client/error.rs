@@ -28,7 +28,7 @@ use crate::types::RequestId;
 ///
 /// fn what_to_do(error: &Error) -> &'static str {
 ///     match error.flow() {
-///         Some(FlowError::OutcomeUnknown { .. }) => "compare the quotas before you submit it again",
+///         Some(FlowError::OutcomeUnknown { .. }) => "check the quotas before you submit it again",
 ///         Some(FlowError::QuotaShort { .. }) => "wait until next month",
 ///         _ if error.is_retryable() => "try again later",
 ///         _ => "fix the problem first",
@@ -68,12 +68,13 @@ pub enum Error {
     #[allow(missing_docs)]
     Collect {
         error: Box<Error>,
-        /// The state of the run, to continue with [`Client::collect`](super::Client::collect).
+        /// The state of the run. To continue, pass it to
+        /// [`Client::collect`](super::Client::collect).
         job: Box<Collect>,
     },
 }
 
-/// The kind of an error, from [`Error::kind`].
+/// The kind of an error, as returned by [`Error::kind`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -98,7 +99,7 @@ pub enum ErrorKind {
     CannotSend,
     /// A submission may have reached the service, and may have been billed. It was not retried.
     OutcomeUnknown,
-    /// The call or the download timed out. The service continues a submitted job.
+    /// The call or the download timed out. A submitted job keeps running.
     Timeout,
     /// The job failed.
     JobFailed,

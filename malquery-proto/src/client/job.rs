@@ -64,14 +64,14 @@ impl Job {
     }
 
     /// Sets the maximum duration of each [`Job::wait`]. The default is the client's timeout. After
-    /// that, the wait fails as described in [`Client::timeout`]. The service continues the job.
+    /// that, the wait fails as described in [`Client::timeout`]. The job itself keeps running.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
     }
 
     /// Sets the time by which [`Job::wait`] must end. After that, the wait fails as described in
-    /// [`Client::timeout`]. The service continues the job.
+    /// [`Client::timeout`]. The job itself keeps running.
     pub fn deadline(mut self, deadline: Timestamp) -> Self {
         self.flow.set_deadline(Some(deadline));
         self

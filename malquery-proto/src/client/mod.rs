@@ -92,7 +92,7 @@ struct Shared {
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
     auth: Mutex<Auth>,
-    /// The number of seeds created so far, which a child and its parent share.
+    /// The number of seeds created so far. A child and its parent share this counter.
     calls: Arc<AtomicU64>,
 }
 
@@ -222,7 +222,7 @@ impl Client {
         &*self.shared.transport
     }
 
-    /// Returns the base URL of requests.
+    /// Returns the base URL for requests.
     pub fn base(&self) -> BaseUrl {
         self.auth().base().clone()
     }
@@ -271,9 +271,9 @@ impl Client {
 
     /// Returns the metadata of one or more samples. Costs no quota. See [`GetMetadata`].
     ///
-    /// A request holds about 115 samples; for more, this sends several requests. The results are in
-    /// the order in which the service returns them. [`MetadataReply::missing`] lists the samples
-    /// without a result.
+    /// A request has room for about 115 samples; a longer list is split across several requests.
+    /// The results are in the order in which the service returns them. [`MetadataReply::missing`]
+    /// lists the samples without a result.
     ///
     /// # Errors
     /// See [`Client::call`].
@@ -462,7 +462,7 @@ impl Client {
         let own = flow.deadline();
         flow.set_deadline(own.into_iter().chain(ends).min());
         let result = self.drive(flow, observer);
-        // The limits of this client must not stay in the flow.
+        // This client's limits must not remain in the flow.
         flow.set_deadline(own);
         Ok(result?.0)
     }

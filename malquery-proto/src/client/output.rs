@@ -88,7 +88,7 @@ impl OutputFile {
         self.explain(written)
     }
 
-    /// Flushes the file to disk and renames it to its path.
+    /// Flushes the file to disk and renames it to its final path.
     ///
     /// # Errors
     /// Returns [`Error::File`] if the file cannot be flushed or renamed. The temporary file is then

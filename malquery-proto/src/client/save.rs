@@ -33,7 +33,8 @@ impl Client {
         )
     }
 
-    /// Downloads the file that an operation returns into `output`. See the operation for its cost.
+    /// Calls an operation whose reply is a file, and downloads the file into `output`. See the
+    /// operation for its cost.
     ///
     /// An interrupted download is retried, within the limits of the retry policy. For a sample, a
     /// retry may cost another download (see [`GetDownload`]). A download with the wrong SHA-256 is
@@ -53,7 +54,7 @@ impl Client {
         Ok(received)
     }
 
-    /// Downloads into a file, but does not finish the file.
+    /// Like [`Client::save`], but does not finish the file.
     pub(super) fn fetch<O: StreamOperation>(
         &self,
         operation: &O,

@@ -57,7 +57,7 @@ const AUTODISCOVER: &str = "autodiscover";
 /// Whitespace around a value is ignored. An empty value counts as unset.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The base URL of requests.
+    /// The base URL for requests.
     pub base: BaseUrl,
     /// The credentials.
     pub credentials: Credentials,
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(any.base, Cloud::Us1.into());
         let own = [(CLOUD, "eu-1"), (BASE_URL, "https://falcon.example/")];
         assert_eq!(with(&own).unwrap().base.as_str(), "https://falcon.example");
-        // A cloud that is not used is not an error, even if it is unknown.
+        // An unknown cloud is not an error if it is not used.
         let own = [(CLOUD, "nowhere"), (BASE_URL, "http://127.0.0.1:8080")];
         assert_eq!(with(&own).unwrap().base.as_str(), "http://127.0.0.1:8080");
     }

@@ -25,10 +25,11 @@ use crate::time::Timestamp;
 ///   reader must return an error. (The client itself checks a body with a `content-length`.)
 /// - If you decode bodies, for example gzip, remove `content-length` and `content-encoding` from
 ///   the head. Do not decode a 2xx reply to a request with `accept-encoding: identity`.
-/// - Give up when the [`TimeLeft`] of a request has passed. A download may have no time limit, so
+/// - Give up when the [`TimeLeft`] of a request has elapsed. A download may have no time limit, so
 ///   also limit the duration of each read.
 /// - If a compressed body expands to far too many bytes, the reader must return an error of the
-///   kind [`FileTooLarge`](io::ErrorKind::FileTooLarge). After a 2xx, the client then gives up.
+///   kind [`FileTooLarge`](io::ErrorKind::FileTooLarge). If the status is 2xx, the client then
+///   gives up.
 ///
 /// A request has its [`Endpoint`](crate::endpoint::Endpoint) as an extension, and its [`TimeLeft`]
 /// if the time is limited. The conformance kit of `malquery-mock`
@@ -125,7 +126,7 @@ impl fmt::Debug for Body {
 ///     match error.kind() {
 ///         // Nothing was sent, because the connection was never opened.
 ///         io::ErrorKind::ConnectionRefused => TransportError::not_sent(error),
-///         // If in doubt, the request may have arrived.
+///         // If in doubt, assume that the request may have arrived.
 ///         _ => TransportError::unknown(error),
 ///     }
 /// }

@@ -94,7 +94,7 @@ impl Attempts {
         self.deadline
     }
 
-    /// Returns the state for the next call of the same job.
+    /// Returns the state for the job's next call.
     pub(super) fn next(&self, policy: RetryPolicy) -> Self {
         Self {
             deadline: self.deadline,
@@ -128,7 +128,7 @@ impl Attempts {
         })
     }
 
-    /// Returns the step that waits before the call begins. The time limit does not run yet; only
+    /// Returns the step that waits before the call begins. The time limit is not running yet; only
     /// the deadline applies.
     pub(super) fn wait(
         &self,
@@ -350,7 +350,7 @@ impl Attempts {
         self.reported(ticket).map(|_| self.in_flight = false)
     }
 
-    /// Returns the call of a ticket, if the ticket belongs to the current request.
+    /// Returns the ticket's call, if the ticket belongs to the current request.
     fn reported(&self, ticket: Ticket) -> Result<Call, FlowError> {
         match ticket.0 {
             Kind::Call { flow, serial, call }

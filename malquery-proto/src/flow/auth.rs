@@ -55,7 +55,7 @@ pub struct Auth {
     failures: u64,
     /// The pause during which no token request is sent.
     token_pause: Option<Pause>,
-    /// The pause because of a rate limit. Until it ends, only a revocation is sent.
+    /// The pause for a rate limit. Until it ends, only a revocation is sent.
     pause: Option<Pause>,
     margin: Duration,
     follow_region: bool,
@@ -164,8 +164,8 @@ impl Auth {
         self
     }
 
-    /// Sets whether to follow a redirect of the token endpoint to the account's cloud. The default
-    /// is `true`.
+    /// Sets whether to follow a redirect from the token endpoint to the account's cloud. The
+    /// default is `true`.
     ///
     /// One redirect is followed, and only to the host of a commercial [`Cloud`]. Redirects from a
     /// government cloud are not followed. A redirect from a custom base URL is followed too; set
@@ -175,7 +175,7 @@ impl Auth {
         self
     }
 
-    /// Returns the base URL of requests. Following a redirect of the token endpoint changes it.
+    /// Returns the base URL for requests. Following a redirect from the token endpoint changes it.
     pub fn base(&self) -> &BaseUrl {
         &self.base
     }
@@ -205,7 +205,7 @@ impl Auth {
         seen.failures.get_or_insert(self.failures);
         let credentials = match &self.source {
             Source::Credentials(credentials) => credentials,
-            // Its lifetime is unknown, so let the service reject it.
+            // The token's lifetime is unknown, so let the service reject it once it has expired.
             Source::Supplied(bearer) => return Ok(Bearer::Use(bearer.clone(), 0)),
             Source::Unavailable => return Err(BuildError::NoChildToken.into()),
         };
@@ -364,7 +364,7 @@ impl Auth {
         }
     }
 
-    /// Masks secrets in an error, because an error page may repeat the request. Also adds the cloud
+    /// Masks secrets in an error, because an error page may quote the request. Also adds the cloud
     /// of the session to an API error, for its hint.
     pub(super) fn explain(&self, error: ResponseError) -> ResponseError {
         match error {
@@ -408,8 +408,8 @@ impl Auth {
     }
 }
 
-/// Returns the cloud to which a redirect of the token endpoint leads. `None` if it leads elsewhere:
-/// another host could steal the credentials.
+/// Returns the cloud to which a redirect from the token endpoint leads. `None` if it leads
+/// elsewhere: another host could steal the credentials.
 fn cloud_of(location: &str) -> Option<Cloud> {
     let url = url::Url::parse(location).ok()?;
     if url.scheme() != "https"

@@ -201,8 +201,8 @@ impl JobFlow {
     }
 
     /// Sets the time by which the flow must end. A flow that takes longer fails with
-    /// [`FlowError::Deadline`] or with the error of its last request. The service continues a
-    /// submitted job. To continue the flow, set a later deadline.
+    /// [`FlowError::Deadline`] or with the error of its last request. A submitted job keeps
+    /// running. To continue the flow, set a later deadline.
     pub fn set_deadline(&mut self, deadline: Option<Timestamp>) {
         self.call.set_deadline(deadline);
     }

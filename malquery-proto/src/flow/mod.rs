@@ -101,7 +101,7 @@ pub trait Flow: sealed::Sealed {
     /// or `None` if the flow must be polled again.
     ///
     /// # Errors
-    /// Returns the errors of [`take`](Self::take) or [`on_token`](Self::on_token).
+    /// See [`take`](Self::take) and [`on_token`](Self::on_token).
     fn on_response(
         &mut self,
         now: Timestamp,
@@ -326,8 +326,8 @@ pub struct RetryPolicy {
     /// The maximum pause, unless the service asks for a longer one.
     pub max_delay: Duration,
     /// The maximum pause to accept from the service. If it asks for a longer one, the call fails
-    /// with the error reply, which contains the time of the retry. A [`JobFlow`] may accept longer
-    /// pauses for its polls.
+    /// with the error reply, which contains the retry time. A [`JobFlow`] may accept longer pauses
+    /// for its polls.
     pub max_rate_limit_wait: Duration,
     /// The time limit for a call, including its attempts and pauses. Each poll of a job is a separate
     /// call. For a download, it limits only when an attempt may start, not how long the reply takes,

@@ -577,7 +577,8 @@ fn only_a_failing_token_endpoint_is_retried() {
 #[test]
 fn a_pause_ends_before_its_call() {
     let limited = |seconds| with(reply(429, GATEWAY_429), "retry-after", seconds);
-    // The first policy limits requested pauses to 120 seconds, the second the call to 100 seconds.
+    // The first policy limits requested pauses to 120 seconds, and the second limits the call to
+    // 100 seconds.
     for (policy, longest) in [
         (RetryPolicy::default(), 120),
         (
@@ -1232,7 +1233,7 @@ fn a_new_token_outlives_an_old_refusal() {
         .unwrap();
     f.on_response(START, &mut auth, &GetQuotas, under_way, head(401), b"")
         .unwrap();
-    // The token of K is valid, so F may retry after the 401.
+    // The token that K requested is valid, so F may retry after the 401.
     let _ = send(&mut f, &mut auth);
 }
 
@@ -1616,15 +1617,15 @@ proptest! {
                 // poll, each with a token, a 401, another token and a retry. Otherwise, the
                 // deadline might never come.
                 sent_at = if sent_at.0 == now { (now, sent_at.1 + 1) } else { (now, 1) };
-                prop_assert!(sent_at.1 <= 8, "requests without a pause");
-                prop_assert!(now < deadline, "a request after the deadline");
+                prop_assert!(sent_at.1 <= 8, "too many requests without a pause");
+                prop_assert!(now < deadline, "a request was sent after the deadline");
                 let event = events.next().unwrap();
                 let path = path_of(&attempt);
                 let answer = answer_to(&path, event.answer);
                 if path == "/malquery/queries/hunt/v1" {
                     // The request may have arrived, even if the process ended.
                     billed += u32::from(event.lost || may_be_billed(&answer));
-                    prop_assert!(billed <= 1, "billed twice");
+                    prop_assert!(billed <= 1, "the hunt was billed twice");
                 }
                 let ended = if event.lost {
                     drop(attempt);
@@ -1741,7 +1742,7 @@ fn a_stored_interval_of_zero_is_a_pause() {
     assert_eq!(service.waits, [Duration::from_millis(100)]);
 }
 
-// Replies that are late, belong to another job, are truncated, or repeat a secret.
+// Replies that are late, belong to another job, are truncated, or contain a secret.
 
 /// Returns a job, and a service that accepts the submission and then returns these answers.
 fn submitted_then(answers: impl IntoIterator<Item = Answer>) -> (Service, JobFlow) {
@@ -1867,7 +1868,7 @@ fn a_reply_to_another_request_is_refused() {
             "{body}"
         );
     }
-    // A reply that lacks the members of its operation is refused too.
+    // A reply that lacks the members required by its operation is refused too.
     let other = "02".repeat(32);
     let of_another = format!(r#"{{"resources": [{{"sha256": "{other}"}}]}}"#);
     let search = FuzzySearch::new(pattern());
@@ -1982,7 +1983,7 @@ fn the_id_of_a_failed_submission_is_kept() {
         service.job(&mut flow).unwrap();
         assert_eq!(service.sent, ["POST oauth2", "POST hunt", "GET requests"]);
     }
-    // The id may be a number. An id that is not valid is shown.
+    // The id may be a number. The error quotes an invalid id.
     let long = "x".repeat(201);
     let meta = |id: &str| {
         let errors = r#""errors": [{"code": 500, "message": "odd"}]"#;

@@ -8,9 +8,9 @@ use crate::types::Sha256;
 /// Downloads one sample. **The reply is the raw, unencrypted file, which may be malware.**
 ///
 /// `GET /malquery/entities/download-files/v1?ids=…` (operation id `GetMalQueryDownloadV1`;
-/// FalconPy: `get_download`). Needs the scope `malquery:read`. **Costs one download of the monthly
-/// quota.** CrowdStrike does not document whether a failed download counts. Error statuses: 400,
-/// 401, 403, 404, 429, 500.
+/// FalconPy: `get_download`). Needs the scope `malquery:read`. **Costs one download from the
+/// monthly quota.** CrowdStrike does not document whether a failed download counts. Error statuses:
+/// 400, 401, 403, 404, 429, 500.
 ///
 /// The request may be retried until the head of a successful reply arrives. `Client::save` also
 /// starts over if the body is interrupted. With

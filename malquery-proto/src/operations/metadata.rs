@@ -20,7 +20,7 @@ pub struct GetMetadata {
 }
 
 impl GetMetadata {
-    /// Creates the operation for these samples. A URL of a commercial cloud has room for 115
+    /// Creates the operation for these samples. A URL for a commercial cloud has room for 115
     /// samples. Use [`split`](Self::split) for more.
     pub fn new(ids: impl IntoIterator<Item = impl Borrow<Sha256>>) -> Self {
         Self {
@@ -39,7 +39,7 @@ impl GetMetadata {
     /// assert_eq!(GetMetadata::split(&samples, &Cloud::Us1.into()).len(), 2);
     /// ```
     pub fn split(samples: &[Sha256], base: &BaseUrl) -> Vec<Self> {
-        // Each id takes `ids=`, 64 digits and a separator.
+        // Each id needs room for `ids=`, 64 digits and a separator.
         let room = (MAX_URL - 1).saturating_sub(base.as_str().len() + Self::ENDPOINT.path.len());
         samples.chunks((room / 69).max(1)).map(Self::new).collect()
     }

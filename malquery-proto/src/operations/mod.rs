@@ -62,7 +62,7 @@ fn check_ranges(options: &SearchOptions) -> Result<(), BuildError> {
 }
 
 /// The names that [`option`](SearchOptions::option) cannot set: options with a setter, and names
-/// that are not options of the service.
+/// that are not among the service's options.
 const SETTERS: [&str; 12] = [
     "",
     "app",
@@ -104,8 +104,8 @@ fn write_search(
     if !count_only && other.is_empty() {
         return out.json(search);
     }
-    // `other` and `count_only` exist only in this crate's format: convert them to options of the
-    // service.
+    // `other` and `count_only` exist only in this crate's format: convert them to the service's
+    // options.
     let mut body =
         serde_json::to_value(search).map_err(|error| BuildError::Malformed(error.to_string()))?;
     if let Some(Value::Object(options)) = body.get_mut("options") {

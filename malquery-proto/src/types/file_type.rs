@@ -56,7 +56,7 @@ macro_rules! file_types {
 file_types! {
     /// A Composite Document File.
     CDF = "cdf" "CDF",
-    /// A Composite Document File of version 2, such as an old Office file.
+    /// A version 2 Composite Document File, such as an old Office file.
     CDFV2 = "cdfv2" "CDFV2",
     /// A compiled Java class.
     CJAVA = "cjava" "CJAVA",

@@ -91,8 +91,9 @@ impl fmt::Debug for Number {
 
 /// The unknown fields of an object, and the values that its typed fields cannot represent exactly.
 ///
-/// `null` and a number in quotes are examples of such values. In a kept value, numbers may be
-/// rounded to 64 bits, and objects may lose duplicate members and the order of their members.
+/// Values that cannot be represented exactly include `null` and a number in quotes. In a kept
+/// value, numbers may be rounded to 64 bits, and objects may lose duplicate members and the order
+/// of their members.
 ///
 /// ```
 /// # use malquery_proto::types::Sample;
@@ -322,7 +323,7 @@ impl<'de, P: Place<'de>> Visitor<'de> for Any<P> {
     }
 }
 
-/// A [`Place`] that returns the value.
+/// A [`Place`] that returns the value unchanged.
 struct Kept;
 
 impl<'de> Place<'de> for Kept {

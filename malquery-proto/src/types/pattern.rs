@@ -33,7 +33,7 @@ impl Pattern {
     ///
     /// Each byte is a pair of hex digits. Outside the pairs, whitespace, commas, colons and the
     /// prefixes `0x` and `\x` are ignored, and so are braces around the whole text. The pattern
-    /// stores only the digits, in lowercase, so two hex patterns of the same bytes are equal.
+    /// stores only the digits, in lowercase, so two hex patterns for the same bytes are equal.
     ///
     /// ```
     /// use malquery_proto::types::Pattern;
@@ -156,7 +156,7 @@ impl Pattern {
     /// Creates a pattern for ASCII text, which has one byte per character.
     ///
     /// # Errors
-    /// Fails if the text is empty or has a character that is not ASCII. The bytes of such a
+    /// Fails if the text is empty or has a character that is not ASCII. The bytes of a non-ASCII
     /// character depend on the encoding: use [`Pattern::utf8`] or [`Pattern::hex`].
     pub fn ascii(text: impl Into<String>) -> Result<Self, ParseError> {
         const WHAT: &str = "an ascii pattern";

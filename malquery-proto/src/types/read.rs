@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use serde::de::{DeserializeOwned, Error};
 
-/// The memory budget in bytes for the values of one reply, without the text of their strings. It is
-/// enough for about 300,000 typical results.
+/// The memory budget in bytes for the values of one reply, excluding the text of their strings. It
+/// is enough for about 300,000 typical results.
 const BUDGET: usize = 160 << 20;
 
 /// The maximum number of bytes that each repair, of UTF-8 or of strings, may add to a reply.
@@ -68,7 +68,7 @@ pub(crate) fn without_mark(body: &[u8]) -> &[u8] {
 }
 
 /// Replaces unpaired surrogates and escapes control characters in strings. Returns `None` if the
-/// text has none of these, or if its length would grow by more than `most` bytes.
+/// text needs no repair, or if it would grow by more than `most` bytes.
 fn repair(text: &str, most: usize) -> Option<String> {
     let bytes = text.as_bytes();
     let mut repaired = String::new();
@@ -111,8 +111,8 @@ fn unit(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 thread_local! {
-    /// The remaining memory budget of the reply that this thread is parsing. It is a thread-local
-    /// because `Deserialize` takes no such argument.
+    /// The remaining memory budget for the reply that this thread is parsing. It is thread-local,
+    /// because it cannot be passed through `Deserialize`.
     static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
     /// A function that returns whether the deadline has passed, if this thread has a deadline.
     static IS_OVER: RefCell<Option<Rc<dyn Fn() -> bool>>> = const { RefCell::new(None) };
@@ -126,7 +126,7 @@ pub(crate) fn until<T>(is_over: impl Fn() -> bool + 'static, read: impl FnOnce()
     read()
 }
 
-/// A reader of a string that checks the deadline.
+/// Reads from a string, and checks the deadline.
 struct Timed<'a> {
     rest: &'a [u8],
     stride: usize,

@@ -7,8 +7,8 @@ model! {
     /// The metadata of a sample, as returned by a search, a hunt or a metadata request.
     ///
     /// Any field may be missing, because a search returns only the selected fields. The methods
-    /// return values that only some results have. To keep each result small, they are stored in
-    /// `extra`.
+    /// return values that only some results have. To keep each result small, those values are
+    /// stored in `extra`.
     #[derive(Default)]
     pub struct Sample {
         /// The SHA-256. Use it to download the sample.
