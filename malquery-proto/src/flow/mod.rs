@@ -329,9 +329,9 @@ pub struct RetryPolicy {
     /// with the error reply, which contains the retry time. A [`JobFlow`] may accept longer pauses
     /// for its polls.
     pub max_rate_limit_wait: Duration,
-    /// The time limit for a call, including its attempts and pauses. Each poll of a job is a separate
-    /// call. For a download, it limits only when an attempt may start, not how long the reply takes,
-    /// and it starts over after an interruption.
+    /// The time limit for a call, including its attempts and pauses. Each poll of a job is a
+    /// separate call. For a download, it limits only when an attempt may start, not how long the
+    /// reply takes, and it starts over after an interruption.
     pub time_limit: Duration,
 }
 
