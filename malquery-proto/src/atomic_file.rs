@@ -60,7 +60,7 @@ impl AtomicFile {
         self.0.write_all(bytes)
     }
 
-    /// Deletes the content.
+    /// Truncates the file to zero bytes.
     pub(crate) fn clear(&mut self) -> io::Result<()> {
         let file = self.0.as_file_mut();
         file.set_len(0)?;
@@ -110,7 +110,7 @@ impl AtomicFile {
     }
 }
 
-/// Removes the temporary files in a folder that no process has locked. Ignores errors.
+/// Removes the temporary files in a folder, except those locked by a process. Ignores errors.
 pub(crate) fn remove_abandoned(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
@@ -121,8 +121,7 @@ pub(crate) fn remove_abandoned(folder: &Path) {
         let is_part = name.starts_with(PREFIX) && name.ends_with(SUFFIX);
         if is_part && entry.metadata().is_ok_and(|found| found.is_file()) {
             let path = entry.path();
-            // Hold the lock until the file is removed, so that no other process can start to use
-            // it.
+            // Hold the lock until the file is removed, so that no other process can start using it.
             if let Ok(file) = File::open(&path)
                 && file.try_lock().is_ok()
             {
@@ -159,12 +158,12 @@ pub(crate) fn check(path: &Path, overwrite: bool) -> io::Result<()> {
     }
 }
 
-/// Returns whether a link leads to a file, or cannot be followed.
+/// Returns whether a link points to a file or cannot be followed.
 fn leads_to_file(link: &Path) -> bool {
     link.metadata().map_or(true, |found| found.is_file())
 }
 
-/// Returns the folder of a file, which is `.` if the path has no folder.
+/// Returns the folder of a file, or `.` if the path has no folder.
 pub(crate) fn folder(path: &Path) -> &Path {
     path.parent()
         .filter(|parent| !parent.as_os_str().is_empty())

@@ -115,7 +115,7 @@ impl fmt::Display for Cloud {
     }
 }
 
-/// The base URL for requests: the URL of a cloud, or a custom URL, for example of a gateway.
+/// The base URL for requests: the URL of a cloud, or a custom URL, such as that of a gateway.
 ///
 /// The URL must use https, or plain http for `localhost` or a loopback address. A path in the URL
 /// becomes a prefix of every request path.
@@ -139,7 +139,7 @@ impl BaseUrl {
         &self.0
     }
 
-    /// Returns the cloud that has this URL. `None` for a custom URL.
+    /// Returns the cloud that has this URL, or `None` for a custom URL.
     pub fn cloud(&self) -> Option<Cloud> {
         Cloud::of_host(self.0.strip_prefix("https://")?)
     }

@@ -45,7 +45,7 @@ impl Credentials {
         self
     }
 
-    /// Returns the client secret as a set of secrets to mask.
+    /// Returns the set of secrets to mask, which contains only the client secret.
     pub(crate) fn needles(&self) -> Needles {
         Needles::new([self.client_secret.expose()])
     }

@@ -83,7 +83,7 @@ fn mask(text: &mut String, needles: &Needles) {
     }
 }
 
-/// Masks the secrets in the texts of error items, and drops the unknown fields of an item if one of
+/// Masks the secrets in the text of error items, and drops the unknown fields of an item if one of
 /// them contains a secret.
 pub(crate) fn mask_items(items: &mut [ErrorItem], needles: &Needles) {
     for item in items {
@@ -262,7 +262,7 @@ impl ApiError {
         self
     }
 
-    /// Removes the body and unknown fields, which may repeat parts of the request.
+    /// Removes the body and unknown fields, which may quote parts of the request.
     pub(crate) fn without_body(mut self) -> Self {
         self.body = None;
         for item in &mut self.errors {

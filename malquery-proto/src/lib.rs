@@ -81,18 +81,19 @@
 //!   list of names, and their case varies.
 //! - The `status` in the reply to a submission is hidden in `extra`, so that nobody mistakes it for
 //!   the job's status.
-//! - Values that only some results of jobs have are methods of [`Sample`](types::Sample). Fields
-//!   for them would double the size of each result.
+//! - Values that only some results of jobs have are returned by methods of
+//!   [`Sample`](types::Sample). Fields for them would double the size of each result.
 //! - If a result or a field has an unexpected type, the rest of the reply is still parsed, and the
 //!   value is kept in `extra`. A reply to a submission must have a request id, and a token reply
 //!   must have a token.
 //! - CrowdStrike documents no cost for a fuzzy search or an exact search. If the connection breaks
-//!   after sending, only the fuzzy search is retried, because an exact search creates a job.
+//!   after the request is sent, only the fuzzy search is retried, because an exact search creates a
+//!   job.
 //! - SHA-256 is always compiled in, because downloads of samples are always verified.
 //!
 //! # Further reading
 //!
-//! The `guide` module has chapters on these topics, a FalconPy migration table, a cookbook and
+//! The `guide` module has chapters on the topics above, a FalconPy migration table, a cookbook and
 //! troubleshooting. `security` lists the protections and their tests, `proof` the measurements, and
 //! `dependencies` the reason for each dependency and the licenses.
 //!

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 /// The minimum length of a secret in bytes. A shorter one may be part of ordinary words.
 const MIN_SECRET: usize = 6;
-/// The minimum length in bytes of the beginning of a secret at the end of a truncated text. A
+/// The minimum length in bytes of the beginning of a secret at the end of truncated text. A
 /// shorter one may be part of an ordinary word.
 const MIN_BEGINNING: usize = 4;
 /// The maximum number of backslashes before a character: JSON nested in JSON doubles them.
@@ -282,7 +282,7 @@ impl Needle {
         ends.pop()
     }
 
-    /// Returns the length of the secret at the beginning of `text`, if it is written in hex digits.
+    /// Returns the length of the secret at the beginning of `text`, if it is written as hex digits.
     fn hex(&self, text: &[u8]) -> Option<usize> {
         let (mut at, mut end) = (0, 0);
         let digits = self.plain.bytes().flat_map(|byte| [byte >> 4, byte & 15]);
@@ -459,7 +459,7 @@ mod tests {
         lines.join(between)
     }
 
-    /// Returns the encodings in which a service may repeat the secret.
+    /// Returns the encodings in which a service may quote the secret.
     fn encodings(secret: &str, before: &str) -> Vec<String> {
         let json = serde_json::to_string(secret).unwrap();
         let units = |text: &str| -> String {
@@ -509,7 +509,7 @@ mod tests {
             before in "[a-z]{0,4}",
         ) {
             let needles = Needles::new([&secret]);
-            // The nested JSON of this test cannot represent quotes and backslashes.
+            // The nested JSON in this test cannot represent quotes and backslashes.
             let skip = secret.contains(['"', '\\']);
             for (index, text) in encodings(&secret, &before).into_iter().enumerate() {
                 if index == 3 && skip {

@@ -78,7 +78,7 @@ pub trait Operation {
     /// Builds the complete request, including the `Authorization` header.
     ///
     /// # Errors
-    /// Returns the errors of [`Operation::encode`], and [`BuildError::UrlTooLong`] if the URL has
+    /// Returns any error from [`Operation::encode`], and [`BuildError::UrlTooLong`] if the URL has
     /// [`MAX_URL`](crate::request::MAX_URL) bytes or more. Also fails if the URL is not valid.
     fn request(
         &self,
@@ -206,8 +206,8 @@ pub trait StreamOperation: Operation {
     fn check(&self, head: ResponseHead<'_>) -> StreamCheck;
 
     /// Returns the reply with the checks for its body. `None` if the body is not a file: read it,
-    /// and pass it to [`Operation::error`]. Only the status decides this, because a sample may look
-    /// like anything, even like an error.
+    /// and pass it to [`Operation::error`]. Only the status determines this, because a sample may
+    /// look like anything, even an error.
     fn response(&self, head: ResponseHead<'_>) -> Option<Reply<StreamCheck>> {
         has_file(head.status).then(|| Reply::new(head, None, self.check(head)))
     }

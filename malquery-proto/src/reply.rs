@@ -100,7 +100,7 @@ impl<'a> ResponseHead<'a> {
             }
         };
         // CrowdStrike's specification says milliseconds, but all observed values are in seconds. A
-        // value above 1e11 must be in milliseconds: 1e11 seconds is in the year 5138.
+        // value above 1e11 must be in milliseconds: 1e11 seconds after the epoch is the year 5138.
         let epoch = |epoch: u64| {
             let unit = if epoch > 100_000_000_000 { 1 } else { 1000 };
             at(Timestamp::from_millis(epoch.saturating_mul(unit)))

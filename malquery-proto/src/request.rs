@@ -56,7 +56,7 @@ pub enum BuildError {
         "a token obtained elsewhere works only for its own customer; use credentials to act for a child"
     )]
     NoChildToken,
-    /// The options conflict or include a reserved name, or HTTP or JSON cannot represent a part of
+    /// The options conflict or include a reserved name, or HTTP or JSON cannot represent part of
     /// the request.
     #[error("the request cannot be encoded: {0}")]
     Malformed(String),

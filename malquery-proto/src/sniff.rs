@@ -17,7 +17,7 @@ const FORMATS: [(&[u8], &str); 8] = [
     (b"%PDF", "a PDF"),
 ];
 
-/// Describes the format that these first bytes suggest. The description fits after "it is".
+/// Describes the format that these first bytes suggest. The description completes "it is".
 pub(crate) fn what_is(bytes: &[u8]) -> String {
     let bytes = &bytes[..bytes.len().min(ENOUGH)];
     if bytes.is_empty() {

@@ -112,7 +112,7 @@ pub enum StreamError {
 
 /// A description of the body that arrived instead of the requested file.
 ///
-/// Such a body may be a gateway's web page, an error with a 2xx status, or another kind of archive.
+/// The body may be a gateway's web page, an error with a 2xx status, or another kind of archive.
 /// `Display` completes the message of a [`StreamError`], and is empty if nothing is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Instead {
@@ -263,8 +263,8 @@ impl StreamCheck {
     /// Checks the next bytes of the body.
     ///
     /// # Errors
-    /// Fails if the body has a content encoding, is too long, or does not begin like a required zip
-    /// archive (checked after 2 KiB). Do not use the check after an error.
+    /// Fails if the body has a content encoding, is too long, or does not begin like a zip archive
+    /// although one is required (checked after 2 KiB). Do not use the check after an error.
     pub fn update(&mut self, chunk: &[u8]) -> Result<(), StreamError> {
         if let Some(encoding) = &self.encoding {
             return Err(StreamError::Encoded(encoding.clone()));
@@ -289,8 +289,8 @@ impl StreamCheck {
         Ok(())
     }
 
-    /// Keeps the last [`ZIP_END`] bytes, and up to as many before them, so that small chunks do not
-    /// move the buffer each time.
+    /// Keeps at least the last [`ZIP_END`] bytes and at most twice as many, so that small chunks do
+    /// not move the buffer each time.
     fn keep_tail(&mut self, chunk: &[u8]) {
         let chunk = &chunk[chunk.len().saturating_sub(ZIP_END)..];
         if self.tail.len() + chunk.len() > 2 * ZIP_END {
@@ -312,7 +312,7 @@ impl StreamCheck {
     ///
     /// # Errors
     /// Fails if the body is too short, has the wrong hash or has a content encoding, or if it does
-    /// not begin and end like a required zip archive.
+    /// not begin and end like a zip archive although one is required.
     pub fn finish(self) -> Result<Received, StreamError> {
         if let Some(encoding) = self.encoding {
             return Err(StreamError::Encoded(encoding));
@@ -526,7 +526,8 @@ mod tests {
             assert!(check.tail.len() >= LONGEST_END.min(check.bytes as usize));
             assert!(check.tail.ends_with(&chunk));
         }
-        // The buffer is moved only at twice the size; otherwise small chunks take quadratic time.
+        // The buffer is moved only at twice the size; otherwise, small chunks would take
+        // quadratic time.
         assert!(
             (2 * LONGEST_END - 100..=2 * LONGEST_END).contains(&most),
             "{most}"

@@ -59,7 +59,7 @@ impl From<SystemTime> for Timestamp {
 }
 
 impl fmt::Display for Timestamp {
-    /// Writes the time in UTC in RFC 3339 format. A time too late for this format is written in
+    /// Writes the time in UTC in RFC 3339 format. A time too late for this format is written as
     /// milliseconds since the Unix epoch.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match i64::try_from(self.0)

@@ -29,7 +29,7 @@ mod warn;
 pub use error::{RuleError, RuleErrorKind, Warning};
 pub use file::{RuleEntry, RuleFile};
 
-/// A compiled YARA rule, with the other rules of its source.
+/// A compiled YARA rule, with the other rules in its source.
 ///
 /// ```
 /// use malquery_proto::yara::Rule;
@@ -51,7 +51,7 @@ impl Rule {
     /// rules that the rule refers to.
     ///
     /// # Errors
-    /// Returns the errors of [`RuleFile::parse`] and [`RuleFile::check`].
+    /// Returns any error from [`RuleFile::parse`] or [`RuleFile::check`].
     pub fn compile(text: &str) -> Result<Self, RuleError> {
         RuleFile::parse(text)?.select_last().compile()
     }
@@ -61,7 +61,7 @@ impl Rule {
         &self.name
     }
 
-    /// Returns whether any public rule of the source matches these bytes. Pass a whole file,
+    /// Returns whether any public rule in the source matches these bytes. Pass a whole file,
     /// because conditions such as `filesize` depend on its length.
     ///
     /// # Errors

@@ -213,7 +213,7 @@ fn unrequested_entries_are_reported() {
         let error = report.complete().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "the archive is not complete: samples missing: 1, entries damaged: 0"
+            "the archive is not complete (missing samples: 1, damaged entries: 0)"
         );
         assert_eq!(error.report().unwrap().missing, [other]);
     }

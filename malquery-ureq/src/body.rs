@@ -42,7 +42,7 @@ impl<R: Read> Read for Reader<R> {
 
 /// The decompressed size in bytes up to which any compression ratio is allowed.
 const ANY_RATIO: u64 = 16 * 1024 * 1024;
-/// The maximum compression ratio. Results of jobs reach about 10, and gzip can reach about 1,000.
+/// The maximum compression ratio. Job results reach about 10, and gzip can reach about 1,000.
 const MAX_RATIO: u64 = 200;
 
 /// A gzip body. Reading fails once it has expanded to more than 16 MiB and to more than 200 times
@@ -84,7 +84,7 @@ fn explain(error: io::Error) -> io::Error {
     let (kind, message) = match error {
         ureq::Error::Timeout(ureq::Timeout::Global) => (
             io::ErrorKind::TimedOut,
-            "the time limit passed before the body ended",
+            "the time limit expired before the body ended",
         ),
         ureq::Error::Timeout(_) => (
             io::ErrorKind::TimedOut,

@@ -109,7 +109,7 @@ impl Builder {
     /// last value applies. The value is marked as sensitive, and errors do not show it.
     ///
     /// [`build`](Self::build) rejects reserved headers, such as `Authorization`, `Cookie`, `Host`,
-    /// `Range`, and all whose names begin with `Accept`, `Content-`, `If-` or `Proxy-`. Headers
+    /// `Range`, and any whose name begins with `Accept`, `Content-`, `If-` or `Proxy-`. Headers
     /// that a request already has are not replaced.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));

@@ -37,7 +37,7 @@
 //! |---|---|---|
 //! | [`Builder::connect_timeout`] | 10 s | opening a connection: name lookup, TCP, proxy and TLS together |
 //! | [`Builder::reply_timeout`] | 60 s | each wait to send or receive bytes; the whole head of a reply must arrive within 1.25 times this limit |
-//! | [`Builder::search_timeout`] | 180 s | the same for the reply to a fuzzy search, if longer than the reply timeout |
+//! | [`Builder::search_timeout`] | 180 s | the reply to a fuzzy search, like the reply timeout; the longer of the two applies |
 //! | [`Builder::total_timeout`] | none | each request, including the whole body of its reply |
 //! | [`RetryPolicy::time_limit`](flow::RetryPolicy::time_limit) | 10 min | each call with all its attempts and pauses, without the body of a download |
 //! | [`Client::timeout`] | none | each call, and each wait for a job |
@@ -46,8 +46,8 @@
 //!
 //! **The earliest limit wins.** No limit extends another, except where the table says so. The
 //! transport receives the remaining time of a limited call as [`TimeLeft`](client::TimeLeft), which
-//! limits every phase of a request: a server or proxy that sends a byte now and then gains no time.
-//! [`Duration::MAX`](std::time::Duration::MAX) means no limit.
+//! limits every phase of a request: a server or proxy that sends a byte every so often gains no
+//! time. [`Duration::MAX`](std::time::Duration::MAX) means no limit.
 //!
 //! # The environment
 //!
@@ -66,8 +66,8 @@
 //! - **Every status is a reply**, and redirects are not followed. `malquery-proto` handles both.
 //! - **Plain http is allowed only for loopback**, and it never uses a proxy.
 //! - **Certificates are always verified.**
-//! - **A refusal by a proxy is not retried**, for example a 407 or 403, or the same from a SOCKS
-//!   proxy. Retrying a wrong password could lock the account.
+//! - **A refusal by a proxy is not retried**, for example a 407 or 403, or its SOCKS equivalent.
+//!   Retrying a wrong password could lock the account.
 //! - **Replies are not mixed up.** Fuzzy searches and requests that may be billed use a new
 //!   connection. The connections of token requests and of requests that may be billed are closed
 //!   after the reply. A connection that delivers unrequested bytes is not reused.

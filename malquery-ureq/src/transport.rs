@@ -52,8 +52,8 @@ impl UreqTransport {
     /// Creates a transport with the defaults of [`Builder`], and with the proxy and the root
     /// certificates from the environment.
     ///
-    /// If these are invalid, each request fails with the reason. Use [`Builder::build`] to get the
-    /// error immediately.
+    /// If the proxy or the certificates are invalid, each request fails with the reason. Use
+    /// [`Builder::build`] to get the error immediately.
     pub fn new() -> Self {
         let settings = Builder::default();
         settings.clone().build().unwrap_or_else(|error| Self {
@@ -131,7 +131,7 @@ impl Transport for UreqTransport {
         let left = parts.extensions.get::<TimeLeft>().map(|left| left.0);
         if left == Some(Duration::ZERO) {
             let message = format!(
-                "the time limit of the call passed before the request to {} was sent",
+                "the time limit of the call expired before the request to {} was sent",
                 host()
             );
             return Err(UreqError::new(Kind::NoTime, message, None).into());
@@ -163,7 +163,7 @@ impl Transport for UreqTransport {
         }
         let takes_body = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
         // With an empty `Vec`, ureq would send a GET with `content-length: 0`. With `()`, it would
-        // send a POST as chunked.
+        // send a POST with chunked encoding.
         let mut none = ();
         let body = match body.is_empty() && !takes_body {
             true => none.as_body(),
@@ -212,7 +212,7 @@ fn is_gzip(headers: &HeaderMap) -> bool {
         })
 }
 
-/// Returns whether the URI leads to this machine and has no user name. A
+/// Returns whether the URI points to this machine and has no user name. A
 /// [`BaseUrl`](malquery_proto::BaseUrl) checks this too, but not every request comes from one.
 fn is_loopback(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default();

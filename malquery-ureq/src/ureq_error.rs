@@ -88,7 +88,7 @@ pub enum UreqErrorKind {
     /// The request cannot be sent: its URL is invalid or must use https, or the proxy or the root
     /// certificates from the environment are invalid.
     Refused,
-    /// The time limit of the call passed before the request was sent.
+    /// The time limit of the call expired before the request was sent.
     NoTime,
     /// The DNS lookup of the host or of the proxy failed or took too long.
     Lookup,
@@ -183,7 +183,7 @@ impl UreqError {
 
     /// Describes a failure to connect through the proxy. No request was sent.
     pub(crate) fn of_proxy(host: &str, error: ureq::Error) -> Self {
-        // ureq reports the refusals of a SOCKS proxy with this kind or with these texts.
+        // ureq reports a refusal by a SOCKS proxy with this kind or one of these messages.
         let status = match &error {
             ureq::Error::Timeout(_) => return Self::of_connect(host, error),
             ureq::Error::Io(error) if error.raw_os_error().is_some() => 502,

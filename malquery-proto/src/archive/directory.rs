@@ -19,7 +19,7 @@ pub(super) fn broken(error: impl Into<ZipError>) -> ArchiveError {
     }
 }
 
-/// The content of an archive's directory.
+/// The contents of an archive's directory.
 pub(super) struct Directory {
     pub(super) entries: Vec<EntryInfo>,
     /// Whether the archive may contain entries that the directory omits.
@@ -106,7 +106,7 @@ fn contains_entry(bytes: &[u8]) -> bool {
 }
 
 /// Returns whether the directory and the rest of the file consist only of the records of the listed
-/// entries, the end records and the comment, without the signature of an entry.
+/// entries, the end records and the comment, and do not contain the signature of an entry.
 pub(super) fn is_closed<R: Read + Seek>(
     reader: &mut R,
     zip: &ZipArchive<impl Read + Seek>,
@@ -119,7 +119,7 @@ pub(super) fn is_closed<R: Read + Seek>(
     reader.seek(SeekFrom::Start(zip.central_directory_start()))?;
     reader.take(most).read_to_end(&mut tail)?;
     let mut rest = &tail[..];
-    // Skips a record of `size` bytes, and the variable fields whose lengths it contains.
+    // Skips a record of `size` bytes and the variable-length fields that follow it.
     let mut skip = |magic: &[u8], size: usize, more: fn(&[u8]) -> usize| {
         let is_there = rest.starts_with(magic) && rest.len() >= size;
         let next = is_there.then(|| rest.get(size.saturating_add(more(rest))..));

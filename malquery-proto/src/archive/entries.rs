@@ -134,9 +134,9 @@ impl EntryInfo {
     }
 }
 
-/// An entry of an archive, as a reader that counts and hashes the bytes.
+/// An entry in an archive, as a reader that counts and hashes the bytes.
 ///
-/// Reading fails, at the latest at the end, if the content does not match its declared size or
+/// Reading fails, by the end at the latest, if the content does not match its declared size or
 /// checksum. It also fails before it returns more bytes than the [`Limits`] allow. The
 /// [`io::Error`] contains an [`ArchiveError`].
 ///

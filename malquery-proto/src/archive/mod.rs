@@ -54,7 +54,7 @@
 //!
 //! Opening an archive reads its directory, and the header of each entry with a seek and a small
 //! read. Pass a `File` rather than a `BufReader`, which would read 8 KiB for each header. An
-//! ordinary entry takes less than 1 KB of memory. Samples are unpacked in chunks of at most 64 KiB,
+//! ordinary entry uses less than 1 KB of memory. Samples are unpacked in chunks of at most 64 KiB,
 //! and are not kept in memory. ZipCrypto entries are decrypted at about 100 MB per second. AES is
 //! about three times as fast, but takes up to a few milliseconds per entry to derive the key.
 //!
@@ -194,7 +194,7 @@ impl<R: Read + Seek> Archive<R> {
         self.zip.has_duplicate_names()
     }
 
-    /// Opens the entry with this index, counted from 0.
+    /// Opens the entry with this index, starting from 0.
     ///
     /// All bytes read from entries opened by this method count toward [`Limits::total_size`]. Each
     /// call to [`check`](Self::check) or [`extract`](Self::extract) counts its bytes separately.
@@ -233,7 +233,7 @@ impl<R: Read + Seek> Archive<R> {
         })
     }
 
-    /// Reads the entries, and returns a report on the content of the archive.
+    /// Reads the entries, and returns a report on the contents of the archive.
     ///
     /// # Errors
     /// Returns [`ArchiveError::Limit`] before reading any entry if the declared sizes add up to
@@ -244,12 +244,12 @@ impl<R: Read + Seek> Archive<R> {
         self.walk(None)
     }
 
-    /// Extracts the samples into an existing folder, and returns a report on the content of the
+    /// Extracts the samples into an existing folder, and returns a report on the contents of the
     /// archive. Each file is named after the SHA-256 of its sample, in lowercase. **The files are
     /// malware.**
     ///
     /// Files appear complete or not at all. On Unix, only the owner can read and write new files,
-    /// and they are not executable. If samples are [expected](Self::expect_samples), only these are
+    /// and they are not executable. If samples are [expected](Self::expect_samples), only those are
     /// kept, unless [`keep_unexpected`](Self::keep_unexpected) is set. An existing file with the
     /// same content stays unchanged. An existing file with other content is replaced if `overwrite`
     /// is `true`; otherwise, extraction fails.

@@ -72,7 +72,7 @@ pub enum ArchiveError {
     },
     /// The archive is not complete: see [`Report::is_complete`].
     #[error(
-        "the archive is not complete: samples missing: {}, entries damaged: {}{}",
+        "the archive is not complete (missing samples: {}, damaged entries: {}){}",
         _0.missing.len(), _0.damaged.len(), _0.hidden()
     )]
     Incomplete(Box<Report>),
@@ -91,7 +91,7 @@ impl ArchiveError {
         }
     }
 
-    /// Returns whether the error affects only one entry, so that the others can be read.
+    /// Returns whether the error affects only one entry, and the others can still be read.
     pub(super) fn is_of_entry(&self) -> bool {
         matches!(
             self,
@@ -246,7 +246,7 @@ fn as_text<S: Serializer>(error: &ArchiveError, serializer: S) -> Result<S::Ok, 
     serializer.collect_str(&format_args!("{error:?}"))
 }
 
-/// A report on the content of an archive. Entries are in the order of the archive's directory.
+/// A report on the contents of an archive. Entries are in the order of the archive's directory.
 ///
 /// `Display` writes a one-line summary. `Serialize` writes all public fields.
 #[derive(Debug, Default, Serialize)]
@@ -306,7 +306,7 @@ impl Report {
         }
     }
 
-    /// Returns why the report may not list all samples, for the end of a message.
+    /// Returns the reason that the report may not list all samples, for the end of a message.
     fn hidden(&self) -> &'static str {
         if self.is_stopped {
             "; reading stopped, so the other entries are unknown"
@@ -315,7 +315,7 @@ impl Report {
         } else if self.is_empty {
             "; it contains no samples"
         } else if self.duplicate_names {
-            "; several entries have the same name, and only the last of these can be read"
+            "; several entries have the same name, and only the last of them can be read"
         } else if self.omits_entries {
             "; bytes outside the listed entries may hide further entries"
         } else {

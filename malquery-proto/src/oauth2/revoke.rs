@@ -14,7 +14,7 @@ use crate::request::{BuildError, RequestParts};
 /// Revokes a bearer token.
 ///
 /// `POST /oauth2/revoke` (operation id `oauth2RevokeToken`), with the token in a form and the
-/// credentials as HTTP Basic authorization. Costs no quota.
+/// credentials as HTTP Basic authentication. Costs no quota.
 ///
 /// Statuses: 200, 400, 401, 403, 429, 500.
 #[derive(Debug, Clone, Copy)]

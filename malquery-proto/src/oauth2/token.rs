@@ -98,7 +98,7 @@ impl<'a> GetToken<'a> {
             Cow::Borrowed(text) => serde_json::from_str::<TokenReply>(text),
             Cow::Owned(text) => serde_json::from_str(&Zeroizing::new(text)),
         };
-        // The message of serde_json could quote the token.
+        // An error message from serde_json could quote the token.
         let reply = reply.map_err(|_| refuse("it is not a valid token reply"))?;
         let token = reply
             .access_token

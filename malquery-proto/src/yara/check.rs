@@ -155,7 +155,7 @@ struct Walk {
     depth: usize,
     loops: usize,
     is_in_strings: bool,
-    /// The function in the last call to a hash function so far.
+    /// The hash function that was called most recently.
     hash: Option<HashFunction>,
     /// The number of calls to hash functions so far.
     hashes: usize,

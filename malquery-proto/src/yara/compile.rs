@@ -13,9 +13,9 @@ use super::{MAX_MATCHES, Rule, TIMEOUT, check, warn};
 impl RuleFile {
     /// Compiles the source, and returns warnings about probable mistakes.
     ///
-    /// At least 100 nested parentheses and 50 nested operators are supported, and the modules `pe`,
-    /// `elf`, `macho`, `dotnet`, `dex`, `hash`, `math`, `string`, `time`, `cuckoo` and `console`.
-    /// `pe` reads signatures, but does not verify them.
+    /// The modules `pe`, `elf`, `macho`, `dotnet`, `dex`, `hash`, `math`, `string`, `time`,
+    /// `cuckoo` and `console` are supported, as are at least 100 nested parentheses and 50 nested
+    /// operators. `pe` reads signatures, but does not verify them.
     ///
     /// # Errors
     /// Fails if the source is not valid or cannot be checked, if it has no public rule, or if it

@@ -166,7 +166,7 @@ impl RuleFile {
     /// Extracts one rule and the global rules, with the rules that they refer to, directly or
     /// indirectly, their imports, and all includes.
     ///
-    /// These parts are copied unchanged and in their original order, each on a new line. Comments
+    /// All parts are copied unchanged and in their original order, each on a new line. Comments
     /// between them are omitted.
     ///
     /// # Errors
@@ -234,7 +234,7 @@ impl RuleFile {
                 let why = format!("a hunt takes one rule; select one of {}", self.names());
                 Err(self.selection_error(self.rules[second].name_span.clone(), why))
             }
-            // If all public rules are global, either all of them match or none, so use any one.
+            // If all public rules are global, either all of them match or none do, so use any.
             (None, _) => Ok(public().next_back()),
             (rule, None) => Ok(rule),
         }

@@ -30,7 +30,7 @@ pub(super) struct Token {
 }
 
 impl Token {
-    /// Returns whether this is the given word or sign.
+    /// Returns whether this is the given word or symbol.
     pub(super) fn is(&self, text: &str, written: &str) -> bool {
         matches!(self.kind, Kind::Word | Kind::Sign) && &text[self.span.clone()] == written
     }
@@ -50,7 +50,7 @@ const MAX_NAME: usize = 128;
 /// counts as one byte.
 const MAX_TEXT: usize = 8190;
 
-/// The signs that consist of two characters. All other signs consist of one.
+/// The two-character symbols. All other symbols consist of one character.
 const PAIRS: [&str; 7] = ["..", "<=", ">=", "==", "!=", "<<", ">>"];
 
 pub(super) fn tokens(text: &str) -> Result<Vec<Token>, RuleError> {

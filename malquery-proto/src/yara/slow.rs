@@ -147,7 +147,7 @@ fn literal_points(
 ) -> Option<i32> {
     let whole = |bytes: &[u8]| bytes.iter().map(|byte| (*byte, 0xff)).collect::<Vec<_>>();
     let windows = bytes.windows(ATOM.min(bytes.len()).max(1));
-    // Of several best atoms, the first counts.
+    // If several atoms tie for the best score, the first counts.
     let best = windows.rev().max_by_key(|atom| atom_points(&whole(atom)));
     let atom = best?;
     let mut atoms = Vec::new();

@@ -53,7 +53,7 @@ fn splits(node: &Node) -> usize {
             }
             _ if **node == Node::Dot => 0,
             (_, (least, most)) => {
-                // YARA emits the code of the repeated part up to three times.
+                // YARA emits the code for the repeated part up to three times.
                 let copies = usize::from(least > 0)
                     + usize::from(most > least + 1 || most > 2)
                     + usize::from(most > least || most > 1);

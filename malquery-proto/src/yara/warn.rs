@@ -14,8 +14,8 @@ use super::splits::rounds;
 /// The maximum size of the source in bytes that causes no warning.
 const LONG_TEXT: usize = 64 * 1024;
 
-/// The minimum length of a string in bytes that causes no warning. The index of the corpus most
-/// likely consists of sequences of four bytes.
+/// The minimum length of a string in bytes that causes no warning. The corpus index most likely
+/// consists of four-byte sequences.
 const SHORT_STRING: usize = 4;
 
 /// Returns the warnings about the source, its rules and its strings.

@@ -74,7 +74,7 @@ fn the_time_left_bounds_the_body() {
                     let error = io::copy(&mut body, &mut io::sink()).unwrap_err();
                     assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{name}: {error}");
                     let text = error.to_string();
-                    assert!(text.contains("the time limit passed"), "{name}: {text}");
+                    assert!(text.contains("the time limit expired"), "{name}: {text}");
                     assert!(start.elapsed() < 8 * SHORT, "{name}");
                 }
             });
@@ -107,7 +107,7 @@ fn no_time_left_sends_nothing() {
     check(
         &error,
         SendFailure::NotSent,
-        "the time limit of the call passed",
+        "the time limit of the call expired",
         "",
     );
     assert_eq!(server.connections(), 0);

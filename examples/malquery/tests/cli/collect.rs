@@ -36,7 +36,7 @@ fn missing_samples_are_named_and_others_kept() {
     ));
     // The archive is incomplete, but its samples are printed.
     assert_eq!(run.code, 3, "{}", run.stderr);
-    let error = "error: the archive is not complete: samples missing: 1, entries damaged: 0";
+    let error = "error: the archive is not complete (missing samples: 1, damaged entries: 0)";
     assert_eq!(run.stderr.lines().last(), Some(error));
     let document: Value = serde_json::from_str(&run.stdout).unwrap();
     assert_eq!(document["contents"]["missing"], json!([A]));
