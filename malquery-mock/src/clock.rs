@@ -52,7 +52,7 @@ impl VirtualClock {
         state.now = state.now.after(duration);
     }
 
-    /// Returns the length of each wait so far, in order. Omits waits for a time that has already
+    /// Returns the length of each wait so far, in order. Omits waits until a time that had already
     /// been reached.
     pub fn waits(&self) -> Vec<Duration> {
         self.state().waits.clone()

@@ -1,4 +1,4 @@
-//! Differences between texts, for messages.
+//! Differences between strings, for messages.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub(crate) fn cut(text: &str) -> String {
     }
 }
 
-/// Shortens long texts, but keeps the first place where they differ.
+/// Shortens long strings, but keeps the first place where they differ.
 pub(crate) fn around_difference(a: &str, b: &str) -> (String, String) {
     let same = a.chars().zip(b.chars()).take_while(|(a, b)| a == b).count();
     let is_short = |text: &str| text.chars().nth(MAX_SHOWN).is_none();

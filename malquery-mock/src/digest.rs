@@ -23,7 +23,7 @@ pub(crate) fn bytes(count: u64) -> String {
     }
 }
 
-/// Displays the length and the beginning of the SHA-256 of a body, or `none` if it is empty.
+/// Displays the length of a body and the beginning of its SHA-256, or `none` if it is empty.
 pub(crate) struct Described<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Display for Described<'_> {

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 const MAX_DEPTH: usize = 100;
 /// The nesting depth of a JSON body in a cassette file, whose outermost value has depth 0.
 const BODY_DEPTH: usize = 5;
-/// The maximum number of bytes in an array or object on one line of a file, with indentation.
+/// The maximum number of bytes in an array or object on one line of a file, including indentation.
 const MAX_LINE: usize = 110;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -32,7 +32,7 @@ pub(crate) enum Style {
     Shortest,
     /// On one line, with spaces.
     Line,
-    /// For a file: each array or object that fits is on one line.
+    /// For a file: each array or object is on one line if it fits.
     File,
     /// For a transcript: each member and item starts on a new line, and multi-line text is a block.
     Pretty,
@@ -74,8 +74,8 @@ impl Json {
         }
     }
 
-    /// Returns whether both are the same value and neither is an array or object. The numbers `1`
-    /// and `1.0` are the same.
+    /// Returns whether the two values are equal and neither is an array or object. The numbers `1`
+    /// and `1.0` are equal.
     pub(crate) fn same_leaf(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Number(a), Self::Number(b)) => a == b || normal(a) == normal(b),
@@ -176,7 +176,7 @@ impl fmt::Display for Json {
     }
 }
 
-/// Returns whether a text has no control characters other than line endings and tabs.
+/// Returns whether the text has no control characters other than line endings and tabs.
 pub(crate) fn is_plain(text: &str) -> bool {
     text.chars()
         .all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t'))
@@ -218,7 +218,7 @@ pub(crate) fn nested<T>(place: &mut String, key: &str, inside: impl FnOnce(&mut 
 }
 
 /// Returns whether a number is negative, its digits without leading and trailing zeros, and the
-/// power of ten of the last digit. Equal numbers, such as `1`, `1.0` and `10e-1`, have the same
+/// power of ten of the last digit. Equal numbers, such as `1`, `1.0` and `10e-1`, produce the same
 /// result. Fails if the exponent does not fit in 64 bits, unless the number is 0.
 fn normal(number: &str) -> Result<(bool, String, i128), &str> {
     let digits = number.trim_start_matches('-');

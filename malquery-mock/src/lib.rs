@@ -111,7 +111,7 @@
 //! | feature | adds |
 //! |---|---|
 //! | `service` | `Service`, and the `Corpus` that it searches |
-//! | `yara` | hunts in a `Service`, which run YARA rules on the corpus |
+//! | `yara` | hunts, which run YARA rules on the corpus of a `Service` |
 //! | `server` | `Server`, which makes a `Service` available over HTTP, and `conformance` |
 
 mod cassette;

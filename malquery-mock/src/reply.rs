@@ -58,7 +58,8 @@ impl Fault {
         }
     }
 
-    /// Returns the message of this failure in malquery-ureq. The test `fault_parity` compares them.
+    /// Returns the message that malquery-ureq has for this failure. The test `fault_parity`
+    /// compares the two.
     pub(crate) fn message(self, host: &str) -> String {
         let message = match self {
             Self::ConnectRefused => {
@@ -92,7 +93,7 @@ impl Fault {
 /// Returns a reply without a body.
 ///
 /// # Panics
-/// Panics if the status is not from 200 to 999.
+/// Panics if the status is not in the range 200 to 999.
 #[track_caller]
 pub fn status(status: u16) -> Reply {
     Reply::new(Ok(Response {
@@ -104,7 +105,8 @@ pub fn status(status: u16) -> Reply {
 /// Returns a reply with a value such as `serde_json::json!({..})` as its JSON body.
 ///
 /// # Panics
-/// Panics if the status is not from 200 to 999, or if the value cannot be serialized as JSON.
+/// Panics if the status is not in the range 200 to 999, or if the value cannot be serialized as
+/// JSON.
 #[track_caller]
 pub fn json(status: u16, value: impl Serialize) -> Reply {
     match serde_json::to_vec(&value) {
@@ -116,7 +118,8 @@ pub fn json(status: u16, value: impl Serialize) -> Reply {
 /// Returns a reply with these bytes as its body, such as a sample or the text `"<html>"`.
 ///
 /// # Panics
-/// Panics if the status is not from 200 to 999, or if the content type is not a valid header value.
+/// Panics if the status is not in the range 200 to 999, or if the content type is not a valid
+/// header value.
 ///
 /// ```
 /// use malquery_mock::{reply, script};
@@ -189,10 +192,10 @@ pub fn archive(zip: impl Into<Vec<u8>>) -> Reply {
     bytes(200, "application/zip", zip)
 }
 
-/// Returns an error reply of the API gateway, such as 403 `access denied, authorization failed`.
+/// Returns an error reply from the API gateway, such as 403 `access denied, authorization failed`.
 ///
 /// # Panics
-/// Panics if the status is not from 200 to 999.
+/// Panics if the status is not in the range 200 to 999.
 #[track_caller]
 pub fn api_error(status: u16, message: &str) -> Reply {
     let errors = json!([{"code": status, "message": message}]);
@@ -217,7 +220,7 @@ fn job(id: impl fmt::Display, status: &str) -> Reply {
         .set("resources", json!([]))
 }
 
-/// Returns a reply with the fields that replies of the gateway and MalQuery have in common.
+/// Returns a reply with the fields that replies from the gateway and from MalQuery have in common.
 #[track_caller]
 fn envelope(status: u16, powered_by: &str) -> Reply {
     let meta = json!({"query_time": 0.01, "powered_by": powered_by, "trace_id": TRACE_ID});
@@ -315,7 +318,7 @@ impl Reply {
         self
     }
 
-    /// Also answers later requests, if this is the last reply of the script.
+    /// Also answers later requests, if this is the last reply in the script.
     pub fn repeat_last(mut self) -> Self {
         self.repeat_last = true;
         self

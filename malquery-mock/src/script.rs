@@ -3,10 +3,10 @@
 use crate::cassette::{Cassette, Interaction};
 use crate::reply::Reply;
 
-/// Creates a cassette from replies, which answer any requests in this order.
+/// Creates a cassette from replies, which answer any requests in order.
 ///
 /// With [`Cassette::client`] or [`Cassette::with_tokens`], token requests are answered
-/// automatically. Otherwise, they need replies too.
+/// automatically. Without either, token requests need replies too.
 ///
 /// ```
 /// use malquery_mock::{Fault, reply, script};

@@ -164,7 +164,8 @@ pub struct Session {
 
 impl Session {
     /// Creates a session with the cassette at this path. Cargo runs tests in the package's folder,
-    /// so relative paths start there. Large bodies of `quotas.json` are in `quotas.json.bodies`.
+    /// so relative paths start there. Large bodies of `quotas.json` are stored in
+    /// `quotas.json.bodies`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
@@ -190,8 +191,8 @@ impl Session {
     }
 
     /// Keeps these secrets, such as a proxy password, out of the recording, in addition to the
-    /// client's own credentials. A recording does not start if one of these has 1 to 5 bytes,
-    /// because it could be part of an ordinary word.
+    /// client's own credentials. A recording does not start if one of these secrets is
+    /// 1 to 5 bytes long, because it could be part of an ordinary word.
     pub fn secrets<S: AsRef<str>>(mut self, secrets: impl IntoIterator<Item = S>) -> Self {
         for secret in secrets {
             self.policy.hide(secret.as_ref());
@@ -206,7 +207,7 @@ impl Session {
     /// # Errors
     /// Fails like [`Mode::from_env`] unless [`mode`](Self::mode) was called. Also fails if the mode
     /// requires a cassette that cannot be read or written, or, in a recording, if one of the
-    /// [`secrets`](Self::secrets) has 1 to 5 bytes.
+    /// [`secrets`](Self::secrets) is 1 to 5 bytes long.
     #[track_caller]
     pub fn client<T: Transport + 'static, C: Clock + 'static>(
         self,
@@ -348,7 +349,7 @@ pub struct SessionGuard {
     end: End,
     /// The logged exchanges, if any. The log ends with the session.
     log: Log,
-    /// Whether to print notes for the user. Otherwise, they go to the `log` crate.
+    /// Whether to print notes for the user, instead of sending them to the `log` crate.
     prints: bool,
 }
 
@@ -378,7 +379,7 @@ impl SessionGuard {
         }
     }
 
-    /// Ends the session without a panic, for use in a program.
+    /// Ends the session without panicking, for use in a program.
     ///
     /// # Errors
     /// Fails if a replayed request got no reply or a reply was not used up, if an exchange is refused
@@ -435,7 +436,7 @@ impl SessionGuard {
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         let mut rest = path.with_file_name(format!("{name}.rest.json"));
         let mut number = 1;
-        // Keeps the file of an earlier run, because its replies may have used quota too.
+        // Keeps the file from an earlier run, because its replies may have used quota too.
         while rest.exists() {
             number += 1;
             rest.set_file_name(format!("{name}.rest-{number}.json"));

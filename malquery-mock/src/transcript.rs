@@ -23,8 +23,9 @@ const MAX_SHOWN: u64 = 256 * 1024;
 /// It passes requests and replies through unchanged. `Display` writes the exchanges so far, in the
 /// order of their requests. Secrets of at least 6 bytes are masked, and replies are redacted as in
 /// [a recording](crate::format#what-is-recorded). JSON is indented, and a multi-line string such as
-/// a YARA rule becomes a block. Other reply bodies, and those over 256 KiB, are shown by size and
-/// type. Equal consecutive exchanges appear once, with a count. Requests are shown without a host.
+/// a YARA rule becomes a block. Other reply bodies, and those over 256 KiB, are shown as their size
+/// and type. Equal consecutive exchanges appear once, with a count. Requests are shown without a
+/// host.
 ///
 /// ```
 /// use malquery_mock::{Transcript, VirtualClock, reply, script};

@@ -33,9 +33,9 @@
 //!
 //! # Which interaction answers a request
 //!
-//! The first matching interaction that was played fewer than `times` times answers a request. If
-//! there is none, the last matching interaction does, if it has `repeat_last`. These parts of the
-//! request must match:
+//! The first matching interaction that has been played fewer than `times` times answers a request.
+//! If there is none, the last matching interaction answers it, if it has `repeat_last`. These parts
+//! of the request must match:
 //!
 //! - the **method**;
 //! - the **path**. The host and anything before the last `/malquery/` or `/oauth2/` are ignored;
@@ -43,12 +43,12 @@
 //!   `ids`, the recorded hash of a job id matches the id;
 //! - the **authorization scheme** (such as `Bearer`, or none), unless the recorded request has no
 //!   `headers` key. Other headers are ignored;
-//! - the **body**. A `json` or `form` body is compared by its values, any other byte by byte. A
-//!   recorded request without a body matches only requests without one.
+//! - the **body**. A `json` or `form` body is compared by its values, and any other body byte by
+//!   byte. A recorded request without a body matches only requests without one.
 //!
 //! In a form, a recorded value such as `[client_secret]` (lower-case letters and underscores in
-//! square brackets) matches any value. In queries and JSON, this works only with the names of some
-//! credentials, in a field with a similar name.
+//! square brackets) matches any value. In queries and JSON, only the names of some credentials in
+//! square brackets match any value, and only in a field with a similar name.
 //!
 //! If `redaction` is `falcon-2` and no interaction is a token request, token requests are answered
 //! automatically. For other cassettes, use [`Cassette::client`](crate::Cassette::client), a
@@ -71,15 +71,16 @@
 //!   Unix, only the owner can read the files that contain them.
 //! - Any other reply body: its size and type, such as `[312 bytes of text/html]`.
 //!
-//! The session's secrets of at least 6 bytes (such as client id, client secret and tokens) are
-//! found plain, URL-encoded, JSON-escaped, in hex and in base64. In recorded strings, they become
-//! `[redacted]`, as do words in error messages that look like tokens. A sample that contains a
-//! secret is not saved. An exchange is refused if its request path, query or body contains one.
+//! The session's secrets of at least 6 bytes (such as the client id, client secret and tokens) are
+//! found in plain, URL-encoded, JSON-escaped, hex and base64 form. In recorded strings, secrets
+//! become `[redacted]`, as do token-like words in error messages. A sample that contains a secret
+//! is not saved. An exchange is refused if its request path, query or body contains one.
 //!
 //! # Compatibility
 //!
 //! Later versions of this crate read version 1 files in the same way. An extension adds a name to
-//! `features` or raises `version`. Versions of this crate without the extension refuse the file.
+//! `features` or raises `version`. Versions of this crate that do not support the extension refuse
+//! the file.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -182,7 +183,8 @@ pub struct Response {
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Body {
-    /// A JSON value. A response sends it in compact form, with unchanged numbers and key order.
+    /// A JSON value. In a response, it is sent in compact form, with unchanged numbers and key
+    /// order.
     #[serde(deserialize_with = "given", skip_serializing_if = "absent")]
     pub json: Option<AnyJson>,
     /// UTF-8 text.

@@ -20,7 +20,7 @@ use crate::digest;
 use crate::json::{self, Json};
 use crate::reply::{Reply, Response, parse_header, status_code};
 
-/// The maximum size of a cassette in bytes, without its separate body files.
+/// The maximum size of a cassette in bytes, excluding its separate body files.
 const MAX_FILE: u64 = 256 * 1024 * 1024;
 const MARKERS: [&str; 4] = ["<<<<<<<", "|||||||", "=======", ">>>>>>>"];
 
@@ -67,15 +67,16 @@ pub struct CassetteError {
 }
 
 impl CassetteError {
-    /// Returns the line and column of the error, or of the interaction that contains it. Both count
-    /// from 1, the column in characters. Returns `None` if, for example, the cassette is not found.
+    /// Returns the line and column of the error, or of the interaction that contains it. Both are
+    /// counted from 1, and the column counts characters. Returns `None` if, for example, the
+    /// cassette is not found.
     pub fn place(&self) -> Option<(usize, usize)> {
         self.place
     }
 }
 
 impl fmt::Debug for CassetteError {
-    /// Writes the message and its source, because tests `unwrap` results.
+    /// Writes the message and the source, because tests `unwrap` results.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let source = self.source.as_ref().map(|source| format!(": {source}"));
         write!(f, "{self}{}", source.unwrap_or_default())
@@ -136,7 +137,7 @@ impl Refusal {
     }
 }
 
-/// The keys that decide whether this crate can read the rest of a cassette.
+/// The keys that determine whether this crate can read the rest of a cassette.
 #[derive(Deserialize)]
 struct Head<'a> {
     #[serde(borrow)]

@@ -40,7 +40,7 @@ pub(crate) struct Seen<'a> {
     json: OnceCell<Option<Json>>,
 }
 
-/// A function that returns the text of a difference. Most texts are formatted only when needed.
+/// A function that describes a difference. Most descriptions are formatted only when needed.
 pub(crate) type Reason<'a> = Box<dyn Fn() -> String + 'a>;
 
 impl Expected {
@@ -52,7 +52,8 @@ impl Expected {
             && self.compare(seen).iter().all(|(.., it)| it.is_empty())
     }
 
-    /// Returns each part's name, its weight in finding the closest interaction, and differences.
+    /// Returns the name of each part, its weight in finding the closest interaction, and its
+    /// differences.
     pub(crate) fn compare<'a>(
         &'a self,
         seen: &'a Seen<'_>,
@@ -190,7 +191,7 @@ fn placeholder(value: &str) -> Option<&str> {
 }
 
 /// Returns whether a recorded value is a placeholder for any value of its field. Cassettes with the
-/// older redaction `falcon-1` have such placeholders in queries and JSON.
+/// older redaction `falcon-1` have placeholders in queries and JSON.
 fn stands_for_field(field: &str, recorded: &str) -> bool {
     let plain = |text: &str| -> String {
         let letters = text.chars().filter(char::is_ascii_alphanumeric);
@@ -231,7 +232,8 @@ fn other_lines(recorded: &str, sent: &str) -> String {
     format!("different lines (- cassette, + request)\n{lines}")
 }
 
-/// Returns the differences between two lists of pairs. Order matters only for equal names.
+/// Returns the differences between two lists of pairs. Order matters only among pairs with the same
+/// name.
 fn pairs<'a>(
     recorded: &Pairs,
     sent: &Pairs,

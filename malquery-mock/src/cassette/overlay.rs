@@ -1,4 +1,4 @@
-//! Replaces replies of a cassette, or adds replies to it.
+//! Replaces or adds replies in a cassette.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use super::{Cassette, Interaction};
 use crate::json;
 use crate::reply::{self, Fault, Reply};
 
-/// Replaces replies of a cassette, or adds replies to it. Created with [`Cassette::on`].
+/// Replaces or adds replies in a cassette. Created with [`Cassette::on`].
 #[derive(Debug)]
 #[must_use = "call `reply` or `fault` to get a cassette"]
 pub struct Overlay {
@@ -35,7 +35,7 @@ impl Cassette {
     /// ```
     ///
     /// # Panics
-    /// Panics if no interaction has this id. The message lists the ids.
+    /// Panics if no interaction has this id. The message lists the known ids.
     #[track_caller]
     pub fn on(&self, id: &str) -> Overlay {
         let known: BTreeSet<_> = self.interactions.iter().map(|one| &*one.id).collect();
@@ -58,8 +58,8 @@ impl Cassette {
 
 impl Overlay {
     /// Selects only the nth request that the interactions with this id answer, counted from 0, in
-    /// cassette order. By default, all these requests are selected, or with `extra`, the first one
-    /// of each interaction.
+    /// cassette order. By default, every request that they answer is selected or, with `extra`,
+    /// the first one for each interaction.
     pub fn nth(mut self, nth: u32) -> Self {
         self.nth = Some(nth);
         self
@@ -81,7 +81,8 @@ impl Overlay {
         self.reply(reply::fault(fault))
     }
 
-    /// Like [`fault`](Self::fault), but with a reply. Ignores its `times` and `repeat_last`.
+    /// Like [`fault`](Self::fault), but with a reply. Ignores the `times` and `repeat_last` of the
+    /// reply.
     ///
     /// # Panics
     /// Panics if the number set with [`nth`](Self::nth) is too high.

@@ -112,7 +112,8 @@ impl Mock {
     /// Checks that every request so far got a reply, and that every reply was used up.
     ///
     /// # Errors
-    /// Fails otherwise. The message lists the unmatched requests and the unused replies.
+    /// Fails if a request got no reply or a reply was not used up. The message lists the unmatched
+    /// requests and the unused replies.
     pub fn check(&self) -> Result<(), Unfinished> {
         let (cassette, made_at, state) = (&self.0.cassette, self.0.made_at, self.state());
         let name = &cassette.name;
@@ -324,7 +325,7 @@ fn with_own_ids(mut body: Arc<[u8]>, uri: &Uri) -> Arc<[u8]> {
 /// Panics on drop if a request got no reply or a reply was not used up: see [`Mock::check`]. Returned
 /// by [`Cassette::client`] and [`Cassette::play`].
 ///
-/// If the thread is already panicking, it only prints the unmatched requests.
+/// If the thread is already panicking, the guard only prints the unmatched requests.
 #[must_use = "the guard checks on drop that every reply was used"]
 #[derive(Debug)]
 pub struct MockGuard {
@@ -371,7 +372,7 @@ impl Drop for MockGuard {
 #[derive(Clone)]
 #[non_exhaustive]
 pub enum MockError {
-    /// A fault in the cassette or script. It has the same message as this failure in
+    /// A fault in the cassette or script. It has the same message as the corresponding failure in
     /// `malquery-ureq`, and its source is an [`io::Error`].
     #[non_exhaustive]
     Fault {
@@ -425,7 +426,7 @@ impl fmt::Display for MockError {
 }
 
 impl fmt::Debug for MockError {
-    /// Writes the message and its source, because tests `unwrap` results.
+    /// Writes the message and the source, because tests `unwrap` results.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fault { source, .. } => write!(f, "{self}: {source}"),

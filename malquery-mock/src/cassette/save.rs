@@ -51,7 +51,8 @@ impl Staging {
             thread::sleep(PAUSE);
             result = try_lock();
         }
-        // Recordings are written only under this lock, so no other one uses temporary files here.
+        // Recordings are written only under this lock, so no other recording uses temporary files
+        // here.
         if let Some(Ok(())) = result {
             remove_abandoned(folder);
             remove_abandoned(&folder.join(&bodies));
@@ -240,7 +241,7 @@ fn staged(
     #[cfg(not(unix))]
     let _ = is_private;
     let mut file = builder.tempfile_in(folder)?;
-    // Does not use the path, because `check` has no lock, so another session may remove its file.
+    // Does not use the path: `check` holds no lock, so another session may remove the file.
     let permissions = own(&file.as_file().metadata()?, 0o600);
     file.as_file().set_permissions(permissions)?;
     write(file.as_file_mut())?;

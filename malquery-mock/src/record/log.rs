@@ -170,7 +170,7 @@ pub(crate) fn job(json: Option<&Json>) -> Option<&str> {
 }
 
 impl Log {
-    /// Creates a log that keeps bodies of up to `most` bytes. Temporary files go to this folder.
+    /// Creates a log that keeps bodies of up to `most` bytes. Temporary files go to `folder`.
     pub(crate) fn new(folder: &Path, most: u64) -> Self {
         Self(Arc::new(Mutex::new(State {
             exchanges: Vec::new(),
@@ -236,8 +236,8 @@ impl Log {
         Ok(result?.map(|inner| Body::new(Noted { inner, log, index })))
     }
 
-    /// Returns whether a logged submission started one of these jobs. An item may be a
-    /// comma-separated list of ids.
+    /// Returns whether a logged submission started one of these jobs. Each item of `ids` may be a
+    /// comma-separated list.
     pub(crate) fn began(&self, mut ids: impl Iterator<Item = String>) -> bool {
         let state = &mut *self.lock();
         // Parses each reply only once, after its exchange is over.

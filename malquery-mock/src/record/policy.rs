@@ -71,11 +71,11 @@ const REQUEST_HEADERS: [&str; 3] = ["accept", "accept-encoding", "content-type"]
 /// Their values are redacted.
 const REPLY_HEADERS: [&str; 4] = ["content-type", "location", "x-cs-region", "x-cs-traceid"];
 
-/// The form and reply fields of `/oauth2/` endpoints that contain secrets.
+/// The secret form and reply fields of the `/oauth2/` endpoints.
 const CREDENTIALS: &str =
     "client_id client_secret member_cid token access_token refresh_token id_token";
 
-/// The minimum number of bytes in a word that looks like a token. Such a word also has a digit.
+/// The minimum number of bytes in a word that looks like a token, which must also contain a digit.
 const MIN_TOKEN: usize = 16;
 /// The maximum length of a content type that is shown, in bytes.
 const MAX_TYPE: usize = 80;
@@ -87,7 +87,7 @@ pub(crate) struct Policy {
     secrets: Needles,
     /// Whether a secret is too short to be found.
     pub(crate) has_short: bool,
-    /// The ids to mask in texts from the service.
+    /// The ids to mask in text from the service.
     ids: Needles,
     pseudonyms: HashMap<String, String>,
     numbered: u64,
@@ -235,7 +235,7 @@ impl Policy {
         text.split_inclusive(other).map(mask).collect()
     }
 
-    /// Returns the recorded form of a JSON reply, after applying the rule of each place.
+    /// Returns the recorded form of a JSON reply, after applying the rule for each place.
     pub(crate) fn reply(&self, json: &Json) -> Json {
         let places = self.places.keys();
         let names = places.flat_map(|place| place.split('/').skip(1)).collect();

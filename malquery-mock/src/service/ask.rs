@@ -189,7 +189,7 @@ fn date(text: &str) -> Result<Date, String> {
     }
 }
 
-/// Parses a file size. A KB has 1,024 bytes.
+/// Parses a file size. A KB is 1,024 bytes.
 fn size(text: &str) -> Result<u64, String> {
     // Refuse KiB, MiB and GiB, which `FileSize` converts to bytes.
     if text.parse::<FileSize>().ok().as_ref().map(FileSize::as_str) != Some(text) {

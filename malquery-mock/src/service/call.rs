@@ -217,7 +217,7 @@ impl Call {
         let (id, secret) = (field("client_id"), field("client_secret"));
         let elsewhere = named_cloud(request).filter(|cloud| *cloud != settings.cloud);
         let is_known = id == settings.client_id && secret == settings.client_secret;
-        // There are no redirects from or to a government cloud.
+        // There are no redirects to or from a government cloud.
         let is_government = |cloud: Cloud| cloud.is_government() || settings.cloud.is_government();
         if !is_known || elsewhere.is_some_and(is_government) {
             return refuse(StatusCode::BAD_REQUEST, "clientID", id);

@@ -21,7 +21,7 @@ const MAX_UNFINISHED: usize = 64;
 const MAX_WORKING: usize = 4;
 /// The maximum number of jobs that are kept. Further jobs displace the oldest ones.
 const MAX_KEPT: usize = 1000;
-/// The maximum time for which a request waits for a job to finish.
+/// The maximum time that a request waits for a job to finish.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) enum Kind {
@@ -129,7 +129,7 @@ impl Jobs {
     }
 }
 
-/// Lets up to [`MAX_WORKING`] threads work at once. The others wait.
+/// Lets up to [`MAX_WORKING`] threads work at once. Further threads wait.
 #[derive(Default)]
 pub(super) struct Gate {
     working: Mutex<usize>,

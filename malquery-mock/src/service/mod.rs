@@ -64,9 +64,9 @@ assert!(reply.contains("access denied, invalid bearer token"));
 //!   The job is `inprogress` for at least [`polls`](Service::polls) polls, and until
 //!   [`job_time`](Service::job_time) has passed and its work is finished.
 //! - **Results** are sorted by `first_seen`, newest first. The `total_count` of a job is the number
-//!   of its results, unless its `limit` is 0. The `total_count` of a fuzzy search is the number of
-//!   all matches. The other counts cover the results. If `filter_meta` has fields but not `label`,
-//!   all results count as unknown.
+//!   of its results, unless its `limit` is 0. The `total_count` of a fuzzy search is the total
+//!   number of matches. The counts by label cover the results. If `filter_meta` has fields but not
+//!   `label`, all results count as unknown.
 //! - **Quotas**: a hunt costs one hunt, a download costs one download, and a multi-download costs
 //!   one download per sample. A refused request costs nothing. A failed job costs the same as a
 //!   successful one. A request that exceeds a quota gets a 429 from MalQuery, not from the gateway.
@@ -83,7 +83,7 @@ assert!(reply.contains("access denied, invalid bearer token"));
 //!
 //! - The order of results, and the counts of results without `label`, match recorded replies.
 //! - A fuzzy search finds the same samples as an exact search without filters.
-//! - In size filters, a KB has 1,024 bytes, and KiB, MiB and GiB are refused. A missing label is
+//! - In size filters, a KB is 1,024 bytes, and KiB, MiB and GiB are refused. A missing label is
 //!   reported as `unknown`. A `filesize` above 2,147,483,647 bytes, which the schema does not
 //!   allow, is omitted.
 //! - `submitted_by_customer: true` selects the samples that the corpus marks as submitted by the
@@ -103,9 +103,10 @@ assert!(reply.contains("access denied, invalid bearer token"));
 //!
 //! At most 4 jobs run at once, and at most 4 requests search the corpus at once. While 64 jobs are
 //! unfinished, a further submission gets a 429 from the gateway and costs nothing. The last 1,000
-//! jobs are kept. Archives are temporary files that are kept as long as their jobs. A search takes
-//! at most 100 patterns. A hunt skips samples that are larger than 256 MiB or on which the rule
-//! runs longer than 60 seconds. The status of the job lists up to 10 skipped samples in `errors`.
+//! jobs are kept. Archives are temporary files that are kept as long as their jobs. A search
+//! accepts at most 100 patterns. A hunt skips samples that are larger than 256 MiB or on which the
+//! rule runs longer than 60 seconds. The status of the job lists up to 10 skipped samples in
+//! `errors`.
 
 mod archive;
 mod ask;
@@ -258,7 +259,7 @@ impl Service {
     /// Creates a service that searches the files in a folder, or a single file.
     ///
     /// # Errors
-    /// Returns the errors of [`Corpus::open`].
+    /// Fails like [`Corpus::open`].
     pub fn over(folder: impl AsRef<Path>) -> Result<Self, CorpusError> {
         Corpus::open(folder).map(Self::new)
     }
@@ -445,8 +446,8 @@ impl Transport for Service {
 struct Window(VecDeque<Timestamp>);
 
 impl Window {
-    /// Counts a request if the limit allows it, and returns the number of requests left. Otherwise,
-    /// returns the time at which to retry.
+    /// Counts a request if the limit allows it, and returns the number of requests left. If the
+    /// limit is reached, returns the time at which to retry.
     fn take(&mut self, now: Timestamp, limit: usize) -> Result<usize, Timestamp> {
         while self.0.front().is_some_and(|time| time.after(MINUTE) <= now) {
             self.0.pop_front();

@@ -188,7 +188,7 @@ impl Call {
             Some(Outcome::Archive(_)) => "done",
             Some(Outcome::Found(found)) => {
                 let total = match found.entries.len() {
-                    // A limit of 0 requests only the count.
+                    // With a limit of 0, only the count is requested.
                     0 => found.total,
                     count => count,
                 };
@@ -240,7 +240,7 @@ impl Call {
             && self.now >= job.submitted.after(settings.job_time)
     }
 
-    /// Returns the sample with a hash. If it is not found, returns the samples that could not be
+    /// Returns the sample with this hash. If it is not found, returns the samples that could not be
     /// read. This may hash all samples.
     fn find(&self, hash: &Sha256) -> Result<Result<Entry, Vec<Skipped>>, Refusal> {
         let _turn = self.service.requests.enter();

@@ -47,7 +47,7 @@ const LIMITS: Limits = Limits {
 /// get a 503. A request must arrive within 10 seconds of its first byte (otherwise 408), with a
 /// head of at most 32 KiB (otherwise 431) and a body of at most 1 MiB (otherwise 413). A connection
 /// is closed when it has been idle for a minute, or when its client needs more than 30 seconds to
-/// accept a part of a reply (about 64 KiB).
+/// accept one chunk of a reply (about 64 KiB).
 ///
 /// The server does not support TLS. A `BaseUrl` accepts `http://` only for `localhost` and loopback
 /// addresses.

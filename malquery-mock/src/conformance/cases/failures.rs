@@ -173,12 +173,12 @@ fn half_a_head() -> Step {
     Step::Send(format!("{OK}content-type: application/json\r\ncontent-le").into())
 }
 
-/// Returns a head and 5 of 10 bytes of its body.
+/// Returns a head and 5 of the 10 bytes of its body.
 fn half_a_body() -> Step {
     Step::Send(format!("{OK}content-length: 10\r\n\r\nhello").into())
 }
 
-/// Uses the client port of an open connection, on which nothing listens.
+/// Uses the client port of an open connection, because nothing listens on that port.
 fn refused_connection() -> io::Result<Prepared> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let reserved = TcpStream::connect(listener.local_addr()?)?;

@@ -122,7 +122,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "streams-a-body-with-a-length",
-        consequence: "a large sample fills the memory, and a download shows no progress",
+        consequence: "a large sample uses up the memory, and a download shows no progress",
         prepare: || {
             let head = "HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n";
             streams(head.into(), pattern(60_000), 1000)
@@ -130,7 +130,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "streams-a-chunked-body",
-        consequence: "a large sample fills the memory, and a download shows no progress",
+        consequence: "a large sample uses up the memory, and a download shows no progress",
         prepare: || {
             let body = pattern(60_000);
             let (first, last) = (chunk(&body[..1000]), chunk(&body[1000..]));
@@ -140,7 +140,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "two-replies-at-a-time",
-        consequence: "no call is possible during a download, or the bytes of both are mixed up",
+        consequence: "no call is possible during a download, or the bytes of the two replies are mixed up",
         prepare: || {
             let script = |seen: &Seen| match seen.method.as_str() {
                 "GET" => {
@@ -239,7 +239,7 @@ fn follows_nothing(server: &Server, other: Option<&Server>, transport: &dyn Tran
             }
             let (head, body) = result.map_err(|error| format!("{method}, {status}: {error}"))?;
             if !head.headers.contains_key(header::LOCATION) {
-                return Err(format!("the {status} lost its location"));
+                return Err(format!("the {status} was returned without its location"));
             }
             same("the body of a redirect", &body, b"redirected")?;
         }
@@ -272,7 +272,7 @@ fn reply_headers_unchanged(server: &Server, transport: &dyn Transport) -> Outcom
             .collect();
         if passed != sent {
             return Err(format!(
-                "the header {name} was {} and became {}",
+                "the header {name} changed from {} to {}",
                 shown(&sent),
                 shown(&passed)
             ));
@@ -374,7 +374,7 @@ fn two_replies_at_a_time(server: &Server, transport: &dyn Transport) -> Outcome 
     let between = b"a call during a download".to_vec();
     let (_, other) = exchange(transport, post(&server.base(), between.clone()), 200)
         .map_err(|error| format!("a call during a download failed: {error}"))?;
-    same("the reply of a call during a download", &other, &between)?;
+    same("the reply to a call during a download", &other, &between)?;
     if !server.open_gate() {
         return Err("the call had to wait for the end of the download".into());
     }
@@ -411,7 +411,7 @@ fn identity_is_left_alone(server: &Server, transport: &dyn Transport) -> Outcome
     same("a compressed body", &body, GZIP)?;
     match head.headers.get(header::CONTENT_ENCODING) {
         Some(value) if value == "gzip" => Ok("the compressed body was returned unchanged".into()),
-        _ => Err("the compressed body lost its content-encoding".into()),
+        _ => Err("the compressed body was returned without its content-encoding".into()),
     }
 }
 
@@ -426,7 +426,7 @@ fn decoded_body(server: &Server, transport: &dyn Transport) -> Outcome {
         return match encoding {
             _ if asked => Err("the transport requested gzip but did not decode it".into()),
             Some(_) => Ok("the transport does not decode, and it keeps content-encoding".into()),
-            None => Err("the compressed body lost its content-encoding".into()),
+            None => Err("the compressed body was returned without its content-encoding".into()),
         };
     }
     same("a decoded body", &body, TEXT)?;

@@ -71,7 +71,7 @@ pub(super) const CASES: &[Case] = &[
 fn only_request(server: &Server) -> Result<Seen, String> {
     match server.seen().as_slice() {
         [seen] => Ok(seen.clone()),
-        seen => Err(format!("one request became {} requests", seen.len())),
+        seen => Err(format!("one request arrived as {} requests", seen.len())),
     }
 }
 
@@ -79,7 +79,7 @@ fn get_without_a_body(server: &Server, transport: &dyn Transport) -> Outcome {
     exchange(transport, get(&server.base(), ""), 200)?;
     let seen = only_request(server)?;
     if seen.method != "GET" {
-        return Err(format!("the GET became {}", seen.method));
+        return Err(format!("the GET arrived as {}", seen.method));
     }
     for name in ["content-length", "transfer-encoding"] {
         if !seen.values(name).is_empty() {
@@ -97,7 +97,7 @@ fn post_with_its_exact_body(server: &Server, transport: &dyn Transport) -> Outco
     exchange(transport, post(&server.base(), body.clone()), 200)?;
     let seen = only_request(server)?;
     if seen.method != "POST" {
-        return Err(format!("the POST became {}", seen.method));
+        return Err(format!("the POST arrived as {}", seen.method));
     }
     same("the body", &seen.body, &body)?;
     if seen.values("content-length") != [body.len().to_string().as_bytes()] {
@@ -123,7 +123,7 @@ fn uri_unchanged(server: &Server, transport: &dyn Transport) -> Outcome {
     let seen = only_request(server)?;
     match seen.target == target {
         true => Ok("path and query arrived unchanged".into()),
-        false => Err(format!("{target} became {}", seen.target)),
+        false => Err(format!("{target} arrived as {}", seen.target)),
     }
 }
 
@@ -151,7 +151,7 @@ fn request_headers_unchanged(server: &Server, transport: &dyn Transport) -> Outc
         let arrived = seen.values(name.as_str());
         if arrived != sent {
             return Err(format!(
-                "the header {name} was {} and became {}",
+                "the header {name} changed from {} to {}",
                 shown(&sent),
                 shown(&arrived)
             ));
@@ -183,7 +183,8 @@ fn answer_gets(seen: &Seen) -> Vec<Step> {
     }
 }
 
-/// Checks that a POST without a reply is sent once, both at first and after a successful GET.
+/// Checks that a POST without a reply is sent once, both as the first request and after a
+/// successful GET.
 fn post_sent_once(server: &Server, transport: &dyn Transport) -> Outcome {
     let mut last = String::new();
     for used in [false, true] {

@@ -191,8 +191,8 @@ impl Corpus {
     }
 
     /// Creates a corpus from the paths of files and folders. Paths that cannot be listed are
-    /// skipped and returned by [`skipped`](Self::skipped). A `malquery-corpus.json` is an ordinary
-    /// sample here.
+    /// skipped and returned by [`skipped`](Self::skipped). Any `malquery-corpus.json` is treated as
+    /// an ordinary sample.
     pub fn from_paths(paths: impl IntoIterator<Item = impl AsRef<Path>>) -> Self {
         let (mut samples, mut skipped) = (Vec::new(), Vec::new());
         for path in paths {
@@ -431,7 +431,9 @@ impl Slot {
                 return result;
             }
         }
-        Err(io::Error::other("the file keeps changing while it is read"))
+        Err(io::Error::other(
+            "the file keeps changing while it is being read",
+        ))
     }
 
     fn hashes(&self, opened: &mut Opened, buffer: &mut Vec<u8>) -> io::Result<Hashes> {
@@ -510,7 +512,7 @@ impl Entry {
     }
 
     /// Opens the sample for reading. Fails if the file has changed since it was found. If the file
-    /// changes while it is read, the read at its end fails.
+    /// changes while it is being read, the read at its end fails.
     pub(crate) fn open(&self) -> io::Result<impl Read + Send + use<>> {
         let opened = self.slot.source.open()?;
         if opened.stamp != self.stamp {

@@ -112,7 +112,7 @@ fn a_pattern_across_two_chunks_is_found() {
             assert!(scan(&file, &patterns, CHUNK), "at {at}");
             file[at + pattern.len() - 1] ^= 1;
             assert!(!scan(&file, &patterns, CHUNK), "at {at}");
-            // The file ends with the pattern, or one byte before its end.
+            // The file ends with the pattern, or one byte before the end of the pattern.
             file[at + pattern.len() - 1] ^= 1;
             assert!(
                 scan(&file[..at + pattern.len()], &patterns, CHUNK),
@@ -493,7 +493,7 @@ fn a_change_with_the_old_time_is_seen() {
     let corpus = Corpus::open(folder.path()).unwrap();
     let before = corpus.search(&[ascii("MARK")], &Filter::default()).unwrap();
     assert!(corpus.0.samples.iter().all(|slot| slot.known().is_some()));
-    // One file is overwritten, the other is replaced.
+    // One file is overwritten, and the other is replaced.
     write(&folder.path().join("a"), b"MARK 2");
     write(&folder.path().join("new/b"), b"MARK 4");
     fs::rename(folder.path().join("new/b"), folder.path().join("b")).unwrap();
@@ -556,7 +556,7 @@ fn a_file_that_never_rests_is_left_out() {
     assert_eq!(read(2).unwrap(), b"MARK++");
     assert_eq!(
         read(99).unwrap_err().to_string(),
-        "the file keeps changing while it is read"
+        "the file keeps changing while it is being read"
     );
 }
 
