@@ -49,8 +49,8 @@ impl Builder {
 }
 
 impl UreqTransport {
-    /// Creates a transport with the defaults of [`Builder`], and with the proxy and the root
-    /// certificates from the environment.
+    /// Creates a transport with the default settings of [`Builder`], and with the proxy and the
+    /// root certificates from the environment.
     ///
     /// If the proxy or the certificates are invalid, each request fails with the reason. Use
     /// [`Builder::build`] to get the error immediately.

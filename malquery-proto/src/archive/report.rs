@@ -44,7 +44,7 @@ pub enum ArchiveError {
     /// 256 wrong passwords is not detected when the entry is opened.
     #[error("the entry is damaged, or the password is wrong")]
     Damaged(#[source] Source),
-    /// The entry is compressed with an unsupported method. The value is the number of the method.
+    /// The entry is compressed with an unsupported method. The value is the method number.
     #[error(
         "the entry is compressed with {}, which is not supported; unpack the archive with another program, such as 7-Zip",
         method(*_0)
