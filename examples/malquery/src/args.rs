@@ -31,7 +31,7 @@ use crate::values::{at_least_one, duration, field, file, login, some_time, trimm
 ///
 /// Exit codes: 0 success; 1 any other error; 2 refused before anything was submitted; 3 the job
 /// failed, or the archive is incomplete or damaged; 4 bad credentials or access denied; 5 quota
-/// exceeded or unknown, or rate limit exceeded; 6 --timeout ended the wait for a running job.
+/// exceeded or unknown, or rate limit exceeded; 6 --timeout expired while a job was running.
 #[derive(Debug, Parser)]
 #[command(name = "malquery", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -466,7 +466,7 @@ pub(crate) struct CollectArgs {
     /// Download all samples found, without asking
     #[arg(long, help_heading = "Cost")]
     pub(crate) yes: bool,
-    /// Do not check the quotas first
+    /// Skip the quota check
     #[arg(long, help_heading = "Cost", conflicts_with = "check_quota")]
     pub(crate) no_check_quota: bool,
 }
@@ -707,11 +707,11 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Returns the options of the search, and warns about unknown file types.
+    /// Returns the search options, and warns about unknown file types.
     pub(crate) fn search(&self) -> SearchOptions {
         for filetype in self.filetype.iter().filter(|filetype| !filetype.is_known()) {
             note(format_args!(
-                "warning: {filetype} is not a known file type of MalQuery; the search may find nothing"
+                "warning: {filetype} is not a known MalQuery file type; the search may find nothing"
             ));
         }
         let mut search = SearchOptions::new()
@@ -797,7 +797,7 @@ pub(crate) fn parse() -> Cli {
     cli.unwrap_or_else(|error| refuse(&error))
 }
 
-/// Prints a parse error and exits. Masks the credentials in URLs, because the message may repeat
+/// Prints a parse error and exits. Masks the credentials in URLs, because the message may contain
 /// them.
 fn refuse(error: &clap::Error) -> ! {
     let message = error.to_string();

@@ -437,7 +437,7 @@ fn resume_hint(session: &Session, collect: &Collect, path: &Path) -> Option<Stri
     search.map(|id| collect_again(program, collect, id, path))
 }
 
-/// Returns the hint on how to fetch an archive that is paid for.
+/// Returns the hint on how to fetch an archive that has been paid for.
 pub(crate) fn fetch_again(session: &Session, id: &RequestId, output: &Path) -> String {
     let force = if session.force { " --force" } else { "" };
     let (program, id, output) = (session.program(), quoted(id.as_str()), quoted(output));
@@ -493,7 +493,7 @@ impl<'a> Folder<'a> {
                 made => made.map_err(|error| refuse("create", path, &error))?,
             }
             folder.new.push((path, Scratch::folder(path)));
-            // The owner must be able to write there, whatever the umask is.
+            // The owner must be able to write to the folder, whatever the umask.
             own(path).map_err(|error| refuse("write to", path, &error))?;
         }
         // Test that the folder is writable before anything is paid for.
@@ -502,7 +502,7 @@ impl<'a> Folder<'a> {
     }
 }
 
-/// Gives the owner of a folder all permissions on it.
+/// Grants the owner of a folder all permissions.
 #[cfg(unix)]
 fn own(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
@@ -519,7 +519,7 @@ fn own(_: &Path) -> io::Result<()> {
 impl Drop for Folder<'_> {
     fn drop(&mut self) {
         for (folder, _) in self.new.iter().rev() {
-            // `remove_dir` removes only an empty folder. If one stays, so do its parents.
+            // `remove_dir` removes only empty folders. If a folder remains, so do its parents.
             if fs::remove_dir(folder).is_err() {
                 break;
             }

@@ -327,7 +327,7 @@ impl Commands<'_> {
             }
             _ => print_results(self.format, &reply.resources, &document),
         };
-        // A new job could cost quota again.
+        // A new job could use quota again.
         let again = flow.id().filter(|_| !self.session.jobs_end);
         printed.map_err(|failure| match again {
             Some(id) => failure.hint(format!(
@@ -398,7 +398,7 @@ impl Commands<'_> {
     }
 
     fn download(&self, sample: Sha256, output: PathBuf) -> Result<(), Failure> {
-        // Without the lock, two commands with the same output could both pay for the download.
+        // Without the lock, two commands with the same output file could both pay for the download.
         let _lock = Lock::take(&output)?;
         let output = self.create(output)?;
         if !self.session.demo {
@@ -491,7 +491,7 @@ impl Commands<'_> {
         submit: impl FnOnce() -> Result<Job, Error>,
     ) -> Result<(), Failure> {
         interrupt::hint(Some(interrupt::NOT_SUBMITTED.into()));
-        // Once the request is sent, a signal waits for the reply.
+        // Once the request is sent, a signal takes effect only after the reply.
         let job = submit().map_err(|error| self.explain(error, None))?;
         // Show the id here too, so that it is not lost if writing to standard output fails.
         let id = job.id();

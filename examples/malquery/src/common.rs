@@ -26,7 +26,7 @@ const UNKNOWN: &str = "unknown";
 
 pub(crate) const NO_RESULT: &str = "the service returned errors and no results";
 pub(crate) const NOTHING: &str = "nothing was found";
-pub(crate) const JOB_FAILED: &str = "check the rule, the patterns or the samples, then submit the job again; a hunt or a multi-download costs quota again";
+pub(crate) const JOB_FAILED: &str = "check the rule, the patterns or the samples, then submit the job again; a hunt or a multi-download uses quota again";
 
 /// An output file that is written completely or not at all, even if a signal arrives.
 pub(crate) type Output = (OutputFile, Scratch);
@@ -80,13 +80,13 @@ impl Commands<'_> {
     /// attempt. `running` is the status of the job, if one was submitted.
     pub(crate) fn explain(&self, error: Error, running: Option<&str>) -> Failure {
         let time_is_up = matches!(error.flow(), Some(FlowError::Deadline { .. }));
-        // The next attempt could come after --timeout.
+        // The next attempt could come after --timeout expires.
         let is_late = running.is_some_and(|status| status != UNKNOWN)
             && error.kind() == client::ErrorKind::Unavailable
             && input::time_left() <= LONGEST_PAUSE;
         let time_is_up = time_is_up || is_late;
         let has_failed = matches!(error.flow(), Some(FlowError::JobFailed(_)));
-        // The reply to a failed submission can contain this id.
+        // The reply to a failed submission can contain a request id.
         let id = error.flow().and_then(FlowError::request_id).cloned();
         let mut failure = Failure::from(error);
         if let Some(id) = id {
@@ -112,7 +112,7 @@ impl Commands<'_> {
         failure
     }
 
-    /// Creates an output file. Call this before sending anything, because a request may cost quota.
+    /// Creates an output file. Call this before sending anything, because a request may use quota.
     pub(crate) fn create(&self, path: PathBuf) -> Result<Output, Failure> {
         let create = || match self.session.force {
             true => OutputFile::replace(path),

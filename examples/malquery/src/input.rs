@@ -50,7 +50,7 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     }
 }
 
-/// Runs `read` with the time limit, because a pipe can block its reader forever, even in `open`.
+/// Runs `read` within the time limit, because a pipe can block its reader forever, even in `open`.
 pub(crate) fn within<T: Send + 'static>(
     path: &Path,
     read: impl FnOnce() -> T + Send + 'static,

@@ -2,9 +2,10 @@
 //! files, shows how to continue, and on Unix ends with the same signal, so that a shell loop stops
 //! too.
 //!
-//! Once a submission is about to be sent, the first signal waits for the reply, because only the
-//! reply contains the id of the job. During extraction, the first signal waits for the current
-//! read, so that no partial sample remains. Any other signal ends the command at once.
+//! Once a submission is about to be sent, the first signal takes effect only after the reply,
+//! because only the reply contains the id of the job. During extraction, the first signal takes
+//! effect only after the current read, so that no partial sample remains. Any other signal ends the
+//! command at once.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -82,8 +83,8 @@ fn lock_soon<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
 pub(crate) fn listen() {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut wanted = vec![SIGINT, SIGTERM];
-    // `nohup` makes the command ignore SIGHUP, so that it survives the end of its terminal. On
-    // systems other than Linux, detecting this requires unsafe code.
+    // `nohup` makes the command ignore SIGHUP, so the command survives the closing of its terminal.
+    // On systems other than Linux, detecting this requires unsafe code.
     if !is_ignored(SIGHUP) {
         wanted.push(SIGHUP);
     }
@@ -124,7 +125,7 @@ fn on_signal(signal: i32) {
         _ if gate.exiting => raise(),
         Some(WaitFor::Reply) if first => {
             note(format_args!(
-                "waiting for the reply to a submission, so that its id is not lost; press Ctrl-C again to end at once"
+                "waiting for the reply to a submission, so that its id is not lost; press Ctrl-C again to exit at once"
             ));
             return;
         }
@@ -170,7 +171,8 @@ pub(crate) fn is_no_error() {
     IS_NO_ERROR.store(true, Ordering::SeqCst);
 }
 
-/// Marks the start or the end of a submission. The first signal in between waits for the reply.
+/// Marks the start or the end of a submission. The first signal in between takes effect only after
+/// the reply.
 pub(crate) fn submitting(under_way: bool) {
     gate().wait_for = under_way.then_some(WaitFor::Reply);
 }
@@ -216,7 +218,7 @@ impl<T: Transport> Transport for Interruptible<T> {
             if refused {
                 hint(Some(NOT_SUBMITTED.into()));
             }
-            // There is no id for the signal to wait for.
+            // There is no id to wait for.
             submitting(false);
         }
         reply
@@ -247,7 +249,7 @@ fn begin_submission() -> bool {
 
 pub(crate) const NOT_SUBMITTED: &str = "nothing was submitted";
 
-/// Ends the process if a signal has arrived and does not have to wait.
+/// Ends the process if a signal has arrived and no submission or extraction is in progress.
 pub(crate) fn end_if_stopped() {
     let mut gate = gate();
     if gate.stopped && gate.wait_for.is_none() {
@@ -285,7 +287,7 @@ pub(crate) fn end_recording() -> Result<(), Failure> {
     };
     guard.close().map_err(|error| {
         let failure = Failure::failed(&error);
-        // The calls may have cost quota, so save what can be saved. The folder of the cassette may
+        // The calls may have used quota, so save what can be saved. The folder of the cassette may
         // be on a full disk.
         match guard
             .save_beside()

@@ -37,7 +37,7 @@ impl Samples {
         self.from.iter().map(PathBuf::as_path)
     }
 
-    /// Returns the hashes of the arguments and then of the files, without duplicates.
+    /// Returns the hashes from the arguments and then from the files, without duplicates.
     pub(crate) fn read(&self) -> Result<Vec<Sha256>, Failure> {
         if self.is_empty() {
             return Err(Failure::refused(
@@ -74,7 +74,7 @@ impl Samples {
     }
 }
 
-/// Returns the hashes of a list. Fails with a message for each invalid line. Each message begins
+/// Returns the hashes in a list. Fails with a message for each invalid line. Each message begins
 /// with the line number.
 fn parse(text: &str) -> Result<Vec<Sha256>, Vec<String>> {
     let mut found = Vec::new();
@@ -96,7 +96,7 @@ fn parse(text: &str) -> Result<Vec<Sha256>, Vec<String>> {
     }
 }
 
-/// Returns the hash in a line, which may be output of `sha256sum` or `sha256sum --tag`.
+/// Returns the hash in a line, which may be output from `sha256sum` or `sha256sum --tag`.
 fn word(line: &str) -> &str {
     let tagged = line
         .strip_prefix("SHA256 (")

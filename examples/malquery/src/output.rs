@@ -34,7 +34,7 @@ pub(crate) mod code {
     pub(crate) const DENIED: u8 = 4;
     /// Quota exceeded or unknown, or rate limit exceeded.
     pub(crate) const QUOTA: u8 = 5;
-    /// --timeout ended the wait for a running job.
+    /// --timeout expired while a job was running.
     pub(crate) const RUNNING: u8 = 6;
 }
 
@@ -240,7 +240,7 @@ const WORDS: [(&str, &str); 11] = [
     ("GetMalQueryEntitiesSamplesFetchV1", "the archive download"),
 ];
 
-/// The secrets of this session, which a reply or an error may repeat.
+/// The secrets of this session, which a reply or an error may contain.
 static SECRETS: RwLock<Option<Needles>> = RwLock::new(None);
 
 /// Masks this text in later messages and results. Returns `false` if it is shorter than 6 bytes,
@@ -385,7 +385,7 @@ impl ServiceErrors {
     }
 }
 
-/// In a JSON text, escapes the characters that `harmless` replaces, except line breaks.
+/// In JSON text, escapes the characters that `harmless` replaces, except line breaks.
 fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len() + 1);
     for c in text.chars() {
@@ -404,7 +404,7 @@ pub(crate) fn print(document: &impl Serialize) -> Result<(), Failure> {
     write(&(json(&text)? + "\n"))
 }
 
-/// Masks secrets in the strings and member names of a JSON text, and escapes characters that could
+/// Masks secrets in the strings and member names of JSON text, and escapes characters that could
 /// control a terminal.
 pub(crate) fn json(text: &str) -> Result<String, Failure> {
     let hidden = masked(text);
@@ -472,7 +472,7 @@ impl<T: Serialize> Serialize for Document<'_, T> {
     }
 }
 
-/// Returns the first `most` characters of a text, followed by `…` if it is longer.
+/// Returns the first `most` characters of a string, followed by `…` if it is longer.
 pub(crate) fn excerpt(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &text[..end]),

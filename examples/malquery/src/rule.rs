@@ -14,7 +14,7 @@ use crate::output::{Failure, note};
 /// The size in bytes above which the service may refuse a rule.
 const LARGE: usize = 64 * 1024;
 
-/// Returns a hunt with the rule in a file.
+/// Returns a hunt with the rule from a file.
 pub(crate) fn hunt(path: &Path, options: &RuleOptions) -> Result<Hunt, Failure> {
     let bytes = input::read(path)?;
     let file = match select(path, &bytes, options.rule_name.as_deref()) {
@@ -34,13 +34,13 @@ pub(crate) fn hunt(path: &Path, options: &RuleOptions) -> Result<Hunt, Failure> 
             .count();
         if options.rule_name.is_none() && public > 1 {
             note(format_args!(
-                "warning: {} contains {public} public rules, but a hunt takes only one",
+                "warning: {} contains {public} public rules, but a hunt accepts only one",
                 input::name(path)
             ));
         }
         if file.text().len() > LARGE {
             note(format_args!(
-                "warning: the rule has {} bytes; the service may refuse rules larger than 64 KiB",
+                "warning: the rule is {} bytes long; the service may refuse rules larger than 64 KiB",
                 file.text().len()
             ));
         }

@@ -142,7 +142,7 @@ fn transport(session: &Session) -> Result<UreqTransport, Failure> {
     if let Some(path) = &session.ca_file {
         builder = builder.root_certificate_file(path);
     }
-    // The builder also reads the file that this variable names.
+    // The builder also reads the file that `SSL_CERT_FILE` names.
     let variable = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let path = session.ca_file.clone().or(variable).unwrap_or_default();
     let built = input::within(&path, || builder.build())?;
@@ -178,7 +178,7 @@ fn record(
     if let Err(failure) = interrupt::end_recording() {
         match &result {
             Ok(()) => return Err(failure),
-            // The error of the command matters most, so it comes last.
+            // The command's own error matters most, so it comes last.
             Err(_) => failure.show(),
         }
     }

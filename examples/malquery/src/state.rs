@@ -42,7 +42,7 @@ impl State {
     /// this command wrote the file.
     pub(crate) fn forget(self) {
         if self.is_own && self.is_written {
-            // A file that stays does no harm: `resume` would fail in the same way.
+            // A leftover file does no harm: `resume` would fail in the same way.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -99,7 +99,7 @@ impl Lock {
                 })?;
                 match file.try_lock() {
                     Ok(()) if is_same(&file, &path) => return Ok(file),
-                    // The previous holder has just removed it.
+                    // The previous holder has just removed the lock file.
                     Ok(()) => {}
                     Err(TryLockError::WouldBlock) => {
                         return Err(refuse(&"another malquery process is using it"));
@@ -125,7 +125,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Remove the file while it is locked. A file that stays does no harm.
+        // Remove the file while it is locked. A leftover file does no harm.
         let _ = std::fs::remove_file(&self.path);
     }
 }

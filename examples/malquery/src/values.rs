@@ -28,10 +28,10 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| error.to_string())
 }
 
-/// Parses a duration of more than 0.
+/// Parses a duration greater than 0.
 pub(crate) fn some_time(text: &str) -> Result<Duration, String> {
     match duration(text)? {
-        Duration::ZERO => Err("expected a duration of more than 0".into()),
+        Duration::ZERO => Err("expected a duration greater than 0".into()),
         time => Ok(time),
     }
 }

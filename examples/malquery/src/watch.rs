@@ -151,7 +151,7 @@ impl Watch {
         }
     }
 
-    /// Sets the hint that an interruption or an error shows from now on.
+    /// Sets the hint to show after an interruption or an error.
     pub(crate) fn hint(&mut self, resume_hint: Option<String>, submitted: bool, under_way: bool) {
         let resume = self.state.as_ref().map(|state| {
             let nothing = if submitted || under_way || resume_hint.is_some() {
@@ -231,7 +231,7 @@ fn is_final(error: &Error) -> bool {
     ended || is_unknown(error)
 }
 
-/// Returns whether the status of the reply is 400 or 404, so that sending the request again is
+/// Returns whether the status of the reply is 400 or 404, which makes sending the request again
 /// useless.
 pub(crate) fn is_unknown(error: &Error) -> bool {
     error

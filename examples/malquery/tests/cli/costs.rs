@@ -154,7 +154,7 @@ fn odd_fields_are_refused_and_types_warned_of() {
     run.says("unknown field; the fields are sha256");
     let run = demo("exact-search --ascii CrowdStrike --filetype pe23,pe32 --wait");
     run.json();
-    run.says("warning: pe23 is not a known file type")
+    run.says("warning: pe23 is not a known MalQuery file type")
         .omits("pe32 is not");
 }
 

@@ -179,7 +179,7 @@ fn links_to_states_and_cassettes_are_followed() {
 #[test]
 fn a_run_removes_what_a_killed_one_left() {
     let out = folder();
-    // A state is written in the same way as a download.
+    // A state file is written in the same way as a download.
     fs::write(in_folder(&out, ".malquery-x.part"), "half a state").unwrap();
     let state = in_folder(&out, "state");
     Server::with_answers([job("r-1", "done"), job("r-1", "done")])

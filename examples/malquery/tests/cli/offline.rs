@@ -51,7 +51,7 @@ fn nothing_is_invented_without_credentials() {
         format!("collect --ascii a --limit 1 --output-dir {target}"),
         format!("hunt {RULE} --wait"),
     ] {
-        // A blank variable counts as not set.
+        // A blank variable counts as unset.
         for blank in [None, Some(""), Some("  ")] {
             let mut command = command(&line);
             for name in [

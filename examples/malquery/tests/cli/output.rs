@@ -203,8 +203,8 @@ fn results_may_be_thrown_away() {
             String::from_utf8(output.stderr).unwrap(),
         )
     };
-    // A closed output cannot be distinguished from Python's `subprocess.DEVNULL`, and discarding
-    // the results is not a failure.
+    // A closed standard output cannot be distinguished from Python's `subprocess.DEVNULL`, and
+    // discarding the results is not a failure.
     for output in [">&-", "> /dev/null", "1<> /dev/null"] {
         let line = format!("malquery quotas --demo -q {output}");
         assert_eq!(shell(&line), (Some(0), String::new()), "{line}");

@@ -14,7 +14,7 @@ fn a_command_is_recorded_and_replayed() {
     ]);
     let recorded = server.run(&format!("{line} --record {cassette}"));
     recorded.says(&format!("recorded in {cassette}"));
-    // The client id of these tests has only 5 bytes.
+    // The client id in the tests is only 5 bytes long.
     let warning = format!("warning: {cassette}: a secret shorter than 6 bytes");
     recorded.says(&warning);
     assert_eq!(recorded.json()["meta"]["reqid"], SEARCH);

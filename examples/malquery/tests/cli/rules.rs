@@ -133,9 +133,9 @@ fn warnings_do_not_refuse_a_rule() {
     demo(&format!("hunt {rule} --wait"))
         .says("the source is 65 KiB long")
         .omits("the rule has");
-    demo(&format!("hunt {rule} --wait --no-check-rule")).says("warning: the rule has ");
+    demo(&format!("hunt {rule} --wait --no-check-rule")).says("warning: the rule is ");
 
-    // A hunt takes one rule with its global rules.
+    // A hunt accepts one rule with its global rules.
     let global = "global rule g { condition: true } rule a { condition: true }";
     fs::write(&rule, global).unwrap();
     demo(&format!("hunt {rule} --wait --no-check-rule")).omits("public rules");

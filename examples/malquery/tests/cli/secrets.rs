@@ -3,7 +3,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
 use crate::support::*;
 
-/// The token, the client secret and the password of a proxy.
+/// The token, the client secret and the proxy password.
 const SECRETS: [&str; 3] = ["t0ken-of-it", "s3cret", "p@ss/w0rd"];
 const PROXY: &str = "http://me:p%40ss%2Fw0rd@proxy.example:3128";
 
@@ -129,7 +129,7 @@ fn replaced(bytes: &[u8], old: &str, new: &str) -> Vec<u8> {
     bytes
 }
 
-/// A part of a secret that is cut at the edge of a column would not be recognized.
+/// A secret that is cut off at the edge of a column would not be recognized.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_table_shows_no_half_of_a_secret() {

@@ -197,7 +197,7 @@ fn ctrl_c_stops_an_extraction() {
     assert_eq!(names(&out), ["samples.zip"]);
 }
 
-/// Writes an archive with an entry of 400 MB of zeros, which takes a while to extract.
+/// Writes an archive with a 400 MB entry of zeros, which takes a while to extract.
 fn sparse_archive(path: &str) {
     use std::io::{Seek, SeekFrom, Write};
     const SIZE: u32 = 400_000_000;

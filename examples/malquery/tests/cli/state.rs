@@ -23,7 +23,7 @@ fn a_job_resumes_from_its_state() {
         "{stored}"
     );
 
-    // A state never replaces the state of another job.
+    // A state file never replaces that of another job.
     let run = server.run(&line);
     run.error(2);
     run.says(&format!("resume {state}\n"));
@@ -68,9 +68,9 @@ fn a_collect_resumes_from_its_state() {
         !stored.contains("s3arch") && !stored.contains("s3cret"),
         "{stored}"
     );
-    // The folder created for it is removed, because it is empty.
+    // The folder created for the samples is removed, because it is empty.
     assert_eq!(names(&out), ["state.json"]);
-    // A state never replaces another state.
+    // A state file never replaces another one.
     let line = format!("{COLLECT} --ascii s3arch --state {state} --output-dir {target}");
     Server::with_answers([]).run(&line).error(2);
     let archive = collecting(&[], SEVERAL).pop().unwrap();
@@ -97,7 +97,7 @@ fn an_archive_without_its_state_is_taken_up() {
         (out, state, target)
     };
     let server = Server::with_answers([]);
-    // MalQuery may omit a sample. Padding may need a higher limit.
+    // MalQuery may omit a sample. A padded sample may need a higher limit.
     for (found, archive, option, code) in [
         (&[HELLO][..], SEVERAL, "", 0),
         (&[HELLO, A], ONE, "", 3),
@@ -126,7 +126,7 @@ fn an_archive_without_its_state_is_taken_up() {
     assert_eq!(server.asked(), [""; 0]);
 }
 
-/// A state contains the paths of its files, so it can be resumed in any folder. Once the archive is
+/// A state file contains absolute paths, so `resume` works in any folder. Once the archive is
 /// complete, nothing is requested.
 #[test]
 fn a_collect_resumes_without_a_request() {
@@ -149,7 +149,7 @@ fn a_collect_resumes_without_a_request() {
         fs::read(out.path().join("new").join(HELLO)).unwrap(),
         b"hello"
     );
-    // The archive can also be unpacked without a state.
+    // The archive can also be unpacked without a state file.
     let target = in_folder(&out, "other");
     let archive = in_folder(&out, "new/samples.zip");
     let document = plain(&format!("extract {archive} --output-dir {target}")).json();

@@ -188,7 +188,7 @@ pub(crate) fn answer_on_terminal(
         .stderr(terminal)
         .spawn()
         .unwrap();
-    // The command holds the terminal as well.
+    // The command keeps the terminal open as well.
     command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -196,7 +196,7 @@ pub(crate) fn answer_on_terminal(
     let mut master = fs::File::from(master);
     master.write_all(typed.as_bytes()).unwrap();
     let mut shown = Vec::new();
-    // Reading fails once nothing holds the other side.
+    // Reading fails once nothing keeps the other side open.
     let _ = master.read_to_end(&mut shown);
     let code = child.wait().unwrap().code().unwrap();
     (code, String::from_utf8_lossy(&shown).replace('\r', ""))
@@ -282,7 +282,7 @@ pub(crate) fn collecting(found: &[&str], archive: &'static [u8]) -> Vec<Answer> 
     ]
 }
 
-/// Returns an error reply of the service.
+/// Returns an error reply from the service.
 pub(crate) fn refusal(status: u16, message: &str) -> Answer {
     answer(
         status,
@@ -290,7 +290,7 @@ pub(crate) fn refusal(status: u16, message: &str) -> Answer {
     )
 }
 
-/// Holds a reply back until the test opens it.
+/// Holds a reply back until the test opens the gate.
 #[derive(Clone, Default)]
 pub(crate) struct Gate(Arc<AtomicBool>);
 
