@@ -243,7 +243,7 @@ fn client(
         .check_quota(session.check_quota)
 }
 
-/// Returns a setting from its option, or else from the environment. --cloud also overrides
+/// Returns a setting from its option, falling back to the environment. --cloud also overrides
 /// FALCON_BASE_URL.
 fn lookup(session: &Session, name: &str) -> Option<OsString> {
     let option = match name {
