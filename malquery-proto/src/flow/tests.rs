@@ -504,11 +504,15 @@ fn a_401_names_the_right_cloud() {
 #[test]
 fn a_token_is_renewed_before_it_expires() {
     let short = || reply(201, r#"{"access_token": "t", "expires_in": 100}"#);
-    for (answer, last, renewed) in [
-        (token as fn() -> Answer, 1_678_999, 1_679_000),
-        (short, 74_999, 75_000),
+    let cid = "0123456789abcdef0123456789abcdef".parse().unwrap();
+    let child = session().margin(Duration::from_secs(60)).child(cid);
+    for (auth, answer, last, renewed) in [
+        (session(), token as fn() -> Answer, 1_678_999, 1_679_000),
+        (session(), short, 74_999, 75_000),
+        (child, token, 1_738_999, 1_739_000),
     ] {
         let mut service = Service::new([answer(), quotas(), quotas(), answer(), quotas()]);
+        service.auth = auth;
         service.call(&GetQuotas).unwrap();
         service.now = START.after(Duration::from_millis(last));
         service.call(&GetQuotas).unwrap();
