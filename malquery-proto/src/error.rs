@@ -162,7 +162,8 @@ pub enum ApiErrorKind {
     Unauthorized,
     /// Access was denied (403). For example, the API client lacks a scope.
     Forbidden,
-    /// The requested sample, job or archive was not found (404).
+    /// The service or a gateway returned 404, usually because the sample, job or archive was not
+    /// found.
     NotFound,
     /// Too many requests were sent (429). Wait, then retry.
     RateLimited,

@@ -344,8 +344,8 @@ fn hostile_names_are_reported_and_not_used() {
             r#"entry 1, "../../escapes!": its name is a path"#,
             r#"entry 2, "/etc/hosts\0": its name is a path"#,
             r#"entry 3, "C:\\x\\y.exe": its name is a path"#,
-            r#"entry 4, "\u{1b}[31m\u{202e}\u{7}!": its name is not printable"#,
-            r#"entry 5, "\xff\xfe\x80x.bin": its name is not printable"#,
+            r#"entry 4, "\u{1b}[31m\u{202e}\u{7}!": its name contains unusual characters or invalid UTF-8"#,
+            r#"entry 5, "\xff\xfe\x80x.bin": its name contains unusual characters or invalid UTF-8"#,
             r#"entry 7, "a/b/c": its name is a path"#,
         ]
     );

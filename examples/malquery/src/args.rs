@@ -31,7 +31,8 @@ use crate::values::{at_least_one, duration, field, file, login, some_time, trimm
 ///
 /// Exit codes: 0 success; 1 any other error; 2 refused before anything was submitted; 3 the job
 /// failed, or the archive is incomplete or damaged; 4 bad credentials or access denied; 5 quota
-/// exceeded or unknown, or rate limit exceeded; 6 --timeout expired while a job was running.
+/// exceeded or unknown, or rate limit exceeded; 6 --timeout expired while a job was running,
+/// or left no time for another attempt.
 #[derive(Debug, Parser)]
 #[command(name = "malquery", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -69,8 +70,8 @@ pub(crate) struct Session {
     #[arg(long)]
     pub(crate) demo: bool,
 
-    /// Search the files in this folder instead of MalQuery; nothing is sent. Jobs end with the
-    /// command
+    /// Search the files in this folder instead of MalQuery; nothing is sent. Jobs are lost
+    /// when the command ends
     #[arg(long, value_name = "DIR")]
     pub(crate) corpus: Option<PathBuf>,
 

@@ -34,7 +34,7 @@ pub(crate) mod code {
     pub(crate) const DENIED: u8 = 4;
     /// Quota exceeded or unknown, or rate limit exceeded.
     pub(crate) const QUOTA: u8 = 5;
-    /// --timeout expired while a job was running.
+    /// --timeout expired while a job was running, or left no time for another attempt.
     pub(crate) const RUNNING: u8 = 6;
 }
 

@@ -1,5 +1,6 @@
 //! Parses the values of options.
 
+use std::num::IntErrorKind;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -75,13 +76,13 @@ pub(crate) fn file() -> impl TypedValueParser<Value = PathBuf> {
     })
 }
 
-pub(crate) fn at_least_one<T: FromStr + PartialOrd + From<u8>>(
-    text: &str,
-) -> Result<T, &'static str> {
-    let number = text.parse().ok();
-    number
-        .filter(|number| *number >= T::from(1))
-        .ok_or("expected a whole number of at least 1")
+pub(crate) fn at_least_one<T: TryFrom<u64>>(text: &str) -> Result<T, &'static str> {
+    let too_large = "the number is too large";
+    match text.parse::<u64>() {
+        Ok(number) if number > 0 => T::try_from(number).map_err(|_| too_large),
+        Err(error) if *error.kind() == IntErrorKind::PosOverflow => Err(too_large),
+        _ => Err("expected a whole number of at least 1"),
+    }
 }
 
 /// Returns the user information in a URL as written, such as `name:password`.
@@ -111,6 +112,19 @@ mod tests {
             "", "h", "soon", "-1", "nan", "inf", "1d", "1 h", "1e3", "1.2.3", "é",
         ] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_is_at_least_one() {
+        assert_eq!(at_least_one::<u32>("4294967295"), Ok(u32::MAX));
+        for text in ["0", "-1", "", "1.5"] {
+            let error = at_least_one::<u32>(text).unwrap_err();
+            assert_eq!(error, "expected a whole number of at least 1", "{text}");
+        }
+        for text in ["4294967296", "99999999999999999999"] {
+            let error = at_least_one::<u32>(text).unwrap_err();
+            assert_eq!(error, "the number is too large");
         }
     }
 }

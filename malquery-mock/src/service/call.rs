@@ -93,7 +93,8 @@ impl Refusal {
 pub(super) type Answer = Result<Response<Body>, Refusal>;
 type Handler = fn(&Call, &Request<Vec<u8>>) -> Answer;
 
-/// The error statuses whose replies have `resources`, as the schema of the operation requires.
+/// The error statuses whose replies have `resources`. For the errors that the service can return,
+/// this follows the schemas.
 #[derive(Clone, Copy, PartialEq)]
 enum Lists {
     Never,

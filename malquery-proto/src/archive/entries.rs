@@ -118,7 +118,9 @@ impl EntryInfo {
             0o120_000 => Some("it is a symbolic link, whose content is the name of its target"),
             0 | 0o100_000 if name.is_empty() => Some("it has no name"),
             0 | 0o100_000 if is_path || name == b".." => Some("its name is a path"),
-            0 | 0o100_000 if !self.name.is_plain() => Some("its name is not printable"),
+            0 | 0o100_000 if !self.name.is_plain() => {
+                Some("its name contains unusual characters or invalid UTF-8")
+            }
             0 | 0o100_000 => None,
             _ => Some("it is a device, a pipe or a socket"),
         }

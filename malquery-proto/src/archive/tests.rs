@@ -40,7 +40,7 @@ fn unusual_entries_give_a_warning() {
         info.warning().unwrap_or("none")
     };
     let path = "its name is a path";
-    let unprintable = "its name is not printable";
+    let unprintable = "its name contains unusual characters or invalid UTF-8";
     for (name, expected) in [
         (
             "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",

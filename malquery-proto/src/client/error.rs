@@ -86,7 +86,8 @@ pub enum ErrorKind {
     Unauthorized,
     /// Access was denied (403), for example because the API client lacks a scope.
     Forbidden,
-    /// The sample, job or archive was not found (404).
+    /// The service or a gateway returned 404, usually because the sample, job or archive was not
+    /// found.
     NotFound,
     /// Too many requests were sent (429). Wait, then try again.
     RateLimited,

@@ -325,9 +325,10 @@ pub struct RetryPolicy {
     pub first_delay: Duration,
     /// The maximum pause, unless the service asks for a longer one.
     pub max_delay: Duration,
-    /// The maximum pause to accept from the service. If it asks for a longer one, the call fails
-    /// with the error reply, which contains the retry time. A [`JobFlow`] may accept longer pauses
-    /// for its polls.
+    /// The maximum pause to accept from a reply to this call. If the service asks for a longer one,
+    /// the call fails with the error reply, which contains the retry time. A [`JobFlow`] may accept
+    /// longer pauses for its polls. A rate limit in the reply to another call delays this call too,
+    /// by up to 2 minutes, whatever this value is.
     pub max_rate_limit_wait: Duration,
     /// The time limit for a call, including its attempts and pauses. Each poll of a job is a
     /// separate call. For a download, it limits only when an attempt may start, not how long the

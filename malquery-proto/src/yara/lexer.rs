@@ -46,8 +46,8 @@ pub(super) const RESERVED: &str = "\
 /// The maximum length of an identifier in bytes.
 const MAX_NAME: usize = 128;
 
-/// The maximum length of a string or regular expression in bytes. An escape sequence in a string
-/// counts as one byte.
+/// The maximum length of a string or regular expression in bytes. An escape sequence in a string,
+/// or `\/` in a regular expression, counts as one byte.
 const MAX_TEXT: usize = 8190;
 
 /// The two-character symbols. All other symbols consist of one character.
