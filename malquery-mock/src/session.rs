@@ -11,12 +11,12 @@ use http::{Request, Response};
 use malquery_proto::{Auth, Body, Client, Clock, Transport, TransportError};
 
 use crate::cassette::load::{CassetteError, unfit};
-use crate::cassette::matching::is_for_tokens;
+use crate::cassette::matching::{is_for_tokens, job_ids};
 use crate::cassette::play::{Mock, MockError, Unfinished};
 use crate::cassette::{Cassette, folder_of, save};
 use crate::clock::VirtualClock;
 use crate::record::log::Log;
-use crate::record::policy::{Policy, job_ids};
+use crate::record::policy::Policy;
 use crate::record::write::Recording;
 use crate::script::script;
 use crate::verify;

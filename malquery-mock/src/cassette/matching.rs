@@ -158,6 +158,16 @@ pub(crate) fn below_base(path: &str) -> &str {
     last.map_or(path, |at| &path[at..])
 }
 
+/// Returns the values of `ids` in a request about jobs. Each may be a comma-separated list.
+pub(crate) fn job_ids(uri: &Uri) -> impl Iterator<Item = String> {
+    let path = below_base(uri.path());
+    let is_job = path.starts_with("/malquery/entities/requests/")
+        || path.starts_with("/malquery/entities/samples-fetch/");
+    let query = uri.query().filter(|_| is_job).unwrap_or_default();
+    let ids = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "ids");
+    ids.map(|(_, id)| id.into_owned())
+}
+
 /// Returns whether this is the path of an `/oauth2/` endpoint.
 pub(crate) fn is_for_tokens(path: &str) -> bool {
     below_base(path).starts_with("/oauth2/")

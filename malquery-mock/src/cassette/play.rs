@@ -14,11 +14,10 @@ use malquery_proto::{
 };
 use serde_json::json;
 
-use super::matching::{self, Reason, Seen};
+use super::matching::{self, Reason, Seen, job_ids};
 use super::{Cassette, Interaction};
 use crate::clock::VirtualClock;
 use crate::pseudonym;
-use crate::record::policy::job_ids;
 use crate::reply::{self, Fault, Reply};
 
 /// The maximum number of differences that a message lists for one part of a request.

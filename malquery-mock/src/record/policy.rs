@@ -12,7 +12,7 @@ use url::form_urlencoded;
 
 use super::log::Exchange;
 use crate::cassette::file::Pairs;
-use crate::cassette::matching::{below_base, is_for_tokens, origin, scheme};
+use crate::cassette::matching::{is_for_tokens, job_ids, origin, scheme};
 use crate::json::{Json, nested};
 use crate::pseudonym;
 
@@ -337,16 +337,6 @@ pub(crate) fn size_and_type(length: u64, headers: &HeaderMap) -> String {
         return format!("[{length} bytes]");
     }
     format!("[{length} bytes of {}]", kind.to_ascii_lowercase())
-}
-
-/// Returns the values of `ids` in a request about jobs. Each may be a comma-separated list.
-pub(crate) fn job_ids(uri: &Uri) -> impl Iterator<Item = String> {
-    let path = below_base(uri.path());
-    let is_job = path.starts_with("/malquery/entities/requests/")
-        || path.starts_with("/malquery/entities/samples-fetch/");
-    let query = uri.query().filter(|_| is_job).unwrap_or_default();
-    let ids = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "ids");
-    ids.map(|(_, id)| id.into_owned())
 }
 
 /// Returns the path and query of a URI. Replaces the job ids that are keys of `others`.

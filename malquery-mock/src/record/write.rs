@@ -16,7 +16,7 @@ use super::log::{End, Exchange, Log, Outcome, Reply, job};
 use super::policy::{self, Policy};
 use crate::cassette::file;
 use crate::cassette::load;
-use crate::cassette::matching::{below_base, is_for_tokens};
+use crate::cassette::matching::{below_base, is_for_tokens, job_ids};
 use crate::cassette::save::{Staging, document};
 use crate::digest;
 use crate::json::{Json, Style, is_plain};
@@ -336,7 +336,7 @@ impl Writer<'_> {
             _ => '-',
         };
         let name: String = last.map(clean).collect();
-        let mut ids = policy::job_ids(uri).filter(|_| name == "requests");
+        let mut ids = job_ids(uri).filter(|_| name == "requests");
         let job = ids.find_map(|id| self.jobs.get(&id));
         job.map_or_else(|| name.clone(), |job| format!("{job}.poll"))
     }

@@ -1,6 +1,4 @@
-use std::fmt;
-
-use super::report::ArchiveError;
+use super::report::{ArchiveError, Limit};
 
 /// The unpacked size in bytes up to which any ratio is allowed.
 const RATIO_FLOOR: u64 = 1 << 20;
@@ -71,38 +69,4 @@ fn check(limit: Limit, value: u64, allowed: u64) -> Result<(), ArchiveError> {
         return Err(ArchiveError::Limit { limit, allowed });
     }
     Ok(())
-}
-
-/// One of the [`Limits`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-#[allow(missing_docs)]
-pub enum Limit {
-    Entries,
-    DirectorySize,
-    EntrySize,
-    TotalSize,
-    Ratio,
-}
-
-impl Limit {
-    /// Returns the unit of the limit, for the end of a message.
-    pub(super) fn unit(self) -> &'static str {
-        match self {
-            Self::Entries | Self::Ratio => "",
-            Self::DirectorySize | Self::EntrySize | Self::TotalSize => " bytes",
-        }
-    }
-}
-
-impl fmt::Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Entries => "number of entries",
-            Self::DirectorySize => "size of the directory",
-            Self::EntrySize => "unpacked size of an entry",
-            Self::TotalSize => "unpacked size of all entries",
-            Self::Ratio => "ratio of unpacked to packed size",
-        })
-    }
 }

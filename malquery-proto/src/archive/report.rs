@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use serde::{Serialize, Serializer};
 use zip::result::ZipError;
 
-use super::limits::Limit;
 use crate::debug::debug_with_sources;
 use crate::types::Sha256;
 
@@ -147,6 +146,40 @@ fn method(number: u16) -> String {
         _ => return format!("method {number}"),
     };
     format!("{name} (method {number})")
+}
+
+/// One of the [`Limits`](super::Limits).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+#[allow(missing_docs)]
+pub enum Limit {
+    Entries,
+    DirectorySize,
+    EntrySize,
+    TotalSize,
+    Ratio,
+}
+
+impl Limit {
+    /// Returns the unit of the limit, for the end of a message.
+    fn unit(self) -> &'static str {
+        match self {
+            Self::Entries | Self::Ratio => "",
+            Self::DirectorySize | Self::EntrySize | Self::TotalSize => " bytes",
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Entries => "number of entries",
+            Self::DirectorySize => "size of the directory",
+            Self::EntrySize => "unpacked size of an entry",
+            Self::TotalSize => "unpacked size of all entries",
+            Self::Ratio => "ratio of unpacked to packed size",
+        })
+    }
 }
 
 /// An error from the underlying reader, as opposed to an error in the content of the archive.
