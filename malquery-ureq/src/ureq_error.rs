@@ -90,7 +90,7 @@ pub enum UreqErrorKind {
     Refused,
     /// The time limit of the call expired before the request was sent.
     NoTime,
-    /// The DNS lookup of the host or of the proxy failed or took too long.
+    /// The DNS lookup of the host, or of an HTTP or HTTPS proxy, failed or took too long.
     Lookup,
     /// Opening the connection failed or took too long.
     Connect,
