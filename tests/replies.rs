@@ -235,7 +235,7 @@ fn a_part_of_a_reply_is_refused() {
         assert!(error.contains("incomplete (206"), "{error}");
     }
     let error = error(try_read(&Hunt::new("rule a {}"), 206, &range, body).map(drop));
-    assert!(error.ends_with("poll the request id r"), "{error}");
+    assert!(error.ends_with("to continue, poll job r"), "{error}");
 }
 
 #[test]

@@ -447,7 +447,7 @@ pub(crate) struct IdNote<'a>(pub(crate) Option<&'a RequestId>);
 impl fmt::Display for IdNote<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(id) => write!(f, "; to continue the job, poll the request id {id}"),
+            Some(id) => write!(f, "; to continue, poll job {id}"),
             None => Ok(()),
         }
     }

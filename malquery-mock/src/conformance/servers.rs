@@ -26,7 +26,7 @@ pub(super) enum Step {
     /// Keeps the connection open and sends nothing, for up to [`PATIENCE`].
     Silence,
     Close,
-    /// Closes the connection with a byte unread, so that the peer sees a reset.
+    /// Closes the connection with a byte unread. On Linux, Android and Windows, the peer sees a reset.
     Reset,
 }
 
@@ -220,8 +220,8 @@ impl Shared {
     }
 }
 
-/// Reads requests. The last byte of each read stays in the socket until it is taken, because
-/// closing a connection with an unread byte resets it.
+/// Reads requests. The last byte of each read stays in the socket until it is taken, for
+/// [`Step::Reset`].
 struct Wire<'a> {
     stream: &'a TcpStream,
     shared: &'a Shared,

@@ -1803,7 +1803,7 @@ fn an_end_of_another_job_is_refused() {
         (other, "it is about the job job-2, not job-1"),
         (
             r#"{"meta": {"status": "done"}, "resources": [{}]}"#,
-            "poll the request id job-1 again",
+            "poll job job-1 again",
         ),
         (
             r#"{"meta": {"reqid": null, "status": "done"}}"#,

@@ -46,7 +46,7 @@ impl JsonOperation for GetRequest {
             }
             // The reply may be about another job. Downloading its samples would be billed.
             (None, Some(status @ (JobStatus::Done | JobStatus::Failed))) => Err(format!(
-                "its status is `{status}`, but it has no request id (`meta.reqid`); poll the request id {id} again"
+                "its status is `{status}`, but it has no request id (`meta.reqid`); poll job {id} again"
             )),
             (None, None) if !reply.has_resources() && reply.errors.is_empty() => {
                 Err("it has no `resources`, no status and no request id".into())
