@@ -251,7 +251,8 @@ impl Writer<'_> {
         written: &mut file::Response,
     ) -> Result<(), String> {
         let is_whole = reply.end == End::Whole && reply.status.is_success();
-        let unread = |error: io::Error| format!("has a body that could not be read back: {error}");
+        let unread =
+            |error: io::Error| format!("got a reply whose body could not be read back: {error}");
         if is_whole && is_sample(uri, reply) {
             if self.holds_secret(reply) {
                 self.notes.push(format!(

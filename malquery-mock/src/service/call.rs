@@ -38,7 +38,7 @@ const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RETRY_AFTER: HeaderName = HeaderName::from_static("x-ratelimit-retryafter");
 
-/// A request that is being handled.
+/// The state for handling one request. The request itself is passed separately.
 pub(super) struct Call {
     pub(super) service: Service,
     pub(super) now: Timestamp,
