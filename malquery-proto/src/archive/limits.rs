@@ -25,9 +25,9 @@ pub struct Limits {
     /// The maximum ratio of the unpacked size to the packed size of an entry. The default is 500.
     /// Entries that unpack to at most 1 MiB may have any ratio.
     ///
-    /// Deflate reaches a ratio of up to 1,032. Samples that are padded with zeros, to make them too
-    /// large for scanners, usually reach a few hundred, but small ones can come close to that
-    /// maximum.
+    /// Deflate reaches a ratio of up to 1,032. Malware that is padded with zeros, to make it too
+    /// large for scanners, usually reaches a few hundred, but a small program with much padding can
+    /// come close to 1,032.
     pub ratio: u64,
 }
 
