@@ -92,7 +92,7 @@ use serde_json::value::RawValue;
 
 use crate::reply::Fault;
 
-/// The name of the current redaction rules, which record no token requests.
+/// The name of the current redaction rules, under which token requests are not recorded.
 pub(crate) const REDACTION: &str = "falcon-2";
 
 /// Names and values, such as `[["accept", "application/json"]]`.

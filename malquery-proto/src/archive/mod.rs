@@ -213,7 +213,7 @@ impl<R: Read + Seek> Archive<R> {
             return Err(ArchiveError::Damaged("its data is truncated".into()));
         }
         if info.strong {
-            let why = "it has PKWARE's strong encryption";
+            let why = "it uses PKWARE's strong encryption";
             return Err(ArchiveError::Unsupported(why.into()));
         }
         self.limits.check_entry(info.size, info.packed)?;
