@@ -173,7 +173,9 @@ impl TryFrom<Url> for BaseUrl {
     fn try_from(url: Url) -> Result<Self, ParseError> {
         let refuse = |why: &'static str| Err(ParseError::new(WHAT, why));
         if url.host().is_none() || !matches!(url.scheme(), "https" | "http") {
-            return refuse("it must start with https:// and a host");
+            return refuse(
+                "it must start with https://, or http:// for a loopback address, followed by a host",
+            );
         }
         if url.scheme() == "http" && !is_loopback(&url) {
             return refuse(

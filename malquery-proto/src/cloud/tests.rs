@@ -90,7 +90,7 @@ fn base_urls_keep_a_prefix_and_nothing_else() {
     );
     assert_eq!(
         refused("ftp://host"),
-        "not a base URL: it must start with https:// and a host"
+        "not a base URL: it must start with https://, or http:// for a loopback address, followed by a host"
     );
     assert_eq!(
         refused("api.crowdstrike.com"),

@@ -1800,7 +1800,7 @@ fn an_unknown_status_is_named_at_the_deadline() {
 fn an_end_of_another_job_is_refused() {
     let other = r#"{"meta": {"reqid": "job-2", "status": "done"}, "resources": []}"#;
     for (body, why) in [
-        (other, "it is about the job job-2, not job-1"),
+        (other, "it is about job job-2, not job-1"),
         (
             r#"{"meta": {"status": "done"}, "resources": [{}]}"#,
             "poll job job-1 again",

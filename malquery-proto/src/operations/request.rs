@@ -41,9 +41,7 @@ impl JsonOperation for GetRequest {
     fn accept(&self, reply: &Envelope<JobMeta, Sample>) -> Result<(), String> {
         let id = &self.id;
         match (&reply.meta.reqid, &reply.meta.status) {
-            (Some(other), _) if other != id => {
-                Err(format!("it is about the job {other}, not {id}"))
-            }
+            (Some(other), _) if other != id => Err(format!("it is about job {other}, not {id}")),
             // The reply may be about another job. Downloading its samples would be billed.
             (None, Some(status @ (JobStatus::Done | JobStatus::Failed))) => Err(format!(
                 "its status is `{status}`, but it has no request id (`meta.reqid`); poll job {id} again"

@@ -59,7 +59,7 @@ pub struct RuleError {
 /// The maximum number of characters to show before the position in the line.
 const MAX_BEFORE: usize = 60;
 /// The minimum number of characters to show from the position on, if the line is long enough.
-const MAX_AFTER: usize = 40;
+const MIN_AFTER: usize = 40;
 
 impl RuleError {
     pub(super) fn new(
@@ -75,7 +75,7 @@ impl RuleError {
         let shown = line
             .chars()
             .skip(left_out)
-            .take(MAX_BEFORE + MAX_AFTER)
+            .take(MAX_BEFORE + MIN_AFTER)
             .map(|c| if c.is_control() { ' ' } else { c });
         Self {
             kind,
