@@ -125,9 +125,11 @@ fn drift(one: &Interaction, live: &Exchange, json: Option<&Json>, policy: &Polic
         (Ok(recorded), Outcome::Reply(live)) => match (recorded_body(one), json) {
             // Redacts both in the same way before comparing them.
             (Some(a), Some(b)) => return moved(&policy.reply(&a), &policy.reply(b)),
-            (Some(_), None) if live.end == End::Whole => "JSON in the cassette, none live".into(),
+            (Some(_), None) if live.end == End::Whole => {
+                "the cassette has JSON, but the live reply does not".into()
+            }
             (None, Some(_)) if recorded.truncate_after.is_none() => {
-                "no JSON in the cassette, JSON live".into()
+                "the live reply has JSON, but the cassette does not".into()
             }
             _ => return Vec::new(),
         },

@@ -1199,8 +1199,16 @@ fn a_comparison_that_compares_nothing_fails() {
         guard.close().map_err(|error| error.to_string())
     };
     for (recorded, live, drift) in [
-        (words(), document(), "no JSON in the cassette, JSON live"),
-        (document(), words(), "JSON in the cassette, none live"),
+        (
+            words(),
+            document(),
+            "the live reply has JSON, but the cassette does not",
+        ),
+        (
+            document(),
+            words(),
+            "the cassette has JSON, but the live reply does not",
+        ),
     ] {
         run(Mode::Record, recorded.clone(), Some(get("/x"))).unwrap();
         // Earlier versions kept the names of all fields.

@@ -76,8 +76,8 @@ impl Commands<'_> {
         Ok(Some(state))
     }
 
-    /// Converts an error into a failure, which mentions --timeout if no time is left for another
-    /// attempt. `running` is the status of the job, if one was submitted.
+    /// Converts an error into a failure, which mentions --timeout if there may be no time left for
+    /// another attempt. `running` is the status of the job, if one was submitted.
     pub(crate) fn explain(&self, error: Error, running: Option<&str>) -> Failure {
         let time_is_up = matches!(error.flow(), Some(FlowError::Deadline { .. }));
         // The next attempt could come after --timeout expires.

@@ -108,7 +108,8 @@ impl Cassette {
 }
 
 impl Mock {
-    /// Checks that every request so far got a reply, and that every reply was used up.
+    /// Checks that every request so far got a reply, and that every reply was used up. After
+    /// [`with_tokens`](Cassette::with_tokens), successful token replies may stay unused.
     ///
     /// # Errors
     /// Fails if a request got no reply or a reply was not used up. The message lists the unmatched

@@ -1978,7 +1978,7 @@ fn the_id_of_a_failed_submission_is_kept() {
             "{answer:?}: {error}"
         );
         assert!(
-            error.to_string().contains("the request id job-1"),
+            error.to_string().ends_with("; to continue, poll job job-1"),
             "{error}"
         );
         // The stored state polls the job, and does not submit it again.
@@ -1994,7 +1994,7 @@ fn the_id_of_a_failed_submission_is_kept() {
         format!(r#"{{"meta": {{"powered_by": "malquery-api", "reqid": {id}}}, {errors}}}"#)
     };
     for (id, found, shown) in [
-        ("12345", Some("12345"), "the request id 12345"),
+        ("12345", Some("12345"), "poll job 12345"),
         ("\"two words\"", None, "two words"),
         (&format!("{long:?}"), None, &long[..50]),
     ] {
