@@ -329,8 +329,9 @@ fn slashes(text: &[u8]) -> usize {
     other.unwrap_or(first.len())
 }
 
-/// Returns the length of a line break at the beginning of `text`, with the whitespace around it, or
-/// 0 if there is none. It may be escaped as in JSON, and may follow the `=` of quoted-printable.
+/// Returns the length of a line break at the beginning of `text`, with the whitespace around it.
+/// Returns 0 if `text` begins with something else. The line break may be escaped as in JSON, and may
+/// follow the `=` of quoted-printable.
 fn line_break(text: &[u8]) -> usize {
     if !matches!(
         text.first(),

@@ -34,8 +34,8 @@
 //! # Which interaction answers a request
 //!
 //! The first matching interaction that has been played fewer than `times` times answers a request.
-//! If there is none, the last matching interaction answers it, if it has `repeat_last`. These parts
-//! of the request must match:
+//! If all matching interactions are used up, the last one answers it if it has `repeat_last`. These
+//! parts of the request must match:
 //!
 //! - the **method**;
 //! - the **path**. The host and anything before the last `/malquery/` or `/oauth2/` are ignored;

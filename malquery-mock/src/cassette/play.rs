@@ -174,7 +174,7 @@ impl Mock {
         Some(response(reply, request.uri()))
     }
 
-    /// Takes the next reply to a request. If there is none, returns the last matching interaction,
+    /// Takes the next reply to a request. If all are used up, returns the last matching interaction,
     /// if any.
     fn find(&self, seen: &Seen<'_>) -> Result<Reply, Option<&Interaction>> {
         let cassette = &self.0.cassette;

@@ -75,7 +75,7 @@ struct Shared {
     stopped: AtomicBool,
     connections: Mutex<Vec<Arc<TcpStream>>>,
     seen: Mutex<Vec<Seen>>,
-    /// The bytes read so far, including those of invalid requests.
+    /// The bytes read so far. Invalid requests count too.
     raw: Mutex<Vec<u8>>,
     gate: Mutex<Gate>,
     gate_changed: Condvar,

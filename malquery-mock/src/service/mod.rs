@@ -286,8 +286,8 @@ impl Service {
         })
     }
 
-    /// Sets the CIDs of the Flight Control children that the client may act for. By default, there
-    /// are none.
+    /// Sets the CIDs of the Flight Control children that the client may act for. The default is an
+    /// empty list.
     pub fn member_cids(self, children: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.set(|settings| settings.children = children.into_iter().map(Into::into).collect())
     }

@@ -60,9 +60,9 @@ pub struct EntryInfo {
     pub(super) size: u64,
     pub(super) packed: u64,
     pub(super) encrypted: bool,
-    /// Whether the entry has PKWARE's strong encryption.
+    /// Whether the entry uses PKWARE's strong encryption.
     pub(super) strong: bool,
-    /// The Unix file mode, or 0 if there is none.
+    /// The Unix file mode, or 0 if it is unknown.
     pub(super) mode: u32,
     /// Whether the data would extend into the directory.
     pub(super) beyond: bool,

@@ -104,7 +104,7 @@ fn repair(text: &str, most: usize) -> Option<String> {
     Some(repaired)
 }
 
-/// Returns the UTF-16 code unit that is escaped as `\uXXXX` at this position, if any.
+/// Returns the UTF-16 code unit of the `\u` escape at this position, if any.
 fn unit(bytes: &[u8], at: usize) -> Option<u16> {
     let digits = bytes.get(at..at + 6)?.strip_prefix(br"\u")?;
     u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()

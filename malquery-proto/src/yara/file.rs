@@ -208,7 +208,7 @@ impl RuleFile {
     }
 
     /// Selects the public, non-global rule to which no rule refers, if there is exactly one. If
-    /// there is none, selects the last public, non-global rule.
+    /// another rule refers to each public, non-global rule, selects the last of them.
     pub(crate) fn select_last(mut self) -> Self {
         let needed: BTreeSet<_> = self.rules.iter().flat_map(|rule| &rule.needs).collect();
         let (roots, others): (Vec<_>, Vec<_>) = (0..self.rules.len())

@@ -217,7 +217,7 @@ fn regex(text: &str, start: usize) -> Result<usize, RuleError> {
     Ok(at - start)
 }
 
-/// Returns the length of the hex string at the start of `rest`, or `None` if there is none.
+/// Returns the length of the hex string at the start of `rest`, if any.
 fn hex(rest: &str) -> Option<usize> {
     let mut at = 1;
     loop {
