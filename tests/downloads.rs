@@ -883,3 +883,22 @@ fn a_failed_download_keeps_the_old_file() {
         .unwrap();
     assert_eq!(place.take("replaced", received), SAMPLE);
 }
+
+#[test]
+fn a_file_that_appears_meanwhile_loses_no_download() {
+    let place = Place::new();
+    let client = place.client();
+    place.answer(&Wire::new(Framing::Length, SAMPLE), End::Close);
+    let output = place.output(false).unwrap();
+    fs::write(place.path(), "other").unwrap();
+    let download = place.open(&client, What::Sample).unwrap();
+    let Error::File { error, .. } = download.write_to(output).unwrap_err() else {
+        panic!("not a file error");
+    };
+    let shown = error.to_string();
+    let (_, kept) = shown.split_once("; the complete file is ").unwrap();
+    assert_eq!(fs::read(place.path()).unwrap(), b"other");
+    // The next download must not remove it as abandoned.
+    drop(place.output(true).unwrap());
+    assert_eq!(fs::read(kept).unwrap(), SAMPLE);
+}

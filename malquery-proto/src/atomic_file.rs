@@ -76,14 +76,37 @@ impl AtomicFile {
 
     /// Renames the complete file to `path`, which must be in the same folder.
     pub(crate) fn persist(self, path: &Path, overwrite: bool) -> io::Result<()> {
-        check(path, overwrite)?;
         self.0.as_file().sync_all()?;
+        self.rename(path, overwrite).map_err(|(error, _)| error)
+    }
+
+    /// Like [`AtomicFile::persist`], but if the rename fails, keeps the file under another name,
+    /// which the error contains.
+    pub(crate) fn persist_or_keep(self, path: &Path, overwrite: bool) -> io::Result<()> {
+        self.0.as_file().sync_all()?;
+        let kept = self.path().with_extension("kept");
+        let Err((error, file)) = self.rename(path, overwrite) else {
+            return Ok(());
+        };
+        Err(match file.rename(&kept, false) {
+            Ok(()) => {
+                let where_it_is = format!("{error}; the complete file is {}", kept.display());
+                io::Error::new(error.kind(), where_it_is)
+            }
+            Err(_) => error,
+        })
+    }
+
+    fn rename(self, path: &Path, overwrite: bool) -> Result<(), (io::Error, Self)> {
+        if let Err(error) = check(path, overwrite) {
+            return Err((error, self));
+        }
         if overwrite {
             self.0.persist(path)
         } else {
             self.0.persist_noclobber(path)
         }
-        .map_err(|error| error.error)?;
+        .map_err(|failed| (failed.error, Self(failed.file)))?;
         // The new name is durable only after a sync of the folder, which not every system supports.
         if let Ok(folder) = File::open(folder(path)) {
             let _ = folder.sync_all();

@@ -91,15 +91,16 @@ impl OutputFile {
     /// Flushes the file to disk and renames it to its final path.
     ///
     /// # Errors
-    /// Returns [`Error::File`] if the file cannot be flushed or renamed. The temporary file is then
-    /// deleted.
+    /// Returns [`Error::File`] if the file cannot be flushed or renamed. A file that cannot be
+    /// flushed is deleted. A file that cannot be renamed is kept under another name if possible,
+    /// and the error contains its path.
     pub fn finish(self) -> Result<(), Error> {
         let Self {
             path,
             file,
             overwrite,
         } = self;
-        file.persist(&path, overwrite)
+        file.persist_or_keep(&path, overwrite)
             .map_err(|error| Error::File { path, error })
     }
 
