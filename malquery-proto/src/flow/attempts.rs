@@ -57,12 +57,8 @@ pub struct Attempts {
 /// retried.
 const MAX_UNREADABLE: u32 = 4;
 
-/// The consequence of a failed attempt.
-enum Verdict {
-    /// Retry at this time, or immediately if `None`.
-    Again(Option<Timestamp>),
-    Fail(FlowError),
-}
+/// The consequence of a failed attempt: fail, or retry at this time, or immediately if `None`.
+type Verdict = Result<Option<Timestamp>, FlowError>;
 
 impl Attempts {
     /// Creates a call with this policy. Flows that run at the same time need different seeds.
@@ -313,11 +309,11 @@ impl Attempts {
         } = self.reported(ticket)?;
         let verdict = match why {
             SendFailure::Unknown if resend == Resend::Billed => {
-                Verdict::Fail(FlowError::unsure(operation, None))
+                Err(FlowError::unsure(operation, None))
             }
-            SendFailure::CannotSend => Verdict::Fail(FlowError::CannotSend { operation }),
+            SendFailure::CannotSend => Err(FlowError::CannotSend { operation }),
             // The next poll reports that the time is up.
-            _ if self.ends(now) <= now => Verdict::Again(Some(self.ends(now))),
+            _ if self.ends(now) <= now => Ok(Some(self.ends(now))),
             _ => {
                 let error = FlowError::NoReply {
                     operation,
@@ -388,34 +384,28 @@ impl Attempts {
             ResponseError::Decode(why)
                 if why.fault == Fault::TooLate && call.resend == Resend::Safe =>
             {
-                return Verdict::Fail(match self.begin(now, call.operation) {
-                    Err(up) => up,
-                    Ok(_) => error.into(),
-                });
+                self.begin(now, call.operation)?;
+                return Err(error.into());
             }
-            ResponseError::Decode(_) => return Verdict::Fail(error.into()),
+            ResponseError::Decode(_) => return Err(error.into()),
         };
         // The job may exist, whatever the HTTP status is.
         if call.resend == Resend::Billed && api.has_job() {
-            return Verdict::Fail(FlowError::unsure(call.operation, Some(api.clone())));
+            return Err(FlowError::unsure(call.operation, Some(api.clone())));
         }
         match api.kind() {
             ApiErrorKind::Unauthorized if !self.replayed && auth.can_renew() => {
                 // This retry does not count as an attempt, because the service did not fail.
                 self.replayed = true;
                 auth.reject(call.generation);
-                Verdict::Again(None)
+                Ok(None)
             }
             ApiErrorKind::RateLimited => {
                 let hint = api.retry_at(now);
                 let verdict = self.again(now, hint, error.into());
                 // The pause applies to other calls too, but not for longer than the default policy
                 // allows.
-                let pause = match verdict {
-                    Verdict::Again(time) => time,
-                    Verdict::Fail(_) => hint,
-                };
-                if let Some(time) = pause {
+                if let Some(time) = *verdict.as_ref().unwrap_or(&hint) {
                     auth.pause(
                         now,
                         time.min(now.after(RetryPolicy::default().max_rate_limit_wait)),
@@ -424,22 +414,19 @@ impl Attempts {
                 verdict
             }
             _ if api.is_retryable() && call.resend == Resend::Billed => {
-                Verdict::Fail(FlowError::unsure(call.operation, Some(api.clone())))
+                Err(FlowError::unsure(call.operation, Some(api.clone())))
             }
             _ if api.is_retryable() => {
                 let hint = api.retry_at(now);
                 self.again(now, hint, error.into())
             }
-            _ => Verdict::Fail(error.into()),
+            _ => Err(error.into()),
         }
     }
 
     /// Retries after a pause, or fails with this error if no retry is allowed.
     fn again(&mut self, now: Timestamp, hint: Option<Timestamp>, error: FlowError) -> Verdict {
-        match self.next_attempt(now, hint) {
-            Some(time) => Verdict::Again(Some(time)),
-            None => Verdict::Fail(error),
-        }
+        self.next_attempt(now, hint).map(Some).ok_or(error)
     }
 
     /// Counts a failure. Returns the time of the next attempt, if one is allowed.
@@ -477,12 +464,12 @@ impl Attempts {
         verdict: Verdict,
     ) -> Result<(), FlowError> {
         let error = match verdict {
-            Verdict::Again(time) => {
+            Ok(time) => {
                 self.in_flight = false;
                 self.pause = time.map(|time| Pause::new(now, time));
                 return Ok(());
             }
-            Verdict::Fail(error) => error,
+            Err(error) => error,
         };
         // A 2xx status means that the request arrived, even if the reply cannot be parsed.
         let arrived = match &error {
