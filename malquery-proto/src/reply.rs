@@ -43,7 +43,7 @@ impl<'a> ResponseHead<'a> {
         self.text(&HeaderName::from_static("x-cs-traceid"))
     }
 
-    /// Returns the name of the cloud in the `X-Cs-Region` header.
+    /// Returns the name of the cloud that replied, from the `X-Cs-Region` header.
     pub fn region(&self) -> Option<&'a str> {
         self.text(&HeaderName::from_static("x-cs-region"))
     }
@@ -70,7 +70,7 @@ impl<'a> ResponseHead<'a> {
         self.text(&header::CONTENT_LENGTH)?.parse().ok()
     }
 
-    /// Returns the rate limit in the headers.
+    /// Returns the rate limit reported in the headers.
     pub fn rate_limit(&self) -> RateLimit {
         let number = |name| {
             self.text(&HeaderName::from_static(name))
@@ -85,7 +85,7 @@ impl<'a> ResponseHead<'a> {
             ))
         };
         // The local clock may be off by more than the pause, so compute the pause from the `Date`
-        // header, which has the service's time.
+        // header, which contains the service's time.
         let sent = self.text(&header::DATE).and_then(date);
         let at = |time: Timestamp| {
             sent.map_or(RetryAfter::At(time), |sent| {
@@ -99,8 +99,8 @@ impl<'a> ResponseHead<'a> {
                 Err(_) => date(text).map(at),
             }
         };
-        // CrowdStrike's specification says milliseconds, but all observed values are in seconds. A
-        // value above 1e11 must be in milliseconds: 1e11 seconds after the epoch is the year 5138.
+        // CrowdStrike specifies milliseconds, but all observed values are in seconds. A value above
+        // 1e11 must be in milliseconds: 1e11 seconds after the epoch is the year 5138.
         let epoch = |epoch: u64| {
             let unit = if epoch > 100_000_000_000 { 1 } else { 1000 };
             at(Timestamp::from_millis(epoch.saturating_mul(unit)))
@@ -113,8 +113,8 @@ impl<'a> ResponseHead<'a> {
     }
 }
 
-/// The rate limit in the headers of a reply. All API clients of an account together may send 6,000
-/// requests per minute.
+/// The rate limit reported in the headers of a reply. All API clients of an account together may
+/// send 6,000 requests per minute.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RateLimit {
@@ -130,7 +130,7 @@ pub struct RateLimit {
 /// The time at which the service allows a retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryAfter {
-    /// An absolute time. Used only if the reply has no valid `Date` header to compare it with.
+    /// An absolute time, used only if the reply has no valid `Date` header to compare it with.
     At(Timestamp),
     /// A duration from the arrival of the reply.
     After(Duration),
@@ -174,7 +174,7 @@ pub struct Reply<T> {
     pub headers: HeaderMap,
     /// The trace id, which CrowdStrike support asks for.
     pub trace_id: Option<String>,
-    /// The rate limit in the headers.
+    /// The rate limit reported in the headers.
     pub rate_limit: RateLimit,
 }
 
@@ -189,12 +189,12 @@ impl<T> Reply<T> {
         }
     }
 
-    /// Returns the output and drops the status and headers.
+    /// Returns the output, and drops the rest of the reply.
     pub fn into_inner(self) -> T {
         self.output
     }
 
-    /// Returns the name of the cloud that answered, from the `X-Cs-Region` header.
+    /// Returns the name of the cloud that replied, from the `X-Cs-Region` header.
     pub fn region(&self) -> Option<&str> {
         let (status, headers) = (self.status, &self.headers);
         ResponseHead { status, headers }.region()

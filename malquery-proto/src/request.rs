@@ -13,8 +13,8 @@ use crate::endpoint::Endpoint;
 /// The limit for the length of a URL in bytes. A URL must be shorter than this.
 pub const MAX_URL: usize = 8_000;
 
-/// An extension of a request that must be sent on a new connection. The connection of an earlier
-/// attempt delivered a wrong or unreadable reply, so it must not be used again.
+/// A request extension that requires a new connection. The connection of an earlier attempt
+/// delivered a wrong or unreadable reply, so it must not be used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NewConnection;
 
@@ -28,7 +28,7 @@ pub enum BuildError {
     /// The request names no samples.
     #[error("at least one SHA-256 is required")]
     NoSamples,
-    /// The YARA rule of a hunt is empty.
+    /// The YARA rule of a hunt is empty or contains only whitespace.
     #[error("the YARA rule is empty")]
     EmptyRule,
     /// The limit is zero.
@@ -51,9 +51,9 @@ pub enum BuildError {
     /// The client id or the secret is empty.
     #[error("the {0} is empty")]
     EmptyCredential(&'static str),
-    /// The client has a token that was obtained elsewhere, so it cannot act for a child.
+    /// The client's token was obtained elsewhere, so it is not valid for a Flight Control child.
     #[error(
-        "a token obtained elsewhere works only for its own customer; use credentials to act for a child"
+        "a token obtained elsewhere is valid only for its own customer; use credentials to act for a Flight Control child"
     )]
     NoChildToken,
     /// The options conflict or include a reserved name, or HTTP or JSON cannot represent part of

@@ -13,11 +13,11 @@ const FORMATS: [(&[u8], &str); 8] = [
     (b"\x28\xb5\x2f\xfd", "Zstandard data"),
     (b"\xfd7zXZ\0", "XZ data"),
     (b"MZ", "a Windows program"),
-    (b"\x7fELF", "an ELF program"),
+    (b"\x7fELF", "an ELF file"),
     (b"%PDF", "a PDF"),
 ];
 
-/// Describes the format that these first bytes suggest. The description completes "it is".
+/// Describes the format that these first bytes suggest. The description completes "it is …".
 pub(crate) fn what_is(bytes: &[u8]) -> String {
     let bytes = &bytes[..bytes.len().min(ENOUGH)];
     if bytes.is_empty() {

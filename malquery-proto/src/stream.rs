@@ -263,8 +263,8 @@ impl StreamCheck {
     /// Checks the next bytes of the body.
     ///
     /// # Errors
-    /// Fails if the body has a content encoding, is too long, or does not begin like a zip archive
-    /// although one is required (checked after 2 KiB). Do not use the check after an error.
+    /// Fails if the body has a content encoding, is too long, or does not begin like the required
+    /// zip archive (checked once 2 KiB have arrived). Do not use the check after an error.
     pub fn update(&mut self, chunk: &[u8]) -> Result<(), StreamError> {
         if let Some(encoding) = &self.encoding {
             return Err(StreamError::Encoded(encoding.clone()));
@@ -311,8 +311,8 @@ impl StreamCheck {
     /// Finishes the check, and returns the size and hash of the body.
     ///
     /// # Errors
-    /// Fails if the body is too short, has the wrong hash or has a content encoding, or if it does
-    /// not begin and end like a zip archive although one is required.
+    /// Fails if the body is too short, has the wrong hash or a content encoding, or does not begin
+    /// and end like the required zip archive.
     pub fn finish(self) -> Result<Received, StreamError> {
         if let Some(encoding) = self.encoding {
             return Err(StreamError::Encoded(encoding));

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A point in time, in milliseconds since the Unix epoch.
 ///
-/// Unlike `Instant`, it can be serialized, and compared with the times in replies.
+/// Unlike `Instant`, it can be serialized and compared with the times in replies.
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The latest time.
+    /// The latest representable time.
     pub const MAX: Self = Self(u64::MAX);
 
     /// Creates a timestamp from the number of milliseconds since the Unix epoch.

@@ -78,7 +78,7 @@ const SETTERS: [&str; 12] = [
     "submitted_by_customer",
 ];
 
-/// Writes the body of a search.
+/// Checks the limit and the names in `other`, and writes the body of a search.
 fn write_search(
     out: &mut RequestParts,
     search: &impl Serialize,

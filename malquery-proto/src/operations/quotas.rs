@@ -88,21 +88,21 @@ model! {
 }
 
 impl Quotas {
-    /// Returns the number of hunts left this month. `None` if the count or the limit is missing or
-    /// not valid.
+    /// Returns the number of hunts left this month, or `None` if the count or the limit is missing
+    /// or invalid.
     pub fn hunts_left(&self) -> Option<u64> {
         let count = self.hunt_count.or_else(|| self.huge("hunt_count"));
         Some(self.hunt_limit?.saturating_sub(count?))
     }
 
-    /// Returns the number of downloads left this month. `None` if the count or the limit is missing
-    /// or not valid.
+    /// Returns the number of downloads left this month, or `None` if the count or the limit is
+    /// missing or invalid.
     pub fn downloads_left(&self) -> Option<u64> {
         let count = self.download_count.or_else(|| self.huge("download_count"));
         Some(self.download_limit?.saturating_sub(count?))
     }
 
-    /// Returns `u64::MAX` if a count is too large for a `u64`.
+    /// Returns `u64::MAX` if the field `name` is too large for a `u64`, and `None` otherwise.
     fn huge(&self, name: &str) -> Option<u64> {
         let count = self.extra.get(name)?.to::<f64>()?;
         (count >= u64::MAX as f64).then_some(u64::MAX)

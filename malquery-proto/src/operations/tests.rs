@@ -108,7 +108,7 @@ fn unknown_options_are_sent_beside_the_others() {
     let unwritable = std::collections::HashMap::from([([1], 2)]);
     assert_eq!(
         sent(&hunt().option("new", unwritable)).unwrap_err(),
-        "the request cannot be encoded: not an option: the value of \"new\" cannot be serialized as JSON: key must be a string"
+        "the request cannot be encoded: not a valid option: the value of \"new\" cannot be serialized as JSON: key must be a string"
     );
 }
 

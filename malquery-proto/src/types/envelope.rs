@@ -71,7 +71,7 @@ impl<M: ReplyMeta, R: Item> Envelope<M, R> {
     ///
     /// For a fuzzy search, this is true if the total number of matches exceeds the number of
     /// results. For a job, it is true if the number of results reaches the job's limit. Returns
-    /// `false` if the reply lacks a valid limit or a valid number of matches.
+    /// `false` for other replies, and if that total or limit is missing or invalid.
     ///
     /// ```
     /// use malquery_proto::types::{Envelope, JobMeta, Sample};

@@ -28,7 +28,7 @@ impl Json {
         T::deserialize(&self.0).ok()
     }
 
-    /// Deserializes the elements of a list as `T`, and omits those that fail. A value that is not a
+    /// Deserializes the elements of a list as `T`, and skips those that fail. A value that is not a
     /// list has no elements.
     pub(crate) fn elements<T: DeserializeOwned>(&self) -> Vec<T> {
         let elements = self.0.as_array().into_iter().flatten();
@@ -195,7 +195,7 @@ impl fmt::Debug for Extra {
     }
 }
 
-/// A parsed value, and the received value if it must be kept for an [`Extra`].
+/// A parsed value, and the received value if it must be kept in an [`Extra`].
 pub struct Read<T> {
     pub(crate) value: T,
     pub(crate) keep: Option<Value>,
@@ -204,7 +204,7 @@ pub struct Read<T> {
 /// A type that a field of a model can have.
 pub trait Field: Sized + PartialEq + Serialize {
     fn read<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Read<Self>, D::Error>;
-    /// Returns the value of a missing field. Fails if the field is required.
+    /// Returns the value for a missing field. Fails if the field is required.
     fn missing<E: Error>(name: &'static str) -> Result<Self, E>;
     fn is_empty(&self) -> bool;
 }
@@ -678,7 +678,7 @@ macro_rules! model {
 
 pub(crate) use {model, text_item, wire_name};
 
-/// Parses a model. Fails if the value is not an object.
+/// Parses a model. Fails if the value is not an object, or if a required field is missing.
 pub(crate) fn read_model<'de, T: Item, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {

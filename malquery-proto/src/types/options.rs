@@ -8,8 +8,8 @@ use super::{Date, FileSize, FileType, MetaField, ParseError};
 
 /// The options of an exact search or a hunt. Only options that you set are sent.
 ///
-/// [`Hunt`](crate::operations::Hunt) and [`ExactSearch`](crate::operations::ExactSearch) have the
-/// same setters.
+/// [`Hunt`](crate::operations::Hunt) and [`ExactSearch`](crate::operations::ExactSearch) also
+/// have these setters.
 ///
 /// ```
 /// use malquery_proto::types::{FileType, MetaField, SearchOptions};
@@ -88,7 +88,7 @@ impl Others {
             }
             Err(error) => {
                 let why = format!("the value of {name:?} cannot be serialized as JSON: {error}");
-                self.refused.insert(name, ParseError::new("an option", why));
+                self.refused.insert(name, ParseError::new("a valid option", why));
             }
         }
     }
@@ -123,7 +123,7 @@ macro_rules! result_setters {
                 self
             }
 
-            /// Requests only the number of matches, by sending a limit of 0.
+            /// Requests only the number of matches, by sending a limit of 0. Replaces any limit.
             ///
             /// CrowdStrike does not document this. It may cost as much quota as requesting results.
             #[must_use]
