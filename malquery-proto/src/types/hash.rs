@@ -80,8 +80,7 @@ macro_rules! hash {
             }
         }
 
-        // An uppercase hash is written in lowercase. It is the same hash, so the received text need
-        // not be kept.
+        // An uppercase hash is the same hash as in lowercase, so do not keep the received text.
         text_item!($name, |_, _| true);
     };
 }

@@ -88,7 +88,8 @@ impl Others {
             }
             Err(error) => {
                 let why = format!("the value of {name:?} cannot be serialized as JSON: {error}");
-                self.refused.insert(name, ParseError::new("a valid option", why));
+                self.refused
+                    .insert(name, ParseError::new("a valid option", why));
             }
         }
     }
