@@ -29,7 +29,7 @@ use crate::types::{Envelope, Json, PlainMeta, Sha256};
 /// # Ok::<(), malquery_proto::stream::StreamError>(())
 /// ```
 #[derive(Clone)]
-#[must_use = "the whole body is checked only by `finish`"]
+#[must_use = "call `finish` to check the whole body"]
 pub struct StreamCheck {
     hasher: Hasher,
     bytes: u64,

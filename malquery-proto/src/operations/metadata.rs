@@ -6,8 +6,8 @@ use crate::operation::{JsonOperation, Operation};
 use crate::request::{BuildError, MAX_URL, RequestParts};
 use crate::types::{Envelope, PlainMeta, Sample, Sha256};
 
-/// Returns the metadata of samples. This is the cheap way to look up a hash: a hunt for a hash
-/// would cost one hunt.
+/// Returns the metadata of samples. To look up a hash, use this operation instead of a hunt, which
+/// costs quota.
 ///
 /// `GET /malquery/entities/metadata/v1?ids=…&ids=…` (operation id `GetMalQueryMetadataV1`;
 /// FalconPy: `get_metadata`). Needs the scope `malquery:read`. Costs no quota. The reply omits

@@ -11,7 +11,7 @@ use crate::types::RequestId;
 /// `GetMalQueryEntitiesSamplesFetchV1`; FalconPy: `get_samples`), with the request id of a finished
 /// [`SamplesMultidownload`](super::SamplesMultidownload). Needs the scope `malquery:read`. No cost
 /// is documented in addition to the cost of the multi-download. Error statuses: 401, 403, 429,
-/// 500. If the archive does not exist, the error message is `Could not find sample archive`.
+/// 500, and an undocumented one if the archive does not exist (`Could not find sample archive`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(alias = "GetMalQueryEntitiesSamplesFetchV1", alias = "get_samples")]
 pub struct GetSamples {
