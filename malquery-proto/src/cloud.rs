@@ -24,17 +24,17 @@ use crate::types::text::text_value;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cloud {
-    /// US-1.
+    /// The commercial cloud US-1.
     Us1,
-    /// US-2.
+    /// The commercial cloud US-2.
     Us2,
-    /// US-3.
+    /// The commercial cloud US-3.
     Us3,
-    /// EU-1.
+    /// The commercial cloud EU-1.
     Eu1,
-    /// US-GOV-1.
+    /// The government cloud US-GOV-1.
     UsGov1,
-    /// US-GOV-2.
+    /// The government cloud US-GOV-2.
     UsGov2,
 }
 
@@ -115,7 +115,7 @@ impl fmt::Display for Cloud {
     }
 }
 
-/// The base URL for requests: the URL of a cloud, or a custom URL, such as that of a gateway.
+/// The base URL for requests: the URL of a cloud or a custom URL, for example for a gateway.
 ///
 /// The URL must use https, or plain http for `localhost` or a loopback address. A path in the URL
 /// becomes a prefix of every request path.

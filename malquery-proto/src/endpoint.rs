@@ -127,7 +127,7 @@ impl fmt::Display for Scope {
 pub enum Resend {
     /// The request may be sent again: a failed request is not known to cost quota.
     Safe,
-    /// The request may be billed to a monthly quota. It is retried only if it provably never
-    /// reached the service, or if the reply is a 401 or a rate limit (429).
+    /// The request may cost quota. It is retried only if it provably never reached the service, or
+    /// if the reply is a 401 or a rate limit (429).
     Billed,
 }

@@ -41,7 +41,7 @@ impl ResponseError {
         }
     }
 
-    /// Returns the trace id, which CrowdStrike support asks for.
+    /// Returns the trace id, if there is one. CrowdStrike support asks for it.
     pub fn trace_id(&self) -> Option<&str> {
         match self {
             Self::Api(error) => error.trace_id(),
@@ -285,8 +285,8 @@ impl ApiError {
         self.reqid.as_ref()
     }
 
-    /// Returns whether a job may have started despite the error status. A 304 counts, because it
-    /// has no body that could contain a request id.
+    /// Returns whether a job may have started despite the error. A 304 counts, because it has no
+    /// body that could contain a request id.
     pub(crate) fn has_job(&self) -> bool {
         self.has_job || self.status == StatusCode::NOT_MODIFIED
     }
@@ -312,7 +312,7 @@ impl ApiError {
         &self.errors
     }
 
-    /// Returns the trace id, which CrowdStrike support asks for.
+    /// Returns the trace id, if there is one. CrowdStrike support asks for it.
     pub fn trace_id(&self) -> Option<&str> {
         self.trace_id.as_deref()
     }
@@ -323,8 +323,8 @@ impl ApiError {
     }
 
     /// Returns the beginning (up to 2,048 characters) of a body that has neither errors nor the
-    /// service's `meta`, or that has an invalid request id. `None` for any other body, and for the
-    /// token endpoints.
+    /// service's `meta`, or that has an invalid request id. `None` for an empty or any other body,
+    /// and for the token endpoints.
     pub fn body(&self) -> Option<&str> {
         self.body.as_deref()
     }

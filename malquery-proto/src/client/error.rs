@@ -16,10 +16,10 @@ use crate::stream::StreamError;
 use crate::time::Timestamp;
 use crate::types::RequestId;
 
-/// An error from the [`Client`](super::Client).
+/// The error type of the blocking [client](super).
 ///
-/// `Display` writes one line: what went wrong and, if known, a hint. `source` returns the
-/// underlying error, such as the error of the transport. `Debug` writes the same line, followed by
+/// `Display` writes what went wrong and, if known, a hint. `source` returns the underlying error,
+/// if any, such as the transport's error. `Debug` writes the same text as `Display`, followed by
 /// the sources.
 ///
 /// ```
@@ -68,8 +68,8 @@ pub enum Error {
     #[allow(missing_docs)]
     Collect {
         error: Box<Error>,
-        /// The state of the run. To continue, pass it to
-        /// [`Client::collect`](super::Client::collect).
+        /// The state of the run. To continue, call [`Client::collect`](super::Client::collect), or
+        /// [`Collect::verify`] if the archive has been downloaded.
         job: Box<Collect>,
     },
 }
@@ -82,7 +82,7 @@ pub enum ErrorKind {
     Invalid,
     /// The reply has a 3xx status, or a 4xx status that has no kind of its own.
     Refused,
-    /// The credentials or the token are not valid in this cloud (401).
+    /// The token or the credentials are not valid in this cloud (401).
     Unauthorized,
     /// Access was denied (403), for example because the API client lacks a scope.
     Forbidden,
@@ -240,12 +240,12 @@ impl Error {
         self.flow()?.api()
     }
 
-    /// Returns the HTTP status of the reply that caused the error, if there is one.
+    /// Returns the HTTP status in the [`FlowError`], if there is one.
     pub fn status(&self) -> Option<StatusCode> {
         self.flow()?.status()
     }
 
-    /// Returns the trace id, if there is one. CrowdStrike support asks for it.
+    /// Returns the trace id in the [`FlowError`], if there is one. CrowdStrike support asks for it.
     pub fn trace_id(&self) -> Option<&str> {
         self.flow()?.trace_id()
     }

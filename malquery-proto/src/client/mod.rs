@@ -467,8 +467,8 @@ impl Client {
         Ok(result?.0)
     }
 
-    /// Replaces the client secret and recent tokens in `text` with `[redacted]`. Use it before you
-    /// print text from the service.
+    /// Replaces the client secret and recent tokens in `text` with `[redacted]`. Use this before
+    /// printing text from the service.
     ///
     /// [`Needles`](crate::needles::Needles) describes which secrets are found.
     pub fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {

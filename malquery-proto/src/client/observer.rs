@@ -7,7 +7,7 @@ use crate::flow::JobFlow;
 use crate::time::Timestamp;
 use crate::types::JobStatus;
 
-/// Receives the progress of a job, a download or a [`Collect`], and can stop it.
+/// Receives the progress of a job, a download or a [`Collect`], and can stop the run.
 ///
 /// `()` is an observer that does nothing. A closure that takes a [`&Progress`](Progress) is an
 /// observer if it returns `()` or a [`ControlFlow`]. If an observer returns `Break` before the run

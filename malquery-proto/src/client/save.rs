@@ -77,7 +77,7 @@ impl Client {
                     if !(error.is_retryable() && flow.broke_off(self.clock().now())) {
                         return Err(error);
                     }
-                    log::debug!("the download failed and starts over: {error}");
+                    log::debug!("restarting the download after an error: {error}");
                     output.clear()?;
                 }
             }

@@ -72,7 +72,7 @@ impl Settings {
         Self::from_lookup(|name| std::env::var_os(name))
     }
 
-    /// Reads the variables with `lookup`. Use it for a program that stores its settings elsewhere,
+    /// Reads the variables with `lookup`. Use this in a program that stores its settings elsewhere,
     /// or whose options override the environment.
     ///
     /// ```
@@ -112,7 +112,7 @@ impl Settings {
     }
 }
 
-/// An environment variable is missing or cannot be used. The error does not show the client secret.
+/// The error for a missing or unusable environment variable. It does not show the client secret.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnvError {

@@ -12,9 +12,8 @@ use crate::time::Timestamp;
 ///
 /// A transport must follow these rules:
 ///
-/// - Send the request without retries, and unchanged: method, URI, headers and body. Send the
-///   length of the body, but no `content-length` for a GET, whose body is empty. Add the `host`
-///   header. You may add headers such as `connection`.
+/// - Send the request once, and do not change its method, URI, headers or body. Add the `host`
+///   header and, except for a GET, the `content-length`. You may add headers such as `connection`.
 /// - Skip 1xx replies, and return the final reply, whatever its status is.
 /// - Do not follow redirects. Use TLS for `https`, and check certificates.
 /// - Do not reuse a connection that the service has closed. Open a new connection for a
@@ -23,8 +22,8 @@ use crate::time::Timestamp;
 ///   connection of a token request or of a `Billed` request.
 /// - Stream the body of the reply: [`Body::new`] accepts a reader. If the body is interrupted, the
 ///   reader must return an error. (The client itself checks a body with a `content-length`.)
-/// - If you decode bodies, for example gzip, remove `content-length` and `content-encoding` from
-///   the head. Do not decode a 2xx reply to a request with `accept-encoding: identity`.
+/// - If you decode compressed bodies, remove `content-length` and `content-encoding` from the head.
+///   Do not decode a 2xx reply to a request with `accept-encoding: identity`.
 /// - Give up when the [`TimeLeft`] of a request has elapsed. A download may have no time limit, so
 ///   also limit the duration of each read.
 /// - If a compressed body expands to far too many bytes, the reader must return an error of the
@@ -148,7 +147,7 @@ impl TransportError {
     }
 
     /// Creates an error for a request that the service may have received. For example, the
-    /// connection broke or timed out. Use it if in doubt. A request that may be billed, such as a
+    /// connection broke or timed out. If in doubt, use this. A request that may be billed, such as a
     /// hunt, is not retried.
     pub fn unknown(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {

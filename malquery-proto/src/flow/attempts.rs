@@ -35,7 +35,7 @@ pub struct Attempts {
     pause: Option<Pause>,
     /// The number of failed attempts.
     attempts: u32,
-    /// The number of failed token requests, including those of other flows while this flow waited.
+    /// The number of failed token requests in all flows while this flow needed a token.
     token_attempts: u32,
     /// Whether the one retry after a 401 has been used.
     replayed: bool,
