@@ -147,7 +147,7 @@ impl TransportError {
     }
 
     /// Creates an error for a request that the service may have received. For example, the
-    /// connection broke or timed out. If in doubt, use this. A request that may be billed, such as a
+    /// connection broke or timed out. Use this if in doubt. A request that may be billed, such as a
     /// hunt, is not retried.
     pub fn unknown(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         Self {
