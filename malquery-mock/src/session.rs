@@ -41,7 +41,7 @@ pub enum Mode {
     /// cassette; record the job again.
     Append,
     /// Sends the requests and writes nothing (`verify`). Fails if a request is not in the cassette,
-    /// if its outcome or the structure of its JSON reply differs from the recording, or if no
+    /// if the status or the JSON structure of its reply differs from the recording, or if no
     /// recorded request is sent. Ignores token requests.
     Verify,
     /// Sends the requests and ignores the cassette (`passthrough`).
@@ -164,7 +164,7 @@ pub struct Session {
 
 impl Session {
     /// Creates a session with the cassette at this path. Cargo runs tests in the package's folder,
-    /// so relative paths start there. Large bodies of `quotas.json` are stored in
+    /// so relative paths start there. For `quotas.json`, large bodies are stored in the folder
     /// `quotas.json.bodies`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
@@ -341,9 +341,9 @@ impl Transport for SessionTransport {
 ///
 /// The session ends when the guard is finished, closed or dropped. If [`close`](Self::close) fails,
 /// the guard keeps the recording. [`save_beside`](Self::save_beside) or
-/// [`save_rest`](Self::save_rest) can then write it to another path, without the refused exchanges.
-/// If the thread panics before the session ends, dropping the guard calls `save_beside` for a
-/// recording that may have used quota.
+/// [`save_rest`](Self::save_rest) can then write it to another path, without the exchanges that
+/// cannot be recorded. If the thread panics before the session ends, dropping the guard calls
+/// `save_beside` for a recording that may have used quota.
 #[must_use = "dropping the guard ends the session"]
 pub struct SessionGuard {
     end: End,
@@ -382,8 +382,8 @@ impl SessionGuard {
     /// Ends the session without panicking, for use in a program.
     ///
     /// # Errors
-    /// Fails if a replayed request got no reply or a reply was not used up, if an exchange is refused
-    /// or the recording cannot be written, or if the service differs from the cassette.
+    /// Fails if a replayed request got no reply or a reply was not used up, if an exchange cannot
+    /// be recorded or the file cannot be written, or if the service differs from the cassette.
     pub fn close(&self) -> Result<(), Unfinished> {
         self.log.end();
         match &self.end {
@@ -408,14 +408,14 @@ impl SessionGuard {
     /// any thread, for example on Ctrl-C. Does nothing unless the session records or appends.
     ///
     /// # Errors
-    /// Fails if an exchange is refused, or if the file cannot be written. The guard keeps the
-    /// recording.
+    /// Fails if an exchange cannot be recorded, or if the file cannot be written. The guard keeps
+    /// the recording.
     pub fn save(&self) -> Result<(), Unfinished> {
         self.write(None, false, false)
     }
 
-    /// Like [`save`](Self::save), but writes to this path and leaves out refused exchanges. If the
-    /// path is not the cassette's own, replaces an existing file.
+    /// Like [`save`](Self::save), but writes to this path and leaves out exchanges that cannot be
+    /// recorded. If the path is not the cassette's own, replaces an existing file.
     ///
     /// # Errors
     /// Fails if the file cannot be written. The guard keeps the recording.

@@ -67,7 +67,7 @@ fn moved(recorded: &Json, live: &Json) -> Vec<String> {
     out
 }
 
-/// Compares live exchanges with a cassette, and returns the differences. Compares the outcome and
+/// Compares live exchanges with a cassette, and returns the differences. Compares the status and
 /// the JSON structure of each reply, but not how often each request is sent.
 pub(crate) fn find(cassette: &Cassette, log: &Log, policy: &Policy) -> Vec<String> {
     let exchanges = &mut log.lock().exchanges;

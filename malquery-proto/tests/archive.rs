@@ -876,7 +876,7 @@ fn a_report_is_shown_and_stored() {
     let report = open("empty.zip").check().unwrap();
     assert!(report.is_empty && !report.is_complete());
     assert!(
-        report.to_string().ends_with("; it contains no samples"),
+        report.to_string().ends_with("; there are no samples"),
         "{report}"
     );
 }

@@ -58,7 +58,7 @@ pub(super) fn stats(found: &Found, fields: &Fields, total: usize) -> Value {
     })
 }
 
-/// Lists the skipped samples in `errors`, up to [`MAX_SKIPPED`].
+/// Lists up to [`MAX_SKIPPED`] skipped samples in the `errors` of the reply.
 pub(super) fn add_skipped(document: &mut Value, skipped: &[Skipped]) {
     let error = |file| json!({"code": 500, "message": format!("not searched: {file}")});
     if !skipped.is_empty() {

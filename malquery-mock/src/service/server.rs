@@ -24,13 +24,13 @@ const CHUNK: usize = 64 * 1024;
 /// Time limits. Tests use shorter ones.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    /// From the first byte of a request to its last byte.
+    /// The maximum time from the first byte of a request to its last byte.
     request: Duration,
-    /// Until an idle connection is closed.
+    /// The time after which an idle connection is closed.
     idle: Duration,
-    /// For the peer to accept a chunk of a reply.
+    /// The maximum time for the peer to accept a chunk of a reply.
     chunk: Duration,
-    /// For discarding input before a connection is closed.
+    /// The maximum time to discard input before a connection is closed.
     linger: Duration,
 }
 
@@ -73,9 +73,8 @@ impl Server {
     /// have sent it.
     ///
     /// # Errors
-    /// Fails if the address is not a loopback address, because the corpus may contain malware and
-    /// the credentials do not protect it. Fails if the server cannot listen on the address or cannot
-    /// start a thread.
+    /// Fails if the address is not a loopback address, because the corpus may contain malware. Also
+    /// fails if the server cannot listen on the address or cannot start a thread.
     pub fn start(service: Service, address: SocketAddr) -> io::Result<Self> {
         if !address.ip().is_loopback() {
             let why = format!(
@@ -87,8 +86,8 @@ impl Server {
         Self::start_anywhere(service, address)
     }
 
-    /// Starts a server on any address. Anyone who can reach it can fetch the samples: the
-    /// credentials do not protect them, because they are sent unencrypted.
+    /// Starts a server on any address. Anyone who can reach it can fetch the samples, because the
+    /// tokens are predictable and sent unencrypted.
     ///
     /// # Errors
     /// Fails if the server cannot listen on the address or cannot start a thread.
@@ -439,7 +438,7 @@ fn content_length(headers: &HeaderMap) -> Result<Option<u64>, NoRequest> {
     }
 }
 
-/// Writes a reply. Fails if a body that it writes does not have the declared length.
+/// Writes a reply. Fails if `with_body` is set and the body does not have the declared length.
 fn send(
     stream: &TcpStream,
     response: Response<Body>,

@@ -144,8 +144,8 @@ pub(super) fn is_closed<R: Read + Seek>(
     Ok(has_end && is_all && !contains_entry(&tail))
 }
 
-/// Checks the declared number of entries and size of the directory before the `zip` crate allocates
-/// memory for them. Returns whether the archive begins with an entry.
+/// Checks the declared number of entries and the size of the directory before the `zip` crate
+/// allocates memory for them. Returns whether the archive begins with an entry.
 ///
 /// An archive may have several end records, such as the real one and others in its comment. Each
 /// one that the `zip` crate may use must be within the limits.

@@ -108,8 +108,8 @@ impl EntryInfo {
         self.encrypted
     }
 
-    /// Returns a warning to show to the user if the name or file type is unusual. This crate never
-    /// uses the names of entries as paths.
+    /// Returns a warning for the user if the name or file type is unusual. This crate never uses
+    /// the names of entries as paths.
     pub fn warning(&self) -> Option<&'static str> {
         let name = self.name.as_bytes();
         let is_path = name.iter().any(|byte| matches!(byte, b'/' | b'\\' | b':'));
@@ -138,11 +138,11 @@ impl EntryInfo {
 
 /// An entry in an archive, as a reader that counts and hashes the bytes.
 ///
-/// Reading fails, by the end at the latest, if the content does not match its declared size or
-/// checksum. It also fails before it returns more bytes than the [`Limits`] allow. The
-/// [`io::Error`] contains an [`ArchiveError`].
+/// Reading the entry to the end fails if the content does not match its declared size or checksum.
+/// Reading also fails before it returns more bytes than the [`Limits`] allow. The [`io::Error`]
+/// contains an [`ArchiveError`].
 ///
-/// **The bytes are malware.** Do not use them before reading has ended without an error.
+/// **The bytes are malware.** Do not use them until the whole entry has been read without an error.
 pub struct Entry<'a, R: Read> {
     pub(super) file: Option<ZipFile<'a, Marked<R>>>,
     pub(super) info: &'a EntryInfo,

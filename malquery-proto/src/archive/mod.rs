@@ -342,7 +342,7 @@ impl<R: Read + Seek> Archive<R> {
         }
     }
 
-    /// Reads an entry completely, and stores it if it is wanted.
+    /// Reads an entry completely. If a folder is given, stores a sample that is to be kept.
     fn take(
         &mut self,
         number: usize,

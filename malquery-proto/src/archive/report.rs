@@ -339,14 +339,14 @@ impl Report {
         }
     }
 
-    /// Returns the reason that the report may not list all samples, for the end of a message.
+    /// Returns a further reason why the report is not complete, for the end of a message.
     fn hidden(&self) -> &'static str {
         if self.is_stopped {
             "; reading stopped, so the other entries are unknown"
         } else if self.is_expected {
             ""
         } else if self.is_empty {
-            "; it contains no samples"
+            "; there are no samples"
         } else if self.duplicate_names {
             "; several entries have the same name, and only the last of them can be read"
         } else if self.omits_entries {

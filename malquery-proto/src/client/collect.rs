@@ -133,7 +133,7 @@ pub struct Collected {
     pub download: Option<RequestId>,
     /// The size and hash of the archive, if this [`Collect`] downloaded it.
     pub archive: Option<Received>,
-    /// The report on the contents of the archive.
+    /// The report on the contents of the archive. Empty if there is no archive.
     pub samples: Report,
 }
 
@@ -501,7 +501,7 @@ macro_rules! sources {
 sources!(FuzzySearch: Fuzzy, Hunt: New, ExactSearch: New, SamplesMultidownload: New);
 
 impl Client {
-    /// Downloads samples from a search, a hunt or a list into `folder`, and extracts them.
+    /// Downloads the samples of a search, a hunt or a list into `folder`, and extracts them.
     ///
     /// The archive is `samples.zip`, and each extracted file is named after its SHA-256. **The
     /// samples are malware.** The folder is created if necessary.

@@ -167,7 +167,8 @@ impl Client {
         let trace_id = excerpt(head.trace_id().unwrap_or("-").as_bytes(), 100);
         let number = |number: Option<u64>| number.map_or("-".into(), |number| number.to_string());
         let line = format!(
-            "{name}, request {attempt}: {} in {took} ms, trace id {trace_id}, rate limit {} of {}",
+            "{name}, request {attempt}: {} in {took} ms, trace id {trace_id}, \
+             rate limit {} of {} left",
             head.status.as_u16(),
             number(rate_limit.remaining),
             number(rate_limit.limit),
@@ -270,7 +271,7 @@ fn read_body(
     }
 }
 
-/// A body that checks the deadline while it is read, in case the transport ignores it.
+/// A body that checks the deadline while it is read, in case the transport does not.
 struct Timed<'a> {
     body: Body,
     clock: &'a dyn Clock,
@@ -364,7 +365,7 @@ impl fmt::Display for BodyError {
             Some(Err(begins)) => {
                 write!(
                     f,
-                    "; it has an incomplete or invalid request id that begins with {begins:?}"
+                    "; it contains an incomplete or invalid request id that begins with {begins:?}"
                 )
             }
             _ => Ok(()),
