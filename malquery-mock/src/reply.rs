@@ -71,7 +71,7 @@ impl Fault {
             }
             Self::Tls => "the TLS handshake with HOST failed; check that it supports https",
             Self::Timeout => "no reply from HOST in time",
-            Self::Reset | Self::Eof => "the connection to HOST broke before the reply",
+            Self::Reset | Self::Eof => "the connection to HOST broke before the reply arrived",
         };
         message.replace("HOST", host)
     }

@@ -47,11 +47,12 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Compiles the source of a rule, which may also contain private rules, global rules, and
+    /// Compiles the source of a rule. The source may also contain private rules, global rules, and
     /// rules that the rule refers to.
     ///
     /// # Errors
-    /// Returns any error from [`RuleFile::parse`] or [`RuleFile::check`].
+    /// Fails if the source is not valid or cannot be checked, if it has no public rule, or if it
+    /// has several public, non-global rules to which no other rule refers.
     pub fn compile(text: &str) -> Result<Self, RuleError> {
         RuleFile::parse(text)?.select_last().compile()
     }
@@ -62,7 +63,7 @@ impl Rule {
     }
 
     /// Returns whether any public rule in the source matches these bytes. Pass a whole file,
-    /// because conditions such as `filesize` depend on its length.
+    /// because conditions that use `filesize` depend on its length.
     ///
     /// # Errors
     /// Returns [`TimedOut`] if the scan takes longer than 60 seconds.

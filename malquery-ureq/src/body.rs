@@ -45,8 +45,8 @@ const ANY_RATIO: u64 = 16 * 1024 * 1024;
 /// The maximum compression ratio. Job results reach about 10, and gzip can reach about 1,000.
 const MAX_RATIO: u64 = 200;
 
-/// A gzip body. Reading fails once it has expanded to more than 16 MiB and to more than 200 times
-/// the number of compressed bytes read so far.
+/// Decompresses a gzip body. Reading fails once the output exceeds both 16 MiB and 200 times the
+/// number of compressed bytes read so far.
 struct Gzip<R> {
     /// `Take` only counts the bytes read: its limit is never reached.
     decoder: MultiGzDecoder<Take<R>>,

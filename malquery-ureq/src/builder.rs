@@ -83,11 +83,11 @@ impl Builder {
 
     /// Sends all https requests through a proxy. The URL is, for example, `http://host:port` or
     /// `http://user:password@host:port`. The scheme is `http`, `https`, `socks4`, `socks4a`,
-    /// `socks5` (or `socks`) or `socks5h`. A URL without a scheme means `http`.
+    /// `socks5` (or `socks`) or `socks5h`. A URL without a scheme uses `http`.
     ///
     /// By default, the proxy comes from the first of the environment variables `https_proxy`,
-    /// `HTTPS_PROXY`, `all_proxy` and `ALL_PROXY` that is set and not empty. Hosts in `no_proxy` or
-    /// `NO_PROXY` are then reached without it.
+    /// `HTTPS_PROXY`, `all_proxy` and `ALL_PROXY` that is set and not empty. Hosts in `no_proxy`,
+    /// or in `NO_PROXY` if `no_proxy` is unset or empty, are then reached without it.
     pub fn proxy(mut self, url: impl Into<String>) -> Self {
         self.proxy = Some(Some(url.into()));
         self
@@ -127,7 +127,7 @@ impl Builder {
     /// [`build`](Self::build) reads the file.
     ///
     /// If the environment variable `SSL_CERT_FILE` is set and not empty, the file that it names is
-    /// read as well. The maximum size of a file is 16 MiB.
+    /// read as well. The maximum size of each file is 16 MiB.
     pub fn root_certificate_file(mut self, path: impl AsRef<Path>) -> Self {
         self.roots.push(Roots::File(path.as_ref().to_owned()));
         self

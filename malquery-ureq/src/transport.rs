@@ -32,7 +32,7 @@ pub struct UreqTransport {
     route: Route,
     headers: HeaderMap,
     settings: Builder,
-    /// The reason that no request can be sent.
+    /// The reason that no request can be sent, if any.
     unusable: Option<Arc<ConfigError>>,
 }
 
@@ -212,7 +212,7 @@ fn is_gzip(headers: &HeaderMap) -> bool {
         })
 }
 
-/// Returns whether the URI points to this machine and has no user name. A
+/// Returns whether the URI has a loopback host and no user name. A
 /// [`BaseUrl`](malquery_proto::BaseUrl) checks this too, but not every request comes from one.
 fn is_loopback(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default();

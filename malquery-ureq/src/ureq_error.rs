@@ -12,7 +12,7 @@ use ureq::unversioned::resolver::DefaultResolver;
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The text is not the URL of a proxy. It is not shown, because it may contain a password.
+    /// The setting is not the URL of a proxy. It is not shown, because it may contain a password.
     #[error("the proxy is not a URL such as http://host:port or socks5h://host:port")]
     Proxy,
     /// The value of this environment variable is not the URL of a proxy.
@@ -70,9 +70,9 @@ fn with_sources(error: &dyn StdError, f: &mut fmt::Formatter<'_>) -> fmt::Result
 /// The reason that a request failed. This is the source of every
 /// [`TransportError`](malquery_proto::TransportError) from [`UreqTransport`](crate::UreqTransport).
 ///
-/// `Display` writes one line: what went wrong, usually with the host and port, and, if known, what
-/// to do. `source` is the underlying error, if any, for example from the operating system or
-/// rustls. Neither contains a header or a body.
+/// `Display` writes one line that describes the failure and may include the host and a remedy.
+/// `source` is the underlying error, if any, for example from the operating system or rustls.
+/// Neither contains a header or a body.
 pub struct UreqError {
     kind: UreqErrorKind,
     message: String,
@@ -88,7 +88,7 @@ pub enum UreqErrorKind {
     /// The request cannot be sent: its URL is invalid or must use https, or the proxy or the root
     /// certificates from the environment are invalid.
     Refused,
-    /// The time limit of the call expired before the request was sent.
+    /// The time limit of the call had already expired, so nothing was sent.
     NoTime,
     /// The DNS lookup of the host, or of an HTTP or HTTPS proxy, failed or took too long.
     Lookup,
@@ -246,7 +246,7 @@ impl UreqError {
             // When in doubt, assume that the service received the request.
             _ => (
                 Kind::Broken,
-                format!("the connection to {host} broke before the reply"),
+                format!("the connection to {host} broke before the reply arrived"),
             ),
         };
         Self::new(kind, message, source(error))

@@ -209,7 +209,7 @@ impl Pattern {
         &self.r#type
     }
 
-    /// Returns the hex digits, in lowercase, or the text.
+    /// Returns the lowercase digits of a hex pattern, or the text of an ascii or wide pattern.
     pub fn value(&self) -> &str {
         &self.value
     }
@@ -243,7 +243,7 @@ fn hex_digit(digit: u8) -> u8 {
     (digit & 0xf) + if digit.is_ascii_alphabetic() { 9 } else { 0 }
 }
 
-/// The serialized form of a pattern, before it is validated.
+/// The serialized form of a pattern, before validation.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Parts {

@@ -14,8 +14,8 @@ const BUDGET: usize = 160 << 20;
 /// The maximum number of bytes that each repair, of UTF-8 or of strings, may add to a reply.
 const REPAIR: usize = 16 << 20;
 
-/// The size in bytes up to which a reply is parsed without checking the deadline. A larger reply
-/// is parsed by a slower reader that checks the deadline, if one is set.
+/// The size in bytes up to which a reply is parsed without checking the deadline. If a deadline is
+/// set, a slower reader parses larger replies and checks the deadline.
 const LARGE: usize = 64 << 20;
 /// The number of bytes to parse between two checks of the deadline.
 const STRIDE: usize = 64 << 10;
@@ -111,7 +111,7 @@ fn unit(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 thread_local! {
-    /// The remaining memory budget for the reply that this thread is parsing. It is thread-local,
+    /// The remaining memory budget for the reply that this thread is parsing. It is thread-local
     /// because it cannot be passed through `Deserialize`.
     static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
     /// A function that returns whether the deadline has passed, if this thread has a deadline.
@@ -126,7 +126,7 @@ pub(crate) fn until<T>(is_over: impl Fn() -> bool + 'static, read: impl FnOnce()
     read()
 }
 
-/// Reads from a string, and checks the deadline.
+/// A reader that checks the deadline.
 struct Timed<'a> {
     rest: &'a [u8],
     stride: usize,

@@ -23,7 +23,7 @@ model! {
         pub filetype: Option<FileType>,
         /// The day on which the sample was first seen, in UTC.
         pub first_seen: Option<Date>,
-        /// The verdict.
+        /// The verdict on the sample.
         pub label: Option<Label>,
         /// The malware family.
         pub family: Option<String>,

@@ -1,4 +1,4 @@
-//! Rejects source that boreal accepts, but YARA does not.
+//! Rejects source that boreal accepts but YARA does not.
 
 use std::ops::Range;
 
@@ -142,8 +142,8 @@ fn few_splits(span: &Range<usize>, splits: usize) -> Result<(), Fault> {
         true => fault(
             span,
             format!(
-                "this is too complex for YARA: its alternatives and repetitions count as {splits} \
-                 splits, but at most {MAX_SPLITS} are allowed"
+                "too many alternatives and repetitions: YARA counts them as {splits} splits, but \
+                 allows at most {MAX_SPLITS}"
             ),
         ),
         false => Ok(()),
@@ -189,7 +189,7 @@ impl Walk {
                 let left = self.expression(left)?;
                 let divisor = self.expression(right)?;
                 if divisor == Some(0) {
-                    return fault(span, "this is a division by zero");
+                    return fault(span, "division by zero");
                 }
                 let (Some(left), Some(divisor)) = (left, divisor) else {
                     return Ok(None);
@@ -369,7 +369,7 @@ impl Walk {
         Ok(None)
     }
 
-    /// Checks the operands of a comparison. YARA does not compare booleans, such as `true`, `$a`
+    /// Checks the operands of a comparison. YARA cannot compare booleans, such as `true`, `$a`
     /// and expressions with `and`, `of` or `==`.
     fn operands(&mut self, left: &Expression, right: &Expression) -> Result<(), Fault> {
         for operand in [left, right] {
@@ -405,7 +405,7 @@ impl Walk {
         Ok(())
     }
 
-    /// Checks `$`, `#`, `@` and `!` without a name, which refer to the current string of a loop.
+    /// Rejects `$`, `#`, `@` and `!` without a name outside a loop over strings.
     fn string(&self, span: &Range<usize>, name: &str) -> Result<(), Fault> {
         match name.is_empty() && !self.is_in_strings {
             true => fault(

@@ -47,8 +47,8 @@ impl RuleFile {
 /// The limit for nested parentheses and brackets. boreal may count a parenthesis twice.
 const MAX_NESTING: u8 = 250;
 
-/// The nesting depth at which boreal rejects a condition: 59 operators and a value. It keeps the
-/// stack use of a scan below 1 MB, even without optimization.
+/// The nesting depth at which boreal rejects a condition: 59 operators and a value. This limit
+/// keeps the stack use of a scan below 1 MB, even without optimization.
 const MAX_DEPTH: u32 = 60;
 
 /// The maximum number of strings in a rule, as in YARA.
@@ -64,8 +64,7 @@ const STACK_PER_BYTE: usize = 1024;
 /// The stack space in bytes for everything else.
 const STACK: usize = 16 * 1024 * 1024;
 
-/// Compiles the source, and returns the scanner and the warnings. `main` is the index of the rule
-/// to hunt for.
+/// Compiles the source into a scanner and warnings. `main` is the index of the rule to hunt for.
 fn compile(file: &RuleFile, main: Option<usize>) -> Result<(Scanner, Vec<Warning>), RuleError> {
     let mut longest = 0;
     for rule in file.rules() {
@@ -132,8 +131,7 @@ fn compile_here(
     Ok((scanner, warnings))
 }
 
-/// Errors from boreal for source that YARA may accept: part of the message, and an explanation to
-/// append.
+/// Parts of boreal's messages about source that YARA may accept, with explanations to append.
 const UNCHECKED: [(&str, &str); 9] = [
     ("includes are not allowed", "included files are not read"),
     ("unknown import", "this module is not supported"),
@@ -182,7 +180,7 @@ fn refusal(file: &RuleFile, message: &str, label: Option<(Range<usize>, String)>
     }
 }
 
-/// Runs a function in a thread with a stack of this size.
+/// Runs a function on a thread with a stack of this size in bytes.
 fn on_large_stack<T: Send>(size: usize, run: impl FnOnce() -> T + Send) -> Result<T, &'static str> {
     std::thread::scope(|scope| {
         // This crate starts no other threads. This one is needed for its large stack.

@@ -31,14 +31,14 @@ pub enum RuleErrorKind {
     /// The source may be valid, but this crate cannot check it. For example, it has an `include`,
     /// uses an unknown module or an external variable, or exceeds a limit of this crate.
     Unchecked,
-    /// There is no public rule, there are several and none is selected, or the selected rule is
-    /// missing or private.
+    /// There is no public rule, there are several public, non-global rules and none is selected, or
+    /// the selected rule is missing or private.
     Selection,
 }
 
 /// The reason a YARA rule was rejected or could not be checked.
 ///
-/// `Display` writes the position, the reason, and an excerpt of the line with a mark below it.
+/// `Display` writes the position, the reason, and an excerpt of the line with a caret below it.
 ///
 /// ```
 /// use malquery_proto::yara::{RuleErrorKind, RuleFile};

@@ -66,11 +66,11 @@ pub struct RuleEntry {
     pub(super) name_span: Range<usize>,
     /// The token indices of the tags.
     pub(super) tags: Range<usize>,
-    /// The token indices of the condition, up to the closing brace.
+    /// The token indices of the condition, without the closing brace.
     pub(super) condition: Range<usize>,
-    /// The indices of the rules to which the condition refers.
+    /// The indices of the earlier rules to which the condition refers.
     needs: BTreeSet<usize>,
-    /// The names before a dot, which are modules if they are imported.
+    /// The names before a dot in the condition, which are modules if they are imported.
     modules: BTreeSet<String>,
 }
 
@@ -182,7 +182,7 @@ impl RuleFile {
         };
         if self.rules[chosen].is_private {
             let span = self.rules[chosen].name_span.clone();
-            let why = format!("the rule `{name}` is private, so it reports no matches");
+            let why = format!("the rule `{name}` is private; select a public rule");
             return Err(self.selection_error(span, why));
         }
         let kept = self.closure(chosen);
@@ -222,7 +222,8 @@ impl RuleFile {
         self
     }
 
-    /// Returns the index of the rule to hunt for, or `None` if there is no public rule.
+    /// Returns the index of the rule to hunt for, or `None` if there is no public rule. Fails if no
+    /// rule is selected and there are several public, non-global rules.
     pub(super) fn main(&self) -> Result<Option<usize>, RuleError> {
         if self.selected.is_some() {
             return Ok(self.selected);

@@ -234,7 +234,7 @@ fn hex(rest: &str) -> Option<usize> {
     }
 }
 
-/// Returns the length of the text from the end of the word `include` through the closing quote.
+/// Returns the length of the whitespace and the quoted name at the start of `rest`, if any.
 fn include(rest: &str) -> Option<usize> {
     let blank = length_while(rest, |c| c == ' ' || c == '\t');
     let name = rest[blank..].strip_prefix('"').filter(|_| blank > 0)?;

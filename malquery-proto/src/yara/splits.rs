@@ -4,8 +4,8 @@
 use boreal_parser::hex_string::{Jump, Token};
 use boreal_parser::regex::{Node, RepetitionKind, RepetitionRange};
 
-/// The maximum number of splits in a regular expression or hex string, or in each part of it
-/// between long gaps.
+/// The maximum number of splits in each part of a regular expression or hex string. Long gaps
+/// separate the parts.
 pub(super) const MAX_SPLITS: usize = 128;
 
 /// The maximum length of a short gap. YARA compiles the parts before and after a longer gap as

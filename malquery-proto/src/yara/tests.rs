@@ -447,7 +447,7 @@ fn a_selection_needs_a_public_rule() {
         ),
         (
             file.select("small").unwrap_err(),
-            "the rule `small` is private, so it reports no matches",
+            "the rule `small` is private; select a public rule",
         ),
     ] {
         assert_eq!(error.kind(), RuleErrorKind::Selection);
