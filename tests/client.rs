@@ -896,9 +896,12 @@ fn what_comes_instead_of_a_file_is_shown() {
         let archive = client
             .samples_to(&"r-1".parse().unwrap(), &path)
             .unwrap_err();
-        for part in shown {
-            assert!(archive.to_string().contains(part), "{archive}");
-            assert!(sample.to_string().contains(part), "{sample}");
+        for error in [sample, archive] {
+            for part in &shown {
+                assert!(error.to_string().contains(part), "{error}");
+            }
+            let trace_id = shown.contains(&"t-1").then_some("t-1");
+            assert_eq!(error.trace_id(), trace_id, "{error}");
         }
         assert!(!path.exists());
         guard.finish();

@@ -245,9 +245,16 @@ impl Error {
         self.flow()?.status()
     }
 
-    /// Returns the trace id in the [`FlowError`], if there is one. CrowdStrike support asks for it.
+    /// Returns the trace id that the error contains, if any. CrowdStrike support asks for it.
     pub fn trace_id(&self) -> Option<&str> {
-        self.flow()?.trace_id()
+        match self {
+            Self::Stream(
+                StreamError::WrongHash { instead, .. } | StreamError::NotZip { instead },
+            ) => instead.trace_id(),
+            #[cfg(feature = "samples")]
+            Self::Collect { error, .. } => error.trace_id(),
+            _ => self.flow()?.trace_id(),
+        }
     }
 
     /// Returns whether it is worth retrying the same call or job later. A retry may cost quota
