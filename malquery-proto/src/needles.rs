@@ -126,8 +126,8 @@ impl Needles {
         masked.into()
     }
 
-    /// Like [`mask`](Self::mask), but also replaces the beginning of a secret before a `…`, if it
-    /// has at least 4 bytes.
+    /// Like [`mask`](Self::mask), but also replaces a secret that is cut off by a `…`, if at least
+    /// its first 4 bytes are there.
     pub fn mask_excerpt<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let masked = self.mask(text);
         let parts = masked.split_inclusive(CUT);
@@ -298,8 +298,8 @@ impl Needle {
     }
 }
 
-/// Adds the positions at which a character that begins at `at` may end. There may be several: for
-/// example, `%25` begins with a plain `%`, but is also an encoded `%`.
+/// Adds the positions at which the character `c` may end, if it begins at `at`. There may be
+/// several: for example, `%25` begins with a plain `%`, but is also an encoded `%`.
 fn each_end(c: char, text: &[u8], at: usize, ends: &mut Vec<usize>) {
     if !matches!(text.get(at), Some(b'\\' | b'%' | b'+')) {
         ends.extend(plain(c, &text[at..]).map(|length| at + length));
@@ -359,7 +359,7 @@ fn line_break(text: &[u8]) -> usize {
     at + blank(at, MAX_INDENTATION)
 }
 
-/// Returns the length of the hex digit separators at the beginning of `text`.
+/// Returns the length of the separators between hex digits at the beginning of `text`.
 fn separators(text: &[u8]) -> usize {
     let mut at = 0;
     for _ in 0..MAX_SEPARATORS {
@@ -394,7 +394,7 @@ fn plain(c: char, text: &[u8]) -> Option<usize> {
     found.then_some(utf8.len())
 }
 
-/// Returns the length of an escaped character after its backslash, such as `u0041`, `x41` or `n`.
+/// Returns the length of an escape of `c` without its backslash, such as `u0041`, `x41` or `n`.
 fn escaped(c: char, text: &[u8]) -> Option<usize> {
     let (kind, digits) = text.split_first()?;
     match (kind, c) {

@@ -129,7 +129,7 @@ pub trait JsonOperation: Operation {
     ///
     /// # Errors
     /// Returns [`ResponseError::Api`] for any status other than 2xx, and for a body that has errors
-    /// but cannot be used, for example because it lacks the request id of a submission. Returns
+    /// but cannot be parsed, for example because it lacks the request id of a submission. Returns
     /// [`ResponseError::Decode`] for any other reply that cannot be used. Otherwise, the errors in
     /// the body are in [`Envelope::errors`].
     fn response(

@@ -77,8 +77,8 @@ enum Source {
 struct Issued {
     bearer: BearerToken,
     renew_at: Timestamp,
-    /// Whether the token was used. A token is used at least once, even if it has expired, so that a
-    /// flow cannot request tokens forever.
+    /// Whether the token has been used. A token is used at least once, even if it has expired, so
+    /// that a flow cannot request tokens forever.
     used: bool,
 }
 
@@ -157,8 +157,8 @@ impl Auth {
         }
     }
 
-    /// Sets how long before a token expires to renew it. The default is 120 seconds. The maximum is
-    /// a quarter of the token's lifetime.
+    /// Sets how long before its expiry a token is renewed. The default is 120 seconds. The maximum
+    /// is a quarter of the token's lifetime.
     pub fn margin(mut self, margin: Duration) -> Self {
         self.margin = margin;
         self
@@ -309,8 +309,8 @@ impl Auth {
             && !self.base.cloud().is_some_and(Cloud::is_government)
     }
 
-    /// Ends a token request, so that other flows stop waiting for it. Returns the time at which it
-    /// was sent, or `None` if it has already ended or another request has replaced it.
+    /// Ends a token request, so that other flows stop waiting for it. Returns the time at which the
+    /// request was built, or `None` if it has already ended or another request has replaced it.
     pub(crate) fn end_fetching(&mut self, serial: u64) -> Option<Timestamp> {
         self.fetching
             .take_if(|fetching| fetching.serial == serial)
@@ -397,7 +397,7 @@ impl Auth {
         }
     }
 
-    /// Takes the token that this session requested, with the credentials to revoke it.
+    /// Takes the token that this session requested, if any, with the credentials to revoke it.
     pub(crate) fn take_token(&mut self) -> Option<(Credentials, BearerToken)> {
         match &self.source {
             Source::Credentials(credentials) => {

@@ -12,16 +12,16 @@ use crate::time::Timestamp;
 /// | outcome | [`Safe`] | [`Billed`] |
 /// |---|---|---|
 /// | 2xx that can be parsed | done | done |
-/// | 2xx that cannot be parsed, or seems to belong to another request | error; retried up to three times if it seems to belong to another request, or for a [`GetRequest`] unless it is too large | error, then [`OutcomeUnknown`] on every later `poll` |
+/// | 2xx that cannot be parsed, or seems to belong to another request | retried up to three times if it seems to belong to another request, or if it answers a [`GetRequest`] and is not too large; otherwise, error | error, then [`OutcomeUnknown`] on every later `poll` |
 /// | first 401 | retried with a new token | the same |
 /// | 429 (rate limit) | retried at the time in the reply, or after a pause | the same |
 /// | 429 (quota) | error | error |
 /// | 5xx, 408, or a failure after sending | retried after a pause | [`OutcomeUnknown`] |
-/// | 304, or an error with a request id | as the other rows say | [`OutcomeUnknown`] |
+/// | 304, or an error with a request id | see the other rows | [`OutcomeUnknown`] |
 /// | other 4xx, 3xx | error | error |
 /// | provably not sent | retried after a pause | the same |
 /// | cannot be sent | error | error |
-/// | attempts or time used up | error | error |
+/// | no attempts or time left, or the retry time is later than the policy allows | error | error |
 ///
 /// A token that was obtained elsewhere cannot be renewed, so the first 401 is an error.
 ///

@@ -34,7 +34,7 @@ use crate::types::{ErrorItem, JobStatus, RequestId};
 /// | submit or poll | 429 (rate limit) | retried at the time in the reply, or after a pause |
 /// | submit or poll | 429 (quota) | error |
 /// | submit or poll | provably not sent | retried after a pause |
-/// | submit or poll | no attempts or no time left, or the request cannot be sent | error |
+/// | submit or poll | no attempts or time left, the retry time is later than the policy allows, or the request cannot be sent | error |
 /// | poll | 4xx except 401, 403, 408 and 429, or only errors, in the first polls after the submission | polled again, up to five times |
 /// | submit or poll | other 3xx or 4xx | error |
 /// | poll | other 2xx with only errors | error |
@@ -202,7 +202,7 @@ impl JobFlow {
 
     /// Sets the time by which the flow must end. A flow that takes longer fails with
     /// [`FlowError::Deadline`] or with the error of its last request. A submitted job keeps
-    /// running. To continue the flow, set a later deadline.
+    /// running. To continue the flow, set a later deadline. The deadline is not serialized.
     pub fn set_deadline(&mut self, deadline: Option<Timestamp>) {
         self.call.set_deadline(deadline);
     }
@@ -322,7 +322,7 @@ impl JobFlow {
     /// Resets the attempts for the next poll, which is a separate call.
     fn next_call(&mut self) {
         let patient = match self.policy.max_attempts {
-            // A policy without retries has none for polls either.
+            // A policy without retries does not retry polls either.
             ..=1 => self.policy,
             attempts => RetryPolicy {
                 max_attempts: attempts.saturating_mul(POLL_PATIENCE),

@@ -286,7 +286,7 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
-/// The kind of a failure without a complete reply: whether the service may have received the
+/// The kind of failure when no complete reply arrived: whether the service may have received the
 /// request, and whether a retry may succeed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SendFailure {
@@ -393,7 +393,7 @@ fn unknown_status(status: Option<&JobStatus>) -> String {
     }
 }
 
-/// Describes the errors and the trace id of the reply about a failed job, for the end of a message.
+/// Describes the errors and the trace id in the reply about a failed job, for the end of a message.
 fn reasons(reply: &JsonReply<GetRequest>) -> String {
     let mut text = String::new();
     for message in reply
@@ -442,8 +442,8 @@ pub enum FlowError {
     CannotSend { operation: &'static str },
     /// The outcome of a request that may have been billed is unknown. The request was not retried.
     #[error(
-        "the outcome of {operation} is unknown; it was not retried because it could be billed twice; \
-         use `quotas` to check whether it was billed before you submit it again{}", IdNote(id.as_ref())
+        "the outcome of {operation} is unknown; it was not retried, because it could be billed twice; \
+         before you submit it again, use `quotas` to check whether it was billed{}", IdNote(id.as_ref())
     )]
     #[allow(missing_docs)]
     OutcomeUnknown {

@@ -37,7 +37,7 @@ impl<'a> Revoke<'a> {
     /// Builds the request, which contains the token and the secret.
     ///
     /// # Errors
-    /// Returns [`BuildError::EmptyCredential`] if the client id or secret is empty.
+    /// Fails if the client id or secret is empty, or if the base URL is too long.
     pub fn request(&self, base: &BaseUrl) -> Result<http::Request<Vec<u8>>, BuildError> {
         check(self.credentials)?;
         let mut parts = RequestParts::new(base, &Self::ENDPOINT);

@@ -52,7 +52,7 @@ impl<'a> GetToken<'a> {
     /// Builds the request. Its body contains the secret.
     ///
     /// # Errors
-    /// Returns [`BuildError::EmptyCredential`] if the client id or secret is empty.
+    /// Fails if the client id or secret is empty, or if the base URL is too long.
     pub fn request(&self, base: &BaseUrl) -> Result<http::Request<Vec<u8>>, BuildError> {
         check(self.credentials)?;
         let mut parts = RequestParts::new(base, &Self::ENDPOINT);

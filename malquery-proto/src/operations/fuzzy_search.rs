@@ -15,8 +15,8 @@ use super::write_search;
 /// `fuzzy_search`). Needs the scope `malquery:write`. No cost is documented. Error statuses: 400,
 /// 401, 403, 429, 500.
 ///
-/// The search does not start a job: the reply itself contains the results. It may take more than 40
-/// seconds.
+/// The search does not start a job: the reply itself contains the results. A search may take more
+/// than 40 seconds.
 ///
 /// ```
 /// use malquery_proto::operations::FuzzySearch;
