@@ -189,8 +189,8 @@ pub(super) struct ReadError(pub(super) io::Error);
 
 /// The name of an entry, which may contain any bytes. **Do not use it as a path.**
 ///
-/// `Display` is safe for a terminal: it escapes characters that are not printable and bytes that
-/// are not UTF-8, and truncates long names.
+/// `Display` is safe for a terminal: it escapes backslashes, characters that are not printable and
+/// bytes that are not UTF-8, and truncates long names.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EntryName(pub(super) Box<[u8]>);
 
