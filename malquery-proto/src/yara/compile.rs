@@ -133,8 +133,8 @@ fn compile_here(
 
 /// Parts of boreal's messages about source that YARA may accept, with explanations to append.
 const UNCHECKED: [(&str, &str); 9] = [
-    ("includes are not allowed", "included files are not read"),
-    ("unknown import", "this module is not supported"),
+    ("includes are not allowed", "insert the rules instead"),
+    ("unknown import", "this module cannot be checked locally"),
     (
         "unknown identifier",
         "external variables cannot be checked locally",
