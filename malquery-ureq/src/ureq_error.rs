@@ -94,7 +94,7 @@ pub enum UreqErrorKind {
     Lookup,
     /// Opening the connection failed or took too long.
     Connect,
-    /// The certificate was rejected. For example, it is not trusted, or has expired.
+    /// The certificate was rejected. For example, it is not trusted or has expired.
     Certificate,
     /// TLS failed for another reason.
     Tls,

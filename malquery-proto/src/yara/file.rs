@@ -13,7 +13,7 @@ const MAX_NAMES: usize = 100;
 /// YARA source with any number of rules, such as the content of a rule file.
 ///
 /// [`parse`](Self::parse) splits the source into rules. A hunt takes one rule, which
-/// [`select`](Self::select) extracts with the rules and imports that it needs.
+/// [`select`](Self::select) extracts with the rules and imports that the rule needs.
 /// [`check`](Self::check) compiles the source.
 ///
 /// ```
@@ -208,7 +208,7 @@ impl RuleFile {
     }
 
     /// Selects the public, non-global rule to which no rule refers, if there is exactly one. If
-    /// another rule refers to each public, non-global rule, selects the last of them.
+    /// there is none, selects the last public, non-global rule.
     pub(crate) fn select_last(mut self) -> Self {
         let needed: BTreeSet<_> = self.rules.iter().flat_map(|rule| &rule.needs).collect();
         let (roots, others): (Vec<_>, Vec<_>) = (0..self.rules.len())

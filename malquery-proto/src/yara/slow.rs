@@ -1,4 +1,4 @@
-//! Detects strings that slow down scanning, by YARA's criteria.
+//! Detects strings that slow down scanning according to YARA's criteria.
 //!
 //! YARA first searches for short byte sequences from each string, called atoms. A string whose
 //! atoms are too short or too common is slow. The scores come from YARA's `atoms.c`.
