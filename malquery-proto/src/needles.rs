@@ -28,7 +28,7 @@ const BASE64_BEGINNING: usize = BEGINNING * 8 / 6;
 const MAX_SEPARATORS: usize = 8;
 /// The maximum number of spaces and tabs after a line break inside a secret.
 const MAX_INDENTATION: usize = 64;
-/// The beginnings of a URL-encoded byte. The `%` itself may be encoded several times.
+/// The beginnings of a URL-encoded byte. The `%` itself may be encoded up to three times.
 const PERCENTS: [&[u8]; 4] = [b"%", b"%25", b"%2525", b"%252525"];
 /// The replacement for a secret.
 const MASK: &str = "[redacted]";

@@ -494,7 +494,7 @@ pub enum FlowError {
 debug_with_sources!(FlowError);
 
 impl FlowError {
-    /// Creates the error for a request that may have been billed.
+    /// Creates the error for the unknown outcome of a request that may have been billed.
     fn unsure(operation: &'static str, reply: Option<Box<ApiError>>) -> Self {
         let id = reply.as_ref().and_then(|reply| reply.request_id().cloned());
         Self::OutcomeUnknown {

@@ -46,7 +46,7 @@ impl Operation for GetDownload {
     }
 }
 
-/// The body must have the declared length, if any, the requested SHA-256, and no content encoding.
+/// The body must have the requested SHA-256, no content encoding, and the declared length, if any.
 impl StreamOperation for GetDownload {
     fn check(&self, head: ResponseHead<'_>) -> StreamCheck {
         StreamCheck::for_head(head).expect_sha256(self.sha256)
