@@ -14,8 +14,8 @@ const BUDGET: usize = 160 << 20;
 /// The maximum number of bytes that each repair, of UTF-8 or of strings, may add to a reply.
 const REPAIR: usize = 16 << 20;
 
-/// The size in bytes up to which a reply is parsed without checking the deadline. If a deadline is
-/// set, a slower reader parses larger replies and checks the deadline.
+/// The size in bytes up to which a reply is parsed without checking the deadline. Inside [`until`],
+/// a slower reader parses larger replies and checks the deadline.
 const LARGE: usize = 64 << 20;
 /// The number of bytes to parse between two checks of the deadline.
 const STRIDE: usize = 64 << 10;
@@ -114,7 +114,7 @@ thread_local! {
     /// The remaining memory budget for the reply that this thread is parsing. It is thread-local
     /// because it cannot be passed through `Deserialize`.
     static LEFT: Cell<Option<usize>> = const { Cell::new(None) };
-    /// A function that returns whether the deadline has passed, if this thread has a deadline.
+    /// A function that returns whether the deadline has passed. It is set only inside [`until`].
     static IS_OVER: RefCell<Option<Rc<dyn Fn() -> bool>>> = const { RefCell::new(None) };
 }
 
