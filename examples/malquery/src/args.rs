@@ -31,8 +31,8 @@ use crate::values::{at_least_one, duration, field, file, login, some_time, trimm
 ///
 /// Exit codes: 0 success; 1 any other error; 2 refused before anything was submitted; 3 the job
 /// failed, or the archive is incomplete or damaged; 4 bad credentials or access denied; 5 quota
-/// exceeded or unknown, or rate limit exceeded; 6 --timeout expired while a job was running,
-/// or left no time for another attempt.
+/// exceeded or unknown, or rate limit exceeded; 6 --timeout expired, or left no time for another
+/// attempt, while a job was running.
 #[derive(Debug, Parser)]
 #[command(name = "malquery", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -191,7 +191,7 @@ impl Session {
         }
     }
 
-    /// Fails if options contradict each other. clap does not detect a conflict between an
+    /// Fails if global options contradict each other. clap does not detect a conflict between an
     /// option before the command and one after it.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         if self.cloud.is_some() && self.base_url.is_some() {
@@ -267,7 +267,7 @@ pub(crate) enum Local {
         after_help = "Example:\n  malquery completions bash > /etc/bash_completion.d/malquery"
     )]
     Completions {
-        /// The shell
+        /// The shell to generate the script for
         shell: Shell,
     },
 
@@ -300,7 +300,7 @@ pub(crate) struct ServeOptions {
     /// Make each token expire after this time
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) token_life: Option<Duration>,
-    /// Allow this many requests with a valid token per minute
+    /// Allow this many requests with a valid token in any 60 seconds
     #[arg(long, value_name = "N")]
     pub(crate) rate_limit: Option<usize>,
     /// Write a line for each request to this file, or to standard error if no file is given
@@ -446,7 +446,7 @@ pub(crate) struct CollectArgs {
     #[command(flatten)]
     pub(crate) rule: RuleOptions,
 
-    /// Collect the results of an earlier search or hunt, by its request id
+    /// Collect the results of the search or hunt with this request id
     #[arg(long, value_name = "REQID")]
     pub(crate) request: Option<RequestId>,
 
@@ -791,15 +791,15 @@ pub(crate) fn command() -> clap::Command {
     root
 }
 
-/// Parses the command line. Exits with code 2 if it is invalid.
+/// Parses the command line. Exits with code 2 if it is invalid, or with 0 for --help or --version.
 pub(crate) fn parse() -> Cli {
     let matches = command().try_get_matches();
     let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches));
     cli.unwrap_or_else(|error| refuse(&error))
 }
 
-/// Prints a parse error and exits. Masks the credentials in URLs, because the message may contain
-/// them.
+/// Prints a parse error, the help or the version, and exits. Masks the credentials in URLs, because
+/// the message may contain them.
 fn refuse(error: &clap::Error) -> ! {
     let message = error.to_string();
     let mut masked = message.clone();

@@ -674,7 +674,7 @@ impl Shown<'_> {
         self.show(document, &[], Report::default())
     }
 
-    /// Prints the contents of an archive. Fails if the report is not complete.
+    /// Prints the contents of an archive. Fails unless [`Report::is_complete`] returns `true`.
     fn show(&self, mut document: Value, results: &[Sample], report: Report) -> Result<(), Failure> {
         document["contents"] = self.contents(&report);
         self.print(&document, results, &report)?;
@@ -705,7 +705,7 @@ impl Shown<'_> {
         Ok(())
     }
 
-    /// Returns the contents of an archive as JSON, and warns about extracted malware and problems.
+    /// Returns the contents of an archive as JSON, and warns about problems and extracted malware.
     fn contents(&self, report: &Report) -> Value {
         let mut files = report
             .found

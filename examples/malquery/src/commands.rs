@@ -28,7 +28,7 @@ use crate::{input, rule};
 enum Kind {
     Search,
     Archive,
-    /// Not known, because an earlier command submitted the job.
+    /// Not known before the reply to a poll.
     Unknown,
 }
 
@@ -367,8 +367,8 @@ impl Commands<'_> {
         self.show_job(&flow, &reply, what, None)
     }
 
-    /// Submits a job if necessary, and waits until it ends. Saves its state at every step, and shows
-    /// how to continue after an interruption or an error.
+    /// Submits a job if necessary, and waits until it ends. If there is a state file, saves each
+    /// step. Shows how to continue after an interruption or an error.
     fn wait(
         &self,
         flow: &mut JobFlow,

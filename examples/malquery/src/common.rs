@@ -178,8 +178,7 @@ pub(crate) fn running(flow: Option<&JobFlow>) -> Option<String> {
     )
 }
 
-/// Fails if a reply has errors and no results, because that does not mean that nothing was
-/// found. Otherwise shows the errors as warnings.
+/// Fails if a reply has errors and no results. Otherwise shows the errors as warnings.
 pub(crate) fn check_results(results: &[Sample], errors: &ServiceErrors) -> Result<(), Failure> {
     if results.is_empty() && !errors.is_empty() {
         return Err(errors.failure(NO_RESULT));

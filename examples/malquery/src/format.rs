@@ -66,7 +66,7 @@ pub(crate) fn refuse(asked: Format, formats: &[Format]) -> Failure {
     })
 }
 
-/// Prints results, or `document` if the format is JSON.
+/// Prints results, or `document` if the format is `Json`.
 pub(crate) fn print_results(
     format: Format,
     results: &[Sample],

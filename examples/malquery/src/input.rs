@@ -14,7 +14,7 @@ use crate::values::written;
 /// The maximum size of an input file, in bytes.
 const MOST: u64 = 16 * 1024 * 1024;
 
-/// The time at which --timeout expires, and its value.
+/// The time at which --timeout expires, and the value of --timeout.
 static DEADLINE: OnceLock<(Instant, Duration)> = OnceLock::new();
 
 /// Starts the time limit for reading input files. The client has its own deadline.

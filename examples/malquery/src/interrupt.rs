@@ -49,7 +49,7 @@ enum WaitFor {
     Sample,
 }
 
-/// Locks the gate. If the process is about to end, this blocks until it does.
+/// Locks the gate. Blocks forever if the process is about to end.
 fn gate() -> MutexGuard<'static, Gate> {
     loop {
         let gate = lock(&GATE);
@@ -125,7 +125,7 @@ fn on_signal(signal: i32) {
         _ if gate.exiting => raise(),
         Some(WaitFor::Reply) if first => {
             note(format_args!(
-                "waiting for the reply to a submission, so that its id is not lost; press Ctrl-C again to exit at once"
+                "waiting for the reply to a submission, so that the request id is not lost; press Ctrl-C again to exit at once"
             ));
             return;
         }

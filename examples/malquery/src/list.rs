@@ -109,7 +109,7 @@ fn word(line: &str) -> &str {
     line.split_whitespace().next().unwrap_or_default()
 }
 
-/// Parses a SHA-256. The error message says if the text looks like an MD5, a SHA-1 or a SHA-512.
+/// Parses a SHA-256. The error message identifies an MD5, a SHA-1 or a SHA-512 by its length.
 pub(crate) fn hash(text: &str) -> Result<Sha256, String> {
     let is_hex = text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let other = match text.len() {

@@ -34,14 +34,14 @@ pub(crate) mod code {
     pub(crate) const DENIED: u8 = 4;
     /// Quota exceeded or unknown, or rate limit exceeded.
     pub(crate) const QUOTA: u8 = 5;
-    /// --timeout expired while a job was running, or left no time for another attempt.
+    /// --timeout expired, or left no time for another attempt, while a job was running.
     pub(crate) const RUNNING: u8 = 6;
 }
 
 /// The error message of a command that was stopped by a signal.
 pub(crate) const INTERRUPTED: &str = "interrupted";
 
-/// The reason why a command failed.
+/// The exit code, message and hints of a failed command.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) code: u8,
@@ -200,14 +200,14 @@ fn steers(c: char) -> bool {
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// Quotes a path or another word for a shell.
+/// Quotes a path or another word for a shell, if necessary.
 pub(crate) fn quoted<T: AsRef<OsStr> + ?Sized>(word: &T) -> String {
     let word = word.as_ref();
     let plain = |c: char| c.is_alphanumeric() || "/._-+:@%,".contains(c);
     match word.to_str() {
         Some(word) if word.chars().all(plain) && !word.is_empty() => word.to_owned(),
         Some(word) if !word.contains(steers) => format!("'{}'", word.replace('\'', r"'\''")),
-        // Messages replace some characters with spaces, so escape these.
+        // Messages replace some characters with spaces, so escape them here.
         _ => {
             let bytes = word.as_encoded_bytes();
             let quoted = bytes.iter().map(|byte| match byte {

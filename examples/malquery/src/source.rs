@@ -109,7 +109,7 @@ fn proxy_passwords() -> Vec<String> {
     urls.filter_map(|url| password(&url)).flatten().collect()
 }
 
-/// Returns the password in a URL, both percent-decoded and as written.
+/// Returns the password in a URL, or else the user name: percent-decoded, then as written.
 fn password(url: &str) -> Option<[String; 2]> {
     let login = login(url)?;
     // If there is no password, the user name may be a secret, such as an API key.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use malquery_proto::types::MetaField;
 
-/// Parses a duration: a number of seconds, or a number followed by `s`, `m` or `h`.
+/// Parses a duration, capped at a year: a number of seconds, or a number with `s`, `m` or `h`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let (number, unit) = match text.as_bytes().last() {
         Some(b's') => (&text[..text.len() - 1], 1.0),

@@ -231,8 +231,7 @@ fn is_final(error: &Error) -> bool {
     ended || is_unknown(error)
 }
 
-/// Returns whether the status of the reply is 400 or 404, which makes sending the request again
-/// useless.
+/// Returns whether the status of the reply is 400 or 404, which makes a retry useless.
 pub(crate) fn is_unknown(error: &Error) -> bool {
     error
         .status()
