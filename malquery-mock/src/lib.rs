@@ -79,7 +79,7 @@
 //!
 //! # Cassettes
 //!
-//! A [`Cassette`] is usually loaded from a JSON file that people can read and edit. [`mod@format`]
+//! A [`Cassette`] is a script, or a JSON file that people can read and edit. [`mod@format`]
 //! describes the file and how requests are matched. Equal requests get the recorded replies in
 //! order, so a job goes from `inprogress` to `done`. A request without a match fails with an error
 //! that explains why. At the end of a test, the guard reports such requests and unused replies.

@@ -58,8 +58,8 @@ impl Fault {
         }
     }
 
-    /// Returns the message that malquery-ureq has for this failure. The test `fault_parity`
-    /// compares the two.
+    /// Returns the message that malquery-ureq uses for this failure. The test `fault_parity`
+    /// compares the two crates.
     pub(crate) fn message(self, host: &str) -> String {
         let message = match self {
             Self::ConnectRefused => {
@@ -203,12 +203,12 @@ pub fn api_error(status: u16, message: &str) -> Reply {
     reply.header("x-cs-traceid", TRACE_ID)
 }
 
-/// Returns MalQuery's reply when a monthly quota is used up.
+/// Returns MalQuery's reply to a request that exceeds a monthly quota.
 pub fn quota_exhausted() -> Reply {
     envelope(429, "malquery-api").set("resources", json!([]))
 }
 
-/// Returns the gateway's reply when the rate limit is exceeded, with `retry-after` in seconds.
+/// Returns the gateway's reply to a request over the rate limit, with `retry-after` in seconds.
 pub fn rate_limited(seconds: u64) -> Reply {
     api_error(429, "API rate limit exceeded.").header("retry-after", &seconds.to_string())
 }

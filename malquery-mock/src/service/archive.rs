@@ -164,7 +164,7 @@ fn chunks(sample: &Entry, mut each: impl FnMut(&mut [u8]) -> io::Result<()>) -> 
     }
 }
 
-/// Converts a number to the 32 bits of a zip field.
+/// Converts a number for a 32-bit field of a zip file. Fails if the number is too large.
 fn int32(number: u64) -> io::Result<u32> {
     u32::try_from(number).map_err(|_| too_large())
 }

@@ -1,4 +1,4 @@
-//! Parses requests. An error message says what is wrong with the request.
+//! Parses requests. Error messages describe what is wrong with a request.
 
 use std::collections::HashSet;
 
@@ -210,8 +210,8 @@ fn size(text: &str) -> Result<u64, String> {
     Ok((number.parse::<f64>().unwrap_or(0.0) * 1024_f64.powi(power)) as u64)
 }
 
-/// Returns the `ids` of a query: a repeated parameter or a comma-separated list. Fails if there are
-/// none.
+/// Returns the ids of a query. The parameter `ids` may be repeated or be a comma-separated list.
+/// Fails if the query has no id.
 pub(super) fn ids(uri: &http::Uri) -> Result<Vec<String>, String> {
     let query = uri.query().unwrap_or_default();
     let ids: Vec<String> = form_urlencoded::parse(query.as_bytes())
@@ -226,7 +226,7 @@ pub(super) fn ids(uri: &http::Uri) -> Result<Vec<String>, String> {
     Ok(ids)
 }
 
-/// Returns the id of a query. Fails if there is not exactly one.
+/// Returns the id of a query. Fails unless the query has exactly one.
 pub(super) fn id(uri: &http::Uri) -> Result<String, String> {
     <[String; 1]>::try_from(ids(uri)?)
         .map(|[id]| id)
@@ -248,7 +248,7 @@ pub(super) fn hashes(texts: &[String]) -> Result<Vec<Sha256>, String> {
     Ok(hashes)
 }
 
-/// Quotes untrusted text for a message, cut after 64 characters.
+/// Quotes untrusted text for a message. Text is truncated after 64 characters.
 pub(super) fn quoted(text: &str) -> String {
     match text.char_indices().nth(64) {
         Some((end, _)) => format!("{:?}…", &text[..end]),

@@ -93,8 +93,8 @@ impl Refusal {
 pub(super) type Answer = Result<Response<Body>, Refusal>;
 type Handler = fn(&Call, &Request<Vec<u8>>) -> Answer;
 
-/// The error statuses whose replies have `resources`. For the errors that the service can return,
-/// this follows the schemas.
+/// The error statuses for which a reply has `resources`. They follow MalQuery's schemas, but cover
+/// only the errors that the service can return.
 #[derive(Clone, Copy, PartialEq)]
 enum Lists {
     Never,
@@ -194,7 +194,7 @@ impl Call {
         Ok(())
     }
 
-    /// Counts the request against a rate limit.
+    /// Counts the request against a rate limit. Fails if the limit has been reached.
     fn take(&self, window: fn(&mut State) -> &mut Window, limit: usize) -> Result<(), Refusal> {
         let left = window(&mut self.state()).take(self.now, limit);
         self.rate.set((limit, left.unwrap_or(0)));
@@ -337,7 +337,7 @@ impl Call {
     }
 }
 
-/// An endpoint, its handler, and which of its error replies have `resources`.
+/// An endpoint, its handler, and the error statuses for which a reply has `resources`.
 type Route = (Endpoint, Handler, Lists);
 
 fn route(path: &str) -> Option<Route> {

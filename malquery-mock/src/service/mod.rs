@@ -193,10 +193,10 @@ struct Settings {
 #[derive(Default)]
 struct State {
     counts: Counts,
-    /// Tokens, and when they expire.
+    /// The tokens, and the times at which they expire.
     tokens: HashMap<String, Timestamp>,
     jobs: Jobs,
-    /// When the quotas renew.
+    /// The time at which the quotas renew.
     refresh: Option<Timestamp>,
     requests: Window,
     token_requests: Window,

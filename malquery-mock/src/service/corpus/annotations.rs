@@ -77,14 +77,14 @@ impl TryFrom<String> for RelativePath {
             Ok(Self(path))
         } else {
             Err(format!(
-                "{path:?} is not a plain relative path, such as \"a/b.exe\""
+                "{path:?} is not a plain relative path; use one such as \"a/b.exe\""
             ))
         }
     }
 }
 
 impl Annotations {
-    /// Reads `malquery-corpus.json`, and removes it from `files`.
+    /// Reads `malquery-corpus.json`, if it exists, and removes it from `files`.
     pub(super) fn load(root: &Path, files: &mut Vec<PathBuf>) -> Result<Self, CorpusError> {
         let path = root.join(NAME);
         match files.iter().position(|file| *file == path) {

@@ -10,7 +10,7 @@ use memchr::memmem;
 
 use super::source::Opened;
 
-/// The number of bytes read, except for compound documents, whose directory can be anywhere.
+/// The maximum number of bytes read, except in compound documents, whose directory can be anywhere.
 const PREFIX: u64 = 64 * 1024;
 
 pub(super) fn detect(opened: &mut Opened) -> io::Result<&'static str> {

@@ -25,7 +25,7 @@ use annotations::{Annotation, Annotations};
 use scan::Scan;
 use source::{Opened, Source, Stamp};
 
-/// The maximum number of times that a file is read if it changes during reading.
+/// The maximum number of attempts to read a file that changes while it is being read.
 const TRIES: usize = 3;
 
 /// The samples of a [`Service`](super::Service): the files in a folder, single files, or bytes in
@@ -155,8 +155,8 @@ impl Corpus {
     ///
     /// # Errors
     /// Fails if `folder` is neither a folder nor a regular file, or cannot be listed. Fails if
-    /// `malquery-corpus.json` is not a readable regular file, is invalid, or has a path that is not
-    /// in the corpus.
+    /// `malquery-corpus.json` exists but is not a readable regular file, is invalid, or has a path
+    /// that is not in the corpus.
     pub fn open(folder: impl AsRef<Path>) -> Result<Self, CorpusError> {
         let root = folder.as_ref();
         let (mut files, skipped) = source::list(root)?;
@@ -458,7 +458,7 @@ impl Slot {
 /// The filter of a search. Ranges are inclusive.
 #[derive(Default)]
 pub(crate) struct Filter {
-    /// Empty for all types.
+    /// The file types to select. An empty list selects all types.
     pub(crate) filetypes: Vec<String>,
     pub(crate) min_date: Option<Date>,
     pub(crate) max_date: Option<Date>,
@@ -486,7 +486,7 @@ impl Filter {
 }
 
 pub(crate) struct Found {
-    /// Samples up to the limit, newest first, then in the order of the corpus, without duplicates.
+    /// The samples up to the limit, without duplicates, newest first. Ties keep the corpus order.
     pub(crate) entries: Vec<Entry>,
     /// The number of matches, including those beyond the limit.
     pub(crate) total: usize,
@@ -494,7 +494,7 @@ pub(crate) struct Found {
     pub(crate) skipped: Vec<Skipped>,
 }
 
-/// A sample that was found, in its state at that time.
+/// A sample in the state in which it was found.
 pub(crate) struct Entry {
     slot: Arc<Slot>,
     stamp: Stamp,
@@ -512,7 +512,7 @@ impl Entry {
     }
 
     /// Opens the sample for reading. Fails if the file has changed since it was found. If the file
-    /// changes while it is being read, the read at its end fails.
+    /// changes while it is being read, the read at the end of the file fails.
     pub(crate) fn open(&self) -> io::Result<impl Read + Send + use<>> {
         let opened = self.slot.source.open()?;
         if opened.stamp != self.stamp {

@@ -14,7 +14,7 @@ pub(super) const CHUNK: usize = 256 * 1024;
 
 /// A search for samples that contain all patterns.
 pub(super) struct Scan {
-    /// Longest first, because a long pattern is likely to be rare.
+    /// The patterns, longest first, because a long pattern is likely to be rare.
     finders: Vec<Finder<'static>>,
     /// The maximum number of bytes of an incomplete pattern at the end of a chunk.
     overlap: usize,

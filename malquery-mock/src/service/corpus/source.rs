@@ -93,7 +93,7 @@ impl Source {
     }
 }
 
-/// A sample to read. Its end is fixed when it is opened.
+/// An open sample. Bytes that are appended after it was opened are not read.
 pub(super) struct Opened {
     bytes: Bytes,
     pub(super) stamp: Stamp,
