@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 /// The minimum number of ASCII letters and digits in a hashed id, to make collisions unlikely.
 const MIN_ID: usize = 8;
 
-/// Returns whether the value has enough letters and digits to be hashed.
+/// Returns whether the value has enough ASCII letters and digits to be hashed.
 pub(crate) fn is_id(value: &str) -> bool {
     value.chars().filter(char::is_ascii_alphanumeric).count() >= MIN_ID
 }

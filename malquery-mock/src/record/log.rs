@@ -18,7 +18,7 @@ use crate::digest;
 use crate::json::Json;
 use crate::reply::Fault;
 
-/// The maximum number of bytes of a body kept in memory. Longer bodies are in temporary files.
+/// The maximum length of a body in memory, in bytes. Longer ones are in temporary files.
 const MAX_MEMORY: usize = 1024 * 1024;
 /// The maximum size of a body that is parsed as JSON, in bytes.
 const MAX_JSON: u64 = 256 * 1024 * 1024;
@@ -298,7 +298,7 @@ fn declared(headers: &HeaderMap) -> Option<u64> {
     length.to_str().ok()?.parse().ok()
 }
 
-/// Returns the fault that best replays a transport error, if any can.
+/// Returns the fault that best replays a transport error, if one exists.
 fn fault_of(error: &TransportError) -> Option<Fault> {
     // The messages of the sources, and the kinds of I/O errors, such as `ConnectionReset`.
     let (failure, mut words) = (error.failure(), String::new());

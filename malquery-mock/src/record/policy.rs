@@ -21,7 +21,7 @@ use crate::pseudonym;
 enum Rule {
     /// Without secrets.
     Keep,
-    /// Without secrets, ids and words that look like tokens.
+    /// Without secrets, ids or words that look like tokens.
     Text,
     /// As a pseudonym.
     Id,
@@ -33,8 +33,8 @@ enum Rule {
 }
 use Rule::{Id, Keep, Kind, Text, Trace};
 
-/// The known places in a JSON reply: the rule, the parent and the names. `*` stands for any item of
-/// an array. An unknown key is not written, because it may be sensitive.
+/// The known places in a JSON reply. Each row has a rule, a parent and the names below it. `*`
+/// stands for any item of an array. An unknown key is not written, because it may be sensitive.
 #[rustfmt::skip]
 const PLACES: &[(Rule, &str, &str)] = &[
     (Keep,  "",                        "expires_in token_type"),
@@ -71,7 +71,7 @@ const REQUEST_HEADERS: [&str; 3] = ["accept", "accept-encoding", "content-type"]
 /// Their values are redacted.
 const REPLY_HEADERS: [&str; 4] = ["content-type", "location", "x-cs-region", "x-cs-traceid"];
 
-/// The secret form and reply fields of the `/oauth2/` endpoints.
+/// The secret fields in the forms and replies of the `/oauth2/` endpoints.
 const CREDENTIALS: &str =
     "client_id client_secret member_cid token access_token refresh_token id_token";
 
@@ -85,7 +85,7 @@ const MAX_TYPE: usize = 80;
 pub(crate) struct Policy {
     places: HashMap<String, Rule>,
     secrets: Needles,
-    /// Whether a secret is too short to be found.
+    /// Whether a secret passed to `hide` is too short to be found.
     pub(crate) has_short: bool,
     /// The ids to mask in text from the service.
     ids: Needles,
@@ -242,7 +242,7 @@ impl Policy {
         self.at(json, &mut String::new(), &names)
     }
 
-    /// Keeps only keys with one of these names, because any other key may be sensitive.
+    /// Applies the rules to a value. Replaces keys that are not in `names`, which may be sensitive.
     fn at(&self, json: &Json, place: &mut String, names: &HashSet<&str>) -> Json {
         let rule = self.places.get(place.as_str()).copied().unwrap_or_default();
         match json {
@@ -314,7 +314,7 @@ fn is_credential(name: &str) -> bool {
     CREDENTIALS.split(' ').any(|known| known == name)
 }
 
-/// Returns the headers with these names, without values that are sensitive or not ASCII text.
+/// Returns the headers with these names, without values that are marked as sensitive or not ASCII.
 fn pairs(headers: &HeaderMap, names: &[&str]) -> Pairs {
     let mut kept = Pairs::new();
     for name in names {
@@ -326,7 +326,7 @@ fn pairs(headers: &HeaderMap, names: &[&str]) -> Pairs {
     kept
 }
 
-/// Returns the replacement for a body that is not kept.
+/// Returns the replacement for a body that is not kept, such as `[312 bytes of text/html]`.
 pub(crate) fn size_and_type(length: u64, headers: &HeaderMap) -> String {
     let value = headers.get(header::CONTENT_TYPE);
     let value = value.and_then(|value| value.to_str().ok()).unwrap_or("");
@@ -357,7 +357,7 @@ pub(crate) fn with_jobs(uri: &Uri, others: &HashMap<String, String>) -> String {
     out
 }
 
-/// Replaces an id, or each id in a comma-separated list.
+/// Replaces an id, or each id in a comma-separated list, if it is a key of `others`.
 fn replaced(ids: &str, others: &HashMap<String, String>) -> String {
     let one = |id| others.get(id).map_or(id, String::as_str);
     match others.get(ids) {

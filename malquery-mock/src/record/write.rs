@@ -28,7 +28,7 @@ const BASE64_LINE: usize = 76;
 const WINDOW: usize = 1024 * 1024;
 /// The number of bytes that are searched again together with the bytes that follow.
 const OVERLAP: usize = 16 * 1024;
-/// The path prefixes of the operations that return a sample and an archive.
+/// The path prefixes of the operations that return a sample or an archive, in this order.
 const SAMPLE_PATHS: [&str; 2] = [
     "/malquery/entities/download-files/",
     "/malquery/entities/samples-fetch/",
@@ -50,7 +50,7 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// Returns whether any request may have been billed.
+    /// Returns whether any request may have used quota.
     pub(crate) fn is_paid(&self) -> bool {
         self.log.lock().exchanges.iter().any(|exchange| {
             let path = below_base(exchange.request.uri().path());
@@ -64,8 +64,8 @@ impl Recording {
         })
     }
 
-    /// Writes the completed exchanges, and with `all`, also those whose reply is still being read.
-    /// Returns notes for the user. Fails if an exchange is refused; with `rest`, leaves it out.
+    /// Writes the completed exchanges and, with `all`, those whose reply is still being read.
+    /// Returns notes for the user. Fails if an exchange is refused. With `rest`, omits it instead.
     pub(crate) fn save(&mut self, to: &Path, all: bool, rest: bool) -> Result<Vec<String>, String> {
         let exchanges = &mut self.log.lock().exchanges;
         let is_done = |exchange: &Exchange| {
@@ -110,7 +110,7 @@ impl Recording {
         }
         if lines.iter().any(|line| policy.has_secret(line.as_bytes())) {
             let why = "the existing cassette contains a secret of this session";
-            return Err(format!("{why}; remove it, or save to another path"));
+            return Err(format!("{why}; remove the secret, or save to another path"));
         }
         let mut writer = Writer {
             policy: &policy,
@@ -323,7 +323,7 @@ impl Writer<'_> {
         sample.read(search).unwrap_or(true)
     }
 
-    /// Returns a name for messages and overlays, such as `hunt` or `hunt.poll`.
+    /// Returns the id of the interaction for a request, such as `hunt` or `hunt.poll`.
     fn name(&self, uri: &Uri) -> String {
         let is_version = |part: &str| {
             let number = part.strip_prefix('v').map(str::parse::<u32>);
@@ -416,7 +416,7 @@ pub(crate) fn response(policy: &Policy, reply: &Reply, json: Option<&Json>) -> f
     }
 }
 
-/// Returns whether a body was kept, and is the requested sample or an archive.
+/// Returns whether a body was kept and is the requested sample or an archive.
 fn is_sample(uri: &Uri, reply: &mut Reply) -> bool {
     let path = below_base(uri.path());
     let query = uri.query().unwrap_or_default().to_ascii_lowercase();
