@@ -380,7 +380,7 @@ impl ApiError {
             },
             (300..=399, _) => "check the base URL, and any gateway or proxy; redirects are not followed".into(),
             (202 | 204, _) if self.kind == ApiErrorKind::NotReady => "the file is not ready yet; try again later".into(),
-            (404, _) if said("sample archive") => "an archive exists only after its multi-download has finished; check the request id and wait for the job".into(),
+            _ if said("not find sample archive") => "an archive exists only after its multi-download has finished; check the request id and wait for the job".into(),
             (429, _) if self.kind == ApiErrorKind::QuotaExhausted => "the monthly quota is used up; the quotas operation reports when it is renewed".into(),
             _ => match self.rate_limit.retry? {
                 RetryAfter::At(time) => format!("try again at {time}").into(),
@@ -712,6 +712,7 @@ mod tests {
             hint(&read, 403, "no"),
             hint(&read, 404, "no"),
             hint(&read, 404, "Could not find sample archive"),
+            hint(&read, 500, "Could not find sample archive"),
             hint(&read, 429, "no"),
         ];
         let hints = hints.map(|hint| hint.unwrap_or_else(|| "none".into()));
@@ -726,6 +727,7 @@ mod tests {
                 "the token has",
                 "the API client",
                 "none",
+                "an archive exists",
                 "an archive exists",
                 "none"
             ]
