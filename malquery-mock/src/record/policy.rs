@@ -314,7 +314,7 @@ fn is_credential(name: &str) -> bool {
     CREDENTIALS.split(' ').any(|known| known == name)
 }
 
-/// Returns the headers with these names. Omits values that are not ASCII or are marked as sensitive.
+/// Returns the headers with these names. Omits values that are not ASCII or are marked sensitive.
 fn pairs(headers: &HeaderMap, names: &[&str]) -> Pairs {
     let mut kept = Pairs::new();
     for name in names {
