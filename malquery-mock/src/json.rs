@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 /// The maximum nesting depth of a value.
 const MAX_DEPTH: usize = 100;
-/// The nesting depth of a JSON body in a cassette file, whose outermost value has depth 0.
+/// The nesting depth of a JSON body in a cassette. The outermost value of the file has depth 0.
 const BODY_DEPTH: usize = 5;
 /// The maximum number of bytes in an array or object on one line of a file, including indentation.
 const MAX_LINE: usize = 110;
@@ -50,7 +50,7 @@ impl Json {
     }
 
     /// Parses a reply body that is an object or an array. Replaces invalid UTF-8 and lone
-    /// surrogates, and accepts a byte order mark and unescaped control characters in strings.
+    /// surrogates. Accepts unescaped control characters in strings, and a byte order mark.
     pub(crate) fn of_reply(body: &[u8]) -> Option<Self> {
         let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
         if !matches!(body.trim_ascii_start(), [b'{' | b'[', ..]) {

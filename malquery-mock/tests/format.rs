@@ -231,7 +231,7 @@ fn files_stay_in_the_folder() {
         Cassette::load(&path)
             .unwrap_err()
             .to_string()
-            .ends_with(": the file is not UTF-8")
+            .ends_with(": the file is not valid UTF-8")
     );
 }
 

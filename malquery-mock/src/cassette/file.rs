@@ -34,8 +34,8 @@
 //! # Which interaction answers a request
 //!
 //! The first matching interaction that has been played fewer than `times` times answers a request.
-//! If all matching interactions are used up, the last one answers it if it has `repeat_last`. These
-//! parts of the request must match:
+//! If all matching interactions are used up and the last one has `repeat_last`, that one answers.
+//! These parts of the request must match:
 //!
 //! - the **method**;
 //! - the **path**. The host and anything before the last `/malquery/` or `/oauth2/` are ignored;
@@ -111,8 +111,8 @@ pub struct File<I = Interaction> {
     /// The program that wrote the file, and its version.
     #[serde(default, deserialize_with = "given")]
     pub recorded_with: Option<String>,
-    /// The redaction rules: `falcon-2` for [the current ones](self#what-is-recorded). A session
-    /// that appends to a cassette keeps this value.
+    /// The name of the redaction rules: `falcon-2` for [the current
+    /// ones](self#what-is-recorded). A session that appends to a cassette keeps this name.
     #[serde(default, deserialize_with = "given")]
     pub redaction: Option<String>,
     /// The exchanges, in the order of their requests.
@@ -250,12 +250,12 @@ fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Opti
     T::deserialize(from).map(Some)
 }
 
-/// Like [`given`], for an object.
+/// Like [`given`], but for an object.
 fn part<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
     object(from).map(Some)
 }
 
-/// Reads a struct from an object. Serde would also accept an array of its values.
+/// Reads a struct from an object. Serde would also accept an array of the field values.
 pub(super) fn object<'de, T, D>(from: D) -> Result<T, D::Error>
 where
     T: Deserialize<'de>,

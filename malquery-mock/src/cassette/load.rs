@@ -42,13 +42,13 @@ impl Cassette {
                 ..Refusal::from("the file could not be read")
             },
             (Ok(length), _) if length as u64 > MAX_FILE => "the file is larger than 256 MiB".into(),
-            (Ok(_), Err(error)) => Refusal::at(error.valid_up_to(), "the file is not UTF-8"),
+            (Ok(_), Err(error)) => Refusal::at(error.valid_up_to(), "the file is not valid UTF-8"),
             (Ok(_), Ok(text)) => return read(&name, text, Some(folder_of(path))),
         };
         Err(refusal.of(&name, &String::from_utf8_lossy(&bytes)))
     }
 
-    /// Reads a cassette from a string, such as `include_str!(..)`. Messages contain `name`.
+    /// Reads a cassette from a string, such as `include_str!(..)`. Error messages contain `name`.
     ///
     /// # Errors
     /// Fails if the text does not follow the [`format`](crate::format), or refers to a body file.
@@ -314,7 +314,7 @@ fn headers(pairs: Pairs, side: &str) -> Result<HeaderMap, Refusal> {
     for (name, value) in &pairs {
         let Ok((name, value)) = parse_header(name, value) else {
             let name = json::quote(name);
-            return Err(format!("{side}.headers: {name} is not a valid header").into());
+            return Err(format!("{side}.headers: the name or value of {name} is not valid").into());
         };
         let full = |_| format!("{side}.headers: too many headers");
         headers.try_append(name, value).map_err(full)?;
@@ -357,13 +357,13 @@ fn body(body: Option<file::Body>, side: &str, folder: Option<&Path>) -> Result<B
     };
     let real = bytes.len() as u64;
     if body.len.is_some_and(|len| len != real) {
-        let why = format!("wrong; the body has {real} bytes");
+        let why = format!("does not match the body, whose length is {real}");
         return Err(within("len", why.into()));
     }
     if let Some(sha256) = body.sha256 {
         let real = digest::sha256(&bytes);
         if sha256 != real {
-            let why = format!("wrong; the SHA-256 of the body is {real}");
+            let why = format!("does not match the body, whose SHA-256 is {real}");
             return Err(within("sha256", why.into()));
         }
     }
@@ -372,7 +372,7 @@ fn body(body: Option<file::Body>, side: &str, folder: Option<&Path>) -> Result<B
 
 /// Reads a file in the cassette's folder or below it.
 fn file(name: &str, folder: Option<&Path>) -> Result<Vec<u8>, Refusal> {
-    let folder = folder.ok_or("a cassette parsed from a string cannot refer to a file")?;
+    let folder = folder.ok_or("`Cassette::parse` cannot read files; use `Cassette::load`")?;
     let name = Path::new(name);
     let is_plain = name
         .components()
@@ -391,7 +391,7 @@ fn file(name: &str, folder: Option<&Path>) -> Result<Vec<u8>, Refusal> {
         return Err("the file must be in the cassette's folder or below it".into());
     }
     if !real.is_file() {
-        return Err("this is not a regular file".into());
+        return Err("not a regular file".into());
     }
     std::fs::read(real).map_err(unread)
 }

@@ -19,7 +19,7 @@ use crate::pseudonym;
 #[derive(Debug, Clone)]
 pub(crate) struct Expected {
     pub(crate) method: Method,
-    /// Only its path below the base URL is compared.
+    /// The recorded URI. Only its path below the base URL is compared.
     pub(crate) uri: Uri,
     pub(crate) query: Pairs,
     /// The authorization scheme. `None` matches any scheme.
@@ -52,8 +52,8 @@ impl Expected {
             && self.compare(seen).iter().all(|(.., it)| it.is_empty())
     }
 
-    /// Returns the name of each part, its weight in finding the closest interaction, and its
-    /// differences.
+    /// Returns the name of each part of a request, its weight in the search for the closest
+    /// interaction, and its differences.
     pub(crate) fn compare<'a>(
         &'a self,
         seen: &'a Seen<'_>,
@@ -218,7 +218,7 @@ fn stands_for_field(field: &str, recorded: &str) -> bool {
     }
 }
 
-/// Like [`stands_for_field`], for a query. In `ids`, a recorded hash also stands for the job id.
+/// Like [`stands_for_field`], but for a query. In `ids`, a recorded hash stands for the job id.
 fn stands_for_in_query(name: &str, recorded: &str, sent: &str) -> bool {
     let (a, b) = (recorded.split(','), sent.split(','));
     let is_same = |(a, b)| a == b || pseudonym::is_id(b) && a == pseudonym::hashed(b);

@@ -17,8 +17,8 @@ pub struct Overlay {
 }
 
 impl Cassette {
-    /// Selects the interactions with this id, to replace their replies. Use this to test how a
-    /// program handles a failing call in a recording.
+    /// Selects the interactions with this id, to replace their replies or add others. Use this to
+    /// test how a program handles the failure of a recorded call.
     ///
     /// ```
     /// use malquery_mock::{Cassette, Fault};
@@ -58,8 +58,8 @@ impl Cassette {
 
 impl Overlay {
     /// Selects only the nth request that the interactions with this id answer, counted from 0, in
-    /// cassette order. By default, every request that they answer is selected or, with `extra`,
-    /// the first one for each interaction.
+    /// cassette order. By default, selects every request that they answer or, with `extra`, the
+    /// first one for each interaction.
     pub fn nth(mut self, nth: u32) -> Self {
         self.nth = Some(nth);
         self

@@ -91,7 +91,7 @@ impl Cassette {
         }))
     }
 
-    /// Returns test credentials for the base URL of the first interaction, or for US-1.
+    /// Returns test credentials for the origin of the first interaction's URL, or for US-1.
     pub(crate) fn auth(&self) -> Auth {
         let first = self.interactions.first();
         let first = first.and_then(|first| first.expected.as_ref());
@@ -165,7 +165,7 @@ impl Mock {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Like `send`, but does not report a request without a reply.
+    /// Like `send`, but returns `None` for a request without a reply instead of reporting it.
     pub(crate) fn try_send(
         &self,
         request: &Request<Vec<u8>>,
@@ -174,8 +174,8 @@ impl Mock {
         Some(response(reply, request.uri()))
     }
 
-    /// Takes the next reply to a request. If all are used up, returns the last matching interaction,
-    /// if any.
+    /// Takes the next reply to a request. If no reply is left, the error is the last matching
+    /// interaction, if any.
     fn find(&self, seen: &Seen<'_>) -> Result<Reply, Option<&Interaction>> {
         let cassette = &self.0.cassette;
         if seen.is_for(&GetToken::ENDPOINT) && cassette.makes_tokens() {
@@ -322,8 +322,8 @@ fn with_own_ids(mut body: Arc<[u8]>, uri: &Uri) -> Arc<[u8]> {
     body
 }
 
-/// Panics on drop if a request got no reply or a reply was not used up: see [`Mock::check`]. Returned
-/// by [`Cassette::client`] and [`Cassette::play`].
+/// Panics on drop if a request got no reply or a reply was not used up: see [`Mock::check`].
+/// Returned by [`Cassette::client`] and [`Cassette::play`].
 ///
 /// If the thread is already panicking, the guard only prints the unmatched requests.
 #[must_use = "the guard checks on drop that every reply was used"]
@@ -376,7 +376,7 @@ pub enum MockError {
     /// `malquery-ureq`, and its source is an [`io::Error`].
     #[non_exhaustive]
     Fault {
-        /// The fault.
+        /// The kind of failure.
         fault: Fault,
         /// The host and port of the request.
         host: Arc<str>,

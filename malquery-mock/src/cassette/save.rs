@@ -32,7 +32,7 @@ pub(crate) struct Staging {
 }
 
 impl Staging {
-    /// Locks the folder if possible. Waits up to about 10 seconds while another session writes.
+    /// Locks the cassette's folder if possible. Waits up to about 10 seconds for other sessions.
     pub(crate) fn open(path: &Path) -> Result<Self, String> {
         let folder = folder_of(path);
         let fail = |error: io::Error| format!("{}: {error}", folder.display());
@@ -156,7 +156,7 @@ pub(crate) fn document(redaction: Option<&str>, interactions: &[String]) -> Stri
     )
 }
 
-/// Checks that a cassette can be written to this path, before anything is sent.
+/// Checks that a cassette can be written to this path, and creates missing folders.
 pub(crate) fn check(path: &Path) -> io::Result<()> {
     // `Path` ignores these endings, so the error would only appear when the file is renamed.
     let text = path.to_string_lossy();
@@ -164,7 +164,7 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
         return Err(io::ErrorKind::IsADirectory.into());
     }
     if path.exists() && !path.is_file() {
-        return Err(io::Error::other("this is not a regular file"));
+        return Err(io::Error::other("not a regular file"));
     }
     let folder = folder_of(path);
     let bodies = folder.join(body_folder(path).map_err(io::Error::other)?);
@@ -187,7 +187,7 @@ pub(crate) fn check(path: &Path) -> io::Result<()> {
 
 fn body_folder(path: &Path) -> Result<String, String> {
     let file = path.file_name().and_then(|file| file.to_str());
-    let why = || format!("{} has no valid file name for a cassette", path.display());
+    let why = || format!("{}: missing or non-UTF-8 file name", path.display());
     file.map(|file| format!("{file}.bodies")).ok_or_else(why)
 }
 
@@ -234,7 +234,7 @@ fn staged(
     builder.prefix(PREFIX);
     #[cfg(unix)]
     {
-        // The umask still applies. A cassette without samples is meant to be committed.
+        // The umask still applies. Other users may read a cassette without samples.
         let mode = if is_private { 0o600 } else { 0o666 };
         builder.permissions(Permissions::from_mode(mode));
     }

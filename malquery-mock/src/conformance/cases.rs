@@ -16,7 +16,7 @@ use malquery_proto::{BaseUrl, Body, Transport, TransportError};
 
 use super::servers::{Seen, Server, Step, base};
 
-/// What happened: `Ok` if the transport behaved correctly.
+/// A description of what happened: `Ok` if the transport behaved correctly.
 pub(super) type Outcome = Result<String, String>;
 
 pub(super) struct Case {
@@ -71,12 +71,12 @@ fn prepared(
     })
 }
 
-/// Returns a GET for the quotas.
+/// Returns a GET request for the quotas.
 fn get(base: &BaseUrl, query: &str) -> Request<Vec<u8>> {
     request::<GetQuotas>(base, query, Vec::new())
 }
 
-/// Returns a POST for a hunt.
+/// Returns a POST request for a hunt.
 fn post(base: &BaseUrl, body: impl Into<Vec<u8>>) -> Request<Vec<u8>> {
     let mut request = request::<Hunt>(base, "", body.into());
     let json = header::HeaderValue::from_static("application/json");
@@ -143,7 +143,7 @@ fn whole(body: Body) -> Result<Vec<u8>, String> {
     match body.take(MOST).read_to_end(&mut bytes) {
         Ok(_) => Ok(bytes),
         Err(error) => Err(format!(
-            "the body failed after {} bytes: {error}",
+            "reading the body failed after {} bytes: {error}",
             bytes.len()
         )),
     }

@@ -26,7 +26,7 @@ pub(super) enum Step {
     /// Keeps the connection open and sends nothing, for up to [`PATIENCE`].
     Silence,
     Close,
-    /// Closes the connection with a byte unread. On Linux, Android and Windows, the peer sees a reset.
+    /// Closes the connection with a byte unread. This causes a reset on Linux, Android and Windows.
     Reset,
 }
 
@@ -75,7 +75,7 @@ struct Shared {
     stopped: AtomicBool,
     connections: Mutex<Vec<Arc<TcpStream>>>,
     seen: Mutex<Vec<Seen>>,
-    /// The bytes read so far. Invalid requests count too.
+    /// The bytes of all requests so far, even invalid ones.
     raw: Mutex<Vec<u8>>,
     gate: Mutex<Gate>,
     gate_changed: Condvar,

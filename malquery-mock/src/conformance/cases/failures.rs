@@ -262,8 +262,8 @@ fn slow_head(steps: fn() -> Vec<Step>) -> io::Result<Prepared> {
     )
 }
 
-/// Uses a listener that never accepts. The system still completes the connection and buffers the
-/// first bytes.
+/// Uses a listener that never accepts connections. The operating system still completes the
+/// connection and buffers the first bytes.
 fn service_that_does_not_read() -> io::Result<Prepared> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let base = base(&format!("http://{}", listener.local_addr()?));
@@ -285,7 +285,7 @@ fn posted_once(server: &Server) -> Result<(), String> {
         .count();
     match posts {
         0 | 1 => Ok(()),
-        _ => Err(format!("the service received one POST {posts} times")),
+        _ => Err(format!("the service received the POST {posts} times")),
     }
 }
 
@@ -325,7 +325,7 @@ fn a_cut(result: Result<Response<Body>, TransportError>) -> Outcome {
     };
     let mut bytes = Vec::new();
     match body.take(MOST).read_to_end(&mut bytes) {
-        Err(error) => Ok(format!("the body failed: {error}")),
+        Err(error) => Ok(format!("reading the body failed: {error}")),
         Ok(_) => {
             let declared = head.headers.get(header::CONTENT_LENGTH);
             let declared = declared.and_then(|value| value.to_str().ok()?.parse().ok());
@@ -357,7 +357,7 @@ fn bad_chunks(bodies: &'static [&'static str]) -> io::Result<Prepared> {
                 .unwrap_or_else(|_| Err("the transport panicked".into()))
                 .map_err(|error| format!("chunks {body:?}: {error}"))?;
         }
-        Ok(format!("all {} invalid bodies failed", bodies.len()))
+        Ok(format!("all {} invalid bodies were rejected", bodies.len()))
     })
 }
 
@@ -388,13 +388,13 @@ fn hostile_heads() -> Vec<(&'static str, Vec<u8>)> {
             "a status that is not a number",
             text("HTTP/1.1 OK OK\r\n\r\n"),
         ),
-        ("a status of 7 digits", text("HTTP/1.1 2000000 OK\r\n\r\n")),
+        ("a 7-digit status", text("HTTP/1.1 2000000 OK\r\n\r\n")),
         (
             "a status below 100",
             text("HTTP/1.1 007 OK\r\ncontent-length: 0\r\n\r\n"),
         ),
         (
-            "a version from the future",
+            "an unknown HTTP version",
             text("HTTP/9.9 200 OK\r\ncontent-length: 0\r\n\r\n"),
         ),
         ("a header without a colon", with("no colon here")),
@@ -413,7 +413,7 @@ fn hostile_heads() -> Vec<(&'static str, Vec<u8>)> {
             "a header of 1 MiB",
             with(&format!("x-a: {}", "b".repeat(1 << 20))),
         ),
-        ("a line that never ends", vec![b'a'; 1 << 20]),
+        ("1 MiB without a line break", vec![b'a'; 1 << 20]),
         ("20,000 headers", with(&"x-a: b\r\n".repeat(20_000))),
         ("a negative length", with("content-length: -1")),
         (
@@ -421,15 +421,15 @@ fn hostile_heads() -> Vec<(&'static str, Vec<u8>)> {
             with("content-length: five"),
         ),
         (
-            "a length of 20 digits",
+            "a 20-digit length",
             with("content-length: 99999999999999999999"),
         ),
         (
-            "the largest possible length",
+            "the largest 64-bit length",
             with("content-length: 18446744073709551615"),
         ),
         (
-            "two lengths",
+            "two different lengths",
             with("content-length: 5\r\ncontent-length: 6"),
         ),
         (
@@ -443,7 +443,7 @@ fn hostile_heads() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// The transport may reject a head or accept it.
+/// The transport may accept a head or fail with `unknown`, but must not panic.
 fn hostile_heads_do_not_panic(server: &Server, transport: &dyn Transport) -> Outcome {
     let heads = hostile_heads();
     for (index, (name, _)) in heads.iter().enumerate() {

@@ -53,7 +53,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "redirect-to-another-host",
-        consequence: "the token goes to another host",
+        consequence: "the token is sent to another host",
         prepare: || {
             let other = Server::start(|_| vec![reply("200 OK", "", b"elsewhere")])?;
             let location = format!("http://localhost:{}/elsewhere", other.address().port());
@@ -122,7 +122,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "streams-a-body-with-a-length",
-        consequence: "a large sample uses up the memory, and a download shows no progress",
+        consequence: "a large sample uses up all memory, and a download shows no progress",
         prepare: || {
             let head = "HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n";
             streams(head.into(), pattern(60_000), 1000)
@@ -130,7 +130,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "streams-a-chunked-body",
-        consequence: "a large sample uses up the memory, and a download shows no progress",
+        consequence: "a large sample uses up all memory, and a download shows no progress",
         prepare: || {
             let body = pattern(60_000);
             let (first, last) = (chunk(&body[..1000]), chunk(&body[1000..]));
@@ -140,7 +140,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "two-replies-at-a-time",
-        consequence: "no call is possible during a download, or the bytes of the two replies are mixed up",
+        consequence: "no call is possible during a download, or the bytes of two replies are mixed up",
         prepare: || {
             let script = |seen: &Seen| match seen.method.as_str() {
                 "GET" => {
@@ -299,7 +299,7 @@ fn chunked() -> Vec<u8> {
     out
 }
 
-/// Returns a chunk, with its size in uppercase hex. The last chunk of a body is empty.
+/// Returns a chunk, with its size in upper-case hex. The last chunk of a body is empty.
 fn chunk(part: &[u8]) -> Vec<u8> {
     let size = format!("{:X}\r\n", part.len());
     [size.as_bytes(), part, b"\r\n"].concat()
@@ -341,7 +341,7 @@ fn body_longer_than_its_length(server: &Server, transport: &dyn Transport) -> Ou
     same("the body", &bytes, &b"hello"[..bytes.len()])?;
     Ok(match result {
         Ok(_) => "the body ended at its declared length".into(),
-        Err(error) => format!("the body failed: {error}"),
+        Err(error) => format!("reading the body failed: {error}"),
     })
 }
 
@@ -406,7 +406,7 @@ fn identity_is_left_alone(server: &Server, transport: &dyn Transport) -> Outcome
         .iter()
         .any(|seen| seen.values("accept-encoding") != [b"identity"])
     {
-        return Err("the request accepted encodings other than identity".into());
+        return Err("the accept-encoding of the request was changed".into());
     }
     same("a compressed body", &body, GZIP)?;
     match head.headers.get(header::CONTENT_ENCODING) {

@@ -83,11 +83,11 @@ fn get_without_a_body(server: &Server, transport: &dyn Transport) -> Outcome {
     }
     for name in ["content-length", "transfer-encoding"] {
         if !seen.values(name).is_empty() {
-            return Err(format!("the GET had a {name}"));
+            return Err(format!("the GET had a {name} header"));
         }
     }
     if seen.values("host") != [server.address().to_string().as_bytes()] {
-        return Err("the GET did not have exactly one host header with host and port".into());
+        return Err("the GET did not have exactly one host header with the host and port".into());
     }
     Ok("no body was sent or announced".into())
 }
@@ -122,7 +122,7 @@ fn uri_unchanged(server: &Server, transport: &dyn Transport) -> Outcome {
     exchange(transport, request, 200)?;
     let seen = only_request(server)?;
     match seen.target == target {
-        true => Ok("path and query arrived unchanged".into()),
+        true => Ok("the path and query arrived unchanged".into()),
         false => Err(format!("{target} arrived as {}", seen.target)),
     }
 }
@@ -195,7 +195,7 @@ fn post_sent_once(server: &Server, transport: &dyn Transport) -> Outcome {
         let result = transport.send(post(&server.base(), "{\"hunt\": 1}"));
         let times = server.seen().len() - before;
         if times != 1 {
-            return Err(format!("the service received one POST {times} times"));
+            return Err(format!("the service received the POST {times} times"));
         }
         last = unknown(result)?;
     }
