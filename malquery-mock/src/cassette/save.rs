@@ -204,7 +204,7 @@ fn create_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Returns the permissions with the bits of `mode` added, which give the owner access whatever the
+/// Returns the permissions with the bits of `mode` added. They give the owner access whatever the
 /// umask is. Without them, a recording could fail after it has used quota.
 #[cfg(unix)]
 fn own(metadata: &Metadata, mode: u32) -> Permissions {

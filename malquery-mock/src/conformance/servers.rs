@@ -220,7 +220,7 @@ impl Shared {
     }
 }
 
-/// Reads requests. The last byte of each read stays in the socket until it is taken, for
+/// Reads requests. The last byte of each read stays in the socket until `take_unread`, for
 /// [`Step::Reset`].
 struct Wire<'a> {
     stream: &'a TcpStream,
