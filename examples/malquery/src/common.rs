@@ -84,7 +84,6 @@ impl Commands<'_> {
         let is_late = running.is_some_and(|status| status != UNKNOWN)
             && error.kind() == client::ErrorKind::Unavailable
             && input::time_left() <= LONGEST_PAUSE;
-        let time_is_up = time_is_up || is_late;
         let has_failed = matches!(error.flow(), Some(FlowError::JobFailed(_)));
         // The reply to a failed submission can contain a request id.
         let id = error.flow().and_then(FlowError::request_id).cloned();
@@ -98,15 +97,21 @@ impl Commands<'_> {
         if has_failed {
             failure = failure.hint(JOB_FAILED);
         }
-        if time_is_up {
+        if time_is_up || is_late {
             let timeout = written(self.session.timeout);
-            if let Some(status) = running {
-                failure.message = format!(
+            let message = &failure.message;
+            failure.message = match running {
+                Some(status) if is_late => format!(
+                    "{message}; --timeout ({timeout}) may leave no time for another attempt; \
+                     the last status of the job is {status}"
+                ),
+                Some(status) => format!(
                     "the job is still running after {timeout} (--timeout); its status is {status}"
-                );
+                ),
+                None => format!("{message} (--timeout is {timeout})"),
+            };
+            if running.is_some() {
                 failure.code = code::RUNNING;
-            } else {
-                failure.message = format!("{} (--timeout is {timeout})", failure.message);
             }
         }
         failure

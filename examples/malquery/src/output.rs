@@ -451,20 +451,24 @@ pub(crate) fn write(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// A reply as JSON. If `meta`, `resources` or `errors` is missing, an empty list is added, because
-/// the API documentation requires all three.
+/// A reply as JSON. Adds an empty `meta`, `resources` or `errors` if it is missing, because the API
+/// documentation requires all three.
 pub(crate) struct Document<'a, T>(pub(crate) &'a T);
 
 impl<T: Serialize> Serialize for Document<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        const MEMBERS: [&str; 3] = ["meta", "resources", "errors"];
+        let members = [
+            ("meta", json!({})),
+            ("resources", json!([])),
+            ("errors", json!([])),
+        ];
         let reply = serde_json::to_value(self.0).map_err(S::Error::custom)?;
         let mut map = serializer.serialize_map(None)?;
-        for name in MEMBERS {
-            map.serialize_entry(name, reply.get(name).unwrap_or(&json!([])))?;
+        for (name, empty) in &members {
+            map.serialize_entry(name, reply.get(name).unwrap_or(empty))?;
         }
         for (name, value) in reply.as_object().into_iter().flatten() {
-            if !MEMBERS.contains(&name.as_str()) {
+            if !members.iter().any(|(member, _)| member == name) {
                 map.serialize_entry(name, value)?;
             }
         }

@@ -107,7 +107,7 @@ impl Reply {
         self.length += bytes.len() as u64;
         self.hasher.update(bytes);
         // The program gets the bytes even if they cannot be kept.
-        self.is_kept &= self.length <= most && self.body.write_all(bytes).is_ok();
+        self.is_kept = self.is_kept && self.length <= most && self.body.write_all(bytes).is_ok();
         // Some readers stop here and never see the end of the stream.
         if declared(&self.headers) == Some(self.length) {
             self.end = End::Whole;

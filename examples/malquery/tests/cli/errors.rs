@@ -273,5 +273,9 @@ fn a_late_failure_leaves_a_running_job() {
     let busy = (0..1000).map(|_| refusal(503, "busy"));
     let server = Server::with_answers([job("r-1", "inprogress")].into_iter().chain(busy));
     let run = server.run("request r-1 --wait --poll-interval 0.05 --timeout 2s");
-    assert!(run.error(6).contains("the job is still running"));
+    let error = run.error(6);
+    assert!(error.contains("returned 503"), "{error}");
+    let late = "--timeout (2 s) may leave no time for another attempt; \
+                the last status of the job is \"inprogress\"";
+    assert!(error.contains(late), "{error}");
 }

@@ -98,7 +98,9 @@ impl Annotations {
         let text = fs::read_to_string(&path).map_err(|error| CorpusError::io(&path, error))?;
         serde_json::from_str(&text).map_err(|error| {
             let message = error.to_string();
-            let message = message.split(" at line ").next().unwrap_or_default();
+            let message = message
+                .rsplit_once(" at line ")
+                .map_or(&*message, |(why, _)| why);
             let (line, column) = (error.line(), error.column());
             CorpusError::new(format!("{}:{line}:{column}", path.display()), message)
         })
