@@ -64,15 +64,15 @@
 //!   example after a 5xx ([`RetryPolicy`](flow::RetryPolicy)). CrowdStrike does not document
 //!   whether a failed download counts against the quota.
 //! - **Rate limits.** A pause after a 429 applies to all clones of the client. If the monthly quota
-//!   is used up, the call is not retried.
+//!   is exhausted, the call is not retried.
 //! - **Jobs.** The reply to a submission has `status: done` although the job has not finished; only
 //!   polls report the status of the job. Waiting for a job that fails returns an error.
 //! - **Downloads.** Bodies are streamed. The client checks the length if the reply declares one,
 //!   the SHA-256 of a sample, and the beginning and end of an archive.
 //! - **All steps in one call.** `Client::collect` runs a search or a hunt, downloads the samples
 //!   that it finds, and verifies them. It can resume after an error or a restart.
-//! - **Secrets.** They are hidden in `Debug` output, left out of stored state, wiped from memory on
-//!   drop and, if they have at least 6 bytes, masked in errors. The transport owns the body of a
+//! - **Secrets.** They are hidden in `Debug` output, omitted from stored state, wiped from memory
+//!   on drop and, if they have at least 6 bytes, masked in errors. The transport owns the body of a
 //!   token request and the `Authorization` header; these are not wiped.
 //!
 //! # Design decisions

@@ -9,10 +9,9 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-/// The minimum length of a secret in bytes. A shorter one may be part of ordinary words.
+/// The minimum length of a secret in bytes. A shorter one may be part of a word.
 const MIN_SECRET: usize = 6;
-/// The minimum length in bytes of the beginning of a secret at the end of truncated text. A
-/// shorter one may be part of an ordinary word.
+/// The minimum length of a truncated secret in bytes. A shorter one may be part of a word.
 const MIN_BEGINNING: usize = 4;
 /// The maximum number of backslashes before a character: JSON nested in JSON doubles them.
 const MAX_SLASHES: usize = 8;
@@ -32,7 +31,7 @@ const MAX_INDENTATION: usize = 64;
 const PERCENTS: [&[u8]; 4] = [b"%", b"%25", b"%2525", b"%252525"];
 /// The replacement for a secret.
 const MASK: &str = "[redacted]";
-/// The end of a truncated excerpt.
+/// The character that ends a truncated excerpt.
 pub(crate) const CUT: char = '…';
 
 /// A set of secrets to find in untrusted text.
@@ -77,7 +76,7 @@ struct Needle {
 }
 
 impl Needles {
-    /// Creates a set of these secrets. Secrets of fewer than 6 bytes are ignored.
+    /// Creates a set from `secrets`. Secrets of fewer than 6 bytes are ignored.
     pub fn new<S: AsRef<str>>(secrets: impl IntoIterator<Item = S>) -> Self {
         let mut needles = Self::default();
         for secret in secrets {
@@ -126,8 +125,7 @@ impl Needles {
         masked.into()
     }
 
-    /// Like [`mask`](Self::mask), but also replaces a secret that is cut off by a `…`, if at least
-    /// its first 4 bytes are there.
+    /// Like [`mask`](Self::mask), but also replaces a secret cut off by `…` after at least 4 bytes.
     pub fn mask_excerpt<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let masked = self.mask(text);
         let parts = masked.split_inclusive(CUT);
@@ -282,7 +280,7 @@ impl Needle {
         ends.pop()
     }
 
-    /// Returns the length of the secret at the beginning of `text`, if it is written as hex digits.
+    /// Like [`escaped`](Self::escaped), for a secret that is written as hex digits.
     fn hex(&self, text: &[u8]) -> Option<usize> {
         let (mut at, mut end) = (0, 0);
         let digits = self.plain.bytes().flat_map(|byte| [byte >> 4, byte & 15]);
@@ -329,9 +327,9 @@ fn slashes(text: &[u8]) -> usize {
     other.unwrap_or(first.len())
 }
 
-/// Returns the length of a line break at the beginning of `text`, with the whitespace around it.
-/// Returns 0 if `text` begins with something else. The line break may be escaped as in JSON, and may
-/// follow the `=` of quoted-printable.
+/// Returns the length of a line break at the beginning of `text`, or 0 if there is none. The length
+/// includes a space or tab before the line break, and the indentation after it. The line break may
+/// be escaped as in JSON, and may follow the `=` of quoted-printable.
 fn line_break(text: &[u8]) -> usize {
     if !matches!(
         text.first(),
@@ -373,7 +371,8 @@ fn separators(text: &[u8]) -> usize {
     at
 }
 
-/// Returns the length of `encoded` at the beginning of `text`, including line breaks.
+/// Returns the length of `encoded` at the beginning of `text`, including line breaks. Only the
+/// first [`BASE64_BEGINNING`] characters must match.
 fn base64(encoded: &[u8], text: &[u8]) -> Option<usize> {
     let (mut at, mut end) = (0, 0);
     for (index, byte) in encoded.iter().enumerate() {

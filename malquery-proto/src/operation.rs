@@ -64,7 +64,7 @@ pub trait Operation {
     /// The method, path and scope, and whether the request may be sent again.
     const ENDPOINT: Endpoint;
 
-    /// Adds the query or the body to the request, if it has one.
+    /// Adds the query or the body, if any, to the request.
     ///
     /// # Errors
     /// Fails if the request is known to be invalid, for example if a search has no patterns.
@@ -98,8 +98,7 @@ pub trait Operation {
     }
 }
 
-/// Builds the request without a token, so that an invalid request fails before a token is
-/// requested.
+/// Builds the request without a token, so that an invalid request fails before a token request.
 pub(crate) fn unsigned<O: Operation + ?Sized>(
     operation: &O,
     base: &BaseUrl,
@@ -129,7 +128,7 @@ pub trait JsonOperation: Operation {
     ///
     /// # Errors
     /// Returns [`ResponseError::Api`] for any status other than 2xx, and for a body that has errors
-    /// but cannot be parsed, for example because it lacks the request id of a submission. Returns
+    /// but cannot be parsed, for example because it lacks the request id of the job. Returns
     /// [`ResponseError::Decode`] for any other reply that cannot be used. Otherwise, the errors in
     /// the body are in [`Envelope::errors`].
     fn response(
@@ -205,15 +204,15 @@ pub trait StreamOperation: Operation {
     /// Returns the checks for the body of a successful reply with this head.
     fn check(&self, head: ResponseHead<'_>) -> StreamCheck;
 
-    /// Returns the reply with the checks for its body. `None` if the body is not a file: read it,
-    /// and pass it to [`Operation::error`]. Only the status determines this, because a sample may
-    /// look like anything, even an error.
+    /// Returns the reply with the checks for its body, or `None` if the body is not a file. In that
+    /// case, read the body and pass it to [`Operation::error`]. Only the status determines whether
+    /// the body is a file, because a sample may look like anything, even an error.
     fn response(&self, head: ResponseHead<'_>) -> Option<Reply<StreamCheck>> {
         has_file(head.status).then(|| Reply::new(head, None, self.check(head)))
     }
 }
 
-/// Returns whether the body of a reply with this status is a whole file. True for every 2xx except
+/// Returns whether the body of a reply with this status is a whole file: true for every 2xx except
 /// 202 (not ready), 204 and 205 (no content), and 206 (part of a file).
 pub(crate) fn has_file(status: StatusCode) -> bool {
     status.is_success() && !matches!(status.as_u16(), 202 | 204..=206)

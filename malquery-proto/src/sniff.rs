@@ -5,7 +5,7 @@ use crate::error::excerpt;
 /// The maximum number of bytes that [`what_is`] uses.
 pub(crate) const ENOUGH: usize = 512;
 
-/// The first bytes of formats that may arrive instead of a zip archive or a sample.
+/// File formats that an unexpected body may have: the first bytes and a description.
 const FORMATS: [(&[u8], &str); 8] = [
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
     (b"Rar!\x1a\x07", "a RAR archive"),

@@ -73,7 +73,7 @@ pub struct Received {
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
-    /// The body ended before the declared length.
+    /// The body is shorter than the declared length.
     #[error("the body ended after {received} of {declared} bytes")]
     #[allow(missing_docs)]
     Short { received: u64, declared: u64 },
@@ -138,8 +138,8 @@ impl Instead {
         }
     }
 
-    /// Returns the message of the first error, up to 500 characters, if the body is an error reply of
-    /// at most 2 KiB.
+    /// Returns the message of the first error, up to 500 characters, if the body is an error reply
+    /// of at most 2 KiB.
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
@@ -263,8 +263,8 @@ impl StreamCheck {
     /// Checks the next bytes of the body.
     ///
     /// # Errors
-    /// Fails if the body has a content encoding, is too long, or does not begin like the required
-    /// zip archive (checked once 2 KiB have arrived). Do not use the check after an error.
+    /// Fails if the body has an unexpected content encoding, is too long, or does not begin like a
+    /// zip archive if one is required (checked after 2 KiB). Do not use the check after an error.
     pub fn update(&mut self, chunk: &[u8]) -> Result<(), StreamError> {
         if let Some(encoding) = &self.encoding {
             return Err(StreamError::Encoded(encoding.clone()));
@@ -311,8 +311,8 @@ impl StreamCheck {
     /// Finishes the check, and returns the size and hash of the body.
     ///
     /// # Errors
-    /// Fails if the body is too short, has the wrong hash or a content encoding, or does not begin
-    /// and end like the required zip archive.
+    /// Fails if the body is too short, has the wrong hash or an unexpected content encoding, or
+    /// does not begin and end like the required zip archive.
     pub fn finish(self) -> Result<Received, StreamError> {
         if let Some(encoding) = self.encoding {
             return Err(StreamError::Encoded(encoding));

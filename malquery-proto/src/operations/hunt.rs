@@ -60,7 +60,7 @@ impl Hunt {
         self
     }
 
-    /// Compiles the rule locally, so that a mistake in it does not cost a hunt.
+    /// Compiles the rule locally, so that a mistake does not cost a hunt.
     ///
     /// The source must contain one rule to hunt for. It may also contain private rules, global
     /// rules and rules that another rule refers to. To select one rule from a larger file, use

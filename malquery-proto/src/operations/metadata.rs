@@ -69,7 +69,9 @@ impl JsonOperation for GetMetadata {
         }
         let mut named = reply.resources.iter().filter_map(|sample| sample.sha256);
         match named.find(|sha256| !self.ids.contains(sha256)) {
-            Some(other) => Err(format!("it is about {other}, which was not requested")),
+            Some(other) => Err(format!(
+                "it is about sample {other}, which was not requested"
+            )),
             None => Ok(()),
         }
     }

@@ -45,7 +45,7 @@ use crate::request::{BuildError, RequestParts};
 use crate::types::SearchOptions;
 use crate::types::options::Others;
 
-/// Fails if a minimum is certainly greater than its maximum.
+/// Fails if the minimum date or size is certainly greater than the maximum.
 fn check_ranges(options: &SearchOptions) -> Result<(), BuildError> {
     let refuse = |what, min: &dyn ToString, max: &dyn ToString| {
         let (min, max) = (min.to_string(), max.to_string());
@@ -61,8 +61,8 @@ fn check_ranges(options: &SearchOptions) -> Result<(), BuildError> {
     }
 }
 
-/// The names that [`option`](SearchOptions::option) cannot set: options with a setter, and names
-/// that are not among the service's options.
+/// The names that [`option`](SearchOptions::option) cannot set: the empty name, `other`, and the
+/// names of options with a setter.
 const SETTERS: [&str; 12] = [
     "",
     "app",

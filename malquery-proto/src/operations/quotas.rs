@@ -77,7 +77,7 @@ model! {
 }
 
 model! {
-    /// The hunts or downloads of one user.
+    /// The number of hunts or downloads by one user.
     #[derive(Default)]
     pub struct UserCount {
         /// The user id, which may be an empty string.
