@@ -42,7 +42,7 @@ impl<R: Read> Read for Reader<R> {
 
 /// The decompressed size in bytes up to which any compression ratio is allowed.
 const ANY_RATIO: u64 = 16 * 1024 * 1024;
-/// The maximum compression ratio. Job results reach about 10, and gzip can reach about 1,000.
+/// The maximum compression ratio above `ANY_RATIO`. Job results reach about 10, gzip about 1,000.
 const MAX_RATIO: u64 = 200;
 
 /// Decompresses a gzip body. Reading fails once the output exceeds both 16 MiB and 200 times the

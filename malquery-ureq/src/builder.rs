@@ -14,7 +14,7 @@ use crate::proxy::{self, Route};
 use crate::ureq_error::ConfigError;
 
 /// The settings of a [`UreqTransport`](crate::UreqTransport). The [crate
-/// documentation](crate#time-limits) explains how the time limits work together.
+/// documentation](crate#time-limits) explains how the time limits interact.
 #[derive(Clone)]
 #[must_use]
 pub struct Builder {
@@ -232,7 +232,7 @@ fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), ConfigEr
     Ok((key, value))
 }
 
-/// Parses certificates and returns those that rustls can use. A system's bundle may contain others.
+/// Parses certificates, and skips those that rustls cannot use. Fails if no certificate remains.
 fn parse(origin: &str, pem: io::Result<Vec<u8>>) -> Result<Vec<Certificate<'static>>, ConfigError> {
     let refuse = |error: Option<Box<dyn StdError + Send + Sync>>| ConfigError::RootCertificates {
         origin: origin.to_owned(),

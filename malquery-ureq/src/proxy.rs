@@ -28,8 +28,8 @@ impl Route {
         (!self.direct.contains(uri)).then(|| proxy.clone())
     }
 
-    /// Reads the environment. A lowercase name takes precedence over the same name in uppercase.
-    /// `HTTP_PROXY` is ignored, because plain http is allowed only for loopback.
+    /// Reads the environment. A nonempty lowercase variable takes precedence over its uppercase
+    /// form. `HTTP_PROXY` is ignored, because plain http is allowed only for loopback.
     pub(crate) fn from_env() -> Result<Self, ConfigError> {
         const VARIABLES: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
         let set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());

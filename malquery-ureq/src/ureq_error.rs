@@ -13,7 +13,7 @@ use ureq::unversioned::resolver::DefaultResolver;
 #[non_exhaustive]
 pub enum ConfigError {
     /// The setting is not the URL of a proxy. It is not shown, because it may contain a password.
-    #[error("the proxy is not a URL such as http://host:port or socks5h://host:port")]
+    #[error("the proxy URL is invalid; use a URL such as http://host:port or socks5h://host:port")]
     Proxy,
     /// The value of this environment variable is not the URL of a proxy.
     #[error(
@@ -92,7 +92,7 @@ pub enum UreqErrorKind {
     NoTime,
     /// The DNS lookup of the host, or of an HTTP or HTTPS proxy, failed or took too long.
     Lookup,
-    /// Opening the connection failed or took too long.
+    /// Opening the connection failed for a reason without its own kind, or took too long.
     Connect,
     /// The certificate was rejected. For example, it is not trusted or has expired.
     Certificate,
@@ -298,7 +298,7 @@ fn source(error: ureq::Error) -> Option<Source> {
     })
 }
 
-/// Returns the host and port of a URI, as shown in errors.
+/// Returns the host of a URI, with its port if known, as shown in errors.
 pub(crate) fn host_and_port(uri: &Uri) -> String {
     uri.scheme()
         .zip(uri.authority())

@@ -178,7 +178,7 @@ impl Session {
             .fold("malquery".into(), |program, option| program + &option)
     }
 
-    /// Returns the command that shows a job.
+    /// Returns the command that shows the status or the results of a job.
     pub(crate) fn request(&self, id: &RequestId) -> String {
         format!("{} request {}", self.program(), quoted(id.as_str()))
     }
@@ -454,8 +454,8 @@ pub(crate) struct CollectArgs {
     pub(crate) options: Options,
 
     /// The folder for the archive, `samples.zip`, and for the samples, each in a file named after
-    /// its SHA-256. With --force, samples of an earlier run stay in the folder; use one folder per
-    /// run to keep them apart
+    /// its SHA-256. With --force, samples from an earlier run stay in the folder; use one folder
+    /// per run to keep them apart
     #[arg(long, value_name = "DIR")]
     pub(crate) output_dir: PathBuf,
     /// Do not unpack the archive
@@ -503,7 +503,7 @@ impl CollectArgs {
     }
 }
 
-/// The rule of a hunt.
+/// The rule for `hunt`: a file, as an argument or with --rule, and its options.
 #[derive(Debug, Args)]
 pub(crate) struct HuntRule {
     /// The file with the YARA rule; use this or --rule FILE
@@ -656,7 +656,7 @@ impl Patterns {
         let all = self.all();
         if all.is_empty() {
             return Err(Failure::refused(
-                "no pattern is given; use --pattern TYPE:VALUE, --hex, --ascii or --wide",
+                "no pattern was given; use --pattern TYPE:VALUE, --hex, --ascii or --wide",
             ));
         }
         Ok(all)

@@ -153,7 +153,7 @@ impl Commands<'_> {
     }
 
     /// Shows what the command may cost. Unless --no-check-quota is given, fails if a needed quota
-    /// is used up. If `most` is `None` and --yes is not given, asks for confirmation.
+    /// is exhausted. If `most` is `None` and --yes is not given, asks for confirmation.
     fn announce(&self, args: &CollectArgs, hunts: u64, most: Option<u64>) -> Result<(), Failure> {
         let mut costs = Vec::new();
         if hunts > 0 {
@@ -382,10 +382,10 @@ fn confirm() -> Result<(), Failure> {
     let read = io::stdin().lock().read_line(&mut answer);
     match answer.trim().to_ascii_lowercase().as_str() {
         "y" | "yes" if read.is_ok() => Ok(()),
-        _ => {
-            Err(Failure::refused("nothing was submitted")
-                .hint("use --limit N to limit the downloads"))
-        }
+        _ => Err(
+            Failure::refused("the downloads were not confirmed; nothing was submitted")
+                .hint("use --limit N to limit the downloads"),
+        ),
     }
 }
 
@@ -410,7 +410,7 @@ fn is_fetched(collect: &Collect, archive: &Path, limits: Limits) -> bool {
     })
 }
 
-/// Returns the hint on how to continue without a state file.
+/// Returns a hint on how to continue without a state file, if that is possible.
 fn resume_hint(session: &Session, collect: &Collect, path: &Path) -> Option<String> {
     let program = &session.program();
     let folder = || path.parent().unwrap_or(Path::new("."));
@@ -437,14 +437,14 @@ fn resume_hint(session: &Session, collect: &Collect, path: &Path) -> Option<Stri
     search.map(|id| collect_again(program, collect, id, path))
 }
 
-/// Returns the hint on how to fetch an archive that has been paid for.
+/// Returns a hint on how to fetch an archive that has been paid for.
 pub(crate) fn fetch_again(session: &Session, id: &RequestId, output: &Path) -> String {
     let force = if session.force { " --force" } else { "" };
     let (program, id, output) = (session.program(), quoted(id.as_str()), quoted(output));
     format!("fetch the archive with: {program} samples {id} --output {output}{force}")
 }
 
-/// Returns the hint on how to collect the results of a search.
+/// Returns a hint on how to collect the results of a search.
 fn collect_again(program: &str, collect: &Collect, id: &RequestId, path: &Path) -> String {
     let (id, folder) = (
         quoted(id.as_str()),
@@ -657,7 +657,7 @@ impl Shown<'_> {
             "download": download,
             "samples": found,
             "errors": errors,
-            // JSON cannot represent a path that is not Unicode.
+            // JSON cannot represent a path that is not valid Unicode.
             "path": archive.map(|_| path.to_string_lossy()),
             "bytes": archive.map_or(0, |archive| archive.bytes),
             "sha256": archive.map(|archive| archive.sha256),
@@ -791,7 +791,7 @@ impl Shown<'_> {
     }
 }
 
-/// Shows that all samples are verified, and where they are.
+/// Shows how many samples are verified and where they are, unless there are none.
 fn say_done(report: &Report, archive: Option<&str>) {
     let (Some(first), Some(archive)) = (report.found.first(), archive) else {
         return;

@@ -28,7 +28,7 @@ use crate::{input, rule};
 enum Kind {
     Search,
     Archive,
-    /// Not known before the reply to a poll.
+    /// Not known until the reply to a poll arrives.
     Unknown,
 }
 
@@ -367,8 +367,8 @@ impl Commands<'_> {
         self.show_job(&flow, &reply, what, None)
     }
 
-    /// Submits a job if necessary, and waits until it ends. If there is a state file, saves each
-    /// step. Shows how to continue after an interruption or an error.
+    /// Submits a job if necessary, and waits until it ends. If there is a state file, saves the
+    /// state at each step. Shows how to continue after an interruption or an error.
     fn wait(
         &self,
         flow: &mut JobFlow,
@@ -478,7 +478,7 @@ impl Commands<'_> {
             bar.finish_and_clear();
         }
         let received = result?;
-        // JSON cannot represent a path that is not Unicode.
+        // JSON cannot represent a path that is not valid Unicode.
         Ok(
             json!({"path": path.to_string_lossy(), "bytes": received.bytes, "sha256": received.sha256}),
         )
@@ -523,7 +523,7 @@ impl Commands<'_> {
         // The job is running, but the exit code must show that it may be incomplete.
         match errors.is_empty() {
             true => Ok(()),
-            false => Err(errors.failure(&format!("the {what} was submitted with errors"))),
+            false => Err(errors.failure(&format!("{what} submitted, but the reply has errors"))),
         }
     }
 }

@@ -57,8 +57,8 @@ impl Commands<'_> {
             return Ok(None);
         };
         let mut state = State::take(path)?;
-        // An existing file may be the state of a job that is paid for. This only checks that the
-        // file can be created. `State::keep` writes it.
+        // An existing file may be the state of a job that has been paid for. This only checks that
+        // the file can be created. `State::keep` writes it.
         drop(
             self.create(state.path.clone())
                 .map_err(|failure| match path.is_file() {
@@ -76,8 +76,8 @@ impl Commands<'_> {
         Ok(Some(state))
     }
 
-    /// Converts an error into a failure, which mentions --timeout if there may be no time left for
-    /// another attempt. `running` is the status of the job, if one was submitted.
+    /// Converts an error into a failure, and adds hints about the job and --timeout if they apply.
+    /// `running` is the status of the job, if one was submitted.
     pub(crate) fn explain(&self, error: Error, running: Option<&str>) -> Failure {
         let time_is_up = matches!(error.flow(), Some(FlowError::Deadline { .. }));
         // The next attempt could come after --timeout expires.

@@ -2,7 +2,7 @@
 
 use malquery_mock::{Corpus, CorpusSample};
 
-/// The content of a file, the day on which it was first seen, its label and its family.
+/// The content of a file, the day on which it was first seen, its label and its family, if any.
 type File = (
     &'static [u8],
     &'static str,

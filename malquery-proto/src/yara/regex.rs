@@ -139,7 +139,7 @@ fn repeat(pattern: &str, start: usize) -> Result<Option<usize>, Fault> {
     if low > high {
         return Err((
             span,
-            "the first number is larger than the second".to_owned(),
+            "the first repeat count is larger than the second".to_owned(),
         ));
     }
     Ok(Some(end + 1))
@@ -186,8 +186,8 @@ fn class(pattern: &str, start: usize) -> Result<usize, Fault> {
     }
 }
 
-/// Parses one byte of a character class, which may be escaped. Like YARA, this treats `\w` in a
-/// range as `w`.
+/// Parses one byte, possibly escaped, of a character class. Like YARA, this treats `\w` in a range
+/// as `w`.
 fn member(pattern: &str, at: &mut usize) -> Result<u8, Fault> {
     let bytes = pattern.as_bytes();
     let byte = bytes[*at];

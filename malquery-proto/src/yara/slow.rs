@@ -18,7 +18,7 @@ const ENOUGH: i32 = 38;
 /// A byte, and a mask of its known bits.
 type Masked = (u8, u8);
 
-/// A piece of a string.
+/// An element of a string: a byte, a gap, alternatives or a repetition.
 enum Piece {
     Byte(Masked),
     /// A gap, which ends an atom.
@@ -30,7 +30,7 @@ enum Piece {
     Many(Vec<Piece>, u32),
 }
 
-/// Returns whether the string may slow down scanning.
+/// Returns whether the string may slow down scanning. A string with `base64` is not checked.
 pub(super) fn is_slow(string: &VariableDeclaration) -> bool {
     let modifiers = &string.modifiers;
     if modifiers.base64.is_some() {
@@ -137,8 +137,8 @@ fn of_regex(node: &Node) -> Vec<Piece> {
     pieces
 }
 
-/// Returns the score of the best atom of a byte sequence, or of its worst `wide` or `xor` variant
-/// if that is lower.
+/// Returns the score of the best atom of a byte sequence, or of the worst `wide` or `xor` variant
+/// of that atom if it scores lower. Returns `None` if there are no bytes.
 fn literal_points(
     bytes: &[u8],
     is_ascii: bool,

@@ -14,7 +14,7 @@ use super::splits::rounds;
 /// The maximum size of the source in bytes that causes no warning.
 const LONG_TEXT: usize = 64 * 1024;
 
-/// The minimum length of a string in bytes that causes no warning. The corpus index most likely
+/// The minimum length of a string in bytes that causes no warning. MalQuery's index most likely
 /// consists of four-byte sequences.
 const SHORT_STRING: usize = 4;
 
@@ -114,7 +114,7 @@ fn regex_length(node: &Node) -> usize {
     }
 }
 
-/// A function that returns a hash in lowercase hex digits.
+/// A function that returns a hash as lowercase hex digits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct HashFunction {
     name: &'static str,
@@ -152,6 +152,6 @@ pub(super) fn hash_fault(function: HashFunction, compared: &Expression) -> Optio
         return Some(why);
     }
     bytes.iter().any(u8::is_ascii_uppercase).then(|| {
-        format!("`{name}` returns lowercase digits, so a hash with uppercase digits never matches; write it in lowercase")
+        format!("`{name}` returns lowercase hex digits, so a hash with uppercase letters never matches; write it in lowercase")
     })
 }

@@ -121,7 +121,7 @@ fn help_explains_statuses_rules_and_folders() {
         hunt.contains("use this or --rule FILE") && hunt.contains("instead of the argument [FILE]"),
         "{hunt}"
     );
-    assert!(help("collect").contains("samples of an earlier run stay in the folder"));
+    assert!(help("collect").contains("samples from an earlier run stay in the folder"));
 }
 
 #[test]
