@@ -106,7 +106,7 @@ impl Commands<'_> {
         let is_limited = limit.is_some() || !list.is_empty();
         if !is_limited && !args.yes && !is_answerable() {
             return Err(Failure::refused(
-                "without --limit, all samples found are downloaded, and each costs a download",
+                "cannot ask for confirmation; without --limit, each sample found costs a download",
             )
             .hint("use --limit N, or --yes to download them all"));
         }
