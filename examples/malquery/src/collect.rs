@@ -72,6 +72,11 @@ pub(crate) fn extract(
 impl Commands<'_> {
     pub(crate) fn collect(&self, args: &CollectArgs) -> Result<(), Failure> {
         let source = args.source()?;
+        // clap detects this only if both options are on the same side of the command.
+        if args.no_check_quota && self.session.check_quota {
+            let both = "use --check-quota or --no-check-quota, not both";
+            return Err(Failure::refused(both));
+        }
         // `resume` may run in another working directory.
         let folder = match &args.state {
             Some(_) => {
@@ -170,11 +175,6 @@ impl Commands<'_> {
             None => "a download per sample found".to_owned(),
         });
         let costs = costs.join(" and ");
-        // clap detects this only if both options are on the same side of the command.
-        if args.no_check_quota && self.session.check_quota {
-            let both = "use --check-quota or --no-check-quota, not both";
-            return Err(Failure::refused(both));
-        }
         if args.no_check_quota {
             note(format_args!("this costs {costs}"));
         } else {

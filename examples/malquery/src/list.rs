@@ -41,7 +41,7 @@ impl Samples {
     pub(crate) fn read(&self) -> Result<Vec<Sha256>, Failure> {
         if self.is_empty() {
             return Err(Failure::refused(
-                "no sample is given; pass a SHA-256, or a list with --from FILE",
+                "no sample was given; pass a SHA-256, or a list with --from FILE",
             ));
         }
         let mut all = self.samples.clone();

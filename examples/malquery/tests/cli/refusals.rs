@@ -117,6 +117,9 @@ fn wrong_settings_are_refused() {
     );
     let both = "error: use --quiet or --verbose, not both";
     assert_eq!(refused(&[], "-q quotas -v"), both);
+    let both = "error: use --check-quota or --no-check-quota, not both";
+    let none = "--check-quota collect --ascii x --output-dir /no/such/folder --no-check-quota";
+    assert_eq!(refused(&[id, secret], none), both);
     for option in [
         "--cloud us-2",
         "--base-url http://127.0.0.1:1",
