@@ -1,13 +1,13 @@
 //! Tools for offline tests of programs that use CrowdStrike Falcon MalQuery.
 //!
-//! Most of the tools give you a [`Client`](malquery_proto::Client), the same type as in production,
+//! Most of the tools return a [`Client`](malquery_proto::Client), the same type as in production,
 //! or a [`Transport`](malquery_proto::Transport) for a client with your own settings.
 //!
 //! | to test | use |
 //! |---|---|
 //! | how a program handles a reply or an error | a [`script`] |
 //! | that a program works with real replies | a [`Session`], which records and replays them |
-//! | how a program handles a failing call in a recording | [`Cassette::on`] |
+//! | how a program handles the failure of a recorded call | [`Cassette::on`] |
 //! | which requests a program sends | a [`Transcript`] |
 //! | a whole job on your own files | a `Service` (feature `service`) |
 //! | your own transport | `conformance::check` (feature `server`) |
@@ -42,8 +42,8 @@
 //!
 //! # Record and replay
 //!
-//! A test gives a [`Session`] the path of its cassette and a function that returns the parts of a
-//! live client:
+//! A [`Session`] needs the path of its cassette and a function that returns the parts of a live
+//! client:
 //!
 //! ```no_run
 //! use malquery_mock::Session;

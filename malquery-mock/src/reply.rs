@@ -326,7 +326,7 @@ impl Reply {
 }
 
 impl fmt::Debug for Reply {
-    /// Leaves out the headers and the bytes of the body.
+    /// Omits the headers and the bytes of the body.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.answer {
             Ok(reply) => write!(f, "Reply({}, {} bytes)", reply.status, reply.body.len()),

@@ -138,7 +138,7 @@ fn start<T: Transport + 'static>(
     let thread = thread::Builder::new()
         .name(case.name.into())
         .spawn(move || {
-            // The closure owns the transport, so a panic while dropping it is caught as well.
+            // The closure owns the transport, so a panic in its `drop` is also caught.
             let outcome = catch_unwind(AssertUnwindSafe(move || run(&transport)))
                 .unwrap_or_else(|panic| Err(format!("the transport {}", message(&*panic))));
             let _ = sender.send((index, outcome));

@@ -23,7 +23,7 @@ pub(super) enum Step {
     Gate,
     /// Sends these bytes repeatedly, for up to [`PATIENCE`].
     Drip(&'static [u8]),
-    /// Keeps the connection open and sends nothing, for up to [`PATIENCE`].
+    /// Sends nothing and waits for another byte from the peer, for up to [`PATIENCE`].
     Silence,
     Close,
     /// Closes the connection with a byte unread. This causes a reset on Linux, Android and Windows.
@@ -75,7 +75,7 @@ struct Shared {
     stopped: AtomicBool,
     connections: Mutex<Vec<Arc<TcpStream>>>,
     seen: Mutex<Vec<Seen>>,
-    /// The bytes of all requests so far, even invalid ones.
+    /// The bytes of all requests so far, including invalid ones.
     raw: Mutex<Vec<u8>>,
     gate: Mutex<Gate>,
     gate_changed: Condvar,

@@ -96,7 +96,7 @@ pub(crate) struct Policy {
 }
 
 impl fmt::Debug for Policy {
-    /// Leaves out all secrets and ids.
+    /// Omits all secrets and ids.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Policy({} places)", self.places.len())
     }
@@ -242,7 +242,7 @@ impl Policy {
         self.at(json, &mut String::new(), &names)
     }
 
-    /// Applies the rules to a value. Replaces keys that are not in `names`, which may be sensitive.
+    /// Applies the rules to a value. Replaces keys that contain a secret or are not in `names`.
     fn at(&self, json: &Json, place: &mut String, names: &HashSet<&str>) -> Json {
         let rule = self.places.get(place.as_str()).copied().unwrap_or_default();
         match json {
@@ -279,7 +279,7 @@ impl Policy {
         }
     }
 
-    /// Returns a URI without a user name or password, and with pseudonyms for job ids.
+    /// Returns a URI without a user name or password, and with pseudonyms for the known job ids.
     pub(crate) fn uri(&self, uri: &Uri) -> String {
         origin(uri).unwrap_or_default() + &with_jobs(uri, &self.pseudonyms)
     }

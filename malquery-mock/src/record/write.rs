@@ -65,7 +65,7 @@ impl Recording {
     }
 
     /// Writes the completed exchanges and, with `all`, those whose reply is still being read.
-    /// Returns notes for the user. Fails if an exchange is refused. With `rest`, omits it instead.
+    /// Returns notes for the user. With `rest`, omits refused exchanges; otherwise fails on them.
     pub(crate) fn save(&mut self, to: &Path, all: bool, rest: bool) -> Result<Vec<String>, String> {
         let exchanges = &mut self.log.lock().exchanges;
         let is_done = |exchange: &Exchange| {
@@ -242,7 +242,7 @@ impl Writer<'_> {
         Ok((text, one))
     }
 
-    /// Adds the bytes of a sample, or moves a long JSON body to a separate file.
+    /// Adds the bytes of a sample without secrets, or moves a long JSON body to a separate file.
     fn body(
         &mut self,
         id: &str,
@@ -377,7 +377,7 @@ pub(crate) fn request(policy: &Policy, sent: &Request<Vec<u8>>) -> file::Request
     }
 }
 
-/// Returns the recorded form of a reply without the bytes of a sample. `json` is the parsed body.
+/// Returns the recorded form of a reply, without the bytes of a sample. `json` is the parsed body.
 pub(crate) fn response(policy: &Policy, reply: &Reply, json: Option<&Json>) -> file::Response {
     let mut headers = policy.reply_headers(&reply.headers);
     // Records a duration, because an absolute time would be wrong in a replay.

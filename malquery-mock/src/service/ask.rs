@@ -248,7 +248,7 @@ pub(super) fn hashes(texts: &[String]) -> Result<Vec<Sha256>, String> {
     Ok(hashes)
 }
 
-/// Quotes untrusted text for a message. Text is truncated after 64 characters.
+/// Quotes untrusted text for a message. Truncates the text after 64 characters.
 pub(super) fn quoted(text: &str) -> String {
     match text.char_indices().nth(64) {
         Some((end, _)) => format!("{:?}…", &text[..end]),

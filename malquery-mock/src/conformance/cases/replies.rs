@@ -25,7 +25,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "interim-replies",
-        consequence: "a hunt is billed twice, or an interim reply is taken for its result",
+        consequence: "a hunt is billed twice, or an interim reply is mistaken for its result",
         prepare: || {
             let interim =
                 b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n";
@@ -40,7 +40,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "redirect-to-the-same-host",
-        consequence: "a hunt is billed twice, or an unrelated page is taken for its reply",
+        consequence: "a hunt is billed twice, or an unrelated page is mistaken for its reply",
         prepare: || {
             let script = |seen: &Seen| match seen.target.starts_with("/elsewhere") {
                 true => vec![reply("200 OK", "", b"elsewhere")],
@@ -122,7 +122,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "streams-a-body-with-a-length",
-        consequence: "a large sample uses up all memory, and a download shows no progress",
+        consequence: "a large sample exhausts memory, and a download shows no progress",
         prepare: || {
             let head = "HTTP/1.1 200 OK\r\ncontent-length: 60000\r\n\r\n";
             streams(head.into(), pattern(60_000), 1000)
@@ -130,7 +130,7 @@ pub(super) const CASES: &[Case] = &[
     },
     Case {
         name: "streams-a-chunked-body",
-        consequence: "a large sample uses up all memory, and a download shows no progress",
+        consequence: "a large sample exhausts memory, and a download shows no progress",
         prepare: || {
             let body = pattern(60_000);
             let (first, last) = (chunk(&body[..1000]), chunk(&body[1000..]));
@@ -345,7 +345,7 @@ fn body_longer_than_its_length(server: &Server, transport: &dyn Transport) -> Ou
     })
 }
 
-/// Prepares a case that must read the first byte of a body before the server sends the rest.
+/// Prepares a case that must read the first byte of a body before the server sends the last part.
 fn streams(head: Vec<u8>, body: Vec<u8>, split: usize) -> io::Result<Prepared> {
     let server = Server::start(move |_| {
         let (first, last) = body.split_at(split);

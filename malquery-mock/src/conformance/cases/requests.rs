@@ -101,7 +101,7 @@ fn post_with_its_exact_body(server: &Server, transport: &dyn Transport) -> Outco
     }
     same("the body", &seen.body, &body)?;
     if seen.values("content-length") != [body.len().to_string().as_bytes()] {
-        return Err("the POST did not have exactly one correct content-length".into());
+        return Err("the POST did not have exactly one correct content-length header".into());
     }
     Ok(format!(
         "{} bytes arrived with the correct content-length",
@@ -207,7 +207,7 @@ fn stale_connection(server: &Server, transport: &dyn Transport) -> Outcome {
     // Wait until the server has closed the connection, so the transport can notice it.
     thread::sleep(Duration::from_millis(200));
     exchange(transport, post(&server.base(), "{}"), 200)
-        .map_err(|error| format!("the service had closed an idle connection: {error}"))?;
+        .map_err(|error| format!("the POST failed after the old connection was closed: {error}"))?;
     Ok("the POST did not use a connection that the service had closed".into())
 }
 
