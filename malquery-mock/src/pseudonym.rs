@@ -15,7 +15,7 @@ pub(crate) fn is_id(value: &str) -> bool {
 }
 
 /// Replaces the letters and digits of an id with zeros, and the last zeros with `number`. The
-/// result for a UUID is a valid UUID. The result is longer if the number does not fit.
+/// result for a UUID also has the `4` and `8` of a valid UUID. The result is longer if the number does not fit.
 pub(crate) fn numbered(value: &str, number: u64) -> String {
     let zero = |c: char| if c.is_alphanumeric() { '0' } else { c };
     let mut shape: Vec<char> = match is_uuid(value) {
