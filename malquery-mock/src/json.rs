@@ -34,7 +34,7 @@ pub(crate) enum Style {
     Line,
     /// For a file: each array or object is on one line if it fits.
     File,
-    /// For a transcript: each member or item is on a new line, and plain multi-line text is a block.
+    /// For a transcript: each member or item starts a line, and plain multi-line text is a block.
     Pretty,
 }
 

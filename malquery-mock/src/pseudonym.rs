@@ -14,8 +14,8 @@ pub(crate) fn is_id(value: &str) -> bool {
     value.chars().filter(char::is_ascii_alphanumeric).count() >= MIN_ID
 }
 
-/// Replaces the letters and digits of an id with zeros, and the last zeros with `number`. The
-/// result for a UUID also has the `4` and `8` of a valid UUID. The result is longer if the number does not fit.
+/// Replaces the letters and digits of an id with zeros, and the last zeros with `number`. In a
+/// UUID, a `4` and an `8` keep it valid. The result is longer if the number does not fit.
 pub(crate) fn numbered(value: &str, number: u64) -> String {
     let zero = |c: char| if c.is_alphanumeric() { '0' } else { c };
     let mut shape: Vec<char> = match is_uuid(value) {
