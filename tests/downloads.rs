@@ -896,7 +896,7 @@ fn a_file_that_appears_meanwhile_loses_no_download() {
         panic!("not a file error");
     };
     let shown = error.to_string();
-    let (_, kept) = shown.split_once("; the complete file is ").unwrap();
+    let (_, kept) = shown.split_once("; the complete file is at ").unwrap();
     assert_eq!(fs::read(place.path()).unwrap(), b"other");
     // The next download must not remove it as abandoned.
     drop(place.output(true).unwrap());

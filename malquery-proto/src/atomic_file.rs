@@ -74,14 +74,14 @@ impl AtomicFile {
         file.try_clone()
     }
 
-    /// Renames the complete file to `path`, which must be in the same folder.
+    /// Flushes the file to disk and renames it to `path`, which must be in the same folder.
     pub(crate) fn persist(self, path: &Path, overwrite: bool) -> io::Result<()> {
         self.0.as_file().sync_all()?;
         self.rename(path, overwrite).map_err(|(error, _)| error)
     }
 
-    /// Like [`AtomicFile::persist`], but if the rename fails, keeps the file under another name,
-    /// which the error contains.
+    /// Like [`AtomicFile::persist`], but if the rename fails, keeps the file under another name if
+    /// possible. The error then contains its path.
     pub(crate) fn persist_or_keep(self, path: &Path, overwrite: bool) -> io::Result<()> {
         self.0.as_file().sync_all()?;
         let kept = self.path().with_extension("kept");
@@ -90,7 +90,7 @@ impl AtomicFile {
         };
         Err(match file.rename(&kept, false) {
             Ok(()) => {
-                let where_it_is = format!("{error}; the complete file is {}", kept.display());
+                let where_it_is = format!("{error}; the complete file is at {}", kept.display());
                 io::Error::new(error.kind(), where_it_is)
             }
             Err(_) => error,

@@ -675,18 +675,18 @@ fn strong_encryption_is_named() {
 #[test]
 fn an_error_shows_what_arrived_instead() {
     let message = |bytes: &[u8]| Archive::open(Cursor::new(bytes)).unwrap_err().to_string();
-    assert_eq!(message(b""), "this is not a zip archive; it is empty");
+    assert_eq!(message(b""), "the file is not a zip archive; it is empty");
     assert_eq!(
         message(b"7z\xbc\xaf\x27\x1c\0\x04"),
-        "this is not a zip archive; it is a 7z archive"
+        "the file is not a zip archive; it is a 7z archive"
     );
     assert_eq!(
         message(b"<html><title>Sign in</title>"),
-        "this is not a zip archive; it is an HTML page that begins with \"<html><title>Sign in</title>\""
+        "the file is not a zip archive; it is an HTML page that begins with \"<html><title>Sign in</title>\""
     );
     assert_eq!(
         message(br#"{"errors":[]}"#),
-        r#"this is not a zip archive; it is JSON that begins with "{\"errors\":[]}""#
+        r#"the file is not a zip archive; it is JSON that begins with "{\"errors\":[]}""#
     );
 }
 

@@ -194,7 +194,7 @@ impl<R: Read + Seek> Archive<R> {
         self.zip.has_duplicate_names()
     }
 
-    /// Opens the entry with this index, starting from 0.
+    /// Opens the entry at this zero-based index.
     ///
     /// All bytes read from entries opened by this method count toward [`Limits::total_size`]. Each
     /// call to [`check`](Self::check) or [`extract`](Self::extract) counts its bytes separately.
@@ -210,7 +210,7 @@ impl<R: Read + Seek> Archive<R> {
             .get(number)
             .ok_or(ArchiveError::NoEntry(number))?;
         if info.beyond {
-            return Err(ArchiveError::Damaged("its data is truncated".into()));
+            return Err(ArchiveError::Damaged("its packed size is too large".into()));
         }
         if info.strong {
             let why = "it uses PKWARE's strong encryption";
@@ -342,7 +342,7 @@ impl<R: Read + Seek> Archive<R> {
         }
     }
 
-    /// Reads an entry completely. If a folder is given, stores a sample that is to be kept.
+    /// Reads a whole entry. If a folder is given and the sample is to be kept, stores it there.
     fn take(
         &mut self,
         number: usize,

@@ -13,12 +13,12 @@ use crate::types::Sha256;
 /// the samples.
 pub const PASSWORD: &str = "infected";
 
-/// An error that occurs while reading an archive or writing its samples.
+/// The error type for reading an archive and extracting its samples.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ArchiveError {
     /// The data does not begin like a zip archive. The value describes the data.
-    #[error("this is not a zip archive; it is {0}")]
+    #[error("the file is not a zip archive; it is {0}")]
     NotZip(Box<str>),
     /// The data begins like a zip archive, but its directory is missing or damaged.
     #[error("the archive is truncated or damaged; download it again")]
@@ -161,7 +161,7 @@ pub enum Limit {
 }
 
 impl Limit {
-    /// Returns the unit of the limit, for the end of a message.
+    /// Returns the unit of the limit, for the end of a message. Empty for a count or a ratio.
     fn unit(self) -> &'static str {
         match self {
             Self::Entries | Self::Ratio => "",
@@ -247,7 +247,7 @@ impl Serialize for EntryName {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Found {
-    /// The index of the entry, starting from 0.
+    /// The zero-based index of the entry.
     pub entry: usize,
     /// The name of the entry.
     pub name: EntryName,
@@ -265,7 +265,7 @@ pub struct Found {
 #[derive(Debug, Serialize)]
 #[non_exhaustive]
 pub struct Damaged {
-    /// The index of the entry, starting from 0.
+    /// The zero-based index of the entry.
     pub entry: usize,
     /// The name of the entry, which may contain the SHA-256 of the lost sample.
     pub name: EntryName,
@@ -339,7 +339,7 @@ impl Report {
         }
     }
 
-    /// Returns a further reason why the report is not complete, for the end of a message.
+    /// Returns a further reason why the report is not complete, or an empty string.
     fn hidden(&self) -> &'static str {
         if self.is_stopped {
             "; reading stopped, so the other entries are unknown"

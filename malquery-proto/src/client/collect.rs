@@ -537,8 +537,8 @@ impl Client {
     /// Finds samples, downloads an archive of them into `archive`, and verifies its contents.
     ///
     /// A hunt costs one hunt, and each sample costs one download. With [`Client::check_quota`], a
-    /// hunt or a multi-download is not submitted if the remaining quota does not cover it. For a
-    /// hunt, that includes the downloads: as many as the limit, or one if there is no limit.
+    /// hunt or a multi-download is not submitted if the remaining quota does not cover it. A hunt
+    /// also requires quota for its downloads: as many as the limit, or one if there is no limit.
     ///
     /// If the archive can be opened, the file is kept, even if samples are missing or damaged: see
     /// [`Collected::samples`]. If the run fails after that, for example at its deadline, continue
@@ -713,8 +713,8 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Prepares the multi-download of the samples in the results, without duplicates, up to the
-    /// limit.
+    /// Prepares the multi-download of the samples in the results, if there are any. Drops
+    /// duplicates, and samples beyond the limit.
     fn download(&mut self, results: Vec<Sample>) {
         let job = &mut *self.job;
         let mut seen = HashSet::new();
@@ -769,7 +769,7 @@ impl<W: FnMut(u64) -> ControlFlow<()>> Read for Watched<W> {
         self.bytes += count as u64;
         match (self.watch)(self.bytes) {
             ControlFlow::Continue(()) => Ok(count),
-            ControlFlow::Break(()) => Err(io::Error::other("stopped")),
+            ControlFlow::Break(()) => Err(io::Error::other("the callback stopped the read")),
         }
     }
 }

@@ -278,7 +278,7 @@ struct Timed<'a> {
     deadline: Option<Timestamp>,
     begun: bool,
     /// The number of bytes still to be read one at a time. A longer read that fails on damaged data
-    /// would lose the bytes before it, such as the request id of a billed job.
+    /// would lose the bytes before the damage, such as the request id of a billed job.
     single: usize,
 }
 
@@ -352,7 +352,7 @@ impl fmt::Display for Name {
 #[derive(Debug)]
 struct BodyError {
     error: io::Error,
-    /// The request id in the bytes that arrived, or the beginning of an incomplete or invalid id.
+    /// The request id that arrived, if any, or the beginning of an incomplete or invalid one.
     id: Option<Result<RequestId, String>>,
     /// The error for the flow, if the body is too large.
     refused: Option<Box<DecodeError>>,

@@ -91,7 +91,7 @@ pub enum ErrorKind {
     NotFound,
     /// Too many requests were sent (429). Wait, then try again.
     RateLimited,
-    /// The monthly quota is used up, is unknown, or does not cover the job.
+    /// The monthly quota is exhausted, is unknown, or does not cover the job.
     QuotaExhausted,
     /// No complete reply arrived, the service or a gateway failed (5xx), or a file is not ready.
     /// Try again later.

@@ -63,8 +63,8 @@ impl Job {
         self
     }
 
-    /// Sets the maximum duration of each [`Job::wait`]. The default is the client's timeout. After
-    /// that, the wait fails as described in [`Client::timeout`]. The job itself keeps running.
+    /// Sets the maximum duration of each [`Job::wait`]. The default is the client's timeout. A
+    /// longer wait fails as described in [`Client::timeout`]. The job itself keeps running.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self

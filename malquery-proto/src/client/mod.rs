@@ -204,8 +204,8 @@ impl Client {
     /// is `false`.
     ///
     /// The check calls [`GetQuotas`], which costs no quota. The job is not submitted if that call
-    /// fails, if the quota does not cover the job ([`FlowError::QuotaShort`]), or if the count or
-    /// the limit is missing or not valid ([`FlowError::QuotaUnknown`]). The check is not a
+    /// fails, if the quota does not cover the job ([`FlowError::QuotaShort`]), or if the use or the
+    /// limit in the reply is missing or not valid ([`FlowError::QuotaUnknown`]). The check is not a
     /// guarantee: another client may use the quota before the job is submitted.
     #[must_use]
     pub fn check_quota(mut self, check: bool) -> Self {
@@ -316,7 +316,7 @@ impl Client {
     ///
     /// Failures are retried only until the head of a successful reply arrives. If the body is
     /// interrupted later, reading it returns an error. [`Client::save`] also retries an interrupted
-    /// body.
+    /// download.
     ///
     /// ```
     /// # #[cfg(feature = "samples")]
@@ -488,7 +488,7 @@ impl Client {
         Ok(())
     }
 
-    /// Returns the time by which a call that begins now must end, if it has a limit.
+    /// Returns the time by which a call that begins now must end, if a timeout or deadline is set.
     fn ends(&self, timeout: Option<Duration>) -> Option<Timestamp> {
         let timeout = timeout.map(|timeout| self.clock().now().after(timeout));
         self.deadline.into_iter().chain(timeout).min()

@@ -22,7 +22,7 @@ impl Client {
 
     /// Downloads the archive of a finished multi-download into a new file. The archive is a zip
     /// with the password `infected`. No cost is documented. This does not check the samples in the
-    /// archive: use [`Archive::check`](crate::archive::Archive::check), or [`Client::collect_to`].
+    /// archive: see [`Archive::check`](crate::archive::Archive::check).
     ///
     /// # Errors
     /// See [`Client::save`]. If `path` exists, this fails before anything is sent.

@@ -12,7 +12,7 @@ use crate::debug::debug_with_sources;
 use crate::time::Timestamp;
 use crate::types::ParseError;
 
-/// The system clock.
+/// A [`Clock`] that reads the system time and waits by sleeping.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
