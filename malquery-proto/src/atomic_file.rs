@@ -81,7 +81,7 @@ impl AtomicFile {
     }
 
     /// Like [`AtomicFile::persist`], but if the rename fails, keeps the file under another name if
-    /// possible. The error then contains its path.
+    /// possible. The error then contains the new path.
     pub(crate) fn persist_or_keep(self, path: &Path, overwrite: bool) -> io::Result<()> {
         self.0.as_file().sync_all()?;
         let kept = self.path().with_extension("kept");

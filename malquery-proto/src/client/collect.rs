@@ -290,7 +290,7 @@ impl Collect {
         }
     }
 
-    /// Returns the path of the archive. `None` until the archive has been downloaded.
+    /// Returns the path of the archive to verify. `None` until it is known.
     pub fn archive(&self) -> Option<&Path> {
         match &self.phase {
             Phase::Verify { archive, .. } => Some(archive),
