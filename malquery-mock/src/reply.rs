@@ -266,7 +266,7 @@ impl Reply {
         let mut document: Value = serde_json::from_slice(body)
             .unwrap_or_else(|error| panic!("the body is not JSON: {error}"));
         let mut at = &mut document;
-        for name in place.split('/') {
+        for name in place.trim_start_matches('/').split('/') {
             at = match at {
                 Value::Array(items) => name.parse().ok().and_then(|at: usize| items.get_mut(at)),
                 Value::Object(members) => Some(members.entry(name).or_insert_with(|| json!({}))),

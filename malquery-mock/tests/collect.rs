@@ -111,7 +111,7 @@ fn typed_replies_are_those_of_the_service() {
     const HELLO: &str = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
     let hunt = Hunt::new("rule a { condition: true }");
     let (client, guard) = script([
-        reply::quotas().set("meta/hunt_count", 3),
+        reply::quotas().set("/meta/hunt_count", 3),
         reply::submitted(JOB),
         reply::running(JOB),
         reply::rate_limited(7),
