@@ -127,7 +127,7 @@ fn rate_limited() -> Reply {
     error(429, "API rate limit exceeded.").header("x-ratelimit-retryafter", "1767225610")
 }
 
-/// MalQuery's own reply when the monthly quota is used up.
+/// MalQuery's own reply when the monthly quota is exhausted.
 fn quota_exhausted() -> Reply {
     let meta = json!({"query_time": 0.003, "powered_by": "malquery-api", "trace_id": trace_id(429), "reqid": "", "status": ""});
     dressed(

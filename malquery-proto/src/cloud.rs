@@ -77,7 +77,7 @@ impl Cloud {
         }
     }
 
-    /// Returns the cloud whose API has this host name.
+    /// Returns the cloud whose API has this host name, if any.
     pub(crate) fn of_host(host: &str) -> Option<Self> {
         Self::ALL
             .into_iter()
@@ -115,7 +115,7 @@ impl fmt::Display for Cloud {
     }
 }
 
-/// The base URL for requests: the URL of a cloud or a custom URL, for example for a gateway.
+/// The base URL for requests: the URL of a cloud, or a custom URL such as a gateway's.
 ///
 /// The URL must use https, or plain http for `localhost` or a loopback address. A path in the URL
 /// becomes a prefix of every request path.

@@ -16,7 +16,7 @@ pub struct Endpoint {
     pub id: &'static str,
     /// The HTTP method.
     pub method: Method,
-    /// The path below the base URL.
+    /// The path to append to the base URL.
     pub path: &'static str,
     /// The media type of the reply, sent in the `Accept` header.
     pub accept: &'static str,

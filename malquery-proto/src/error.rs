@@ -167,7 +167,7 @@ pub enum ApiErrorKind {
     NotFound,
     /// Too many requests were sent (429). Wait, then retry.
     RateLimited,
-    /// The monthly quota is used up (a 429 from MalQuery itself, without a retry time). A retry
+    /// The monthly quota is exhausted (a 429 from MalQuery itself, without a retry time). A retry
     /// does not help before the quota is renewed.
     QuotaExhausted,
     /// The service or a gateway failed (5xx, or another status outside 200 to 499).
@@ -194,7 +194,7 @@ pub struct ApiError {
     errors: Vec<ErrorItem>,
     trace_id: Option<String>,
     region: Option<String>,
-    /// The cloud that the request was sent to, unless the reply names the same cloud.
+    /// The cloud that the request was sent to, if it is known and the reply does not name it.
     asked: Option<Cloud>,
     rate_limit: RateLimit,
     body: Option<String>,
@@ -254,7 +254,7 @@ impl ApiError {
         }
     }
 
-    /// Records the cloud that the request was sent to, unless the reply names the same cloud.
+    /// Records the cloud of the base URL, if it is known and the reply does not name it.
     pub(crate) fn asked(mut self, base: &BaseUrl) -> Self {
         // The cloud behind a custom URL is unknown.
         self.asked = base
@@ -263,7 +263,7 @@ impl ApiError {
         self
     }
 
-    /// Removes the body and unknown fields, which may quote parts of the request.
+    /// Removes the body and the unknown fields of the errors. They may quote parts of the request.
     pub(crate) fn without_body(mut self) -> Self {
         self.body = None;
         for item in &mut self.errors {
@@ -317,19 +317,19 @@ impl ApiError {
         self.trace_id.as_deref()
     }
 
-    /// Returns the name of the cloud in the `X-Cs-Region` header.
+    /// Returns the name of the cloud in the `X-Cs-Region` header, if any.
     pub fn region(&self) -> Option<&str> {
         self.region.as_deref()
     }
 
-    /// Returns the beginning (up to 2,048 characters) of a body that has neither errors nor the
-    /// service's `meta`, or that has an invalid request id. `None` for an empty or any other body,
-    /// and for the token endpoints.
+    /// Returns the beginning of the body, up to 2,048 characters. `None` for an empty body and for
+    /// the token endpoints. Also `None` for a body that has errors or the service's `meta`, unless
+    /// it has an invalid request id.
     pub fn body(&self) -> Option<&str> {
         self.body.as_deref()
     }
 
-    /// Returns the rate limit in the headers.
+    /// Returns the rate limit reported in the headers.
     pub fn rate_limit(&self) -> RateLimit {
         self.rate_limit
     }
@@ -343,7 +343,7 @@ impl ApiError {
         ) || self.status == StatusCode::REQUEST_TIMEOUT
     }
 
-    /// Returns the time at which the service allows a retry, if the reply contains one. `now` is
+    /// Returns the time at which the service allows a retry, if the reply contains it. `now` is
     /// the time at which the reply arrived.
     pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
         self.rate_limit.retry.map(|retry| retry.at(now))
@@ -381,7 +381,7 @@ impl ApiError {
             (300..=399, _) => "check the base URL, and any gateway or proxy; redirects are not followed".into(),
             (202 | 204, _) if self.kind == ApiErrorKind::NotReady => "the file is not ready yet; try again later".into(),
             _ if said("not find sample archive") => "an archive exists only after its multi-download has finished; check the request id and wait for the job".into(),
-            (429, _) if self.kind == ApiErrorKind::QuotaExhausted => "the monthly quota is used up; the quotas operation reports when it is renewed".into(),
+            (429, _) if self.kind == ApiErrorKind::QuotaExhausted => "the monthly quota is exhausted; the quotas operation reports when it is renewed".into(),
             _ => match self.rate_limit.retry? {
                 RetryAfter::At(time) => format!("try again at {time}").into(),
                 RetryAfter::After(time) => match time.as_millis().div_ceil(1000) {
@@ -399,7 +399,7 @@ crate::types::lenient::model! {
     pub struct ErrorMeta {
         /// The name of the service that sent the reply.
         pub powered_by: Option<String>,
-        /// The trace id.
+        /// The trace id, which CrowdStrike support asks for.
         pub trace_id: Option<String>,
         /// The request id of the job.
         pub reqid: Option<RequestId>,
@@ -441,7 +441,7 @@ impl std::error::Error for ApiError {}
 
 debug_with_sources!(ResponseError, ApiError, DecodeError);
 
-/// Writes the request id of a job at the end of a message.
+/// The end of a message: a hint to poll the job with this request id. Empty for `None`.
 pub(crate) struct IdNote<'a>(pub(crate) Option<&'a RequestId>);
 
 impl fmt::Display for IdNote<'_> {

@@ -26,7 +26,7 @@
 //! assert_eq!(service.counts().downloads, 1);
 //!
 //! let refused = client.download(sha256).unwrap_err();
-//! assert!(refused.to_string().contains("the monthly quota is used up"));
+//! assert!(refused.to_string().contains("the monthly quota is exhausted"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

@@ -209,7 +209,7 @@ pub trait Clock: Send + Sync {
     fn sleep_until(&self, time: Timestamp);
 }
 
-/// The time left until the whole reply, including its body, must have arrived. It is an extension
-/// of the request. A transport gives up after this time.
+/// A request extension: the time left until the whole reply, including its body, must have arrived.
+/// A transport must give up after this time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TimeLeft(pub Duration);

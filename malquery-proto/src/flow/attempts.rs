@@ -81,7 +81,7 @@ impl Attempts {
         }
     }
 
-    /// Sets the time at which the call fails, unless the policy ends it earlier.
+    /// Sets the time by which the call must end. The policy may end it earlier.
     pub(crate) fn set_deadline(&mut self, deadline: Option<Timestamp>) {
         self.deadline = deadline;
     }
@@ -346,7 +346,7 @@ impl Attempts {
         self.reported(ticket).map(|_| self.in_flight = false)
     }
 
-    /// Returns the ticket's call, if the ticket belongs to the current request.
+    /// Returns the ticket's call, or fails if the ticket does not belong to the current request.
     fn reported(&self, ticket: Ticket) -> Result<Call, FlowError> {
         match ticket.0 {
             Kind::Call { flow, serial, call }
@@ -379,14 +379,13 @@ impl Attempts {
                 self.dirty = true;
                 return self.again(now, None, error.into());
             }
-            // For a submission, return the error instead: if it has a request id, the job
-            // continues.
             ResponseError::Decode(why)
                 if why.fault == Fault::TooLate && call.resend == Resend::Safe =>
             {
                 self.begin(now, call.operation)?;
                 return Err(error.into());
             }
+            // For a submission, if the error has a request id, the job continues.
             ResponseError::Decode(_) => return Err(error.into()),
         };
         // The job may exist, whatever the HTTP status is.

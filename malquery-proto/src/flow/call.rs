@@ -12,7 +12,7 @@ use crate::time::Timestamp;
 /// | outcome | [`Safe`] | [`Billed`] |
 /// |---|---|---|
 /// | 2xx that can be parsed | done | done |
-/// | 2xx that cannot be parsed, or seems to belong to another request | retried up to three times if it seems to belong to another request, or if it answers a [`GetRequest`] and is not too large; otherwise, error | error, then [`OutcomeUnknown`] on every later `poll` |
+/// | 2xx that cannot be parsed, or seems to belong to another request | retried up to three times if it seems to belong to another request, or if it answers a [`GetRequest`], has no errors and is not too large; otherwise, error | error, then [`OutcomeUnknown`] on every later `poll` |
 /// | first 401 | retried with a new token | the same |
 /// | 429 (rate limit) | retried at the time in the reply, or after a pause | the same |
 /// | 429 (quota) | error | error |

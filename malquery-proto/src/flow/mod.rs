@@ -64,7 +64,7 @@ mod sealed {
 ///    reply, or [`on_failure`](Self::on_failure) if no complete reply arrived.
 ///
 /// `on_response` borrows the [`Auth`] while it parses the reply. If threads share an `Auth` behind
-/// a lock, they can parse without the lock: call [`read`](Self::read), and then
+/// a lock, they can parse without holding it: call [`read`](Self::read), and then
 /// [`take`](Self::take). For the reply to a [token request](Ticket::is_token), call
 /// [`on_token`](Self::on_token) instead.
 pub trait Flow: sealed::Sealed {
@@ -203,7 +203,7 @@ impl std::fmt::Debug for Attempt {
 /// Links the report of an outcome to its request. Reporting consumes the ticket, so an outcome
 /// cannot be reported twice.
 ///
-/// If the request was not sent, pass the ticket to [`Flow::cancel`]. If the ticket is dropped, for
+/// If you do not send the request, pass the ticket to [`Flow::cancel`]. If a ticket is dropped, for
 /// example with a canceled future, the outcome stays unknown. A submission then fails with
 /// [`OutcomeUnknown`](FlowError::OutcomeUnknown) whenever it is polled. If the request was for a
 /// token, the flows that need it wait for up to 90 seconds before one of them requests another.
@@ -263,7 +263,7 @@ impl Pause {
     }
 }
 
-/// The format version of a stored flow.
+/// The format version of a stored state.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Version(u32);
 
@@ -560,7 +560,7 @@ impl FlowError {
         }
     }
 
-    /// Returns the time at which the service allows a retry, if the reply contains one. `now` is
+    /// Returns the time at which the service allows a retry, if the error contains it. `now` is
     /// the time at which the reply arrived.
     pub fn retry_at(&self, now: Timestamp) -> Option<Timestamp> {
         self.api().and_then(|error| error.retry_at(now))
