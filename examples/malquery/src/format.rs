@@ -26,9 +26,9 @@ pub(crate) enum Format {
     Sha256,
 }
 
-/// The formats of a command that does not list samples.
+/// The formats for output other than a list of samples.
 pub(crate) const DOCUMENTS: &[Format] = &[Format::Table, Format::Json];
-/// The formats of a command that lists samples.
+/// The formats for a list of samples.
 pub(crate) const RESULTS: &[Format] = Format::ALL;
 
 impl Format {
@@ -110,7 +110,7 @@ pub(crate) fn print_fields(
     write(&lines.collect::<String>())
 }
 
-/// Returns the hash of a result, or the hashes of the samples that it groups.
+/// Returns the hash of a result or, if it has none, the hashes of the samples that it groups.
 fn hashes(result: &Sample) -> Vec<Sha256> {
     match result.sha256 {
         Some(hash) => vec![hash],
@@ -161,8 +161,8 @@ fn csv(results: &[Sample]) -> String {
 
 const SEPARATOR: &str = "  ";
 
-/// Formats a table that fits into `width` columns. If a full hash does not fit next to the other
-/// columns, it gets its own line.
+/// Formats a table that fits into `width` columns. If the full hashes do not fit next to the other
+/// columns, each gets its own line.
 fn table(results: &[Sample], width: Option<usize>) -> String {
     if results.is_empty() {
         return String::new();
@@ -292,8 +292,8 @@ fn quota_table(quotas: &Quotas, width: usize) -> String {
         ));
     }
     match quotas.days_left {
-        Some(1) => text.push_str("1 day left until the quotas renew\n"),
-        Some(days) => text.push_str(&format!("{days} days left until the quotas renew\n")),
+        Some(1) => text.push_str("1 day left until the quotas are renewed\n"),
+        Some(days) => text.push_str(&format!("{days} days left until the quotas are renewed\n")),
         None => {}
     }
     let mut users: BTreeMap<String, [u64; 2]> = BTreeMap::new();

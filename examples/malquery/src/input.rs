@@ -44,7 +44,9 @@ fn refuse(path: &Path, why: impl std::fmt::Display) -> Failure {
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let owned = path.to_owned();
     match within(path, move || read_all(&owned))? {
-        Ok(bytes) if bytes.len() as u64 > MOST => Err(refuse(path, "larger than 16 MiB")),
+        Ok(bytes) if bytes.len() as u64 > MOST => {
+            Err(refuse(path, "the input is larger than 16 MiB"))
+        }
         Ok(bytes) => Ok(bytes),
         Err(error) => Err(refuse(path, error)),
     }
@@ -80,8 +82,8 @@ fn read_all(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Follows symbolic links to a file, which may not exist yet. A write must replace the file, not
-/// the link.
+/// Follows symbolic links to a file, which may not exist yet. Returns `path` itself after 40 links.
+/// A write must replace the file, not the link.
 pub(crate) fn target(path: &Path) -> PathBuf {
     const MOST_LINKS: usize = 40;
     let mut target = path.to_owned();
@@ -94,8 +96,8 @@ pub(crate) fn target(path: &Path) -> PathBuf {
     path.to_owned()
 }
 
-/// Returns the canonical path of a file, which may not exist yet. If its folder does not exist,
-/// returns its absolute path.
+/// Returns the canonical path of a file, which may not exist yet. If its folder cannot be
+/// resolved, returns its absolute path.
 pub(crate) fn place(path: &Path) -> PathBuf {
     let target = target(path);
     let folder = target

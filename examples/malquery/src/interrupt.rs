@@ -177,8 +177,9 @@ pub(crate) fn submitting(under_way: bool) {
     gate().wait_for = under_way.then_some(WaitFor::Reply);
 }
 
-/// Wraps a transport or a clock. Instead of sending or pausing, ends the process if a signal has
-/// arrived and no submission is in progress. The transport also detects submissions and downloads.
+/// Wraps a transport or a clock. Ends the process instead of sending or pausing if a signal has
+/// arrived and no submission or extraction is in progress. The transport also detects submissions
+/// and downloads.
 pub(crate) struct Interruptible<T>(pub(crate) T);
 
 impl<T: Transport> Transport for Interruptible<T> {
@@ -303,7 +304,7 @@ pub(crate) fn end_recording() -> Result<(), Failure> {
     })?;
     // No file is written if nothing was sent.
     if changed(&path) != before {
-        note(format_args!("recorded in {}", path.display()));
+        note(format_args!("the recording is saved in {}", path.display()));
         if DOWNLOADED.load(Ordering::SeqCst) {
             note(format_args!(
                 "warning: {} contains the downloaded malware",
@@ -315,7 +316,7 @@ pub(crate) fn end_recording() -> Result<(), Failure> {
 }
 
 /// Saves a recording in a new folder within the system's temporary folder. On Unix, only the owner
-/// can open it. Returns the path of the recording, or `None` if there was nothing to write.
+/// can open the folder. Returns the path of the recording, or `None` if there was nothing to write.
 fn save_elsewhere(cassette: &Path, guard: &SessionGuard) -> io::Result<Option<PathBuf>> {
     let folder = tempfile::Builder::new().prefix("malquery-").tempdir()?;
     let path = folder.path().join(cassette.file_name().unwrap_or_default());

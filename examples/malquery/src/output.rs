@@ -146,7 +146,7 @@ fn exit_code(error: &Error) -> u8 {
     }
 }
 
-/// Returns how the request differs from the cassette, if that caused the error.
+/// Returns the message about an unmatched request, if one caused the error.
 fn mismatch(error: &Error) -> Option<&str> {
     let mut source = error.source();
     while let Some(error) = source {

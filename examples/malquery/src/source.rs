@@ -57,8 +57,8 @@ pub(crate) fn run(mut session: Session, format: Format, call: Call) -> Result<()
     commands::run(&client, &session, format, call)
 }
 
-/// Shows that the command runs offline. If standard output is a terminal and standard error is not,
-/// also writes the message to standard output.
+/// Shows that the command runs offline, unless --quiet is given. If standard output is a terminal
+/// and standard error is not, also writes the message to standard output.
 fn say_offline(message: &str) -> Result<(), Failure> {
     note(format_args!("{message}"));
     if io::stdout().is_terminal() && !io::stderr().is_terminal() {
@@ -100,7 +100,7 @@ fn real(session: &Session, format: Format, call: Call) -> Result<(), Failure> {
     record(path, recording, transport, auth, session, format, call)
 }
 
-/// Returns the passwords in the proxy variables, both percent-decoded and as written.
+/// Returns the secrets in the proxy variables, both percent-decoded and as written.
 fn proxy_passwords() -> Vec<String> {
     let urls = ["https_proxy", "all_proxy", "http_proxy"]
         .into_iter()
@@ -124,7 +124,10 @@ fn no_credentials(session: &Session, first: &str, call: &Call) -> Failure {
     let is_blank = |value: OsString| value.to_str().is_some_and(|value| value.trim().is_empty());
     let both = first != CLIENT_SECRET && lookup(session, CLIENT_SECRET).is_none_or(is_blank);
     let (message, what) = match both {
-        true => (format!("{first} and {CLIENT_SECRET} are not set"), "them"),
+        true => (
+            format!("{first} and {CLIENT_SECRET} are not set"),
+            "both variables",
+        ),
         false => (format!("{first} is not set"), "its id and secret"),
     };
     let demo = match call {
@@ -213,7 +216,7 @@ pub(crate) fn over(session: &Session, corpus: &Corpus) -> String {
     }
 }
 
-/// Returns a client that uses no network. Its pauses take no time.
+/// Returns a client that uses no network. Its pauses take almost no time.
 fn offline(
     transport: impl Transport + 'static,
     credentials: Credentials,

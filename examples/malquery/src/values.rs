@@ -54,8 +54,7 @@ pub(crate) fn trimmed<T: FromStr>(text: &str) -> Result<T, T::Err> {
     text.trim().parse()
 }
 
-/// Parses a field that the service is known to support. Refuses others, because a misspelled field
-/// would return nothing.
+/// Parses a field that the service is known to support. Refuses others, which may be misspelled.
 pub(crate) fn field(text: &str) -> Result<MetaField, String> {
     use MetaField::{Family, FirstSeen, Label, Md5, Sha256, Size, Type};
     let field: MetaField =

@@ -31,7 +31,7 @@ pub(crate) fn name(job: &Submission) -> &'static str {
 const MULTIDOWNLOAD: &str = "multi-download";
 
 pub(crate) struct Watch {
-    /// The result of `Session::program`.
+    /// The start of a command for hints, from `Session::program`.
     program: String,
     state: Option<State>,
     shown: Option<RequestId>,
@@ -166,7 +166,7 @@ impl Watch {
             )
         });
         let unknown = under_way.then(|| {
-            let what = "the job may have been submitted; check";
+            let what = "the job may have been submitted; run";
             format!(
                 "{what} `{} quotas` before you submit it again",
                 self.program

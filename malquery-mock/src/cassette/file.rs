@@ -34,7 +34,7 @@
 //! # Which interaction answers a request
 //!
 //! The first matching interaction that has been played fewer than `times` times answers a request.
-//! If all matching interactions are used up and the last one has `repeat_last`, that one answers.
+//! If there is none, the last matching interaction answers if it has `repeat_last`.
 //! These parts of the request must match:
 //!
 //! - the **method**;

@@ -161,7 +161,10 @@ pub(crate) fn outline(text: &str) -> Result<file::File<&RawValue>, Refusal> {
             version,
             format!("version {version} is not supported; use version 1"),
         ),
-        (_, Some(feature)) => unknown(feature, format!("feature {feature} is not supported")),
+        (_, Some(feature)) => unknown(
+            feature,
+            format!("feature {feature} is not supported; use a newer version of malquery-mock"),
+        ),
         _ => object(text).map_err(unread),
     }
 }
@@ -343,7 +346,8 @@ fn body(body: Option<file::Body>, side: &str, folder: Option<&Path>) -> Result<B
         (None, None, Some(form), None, None) if is_bare => return Ok(Body::Form(form)),
         (None, None, None, Some(lines), None) if is_checked => STANDARD
             .decode(lines.concat())
-            .map_err(|error| within("base64", error.to_string().into()))?,
+            .map_err(|error| format!("invalid base64: {error}").to_lowercase())
+            .map_err(|why| within("base64", why.trim_end_matches('.').into()))?,
         (None, None, None, None, Some(name)) => {
             file(&name, folder).map_err(|refusal| within("file", refusal))?
         }

@@ -19,7 +19,7 @@ use crate::pseudonym;
 #[derive(Debug, Clone)]
 pub(crate) struct Expected {
     pub(crate) method: Method,
-    /// The recorded URI. Only its path below the base URL is compared.
+    /// The recorded URI. Only its query and its path below the base URL are compared.
     pub(crate) uri: Uri,
     pub(crate) query: Pairs,
     /// The authorization scheme. `None` matches any scheme.

@@ -108,11 +108,11 @@ impl Cassette {
 }
 
 impl Mock {
-    /// Checks that every request so far got a reply, and that every reply was used up. After
+    /// Checks that every request so far got a reply, and that no unused replies remain. After
     /// [`with_tokens`](Cassette::with_tokens), successful token replies may stay unused.
     ///
     /// # Errors
-    /// Fails if a request got no reply or a reply was not used up. The message lists the unmatched
+    /// Fails if a request got no reply or if unused replies remain. The message lists the unmatched
     /// requests and the unused replies.
     pub fn check(&self) -> Result<(), Unfinished> {
         let (cassette, made_at, state) = (&self.0.cassette, self.0.made_at, self.state());
@@ -135,7 +135,7 @@ impl Mock {
             let unplayed = unplayed.concat();
             let _ = write!(
                 text,
-                "\n\n{count} of {of} replies {verb} not used up:{unplayed}"
+                "\n\n{count} of {of} replies {verb} not played often enough:{unplayed}"
             );
         }
         if text.is_empty() {
@@ -184,7 +184,7 @@ impl Mock {
         }
         let mut state = self.state();
         for (interaction, played) in cassette.interactions.iter().zip(&mut state.played) {
-            // The count is cheaper to check, and most interactions are used up in the end.
+            // The count is cheaper to check, and most interactions have been played in the end.
             if *played < interaction.reply.times && interaction.matches(seen) {
                 *played += 1;
                 return Ok(interaction.reply.clone());
@@ -205,13 +205,13 @@ impl Mock {
     fn explain(&self, seen: &Seen<'_>, used_up: Option<&Interaction>, played: &[u32]) -> String {
         let why = match used_up {
             Some(Interaction { expected: None, .. }) => {
-                "all replies are used up\nto fix this, send fewer requests, add a reply, or call \
+                "there are no more replies\nto fix this, send fewer requests, add a reply, or call \
                  `repeat_last` on the last reply"
                     .into()
             }
             Some(Interaction { label, reply, .. }) => format!(
-                "{label} matches but is used up: played {0} of {0} times\nto fix this, send fewer \
-                 requests, increase `times`, set `repeat_last`, or record again",
+                "{label} matches but has no replies left: played {0} of {0} times\nto fix this, \
+                 send fewer requests, increase `times`, set `repeat_last`, or record again",
                 reply.times
             ),
             None => self.explain_closest(seen, played),
@@ -255,7 +255,7 @@ impl Mock {
 
 fn explain_part(part: &str, reasons: &[Reason<'_>], text: &mut String) {
     let _ = match reasons {
-        [] => writeln!(text, "  {part:<13} agrees"),
+        [] => writeln!(text, "  {part:<13} matches"),
         [reason] if part != "body" => writeln!(text, "  {part:<13} differs: {}", reason()),
         reasons => {
             let _ = writeln!(text, "  {part:<13} differs");
@@ -322,7 +322,7 @@ fn with_own_ids(mut body: Arc<[u8]>, uri: &Uri) -> Arc<[u8]> {
     body
 }
 
-/// Panics on drop if a request got no reply or a reply was not used up: see [`Mock::check`].
+/// Panics on drop if a request got no reply or if unused replies remain: see [`Mock::check`].
 /// Returned by [`Cassette::client`] and [`Cassette::play`].
 ///
 /// If the thread is already panicking, the guard only prints the unmatched requests.
@@ -344,7 +344,7 @@ impl MockGuard {
     /// Checks the requests. Unlike a panic on drop, a panic here names the line of this call.
     ///
     /// # Panics
-    /// Panics if a request got no reply or a reply was not used up: see [`Mock::check`].
+    /// Panics if a request got no reply or if unused replies remain: see [`Mock::check`].
     #[track_caller]
     pub fn finish(mut self) {
         self.finished = true;

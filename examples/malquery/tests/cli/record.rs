@@ -13,7 +13,7 @@ fn a_command_is_recorded_and_replayed() {
         job(SEARCH, "done"),
     ]);
     let recorded = server.run(&format!("{line} --record {cassette}"));
-    recorded.says(&format!("recorded in {cassette}"));
+    recorded.says(&format!("the recording is saved in {cassette}"));
     // The client id in the tests is only 5 bytes long.
     let warning = format!("warning: {cassette}: a secret shorter than 6 bytes");
     recorded.says(&warning);
@@ -42,7 +42,7 @@ fn a_command_is_recorded_and_replayed() {
     // Nothing is sent, so the file stays as it is.
     let line = format!("hunt nothing.yar --record {cassette} --force");
     let refused = server.run(&line);
-    refused.omits("recorded in").error(2);
+    refused.omits("the recording is saved").error(2);
 }
 
 #[test]
