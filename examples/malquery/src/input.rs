@@ -44,9 +44,7 @@ fn refuse(path: &Path, why: impl std::fmt::Display) -> Failure {
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     let owned = path.to_owned();
     match within(path, move || read_all(&owned))? {
-        Ok(bytes) if bytes.len() as u64 > MOST => {
-            Err(refuse(path, "the input is larger than 16 MiB"))
-        }
+        Ok(bytes) if bytes.len() as u64 > MOST => Err(refuse(path, "the input exceeds 16 MiB")),
         Ok(bytes) => Ok(bytes),
         Err(error) => Err(refuse(path, error)),
     }

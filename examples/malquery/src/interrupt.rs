@@ -337,7 +337,7 @@ fn save_elsewhere(cassette: &Path, guard: &SessionGuard) -> io::Result<Option<Pa
     Ok(Some(path))
 }
 
-/// Sets the hint on how to continue after an interruption or an error.
+/// Sets or clears the hint on how to continue after an interruption or an error.
 pub(crate) fn hint(hint: Option<String>) {
     *lock(&HINT) = hint;
 }

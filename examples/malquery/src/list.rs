@@ -96,7 +96,7 @@ fn parse(text: &str) -> Result<Vec<Sha256>, Vec<String>> {
     }
 }
 
-/// Returns the hash in a line, which may be output from `sha256sum` or `sha256sum --tag`.
+/// Returns the word of a line that should be a hash, even in output from `sha256sum --tag`.
 fn word(line: &str) -> &str {
     let tagged = line
         .strip_prefix("SHA256 (")

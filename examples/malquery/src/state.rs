@@ -81,7 +81,7 @@ impl Lock {
         let refuse =
             |why: &dyn std::fmt::Display| Failure::refused(format!("{}: {why}", of.display()));
         let Some(name) = of.file_name() else {
-            return Err(refuse(&"not a file name"));
+            return Err(refuse(&"the path has no file name"));
         };
         let mut lock = OsString::from(".");
         lock.push(name);

@@ -91,7 +91,7 @@ impl Cassette {
         }))
     }
 
-    /// Returns test credentials for the origin of the first interaction's URL, or for US-1.
+    /// Returns test credentials for the origin of the first interaction's URL, or else for US-1.
     pub(crate) fn auth(&self) -> Auth {
         let first = self.interactions.first();
         let first = first.and_then(|first| first.expected.as_ref());
@@ -335,8 +335,8 @@ pub struct MockGuard {
 }
 
 impl MockGuard {
-    /// Returns the clock of the client, which records its waits. After [`Cassette::play`], pass a
-    /// clone of this clock to your own client.
+    /// Returns the client's clock, which records each wait. After [`Cassette::play`], pass a clone
+    /// of this clock to your own client.
     pub fn clock(&self) -> &VirtualClock {
         &self.clock
     }
